@@ -1,0 +1,82 @@
+"""`gnano COMMAND …`: one small file a command, loaded only when it is asked for.
+
+A user's mistake ends in one sentence and exit code 2, Ctrl-C in 130. What we did not
+foresee keeps its traceback; `GNANO_TRACEBACK=1` shows it for mistakes too.
+"""
+
+import errno
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+from gnano import __version__
+
+COMMANDS = {
+    "demo": "train a small model on this machine's own text and let it write",
+    "prepare": "turn documents into token shards",
+    "tokenizer": "train a tokenizer, or fetch GPT-2's, and look at what it does",
+    "pretrain": "train a model on token shards, or go on where a run stopped",
+    "generate": "let a checkpoint continue a text",
+    "info": "what is in a recipe, a data folder, a run or a checkpoint",
+}
+
+HELP = f"""\
+gnano {__version__}: train your own language model, from raw text to a model that talks.
+
+usage: gnano COMMAND [options]        gnano COMMAND --help for examples
+
+{chr(10).join(f"  {name:<10} {what}" for name, what in COMMANDS.items())}
+
+first steps:
+  gnano demo                                   all of it, small, in minutes
+  gnano info 1b                                what the reference model is and costs
+  gnano prepare 10m --help                     your own text as token shards
+"""
+
+ADVICE = {
+    errno.ENOSPC: "free some space and run the same command again: what is finished is kept",
+    errno.EDQUOT: "free some of your quota and run the same command again",
+    errno.EACCES: "choose a place you may write to, or change its permissions",
+    errno.EPERM: "choose a place you may write to, or change its permissions",
+    errno.EROFS: "choose a place that is not read-only",
+}
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run the command that the arguments name; leaves through SystemExit."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        sys.exit(0)
+    if arguments[0] in ("-V", "--version"):
+        print(__version__)
+        sys.exit(0)
+    if arguments[0] not in COMMANDS:
+        _fail(f"There is no command {arguments[0]!r}; there are {', '.join(COMMANDS)}.")
+    try:
+        command = importlib.import_module(f"gnano.cli.{arguments[0]}")
+        sys.exit(command.main(arguments[1:]))
+    except KeyboardInterrupt:
+        print("\nStopped. What was finished is kept; the same command goes on.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except (ValueError, OSError) as error:
+        if os.environ.get("GNANO_TRACEBACK"):
+            raise
+        _fail(_sentence(error))
+
+
+def _sentence(error: ValueError | OSError) -> str:
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    where = f": {error.filename}" if error.filename else ""
+    advice = ADVICE.get(error.errno)
+    return f"{error.strerror}{where}{f'; {advice}' if advice else ''}."
+
+
+def _fail(sentence: str) -> NoReturn:
+    print(f"gnano: {sentence}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,51 @@
+"""A command's arguments: its function's parameters, or a recipe with any value overridden.
+
+Both come from dataclasses and signatures through tyro, so that a field's comment is its
+help text and a recipe's key is its flag: `train.steps` in TOML, `--train.steps` here.
+"""
+
+from collections.abc import Callable
+from dataclasses import make_dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from gnano.train import Recipe, load_recipe, recipe_names
+
+PARTS = ("model", "data", "train")
+
+
+def call(function: Callable[..., None], command: str, argv: list[str]) -> None:
+    """Parse the arguments by the function's signature, and call it."""
+    tyro.cli(function, prog=f"gnano {command}", args=argv)
+
+
+def with_recipe(
+    command: str, description: str, argv: list[str], fixed: str | None = None, **own: Any
+) -> tuple[Recipe, Any]:
+    """`RECIPE --model.… --data.… --train.…`, and the command's own options beside them.
+
+    The recipe is the first argument, unless it is `fixed`. `own` maps an option's name to
+    (type, default, help). Returns the recipe as overridden, and an object that carries the
+    own options.
+    """
+    usage = f"gnano {command}"
+    if fixed is None:
+        usage += " RECIPE"
+        if argv and not argv[0].startswith("-"):
+            fixed, argv = argv[0], argv[1:]
+            usage = f"gnano {command} {fixed}"
+        elif not {"-h", "--help"} & set(argv):
+            raise ValueError(
+                f"Name a recipe: {usage}. There are {', '.join(recipe_names())}, "
+                f"or give the path of a TOML file."
+            )
+    recipe = load_recipe(fixed) if fixed else Recipe()
+    fields: list[Any] = [
+        (name, Annotated[kind, tyro.conf.arg(help=text)], default)
+        for name, (kind, default, text) in own.items()
+    ]
+    fields += [(part, type(getattr(recipe, part)), getattr(recipe, part)) for part in PARTS]
+    arguments: Any = make_dataclass("Arguments", fields, frozen=True, kw_only=True)
+    parsed = tyro.cli(arguments, prog=usage, description=description, args=argv)
+    return Recipe(**{part: getattr(parsed, part) for part in PARTS}), parsed

@@ -1,0 +1,35 @@
+"""`gnano demo`: from this machine's own text to a model that writes, in minutes."""
+
+from pathlib import Path
+
+from gnano.cli.arguments import with_recipe
+
+DESCRIPTION = """\
+Train a small language model on the text of this Python installation, and let it write.
+
+Interrupted with Ctrl-C, the same command goes on; run again when complete, it shows its samples.
+
+examples:
+  gnano demo
+  gnano demo --train.steps 100 --out runs/short     a shorter one, beside it
+"""
+
+NEXT = """
+Go on:
+  gnano generate {run} "The function returns" --tokens 200
+  gnano info {run}
+  gnano info 1b                                     the reference model, in figures
+"""
+
+
+def main(argv: list[str]) -> int:
+    out = (Path, Path("runs/demo"), "where the run is written")
+    recipe, own = with_recipe("demo", DESCRIPTION, argv, fixed="demo", out=out)
+    from gnano.demo import demo
+
+    result = demo(recipe, own.out)
+    if result.stopped_by is not None:
+        print(f"Stopped after step {result.step:,}; the same command goes on from there.")
+        return 128 + result.stopped_by
+    print(NEXT.format(run=own.out), end="")
+    return 0

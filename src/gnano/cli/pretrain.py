@@ -1,0 +1,33 @@
+"""`gnano pretrain`: train a recipe's model on its token shards."""
+
+from pathlib import Path
+
+from gnano.cli.arguments import with_recipe
+
+DESCRIPTION = """\
+Train the model of a recipe on the token shards that `gnano prepare` made.
+
+Stopped with Ctrl-C or killed, the same command goes on from the last checkpoint and gives
+the same weights, bit for bit.
+
+examples:
+  gnano pretrain 10m
+  gnano pretrain 10m --train.steps 200 --out runs/trial
+  gnano pretrain mine.toml --train.schedule.peak 1e-3 --data.folder data/mine
+"""
+
+
+def main(argv: list[str]) -> int:
+    out = (Path | None, None, "where the run is written; by default runs/RECIPE")
+    recipe, own = with_recipe("pretrain", DESCRIPTION, argv, out=out)
+    from gnano.report import write_report
+    from gnano.train import Progress, train
+
+    progress = Progress(recipe.train.steps)
+    try:
+        result = train(recipe, own.out or Path("runs") / Path(argv[0]).stem, progress)
+    finally:
+        progress.line.close()
+    print(f"{result.step:,} of {result.steps:,} steps done; {result.checkpoint}")
+    print(f"The run as a page: {write_report(result.run)}")
+    return 128 + result.stopped_by if result.stopped_by else 0

@@ -1,0 +1,83 @@
+"""`gnano tokenizer`: train one, fetch GPT-2's, look at what it does."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+DESCRIPTION = """\
+Train a tokenizer, or fetch GPT-2's, and look at what it does.
+
+examples:
+  gnano tokenizer train --files 'corpus/**/*.txt' --vocab-size 8192 --out tok
+  gnano tokenizer gpt2 --out tok
+  gnano tokenizer show tok "The quick brown fox"
+"""
+
+
+def train(
+    files: tuple[str, ...], out: Path, vocab_size: int = 4_096, column: str = "text"
+) -> None:
+    """Train a byte-level BPE on files of text.
+
+    example:
+      gnano tokenizer train --files 'corpus/**/*.txt' --vocab-size 8192 --out tok
+
+    Args:
+        files: Paths, folders or globs: text, JSONL or Parquet; .gz and .zst.
+        out: Folder for tokenizer.json.
+        vocab_size: Entries, the 256 bytes and end-of-text among them.
+        column: Which column of JSONL and Parquet files holds the text.
+    """
+    from gnano.data import find_files, read_documents
+    from gnano.tokenizer import train_bpe
+
+    documents = (d for path in find_files(files) for d in read_documents(path, column))
+    train_bpe((document.text for document in documents), vocab_size).save(out)
+    print(f"{vocab_size:,} entries: {out / 'tokenizer.json'}")
+
+
+def gpt2(out: Path, files: Path | None = None) -> None:
+    """Write GPT-2's tokenizer as the files that transformers reads.
+
+    example:
+      gnano tokenizer gpt2 --out tok
+
+    Args:
+        out: Folder for tokenizer.json.
+        files: Folder with encoder.json and vocab.bpe; if not given, found or fetched.
+    """
+    import gnano.tokenizer
+
+    gnano.tokenizer.gpt2(files).save(out)
+    print(f"GPT-2's 50,257 entries: {out / 'tokenizer.json'}")
+
+
+def show(
+    tokenizer: Annotated[Path, tyro.conf.Positional], text: Annotated[str, tyro.conf.Positional]
+) -> None:
+    """Show how a tokenizer cuts a text: a token a line, its id before it.
+
+    example:
+      gnano tokenizer show runs/demo "The quick brown fox"
+
+    Args:
+        tokenizer: Its folder, or a data folder, a run or a checkpoint that has one.
+        text: The text to cut.
+    """
+    from gnano.tokenizer import Tokenizer
+    from gnano.train import find_checkpoint
+
+    has_own = (tokenizer / "tokenizer.json").exists()
+    loaded = Tokenizer.load(tokenizer if has_own else find_checkpoint(tokenizer))
+    for number in loaded.encode(text):
+        print(f"{number:>6}  {loaded.decode_bytes([number])!r}")
+
+
+def main(argv: list[str]) -> None:
+    tyro.extras.subcommand_cli_from_dict(
+        {"train": train, "gpt2": gpt2, "show": show},
+        prog="gnano tokenizer",
+        description=DESCRIPTION,
+        args=argv,
+    )

@@ -1,0 +1,150 @@
+"""What text lies on every machine that can run this? The Python installation itself.
+
+Prose: the docstrings of the standard library and of our dependencies, the language
+reference in `pydoc_data.topics`, and the packages' own READMEs. Code: the standard
+library's source. Nothing is imported to be read, files are taken in an order drawn from
+their names alone, and text seen before is dropped, so the same packages give the same
+corpus anywhere.
+
+A module's docstrings are also part of its source. Both carry the file's name as their
+group, so that one is never training text while the other is held out.
+"""
+
+import ast
+import hashlib
+import re
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+
+from gnano.data.documents import Document
+
+PACKAGE = "auto-g-nano"
+SHORTEST_DOCSTRING = 60  # characters; below it is a label, not prose
+NOT_LIBRARY = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+# tables of bytes or of topics, not code that anyone writes
+NOT_CODE = {"encodings", "pydoc_data", "unidata", "lib-dynload"}
+
+
+@lru_cache(maxsize=2)
+def python_prose(max_bytes: int) -> tuple[Document, ...]:
+    """About so many bytes of prose: language reference, READMEs, then docstrings."""
+    from pydoc_data.topics import topics
+
+    seen: set[str] = set()
+
+    def every() -> Iterator[Document]:
+        for name in sorted(topics):
+            yield Document(topics[name].strip() + "\n", f"topic {name}")
+        for distribution in _dependencies():
+            text = str(distribution.metadata.get_payload() or "").strip()
+            yield Document(text + "\n", f"readme {distribution.metadata['Name']}")
+        for name, path in _shuffled(_library_files() | _dependency_files()):
+            yield Document(_docstrings(name, path, seen), name)
+
+    return _take(every(), max_bytes)
+
+
+@lru_cache(maxsize=2)
+def python_code(max_bytes: int) -> tuple[Document, ...]:
+    """About so many bytes of the standard library's source, a document a file."""
+    return _take(
+        (Document(_source(path), name) for name, path in _shuffled(_library_files())), max_bytes
+    )
+
+
+def _take(documents: Iterator[Document], max_bytes: int) -> tuple[Document, ...]:
+    taken = []
+    total = 0
+    for document in documents:
+        if total >= max_bytes:
+            break
+        if len(document.text) >= SHORTEST_DOCSTRING:
+            taken.append(document)
+            total += len(document.text.encode())
+    return tuple(taken)
+
+
+def _library_files() -> dict[str, Path]:
+    """The standard library's modules that hold code worth reading, by relative name."""
+    top = Path(sysconfig.get_paths()["stdlib"])
+    return {
+        str(path.relative_to(top)): path
+        for path in top.rglob("*.py")
+        if not (NOT_LIBRARY | NOT_CODE) & set(path.relative_to(top).parts[:-1])
+    }
+
+
+def _dependency_files() -> dict[str, Path]:
+    """The Python files of all we depend on, by their name inside the installation."""
+    return {
+        str(file): Path(str(file.locate()))
+        for distribution in _dependencies()
+        for file in distribution.files or ()
+        if file.suffix == ".py" and not NOT_LIBRARY & set(file.parts) and ".." not in file.parts
+    }
+
+
+@lru_cache(maxsize=1)
+def _dependencies() -> tuple[metadata.Distribution, ...]:
+    """The distributions our package needs, and what they need in turn; extras left out."""
+    found: dict[str, metadata.Distribution] = {}
+    names = [PACKAGE]
+    while names:
+        name = re.sub(r"[-_.]+", "-", names.pop()).lower()
+        if name in found:
+            continue
+        try:
+            found[name] = metadata.distribution(name)
+        except metadata.PackageNotFoundError:  # for another platform
+            continue
+        for requirement in found[name].requires or ():
+            if "extra ==" not in requirement:
+                names.append(re.split(r"[^\w.-]", requirement, maxsplit=1)[0])
+    return tuple(found[name] for name in sorted(found) if name != PACKAGE)
+
+
+def _shuffled(files: dict[str, Path]) -> list[tuple[str, Path]]:
+    """In an order drawn from the names, so that a budget cuts through all packages alike."""
+    return sorted(files.items(), key=lambda item: hashlib.sha256(item[0].encode()).digest())
+
+
+def _source(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError):  # a few files are latin-1 on purpose
+        return ""
+
+
+def _docstrings(name: str, path: Path, seen: set[str]) -> str:
+    """All docstrings of a module under the names they document; what was seen is left out."""
+    source = _source(path)
+    if '"""' not in source:  # parsing is what costs here
+        return ""
+    try:
+        with warnings.catch_warnings():  # invalid escapes in other people's strings
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source)
+    except (SyntaxError, RecursionError):
+        return ""
+    module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    parts = []
+    for qualified, node in _documented(tree, module):
+        text = (ast.get_docstring(node) or "").strip()
+        if len(text) >= SHORTEST_DOCSTRING and text not in seen:
+            seen.add(text)
+            parts.append(f"{qualified}\n\n{text}\n")
+    return "\n\n".join(parts)
+
+
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def _documented(node: Documented, name: str) -> Iterator[tuple[str, Documented]]:
+    yield name, node
+    for child in node.body:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _documented(child, f"{name}.{child.name}")

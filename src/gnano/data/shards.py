@@ -1,0 +1,114 @@
+"""How do tokens lie on disk? `uint16` ids in a row, and where each document starts.
+
+    00000.tokens   little-endian uint16: <eot> document <eot> document …
+    00000.docs     little-endian uint32: position of each document's end-of-text token
+
+End-of-text comes first: the first token of a document is then predicted from "something
+new begins", and generation starts from it. Files are written under a temporary name and
+renamed when whole. Their SHA-256 stands in the manifest and is checked when a shard is
+first read.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+TOKEN = np.dtype("<u2")
+START = np.dtype("<u4")
+
+Tokens = np.ndarray[tuple[int], np.dtype[np.uint16]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardInfo:
+    """What the manifest knows of one shard."""
+
+    name: str  # file name without its ending
+    tokens: int
+    documents: int
+    bytes: int  # UTF-8 bytes of the text
+    sha256_tokens: str
+    sha256_docs: str
+
+
+class ShardWriter:
+    """Writes one shard; nothing is visible under its name until `finish`."""
+
+    def __init__(self, folder: Path, name: str, end_of_text: int) -> None:
+        self.folder, self.name, self.end_of_text = folder, name, end_of_text
+        self.tokens = self.bytes = 0
+        self.starts: list[int] = []
+        self.hash = hashlib.sha256()
+        self.partial = folder / f"{name}.tokens.partial"
+        self.file = self.partial.open("wb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: Any, trace: TracebackType | None
+    ) -> None:
+        self.file.close()
+
+    def add(self, ids: Sequence[int], size: int) -> None:
+        """One document's ids; `size` is its length in UTF-8 bytes."""
+        self.starts.append(self.tokens)
+        data = np.array([self.end_of_text, *ids], dtype=TOKEN).tobytes()
+        self.hash.update(data)
+        self.file.write(data)
+        self.tokens += len(ids) + 1
+        self.bytes += size
+
+    def finish(self) -> ShardInfo:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        starts = np.array(self.starts, dtype=START).tobytes()
+        docs = self.folder / f"{self.name}.docs"
+        docs.with_suffix(".docs.partial").write_bytes(starts)
+        docs.with_suffix(".docs.partial").replace(docs)
+        self.partial.replace(self.folder / f"{self.name}.tokens")
+        return ShardInfo(
+            name=self.name,
+            tokens=self.tokens,
+            documents=len(self.starts),
+            bytes=self.bytes,
+            sha256_tokens=self.hash.hexdigest(),
+            sha256_docs=hashlib.sha256(starts).hexdigest(),
+        )
+
+
+def is_whole(folder: Path, shard: ShardInfo) -> bool:
+    """Both files exist and have their size; a glance, not a check of the content."""
+    sizes = {"tokens": shard.tokens * TOKEN.itemsize, "docs": shard.documents * START.itemsize}
+    paths = {ending: folder / f"{shard.name}.{ending}" for ending in sizes}
+    return all(paths[e].is_file() and paths[e].stat().st_size == sizes[e] for e in sizes)
+
+
+def open_tokens(folder: Path, shard: ShardInfo) -> Tokens:
+    """The ids of a shard, mapped read-only, after checking its size and checksum."""
+    return _open(folder / f"{shard.name}.tokens", TOKEN, shard.tokens, shard.sha256_tokens)
+
+
+def _open(path: Path, dtype: np.dtype[Any], count: int, sha256: str) -> Any:
+    mend = f"Delete the folder {path.parent} and run the same `gnano prepare` again."
+    if not path.is_file():
+        raise ValueError(f"{path} is missing, though manifest.json lists it. {mend}")
+    size = path.stat().st_size
+    if size != count * dtype.itemsize:
+        raise ValueError(
+            f"{path} has {size:,} bytes where manifest.json says {count * dtype.itemsize:,}: "
+            f"the file is cut short or not its own. {mend}"
+        )
+    if not count:
+        return np.empty(0, dtype)
+    array = np.memmap(path, dtype, mode="r")
+    if hashlib.sha256(array).hexdigest() != sha256:
+        raise ValueError(f"{path} does not match its checksum in manifest.json: damaged. {mend}")
+    return array

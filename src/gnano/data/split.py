@@ -1,0 +1,19 @@
+"""Is this document held out? Decided by its content, so that no run can train on it.
+
+The decision is a hash of the document's group (by default its text) against the share: the
+same for every budget, order and machine, and equal texts never part.
+"""
+
+import hashlib
+
+from gnano.data.documents import Document
+
+
+def digest(text: str) -> bytes:
+    """16 bytes that stand for a text."""
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def is_heldout(document: Document, share: float) -> bool:
+    position = int.from_bytes(digest(document.group or document.text)[:8], "big")
+    return position < share * 2**64

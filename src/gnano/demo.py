@@ -1,0 +1,112 @@
+"""The whole way through the house, small: text, tokenizer, shards, training, samples.
+
+    gather and tokenize ─▶ pretrain ─▶ measure against xz ─▶ plot ─▶ let it write
+
+Every part is the real one that a large run uses; only the recipe is small. Each part keeps
+what it finished, so the same command goes on wherever the last one stopped.
+"""
+
+import lzma
+import sys
+from pathlib import Path
+
+from gnano.data import Corpus, Manifest, prepare
+from gnano.infer import Engine, Sampling
+from gnano.live import LiveLine, clock
+from gnano.model import flops_per_token, num_parameters
+from gnano.report import png_plot, read_metrics, terminal_plot, write_report
+from gnano.train import Progress, Recipe, RunResult, train
+
+PROMPTS = {
+    "prose": "Return a new array with",
+    "story": "Once upon a time",
+    "code": "class Parser:\n    def __init__(self",
+}
+SAMPLE_TOKENS = 120
+SAMPLING = Sampling(temperature=0.7, top_k=40, seed=1)
+
+
+def demo(recipe: Recipe, run: Path) -> RunResult:
+    """Everything from text to samples in the folder `run`; prints what a person wants to see."""
+    print("1. Text that lies on this machine, as tokens", flush=True)
+    _show_corpus(_prepare(recipe), recipe)
+    model = recipe.model
+    print(
+        f"\n2. A Llama of {num_parameters(model):,} parameters, {recipe.train.steps:,} steps of "
+        f"{recipe.train.tokens_per_step:,} tokens, {flops_per_token(model) / 1e6:.1f} MFLOPs each",
+        flush=True,
+    )
+    progress = Progress(recipe.train.steps)
+    try:
+        result = train(recipe, run, progress)
+    finally:
+        progress.line.close()
+    if result.finished:
+        _show_result(recipe, result)
+    return result
+
+
+def _prepare(recipe: Recipe) -> Manifest:
+    line = LiveLine()
+
+    def show(source: str, documents: int, tokens: int) -> None:
+        line.show(f"   {source}: {documents:,} documents, {tokens:,} tokens")
+
+    line.show("   reading it, and training a tokenizer on it …", important=True)
+    try:
+        return prepare(recipe.data, show)
+    finally:
+        line.close()
+
+
+def _show_corpus(manifest: Manifest, recipe: Recipe) -> None:
+    whole = sum(source.weight for source in recipe.data.sources.values())
+    print(f"   {'source':<10} {'documents':>9} {'tokens':>10} {'held out':>9}   share of batches")
+    for name, source in manifest.sources.items():
+        share = recipe.data.sources[name].weight / whole
+        print(
+            f"   {name:<10} {source.documents:>9,} {source.tokens:>10,} "
+            f"{source.heldout.tokens:>9,}   {share:.0%}"
+        )
+    tokens = sum(source.tokens for source in manifest.sources.values())
+    size = sum(source.bytes for source in manifest.sources.values())
+    print(
+        f"   {manifest.tokenizer['name']} tokenizer, {size / tokens:.2f} bytes a token; "
+        f"{recipe.train.steps * recipe.train.tokens_per_step / tokens:.2f} epochs to come"
+    )
+
+
+def _show_result(recipe: Recipe, result: RunResult) -> None:
+    metrics = read_metrics(result.run / "metrics.jsonl")
+    last = metrics[-1]
+    ours = last["heldout"]["bits_per_byte"]
+    size, theirs = xz_bits_per_byte(Corpus(Path(recipe.data.folder)))
+    fact = (
+        f"{ours:.3f} bits per byte on {size:,} bytes of held-out text; "
+        f"xz -9 needs {theirs:.3f} for the same bytes ({theirs / ours:.2f} × as many)"
+    )
+    when = "Complete" if result.began < result.steps else "Already complete"
+    print(f"\n3. {when}: {fact}.")
+    print(f"   {result.steps:,} steps in {clock(last['seconds'])}, loss {last['loss']:.3f} nats\n")
+    print(terminal_plot(metrics, color=sys.stdout.isatty()))
+    png_plot(metrics, result.run / "loss.png", title=f"{result.run.name}: {fact}")
+
+    print("\n4. What it writes")
+    engine = Engine.load(result.run)
+    samples = []
+    for title, prompt in PROMPTS.items():
+        print(f"\n── {title} " + "─" * (60 - len(title)) + f"\n{prompt}", end="", flush=True)
+        pieces = []
+        for piece in engine.stream(prompt, SAMPLE_TOKENS, SAMPLING):
+            print(piece, end="", flush=True)
+            pieces.append(piece)
+        print()
+        samples.append((title, prompt, "".join(pieces)))
+    page = write_report(result.run, facts={"Held-out text": fact}, samples=samples)
+    print(f"\nWritten: {page}, {result.run / 'loss.png'}, {result.checkpoint}")
+
+
+def xz_bits_per_byte(corpus: Corpus) -> tuple[int, float]:
+    """The held-out text's size in bytes, and what `xz -9` makes of it in bits per byte."""
+    text = b"".join(corpus.heldout_text(number) for number in range(len(corpus.names)))
+    return len(text), 8 * len(lzma.compress(text, preset=9)) / len(text)

@@ -1,0 +1,54 @@
+"""The model room: the transformer, its shape and its arithmetic.
+
+The shape and the arithmetic need no torch; the rest loads it when first asked for.
+"""
+
+from typing import TYPE_CHECKING
+
+from gnano.lazy import lazily
+from gnano.model.arithmetic import (
+    active_parameters,
+    flops_per_token,
+    kv_cache_bytes_per_token,
+    num_parameters,
+    parameters,
+)
+from gnano.model.config import PRESETS, ModelConfig
+
+if TYPE_CHECKING:
+    from gnano.model.cache import KVCache
+    from gnano.model.folder import load_model, load_weights, read_config, save_model, save_tensors
+    from gnano.model.gpt import GPT
+    from gnano.model.head_loss import IGNORE
+
+__all__ = [
+    "GPT",
+    "IGNORE",
+    "PRESETS",
+    "KVCache",
+    "ModelConfig",
+    "active_parameters",
+    "flops_per_token",
+    "kv_cache_bytes_per_token",
+    "load_model",
+    "load_weights",
+    "num_parameters",
+    "parameters",
+    "read_config",
+    "save_model",
+    "save_tensors",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "GPT": "gpt",
+        "IGNORE": "head_loss",
+        "KVCache": "cache",
+        "load_model": "folder",
+        "load_weights": "folder",
+        "read_config": "folder",
+        "save_model": "folder",
+        "save_tensors": "folder",
+    },
+)

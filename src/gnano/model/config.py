@@ -1,0 +1,148 @@
+"""What shape is the model? One frozen dataclass, and the shapes that have a name.
+
+The named shapes are for the vocabulary beside them; a recipe may change any field.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+PAD_VOCAB_TO = 128  # rows of the running head: GPUs want matrices of whole tiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    vocab_size: int = 50_257  # token ids the model knows; 50,257 is GPT-2's BPE
+    n_embd: int = 1_792  # width of the residual stream
+    n_layer: int = 24  # blocks
+    n_head: int = 14  # query heads
+    n_kv_head: int = 2  # key/value heads, each shared by n_head / n_kv_head query heads
+    ffn_hidden: int = 5_376  # width inside the feed-forward
+    block_size: int = 1_024  # context: the most tokens attended to
+    dropout: float = 0.0  # share of activations zeroed in training
+    rope_theta: float = 500_000.0  # base of the rotary frequencies
+    norm_eps: float = 1e-6  # added to the mean square in RMSNorm
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "n_embd", "n_layer", "n_head", "n_kv_head", "ffn_hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.block_size < 2:
+            raise ValueError(f"model.block_size is {self.block_size}; it must be at least 2.")
+        if self.n_embd % self.n_head or (self.n_embd // self.n_head) % 2:
+            raise ValueError(
+                f"model.n_embd {self.n_embd:,} does not split into {self.n_head} heads of an even "
+                f"size (model.n_head): {self.n_embd:,} / {self.n_head} = "
+                f"{self.n_embd / self.n_head:g}. Choose n_embd = n_head × an even number."
+            )
+        if self.n_head % self.n_kv_head:
+            raise ValueError(
+                f"{self.n_head} query heads (model.n_head) cannot share {self.n_kv_head} key/value "
+                f"heads (model.n_kv_head) evenly. Choose a divisor of {self.n_head}."
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout is {self.dropout}; it must be in [0, 1).")
+
+    @property
+    def head_size(self) -> int:
+        return self.n_embd // self.n_head
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the head while running; on disk there are exactly `vocab_size`."""
+        return -(-self.vocab_size // PAD_VOCAB_TO) * PAD_VOCAB_TO
+
+    def to_hf(self) -> dict[str, Any]:
+        """The `config.json` of a Hugging Face `LlamaForCausalLM` of this shape."""
+        return {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.n_embd,
+            "num_hidden_layers": self.n_layer,
+            "num_attention_heads": self.n_head,
+            "num_key_value_heads": self.n_kv_head,
+            "head_dim": self.head_size,
+            "intermediate_size": self.ffn_hidden,
+            "max_position_embeddings": self.block_size,
+            "hidden_act": "silu",
+            "rms_norm_eps": self.norm_eps,
+            # both spellings: a reader that knows only the other one silently takes θ = 10,000
+            "rope_theta": self.rope_theta,
+            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+            "attention_bias": False,
+            "mlp_bias": False,
+            "attention_dropout": self.dropout,
+            "tie_word_embeddings": False,
+            "initializer_range": 0.02,
+            "dtype": "float32",
+            "torch_dtype": "float32",  # the same for readers before transformers 4.56
+        }
+
+    @classmethod
+    def from_hf(cls, config: dict[str, Any]) -> "ModelConfig":
+        """The shape in a Llama `config.json`; raises ValueError for what we cannot run."""
+        refused = {
+            "model_type": config.get("model_type") != "llama",
+            "tie_word_embeddings": bool(config.get("tie_word_embeddings")),
+            "attention_bias": bool(config.get("attention_bias")),
+            "mlp_bias": bool(config.get("mlp_bias")),
+            "hidden_act": config.get("hidden_act", "silu") != "silu",
+        }
+        for key, bad in refused.items():
+            if bad:
+                raise ValueError(
+                    f"config.json says {key} = {config.get(key)!r}; this engine runs biasless, "
+                    f"untied Llama models with SiLU only."
+                )
+        try:
+            rope = config.get("rope_parameters") or {}
+            heads = config["num_attention_heads"]
+            shape = cls(
+                vocab_size=config["vocab_size"],
+                n_embd=config["hidden_size"],
+                n_layer=config["num_hidden_layers"],
+                n_head=heads,
+                n_kv_head=config.get("num_key_value_heads", heads),
+                ffn_hidden=config["intermediate_size"],
+                block_size=config["max_position_embeddings"],
+                dropout=config.get("attention_dropout", 0.0),
+                rope_theta=config.get("rope_theta", rope.get("rope_theta", 10_000.0)),
+                norm_eps=config["rms_norm_eps"],
+            )
+        except KeyError as missing:
+            raise ValueError(f"config.json lacks the key {missing}.") from None
+        if rope.get("rope_type", "default") != "default":
+            raise ValueError(f"config.json asks for rope_type {rope['rope_type']!r}; only default.")
+        if config.get("head_dim", shape.head_size) != shape.head_size:
+            raise ValueError(
+                f"config.json says head_dim {config['head_dim']}, but {shape.n_embd} / "
+                f"{shape.n_head} heads is {shape.head_size}; this engine needs them equal."
+            )
+        return shape
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "demo": ModelConfig(
+        vocab_size=4_096,
+        n_embd=256,
+        n_layer=4,
+        n_head=8,
+        n_kv_head=2,
+        ffn_hidden=768,
+        block_size=256,
+    ),
+    "10m": ModelConfig(
+        vocab_size=4_096,
+        n_embd=320,
+        n_layer=6,
+        n_head=10,
+        n_kv_head=2,
+        ffn_hidden=1_024,
+        block_size=256,
+    ),
+    "124m": ModelConfig(n_embd=640, n_layer=12, n_head=10, n_kv_head=2, ffn_hidden=2_080),
+    "350m": ModelConfig(n_embd=1_024, n_layer=22, n_head=8, n_kv_head=2, ffn_hidden=2_816),
+    "1b": ModelConfig(),
+}
+
+

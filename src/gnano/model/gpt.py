@@ -1,0 +1,263 @@
+"""The transformer: a Llama-style decoder in plain PyTorch.
+
+    ids ─▶ embedding ─▶ [ + attention(norm) ─▶ + feed-forward(norm) ] × layers ─▶ norm ─▶ head
+
+Modules carry the names that Hugging Face's `LlamaForCausalLM` gives its tensors, so the
+state dict is the file on disk: no mapping, no second format.
+
+Tensor names carry their shape, here and everywhere in this package:
+B batch, T time, D width, H query heads, K key/value heads, E head size, F feed-forward
+width, V vocabulary, N = B·T tokens.
+
+Weights stay in the dtype they are given (fp32 in training) and are cast where they are
+used: the activations' dtype, `compute_dtype`, decides the precision of the matrix products.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gnano.model.cache import KVCache, LayerCache
+from gnano.model.config import ModelConfig
+from gnano.model.head_loss import head_loss
+from gnano.model.names import from_published, is_published
+from gnano.model.rope import Rope, rope_table
+
+INIT_STD = 0.02
+
+
+class Linear(nn.Linear):
+    """Biasless; computes in its input's dtype whatever the dtype of the weight."""
+
+    def __init__(self, inputs: int, outputs: int, std: float = INIT_STD) -> None:
+        self.std = std
+        super().__init__(inputs, outputs, bias=False)
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=self.std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class Head(Linear):
+    """The output layer, padded to whole tiles while running and exact in the state dict."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.vocab_size = config.vocab_size
+        super().__init__(config.n_embd, config.padded_vocab_size)
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        nn.init.normal_(self.weight[: self.vocab_size], std=self.std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[..., : self.vocab_size]
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[no-untyped-call]
+        destination[prefix + "weight"] = destination[prefix + "weight"][: self.vocab_size]
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        weight = state_dict.get(prefix + "weight")
+        if weight is not None and len(weight) == self.vocab_size:
+            padding = (0, 0, 0, len(self.weight) - self.vocab_size)
+            state_dict = {**state_dict, prefix + "weight": F.pad(weight, padding)}
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+
+
+class RMSNorm(nn.Module):
+    """x / root-mean-square(x) × weight (Zhang & Sennrich 2019)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        # fp32: in bf16 the mean of 1,792 squares loses the small channels
+        normed = F.rms_norm(x.float(), x.shape[-1:], eps=self.eps)
+        return self.weight.to(x.dtype) * normed.to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Causal, with n_head / n_kv_head query heads to each key/value head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        D, E = config.n_embd, config.head_size
+        self.H, self.K = config.n_head, config.n_kv_head
+        self.dropout = config.dropout
+        self.q_proj = Linear(D, self.H * E)
+        self.k_proj = Linear(D, self.K * E)
+        self.v_proj = Linear(D, self.K * E)
+        self.o_proj = Linear(self.H * E, D, std=_residual_std(config))
+
+    def forward(self, x_BTD: Tensor, rope: Rope, cache: LayerCache | None = None) -> Tensor:
+        B, T, _ = x_BTD.shape
+        q_BHTE = rope(self.q_proj(x_BTD).view(B, T, self.H, -1).transpose(1, 2))
+        k_BKTE = rope(self.k_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2))
+        v_BKTE = self.v_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2)
+        if cache is not None:
+            k_BKTE, v_BKTE = cache.append(k_BKTE, v_BKTE)
+        y_BHTE = attend(q_BHTE, k_BKTE, v_BKTE, self.dropout if self.training else 0.0)
+        y_BTD: Tensor = self.o_proj(y_BHTE.transpose(1, 2).reshape(B, T, -1))
+        return y_BTD
+
+
+def attend(q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, dropout: float = 0.0) -> Tensor:
+    """Softmax attention of the last T positions over all so far; each sees up to itself."""
+    T, so_far = q_BHTE.shape[2], k_BKTE.shape[2]
+    mask = None
+    if 1 < T < so_far:  # SDPA's own causal mask is aligned to the first position
+        mask = torch.ones(T, so_far, dtype=torch.bool, device=q_BHTE.device).tril(so_far - T)
+    # enable_gqa: the kernels read each key/value head once for its group, without a copy
+    return F.scaled_dot_product_attention(
+        q_BHTE,
+        k_BKTE,
+        v_BKTE,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=T > 1 and T == so_far,
+        enable_gqa=q_BHTE.shape[1] != k_BKTE.shape[1],
+    )
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020): down(silu(gate x) × up x)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = Linear(config.n_embd, config.ffn_hidden)
+        self.up_proj = Linear(config.n_embd, config.ffn_hidden)
+        self.down_proj = Linear(config.ffn_hidden, config.n_embd, std=_residual_std(config))
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        y_BTD: Tensor = self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+        return y_BTD
+
+
+class Block(nn.Module):
+    """One layer: attention, then feed-forward, each added to the residual stream."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.n_embd, config.norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.n_embd, config.norm_eps)
+        self.mlp = FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_BTD: Tensor, rope: Rope, cache: LayerCache | None = None) -> Tensor:
+        x_BTD = x_BTD + self.dropout(self.self_attn(self.input_layernorm(x_BTD), rope, cache))
+        x_BTD = x_BTD + self.dropout(self.mlp(self.post_attention_layernorm(x_BTD)))
+        return x_BTD
+
+
+class Decoder(nn.Module):
+    """Everything below the head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.n_embd)
+        nn.init.normal_(self.embed_tokens.weight, std=INIT_STD)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = RMSNorm(config.n_embd, config.norm_eps)
+
+
+class GPT(nn.Module):
+    """The language model: ids in, logits or loss out.
+
+    The signature and its defaults are the published ones and give the reference model of
+    1,050,002,688 parameters. `GPT.from_config(PRESETS["124m"])` builds the other shapes.
+    """
+
+    compute_dtype: torch.dtype | None = None  # of the activations; None: as the weights
+
+    def __init__(
+        self,
+        vocab_size: int = 50_257,
+        n_embd: int = 1_792,
+        n_layer: int = 24,
+        n_head: int = 14,
+        n_kv_head: int = 2,
+        ffn_hidden: int = 5_376,
+        block_size: int = 1_024,
+        dropout: float = 0.0,
+        *,
+        rope_theta: float = 500_000.0,
+        norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.config = ModelConfig(
+            vocab_size=vocab_size,
+            n_embd=n_embd,
+            n_layer=n_layer,
+            n_head=n_head,
+            n_kv_head=n_kv_head,
+            ffn_hidden=ffn_hidden,
+            block_size=block_size,
+            dropout=dropout,
+            rope_theta=rope_theta,
+            norm_eps=norm_eps,
+        )
+        self.model = Decoder(self.config)
+        self.lm_head = Head(self.config)
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> "GPT":
+        return cls(**asdict(config))
+
+    def num_parameters(self) -> int:
+        """Parameters of the logical model: the head's padding rows are not counted."""
+        padding = (self.config.padded_vocab_size - self.config.vocab_size) * self.config.n_embd
+        return sum(p.numel() for p in self.parameters()) - padding
+
+    def hidden(self, ids_BT: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Final hidden states [B, T, D]; with a cache, ids continue what it holds.
+
+        Raises ValueError where the positions would pass the context (`block_size`).
+        """
+        past = cache.length if cache else 0
+        end = past + ids_BT.shape[1]
+        if end > self.config.block_size:
+            raise ValueError(
+                f"{end:,} tokens do not fit the model's context of {self.config.block_size:,}."
+            )
+        table = rope_table(
+            self.config.head_size, self.config.block_size, self.config.rope_theta, ids_BT.device
+        )
+        rope = Rope(*(part[past:end] for part in table))
+        x_BTD = self.model.embed_tokens(ids_BT)
+        x_BTD = x_BTD.to(self.compute_dtype or x_BTD.dtype)
+        for number, block in enumerate(self.model.layers):
+            x_BTD = block(x_BTD, rope, cache.layers[number] if cache else None)
+        y_BTD: Tensor = self.model.norm(x_BTD)
+        return y_BTD
+
+    def forward(self, ids_BT: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Logits [B, T, V] in fp32."""
+        logits_BTV: Tensor = self.lm_head(self.hidden(ids_BT, cache))
+        return logits_BTV.float()
+
+    def loss(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """Sum of the cross-entropy, in nats, over the targets that are not -100."""
+        x_ND = self.hidden(ids_BT).flatten(0, 1)
+        return head_loss(x_ND, self.lm_head.weight, targets_BT.flatten(), self.config.vocab_size)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Takes Hugging Face's Llama names or the published checkpoint's (see `names`)."""
+        if is_published(state_dict):
+            state_dict = from_published(state_dict, self.config)
+        return super().load_state_dict(state_dict, strict, assign)
+
+
+def _residual_std(config: ModelConfig) -> float:
+    # every layer adds twice to the residual stream; this keeps its variance level at the start
+    return INIT_STD / (2 * config.n_layer) ** 0.5

@@ -1,0 +1,56 @@
+"""What is each tensor called elsewhere? The published checkpoint's names, made ours.
+
+Ours are Hugging Face's Llama names. The published checkpoint names its modules otherwise
+and turns neighbouring channels (0, 1), (2, 3), … as pairs, where Hugging Face turns
+(0, E/2), (1, E/2 + 1), …: the rows of wq and wk are put in the order that makes both
+compute the same.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from gnano.model.config import ModelConfig
+
+_TOP = {"token_embedding_table": "model.embed_tokens", "norm": "model.norm", "lm_head": "lm_head"}
+_IN_BLOCK = {
+    "attention_norm": "input_layernorm",
+    "attention.wq": "self_attn.q_proj",
+    "attention.wk": "self_attn.k_proj",
+    "attention.wv": "self_attn.v_proj",
+    "attention.wo": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "feed_forward.w1": "mlp.gate_proj",
+    "feed_forward.w2": "mlp.up_proj",
+    "feed_forward.w3": "mlp.down_proj",
+}
+
+
+def is_published(state_dict: Mapping[str, Tensor]) -> bool:
+    return "token_embedding_table.weight" in state_dict
+
+
+def from_published(state_dict: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """The same tensors under Hugging Face's names, queries and keys in half-split order."""
+    ours = {}
+    for name, tensor in state_dict.items():
+        if name == "freqs_cis":  # the angles: computed here, not stored
+            continue
+        module = name.removesuffix(".weight")
+        if module in _TOP:
+            ours[f"{_TOP[module]}.weight"] = tensor
+            continue
+        prefix, _, rest = module.partition(".")
+        number, _, part = rest.partition(".")
+        if prefix != "blocks" or part not in _IN_BLOCK:
+            raise ValueError(f"{name!r} is not a tensor of the published checkpoint's layout.")
+        if part in ("attention.wq", "attention.wk"):
+            tensor = half_split(tensor, config.head_size)
+        ours[f"model.layers.{number}.{_IN_BLOCK[part]}.weight"] = tensor
+    return ours
+
+
+def half_split(weight: Tensor, head_size: int) -> Tensor:
+    """Rows of each head from interleaved order (0, 1, 2, 3, …) to (0, 2, …, 1, 3, …)."""
+    heads_pairs_2_D = weight.view(-1, head_size // 2, 2, weight.shape[-1])
+    return heads_pairs_2_D.transpose(1, 2).reshape(weight.shape)

@@ -1,0 +1,16 @@
+"""What a run looked like: its log as rows, as a picture, in the terminal, as one page.
+
+    metrics.jsonl ──read_metrics──▶ rows ──┬─ terminal_plot ─▶ text
+                                           └─ png_plot ──────▶ PNG
+    runs/NAME/ ────write_report────────────────────────────▶ runs/NAME/report.html
+
+Pictures need the extra `plot` (matplotlib, plotext); the page comes without one if need be.
+"""
+
+from gnano.report.description import describe, describe_data
+from gnano.report.metrics import read_metrics
+from gnano.report.page import write_report
+from gnano.report.plot import png_plot
+from gnano.report.terminal import terminal_plot
+
+__all__ = ["describe", "describe_data", "png_plot", "read_metrics", "terminal_plot", "write_report"]

@@ -1,0 +1,158 @@
+"""A run as a picture: for the README and the report.
+
+    ┌ training loss, nats per token ┐ ┌ held-out bits per byte ┐
+    │ every step faint, smoothed    │ │ total, and each source │  names
+    └───────────────────────────────┘ └────────────────────────┘
+
+Matplotlib's pyplot keeps one global list of figures and asks for a display; a `Figure`
+saved as PNG is drawn by Agg and needs neither, so this works in a server, a thread or over ssh.
+"""
+
+import io
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gnano.report.curves import Curve, Rows, heldout_curves, loss_curve, smooth
+from gnano.report.whole import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
+NEEDS_MATPLOTLIB = "Plots need matplotlib: pip install 'auto-g-nano[plot]'"
+
+
+@dataclass(frozen=True)
+class Palette:
+    paper: str
+    ink: str
+    faint: str  # small print and axes
+    grid: str
+    loss: str
+    sources: tuple[str, ...]  # told apart also by colour-blind eyes; repeats after the last
+
+
+LIGHT = Palette(
+    "#ffffff", "#1f2328", "#656d76", "#e7eaee", "#2563c9",
+    ("#d1690e", "#0b8a74", "#7c4dcc", "#c2337a", "#8a6d0b", "#3b82a6"),
+)  # fmt: skip
+DARK = Palette(
+    "#161b22", "#e6edf3", "#9198a1", "#2a313c", "#6ba1f5",
+    ("#f0a35e", "#4fc3ab", "#b392f0", "#f07fb4", "#d6b94a", "#7cc0e0"),
+)  # fmt: skip
+
+
+def png_plot(metrics: Rows, path: Path, title: str) -> None:
+    """Write the curves of a run (rows of `read_metrics`) as a PNG of 1,760 × 720 pixels."""
+    write_whole(path, png_bytes(metrics, title))
+
+
+def png_bytes(metrics: Rows, title: str, palette: Palette = LIGHT) -> bytes:
+    """The same picture as bytes, on light or dark paper."""
+    try:
+        from matplotlib import ticker
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ModuleNotFoundError:
+        raise ValueError(NEEDS_MATPLOTLIB) from None
+
+    layout = ConstrainedLayoutEngine(w_pad=0.16, h_pad=0.14, wspace=0.02)  # inches, share
+    figure = Figure(figsize=(11, 4.5), dpi=160, facecolor=palette.paper, layout=layout)
+    if title:
+        heading = figure.suptitle(
+            title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=palette.ink
+        )
+        heading.set_parse_math(False)  # a "$" in a run's name is a dollar
+    left, right = figure.subplots(1, 2)
+    for axes in (left, right):
+        _quiet(axes, palette)
+        # both from 0 to the last step: a point of one panel lies under the same x in the other
+        axes.set_xlim(0, max(1, metrics[-1]["step"]) * 1.02)
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
+        axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+        axes.yaxis.set_major_locator(ticker.MaxNLocator(6))
+    _draw_loss(left, loss_curve(metrics), palette)
+    _draw_heldout(right, heldout_curves(metrics), bool(metrics[-1].get("final")), palette)
+
+    png = io.BytesIO()
+    figure.savefig(png, format="png", metadata={"Software": None})  # the same run, the same bytes
+    return png.getvalue()
+
+
+def _quiet(axes: "Axes", palette: Palette) -> None:
+    """Only what the eye needs: a light grid, a base line, small grey numbers."""
+    axes.set_facecolor(palette.paper)
+    axes.grid(axis="y", color=palette.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "left", "right"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(palette.faint)
+    axes.tick_params(colors=palette.faint, labelsize=9, length=0, pad=6)
+    axes.set_xlabel("step", color=palette.faint, fontsize=9)
+
+
+def _draw_loss(axes: "Axes", loss: Curve, palette: Palette) -> None:
+    _say(axes, "Training loss (nats per token)", palette)
+    if not len(loss):
+        _nothing(axes, "no finite loss yet", palette)
+        return
+    mean = smooth(loss)
+    axes.plot(loss.steps, loss.values, color=palette.loss, alpha=0.3, linewidth=0.8)
+    axes.plot(mean.steps, mean.values, color=palette.loss, linewidth=1.8)
+    _end(axes.lines[-1])
+    now = f"{mean.values[-1]:.2f}, smoothed"
+    axes.set_title(now, loc="right", fontsize=9, color=palette.loss, pad=10)
+
+
+def _draw_heldout(axes: "Axes", curves: list[Curve], whole: bool, palette: Palette) -> None:
+    """`whole`: the last point was measured on all held-out text, the others on a part of it."""
+    _say(axes, "Held-out bits per byte", palette)
+    if not curves:
+        _nothing(axes, "not measured yet", palette)
+        return
+    total, *sources = curves
+    colors = dict(zip([curve.name for curve in sources], cycle(palette.sources), strict=False))
+    # from the highest curve to the lowest, so that the legend reads like the panel
+    curves = sorted(curves, key=lambda curve: -curve.values[-1])
+    for curve in curves:
+        if curve is total:
+            axes.plot(curve.steps, curve.values, color=palette.ink, linewidth=2.2, zorder=3)
+        else:
+            axes.plot(curve.steps, curve.values, color=colors[curve.name], linewidth=1.4)
+        _end(axes.lines[-1])
+    names = [f"{curve.values[-1]:.2f}  {_short(curve.name)}" for curve in curves]
+    _legend(axes, names, "all held-out text" if whole else "so far", palette)
+
+
+def _short(name: str, most: int = 22) -> str:
+    """A long name would take its room from the curves; its end says more than its start."""
+    return name if len(name) <= most else "…" + name[1 - most :]
+
+
+def _end(line: "Line2D") -> None:
+    """A dot where a curve stands now: a run of one step is a dot, not an empty panel."""
+    line.set(marker="o", markersize=5, markevery=[-1])
+
+
+def _say(axes: "Axes", words: str, palette: Palette) -> None:
+    axes.set_title(words, loc="left", fontsize=10.5, color=palette.ink, pad=10)
+
+
+def _nothing(axes: "Axes", words: str, palette: Palette) -> None:
+    middle = axes.text(0.5, 0.5, words, transform=axes.transAxes, color=palette.faint)
+    middle.set(ha="center", va="center")
+    axes.set_yticks([])
+
+
+def _legend(axes: "Axes", names: list[str], title: str, palette: Palette) -> None:
+    """The lines of a panel by name, beside it: inside, a flat curve would run through them."""
+    legend = axes.legend(
+        axes.lines, names, title=title, loc="upper left", bbox_to_anchor=(1.01, 1.02),
+        alignment="left", fontsize=9, title_fontsize=9, labelcolor=palette.ink,
+        handlelength=1.4, frameon=False,
+    )  # fmt: skip
+    legend.get_title().set_color(palette.faint)
+    for text in legend.get_texts():
+        text.set_parse_math(False)

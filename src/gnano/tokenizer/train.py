@@ -1,0 +1,66 @@
+"""A vocabulary of your own: byte-level BPE learnt from a corpus.
+
+Training starts from the 256 bytes and, again and again, makes one token of the most
+frequent pair of neighbours, until the vocabulary is full:
+
+    256 bytes | merges, in the order they were learnt | <|endoftext|>
+
+Words are split by GPT-2's regex, and no token crosses from one word to the next. Ties go
+to the pair with the smaller ids, so the same texts always give the same vocabulary.
+Sennrich et al. 2016, https://arxiv.org/abs/1508.07909.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+
+from tokenizers import Tokenizer as Engine
+from tokenizers import models, pre_tokenizers, trainers
+
+from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer, repaired
+
+SMALLEST = 257  # the bytes and end-of-text
+LARGEST = 65_535  # token shards keep ids in 16 bits
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Learn a vocabulary of exactly `vocab_size` ids, end-of-text included and last.
+
+    `texts` are read once and not kept; a pair has to occur twice to become a token. Raises
+    ValueError if `vocab_size` is out of bounds or the corpus is too small for it.
+    """
+    if not SMALLEST <= vocab_size <= LARGEST:
+        raise ValueError(
+            f"vocab_size is {vocab_size:,}; it must be from {SMALLEST} (256 bytes and "
+            f"{END_OF_TEXT}) to {LARGEST:,} (ids are stored in 16 bits)."
+        )
+    if isinstance(texts, str):
+        raise ValueError("texts is one string; give a list of texts, or [text] for a single one.")
+    characters = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal characters
+        for text in texts:
+            characters += len(text)
+            yield repaired(text)
+
+    engine = Engine(models.BPE())
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 1,
+        min_frequency=2,
+        special_tokens=[],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    engine.train_from_iterator(counted(), trainer)
+    if not characters:
+        raise ValueError("The corpus to train the tokenizer on is empty; give it some text.")
+    learnt = json.loads(engine.to_str())["model"]
+    got = len(learnt["vocab"]) + 1
+    if got < vocab_size:
+        raise ValueError(
+            f"The corpus of {characters:,} characters gave only {got:,} of {vocab_size:,} "
+            f"vocabulary entries; train on more text or ask for vocab_size {got} or less."
+        )
+    merges = [(left, right) for left, right in learnt["merges"]]
+    return Tokenizer(learnt["vocab"] | {END_OF_TEXT: got - 1}, merges)

@@ -1,0 +1,45 @@
+"""The train room: recipes, the one loop, and checkpoints."""
+
+from typing import TYPE_CHECKING
+
+from gnano.lazy import lazily
+from gnano.train.config import TrainConfig
+from gnano.train.recipe import Recipe, flatten, load_recipe, recipe_names
+
+if TYPE_CHECKING:
+    from gnano.train.checkpoint import checkpoints, find_checkpoint, verify
+    from gnano.train.heldout import Heldout, HeldoutLoss
+    from gnano.train.loop import RunResult, train, train_step
+    from gnano.train.progress import Progress
+
+__all__ = [
+    "Heldout",
+    "HeldoutLoss",
+    "Progress",
+    "Recipe",
+    "RunResult",
+    "TrainConfig",
+    "checkpoints",
+    "find_checkpoint",
+    "flatten",
+    "load_recipe",
+    "recipe_names",
+    "train",
+    "train_step",
+    "verify",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "Heldout": "heldout",
+        "HeldoutLoss": "heldout",
+        "Progress": "progress",
+        "RunResult": "loop",
+        "checkpoints": "checkpoint",
+        "find_checkpoint": "checkpoint",
+        "train": "loop",
+        "train_step": "loop",
+        "verify": "checkpoint",
+    },
+)

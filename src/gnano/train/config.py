@@ -1,0 +1,46 @@
+"""How is the model trained? The settings of the one loop."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gnano.train.optimizer import AdamWConfig
+from gnano.train.schedule import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    steps: int = 1_000  # optimizer steps in all
+    tokens_per_step: int = 16_384  # over all micro-batches and ranks
+    micro_batch: int = 16  # sequences computed at once
+    clip: float = 1.0  # largest gradient norm; beyond it the gradient is scaled down
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the matrix products; auto: measured
+    device: str = "auto"  # cpu, cuda, cuda:1 …; auto: a GPU if there is one
+    seed: int = 0  # of the initial weights and of dropout
+    eval_every: int = 100  # steps between held-out losses; 0: only at the end
+    eval_tokens: int = 32_768  # of the held-out set each time; at the end it is all of it
+    save_every: int = 500  # steps between checkpoints
+    keep: int = 2  # newest checkpoints kept
+    optimizer: AdamWConfig = field(default_factory=AdamWConfig)
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "tokens_per_step", "micro_batch", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
+        if not self.clip > 0:
+            raise ValueError(f"train.clip is {self.clip}; it must be more than 0.")
+
+    def accumulation(self, length: int, ranks: int = 1) -> int:
+        """Micro-batches a rank computes for one step of `tokens_per_step`."""
+        at_once = ranks * self.micro_batch * length
+        whole, rest = divmod(self.tokens_per_step, at_once)
+        if not rest:
+            return whole
+        near = [n * at_once for n in (whole, whole + 1) if n]
+        raise ValueError(
+            f"{self.tokens_per_step:,} tokens a step cannot be split over {ranks} "
+            f"rank{'s' * (ranks > 1)} of {self.micro_batch} × {length:,}: a micro-step of all "
+            f"takes {at_once:,}, and {self.tokens_per_step:,} / {at_once:,} = "
+            f"{self.tokens_per_step / at_once:.2f}. Nearest that work: "
+            f"{' or '.join(f'{n:,}' for n in near)} (train.tokens_per_step)."
+        )

@@ -1,0 +1,113 @@
+"""What does this run run with? The recipe, with what was measured, and held to its word.
+
+A new run writes its settled recipe into its folder. A run that continues must be asked for
+the same: a value that shapes the weights may not change under way.
+"""
+
+import platform
+import subprocess
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gnano import __version__
+from gnano.data import Corpus
+from gnano.model import num_parameters
+from gnano.train.precision import choose_precision
+from gnano.train.recipe import Recipe, flatten, load_recipe
+
+NAME = "recipe.toml"
+# values that change neither the weights nor the order of the data
+FREE = {"train.eval_every", "train.eval_tokens", "train.save_every", "train.keep", "data.folder"}
+
+
+def settle(recipe: Recipe, run: Path, corpus: Corpus) -> Recipe:
+    """The recipe with `auto` replaced; written to the run's folder, or compared with it.
+
+    Raises ValueError where recipe, data and an earlier part of the run do not fit together.
+    """
+    vocab_size = corpus.manifest.tokenizer["vocab_size"]
+    if recipe.model.vocab_size != vocab_size:
+        raise ValueError(
+            f"{corpus.folder} was tokenized with {vocab_size:,} entries, but the model has "
+            f"model.vocab_size {recipe.model.vocab_size:,}; set it to {vocab_size}, or prepare "
+            f"with another data.tokenizer."
+        )
+    recipe.train.accumulation(recipe.model.block_size)
+    corpus.weights({name: source.weight for name, source in recipe.data.sources.items()})
+    path = run / NAME
+    if path.exists():
+        return _continued(recipe, path, corpus)
+    device = recipe.train.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = recipe.train.precision
+    if precision == "auto":
+        precision = choose_precision(torch.device(device))
+    recipe = replace(recipe, train=replace(recipe.train, device=device, precision=precision))
+    _write(recipe, path, corpus)
+    return recipe
+
+
+def _continued(recipe: Recipe, path: Path, corpus: Corpus) -> Recipe:
+    earlier = load_recipe(str(path))
+    asked = {key: value for key, value in flatten(recipe).items() if key not in FREE}
+    had = {key: value for key, value in flatten(earlier).items() if key not in FREE}
+    for key in ("train.device", "train.precision"):
+        if asked[key] == "auto":  # measured once, so that a noisy moment cannot change it
+            asked[key] = had[key]
+    changed = sorted(key for key in asked.keys() | had.keys() if asked.get(key) != had.get(key))
+    if changed:
+        key = changed[0]
+        raise ValueError(
+            f"{path.parent} was begun with {key} = {had.get(key)!r} and is now asked for "
+            f"{asked.get(key)!r}{f' ({len(changed)} values differ)' if changed[1:] else ''}; "
+            f"go on with the same values, or name another folder (--out)."
+        )
+    import tomllib
+
+    fingerprint = tomllib.loads(path.read_text())["run"]["data_fingerprint"]
+    if fingerprint != corpus.manifest.fingerprint:
+        raise ValueError(
+            f"{path.parent} was begun on other data than {corpus.folder} now holds "
+            f"(fingerprint {fingerprint[:12]}…); go on with that data, or name another --out."
+        )
+    settled = {"device": earlier.train.device, "precision": earlier.train.precision}
+    return replace(recipe, train=replace(recipe.train, **settled))
+
+
+def _write(recipe: Recipe, path: Path, corpus: Corpus) -> None:
+    import tomli_w
+
+    facts = {
+        "gnano": __version__,
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "parameters": num_parameters(recipe.model),
+        "data_fingerprint": corpus.manifest.fingerprint,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    content: dict[str, Any] = {**asdict(recipe), "run": facts}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.partial")
+    temporary.write_text(tomli_w.dumps(content))
+    temporary.replace(path)
+
+
+def _git_commit() -> str:
+    """The commit of the checkout this package runs from, or "" for an installed one."""
+    try:
+        asked = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return ""
+    return asked.stdout.strip()

@@ -1,0 +1,70 @@
+import re
+import time
+
+import pytest
+
+from gnano.report import terminal_plot
+from gnano.report.terminal import ticks
+
+BRAILLE = {chr(code) for code in range(0x2801, 0x2900)}
+
+
+@pytest.mark.parametrize("width, height", [(80, 20), (120, 30), (60, 12), (40, 20), (33, 17)])
+def test_plain_text_fits_and_has_no_escape_codes(rows, width, height):
+    text = terminal_plot(rows(), width, height, color=False)
+    assert "\x1b" not in text and "\r" not in text
+    lines = text.split("\n")
+    assert len(lines) == height and max(map(len, lines)) <= width
+    assert sum(character in BRAILLE for character in text) > 15
+    assert "training loss: 3." in text and "held-out bits per byte: 1.1" in text
+
+
+def test_the_width_asked_for_wins_over_the_terminal(rows, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("LINES", "10")
+    lines = terminal_plot(rows(), 100, 24, color=False).split("\n")
+    assert len(lines) == 24 and max(map(len, lines)) > 80
+
+
+def test_in_colour_only_the_colour_is_added(rows):
+    plain, coloured = terminal_plot(rows(), color=False), terminal_plot(rows(), color=True)
+    stripped = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
+    assert coloured != stripped
+    assert [line.rstrip() for line in stripped.split("\n")] == plain.split("\n")
+
+
+def test_a_falling_loss_falls_on_the_screen(rows):
+    lines = terminal_plot(rows(every=0), 60, 16, color=False).split("\n")
+    places = [(r, c) for r, line in enumerate(lines) for c, x in enumerate(line) if x in BRAILLE]
+    assert min(places)[1] < 10  # the highest point stands on the left
+    assert max(places, key=lambda place: place[1])[0] >= 10  # the last one near the bottom
+
+
+def test_one_step_and_no_heldout_yet_is_one_visible_point(rows):
+    text = terminal_plot(rows(steps=1, every=0, final=False), color=False)
+    assert text.count("●") == 1 and "held-out" not in text
+
+
+def test_fifty_thousand_steps_are_drawn_at_once(rows):
+    metrics = rows(steps=50_000, every=1_000)
+    started = time.process_time()
+    terminal_plot(metrics)
+    assert time.process_time() - started < 2.0
+
+
+def test_a_plot_too_small_to_read_says_what_would_do(rows):
+    with pytest.raises(ValueError, match="at least 30 × 16"):
+        terminal_plot(rows(), 40, 9)
+
+
+def test_without_plotext_one_sentence_says_how_to_get_it(rows, without):
+    without("plotext")
+    with pytest.raises(ValueError, match=r"pip install 'auto-g-nano\[plot\]'"):
+        terminal_plot(rows())
+
+
+@pytest.mark.parametrize("start, stop", [(0, 848), (3.1, 3.1004), (1e-5, 11.7), (0, 1.06)])
+def test_ticks_are_few_round_and_inside(start, stop):
+    places = ticks(start, stop, 5)
+    assert 2 <= len(places) <= 6
+    assert all(start - 1e-9 <= place <= stop + 1e-9 for place in places)
