@@ -23,6 +23,7 @@ def test_the_picture_is_a_png_with_every_curve_drawn(rows, tmp_path):
     path = tmp_path / "new" / "curves.png"
     png_plot(rows(), path, "first try")
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert list(path.parent.iterdir()) == [path]  # and nothing else is left behind
     picture = pixels(path.read_bytes())
     assert picture.shape[:2] == (720, 1760)
     left, right = picture[:, :740], picture[:, 860:]
@@ -30,11 +31,6 @@ def test_the_picture_is_a_png_with_every_curve_drawn(rows, tmp_path):
     for color in (LIGHT.ink, *LIGHT.sources[:3]):
         assert drawn(right, color) > 500
     assert drawn(right, LIGHT.sources[3]) == 0  # three sources, three colours
-
-
-def test_nothing_but_the_picture_is_left_behind(rows, tmp_path):
-    png_plot(rows(), tmp_path / "a.png", "")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_an_old_picture_survives_a_failure(rows, tmp_path, without):
@@ -54,9 +50,8 @@ def test_dark_paper_is_dark(rows):
     assert pixels(png_bytes(rows(), "a", DARK)).mean() < 60
 
 
-@pytest.mark.parametrize("title", ["$5 and $6_{", "_x"])
-def test_a_title_is_text_never_a_formula(rows, title):
-    png_bytes(rows(steps=2), title)
+def test_a_title_is_text_never_a_formula(rows):
+    png_bytes(rows(steps=2), "$5 and $6_{")
 
 
 def test_a_long_source_name_does_not_squeeze_the_curves(rows):

@@ -15,9 +15,7 @@ examples:
 """
 
 
-def train(
-    files: tuple[str, ...], out: Path, vocab_size: int = 4_096, column: str = "text"
-) -> None:
+def train(files: tuple[str, ...], out: Path, vocab_size: int = 4_096, column: str = "text") -> None:
     """Train a byte-level BPE on files of text.
 
     example:

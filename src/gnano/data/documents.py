@@ -11,6 +11,7 @@ fall on the same side; documents made from one file may share the file's name as
 """
 
 import gzip
+import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,17 +107,15 @@ def _jsonl(path: Path, column: str) -> Iterator[str]:
 
 
 def _parquet(path: Path, column: str) -> Iterator[str]:
-    pyarrow = _need("pyarrow", path)
-    import pyarrow.parquet
-
+    parquet = _need("pyarrow.parquet", path)
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path) as file:
             if column not in file.schema_arrow.names:
                 _text(None, dict.fromkeys(file.schema_arrow.names), column, path)
             for batch in file.iter_batches(batch_size=256, columns=[column]):
                 for value in batch.column(0).to_pylist():
                     yield _text(value if value is not None else "", {}, column, path)
-    except pyarrow.ArrowException as error:
+    except parquet.lib.ArrowException as error:
         raise ValueError(f"{path} is not a readable Parquet file: {error}.") from None
 
 
@@ -133,8 +132,8 @@ def _text(value: Any, record: Any, column: str, path: Path) -> str:
 
 def _need(module: str, path: Path) -> Any:
     try:
-        return __import__(module)
+        return importlib.import_module(module)
     except ImportError:
         raise ValueError(
-            f"Reading {path} needs {module}: pip install 'auto-g-nano[data]'."
+            f"Reading {path} needs {module.split('.')[0]}: pip install 'auto-g-nano[data]'."
         ) from None

@@ -50,7 +50,9 @@ def prepare(config: DataConfig, progress: Progress = lambda *_: None) -> Manifes
     finished, manifest.sources = manifest.sources, {}
     for name, source in config.sources.items():
         info = finished.get(name)
-        if info is None or not all(is_whole(folder / name, s) for s in [*info.shards, info.heldout]):
+        if info is None or not all(
+            is_whole(folder / name, s) for s in [*info.shards, info.heldout]
+        ):
             manifest.complete = False
             info = _prepare_source(folder, name, source, config, tokenizer, progress)
         manifest.sources[name] = info

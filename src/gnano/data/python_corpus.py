@@ -40,7 +40,7 @@ def python_prose(max_bytes: int) -> tuple[Document, ...]:
         for name in sorted(topics):
             yield Document(topics[name].strip() + "\n", f"topic {name}")
         for distribution in _dependencies():
-            text = str(distribution.metadata.get_payload() or "").strip()
+            text = str(distribution.metadata.json.get("description") or "").strip()
             yield Document(text + "\n", f"readme {distribution.metadata['Name']}")
         for name, path in _shuffled(_library_files() | _dependency_files()):
             yield Document(_docstrings(name, path, seen), name)

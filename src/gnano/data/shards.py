@@ -93,22 +93,20 @@ def is_whole(folder: Path, shard: ShardInfo) -> bool:
 
 def open_tokens(folder: Path, shard: ShardInfo) -> Tokens:
     """The ids of a shard, mapped read-only, after checking its size and checksum."""
-    return _open(folder / f"{shard.name}.tokens", TOKEN, shard.tokens, shard.sha256_tokens)
-
-
-def _open(path: Path, dtype: np.dtype[Any], count: int, sha256: str) -> Any:
+    path = folder / f"{shard.name}.tokens"
     mend = f"Delete the folder {path.parent} and run the same `gnano prepare` again."
     if not path.is_file():
         raise ValueError(f"{path} is missing, though manifest.json lists it. {mend}")
     size = path.stat().st_size
-    if size != count * dtype.itemsize:
+    expected = shard.tokens * TOKEN.itemsize
+    if size != expected:
         raise ValueError(
-            f"{path} has {size:,} bytes where manifest.json says {count * dtype.itemsize:,}: "
+            f"{path} has {size:,} bytes where manifest.json says {expected:,}: "
             f"the file is cut short or not its own. {mend}"
         )
-    if not count:
-        return np.empty(0, dtype)
-    array = np.memmap(path, dtype, mode="r")
-    if hashlib.sha256(array).hexdigest() != sha256:
+    if not shard.tokens:
+        return np.empty(0, TOKEN)
+    tokens: Tokens = np.memmap(path, TOKEN, mode="r")
+    if hashlib.sha256(tokens.data).hexdigest() != shard.sha256_tokens:
         raise ValueError(f"{path} does not match its checksum in manifest.json: damaged. {mend}")
-    return array
+    return tokens

@@ -1,7 +1,7 @@
 """A model that continues text: prefill the prompt once, then one token at a time.
 
-    prompt ─▶ ids ─▶ prefill ─▶ ┌ logits ─▶ choose ─▶ bytes ─▶ text that is certain
-                                └──── one step with the KV cache ◀───┘
+prompt ─▶ ids ─▶ prefill ─▶ ┌ logits ─▶ choose ─▶ bytes ─▶ text that is certain
+                            └──── one step with the KV cache ◀───┘
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,8 @@ from gnano.infer.text_stream import TextStream
 from gnano.model import GPT, KVCache, load_model
 from gnano.tokenizer import Tokenizer
 from gnano.train import find_checkpoint
+
+DEFAULT = Sampling()
 
 
 class Engine:
@@ -32,7 +34,7 @@ class Engine:
         self,
         prompt: str,
         tokens: int = 128,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = DEFAULT,
         stop: Sequence[str] = (),
     ) -> Iterator[str]:
         """Pieces of the continuation as they become certain; joined, they are its text.
@@ -53,7 +55,7 @@ class Engine:
         self,
         prompt: str,
         tokens: int = 128,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = DEFAULT,
         stop: Sequence[str] = (),
     ) -> str:
         """The whole continuation; the same text that `stream` gives in pieces."""

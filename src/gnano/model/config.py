@@ -144,5 +144,3 @@ PRESETS: dict[str, ModelConfig] = {
     "350m": ModelConfig(n_embd=1_024, n_layer=22, n_head=8, n_kv_head=2, ffn_hidden=2_816),
     "1b": ModelConfig(),
 }
-
-

@@ -13,6 +13,7 @@ Weights stay in the dtype they are given (fp32 in training) and are cast where t
 used: the activations' dtype, `compute_dtype`, decides the precision of the matrix products.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -59,7 +60,7 @@ class Head(Linear):
         return super().forward(x)[..., : self.vocab_size]
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[no-untyped-call]
+        super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "weight"] = destination[prefix + "weight"][: self.vocab_size]
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
@@ -67,7 +68,7 @@ class Head(Linear):
         if weight is not None and len(weight) == self.vocab_size:
             padding = (0, 0, 0, len(self.weight) - self.vocab_size)
             state_dict = {**state_dict, prefix + "weight": F.pad(weight, padding)}
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class RMSNorm(nn.Module):
@@ -122,7 +123,7 @@ def attend(q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, dropout: float = 0.0)
         v_BKTE,
         attn_mask=mask,
         dropout_p=dropout,
-        is_causal=T > 1 and T == so_far,
+        is_causal=1 < T == so_far,
         enable_gqa=q_BHTE.shape[1] != k_BKTE.shape[1],
     )
 
@@ -260,4 +261,4 @@ class GPT(nn.Module):
 
 def _residual_std(config: ModelConfig) -> float:
     # every layer adds twice to the residual stream; this keeps its variance level at the start
-    return INIT_STD / (2 * config.n_layer) ** 0.5
+    return INIT_STD / math.sqrt(2 * config.n_layer)

@@ -41,7 +41,7 @@ def head_loss(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: in
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int
     ) -> Tensor:
         total = x_ND.new_zeros((), dtype=torch.float32)
@@ -62,7 +62,7 @@ class _HeadLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_x_ND, grad_weight_VD = ctx.saved_tensors
         return grad_x_ND * grad.to(grad_x_ND.dtype), grad_weight_VD * grad, None, None
 

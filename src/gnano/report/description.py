@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from gnano.data import Manifest
 from gnano.live import clock
 from gnano.model import (
     ModelConfig,
@@ -10,10 +9,9 @@ from gnano.model import (
     flops_per_token,
     kv_cache_bytes_per_token,
     parameters,
-    read_config,
 )
 from gnano.report.metrics import read_metrics
-from gnano.train import Recipe, checkpoints, load_recipe, recipe_names, verify
+from gnano.train import Recipe, load_recipe, recipe_names
 
 
 def describe(what: str) -> str:
@@ -57,6 +55,8 @@ def describe_recipe(recipe: Recipe) -> str:
 
 
 def describe_data(folder: Path) -> str:
+    from gnano.data import Manifest
+
     manifest = Manifest.load(folder)
     sources = manifest.sources.items()
     rows = [
@@ -78,6 +78,8 @@ def describe_data(folder: Path) -> str:
 
 
 def _describe_run(run: Path) -> str:
+    from gnano.train import checkpoints
+
     recipe = load_recipe(str(run / "recipe.toml"))
     lines = [describe_recipe(recipe), ""]
     saved = checkpoints(run)
@@ -102,6 +104,9 @@ def _describe_run(run: Path) -> str:
 
 
 def _describe_checkpoint(folder: Path) -> str:
+    from gnano.model import read_config
+    from gnano.train import verify
+
     text = f"{folder}\n{_describe_model(read_config(folder))}"
     if (folder / "files.json").is_file():
         verify(folder)

@@ -57,9 +57,7 @@ def save_checkpoint(
     return folder
 
 
-def load_checkpoint(
-    folder: Path, model: GPT, optimizer: torch.optim.Optimizer
-) -> dict[str, Any]:
+def load_checkpoint(folder: Path, model: GPT, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Put model, optimizer and RNG back as they were; returns the saved state.
 
     Raises ValueError, naming the file, where the checkpoint is damaged.

@@ -1,7 +1,7 @@
 """How does a gradient become a step? AdamW, with decay on matrices only."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -31,11 +31,12 @@ def adamw(model: "GPT", config: AdamWConfig) -> "torch.optim.Optimizer":
     import torch
 
     parameters = list(model.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.dim() >= 2]},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.dim() >= 2]},
-            {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-        ],
+        groups,
         lr=0.0,  # the schedule sets it before every step
         betas=(config.beta1, config.beta2),
         eps=config.eps,

@@ -7,6 +7,7 @@ the same: a value that shapes the weights may not change under way.
 import platform
 import subprocess
 import time
+import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -67,16 +68,14 @@ def _continued(recipe: Recipe, path: Path, corpus: Corpus) -> Recipe:
             f"{asked.get(key)!r}{f' ({len(changed)} values differ)' if changed[1:] else ''}; "
             f"go on with the same values, or name another folder (--out)."
         )
-    import tomllib
-
     fingerprint = tomllib.loads(path.read_text())["run"]["data_fingerprint"]
     if fingerprint != corpus.manifest.fingerprint:
         raise ValueError(
             f"{path.parent} was begun on other data than {corpus.folder} now holds "
             f"(fingerprint {fingerprint[:12]}…); go on with that data, or name another --out."
         )
-    settled = {"device": earlier.train.device, "precision": earlier.train.precision}
-    return replace(recipe, train=replace(recipe.train, **settled))
+    device, precision = earlier.train.device, earlier.train.precision
+    return replace(recipe, train=replace(recipe.train, device=device, precision=precision))
 
 
 def _write(recipe: Recipe, path: Path, corpus: Corpus) -> None:

@@ -137,10 +137,10 @@ def say(dice: Random, text: str, words: Words | None = None) -> str:
 
 def pool(name: str, text: str) -> None:
     """Name the phrases, one a line, that `<name>` draws from."""
-    POOLS[name] = [phrase(line) for line in _unfold(text).splitlines()]
+    POOLS[name] = [phrase(line) for line in unfold(text).splitlines()]
 
 
-def _unfold(text: str) -> str:
+def unfold(text: str) -> str:
     """Each line that starts with two spaces joined to the line above."""
     return re.sub(r"\n {2,}", " ", text.strip())
 
@@ -152,7 +152,7 @@ Beat = tuple[bool, Say]  # may it be left out? and what it says
 def script(text: str) -> list[list[Beat]]:
     """Compile a script into paragraphs of beats."""
     paragraphs = []
-    for block in re.split(r"\n\s*\n", _unfold(text)):
+    for block in re.split(r"\n\s*\n", unfold(text)):
         beats: list[tuple[bool, list[Say]]] = []
         for line in block.splitlines():
             mark = line[:2]
@@ -190,9 +190,14 @@ def tell(dice: Random, text: str, words: Words) -> str:
     return "\n\n".join(told)
 
 
+def names(text: str) -> list[str]:
+    """A list of single words, written as running text."""
+    return text.split()
+
+
 def table(text: str) -> list[dict[str, str]]:
     """Rows of a hand-written table: the first line names the columns, ';' parts the cells."""
-    header, *lines = text.strip().splitlines()
+    header, *lines = unfold(text).splitlines()
     columns = [name.strip() for name in header.split(";")]
     rows = []
     for line in lines:

@@ -1,7 +1,7 @@
 """A story: a plot, a row of its table, a cast, and a day that fits.
 
-    plot ──row──▶ what it is about ─┐
-    cast ──────▶ who, where, when ──┴──tell──▶ title and text
+plot ──row──▶ what it is about ─┐
+cast ──────▶ who, where, when ──┴──tell──▶ title and text
 """
 
 import re
@@ -9,20 +9,15 @@ from random import Random
 
 from gnano.data.synthetic.cast import scene
 from gnano.data.synthetic.grammar import capital, say, tell
-from gnano.data.synthetic.plots import FEAR, GIFT, LOST, QUARREL, RESCUE, Plot
-from gnano.data.synthetic.plots_more import (
-    BOAST,
-    CONTEST,
-    ERRAND,
-    GARDEN,
-    NEWCOMER,
-    NOISE,
-    SECRET,
-)
+from gnano.data.synthetic.plots import Plot
+from gnano.data.synthetic.plots_of_courage import ERRAND, FEAR, NOISE
+from gnano.data.synthetic.plots_of_friends import CONTEST, NEWCOMER, QUARREL
+from gnano.data.synthetic.plots_of_need import GIFT, LOST, RESCUE, SECRET
+from gnano.data.synthetic.plots_of_patience import BOAST, GARDEN
 
 PLOTS: tuple[Plot, ...] = (
-    *(LOST, RESCUE, GIFT, FEAR, QUARREL, ERRAND),
-    *(CONTEST, NOISE, GARDEN, SECRET, NEWCOMER, BOAST),
+    *(LOST, RESCUE, GIFT, SECRET, FEAR, ERRAND),
+    *(NOISE, QUARREL, CONTEST, NEWCOMER, GARDEN, BOAST),
 )
 
 # nobody swims in the frost or rides a sled in the heat

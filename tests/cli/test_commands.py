@@ -1,0 +1,105 @@
+"""Each command does what its help says, through the real program."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.small import with_train
+
+from gnano.cli import COMMANDS, main
+from gnano.train import Recipe, train
+
+
+@pytest.fixture(scope="module")
+def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train(with_train(recipe, steps=8, save_every=4), folder)
+    return folder
+
+
+def output(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    assert not left.value.code, printed.err
+    return printed.out
+
+
+def test_help_names_every_command_and_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; from gnano.cli import main\n"
+        "try: main(['--help'])\n"
+        "finally: print([m for m in ('torch', 'numpy', 'tyro', 'tokenizers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("[]\n")
+    assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_examples(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    text = output(capsys, command, "--help")
+    assert "example" in text and f"gnano {command} " in text
+
+
+def test_a_recipe_s_help_shows_its_own_values(capsys: pytest.CaptureFixture[str]) -> None:
+    text = output(capsys, "pretrain", "1b", "--help")
+    assert "--train.steps" in text and "50000" in text and "optimizer steps in all" in text
+
+
+def test_generate_gives_the_same_text_for_the_same_seed(
+    capsys: pytest.CaptureFixture[str], run: Path
+) -> None:
+    texts = {
+        seed: output(capsys, "generate", run, "the river", "-n", 12, "--seed", seed)
+        for seed in (1, 2)
+    }
+    assert texts[1] == output(capsys, "generate", run, "the river", "-n", 12, "--seed", 1)
+    assert texts[1] != texts[2]
+    assert texts[1].startswith("the river")
+
+
+def test_info_knows_recipes_data_runs_and_checkpoints(
+    capsys: pytest.CaptureFixture[str], run: Path, recipe: Recipe
+) -> None:
+    assert "1,050,002,688" in output(capsys, "info", "1b")
+    assert "bpe-300" in output(capsys, "info", recipe.data.folder)
+    text = output(capsys, "info", run)
+    assert "finished: step 8 of 8" in text and "bits per byte" in text
+    checkpoint = run / "checkpoints" / "step-00000008"
+    assert "Every file matches its checksum" in output(capsys, "info", checkpoint)
+
+
+def test_a_trained_tokenizer_cuts_text_and_gives_it_back(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("the quick brown fox and the lazy dog " * 50)
+    files = ("--files", tmp_path / "*.txt", "--vocab-size", 280, "--out", tmp_path / "tok")
+    assert "280 entries" in output(capsys, "tokenizer", "train", *files)
+    shown = output(capsys, "tokenizer", "show", tmp_path / "tok", "the brown dog")
+    pieces = [line.split(maxsplit=1)[1] for line in shown.splitlines()]
+    assert b"".join(map(eval, pieces)) == b"the brown dog"
+    assert len(pieces) < len("the brown dog")
+
+
+def test_output_may_be_cut_off_by_its_reader(run: Path) -> None:
+    command = f"{sys.executable} -m gnano info 1b | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout.startswith("parameters") and "Traceback" not in done.stderr
+
+
+def test_ctrl_c_while_loading_leaves_in_one_line(run: Path) -> None:
+    import signal
+
+    command = [sys.executable, "-m", "gnano", "generate", str(run), "the", "-n", "31"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    time.sleep(1.0)  # inside the imports, some seconds long
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1]
+    if process.returncode != 0:  # it may have been done before the signal came
+        assert process.returncode == 130 and "Traceback" not in said, said

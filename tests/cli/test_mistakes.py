@@ -1,0 +1,201 @@
+"""Every mistake a person makes ends in one sentence and exit code 2, and harms nothing."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import tomli_w
+from tests.small import with_train
+
+from gnano.cli import main
+from gnano.train import Recipe, train
+
+
+@pytest.fixture
+def file(recipe: Recipe, tmp_path: Path) -> Path:
+    """The small recipe as a file, with data of its own that a test may damage."""
+    content = asdict(with_train(recipe, steps=4, save_every=2))
+    content["data"]["folder"] = str(shutil.copytree(recipe.data.folder, tmp_path / "data"))
+    path = tmp_path / "small.toml"
+    path.write_text(tomli_w.dumps(content))
+    return path
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What the command prints to stderr; it must leave with exit code 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        main([str(argument) for argument in arguments])
+    said = capsys.readouterr().err
+    assert left.value.code == 2, said
+    assert "Traceback" not in said
+    return said
+
+
+def one_sentence(said: str) -> str:
+    lines = [line for line in said.splitlines() if line.startswith("gnano: ")]
+    assert len(lines) == 1 and lines[0].endswith("."), said
+    return lines[0]
+
+
+def test_a_wrong_recipe_name_shows_the_right_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("prepare", "pretrain"):
+        said = one_sentence(refusal(capsys, command, "125m"))
+        assert "did you mean '124m'" in said and "demo" in said
+
+
+def test_a_missing_recipe_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Name a recipe" in one_sentence(refusal(capsys, "pretrain", "--train.steps", "3"))
+
+
+def test_an_unknown_key_in_a_recipe_is_named(
+    capsys: pytest.CaptureFixture[str], file: Path
+) -> None:
+    file.write_text(file.read_text().replace("clip =", "clipp ="))
+    assert "unknown key train.clipp" in one_sentence(refusal(capsys, "pretrain", file))
+
+
+def test_an_unknown_flag_is_named_with_the_one_that_was_meant(
+    capsys: pytest.CaptureFixture[str], file: Path
+) -> None:
+    said = refusal(capsys, "pretrain", file, "--train.stepz", "3")
+    assert "--train.stepz" in said and "--train.steps" in said
+
+
+def test_a_value_of_the_wrong_kind_is_named(capsys: pytest.CaptureFixture[str], file: Path) -> None:
+    assert "--train.steps" in refusal(capsys, "pretrain", file, "--train.steps", "many")
+    assert "steps is 0" in refusal(capsys, "pretrain", file, "--train.steps", "0")
+
+
+def test_tokens_that_do_not_divide_come_with_the_arithmetic(
+    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    said = refusal(capsys, "pretrain", file, "--out", run, "--train.tokens-per-step", "1000")
+    assert "1,000 / 256 = 3.91" in one_sentence(said) and "768 or 1,024" in said
+    assert not run.exists()
+
+
+def test_an_empty_corpus_is_named(
+    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n")
+    said = refusal(
+        capsys, "prepare", file, "--data.folder", tmp_path / "new",
+        "--data.sources.left.files", empty, "--data.sources.right.files", empty,
+    )  # fmt: skip
+    assert "no" in one_sentence(said)
+    assert not (tmp_path / "new" / "manifest.json").exists()
+
+
+def test_files_that_do_not_exist_are_named(
+    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
+) -> None:
+    said = refusal(
+        capsys, "prepare", file, "--data.folder", tmp_path / "new",
+        "--data.sources.left.files", "nowhere/*.parquet",
+    )  # fmt: skip
+    assert "'nowhere/*.parquet'" in one_sentence(said)
+
+
+def test_one_flipped_byte_in_a_shard_is_found(
+    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
+) -> None:
+    shard = tmp_path / "data" / "right" / "00000.tokens"
+    content = bytearray(shard.read_bytes())
+    content[1234] ^= 4
+    shard.write_bytes(content)
+    said = one_sentence(refusal(capsys, "pretrain", file, "--out", tmp_path / "run"))
+    assert "right/00000.tokens does not match its checksum" in said and "Delete" in said
+
+
+def test_after_deleting_the_damaged_folder_the_same_prepare_mends_it(
+    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
+) -> None:
+    shard = tmp_path / "data" / "right" / "00000.tokens"
+    before = shard.read_bytes()
+    shutil.rmtree(shard.parent)
+    with pytest.raises(SystemExit) as left:
+        main(["prepare", str(file)])
+    assert not left.value.code
+    assert shard.read_bytes() == before
+
+
+def test_a_truncated_checkpoint_is_found(
+    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path, recipe: Recipe
+) -> None:
+    run = tmp_path / "run"
+    result = train(with_train(recipe, steps=4, save_every=2), run)
+    weights = result.checkpoint / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size - 100)
+    said = one_sentence(refusal(capsys, "pretrain", file, "--out", run))
+    assert f"{weights} has" in said and "cut short" in said
+    assert str(weights) in one_sentence(refusal(capsys, "generate", run, "the"))
+    assert "cut short" in one_sentence(refusal(capsys, "info", result.checkpoint))
+
+
+def test_a_full_disk_is_said_and_the_same_command_goes_on(
+    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
+) -> None:
+    """/dev/full is a device whose every write fails as on a full disk."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").symlink_to("/dev/full")
+    said = one_sentence(refusal(capsys, "pretrain", file, "--out", run))
+    assert "No space left on device" in said and "same command" in said
+    (run / "metrics.jsonl").unlink()
+    with pytest.raises(SystemExit) as left:
+        main(["pretrain", str(file), "--out", str(run)])
+    assert not left.value.code
+
+
+def test_a_full_disk_while_preparing_is_said(
+    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    (folder / "manifest.json.partial").symlink_to("/dev/full")
+    said = one_sentence(refusal(capsys, "prepare", file, "--data.folder", folder))
+    assert "No space left on device" in said
+
+
+def test_a_place_without_permission_is_named(file: Path, tmp_path: Path) -> None:
+    """In a process that has no power over permissions: the superuser may write anywhere."""
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    command = [sys.executable, "-m", "gnano", "pretrain", str(file), "--out", str(locked / "run")]
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("running as root, and there is no setpriv to give its power up")
+        drop = "-dac_override,-dac_read_search"
+        command = ["setpriv", f"--bounding-set={drop}", f"--inh-caps={drop}", *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Permission denied" in one_sentence(done.stderr) and "locked" in done.stderr
+
+
+def test_a_command_that_does_not_exist_shows_those_that_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "demo, prepare" in one_sentence(refusal(capsys, "pretain"))
+
+
+def test_what_is_no_checkpoint_or_folder_is_said(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "does not exist" in one_sentence(refusal(capsys, "generate", tmp_path / "no", "x"))
+    assert "no such file or folder" in one_sentence(refusal(capsys, "info", tmp_path / "no"))
+    assert "not a data folder" in one_sentence(refusal(capsys, "info", tmp_path))
+    assert "no checkpoint" in one_sentence(refusal(capsys, "tokenizer", "show", tmp_path, "x"))
+
+
+def test_unprepared_data_says_how_to_prepare_it(
+    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
+) -> None:
+    said = refusal(capsys, "pretrain", file, "--data.folder", tmp_path / "none")
+    assert "gnano prepare" in one_sentence(said)

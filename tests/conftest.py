@@ -1,0 +1,74 @@
+"""What many tests stand on: a small corpus of two sources, prepared once, and its recipe."""
+
+import os
+
+# models of a few thousand weights: two threads would wait for each other more than work;
+# set before torch is loaded, and inherited by the processes that tests start
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import random
+from pathlib import Path
+
+import pytest
+
+from gnano.data import DataConfig, Source, prepare
+from gnano.model import ModelConfig
+from gnano.train import Recipe, TrainConfig
+from gnano.train.schedule import Schedule
+
+WORDS = (
+    "the a one every no some river stone bird house winter road name letter song light day "
+    "sees finds keeps leaves makes takes calls knows holds turns under over near before after "
+    "slowly again never often alone together café naïve 日本 🌍"
+).split()
+
+
+def write_corpus(folder: Path, documents: int = 120) -> None:
+    """Two folders of text files, the same every time."""
+    draw = random.Random(0)
+    for source in ("left", "right"):
+        (folder / source).mkdir(parents=True)
+        for number in range(documents):
+            text = " ".join(draw.choices(WORDS, k=draw.randrange(20, 120)))
+            (folder / source / f"{number:04}.txt").write_text(f"{source} {number}: {text}.\n")
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A recipe whose data is prepared: T = 32, a vocabulary of 300, more than two epochs."""
+    folder = tmp_path_factory.mktemp("small")
+    write_corpus(folder / "corpus")
+    data = DataConfig(
+        folder=str(folder / "data"),
+        tokenizer="bpe-300",
+        heldout=0.1,
+        sources={
+            "left": Source(weight=0.6, files=(str(folder / "corpus/left"),)),
+            "right": Source(weight=0.4, files=(str(folder / "corpus/right"),)),
+        },
+    )
+    prepare(data)
+    return Recipe(
+        model=ModelConfig(
+            vocab_size=300,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_kv_head=2,
+            ffn_hidden=48,
+            block_size=32,
+            dropout=0.1,
+        ),
+        data=data,
+        train=TrainConfig(
+            steps=40,
+            tokens_per_step=512,
+            micro_batch=8,
+            precision="fp32",
+            device="cpu",
+            eval_every=16,
+            eval_tokens=256,
+            save_every=10,
+            schedule=Schedule(peak=3e-3, warmup=5),
+        ),
+    )

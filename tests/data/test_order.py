@@ -1,0 +1,195 @@
+import os
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis.strategies import composite, floats, integers, lists, sampled_from
+
+from gnano.data import Order, samples_of
+from gnano.data.order import BLOCK, permutation
+
+many_weights = lists(floats(0, 1), min_size=1, max_size=5).filter(lambda w: sum(w) > 1e-3)
+seeds = integers(0, 2**40)
+
+
+@composite
+def corpora(draw):
+    """For each source, how many sequences its shards hold; some shards are too short for one."""
+    source = lists(integers(0, 60), min_size=1, max_size=5).filter(any)
+    return draw(lists(source, min_size=1, max_size=4))
+
+
+def walk(order, samples):
+    return [order(i) for i in range(samples)]
+
+
+def by_epoch(places):
+    """source -> epoch -> its (shard, row) in the order they come."""
+    found = defaultdict(lambda: defaultdict(list))
+    for source, epoch, shard, row in places:
+        found[source][epoch].append((shard, row))
+    return found
+
+
+@settings(deadline=None, max_examples=20)
+@given(weights=many_weights, seed=seeds)
+def test_every_block_holds_the_exact_mix(weights, seed):
+    order = Order([[7]] * len(weights), weights, seed)
+    places = walk(order, 3 * BLOCK)
+    blocks = [Counter(p.source for p in places[b * BLOCK : (b + 1) * BLOCK]) for b in range(3)]
+    assert blocks[0] == blocks[1] == blocks[2]
+    whole = sum(map(Fraction, weights))
+    for source, weight in enumerate(weights):
+        # no whole number of samples is nearer than less than one sample away
+        assert abs(blocks[0][source] - Fraction(weight) / whole * BLOCK) < 1
+
+
+@pytest.mark.parametrize("weights", [(0.40, 0.25, 0.35), (40, 25, 35), (8, 5, 7)])
+def test_40_25_35_of_a_thousand_samples_is_400_250_350(weights):
+    drawn = Counter(place.source for place in walk(Order([[9], [9], [9]], weights, 1), 1000))
+    assert drawn == {0: 400, 1: 250, 2: 350}
+
+
+def test_a_source_of_weight_0_is_never_drawn():
+    drawn = Counter(place.source for place in walk(Order([[9], [0], [9]], (1, 0, 2), 1), 3000))
+    assert drawn == {0: 999, 2: 2001}
+
+
+def test_the_sources_of_a_block_come_mixed_not_one_after_another():
+    sources = [place.source for place in walk(Order([[9], [9]], (1, 1), 1), BLOCK)]
+    changes = sum(a != b for a, b in pairwise(sources))
+    assert 400 < changes < 600
+
+
+@settings(deadline=None, max_examples=20)
+@given(rows=corpora(), seed=seeds)
+def test_no_sequence_is_skipped_or_repeated_within_an_epoch(rows, seed):
+    found = by_epoch(walk(Order(rows, [1] * len(rows), seed), 2 * BLOCK))
+    for source, shards in enumerate(rows):
+        every = [(shard, row) for shard, count in enumerate(shards) for row in range(count)]
+        epochs = found[source]
+        assert list(epochs) == list(range(len(epochs)))
+        *whole, last = epochs.values()
+        for taken in whole:
+            assert sorted(taken) == every
+        assert len(set(last)) == len(last) <= len(every)
+        assert set(last) <= set(every)
+
+
+def test_the_test_above_sees_many_epochs():
+    epochs = by_epoch(walk(Order([[3, 0, 5], [60] * 5], [1, 1], 0), 2 * BLOCK))
+    assert len(epochs[0]) == 1000 // 8
+    assert len(epochs[1]) == 4
+
+
+@settings(deadline=None, max_examples=20)
+@given(rows=corpora(), seed=seeds)
+def test_shards_are_read_one_after_another(rows, seed):
+    found = by_epoch(walk(Order(rows, [1] * len(rows), seed), BLOCK))
+    for epochs in found.values():
+        for taken in epochs.values():
+            shards = [shard for shard, _ in taken]
+            assert shards == sorted(shards)
+
+
+def test_each_epoch_of_a_shard_has_its_own_order():
+    epochs = by_epoch(walk(Order([[100]], [1], 3), 400))[0]
+    assert len({tuple(taken) for taken in epochs.values()}) == 4
+
+
+def test_shards_of_the_same_size_have_orders_of_their_own():
+    places = walk(Order([[100, 100], [100, 100]], [1, 1], 3), 400)
+    taken = defaultdict(list)
+    for place in places:
+        taken[place.source, place.shard].append(place.row)
+    assert len({tuple(rows) for rows in taken.values()}) == 4
+
+
+@settings(deadline=None, max_examples=20)
+@given(rows=corpora(), more=lists(integers(0, 60), min_size=1, max_size=3), seed=seeds)
+def test_shards_that_come_later_do_not_change_what_came_before(rows, more, seed):
+    weights = [1] * len(rows)
+    now = walk(Order(rows, weights, seed), BLOCK)
+    later = walk(Order([shards + more for shards in rows], weights, seed), BLOCK)
+    for before, after in zip(now, later, strict=True):
+        assert before.source == after.source
+        if before.epoch == 0:
+            assert before == after
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=seeds, other=seeds)
+def test_other_seeds_give_other_orders(seed, other):
+    assume(seed != other)
+    one, two = (walk(Order([[50], [50]], [1, 1], s), 100) for s in (seed, other))
+    assert [p.source for p in one] != [p.source for p in two]
+    assert [p.row for p in one if not p.source] != [p.row for p in two if not p.source]
+
+
+def test_any_sample_can_be_asked_for_at_any_time():
+    order = Order([[30, 20], [70]], [2, 1], 5)
+    forwards = walk(order, 4 * BLOCK)
+    fresh = Order([[30, 20], [70]], [2, 1], 5)
+    assert [fresh(i) for i in reversed(range(4 * BLOCK))] == forwards[::-1]
+    assert order(10**12) == fresh(10**12)
+
+
+def test_a_fresh_process_gives_the_same_order():
+    program = (
+        "from gnano.data import Order\n"
+        "order = Order([[30, 20], [70]], [0.4, 0.6], 5)\n"
+        "print([tuple(order(i)) for i in range(1500)])\n"
+    )
+    order = Order([[30, 20], [70]], [0.4, 0.6], 5)
+    expected = f"{[tuple(place) for place in walk(order, 1500)]}\n"
+    for hash_seed in "1", "2":
+        out = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert out.stdout == expected
+
+
+@settings(deadline=None)
+@given(key=lists(integers(0, 2**40), min_size=1, max_size=4), n=integers(0, 500))
+def test_a_permutation_holds_every_number_once(key, n):
+    assert sorted(permutation(tuple(key), n).tolist()) == list(range(n))
+
+
+def test_a_permutation_is_as_likely_as_any_other():
+    drawn = Counter(tuple(permutation((seed,), 3).tolist()) for seed in range(6_000))
+    assert len(drawn) == 6
+    assert all(abs(times - 1_000) < 5 * np.sqrt(1_000 * 5 / 6) for times in drawn.values())
+
+
+def test_an_order_drawn_today_is_the_same_after_every_update():
+    # a run of weeks goes on over versions of NumPy and of ours
+    assert permutation((7, 0), 12).tolist() == [6, 3, 11, 4, 10, 9, 0, 2, 8, 7, 5, 1]
+
+
+@settings(deadline=None)
+@given(
+    ranks=sampled_from([1, 2, 4]),
+    micro_batch=integers(1, 9),
+    micro_steps=integers(1, 5),
+    step=integers(0, 10**6),
+)
+def test_ranks_and_micro_steps_share_out_a_step_exactly(ranks, micro_batch, micro_steps, step):
+    per_step = ranks * micro_batch * micro_steps
+    taken = [
+        i
+        for micro in range(micro_steps)
+        for rank in range(ranks)
+        for i in samples_of(
+            step, micro, rank, per_step=per_step, micro_batch=micro_batch, ranks=ranks
+        )
+    ]
+    assert sorted(taken) == list(range(step * per_step, (step + 1) * per_step))

@@ -1,0 +1,123 @@
+import re
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis.strategies import integers, lists
+
+from gnano.data import Batches, Corpus
+from gnano.data.shards import ShardWriter, open_tokens
+
+END = 65_535
+many_documents = lists(lists(integers(0, END - 1), max_size=20), max_size=10)
+
+
+def write(folder, documents, name="00000"):
+    with ShardWriter(Path(folder), name, END) as shard:
+        for ids in documents:
+            shard.add(ids, 10 + len(ids))
+        return shard.finish()
+
+
+@settings(deadline=None, max_examples=40)
+@given(documents=many_documents)
+def test_ids_and_document_starts_come_back_as_they_were(documents):
+    with TemporaryDirectory() as folder:
+        info = write(folder, documents)
+        tokens = np.array(open_tokens(Path(folder), info))
+        starts = np.fromfile(Path(folder) / "00000.docs", dtype="<u4")
+    assert [part.tolist() for part in np.split(tokens, starts)[1:]] == [[END, *d] for d in documents]
+    assert info.documents == len(documents)
+    assert info.tokens == sum(len(ids) + 1 for ids in documents)
+    assert info.bytes == sum(len(ids) + 10 for ids in documents)
+
+
+def test_the_file_is_little_endian_16_bit_ids_and_nothing_else(tmp_path):
+    write(tmp_path, [[1, 256], [2]])
+    assert (tmp_path / "00000.tokens").read_bytes() == b"\xff\xff\x01\x00\x00\x01\xff\xff\x02\x00"
+    assert (tmp_path / "00000.docs").read_bytes() == b"\x00\x00\x00\x00\x03\x00\x00\x00"
+
+
+def test_a_shard_has_no_name_before_it_is_whole(tmp_path):
+    with ShardWriter(tmp_path, "00000", END) as shard:
+        shard.add([1, 2, 3], 3)
+        assert not list(tmp_path.glob("*.tokens")) + list(tmp_path.glob("*.docs"))
+    assert not list(tmp_path.glob("*.tokens")) + list(tmp_path.glob("*.docs"))  # broken off
+
+
+@pytest.mark.parametrize("wrong", [-1, 65_536])
+def test_an_id_that_does_not_fit_is_never_written_as_another(tmp_path, wrong):
+    with pytest.raises((ValueError, OverflowError)):
+        write(tmp_path, [[1, wrong]])
+
+
+def test_a_reader_cannot_change_a_shard(tmp_path):
+    tokens = open_tokens(tmp_path, write(tmp_path, [[1, 2]]))
+    with pytest.raises(ValueError, match="read-only"):
+        tokens[0] = 3
+
+
+@pytest.fixture
+def copy(mix, tmp_path):
+    """A prepared folder of our own, to be damaged."""
+    return Path(shutil.copytree(mix.folder, tmp_path / "copy"))
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-2])
+
+
+def lengthen(path):
+    path.write_bytes(path.read_bytes() + b"\0\0")
+
+
+DAMAGES = {
+    "first byte": lambda path: flip(path, 0),
+    "a byte inside": lambda path: flip(path, 0.4),
+    "last byte": lambda path: flip(path, 1),
+    "cut": cut,
+    "longer": lengthen,
+    "empty": lambda path: path.write_bytes(b""),
+    "missing": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_shard_is_named_when_first_read(copy, damage):
+    path = copy / "b" / "00001.tokens"
+    DAMAGES[damage](path)
+    corpus = Corpus(copy)
+    corpus.tokens(1, 0), corpus.tokens(0, 1)  # the others can still be read
+    with pytest.raises(ValueError, match=re.escape(str(path))) as error:
+        corpus.tokens(1, 1)
+    assert "gnano prepare" in str(error.value)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_held_out_text_is_named_when_first_read(copy, damage):
+    path = copy / "b" / "heldout.tokens"
+    DAMAGES[damage](path)
+    for read in (lambda: Corpus(copy).heldout_rows(1, 16), lambda: Corpus(copy).heldout_text(1)):
+        with pytest.raises(ValueError, match=re.escape(str(path))):
+            read()
+
+
+def test_training_never_sees_a_damaged_shard(copy):
+    for path in (copy / "b").glob("[0-9]*.tokens"):
+        flip(path, 0.5)
+    batches = Batches(Corpus(copy), {"a": 1, "b": 1, "c": 1}, 0, 16)
+    for i in range(50):
+        if batches.place(i).source == 1:
+            with pytest.raises(ValueError, match="does not match its checksum"):
+                batches.sequence(i)
+        else:
+            batches.sequence(i)

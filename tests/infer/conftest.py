@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+from gnano.infer import Engine
+from gnano.model import GPT, save_model
+from gnano.tokenizer import train_bpe
+
+TEXTS = [
+    "Once upon a time there was a small engine that read one word after another.",
+    "It read, it thought, and it wrote the next word; then it read what it had written.",
+    "Überall naïve Cafés, 東京 and 🙂: it took them byte by byte, and broke none of them.",
+] * 3
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return train_bpe(TEXTS, 300)
+
+
+@pytest.fixture
+def make_engine(tokenizer):
+    """An engine on a small random model.
+
+    Its matrices are five times as large as at the usual start, so that the likeliest token
+    is clearly ahead and each text takes its own way.
+    """
+
+    def make(seed: int = 0, block_size: int = 96) -> Engine:
+        torch.manual_seed(seed)
+        model = GPT(
+            vocab_size=tokenizer.vocab_size,
+            n_embd=64,
+            n_layer=2,
+            n_head=4,
+            n_kv_head=2,
+            ffn_hidden=96,
+            block_size=block_size,
+        )
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(5) if parameter.dim() == 2 else parameter.uniform_(0.5, 1.5)
+        return Engine(model, tokenizer)
+
+    return make
+
+
+@pytest.fixture
+def engine(make_engine):
+    return make_engine()
+
+
+@pytest.fixture
+def save_engine(tmp_path):
+    """A checkpoint folder of the engine's model and tokenizer."""
+
+    def save(engine: Engine):
+        folder = tmp_path / "saved"
+        engine.tokenizer.save(folder)
+        save_model(engine.model, folder, engine.tokenizer.end_of_text)
+        return folder
+
+    return save

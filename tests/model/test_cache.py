@@ -1,0 +1,90 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gnano.model import KVCache
+
+LENGTH = 20
+
+
+def cached(model, ids, chunks):
+    """Logits of the whole sequence, computed chunk by chunk."""
+    cache = KVCache(model.config, len(ids), ids.shape[1])
+    for layer in cache.layers:  # what was not written yet must never be read
+        layer.k_BKTE.fill_(float("nan"))
+        layer.v_BKTE.fill_(float("nan"))
+    with torch.no_grad():
+        logits = torch.cat([model(part, cache) for part in ids.split(chunks, dim=1)], dim=1)
+    assert cache.length == ids.shape[1]
+    return logits
+
+
+@pytest.mark.parametrize("n_kv_head", [1, 2, 4])
+@pytest.mark.parametrize(
+    "chunks",
+    [[LENGTH], [9, 1, 10], [14] + [1] * 6, [1] * LENGTH],
+    ids=["at-once", "in-chunks", "prompt-then-tokens", "token-by-token"],
+)
+def test_cached_logits_are_those_of_transformers(
+    n_kv_head, chunks, make_model, as_transformers, random_ids
+):
+    model = make_model(n_kv_head=n_kv_head)
+    ids = random_ids(model, 3, LENGTH)
+    with torch.no_grad():
+        expected = as_transformers(model)(ids).logits
+    torch.testing.assert_close(cached(model, ids, chunks), expected, atol=1e-4, rtol=0)
+
+
+# the fixtures are makers and hold no state between examples
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    cuts=st.sets(st.integers(1, LENGTH - 1)),
+    batch=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+)
+def test_the_cache_changes_nothing_however_the_text_is_cut(
+    cuts, batch, seed, make_model, random_ids
+):
+    model = make_model(seed=seed % 3)
+    ids = random_ids(model, batch, LENGTH, seed)
+    borders = [0, *sorted(cuts), LENGTH]
+    chunks = [end - start for start, end in pairwise(borders)]
+    with torch.no_grad():
+        expected = model(ids)
+    torch.testing.assert_close(cached(model, ids, chunks), expected, atol=1e-4, rtol=0)
+
+
+def test_a_cached_text_ends_where_the_context_ends(make_model, random_ids):
+    model = make_model(block_size=10)
+    ids = random_ids(model, 1, 11)
+    cache = KVCache(model.config, 1, 11)
+    with torch.no_grad():
+        model(ids[:, :10], cache)
+        with pytest.raises(ValueError, match=r"^11 tokens do not fit the model's context of 10\.$"):
+            model(ids[:, 10:], cache)
+
+
+@pytest.mark.xfail(strict=True, reason="one token at a time, a full cache keeps nothing, silently")
+def test_a_full_cache_never_gives_wrong_logits(make_model, random_ids):
+    model = make_model()
+    ids = random_ids(model, 1, 6)
+    with pytest.raises((AssertionError, ValueError)):
+        cache = KVCache(model.config, 1, 4)
+        for token in ids.split(1, dim=1):
+            model(token, cache)
+
+
+def test_the_cache_can_be_kept_in_bf16(make_model, random_ids):
+    model = make_model()
+    ids = random_ids(model, 2, LENGTH)
+    with torch.no_grad():
+        expected = model(ids)
+        model.compute_dtype = torch.bfloat16
+        cache = KVCache(model.config, 2, LENGTH, dtype=torch.bfloat16)
+        logits = torch.cat([model(part, cache) for part in ids.split([16, 1, 3], dim=1)], dim=1)
+    assert (logits - expected).norm() / expected.norm() < 0.05

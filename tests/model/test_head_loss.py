@@ -1,0 +1,161 @@
+from contextlib import contextmanager
+from unittest import mock
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gnano.model import IGNORE
+from gnano.model import head_loss as room
+from gnano.model.head_loss import head_loss
+
+
+@contextmanager
+def slices_of(rows: int, padded: int):
+    with mock.patch.object(room, "SLICE_BYTES", 4 * padded * rows):
+        yield
+
+
+def problem(tokens=50, width=16, vocab=37, padding=91, ignored=0.3, scale=1.0, seed=0):
+    """Hidden states, head and targets; the padding rows hold what must have no effect."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(tokens, width, generator=generator)
+    weight = torch.randn(vocab + padding, width, generator=generator) * scale
+    targets = torch.randint(vocab, (tokens,), generator=generator)
+    targets[torch.rand(tokens, generator=generator) < ignored] = IGNORE
+    return x.requires_grad_(), weight.requires_grad_(), targets
+
+
+def plain(x, weight, targets, vocab):
+    """The definition, on full logits, in float64."""
+    logits = x.double() @ weight.double()[:vocab].T
+    return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
+
+
+def relative(ours, theirs):
+    return (
+        (ours.double() - theirs.double()).norm() / theirs.double().norm().clamp_min(1e-9)
+    ).item()
+
+
+@settings(deadline=None)
+@given(
+    tokens=st.integers(1, 40),
+    vocab=st.integers(1, 60),
+    padding=st.integers(0, 20),
+    ignored=st.sampled_from([0.0, 0.3, 1.0]),
+    scale=st.sampled_from([0.1, 1.0, 10.0]),
+    rows=st.integers(1, 50),
+    factor=st.floats(-3, 3),
+    seed=st.integers(0, 10_000),
+)
+def test_loss_and_gradients_are_those_of_cross_entropy_on_full_logits(
+    tokens, vocab, padding, ignored, scale, rows, factor, seed
+):
+    x, weight, targets = problem(tokens, 8, vocab, padding, ignored, scale, seed)
+    with slices_of(rows, vocab + padding):
+        loss = head_loss(x, weight, targets, vocab)
+    expected = plain(x, weight, targets, vocab)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-4)
+    ours = torch.autograd.grad(loss * factor, (x, weight))
+    theirs = torch.autograd.grad(expected * factor, (x, weight))
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our, their, rtol=1e-4, atol=1e-4 * scale)
+    assert not ours[1][vocab:].any()
+    assert not ours[0][targets == IGNORE].any()
+
+
+def test_without_gradients_the_loss_is_the_same():
+    x, weight, targets = problem()
+    with slices_of(7, len(weight)):
+        trained = head_loss(x, weight, targets, 37)
+        with torch.no_grad():
+            measured = head_loss(x, weight, targets, 37)
+        detached = head_loss(x.detach(), weight.detach(), targets, 37)
+    assert trained.requires_grad and not measured.requires_grad and not detached.requires_grad
+    assert measured.item() == detached.item() == pytest.approx(trained.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("frozen", ["x", "weight"])
+def test_one_side_may_be_frozen(frozen):
+    x, weight, targets = problem()
+    other = weight if frozen == "x" else x
+    (x if frozen == "x" else weight).requires_grad_(False)
+    head_loss(x, weight, targets, 37).backward()
+    (expected,) = torch.autograd.grad(plain(x, weight, targets, 37), other)
+    assert relative(other.grad, expected) < 1e-5
+
+
+def test_slices_change_nothing():
+    x, weight, targets = problem(tokens=100)
+    losses, gradients = [], []
+    for rows in (1, 7, 50, 99, 100, 101):
+        with slices_of(rows, len(weight)):
+            loss = head_loss(x, weight, targets, 37)
+        losses.append(loss.item())
+        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, (x, weight))]))
+    assert losses == pytest.approx([losses[0]] * len(losses), rel=1e-6)
+    assert all(relative(gradient, gradients[0]) < 1e-5 for gradient in gradients)
+
+
+def test_full_logits_never_exist():
+    tokens, rows = 512, 16
+    x, weight, targets = problem(tokens, width=8, vocab=100, padding=28)
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+            nonlocal largest
+            made = operation(*arguments, **(options or {}))
+            for tensor in made if isinstance(made, tuple | list) else [made]:
+                if isinstance(tensor, torch.Tensor):
+                    largest = max(largest, tensor.numel())
+            return made
+
+    with slices_of(rows, 128), Watch():
+        head_loss(x, weight, targets, 100).backward()
+        with torch.no_grad():
+            head_loss(x, weight, targets, 100)
+    assert largest <= max(x.numel(), weight.numel(), rows * 128) < tokens * 128 / 10
+
+
+def test_bf16_states_and_an_fp32_head_give_bf16_and_fp32_gradients_near_the_exact_ones():
+    x, weight, targets = problem(tokens=200, width=64, ignored=0.2, scale=0.3)
+    rough = x.detach().bfloat16().requires_grad_()
+    with slices_of(13, len(weight)):
+        loss = head_loss(rough, weight, targets, 37)
+    loss.backward()
+    exact = plain(rough, weight, targets, 37)
+    to_x, to_weight = torch.autograd.grad(exact, (rough, weight))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(exact.item(), rel=2e-3)
+    assert rough.grad.dtype == torch.bfloat16 and weight.grad.dtype == torch.float32
+    assert relative(rough.grad, to_x) < 0.01
+    assert relative(weight.grad, to_weight) < 0.01
+
+
+@pytest.mark.xfail(strict=True, reason="the upstream factor is rounded to bf16 on its way to x")
+def test_the_mean_over_any_number_of_tokens_scales_both_gradients_alike():
+    """1/N in bf16 is off by up to 0.4 %, and all layers below the head would be with it."""
+    x, weight, targets = problem(tokens=199, width=64)
+    rough = x.detach().bfloat16().requires_grad_()
+    total, weight_total = torch.autograd.grad(
+        head_loss(rough, weight, targets, 37), (rough, weight)
+    )
+    mean, weight_mean = torch.autograd.grad(
+        head_loss(rough, weight, targets, 37) / 3, (rough, weight)
+    )
+    for whole, third in ((total, mean), (weight_total, weight_mean)):
+        share = (whole.double() * third.double()).sum() / whole.double().pow(2).sum()
+        assert share.item() == pytest.approx(1 / 3, rel=2e-4)
+
+
+def test_large_logits_do_not_overflow():
+    x, weight, targets = problem(scale=1000.0)
+    loss = head_loss(x, weight, targets, 37)
+    loss.backward()
+    assert loss.item() == pytest.approx(plain(x, weight, targets, 37).item(), rel=1e-5)
+    assert x.grad.isfinite().all() and weight.grad.isfinite().all()

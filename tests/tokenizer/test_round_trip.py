@@ -1,0 +1,77 @@
+"""Text goes to ids and comes back; what is no text stays apart from it."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+END = "<|endoftext|>"
+spiked = st.lists(st.text() | st.sampled_from([END, "<|", "|>", " ", "\r\n", "'s"])).map("".join)
+unhurried = settings(deadline=None, max_examples=50)  # the first example builds the tokenizer
+
+
+@unhurried
+@given(text=spiked)
+def test_every_text_comes_back_unchanged(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.decode_bytes(ids) == text.encode()
+
+
+@unhurried
+@given(text=spiked)
+def test_what_a_user_types_never_becomes_end_of_text(tokenizer, text):
+    assert tokenizer.end_of_text not in tokenizer.encode(text + END + text)
+
+
+@unhurried
+@given(text=spiked)
+def test_bytes_of_the_ids_add_up_to_the_bytes_of_the_text(tokenizer, text):
+    assert tokenizer.token_bytes[tokenizer.encode(text)].sum() == len(text.encode())
+
+
+@unhurried
+@given(texts=st.lists(spiked, max_size=5))
+def test_a_batch_gives_each_text_the_ids_it_has_alone(tokenizer, texts):
+    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+
+
+def test_end_of_text_is_no_text_unless_asked_for(tokenizer):
+    ids = [*tokenizer.encode("one"), tokenizer.end_of_text, *tokenizer.encode("two")]
+    assert tokenizer.decode(ids) == "onetwo"
+    assert tokenizer.decode(ids, show_end_of_text=True) == f"one{END}two"
+    assert tokenizer.decode_bytes(ids) == b"onetwo"
+
+
+def test_end_of_text_alone_stands_for_no_bytes(tokenizer):
+    assert tokenizer.token_bytes.shape == (tokenizer.vocab_size,)
+    assert np.flatnonzero(tokenizer.token_bytes == 0).tolist() == [tokenizer.end_of_text]
+
+
+def test_each_byte_of_a_cut_character_survives(tokenizer):
+    ids = tokenizer.encode("🦦")
+    assert b"".join(tokenizer.decode_bytes([i]) for i in ids) == "🦦".encode()
+    assert tokenizer.decode(ids[:1]) == "\ufffd"
+
+
+def test_ids_may_come_as_numpy_integers(tokenizer):
+    assert tokenizer.decode(np.array(tokenizer.encode("shards"), dtype=np.uint16)) == "shards"
+
+
+@pytest.mark.parametrize("wrong", [-100, -1, 50_304])
+def test_an_id_outside_the_vocabulary_is_named(tokenizer, wrong):
+    with pytest.raises(ValueError, match=f"Id {wrong} is outside"):
+        tokenizer.decode([0, wrong])
+
+
+def test_half_a_character_out_of_a_json_file_does_not_stop_a_corpus(tokenizer):
+    alone, pair = json.loads(r'["a\ud83db", ["a\ud83d", "\ude42b"]]')
+    assert tokenizer.decode(tokenizer.encode(alone)) == "a\ufffdb"
+    assert tokenizer.decode(tokenizer.encode("".join(pair))) == "a🙂b"
+
+
+def test_a_page_of_a_million_blanks_does_not_stop_a_corpus(gpt2s):
+    text = "a" + " " * 1_000_001 + "b"  # tiktoken alone panics on it
+    assert gpt2s.decode(gpt2s.encode(text)) == text

@@ -1,0 +1,89 @@
+"""A saved tokenizer comes back as it was; a file that does not fit is named."""
+
+import json
+import pickle
+
+import pytest
+
+from gnano.tokenizer import Tokenizer
+
+TEXT = "It's a naïve café: 漢字 🙂\r\n    <|endoftext|> 12345"
+
+
+def same(one: Tokenizer, other: Tokenizer) -> bool:
+    return one.encode(TEXT) == other.encode(TEXT) and all(
+        getattr(one, field) == getattr(other, field)
+        for field in ("vocab_size", "end_of_text", "name", "fingerprint")
+    )
+
+
+def test_saving_and_loading_changes_nothing(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "new" / "folder")
+    assert same(Tokenizer.load(tmp_path / "new" / "folder"), tokenizer)
+
+
+def test_a_worker_process_gets_the_same_tokenizer(tokenizer):
+    assert same(pickle.loads(pickle.dumps(tokenizer)), tokenizer)
+
+
+def test_what_transformers_saves_again_is_still_the_same_tokenizer(tokenizer, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tokenizer.save(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "again")
+    assert same(Tokenizer.load(tmp_path / "again"), tokenizer)
+
+
+def test_another_order_of_merges_is_another_fingerprint(own, tmp_path):
+    own.save(tmp_path)
+    state = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    state["model"]["merges"].reverse()
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state))
+    assert Tokenizer.load(tmp_path).fingerprint != own.fingerprint
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"empty.tokenizer\.json does not exist"):
+        Tokenizer.load(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"model": ', b"\xff\xfe\x00", b"[" * 100_000])
+def test_a_torn_file_is_named(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"tokenizer\.json is not valid JSON"):
+        Tokenizer.load(tmp_path)
+
+
+MISFITS = {
+    "a list": lambda state: [state],
+    "no model": lambda state: state.pop("model"),
+    "WordPiece": lambda state: state["model"].update(type="WordPiece"),
+    "dropout": lambda state: state["model"].update(dropout=0.1),
+    "another split": lambda state: state.update(pre_tokenizer={"type": "Whitespace"}),
+    "a space put before": lambda state: state["pre_tokenizer"].update(add_prefix_space=True),
+    "no regex": lambda state: state["pre_tokenizer"].update(use_regex=False),
+    "lowercasing": lambda state: state.update(normalizer={"type": "Lowercase"}),
+    "a second control token": lambda state: state["added_tokens"].append({"content": "<s>"}),
+    "another control token": lambda state: state["added_tokens"][0].update(content="<s>"),
+    "a byte missing": lambda state: state["model"]["vocab"].pop("a"),
+    "a token missing": lambda state: state["model"]["vocab"].pop("in"),
+    "an id twice": lambda state: state["model"]["vocab"].update(a=5),
+    "an id that is text": lambda state: state["model"]["vocab"].update(a="5"),
+    "an id that is a list": lambda state: state["model"]["vocab"].update(a=[]),
+    "other letters": lambda state: state["model"]["vocab"].update({"漢": 600}),
+    "no merges": lambda state: state["model"].update(merges=None),
+    "a merge of one": lambda state: state["model"]["merges"].append(["a"]),
+    "a merge of numbers": lambda state: state["model"]["merges"].append(5),
+    "a merge to nowhere": lambda state: state["model"]["merges"].append(["a", "漢"]),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_another_kind_of_tokenizer_is_refused_in_one_sentence(own, tmp_path, misfit):
+    own.save(tmp_path)
+    state = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    changed = MISFITS[misfit](state)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(changed if misfit == "a list" else state))
+    with pytest.raises(ValueError, match=r"tokenizer\.json is no byte-level BPE") as failure:
+        Tokenizer.load(tmp_path)
+    assert "\n" not in str(failure.value)
+    assert "use a tokenizer made by" in str(failure.value)

@@ -1,0 +1,106 @@
+"""A vocabulary of one's own is the one that BPE defines, whole, and always the same."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from gnano.tokenizer import train_bpe
+
+
+def test_the_vocabulary_is_bytes_then_merges_then_end_of_text(own):
+    assert (own.vocab_size, own.name, own.end_of_text) == (600, "bpe-600", 599)
+    assert sorted(own.decode_bytes([i]) for i in range(256)) == [bytes([b]) for b in range(256)]
+    assert all(own.token_bytes[256:599] >= 2)
+
+
+def test_every_merge_was_the_most_frequent_pair_when_it_was_learnt(tmp_path):
+    text = "the cat sat on the mat; the rat that sat at the mat ate the cat's hat " * 3
+    trained = train_bpe([text], 270)
+    trained.save(tmp_path)
+    learnt = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    words = [list(word.replace(" ", "Ġ")) for word in re.findall(r"'s| ?[a-z]+| ?[;]|\s", text)]
+    for left, right in learnt["model"]["merges"]:
+        pairs = Counter(pair for word in words for pair in pairwise(word))
+        assert pairs[left, right] == max(pairs.values())
+        for word in words:
+            for i in range(len(word) - 2, -1, -1):
+                if word[i : i + 2] == [left, right]:
+                    word[i : i + 2] = [left + right]
+    assert len(learnt["model"]["merges"]) == 270 - 257
+
+
+def test_it_shortens_the_text_that_it_was_trained_on(own, corpus):
+    assert sum(map(len, own.encode_batch(corpus))) < 0.6 * len("".join(corpus).encode())
+
+
+def test_no_token_crosses_from_one_word_to_the_next(own):
+    for i in range(256, 599):
+        assert re.fullmatch(r"\s+| ?[^\W\d_]+| ?\d+| ?[^\sa-zA-Z0-9]+|'\w+", own.decode([i]))
+
+
+def test_two_processes_learn_the_same():
+    code = """
+import heapq, inspect, textwrap
+from gnano.tokenizer import train_bpe
+corpus = (inspect.getsource(module) for module in (heapq, textwrap))
+print(train_bpe(corpus, 500).fingerprint)
+"""
+    prints = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "4")
+    }
+    assert len(prints) == 1
+    assert re.fullmatch(r"[0-9a-f]{64}\n", prints.pop())
+
+
+def test_end_of_text_in_the_corpus_is_plain_text_to_it():
+    trained = train_bpe(["<|endoftext|>" * 50], 262)
+    assert trained.end_of_text not in trained.encode("<|endoftext|>")
+
+
+def test_the_smallest_vocabulary_is_the_bytes_and_end_of_text():
+    assert len(train_bpe(["any text"], 257).encode("héllo")) == 6
+
+
+def test_half_a_character_does_not_stop_the_training():
+    assert train_bpe(["ab\ud83d ab ab"], 258).vocab_size == 258
+
+
+@pytest.mark.parametrize("vocab_size", [-1, 0, 256, 65_536])
+def test_a_size_out_of_bounds_is_refused(vocab_size):
+    with pytest.raises(ValueError, match="it must be from 257"):
+        train_bpe(["text"], vocab_size)
+
+
+def test_a_corpus_too_small_says_how_far_it_went():
+    with pytest.raises(ValueError, match=r"gave only 260 of 300 .* vocab_size 260 or less"):
+        train_bpe(["abc abc abc"], 300)
+    assert train_bpe(["abc abc abc"], 260).vocab_size == 260
+
+
+@pytest.mark.parametrize("texts", [[], [""], iter(["", ""])])
+def test_an_empty_corpus_is_refused(texts):
+    with pytest.raises(ValueError, match="is empty"):
+        train_bpe(texts, 257)
+
+
+def test_one_string_is_not_taken_for_a_list_of_letters():
+    with pytest.raises(ValueError, match=r"give a list of texts"):
+        train_bpe("a whole corpus", 257)
+
+
+def test_nothing_is_printed_while_training(corpus, capfd):
+    train_bpe(corpus, 300)
+    assert capfd.readouterr() == ("", "")

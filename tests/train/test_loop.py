@@ -1,0 +1,161 @@
+"""The promises of the loop: exact resume, an honest mean, and Ctrl-C that loses nothing."""
+
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.processes import fingerprint, kill_at, losses, start, wait_for_step
+from tests.small import with_train
+
+from gnano.data import Batches, Corpus
+from gnano.model import GPT
+from gnano.train import Recipe, load_recipe, train, train_step
+from gnano.train.optimizer import adamw
+
+LONG = 300  # steps of a run that is to be killed: some seconds
+
+
+@pytest.fixture(scope="module")
+def long(recipe: Recipe) -> Recipe:
+    return with_train(recipe, steps=LONG, save_every=50, eval_every=20)
+
+
+@pytest.fixture(scope="module")
+def straight(long: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing ever happened to."""
+    run = tmp_path_factory.mktemp("straight") / "run"
+    assert train(long, run).finished
+    return run
+
+
+def test_a_run_killed_twice_gives_the_same_weights_bit_for_bit(
+    long: Recipe, straight: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "killed"
+    kill_at(long, run, step=65)
+    kill_at(long, run, step=170)
+    result = train(long, run)
+    assert result.began == 150  # the newest checkpoint before the second kill
+    assert fingerprint(result.checkpoint) == fingerprint(
+        straight / "checkpoints" / result.checkpoint.name
+    )
+    assert losses(run) == losses(straight)
+
+
+def test_the_kills_came_in_different_epochs(long: Recipe) -> None:
+    """So that the test above does cross an epoch's end between checkpoints and kills."""
+    corpus = Corpus(Path(long.data.folder))
+    weights = {name: source.weight for name, source in long.data.sources.items()}
+    batches = Batches(corpus, weights, long.data.seed, long.model.block_size)
+    per_step = long.train.tokens_per_step // long.model.block_size
+    epochs = {batches.place(step * per_step).epoch for step in (0, 50, 150, LONG)}
+    assert len(epochs) >= 3
+
+
+def test_stopping_and_going_on_in_one_process_gives_the_same_weights(
+    long: Recipe, straight: Path, tmp_path: Path
+) -> None:
+    def interrupt(figures: dict[str, object]) -> None:
+        if figures["step"] in (77, 140):
+            signal.raise_signal(signal.SIGINT)
+
+    run = tmp_path / "run"
+    first = train(long, run, interrupt)
+    assert (first.step, first.stopped_by, first.finished) == (77, signal.SIGINT, False)
+    second = train(long, run, interrupt)
+    assert (second.began, second.step) == (77, 140)
+    last = train(long, run)
+    assert fingerprint(last.checkpoint) == fingerprint(
+        straight / "checkpoints" / last.checkpoint.name
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_a_checkpoint_and_its_exit_code(
+    long: Recipe, tmp_path: Path, number: signal.Signals
+) -> None:
+    run = tmp_path / "run"
+    process = start(long, run)
+    wait_for_step(run, 60, process)
+    process.send_signal(number)
+    output = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 128 + number, output
+    assert "Traceback" not in output
+    newest = max((run / "checkpoints").iterdir()).name
+    assert int(newest.removeprefix("step-")) == max(losses(run)) < LONG
+
+
+def test_a_finished_run_is_left_as_it_is(long: Recipe, straight: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in straight.rglob("*") if p.is_file()}
+    result = train(long, straight)
+    assert result.finished and result.began == LONG
+    assert {p: p.stat().st_mtime_ns for p in straight.rglob("*") if p.is_file()} == before
+
+
+def test_the_size_of_a_micro_batch_changes_nothing_but_rounding(recipe: Recipe) -> None:
+    """One step of 16 sequences: at once, in 4 parts, one by one."""
+    shape = replace(recipe.model, dropout=0.0)
+    corpus = Corpus(Path(recipe.data.folder))
+    weights = {name: source.weight for name, source in recipe.data.sources.items()}
+    batches = Batches(corpus, weights, 0, shape.block_size)
+    results = []
+    for micro_batch in (16, 4, 1):
+        torch.manual_seed(0)
+        model = GPT.from_config(shape)
+        changed = with_train(replace(recipe, model=shape), micro_batch=micro_batch)
+        optimizer = adamw(model, changed.train.optimizer)
+        figures = train_step(model, optimizer, batches, changed, step=3, lr=1e-3)
+        results.append((*figures, torch.cat([p.detach().flatten() for p in model.parameters()])))
+    for loss, norm, weights_after in results[1:]:
+        assert loss == pytest.approx(results[0][0], rel=1e-5)
+        assert norm == pytest.approx(results[0][1], rel=1e-4)
+        torch.testing.assert_close(weights_after, results[0][2], atol=1e-4, rtol=0)
+
+
+def test_the_reported_loss_is_the_mean_over_the_batch_that_a_brute_force_finds(
+    recipe: Recipe,
+) -> None:
+    shape = replace(recipe.model, dropout=0.0)
+    corpus = Corpus(Path(recipe.data.folder))
+    weights = {name: source.weight for name, source in recipe.data.sources.items()}
+    batches = Batches(corpus, weights, 0, shape.block_size)
+    model = GPT.from_config(shape)
+    samples = range(5 * 16, 6 * 16)
+    x, y = batches.batch(samples)
+    expected = torch.nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten())
+    optimizer = adamw(model, recipe.train.optimizer)
+    loss, _ = train_step(model, optimizer, batches, replace(recipe, model=shape), 5, 0.0)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_training_lowers_the_loss_on_text_it_never_saw(straight: Path) -> None:
+    rows = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
+    heldout = [row["heldout"]["bits_per_byte"] for row in rows if "heldout" in row]
+    assert heldout[-1] < 0.95 * heldout[0]
+    assert rows[-1]["final"] and rows[-1]["step"] == LONG
+
+
+def test_a_diverging_run_stops_with_a_sentence(recipe: Recipe, tmp_path: Path) -> None:
+    schedule = replace(recipe.train.schedule, peak=1e30)
+    with pytest.raises(ValueError, match=r"loss became (nan|inf) in step \d+; lower"):
+        train(with_train(recipe, schedule=schedule), tmp_path / "run")
+
+
+def test_the_run_folder_holds_a_recipe_that_gives_the_same_run(
+    long: Recipe, straight: Path, tmp_path: Path
+) -> None:
+    again = load_recipe(str(straight / "recipe.toml"))
+    assert again == long
+    short = with_train(again, save_every=10_000)
+    stop_at = 20
+
+    def interrupt(figures: dict[str, object]) -> None:
+        if figures["step"] == stop_at:
+            signal.raise_signal(signal.SIGTERM)
+
+    train(short, tmp_path / "run", interrupt)
+    seen = losses(tmp_path / "run")
+    assert seen == {step: losses(straight)[step] for step in range(1, stop_at + 1)}

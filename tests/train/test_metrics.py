@@ -1,0 +1,28 @@
+"""The log survives a kill in the middle of a line."""
+
+import json
+from pathlib import Path
+
+from gnano.report import read_metrics
+from gnano.train.metrics import MetricsLog
+
+
+def test_a_torn_line_is_ended_and_the_next_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    log = MetricsLog(tmp_path)
+    log.write(step=2, loss=1.5)
+    log.close()
+    lines = file.read_text().splitlines()
+    assert json.loads(lines[0])["step"] == 1 and json.loads(lines[-1])["loss"] == 1.5
+    assert [row["loss"] for row in read_metrics(file)] == [2.0, 1.5]
+
+
+def test_what_was_written_is_never_rewritten(tmp_path: Path) -> None:
+    for step in range(3):
+        log = MetricsLog(tmp_path)
+        before = (tmp_path / "metrics.jsonl").read_bytes()
+        log.write(step=step, loss=0.0)
+        log.close()
+        assert (tmp_path / "metrics.jsonl").read_bytes().startswith(before)
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 3

@@ -1,0 +1,71 @@
+"""A run that goes on must be the run that was begun."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.small import with_train
+
+from gnano.data import Corpus
+from gnano.train import Recipe
+from gnano.train.settle import settle
+
+
+@pytest.fixture
+def corpus(recipe: Recipe) -> Corpus:
+    return Corpus(Path(recipe.data.folder))
+
+
+def test_auto_is_settled_once_and_kept(recipe: Recipe, corpus: Corpus, tmp_path: Path) -> None:
+    asked = with_train(recipe, precision="auto", device="auto")
+    first = settle(asked, tmp_path / "run", corpus)
+    assert first.train.precision in ("fp32", "bf16") and first.train.device != "auto"
+    file = tmp_path / "run" / "recipe.toml"
+    other = "bf16" if first.train.precision == "fp32" else "fp32"
+    file.write_text(file.read_text().replace(f'"{first.train.precision}"', f'"{other}"'))
+    # a noisy measurement today must not change what yesterday's half was computed in
+    assert settle(asked, tmp_path / "run", corpus).train.precision == other
+
+
+@pytest.mark.parametrize("change", [{"steps": 99}, {"seed": 5}, {"clip": 0.5}, {"micro_batch": 4}])
+def test_a_changed_value_is_named_and_refused(
+    recipe: Recipe, corpus: Corpus, tmp_path: Path, change: dict[str, float]
+) -> None:
+    settle(recipe, tmp_path / "run", corpus)
+    name, value = next(iter(change.items()))
+    with pytest.raises(ValueError, match=rf"begun with train.{name} = .* asked for {value}"):
+        settle(with_train(recipe, **change), tmp_path / "run", corpus)
+
+
+def test_saving_and_measuring_may_change_under_way(
+    recipe: Recipe, corpus: Corpus, tmp_path: Path
+) -> None:
+    settle(recipe, tmp_path / "run", corpus)
+    changed = with_train(recipe, save_every=3, keep=9, eval_every=7, eval_tokens=64)
+    assert settle(changed, tmp_path / "run", corpus) == changed
+
+
+def test_other_data_is_refused(recipe: Recipe, corpus: Corpus, tmp_path: Path) -> None:
+    settle(recipe, tmp_path / "run", corpus)
+    file = tmp_path / "run" / "recipe.toml"
+    file.write_text(file.read_text().replace(corpus.manifest.fingerprint, "0" * 64))
+    with pytest.raises(ValueError, match="begun on other data"):
+        settle(recipe, tmp_path / "run", corpus)
+
+
+def test_a_vocabulary_that_does_not_fit_is_refused(
+    recipe: Recipe, corpus: Corpus, tmp_path: Path
+) -> None:
+    wrong = replace(recipe, model=replace(recipe.model, vocab_size=512))
+    with pytest.raises(ValueError, match=r"300 entries.*vocab_size 512"):
+        settle(wrong, tmp_path / "run", corpus)
+    assert not (tmp_path / "run").exists()
+
+
+def test_sources_that_do_not_fit_are_refused(
+    recipe: Recipe, corpus: Corpus, tmp_path: Path
+) -> None:
+    sources = {"left": recipe.data.sources["left"]}
+    wrong = replace(recipe, data=replace(recipe.data, sources=sources))
+    with pytest.raises(ValueError, match=r"holds the sources left, right.*are left"):
+        settle(wrong, tmp_path / "run", corpus)
