@@ -19,7 +19,8 @@ def some_texts(letters, count, seed=0):
     draw = random.Random(f"{letters} {seed}")
     words = ["".join(draw.choices(letters, k=draw.randint(1, 8))) for _ in range(200)]
     texts = [
-        " ".join(draw.choices(words, k=draw.randint(3, 40))) + draw.choice([".", "é!", " 漢字", " 🙂"])
+        " ".join(draw.choices(words, k=draw.randint(3, 40)))
+        + draw.choice([".", "é!", " 漢字", " 🙂"])
         for _ in range(count)
     ]
     return list(dict.fromkeys(texts))
@@ -31,22 +32,12 @@ def write_jsonl(path, texts):
     return str(path)
 
 
-def tree(folder):
-    """Every file below a folder and its bytes."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
 @dataclass
 class Prepared:
     """A prepared folder, read with nothing but NumPy."""
 
-    config: DataConfig
+    folder: Path
     texts: dict[str, list[str]]  # what the sources were made from
-
-    @property
-    def folder(self):
-        return Path(self.config.folder)
 
     @property
     def tokenizer(self):
@@ -96,7 +87,7 @@ def mix(tmp_path_factory, tokenizer_folder):
         },
     )
     prepare(config)
-    return Prepared(config, texts)
+    return Prepared(Path(config.folder), texts)
 
 
 @pytest.fixture
@@ -118,3 +109,25 @@ def make(tmp_path, tokenizer_folder):
         )
 
     return config
+
+
+@pytest.fixture
+def prepared():
+    """prepared(configuration): prepare it and look at what is there."""
+
+    def look(config):
+        prepare(config)
+        return Prepared(Path(config.folder), {})
+
+    return look
+
+
+@pytest.fixture
+def tree():
+    """tree(folder): every file below it, and its bytes."""
+
+    def read(folder):
+        files = (path for path in Path(folder).rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+    return read

@@ -94,12 +94,11 @@ def test_a_parquet_file_without_rows_holds_no_document(tmp_path):
 
 
 def test_blank_documents_and_blank_lines_are_left_out(file, tmp_path):
+    lines = ['{"text": "a"}', "", "  ", r'{"text": " \n"}', '{"text": "b"}']
+    rows = pyarrow.array(["a", "", None, " \n", "b"])
     assert texts_of(file("blank.txt", " \n\n\t\n")) == []
-    assert texts_of(file("lines.jsonl", '{"text": "a"}\n\n  \n{"text": " \\n"}\n{"text": "b"}')) == [
-        "a",
-        "b",
-    ]
-    assert texts_of(as_parquet(tmp_path / "rows.parquet", text=["a", "", None, "b"])) == ["a", "b"]
+    assert texts_of(file("lines.jsonl", "\n".join(lines))) == ["a", "b"]
+    assert texts_of(as_parquet(tmp_path / "rows.parquet", text=rows)) == ["a", "b"]
 
 
 paragraphs = lists(text("ab é\n", min_size=1).filter(str.strip), min_size=1, max_size=30)
@@ -236,9 +235,7 @@ def test_a_damaged_parquet_file_is_named(file, tmp_path):
     assert refused > 10
 
 
-@pytest.mark.parametrize(
-    ("name", "module"), [("a.parquet", "pyarrow"), ("a.txt.zst", "zstandard")]
-)
+@pytest.mark.parametrize(("name", "module"), [("a.parquet", "pyarrow"), ("a.txt.zst", "zstandard")])
 def test_a_missing_package_is_named_with_the_command_that_brings_it(
     file, monkeypatch, name, module
 ):

@@ -61,9 +61,7 @@ def manifest_of(*sources, tokenizer="t"):
                     for ids in shard:
                         writer.add(ids, len(ids))
                     written.append(writer.finish())
-            infos[f"source{number}"] = SourceInfo(
-                shards=written, heldout=written[0], duplicates=0
-            )
+            infos[f"source{number}"] = SourceInfo(shards=written, heldout=written[0], duplicates=0)
     return Manifest(plan={}, tokenizer={"fingerprint": tokenizer}, sources=infos)
 
 

@@ -36,7 +36,7 @@ def code():
 
 
 @pytest.fixture(scope="module")
-def fresh():
+def fresh(request):
     """What two new processes, with other hashes of strings, read."""
     processes = [
         subprocess.Popen(
@@ -46,6 +46,7 @@ def fresh():
         )
         for seed in "12"
     ]
+    request.getfixturevalue("prose")  # read here meanwhile
     outputs = [process.communicate()[0] for process in processes]
     return [json.loads(output) for output in outputs]
 
@@ -99,26 +100,30 @@ def test_no_docstring_is_repeated(prose):
 
 def test_prose_has_the_language_reference_readmes_and_docstrings(prose):
     whole = "".join(document.text for document in prose)
-    assert "The \"try\" statement" in whole or "The \"with\" statement" in whole
+    assert 'The "try" statement' in whole
     kinds = Counter(document.group.split()[0] for document in prose)
     assert kinds["topic"] > 50
     assert kinds["readme"] > 5
 
 
-def module_docstrings(documents):
-    for document in documents:
-        docstring = ast.get_docstring(ast.parse(document.text)) or ""
-        if len(docstring) > 200:
-            yield document, docstring.strip()
+def documented(source):
+    """The beginnings of a module's prose: each top-level name and its docstring."""
+    module = source.group.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    tree = ast.parse(source.text)
+    for node in [tree, *tree.body]:
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            name = module if node is tree else f"{module}.{node.name}"
+            if docstring := ast.get_docstring(node):
+                yield f"\n\n{name}\n\n{docstring.strip()}\n"
 
 
-def test_a_modules_docstrings_and_its_source_are_held_out_together():
-    prose, code = python_prose(2_500_000), python_code(3_000_000)
-    both = 0
-    for source, docstring in module_docstrings(code):
+def test_a_modules_docstrings_and_its_source_are_held_out_together(prose):
+    modules = 0
+    for source in python_code(3_000_000):
+        parts = list(documented(source))
         for document in prose:
-            if docstring in document.text:
-                both += 1
-                for share in 0.1, 0.5, 0.9:
+            if any(part in f"\n\n{document.text}" for part in parts):
+                modules += 1
+                for share in 0.1, 0.3, 0.5, 0.7, 0.9:
                     assert is_heldout(document, share) == is_heldout(source, share)
-    assert both > 5
+    assert modules > 3

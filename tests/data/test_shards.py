@@ -29,7 +29,9 @@ def test_ids_and_document_starts_come_back_as_they_were(documents):
         info = write(folder, documents)
         tokens = np.array(open_tokens(Path(folder), info))
         starts = np.fromfile(Path(folder) / "00000.docs", dtype="<u4")
-    assert [part.tolist() for part in np.split(tokens, starts)[1:]] == [[END, *d] for d in documents]
+    assert [part.tolist() for part in np.split(tokens, starts)[1:]] == [
+        [END, *d] for d in documents
+    ]
     assert info.documents == len(documents)
     assert info.tokens == sum(len(ids) + 1 for ids in documents)
     assert info.bytes == sum(len(ids) + 10 for ids in documents)

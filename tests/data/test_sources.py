@@ -40,7 +40,7 @@ def test_an_order_needs_a_seed_of_0_or_more():
 
 
 def test_a_mix_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="weights of data.sources are 0"):
+    with pytest.raises(ValueError, match=r"weights of data\.sources are 0"):
         DataConfig(sources={"a": Source(weight=0), "b": Source(weight=0)})
     DataConfig(sources={"a": Source(weight=0), "b": Source(weight=1)})
 

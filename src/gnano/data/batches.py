@@ -19,7 +19,7 @@ import numpy as np
 
 from gnano.data.manifest import Manifest, SourceInfo
 from gnano.data.order import Order, Place
-from gnano.data.shards import ShardInfo, Tokens, open_tokens
+from gnano.data.shards import Tokens, open_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,11 +42,8 @@ class Corpus:
             raise ValueError(
                 f"{folder} is not fully prepared; run the same `gnano prepare` again to go on."
             )
-        self._open: dict[tuple[str, str], Tokens] = {}
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.manifest.sources)
+        self.names = list(self.manifest.sources)
+        self._training: dict[tuple[int, int], Tokens] = {}
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
@@ -75,13 +72,22 @@ class Corpus:
         return [weights[name] for name in self.names]
 
     def tokens(self, source: int, shard: int) -> Tokens:
+        """The ids of a training shard; its checksum is held against it the first time."""
+        opened = self._training.get((source, shard))
+        if opened is None:
+            name = self.names[source]
+            opened = open_tokens(self.folder / name, self.manifest.sources[name].shards[shard])
+            self._training[source, shard] = opened
+        return opened
+
+    def heldout(self, source: int) -> Tokens:
+        """The ids of a source's held-out documents."""
         name = self.names[source]
-        return self._map(name, self.manifest.sources[name].shards[shard])
+        return open_tokens(self.folder / name, self.manifest.sources[name].heldout)
 
     def heldout_rows(self, source: int, length: int) -> list[HeldoutRow]:
         """All held-out rows of a source, T = `length`."""
-        name = self.names[source]
-        tokens = self._map(name, self.manifest.sources[name].heldout)
+        tokens = self.heldout(source)
         rows = []
         seen = 0
         for start in row_starts(len(tokens), length):
@@ -92,15 +98,7 @@ class Corpus:
 
     def heldout_text(self, source: int) -> bytes:
         """The held-out documents of a source, joined, as the bytes they came as."""
-        name = self.names[source]
-        ids = self._map(name, self.manifest.sources[name].heldout)
-        return self.tokenizer.decode_bytes(ids.tolist())
-
-    def _map(self, name: str, shard: ShardInfo) -> Tokens:
-        key = (name, shard.name)
-        if key not in self._open:
-            self._open[key] = open_tokens(self.folder / name, shard)
-        return self._open[key]
+        return self.tokenizer.decode_bytes(self.heldout(source).tolist())
 
 
 class Batches:

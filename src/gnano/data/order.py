@@ -11,6 +11,7 @@ not exist yet cannot change what came before it.
 A step takes the next samples, whoever computes them: see `samples_of`.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
@@ -53,25 +54,26 @@ class Order:
     def __call__(self, i: int) -> Place:
         block, place = divmod(i, BLOCK)
         sources, ranks = _deal(self.seed, block, self.counts)
-        source = int(sources[place])
-        k = block * self.counts[source] + int(ranks[place])
+        source = sources[place]
+        k = block * self.counts[source] + ranks[place]
         ends = self.ends[source]
         epoch, rest = divmod(k, ends[-1])
-        shard = int(np.searchsorted(ends, rest, side="right"))
+        shard = bisect_right(ends, rest)
         start = ends[shard - 1] if shard else 0
         rows = permutation((self.seed, source, epoch, shard), ends[shard] - start)
         return Place(source, epoch, shard, int(rows[rest - start]))
 
 
 @lru_cache(maxsize=16)
-def _deal(seed: int, block: int, counts: tuple[int, ...]) -> tuple[Ints, Ints]:
+def _deal(seed: int, block: int, counts: tuple[int, ...]) -> tuple[list[int], list[int]]:
     """For each place of a block: its source, and how many of that source came before."""
     deck = np.repeat(np.arange(len(counts)), counts)
     deck = deck[permutation((seed, block), len(deck))]
     ranks = np.empty_like(deck)
     for source, count in enumerate(counts):
         ranks[deck == source] = np.arange(count)
-    return deck, ranks
+    # lists: they are read one entry at a time, at which arrays are slow
+    return deck.tolist(), ranks.tolist()
 
 
 @lru_cache(maxsize=64)

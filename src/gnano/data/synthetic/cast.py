@@ -56,7 +56,7 @@ pool(
 a [small|busy|sleepy|friendly] town [by the sea|near the mountains|beside a wide river|by a lake]
 a [white|red|yellow|little blue] house [by the sea|near a mill|at the edge of town|on a hill]
 a [quiet|tiny|cheerful] village [in the hills|between two rivers|near a pine forest|by the harbour]
-[an old|a busy] farm [in a green valley|at the end of a long road|near the railway|in the hills]
+[an old|a busy] farmhouse [in a green valley|at the end of a road|near the railway|in the hills]
 a [small|sunny|warm] flat [above a bakery|behind the station|by the old bridge|in a big city]
 """,
 )

@@ -15,7 +15,7 @@ WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"]
 pool(
     "class",
     """
-[On {weekday}|One {weekday}] {name} [asked|went to see] {teacher} in {place}.
+[On {weekday}|One {weekday}] {name} [visited|went to see] {teacher} in {place}.
 It was {weekday}, and {name} sat in {place} with {other} and {teacher}.
 In {place}, {name} and {other} were [working|learning] with {teacher}.
 [After lunch on {weekday}|On a {weekday} in spring], {name} met {teacher} in {place}.
@@ -27,6 +27,10 @@ pool(
     "as",
     """
 [|]
+[|]
+It is well known that [|]
+In fact, [|]
+In {other}'s book it says that [|]
 As {name} [knew|read|found out], [|]
 {Teacher} [said|explained|told {name}] that [|]
 {Other} [had read|remembered|wrote down] that [|]

@@ -54,11 +54,13 @@ sheep; mammal; 4; hilly meadows; grass and herbs; grows wool that we spin into y
   safest in a flock
 mole; mammal; 4; tunnels under meadows and gardens; worms and grubs; digs with broad front paws like
   shovels; finds its way by touch and smell
-otter; mammal; 4; clean rivers and lakes; fish and crabs; has very thick fur that keeps out the cold;
+otter; mammal; 4; clean rivers and lakes; fish and crabs; has very thick fur that keeps out the
+  cold;
   closes its ears and nose when it dives
 owl; bird; 2; woods, barns and old towers; mice and other small animals; flies almost without a
   sound; can turn its head very far to the back
-eagle; bird; 2; high mountains and wild valleys; fish, rabbits and other animals; sees small things from
+eagle; bird; 2; high mountains and wild valleys; fish, rabbits and other animals; sees small things
+  from
   a great height; builds a large nest of sticks
 penguin; bird; 2; the cold seas and shores of the south; fish, squid and krill; cannot fly but swims
   very well; stands close to others to keep warm

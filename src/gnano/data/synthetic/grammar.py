@@ -184,7 +184,7 @@ def tell(dice: Random, text: str, words: Words) -> str:
         drawn = [
             beat(dice, words) for optional, beat in beats if not (optional and dice.random() < 0.5)
         ]
-        paragraph = " ".join([capital(sentence) for sentence in drawn if sentence])
+        paragraph = " ".join([capital(sentence.strip()) for sentence in drawn if sentence])
         if paragraph:
             told.append(paragraph)
     return "\n\n".join(told)

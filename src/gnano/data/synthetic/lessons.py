@@ -18,7 +18,7 @@ def subjects(dice: Random) -> str:
 | {Name} wanted to know what {thing} is. {Teacher} said that it is {kind}.
 """
     fact = """
-<as>[it|it|{thing}] {saying}. | <as>it {saying}. | Besides, it {saying}. | It {saying}, as {name} wrote
+<as>[it|it|{thing}] {saying}. | <as>it {saying}. | It {saying}, as {name} wrote
   down. | Remember, {other}: {thing} {saying}.
 """
     told = []

@@ -106,10 +106,10 @@ def compare_planets(dice: Random) -> str:
         "<as>{planet_a} is the {order_a} planet from the Sun, and {planet_b} is the {order_b}.",
         "[So|This means that] {near} is nearer to the Sun than {far}, and {between} between them.",
         "<as>{planet_a} is {size_a}. {Planet_b}, [however|for its part], is {size_b}.",
-        "<as>to turn once, {planet_a} needs {day_a}, and {planet_b} needs {day_b}.",
+        "<as>{planet_a} needs {day_a} to turn once, and {planet_b} needs {day_b}.",
         "<as>{planet_a} has {moons_a}, and {planet_b} has {moons_b}.",
         "<as>{planet_a} {mark_a}. [As for {planet_b}, it|{Planet_b}, by contrast,] {mark_b}.",
-        "<as>[like all planets, both shine|{planet_a} and {planet_b} shine] only because the Sun"
+        "<as>[both planets|{planet_a} and {planet_b}] shine only because the Sun"
         " lights them. | <as>both travel around the Sun.",
     ]
     return page(dice, heading, opening, facts, words)
@@ -151,7 +151,7 @@ def experiment(dice: Random) -> str:
     words = school(dice) | {"things": listing(with_article(row["thing"]) for row in rows)}
     result = """
 The {thing} [|that {name} had brought ]is made of {material}; it {result}.
-| Then came the {thing}, which {result}. | {Other} tried the {thing}: it {result}.
+| [Then|Next|After that] came the {thing}, which {result}. | {Other} tried the {thing}: it {result}.
 | {Name} took the {thing}, which is made of {material}, and it {result}.
 """
     results = [
@@ -180,7 +180,8 @@ The {thing} [|that {name} had brought ]is made of {material}; it {result}.
 
 {results}
 
-[In the end|So], of the {count} things, {hits} {yes}. <as>{rule}.
+[In the end|So], of the {count} things, {hits} {yes}.
+<as>{rule}.
 ? <remember>
 """,
         words,

@@ -20,7 +20,8 @@ Whenever the others {others}, {he} [stayed behind|made an excuse|looked at {his}
 {Friend} did not laugh. "[I was afraid once, too|Everyone is afraid of something]," said {friend}.
   "[We will go slowly|Let us
   try it together|I will stay beside you]."
-? {Elder} nodded. "[To be brave does not mean to have no fear|A big thing is only many small things]," said
+? {Elder} nodded. "[To be brave does not mean to have no fear|A big thing is only many small
+  things]," said
   {elder}.
 
 [On the first day|First] {hero} only {one}.

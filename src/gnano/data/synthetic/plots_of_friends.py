@@ -22,7 +22,7 @@ They pulled and [shouted|argued] until [both were red in the face|they had no vo
 Then {trouble}. | All at once {trouble}.
 
 {Elder} [had seen it all|came along the path]. "{Question}" {elder.he} asked.
-| "[May I ask you something|Listen to me]," said {elder}. "{Question}"
+| "[Let me ask you something|Listen to me]," said {elder}. "{Question}"
 {Hero} looked at {friend}, and {friend} looked at {hero}. [Both felt a little foolish because of {a
   thing}|Neither {hero} nor {friend} said a word].
 | {Hero} and {friend} thought about that. {Hero} was <sad>. "[I am sorry|I was unkind]<mate>," {he}
@@ -71,16 +71,17 @@ CONTEST = Plot(
     "[The Great {EVENT}|{Hero} and the {EVENT}|The Day of the {EVENT}|Second Place]",
     """
 <opening>
-Every [year|summer|autumn] there was {a event}, and this time {hero} wanted to [take part|win].
+[Every year|Each year] there was {a event}, and this time {hero} wanted to [take part|win].
 | {Hero} had only one wish: to win the {event}.
 {Hero} practised [every morning|each evening|day after day]. {Practice}
 ? "[You get better every day|Do not forget to rest]," said {elder}.
 
-At last the day of the {event} [came|was there]. <sky> {Friend.intro} [took part as well|wanted to
+At last the day of the {event} [came|had come]. <sky> {Friend.intro} [took part as well|wanted to
   win, too].
 | Then came the day of the {event}. [The whole neighbourhood was there|Flags hung everywhere], and
   {friend} stood next to {him}.
-"[Good luck|May the best one win]," said {friend}. "[And good luck to you|The same to you]," said {hero}.
+"[Good luck|May the best one win]," said {friend}. "[And good luck to you|The same to you]," said
+  {hero}.
 For {hero} the {event} began well. {Start} | {Start} [{Friend} cheered|{Hero} smiled].
 But then {mishap}. | Suddenly {mishap}.
 
@@ -151,8 +152,8 @@ Without thinking, {hero} {help}. | {Hero} ran over and {help}.
   yours|who are you]?"
 "[I am {hero}, and I am new here|{Hero}, and I do not know anyone yet|My name is {hero}, and we have
   just moved in]," said {hero}.
-"[Now you know me|Then it is time you did]," said {friend}. "[Do you want to help me|Shall we do
-  this together]<dear>?"
+"[Now you know me|Welcome, {hero}|I am glad to meet you]," said {friend}. "[Do you want to
+  help me|Shall we do this together]<dear>?"
 [All afternoon|Until evening] they {together}.
 | So they {together}, and [time flew|soon they were laughing].
 ? {Friend} [showed {him} the best place for berries|told {him} the name of every dog]. {Hero} was
@@ -174,7 +175,8 @@ the sandpit; digging a tunnel; the tunnel began to fall in; put a piece of wood 
   all the way to the other side; the tunnel
 the fence; painting a fence; the paint pot started to slide; caught the pot with both hands; painted
   the whole fence green; the green fence
-the field; flying a kite; the string slipped away, and the kite took off; caught the end of the string; let the kite climb and dive; the kite on the wind
+the field; flying a kite; the string slipped away, and the kite took off; caught the end of the
+  string; let the kite climb and dive; the kite on the wind
 the stream; folding paper boats; the wind blew all the boats away; fished them out with a stick;
   raced the boats down the stream; the paper boats
 the lane; trying to ride a very old bicycle; the chain came off; showed how to put it back on; took

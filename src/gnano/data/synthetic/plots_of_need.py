@@ -55,7 +55,7 @@ woollen scarf; wore it; the market; [on a nail beside the fish stall|over the ba
 wooden boat; sailed it; the pond; [among the reeds|under the little bridge]; the boat on the pond
 blue ball; kicked it about; the mill; [behind the flour sacks|under a cart]; the blue ball at the
   mill
-green umbrella; opened it in the rain; the bus stop; [leaning against the wall|under the seat]; the
+green umbrella; took it along on walks; the bus stop; [leaning against the wall|under the seat]; the
   umbrella that waited
 box of paints; painted with it; the apple trees; [on a stump|in the grass beside a ladder]; the
   colours under the apple trees

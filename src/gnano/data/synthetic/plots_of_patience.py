@@ -53,7 +53,8 @@ beans; snails had eaten holes in the leaves; collected the snails and carried th
   stew; the tall beans
 strawberries; birds were picking at the fruit; hung up strips of cloth that danced in the wind;
   strawberry jam; the sweet strawberries
-sunflowers; a storm had pushed them over; pushed strong poles into the earth and tied the stems to
+sunflowers; a storm had pushed the tall stems over; pushed strong poles into the earth and tied the
+  stems to
   them; a bowl of roasted seeds; the golden sunflowers
 peas; the thin plants had nothing to climb on; stretched strings between two poles; pea soup; the
   green peas
@@ -92,7 +93,8 @@ And so, [to everybody's surprise|as {friend} announced], the {quiet} {won}.
 
 The {boaster} [hung his head|was silent for once]. "[You were right, dear {quiet}|I have been
   foolish]," said the {boaster}.
-| "I do not understand how [you did it|that could happen]," said the {boaster}. "[Step by step|With patience],"
+| "I do not understand how [you did it|that could happen]," said the {boaster}. "[Step by step|With
+  patience],"
   answered the {quiet}.
 "[Come|Never mind]," said the {quiet} kindly. "[Sit down and eat with {friend} and me|We can all
   learn something, even {a boaster}]."
