@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gnano.data import DataConfig, Source, prepare
+from gnano.data.split import digest
 from gnano.tokenizer import Tokenizer, train_bpe
 
 LETTERS = {"a": "abcdefgh", "b": "ijklmnop", "c": "qrstuvwx"}  # tell the sources apart
@@ -97,7 +98,10 @@ def make(tmp_path, tokenizer_folder):
     def config(folder="prepared", tokenizer=tokenizer_folder, heldout=0.1, **named):
         texts = {name: named.pop(name) for name in list(named) if isinstance(named[name], list)}
         sources = {
-            name: Source(files=(write_jsonl(tmp_path / "raw" / f"{name}.jsonl", t),))
+            # the same texts lie at the same place, others at another
+            name: Source(
+                files=(write_jsonl(tmp_path / digest("".join(t)).hex() / f"{name}.jsonl", t),)
+            )
             for name, t in texts.items()
         }
         return DataConfig(

@@ -16,7 +16,7 @@ from gnano.tokenizer import train_bpe
 
 T = 16
 NAMES = ["a", "b", "c"]
-WEIGHTS = {"a": 40, "b": 25, "c": 35}
+WEIGHTS = {"a": 40.0, "b": 25.0, "c": 35.0}
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def test_every_row_of_the_raw_files_comes_once_in_each_epoch(mix, batches):
         for row, ids in enumerate(cut(tokens, T))
     }
     assert max(shard for _, shard, _ in expected) > 1  # or there is little to get wrong
-    seen = Counter()
-    finished = set()
+    seen: Counter[tuple[int, int, int]] = Counter()
+    finished: set[int] = set()
     i = 0
     while len(finished) < len(NAMES):
         place = batches.place(i)
@@ -66,7 +66,7 @@ def test_every_row_of_the_raw_files_comes_once_in_each_epoch(mix, batches):
 @pytest.mark.parametrize("length", [1, 2, 16, 333])
 def test_every_token_but_a_shards_first_is_a_target_in_each_epoch(mix, corpus, length):
     batches = Batches(corpus, {"a": 0, "b": 1, "c": 0}, 3, length)
-    targets = Counter()
+    targets: Counter[int] = Counter()
     i = 0
     while batches.place(i).epoch == 0:
         targets.update(batches.sequence(i)[1:].tolist())
@@ -103,7 +103,7 @@ def test_the_mix_of_real_batches_is_exact(mix, batches):
     letters = [bytes(range(ord(first), ord(first) + 8)) for first in "aiq"]
     pieces = [mix.tokenizer.decode_bytes([t]) for t in range(mix.tokenizer.vocab_size)]
     for block in range(3):
-        drawn = Counter()
+        drawn: Counter[int] = Counter()
         for first in range(block * 1_000, (block + 1) * 1_000, 50):
             x, _ = batches.batch(range(first, first + 50))
             for row in x.tolist():

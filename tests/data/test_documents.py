@@ -3,6 +3,7 @@ import json
 import os
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
@@ -22,7 +23,7 @@ def zstd(content):
     return zstandard.ZstdCompressor(write_checksum=True).compress(content)
 
 
-COMPRESSED = {"": bytes, ".gz": gzip.compress, ".zst": zstd}
+COMPRESSED: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zst": zstd}
 
 
 def texts_of(path, column="text"):
@@ -67,6 +68,13 @@ def test_a_line_of_jsonl_is_a_document(file, ending, packed):
 
 def test_a_row_of_parquet_is_a_document(tmp_path):
     assert texts_of(as_parquet(tmp_path / "rows.parquet", text=TEXTS)) == TEXTS
+
+
+def test_all_row_groups_of_parquet_are_read(tmp_path):
+    texts = [f"document {n}" for n in range(1_000)]
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=30)
+    assert texts_of(path) == texts
 
 
 def test_jsonl_and_parquet_give_the_same_documents(file, tmp_path):

@@ -97,19 +97,32 @@ def test_the_pieces_of_a_stream_are_the_text(engine, stop):
         assert not any(text in "".join(pieces) for text in stop)
 
 
-def test_a_stream_gives_its_first_piece_before_the_last_token_is_known(engine):
-    taken = []
+@pytest.fixture
+def taken(engine):
+    """The ids that the engine has computed so far."""
+    ids: list[int] = []
     original = engine.token_ids
 
     def counted(*arguments):
         for token in original(*arguments):
-            taken.append(token)
+            ids.append(token)
             yield token
 
     engine.token_ids = counted
+    return ids
+
+
+def test_a_stream_gives_its_first_piece_before_the_last_token_is_known(engine, taken):
     with closing(engine.stream("Once", 64, GREEDY)) as stream:
         next(stream)
         assert len(taken) < 8
+
+
+def test_nothing_is_computed_after_a_stop_string(engine, taken):
+    first = engine.generate("Once", 1, GREEDY)
+    taken.clear()
+    assert engine.generate("Once", 64, GREEDY, stop=[first[-1]]) == first[:-1]
+    assert len(taken) == 1
 
 
 def test_a_stop_string_ends_the_text_wherever_it_begins_and_ends(engine):

@@ -118,6 +118,16 @@ def test_dropout_acts_in_training_only(make_model, random_ids):
         assert torch.equal(plain.train()(ids), expected)
 
 
+def test_dropout_acts_on_the_feed_forward_too(make_model, random_ids):
+    model = make_model(dropout=0.3)
+    ids = random_ids(model, 2, 16)
+    with torch.no_grad():
+        for block in model.model.layers:
+            block.self_attn.o_proj.weight.zero_()
+        expected = model(ids)
+        assert (model.train()(ids) - expected).abs().max() > 0.01
+
+
 def test_bf16_compute_stays_near_fp32_and_leaves_weights_and_gradients_in_fp32(
     make_model, random_ids
 ):
@@ -161,16 +171,9 @@ def test_a_vocabulary_of_any_size_runs_padded_to_whole_tiles_and_is_stored_exact
     assert model(torch.tensor([[50_256]])).shape == (1, 1, 50_257)
 
 
-def test_padding_takes_no_part_in_the_loss_and_is_never_trained(make_model, random_ids):
+def test_padding_is_never_trained_and_takes_no_part_in_the_loss(make_model, random_ids):
     model = make_model(vocab_size=131)
     ids = random_ids(model, 2, 16)
-    before = model.loss(ids, ids).item()
-    with torch.no_grad():
-        model.lm_head.weight[131:] = 100.0
-    assert model.loss(ids, ids).item() == before
-    with torch.no_grad():
-        model.lm_head.weight[131:] = 0.0
-
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
     old = model.lm_head.weight.detach().clone()
     for _ in range(2):
@@ -178,3 +181,8 @@ def test_padding_takes_no_part_in_the_loss_and_is_never_trained(make_model, rand
         optimizer.step()
     assert not model.lm_head.weight[131:].any()
     assert (model.lm_head.weight[:131] != old[:131]).all()
+
+    loss = model.loss(ids, ids).item()
+    with torch.no_grad():
+        model.lm_head.weight[131:] = 100.0
+    assert model.loss(ids, ids).item() == loss

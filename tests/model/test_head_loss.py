@@ -1,3 +1,4 @@
+import math
 from contextlib import contextmanager
 from unittest import mock
 
@@ -151,6 +152,16 @@ def test_the_mean_over_any_number_of_tokens_scales_both_gradients_alike():
     for whole, third in ((total, mean), (weight_total, weight_mean)):
         share = (whole.double() * third.double()).sum() / whole.double().pow(2).sum()
         assert share.item() == pytest.approx(1 / 3, rel=2e-4)
+
+
+def test_bf16_ends_at_the_logits():
+    """Of equal logits the loss is ln V to fp32's precision; ln 37 itself is not bf16's."""
+    x = torch.zeros(200, 16, dtype=torch.bfloat16, requires_grad=True)
+    _, weight, targets = problem(tokens=200, ignored=0.0)
+    expected = 200 * math.log(37)
+    assert head_loss(x, weight, targets, 37).item() == pytest.approx(expected, rel=1e-5)
+    with torch.no_grad():
+        assert head_loss(x, weight, targets, 37).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_large_logits_do_not_overflow():

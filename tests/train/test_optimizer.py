@@ -30,12 +30,13 @@ def test_two_steps_equal_the_formula() -> None:
     model = GPT(**SHAPE).double()
     config = AdamWConfig(beta1=0.8, beta2=0.9, eps=1e-6, weight_decay=0.3)
     optimizer = adamw(model, config)
-    p = model.model.layers[0].mlp.up_proj.weight
+    p = dict(model.named_parameters())["model.layers.0.mlp.up_proj.weight"]
     expected = p.detach().clone()
     m = v = torch.zeros_like(expected)
     for t, lr in ((1, 0.01), (2, 0.02)):
         for q in model.parameters():
             q.grad = torch.randn_like(q)
+        assert p.grad is not None
         g = p.grad.clone()
         m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g * g
         step = (m / (1 - 0.8**t)) / ((v / (1 - 0.9**t)).sqrt() + 1e-6)

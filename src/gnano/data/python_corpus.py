@@ -1,7 +1,8 @@
 """What text lies on every machine that can run this? The Python installation itself.
 
 Prose: the docstrings of the standard library and of our dependencies, the language
-reference in `pydoc_data.topics`, and the packages' own READMEs. Code: the standard
+reference in `pydoc_data.topics`, and the packages' own READMEs; of each the paragraphs that
+are sentences, not the examples, tables and badges between them. Code: the standard
 library's source. Nothing is imported to be read, files are taken in an order drawn from
 their names alone, and text seen before is dropped, so the same packages give the same
 corpus anywhere.
@@ -23,7 +24,8 @@ from pathlib import Path
 from gnano.data.documents import Document
 
 PACKAGE = "auto-g-nano"
-SHORTEST_DOCSTRING = 60  # characters; below it is a label, not prose
+SHORTEST = 60  # characters; a shorter paragraph is a label, and a shorter document no text
+LETTERS = 0.9  # least share of letters, spaces and full stops in a paragraph of sentences
 NOT_LIBRARY = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 # tables of bytes or of topics, not code that anyone writes
 NOT_CODE = {"encodings", "pydoc_data", "unidata", "lib-dynload"}
@@ -38,10 +40,10 @@ def python_prose(max_bytes: int) -> tuple[Document, ...]:
 
     def every() -> Iterator[Document]:
         for name in sorted(topics):
-            yield Document(topics[name].strip() + "\n", f"topic {name}")
+            yield Document(_sentences(topics[name]), f"topic {name}")
         for distribution in _dependencies():
-            text = str(distribution.metadata.json.get("description") or "").strip()
-            yield Document(text + "\n", f"readme {distribution.metadata['Name']}")
+            text = str(distribution.metadata.json.get("description") or "")
+            yield Document(_sentences(text), f"readme {distribution.metadata['Name']}")
         for name, path in _shuffled(_library_files() | _dependency_files()):
             yield Document(_docstrings(name, path, seen), name)
 
@@ -62,7 +64,7 @@ def _take(documents: Iterator[Document], max_bytes: int) -> tuple[Document, ...]
     for document in documents:
         if total >= max_bytes:
             break
-        if len(document.text) >= SHORTEST_DOCSTRING:
+        if len(document.text) >= SHORTEST:
             taken.append(document)
             total += len(document.text.encode())
     return tuple(taken)
@@ -133,11 +135,22 @@ def _docstrings(name: str, path: Path, seen: set[str]) -> str:
     module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     parts = []
     for qualified, node in _documented(tree, module):
-        text = (ast.get_docstring(node) or "").strip()
-        if len(text) >= SHORTEST_DOCSTRING and text not in seen:
+        text = _sentences(ast.get_docstring(node) or "")
+        if text and text not in seen:
             seen.add(text)
-            parts.append(f"{qualified}\n\n{text}\n")
+            parts.append(f"{qualified}\n\n{text}")
     return "\n\n".join(parts)
+
+
+def _sentences(text: str) -> str:
+    """The paragraphs of a text that are made of sentences."""
+    kept = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        paragraph = paragraph.strip("\n")
+        plain = sum(c.isalpha() or c in " .,\n" for c in paragraph)
+        if len(paragraph) >= SHORTEST and plain >= LETTERS * len(paragraph):
+            kept.append(paragraph + "\n")
+    return "\n".join(kept)
 
 
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

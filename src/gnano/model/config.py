@@ -125,7 +125,7 @@ PRESETS: dict[str, ModelConfig] = {
     "demo": ModelConfig(
         vocab_size=4_096,
         n_embd=256,
-        n_layer=4,
+        n_layer=3,
         n_head=8,
         n_kv_head=2,
         ffn_hidden=768,

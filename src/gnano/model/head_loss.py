@@ -50,14 +50,16 @@ class _HeadLoss(torch.autograd.Function):
         grad_weight_VD = torch.zeros_like(weight_VD)
         for rows in _slices(len(x_ND), len(weight_VD)):
             targets = targets_N[rows]
-            logits, nats = _slice_loss(x_ND[rows], cast_VD, targets, vocab_size)
+            log_probs, nats = _slice_loss(x_ND[rows], cast_VD, targets, vocab_size)
             total += nats.sum()
-            counts = (targets != IGNORE)[:, None]
-            grad = logits.softmax(-1)
+            grad = log_probs.exp_()
             grad.scatter_add_(1, targets.clamp_min(0)[:, None], -torch.ones_like(grad[:, :1]))
-            grad = (grad * counts).to(x_ND.dtype)
+            grad = grad.to(x_ND.dtype)
+            # ignored rows are masked where they are D wide, not V
+            counts = (targets != IGNORE)[:, None].to(x_ND.dtype)
             torch.mm(grad, cast_VD, out=grad_x_ND[rows])
-            grad_weight_VD += grad.T @ x_ND[rows]
+            grad_x_ND[rows] *= counts
+            grad_weight_VD += grad.T @ (x_ND[rows] * counts)
         ctx.save_for_backward(grad_x_ND, grad_weight_VD)
         return total
 
@@ -70,10 +72,11 @@ class _HeadLoss(torch.autograd.Function):
 def _slice_loss(
     x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int
 ) -> tuple[Tensor, Tensor]:
-    """fp32 logits [N, V] with the padding at -inf, and nats [N] (0 where ignored)."""
+    """Log-probabilities [N, V] in fp32, -inf for the padding, and nats [N], 0 where ignored."""
     logits = F.linear(x_ND, weight_VD).float()
     logits[:, vocab_size:] = -torch.inf
-    return logits, F.cross_entropy(logits, targets_N, ignore_index=IGNORE, reduction="none")
+    log_probs = logits.log_softmax(-1)
+    return log_probs, F.nll_loss(log_probs, targets_N, ignore_index=IGNORE, reduction="none")
 
 
 def _slices(tokens: int, vocab: int) -> list[slice]:
