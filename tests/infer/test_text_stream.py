@@ -57,6 +57,7 @@ stops = st.lists(st.text(letters, min_size=1, max_size=4), min_size=1, max_size=
 
 
 @given(text=st.text(letters, max_size=30), stop=stops, places=st.lists(st.integers(0, 60)))
+@example(text="aab", stop=["aab"], places=[1, 2])  # an end that is twice a beginning
 def test_text_ends_before_the_first_stop_string_however_it_is_cut(text, stop, places):
     # one inside another is a case of its own, below
     assume(not any(a != b and a in b for a in stop for b in stop))
@@ -70,7 +71,6 @@ def test_text_ends_before_the_first_stop_string_however_it_is_cut(text, stop, pl
     assert stream.stopped == any(s in text for s in stop)
 
 
-@pytest.mark.xfail(strict=True, reason="at once the stop that starts first, in pieces the other")
 def test_of_a_stop_string_inside_another_the_result_does_not_depend_on_the_cut():
     results = {through(cut(b"xabcx", places), ["abc", "b"]) for places in ([], [2], [3], [1, 2, 3])}
     assert len(results) == 1

@@ -138,7 +138,6 @@ def test_bf16_states_and_an_fp32_head_give_bf16_and_fp32_gradients_near_the_exac
     assert relative(weight.grad, to_weight) < 0.01
 
 
-@pytest.mark.xfail(strict=True, reason="the upstream factor is rounded to bf16 on its way to x")
 def test_the_mean_over_any_number_of_tokens_scales_both_gradients_alike():
     """1/N in bf16 is off by up to 0.4 %, and all layers below the head would be with it."""
     x, weight, targets = problem(tokens=199, width=64)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gnano.data.manifest import Manifest, SourceInfo
-from gnano.data.order import Order, Place
+from gnano.data.order import BLOCK, Order, Place
 from gnano.data.shards import Tokens, open_tokens
 
 if TYPE_CHECKING:
@@ -114,6 +114,11 @@ class Batches:
                 raise ValueError(
                     f"Source {name!r} of {corpus.folder} has fewer than {length + 1:,} tokens, "
                     f"not one sequence of the model's context {length:,} (model.block_size)."
+                )
+            if share and share / sum(shares) * BLOCK < 1:
+                raise ValueError(
+                    f"Source {name!r} has {share / sum(shares):.2%} of the weight, and would never "
+                    f"come: give it at least 1 in {BLOCK:,}, or 0."
                 )
         self.order = Order(rows, shares, seed)
 

@@ -12,10 +12,15 @@ fall on the same side; documents made from one file may share the file's name as
 
 import gzip
 import importlib
+import io
 import json
+import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+
+from gnano.data.zstd import Zstd
 
 LONG_TEXT = 16_384  # characters after which a blank line ends a document in a plain-text file
 
@@ -63,12 +68,11 @@ def _relative(path: Path) -> str:
 
 def _open(path: Path) -> IO[str]:
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
+        return gzip.open(path, "rt", encoding="utf-8-sig")
     if path.suffix == ".zst":
-        zstandard = _need("zstandard", path)
-        opened: IO[str] = zstandard.open(path, "rt", encoding="utf-8")
-        return opened
-    return path.open(encoding="utf-8")
+        unpacked = io.BufferedReader(Zstd(path.open("rb"), _need("zstandard", path)), 2**17)
+        return io.TextIOWrapper(unpacked, encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -79,7 +83,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text after line {number}: {error}.") from None
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged after line {number}: {error}.") from None
 
 
@@ -101,13 +105,15 @@ def _jsonl(path: Path, column: str) -> Iterator[str]:
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number} is not JSON: {error}.") from None
-        yield _text(record.get(column) if isinstance(record, dict) else None, record, column, path)
+        value = record.get(column) if isinstance(record, dict) else None
+        if value is not None or not isinstance(record, dict) or column not in record:
+            yield _text(value, record, column, path)
 
 
 def _parquet(path: Path, column: str) -> Iterator[str]:
-    parquet = _need("pyarrow.parquet", path)
+    pyarrow, parquet = _need("pyarrow", path), _need("pyarrow.parquet", path)
     try:
         with parquet.ParquetFile(path) as file:
             if column not in file.schema_arrow.names:
@@ -115,14 +121,14 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
             for batch in file.iter_batches(batch_size=256, columns=[column]):
                 for value in batch.column(0).to_pylist():
                     yield _text(value if value is not None else "", {}, column, path)
-    except parquet.lib.ArrowException as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a readable Parquet file: {error}.") from None
 
 
 def _text(value: Any, record: Any, column: str, path: Path) -> str:
     if isinstance(value, str):
         # JSON can spell half of a surrogate pair, which no UTF-8 text can hold
-        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+        return value if value.isascii() else re.sub("[\ud800-\udfff]", "\ufffd", value)
     has = f"it has {', '.join(map(repr, record))}" if isinstance(record, dict) else "it has none"
     raise ValueError(
         f"{path} holds no text in a column {column!r} ({has}); name the right one with "

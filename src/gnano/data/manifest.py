@@ -47,7 +47,8 @@ class Manifest:
     @property
     def fingerprint(self) -> str:
         """Stands for every token in its place; what the order of a run depends on."""
-        shards = {name: asdict(source)["shards"] for name, source in self.sources.items()}
+        # a list: the order of the sources is part of the order of the samples
+        shards = [[name, asdict(source)["shards"]] for name, source in self.sources.items()]
         content = json.dumps([FORMAT, self.tokenizer["fingerprint"], shards], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -81,7 +82,7 @@ class Manifest:
             )
             if manifest.fingerprint != content["fingerprint"]:
                 raise ValueError("its fingerprint is not that of its content")
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} is damaged ({error}): delete {folder} and prepare it again."
             ) from None

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 BLOCK = 1_000
+DECKS, ROWS = 1, 2  # what is drawn: keeps the two kinds of draws apart for any seed
 
 Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -60,7 +61,7 @@ class Order:
         epoch, rest = divmod(k, ends[-1])
         shard = bisect_right(ends, rest)
         start = ends[shard - 1] if shard else 0
-        rows = permutation((self.seed, source, epoch, shard), ends[shard] - start)
+        rows = permutation((ROWS, self.seed, source, epoch, shard), ends[shard] - start)
         return Place(source, epoch, shard, int(rows[rest - start]))
 
 
@@ -68,7 +69,7 @@ class Order:
 def _deal(seed: int, block: int, counts: tuple[int, ...]) -> tuple[list[int], list[int]]:
     """For each place of a block: its source, and how many of that source came before."""
     deck = np.repeat(np.arange(len(counts)), counts)
-    deck = deck[permutation((seed, block), len(deck))]
+    deck = deck[permutation((DECKS, seed, block), len(deck))]
     ranks = np.empty_like(deck)
     for source, count in enumerate(counts):
         ranks[deck == source] = np.arange(count)

@@ -43,6 +43,11 @@ def prepare(config: DataConfig, progress: Progress = lambda *_: None) -> Manifes
     plan = _plan(config)
     manifest = _begun(folder, plan)
     tokenizer = _tokenizer(config, folder, manifest)
+    if tokenizer.vocab_size > 2**16:
+        raise ValueError(
+            f"data.tokenizer {config.tokenizer!r} has {tokenizer.vocab_size:,} ids, and shards "
+            f"keep ids in 16 bits: use one of {2**16:,} or fewer."
+        )
     tokenizer.save(folder)
     if manifest is None:
         vocabulary = {key: getattr(tokenizer, key) for key in ("name", "fingerprint", "vocab_size")}
@@ -99,11 +104,17 @@ def _tokenizer(config: DataConfig, folder: Path, manifest: Manifest | None) -> "
     from gnano.tokenizer import Tokenizer, gpt2, train_bpe
 
     if manifest is not None:
-        return Tokenizer.load(folder)
+        tokenizer = Tokenizer.load(folder)
+        if tokenizer.fingerprint != manifest.tokenizer["fingerprint"]:
+            raise ValueError(
+                f"{folder / 'tokenizer.json'} is not the tokenizer that made these shards: "
+                f"delete {folder} and prepare it again."
+            )
+        return tokenizer
     kind, _, size = config.tokenizer.partition("-")
     if config.tokenizer == "gpt2":
         return gpt2()
-    if kind == "bpe" and size.isdigit():
+    if kind == "bpe" and size.isdecimal():
         return train_bpe(_sample(config), int(size))
     named = Path(config.tokenizer).expanduser()
     if not named.is_dir():
@@ -119,14 +130,26 @@ def _tokenizer(config: DataConfig, folder: Path, manifest: Manifest | None) -> "
 def _sample(config: DataConfig) -> Iterator[str]:
     """Training text of all sources in their shares; the held-out part stays unseen."""
     whole = sum(source.weight for source in config.sources.values())
-    for source in config.sources.values():
-        room = TOKENIZER_SAMPLE * source.weight / whole
+    for name, source in config.sources.items():
+        share = room = TOKENIZER_SAMPLE * source.weight / whole
         for document in documents(source):
             if room <= 0:
                 break
             if not is_heldout(document, config.heldout):
                 room -= len(document.text)
                 yield document.text
+        if share and room == share:
+            where = ", ".join(source.files) or source.kind
+            raise ValueError(f"Source {name!r} ({where}) gives no training text.")
+
+
+def _check_ours(old: Path) -> None:
+    for path in old.rglob("*"):
+        if path.suffix not in (".tokens", ".docs", ".partial"):
+            raise ValueError(
+                f"{old} is where the shards of source {old.name!r} belong, but it holds files "
+                f"of yours ({path.name}); rename the source, or choose another data.folder."
+            )
 
 
 def _prepare_source(
@@ -140,6 +163,7 @@ def _prepare_source(
     partial = folder / f"{name}.partial"
     for old in (partial, folder / name):
         if old.exists():
+            _check_ours(old)
             shutil.rmtree(old)
     partial.mkdir()
     seen: set[bytes] = set()

@@ -27,6 +27,7 @@ PACKAGE = "auto-g-nano"
 SHORTEST = 60  # characters; a shorter paragraph is a label, and a shorter document no text
 LETTERS = 0.9  # least share of letters, spaces and full stops in a paragraph of sentences
 NOT_LIBRARY = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+NOT_LIBRARY |= {"_distutils", "_vendor"}  # other packages' copies of what is elsewhere
 # tables of bytes or of topics, not code that anyone writes
 NOT_CODE = {"encodings", "pydoc_data", "unidata", "lib-dynload"}
 

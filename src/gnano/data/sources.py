@@ -1,5 +1,6 @@
 """What goes into the mix? Each source's text and its share, as a recipe's `[data]` says."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,8 +19,10 @@ class Source:
     max_bytes: int = 0  # stop after so much UTF-8 text; 0: take all
 
     def __post_init__(self) -> None:
-        if not self.weight >= 0:
+        if not 0 <= self.weight < math.inf:
             raise ValueError(f"A source's weight is {self.weight}; it must be 0 or more.")
+        if self.max_bytes < 0:
+            raise ValueError(f"A source's max_bytes is {self.max_bytes}; 0 takes all.")
         if self.kind != "files" and not self.max_bytes:
             raise ValueError(f"A source of kind {self.kind!r} needs max_bytes, how much to take.")
 
@@ -38,6 +41,8 @@ class DataConfig:
             raise ValueError(f"data.heldout is {self.heldout}; it is a share, in [0, 1).")
         if not 1 <= self.shard_tokens < 2**31:
             raise ValueError(f"data.shard_tokens is {self.shard_tokens}; use 1 to {2**31 - 1:,}.")
+        if self.seed < 0:
+            raise ValueError(f"data.seed is {self.seed}; use 0 or more.")
         if self.sources and not sum(source.weight for source in self.sources.values()):
             raise ValueError("All weights of data.sources are 0; give at least one a share.")
         for name in self.sources:

@@ -75,7 +75,8 @@ class Engine:
         count = min(tokens, config.block_size - len(start) + 1)
         parameter = self.model.lm_head.weight
         generator = sampling.generator()
-        cache = KVCache(config, 1, len(start) + count, parameter.dtype, parameter.device)
+        dtype = self.model.compute_dtype or parameter.dtype
+        cache = KVCache(config, 1, len(start) + count, dtype, parameter.device)
         ids = torch.tensor([start], device=parameter.device)
         for number in range(count):
             hidden_1TD = self.model.hidden(ids, cache)

@@ -20,6 +20,8 @@ class Sampling:
             raise ValueError(f"top-k is {self.top_k}; it must be 0 (all) or more.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top-p is {self.top_p}; it must be in (0, 1].")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}; it must be in 0 … 2^63 - 1.")
 
     def generator(self) -> torch.Generator:
         """A source of randomness of its own: nobody else's draws change this text."""
@@ -35,13 +37,16 @@ def probabilities(logits_V: Tensor, sampling: Sampling) -> Tensor:
     """The distribution to draw from: [V] fp32, zero for what top-k and top-p exclude."""
     if sampling.temperature == 0:
         return torch.zeros_like(logits_V).index_fill_(0, logits_V.argmax(), 1.0)
-    likely, ids = (logits_V / sampling.temperature).softmax(-1).sort(descending=True, stable=True)
+    # relative to the largest, so that no temperature can make them overflow
+    scaled_V = (logits_V - logits_V.max()) / sampling.temperature
+    likely, ids = scaled_V.softmax(-1).sort(descending=True, stable=True)
     # top-k first, then top-p of what is left, as transformers has it
     if 0 < sampling.top_k < len(likely):
         likely[sampling.top_k :] = 0
         likely /= likely.sum()
-    before = likely.cumsum(-1) - likely
-    likely[before >= sampling.top_p] = 0
+    if sampling.top_p < 1:
+        before = likely.cumsum(-1, dtype=torch.float64) - likely
+        likely[before >= sampling.top_p] = 0
     return torch.zeros_like(logits_V).scatter_(0, ids, likely / likely.sum())
 
 

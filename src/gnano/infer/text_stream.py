@@ -23,10 +23,11 @@ class TextStream:
         if self.stopped:
             return ""
         self.held += self.decoder.decode(data, final)
-        met = [at for at in map(self.held.find, self.stop) if at >= 0]
+        # of stop strings inside one another, the one complete first, however the text is cut
+        met = [(at + len(s), at) for s in self.stop if (at := self.held.find(s)) >= 0]
         if met:
             self.stopped = True
-            certain, self.held = self.held[: min(met)], ""
+            certain, self.held = self.held[: min(met)[1]], ""
             return certain
         keep = 0 if final else self._possible_stop()
         certain = self.held[: len(self.held) - keep]

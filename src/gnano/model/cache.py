@@ -20,6 +20,8 @@ class LayerCache:
     def append(self, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new positions; return all keys and values so far, as views."""
         start, self.length = self.length, self.length + k_BKTE.shape[2]
+        # a slice past the end would be empty, and the new token silently forgotten
+        assert self.length <= self.k_BKTE.shape[2], "the cache is full"
         self.k_BKTE[:, :, start : self.length] = k_BKTE
         self.v_BKTE[:, :, start : self.length] = v_BKTE
         return self.k_BKTE[:, :, : self.length], self.v_BKTE[:, :, : self.length]

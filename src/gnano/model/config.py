@@ -94,28 +94,35 @@ class ModelConfig:
                     f"config.json says {key} = {config.get(key)!r}; this engine runs biasless, "
                     f"untied Llama models with SiLU only."
                 )
-        try:
-            rope = config.get("rope_parameters") or {}
-            heads = config["num_attention_heads"]
-            shape = cls(
-                vocab_size=config["vocab_size"],
-                n_embd=config["hidden_size"],
-                n_layer=config["num_hidden_layers"],
-                n_head=heads,
-                n_kv_head=config.get("num_key_value_heads", heads),
-                ffn_hidden=config["intermediate_size"],
-                block_size=config["max_position_embeddings"],
-                dropout=config.get("attention_dropout", 0.0),
-                rope_theta=config.get("rope_theta", rope.get("rope_theta", 10_000.0)),
-                norm_eps=config["rms_norm_eps"],
-            )
-        except KeyError as missing:
-            raise ValueError(f"config.json lacks the key {missing}.") from None
-        if rope.get("rope_type", "default") != "default":
-            raise ValueError(f"config.json asks for rope_type {rope['rope_type']!r}; only default.")
-        if config.get("head_dim", shape.head_size) != shape.head_size:
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        scaling = rope.get("rope_type", rope.get("type", "default"))
+        if scaling != "default":
+            raise ValueError(f"config.json asks for rope_type {scaling!r}; only default is here.")
+
+        def number(key: str, default: float | None = None) -> Any:
+            value = config.get(key)
+            value = default if value is None else value  # null is absent, as in transformers
+            if type(value) not in (int, float):
+                raise ValueError(f"config.json says {key} = {value!r}; it must be a number.")
+            return value
+
+        heads = number("num_attention_heads")
+        shape = cls(
+            vocab_size=number("vocab_size"),
+            n_embd=number("hidden_size"),
+            n_layer=number("num_hidden_layers"),
+            n_head=heads,
+            n_kv_head=number("num_key_value_heads", heads),
+            ffn_hidden=number("intermediate_size"),
+            block_size=number("max_position_embeddings"),
+            dropout=number("attention_dropout", 0.0),
+            rope_theta=number("rope_theta", rope.get("rope_theta", 10_000.0)),
+            norm_eps=number("rms_norm_eps"),
+        )
+        head_size = number("head_dim", shape.head_size)
+        if head_size != shape.head_size:
             raise ValueError(
-                f"config.json says head_dim {config['head_dim']}, but {shape.n_embd} / "
+                f"config.json says head_dim {head_size}, but {shape.n_embd} / "
                 f"{shape.n_head} heads is {shape.head_size}; this engine needs them equal."
             )
         return shape

@@ -48,6 +48,8 @@ def read_config(folder: Path) -> ModelConfig:
         config = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds no JSON object but {str(config)[:40]!r}.")
     return ModelConfig.from_hf(config)
 
 

@@ -66,7 +66,8 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_x_ND, grad_weight_VD = ctx.saved_tensors
-        return grad_x_ND * grad.to(grad_x_ND.dtype), grad_weight_VD * grad, None, None
+        # the factor has no dimensions, so the products keep their dtypes and it is not rounded
+        return grad_x_ND * grad, grad_weight_VD * grad, None, None
 
 
 def _slice_loss(

@@ -1,0 +1,39 @@
+"""Zstandard, unpacked as a stream that notices where a file was cut short."""
+
+import io
+from typing import IO, Any
+
+
+class Zstd(io.RawIOBase):
+    """Unpacks frame after frame; EOFError where the last one is cut short, which zstandard's
+    own reader takes for the end."""
+
+    def __init__(self, file: IO[bytes], zstandard: Any) -> None:
+        self.file, self.zstandard = file, zstandard
+        self.frame: Any = None
+        self.ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self.ready:
+            packed = self.frame.unused_data if self.frame and self.frame.eof else b""
+            packed = packed or self.file.read(2**17)
+            if not packed:
+                if self.frame and not self.frame.eof:
+                    raise EOFError("Compressed file ended in the midst of a frame")
+                return 0
+            if not self.frame or self.frame.eof:
+                self.frame = self.zstandard.ZstdDecompressor().decompressobj()
+            try:
+                self.ready = self.frame.decompress(packed)
+            except self.zstandard.ZstdError as error:
+                raise EOFError(str(error)) from None
+        count = min(len(buffer), len(self.ready))
+        buffer[:count], self.ready = self.ready[:count], self.ready[count:]
+        return count
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
