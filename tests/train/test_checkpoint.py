@@ -117,3 +117,8 @@ def test_what_is_no_checkpoint_is_said_so(tmp_path: Path) -> None:
         find_checkpoint(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
         find_checkpoint(tmp_path)
+
+
+def test_others_on_the_machine_may_read_a_checkpoint(run: Path) -> None:
+    for file in find_checkpoint(run).rglob("*"):
+        assert file.is_dir() or file.stat().st_mode & 0o044 == 0o044, file

@@ -38,6 +38,7 @@ def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
             raise
         code = int(number[1])
         raise OSError(code, os.strerror(code), str(path)) from None
+    path.chmod(0o644)  # safetensors writes for the owner alone; a model is there to be read
 
 
 def read_config(folder: Path) -> ModelConfig:
