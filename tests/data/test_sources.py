@@ -53,7 +53,7 @@ def test_a_source_name_that_could_leave_the_folder_is_refused(name):
 
 @pytest.mark.parametrize("name", ["a", "fineweb-edu", "my_code", "web2"])
 def test_a_plain_source_name_is_taken(name):
-    DataConfig(sources={name: Source()})
+    assert list(DataConfig(sources={name: Source()}).sources) == [name]
 
 
 @pytest.mark.parametrize("budget", [1, 10, 11, 95, 10_000])

@@ -21,11 +21,14 @@ PROMPTS = [
 ]
 
 
-def end_at(engine: Engine, token: int) -> None:
-    """Where the model would have said this token, it now says end-of-text."""
+def end_within(engine: Engine, ids: list[int]) -> list[int]:
+    """Make the model end these ids by end-of-text; return the ids before it."""
     weight, end = engine.model.lm_head.weight, engine.tokenizer.end_of_text
-    with torch.no_grad():
-        weight[[token, end]] = weight[[end, token]]
+    assert end not in ids
+    last = next(token for token in reversed(ids) if token != ids[0])
+    with torch.no_grad():  # where it would have said `last`, it now says end-of-text
+        weight[[last, end]] = weight[[end, last]]
+    return ids[: ids.index(last)]
 
 
 def test_greedy_tokens_are_those_of_transformers(engine, save_engine):
@@ -153,18 +156,14 @@ def test_an_empty_stop_string_is_refused(engine):
 
 def test_end_of_text_ends_the_text_and_is_not_printed(engine):
     ids = list(engine.token_ids("Once", 40, GREEDY))
-    end = engine.tokenizer.end_of_text
-    assert len(ids) == 40 and end not in ids
-    last = ids[20]
-    end_at(engine, last)
-    expected = ids[: ids.index(last)]
+    expected = end_within(engine, ids)
+    assert 0 < len(expected) < len(ids) == 40
     assert list(engine.token_ids("Once", 40, GREEDY)) == expected
     assert engine.generate("Once", 40, GREEDY) == engine.tokenizer.decode(expected)
 
 
 def test_text_held_back_is_released_at_end_of_text_too(engine):
-    ids = list(engine.token_ids("Once", 40, GREEDY))
-    end_at(engine, ids[20])
+    end_within(engine, list(engine.token_ids("Once", 40, GREEDY)))
     text = engine.generate("Once", 40, GREEDY)
     assert text
     assert engine.generate("Once", 40, GREEDY, stop=[text[-1] + "\N{NULL}"]) == text

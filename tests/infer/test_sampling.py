@@ -125,13 +125,7 @@ def test_with_neither_top_k_nor_top_p_every_token_can_come():
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize(
-    "temperature",
-    [
-        1e-3,
-        1e-38,
-    ],
-)
+@pytest.mark.parametrize("temperature", [1e-3, 1e-38])
 def test_a_tiny_temperature_is_the_greedy_choice(temperature):
     sampling = Sampling(temperature=temperature, seed=0)
     logits = torch.tensor([3.0, 20.0, -20.0, 19.0])

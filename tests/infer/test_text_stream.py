@@ -1,7 +1,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gnano.infer import TextStream
@@ -58,10 +58,11 @@ stops = st.lists(st.text(letters, min_size=1, max_size=4), min_size=1, max_size=
 
 @given(text=st.text(letters, max_size=30), stop=stops, places=st.lists(st.integers(0, 60)))
 @example(text="aab", stop=["aab"], places=[1, 2])  # an end that is twice a beginning
+@example(text="éabé", stop=["abé", "b"], places=[3])  # one stop string inside another
 def test_text_ends_before_the_first_stop_string_however_it_is_cut(text, stop, places):
-    # one inside another is a case of its own, below
-    assume(not any(a != b and a in b for a in stop for b in stop))
-    expected = text[: min((text.find(s) for s in stop if s in text), default=len(text))]
+    # the first is the one that is complete first; of several, the longest
+    met = [(text.find(s) + len(s), text.find(s)) for s in stop if s in text]
+    expected = text[: min(met)[1]] if met else text
     stream = TextStream(stop)
     shown = ""
     for piece in cut(text.encode(), places):
@@ -69,11 +70,6 @@ def test_text_ends_before_the_first_stop_string_however_it_is_cut(text, stop, pl
         assert expected.startswith(shown), "what was shown cannot be taken back"
     assert shown + stream.push(b"", final=True) == expected
     assert stream.stopped == any(s in text for s in stop)
-
-
-def test_of_a_stop_string_inside_another_the_result_does_not_depend_on_the_cut():
-    results = {through(cut(b"xabcx", places), ["abc", "b"]) for places in ([], [2], [3], [1, 2, 3])}
-    assert len(results) == 1
 
 
 @given(text=st.text(letters, max_size=30), stop=stops)

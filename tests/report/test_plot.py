@@ -51,7 +51,7 @@ def test_dark_paper_is_dark(rows):
 
 
 def test_a_title_is_text_never_a_formula(rows):
-    png_bytes(rows(steps=2), "$5 and $6_{")
+    assert png_bytes(rows(steps=2), "$5 and $6_{") != png_bytes(rows(steps=2), "$5 and $6")
 
 
 def test_a_long_source_name_does_not_squeeze_the_curves(rows):
@@ -71,7 +71,7 @@ def test_a_run_that_blew_up_at_once_still_has_a_picture(rows):
     metrics = rows(steps=3, every=0)
     for row in metrics:
         row["loss"] = float("nan")
-    png_bytes(metrics, "")
+    assert png_bytes(metrics, "").startswith(b"\x89PNG")
 
 
 def test_drawing_leaves_no_figure_behind_in_pyplot(rows):

@@ -27,7 +27,8 @@ def test_what_does_not_divide_is_refused_with_the_arithmetic() -> None:
 
 def test_the_nearest_that_work_do_work() -> None:
     for tokens in (245_760, 270_336):
-        TrainConfig(tokens_per_step=tokens, micro_batch=8).accumulation(1_024, ranks=3)
+        config = TrainConfig(tokens_per_step=tokens, micro_batch=8)
+        assert config.accumulation(1_024, ranks=3) * 3 * 8 * 1_024 == tokens
 
 
 @pytest.mark.parametrize("name", ["steps", "tokens_per_step", "micro_batch", "save_every", "keep"])

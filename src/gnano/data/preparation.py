@@ -8,6 +8,7 @@ nothing behind that a reader could take for data.
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -143,13 +144,29 @@ def _sample(config: DataConfig) -> Iterator[str]:
             raise ValueError(f"Source {name!r} ({where}) gives no training text.")
 
 
-def _check_ours(old: Path) -> None:
-    for path in old.rglob("*"):
-        if path.suffix not in (".tokens", ".docs", ".partial"):
-            raise ValueError(
-                f"{old} is where the shards of source {old.name!r} belong, but it holds files "
-                f"of yours ({path.name}); rename the source, or choose another data.folder."
-            )
+def _cleared(folder: Path, name: str) -> Path:
+    """An empty `NAME.partial/`, and no `NAME/`; refuses to remove what is not ours."""
+    partial = folder / f"{name}.partial"
+    for old in (partial, folder / name):
+        for path in old.rglob("*"):
+            if path.suffix not in (".tokens", ".docs", ".partial"):
+                raise ValueError(
+                    f"{old} is where the shards of source {name!r} belong, but it holds files "
+                    f"of yours ({path.name}); rename the source, or choose another data.folder."
+                )
+        if old.exists():
+            shutil.rmtree(old)
+    partial.mkdir()
+    return partial
+
+
+def _fresh(source: Source, counts: Counter[bytes]) -> Iterator[Document]:
+    """The source's documents without repeats; `counts` counts every text that was read."""
+    for document in documents(source):
+        key = digest(document.text)
+        counts[key] += 1
+        if counts[key] == 1:
+            yield document
 
 
 def _prepare_source(
@@ -160,30 +177,14 @@ def _prepare_source(
     tokenizer: "Tokenizer",
     progress: Progress,
 ) -> SourceInfo:
-    partial = folder / f"{name}.partial"
-    for old in (partial, folder / name):
-        if old.exists():
-            _check_ours(old)
-            shutil.rmtree(old)
-    partial.mkdir()
-    seen: set[bytes] = set()
-    read = 0
-
-    def fresh() -> Iterator[Document]:
-        nonlocal read
-        for document in documents(source):
-            read += 1
-            key = digest(document.text)
-            if key not in seen:
-                seen.add(key)
-                yield document
-
+    partial = _cleared(folder, name)
+    counts: Counter[bytes] = Counter()
+    texts = _fresh(source, counts)
     shards: list[ShardInfo] = []
     tokens = done = 0
     with ExitStack() as stack:
         heldout = stack.enter_context(ShardWriter(partial, "heldout", tokenizer.end_of_text))
         shard: ShardWriter | None = None
-        texts = fresh()
         while group := list(islice(texts, DOCUMENTS_AT_ONCE)):
             for document, ids in zip(
                 group, tokenizer.encode_batch([d.text for d in group]), strict=True
@@ -204,11 +205,13 @@ def _prepare_source(
             progress(name, done, tokens)
         if shard is not None:
             shards.append(shard.finish())
-        info = SourceInfo(shards=shards, heldout=heldout.finish(), duplicates=read - len(seen))
+        info = SourceInfo(
+            shards=shards, heldout=heldout.finish(), duplicates=counts.total() - len(counts)
+        )
     if not shards:
         where = ", ".join(source.files) or source.kind
         raise ValueError(
-            f"Source {name!r} ({where}) gives no training text: {read:,} documents read, "
+            f"Source {name!r} ({where}) gives no training text: {counts.total():,} documents read, "
             f"{info.heldout.documents:,} of them held out."
         )
     partial.replace(folder / name)
