@@ -3,6 +3,7 @@
 The named shapes are for the vocabulary beside them; a recipe may change any field.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,8 +75,6 @@ class ModelConfig:
             "attention_dropout": self.dropout,
             "tie_word_embeddings": False,
             "initializer_range": 0.02,
-            "dtype": "float32",
-            "torch_dtype": "float32",  # the same for readers before transformers 4.56
         }
 
     @classmethod
@@ -95,6 +94,8 @@ class ModelConfig:
                     f"untied Llama models with SiLU only."
                 )
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        if not isinstance(rope, dict):
+            raise ValueError(f"config.json says {rope!r} for its RoPE; it must be an object.")
         scaling = rope.get("rope_type", rope.get("type", "default"))
         if scaling != "default":
             raise ValueError(f"config.json asks for rope_type {scaling!r}; only default is here.")
@@ -102,24 +103,30 @@ class ModelConfig:
         def number(key: str, default: float | None = None) -> Any:
             value = config.get(key)
             value = default if value is None else value  # null is absent, as in transformers
-            if type(value) not in (int, float):
-                raise ValueError(f"config.json says {key} = {value!r}; it must be a number.")
+            if type(value) not in (int, float) or not 0 <= value < math.inf:
+                raise ValueError(f"config.json says {key} = {value!r}; it must be a number ≥ 0.")
             return value
 
-        heads = number("num_attention_heads")
+        def whole(key: str, default: int | None = None) -> int:
+            value = number(key, default)
+            if int(value) != value:
+                raise ValueError(f"config.json says {key} = {value!r}; it must be whole.")
+            return int(value)
+
+        heads = whole("num_attention_heads")
         shape = cls(
-            vocab_size=number("vocab_size"),
-            n_embd=number("hidden_size"),
-            n_layer=number("num_hidden_layers"),
+            vocab_size=whole("vocab_size"),
+            n_embd=whole("hidden_size"),
+            n_layer=whole("num_hidden_layers"),
             n_head=heads,
-            n_kv_head=number("num_key_value_heads", heads),
-            ffn_hidden=number("intermediate_size"),
-            block_size=number("max_position_embeddings"),
+            n_kv_head=whole("num_key_value_heads", heads),
+            ffn_hidden=whole("intermediate_size"),
+            block_size=whole("max_position_embeddings"),
             dropout=number("attention_dropout", 0.0),
             rope_theta=number("rope_theta", rope.get("rope_theta", 10_000.0)),
             norm_eps=number("rms_norm_eps"),
         )
-        head_size = number("head_dim", shape.head_size)
+        head_size = whole("head_dim", shape.head_size)
         if head_size != shape.head_size:
             raise ValueError(
                 f"config.json says head_dim {head_size}, but {shape.n_embd} / "

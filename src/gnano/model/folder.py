@@ -22,8 +22,13 @@ WEIGHTS = "model.safetensors"
 
 def save_model(model: GPT, folder: Path, end_of_text: int) -> None:
     """Write config, generation defaults and weights, in the dtype that the weights have."""
+    dtype = str(model.lm_head.weight.dtype).removeprefix("torch.")
+    precision = {
+        "dtype": dtype,
+        "torch_dtype": dtype,
+    }  # readers before transformers 4.56: the latter
     ends = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
-    _write_json(folder / "config.json", {**model.config.to_hf(), **ends})
+    _write_json(folder / "config.json", {**model.config.to_hf(), **ends, **precision})
     _write_json(folder / "generation_config.json", {**ends, "do_sample": True})
     save_tensors(dict(model.state_dict()), folder / WEIGHTS)
 
