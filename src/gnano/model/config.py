@@ -101,9 +101,10 @@ class ModelConfig:
             raise ValueError(f"config.json asks for rope_type {scaling!r}; only default is here.")
 
         def number(key: str, default: float | None = None) -> Any:
-            value = config.get(key)
+            value: Any = config.get(key)
             value = default if value is None else value  # null is absent, as in transformers
-            if type(value) not in (int, float) or not 0 <= value < math.inf:
+            plain = isinstance(value, int | float) and not isinstance(value, bool)
+            if not plain or not 0 <= value < math.inf:
                 raise ValueError(f"config.json says {key} = {value!r}; it must be a number ≥ 0.")
             return value
 
