@@ -123,11 +123,12 @@ class Batches:
         self.order = Order(rows, shares, seed)
 
     def place(self, i: int) -> Place:
+        """Where sample i lies: source, epoch, shard, row."""
         return self.order(i)
 
     def sequence(self, i: int) -> Tokens:
         """The T + 1 ids of sample i."""
-        place = self.order(i)
+        place = self.place(i)
         tokens = self.corpus.tokens(place.source, place.shard)
         start = min(place.row * self.length, len(tokens) - self.length - 1)
         return tokens[start : start + self.length + 1]

@@ -32,7 +32,10 @@ def recipe_names() -> list[str]:
     """The recipes that come with the package, smallest model first."""
     files = resources.files("gnano").joinpath("recipes").iterdir()
     names = [file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")]
-    return sorted(names, key=lambda name: (len(name), name) if name != "demo" else (0, ""))
+    sizes = list(PRESETS)  # from small to large, and most recipes are called after their shape
+    return sorted(
+        names, key=lambda name: (sizes.index(name) if name in sizes else len(sizes), name)
+    )
 
 
 def load_recipe(name: str) -> Recipe:
