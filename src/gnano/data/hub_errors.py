@@ -1,0 +1,169 @@
+"""What went wrong at the Hub: is it worth another try, and what can the user do about it?
+
+    429, 5xx, no connection, a cut one, silence ─▶ wait, ask again ─▶ OSError when patience ends
+    401, 403, 404 and the like                  ─▶ ValueError, one sentence, at once
+
+The waits double and are drawn at random below that ("full jitter": AWS Architecture Blog,
+Exponential Backoff and Jitter, 2015), so that many machines that failed together do not
+come back together.
+"""
+
+import importlib
+import random
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+ATTEMPTS = 6  # of a question: about 15 s of waiting
+DOWNLOAD_ATTEMPTS = 12  # of a download, without a new byte between them: about 3 minutes
+BASE, CAP = 1.0, 60.0  # seconds: below the first wait, and below every wait
+LONGEST = 900.0  # seconds that a server may ask us to wait
+
+T = TypeVar("T")
+sleep = time.sleep
+
+
+class NotInRepositoryError(ValueError):
+    """The repository and the revision are there, the file or folder is not."""
+
+
+def need(module: str, what: str) -> Any:
+    """An optional package's module; ValueError says how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        package = module.split(".")[0]
+        raise ValueError(f"{what} needs {package}: pip install 'auto-g-nano[data]'.") from None
+
+
+def client(module: str = "huggingface_hub") -> Any:
+    """The Hub's own client: it knows HF_ENDPOINT, HF_TOKEN and the login."""
+    return need(module, "Reading a Hub data set")
+
+
+def endpoint() -> str:
+    """Where the Hub is: HF_ENDPOINT, as the client read it."""
+    found = str(client().HfApi().endpoint)
+    if not found.startswith(("http://", "https://")):
+        raise ValueError(f"HF_ENDPOINT is {found!r}; an address begins with https://.")
+    return found
+
+
+def patiently(
+    ask: Callable[[], T],
+    repo: str,
+    address: str,
+    attempts: int = ATTEMPTS,
+    progress: Callable[[], int] = lambda: 0,
+) -> T:
+    """What `ask` returns, asked again after passing failures: `attempts` times in a row.
+
+    A failure after `progress` has grown is the first in a row again. Raises ValueError for
+    what no further try can change, ConnectionError when patience has ended.
+    """
+    errors = client("huggingface_hub.errors")
+    transport: Any = errors.HfHubHTTPError.__bases__[0]  # of the HTTP library under the client
+    failures, reached = 0, progress()
+    while True:
+        try:
+            return ask()
+        except errors.OfflineModeIsEnabled:
+            raise ValueError(
+                f"HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set, so {address} is not asked; "
+                f"unset it to read {repo}."
+            ) from None
+        except transport as error:
+            if not _passing(error):
+                raise explained(error, repo, address) from None
+            if (now := progress()) > reached:
+                failures, reached = 0, now
+            failures += 1
+            if failures >= attempts:
+                raise _given_up(error, address, failures) from None
+            sleep(_wait(error, failures))
+
+
+def explained(error: Any, repo: str, address: str) -> ValueError:
+    """A refusal as a sentence: what it is about, and what to do."""
+    page, tokens = f"{endpoint()}/datasets/{repo}", f"{endpoint()}/settings/tokens"
+    status = error.response.status_code
+    code = error.response.headers.get("X-Error-Code", "")
+    with_token = "authorization" in error.response.request.headers
+    if with_token and status == 401 and code != "GatedRepo":
+        return ValueError(
+            f"The Hub does not accept the token that was sent (HF_TOKEN, or else the one of "
+            f"`hf auth login`): make a new one at {tokens}, then set HF_TOKEN or log in again."
+        )
+    if code == "GatedRepo" and with_token:
+        return ValueError(
+            f"{repo} is gated, and the account of your token has no access yet: accept its "
+            f"licence at {page} with that account; a fine-grained token must also be allowed "
+            f"to read gated repositories ({tokens})."
+        )
+    if code == "GatedRepo":
+        return ValueError(
+            f"{repo} is gated: accept its licence at {page}, then log in with `hf auth login` "
+            f"or set HF_TOKEN ({tokens})."
+        )
+    if code == "RevisionNotFound":
+        return ValueError(
+            f"{address} is not there: {repo} has no such branch, tag or commit (revision)."
+        )
+    if code == "EntryNotFound":
+        return NotInRepositoryError(f"{address} is not there: {repo} has no such file or folder.")
+    if code == "RepoNotFound" or status in (401, 404):
+        login = "" if with_token else "; if it is private, log in with `hf auth login`"
+        return ValueError(
+            f"The Hub has no data set {repo} ({page}) that you may see: check its name{login}."
+        )
+    return ValueError(f"{address} was refused with {_reason(error)}.")
+
+
+def _passing(error: Any) -> bool:
+    response = getattr(error, "response", None)
+    return response is None or response.status_code in (408, 429) or response.status_code >= 500
+
+
+def _given_up(error: Any, address: str, failures: int) -> ConnectionError:
+    again = "the same command goes on where it stopped"
+    if type(error).__name__.startswith("Connect"):
+        return ConnectionError(
+            f"No connection to the Hub at {endpoint()} for {address} ({_reason(error)}): check the "
+            f"network and HF_ENDPOINT; {again}."
+        )
+    return ConnectionError(
+        f"{address} failed {failures} times in a row, the last time with {_reason(error)}; {again}."
+    )
+
+
+def _reason(error: Any) -> str:
+    response = getattr(error, "response", None)
+    if response is None:
+        return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    said = response.headers.get("X-Error-Message") or response.reason_phrase
+    return f"{response.status_code} {said}".rstrip(" .")
+
+
+def _wait(error: Any, failures: int) -> float:
+    """Seconds until the next try: what the server asks for, else a draw from a doubling range."""
+    response = getattr(error, "response", None)
+    asked = _asked(response.headers) if response is not None else None
+    if asked is not None:
+        return min(max(asked, 0.0), LONGEST) + random.uniform(0, BASE)
+    return random.uniform(0, min(CAP, BASE * 2 ** (failures - 1)))
+
+
+def _asked(headers: Any) -> float | None:
+    after = headers.get("Retry-After", "")
+    if after.isdecimal():
+        return float(after)
+    # the Hub's own quota header: "api";r=0;t=55 is nothing left for 55 seconds
+    if quota := re.search(r"r=0\s*;\s*t=(\d+)", headers.get("RateLimit", "")):
+        return float(quota[1])
+    try:
+        return (parsedate_to_datetime(after) - datetime.now(UTC)).total_seconds()
+    except (TypeError, ValueError):
+        return None

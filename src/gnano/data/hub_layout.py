@@ -1,0 +1,84 @@
+"""Which of a repository's files are a split? What its card says, or what its names tell.
+
+    card: {config_name, data_dir, data_files} ─▶ patterns by split ─▶ names that they match
+    no card: python/train-00000-of-00059.parquet, data/test/a.jsonl ─▶ the split in the name
+
+A card's words are those of https://huggingface.co/docs/hub/datasets-manual-configuration,
+and so are the words for a split in a name. Everything here is about names alone.
+"""
+
+import re
+from pathlib import PurePosixPath
+from typing import Any
+
+READABLE = re.compile(r"\.(parquet|(jsonl|ndjson)(\.gz|\.zst)?)$")
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "dev", "val"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+
+Names = dict[str, list[str]]  # of files, by split; "": their names tell none
+
+
+def by_split(names: list[str], asked: str, folder: str = "") -> Names:
+    """The data files below a folder, by split; where no name tells one, all are for training."""
+    found: Names = {}
+    for name in names:
+        if READABLE.search(name):
+            found.setdefault(_split_in(name.removeprefix(folder), asked), []).append(name)
+    if found.keys() == {""}:
+        return {"train": found[""]}
+    return found or {"": names}
+
+
+def patterns(data_files: Any, folder: str) -> Names:
+    """A card's `data_files`, in any of its spellings, as globs by split."""
+    if isinstance(data_files, dict):
+        data_files = [{"split": split, "path": path} for split, path in data_files.items()]
+    globs: Names = {}
+    for item in [data_files] if isinstance(data_files, str) else data_files or []:
+        split, path = (item.get("split"), item["path"]) if isinstance(item, dict) else ("", item)
+        for glob in [path] if isinstance(path, str) else path:
+            globs.setdefault(split or "train", []).append(str(PurePosixPath(folder, glob)))
+    return globs
+
+
+def fixed_folder(glob: str) -> str:
+    """The folder that all files of a glob are below."""
+    return re.split(r"[*?\[]", glob)[0].rpartition("/")[0]
+
+
+def named(name: str, globs: list[str]) -> bool:
+    """Does a glob name this file? `**` crosses folders, `*` and `?` stay in theirs."""
+    return any(re.fullmatch(_pattern(glob), name) for glob in globs)
+
+
+def readable(found: Names, split: str, where: str) -> set[str]:
+    """The names of this split that are data files; ValueError says what there is instead."""
+    names = {name for name in found.get(split, []) if READABLE.search(name)}
+    if names:
+        return names
+    if split not in found and (others := sorted(of for of in found if of)):
+        raise ValueError(f"{where} has no split {split!r}; it has {', '.join(others)} (split).")
+    kinds = {PurePosixPath(name).suffix for names in found.values() for name in names} - {""}
+    has = f"it has {', '.join(sorted(kinds))}" if kinds else "nothing is there"
+    raise ValueError(f"{where} has no .parquet or .jsonl file of split {split!r}; {has}.")
+
+
+def _split_in(path: str, asked: str) -> str:
+    """The split a path speaks of: its file name, else its nearest folder; '' if none does."""
+    words = {asked: asked} | {word: split for split, words in SPLITS.items() for word in words}
+    for part in reversed(path.lower().split("/")):
+        for word, split in words.items():
+            if re.search(rf"(?<![a-z]){re.escape(word.lower())}(?![a-z])", part):
+                return split
+    return ""
+
+
+def _pattern(glob: str) -> str:
+    meaning = {"**/": "(.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(
+        part.replace("[!", "[^") if part.startswith("[") else meaning.get(part, re.escape(part))
+        for part in re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", glob)
+    )
