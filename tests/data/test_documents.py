@@ -2,6 +2,7 @@ import gzip
 import json
 import os
 import random
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,38 @@ def test_all_row_groups_of_parquet_are_read(tmp_path):
     assert texts_of(path) == texts
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pyarrow.large_string(),
+        pyarrow.string_view(),
+        pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+    ],
+    ids=str,
+)
+def test_all_kinds_of_string_columns_are_read(tmp_path, kind):
+    texts = [f"{row} of {n}" for n in range(10) for row in range(30)]
+    path = tmp_path / "rows.parquet"
+    with pyarrow.parquet.ParquetWriter(path, pyarrow.schema([("text", kind)])) as writer:
+        for n in range(10):  # a dictionary of its own in every row group
+            rows = pyarrow.array([*texts[30 * n : 30 * n + 30], None])
+            rows = rows.dictionary_encode() if pyarrow.types.is_dictionary(kind) else rows
+            writer.write_table(pyarrow.table({"text": rows.cast(kind)}))
+    assert texts_of(path) == texts
+
+
+def test_a_large_parquet_file_is_never_in_memory_as_a_whole(tmp_path):
+    text = noise(2_000).decode()
+    path = tmp_path / "rows.parquet"
+    table = pyarrow.table({"text": [f"{n} {text}" for n in range(20_000)]})  # one row group
+    pyarrow.parquet.write_table(table, path, compression="none", use_dictionary=False)
+    size = table.nbytes
+    del table
+    before = pyarrow.total_allocated_bytes()
+    most = max(pyarrow.total_allocated_bytes() for _ in read_documents(path, "text")) - before
+    assert most < size / 3
+
+
 def test_jsonl_and_parquet_give_the_same_documents(file, tmp_path):
     texts = [f"document {n}" for n in range(1_000)]
     jsonl = file("lines.jsonl", as_jsonl(texts, "body"))
@@ -102,7 +135,7 @@ def test_a_parquet_file_without_rows_holds_no_document(tmp_path):
 
 
 def test_blank_documents_and_blank_lines_are_left_out(file, tmp_path):
-    lines = ['{"text": "a"}', "", "  ", r'{"text": " \n"}', '{"text": "b"}']
+    lines = ['{"text": "a"}', "", "  ", r'{"text": " \n"}', '{"text": null}', '{"text": "b"}']
     rows = pyarrow.array(["a", "", None, " \n", "b"])
     assert texts_of(file("blank.txt", " \n\n\t\n")) == []
     assert texts_of(file("lines.jsonl", "\n".join(lines))) == ["a", "b"]
@@ -133,6 +166,16 @@ def test_a_long_text_is_cut_at_blank_lines_and_nowhere_else(file):
 def test_a_long_text_without_blank_lines_stays_whole(file):
     whole = "one line\n" * 10_000
     assert texts_of(file("long.txt", whole)) == [whole]
+
+
+@pytest.mark.parametrize("packed", COMPRESSED)
+def test_lines_of_text_end_in_lf_and_strings_stay_as_they_are(file, tmp_path, packed):
+    text = file(f"a.txt{packed}", COMPRESSED[packed](b"one\r\ntwo\rthree\n"))
+    assert texts_of(text) == ["one\ntwo\nthree\n"]
+    strings = ["one\r\ntwo\rthree\n", "four"]
+    jsonl = as_jsonl(strings).replace(b"\n", b"\r\n")
+    assert texts_of(file(f"a.jsonl{packed}", COMPRESSED[packed](jsonl))) == strings
+    assert texts_of(as_parquet(tmp_path / "a.parquet", text=strings)) == strings
 
 
 def test_half_a_surrogate_pair_becomes_the_replacement_character(file):
@@ -172,6 +215,13 @@ def test_a_wrong_column_is_answered_with_the_columns_there_are(file, tmp_path):
         assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize("line", ['{"content": "b"}', '{"text": 5}', '["b"]', "null"])
+def test_a_record_without_text_is_named_by_its_line(file, line):
+    path = file("lines.jsonl", f'{{"text": "a"}}\n\n{line}\n')
+    with pytest.raises(ValueError, match=r"lines\.jsonl, line 3 holds no text in a column 'text'"):
+        texts_of(path)
+
+
 def test_a_column_without_text_is_refused(file, tmp_path):
     numbers = as_parquet(tmp_path / "rows.parquet", text=[1, 2])
     for path in numbers, file("lines.jsonl", '{"text": 5}\n'), file("list.jsonl", '["a"]\n'):
@@ -194,7 +244,7 @@ def noise(size):
 
 
 @pytest.mark.parametrize("packed", [".gz", ".zst"])
-@pytest.mark.parametrize("part", [0.01, 0.5, 0.99])
+@pytest.mark.parametrize("part", [0, 0.01, 0.5, 0.99])
 def test_an_archive_cut_short_is_named(file, packed, part):
     whole = COMPRESSED[packed](noise(1_000_000))
     path = file(f"a.txt{packed}", whole[: int(part * len(whole))])
@@ -227,6 +277,15 @@ def test_what_is_no_parquet_is_named(file, content):
         texts_of(file("rows.parquet", content))
 
 
+@pytest.mark.parametrize("part", [0, 0.01, 0.5, 0.99])
+def test_a_parquet_file_cut_short_is_named_in_one_sentence(file, tmp_path, part):
+    whole = as_parquet(tmp_path / "whole.parquet", text=[noise(5_000).decode()]).read_bytes()
+    with pytest.raises(ValueError, match=r"rows\.parquet is not a readable") as error:
+        texts_of(file("rows.parquet", whole[: int(part * len(whole))]))
+    assert re.search(r"[^.]\.$", str(error.value))
+    assert "\n" not in str(error.value)
+
+
 def test_a_damaged_parquet_file_is_named(file, tmp_path):
     texts = noise(200_000).decode().split("\n")
     whole = as_parquet(tmp_path / "whole.parquet", text=texts).read_bytes()
@@ -250,7 +309,7 @@ def test_a_missing_package_is_named_with_the_command_that_brings_it(
     for loaded in [m for m in sys.modules if m.split(".")[0] == module]:
         monkeypatch.setitem(sys.modules, loaded, None)
     with pytest.raises(ValueError, match=rf"needs {module}: pip install 'auto-g-nano\[data\]'"):
-        texts_of(file(name, b""))
+        texts_of(file(name, b"anything"))
 
 
 @pytest.fixture
@@ -292,6 +351,30 @@ def test_files_are_sorted_and_each_is_found_once(place):
     found = find_files(("b.txt", "deep", "*.txt", "./a.txt", "deep/d.md"))
     names = ["a.txt", "b.txt", "deep/d.md", "deep/er/c.txt", "odd [1].txt"]
     assert found == [Path(name) for name in names]
+
+
+def test_a_file_named_in_several_ways_is_found_once_by_its_first_name(place):
+    (place / "link").symlink_to(place / "deep")
+    (place / "c.link").symlink_to("deep/er/c.txt")
+    whole = str(place / "deep/er/c.txt")
+    ways = (whole, "deep/er/c.txt", "deep/../deep/er/c.txt", "link/er/c.txt", "c.link")
+    for first in ways:
+        assert find_files((first, *ways)) == [Path(first)]
+        assert Path(first) in find_files((first, *ways, "deep", "**/*"))
+
+
+def test_of_a_file_and_its_link_in_one_folder_the_first_in_order_is_taken(place):
+    for name in "0.txt", "z.txt":
+        (place / name).symlink_to("a.txt")
+    assert find_files(("*.txt",)) == [Path(n) for n in ("0.txt", "b.txt", "odd [1].txt")]
+
+
+@pytest.mark.parametrize("pattern", ["y**z", "**.txt", "deep/***", "{place}/d**/c.txt"])
+def test_a_pattern_that_is_none_is_named_and_explained(place, pattern):
+    asked = pattern.format(place=place)
+    with pytest.raises(ValueError, match=r"is no pattern: \*\* .* write \* instead\.$") as error:
+        find_files(("a.txt", asked))
+    assert repr(asked) in str(error.value)
 
 
 @pytest.mark.parametrize("pattern", ["nothing.txt", "*.csv", "{place}/nothing/*.txt", "~/nothing"])

@@ -1,6 +1,7 @@
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gnano.data import Document
-from gnano.data.python_corpus import _dependencies, python_code, python_prose
+from gnano.data import Document, python_corpus
+from gnano.data.python_corpus import _dependencies, identity, python_code, python_prose
 from gnano.data.split import is_heldout
 
 PROSE, CODE = 500_000, 300_000  # bytes; less prose would be the language reference alone
@@ -19,10 +20,10 @@ READING_NEEDS = {"email", "importlib", "pydoc_data", "sysconfig"}  # for READMEs
 
 PROGRAM = f"""
 import json, sys
-from gnano.data.python_corpus import python_code, python_prose
+from gnano.data.python_corpus import identity, python_code, python_prose
 before = set(sys.modules)
 found = python_prose({PROSE}), python_code({CODE})
-print(json.dumps([*found, sorted(set(sys.modules) - before)]))
+print(json.dumps([*found, sorted(set(sys.modules) - before), identity()]))
 """
 
 
@@ -59,7 +60,7 @@ def test_every_process_reads_the_same(fresh):
 def test_nothing_is_imported_to_be_read(fresh, prose, code):
     assert any(document.group.startswith(("torch/", "numpy/")) for document in prose)
     read = {d.group.removesuffix(".py").replace("/", ".") for d in prose + code}
-    for _, _, imported in fresh:
+    for _, _, imported, _ in fresh:
         imported = {name for name in imported if name.split(".")[0] not in READING_NEEDS}
         assert imported.isdisjoint(read)
         roots = {name.split(".")[0] for name in imported}
@@ -180,3 +181,35 @@ def test_a_modules_docstrings_and_its_source_are_held_out_together(library):
         for n, source in enumerate(files.values()):
             (document,) = (d for d in prose if f"\n{n}: {TWO}\n" in d.text)
             assert is_heldout(document, share) == (source in heldout)
+
+
+FILES = {"a.py": module(ONE), "p/b.py": module(TWO, THREE)}
+
+
+def test_the_identity_does_not_depend_on_place_and_time(library, tmp_path, monkeypatch):
+    library(FILES)
+    first = identity()
+    elsewhere = shutil.copytree(tmp_path, tmp_path.with_name("elsewhere"))
+    for path in elsewhere.rglob("*"):
+        os.utime(path, (0, 0))
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(elsewhere)})
+    assert identity() == first
+
+
+def test_another_file_or_another_version_is_another_identity(library, tmp_path, monkeypatch):
+    def package(version):
+        folder = tmp_path / f"some-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Name: some\nVersion: {version}\n")
+        return metadata.Distribution.at(folder)
+
+    library(FILES)
+    found = [identity()]
+    for change in {"a.py": module(ONE + "!")}, {"c.py": ""}, {"p/c.py": ""}:
+        library(change)
+        found.append(identity())
+    for version in "1.0", "1.1":
+        installed = (package(version),)
+        monkeypatch.setattr(python_corpus, "_dependencies", lambda found=installed: found)
+        found.append(identity())
+    assert len(set(found)) == len(found) == 6

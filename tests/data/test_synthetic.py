@@ -3,16 +3,19 @@
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
 from fractions import Fraction
 from functools import cache
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
-from gnano.data.synthetic import FORMS, passage, passages
+from gnano.data import synthetic
+from gnano.data.synthetic import FORMS, identity, passage, passages
 
 NUMBER = r"-?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?"
 EQUATION = re.compile(rf"({NUMBER}(?: [-+×÷] {NUMBER})*) = ({NUMBER})")
@@ -61,6 +64,18 @@ def test_another_process_with_another_hash_seed_writes_the_same_text() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert there.stdout.strip() == here
+
+
+def test_another_generator_has_another_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = identity()
+    copy = shutil.copytree(Path(synthetic.__file__).parent, tmp_path / "copy")
+    monkeypatch.setattr(synthetic, "__file__", str(copy / "__init__.py"))
+    assert identity() == before  # wherever it lies
+    with (copy / "cast.py").open("a") as module:
+        module.write("# another\n")
+    assert identity() != before
 
 
 def test_another_seed_is_another_corpus() -> None:

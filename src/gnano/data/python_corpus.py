@@ -13,6 +13,9 @@ group, so that one is never training text while the other is held out.
 
 import ast
 import hashlib
+import json
+import os
+import platform
 import re
 import sysconfig
 import warnings
@@ -59,6 +62,21 @@ def python_code(max_bytes: int) -> tuple[Document, ...]:
     )
 
 
+def identity() -> str:
+    """Stands for the text that both would give, without reading it: the same packages have the
+    same identity on every machine. What a file holds is taken from its name and size."""
+    from pydoc_data.topics import topics
+
+    files = _library_files() | _dependency_files()
+    content = [
+        platform.python_version(),
+        sorted((name, _size(path)) for name, path in files.items()),
+        [(each.metadata["Name"], each.version) for each in _dependencies()],
+        sorted(topics.items()),
+    ]
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+
+
 def _take(documents: Iterator[Document], max_bytes: int) -> tuple[Document, ...]:
     taken = []
     total = 0
@@ -74,11 +92,13 @@ def _take(documents: Iterator[Document], max_bytes: int) -> tuple[Document, ...]
 def _library_files() -> dict[str, Path]:
     """The standard library's modules that hold code worth reading, by relative name."""
     top = Path(sysconfig.get_paths()["stdlib"])
-    return {
-        str(path.relative_to(top)): path
-        for path in top.rglob("*.py")
-        if not (NOT_LIBRARY | NOT_CODE) & set(path.relative_to(top).parts[:-1])
-    }
+    found = {}
+    for folder, inner, names in os.walk(top):
+        # site-packages lie in here too, and may hold a hundred times as much
+        inner[:] = set(inner) - NOT_LIBRARY - NOT_CODE
+        paths = (Path(folder, name) for name in names if name.endswith(".py"))
+        found.update({str(path.relative_to(top)): path for path in paths})
+    return found
 
 
 def _dependency_files() -> dict[str, Path]:
@@ -113,6 +133,13 @@ def _dependencies() -> tuple[metadata.Distribution, ...]:
 def _shuffled(files: dict[str, Path]) -> list[tuple[str, Path]]:
     """In an order drawn from the names, so that a budget cuts through all packages alike."""
     return sorted(files.items(), key=lambda item: hashlib.sha256(item[0].encode()).digest())
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # on a package's list, but not there
+        return 0
 
 
 def _source(path: Path) -> str:

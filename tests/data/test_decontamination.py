@@ -1,0 +1,247 @@
+"""No document that shares 13 words with an evaluation item is let through, and no other is held."""
+
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis.strategies import integers, lists, sampled_from
+
+from gnano.data import decontamination
+from gnano.data.decontamination import NGRAM, Decontamination
+
+EVALS = Path(__file__).parents[3] / "shared/data/evals"
+
+ITEM = (
+    "In 1912 the old café's keeper (a widow) sold 3 maps; nobody\nknew that "
+    "“the third” would lead anyone to Œuf_Island."
+)
+ITEM_WORDS = 22
+
+
+def grams(text):
+    """What is to be compared, taken literally."""
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[i : i + 13]) for i in range(len(words) - 12)}
+
+
+def items_file(folder, items):
+    path = folder / "items.jsonl"
+    path.write_text("".join(json.dumps({"text": item}) + "\n" for item in items))
+    return path
+
+
+@pytest.fixture
+def made(tmp_path):
+    """made(*items): the decontamination against a file of these."""
+    return lambda *items: Decontamination([items_file(tmp_path, items)])
+
+
+# a few words only, so that runs are often shared, and often fall short by a word
+texts = lists(sampled_from("a b B c, é É 1 _ -".split()), max_size=60).map(" ".join)
+runs = lists(sampled_from("ab"), min_size=13, max_size=200).map(" ".join)
+
+
+@settings(deadline=None)
+@given(items=lists(texts, max_size=6), cut=integers(0, 40), document=texts)
+def test_the_answer_is_that_of_comparing_all_runs(tmp_path_factory, items, cut, document):
+    known = set().union(*map(grams, [ITEM, *items]))
+    found = Decontamination([items_file(tmp_path_factory.mktemp("items"), [ITEM, *items])])
+    assert found.ngrams == len(known)
+    pieces = [item[cut:] for item in items]
+    for text in [document, *pieces, f"{document} {' '.join(pieces)}", " ".join(items)]:
+        assert found.contains(text) == bool(grams(text) & known)
+
+
+@settings(deadline=None, max_examples=50)
+@given(item=runs, documents=lists(runs, max_size=5))
+def test_runs_of_the_same_hash_are_told_apart(tmp_path_factory, item, documents):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decontamination, "BASE", 0)  # at first the last word alone counts
+        found = Decontamination([items_file(tmp_path_factory.mktemp("items"), [item])])
+    assert found.ngrams == len(grams(item))
+    for text in documents:
+        assert found.contains(text) == bool(grams(text) & grams(item))
+
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from gnano.data.decontamination import Decontamination
+items, documents = map(Path, sys.argv[1:])
+found = Decontamination([items])
+print([found.ngrams, *map(found.contains, json.loads(documents.read_text()))])
+"""
+
+
+def test_every_process_answers_the_same(tmp_path):
+    items = [" ".join(str(n * k % 97) for n in range(40)) for k in range(1, 40)]
+    documents = [" ".join(str(n * k % 97) for n in range(5, 30)) for k in range(1, 90)]
+    (tmp_path / "documents.json").write_text(json.dumps(documents))
+    arguments = [str(items_file(tmp_path, items)), str(tmp_path / "documents.json")]
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, *arguments],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            check=True,
+            stdout=subprocess.PIPE,
+        ).stdout
+        for seed in "12"
+    ]
+    known = set().union(*map(grams, items))
+    truth = [len(known), *(bool(grams(document) & known) for document in documents)]
+    assert json.loads(answers[0].lower()) == json.loads(answers[1].lower()) == truth
+    assert True in truth
+    assert False in truth
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ITEM,
+        ITEM.upper(),
+        re.sub(r"\W+", " ", ITEM),
+        re.sub(r"\W+", "\n\t** ", ITEM),
+        " ".join(ITEM.split()[2:17]),
+    ],
+)
+def test_case_punctuation_and_line_breaks_hide_nothing(made, text):
+    found = made("Some other item, not in there.", ITEM)
+    for before, after in ("", ""), ("word " * 500, " more" * 500), ("(", ")"):
+        assert found.contains(before + text + after)
+
+
+def test_twelve_shared_words_are_not_enough(made):
+    words = re.findall(r"\w+", ITEM)
+    assert len(words) == ITEM_WORDS
+    found = made(ITEM)
+    for start in range(ITEM_WORDS - NGRAM + 1):
+        shared = words[start : start + NGRAM]
+        assert found.contains(" ".join(["x", *shared, "y"]))
+        for text in (["x", *shared[1:], "y"], ["x", *shared[:-1], "y"], shared[1:]):
+            assert not found.contains(" ".join(text))
+        assert not found.contains(" ".join([*shared[:6], "x", *shared[6:]]))
+
+
+@pytest.mark.parametrize("text", ["", "one", "?!", "word " * 11, "word " * 5_000])
+def test_clean_documents_of_any_length_pass(made, text):
+    assert not made(ITEM).contains(text)
+
+
+def test_items_do_not_run_into_each_other(made):
+    found = made("a b c d e f g h i j k l m", "n o p q r s t u v w x y z")
+    assert found.ngrams == 2
+    assert not found.contains("b c d e f g h i j k l m n o p q r s t u v w x y")
+
+
+def test_short_items_are_not_looked_for(made):
+    twelve = "a b c d e f g h i j k l"
+    found = made(twelve, ITEM)
+    assert found.ngrams == ITEM_WORDS - NGRAM + 1
+    assert not found.contains(twelve)
+    assert not found.contains(f"{twelve} and then something else")
+
+
+def test_without_files_every_document_passes():
+    found = Decontamination([])
+    assert found.ngrams == 0
+    assert not found.contains(ITEM)
+
+
+def numbered(n):
+    return " ".join(f"word{n}" for n in range(100 * n, 100 * n + 20))
+
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+}
+NESTED = {
+    "question": numbered(0),
+    "choices": {"text": [numbered(1), numbered(2)], "label": ["A", None, 1.5, True]},
+    numbered(9): [[[numbered(3)]]],
+}
+
+
+@pytest.mark.parametrize("packed", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("ending", [".jsonl", ".ndjson", ".json", ".txt", ".md"])
+def test_every_text_of_every_kind_of_file_is_looked_for(tmp_path, ending, packed):
+    content = {
+        ".json": json.dumps([NESTED, numbered(4)], indent=1),
+        ".jsonl": f"{json.dumps(NESTED)}\n\n{json.dumps(numbered(4))}\n",
+    }
+    content[".ndjson"] = content[".jsonl"]
+    text = content.get(ending) or "\n\n".join(map(numbered, range(5)))
+    path = tmp_path / f"items{ending}{packed}"
+    path.write_bytes(PACK[packed](text.encode()))
+    found = Decontamination([path])
+    assert all(found.contains(f"x {numbered(n)} y") for n in range(5))
+    assert not found.contains(numbered(9))
+
+
+def test_all_columns_of_parquet_are_looked_for(tmp_path):
+    path = tmp_path / "items.parquet"
+    rows = [{"id": 1, "query": numbered(0), "choices": [numbered(1), None]}, {"query": None}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    found = Decontamination([path])
+    assert found.ngrams == 2 * (20 - NGRAM + 1)
+    assert all(found.contains(numbered(n)) for n in range(2))
+
+
+def test_several_files_are_looked_for_together(tmp_path):
+    paths = [tmp_path / f"{n}.txt" for n in range(3)]
+    for n, path in enumerate(paths):
+        path.write_text(numbered(n))
+    found = Decontamination(paths)
+    assert [found.contains(numbered(n)) for n in range(4)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", '{"a": "b"}\n{"a": "b\n', r"a\.jsonl, line 2 is not JSON: .*\.$"),
+        ("a.json", '[{"a":\n "b}]', r"a\.json is not JSON: .* line 2 .*\.$"),
+        ("a.json", "[" * 100_000, r"a\.json is not JSON: .*\.$"),
+        ("a.txt.gz", "not packed", r"a\.txt\.gz is damaged"),
+        ("a.parquet", "", r"a\.parquet is not a readable Parquet file"),
+        ("a.jsonl", '{"a": "too short"}\n', r"a\.jsonl holds no text of 13 words"),
+        ("a.txt", "", r"a\.txt holds no text of 13 words"),
+    ],
+)
+def test_a_file_that_is_of_no_use_is_named(tmp_path, name, content, message):
+    good, bad = tmp_path / "good.txt", tmp_path / name
+    good.write_text(ITEM)
+    bad.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        Decontamination([good, bad])
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no evaluation file .*nothing\.jsonl"):
+        Decontamination([tmp_path / "nothing.jsonl"])
+
+
+@pytest.mark.skipif(not EVALS.is_dir(), reason=f"the evaluations are not in {EVALS}")
+def test_real_evaluation_items_are_found_in_longer_texts():
+    paths = sorted(EVALS.glob("*.jsonl"))
+    found = Decontamination(paths)
+    planted = 0
+    for path in paths:
+        for line in path.read_text().splitlines():
+            for value in json.loads(line).values():
+                for item in value if isinstance(value, list) else [value]:
+                    if isinstance(item, str) and grams(item):
+                        planted += 1
+                        assert found.contains(f"Before it: {item.upper()}... and after it."), item
+    assert planted > 10_000
+    assert not found.contains(" ".join(Path(decontamination.__file__).read_text().split()))
