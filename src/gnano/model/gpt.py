@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gnano.model.attention import attend, document_mask
 from gnano.model.cache import KVCache, LayerCache
 from gnano.model.config import ModelConfig
 from gnano.model.head_loss import head_loss
@@ -98,34 +99,23 @@ class Attention(nn.Module):
         self.v_proj = Linear(D, self.K * E)
         self.o_proj = Linear(self.H * E, D, std=_residual_std(config))
 
-    def forward(self, x_BTD: Tensor, rope: Rope, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rope: Rope,
+        cache: LayerCache | None = None,
+        mask_B1TT: Tensor | None = None,
+    ) -> Tensor:
         B, T, _ = x_BTD.shape
         q_BHTE = rope(self.q_proj(x_BTD).view(B, T, self.H, -1).transpose(1, 2))
         k_BKTE = rope(self.k_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2))
         v_BKTE = self.v_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2)
         if cache is not None:
             k_BKTE, v_BKTE = cache.append(k_BKTE, v_BKTE)
-        y_BHTE = attend(q_BHTE, k_BKTE, v_BKTE, self.dropout if self.training else 0.0)
+        dropout = self.dropout if self.training else 0.0
+        y_BHTE = attend(q_BHTE, k_BKTE, v_BKTE, dropout, mask_B1TT)
         y_BTD: Tensor = self.o_proj(y_BHTE.transpose(1, 2).reshape(B, T, -1))
         return y_BTD
-
-
-def attend(q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, dropout: float = 0.0) -> Tensor:
-    """Softmax attention of the last T positions over all so far; each sees up to itself."""
-    T, so_far = q_BHTE.shape[2], k_BKTE.shape[2]
-    mask = None
-    if 1 < T < so_far:  # SDPA's own causal mask is aligned to the first position
-        mask = torch.ones(T, so_far, dtype=torch.bool, device=q_BHTE.device).tril(so_far - T)
-    # enable_gqa: the kernels read each key/value head once for its group, without a copy
-    return F.scaled_dot_product_attention(
-        q_BHTE,
-        k_BKTE,
-        v_BKTE,
-        attn_mask=mask,
-        dropout_p=dropout,
-        is_causal=1 < T == so_far,
-        enable_gqa=q_BHTE.shape[1] != k_BKTE.shape[1],
-    )
 
 
 class FeedForward(nn.Module):
@@ -153,8 +143,15 @@ class Block(nn.Module):
         self.mlp = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BTD: Tensor, rope: Rope, cache: LayerCache | None = None) -> Tensor:
-        x_BTD = x_BTD + self.dropout(self.self_attn(self.input_layernorm(x_BTD), rope, cache))
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rope: Rope,
+        cache: LayerCache | None = None,
+        mask_B1TT: Tensor | None = None,
+    ) -> Tensor:
+        normed_BTD = self.input_layernorm(x_BTD)
+        x_BTD = x_BTD + self.dropout(self.self_attn(normed_BTD, rope, cache, mask_B1TT))
         x_BTD = x_BTD + self.dropout(self.mlp(self.post_attention_layernorm(x_BTD)))
         return x_BTD
 
@@ -218,11 +215,25 @@ class GPT(nn.Module):
         padding = (self.config.padded_vocab_size - self.config.vocab_size) * self.config.n_embd
         return sum(p.numel() for p in self.parameters()) - padding
 
-    def hidden(self, ids_BT: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(
+        self,
+        ids_BT: Tensor,
+        cache: KVCache | None = None,
+        *,
+        segments_BT: Tensor | None = None,
+    ) -> Tensor:
         """Final hidden states [B, T, D]; with a cache, ids continue what it holds.
 
-        Raises ValueError where the positions would pass the context (`block_size`).
+        With `segments_BT` (integers) a position attends within its own segment only: several
+        documents in a row are then computed as if each were alone.
+
+        Raises ValueError where the positions would pass the context (`block_size`), and for
+        segments together with a cache, which does not know the segments of what it holds.
         """
+        if cache is not None and segments_BT is not None:
+            raise ValueError(
+                "A KV cache holds one text a row: give segments_BT or cache, not both."
+            )
         past = cache.length if cache else 0
         end = past + ids_BT.shape[1]
         if end > self.config.block_size:
@@ -235,19 +246,30 @@ class GPT(nn.Module):
         rope = Rope(*(part[past:end] for part in table))
         x_BTD = self.model.embed_tokens(ids_BT)
         x_BTD = x_BTD.to(self.compute_dtype or x_BTD.dtype)
+        # positions run on from one segment to the next: RoPE makes attention depend on
+        # distances alone, and those inside a segment are right wherever it starts
+        mask_B1TT = None if segments_BT is None else document_mask(segments_BT)
         for number, block in enumerate(self.model.layers):
-            x_BTD = block(x_BTD, rope, cache.layers[number] if cache else None)
+            x_BTD = block(x_BTD, rope, cache.layers[number] if cache else None, mask_B1TT)
         y_BTD: Tensor = self.model.norm(x_BTD)
         return y_BTD
 
-    def forward(self, ids_BT: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Logits [B, T, V] in fp32."""
-        logits_BTV: Tensor = self.lm_head(self.hidden(ids_BT, cache))
+    def forward(
+        self,
+        ids_BT: Tensor,
+        cache: KVCache | None = None,
+        *,
+        segments_BT: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [B, T, V] in fp32; `cache` and `segments_BT` as in `hidden`."""
+        logits_BTV: Tensor = self.lm_head(self.hidden(ids_BT, cache, segments_BT=segments_BT))
         return logits_BTV.float()
 
-    def loss(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    def loss(
+        self, ids_BT: Tensor, targets_BT: Tensor, *, segments_BT: Tensor | None = None
+    ) -> Tensor:
         """Sum of the cross-entropy, in nats, over the targets that are not -100."""
-        x_ND = self.hidden(ids_BT).flatten(0, 1)
+        x_ND = self.hidden(ids_BT, segments_BT=segments_BT).flatten(0, 1)
         return head_loss(x_ND, self.lm_head.weight, targets_BT.flatten(), self.config.vocab_size)
 
     def load_state_dict(

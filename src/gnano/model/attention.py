@@ -1,0 +1,50 @@
+"""Who sees whom? Softmax attention: causal, and within one document where rows hold several.
+
+one document a row       two, as segments 0 0 0 1 1
+×                        ×
+× ×                      × ×
+× × ×                    × × ×
+× × × ×                        ×
+× × × × ×                      × ×
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def attend(
+    q_BHTE: Tensor,
+    k_BKTE: Tensor,
+    v_BKTE: Tensor,
+    dropout: float = 0.0,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Softmax attention of the last T positions over all so far; each sees up to itself.
+
+    A `mask` [B, 1, T, so far] says instead what each position sees (True: this one).
+    """
+    T, so_far = q_BHTE.shape[2], k_BKTE.shape[2]
+    if mask is not None:
+        # the one fused CUDA kernel that takes a mask on every GPU takes no grouped heads, and
+        # what PyTorch falls back to writes out all [B, H, T, T] scores: the copies are smaller
+        group = q_BHTE.shape[1] // k_BKTE.shape[1]
+        k_BKTE, v_BKTE = (x.repeat_interleave(group, dim=1) for x in (k_BKTE, v_BKTE))
+    elif 1 < T < so_far:  # SDPA's own causal mask is aligned to the first position
+        mask = torch.ones(T, so_far, dtype=torch.bool, device=q_BHTE.device).tril(so_far - T)
+    # enable_gqa: the kernels read each key/value head once for its group, without a copy
+    return F.scaled_dot_product_attention(
+        q_BHTE,
+        k_BKTE,
+        v_BKTE,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=mask is None and T > 1,
+        enable_gqa=q_BHTE.shape[1] != k_BKTE.shape[1],
+    )
+
+
+def document_mask(segments_BT: Tensor) -> Tensor:
+    """What each position sees, [B, 1, T, T]: itself and what came before in its segment."""
+    same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
+    return same_BTT.tril()[:, None]
