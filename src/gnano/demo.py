@@ -38,7 +38,7 @@ def demo(recipe: Recipe, run: Path) -> RunResult:
     )
     progress = Progress(recipe.train.steps)
     try:
-        result = train(recipe, run, progress)
+        result = train(recipe, run, progress, progress.say)
     finally:
         progress.line.close()
     if result.finished:
@@ -48,25 +48,21 @@ def demo(recipe: Recipe, run: Path) -> RunResult:
 
 def _prepare(recipe: Recipe) -> Manifest:
     line = LiveLine()
-
-    def show(source: str, documents: int, tokens: int) -> None:
-        line.show(f"   {source}: {documents:,} documents, {tokens:,} tokens")
-
     line.show("   reading it, and training a tokenizer on it …", important=True)
     try:
-        return prepare(recipe.data, show)
+        return prepare(recipe.data, lambda status: line.show(f"   {status}"))
     finally:
         line.close()
 
 
 def _show_corpus(manifest: Manifest, recipe: Recipe) -> None:
-    whole = sum(source.weight for source in recipe.data.sources.values())
+    whole = sum(recipe.data.weights.values())
     print(f"   {'source':<10} {'documents':>9} {'tokens':>10} {'held out':>9}   share of batches")
     for name, source in manifest.sources.items():
         share = recipe.data.sources[name].weight / whole
         print(
             f"   {name:<10} {source.documents:>9,} {source.tokens:>10,} "
-            f"{source.heldout.tokens:>9,}   {share:.0%}"
+            f"{source.heldout_tokens:>9,}   {share:.0%}"
         )
     tokens = sum(source.tokens for source in manifest.sources.values())
     size = sum(source.bytes for source in manifest.sources.values())

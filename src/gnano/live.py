@@ -29,6 +29,12 @@ class LiveLine:
         self.shown = now
         self.stream.flush()
 
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self.close()
+        self.stream.write(text + "\n")
+        self.stream.flush()
+
     def close(self) -> None:
         """End the line, so that what is printed next starts on its own."""
         if self.open:

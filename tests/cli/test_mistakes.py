@@ -106,18 +106,18 @@ def test_files_that_do_not_exist_are_named(
 def test_one_flipped_byte_in_a_shard_is_found(
     capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
 ) -> None:
-    shard = tmp_path / "data" / "right" / "00000.tokens"
+    shard = tmp_path / "data" / "right" / "00000-000.tokens"
     content = bytearray(shard.read_bytes())
     content[1234] ^= 4
     shard.write_bytes(content)
     said = one_sentence(refusal(capsys, "pretrain", file, "--out", tmp_path / "run"))
-    assert "right/00000.tokens does not match its checksum" in said and "Delete" in said
+    assert "right/00000-000.tokens does not match its checksum" in said and "Delete" in said
 
 
 def test_after_deleting_the_damaged_folder_the_same_prepare_mends_it(
     capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
 ) -> None:
-    shard = tmp_path / "data" / "right" / "00000.tokens"
+    shard = tmp_path / "data" / "right" / "00000-000.tokens"
     before = shard.read_bytes()
     shutil.rmtree(shard.parent)
     with pytest.raises(SystemExit) as left:

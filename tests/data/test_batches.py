@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import gnano.model
 from gnano.data import Batches, Corpus, heldout_batches, prepare
+from gnano.data.batches import IGNORE
 from gnano.tokenizer import train_bpe
 
 T = 16
@@ -76,11 +78,15 @@ def test_every_token_but_a_shards_first_is_a_target_in_each_epoch(mix, corpus, l
     assert once <= targets
     # no more than one row of each shard repeats what another has
     assert targets.total() - once.total() < len(shards) * length
+    waste = batches.waste()
+    of_b = sum(batches.rows[1]) * length - once.total()
+    assert (waste.padding, waste.left_out) == (0, 0) and waste.repeated >= of_b
 
 
 def test_the_target_of_a_token_is_the_one_after_it(mix, batches):
     samples = range(500, 540)
-    x, y = batches.batch(samples)
+    x, y, segments = batches.batch(samples)
+    assert segments is None
     assert x.shape == y.shape == (40, T)
     assert str(x.dtype) == str(y.dtype) == "torch.int64"
     raw = {name: mix.shards(name) for name in NAMES}
@@ -105,7 +111,7 @@ def test_the_mix_of_real_batches_is_exact(mix, batches):
     for block in range(3):
         drawn: Counter[int] = Counter()
         for first in range(block * 1_000, (block + 1) * 1_000, 50):
-            x, _ = batches.batch(range(first, first + 50))
+            x = batches.batch(range(first, first + 50)).inputs_BT
             for row in x.tolist():
                 text = b"".join(pieces[t] for t in row)
                 (source,) = (s for s in range(3) if any(b in letters[s] for b in text))
@@ -147,7 +153,7 @@ def test_a_batch_does_not_depend_on_what_was_read_before(mix, batches):
     late = fresh.batch(range(2_000, 2_010))
     batches.batch(range(5_000, 5_050))
     again = batches.batch(range(2_000, 2_010))
-    assert all(one.equal(other) for one, other in zip(late, again, strict=True))
+    assert late.inputs_BT.equal(again.inputs_BT) and late.targets_BT.equal(again.targets_BT)
 
 
 def test_the_order_of_the_recipes_sources_does_not_matter(corpus, batches):
@@ -155,13 +161,14 @@ def test_the_order_of_the_recipes_sources_does_not_matter(corpus, batches):
     assert digest(turned, range(500)) == digest(batches, range(500))
 
 
-IGNORE = -100
+def test_a_target_that_does_not_count_is_what_the_model_leaves_out():
+    assert gnano.model.IGNORE == IGNORE
 
 
 def counted(rows, length, size=5):
     """The held-out targets that count, in order."""
     found = []
-    for x, y in heldout_batches(rows, length, size, IGNORE):
+    for x, y in heldout_batches(rows, length, size):
         assert x.shape == y.shape == (len(y), length)
         assert len(y) <= size
         found += y[y != IGNORE].tolist()
@@ -180,7 +187,7 @@ def test_every_held_out_token_but_the_first_counts_exactly_once(mix, corpus, sou
 def test_counted_targets_stand_for_exactly_the_bytes_of_the_held_out_texts(mix, corpus, length):
     """Or bits per byte would be bits per something else."""
     for source, name in enumerate(NAMES):
-        heldout = set(mix.texts[name]) - set(mix.training_documents(name))
+        heldout = set(mix.texts(name)) - set(mix.training_documents(name))
         targets = counted(corpus.heldout_rows(source, length), length)
         stand_for = int(corpus.tokenizer.token_bytes[targets].sum())
         assert stand_for == sum(len(text.encode()) for text in heldout) > 500
@@ -190,7 +197,7 @@ def test_counted_targets_stand_for_exactly_the_bytes_of_the_held_out_texts(mix, 
 def test_a_counted_target_is_predicted_from_what_stands_before_it(mix, corpus, length):
     tokens = mix.heldout("a").tolist()
     place = 1
-    for x, y in heldout_batches(corpus.heldout_rows(0, length), length, 4, IGNORE):
+    for x, y in heldout_batches(corpus.heldout_rows(0, length), length, 4):
         for inputs, targets in zip(x.tolist(), y.tolist(), strict=True):
             for column, target in enumerate(targets):
                 if target != IGNORE:
@@ -203,7 +210,7 @@ def test_a_counted_target_is_predicted_from_what_stands_before_it(mix, corpus, l
 def test_held_out_text_is_the_held_out_documents_and_nothing_else(mix, corpus):
     for source, name in enumerate(NAMES):
         trained = set(mix.training_documents(name))
-        expected = "".join(text for text in mix.texts[name] if text not in trained)
+        expected = "".join(text for text in mix.texts(name) if text not in trained)
         assert corpus.heldout_text(source).decode() == expected != ""
 
 
@@ -250,6 +257,6 @@ def test_a_recipe_of_other_sources_than_the_folders_is_refused(corpus, weights):
 def test_a_folder_with_another_tokenizer_is_refused(mix, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(mix.folder, folder)
-    train_bpe(mix.texts["a"], 300).save(folder)
+    train_bpe(mix.texts("a"), 300).save(folder)
     with pytest.raises(ValueError, match=re.escape(f"{folder / 'tokenizer.json'} is not")):
         _ = Corpus(folder).tokenizer

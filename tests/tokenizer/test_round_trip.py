@@ -33,9 +33,14 @@ def test_bytes_of_the_ids_add_up_to_the_bytes_of_the_text(tokenizer, text):
 
 
 @unhurried
-@given(texts=st.lists(spiked, max_size=5))
-def test_a_batch_gives_each_text_the_ids_it_has_alone(tokenizer, texts):
-    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+@given(text=spiked)
+def test_an_array_holds_the_ids_that_the_text_has(tokenizer, text):
+    assert tokenizer.encode_array(text).tolist() == tokenizer.encode(text)
+
+
+def test_an_array_of_a_very_long_text_too(tokenizer):
+    text = "words and <|endoftext|> " * 22_000
+    assert tokenizer.encode_array(text).tolist() == tokenizer.encode(text)
 
 
 def test_end_of_text_is_no_text_unless_asked_for(tokenizer):

@@ -36,7 +36,7 @@ def test_every_merge_was_the_most_frequent_pair_when_it_was_learnt(tmp_path):
 
 
 def test_it_shortens_the_text_that_it_was_trained_on(own, corpus):
-    assert sum(map(len, own.encode_batch(corpus))) < 0.6 * len("".join(corpus).encode())
+    assert sum(len(own.encode_array(text)) for text in corpus) < 0.6 * len("".join(corpus).encode())
 
 
 def test_no_token_crosses_from_one_word_to_the_next(own):

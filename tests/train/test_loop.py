@@ -4,6 +4,7 @@ import json
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,8 +49,7 @@ def test_a_run_killed_twice_gives_the_same_weights_bit_for_bit(
 def test_the_kills_came_in_different_epochs(long: Recipe) -> None:
     """So that the test above does cross an epoch's end between checkpoints and kills."""
     corpus = Corpus(Path(long.data.folder))
-    weights = {name: source.weight for name, source in long.data.sources.items()}
-    batches = Batches(corpus, weights, long.data.seed, long.model.block_size)
+    batches = Batches(corpus, long.data.weights, long.data.seed, long.model.block_size)
     per_step = long.train.tokens_per_step // long.model.block_size
     epochs = {batches.place(step * per_step).epoch for step in (0, 50, 150, LONG)}
     assert len(epochs) >= 3
@@ -99,8 +99,7 @@ def test_the_size_of_a_micro_batch_changes_nothing_but_rounding(recipe: Recipe) 
     """One step of 16 sequences: at once, in 4 parts, one by one."""
     shape = replace(recipe.model, dropout=0.0)
     corpus = Corpus(Path(recipe.data.folder))
-    weights = {name: source.weight for name, source in recipe.data.sources.items()}
-    batches = Batches(corpus, weights, 0, shape.block_size)
+    batches = Batches(corpus, recipe.data.weights, 0, shape.block_size)
     results = []
     for micro_batch in (16, 4, 1):
         torch.manual_seed(0)
@@ -115,17 +114,20 @@ def test_the_size_of_a_micro_batch_changes_nothing_but_rounding(recipe: Recipe) 
         torch.testing.assert_close(weights_after, results[0][2], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("packing", ["stream", "best-fit"])
+@pytest.mark.parametrize("inside", [False, True])
 def test_the_reported_loss_is_the_mean_over_the_batch_that_a_brute_force_finds(
-    recipe: Recipe,
+    recipe: Recipe, packing: Any, inside: bool
 ) -> None:
     shape = replace(recipe.model, dropout=0.0)
     corpus = Corpus(Path(recipe.data.folder))
-    weights = {name: source.weight for name, source in recipe.data.sources.items()}
-    batches = Batches(corpus, weights, 0, shape.block_size)
+    batches = Batches(corpus, recipe.data.weights, 0, shape.block_size, packing, inside)
     model = GPT.from_config(shape)
     samples = range(5 * 16, 6 * 16)
-    x, y = batches.batch(samples)
-    expected = torch.nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten())
+    x, y, segments = batches.batch(samples)
+    assert (segments is not None) == inside
+    logits = model(x, segments_BT=segments).flatten(0, 1)
+    expected = torch.nn.functional.cross_entropy(logits, y.flatten())
     optimizer = adamw(model, recipe.train.optimizer)
     loss, _ = train_step(model, optimizer, batches, replace(recipe, model=shape), 5, 0.0)
     assert loss == pytest.approx(expected.item(), rel=1e-5)

@@ -15,6 +15,7 @@ from gnano import __version__
 COMMANDS = {
     "demo": "train a small model on this machine's own text and let it write",
     "prepare": "turn documents into token shards",
+    "data": "look at a sample of prepared data, verify it, prepare it on many machines",
     "tokenizer": "train a tokenizer, or fetch GPT-2's, and look at what it does",
     "pretrain": "train a model on token shards, or go on where a run stopped",
     "generate": "let a checkpoint continue a text",

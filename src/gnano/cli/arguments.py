@@ -6,18 +6,19 @@ help text and a recipe's key is its flag: `train.steps` in TOML, `--train.steps`
 
 from collections.abc import Callable
 from dataclasses import make_dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from gnano.train import Recipe, load_recipe, recipe_names
 
+T = TypeVar("T")
 PARTS = ("model", "data", "train")
 
 
-def call(function: Callable[..., None], command: str, argv: list[str]) -> None:
+def call(function: Callable[..., T], command: str, argv: list[str]) -> T:
     """Parse the arguments by the function's signature, and call it."""
-    tyro.cli(function, prog=f"gnano {command}", args=argv)
+    return tyro.cli(function, prog=f"gnano {command}", args=argv)
 
 
 def with_recipe(

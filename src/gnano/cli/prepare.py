@@ -7,13 +7,17 @@ from gnano.cli.arguments import with_recipe
 DESCRIPTION = """\
 Turn the documents of a recipe's sources into token shards in its data folder.
 
-Broken off, the same command goes on with the first source that is not finished.
+Sources are files of yours or data sets of the Hub, of which only the files that the budget
+needs are downloaded. Broken off, killed, or started again with another number of workers,
+the same command goes on and gives the same shards, byte for byte. `gnano pretrain` may
+start as soon as every source has a first shard.
 
 examples:
   gnano prepare demo
+  gnano prepare 1b                             the Hub's data sets, some 13 billion tokens
   gnano prepare 10m --data.sources.web.files 'wiki/*.parquet' \\
       --data.sources.synthetic.files books.jsonl.gz --data.sources.code.files src/
-  gnano prepare mine.toml --data.tokenizer bpe-8192
+  gnano prepare mine.toml --data.tokenizer bpe-8192 --data.workers 2
 """
 
 
@@ -25,7 +29,7 @@ def main(argv: list[str]) -> int:
 
     line = LiveLine()
     try:
-        prepare(recipe.data, lambda s, d, t: line.show(f"{s}: {d:,} documents, {t:,} tokens"))
+        prepare(recipe.data, lambda status: line.show(str(status)))
     finally:
         line.close()
     print(describe_data(Path(recipe.data.folder)))

@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
 
     progress = Progress(recipe.train.steps)
     try:
-        result = train(recipe, own.out or Path("runs") / Path(argv[0]).stem, progress)
+        result = train(recipe, own.out or Path("runs") / Path(argv[0]).stem, progress, progress.say)
     finally:
         progress.line.close()
     print(f"{result.step:,} of {result.steps:,} steps done; {result.checkpoint}")

@@ -6,13 +6,18 @@ from gnano.data.sources import DataConfig, Source
 from gnano.lazy import lazily
 
 if TYPE_CHECKING:
-    from gnano.data.batches import Batches, Corpus, HeldoutRow, heldout_batches
+    from gnano.data.batches import Batch, Batches, heldout_batches
+    from gnano.data.corpus import Corpus, HeldoutRow
     from gnano.data.documents import Document, find_files, read_documents
+    from gnano.data.looking import Piece, Sample, look
     from gnano.data.manifest import Manifest
     from gnano.data.order import Order, samples_of
     from gnano.data.preparation import prepare
+    from gnano.data.status import Status
+    from gnano.data.verifying import verify_data
 
 __all__ = [
+    "Batch",
     "Batches",
     "Corpus",
     "DataConfig",
@@ -20,27 +25,38 @@ __all__ = [
     "HeldoutRow",
     "Manifest",
     "Order",
+    "Piece",
+    "Sample",
     "Source",
+    "Status",
     "find_files",
     "heldout_batches",
+    "look",
     "prepare",
     "read_documents",
     "samples_of",
+    "verify_data",
 ]
 
 __getattr__ = lazily(
     __name__,
     {
+        "Batch": "batches",
         "Batches": "batches",
-        "Corpus": "batches",
+        "Corpus": "corpus",
         "Document": "documents",
-        "HeldoutRow": "batches",
+        "HeldoutRow": "corpus",
         "Manifest": "manifest",
         "Order": "order",
+        "Piece": "looking",
+        "Sample": "looking",
+        "Status": "status",
         "find_files": "documents",
         "heldout_batches": "batches",
+        "look": "looking",
         "prepare": "preparation",
         "read_documents": "documents",
         "samples_of": "order",
+        "verify_data": "verifying",
     },
 )

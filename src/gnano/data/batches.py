@@ -8,147 +8,213 @@ that none is left over.
     row 0    0 1 2 3 4
     row 1            4 5 6 7 8
     row 2              5 6 7 8 9        (repeats 5 … 8; held-out scoring ignores repeats)
+
+Instead, `packing` "best-fit" lays whole documents together (see `packing`).
 """
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from gnano.data.manifest import Manifest, SourceInfo
-from gnano.data.order import BLOCK, Order, Place
-from gnano.data.shards import Tokens, open_tokens
+from gnano.data import packing
+from gnano.data.corpus import Corpus, HeldoutRow
+from gnano.data.order import BLOCK, NotYet, Order, Place
+from gnano.data.shards import Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gnano.tokenizer import Tokenizer
+IGNORE = -100  # a target that does not count; PyTorch's own choice
 
 
-class HeldoutRow(NamedTuple):
-    ids: Tokens  # [T + 1], or fewer where the whole shard is shorter
-    new: int  # how many of the last targets no earlier row had
+class Batch(NamedTuple):
+    inputs_BT: "Tensor"  # int64
+    targets_BT: "Tensor"  # int64: the token after each input; IGNORE where none counts
+    segments_BT: "Tensor | None"  # int32: which document; None: attention crosses documents
 
 
-class Corpus:
-    """A prepared folder, opened for reading. Shards are mapped and checked on first use."""
+class Waste(NamedTuple):
+    """What the rows of all shards hold beside every token once."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.manifest = Manifest.load(folder)
-        if not self.manifest.complete:
-            raise ValueError(
-                f"{folder} is not fully prepared; run the same `gnano prepare` again to go on."
-            )
-        self.names = list(self.manifest.sources)
-        self._training: dict[tuple[int, int], Tokens] = {}
+    packing: str
+    length: int  # T
+    room: int  # targets of all rows
+    padding: int  # of these, empty or between two documents
+    repeated: int  # of these, predicted twice
+    left_out: int  # tokens in no row
 
-    @cached_property
-    def tokenizer(self) -> "Tokenizer":
-        from gnano.tokenizer import Tokenizer
-
-        tokenizer = Tokenizer.load(self.folder)
-        if tokenizer.fingerprint != self.manifest.tokenizer["fingerprint"]:
-            raise ValueError(
-                f"{self.folder / 'tokenizer.json'} is not the tokenizer that made these shards."
-            )
-        return tokenizer
-
-    def weights(self, weights: dict[str, float]) -> list[float]:
-        """A recipe's weights by name, in this folder's order of sources."""
-        unknown = sorted(set(weights) - set(self.names))
-        lacking = sorted(set(self.names) - set(weights))
-        if unknown or lacking:
-            raise ValueError(
-                f"{self.folder} holds the sources {', '.join(self.names)}, but the recipe's "
-                f"data.sources are {', '.join(weights)}; prepare the recipe's data, or name "
-                f"the right folder (data.folder)."
-            )
-        for name in self.names:
-            if weights[name] and not self.manifest.sources[name].tokens:
-                raise ValueError(f"Source {name!r} of {self.folder} has no training tokens.")
-        return [weights[name] for name in self.names]
-
-    def tokens(self, source: int, shard: int) -> Tokens:
-        """The ids of a training shard; its checksum is held against it the first time."""
-        opened = self._training.get((source, shard))
-        if opened is None:
-            name = self.names[source]
-            opened = open_tokens(self.folder / name, self.manifest.sources[name].shards[shard])
-            self._training[source, shard] = opened
-        return opened
-
-    def heldout(self, source: int) -> Tokens:
-        """The ids of a source's held-out documents."""
-        name = self.names[source]
-        return open_tokens(self.folder / name, self.manifest.sources[name].heldout)
-
-    def heldout_rows(self, source: int, length: int) -> list[HeldoutRow]:
-        """All held-out rows of a source, T = `length`."""
-        tokens = self.heldout(source)
-        rows = []
-        seen = 0
-        for start in row_starts(len(tokens), length):
-            end = min(start + length + 1, len(tokens))
-            rows.append(HeldoutRow(tokens[start:end], end - 1 - seen))
-            seen = end - 1
-        return rows
-
-    def heldout_text(self, source: int) -> bytes:
-        """The held-out documents of a source, joined, as the bytes they came as."""
-        return self.tokenizer.decode_bytes(self.heldout(source).tolist())
+    def __str__(self) -> str:
+        room = max(self.room, 1)
+        return (
+            f"rows of {self.length:,} tokens, {self.packing}: {self.padding / room:.3%} padding, "
+            f"{self.repeated / room:.3%} predicted twice, {self.left_out:,} tokens left out"
+        )
 
 
 class Batches:
     """Sequences by sample number: no state, so any batch can be had at any time."""
 
-    def __init__(self, corpus: Corpus, weights: dict[str, float], seed: int, length: int) -> None:
-        self.corpus, self.length = corpus, length
-        shares = corpus.weights(weights)
-        sources = list(corpus.manifest.sources.values())
-        rows = [_rows(source, length) for source in sources]
-        for name, share, shards in zip(corpus.names, shares, rows, strict=True):
-            if share and not sum(shards):
-                raise ValueError(
-                    f"Source {name!r} of {corpus.folder} has fewer than {length + 1:,} tokens, "
-                    f"not one sequence of the model's context {length:,} (model.block_size)."
-                )
-            if share and share / sum(shares) * BLOCK < 1:
-                raise ValueError(
-                    f"Source {name!r} has {share / sum(shares):.2%} of the weight, and would never "
-                    f"come: give it at least 1 in {BLOCK:,}, or 0."
-                )
-        self.order = Order(rows, shares, seed)
+    def __init__(
+        self,
+        corpus: Corpus,
+        weights: dict[str, float],
+        seed: int,
+        length: int,
+        how: Literal["stream", "best-fit"] = "stream",
+        inside_documents: bool = False,
+    ) -> None:
+        self.corpus, self.length, self.seed = corpus, length, seed
+        self.packing, self.inside_documents = how, inside_documents
+        self.weights = corpus.weights(weights)
+        self.end_of_text: int = corpus.manifest.tokenizer["end_of_text"]
+        self.rows: list[list[int]] = [[] for _ in corpus.names]  # by source and shard
+        self._packings: dict[int, tuple[int, packing.Packing]] = {}  # by source
+        self._arrange()
 
     def place(self, i: int) -> Place:
-        """Where sample i lies: source, epoch, shard, row."""
+        """Where sample i lies: source, epoch, shard, row. Raises NotYet if it is not there."""
         return self.order(i)
 
+    def lacking(self, samples: Sequence[int]) -> str | None:
+        """What these samples wait for while the folder is being prepared; None: they are here."""
+        if self.corpus.manifest.complete:
+            return None
+        if self._first_lacking(samples) is None:
+            return None
+        self.corpus.refresh()
+        self._arrange()
+        missing = self._first_lacking(samples)
+        if missing is None:
+            return None
+        name = self.corpus.names[missing.source]
+        return (
+            f"waiting for `gnano prepare`: shard {missing.shard + 1} of source {name!r} "
+            f"in {self.corpus.folder}"
+        )
+
     def sequence(self, i: int) -> Tokens:
-        """The T + 1 ids of sample i."""
-        place = self.place(i)
+        """The T + 1 ids of sample i of a stream."""
+        place = self.order(i)
         tokens = self.corpus.tokens(place.source, place.shard)
         start = min(place.row * self.length, len(tokens) - self.length - 1)
         return tokens[start : start + self.length + 1]
 
-    def batch(self, samples: Sequence[int]) -> tuple["Tensor", "Tensor"]:
-        """Inputs and targets [B, T], int64: the target of a token is the one after it."""
-        ids = np.empty((len(samples), self.length + 1), dtype=np.int64)
-        for row, i in enumerate(samples):
-            ids[row] = self.sequence(i)
-        return _tensor(ids[:, :-1]), _tensor(ids[:, 1:])
+    def batch(self, samples: Sequence[int]) -> Batch:
+        """The rows of these samples."""
+        B, T = len(samples), self.length
+        inputs, targets = np.empty((2, B, T), dtype=np.int64)
+        segments = np.empty((B, T), dtype=np.int32)
+        for b, i in enumerate(samples):
+            if self.packing == "best-fit":
+                self._fill(self.order(i), inputs[b], targets[b], segments[b])
+            else:
+                ids = self.sequence(i)
+                inputs[b], targets[b] = ids[:-1], ids[1:]
+        if self.inside_documents and self.packing == "stream":
+            np.cumsum(inputs == self.end_of_text, axis=1, out=segments)
+        return Batch(
+            _tensor(inputs),
+            _tensor(targets),
+            _tensor(segments) if self.inside_documents else None,
+        )
+
+    def ranges(self, place: Place) -> list[tuple[int, int]]:
+        """Which tokens of its shard make up a row, [first, last) each."""
+        if self.packing == "best-fit":
+            return self._packing(place).row(place.row)
+        tokens = self.corpus.shards(place.source)[place.shard].tokens
+        start = min(place.row * self.length, tokens - self.length - 1)
+        return [(start, start + self.length + 1)]
+
+    def waste(self) -> Waste:
+        """Of the shards that are prepared; by arithmetic, nothing is read but documents' starts."""
+        room = padding = repeated = left_out = 0
+        for source, rows in enumerate(self.rows):
+            for shard, count in enumerate(rows):
+                tokens = self.corpus.shards(source)[shard].tokens
+                room += count * self.length
+                if self.packing == "best-fit":
+                    cost = packing.waste(*self._documents(source, shard), closed=True)
+                    padding += cost.borders + cost.padding
+                    left_out += cost.dropped
+                elif count:
+                    repeated += count * self.length - (tokens - 1)
+                else:
+                    left_out += tokens
+        return Waste(self.packing, self.length, room, padding, repeated, left_out)
+
+    def _arrange(self) -> None:
+        """The order over the shards that are there."""
+        complete = []
+        for source, name in enumerate(self.corpus.names):
+            rows = self.rows[source]
+            for shard in range(len(rows), len(self.corpus.shards(source))):
+                rows.append(self._count(source, shard))
+            complete.append(self.corpus.manifest.sources[name].complete)
+            share = self.weights[source]
+            if share and complete[-1] and not sum(rows):
+                raise ValueError(
+                    f"Source {name!r} of {self.corpus.folder} has fewer than "
+                    f"{self.length + 1:,} tokens, not one sequence of the model's context "
+                    f"{self.length:,} (model.block_size)."
+                )
+            if share and share / sum(self.weights) * BLOCK < 1:
+                raise ValueError(
+                    f"Source {name!r} has {share / sum(self.weights):.2%} of the weight, and would "
+                    f"never come: give it at least 1 in {BLOCK:,}, or 0."
+                )
+        self.order = Order(self.rows, self.weights, self.seed, complete)
+
+    def _count(self, source: int, shard: int) -> int:
+        """How many rows a shard has."""
+        tokens = self.corpus.shards(source)[shard].tokens
+        if self.packing == "best-fit":
+            return packing.count_rows(*self._documents(source, shard), closed=True)
+        return -(-(tokens - 1) // self.length) if tokens > self.length else 0
+
+    def _documents(self, source: int, shard: int) -> tuple[Any, int, int]:
+        """What best-fit packing depends on: where documents start, how many tokens, T."""
+        tokens = self.corpus.shards(source)[shard].tokens
+        return self.corpus.starts(source, shard), tokens, self.length
+
+    def _packing(self, place: Place) -> packing.Packing:
+        """The rows of a shard; kept for the shards in use, one of each source."""
+        number, kept = self._packings.get(place.source, (-1, None))
+        if kept is None or number != place.shard:
+            # closed: a document's end is predicted too, as in a stream
+            kept = packing.Packing(*self._documents(place.source, place.shard), closed=True)
+            self._packings[place.source] = place.shard, kept
+        return kept
+
+    def _first_lacking(self, samples: Sequence[int]) -> NotYet | None:
+        for i in samples:
+            try:
+                self.order(i)
+            except NotYet as missing:
+                return missing
+        return None
+
+    def _fill(self, place: Place, inputs: Any, targets: Any, segments: Any) -> None:
+        packing.fill_row(
+            self.corpus.tokens(place.source, place.shard),
+            self.ranges(place),
+            inputs,
+            targets,
+            segments,
+            end_of_text=self.end_of_text,
+            ignore=IGNORE,
+        )
 
 
 def heldout_batches(
-    rows: Sequence[HeldoutRow], length: int, size: int, ignore: int
+    rows: Sequence[HeldoutRow], length: int, size: int
 ) -> Iterator[tuple["Tensor", "Tensor"]]:
-    """Inputs and targets [B, T], int64, with repeats and padding as the target `ignore`."""
+    """Inputs and targets [B, T], int64, with repeats and padding as the target IGNORE."""
     for first in range(0, len(rows), size):
         part = rows[first : first + size]
         inputs = np.zeros((len(part), length), dtype=np.int64)
-        targets = np.full((len(part), length), ignore, dtype=np.int64)
+        targets = np.full((len(part), length), IGNORE, dtype=np.int64)
         for number, (ids, new) in enumerate(part):
             n = len(ids) - 1
             inputs[number, :n] = ids[:-1]
@@ -156,19 +222,7 @@ def heldout_batches(
         yield _tensor(inputs), _tensor(targets)
 
 
-def row_starts(tokens: int, length: int) -> list[int]:
-    """Where the rows of a held-out shard start; a shard shorter than a row is one row."""
-    if tokens < 2:
-        return []
-    last = max(tokens - length - 1, 0)
-    return [min(start, last) for start in range(0, tokens - 1, length)]
-
-
-def _rows(source: SourceInfo, length: int) -> list[int]:
-    return [-(-(s.tokens - 1) // length) if s.tokens > length else 0 for s in source.shards]
-
-
 def _tensor(array: Any) -> "Tensor":
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(array)

@@ -1,28 +1,50 @@
-"""What does a prepared folder hold? `manifest.json`: counts, checksums, and a fingerprint.
+"""What does a prepared folder hold? `manifest.json`, and a marker for each finished task.
 
-It is replaced atomically after each finished source, so it never names what is not there.
+    while preparing    manifest.json: the plan         SOURCE/00003.json: task 3 is finished
+    at the end         manifest.json: plan and all tasks
+
+Both are replaced atomically, so they never name what is not there. A source's tasks are
+finished in the plan's sequence, hence a reader sees a growing, never a changing, list.
 """
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gnano.data.shards import ShardInfo
+from gnano.data.plan import Plan
+from gnano.data.shards import ShardInfo, write_whole
 
 NAME = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskInfo:
+    """One finished task."""
+
+    shards: list[ShardInfo]
+    heldout: ShardInfo | None  # none of its documents may be held out
+    read: int  # documents in its files, up to the budget
+    dropped: dict[str, int]  # documents left out, by reason
+    lengths: list[int]  # training documents of [2^n, 2^(n+1)) tokens, by n
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceInfo:
-    """One finished source; its shards lie in the folder of its name."""
+    """The finished tasks of a source; its shards lie in the folder of its name."""
 
-    shards: list[ShardInfo]
-    heldout: ShardInfo
-    duplicates: int  # documents dropped because their text came before
+    tasks: list[TaskInfo] = field(default_factory=list)
+    complete: bool = False  # nothing will be added
+
+    @property
+    def shards(self) -> list[ShardInfo]:
+        return [shard for task in self.tasks for shard in task.shards]
+
+    @property
+    def heldout(self) -> list[ShardInfo]:
+        return [task.heldout for task in self.tasks if task.heldout]
 
     @property
     def tokens(self) -> int:
@@ -36,30 +58,48 @@ class SourceInfo:
     def bytes(self) -> int:
         return sum(shard.bytes for shard in self.shards)
 
+    @property
+    def heldout_tokens(self) -> int:
+        return sum(shard.tokens for shard in self.heldout)
+
+    @property
+    def read(self) -> int:
+        return sum(task.read for task in self.tasks)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Documents left out, by reason."""
+        return {
+            why: sum(task.dropped[why] for task in self.tasks)
+            for why in (self.tasks[0].dropped if self.tasks else ())
+        }
+
 
 @dataclass(kw_only=True)
 class Manifest:
-    plan: dict[str, Any]  # what was asked for: sources with their files, tokenizer, split
-    tokenizer: dict[str, Any]  # name, fingerprint, vocab_size
-    sources: dict[str, SourceInfo] = field(default_factory=dict)
+    plan: Plan
+    tokenizer: dict[str, Any]  # name, fingerprint, vocab_size, end_of_text
+    weights: dict[str, float]  # the recipe's when it was prepared; training may use others
+    sources: dict[str, SourceInfo]
     complete: bool = False
 
     @property
     def fingerprint(self) -> str:
-        """Stands for every token in its place; what the order of a run depends on."""
-        # a list: the order of the sources is part of the order of the samples
-        shards = [[name, asdict(source)["shards"]] for name, source in self.sources.items()]
-        content = json.dumps([FORMAT, self.tokenizer["fingerprint"], shards], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
+        """Stands for every token in its place, also before it is there: it is the plan's."""
+        # sources as a list: their order is part of the order of the samples
+        plan = asdict(self.plan)
+        plan["sources"] = list(plan["sources"].items())
+        return _sha256([FORMAT, self.tokenizer["fingerprint"], plan])
 
     def save(self, folder: Path) -> None:
-        content = {"format": FORMAT, "fingerprint": self.fingerprint, **asdict(self)}
-        temporary = folder / f"{NAME}.partial"
-        with temporary.open("w") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / NAME)
+        """Write `manifest.json`; what is in the markers stays there until all is complete."""
+        content = asdict(self)
+        if not self.complete:
+            del content["sources"]
+        content = {"format": FORMAT, "fingerprint": self.fingerprint, **content}
+        # over the whole, so that a damaged count is noticed too
+        content["sha256"] = _sha256(content)
+        write_whole(folder / NAME, (json.dumps(content, indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
@@ -74,24 +114,78 @@ class Manifest:
             content = json.loads(path.read_text())
             if content["format"] != FORMAT:
                 raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
+            if content.pop("sha256") != _sha256(content):
+                raise ValueError("it does not match its own checksum")
+            sources = {k: _source(v) for k, v in content.get("sources", {}).items()}
             manifest = cls(
-                plan=content["plan"],
+                plan=Plan.from_json(content["plan"]),
                 tokenizer=content["tokenizer"],
-                sources={k: _source(v) for k, v in content["sources"].items()},
+                weights=content["weights"],
+                sources=sources,
                 complete=content["complete"],
             )
-            if manifest.fingerprint != content["fingerprint"]:
-                raise ValueError("its fingerprint is not that of its content")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} is damaged ({error}): delete {folder} and prepare it again."
             ) from None
+        if not manifest.complete:
+            manifest.sources = {name: SourceInfo() for name in manifest.plan.sources}
+            manifest.refresh(folder)
         return manifest
+
+    def refresh(self, folder: Path) -> None:
+        """Take in what has been finished since, by the markers."""
+        for name, plan in self.plan.sources.items():
+            info = self.sources[name]
+            if info.complete:
+                continue
+            tasks = info.tasks
+            tokens = info.tokens
+            while len(tasks) < len(plan.tasks) and not plan.enough(tokens):
+                found = read_marker(folder / name, len(tasks))
+                if found is None:
+                    break
+                tasks.append(found)
+                tokens += sum(shard.tokens for shard in found.shards)
+            complete = len(tasks) == len(plan.tasks) or plan.enough(tokens)
+            self.sources[name] = SourceInfo(tasks=tasks, complete=complete)
+
+
+def marker(folder: Path, task: int) -> Path:
+    """The file that says that this task of a source is finished."""
+    return folder / f"{task:05}.json"
+
+
+def read_marker(folder: Path, task: int) -> TaskInfo | None:
+    path = marker(folder, task)
+    try:
+        return _task(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): delete it and run the same `gnano prepare` again."
+        ) from None
+
+
+def write_marker(folder: Path, task: int, info: TaskInfo) -> None:
+    write_whole(marker(folder, task), (json.dumps(asdict(info), indent=1) + "\n").encode())
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _source(content: dict[str, Any]) -> SourceInfo:
-    return SourceInfo(
-        shards=[ShardInfo(**shard) for shard in content["shards"]],
-        heldout=ShardInfo(**content["heldout"]),
-        duplicates=content["duplicates"],
+    return SourceInfo(tasks=[_task(t) for t in content["tasks"]], complete=content["complete"])
+
+
+def _task(content: dict[str, Any]) -> TaskInfo:
+    heldout = content["heldout"]
+    return TaskInfo(
+        **{
+            **content,
+            "shards": [ShardInfo(**shard) for shard in content["shards"]],
+            "heldout": ShardInfo(**heldout) if heldout else None,
+        }
     )

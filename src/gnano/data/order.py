@@ -14,15 +14,17 @@ A step takes the next samples, whoever computes them: see `samples_of`.
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
+from hashlib import blake2b
 from itertools import accumulate
+from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
 
 BLOCK = 1_000
 DECKS, ROWS = 1, 2  # what is drawn: keeps the two kinds of draws apart for any seed
-
-Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
+ROUNDS = 4  # of the Feistel network, each of two halves
+MASK = 2**64 - 1
 
 
 class Place(NamedTuple):
@@ -44,32 +46,55 @@ def shares(weights: Sequence[float], block: int = BLOCK) -> list[int]:
     return counts
 
 
-class Order:
-    """The order of one corpus: `rows[s][h]` sequences in shard h of source s."""
+class NotYet(Exception):  # noqa: N818 - it is a state, not a mistake
+    """The sample lies in a shard that is still being prepared."""
 
-    def __init__(self, rows: list[list[int]], weights: Sequence[float], seed: int) -> None:
+    def __init__(self, source: int, shard: int) -> None:
+        super().__init__(source, shard)
+        self.source, self.shard = source, shard
+
+
+class Order:
+    """The order of one corpus: `rows[s][h]` sequences in shard h of source s.
+
+    A source that is not `complete` may get more shards behind those it has.
+    """
+
+    def __init__(
+        self,
+        rows: list[list[int]],
+        weights: Sequence[float],
+        seed: int,
+        complete: Sequence[bool] | None = None,
+    ) -> None:
         self.seed = seed
         self.counts = tuple(shares(weights))
         self.ends = [list(accumulate(shards)) for shards in rows]
+        self.complete = complete or [True] * len(rows)
 
     def __call__(self, i: int) -> Place:
+        """Raises NotYet where it depends on what is still being prepared."""
         block, place = divmod(i, BLOCK)
         sources, ranks = _deal(self.seed, block, self.counts)
         source = sources[place]
         k = block * self.counts[source] + ranks[place]
         ends = self.ends[source]
+        if not self.complete[source] and (not ends or k >= ends[-1]):
+            raise NotYet(source, len(ends))
         epoch, rest = divmod(k, ends[-1])
         shard = bisect_right(ends, rest)
         start = ends[shard - 1] if shard else 0
-        rows = permutation((ROWS, self.seed, source, epoch, shard), ends[shard] - start)
-        return Place(source, epoch, shard, int(rows[rest - start]))
+        row = permuted((ROWS, self.seed, source, epoch, shard), ends[shard] - start, rest - start)
+        return Place(source, epoch, shard, row)
 
 
 @lru_cache(maxsize=16)
 def _deal(seed: int, block: int, counts: tuple[int, ...]) -> tuple[list[int], list[int]]:
     """For each place of a block: its source, and how many of that source came before."""
     deck = np.repeat(np.arange(len(counts)), counts)
-    deck = deck[permutation((DECKS, seed, block), len(deck))]
+    # NumPy promises the raw stream of a bit generator for ever, but not `shuffle`'s use of it
+    raw = np.random.PCG64(np.random.SeedSequence((DECKS, seed, block))).random_raw(len(deck))
+    deck = deck[np.argsort(raw, kind="stable")]
     ranks = np.empty_like(deck)
     for source, count in enumerate(counts):
         ranks[deck == source] = np.arange(count)
@@ -77,12 +102,40 @@ def _deal(seed: int, block: int, counts: tuple[int, ...]) -> tuple[list[int], li
     return deck.tolist(), ranks.tolist()
 
 
-@lru_cache(maxsize=64)
-def permutation(key: tuple[int, ...], n: int) -> Ints:
-    """0 … n-1 in an order drawn from the key, the same in every version of NumPy."""
-    # NumPy promises the raw stream of a bit generator for ever, but not `shuffle`'s use of it
-    raw = np.random.PCG64(np.random.SeedSequence(key)).random_raw(n)
-    return np.argsort(raw, kind="stable")
+def permuted(key: tuple[int, ...], n: int, i: int) -> int:
+    """Where i goes in an order of 0 … n-1 that is drawn from the key.
+
+    A Feistel network over a grid of about √n × √n cells: in each round one coordinate is
+    shifted by a hash of the other, which can be undone, so no two places meet. The few cells
+    past the end are passed through again until they fall inside (cycle walking; Black &
+    Rogaway 2002, "Ciphers with Arbitrary Finite Domains").
+    """
+    width = isqrt(n - 1) + 1 if n > 1 else 1
+    height = -(-n // width)
+    keys = _round_keys(key)
+    while True:
+        x, y = i % width, i // width
+        for odd, even in keys:
+            x = (x + _mixed(y, odd)) % width
+            y = (y + _mixed(x, even)) % height
+        i = y * width + x
+        if i < n:
+            return i
+
+
+def _mixed(value: int, key: int) -> int:
+    """A hash of 64 bits: the finalizer of SplitMix64 (Steele et al. 2014)."""
+    z = (value * 0x9E3779B97F4A7C15 + key) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+@lru_cache(maxsize=256)
+def _round_keys(key: tuple[int, ...]) -> list[tuple[int, int]]:
+    digest = blake2b(repr(key).encode(), digest_size=16 * ROUNDS).digest()
+    halves = [int.from_bytes(digest[at : at + 8], "little") for at in range(0, len(digest), 8)]
+    return list(zip(halves[::2], halves[1::2], strict=True))
 
 
 def samples_of(

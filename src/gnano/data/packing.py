@@ -71,8 +71,9 @@ class Packing:
     ) -> None:
         """`starts`: position of each document's end-of-text; `length`: T.
 
-        `closed` lets a document have the next one's end-of-text as its last token, so that
-        its end is predicted too.
+        An end-of-text begins its document, and so is never a target: the model would not
+        learn where texts end. `closed` gives each document the next one's end-of-text as
+        its last token too.
         """
         begin, stop = _pieces(starts, tokens, length, closed)
         sizes = stop - begin
@@ -146,7 +147,7 @@ def fill_row(
 
 
 def best_fit(counts: Sequence[int]) -> Iterator[Step]:
-    """The plan for `counts[n]` pieces of n tokens; a row takes as many as the longest has.
+    """The plan for `counts[n]` pieces of n tokens, where the last n is the room of a row.
 
     The same rows, up to the names of equals, as from placing one piece after another: the
     row with the least room that takes a piece still has the least after it, as long as it

@@ -1,218 +1,151 @@
-"""From documents to token shards, source by source; started again, it goes on.
+"""From documents to token shards; killed at any moment and started again, it goes on.
 
-    documents ─▶ drop repeats ─▶ split ─▶ tokenizer ─▶ SOURCE/00000.tokens … , heldout.tokens
+    plan ─▶ downloads ─▶ workers, one task each ─▶ drafts ─▶ finishing, in sequence ─▶ shards
+    `opening`   ahead    `workers`, `tokenizing`             `scheduling`, `finishing`
 
-Each source is written into `SOURCE.partial/` and renamed when it is whole; then the
-manifest names it. What is finished is never done again, and what was broken off leaves
-nothing behind that a reader could take for data.
+Only the last step depends on more than one task, and it is taken in the plan's sequence; so
+the number of workers, and who was killed when, change nothing in the shards.
 """
 
+import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import asdict
-from itertools import islice
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from queue import Empty, Queue
 
-from gnano.data.documents import Document, find_files
-from gnano.data.manifest import NAME, Manifest, SourceInfo
-from gnano.data.shards import ShardInfo, ShardWriter, is_whole
-from gnano.data.sources import DataConfig, Source, documents
-from gnano.data.split import digest, is_heldout
+from gnano.data.downloads import DOWNLOADS, Downloads
+from gnano.data.inputs import Inputs
+from gnano.data.lock import locked
+from gnano.data.manifest import Manifest, marker
+from gnano.data.opening import open_folder
+from gnano.data.scheduling import Scheduler
+from gnano.data.sources import DataConfig
+from gnano.data.status import Counts, SourceStatus, Status
+from gnano.data.tokenizing import WORK, Draft, draft_folder
+from gnano.data.workers import Event, Job, Settings, Workers, raise_failure
 
-if TYPE_CHECKING:
-    from gnano.tokenizer import Tokenizer
-
-TOKENIZER_SAMPLE = 32 * 2**20  # bytes of text that a tokenizer of our own is trained on
-DOCUMENTS_AT_ONCE = 256  # tokenized together
-
-Progress = Callable[[str, int, int], None]  # source, documents so far, tokens so far
+Progress = Callable[[Status], None]
 
 
-def prepare(config: DataConfig, progress: Progress = lambda *_: None) -> Manifest:
+def prepare(config: DataConfig, progress: Progress = lambda _: None) -> Manifest:
     """Make `config.folder` hold the shards that the configuration asks for.
 
-    Raises ValueError where a source gives no text, a file is not what it seems, or the
-    folder was prepared for something else.
+    Raises ValueError where a source may not be read or gives no text, a file is not what it
+    seems, or the folder was prepared for something else.
     """
-    if not config.sources:
-        raise ValueError("The recipe names no data.sources to prepare.")
     folder = Path(config.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = _plan(config)
-    manifest = _begun(folder, plan)
-    tokenizer = _tokenizer(config, folder, manifest)
-    if tokenizer.vocab_size > 2**16:
-        raise ValueError(
-            f"data.tokenizer {config.tokenizer!r} has {tokenizer.vocab_size:,} ids, and shards "
-            f"keep ids in 16 bits: use one of {2**16:,} or fewer."
-        )
-    tokenizer.save(folder)
-    if manifest is None:
-        vocabulary = {key: getattr(tokenizer, key) for key in ("name", "fingerprint", "vocab_size")}
-        manifest = Manifest(plan=plan, tokenizer=vocabulary)
-    finished, manifest.sources = manifest.sources, {}
-    for name, source in config.sources.items():
-        info = finished.get(name)
-        if info is None or not all(
-            is_whole(folder / name, s) for s in [*info.shards, info.heldout]
-        ):
-            manifest.complete = False
-            info = _prepare_source(folder, name, source, config, tokenizer, progress)
-        manifest.sources[name] = info
+    with locked(folder):
+        manifest, inputs = open_folder(config)
         if not manifest.complete:
-            manifest.save(folder)
-    if not manifest.complete:
-        manifest.complete = True
-        manifest.save(folder)
+            _Preparation(config, manifest, inputs, progress).run()
+            conclude(folder, manifest)
+            if not config.keep_downloads:
+                shutil.rmtree(folder / DOWNLOADS, ignore_errors=True)
     return manifest
 
 
-def _plan(config: DataConfig) -> dict[str, Any]:
-    """What the shards depend on. Weights are not in it: they are applied when reading."""
-    sources = {}
-    for name, source in config.sources.items():
-        asked = asdict(source)
-        del asked["weight"]
-        if source.kind == "files":
-            asked["files"] = [[str(f), f.stat().st_size] for f in find_files(source.files)]
-        sources[name] = {key: list(v) if isinstance(v, tuple) else v for key, v in asked.items()}
-    return {
-        "tokenizer": config.tokenizer,
-        "heldout": config.heldout,
-        "shard_tokens": config.shard_tokens,
-        "sources": sources,
-    }
+def conclude(folder: Path, manifest: Manifest) -> None:
+    """Every source is complete: one manifest instead of the markers."""
+    manifest.complete = True
+    manifest.save(folder)
+    for name, info in manifest.sources.items():
+        for task in range(len(info.tasks)):
+            marker(folder / name, task).unlink(missing_ok=True)
+    shutil.rmtree(folder / WORK, ignore_errors=True)
 
 
-def _begun(folder: Path, plan: dict[str, Any]) -> Manifest | None:
-    """What an earlier run has finished; refuses a folder made for another plan."""
-    if not (folder / NAME).exists():
-        return None
-    manifest = Manifest.load(folder)
-    if manifest.plan != plan:
-        different = [key for key in plan if manifest.plan.get(key) != plan[key]]
-        raise ValueError(
-            f"{folder} was prepared for another {' and '.join(different)}; choose another "
-            f"folder (--data.folder), or delete this one to make it anew."
-        )
-    return manifest
+def settings(config: DataConfig) -> Settings:
+    """What a worker needs to know of the configuration."""
+    return Settings(
+        folder=config.folder,
+        sources=config.sources,
+        heldout=config.heldout,
+        shard_tokens=config.shard_tokens,
+        decontaminate=list(config.decontaminate),
+    )
 
 
-def _tokenizer(config: DataConfig, folder: Path, manifest: Manifest | None) -> "Tokenizer":
-    from gnano.tokenizer import Tokenizer, gpt2, train_bpe
+class _Preparation:
+    """One run of `prepare`: its workers, its downloads, and what they have to say."""
 
-    if manifest is not None:
-        tokenizer = Tokenizer.load(folder)
-        if tokenizer.fingerprint != manifest.tokenizer["fingerprint"]:
-            raise ValueError(
-                f"{folder / 'tokenizer.json'} is not the tokenizer that made these shards: "
-                f"delete {folder} and prepare it again."
-            )
-        return tokenizer
-    kind, _, size = config.tokenizer.partition("-")
-    if config.tokenizer == "gpt2":
-        return gpt2()
-    if kind == "bpe" and size.isdecimal():
-        return train_bpe(_sample(config), int(size))
-    named = Path(config.tokenizer).expanduser()
-    if not named.is_dir():
-        raise ValueError(
-            f"data.tokenizer is {config.tokenizer!r}, which is neither gpt2, nor bpe-N "
-            f"(such as bpe-4096), nor a folder."
-        )
-    if (named / "tokenizer.json").exists():
-        return Tokenizer.load(named)
-    return gpt2(named)
+    def __init__(
+        self, config: DataConfig, manifest: Manifest, inputs: dict[str, Inputs], progress: Progress
+    ) -> None:
+        self.config, self.progress = config, progress
+        self.folder = Path(config.folder)
+        self.scheduler = Scheduler(self.folder, manifest)
+        self.events: Queue[Event] = Queue()
+        self.downloads = Downloads(self.folder, inputs, self.events)
+        self.taken: set[tuple[str, int]] = set()  # given to a worker, or drafted before
+        self.status = Status({name: SourceStatus() for name in config.sources})
 
+    def run(self) -> None:
+        self._finish()
+        self.status.earlier = self.status.counts
+        todo = len(self.scheduler.wanted())
+        cores = self.config.workers or len(os.sched_getaffinity(0))
+        workers = Workers(max(1, min(cores, todo)), settings(self.config), self.events)
+        with closing(workers), closing(self.downloads):
+            self._give(workers)
+            while not self.scheduler.complete:
+                with suppress(Empty):
+                    event = self.events.get(timeout=1)
+                    self._hear(event, workers)
+                    if event.kind != "progress":
+                        self._give(workers)
+                self.progress(self.status)
 
-def _sample(config: DataConfig) -> Iterator[str]:
-    """Training text of all sources in their shares; the held-out part stays unseen."""
-    whole = sum(source.weight for source in config.sources.values())
-    for name, source in config.sources.items():
-        share = room = TOKENIZER_SAMPLE * source.weight / whole
-        for document in documents(source):
-            if room <= 0:
+    def _give(self, workers: Workers) -> None:
+        """Hand out what is wanted next, and have the files after that downloaded."""
+        for task in self.scheduler.wanted():
+            if not (workers.free or self.downloads.room):
                 break
-            if not is_heldout(document, config.heldout):
-                room -= len(document.text)
-                yield document.text
-        if share and room == share:
-            where = ", ".join(source.files) or source.kind
-            raise ValueError(f"Source {name!r} ({where}) gives no training text.")
+            if task in self.taken:
+                continue
+            if Draft.load(draft_folder(self.folder, *task)):
+                self.taken.add(task)
+            elif not self.downloads.has(*task):
+                if self.downloads.room:
+                    self.downloads.ask(*task)
+            elif workers.free:
+                self.taken.add(task)
+                paths = [str(path) for path in self.downloads.take(*task)]
+                workers.give(Job(source=task[0], task=task[1], paths=paths))
 
-
-def _cleared(folder: Path, name: str) -> Path:
-    """An empty `NAME.partial/`, and no `NAME/`; refuses to remove what is not ours."""
-    partial = folder / f"{name}.partial"
-    for old in (partial, folder / name):
-        for path in old.rglob("*"):
-            if path.suffix not in (".tokens", ".docs", ".partial"):
+    def _hear(self, event: Event, workers: Workers) -> None:
+        source = self.status.sources[event.source]
+        match event.kind:
+            case "progress":
+                source.under_way[event.task] = Counts(event.documents, event.bytes, event.tokens)
+            case "fetched":
+                source.fetched += event.bytes
+                self.downloads.arrived(event.source, event.task)
+            case "done":
+                workers.release(event)
+                self.downloads.drop(event.source, event.task, self.config.keep_downloads)
+                self._finish()
+            case "failed" if self.scheduler.manifest.sources[event.source].complete:
+                # it was begun in case the budget should need it
+                if (event.source, event.task) in self.taken:
+                    workers.release(event)
+            case "failed":
+                raise_failure(event)
+            case "died":
                 raise ValueError(
-                    f"{old} is where the shards of source {name!r} belong, but it holds files "
-                    f"of yours ({path.name}); rename the source, or choose another data.folder."
+                    f"A worker was killed in task {event.task} of source {event.source!r}, "
+                    f"perhaps for lack of memory: run the same command again, with fewer "
+                    f"workers (--data.workers)."
                 )
-        if old.exists():
-            shutil.rmtree(old)
-    partial.mkdir()
-    return partial
 
-
-def _fresh(source: Source, counts: Counter[bytes]) -> Iterator[Document]:
-    """The source's documents without repeats; `counts` counts every text that was read."""
-    for document in documents(source):
-        key = digest(document.text)
-        counts[key] += 1
-        if counts[key] == 1:
-            yield document
-
-
-def _prepare_source(
-    folder: Path,
-    name: str,
-    source: Source,
-    config: DataConfig,
-    tokenizer: "Tokenizer",
-    progress: Progress,
-) -> SourceInfo:
-    partial = _cleared(folder, name)
-    counts: Counter[bytes] = Counter()
-    texts = _fresh(source, counts)
-    shards: list[ShardInfo] = []
-    tokens = done = 0
-    with ExitStack() as stack:
-        heldout = stack.enter_context(ShardWriter(partial, "heldout", tokenizer.end_of_text))
-        shard: ShardWriter | None = None
-        while group := list(islice(texts, DOCUMENTS_AT_ONCE)):
-            for document, ids in zip(
-                group, tokenizer.encode_batch([d.text for d in group]), strict=True
-            ):
-                size = len(document.text.encode())
-                if is_heldout(document, config.heldout):
-                    heldout.add(ids, size)
-                    continue
-                if shard is None:
-                    file = f"{len(shards):05}"
-                    shard = stack.enter_context(ShardWriter(partial, file, tokenizer.end_of_text))
-                shard.add(ids, size)
-                tokens += len(ids) + 1
-                if shard.tokens >= config.shard_tokens:
-                    shards.append(shard.finish())
-                    shard = None
-            done += len(group)
-            progress(name, done, tokens)
-        if shard is not None:
-            shards.append(shard.finish())
-        info = SourceInfo(
-            shards=shards, heldout=heldout.finish(), duplicates=counts.total() - len(counts)
-        )
-    if not shards:
-        where = ", ".join(source.files) or source.kind
-        raise ValueError(
-            f"Source {name!r} ({where}) gives no training text: {counts.total():,} documents read, "
-            f"{info.heldout.documents:,} of them held out."
-        )
-    partial.replace(folder / name)
-    return info
+    def _finish(self) -> None:
+        """Finish what has its turn; the figures of all sources follow."""
+        for name, task in self.scheduler.advance():
+            self.status.sources[name].under_way.pop(task, None)
+        for name, status in self.status.sources.items():
+            info = self.scheduler.manifest.sources[name]
+            if info.complete:
+                self.downloads.end(name)
+            status.done, status.tasks = len(info.tasks), self.scheduler.needed(name)
+            status.tokens = self.scheduler.expected_tokens(name)
+            status.finished = Counts(info.documents, info.bytes, info.tokens)

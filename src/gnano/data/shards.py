@@ -11,18 +11,20 @@ first read.
 
 import hashlib
 import os
-from collections.abc import Sequence
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 TOKEN = np.dtype("<u2")
 START = np.dtype("<u4")
 
 Tokens = np.ndarray[tuple[int], np.dtype[np.uint16]]
+Starts = np.ndarray[tuple[int], np.dtype[np.uint32]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +43,10 @@ class ShardWriter:
     """Writes one shard; nothing is visible under its name until `finish`."""
 
     def __init__(self, folder: Path, name: str, end_of_text: int) -> None:
-        self.folder, self.name, self.end_of_text = folder, name, end_of_text
+        self.folder, self.name = folder, name
+        self.end_of_text = np.array([end_of_text], TOKEN).tobytes()
         self.tokens = self.bytes = 0
-        self.starts: list[int] = []
+        self.starts = array("I")
         self.hash = hashlib.sha256()
         self.partial = folder / f"{name}.tokens.partial"
         self.file = self.partial.open("wb")
@@ -56,10 +59,11 @@ class ShardWriter:
     ) -> None:
         self.file.close()
 
-    def add(self, ids: Sequence[int], size: int) -> None:
+    def add(self, ids: NDArray[Any], size: int) -> None:
         """One document's ids; `size` is its length in UTF-8 bytes."""
+        assert ids.max(initial=0) < 2**16 and ids.min(initial=0) >= 0, "an id of more than 16 bits"
         self.starts.append(self.tokens)
-        data = np.array([self.end_of_text, *ids], dtype=TOKEN).tobytes()
+        data = self.end_of_text + ids.astype(TOKEN).tobytes()
         self.hash.update(data)
         self.file.write(data)
         self.tokens += len(ids) + 1
@@ -70,9 +74,7 @@ class ShardWriter:
         os.fsync(self.file.fileno())
         self.file.close()
         starts = np.array(self.starts, dtype=START).tobytes()
-        docs = self.folder / f"{self.name}.docs"
-        docs.with_suffix(".docs.partial").write_bytes(starts)
-        docs.with_suffix(".docs.partial").replace(docs)
+        write_whole(self.folder / f"{self.name}.docs", starts)
         self.partial.replace(self.folder / f"{self.name}.tokens")
         return ShardInfo(
             name=self.name,
@@ -84,6 +86,16 @@ class ShardWriter:
         )
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """A file that is there with all its content, on the disk, or not at all."""
+    temporary = path.with_name(f"{path.name}.partial")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
 def is_whole(folder: Path, shard: ShardInfo) -> bool:
     """Both files exist and have their size; a glance, not a check of the content."""
     sizes = {"tokens": shard.tokens * TOKEN.itemsize, "docs": shard.documents * START.itemsize}
@@ -91,22 +103,34 @@ def is_whole(folder: Path, shard: ShardInfo) -> bool:
     return all(paths[e].is_file() and paths[e].stat().st_size == sizes[e] for e in sizes)
 
 
-def open_tokens(folder: Path, shard: ShardInfo) -> Tokens:
+def open_tokens(folder: Path, shard: ShardInfo, check: bool = True) -> Tokens:
     """The ids of a shard, mapped read-only, after checking its size and checksum."""
     path = folder / f"{shard.name}.tokens"
-    mend = f"Delete the folder {path.parent} and run the same `gnano prepare` again."
+    tokens: Tokens = _opened(path, TOKEN, shard.sha256_tokens, shard.tokens, check)
+    return tokens
+
+
+def open_starts(folder: Path, shard: ShardInfo, check: bool = True) -> Starts:
+    """Where each document's end-of-text token stands, mapped read-only and checked."""
+    path = folder / f"{shard.name}.docs"
+    starts: Starts = _opened(path, START, shard.sha256_docs, shard.documents, check)
+    return starts
+
+
+def _opened(path: Path, kind: np.dtype[Any], sha256: str, count: int, check: bool) -> Any:
+    mend = f"Delete {path.stem}.* in {path.parent} and run the same `gnano prepare` again."
     if not path.is_file():
         raise ValueError(f"{path} is missing, though manifest.json lists it. {mend}")
     size = path.stat().st_size
-    expected = shard.tokens * TOKEN.itemsize
+    expected = count * kind.itemsize
     if size != expected:
         raise ValueError(
             f"{path} has {size:,} bytes where manifest.json says {expected:,}: "
             f"the file is cut short or not its own. {mend}"
         )
-    if not shard.tokens:
-        return np.empty(0, TOKEN)
-    tokens: Tokens = np.memmap(path, TOKEN, mode="r")
-    if hashlib.sha256(tokens.data).hexdigest() != shard.sha256_tokens:
+    if not count:
+        return np.empty(0, kind)
+    content = np.memmap(path, kind, mode="r")
+    if check and hashlib.sha256(content.data).hexdigest() != sha256:
         raise ValueError(f"{path} does not match its checksum in manifest.json: damaged. {mend}")
-    return tokens
+    return content

@@ -1,30 +1,58 @@
 """What goes into the mix? Each source's text and its share, as a recipe's `[data]` says."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gnano.data.documents import Document, find_files, read_documents
-
-Kind = Literal["files", "python-prose", "python-code", "synthetic"]
+Kind = Literal["files", "hub", "python-prose", "python-code", "synthetic"]
+GENERATED = ("python-prose", "python-code", "synthetic")  # text that needs no file
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     weight: float = 1.0  # share of the sequences, relative to the other sources' weights
-    kind: Kind = "files"  # files of yours, or text that every Python installation can give
-    files: tuple[str, ...] = ()  # paths, folders or globs: text, JSONL or Parquet; .gz and .zst
+    kind: Kind = "files"  # files of yours, a Hub data set, or text that every Python can give
+    files: tuple[str, ...] = ()  # files: paths, folders or globs; text, JSONL, Parquet; .gz, .zst
+    repo: str = ""  # hub: the data set, USER/NAME
+    config: str = ""  # hub: its configuration, or a folder in it; empty: all of it
+    split: str = "train"  # hub: which split
+    revision: str = "main"  # hub: branch, tag or commit; the commit found is kept
     column: str = "text"  # which column of JSONL and Parquet files holds the text
-    max_bytes: int = 0  # stop after so much UTF-8 text; 0: take all
+    max_tokens: int = 0  # files, hub: stop with the file that reaches so many; 0: take all
+    max_bytes: int = 0  # the other kinds: how much UTF-8 text to take
+    min_chars: int = 1  # drop shorter documents
+    max_chars: int = 0  # drop longer documents; 0: none is too long
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < math.inf:
             raise ValueError(f"A source's weight is {self.weight}; it must be 0 or more.")
-        if self.max_bytes < 0:
-            raise ValueError(f"A source's max_bytes is {self.max_bytes}; 0 takes all.")
-        if self.kind != "files" and not self.max_bytes:
+        for key in ("max_tokens", "max_bytes", "min_chars", "max_chars"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"A source's {key} is {getattr(self, key)}; use 0 or more.")
+        if 0 < self.max_chars < self.min_chars:
+            raise ValueError(
+                f"A source's max_chars {self.max_chars} is below its min_chars {self.min_chars}, "
+                f"so no document would stay."
+            )
+        if self.kind in GENERATED and not self.max_bytes:
             raise ValueError(f"A source of kind {self.kind!r} needs max_bytes, how much to take.")
+        if self.kind in GENERATED and self.max_tokens:
+            raise ValueError(f"A source of kind {self.kind!r} takes max_bytes, not max_tokens.")
+        if self.kind not in GENERATED and self.max_bytes:
+            raise ValueError(f"A source of kind {self.kind!r} takes max_tokens, not max_bytes.")
+        if self.kind == "hub" and self.repo.count("/") != 1:
+            raise ValueError(
+                f"A source of kind 'hub' needs repo, USER/NAME of a data set; it is {self.repo!r}."
+            )
+        if self.kind == "hub" and self.files:
+            raise ValueError("A source of kind 'hub' takes repo and config; files needs 'files'.")
+
+    @property
+    def where(self) -> str:
+        """Where its text lies, for messages."""
+        if self.kind == "hub":
+            return f"{self.repo} {self.config}".strip()
+        return ", ".join(self.files) or self.kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +61,11 @@ class DataConfig:
     tokenizer: str = "gpt2"  # gpt2, bpe-N (trained on this corpus, N entries), or a folder
     heldout: float = 0.005  # share of the documents kept from training
     shard_tokens: int = 2**26  # tokens in a shard file, about; 2 bytes each
+    decontaminate: tuple[str, ...] = ()  # evaluation files; documents sharing 13 words are dropped
+    workers: int = 0  # processes that tokenize; 0: one per core
+    keep_downloads: bool = False  # keep the Hub's files after they are tokenized
+    packing: Literal["stream", "best-fit"] = "stream"  # cut rows anywhere, or at documents' ends
+    inside_documents: bool = False  # attention stays inside each document
     seed: int = 0  # of the order in which sequences are read
     sources: dict[str, Source] = field(default_factory=dict)
 
@@ -41,6 +74,8 @@ class DataConfig:
             raise ValueError(f"data.heldout is {self.heldout}; it is a share, in [0, 1).")
         if not 1 <= self.shard_tokens < 2**31:
             raise ValueError(f"data.shard_tokens is {self.shard_tokens}; use 1 to {2**31 - 1:,}.")
+        if self.workers < 0:
+            raise ValueError(f"data.workers is {self.workers}; use 0 (one per core) or more.")
         if self.seed < 0:
             raise ValueError(f"data.seed is {self.seed}; use 0 or more.")
         if self.sources and not sum(source.weight for source in self.sources.values()):
@@ -51,32 +86,6 @@ class DataConfig:
                     f"Source {name!r} names a folder: use letters, digits, - and _ only."
                 )
 
-
-def documents(source: Source) -> Iterator[Document]:
-    """The source's documents in their fixed order, up to its budget."""
-    total = 0
-    for document in _all_documents(source):
-        if source.max_bytes and total >= source.max_bytes:
-            return
-        total += len(document.text.encode())
-        yield document
-
-
-def _all_documents(source: Source) -> Iterator[Document]:
-    match source.kind:
-        case "python-prose":
-            from gnano.data.python_corpus import python_prose
-
-            yield from python_prose(source.max_bytes)
-        case "python-code":
-            from gnano.data.python_corpus import python_code
-
-            yield from python_code(source.max_bytes)
-        case "synthetic":
-            from gnano.data.synthetic import passages
-
-            for text in passages(seed=0):
-                yield Document(text)
-        case "files":
-            for path in find_files(source.files):
-                yield from read_documents(path, source.column)
+    @property
+    def weights(self) -> dict[str, float]:
+        return {name: source.weight for name, source in self.sources.items()}

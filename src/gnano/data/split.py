@@ -14,6 +14,13 @@ def digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-def is_heldout(document: Document, share: float) -> bool:
-    position = int.from_bytes(digest(document.group or document.text)[:8], "big")
-    return position < share * 2**64
+def position(text: str) -> int:
+    """64 bits that stand for a text."""
+    return int.from_bytes(digest(text)[:8], "big")
+
+
+def is_heldout(document: Document, share: float, known: int | None = None) -> bool:
+    """`known` spares the hash where the position of the document's text has been computed."""
+    if document.group or known is None:
+        known = position(document.group or document.text)
+    return known < share * 2**64

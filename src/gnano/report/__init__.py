@@ -7,10 +7,19 @@
 Pictures need the extra `plot` (matplotlib, plotext); the page comes without one if need be.
 """
 
-from gnano.report.description import describe, describe_data
+from gnano.report.corpus import describe_data, describe_sample
+from gnano.report.description import describe
 from gnano.report.metrics import read_metrics
 from gnano.report.page import write_report
 from gnano.report.plot import png_plot
 from gnano.report.terminal import terminal_plot
 
-__all__ = ["describe", "describe_data", "png_plot", "read_metrics", "terminal_plot", "write_report"]
+__all__ = [
+    "describe",
+    "describe_data",
+    "describe_sample",
+    "png_plot",
+    "read_metrics",
+    "terminal_plot",
+    "write_report",
+]

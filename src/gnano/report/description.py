@@ -10,6 +10,7 @@ from gnano.model import (
     kv_cache_bytes_per_token,
     parameters,
 )
+from gnano.report.corpus import describe_data
 from gnano.report.metrics import read_metrics
 from gnano.train import Recipe, load_recipe, recipe_names
 
@@ -51,29 +52,6 @@ def describe_recipe(recipe: Recipe) -> str:
         f" = {_short(tokens)} tokens, {_short(flops)} FLOPs\n"
         f"micro-batch  {settings.micro_batch} × {recipe.model.block_size:,} tokens\n"
         f"data         {recipe.data.folder}: {mix}"
-    )
-
-
-def describe_data(folder: Path) -> str:
-    from gnano.data import Manifest
-
-    manifest = Manifest.load(folder)
-    sources = manifest.sources.items()
-    rows = [
-        f"{name:<14} {s.documents:>11,} {s.tokens:>15,} {s.bytes / max(s.tokens, 1):>12.2f} "
-        f"{s.heldout.tokens:>12,} {s.duplicates:>9,} {len(s.shards):>7,}"
-        for name, s in sources
-    ]
-    head = f"{'source':<14} {'documents':>11} {'tokens':>15} {'bytes/token':>12} {'held out':>12}"
-    total = sum(s.tokens for _, s in sources)
-    state = "" if manifest.complete else "\nNot complete: run the same `gnano prepare` to go on."
-    return "\n".join(
-        [
-            f"{head} {'repeats':>9} {'shards':>7}",
-            *rows,
-            f"{folder}: {total:,} training tokens, {manifest.tokenizer['name']} tokenizer of "
-            f"{manifest.tokenizer['vocab_size']:,}, fingerprint {manifest.fingerprint[:12]}{state}",
-        ]
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gnano.data import Corpus, HeldoutRow, heldout_batches
+from gnano.data import Corpus, heldout_batches
 from gnano.model import GPT, IGNORE
 
 
@@ -36,37 +36,68 @@ class HeldoutLoss:
 class Heldout:
     """The held-out rows of a corpus, cut to the model's context."""
 
-    def __init__(self, corpus: Corpus, length: int, batch: int) -> None:
-        self.names, self.length, self.batch = corpus.names, length, batch
-        self.rows = [corpus.heldout_rows(number, length) for number in range(len(self.names))]
+    def __init__(self, corpus: Corpus, weights: dict[str, float], length: int, batch: int) -> None:
+        self.corpus, self.length, self.batch = corpus, length, batch
+        shares = corpus.weights(weights)
+        self.shares = [share / sum(shares) for share in shares]
         self.token_bytes = torch.from_numpy(corpus.tokenizer.token_bytes.astype(np.int64))
+        self._read()
 
     def __bool__(self) -> bool:
         return any(self.rows)
 
+    def lacking(self, tokens: int) -> str | None:
+        """Which source is still being prepared and has too few for `loss(model, tokens)`."""
+        if self._short(tokens) is None:
+            return None
+        self.corpus.refresh()
+        self._read()
+        short = self._short(tokens)
+        return short and (
+            f"waiting for `gnano prepare`: held-out text of source {short!r} "
+            f"in {self.corpus.folder}"
+        )
+
     @torch.no_grad()
     def loss(self, model: GPT, tokens: int | None = None) -> HeldoutLoss:
-        """Over all held-out tokens, or about so many, evenly spaced and always the same."""
-        total = sum(len(rows) for rows in self.rows)
-        share = 1.0 if tokens is None else min(1.0, tokens / self.length / total)
+        """Over all held-out tokens, or about so many, by the sources' weights.
+
+        These are the first of each source: the same ones whatever the budget, and already
+        there when the rest is still being prepared.
+        """
+        if tokens is None and not self.corpus.manifest.complete:
+            self.corpus.refresh()
+            self._read()
         device = next(model.parameters()).device
         was_training = model.training
         model.eval()
         nats: dict[str, float] = {}
         size: dict[str, int] = {}
-        for name, rows in zip(self.names, self.rows, strict=True):
+        for source, (name, rows) in enumerate(zip(self.corpus.names, self.rows, strict=True)):
             if not rows:
                 continue
+            part = rows if tokens is None else rows[: self._count(source, tokens)]
             sums = []
             size[name] = 0
-            for x, y in heldout_batches(_spread(rows, share), self.length, self.batch, IGNORE):
+            for x, y in heldout_batches(part, self.length, self.batch):
                 sums.append(model.loss(x.to(device), y.to(device)))
                 size[name] += int(self.token_bytes[y[y != IGNORE]].sum())
             nats[name] = float(torch.stack(sums).double().sum())
         model.train(was_training)
         return HeldoutLoss(nats, size)
 
+    def _read(self) -> None:
+        corpus = self.corpus
+        self.rows = [corpus.heldout_rows(n, self.length) for n in range(len(corpus.names))]
 
-def _spread(rows: list[HeldoutRow], share: float) -> list[HeldoutRow]:
-    count = max(1, round(share * len(rows)))
-    return [rows[i] for i in np.linspace(0, len(rows) - 1, count).round().astype(int)]
+    def _count(self, source: int, tokens: int) -> int:
+        """How many rows of a source make up its share of so many tokens."""
+        return max(1, round(tokens * self.shares[source] / self.length))
+
+    def _short(self, tokens: int) -> str | None:
+        for source, name in enumerate(self.corpus.names):
+            complete = self.corpus.manifest.sources[name].complete
+            # one more: while there may be others to come, the last row is not final
+            if not complete and len(self.rows[source]) <= self._count(source, tokens):
+                return name
+        return None

@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from gnano.train.precision import DTYPES
 from gnano.train.recipe import Recipe
 from gnano.train.settle import settle
 from gnano.train.stopping import StopRequest
+from gnano.train.waiting import Say, wait_for
 
 Watch = Callable[[dict[str, Any]], None]  # sees the figures of every step
 
@@ -46,7 +48,11 @@ class RunResult:
         return self.step == self.steps
 
 
-def train(recipe: Recipe, run: Path, watch: Watch = lambda _: None) -> RunResult:
+def silent(text: str, waiting: bool = False) -> None:
+    """Says nothing."""
+
+
+def train(recipe: Recipe, run: Path, watch: Watch = lambda _: None, say: Say = silent) -> RunResult:
     """Run the recipe in the folder `run`, or go on with it; returns when done or stopped.
 
     Raises ValueError for what does not fit together, before anything is computed.
@@ -54,9 +60,9 @@ def train(recipe: Recipe, run: Path, watch: Watch = lambda _: None) -> RunResult
     corpus = Corpus(Path(recipe.data.folder))
     recipe = settle(recipe, run, corpus)
     settings, length = recipe.train, recipe.model.block_size
-    weights = {name: source.weight for name, source in recipe.data.sources.items()}
-    batches = Batches(corpus, weights, recipe.data.seed, length)
-    heldout = Heldout(corpus, length, settings.micro_batch)
+    data = recipe.data
+    batches = Batches(corpus, data.weights, data.seed, length, data.packing, data.inside_documents)
+    heldout = Heldout(corpus, data.weights, length, settings.micro_batch)
     torch.manual_seed(settings.seed)
     model = GPT.from_config(recipe.model).to(settings.device)
     model.compute_dtype = DTYPES[settings.precision]
@@ -78,7 +84,14 @@ def train(recipe: Recipe, run: Path, watch: Watch = lambda _: None) -> RunResult
 
     log = MetricsLog(run)
     with StopRequest() as stop:
+        wait_for(partial(heldout.lacking, settings.eval_tokens), stop, say)
+        say(f"{corpus.folder}: {batches.waste()}")
         while step < settings.steps and stop.received is None:
+            per_step = settings.tokens_per_step // length
+            samples = range(step * per_step, (step + 1) * per_step)
+            wait_for(partial(batches.lacking, samples), stop, say)
+            if stop.received is not None:
+                break
             step_started = time.perf_counter()
             lr = settings.schedule(step, settings.steps)
             loss, norm = train_step(model, optimizer, batches, recipe, step, lr)
@@ -128,21 +141,24 @@ def train_step(
     """
     settings, length = recipe.train, batches.length
     micros = []
-    for micro in range(settings.accumulation(length)):
+    for number in range(settings.accumulation(length)):
         samples = samples_of(
             step,
-            micro,
+            number,
             rank=0,
             per_step=settings.tokens_per_step // length,
             micro_batch=settings.micro_batch,
             ranks=1,
         )
         micros.append(batches.batch(samples))
-    counted = sum(int((y != IGNORE).sum()) for _, y in micros)
+    counted = sum(int((micro.targets_BT != IGNORE).sum()) for micro in micros)
     device = next(model.parameters()).device
     total = torch.zeros((), device=device)
-    for x, y in micros:
-        loss = model.loss(x.to(device), y.to(device)) / counted
+    for ids_BT, targets_BT, segments_BT in micros:
+        if segments_BT is not None:
+            segments_BT = segments_BT.to(device)
+        loss = model.loss(ids_BT.to(device), targets_BT.to(device), segments_BT=segments_BT)
+        loss = loss / counted
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)

@@ -32,3 +32,10 @@ class Progress:
             f" · {self.speed:,.0f} tokens/s{left}",
             important="heldout" in figures,
         )
+
+    def say(self, text: str, waiting: bool = False) -> None:
+        """What is not a step: a fact that stays, or what the run waits for."""
+        if waiting:
+            self.line.show(text)
+        else:
+            self.line.note(text)

@@ -23,6 +23,7 @@ from gnano.train.recipe import Recipe, flatten, load_recipe
 NAME = "recipe.toml"
 # values that change neither the weights nor the order of the data
 FREE = {"train.eval_every", "train.eval_tokens", "train.save_every", "train.keep", "data.folder"}
+FREE |= {"data.workers", "data.keep_downloads"}
 
 
 def settle(recipe: Recipe, run: Path, corpus: Corpus) -> Recipe:
@@ -38,7 +39,7 @@ def settle(recipe: Recipe, run: Path, corpus: Corpus) -> Recipe:
             f"with another data.tokenizer."
         )
     recipe.train.accumulation(recipe.model.block_size)
-    corpus.weights({name: source.weight for name, source in recipe.data.sources.items()})
+    corpus.weights(recipe.data.weights)
     path = run / NAME
     if path.exists():
         return _continued(recipe, path, corpus)

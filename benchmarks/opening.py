@@ -1,0 +1,138 @@
+"""How long until a large folder is open, and how long for any one of its samples?
+
+    python benchmarks/opening.py
+
+Simulates the reference run's folder, 13 billion tokens (26 GB) in three sources, by sparse
+files: sizes and manifest are real, the content is zeros that take no disk. In a process of
+its own each time: opening it (`Corpus` and `Batches`), the first batch without checksums,
+samples at random over ten epochs, batches in sequence as training takes them; and the limit,
+a copy of as many bytes from one array.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from gnano.data import DataConfig, Manifest, Source, prepare
+from gnano.data.manifest import SourceInfo, TaskInfo
+from gnano.data.shards import ShardInfo
+
+SHARD = 2**26  # tokens
+DOCUMENT = 1_000  # tokens
+SHARDS = {"web": 78, "synthetic": 49, "code": 68}  # 13.1 billion tokens
+MIX = {"web": 0.40, "synthetic": 0.25, "code": 0.35}
+REPEATS = 5
+
+
+def simulate(folder: Path) -> None:
+    """A finished folder with a real manifest and tokenizer, and sparse shards."""
+    (folder / "text.txt").write_text("some words of text to make a tokenizer from")
+    source = Source(files=(str(folder / "text.txt"),))
+    config = DataConfig(
+        folder=str(folder / "data"),
+        tokenizer="bpe-260",
+        heldout=0,
+        sources={"web": source},
+    )
+    manifest = prepare(config)
+    plan = manifest.plan.sources["web"]
+    manifest.plan.sources.clear()
+    manifest.sources.clear()
+    for name, count in SHARDS.items():
+        home = folder / "data" / name
+        home.mkdir(exist_ok=True)
+        shards = []
+        for number in range(count):
+            info = ShardInfo(
+                name=f"{number:05}-000",
+                tokens=SHARD,
+                documents=SHARD // DOCUMENT,
+                bytes=4 * SHARD,
+                sha256_tokens="0" * 64,
+                sha256_docs="0" * 64,
+            )
+            for ending, size in (("tokens", 2 * SHARD), ("docs", 4 * info.documents)):
+                with (home / f"{info.name}.{ending}").open("wb") as file:
+                    file.truncate(size)
+            shards.append(info)
+        task = TaskInfo(shards=shards, heldout=None, read=0, dropped={}, lengths=[0] * 32)
+        manifest.plan.sources[name] = plan
+        manifest.sources[name] = SourceInfo(tasks=[task], complete=True)
+    manifest.weights = MIX
+    manifest.save(folder / "data")
+    assert Manifest.load(folder / "data").complete
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """The figures of one process."""
+    import resource
+
+    def resident() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+
+    began, before = time.perf_counter(), resident()
+    from gnano.data import Batches, Corpus
+
+    corpus = Corpus(folder / "data", check=False)
+    batches = Batches(corpus, MIX, 0, 1_024)
+    figures = {"open_s": time.perf_counter() - began, "open_mb": resident() - before}
+    figures["whole_mb"] = resident()
+
+    import torch  # not ours to hurry
+
+    figures["torch_mb"] = resident() - figures["whole_mb"]
+    draw = np.random.default_rng(0)
+    times = []
+    for i in draw.integers(0, 10 * 13_000_000, 2_000):
+        start = time.perf_counter()
+        batches.batch([int(i)])
+        times.append(time.perf_counter() - start)
+    figures["sample_median_ms"] = 1e3 * statistics.median(times)
+    figures["sample_worst_ms"] = 1e3 * max(times)
+    for warm in (False, True):
+        times = []
+        for step in range(1_000):
+            start = time.perf_counter()
+            batches.batch(range(8 * step, 8 * step + 8))
+            times.append(time.perf_counter() - start)
+        if warm:
+            figures["batch_median_ms"] = 1e3 * statistics.median(times)
+            figures["batch_worst_ms"] = 1e3 * max(times)
+    flat = np.zeros(2**24, np.uint16)
+    copies = []
+    for at in draw.integers(0, 2**24 - 8 * 1_025, 1_000):
+        start = time.perf_counter()
+        torch.from_numpy(flat[at : at + 8 * 1_025].astype(np.int64))
+        copies.append(time.perf_counter() - start)
+    figures["copy_median_ms"] = 1e3 * statistics.median(copies)
+    return figures
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        print(json.dumps(measure(Path(sys.argv[1]))))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        simulate(Path(name))
+        runs = []
+        for _ in range(REPEATS):
+            command = [sys.executable, __file__, name]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            runs.append(json.loads(output))
+    print(f"{sum(SHARDS.values()) * SHARD * 2 / 1e9:.1f} GB in {sum(SHARDS.values())} shards")
+    print(f"median of {REPEATS} processes (lowest … highest)")
+    for what in runs[0]:
+        values = [run[what] for run in runs]
+        print(
+            f"  {what:<18} {statistics.median(values):9.3f} ({min(values):.3f} … {max(values):.3f})"
+        )
+
+
+if __name__ == "__main__":
+    main()

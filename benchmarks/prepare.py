@@ -1,0 +1,173 @@
+"""Does preparation tokenize as fast as tiktoken can? And is its memory flat?
+
+    python benchmarks/prepare.py [--workers 2] [--megabytes 64] FILES …
+
+FILES are Parquet files with a column `text` (or --column); each is read as often as makes up
+the megabytes of text, every copy's documents marked by a first line of their own, so that
+none is a repeat. Two figures, in turns: bare `tiktoken.encode_ordinary` over the same
+documents, already in memory, in as many processes at once; and the whole of `gnano prepare`,
+from Parquet to finished shards. Then the ids are compared. Last, the peak of the resident
+memory of `prepare` and of each of its workers, for the text once and for ten times as much.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gnano.data import Corpus, DataConfig, Source, prepare, read_documents
+from gnano.tokenizer import gpt2
+
+REPEATS = 3
+
+
+def corpus(files: list[str], column: str, megabytes: float, parts: int, folder: Path) -> list[Path]:
+    """Parquet files of equal size with so much text in all."""
+    texts = [d.text for file in files for d in read_documents(Path(file), column)]
+    size = sum(len(text.encode()) for text in texts)
+    copies = max(1, round(megabytes * 1e6 / size))
+    every = [f"{copy} {text}" for copy in range(copies) for text in texts]
+    folder.mkdir()
+    paths = []
+    for part in range(parts):
+        paths.append(folder / f"{part:03}.parquet")
+        rows = pa.table({"text": every[part::parts]})
+        pq.write_table(rows, paths[-1], row_group_size=1_000)
+    return paths
+
+
+def bare(path: Path, ready: "threading.Barrier", out: "object") -> None:
+    """One process: read the documents, wait for the others, then only tokenize."""
+    encoding = gpt2()._fast
+    assert encoding is not None
+    texts = [d.text for d in read_documents(path, "text")]
+    ready.wait()
+    started = time.perf_counter()
+    count = sum(len(encoding.encode_ordinary(text)) for text in texts)
+    out.put((count, time.perf_counter() - started))  # type: ignore[attr-defined]
+
+
+def bare_speed(paths: list[Path], workers: int) -> float:
+    """Tokens a second of so many processes together, each with its own files."""
+    context = get_context("spawn")
+    speed = 0.0
+    ready, out = context.Barrier(workers), context.Queue()
+    processes = [context.Process(target=bare, args=(path, ready, out)) for path in paths[:workers]]
+    for process in processes:
+        process.start()
+    for _ in processes:
+        count, seconds = out.get()
+        speed += count / seconds
+    for process in processes:
+        process.join()
+    return speed
+
+
+def config(paths: list[Path], folder: Path, workers: int) -> DataConfig:
+    source = Source(files=tuple(map(str, paths)))
+    return DataConfig(folder=str(folder), workers=workers, sources={"text": source})
+
+
+def prepared_speed(paths: list[Path], folder: Path, workers: int) -> float:
+    """Tokens a second of the whole preparation, held-out ones included."""
+    started = time.perf_counter()
+    manifest = prepare(config(paths, folder, workers))
+    source = manifest.sources["text"]
+    return (source.tokens + source.heldout_tokens) / (time.perf_counter() - started)
+
+
+def same_ids(paths: list[Path], folder: Path) -> int:
+    """Compare every document's ids with bare tiktoken's; returns how many documents agree."""
+    encoding = gpt2()._fast
+    assert encoding is not None
+    opened = Corpus(folder)
+    ours = set()
+    shards = [opened.tokens(0, n) for n in range(len(opened.shards(0)))] + [opened.heldout(0)]
+    for tokens in shards:
+        starts = np.flatnonzero(tokens == opened.tokenizer.end_of_text)
+        ours |= {part[1:].tobytes() for part in np.split(tokens, starts)[1:]}
+    theirs = {
+        np.array(encoding.encode_ordinary(d.text), np.uint16).tobytes()
+        for path in paths
+        for d in read_documents(path, "text")
+    }
+    assert ours == theirs, "the ids differ"
+    return len(ours)
+
+
+def peaks(paths: list[Path], folder: Path, workers: int) -> tuple[float, list[float]]:
+    """MB at most resident in `prepare` and in its workers, in a process of its own."""
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
+        "from prepare import *;"
+        "prepare(config([Path(p) for p in sys.argv[4:]], Path(sys.argv[2]), int(sys.argv[3])))"
+    )
+    here = str(Path(__file__).parent)
+    main = subprocess.Popen(
+        [sys.executable, "-c", code, here, str(folder), str(workers), *map(str, paths)]
+    )
+    highest: dict[int, float] = {}
+    while main.poll() is None:
+        children = Path(f"/proc/{main.pid}/task/{main.pid}/children")
+        try:
+            family = [main.pid, *map(int, children.read_text().split())]
+        except OSError:
+            break
+        for pid in family:
+            try:
+                status = Path(f"/proc/{pid}/status").read_text()
+            except OSError:
+                continue
+            if "VmHWM:" in status:
+                highest[pid] = int(status.split("VmHWM:")[1].split()[0]) / 1024
+        time.sleep(0.05)
+    assert main.wait() == 0
+    return highest.pop(main.pid), sorted(highest.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("files", nargs="+")
+    parser.add_argument("--column", default="text")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--megabytes", type=float, default=64)
+    parser.add_argument(
+        "--memory", action="store_true", help="measure memory as well, at 1 × and 10 ×"
+    )
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder, parts = Path(name), 4 * asked.workers
+        paths = corpus(asked.files, asked.column, asked.megabytes, parts, folder / "text")
+        print(f"{asked.megabytes:g} MB of text in {parts} files, {asked.workers} workers")
+        for repeat in range(REPEATS):
+            theirs = bare_speed(paths, asked.workers)
+            ours = prepared_speed(paths, folder / f"{repeat}", asked.workers)
+            print(
+                f"  bare tiktoken {theirs / 1e6:6.2f} M tokens/s · prepare {ours / 1e6:6.2f} M"
+                f" · {ours / theirs:.2f} ×",
+                flush=True,
+            )
+        print(f"  {same_ids(paths, folder / '0'):,} documents with the same ids as tiktoken's")
+        if asked.memory:
+            for factor in (1, 10):
+                size = factor * asked.megabytes
+                paths = corpus(
+                    asked.files, asked.column, size, parts * factor, folder / f"text{factor}"
+                )
+                main_mb, workers_mb = peaks(paths, folder / f"peak{factor}", asked.workers)
+                each = ", ".join(f"{mb:.0f}" for mb in workers_mb)
+                print(f"  {size:g} MB: prepare {main_mb:.0f} MB resident, workers {each} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""`gnano data`: look at prepared data, check it, or prepare it on many machines."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from gnano.cli.arguments import call
+
+HELP = """\
+usage: gnano data show FOLDER SAMPLE     a training sample: its source and its documents
+       gnano data verify FOLDER          hold every file against its checksum
+       gnano data scale-out RECIPE       prepare on many machines (local, Slurm, Ray)
+
+`gnano data show --help` and so on for options and examples.
+"""
+
+
+def show(
+    folder: Annotated[Path, tyro.conf.Positional],
+    sample: Annotated[int, tyro.conf.Positional],
+    *,
+    context: int = 1_024,
+    weights: dict[str, float] | None = None,
+    seed: int = 0,
+    packing: Literal["stream", "best-fit"] = "stream",
+) -> None:
+    """Print a training sample with its source and the borders of its documents.
+
+    examples:
+      gnano data show data/1b 0
+      gnano data show data/1b 123456 --seed 1 --weights web 0.5 synthetic 0.2 code 0.3
+      gnano data show data/demo 7 --context 256
+
+    Args:
+        folder: A folder that `gnano prepare` made.
+        sample: Which sample, from 0; step s takes samples s × n … (s + 1) × n - 1.
+        context: Tokens in a sequence, the recipe's model.block_size.
+        weights: The sources' weights; by default those they were prepared with.
+        seed: The recipe's data.seed.
+        packing: The recipe's data.packing.
+    """
+    from gnano.data import Batches, Corpus, look
+    from gnano.report import describe_sample
+
+    corpus = Corpus(folder, check=False)
+    batches = Batches(corpus, weights or corpus.manifest.weights, seed, context, packing)
+    print(describe_sample(look(batches, sample), corpus.tokenizer))
+
+
+def verify(folder: Annotated[Path, tyro.conf.Positional]) -> int:
+    """Hold every shard of a prepared folder against its checksum; exit code 1 if one is damaged.
+
+    examples:
+      gnano data verify data/1b
+
+    Args:
+        folder: A folder that `gnano prepare` made.
+    """
+    from gnano.data import verify_data
+    from gnano.live import LiveLine
+
+    line = LiveLine()
+    try:
+        problems = verify_data(
+            folder, lambda n, of, size: line.show(f"{n:,} of {of:,} shards, {size / 1e9:.2f} GB")
+        )
+    finally:
+        line.close()
+    print("\n".join(problems) or f"{folder}: every file matches its checksum.")
+    return 1 if problems else 0
+
+
+def main(argv: list[str]) -> int:
+    match argv:
+        case ["show", *rest]:
+            call(show, "data show", rest)
+            return 0
+        case ["verify", *rest]:
+            return call(verify, "data verify", rest)
+        case ["scale-out", *rest]:
+            from gnano.cli import scale_out
+
+            return scale_out.main(rest)
+        case [] | ["-h" | "--help"]:
+            print(HELP, end="")
+            return 0
+    raise ValueError(f"There is no `gnano data {argv[0]}`; there are show, verify, scale-out.")

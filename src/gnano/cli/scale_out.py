@@ -1,0 +1,54 @@
+"""`gnano data scale-out`: documents into token shards, on many machines."""
+
+from pathlib import Path
+from typing import Literal
+
+from gnano.cli.arguments import with_recipe
+
+DESCRIPTION = """\
+Do what `gnano prepare` does on many processes or machines, with datatrove's executors.
+
+The shards and the manifest are those of `gnano prepare`, byte for byte, and the same command
+goes on where it was broken off. The data folder, the sources' files and the Python
+environment must be on a file system that all machines share. Ray is that of RAY_ADDRESS
+(auto: what `ray start` began on this machine), else one of this machine alone. Slurm's jobs
+are submitted; when they have ended, run the same command again: it says that all is done, or
+submits what the budgets still want. Needs pip install 'auto-g-nano[scale]'.
+
+examples:
+  gnano data scale-out 1b --executor local --tasks 16 --workers 8
+  RAY_ADDRESS=auto gnano data scale-out 1b --executor ray --tasks 256 --workers 128
+  gnano data scale-out 1b --executor slurm --tasks 256 --workers 64 --slurm.partition cpu
+"""
+
+
+def main(argv: list[str]) -> int:
+    from gnano.data.scale_out import scale_out
+    from gnano.data.slurm import Slurm
+
+    recipe, own = with_recipe(
+        "data scale-out",
+        DESCRIPTION,
+        argv,
+        executor=(Literal["local", "slurm", "ray"], "local", "what runs the ranks"),
+        tasks=(int, 64, "ranks that share the work; each is a job in a Slurm array"),
+        workers=(int, 0, "ranks at a time; 0: one per core (local), all that fit (slurm, ray)"),
+        memory_gb=(int, 2, "memory of a rank, which has one core (slurm, ray)"),
+        logs=(Path | None, None, "datatrove's logs and statistics; by default .logs in the folder"),
+        slurm=(Slurm, Slurm(), "Slurm's options"),
+    )
+    from gnano.report import describe_data
+
+    manifest = scale_out(
+        recipe.data,
+        own.executor,
+        own.tasks,
+        own.workers,
+        own.memory_gb,
+        own.logs,
+        own.slurm,
+        print,
+    )
+    if manifest:
+        print(describe_data(Path(recipe.data.folder)))
+    return 0

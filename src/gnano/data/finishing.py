@@ -1,0 +1,158 @@
+"""From drafts to what training reads: in the plan's sequence, documents seen before dropped.
+
+    draft (web, 3) ─▶ keys against all that were kept before ─▶ web/00003-000.tokens … ,
+                                                               web/00003-heldout.tokens,
+                                                               web/00003.keys, web/00003.json
+
+This is the only part of preparation that looks at more than one task, and it is done by one
+process in one order: so "the first of equal documents stays", within a source and across
+sources, gives the same shards however many workers made the drafts. Most drafts have no
+repeats and are renamed as they are. The marker `.json` is written last.
+
+Equal means an equal hash of 64 bits: among 15 million documents, the number of the
+reference run, the chance that any two unequal ones collide is about 6 in a million.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnano.data.manifest import TaskInfo, marker, read_marker, write_marker
+from gnano.data.shards import (
+    START,
+    TOKEN,
+    ShardInfo,
+    is_whole,
+    open_starts,
+    open_tokens,
+    write_whole,
+)
+from gnano.data.tokenizing import HELDOUT, KEY, SIZE, Draft
+
+Keys = NDArray[np.uint64]
+Mask = NDArray[np.bool_]
+
+
+class Seen:
+    """The keys of all documents kept so far, 8 bytes each."""
+
+    def __init__(self) -> None:
+        self.runs: list[Keys] = []  # sorted; each at least twice as long as the next
+
+    def fresh(self, keys: Keys) -> Mask:
+        """Which of these are there for the first time, here and altogether."""
+        firsts = np.zeros(len(keys), dtype=bool)
+        firsts[np.unique(keys, return_index=True)[1]] = True
+        for run in self.runs:
+            places = np.minimum(np.searchsorted(run, keys), len(run) - 1)
+            firsts &= run[places] != keys
+        return firsts
+
+    def add(self, keys: Keys) -> None:
+        if len(keys):
+            self.runs.append(np.sort(keys))
+        while len(self.runs) > 1 and len(self.runs[-2]) < 2 * len(self.runs[-1]):
+            self.runs[-2:] = [np.sort(np.concatenate(self.runs[-2:]), kind="stable")]
+
+
+def finished(folder: Path, task: int, seen: Seen) -> TaskInfo | None:
+    """A task that was finished before and is whole; its keys are added to those seen."""
+    info = read_marker(folder, task)
+    if info is None or not is_whole_task(folder, task, info):
+        return None
+    seen.add(np.fromfile(_keys_file(folder, task), KEY))
+    return info
+
+
+def is_whole_task(folder: Path, task: int, info: TaskInfo) -> bool:
+    """All files of a finished task are there with their sizes; a glance, as in `is_whole`."""
+    shards = [*info.shards, info.heldout] if info.heldout else info.shards
+    keys = _keys_file(folder, task)
+    size = sum(shard.documents for shard in shards) * KEY.itemsize
+    whole = keys.is_file() and keys.stat().st_size == size
+    return whole and all(is_whole(folder, shard) for shard in shards)
+
+
+def finish(draft_folder: Path, draft: Draft, folder: Path, task: int, seen: Seen) -> TaskInfo:
+    """Move a draft's shards into their source's folder, without the documents seen before."""
+    remove(folder, task)
+    keys = {s.name: np.fromfile(draft_folder / f"{s.name}.keys", KEY) for s in _shards(draft)}
+    everything = np.concatenate(list(keys.values()))
+    fresh = seen.fresh(everything)
+    kept: list[ShardInfo] = []
+    lengths = np.zeros(32, dtype=np.int64)
+    heldout = None
+    start = 0
+    for shard in _shards(draft):
+        keep = fresh[start : start + shard.documents]
+        start += shard.documents
+        name = f"{task:05}-{HELDOUT if shard.name == HELDOUT else f'{len(kept):03}'}"
+        moved = _move(draft_folder, shard, folder, name, keep)
+        if moved and shard.name == HELDOUT:
+            heldout = moved
+        elif moved:
+            kept.append(moved)
+            lengths += _histogram(folder, moved)
+    write_whole(_keys_file(folder, task), everything[fresh].tobytes())
+    info = TaskInfo(
+        shards=kept,
+        heldout=heldout,
+        read=draft.read,
+        dropped={**draft.dropped, "repeated": int((~fresh).sum())},
+        lengths=lengths.tolist(),
+    )
+    write_marker(folder, task, info)
+    seen.add(everything[fresh])
+    shutil.rmtree(draft_folder)
+    return info
+
+
+def remove(folder: Path, task: int) -> None:
+    """Take a task out, its marker first, so that no reader counts on what goes next."""
+    marker(folder, task).unlink(missing_ok=True)
+    for path in folder.glob(f"{task:05}[-.]*"):
+        path.unlink()
+
+
+def _shards(draft: Draft) -> list[ShardInfo]:
+    # held-out documents first: where a text is on both sides, training goes without it
+    return [draft.heldout, *draft.shards]
+
+
+def _keys_file(folder: Path, task: int) -> Path:
+    return folder / f"{task:05}.keys"
+
+
+def _move(source: Path, shard: ShardInfo, folder: Path, name: str, keep: Mask) -> ShardInfo | None:
+    """The shard under its final name, with the documents to keep; None if there are none."""
+    if not keep.any():
+        return None
+    if keep.all():
+        for ending in ("tokens", "docs"):
+            (source / f"{shard.name}.{ending}").replace(folder / f"{name}.{ending}")
+        return ShardInfo(**{**vars(shard), "name": name})
+    # the draft may be of an earlier process: what is read again is checked again
+    tokens, starts = open_tokens(source, shard), open_starts(source, shard)
+    sizes = np.fromfile(source / f"{shard.name}.sizes", SIZE)
+    lengths = np.diff(starts, append=len(tokens)).astype(np.int64)
+    left = tokens[np.repeat(keep, lengths)].astype(TOKEN).tobytes()
+    begins = (np.cumsum(lengths[keep]) - lengths[keep]).astype(START).tobytes()
+    write_whole(folder / f"{name}.tokens", left)
+    write_whole(folder / f"{name}.docs", begins)
+    return ShardInfo(
+        name=name,
+        tokens=int(lengths[keep].sum()),
+        documents=int(keep.sum()),
+        bytes=int(sizes[keep].sum(dtype=np.int64)),
+        sha256_tokens=hashlib.sha256(left).hexdigest(),
+        sha256_docs=hashlib.sha256(begins).hexdigest(),
+    )
+
+
+def _histogram(folder: Path, shard: ShardInfo) -> NDArray[np.int64]:
+    starts = open_starts(folder, shard, check=False).astype(np.int64)
+    lengths = np.diff(starts, append=shard.tokens)
+    return np.bincount(np.frexp(lengths)[1] - 1, minlength=32)

@@ -1,0 +1,144 @@
+"""Which files does a source read, and in which order? Its inputs, cut into tasks.
+
+    globs, a Hub data set, or a generator ─▶ files ─▶ a fixed order ─▶ tasks
+
+A task is what one worker takes on at a time: one file, or several small ones together. The
+order is drawn from the files' names alone, so that a budget cuts through a corpus that was
+sorted by topic or date, and the same files give the same tasks wherever they lie.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from gnano.data.documents import Document, find_files, read_documents
+from gnano.data.sources import GENERATED, Source
+
+SMALL = 8 * 2**20  # bytes; smaller files are put together until a task has as many
+MOST_TASKS = 2_000  # of one source, unless its files are large
+EDGE = 2**16  # bytes at both ends of a local file that stand for its content
+
+
+class InputFile(NamedTuple):
+    name: str  # below the files' common folder, or in the Hub's repository
+    size: int  # bytes on disk
+    identity: str  # stands for the content
+
+
+Task = tuple[InputFile, ...]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One source's files, found."""
+
+    source: Source
+    tasks: tuple[Task, ...]
+    root: Path  # local files: their common folder
+    commit: str = ""  # Hub: the revision's commit
+
+    def paths(self, task: int, downloads: Path) -> list[Path]:
+        """Where a task's files lie, or will lie when they are downloaded."""
+        if self.source.kind in GENERATED:
+            return []
+        root = downloads if self.source.kind == "hub" else self.root
+        return [root / file.name for file in self.tasks[task]]
+
+
+def find_inputs(source: Source, commit: str = "") -> Inputs:
+    """The source's tasks; on the Hub those of `commit`, if an earlier run has settled it.
+
+    Raises ValueError, in a sentence, for what is not there or may not be read.
+    """
+    if source.kind in GENERATED:
+        return Inputs(source, ((_generated(source),),), Path())
+    if source.kind == "hub":
+        from gnano.data.hub import resolve
+
+        revision = commit or source.revision
+        commit, found = resolve(source.repo, source.config, source.split, revision)
+        return Inputs(source, _tasks([InputFile(*file) for file in found]), Path(), commit)
+    paths = find_files(source.files)
+    if not paths:
+        raise ValueError("files names no file.")
+    root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    return Inputs(source, _tasks([local_file(path.absolute(), root) for path in paths]), root)
+
+
+def check_inputs(inputs: Inputs) -> None:
+    """Read a little of the source's first file: its column and our rights to it."""
+    source = inputs.source
+    if source.kind == "hub":
+        from gnano.data.hub import HubFile, check
+
+        check(source.repo, inputs.commit, HubFile(*inputs.tasks[0][0]), source.column)
+    elif source.kind == "files":
+        for path in inputs.paths(0, Path()):
+            if next(read_documents(path, source.column), None) is not None:
+                return
+
+
+def documents(source: Source, paths: Sequence[Path]) -> Iterator[Document]:
+    """The documents of a task, in order."""
+    match source.kind:
+        case "python-prose":
+            from gnano.data.python_corpus import python_prose
+
+            yield from python_prose(source.max_bytes)
+        case "python-code":
+            from gnano.data.python_corpus import python_code
+
+            yield from python_code(source.max_bytes)
+        case "synthetic":
+            from gnano.data.synthetic import passages
+
+            total = 0
+            for text in passages(seed=0):
+                if total >= source.max_bytes:
+                    return
+                total += len(text.encode())
+                yield Document(text)
+        case _:
+            for path in paths:
+                yield from read_documents(path, source.column)
+
+
+def local_file(path: Path, root: Path) -> InputFile:
+    """A file on this machine, by its name below `root`."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        edges = file.read(EDGE)
+        file.seek(max(size - EDGE, 0))
+        edges += file.read(EDGE)
+    identity = hashlib.blake2b(edges, digest_size=16).hexdigest()
+    return InputFile(path.relative_to(root).as_posix(), size, identity)
+
+
+def _generated(source: Source) -> InputFile:
+    from gnano.data import python_corpus, synthetic
+
+    text = synthetic if source.kind == "synthetic" else python_corpus
+    return InputFile(source.kind, source.max_bytes, text.identity())
+
+
+def _tasks(files: list[InputFile]) -> tuple[Task, ...]:
+    """The files in their order, small ones together; what is left at the end joins the last."""
+    files = sorted(files, key=lambda file: hashlib.sha256(file.name.encode()).digest())
+    least = max(SMALL, sum(file.size for file in files) // MOST_TASKS)
+    tasks: list[Task] = []
+    group: list[InputFile] = []
+    size = 0
+    for file in files:
+        group.append(file)
+        size += file.size
+        if size >= least:
+            tasks.append(tuple(group))
+            group, size = [], 0
+    if group and tasks:
+        tasks[-1] += tuple(group)
+    elif group:
+        tasks.append(tuple(group))
+    return tuple(tasks)

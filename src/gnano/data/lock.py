@@ -1,0 +1,23 @@
+"""One `gnano prepare` at a time in a folder; the lock goes with the process that holds it."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NAME = ".lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Raises ValueError if another process is preparing this folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / NAME).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"Another `gnano prepare` is at work in {folder}; wait for it, or choose another "
+                f"folder (--data.folder)."
+            ) from None
+        yield

@@ -1,0 +1,184 @@
+"""A data folder before any work is done: its plan, its tokenizer, and may we read it all?
+
+Everything that can be known to go wrong goes wrong here: a glob without files, a data set
+that is gated, a renamed column, a folder that was prepared for something else.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gnano.data.documents import Document, find_files
+from gnano.data.downloads import DOWNLOADS, fetch
+from gnano.data.finishing import is_whole_task
+from gnano.data.inputs import (
+    InputFile,
+    Inputs,
+    check_inputs,
+    documents,
+    find_inputs,
+    local_file,
+)
+from gnano.data.manifest import NAME, Manifest, write_marker
+from gnano.data.plan import Plan, SourcePlan
+from gnano.data.sources import DataConfig
+from gnano.data.split import is_heldout
+from gnano.data.tokenizing import draft_folder
+
+if TYPE_CHECKING:
+    from gnano.tokenizer import Tokenizer
+
+TOKENIZER_SAMPLE = 32 * 2**20  # characters of text that a tokenizer of our own is trained on
+
+
+def open_folder(config: DataConfig) -> tuple[Manifest, dict[str, Inputs]]:
+    """The folder's manifest, begun if it is new, and the inputs of every source.
+
+    A finished folder that is whole comes back as it is, and without a look at the Hub.
+    Raises ValueError, in a sentence for each source, for what stands in the way.
+    """
+    if not config.sources:
+        raise ValueError("The recipe names no data.sources to prepare.")
+    folder = Path(config.folder)
+    begun = Manifest.load(folder) if (folder / NAME).exists() else None
+    inputs = _inputs(config, begun)
+    plan = Plan(
+        tokenizer=config.tokenizer,
+        heldout=config.heldout,
+        shard_tokens=config.shard_tokens,
+        decontaminate=_evaluations(config),
+        sources={name: SourcePlan.of(found) for name, found in inputs.items()},
+    )
+    if begun is None:
+        tokenizer = _tokenizer(config, folder, inputs)
+        if tokenizer.vocab_size > 2**16:
+            raise ValueError(
+                f"data.tokenizer {config.tokenizer!r} has {tokenizer.vocab_size:,} ids, and "
+                f"shards keep ids in 16 bits: use one of {2**16:,} or fewer."
+            )
+        tokenizer.save(folder)
+        keys = ("name", "fingerprint", "vocab_size", "end_of_text")
+        vocabulary = {key: getattr(tokenizer, key) for key in keys}
+        manifest = Manifest(plan=plan, tokenizer=vocabulary, weights=config.weights, sources={})
+        manifest.save(folder)
+        return manifest, inputs
+    manifest = _continued(folder, begun, plan)
+    if manifest.weights != config.weights:
+        manifest.weights = config.weights
+        manifest.save(folder)
+    if manifest.complete:
+        _reopen_if_torn(folder, manifest)
+    return manifest, inputs
+
+
+def _inputs(config: DataConfig, begun: Manifest | None) -> dict[str, Inputs]:
+    """Every source's files, looked at; what is wrong with any of them is said at once."""
+    found: dict[str, Inputs] = {}
+    problems = []
+    for name, source in config.sources.items():
+        earlier = begun.plan.sources.get(name) if begun else None
+        if begun and begun.complete and earlier and source.kind != "files":
+            # nothing is left to read: no need for a network, or for the same Python packages
+            found[name] = Inputs(source, earlier.tasks, Path(), earlier.commit)
+            continue
+        same = earlier and (earlier.repo, earlier.revision) == (source.repo, source.revision)
+        try:
+            # a branch may have moved on since: what was begun goes on with its commit
+            found[name] = find_inputs(source, earlier.commit if earlier and same else "")
+            if begun is None or not begun.complete:
+                check_inputs(found[name])
+        except ValueError as error:
+            problems.append(f"data.sources.{name}: {error}")
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            problems.append(f"data.sources.{name}: {error}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return found
+
+
+def _evaluations(config: DataConfig) -> tuple[InputFile, ...]:
+    paths = find_files(config.decontaminate) if config.decontaminate else []
+    return tuple(local_file(path, path.parent) for path in paths)
+
+
+def _continued(folder: Path, begun: Manifest, plan: Plan) -> Manifest:
+    """The manifest of an earlier run, if what is asked for is what it was begun for."""
+    from gnano.tokenizer import Tokenizer
+
+    if Tokenizer.load(folder).fingerprint != begun.tokenizer["fingerprint"]:
+        raise ValueError(
+            f"{folder / 'tokenizer.json'} is not the tokenizer that made these shards: "
+            f"delete {folder} and prepare it again."
+        )
+    if begun.plan == plan and list(begun.plan.sources) == list(plan.sources):
+        return begun
+    done = {name: len(info.tasks) for name, info in begun.sources.items()}
+    if not begun.complete and begun.plan.mended(plan, done):
+        # a broken line was mended in a file that no finished task has read
+        for name, source in plan.sources.items():
+            for task, files in enumerate(source.tasks):
+                if files != begun.plan.sources[name].tasks[task]:
+                    shutil.rmtree(draft_folder(folder, name, task), ignore_errors=True)
+        begun.plan = plan
+        begun.save(folder)
+        return begun
+    different = begun.plan.differences(plan)
+    raise ValueError(
+        f"{folder} was prepared for another {' and '.join(different)}; choose another "
+        f"folder (--data.folder), or delete this one to make it anew."
+    )
+
+
+def _reopen_if_torn(folder: Path, manifest: Manifest) -> None:
+    """If files of a finished folder are gone, make it one in which only their tasks are open."""
+    tasks = [(name, n, i) for name, s in manifest.sources.items() for n, i in enumerate(s.tasks)]
+    whole = [task for task in tasks if is_whole_task(folder / task[0], *task[1:])]
+    if len(whole) < len(tasks):
+        for name, number, info in whole:
+            write_marker(folder / name, number, info)
+        manifest.complete = False
+        manifest.save(folder)
+
+
+def _tokenizer(config: DataConfig, folder: Path, inputs: dict[str, Inputs]) -> "Tokenizer":
+    from gnano.tokenizer import Tokenizer, gpt2, train_bpe
+
+    kind, _, size = config.tokenizer.partition("-")
+    if config.tokenizer == "gpt2":
+        return gpt2()
+    if kind == "bpe" and size.isdecimal():
+        return train_bpe(_sample(config, folder, inputs), int(size))
+    named = Path(config.tokenizer).expanduser()
+    if not named.is_dir():
+        raise ValueError(
+            f"data.tokenizer is {config.tokenizer!r}, which is neither gpt2, nor bpe-N "
+            f"(such as bpe-4096), nor a folder."
+        )
+    if (named / "tokenizer.json").exists():
+        return Tokenizer.load(named)
+    return gpt2(named)
+
+
+def _sample(config: DataConfig, folder: Path, inputs: dict[str, Inputs]) -> Iterator[str]:
+    """Training text of all sources in their shares; the held-out part stays unseen."""
+    whole = sum(config.weights.values())
+    for name, found in inputs.items():
+        share = room = TOKENIZER_SAMPLE * found.source.weight / whole
+        for document in _documents(found, folder / DOWNLOADS / name):
+            if room <= 0:
+                break
+            if not is_heldout(document, config.heldout):
+                room -= len(document.text)
+                yield document.text
+        if share and room == share:
+            raise ValueError(f"Source {name!r} ({found.source.where}) gives no training text.")
+
+
+def _documents(inputs: Inputs, downloads: Path) -> Iterator[Document]:
+    for task in range(len(inputs.tasks)):
+        if inputs.source.kind == "hub":
+            fetch(inputs, task, downloads)
+        yield from documents(inputs.source, inputs.paths(task, downloads))

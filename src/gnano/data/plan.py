@@ -1,0 +1,138 @@
+"""What will a folder hold? Its plan: everything that decides the bytes of the shards.
+
+The plan is settled before any work is done and never changes: tokenizer, split, each
+source's files with their sizes and contents, budgets and bounds. Weights are not in it, they
+are applied when reading. Its fingerprint therefore stands for the data before it is there.
+
+    sequence:  web 0 · code 0 · synthetic 0 · web 1 · code 1 · web 2 …
+
+Tasks are taken up in one fixed sequence in which the sources advance together, so that
+training may begin early; and in this sequence "the document came before" has a meaning
+that no number of workers changes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from gnano.data.inputs import InputFile, Inputs, Task
+
+# a guess at what a byte of a file gives, until the first files have been tokenized
+TOKENS_PER_BYTE = {".parquet": 0.45, ".gz": 0.8, ".zst": 0.9}
+TOKENS_PER_BYTE_OF_TEXT = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourcePlan:
+    """One source: where its text comes from and which part of it is taken."""
+
+    kind: str
+    repo: str
+    config: str
+    split: str
+    revision: str  # as asked for
+    commit: str  # as found on the Hub
+    column: str
+    max_tokens: int
+    max_bytes: int
+    min_chars: int
+    max_chars: int
+    tasks: tuple[Task, ...]
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> "SourcePlan":
+        asked = asdict(inputs.source)
+        for key in ("weight", "files"):
+            del asked[key]
+        return cls(**asked, commit=inputs.commit, tasks=inputs.tasks)
+
+    def enough(self, tokens: int) -> bool:
+        """Is the budget reached?"""
+        return bool(self.max_tokens) and tokens >= self.max_tokens
+
+    def expected_tokens(self, rate: float | None = None) -> int:
+        """About how many there will be, at so many tokens a byte or by a guess."""
+        tokens = sum(guess(task, rate) for task in self.tasks)
+        return min(tokens, self.max_tokens) if self.max_tokens else tokens
+
+    def expected_tasks(self, rate: float | None = None) -> int:
+        """How many tasks the budget needs, by the same guess; all of them without a budget."""
+        tokens = count = 0
+        for task in self.tasks:
+            if self.enough(tokens):
+                break
+            tokens += guess(task, rate)
+            count += 1
+        return count
+
+
+def guess(task: Task, rate: float | None = None) -> int:
+    """About how many tokens a task gives."""
+    return sum(
+        round(f.size * (rate or TOKENS_PER_BYTE.get(_ending(f.name), TOKENS_PER_BYTE_OF_TEXT)))
+        for f in task
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    tokenizer: str
+    heldout: float
+    shard_tokens: int
+    decontaminate: tuple[InputFile, ...]
+    sources: dict[str, SourcePlan]
+
+    def sequence(self) -> Iterator[tuple[str, int]]:
+        """Every task of every source, the sources advancing in step towards their budgets."""
+        places = []
+        for order, (name, source) in enumerate(self.sources.items()):
+            expected = source.expected_tasks()
+            places += [((n + 0.5) / expected, order, n, name) for n in range(len(source.tasks))]
+        for _, _, number, name in sorted(places):
+            yield name, number
+
+    def differences(self, other: "Plan") -> list[str]:
+        """Names of what the other has otherwise, as a recipe spells them."""
+        ours, theirs = asdict(self), asdict(other)
+        mine, yours = ours.pop("sources"), theirs.pop("sources")
+        found = [key for key in ours if ours[key] != theirs[key]]
+        if list(mine) != list(yours):
+            return [*found, f"sources ({', '.join(yours)})"]
+        for name, source in mine.items():
+            found += [
+                f"sources.{name}.{'files' if key == 'tasks' else key}"
+                for key in source
+                if source[key] != yours[name][key]
+            ]
+        return found
+
+    def mended(self, other: "Plan", done: dict[str, int]) -> bool:
+        """Is the other this one, but for the content of files that no finished task read?
+
+        `done` counts each source's finished tasks.
+        """
+        for name, source in self.sources.items():
+            theirs = other.sources.get(name)
+            if theirs is None or len(theirs.tasks) != len(source.tasks):
+                return False
+            count = done.get(name, 0)
+            if theirs.tasks[:count] != source.tasks[:count]:
+                return False
+        emptied = [
+            replace(plan, sources={k: replace(v, tasks=()) for k, v in plan.sources.items()})
+            for plan in (self, other)
+        ]
+        return emptied[0] == emptied[1] and list(self.sources) == list(other.sources)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Plan":
+        sources = {}
+        for name, source in content["sources"].items():
+            tasks = tuple(tuple(InputFile(*file) for file in task) for task in source["tasks"])
+            sources[name] = SourcePlan(**{**source, "tasks": tasks})
+        files = tuple(InputFile(*file) for file in content["decontaminate"])
+        return cls(**{**content, "decontaminate": files, "sources": sources})
+
+
+def _ending(name: str) -> str:
+    return name[name.rfind(".") :]

@@ -1,0 +1,204 @@
+"""One task's documents as tokens: a draft, which may still hold documents seen elsewhere.
+
+    files ─▶ documents ─▶ bounds, decontamination ─▶ split ─▶ tokenizer ─▶ draft
+                                                                  (see `finishing`)
+
+What a draft holds depends on its task and the plan alone, never on the other tasks, so any
+process may make it at any time. Beside each shard lie its documents' keys (hashes of their
+texts) and sizes, for the search for repeats. A draft is written under a name of its own and
+renamed when it is whole.
+"""
+
+import json
+import os
+import shutil
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from gnano.data.documents import Document
+from gnano.data.inputs import documents
+from gnano.data.shards import ShardInfo, ShardWriter, is_whole, write_whole
+from gnano.data.sources import Source
+from gnano.data.split import is_heldout, position
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gnano.data.decontamination import Decontamination
+    from gnano.tokenizer import Tokenizer
+
+KEY = np.dtype("<u8")
+SIZE = np.dtype("<u4")
+TAIL = 2**16  # tokens; a task's last shard is not shorter, unless the whole task is
+REPORT_EVERY = 64  # documents between two reports of progress
+HELDOUT = "heldout"
+WORK = ".work"  # drafts; in the data folder, so that they can be renamed into place
+
+Report = Callable[[int, int, int], None]  # documents, bytes and training tokens so far
+
+
+class Rules(NamedTuple):
+    """What of the plan a task needs."""
+
+    source: Source
+    heldout: float
+    shard_tokens: int
+    end_of_text: int
+
+
+def draft_folder(folder: Path, source: str, task: int) -> Path:
+    """Where a task's draft lies in the data folder."""
+    return folder / WORK / source / f"{task:05}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What a draft's folder holds."""
+
+    shards: list[ShardInfo]
+    heldout: ShardInfo
+    read: int
+    dropped: dict[str, int]
+
+    @classmethod
+    def load(cls, folder: Path) -> "Draft | None":
+        """None where it is not there, or not whole."""
+        try:
+            content = json.loads((folder / "draft.json").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        shards = [ShardInfo(**shard) for shard in content["shards"]]
+        heldout = ShardInfo(**content["heldout"])
+        if not all(is_whole(folder, shard) for shard in [*shards, heldout]):
+            return None
+        return cls(**{**content, "shards": shards, "heldout": heldout})
+
+
+def tokenize_task(
+    rules: Rules,
+    paths: Sequence[Path],
+    tokenizer: "Tokenizer",
+    decontamination: "Decontamination | None",
+    folder: Path,
+    report: Report = lambda *_: None,
+) -> None:
+    """Make the draft `folder` from a task's files."""
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    counts: Counter[str] = Counter()
+    with _Shards(temporary, rules) as shards:
+        for document in _admitted(documents(rules.source, paths), rules, decontamination, counts):
+            shards.add(document, tokenizer.encode_array(document.text))
+            if counts["read"] % REPORT_EVERY == 0:
+                report(counts["read"], shards.bytes, shards.tokens)
+            if rules.source.max_tokens and shards.tokens >= rules.source.max_tokens:
+                break
+        finished, heldout = shards.finish()
+    report(counts["read"], shards.bytes, shards.tokens)
+    draft = Draft(
+        shards=finished,
+        heldout=heldout,
+        read=counts["read"],
+        dropped={why: counts[why] for why in ("short", "long", "contaminated")},
+    )
+    write_whole(temporary / "draft.json", json.dumps(asdict(draft)).encode())
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.replace(folder)
+
+
+def _admitted(
+    texts: Iterator[Document],
+    rules: Rules,
+    decontamination: "Decontamination | None",
+    counts: Counter[str],
+) -> Iterator[Document]:
+    """The documents that pass the gates; the others are counted by the gate that stopped them."""
+    least, most = rules.source.min_chars, rules.source.max_chars
+    for document in texts:
+        counts["read"] += 1
+        if len(document.text) < least:
+            counts["short"] += 1
+        elif most and len(document.text) > most:
+            counts["long"] += 1
+        elif decontamination and decontamination.contains(document.text):
+            counts["contaminated"] += 1
+        else:
+            yield document
+
+
+class _Shard(NamedTuple):
+    writer: ShardWriter
+    keys: "array[int]"
+    sizes: "array[int]"
+
+    def add(self, ids: "NDArray[Any]", size: int, key: int) -> None:
+        self.writer.add(ids, size)
+        self.keys.append(key)
+        self.sizes.append(size)
+
+
+class _Shards:
+    """A draft's shards, cut after about `shard_tokens`."""
+
+    def __init__(self, folder: Path, rules: Rules) -> None:
+        self.folder, self.rules = folder, rules
+        self.bytes = self.tokens = 0
+        self.stack = ExitStack()
+        self.heldout = self._open(HELDOUT)
+        self.shards: list[_Shard] = []
+        self.waiting: list[tuple[NDArray[Any], int, int]] = []  # of a shard not begun yet
+        self.waiting_tokens = 0
+
+    def __enter__(self) -> "_Shards":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.close()
+
+    def add(self, document: Document, ids: "NDArray[Any]") -> None:
+        size = len(document.text.encode())
+        key = position(document.text)
+        self.bytes += size
+        if is_heldout(document, self.rules.heldout, key):
+            self.heldout.add(ids, size, key)
+            return
+        self.tokens += len(ids) + 1
+        if self.shards and self.shards[-1].writer.tokens < self.rules.shard_tokens:
+            self.shards[-1].add(ids, size, key)
+            return
+        # past a cut: only as many documents as make a shard worth opening begin one
+        self.waiting.append((ids, size, key))
+        self.waiting_tokens += len(ids) + 1
+        if self.waiting_tokens >= min(TAIL, self.rules.shard_tokens):
+            self._begin()
+
+    def finish(self) -> tuple[list[ShardInfo], ShardInfo]:
+        if self.waiting and not self.shards:
+            self._begin()
+        for waiting in self.waiting:
+            self.shards[-1].add(*waiting)
+        return [self._close(shard) for shard in self.shards], self._close(self.heldout)
+
+    def _begin(self) -> None:
+        self.shards.append(self._open(f"{len(self.shards):03}"))
+        for waiting in self.waiting:
+            self.shards[-1].add(*waiting)
+        self.waiting, self.waiting_tokens = [], 0
+
+    def _open(self, name: str) -> _Shard:
+        writer = ShardWriter(self.folder, name, self.rules.end_of_text)
+        return _Shard(self.stack.enter_context(writer), array("Q"), array("I"))
+
+    def _close(self, shard: _Shard) -> ShardInfo:
+        name = shard.writer.name
+        write_whole(self.folder / f"{name}.keys", np.array(shard.keys, KEY).tobytes())
+        write_whole(self.folder / f"{name}.sizes", np.array(shard.sizes, SIZE).tobytes())
+        return shard.writer.finish()
