@@ -50,7 +50,7 @@ def _prepare(recipe: Recipe) -> Manifest:
     line = LiveLine()
     line.show("   reading it, and training a tokenizer on it …", important=True)
     try:
-        return prepare(recipe.data, lambda status: line.show(f"   {status}"))
+        return prepare(recipe.data, lambda status: line.show(str(status)))
     finally:
         line.close()
 

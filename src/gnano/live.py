@@ -9,21 +9,27 @@ LOG_EVERY = 15.0  # seconds between lines where the output is not a terminal
 
 
 class LiveLine:
+    """The line, or the few lines, that a person watches."""
+
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
         self.terminal = self.stream.isatty()
-        self.shown = 0.0
-        self.open = False
+        self.shown = -LOG_EVERY
+        self.height = 0  # lines on the terminal that the next ones replace
 
     def show(self, text: str, important: bool = False) -> None:
-        """Replace the line; a log gets it only now and then, or if it is important."""
+        """Replace what is shown; a log gets it on one line, now and then or if it is important."""
         now = time.monotonic()
+        lines = text.split("\n")
         if self.terminal:
             width = shutil.get_terminal_size().columns - 1
-            self.stream.write(f"\r{text[:width]:<{width}}")
-            self.open = True
+            up = f"\x1b[{self.height - 1}A" if self.height > 1 else ""
+            # each line is cleared to its end, then what was below them
+            body = "\n".join(f"{line[:width]}\x1b[K" for line in lines)
+            self.stream.write(f"\r{up}{body}\x1b[J")
+            self.height = len(lines)
         elif important or now - self.shown >= LOG_EVERY:
-            self.stream.write(text + "\n")
+            self.stream.write(" · ".join(line.strip() for line in lines) + "\n")
         else:
             return
         self.shown = now
@@ -37,10 +43,10 @@ class LiveLine:
 
     def close(self) -> None:
         """End the line, so that what is printed next starts on its own."""
-        if self.open:
+        if self.height:
             self.stream.write("\n")
             self.stream.flush()
-            self.open = False
+            self.height = 0
 
 
 def clock(seconds: float) -> str:

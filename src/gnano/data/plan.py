@@ -18,7 +18,7 @@ from typing import Any
 from gnano.data.inputs import InputFile, Inputs, Task
 
 # a guess at what a byte of a file gives, until the first files have been tokenized
-TOKENS_PER_BYTE = {".parquet": 0.45, ".gz": 0.8, ".zst": 0.9}
+TOKENS_PER_BYTE = {".parquet": 0.8, ".gz": 0.8, ".zst": 0.9}
 TOKENS_PER_BYTE_OF_TEXT = 0.25
 
 

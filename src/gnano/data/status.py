@@ -57,20 +57,23 @@ class Status:
         return left * (time.monotonic() - self.began) / new
 
     def __str__(self) -> str:
-        parts = []
-        for name, source in self.sources.items():
-            counts = source.counts
-            text = f"{name} {source.done}/{source.tasks} tasks, {counts.documents:,} documents "
-            text += f"{_short(counts.tokens)} tokens"
-            if source.fetched:
-                text += f", {_short(source.fetched)}B downloaded"
-            parts.append(text)
+        """How far it is altogether, and a line for each source."""
         seconds = max(time.monotonic() - self.began, 1e-3)
         speed = (self.counts.bytes - self.earlier.bytes) / 1e6 / seconds
-        parts.append(f"{speed:.1f} MB/s")
-        if self.seconds_left is not None:
-            parts.append(f"{clock(self.seconds_left)} left")
-        return " · ".join(parts)
+        expected = sum(max(s.tokens, s.counts.tokens) for s in self.sources.values())
+        share = self.counts.tokens / max(expected, 1)
+        left = "" if self.seconds_left is None else f", {clock(self.seconds_left)} left"
+        lines = [f"{share:.0%} of about {_short(expected)} tokens, {speed:.1f} MB/s{left}"]
+        wide = max(map(len, self.sources), default=0)
+        for name, source in self.sources.items():
+            counts = source.counts
+            lines.append(
+                f"  {name:<{wide}}  {source.done}/{source.tasks} tasks, {counts.documents:,} "
+                f"documents, {_short(counts.tokens)} tokens"
+            )
+            if source.fetched:
+                lines[-1] += f", {_short(source.fetched)}B downloaded"
+        return "\n".join(lines)
 
 
 def _short(number: float) -> str:
