@@ -5,11 +5,13 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import tomli_w
 
+from gnano.data import DataConfig
 from gnano.train import Recipe
 
 
@@ -50,3 +52,49 @@ def losses(run: Path) -> dict[int, tuple[float, float]]:
     """Loss and gradient norm by step, the later line of a step counting."""
     rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     return {row["step"]: (row["loss"], row["grad_norm"]) for row in rows}
+
+
+PREPARE = """
+import sys
+from gnano.cli import main
+from gnano.data import inputs
+inputs.SMALL = int(sys.argv[1])
+main(["prepare", *sys.argv[2:]])
+"""
+
+
+def write_recipe(config: DataConfig, file: Path) -> Path:
+    """A recipe of this data, as TOML."""
+    file.write_text(tomli_w.dumps({"data": asdict(config)}))
+    return file
+
+
+def start_prepare(config: DataConfig, file: Path, small: int = 1) -> subprocess.Popen[bytes]:
+    """`gnano prepare` in a process of its own, with tasks of so many bytes."""
+    command = [sys.executable, "-c", PREPARE, str(small), str(write_recipe(config, file))]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started; none if it is gone."""
+    found = []
+    for file in Path("/proc", str(pid), "task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, file.read_text().split())
+    return found
+
+
+def wait_for_end(pids: list[int]) -> None:
+    """Return when none of these processes is at work any more."""
+    deadline = time.monotonic() + 30
+    for pid in pids:
+        while _state(pid) not in ("gone", "Z"):
+            assert time.monotonic() < deadline, f"process {pid} still runs"
+            time.sleep(0.02)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "gone"

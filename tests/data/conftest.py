@@ -1,14 +1,15 @@
 """Small corpora whose texts are known, and ways to look at shards without our own readers."""
 
 import json
+import os
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gnano.data import DataConfig, Source, prepare
+from gnano.data import DataConfig, Source, inputs, prepare
 from gnano.data.split import digest
 from gnano.tokenizer import Tokenizer, train_bpe
 
@@ -27,10 +28,33 @@ def some_texts(letters, count, seed=0):
     return list(dict.fromkeys(texts))
 
 
+def numbered(start, stop):
+    return [f"text number {n} of a few words, abc" for n in range(start, stop)]
+
+
+def parts(texts, count):
+    """The texts as so many files."""
+    return {f"{n}.jsonl": texts[n::count] for n in range(count)}
+
+
 def write_jsonl(path, texts):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     return str(path)
+
+
+def write_files(folder, files):
+    """{name: texts} as JSONL files; returns their folder."""
+    for name, texts in files.items():
+        write_jsonl(folder / name, texts)
+    return str(folder)
+
+
+def with_source(config, name, **changes):
+    """The configuration with one of its sources changed."""
+    return replace(
+        config, sources=config.sources | {name: replace(config.sources[name], **changes)}
+    )
 
 
 @dataclass
@@ -38,18 +62,25 @@ class Prepared:
     """A prepared folder, read with nothing but NumPy."""
 
     folder: Path
-    texts: dict[str, list[str]]  # what the sources were made from
+    files: dict[str, dict[str, list[str]]]  # what the sources were made from, by file
 
     @property
     def tokenizer(self):
         return Tokenizer.load(self.folder)
 
+    def texts(self, source):
+        """What a source was made from, in the order of its plan."""
+        plan = json.loads((self.folder / "manifest.json").read_text())["plan"]
+        tasks = plan["sources"][source]["tasks"]
+        return [text for task in tasks for file in task for text in self.files[source][file[0]]]
+
     def shards(self, source):
-        paths = sorted((self.folder / source).glob("[0-9]*.tokens"))
+        paths = sorted((self.folder / source).glob("*-[0-9]*.tokens"))
         return [np.fromfile(path, dtype="<u2") for path in paths]
 
     def heldout(self, source):
-        return np.fromfile(self.folder / source / "heldout.tokens", dtype="<u2")
+        paths = sorted((self.folder / source).glob("*-heldout.tokens"))
+        return np.concatenate([np.empty(0, "<u2"), *(np.fromfile(p, "<u2") for p in paths)])
 
     def documents(self, tokens):
         """The texts in a row of ids: end-of-text stands before each."""
@@ -60,6 +91,17 @@ class Prepared:
 
     def training_documents(self, source):
         return [text for tokens in self.shards(source) for text in self.documents(tokens)]
+
+    def heldout_documents(self, source):
+        return self.documents(self.heldout(source))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_power_failure():
+    """Nothing is forced onto the disk: a killed process needs it not, and tests would wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -73,41 +115,50 @@ def tokenizer_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def mix(tmp_path_factory, tokenizer_folder):
-    """Three prepared sources of several shards each, in 40/25/35. Not to be written to."""
+    """Three prepared sources of three tasks with several shards each. Not to be written to."""
     home = tmp_path_factory.mktemp("mix")
-    texts = {name: some_texts(letters, 400) for name, letters in LETTERS.items()}
+    files = {name: parts(some_texts(letters, 400), 3) for name, letters in LETTERS.items()}
     weights = {"a": 40, "b": 25, "c": 35}
     config = DataConfig(
         folder=str(home / "prepared"),
         tokenizer=tokenizer_folder,
         heldout=0.1,
-        shard_tokens=4_000,
+        shard_tokens=3_000,
+        workers=1,
         sources={
-            name: Source(weight=weights[name], files=(write_jsonl(home / f"{name}.jsonl", t),))
-            for name, t in texts.items()
+            name: Source(weight=weights[name], files=(write_files(home / name, files[name]),))
+            for name in files
         },
     )
-    prepare(config)
-    return Prepared(Path(config.folder), texts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inputs, "SMALL", 1)
+        prepare(config)
+    return Prepared(Path(config.folder), files)
+
+
+@pytest.fixture
+def small_tasks(monkeypatch):
+    """A task for every file, as if each were large."""
+    monkeypatch.setattr(inputs, "SMALL", 1)
 
 
 @pytest.fixture
 def make(tmp_path, tokenizer_folder):
-    """make(a=[texts], b=[texts], heldout=0.2 …): a configuration to prepare in `tmp_path`."""
+    """make(a=[texts], b={file: [texts]}, heldout=0.2 …): a configuration to prepare."""
 
-    def config(folder="prepared", tokenizer=tokenizer_folder, heldout=0.1, **named):
-        texts = {name: named.pop(name) for name in list(named) if isinstance(named[name], list)}
-        sources = {
+    def config(folder="prepared", tokenizer=tokenizer_folder, heldout=0.1, workers=1, **named):
+        texts = {n: named.pop(n) for n in list(named) if isinstance(named[n], list | dict)}
+        sources = {}
+        for name, content in texts.items():
+            files = content if isinstance(content, dict) else {f"{name}.jsonl": content}
             # the same texts lie at the same place, others at another
-            name: Source(
-                files=(write_jsonl(tmp_path / digest("".join(t)).hex() / f"{name}.jsonl", t),)
-            )
-            for name, t in texts.items()
-        }
+            home = tmp_path / digest(json.dumps(files)).hex() / name
+            sources[name] = Source(files=(write_files(home, files),))
         return DataConfig(
             folder=str(tmp_path / folder),
             tokenizer=tokenizer,
             heldout=heldout,
+            workers=workers,
             sources=sources,
             **named,
         )
@@ -128,10 +179,10 @@ def prepared():
 
 @pytest.fixture
 def tree():
-    """tree(folder): every file below it, and its bytes."""
+    """tree(folder): every file below it, and its bytes; not the lock."""
 
     def read(folder):
-        files = (path for path in Path(folder).rglob("*") if path.is_file())
+        files = (p for p in Path(folder).rglob("*") if p.is_file() and p.name != ".lock")
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
     return read

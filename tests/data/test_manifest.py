@@ -1,3 +1,5 @@
+"""manifest.json and the markers beside the shards: read back as written, or refused by name."""
+
 import json
 import os
 import re
@@ -6,12 +8,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis.strategies import booleans, builds, dictionaries, integers, lists, text
+from hypothesis import given, settings
+from hypothesis.strategies import builds, dictionaries, integers, just, lists, none, one_of, text
 
-from gnano.data import Corpus, Manifest
-from gnano.data.manifest import SourceInfo
-from gnano.data.shards import ShardInfo, ShardWriter
+from gnano.data import Manifest
+from gnano.data.inputs import InputFile
+from gnano.data.manifest import SourceInfo, TaskInfo, read_marker, write_marker
+from gnano.data.plan import Plan, SourcePlan
+from gnano.data.shards import ShardInfo
 
 counts = integers(0, 2**40)
 words = text("abc-01", min_size=1, max_size=8)
@@ -24,15 +28,39 @@ shard_infos = builds(
     sha256_tokens=words,
     sha256_docs=words,
 )
-source_infos = builds(
-    SourceInfo, shards=lists(shard_infos, max_size=3), heldout=shard_infos, duplicates=counts
+task_infos = builds(
+    TaskInfo,
+    shards=lists(shard_infos, max_size=3),
+    heldout=one_of(none(), shard_infos),
+    read=counts,
+    dropped=dictionaries(words, counts, max_size=2),
+    lengths=lists(counts, min_size=32, max_size=32),
+)
+input_files = builds(InputFile, name=text(), size=counts, identity=words)
+source_plans = builds(
+    SourcePlan,
+    **dict.fromkeys(("repo", "config", "split", "revision", "commit", "column"), text(max_size=8)),
+    **dict.fromkeys(("max_tokens", "max_bytes", "min_chars", "max_chars"), counts),
+    kind=words,
+    tasks=lists(lists(input_files, max_size=2).map(tuple), max_size=3).map(tuple),
+)
+plans = builds(
+    Plan,
+    tokenizer=words,
+    decontaminate=lists(input_files, max_size=2).map(tuple),
+    heldout=just(0.1),
+    shard_tokens=counts,
+    sources=dictionaries(words, source_plans, min_size=1, max_size=3),
 )
 manifests = builds(
     Manifest,
-    plan=dictionaries(words, lists(text(max_size=8))),
+    plan=plans,
     tokenizer=builds(lambda w, n: {"name": w, "fingerprint": w, "vocab_size": n}, words, counts),
-    sources=dictionaries(words, source_infos, max_size=3),
-    complete=booleans(),
+    weights=dictionaries(words, counts.map(float)),
+    sources=dictionaries(
+        words, builds(SourceInfo, tasks=lists(task_infos, max_size=2)), max_size=3
+    ),
+    complete=just(True),
 )
 
 
@@ -44,56 +72,17 @@ def test_a_manifest_comes_back_as_it_was_with_its_sources_in_order(manifest):
         loaded = Manifest.load(Path(folder))
     assert loaded == manifest
     assert list(loaded.sources) == list(manifest.sources)
+    assert list(loaded.plan.sources) == list(manifest.plan.sources)
     assert loaded.fingerprint == manifest.fingerprint
 
 
-documents = lists(lists(integers(0, 9), min_size=1, max_size=5), min_size=1, max_size=5)
-
-
-def manifest_of(*sources, tokenizer="t"):
-    """Of sources written as shards, each of one document list."""
-    infos = {}
-    with TemporaryDirectory() as folder:
-        for number, shards in enumerate(sources):
-            written = []
-            for place, shard in enumerate(shards):
-                with ShardWriter(Path(folder), f"{place:05}", 10) as writer:
-                    for ids in shard:
-                        writer.add(ids, len(ids))
-                    written.append(writer.finish())
-            infos[f"source{number}"] = SourceInfo(shards=written, heldout=written[0], duplicates=0)
-    return Manifest(plan={}, tokenizer={"fingerprint": tokenizer}, sources=infos)
-
-
 @settings(deadline=None, max_examples=30)
-@given(one=lists(documents, min_size=1, max_size=2), two=lists(documents, min_size=1, max_size=2))
-def test_the_fingerprint_tells_any_two_corpora_apart(one, two):
-    assert manifest_of(one).fingerprint == manifest_of(one).fingerprint
-    assume(one != two)
-    assert manifest_of(one).fingerprint != manifest_of(two).fingerprint
-
-
-@settings(deadline=None, max_examples=20)
-@given(shards=lists(documents, min_size=1, max_size=2), at=integers(0), new=integers(0, 9))
-def test_the_fingerprint_changes_with_every_token(shards, at, new):
-    before = manifest_of(shards).fingerprint
-    ids = [document for shard in shards for document in shard]
-    changed = ids[at % len(ids)]
-    assume(changed[at % len(changed)] != new)
-    changed[at % len(changed)] = new
-    assert manifest_of(shards).fingerprint != before
-
-
-def test_the_fingerprint_changes_with_the_tokenizer_and_the_place_of_a_token():
-    one, two = [[[1, 2], [3]]], [[[4]]]
-    different = [
-        manifest_of(one, two),
-        manifest_of(two, one),
-        manifest_of(one, two, tokenizer="u"),
-        manifest_of([*one, *two]),
-        manifest_of([[[1], [2, 3]]], two),  # another document boundary
-    ]
-    assert len({manifest.fingerprint for manifest in different}) == len(different)
+@given(info=task_infos, task=integers(0, 99_999))
+def test_a_marker_comes_back_as_it_was(info, task):
+    with TemporaryDirectory() as folder:
+        assert read_marker(Path(folder), task) is None
+        write_marker(Path(folder), task, info)
+        assert read_marker(Path(folder), task) == info
 
 
 @pytest.fixture
@@ -135,7 +124,9 @@ def without(*path):
     return edit
 
 
-SHARD = ("sources", "a", "shards", 0)
+TASK = ("sources", "a", "tasks", 0)
+SHARD = (*TASK, "shards", 0)
+PLAN = ("plan", "sources", "b")
 
 EDITS = {
     "tokens": changed(*SHARD, "tokens", to=5),
@@ -143,24 +134,32 @@ EDITS = {
     "bytes": changed(*SHARD, "bytes", to=5),
     "checksum": changed(*SHARD, "sha256_tokens", to="0" * 64),
     "checksum of starts": changed(*SHARD, "sha256_docs", to="0" * 64),
-    "shard name": changed(*SHARD, "name", to="../b/00000"),
+    "shard name": changed(*SHARD, "name", to="../b/00000-000"),
     "count as text": changed(*SHARD, "tokens", to="many"),
+    "counted repeats": changed(*TASK, "dropped", "repeated", to=5),
+    "documents read": changed(*TASK, "read", to=5),
+    "weights": changed("weights", "a", to=99.0),
+    "not complete": changed("complete", to=False),
+    "held-out share": changed("plan", "heldout", to=0.2),
+    "a file's size": changed(*PLAN, "tasks", 0, 0, 1, to=5),
     "fingerprint": changed("fingerprint", to="0" * 64),
     "tokenizer": changed("tokenizer", "fingerprint", to="0" * 64),
     "shard left out": without(*SHARD),
     "source left out": without("sources", "b"),
-    "other format": changed("format", to=2),
+    "planned source left out": without(*PLAN),
+    "other format": changed("format", to=1),
     "no format": without("format"),
     "no plan": without("plan"),
     "no fingerprint": without("fingerprint"),
     "no complete": without("complete"),
-    "no heldout": without("sources", "a", "heldout"),
-    "no duplicates": without("sources", "a", "duplicates"),
+    "no heldout": without(*TASK, "heldout"),
+    "no counts": without(*TASK, "dropped"),
     "no checksum": without(*SHARD, "sha256_tokens"),
-    "unknown key": lambda content: changed(*SHARD, to={"what": 1})(content),
+    "no checksum of itself": without("sha256"),
+    "unknown key": changed(*SHARD, to={"what": 1}),
     "sources a list": changed("sources", to=[]),
     "source null": changed("sources", "a", to=None),
-    "shards text": changed("sources", "a", "shards", to="all"),
+    "tasks text": changed("sources", "a", "tasks", to="all"),
     "tokenizer text": changed("tokenizer", to="gpt2"),
     "a list": lambda content: [content],
     "a number": lambda content: 1,
@@ -176,6 +175,7 @@ def test_an_edited_manifest_is_refused_by_name(damaged, edit):
     with pytest.raises(ValueError, match=re.escape(str(folder / "manifest.json"))) as error:
         Manifest.load(folder)
     assert "prepare it again" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_an_unedited_manifest_is_read(damaged):
@@ -188,16 +188,20 @@ def test_a_manifest_of_other_bytes_than_text_is_refused(tmp_path):
         Manifest.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"5", b"{}", b'{"shards": 3}', b'{"shards": [], "hel', b"\xff\x00"]
+)
+def test_a_damaged_marker_is_refused_by_name(tmp_path, content):
+    (tmp_path / "00003.json").write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / "00003.json"))) as error:
+        read_marker(tmp_path, 3)
+    assert "delete it and run the same `gnano prepare` again" in str(error.value)
+
+
 def test_a_folder_that_was_never_prepared_says_how_to(tmp_path):
     with pytest.raises(FileNotFoundError, match="gnano prepare") as error:
         Manifest.load(tmp_path)
     assert str(tmp_path) in str(error.value)
-
-
-def test_a_folder_that_is_not_finished_is_not_read(damaged):
-    folder = damaged(changed("complete", to=False))
-    with pytest.raises(ValueError, match=r"not fully prepared.*gnano prepare"):
-        Corpus(folder)
 
 
 def test_a_disk_that_fills_up_leaves_the_old_manifest(mix, tmp_path, monkeypatch):
@@ -208,7 +212,7 @@ def test_a_disk_that_fills_up_leaves_the_old_manifest(mix, tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    other = replace(manifest, complete=False)
+    other = replace(manifest, weights={"a": 1.0})
     with pytest.raises(OSError, match="No space"):
         other.save(tmp_path)
     assert Manifest.load(tmp_path) == manifest

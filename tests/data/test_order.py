@@ -8,10 +8,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
-from hypothesis.strategies import composite, floats, integers, lists, sampled_from
+from hypothesis.strategies import booleans, composite, floats, integers, lists, sampled_from
 
 from gnano.data import Order, samples_of
-from gnano.data.order import BLOCK, permutation
+from gnano.data.order import BLOCK, NotYet, permuted
 
 many_weights = lists(floats(0, 1), min_size=1, max_size=5).filter(lambda w: sum(w) > 1e-3)
 seeds = integers(0, 2**40)
@@ -161,21 +161,119 @@ def test_a_fresh_process_gives_the_same_order():
         assert out.stdout == expected
 
 
+def outcome(order, i):
+    """A place, or which source and shard it waits for."""
+    try:
+        return order(i)
+    except NotYet as missing:
+        return missing.source, missing.shard
+
+
+@settings(deadline=None, max_examples=30)
+@given(rows=corpora(), seed=seeds, done=lists(booleans(), min_size=4, max_size=4))
+def test_a_sample_waits_exactly_while_what_may_still_come_could_change_its_place(rows, seed, done):
+    """Brute force: the place in every future we can think of, a shard more or none."""
+    weights = [1] * len(rows)
+    complete = done[: len(rows)]
+    now = Order(rows, weights, seed, complete)
+    futures = [
+        Order([r if d else [*r, *more] for r, d in zip(rows, complete, strict=True)], weights, seed)
+        for more in ([], [1], [7, 3])
+    ]
+    for i in range(0, BLOCK, 3):
+        places = {future(i) for future in futures}
+        if len(places) == 1:
+            assert outcome(now, i) == places.pop()
+        else:
+            (source,) = {place.source for place in places}
+            assert outcome(now, i) == (source, len(rows[source]))
+
+
+def test_a_source_of_which_nothing_is_there_yet_is_waited_for():
+    order = Order([[9], []], [1, 1], 0, [True, False])
+    found = Counter(outcome(order, i)[:1] for i in range(BLOCK))
+    assert found == {(0,): 500, (1,): 500}
+
+
+@settings(deadline=None, max_examples=20)
+@given(rows=corpora(), seed=seeds)
+def test_waiting_for_one_shard_after_another_gives_the_order_of_the_whole(rows, seed):
+    weights = [1] * len(rows)
+    whole = Order(rows, weights, seed)
+    there = [0] * len(rows)
+    for i in range(0, BLOCK, 7):
+        while True:
+            growing = Order(
+                [shards[:n] for shards, n in zip(rows, there, strict=True)],
+                weights,
+                seed,
+                [n == len(shards) for shards, n in zip(rows, there, strict=True)],
+            )
+            try:
+                assert growing(i) == whole(i)
+                break
+            except NotYet as missing:
+                assert missing.shard == there[missing.source]
+                there[missing.source] += 1  # that very one, and all others stay as they are
+
+
+keys = lists(integers(0, 2**40), min_size=1, max_size=4).map(tuple)
+
+
+def order_of(key, n):
+    return [permuted(key, n, i) for i in range(n)]
+
+
 @settings(deadline=None)
-@given(key=lists(integers(0, 2**40), min_size=1, max_size=4), n=integers(0, 500))
+@given(key=keys, n=integers(0, 500))
 def test_a_permutation_holds_every_number_once(key, n):
-    assert sorted(permutation(tuple(key), n).tolist()) == list(range(n))
+    assert sorted(order_of(key, n)) == list(range(n))
 
 
-def test_a_permutation_is_as_likely_as_any_other():
-    drawn = Counter(tuple(permutation((seed,), 3).tolist()) for seed in range(6_000))
-    assert len(drawn) == 6
-    assert all(abs(times - 1_000) < 5 * np.sqrt(1_000 * 5 / 6) for times in drawn.values())
+@settings(deadline=None, max_examples=50)
+@given(key=keys, n=integers(2**20, 2**40), start=integers(0))
+def test_a_permutation_of_very_many_stays_inside_and_meets_nobody(key, n, start):
+    some = [permuted(key, n, (start + i) % n) for i in range(200)]
+    assert len(set(some)) == 200
+    assert all(0 <= place < n for place in some)
+
+
+@settings(deadline=None)
+@given(key=keys, other=keys, n=integers(30, 500))
+def test_another_key_gives_another_permutation(key, other, n):
+    assume(key != other)
+    assert order_of(key, n) != order_of(other, n)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 30, 31])
+def test_every_number_comes_to_every_place_equally_often(n):
+    draws = 3_000
+    counts = np.zeros((n, n))
+    for seed in range(draws):
+        counts[np.arange(n), order_of((seed,), n)] += 1
+    expected = draws / n
+    chi_square = ((counts - expected) ** 2 / expected).sum()
+    freedom = (n - 1) ** 2
+    assert chi_square < 2 * freedom + 30  # roughly: four rounds are not perfect for tiny n
+
+
+@pytest.mark.parametrize("n", [30, 997])
+def test_neighbours_do_not_stay_neighbours(n):
+    """The row after a row is anywhere: a shard of related documents comes out mixed."""
+    steps = Counter()
+    for seed in range(20_000 // n):
+        places = order_of((seed,), n)
+        steps.update((b - a) % n for a, b in pairwise(places))
+    assert max(steps.values()) < 5 * steps.total() / n + 25
 
 
 def test_an_order_drawn_today_is_the_same_after_every_update():
     # a run of weeks goes on over versions of NumPy and of ours
-    assert permutation((7, 0), 12).tolist() == [6, 3, 11, 4, 10, 9, 0, 2, 8, 7, 5, 1]
+    assert order_of((7, 0), 12) == [0, 5, 2, 3, 8, 1, 6, 4, 7, 11, 9, 10]
+    order = Order([[5, 4], [6]], [2, 1], 3)
+    sources, epochs, shards, rows = zip(*map(order, range(8)), strict=True)
+    assert (sources, epochs) == ((0, 0, 0, 0, 1, 1, 0, 0), (0,) * 8)
+    assert (shards, rows) == ((0, 0, 0, 0, 0, 0, 0, 1), (4, 1, 0, 3, 2, 4, 2, 3))
 
 
 @settings(deadline=None)

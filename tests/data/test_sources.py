@@ -1,7 +1,6 @@
 import pytest
 
 from gnano.data import DataConfig, Source
-from gnano.data.sources import documents
 
 
 @pytest.mark.parametrize("weight", [-1, -0.001, float("nan"), float("inf")])
@@ -11,15 +10,44 @@ def test_a_weight_that_is_no_share_is_refused(weight):
 
 
 @pytest.mark.parametrize("kind", ["python-prose", "python-code", "synthetic"])
-def test_endless_text_needs_a_budget(kind):
+def test_generated_text_is_bounded_in_bytes_and_only_so(kind):
     with pytest.raises(ValueError, match=f"'{kind}' needs max_bytes"):
         Source(kind=kind)
+    with pytest.raises(ValueError, match=f"'{kind}' takes max_bytes, not max_tokens"):
+        Source(kind=kind, max_bytes=1, max_tokens=1)
     assert Source(kind=kind, max_bytes=1).max_bytes == 1
 
 
-def test_a_budget_below_0_is_refused():
-    with pytest.raises(ValueError, match="max_bytes"):
-        Source(max_bytes=-1)
+@pytest.mark.parametrize("kind", ["files", "hub"])
+def test_read_text_is_bounded_in_tokens_and_only_so(kind):
+    repo = "user/name" if kind == "hub" else ""
+    with pytest.raises(ValueError, match=f"'{kind}' takes max_tokens, not max_bytes"):
+        Source(kind=kind, repo=repo, max_bytes=1)
+    assert Source(kind=kind, repo=repo, max_tokens=1).max_tokens == 1
+
+
+@pytest.mark.parametrize("key", ["max_tokens", "max_bytes", "min_chars", "max_chars"])
+def test_a_bound_below_0_is_refused(key):
+    with pytest.raises(ValueError, match=f"{key} is -1"):
+        Source(**{key: -1})
+
+
+def test_bounds_that_let_no_document_through_are_refused():
+    with pytest.raises(ValueError, match="max_chars 9 is below its min_chars 10"):
+        Source(min_chars=10, max_chars=9)
+    Source(min_chars=10, max_chars=10)
+    Source(min_chars=10, max_chars=0)  # no upper bound
+
+
+@pytest.mark.parametrize("repo", ["", "name", "a/b/c"])
+def test_a_hub_source_names_its_data_set(repo):
+    with pytest.raises(ValueError, match=f"needs repo, USER/NAME.*it is {repo!r}"):
+        Source(kind="hub", repo=repo)
+
+
+def test_a_hub_source_with_files_is_refused():
+    with pytest.raises(ValueError, match="takes repo and config"):
+        Source(kind="hub", repo="user/name", files=("a.txt",))
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, 1.5, float("nan")])
@@ -34,9 +62,10 @@ def test_a_shard_size_that_no_file_can_have_is_refused(tokens):
         DataConfig(shard_tokens=tokens)
 
 
-def test_an_order_needs_a_seed_of_0_or_more():
-    with pytest.raises(ValueError, match=r"data\.seed"):
-        DataConfig(seed=-1)
+@pytest.mark.parametrize("key", ["seed", "workers"])
+def test_a_seed_or_a_number_of_workers_below_0_is_refused(key):
+    with pytest.raises(ValueError, match=rf"data\.{key} is -1"):
+        DataConfig(**{key: -1})
 
 
 def test_a_mix_of_nothing_is_refused():
@@ -54,20 +83,3 @@ def test_a_source_name_that_could_leave_the_folder_is_refused(name):
 @pytest.mark.parametrize("name", ["a", "fineweb-edu", "my_code", "web2"])
 def test_a_plain_source_name_is_taken(name):
     assert list(DataConfig(sources={name: Source()}).sources) == [name]
-
-
-@pytest.mark.parametrize("budget", [1, 10, 11, 95, 10_000])
-def test_a_budget_ends_with_the_document_that_fills_it(tmp_path, budget):
-    texts = ["é" * 5] * 20  # 10 bytes each
-    for number, text in enumerate(texts):
-        (tmp_path / f"{number:02}.txt").write_text(text, encoding="utf-8")
-    taken = list(documents(Source(files=(str(tmp_path),), max_bytes=budget)))
-    assert [d.text for d in taken] == texts[: -(-budget // 10)]
-
-
-def test_without_a_budget_all_is_taken_file_by_file_in_the_order_of_names(tmp_path):
-    for name in "b.txt", "c/a.txt", "a.txt":
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(name)
-    source = Source(files=(str(tmp_path / "b.txt"), str(tmp_path)))
-    assert [d.text for d in documents(source)] == ["a.txt", "b.txt", "c/a.txt"]

@@ -114,7 +114,8 @@ def remove(folder: Path, task: int) -> None:
     """Take a task out, its marker first, so that no reader counts on what goes next."""
     marker(folder, task).unlink(missing_ok=True)
     for path in folder.glob(f"{task:05}[-.]*"):
-        path.unlink()
+        if path.suffix in (".tokens", ".docs", ".keys", ".partial"):
+            path.unlink()
 
 
 def _shards(draft: Draft) -> list[ShardInfo]:

@@ -51,6 +51,13 @@ def open_folder(config: DataConfig) -> tuple[Manifest, dict[str, Inputs]]:
         sources={name: SourcePlan.of(found) for name, found in inputs.items()},
     )
     if begun is None:
+        for name in config.sources:
+            if found := next((folder / name).glob("*"), None):
+                raise ValueError(
+                    f"{folder / name} is where the shards of source {name!r} belong, but it holds "
+                    f"files of yours ({found.name}); rename the source, or choose another "
+                    f"data.folder."
+                )
         tokenizer = _tokenizer(config, folder, inputs)
         if tokenizer.vocab_size > 2**16:
             raise ValueError(

@@ -9,7 +9,6 @@ of what it met, because executors and schedulers lose exceptions on the way.
 """
 
 import json
-import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -135,7 +134,7 @@ class Finish(PipelineStep):  # type: ignore[misc]
                 )
                 raise
             if scheduler.complete:
-                end(self.folder, manifest, self.keep_downloads)
+                conclude(self.folder, manifest, self.keep_downloads)
                 logger.success(f"{self.folder} is complete.")
                 return data
         missing = len(scheduler.wanted())
@@ -152,13 +151,6 @@ def is_made(folder: Path, source: str, task: int) -> bool:
     if info and is_whole_task(folder / source, task, info):
         return True
     return Draft.load(draft_folder(folder, source, task)) is not None
-
-
-def end(folder: Path, manifest: Manifest, keep_downloads: bool) -> None:
-    """All tasks are finished: the manifest, and what is no longer needed."""
-    conclude(folder, manifest)
-    if not keep_downloads:
-        shutil.rmtree(folder / DOWNLOADS, ignore_errors=True)
 
 
 def is_orphan() -> bool:

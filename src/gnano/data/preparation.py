@@ -39,20 +39,24 @@ def prepare(config: DataConfig, progress: Progress = lambda _: None) -> Manifest
         manifest, inputs = open_folder(config)
         if not manifest.complete:
             _Preparation(config, manifest, inputs, progress).run()
-            conclude(folder, manifest)
-            if not config.keep_downloads:
-                shutil.rmtree(folder / DOWNLOADS, ignore_errors=True)
+        conclude(folder, manifest, config.keep_downloads)
     return manifest
 
 
-def conclude(folder: Path, manifest: Manifest) -> None:
-    """Every source is complete: one manifest instead of the markers."""
-    manifest.complete = True
-    manifest.save(folder)
+def conclude(folder: Path, manifest: Manifest, keep_downloads: bool) -> None:
+    """Every source is complete: one manifest instead of the markers, and nothing left over.
+
+    Once more, where an earlier process did not come to the end of it.
+    """
+    if not manifest.complete:
+        manifest.complete = True
+        manifest.save(folder)
     for name, info in manifest.sources.items():
         for task in range(len(info.tasks)):
             marker(folder / name, task).unlink(missing_ok=True)
     shutil.rmtree(folder / WORK, ignore_errors=True)
+    if not keep_downloads:
+        shutil.rmtree(folder / DOWNLOADS, ignore_errors=True)
 
 
 def settings(config: DataConfig) -> Settings:

@@ -22,7 +22,7 @@ from gnano.data.inputs import Inputs
 from gnano.data.lock import locked
 from gnano.data.manifest import Manifest
 from gnano.data.opening import open_folder
-from gnano.data.preparation import settings
+from gnano.data.preparation import conclude, settings
 from gnano.data.scheduling import Scheduler
 from gnano.data.slurm import Slurm, check_slurm, job_name, submit
 from gnano.data.sources import DataConfig
@@ -107,7 +107,7 @@ class _Scale:
 
     def run(self, scheduler: Scheduler, inputs: dict[str, Inputs], executor: str) -> None:
         """Local and Ray: rounds until the budgets are met."""
-        from gnano.data.pipeline import end, quiet, raise_noted
+        from gnano.data.pipeline import quiet, raise_noted
 
         while True:
             for _ in scheduler.advance():
@@ -125,7 +125,7 @@ class _Scale:
                     f"{len(left)} of the ranks did not come to an end, perhaps for lack of "
                     f"memory: see {home}, and run the same command again; what is done is kept."
                 )
-        end(self.folder, scheduler.manifest, self.config.keep_downloads)
+        conclude(self.folder, scheduler.manifest, self.config.keep_downloads)
 
     def submit(self, scheduler: Scheduler, inputs: dict[str, Inputs], slurm: Slurm) -> None:
         """Slurm: one round's jobs, the finishing after the drafts."""

@@ -47,7 +47,7 @@ class Job:
 class Event:
     """What a worker, or a download, has to say."""
 
-    kind: str  # "progress", "done", "failed", "fetched"
+    kind: str  # "progress", "done", "failed", "died", "fetched"
     source: str
     task: int
     documents: int = 0
@@ -141,7 +141,10 @@ class Workers:
             return
         process = self.idle.pop()
         self.busy[job.source, job.task] = process
-        _say(process.stdin, asdict(job))
+        try:
+            _say(process.stdin, asdict(job))
+        except BrokenPipeError:
+            self.events.put(Event(kind="died", source=job.source, task=job.task))
 
     def release(self, event: Event) -> None:
         """A worker's job is over: it may have another."""
