@@ -77,7 +77,7 @@ def start_prepare(config: DataConfig, file: Path, small: int = 1) -> subprocess.
 
 def children(pid: int) -> list[int]:
     """The processes that a process has started; none if it is gone."""
-    found = []
+    found: list[int] = []
     for file in Path("/proc", str(pid), "task").glob("*/children"):
         with suppress(OSError):
             found += map(int, file.read_text().split())

@@ -260,7 +260,7 @@ def test_every_number_comes_to_every_place_equally_often(n):
 @pytest.mark.parametrize("n", [30, 997])
 def test_neighbours_do_not_stay_neighbours(n):
     """The row after a row is anywhere: a shard of related documents comes out mixed."""
-    steps = Counter()
+    steps: Counter[int] = Counter()
     for seed in range(20_000 // n):
         places = order_of((seed,), n)
         steps.update((b - a) % n for a, b in pairwise(places))

@@ -80,6 +80,7 @@ def test_segments_are_given_only_if_attention_stays_inside_documents(corpus, pac
 def test_in_a_stream_a_segment_begins_with_each_end_of_text(mix, corpus):
     end = mix.tokenizer.end_of_text
     inputs, _, segments = Batches(corpus, WEIGHTS, 3, T, inside_documents=True).batch(range(40))
+    assert segments is not None
     plain = Batches(corpus, WEIGHTS, 3, T).batch(range(40))
     assert inputs.equal(plain.inputs_BT)
     borders = 0

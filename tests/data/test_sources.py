@@ -1,3 +1,6 @@
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from gnano.data import DataConfig, Source
@@ -28,8 +31,9 @@ def test_read_text_is_bounded_in_tokens_and_only_so(kind):
 
 @pytest.mark.parametrize("key", ["max_tokens", "max_bytes", "min_chars", "max_chars"])
 def test_a_bound_below_0_is_refused(key):
+    changed: dict[str, Any] = {key: -1}
     with pytest.raises(ValueError, match=f"{key} is -1"):
-        Source(**{key: -1})
+        replace(Source(), **changed)
 
 
 def test_bounds_that_let_no_document_through_are_refused():
@@ -64,8 +68,9 @@ def test_a_shard_size_that_no_file_can_have_is_refused(tokens):
 
 @pytest.mark.parametrize("key", ["seed", "workers"])
 def test_a_seed_or_a_number_of_workers_below_0_is_refused(key):
+    changed: dict[str, Any] = {key: -1}
     with pytest.raises(ValueError, match=rf"data\.{key} is -1"):
-        DataConfig(**{key: -1})
+        replace(DataConfig(), **changed)
 
 
 def test_a_mix_of_nothing_is_refused():

@@ -23,8 +23,8 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    from gnano.data.scale_out import scale_out
-    from gnano.data.slurm import Slurm
+    from gnano.data.preparing.scale_out import scale_out
+    from gnano.data.preparing.slurm import Slurm
 
     recipe, own = with_recipe(
         "data scale-out",

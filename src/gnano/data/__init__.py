@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from gnano.data.looking import Piece, Sample, look
     from gnano.data.manifest import Manifest
     from gnano.data.order import Order, samples_of
-    from gnano.data.preparation import prepare
-    from gnano.data.status import Status
+    from gnano.data.preparing.preparation import prepare
+    from gnano.data.preparing.status import Status
     from gnano.data.verifying import verify_data
 
 __all__ = [
@@ -50,11 +50,11 @@ __getattr__ = lazily(
         "Order": "order",
         "Piece": "looking",
         "Sample": "looking",
-        "Status": "status",
+        "Status": "preparing.status",
         "find_files": "documents",
         "heldout_batches": "batches",
         "look": "looking",
-        "prepare": "preparation",
+        "prepare": "preparing.preparation",
         "read_documents": "documents",
         "samples_of": "order",
         "verify_data": "verifying",

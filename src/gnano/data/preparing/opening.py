@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gnano.data.documents import Document, find_files
-from gnano.data.downloads import DOWNLOADS, fetch
-from gnano.data.finishing import is_whole_task
 from gnano.data.inputs import (
     InputFile,
     Inputs,
@@ -22,9 +20,11 @@ from gnano.data.inputs import (
 )
 from gnano.data.manifest import NAME, Manifest, write_marker
 from gnano.data.plan import Plan, SourcePlan
+from gnano.data.preparing.downloads import DOWNLOADS, fetch
+from gnano.data.preparing.finishing import is_whole_task
+from gnano.data.preparing.tokenizing import draft_folder
 from gnano.data.sources import DataConfig
 from gnano.data.split import is_heldout
-from gnano.data.tokenizing import draft_folder
 
 if TYPE_CHECKING:
     from gnano.tokenizer import Tokenizer

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gnano.data.pipeline import Finish, Tokenize
+    from gnano.data.preparing.pipeline import Finish, Tokenize
 
 
 @dataclass(frozen=True, kw_only=True)

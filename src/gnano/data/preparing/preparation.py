@@ -14,16 +14,16 @@ from contextlib import closing, suppress
 from pathlib import Path
 from queue import Empty, Queue
 
-from gnano.data.downloads import DOWNLOADS, Downloads
 from gnano.data.inputs import Inputs
-from gnano.data.lock import locked
 from gnano.data.manifest import Manifest, marker
-from gnano.data.opening import open_folder
-from gnano.data.scheduling import Scheduler
+from gnano.data.preparing.downloads import DOWNLOADS, Downloads
+from gnano.data.preparing.lock import locked
+from gnano.data.preparing.opening import open_folder
+from gnano.data.preparing.scheduling import Scheduler
+from gnano.data.preparing.status import Counts, SourceStatus, Status
+from gnano.data.preparing.tokenizing import WORK, Draft, draft_folder
+from gnano.data.preparing.workers import Event, Job, Settings, Workers, raise_failure
 from gnano.data.sources import DataConfig
-from gnano.data.status import Counts, SourceStatus, Status
-from gnano.data.tokenizing import WORK, Draft, draft_folder
-from gnano.data.workers import Event, Job, Settings, Workers, raise_failure
 
 Progress = Callable[[Status], None]
 

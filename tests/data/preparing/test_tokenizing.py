@@ -8,8 +8,8 @@ import pytest
 from tests.data.conftest import numbered, some_texts, with_source, write_jsonl
 
 from gnano.data import Document, Manifest, Source, prepare
+from gnano.data.preparing.tokenizing import TAIL, Draft, Rules, tokenize_task
 from gnano.data.split import is_heldout
-from gnano.data.tokenizing import TAIL, Draft, Rules, tokenize_task
 from gnano.tokenizer import Tokenizer
 
 LENGTHS = [1, 4, 5, 6, 9, 10, 11, 50]
@@ -102,7 +102,7 @@ def test_small_shards_hold_the_same_tokens_one_after_another(draft, tokenizer):
 
 def test_a_large_shard_is_not_followed_by_a_splinter(draft, monkeypatch):
     """Rows are drawn within shards: one of a few rows would make a poor order."""
-    monkeypatch.setattr("gnano.data.tokenizing.TAIL", 500)
+    monkeypatch.setattr("gnano.data.preparing.tokenizing.TAIL", 500)
     assert TAIL > 500
     texts = some_texts("abcdefgh", 400)
     sizes = [shard.tokens for shard in draft(texts, shard_tokens=3_000)[0].shards]

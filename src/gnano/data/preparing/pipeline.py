@@ -24,16 +24,16 @@ from datatrove.utils.stats import PipelineStats
 from multiprocess import get_context, parent_process
 from multiprocess.connection import wait
 
-from gnano.data.downloads import DOWNLOADS, fetch
-from gnano.data.finishing import is_whole_task
 from gnano.data.inputs import Inputs
-from gnano.data.lock import locked
 from gnano.data.manifest import Manifest, read_marker
-from gnano.data.preparation import conclude
-from gnano.data.scheduling import Scheduler
+from gnano.data.preparing.downloads import DOWNLOADS, fetch
+from gnano.data.preparing.finishing import is_whole_task
+from gnano.data.preparing.lock import locked
+from gnano.data.preparing.preparation import conclude
+from gnano.data.preparing.scheduling import Scheduler
+from gnano.data.preparing.tokenizing import Draft, draft_folder
+from gnano.data.preparing.workers import Event, Job, Settings, Worker, failure, raise_failure
 from gnano.data.shards import write_whole
-from gnano.data.tokenizing import Draft, draft_folder
-from gnano.data.workers import Event, Job, Settings, Worker, failure, raise_failure
 
 Task = tuple[str, int]
 

@@ -9,7 +9,7 @@ from hypothesis.strategies import integers, lists, sampled_from
 from tests.data.conftest import numbered, parts, some_texts
 
 from gnano.data import Document, Manifest, prepare, read_documents
-from gnano.data.finishing import Seen
+from gnano.data.preparing.finishing import Seen
 from gnano.data.split import is_heldout
 
 few = sampled_from([0, 1, 2, 3, 2**63, 2**64 - 1])  # so that many are equal
@@ -61,7 +61,7 @@ def repeated(make, small_tasks):
 def brute_force(manifest, files, is_held):
     """By source: the training and the held-out documents, and how many repeats were dropped."""
     seen = set()
-    kept = {name: ([], []) for name in files}
+    kept: dict[str, tuple[list[str], list[str]]] = {name: ([], []) for name in files}
     dropped = dict.fromkeys(files, 0)
     for name, task in manifest.plan.sequence():
         documents = [
@@ -105,7 +105,7 @@ def test_a_text_of_two_groups_is_never_trained_on_if_it_is_held_out_before(
             for document in read_documents(path, "text"):
                 yield Document(document.text, group=path.name)
 
-    monkeypatch.setattr("gnano.data.tokenizing.documents", grouped)
+    monkeypatch.setattr("gnano.data.preparing.tokenizing.documents", grouped)
     done = prepared(config)
     manifest = Manifest.load(done.folder)
     sides = {f"{n}.jsonl": is_heldout(Document("", group=f"{n}.jsonl"), 0.3) for n in range(4)}
@@ -133,7 +133,7 @@ def test_within_one_task_held_out_comes_first(make, prepared, monkeypatch):
     groups = [f"group {n}" for n in range(40)]
     held = next(g for g in groups if is_heldout(Document("", group=g), 0.3))
     trained = next(g for g in groups if not is_heldout(Document("", group=g), 0.3))
-    monkeypatch.setattr("gnano.data.tokenizing.documents", grouped)
+    monkeypatch.setattr("gnano.data.preparing.tokenizing.documents", grouped)
     config = make(a=["any"], heldout=0.3)
     with pytest.raises(ValueError, match="40 repeated, 40 of them held out"):
         prepare(config)

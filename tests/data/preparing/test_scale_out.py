@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 from tests.data.conftest import some_texts, write_jsonl
-from tests.data.hub_server import Hub, jsonl
+from tests.data.hub.hub_server import Hub, jsonl
 
 from gnano.data import DataConfig, Manifest, Source, inputs, prepare
 
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 
-from gnano.data import scale_out as scale_out_module
-from gnano.data.scale_out import LOGS, scale_out
-from gnano.data.slurm import Slurm
+from gnano.data.preparing import scale_out as scale_out_module
+from gnano.data.preparing.scale_out import LOGS, scale_out
+from gnano.data.preparing.slurm import Slurm
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +171,7 @@ def test_a_broken_file_is_one_sentence_and_when_mended_the_rest_is_done(
 
 
 def test_the_folder_is_locked_meanwhile(config):
-    from gnano.data.lock import locked
+    from gnano.data.preparing.lock import locked
 
     with locked(Path(config("one").folder)), pytest.raises(ValueError, match="at work in"):
         scale_out(config("one"), "local")
@@ -192,7 +192,7 @@ def test_a_missing_package_is_named_with_its_extra(config, monkeypatch):
 KILLED = """
 import json, sys
 from gnano.data import DataConfig, Source, inputs
-from gnano.data.scale_out import scale_out
+from gnano.data.preparing.scale_out import scale_out
 
 if __name__ == "__main__":
     inputs.SMALL = 1
@@ -476,7 +476,7 @@ def test_a_data_set_of_the_hub_is_fetched_by_the_ranks(config, files, monkeypatc
 HUB = """
 import json, sys
 from gnano.data import DataConfig, Source, inputs, prepare
-from gnano.data.scale_out import scale_out
+from gnano.data.preparing.scale_out import scale_out
 
 if __name__ == "__main__":
     inputs.SMALL = 1

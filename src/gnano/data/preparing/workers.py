@@ -1,6 +1,6 @@
 """Who tokenizes? Processes of their own, one per core, each with one task at a time.
 
-    prepare ──a job, as a line of JSON──▶ python -m gnano.data.workers FOLDER
+    prepare ──a job, as a line of JSON──▶ python -m gnano.data.preparing.workers FOLDER
             ◀──progress, done, failed────
 
 A worker is a fresh interpreter with two pipes, so it does not matter what the program that
@@ -24,8 +24,8 @@ from pathlib import Path
 from queue import Queue
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+from gnano.data.preparing.tokenizing import Rules, draft_folder, tokenize_task
 from gnano.data.sources import Source
-from gnano.data.tokenizing import Rules, draft_folder, tokenize_task
 
 if TYPE_CHECKING:
     from gnano.data.decontamination import Decontamination
@@ -170,7 +170,7 @@ class Workers:
 
     def _start(self, settings: Settings) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gnano.data.workers"],
+            [sys.executable, "-m", "gnano.data.preparing.workers"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -208,7 +208,7 @@ def test_a_deleted_marker_is_made_again(several, undisturbed, tree):
     manifest = Manifest.load(folder)
     # what `prepare` makes of it, broken off: a folder in which that task is open
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gnano.data.preparation._Preparation.run", interrupt)
+        patch.setattr("gnano.data.preparing.preparation._Preparation.run", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare(config)
     assert not Manifest.load(folder).complete
@@ -245,7 +245,7 @@ def test_the_progress_ends_at_what_was_read(make):
         assert counts[number] == sum(getattr(source, column) for source in sources)
 
 
-REAL = Path(__file__).parents[3] / "shared/data"
+REAL = Path(__file__).parents[4] / "shared/data"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from gnano.data.hub_errors import (
+from gnano.data.hub.errors import (
     DOWNLOAD_ATTEMPTS,
     NotInRepositoryError,
     client,
@@ -23,7 +23,7 @@ from gnano.data.hub_errors import (
     need,
     patiently,
 )
-from gnano.data.hub_layout import by_split, fixed_folder, named, patterns, readable
+from gnano.data.hub.layout import by_split, fixed_folder, named, patterns, readable
 
 HEAD, TAIL = 2**16, 2**16  # bytes of a JSONL and of a Parquet file that its check reads first
 FOOTER = 2**28  # bytes; a Parquet file that claims a longer footer is damaged

@@ -12,7 +12,7 @@ from tests.data.conftest import numbered, parts
 from tests.processes import start_prepare, write_recipe
 
 from gnano.data import prepare
-from gnano.data.workers import Event, Workers, failure, raise_failure
+from gnano.data.preparing.workers import Event, Workers, failure, raise_failure
 
 
 @pytest.fixture
@@ -115,7 +115,9 @@ def test_a_mistake_of_ours_in_a_worker_shows_its_traceback(config, tmp_path, mon
 
 
 def test_a_mistake_of_ours_in_this_process_shows_its_traceback(config, monkeypatch):
-    monkeypatch.setattr("gnano.data.tokenizing.position", lambda text: {}["nowhere"])
+    monkeypatch.setattr(
+        "gnano.data.preparing.tokenizing.position", lambda text: {"here": 1}["nowhere"]
+    )
     with pytest.raises(RuntimeError, match="KeyError: 'nowhere'"):
         prepare(replace(config, workers=1))
 
@@ -124,7 +126,7 @@ def test_a_full_disk_in_a_worker_is_the_same_error_here(config, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "/somewhere/000.keys")
 
-    monkeypatch.setattr("gnano.data.tokenizing.write_whole", full)
+    monkeypatch.setattr("gnano.data.preparing.tokenizing.write_whole", full)
     with pytest.raises(OSError, match="No space") as error:
         prepare(replace(config, workers=1))
     assert (error.value.errno, error.value.filename) == (28, "/somewhere/000.keys")
@@ -169,7 +171,7 @@ def test_ctrl_c_ends_the_command_in_one_line_without_workers_left(config, tmp_pa
         "import os, signal, sys\n"
         "from gnano.cli import main\n"
         "from gnano.data import inputs\n"
-        "from gnano.data.workers import Workers\n"
+        "from gnano.data.preparing.workers import Workers\n"
         "inputs.SMALL = 1\n"
         "give = Workers.give\n"
         "def interrupting(self, job):\n"

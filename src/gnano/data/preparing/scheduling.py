@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from gnano.data.finishing import Seen, finish, finished
 from gnano.data.manifest import Manifest, SourceInfo
-from gnano.data.tokenizing import Draft, draft_folder
+from gnano.data.preparing.finishing import Seen, finish, finished
+from gnano.data.preparing.tokenizing import Draft, draft_folder
 
 
 class Scheduler:

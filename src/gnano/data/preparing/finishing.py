@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnano.data.manifest import TaskInfo, marker, read_marker, write_marker
+from gnano.data.preparing.tokenizing import HELDOUT, KEY, SIZE, Draft
 from gnano.data.shards import (
     START,
     TOKEN,
@@ -30,7 +31,6 @@ from gnano.data.shards import (
     open_tokens,
     write_whole,
 )
-from gnano.data.tokenizing import HELDOUT, KEY, SIZE, Draft
 
 Keys = NDArray[np.uint64]
 Mask = NDArray[np.bool_]

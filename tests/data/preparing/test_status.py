@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gnano.data.status import Counts, SourceStatus, Status
+from gnano.data.preparing.status import Counts, SourceStatus, Status
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def clock(monkeypatch):
 
     def pass_by(seconds):
         now = SimpleNamespace(monotonic=lambda: 1_000.0 + seconds)
-        monkeypatch.setattr("gnano.data.status.time", now)
+        monkeypatch.setattr("gnano.data.preparing.status.time", now)
 
     pass_by(0)
     return pass_by

@@ -5,13 +5,14 @@ import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.data.conftest import numbered, parts, with_source, write_files, write_jsonl
 
 from gnano.data import Batches, Corpus, DataConfig, Manifest, Source, prepare
-from gnano.data.preparation import settings
-from gnano.data.workers import Job, Worker
+from gnano.data.preparing.preparation import settings
+from gnano.data.preparing.workers import Job, Worker
 
 
 def identities(folder):
@@ -45,7 +46,7 @@ def test_how_it_is_done_may_change_without_new_preparation(make):
     assert identities(Path(config.folder, "a")) == before
 
 
-CHANGES = {
+CHANGES: dict[str, dict[str, Any]] = {
     "heldout": {"heldout": 0.2},
     "shard_tokens": {"shard_tokens": 1_000},
     "tokenizer": {"tokenizer": "bpe-300"},
@@ -63,7 +64,7 @@ def test_another_value_is_refused_by_name_and_nothing_is_touched(make, tree, cha
     assert tree(config.folder) == before
 
 
-SOURCE_CHANGES = {"max_tokens": 50, "min_chars": 3, "max_chars": 500}
+SOURCE_CHANGES: dict[str, dict[str, Any]] = {"max_tokens": 50, "min_chars": 3, "max_chars": 500}
 
 
 @pytest.mark.parametrize("key", SOURCE_CHANGES)

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gnano.data.documents import find_files
 from gnano.data.inputs import Inputs
-from gnano.data.lock import locked
 from gnano.data.manifest import Manifest
-from gnano.data.opening import open_folder
-from gnano.data.preparation import conclude, settings
-from gnano.data.scheduling import Scheduler
-from gnano.data.slurm import Slurm, check_slurm, job_name, submit
+from gnano.data.preparing.lock import locked
+from gnano.data.preparing.opening import open_folder
+from gnano.data.preparing.preparation import conclude, settings
+from gnano.data.preparing.scheduling import Scheduler
+from gnano.data.preparing.slurm import Slurm, check_slurm, job_name, submit
 from gnano.data.sources import DataConfig
 
 if TYPE_CHECKING:
-    from gnano.data.pipeline import Tokenize
+    from gnano.data.preparing.pipeline import Tokenize
 
 LOGS = ".logs"  # in the data folder
 LOG = "datatrove.log"  # in a round's folder: what would be said on the terminal
@@ -107,7 +107,7 @@ class _Scale:
 
     def run(self, scheduler: Scheduler, inputs: dict[str, Inputs], executor: str) -> None:
         """Local and Ray: rounds until the budgets are met."""
-        from gnano.data.pipeline import quiet, raise_noted
+        from gnano.data.preparing.pipeline import quiet, raise_noted
 
         while True:
             for _ in scheduler.advance():
@@ -129,7 +129,7 @@ class _Scale:
 
     def submit(self, scheduler: Scheduler, inputs: dict[str, Inputs], slurm: Slurm) -> None:
         """Slurm: one round's jobs, the finishing after the drafts."""
-        from gnano.data.pipeline import Finish, quiet, raise_noted
+        from gnano.data.preparing.pipeline import Finish, quiet, raise_noted
 
         try:
             raise_noted(list(self.logs.glob("*/failures")))
@@ -156,7 +156,7 @@ class _Scale:
         return home
 
     def _tokenize(self, scheduler: Scheduler, inputs: dict[str, Inputs], home: Path) -> "Tokenize":
-        from gnano.data.pipeline import Tokenize, is_made
+        from gnano.data.preparing.pipeline import Tokenize, is_made
 
         wanted = [task for task in scheduler.wanted() if not is_made(self.folder, *task)]
         keep = self.config.keep_downloads
@@ -168,7 +168,7 @@ class _Scale:
         return max(1, min(self.tasks, len(step.tasks)))
 
     def _local(self, step: "Tokenize", home: Path) -> list[int]:
-        from gnano.data.pipeline import LocalExecutor
+        from gnano.data.preparing.pipeline import LocalExecutor
 
         run = LocalExecutor(
             [step],

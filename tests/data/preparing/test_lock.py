@@ -8,12 +8,12 @@ import pytest
 from tests.data.conftest import numbered
 
 from gnano.data import prepare
-from gnano.data.lock import locked
+from gnano.data.preparing.lock import locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from gnano.data.lock import locked
+from gnano.data.preparing.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from tests.data.hub_server import (
+from tests.data.hub.hub_server import (
     HIDDEN,
     Fault,
     Hub,
@@ -24,10 +24,11 @@ from tests.data.hub_server import (
     the_three,
 )
 
-from gnano.data import DataConfig, Source, hub_errors, inputs, prepare
+from gnano.data import DataConfig, Source, inputs, prepare
+from gnano.data.hub import errors as hub_errors
 from gnano.train import load_recipe
 
-REAL = Path(__file__).parents[3] / "shared/data"
+REAL = Path(__file__).parents[4] / "shared/data"
 SMOLLM, STARCODER = "HuggingFaceTB/smollm-corpus", "bigcode/starcoderdata"
 
 
@@ -65,7 +66,7 @@ def hub(monkeypatch, tmp_path):
         yield served
 
 
-def command(config: DataConfig, hub: Hub, home: Path) -> subprocess.Popen:
+def command(config: DataConfig, hub: Hub, home: Path) -> subprocess.Popen[str]:
     """`gnano prepare` in a process of its own, which learns of the Hub from its environment."""
     recipe = home.with_suffix(".toml")
     recipe.write_text(tomli_w.dumps({"data": asdict(config)}))

@@ -5,7 +5,7 @@ from pathlib import Path
 from queue import Queue
 
 from gnano.data.inputs import Inputs
-from gnano.data.workers import Event, failure
+from gnano.data.preparing.workers import Event, failure
 
 DOWNLOADS = ".downloads"  # in the data folder
 AT_ONCE = 4  # downloads

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
-from tests.data.hub_server import (
+from tests.data.hub.hub_server import (
     Fault,
     Hub,
     cut,
@@ -23,9 +23,9 @@ from tests.data.hub_server import (
     wrong,
 )
 
-from gnano.data import hub_errors
 from gnano.data.hub import HubFile, check, download, resolve
-from gnano.data.hub_layout import named
+from gnano.data.hub import errors as hub_errors
+from gnano.data.hub.layout import named
 
 SMOLLM, STARCODER = "HuggingFaceTB/smollm-corpus", "bigcode/starcoderdata"
 DOLLY = "databricks/databricks-dolly-15k"
