@@ -64,7 +64,7 @@ def test_another_value_is_refused_by_name_and_nothing_is_touched(make, tree, cha
     assert tree(config.folder) == before
 
 
-SOURCE_CHANGES: dict[str, dict[str, Any]] = {"max_tokens": 50, "min_chars": 3, "max_chars": 500}
+SOURCE_CHANGES: dict[str, Any] = {"max_tokens": 50, "min_chars": 3, "max_chars": 500}
 
 
 @pytest.mark.parametrize("key", SOURCE_CHANGES)
