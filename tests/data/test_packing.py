@@ -14,24 +14,23 @@ EOT = 60_000  # unlike any other id below
 
 lengths = st.integers(1, 40)  # T: short, so that many documents are longer and many shorter
 shards = st.lists(st.integers(1, 60), max_size=80)  # tokens of each document, with its eot
-closed = st.booleans()
 
 
 def starts_of(sizes):
     return np.cumsum([0, *sizes])[:-1].astype(np.uint32)
 
 
-def packed(sizes, length, closed=False):
+def packed(sizes, length):
     """All rows, as lists of pieces."""
-    packing = Packing(starts_of(sizes), sum(sizes), length, closed=closed)
+    packing = Packing(starts_of(sizes), sum(sizes), length)
     return [packing.row(n) for n in range(packing.rows)]
 
 
-def documents(sizes, closed=False):
-    """The (start, stop) of each document that has something to predict."""
+def documents(sizes):
+    """The (start, stop) of each document that has something to predict, its end too."""
     starts = [*starts_of(sizes).tolist(), sum(sizes)]
     last = len(sizes) - 1
-    ends = [stop + (closed and d < last) for d, stop in enumerate(starts[1:])]
+    ends = [stop + (d < last) for d, stop in enumerate(starts[1:])]
     return [
         (start, stop) for start, stop in zip(starts[:-1], ends, strict=True) if stop > start + 1
     ]
@@ -58,32 +57,20 @@ def place_one_by_one(sizes, room):
 
 
 @given(sizes=shards, length=lengths)
-def test_every_token_but_a_documents_first_is_a_target_exactly_once(sizes, length):
+def test_every_token_but_the_shards_first_is_a_target_exactly_once(sizes, length):
     tokens = np.arange(sum(sizes))
     targets: Counter[int] = Counter()
     for pieces in packed(sizes, length):
         targets.update(t for t in filled(tokens, pieces, length)[1] if t != IGNORE)
-    firsts = set(starts_of(sizes).tolist())
-    assert targets == Counter(t for t in tokens.tolist() if t not in firsts)
-
-
-@given(sizes=shards, length=lengths)
-def test_closed_documents_predict_every_token_but_the_shards_first(sizes, length):
-    tokens = np.arange(sum(sizes))
-    targets: Counter[int] = Counter()
-    for pieces in packed(sizes, length, closed=True):
-        targets.update(t for t in filled(tokens, pieces, length)[1] if t != IGNORE)
     assert targets == Counter(tokens[1:].tolist())
 
 
-@given(sizes=shards, length=lengths, closed=closed)
-def test_a_target_is_predicted_from_its_own_document_and_what_stood_before_it(
-    sizes, length, closed
-):
+@given(sizes=shards, length=lengths)
+def test_a_target_is_predicted_from_its_own_document_and_what_stood_before_it(sizes, length):
     tokens = np.arange(sum(sizes))
-    fits = [(a, b) for a, b in documents(sizes, closed) if b - a <= length + 1]
+    fits = [(a, b) for a, b in documents(sizes) if b - a <= length + 1]
     document_start = {token: a for a, b in fits for token in range(a + 1, b)}
-    for pieces in packed(sizes, length, closed):
+    for pieces in packed(sizes, length):
         inputs, targets, segments = filled(tokens, pieces, length)
         for place, target in enumerate(targets):
             if target == IGNORE:
@@ -94,11 +81,11 @@ def test_a_target_is_predicted_from_its_own_document_and_what_stood_before_it(
             assert seen[0] == document_start.get(target, seen[0])
 
 
-@given(sizes=shards, length=lengths, closed=closed)
-def test_a_document_is_cut_only_if_it_is_longer_than_a_row(sizes, length, closed):
-    pieces = sorted(piece for row in packed(sizes, length, closed) for piece in row)
+@given(sizes=shards, length=lengths)
+def test_a_document_is_cut_only_if_it_is_longer_than_a_row(sizes, length):
+    pieces = sorted(piece for row in packed(sizes, length) for piece in row)
     expected = []
-    for start, stop in documents(sizes, closed):
+    for start, stop in documents(sizes):
         while stop - start > length + 1:
             expected.append((start, start + length + 1))
             start += length
@@ -106,39 +93,39 @@ def test_a_document_is_cut_only_if_it_is_longer_than_a_row(sizes, length, closed
     assert pieces == expected
 
 
-@given(sizes=shards, length=lengths, closed=closed)
-def test_no_row_is_over_full_or_empty_and_no_two_could_be_one(sizes, length, closed):
-    totals = sorted(sum(b - a for a, b in row) for row in packed(sizes, length, closed))
+@given(sizes=shards, length=lengths)
+def test_no_row_is_over_full_or_empty_and_no_two_could_be_one(sizes, length):
+    totals = sorted(sum(b - a for a, b in row) for row in packed(sizes, length))
     assert all(2 <= total <= length + 1 for total in totals)
     assert len(totals) < 2 or totals[0] + totals[1] > length + 1
 
 
-@given(sizes=shards, length=lengths, closed=closed)
-def test_rows_are_as_full_as_when_each_piece_is_placed_by_itself(sizes, length, closed):
-    rows = packed(sizes, length, closed)
+@given(sizes=shards, length=lengths)
+def test_rows_are_as_full_as_when_each_piece_is_placed_by_itself(sizes, length):
+    rows = packed(sizes, length)
     left = [length + 1 - sum(b - a for a, b in row) for row in rows]
     pieces = [b - a for row in rows for a, b in row]
     assert sorted(left) == sorted(place_one_by_one(pieces, length + 1))
 
 
-@given(sizes=shards, length=lengths, closed=closed)
-def test_rows_and_waste_are_known_without_placing_a_piece(sizes, length, closed):
-    rows = packed(sizes, length, closed)
+@given(sizes=shards, length=lengths)
+def test_rows_and_waste_are_known_without_placing_a_piece(sizes, length):
+    rows = packed(sizes, length)
     tokens = np.arange(sum(sizes))
     targets = [filled(tokens, row, length)[1] for row in rows]
-    ends = {b - 1 for _, b in documents(sizes, closed)}
+    ends = {b - 1 for _, b in documents(sizes)}
     expected = Waste(
         rows=len(rows),
         targets=sum(t != IGNORE for row in targets for t in row),
         borders=sum(len(row) - 1 for row in rows),
         padding=sum(length + 1 - sum(b - a for a, b in row) for row in rows),
-        cut=sum(b - a > length + 1 for a, b in documents(sizes, closed)),
+        cut=sum(b - a > length + 1 for a, b in documents(sizes)),
         dropped=len(sizes) - len(ends),
     )
-    found = waste(starts_of(sizes), sum(sizes), length, closed=closed)
+    found = waste(starts_of(sizes), sum(sizes), length)
     assert found == expected
     assert found.rows * length == found.targets + found.borders + found.padding
-    assert count_rows(starts_of(sizes), sum(sizes), length, closed=closed) == len(rows)
+    assert count_rows(starts_of(sizes), sum(sizes), length) == len(rows)
 
 
 @given(sizes=shards, length=lengths)
@@ -161,16 +148,18 @@ def test_a_shard_packed_by_hand():
     """Pinned, for a run that is resumed must find the rows that it began with."""
     sizes = [3, 12, 2, 1, 5, 2, 4, 2]  # starts: 0 3 15 17 18 23 25 29
     rows = packed(sizes, 4)
-    assert rows == [
-        [(3, 8)],  # the long document's two full rows and the one that fits exactly
+    assert rows == [  # full rows of long documents, the one that fits exactly, then the rests
+        [(3, 8)],
         [(7, 12)],
+        [(11, 16)],
         [(18, 23)],
-        [(11, 15)],  # the long document's rest
-        [(25, 29)],
-        [(0, 3), (15, 17)],
-        [(23, 25), (29, 31)],
+        [(25, 30)],
+        [(0, 4)],
+        [(15, 18), (17, 19)],
+        [(22, 24), (23, 26)],
+        [(29, 31)],
     ]
-    expected = Waste(rows=7, targets=23, borders=2, padding=3, cut=1, dropped=1)
+    expected = Waste(rows=9, targets=30, borders=2, padding=4, cut=2, dropped=0)
     assert waste(starts_of(sizes), 31, 4) == expected
 
 
@@ -183,13 +172,13 @@ def test_starts_of_any_integer_type_give_the_same_rows():
 
 
 def test_a_shard_without_documents_has_no_rows():
-    assert packed([], 8) == packed([1], 8) == packed([1], 8, closed=True) == []
+    assert packed([], 8) == packed([1], 8) == []
     assert waste(starts_of([]), 0, 8) == Waste(0, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("n", [-1, 2])
 def test_a_row_that_is_not_there_is_refused(n):
-    packing = Packing(starts_of([5, 5]), 10, 4)
+    packing = Packing(starts_of([4, 5]), 9, 4)
     assert packing.rows == 2
     with pytest.raises(IndexError, match=f"row {n} of 2"):
         packing.row(n)
@@ -206,7 +195,7 @@ def test_a_corpus_of_many_lengths_is_packed_with_hardly_a_gap():
 def test_the_loss_of_packed_rows_is_that_of_the_documents_alone():
     """The arrays and the model's segments mean the same thing."""
     length, draw = 16, np.random.default_rng(2)
-    sizes = draw.integers(1, length + 2, 30).tolist()
+    sizes = draw.integers(1, length + 1, 30).tolist()
     tokens = draw.integers(0, 90, sum(sizes)).astype(np.uint16)
     torch.manual_seed(0)
     model = GPT(91, 32, 2, 4, 2, 48, block_size=length)

@@ -135,7 +135,7 @@ class Batches:
                 tokens = self.corpus.shards(source)[shard].tokens
                 room += count * self.length
                 if self.packing == "best-fit":
-                    cost = packing.waste(*self._documents(source, shard), closed=True)
+                    cost = packing.waste(*self._documents(source, shard))
                     padding += cost.borders + cost.padding
                     left_out += cost.dropped
                 elif count:
@@ -170,7 +170,7 @@ class Batches:
         """How many rows a shard has."""
         tokens = self.corpus.shards(source)[shard].tokens
         if self.packing == "best-fit":
-            return packing.count_rows(*self._documents(source, shard), closed=True)
+            return packing.count_rows(*self._documents(source, shard))
         return -(-(tokens - 1) // self.length) if tokens > self.length else 0
 
     def _documents(self, source: int, shard: int) -> tuple[Any, int, int]:
@@ -182,8 +182,7 @@ class Batches:
         """The rows of a shard; kept for the shards in use, one of each source."""
         number, kept = self._packings.get(place.source, (-1, None))
         if kept is None or number != place.shard:
-            # closed: a document's end is predicted too, as in a stream
-            kept = packing.Packing(*self._documents(place.source, place.shard), closed=True)
+            kept = packing.Packing(*self._documents(place.source, place.shard))
             self._packings[place.source] = place.shard, kept
         return kept
 

@@ -1,8 +1,9 @@
 """Which documents share a row? Best fit, so that only what is longer than a row is cut.
 
 A row has room for T + 1 tokens: T inputs, and their targets one further. A document is its
-end-of-text and its ids. One that is longer than a row becomes full rows and a rest, which
-overlap by one token, so that each of its tokens but the first is predicted exactly once.
+end-of-text, its ids, and the end-of-text that begins the next one, or the model would never
+learn where texts end. One that is longer than a row becomes full rows and a rest, which
+overlap by one token. So every token of a shard but the first is predicted exactly once.
 
     document   0 1 2 3 4 5 6 7 8        T = 4
     piece      0 1 2 3 4
@@ -66,16 +67,9 @@ class Waste(NamedTuple):
 class Packing:
     """The rows of one shard: a pure function of its documents' starts and of T."""
 
-    def __init__(
-        self, starts: NDArray[Any], tokens: int, length: int, *, closed: bool = False
-    ) -> None:
-        """`starts`: position of each document's end-of-text; `length`: T.
-
-        An end-of-text begins its document, and so is never a target: the model would not
-        learn where texts end. `closed` gives each document the next one's end-of-text as
-        its last token too.
-        """
-        begin, stop = _pieces(starts, tokens, length, closed)
+    def __init__(self, starts: NDArray[Any], tokens: int, length: int) -> None:
+        """`starts`: position of each document's end-of-text; `length`: T."""
+        begin, stop = _pieces(starts, tokens, length)
         sizes = stop - begin
         placed, self.rows = _place(np.bincount(sizes, minlength=length + 2).tolist())
         row = np.empty_like(sizes)
@@ -93,14 +87,14 @@ class Packing:
         return list(zip(self._begin[part].tolist(), self._stop[part].tolist(), strict=True))
 
 
-def count_rows(starts: NDArray[Any], tokens: int, length: int, *, closed: bool = False) -> int:
+def count_rows(starts: NDArray[Any], tokens: int, length: int) -> int:
     """`Packing(...).rows`, without placing a piece."""
-    return waste(starts, tokens, length, closed=closed).rows
+    return waste(starts, tokens, length).rows
 
 
-def waste(starts: NDArray[Any], tokens: int, length: int, *, closed: bool = False) -> Waste:
+def waste(starts: NDArray[Any], tokens: int, length: int) -> Waste:
     """What becomes of the places in a shard's rows, without placing a piece."""
-    sizes = _sizes(starts, tokens, closed)
+    sizes = _sizes(starts, tokens)
     full = _full(sizes, length)
     counts = np.bincount(sizes - full * length, minlength=length + 2)
     counts[length + 1] += full.sum()
@@ -198,12 +192,11 @@ def _place(counts: Sequence[int]) -> tuple[Ints, int]:
     return np.concatenate(placed), opened
 
 
-def _sizes(starts: NDArray[Any], tokens: int, closed: bool) -> Ints:
-    """Tokens of each document."""
+def _sizes(starts: NDArray[Any], tokens: int) -> Ints:
+    """Tokens of each document, the end-of-text after it among them."""
     begin = starts.astype(np.int64)
     sizes: Ints = np.append(begin, tokens)[1:] - begin
-    if closed:
-        sizes[:-1] += 1  # the shard's last document has no end-of-text after it
+    sizes[:-1] += 1  # after the shard's last document there is none
     return sizes
 
 
@@ -212,9 +205,9 @@ def _full(sizes: Ints, length: int) -> Ints:
     return np.maximum(-(-(sizes - 1) // length) - 1, 0)
 
 
-def _pieces(starts: NDArray[Any], tokens: int, length: int, closed: bool) -> tuple[Ints, Ints]:
+def _pieces(starts: NDArray[Any], tokens: int, length: int) -> tuple[Ints, Ints]:
     """Where each piece starts and stops, in the shard's order; none of a single token."""
-    sizes = _sizes(starts, tokens, closed)
+    sizes = _sizes(starts, tokens)
     first, sizes = starts.astype(np.int64)[sizes > 1], sizes[sizes > 1]
     count = _full(sizes, length) + 1
     number = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)

@@ -92,25 +92,9 @@ def train(recipe: Recipe, run: Path, watch: Watch = lambda _: None, say: Say = s
             wait_for(partial(batches.lacking, samples), stop, say)
             if stop.received is not None:
                 break
-            step_started = time.perf_counter()
-            lr = settings.schedule(step, settings.steps)
-            loss, norm = train_step(model, optimizer, batches, recipe, step, lr)
-            if not math.isfinite(loss):
-                raise ValueError(
-                    f"The loss became {loss} in step {step + 1}; lower "
-                    f"train.schedule.peak (now {settings.schedule.peak:g}) or check the data."
-                )
-            speed = settings.tokens_per_step / (time.perf_counter() - step_started)
+            figures = _step_and_figures(model, optimizer, batches, recipe, step)
             step += 1
             last = step == settings.steps
-            figures: dict[str, Any] = {
-                "step": step,
-                "tokens": step * settings.tokens_per_step,
-                "loss": round(loss, 5),
-                "grad_norm": round(norm, 5),
-                "lr": lr,
-                "tokens_per_s": round(speed, 1),
-            }
             if heldout and (last or (settings.eval_every and step % settings.eval_every == 0)):
                 tokens = None if last else settings.eval_tokens
                 figures["heldout"] = heldout.loss(model, tokens).as_dict()
@@ -124,6 +108,29 @@ def train(recipe: Recipe, run: Path, watch: Watch = lambda _: None, say: Say = s
         checkpoint = save()
     log.close()
     return RunResult(run, checkpoint, step, settings.steps, began, stop.received)
+
+
+def _step_and_figures(
+    model: GPT, optimizer: torch.optim.Optimizer, batches: Batches, recipe: Recipe, step: int
+) -> dict[str, Any]:
+    settings = recipe.train
+    started = time.perf_counter()
+    lr = settings.schedule(step, settings.steps)
+    loss, norm = train_step(model, optimizer, batches, recipe, step, lr)
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"The loss became {loss} in step {step + 1}; lower "
+            f"train.schedule.peak (now {settings.schedule.peak:g}) or check the data."
+        )
+    speed = settings.tokens_per_step / (time.perf_counter() - started)
+    return {
+        "step": step + 1,
+        "tokens": (step + 1) * settings.tokens_per_step,
+        "loss": round(loss, 5),
+        "grad_norm": round(norm, 5),
+        "lr": lr,
+        "tokens_per_s": round(speed, 1),
+    }
 
 
 def train_step(
