@@ -79,9 +79,9 @@ def main(argv: list[str]) -> int:
         case ["verify", *rest]:
             return call(verify, "data verify", rest)
         case ["scale-out", *rest]:
-            from gnano.cli import scale_out
+            from gnano.cli.scale_out import main as scale_out
 
-            return scale_out.main(rest)
+            return scale_out(rest)
         case [] | ["-h" | "--help"]:
             print(HELP, end="")
             return 0
