@@ -68,7 +68,8 @@ def test_documents_that_share_13_words_with_an_evaluation_are_dropped_and_counte
     clean = numbered(0, 50)
     near = " ".join(f"word{n}" for n in range(12))  # one too few
     dirty = [f"Before. {asked}, after {n}" for n in range(3)]
-    evaluation = write_jsonl(tmp_path / "evaluation.jsonl", [asked])
+    write_jsonl(tmp_path / "evals/one.jsonl", [asked])
+    evaluation = str(tmp_path / "evals/*.jsonl")
     config = make(a=[*clean[:20], *dirty, near, *clean[20:]], heldout=0)
     with_it = replace(config, folder=str(tmp_path / "with"), decontaminate=(evaluation,))
     assert set(prepared(config).training_documents("a")) == {*clean, near, *dirty}

@@ -107,8 +107,7 @@ def _inputs(config: DataConfig, begun: Manifest | None) -> dict[str, Inputs]:
 
 
 def _evaluations(config: DataConfig) -> tuple[InputFile, ...]:
-    paths = find_files(config.decontaminate) if config.decontaminate else []
-    return tuple(local_file(path, path.parent) for path in paths)
+    return tuple(local_file(path, path.parent) for path in find_files(config.decontaminate))
 
 
 def _continued(folder: Path, begun: Manifest, plan: Plan) -> Manifest:

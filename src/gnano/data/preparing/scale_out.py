@@ -67,11 +67,10 @@ def scale_out(
         ) from None
     # nodes and processes stand in folders of their own
     folder = Path(config.folder).absolute()
-    evaluations = find_files(config.decontaminate) if config.decontaminate else []
     config = replace(
         config,
         folder=str(folder),
-        decontaminate=tuple(str(path.absolute()) for path in evaluations),
+        decontaminate=tuple(str(p.absolute()) for p in find_files(config.decontaminate)),
     )
     scale = _Scale(config, tasks, workers, memory_gb, (logs or folder / LOGS).absolute(), say)
     if executor == "slurm":
