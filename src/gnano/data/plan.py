@@ -118,6 +118,9 @@ class Plan:
             count = done.get(name, 0)
             if theirs.tasks[:count] != source.tasks[:count]:
                 return False
+        # sizes decide how the tasks of a budget are spread, and so what "before" means
+        if list(self.sequence()) != list(other.sequence()):
+            return False
         emptied = [
             replace(plan, sources={k: replace(v, tasks=()) for k, v in plan.sources.items()})
             for plan in (self, other)

@@ -11,6 +11,7 @@ import pytest
 from tests.data.conftest import numbered, parts, with_source, write_files, write_jsonl
 
 from gnano.data import Batches, Corpus, DataConfig, Manifest, Source, prepare
+from gnano.data.inputs import find_inputs
 from gnano.data.preparing.preparation import settings
 from gnano.data.preparing.workers import Job, Worker
 
@@ -174,6 +175,27 @@ def test_a_mended_file_is_tokenized_anew_though_a_draft_of_it_is_there(broken, p
     texts = prepared(config).training_documents("a")
     assert sum("several" in text for text in texts) > 50
     assert sum("few" in text for text in texts) > 150
+
+
+def test_a_mended_file_of_another_size_brings_no_document_twice(make, prepared, small_tasks):
+    """By its files' sizes a budget is spread over the sequence: a mended one may turn it around."""
+    files = {"a": parts(numbered(0, 240), 4), "b": parts(numbered(900, 1_140), 4)}
+    config = with_source(make(**files, heldout=0), "a", max_tokens=3_000)
+    broken, later = (
+        Path(config.sources[name].files[0], find_inputs(config.sources[name]).tasks[n][0].name)
+        for name, n in (("a", 1), ("b", 2))
+    )
+    common = numbered(5_000, 5_030)
+    write_jsonl(later, common)
+    broken.write_text("{broken" + 40_000 * " ")
+    with pytest.raises(ValueError, match="is not JSON"):
+        prepare(config)
+    assert len(Manifest.load(Path(config.folder)).sources["b"].tasks) == 3
+    write_jsonl(broken, common[:5])
+    with suppress(ValueError):  # it may be refused
+        done = prepared(config)
+        texts = [text for name in "ab" for text in done.training_documents(name)]
+        assert len(texts) == len(set(texts))
 
 
 def test_files_of_yours_in_the_data_folder_are_never_deleted(tmp_path, tokenizer_folder):
