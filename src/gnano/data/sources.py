@@ -18,7 +18,7 @@ class Source:
     split: str = "train"  # hub: which split
     revision: str = "main"  # hub: branch, tag or commit; the commit found is kept
     column: str = "text"  # which column of JSONL and Parquet files holds the text
-    max_tokens: int = 0  # files, hub: stop with the file that reaches so many; 0: take all
+    max_tokens: int = 0  # files, hub: stop with the file that reaches so many, or in it; 0: all
     max_bytes: int = 0  # the other kinds: how much UTF-8 text to take
     min_chars: int = 1  # drop shorter documents
     max_chars: int = 0  # drop longer documents; 0: none is too long
