@@ -7,17 +7,12 @@
         subprocess.run(command, env=os.environ | {"HF_ENDPOINT": hub.endpoint})
     hub.requests                                 # what was asked: method, path, range, token
 
-A fault belongs to requests whose path holds its key; each such request takes the first one
-off the list, so two faults hit the first two requests. `status` hits any of them, the other
-kinds only those that send something.
-
 Data files (by suffix) are kept "in LFS": listed with their SHA-256, and `resolve` redirects
 to another host name, as the Hub does to its storage, which no token may reach. The others
 are git blobs.
 """
 
 import hashlib
-import io
 import json
 import re
 import threading
@@ -28,40 +23,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from tests.data.hub.faults import LFS, Fault
+
 HIDDEN = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE")  # a token of whoever runs us
-LFS = (".parquet", ".jsonl", ".gz", ".zst")
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What happens to one request."""
-
-    status: int = 0  # answer with this instead
-    headers: tuple[tuple[str, str], ...] = ()  # with these, such as ("Retry-After", "1")
-    cut: int = -1  # bytes of a file after which the connection breaks
-    stall: float = 0.0  # seconds of silence after `cut` bytes (0 bytes if that is not given)
-    content: bytes | None = None  # send this instead of the file
-    ignore_range: bool = False  # send the file whole, with 200
-
-    def hits(self, method: str, path: str) -> bool:
-        redirected = "/resolve/" in path and path.endswith(LFS)
-        return self.status > 0 or (method == "GET" and not redirected)
-
-
-def status(code: int, **headers: str) -> Fault:
-    return Fault(status=code, headers=tuple((k.replace("_", "-"), v) for k, v in headers.items()))
-
-
-def cut(after: int) -> Fault:
-    return Fault(cut=after)
-
-
-def stall(seconds: float, after: int = 0) -> Fault:
-    return Fault(stall=seconds, cut=after)
-
-
-def wrong(content: bytes) -> Fault:
-    return Fault(content=content)
 
 
 @dataclass(frozen=True)
@@ -325,106 +289,6 @@ def _entry(name: str, content: bytes) -> dict[str, Any]:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def parquet(texts: list[str], like: str, column: str = "") -> bytes:
-    """A Parquet file of these texts with the columns of a real data set.
-
-    `like` is fineweb-edu-dedup, cosmopedia-v2 or starcoderdata; `column` renames the texts'.
-    """
-    import pyarrow
-    from pyarrow.parquet import write_table
-
-    rows = range(len(texts))
-    columns: dict[str, Any]
-    match like:
-        case "fineweb-edu-dedup":
-            about = {
-                "dump": "CC-MAIN-2024-10",
-                "url": "https://example.org/page",
-                "date": "2024-02-20T00:00:00Z",
-                "file_path": "s3://commoncrawl/some.warc.gz",
-                "language": "en",
-                "language_score": 0.97,
-                "token_count": 100,
-                "score": 3.1,
-                "int_score": 3,
-            }
-            ids = [f"<urn:uuid:{i:08}>" for i in rows]
-            columns = {column or "text": texts, "id": ids, "metadata": [about for _ in rows]}
-        case "cosmopedia-v2":
-            columns = {
-                "prompt": [f"Write about {i}." for i in rows],
-                column or "text": texts,
-                "token_length": [len(text.split()) for text in texts],
-                "audience": ["general"] * len(texts),
-                "format": ["textbook_academic_tone"] * len(texts),
-                "seed_data": ["web_samples_v2"] * len(texts),
-            }
-        case "starcoderdata":
-            columns = {
-                "max_stars_repo_path": [f"src/file{i}.py" for i in rows],
-                "max_stars_repo_name": ["someone/project"] * len(texts),
-                "max_stars_count": list(rows),
-                "id": [str(i) for i in rows],
-                column or "content": texts,
-            }
-        case _:
-            raise ValueError(like)
-    table = pyarrow.table(columns)
-    if not texts:  # no value tells what the column holds
-        text = pyarrow.array([], pyarrow.string())
-        table = pyarrow.table(dict.fromkeys(columns, text))
-    out = io.BytesIO()
-    write_table(table, out, row_group_size=100)
-    return out.getvalue()
-
-
-def jsonl(rows: list[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
-def the_three(rows: int = 50, files: int = 2) -> Hub:
-    """The reference recipe's data sets in small: same names, layout, columns and gate.
-
-    `reader` is a token with access to all, `stranger` a valid one without.
-    """
-    hub = Hub(tokens={"stranger"}, readers={"reader"})
-
-    def shards(folder: str, like: str) -> dict[str, bytes]:
-        return {
-            f"{folder}/train-{n:05}-of-{files:05}.parquet": parquet(
-                [f"{like}, file {n}, text {i}: some words of it." for i in range(rows)], like
-            )
-            for n in range(files)
-        }
-
-    smollm = ("cosmopedia-v2", "fineweb-edu-dedup")
-    hub.add(
-        "HuggingFaceTB/smollm-corpus",
-        {"README.md": b"# SmolLM-Corpus\n"}
-        | {name: data for like in smollm for name, data in shards(like, like).items()},
-        configs=[
-            {"config_name": like, "data_files": [{"split": "train", "path": f"{like}/train-*"}]}
-            for like in smollm
-        ],
-    )
-    hub.add(
-        "bigcode/starcoderdata",
-        {"README.md": b"# StarCoder Training Dataset\n"}
-        | shards("python", "starcoderdata")
-        | shards("rust", "starcoderdata"),
-        gated=True,
-    )
-    dolly = [
-        {"instruction": f"Say {i}.", "context": "", "response": str(i), "category": "open_qa"}
-        for i in range(rows)
-    ]
-    hub.add(
-        "databricks/databricks-dolly-15k",
-        {"README.md": b"# Dolly\n", "databricks-dolly-15k.jsonl": jsonl(dolly)},
-    )
-    return hub
 
 
 def point_client_to(hub: Hub, monkeypatch: Any, home: Path) -> None:

@@ -12,17 +12,9 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from tests.data.hub.hub_server import (
-    HIDDEN,
-    Fault,
-    Hub,
-    cut,
-    parquet,
-    point_client_to,
-    stall,
-    status,
-    the_three,
-)
+from tests.data.hub.faults import Fault, cut, stall, status
+from tests.data.hub.hub_server import HIDDEN, Hub, point_client_to
+from tests.data.hub.samples import parquet, the_three
 
 from gnano.data import DataConfig, Source, inputs, prepare
 from gnano.data.hub import errors as hub_errors

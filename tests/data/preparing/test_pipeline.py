@@ -1,0 +1,119 @@
+"""Ranks that come to no good end: what is told, what is left, and that the rest goes on."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from tests.data.conftest import some_texts, write_jsonl
+from tests.data.preparing.conftest import broken, documents_read, drafts
+
+from gnano.data import prepare
+
+pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
+
+from gnano.data.preparing.scale_out import scale_out
+
+pytestmark = pytest.mark.usefixtures("small_tasks")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_broken_file_is_one_sentence_and_when_mended_the_rest_is_done(
+    config, files, corpus, tmp_path, capfd, workers
+):
+    prepare(config("one"))
+    scaled, path, good = broken(config, corpus, tmp_path, "two")
+    with pytest.raises(ValueError, match=r"b/1\.jsonl, line 71 is not JSON") as error:
+        scale_out(scaled, "local", tasks=3, workers=workers)
+    assert "Traceback" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+    before = drafts(scaled.folder)
+    assert before
+    path.write_text(good)
+    scale_out(scaled, "local", tasks=3, workers=workers)
+    assert files(scaled.folder) == files(config("one").folder)
+    assert documents_read(scaled.folder, number=2)[0] == 9 - len(before)
+
+
+KILLED = """
+import json, sys
+from gnano.data import DataConfig, Source, inputs
+from gnano.data.preparing.scale_out import scale_out
+
+if __name__ == "__main__":
+    inputs.SMALL = 1
+    config = json.load(sys.stdin)
+    sources = {name: Source(**source) for name, source in config.pop("sources").items()}
+    scale_out(DataConfig(**config, sources=sources), "local", tasks=2, workers=2)
+"""
+
+
+def descendants(process):
+    """Ids of the processes that this one has started, and those of them."""
+    found, parents = [], [process]
+    while parents:
+        children = Path(f"/proc/{parents.pop()}/task").glob("*/children")
+        found += (new := [int(n) for path in children for n in path.read_text().split()])
+        parents += new
+    return found
+
+
+def wait_until(true, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def alive(process):
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+def test_killed_it_leaves_no_process_and_goes_on_with_the_drafts_it_has(config, files, tmp_path):
+    many = tmp_path / "many"
+    for name in ("a", "b"):
+        for n in range(4):
+            write_jsonl(many / name / f"{n}.jsonl", some_texts("abcdefgh", 2_500, seed=(name, n)))
+    one, two = config("one", many), config("two", many)
+    with subprocess.Popen([sys.executable, "-c", KILLED], stdin=subprocess.PIPE) as process:
+        assert process.stdin
+        process.stdin.write(json.dumps(asdict(two)).encode())
+        process.stdin.close()
+        wait_until(lambda: drafts(two.folder) or process.poll() is not None)
+        children = descendants(process.pid)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -9, "it was over before it could be killed"
+    assert len(children) >= 2
+    wait_until(lambda: not any(map(alive, children)))
+    before = drafts(two.folder)
+    assert 1 <= len(before) < 8
+    scale_out(two, "local", tasks=2, workers=2)
+    prepare(one)
+    assert files(two.folder) == files(one.folder)
+    assert documents_read(two.folder, number=2)[0] == 8 - len(before)
+
+
+def test_a_rank_that_was_killed_is_noticed(config, files):
+    import multiprocess
+
+    def kill_one():
+        wait_until(multiprocess.active_children)
+        multiprocess.active_children()[0].kill()
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    with pytest.raises(ValueError, match=r"ranks did not come to an end.*memory"):
+        scale_out(config("two"), "local", tasks=1)
+    killer.join()
+    scale_out(config("two"), "local", tasks=1)
+    prepare(config("one"))
+    assert files(config("two").folder) == files(config("one").folder)
