@@ -69,7 +69,10 @@ def find_inputs(source: Source, commit: str = "") -> Inputs:
 
 
 def check_inputs(inputs: Inputs) -> None:
-    """Read a little of the source's first file: its column and our rights to it."""
+    """Read a little of the source's first file: our rights to it, its column, some text.
+
+    Raises ValueError, in a sentence, for what stands in the way.
+    """
     source = inputs.source
     if source.kind == "hub":
         from gnano.data.hub import HubFile, check
@@ -79,6 +82,8 @@ def check_inputs(inputs: Inputs) -> None:
         for path in inputs.paths(0, Path()):
             if next(read_documents(path, source.column), None) is not None:
                 return
+        if len(inputs.tasks) == 1:
+            raise ValueError(f"{source.where} gives no training text; name files that hold some.")
 
 
 def documents(source: Source, paths: Sequence[Path]) -> Iterator[Document]:

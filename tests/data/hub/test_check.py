@@ -23,6 +23,8 @@ def test_the_reference_data_sets_pass(hub, monkeypatch, repo, config, column):
     monkeypatch.setenv("HF_TOKEN", "reader")
     commit, files = resolve(repo, config, "train", "main")
     check(repo, commit, files[0], column)
+    assert all(r.token == "reader" for r in hub.requests if "/resolve/" in r.path)
+    assert hub.asked("/storage/"), "it was not looked into"
 
 
 def test_the_pre_flight_of_a_large_file_reads_a_little_of_it(hub):
@@ -91,6 +93,7 @@ def test_a_column_of_numbers_or_structures_is_not_text(hub):
 )
 def test_unusual_but_readable_jsonl_passes(hub, content):
     check("me/odd", hub.add("me/odd", {"a.jsonl": content}), lfs("a.jsonl", content), "text")
+    assert hub.asked("/storage/"), "it was not looked into"
 
 
 def test_a_server_that_sends_no_parts_is_not_downloaded_by_the_check(hub):

@@ -77,6 +77,7 @@ def test_a_login_of_earlier_is_used(hub, tmp_path):
     (tmp_path / "home/token").write_text("reader")
     commit, files = resolve(STARCODER, "python", "train", "main")
     check(STARCODER, commit, files[0], "content")
+    assert {r.token for r in hub.requests if "/resolve/" in r.path} == {"reader"}
 
 
 def test_a_token_that_the_hub_does_not_know_is_named(hub, monkeypatch):

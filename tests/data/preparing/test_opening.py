@@ -247,7 +247,7 @@ def test_a_finished_folder_needs_no_text_that_can_be_made_again(make, monkeypatc
 @pytest.mark.parametrize("tokenizer", [None, "bpe-257"])
 def test_a_source_without_text_is_named(make, tokenizer):
     config = make(a=numbered(0, 20), empty=["", " \n"])
-    with pytest.raises(ValueError, match=r"'empty'.*no training text"):
+    with pytest.raises(ValueError, match=r"data\.sources\.empty: .*no training text"):
         prepare(config if tokenizer is None else replace(config, tokenizer=tokenizer))
 
 

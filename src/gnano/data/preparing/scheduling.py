@@ -90,7 +90,8 @@ class Scheduler:
             plan = self.plan.sources[source]
             dropped = "".join(f", {n:,} {why}" for why, n in info.dropped.items() if n)
             heldout = sum(shard.documents for shard in info.heldout)
+            where = plan.repo or f"{plan.tasks[0][0].name}{' …' * (len(plan.tasks) > 1)}"
             raise ValueError(
-                f"Source {source!r} ({plan.repo or plan.kind}) gives no training text: "
+                f"Source {source!r} ({where}) gives no training text: "
                 f"{info.read:,} documents read{dropped}, {heldout:,} of them held out."
             )
