@@ -38,6 +38,7 @@ class Growing:
     def conclude(self) -> None:
         """All the rest, and the end: one manifest instead of the markers."""
         self.grow(len(self.sequence))
-        shutil.copy(self.finished / NAME, self.folder)
+        shutil.copy(self.finished / NAME, self.folder / "arriving")
+        (self.folder / "arriving").replace(self.folder / NAME)  # another process may be reading
         for name, task in self.sequence:
             marker(self.folder / name, task).unlink()

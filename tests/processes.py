@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +23,73 @@ def start(recipe: Recipe, run: Path) -> subprocess.Popen[bytes]:
     file.write_text(tomli_w.dumps(asdict(recipe)))
     command = [sys.executable, "-m", "gnano", "pretrain", str(file), "--out", str(run)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+STOPPED = """
+import signal, sys
+from pathlib import Path
+from gnano.train import load_recipe, train
+
+def watch(row):
+    if row["step"] == int(sys.argv[3]):
+        signal.raise_signal(signal.SIGTERM)
+
+result = train(load_recipe(sys.argv[1]), Path(sys.argv[2]), watch)
+sys.exit(128 + result.stopped_by)
+"""
+
+
+def start_ranks(
+    recipe: Recipe, run: Path, size: int, stop_after: int | None = None
+) -> list[subprocess.Popen[bytes]]:
+    """`gnano pretrain` in so many processes, told who they are as a launcher would tell them.
+
+    With `stop_after` the first rank, and no other, has a SIGTERM after that step.
+    """
+    file = run.with_suffix(".toml")
+    file.write_text(tomli_w.dumps(asdict(recipe)))
+    command = [sys.executable, "-m", "gnano", "pretrain", str(file), "--out", str(run)]
+    if stop_after is not None:
+        command = [sys.executable, "-c", STOPPED, str(file), str(run), str(stop_after)]
+    return as_ranks(command, size)
+
+
+def as_ranks(command: list[str], size: int) -> list[subprocess.Popen[bytes]]:
+    """The command in so many processes, each told its rank."""
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    who = [
+        {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+        for rank in range(size)
+    ]
+    return [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **meeting, **me},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for me in who
+    ]
+
+
+def ends(ranks: list[subprocess.Popen[bytes]], timeout: float = 120) -> list[str]:
+    """What each rank printed; all of them have ended, or are ended here and the test fails."""
+    deadline = time.monotonic() + timeout
+    try:
+        return [
+            rank.communicate(timeout=max(deadline - time.monotonic(), 0.1))[0].decode()
+            for rank in ranks
+        ]
+    finally:
+        for rank in ranks:
+            rank.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes]) -> None:

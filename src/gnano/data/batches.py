@@ -12,7 +12,7 @@ that none is left over.
 Instead, `packing` "best-fit" lays whole documents together (see `packing`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -32,6 +32,11 @@ class Batch(NamedTuple):
     inputs_BT: "Tensor"  # int64
     targets_BT: "Tensor"  # int64: the token after each input; IGNORE where none counts
     segments_BT: "Tensor | None"  # int32: which document; None: attention crosses documents
+
+    def each(self, work: Callable[["Tensor"], "Tensor"]) -> "Batch":
+        """The same batch, of tensors with which something was done."""
+        segments_BT = None if self.segments_BT is None else work(self.segments_BT)
+        return Batch(work(self.inputs_BT), work(self.targets_BT), segments_BT)
 
 
 class Waste(NamedTuple):
@@ -78,9 +83,8 @@ class Batches:
 
     def lacking(self, samples: Sequence[int]) -> str | None:
         """What these samples wait for while the folder is being prepared; None: they are here."""
-        if self.corpus.manifest.complete:
-            return None
-        if self._first_lacking(samples) is None:
+        # the corpus may have become complete under another reader since this order was made
+        if all(self.order.complete) or self._first_lacking(samples) is None:
             return None
         self.corpus.refresh()
         self._arrange()

@@ -1,0 +1,148 @@
+"""Where does the model live? Whole on one device, copied to each rank, or sharded over them.
+
+                 weights, moments      gradients                     exchanged in a step
+    alone        whole                 whole                         nothing
+    ddp          whole on each rank    summed in the backward pass   gradients
+    fsdp         a slice on each rank  summed and scattered          weights twice, gradients
+    fsdp, replicas = R                 the same within each of R groups; gradients between them
+
+Every rank takes its own samples of the same global batch, so all of these compute the same
+step. DDP is PyTorch's; FSDP is FSDP2 (`fully_shard`), which leaves the model's modules and
+names as they are and makes its parameters DTensors.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from gnano.data import Batch
+from gnano.model import GPT
+from gnano.train.ranks import World
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The model as this rank computes it."""
+
+    model: GPT
+    loss: Callable[[Batch], Tensor]  # sum of the cross-entropy of a micro-batch, for backward
+    copies: int = 1  # ranks that hold the same slice of each gradient after the backward pass
+
+    @contextmanager
+    def backward(self, last: bool) -> Iterator[None]:
+        """Around loss and backward of a micro-batch: only the last one of a step is exchanged."""
+        module = getattr(self.loss, "module", None)
+        if isinstance(module, DistributedDataParallel) and not last:
+            with module.no_sync():
+                yield
+            return
+        if isinstance(self.model, FSDPModule):
+            self.model.set_requires_gradient_sync(last)
+        yield
+
+
+def place(
+    model: GPT, world: World, how: str, compute: torch.dtype | None, replicas: int = 1
+) -> Placed:
+    """Give the model, which rank 0 has as it should be, its place on all ranks."""
+    if world.size == 1:
+        return Placed(model, lambda batch: _loss(model, batch))
+    for tensor in [*model.parameters(), *model.buffers()]:
+        world.from_first(tensor.detach())
+    if how == "ddp":
+        return Placed(model, _Replicated(model, world), copies=world.size)
+    if world.size % replicas:
+        raise ValueError(
+            f"{world.size} ranks cannot form {replicas} groups of the same size (train.replicas)."
+        )
+    mesh = init_device_mesh(
+        world.device.type, (replicas, world.size // replicas), mesh_dim_names=("copy", "shard")
+    )
+    mesh = mesh if replicas > 1 else mesh["shard"]
+    # gradients are summed in fp32, as in one process
+    policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
+    for block in model.model.layers:
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    register_fsdp_forward_method(model, "loss")
+    return Placed(model, lambda batch: _loss(model, batch), copies=replicas)
+
+
+class _Replicated:
+    """The loss through DDP, whose hooks need a module's forward."""
+
+    def __init__(self, model: GPT, world: World) -> None:
+        self.module = DistributedDataParallel(
+            _Loss(model),
+            device_ids=[world.device] if world.device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+            init_sync=False,  # `place` has done it
+        )
+
+    def __call__(self, batch: Batch) -> Tensor:
+        loss: Tensor = self.module(batch)
+        return loss
+
+
+class _Loss(nn.Module):
+    def __init__(self, model: GPT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        return _loss(self.model, batch)
+
+
+def _loss(model: GPT, batch: Batch) -> Tensor:
+    return model.loss(batch.inputs_BT, batch.targets_BT, segments_BT=batch.segments_BT)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this rank holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def gathered(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
+    """The whole tensors, for rank 0 to save; the others help and get nothing."""
+    whole = {}
+    for name, tensor in tensors.items():
+        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if world.first:
+            # off the device at once: all of them together need not fit there
+            whole[name] = full.cpu() if isinstance(tensor, DTensor) else full
+    return whole
+
+
+def scattered(
+    whole: Mapping[str, Tensor], like: Mapping[str, Tensor], world: World
+) -> dict[str, Tensor]:
+    """Rank 0's whole tensors, laid out over the ranks as those of the same names in `like`."""
+    parts: dict[str, Tensor] = {}
+    for name, layout in like.items():
+        full = torch.empty(layout.shape, dtype=layout.dtype, device=world.device)
+        if world.first:
+            full.copy_(whole[name])
+        if isinstance(layout, DTensor):
+            parts[name] = distribute_tensor(full, layout.device_mesh, layout.placements)
+        else:
+            parts[name] = world.from_first(full).to(layout.device)
+    return parts
+
+
+def barrier(world: World) -> None:
+    """Return when all ranks are here."""
+    if world.size > 1:
+        dist.barrier()

@@ -1,0 +1,167 @@
+"""Who trains together? One process, or as many as a launcher has started.
+
+`torchrun`, `accelerate launch` and a cluster's scripts say through the environment who each
+process is: RANK of WORLD_SIZE, LOCAL_RANK on its machine, and where they meet (MASTER_ADDR,
+MASTER_PORT). Nothing else is asked of a launcher. A process on its own has no group, and
+everything here costs it nothing:
+
+    with World.join("cuda") as world:
+        recipe = world.by_first(lambda: settle(…))    # rank 0 does it, all have the outcome
+        world.sum(figures)                             # in place, over all ranks
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from gnano.train.lifeline import Lifeline
+from gnano.train.peers import FIRST_EXCHANGE, advice
+
+T = TypeVar("T")
+
+
+class Elsewhere(SystemExit):
+    """Ends a rank whose first rank has met a mistake and says so itself."""
+
+
+@dataclass
+class World:
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    lifeline: Lifeline | None = field(default=None, repr=False)
+
+    @classmethod
+    def join(cls, device: str) -> "World":
+        """Meet the other ranks that the environment speaks of; alone without it.
+
+        `device` is cpu, cuda (with several ranks: the one of the local rank) or cuda:N.
+        """
+        kind = torch.device(device)
+        size = _environment("WORLD_SIZE", 1)
+        if kind.type == "cuda":
+            # segments that grow instead of many of one size: less memory lost between tensors
+            os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+        if size == 1:
+            if kind.type == "cuda":
+                torch.cuda.set_device(kind if kind.index is not None else 0)
+            return cls(kind)
+        rank, local_rank = _environment("RANK"), _environment("LOCAL_RANK", 0)
+        if kind.type == "cuda":
+            kind = _own_gpu(local_rank)
+        store = next(rendezvous("env://", rank, size))[0]
+        lifeline = Lifeline(store, rank, size)
+        with lifeline.during("meeting the other ranks"):
+            cuda = kind.type == "cuda"
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if cuda else "gloo",
+                store=PrefixStore("group", store),
+                rank=rank,
+                world_size=size,
+                device_id=kind if cuda else None,
+            )
+        world = cls(kind, rank, size, local_rank, lifeline)
+        with lifeline.during("the first exchange", FIRST_EXCHANGE, advice(kind)):
+            world.sum(torch.zeros((), device=kind)).item()
+        return world
+
+    @property
+    def first(self) -> bool:
+        """Is this the rank that writes, prints and answers?"""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all ranks, in place; on a GPU nothing waits for it."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def most(self, *values: int) -> list[int]:
+        """The largest of each value over all ranks."""
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return [int(value) for value in tensor]
+
+    def from_first(self, tensor: Tensor) -> Tensor:
+        """What the first rank has, in place."""
+        if self.size > 1:
+            dist.broadcast(tensor, src=0)
+        return tensor
+
+    def by_first(self, work: Callable[[], T]) -> T:
+        """Rank 0 does the work; every rank has the outcome, or leaves where it failed."""
+        if self.size == 1:
+            return work()
+        outcome: list[Any] = [None, None]
+        if self.first:
+            try:
+                outcome = ["done", work()]
+            except (ValueError, OSError) as error:
+                dist.broadcast_object_list(["failed", None], src=0)
+                raise error
+        dist.broadcast_object_list(outcome, src=0)
+        if outcome[0] == "failed":
+            raise Elsewhere(2)
+        result: T = outcome[1]
+        return result
+
+    def doing(self, phase: str) -> None:
+        """What this rank is at: said by whoever finds it dead."""
+        if self.lifeline is not None:
+            self.lifeline.phase = phase
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.lifeline is None:
+            return
+        if error is None:
+            with self.lifeline.during("waiting for the others to end"):
+                dist.barrier()
+            self.lifeline.close()
+            dist.destroy_process_group()
+            return
+        if not isinstance(error, Elsewhere):
+            self.lifeline.failed(error)  # does not come back where another rank failed first
+        self.lifeline.close()
+
+
+def _environment(name: str, default: int | None = None) -> int:
+    value = os.environ.get(name)
+    if value is None and default is not None:
+        return default
+    try:
+        return int(value or "")
+    except ValueError:
+        raise ValueError(
+            f"WORLD_SIZE is {os.environ.get('WORLD_SIZE')!r} but {name} is {value!r}: start "
+            f"several ranks with torchrun, which sets both, or unset WORLD_SIZE."
+        ) from None
+
+
+def _own_gpu(local_rank: int) -> torch.device:
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise ValueError(
+            f"Local rank {local_rank} has no GPU: this machine shows {count}; start at most "
+            f"{count} ranks on it (torchrun --nproc-per-node {count})."
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)

@@ -1,0 +1,181 @@
+"""Several ranks compute the step that one would, whatever they divide it into."""
+
+import gzip
+import json
+import signal
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.growing import Growing
+from tests.processes import ends, start_ranks, wait_for_step
+from tests.small import with_train
+
+from gnano.data import Batches, Corpus
+from gnano.train import Recipe, train
+from gnano.train.feed import Feed
+from gnano.train.ranks import World
+
+STEPS = 20
+WAYS = [
+    (2, {"parallel": "ddp"}),
+    (2, {"parallel": "fsdp"}),
+    (4, {"parallel": "ddp"}),
+    (4, {"parallel": "fsdp"}),
+    (4, {"parallel": "fsdp", "replicas": 2}),
+]
+
+
+@pytest.fixture(scope="module")
+def plain(recipe: Recipe) -> Recipe:
+    """No dropout, whose draws differ from rank to rank; steps of 16 sequences, 2 at once."""
+    model = replace(recipe.model, dropout=0.0)
+    changes = {"steps": STEPS, "micro_batch": 2, "save_every": 100, "eval_every": 10}
+    return with_train(replace(recipe, model=model), **changes)
+
+
+@pytest.fixture(scope="module")
+def alone(plain: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("alone") / "run"
+    return train(plain, run).run
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in rows(run)]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / f"step-{STEPS:08}" / "model.safetensors")
+
+
+def ran(recipe: Recipe, run: Path, size: int) -> str:
+    """What the first rank printed; every rank ended well."""
+    ranks = start_ranks(recipe, run, size)
+    printed = ends(ranks)
+    assert [rank.returncode for rank in ranks] == [0] * size, "\n".join(printed)
+    assert "steps done" not in "".join(printed[1:])
+    return printed[0]
+
+
+@pytest.mark.parametrize(("size", "how"), WAYS)
+def test_any_number_of_ranks_gives_the_losses_of_one(
+    plain: Recipe, alone: Path, tmp_path: Path, size: int, how: dict[str, Any]
+) -> None:
+    run = tmp_path / "run"
+    printed = ran(with_train(plain, **how), run, size)
+    assert f"{STEPS} of {STEPS} steps done" in printed
+    for key, tolerance in {"loss": 1e-5, "grad_norm": 2e-4}.items():
+        ours, theirs = ([row[key] for row in rows(r)] for r in (run, alone))
+        assert len(ours) == STEPS
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance)
+    ours, theirs = (
+        [row["heldout"]["bits_per_byte"] for row in rows(r) if "heldout" in row]
+        for r in (run, alone)
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+    for name, expected in weights(alone).items():
+        torch.testing.assert_close(weights(run)[name], expected, atol=2e-4, rtol=0)
+
+
+def test_the_ranks_together_take_the_samples_of_one_in_their_order(plain: Recipe) -> None:
+    corpus = Corpus(Path(plain.data.folder))
+    batches = Batches(corpus, plain.data.weights, plain.data.seed, plain.model.block_size)
+    cpu = torch.device("cpu")
+
+    def step(size: int) -> torch.Tensor:
+        feeds = [Feed(batches, World(cpu, rank, size), plain.train) for rank in range(size)]
+        by_rank = [feed.take(7) for feed in feeds]
+        # micro-step by micro-step, rank by rank
+        return torch.cat([part.inputs_BT for micro in zip(*by_rank, strict=True) for part in micro])
+
+    assert len(step(1)) == plain.train.tokens_per_step // plain.model.block_size
+    assert torch.equal(step(1), step(2)) and torch.equal(step(1), step(4))
+
+
+def test_a_run_stopped_on_one_rank_goes_on_with_other_ranks_and_another_way(
+    plain: Recipe, alone: Path, tmp_path: Path
+) -> None:
+    """7 steps and a bit sharded over 2, then DDP on 4 for some, then alone to the end."""
+    run = tmp_path / "run"
+    for stop_after, size, how in [(7, 2, "fsdp"), (13, 4, "ddp")]:
+        ranks = start_ranks(with_train(plain, parallel=how), run, size, stop_after)
+        printed = ends(ranks)
+        codes = [rank.returncode for rank in ranks]
+        assert codes == [128 + signal.SIGTERM] * size, "\n".join(printed)
+        assert stop_after <= rows(run)[-1]["step"] <= stop_after + 1
+    result = train(plain, run)
+    assert result.began == rows(run)[result.began - 1]["step"] > 12
+    np.testing.assert_allclose(losses(run), losses(alone), rtol=1e-5)
+
+
+def test_a_mistake_is_said_once_by_all_ranks(plain: Recipe, tmp_path: Path) -> None:
+    ranks = start_ranks(with_train(plain, micro_batch=3), tmp_path / "run", 2)
+    printed = ends(ranks)
+    assert [rank.returncode for rank in ranks] == [2, 2]
+    assert printed[0].startswith("gnano: 512 tokens a step cannot be split over 2 ranks of 3 × 32")
+    assert printed[1] == ""
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_rank_stops_the_others_with_its_name(
+    plain: Recipe, tmp_path: Path, victim: int
+) -> None:
+    run = tmp_path / "run"
+    ranks = start_ranks(with_train(plain, steps=100_000, eval_every=0), run, 2)
+    wait_for_step(run, 5, ranks[0])
+    ranks[victim].kill()
+    other = 1 - victim
+    printed = ends(ranks, timeout=60)
+    assert ranks[other].returncode == 1
+    assert f"rank {other} on" in printed[other] and "Traceback" not in printed[other]
+    if victim:  # the first rank keeps the meeting place here; its end is seen by that
+        assert "rank 1 on" in printed[0] and "killed" in printed[0]
+    else:
+        assert "rank 0" in printed[1]
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_gradients_are_exchanged_once_a_step_whatever_its_micro_steps(
+    plain: Recipe, tmp_path: Path, how: str
+) -> None:
+    """Counted in the profiler's trace of one step of 8, and of one step of 2 micro-batches."""
+    counts = []
+    for micro_batch in (1, 4):
+        run = tmp_path / f"{how}-{micro_batch}"
+        changes = {"micro_batch": micro_batch, "profile_at": 3, "profile_steps": 1}
+        ran(with_train(plain, parallel=how, steps=4, **changes), run, 2)
+        with gzip.open(run / "profile" / "step-00000003-rank0.json.gz") as trace:
+            names = [event.get("name", "") for event in json.load(trace)["traceEvents"]]
+        counts.append(Counter(name for name in names if name.startswith("gloo:")))
+    # gloo scatters a sum by an all-reduce too; one more is that of the step's figures
+    buckets = {"ddp": 1, "fsdp": plain.model.n_layer + 1}[how]
+    assert [count["gloo:all_reduce"] for count in counts] == [buckets + 1] * 2, counts
+
+
+def test_ranks_wait_together_for_data_that_is_still_being_prepared(
+    plain: Recipe, alone: Path, tmp_path: Path
+) -> None:
+    growing = Growing(Path(plain.data.folder), tmp_path / "data")
+    recipe = replace(plain, data=replace(plain.data, folder=str(growing.folder)))
+    ranks = start_ranks(with_train(recipe, parallel="ddp"), tmp_path / "run", 2)
+    assert ranks[0].stdout is not None
+    said = ranks[0].stdout.readline().decode()
+    assert "waiting for `gnano prepare`: held-out text" in said, ends(ranks)
+    while growing.done < len(growing.sequence):
+        time.sleep(1.5)
+        growing.grow()
+    growing.conclude()
+    printed = ends(ranks)
+    assert [rank.returncode for rank in ranks] == [0, 0], printed
+    assert "waiting" not in printed[1], printed
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(alone), rtol=1e-5)
