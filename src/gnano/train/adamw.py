@@ -1,0 +1,68 @@
+"""AdamW (Loshchilov & Hutter 2019), https://arxiv.org/abs/1711.05101, in one kernel a group.
+
+The work is torch's fused kernel, on the part of each tensor that lies on this rank: nothing
+in it looks beyond an element, so shards need no word from each other. Embedding, head and the
+other matrices decay; the norms' gains do not.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+from gnano.train.optimizer import OptimizerConfig
+from gnano.train.parallel import local
+
+
+class AdamW:
+    """The moments of some parameters, by name."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], config: OptimizerConfig) -> None:
+        self.parameters, self.config = dict(parameters), config
+        self.mean = {name: torch.zeros_like(p.detach()) for name, p in parameters.items()}
+        self.square = {name: torch.zeros_like(p.detach()) for name, p in parameters.items()}
+        # fp32 and on the device: the kernel counts there, and takes a skipped step back
+        self.count = {
+            name: torch.zeros((), dtype=torch.float32, device=p.device)
+            for name, p in parameters.items()
+        }
+        self.groups: dict[tuple[float, float], list[str]] = defaultdict(list)
+        for name, p in parameters.items():
+            decay = config.weight_decay if p.dim() >= 2 else 0.0
+            multiple = {
+                "model.embed_tokens.weight": config.embedding_lr,
+                "lm_head.weight": config.head_lr,
+            }.get(name, 1.0)
+            self.groups[multiple, decay].append(name)
+
+    @torch.no_grad()
+    def step(self, lr: float, divisor: Tensor | None = None, skip: Tensor | None = None) -> None:
+        """As `Optimizer.step`; the gradients come out divided."""
+        for (multiple, decay), group in self.groups.items():
+            names = [name for name in group if self.parameters[name].grad is not None]
+            adamw(
+                [local(self.parameters[name]) for name in names],
+                [local(self.parameters[name].grad) for name in names],  # type: ignore[arg-type]
+                [local(self.mean[name]) for name in names],
+                [local(self.square[name]) for name in names],
+                [],
+                [self.count[name] for name in names],
+                fused=True,
+                grad_scale=divisor,
+                found_inf=skip,
+                amsgrad=False,
+                beta1=self.config.beta1,
+                beta2=self.config.beta2,
+                lr=lr * multiple,
+                weight_decay=decay,
+                eps=self.config.eps,
+                maximize=False,
+            )
+
+    def tensors(self) -> dict[str, Tensor]:
+        kinds = {"exp_avg": self.mean, "exp_avg_sq": self.square, "step": self.count}
+        return {
+            f"{name}/{kind}": of[name] for name in self.parameters for kind, of in kinds.items()
+        }

@@ -1,0 +1,95 @@
+"""Who works on which whole matrix? The matrices are dealt out over the ranks, in equal parts.
+
+replicated (DDP): each rank has all, does its share, and all get the results
+
+    rank 0   A B C D ── works on A B ──┐
+    rank 1   A B C D ── works on C D ──┴─ all-gather ─▶ A B C D
+
+sharded by rows (FSDP2): the shares travel to their rank, and back
+
+    rank 0   a₀ b₀ c₀ d₀ ─┐ all-to-all ┌─ A B, worked on ─┐ all-to-all ┌─ a₀ b₀ c₀ d₀
+    rank 1   a₁ b₁ c₁ d₁ ─┘            └─ C D, worked on ─┘            └─ a₁ b₁ c₁ d₁
+
+With HSDP each group of shards does this on its own: what it would save to divide the work
+between groups, the exchange between machines would cost.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Shard
+
+Work = Callable[[Tensor], Tensor]  # [N, R, C] -> the same shape; each matrix for itself
+
+
+def ranks_for(parameter: Tensor) -> int:
+    """Over how many ranks `spread` deals out matrices laid out like this parameter."""
+    group = _group(parameter)
+    return 1 if group is None else group.size()
+
+
+def spread(x_NRC: Tensor, like: Tensor, work: Work) -> Tensor:
+    """`work` done on N matrices, of which `x_NRC` holds what this rank holds of `like`.
+
+    The result holds the same part. All ranks call this together.
+    """
+    group = _group(like)
+    if group is None:
+        return work(x_NRC)
+    if isinstance(like, DTensor):
+        return _exchanged(x_NRC, like.shape[0], work, group)
+    return _gathered(x_NRC, work, group)
+
+
+def _group(like: Tensor) -> dist.ProcessGroup | None:
+    """The ranks that share the work, or None if this one does it alone."""
+    group: dist.ProcessGroup | None = None
+    if isinstance(like, DTensor):
+        sharded = [n for n, place in enumerate(like.placements) if isinstance(place, Shard)]
+        assert len(sharded) == 1 and like.placements[sharded[0]] == Shard(0), like.placements
+        group = like.device_mesh.get_group(sharded[0])
+    elif dist.is_available() and dist.is_initialized():
+        group = dist.group.WORLD
+    return group if group is not None and group.size() > 1 else None
+
+
+def _gathered(x_NRC: Tensor, work: Work, group: dist.ProcessGroup) -> Tensor:
+    N, R, C = x_NRC.shape
+    share = -(-N // group.size())
+    mine = x_NRC[group.rank() * share : (group.rank() + 1) * share]
+    done = x_NRC.new_zeros(share, R, C)
+    if len(mine):
+        done[: len(mine)] = work(mine)
+    shares = x_NRC.new_empty(group.size(), share, R, C)
+    dist.all_gather(list(shares), done, group=group)
+    return shares.flatten(0, 1)[:N]
+
+
+def _exchanged(x_NrC: Tensor, R: int, work: Work, group: dist.ProcessGroup) -> Tensor:
+    N, r, C = x_NrC.shape
+    me = group.rank()
+    counts = _parts(N, group.size())  # matrices that each rank works on
+    rows = _parts(R, group.size())  # rows of every matrix that each rank holds
+    assert r == rows[me], f"{r} rows here, {rows[me]} by FSDP2's rule"
+    held = [count * r * C for count in counts]
+    worked = [counts[me] * of * C for of in rows]
+
+    received = x_NrC.new_empty(sum(worked))
+    dist.all_to_all_single(received, x_NrC.flatten(), worked, held, group)
+    parts = [part.view(counts[me], -1, C) for part in torch.split(received, worked) if len(part)]
+    if parts:
+        done = torch.split(work(torch.cat(parts, dim=1)), rows, dim=1)
+        received = torch.cat([part.flatten() for part in done])
+    returned = x_NrC.new_empty(sum(held))
+    dist.all_to_all_single(returned, received, held, worked, group)
+    return returned.view(N, r, C)
+
+
+def _parts(total: int, ranks: int) -> list[int]:
+    """How FSDP2, like torch.chunk, splits rows: equal parts, the last ones shorter or empty."""
+    part = -(-total // ranks)
+    edges = [min(number * part, total) for number in range(ranks + 1)]
+    return [end - start for start, end in pairwise(edges)]
