@@ -66,6 +66,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
             micro_batch=8,
             precision="fp32",
             device="cpu",
+            compile="no",
             eval_every=16,
             eval_tokens=256,
             save_every=10,

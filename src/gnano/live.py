@@ -25,7 +25,7 @@ class LiveLine:
             width = shutil.get_terminal_size().columns - 1
             up = f"\x1b[{self.height - 1}A" if self.height > 1 else ""
             # each line is cleared to its end, then what was below them
-            body = "\n".join(f"{line[:width]}\x1b[K" for line in lines)
+            body = "\n".join(f"{fit(line, width)}\x1b[K" for line in lines)
             self.stream.write(f"\r{up}{body}\x1b[J")
             self.height = len(lines)
         elif important or now - self.shown >= LOG_EVERY:
@@ -47,6 +47,13 @@ class LiveLine:
             self.stream.write("\n")
             self.stream.flush()
             self.height = 0
+
+
+def fit(line: str, width: int) -> str:
+    """As many of the parts between " · " as the width takes; a number cut short would mislead."""
+    while len(line) > width and " · " in line:
+        line = line.rsplit(" · ", 1)[0]
+    return line[:width]
 
 
 def clock(seconds: float) -> str:

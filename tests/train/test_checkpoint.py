@@ -14,7 +14,7 @@ from gnano.data import Corpus
 from gnano.model import GPT, load_model
 from gnano.train import Recipe, checkpoints, find_checkpoint, train, verify
 from gnano.train.checkpoint import keep_newest, save_checkpoint
-from gnano.train.optimizer import adamw
+from gnano.train.optimizer import Optimizer
 
 FILES = [
     "config.json",
@@ -103,12 +103,12 @@ def test_a_failed_save_leaves_the_earlier_checkpoint_and_no_half_one(
 ) -> None:
     corpus = Corpus(Path(recipe.data.folder))
     model = GPT.from_config(recipe.model)
-    optimizer = adamw(model, recipe.train.optimizer)
+    training = Optimizer(model, recipe.train.optimizer).tensors()
     # the disk refuses the last file: a real error from a real device that is always full
     monkeypatch.setattr("gnano.train.checkpoint.HASHES", "trainer/../../../full")
     (run / "full").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(run, 9, model, optimizer, corpus.tokenizer, {})
+        save_checkpoint(run, 9, model, training, corpus.tokenizer, {})
     assert [p.name for p in checkpoints(run)] == ["step-00000003", "step-00000006"]
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "prepare": "turn documents into token shards",
     "data": "look at a sample of prepared data, verify it, prepare it on many machines",
     "tokenizer": "train a tokenizer, or fetch GPT-2's, and look at what it does",
+    "plan": "what a recipe costs on GPUs, and whether it fits",
     "pretrain": "train a model on token shards, or go on where a run stopped",
     "generate": "let a checkpoint continue a text",
     "info": "what is in a recipe, a data folder, a run or a checkpoint",
@@ -79,5 +80,6 @@ def _sentence(error: ValueError | OSError) -> str:
 
 
 def _fail(sentence: str) -> NoReturn:
-    print(f"gnano: {sentence}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")  # of several that a launcher has started
+    print(f"gnano: {'' if rank == '0' else f'rank {rank}: '}{sentence}", file=sys.stderr)
     sys.exit(2)

@@ -14,6 +14,7 @@ examples:
   gnano pretrain 10m
   gnano pretrain 10m --train.steps 200 --out runs/trial
   gnano pretrain mine.toml --train.schedule.peak 1e-3 --data.folder data/mine
+  torchrun --standalone --nproc-per-node 8 -m gnano pretrain 1b        all GPUs of a machine
 """
 
 
@@ -28,6 +29,7 @@ def main(argv: list[str]) -> int:
         result = train(recipe, own.out or Path("runs") / Path(argv[0]).stem, progress, progress.say)
     finally:
         progress.line.close()
-    print(f"{result.step:,} of {result.steps:,} steps done; {result.checkpoint}")
-    print(f"The run as a page: {write_report(result.run)}")
+    if result.first:
+        print(f"{result.step:,} of {result.steps:,} steps done; {result.checkpoint}")
+        print(f"The run as a page: {write_report(result.run)}")
     return 128 + result.stopped_by if result.stopped_by else 0

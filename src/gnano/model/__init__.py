@@ -1,6 +1,6 @@
 """The model room: the transformer, its shape and its arithmetic.
 
-The shape and the arithmetic need no torch; the rest loads it when first asked for.
+Shape, arithmetic and the table of GPUs need no torch; the rest loads it when first asked for.
 """
 
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from gnano.model.arithmetic import (
     parameters,
 )
 from gnano.model.config import PRESETS, ModelConfig
+from gnano.model.hardware import GPUS, Gpu, find_gpu, mfu, peak_flops, recognise
 
 if TYPE_CHECKING:
     from gnano.model.cache import KVCache
@@ -23,18 +24,24 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GPT",
+    "GPUS",
     "IGNORE",
     "PRESETS",
+    "Gpu",
     "KVCache",
     "ModelConfig",
     "active_parameters",
+    "find_gpu",
     "flops_per_token",
     "kv_cache_bytes_per_token",
     "load_model",
     "load_weights",
+    "mfu",
     "num_parameters",
     "parameters",
+    "peak_flops",
     "read_config",
+    "recognise",
     "save_model",
     "save_tensors",
 ]

@@ -9,7 +9,7 @@ from gnano.train.recipe import Recipe, flatten, load_recipe, recipe_names
 if TYPE_CHECKING:
     from gnano.train.checkpoint import checkpoints, find_checkpoint, verify
     from gnano.train.heldout import Heldout, HeldoutLoss
-    from gnano.train.loop import RunResult, train, train_step
+    from gnano.train.loop import RunResult, train
     from gnano.train.progress import Progress
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "load_recipe",
     "recipe_names",
     "train",
-    "train_step",
     "verify",
 ]
 
@@ -39,7 +38,6 @@ __getattr__ = lazily(
         "checkpoints": "checkpoint",
         "find_checkpoint": "checkpoint",
         "train": "loop",
-        "train_step": "loop",
         "verify": "checkpoint",
     },
 )

@@ -1,8 +1,10 @@
 """How does a run survive? Checkpoints that appear whole or not at all.
 
     checkpoints/step-00001000/     a Hugging Face model and its tokenizer
-                    trainer/       what only training needs: optimizer, RNG, position
+                    trainer/       what only training needs: optimizer, position
                     files.json     size and SHA-256 of every other file
+
+Its tensors are whole ones, so it does not depend on how many ranks wrote it or will read it.
 
 A checkpoint is written into a folder whose name no reader takes for one, forced to disk,
 and renamed; only then may an older one go. Before a run continues from a checkpoint, every
@@ -14,10 +16,10 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -26,17 +28,21 @@ from gnano.tokenizer import Tokenizer
 
 FOLDER = "checkpoints"
 HASHES = "files.json"
+TENSORS = "optimizer.safetensors"
 
 
 def save_checkpoint(
     run: Path,
     step: int,
     model: GPT,
-    optimizer: torch.optim.Optimizer,
+    training: Mapping[str, Tensor],
     tokenizer: Tokenizer,
     state: dict[str, Any],
 ) -> Path:
-    """Write the checkpoint after so many steps; `state` is kept as JSON. Returns its folder."""
+    """Write the checkpoint after so many steps; `state` is kept as JSON. Returns its folder.
+
+    `training` are the tensors, by name, that only training needs.
+    """
     folder = run / FOLDER / f"step-{step:08}"
     if folder.exists():
         return folder
@@ -45,7 +51,7 @@ def save_checkpoint(
     (partial / "trainer").mkdir(parents=True)
     save_model(model, partial, tokenizer.end_of_text)
     tokenizer.save(partial, context=model.config.block_size)
-    save_tensors(_training_tensors(model, optimizer), partial / "trainer" / "optimizer.safetensors")
+    save_tensors(dict(training), partial / "trainer" / TENSORS)
     (partial / "trainer" / "state.json").write_text(json.dumps({"step": step, **state}) + "\n")
     files = sorted(p for p in partial.rglob("*") if p.is_file())
     hashes = {str(p.relative_to(partial)): [p.stat().st_size, _sha256(p)] for p in files}
@@ -57,27 +63,15 @@ def save_checkpoint(
     return folder
 
 
-def load_checkpoint(folder: Path, model: GPT, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put model, optimizer and RNG back as they were; returns the saved state.
+def load_checkpoint(folder: Path, model: GPT) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Fill the model; returns what was given as `training`, on the CPU, and `state`.
 
     Raises ValueError, naming the file, where the checkpoint is damaged.
     """
     verify(folder)
     load_weights(model, folder)
-    tensors = load_file(folder / "trainer" / "optimizer.safetensors")
-    torch.set_rng_state(tensors.pop("rng"))
-    if "rng_cuda" in tensors:
-        torch.cuda.set_rng_state(tensors.pop("rng_cuda"))
-    moments: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        parameter, _, kind = name.rpartition("/")
-        moments.setdefault(parameter, {})[kind] = tensor
-    content = optimizer.state_dict()
-    names = _names_in_order(model, optimizer)
-    content["state"] = {index: moments[name] for index, name in enumerate(names) if moments}
-    optimizer.load_state_dict(content)
     state: dict[str, Any] = json.loads((folder / "trainer" / "state.json").read_text())
-    return state
+    return load_file(folder / "trainer" / TENSORS), state
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -125,26 +119,6 @@ def verify(folder: Path) -> None:
             )
         if _sha256(path) != sha256:
             raise ValueError(f"{path} does not match its checksum: it is damaged. {mend}")
-
-
-def _training_tensors(model: GPT, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    content = optimizer.state_dict()["state"]
-    names = _names_in_order(model, optimizer)
-    tensors = {
-        f"{names[index]}/{kind}": tensor
-        for index, moments in content.items()
-        for kind, tensor in moments.items()
-    }
-    tensors["rng"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["rng_cuda"] = torch.cuda.get_rng_state()
-    return tensors
-
-
-def _names_in_order(model: GPT, optimizer: torch.optim.Optimizer) -> list[str]:
-    """Parameter names in the order in which the optimizer numbers them."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    return [names[p] for group in optimizer.param_groups for p in group["params"]]
 
 
 def _sha256(path: Path) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gnano.train.optimizer import AdamWConfig
+from gnano.train.optimizer import OptimizerConfig
 from gnano.train.schedule import Schedule
 
 
@@ -11,24 +11,39 @@ from gnano.train.schedule import Schedule
 class TrainConfig:
     steps: int = 1_000  # optimizer steps in all
     tokens_per_step: int = 16_384  # over all micro-batches and ranks
-    micro_batch: int = 16  # sequences computed at once
+    micro_batch: int = 16  # sequences a rank computes at once
     clip: float = 1.0  # largest gradient norm; beyond it the gradient is scaled down
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the matrix products; auto: measured
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"
+    # of the matrix products, over fp32 master weights; auto: fp32 or bf16, measured
     device: str = "auto"  # cpu, cuda, cuda:1 …; auto: a GPU if there is one
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    # with several ranks: ddp copies the model, fsdp shards it; auto: ddp where that fits
+    replicas: int = 1  # fsdp: groups of ranks that hold a whole model each (HSDP)
+    compile: Literal["auto", "yes", "no"] = "auto"  # torch.compile each block; auto: on a GPU
+    recompute: bool = False  # compute activations twice instead of keeping them: less memory
     seed: int = 0  # of the initial weights and of dropout
     eval_every: int = 100  # steps between held-out losses; 0: only at the end
     eval_tokens: int = 32_768  # of the held-out set each time; at the end it is all of it
     save_every: int = 500  # steps between checkpoints
     keep: int = 2  # newest checkpoints kept
-    optimizer: AdamWConfig = field(default_factory=AdamWConfig)
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # that see the metrics as well
+    profile_at: int = 0  # first step of a torch profiler's window; 0: none
+    profile_steps: int = 3  # steps in that window
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "tokens_per_step", "micro_batch", "save_every", "keep"):
+        counts = ("steps", "tokens_per_step", "micro_batch", "save_every", "keep")
+        for name in (*counts, "replicas", "profile_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
         if not self.clip > 0:
             raise ValueError(f"train.clip is {self.clip}; it must be more than 0.")
+        if self.replicas > 1 and self.parallel == "ddp":
+            raise ValueError(
+                f"train.replicas {self.replicas} groups a sharded model; it needs "
+                f'train.parallel = "fsdp", and this is "ddp".'
+            )
 
     def accumulation(self, length: int, ranks: int = 1) -> int:
         """Micro-batches a rank computes for one step of `tokens_per_step`."""

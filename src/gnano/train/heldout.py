@@ -1,7 +1,8 @@
 """How well does the model know text it never saw? Bits per byte on the held-out documents.
 
 The cost of all held-out tokens in bits, over the number of UTF-8 bytes they stand for: a
-figure that does not depend on the tokenizer and compares with any compressor.
+figure that does not depend on the tokenizer and compares with any compressor. Several ranks
+share the rows and add up what they find.
 """
 
 import math
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gnano.data import Corpus, heldout_batches
+from gnano.data import Corpus, HeldoutRow, heldout_batches
 from gnano.model import GPT, IGNORE
+from gnano.train.ranks import World
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,16 @@ class HeldoutLoss:
 class Heldout:
     """The held-out rows of a corpus, cut to the model's context."""
 
-    def __init__(self, corpus: Corpus, weights: dict[str, float], length: int, batch: int) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        weights: dict[str, float],
+        length: int,
+        batch: int,
+        world: World | None = None,
+    ) -> None:
         self.corpus, self.length, self.batch = corpus, length, batch
+        self.world = world or World(torch.device("cpu"))
         shares = corpus.weights(weights)
         self.shares = [share / sum(shares) for share in shares]
         self.token_bytes = torch.from_numpy(corpus.tokenizer.token_bytes.astype(np.int64))
@@ -68,23 +78,32 @@ class Heldout:
         if tokens is None and not self.corpus.manifest.complete:
             self.corpus.refresh()
             self._read()
-        device = next(model.parameters()).device
         was_training = model.training
         model.eval()
         nats: dict[str, float] = {}
         size: dict[str, int] = {}
         for source, (name, rows) in enumerate(zip(self.corpus.names, self.rows, strict=True)):
-            if not rows:
-                continue
-            part = rows if tokens is None else rows[: self._count(source, tokens)]
-            sums = []
-            size[name] = 0
-            for x, y in heldout_batches(part, self.length, self.batch):
-                sums.append(model.loss(x.to(device), y.to(device)))
-                size[name] += int(self.token_bytes[y[y != IGNORE]].sum())
-            nats[name] = float(torch.stack(sums).double().sum())
+            if rows:
+                part = rows if tokens is None else rows[: self._count(source, tokens)]
+                nats[name], size[name] = self._cost(model, part)
         model.train(was_training)
         return HeldoutLoss(nats, size)
+
+    def _cost(self, model: GPT, rows: list[HeldoutRow]) -> tuple[float, int]:
+        """Nats and bytes of these rows, of which each rank computes its share."""
+        device, ranks = next(model.parameters()).device, self.world.size
+        cost = torch.zeros(2, dtype=torch.float64, device=device)
+        for number, (x, y) in enumerate(heldout_batches(rows, self.length, self.batch)):
+            if number % ranks == self.world.rank:
+                cost[0] += model.loss(x.to(device), y.to(device))
+                cost[1] += int(self.token_bytes[y[y != IGNORE]].sum())
+        number_of_batches = -(-len(rows) // self.batch)
+        if number_of_batches % ranks and self.world.rank >= number_of_batches % ranks:
+            # a sharded model is put together by all ranks, so each computes as often as the first
+            nothing = torch.zeros(1, self.length, dtype=torch.long, device=device)
+            model.loss(nothing, torch.full_like(nothing, IGNORE))
+        nats, size = self.world.sum(cost).tolist()
+        return nats, round(size)
 
     def _read(self) -> None:
         corpus = self.corpus

@@ -9,17 +9,31 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["auto", "fp32", "bf16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from gnano.model.fp8 import fp8_lacking
+
+Precision = Literal["fp32", "bf16", "fp16"]
+# of the activations; fp8 is that of the large matrix products between them
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp8": torch.bfloat16,
+}
 WORTH = 1.5  # bf16 rounds more, so it has to be clearly faster
 
 
 def choose_precision(device: torch.device) -> Precision:
-    """`bf16` where the device multiplies bf16 natively, else `fp32`."""
+    """`bf16` where the device multiplies bf16 natively, else `fp16` on a GPU, `fp32` on a CPU."""
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     speedup = _product_seconds(torch.float32) / _product_seconds(torch.bfloat16)
     return "bf16" if speedup >= WORTH else "fp32"
+
+
+def refuse_precision(precision: str, device: torch.device) -> None:
+    """Raises ValueError where this device cannot compute in it."""
+    if precision == "fp8" and (reason := fp8_lacking(device)):
+        raise ValueError(f'{reason} Choose train.precision = "bf16".')
 
 
 def _product_seconds(dtype: torch.dtype, size: int = 768) -> float:

@@ -1,9 +1,16 @@
-"""The line a person watches while a model trains."""
+"""The line a person watches while a model trains.
+
+    step 1,240/50,000 · loss 3.214 · 23:10:05 left · 94,210 tokens/s · 60.1% MFU · …
+
+What matters most comes first: a narrow terminal shows as many parts as fit.
+"""
 
 import time
 from typing import Any
 
 from gnano.live import LiveLine, clock
+
+SMOOTHING = 0.05  # weight of the newest step in the speed shown: about the last 20 count
 
 
 class Progress:
@@ -11,27 +18,29 @@ class Progress:
 
     def __init__(self, steps: int, line: LiveLine | None = None) -> None:
         self.steps, self.line = steps, line or LiveLine()
-        self.first = 0
+        self.seen = 0  # steps, in this part of the run
         self.started = time.monotonic()
-        self.speed = 0.0
+        self.pace = 0.0  # seconds a token, smoothed: times add up where speeds do not
+        self.loss = "…"
+        self.skipped = 0
         self.heldout = ""
 
     def __call__(self, figures: dict[str, Any]) -> None:
-        step, now = figures["step"], time.monotonic()
-        if not self.first:
-            self.first, self.started, self.speed = step, now, figures["tokens_per_s"]
-        self.speed += 0.05 * (figures["tokens_per_s"] - self.speed)
-        if "heldout" in figures:
-            self.heldout = f" · held-out {figures['heldout']['bits_per_byte']:.3f} bits/byte"
-        left = ""
-        if step > self.first:
-            pace = (now - self.started) / (step - self.first)
-            left = f" · {clock(pace * (self.steps - step))} left"
-        self.line.show(
-            f"step {step:,}/{self.steps:,} · loss {figures['loss']:.3f}{self.heldout}"
-            f" · {self.speed:,.0f} tokens/s{left}",
-            important="heldout" in figures,
-        )
+        self._take(figures)
+        speed = 1 / self.pace
+        parts = [
+            f"step {figures['step']:,}/{self.steps:,}",
+            f"loss {self.loss}",
+            f"{self.skipped:,} step{'s' * (self.skipped > 1)} skipped" if self.skipped else "",
+            self._left(figures["step"]),
+            f"{speed:,.0f} tokens/s",
+            _mfu(figures, speed),
+            self.heldout,
+            f"norm {figures['grad_norm']:.2f}" if figures["grad_norm"] is not None else "",
+            f"lr {figures['lr']:.2e}",
+            f"{figures['memory_gb']:.1f} GB" if "memory_gb" in figures else "",
+        ]
+        self.line.show(" · ".join(filter(None, parts)), important="heldout" in figures)
 
     def say(self, text: str, waiting: bool = False) -> None:
         """What is not a step: a fact that stays, or what the run waits for."""
@@ -39,3 +48,33 @@ class Progress:
             self.line.show(text)
         else:
             self.line.note(text)
+
+    def _take(self, figures: dict[str, Any]) -> None:
+        now, pace = time.monotonic(), 1 / figures["tokens_per_s"]
+        self.seen += 1
+        if self.seen == 1:
+            self.started = now  # the first step also compiles and warms up
+        if self.seen <= 2:
+            self.pace = pace
+        self.pace += SMOOTHING * (pace - self.pace)
+        self.skipped += bool(figures.get("skipped"))
+        if figures["loss"] is not None:
+            self.loss = f"{figures['loss']:.3f}"
+        if "heldout" in figures:
+            self.heldout = f"held-out {figures['heldout']['bits_per_byte']:.3f} bits/byte"
+
+    def _left(self, step: int) -> str:
+        """At the pace since the first step, held-out losses and checkpoints among it."""
+        if self.seen < 2:
+            return ""
+        each = (time.monotonic() - self.started) / (self.seen - 1)
+        return f"{clock(each * (self.steps - step))} left"
+
+
+def _mfu(figures: dict[str, Any], speed: float) -> str:
+    """On a GPU: its share of the peak, at the speed shown; a GPU without a known peak has none."""
+    if "mfu" not in figures:
+        return ""
+    if figures["mfu"] is None:
+        return "MFU unknown"
+    return f"{figures['mfu'] * speed / figures['tokens_per_s']:.1%} MFU"

@@ -10,23 +10,37 @@ import time
 import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from gnano import __version__
 from gnano.data import Corpus
 from gnano.model import num_parameters
-from gnano.train.precision import choose_precision
+from gnano.train.memory import choose_parallel
+from gnano.train.precision import choose_precision, refuse_precision
+from gnano.train.ranks import World
 from gnano.train.recipe import Recipe, flatten, load_recipe
+from gnano.train.trackers import check_installed
 
 NAME = "recipe.toml"
+SETTLED = ("device", "precision", "compile")  # `auto` is chosen once for a whole run
 # values that change neither the weights nor the order of the data
 FREE = {"train.eval_every", "train.eval_tokens", "train.save_every", "train.keep", "data.folder"}
-FREE |= {"data.workers", "data.keep_downloads"}
+FREE |= {"train.parallel", "train.replicas", "train.recompute", "train.trackers"}
+FREE |= {"train.profile_at", "train.profile_steps", "data.workers", "data.keep_downloads"}
 
 
-def settle(recipe: Recipe, run: Path, corpus: Corpus) -> Recipe:
+def device_of(recipe: Recipe, run: Path) -> str:
+    """The kind of device that the run is on: what it was begun on, what is asked for, or a GPU."""
+    if recipe.train.device != "auto":
+        return recipe.train.device
+    if (run / NAME).is_file():
+        return load_recipe(str(run / NAME)).train.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def settle(recipe: Recipe, run: Path, corpus: Corpus, world: World) -> Recipe:
     """The recipe with `auto` replaced; written to the run's folder, or compared with it.
 
     Raises ValueError where recipe, data and an earlier part of the run do not fit together.
@@ -38,29 +52,52 @@ def settle(recipe: Recipe, run: Path, corpus: Corpus) -> Recipe:
             f"model.vocab_size {recipe.model.vocab_size:,}; set it to {vocab_size}, or prepare "
             f"with another data.tokenizer."
         )
-    recipe.train.accumulation(recipe.model.block_size)
+    recipe.train.accumulation(recipe.model.block_size, world.size)
     corpus.weights(recipe.data.weights)
     path = run / NAME
     if path.exists():
-        return _continued(recipe, path, corpus)
-    device = recipe.train.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = recipe.train.precision
+        settled = _continued(recipe, path, corpus)
+    else:
+        settled = _chosen(recipe, run, world)
+    refuse_precision(settled.train.precision, world.device)
+    check_installed(settled.train.trackers)
+    if not path.exists():
+        _write(settled, path, corpus, world)
+    if world.size > 1 and settled.train.parallel == "auto":
+        settled = _with(settled, parallel=_parallel(settled, world))
+    return settled
+
+
+def _chosen(recipe: Recipe, run: Path, world: World) -> Recipe:
+    """What a new run leaves to the machine."""
+    settings, device = recipe.train, world.device
+    precision, compiled = settings.precision, settings.compile
     if precision == "auto":
-        precision = choose_precision(torch.device(device))
-    recipe = replace(recipe, train=replace(recipe.train, device=device, precision=precision))
-    _write(recipe, path, corpus)
-    return recipe
+        precision = choose_precision(device)
+    if compiled == "auto":
+        compiled = "yes" if device.type == "cuda" else "no"
+    return _with(recipe, device=device_of(recipe, run), precision=precision, compile=compiled)
+
+
+def _parallel(recipe: Recipe, world: World) -> Literal["ddp", "fsdp"]:
+    memory = None
+    if world.device.type == "cuda":
+        memory = torch.cuda.get_device_properties(world.device).total_memory
+    return choose_parallel(recipe.model, recipe.train, world.size, memory)
+
+
+def _with(recipe: Recipe, **changes: Any) -> Recipe:
+    return replace(recipe, train=replace(recipe.train, **changes))
 
 
 def _continued(recipe: Recipe, path: Path, corpus: Corpus) -> Recipe:
     earlier = load_recipe(str(path))
     asked = {key: value for key, value in flatten(recipe).items() if key not in FREE}
     had = {key: value for key, value in flatten(earlier).items() if key not in FREE}
-    for key in ("train.device", "train.precision"):
-        if asked[key] == "auto":  # measured once, so that a noisy moment cannot change it
-            asked[key] = had[key]
+    chosen = {name: getattr(earlier.train, name) for name in SETTLED}
+    for name, value in chosen.items():
+        if asked[f"train.{name}"] == "auto":  # so that a noisy moment cannot change it
+            asked[f"train.{name}"] = value
     changed = sorted(key for key in asked.keys() | had.keys() if asked.get(key) != had.get(key))
     if changed:
         key = changed[0]
@@ -75,11 +112,10 @@ def _continued(recipe: Recipe, path: Path, corpus: Corpus) -> Recipe:
             f"{path.parent} was begun on other data than {corpus.folder} now holds "
             f"(fingerprint {fingerprint[:12]}…); go on with that data, or name another --out."
         )
-    device, precision = earlier.train.device, earlier.train.precision
-    return replace(recipe, train=replace(recipe.train, device=device, precision=precision))
+    return _with(recipe, **chosen)
 
 
-def _write(recipe: Recipe, path: Path, corpus: Corpus) -> None:
+def _write(recipe: Recipe, path: Path, corpus: Corpus, world: World) -> None:
     import tomli_w
 
     facts = {
@@ -87,6 +123,7 @@ def _write(recipe: Recipe, path: Path, corpus: Corpus) -> None:
         "git_commit": _git_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "ranks": world.size,
         "parameters": num_parameters(recipe.model),
         "data_fingerprint": corpus.manifest.fingerprint,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from gnano.data import Corpus
+from gnano.train.ranks import World
 from gnano.train.stopping import StopRequest
 
 POLL = 1.0  # seconds between two looks
@@ -15,8 +17,26 @@ class Say(Protocol):
     def __call__(self, text: str, waiting: bool = False) -> None: ...
 
 
-def wait_for(lacking: Callable[[], str | None], stop: StopRequest, say: Say) -> None:
-    """Return when nothing is lacking any more, or someone has asked the run to stop."""
-    while stop.received is None and (missing := lacking()):
-        say(missing, waiting=True)
-        time.sleep(POLL)
+class Waiting:
+    """All ranks wait together, or none does: a step is begun by everyone or by no one."""
+
+    def __init__(self, world: World, stop: StopRequest, say: Say, corpus: Corpus) -> None:
+        self.world, self.stop, self.say = world, stop, say
+        # known from the start to be all there, the data needs no word between the ranks
+        self.growing = bool(world.most(not corpus.manifest.complete)[0])
+
+    def for_(self, lacking: Callable[[], str | None]) -> bool:
+        """Wait until nothing is lacking on any rank; False where the run is to stop instead."""
+        while self.growing:
+            missing = lacking()
+            someone_lacks, stopping = self.world.most(
+                missing is not None, self.stop.received is not None
+            )
+            if stopping:
+                return False
+            if not someone_lacks:
+                return True
+            self.say(missing or "waiting for another rank's data", waiting=True)
+            time.sleep(POLL)
+        # several ranks agree on it in the figures of a step
+        return self.world.size > 1 or self.stop.received is None

@@ -1,0 +1,82 @@
+"""One step: from micro-batches to new weights, without waiting for the device.
+
+    micro-batches ─▶ loss ─▶ backward, summed in .grad ─▶ Σ over all ranks ─▶ optimizer
+                                                          loss, tokens, grad², stop
+
+What the gradients have to be divided by (the tokens that count in the whole step, the clip,
+the loss scale of fp16) is one number on the device that goes into the optimizer's kernel, and
+so is whether they are finite. The four sums are all that a step tells, in a single exchange;
+they are read a step late, when the device is busy with the next.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gnano.data import Batch
+from gnano.model import IGNORE
+from gnano.train.optimizer import Optimizer
+from gnano.train.parallel import Placed, local
+from gnano.train.ranks import World
+from gnano.train.scaling import LossScale
+
+FIGURES = ("loss", "grad_norm", "skipped", "stop")  # what a step tells, in this order
+
+
+class Step:
+    """`tokens` is the number a step is expected to count, `clip` the largest gradient norm."""
+
+    def __init__(
+        self,
+        placed: Placed,
+        optimizer: Optimizer,
+        world: World,
+        *,
+        tokens: int,
+        clip: float,
+        scale: LossScale | None = None,
+    ) -> None:
+        self.placed, self.optimizer, self.world = placed, optimizer, world
+        self.tokens, self.clip, self.scale = tokens, clip, scale
+
+    def __call__(
+        self, micros: Sequence[Batch], lr: float, left: float = 1.0, stop: bool = False
+    ) -> Tensor:
+        """The figures [4] of this step over all ranks, fp64, on the device.
+
+        `micros` are this rank's micro-batches, on its device. The loss is the mean in nats over
+        all targets that count, the norm that of its gradient before clipping; a step whose
+        loss or gradient is not finite changes nothing and has `skipped` 1. `stop` is how many
+        ranks have been asked to stop.
+        """
+        sums = self._backward(micros, stop)
+        loss, counted, squares, stops = sums.unbind()
+        counted = counted.clamp_min(1)  # a step in which nothing counts learns nothing
+        factor = counted / self.tokens * (self.scale.scale if self.scale else 1)
+        norm = squares.sqrt() / factor
+        finite = (norm + loss).isfinite()
+        divisor = factor * (norm / self.clip).clamp_min(1)
+        skip = (~finite).float()
+        self.optimizer.step(lr, left, torch.where(finite, divisor, 1).float(), skip)
+        self.optimizer.zero_grad()
+        if self.scale:
+            self.scale.update(skip)
+        return torch.stack([loss / counted, norm, skip.double(), stops])
+
+    def _backward(self, micros: Sequence[Batch], stop: bool) -> Tensor:
+        """Gradients of Σ loss / tokens × loss scale into `.grad`; the sums over all ranks."""
+        total, counted = torch.zeros(2, dtype=torch.float64, device=self.world.device)
+        # DDP and FSDP give the mean over the ranks, and what is wanted is the sum
+        share = self.world.size / self.tokens
+        for number, micro in enumerate(micros):
+            with self.placed.backward(last=number == len(micros) - 1):
+                loss = self.placed.loss(micro)
+                scaled = loss * share * (self.scale.scale if self.scale else 1)
+                scaled.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+            counted += (micro.targets_BT != IGNORE).sum()
+        grads = [local(p.grad) for p in self.placed.model.parameters() if p.grad is not None]
+        squares = torch.nn.utils.get_total_norm(grads).double() ** 2 / self.placed.copies
+        stops = torch.full_like(total, float(stop))
+        return self.world.sum(torch.stack([total, counted, squares, stops]))
