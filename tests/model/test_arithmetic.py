@@ -93,6 +93,22 @@ def test_flops_are_those_that_a_training_step_executes(length):
     assert counter.get_total_flops() == ids.numel() * (flops_per_token(config, length) - norms)
 
 
+@pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)
+def test_flops_and_parameters_of_every_shape_are_those_that_torch_counts(config):
+    """On tensors without data: the products of a training step, the head's padding rows too."""
+    with torch.device("meta"):
+        model = GPT.from_config(config)
+        ids = torch.zeros(1, config.block_size, dtype=torch.long)
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model.loss(ids, ids).backward()
+    seen = sum(parameter.numel() for parameter in model.parameters())
+    padding = (config.padded_vocab_size - config.vocab_size) * config.n_embd
+    assert seen == num_parameters(config) + padding
+    norms = parameters(config)["norms"]
+    expected = flops_per_token(config) + 6 * (padding - norms)
+    assert counter.get_total_flops() == config.block_size * expected
+
+
 def test_flops_are_of_the_full_context_unless_a_length_is_given():
     for config in PRESETS.values():
         assert flops_per_token(config) == flops_per_token(config, config.block_size)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +14,15 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.distributed_c10d import Store
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from gnano.model import GPT, PRESETS, ModelConfig, find_gpu
+from gnano.model import head_loss as head_loss_module
 from gnano.model.rope import Rope, rope_table
 from gnano.train import TrainConfig
+from gnano.train import memory as memory_module
 from gnano.train import parallel as parallel_module
 from gnano.train.memory import Memory, _block_bytes, choose_parallel, fits, predict
 from gnano.train.optimizer import Optimizer, OptimizerConfig
@@ -31,6 +35,7 @@ def settings_of(
     config: ModelConfig, micro_batch: int, micro_steps: int = 1, ranks: int = 1, **more
 ):
     tokens = micro_batch * config.block_size * micro_steps * ranks
+    more = {"device": "cpu", **more}
     return TrainConfig(micro_batch=micro_batch, tokens_per_step=tokens, **more)
 
 
@@ -48,9 +53,9 @@ def prepared(config: ModelConfig, settings: TrainConfig) -> GPT:
 def tracked_peak(config: ModelConfig, settings: TrainConfig, ranks: int = 1, mesh=None) -> int:
     """Bytes that one step holds at most, of an eager run on this CPU."""
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = prepared(config, settings)
+        model: Any = prepared(config, settings)  # FSDP gives it methods
         if mesh is not None:
-            world = SimpleNamespace(size=ranks, device=CPU, from_first=lambda tensor: tensor)
+            world: Any = SimpleNamespace(size=ranks, device=CPU, from_first=lambda tensor: tensor)
             compute = DTYPES[settings.precision]
             parallel_module.place(model, world, "fsdp", compute, settings.replicas)
         optimizer = Optimizer(model, settings.optimizer)
@@ -70,7 +75,7 @@ def tracked_peak(config: ModelConfig, settings: TrainConfig, ranks: int = 1, mes
 
 
 @contextmanager
-def process_group(backend: str, store: dist.Store, ranks: int) -> Iterator[None]:
+def process_group(backend: str, store: Store, ranks: int) -> Iterator[None]:
     dist.init_process_group(backend, store=store, rank=0, world_size=ranks)
     try:
         yield
@@ -126,7 +131,8 @@ def test_ddp_s_buckets_are_predicted(micro_steps):
     ids = torch.zeros(2, config.block_size, dtype=torch.long)
     tracker = MemTracker()
     tracker.track_external(model)
-    with process_group("gloo", dist.HashStore(), 1), tracker:
+    store: Store = dist.HashStore()  # type: ignore[attr-defined]
+    with process_group("gloo", store, 1), tracker:
         loss = parallel_module._Loss(model)
         replica = DistributedDataParallel(loss, gradient_as_bucket_view=True, init_sync=False)
         batch = SimpleNamespace(inputs_BT=ids, targets_BT=ids, segments_BT=None)
@@ -141,8 +147,10 @@ def test_ddp_s_buckets_are_predicted(micro_steps):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_what_a_compiled_block_keeps_is_what_its_partitioner_chooses(precision):
+def test_what_a_compiled_block_keeps_is_what_its_partitioner_chooses(precision, monkeypatch):
     """The partitioner that Inductor uses, before any code is generated."""
+    # a CPU alone attends to short rows in another way
+    monkeypatch.setattr("gnano.model.attention.LONGEST", 0)
     config = ModelConfig(
         vocab_size=256, n_embd=128, n_layer=1, n_head=4, n_kv_head=2, ffn_hidden=320, block_size=96
     )
@@ -227,6 +235,11 @@ def test_auto_copies_the_model_where_that_fits_and_shards_it_where_not():
     assert choose_parallel(config, replace(settings, replicas=2), 2, h200) == "fsdp"
     for asked in ("ddp", "fsdp"):
         assert choose_parallel(config, replace(settings, parallel=asked), 2, h200) == asked
+
+
+def test_the_head_s_slices_are_those_of_the_model():
+    assert memory_module.CPU_SLICE_BYTES == head_loss_module.CPU_SLICE_BYTES
+    assert memory_module.GPU_SLICE_BYTES == head_loss_module.GPU_SLICE_BYTES
 
 
 def test_a_tenth_of_the_device_stays_free():

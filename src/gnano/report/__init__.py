@@ -11,6 +11,8 @@ from gnano.report.corpus import describe_data, describe_sample
 from gnano.report.description import describe
 from gnano.report.metrics import read_metrics
 from gnano.report.page import write_report
+from gnano.report.planning import plan
+from gnano.report.planning_text import plan_text
 from gnano.report.plot import png_plot
 from gnano.report.terminal import terminal_plot
 
@@ -18,6 +20,8 @@ __all__ = [
     "describe",
     "describe_data",
     "describe_sample",
+    "plan",
+    "plan_text",
     "png_plot",
     "read_metrics",
     "terminal_plot",

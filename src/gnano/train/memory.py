@@ -17,7 +17,7 @@ from gnano.model import ModelConfig, num_parameters, parameters
 from gnano.train.config import TrainConfig
 
 SPARE = 0.1  # of the device, that `auto` leaves free
-SLICE_BYTES = 64 * 2**20  # of the fp32 logits that the head holds at a time
+CPU_SLICE_BYTES, GPU_SLICE_BYTES = 16 * 2**20, 512 * 2**20  # of the head's fp32 logits at a time
 CONTEXT = 800_000_000  # the driver's context, kernels, cuBLAS
 CHANNELS = 700_000_000  # NCCL's buffers, where there are several ranks
 FRAGMENTED = 0.04  # of what is allocated, lost between blocks of the allocator
@@ -47,7 +47,7 @@ def predict(
     ranks: int = 1,
     parallel: Literal["ddp", "fsdp"] | None = None,
 ) -> Memory:
-    """The peak of one rank in training, in bytes.
+    """The peak of one rank in training, in bytes: that of the moment which needs most.
 
     `parallel` None is `settings.parallel`, of which `auto` counts as ddp. A precision of
     `auto` counts as bf16, `compile` of `auto` as yes: what they are on a GPU. Raises
@@ -62,59 +62,52 @@ def predict(
     block, ends = _counts(config)
     count = config.n_layer * block + ends
 
-    weights = 4 * count // shards
-    moments = _moment_bytes(config, settings) // shards
-    # FSDP keeps the gradients of inner micro-steps whole; DDP's buckets are there from the start
-    earlier = 4 * count if micro_steps > 1 else 0
-    buckets = 4 * count if ranks > 1 and not sharded else 0
-    last = max(earlier, 0 if buckets else 4 * count // shards)
-    copies = _copy_bytes(config, settings, value, sharded)
+    whole, share = 4 * count, 4 * count // shards  # fp32, of all parameters; of this rank's
+    # FSDP keeps the gradients of inner micro-steps whole; DDP's buckets are there from the start,
+    # and become the gradients in the last micro-step
+    earlier = whole if micro_steps > 1 else 0
+    buckets = whole if ranks > 1 and not sharded else 0
+    own = 0 if buckets else share
+    copied = _copy_bytes(config, settings, value, sharded)
     kept, entering, ending = _activation_bytes(config, settings, tokens, value)
-    head = config.padded_vocab_size * config.n_embd
-    head_grad = head * (value if sharded else 4)
-    slices = min(SLICE_BYTES, 4 * tokens * config.padded_vocab_size) * 2
-    hidden = value * tokens * config.n_embd
-    exchange = 4 * ends if sharded else 0
+    in_head, after_head = _head_bytes(config, settings, value, sharded)
+    embedding = 4 * config.vocab_size * config.n_embd if earlier else 0  # before it is added
 
-    def at(moment: str, gradients: int, **now: int) -> Memory:
-        parts = {
-            "weights": weights,
-            "gradients": gradients,
-            "optimizer moments": moments,
-            "gathered shards" if sharded else "copies of the weights": now.get("copies", 0),
-            "activations": now.get("activations", 0),
-            "head and logits slice": now.get("head", 0),
-            "exchange buffers": buckets + now.get("exchange", 0),
-            "optimizer's working set": now.get("working", 0),
-        }
-        return Memory(moment, {**parts, "framework reserve": _reserve(sum(parts.values()), ranks)})
-
-    cast = 0 if value == 4 or sharded else value * head
-    in_head = cast + value * head + head_grad + slices + hidden
-    return max(
-        at("in the head", earlier, copies=copies, activations=kept, head=in_head),
-        at(
-            "entering backward",
-            earlier,
-            copies=copies,
-            activations=kept + entering,
-            head=2 * head_grad + hidden,
-        ),
-        at(
-            "ending backward",
-            last,
-            copies=copies if sharded else 0,
-            activations=ending,
-            head=4 * ends // 2 if earlier else 0,
-            exchange=exchange,
-        ),
-        at(
-            "in the optimizer",
-            4 * count // shards,
-            working=_working_bytes(config, settings, shards),
-        ),
-        key=lambda memory: memory.total,
-    )
+    copies = "gathered shards" if sharded else "copies of the weights"
+    held = {
+        "weights": share,
+        "gradients": earlier,
+        "optimizer moments": _moment_bytes(config, settings) // shards,
+        copies: copied,
+        "activations": kept,
+        "head and logits slice": 0,
+        "exchange buffers": buckets,
+        "optimizer's working set": 0,
+        "framework reserve": 0,
+    }
+    moments = {
+        "in the head": {"head and logits slice": in_head},
+        "entering backward": {"activations": kept + entering, "head and logits slice": after_head},
+        "ending backward": {
+            "gradients": max(earlier, own),
+            copies: copied if sharded else 0,
+            "activations": ending,
+            "head and logits slice": embedding,
+            "exchange buffers": buckets + (4 * ends if sharded else 0),
+        },
+        "in the optimizer": {
+            "gradients": own,
+            copies: 0,
+            "activations": 0,
+            "optimizer's working set": _working_bytes(config, settings, shards),
+        },
+    }
+    found = []
+    for moment, changed in moments.items():
+        parts = {**held, **changed}
+        parts["framework reserve"] = _reserve(sum(parts.values()), ranks)
+        found.append(Memory(moment, parts))
+    return max(found, key=lambda memory: memory.total)
 
 
 def choose_parallel(
@@ -203,6 +196,29 @@ def _block_bytes(config: ModelConfig, value: int, compiled: bool, fp8: bool) -> 
     # FP8 keeps the inputs of its products in one byte instead of two: out and product. A norm's
     # output goes to several, which keep one each, and to the key and value projections in bf16
     return kept + statistics - (F if fp8 else 0)
+
+
+def _head_bytes(
+    config: ModelConfig, settings: TrainConfig, value: int, sharded: bool
+) -> tuple[int, int]:
+    """What head and loss hold while they compute; and as they hand their gradients on.
+
+    A slice of fp32 logits S becomes log-probabilities, probabilities, the targets' ones and their
+    difference, at most four and a mask at once; compiled, two in the compute dtype.
+    """
+    tokens = settings.micro_batch * config.block_size
+    V, head = config.padded_vocab_size, config.padded_vocab_size * config.n_embd
+    # a sharded head is gathered in the compute dtype, and its gradient is of that
+    cast, grad = (0, value * head) if sharded else (0 if value == 4 else value * head, 4 * head)
+    hidden = value * tokens * config.n_embd
+    allowed = CPU_SLICE_BYTES if settings.device == "cpu" else GPU_SLICE_BYTES
+    number = -(-tokens // max(1, allowed // (4 * V)))
+    rows = -(-tokens // number)
+    if settings.compile != "no":
+        slices = value * (2 * rows * V + head)
+    else:
+        slices = max(17 * rows * V, (4 + value) * rows * V + value * head)
+    return cast + grad + slices + hidden, 2 * grad + hidden
 
 
 def _working_bytes(config: ModelConfig, settings: TrainConfig, shards: int) -> int:

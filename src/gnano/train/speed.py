@@ -6,10 +6,9 @@ needs to hand out the kernels, which is what small models wait for.
     GPU    FLOPs / (bf16 peak × `PRODUCTS`)  +  bytes moved / (bandwidth × `STREAMS`)
     host   kernels × `LAUNCH`
 
-The two shares are assumptions, set so that the formula meets published runs (docs/planning.md
-compares them; it came out between 5 % slower and 60 % faster than they were). It knows nothing of
-slow links between GPUs, slow data or a throttled clock; what a run really reaches, its own line
-tells after a minute.
+The two shares are assumptions, set so that the formula comes near to published runs:
+docs/planning.md has them side by side. It knows nothing of slow links between GPUs, slow data
+or a throttled clock; what a run really reaches, its own line tells after a minute.
 """
 
 from gnano.model import Gpu, ModelConfig, active_parameters, flops_per_token, num_parameters

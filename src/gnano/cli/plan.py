@@ -1,0 +1,37 @@
+"""`gnano plan`: what a recipe costs on GPUs, and whether it fits, before one is rented."""
+
+import json
+
+from gnano.cli.arguments import with_recipe
+
+DESCRIPTION = """\
+Say what a recipe needs and costs: parameters, FLOPs, memory by part, tokens/s, hours, money.
+
+Nothing is computed and no GPU is needed. Memory is predicted, speed is an expectation; where
+it will not fit, the first change that helps is named. Without --gpu there is the table of all
+known GPUs alone. Any value of the recipe can be changed under its dotted name.
+
+examples:
+  gnano plan 1b                                     on every known GPU
+  gnano plan 1b --gpu h200 --gpus 2 --price 3.5
+  gnano plan 1b --gpu rtx-4090 --train.micro-batch 4 --train.recompute
+  gnano plan 350m --gpu h100 --train.precision fp8 --mfu 0.4 --json
+"""
+
+
+def main(argv: list[str]) -> int:
+    recipe, own = with_recipe(
+        "plan",
+        DESCRIPTION,
+        argv,
+        gpu=(str | None, None, "a GPU's name, such as h200 or 'NVIDIA H200'"),
+        gpus=(int, 1, "how many of them"),
+        price=(float | None, None, "dollars a GPU-hour"),
+        mfu=(float | None, None, "share of the bf16 peak to reckon with, instead of the expected"),
+        json=(bool, False, "print all figures as JSON"),
+    )
+    from gnano.report import plan, plan_text
+
+    found = plan(recipe, own.gpu, own.gpus, own.price, own.mfu)
+    print(json.dumps(found.as_dict(), indent=2) if own.json else plan_text(found))
+    return 0

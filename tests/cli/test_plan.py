@@ -1,0 +1,69 @@
+"""`gnano plan` through the real program: text, JSON, exit codes, and no torch."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from gnano.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str, int]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        main(["plan", *arguments])
+    printed = capsys.readouterr()
+    return printed.out, printed.err, int(left.value.code or 0)
+
+
+def test_a_plan_is_made_without_torch():
+    program = (
+        "import sys; from gnano.cli import main\n"
+        "try: main(['plan', '1b', '--gpu', 'h200', '--gpus', '2', '--price', '3.5'])\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "1,050,002,688" in done.stdout and done.stdout.endswith("False\n")
+
+
+def test_values_of_the_recipe_can_be_changed(capsys):
+    plain, _, _ = run(capsys, "1b", "--gpu", "h200")
+    less, _, code = run(capsys, "1b", "--gpu", "h200", "--train.micro-batch", "1")
+    assert code == 0 and "1 × 1,024 × 256 micro-batches" in less and plain != less
+
+
+def test_json_holds_the_same_figures(capsys):
+    text, _, _ = run(capsys, "1b", "--gpu", "h200", "--gpus", "2", "--price", "3.5", "--json")
+    found = json.loads(text)
+    assert found["parameters"]["all"] == 1_050_002_688
+    chosen = found["chosen"]
+    assert chosen["gpu"]["name"] == "h200" and chosen["fits"]
+    assert chosen["memory_bytes"]["needed"] == sum(chosen["memory_bytes"]["parts"].values())
+    assert len(found["table"]) > 10 and found["tokens_per_parameter"] == pytest.approx(
+        12.48, abs=0.01
+    )
+    assert chosen["dollars"] == pytest.approx(chosen["hours"] * 2 * 3.5)
+
+
+def test_what_will_not_fit_is_advice_not_an_error(capsys):
+    text, _, code = run(capsys, "1b", "--gpu", "rtx-4090")
+    assert code == 0
+    assert "WARNING" in text and "will not fit rtx-4090" in text and "It fits with --" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("1b", "--gpu", "4090"), "did you mean 'rtx-4090'"),
+        (("1b", "--gpus", "0"), "--gpus is 0"),
+        (("1b", "--gpus", "3"), "262,144 / 24,576 = 10.67"),
+        (("2b",), "No recipe is called '2b'"),
+        ((), "Name a recipe"),
+    ],
+)
+def test_a_mistake_ends_in_one_sentence_and_exit_code_2(capsys, arguments, sentence):
+    _, said, code = run(capsys, *arguments)
+    assert code == 2 and sentence in said and "Traceback" not in said
+    assert said.startswith("gnano: ") and said.count("\n") == 1
