@@ -1,0 +1,217 @@
+"""The files under deploy/ are run here, with the cluster's programs played by small scripts."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from torch.distributed.run import get_args_parser
+
+import gnano.train
+from gnano.cli import pretrain
+from gnano.model import ModelConfig
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+SLURM = {
+    "SLURM_JOB_ID": "123456",
+    "SLURM_JOB_NODELIST": "node[7-8]",
+    "SLURM_NNODES": "2",
+}
+SKYPILOT = {
+    "SKYPILOT_NUM_NODES": "2",
+    "SKYPILOT_NODE_RANK": "1",
+    "SKYPILOT_NODE_IPS": "10.0.0.7\n10.0.0.8",
+    "SKYPILOT_NUM_GPUS_PER_NODE": "8",
+}
+# what a program that is played notes down: its arguments, one call a line
+NOTE = f"""#!/bin/bash
+{shlex.quote(sys.executable)} - "$@" >> "$0.calls" <<END
+import json, sys
+print(json.dumps(sys.argv[1:]))
+END
+"""
+SCONTROL = 'if [ "$1" = show ]; then printf "node7\\nnode8\\n"; fi\n'
+SRUN = 'while [[ "$1" == -* ]]; do shift; done\nexec "$@"\n'
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder to start from, with a `bin` whose programs come before all others."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/activate").touch()
+    for name, rest in {"scontrol": SCONTROL, "srun": SRUN, "torchrun": "", "pip": ""}.items():
+        play(tmp_path, name, rest)
+    return tmp_path
+
+
+def play(place, name, rest):
+    program = place / "bin" / name
+    program.write_text(NOTE + rest)
+    program.chmod(0o755)
+
+
+def calls(place, name):
+    noted = place / "bin" / f"{name}.calls"
+    return [json.loads(line) for line in noted.read_text().splitlines()] if noted.exists() else []
+
+
+def start(place, command, variables):
+    path = f"{place / 'bin'}:{os.environ['PATH']}"
+    env = {**os.environ, **variables, "PATH": path}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=place, env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+def run_all(place):
+    """Each file's command line as torchrun gets it."""
+    kubernetes = yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())
+    (job,) = [part for part in kubernetes if part["kind"] == "TrainJob"]
+    skypilot = yaml.safe_load((DEPLOY / "skypilot.yaml").read_text())
+    scripts = {
+        "slurm": (["bash", str(DEPLOY / "slurm.sbatch")], SLURM),
+        "kubernetes": (job["spec"]["trainer"]["command"], {}),
+        "skypilot": (["bash", "-c", skypilot["run"]], SKYPILOT),
+    }
+    lines = {}
+    for name, (command, variables) in scripts.items():
+        process = start(place, command, variables)
+        _, error = process.communicate(timeout=60)
+        assert (process.returncode, error) == (0, ""), name
+        lines[name] = calls(place, "torchrun")[-1]
+    assert len(calls(place, "torchrun")) == len(scripts)
+    return lines
+
+
+def test_every_file_starts_a_run_that_our_own_command_line_accepts(place, monkeypatch):
+    started = []
+
+    def train(recipe, run, watch, say):
+        started.append((recipe, run))
+        raise SystemExit
+
+    monkeypatch.setitem(vars(gnano.train), "train", train)
+    for arguments in run_all(place).values():
+        parsed = get_args_parser().parse_args(arguments)  # torchrun's own
+        command = parsed.training_script_args
+        assert (parsed.module, parsed.training_script, command[0]) == (True, "gnano", "pretrain")
+        with pytest.raises(SystemExit):
+            pretrain.main(command[1:])
+    assert len(started) == 3
+    for recipe, run in started:
+        assert recipe.model == ModelConfig()
+        assert run.name == "1b" and recipe.data.folder.endswith("data/1b")
+
+
+def test_the_nodes_find_one_another(place):
+    lines = {name: get_args_parser().parse_args(line) for name, line in run_all(place).items()}
+    slurm, skypilot, kubernetes = lines["slurm"], lines["skypilot"], lines["kubernetes"]
+    assert (slurm.nnodes, slurm.rdzv_backend, slurm.rdzv_id) == ("2", "c10d", "123456")
+    assert slurm.rdzv_endpoint == "node7:23456"
+    assert (skypilot.nnodes, skypilot.nproc_per_node, skypilot.node_rank) == ("2", "8", 1)
+    assert (skypilot.master_addr, skypilot.master_port) == ("10.0.0.7", 29500)
+    assert kubernetes.nnodes == "1:1"  # torchrun's default: the operator sets PET_NNODES
+
+
+def test_kubernetes_tells_torchrun_who_it_is_through_its_environment(monkeypatch):
+    told = {"NNODES": "2", "NPROC_PER_NODE": "8", "NODE_RANK": "1", "MASTER_ADDR": "node-0"}
+    for name, value in told.items():
+        monkeypatch.setenv(f"PET_{name}", value)
+    parsed = get_args_parser().parse_args(["-m", "gnano", "pretrain", "1b"])
+    assert (parsed.nnodes, parsed.nproc_per_node, parsed.node_rank) == ("2", "8", 1)
+    assert parsed.master_addr == "node-0"
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 143])
+def test_slurm_keeps_the_exit_code_of_a_run_that_ends_by_itself(place, code):
+    play(place, "torchrun", f"exit {code}\n")
+    process = start(place, ["bash", str(DEPLOY / "slurm.sbatch")], SLURM)
+    process.communicate(timeout=60)
+    assert process.returncode == code
+    assert [call[0] for call in calls(place, "scontrol")] == ["show"]
+
+
+def test_slurm_queues_the_job_again_when_its_time_is_up(place):
+    """torchrun gets SIGTERM, may take its time to save, and ends with 1, as it always does."""
+    trap = "trap 'sleep 1; touch saved; exit 1' TERM\ntouch up\nwhile true; do sleep 0.1; done\n"
+    assert run_out_of_time(place, trap) == 1
+    assert (place / "saved").exists()
+    assert calls(place, "scontrol")[1:] == [["requeue", "123456"]]
+
+
+def test_slurm_does_not_queue_a_run_again_that_finished_in_its_last_minutes(place):
+    assert run_out_of_time(place, "trap '' TERM\ntouch up\nsleep 2\nexit 0\n") == 0
+    assert [call[0] for call in calls(place, "scontrol")] == ["show"]
+
+
+def run_out_of_time(place, torchrun):
+    """The batch script's exit code, with the signal that Slurm is asked for sent to it alone."""
+    play(place, "torchrun", torchrun)
+    process = start(place, ["bash", str(DEPLOY / "slurm.sbatch")], SLURM)
+    while not (place / "up").exists():
+        time.sleep(0.05)
+    asked = re.search(r"#SBATCH --signal=B:(\w+)@", (DEPLOY / "slurm.sbatch").read_text())
+    assert asked is not None
+    process.send_signal(signal.Signals[f"SIG{asked[1]}"])
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+def test_the_ranks_have_time_to_save_before_the_machine_is_taken(place):
+    """What torchrun waits for is shorter than what the cluster gives."""
+    slurm = (DEPLOY / "slurm.sbatch").read_text()
+    (warning,) = re.findall(r"#SBATCH --signal=B:\w+@(\d+)", slurm)
+    (patience,) = re.findall(r"export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=(\d+)", slurm)
+    assert 60 < int(patience) < int(warning)
+    parts = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    pod = pod_of(parts)
+    (node,) = pod["containers"]
+    env = {entry["name"]: entry["value"] for entry in node["env"]}
+    patience = int(env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"])
+    assert 60 < patience < pod["terminationGracePeriodSeconds"]
+
+
+def test_the_parts_of_the_kubernetes_file_belong_together():
+    parts = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    claim, runtime, job = parts
+    assert [part["kind"] for part in parts] == [
+        *("PersistentVolumeClaim", "TrainingRuntime", "TrainJob"),
+    ]
+    assert job["spec"]["runtimeRef"]["name"] == runtime["metadata"]["name"]
+    assert job["spec"]["runtimeRef"]["kind"] == runtime["kind"]
+    pod = pod_of(parts)
+    claims = [v["persistentVolumeClaim"] for v in pod["volumes"] if "persistentVolumeClaim" in v]
+    assert claims == [{"claimName": claim["metadata"]["name"]}]
+    (node,) = pod["containers"]
+    assert {m["name"] for m in node["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+    (replicated,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    # Kubeflow Trainer puts a TrainJob's command, image and resources where it finds these names
+    assert replicated["name"] == node["name"] == "node"
+    step = replicated["template"]["metadata"]["labels"][
+        "trainer.kubeflow.org/trainjob-ancestor-step"
+    ]
+    assert step == "trainer"
+
+
+def pod_of(parts):
+    runtime = next(part for part in parts if part["kind"] == "TrainingRuntime")
+    (replicated,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    return replicated["template"]["spec"]["template"]["spec"]
+
+
+def test_skypilot_keeps_the_run_where_a_lost_machine_cannot_take_it():
+    task = yaml.safe_load((DEPLOY / "skypilot.yaml").read_text())
+    (out,) = re.findall(r"--out (\S+)", task["run"])
+    (folder,) = re.findall(r"--data.folder (\S+)", task["run"])
+    mounts = task["file_mounts"]
+    assert mounts[str(Path(out).parent)]["mode"] == "MOUNT_CACHED" and folder in mounts
+    assert task["resources"]["use_spot"] and task["resources"]["job_recovery"]
+    assert all(mount["source"].startswith("${BUCKET}/") for mount in mounts.values())
+    assert "BUCKET" in task["envs"]
