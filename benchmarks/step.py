@@ -1,34 +1,113 @@
-"""How fast is a training step? Ours beside transformers' Llama, in the same process.
+"""How fast is a training step? Ours beside transformers and litgpt, each at its best.
 
-    python benchmarks/step.py [demo|10m]
+    python benchmarks/step.py [demo|10m] [--batch 16] [--rounds 9] [--only "bf16 compiled"]
 
-Same shape, batch of 16 × 256, AdamW, clipping, random tokens, eager mode; the two take turns
-and the medians are compared. The rate of a bare fp32 matrix product is the limit.
+One step is forward, backward, clipping and fused AdamW on random tokens, T = 256. Each setup
+lives in a process of its own, as a user would run it, and they take turns: first all of them
+for a short heat, then ours, the best of each library and the limits for the rounds. What is
+compared is the median of the ratios within a round, since others use the machine as well.
+
+    ours          bf16 compute, fp32 master weights; eager, and blocks compiled
+    the others    {fp32, autocast, pure bf16} × {eager, torch.compile of model and loss}
+    the limits    the step's own matrix products, alone; a bf16 product of 1,024 × 1,024
+
+In pure bf16 weights and moments are bf16 too: less work than ours, and less precise.
+litgpt's rows are left out where it is not installed (`pip install --no-deps litgpt`).
 """
 
+import argparse
+import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+import torch.nn.functional as F
+from torch import Tensor
 
-from gnano.model import GPT, PRESETS, flops_per_token
-from gnano.train.optimizer import AdamWConfig, adamw
-from gnano.train.precision import DTYPES, choose_precision
+from gnano.model import GPT, PRESETS, ModelConfig, flops_per_token
+from gnano.model.host_memory import keep_freed_memory
 
-BATCH, REPEATS = 16, 9
+T = 256
+HEAT = 3  # steps of each setup in the first comparison
+OURS = ["gnano bf16 compiled", "gnano bf16 eager"]
+LIMITS = ["limit: the step's products", "limit: product of 1,024³"]
+Step = Callable[[], None]
+
+
+def setups() -> list[str]:
+    libraries = ["transformers"] + (["litgpt"] if find_spec("litgpt") else [])
+    ways = [f"{p} {how}" for p in ("fp32", "autocast", "bf16") for how in ("eager", "compiled")]
+    return OURS + [f"{library} {way}" for library in libraries for way in ways]
+
+
+def our_step(shape: ModelConfig, batch: int, how: str) -> Step:
+    keep_freed_memory()  # as the trainer does on a CPU
+    model = GPT.from_config(shape)
+    model.compute_dtype = torch.bfloat16
+    if how == "compiled":
+        model.compile_blocks()
+    return step_of(model, lambda x, y: model.loss(x, y) / y.numel(), batch)
+
+
+def their_step(library: str, precision: str, how: str, shape: ModelConfig, batch: int) -> Step:
+    model, logits_of = (llama if library == "transformers" else litgpt)(shape)
+    if precision == "bf16":
+        model.bfloat16()
+
+    def loss(x_BT: Tensor, y_BT: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast"):
+            logits = logits_of(x_BT)
+        return F.cross_entropy(logits.flatten(0, 1).float(), y_BT.flatten())
+
+    return step_of(model, torch.compile(loss) if how == "compiled" else loss, batch)
+
+
+def llama(shape: ModelConfig) -> tuple[torch.nn.Module, Callable[[Tensor], Tensor]]:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config: dict[str, Any] = {**shape.to_hf(), "attn_implementation": "sdpa"}
+    model = LlamaForCausalLM(LlamaConfig(**config))
+    return model, lambda x_BT: model(x_BT, use_cache=False).logits
+
+
+def litgpt(shape: ModelConfig) -> tuple[torch.nn.Module, Callable[[Tensor], Tensor]]:
+    import litgpt
+
+    model: Any = litgpt.GPT(
+        litgpt.Config(
+            block_size=shape.block_size,
+            n_layer=shape.n_layer,
+            n_embd=shape.n_embd,
+            vocab_size=shape.vocab_size,
+            padded_vocab_size=shape.padded_vocab_size,
+            n_head=shape.n_head,
+            n_query_groups=shape.n_kv_head,
+            rotary_percentage=1.0,
+            parallel_residual=False,
+            bias=False,
+            norm_class_name="RMSNorm",
+            norm_eps=shape.norm_eps,
+            mlp_class_name="LLaMAMLP",
+            intermediate_size=shape.ffn_hidden,
+            rope_base=int(shape.rope_theta),
+        )
+    )
+    return model, model
 
 
 def step_of(
-    model: torch.nn.Module, loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-) -> Callable[[], None]:
-    optimizer = adamw(model, AdamWConfig())  # type: ignore[arg-type]
+    model: torch.nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor], batch: int
+) -> Step:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, fused=True)
 
     def step() -> None:
-        ids = torch.randint(0, 4_096, (BATCH, 257))
-        loss_of(ids[:, :-1], ids[:, 1:]).backward()  # type: ignore[no-untyped-call]
+        ids_BT = torch.randint(0, 4_096, (batch, T + 1))
+        loss_of(ids_BT[:, :-1], ids_BT[:, 1:]).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -36,50 +115,172 @@ def step_of(
     return step
 
 
-def product() -> Callable[[], None]:
-    a, b = torch.randn(1_024, 1_024), torch.randn(1_024, 1_024)
+def products(shape: ModelConfig, batch: int) -> Step:
+    """Every product of the layers with their weights, there and back, and nothing else.
 
-    def work() -> None:
+    Written into memory that is there already, as no step can. Attention's are not among them.
+    """
+    D, F_, KE = shape.n_embd, shape.ffn_hidden, shape.n_kv_head * shape.head_size
+    block = [(D, D), (D, KE), (D, KE), (D, D), (D, F_), (D, F_), (F_, D)]
+    sizes = block * shape.n_layer + [(D, shape.padded_vocab_size)]
+    made: dict[tuple[int, int], list[Tensor]] = {}
+    for i, o in set(sizes):
+        pairs = [(batch * T, i), (o, i), (batch * T, o), (batch * T, i), (o, i), (batch * T, o)]
+        made[i, o] = [torch.randn(pair, dtype=torch.bfloat16) for pair in pairs]
+
+    def step() -> None:
+        for size in sizes:
+            x, w, grad, to_x, to_w, y = made[size]
+            torch.mm(x, w.T, out=y)
+            torch.mm(grad, w, out=to_x)
+            torch.mm(grad.T, x, out=to_w)
+
+    return step
+
+
+def square() -> Step:
+    a = torch.randn(1_024, 1_024, dtype=torch.bfloat16)
+    y = torch.empty_like(a)
+
+    def step() -> None:
         for _ in range(10):
-            a @ b
+            torch.mm(a, a, out=y)
 
-    return work
+    return step
+
+
+def work(setup: str, name: str, batch: int) -> None:
+    """The process of one setup: a step for each line of input, its seconds as a line."""
+    shape = PRESETS[name]
+    torch.manual_seed(0)
+    if setup == LIMITS[0]:
+        step = products(shape, batch)
+    elif setup == LIMITS[1]:
+        step = square()
+    elif setup in OURS:
+        step = our_step(shape, batch, setup.split()[-1])
+    else:
+        library, precision, how = setup.split()
+        step = their_step(library, precision, how, shape, batch)
+    for _ in range(2):
+        step()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        step()
+        print(time.perf_counter() - started, flush=True)
+
+
+class Runner:
+    """A setup in its own process, asleep between its turns."""
+
+    def __init__(self, setup: str, name: str, batch: int) -> None:
+        started = time.perf_counter()
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, name, "--batch", str(batch), "--setup", setup],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.alive = self._line() == "ready"
+        self.start = time.perf_counter() - started  # seconds: import, compilation, two steps
+        self.heat: list[float] = []
+        self.times: list[float] = []
+
+    def turn(self) -> float:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return float(self._line())
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
 
 
 def main() -> None:
-    name = sys.argv[1] if len(sys.argv) > 1 else "demo"
-    shape = PRESETS[name]
-    precision = choose_precision(torch.device("cpu"))
-    ours = GPT.from_config(shape)
-    ours.compute_dtype = DTYPES[precision]
-    theirs = LlamaForCausalLM(LlamaConfig(**shape.to_hf()))
-    tokens = BATCH * 256
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("shape", nargs="?", default="demo", choices=["demo", "10m"])
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", default="", help="of the others, those with one of these words")
+    parser.add_argument("--setup", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.setup:
+        return work(asked.setup, asked.shape, asked.batch)
+    threads = torch.get_num_threads()
+    print(f"{asked.shape}, {asked.batch} × {T}, {threads} threads, {os.cpu_count()} processors")
+    if not find_spec("litgpt"):
+        print("litgpt is not installed: its rows are left out.")
 
-    def their_loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            logits = theirs(x, use_cache=False).logits
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), y.flatten())
+    words = [word.strip() for word in asked.only.split(",")]
+    runners: dict[str, Runner] = {}
+    for setup in [*setups(), *LIMITS]:
+        if setup not in OURS + LIMITS and not any(word in setup for word in words):
+            continue
+        runner = Runner(setup, asked.shape, asked.batch)
+        if runner.alive:
+            runners[setup] = runner
+        else:
+            print(f"  {setup} does not run here.")
+    for _ in range(HEAT):
+        for runner in runners.values():
+            runner.heat.append(runner.turn())
+    best: dict[str, str] = {}
+    for setup in setups():
+        library = setup.split()[0]
+        if setup in runners and setup not in OURS:
+            quickest = best.setdefault(library, setup)
+            if min(runners[setup].heat) < min(runners[quickest].heat):
+                best[library] = setup
+    final = [setup for setup in [*OURS, *best.values(), *LIMITS] if setup in runners]
+    for _ in range(asked.rounds):
+        for setup in final:
+            runners[setup].times.append(runners[setup].turn())
+    for runner in runners.values():
+        runner.end()
+    report(runners, asked.shape, asked.batch, list(best.values()))
+    return None
 
-    work = {
-        "gnano": step_of(ours, lambda x, y: ours.loss(x, y) / tokens),
-        "transformers": step_of(theirs, their_loss),
-        "limit: fp32 matrix product": product(),
-    }
-    times: dict[str, list[float]] = {what: [] for what in work}
-    for repeat in range(REPEATS + 1):
-        for what, run in work.items():
-            start = time.perf_counter()
-            run()
-            if repeat:  # the first is a warm-up
-                times[what].append(time.perf_counter() - start)
-    print(f"shape {name}, {precision}, {torch.get_num_threads()} threads, medians of {REPEATS}")
-    base = statistics.median(times["gnano"])
-    for what, taken in times.items():
-        median = statistics.median(taken)
-        limit = what.startswith("limit")
-        flops = 10 * 2 * 1_024**3 if limit else tokens * flops_per_token(shape)
-        speed = "" if limit else f"{tokens / median:9,.0f} tokens/s  {base / median:5.2f} × gnano"
-        print(f"  {what:<27} {flops / median / 1e9:6.0f} GFLOP/s  {speed}")
+
+def report(runners: dict[str, Runner], name: str, batch: int, peers: list[str]) -> None:
+    per_token = flops_per_token(PRESETS[name], T)
+    ours = runners[OURS[0]].times
+    print("| setup | ms (from – to) | tokens/s | GFLOP/s | ours is faster by | start |")
+    print("|---|---|---|---|---|---|")
+    for setup, runner in runners.items():
+        times = runner.times or runner.heat
+        median = statistics.median(times)
+        span = f"{1e3 * median:,.0f} ({1e3 * min(times):,.0f} – {1e3 * max(times):,.0f})"
+        ratio = ""
+        if runner.times and setup != LIMITS[1]:
+            paired = statistics.median(b / a for a, b in zip(ours, times, strict=True))
+            ratio = f"{paired:.2f} ×"
+        speed = f"{batch * T / median:,.0f}"
+        flops = per_token * batch * T
+        if setup == LIMITS[0]:
+            shape = PRESETS[name]
+            flops -= 12 * shape.n_layer * shape.n_head * shape.head_size * T * T * batch
+        if setup == LIMITS[1]:
+            speed, flops = "", 10 * 2 * 1_024**3
+        heat = "" if runner.times else ", heat"
+        print(
+            f"| {setup}{heat} | {span} | {speed} | {flops / median / 1e9:,.0f} | {ratio} "
+            f"| {runner.start:.0f} s |"
+        )
+    if not peers:
+        return
+    rounds = zip(*(runners[peer].times for peer in peers), strict=True)
+    ratios = [min(theirs) / our for our, theirs in zip(ours, rounds, strict=True)]
+    print(
+        f"ours against the quickest other of each round: {statistics.median(ratios):.2f} × "
+        f"({min(ratios):.2f} – {max(ratios):.2f})"
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from gnano.model.head_loss import head_loss
 
 @contextmanager
 def slices_of(rows: int, padded: int):
-    with mock.patch.object(room, "SLICE_BYTES", 4 * padded * rows):
+    with mock.patch.object(room, "CPU_SLICE_BYTES", 4 * padded * rows):
         yield
 
 

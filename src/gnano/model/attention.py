@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gnano.model.short_attention import LONGEST, attend_short
+
 
 def attend(
     q_BHTE: Tensor,
@@ -25,6 +27,14 @@ def attend(
     A `mask` [B, 1, T, so far] says instead what each position sees (True: this one).
     """
     T, so_far = q_BHTE.shape[2], k_BKTE.shape[2]
+    if (
+        torch.compiler.is_compiling()
+        and q_BHTE.device.type == "cpu"
+        and q_BHTE.dtype == torch.bfloat16  # in fp32 it is no faster
+        and not dropout
+        and 1 < T == so_far <= LONGEST
+    ):
+        return attend_short(q_BHTE, k_BKTE, v_BKTE, mask)
     if mask is not None:
         # the one fused CUDA kernel that takes a mask on every GPU takes no grouped heads, and
         # what PyTorch falls back to writes out all [B, H, T, T] scores: the copies are smaller

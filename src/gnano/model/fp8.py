@@ -37,20 +37,18 @@ SMALLEST = 2.0**-100  # a tensor whose values are all below it has this for its 
 WORTH = 400
 
 
-def fp8_linear(x: Tensor, *weights: Tensor) -> Tensor:
-    """x @ weightᵀ with its three products in FP8; [..., I] by [O, I] gives [..., O].
+def fp8_linear(x: Tensor, weight_OI: Tensor) -> Tensor:
+    """x @ weightᵀ with its three products in FP8; from [..., I] to [..., O].
 
-    Several weights count as one with their rows stacked: one unit, one product, and their
-    outputs stand side by side. The result has x's dtype, each gradient that of its tensor.
-    What is not finite in x, a weight or a gradient makes the whole result NaN.
-
-    I and the sum of the O must be multiples of 16; the tokens need not be.
+    The result has x's dtype, each gradient that of its tensor. What is not finite in x, the
+    weight or a gradient makes all of a result NaN. I and O must be multiples of 16; the number
+    of tokens need not be.
     """
     x_NI = x.reshape(-1, x.shape[-1])
     tokens = len(x_NI)
     if tokens % TILE:  # rows of zeros change no unit and no product
         x_NI = F.pad(x_NI, (0, 0, 0, -tokens % TILE))
-    y_NO: Tensor = _Fp8Linear.apply(x_NI, *weights)  # type: ignore[no-untyped-call]
+    y_NO: Tensor = _Fp8Linear.apply(x_NI, weight_OI)  # type: ignore[no-untyped-call]
     return y_NO[:tokens].view(*x.shape[:-1], -1)
 
 
@@ -58,23 +56,26 @@ def use_fp8(model: GPT, worth: float = WORTH) -> list[str]:
     """Let the large layers of the blocks train in FP8; returns their names.
 
     The head (its errors are the loss's own), the embedding, norms and attention's scores stay
-    as they are, and so do layers that rounding would slow down, as are the key and value
+    as they are, and so do layers that rounding would slow down, such as the key and value
     projections of all our shapes. A layer computes in FP8 only while it trains: held-out text
     is measured on the weights as they will be served.
 
     Raises ValueError where no layer is large enough.
     """
-    names = []
-    for name, layer in model.model.layers.named_modules(prefix="model.layers"):
-        if isinstance(layer, Linear) and _suits(layer, worth):
-            layer.__class__ = Fp8Linear
-            names.append(name)
+    linears = {
+        name: layer
+        for name, layer in model.model.layers.named_modules(prefix="model.layers")
+        if isinstance(layer, Linear)
+    }
+    names = [name for name, layer in linears.items() if _suits(layer, worth)]
     if not names:
         raise ValueError(
-            f"No layer of this model gains from FP8 (train.precision): of {TILE}s, and with "
-            f"inputs × outputs / (inputs + outputs) of at least {worth:g}, there is none. "
-            f'Choose "bf16".'
+            f"No layer of this model gains from FP8 (train.precision): inputs × outputs / "
+            f"(inputs + outputs) has to be at least {worth:g}, and both a multiple of {TILE}; here "
+            f'it is {max(map(_gain, linears.values())):.0f} at most. Choose "bf16".'
         )
+    for name in names:
+        linears[name].__class__ = Fp8Linear
     return names
 
 
@@ -86,48 +87,47 @@ class Fp8Linear(Linear):
 
 
 def _suits(layer: Linear, worth: float) -> bool:
+    return not any(size % TILE for size in layer.weight.shape) and _gain(layer) >= worth
+
+
+def _gain(layer: Linear) -> float:
+    """Multiplications for each value rounded."""
     outputs, inputs = layer.weight.shape
-    whole = inputs % TILE == 0 and outputs % TILE == 0
-    return whole and inputs * outputs / (inputs + outputs) >= worth
+    return inputs * outputs / (inputs + outputs)
 
 
 class _Fp8Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_NI: Tensor, *weights: Tensor) -> Tensor:
-        x_unit, w_unit = _unit(PRECISE, x_NI), _unit(PRECISE, *weights)
-        x8_NI = _rounded(PRECISE, x_unit, x_NI)
-        w8_OI = _rounded(PRECISE, w_unit, *weights)
-        ctx.save_for_backward(x8_NI, x_unit, w_unit, *weights)
-        # fast accumulation: fewer bits between the partial sums; backward needs them all
+    def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor) -> Tensor:
+        x_unit, w_unit = _unit(x_NI, PRECISE), _unit(weight_OI, PRECISE)
+        x8_NI, w8_OI = _rounded(x_NI, x_unit, PRECISE), _rounded(weight_OI, w_unit, PRECISE)
+        ctx.save_for_backward(x8_NI, x_unit, weight_OI, w_unit)
+        # fast: fewer bits between the partial sums, which gradients cannot do without
         return _product(x8_NI, w8_OI, x_unit, w_unit, x_NI.dtype, fast=True)
 
     @staticmethod
-    def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor, ...]:
-        x8_NI, x_unit, w_unit, *weights = ctx.saved_tensors
-        grad_unit = _unit(WIDE, grad_NO)
-        grad8_NO = _rounded(WIDE, grad_unit, grad_NO)
-        w8_OI = _rounded(PRECISE, w_unit, *weights)
+    def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor, Tensor]:
+        x8_NI, x_unit, weight_OI, w_unit = ctx.saved_tensors
+        grad_unit = _unit(grad_NO, WIDE)
+        grad8_NO = _rounded(grad_NO, grad_unit, WIDE)
+        w8_OI = _rounded(weight_OI, w_unit, PRECISE)
         grad_x_NI = _product(grad8_NO, w8_OI.t(), grad_unit, w_unit, grad_NO.dtype)
-        grad_w_OI = _product(grad8_NO.t(), x8_NI.t(), grad_unit, x_unit, weights[0].dtype)
-        parts = torch.split(grad_w_OI, [len(weight) for weight in weights])
-        return grad_x_NI, *parts
+        grad_w_OI = _product(grad8_NO.t(), x8_NI.t(), grad_unit, x_unit, weight_OI.dtype)
+        return grad_x_NI, grad_w_OI
 
 
-def _unit(dtype: torch.dtype, *tensors: Tensor) -> Tensor:
-    """What 1 in 8 bits stands for, so that the tensors' largest value is the format's."""
-    largest = torch.stack([tensor.abs().amax() for tensor in tensors]).amax().float()
-    return largest.clamp_min(SMALLEST) / torch.finfo(dtype).max
+def _unit(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """What 1 in 8 bits stands for, so that the tensor's largest value is the format's."""
+    return tensor.abs().amax().float().clamp_min(SMALLEST) / torch.finfo(dtype).max
 
 
-def _rounded(dtype: torch.dtype, unit: Tensor, *tensors: Tensor) -> Tensor:
-    """The tensors in units, as 8 bits, stacked.
+def _rounded(tensor: Tensor, unit: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor in units, as 8 bits.
 
     Nothing is clipped: a largest value that rounding left a little above the format's is
     still nearer to that than to anything beyond, and what is not finite has to show.
     """
-    stretch = unit.reciprocal()
-    parts = [(tensor.float() * stretch).to(dtype) for tensor in tensors]
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
+    return (tensor.float() * unit.reciprocal()).to(dtype)
 
 
 def _product(

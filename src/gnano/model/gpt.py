@@ -15,12 +15,14 @@ used: the activations' dtype, `compute_dtype`, decides the precision of the matr
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gnano.model.attention import attend, document_mask
 from gnano.model.cache import KVCache, LayerCache
@@ -175,6 +177,8 @@ class GPT(nn.Module):
     """
 
     compute_dtype: torch.dtype | None = None  # of the activations; None: as the weights
+    recompute: bool = False  # in backward, a block's activations from its input: less memory
+    compiled: bool = False  # by `compile_blocks`
 
     def __init__(
         self,
@@ -209,6 +213,17 @@ class GPT(nn.Module):
     @classmethod
     def from_config(cls, config: ModelConfig) -> "GPT":
         return cls(**asdict(config))
+
+    def compile_blocks(self) -> None:
+        """Compile the blocks and the head's loss, in place, for training; before FSDP or DDP.
+
+        All blocks share one compilation, which the first step makes. Modules, parameters and
+        their names stay; held-out text and generation run as before.
+        """
+        for block in self.model.layers:
+            # its forward and not the module: what wraps the module (FSDP's hooks) stays outside
+            block.forward = torch.compile(block.forward, fullgraph=True)
+        self.compiled = True
 
     def num_parameters(self) -> int:
         """Parameters of the logical model: the head's padding rows are not counted."""
@@ -249,10 +264,27 @@ class GPT(nn.Module):
         # positions run on from one segment to the next: RoPE makes attention depend on
         # distances alone, and those inside a segment are right wherever it starts
         mask_B1TT = None if segments_BT is None else document_mask(segments_BT)
-        for number, block in enumerate(self.model.layers):
-            x_BTD = block(x_BTD, rope, cache.layers[number] if cache else None, mask_B1TT)
-        y_BTD: Tensor = self.model.norm(x_BTD)
+        y_BTD: Tensor = self.model.norm(self._blocks(x_BTD, rope, cache, mask_B1TT))
         return y_BTD
+
+    def _blocks(
+        self, x_BTD: Tensor, rope: Rope, cache: KVCache | None, mask_B1TT: Tensor | None
+    ) -> Tensor:
+        learns = self.training and torch.is_grad_enabled() and cache is None
+        # other shapes come and go where nothing is learnt, and each would be compiled anew
+        eager = self.compiled and not learns
+        with torch.compiler.set_stance("force_eager") if eager else nullcontext():
+            for number, block in enumerate(self.model.layers):
+                inputs = (x_BTD, rope, cache.layers[number] if cache else None, mask_B1TT)
+                if learns and self.recompute:
+                    # without dropout nothing is drawn, and no state needs to be kept for it
+                    draws = self.config.dropout > 0
+                    x_BTD = checkpoint(
+                        block, *inputs, use_reentrant=False, preserve_rng_state=draws
+                    )
+                else:
+                    x_BTD = block(*inputs)
+        return x_BTD
 
     def forward(
         self,
@@ -270,7 +302,8 @@ class GPT(nn.Module):
     ) -> Tensor:
         """Sum of the cross-entropy, in nats, over the targets that are not -100."""
         x_ND = self.hidden(ids_BT, segments_BT=segments_BT).flatten(0, 1)
-        return head_loss(x_ND, self.lm_head.weight, targets_BT.flatten(), self.config.vocab_size)
+        weight_VD, targets_N = self.lm_head.weight, targets_BT.flatten()
+        return head_loss(x_ND, weight_VD, targets_N, self.config.vocab_size, self.compiled)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False

@@ -11,6 +11,8 @@ which backward multiplies in. (The idea is that of Liger Kernel's fused linear
 cross-entropy, https://arxiv.org/abs/2410.10989.)
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,68 +20,110 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = -100  # target of a position that does not count
-SLICE_BYTES = 64 * 2**20  # fp32 logits held at a time: fits the caches' reach, keeps GPUs busy
+# fp32 logits of a slice. On a CPU it stays in the last-level cache from one pass to the next; on
+# a GPU it is large enough that adding up the weight's gradient costs little beside the products
+CPU_SLICE_BYTES, GPU_SLICE_BYTES = 16 * 2**20, 512 * 2**20
 
 
-def head_loss(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int) -> Tensor:
+def head_loss(
+    x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int, compiled: bool = False
+) -> Tensor:
     """Sum of the cross-entropy over the positions that count, in nats, fp32, no dimensions.
 
     `x_ND` are the final hidden states in the compute dtype; `weight_VD` may have more rows
     than `vocab_size` (padding), which take part in nothing; targets equal to `IGNORE`
-    count nothing.
+    count nothing. `compiled` fuses what lies between the products, where gradients are asked.
     """
     if torch.is_grad_enabled() and (x_ND.requires_grad or weight_VD.requires_grad):
-        loss: Tensor = _HeadLoss.apply(x_ND, weight_VD, targets_N, vocab_size)  # type: ignore[no-untyped-call]
+        loss: Tensor = _HeadLoss.apply(x_ND, weight_VD, targets_N, vocab_size, compiled)  # type: ignore[no-untyped-call]
         return loss
     total = x_ND.new_zeros((), dtype=torch.float32)
     weight_VD = weight_VD.to(x_ND.dtype)
-    for rows in _slices(len(x_ND), len(weight_VD)):
-        _, nats = _slice_loss(x_ND[rows], weight_VD, targets_N[rows], vocab_size)
-        total += nats.sum()
+    for rows in _slices(x_ND, weight_VD):
+        total += _slice_loss(x_ND[rows], weight_VD, targets_N[rows], vocab_size)[1]
     return total
 
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int
+        ctx: Any,
+        x_ND: Tensor,
+        weight_VD: Tensor,
+        targets_N: Tensor,
+        vocab_size: int,
+        compiled: bool,
     ) -> Tensor:
         total = x_ND.new_zeros((), dtype=torch.float32)
         cast_VD = weight_VD.to(x_ND.dtype)
         grad_x_ND = torch.empty_like(x_ND)
-        grad_weight_VD = torch.zeros_like(weight_VD)
-        for rows in _slices(len(x_ND), len(weight_VD)):
-            targets = targets_N[rows]
-            log_probs, nats = _slice_loss(x_ND[rows], cast_VD, targets, vocab_size)
-            total += nats.sum()
-            grad = log_probs.exp_()
-            grad.scatter_add_(1, targets.clamp_min(0)[:, None], -torch.ones_like(grad[:, :1]))
-            grad = grad.to(x_ND.dtype)
-            # ignored rows are masked where they are D wide, not V
-            counts = (targets != IGNORE)[:, None].to(x_ND.dtype)
-            torch.mm(grad, cast_VD, out=grad_x_ND[rows])
-            grad_x_ND[rows] *= counts
-            grad_weight_VD += grad.T @ (x_ND[rows] * counts)
+        # fp32 also where the weight itself comes in bf16, as from FSDP: many slices add up
+        grad_weight_VD = torch.zeros_like(
+            weight_VD, dtype=torch.promote_types(weight_VD.dtype, torch.float32)
+        )
+        step = _compiled_step() if compiled else _step
+        for rows in _slices(x_ND, weight_VD):
+            step(
+                x_ND[rows],
+                cast_VD,
+                targets_N[rows],
+                vocab_size,
+                total,
+                grad_x_ND[rows],
+                grad_weight_VD,
+            )
         ctx.save_for_backward(grad_x_ND, grad_weight_VD)
+        ctx.weight_dtype = weight_VD.dtype
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_x_ND, grad_weight_VD = ctx.saved_tensors
         # the factor has no dimensions, so the products keep their dtypes and it is not rounded
-        return grad_x_ND * grad, grad_weight_VD * grad, None, None
+        return grad_x_ND * grad, (grad_weight_VD * grad).to(ctx.weight_dtype), None, None, None
+
+
+def _step(
+    x_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    vocab_size: int,
+    total: Tensor,
+    grad_x_ND: Tensor,
+    grad_weight_VD: Tensor,
+) -> None:
+    """One slice: adds its loss and its part of the weight's gradient, writes that of x."""
+    log_probs_NV, nats = _slice_loss(x_ND, weight_VD, targets_N, vocab_size)
+    total += nats
+    columns = torch.arange(len(weight_VD), dtype=torch.int32, device=x_ND.device)
+    hit_NV = columns == targets_N[:, None].int()
+    grad_NV = (log_probs_NV.exp() - hit_NV.float()).to(x_ND.dtype)
+    # ignored rows are masked where they are D wide, not V
+    counts_N1 = (targets_N != IGNORE)[:, None].to(x_ND.dtype)
+    grad_x_ND.copy_((grad_NV @ weight_VD) * counts_N1)
+    grad_weight_VD += grad_NV.T @ (x_ND * counts_N1)
+
+
+@cache
+def _compiled_step() -> Callable[..., None]:
+    return torch.compile(_step, fullgraph=True)
 
 
 def _slice_loss(
     x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities [N, V] in fp32, -inf for the padding, and nats [N], 0 where ignored."""
-    logits = F.linear(x_ND, weight_VD).float()
-    logits[:, vocab_size:] = -torch.inf
-    log_probs = logits.log_softmax(-1)
-    return log_probs, F.nll_loss(log_probs, targets_N, ignore_index=IGNORE, reduction="none")
+    """Log-probabilities [N, V] in fp32, -inf for the padding, and the sum of the nats."""
+    logits_NV = F.linear(x_ND, weight_VD).float()
+    if vocab_size < len(weight_VD):
+        columns = torch.arange(len(weight_VD), dtype=torch.int32, device=x_ND.device)
+        logits_NV = logits_NV.masked_fill(columns >= vocab_size, -torch.inf)
+    log_probs_NV = logits_NV.log_softmax(-1)
+    return log_probs_NV, F.nll_loss(log_probs_NV, targets_N, ignore_index=IGNORE, reduction="sum")
 
 
-def _slices(tokens: int, vocab: int) -> list[slice]:
-    step = max(1, SLICE_BYTES // (4 * vocab))
+def _slices(x_ND: Tensor, weight_VD: Tensor) -> list[slice]:
+    """As few as memory allows, and as even as can be: a compiled slice has one size."""
+    tokens, allowed = len(x_ND), CPU_SLICE_BYTES if x_ND.device.type == "cpu" else GPU_SLICE_BYTES
+    number = -(-tokens // max(1, allowed // (4 * len(weight_VD))))
+    step = -(-tokens // max(1, number))
     return [slice(start, start + step) for start in range(0, tokens, step)]

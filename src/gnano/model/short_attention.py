@@ -1,0 +1,106 @@
+"""How does a CPU attend over short rows? With matrix products, and scores that it keeps.
+
+The fused kernel of PyTorch never writes the scores down and computes them again in its
+backward pass: right for long rows, but on a CPU its small products run far below the peak.
+Up to some hundred positions the scores fit the caches, and large products are faster, with
+what lies between them fused by the compiler (uncompiled this gains nothing):
+
+    e = exp(q kᵀ·scale − row's largest)     causal: a block of queries ends at its own keys
+    y = e v / Σe                              ×                e is kept in the compute dtype,
+                                              × ×              Σe in fp32; backward needs no
+                                              × × ×            softmax of its own
+    ∂v = eᵀ (∂y / Σe)        ∂s = e · (∂y vᵀ / Σe − Σ(e · ∂y vᵀ / Σe) / Σe) · scale
+
+Queries of one group are stacked, so that each key/value head is read once for all of them and
+its gradient is summed inside the product.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LONGEST = 512  # positions; beyond them the kept scores, T² a head, cost more than they save
+BLOCK = 128  # queries at a time: shorter blocks skip more of what is masked, in worse products
+
+
+def attend_short(
+    q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, mask_B1TT: Tensor | None = None
+) -> Tensor:
+    """Causal softmax attention [B, H, T, E] of whole rows; a mask narrows who sees whom further.
+
+    The mask (True: this one) must let each position see itself.
+    """
+    B, H, T, E = q_BHTE.shape
+    K = k_BKTE.shape[1]
+    q = q_BHTE.reshape(B * K, H // K, T, E)
+    k, v = k_BKTE.reshape(B * K, T, E), v_BKTE.reshape(B * K, T, E)
+    y: Tensor = _Attention.apply(q, k, v, mask_B1TT)  # type: ignore[no-untyped-call]
+    return y.view(B, H, T, E)
+
+
+class _Attention(torch.autograd.Function):
+    """q, y: [N, G, T, E]; k, v: [N, T, E]; N = B·K rows and key/value heads, G = H / K."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask_B1TT: Tensor | None) -> Tensor:
+        N, G, T, E = q.shape
+        parts, kept = [], []
+        for start, stop in _blocks(T):
+            some_q = q[:, :, start:stop].reshape(N, -1, E)
+            s = torch.bmm(some_q, k[:, :stop].mT).view(N, G, stop - start, stop)
+            s = torch.where(_seen(start, stop, mask_B1TT, N, q), s.float(), -torch.inf)
+            # scaled after the subtraction: the other way round the compiler sees a pattern of
+            # its own, and guards against infinite scales in a third of the time
+            e = ((s - s.amax(-1, keepdim=True)) * (1 / math.sqrt(E))).exp()
+            sums = e.sum(-1, keepdim=True)
+            e = e.to(q.dtype)
+            y = torch.bmm(e.view(N, -1, stop), v[:, :stop]).view(N, G, -1, E)
+            parts.append((y.float() / sums).to(q.dtype))
+            kept += [e, sums]
+        ctx.save_for_backward(q, k, v, *kept)
+        return torch.cat(parts, dim=2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, *kept = ctx.saved_tensors
+        N, _, T, E = q.shape
+        q_parts, k_parts, v_parts = [], [], []
+        for (start, stop), e, sums in zip(_blocks(T), kept[::2], kept[1::2], strict=True):
+            some_q = q[:, :, start:stop].reshape(N, -1, E)
+            some_grad = (grad[:, :, start:stop].float() / sums).to(q.dtype).reshape(N, -1, E)
+            rows = e.view(N, -1, stop)
+            v_parts.append(torch.bmm(rows.mT, some_grad))
+            p = torch.bmm(some_grad, v[:, :stop].mT).view(e.shape).float()
+            e_float = e.float()
+            s = e_float * (p - (e_float * p).sum(-1, keepdim=True) / sums)
+            s = (s * (1 / math.sqrt(E))).to(q.dtype).view(N, -1, stop)
+            q_parts.append(torch.bmm(s, k[:, :stop]).view(N, -1, stop - start, E))
+            k_parts.append(torch.bmm(s.mT, some_q))
+        return torch.cat(q_parts, dim=2), _sum(k_parts, T), _sum(v_parts, T), None
+
+
+def _blocks(T: int) -> list[tuple[int, int]]:
+    return [(start, min(start + BLOCK, T)) for start in range(0, T, BLOCK)]
+
+
+def _seen(start: int, stop: int, mask_B1TT: Tensor | None, N: int, like: Tensor) -> Tensor:
+    """Which of the keys 0 … stop the queries start … stop see; broadcasts over [N, G]."""
+    # int32 and not int64: as many in a vector as there are fp32 scores
+    queries = torch.arange(start, stop, dtype=torch.int32, device=like.device)[:, None]
+    seen = queries >= torch.arange(stop, dtype=torch.int32, device=like.device)
+    if mask_B1TT is None:
+        return seen
+    B = len(mask_B1TT)
+    mask = mask_B1TT[:, :, start:stop, :stop].expand(B, N // B, -1, -1)
+    return seen & mask.reshape(N, 1, stop - start, stop)
+
+
+def _sum(parts: list[Tensor], T: int) -> Tensor:
+    """The sum [N, T, E], in fp32 and rounded once, of gradients of the first keys each."""
+    total = parts[-1].float()
+    for part in parts[:-1]:
+        total = total + F.pad(part.float(), (0, 0, 0, T - part.shape[1]))
+    return total.to(parts[-1].dtype)
