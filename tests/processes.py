@@ -72,7 +72,7 @@ def as_ranks(command: list[str], size: int) -> list[subprocess.Popen[bytes]]:
     ]
 
 
-def ends(ranks: list[subprocess.Popen[bytes]], timeout: float = 120) -> list[str]:
+def ends(ranks: list[subprocess.Popen[bytes]], timeout: float = 300) -> list[str]:
     """What each rank printed; all of them have ended, or are ended here and the test fails."""
     deadline = time.monotonic() + timeout
     try:

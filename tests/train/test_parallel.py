@@ -20,6 +20,7 @@ from tests.small import with_train
 from gnano.data import Batches, Corpus
 from gnano.train import Recipe, train
 from gnano.train.feed import Feed
+from gnano.train.optimizer import OptimizerConfig
 from gnano.train.ranks import World
 
 STEPS = 20
@@ -30,6 +31,7 @@ WAYS = [
     (4, {"parallel": "fsdp"}),
     (4, {"parallel": "fsdp", "replicas": 2}),
 ]
+MUON: dict[str, Any] = {"optimizer": OptimizerConfig(kind="muon")}
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,18 @@ def test_any_number_of_ranks_gives_the_losses_of_one(
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
     for name, expected in weights(alone).items():
         torch.testing.assert_close(weights(run)[name], expected, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_muon_compiled_blocks_and_recomputation_give_the_losses_of_one_plain_rank(
+    plain: Recipe, tmp_path: Path, how: str
+) -> None:
+    """The options that change how a step is computed, all at once and over two ranks."""
+    recipe = with_train(plain, steps=6, eval_every=0, **MUON)
+    expected = train(recipe, tmp_path / "alone").run
+    run = tmp_path / "run"
+    ran(with_train(recipe, parallel=how, compile="yes", recompute=True), run, 2)
+    np.testing.assert_allclose(losses(run), losses(expected), rtol=1e-4)
 
 
 def test_the_ranks_together_take_the_samples_of_one_in_their_order(plain: Recipe) -> None:

@@ -19,7 +19,7 @@ class TrainConfig:
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     # with several ranks: ddp copies the model, fsdp shards it; auto: ddp where that fits
     replicas: int = 1  # fsdp: groups of ranks that hold a whole model each (HSDP)
-    compile: Literal["auto", "yes", "no"] = "auto"  # torch.compile each block; auto: on a GPU
+    compile: Literal["auto", "yes", "no"] = "auto"  # torch.compile the blocks; auto: if it pays
     recompute: bool = False  # compute activations twice instead of keeping them: less memory
     seed: int = 0  # of the initial weights and of dropout
     eval_every: int = 100  # steps between held-out losses; 0: only at the end

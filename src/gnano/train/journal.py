@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 
 from gnano.model import mfu
+from gnano.train.memory import predict
 from gnano.train.metrics import MetricsLog
 from gnano.train.ranks import World
 from gnano.train.recipe import Recipe, flatten
@@ -23,7 +24,7 @@ class Journal:
     """Written by the first rank alone; the others' is empty."""
 
     def __init__(self, recipe: Recipe, run: Path, world: World, watch: Watch, say: Say) -> None:
-        self.recipe, self.world, self.watch = recipe, world, watch
+        self.recipe, self.world, self.watch, self.say = recipe, world, watch, say
         self.gpu = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else None
         self.log = MetricsLog(run) if world.first else None
         names = recipe.train.trackers if world.first else ()
@@ -51,8 +52,15 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         self.trackers.close()
-        if self.log is not None:
-            self.log.close()
+        if self.log is None:
+            return
+        self.log.close()
+        if self.gpu is not None and error is None:
+            predicted = predict(self.recipe.model, self.recipe.train, self.world.size)
+            self.say(
+                f"memory: {peak_memory(self.world.device) / 1e9:.1f} GB at most, "
+                f"{predicted.allocated / 1e9:.1f} predicted"
+            )
 
 
 def peak_memory(device: torch.device) -> int:

@@ -76,6 +76,8 @@ def train(recipe: Recipe, run: Path, watch: Watch = lambda _: None, say: Say = s
         with Journal(recipe, run, world, watch, say) as journal, NoGarbage() as garbage, window:
             waiting.for_(partial(heldout.lacking, settings.eval_tokens))
             say(f"{corpus.folder}: {rows.waste()}")
+            if trainee.fp8:
+                say(f"FP8: {len(trainee.fp8)} matrices of the blocks; all else in bf16")
             readings.resume()
             while step < settings.steps and not readings.stopping:
                 if not waiting.for_(partial(feed.lacking, step)):

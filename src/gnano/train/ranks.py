@@ -11,21 +11,27 @@ everything here costs it nothing:
 """
 
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from gnano.model.host_memory import keep_freed_memory
 from gnano.train.lifeline import Lifeline
 from gnano.train.peers import FIRST_EXCHANGE, advice
 
 T = TypeVar("T")
+# Held until the process ends. Python lets go of a group without holding its lock; DDP's own
+# reference, were it the last, would hold it and wait for gloo's threads, which may want it.
+_groups: list[dist.ProcessGroup | None] = []
 
 
 class Elsewhere(SystemExit):
@@ -39,6 +45,8 @@ class World:
     size: int = 1
     local_rank: int = 0
     lifeline: Lifeline | None = field(default=None, repr=False)
+    store: Store | None = field(default=None, repr=False)  # where the ranks met
+    words: int = 0  # that the first rank has given to all, by `by_first`
 
     @classmethod
     def join(cls, device: str) -> "World":
@@ -48,6 +56,8 @@ class World:
         """
         kind = torch.device(device)
         size = _environment("WORLD_SIZE", 1)
+        if kind.type == "cpu":
+            keep_freed_memory()
         if kind.type == "cuda":
             # segments that grow instead of many of one size: less memory lost between tensors
             os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
@@ -69,7 +79,8 @@ class World:
                 world_size=size,
                 device_id=kind if cuda else None,
             )
-        world = cls(kind, rank, size, local_rank, lifeline)
+            _groups.append(dist.group.WORLD)
+        world = cls(kind, rank, size, local_rank, lifeline, store)
         with lifeline.during("the first exchange", FIRST_EXCHANGE, advice(kind)):
             world.sum(torch.zeros((), device=kind)).item()
         return world
@@ -101,20 +112,24 @@ class World:
 
     def by_first(self, work: Callable[[], T]) -> T:
         """Rank 0 does the work; every rank has the outcome, or leaves where it failed."""
-        if self.size == 1:
+        if self.store is None:
             return work()
-        outcome: list[Any] = [None, None]
+        self.words += 1
+        key = f"word/{self.words}"
         if self.first:
             try:
-                outcome = ["done", work()]
-            except (ValueError, OSError) as error:
-                dist.broadcast_object_list(["failed", None], src=0)
-                raise error
-        dist.broadcast_object_list(outcome, src=0)
-        if outcome[0] == "failed":
+                outcome = work()
+            except (ValueError, OSError):
+                self.store.set(key, pickle.dumps(None))  # type: ignore[arg-type]
+                raise
+            self.store.set(key, pickle.dumps((outcome,)))  # type: ignore[arg-type]
+            return outcome
+        # not an exchange, which would end after some minutes: to write a checkpoint may take more
+        self.store.wait([key], timedelta(days=1))
+        told: tuple[T] | None = pickle.loads(self.store.get(key))
+        if told is None:
             raise Elsewhere(2)
-        result: T = outcome[1]
-        return result
+        return told[0]
 
     def doing(self, phase: str) -> None:
         """What this rank is at: said by whoever finds it dead."""

@@ -16,7 +16,8 @@ import torch
 
 from gnano import __version__
 from gnano.data import Corpus
-from gnano.model import num_parameters
+from gnano.model import flops_per_token, num_parameters
+from gnano.model.compiling import compile_lacking
 from gnano.train.memory import choose_parallel
 from gnano.train.precision import choose_precision, refuse_precision
 from gnano.train.ranks import World
@@ -24,6 +25,7 @@ from gnano.train.recipe import Recipe, flatten, load_recipe
 from gnano.train.trackers import check_installed
 
 NAME = "recipe.toml"
+LONG = 1e15  # FLOPs: about an hour on two cores, where compiling takes a minute
 SETTLED = ("device", "precision", "compile")  # `auto` is chosen once for a whole run
 # values that change neither the weights nor the order of the data
 FREE = {"train.eval_every", "train.eval_tokens", "train.save_every", "train.keep", "data.folder"}
@@ -60,6 +62,8 @@ def settle(recipe: Recipe, run: Path, corpus: Corpus, world: World) -> Recipe:
     else:
         settled = _chosen(recipe, run, world)
     refuse_precision(settled.train.precision, world.device)
+    if settled.train.compile == "yes" and (reason := compile_lacking(world.device)):
+        raise ValueError(f'{reason} Or choose train.compile = "no".')
     check_installed(settled.train.trackers)
     if not path.exists():
         _write(settled, path, corpus, world)
@@ -75,7 +79,9 @@ def _chosen(recipe: Recipe, run: Path, world: World) -> Recipe:
     if precision == "auto":
         precision = choose_precision(device)
     if compiled == "auto":
-        compiled = "yes" if device.type == "cuda" else "no"
+        tokens = settings.steps * settings.tokens_per_step
+        pays = device.type == "cuda" or tokens * flops_per_token(recipe.model) > LONG
+        compiled = "yes" if pays and compile_lacking(device) is None else "no"
     return _with(recipe, device=device_of(recipe, run), precision=precision, compile=compiled)
 
 

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from gnano.data import Batch
 from gnano.model import GPT
+from gnano.model.fp8 import use_fp8
 from gnano.tokenizer import Tokenizer
 from gnano.train.checkpoint import checkpoints, keep_newest, load_checkpoint, save_checkpoint
 from gnano.train.optimizer import Optimizer
@@ -40,10 +41,7 @@ class Trainee:
 
         self.model.compute_dtype = DTYPES[settings.precision]
         self.model.recompute = settings.recompute
-        if settings.precision == "fp8":
-            from gnano.model.fp8 import use_fp8
-
-            use_fp8(self.model)
+        self.fp8 = use_fp8(self.model) if settings.precision == "fp8" else []  # names of layers
         if settings.compile == "yes":
             self.model.compile_blocks()
         compute = DTYPES[settings.precision]
