@@ -1,0 +1,114 @@
+"""What does FP8 cost in quality? Trainings in pairs that differ in nothing else.
+
+    python benchmarks/fp8_quality.py [RECIPE [STEPS [PEAK]]]        (demo, 500, the recipe's)
+
+The same weights and the same batches in the same order, once in bf16 and once with every linear
+layer of the blocks in FP8: also the small ones, which a real run leaves in bf16. A second pair
+has another order of the data. What lies between two orders in one precision is luck, and
+the cost of FP8 is to be read beside it.
+
+The demo's text is prepared in a temporary folder; another recipe's has to be in its own. A CPU
+multiplies the same 8-bit numbers as a GPU, but adds them up in fp32 everywhere, where a GPU's
+forward pass keeps about 14 bits of a sum.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from gnano.data import Batches, Corpus, prepare
+from gnano.model import GPT
+from gnano.model.fp8 import fp8_lacking, use_fp8
+from gnano.train import Recipe, load_recipe
+from gnano.train.heldout import Heldout
+from gnano.train.ranks import World
+
+LAST = 100  # steps at the end whose mean loss is shown
+
+
+def run(
+    recipe: Recipe, fp8: bool, order: int, steps: int, device: torch.device
+) -> dict[str, float]:
+    """Train; the held-out bits per byte at the end, and the losses of the last steps."""
+    settings, data, length = recipe.train, recipe.data, recipe.model.block_size
+    corpus = Corpus(Path(data.folder))
+    batches = Batches(corpus, data.weights, order, length, data.packing, data.inside_documents)
+    torch.manual_seed(settings.seed)
+    model = GPT.from_config(recipe.model).to(device)
+    model.compute_dtype = torch.bfloat16
+    layers = use_fp8(model, worth=0) if fp8 else []
+    for block in model.model.layers:
+        block.compile()
+    decayed = [p for p in model.parameters() if p.dim() >= 2]
+    gains = [p for p in model.parameters() if p.dim() < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": gains, "weight_decay": 0.0}],
+        betas=(0.9, 0.95),
+        fused=True,
+    )
+    schedule = replace(settings.schedule, warmup=steps // 4)
+    rows = settings.tokens_per_step // length
+    losses, started = [], time.monotonic()
+    for step in range(steps):
+        inputs, targets, segments = batches.batch(range(step * rows, (step + 1) * rows))
+        segments = None if segments is None else segments.to(device)
+        loss = model.loss(inputs.to(device), targets.to(device), segments_BT=segments)
+        loss = loss / settings.tokens_per_step
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = schedule(step, steps)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.detach())
+    heldout = Heldout(corpus, data.weights, length, settings.micro_batch, World(device))
+    bits = heldout.loss(model).bits_per_byte
+    last = torch.stack(losses[-LAST:]).tolist()
+    print(
+        f"  {'FP8' if fp8 else 'bf16':<4} order {order}: {bits:.4f} bits per byte held out, "
+        f"{statistics.fmean(last):.4f} nats a token over the last {len(last)} steps "
+        f"({len(layers)} layers in FP8, {time.monotonic() - started:.0f} s)",
+        flush=True,
+    )
+    return {"bits": bits, "loss": statistics.fmean(last)}
+
+
+def main() -> None:
+    recipe = load_recipe(sys.argv[1] if len(sys.argv) > 1 else "demo")
+    steps = int(sys.argv[2]) if len(sys.argv) > 2 else 500
+    if len(sys.argv) > 3:
+        schedule = replace(recipe.train.schedule, peak=float(sys.argv[3]))
+        recipe = replace(recipe, train=replace(recipe.train, schedule=schedule))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda" and (reason := fp8_lacking(device)):
+        raise SystemExit(reason)
+    with tempfile.TemporaryDirectory() as folder:
+        if recipe.data.folder == "data/demo":
+            recipe = replace(recipe, data=replace(recipe.data, folder=f"{folder}/demo"))
+            prepare(recipe.data)
+        print(
+            f"{recipe.model.n_layer} layers of {recipe.model.n_embd} on {device}, "
+            f"{steps:,} steps of {recipe.train.tokens_per_step:,} tokens, "
+            f"peak {recipe.train.schedule.peak:g}",
+            flush=True,
+        )
+        pairs = [
+            [run(recipe, fp8, order, steps, device) for fp8 in (False, True)]
+            for order in (recipe.data.seed, recipe.data.seed + 1)
+        ]
+    for what, unit in (("bits", "bits per byte held out"), ("loss", "nats a token in training")):
+        costs = [fp8[what] - bf16[what] for bf16, fp8 in pairs]
+        luck = [second[what] - first[what] for first, second in zip(*pairs, strict=True)]
+        print(
+            f"  {unit}: FP8 costs {costs[0]:+.4f} and {costs[1]:+.4f}; "
+            f"the other order of the data {luck[0]:+.4f} in bf16, {luck[1]:+.4f} in FP8"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""What does a step cost beyond the mathematics? The trainer beside a bare loop, step by step.
+
+    python benchmarks/overhead.py [demo|10m] [STEPS]
+
+`gnano.train.train` runs on a prepared corpus: batches out of shards, metrics, the live line,
+checks, everything but held-out losses and checkpoints, which are timed on their own. After each
+of its steps, in the same process, a bare loop takes one: the same model and shape, random tokens
+that are there already, loss, backward, PyTorch's `clip_grad_norm_` and its fused AdamW. So
+both meet the same moments of the machine. 4 sequences of 256 tokens a step.
+
+On a machine that others use as well, set OMP_NUM_THREADS=1 and look at the processor's time,
+which does not run while someone else computes.
+"""
+
+import io
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gnano.data import Corpus, prepare
+from gnano.live import LiveLine
+from gnano.model import GPT, PRESETS, ModelConfig
+from gnano.train import Progress, Recipe, load_recipe, train
+from gnano.train.precision import DTYPES, choose_precision
+
+BATCH, LENGTH, WARMUP = 4, 256, 10
+
+
+def recipe_for(shape: ModelConfig, folder: Path, steps: int) -> Recipe:
+    """The demo's recipe, with less of this Python's own text, in another shape."""
+    demo = load_recipe("demo")
+    sources = {
+        name: replace(source, max_bytes=1_500_000) for name, source in demo.data.sources.items()
+    }
+    settings = replace(
+        demo.train,
+        steps=steps,
+        tokens_per_step=BATCH * LENGTH,
+        micro_batch=BATCH,
+        precision=choose_precision(torch.device("cpu")),
+        device="cpu",
+        eval_every=0,
+        eval_tokens=LENGTH,
+        save_every=steps + 1,
+    )
+    data = replace(demo.data, folder=str(folder / "data"), sources=sources, heldout=0.002)
+    return Recipe(model=shape, data=data, train=settings)
+
+
+def bare_loop(recipe: Recipe) -> Callable[[], None]:
+    """One step of it: nothing but what PyTorch needs to train this model."""
+    model = GPT.from_config(recipe.model)
+    model.compute_dtype = DTYPES[recipe.train.precision]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in model.parameters() if p.dim() >= 2]},
+        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(
+        groups,
+        lr=3e-4,
+        betas=(0.9, 0.95),
+        weight_decay=0.1,
+        fused=True,
+    )
+    ids_BT = torch.randint(0, recipe.model.vocab_size, (BATCH, LENGTH + 1))
+    inputs_BT, targets_BT = ids_BT[:, :-1].contiguous(), ids_BT[:, 1:].contiguous()
+
+    def step() -> None:
+        loss = model.loss(inputs_BT, targets_BT) / (BATCH * LENGTH)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+@dataclass
+class Times:
+    """Of each step: seconds on the clock, and of this process on a processor."""
+
+    wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+
+    def add(self, since: tuple[float, float]) -> tuple[float, float]:
+        """The time since then; returns what time it is."""
+        now = time.perf_counter(), time.process_time()
+        self.wall.append(now[0] - since[0])
+        self.processor.append(now[1] - since[1])
+        return now
+
+
+def timed(recipe: Recipe, run: Path) -> tuple[Times, Times, float]:
+    """The trainer's steps, the bare loop's, and the seconds of a checkpoint."""
+    ours, bare = Times(), Times()
+    step = bare_loop(recipe)
+    progress = Progress(recipe.train.steps, LiveLine(io.StringIO()))
+    since = 0.0, 0.0
+
+    def watch(row: dict[str, Any]) -> None:
+        nonlocal since
+        progress(row)
+        if row["step"] > WARMUP and not row.get("final"):  # the last measures held-out text too
+            since = ours.add(since)
+            step()
+            since = bare.add(since)
+        since = time.perf_counter(), time.process_time()
+
+    train(recipe, run, watch)
+    return ours, bare, time.perf_counter() - since[0]
+
+
+def compare(what: str, ours: list[float], bare: list[float]) -> None:
+    def shown(times: list[float]) -> str:
+        low, median, high = (1e3 * cut for cut in statistics.quantiles(times, n=4))
+        return f"{median:8.2f} ms ({low:.2f} … {high:.2f})"
+
+    pairs = statistics.median(a / b for a, b in zip(ours, bare, strict=True)) - 1
+    share = statistics.median(ours) / statistics.median(bare) - 1
+    print(f"  {what:<15}  bare loop {shown(bare)}   trainer {shown(ours)}")
+    print(f"  {'':<15}  data and bookkeeping {share:+.1%}; {pairs:+.1%} in the median pair")
+
+
+def main() -> None:
+    name = sys.argv[1] if len(sys.argv) > 1 else "demo"
+    steps = int(sys.argv[2]) if len(sys.argv) > 2 else 200
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = recipe_for(PRESETS[name], Path(folder), steps)
+        prepare(recipe.data)
+        vocab_size = Corpus(Path(recipe.data.folder)).manifest.tokenizer["vocab_size"]
+        assert vocab_size == recipe.model.vocab_size
+        ours, bare, checkpoint = timed(recipe, Path(folder) / "run")
+    print(
+        f"shape {name}, {recipe.train.precision}, {torch.get_num_threads()} threads, "
+        f"{BATCH} × {LENGTH} tokens a step, medians of {len(ours.wall)} (quartiles), taking turns"
+    )
+    compare("clock", ours.wall, bare.wall)
+    compare("processor", ours.processor, bare.processor)
+    print(f"  a checkpoint takes {checkpoint:.2f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Do two processes train twice as fast as one? On a CPU, over gloo, a thread each.
+
+    python benchmarks/scaling.py [demo|10m] [ROUNDS]
+
+The same recipe and global batch, `python -m gnano pretrain` each time, in turns: alone; two
+ranks with DDP; two ranks with FSDP. Beside them one process with two threads, the other
+way to use two cores, and as the limit two processes that each train alone and know nothing of
+each other: what the machine's memory and clock leave of 2. Speeds are medians over the steps of
+a run, then over rounds.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Literal
+
+import tomli_w
+import torch
+
+from gnano.data import prepare
+from gnano.model import PRESETS
+from gnano.train import Recipe, load_recipe
+from gnano.train.precision import choose_precision
+
+Parallel = Literal["auto", "ddp", "fsdp"]
+STEPS, WARMUP, MICRO_BATCH, TOKENS = 20, 4, 8, 4_096
+PYTHON = [sys.executable, "-m"]
+RANKS = [*PYTHON, "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+
+
+def prepared(name: str, folder: Path) -> Recipe:
+    """The demo's recipe and some of its text, in another shape and with larger steps."""
+    demo = load_recipe("demo")
+    few = {key: replace(part, max_bytes=1_500_000) for key, part in demo.data.sources.items()}
+    data = replace(demo.data, folder=str(folder / "data"), sources=few, heldout=0.002)
+    settings = replace(
+        demo.train,
+        steps=STEPS,
+        tokens_per_step=TOKENS,
+        micro_batch=MICRO_BATCH,
+        precision=choose_precision(torch.device("cpu")),
+        device="cpu",
+        eval_every=0,
+        eval_tokens=256,
+    )
+    prepare(data)
+    return Recipe(model=PRESETS[name], data=data, train=settings)
+
+
+def start(recipe: Recipe, out: Path, threads: int, launcher: list[str]) -> "subprocess.Popen[str]":
+    file = out.with_suffix(".toml")
+    file.write_text(tomli_w.dumps(asdict(recipe)))
+    command = [*launcher, "gnano", "pretrain", str(file), "--out", str(out)]
+    env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=env, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+
+def speed(process: "subprocess.Popen[str]", out: Path) -> float:
+    """Tokens a second of a run, over its steps after the first ones."""
+    said, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(said)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return float(statistics.median(row["tokens_per_s"] for row in rows[WARMUP:-1]))
+
+
+def main() -> None:
+    name = sys.argv[1] if len(sys.argv) > 1 else "demo"
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
+    speeds: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        recipe = prepared(name, place)
+
+        def measure(
+            what: str, n: int, parallel: Parallel, threads: int, launcher: list[str], at_once: int
+        ) -> None:
+            own = replace(recipe, train=replace(recipe.train, parallel=parallel))
+            outs = [
+                place / f"{what.split(':')[0].replace(' ', '-')}-{n}-{i}" for i in range(at_once)
+            ]
+            running = [start(own, out, threads, launcher) for out in outs]
+            total = sum(speed(process, out) for process, out in zip(running, outs, strict=True))
+            speeds.setdefault(what, []).append(total)
+
+        for n in range(rounds):
+            measure("1 process", n, "auto", 1, PYTHON, 1)
+            measure("2 ranks, ddp", n, "ddp", 1, RANKS, 1)
+            measure("2 ranks, fsdp", n, "fsdp", 1, RANKS, 1)
+            measure("1 process, 2 threads", n, "auto", 2, PYTHON, 1)
+            measure("limit: 2 processes that share nothing", n, "auto", 1, PYTHON, 2)
+    print(
+        f"shape {name}, {recipe.train.precision}, {TOKENS:,} tokens a step in micro-batches of "
+        f"{MICRO_BATCH} × {recipe.model.block_size}, a thread each, medians of {rounds} rounds"
+    )
+    base = speeds["1 process"]
+    for what, taken in speeds.items():
+        ratios = [a / b for a, b in zip(taken, base, strict=True)]
+        print(
+            f"  {what:<38} {statistics.median(taken):8,.0f} tokens/s"
+            f"  {statistics.median(ratios):5.2f} × ({min(ratios):.2f} … {max(ratios):.2f})"
+        )
+
+
+if __name__ == "__main__":
+    main()
