@@ -26,7 +26,7 @@ from gnano.model import GPT
 from gnano.model.fp8 import fp8_lacking, use_fp8
 from gnano.train import Recipe, load_recipe
 from gnano.train.heldout import Heldout
-from gnano.train.ranks import World
+from gnano.train.ranks.world import World
 
 LAST = 100  # steps at the end whose mean loss is shown
 

@@ -38,7 +38,7 @@ from gnano.model import PRESETS, ModelConfig, num_parameters
 from gnano.model.hardware import mfu
 from gnano.train import Recipe, TrainConfig
 from gnano.train.memory import predict
-from gnano.train.schedule import Schedule
+from gnano.train.optimizers.schedule import Schedule
 
 WARMUP, PATIENCE = 3, 1_200  # steps; seconds a measurement may take, compilation and all
 AIMS = {"bf16": 94_000, "fp8": 115_000}  # tokens/s of shape 1b on an H200
@@ -82,7 +82,7 @@ def gnano_step(setup: Setup, shape: ModelConfig, device: torch.device) -> Callab
     """A step of the trainer, given its number; returns its loss, on the device."""
     from gnano.data import Batch
     from gnano.train.precision import refuse_precision
-    from gnano.train.ranks import World
+    from gnano.train.ranks.world import World
     from gnano.train.trainee import Trainee
 
     refuse_precision(setup.precision, device)
@@ -159,7 +159,7 @@ def measure(
     setup: Setup, shape: ModelConfig, device: torch.device, seconds: float
 ) -> dict[str, Any]:
     """Tokens a second, peak memory and the loss of the last step."""
-    from gnano.train.journal import peak_memory
+    from gnano.train.watching.journal import peak_memory
 
     step = (gnano_step if setup.who == "gnano" else transformers_step)(setup, shape, device)
     number, loss = 0, torch.zeros(())

@@ -28,9 +28,9 @@ import torch
 from gnano.data import Batches, Corpus, DataConfig, Source, prepare
 from gnano.model import GPT, PRESETS
 from gnano.train import Heldout
-from gnano.train.optimizer import Optimizer, OptimizerConfig
+from gnano.train.optimizers.optimizer import Optimizer, OptimizerConfig
+from gnano.train.optimizers.schedule import Schedule
 from gnano.train.precision import DTYPES, choose_precision
-from gnano.train.schedule import Schedule
 
 ROWS, LENGTH = 8, 256  # of a step
 HELDOUT, GLANCE = 65_536, 8_192  # tokens, at the end and every EVERY steps

@@ -14,7 +14,7 @@ import pytest
 from gnano.data import DataConfig, Source, prepare
 from gnano.model import ModelConfig
 from gnano.train import Recipe, TrainConfig
-from gnano.train.schedule import Schedule
+from gnano.train.optimizers.schedule import Schedule
 
 WORDS = (
     "the a one every no some river stone bird house winter road name letter song light day "

@@ -14,7 +14,7 @@ from gnano.data import Corpus
 from gnano.model import GPT, load_model
 from gnano.train import Recipe, checkpoints, find_checkpoint, train, verify
 from gnano.train.checkpoint import keep_newest, save_checkpoint
-from gnano.train.optimizer import Optimizer
+from gnano.train.optimizers.optimizer import Optimizer
 
 FILES = [
     "config.json",

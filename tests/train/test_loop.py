@@ -15,9 +15,9 @@ from gnano.data import Batches, Corpus
 from gnano.model import GPT
 from gnano.train import Recipe, load_recipe, train
 from gnano.train.feed import Feed
-from gnano.train.optimizer import Optimizer
-from gnano.train.parallel import place
-from gnano.train.ranks import World
+from gnano.train.optimizers.optimizer import Optimizer
+from gnano.train.ranks.parallel import place
+from gnano.train.ranks.world import World
 from gnano.train.step import Step
 
 LONG = 300  # steps of a run that is to be killed: some seconds

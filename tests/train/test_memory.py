@@ -25,7 +25,7 @@ from gnano.train import TrainConfig
 from gnano.train import memory as memory_module
 from gnano.train import parallel as parallel_module
 from gnano.train.memory import Memory, _block_bytes, choose_parallel, fits, predict
-from gnano.train.optimizer import Optimizer, OptimizerConfig
+from gnano.train.optimizers.optimizer import Optimizer, OptimizerConfig
 from gnano.train.precision import DTYPES
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from tests.small import with_train
 
 from gnano.data import Corpus
 from gnano.train import Recipe
-from gnano.train.ranks import World
+from gnano.train.ranks.world import World
 from gnano.train.settle import settle
 
 ALONE = World(torch.device("cpu"))

@@ -8,10 +8,10 @@ from torch.nn.functional import cross_entropy
 
 from gnano.data import Batch
 from gnano.model import GPT, IGNORE
-from gnano.train.optimizer import Optimizer, OptimizerConfig
-from gnano.train.parallel import place
-from gnano.train.ranks import World
-from gnano.train.scaling import LossScale
+from gnano.train.optimizers.optimizer import Optimizer, OptimizerConfig
+from gnano.train.optimizers.scaling import LossScale
+from gnano.train.ranks.parallel import place
+from gnano.train.ranks.world import World
 from gnano.train.step import Step
 
 ALONE = World(torch.device("cpu"))
@@ -125,7 +125,7 @@ def test_in_fp16_the_loss_scale_finds_its_size_and_training_goes_on() -> None:
 
 
 def test_after_enough_good_steps_a_larger_scale_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gnano.train.scaling.PATIENCE", 3)
+    monkeypatch.setattr("gnano.train.optimizers.scaling.PATIENCE", 3)
     scale = LossScale(torch.device("cpu"))
     good, bad = torch.zeros(()), torch.ones(())
     seen = []

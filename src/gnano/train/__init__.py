@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gnano.train.checkpoint import checkpoints, find_checkpoint, verify
     from gnano.train.heldout import Heldout, HeldoutLoss
     from gnano.train.loop import RunResult, train
-    from gnano.train.progress import Progress
+    from gnano.train.watching.progress import Progress
 
 __all__ = [
     "Heldout",
@@ -33,7 +33,7 @@ __getattr__ = lazily(
     {
         "Heldout": "heldout",
         "HeldoutLoss": "heldout",
-        "Progress": "progress",
+        "Progress": "watching.progress",
         "RunResult": "loop",
         "checkpoints": "checkpoint",
         "find_checkpoint": "checkpoint",

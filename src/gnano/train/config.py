@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gnano.train.optimizer import OptimizerConfig
-from gnano.train.schedule import Schedule
+from gnano.train.optimizers.optimizer import OptimizerConfig
+from gnano.train.optimizers.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gnano.data import Batch, Batches, samples_of
 from gnano.train.config import TrainConfig
-from gnano.train.ranks import World
+from gnano.train.ranks.world import World
 
 
 class Feed:

@@ -13,7 +13,7 @@ import torch
 
 from gnano.data import Corpus, HeldoutRow, heldout_batches
 from gnano.model import GPT, IGNORE
-from gnano.train.ranks import World
+from gnano.train.ranks.world import World
 
 
 @dataclass(frozen=True)

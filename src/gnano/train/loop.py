@@ -18,16 +18,16 @@ from gnano.data import Batches, Corpus
 from gnano.train.feed import Feed
 from gnano.train.guard import Guard
 from gnano.train.heldout import Heldout
-from gnano.train.journal import Journal, Watch
-from gnano.train.profiling import ProfileWindow
 from gnano.train.quiet import NoGarbage
-from gnano.train.ranks import World
-from gnano.train.readings import Readings
+from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
 from gnano.train.settle import device_of, settle
 from gnano.train.stopping import StopRequest
 from gnano.train.trainee import Trainee
 from gnano.train.waiting import Say, Waiting
+from gnano.train.watching.journal import Journal, Watch
+from gnano.train.watching.profiling import ProfileWindow
+from gnano.train.watching.readings import Readings
 
 
 @dataclass(frozen=True)

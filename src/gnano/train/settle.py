@@ -20,9 +20,9 @@ from gnano.model import flops_per_token, num_parameters
 from gnano.model.compiling import compile_lacking
 from gnano.train.memory import choose_parallel
 from gnano.train.precision import choose_precision, refuse_precision
-from gnano.train.ranks import World
+from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe, flatten, load_recipe
-from gnano.train.trackers import check_installed
+from gnano.train.watching.trackers import check_installed
 
 NAME = "recipe.toml"
 LONG = 1e15  # FLOPs: about an hour on two cores, where compiling takes a minute

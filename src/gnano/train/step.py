@@ -16,10 +16,10 @@ from torch import Tensor
 
 from gnano.data import Batch
 from gnano.model import IGNORE
-from gnano.train.optimizer import Optimizer
-from gnano.train.parallel import Placed, local
-from gnano.train.ranks import World
-from gnano.train.scaling import LossScale
+from gnano.train.optimizers.optimizer import Optimizer
+from gnano.train.optimizers.scaling import LossScale
+from gnano.train.ranks.parallel import Placed, local
+from gnano.train.ranks.world import World
 
 FIGURES = ("loss", "grad_norm", "skipped", "stop")  # what a step tells, in this order
 

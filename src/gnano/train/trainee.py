@@ -18,12 +18,12 @@ from gnano.model import GPT
 from gnano.model.fp8 import use_fp8
 from gnano.tokenizer import Tokenizer
 from gnano.train.checkpoint import checkpoints, keep_newest, load_checkpoint, save_checkpoint
-from gnano.train.optimizer import Optimizer
-from gnano.train.parallel import gathered, place, scattered
+from gnano.train.optimizers.optimizer import Optimizer
+from gnano.train.optimizers.scaling import LossScale
 from gnano.train.precision import DTYPES
-from gnano.train.ranks import World
+from gnano.train.ranks.parallel import gathered, place, scattered
+from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
-from gnano.train.scaling import LossScale
 from gnano.train.step import Step
 
 

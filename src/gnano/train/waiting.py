@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gnano.data import Corpus
-from gnano.train.ranks import World
+from gnano.train.ranks.world import World
 from gnano.train.stopping import StopRequest
 
 POLL = 1.0  # seconds between two looks

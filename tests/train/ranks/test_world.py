@@ -6,15 +6,15 @@ import pytest
 import torch
 from tests.processes import as_ranks, ends
 
-from gnano.train.lifeline import GRACE
-from gnano.train.peers import advice, unreachable
-from gnano.train.ranks import World
+from gnano.train.ranks.lifeline import GRACE
+from gnano.train.ranks.peers import advice, unreachable
+from gnano.train.ranks.world import World
 
 START = """
 import os, time
 import torch
-from gnano.train import ranks
-from gnano.train.ranks import World
+from gnano.train.ranks import world as ranks
+from gnano.train.ranks.world import World
 me = int(os.environ["RANK"])
 """
 

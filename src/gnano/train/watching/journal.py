@@ -11,11 +11,11 @@ import torch
 
 from gnano.model import mfu
 from gnano.train.memory import predict
-from gnano.train.metrics import MetricsLog
-from gnano.train.ranks import World
+from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe, flatten
-from gnano.train.trackers import Trackers
 from gnano.train.waiting import Say
+from gnano.train.watching.metrics import MetricsLog
+from gnano.train.watching.trackers import Trackers
 
 Watch = Callable[[dict[str, Any]], None]  # sees the figures of every step
 

@@ -3,8 +3,8 @@
 import torch
 
 from gnano.train import TrainConfig
-from gnano.train.readings import Readings
-from gnano.train.schedule import Schedule
+from gnano.train.optimizers.schedule import Schedule
+from gnano.train.watching.readings import Readings
 
 SETTINGS = TrainConfig(steps=5, tokens_per_step=64, schedule=Schedule(peak=1.0, warmup=2))
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from gnano.live import LiveLine
-from gnano.train.progress import Progress
+from gnano.train.watching.progress import Progress
 
 FIGURES: dict[str, object] = {
     "step": 1,
@@ -31,7 +31,7 @@ class Terminal(io.StringIO):
 def clock(monkeypatch):
     """A clock that a test moves: `clock[0] += seconds`."""
     now = [100.0]
-    monkeypatch.setattr("gnano.train.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("gnano.train.watching.progress.time.monotonic", lambda: now[0])
     return now
 
 

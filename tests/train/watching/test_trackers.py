@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gnano.train import trackers
-from gnano.train.trackers import Trackers
+from gnano.train.watching.trackers import Trackers
 
 RECIPE = {"model": {"n_layer": 2}, "train": {"steps": 40, "trackers": ["wandb"]}}
 
@@ -173,7 +173,7 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_computed(
 def test_a_folder_called_wandb_is_not_taken_for_the_library(tmp_path):
     (tmp_path / "wandb").mkdir()
     code = (
-        "import importlib.util, sys; from gnano.train.trackers import check_installed\n"
+        "import importlib.util, sys; from gnano.train.watching.trackers import check_installed\n"
         "sys.path = [p for p in sys.path if 'site-packages' not in p]; sys.meta_path.reverse()\n"
         "check_installed(['wandb'])"
     )
@@ -291,7 +291,7 @@ def test_what_a_library_prints_is_in_a_log_beside_the_run(tmp_path, library, cap
 def test_after_a_kill_the_curves_are_written_and_no_process_stays(tmp_path):
     code = textwrap.dedent(f"""
         import os, pathlib, signal
-        from gnano.train.trackers import Trackers
+        from gnano.train.watching.trackers import Trackers
         watch = Trackers(["tensorboard"], pathlib.Path({str(tmp_path)!r}), {{}}, print)
         for step in range(1, 6):
             watch({{"step": step, "loss": 1.0 / step}})

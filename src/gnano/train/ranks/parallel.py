@@ -30,7 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gnano.data import Batch
 from gnano.model import GPT
-from gnano.train.ranks import World
+from gnano.train.ranks.world import World
 
 
 @dataclass(frozen=True)

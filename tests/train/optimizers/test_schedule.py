@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import floats, integers, sampled_from
 
-from gnano.train.schedule import Schedule
+from gnano.train.optimizers.schedule import Schedule
 
 KINDS = ["cosine", "wsd", "linear"]
 

@@ -3,7 +3,7 @@ import json
 
 import torch
 
-from gnano.train.profiling import ProfileWindow
+from gnano.train.watching.profiling import ProfileWindow
 
 
 def work():
@@ -74,7 +74,7 @@ def test_a_run_without_a_window_never_touches_the_profiler(tmp_path, monkeypatch
     def refuse(**options):
         raise AssertionError("the profiler was started")
 
-    monkeypatch.setattr("gnano.train.profiling.profile", refuse)
+    monkeypatch.setattr("gnano.train.watching.profiling.profile", refuse)
     with ProfileWindow(tmp_path, first=0, steps=3) as window:
         loop(window, 5)
 
@@ -91,7 +91,7 @@ def test_a_profiler_that_does_not_start_is_said_and_the_run_goes_on(tmp_path, mo
     def broken(**options):
         raise RuntimeError("someone else is profiling\nand details")
 
-    monkeypatch.setattr("gnano.train.profiling.profile", broken)
+    monkeypatch.setattr("gnano.train.watching.profiling.profile", broken)
     said: list[str] = []
     with ProfileWindow(tmp_path, first=2, steps=2, say=said.append) as window:
         loop(window, 8)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from gnano.train.optimizer import OptimizerConfig
-from gnano.train.parallel import local
+from gnano.train.optimizers.optimizer import OptimizerConfig
+from gnano.train.ranks.parallel import local
 
 
 class AdamW:

@@ -25,8 +25,8 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from gnano.model.host_memory import keep_freed_memory
-from gnano.train.lifeline import Lifeline
-from gnano.train.peers import FIRST_EXCHANGE, advice
+from gnano.train.ranks.lifeline import Lifeline
+from gnano.train.ranks.peers import FIRST_EXCHANGE, advice
 
 T = TypeVar("T")
 # Held until the process ends. Python lets go of a group without holding its lock; DDP's own

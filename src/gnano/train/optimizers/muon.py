@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from gnano.model import GPT
-from gnano.train.optimizer import OptimizerConfig
-from gnano.train.parallel import local
-from gnano.train.polar import orthogonalize
-from gnano.train.spread import ranks_for, spread
+from gnano.train.optimizers.optimizer import OptimizerConfig
+from gnano.train.optimizers.polar import orthogonalize
+from gnano.train.optimizers.spread import ranks_for, spread
+from gnano.train.ranks.parallel import local
 
 RMS = 0.2  # of AdamW's updates, as measured by Moonlight
 AT_ONCE = 2**26  # elements a rank holds in one batch of matrices: 256 MiB in fp32

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from gnano.report import read_metrics
-from gnano.train.metrics import MetricsLog
+from gnano.train.watching.metrics import MetricsLog
 
 
 def test_a_torn_line_is_ended_and_the_next_is_whole(tmp_path: Path) -> None:

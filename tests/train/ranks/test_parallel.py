@@ -20,8 +20,8 @@ from tests.small import with_train
 from gnano.data import Batches, Corpus
 from gnano.train import Recipe, train
 from gnano.train.feed import Feed
-from gnano.train.optimizer import OptimizerConfig
-from gnano.train.ranks import World
+from gnano.train.optimizers.optimizer import OptimizerConfig
+from gnano.train.ranks.world import World
 
 STEPS = 20
 WAYS = [

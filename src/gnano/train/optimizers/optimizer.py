@@ -55,8 +55,8 @@ class Optimizer:
     """Made when the model is on its device and, if it is to be, sharded by FSDP2."""
 
     def __init__(self, model: "GPT", config: OptimizerConfig) -> None:
-        from gnano.train.adamw import AdamW
-        from gnano.train.muon import Muon
+        from gnano.train.optimizers.adamw import AdamW
+        from gnano.train.optimizers.muon import Muon
 
         self.parameters = dict(model.named_parameters())
         matrices = {
@@ -97,7 +97,7 @@ class Optimizer:
 
         Raises ValueError where they are those of another optimizer or another model.
         """
-        from gnano.train.parallel import local
+        from gnano.train.ranks.parallel import local
 
         own = self.tensors()
         for name in sorted(own.keys() ^ tensors.keys()):

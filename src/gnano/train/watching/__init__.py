@@ -1,0 +1,1 @@
+"""What is told of a step, and to whom: the log, the live line, trackers, a profiler."""
