@@ -13,6 +13,7 @@ def test_skipped_steps_that_are_not_in_a_row_never_end_a_run() -> None:
     guard = Guard(peak=1e-3)
     for row in rows(("x" * (PATIENCE - 1) + ".") * 5):
         guard(row)
+    assert guard.skipped == 0
 
 
 def test_too_many_in_a_row_name_the_first_and_what_to_change() -> None:

@@ -26,7 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gnano.model.gpt import GPT, Linear
+from gnano.model.blocks import Linear
+from gnano.model.gpt import GPT
 
 PRECISE, WIDE = torch.float8_e4m3fn, torch.float8_e5m2
 TILE = 16  # the kernels want every dimension to be a multiple of it

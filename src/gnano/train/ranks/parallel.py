@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
@@ -140,9 +139,3 @@ def scattered(
         else:
             parts[name] = world.from_first(full).to(layout.device)
     return parts
-
-
-def barrier(world: World) -> None:
-    """Return when all ranks are here."""
-    if world.size > 1:
-        dist.barrier()
