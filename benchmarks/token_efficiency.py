@@ -146,7 +146,7 @@ class Laboratory:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("corpora", type=Path)
-    parser.add_argument("--work", type=Path, default=Path("/tmp/token-efficiency"))
+    parser.add_argument("--work", type=Path, default=Path("data/token-efficiency"))
     parser.add_argument("--steps", type=int, default=320)
     arguments = parser.parse_args()
     if not (arguments.corpora / "fineweb-edu-dedup").is_dir():

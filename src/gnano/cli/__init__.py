@@ -32,7 +32,8 @@ usage: gnano COMMAND [options]        gnano COMMAND --help for examples
 
 first steps:
   gnano demo                                   all of it, small, in minutes
-  gnano info 1b                                what the reference model is and costs
+  gnano info 1b                                what the reference model is
+  gnano plan 1b --gpu h200 --price 3.5         what it costs, before a GPU-hour is spent
   gnano prepare 10m --help                     your own text as token shards
 """
 

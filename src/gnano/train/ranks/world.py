@@ -166,8 +166,8 @@ def _environment(name: str, default: int | None = None) -> int:
         return int(value or "")
     except ValueError:
         raise ValueError(
-            f"WORLD_SIZE is {os.environ.get('WORLD_SIZE')!r} but {name} is {value!r}: start "
-            f"several ranks with torchrun, which sets both, or unset WORLD_SIZE."
+            f"The environment variable {name} is {value!r}, which is no whole number: start "
+            f"several ranks with torchrun, which sets RANK and WORLD_SIZE, or unset WORLD_SIZE."
         ) from None
 
 
