@@ -23,10 +23,10 @@ from gnano.model import head_loss as head_loss_module
 from gnano.model.rope import Rope, rope_table
 from gnano.train import TrainConfig
 from gnano.train import memory as memory_module
-from gnano.train import parallel as parallel_module
 from gnano.train.memory import Memory, _block_bytes, choose_parallel, fits, predict
 from gnano.train.optimizers.optimizer import Optimizer, OptimizerConfig
 from gnano.train.precision import DTYPES
+from gnano.train.ranks import parallel as parallel_module
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gnano.model import GPT
-from gnano.train import muon as muon_module
+from gnano.train.optimizers import muon as muon_module
 from gnano.train.optimizers.optimizer import Optimizer, OptimizerConfig
 from gnano.train.optimizers.polar import orthogonalize
 

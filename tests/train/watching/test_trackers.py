@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gnano.train import trackers
+from gnano.train.watching import trackers
 from gnano.train.watching.trackers import Trackers
 
 RECIPE = {"model": {"n_layer": 2}, "train": {"steps": 40, "trackers": ["wandb"]}}
