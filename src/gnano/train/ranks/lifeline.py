@@ -78,7 +78,7 @@ class Lifeline:
         while not self.over.wait(EVERY if self.beats else 0):
             try:
                 self._beat()
-                verdict = self._verdict() or self._dead()
+                verdict = self._verdict() or self._dead() or self._overdue()
             except DistError as error:
                 if not self.over.wait(2 * EVERY):  # unless all of them are just leaving
                     self._leave(GONE.format(error))
@@ -87,10 +87,6 @@ class Lifeline:
                 if not self.over.wait(GRACE):  # the main thread may learn of it and leave itself
                     self._leave(verdict)
                 return
-            if self.deadline and time.monotonic() > self.deadline[0]:
-                reason = f"{self.name} is held up in {self.phase}: {self.deadline[1]}"
-                self._say(reason)
-                self._leave(reason)
 
     def _beat(self) -> None:
         self.beats += 1
@@ -118,6 +114,14 @@ class Lifeline:
                 self._say(death)
                 return death
         return None
+
+    def _overdue(self) -> str | None:
+        """What this rank should have done by now, in words."""
+        if self.deadline is None or time.monotonic() < self.deadline[0]:
+            return None
+        reason = f"{self.name} is held up in {self.phase}: {self.deadline[1]}"
+        self._say(reason)
+        return reason
 
     def _say(self, reason: str) -> None:
         """The first reason stands; who fails later fails because of it."""
