@@ -43,7 +43,6 @@ class World:
     device: torch.device
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
     lifeline: Lifeline | None = field(default=None, repr=False)
     store: Store | None = field(default=None, repr=False)  # where the ranks met
     words: int = 0  # that the first rank has given to all, by `by_first`
@@ -65,9 +64,9 @@ class World:
             if kind.type == "cuda":
                 torch.cuda.set_device(kind if kind.index is not None else 0)
             return cls(kind)
-        rank, local_rank = _environment("RANK"), _environment("LOCAL_RANK", 0)
+        rank = _environment("RANK")
         if kind.type == "cuda":
-            kind = _own_gpu(local_rank)
+            kind = _own_gpu(_environment("LOCAL_RANK", 0))
         store = next(rendezvous("env://", rank, size))[0]
         lifeline = Lifeline(store, rank, size)
         with lifeline.during("meeting the other ranks"):
@@ -80,7 +79,7 @@ class World:
                 device_id=kind if cuda else None,
             )
             _groups.append(dist.group.WORLD)
-        world = cls(kind, rank, size, local_rank, lifeline, store)
+        world = cls(kind, rank, size, lifeline, store)
         with lifeline.during("the first exchange", FIRST_EXCHANGE, advice(kind)):
             world.sum(torch.zeros((), device=kind)).item()
         return world
