@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gnano.train.guard import GuardConfig
 from gnano.train.optimizers.optimizer import OptimizerConfig
 from gnano.train.optimizers.schedule import Schedule
 
@@ -26,11 +27,14 @@ class TrainConfig:
     eval_tokens: int = 32_768  # of the held-out set each time; at the end it is all of it
     save_every: int = 500  # steps between checkpoints
     keep: int = 2  # newest checkpoints kept
+    keep_every: int = 0  # steps: checkpoints after a multiple of it are kept for good; 0: none
+    keep_best: bool = True  # so is the one with the lowest held-out loss of those measured
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # that see the metrics as well
     profile_at: int = 0  # first step of a torch profiler's window; 0: none
     profile_steps: int = 3  # steps in that window
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: Schedule = field(default_factory=Schedule)
+    guard: GuardConfig = field(default_factory=GuardConfig)
 
     def __post_init__(self) -> None:
         counts = ("steps", "tokens_per_step", "micro_batch", "save_every", "keep")

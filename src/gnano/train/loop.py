@@ -71,7 +71,8 @@ def train(recipe: Recipe, run: Path, watch: Watch = lambda _: None, say: Say = s
             return result(trainee.checkpoint, step, stopped_by=None)
 
         readings = Readings(settings, world.device, step, trainee.seconds)
-        guard, waiting = Guard(settings.schedule.peak), Waiting(world, stop, say, corpus)
+        guard = Guard(settings.guard, settings.schedule.peak)
+        waiting = Waiting(world, stop, say, corpus)
         window = ProfileWindow(run, settings.profile_at, settings.profile_steps, world.rank, say)
         with Journal(recipe, run, world, watch, say) as journal, NoGarbage() as garbage, window:
             waiting.for_(partial(heldout.lacking, settings.eval_tokens))

@@ -29,6 +29,7 @@ LONG = 1e15  # FLOPs: about an hour on two cores, where compiling takes a minute
 SETTLED = ("device", "precision", "compile")  # `auto` is chosen once for a whole run
 # values that change neither the weights nor the order of the data
 FREE = {"train.eval_every", "train.eval_tokens", "train.save_every", "train.keep", "data.folder"}
+FREE |= {"train.keep_every", "train.keep_best", "train.guard.rollbacks", "train.guard.stall"}
 FREE |= {"train.parallel", "train.replicas", "train.recompute", "train.trackers"}
 FREE |= {"train.profile_at", "train.profile_steps", "data.workers", "data.keep_downloads"}
 
