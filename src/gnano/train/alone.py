@@ -1,0 +1,92 @@
+"""Who else works on this run? Nobody: two processes on one folder would undo each other's work.
+
+The first rank holds a lock on `run.lock` for as long as it lives. The kernel lets go of it when
+the process ends, however it ends, so a killed run leaves nothing behind that has to be cleared.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+NAME = "run.lock"
+BUSY = {errno.EWOULDBLOCK, errno.EACCES}
+# file systems without locks (some network ones): the run goes on without this protection
+UNKNOWN = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+class Alone:
+    """While entered, no other process can enter for the same folder.
+
+    Raises ValueError, on entering, where another one has it.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.path = run / NAME
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # not inherited by programs that are started from here: it would outlive this process
+        self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            _lock(self.file, fcntl.LOCK_EX)
+        except BlockingIOError:
+            other = _content(self.file)
+            os.close(self.file)
+            raise ValueError(
+                f"{self.path.parent} is being trained by process {other.get('pid', '?')} on "
+                f"{other.get('host', '?')} since {other.get('since', '?')}: stop that one first, "
+                f"or name another folder (--out)."
+            ) from None
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        me = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+        os.ftruncate(self.file, 0)
+        os.pwrite(self.file, json.dumps(me).encode() + b"\n", 0)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self.file)
+
+
+def holder(run: Path) -> dict[str, Any] | None:
+    """Who trains this run now: pid, host, since; None where nobody does."""
+    try:
+        file = os.open(run / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        _lock(file, fcntl.LOCK_SH)
+        return None
+    except BlockingIOError:
+        return _content(file)
+    finally:
+        os.close(file)
+
+
+def _lock(file: int, how: int) -> None:
+    """Raises BlockingIOError where another process has it."""
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in BUSY:
+            raise BlockingIOError(*error.args) from None
+        if error.errno not in UNKNOWN:
+            raise
+
+
+def _content(file: int) -> dict[str, Any]:
+    try:
+        found = json.loads(os.pread(file, 4096, 0))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

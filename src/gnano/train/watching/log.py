@@ -1,0 +1,40 @@
+"""A log of JSON lines that is only ever appended to, and that a full disk does not stop.
+
+A line that cannot be written is kept and tried again with the next one, so the log has a gap
+only if the process ends before there is room. What a kill tore, in the middle of a line, is left
+as a line of its own, which readers skip.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class Log:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # unbuffered: a line that fails must not come again, half of it, with a later one
+        self.file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        end = os.lseek(self.file, 0, os.SEEK_END)
+        torn = end > 0 and os.pread(self.file, 1, end - 1) != b"\n"
+        self.unwritten = b"\n" if torn else b""
+        self.lacking: OSError | None = None  # why the last line is still unwritten
+
+    def write(self, **values: Any) -> bool:
+        """Append a line; False where it has to wait, for the reason `lacking`."""
+        self.unwritten += json.dumps(values).encode() + b"\n"
+        return self.flush()
+
+    def flush(self) -> bool:
+        try:
+            while self.unwritten:
+                self.unwritten = self.unwritten[os.write(self.file, self.unwritten) :]
+            self.lacking = None
+        except OSError as error:
+            self.lacking = OSError(error.errno, error.strerror, str(self.path))
+        return not self.unwritten
+
+    def close(self) -> None:
+        self.flush()
+        os.close(self.file)
