@@ -112,9 +112,16 @@ def kill_at(recipe: Recipe, run: Path, step: int) -> None:
 
 
 def fingerprint(checkpoint: Path) -> dict[str, str]:
-    """Hashes of the files that hold weights and optimizer."""
-    files = [checkpoint / "model.safetensors", checkpoint / "trainer" / "optimizer.safetensors"]
-    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+    """Hashes of all its tensors, bit for bit: weights and what only training needs."""
+    from safetensors.torch import load_file
+
+    files = sorted(checkpoint.rglob("*.safetensors"))
+    assert len(files) > 1
+    return {
+        name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+        for file in files
+        for name, tensor in load_file(file).items()
+    }
 
 
 def losses(run: Path) -> dict[int, tuple[float, float]]:

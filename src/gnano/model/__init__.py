@@ -18,7 +18,7 @@ from gnano.model.hardware import GPUS, Gpu, find_gpu, mfu, peak_flops, recognise
 
 if TYPE_CHECKING:
     from gnano.model.cache import KVCache
-    from gnano.model.folder import load_model, load_weights, read_config, save_model, save_tensors
+    from gnano.model.folder import load_model, read_config, read_weights, save_model, save_tensors
     from gnano.model.gpt import GPT
     from gnano.model.head_loss import IGNORE
 
@@ -35,12 +35,12 @@ __all__ = [
     "flops_per_token",
     "kv_cache_bytes_per_token",
     "load_model",
-    "load_weights",
     "mfu",
     "num_parameters",
     "parameters",
     "peak_flops",
     "read_config",
+    "read_weights",
     "recognise",
     "save_model",
     "save_tensors",
@@ -53,8 +53,8 @@ __getattr__ = lazily(
         "IGNORE": "head_loss",
         "KVCache": "cache",
         "load_model": "folder",
-        "load_weights": "folder",
         "read_config": "folder",
+        "read_weights": "folder",
         "save_model": "folder",
         "save_tensors": "folder",
     },

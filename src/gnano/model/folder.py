@@ -75,10 +75,15 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> GPT:
     return model
 
 
-def load_weights(model: GPT, folder: Path) -> None:
-    """Fill an existing model from a folder of the same shape."""
-    device = next(model.parameters()).device
-    model.load_state_dict(_read_weights(folder / WEIGHTS, model, device))
+def read_weights(folder: Path, config: ModelConfig) -> dict[str, torch.Tensor]:
+    """The parameters of a model of this shape as they are while it runs, on the CPU.
+
+    Raises FileNotFoundError or ValueError for a folder that holds no such model.
+    """
+    with torch.device("meta"):
+        model = GPT.from_config(config)
+    model.load_state_dict(_read_weights(folder / WEIGHTS, model, "cpu"), assign=True)
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 def _read_weights(path: Path, model: GPT, device: torch.device | str) -> dict[str, torch.Tensor]:

@@ -7,9 +7,12 @@ from gnano.train.config import TrainConfig
 from gnano.train.recipe import Recipe, flatten, load_recipe, recipe_names
 
 if TYPE_CHECKING:
-    from gnano.train.checkpoint import checkpoints, find_checkpoint, verify
+    from gnano.train.alone import holder
     from gnano.train.heldout import Heldout, HeldoutLoss
     from gnano.train.loop import RunResult, train
+    from gnano.train.saving.checkpoint import checkpoints, find_checkpoint
+    from gnano.train.saving.hashes import verify, verify_sizes
+    from gnano.train.saving.retention import best_of
     from gnano.train.watching.progress import Progress
 
 __all__ = [
@@ -19,13 +22,16 @@ __all__ = [
     "Recipe",
     "RunResult",
     "TrainConfig",
+    "best_of",
     "checkpoints",
     "find_checkpoint",
     "flatten",
+    "holder",
     "load_recipe",
     "recipe_names",
     "train",
     "verify",
+    "verify_sizes",
 ]
 
 __getattr__ = lazily(
@@ -35,9 +41,12 @@ __getattr__ = lazily(
         "HeldoutLoss": "heldout",
         "Progress": "watching.progress",
         "RunResult": "loop",
-        "checkpoints": "checkpoint",
-        "find_checkpoint": "checkpoint",
+        "best_of": "saving.retention",
+        "checkpoints": "saving.checkpoint",
+        "find_checkpoint": "saving.checkpoint",
+        "holder": "alone",
         "train": "loop",
-        "verify": "checkpoint",
+        "verify": "saving.hashes",
+        "verify_sizes": "saving.hashes",
     },
 )

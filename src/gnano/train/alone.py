@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from gnano.train.ranks.world import World
+
 NAME = "run.lock"
 BUSY = {errno.EWOULDBLOCK, errno.EACCES}
 # file systems without locks (some network ones): the run goes on without this protection
@@ -26,10 +28,15 @@ class Alone:
     Raises ValueError, on entering, where another one has it.
     """
 
-    def __init__(self, run: Path) -> None:
-        self.path = run / NAME
+    def __init__(self, run: Path, world: World) -> None:
+        self.path, self.world = run / NAME, world
+        self.file = -1
 
     def __enter__(self) -> Self:
+        self.world.by_first(self._take)
+        return self
+
+    def _take(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # not inherited by programs that are started from here: it would outlive this process
         self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -38,6 +45,7 @@ class Alone:
         except BlockingIOError:
             other = _content(self.file)
             os.close(self.file)
+            self.file = -1
             raise ValueError(
                 f"{self.path.parent} is being trained by process {other.get('pid', '?')} on "
                 f"{other.get('host', '?')} since {other.get('since', '?')}: stop that one first, "
@@ -47,7 +55,6 @@ class Alone:
         me = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
         os.ftruncate(self.file, 0)
         os.pwrite(self.file, json.dumps(me).encode() + b"\n", 0)
-        return self
 
     def __exit__(
         self,
@@ -55,7 +62,8 @@ class Alone:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        os.close(self.file)
+        if self.file >= 0:
+            os.close(self.file)
 
 
 def holder(run: Path) -> dict[str, Any] | None:

@@ -5,6 +5,8 @@ stream of their own, while the step before is computed; a batch depends on its n
 that needs no worker processes.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -14,17 +16,26 @@ from gnano.train.ranks.world import World
 
 
 class Feed:
-    def __init__(self, batches: Batches, world: World, settings: TrainConfig) -> None:
-        self.batches, self.world = batches, world
+    """`data_step` tells whose samples a step takes; mostly its own."""
+
+    def __init__(
+        self,
+        batches: Batches,
+        world: World,
+        settings: TrainConfig,
+        data_step: Callable[[int], int] = lambda step: step,
+    ) -> None:
+        self.batches, self.world, self.data_step = batches, world, data_step
         self.per_step = settings.tokens_per_step // batches.length  # sequences, over all ranks
         self.micro_batch = settings.micro_batch
         self.micros = settings.accumulation(batches.length, world.size)
         self.stream = torch.Stream(world.device) if world.device.type == "cuda" else None
-        self.ready: tuple[int, list[Batch]] = (-1, [])
+        self.ready: tuple[int, list[Batch]] = (-1, [])  # by the step of the data
 
     def samples(self, step: int) -> range:
         """The samples of all ranks in this step."""
-        return range(step * self.per_step, (step + 1) * self.per_step)
+        data = self.data_step(step)
+        return range(data * self.per_step, (data + 1) * self.per_step)
 
     def lacking(self, step: int) -> str | None:
         """What this step waits for while the data is being prepared."""
@@ -33,12 +44,12 @@ class Feed:
     def prepare(self, step: int) -> None:
         """Begin to bring a step's micro-batches; does nothing if they are not there yet."""
         if self.lacking(step) is None:
-            self.ready = step, self._bring(step)
+            self.ready = self.data_step(step), self._bring(step)
 
     def take(self, step: int) -> list[Batch]:
         """This rank's micro-batches of a step, whose samples are there."""
         prepared, micros = self.ready
-        if prepared != step:
+        if prepared != self.data_step(step):
             micros = self._bring(step)
         self.ready = -1, []
         if self.stream is not None:
@@ -52,7 +63,7 @@ class Feed:
         micros = []
         for number in range(self.micros):
             samples = samples_of(
-                step,
+                self.data_step(step),
                 number,
                 self.world.rank,
                 per_step=self.per_step,

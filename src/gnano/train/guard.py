@@ -1,6 +1,17 @@
-"""Has the run gone wrong for good? One step that is not finite is skipped, many are an end."""
+"""What is done about steps that go wrong? They are skipped; where that does not end, gone around.
 
+A step whose loss or gradient is not finite (or, if asked for, far above the last ones) changes
+nothing, on any rank. After `patience` of them in a row the run goes back to its last good
+checkpoint, and then past the samples of those steps:
+
+    step          38  39  40  41 … 50                  41  42
+    takes data    38  39  40  41 … 50 (all skipped)    51  52
+    checkpoint        ↑────────────── back to here, 39 … as before
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 
@@ -26,17 +37,49 @@ class GuardConfig:
 
 
 class Guard:
-    def __init__(self, config: GuardConfig, peak: float) -> None:
+    """`state` is what `state()` gave when the run was saved."""
+
+    def __init__(
+        self, config: GuardConfig, peak: float, state: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         self.config, self.peak = config, peak
-        self.skipped = 0
+        self.skipped: int = state.get("skipped", 0)  # steps in a row
+        self.detours: list[list[int]] = state.get("detours", [])  # [first step, steps of data]
 
     def __call__(self, row: dict[str, Any]) -> None:
-        """Look at the figures of a step; raises ValueError when there is no hope left."""
+        """Look at the figures of a step."""
         self.skipped = self.skipped + 1 if row["skipped"] else 0
-        if self.skipped == self.config.patience:
-            raise ValueError(
-                f"The loss or its gradient became infinite or NaN in step "
-                f"{row['step'] - self.skipped + 1:,} and has stayed so for {self.skipped} steps, "
-                f"all of them skipped; lower train.schedule.peak (now {self.peak:g}) or check the "
-                f"data."
+
+    @property
+    def lost(self) -> bool:
+        """Is the run to go back?"""
+        return self.skipped >= self.config.patience
+
+    def state(self) -> dict[str, Any]:
+        return {"skipped": self.skipped, "detours": [list(detour) for detour in self.detours]}
+
+    def data_step(self, step: int) -> int:
+        """Whose samples a step (from 0) takes: those of a later one, once some were gone around."""
+        return step + sum(steps for first, steps in self.detours if step >= first)
+
+    def go_around(self, step: int, possible: bool) -> None:
+        """From now on the data of the skipped steps, which end before `step`, is gone around.
+
+        Raises ValueError where that is not `possible`, or was done too often to help.
+        """
+        first, row = step - self.skipped, self.skipped
+        if not possible or len(self.detours) >= self.config.rollbacks:
+            why = (
+                f"after it went back and around other data {len(self.detours)} times "
+                f"(train.guard.rollbacks)"
+                if possible
+                else "with no good checkpoint before them to go back to"
             )
+            raise ValueError(
+                f"The loss or its gradient became infinite or NaN"
+                f"{' or spiked' if self.config.spike else ''} in step {first + 1:,} and stayed so "
+                f"for {row} steps, all of them skipped, {why}; lower train.schedule.peak (now "
+                f"{self.peak:g}) or check the data."
+            )
+        self.detours.append([first, row])
+        self.skipped = 0

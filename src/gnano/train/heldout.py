@@ -6,6 +6,7 @@ share the rows and add up what they find.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from gnano.data import Corpus, HeldoutRow, heldout_batches
 from gnano.model import GPT, IGNORE
 from gnano.train.ranks.world import World
+from gnano.train.stopping import CutShortError
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,12 @@ class Heldout:
         )
 
     @torch.no_grad()
-    def loss(self, model: GPT, tokens: int | None = None) -> HeldoutLoss:
+    def loss(
+        self, model: GPT, tokens: int | None = None, stop: Callable[[], bool] = lambda: False
+    ) -> HeldoutLoss:
         """Over all held-out tokens, or about so many, by the sources' weights.
+
+        Raises CutShortError where `stop` says, on any of the ranks, that it is to end.
 
         These are the first of each source: the same ones whatever the budget, and already
         there when the rest is still being prepared.
@@ -82,18 +88,24 @@ class Heldout:
         model.eval()
         nats: dict[str, float] = {}
         size: dict[str, int] = {}
-        for source, (name, rows) in enumerate(zip(self.corpus.names, self.rows, strict=True)):
-            if rows:
-                part = rows if tokens is None else rows[: self._count(source, tokens)]
-                nats[name], size[name] = self._cost(model, part)
-        model.train(was_training)
+        try:
+            for source, (name, rows) in enumerate(zip(self.corpus.names, self.rows, strict=True)):
+                if rows:
+                    part = rows if tokens is None else rows[: self._count(source, tokens)]
+                    nats[name], size[name] = self._cost(model, part, stop)
+        finally:
+            model.train(was_training)
         return HeldoutLoss(nats, size)
 
-    def _cost(self, model: GPT, rows: list[HeldoutRow]) -> tuple[float, int]:
+    def _cost(
+        self, model: GPT, rows: list[HeldoutRow], stop: Callable[[], bool]
+    ) -> tuple[float, int]:
         """Nats and bytes of these rows, of which each rank computes its share."""
         device, ranks = next(model.parameters()).device, self.world.size
         cost = torch.zeros(2, dtype=torch.float64, device=device)
         for number, (x, y) in enumerate(heldout_batches(rows, self.length, self.batch)):
+            if number % ranks == 0 and self.world.most(stop())[0]:
+                raise CutShortError
             if number % ranks == self.world.rank:
                 cost[0] += model.loss(x.to(device), y.to(device))
                 cost[1] += int(self.token_bytes[y[y != IGNORE]].sum())

@@ -1,15 +1,26 @@
-"""Has someone asked the run to stop? Ctrl-C and SIGTERM, answered after the current step.
+"""Has someone asked the run to stop? Ctrl-C, SIGTERM and SIGUSR1, answered after the step.
 
-Alone, a second signal stops at once. A launcher passes on to its ranks what a terminal or a
-cluster has sent them already, so among several only a Ctrl-C some seconds later stops at once.
+SIGUSR1 is what a Slurm job asks for, to be told of its time limit. Alone, a second signal stops
+at once. A launcher passes on to its ranks what a terminal or a cluster has sent them already, so
+among several only a Ctrl-C some seconds later stops at once.
 """
 
 import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
 ECHO = 5.0  # seconds in which a launcher passes a signal on
+
+
+class CutShortError(Exception):
+    """What takes long was given up half-way, because the run was asked to stop."""
+
+
+class StoppedAtOnce(SystemExit):
+    """Ends a process that was asked to stop before it had done anything."""
 
 
 class StopRequest:
@@ -18,12 +29,28 @@ class StopRequest:
     `launched`: by a launcher that passes signals on.
     """
 
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
     def __init__(self, launched: bool = False) -> None:
         self.launched = launched
         self.received: signal.Signals | None = None
         self.at = 0.0
+        self.abrupt = False  # set while nothing would be lost: the first signal ends it as well
+
+    def __call__(self) -> bool:
+        return self.received is not None
+
+    @contextmanager
+    def at_once(self, now: bool, say: Callable[[str], None]) -> Iterator[None]:
+        """Around what may take minutes and has nothing to lose: a signal then ends it, if `now`."""
+        self.abrupt = now
+        try:
+            yield
+        except StoppedAtOnce:
+            say("Stopped within the first step: nothing is lost, and the same command begins it.")
+            raise
+        finally:
+            self.abrupt = False
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._note) for number in self.signals}
@@ -41,5 +68,7 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received, self.at = signal.Signals(number), time.monotonic()
+            if self.abrupt:
+                raise StoppedAtOnce(128 + number)
         elif not self.launched or (number == signal.SIGINT and time.monotonic() - self.at > ECHO):
             raise KeyboardInterrupt

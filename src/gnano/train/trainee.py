@@ -2,43 +2,47 @@
 
 It begins with the weights that the seed gives, or as the run's last checkpoint left it:
 
-    seed or checkpoint ─▶ model ─▶ fp8? compiled? ─▶ placed on the ranks ─▶ optimizer ─▶ step
+    seed ─▶ model ─▶ fp8? compiled? ─▶ placed on the ranks ─▶ optimizer ─▶ step
+                                             ↑ checkpoint ↑
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from gnano.data import Batch
 from gnano.model import GPT
 from gnano.model.fp8 import use_fp8
-from gnano.tokenizer import Tokenizer
-from gnano.train.checkpoint import checkpoints, keep_newest, load_checkpoint, save_checkpoint
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.scaling import LossScale
 from gnano.train.precision import DTYPES
-from gnano.train.ranks.parallel import gathered, place, scattered
+from gnano.train.ranks.parallel import gathered, local, place, scattered
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
+from gnano.train.saving.checkpoint import Snapshot
+from gnano.train.saving.restoring import newest_good
+from gnano.train.saving.saver import Saver
+from gnano.train.spikes import Spikes
 from gnano.train.step import Step
+
+Damaged = Callable[[Path, str], None]
+OTHERS = ("loss_scale", "spikes")  # what has tensors to remember beside the optimizer
 
 
 class Trainee:
-    def __init__(self, recipe: Recipe, run: Path, world: World) -> None:
-        self.recipe, self.run, self.world = recipe, run, world
+    """`damaged` is told of a checkpoint that had to be passed over, and why."""
+
+    def __init__(
+        self, recipe: Recipe, run: Path, world: World, damaged: Damaged = lambda *_: None
+    ) -> None:
+        self.recipe, self.run, self.world, self.damaged = recipe, run, world, damaged
         settings = recipe.train
         torch.manual_seed(settings.seed)
         self.model = GPT.from_config(recipe.model).to(world.device)
-        restored: dict[str, Tensor] = {}
-        state = world.by_first(lambda: self._restore(restored))
-        self.done: int = state.get("step", 0)  # steps
-        self.seconds: float = state.get("seconds", 0.0)  # of training
-        self.checkpoint: Path | None = state.get("folder")
-
         self.model.compute_dtype = DTYPES[settings.precision]
         self.model.recompute = settings.recompute
         self.fp8 = use_fp8(self.model) if settings.precision == "fp8" else []  # names of layers
@@ -48,8 +52,8 @@ class Trainee:
         placed = place(self.model, world, settings.parallel, compute, settings.replicas)
         self.optimizer = Optimizer(self.model, settings.optimizer)
         self.scale = LossScale(world.device) if settings.precision == "fp16" else None
-        if self.done:
-            self._remember(scattered(restored, self._training(), world))
+        guard = settings.guard
+        self.spikes = Spikes(guard.window, guard.spike, world.device) if guard.spike else None
         self.step = Step(
             placed,
             self.optimizer,
@@ -57,9 +61,22 @@ class Trainee:
             tokens=settings.tokens_per_step,
             clip=settings.clip,
             scale=self.scale,
+            spikes=self.spikes,
         )
+        self.done = 0  # steps
+        self.state: dict[str, Any] = {}  # of the checkpoint that it was restored from
+        self.checkpoint: Path | None = None
+        self.restore()
 
-    def learn(self, micros: list[Batch], step: int, stop: bool = False) -> Tensor:
+    @property
+    def bytes(self) -> int:
+        """Of its checkpoint's tensors."""
+        tensors = [*self.model.parameters(), *self._training().values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def learn(
+        self, micros: list[Batch], step: int, stop: Callable[[], bool] = lambda: False
+    ) -> Tensor:
         """Take step number `step` (from 0) on this rank's micro-batches; `Step`'s figures."""
         settings = self.recipe.train
         # dropout's draws follow from the step's number too, so nothing of them is to be kept
@@ -68,43 +85,59 @@ class Trainee:
         left = 1 - step / settings.steps
         return self.step(micros, settings.schedule(step, settings.steps), left, stop)
 
-    def save(self, step: int, seconds: float, tokenizer: Tokenizer) -> Path:
-        """The checkpoint after so many steps, written by the first rank; older ones may go."""
+    def save(self, step: int, state: dict[str, Any], saver: Saver | None) -> None:
+        """Begin to write the checkpoint after so many steps; the first rank has the saver."""
+        if saver:
+            saver.ready()
         weights = gathered(dict(self.model.named_parameters()), self.world)
         training = gathered(self._training(), self.world)
+        if saver:
+            saver.start(Snapshot(step, saver.copy(weights), saver.copy(training), state))
 
-        def write() -> Path:
-            model = self._whole(weights)
-            state = {"seconds": seconds}
-            folder = save_checkpoint(self.run, step, model, training, tokenizer, state)
-            keep_newest(self.run, self.recipe.train.keep)
-            return folder
+    def restore(self, good: Callable[[dict[str, Any]], bool] = lambda state: True) -> bool:
+        """Become what the newest checkpoint with a `good` state holds; False where none is."""
+        weights: dict[str, Tensor] = {}
+        training: dict[str, Tensor] = {}
 
-        return self.world.by_first(write)
+        def read() -> tuple[Path, int, dict[str, Any]] | None:
+            found = newest_good(self.run, self.recipe.model, self.damaged, good)
+            if found is None:
+                return None
+            folder, snapshot = found
+            weights.update(snapshot.weights)
+            training.update(snapshot.training)
+            return folder, snapshot.step, snapshot.state
 
-    def _restore(self, training: dict[str, Tensor]) -> dict[str, Any]:
-        """Fill the model from the newest checkpoint, if there is one; its state."""
-        found = checkpoints(self.run)
-        if not found:
-            return {}
-        tensors, state = load_checkpoint(found[-1], self.model)
-        training.update(tensors)
-        return {**state, "folder": found[-1]}
+        found = self.world.by_first(read)
+        if found is None:
+            return False
+        self.checkpoint, self.done, self.state = found
+        parameters: dict[str, Tensor] = dict(self.model.named_parameters())
+        for name, part in scattered(weights, parameters, self.world).items():
+            local(parameters[name].detach()).copy_(local(part))
+        self._remember(training)
+        return True
 
     def _training(self) -> dict[str, Tensor]:
         """All that is to be remembered beside the weights."""
-        return {**self.optimizer.tensors(), **(self.scale.tensors() if self.scale else {})}
+        return {**self.optimizer.tensors(), **self._others()}
+
+    def _others(self) -> dict[str, Tensor]:
+        parts = [part.tensors() for part in (self.scale, self.spikes) if part]
+        return {name: tensor for part in parts for name, tensor in part.items()}
 
     def _remember(self, tensors: dict[str, Tensor]) -> None:
-        for name, tensor in (self.scale.tensors() if self.scale else {}).items():
-            tensor.copy_(tensors.pop(name))
-        self.optimizer.load(tensors)
-
-    def _whole(self, weights: dict[str, Tensor]) -> GPT:
-        """The model in one piece, to be saved."""
-        if not any(isinstance(p, DTensor) for p in self.model.parameters()):
-            return self.model
-        with torch.device("meta"):
-            model = GPT.from_config(self.recipe.model)
-        model.load_state_dict(weights, assign=True)
-        return model
+        """The whole tensors, which the first rank has, as the optimizer's and the others'."""
+        own, others = self._training(), self._others()
+        if self.world.first:
+            # what a setting that was changed since has switched on, or made larger, begins anew
+            for name, tensor in others.items():
+                if name not in tensors or tensors[name].shape != tensor.shape:
+                    tensors[name] = tensor
+            self.optimizer.check(
+                {name: t for name, t in tensors.items() if name.split("/")[0] not in OTHERS}
+            )
+        parts = scattered(tensors, own, self.world)
+        for name, tensor in others.items():
+            tensor.copy_(parts.pop(name))
+        self.optimizer.load(parts)

@@ -93,12 +93,15 @@ class Optimizer:
         return {**self.adamw.tensors(), **self.muon.tensors()}
 
     def load(self, tensors: "Mapping[str, Tensor]") -> None:
-        """Remember these instead; they are laid out as `tensors()` gives them.
-
-        Raises ValueError where they are those of another optimizer or another model.
-        """
+        """Remember these instead; they are laid out as `tensors()` gives them."""
         from gnano.train.ranks.parallel import local
 
+        self.check(tensors)
+        for name, tensor in self.tensors().items():
+            local(tensor).copy_(local(tensors[name]))
+
+    def check(self, tensors: "Mapping[str, Tensor]") -> None:
+        """Raises ValueError where these are of another optimizer or another model."""
         own = self.tensors()
         for name in sorted(own.keys() ^ tensors.keys()):
             raise ValueError(
@@ -111,4 +114,3 @@ class Optimizer:
                     f"The optimizer's state has {name!r} in the shape "
                     f"{list(tensors[name].shape)}, but the model's is {list(tensor.shape)}."
                 )
-            local(tensor).copy_(local(tensors[name]))

@@ -1,4 +1,9 @@
-"""Who hears of a step? The log of the run first, then who watches it, then its trackers."""
+"""Who hears of a step? The log of the run first, then who watches it, then its trackers.
+
+`metrics.jsonl` has one JSON object a line and is only ever appended to. After a kill the steps
+since the last checkpoint are done again and logged again, with the same figures; a reader takes
+the later line of a step, adds to it one without a loss, and skips a torn one.
+"""
 
 import resource
 import sys
@@ -14,9 +19,10 @@ from gnano.train.memory import predict
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe, flatten
 from gnano.train.waiting import Say
-from gnano.train.watching.metrics import MetricsLog
+from gnano.train.watching.log import Log
 from gnano.train.watching.trackers import Trackers
 
+NAME = "metrics.jsonl"
 Watch = Callable[[dict[str, Any]], None]  # sees the figures of every step
 
 
@@ -26,7 +32,8 @@ class Journal:
     def __init__(self, recipe: Recipe, run: Path, world: World, watch: Watch, say: Say) -> None:
         self.recipe, self.world, self.watch, self.say = recipe, world, watch, say
         self.gpu = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else None
-        self.log = MetricsLog(run) if world.first else None
+        self.log = Log(run / NAME) if world.first else None
+        self.warned = False
         names = recipe.train.trackers if world.first else ()
         self.trackers = Trackers(names, run, flatten(recipe), say)
 
@@ -38,9 +45,21 @@ class Journal:
         if self.gpu is not None:
             ranks, precision = self.world.size, self.recipe.train.precision
             row["mfu"] = mfu(row["tokens_per_s"], self.recipe.model, ranks, self.gpu, precision)
-        self.log.write(**row)
+        self._log(**row)
         self.watch(row)
         self.trackers(row)
+
+    def add(self, step: int, **values: Any) -> None:
+        """What is learned of a step only after it was written."""
+        self._log(step=step, **values)
+
+    def _log(self, **values: Any) -> None:
+        if self.log is None:
+            return
+        written = self.log.write(**values)
+        if not written and not self.warned:
+            self.say(f"Lines of {NAME} wait until they can be written ({self.log.lacking}).")
+        self.warned = not written
 
     def __enter__(self) -> Self:
         return self

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gnano.train.config import TrainConfig
-from gnano.train.step import FIGURES
+from gnano.train.step import FIGURES, SPIKE
 
 
 class _Pending(NamedTuple):
@@ -78,8 +78,15 @@ class Readings:
                 "tokens_per_s": round(settings.tokens_per_step / taken, 1),
                 "seconds": self.seconds,
                 "skipped": bool(found["skipped"]),
+                **({"spike": True} if found["skipped"] == SPIKE else {}),
                 **({"final": True} if self.step == settings.steps else {}),
             }
+
+    def restart(self, step: int) -> None:
+        """The run goes on from an earlier step: what is unread is of no interest."""
+        self.pending.clear()
+        self.step = step
+        self.resume()
 
     def resume(self) -> None:
         """Training goes on after something else, whose time is not the next step's."""

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 from gnano.report import read_metrics
-from gnano.train.watching.metrics import MetricsLog
+from gnano.train.watching.log import Log
 
 
 def test_a_torn_line_is_ended_and_the_next_is_whole(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
-    log = MetricsLog(tmp_path)
+    log = Log(tmp_path / "metrics.jsonl")
     log.write(step=2, loss=1.5)
     log.close()
     lines = file.read_text().splitlines()
@@ -20,7 +20,7 @@ def test_a_torn_line_is_ended_and_the_next_is_whole(tmp_path: Path) -> None:
 
 def test_what_was_written_is_never_rewritten(tmp_path: Path) -> None:
     for step in range(3):
-        log = MetricsLog(tmp_path)
+        log = Log(tmp_path / "metrics.jsonl")
         before = (tmp_path / "metrics.jsonl").read_bytes()
         log.write(step=step, loss=0.0)
         log.close()

@@ -1,0 +1,74 @@
+"""Is every byte still what was written? `files.json`: size and SHA-256 of each file of a folder."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+NAME = "files.json"
+
+
+def write_hashes(folder: Path) -> None:
+    """List every file of the folder, and force all of it to disk."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    hashes = {str(p.relative_to(folder)): [p.stat().st_size, _sha256(p)] for p in files}
+    (folder / NAME).write_text(json.dumps(hashes, indent=2) + "\n")
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+
+
+def verify(folder: Path, from_disk: bool = False) -> None:
+    """Hold every file against `files.json`; raises ValueError naming the first that differs.
+
+    `from_disk`: what the system still holds in memory is to be read from the disk again.
+    """
+    for path, sha256 in _sized(folder):
+        if from_disk:
+            _forget(path)
+        if _sha256(path) != sha256:
+            raise ValueError(f"{path} does not match its checksum: it is damaged.")
+
+
+def verify_sizes(folder: Path) -> None:
+    """The same in no time, and less: every file is there, and none is cut short."""
+    for _ in _sized(folder):
+        pass
+
+
+def _sized(folder: Path) -> Iterator[tuple[Path, str]]:
+    """The listed files, which have their size, and their hashes."""
+    try:
+        hashes = json.loads((folder / NAME).read_text())
+        listed = {folder / name: (int(size), str(sha)) for name, (size, sha) in hashes.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / NAME} cannot be read ({error}).") from None
+    for path, (size, sha256) in listed.items():
+        if not path.is_file():
+            raise ValueError(f"{path} is missing from the checkpoint.")
+        if path.stat().st_size != size:
+            raise ValueError(
+                f"{path} has {path.stat().st_size:,} bytes where {size:,} were written: "
+                f"it is cut short or was replaced."
+            )
+        yield path, sha256
+
+
+def sync(path: Path) -> None:
+    """Force a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _forget(path: Path) -> None:
+    if hasattr(os, "posix_fadvise"):  # macOS has none: there the file is read from memory
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

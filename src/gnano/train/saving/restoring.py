@@ -1,0 +1,49 @@
+"""Where does a run go on? At its newest checkpoint that is whole; damaged ones are passed over."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gnano.model import ModelConfig
+from gnano.train.saving.checkpoint import Snapshot, checkpoints, read_checkpoint
+from gnano.train.saving.hashes import verify
+from gnano.train.saving.retention import clear_torn, remove, set_aside, state_of
+
+
+def newest_good(
+    run: Path,
+    shape: ModelConfig,
+    damaged: Callable[[Path, str], None],
+    good: Callable[[dict[str, Any]], bool] = lambda state: True,
+) -> tuple[Path, Snapshot] | None:
+    """The newest checkpoint that is whole and whose state is `good`; None where there is none.
+
+    Later ones go, so that they are not continued another time: what is damaged is set aside,
+    and `damaged` told of its new place and the reason. Raises ValueError where all that there
+    are is damaged: to begin anew is for the user to decide.
+    """
+    clear_torn(run)
+    reasons: dict[Path, str] = {}
+    passed: list[Path] = []
+    for folder in reversed(checkpoints(run)):
+        try:
+            verify(folder)
+            if not good(state_of(folder)):
+                passed.append(folder)
+                continue
+            snapshot = read_checkpoint(folder, shape)
+        except ValueError as error:
+            reasons[folder] = str(error)
+            continue
+        for bad, reason in reasons.items():
+            damaged(set_aside(bad), reason)
+        for later in passed:
+            remove(later)
+        return folder, snapshot
+    if reasons and not passed:
+        folder, reason = next(iter(reasons.items()))
+        raise ValueError(
+            f"{reason} There is no whole checkpoint before it: put the file back, or delete "
+            f"{folder.parent} to begin anew."
+        )
+    return None
