@@ -8,25 +8,29 @@ DESCRIPTION = """\
 Train the model of a recipe on the token shards that `gnano prepare` made.
 
 Stopped with Ctrl-C or killed, the same command goes on from the last checkpoint and gives
-the same weights, bit for bit.
+the same weights, bit for bit. Where the recipe has changed since, the difference is shown,
+and --allow lets what it names through.
 
 examples:
   gnano pretrain 10m
   gnano pretrain 10m --train.steps 200 --out runs/trial
   gnano pretrain mine.toml --train.schedule.peak 1e-3 --data.folder data/mine
+  gnano pretrain 10m --train.steps 9000 --allow train.steps            a run goes on for longer
   torchrun --standalone --nproc-per-node 8 -m gnano pretrain 1b        all GPUs of a machine
 """
 
 
 def main(argv: list[str]) -> int:
     out = (Path | None, None, "where the run is written; by default runs/RECIPE")
-    recipe, own = with_recipe("pretrain", DESCRIPTION, argv, out=out)
+    allow = (tuple[str, ...], (), "keys or tables of the recipe that may differ from the run's")
+    recipe, own = with_recipe("pretrain", DESCRIPTION, argv, out=out, allow=allow)
     from gnano.report import write_report
     from gnano.train import Progress, train
 
+    run = own.out or Path("runs") / Path(argv[0]).stem
     progress = Progress(recipe.train.steps)
     try:
-        result = train(recipe, own.out or Path("runs") / Path(argv[0]).stem, progress, progress.say)
+        result = train(recipe, run, progress, progress.say, own.allow)
     finally:
         progress.line.close()
     if result.first:

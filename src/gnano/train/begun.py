@@ -1,0 +1,89 @@
+"""What was this run begun with? Its folder's `recipe.toml`, which replaces itself whole.
+
+[model] [data] [train]    the settled recipe, as it is now
+[run]                     facts of the beginning: versions, commit, data
+[[run.changes]]           what was allowed to change since: step, key, from, to
+"""
+
+import platform
+import subprocess
+import time
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gnano import __version__
+from gnano.model import num_parameters
+from gnano.train.changes import DATA
+from gnano.train.recipe import Recipe, load_recipe
+from gnano.train.saving.hashes import sync
+
+NAME = "recipe.toml"
+
+
+@dataclass(frozen=True)
+class Begun:
+    recipe: Recipe
+    facts: dict[str, Any]  # the table [run]
+    data: str  # fingerprint of the data it was last on
+
+
+def read_begun(path: Path) -> Begun:
+    """Raises ValueError, naming the file, where it is not as it was written."""
+    try:
+        recipe = load_recipe(str(path))
+        facts = tomllib.loads(path.read_text("utf-8")).get("run")
+        if not isinstance(facts, dict) or not isinstance(facts.get("data_fingerprint"), str):
+            raise ValueError("no table [run] with a data_fingerprint")
+        data = [str(c["to"]) for c in facts.get("changes", ()) if c["key"] == DATA]
+    except (ValueError, TypeError, KeyError) as error:
+        reason = str(error).removeprefix(f"Recipe {path}").lstrip(": ").rstrip(".")
+        raise ValueError(
+            f"{path} is damaged, or of another version of gnano ({reason}): mend it or put a copy "
+            f"back; or delete it, and the same command writes it anew, comparing nothing."
+        ) from None
+    return Begun(recipe, facts, [facts["data_fingerprint"], *data][-1])
+
+
+def write_begun(recipe: Recipe, facts: dict[str, Any], path: Path) -> None:
+    import tomli_w
+
+    content: dict[str, Any] = {**asdict(recipe), "run": facts}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.partial")
+    temporary.write_text(tomli_w.dumps(content), "utf-8")
+    sync(temporary)  # or a power failure could leave the new name with no content
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def facts_of(recipe: Recipe, fingerprint: str, ranks: int) -> dict[str, Any]:
+    """What a new run notes of where it begins."""
+    return {
+        "gnano": __version__,
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "ranks": ranks,
+        "parameters": num_parameters(recipe.model),
+        "data_fingerprint": fingerprint,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _git_commit() -> str:
+    """The commit of the checkout this package runs from, or "" for an installed one."""
+    try:
+        asked = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return ""
+    return asked.stdout.strip()
