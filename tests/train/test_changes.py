@@ -1,0 +1,242 @@
+"""A run that goes on must be the run that was begun, but for what its user allows."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+import torch
+from tests.conftest import write_corpus
+from tests.processes import fingerprint, losses
+from tests.small import with_train
+
+from gnano.data import Corpus, Source, prepare
+from gnano.train import Recipe, train
+from gnano.train.ranks.world import World
+from gnano.train.settle import settle
+
+ALONE = World(torch.device("cpu"))
+
+
+@pytest.fixture
+def corpus(recipe: Recipe) -> Corpus:
+    return Corpus(Path(recipe.data.folder))
+
+
+@pytest.mark.parametrize("change", [{"steps": 99}, {"seed": 5}, {"clip": 0.5}, {"micro_batch": 4}])
+def test_a_changed_value_is_named_and_refused(
+    recipe: Recipe, corpus: Corpus, tmp_path: Path, change: dict[str, float]
+) -> None:
+    settle(recipe, tmp_path / "run", corpus, ALONE)
+    name, value = next(iter(change.items()))
+    with pytest.raises(ValueError, match=rf"train\.{name}   .* → {value}$"):
+        settle(with_train(recipe, **change), tmp_path / "run", corpus, ALONE)
+
+
+def with_peak(recipe: Recipe, peak: float) -> Recipe:
+    return with_train(recipe, schedule=replace(recipe.train.schedule, peak=peak))
+
+
+def refusal(recipe: Recipe, run: Path, corpus: Corpus, *allow: str) -> str:
+    """What is said against this recipe; the run's own is left as it was."""
+    before = (run / "recipe.toml").read_bytes()
+    with pytest.raises(ValueError) as refused:
+        settle(recipe, run, corpus, ALONE, allow)
+    assert (run / "recipe.toml").read_bytes() == before
+    return str(refused.value)
+
+
+def written(run: Path) -> dict[str, Any]:
+    return tomllib.loads((run / "recipe.toml").read_text())
+
+
+def test_every_changed_value_is_shown_and_none_that_may_change_anyway(
+    recipe: Recipe, corpus: Corpus, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    settle(recipe, run, corpus, ALONE)
+    sentence, *lines = refusal(
+        with_train(with_peak(recipe, 3e-4), steps=99, keep=7), run, corpus
+    ).splitlines()
+    assert lines == ["  train.schedule.peak   0.003 → 0.0003", "  train.steps           40 → 99"]
+    assert str(run) in sentence and "2 values differ" in sentence and sentence.endswith(".")
+    assert "(--out)" in sentence and "--allow train.schedule.peak train.steps" in sentence
+
+
+def test_a_long_value_is_shown_where_it_differs(
+    recipe: Recipe, corpus: Corpus, tmp_path: Path
+) -> None:
+    def with_files(last: str) -> Recipe:
+        files = tuple(f"part-{number:05}.parquet" for number in range(500))
+        left = replace(recipe.data.sources["left"], files=(*files, last))
+        return replace(
+            recipe, data=replace(recipe.data, sources={**recipe.data.sources, "left": left})
+        )
+
+    settle(with_files("old.parquet"), tmp_path / "run", corpus, ALONE)
+    _, line = refusal(with_files("new.parquet"), tmp_path / "run", corpus).splitlines()
+    assert "old.parquet" in line and "new.parquet" in line and len(line) < 200
+
+
+def test_what_the_sentence_advises_lets_the_changes_through_and_writes_them_down(
+    recipe: Recipe, corpus: Corpus, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    settle(recipe, run, corpus, ALONE)
+    facts = written(run)["run"]
+    changed = with_train(with_peak(recipe, 3e-4), steps=99, tokens_per_step=1024)
+    advised = re.search(r"--allow ([^)]*)\)", refusal(changed, run, corpus, "train.schedule"))
+    assert advised
+    assert settle(changed, run, corpus, ALONE, advised[1].split()) == changed
+    assert settle(changed, run, corpus, ALONE) == changed  # it's the run's own recipe from now on
+    assert "train.steps" in refusal(recipe, run, corpus)
+    settle(with_train(changed, clip=0.5), run, corpus, ALONE, ["train.clip"])
+    assert written(run)["run"] == {
+        **facts,
+        "changes": [
+            {"step": 0, "key": "train.schedule.peak", "from": 3e-3, "to": 3e-4},
+            {"step": 0, "key": "train.steps", "from": 40, "to": 99},
+            {"step": 0, "key": "train.tokens_per_step", "from": 512, "to": 1024},
+            {"step": 0, "key": "train.clip", "from": 1.0, "to": 0.5},
+        ],
+    }
+
+
+def test_a_table_allows_what_is_in_it_and_nothing_else(
+    recipe: Recipe, corpus: Corpus, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    settle(recipe, run, corpus, ALONE)
+    both = with_train(with_peak(recipe, 3e-4), seed=5)
+    assert "--allow train.schedule train.seed" in refusal(both, run, corpus, "train.schedule")
+    assert settle(with_peak(recipe, 3e-4), run, corpus, ALONE, ["train.schedule"])
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("train.scheduel.peak", "train.schedule.peak"),
+        ("peak", "train.schedule.peak"),
+        ("train.optimiser", "train.optimizer"),
+        ("Data", "data"),
+    ],
+)
+def test_a_name_that_allows_nothing_is_refused_with_the_one_that_was_meant(
+    recipe: Recipe, corpus: Corpus, tmp_path: Path, said: str, meant: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"--allow {said}: .*mean '{re.escape(meant)}'"):
+        settle(recipe, tmp_path / "run", corpus, ALONE, [said])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_name_may_be_spelled_as_its_flag_is(
+    recipe: Recipe, corpus: Corpus, tmp_path: Path
+) -> None:
+    settle(recipe, tmp_path / "run", corpus, ALONE)
+    changed = with_train(recipe, tokens_per_step=1024)
+    assert settle(changed, tmp_path / "run", corpus, ALONE, ["train.tokens-per-step"]) == changed
+
+
+def test_what_the_checkpoints_would_not_fit_is_never_allowed(
+    recipe: Recipe, corpus: Corpus, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    settle(recipe, run, corpus, ALONE)
+    deeper = replace(recipe, model=replace(recipe.model, n_layer=3))
+    muon = with_train(recipe, optimizer=replace(recipe.train.optimizer, kind="muon"))
+    narrow = with_train(recipe, precision="fp16")
+    for changed, key in [
+        (deeper, "model.n_layer"),
+        (muon, "train.optimizer.kind"),
+        (narrow, "train.precision"),
+    ]:
+        assert f"{key} can't be allowed" in refusal(changed, run, corpus, "model", "train")
+    softer = replace(recipe, model=replace(recipe.model, dropout=0.2))
+    assert settle(softer, run, corpus, ALONE, ["model.dropout"]) == softer
+
+
+def test_an_extended_run_is_the_one_that_was_asked_for_more_at_once(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    """Under a learning rate that does not follow from the number of steps, bit for bit."""
+    even = with_train(recipe, schedule=replace(recipe.train.schedule, floor=1.0))
+    straight = train(with_train(even, steps=9), tmp_path / "straight")
+    run = tmp_path / "run"
+    assert train(with_train(even, steps=6), run).finished
+    short = losses(run)
+    with pytest.raises(ValueError, match=r"6 steps, and 9 extend it: add --allow train\.steps"):
+        train(with_train(even, steps=9), run)
+    longer = train(with_train(even, steps=9), run, allow=["train.steps"])
+    assert longer.finished and (longer.began, longer.step) == (6, 9)
+    assert fingerprint(longer.checkpoint) == fingerprint(straight.checkpoint)
+    seen = losses(run)
+    assert {step: seen[step] for step in short} == short and seen == losses(straight.run)
+    assert written(run)["run"]["changes"] == [{"step": 6, "key": "train.steps", "from": 6, "to": 9}]
+
+
+def test_steps_that_are_done_cannot_be_taken_back(recipe: Recipe, tmp_path: Path) -> None:
+    train(with_train(recipe, steps=6), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"has done 6 steps, and is now asked for 4"):
+        train(with_train(recipe, steps=4), tmp_path / "run", allow=["train.steps"])
+
+
+def test_a_change_is_allowed_on_the_command_line(recipe: Recipe, tmp_path: Path) -> None:
+    train(with_train(recipe, steps=3), tmp_path / "run")
+    file = tmp_path / "small.toml"
+    file.write_text(tomli_w.dumps(asdict(with_train(with_peak(recipe, 3e-4), steps=5))))
+    command = [sys.executable, "-m", "gnano", "pretrain", str(file), "--out", str(tmp_path / "run")]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
+    assert "\n  train.schedule.peak   0.003 → 0.0003\n" in refused.stderr
+    command += ["--allow", "train.schedule.peak", "train.steps"]
+    allowed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert allowed.returncode == 0, allowed.stderr
+    assert "5 of 5 steps done" in allowed.stdout and max(losses(tmp_path / "run")) == 5
+
+
+def prepared(recipe: Recipe, folder: Path, tokenizer: str) -> Recipe:
+    """The recipe on other data than its own, of the same sources."""
+    write_corpus(folder / "corpus", documents=40)
+    sources = {
+        name: Source(weight=source.weight, files=(str(folder / "corpus" / name),))
+        for name, source in recipe.data.sources.items()
+    }
+    data = replace(
+        recipe.data, folder=str(folder / "data"), tokenizer=tokenizer, sources=sources, workers=1
+    )
+    prepare(data)
+    return replace(recipe, data=data)
+
+
+def test_a_run_goes_on_with_other_data_where_that_is_allowed(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    recipe = with_train(recipe, steps=4)
+    train(recipe, run)
+    other = with_train(prepared(recipe, tmp_path / "other", recipe.data.folder), steps=6)
+    with pytest.raises(ValueError, match=r"begun on other data .*\(--allow data train\.steps\)"):
+        train(other, run)
+    assert train(other, run, allow=["data", "train.steps"]).step == 6
+    assert train(other, run).began == 6
+    with pytest.raises(ValueError, match=r"  data   .*fingerprint [0-9a-f]{12}… → "):
+        train(with_train(recipe, steps=6), run)
+    changes = {change["key"]: change for change in written(run)["run"]["changes"]}
+    assert changes["data"]["from"] == Corpus(Path(recipe.data.folder)).manifest.fingerprint
+    assert changes["data"]["to"] == Corpus(Path(other.data.folder)).manifest.fingerprint
+
+
+def test_data_of_another_tokenizer_is_refused_though_data_is_allowed(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    result = train(with_train(recipe, steps=2), run)
+    other = with_train(prepared(recipe, tmp_path / "other", "bpe-300"), steps=2)
+    with pytest.raises(ValueError, match="ids mean other texts") as refused:
+        train(other, run, allow=["data"])
+    assert str(result.checkpoint) in str(refused.value)
