@@ -21,6 +21,8 @@ COMMANDS = {
     "pretrain": "train a model on token shards, or go on where a run stopped",
     "generate": "let a checkpoint continue a text",
     "info": "what is in a recipe, a data folder, a run or a checkpoint",
+    "runs": "how the runs of a folder stand",
+    "weights": "a checkpoint's model alone, as a folder to share",
 }
 
 HELP = f"""\

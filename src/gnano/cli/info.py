@@ -7,7 +7,7 @@ import tyro
 from gnano.cli.arguments import call
 
 
-def info(what: Annotated[str, tyro.conf.Positional]) -> None:
+def info(what: Annotated[str, tyro.conf.Positional], verify: bool = False) -> None:
     """Show what is in a recipe, a data folder, a run or a checkpoint.
 
     examples:
@@ -15,13 +15,24 @@ def info(what: Annotated[str, tyro.conf.Positional]) -> None:
       gnano info data/demo      sources, tokens and mix of prepared data
       gnano info runs/demo      how far a run is and how well it does
       gnano info runs/demo/checkpoints/step-00000100
+      gnano info runs/demo --verify          every byte of all its checkpoints
 
     Args:
         what: A recipe's name or file, or the path of a folder that this program made.
+        verify: Hold every file of a checkpoint, or of all of a run, against its checksum; without
+            it only their sizes are looked at. Exit code 2 if one is damaged.
     """
-    from gnano.report import describe
+    from gnano.live import LiveLine
+    from gnano.report import describe, verify_saved
 
     print(describe(what))
+    line = LiveLine()
+    try:
+        for said in verify_saved(what, line.show) if verify else ():
+            line.close()
+            print(said, flush=True)
+    finally:
+        line.close()
 
 
 def main(argv: list[str]) -> None:

@@ -2,6 +2,7 @@
 
     metrics.jsonl ──read_metrics──▶ rows ──┬─ terminal_plot ─▶ text
                                            └─ png_plot ──────▶ PNG
+    runs/ ─────────list_runs───────────────────────────────▶ a table
     runs/NAME/ ────write_report────────────────────────────▶ runs/NAME/report.html
 
 Pictures need the extra `plot` (matplotlib, plotext); the page comes without one if need be.
@@ -14,16 +15,22 @@ from gnano.report.page import write_report
 from gnano.report.planning import plan
 from gnano.report.planning_text import plan_text
 from gnano.report.plot import png_plot
+from gnano.report.runs import list_runs, runs_json, runs_table
 from gnano.report.terminal import terminal_plot
+from gnano.report.verifying import verify_saved
 
 __all__ = [
     "describe",
     "describe_data",
     "describe_sample",
+    "list_runs",
     "plan",
     "plan_text",
     "png_plot",
     "read_metrics",
+    "runs_json",
+    "runs_table",
     "terminal_plot",
+    "verify_saved",
     "write_report",
 ]

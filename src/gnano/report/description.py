@@ -1,6 +1,8 @@
 """What is this? A recipe, a data folder, a run or a checkpoint, said in a few lines."""
 
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from gnano.live import clock
 from gnano.model import (
@@ -12,7 +14,19 @@ from gnano.model import (
 )
 from gnano.report.corpus import describe_data
 from gnano.report.metrics import read_metrics
-from gnano.train import Recipe, load_recipe, recipe_names
+from gnano.report.runs import printable
+from gnano.report.standing import (
+    KILLED,
+    bits_per_byte,
+    events_backwards,
+    figure,
+    number_of,
+    saved,
+    standing,
+)
+from gnano.train import Recipe, load_recipe, recipe_names, verify_sizes
+
+EVENTS = 5  # of a run's last ones, shown
 
 
 def describe(what: str) -> str:
@@ -56,39 +70,74 @@ def describe_recipe(recipe: Recipe) -> str:
 
 
 def _describe_run(run: Path) -> str:
-    from gnano.train import checkpoints
-
     recipe = load_recipe(str(run / "recipe.toml"))
-    lines = [describe_recipe(recipe), ""]
-    saved = checkpoints(run)
-    if (run / "metrics.jsonl").is_file():
-        rows = read_metrics(run / "metrics.jsonl")
-        last = rows[-1]
-        state = "finished" if last.get("final") else "not finished"
-        lines.append(
-            f"run          {state}: step {last['step']:,} of {recipe.train.steps:,}, "
-            f"loss {last['loss']:.3f}, {clock(last['seconds'])} of training"
-        )
-        heldout = [row for row in rows if "heldout" in row]
-        if heldout:
-            found = heldout[-1]["heldout"]
-            parts = " · ".join(f"{name} {bits:.3f}" for name, bits in found["sources"].items())
-            lines.append(
-                f"held-out     {found['bits_per_byte']:.3f} bits per byte at step "
-                f"{heldout[-1]['step']:,} ({parts})"
-            )
-    lines += [f"checkpoint   {folder}" for folder in saved] or ["checkpoint   none yet"]
-    return "\n".join(lines)
+    now = standing(run)
+    rows = []
+    if now.step is not None:
+        # later steps are from before the run went back, and are to be done again
+        rows = [row for row in read_metrics(run / "metrics.jsonl") if row["step"] <= now.step]
+    state = f"run          {now.state}: step {now.step or 0:,} of {recipe.train.steps:,}"
+    if rows:
+        loss = "none" if now.loss is None else f"{now.loss:.3f}"
+        state += f", loss {loss}, {clock(figure(rows[-1].get('seconds')) or 0)} of training"
+    lines = [describe_recipe(recipe), "", state]
+    if now.reason:
+        killed = now.reason == KILLED
+        why = "its process is gone without a word: killed?" if killed else printable(now.reason)
+        lines.append(f"             {why}")
+    measured = {row["step"]: bits for row in rows if (bits := bits_per_byte(row)) is not None}
+    if measured:
+        lines.append(_heldout(next(row for row in rows if row["step"] == max(measured))))
+    return "\n".join([*lines, *_troubles(run, rows), *_saved(run, measured), *_events(run)])
+
+
+def _heldout(row: dict[str, Any]) -> str:
+    parts = " · ".join(f"{n} {bits:.3f}" for n, bits in row["heldout"].get("sources", {}).items())
+    total = row["heldout"]["bits_per_byte"]
+    return f"held-out     {total:.3f} bits per byte at step {row['step']:,} ({parts})"
+
+
+def _troubles(run: Path, rows: list[dict[str, Any]]) -> list[str]:
+    skipped = sum(bool(row.get("skipped")) for row in rows)
+    back = sum(event["event"] == "rolled back" for event in events_backwards(run))
+    return [f"trouble      {_count(skipped, 'step')} skipped, {_count(back, 'rollback')}"]
+
+
+def _saved(run: Path, measured: dict[int, float]) -> list[str]:
+    """The checkpoints, the damaged and the best of the others marked."""
+    from gnano.train import best_of
+
+    marks = dict.fromkeys(saved(run), "")
+    for folder in marks:
+        try:
+            verify_sizes(folder)
+        except (OSError, ValueError) as error:
+            marks[folder] = f"   damaged: {error}"
+    if best := best_of([folder for folder, mark in marks.items() if not mark]):
+        bits = measured.get(number_of(best))
+        marks[best] = "   best" if bits is None else f"   best: {bits:.3f} bits per byte"
+    return [f"checkpoint   {f}{mark}" for f, mark in marks.items()] or ["checkpoint   none yet"]
+
+
+def _events(run: Path) -> list[str]:
+    """The last few things that happened, the latest last."""
+    last = list(islice(events_backwards(run), EVENTS))[::-1]
+    return [f"event        {_event(**event)}" for event in last]
+
+
+def _event(time: str = "?", event: str = "?", step: int | None = None, **facts: Any) -> str:
+    where = "" if step is None else f", step {step:,}"
+    more = ", ".join(f"{key} {value}" for key, value in facts.items())
+    return printable(f"{time} {event}{where}{f': {more}' if more else ''}")
 
 
 def _describe_checkpoint(folder: Path) -> str:
     from gnano.model import read_config
-    from gnano.train import verify
 
     text = f"{folder}\n{_describe_model(read_config(folder))}"
     if (folder / "files.json").is_file():
-        verify(folder)
-        text += "\n\nEvery file matches its checksum."
+        verify_sizes(folder)
+        text += "\n\nEvery file is there and has its size; --verify checks every byte."
     return text
 
 
@@ -108,6 +157,10 @@ def _describe_model(shape: ModelConfig) -> str:
             f"{kv_cache_bytes_per_token(shape):,} B of KV cache a token in bf16",
         ]
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _short(number: float) -> str:

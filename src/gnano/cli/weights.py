@@ -1,0 +1,38 @@
+"""`gnano weights`: a checkpoint without what only training needs, to share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from gnano.cli.arguments import call
+
+
+def weights(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    out: Annotated[Path, tyro.conf.Positional],
+) -> None:
+    """Copy the model and its tokenizer out of a checkpoint: a third of it, and all others need.
+
+    examples:
+      gnano weights runs/demo shared/demo                                 the newest checkpoint
+      gnano weights runs/demo/checkpoints/step-00000100 shared/demo-100
+      gnano generate shared/demo "Once upon a time"
+
+    Every file is held against its checksum first. transformers, vLLM and llama.cpp's converter
+    open the folder as it is; gnano pretrain cannot go on from it.
+
+    Args:
+        checkpoint: A run or a checkpoint.
+        out: The folder to make; it must not be there yet.
+    """
+    from gnano.train.sharing import weights_only
+
+    folder = weights_only(checkpoint, out)
+    files = [file for file in folder.iterdir() if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    print(f"{folder}: {len(files)} files, {size / 1e9:.2f} GB")
+
+
+def main(argv: list[str]) -> None:
+    call(weights, "weights", argv)

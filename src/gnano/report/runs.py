@@ -1,0 +1,121 @@
+"""How are my runs? A table of the runs below a folder, the one that did something last on top.
+
+    run         state          step          loss   bits/byte  checkpoint  age
+    demo        running   1,240/5,000  24%  3.214       1.102       1,000  3 s
+    big/second  failed      800/5,000  16%  3.401       1.160         500  2 d
+        failed: The loss or its gradient became infinite …
+
+What is wrong with a run stands below its row; it keeps no other run from being listed.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from gnano.report.standing import KILLED, Standing, number_of, standing
+
+HEADS = ("run", "state", "step", "", "loss", "bits/byte", "checkpoint", "age")
+LEFT = 2  # so many columns are words; the others are figures, which end in line
+
+
+def list_runs(folder: Path) -> list[Standing]:
+    """Where each run in a folder or in its folders stands, the latest activity first.
+
+    Raises FileNotFoundError if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {folder}: name the one that holds your runs, or begin a run "
+            f"with gnano pretrain."
+        )
+    found = [folder / "recipe.toml", *folder.glob("*/recipe.toml"), *folder.glob("*/*/recipe.toml")]
+    runs = [standing(recipe.parent) for recipe in found if recipe.is_file()]
+    return sorted(runs, key=lambda run: (-run.active, run.run))
+
+
+def runs_table(folder: Path, runs: Sequence[Standing]) -> str:
+    """The runs as text for a terminal; a sentence if there is none."""
+    if not runs:
+        return f"{folder} holds no run: gnano pretrain RECIPE --out {folder / 'NAME'} begins one."
+    now = time.time()
+    rows = [HEADS, *(_cells(folder, run, now) for run in runs)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row, notes in zip(rows, [[], *map(_notes, runs)], strict=True):
+        cells = [
+            cell.ljust(width) if number < LEFT else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines += ["  ".join(cells).rstrip(), *(f"    {printable(note)}" for note in notes)]
+    return "\n".join(lines)
+
+
+def runs_json(folder: Path, runs: Sequence[Standing]) -> str:
+    """The same for a program: one JSON object a line."""
+    return "\n".join(json.dumps(_facts(folder, run)) for run in runs)
+
+
+def state_text(run: Standing) -> str:
+    """A word, and a second one where the first is only what it looks like."""
+    return f"{run.state}: {KILLED}" if run.reason == KILLED else run.state
+
+
+def share(run: Standing) -> str:
+    """How much of its steps a run has done, rounded down: only a whole run shows 100%."""
+    if run.step is None or not run.steps:
+        return ""
+    return f"{100 * run.step // run.steps}%"
+
+
+def age(seconds: float) -> str:
+    """One number in the unit that suits it: 42 s, 3 min, 2 h, 5 d."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:,.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def printable(text: str) -> str:
+    """On one line; a name or a reason is text from outside, and could steer a terminal."""
+    words = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else "�" for letter in words)
+
+
+def _name(folder: Path, run: Path) -> str:
+    return str(run.relative_to(folder)) if run != folder else run.resolve().name
+
+
+def _cells(folder: Path, run: Standing, now: float) -> tuple[str, ...]:
+    step = "–" if run.step is None else f"{run.step:,}"
+    return (
+        printable(_name(folder, run.run)),
+        state_text(run),
+        step if run.steps is None else f"{step}/{run.steps:,}",
+        share(run),
+        "–" if run.loss is None else f"{run.loss:.3f}",
+        "–" if run.heldout is None else f"{run.heldout:.3f}",
+        "–" if run.checkpoint is None else f"{number_of(run.checkpoint):,}",
+        age(now - run.active),
+    )
+
+
+def _notes(run: Standing) -> list[str]:
+    failed = run.state == "failed" and run.reason != KILLED
+    return [*([f"failed: {run.reason}"] if failed and run.reason else []), *run.problems]
+
+
+def _facts(folder: Path, run: Standing) -> dict[str, object]:
+    return {
+        "name": _name(folder, run.run),
+        "folder": str(run.run),
+        "state": run.state,
+        "reason": run.reason,
+        "step": run.step,
+        "steps": run.steps,
+        "loss": run.loss,
+        "bits_per_byte": run.heldout,
+        "checkpoint": None if run.checkpoint is None else str(run.checkpoint),
+        "active": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run.active)),
+        "problems": list(run.problems),
+    }

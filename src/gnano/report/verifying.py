@@ -1,0 +1,39 @@
+"""Is every byte of a run's checkpoints what it was when it was written?"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from gnano.report.standing import saved
+from gnano.train import verify
+
+Show = Callable[[str], None]
+
+
+def verify_saved(what: str, show: Show = lambda _: None) -> Iterator[str]:
+    """A line for a checkpoint, or for each of a run, when its hashes are checked.
+
+    `show` is told what is being read. Raises ValueError for what has no checkpoints, and, when
+    all are checked, if one is damaged.
+    """
+    path = Path(what)
+    folders = [path] if (path / "files.json").is_file() else saved(path)
+    if not folders:
+        raise ValueError(
+            f"{what} holds no checkpoint that could be verified; give a run or a checkpoint "
+            f"(prepared data: gnano data verify FOLDER)."
+        )
+    damaged = []
+    for number, folder in enumerate(folders, 1):
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        show(f"verifying {folder} · {number} of {len(folders)} · {size / 1e9:.2f} GB")
+        try:
+            verify(folder, from_disk=True)
+            yield f"{folder}: whole"
+        except (OSError, ValueError) as error:
+            damaged.append(folder.name)
+            yield f"{folder}: damaged: {error}"
+    if damaged:
+        raise ValueError(
+            f"Damaged: {', '.join(damaged)}, {len(damaged)} of {len(folders)}; put the file back, "
+            f"or delete that checkpoint and go on from another."
+        )

@@ -1,0 +1,81 @@
+"""What of a checkpoint do others need? The model and its tokenizer, without `trainer/`.
+
+    step-00001000/ ─┬─ config.json, tokenizer … ──── copied ────▶ OUT/
+                    ├─ model.safetensors ──────────── linked ───▶
+                    └─ trainer/                                  files.json of its own
+
+The copy is held against the checkpoint's hashes and appears whole or not at all. Weights are
+linked where the file system can, so that they take no room twice; what a person may want to
+edit, such as config.json, is copied, since an edit of a link would damage the checkpoint.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from gnano.train import find_checkpoint
+from gnano.train.saving.hashes import NAME, sync, verify
+
+
+def weights_only(path: Path, out: Path) -> Path:
+    """Share a checkpoint, or a run's newest one, as the folder `out`; returns `out`.
+
+    Raises ValueError or OSError where it is damaged or `out` is there already.
+    """
+    checkpoint = find_checkpoint(path)
+    if os.path.lexists(out):
+        raise FileExistsError(f"{out} is there already: name a folder that does not exist yet.")
+    parent = out.resolve().parent
+    if parent.name == "checkpoints" and (parent.parent / "recipe.toml").is_file():
+        raise ValueError(f"{out} would stand among a run's checkpoints: name another place.")
+    hashes = _hashes(checkpoint)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        for name in hashes:
+            _bring(checkpoint / name, partial / name)
+        (partial / NAME).write_text(json.dumps(hashes, indent=2) + "\n")
+        _verify(partial, checkpoint)
+        for file in [*partial.iterdir(), partial]:
+            sync(file)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    sync(out.parent)
+    return out
+
+
+def _hashes(checkpoint: Path) -> dict[str, object]:
+    """The files of the checkpoint's list that lie in it itself: those of the model."""
+    path = checkpoint / NAME
+    try:
+        listed = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}), so nothing tells whether the model is whole; "
+            f"give a checkpoint that gnano pretrain wrote."
+        ) from None
+    found = {name: entry for name, entry in listed.items() if Path(name).name == name != ".."}
+    if not {"config.json", "model.safetensors"} <= found.keys():
+        raise ValueError(f"{path} lists no model (config.json, model.safetensors): it is damaged.")
+    return found
+
+
+def _bring(source: Path, target: Path) -> None:
+    try:
+        if source.suffix == ".safetensors":
+            os.link(source.resolve(), target)
+            return
+    except OSError:  # another file system, or one without links
+        pass
+    shutil.copyfile(source, target)
+
+
+def _verify(partial: Path, checkpoint: Path) -> None:
+    try:
+        verify(partial)
+    except ValueError as error:
+        said = str(error).replace(str(partial), str(checkpoint))
+        raise ValueError(f"{said} Nothing was written; share another checkpoint.") from None
