@@ -1,5 +1,6 @@
 """Each command does what its help says, through the real program."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -71,7 +72,35 @@ def test_info_knows_recipes_data_runs_and_checkpoints(
     text = output(capsys, "info", run)
     assert "finished: step 8 of 8" in text and "bits per byte" in text
     checkpoint = run / "checkpoints" / "step-00000008"
-    assert "Every file matches its checksum" in output(capsys, "info", checkpoint)
+    assert "Every file is there and has its size" in output(capsys, "info", checkpoint)
+
+
+def test_info_verifies_every_byte_of_a_checkpoint_or_of_all_of_a_run(
+    capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path
+) -> None:
+    text = output(capsys, "info", run, "--verify")
+    assert text.count(": whole\n") == len(list((run / "checkpoints").iterdir())) > 1
+    checkpoint = run / "checkpoints" / "step-00000008"
+    assert f"{checkpoint}: whole" in output(capsys, "info", checkpoint, "--verify")
+
+
+def test_runs_lists_them_for_people_and_for_programs(
+    capsys: pytest.CaptureFixture[str], run: Path
+) -> None:
+    assert "run  finished   8/8  100%" in output(capsys, "runs", run.parent)
+    found = json.loads(output(capsys, "runs", run.parent, "--json"))
+    assert (found["name"], found["state"], found["step"]) == ("run", "finished", 8)
+    assert found["checkpoint"].endswith("step-00000008")
+
+
+def test_weights_makes_a_folder_that_generate_opens(
+    capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path
+) -> None:
+    assert "6 files" in output(capsys, "weights", run, tmp_path / "shared")
+    told = ("the river", "-n", 12, "--seed", 1)
+    assert output(capsys, "generate", tmp_path / "shared", *told) == output(
+        capsys, "generate", run, *told
+    )
 
 
 def test_a_trained_tokenizer_cuts_text_and_gives_it_back(
