@@ -1,6 +1,7 @@
 """One bad step is passed over; a run that goes on being bad goes back and around the bad data."""
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class Poison:
     """Makes the loss of some samples infinite: those that a document of the corpus could be in."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, samples: set[int]) -> None:
-        self.samples, self.taken = samples, []
+        self.samples, self.now = samples, set[int]()
         take, step = Feed.take, Step.__call__
 
         def taking(feed: Feed, number: int) -> list[Batch]:
@@ -113,8 +114,6 @@ def test_a_poisoned_stretch_of_data_is_gone_around_and_named(
 def test_a_run_that_is_stopped_after_going_around_gives_the_same_as_one_that_is_not(
     patient: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import signal
-
     per_step = patient.train.tokens_per_step // patient.model.block_size
     Poison(monkeypatch, set(range(12 * per_step, 15 * per_step)))
     train(patient, tmp_path / "straight")
@@ -161,8 +160,6 @@ def test_a_spike_is_skipped_when_asked_for(
     assert [row["step"] for row in rows if row["skipped"]] == [15]
     assert rows[14]["spike"] is True
     # with a resume in the middle the window is remembered, and the same step skipped
-    import signal
-
     calls.clear()
 
     def interrupt(row: dict[str, Any]) -> None:

@@ -28,8 +28,8 @@ def found(spikes: Spikes, loss: float, norm: float) -> bool:
     st.floats(3, 20),
 )
 def test_the_score_is_that_of_numpy(values: list[float], value: float, threshold: float) -> None:
-    middle = np.median(values)
-    spread = max(1.4826 * np.median(np.abs(values - middle)), 1e-3 * middle)
+    middle = float(np.median(values))
+    spread = max(1.4826 * float(np.median(np.abs(np.array(values) - middle))), 1e-3 * middle)
     score = (value - middle) / spread
     if abs(score - threshold) < 1e-6 * threshold:
         return  # as near as rounding
