@@ -151,3 +151,13 @@ def test_it_is_no_checkpoint_to_go_on_from(run: Path, tmp_path: Path, recipe: Re
     result = train(with_train(recipe, steps=6, save_every=3), run)
     assert (result.began, result.step) == (3, 6)
     assert [found.run for found in list_runs(tmp_path)] == [run]
+
+
+def test_one_that_was_put_among_a_run_s_checkpoints_is_passed_over(
+    run: Path, tmp_path: Path, recipe: Recipe
+) -> None:
+    shared = weights_only(run, tmp_path / "shared")
+    shutil.rmtree(run / "checkpoints" / "step-00000006")
+    shutil.copytree(shared, run / "checkpoints" / "step-00000005")
+    result = train(with_train(recipe, steps=6, save_every=3), run)
+    assert (result.began, result.step) == (3, 6)
