@@ -1,6 +1,9 @@
 """Ranks meet, agree, and end together: whoever fails or hangs is named to the others."""
 
+import signal
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ from tests.processes import as_ranks, ends
 
 from gnano.train.ranks.lifeline import GRACE
 from gnano.train.ranks.peers import advice, unreachable
+from gnano.train.ranks.stall import LATE
 from gnano.train.ranks.world import World
 
 START = """
@@ -19,9 +23,12 @@ me = int(os.environ["RANK"])
 """
 
 
-def run(body: str, size: int = 2) -> tuple[list[int], list[str]]:
-    """Exit codes and outputs of a script in so many ranks."""
+def run(body: str, size: int = 2, stopped: int | None = None) -> tuple[list[int], list[str]]:
+    """Exit codes and outputs of a script in so many ranks; a `stopped` one ends with the rest."""
     ranks = as_ranks([sys.executable, "-c", START + body], size)
+    if stopped is not None:
+        ends([rank for rank in ranks if rank is not ranks[stopped]], timeout=GRACE + 60)
+        ranks[stopped].kill()
     printed = ends(ranks, timeout=GRACE + 60)
     return [rank.returncode for rank in ranks], printed
 
@@ -79,7 +86,114 @@ with World.join("cpu") as world:
 """
     )
     assert 1 in codes and 0 not in codes
-    assert "held up in the first exchange: not done in 2 s. Check that the ranks" in printed[0]
+    assert 'all 2 ranks are held up in "the first exchange" for' in printed[0]
+    assert "Check that the ranks can reach one another" in printed[0]
+
+
+HANG = """
+with World.join("cpu", stall=2.0) as world:
+    for step in range(1, 100):
+        world.doing(f"reading the data of step {step}")
+        if step == 3 and me == 1:
+            os.mkfifo("shard")
+            open("shard", "rb")  # nobody writes: as on a mount that is dead
+        world.doing(f"step {step}")
+        world.sum(torch.zeros(()))
+"""
+
+
+def test_a_rank_that_hangs_is_named_with_its_phase_by_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    codes, printed = run(HANG, size=3)
+    assert codes == [1, 1, 1]
+    for rank, said in enumerate(printed):
+        assert f"gnano: rank {rank} on" in said and "stops: rank 1 on" in said
+        assert "rank 1 on" in said and 'is held up in "reading the data of step 3" for ' in said
+        assert 'and ranks 0, 2 wait for it in "step 3"' in said and "train.guard.stall" in said
+        assert ("in <module>" in said) == (rank == 1)  # its stack alone is of interest
+
+
+def test_work_of_rank_0_that_hangs_is_not_blamed_on_those_who_wait_for_it() -> None:
+    codes, printed = run(
+        """
+with World.join("cpu", stall=1.0) as world:
+    world.doing("saving")
+    world.by_first(lambda: time.sleep(600))
+"""
+    )
+    assert codes == [1, 1]
+    for said in printed:
+        assert "rank 0 on" in said and 'held up in "saving" for' in said
+        assert 'and rank 1 waits for it in "saving"' in said
+
+
+def test_ranks_wait_for_as_long_as_the_one_that_is_behind_may_take() -> None:
+    codes, printed = run(
+        """
+import math
+with World.join("cpu", stall=1.0) as world:
+    if me == 1:
+        world.doing("waiting for data", math.inf)
+        time.sleep(6)
+    else:
+        world.doing("waiting for data")
+        world.doing("step 1")
+    world.sum(torch.zeros(()))
+    for step in range(6):  # slow, but it moves on
+        world.doing(f"step {step}")
+        time.sleep(0.5)
+    print("done")
+"""
+    )
+    assert (codes, printed) == ([0, 0], ["done\n"] * 2)
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_rank_that_is_stopped_is_found_by_its_silence(stopped: int) -> None:
+    """Also the first, with which the store is silent, where the ranks look for one another."""
+    codes, printed = run(
+        f"""
+import signal
+from gnano.train.ranks import lifeline
+lifeline.SILENT, lifeline.GRACE = 3.0, 1.0
+with World.join("cpu", stall=600.0) as world:
+    world.doing("step 1")
+    time.sleep(2)
+    if me == {stopped}:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    world.sum(torch.zeros(()))
+""",
+        stopped=stopped,
+    )
+    assert codes[1 - stopped] == 1
+    told = ["no answer for 3 s", "rank 1 on"][stopped]
+    assert told in printed[1 - stopped]
+
+
+def test_ranks_that_were_all_stopped_together_go_on() -> None:
+    """A laptop's sleep, or a launcher that is stopped with all it has started."""
+    script = """
+from gnano.train.ranks import lifeline
+lifeline.SILENT = 4.0
+with World.join("cpu", stall=3.0) as world:
+    world.doing("step 1")
+    print("begun", flush=True)
+    for _ in range(20):  # most of it lies after the stop
+        time.sleep(0.1)
+    world.sum(torch.zeros(()))
+    print("done")
+"""
+    ranks = as_ranks([sys.executable, "-c", START + script], 2)
+    for rank in ranks:
+        assert rank.stdout is not None and rank.stdout.readline() == b"begun\n"
+    for rank in ranks:
+        rank.send_signal(signal.SIGSTOP)
+    time.sleep(LATE + 2)
+    for rank in ranks:
+        rank.send_signal(signal.SIGCONT)
+    assert ends(ranks, timeout=60) == ["done\n"] * 2
 
 
 def test_on_a_box_without_peer_access_the_setting_that_helps_is_named(

@@ -5,11 +5,13 @@ process is: RANK of WORLD_SIZE, LOCAL_RANK on its machine, and where they meet (
 MASTER_PORT). Nothing else is asked of a launcher. A process on its own has no group, and
 everything here costs it nothing:
 
-    with World.join("cuda") as world:
+    with World.join("cuda", stall=1_800) as world:
+        world.doing("step 12")                         # over 1,800 s in it is told, and ends all
         recipe = world.by_first(lambda: settle(…))    # rank 0 does it, all have the outcome
         world.sum(figures)                             # in place, over all ranks
 """
 
+import math
 import os
 import pickle
 from collections.abc import Callable
@@ -27,6 +29,7 @@ from torch.distributed.rendezvous import rendezvous
 from gnano.model.host_memory import keep_freed_memory
 from gnano.train.ranks.lifeline import Lifeline
 from gnano.train.ranks.peers import FIRST_EXCHANGE, advice
+from gnano.train.ranks.stall import LoneWatch, Progress
 
 T = TypeVar("T")
 # Held until the process ends. Python lets go of a group without holding its lock; DDP's own
@@ -43,15 +46,18 @@ class World:
     device: torch.device
     rank: int = 0
     size: int = 1
+    progress: Progress = field(default_factory=Progress, repr=False)
     lifeline: Lifeline | None = field(default=None, repr=False)
+    lone_watch: LoneWatch | None = field(default=None, repr=False)
     store: Store | None = field(default=None, repr=False)  # where the ranks met
     words: int = 0  # that the first rank has given to all, by `by_first`
 
     @classmethod
-    def join(cls, device: str) -> "World":
+    def join(cls, device: str, stall: float = 0.0) -> "World":
         """Meet the other ranks that the environment speaks of; alone without it.
 
-        `device` is cpu, cuda (with several ranks: the one of the local rank) or cuda:N.
+        `device` is cpu, cuda (with several ranks: the one of the local rank) or cuda:N. After
+        `stall` seconds in one phase (0: never) a rank is stuck: all end, and say which it is.
         """
         kind = torch.device(device)
         size = _environment("WORLD_SIZE", 1)
@@ -63,25 +69,29 @@ class World:
         if size == 1:
             if kind.type == "cuda":
                 torch.cuda.set_device(kind if kind.index is not None else 0)
-            return cls(kind)
+            progress = Progress(stall)
+            return cls(kind, progress=progress, lone_watch=LoneWatch(progress) if stall else None)
         rank = _environment("RANK")
         if kind.type == "cuda":
             kind = _own_gpu(_environment("LOCAL_RANK", 0))
         store = next(rendezvous("env://", rank, size))[0]
-        lifeline = Lifeline(store, rank, size)
-        with lifeline.during("meeting the other ranks"):
-            cuda = kind.type == "cuda"
-            dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if cuda else "gloo",
-                store=PrefixStore("group", store),
-                rank=rank,
-                world_size=size,
-                device_id=kind if cuda else None,
-            )
-            _groups.append(dist.group.WORLD)
-        world = cls(kind, rank, size, lifeline, store)
-        with lifeline.during("the first exchange", FIRST_EXCHANGE, advice(kind)):
-            world.sum(torch.zeros((), device=kind)).item()
+        progress = Progress(stall)
+        lifeline = Lifeline(store, rank, size, progress)
+        progress.doing("meeting the other ranks")
+        cuda = kind.type == "cuda"
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            store=PrefixStore("group", store),
+            rank=rank,
+            world_size=size,
+            device_id=kind if cuda else None,
+        )
+        _groups.append(dist.group.WORLD)
+        world = cls(kind, rank, size, progress, lifeline, store=store)
+        lifeline.advice = advice(kind)
+        progress.doing("the first exchange", FIRST_EXCHANGE)
+        world.sum(torch.zeros((), device=kind)).item()
+        progress.doing("starting")
         return world
 
     @property
@@ -117,23 +127,30 @@ class World:
         key = f"word/{self.words}"
         if self.first:
             try:
-                outcome = work()
+                with self.progress.apart(waits=False):
+                    outcome = work()
             except (ValueError, OSError):
                 self.store.set(key, pickle.dumps(None))  # type: ignore[arg-type]
                 raise
             self.store.set(key, pickle.dumps((outcome,)))  # type: ignore[arg-type]
             return outcome
         # not an exchange, which would end after some minutes: to write a checkpoint may take more
-        self.store.wait([key], timedelta(days=1))
+        with self.progress.apart(waits=True):
+            self.store.wait([key], timedelta(days=1))
         told: tuple[T] | None = pickle.loads(self.store.get(key))
         if told is None:
             raise Elsewhere(2)
         return told[0]
 
-    def doing(self, phase: str) -> None:
-        """What this rank is at: said by whoever finds it dead."""
-        if self.lifeline is not None:
-            self.lifeline.phase = phase
+    def doing(self, phase: str, limit: float | None = None) -> None:
+        """What this rank is at from now on: said by whoever finds it dead or stuck.
+
+        All ranks say the same phases in the same order: whoever is behind is told by it. `limit`
+        are the seconds this phase may take instead of `stall`; math.inf: any time. Cheap enough
+        for every step.
+        """
+        never = self.progress.stall == math.inf
+        self.progress.doing(phase, None if never else limit)
 
     def __enter__(self) -> Self:
         return self
@@ -144,11 +161,13 @@ class World:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self.lone_watch is not None:
+            self.lone_watch.close()
         if self.lifeline is None:
             return
         if error is None:
-            with self.lifeline.during("waiting for the others to end"):
-                dist.barrier()
+            self.progress.doing("waiting for the others to end")
+            dist.barrier()
             self.lifeline.close()
             dist.destroy_process_group()
             return
