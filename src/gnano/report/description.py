@@ -20,11 +20,16 @@ from gnano.report.standing import (
     bits_per_byte,
     events_backwards,
     figure,
-    number_of,
-    saved,
     standing,
 )
-from gnano.train import Recipe, load_recipe, recipe_names, verify_sizes
+from gnano.train import (
+    Recipe,
+    checkpoints,
+    load_recipe,
+    recipe_names,
+    step_of,
+    verify_sizes,
+)
 
 EVENTS = 5  # of a run's last ones, shown
 
@@ -107,14 +112,14 @@ def _saved(run: Path, measured: dict[int, float]) -> list[str]:
     """The checkpoints, the damaged and the best of the others marked."""
     from gnano.train import best_of
 
-    marks = dict.fromkeys(saved(run), "")
+    marks = dict.fromkeys(checkpoints(run), "")
     for folder in marks:
         try:
             verify_sizes(folder)
         except (OSError, ValueError) as error:
             marks[folder] = f"   damaged: {error}"
     if best := best_of([folder for folder, mark in marks.items() if not mark]):
-        bits = measured.get(number_of(best))
+        bits = measured.get(step_of(best))
         marks[best] = "   best" if bits is None else f"   best: {bits:.3f} bits per byte"
     return [f"checkpoint   {f}{mark}" for f, mark in marks.items()] or ["checkpoint   none yet"]
 

@@ -13,7 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from gnano.report.standing import KILLED, Standing, number_of, standing
+from gnano.report.standing import KILLED, Standing, standing
+from gnano.train import step_of
 
 HEADS = ("run", "state", "step", "", "loss", "bits/byte", "checkpoint", "age")
 LEFT = 2  # so many columns are words; the others are figures, which end in line
@@ -95,7 +96,7 @@ def _cells(folder: Path, run: Standing, now: float) -> tuple[str, ...]:
         share(run),
         "–" if run.loss is None else f"{run.loss:.3f}",
         "–" if run.heldout is None else f"{run.heldout:.3f}",
-        "–" if run.checkpoint is None else f"{number_of(run.checkpoint):,}",
+        "–" if run.checkpoint is None else f"{step_of(run.checkpoint):,}",
         age(now - run.active),
     )
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gnano.report.lines import objects_backwards
-from gnano.train import load_recipe, verify_sizes
+from gnano.train import checkpoints, load_recipe, verify_sizes
 
 State = Literal["running", "finished", "stopped", "failed", "unknown"]
 ENDS: dict[str, State] = {"finished": "finished", "stopped": "stopped", "failed": "failed"}
@@ -64,17 +64,6 @@ def events_backwards(run: Path) -> Iterator[dict[str, Any]]:
     path = run / "events.jsonl"
     if path.exists():
         yield from (e for e in objects_backwards(path) if isinstance(e.get("event"), str))
-
-
-def saved(run: Path) -> list[Path]:
-    """The run's checkpoints, oldest first; as `gnano.train.checkpoints`, without its torch."""
-    found = (run / "checkpoints").glob("step-" + "[0-9]" * 8)
-    return sorted(folder for folder in found if folder.is_dir())
-
-
-def number_of(checkpoint: Path) -> int:
-    """The step after which a checkpoint was written."""
-    return int(checkpoint.name.removeprefix("step-"))
 
 
 def figure(value: Any) -> float | None:
@@ -152,7 +141,7 @@ def _state(run: Path, final: bool, problems: list[str]) -> tuple[State, str]:
 
 
 def _good_checkpoint(run: Path, problems: list[str]) -> Path | None:
-    for folder in reversed(saved(run)):
+    for folder in reversed(checkpoints(run)):
         try:
             verify_sizes(folder)
             return folder

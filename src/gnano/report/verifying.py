@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gnano.report.standing import saved
-from gnano.train import verify
+from gnano.train import checkpoints, verify
 
 Show = Callable[[str], None]
 
@@ -16,7 +15,7 @@ def verify_saved(what: str, show: Show = lambda _: None) -> Iterator[str]:
     all are checked, if one is damaged.
     """
     path = Path(what)
-    folders = [path] if (path / "files.json").is_file() else saved(path)
+    folders = [path] if (path / "files.json").is_file() else checkpoints(path)
     if not folders:
         raise ValueError(
             f"{what} holds no checkpoint that could be verified; give a run or a checkpoint "

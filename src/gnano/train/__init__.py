@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gnano.train.alone import holder
     from gnano.train.heldout import Heldout, HeldoutLoss
     from gnano.train.loop import RunResult, train
-    from gnano.train.saving.checkpoint import checkpoints, find_checkpoint
+    from gnano.train.saving.folders import checkpoints, find_checkpoint, step_of
     from gnano.train.saving.hashes import verify, verify_sizes
     from gnano.train.saving.retention import best_of
     from gnano.train.watching.progress import Progress
@@ -29,6 +29,7 @@ __all__ = [
     "holder",
     "load_recipe",
     "recipe_names",
+    "step_of",
     "train",
     "verify",
     "verify_sizes",
@@ -42,9 +43,10 @@ __getattr__ = lazily(
         "Progress": "watching.progress",
         "RunResult": "loop",
         "best_of": "saving.retention",
-        "checkpoints": "saving.checkpoint",
-        "find_checkpoint": "saving.checkpoint",
+        "checkpoints": "saving.folders",
+        "find_checkpoint": "saving.folders",
         "holder": "alone",
+        "step_of": "saving.folders",
         "train": "loop",
         "verify": "saving.hashes",
         "verify_sizes": "saving.hashes",

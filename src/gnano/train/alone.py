@@ -10,13 +10,16 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from gnano.train.ranks.world import World
+if TYPE_CHECKING:  # without torch, a list of runs is there at once
+    from gnano.train.ranks.world import World
 
 NAME = "run.lock"
+LOOKS = 3
 BUSY = {errno.EWOULDBLOCK, errno.EACCES}
 # file systems without locks (some network ones): the run goes on without this protection
 UNKNOWN = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
@@ -28,7 +31,7 @@ class Alone:
     Raises ValueError, on entering, where another one has it.
     """
 
-    def __init__(self, run: Path, world: World) -> None:
+    def __init__(self, run: Path, world: "World") -> None:
         self.path, self.world = run / NAME, world
         self.file = -1
 
@@ -41,7 +44,13 @@ class Alone:
         # not inherited by programs that are started from here: it would outlive this process
         self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            _lock(self.file, fcntl.LOCK_EX)
+            for _ in range(LOOKS):
+                with suppress(BlockingIOError):
+                    _lock(self.file, fcntl.LOCK_EX)
+                    break
+                time.sleep(0.1)  # someone may only be asking who holds it
+            else:
+                _lock(self.file, fcntl.LOCK_EX)
         except BlockingIOError:
             other = _content(self.file)
             os.close(self.file)
@@ -62,8 +71,13 @@ class Alone:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.file >= 0:
-            os.close(self.file)
+        if self.file < 0:
+            return
+        if not (self.path.parent / "recipe.toml").exists():  # refused before there was a run
+            self.path.unlink(missing_ok=True)
+            with suppress(OSError):  # where it was not empty before
+                self.path.parent.rmdir()
+        os.close(self.file)
 
 
 def holder(run: Path) -> dict[str, Any] | None:

@@ -104,8 +104,10 @@ class Heldout:
         device, ranks = next(model.parameters()).device, self.world.size
         cost = torch.zeros(2, dtype=torch.float64, device=device)
         for number, (x, y) in enumerate(heldout_batches(rows, self.length, self.batch)):
-            if number % ranks == 0 and self.world.most(stop())[0]:
-                raise CutShortError
+            if number % ranks == 0:
+                self.world.doing("measuring the held-out loss")
+                if self.world.most(stop())[0]:
+                    raise CutShortError
             if number % ranks == self.world.rank:
                 cost[0] += model.loss(x.to(device), y.to(device))
                 cost[1] += int(self.token_bytes[y[y != IGNORE]].sum())

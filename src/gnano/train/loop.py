@@ -69,7 +69,7 @@ def train(
     was begun with. Raises ValueError for what does not fit together, before anything is computed.
     """
     with (
-        World.join(device_of(recipe, run)) as world,
+        World.join(device_of(recipe, run), recipe.train.guard.stall) as world,
         StopRequest(world.size > 1) as stop,
         Alone(run, world),
         Events(run, world.first) as events,
@@ -83,7 +83,7 @@ def train(
         trainee = Trainee(recipe, run, world, keeping.damaged)
         step = keeping.at = trainee.done
         heldout = Heldout(corpus, data.weights, length, settings.micro_batch, world)
-        measuring = Measuring(heldout, trainee, world, stop)
+        measuring = Measuring(heldout, trainee, stop)
         result = partial(RunResult, run, steps=settings.steps, began=step, first=world.first)
         if trainee.checkpoint and step >= settings.steps and not measuring.owed:
             return result(trainee.checkpoint, step, stopped_by=None)

@@ -7,7 +7,6 @@ the run goes on, so that its log has the same figures as one that was never stop
 from typing import Any
 
 from gnano.train.heldout import Heldout
-from gnano.train.ranks.world import World
 from gnano.train.stopping import CutShortError, StopRequest
 from gnano.train.trainee import Trainee
 from gnano.train.watching.journal import Journal
@@ -24,7 +23,6 @@ class Measuring:
         """Measure after the step of this row, and add it."""
         if not self.heldout:
             return
-        self.world.doing("measuring the held-out loss")
         last = row["step"] == self.settings.steps
         part = None if last else self.settings.eval_tokens
         try:

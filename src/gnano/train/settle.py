@@ -22,7 +22,7 @@ from gnano.train.memory import choose_parallel
 from gnano.train.precision import choose_precision, refuse_precision
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe, flatten
-from gnano.train.saving.checkpoint import checkpoints, step_of
+from gnano.train.saving.folders import checkpoints, step_of
 from gnano.train.watching.trackers import check_installed
 
 LONG = 1e15  # FLOPs: about an hour on two cores, where compiling takes a minute
@@ -56,6 +56,8 @@ def settle(
     recipe.train.accumulation(recipe.model.block_size, world.size)
     corpus.weights(recipe.data.weights)
     path = run / NAME
+    if not path.exists() and (run / "config.json").exists():
+        raise ValueError(f"{run} is a model and no run: name another folder (--out).")
     begun = read_begun(path) if path.exists() else None
     settled = _as_begun(recipe, begun) if begun else _chosen(recipe, run, world)
     changed = _changed(settled, begun, run, corpus, allow)

@@ -1,5 +1,6 @@
 """Training while the data is still being prepared: it waits, and says for what."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -27,6 +28,8 @@ class Waiting:
 
     def for_(self, lacking: Callable[[], str | None]) -> bool:
         """Wait until nothing is lacking on any rank; False where the run is to stop instead."""
+        if self.growing:  # the preparation may take days
+            self.world.doing("waiting for data that is being prepared", math.inf)
         while self.growing:
             missing = lacking()
             someone_lacks, stopping = self.world.most(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.train.saving.fake import made
 
 from gnano.train import best_of, checkpoints
-from gnano.train.saving.checkpoint import step_of
+from gnano.train.saving.folders import step_of
 from gnano.train.saving.retention import clear_torn, set_aside, tidy
 
 

@@ -12,7 +12,8 @@ from tests.small import with_train
 
 from gnano.train import Recipe, checkpoints, train, verify
 from gnano.train.saving import saver as saving
-from gnano.train.saving.checkpoint import step_of
+from gnano.train.saving.checkpoint import write_checkpoint
+from gnano.train.saving.folders import step_of
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def events(run: Path, kind: str) -> list[dict[str, Any]]:
 def test_training_goes_on_while_a_checkpoint_is_written_and_does_not_leak_into_it(
     plain: Recipe, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    far_ahead, write = threading.Event(), saving.write_checkpoint
+    far_ahead, write = threading.Event(), write_checkpoint
 
     def slow(*arguments: Any) -> Path:
         if arguments[1].step == 10:
@@ -50,8 +51,12 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_does_not_leak_into_i
         return write(*arguments)
 
     monkeypatch.setattr(saving, "write_checkpoint", slow)
+    def watch(row: dict[str, Any]) -> None:
+        if row["step"] == 18:
+            far_ahead.set()
+
     run = tmp_path / "run"
-    train(with_train(plain, keep=9), run, lambda row: row["step"] == 18 and far_ahead.set())
+    train(with_train(plain, keep=9), run, watch)
     for step in (10, 20, 30):
         name = f"step-{step:08}"
         verify(run / "checkpoints" / name)
@@ -87,7 +92,7 @@ def test_no_checkpoint_goes_before_its_successor_was_read_back(
     plain: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that does not keep what it was given: each new checkpoint has a byte flipped."""
-    run, write, lies = tmp_path / "run", saving.write_checkpoint, list[int]()
+    run, write, lies = tmp_path / "run", write_checkpoint, list[int]()
 
     def forgetful(*arguments: Any) -> Path:
         folder = write(*arguments)

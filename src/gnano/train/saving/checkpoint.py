@@ -12,7 +12,6 @@ checkpoint, forced to disk, and renamed: it appears whole or not at all.
 """
 
 import json
-import re
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -34,14 +33,12 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from gnano.model import GPT, ModelConfig, read_weights, save_model
 from gnano.tokenizer import Tokenizer
+from gnano.train.saving.folders import FOLDER, STATE, TRAINER
 from gnano.train.saving.hashes import sync, write_hashes
 
 # one process writes and reads, as it is meant to
 warnings.filterwarnings("ignore", "torch.distributed is disabled", module="torch")
 
-FOLDER = "checkpoints"
-TRAINER = "trainer"
-STATE = "state.json"
 # bytes of a file in trainer/: each is serialized in one go, during which no other Python runs
 FILE_BYTES = 64 * 2**20
 
@@ -110,28 +107,6 @@ def read_checkpoint(folder: Path, shape: ModelConfig) -> Snapshot:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}).") from None
     return Snapshot(step, read_weights(folder, shape), _read_training(folder / TRAINER), state)
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """The run's whole checkpoints, oldest first."""
-    found = (run / FOLDER).glob("step-*") if (run / FOLDER).is_dir() else ()
-    return sorted(p for p in found if re.fullmatch(r"step-\d{8}", p.name) and p.is_dir())
-
-
-def step_of(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))
-
-
-def find_checkpoint(path: Path) -> Path:
-    """The model folder that a user means: a run's newest checkpoint, or the folder itself."""
-    if (path / "config.json").is_file():
-        return path
-    found = checkpoints(path)
-    if found:
-        return found[-1]
-    if not path.exists():
-        raise FileNotFoundError(f"There is no checkpoint {path}: the folder does not exist.")
-    raise FileNotFoundError(f"{path} holds no checkpoint: neither config.json nor {FOLDER}/step-….")
 
 
 def _write_training(tensors: Mapping[str, Tensor], folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What the loop asks of its checkpoints: save, finish, go back. All ranks ask, the first writes."""
 
+import math
 import shutil
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from gnano.train.feed import Feed
 from gnano.train.guard import Guard
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
-from gnano.train.saving.checkpoint import FOLDER, checkpoints
+from gnano.train.saving.folders import FOLDER, checkpoints
 from gnano.train.saving.saver import Saver
 from gnano.train.stopping import StopRequest
 from gnano.train.trainee import Trainee
@@ -71,6 +72,7 @@ class Keeping:
         """The checkpoint of the step that the run ends on, once it is written."""
         if self.at != step:
             self.save(trainee, step, state)
+        self.world.doing("waiting until the checkpoint is written", math.inf)
         if self.saver:
             self.world.by_first(partial(self.saver.finish, stop))
         else:

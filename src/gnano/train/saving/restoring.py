@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from gnano.model import ModelConfig
-from gnano.train.saving.checkpoint import Snapshot, checkpoints, read_checkpoint
+from gnano.train.saving.checkpoint import Snapshot, read_checkpoint
+from gnano.train.saving.folders import checkpoints
 from gnano.train.saving.hashes import verify
 from gnano.train.saving.retention import clear_torn, remove, set_aside, state_of
 

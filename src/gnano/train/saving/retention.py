@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from gnano.train.saving.checkpoint import FOLDER, STATE, TRAINER, checkpoints, step_of
+from gnano.train.saving.folders import FOLDER, STATE, TRAINER, checkpoints, step_of
 
 DAMAGED = "damaged-"  # before the name of a checkpoint that is one no more
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from gnano.model import ModelConfig
 from gnano.tokenizer import Tokenizer
 from gnano.train.config import TrainConfig
-from gnano.train.saving.checkpoint import FOLDER, Snapshot, write_checkpoint
+from gnano.train.saving.checkpoint import Snapshot, write_checkpoint
+from gnano.train.saving.folders import FOLDER
 from gnano.train.saving.hashes import verify
 from gnano.train.saving.retention import clear_torn, remove, tidy
 from gnano.train.stopping import StopRequest

@@ -19,19 +19,23 @@ NAME = "events.jsonl"
 
 
 class Events:
-    """Written by the first rank alone."""
+    """Written by the first rank alone; how it ends is of interest once it has started."""
 
     def __init__(self, run: Path, first: bool) -> None:
-        self.log = Log(run / NAME) if first else None
+        self.path, self.first = run / NAME, first
+        self.log: Log | None = None
+        self.running = False
 
     def __call__(self, event: str, **facts: Any) -> None:
-        if self.log is not None:
+        if self.first:
+            self.log = self.log or Log(self.path)
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             self.log.write(time=now, event=event, **facts)
 
     def started(self, step: int, steps: int, ranks: int) -> None:
         who = {"pid": os.getpid(), "host": socket.gethostname()}
         self("started", step=step, steps=steps, ranks=ranks, **who)
+        self.running = True
 
     def ended(self, step: int, stopped_by: signal.Signals | None) -> None:
         if stopped_by is None:
@@ -48,9 +52,9 @@ class Events:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, Exception):
+        if self.running and isinstance(error, Exception):
             self("failed", reason=f"{type(error).__name__}: {error}")
-        elif error is not None:
+        elif self.running and error is not None:
             self("stopped", at_once=True)
         if self.log is not None:
             self.log.close()

@@ -73,7 +73,8 @@ class Journal:
         self.trackers.close()
         if self.log is None:
             return
-        self.log.close()
+        if lost := self.log.close():
+            self.say(f"{lost:,} lines of {NAME} could not be written ({self.log.lacking}).")
         if self.gpu is not None and error is None:
             predicted = predict(self.recipe.model, self.recipe.train, self.world.size)
             self.say(

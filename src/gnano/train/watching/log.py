@@ -35,6 +35,8 @@ class Log:
             self.lacking = OSError(error.errno, error.strerror, str(self.path))
         return not self.unwritten
 
-    def close(self) -> None:
+    def close(self) -> int:
+        """How many lines could not be written to the end."""
         self.flush()
         os.close(self.file)
+        return self.unwritten.count(b"\n")

@@ -1,0 +1,122 @@
+"""Faults that are planted in a process of their own, at a moment inside the program.
+
+    Fault("inside a save", 2)   kills the process when it is there for the second time
+
+A moment is a function of ours, before or after which the fault strikes.
+"""
+
+import importlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# name: module, attribute, and whether the fault strikes before it or after
+MOMENTS = {
+    "in a step": ("gnano.train.step", "Step._backward", "before"),
+    "before the optimizer": ("gnano.train.optimizers.optimizer", "Optimizer.step", "before"),
+    "after the optimizer": ("gnano.train.optimizers.optimizer", "Optimizer.step", "after"),
+    "while data is laid out": ("gnano.train.feed", "Feed.take", "before"),
+    "during evaluation": ("gnano.train.heldout", "Heldout._cost", "before"),
+    "after evaluation": ("gnano.train.heldout", "Heldout._cost", "after"),
+    "when a save begins": ("gnano.train.saving.saver", "Saver.start", "after"),
+    "inside a save": ("gnano.train.saving.checkpoint", "save_model", "after"),
+    "inside a save, later": ("gnano.train.saving.checkpoint", "_write_training", "after"),
+    "before a save is whole": ("gnano.train.saving.checkpoint", "write_hashes", "before"),
+    "before the rename": ("gnano.train.saving.checkpoint", "write_hashes", "after"),
+    "after the rename": ("gnano.train.saving.saver", "verify", "before"),
+    "before an old one goes": ("gnano.train.saving.saver", "tidy", "before"),
+    "while an old one goes": ("gnano.train.saving.retention", "remove", "half"),
+    "in a line of the log": ("gnano.train.watching.log", "Log.write", "half"),
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    moment: str
+    time: int = 1  # at which of its times in this process, from 1
+    how: str = (
+        "kill"  # kill: SIGKILL; term, int, usr1: that signal; nan: a gradient; past: the clock
+    )
+
+    def plant(self) -> None:
+        if self.how == "past":
+            _set_clock_back()
+        if self.how.startswith("nan"):
+            _spoil_gradient(range(self.time, self.time + (2 if self.how == "nan twice" else 1)))
+        if self.moment in MOMENTS:
+            module, path, when = MOMENTS[self.moment]
+            owner: Any = importlib.import_module(module)
+            *outer, name = path.split(".")
+            for part in outer:
+                owner = getattr(owner, part)
+            setattr(owner, name, self._striking(getattr(owner, name), when))
+
+    def _striking(self, function: Callable[..., Any], when: str) -> Callable[..., Any]:
+        calls = 0
+
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            now = calls == self.time
+            if now and when == "half":
+                _half(self.moment, arguments)
+            if now and when != "after":
+                self._strike()
+            result = function(*arguments, **named)
+            if now and when == "after":
+                self._strike()
+            return result
+
+        return wrapped
+
+    def _strike(self) -> None:
+        number = {"kill": 9, "term": 15, "int": 2, "usr1": signal.SIGUSR1}[self.how]
+        os.kill(os.getpid(), number)
+        if self.how != "kill":
+            time.sleep(0.01)  # in another thread than the main one: it is to hear of it first
+
+
+def _half(moment: str, arguments: tuple[Any, ...]) -> None:
+    """Do a part of what the function would do."""
+    if moment == "in a line of the log":
+        os.write(arguments[0].file, b'{"step": 7, "lo')
+    else:  # a checkpoint that is being removed
+        old: Path = arguments[0]
+        doomed = old.with_name(f".{old.name}.old")
+        old.rename(doomed)
+        next(doomed.glob("*.json")).unlink()
+
+
+def _set_clock_back() -> None:
+    """The machine's clock stands ten years earlier; the steady one goes on, as it does."""
+    now, gmtime = time.time, time.gmtime
+    years = 10 * 365 * 86_400
+    time.time = lambda: now() - years
+    time.gmtime = lambda at=None: gmtime(now() - years if at is None else at)
+
+
+def _spoil_gradient(steps: range) -> None:
+    """Of this process alone, in its steps of these numbers (from 1)."""
+    import torch
+
+    from gnano.train.step import Step
+
+    backward, calls = Step._backward, 0
+
+    def spoiled(this: Step, *arguments: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls in steps:
+            parameter = next(this.placed.model.parameters())
+            hook = parameter.register_hook(lambda grad: grad * torch.nan)
+            try:
+                return backward(this, *arguments)
+            finally:
+                hook.remove()
+        return backward(this, *arguments)
+
+    Step._backward = spoiled  # type: ignore[method-assign,assignment]
