@@ -109,6 +109,20 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_its_exit_code(
     assert int(newest.removeprefix("step-")) == max(losses(run)) < LONG
 
 
+def test_a_stop_before_the_first_step_leaves_a_checkpoint_to_begin_from(
+    long: Recipe, straight: Path, tmp_path: Path
+) -> None:
+    def at_once(text: str, waiting: bool = False) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    run = tmp_path / "run"
+    result = train(long, run, say=at_once)
+    assert (result.step, result.finished) == (0, False)
+    assert result.checkpoint.is_dir()
+    assert train(with_train(long, keep=1), run).began == 0
+    assert losses(run) == losses(straight)
+
+
 def test_a_finished_run_is_left_as_it_is(long: Recipe, straight: Path) -> None:
     def files() -> dict[Path, int]:
         found = (p for p in straight.rglob("*") if p.is_file() and p.name != "run.lock")

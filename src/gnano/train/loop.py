@@ -81,7 +81,8 @@ def train(
         rows = Batches(corpus, data.weights, data.seed, length, data.packing, data.inside_documents)
         keeping = Keeping(recipe, run, world, corpus.tokenizer, events, say)
         trainee = Trainee(recipe, run, world, keeping.damaged)
-        step = keeping.at = trainee.done
+        step = trainee.done
+        keeping.at = step if trainee.checkpoint else None
         heldout = Heldout(corpus, data.weights, length, settings.micro_batch, world)
         measuring = Measuring(heldout, trainee, stop)
         result = partial(RunResult, run, steps=settings.steps, began=step, first=world.first)

@@ -13,8 +13,8 @@ from gnano.train.watching.journal import Journal
 
 
 class Measuring:
-    def __init__(self, heldout: Heldout, trainee: Trainee, world: World, stop: StopRequest) -> None:
-        self.heldout, self.trainee, self.world, self.stop = heldout, trainee, world, stop
+    def __init__(self, heldout: Heldout, trainee: Trainee, stop: StopRequest) -> None:
+        self.heldout, self.trainee, self.stop = heldout, trainee, stop
         self.settings = trainee.recipe.train
         self.owed: bool = trainee.state.get("unmeasured", False)
         self.found: tuple[int, float] = (-1, 0.0)  # step, bits per byte

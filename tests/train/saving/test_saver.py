@@ -51,6 +51,7 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_does_not_leak_into_i
         return write(*arguments)
 
     monkeypatch.setattr(saving, "write_checkpoint", slow)
+
     def watch(row: dict[str, Any]) -> None:
         if row["step"] == 18:
             far_ahead.set()
