@@ -3,13 +3,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test chaos lint setup clean
 
 demo: setup  ## train a small model on this machine's own text and let it write
 	@$(BIN)/gnano demo
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest
+
+chaos: setup  ## kill, stop, damage and starve runs, in the long form; a short one is in the tests
+	GNANO_CHAOS=20 $(BIN)/python -m pytest tests/chaos
 
 lint: setup  ## style and types
 	$(BIN)/ruff check

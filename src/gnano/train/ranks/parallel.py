@@ -129,6 +129,8 @@ def scattered(
     whole: Mapping[str, Tensor], like: Mapping[str, Tensor], world: World
 ) -> dict[str, Tensor]:
     """Rank 0's whole tensors, laid out over the ranks as those of the same names in `like`."""
+    if world.size == 1:
+        return {name: whole[name] for name in like}
     parts: dict[str, Tensor] = {}
     for name, layout in like.items():
         full = torch.empty(layout.shape, dtype=layout.dtype, device=world.device)

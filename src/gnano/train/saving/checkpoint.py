@@ -15,6 +15,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,13 @@ def write_checkpoint(
     with torch.device("meta"):
         model = GPT.from_config(shape)
     model.load_state_dict(snapshot.weights, assign=True)
-    save_model(model, partial, tokenizer.end_of_text)
-    between()
-    tokenizer.save(partial, context=shape.block_size)
     (partial / TRAINER).mkdir()
-    _write_training(snapshot.training, partial / TRAINER)
+    with ThreadPoolExecutor(1) as other:  # writing lets other Python run, and waits for the disk
+        training = other.submit(_write_training, snapshot.training, partial / TRAINER)
+        save_model(model, partial, tokenizer.end_of_text)
+        between()
+        tokenizer.save(partial, context=shape.block_size)
+        training.result()
     between()
     state = {"step": snapshot.step, **snapshot.state}
     (partial / TRAINER / STATE).write_text(json.dumps(state, indent=2) + "\n")
