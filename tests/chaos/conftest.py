@@ -36,11 +36,11 @@ def calm(chaotic: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fault(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    """What a test does to a run, named in a list; counted as survived where the test passes."""
+    """What a test does to a run, as `kind: detail`; counted as survived where the test passes."""
     done: list[str] = []
     failed = request.session.testsfailed
     yield done
-    for kind in done:
+    for kind in (what.partition(":")[0] for what in done):
         tried[kind] = tried.get(kind, 0) + 1
         survived[kind] = survived.get(kind, 0) + (request.session.testsfailed == failed)
 

@@ -32,6 +32,9 @@ MOMENTS = {
     "while an old one goes": ("gnano.train.saving.retention", "remove", "half"),
     "in a line of the log": ("gnano.train.watching.log", "Log.write", "half"),
 }
+# not one of those that a run comes to again and again
+COMPILING = "while compiling"
+ONCE = {COMPILING: ("torch._inductor.graph", "GraphLowering.codegen", "before")}
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class Fault:
             _set_clock_back()
         if self.how.startswith("nan"):
             _spoil_gradient(range(self.time, self.time + (2 if self.how == "nan twice" else 1)))
-        if self.moment in MOMENTS:
-            module, path, when = MOMENTS[self.moment]
+        if self.moment:
+            module, path, when = {**MOMENTS, **ONCE}[self.moment]
             owner: Any = importlib.import_module(module)
             *outer, name = path.split(".")
             for part in outer:

@@ -10,6 +10,8 @@ from tests.processes import fingerprint
 
 from gnano.train import Recipe, find_checkpoint
 
+WHAT = {"flipped": "byte", "missing": "file"}
+
 
 @pytest.fixture(scope="module")
 def killed(chaotic: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -42,7 +44,7 @@ def test_damage_to_every_kind_of_file_is_named_and_survived(
         [code] = run(chaotic, folder)
         said = output(folder)
         kind = name if "/" not in name else f"checkpoint's {Path(name).name}"
-        fault.append(f"{damage} {kind}")
+        fault.append(f"{damage} {WHAT[damage]}: {kind}")
         if (name, damage) == ("recipe.toml", "flipped"):
             # what the run was begun with cannot be known any more: it is refused, and named
             assert code == 2 and "recipe.toml" in said and "Traceback" not in said, said

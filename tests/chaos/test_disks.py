@@ -71,7 +71,7 @@ def test_a_disk_that_fills_up_pauses_saving_until_there_is_room(
             file.write(bytes(4096))
     wait_for("could not be saved", folder)
     assert process.exitcode is None
-    fault.append("full disk")
+    fault.append("disk: full")
     filler.unlink()
     process.join(120)
     assert process.exitcode == 0, output(folder)
@@ -90,7 +90,7 @@ def test_a_disk_that_stays_full_ends_a_stopped_run_with_a_sentence(
     assert process.pid is not None
     os.kill(process.pid, 15)
     process.join(60)
-    fault.append("full disk, and a stop")
+    fault.append("disk: full, and a stop")
     assert process.exitcode == 2, output(folder)
     assert "No space left on device" in output(folder).splitlines()[-1]
     assert "Traceback" not in output(folder)
@@ -114,7 +114,7 @@ def test_a_folder_made_read_only_pauses_saving_until_it_is_not(
     subprocess.run(["mount", "-o", "remount,bind,ro", str(place)], check=True)
     wait_for("could not be saved (", folder)
     assert "Read-only file system" in output(folder)
-    fault.append("folder made read-only")
+    fault.append("disk: read-only")
     subprocess.run(["mount", "-o", "remount,bind,rw", str(place)], check=True)
     process.join(120)
     assert process.exitcode == 0, output(folder)
@@ -133,7 +133,7 @@ def test_a_mount_that_vanishes_is_waited_for_and_nothing_is_written_in_its_place
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
     wait_for("could not be saved (", folder)
     assert list(folder.iterdir()) == []
-    fault.append("mount vanished")
+    fault.append("disk: mount vanished")
     subprocess.run(["mount", "--bind", str(real / "run"), str(folder)], check=True)
     process.join(120)
     assert process.exitcode == 0, output(folder)

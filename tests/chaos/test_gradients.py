@@ -15,7 +15,7 @@ def test_a_nan_in_the_gradient_of_one_of_two_ranks_is_skipped_by_both(
 ) -> None:
     folder = tmp_path / "run"
     assert run(chaotic, folder, Fault("", 7, "nan"), ranks=2, on=1) == [0, 0], output(folder)
-    fault.append("NaN in the gradient of one of two ranks")
+    fault.append("poison: NaN in the gradient of one of two ranks")
     rows = history(folder)
     assert [row["step"] for row in rows if row["skipped"]] == [7]
     assert rows[-1]["final"] and all(row["grad_norm"] for row in rows if not row["skipped"])
@@ -28,7 +28,7 @@ def test_a_poisoned_stretch_turns_two_ranks_back_together_and_around_it(
     guard = GuardConfig(patience=2)
     patient = with_train(chaotic, guard=guard, steps=30, save_every=4)
     codes = run(patient, folder, Fault("", 9, "nan twice"), ranks=2, on=1)
-    fault.append("poisoned data, on one of two ranks")
+    fault.append("poison: data of two steps, on one of two ranks")
     assert codes == [0, 0], output(folder)
     assert "Steps 9 to 10 were all skipped: back to step 8" in output(folder)
     per_step = patient.train.tokens_per_step // patient.model.block_size

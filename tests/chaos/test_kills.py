@@ -37,7 +37,7 @@ def test_killed_again_and_again_a_run_ends_as_if_nothing_had_happened(
             break
         assert code == -9, planted
         assert holder(folder) is None
-        fault.append(f"kill -9 {planted.moment}")
+        fault.append(f"kill -9: {planted.moment}")
     assert run(chaotic, folder) == [0]
     assert history(folder) == history(calm)
     assert fingerprint(find_checkpoint(folder)) == fingerprint(find_checkpoint(calm))
@@ -56,7 +56,7 @@ def test_killed_in_each_moment_late_in_a_run(
     folder = tmp_path / "run"
     [code] = run(chaotic, folder, Fault(moment, 30 if moment in OFTEN else 3))
     assert code == -9
-    fault.append(f"kill -9 {moment}")
+    fault.append(f"kill -9: {moment}")
     assert run(chaotic, folder) == [0]
     assert history(folder) == history(calm)
     assert fingerprint(find_checkpoint(folder)) == fingerprint(find_checkpoint(calm))
@@ -87,7 +87,7 @@ def test_two_ranks_killed_again_and_again_end_as_if_nothing_had_happened(
         if codes == [0, 0]:
             break
         assert codes[on] == -9 and codes[1 - on] not in (0, None), (planted, codes)
-        fault.append(f"kill -9 of one of two ranks {planted.moment}")
+        fault.append(f"kill -9 of one of two ranks: {planted.moment}")
     assert run(pair, folder, ranks=2) == [0, 0]
     assert history(folder) == history(calm_pair)
     assert fingerprint(find_checkpoint(folder)) == fingerprint(find_checkpoint(calm_pair))
@@ -102,7 +102,10 @@ def test_killed_on_two_ranks_a_run_goes_on_with_one_and_then_with_four(
     assert run(pair, folder, planted, ranks=2)[0] == -9
     assert run(pair, folder, planted) == [-9]
     assert run(pair, folder, ranks=4) == [0] * 4
-    fault += ["kill -9, then 2 → 1 ranks", "kill -9, then 1 → 4 ranks"]
+    fault += [
+        "kill -9, then another number of ranks: 2 → 1",
+        "kill -9, then another number of ranks: 1 → 4",
+    ]
     for ours, theirs in zip(history(folder), history(calm_pair), strict=True):
         assert ours["step"] == theirs["step"]
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)

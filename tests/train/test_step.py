@@ -13,6 +13,7 @@ from gnano.train.optimizers.scaling import LossScale
 from gnano.train.ranks.parallel import place
 from gnano.train.ranks.world import World
 from gnano.train.step import Step
+from gnano.train.stopping import CutShortError
 
 ALONE = World(torch.device("cpu"))
 SHAPE: dict[str, Any] = dict(
@@ -151,3 +152,25 @@ def test_nothing_in_a_step_waits_for_the_device() -> None:
     figures = step([batch, batch], lr=1e-3)
     with pytest.raises(RuntimeError, match="meta"):  # it is the reading that waits
         figures.tolist()
+
+
+def test_a_step_that_is_given_up_half_way_has_changed_nothing() -> None:
+    model, step = make()
+    step([micro(1)], lr=1e-2)
+    before, asked = state(model, step), iter([False, True])
+    with pytest.raises(CutShortError):
+        step([micro(2), micro(3), micro(4)], lr=1e-2, stop=lambda: next(asked))
+    assert all(torch.equal(a, b) for a, b in zip(before, state(model, step), strict=True))
+    # and the gradient of its first half is not in the next one
+    figures = step([micro(2), micro(3), micro(4)], lr=1e-2)
+    other, again = make()
+    again([micro(1)], lr=1e-2)
+    assert torch.equal(figures, again([micro(2), micro(3), micro(4)], lr=1e-2))
+    assert all(
+        torch.equal(a, b) for a, b in zip(state(model, step), state(other, again), strict=True)
+    )
+
+
+def test_a_step_that_has_begun_its_last_micro_batch_is_brought_to_its_end() -> None:
+    _, step = make()
+    assert step([micro(1)], lr=1e-2, stop=lambda: True).tolist()[3] == 1

@@ -77,84 +77,131 @@ def train(
         say = say if world.first else silent
         corpus = Corpus(Path(recipe.data.folder))
         recipe = world.by_first(partial(settle, recipe, run, corpus, world, allow))
+        course = Course(recipe, run, corpus, world, stop, events, say)
+        if not course.over:
+            course.take(watch)
+        return course.result()
+
+
+class Course:
+    """A run on its way: what the loop works with, and the loop."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Path,
+        corpus: Corpus,
+        world: World,
+        stop: StopRequest,
+        events: Events,
+        say: Say,
+    ) -> None:
+        self.recipe, self.run, self.world, self.stop = recipe, run, world, stop
+        self.events, self.say = events, say
         settings, data, length = recipe.train, recipe.data, recipe.model.block_size
         rows = Batches(corpus, data.weights, data.seed, length, data.packing, data.inside_documents)
-        keeping = Keeping(recipe, run, world, corpus.tokenizer, events, say)
-        trainee = Trainee(recipe, run, world, keeping.damaged)
-        step = trainee.done
-        keeping.at = step if trainee.checkpoint else None
+        self.keeping = Keeping(recipe, run, world, corpus.tokenizer, events, say)
+        self.trainee = Trainee(recipe, run, world, self.keeping.damaged)
+        self.checkpoint = self.trainee.checkpoint  # the newest, once the loop has ended
+        self.step = self.began = self.trainee.done
+        self.keeping.at = self.step if self.checkpoint else None
+        known = self.trainee.state
+        self.guard = Guard(settings.guard, settings.schedule.peak, known.get("guard", {}))
+        self.feed = Feed(rows, world, settings, self.guard.data_step)
+        self.waiting = Waiting(world, stop, say, corpus)
         heldout = Heldout(corpus, data.weights, length, settings.micro_batch, world)
-        measuring = Measuring(heldout, trainee, stop)
-        result = partial(RunResult, run, steps=settings.steps, began=step, first=world.first)
-        if trainee.checkpoint and step >= settings.steps and not measuring.owed:
-            return result(trainee.checkpoint, step, stopped_by=None)
+        self.measuring = Measuring(heldout, self.trainee, stop)
+        self.readings = Readings(settings, world.device, self.step, known.get("seconds", 0.0))
+        self.about = [f"{corpus.folder}: {rows.waste()}"]
+        if self.trainee.fp8:
+            self.about.append(f"FP8: {len(self.trainee.fp8)} matrices of the blocks; the rest bf16")
 
-        keeping.foresee(trainee.bytes)
-        guard = Guard(settings.guard, settings.schedule.peak, trainee.state.get("guard", {}))
-        feed = Feed(rows, world, settings, guard.data_step)
-        readings = Readings(settings, world.device, step, trainee.state.get("seconds", 0.0))
-        waiting = Waiting(world, stop, say, corpus)
-        window = ProfileWindow(run, settings.profile_at, settings.profile_steps, world.rank, say)
-        journal = Journal(recipe, run, world, watch, say)
-        compiling = settings.compile == "yes"  # in the first step
-        events.started(step, settings.steps, world.size)
+    @property
+    def over(self) -> bool:
+        """Is there nothing left to do, or to measure?"""
+        done = self.checkpoint is not None and self.step >= self.recipe.train.steps
+        return done and not self.measuring.owed
 
-        def state() -> dict[str, Any]:
-            """All that is to be remembered beside tensors."""
-            now = {"seconds": readings.seconds, "guard": guard.state()}
-            return {**now, **measuring.state(step)}
-
-        with keeping, journal, NoGarbage() as garbage, window:
-            waiting.for_(partial(heldout.lacking, settings.eval_tokens))
-            say(f"{corpus.folder}: {rows.waste()}")
-            if trainee.fp8:
-                say(f"FP8: {len(trainee.fp8)} matrices of the blocks; all else in bf16")
-            if measuring.make_up(journal):
-                keeping.at = None  # its checkpoint says that it was owed
+    def take(self, watch: Watch) -> None:
+        """The loop, between a start and a checkpoint at its end."""
+        settings, world, readings, guard = self.recipe.train, self.world, self.readings, self.guard
+        self.keeping.foresee(self.trainee.bytes)
+        window = ProfileWindow(
+            self.run, settings.profile_at, settings.profile_steps, world.rank, self.say
+        )
+        journal = Journal(self.recipe, self.run, world, watch, self.say)
+        self.events.started(self.step, settings.steps, world.size)
+        with self.keeping, journal, NoGarbage() as garbage, window:
+            self.waiting.for_(partial(self.measuring.heldout.lacking, settings.eval_tokens))
+            for text in self.about:
+                self.say(text)
+            if self.measuring.make_up(journal):
+                self.keeping.at = None  # its checkpoint says that it was owed
+            compiling = settings.compile == "yes"  # in the first step
             readings.resume()
-            while step < settings.steps and not (readings.stopping or measuring.owed):
-                world.doing(f"reading the data of step {step + 1:,}")
-                if not waiting.for_(partial(feed.lacking, step)):
+            while self.step < settings.steps and not (readings.stopping or self.measuring.owed):
+                world.doing(f"reading the data of step {self.step + 1:,}")
+                if not self.waiting.for_(partial(self.feed.lacking, self.step)):
                     break
-                micros = feed.take(step)
-                world.doing(f"step {step + 1:,}")
-                window(step + 1)
+                micros = self.feed.take(self.step)
+                world.doing(f"step {self.step + 1:,}")
+                window(self.step + 1)
                 try:
-                    with stop.at_once(compiling, say):
-                        readings.put(trainee.learn(micros, step, stop))
+                    with self.stop.at_once(compiling, self.say):
+                        readings.put(self.trainee.learn(micros, self.step, self.stop))
                 except CutShortError:
                     break
-                step, compiling = step + 1, False
-                last = step == settings.steps
+                self.step, compiling = self.step + 1, False
+                last = self.step == settings.steps
                 if not last:
-                    feed.prepare(step)  # while the device computes
+                    self.feed.prepare(self.step)  # while the device computes
 
-                measure = last or _due(step, settings.eval_every)
-                save = not last and _due(step, settings.save_every)
+                measure = last or _due(self.step, settings.eval_every)
+                save = not last and _due(self.step, settings.save_every)
                 for row in readings.take(all_of_them=measure or save):
                     guard(row)
-                    if measure and row["step"] == step and not guard.lost:
-                        measuring(row)
+                    if measure and row["step"] == self.step and not guard.lost:
+                        self.measuring(row)
                     journal.write(row)
                     if guard.lost:
-                        step = keeping.go_back(trainee, guard, feed, row["step"])
-                        readings.restart(step)
-                        measure = save = False
                         break
-                keeping.look()
-                if save:
-                    keeping.save(trainee, step, state())
+                self.keeping.look()
+                if guard.lost:
+                    self.step = self.keeping.go_back(self.trainee, guard, self.feed, row["step"])
+                    readings.restart(self.step)
+                elif save:
+                    self.keeping.save(self.trainee, self.step, self._state())
                 if measure or save:
                     garbage.collect()
                     readings.resume()
             for row in readings.take(all_of_them=True):
                 guard(row)
                 journal.write(row)
-            checkpoint = keeping.finish(trainee, step, state(), stop)
-        done = step == settings.steps and not measuring.owed
-        stopped_by = None if done else stop.received or signal.SIGTERM  # sent to another rank
-        events.ended(step, stopped_by)
-    return result(checkpoint, step, stopped_by=stopped_by)
+            state = self._state()
+            self.checkpoint = self.keeping.finish(self.trainee, self.step, state, self.stop)
+        self.events.ended(self.step, self._stopped_by())
+
+    def result(self) -> RunResult:
+        assert self.checkpoint is not None
+        return RunResult(
+            run=self.run,
+            checkpoint=self.checkpoint,
+            step=self.step,
+            steps=self.recipe.train.steps,
+            began=self.began,
+            stopped_by=self._stopped_by(),
+            first=self.world.first,
+        )
+
+    def _state(self) -> dict[str, Any]:
+        """All that is to be remembered beside tensors."""
+        now = {"seconds": self.readings.seconds, "guard": self.guard.state()}
+        return {**now, **self.measuring.state(self.step)}
+
+    def _stopped_by(self) -> signal.Signals | None:
+        if self.over:
+            return None
+        return self.stop.received or signal.SIGTERM  # which was sent to another rank
 
 
 def _due(step: int, every: int) -> bool:
