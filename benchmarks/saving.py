@@ -73,8 +73,9 @@ def pause(name: str, run: Path, tokenizer: Tokenizer) -> None:
         usual = statistics.median(before)
         slower = sum(during) - len(during) * usual
         print(
-            f"{name}, {which} save: pause {seen:.2f} s = {seen / usual:.2f} steps of {usual:.2f} s, "
-            f"written after {took:.1f} s; the {len(during)} steps meanwhile took {slower:.1f} s more"
+            f"{name}, {which} save: pause {seen:.2f} s = {seen / usual:.2f} steps of {usual:.2f} "
+            f"s, written after {took:.1f} s; the {len(during)} steps meanwhile took {slower:.1f} s "
+            f"more"
         )
     saver.finish(StopRequest())
 

@@ -119,6 +119,8 @@ def test_a_stop_before_the_first_step_leaves_a_checkpoint_to_begin_from(
     result = train(long, run, say=at_once)
     assert (result.step, result.finished) == (0, False)
     assert result.checkpoint.is_dir()
+    again = train(long, run, say=at_once)  # and once more
+    assert (again.step, again.checkpoint) == (0, result.checkpoint)
     assert train(with_train(long, keep=1), run).began == 0
     assert losses(run) == losses(straight)
 

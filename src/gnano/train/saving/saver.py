@@ -13,6 +13,7 @@ import os
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,7 +58,8 @@ class Saver:
         self.step = -1  # of the snapshot that is being written
         # set by the thread, read by the training
         self.saved: Path | None = None
-        self.failed: OSError | ValueError | None = None
+        self.failed: OSError | ValueError | None = None  # the last attempt, until the next begins
+        self.failures: deque[str] = deque()  # that nobody was told of yet
         self.bug: BaseException | None = None
         self.told: str | None = None  # the failure that was said last
 
@@ -94,14 +96,17 @@ class Saver:
 
     def look(self) -> None:
         """Tell what has become of the write."""
-        if self.failed is not None and str(self.failed) != self.told:
-            self.told = str(self.failed)
-            self.events("not saved", step=self.step, reason=self.told)
-            self.say(
-                f"The checkpoint of step {self.step:,} could not be saved ({self.told}): training "
-                f"goes on, and it is tried again every {RETRY:g} s."
-            )
-        if self.thread is not None and not self.thread.is_alive():
+        over = self.thread is not None and not self.thread.is_alive()  # asked first
+        while self.failures:
+            failure = self.failures.popleft()
+            if failure != self.told:
+                self.told = failure
+                self.events("not saved", step=self.step, reason=failure)
+                self.say(
+                    f"The checkpoint of step {self.step:,} could not be saved ({failure}): training "
+                    f"goes on, and it is tried again every {RETRY:g} s."
+                )
+        if over:
             self.thread = None
             if self.bug is not None:
                 raise self.bug
@@ -110,8 +115,8 @@ class Saver:
                 if self.told:
                     self.say(f"The checkpoint of step {self.step:,} is saved now.")
 
-    def finish(self, stop: StopRequest) -> Path:
-        """Wait until the write is done; returns its folder.
+    def finish(self, stop: StopRequest) -> None:
+        """Wait until the write is done, if there is one.
 
         Without room on the disk that is until there is some, or the run is asked to stop: then
         it raises the OSError in the end.
@@ -124,9 +129,8 @@ class Saver:
             if self.failed is not None and late:
                 failure = self.failed
                 self._end()
-                raise failure
-        assert self.saved is not None
-        return self.saved
+                if self.saved is None:  # it may have come through just then
+                    raise failure
 
     def _end(self) -> None:
         if self.thread is not None:
@@ -162,14 +166,18 @@ class Saver:
                 remove(folder)  # the disk did not keep what it was given
                 raise
         except (OSError, ValueError) as error:
-            self.failed = error
+            self._fails(error)
             return False
         try:
             tidy(self.run, settings.keep, settings.keep_every, settings.keep_best)
         except OSError as error:
-            self.failed = error  # what is written counts, and one checkpoint too many is no loss
+            self._fails(error)  # what is written counts, and one checkpoint too many is no loss
         self.saved = folder
         return True
+
+    def _fails(self, error: OSError | ValueError) -> None:
+        self.failures.append(str(error))
+        self.failed = error
 
     def _still_wanted(self) -> None:
         if self.abandon.is_set():
