@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,21 @@ def test_a_stop_before_the_first_step_leaves_a_checkpoint_to_begin_from(
     assert (again.step, again.checkpoint) == (0, result.checkpoint)
     assert train(with_train(long, keep=1), run).began == 0
     assert losses(run) == losses(straight)
+
+
+def test_a_run_that_is_stopped_while_it_waits_for_data_ends_with_the_signal_s_code(
+    long: Recipe, tmp_path: Path
+) -> None:
+    """Nothing was logged yet, so there is no page of it either."""
+    run = tmp_path / "run"
+    process = start(with_train(long, steps=10**6), run)
+    while not (run / "events.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 143, output
+    assert "Traceback" not in output
 
 
 def test_a_finished_run_is_left_as_it_is(long: Recipe, straight: Path) -> None:

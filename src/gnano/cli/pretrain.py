@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     out = (Path | None, None, "where the run is written; by default runs/RECIPE")
     allow = (tuple[str, ...], (), "keys or tables of the recipe that may differ from the run's")
     recipe, own = with_recipe("pretrain", DESCRIPTION, argv, out=out, allow=allow)
-    from gnano.report import write_report
+    from gnano.report import report_or_reason
     from gnano.train import Progress, train
 
     run = own.out or Path("runs") / Path(argv[0]).stem
@@ -35,5 +35,5 @@ def main(argv: list[str]) -> int:
         progress.line.close()
     if result.first:
         print(f"{result.step:,} of {result.steps:,} steps done; {result.checkpoint}")
-        print(f"The run as a page: {write_report(result.run)}")
+        print(f"The run as a page: {report_or_reason(result.run)}")
     return 128 + result.stopped_by if result.stopped_by else 0

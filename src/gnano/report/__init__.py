@@ -11,7 +11,7 @@ Pictures need the extra `plot` (matplotlib, plotext); the page comes without one
 from gnano.report.corpus import describe_data, describe_sample
 from gnano.report.description import describe
 from gnano.report.metrics import read_metrics
-from gnano.report.page import write_report
+from gnano.report.page import report_or_reason, write_report
 from gnano.report.planning import plan
 from gnano.report.planning_text import plan_text
 from gnano.report.plot import png_plot
@@ -28,6 +28,7 @@ __all__ = [
     "plan_text",
     "png_plot",
     "read_metrics",
+    "report_or_reason",
     "runs_json",
     "runs_table",
     "terminal_plot",

@@ -27,6 +27,14 @@ from gnano.report.whole import write_whole
 Samples = Sequence[tuple[str, str, str]]  # title, prompt, continuation
 
 
+def report_or_reason(run: Path) -> str:
+    """The page's path, once it is written; or why there is none, which is no fault of the run."""
+    try:
+        return str(write_report(run))
+    except (OSError, ValueError) as error:
+        return f"not written ({error})"
+
+
 def write_report(run: Path, facts: Mapping[str, str] | None = None, samples: Samples = ()) -> Path:
     """Write `run/report.html` from the run's files, finished or not, and return its path.
 

@@ -103,8 +103,8 @@ class Saver:
                 self.told = failure
                 self.events("not saved", step=self.step, reason=failure)
                 self.say(
-                    f"The checkpoint of step {self.step:,} could not be saved ({failure}): training "
-                    f"goes on, and it is tried again every {RETRY:g} s."
+                    f"The checkpoint of step {self.step:,} could not be saved ({failure}): the "
+                    f"training goes on, and it is tried again every {RETRY:g} s."
                 )
         if over:
             self.thread = None
