@@ -1,8 +1,12 @@
 """Asked to stop in any phase, a run ends in good order, and goes on as if it had not."""
 
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import tomli_w
 import torch
 from tests.chaos.faults import COMPILING, Fault
 from tests.chaos.runs import history, output, run
@@ -10,7 +14,7 @@ from tests.processes import fingerprint
 from tests.small import with_train
 
 from gnano.model.compiling import compile_lacking
-from gnano.train import Recipe, find_checkpoint, holder, verify
+from gnano.train import Recipe, checkpoints, find_checkpoint, holder, verify
 
 PHASES = (
     "in a step",
@@ -104,3 +108,47 @@ def test_the_machine_s_clock_set_back_changes_nothing(
     fault.append("clock set back: ten years")
     assert history(folder) == history(calm)
     assert fingerprint(find_checkpoint(folder)) == fingerprint(find_checkpoint(calm))
+
+
+def test_a_second_ctrl_c_in_the_middle_of_a_save_ends_at_once_and_leaves_all_whole(
+    chaotic: Recipe, calm: Path, tmp_path: Path, fault: list[str]
+) -> None:
+    """Through the command itself, whose exit code it is."""
+    folder, file = tmp_path / "run", tmp_path / "recipe.toml"
+    file.write_text(tomli_w.dumps(asdict(chaotic)))
+    script = tmp_path / "twice.py"
+    script.write_text(TWICE)
+    done = subprocess.run(
+        [sys.executable, str(script), str(file), str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    fault.append("stop signal: SIGINT twice, in the middle of a save")
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr and "terminate" not in done.stderr, done.stderr
+    assert [path.name for path in checkpoints(folder)] == ["step-00000008"]
+    verify(find_checkpoint(folder))
+    assert run(chaotic, folder) == [0]
+    assert history(folder) == history(calm)
+
+
+TWICE = """
+import os, signal, sys, time
+from gnano.cli import main
+from gnano.train.saving import checkpoint, saver
+
+write, calls = checkpoint.write_hashes, []
+
+def slow(folder):
+    calls.append(folder)
+    if len(calls) == 2:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+        time.sleep(30)  # as a slow disk would be
+    write(folder)
+
+checkpoint.write_hashes = slow
+main(["pretrain", sys.argv[1], "--out", sys.argv[2]])
+"""

@@ -8,6 +8,7 @@ import errno
 import importlib
 import os
 import sys
+import threading
 from typing import NoReturn
 
 from gnano import __version__
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         sys.exit(command.main(arguments[1:]))
     except KeyboardInterrupt:
         print("\nStopped. What was finished is kept; the same command goes on.", file=sys.stderr)
-        sys.exit(130)
+        _leave(130)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -72,6 +73,15 @@ def main(argv: list[str] | None = None) -> NoReturn:
         if os.environ.get("GNANO_TRACEBACK"):
             raise
         _fail(_sentence(error))
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process; at once where a thread is still writing, which cannot be ended otherwise."""
+    if any(thread.daemon and thread.name == "saver" for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # else Python unwinds that thread in the middle of C++, which aborts
+    sys.exit(code)
 
 
 def _sentence(error: ValueError | OSError) -> str:

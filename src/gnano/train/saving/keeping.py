@@ -113,3 +113,5 @@ class Keeping:
         """After a failure of the training a write is brought to its end, unless it cannot be."""
         if self.saver and isinstance(error, Exception):
             self.saver.ready()
+        elif self.saver and error is not None:
+            self.saver.leave()

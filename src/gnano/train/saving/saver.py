@@ -33,6 +33,7 @@ from gnano.train.watching.events import Events
 
 RETRY = 20.0  # seconds until a write that failed is tried again
 LAST_TRIES = 10.0  # seconds of trying once the run has been asked to stop
+LEAVE = 2.0  # seconds for the thread to come to the end of a file, at a second Ctrl-C
 
 
 class _AbandonedError(Exception):
@@ -131,6 +132,12 @@ class Saver:
                 self._end()
                 if self.saved is None:  # it may have come through just then
                     raise failure
+
+    def leave(self) -> None:
+        """The process is to end at once: what is half-written stays so, and counts for nothing."""
+        self.abandon.set()
+        if self.thread is not None:
+            self.thread.join(LEAVE)
 
     def _end(self) -> None:
         if self.thread is not None:
