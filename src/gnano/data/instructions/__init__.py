@@ -1,0 +1,1 @@
+"""Instructions and answers: records -> conversations -> ids with what is learned -> packed rows."""

@@ -1,0 +1,158 @@
+"""How does a question look to the model? One definition, for training, chat and other programs.
+
+A conversation is text with holes in it. Each answer is closed by end-of-text, which the model
+learns; what leads to an answer, from the answer before or from the start, is its prompt:
+
+    <|endoftext|>Below is an instruction …### Response:⏎Paris.<|endoftext|>⏎⏎### Instruction:⏎…
+    └───────────────── prompt ─────────────────────────┘└── learned ──────┘└── prompt ──
+
+Prompt and answer meet at a line's end, where no token of a byte-level BPE of GPT-2's kind
+reaches across; so to encode them one by one, or all of it at once, gives the same ids.
+"""
+
+import json
+from dataclasses import dataclass
+
+from gnano.data.instructions.conversations import Conversation, Turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """`{content}` and `{context}` are filled with a turn's, without white space around them."""
+
+    name: str = "own"
+    begin: str = ""  # what comes first, where there is no system's turn
+    begin_with_context: str = ""  # the same where the first question has a context
+    system: str = "{content}\n\n"  # a system's turn, in the place of `begin`
+    user: str = "{content}\n"
+    user_with_context: str = "{content}\n\n{context}\n"
+    assistant: str = "\n"  # what opens an answer; ends with a new line
+    between: str = "\n\n"  # after an answer, before the next question
+
+    def __post_init__(self) -> None:
+        if not self.assistant.endswith("\n"):
+            raise ValueError(
+                f"A template's `assistant` is {self.assistant!r}; it must end with a new line, so "
+                f"that a prompt and its answer share no token."
+            )
+        for name, holes in HOLES.items():
+            text = getattr(self, name)
+            for hole in holes:
+                if f"{{{hole}}}" not in text:
+                    raise ValueError(f"A template's `{name}` is {text!r}; it needs {{{hole}}}.")
+
+    def prompts(self, conversation: Conversation) -> list[tuple[str, str]]:
+        """Each answer, with the text that leads to it: [(prompt, answer), …]."""
+        pairs: list[tuple[str, str]] = []
+        prompt = ""
+        first = next(turn for turn in conversation.turns if turn.role == "user")
+        if conversation.turns[0].role != "system":
+            prompt = self.begin_with_context if first.context else self.begin
+        for turn in conversation.turns:
+            if turn.role == "assistant":
+                pairs.append((prompt + self.assistant, turn.content))
+                prompt = self.between
+            else:
+                prompt += self._filled(turn)
+        return pairs
+
+    def question(self, turns: tuple[Turn, ...]) -> str:
+        """The prompt for the answer that is to come next, with the earlier answers' text."""
+        pairs = self.prompts(Conversation((*turns, Turn("assistant", ""))))
+        return END.join(prompt + answer for prompt, answer in pairs)
+
+    def jinja(self) -> str:
+        """The same as a Jinja chat template, as `transformers` and servers read it.
+
+        A user's message may have a `context` beside its `content`.
+        """
+        context = "message.context is defined and message.context and message.context | trim"
+        user = _choice(context, _jinja(self.user_with_context), _jinja(self.user))
+        start = _choice(
+            "first.context is defined and first.context and first.context | trim",
+            _literal(self.begin_with_context),
+            _literal(self.begin),
+        )
+        return (
+            "{{- bos_token }}"
+            "{%- set first = (messages | selectattr('role', 'equalto', 'user') | list)[0] %}"
+            "{%- if messages[0].role != 'system' %}{{- " + start + " }}{%- endif %}"
+            "{%- for message in messages %}"
+            "{%- if message.role == 'system' %}{{- " + _jinja(self.system) + " }}"
+            "{%- elif message.role == 'user' %}{{- " + user + " }}"
+            "{%- else %}{{- " + _literal(self.assistant) + " + message.content | trim"
+            " + eos_token }}"
+            "{%- if not loop.last %}{{- " + _literal(self.between) + " }}{%- endif %}"
+            "{%- endif %}{%- endfor %}"
+            "{%- if add_generation_prompt %}{{- " + _literal(self.assistant) + " }}{%- endif %}"
+        )
+
+    def _filled(self, turn: Turn) -> str:
+        if turn.role == "system":
+            text = self.system
+        else:
+            text = self.user_with_context if turn.context else self.user
+        # in one pass: a question may contain {context} itself
+        parts = _split(text)
+        values = {"content": turn.content.strip(), "context": turn.context.strip()}
+        return "".join(values[part] if hole else part for part, hole in parts)
+
+
+END = "<|endoftext|>"
+HOLES = {
+    "system": ("content",),
+    "user": ("content",),
+    "user_with_context": ("content", "context"),
+}
+ALPACA = Template(
+    name="alpaca",
+    begin=(
+        "Below is an instruction that describes a task. Write a response that appropriately "
+        "completes the request.\n\n"
+    ),
+    begin_with_context=(
+        "Below is an instruction that describes a task, paired with an input that provides further "
+        "context. Write a response that appropriately completes the request.\n\n"
+    ),
+    user="### Instruction:\n{content}\n\n",
+    user_with_context="### Instruction:\n{content}\n\n### Input:\n{context}\n\n",
+    assistant="### Response:\n",
+)
+CHATML = Template(
+    name="chatml",
+    system="<|im_start|>system\n{content}<|im_end|>\n",
+    user="<|im_start|>user\n{content}<|im_end|>\n",
+    user_with_context="<|im_start|>user\n{content}\n\n{context}<|im_end|>\n",
+    assistant="<|im_start|>assistant\n",
+    between="\n",
+)
+TEMPLATES = {template.name: template for template in (ALPACA, CHATML)}
+
+
+def _split(text: str) -> list[tuple[str, bool]]:
+    """The text in parts; true where a part is the name of a hole."""
+    parts: list[tuple[str, bool]] = []
+    while text:
+        found = [(text.find(f"{{{hole}}}"), hole) for hole in ("content", "context")]
+        at, hole = min(((at, hole) for at, hole in found if at >= 0), default=(-1, ""))
+        if at < 0:
+            return [*parts, (text, False)]
+        parts += [(text[:at], False), (hole, True)]
+        text = text[at + len(hole) + 2 :]
+    return parts
+
+
+def _jinja(text: str) -> str:
+    """A Jinja expression of a message's text."""
+    return " + ".join(
+        f"(message.{part} | trim)" if hole else _literal(part) for part, hole in _split(text)
+    )
+
+
+def _choice(condition: str, then: str, otherwise: str) -> str:
+    return f"(({then}) if ({condition}) else ({otherwise}))"
+
+
+def _literal(text: str) -> str:
+    """As a string of Jinja, whose escapes are Python's."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,139 @@
+"""However people store questions and answers, one conversation comes out, or it says why not."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gnano.data.instructions.conversations import Conversation, Turn, conversation_of
+from gnano.data.instructions.reading import read_conversations
+
+DOLLY = Path(__file__).parents[4] / "shared/data/databricks-dolly-15k"
+ASKED = (Turn("user", "Where is it?", "A map."), Turn("assistant", "There."))
+PLAIN = (Turn("user", "Where is it?"), Turn("assistant", "There."))
+
+
+@pytest.mark.parametrize(
+    ("record", "turns"),
+    [
+        ({"instruction": "Where is it?", "context": " A map.\n", "response": "There."}, ASKED),
+        ({"instruction": "Where is it?", "input": "A map.", "output": " There.\n"}, ASKED),
+        ({"instruction": "Where is it?", "input": "", "output": "There."}, PLAIN),
+        ({"instruction": "Where is it?", "context": None, "response": "There."}, PLAIN),
+        ({"instruction": "Where is it?", "response": "There."}, PLAIN),
+        (
+            {"messages": [
+                {"role": "user", "content": "Where is it?"},
+                {"role": "assistant", "content": "There."},
+            ]},
+            PLAIN,
+        ),
+        (
+            {"conversations": [
+                {"from": "system", "value": "Be brief."},
+                {"from": "human", "value": "Where is it?"},
+                {"from": "gpt", "value": "There."},
+            ]},
+            (Turn("system", "Be brief."), *PLAIN),
+        ),
+    ],
+)  # fmt: skip
+def test_each_form_gives_the_same_conversation(record: object, turns: tuple[Turn, ...]) -> None:
+    assert conversation_of(record).turns == turns
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ("text", "no record but text"),
+        ({}, "its keys are none"),
+        ({"question": "?"}, "its keys are question; known are instruction"),
+        ({"instruction": "a", "response": " \n"}, "response is empty"),
+        ({"instruction": "", "response": "b"}, "instruction is empty"),
+        ({"instruction": 7, "output": "b"}, "instruction is a number, not text"),
+        ({"instruction": "a", "output": ["b"]}, "output is a list, not text"),
+        ({"instruction": "a", "context": {}, "response": "b"}, "context is a record, not text"),
+        ({"messages": "hello"}, "messages is text, not a list"),
+        ({"messages": []}, "messages does not end with an answer"),
+        ({"messages": [{"role": "user", "content": "a"}]}, "does not end with an answer"),
+        ({"messages": [{"role": "assistant", "content": "a"}]}, "1 is the assistant's, where"),
+        ({"messages": [{"role": "tool", "content": "a"}]}, "role of messages 1 is 'tool', none of"),
+        ({"messages": [{"content": "a"}]}, "it has no role"),
+        ({"conversations": [{"from": "human", "value": None}]}, "it has no value"),
+        ({"messages": [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]},
+         "2 is the system's, where the assistant"),
+    ],
+)  # fmt: skip
+def test_a_bad_record_says_what_is_wrong_with_it(record: object, reason: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        conversation_of(record)
+    assert reason in str(refused.value)
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Two good records, and bad ones of several kinds."""
+    good = {"instruction": "a", "response": "b", "category": "open_qa"}
+    lines = [
+        json.dumps(good),
+        "{",
+        '"text"',
+        "",
+        json.dumps({**good, "response": ""}),
+        json.dumps(good),
+    ]
+    file = tmp_path / "mixed.jsonl"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def test_bad_records_are_counted_and_the_first_are_shown_with_their_lines(mixed: Path) -> None:
+    reading = read_conversations([str(mixed)])
+    assert (
+        reading.conversations
+        == [Conversation((Turn("user", "a"), Turn("assistant", "b")), "open_qa")] * 2
+    )
+    assert [bad.number for bad in reading.bad] == [2, 3, 5]
+    said = reading.complaint()
+    assert said.startswith("3 of 5 records cannot be used:")
+    assert f"{mixed}, 2: it is not JSON" in said and f"{mixed}, 5: response is empty" in said
+
+
+def test_bad_records_can_be_refused(mixed: Path) -> None:
+    with pytest.raises(ValueError, match="3 of 5 records"):
+        read_conversations([str(mixed)], refuse=True)
+
+
+def test_a_file_without_a_usable_record_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "none.jsonl").write_text('{"text": "a"}\n' * 9)
+    with pytest.raises(ValueError, match=r"9 of 9 records cannot be used") as refused:
+        read_conversations([str(tmp_path / "none.jsonl")])
+    assert "and 4 more" in str(refused.value)
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(ValueError, match="no record in it"):
+        read_conversations([str(tmp_path / "empty.jsonl")])
+
+
+def test_lists_and_parquet_are_read_as_lines_are(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    records = [
+        {"instruction": f"{n}?", "input": "", "output": f"{n}!", "category": "x"} for n in range(9)
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    (tmp_path / "a.json").write_text(json.dumps(records, indent=1))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), tmp_path / "a.parquet")
+    found = [
+        read_conversations([str(tmp_path / f"a.{kind}")]).conversations
+        for kind in ("jsonl", "json", "parquet")
+    ]
+    assert len(found[0]) == 9 and found[0] == found[1] == found[2]
+
+
+@pytest.mark.skipif(not DOLLY.is_dir(), reason="the real Dolly in ../shared/data is not here")
+def test_all_of_dolly_is_read() -> None:
+    reading = read_conversations([str(DOLLY)])
+    assert len(reading.conversations) + len(reading.bad) == 15_011
+    assert len(reading.bad) < 10, reading.complaint()
+    assert len({conversation.category for conversation in reading.conversations}) == 8

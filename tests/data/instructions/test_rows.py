@@ -1,0 +1,114 @@
+"""Packed, padded or one by one: the same is learned, nothing is lost, and nothing but answers."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gnano.data.batches import IGNORE, Batch
+from gnano.data.instructions.encoding import Example, encode
+from gnano.data.instructions.reading import read_conversations
+from gnano.data.instructions.rows import InstructionRows
+from gnano.data.instructions.templates import ALPACA
+from gnano.model import GPT
+from gnano.tokenizer import train_bpe
+
+DOLLY = Path(__file__).parents[4] / "shared/data/databricks-dolly-15k"
+V, T = 130, 32
+
+
+def examples(count: int = 40) -> list[Example]:
+    draw = np.random.default_rng(0)
+    made = []
+    for _ in range(count):
+        n = int(draw.integers(4, 30))
+        learned = np.zeros(n, bool)
+        learned[int(draw.integers(1, n)) :] = True
+        made.append(Example(draw.integers(1, V, n).astype(np.int32), learned))
+    return made
+
+
+def model() -> GPT:
+    torch.manual_seed(0)
+    return GPT(V, 32, 2, 4, 2, 48, T)
+
+
+def gradient(model: GPT, batches: list[Batch]) -> tuple[float, torch.Tensor]:
+    """Of the mean over all answers' tokens."""
+    counted = sum(int((batch.targets_BT != IGNORE).sum()) for batch in batches)
+    total = 0.0
+    for batch in batches:
+        loss = model.loss(batch.inputs_BT, batch.targets_BT, segments_BT=batch.segments_BT)
+        (loss / counted).backward()
+        total += loss.item() / counted
+    grad = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    model.zero_grad()
+    return total, grad
+
+
+def test_packed_rows_give_the_gradient_of_the_examples_one_at_a_time() -> None:
+    net, packed = model(), InstructionRows(examples(), T, seed=0)
+    assert len(packed.rows) < 30
+    batch = packed.of_rows(packed.rows)
+    loss, grad = gradient(net, [batch])
+    alone = []
+    for ids, learned, _ in packed.examples:  # without rows, segments and padding
+        inputs = torch.from_numpy(ids[None, :-1].astype(np.int64))
+        targets = torch.from_numpy(np.where(learned[1:], ids[1:], IGNORE)[None].astype(np.int64))
+        alone.append(Batch(inputs, targets, None))
+    expected, theirs = gradient(net, alone)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(grad, theirs, rtol=1e-4, atol=1e-6)
+    padded = InstructionRows(examples(), T, seed=0, packing=False)
+    assert len(padded.rows) == 40
+    loss, grad = gradient(net, [padded.of_rows(padded.rows)])
+    assert loss == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(grad, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_every_epoch_has_every_example_once_in_another_order() -> None:
+    rows = InstructionRows(examples(), T, seed=3)
+    per_epoch = len(rows.rows)
+    dealt = [[rows.place(e * per_epoch + i) for i in range(per_epoch)] for e in range(3)]
+    for epoch, places in enumerate(dealt):
+        assert [e for e, _ in places] == [epoch] * per_epoch
+        seen = Counter(index for _, row in places for index in rows.rows[row])
+        assert seen == Counter(range(40))
+    assert len({tuple(row for _, row in places) for places in dealt}) == 3
+
+
+def test_a_sample_depends_on_nothing_but_its_number() -> None:
+    rows, again = InstructionRows(examples(), T, seed=3), InstructionRows(examples(), T, seed=3)
+    one_by_one = [again.batch([i]) for i in reversed(range(12))][::-1]
+    together = rows.batch(range(12))
+    for field, tensor in enumerate(together):
+        parts = [part for batch in one_by_one if (part := batch[field]) is not None]
+        assert tensor is not None and torch.equal(tensor, torch.cat(parts))
+
+
+def test_prompts_borders_and_padding_are_not_learned() -> None:
+    rows = InstructionRows(examples(), T, seed=0)
+    batch = rows.of_rows(rows.rows)
+    learned = sum(int(example.learned[1:].sum()) for example in rows.examples)
+    assert int((batch.targets_BT != IGNORE).sum()) == learned
+
+
+def test_what_is_said_of_the_rows_adds_up() -> None:
+    long = [Example(np.arange(1, 101, dtype=np.int32), np.arange(100) > 60), *examples(3)]
+    rows = InstructionRows(long, T, seed=0)
+    assert "4 examples in" in rows.waste() and "1 examples cut" in rows.waste()
+    with pytest.raises(ValueError, match="no example"):
+        InstructionRows([], T, seed=0)
+
+
+@pytest.mark.skipif(not DOLLY.is_dir(), reason="the real Dolly in ../shared/data is not here")
+def test_real_instructions_fill_their_rows() -> None:
+    conversations = read_conversations([str(DOLLY)]).conversations[:3_000]
+    texts = [turn.content for c in conversations[:400] for turn in c.turns]
+    tokenizer = train_bpe(texts, 2_000)
+    encoded = [encode(c, ALPACA, tokenizer) for c in conversations]
+    rows = InstructionRows(encoded, 1_024, seed=0)
+    used = sum(example.positions for example in rows.examples)
+    assert used / (len(rows.rows) * 1_024) > 0.98, rows.waste()
