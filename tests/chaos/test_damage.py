@@ -10,6 +10,7 @@ from tests.processes import fingerprint
 
 from gnano.train import Recipe, find_checkpoint
 
+LONG = 20  # kills, from which on it is the long form
 WHAT = {"flipped": "byte", "missing": "file"}
 
 
@@ -30,9 +31,17 @@ def files(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("damage", ["flipped", "missing"])
 def test_damage_to_every_kind_of_file_is_named_and_survived(
-    chaotic: Recipe, calm: Path, killed: Path, tmp_path: Path, damage: str, fault: list[str]
+    chaotic: Recipe,
+    calm: Path,
+    killed: Path,
+    kills: int,
+    tmp_path: Path,
+    damage: str,
+    fault: list[str],
 ) -> None:
     for number, name in enumerate(files(killed)):
+        if kills < LONG and number % 2 != (damage == "missing"):
+            continue  # short form: every kind once, one way or the other
         folder = Path(shutil.copytree(killed, tmp_path / str(number)))
         file = folder / name
         if damage == "missing":
