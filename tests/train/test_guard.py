@@ -2,7 +2,6 @@
 
 import json
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +143,7 @@ def test_a_spike_is_skipped_when_asked_for(
 ) -> None:
     """A step with a hundredfold gradient, as a broken document may give."""
     guard = GuardConfig(spike=20.0, window=8)
-    recipe = with_train(replace(recipe), steps=20, save_every=6, eval_every=0, guard=guard)
+    recipe = with_train(recipe, steps=20, save_every=6, eval_every=0, guard=guard)
     backward = Step._backward
 
     def spiking(this: Step, micros: Any, stop: Any) -> torch.Tensor:

@@ -79,6 +79,7 @@ def test_what_is_shared_outlives_the_run(run: Path, tmp_path: Path) -> None:
     verify(out)
     again = weights_only(out, tmp_path / "again")
     verify(again)
+    assert {p.name for p in again.iterdir()} == {*MODEL, "files.json"}
 
 
 def test_where_the_file_system_has_no_links_it_is_copied(
@@ -112,7 +113,9 @@ def test_a_damaged_file_is_named_and_nothing_is_written(
 
 def test_damage_to_what_only_training_needs_does_not_matter(run: Path, tmp_path: Path) -> None:
     shutil.rmtree(find_checkpoint(run) / "trainer")
-    verify(weights_only(run, tmp_path / "shared"))
+    out = weights_only(run, tmp_path / "shared")
+    verify(out)
+    assert {p.name for p in out.iterdir()} == {*MODEL, "files.json"}
 
 
 def test_a_list_cannot_bring_files_from_elsewhere(run: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gnano.train.saving.folders import checkpoints, find_checkpoint, step_of
     from gnano.train.saving.hashes import verify, verify_sizes
     from gnano.train.saving.retention import best_of
+    from gnano.train.sharing import weights_only
     from gnano.train.watching.progress import Progress
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "train",
     "verify",
     "verify_sizes",
+    "weights_only",
 ]
 
 __getattr__ = lazily(
@@ -50,5 +52,6 @@ __getattr__ = lazily(
         "train": "loop",
         "verify": "saving.hashes",
         "verify_sizes": "saving.hashes",
+        "weights_only": "sharing",
     },
 )

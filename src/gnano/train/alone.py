@@ -44,7 +44,7 @@ class Alone:
         # not inherited by programs that are started from here: it would outlive this process
         self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            for _ in range(LOOKS):
+            for _ in range(LOOKS - 1):
                 with suppress(BlockingIOError):
                     _lock(self.file, fcntl.LOCK_EX)
                     break

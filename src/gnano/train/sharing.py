@@ -14,7 +14,7 @@ import os
 import shutil
 from pathlib import Path
 
-from gnano.train import find_checkpoint
+from gnano.train.saving.folders import find_checkpoint
 from gnano.train.saving.hashes import NAME, sync, verify
 
 

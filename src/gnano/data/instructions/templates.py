@@ -20,7 +20,6 @@ from gnano.data.instructions.conversations import Conversation, Turn
 class Template:
     """`{content}` and `{context}` are filled with a turn's, without white space around them."""
 
-    name: str = "own"
     begin: str = ""  # what comes first, where there is no system's turn
     begin_with_context: str = ""  # the same where the first question has a context
     system: str = "{content}\n\n"  # a system's turn, in the place of `begin`
@@ -105,7 +104,6 @@ HOLES = {
     "user_with_context": ("content", "context"),
 }
 ALPACA = Template(
-    name="alpaca",
     begin=(
         "Below is an instruction that describes a task. Write a response that appropriately "
         "completes the request.\n\n"
@@ -119,14 +117,12 @@ ALPACA = Template(
     assistant="### Response:\n",
 )
 CHATML = Template(
-    name="chatml",
     system="<|im_start|>system\n{content}<|im_end|>\n",
     user="<|im_start|>user\n{content}<|im_end|>\n",
     user_with_context="<|im_start|>user\n{content}\n\n{context}<|im_end|>\n",
     assistant="<|im_start|>assistant\n",
     between="\n",
 )
-TEMPLATES = {template.name: template for template in (ALPACA, CHATML)}
 
 
 def _split(text: str) -> list[tuple[str, bool]]:

@@ -45,17 +45,18 @@ class Keeping:
 
     def foresee(self, size: int) -> None:
         """Is there room for checkpoints of so many bytes? Raises ValueError if not for one."""
-        if self.world.first:
-            free = shutil.disk_usage(self.run / FOLDER).free
-            # the newest ones, the best, and the next, which is there before an old one goes
-            most = self.settings.keep + self.settings.keep_best + 1
-            still = max(most - len(checkpoints(self.run)), 1)
-            room = f"{free / 1e9:.3g} GB are free in {self.run}, a checkpoint takes "
-            room += f"{size / 1e9:.3g} GB"
-            if free < size:
-                raise ValueError(f"{room}: free some space, or choose another folder (--out).")
-            if free < size * still:
-                self.say(f"{room}, and {still} more are kept (train.keep): that will not fit.")
+        self.world.by_first(partial(self._foresee, size))
+
+    def _foresee(self, size: int) -> None:
+        free = shutil.disk_usage(self.run / FOLDER).free
+        # the newest ones, the best, and the next, which is there before an old one goes
+        most = self.settings.keep + self.settings.keep_best + 1
+        still = max(most - len(checkpoints(self.run)), 1)
+        room = f"{free / 1e9:.3g} GB are free in {self.run}, a checkpoint takes {size / 1e9:.3g} GB"
+        if free < size:
+            raise ValueError(f"{room}: free some space, or choose another folder (--out).")
+        if free < size * still:
+            self.say(f"{room}, and {still} more are kept (train.keep): that will not fit.")
 
     def save(self, trainee: Trainee, step: int, state: dict[str, Any]) -> None:
         """Begin to write the checkpoint after so many steps."""
