@@ -38,6 +38,10 @@ class Batch(NamedTuple):
         segments_BT = None if self.segments_BT is None else work(self.segments_BT)
         return Batch(work(self.inputs_BT), work(self.targets_BT), segments_BT)
 
+    def counted(self) -> "Tensor":
+        """How many of its targets count, on its device."""
+        return (self.targets_BT != IGNORE).sum()
+
 
 class Waste(NamedTuple):
     """What the rows of all shards hold beside every token once."""

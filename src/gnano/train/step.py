@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from gnano.data import Batch
-from gnano.model import IGNORE
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.scaling import LossScale
 from gnano.train.ranks.parallel import Placed, local
@@ -93,7 +92,7 @@ class Step:
                 scaled = loss * share * (self.scale.scale if self.scale else 1)
                 scaled.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-            counted += (micro.targets_BT != IGNORE).sum()
+            counted += micro.counted()
         grads = [local(p.grad) for p in self.placed.model.parameters() if p.grad is not None]
         squares = torch.nn.utils.get_total_norm(grads).double() ** 2 / self.placed.copies
         stops = torch.full_like(total, float(stop()))

@@ -37,6 +37,12 @@ class Conversation:
 
     turns: tuple[Turn, ...]
     category: str = ""
+    about: str = ""  # conversations about the same are held out together; "": the first question
+
+    @property
+    def group(self) -> str:
+        """What decides, by its hash, whether it is held out."""
+        return self.about or next(turn.content for turn in self.turns if turn.role == "user")
 
 
 def conversation_of(record: Any) -> Conversation:
