@@ -63,14 +63,14 @@ def main() -> None:
     started = time.perf_counter()
     examples = [encode(c, ALPACA, tokenizer) for c in reading.conversations]
     encoded = time.perf_counter()
-    rows = InstructionRows(examples, T, seed=0)
+    rows = InstructionRows([examples], [1.0], T, seed=0)
     print(rows.waste())
     print(f"encoded in {encoded - started:.1f} s, packed in {time.perf_counter() - encoded:.2f} s")
-    padded = InstructionRows(examples, T, seed=0, packing=False)
+    padded = InstructionRows([examples], [1.0], T, seed=0, packing=False)
     print(f"padded to {T:,}: {padded.waste()}")
 
     keep_freed_memory()
-    few = InstructionRows(examples[: asked.examples], T, seed=0)
+    few = InstructionRows([examples[: asked.examples]], [1.0], T, seed=0)
     shape = replace(PRESETS["10m"], vocab_size=tokenizer.vocab_size, block_size=T)
     model = GPT.from_config(shape)
     model.compute_dtype = torch.bfloat16

@@ -49,7 +49,7 @@ def gradient(model: GPT, batches: list[Batch]) -> tuple[float, torch.Tensor]:
 
 
 def test_packed_rows_give_the_gradient_of_the_examples_one_at_a_time() -> None:
-    net, packed = model(), InstructionRows(examples(), T, seed=0)
+    net, packed = model(), InstructionRows([examples()], [1.0], T, seed=0)
     assert len(packed.rows) < 30
     batch = packed.of_rows(packed.rows)
     loss, grad = gradient(net, [batch])
@@ -61,7 +61,7 @@ def test_packed_rows_give_the_gradient_of_the_examples_one_at_a_time() -> None:
     expected, theirs = gradient(net, alone)
     assert loss == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(grad, theirs, rtol=1e-4, atol=1e-6)
-    padded = InstructionRows(examples(), T, seed=0, packing=False)
+    padded = InstructionRows([examples()], [1.0], T, seed=0, packing=False)
     assert len(padded.rows) == 40
     loss, grad = gradient(net, [padded.of_rows(padded.rows)])
     assert loss == pytest.approx(expected, rel=1e-5)
@@ -69,7 +69,7 @@ def test_packed_rows_give_the_gradient_of_the_examples_one_at_a_time() -> None:
 
 
 def test_every_epoch_has_every_example_once_in_another_order() -> None:
-    rows = InstructionRows(examples(), T, seed=3)
+    rows = InstructionRows([examples()], [1.0], T, seed=3)
     per_epoch = len(rows.rows)
     dealt = [[rows.place(e * per_epoch + i) for i in range(per_epoch)] for e in range(3)]
     for epoch, places in enumerate(dealt):
@@ -80,7 +80,10 @@ def test_every_epoch_has_every_example_once_in_another_order() -> None:
 
 
 def test_a_sample_depends_on_nothing_but_its_number() -> None:
-    rows, again = InstructionRows(examples(), T, seed=3), InstructionRows(examples(), T, seed=3)
+    rows, again = (
+        InstructionRows([examples()], [1.0], T, seed=3),
+        InstructionRows([examples()], [1.0], T, seed=3),
+    )
     one_by_one = [again.batch([i]) for i in reversed(range(12))][::-1]
     together = rows.batch(range(12))
     for field, tensor in enumerate(together):
@@ -89,7 +92,7 @@ def test_a_sample_depends_on_nothing_but_its_number() -> None:
 
 
 def test_prompts_borders_and_padding_are_not_learned() -> None:
-    rows = InstructionRows(examples(), T, seed=0)
+    rows = InstructionRows([examples()], [1.0], T, seed=0)
     batch = rows.of_rows(rows.rows)
     learned = sum(int(example.learned[1:].sum()) for example in rows.examples)
     assert int((batch.targets_BT != IGNORE).sum()) == learned
@@ -97,10 +100,10 @@ def test_prompts_borders_and_padding_are_not_learned() -> None:
 
 def test_what_is_said_of_the_rows_adds_up() -> None:
     long = [Example(np.arange(1, 101, dtype=np.int32), np.arange(100) > 60), *examples(3)]
-    rows = InstructionRows(long, T, seed=0)
+    rows = InstructionRows([long], [1.0], T, seed=0)
     assert "4 examples in" in rows.waste() and "1 examples cut" in rows.waste()
-    with pytest.raises(ValueError, match="no example"):
-        InstructionRows([], T, seed=0)
+    with pytest.raises(ValueError, match="no row to learn from"):
+        InstructionRows([[]], [1.0], T, seed=0)
 
 
 @pytest.mark.skipif(not DOLLY.is_dir(), reason="the real Dolly in ../shared/data is not here")
@@ -109,6 +112,6 @@ def test_real_instructions_fill_their_rows() -> None:
     texts = [turn.content for c in conversations[:400] for turn in c.turns]
     tokenizer = train_bpe(texts, 2_000)
     encoded = [encode(c, ALPACA, tokenizer) for c in conversations]
-    rows = InstructionRows(encoded, 1_024, seed=0)
+    rows = InstructionRows([encoded], [1.0], 1_024, seed=0)
     used = sum(example.positions for example in rows.examples)
     assert used / (len(rows.rows) * 1_024) > 0.98, rows.waste()

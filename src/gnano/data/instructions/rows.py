@@ -1,7 +1,7 @@
 """Which examples are in sample i? A pure function, as everywhere: of the examples, seed and i.
 
-Examples are packed once; each epoch deals all rows in an order of its own. A row has T
-positions, and each of its examples is a segment, which sees nothing of the others:
+The examples of each source are packed once; each epoch deals the rows in an order of its own (see
+`deck`). A row has T positions, and each of its examples is a segment, which sees nothing of others:
 
     inputs    p p p a a a │ p p a a │ 0 0        p prompt, a answer, 0 padding
     targets   · · a a a e │ · a a e │ · ·        e end-of-text, · not learned
@@ -9,11 +9,13 @@ positions, and each of its examples is a segment, which sees nothing of the othe
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
 
 from gnano.data.batches import IGNORE, Batch
+from gnano.data.instructions.deck import Deck
 from gnano.data.instructions.encoding import Example, fitted
 from gnano.data.instructions.packs import first_fit
 
@@ -22,14 +24,26 @@ class InstructionRows:
     """Rows of `length` positions; with `packing` off, each has one example."""
 
     def __init__(
-        self, examples: Sequence[Example], length: int, seed: int, packing: bool = True
+        self,
+        sources: Sequence[Sequence[Example]],
+        weights: Sequence[float],
+        length: int,
+        seed: int,
+        packing: bool = True,
     ) -> None:
-        if not examples:
-            raise ValueError("There is no example to learn from.")
-        self.length, self.seed = length, seed
-        self.examples = [fitted(example, length) for example in examples]
-        sizes = [example.positions for example in self.examples]
-        self.rows = first_fit(sizes, length) if packing else [[i] for i in range(len(sizes))]
+        self.length = length
+        self.examples: list[Example] = []
+        self.rows: list[list[int]] = []  # of numbers of examples, source by source
+        counts = []
+        for source in sources:
+            first = len(self.examples)
+            self.examples += (fitted(example, length) for example in source)
+            sizes = [example.positions for example in self.examples[first:]]
+            rows = first_fit(sizes, length) if packing else [[i] for i in range(len(sizes))]
+            self.rows += ([first + i for i in row] for row in rows)
+            counts.append(len(rows))
+        self.starts = [0, *accumulate(counts)]
+        self.deck = Deck(counts, weights, seed)
 
     def lacking(self, samples: Sequence[int]) -> str | None:
         """What these samples wait for: nothing."""
@@ -37,9 +51,8 @@ class InstructionRows:
 
     def place(self, sample: int) -> tuple[int, int]:
         """Epoch and row of a sample."""
-        epoch, place = divmod(sample, len(self.rows))
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
-        return epoch, int(order[place])
+        epoch, source, row = self.deck(sample)
+        return epoch, self.starts[source] + row
 
     def batch(self, samples: Sequence[int]) -> Batch:
         return self.of_rows([self.rows[self.place(sample)[1]] for sample in samples])
