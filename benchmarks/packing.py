@@ -61,7 +61,7 @@ def main() -> None:
     reading = read_conversations(asked.files)
     print(reading.complaint() or "every record can be used")
     started = time.perf_counter()
-    examples = [encode(c, ALPACA, tokenizer) for c in reading.conversations]
+    examples = [encode(c, ALPACA, tokenizer) for c in reading.records]
     encoded = time.perf_counter()
     rows = InstructionRows([examples], [1.0], T, seed=0)
     print(rows.waste())

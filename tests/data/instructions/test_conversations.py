@@ -90,7 +90,7 @@ def mixed(tmp_path: Path) -> Path:
 def test_bad_records_are_counted_and_the_first_are_shown_with_their_lines(mixed: Path) -> None:
     reading = read_conversations([str(mixed)])
     assert (
-        reading.conversations
+        reading.records
         == [Conversation((Turn("user", "a"), Turn("assistant", "b")), "open_qa")] * 2
     )
     assert [bad.number for bad in reading.bad] == [2, 3, 5]
@@ -125,7 +125,7 @@ def test_lists_and_parquet_are_read_as_lines_are(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(records, indent=1))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), tmp_path / "a.parquet")
     found = [
-        read_conversations([str(tmp_path / f"a.{kind}")]).conversations
+        read_conversations([str(tmp_path / f"a.{kind}")]).records
         for kind in ("jsonl", "json", "parquet")
     ]
     assert len(found[0]) == 9 and found[0] == found[1] == found[2]
@@ -134,6 +134,6 @@ def test_lists_and_parquet_are_read_as_lines_are(tmp_path: Path) -> None:
 @pytest.mark.skipif(not DOLLY.is_dir(), reason="the real Dolly in ../shared/data is not here")
 def test_all_of_dolly_is_read() -> None:
     reading = read_conversations([str(DOLLY)])
-    assert len(reading.conversations) + len(reading.bad) == 15_011
+    assert len(reading.records) + len(reading.bad) == 15_011
     assert len(reading.bad) < 10, reading.complaint()
-    assert len({conversation.category for conversation in reading.conversations}) == 8
+    assert len({conversation.category for conversation in reading.records}) == 8

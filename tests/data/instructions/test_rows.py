@@ -108,7 +108,7 @@ def test_what_is_said_of_the_rows_adds_up() -> None:
 
 @pytest.mark.skipif(not DOLLY.is_dir(), reason="the real Dolly in ../shared/data is not here")
 def test_real_instructions_fill_their_rows() -> None:
-    conversations = read_conversations([str(DOLLY)]).conversations[:3_000]
+    conversations = read_conversations([str(DOLLY)]).records[:3_000]
     texts = [turn.content for c in conversations[:400] for turn in c.turns]
     tokenizer = train_bpe(texts, 2_000)
     encoded = [encode(c, ALPACA, tokenizer) for c in conversations]

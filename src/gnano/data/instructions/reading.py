@@ -1,14 +1,15 @@
 """Which records are there, and which cannot be used? Bad ones are counted and named, not hidden."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from gnano.data.documents import find_files, format_of, read_lines, read_rows
 from gnano.data.instructions.conversations import Conversation, conversation_of
 
+T = TypeVar("T")
 SHOWN = 5  # bad records that are shown
 
 
@@ -23,40 +24,47 @@ class Bad:
 
 
 @dataclass(frozen=True)
-class Reading:
-    conversations: list[Conversation]
+class Reading(Generic[T]):
+    records: list[T]  # what was made of them
     bad: list[Bad]
 
     def complaint(self) -> str:
         """The bad ones in a few lines; "" where there are none."""
         if not self.bad:
             return ""
-        whole = len(self.bad) + len(self.conversations)
+        whole = len(self.bad) + len(self.records)
         first = "\n".join(f"  {bad}" for bad in self.bad[:SHOWN])
         more = f"\n  … and {len(self.bad) - SHOWN:,} more" if len(self.bad) > SHOWN else ""
         return f"{len(self.bad):,} of {whole:,} records cannot be used:\n{first}{more}"
 
 
-def read_conversations(patterns: Sequence[str], *, refuse: bool = False) -> Reading:
-    """All conversations of these files, in order: JSONL, a JSON list, or Parquet.
+def read_conversations(patterns: Sequence[str], *, refuse: bool = False) -> Reading[Conversation]:
+    """All conversations of these files; see `read_records`."""
+    return read_records(patterns, conversation_of, refuse=refuse)
 
-    Records that cannot be used are left out, or, to `refuse` them, raise ValueError; so do
-    files in which none can be used.
+
+def read_records(
+    patterns: Sequence[str], make: Callable[[Any], T], *, refuse: bool = False
+) -> Reading[T]:
+    """What `make` makes of all records of these files, in order: JSONL, a JSON list, or Parquet.
+
+    Records that cannot be used, of which `make` raises ValueError, are left out, or, to `refuse`
+    them, raise ValueError; so do files in which none can be used.
     """
-    conversations: list[Conversation] = []
+    records: list[T] = []
     bad: list[Bad] = []
     for path in find_files(tuple(patterns)):
         for number, record in _records(path):
             try:
                 if isinstance(record, ValueError):
                     raise record
-                conversations.append(conversation_of(record))
+                records.append(make(record))
             except ValueError as error:
                 bad.append(Bad(path, number, str(error)))
-    reading = Reading(conversations, bad)
-    if bad and (refuse or not conversations):
+    reading = Reading(records, bad)
+    if bad and (refuse or not records):
         raise ValueError(reading.complaint())
-    if not conversations:
+    if not records:
         raise ValueError(f"{', '.join(patterns)}: there is no record in it.")
     return reading
 
