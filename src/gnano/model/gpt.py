@@ -26,7 +26,7 @@ from gnano.model.attention import document_mask
 from gnano.model.blocks import Decoder, Head
 from gnano.model.cache import KVCache
 from gnano.model.config import ModelConfig
-from gnano.model.head_loss import head_loss
+from gnano.model.head_loss import Score, head_loss, head_nats
 from gnano.model.names import from_published, is_published
 from gnano.model.rope import Rope, rope_table
 
@@ -40,6 +40,7 @@ class GPT(nn.Module):
 
     compute_dtype: torch.dtype | None = None  # of the activations; None: as the weights
     recompute: bool = False  # in backward, a block's activations from its input: less memory
+    draws: bool = False  # its blocks draw beyond the config's dropout, as adapters may
     compiled: bool = False  # by `compile_blocks`
 
     def __init__(
@@ -140,7 +141,7 @@ class GPT(nn.Module):
                 inputs = (x_BTD, rope, cache.layers[number] if cache else None, mask_B1TT)
                 if learns and self.recompute:
                     # without dropout nothing is drawn, and no state needs to be kept for it
-                    draws = self.config.dropout > 0
+                    draws = self.draws or self.config.dropout > 0
                     x_BTD = checkpoint(
                         block, *inputs, use_reentrant=False, preserve_rng_state=draws
                     )
@@ -160,12 +161,29 @@ class GPT(nn.Module):
         return logits_BTV.float()
 
     def loss(
-        self, ids_BT: Tensor, targets_BT: Tensor, *, segments_BT: Tensor | None = None
+        self,
+        ids_BT: Tensor,
+        targets_BT: Tensor,
+        *,
+        segments_BT: Tensor | None = None,
+        score: Score | None = None,
     ) -> Tensor:
-        """Sum of the cross-entropy, in nats, over the targets that are not -100."""
+        """Sum of the cross-entropy, in nats, over the targets that are not -100.
+
+        Or the loss that `score` makes of the nats [B, T] of all positions (fp32, 0 where the
+        target is -100), with its gradient: score gives its value and its derivative by each.
+        """
         x_ND = self.hidden(ids_BT, segments_BT=segments_BT).flatten(0, 1)
         weight_VD, targets_N = self.lm_head.weight, targets_BT.flatten()
-        return head_loss(x_ND, weight_VD, targets_N, self.config.vocab_size, self.compiled)
+        head = x_ND, weight_VD, targets_N, self.config.vocab_size
+        if score is None:
+            return head_loss(*head, self.compiled)
+        value, slopes_BT = score(head_nats(*head).view_as(targets_BT))
+        if not torch.is_grad_enabled():
+            return value
+        weighted = head_loss(*head, self.compiled, slopes_BT.flatten())
+        # exactly the score's value, with the gradient of the weighted sum
+        return value + (weighted - weighted.detach())
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False

@@ -9,6 +9,9 @@ gradients, and is forgotten:
 Nothing is computed twice: the loss is a sum, so its gradient is known up to one factor,
 which backward multiplies in. (The idea is that of Liger Kernel's fused linear
 cross-entropy, https://arxiv.org/abs/2410.10989.)
+
+A loss that weighs the positions by how wrong all of them are, as of preferences, takes two
+passes: `head_nats` for a score to look at, then `head_loss` with the weights it gave.
 """
 
 from collections.abc import Callable
@@ -25,23 +28,46 @@ IGNORE = -100  # target of a position that does not count
 CPU_SLICE_BYTES, GPU_SLICE_BYTES = 16 * 2**20, 512 * 2**20
 
 
+# the nats of all positions [B, T], fp32 -> a loss (no dimensions) and its derivative by each [B, T]
+Score = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
 def head_loss(
-    x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int, compiled: bool = False
+    x_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    vocab_size: int,
+    compiled: bool = False,
+    scale_N: Tensor | None = None,
 ) -> Tensor:
     """Sum of the cross-entropy over the positions that count, in nats, fp32, no dimensions.
 
     `x_ND` are the final hidden states in the compute dtype; `weight_VD` may have more rows
     than `vocab_size` (padding), which take part in nothing; targets equal to `IGNORE`
     count nothing. `compiled` fuses what lies between the products, where gradients are asked.
+    With `scale_N` (fp32) each position's nats are multiplied by its number.
     """
     if torch.is_grad_enabled() and (x_ND.requires_grad or weight_VD.requires_grad):
-        loss: Tensor = _HeadLoss.apply(x_ND, weight_VD, targets_N, vocab_size, compiled)  # type: ignore[no-untyped-call]
+        loss: Tensor = _HeadLoss.apply(x_ND, weight_VD, targets_N, vocab_size, compiled, scale_N)  # type: ignore[no-untyped-call]
         return loss
     total = x_ND.new_zeros((), dtype=torch.float32)
     weight_VD = weight_VD.to(x_ND.dtype)
     for rows in _slices(x_ND, weight_VD):
-        total += _slice_loss(x_ND[rows], weight_VD, targets_N[rows], vocab_size)[1]
+        total += _slice_loss(
+            x_ND[rows], weight_VD, targets_N[rows], vocab_size, _part(scale_N, rows)
+        )[1]
     return total
+
+
+@torch.no_grad()
+def head_nats(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int) -> Tensor:
+    """The cross-entropy of each position [N], in nats, fp32, without gradient; 0 at `IGNORE`."""
+    weight_VD = weight_VD.to(x_ND.dtype)
+    nats_N = torch.empty_like(targets_N, dtype=torch.float32)
+    for rows in _slices(x_ND, weight_VD):
+        log_probs_NV = _log_probs(x_ND[rows], weight_VD, vocab_size)
+        nats_N[rows] = _nats(log_probs_NV, targets_N[rows])
+    return nats_N
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -53,14 +79,18 @@ class _HeadLoss(torch.autograd.Function):
         targets_N: Tensor,
         vocab_size: int,
         compiled: bool,
+        scale_N: Tensor | None,
     ) -> Tensor:
         total = x_ND.new_zeros((), dtype=torch.float32)
         cast_VD = weight_VD.to(x_ND.dtype)
-        grad_x_ND = torch.empty_like(x_ND)
-        # fp32 also where the weight itself comes in bf16, as from FSDP: many slices add up
-        grad_weight_VD = torch.zeros_like(
-            weight_VD, dtype=torch.promote_types(weight_VD.dtype, torch.float32)
-        )
+        # what is frozen costs nothing: neither its product nor its memory
+        grad_x_ND = torch.empty_like(x_ND) if x_ND.requires_grad else None
+        grad_weight_VD = None
+        if weight_VD.requires_grad:
+            # fp32 also where the weight itself comes in bf16, as from FSDP: many slices add up
+            grad_weight_VD = torch.zeros_like(
+                weight_VD, dtype=torch.promote_types(weight_VD.dtype, torch.float32)
+            )
         step = _compiled_step() if compiled else _step
         for rows in _slices(x_ND, weight_VD):
             step(
@@ -69,18 +99,21 @@ class _HeadLoss(torch.autograd.Function):
                 targets_N[rows],
                 vocab_size,
                 total,
-                grad_x_ND[rows],
+                _part(grad_x_ND, rows),
                 grad_weight_VD,
+                _part(scale_N, rows),
             )
         ctx.save_for_backward(grad_x_ND, grad_weight_VD)
         ctx.weight_dtype = weight_VD.dtype
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_x_ND, grad_weight_VD = ctx.saved_tensors
         # the factor has no dimensions, so the products keep their dtypes and it is not rounded
-        return grad_x_ND * grad, (grad_weight_VD * grad).to(ctx.weight_dtype), None, None, None
+        to_x = None if grad_x_ND is None else grad_x_ND * grad
+        to_weight = None if grad_weight_VD is None else (grad_weight_VD * grad).to(ctx.weight_dtype)
+        return to_x, to_weight, None, None, None, None
 
 
 def _step(
@@ -89,19 +122,24 @@ def _step(
     targets_N: Tensor,
     vocab_size: int,
     total: Tensor,
-    grad_x_ND: Tensor,
-    grad_weight_VD: Tensor,
+    grad_x_ND: Tensor | None,
+    grad_weight_VD: Tensor | None,
+    scale_N: Tensor | None,
 ) -> None:
     """One slice: adds its loss and its part of the weight's gradient, writes that of x."""
-    log_probs_NV, nats = _slice_loss(x_ND, weight_VD, targets_N, vocab_size)
+    log_probs_NV, nats = _slice_loss(x_ND, weight_VD, targets_N, vocab_size, scale_N)
     total += nats
     columns = torch.arange(len(weight_VD), dtype=torch.int32, device=x_ND.device)
     hit_NV = columns == targets_N[:, None].int()
     grad_NV = (log_probs_NV.exp() - hit_NV.float()).to(x_ND.dtype)
     # ignored rows are masked where they are D wide, not V
     counts_N1 = (targets_N != IGNORE)[:, None].to(x_ND.dtype)
-    grad_x_ND.copy_((grad_NV @ weight_VD) * counts_N1)
-    grad_weight_VD += grad_NV.T @ (x_ND * counts_N1)
+    if scale_N is not None:
+        counts_N1 = counts_N1 * scale_N[:, None]  # fp32: a scale in bf16 is off by up to 0.4 %
+    if grad_x_ND is not None:
+        grad_x_ND.copy_((grad_NV @ weight_VD) * counts_N1)
+    if grad_weight_VD is not None:
+        grad_weight_VD += grad_NV.T @ (x_ND * counts_N1).to(x_ND.dtype)
 
 
 @cache
@@ -110,15 +148,34 @@ def _compiled_step() -> Callable[..., None]:
 
 
 def _slice_loss(
-    x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int
+    x_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    vocab_size: int,
+    scale_N: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities [N, V] in fp32, -inf for the padding, and the sum of the nats."""
+    """Log-probabilities [N, V] as below, and the sum of the nats."""
+    log_probs_NV = _log_probs(x_ND, weight_VD, vocab_size)
+    if scale_N is not None:
+        return log_probs_NV, (_nats(log_probs_NV, targets_N) * scale_N).sum()
+    return log_probs_NV, F.nll_loss(log_probs_NV, targets_N, ignore_index=IGNORE, reduction="sum")
+
+
+def _log_probs(x_ND: Tensor, weight_VD: Tensor, vocab_size: int) -> Tensor:
+    """Log-probabilities [N, V] in fp32, -inf for the padding."""
     logits_NV = F.linear(x_ND, weight_VD).float()
     if vocab_size < len(weight_VD):
         columns = torch.arange(len(weight_VD), dtype=torch.int32, device=x_ND.device)
         logits_NV = logits_NV.masked_fill(columns >= vocab_size, -torch.inf)
-    log_probs_NV = logits_NV.log_softmax(-1)
-    return log_probs_NV, F.nll_loss(log_probs_NV, targets_N, ignore_index=IGNORE, reduction="sum")
+    return logits_NV.log_softmax(-1)
+
+
+def _nats(log_probs_NV: Tensor, targets_N: Tensor) -> Tensor:
+    return F.nll_loss(log_probs_NV, targets_N, ignore_index=IGNORE, reduction="none")
+
+
+def _part(tensor: Tensor | None, rows: slice) -> Tensor | None:
+    return None if tensor is None else tensor[rows]
 
 
 def _slices(x_ND: Tensor, weight_VD: Tensor) -> list[slice]:
