@@ -35,7 +35,7 @@ def run(
     recipe: Recipe, fp8: bool, order: int, steps: int, device: torch.device
 ) -> dict[str, float]:
     """Train; the held-out bits per byte at the end, and the losses of the last steps."""
-    settings, data, length = recipe.train, recipe.data, recipe.model.block_size
+    settings, data, length = recipe.train, recipe.corpus, recipe.model.block_size
     corpus = Corpus(Path(data.folder))
     batches = Batches(corpus, data.weights, order, length, data.packing, data.inside_documents)
     torch.manual_seed(settings.seed)
@@ -88,9 +88,9 @@ def main() -> None:
     if device.type == "cuda" and (reason := fp8_lacking(device)):
         raise SystemExit(reason)
     with tempfile.TemporaryDirectory() as folder:
-        if recipe.data.folder == "data/demo":
-            recipe = replace(recipe, data=replace(recipe.data, folder=f"{folder}/demo"))
-            prepare(recipe.data)
+        if recipe.corpus.folder == "data/demo":
+            recipe = replace(recipe, data=replace(recipe.corpus, folder=f"{folder}/demo"))
+            prepare(recipe.corpus)
         print(
             f"{recipe.model.n_layer} layers of {recipe.model.n_embd} on {device}, "
             f"{steps:,} steps of {recipe.train.tokens_per_step:,} tokens, "
@@ -99,7 +99,7 @@ def main() -> None:
         )
         pairs = [
             [run(recipe, fp8, order, steps, device) for fp8 in (False, True)]
-            for order in (recipe.data.seed, recipe.data.seed + 1)
+            for order in (recipe.corpus.seed, recipe.corpus.seed + 1)
         ]
     for what, unit in (("bits", "bits per byte held out"), ("loss", "nats a token in training")):
         costs = [fp8[what] - bf16[what] for bf16, fp8 in pairs]

@@ -37,7 +37,7 @@ def recipe_for(shape: ModelConfig, folder: Path, steps: int) -> Recipe:
     """The demo's recipe, with less of this Python's own text, in another shape."""
     demo = load_recipe("demo")
     sources = {
-        name: replace(source, max_bytes=1_500_000) for name, source in demo.data.sources.items()
+        name: replace(source, max_bytes=1_500_000) for name, source in demo.corpus.sources.items()
     }
     settings = replace(
         demo.train,
@@ -50,7 +50,7 @@ def recipe_for(shape: ModelConfig, folder: Path, steps: int) -> Recipe:
         eval_tokens=LENGTH,
         save_every=steps + 1,
     )
-    data = replace(demo.data, folder=str(folder / "data"), sources=sources, heldout=0.002)
+    data = replace(demo.corpus, folder=str(folder / "data"), sources=sources, heldout=0.002)
     return Recipe(model=shape, data=data, train=settings)
 
 
@@ -101,7 +101,7 @@ def timed(recipe: Recipe, run: Path) -> tuple[Times, Times, float]:
     """The trainer's steps, the bare loop's, and the seconds of a checkpoint."""
     ours, bare = Times(), Times()
     step = bare_loop(recipe)
-    progress = Progress(recipe.train.steps, LiveLine(io.StringIO()))
+    progress = Progress(LiveLine(io.StringIO()))
     since = 0.0, 0.0
 
     def watch(row: dict[str, Any]) -> None:
@@ -133,8 +133,8 @@ def main() -> None:
     steps = int(sys.argv[2]) if len(sys.argv) > 2 else 200
     with tempfile.TemporaryDirectory() as folder:
         recipe = recipe_for(PRESETS[name], Path(folder), steps)
-        prepare(recipe.data)
-        vocab_size = Corpus(Path(recipe.data.folder)).manifest.tokenizer["vocab_size"]
+        prepare(recipe.corpus)
+        vocab_size = Corpus(Path(recipe.corpus.folder)).manifest.tokenizer["vocab_size"]
         assert vocab_size == recipe.model.vocab_size
         ours, bare, checkpoint = timed(recipe, Path(folder) / "run")
     print(

@@ -28,7 +28,7 @@ from gnano.tokenizer import Tokenizer, train_bpe
 from gnano.train import Recipe, TrainConfig
 from gnano.train.ranks.world import World
 from gnano.train.saving import saver as saving
-from gnano.train.saving.checkpoint import Snapshot, write_checkpoint
+from gnano.train.saving.checkpoint import Beside, Snapshot, write_checkpoint
 from gnano.train.saving.hashes import verify
 from gnano.train.saving.saver import Saver
 from gnano.train.stopping import StopRequest
@@ -58,7 +58,7 @@ def pause(name: str, run: Path, tokenizer: Tokenizer) -> None:
     recipe = recipe_of(PRESETS[name])
     trainee = Trainee(recipe, run, World(torch.device("cpu")))
     events = Events(run, first=True)
-    saver = Saver(run, recipe.train, recipe.model, tokenizer, events, lambda *_, **__: None)
+    saver = Saver(run, recipe.train, Beside(recipe.model, tokenizer), events, lambda *_, **__: None)
     step(trainee, 0)
     for which in ("first", "second"):
         before = [step(trainee, n) for n in range(STEPS // 3)]
@@ -97,7 +97,7 @@ def write(name: str, run: Path, tokenizer: Tokenizer) -> None:
     }
     snapshot = Snapshot(1, weights, training, {})
     started = time.perf_counter()
-    folder = write_checkpoint(run, snapshot, shape, tokenizer)
+    folder = write_checkpoint(run, snapshot, Beside(shape, tokenizer))
     written = time.perf_counter()
     verify(folder, from_disk=True)
     read = time.perf_counter()

@@ -6,12 +6,14 @@ import os
 # set before torch is loaded, and inherited by the processes that tests start
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gnano.data import DataConfig, Source, prepare
+from gnano.data import DataConfig, InstructionConfig, InstructionSource, Source, prepare
 from gnano.model import ModelConfig
 from gnano.train import Recipe, TrainConfig
 from gnano.train.optimizers.schedule import Schedule
@@ -71,5 +73,64 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
             eval_tokens=256,
             save_every=10,
             schedule=Schedule(peak=3e-3, warmup=5),
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def base(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder to tune: random weights of the recipe's shape, and its corpus's tokenizer."""
+    import torch
+
+    from gnano.data import Corpus
+    from gnano.model import GPT, save_model
+
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(1)
+    tokenizer = Corpus(Path(recipe.corpus.folder)).tokenizer
+    save_model(GPT.from_config(replace(recipe.model, block_size=96)), folder, tokenizer.end_of_text)
+    tokenizer.save(folder, context=96)
+    return folder
+
+
+def write_questions(path: Path, count: int = 60) -> None:
+    """Dolly's form, in two categories; every other one has a context."""
+    draw = random.Random(1)
+    records = []
+    for number in range(count):
+        words = draw.choices(WORDS, k=3)
+        records.append(
+            {
+                "instruction": f"Say {' '.join(words)} {number}",
+                "context": " ".join(draw.choices(WORDS, k=5)) if number % 2 else "",
+                "response": f"{words[0]} {words[-1]}",
+                "category": "even" if number % 4 else "odd",
+            }
+        )
+    path.write_text("\n".join(json.dumps(record) for record in records) + "\n")
+
+
+@pytest.fixture(scope="session")
+def tuning(recipe: Recipe, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A recipe that tunes `base` on 60 questions: T = 96, two epochs of some 7 steps."""
+    path = tmp_path_factory.mktemp("questions") / "questions.jsonl"
+    write_questions(path)
+    sources = {"mine": InstructionSource(files=(str(path),))}
+    template = path.with_name("template.toml")
+    template.write_text(
+        'user = "Q: {content}\\n"\nuser_with_context = "{context}\\nQ: {content}\\n"\n'
+    )
+    return Recipe(
+        data=InstructionConfig(
+            template=str(template), epochs=2, heldout=0.2, warmup=0.1, sources=sources
+        ),
+        train=replace(
+            recipe.train,
+            base=str(base),
+            tokens_per_step=4 * 96,
+            micro_batch=2,
+            eval_every=4,
+            save_every=4,
+            schedule=Schedule(peak=3e-3),
         ),
     )

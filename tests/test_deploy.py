@@ -107,7 +107,7 @@ def test_every_file_starts_a_run_that_our_own_command_line_accepts(place, monkey
     assert len(started) == 3
     for recipe, run in started:
         assert recipe.model == ModelConfig()
-        assert run.name == "1b" and recipe.data.folder.endswith("data/1b")
+        assert run.name == "1b" and recipe.corpus.folder.endswith("data/1b")
 
 
 def test_the_nodes_find_one_another(place):

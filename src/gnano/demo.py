@@ -36,7 +36,7 @@ def demo(recipe: Recipe, run: Path) -> RunResult:
         f"{recipe.train.tokens_per_step:,} tokens, {flops_per_token(model) / 1e6:.1f} MFLOPs each",
         flush=True,
     )
-    progress = Progress(recipe.train.steps)
+    progress = Progress()
     try:
         result = train(recipe, run, progress, progress.say)
     finally:
@@ -50,16 +50,16 @@ def _prepare(recipe: Recipe) -> Manifest:
     line = LiveLine()
     line.show("   reading it, and training a tokenizer on it …", important=True)
     try:
-        return prepare(recipe.data, lambda status: line.show(str(status)))
+        return prepare(recipe.corpus, lambda status: line.show(str(status)))
     finally:
         line.close()
 
 
 def _show_corpus(manifest: Manifest, recipe: Recipe) -> None:
-    whole = sum(recipe.data.weights.values())
+    whole = sum(recipe.corpus.weights.values())
     print(f"   {'source':<10} {'documents':>9} {'tokens':>10} {'held out':>9}   share of batches")
     for name, source in manifest.sources.items():
-        share = recipe.data.sources[name].weight / whole
+        share = recipe.corpus.sources[name].weight / whole
         print(
             f"   {name:<10} {source.documents:>9,} {source.tokens:>10,} "
             f"{source.heldout_tokens:>9,}   {share:.0%}"
@@ -76,7 +76,7 @@ def _show_result(recipe: Recipe, result: RunResult) -> None:
     metrics = read_metrics(result.run / "metrics.jsonl")
     last = metrics[-1]
     ours = last["heldout"]["bits_per_byte"]
-    size, theirs = xz_bits_per_byte(Corpus(Path(recipe.data.folder)))
+    size, theirs = xz_bits_per_byte(Corpus(Path(recipe.corpus.folder)))
     fact = (
         f"{ours:.3f} bits per byte on {size:,} bytes of held-out text; "
         f"xz -9 needs {theirs:.3f} for the same bytes ({theirs / ours:.2f} × as many)"

@@ -19,7 +19,7 @@ from gnano.train import Recipe, train
 def file(recipe: Recipe, tmp_path: Path) -> Path:
     """The small recipe as a file, with data of its own that a test may damage."""
     content = asdict(with_train(recipe, steps=4, save_every=2))
-    content["data"]["folder"] = str(shutil.copytree(recipe.data.folder, tmp_path / "data"))
+    content["data"]["folder"] = str(shutil.copytree(recipe.corpus.folder, tmp_path / "data"))
     path = tmp_path / "small.toml"
     path.write_text(tomli_w.dumps(content))
     return path

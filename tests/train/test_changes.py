@@ -17,6 +17,7 @@ from tests.small import with_train
 
 from gnano.data import Corpus, Source, prepare
 from gnano.train import Recipe, train
+from gnano.train.lessons.texts import Texts
 from gnano.train.ranks.world import World
 from gnano.train.settle import settle
 
@@ -24,29 +25,29 @@ ALONE = World(torch.device("cpu"))
 
 
 @pytest.fixture
-def corpus(recipe: Recipe) -> Corpus:
-    return Corpus(Path(recipe.data.folder))
+def texts(recipe: Recipe) -> Texts:
+    return Texts(recipe.corpus, recipe.model.block_size, base=None)
 
 
 @pytest.mark.parametrize("change", [{"steps": 99}, {"seed": 5}, {"clip": 0.5}, {"micro_batch": 4}])
 def test_a_changed_value_is_named_and_refused(
-    recipe: Recipe, corpus: Corpus, tmp_path: Path, change: dict[str, float]
+    recipe: Recipe, texts: Texts, tmp_path: Path, change: dict[str, float]
 ) -> None:
-    settle(recipe, tmp_path / "run", corpus, ALONE)
+    settle(recipe, tmp_path / "run", texts, ALONE)
     name, value = next(iter(change.items()))
     with pytest.raises(ValueError, match=rf"train\.{name}   .* → {value}$"):
-        settle(with_train(recipe, **change), tmp_path / "run", corpus, ALONE)
+        settle(with_train(recipe, **change), tmp_path / "run", texts, ALONE)
 
 
 def with_peak(recipe: Recipe, peak: float) -> Recipe:
     return with_train(recipe, schedule=replace(recipe.train.schedule, peak=peak))
 
 
-def refusal(recipe: Recipe, run: Path, corpus: Corpus, *allow: str) -> str:
+def refusal(recipe: Recipe, run: Path, texts: Texts, *allow: str) -> str:
     """What is said against this recipe; the run's own is left as it was."""
     before = (run / "recipe.toml").read_bytes()
     with pytest.raises(ValueError) as refused:
-        settle(recipe, run, corpus, ALONE, allow)
+        settle(recipe, run, texts, ALONE, allow)
     assert (run / "recipe.toml").read_bytes() == before
     return str(refused.value)
 
@@ -56,12 +57,12 @@ def written(run: Path) -> dict[str, Any]:
 
 
 def test_every_changed_value_is_shown_and_none_that_may_change_anyway(
-    recipe: Recipe, corpus: Corpus, tmp_path: Path
+    recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    settle(recipe, run, corpus, ALONE)
+    settle(recipe, run, texts, ALONE)
     sentence, *lines = refusal(
-        with_train(with_peak(recipe, 3e-4), steps=99, keep=7), run, corpus
+        with_train(with_peak(recipe, 3e-4), steps=99, keep=7), run, texts
     ).splitlines()
     assert lines == ["  train.schedule.peak   0.003 → 0.0003", "  train.steps           40 → 99"]
     assert str(run) in sentence and "2 values differ" in sentence and sentence.endswith(".")
@@ -69,33 +70,33 @@ def test_every_changed_value_is_shown_and_none_that_may_change_anyway(
 
 
 def test_a_long_value_is_shown_where_it_differs(
-    recipe: Recipe, corpus: Corpus, tmp_path: Path
+    recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:
     def with_files(last: str) -> Recipe:
         files = tuple(f"part-{number:05}.parquet" for number in range(500))
-        left = replace(recipe.data.sources["left"], files=(*files, last))
+        left = replace(recipe.corpus.sources["left"], files=(*files, last))
         return replace(
-            recipe, data=replace(recipe.data, sources={**recipe.data.sources, "left": left})
+            recipe, data=replace(recipe.corpus, sources={**recipe.corpus.sources, "left": left})
         )
 
-    settle(with_files("old.parquet"), tmp_path / "run", corpus, ALONE)
-    _, line = refusal(with_files("new.parquet"), tmp_path / "run", corpus).splitlines()
+    settle(with_files("old.parquet"), tmp_path / "run", texts, ALONE)
+    _, line = refusal(with_files("new.parquet"), tmp_path / "run", texts).splitlines()
     assert "old.parquet" in line and "new.parquet" in line and len(line) < 200
 
 
 def test_what_the_sentence_advises_lets_the_changes_through_and_writes_them_down(
-    recipe: Recipe, corpus: Corpus, tmp_path: Path
+    recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    settle(recipe, run, corpus, ALONE)
+    settle(recipe, run, texts, ALONE)
     facts = written(run)["run"]
     changed = with_train(with_peak(recipe, 3e-4), steps=99, tokens_per_step=1024)
-    advised = re.search(r"--allow ([^)]*)\)", refusal(changed, run, corpus, "train.schedule"))
+    advised = re.search(r"--allow ([^)]*)\)", refusal(changed, run, texts, "train.schedule"))
     assert advised
-    assert settle(changed, run, corpus, ALONE, advised[1].split()) == changed
-    assert settle(changed, run, corpus, ALONE) == changed  # it's the run's own recipe from now on
-    assert "train.steps" in refusal(recipe, run, corpus)
-    settle(with_train(changed, clip=0.5), run, corpus, ALONE, ["train.clip"])
+    assert settle(changed, run, texts, ALONE, advised[1].split()) == changed
+    assert settle(changed, run, texts, ALONE) == changed  # it's the run's own recipe from now on
+    assert "train.steps" in refusal(recipe, run, texts)
+    settle(with_train(changed, clip=0.5), run, texts, ALONE, ["train.clip"])
     assert written(run)["run"] == {
         **facts,
         "changes": [
@@ -108,13 +109,13 @@ def test_what_the_sentence_advises_lets_the_changes_through_and_writes_them_down
 
 
 def test_a_table_allows_what_is_in_it_and_nothing_else(
-    recipe: Recipe, corpus: Corpus, tmp_path: Path
+    recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    settle(recipe, run, corpus, ALONE)
+    settle(recipe, run, texts, ALONE)
     both = with_train(with_peak(recipe, 3e-4), seed=5)
-    assert "--allow train.schedule train.seed" in refusal(both, run, corpus, "train.schedule")
-    assert settle(with_peak(recipe, 3e-4), run, corpus, ALONE, ["train.schedule"])
+    assert "--allow train.schedule train.seed" in refusal(both, run, texts, "train.schedule")
+    assert settle(with_peak(recipe, 3e-4), run, texts, ALONE, ["train.schedule"])
 
 
 @pytest.mark.parametrize(
@@ -127,26 +128,24 @@ def test_a_table_allows_what_is_in_it_and_nothing_else(
     ],
 )
 def test_a_name_that_allows_nothing_is_refused_with_the_one_that_was_meant(
-    recipe: Recipe, corpus: Corpus, tmp_path: Path, said: str, meant: str
+    recipe: Recipe, texts: Texts, tmp_path: Path, said: str, meant: str
 ) -> None:
     with pytest.raises(ValueError, match=rf"--allow {said}: .*mean '{re.escape(meant)}'"):
-        settle(recipe, tmp_path / "run", corpus, ALONE, [said])
+        settle(recipe, tmp_path / "run", texts, ALONE, [said])
     assert not (tmp_path / "run").exists()
 
 
-def test_a_name_may_be_spelled_as_its_flag_is(
-    recipe: Recipe, corpus: Corpus, tmp_path: Path
-) -> None:
-    settle(recipe, tmp_path / "run", corpus, ALONE)
+def test_a_name_may_be_spelled_as_its_flag_is(recipe: Recipe, texts: Texts, tmp_path: Path) -> None:
+    settle(recipe, tmp_path / "run", texts, ALONE)
     changed = with_train(recipe, tokens_per_step=1024)
-    assert settle(changed, tmp_path / "run", corpus, ALONE, ["train.tokens-per-step"]) == changed
+    assert settle(changed, tmp_path / "run", texts, ALONE, ["train.tokens-per-step"]) == changed
 
 
 def test_what_the_checkpoints_would_not_fit_is_never_allowed(
-    recipe: Recipe, corpus: Corpus, tmp_path: Path
+    recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    settle(recipe, run, corpus, ALONE)
+    settle(recipe, run, texts, ALONE)
     deeper = replace(recipe, model=replace(recipe.model, n_layer=3))
     muon = with_train(recipe, optimizer=replace(recipe.train.optimizer, kind="muon"))
     narrow = with_train(recipe, precision="fp16")
@@ -155,9 +154,9 @@ def test_what_the_checkpoints_would_not_fit_is_never_allowed(
         (muon, "train.optimizer.kind"),
         (narrow, "train.precision"),
     ]:
-        assert f"{key} can't be allowed" in refusal(changed, run, corpus, "model", "train")
+        assert f"{key} can't be allowed" in refusal(changed, run, texts, "model", "train")
     softer = replace(recipe, model=replace(recipe.model, dropout=0.2))
-    assert settle(softer, run, corpus, ALONE, ["model.dropout"]) == softer
+    assert settle(softer, run, texts, ALONE, ["model.dropout"]) == softer
 
 
 def test_an_extended_run_is_the_one_that_was_asked_for_more_at_once(
@@ -204,10 +203,10 @@ def prepared(recipe: Recipe, folder: Path, tokenizer: str) -> Recipe:
     write_corpus(folder / "corpus", documents=40)
     sources = {
         name: Source(weight=source.weight, files=(str(folder / "corpus" / name),))
-        for name, source in recipe.data.sources.items()
+        for name, source in recipe.corpus.sources.items()
     }
     data = replace(
-        recipe.data, folder=str(folder / "data"), tokenizer=tokenizer, sources=sources, workers=1
+        recipe.corpus, folder=str(folder / "data"), tokenizer=tokenizer, sources=sources, workers=1
     )
     prepare(data)
     return replace(recipe, data=data)
@@ -219,7 +218,7 @@ def test_a_run_goes_on_with_other_data_where_that_is_allowed(
     run = tmp_path / "run"
     recipe = with_train(recipe, steps=4)
     train(recipe, run)
-    other = with_train(prepared(recipe, tmp_path / "other", recipe.data.folder), steps=6)
+    other = with_train(prepared(recipe, tmp_path / "other", recipe.corpus.folder), steps=6)
     with pytest.raises(ValueError, match=r"begun on other data .*\(--allow data train\.steps\)"):
         train(other, run)
     assert train(other, run, allow=["data", "train.steps"]).step == 6
@@ -227,8 +226,8 @@ def test_a_run_goes_on_with_other_data_where_that_is_allowed(
     with pytest.raises(ValueError, match=r"  data   .*fingerprint [0-9a-f]{12}… → "):
         train(with_train(recipe, steps=6), run)
     changes = {change["key"]: change for change in written(run)["run"]["changes"]}
-    assert changes["data"]["from"] == Corpus(Path(recipe.data.folder)).manifest.fingerprint
-    assert changes["data"]["to"] == Corpus(Path(other.data.folder)).manifest.fingerprint
+    assert changes["data"]["from"] == Corpus(Path(recipe.corpus.folder)).manifest.fingerprint
+    assert changes["data"]["to"] == Corpus(Path(other.corpus.folder)).manifest.fingerprint
 
 
 def test_data_of_another_tokenizer_is_refused_though_data_is_allowed(

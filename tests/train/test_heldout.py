@@ -14,7 +14,7 @@ from gnano.train import Heldout, Recipe
 
 @pytest.fixture
 def corpus(recipe: Recipe) -> Corpus:
-    return Corpus(Path(recipe.data.folder))
+    return Corpus(Path(recipe.corpus.folder))
 
 
 def test_bits_per_byte_equal_a_plain_transformers_loop(
@@ -42,7 +42,7 @@ def test_bits_per_byte_equal_a_plain_transformers_loop(
             chosen = logits.log_softmax(-1)[range(end - first), ids[first + 1 : end + 1]]
             bits -= chosen[start - first :].sum().item() / math.log(2)
         size += len(corpus.heldout_text(number))
-    ours = Heldout(corpus, recipe.data.weights, T, batch=8).loss(model)
+    ours = Heldout(corpus, recipe.corpus.weights, T, batch=8).loss(model)
     assert sum(ours.bytes.values()) == size
     assert ours.bits_per_byte == pytest.approx(bits / size, abs=1e-4)
 
@@ -50,7 +50,7 @@ def test_bits_per_byte_equal_a_plain_transformers_loop(
 def test_the_bytes_are_those_of_the_held_out_documents(recipe: Recipe, corpus: Corpus) -> None:
     model = GPT.from_config(recipe.model)
     manifest = Manifest.load(corpus.folder)
-    loss = Heldout(corpus, recipe.data.weights, recipe.model.block_size, batch=3).loss(model)
+    loss = Heldout(corpus, recipe.corpus.weights, recipe.model.block_size, batch=3).loss(model)
     assert loss.bytes == {
         name: sum(shard.bytes for shard in source.heldout)
         for name, source in manifest.sources.items()
@@ -59,14 +59,14 @@ def test_the_bytes_are_those_of_the_held_out_documents(recipe: Recipe, corpus: C
 
 def test_the_batch_size_does_not_change_the_figure(recipe: Recipe, corpus: Corpus) -> None:
     model = GPT.from_config(recipe.model)
-    weights = recipe.data.weights
+    weights = recipe.corpus.weights
     figures = [Heldout(corpus, weights, 32, batch=b).loss(model).bits_per_byte for b in (1, 5, 64)]
     assert figures == pytest.approx([figures[0]] * 3, rel=1e-5)
 
 
 def test_a_part_of_the_held_out_set_is_always_the_same_part(recipe: Recipe, corpus: Corpus) -> None:
     model = GPT.from_config(recipe.model).train()
-    heldout = Heldout(corpus, recipe.data.weights, 32, batch=8)
+    heldout = Heldout(corpus, recipe.corpus.weights, 32, batch=8)
     part, whole = heldout.loss(model, tokens=256), heldout.loss(model)
     assert heldout.loss(model, tokens=256) == part
     assert sum(part.bytes.values()) < sum(whole.bytes.values())

@@ -70,8 +70,8 @@ def test_a_run_killed_twice_gives_the_same_weights_bit_for_bit(
 
 def test_the_kills_came_in_different_epochs(long: Recipe) -> None:
     """So that the test above does cross an epoch's end between checkpoints and kills."""
-    corpus = Corpus(Path(long.data.folder))
-    batches = Batches(corpus, long.data.weights, long.data.seed, long.model.block_size)
+    corpus = Corpus(Path(long.corpus.folder))
+    batches = Batches(corpus, long.corpus.weights, long.corpus.seed, long.model.block_size)
     per_step = long.train.tokens_per_step // long.model.block_size
     epochs = {batches.place(step * per_step).epoch for step in (0, 50, 150, LONG)}
     assert len(epochs) >= 3
@@ -155,8 +155,8 @@ def test_a_finished_run_is_left_as_it_is(long: Recipe, straight: Path) -> None:
 def test_the_size_of_a_micro_batch_changes_nothing_but_rounding(recipe: Recipe) -> None:
     """One step of 16 sequences: at once, in 4 parts, one by one."""
     shape = replace(recipe.model, dropout=0.0)
-    corpus = Corpus(Path(recipe.data.folder))
-    batches = Batches(corpus, recipe.data.weights, 0, shape.block_size)
+    corpus = Corpus(Path(recipe.corpus.folder))
+    batches = Batches(corpus, recipe.corpus.weights, 0, shape.block_size)
     results = []
     for micro_batch in (16, 4, 1):
         torch.manual_seed(0)
@@ -176,8 +176,8 @@ def test_the_reported_loss_is_the_mean_over_the_batch_that_a_brute_force_finds(
     recipe: Recipe, packing: Any, inside: bool
 ) -> None:
     shape = replace(recipe.model, dropout=0.0)
-    corpus = Corpus(Path(recipe.data.folder))
-    batches = Batches(corpus, recipe.data.weights, 0, shape.block_size, packing, inside)
+    corpus = Corpus(Path(recipe.corpus.folder))
+    batches = Batches(corpus, recipe.corpus.weights, 0, shape.block_size, packing, inside)
     model = GPT.from_config(shape)
     samples = range(5 * 16, 6 * 16)
     x, y, segments = batches.batch(samples)

@@ -9,15 +9,32 @@ import tomli_w
 from gnano.model import PRESETS, num_parameters
 from gnano.train import flatten, load_recipe, recipe_names
 
+PRETRAINING = [name for name in recipe_names() if not name.endswith(("-sft", "-dpo"))]
+
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_that_comes_with_the_package_is_whole(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.train.accumulation(recipe.model.block_size) >= 1
     assert recipe.train.schedule.warmup < recipe.train.steps
-    assert list(recipe.data.sources) and recipe.data.folder == f"data/{name.removesuffix('-fast')}"
-    weights = [source.weight for source in recipe.data.sources.values()]
-    assert weights == [0.40, 0.25, 0.35]
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_every_model_is_pretrained_on_the_published_mix(name: str) -> None:
+    data = load_recipe(name).corpus
+    assert data.folder == f"data/{name.removesuffix('-fast')}"
+    assert [source.weight for source in data.sources.values()] == [0.40, 0.25, 0.35]
+
+
+def test_the_tuning_recipe_is_the_published_one() -> None:
+    recipe = load_recipe("1b-sft")
+    data, train = recipe.instructions, recipe.train
+    assert data.sources["dolly"].repo == "databricks/databricks-dolly-15k"
+    assert (data.template, data.epochs, data.kind) == ("alpaca", 3.0, "instructions")
+    schedule = train.schedule
+    assert (train.optimizer.kind, schedule.kind, schedule.peak) == ("adamw", "cosine", 5e-5)
+    assert 0 < data.heldout < 0.1 and train.keep_best
+    assert train.save_every % train.eval_every == 0, "what is measured could not be kept"
 
 
 def test_the_reference_recipe_is_the_published_one() -> None:

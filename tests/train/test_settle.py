@@ -7,8 +7,8 @@ import pytest
 import torch
 from tests.small import with_train
 
-from gnano.data import Corpus
 from gnano.train import Recipe
+from gnano.train.lessons.texts import Texts
 from gnano.train.ranks.world import World
 from gnano.train.settle import settle
 
@@ -16,77 +16,75 @@ ALONE = World(torch.device("cpu"))
 
 
 @pytest.fixture
-def corpus(recipe: Recipe) -> Corpus:
-    return Corpus(Path(recipe.data.folder))
+def texts(recipe: Recipe) -> Texts:
+    return Texts(recipe.corpus, recipe.model.block_size, base=None)
 
 
-def test_auto_is_settled_once_and_kept(recipe: Recipe, corpus: Corpus, tmp_path: Path) -> None:
+def test_auto_is_settled_once_and_kept(recipe: Recipe, texts: Texts, tmp_path: Path) -> None:
     asked = with_train(recipe, precision="auto", device="auto", compile="auto")
-    first = settle(asked, tmp_path / "run", corpus, ALONE)
+    first = settle(asked, tmp_path / "run", texts, ALONE)
     assert first.train.precision in ("fp32", "bf16") and first.train.device != "auto"
     file = tmp_path / "run" / "recipe.toml"
     other = "bf16" if first.train.precision == "fp32" else "fp32"
     file.write_text(file.read_text().replace(f'"{first.train.precision}"', f'"{other}"'))
     # a noisy measurement today must not change what yesterday's half was computed in
-    assert settle(asked, tmp_path / "run", corpus, ALONE).train.precision == other
+    assert settle(asked, tmp_path / "run", texts, ALONE).train.precision == other
 
 
 def test_saving_and_measuring_may_change_under_way(
-    recipe: Recipe, corpus: Corpus, tmp_path: Path
+    recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:
-    settle(recipe, tmp_path / "run", corpus, ALONE)
+    settle(recipe, tmp_path / "run", texts, ALONE)
     measuring = {"eval_every": 7, "eval_tokens": 64, "profile_at": 3, "trackers": ("tensorboard",)}
     changed = with_train(recipe, save_every=3, keep=9, **measuring)
-    assert settle(changed, tmp_path / "run", corpus, ALONE) == changed
+    assert settle(changed, tmp_path / "run", texts, ALONE) == changed
 
 
 def test_how_the_model_is_divided_over_ranks_may_change_under_way(
-    recipe: Recipe, corpus: Corpus, tmp_path: Path
+    recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:
-    settle(recipe, tmp_path / "run", corpus, ALONE)
+    settle(recipe, tmp_path / "run", texts, ALONE)
     changed = with_train(recipe, parallel="fsdp", replicas=2, recompute=True)
-    assert settle(changed, tmp_path / "run", corpus, ALONE) == changed
+    assert settle(changed, tmp_path / "run", texts, ALONE) == changed
 
 
 def test_with_several_ranks_the_way_is_chosen_and_a_split_that_fails_is_refused(
-    recipe: Recipe, corpus: Corpus, tmp_path: Path
+    recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:
     cpu = torch.device("cpu")
-    settled = settle(recipe, tmp_path / "run", corpus, World(cpu, 0, 2))
+    settled = settle(recipe, tmp_path / "run", texts, World(cpu, 0, 2))
     assert settled.train.parallel == "ddp"  # a CPU's ranks share its memory: nothing to fit into
     with pytest.raises(ValueError, match=r"cannot be split over 3 ranks of 8 × 32"):
-        settle(recipe, tmp_path / "other", corpus, World(cpu, 0, 3))
+        settle(recipe, tmp_path / "other", texts, World(cpu, 0, 3))
     assert not (tmp_path / "other").exists()
 
 
-def test_fp8_is_refused_where_it_cannot_run(recipe: Recipe, corpus: Corpus, tmp_path: Path) -> None:
+def test_fp8_is_refused_where_it_cannot_run(recipe: Recipe, texts: Texts, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"FP8.*needs a GPU.*Choose train\.precision"):
-        settle(with_train(recipe, precision="fp8"), tmp_path / "run", corpus, ALONE)
+        settle(with_train(recipe, precision="fp8"), tmp_path / "run", texts, ALONE)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_tracker_that_is_not_installed_is_said_before_anything_is_done(
-    recipe: Recipe, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"'wandb', which is not installed: pip install"):
-        settle(with_train(recipe, trackers=("wandb",)), tmp_path / "run", corpus, ALONE)
+        settle(with_train(recipe, trackers=("wandb",)), tmp_path / "run", texts, ALONE)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_vocabulary_that_does_not_fit_is_refused(
-    recipe: Recipe, corpus: Corpus, tmp_path: Path
+    recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:
     wrong = replace(recipe, model=replace(recipe.model, vocab_size=512))
     with pytest.raises(ValueError, match=r"300 entries.*vocab_size 512"):
-        settle(wrong, tmp_path / "run", corpus, ALONE)
+        settle(wrong, tmp_path / "run", texts, ALONE)
     assert not (tmp_path / "run").exists()
 
 
-def test_sources_that_do_not_fit_are_refused(
-    recipe: Recipe, corpus: Corpus, tmp_path: Path
-) -> None:
-    sources = {"left": recipe.data.sources["left"]}
-    wrong = replace(recipe, data=replace(recipe.data, sources=sources))
+def test_sources_that_do_not_fit_are_refused(recipe: Recipe, texts: Texts, tmp_path: Path) -> None:
+    sources = {"left": recipe.corpus.sources["left"]}
+    wrong = replace(recipe, data=replace(recipe.corpus, sources=sources))
     with pytest.raises(ValueError, match=r"holds the sources left, right.*are left"):
-        settle(wrong, tmp_path / "run", corpus, ALONE)
+        settle(wrong, tmp_path / "run", texts, ALONE)

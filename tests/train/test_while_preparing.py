@@ -19,7 +19,7 @@ from gnano.train import Recipe, train
 def several(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """The small recipe over tasks of 8 files each, long enough for every one of them."""
     folder = tmp_path_factory.mktemp("several") / "data"
-    data = replace(recipe.data, folder=str(folder), tokenizer=recipe.data.folder)
+    data = replace(recipe.corpus, folder=str(folder), tokenizer=recipe.corpus.folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inputs_module, "SMALL", 8 * 400)
         manifest = prepare(data)
@@ -37,7 +37,7 @@ def test_a_run_that_waits_for_each_shard_gives_the_same_weights(
     several: Recipe, tmp_path: Path
 ) -> None:
     straight = train(several, tmp_path / "straight")
-    growing = Growing(Path(several.data.folder), tmp_path / "data")
+    growing = Growing(Path(several.corpus.folder), tmp_path / "data")
     waits: list[str] = []
 
     def say(text: str, waiting: bool = False) -> None:
@@ -49,7 +49,7 @@ def test_a_run_that_waits_for_each_shard_gives_the_same_weights(
         else:
             growing.conclude()
 
-    recipe = replace(several, data=replace(several.data, folder=str(growing.folder)))
+    recipe = replace(several, data=replace(several.corpus, folder=str(growing.folder)))
     waited = train(recipe, tmp_path / "waited", say=say)
     assert fingerprint(waited.checkpoint) == fingerprint(straight.checkpoint)
     assert losses(tmp_path / "waited") == losses(tmp_path / "straight")
@@ -63,8 +63,8 @@ def test_a_run_that_waits_for_each_shard_gives_the_same_weights(
 def test_ctrl_c_while_waiting_ends_the_run_with_a_checkpoint_to_go_on_from(
     several: Recipe, tmp_path: Path, tasks: int
 ) -> None:
-    growing = Growing(Path(several.data.folder), tmp_path / "data", tasks)
-    recipe = replace(several, data=replace(several.data, folder=str(growing.folder)))
+    growing = Growing(Path(several.corpus.folder), tmp_path / "data", tasks)
+    recipe = replace(several, data=replace(several.corpus, folder=str(growing.folder)))
 
     def say(text: str, waiting: bool = False) -> None:
         if waiting:
@@ -81,9 +81,9 @@ def test_ctrl_c_while_waiting_ends_the_run_with_a_checkpoint_to_go_on_from(
 
 def test_a_run_begun_on_another_plan_is_refused(several: Recipe, tmp_path: Path) -> None:
     train(with_train(several, steps=2), tmp_path / "run")
-    other = replace(several.data, folder=str(tmp_path / "other"), shard_tokens=500)
+    other = replace(several.corpus, folder=str(tmp_path / "other"), shard_tokens=500)
     prepare(other)
-    same_values = replace(other, shard_tokens=several.data.shard_tokens)
+    same_values = replace(other, shard_tokens=several.corpus.shard_tokens)
     recipe = with_train(replace(several, data=same_values), steps=2)
     with pytest.raises(ValueError, match="begun on other data"):
         train(recipe, tmp_path / "run")

@@ -20,10 +20,13 @@ COMMANDS = {
     "tokenizer": "train a tokenizer, or fetch GPT-2's, and look at what it does",
     "plan": "what a recipe costs on GPUs, and whether it fits",
     "pretrain": "train a model on token shards, or go on where a run stopped",
+    "sft": "tune a model to follow instructions",
+    "dpo": "tune a model on which of two answers is preferred",
     "generate": "let a checkpoint continue a text",
     "info": "what is in a recipe, a data folder, a run or a checkpoint",
     "runs": "how the runs of a folder stand",
     "weights": "a checkpoint's model alone, as a folder to share",
+    "merge": "a base model and a LoRA adapter, made one model",
 }
 
 HELP = f"""\

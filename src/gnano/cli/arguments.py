@@ -6,6 +6,7 @@ help text and a recipe's key is its flag: `train.steps` in TOML, `--train.steps`
 
 from collections.abc import Callable
 from dataclasses import make_dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -43,10 +44,26 @@ def with_recipe(
             )
     recipe = load_recipe(fixed) if fixed else Recipe()
     fields: list[Any] = [
-        (name, Annotated[kind, tyro.conf.arg(help=text)], default)
+        (name, Annotated[kind, tyro.conf.arg(name=name.rstrip("_"), help=text)], default)
         for name, (kind, default, text) in own.items()
     ]
     fields += [(part, type(getattr(recipe, part)), getattr(recipe, part)) for part in PARTS]
     arguments: Any = make_dataclass("Arguments", fields, frozen=True, kw_only=True)
     parsed = tyro.cli(arguments, prog=usage, description=description, args=argv)
     return Recipe(**{part: getattr(parsed, part) for part in PARTS}), parsed
+
+
+def with_tuning(command: str, description: str, argv: list[str], **own: Any) -> tuple[Recipe, Any]:
+    """`RECIPE --from BASE --files … --out …`, and what `with_recipe` takes."""
+    allow = (tuple[str, ...], (), "keys or tables of the recipe that may differ from the run's")
+    recipe, parsed = with_recipe(
+        command,
+        description,
+        argv,
+        from_=(str, "", "the model to begin with: a run, a checkpoint or a Hugging Face folder"),
+        files=(tuple[str, ...], (), "records to learn from, instead of the recipe's sources"),
+        out=(Path | None, None, "where the run is written; by default runs/RECIPE"),
+        allow=allow,
+        **own,
+    )
+    return recipe.tuning(command, parsed.from_, parsed.files), parsed

@@ -29,8 +29,8 @@ def main(argv: list[str]) -> int:
 
     line = LiveLine()
     try:
-        prepare(recipe.data, lambda status: line.show(str(status)))
+        prepare(recipe.corpus, lambda status: line.show(str(status)))
     finally:
         line.close()
-    print(describe_data(Path(recipe.data.folder)))
+    print(describe_data(Path(recipe.corpus.folder)))
     return 0

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     from gnano.train import Progress, train
 
     run = own.out or Path("runs") / Path(argv[0]).stem
-    progress = Progress(recipe.train.steps)
+    progress = Progress()
     try:
         result = train(recipe, run, progress, progress.say, own.allow)
     finally:

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     from gnano.report import describe_data
 
     manifest = scale_out(
-        recipe.data,
+        recipe.corpus,
         own.executor,
         own.tasks,
         own.workers,
@@ -50,5 +50,5 @@ def main(argv: list[str]) -> int:
         print,
     )
     if manifest:
-        print(describe_data(Path(recipe.data.folder)))
+        print(describe_data(Path(recipe.corpus.folder)))
     return 0

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from gnano.data.instructions.config import InstructionConfig, InstructionSource
 from gnano.data.sources import DataConfig, Source
 from gnano.lazy import lazily
 
@@ -23,6 +24,8 @@ __all__ = [
     "DataConfig",
     "Document",
     "HeldoutRow",
+    "InstructionConfig",
+    "InstructionSource",
     "Manifest",
     "Order",
     "Piece",

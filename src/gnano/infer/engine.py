@@ -62,10 +62,18 @@ class Engine:
         return "".join(self.stream(prompt, tokens, sampling, stop))
 
     @torch.inference_mode()
-    def token_ids(self, prompt: str, tokens: int, sampling: Sampling) -> Iterator[int]:
-        """The continuation's ids, up to and without end-of-text."""
-        # a document starts with end-of-text, so the model has only seen texts begin there
-        start = [self.tokenizer.end_of_text, *self.tokenizer.encode(prompt)]
+    def token_ids(
+        self, prompt: str | Sequence[int], tokens: int, sampling: Sampling
+    ) -> Iterator[int]:
+        """The continuation's ids, up to and without end-of-text.
+
+        A prompt of ids is taken as it is; one of text begins a document.
+        """
+        if isinstance(prompt, str):
+            # a document starts with end-of-text, so the model has only seen texts begin there
+            start = [self.tokenizer.end_of_text, *self.tokenizer.encode(prompt)]
+        else:
+            start = list(prompt)
         config = self.model.config
         if len(start) > config.block_size:
             raise ValueError(

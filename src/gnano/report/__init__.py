@@ -18,6 +18,7 @@ from gnano.report.plot import png_plot
 from gnano.report.runs import list_runs, runs_json, runs_table
 from gnano.report.terminal import terminal_plot
 from gnano.report.verifying import verify_saved
+from gnano.report.whole import write_whole
 
 __all__ = [
     "describe",
@@ -34,4 +35,5 @@ __all__ = [
     "terminal_plot",
     "verify_saved",
     "write_report",
+    "write_whole",
 ]

@@ -4,6 +4,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from gnano.data import InstructionConfig
 from gnano.live import clock
 from gnano.model import (
     ModelConfig,
@@ -63,15 +64,23 @@ def describe_recipe(recipe: Recipe) -> str:
     settings = recipe.train
     tokens = settings.steps * settings.tokens_per_step
     flops = tokens * flops_per_token(recipe.model)
-    whole = sum(source.weight for source in recipe.data.sources.values())
-    mix = " · ".join(f"{name} {s.weight / whole:.0%}" for name, s in recipe.data.sources.items())
     return (
         f"{_describe_model(recipe.model)}\n\n"
         f"training     {settings.steps:,} steps × {settings.tokens_per_step:,} tokens"
         f" = {_short(tokens)} tokens, {_short(flops)} FLOPs\n"
         f"micro-batch  {settings.micro_batch} × {recipe.model.block_size:,} tokens\n"
-        f"data         {recipe.data.folder}: {mix}"
+        f"data         {_describe_data(recipe)}"
     )
+
+
+def _describe_data(recipe: Recipe) -> str:
+    if isinstance(recipe.data, InstructionConfig):
+        epochs = f", {recipe.data.epochs:g} epochs" if recipe.data.epochs else ""
+        parts = " · ".join(f"{n} ({s.where})" for n, s in recipe.data.sources.items())
+        return f"{recipe.data.kind}{epochs}: {parts or 'none yet'}"
+    whole = sum(source.weight for source in recipe.data.sources.values())
+    mix = " · ".join(f"{name} {s.weight / whole:.0%}" for name, s in recipe.data.sources.items())
+    return f"{recipe.data.folder}: {mix}"
 
 
 def _describe_run(run: Path) -> str:

@@ -8,8 +8,10 @@ from gnano.train.recipe import Recipe, flatten, load_recipe, recipe_names
 
 if TYPE_CHECKING:
     from gnano.train.alone import holder
+    from gnano.train.base import Base, base_of
     from gnano.train.heldout import Heldout, HeldoutLoss
     from gnano.train.loop import RunResult, train
+    from gnano.train.merging import merge_adapter
     from gnano.train.saving.folders import checkpoints, find_checkpoint, step_of
     from gnano.train.saving.hashes import verify, verify_sizes
     from gnano.train.saving.retention import best_of
@@ -17,18 +19,21 @@ if TYPE_CHECKING:
     from gnano.train.watching.progress import Progress
 
 __all__ = [
+    "Base",
     "Heldout",
     "HeldoutLoss",
     "Progress",
     "Recipe",
     "RunResult",
     "TrainConfig",
+    "base_of",
     "best_of",
     "checkpoints",
     "find_checkpoint",
     "flatten",
     "holder",
     "load_recipe",
+    "merge_adapter",
     "recipe_names",
     "step_of",
     "train",
@@ -40,14 +45,17 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
+        "Base": "base",
         "Heldout": "heldout",
         "HeldoutLoss": "heldout",
         "Progress": "watching.progress",
         "RunResult": "loop",
+        "base_of": "base",
         "best_of": "saving.retention",
         "checkpoints": "saving.folders",
         "find_checkpoint": "saving.folders",
         "holder": "alone",
+        "merge_adapter": "merging",
         "step_of": "saving.folders",
         "train": "loop",
         "verify": "saving.hashes",

@@ -18,7 +18,8 @@ from typing import Any
 FREE = {"train.eval_every", "train.eval_tokens", "train.save_every", "train.keep", "data.folder"}
 FREE |= {"train.keep_every", "train.keep_best", "train.guard.rollbacks", "train.guard.stall"}
 FREE |= {"train.parallel", "train.replicas", "train.recompute", "train.trackers"}
-FREE |= {"train.profile_at", "train.profile_steps", "data.workers", "data.keep_downloads"}
+FREE |= {"train.profile_at", "train.profile_steps", "train.patience"}
+FREE |= {"data.workers", "data.keep_downloads", "data.downloads"}
 DATA, STEPS = "data", "train.steps"
 LONG = 60  # letters of a value: of a longer one, the part that differs is shown
 
@@ -33,7 +34,7 @@ class Change:
     def fixed(self) -> bool:
         if self.key == "train.precision":
             return "fp16" in (self.before, self.now)  # its loss scale is saved
-        if self.key == "train.optimizer.kind":
+        if self.key == "train.optimizer.kind" or self.key.startswith("train.lora."):
             return True
         return self.key.startswith("model.") and self.key != "model.dropout"
 

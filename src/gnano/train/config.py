@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gnano.model import LoraConfig
 from gnano.train.guard import GuardConfig
 from gnano.train.optimizers.optimizer import OptimizerConfig
 from gnano.train.optimizers.schedule import Schedule
@@ -23,26 +24,39 @@ class TrainConfig:
     compile: Literal["auto", "yes", "no"] = "auto"  # torch.compile the blocks; auto: if it pays
     recompute: bool = False  # compute activations twice instead of keeping them: less memory
     seed: int = 0  # of the initial weights and of dropout
+    base: str = ""  # begin with these weights: a run, a checkpoint, a Hugging Face folder
     eval_every: int = 100  # steps between held-out losses; 0: only at the end
     eval_tokens: int = 32_768  # of the held-out set each time; at the end it is all of it
     save_every: int = 500  # steps between checkpoints
     keep: int = 2  # newest checkpoints kept
     keep_every: int = 0  # steps: checkpoints after a multiple of it are kept for good; 0: none
     keep_best: bool = True  # so is the one with the lowest held-out loss of those measured
+    patience: int = 0  # held-out losses in a row without a new best that end the run; 0: none do
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # that see the metrics as well
     profile_at: int = 0  # first step of a torch profiler's window; 0: none
     profile_steps: int = 3  # steps in that window
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: Schedule = field(default_factory=Schedule)
     guard: GuardConfig = field(default_factory=GuardConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    beta: float = 0.1  # preferences: how dear it is to part from the base (DPO's β)
 
     def __post_init__(self) -> None:
         counts = ("steps", "tokens_per_step", "micro_batch", "save_every", "keep")
         for name in (*counts, "replicas", "profile_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.patience < 0:
+            raise ValueError(f"train.patience is {self.patience}; use 0 or more.")
+        if not self.beta > 0:
+            raise ValueError(f"train.beta is {self.beta}; it must be more than 0.")
         if not self.clip > 0:
             raise ValueError(f"train.clip is {self.clip}; it must be more than 0.")
+        if self.lora.rank and (self.optimizer.kind == "muon" or self.precision == "fp8"):
+            raise ValueError(
+                f"train.lora.rank {self.lora.rank} learns an adapter, for which there is no Muon "
+                f'and no fp8; choose train.optimizer.kind = "adamw" and another train.precision.'
+            )
         if self.replicas > 1 and self.parallel == "ddp":
             raise ValueError(
                 f"train.replicas {self.replicas} groups a sharded model; it needs "

@@ -10,8 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gnano.data import Batch, Batches, samples_of
+from gnano.data import Batch, samples_of
 from gnano.train.config import TrainConfig
+from gnano.train.lessons.lessons import Rows
 from gnano.train.ranks.world import World
 
 
@@ -20,7 +21,7 @@ class Feed:
 
     def __init__(
         self,
-        batches: Batches,
+        batches: Rows,
         world: World,
         settings: TrainConfig,
         data_step: Callable[[int], int] = lambda step: step,

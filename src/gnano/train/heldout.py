@@ -6,16 +6,22 @@ share the rows and add up what they find.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from gnano.data import Corpus, HeldoutRow, heldout_batches
+from gnano.data import Batch, Corpus, HeldoutRow, heldout_batches
 from gnano.model import GPT, IGNORE
 from gnano.train.ranks.world import World
 from gnano.train.stopping import CutShortError
+
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,11 @@ class HeldoutLoss:
     @property
     def bits_per_byte(self) -> float:
         return sum(self.nats.values()) / math.log(2) / sum(self.bytes.values())
+
+    @property
+    def value(self) -> float:
+        """What tells which of two checkpoints is better: the lower, the better."""
+        return self.bits_per_byte
 
     def as_dict(self) -> dict[str, object]:
         per_source = {
@@ -58,6 +69,11 @@ class Heldout:
     def __bool__(self) -> bool:
         return any(self.rows)
 
+    def covers(self, tokens: int) -> bool:
+        """Does a measurement of so many tokens take all there are?"""
+        rows = enumerate(self.rows)
+        return all(self._count(source, tokens) >= len(found) for source, found in rows)
+
     def lacking(self, tokens: int) -> str | None:
         """Which source is still being prepared and has too few for `loss(model, tokens)`."""
         if self._short(tokens) is None:
@@ -70,7 +86,6 @@ class Heldout:
             f"in {self.corpus.folder}"
         )
 
-    @torch.no_grad()
     def loss(
         self, model: GPT, tokens: int | None = None, stop: Callable[[], bool] = lambda: False
     ) -> HeldoutLoss:
@@ -84,39 +99,25 @@ class Heldout:
         if tokens is None and not self.corpus.manifest.complete:
             self.corpus.refresh()
             self._read()
-        was_training = model.training
-        model.eval()
         nats: dict[str, float] = {}
         size: dict[str, int] = {}
-        try:
+        with evaluating(model):
             for source, (name, rows) in enumerate(zip(self.corpus.names, self.rows, strict=True)):
                 if rows:
                     part = rows if tokens is None else rows[: self._count(source, tokens)]
                     nats[name], size[name] = self._cost(model, part, stop)
-        finally:
-            model.train(was_training)
         return HeldoutLoss(nats, size)
 
     def _cost(
         self, model: GPT, rows: list[HeldoutRow], stop: Callable[[], bool]
     ) -> tuple[float, int]:
-        """Nats and bytes of these rows, of which each rank computes its share."""
-        device, ranks = next(model.parameters()).device, self.world.size
-        cost = torch.zeros(2, dtype=torch.float64, device=device)
-        for number, (x, y) in enumerate(heldout_batches(rows, self.length, self.batch)):
-            if number % ranks == 0:
-                self.world.doing("measuring the held-out loss")
-                if self.world.most(stop())[0]:
-                    raise CutShortError
-            if number % ranks == self.world.rank:
-                cost[0] += model.loss(x.to(device), y.to(device))
-                cost[1] += int(self.token_bytes[y[y != IGNORE]].sum())
-        number_of_batches = -(-len(rows) // self.batch)
-        if number_of_batches % ranks and self.world.rank >= number_of_batches % ranks:
-            # a sharded model is put together by all ranks, so each computes as often as the first
-            nothing = torch.zeros(1, self.length, dtype=torch.long, device=device)
-            model.loss(nothing, torch.full_like(nothing, IGNORE))
-        nats, size = self.world.sum(cost).tolist()
+        """Nats and bytes of these rows."""
+        batches = (Batch(x, y, None) for x, y in heldout_batches(rows, self.length, self.batch))
+        nothing = torch.zeros(1, self.length, dtype=torch.long)
+        empty = Batch(nothing, torch.full_like(nothing, IGNORE), None)
+        work = partial(cost, model, self.token_bytes)
+        count = -(-len(rows) // self.batch)
+        nats, size, _ = add_up(work, batches, count, empty, self.world, stop)
         return nats, round(size)
 
     def _read(self) -> None:
@@ -134,3 +135,53 @@ class Heldout:
             if not complete and len(self.rows[source]) <= self._count(source, tokens):
                 return name
         return None
+
+
+def cost(model: GPT, token_bytes: Tensor, batch: Batch) -> Tensor:
+    """Nats, bytes and tokens [3] of a batch's targets that count, fp64, on the model's device."""
+    device = next(model.parameters()).device
+    targets = batch.targets_BT[batch.targets_BT != IGNORE]
+    batch = batch.each(lambda tensor: tensor.to(device))
+    nats = model.loss(batch.inputs_BT, batch.targets_BT, segments_BT=batch.segments_BT)
+    counts = torch.tensor([int(token_bytes[targets].sum()), len(targets)], dtype=torch.float64)
+    return torch.cat([nats.double()[None], counts.to(device)])
+
+
+def add_up(
+    work: Callable[[B], Tensor],
+    batches: Iterator[B],
+    count: int,
+    empty: B,
+    world: World,
+    stop: Callable[[], bool],
+) -> list[float]:
+    """The sums of `work` over `count` batches, of which each rank computes its share.
+
+    `empty` is a batch in which nothing counts. Raises CutShortError where `stop` says, on any
+    of the ranks, that it is to end.
+    """
+    parts = []
+    for number, batch in enumerate(batches):
+        if number % world.size == 0:
+            world.doing("measuring the held-out loss")
+            if world.most(stop())[0]:
+                raise CutShortError
+        if number % world.size == world.rank:
+            parts.append(work(batch))
+    # a sharded model is put together by all ranks, so each computes as often as the first
+    if not parts or (count % world.size and world.rank >= count % world.size):
+        parts.append(work(empty))
+    found: list[float] = world.sum(torch.stack(parts).sum(0)).tolist()
+    return found
+
+
+@contextmanager
+def evaluating(model: GPT) -> Iterator[None]:
+    """Without dropout and without gradients; afterwards as before."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)

@@ -16,15 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gnano.data import Batches, Corpus
 from gnano.train.alone import Alone
 from gnano.train.feed import Feed
 from gnano.train.guard import Guard
-from gnano.train.heldout import Heldout
+from gnano.train.lessons.lessons import Lessons, open_lessons
 from gnano.train.measuring import Measuring
 from gnano.train.quiet import NoGarbage
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
+from gnano.train.saving.checkpoint import Beside
 from gnano.train.saving.keeping import Keeping
 from gnano.train.settle import device_of, settle
 from gnano.train.stopping import CutShortError, StopRequest
@@ -75,9 +75,9 @@ def train(
         Events(run, world.first) as events,
     ):
         say = say if world.first else silent
-        corpus = Corpus(Path(recipe.data.folder))
-        recipe = world.by_first(partial(settle, recipe, run, corpus, world, allow))
-        course = Course(recipe, run, corpus, world, stop, events, say)
+        recipe, lessons = open_lessons(recipe, run, world, say)
+        recipe = world.by_first(partial(settle, recipe, run, lessons, world, allow))
+        course = Course(recipe, run, lessons, world, stop, events, say)
         if not course.over:
             course.take(watch)
         return course.result()
@@ -90,7 +90,7 @@ class Course:
         self,
         recipe: Recipe,
         run: Path,
-        corpus: Corpus,
+        lessons: Lessons,
         world: World,
         stop: StopRequest,
         events: Events,
@@ -98,29 +98,38 @@ class Course:
     ) -> None:
         self.recipe, self.run, self.world, self.stop = recipe, run, world, stop
         self.events, self.say = events, say
-        settings, data, length = recipe.train, recipe.data, recipe.model.block_size
-        rows = Batches(corpus, data.weights, data.seed, length, data.packing, data.inside_documents)
-        self.keeping = Keeping(recipe, run, world, corpus.tokenizer, events, say)
-        self.trainee = Trainee(recipe, run, world, self.keeping.damaged)
+        settings, base = recipe.train, lessons.base
+        beside = Beside(
+            recipe.model,
+            lessons.tokenizer,
+            lessons.template,
+            str(base.folder) if base else "",
+            settings.lora,
+        )
+        self.keeping = Keeping(recipe, run, world, beside, events, say)
+        lessons.prepare(recipe, run, world)
+        self.trainee = Trainee(recipe, run, world, self.keeping.damaged, base)
         self.checkpoint = self.trainee.checkpoint  # the newest, once the loop has ended
         self.step = self.began = self.trainee.done
         self.keeping.at = self.step if self.checkpoint else None
         known = self.trainee.state
         self.guard = Guard(settings.guard, settings.schedule.peak, known.get("guard", {}))
-        self.feed = Feed(rows, world, settings, self.guard.data_step)
-        self.waiting = Waiting(world, stop, say, corpus)
-        heldout = Heldout(corpus, data.weights, length, settings.micro_batch, world)
-        self.measuring = Measuring(heldout, self.trainee, stop)
+        self.feed = Feed(lessons.rows, world, settings, self.guard.data_step)
+        self.waiting = Waiting(world, stop, say, lessons.growing)
+        self.measuring = Measuring(lessons.measure(recipe, world), self.trainee, stop)
         self.readings = Readings(settings, world.device, self.step, known.get("seconds", 0.0))
-        self.about = [f"{corpus.folder}: {rows.waste()}"]
+        self.about = lessons.about()
         if self.trainee.fp8:
             self.about.append(f"FP8: {len(self.trainee.fp8)} matrices of the blocks; the rest bf16")
 
     @property
     def over(self) -> bool:
         """Is there nothing left to do, or to measure?"""
-        done = self.checkpoint is not None and self.step >= self.recipe.train.steps
-        return done and not self.measuring.owed
+        return self.checkpoint is not None and self._done and not self.measuring.owed
+
+    @property
+    def _done(self) -> bool:
+        return self.step >= self.recipe.train.steps or self.measuring.enough
 
     def take(self, watch: Watch) -> None:
         """The loop, between a start and a checkpoint at its end."""
@@ -139,7 +148,7 @@ class Course:
                 self.keeping.at = None  # its checkpoint says that it was owed
             compiling = settings.compile == "yes"  # in the first step
             readings.resume()
-            while self.step < settings.steps and not (readings.stopping or self.measuring.owed):
+            while not (self._done or readings.stopping or self.measuring.owed):
                 world.doing(f"reading the data of step {self.step + 1:,}")
                 if not self.waiting.for_(partial(self.feed.lacking, self.step)):
                     break
@@ -162,6 +171,7 @@ class Course:
                     guard(row)
                     if measure and row["step"] == self.step and not guard.lost:
                         self.measuring(row)
+                        row |= {"final": True} if self.measuring.enough else {}
                     journal.write(row)
                     if guard.lost:
                         break

@@ -1,23 +1,32 @@
 """When is the held-out loss taken, and what if the run is stopped meanwhile?
 
-A measurement that is cut short is owed: the checkpoint says so, and it is made up for before
-the run goes on, so that its log has the same figures as one that was never stopped.
+A run that begins with a base measures it first. A measurement that is cut short is owed: the
+checkpoint says so, and it is made up for before the run goes on, so that its log has the same
+figures as one that was never stopped.
 """
 
 from typing import Any
 
-from gnano.train.heldout import Heldout
+from gnano.train.lessons.lessons import Measure
 from gnano.train.stopping import CutShortError, StopRequest
 from gnano.train.trainee import Trainee
 from gnano.train.watching.journal import Journal
 
 
 class Measuring:
-    def __init__(self, heldout: Heldout, trainee: Trainee, stop: StopRequest) -> None:
+    def __init__(self, heldout: Measure, trainee: Trainee, stop: StopRequest) -> None:
         self.heldout, self.trainee, self.stop = heldout, trainee, stop
         self.settings = trainee.recipe.train
-        self.owed: bool = trainee.state.get("unmeasured", False)
-        self.found: tuple[int, float] = (-1, 0.0)  # step, bits per byte
+        known = trainee.state
+        self.owed: bool = known.get("unmeasured", False)
+        self.found: tuple[int, float] = (-1, 0.0)  # step, what it is compared by
+        self.best: float | None = known.get("best")  # of those that compare
+        self.stale: int = known.get("stale", 0)  # measurements since then
+
+    @property
+    def enough(self) -> bool:
+        """Has the run been without a new best for as long as it may be?"""
+        return 0 < self.settings.patience <= self.stale
 
     def __call__(self, row: dict[str, Any]) -> None:
         """Measure after the step of this row, and add it."""
@@ -33,14 +42,15 @@ class Measuring:
             return
         self.owed = False
         row["heldout"] = loss.as_dict()
-        if part is not None:  # at the end it is over other text, and does not compare
-            self.found = row["step"], loss.bits_per_byte
+        # at the end it is over all there is, and compares where the others were too
+        if part is not None or self.heldout.covers(self.settings.eval_tokens):
+            self._compare(row["step"], loss.value)
 
     def make_up(self, journal: Journal) -> bool:
-        """For what is owed from an earlier part of the run; was anything?"""
-        if not self.owed:
-            return False
+        """For what is owed from an earlier part of the run, or by its base; was anything?"""
         step = self.trainee.done
+        if not self.owed and (step or not self.settings.base):
+            return False
         row = {"step": step, **({"final": True} if step == self.settings.steps else {})}
         self(row)
         if not self.owed:
@@ -49,5 +59,13 @@ class Measuring:
 
     def state(self, step: int) -> dict[str, Any]:
         """For the checkpoint after this step."""
-        at, bits = self.found
-        return {"bits_per_byte": bits if at == step else None, "unmeasured": self.owed}
+        at, value = self.found
+        measured = {"heldout": value if at == step else None, "unmeasured": self.owed}
+        return {**measured, "best": self.best, "stale": self.stale}
+
+    def _compare(self, step: int, value: float) -> None:
+        self.found = step, value
+        if self.best is None or value < self.best:
+            self.best, self.stale = value, 0
+        else:
+            self.stale += 1

@@ -2,6 +2,7 @@
 
     [model]  shape = "10m"        a named shape, and any field of ModelConfig
     [data]   …                    DataConfig; [data.sources.NAME] a Source each
+             kind = "instructions"   InstructionConfig, likewise; or "preferences"
     [train]  …                    TrainConfig; [train.optimizer], [train.schedule]
 
 `gnano/recipes/` holds the ones that come with the package. A run writes the recipe it
@@ -10,22 +11,59 @@ settled on back as `recipe.toml`, with a table `[run]` of facts that is not read
 
 import difflib
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from gnano.data import DataConfig
+from gnano.data import DataConfig, InstructionConfig, InstructionSource
 from gnano.model import PRESETS, ModelConfig
 from gnano.train.config import TrainConfig
+
+COMMANDS = {"instructions": "sft", "preferences": "dpo"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig | InstructionConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    @property
+    def corpus(self) -> DataConfig:
+        """Its data where that is texts; raises ValueError where it is not."""
+        if not isinstance(self.data, DataConfig):
+            raise ValueError(
+                f"This recipe tunes a model on {self.data.kind}, which need no preparation: "
+                f"gnano {COMMANDS[self.data.kind]} RECIPE --from BASE."
+            )
+        return self.data
+
+    def tuning(self, command: str, base: str, files: Sequence[str]) -> "Recipe":
+        """The recipe from this base, and on these files in the place of its own sources.
+
+        What is not given stays as it is. Raises ValueError where another command is for it.
+        """
+        config = self.instructions
+        if command != COMMANDS[config.kind]:
+            raise ValueError(
+                f"This recipe tunes a model on {config.kind}: gnano {COMMANDS[config.kind]} RECIPE."
+            )
+        if files:
+            config = replace(config, sources={"mine": InstructionSource(files=tuple(files))})
+        train = replace(self.train, base=base or self.train.base)
+        return replace(self, data=config, train=train)
+
+    @property
+    def instructions(self) -> InstructionConfig:
+        """Its data where that is instructions or preferences; raises ValueError where it is not."""
+        if not isinstance(self.data, InstructionConfig):
+            raise ValueError(
+                "This recipe trains on texts (its [data] has no kind): gnano pretrain RECIPE."
+            )
+        return self.data
 
 
 def recipe_names() -> list[str]:
@@ -97,6 +135,9 @@ def _build(kind: Any, content: Any, where: str, name: str) -> Any:
         except ValueError as error:
             raise ValueError(f"{where}{error}") from None
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin is UnionType:  # of data: which of them, its kind tells
+        tuning = isinstance(content, dict) and "kind" in content
+        return _build(InstructionConfig if tuning else DataConfig, content, where, name)
     if origin is dict and isinstance(content, Mapping):
         return {k: _build(arguments[1], v, where, _dot(name, k)) for k, v in content.items()}
     if origin is tuple and isinstance(content, list):

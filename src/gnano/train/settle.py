@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import torch
 
-from gnano.data import Corpus
 from gnano.model import flops_per_token
 from gnano.model.compiling import compile_lacking
 from gnano.tokenizer import Tokenizer
 from gnano.train.begun import NAME, Begun, facts_of, read_begun, write_begun
 from gnano.train.changes import DATA, Change, changes, names, refuse
+from gnano.train.lessons.lessons import Lessons
 from gnano.train.memory import choose_parallel
 from gnano.train.precision import choose_precision, refuse_precision
 from gnano.train.ranks.world import World
@@ -39,34 +39,29 @@ def device_of(recipe: Recipe, run: Path) -> str:
 
 
 def settle(
-    recipe: Recipe, run: Path, corpus: Corpus, world: World, allow: Sequence[str] = ()
+    recipe: Recipe, run: Path, lessons: Lessons, world: World, allow: Sequence[str] = ()
 ) -> Recipe:
     """The recipe with `auto` replaced; written to the run's folder, or compared with it.
 
     `allow` names keys and tables of the recipe that may differ from what the run was begun
     with. Raises ValueError where recipe, data and an earlier part of the run do not fit together.
     """
-    vocab_size = corpus.manifest.tokenizer["vocab_size"]
-    if recipe.model.vocab_size != vocab_size:
-        raise ValueError(
-            f"{corpus.folder} was tokenized with {vocab_size:,} entries, but the model has "
-            f"model.vocab_size {recipe.model.vocab_size:,}; set it to {vocab_size}, or prepare "
-            f"with another data.tokenizer."
-        )
+    lessons.check(recipe)
     recipe.train.accumulation(recipe.model.block_size, world.size)
-    corpus.weights(recipe.data.weights)
     path = run / NAME
     if not path.exists() and (run / "config.json").exists():
         raise ValueError(f"{run} is a model and no run: name another folder (--out).")
     begun = read_begun(path) if path.exists() else None
     settled = _as_begun(recipe, begun) if begun else _chosen(recipe, run, world)
-    changed = _changed(settled, begun, run, corpus, allow)
+    changed = _changed(settled, begun, run, lessons, allow)
     refuse_precision(settled.train.precision, world.device)
     if settled.train.compile == "yes" and (reason := compile_lacking(world.device)):
         raise ValueError(f'{reason} Or choose train.compile = "no".')
     check_installed(settled.train.trackers)
     if begun is None:
-        write_begun(settled, facts_of(settled, corpus.manifest.fingerprint, world.size), path)
+        facts = facts_of(settled, lessons.fingerprint, world.size)
+        base = lessons.base.facts() if lessons.base else {}
+        write_begun(settled, {**facts, **base}, path)
     elif changed:
         done = _done(run)
         entries = [*begun.facts.get("changes", ()), *(change.record(done) for change in changed)]
@@ -108,26 +103,25 @@ def _as_begun(recipe: Recipe, begun: Begun) -> Recipe:
 
 
 def _changed(
-    recipe: Recipe, begun: Begun | None, run: Path, corpus: Corpus, allow: Sequence[str]
+    recipe: Recipe, begun: Begun | None, run: Path, lessons: Lessons, allow: Sequence[str]
 ) -> list[Change]:
     """What is otherwise than the run was begun with, all of it allowed."""
-    asked = {**flatten(recipe), DATA: corpus.manifest.fingerprint}
+    asked = {**flatten(recipe), DATA: lessons.fingerprint}
     had = {**flatten(begun.recipe), DATA: begun.data} if begun else asked
     allow = names(allow, {*asked, *had})
     changed = changes(had, asked)
     refuse(changed, allow, run, _done(run))
     if any(change.key == DATA for change in changed):
-        _refuse_other_ids(run, corpus)
+        _refuse_other_ids(run, lessons)
     return changed
 
 
-def _refuse_other_ids(run: Path, corpus: Corpus) -> None:
+def _refuse_other_ids(run: Path, lessons: Lessons) -> None:
     """More data is one thing; ids that stand for other texts are another."""
     saved = checkpoints(run)
-    fingerprint = corpus.manifest.tokenizer["fingerprint"]
-    if saved and Tokenizer.load(saved[-1]).fingerprint != fingerprint:
+    if saved and Tokenizer.load(saved[-1]).fingerprint != lessons.tokenizer.fingerprint:
         raise ValueError(
-            f"{corpus.folder} was tokenized otherwise than what {run} has learned from, so its "
+            f"{lessons.where} was tokenized otherwise than what {run} has learned from, so its "
             f"ids mean other texts; prepare it with the tokenizer of the run "
             f"(data.tokenizer = {str(saved[-1])!r}), or name another folder (--out)."
         )

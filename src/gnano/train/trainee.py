@@ -1,12 +1,14 @@
 """What learns: the model in its place on all ranks, its optimizer, and the step they take.
 
-It begins with the weights that the seed gives, or as the run's last checkpoint left it:
+It begins with the weights that the seed gives, or those of a base, or as the run's last
+checkpoint left it:
 
-    seed ─▶ model ─▶ fp8? compiled? ─▶ placed on the ranks ─▶ optimizer ─▶ step
-                                             ↑ checkpoint ↑
+    seed, base ─▶ model ─▶ adapter? fp8? compiled? ─▶ placed on the ranks ─▶ optimizer ─▶ step
+                                                           ↑ checkpoint ↑
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +17,45 @@ import torch
 from torch import Tensor
 
 from gnano.data import Batch
-from gnano.model import GPT
+from gnano.model import GPT, add_lora, merged
 from gnano.model.fp8 import use_fp8
+from gnano.train.base import Base
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.scaling import LossScale
 from gnano.train.precision import DTYPES
 from gnano.train.ranks.parallel import gathered, local, place, scattered
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
-from gnano.train.saving.checkpoint import Snapshot
+from gnano.train.saving.checkpoint import LORA, Snapshot
+from gnano.train.saving.folders import checkpoints
 from gnano.train.saving.restoring import newest_good
 from gnano.train.saving.saver import Saver
 from gnano.train.spikes import Spikes
 from gnano.train.step import Step
 
 Damaged = Callable[[Path, str], None]
-OTHERS = ("loss_scale", "spikes")  # what has tensors to remember beside the optimizer
+OTHERS = ("loss_scale", "spikes", "lora")  # what has tensors to remember beside the optimizer
 
 
 class Trainee:
     """`damaged` is told of a checkpoint that had to be passed over, and why."""
 
     def __init__(
-        self, recipe: Recipe, run: Path, world: World, damaged: Damaged = lambda *_: None
+        self,
+        recipe: Recipe,
+        run: Path,
+        world: World,
+        damaged: Damaged = lambda *_: None,
+        base: Base | None = None,
     ) -> None:
         self.recipe, self.run, self.world, self.damaged = recipe, run, world, damaged
         settings = recipe.train
         torch.manual_seed(settings.seed)
         self.model = GPT.from_config(recipe.model).to(world.device)
+        if base is not None:
+            world.by_first(partial(self._begin_with, base))
+        if settings.lora.rank:
+            add_lora(self.model, settings.lora)
         self.model.compute_dtype = DTYPES[settings.precision]
         self.model.recompute = settings.recompute
         self.fp8 = use_fp8(self.model) if settings.precision == "fp8" else []  # names of layers
@@ -90,6 +103,8 @@ class Trainee:
         if saver:
             saver.ready()
         weights = gathered(dict(self.model.named_parameters()), self.world)
+        if self.recipe.train.lora.rank and saver:
+            weights = merged(weights, self.recipe.train.lora)
         training = gathered(self._training(), self.world)
         if saver:
             saver.start(Snapshot(step, saver.copy(weights), saver.copy(training), state))
@@ -113,10 +128,19 @@ class Trainee:
             return False
         self.checkpoint, self.done, self.state = found
         parameters: dict[str, Tensor] = dict(self.model.named_parameters())
+        if self.recipe.train.lora.rank:
+            parameters = {}  # they are the base's; what was learned lies with the training
         for name, part in scattered(weights, parameters, self.world).items():
             local(parameters[name].detach()).copy_(local(part))
         self._remember(training)
         return True
+
+    def _begin_with(self, base: Base) -> None:
+        """The first rank's weights, which the others are given; a checkpoint needs no base."""
+        if self.recipe.train.lora.rank or not checkpoints(self.run):
+            weights = base.weights(self.recipe.model)
+            for name, parameter in self.model.named_parameters():
+                parameter.detach().copy_(weights[name])
 
     def _training(self) -> dict[str, Tensor]:
         """All that is to be remembered beside the weights."""
@@ -124,6 +148,10 @@ class Trainee:
 
     def _others(self) -> dict[str, Tensor]:
         parts = [part.tensors() for part in (self.scale, self.spikes) if part]
+        if self.recipe.train.lora.rank:
+            parts.append(
+                {f"{LORA}{name}": p.detach() for name, p in self.optimizer.parameters.items()}
+            )
         return {name: tensor for part in parts for name, tensor in part.items()}
 
     def _remember(self, tensors: dict[str, Tensor]) -> None:
@@ -139,5 +167,5 @@ class Trainee:
             )
         parts = scattered(tensors, own, self.world)
         for name, tensor in others.items():
-            tensor.copy_(parts.pop(name))
+            local(tensor).copy_(local(parts.pop(name)))
         self.optimizer.load(parts)

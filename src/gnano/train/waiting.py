@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from gnano.data import Corpus
 from gnano.train.ranks.world import World
 from gnano.train.stopping import StopRequest
 
@@ -21,10 +20,10 @@ class Say(Protocol):
 class Waiting:
     """All ranks wait together, or none does: a step is begun by everyone or by no one."""
 
-    def __init__(self, world: World, stop: StopRequest, say: Say, corpus: Corpus) -> None:
+    def __init__(self, world: World, stop: StopRequest, say: Say, growing: bool) -> None:
         self.world, self.stop, self.say = world, stop, say
         # known from the start to be all there, the data needs no word between the ranks
-        self.growing = bool(world.most(not corpus.manifest.complete)[0])
+        self.growing = bool(world.most(growing)[0])
 
     def for_(self, lacking: Callable[[], str | None]) -> bool:
         """Wait until nothing is lacking on any rank; False where the run is to stop instead."""

@@ -11,7 +11,14 @@ from transformers import AutoTokenizer
 
 from gnano.data.instructions.conversations import Conversation, Turn
 from gnano.data.instructions.encoding import encode, fitted
-from gnano.data.instructions.templates import ALPACA, CHATML, Template
+from gnano.data.instructions.templates import (
+    ALPACA,
+    CHATML,
+    Template,
+    load_template,
+    save_template,
+    template_of,
+)
 from gnano.tokenizer import Tokenizer, train_bpe
 
 OWN = Template(
@@ -157,3 +164,45 @@ def test_the_folder_of_a_tokenizer_can_carry_the_template(
         [{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False
     )
     assert prompt == "<|endoftext|>" + ALPACA.question((Turn("user", "Hi"),))
+
+
+@pytest.mark.parametrize("template", ALL)
+def test_a_template_that_was_saved_is_the_one_that_is_loaded(
+    template: Template, tmp_path: Path
+) -> None:
+    save_template(template, tmp_path)
+    assert template_of(tmp_path) == template
+    assert (tmp_path / "chat_template.jinja").read_text() == template.jinja()
+
+
+def test_a_template_of_ones_own_is_a_toml_file(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(
+        'user = "Q: {content}\\n"\nuser_with_context = "{context}\\nQ: {content}\\n"\n'
+        'assistant = "A:\\n"\n'
+    )
+    assert load_template(str(file)) == OWN
+    assert load_template("alpaca") == ALPACA and load_template("chatml") == CHATML
+    assert template_of(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('usr = "x"', "unknown key 'usr'; there are begin"),
+        ("user = 3", "user is 3, not text"),
+        ('user = "no hole\\n"', "needs {content}"),
+        ('assistant = "A:"', "must end with a new line"),
+        ("user =", "is no template"),
+    ],
+)
+def test_a_file_that_is_no_template_is_named_with_its_fault(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"own\.toml is no template") as refused:
+        load_template(str(file))
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+    with pytest.raises(ValueError, match=r"'alpacca', and no file: there are alpaca, chatml"):
+        load_template("alpacca")

@@ -102,8 +102,8 @@ def test_muon_compiled_blocks_and_recomputation_give_the_losses_of_one_plain_ran
 
 
 def test_the_ranks_together_take_the_samples_of_one_in_their_order(plain: Recipe) -> None:
-    corpus = Corpus(Path(plain.data.folder))
-    batches = Batches(corpus, plain.data.weights, plain.data.seed, plain.model.block_size)
+    corpus = Corpus(Path(plain.corpus.folder))
+    batches = Batches(corpus, plain.corpus.weights, plain.corpus.seed, plain.model.block_size)
     cpu = torch.device("cpu")
 
     def step(size: int) -> torch.Tensor:
@@ -179,8 +179,8 @@ def test_gradients_are_exchanged_once_a_step_whatever_its_micro_steps(
 def test_ranks_wait_together_for_data_that_is_still_being_prepared(
     plain: Recipe, alone: Path, tmp_path: Path
 ) -> None:
-    growing = Growing(Path(plain.data.folder), tmp_path / "data")
-    recipe = replace(plain, data=replace(plain.data, folder=str(growing.folder)))
+    growing = Growing(Path(plain.corpus.folder), tmp_path / "data")
+    recipe = replace(plain, data=replace(plain.corpus, folder=str(growing.folder)))
     ranks = start_ranks(with_train(recipe, parallel="ddp"), tmp_path / "run", 2)
     assert ranks[0].stdout is not None
     said = ranks[0].stdout.readline().decode()

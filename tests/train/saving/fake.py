@@ -10,5 +10,5 @@ def made(run: Path, losses: Mapping[int, float | None]) -> None:
     for step, loss in losses.items():
         trainer = run / "checkpoints" / f"step-{step:08}" / "trainer"
         trainer.mkdir(parents=True, exist_ok=True)
-        state = {"step": step, "bits_per_byte": loss}
+        state = {"step": step, "heldout": loss}
         (trainer / "state.json").write_text(json.dumps(state))

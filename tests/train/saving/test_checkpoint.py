@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gnano.data import Corpus
 from gnano.model import load_model
 from gnano.train import Recipe, checkpoints, find_checkpoint, train, verify
-from gnano.train.saving.checkpoint import read_checkpoint, write_checkpoint
+from gnano.train.saving.checkpoint import Beside, read_checkpoint, write_checkpoint
 
 STEPS, FIRST = 6, "step-00000003"
 FILES = [
@@ -55,7 +55,7 @@ def test_transformers_opens_a_checkpoint_as_it_is(run: Path, recipe: Recipe) -> 
             theirs(ids).logits, load_model(folder).eval()(ids), atol=1e-4, rtol=0
         )
     text = "the river naïve 🌍"
-    ours = Corpus(Path(recipe.data.folder)).tokenizer.encode(text)
+    ours = Corpus(Path(recipe.corpus.folder)).tokenizer.encode(text)
     assert AutoTokenizer.from_pretrained(folder)(text)["input_ids"] == ours
 
 
@@ -108,9 +108,9 @@ def test_what_is_read_is_what_was_written(run: Path, short: Recipe, tmp_path: Pa
     snapshot = read_checkpoint(find_checkpoint(run), short.model)
     assert snapshot.step == STEPS and snapshot.state["seconds"] > 0
     (tmp_path / "checkpoints").mkdir()
-    tokenizer = Corpus(Path(short.data.folder)).tokenizer
+    tokenizer = Corpus(Path(short.corpus.folder)).tokenizer
     again = read_checkpoint(
-        write_checkpoint(tmp_path, snapshot, short.model, tokenizer), short.model
+        write_checkpoint(tmp_path, snapshot, Beside(short.model, tokenizer)), short.model
     )
     assert again.state == snapshot.state
     for ours, theirs in ((snapshot.weights, again.weights), (snapshot.training, again.training)):
@@ -124,8 +124,8 @@ def test_large_states_lie_in_several_files(
     monkeypatch.setattr("gnano.train.saving.checkpoint.FILE_BYTES", 10_000)
     snapshot = read_checkpoint(find_checkpoint(run), short.model)
     (tmp_path / "checkpoints").mkdir()
-    tokenizer = Corpus(Path(short.data.folder)).tokenizer
-    folder = write_checkpoint(tmp_path, snapshot, short.model, tokenizer)
+    tokenizer = Corpus(Path(short.corpus.folder)).tokenizer
+    folder = write_checkpoint(tmp_path, snapshot, Beside(short.model, tokenizer))
     assert len(list((folder / "trainer").glob("*.safetensors"))) > 5
     again = read_checkpoint(folder, short.model)
     assert all(torch.equal(t, again.training[name]) for name, t in snapshot.training.items())
@@ -138,7 +138,8 @@ def test_where_a_disk_has_gone_nothing_is_written_in_its_place(
     empty = tmp_path / "mountpoint"
     empty.mkdir()
     with pytest.raises(FileNotFoundError):
-        write_checkpoint(empty, snapshot, short.model, Corpus(Path(short.data.folder)).tokenizer)
+        tokenizer = Corpus(Path(short.corpus.folder)).tokenizer
+        write_checkpoint(empty, snapshot, Beside(short.model, tokenizer))
     assert list(empty.iterdir()) == []
 
 

@@ -88,5 +88,5 @@ def test_the_best_is_the_lowest_and_an_unreadable_state_counts_as_unmeasured(
     made(tmp_path, {10: 2.0, 20: 1.0, 30: 3.0})
     found = checkpoints(tmp_path)
     assert best_of(found) == found[1]
-    (found[1] / "trainer" / "state.json").write_text(json.dumps({"bits_per_byte": 1.0})[:-3])
+    (found[1] / "trainer" / "state.json").write_text(json.dumps({"heldout": 1.0})[:-3])
     assert best_of(found) == found[0]

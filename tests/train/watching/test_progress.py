@@ -10,6 +10,7 @@ from gnano.train.watching.progress import Progress
 
 FIGURES: dict[str, object] = {
     "step": 1,
+    "steps": 50_000,
     "tokens": 512,
     "loss": 3.21449,
     "grad_norm": 0.4189,
@@ -52,16 +53,16 @@ def shown(stream):
 
 def watch(*rows, steps=50_000):
     stream = Terminal()
-    progress = Progress(steps, LiveLine(stream))
+    progress = Progress(LiveLine(stream))
     for row in rows:
-        progress(FIGURES | row)
+        progress(FIGURES | {"steps": steps} | row)
     return shown(stream)
 
 
 def test_the_line_has_all_that_is_watched(clock, width):
     heldout = {"bits_per_byte": 1.0229, "sources": {}}
     stream = Terminal()
-    progress = Progress(50_000, LiveLine(stream))
+    progress = Progress(LiveLine(stream))
     progress(FIGURES | {"heldout": heldout})
     clock[0] += 2
     progress(FIGURES | {"step": 2})
@@ -96,7 +97,7 @@ def test_the_speed_follows_the_last_steps_but_not_a_single_slow_one():
 def test_mfu_is_unknown_on_an_unknown_gpu_and_not_spoken_of_on_a_cpu():
     assert "MFU unknown" in watch({"mfu": None})
     stream = Terminal()
-    Progress(10, LiveLine(stream))({k: v for k, v in FIGURES.items() if k != "mfu"})
+    Progress(LiveLine(stream))({k: v for k, v in FIGURES.items() if k != "mfu"})
     assert "MFU" not in shown(stream)
 
 
@@ -121,12 +122,12 @@ def test_a_run_whose_first_step_is_skipped_has_a_line():
 
 def test_the_time_left_counts_from_where_this_part_of_the_run_began(clock, width):
     stream = Terminal()
-    progress = Progress(1_100, LiveLine(stream))
+    progress = Progress(LiveLine(stream))
     for step in range(1_001, 1_012):
-        progress(FIGURES | {"step": step})
+        progress(FIGURES | {"step": step, "steps": 1_100})
         clock[0] += 6
     clock[0] -= 6
-    progress(FIGURES | {"step": 1_011})
+    progress(FIGURES | {"step": 1_011, "steps": 1_100})
     assert "left" in shown(stream)
     # 11 figures in 60 s after the first: 5.45 s each, 89 steps to go
     assert "8:05 left" in shown(stream)
@@ -134,7 +135,7 @@ def test_the_time_left_counts_from_where_this_part_of_the_run_began(clock, width
 
 def test_a_log_gets_every_held_out_loss_on_a_whole_line(monkeypatch):
     stream = io.StringIO()
-    progress = Progress(50_000, LiveLine(stream))
+    progress = Progress(LiveLine(stream))
     for step in range(1, 1_001):
         row: dict[str, object] = FIGURES | {"step": step}
         if step % 250 == 0:
@@ -149,13 +150,13 @@ def test_a_log_gets_every_held_out_loss_on_a_whole_line(monkeypatch):
 
 def test_what_is_said_stays_above_the_line(width):
     stream = Terminal()
-    progress = Progress(10, LiveLine(stream))
+    progress = Progress(LiveLine(stream))
     progress(FIGURES)
     progress.say("wandb stopped, the run goes on: no login")
     progress(FIGURES | {"step": 2})
     plain = re.sub(r"\x1b\[\w+", "", stream.getvalue()).replace("\r", "")
     assert [line.split(" · ")[0] for line in plain.split("\n")] == [
-        "step 1/10",
+        "step 1/50,000",
         "wandb stopped, the run goes on: no login",
-        "step 2/10",
+        "step 2/50,000",
     ]

@@ -11,7 +11,10 @@ reaches across; so to encode them one by one, or all of it at once, gives the sa
 """
 
 import json
-from dataclasses import dataclass
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
 
 from gnano.data.instructions.conversations import Conversation, Turn
 
@@ -123,6 +126,55 @@ CHATML = Template(
     assistant="<|im_start|>assistant\n",
     between="\n",
 )
+
+
+TEMPLATES = {"alpaca": ALPACA, "chatml": CHATML}
+FILE = "template.json"  # in a checkpoint: the template that it was tuned with
+
+
+def load_template(name: str) -> Template:
+    """By its name, or from a TOML or JSON file with texts under the names of `Template`'s fields.
+
+    Raises ValueError, naming the file and the key, where it is none.
+    """
+    if name in TEMPLATES:
+        return TEMPLATES[name]
+    path = Path(name)
+    if not path.is_file():
+        raise ValueError(
+            f"No template is called {name!r}, and no file: there are {', '.join(TEMPLATES)}, or "
+            f"give the path of a TOML file (data.template)."
+        )
+    try:
+        text = path.read_text("utf-8")
+        content: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError("it holds no table")
+        known = [field.name for field in fields(Template)]
+        for key, value in content.items():
+            if key not in known:
+                raise ValueError(f"unknown key {key!r}; there are {', '.join(known)}")
+            if not isinstance(value, str):
+                raise ValueError(f"{key} is {value!r}, not text")
+        return Template(**content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no template: {str(error).rstrip('.')}.") from None
+
+
+def template_of(folder: Path) -> Template | None:
+    """The one that a checkpoint was tuned with; None where it was not."""
+    path = folder / FILE
+    return load_template(str(path)) if path.is_file() else None
+
+
+def save_template(template: Template, folder: Path) -> None:
+    """Write it for us, and as a Jinja chat template for `transformers` and servers."""
+    (folder / FILE).write_text(json.dumps(asdict(template), indent=2) + "\n", "utf-8")
+    (folder / "chat_template.jinja").write_text(template.jinja(), "utf-8")
+    path = folder / "tokenizer_config.json"  # where readers before transformers 4.50 look
+    if path.is_file():
+        config = {**json.loads(path.read_text("utf-8")), "chat_template": template.jinja()}
+        path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
 def _split(text: str) -> list[tuple[str, bool]]:

@@ -58,7 +58,7 @@ class Optimizer:
         from gnano.train.optimizers.adamw import AdamW
         from gnano.train.optimizers.muon import Muon
 
-        self.parameters = dict(model.named_parameters())
+        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         matrices = {
             name: parameter
             for name, parameter in self.parameters.items()

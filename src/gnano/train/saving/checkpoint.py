@@ -1,6 +1,7 @@
 """What is a checkpoint? A Hugging Face model, and beside it what only training needs.
 
     checkpoints/step-00001000/     config.json, model.safetensors, the tokenizer's files
+                    adapter/       with train.lora: what was learned alone, as PEFT reads it
                     trainer/       state.json: where the run is
                                    *.safetensors: the optimizer and what else has tensors,
                                    written and read by torch.distributed.checkpoint
@@ -16,7 +17,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,42 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from gnano.model import GPT, ModelConfig, read_weights, save_model
+from gnano.data.instructions.templates import Template, save_template
+from gnano.model import (
+    GPT,
+    LoraConfig,
+    ModelConfig,
+    read_weights,
+    save_adapter,
+    save_model,
+)
 from gnano.tokenizer import Tokenizer
-from gnano.train.saving.folders import FOLDER, STATE, TRAINER
+from gnano.train.saving.folders import ADAPTER, FOLDER, STATE, TRAINER
 from gnano.train.saving.hashes import sync, write_hashes
 
 # one process writes and reads, as it is meant to
 warnings.filterwarnings("ignore", "torch.distributed is disabled", module="torch")
 
+LORA = "lora/"  # before the names of an adapter's tensors, among those of training
+
 # bytes of a file in trainer/: each is serialized in one go, during which no other Python runs
 FILE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a run's checkpoints hold that never changes."""
+
+    shape: ModelConfig
+    tokenizer: Tokenizer
+    template: Template | None = None  # how a question looks to a model that was tuned
+    base: str = ""  # where the weights lie that an adapter changes
+    lora: LoraConfig = field(default_factory=LoraConfig)
+
+    def write(self, folder: Path) -> None:
+        self.tokenizer.save(folder, context=self.shape.block_size)
+        if self.template is not None:
+            save_template(self.template, folder)
 
 
 @dataclass(frozen=True)
@@ -61,8 +88,7 @@ class Snapshot:
 def write_checkpoint(
     run: Path,
     snapshot: Snapshot,
-    shape: ModelConfig,
-    tokenizer: Tokenizer,
+    beside: Beside,
     between: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write the snapshot; returns its folder, which takes the place of one of the same step.
@@ -75,14 +101,18 @@ def write_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     with torch.device("meta"):
-        model = GPT.from_config(shape)
+        model = GPT.from_config(beside.shape)
     model.load_state_dict(snapshot.weights, assign=True)
     (partial / TRAINER).mkdir()
     with ThreadPoolExecutor(1) as other:  # writing lets other Python run, and waits for the disk
         training = other.submit(_write_training, snapshot.training, partial / TRAINER)
-        save_model(model, partial, tokenizer.end_of_text)
+        save_model(model, partial, beside.tokenizer.end_of_text)
         between()
-        tokenizer.save(partial, context=shape.block_size)
+        beside.write(partial)
+        if beside.lora.rank:
+            learned = {name: t for name, t in snapshot.training.items() if name.startswith(LORA)}
+            adapter = {name.removeprefix(LORA): tensor for name, tensor in learned.items()}
+            save_adapter(adapter, beside.lora, beside.base, partial / ADAPTER)
         training.result()
     between()
     state = {"step": snapshot.step, **snapshot.state}

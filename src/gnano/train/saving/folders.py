@@ -6,6 +6,7 @@ from pathlib import Path
 FOLDER = "checkpoints"
 TRAINER = "trainer"  # in a checkpoint: what only training needs
 STATE = "state.json"  # in there
+ADAPTER = "adapter"  # in a checkpoint of a run with train.lora: what it learned alone
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -15,7 +15,7 @@ def write_hashes(folder: Path) -> None:
     """List every file of the folder, and force all of it to disk."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        found = list(threads.map(_sha256, files))
+        found = list(threads.map(sha256_of, files))
     hashes = {
         str(file.relative_to(folder)): [file.stat().st_size, sha256]
         for file, sha256 in zip(files, found, strict=True)
@@ -35,7 +35,7 @@ def verify(folder: Path, from_disk: bool = False) -> None:
         for path, _ in listed:
             _forget(path)
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        found = list(threads.map(_sha256, [path for path, _ in listed]))
+        found = list(threads.map(sha256_of, [path for path, _ in listed]))
     for (path, sha256), now in zip(listed, found, strict=True):
         if now != sha256:
             raise ValueError(f"{path} does not match its checksum: it is damaged.")
@@ -45,6 +45,11 @@ def verify_sizes(folder: Path) -> None:
     """The same in no time, and less: every file is there, and none is cut short."""
     for _ in _sized(folder):
         pass
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sized(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -72,11 +77,6 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _forget(path: Path) -> None:

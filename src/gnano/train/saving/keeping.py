@@ -7,11 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from gnano.tokenizer import Tokenizer
 from gnano.train.feed import Feed
 from gnano.train.guard import Guard
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
+from gnano.train.saving.checkpoint import Beside
 from gnano.train.saving.folders import FOLDER, checkpoints
 from gnano.train.saving.saver import Saver
 from gnano.train.stopping import StopRequest
@@ -26,7 +26,7 @@ class Keeping:
         recipe: Recipe,
         run: Path,
         world: World,
-        tokenizer: Tokenizer,
+        beside: Beside,
         events: Events,
         say: Say,
     ) -> None:
@@ -35,7 +35,7 @@ class Keeping:
         self.saver: Saver | None = None
         if world.first:
             (run / FOLDER).mkdir(exist_ok=True)
-            self.saver = Saver(run, recipe.train, recipe.model, tokenizer, events, say)
+            self.saver = Saver(run, recipe.train, beside, events, say)
         self.at: int | None = None  # the step whose checkpoint is written or being written
 
     def damaged(self, aside: Path, reason: str) -> None:

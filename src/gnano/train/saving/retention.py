@@ -29,7 +29,7 @@ def tidy(run: Path, keep: int, every: int = 0, best: bool = True) -> None:
 
 def best_of(found: list[Path]) -> Path | None:
     """The checkpoint with the lowest held-out loss, of those where it was measured."""
-    measured = {folder: state_of(folder).get("bits_per_byte") for folder in found}
+    measured = {folder: state_of(folder).get("heldout") for folder in found}
     losses = {folder: loss for folder, loss in measured.items() if isinstance(loss, float)}
     return min(losses, key=lambda folder: losses[folder]) if losses else None
 

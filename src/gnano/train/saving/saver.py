@@ -20,10 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gnano.model import ModelConfig
-from gnano.tokenizer import Tokenizer
 from gnano.train.config import TrainConfig
-from gnano.train.saving.checkpoint import Snapshot, write_checkpoint
+from gnano.train.saving.checkpoint import Beside, Snapshot, write_checkpoint
 from gnano.train.saving.folders import FOLDER
 from gnano.train.saving.hashes import verify
 from gnano.train.saving.retention import clear_torn, remove, tidy
@@ -45,12 +43,11 @@ class Saver:
         self,
         run: Path,
         settings: TrainConfig,
-        shape: ModelConfig,
-        tokenizer: Tokenizer,
+        beside: Beside,
         events: Events,
         say: Say,
     ) -> None:
-        self.run, self.settings, self.shape, self.tokenizer = run, settings, shape, tokenizer
+        self.run, self.settings, self.beside = run, settings, beside
         self.events, self.say = events, say
         self.buffers: dict[str, Tensor] = {}
         self.thread: threading.Thread | None = None
@@ -161,9 +158,7 @@ class Saver:
         try:
             clear_torn(self.run)
             need_room(self.run, snapshot.bytes)
-            folder = write_checkpoint(
-                self.run, snapshot, self.shape, self.tokenizer, self._still_wanted
-            )
+            folder = write_checkpoint(self.run, snapshot, self.beside, self._still_wanted)
             if self.hurry:
                 self.saved = folder
                 return True

@@ -23,7 +23,7 @@ from gnano.train.watching.log import Log
 from gnano.train.watching.trackers import Trackers
 
 NAME = "metrics.jsonl"
-Watch = Callable[[dict[str, Any]], None]  # sees the figures of every step
+Watch = Callable[[dict[str, Any]], None]  # sees the figures of every step, and `steps`, of all
 
 
 class Journal:
@@ -46,7 +46,7 @@ class Journal:
             ranks, precision = self.world.size, self.recipe.train.precision
             row["mfu"] = mfu(row["tokens_per_s"], self.recipe.model, ranks, self.gpu, precision)
         self._log(**row)
-        self.watch(row)
+        self.watch({**row, "steps": self.recipe.train.steps})
         self.trackers(row)
 
     def add(self, step: int, **values: Any) -> None:

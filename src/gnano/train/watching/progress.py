@@ -16,8 +16,8 @@ SMOOTHING = 0.05  # weight of the newest step in the speed shown: about the last
 class Progress:
     """Called with the figures of every step; shows them with the time left."""
 
-    def __init__(self, steps: int, line: LiveLine | None = None) -> None:
-        self.steps, self.line = steps, line or LiveLine()
+    def __init__(self, line: LiveLine | None = None) -> None:
+        self.line = line or LiveLine()
         self.seen = 0  # steps, in this part of the run
         self.started = time.monotonic()
         self.pace = 0.0  # seconds a token, smoothed: times add up where speeds do not
@@ -29,10 +29,10 @@ class Progress:
         self._take(figures)
         speed = 1 / self.pace
         parts = [
-            f"step {figures['step']:,}/{self.steps:,}",
+            f"step {figures['step']:,}/{figures['steps']:,}",
             f"loss {self.loss}",
             f"{self.skipped:,} step{'s' * (self.skipped > 1)} skipped" if self.skipped else "",
-            self._left(figures["step"]),
+            self._left(figures["steps"] - figures["step"]),
             f"{speed:,.0f} tokens/s",
             _mfu(figures, speed),
             self.heldout,
@@ -61,14 +61,22 @@ class Progress:
         if figures["loss"] is not None:
             self.loss = f"{figures['loss']:.3f}"
         if "heldout" in figures:
-            self.heldout = f"held-out {figures['heldout']['bits_per_byte']:.3f} bits/byte"
+            self.heldout = f"held-out {_heldout(figures['heldout'])}"
 
-    def _left(self, step: int) -> str:
+    def _left(self, steps: int) -> str:
         """At the pace since the first step, held-out losses and checkpoints among it."""
         if self.seen < 2:
             return ""
         each = (time.monotonic() - self.started) / (self.seen - 1)
-        return f"{clock(each * (self.steps - step))} left"
+        return f"{clock(each * steps)} left"
+
+
+def _heldout(found: dict[str, Any]) -> str:
+    if "accuracy" in found:
+        return f"{found['loss']:.3f}, {found['accuracy']:.0%} as preferred"
+    if "loss" in found:
+        return f"{found['loss']:.3f} nats/token"
+    return f"{found['bits_per_byte']:.3f} bits/byte"
 
 
 def _mfu(figures: dict[str, Any], speed: float) -> str:

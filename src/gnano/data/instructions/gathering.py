@@ -1,0 +1,82 @@
+"""All records of a recipe's sources, read and parted: what is learned, and what is held out.
+
+sources ─▶ files ─▶ records ─┬─▶ by source, to learn from
+                             └─▶ held out: a hash of the question decides
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from gnano.data.instructions.config import InstructionConfig, InstructionSource
+from gnano.data.instructions.conversations import Conversation, conversation_of
+from gnano.data.instructions.files import files_of
+from gnano.data.instructions.preferences import Preference, preference_of
+from gnano.data.instructions.reading import Reading, read_records
+from gnano.data.split import position
+
+T = TypeVar("T", Conversation, Preference)
+
+
+@dataclass(frozen=True)
+class Gathered(Generic[T]):
+    train: dict[str, list[T]]  # by source
+    heldout: dict[str, list[T]]  # by category; of those without one, by source
+    complaints: list[str]  # about records that cannot be used, one for each source that has some
+
+
+def gather_conversations(config: InstructionConfig) -> Gathered[Conversation]:
+    """Raises ValueError where a source has nothing, or, if they are refused, a bad record."""
+
+    def read(source: InstructionSource) -> Reading[Conversation]:
+        if source.kind == "python":
+            from gnano.data.instructions.python_questions import python_questions
+
+            return Reading(python_questions(), [])
+        return _read(config, source, conversation_of)
+
+    return _gather(config, read)
+
+
+def gather_preferences(config: InstructionConfig) -> Gathered[Preference]:
+    """Raises ValueError where a source has nothing, or, if they are refused, a bad record."""
+
+    def read(source: InstructionSource) -> Reading[Preference]:
+        if source.kind == "python":
+            raise ValueError("This Python's library has no preferences: name files of yours.")
+        return _read(config, source, preference_of)
+
+    return _gather(config, read)
+
+
+def _read(
+    config: InstructionConfig, source: InstructionSource, make: Callable[[Any], T]
+) -> Reading[T]:
+    files = files_of(source, Path(config.downloads))
+    return read_records(files, make, refuse=config.bad_records == "refuse")
+
+
+def _gather(
+    config: InstructionConfig, read: Callable[[InstructionSource], Reading[T]]
+) -> Gathered[T]:
+    if not config.sources:
+        raise ValueError(
+            "The recipe has no data.sources: add one, or name files of yours (--files)."
+        )
+    gathered: Gathered[T] = Gathered({}, {}, [])
+    for name, source in config.sources.items():
+        if source.kind == "files" and not source.files:
+            raise ValueError(
+                f"Source {name!r} names no file: give it files (data.sources.{name}.files)."
+            )
+        reading = read(source)
+        if reading.bad:
+            gathered.complaints.append(f"{name}: {reading.complaint()}")
+        gathered.train[name] = []
+        for record in reading.records[: source.max_records or None]:
+            if position(record.group) < config.heldout * 2**64:
+                gathered.heldout.setdefault(record.category or name, []).append(record)
+            else:
+                gathered.train[name].append(record)
+    return gathered

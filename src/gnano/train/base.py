@@ -1,0 +1,63 @@
+"""Which weights does a run begin with, if not with those of its seed? Those of its base.
+
+A run notes at its beginning where they lay and what their hash was: a run that has no checkpoint
+yet begins with the same ones again, whatever became of the folder that its user named.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from gnano.model import ModelConfig, read_weights
+from gnano.train.begun import NAME, read_begun
+from gnano.train.saving.folders import find_checkpoint
+from gnano.train.saving.hashes import sha256_of
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Base:
+    folder: Path  # the checkpoint itself
+    sha256: str  # of its weights
+
+    def facts(self) -> dict[str, str]:
+        """For the run's recipe."""
+        return {"base": str(self.folder), "base_sha256": self.sha256}
+
+    @property
+    def gone(self) -> str:
+        return (
+            f"{self.folder}, which the run began with, is gone, and is needed to go on: put it "
+            f"back, or begin anew in another folder (--out)."
+        )
+
+    def weights(self, shape: ModelConfig) -> dict[str, Tensor]:
+        """Its parameters by name, on the CPU; raises ValueError where they are not the same."""
+        path = self.folder / WEIGHTS
+        if not path.is_file():
+            raise ValueError(self.gone)
+        if sha256_of(path) != self.sha256:
+            raise ValueError(
+                f"{path} is not what the run began with (its hash differs): put that back, or "
+                f"begin anew in another folder (--out)."
+            )
+        return read_weights(self.folder, shape)
+
+
+def base_of(path: str, run: Path) -> Base | None:
+    """What a run in this folder begins with, or began with; None: with the weights of its seed.
+
+    `path` is that of a run, of a checkpoint, or of any Hugging Face folder like one.
+    """
+    if not path:
+        return None
+    if (run / NAME).is_file():
+        facts = read_begun(run / NAME).facts
+        if isinstance(facts.get("base"), str) and isinstance(facts.get("base_sha256"), str):
+            return Base(Path(facts["base"]), facts["base_sha256"])
+    folder = find_checkpoint(Path(path)).absolute()
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"{folder} is not a model folder: it has no {WEIGHTS}.")
+    return Base(folder, sha256_of(folder / WEIGHTS))

@@ -1,0 +1,1 @@
+"""What a model learns from: texts, instructions or preferences, each with the same face."""

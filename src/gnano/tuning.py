@@ -1,0 +1,60 @@
+"""From a base model to one that answers: tune it, then let both answer what neither was tuned on.
+
+gnano sft   answers to questions      gnano dpo   the better of two answers
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gnano.evals import BeforeAfter, compare_answers
+from gnano.live import LiveLine
+from gnano.report import read_metrics, write_report
+from gnano.train import Progress, Recipe, RunResult, base_of, best_of, checkpoints, train
+
+
+def tune(
+    recipe: Recipe, run: Path, allow: Sequence[str] = (), answers: int = 24, tokens: int = 128
+) -> RunResult:
+    """Run the recipe in the folder `run`, or go on with it; once done, compare with the base.
+
+    `answers` is the number of held-out questions that both models answer, with `tokens` at most.
+    """
+    kind = recipe.instructions.kind  # refuses a recipe of texts before anything is begun
+    progress = Progress()
+    try:
+        result = train(recipe, run, progress, progress.say, allow)
+    finally:
+        progress.line.close()
+    if not result.first:
+        return result
+    print(f"{result.step:,} of {result.steps:,} steps done; {result.checkpoint}")
+    if best := best_of(checkpoints(run)):
+        same = "the newest" if best == result.checkpoint else str(best)
+        print(f"The checkpoint with the lowest held-out loss: {same}")
+    if result.finished and kind == "instructions":
+        _compare(recipe, result, answers, tokens)
+    return result
+
+
+def _compare(recipe: Recipe, result: RunResult, count: int, tokens: int) -> BeforeAfter:
+    base = base_of(recipe.train.base, result.run)
+    assert base is not None
+    metrics = read_metrics(result.run / "metrics.jsonl")
+    line = LiveLine()
+    try:
+        found = compare_answers(
+            recipe.instructions,
+            base.folder,
+            result.checkpoint,
+            result.run,
+            metrics,
+            count,
+            tokens,
+            line.show,
+        )
+    finally:
+        line.close()
+    print(f"\n{found.table()}\n")
+    page = write_report(result.run, samples=found.samples())
+    print(f"Answers side by side: {result.run / 'answers.md'}; the run as a page: {page}")
+    return found

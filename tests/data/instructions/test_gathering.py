@@ -1,0 +1,104 @@
+"""What is held out is decided by the question, and nothing is mixed up or left unsaid."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gnano.data.instructions.config import InstructionConfig, InstructionSource
+from gnano.data.instructions.conversations import Conversation, Turn
+from gnano.data.instructions.gathering import Gathered, gather_conversations
+
+
+def write(path: Path, questions: list[str], **more: str) -> str:
+    rows = [{"instruction": q, "output": f"answer {n}", **more} for n, q in enumerate(questions)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def gathered(heldout: float = 0.3, bad: str = "drop", **files: str) -> Gathered[Conversation]:
+    sources = {name: InstructionSource(files=(path,)) for name, path in files.items()}
+    return gather_conversations(
+        InstructionConfig(heldout=heldout, sources=sources, bad_records=bad)  # type: ignore[arg-type]
+    )
+
+
+def questions(found: dict[str, list[Conversation]]) -> set[str]:
+    return {one.turns[0].content for group in found.values() for one in group}
+
+
+def test_a_question_is_on_one_side_in_every_file_and_under_any_share(tmp_path: Path) -> None:
+    names = [f"What is {n}?" for n in range(200)]
+    a, b = write(tmp_path / "a.jsonl", names), write(tmp_path / "b.jsonl", names[::-1])
+    found = gathered(a=a, b=b)
+    assert not questions(found.train) & questions(found.heldout)
+    assert 30 < len(questions(found.heldout)) < 90
+    assert questions(gathered(0.1, a=a).heldout) < questions(found.heldout)
+    assert len(found.train["a"]) == len(found.train["b"])
+    assert not gathered(0.0, a=a).heldout
+
+
+@given(about=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=20))
+def test_conversations_about_one_thing_are_held_out_together(about: list[str]) -> None:
+    made = [
+        Conversation((Turn("user", f"q{n}"), Turn("assistant", "x")), about=name)
+        for n, name in enumerate(about)
+    ]
+    assert {one.group for one in made} == set(about)
+
+
+def test_categories_are_kept_and_a_source_stands_for_those_without(tmp_path: Path) -> None:
+    names = [f"What is {n}?" for n in range(60)]
+    a = write(tmp_path / "a.jsonl", names, category="naming")
+    b = write(tmp_path / "b.jsonl", [f"{name}?" for name in names])
+    assert gathered(a=a, mine=b).heldout.keys() == {"naming", "mine"}
+
+
+def test_only_the_first_records_are_taken_where_that_is_asked(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [f"What is {n}?" for n in range(50)])
+    sources = {"a": InstructionSource(files=(path,), max_records=7)}
+    found = gather_conversations(InstructionConfig(heldout=0.5, sources=sources))
+    taken = questions(found.train) | questions(found.heldout)
+    assert taken == {f"What is {n}?" for n in range(7)}
+
+
+def test_no_source_no_file_and_no_record_are_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no data.sources.*--files"):
+        gathered()
+    with pytest.raises(ValueError, match=r"'mine' names no file.*data.sources.mine.files"):
+        gather_conversations(InstructionConfig(sources={"mine": InstructionSource()}))
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    with pytest.raises(ValueError, match=r"empty.jsonl.*no record"):
+        gathered(a=str(empty))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"heldout": 1.0}, "data.heldout is 1.0"),
+        ({"epochs": -1.0}, "data.epochs is -1.0"),
+        ({"warmup": 2.0}, "data.warmup is 2.0"),
+        ({"seed": -1}, "data.seed is -1"),
+        ({"sources": {"a": InstructionSource(weight=0)}}, "weights of data.sources are 0"),
+    ],
+)
+def test_values_out_of_range_are_named(change: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        InstructionConfig(**change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"weight": -1.0}, "weight is -1.0"),
+        ({"max_records": -1}, "max_records is -1"),
+        ({"kind": "hub", "repo": "dolly"}, "USER/NAME"),
+        ({"kind": "python", "files": ("a",)}, "takes no files"),
+    ],
+)
+def test_a_source_that_cannot_be_is_refused(change: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        InstructionSource(**change)  # type: ignore[arg-type]

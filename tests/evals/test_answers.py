@@ -1,0 +1,106 @@
+"""Whether an answer is one: said, ended, and without the template's own words."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gnano.data.instructions.conversations import Conversation, Turn
+from gnano.data.instructions.encoding import encode
+from gnano.data.instructions.templates import ALPACA, CHATML, Template
+from gnano.evals import Answer, Answers, answer, choose_questions, repetition
+from gnano.evals.answers import prompt_ids
+from gnano.infer import Engine
+
+
+def asked(text: str, category: str = "") -> Conversation:
+    return Conversation((Turn("user", text), Turn("assistant", "so")), category)
+
+
+def saying(engine: Engine, text: str | None) -> Engine:
+    """The engine, with weights that say this and end, whatever was asked; None: that never end.
+
+    Without layers' changes the next token depends on the last one alone, and a text in which no
+    token comes twice is a table of them.
+    """
+    ids = [*engine.tokenizer.encode(text or "a"), engine.tokenizer.end_of_text]
+    assert len(set(ids)) == len(ids)
+    first = engine.tokenizer.encode("\n")[0]  # what each prompt ends with
+    after = dict(zip([first, *ids], ids, strict=False))
+    if text is None:
+        after = {first: ids[0], ids[0]: ids[0]}
+    model = engine.model
+    with torch.no_grad():
+        for parameter in model.model.layers.parameters():
+            parameter.zero_()
+        model.model.norm.weight.fill_(1)
+        width, vocabulary = model.config.n_embd, model.config.vocab_size
+        torch.manual_seed(0)
+        codes = torch.nn.functional.normalize(torch.randn(vocabulary, width))
+        model.model.embed_tokens.weight.copy_(codes)
+        model.lm_head.weight.zero_()
+        for token, following in after.items():
+            model.lm_head.weight[following] += codes[token]
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("text", "exact"),
+    [
+        ("it read one word", True),
+        (None, False),  # never ends
+        (" ", False),
+        ("Question:", False),
+    ],
+)
+def test_only_what_is_said_and_ends_and_is_no_template_is_in_the_format(engine, text, exact):
+    own = Template(user="Question: {content}\n")
+    (one,) = answer(saying(engine, text), own, [asked("what?")], 30).answers
+    assert one.exact == exact
+    assert one.stopped == (text is not None)
+
+
+def test_an_answer_that_the_limit_cuts_off_has_not_stopped(make_engine):
+    text = "it read one word after another."
+    length = len(make_engine().tokenizer.encode(text))
+    cut = answer(saying(make_engine(), text), ALPACA, [asked("what?")], length)
+    whole = answer(saying(make_engine(), text), ALPACA, [asked("what?")], length + 1)
+    assert (cut.answers[0].stopped, whole.answers[0].stopped) == (False, True)
+    assert whole.answers[0].text == text == cut.answers[0].text
+
+
+def test_the_prompt_is_that_of_training(engine):
+    turns = (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"), Turn("assistant", "d"))
+    for template in (ALPACA, CHATML):
+        ids = prompt_ids(engine, template, Conversation(turns))
+        whole = encode(Conversation(turns), template, engine.tokenizer).ids.tolist()
+        assert whole[: len(ids)] == ids
+        assert engine.tokenizer.decode(whole[len(ids) :]) == "d"
+
+
+def test_a_question_longer_than_the_context_loses_its_front_and_is_answered(engine):
+    given = answer(engine, ALPACA, [asked("word " * 300)], 20)
+    assert len(given.answers) == 1
+
+
+def test_shares_are_those_of_all_answers():
+    good, cut = Answer("a b c d e", True, False), Answer("x " * 50, False, False)
+    both = Answers((good, cut))
+    assert both.exact == 0.5 and both.repetition == pytest.approx((0 + 46 / 47) / 2)
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=30))
+def test_repetition_is_what_a_slow_count_says(words):
+    runs = [words[at : at + 4] for at in range(len(words) - 3)]
+    again = sum(run in runs[:at] for at, run in enumerate(runs))
+    assert repetition(" ".join(words)) == pytest.approx(again / len(runs) if runs else 0)
+
+
+def test_questions_are_taken_from_all_categories_in_turn_and_always_the_same():
+    heldout = {
+        "b": [asked(f"b{n}", "b") for n in range(2)],
+        "a": [asked(f"a{n}", "a") for n in range(5)],
+    }
+    chosen = [one.turns[0].content for one in choose_questions(heldout, 6)]
+    assert chosen == ["a0", "b0", "a1", "b1", "a2", "a3"]
+    assert len(choose_questions(heldout, 100)) == 7

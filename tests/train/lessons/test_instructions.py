@@ -1,0 +1,233 @@
+"""Tuning on instructions: from the base, on the answers, for so many epochs, and to be trusted."""
+
+import json
+import shutil
+import signal
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import write_questions
+from tests.processes import fingerprint
+from tests.small import with_train
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gnano.data.instructions.conversations import Conversation, Turn
+from gnano.data.instructions.encoding import encode
+from gnano.data.instructions.gathering import gather_conversations
+from gnano.data.instructions.templates import ALPACA, template_of
+from gnano.model import load_model
+from gnano.report import read_metrics
+from gnano.tokenizer import Tokenizer
+from gnano.train import Recipe, RunResult, load_recipe, train
+from gnano.train.lessons.instructions import Instructions, open_instructions
+from gnano.train.ranks.world import World
+from gnano.train.waiting import Say
+
+ALONE = World(torch.device("cpu"))
+
+
+def quiet(text: str, waiting: bool = False) -> None:
+    """Says nothing."""
+
+
+def opened(recipe: Recipe, run: Path, say: Say = quiet) -> tuple[Recipe, Instructions]:
+    return open_instructions(recipe, run, ALONE, say)
+
+
+def with_data(recipe: Recipe, **changes: object) -> Recipe:
+    return replace(recipe, data=replace(recipe.instructions, **changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def tuned(tuning: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return train(tuning, tmp_path_factory.mktemp("tuned") / "run")
+
+
+def test_steps_and_warm_up_follow_from_the_epochs(tuning: Recipe, tmp_path: Path) -> None:
+    one, lessons = opened(with_data(tuning, epochs=1), tmp_path)
+    three, _ = opened(with_data(tuning, epochs=3, warmup=0.5), tmp_path)
+    rows = len(lessons.rows.rows)
+    assert one.train.steps == -(-rows // 4) and three.train.steps == -(-3 * rows // 4)
+    assert three.train.schedule.warmup == round(three.train.steps / 2)
+    as_given, _ = opened(with_data(tuning, epochs=0), tmp_path)
+    assert as_given.train.steps == tuning.train.steps
+
+
+def test_an_epoch_learns_every_answer_once_and_no_held_out_one(
+    tuning: Recipe, tmp_path: Path
+) -> None:
+    _, lessons = opened(tuning, tmp_path)
+    gathered = gather_conversations(tuning.instructions)
+    kept = [c for found in gathered.train.values() for c in found]
+    held = [c for found in gathered.heldout.values() for c in found]
+    assert len(kept) + len(held) == 60 and 4 < len(held) < 25
+    seen = Counter(
+        index
+        for sample in range(lessons.rows.deck.size)
+        for index in lessons.rows.rows[lessons.rows.place(sample)[1]]
+    )
+    assert seen == Counter(range(len(kept)))
+    questions = {one.turns[0].content for one in held}
+    text = " ".join(lessons.tokenizer.decode(example.ids) for example in lessons.rows.examples)
+    assert not any(f"{question}\n" in text for question in questions)
+
+
+def test_it_begins_with_the_weights_of_its_base(tuning: Recipe, base: Path, tmp_path: Path) -> None:
+    still = with_train(tuning, schedule=replace(tuning.train.schedule, peak=1e-12))
+    result = train(still, tmp_path / "run")
+    ours, theirs = load_model(result.checkpoint), load_model(base)
+    for name, parameter in theirs.named_parameters():
+        torch.testing.assert_close(
+            dict(ours.named_parameters())[name], parameter, rtol=0, atol=1e-9
+        )
+    rows = read_metrics(result.run / "metrics.jsonl")
+    assert rows[0]["step"] == 0, "the base is measured before the first step"
+    assert rows[0]["heldout"] == rows[-1]["heldout"]
+
+
+def test_the_held_out_loss_is_what_transformers_says_of_the_answers(
+    tuning: Recipe, base: Path, tuned: RunResult
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).requires_grad_(False)
+    template = template_of(tuned.checkpoint)
+    assert template is not None
+    nats, count = 0.0, 0
+    for found in gather_conversations(tuning.instructions).heldout.values():
+        for one in found:
+            example = encode(one, template, Tokenizer.load(base))
+            assert len(example.ids) <= 97
+            ids = torch.from_numpy(example.ids.astype("int64"))[None]
+            labels = torch.where(torch.from_numpy(example.learned)[None], ids, -100)
+            counted = int(example.learned[1:].sum())
+            nats += float(model(ids, labels=labels).loss) * counted
+            count += counted
+    first = read_metrics(tuned.run / "metrics.jsonl")[0]["heldout"]
+    assert first["loss"] == pytest.approx(nats / count, abs=2e-5)
+    assert first["losses"].keys() == {"even", "odd"} == first["sources"].keys()
+
+
+def test_it_learns_and_its_checkpoint_says_how_to_ask(tuned: RunResult, base: Path) -> None:
+    rows = read_metrics(tuned.run / "metrics.jsonl")
+    assert rows[-1]["final"] and rows[-1]["heldout"]["loss"] < rows[0]["heldout"]["loss"] - 0.5
+    template, tokenizer = template_of(tuned.checkpoint), Tokenizer.load(tuned.checkpoint)
+    assert template is not None and template.user == "Q: {content}\n"
+    theirs = AutoTokenizer.from_pretrained(tuned.checkpoint)
+    turns = (Turn("user", "Say bird 3"), Turn("assistant", "bird"))
+    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    ids = theirs.apply_chat_template(messages, tokenize=True, return_dict=False)
+    assert ids == encode(Conversation(turns), template, tokenizer).ids.tolist()
+    config = json.loads((tuned.checkpoint / "tokenizer_config.json").read_text())
+    assert config["chat_template"] == (tuned.checkpoint / "chat_template.jinja").read_text()
+
+
+def test_the_run_notes_what_it_began_with(tuned: RunResult, base: Path, tuning: Recipe) -> None:
+    text = (tuned.run / "recipe.toml").read_text()
+    assert str(base) in text and "base_sha256" in text
+    again = load_recipe(str(tuned.run / "recipe.toml"))
+    assert again.data == tuning.data and again.model.block_size == 96
+
+
+def test_the_same_command_has_nothing_left_to_do(tuning: Recipe, tuned: RunResult) -> None:
+    before = fingerprint(tuned.run)
+    again = train(tuning, tuned.run)
+    assert again.finished and again.began == again.steps == tuned.steps
+    assert fingerprint(tuned.run) == before
+
+
+def test_a_dpo_run_or_another_one_finds_the_template_in_the_base(
+    tuning: Recipe, tuned: RunResult, tmp_path: Path
+) -> None:
+    asked = with_train(with_data(tuning, template=""), base=str(tuned.run))
+    _, lessons = opened(asked, tmp_path)
+    assert lessons.template == template_of(tuned.checkpoint) != ALPACA
+    assert lessons.base.folder == tuned.checkpoint.absolute()
+
+
+def test_without_a_base_it_says_how_to_name_one(tuning: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Tuning begins with a model.*--from"):
+        train(with_train(tuning, base=""), tmp_path / "run")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        train(with_train(tuning, base=str(tmp_path / "nowhere")), tmp_path / "run")
+    assert not (tmp_path / "run" / "recipe.toml").exists()
+
+
+def test_a_run_goes_on_though_its_base_is_gone_and_not_from_another_one(
+    tuning: Recipe, base: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(base, tmp_path / "copy"))
+    mine = with_train(tuning, base=str(copy))
+    whole = train(mine, tmp_path / "whole")
+
+    def stop(row: dict[str, object]) -> None:
+        if row["step"] == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    assert train(mine, tmp_path / "run", stop).step == 5
+    weights = copy / "model.safetensors"
+    other = weights.read_bytes()
+    weights.write_bytes(other[:-4] + b"\0\0\0\1")
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shutil.copy(tmp_path / "run" / "recipe.toml", begun)
+    with pytest.raises(ValueError, match=r"not what the run began with"):
+        train(mine, begun)  # killed before its first checkpoint
+    shutil.rmtree(copy)
+    result = train(mine, tmp_path / "run")
+    assert result.began == 5 and fingerprint(result.run) == fingerprint(whole.run)
+    with pytest.raises(ValueError, match=r"is gone, and is needed"):
+        train(mine, begun)
+
+
+def test_other_records_or_another_template_are_other_data(tuning: Recipe, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.jsonl"
+    write_questions(mine)
+    sources = {"mine": replace(tuning.instructions.sources["mine"], files=(str(mine),))}
+    same, lessons = opened(with_data(tuning, sources=sources), tmp_path)
+    assert lessons.fingerprint == opened(tuning, tmp_path)[1].fingerprint, "it is the same text"
+    chatml = opened(with_data(tuning, template="chatml"), tmp_path)[1]
+    write_questions(mine, 61)
+    more = opened(with_data(tuning, sources=sources), tmp_path)[1]
+    assert len({lessons.fingerprint, chatml.fingerprint, more.fingerprint}) == 3
+    del same
+
+
+def test_bad_records_are_said_and_dropped_or_refused(tuning: Recipe, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.jsonl"
+    write_questions(mine)
+    mine.write_text(mine.read_text() + '{"instruction": "Say", "response": ""}\nno json\n')
+    sources = {"mine": replace(tuning.instructions.sources["mine"], files=(str(mine),))}
+    asked = with_data(tuning, sources=sources)
+    said: list[str] = []
+    train(asked, tmp_path / "run", say=lambda text, waiting=False: said.append(text))
+    told = "\n".join(said)
+    assert "2 of 62 records cannot be used" in told and "mine.jsonl, 61: response is empty" in told
+    assert "padding" in told and "examples cut" in told and "held out" in told
+    with pytest.raises(ValueError, match="2 of 62 records"):
+        train(with_data(asked, bad_records="refuse"), tmp_path / "other")
+
+
+def test_it_ends_early_when_it_gets_no_better(tuning: Recipe, tmp_path: Path) -> None:
+    worse = with_train(
+        with_data(tuning, epochs=20),
+        patience=2,
+        eval_every=2,
+        save_every=2,
+        schedule=replace(tuning.train.schedule, peak=0.3),
+    )
+    result = train(worse, tmp_path / "run")
+    rows = read_metrics(result.run / "metrics.jsonl")
+    losses = [row["heldout"]["bits_per_byte"] for row in rows if "heldout" in row]
+    assert result.finished and result.step < result.steps and rows[-1]["final"]
+    best = losses.index(min(losses))
+    assert len(losses) - 1 - best == 2, "it goes on for two measurements after its best"
+    again = train(worse, tmp_path / "run")
+    assert again.finished and again.step == result.step
+
+
+def test_pretraining_can_go_on_from_a_base_too(recipe: Recipe, base: Path, tmp_path: Path) -> None:
+    short = with_train(recipe, base=str(base), steps=2, tokens_per_step=4 * 96, micro_batch=4)
+    result = train(short, tmp_path / "run")
+    assert result.finished and load_recipe(str(result.run / "recipe.toml")).model.block_size == 96
