@@ -15,12 +15,15 @@ from gnano.model.arithmetic import (
 )
 from gnano.model.config import PRESETS, ModelConfig
 from gnano.model.hardware import GPUS, Gpu, find_gpu, mfu, peak_flops, recognise
+from gnano.model.lora_config import LoraConfig
 
 if TYPE_CHECKING:
+    from gnano.model.adapter import load_adapter, save_adapter
     from gnano.model.cache import KVCache
     from gnano.model.folder import load_model, read_config, read_weights, save_model, save_tensors
     from gnano.model.gpt import GPT
     from gnano.model.head_loss import IGNORE
+    from gnano.model.lora import add_lora, merged
 
 __all__ = [
     "GPT",
@@ -29,12 +32,16 @@ __all__ = [
     "PRESETS",
     "Gpu",
     "KVCache",
+    "LoraConfig",
     "ModelConfig",
     "active_parameters",
+    "add_lora",
     "find_gpu",
     "flops_per_token",
     "kv_cache_bytes_per_token",
+    "load_adapter",
     "load_model",
+    "merged",
     "mfu",
     "num_parameters",
     "parameters",
@@ -42,6 +49,7 @@ __all__ = [
     "read_config",
     "read_weights",
     "recognise",
+    "save_adapter",
     "save_model",
     "save_tensors",
 ]
@@ -52,9 +60,13 @@ __getattr__ = lazily(
         "GPT": "gpt",
         "IGNORE": "head_loss",
         "KVCache": "cache",
+        "add_lora": "lora",
+        "load_adapter": "adapter",
         "load_model": "folder",
+        "merged": "lora",
         "read_config": "folder",
         "read_weights": "folder",
+        "save_adapter": "adapter",
         "save_model": "folder",
         "save_tensors": "folder",
     },

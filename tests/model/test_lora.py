@@ -1,0 +1,203 @@
+"""A model with an adapter is at first its base, learns by the adapter alone, and can be merged."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gnano.model import GPT, LoraConfig, add_lora, merged
+from gnano.model.lora_config import LAYERS
+
+CONFIG = LoraConfig(rank=3, alpha=7.0)
+
+
+@pytest.fixture
+def tuned(make_model):
+    """A model whose adapter has learned something: B is not zero, nor small beside W."""
+
+    def make(config: LoraConfig = CONFIG) -> GPT:
+        model: GPT = make_model()
+        add_lora(model, config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.endswith("lora_B.weight"):
+                    parameter.normal_(std=0.2)
+        return model
+
+    return make
+
+
+def gradients(model: GPT, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    model.loss(ids, ids.roll(-1, 1)).backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_a_new_adapter_changes_no_bit_of_the_output(make_model, random_ids):
+    model = make_model()
+    ids = random_ids(model, 2, 20)
+    with torch.no_grad():
+        before = model(ids)
+        add_lora(model, CONFIG)
+        assert torch.equal(model(ids), before)
+
+
+def test_the_base_s_parameters_keep_names_and_memory_and_the_adapter_s_stand_beside_them(
+    make_model,
+):
+    model = make_model()
+    before = {name: p.data_ptr() for name, p in model.named_parameters()}
+    add_lora(model, replace(CONFIG, layers=("q_proj", "down_proj")))
+    after = dict(model.named_parameters())
+    assert {name: after[name].data_ptr() for name in before} == before
+    shapes = {name: list(after[name].shape) for name in after.keys() - before.keys()}
+    layers = (("self_attn.q_proj", 64, 64), ("mlp.down_proj", 96, 64))
+    assert shapes == {
+        f"model.layers.{block}.{layer}.lora_{half}.weight": shape
+        for block in (0, 1)
+        for layer, inputs, outputs in layers
+        for half, shape in (("A", [3, inputs]), ("B", [outputs, 3]))
+    }
+
+
+def test_only_the_adapter_learns_and_all_of_it(tuned, random_ids):
+    model = tuned()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    found = gradients(model, random_ids(model, 2, 20))
+    assert found.keys() == {name for name in before if ".lora_" in name}
+    assert len(found) == 2 * 2 * 7
+    assert all(gradient.any() for gradient in found.values())
+    torch.optim.AdamW([p for p in model.parameters() if p.requires_grad]).step()
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) == (".lora_" not in name), name
+
+
+def test_a_seed_gives_the_same_adapter_again_and_another_seed_another(make_model):
+    def drawn(seed: int) -> torch.Tensor:
+        model = make_model()
+        torch.manual_seed(seed)
+        add_lora(model, CONFIG)
+        return torch.cat([p.flatten() for p in model.parameters() if p.requires_grad])
+
+    assert torch.equal(drawn(5), drawn(5))
+    assert not torch.equal(drawn(5), drawn(6))
+
+
+def test_the_merged_model_is_a_plain_one_with_the_same_logits(tuned, make_model, random_ids):
+    model = tuned()
+    tensors = dict(model.named_parameters())
+    before = {name: p.detach().clone() for name, p in tensors.items()}
+    plain, base = make_model(), make_model()
+    plain.load_state_dict(merged(tensors, CONFIG))  # strict: no name is left over or missing
+    ids = random_ids(model, 2, 20)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(ids), model(ids), atol=1e-4, rtol=1e-5)
+        assert (plain(ids) - base(ids)).abs().max() > 0.5  # it has learned something to compare
+    assert all(torch.equal(tensors[name], before[name]) for name in before)
+
+
+def test_weights_in_bf16_are_merged_in_fp32_and_rounded_once(tuned):
+    model = tuned().bfloat16()
+    tensors = {name: p.detach() for name, p in model.named_parameters()}
+    found = merged(tensors, CONFIG)
+    for layer in ("self_attn.k_proj", "mlp.up_proj"):
+        weight, a, b = (
+            tensors[f"model.layers.1.{layer}.{part}weight"].double()
+            for part in ("", "lora_A.", "lora_B.")
+        )
+        ours = found[f"model.layers.1.{layer}.weight"]
+        assert ours.dtype == torch.bfloat16
+        exact = weight + 7 / 3 * b @ a
+        assert ((ours.double() - exact).abs() <= exact.abs() * 2.0**-8 + 1e-6).all()
+        assert (ours == exact.to(torch.bfloat16)).float().mean() > 0.99
+
+
+def test_it_computes_in_the_dtype_of_its_input(tuned, random_ids):
+    model = tuned()
+    model.compute_dtype = torch.bfloat16
+    ids = random_ids(model, 2, 20)
+    layer = model.model.layers[0].self_attn.q_proj
+    assert layer(torch.randn(2, 64, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    found = gradients(model, ids)
+    assert all(gradient.dtype == torch.float32 for gradient in found.values())
+
+
+def test_dropout_is_the_adapter_s_alone_and_only_while_it_learns(make_model, tuned, random_ids):
+    config = replace(CONFIG, dropout=0.5)
+    ids = random_ids(make_model(), 2, 20)
+    with torch.no_grad():
+        model = tuned(config)
+        assert torch.equal(model(ids), model(ids)) and torch.equal(model(ids), tuned()(ids))
+        model.train()
+        assert not torch.equal(model(ids), model(ids))
+        new = make_model().train()
+        before = new(ids)
+        add_lora(new, config)  # B is zero, so dropout before it cannot show
+        assert torch.equal(new(ids), before)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_activations_computed_twice_give_the_same_gradients(tuned, random_ids, dropout):
+    """With dropout the second time has to draw what the first one drew."""
+    model = tuned(replace(CONFIG, dropout=dropout)).train()
+    ids = random_ids(model, 2, 20)
+    found = []
+    for model.recompute in (False, True):
+        torch.manual_seed(3)
+        found.append(gradients(model, ids))
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_compiled_block_is_one_graph_and_computes_the_same(tuned, random_ids, recompute):
+    eager, compiled = tuned().train(), tuned().train()
+    eager.recompute = compiled.recompute = recompute
+    ids = random_ids(eager, 2, 20)
+    expected = gradients(eager, ids)
+    for block in compiled.model.layers:
+        # the graph is what may break; turning this one into machine code would take a minute
+        block.forward = torch.compile(block.forward, fullgraph=True, backend="aot_eager")
+    found = gradients(compiled, ids)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_held_out_text_and_generation_see_the_adapter(tuned, make_model, random_ids):
+    model = tuned()
+    plain = make_model()
+    plain.load_state_dict(merged(dict(model.named_parameters()), CONFIG))
+    ids = random_ids(model, 2, 20)
+    with torch.no_grad():
+        torch.testing.assert_close(model.loss(ids, ids), plain.loss(ids, ids), rtol=1e-5, atol=1e-3)
+
+
+def test_the_adapter_lies_where_its_model_does_in_its_dtype(make_model):
+    model = make_model().to("meta", torch.float64)
+    add_lora(model, CONFIG)
+    assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.float64)}
+
+
+@pytest.mark.parametrize(
+    ("mistake", "key"),
+    [
+        ({"rank": -1}, "rank"),
+        ({"alpha": 0.0}, "alpha"),
+        ({"alpha": float("nan")}, "alpha"),
+        ({"alpha": float("inf")}, "alpha"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"dropout": -0.1}, "dropout"),
+        ({"layers": ()}, "layers"),
+        ({"layers": ("q_proj", "lm_head")}, "layers"),
+    ],
+)
+def test_nonsense_is_refused_by_its_key(mistake, key):
+    with pytest.raises(ValueError, match=rf"^train\.lora\.{key} is .*\.$"):
+        LoraConfig(**{"rank": 4, **mistake})
+
+
+def test_by_default_nothing_is_adapted_and_where_it_is_all_matrices_of_the_blocks_are(make_model):
+    assert LoraConfig().rank == 0
+    names = {name for name, part in make_model().model.layers[0].named_modules()}
+    assert {name.rsplit(".", 1)[-1] for name in names if name.endswith("_proj")} == set(LAYERS)
