@@ -14,8 +14,9 @@ import os
 import shutil
 from pathlib import Path
 
+from gnano.train.new_folder import new_folder
 from gnano.train.saving.folders import find_checkpoint
-from gnano.train.saving.hashes import NAME, sync, verify
+from gnano.train.saving.hashes import NAME, verify
 
 
 def weights_only(path: Path, out: Path) -> Path:
@@ -24,26 +25,12 @@ def weights_only(path: Path, out: Path) -> Path:
     Raises ValueError or OSError where it is damaged or `out` is there already.
     """
     checkpoint = find_checkpoint(path)
-    if os.path.lexists(out):
-        raise FileExistsError(f"{out} is there already: name a folder that does not exist yet.")
-    parent = out.resolve().parent
-    if parent.name == "checkpoints" and (parent.parent / "recipe.toml").is_file():
-        raise ValueError(f"{out} would stand among a run's checkpoints: name another place.")
     hashes = _hashes(checkpoint)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with new_folder(out) as partial:
         for name in hashes:
             _bring(checkpoint / name, partial / name)
         (partial / NAME).write_text(json.dumps(hashes, indent=2) + "\n")
         _verify(partial, checkpoint)
-        for file in [*partial.iterdir(), partial]:
-            sync(file)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    sync(out.parent)
     return out
 
 
