@@ -134,3 +134,18 @@ def tuning(recipe: Recipe, base: Path, tmp_path_factory: pytest.TempPathFactory)
             schedule=Schedule(peak=3e-3),
         ),
     )
+
+
+@pytest.fixture(scope="session")
+def preferring(tuning: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A recipe that tunes `base` on 60 pairs of answers: the shorter one is preferred."""
+    path = tmp_path_factory.mktemp("preferences") / "preferences.jsonl"
+    draw = random.Random(2)
+    with path.open("w") as file:
+        for number in range(60):
+            words = draw.choices(WORDS, k=4)
+            record = {"prompt": f"Say {words[0]} {number}", "chosen": words[1]}
+            file.write(json.dumps({**record, "rejected": " ".join(words[1:])}) + "\n")
+    sources = {"mine": InstructionSource(files=(str(path),))}
+    data = replace(tuning.instructions, kind="preferences", sources=sources)
+    return replace(tuning, data=data, train=replace(tuning.train, beta=0.5))

@@ -10,7 +10,7 @@ import torch
 from tests.processes import losses
 from tests.small import with_train
 
-from gnano.data import Batch
+from gnano.data import AnyBatch
 from gnano.train import Recipe, train
 from gnano.train.feed import Feed
 from gnano.train.guard import Guard, GuardConfig
@@ -60,7 +60,7 @@ class Poison:
         self.samples, self.now = samples, set[int]()
         take, step = Feed.take, Step.__call__
 
-        def taking(feed: Feed, number: int) -> list[Batch]:
+        def taking(feed: Feed, number: int) -> list[AnyBatch]:
             self.now = set(feed.samples(number))
             return take(feed, number)
 

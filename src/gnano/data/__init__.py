@@ -7,6 +7,7 @@ from gnano.data.sources import DataConfig, Source
 from gnano.lazy import lazily
 
 if TYPE_CHECKING:
+    from gnano.data.any_batch import AnyBatch
     from gnano.data.batches import Batch, Batches, heldout_batches
     from gnano.data.corpus import Corpus, HeldoutRow
     from gnano.data.documents import Document, find_files, read_documents
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from gnano.data.verifying import verify_data
 
 __all__ = [
+    "AnyBatch",
     "Batch",
     "Batches",
     "Corpus",
@@ -44,6 +46,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
+        "AnyBatch": "any_batch",
         "Batch": "batches",
         "Batches": "batches",
         "Corpus": "corpus",

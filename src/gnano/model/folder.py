@@ -33,10 +33,12 @@ def save_model(model: GPT, folder: Path, end_of_text: int) -> None:
     save_tensors(dict(model.state_dict()), folder / WEIGHTS)
 
 
-def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+def save_tensors(
+    tensors: dict[str, torch.Tensor], path: Path, about: dict[str, str] | None = None
+) -> None:
     """Write a safetensors file; a write that fails is the OSError that it is."""
     try:
-        save_file(tensors, path, metadata={"format": "pt"})
+        save_file(tensors, path, metadata={"format": "pt", **(about or {})})
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         if number is None:

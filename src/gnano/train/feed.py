@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gnano.data import Batch, samples_of
+from gnano.data import AnyBatch, samples_of
 from gnano.train.config import TrainConfig
 from gnano.train.lessons.lessons import Rows
 from gnano.train.ranks.world import World
@@ -31,7 +31,7 @@ class Feed:
         self.micro_batch = settings.micro_batch
         self.micros = settings.accumulation(batches.length, world.size)
         self.stream = torch.Stream(world.device) if world.device.type == "cuda" else None
-        self.ready: tuple[int, list[Batch]] = (-1, [])  # by the step of the data
+        self.ready: tuple[int, list[AnyBatch]] = (-1, [])  # by the step of the data
 
     def samples(self, step: int) -> range:
         """The samples of all ranks in this step."""
@@ -47,7 +47,7 @@ class Feed:
         if self.lacking(step) is None:
             self.ready = self.data_step(step), self._bring(step)
 
-    def take(self, step: int) -> list[Batch]:
+    def take(self, step: int) -> list[AnyBatch]:
         """This rank's micro-batches of a step, whose samples are there."""
         prepared, micros = self.ready
         if prepared != self.data_step(step):
@@ -60,7 +60,7 @@ class Feed:
                 tensor.record_stream(current)  # not to be reused before the step has read it
         return micros
 
-    def _bring(self, step: int) -> list[Batch]:
+    def _bring(self, step: int) -> list[AnyBatch]:
         micros = []
         for number in range(self.micros):
             samples = samples_of(
@@ -74,7 +74,7 @@ class Feed:
             micros.append(self._on_device(self.batches.batch(samples)))
         return micros
 
-    def _on_device(self, batch: Batch) -> Batch:
+    def _on_device(self, batch: AnyBatch) -> AnyBatch:
         if self.stream is None:
             return batch
         with self.stream:

@@ -107,7 +107,8 @@ class Course:
             settings.lora,
         )
         self.keeping = Keeping(recipe, run, world, beside, events, say)
-        lessons.prepare(recipe, run, world)
+        with stop.at_once(True, say):
+            lessons.prepare(recipe, run, world, say)
         self.trainee = Trainee(recipe, run, world, self.keeping.damaged, base)
         self.checkpoint = self.trainee.checkpoint  # the newest, once the loop has ended
         self.step = self.began = self.trainee.done

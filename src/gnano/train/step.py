@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from gnano.data import Batch
+from gnano.data import AnyBatch
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.scaling import LossScale
 from gnano.train.ranks.parallel import Placed, local
@@ -45,7 +45,7 @@ class Step:
 
     def __call__(
         self,
-        micros: Sequence[Batch],
+        micros: Sequence[AnyBatch],
         lr: float,
         left: float = 1.0,
         stop: Callable[[], bool] = lambda: False,
@@ -78,7 +78,7 @@ class Step:
             self.scale.update((~finite).float())
         return torch.stack([loss / counted, norm, why, stops])
 
-    def _backward(self, micros: Sequence[Batch], stop: Callable[[], bool]) -> Tensor:
+    def _backward(self, micros: Sequence[AnyBatch], stop: Callable[[], bool]) -> Tensor:
         """Gradients of Σ loss / tokens × loss scale into `.grad`; the sums over all ranks."""
         total, counted = torch.zeros(2, dtype=torch.float64, device=self.world.device)
         # DDP and FSDP give the mean over the ranks, and what is wanted is the sum

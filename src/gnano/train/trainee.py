@@ -7,7 +7,7 @@ checkpoint left it:
                                                            ↑ checkpoint ↑
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnano.data import Batch
+from gnano.data import AnyBatch
 from gnano.model import GPT, add_lora, merged
 from gnano.model.fp8 import use_fp8
 from gnano.train.base import Base
@@ -88,7 +88,7 @@ class Trainee:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def learn(
-        self, micros: list[Batch], step: int, stop: Callable[[], bool] = lambda: False
+        self, micros: Sequence[AnyBatch], step: int, stop: Callable[[], bool] = lambda: False
     ) -> Tensor:
         """Take step number `step` (from 0) on this rank's micro-batches; `Step`'s figures."""
         settings = self.recipe.train

@@ -42,7 +42,7 @@ class Instructions:
     def check(self, recipe: Recipe) -> None:
         """Shape, tokenizer and template are those of the base."""
 
-    def prepare(self, recipe: Recipe, run: Path, world: World) -> None:
+    def prepare(self, recipe: Recipe, run: Path, world: World, say: Say) -> None:
         """Nothing: the rows are whole."""
 
     def measure(self, recipe: Recipe, world: World) -> HeldoutAnswers:

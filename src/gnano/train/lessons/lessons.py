@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from gnano.data import DataConfig
-from gnano.data.batches import Batch
+from gnano.data import AnyBatch, DataConfig
 from gnano.data.instructions.templates import Template
 from gnano.model import GPT
 from gnano.tokenizer import Tokenizer
@@ -31,7 +30,7 @@ class Rows(Protocol):
     def lacking(self, samples: Sequence[int]) -> str | None:
         """What these samples wait for; None: they are here."""
 
-    def batch(self, samples: Sequence[int]) -> Batch: ...
+    def batch(self, samples: Sequence[int]) -> AnyBatch: ...
 
 
 class Loss(Protocol):
@@ -89,7 +88,7 @@ class Lessons(Protocol):
     def check(self, recipe: Recipe) -> None:
         """Raises ValueError where the recipe does not fit the data."""
 
-    def prepare(self, recipe: Recipe, run: Path, world: World) -> None:
+    def prepare(self, recipe: Recipe, run: Path, world: World, say: Say) -> None:
         """What has to be computed before the first step."""
 
     def measure(self, recipe: Recipe, world: World) -> Measure: ...

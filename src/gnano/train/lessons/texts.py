@@ -11,6 +11,7 @@ from gnano.train.base import Base, base_of
 from gnano.train.heldout import Heldout
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
+from gnano.train.waiting import Say
 
 
 class Texts:
@@ -55,7 +56,7 @@ class Texts:
             )
         self.corpus.weights(recipe.corpus.weights)
 
-    def prepare(self, recipe: Recipe, run: Path, world: World) -> None:
+    def prepare(self, recipe: Recipe, run: Path, world: World, say: Say) -> None:
         """Nothing: its shards are prepared."""
 
     def measure(self, recipe: Recipe, world: World) -> Heldout:

@@ -27,7 +27,7 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from gnano.data import Batch
+from gnano.data import AnyBatch
 from gnano.model import GPT
 from gnano.train.ranks.world import World
 
@@ -37,7 +37,7 @@ class Placed:
     """The model as this rank computes it."""
 
     model: GPT
-    loss: Callable[[Batch], Tensor]  # sum of the cross-entropy of a micro-batch, for backward
+    loss: Callable[[AnyBatch], Tensor]  # sum of the cross-entropy of a micro-batch, for backward
     copies: int = 1  # ranks that hold the same slice of each gradient after the backward pass
 
     @contextmanager
@@ -91,7 +91,7 @@ class _Replicated:
             init_sync=False,  # `place` has done it
         )
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: AnyBatch) -> Tensor:
         loss: Tensor = self.module(batch)
         return loss
 
@@ -101,12 +101,14 @@ class _Loss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: AnyBatch) -> Tensor:
         return _loss(self.model, batch)
 
 
-def _loss(model: GPT, batch: Batch) -> Tensor:
-    return model.loss(batch.inputs_BT, batch.targets_BT, segments_BT=batch.segments_BT)
+def _loss(model: GPT, batch: AnyBatch) -> Tensor:
+    return model.loss(
+        batch.inputs_BT, batch.targets_BT, segments_BT=batch.segments_BT, score=batch.score
+    )
 
 
 def local(tensor: Tensor) -> Tensor:

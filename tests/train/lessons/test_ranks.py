@@ -1,0 +1,54 @@
+"""Tuning on several ranks gives what one gives: answers, adapters, and pairs of answers."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.processes import ends, start_ranks
+from tests.small import with_train
+
+from gnano.model import LoraConfig
+from gnano.report import read_metrics
+from gnano.train import Recipe, train
+
+
+def figures(run: Path) -> list[list[float]]:
+    """Step, loss, norm and held-out loss of each row, as far as it has them."""
+    rows = read_metrics(run / "metrics.jsonl")
+    found: list[dict[str, Any]] = [
+        {**row, "held": row.get("heldout", {}).get("loss")} for row in rows
+    ]
+    keys = ("step", "loss", "grad_norm", "held")
+    return [[row[key] for key in keys if row.get(key) is not None] for row in found]
+
+
+@pytest.mark.parametrize(
+    ("what", "how"),
+    [
+        ("instructions", "ddp"),
+        ("an adapter", "ddp"),
+        ("an adapter", "fsdp"),
+        ("preferences", "ddp"),
+        ("preferences", "fsdp"),
+    ],
+)
+def test_two_ranks_tune_as_one_does(
+    tuning: Recipe, preferring: Recipe, tmp_path: Path, what: str, how: str
+) -> None:
+    recipe = preferring if what == "preferences" else tuning
+    # without dropout, whose draws differ from rank to rank
+    recipe = replace(recipe, model=replace(recipe.model, dropout=0.0))
+    recipe = with_train(recipe, lora=LoraConfig(rank=4 * (what == "an adapter")))
+    alone = train(recipe, tmp_path / "alone")
+    ranks = start_ranks(with_train(recipe, parallel=how), tmp_path / "run", 2)
+    printed = ends(ranks)
+    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(printed)
+    for ours, theirs in zip(figures(tmp_path / "run"), figures(alone.run), strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-3)
+    name = f"checkpoints/{alone.checkpoint.name}/model.safetensors"
+    expected = load_file(alone.run / name)
+    for tensor, found in load_file(tmp_path / "run" / name).items():
+        torch.testing.assert_close(found, expected[tensor], atol=1e-3, rtol=0)
