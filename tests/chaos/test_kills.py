@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from tests.chaos.faults import MOMENTS, Fault
-from tests.chaos.runs import history, run
+from tests.chaos.runs import history, output, run
 from tests.processes import fingerprint
 from tests.small import with_train
 
+from gnano.model import LoraConfig
 from gnano.train import Recipe, checkpoints, find_checkpoint, holder
 
 # in which the training can be at any of its steps; the others come a few times in a run
@@ -110,3 +111,35 @@ def test_killed_on_two_ranks_a_run_goes_on_with_one_and_then_with_four(
         assert ours["step"] == theirs["step"]
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-3)
+
+
+@pytest.fixture(scope="module", params=["instructions", "an adapter", "preferences"])
+def tuned(request: pytest.FixtureRequest, tuning: Recipe, preferring: Recipe) -> Recipe:
+    if request.param == "preferences":
+        return preferring
+    return with_train(tuning, lora=LoraConfig(rank=4 * (request.param == "an adapter")))
+
+
+@pytest.fixture(scope="module")
+def calm_tuning(tuned: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("calm") / "tuned"
+    assert run(tuned, folder) == [0], output(folder)
+    return folder
+
+
+def test_tuning_that_was_killed_again_and_again_ends_as_if_nothing_had_happened(
+    tuned: Recipe, calm_tuning: Path, kills: int, tmp_path: Path, fault: list[str]
+) -> None:
+    folder = tmp_path / "run"
+    killed = 0
+    for planted in drawn(max(kills // 2, 3), seed=200 + kills):
+        [code] = run(tuned, folder, planted)
+        if code == 0:  # it is short, and was over before that moment came
+            continue
+        assert code == -9, (planted, output(folder))
+        fault.append(f"kill -9 while tuning: {planted.moment}")
+        killed += 1
+    assert killed
+    assert run(tuned, folder) == [0], output(folder)
+    assert history(folder) == history(calm_tuning)
+    assert fingerprint(find_checkpoint(folder)) == fingerprint(find_checkpoint(calm_tuning))

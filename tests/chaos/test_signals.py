@@ -61,8 +61,8 @@ def test_a_stop_in_the_last_measurement_is_made_up_for(
     chaotic: Recipe, calm: Path, tmp_path: Path, fault: list[str]
 ) -> None:
     folder = tmp_path / "run"
-    # 4 measurements on the way, of two sources each; the first source of the last
-    assert run(chaotic, folder, Fault("during evaluation", 9, "term")) == [143]
+    # 4 measurements on the way, and the last
+    assert run(chaotic, folder, Fault("during evaluation", 5, "term")) == [143]
     fault.append("stop signal: SIGTERM in the last measurement")
     assert "final" not in history(folder)[-1]
     assert run(chaotic, folder) == [0]
