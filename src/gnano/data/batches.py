@@ -42,6 +42,10 @@ class Batch(NamedTuple):
         """How many of its targets count, on its device."""
         return (self.targets_BT != IGNORE).sum()
 
+    @property
+    def score(self) -> None:
+        """For `GPT.loss`: nothing weighs its targets, the loss is the sum of their nats."""
+
 
 class Waste(NamedTuple):
     """What the rows of all shards hold beside every token once."""
