@@ -64,7 +64,8 @@ def fitted_pair(pair: Pair, length: int) -> Pair:
     prompt = int(np.flatnonzero(~pair.chosen.learned)[-1]) + 1
     answers = [side.ids[prompt:] for side in (pair.chosen, pair.rejected)]
     room, sizes = length + 2, [len(answer) for answer in answers]  # ids; each side has one more
-    kept = max((room - sum(sizes)) // 2, min(LEAST, prompt, length // 2))
+    least = min(LEAST, prompt, max(length // 4, 1))  # of the prompt: half of a side at most
+    kept = max((room - sum(sizes)) // 2, least)
     room -= 2 * kept
     most = max(room - min(sizes), room // 2)
     front = pair.chosen.ids[prompt - kept : prompt]
@@ -73,8 +74,9 @@ def fitted_pair(pair: Pair, length: int) -> Pair:
 
 
 def _example(prompt: ArrayLike, answer: ArrayLike) -> Example:
-    ids = np.concatenate([np.asarray(part, np.int32) for part in (prompt, answer)])
-    return Example(ids, np.arange(len(ids)) >= len(np.asarray(prompt)))
+    before, after = np.asarray(prompt, np.int32), np.asarray(answer, np.int32)
+    ids = np.concatenate([before, after])
+    return Example(ids, np.arange(len(ids)) >= len(before))
 
 
 class PairRows:

@@ -1,0 +1,148 @@
+"""Both answers of a pair meet in one row, after the same prompt, and only they are learned."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gnano.data.batches import IGNORE
+from gnano.data.instructions.conversations import Conversation, Turn
+from gnano.data.instructions.encoding import LEAST, Example, encode
+from gnano.data.instructions.pairs import Pair, PairRows, encode_pair, fitted_pair
+from gnano.data.instructions.preferences import Preference
+from gnano.data.instructions.templates import ALPACA, CHATML
+from gnano.tokenizer import train_bpe
+
+V, T = 130, 64
+
+
+def pair(prompt: int, chosen: int, rejected: int, seed: int = 0) -> Pair:
+    """Of so many ids each."""
+    draw = np.random.default_rng([seed, prompt, chosen, rejected])
+    front = draw.integers(1, V, prompt)
+    sides = []
+    for size in (chosen, rejected):
+        ids = np.concatenate([front, draw.integers(1, V, size)]).astype(np.int32)
+        sides.append(Example(ids, np.arange(prompt + size) >= prompt))
+    return Pair(*sides)
+
+
+def pairs(count: int = 30, seed: int = 0) -> list[Pair]:
+    draw = np.random.default_rng(seed)
+    return [pair(*draw.integers(1, 14, 3).tolist(), seed=n) for n in range(count)]
+
+
+def rows_of(*sources: list[Pair], packing: bool = True) -> PairRows:
+    return PairRows(sources, [1.0] * len(sources), T, seed=3, beta=0.1, packing=packing)
+
+
+@pytest.mark.parametrize("template", [ALPACA, CHATML])
+def test_both_sides_follow_the_same_prompt_and_only_the_last_answer_is_learned(template) -> None:
+    tokenizer = train_bpe(["Where is it? Here, and there. " * 9] * 3, 265)
+    turns = (Turn("user", "Hi", "a map"), Turn("assistant", "Yes?"), Turn("user", "Where?"))
+    made = encode_pair(Preference(turns, "Here.", "Over there."), template, tokenizer)
+    for side, answer in ((made.chosen, "Here."), (made.rejected, "Over there.")):
+        alone = encode(Conversation((*turns, Turn("assistant", answer))), template, tokenizer)
+        assert side.ids.tolist() == alone.ids.tolist()
+        learned = side.ids[side.learned].tolist()
+        assert learned == [*tokenizer.encode(answer), tokenizer.end_of_text]
+        assert side.ids.tolist()[-len(learned) :] == learned
+    prompts = [side.ids[~side.learned].tolist() for side in (made.chosen, made.rejected)]
+    assert prompts[0] == prompts[1] and not made.cut
+
+
+@given(
+    prompt=st.integers(1, 90),
+    chosen=st.integers(1, 90),
+    rejected=st.integers(1, 90),
+    length=st.integers(2, 150),
+)
+def test_a_pair_that_is_too_long_loses_its_prompts_front_first_and_then_its_answers_ends(
+    prompt: int, chosen: int, rejected: int, length: int
+) -> None:
+    whole = pair(prompt, chosen, rejected)
+    short = fitted_pair(whole, length)
+    if whole.positions <= length:
+        assert short is whole
+        return
+    assert short.cut and length - 1 <= short.positions <= length
+    kept = [int((~side.learned).sum()) for side in (short.chosen, short.rejected)]
+    assert kept[0] == kept[1] >= min(LEAST, prompt, max(length // 4, 1))
+    lost = []
+    for side, before in ((short.chosen, whole.chosen), (short.rejected, whole.rejected)):
+        start, size = prompt - kept[0], len(side.ids)
+        assert size > kept[0], "nothing of an answer is left"
+        assert side.ids.tolist() == before.ids[start : start + size].tolist()
+        assert side.learned.tolist() == before.learned[start : start + size].tolist()
+        lost.append(len(before.ids) - start - size)
+    if any(lost):
+        assert kept[0] <= max(min(LEAST, length // 4), 1), (
+            "an answer is cut though there is more of the prompt"
+        )
+        assert chosen == rejected or lost[chosen < rejected] >= lost[chosen > rejected]
+
+
+def test_a_pair_lies_whole_in_one_row_as_two_segments_of_which_the_answers_are_learned() -> None:
+    rows = rows_of(pairs())
+    assert len(rows.rows) < 20
+    batch = rows.of_rows(rows.rows)
+    numbers = [index for row in rows.rows for index in row]
+    counts = batch.targets_BT != IGNORE
+    assert torch.equal(counts, batch.signs_BT != 0)
+    assert not batch.pairs_BT[~counts].any()
+    for number, index in enumerate(numbers):
+        mine = (batch.pairs_BT == number) & counts
+        assert len(mine.nonzero()[:, 0].unique()) == 1
+        segments = []
+        for side, sign in ((rows.pairs[index].chosen, 1), (rows.pairs[index].rejected, -1)):
+            where = mine & (batch.signs_BT == sign)
+            assert batch.targets_BT[where].tolist() == side.ids[side.learned].tolist()
+            (segment,) = batch.segments_BT[where].unique().tolist()
+            row = int(where.nonzero()[0, 0])
+            inside = batch.segments_BT[row] == segment
+            assert batch.inputs_BT[row][inside].tolist() == side.ids[:-1].tolist()
+            segments.append(segment)
+        assert segments[1] == segments[0] + 1
+
+
+def test_every_epoch_has_every_pair_once_in_another_order() -> None:
+    rows = rows_of(pairs(), pairs(9, seed=1))
+    per_epoch = len(rows.rows)
+    dealt = [[rows.place(e * per_epoch + i) for i in range(per_epoch)] for e in range(3)]
+    for epoch, places in enumerate(dealt):
+        assert [e for e, _ in places] == [epoch] * per_epoch
+        assert Counter(i for _, row in places for i in rows.rows[row]) == Counter(range(39))
+    assert len({tuple(row for _, row in places) for places in dealt}) == 3
+
+
+def test_a_sample_depends_on_nothing_but_its_number() -> None:
+    rows, again = rows_of(pairs()), rows_of(pairs())
+    rows.reference = again.reference = np.arange(30, dtype=np.float32)
+    together = rows.batch(range(12))
+    alone = [again.batch([i]) for i in reversed(range(12))][::-1]
+    for name in ("inputs_BT", "targets_BT", "segments_BT", "signs_BT", "reference_P"):
+        parts = torch.cat([getattr(batch, name) for batch in alone])
+        assert torch.equal(getattr(together, name), parts), name
+    nats = torch.rand(12, T)
+    margins = [batch.margins(row) for batch, row in zip(alone, nats.split(1), strict=True)]
+    torch.testing.assert_close(together.margins(nats), torch.cat(margins))
+
+
+def test_each_pair_brings_its_own_reference() -> None:
+    rows = rows_of(pairs())
+    assert not rows.of_rows([[4, 1], [7]]).reference_P.any()
+    rows.reference = np.arange(30, dtype=np.float32)
+    assert rows.of_rows([[4, 1], [7]]).reference_P.tolist() == [4, 1, 7]
+
+
+def test_what_is_said_of_the_rows_adds_up() -> None:
+    rows = rows_of([pair(60, 9, 9), pair(10, 5, 5)], packing=False)
+    assert len(rows.rows) == 2 and rows.lacking(range(9)) is None
+    # 2 × 14 of 28 positions of the short pair; of the long one as much as fits
+    assert "2 pairs in 2 rows of 64: 28.1% padding, 92 tokens used, 28 of them" in rows.waste()
+    assert "1 pairs cut" in rows.waste()
+    with pytest.raises(ValueError, match="no row to learn from"):
+        rows_of([])
