@@ -18,6 +18,7 @@ from torch.distributed.distributed_c10d import Store
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from gnano.data import Batch
 from gnano.model import GPT, PRESETS, ModelConfig, find_gpu
 from gnano.model import head_loss as head_loss_module
 from gnano.model.rope import Rope, rope_table
@@ -136,7 +137,7 @@ def test_ddp_s_buckets_are_predicted(micro_steps):
     with process_group("gloo", store, 1), tracker:
         loss = parallel_module._Loss(model)
         replica = DistributedDataParallel(loss, gradient_as_bucket_view=True, init_sync=False)
-        batch = SimpleNamespace(inputs_BT=ids, targets_BT=ids, segments_BT=None)
+        batch = Batch(ids, ids, None)
         for number in range(micro_steps):
             with nullcontext() if number == micro_steps - 1 else replica.no_sync():
                 replica(batch).backward()

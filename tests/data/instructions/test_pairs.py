@@ -27,12 +27,13 @@ def pair(prompt: int, chosen: int, rejected: int, seed: int = 0) -> Pair:
     for size in (chosen, rejected):
         ids = np.concatenate([front, draw.integers(1, V, size)]).astype(np.int32)
         sides.append(Example(ids, np.arange(prompt + size) >= prompt))
-    return Pair(*sides)
+    return Pair(sides[0], sides[1])
 
 
 def pairs(count: int = 30, seed: int = 0) -> list[Pair]:
     draw = np.random.default_rng(seed)
-    return [pair(*draw.integers(1, 14, 3).tolist(), seed=n) for n in range(count)]
+    sizes = draw.integers(1, 14, (count, 3)).tolist()
+    return [pair(p, c, r, seed=n) for n, (p, c, r) in enumerate(sizes)]
 
 
 def rows_of(*sources: list[Pair], packing: bool = True) -> PairRows:
@@ -89,6 +90,7 @@ def test_a_pair_lies_whole_in_one_row_as_two_segments_of_which_the_answers_are_l
     rows = rows_of(pairs())
     assert len(rows.rows) < 20
     batch = rows.of_rows(rows.rows)
+    assert batch.segments_BT is not None
     numbers = [index for row in rows.rows for index in row]
     counts = batch.targets_BT != IGNORE
     assert torch.equal(counts, batch.signs_BT != 0)

@@ -90,7 +90,7 @@ def test_on_tiny_logits_the_loss_and_its_derivative_are_those_of_the_paper() -> 
     p = logits.log_softmax(-1)[0]
     first = p[0, 1] + p[2, 0] - p[3, 2] - p[8, 3]
     second = p[4, 2] + p[5, 1] - p[1, 3] - p[6, 0]
-    hand = 0.0
+    hand = torch.zeros((), dtype=torch.float64)
     for margin, reference in ((first, 0.5), (second, -0.25)):
         hand = hand - torch.log(1 / (1 + torch.exp(-0.7 * (margin - reference))))
     nats = torch.nn.functional.cross_entropy(logits[0], targets[0], reduction="none")[None]
@@ -137,13 +137,27 @@ def test_a_batch_without_a_pair_counts_none_and_teaches_nothing(
     assert not any(grad.any() for grad in torch.autograd.grad(loss, list(model.parameters())))
 
 
+@pytest.mark.parametrize("borders", [True, False])
+def test_a_batch_moves_to_a_device_whole(rows: PairRows, borders: bool) -> None:
+    batch = rows.of_rows([[0, 3], [1]])
+    if not borders:
+        batch = batch._replace(segments_BT=None)
+    moved = batch.each(lambda tensor: tensor.to("meta"))
+    for before, after in zip(batch, moved, strict=True):
+        assert (before is None) == (after is None)
+        if before is not None and after is not None:
+            assert after.is_meta and after.shape == before.shape and after.dtype == before.dtype
+    assert moved.counted().is_meta
+
+
 def test_trl_computes_the_same_loss_and_the_same_gradients(
     tokenizer: Tokenizer, rows: PairRows, tmp_path: Path
 ) -> None:
     """From the same records: its chat template's ids, its batch, its reference, its loss."""
     from datasets import Dataset
     from transformers import AutoTokenizer, LlamaForCausalLM
-    from trl import DPOConfig, DPOTrainer
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
 
     model, reference = model_of(tokenizer, 0), model_of(tokenizer, 1)
     theirs = []
@@ -169,13 +183,12 @@ def test_trl_computes_the_same_loss_and_the_same_gradients(
         train_dataset=Dataset.from_list([record(*words) for words in RECORDS]),
         processing_class=AutoTokenizer.from_pretrained(tmp_path / "model"),
     )
-    for found, pair in zip(trainer.train_dataset, rows.pairs, strict=True):
+    tokenized: Any = trainer.train_dataset
+    for found, pair in zip(tokenized, rows.pairs, strict=True):
         for side, key in ((pair.chosen, "chosen_ids"), (pair.rejected, "rejected_ids")):
             assert side.ids.tolist() == found["prompt_ids"] + found[key]
             assert side.ids[side.learned].tolist() == found[key]
-    expected = trainer.compute_loss(
-        theirs[0].train(), trainer.data_collator(list(trainer.train_dataset))
-    )
+    expected = trainer.compute_loss(theirs[0].train(), trainer.data_collator(list(tokenized)))
     expected.backward()
 
     batch = rows.of_rows([[0, 1], [2, 3], [4]])

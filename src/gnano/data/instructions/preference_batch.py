@@ -21,7 +21,7 @@ from torch import Tensor
 class PreferenceBatch(NamedTuple):
     inputs_BT: Tensor  # int64
     targets_BT: Tensor  # int64: the answers' tokens; IGNORE elsewhere
-    segments_BT: Tensor  # int32: two for each pair, one after the other
+    segments_BT: Tensor | None  # int32: two for each pair; None: attention crosses them
     pairs_BT: Tensor  # int64: number of the pair within the batch where a target counts; else 0
     signs_BT: Tensor  # float32: 1 on the chosen answer's targets, −1 on the rejected one's; else 0
     reference_P: Tensor  # float32: the margins under the reference model
@@ -29,7 +29,9 @@ class PreferenceBatch(NamedTuple):
 
     def each(self, work: Callable[[Tensor], Tensor]) -> "PreferenceBatch":
         """The same batch, of tensors with which something was done."""
-        return PreferenceBatch(*map(work, self))
+        segments_BT = None if self.segments_BT is None else work(self.segments_BT)
+        rest = {name: work(part) for name, part in self._asdict().items() if name != "segments_BT"}
+        return PreferenceBatch(**rest, segments_BT=segments_BT)
 
     def counted(self) -> Tensor:
         """How many pairs it has, on its device."""
