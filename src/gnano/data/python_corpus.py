@@ -48,7 +48,7 @@ def python_prose(max_bytes: int) -> tuple[Document, ...]:
         for distribution in _dependencies():
             text = str(distribution.metadata.json.get("description") or "")
             yield Document(_sentences(text), f"readme {distribution.metadata['Name']}")
-        for name, path in _shuffled(_library_files() | _dependency_files()):
+        for name, path in _shuffled(library_files() | _dependency_files()):
             yield Document(_docstrings(name, path, seen), name)
 
     return _take(every(), max_bytes)
@@ -58,7 +58,7 @@ def python_prose(max_bytes: int) -> tuple[Document, ...]:
 def python_code(max_bytes: int) -> tuple[Document, ...]:
     """About so many bytes of the standard library's source, a document a file."""
     return _take(
-        (Document(_source(path), name) for name, path in _shuffled(_library_files())), max_bytes
+        (Document(source_of(path), name) for name, path in _shuffled(library_files())), max_bytes
     )
 
 
@@ -67,7 +67,7 @@ def identity() -> str:
     same identity on every machine. What a file holds is taken from its name and size."""
     from pydoc_data.topics import topics
 
-    files = _library_files() | _dependency_files()
+    files = library_files() | _dependency_files()
     content = [
         platform.python_version(),
         sorted((name, _size(path)) for name, path in files.items()),
@@ -89,7 +89,7 @@ def _take(documents: Iterator[Document], max_bytes: int) -> tuple[Document, ...]
     return tuple(taken)
 
 
-def _library_files() -> dict[str, Path]:
+def library_files() -> dict[str, Path]:
     """The standard library's modules that hold code worth reading, by relative name."""
     top = Path(sysconfig.get_paths()["stdlib"])
     found = {}
@@ -142,27 +142,38 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _source(path: Path) -> str:
+def source_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError):  # a few files are latin-1 on purpose
         return ""
 
 
-def _docstrings(name: str, path: Path, seen: set[str]) -> str:
-    """All docstrings of a module under the names they document; what was seen is left out."""
-    source = _source(path)
-    if '"""' not in source:  # parsing is what costs here
-        return ""
+def tree_of(source: str) -> ast.Module | None:
+    """None where it is no Python of this version."""
     try:
         with warnings.catch_warnings():  # invalid escapes in other people's strings
             warnings.simplefilter("ignore")
-            tree = ast.parse(source)
+            return ast.parse(source)
     except (SyntaxError, RecursionError):
+        return None
+
+
+def module_of(name: str) -> str:
+    """The module that the file of this relative name holds."""
+    return name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _docstrings(name: str, path: Path, seen: set[str]) -> str:
+    """All docstrings of a module under the names they document; what was seen is left out."""
+    source = source_of(path)
+    if '"""' not in source:  # parsing is what costs here
         return ""
-    module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    tree = tree_of(source)
+    if tree is None:
+        return ""
     parts = []
-    for qualified, node in _documented(tree, module):
+    for qualified, node in _documented(tree, module_of(name)):
         text = _sentences(ast.get_docstring(node) or "")
         if text and text not in seen:
             seen.add(text)
