@@ -14,7 +14,8 @@ from functools import cached_property
 
 from gnano.data.python_corpus import library_files, module_of, source_of, tree_of
 
-PROGRAMS = {"idlelib", "lib2to3", "turtledemo"}  # run by people, not imported by them
+# programs, which nobody imports; and what setuptools puts its own in the place of
+NOT_OFFERED = {"idlelib", "lib2to3", "turtledemo", "distutils"}
 # these leave a function's arguments as they are written
 HARMLESS = {"classmethod", "staticmethod", "abstractmethod", "abc.abstractmethod"}
 SENTENCE = range(12, 161)  # characters of a docstring's first sentence
@@ -120,7 +121,7 @@ def python_objects() -> Iterator[PythonObject]:
     for name, path in sorted(library_files().items()):
         module = module_of(name)
         parts = module.split(".")
-        if parts[0] in PROGRAMS or any(p[:1] == "_" or not p.isidentifier() for p in parts):
+        if parts[0] in NOT_OFFERED or any(p[:1] == "_" or not p.isidentifier() for p in parts):
             continue
         source = source_of(path)
         tree = tree_of(source)
@@ -143,6 +144,9 @@ def _offered(tree: ast.Module) -> Iterator[tuple[str, Node]]:
 def _written_once(outer: ast.Module | ast.ClassDef) -> Iterator[Node]:
     found = [each for each in outer.body if isinstance(each, Node)]
     times = Counter(node.name for node in found)
+    for each in outer.body:
+        if isinstance(each, ast.Delete):  # a tool of the module's own, gone when it is imported
+            times.update(target.id for target in each.targets if isinstance(target, ast.Name))
     for node in found:
         plain = isinstance(node, ast.ClassDef) or decorators(node) <= HARMLESS
         if times[node.name] == 1 and plain and not node.name.startswith("_"):

@@ -211,9 +211,11 @@ def _default(it: PythonObject) -> Pair | None:
 
 
 def _base(it: PythonObject) -> Pair | None:
-    if not isinstance(it.node, ast.ClassDef) or len(it.node.bases) != 1:
+    bases = it.node.bases if isinstance(it.node, ast.ClassDef) else []
+    # no class in another's brackets, and none that is yet to be decided upon
+    if len(bases) != 1 or not isinstance(bases[0], ast.Name | ast.Attribute):
         return None
-    return _pair("base", it, it.head, ast.unparse(it.node.bases[0]))
+    return _pair("base", it, it.head, ast.unparse(bases[0]))
 
 
 def _import(it: PythonObject) -> Pair | None:
