@@ -233,3 +233,13 @@ def test_large_logits_do_not_overflow():
     loss.backward()
     assert loss.item() == pytest.approx(plain(x, weight, targets, 37).item(), rel=1e-5)
     assert x.grad.isfinite().all() and weight.grad.isfinite().all()
+
+
+def test_positions_that_do_not_count_cost_nothing():
+    """Else most of tuning a small model would go into guessing its prompts."""
+    x, weight, targets = problem(tokens=80, ignored=0.0)
+    targets[::4] = IGNORE
+    targets[10:60] = IGNORE  # 23 are left
+    with slices_of(8, len(weight)), products() as seen:
+        head_loss(x, weight, targets, 37).backward()
+    assert len(seen) == 3 * 3, "a slice takes three products, and 23 positions three slices"

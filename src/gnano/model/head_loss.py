@@ -47,12 +47,20 @@ def head_loss(
     count nothing. `compiled` fuses what lies between the products, where gradients are asked.
     With `scale_N` (fp32) each position's nats are multiplied by its number.
     """
+    size = _slice_size(x_ND, weight_VD)
+    if x_ND.device.type == "cpu":  # a GPU would have to be waited for
+        kept = _counted(targets_N, size)
+        if len(kept) < len(targets_N):
+            x_ND, targets_N = x_ND.index_select(0, kept), targets_N[kept]
+            scale_N = None if scale_N is None else scale_N[kept]
     if torch.is_grad_enabled() and (x_ND.requires_grad or weight_VD.requires_grad):
-        loss: Tensor = _HeadLoss.apply(x_ND, weight_VD, targets_N, vocab_size, compiled, scale_N)  # type: ignore[no-untyped-call]
+        loss: Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+            x_ND, weight_VD, targets_N, vocab_size, size, compiled, scale_N
+        )
         return loss
     total = x_ND.new_zeros((), dtype=torch.float32)
     weight_VD = weight_VD.to(x_ND.dtype)
-    for rows in _slices(x_ND, weight_VD):
+    for rows in _slices(x_ND, size):
         total += _slice_loss(
             x_ND[rows], weight_VD, targets_N[rows], vocab_size, _part(scale_N, rows)
         )[1]
@@ -64,7 +72,7 @@ def head_nats(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: in
     """The cross-entropy of each position [N], in nats, fp32, without gradient; 0 at `IGNORE`."""
     weight_VD = weight_VD.to(x_ND.dtype)
     nats_N = torch.empty_like(targets_N, dtype=torch.float32)
-    for rows in _slices(x_ND, weight_VD):
+    for rows in _slices(x_ND, _slice_size(x_ND, weight_VD)):
         log_probs_NV = _log_probs(x_ND[rows], weight_VD, vocab_size)
         nats_N[rows] = _nats(log_probs_NV, targets_N[rows])
     return nats_N
@@ -78,6 +86,7 @@ class _HeadLoss(torch.autograd.Function):
         weight_VD: Tensor,
         targets_N: Tensor,
         vocab_size: int,
+        size: int,
         compiled: bool,
         scale_N: Tensor | None,
     ) -> Tensor:
@@ -92,7 +101,7 @@ class _HeadLoss(torch.autograd.Function):
                 weight_VD, dtype=torch.promote_types(weight_VD.dtype, torch.float32)
             )
         step = _compiled_step() if compiled else _step
-        for rows in _slices(x_ND, weight_VD):
+        for rows in _slices(x_ND, size):
             step(
                 x_ND[rows],
                 cast_VD,
@@ -113,7 +122,7 @@ class _HeadLoss(torch.autograd.Function):
         # the factor has no dimensions, so the products keep their dtypes and it is not rounded
         to_x = None if grad_x_ND is None else grad_x_ND * grad
         to_weight = None if grad_weight_VD is None else (grad_weight_VD * grad).to(ctx.weight_dtype)
-        return to_x, to_weight, None, None, None, None
+        return to_x, to_weight, None, None, None, None, None
 
 
 def _step(
@@ -178,9 +187,22 @@ def _part(tensor: Tensor | None, rows: slice) -> Tensor | None:
     return None if tensor is None else tensor[rows]
 
 
-def _slices(x_ND: Tensor, weight_VD: Tensor) -> list[slice]:
-    """As few as memory allows, and as even as can be: a compiled slice has one size."""
+def _counted(targets_N: Tensor, size: int) -> Tensor:
+    """Those positions that count, and as many others as fill their last slice.
+
+    Prompts and padding are more than half of what a model is tuned on, and in a small model the
+    head is most of the work. Whole slices go, so that those that stay are all of one size.
+    """
+    number = -(-int((targets_N != IGNORE).sum()) // size)
+    return (targets_N == IGNORE).argsort(stable=True)[: number * size]
+
+
+def _slice_size(x_ND: Tensor, weight_VD: Tensor) -> int:
+    """Rows of a slice: as many as memory allows, and even: a compiled slice has one size."""
     tokens, allowed = len(x_ND), CPU_SLICE_BYTES if x_ND.device.type == "cpu" else GPU_SLICE_BYTES
     number = -(-tokens // max(1, allowed // (4 * len(weight_VD))))
-    step = -(-tokens // max(1, number))
-    return [slice(start, start + step) for start in range(0, tokens, step)]
+    return max(1, -(-tokens // max(1, number)))
+
+
+def _slices(x_ND: Tensor, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, len(x_ND), size)]
