@@ -1,4 +1,4 @@
-"""`gnano demo`, tiny: the whole way, stopped, gone on with, and shown again."""
+"""`gnano demo`, tiny: the whole way, stopped, gone on with, shown again, and taught."""
 
 import json
 import signal
@@ -23,6 +23,7 @@ TINY = [
     "--train.tokens-per-step", "1024",
     "--train.eval-every", "40",
     "--train.save-every", "40",
+    "--questions", "300",
 ]  # fmt: skip
 
 
@@ -71,8 +72,41 @@ def test_the_whole_way_and_again(folder: Path) -> None:
 
     second = demo(folder)
     assert "Already complete" in second
-    samples = first.index("4. What it writes")
-    assert second[second.index("4. What it writes") :] == first[samples:]
+    for begin, end in (
+        ("4. What it writes", "5. Taught to answer"),
+        ("held-out answers", "\nGo on"),
+    ):
+        assert part(second, begin, end) == part(first, begin, end)
+
+
+def part(output: str, begin: str, end: str) -> str:
+    return output[output.index(begin) : output.index(end)]
+
+
+def test_it_is_taught_to_answer_and_asked_what_it_was_not_taught(folder: Path) -> None:
+    output = demo(folder)
+    run = folder / "run-sft"
+    answers = json.loads((run / "answers.json").read_text())
+    before, after = answers["losses"]["all"]
+    assert after < before - 0.5
+    assert f"{before:.3f}" in output and f"{after:.3f}" in output
+    learned = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert learned[0]["step"] == 0 and learned[-1]["heldout"]["loss"] == pytest.approx(after)
+    shown = output[output.index("held-out answers") :]
+    assert shown.count("  before: ") == shown.count("  after:  ") == shown.count("  right:  ") == 3
+    page = (run / "answers.md").read_text()
+    for line in shown.splitlines():
+        if line.startswith("  right:"):
+            assert line.removeprefix("  right:").strip()[:40] in page
+
+
+def test_without_questions_it_only_writes(folder: Path, tmp_path: Path) -> None:
+    arguments = [*command(folder), "--questions", "0"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert "4. What it writes" in done.stdout and "5." not in done.stdout
+    refused = subprocess.run([*arguments[:-1], "-1"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "it is -1" not in refused.stdout
+    assert "-1" in refused.stderr and "Traceback" not in refused.stderr
 
 
 def test_the_mix_that_was_asked_for_is_shown(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The whole way through the house, small: text, tokenizer, shards, training, samples.
 
     gather and tokenize ─▶ pretrain ─▶ measure against xz ─▶ plot ─▶ let it write
+                                                              ─▶ tune ─▶ let it answer
 
 Every part is the real one that a large run uses; only the recipe is small. Each part keeps
 what it finished, so the same command goes on wherever the last one stopped.
@@ -8,14 +9,17 @@ what it finished, so the same command goes on wherever the last one stopped.
 
 import lzma
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from gnano.data import Corpus, Manifest, prepare
+from gnano.evals import BeforeAfter
 from gnano.infer import Engine, Sampling
 from gnano.live import LiveLine, clock
 from gnano.model import flops_per_token, num_parameters
 from gnano.report import png_plot, read_metrics, terminal_plot, write_report
-from gnano.train import Progress, Recipe, RunResult, train
+from gnano.train import Progress, Recipe, RunResult, load_recipe, train
+from gnano.tuning import tune
 
 PROMPTS = {
     "prose": "Return a new array with",
@@ -24,10 +28,17 @@ PROMPTS = {
 }
 SAMPLE_TOKENS = 120
 SAMPLING = Sampling(temperature=0.7, top_k=40, seed=1)
+ASKED, ANSWER_TOKENS = 50, 48
+SHOWN = ("which module", "signature", "what it does")  # of each kind of question one
 
 
-def demo(recipe: Recipe, run: Path) -> RunResult:
-    """Everything from text to samples in the folder `run`; prints what a person wants to see."""
+def demo(recipe: Recipe, run: Path, questions: int = 0) -> RunResult:
+    """Everything from text to samples in the folder `run`; prints what a person wants to see.
+
+    With `questions` it goes on to tune on so many, in the folder `RUN-sft`; the result is then
+    that of the tuning.
+    """
+    lesson = _lesson(recipe, run, questions) if questions else None
     print("1. Text that lies on this machine, as tokens", flush=True)
     _show_corpus(_prepare(recipe), recipe)
     model = recipe.model
@@ -41,9 +52,10 @@ def demo(recipe: Recipe, run: Path) -> RunResult:
         result = train(recipe, run, progress, progress.say)
     finally:
         progress.line.close()
-    if result.finished:
-        _show_result(recipe, result)
-    return result
+    if not result.finished:
+        return result
+    _show_result(recipe, result)
+    return _teach(lesson, run) if lesson else result
 
 
 def _prepare(recipe: Recipe) -> Manifest:
@@ -101,6 +113,39 @@ def _show_result(recipe: Recipe, result: RunResult) -> None:
         samples.append((title, prompt, "".join(pieces)))
     page = write_report(result.run, facts={"Held-out text": fact}, samples=samples)
     print(f"\nWritten: {page}, {result.run / 'loss.png'}, {result.checkpoint}")
+
+
+def _lesson(recipe: Recipe, base: Path, questions: int) -> Recipe:
+    """What comes after the pretraining, computed in the same way."""
+    lesson = load_recipe("demo-sft")
+    asked = lesson.instructions
+    sources = {name: replace(of, max_records=questions) for name, of in asked.sources.items()}
+    alike = {name: getattr(recipe.train, name) for name in ("device", "precision", "compile")}
+    return replace(
+        lesson,
+        data=replace(asked, sources=sources),
+        train=replace(lesson.train, base=str(base), **alike),
+    )
+
+
+def _teach(lesson: Recipe, base: Path) -> RunResult:
+    print("\n5. Taught to answer, by questions about the library of this Python", flush=True)
+    tuned = tune(lesson, base.with_name(f"{base.name}-sft"), answers=ASKED, tokens=ANSWER_TOKENS)
+    if tuned.answers:
+        _show_answers(tuned.answers)
+    return tuned.result
+
+
+def _show_answers(found: BeforeAfter) -> None:
+    """Of each kind that is shown the first question, whether it went well or not."""
+    first = {triple[0].category: triple for triple in reversed(found.triples())}
+    for question, before, after in (first[kind] for kind in SHOWN if kind in first):
+        print(f"\n── {question.category}, held out " + "─" * (48 - len(question.category)))
+        *_, asked, expected = question.turns
+        print(f"{asked.content}\n{asked.context}".strip())
+        said = {"before": before.text, "after": after.text, "right": expected.content}
+        for when, text in said.items():
+            print(f"  {when + ':':<7} {' '.join(text.split())[:150] or '(nothing)'}")
 
 
 def xz_bits_per_byte(corpus: Corpus) -> tuple[int, float]:

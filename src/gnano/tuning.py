@@ -5,6 +5,7 @@ gnano sft   answers to questions      gnano dpo   the better of two answers
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from gnano.evals import BeforeAfter, compare_answers
 from gnano.live import LiveLine
@@ -12,9 +13,14 @@ from gnano.report import read_metrics, write_report
 from gnano.train import Progress, Recipe, RunResult, base_of, best_of, checkpoints, train
 
 
+class Tuned(NamedTuple):
+    result: RunResult
+    answers: BeforeAfter | None  # where the run is complete, on its first rank
+
+
 def tune(
     recipe: Recipe, run: Path, allow: Sequence[str] = (), answers: int = 24, tokens: int = 128
-) -> RunResult:
+) -> Tuned:
     """Run the recipe in the folder `run`, or go on with it; once done, compare with the base.
 
     `answers` is the number of held-out questions that both models answer, with `tokens` at most.
@@ -26,14 +32,14 @@ def tune(
     finally:
         progress.line.close()
     if not result.first:
-        return result
+        return Tuned(result, None)
     print(f"{result.step:,} of {result.steps:,} steps done; {result.checkpoint}")
     if best := best_of(checkpoints(run)):
         same = "the newest" if best == result.checkpoint else str(best)
         print(f"The checkpoint with the lowest held-out loss: {same}")
     if result.finished and kind == "instructions":
-        _compare(recipe, result, answers, tokens)
-    return result
+        return Tuned(result, _compare(recipe, result, answers, tokens))
+    return Tuned(result, None)
 
 
 def _compare(recipe: Recipe, result: RunResult, count: int, tokens: int) -> BeforeAfter:

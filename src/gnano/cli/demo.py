@@ -1,17 +1,19 @@
-"""`gnano demo`: from this machine's own text to a model that writes, in minutes."""
+"""`gnano demo`: from this machine's own text to a model that writes and answers, in minutes."""
 
 from pathlib import Path
 
 from gnano.cli.arguments import with_recipe
 
 DESCRIPTION = """\
-Train a small language model on the text of this Python installation, and let it write.
+Train a small language model on the text of this Python installation, and let it write;
+then tune it on questions about Python's library, and let it answer.
 
 Interrupted with Ctrl-C, the same command goes on; run again when complete, it shows its samples.
 
 examples:
   gnano demo
   gnano demo --train.steps 100 --out runs/short     a shorter one, beside it
+  gnano demo --questions 0                          it writes, and is not taught to answer
 """
 
 NEXT = """
@@ -24,10 +26,11 @@ Go on:
 
 def main(argv: list[str]) -> int:
     out = (Path, Path("runs/demo"), "where the run is written")
-    recipe, own = with_recipe("demo", DESCRIPTION, argv, fixed="demo", out=out)
+    questions = (int, 12_000, "questions it is then tuned on, in the folder OUT-sft; 0: none")
+    recipe, own = with_recipe("demo", DESCRIPTION, argv, "demo", out=out, questions=questions)
     from gnano.demo import demo
 
-    result = demo(recipe, own.out)
+    result = demo(recipe, own.out, own.questions)
     if result.stopped_by is not None:
         print(f"Stopped after step {result.step:,}; the same command goes on from there.")
         return 128 + result.stopped_by

@@ -29,5 +29,5 @@ def main(argv: list[str]) -> int:
     from gnano.tuning import tune
 
     run = own.out or Path("runs") / Path(argv[0]).stem
-    result = tune(recipe, run, own.allow, own.answers, own.answer_tokens)
+    result, _ = tune(recipe, run, own.allow, own.answers, own.answer_tokens)
     return 128 + result.stopped_by if result.stopped_by else 0

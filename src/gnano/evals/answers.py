@@ -10,9 +10,7 @@ from dataclasses import dataclass, fields
 from itertools import chain, zip_longest
 from statistics import mean
 
-from gnano.data.instructions.conversations import Conversation
-from gnano.data.instructions.encoding import encode
-from gnano.data.instructions.templates import Template
+from gnano.data.instructions import Conversation, Template, encode
 from gnano.infer import Engine, Sampling
 
 GREEDY = Sampling(temperature=0.0)

@@ -10,13 +10,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from gnano.data import InstructionConfig
-from gnano.data.instructions.conversations import Conversation
-from gnano.data.instructions.gathering import gather_conversations
-from gnano.data.instructions.templates import ALPACA, template_of
-from gnano.evals.answers import Answers, answer, choose_questions
+from gnano.data.instructions import ALPACA, Conversation, gather_conversations, template_of
+from gnano.evals.answers import Answer, Answers, answer, choose_questions
 from gnano.infer import Engine
 from gnano.report import write_whole
 
@@ -31,6 +30,16 @@ class BeforeAfter:
     after: Answers
     losses: dict[str, tuple[float, float]]  # nats a token, before and after: all, then categories
 
+    @property
+    def same(self) -> tuple[float, float]:
+        """Share of the answers that are the data's own, before and after."""
+        expected = [question.turns[-1].content.strip() for question in self.questions]
+        before, after = (
+            mean(said.text == text for said, text in zip(given.answers, expected, strict=True))
+            for given in (self.before, self.after)
+        )
+        return before, after
+
     def table(self) -> str:
         """For a terminal."""
         rows = [("", "before", "after")]
@@ -42,6 +51,9 @@ class BeforeAfter:
             exact = f"{self.before.exact:.0%}", f"{self.after.exact:.0%}"
             again = f"{self.before.repetition:.0%}", f"{self.after.repetition:.0%}"
             rows += [(f"in the exact format, {counted}", *exact), ("repetition in them", *again)]
+            before, after = self.same
+            if before or after:  # of answers at length no two are alike
+                rows.append(("word for word as in the data", f"{before:.0%}", f"{after:.0%}"))
         width = max(len(row[0]) for row in rows)
         return "\n".join(f"{what:<{width}}  {a:>7}  {b:>7}".rstrip() for what, a, b in rows)
 
@@ -52,6 +64,7 @@ class BeforeAfter:
             "repetition": (
                 [self.before.repetition, self.after.repetition] if self.questions else None
             ),
+            "same": self.same if self.questions else None,
             "answers": [
                 {
                     "category": question.category,
@@ -59,14 +72,14 @@ class BeforeAfter:
                     "before": asdict(before),
                     "after": asdict(after),
                 }
-                for question, before, after in self._triples()
+                for question, before, after in self.triples()
             ],
         }
 
     def markdown(self) -> str:
         """Answers side by side, for a person to read."""
         parts = ["# Answers before and after tuning\n", f"```\n{self.table()}\n```\n"]
-        for number, (question, before, after) in enumerate(self._triples(), 1):
+        for number, (question, before, after) in enumerate(self.triples(), 1):
             parts.append(f"## {number}. {question.category}\n\n{_quoted(_asked(question))}\n")
             parts.append("| before | after | in the data |\n|---|---|---|")
             cells = (before.text, after.text, question.turns[-1].content)
@@ -76,12 +89,13 @@ class BeforeAfter:
     def samples(self, count: int = 3) -> list[tuple[str, str, str]]:
         """Title, question and answer, for the run's page."""
         found = []
-        for question, before, after in self._triples()[:count]:
+        for question, before, after in self.triples()[:count]:
             asked = f"{_asked(question)}\n\n"
             found += [("before", asked, before.text), ("after", asked, after.text)]
         return found
 
-    def _triples(self) -> list[tuple[Conversation, Any, Any]]:
+    def triples(self) -> list[tuple[Conversation, Answer, Answer]]:
+        """Each question with its answer before and after."""
         return list(zip(self.questions, self.before.answers, self.after.answers, strict=True))
 
 

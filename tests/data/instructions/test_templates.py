@@ -14,6 +14,7 @@ from gnano.data.instructions.encoding import encode, fitted
 from gnano.data.instructions.templates import (
     ALPACA,
     CHATML,
+    PLAIN,
     Template,
     load_template,
     save_template,
@@ -31,7 +32,7 @@ ODD = Template(  # with everything that Jinja or a format could stumble over
     user_with_context="{context}|{content}\n",
     assistant="\\n\n",
 )
-ALL = [ALPACA, CHATML, OWN, ODD]
+ALL = [ALPACA, CHATML, PLAIN, OWN, ODD]
 words = st.text(st.sampled_from("ab \n\t.:#{}%|<>'\"\\é🌍日0"), min_size=1, max_size=30).filter(
     str.strip
 )
@@ -183,6 +184,7 @@ def test_a_template_of_ones_own_is_a_toml_file(tmp_path: Path) -> None:
     )
     assert load_template(str(file)) == OWN
     assert load_template("alpaca") == ALPACA and load_template("chatml") == CHATML
+    assert load_template("plain") == PLAIN
     assert template_of(tmp_path) is None
 
 
@@ -204,5 +206,5 @@ def test_a_file_that_is_no_template_is_named_with_its_fault(
     with pytest.raises(ValueError, match=r"own\.toml is no template") as refused:
         load_template(str(file))
     assert said in str(refused.value) and "\n" not in str(refused.value)
-    with pytest.raises(ValueError, match=r"'alpacca', and no file: there are alpaca, chatml"):
+    with pytest.raises(ValueError, match="'alpacca', and no file: there are alpaca, c"):
         load_template("alpacca")

@@ -41,7 +41,7 @@ class InstructionSource:
 @dataclass(frozen=True, kw_only=True)
 class InstructionConfig:
     kind: Literal["instructions", "preferences"] = "instructions"  # answers, or pairs of them
-    template: str = ""  # alpaca, chatml, a TOML file of yours; empty: the base's own, or alpaca
+    template: str = ""  # alpaca, chatml, plain, a TOML file; empty: the base's own, or alpaca
     epochs: float = 3.0  # passes over the rows: train.steps follow from it; 0: they are as given
     warmup: float = 0.05  # share of those steps: train.schedule.warmup follows from it, likewise
     heldout: float = 0.02  # share of the questions kept from training

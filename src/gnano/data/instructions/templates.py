@@ -126,9 +126,14 @@ CHATML = Template(
     assistant="<|im_start|>assistant\n",
     between="\n",
 )
+PLAIN = Template(  # few tokens, for a small model and short answers
+    user="Question: {content}\n\n",
+    user_with_context="{context}\n\nQuestion: {content}\n\n",
+    assistant="Answer:\n",
+)
 
 
-TEMPLATES = {"alpaca": ALPACA, "chatml": CHATML}
+TEMPLATES = {"alpaca": ALPACA, "chatml": CHATML, "plain": PLAIN}
 FILE = "template.json"  # in a checkpoint: the template that it was tuned with
 
 
