@@ -18,10 +18,7 @@ from pathlib import Path
 import torch
 
 from gnano.data.batches import IGNORE
-from gnano.data.instructions.encoding import encode
-from gnano.data.instructions.reading import read_conversations
-from gnano.data.instructions.rows import InstructionRows
-from gnano.data.instructions.templates import ALPACA
+from gnano.data.instructions import ALPACA, InstructionRows, encode, read_conversations
 from gnano.model import GPT, PRESETS
 from gnano.model.host_memory import keep_freed_memory
 from gnano.tokenizer import Tokenizer, gpt2
@@ -37,7 +34,7 @@ def worked(
         for group in groups:
             x, y, segments = rows.of_rows(group)
             if cut:  # to the longest of these
-                longest = max(rows.examples[i].positions for row in group for i in row)
+                longest = max(rows.items[i].positions for row in group for i in row)
                 x, y, segments = x[:, :longest], y[:, :longest], None
             loss = model.loss(x, y, segments_BT=segments)
             (loss / max(int((y != IGNORE).sum()), 1)).backward()  # type: ignore[no-untyped-call]
@@ -74,7 +71,7 @@ def main() -> None:
     shape = replace(PRESETS["10m"], vocab_size=tokenizer.vocab_size, block_size=T)
     model = GPT.from_config(shape)
     model.compute_dtype = torch.bfloat16
-    alone = [[number] for number in range(len(few.examples))]
+    alone = [[number] for number in range(len(few.items))]
     works = {
         "packed": worked(model, few, in_fours(few.rows), cut=False),
         "padded to the longest of 4": worked(model, few, in_fours(alone), cut=True),
@@ -86,7 +83,7 @@ def main() -> None:
             started = time.perf_counter()
             work()
             times[name].append(time.perf_counter() - started)
-    used = sum(example.positions for example in few.examples)
+    used = sum(example.positions for example in few.items)
     for name, took in times.items():
         ratio = statistics.median(b / a for a, b in zip(times["packed"], took, strict=True))
         speed = used / statistics.median(took)

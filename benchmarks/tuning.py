@@ -19,10 +19,7 @@ from pathlib import Path
 import torch
 
 from gnano.data import Batch
-from gnano.data.instructions.encoding import encode
-from gnano.data.instructions.reading import read_conversations
-from gnano.data.instructions.rows import InstructionRows
-from gnano.data.instructions.templates import ALPACA
+from gnano.data.instructions import ALPACA, InstructionRows, encode, read_conversations
 from gnano.model import PRESETS, LoraConfig
 from gnano.tokenizer import Tokenizer, gpt2
 from gnano.train import Recipe, load_recipe

@@ -99,7 +99,7 @@ def test_a_pair_lies_whole_in_one_row_as_two_segments_of_which_the_answers_are_l
         mine = (batch.pairs_BT == number) & counts
         assert len(mine.nonzero()[:, 0].unique()) == 1
         segments = []
-        for side, sign in ((rows.pairs[index].chosen, 1), (rows.pairs[index].rejected, -1)):
+        for side, sign in ((rows.items[index].chosen, 1), (rows.items[index].rejected, -1)):
             where = mine & (batch.signs_BT == sign)
             assert batch.targets_BT[where].tolist() == side.ids[side.learned].tolist()
             (segment,) = batch.segments_BT[where].unique().tolist()

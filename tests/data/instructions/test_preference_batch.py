@@ -184,7 +184,7 @@ def test_trl_computes_the_same_loss_and_the_same_gradients(
         processing_class=AutoTokenizer.from_pretrained(tmp_path / "model"),
     )
     tokenized: Any = trainer.train_dataset
-    for found, pair in zip(tokenized, rows.pairs, strict=True):
+    for found, pair in zip(tokenized, rows.items, strict=True):
         for side, key in ((pair.chosen, "chosen_ids"), (pair.rejected, "rejected_ids")):
             assert side.ids.tolist() == found["prompt_ids"] + found[key]
             assert side.ids[side.learned].tolist() == found[key]

@@ -54,7 +54,7 @@ def test_packed_rows_give_the_gradient_of_the_examples_one_at_a_time() -> None:
     batch = packed.of_rows(packed.rows)
     loss, grad = gradient(net, [batch])
     alone = []
-    for ids, learned, _ in packed.examples:  # without rows, segments and padding
+    for ids, learned, _ in packed.items:  # without rows, segments and padding
         inputs = torch.from_numpy(ids[None, :-1].astype(np.int64))
         targets = torch.from_numpy(np.where(learned[1:], ids[1:], IGNORE)[None].astype(np.int64))
         alone.append(Batch(inputs, targets, None))
@@ -94,7 +94,7 @@ def test_a_sample_depends_on_nothing_but_its_number() -> None:
 def test_prompts_borders_and_padding_are_not_learned() -> None:
     rows = InstructionRows([examples()], [1.0], T, seed=0)
     batch = rows.of_rows(rows.rows)
-    learned = sum(int(example.learned[1:].sum()) for example in rows.examples)
+    learned = sum(int(example.learned[1:].sum()) for example in rows.items)
     assert int((batch.targets_BT != IGNORE).sum()) == learned
 
 
@@ -113,5 +113,5 @@ def test_real_instructions_fill_their_rows() -> None:
     tokenizer = train_bpe(texts, 2_000)
     encoded = [encode(c, ALPACA, tokenizer) for c in conversations]
     rows = InstructionRows([encoded], [1.0], 1_024, seed=0)
-    used = sum(example.positions for example in rows.examples)
+    used = sum(example.positions for example in rows.items)
     assert used / (len(rows.rows) * 1_024) > 0.98, rows.waste()

@@ -71,7 +71,7 @@ def test_an_epoch_learns_every_answer_once_and_no_held_out_one(
     )
     assert seen == Counter(range(len(kept)))
     questions = {one.turns[0].content for one in held}
-    text = " ".join(lessons.tokenizer.decode(example.ids) for example in lessons.rows.examples)
+    text = " ".join(lessons.tokenizer.decode(example.ids) for example in lessons.rows.items)
     assert not any(f"{question}\n" in text for question in questions)
 
 

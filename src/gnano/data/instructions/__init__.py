@@ -1,1 +1,70 @@
 """Instructions and answers: records -> conversations -> ids with what is learned -> packed rows."""
+
+from typing import TYPE_CHECKING
+
+from gnano.lazy import lazily
+
+if TYPE_CHECKING:
+    from gnano.data.instructions.conversations import Conversation
+    from gnano.data.instructions.encoding import Example, encode
+    from gnano.data.instructions.files import files_of
+    from gnano.data.instructions.gathering import Gathered, gather_conversations, gather_preferences
+    from gnano.data.instructions.pairs import Pair, PairRows, encode_pair
+    from gnano.data.instructions.preference_batch import PreferenceBatch
+    from gnano.data.instructions.preferences import Preference
+    from gnano.data.instructions.reading import read_conversations
+    from gnano.data.instructions.rows import InstructionRows
+    from gnano.data.instructions.templates import (
+        ALPACA,
+        Template,
+        load_template,
+        save_template,
+        template_of,
+    )
+
+__all__ = [
+    "ALPACA",
+    "Conversation",
+    "Example",
+    "Gathered",
+    "InstructionRows",
+    "Pair",
+    "PairRows",
+    "Preference",
+    "PreferenceBatch",
+    "Template",
+    "encode",
+    "encode_pair",
+    "files_of",
+    "gather_conversations",
+    "gather_preferences",
+    "load_template",
+    "read_conversations",
+    "save_template",
+    "template_of",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "ALPACA": "templates",
+        "Conversation": "conversations",
+        "Example": "encoding",
+        "Gathered": "gathering",
+        "InstructionRows": "rows",
+        "Pair": "pairs",
+        "PairRows": "pairs",
+        "Preference": "preferences",
+        "PreferenceBatch": "preference_batch",
+        "Template": "templates",
+        "encode": "encoding",
+        "encode_pair": "pairs",
+        "files_of": "files",
+        "gather_conversations": "gathering",
+        "gather_preferences": "gathering",
+        "load_template": "templates",
+        "read_conversations": "reading",
+        "save_template": "templates",
+        "template_of": "templates",
+    },
+)

@@ -18,6 +18,10 @@ class Example(NamedTuple):
     cut: bool = False  # is something of it missing?
 
     @property
+    def examples(self) -> tuple["Example"]:
+        return (self,)
+
+    @property
     def positions(self) -> int:
         """What it takes in a row: each id but the first is predicted from those before."""
         return len(self.ids) - 1

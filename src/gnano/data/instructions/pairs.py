@@ -1,13 +1,12 @@
-"""Which pairs of answers are in sample i? Pairs are packed as examples are (see `rows`).
+"""Which pairs of answers are in sample i? They are packed as single examples are.
 
-But a pair lies whole in one row, as two segments, each with the prompt of its own, so that its
+A pair lies whole in one row, as two segments, each with the prompt of its own, so that its
 loss needs no other row:
 
     │ prompt, chosen │ prompt, rejected │ prompt, chosen │ prompt, rejected │ padding │
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gnano.data.batches import IGNORE
 from gnano.data.instructions.conversations import Conversation, Turn
-from gnano.data.instructions.deck import Deck
 from gnano.data.instructions.encoding import LEAST, Example
-from gnano.data.instructions.packs import first_fit
+from gnano.data.instructions.packed import PackedRows
 from gnano.data.instructions.preference_batch import PreferenceBatch
 from gnano.data.instructions.preferences import Preference
 from gnano.data.instructions.templates import Template
@@ -31,6 +29,10 @@ class Pair(NamedTuple):
     chosen: Example
     rejected: Example
     cut: bool = False  # is something of it missing?
+
+    @property
+    def examples(self) -> tuple[Example, Example]:
+        return self.chosen, self.rejected
 
     @property
     def positions(self) -> int:
@@ -79,10 +81,10 @@ def _example(prompt: ArrayLike, answer: ArrayLike) -> Example:
     return Example(ids, np.arange(len(ids)) >= len(before))
 
 
-class PairRows:
+class PairRows(PackedRows[Pair, PreferenceBatch]):
     """Rows of `length` positions; with `packing` off, each has one pair.
 
-    `reference` holds each pair's margin under the reference model, in the order of `pairs`; it is
+    `reference` holds each pair's margin under the reference model, in the order of `items`; it is
     0 until someone has measured it.
     """
 
@@ -95,35 +97,12 @@ class PairRows:
         beta: float,
         packing: bool = True,
     ) -> None:
-        self.length, self.beta = length, beta
-        self.pairs: list[Pair] = []
-        self.rows: list[list[int]] = []  # of numbers of pairs, source by source
-        counts = []
-        for source in sources:
-            first = len(self.pairs)
-            self.pairs += (fitted_pair(pair, length) for pair in source)
-            sizes = [pair.positions for pair in self.pairs[first:]]
-            rows = first_fit(sizes, length) if packing else [[i] for i in range(len(sizes))]
-            self.rows += ([first + i for i in row] for row in rows)
-            counts.append(len(rows))
-        self.starts = [0, *accumulate(counts)]
-        self.deck = Deck(counts, weights, seed)
-        self.reference: NDArray[np.float32] = np.zeros(len(self.pairs), np.float32)
-
-    def lacking(self, samples: Sequence[int]) -> str | None:
-        """What these samples wait for: nothing."""
-        return None
-
-    def place(self, sample: int) -> tuple[int, int]:
-        """Epoch and row of a sample."""
-        epoch, source, row = self.deck(sample)
-        return epoch, self.starts[source] + row
-
-    def batch(self, samples: Sequence[int]) -> PreferenceBatch:
-        return self.of_rows([self.rows[self.place(sample)[1]] for sample in samples])
+        fitting = ((fitted_pair(pair, length) for pair in source) for source in sources)
+        super().__init__(fitting, weights, length, seed, packing, "pairs")
+        self.beta = beta
+        self.reference: NDArray[np.float32] = np.zeros(len(self.items), np.float32)
 
     def of_rows(self, rows: Sequence[Sequence[int]]) -> PreferenceBatch:
-        """These pairs, by their numbers, a row each."""
         shape = len(rows), self.length
         inputs, targets = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)
         segments, pairs = np.zeros(shape, np.int32), np.zeros(shape, np.int64)
@@ -133,7 +112,7 @@ class PairRows:
         for number, row in enumerate(rows):
             start = segment = 0
             for index in row:
-                pair = self.pairs[index]
+                pair = self.items[index]
                 for (ids, learned, _), sign in ((pair.chosen, 1), (pair.rejected, -1)):
                     part = slice(start, start + len(ids) - 1)
                     inputs[number, part] = ids[:-1]
@@ -147,16 +126,3 @@ class PairRows:
         reference, beta = self.reference[taken], np.float32(self.beta)
         arrays = inputs, targets, segments, pairs, signs, reference, beta
         return PreferenceBatch(*map(torch.as_tensor, arrays))
-
-    def waste(self) -> str:
-        """How full the rows are, and what had to be cut."""
-        room = len(self.rows) * self.length
-        used = sum(pair.positions for pair in self.pairs)
-        sides = [side for pair in self.pairs for side in (pair.chosen, pair.rejected)]
-        learned = sum(int(side.learned[1:].sum()) for side in sides)
-        cut = sum(pair.cut for pair in self.pairs)
-        return (
-            f"{len(self.pairs):,} pairs in {len(self.rows):,} rows of {self.length:,}: "
-            f"{1 - used / room:.1%} padding, {used:,} tokens used, {learned:,} of them answers, "
-            f"{cut:,} pairs cut"
-        )

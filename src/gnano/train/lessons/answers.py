@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gnano.data.instructions.encoding import Example
-from gnano.data.instructions.rows import InstructionRows
+from gnano.data.instructions import Example, InstructionRows
 from gnano.model import GPT
 from gnano.train.heldout import add_up, cost, evaluating
 from gnano.train.ranks.world import World

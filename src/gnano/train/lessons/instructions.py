@@ -3,10 +3,14 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from gnano.data.instructions.conversations import Conversation
-from gnano.data.instructions.encoding import Example, encode
-from gnano.data.instructions.gathering import Gathered, gather_conversations
-from gnano.data.instructions.rows import InstructionRows
+from gnano.data.instructions import (
+    Conversation,
+    Example,
+    Gathered,
+    InstructionRows,
+    encode,
+    gather_conversations,
+)
 from gnano.train.lessons.answers import HeldoutAnswers
 from gnano.train.lessons.tuning import Start, bring, fingerprint, start, with_epochs
 from gnano.train.ranks.world import World

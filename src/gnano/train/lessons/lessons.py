@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gnano.data import AnyBatch, DataConfig
-from gnano.data.instructions.templates import Template
+from gnano.data.instructions import Template
 from gnano.model import GPT
 from gnano.tokenizer import Tokenizer
 from gnano.train.base import Base

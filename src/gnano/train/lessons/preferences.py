@@ -8,10 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnano.data.instructions.gathering import Gathered, gather_preferences
-from gnano.data.instructions.pairs import Pair, PairRows, encode_pair
-from gnano.data.instructions.preference_batch import PreferenceBatch
-from gnano.data.instructions.preferences import Preference
+from gnano.data.instructions import (
+    Gathered,
+    Pair,
+    PairRows,
+    Preference,
+    PreferenceBatch,
+    encode_pair,
+    gather_preferences,
+)
 from gnano.model import GPT
 from gnano.train.heldout import add_up, evaluating
 from gnano.train.lessons.reference import ask_base, margins
@@ -42,7 +47,7 @@ class Preferences:
         self.fingerprint = fingerprint(_sides(part) for part in parts)
 
     def about(self) -> list[str]:
-        held = sum(len(rows.pairs) for rows in self.heldout.values())
+        held = sum(len(rows.items) for rows in self.heldout.values())
         told = f"{self.where}: {self.rows.waste()}; {held:,} pairs held out"
         return [*self.complaints, told]
 

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from gnano.data.instructions.pairs import PairRows
-from gnano.data.instructions.preference_batch import PreferenceBatch
+from gnano.data.instructions import PairRows, PreferenceBatch
 from gnano.model import GPT, save_tensors
 from gnano.train.base import Base
 from gnano.train.heldout import evaluating
@@ -41,12 +40,12 @@ def ask_base(
 ) -> None:
     """Set the reference of all pairs of these rows; `fingerprint` stands for what they hold."""
     known = world.by_first(partial(_read, run / NAME, fingerprint))
-    if known is None or len(known) != sum(len(rows.pairs) for rows in groups):
+    if known is None or len(known) != sum(len(rows.items) for rows in groups):
         model = _model(base, recipe, world)
         known = np.concatenate([_asked(model, rows, recipe, world, say) for rows in groups])
         world.by_first(partial(_write, run / NAME, known, fingerprint))
     for rows in groups:
-        rows.reference, known = known[: len(rows.pairs)], known[len(rows.pairs) :]
+        rows.reference, known = known[: len(rows.items)], known[len(rows.items) :]
 
 
 def margins(model: GPT, batch: PreferenceBatch) -> Tensor:
@@ -74,7 +73,7 @@ def _asked(
     model: GPT, rows: PairRows, recipe: Recipe, world: World, say: Say
 ) -> NDArray[np.float32]:
     """Of all pairs, in their order; each rank asks about its share of the rows."""
-    found = torch.zeros(len(rows.pairs), dtype=torch.float64, device=world.device)
+    found = torch.zeros(len(rows.items), dtype=torch.float64, device=world.device)
     at_once, whole = recipe.train.micro_batch, len(rows.rows)
     with evaluating(model):
         for number, first in enumerate(range(0, whole, at_once)):

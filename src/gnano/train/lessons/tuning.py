@@ -12,9 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from gnano.data import InstructionConfig
-from gnano.data.instructions.encoding import Example
-from gnano.data.instructions.files import files_of
-from gnano.data.instructions.templates import ALPACA, Template, load_template, template_of
+from gnano.data.instructions import ALPACA, Example, Template, files_of, load_template, template_of
 from gnano.model import read_config
 from gnano.tokenizer import Tokenizer
 from gnano.train.base import Base, base_of

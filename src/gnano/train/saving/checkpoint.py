@@ -33,7 +33,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from gnano.data.instructions.templates import Template, save_template
+from gnano.data.instructions import Template, save_template
 from gnano.model import (
     GPT,
     LoraConfig,
