@@ -82,7 +82,7 @@ def test_a_stop_while_the_first_step_is_being_compiled_ends_it_there(
     compiled = with_train(chaotic, compile="yes")
     assert run(compiled, folder, Fault(COMPILING, 1, "term")) == [143], output(folder)
     fault.append("stop signal: SIGTERM while compiling")
-    assert "Stopped within the first step" in output(folder)
+    assert "Stopped before the first step" in output(folder)
     assert "Traceback" not in output(folder)
     assert not (folder / "metrics.jsonl").read_text()  # the step was not taken to its end first
     assert holder(folder) is None

@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -19,8 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from gnano.data import Batch
-from gnano.model import GPT, PRESETS, ModelConfig, find_gpu
+from gnano.model import GPT, PRESETS, LoraConfig, ModelConfig, find_gpu
 from gnano.model import head_loss as head_loss_module
+from gnano.model.lora import add_lora
+from gnano.model.lora_config import LAYERS
 from gnano.model.rope import Rope, rope_table
 from gnano.train import TrainConfig
 from gnano.train import memory as memory_module
@@ -53,7 +56,9 @@ def prepared(config: ModelConfig, settings: TrainConfig) -> GPT:
 
 def tracked_peak(config: ModelConfig, settings: TrainConfig, ranks: int = 1, mesh=None) -> int:
     """Bytes that one step holds at most, of an eager run on this CPU."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    # tensors without data can't say which positions count
+    everything = mock.patch.object(head_loss_module, "_counted", lambda to, size: to)
+    with FakeTensorMode(allow_non_fake_inputs=True), everything:
         model: Any = prepared(config, settings)  # FSDP gives it methods
         if mesh is not None:
             world: Any = SimpleNamespace(size=ranks, device=CPU, from_first=lambda tensor: tensor)
@@ -103,6 +108,24 @@ def test_the_peak_of_a_step_is_predicted(shape, micro_batch, micro_steps, more):
     settings = settings_of(config, micro_batch, micro_steps, compile="no", **more)
     seen = tracked_peak(config, settings)
     assert predict(config, settings).allocated == pytest.approx(seen, rel=0.1)
+
+
+@pytest.mark.parametrize("layers", [LAYERS, ("k_proj", "down_proj")])
+def test_what_an_adapter_holds_is_predicted(layers):
+    """The tracker follows no frozen weights, so part by part."""
+    config, lora = PRESETS["10m"], LoraConfig(rank=64, layers=layers)
+    settings = settings_of(config, 1, 2, compile="no", precision="bf16", lora=lora)
+    model = GPT.from_config(config)
+    add_lora(model, lora)
+    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parts = predict(config, settings).parts
+    assert parts["weights"] == 4 * sum(p.numel() for p in model.parameters())
+    assert parts["gradients"] == 4 * learned
+    moments = Optimizer(model, settings.optimizer).tensors().values()
+    kept = sum(moment.numel() * moment.element_size() for moment in moments)
+    assert parts["optimizer moments"] == pytest.approx(kept, rel=1e-3)
+    whole = predict(config, replace(settings, lora=LoraConfig()))
+    assert sum(parts.values()) < whole.total
 
 
 def test_the_peak_of_an_fp8_step_is_predicted():

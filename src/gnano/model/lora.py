@@ -30,11 +30,11 @@ class LoraLinear(Linear):
         outputs, inputs = base.weight.shape
         with torch.device("meta"):  # neither takes room nor draws: the weight is the base's
             super().__init__(inputs, outputs, base.std)
+            self.lora_A, self.lora_B = Linear(inputs, config.rank), Linear(config.rank, outputs)
         self.weight = base.weight
         self.scale, self.dropout = config.scale, config.dropout
-        with base.weight.device:
-            self.lora_A = Linear(inputs, config.rank).to(base.weight.dtype)
-            self.lora_B = Linear(config.rank, outputs).to(base.weight.dtype)
+        for part in self.lora_A, self.lora_B:
+            part.weight = nn.Parameter(base.weight.new_empty(part.weight.shape))
         nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B.weight)
         self.train(base.training)

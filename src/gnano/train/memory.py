@@ -62,7 +62,9 @@ def predict(
     block, ends = _counts(config)
     count = config.n_layer * block + ends
 
-    whole, share = 4 * count, 4 * count // shards  # fp32, of all parameters; of this rank's
+    learned = _learned(config, settings)
+    held_weights = count + (learned if settings.lora.rank else 0)
+    whole, share = 4 * learned, 4 * learned // shards  # fp32, of what learns; of this rank's
     # FSDP keeps the gradients of inner micro-steps whole; DDP's buckets are there from the start,
     # and become the gradients in the last micro-step
     earlier = whole if micro_steps > 1 else 0
@@ -71,11 +73,12 @@ def predict(
     copied = _copy_bytes(config, settings, value, sharded)
     kept, entering, ending = _activation_bytes(config, settings, tokens, value)
     in_head, after_head = _head_bytes(config, settings, value, sharded)
-    embedding = 4 * config.vocab_size * config.n_embd if earlier else 0  # before it is added
+    # before it is added
+    embedding = 4 * config.vocab_size * config.n_embd if earlier and not settings.lora.rank else 0
 
     copies = "gathered shards" if sharded else "copies of the weights"
     held = {
-        "weights": share,
+        "weights": 4 * held_weights // shards,
         "gradients": earlier,
         "optimizer moments": _moment_bytes(config, settings) // shards,
         copies: copied,
@@ -93,7 +96,7 @@ def predict(
             copies: copied if sharded else 0,
             "activations": ending,
             "head and logits slice": embedding,
-            "exchange buffers": buckets + (4 * ends if sharded else 0),
+            "exchange buffers": buckets + (4 * min(ends, learned) if sharded else 0),
         },
         "in the optimizer": {
             "gradients": own,
@@ -140,11 +143,24 @@ def _counts(config: ModelConfig) -> tuple[int, int]:
     return block, num_parameters(config) + padding - config.n_layer * block
 
 
+def _learned(config: ModelConfig, settings: TrainConfig) -> int:
+    """Parameters that learn: all of them, padding included, or those of the adapters."""
+    if not settings.lora.rank:
+        block, ends = _counts(config)
+        return config.n_layer * block + ends
+    D, F, K = config.n_embd, config.ffn_hidden, config.n_kv_head * config.head_size
+    across = {"q_proj": 2 * D, "o_proj": 2 * D, "k_proj": D + K, "v_proj": D + K}
+    ends_of = (across.get(layer, D + F) for layer in settings.lora.layers)
+    return config.n_layer * settings.lora.rank * sum(ends_of)
+
+
 def _moment_bytes(config: ModelConfig, settings: TrainConfig) -> int:
     """fp32: two of each parameter for AdamW, one of each matrix of the layers for Muon."""
-    block, ends = _counts(config)
-    matrices = block - 2 * config.n_embd if settings.optimizer.kind == "muon" else 0
-    return 8 * (config.n_layer * block + ends) - 4 * config.n_layer * matrices
+    learned = _learned(config, settings)
+    if settings.optimizer.kind == "adamw":
+        return 8 * learned
+    block, _ = _counts(config)
+    return 8 * learned - 4 * config.n_layer * (block - 2 * config.n_embd)
 
 
 def _copy_bytes(config: ModelConfig, settings: TrainConfig, value: int, sharded: bool) -> int:
@@ -210,6 +226,8 @@ def _head_bytes(
     V, head = config.padded_vocab_size, config.padded_vocab_size * config.n_embd
     # a sharded head is gathered in the compute dtype, and its gradient is of that
     cast, grad = (0, value * head) if sharded else (0 if value == 4 else value * head, 4 * head)
+    if settings.lora.rank:
+        grad = 0  # it is frozen
     hidden = value * tokens * config.n_embd
     allowed = CPU_SLICE_BYTES if settings.device == "cpu" else GPU_SLICE_BYTES
     number = -(-tokens // max(1, allowed // (4 * V)))

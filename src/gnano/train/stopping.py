@@ -47,7 +47,7 @@ class StopRequest:
         try:
             yield
         except StoppedAtOnce:
-            say("Stopped within the first step: nothing is lost, and the same command begins it.")
+            say("Stopped before the first step: nothing is lost, and the same command begins it.")
             raise
         finally:
             self.abrupt = False

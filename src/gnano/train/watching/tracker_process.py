@@ -26,8 +26,8 @@ def scalars(figures: dict[str, Any]) -> dict[str, float]:
     flat = {key: value for key, value in figures.items() if key not in ("step", "heldout")}
     heldout = figures.get("heldout") or {}
     flat |= {f"heldout/{name}": bits for name, bits in heldout.get("sources", {}).items()}
-    if "bits_per_byte" in heldout:
-        flat["heldout/bits_per_byte"] = heldout["bits_per_byte"]
+    totals = {name: figure for name, figure in heldout.items() if not isinstance(figure, dict)}
+    flat |= {f"heldout/{name}": figure for name, figure in totals.items()}
     numbers = {k: v for k, v in flat.items() if isinstance(v, int | float)}
     return {key: float(value) for key, value in numbers.items() if not isinstance(value, bool)}
 
