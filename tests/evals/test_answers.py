@@ -6,10 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gnano.data.instructions.conversations import Conversation, Turn
-from gnano.data.instructions.encoding import encode
-from gnano.data.instructions.templates import ALPACA, CHATML, Template
+from gnano.data.instructions.templates import ALPACA, Template
 from gnano.evals import Answer, Answers, answer, choose_questions, repetition
-from gnano.evals.answers import prompt_ids
 from gnano.infer import Engine
 
 
@@ -67,15 +65,6 @@ def test_an_answer_that_the_limit_cuts_off_has_not_stopped(make_engine):
     whole = answer(saying(make_engine(), text), ALPACA, [asked("what?")], length + 1)
     assert (cut.answers[0].stopped, whole.answers[0].stopped) == (False, True)
     assert whole.answers[0].text == text == cut.answers[0].text
-
-
-def test_the_prompt_is_that_of_training(engine):
-    turns = (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"), Turn("assistant", "d"))
-    for template in (ALPACA, CHATML):
-        ids = prompt_ids(engine, template, Conversation(turns))
-        whole = encode(Conversation(turns), template, engine.tokenizer).ids.tolist()
-        assert whole[: len(ids)] == ids
-        assert engine.tokenizer.decode(whole[len(ids) :]) == "d"
 
 
 def test_a_question_longer_than_the_context_loses_its_front_and_is_answered(engine):

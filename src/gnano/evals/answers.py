@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from itertools import chain, zip_longest
 from statistics import mean
 
-from gnano.data.instructions import Conversation, Template, encode
+from gnano.data.instructions import Conversation, Template, encode_prompt
 from gnano.infer import Engine, Sampling
 
 GREEDY = Sampling(temperature=0.0)
@@ -77,18 +77,11 @@ def repetition(text: str) -> float:
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
-def prompt_ids(engine: Engine, template: Template, question: Conversation) -> list[int]:
-    """The ids up to the last answer, as in training; a long prompt loses its front."""
-    example = encode(question, template, engine.tokenizer)
-    last = max(at for at, learned in enumerate(example.learned) if not learned) + 1
-    ids: list[int] = example.ids[:last].tolist()
-    return ids
-
-
 def _answer(engine: Engine, template: Template, question: Conversation, tokens: int) -> Answer:
     context = engine.model.config.block_size
     # what was tuned on is cut alike, and half of the context is left for an answer at most
-    ids = prompt_ids(engine, template, question)[-max(context - tokens, context // 2) :]
+    asked = encode_prompt(question.turns[:-1], template, engine.tokenizer)
+    ids = asked[-max(context - tokens, context // 2) :]
     limit = min(tokens, context - len(ids))
     said = list(engine.token_ids(ids, limit, GREEDY))
     text = engine.tokenizer.decode(said).strip()

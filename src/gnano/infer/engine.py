@@ -32,7 +32,7 @@ class Engine:
 
     def stream(
         self,
-        prompt: str,
+        prompt: str | Sequence[int],
         tokens: int = 128,
         sampling: Sampling = DEFAULT,
         stop: Sequence[str] = (),
@@ -53,7 +53,7 @@ class Engine:
 
     def generate(
         self,
-        prompt: str,
+        prompt: str | Sequence[int],
         tokens: int = 128,
         sampling: Sampling = DEFAULT,
         stop: Sequence[str] = (),

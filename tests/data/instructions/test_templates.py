@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from gnano.data.instructions.conversations import Conversation, Turn
-from gnano.data.instructions.encoding import encode, fitted
+from gnano.data.instructions.encoding import encode, encode_prompt, fitted
 from gnano.data.instructions.templates import (
     ALPACA,
     CHATML,
@@ -94,7 +94,7 @@ def test_the_prompt_of_a_chat_is_the_one_that_was_trained(
     assert prompt == "<|endoftext|>" + template.question(open_turns)
     example = encode(conversation, template, tokenizer)
     ids = theirs(prompt)["input_ids"]
-    assert example.ids.tolist()[: len(ids)] == ids
+    assert example.ids.tolist()[: len(ids)] == ids == encode_prompt(open_turns, template, tokenizer)
     assert example.learned[len(ids) :].all()
 
 

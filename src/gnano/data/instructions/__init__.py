@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from gnano.lazy import lazily
 
 if TYPE_CHECKING:
-    from gnano.data.instructions.conversations import Conversation
-    from gnano.data.instructions.encoding import Example, encode
+    from gnano.data.instructions.conversations import Conversation, Turn
+    from gnano.data.instructions.encoding import Example, encode, encode_prompt
     from gnano.data.instructions.files import files_of
     from gnano.data.instructions.gathering import Gathered, gather_conversations, gather_preferences
     from gnano.data.instructions.pairs import Pair, PairRows, encode_pair
@@ -33,8 +33,10 @@ __all__ = [
     "Preference",
     "PreferenceBatch",
     "Template",
+    "Turn",
     "encode",
     "encode_pair",
+    "encode_prompt",
     "files_of",
     "gather_conversations",
     "gather_preferences",
@@ -57,8 +59,10 @@ __getattr__ = lazily(
         "Preference": "preferences",
         "PreferenceBatch": "preference_batch",
         "Template": "templates",
+        "Turn": "conversations",
         "encode": "encoding",
         "encode_pair": "pairs",
+        "encode_prompt": "encoding",
         "files_of": "files",
         "gather_conversations": "gathering",
         "gather_preferences": "gathering",

@@ -1,11 +1,12 @@
 """Which ids does a conversation have, and which of them are learned? Answers, and their ends."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gnano.data.instructions.conversations import Conversation
+from gnano.data.instructions.conversations import Conversation, Turn
 from gnano.data.instructions.templates import Template
 from gnano.tokenizer import Tokenizer
 
@@ -36,6 +37,13 @@ def encode(conversation: Conversation, template: Template, tokenizer: Tokenizer)
         ids += before + after
         learned += [False] * len(before) + [True] * len(after)
     return Example(np.array(ids, np.int32), np.array(learned))
+
+
+def encode_prompt(turns: Sequence[Turn], template: Template, tokenizer: Tokenizer) -> list[int]:
+    """The ids, as in training, up to the answer that is to come after these turns."""
+    example = encode(Conversation((*turns, Turn("assistant", ""))), template, tokenizer)
+    ids: list[int] = example.ids[:-1].tolist()  # without the end of the empty answer
+    return ids
 
 
 def fitted(example: Example, length: int) -> Example:
