@@ -88,7 +88,7 @@ def test_it_is_taught_to_answer_and_asked_what_it_was_not_taught(folder: Path) -
     run = folder / "run-sft"
     answers = json.loads((run / "answers.json").read_text())
     before, after = answers["losses"]["all"]
-    assert after < before - 0.5
+    assert after < before - 0.2
     assert f"{before:.3f}" in output and f"{after:.3f}" in output
     learned = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert learned[0]["step"] == 0 and learned[-1]["heldout"]["loss"] == pytest.approx(after)
@@ -103,10 +103,10 @@ def test_it_is_taught_to_answer_and_asked_what_it_was_not_taught(folder: Path) -
 def test_without_questions_it_only_writes(folder: Path, tmp_path: Path) -> None:
     arguments = [*command(folder), "--questions", "0"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert "4. What it writes" in done.stdout and "5." not in done.stdout
+    assert "4. What it writes" in done.stdout and "5. Taught" not in done.stdout
     refused = subprocess.run([*arguments[:-1], "-1"], capture_output=True, text=True, check=False)
-    assert refused.returncode == 2 and "it is -1" not in refused.stdout
-    assert "-1" in refused.stderr and "Traceback" not in refused.stderr
+    assert refused.returncode == 2 and not refused.stdout
+    assert "questions is -1; use 0 (none) or more" in refused.stderr
 
 
 def test_the_mix_that_was_asked_for_is_shown(folder: Path) -> None:

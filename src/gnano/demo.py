@@ -38,6 +38,8 @@ def demo(recipe: Recipe, run: Path, questions: int = 0) -> RunResult:
     With `questions` it goes on to tune on so many, in the folder `RUN-sft`; the result is then
     that of the tuning.
     """
+    if questions < 0:
+        raise ValueError(f"questions is {questions}; use 0 (none) or more.")
     lesson = _lesson(recipe, run, questions) if questions else None
     print("1. Text that lies on this machine, as tokens", flush=True)
     _show_corpus(_prepare(recipe), recipe)
