@@ -87,3 +87,54 @@ def test_the_cache_can_be_kept_in_bf16(make_model, random_ids):
         cache = KVCache(model.config, 2, LENGTH, dtype=torch.bfloat16)
         logits = torch.cat([model(part, cache) for part in ids.split([16, 1, 3], dim=1)], dim=1)
     assert (logits - expected).norm() / expected.norm() < 0.05
+
+
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    more=st.lists(st.integers(1, 3), max_size=3),
+    heads=st.sampled_from([1, 2, 4]),
+    seed=st.integers(0, 1000),
+)
+def test_rows_of_different_lengths_are_computed_as_each_alone(
+    lengths, more, heads, seed, make_model, random_ids
+):
+    model = make_model(n_kv_head=heads, seed=seed % 3)
+    total = max(lengths) + sum(more)
+    texts = random_ids(model, len(lengths), total, seed)
+    padded = texts[:, : max(lengths)].clone()
+    for row, length in enumerate(lengths):
+        padded[row, length:] = 0
+    cache = KVCache(model.config, len(lengths), total)
+    with torch.no_grad():
+        parts = [model(padded, cache)]
+        cache.keep(lengths)
+        for size in more:
+            at = [range(held, held + size) for held in cache.lengths]
+            parts.append(
+                model(torch.stack([texts[row, list(r)] for row, r in enumerate(at)]), cache)
+            )
+        for row, length in enumerate(lengths):
+            found = torch.cat([parts[0][row, :length], *(part[row] for part in parts[1:])])
+            expected = model(texts[row : row + 1, : len(found)])[0]
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_a_row_can_be_filled_alone_and_moved(make_model, random_ids):
+    """As when one text ends, another begins, and the others go on."""
+    model = make_model()
+    a, b = random_ids(model, 1, 9, 1), random_ids(model, 1, 6, 2)
+    cache = KVCache(model.config, 3, LENGTH)
+    with torch.no_grad():
+        model(a[:, :8], cache.part(0, 1))
+        model(b[:, :5], cache.part(1, 2))
+        assert cache.lengths.tolist() == [8, 5, 0]
+        cache.move(1, to=0)
+        cache.move(1, to=2)
+        both = model(b[:, 5:].expand(2, 1), cache.part(0, 2))
+        expected = model(b)[0, -1]
+    assert cache.lengths.tolist() == [6, 6, 5]
+    for row in both:
+        torch.testing.assert_close(row[-1], expected, atol=1e-4, rtol=0)

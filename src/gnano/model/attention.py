@@ -35,10 +35,15 @@ def attend(
         and 1 < T == so_far <= LONGEST
     ):
         return attend_short(q_BHTE, k_BKTE, v_BKTE, mask)
+    group = q_BHTE.shape[1] // k_BKTE.shape[1]
+    if T == 1 and so_far > 1 and group > 1 and not dropout:
+        # a group's queries see the same: as rows of one product its keys are read once, uncopied
+        q_BKGE = q_BHTE.reshape(*k_BKTE.shape[:2], group, -1)
+        y_BKGE = F.scaled_dot_product_attention(q_BKGE, k_BKTE, v_BKTE, attn_mask=mask)
+        return y_BKGE.flatten(1, 2)[:, :, None]
     if mask is not None:
         # the one fused CUDA kernel that takes a mask on every GPU takes no grouped heads, and
         # what PyTorch falls back to writes out all [B, H, T, T] scores: the copies are smaller
-        group = q_BHTE.shape[1] // k_BKTE.shape[1]
         k_BKTE, v_BKTE = (x.repeat_interleave(group, dim=1) for x in (k_BKTE, v_BKTE))
     elif 1 < T < so_far:  # SDPA's own causal mask is aligned to the first position
         mask = torch.ones(T, so_far, dtype=torch.bool, device=q_BHTE.device).tril(so_far - T)
@@ -52,6 +57,11 @@ def attend(
         is_causal=mask is None and T > 1,
         enable_gqa=q_BHTE.shape[1] != k_BKTE.shape[1],
     )
+
+
+def rows_mask(places_BT: Tensor, end: int) -> Tensor:
+    """What the new positions of rows of different lengths see, [B, 1, T, end]: up to themselves."""
+    return (torch.arange(end, device=places_BT.device) <= places_BT[..., None])[:, None]
 
 
 def document_mask(segments_BT: Tensor) -> Tensor:

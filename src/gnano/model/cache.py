@@ -2,8 +2,17 @@
 
 The buffers have their full length from the start, so that a step writes one column and
 nothing is copied. In bf16 the `1b` shape takes 24,576 bytes a token.
+
+Rows may hold texts of different lengths; each goes on where it is:
+
+    row 0   a b c d e ·         a prompt that was shorter was padded at its end, and the padding
+    row 1   f g · · · ·         forgotten (`keep`): nothing sees it, and what comes next covers it
 """
 
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,16 +24,19 @@ class LayerCache:
 
     def __init__(self, k_BKTE: Tensor, v_BKTE: Tensor) -> None:
         self.k_BKTE, self.v_BKTE = k_BKTE, v_BKTE
-        self.length = 0  # positions filled
+        self.start = self.end = 0  # where the next positions go, and with them all that is read
+        self.places_BT: Tensor | None = None  # where, if each row has its own
 
     def append(self, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new positions; return all keys and values so far, as views."""
-        start, self.length = self.length, self.length + k_BKTE.shape[2]
-        # a slice past the end would be empty, and the new token silently forgotten
-        assert self.length <= self.k_BKTE.shape[2], "the cache is full"
-        self.k_BKTE[:, :, start : self.length] = k_BKTE
-        self.v_BKTE[:, :, start : self.length] = v_BKTE
-        return self.k_BKTE[:, :, : self.length], self.v_BKTE[:, :, : self.length]
+        if self.places_BT is None:
+            self.k_BKTE[:, :, self.start : self.end] = k_BKTE
+            self.v_BKTE[:, :, self.start : self.end] = v_BKTE
+        else:
+            rows_B1 = torch.arange(len(self.places_BT), device=self.k_BKTE.device)[:, None]
+            self.k_BKTE[rows_B1, :, self.places_BT] = k_BKTE.transpose(1, 2)
+            self.v_BKTE[rows_B1, :, self.places_BT] = v_BKTE.transpose(1, 2)
+        return self.k_BKTE[:, :, : self.end], self.v_BKTE[:, :, : self.end]
 
 
 class KVCache:
@@ -40,15 +52,50 @@ class KVCache:
     ) -> None:
         shape = (batch, config.n_kv_head, length, config.head_size)
         self.capacity = length
+        self.lengths = np.zeros(batch, np.int64)  # tokens that each row holds
+        # zeros: what a shorter row has not written is read with a weight of 0, and 0 × NaN is not 0
         self.layers = [
             LayerCache(
-                torch.empty(shape, dtype=dtype, device=device),
-                torch.empty(shape, dtype=dtype, device=device),
+                torch.zeros(shape, dtype=dtype, device=device),
+                torch.zeros(shape, dtype=dtype, device=device),
             )
             for _ in range(config.n_layer)
         ]
 
     @property
     def length(self) -> int:
-        """Tokens seen so far."""
-        return self.layers[0].length
+        """Tokens in the longest row."""
+        return int(self.lengths.max())
+
+    def part(self, first: int, last: int) -> Self:
+        """These rows, from `first` up to `last`, as a cache of their own on the same memory."""
+        part = object.__new__(type(self))
+        part.capacity, part.lengths = self.capacity, self.lengths[first:last]
+        part.layers = [LayerCache(x.k_BKTE[first:last], x.v_BKTE[first:last]) for x in self.layers]
+        return part
+
+    def move(self, row: int, to: int) -> None:
+        """Copy a row over another one."""
+        size = self.lengths[to] = self.lengths[row]
+        for layer in self.layers:
+            for buffer in layer.k_BKTE, layer.v_BKTE:
+                buffer[to, :, :size] = buffer[row, :, :size]
+
+    def keep(self, lengths: Sequence[int]) -> None:
+        """Forget what each row holds beyond so many tokens."""
+        assert all(0 <= kept <= held for kept, held in zip(lengths, self.lengths, strict=True))
+        self.lengths[:] = lengths
+
+    def begin(self, tokens: int) -> Tensor | None:
+        """Make ready for so many more in each row: their positions [B, T], or None if all alike."""
+        # what is past the end would silently be forgotten
+        assert self.length + tokens <= self.capacity, "the cache is full"
+        start = int(self.lengths[0])
+        places_BT = None
+        if (self.lengths != start).any():
+            places = self.lengths[:, None] + np.arange(tokens)
+            places_BT = torch.from_numpy(places).to(self.layers[0].k_BKTE.device)
+        for layer in self.layers:
+            layer.start, layer.end, layer.places_BT = start, self.length + tokens, places_BT
+        self.lengths += tokens
+        return places_BT

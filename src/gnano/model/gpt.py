@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gnano.model.attention import document_mask
+from gnano.model.attention import document_mask, rows_mask
 from gnano.model.blocks import Decoder, Head
 from gnano.model.cache import KVCache
 from gnano.model.config import ModelConfig
@@ -112,8 +112,8 @@ class GPT(nn.Module):
             raise ValueError(
                 "A KV cache holds one text a row: give segments_BT or cache, not both."
             )
-        past = cache.length if cache else 0
-        end = past + ids_BT.shape[1]
+        past, tokens = cache.length if cache else 0, ids_BT.shape[1]
+        end = past + tokens
         if end > self.config.block_size:
             raise ValueError(
                 f"{end:,} tokens do not fit the model's context of {self.config.block_size:,}."
@@ -121,12 +121,18 @@ class GPT(nn.Module):
         table = rope_table(
             self.config.head_size, self.config.block_size, self.config.rope_theta, ids_BT.device
         )
-        rope = Rope(*(part[past:end] for part in table))
+        places_BT = cache.begin(tokens) if cache else None
+        if places_BT is None:
+            rope = Rope(*(part[past:end] for part in table))
+        else:
+            rope = Rope(*(part[places_BT][:, None] for part in table))
         x_BTD = self.model.embed_tokens(ids_BT)
         x_BTD = x_BTD.to(self.compute_dtype or x_BTD.dtype)
         # positions run on from one segment to the next: RoPE makes attention depend on
         # distances alone, and those inside a segment are right wherever it starts
         mask_B1TT = None if segments_BT is None else document_mask(segments_BT)
+        if places_BT is not None:
+            mask_B1TT = rows_mask(places_BT, end)
         y_BTD: Tensor = self.model.norm(self._blocks(x_BTD, rope, cache, mask_B1TT))
         return y_BTD
 
