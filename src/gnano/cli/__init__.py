@@ -22,6 +22,7 @@ COMMANDS = {
     "pretrain": "train a model on token shards, or go on where a run stopped",
     "sft": "tune a model to follow instructions",
     "dpo": "tune a model on which of two answers is preferred",
+    "chat": "talk with a checkpoint",
     "generate": "let a checkpoint continue a text",
     "info": "what is in a recipe, a data folder, a run or a checkpoint",
     "runs": "how the runs of a folder stand",

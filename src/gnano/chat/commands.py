@@ -1,0 +1,105 @@
+"""What does a line mean? A question, or a command that begins with a slash."""
+
+from collections.abc import Generator
+from difflib import get_close_matches
+from pathlib import Path
+
+from gnano.chat.history import History
+from gnano.chat.session import Session
+
+COMMANDS = {
+    "help": ("", "this list"),
+    "reset": ("", "begin anew; the system's text and the settings stay"),
+    "system": ("TEXT", "tell the model what holds for all answers; without TEXT, nothing"),
+    "set": ("NAME VALUE", "change how answers are drawn; alone, it shows the settings"),
+    "regen": ("", "another answer to the last question"),
+    "save": ("FILE", "write the conversation as JSON, which `gnano sft` can learn from"),
+    "load": ("FILE", "go on with a conversation that was saved"),
+    "stats": ("", "tokens, their speed, and how full the context is"),
+    "quit": ("", "leave (as Ctrl-D does)"),
+}
+ALSO = (
+    "//… is a text that begins with /. Alt-Enter, or \\ at a line's end, begins another line. "
+    "Ctrl-C stops an answer."
+)
+
+
+def perform(line: str, session: Session) -> Generator[str] | str:
+    """An answer that begins, or what there is to say of a command.
+
+    Raises ValueError, in a sentence, for what cannot be done, and EOFError to leave.
+    """
+    if not line.startswith("/"):
+        return session.ask(line)
+    if line.startswith("//"):
+        return session.ask(line[1:])
+    name, rest = (*line[1:].split(maxsplit=1), "", "")[:2]
+    return _obey(name, rest.strip(), session)
+
+
+def _obey(name: str, rest: str, session: Session) -> Generator[str] | str:
+    if name not in COMMANDS:
+        nearest = get_close_matches(name, COMMANDS, n=1, cutoff=0)[0]
+        raise ValueError(
+            f"There is no command /{name}; did you mean /{nearest}? (/help lists all, and a text "
+            f"that begins with / is written //{name}.)"
+        )
+    if COMMANDS[name][0] == "FILE" and not rest:
+        raise ValueError(f"/{name} needs the name of a file: /{name} FILE.")
+    match name:
+        case "help":
+            return help_text()
+        case "reset":
+            session.reset()
+            return "A new conversation."
+        case "system":
+            session.tell(rest)
+            return "The system's text holds from the next answer on." if rest else "No system text."
+        case "set":
+            return _set(rest, session)
+        case "regen":
+            return session.again()
+        case "save":
+            return f"Saved as {session.history.save(Path(rest))}."
+        case "load":
+            session.load(History.load(Path(rest)))
+            count = len(session.history.exchanges)
+            return f"Loaded {count:,} question{'s' if count > 1 else ''} with their answers."
+        case "stats":
+            return stats(session)
+        case _:
+            raise EOFError
+
+
+def help_text() -> str:
+    rows = [(f"/{name} {argument}".strip(), what) for name, (argument, what) in COMMANDS.items()]
+    return "\n".join([*(f"{usage:<16} {what}" for usage, what in rows), ALSO])
+
+
+def _set(rest: str, session: Session) -> str:
+    names = list(session.settings.values())
+    if rest:
+        name, _, value = rest.partition(" ")
+        if not value.strip():
+            raise ValueError(f"/set {name} needs a value: /set {name} VALUE.")
+        session.settings = session.settings.changed(name, value.strip())
+        names = [name]
+    return "\n".join(f"{name} {session.settings.shown(name)}" for name in names)
+
+
+def stats(session: Session) -> str:
+    said = session.speeches
+    tokens, seconds = sum(s.tokens for s in said), sum(s.seconds for s in said)
+    # a first token has no time of its own: it ends the reading of the prompt
+    timed = sum(max(s.tokens - 1, 0) for s in said)
+    rate = f" at {timed / seconds:,.1f} tokens/s" if seconds else ""
+    full = said[-1].prompt + said[-1].tokens if said else 0
+    lines = [
+        f"answers    {len(said):,}, {tokens:,} tokens{rate}",
+        f"prompts    {sum(s.prompt for s in said):,} tokens, "
+        f"{sum(s.first for s in said):.2f} s until the first token of an answer, in all",
+        f"context    {full:,} of {session.context:,} tokens at the last answer",
+        f"questions  {len(session.history.exchanges):,} in the conversation; the model has "
+        f"forgotten {session.fallen:,} of them",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,113 @@
+"""Checkpoints that say what a test wants, and a terminal to talk with them."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.chat.terminal import Terminal
+
+from gnano.data.instructions import Template, save_template
+from gnano.infer import Engine
+from gnano.model import GPT, save_model
+from gnano.tokenizer import Tokenizer, train_bpe
+
+TEMPLATE = Template(user="[Ask4] {content}\n")
+UNICODE = "e\u0301 東🙂"  # a combining accent, three bytes, four bytes: none of them twice
+
+
+@pytest.fixture(scope="session")
+def letters() -> Tokenizer:
+    """Each byte is a token."""
+    return train_bpe(["a b"], 257)
+
+
+class Listening(Engine):
+    """An engine that remembers what it was asked."""
+
+    heard: list[list[int]]
+
+    def token_ids(self, prompt: Any, *arguments: Any, **options: Any) -> Iterator[int]:
+        self.heard = [*getattr(self, "heard", []), list(prompt)]
+        return super().token_ids(prompt, *arguments, **options)
+
+
+MakeEngine = Callable[..., Listening]
+
+
+@pytest.fixture
+def make_engine(letters: Tokenizer) -> MakeEngine:
+    """A small model with random weights, or one that says this, again and again or once."""
+
+    def make(say: str | None = None, endless: bool = False, block_size: int = 128) -> Listening:
+        torch.manual_seed(0)
+        model = GPT(
+            vocab_size=letters.vocab_size,
+            n_embd=64,
+            n_layer=2,
+            n_head=4,
+            n_kv_head=2,
+            ffn_hidden=96,
+            block_size=block_size,
+        )
+        if say is not None:
+            teach(model, letters, say, endless)
+        return Listening(model, letters)
+
+    return make
+
+
+def teach(model: GPT, tokenizer: Tokenizer, text: str, endless: bool) -> None:
+    """Without layers' changes the next token depends on the last one alone: a table of them."""
+    ids = tokenizer.encode(text)
+    last = ids[0] if endless else tokenizer.end_of_text
+    start = tokenizer.encode("\n")[0]  # what each prompt ends with
+    following = dict(zip([start, *ids], [*ids, last], strict=True))
+    assert len(following) == len(ids) + 1, "a byte comes twice"
+    with torch.no_grad():
+        for parameter in model.model.layers.parameters():
+            parameter.zero_()
+        model.model.norm.weight.fill_(1)
+        shape = model.model.embed_tokens.weight.shape
+        codes = torch.nn.functional.normalize(torch.randn(shape))
+        model.model.embed_tokens.weight.copy_(codes)
+        model.lm_head.weight.zero_()
+        for token, after in following.items():
+            model.lm_head.weight[after] += codes[token]
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[[Engine], Path]:
+    """A checkpoint of the engine, tuned with `TEMPLATE` as it says."""
+
+    def save(engine: Engine) -> Path:
+        folder = tmp_path / "tuned"
+        engine.tokenizer.save(folder)
+        save_model(engine.model, folder, engine.tokenizer.end_of_text)
+        save_template(TEMPLATE, folder)
+        return folder
+
+    return save
+
+
+@pytest.fixture
+def chat(save: Callable[[Engine], Path], tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    """`gnano chat` with the engine, in a terminal of its own."""
+    opened: list[Terminal] = []
+
+    def chat(engine: Engine, *options: str, **how: str) -> Terminal:
+        state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+        arguments = ["chat", str(save(engine)), "--temperature", "0", *options]
+        opened.append(Terminal(arguments, {**state, **how}))
+        return opened[-1]
+
+    yield chat
+    for terminal in opened:
+        terminal.close()
+
+
+def messages(path: Path) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(path.read_text("utf-8"))["messages"]
+    return found

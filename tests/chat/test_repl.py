@@ -1,0 +1,136 @@
+"""What a person meets who talks with a checkpoint, through a real terminal."""
+
+import pytest
+from tests.chat.conftest import UNICODE, messages
+from tests.chat.terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER, UP
+
+EXTRA = "prompt_toolkit rich"
+
+
+@pytest.mark.parametrize("without", ["", EXTRA])
+def test_a_question_a_command_and_an_exit(chat, make_engine, tmp_path, without):
+    terminal = chat(make_engine(UNICODE), without=without)
+    banner = terminal.ready()
+    assert "context 128" in banner and ("auto-g-nano[chat]" in banner) == bool(without)
+    terminal.press("what is it?" + ENTER)
+    terminal.wait_for(f"{UNICODE}\r\n")
+    terminal.wait_for("11 tokens · ")
+    terminal.ready()
+    terminal.press("/sats" + ENTER)
+    terminal.wait_for("did you mean /stats?")
+    terminal.ready()
+    terminal.press(f"/save {tmp_path}/said" + ENTER)
+    terminal.wait_for("said.json")
+    terminal.ready()
+    terminal.press("/quit" + ENTER)
+    assert terminal.end() == 0
+    assert messages(tmp_path / "said.json") == [
+        {"role": "user", "content": "what is it?"},
+        {"role": "assistant", "content": UNICODE},
+    ]
+
+
+@pytest.mark.parametrize("without", ["", EXTRA])
+def test_ctrl_c_stops_the_answer_and_twice_at_the_prompt_it_leaves(
+    chat, make_engine, tmp_path, without
+):
+    engine = make_engine("abcdefgh", endless=True, block_size=20_000)
+    terminal = chat(engine, "-n", "19000", without=without)
+    terminal.ready()
+    terminal.press("go on" + ENTER)
+    terminal.wait_for("abcdefghabcdefgh")
+    terminal.press(CTRL_C)
+    terminal.wait_for("· stopped")
+    terminal.ready()
+    terminal.press(f"/save {tmp_path}/said.json" + ENTER)
+    terminal.wait_for("Saved")
+    terminal.ready()
+    terminal.press(CTRL_C)
+    terminal.wait_for("Ctrl-C again")
+    terminal.ready()
+    terminal.press(CTRL_C)
+    assert terminal.end() == 0
+    _, answer = messages(tmp_path / "said.json")
+    assert answer["stopped"] is True
+    assert len(str(answer["content"])) < 19_000 and str(answer["content"]) in "abcdefgh" * 2_500
+    assert "Traceback" not in terminal.screen
+
+
+def test_ctrl_c_clears_the_line_that_is_being_typed(chat, make_engine):
+    engine = make_engine("yes")
+    terminal = chat(engine)
+    terminal.ready()
+    for _ in range(3):
+        terminal.press("not this")
+        terminal.wait_for("not this")
+        terminal.press(CTRL_C)
+        terminal.ready()
+    terminal.press("well?" + ENTER)
+    terminal.wait_for("yes\r\n")
+    terminal.ready()
+    terminal.press("/stats" + ENTER)
+    assert "answers    1, 3 tokens" in terminal.ready()
+    terminal.press(CTRL_D)
+    assert terminal.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "without"),
+    [(f"one{ALT_ENTER}two{ENTER}", ""), (f"one\\{ENTER}two{ENTER}", ""), ("one\\\rtwo\r", EXTRA)],
+)
+def test_a_question_may_have_several_lines(chat, make_engine, tmp_path, keys, without):
+    terminal = chat(make_engine("yes"), without=without)
+    terminal.ready()
+    terminal.press(keys)
+    terminal.wait_for("yes\r\n")
+    terminal.ready()
+    terminal.press(f"/save {tmp_path}/said.json" + ENTER)
+    terminal.wait_for("Saved")
+    assert messages(tmp_path / "said.json")[0]["content"] == "one\ntwo"
+
+
+def test_what_was_typed_is_there_next_time_and_for_nobody_else(chat, make_engine, tmp_path):
+    for keys in ("tell me" + ENTER, UP + ENTER):
+        terminal = chat(make_engine("yes"))
+        terminal.ready()
+        terminal.press(keys)
+        assert "tell me" in terminal.wait_for("yes\r\n")
+        terminal.ready()
+        terminal.press(CTRL_D)
+        assert terminal.end() == 0
+    (file,) = (tmp_path / "state").rglob("chat_history")
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_state_folder_that_cannot_be_written_is_no_error(chat, make_engine, tmp_path):
+    (tmp_path / "file").write_text("")
+    terminal = chat(make_engine("yes"), XDG_STATE_HOME=str(tmp_path / "file"))
+    terminal.ready()
+    terminal.press("well?" + ENTER)
+    terminal.wait_for("yes\r\n")
+    terminal.ready()
+    terminal.press(CTRL_D)
+    assert terminal.end() == 0 and "Traceback" not in terminal.screen
+
+
+def test_an_answer_cannot_change_the_terminal(chat, make_engine):
+    terminal = chat(make_engine("a\x1b[2Jz"))
+    terminal.ready()
+    terminal.press("well?" + ENTER)
+    terminal.wait_for("a\N{REPLACEMENT CHARACTER}[2Jz")
+
+
+def test_old_questions_fall_out_and_it_says_so(chat, make_engine):
+    terminal = chat(make_engine("yes"))
+    terminal.ready()
+    terminal.press("a" * 40 + ENTER)
+    assert "falls" not in terminal.wait_for("yes\r\n")
+    terminal.ready()
+    terminal.press("b" * 40 + ENTER)
+    assert "The oldest question falls" in terminal.wait_for("yes\r\n")
+    terminal.ready()
+    terminal.press("c" * 400 + ENTER)
+    terminal.wait_for("the model's context is 128; shorten it.")
+    terminal.ready()
+    terminal.press("d" * 40 + ENTER)
+    terminal.wait_for("yes\r\n")

@@ -1,0 +1,43 @@
+"""Each setting can be changed as it is shown; a mistake is said and changes nothing."""
+
+from dataclasses import fields
+
+import pytest
+
+from gnano.chat import Settings
+from gnano.infer import Sampling
+
+VALUES = {"top_k": "4", "seed": "7", "logit_bias": "13:-5,42:1.5", "tokens": "9"}
+
+
+def test_all_of_sampling_can_be_set_and_shown():
+    settings = Settings()
+    names = [field.name for field in fields(Sampling)] + ["tokens"]
+    assert list(settings.values()) == names
+    for name in names:
+        value = VALUES.get(name, "1" if isinstance(settings.values()[name], int) else "0.5")
+        changed = settings.changed(name.replace("_", "-"), value)
+        assert changed.shown(name) == value
+        others = {other: shown for other, shown in changed.values().items() if other != name}
+        assert others == {key: settings.values()[key] for key in others}
+        assert changed.changed(name, settings.shown(name)) == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("temperature", "warm", "must be a number"),
+        ("temperature", "-1", "0 … 100"),
+        ("temperature", "nan", "0 … 100"),
+        ("temperature", "none", "must be a number"),
+        ("top_k", "1.5", "must be a whole number"),
+        ("top_p", "0", "(0, 1]"),
+        ("seed", "x", "must be a whole number"),
+        ("tokens", "0", "1 or more"),
+        ("top", "1", "there are temperature, top_k"),
+    ],
+)
+def test_a_wrong_value_is_named_in_one_sentence(name, value, reason):
+    with pytest.raises(ValueError, match=r"\.$") as refused:
+        Settings().changed(name, value)
+    assert reason in str(refused.value) and "\n" not in str(refused.value)
