@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import pytest
@@ -5,33 +6,37 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gnano.infer import Sampling, choose, probabilities
+from gnano.infer import Sampling, choose, choose_each, probabilities
 
 # quarters: equal logits are exactly equal, others differ by more than rounding
 logit_lists = st.lists(st.integers(-40, 40).map(lambda n: n / 4), min_size=1, max_size=20)
 temperatures = st.sampled_from([0.25, 0.5, 0.8, 1.0, 2.0])
 
 
-def by_hand(logits, temperature, top_k, top_p):
-    """Likeliest first: at most k of them, then as few as reach p of what these hold.
+def by_hand(logits, temperature, top_k=0, top_p=1.0, min_p=0.0):
+    """Likeliest first: at most k, as few of these as reach p, none far below the likeliest.
 
-    None where rounding alone decides whether p is reached.
+    None where rounding alone decides whether p or the distance is reached.
     """
-    weights = [2.718281828459045 ** ((logit - max(logits)) / temperature) for logit in logits]
-    order = sorted(range(len(logits)), key=lambda token: (-weights[token], token))
+    weights = [math.exp((logit - max(logits)) / temperature) for logit in logits]
+    order = sorted(range(len(logits)), key=lambda token: (-logits[token], token))
     if top_k:
         order = order[:top_k]
     whole = sum(weights[token] for token in order)
     kept, reached = [], 0.0
     for token in order:
-        if abs(reached - top_p) < 1e-5:
+        close = top_p < 1 and abs(reached - top_p) < 1e-5
+        if close or (min_p and abs(weights[token] - min_p) < 1e-6):
             return None
-        if reached >= top_p:
+        if (top_p < 1 and reached >= top_p) or weights[token] < min_p:
             break
         kept.append(token)
         reached += weights[token] / whole
     left = sum(weights[token] for token in kept)
-    return [weights[t] / left if t in kept else 0.0 for t in range(len(logits))]
+    chances = [0.0] * len(logits)
+    for token in kept:
+        chances[token] = weights[token] / left
+    return chances
 
 
 @settings(deadline=None)
@@ -39,21 +44,55 @@ def by_hand(logits, temperature, top_k, top_p):
     logits=logit_lists,
     temperature=temperatures,
     top_k=st.integers(0, 25),
-    top_p=st.floats(0.01, 0.999),
+    top_p=st.floats(0.01, 0.999) | st.just(1.0),
+    min_p=st.floats(0.001, 0.99) | st.just(0.0),
 )
-def test_top_k_and_top_p_keep_what_they_say(logits, temperature, top_k, top_p):
-    expected = by_hand(logits, temperature, top_k, top_p)
+def test_top_k_top_p_and_min_p_keep_what_they_say(logits, temperature, top_k, top_p, min_p):
+    expected = by_hand(logits, temperature, top_k, top_p, min_p)
     assume(expected is not None)
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     ours = probabilities(torch.tensor(logits), sampling).tolist()
     assert ours == pytest.approx(expected, abs=1e-5)
     assert [p > 0 for p in ours] == [p > 0 for p in expected]
 
 
-@pytest.mark.parametrize("temperature, top_k, top_p", [(0.7, 0, 0.9), (1.3, 20, 1.0), (1, 50, 0.6)])
-def test_the_distribution_is_that_of_transformers(temperature, top_k, top_p):
+@settings(deadline=None, max_examples=50)
+@given(
+    size=st.sampled_from([255, 256, 257, 3_000]),
+    spread=st.sampled_from([0.0, 0.1, 1.0, 4.0]),
+    seed=st.integers(0, 1_000),
+    top_k=st.sampled_from([0, 0, 40, 700]),
+    top_p=st.sampled_from([0.05, 0.5, 0.9, 0.99, 1.0]),
+    min_p=st.sampled_from([0.0, 0.0, 0.03]),
+)
+def test_they_keep_it_of_a_large_vocabulary_too(size, spread, seed, top_k, top_p, min_p):
+    logits = torch.randn(size, generator=torch.Generator().manual_seed(seed)) * spread
+    logits = logits.bfloat16()  # with many equals
+    expected = by_hand(logits.tolist(), 0.9, top_k, top_p, min_p)
+    assume(expected is not None)
+    sampling = Sampling(temperature=0.9, top_k=top_k, top_p=top_p, min_p=min_p)
+    ours = probabilities(logits, sampling)
+    expected = torch.tensor(expected)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-9)
+    # the share that is reached is a sum of thousands: rounding may move its end by a token
+    assert int(((ours > 0) != (expected > 0)).sum()) <= (0 if top_p == 1 else 1)
+
+
+@pytest.mark.parametrize(
+    "temperature, top_k, top_p, min_p",
+    [
+        (0.7, 0, 0.9, 0.0),
+        (1.3, 20, 1.0, 0.0),
+        (1, 50, 0.6, 0.0),
+        (1, 0, 1.0, 0.05),
+        (1.5, 100, 0.95, 0.1),
+        (1.5, 0, 0.5, 0.02),
+    ],
+)
+def test_the_distribution_is_that_of_transformers(temperature, top_k, top_p, min_p):
     from transformers import (
         LogitsProcessorList,
+        MinPLogitsWarper,
         TemperatureLogitsWarper,
         TopKLogitsWarper,
         TopPLogitsWarper,
@@ -63,7 +102,8 @@ def test_the_distribution_is_that_of_transformers(temperature, top_k, top_p):
     if top_k:
         theirs.append(TopKLogitsWarper(top_k))
     theirs.append(TopPLogitsWarper(top_p))
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    theirs.append(MinPLogitsWarper(min_p))
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         logits = torch.randn(1, 300, generator=generator) * 3
@@ -81,7 +121,7 @@ def test_a_narrow_choice_is_the_greedy_one(logits, temperature, seed):
     assert probabilities(values, nobody).tolist() == [
         float(t == greedy) for t in range(len(logits))
     ]
-    for narrow in ({"top_k": 1}, {"top_p": 1e-9}):
+    for narrow in ({"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0, "top_k": 1}):
         sampling = Sampling(temperature=temperature, seed=seed, **narrow)
         assert choose(values, sampling, sampling.generator()) == greedy
 
@@ -96,7 +136,14 @@ def test_choosing_leaves_the_logits_as_they_are():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"temperature": 1.0}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.8}],
+    [
+        {"temperature": 1.0},
+        {"temperature": 0.5},
+        {"top_k": 3},
+        {"top_p": 0.8},
+        {"min_p": 0.2},
+        {"temperature": 2.0, "top_k": 6, "top_p": 0.97, "min_p": 0.1},
+    ],
     ids=str,
 )
 def test_tokens_come_as_often_as_their_probability_says(settings):
@@ -107,7 +154,9 @@ def test_tokens_come_as_often_as_their_probability_says(settings):
     counts = [0] * len(logits)
     for _ in range(draws):
         counts[choose(logits, sampling, generator)] += 1
-    expected = by_hand(logits.tolist(), sampling.temperature, sampling.top_k, sampling.top_p)
+    expected = by_hand(
+        logits.tolist(), sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
+    )
     assert all(count == 0 for count, p in zip(counts, expected, strict=True) if p == 0)
     chi_square = sum(
         (count - draws * p) ** 2 / (draws * p)
@@ -125,7 +174,7 @@ def test_with_neither_top_k_nor_top_p_every_token_can_come():
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("temperature", [1e-3, 1e-38])
+@pytest.mark.parametrize("temperature", [1e-3, 1e-38, 1e-320])
 def test_a_tiny_temperature_is_the_greedy_choice(temperature):
     sampling = Sampling(temperature=temperature, seed=0)
     logits = torch.tensor([3.0, 20.0, -20.0, 19.0])
@@ -148,9 +197,22 @@ def test_logits_in_half_precision_are_welcome(dtype):
         ({"temperature": float("nan")}, "0 … 100"),
         ({"temperature": float("inf")}, "0 … 100"),
         ({"top_k": -1}, "0 (all) or more"),
+        ({"top_k": float("inf")}, "0 (all) or more"),
         ({"top_p": 0.0}, "(0, 1]"),
         ({"top_p": 1.01}, "(0, 1]"),
         ({"top_p": float("nan")}, "(0, 1]"),
+        ({"min_p": -0.01}, "0 … 1"),
+        ({"min_p": 1.5}, "0 … 1"),
+        ({"min_p": float("nan")}, "0 … 1"),
+        ({"repetition_penalty": 0.0}, "(0, 100]"),
+        ({"repetition_penalty": float("inf")}, "(0, 100]"),
+        ({"repetition_penalty": float("nan")}, "(0, 100]"),
+        ({"presence_penalty": -2.1}, "-2 … 2"),
+        ({"presence_penalty": float("nan")}, "-2 … 2"),
+        ({"frequency_penalty": 2.1}, "-2 … 2"),
+        ({"frequency_penalty": float("-inf")}, "-2 … 2"),
+        ({"no_repeat_ngram": -1}, "0 (off) or more"),
+        ({"seed": -1}, "0 … 2^63 - 1"),
     ],
     ids=str,
 )
@@ -166,11 +228,111 @@ def test_a_value_out_of_range_is_refused_with_the_range(wrong, range_of_it):
 
 def test_the_ends_of_each_range_are_allowed():
     logits = torch.tensor([0.0, 1.0])
-    for allowed in ({"temperature": 0}, {"temperature": 100}, {"top_k": 0}, {"top_k": 9}):
+    for allowed in (
+        {"temperature": 0},
+        {"temperature": 100},
+        {"top_k": 0},
+        {"top_k": 9},
+        {"min_p": 0},
+        {"min_p": 1},
+        {"repetition_penalty": 100},
+        {"presence_penalty": -2, "frequency_penalty": 2},
+        {"no_repeat_ngram": 99},
+        {"logit_bias": ((0, -100), (1, 100))},
+    ):
         sampling = Sampling(seed=0, **allowed)
-        assert choose(logits, sampling, sampling.generator()) in (0, 1)
+        assert choose(logits, sampling, sampling.generator(), sampling.history([0])) in (0, 1)
 
 
 def test_a_seed_that_is_too_large_is_refused_with_the_range():
     with pytest.raises(ValueError, match="seed is 18446744073709551616"):
         Sampling(seed=2**64)
+
+
+@pytest.mark.parametrize(
+    "bias, sentence",
+    [
+        (((5, float("nan")),), "logit-bias of token 5 is nan; it must be in -100 … 100."),
+        (((5, 100.5),), "logit-bias of token 5 is 100.5; it must be in -100 … 100."),
+        (((-1, 1.0),), "logit-bias names token -1; an id must be 0 or more."),
+        (((5, 1.0), (5, 2.0)), "logit-bias names a token twice; give each id one bias."),
+    ],
+)
+def test_a_bias_that_makes_no_sense_is_refused(bias, sentence):
+    with pytest.raises(ValueError) as refusal:
+        Sampling(logit_bias=bias)
+    assert str(refusal.value) == sentence
+
+
+MIXED = [
+    Sampling(temperature=0),
+    Sampling(temperature=1.5, seed=1),
+    Sampling(temperature=1.5, seed=1, top_k=3),
+    Sampling(temperature=1.2, seed=2, top_p=0.9),
+    Sampling(temperature=0, repetition_penalty=1.5),
+    Sampling(temperature=1.0, seed=3, min_p=0.05, presence_penalty=1.0),
+    Sampling(temperature=0.7, seed=4, no_repeat_ngram=2, logit_bias=((7, 4.0),)),
+    Sampling(temperature=1.5, seed=1),
+]
+
+
+def test_what_else_is_in_the_batch_changes_no_text():
+    together = [(s.generator(), s.history([1, 2, 3])) for s in MIXED]
+    alone = [(s.generator(), s.history([1, 2, 3])) for s in MIXED]
+    source = torch.Generator().manual_seed(0)
+    said = set()
+    for _ in range(40):
+        logits = torch.randn(len(MIXED), 600, generator=source) * 2
+        copy = logits.clone()
+        generators, histories = zip(*together, strict=True)
+        tokens = choose_each(logits, MIXED, generators, histories)
+        expected = [
+            choose(row, sampling, *state)
+            for row, sampling, state in zip(logits, MIXED, alone, strict=True)
+        ]
+        assert tokens == expected
+        assert torch.equal(logits, copy)
+        said.update(tokens)
+        for token, *states in zip(tokens, together, alone, strict=True):
+            for _, history in states:
+                if history is not None:
+                    history.add(token)
+    assert len(said) > 50, "tokens that are always the same would prove nothing"
+
+
+def texts_of(sampling, length=30):
+    source, generator = torch.Generator().manual_seed(0), sampling.generator()
+    return [choose(torch.randn(50, generator=source), sampling, generator) for _ in range(length)]
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**63 - 1])
+def test_the_first_of_several_samples_is_the_one_asked_for_alone(seed):
+    request = Sampling(seed=seed)
+    assert texts_of(request.sample(0)) == texts_of(request)
+    texts = [tuple(texts_of(request.sample(number))) for number in range(20)]
+    assert len(set(texts)) == 20
+    assert texts == [tuple(texts_of(request.sample(number))) for number in range(20)]
+
+
+def test_samples_of_neighbouring_seeds_have_nothing_in_common():
+    seeds = {Sampling(seed=s).sample(number).seed for s in range(50) for number in range(50)}
+    assert len(seeds) == 50 * 50
+
+
+def test_samples_without_a_seed_are_new_each_time():
+    request = Sampling()
+    assert texts_of(request.sample(0)) != texts_of(request.sample(1)) != texts_of(request.sample(1))
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.5}], ids=str)
+@pytest.mark.parametrize("damage", [math.nan, math.inf])
+def test_a_model_whose_logits_are_no_numbers_is_told_in_one_sentence(settings, damage):
+    sampling = Sampling(seed=0, **settings)
+    with pytest.raises(ValueError, match=r"no finite numbers.*earlier checkpoint\.$"):
+        choose(torch.tensor([0.0, damage, 1.0]), sampling, sampling.generator())
+
+
+def test_penalties_without_the_text_so_far_are_refused_not_ignored():
+    sampling = Sampling(temperature=0, frequency_penalty=1.0)
+    with pytest.raises(ValueError, match=r"need the text so far.*Sampling\.history"):
+        choose(torch.tensor([0.0, 1.0]), sampling, sampling.generator())

@@ -6,18 +6,34 @@ from gnano.lazy import lazily
 
 if TYPE_CHECKING:
     from gnano.infer.engine import Engine
-    from gnano.infer.sampling import Sampling, choose, probabilities
+    from gnano.infer.logprobs import LogProb, log_probabilities
+    from gnano.infer.penalties import History
+    from gnano.infer.sampling import Sampling, choose, choose_each, probabilities
     from gnano.infer.text_stream import TextStream
 
-__all__ = ["Engine", "Sampling", "TextStream", "choose", "probabilities"]
+__all__ = [
+    "Engine",
+    "History",
+    "LogProb",
+    "Sampling",
+    "TextStream",
+    "choose",
+    "choose_each",
+    "log_probabilities",
+    "probabilities",
+]
 
 __getattr__ = lazily(
     __name__,
     {
         "Engine": "engine",
+        "History": "penalties",
+        "LogProb": "logprobs",
         "Sampling": "sampling",
         "TextStream": "text_stream",
         "choose": "sampling",
+        "choose_each": "sampling",
+        "log_probabilities": "logprobs",
         "probabilities": "sampling",
     },
 )

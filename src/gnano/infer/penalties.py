@@ -1,0 +1,99 @@
+"""What does the text so far say against a token? Logits in, logits of the same shape out.
+
+In this order, on the model's own logits, before the temperature:
+
+    logit bias           + what was asked for this id
+    repetition penalty   ÷ where positive, × where negative; ids of the prompt and the answer
+    frequency, presence  − per time it was written, − if it was written; the answer alone
+    no-repeat            −inf for what would complete a run of n ids that was there already
+
+Bias, repetition and no-repeat are transformers' (`sequence_bias`, `repetition_penalty`,
+`no_repeat_ngram_size`), frequency and presence are those of OpenAI's API. A `History` grows
+with the text, so that a step costs as much as there are distinct tokens, however long the
+text is.
+"""
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from gnano.infer.sampling import Sampling
+
+
+class History:
+    """The ids of a prompt and of its answer so far, as the penalties want to know them."""
+
+    def __init__(self, prompt: Sequence[int], ngram: int = 0) -> None:
+        self.seen: set[int] = set(prompt)
+        self.written: dict[int, int] = {}  # id -> how often the answer has it
+        self.ngram = ngram  # length of the runs that are remembered; 0: none
+        self.followers: dict[tuple[int, ...], set[int]] = {}  # first n - 1 ids -> the last
+        self.latest: deque[int] = deque(maxlen=max(0, ngram - 1))
+        for token in prompt if ngram else ():
+            self._remember(token)
+
+    def add(self, token: int) -> None:
+        """One more token of the answer."""
+        self.seen.add(token)
+        self.written[token] = self.written.get(token, 0) + 1
+        if self.ngram:
+            self._remember(token)
+
+    def repeated(self) -> set[int]:
+        """The ids that would complete a run of n ids for the second time."""
+        return self.followers.get(tuple(self.latest), set()) if self.ngram else set()
+
+    def _remember(self, token: int) -> None:
+        if len(self.latest) == self.ngram - 1:
+            self.followers.setdefault(tuple(self.latest), set()).add(token)
+        self.latest.append(token)
+
+
+def penalise(logits_V: Tensor, sampling: "Sampling", history: History | None) -> None:
+    """Change fp32 logits [V] in place as bias, penalties and no-repeat ask for."""
+    if sampling.logit_bias:
+        _bias(logits_V, sampling.logit_bias)
+    if not sampling.looks_back:
+        return
+    if history is None:
+        raise ValueError(
+            "Penalties and no-repeat need the text so far, and no history of it was given: "
+            "make one with Sampling.history(prompt) and add every token to it."
+        )
+    if sampling.repetition_penalty != 1 and history.seen:
+        ids = _ids(history.seen, logits_V)
+        logit = logits_V[ids]
+        penalty = sampling.repetition_penalty
+        logits_V[ids] = torch.where(logit < 0, logit * penalty, logit / penalty)
+    if (sampling.presence_penalty or sampling.frequency_penalty) and history.written:
+        ids = _ids(history.written, logits_V)
+        times = torch.tensor(list(history.written.values()), dtype=torch.float32)
+        against = sampling.frequency_penalty * times + sampling.presence_penalty
+        logits_V[ids] -= against.to(logits_V.device)
+    if sampling.no_repeat_ngram:
+        assert history.ngram == sampling.no_repeat_ngram, "a history of other settings"
+        banned = history.repeated()
+        # where every token is banned, something must come all the same
+        if 0 < len(banned) < len(logits_V):
+            logits_V[_ids(banned, logits_V)] = -torch.inf
+
+
+def _bias(logits_V: Tensor, pairs: tuple[tuple[int, float], ...]) -> None:
+    largest = max(token for token, _ in pairs)
+    if largest >= len(logits_V):
+        raise ValueError(
+            f"logit-bias names token {largest:,}, and the model's vocabulary of "
+            f"{len(logits_V):,} ends at {len(logits_V) - 1:,}; take the ids of its own tokenizer."
+        )
+    biases = torch.tensor([bias for _, bias in pairs], device=logits_V.device)
+    logits_V[_ids([token for token, _ in pairs], logits_V)] += biases
+
+
+def _ids(tokens: Collection[int], logits_V: Tensor) -> Tensor:
+    """Distinct ids as an index, several times as fast as a tensor of a list."""
+    return torch.from_numpy(np.fromiter(tokens, np.int64, len(tokens))).to(logits_V.device)
