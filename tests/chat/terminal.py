@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import time
+from pathlib import Path
 
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[=>]")
 ENTER, ALT_ENTER, CTRL_C, CTRL_D, UP = "\r", "\x1b\r", "\x03", "\x04", "\x1b[A"
@@ -64,8 +65,17 @@ class Terminal:
         return before
 
     def ready(self) -> str:
-        """Return, with what came before it, as soon as it asks for a line."""
-        return self.wait_for("\n>")
+        """Return, with what came before it, as soon as it asks for a line, and waits for one.
+
+        In the moment between the two, Python's readline would lose a signal.
+        """
+        before = self.wait_for("\n>")
+        status = Path(f"/proc/{self.process.pid}/stat")
+        deadline = time.monotonic() + PATIENCE
+        while status.exists() and status.read_text().rpartition(")")[2].split()[0] != "S":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return before
 
     def end(self) -> int:
         """The exit code, as soon as it has ended."""
