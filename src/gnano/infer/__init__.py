@@ -5,16 +5,21 @@ from typing import TYPE_CHECKING
 from gnano.lazy import lazily
 
 if TYPE_CHECKING:
-    from gnano.infer.engine import Engine
+    from gnano.infer.batch import Batch, Request, Row
+    from gnano.infer.engine import Completion, Engine
     from gnano.infer.logprobs import LogProb, log_probabilities
     from gnano.infer.penalties import History
     from gnano.infer.sampling import Sampling, choose, choose_each, probabilities
     from gnano.infer.text_stream import TextStream
 
 __all__ = [
+    "Batch",
+    "Completion",
     "Engine",
     "History",
     "LogProb",
+    "Request",
+    "Row",
     "Sampling",
     "TextStream",
     "choose",
@@ -26,9 +31,13 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
+        "Batch": "batch",
+        "Completion": "engine",
         "Engine": "engine",
         "History": "penalties",
         "LogProb": "logprobs",
+        "Request": "batch",
+        "Row": "batch",
         "Sampling": "sampling",
         "TextStream": "text_stream",
         "choose": "sampling",

@@ -1,21 +1,47 @@
-"""A model that continues text: prefill the prompt once, then one token at a time.
+"""A model that continues text: prefill the prompts once, then one token at a time.
 
-prompt ─▶ ids ─▶ prefill ─▶ ┌ logits ─▶ choose ─▶ bytes ─▶ text that is certain
-                            └──── one step with the KV cache ◀───┘
+prompts ─▶ ids ─▶ `Batch` ─▶ token by token ─▶ bytes ─▶ text that is certain
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from gnano.infer.sampling import Sampling, choose
+from gnano.infer.batch import Batch, Request, Row
+from gnano.infer.logprobs import LogProb
+from gnano.infer.quantized import Quant, quantize
+from gnano.infer.sampling import Sampling
 from gnano.infer.text_stream import TextStream
-from gnano.model import GPT, KVCache, load_model
+from gnano.model import GPT, load_model
 from gnano.tokenizer import Tokenizer
 from gnano.train import find_checkpoint
 
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+DTYPES: dict[Dtype, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+LARGE = 50_000_000  # parameters that do not stay in a CPU's cache, so that half the bytes count
 DEFAULT = Sampling()
+AT_ONCE = 16  # texts that `complete` writes side by side
+
+
+@dataclass(frozen=True)
+class Completion:
+    text: str
+    ids: tuple[int, ...]  # without end-of-text; more than the text where a stop string cut it
+    reason: str  # stop: end-of-text or a stop string; length; context
+    log_probs: tuple[LogProb, ...] = ()  # of the ids, if asked for
+    prompt_tokens: int = 0
 
 
 class Engine:
@@ -23,12 +49,27 @@ class Engine:
         self.model, self.tokenizer = model.eval(), tokenizer
 
     @classmethod
-    def load(cls, path: Path, device: str = "auto") -> "Engine":
-        """From a run (its newest checkpoint), a checkpoint, or any Llama folder like it."""
-        folder = find_checkpoint(path)
+    def load(
+        cls,
+        path: str | PathLike[str],
+        device: str = "auto",
+        dtype: Dtype = "auto",
+        quant: Quant = "",
+    ) -> "Engine":
+        """From a run (its newest checkpoint), a checkpoint, or any Llama folder like it.
+
+        `device` auto is a GPU if there is one; `dtype` auto is bf16 on a GPU, and on a CPU that
+        multiplies bf16 if the model is large, else as it is stored. `quant` keeps the matrices
+        in 8 or 4 bits.
+        """
+        folder = find_checkpoint(Path(path))
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(load_model(folder, device), Tokenizer.load(folder))
+        model = load_model(folder, device)
+        if dtype == "auto":
+            dtype = _usual(model)
+        model.to(DTYPES[dtype])
+        return cls(quantize(model, quant) if quant else model, Tokenizer.load(folder))
 
     def stream(
         self,
@@ -36,14 +77,16 @@ class Engine:
         tokens: int = 128,
         sampling: Sampling = DEFAULT,
         stop: Sequence[str] = (),
+        slide: bool = False,
     ) -> Iterator[str]:
         """Pieces of the continuation as they become certain; joined, they are its text.
 
         Ends after so many tokens, at end-of-text, before a stop string, or where the
-        context is full. Raises ValueError for a prompt that leaves no room.
+        context is full; with `slide` the older half of the text is forgotten there. Raises
+        ValueError for a prompt that leaves no room.
         """
         text = TextStream(stop)
-        for token in self.token_ids(prompt, tokens, sampling):
+        for token in self.token_ids(prompt, tokens, sampling, slide):
             if piece := text.push(self.tokenizer.decode_bytes([token])):
                 yield piece
             if text.stopped:
@@ -57,41 +100,97 @@ class Engine:
         tokens: int = 128,
         sampling: Sampling = DEFAULT,
         stop: Sequence[str] = (),
+        slide: bool = False,
     ) -> str:
         """The whole continuation; the same text that `stream` gives in pieces."""
-        return "".join(self.stream(prompt, tokens, sampling, stop))
+        return "".join(self.stream(prompt, tokens, sampling, stop, slide))
 
-    @torch.inference_mode()
     def token_ids(
-        self, prompt: str | Sequence[int], tokens: int, sampling: Sampling
+        self, prompt: str | Sequence[int], tokens: int, sampling: Sampling, slide: bool = False
     ) -> Iterator[int]:
-        """The continuation's ids, up to and without end-of-text.
+        """The continuation's ids, up to and without end-of-text."""
+        ids = self.prompt_ids(prompt)
+        batch = Batch(self.model, self.tokenizer.end_of_text, 1, len(ids) + tokens)
+        row = batch.add(Request(ids=ids, tokens=tokens, sampling=sampling, slide=slide))
+        while row.reason is None:
+            said = len(row.said)
+            batch.step()
+            yield from row.said[said:]
 
-        A prompt of ids is taken as it is; one of text begins a document.
+    def complete(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        tokens: int = 128,
+        sampling: Sampling = DEFAULT,
+        stop: Sequence[str] = (),
+        samples: int = 1,
+        log_probs: int | None = None,
+        slide: bool = False,
+        show: Callable[[int], None] = lambda _: None,
+    ) -> list[list[Completion]]:
+        """So many completions of each prompt, many side by side; each as if it were alone.
+
+        With `log_probs` each token comes with its log-probability and so many alternatives.
+        `show` is told how many completions are done.
+        """
+        requests = [
+            Request(ids=ids, tokens=tokens, sampling=own, log_probs=log_probs, slide=slide)
+            for ids in map(self.prompt_ids, prompts)
+            for own in map(sampling.sample, range(samples))
+        ]
+        longest = max((len(request.ids) for request in requests), default=0)
+        rows = max(1, min(AT_ONCE, len(requests)))
+        batch = Batch(self.model, self.tokenizer.end_of_text, rows, longest + tokens)
+        works = {batch.add(request): _Text(self.tokenizer, stop) for request in requests}
+        done = 0
+        while batch:
+            for row in batch.step():
+                if works[row].follow(row):
+                    batch.drop(row)
+                    row.reason = "stop"
+                done += row.reason is not None
+            show(done)
+        found = [text.completion(row) for row, text in works.items()]
+        return [found[at : at + samples] for at in range(0, len(found), samples)]
+
+    def prompt_ids(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+        """A prompt of ids is taken as it is; one of text begins a document.
+
+        A document starts with end-of-text, so the model has only seen texts begin there.
         """
         if isinstance(prompt, str):
-            # a document starts with end-of-text, so the model has only seen texts begin there
-            start = [self.tokenizer.end_of_text, *self.tokenizer.encode(prompt)]
-        else:
-            start = list(prompt)
-        config = self.model.config
-        if len(start) > config.block_size:
-            raise ValueError(
-                f"The prompt has {len(start):,} tokens and leaves no room in the model's "
-                f"context of {config.block_size:,}; shorten it."
-            )
-        count = min(tokens, config.block_size - len(start) + 1)
-        parameter = self.model.lm_head.weight
-        generator = sampling.generator()
-        dtype = self.model.compute_dtype or parameter.dtype
-        cache = KVCache(config, 1, len(start) + count, dtype, parameter.device)
-        ids = torch.tensor([start], device=parameter.device)
-        for number in range(count):
-            hidden_1TD = self.model.hidden(ids, cache)
-            logits_V = self.model.lm_head(hidden_1TD[0, -1])
-            token = choose(logits_V, sampling, generator)
-            if token == self.tokenizer.end_of_text:
-                return
-            yield token
-            if number + 1 < count:
-                ids = torch.tensor([[token]], device=parameter.device)
+            return self.tokenizer.end_of_text, *self.tokenizer.encode(prompt)
+        return tuple(prompt)
+
+
+def _usual(model: GPT) -> Dtype:
+    """The dtype to compute in where none was asked for."""
+    weight = model.model.embed_tokens.weight
+    if weight.device.type != "cpu":
+        return "bf16"
+    if torch.cpu._is_avx512_bf16_supported() and model.num_parameters() >= LARGE:
+        return "bf16"
+    return next(name for name, dtype in DTYPES.items() if dtype == weight.dtype)
+
+
+class _Text:
+    """The text of a row as it grows."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
+        self.tokenizer, self.stream = tokenizer, TextStream(stop)
+        self.pieces: list[str] = []
+        self.taken = 0  # tokens
+
+    def follow(self, row: Row) -> bool:
+        """Take what is new; has a stop string been met?"""
+        data = self.tokenizer.decode_bytes(row.said[self.taken :])
+        self.taken = len(row.said)
+        self.pieces.append(self.stream.push(data, final=row.reason is not None))
+        return self.stream.stopped
+
+    def completion(self, row: Row) -> Completion:
+        said = "".join(self.pieces)
+        assert row.reason is not None
+        return Completion(
+            said, tuple(row.said), row.reason, tuple(row.log_probs), len(row.request.ids)
+        )

@@ -163,8 +163,12 @@ class GPT(nn.Module):
         segments_BT: Tensor | None = None,
     ) -> Tensor:
         """Logits [B, T, V] in fp32; `cache` and `segments_BT` as in `hidden`."""
-        logits_BTV: Tensor = self.lm_head(self.hidden(ids_BT, cache, segments_BT=segments_BT))
-        return logits_BTV.float()
+        return self.logits(self.hidden(ids_BT, cache, segments_BT=segments_BT))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Of final hidden states [..., D]: [..., V] in fp32."""
+        logits: Tensor = self.lm_head(x)
+        return logits.float()
 
     def loss(
         self,

@@ -1,0 +1,118 @@
+"""How is a model read in fewer bytes? Its matrices in 8 or 4 bits, everything else as it is.
+
+One step for one text reads every weight once and multiplies it once, so its time is that of the
+reading. Each matrix W [O, I] is kept as small numbers and what they stand for:
+
+    int8   a unit for each output            w ≈ unit · q                q in −127 … 127
+    int4   a unit and a zero for 32 inputs   w ≈ unit · (q − 8) + zero   q in 0 … 15
+
+The products are PyTorch's own on a CPU, which reads the small numbers and multiplies in the
+activations' dtype; elsewhere, and in 8 bits for many rows at once, where multiplying is what
+takes time, the matrix is made whole first.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gnano.model import GPT
+from gnano.model.blocks import Head, Linear
+
+Quant = Literal["", "int8", "int4"]
+GROUP = 32  # inputs that share a unit and a zero in 4 bits
+TILE = 16  # outputs that the 4-bit product takes at a time
+FEW = 48  # rows up to which the small numbers are multiplied as they are
+
+
+class QuantizedLinear(nn.Module):
+    """What `Linear` computes, nearly; made from one, whose weight it does not keep."""
+
+    def __init__(self, linear: Linear) -> None:
+        super().__init__()
+        self.outputs, self.inputs = linear.weight.shape
+        # of the head, whose padding is no part of the vocabulary
+        self.shown = linear.vocab_size if isinstance(linear, Head) else self.outputs
+
+    def product(self, x_NI: Tensor) -> Tensor:
+        """x @ Wᵀ, [N, O]."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        y_NO = self.product(x.reshape(-1, self.inputs).contiguous())
+        return y_NO.view(*x.shape[:-1], self.outputs)[..., : self.shown]
+
+
+class Int8Linear(QuantizedLinear):
+    q_OI: Tensor
+    unit_O: Tensor
+
+    def __init__(self, linear: Linear) -> None:
+        super().__init__(linear)
+        weight = linear.weight.detach()
+        unit_O1 = weight.float().abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+        # the unit as it will be used: what rounding it does, the small numbers make up for
+        unit_O1 = unit_O1.to(weight.dtype).float()
+        self.register_buffer("q_OI", (weight / unit_O1).round().clamp(-127, 127).to(torch.int8))
+        self.register_buffer("unit_O", unit_O1[:, 0].to(weight.dtype))
+
+    def product(self, x_NI: Tensor) -> Tensor:
+        if x_NI.device.type == "cpu" and len(x_NI) <= FEW:
+            y_NO: Tensor = torch.ops.aten._weight_int8pack_mm(x_NI, self.q_OI, self.unit_O)
+            return y_NO
+        return F.linear(x_NI, self.q_OI.to(x_NI.dtype)) * self.unit_O
+
+
+class Int4Linear(QuantizedLinear):
+    q_OI: Tensor  # on a CPU in the order that its product wants, else two to a byte
+    units_GO2: Tensor
+
+    def __init__(self, linear: Linear) -> None:
+        super().__init__(linear)
+        weight = linear.weight.detach()
+        weight_OGW = weight.float().view(self.outputs, -1, GROUP)
+        low, high = weight_OGW.aminmax(dim=2, keepdim=True)
+        unit = ((high - low) / 15).clamp_min(1e-12).to(weight.dtype).float()
+        zero = (low + 8 * unit).to(weight.dtype).float()
+        q_OI = ((weight_OGW - zero) / unit + 8).round().clamp(0, 15).flatten(1).int()
+        units = torch.cat([unit, zero], dim=2).transpose(0, 1)
+        self.register_buffer("units_GO2", units.to(weight.dtype).contiguous())
+        self.packed = weight.device.type == "cpu"
+        if self.packed:
+            q_OI = torch.ops.aten._convert_weight_to_int4pack_for_cpu(q_OI, 1)
+        else:
+            q_OI = (q_OI[:, ::2] << 4 | q_OI[:, 1::2]).to(torch.uint8)
+        self.register_buffer("q_OI", q_OI)
+
+    def product(self, x_NI: Tensor) -> Tensor:
+        if self.packed:  # for many rows too: what lies in this order, only its product can read
+            y_NO: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
+                x_NI, self.q_OI, GROUP, self.units_GO2
+            )
+            return y_NO
+        q_OI = torch.stack([self.q_OI >> 4, self.q_OI & 15], dim=-1).flatten(1)
+        unit_OG1, zero_OG1 = self.units_GO2.transpose(0, 1).chunk(2, dim=2)
+        q_OGW = q_OI.view(self.outputs, -1, GROUP).to(x_NI.dtype) - 8
+        return F.linear(x_NI, (q_OGW * unit_OG1 + zero_OG1).flatten(1))
+
+
+def quantize(model: GPT, quant: Quant) -> GPT:
+    """Keep the matrices of blocks and head in so many bits, in place, one after another.
+
+    Raises ValueError where a matrix is not made of whole groups.
+    """
+    kinds = {"int8": Int8Linear, "int4": Int4Linear}
+    if quant not in kinds:
+        raise ValueError(f"quant is {quant!r}; there are {', '.join(kinds)}.")
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, Linear):
+                outputs, inputs = layer.weight.shape
+                if inputs % GROUP or outputs % TILE:
+                    raise ValueError(
+                        f"The matrix {name} is {outputs} × {inputs}, and {quant} needs multiples "
+                        f"of {TILE} × {GROUP}: load this model without --quant."
+                    )
+                setattr(parent, name, kinds[quant](layer))
+    return model

@@ -1,0 +1,185 @@
+"""Texts written side by side are those that each would be alone."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import LlamaForCausalLM
+
+from gnano.infer import Engine, Sampling
+from gnano.infer.batch import Batch, Request, Row
+
+GREEDY = Sampling(temperature=0)
+PROMPTS = [
+    *("", "Once", "Once upon a time there was a small engine", "it", " ", "東京 and 🙂", "a b c"),
+    *("It read, it thought,", "1 + 1 = 2\n\n2 + 2 =", "<|endoftext|>", "word " * 12, "word"),
+    *("Überall naïve Cafés", "the next word; then", "\n", "engine", "then it", "none of them"),
+    *("byte by byte", "broke"),
+]
+
+
+@pytest.fixture(scope="module")
+def engine(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    from gnano.model import GPT
+
+    torch.manual_seed(0)
+    model = GPT(
+        vocab_size=tokenizer.vocab_size,
+        n_embd=64,
+        n_layer=2,
+        n_head=4,
+        n_kv_head=2,
+        ffn_hidden=96,
+        block_size=96,
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5) if parameter.dim() == 2 else parameter.uniform_(0.5, 1.5)
+    return Engine(model, tokenizer)
+
+
+def batch_of(engine: Engine, rows: int, length: int | None = None) -> Batch:
+    return Batch(engine.model, engine.tokenizer.end_of_text, rows, length)
+
+
+def alone(engine: Engine, request: Request) -> Row:
+    batch = batch_of(engine, 1)
+    row = batch.add(request)
+    while batch:
+        batch.step()
+    return row
+
+
+def test_greedy_texts_in_a_batch_are_those_of_transformers(engine, save_engine):
+    theirs: Any = LlamaForCausalLM.from_pretrained(save_engine(engine))
+    end = engine.tokenizer.end_of_text
+    assert len(set(PROMPTS)) == 20
+    for rows in (3, 20):
+        batch = batch_of(engine, rows)
+        ids = [engine.prompt_ids(prompt) for prompt in PROMPTS]
+        found = [batch.add(Request(ids=i, tokens=32, sampling=GREEDY)) for i in ids]
+        while batch:
+            batch.step()
+        for start, row in zip(ids, found, strict=True):
+            whole = theirs.generate(
+                torch.tensor([start]),
+                attention_mask=torch.ones(1, len(start), dtype=torch.long),
+                max_new_tokens=32,
+                do_sample=False,
+                pad_token_id=end,
+            )[0, len(start) :].tolist()
+            assert row.said == (whole[: whole.index(end)] if end in whole else whole)
+            assert row.reason == ("stop" if end in whole else "length")
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[int, int, Request]:
+    """When it comes, when it is taken away again, and what it is."""
+    ids = tuple(draw(st.lists(st.integers(0, 290), min_size=1, max_size=20)))
+    sampling = Sampling(
+        temperature=draw(st.sampled_from([0.0, 0.7, 1.0])),
+        top_k=draw(st.sampled_from([0, 5])),
+        repetition_penalty=draw(st.sampled_from([1.0, 1.3])),
+        seed=draw(st.integers(0, 1000)),
+    )
+    tokens, slide = draw(st.integers(1, 12)), draw(st.booleans())
+    request = Request(ids=ids, tokens=tokens, sampling=sampling, log_probs=1, slide=slide)
+    return draw(st.integers(0, 10)), draw(st.integers(1, 60)), request
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(plan=st.lists(requests(), min_size=1, max_size=7), rows=st.integers(1, 4))
+def test_a_row_says_the_same_whoever_else_comes_and_goes(engine, plan, rows):
+    batch = batch_of(engine, rows)
+    coming = sorted(enumerate(plan), key=lambda one: one[1][0])
+    found: dict[int, Row] = {}
+    dropped: set[int] = set()
+    moment = 0
+    while batch or coming:
+        while coming and coming[0][1][0] <= moment:
+            number, (_, _, request) = coming.pop(0)
+            found[number] = batch.add(request)
+        for number, (came, stay, _) in enumerate(plan):
+            if number in found and moment == came + stay and found[number].reason is None:
+                batch.drop(found[number])
+                dropped.add(number)
+        batch.step()
+        moment += 1
+    for number, row in found.items():
+        expected = alone(engine, plan[number][2])
+        said = expected.said[: len(row.said)] if number in dropped else expected.said
+        assert row.said == said
+        if number not in dropped:
+            assert row.reason == expected.reason
+        for ours, theirs in zip(row.log_probs, expected.log_probs, strict=False):
+            assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-3)
+
+
+def test_samples_of_one_prompt_compute_it_once_and_differ(engine, monkeypatch):
+    seen = []
+    hidden = engine.model.hidden
+
+    def watched(ids, *rest):
+        seen.append(ids.shape)
+        return hidden(ids, *rest)
+
+    monkeypatch.setattr(engine.model, "hidden", watched)
+    [first, other] = engine.complete(["Once upon", "it"], 20, Sampling(seed=4), samples=5)
+    assert seen[0] == (2, len(engine.prompt_ids("Once upon")))
+    assert len({sample.ids for sample in first}) == 5
+    assert first[0] == engine.complete(["Once upon"], 20, Sampling(seed=4))[0][0]
+    again = engine.complete(["it"], 20, Sampling(seed=4), samples=3)[0]
+    assert [sample.ids for sample in again] == [sample.ids for sample in other[:3]]
+
+
+def test_completions_are_the_text_that_streams_give(engine):
+    sampling, stop = Sampling(seed=2), ["e", "ab"]
+    found = engine.complete(PROMPTS, 30, sampling, stop)
+    for prompt, [completion] in zip(PROMPTS, found, strict=True):
+        assert completion.text == engine.generate(prompt, 30, sampling, stop)
+        assert completion.prompt_tokens == len(engine.prompt_ids(prompt))
+    assert {completion.reason for [completion] in found} >= {"stop"}
+
+
+def test_log_probabilities_are_those_of_transformers(engine, save_engine):
+    theirs: Any = LlamaForCausalLM.from_pretrained(save_engine(engine))
+    [[found]] = engine.complete(["Once"], 12, Sampling(seed=3, temperature=1.5), log_probs=3)
+    start = engine.prompt_ids("Once")
+    with torch.no_grad():
+        logits = theirs(torch.tensor([[*start, *found.ids]])).logits[0, len(start) - 1 : -1]
+    expected = logits.log_softmax(-1)
+    assert len(found.log_probs) == len(found.ids)
+    for row, token, said in zip(expected, found.ids, found.log_probs, strict=True):
+        assert said.token == token and said.logprob == pytest.approx(row[token].item(), abs=1e-3)
+        assert [token for token, _ in said.top] == row.topk(3).indices.tolist()
+
+
+def test_where_the_context_is_full_a_text_ends_or_forgets_its_older_half(engine):
+    prompt = engine.prompt_ids("Once upon a time there was a small engine that read")
+    endless = Sampling(temperature=0, logit_bias=((engine.tokenizer.end_of_text, -100.0),))
+    ended = alone(engine, Request(ids=prompt, tokens=300, sampling=endless))
+    assert ended.reason == "context" and len(prompt) + len(ended.said) == 97
+    slid = alone(engine, Request(ids=prompt, tokens=300, sampling=endless, slide=True))
+    assert slid.reason == "length" and len(slid.said) == 300
+    assert slid.said[: len(ended.said)] == ended.said
+    # at the first border the newer half is all that it knows
+    text = [*prompt, *slid.said]
+    known = text[: 96 + 1][-(96 // 2 + 1) :]
+    expected = alone(engine, Request(ids=tuple(known), tokens=10, sampling=endless))
+    assert text[97:107] == expected.said
+
+
+def test_what_has_no_room_is_refused_in_a_sentence_and_the_others_go_on(engine):
+    batch = batch_of(engine, 2)
+    row = batch.add(Request(ids=(1, 2, 3), tokens=5, sampling=GREEDY))
+    with pytest.raises(ValueError, match=r"^The prompt has 97 tokens and leaves no room"):
+        batch.add(Request(ids=(1,) * 97))
+    with pytest.raises(ValueError, match="no token"):
+        batch.add(Request(ids=()))
+    while batch:
+        batch.step()
+    assert row.reason == "length" and len(row.said) == 5

@@ -1,0 +1,91 @@
+"""A model in 8 or 4 bits is nearly the same model, and goes everywhere the other went."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gnano.infer import Engine, Sampling
+from gnano.infer.quantized import Int4Linear, Int8Linear, quantize
+from gnano.model import GPT
+from gnano.model.blocks import Linear
+
+KINDS = {"int8": (Int8Linear, 127 * 2), "int4": (Int4Linear, 15)}
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    quant=st.sampled_from(list(KINDS)),
+    rows=st.sampled_from([1, 3, 48, 49, 200]),
+    shape=st.sampled_from([(16, 32), (48, 96), (128, 64)]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    seed=st.integers(0, 1000),
+)
+def test_a_product_is_off_by_what_rounding_the_matrix_takes(quant, rows, shape, dtype, seed):
+    """And not more: the bound is half a step for each weight."""
+    generator = torch.Generator().manual_seed(seed)
+    linear = Linear(shape[1], shape[0]).to(dtype)
+    weight = torch.randn(shape, generator=generator) * 0.02
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+    weight = linear.weight.detach().double()
+    kind, steps = KINDS[quant]
+    x = torch.randn(rows, shape[1], generator=generator).to(dtype)
+    found = kind(linear)(x)
+    assert found.dtype == dtype and found.shape == (rows, shape[0])
+    expected = F.linear(x.double(), weight)
+    groups = weight.view(shape[0], -1, 32)
+    if quant == "int8":
+        step = (2 * weight.abs().amax(1, keepdim=True) / steps).expand(shape)
+    else:
+        step = ((groups.amax(2) - groups.amin(2)) / steps).repeat_interleave(32, 1)
+    rounding = 2**-7 if dtype == torch.bfloat16 else 1e-5  # of units, zeros and products
+    bound = F.linear(x.double().abs(), step / 2 * 1.02 + rounding * weight.abs().amax())
+    assert ((found.double() - expected).abs() <= bound).all()
+
+
+@pytest.fixture(params=["int8", "int4"])
+def both(request, make_engine):
+    engine, small = make_engine(), make_engine()
+    quantize(small.model, request.param)
+    return engine, small
+
+
+def test_logits_are_near_and_nothing_of_the_large_matrices_is_left(both):
+    engine, small = both
+    ids = torch.tensor([engine.prompt_ids("Once upon a time there was a small engine")])
+    with torch.no_grad():
+        expected, found = engine.model(ids), small.model(ids)
+    assert found.shape == expected.shape
+    assert (found - expected).norm() / expected.norm() < 0.25
+    assert not any(isinstance(module, Linear) for module in small.model.modules())
+    kept = sum(b.numel() * b.element_size() for b in small.model.buffers())
+    assert kept < 0.35 * sum(p.numel() * 4 for p in engine.model.parameters() if p.dim() == 2)
+
+
+def test_it_generates_alone_and_in_a_batch_the_same(both):
+    _, small = both
+    prompts = ["Once", "It read, it thought,", "東京"]
+    found = small.complete(prompts, 24, Sampling(temperature=0))
+    for prompt, [completion] in zip(prompts, found, strict=True):
+        assert completion.text == small.generate(prompt, 24, Sampling(temperature=0))
+
+
+def test_it_is_asked_for_when_a_checkpoint_is_loaded(make_engine, save_engine):
+    engine = make_engine()
+    folder = save_engine(engine)
+    quantize(engine.model, "int8")
+    loaded = Engine.load(folder, "cpu", quant="int8")
+    assert loaded.generate("Once", 24) is not None
+    greedy = Sampling(temperature=0)
+    assert loaded.generate("Once", 24, greedy) == engine.generate("Once", 24, greedy)
+    assert Engine.load(folder, "cpu", "bf16").model.lm_head.weight.dtype == torch.bfloat16
+
+
+def test_what_does_not_divide_is_refused_in_a_sentence():
+    model = GPT(32, n_embd=48, n_layer=1, n_head=2, n_kv_head=1, ffn_hidden=40, block_size=8)
+    with pytest.raises(ValueError, match=r"128 × 48, and int4 needs multiples of 16 × 32"):
+        quantize(model, "int4")
+    with pytest.raises(ValueError, match="there are int8, int4"):
+        quantize(model, "int3")  # type: ignore[arg-type]
