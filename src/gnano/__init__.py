@@ -1,3 +1,30 @@
-"""auto-g-nano: from raw text to a language model that you trained yourself."""
+"""auto-g-nano: from raw text to a language model that you trained yourself.
+
+from gnano import load
+
+model = load("runs/demo")
+print(model.generate("Once upon a time", tokens=60))
+"""
+
+from os import PathLike
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gnano.infer.engine import Dtype, Engine
+    from gnano.infer.quantized import Quant
 
 __version__ = "0.1.0"
+
+
+def load(
+    path: str | PathLike[str], device: str = "auto", dtype: "Dtype" = "auto", quant: "Quant" = ""
+) -> "Engine":
+    """A model that continues text: from a run (its newest checkpoint), a checkpoint, or any
+    Hugging Face folder of a Llama. `device` is cpu, cuda …; `dtype` fp32, bf16 or fp16; `quant`
+    int8 or int4 keeps the matrices in so many bits.
+
+    Raises OSError or ValueError, in a sentence, for what is no such folder.
+    """
+    from gnano.infer import Engine
+
+    return Engine.load(path, device, dtype, quant)

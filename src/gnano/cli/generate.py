@@ -1,50 +1,188 @@
-"""`gnano generate`: let a checkpoint continue a text."""
+"""`gnano generate`: let a checkpoint continue texts."""
 
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from gnano.cli.arguments import call
 
+if TYPE_CHECKING:
+    from gnano.infer import Completion, Engine
+
 
 def generate(
     checkpoint: Annotated[Path, tyro.conf.Positional],
-    prompt: Annotated[str, tyro.conf.Positional],
+    prompt: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
     tokens: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 128,
     temperature: float = 0.8,
     top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    presence_penalty: float = 0.0,
+    frequency_penalty: float = 0.0,
+    no_repeat_ngram: int = 0,
     seed: int | None = None,
     stop: tuple[str, ...] = (),
+    samples: int = 1,
+    file: Path | None = None,
+    lines: bool = False,
+    slide: bool = False,
+    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    log_probs: int | None = None,
     device: str = "auto",
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    quant: Literal["", "int8", "int4"] = "",
 ) -> None:
-    """Continue a text with a run's newest checkpoint, or with any Llama folder like it.
+    """Continue texts with a run's newest checkpoint, or with any Llama folder like it.
 
     examples:
       gnano generate runs/demo "Once upon a time"
       gnano generate runs/demo "def main(" -n 200 --temperature 0.6 --top-k 40 --seed 1
       gnano generate runs/demo "Question:" --stop Question: --temperature 0
+      gnano generate runs/demo "Once" "It was" --samples 4        several, side by side
+      gnano generate runs/demo --file prompts.txt --lines --json  a prompt a line, for programs
+      echo "The function returns" | gnano generate runs/demo
 
     Args:
         checkpoint: A run, a checkpoint, or a Hugging Face folder of a Llama model.
-        prompt: The text to continue; "" begins a new one.
+        prompt: The texts to continue; "" begins a new one. None: what comes through a pipe.
         tokens: Tokens to write at most.
         temperature: 0 takes the likeliest token; higher is more varied.
         top_k: Draw from the k likeliest tokens only; 0 is all.
         top_p: Draw from the likeliest tokens that together reach this probability.
+        min_p: Draw only from tokens at least this share as likely as the likeliest.
+        repetition_penalty: Makes what the text already has less likely; 1 is off, 1.1 a little.
+        presence_penalty: Taken from the logits of what the continuation already has.
+        frequency_penalty: The same, for every time it has it.
+        no_repeat_ngram: Never write a run of so many tokens twice; 0 is off.
         seed: Same seed, same text.
         stop: End before any of these strings.
+        samples: Continuations of each prompt.
+        file: A file with the prompt; - is standard input.
+        lines: Each line of the file or pipe is a prompt of its own.
+        slide: Where the context is full, forget the older half of it and go on.
+        json: One JSON document, with ids, reasons and speeds.
+        log_probs: With --json: each token's log-probability, and so many alternatives.
         device: cpu, cuda …; auto is a GPU if there is one.
+        dtype: What to compute in; auto is bf16 on a GPU, and for a large model on a CPU that can.
+        quant: Keep the matrices in 8 or 4 bits: faster, and a little less exact.
     """
     from gnano.infer import Engine, Sampling
 
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    engine = Engine.load(checkpoint, device)
-    print(prompt, end="", flush=True)
-    for piece in engine.stream(prompt, tokens, sampling, stop):
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; it must be 1 or more.")
+    if log_probs is not None and not json_:
+        raise ValueError("Log-probabilities are told with --json: add it, or leave them out.")
+    sampling = Sampling(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        no_repeat_ngram=no_repeat_ngram,
+        seed=seed,
+    )
+    prompts = _prompts(prompt, file, lines)
+    engine = Engine.load(checkpoint, device, dtype, quant)
+    if json_ or samples > 1 or len(prompts) > 1:
+        write = partial(engine.complete, prompts, tokens, sampling, stop, samples, log_probs, slide)
+        found, seconds = _watched(write, len(prompts) * samples)
+        if json_:
+            print(json.dumps(_document(engine, prompts, found, seconds), ensure_ascii=False))
+        else:
+            _print(prompts, found)
+        return
+    print(prompts[0], end="", flush=True)
+    for piece in engine.stream(prompts[0], tokens, sampling, stop, slide):
         print(piece, end="", flush=True)
     print()
+
+
+def _prompts(given: tuple[str, ...], file: Path | None, lines: bool) -> list[str]:
+    if given:
+        if file or lines:
+            raise ValueError("Prompts come as arguments or from a file, not both: leave one out.")
+        return list(given)
+    if file and str(file) != "-":
+        text, name = file.read_text("utf-8"), str(file)
+    elif file or not sys.stdin.isatty():
+        text, name = sys.stdin.read(), "standard input"
+    else:
+        raise ValueError('There is no prompt: give one ("" begins a new text), a file, or a pipe.')
+    if not lines:
+        return [text.removesuffix("\n")]
+    if not (found := [line for line in text.splitlines() if line]):
+        raise ValueError(f"There is no prompt in {name}: it has no line with text.")
+    return found
+
+
+def _watched(
+    write: "Callable[..., list[list[Completion]]]", whole: int
+) -> "tuple[list[list[Completion]], float]":
+    """What it gives, and how many seconds it took."""
+    from gnano.live import LiveLine
+
+    line = LiveLine()
+    started = time.perf_counter()
+    try:
+        found = write(show=lambda done: line.show(f"{done} of {whole} texts"))
+    finally:
+        line.close()
+    return found, time.perf_counter() - started
+
+
+def _print(prompts: list[str], found: "list[list[Completion]]") -> None:
+    whole = sum(map(len, found))
+    number = 0
+    for prompt, completions in zip(prompts, found, strict=True):
+        for completion in completions:
+            number += 1
+            print(f"── {number} of {whole} " + "─" * 40)
+            print(f"{prompt}{completion.text}")
+
+
+def _document(
+    engine: "Engine", prompts: list[str], found: "list[list[Completion]]", seconds: float
+) -> dict[str, Any]:
+    def said(token: int) -> str:
+        return engine.tokenizer.decode([token])
+
+    completions = []
+    for prompt, group in zip(prompts, found, strict=True):
+        for one in group:
+            entry = {
+                "prompt": prompt,
+                "text": one.text,
+                "reason": one.reason,
+                "prompt_tokens": one.prompt_tokens,
+                "ids": one.ids,
+            }
+            if one.log_probs:
+                entry["log_probs"] = [
+                    {
+                        "token": said(told.token),
+                        "logprob": told.logprob,
+                        "top": [[said(token), value] for token, value in told.top],
+                    }
+                    for told in one.log_probs
+                ]
+            completions.append(entry)
+    tokens = sum(len(one.ids) for group in found for one in group)
+    return {
+        "completions": completions,
+        "tokens": tokens,
+        "seconds": round(seconds, 3),
+        "tokens_per_s": round(tokens / seconds, 1),
+    }
 
 
 def main(argv: list[str]) -> None:
