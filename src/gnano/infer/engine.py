@@ -26,10 +26,6 @@ DTYPES: dict[Dtype, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
 LARGE = 50_000_000  # parameters that do not stay in a CPU's cache, so that half the bytes count
 DEFAULT = Sampling()
 AT_ONCE = 16  # texts that `complete` writes side by side
