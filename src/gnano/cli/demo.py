@@ -19,6 +19,7 @@ examples:
 NEXT = """
 Go on:
   gnano generate {run} "The function returns" --tokens 200
+  gnano chat {run}-sft                              ask it about Python's library
   gnano info {run}
   gnano info 1b                                     the reference model, in figures
 """

@@ -132,9 +132,14 @@ def _watched(
     from gnano.live import LiveLine
 
     line = LiveLine()
+
+    def show(done: int) -> None:
+        if line.terminal:
+            line.show(f"{done} of {whole} texts")
+
     started = time.perf_counter()
     try:
-        found = write(show=lambda done: line.show(f"{done} of {whole} texts"))
+        found = write(show=show)
     finally:
         line.close()
     return found, time.perf_counter() - started
