@@ -60,7 +60,11 @@ def _compare(recipe: Recipe, result: RunResult, count: int, tokens: int) -> Befo
         )
     finally:
         line.close()
-    print(f"\n{found.table()}\n")
     page = write_report(result.run, samples=found.samples())
-    print(f"Answers side by side: {result.run / 'answers.md'}; the run as a page: {page}")
+    if found.losses or found.questions:
+        print(f"\n{found.table()}\n")
+        print(f"Answers side by side: {result.run / 'answers.md'}; the run as a page: {page}")
+    else:
+        share = recipe.instructions.heldout
+        print(f"No question was held out (data.heldout is {share:.0%}): nothing to compare. {page}")
     return found

@@ -68,6 +68,14 @@ def test_files_of_ones_own_take_the_place_of_the_recipe_s(
     assert not json.loads((out / "answers.json").read_text())["answers"]
 
 
+def test_where_nothing_was_held_out_it_says_so(
+    file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--data.heldout", 0, "--out", tmp_path / "run")
+    said = output(capsys, "sft", file, "--from", base, *options)
+    assert "No question was held out (data.heldout is 0%)" in said and "before" not in said
+
+
 def test_what_can_be_asked_of_a_run_can_be_asked_of_a_tuned_one(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +105,7 @@ def test_recipes_that_come_with_the_package_are_told_and_planned(
         (["sft", "1b-dpo"], "gnano dpo RECIPE"),
         (["dpo", "1b-sft"], "gnano sft RECIPE"),
         (["prepare", "1b-sft"], "gnano sft RECIPE --from BASE"),
+        (["pretrain", "1b-sft"], "gnano sft RECIPE --from BASE"),
     ],
 )
 def test_the_wrong_command_or_base_is_one_sentence(
