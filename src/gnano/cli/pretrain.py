@@ -24,7 +24,8 @@ def main(argv: list[str]) -> int:
     out = (Path | None, None, "where the run is written; by default runs/RECIPE")
     allow = (tuple[str, ...], (), "keys or tables of the recipe that may differ from the run's")
     recipe, own = with_recipe("pretrain", DESCRIPTION, argv, out=out, allow=allow)
-    _ = recipe.corpus  # refuses a recipe that tunes
+    if not recipe.train.base:
+        _ = recipe.corpus  # refuses a recipe that tunes, and has nothing to tune
     from gnano.report import report_or_reason
     from gnano.train import Progress, train
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gnano.infer.logprobs import LogProb, log_probabilities
     from gnano.infer.penalties import History
     from gnano.infer.sampling import Sampling, choose, choose_each, probabilities
+    from gnano.infer.speed import Speed, measure
     from gnano.infer.text_stream import TextStream
 
 __all__ = [
@@ -21,10 +22,12 @@ __all__ = [
     "Request",
     "Row",
     "Sampling",
+    "Speed",
     "TextStream",
     "choose",
     "choose_each",
     "log_probabilities",
+    "measure",
     "probabilities",
 ]
 
@@ -39,10 +42,12 @@ __getattr__ = lazily(
         "Request": "batch",
         "Row": "batch",
         "Sampling": "sampling",
+        "Speed": "speed",
         "TextStream": "text_stream",
         "choose": "sampling",
         "choose_each": "sampling",
         "log_probabilities": "logprobs",
+        "measure": "speed",
         "probabilities": "sampling",
     },
 )

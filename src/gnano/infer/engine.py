@@ -44,6 +44,10 @@ class Engine:
     def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
 
+    @property
+    def device(self) -> torch.device:
+        return self.model.model.embed_tokens.weight.device
+
     @classmethod
     def load(
         cls,

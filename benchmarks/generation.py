@@ -1,0 +1,259 @@
+"""How fast does the engine write, beside llama.cpp, transformers and the memory's own speed?
+
+    python benchmarks/generation.py                    shape 1b, random weights
+    python benchmarks/generation.py --shape 124m --rounds 3 --tokens 8
+
+On this machine's CPU, or its GPU where it has one. One text after a prompt, then eight side by
+side, in turns with the peers on the same weights at the same bits; medians are told. llama.cpp
+comes with `pip install llama-cpp-python gguf`, which compiles it for this processor.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from gnano.infer.batch import Batch, Request
+from gnano.infer.quantized import Quant, quantize
+from gnano.infer.sampling import Sampling
+from gnano.infer.speed import NEVER, read_bytes_per_s, weight_bytes
+from gnano.model import GPT, PRESETS, save_model
+
+PROMPT = 64
+GREEDY = Sampling(temperature=0)
+Write = Callable[[int], float]  # a number of tokens -> seconds for them, after the prompt
+
+
+def fresh(shape: str, device: str) -> GPT:
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        model = GPT.from_config(PRESETS[shape])
+    model = model.to(torch.bfloat16).to_empty(device=device).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.02) if parameter.dim() == 2 else parameter.fill_(1)
+        model.lm_head.weight[model.config.vocab_size :] = 0
+    return model
+
+
+def ours(model: GPT, texts: int) -> Write:
+    def write(tokens: int) -> float:
+        batch = Batch(model, NEVER, texts, PROMPT + tokens + 1)
+        for number in range(texts):
+            ids = (number + 1, *range(1, PROMPT))
+            batch.add(Request(ids=ids, tokens=tokens + 1, sampling=GREEDY))
+        batch.step()
+        started = time.perf_counter()
+        while batch:
+            batch.step()
+        return time.perf_counter() - started
+
+    return write
+
+
+def ours_prefill(model: GPT) -> float:
+    """Seconds for a prompt of 512."""
+    batch = Batch(model, NEVER, 1, 512)
+    batch.add(Request(ids=tuple(range(512)), tokens=1, sampling=GREEDY))
+    started = time.perf_counter()
+    batch.step()
+    return time.perf_counter() - started
+
+
+class Transformers:
+    def __init__(self, folder: Path, device: str) -> None:
+        from transformers import LlamaForCausalLM
+
+        self.model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(device)
+        self.device = device
+
+    @torch.inference_mode()
+    def write(self, tokens: int, compiled: bool = False) -> float:
+        from transformers import StaticCache
+
+        ids = torch.arange(PROMPT, device=self.device)[None]
+        if compiled:
+            cache = StaticCache(config=self.model.config, max_cache_len=PROMPT + tokens + 1)
+            step = torch.compile(self.model.forward)
+        else:
+            cache, step = None, self.model.forward
+        out = self.model(ids, past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        token = out.logits[:, -1].argmax(-1, keepdim=True)
+        took = 0.0
+        for number in range(tokens):
+            place = torch.tensor([PROMPT + number], device=self.device)
+            started = time.perf_counter()
+            out = step(token, past_key_values=cache, use_cache=True, cache_position=place)
+            token = out.logits[:, -1].argmax(-1, keepdim=True)
+            token.item()
+            took += time.perf_counter() - started
+        return took
+
+    @torch.inference_mode()
+    def prefill(self) -> float:
+        ids = torch.arange(512, device=self.device)[None]
+        started = time.perf_counter()
+        self.model(ids, use_cache=True, logits_to_keep=1).logits[0, -1].argmax().item()
+        return time.perf_counter() - started
+
+
+def write_gguf(model: GPT, path: Path, bits: str) -> None:
+    """The weights as llama.cpp reads them; without a tokenizer, which speed needs not."""
+    import gguf
+
+    config = model.config
+    kinds = {"bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
+    kind = getattr(gguf.GGMLQuantizationType, kinds[bits])
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config.block_size)
+    writer.add_embedding_length(config.n_embd)
+    writer.add_block_count(config.n_layer)
+    writer.add_feed_forward_length(config.ffn_hidden)
+    writer.add_head_count(config.n_head)
+    writer.add_head_count_kv(config.n_kv_head)
+    writer.add_layer_norm_rms_eps(config.norm_eps)
+    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_rope_dimension_count(config.head_size)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("no_vocab")
+    names = {
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+    }
+    top = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    for name, tensor in model.state_dict().items():
+        module = name.removesuffix(".weight")
+        if module in top:
+            theirs = top[module]
+        else:
+            number, _, part = module.removeprefix("model.layers.").partition(".")
+            theirs = f"blk.{number}.{names[part]}"
+        values = tensor.float().cpu()
+        if theirs.endswith(("attn_q", "attn_k")):  # it turns neighbouring channels
+            half = config.head_size // 2
+            values = values.view(-1, 2, half, config.n_embd).transpose(1, 2).flatten(0, 2)
+        array = values.contiguous().numpy()
+        if array.ndim == 2:
+            writer.add_tensor(f"{theirs}.weight", gguf.quants.quantize(array, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(f"{theirs}.weight", array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+class LlamaCpp:
+    def __init__(self, path: Path, threads: int) -> None:
+        from llama_cpp import Llama
+
+        gpu = -1 if torch.cuda.is_available() else 0
+        self.model = Llama(
+            str(path), n_ctx=1024, n_threads=threads, n_threads_batch=threads, verbose=False,
+            n_gpu_layers=gpu,
+        )  # fmt: skip
+
+    def write(self, tokens: int) -> float:
+        self.model.reset()
+        self.model.eval(list(range(PROMPT)))
+        started = time.perf_counter()
+        for number in range(tokens):
+            self.model.eval([number + 1])
+        return time.perf_counter() - started
+
+    def prefill(self) -> float:
+        self.model.reset()
+        started = time.perf_counter()
+        self.model.eval(list(range(512)))
+        return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--shape", default="1b", choices=list(PRESETS))
+    parser.add_argument("--tokens", type=int, default=16, help="written in each turn")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    asked = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    threads = torch.get_num_threads()
+    where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {threads} threads"
+    print(f"shape {asked.shape} on {where}, {os.cpu_count()} cores; medians of {asked.rounds}")
+
+    writes: dict[str, tuple[Write, int]] = {}  # name: how, and texts
+    prefills: dict[str, Callable[[], float]] = {}
+    limits: dict[str, int] = {}  # bits: bytes a step reads
+    with tempfile.TemporaryDirectory() as temporary:
+        plain = fresh(asked.shape, device)
+        folder = Path(temporary) / "model"
+        save_model(plain, folder, 0)
+        quants: tuple[Quant, ...] = ("", "int8", "int4")
+        for quant in quants:
+            bits = quant or "bf16"
+            model = quantize(fresh(asked.shape, device), quant) if quant else plain
+            limits[bits] = weight_bytes(model)
+            writes[f"{bits} ours"] = ours(model, 1), 1
+            writes[f"{bits} ours, 8 texts"] = ours(model, 8), 8
+            prefills[f"{bits} ours"] = partial(ours_prefill, model)
+            try:
+                path = Path(temporary) / f"{bits}.gguf"
+                write_gguf(plain, path, bits)
+                peer = LlamaCpp(path, threads)
+                writes[f"{bits} llama.cpp"] = peer.write, 1
+                prefills[f"{bits} llama.cpp"] = peer.prefill
+            except ImportError as error:
+                print(f"no llama.cpp beside {bits}: {error}")
+        theirs = Transformers(folder, device)
+        writes["bf16 transformers"] = theirs.write, 1
+        writes["bf16 transformers compiled"] = lambda tokens: theirs.write(tokens, True), 1
+        prefills["bf16 transformers"] = theirs.prefill
+
+        speeds: dict[str, list[float]] = {name: [] for name in writes}
+        prompt: dict[str, list[float]] = {name: [] for name in prefills}
+        for number in range(asked.rounds + 1):  # the first warms up
+            for name, (write, texts) in writes.items():
+                took = write(asked.tokens)
+                if number:
+                    speeds[name].append(texts * asked.tokens / took)
+            for name, prefill in prefills.items():
+                took = prefill()
+                if number:
+                    prompt[name].append(512 / took)
+        read = read_bytes_per_s(torch.device(device))
+    usual = {name: statistics.median(found) for name, found in speeds.items()}
+    print(f"memory: {read / 1e9:.1f} GB/s, read by a plain sum")
+    for name, speed in usual.items():
+        bits = name.split()[0]
+        beside = usual[f"{bits} ours"]
+        limit = read / limits[bits]
+        print(
+            f"{name:<28}{speed:9.1f} tokens/s   ours is {beside / speed:5.2f} ×   "
+            f"{speed / limit:5.2f} of {limit:.1f}, the memory's limit for one text"
+        )
+    first = {name: statistics.median(found) for name, found in prompt.items()}
+    for name, speed in first.items():
+        beside = first[f"{name.split()[0]} ours"]
+        print(
+            f"{name:<28}{speed:9.0f} tokens/s of a prompt of 512   ours is {beside / speed:5.2f} ×"
+        )
+    if asked.json:
+        asked.json.write_text(json.dumps({"write": usual, "prompt": first, "read": read}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

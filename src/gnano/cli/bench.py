@@ -1,0 +1,81 @@
+"""`gnano bench`: how fast a checkpoint writes."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from gnano.cli.arguments import call
+
+if TYPE_CHECKING:
+    from gnano.infer import Speed
+
+
+def bench(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    texts: tuple[int, ...] = (1, 8, 32),
+    prompt: int = 128,
+    tokens: int = 64,
+    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    device: str = "auto",
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    quant: Literal["", "int8", "int4"] = "",
+) -> None:
+    """Measure how fast a checkpoint reads a prompt and writes, and what the memory would allow.
+
+    examples:
+      gnano bench runs/demo
+      gnano bench runs/1b --quant int8 --texts 1 64
+      gnano bench runs/1b --json > speed.json
+
+    Args:
+        checkpoint: A run, a checkpoint, or a Hugging Face folder of a Llama model.
+        texts: Written side by side, measured one after another.
+        prompt: Tokens of each prompt.
+        tokens: Tokens written after it.
+        json: For programs.
+        device: cpu, cuda …; auto is a GPU if there is one.
+        dtype: What to compute in; auto is bf16 on a GPU, and for a large model on a CPU that can.
+        quant: Keep the matrices in 8 or 4 bits.
+    """
+    import time
+
+    from gnano.infer import Engine, measure
+    from gnano.live import LiveLine
+    from gnano.train.watching.journal import peak_memory
+
+    started = time.perf_counter()
+    engine = Engine.load(checkpoint, device, dtype, quant)
+    loaded = time.perf_counter() - started
+    line = LiveLine()
+    try:
+        speed = measure(engine, texts, prompt, tokens, line.show)
+    finally:
+        line.close()
+    peak = peak_memory(engine.device) / 1e9
+    if json_:
+        steps = [{**asdict(one), "share_of_memory": speed.share(one)} for one in speed.steps]
+        print(json.dumps({**asdict(speed), "steps": steps, "load_s": loaded, "peak_gb": peak}))
+    else:
+        _print(speed, loaded, peak)
+
+
+def _print(speed: "Speed", loaded: float, peak: float) -> None:
+    print(f"loaded in                     {loaded:8.2f} s")
+    print(f"first token of {speed.prompt:,} read".ljust(30) + f"{speed.first_token_s:8.3f} s")
+    print(f"prompt                        {speed.prefill_tokens_per_s:8,.0f} tokens/s")
+    for one in speed.steps:
+        name = "a text alone" if one.texts == 1 else f"{one.texts} texts side by side"
+        share = speed.share(one)
+        print(f"{name:<30}{one.tokens_per_s:8,.1f} tokens/s   {share:4.0%} of the memory's speed")
+    print(
+        f"memory                        {speed.read_bytes_per_s / 1e9:8.1f} GB/s, read by a plain "
+        f"sum; a step reads {speed.weight_bytes / 1e9:.3f} GB of weights"
+    )
+    print(f"most memory held              {peak:8.2f} GB")
+
+
+def main(argv: list[str]) -> None:
+    call(bench, "bench", argv)

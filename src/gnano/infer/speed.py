@@ -1,0 +1,131 @@
+"""How fast does it write, and how fast could it? Tokens a second beside what the memory gives.
+
+A step reads each weight once, so a text alone can't be written faster than
+
+    bytes the memory gives a second / bytes that a token reads
+
+The input embedding is not read: of it a step takes one row.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+from gnano.infer.batch import Batch, Request
+from gnano.infer.engine import Engine
+from gnano.infer.sampling import Sampling
+from gnano.model import GPT
+
+GREEDY = Sampling(temperature=0)
+NEVER = -1  # an id that no token has: no text ends by itself
+READ = 2**28  # bytes that are read to measure the memory, far more than a cache holds
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Texts that are written side by side."""
+
+    texts: int
+    tokens_per_s: float  # of all of them together
+    bytes_per_step: int  # weights, and the keys and values of half of the way
+
+
+@dataclass(frozen=True)
+class Speed:
+    prompt: int  # tokens
+    first_token_s: float  # from a prompt's ids to the first token
+    prefill_tokens_per_s: float
+    steps: tuple[Steps, ...]
+    read_bytes_per_s: float  # what the memory gives, measured
+    weight_bytes: int  # that a step reads
+
+    def share(self, steps: Steps) -> float:
+        """Of the memory's bytes a second, those that these steps read."""
+        return steps.bytes_per_step * steps.tokens_per_s / steps.texts / self.read_bytes_per_s
+
+
+def measure(
+    engine: Engine,
+    texts: Sequence[int] = (1, 8, 32),
+    prompt: int = 128,
+    tokens: int = 64,
+    show: Callable[[str], None] = lambda _: None,
+) -> Speed:
+    """The median of a few rounds each; raises ValueError where the context has no room."""
+    config = engine.model.config
+    if prompt < 1 or tokens < 2 or min(texts, default=0) < 1:
+        raise ValueError("A benchmark takes a prompt of 1 token, 2 new ones and 1 text at least.")
+    if prompt + tokens > config.block_size:
+        raise ValueError(
+            f"{prompt:,} + {tokens:,} tokens do not fit the model's context of "
+            f"{config.block_size:,}: measure fewer (--prompt, --tokens)."
+        )
+    show("what the memory gives")
+    read = read_bytes_per_s(engine.model.model.embed_tokens.weight.device)
+    show("prefill")
+    first = median(_first_token_s(engine, prompt) for _ in range(ROUNDS + 1))
+    weights = weight_bytes(engine.model)
+    found = []
+    for count in texts:
+        show(f"{count} texts side by side")
+        per_s = _tokens_per_s(engine, count, prompt, tokens)
+        cache = 2 * config.n_layer * config.n_kv_head * config.head_size
+        size = torch.finfo(_dtype(engine.model)).bits // 8
+        half = count * (prompt + tokens // 2) * cache * size
+        found.append(Steps(count, per_s, weights + half))
+    return Speed(prompt, first, prompt / first, tuple(found), read, weights)
+
+
+def weight_bytes(model: GPT) -> int:
+    """What one step reads of the model: all of it but the input embedding."""
+    tensors = [*model.parameters(), *model.buffers()]
+    embedding = model.model.embed_tokens.weight
+    return sum(t.numel() * t.element_size() for t in tensors if t is not embedding)
+
+
+def _prompts(engine: Engine, count: int, length: int) -> list[tuple[int, ...]]:
+    """Different ones: what several have in common is computed once."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(engine.model.config.vocab_size, (count, length), generator=generator)
+    return [tuple(row) for row in ids.tolist()]
+
+
+def _first_token_s(engine: Engine, prompt: int) -> float:
+    batch = Batch(engine.model, NEVER, 1, prompt)
+    batch.add(Request(ids=_prompts(engine, 1, prompt)[0], tokens=1, sampling=GREEDY))
+    started = time.perf_counter()
+    batch.step()  # it gives ids, so a GPU has been waited for
+    return time.perf_counter() - started
+
+
+def _tokens_per_s(engine: Engine, count: int, prompt: int, tokens: int) -> float:
+    batch = Batch(engine.model, NEVER, count, prompt + tokens)
+    for ids in _prompts(engine, count, prompt):
+        batch.add(Request(ids=ids, tokens=tokens, sampling=GREEDY))
+    while batch.waiting:
+        batch.step()  # the prompts, and the first token of each
+    took = []
+    while batch:
+        rows = len(batch.rows)
+        started = time.perf_counter()
+        batch.step()
+        took.append((time.perf_counter() - started) / rows)
+    return 1 / median(took)
+
+
+def read_bytes_per_s(device: torch.device) -> float:
+    memory = torch.ones(READ // 8, dtype=torch.float64, device=device)
+    took = []
+    for _ in range(ROUNDS + 1):
+        started = time.perf_counter()
+        memory.sum().item()
+        took.append(time.perf_counter() - started)
+    return READ / min(took)
+
+
+def _dtype(model: GPT) -> torch.dtype:
+    return model.compute_dtype or model.model.embed_tokens.weight.dtype
