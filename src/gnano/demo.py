@@ -29,7 +29,7 @@ PROMPTS = {
 SAMPLE_TOKENS = 120
 SAMPLING = Sampling(temperature=0.7, top_k=40, seed=1)
 ASKED, ANSWER_TOKENS = 50, 48
-SHOWN = ("which module", "signature", "what it does")  # of each kind of question one
+SHOWN = ("which module", "signature", "what it does")  # kinds of questions, of each one, if asked
 
 
 def demo(recipe: Recipe, run: Path, questions: int = 0) -> RunResult:
@@ -139,9 +139,10 @@ def _teach(lesson: Recipe, base: Path) -> RunResult:
 
 
 def _show_answers(found: BeforeAfter) -> None:
-    """Of each kind that is shown the first question, whether it went well or not."""
+    """Three, the first of its kind each, whether it went well or not."""
     first = {triple[0].category: triple for triple in reversed(found.triples())}
-    for question, before, after in (first[kind] for kind in SHOWN if kind in first):
+    kinds = [kind for kind in dict.fromkeys([*SHOWN, *first]) if kind in first]
+    for question, before, after in (first[kind] for kind in kinds[: len(SHOWN)]):
         print(f"\n── {question.category}, held out " + "─" * (48 - len(question.category)))
         *_, asked, expected = question.turns
         print(f"{asked.content}\n{asked.context}".strip())

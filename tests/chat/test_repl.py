@@ -20,7 +20,7 @@ def test_a_question_a_command_and_an_exit(chat, make_engine, tmp_path, without):
     terminal.wait_for("did you mean /stats?")
     terminal.ready()
     terminal.press(f"/save {tmp_path}/said" + ENTER)
-    terminal.wait_for("said.json")
+    terminal.wait_for("Saved as")
     terminal.ready()
     terminal.press("/quit" + ENTER)
     assert terminal.end() == 0

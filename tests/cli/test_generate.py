@@ -1,11 +1,15 @@
 """`gnano generate`, as a program: prompts from anywhere, texts for people and for programs."""
 
+import io
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.cli.test_commands import output
+from tests.cli.test_mistakes import one_sentence, refusal
 from tests.small import with_train
 
 from gnano.train import Recipe, train
@@ -18,43 +22,47 @@ def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def generate(run: Path, *arguments: object, given: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gnano", "generate", str(run), *map(str, arguments)]
-    return subprocess.run(
-        command, input=given, capture_output=True, text=True, timeout=120, check=False
-    )
+@pytest.fixture
+def said(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """What it prints for these arguments and this standard input."""
+
+    def generate(*arguments: object, given: str = "") -> str:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(given))
+        return output(capsys, "generate", run, *arguments)
+
+    return generate
 
 
-def said(run: Path, *arguments: object, given: str = "") -> str:
-    done = generate(run, *arguments, given=given)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_a_prompt_may_come_from_anywhere(run: Path, tmp_path: Path) -> None:
+def test_a_prompt_may_come_from_anywhere(said: Callable[..., str], tmp_path: Path) -> None:
     options = "-n", 8, "--seed", 1
-    expected = said(run, "the river\nflows", *options)
+    expected = said("the river\nflows", *options)
     assert expected.startswith("the river\nflows")
     file = tmp_path / "prompt.txt"
     file.write_text("the river\nflows\n")
-    assert said(run, "--file", file, *options) == expected
-    assert said(run, *options, given="the river\nflows\n") == expected
-    assert said(run, "--file", "-", *options, given="the river\nflows\n") == expected
+    assert said("--file", file, *options) == expected
+    assert said(*options, given="the river\nflows\n") == expected
+    assert said("--file", "-", *options, given="the river\nflows\n") == expected
 
 
-def test_many_texts_are_written_side_by_side_and_are_those_of_each_alone(run: Path) -> None:
+def test_many_texts_are_written_side_by_side_and_are_those_of_each_alone(
+    said: Callable[..., str],
+) -> None:
     options = "-n", 8, "--seed", 1
-    both = said(run, "the river", "a tree", *options)
+    both = said("the river", "a tree", *options)
     for number, prompt in enumerate(("the river", "a tree"), 1):
-        alone = said(run, prompt, *options)
+        alone = said(prompt, *options)
         assert f"── {number} of 2 ─" in both and alone in both
-    samples = said(run, "the river", "--samples", 3, *options)
-    assert samples.count("the river") >= 3 and said(run, "the river", *options) in samples
+    samples = said("the river", "--samples", 3, *options)
+    assert samples.count("the river") >= 3 and said("the river", *options) in samples
 
 
-def test_a_program_gets_ids_reasons_log_probabilities_and_speeds(run: Path) -> None:
+def test_a_program_gets_ids_reasons_log_probabilities_and_speeds(
+    said: Callable[..., str],
+) -> None:
     options = "-n", 6, "--temperature", 0, "--json", "--log-probs", 2
-    found = json.loads(said(run, "--lines", *options, given="the river\n\na tree\n"))
+    found = json.loads(said("--lines", *options, given="the river\n\na tree\n"))
     assert [one["prompt"] for one in found["completions"]] == ["the river", "a tree"]
     assert found["seconds"] > 0 and found["tokens_per_s"] > 0
     assert found["tokens"] == sum(len(one["ids"]) for one in found["completions"])
@@ -79,23 +87,28 @@ def test_a_program_gets_ids_reasons_log_probabilities_and_speeds(run: Path) -> N
         (["word " * 500], "tokens and leaves no room in the model's context"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(run: Path, arguments: list[str], reason: str) -> None:
-    done = generate(run, *arguments)
-    assert done.returncode == 2, done.stdout
-    assert reason in done.stderr and len(done.stderr.strip().splitlines()) == 1
+def test_what_cannot_be_is_one_sentence(
+    run: Path,
+    arguments: list[str],
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert reason in one_sentence(refusal(capsys, "generate", run, *arguments))
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(run: Path) -> None:
     command = [sys.executable, "-m", "gnano", "generate", str(run), "--file", "-", "--lines"]
     process = subprocess.Popen(
-        [*command, "-n", "4", "--samples", "200"],
+        [*command, "-n", "4", "--samples", "20"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert process.stdin and process.stdout and process.stderr
-    process.stdin.write("the river\n" * 100)
+    process.stdin.write("the river\n" * 40)
     process.stdin.close()
     process.stdout.close()
     errors = process.stderr.read()
