@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -71,7 +72,8 @@ class Transformers:
     def __init__(self, folder: Path, device: str) -> None:
         from transformers import LlamaForCausalLM
 
-        self.model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(device)
+        loaded: Any = LlamaForCausalLM
+        self.model = loaded.from_pretrained(folder, dtype=torch.bfloat16).to(device)
         self.device = device
 
     @torch.inference_mode()
@@ -81,7 +83,7 @@ class Transformers:
         ids = torch.arange(PROMPT, device=self.device)[None]
         if compiled:
             cache = StaticCache(config=self.model.config, max_cache_len=PROMPT + tokens + 1)
-            step = torch.compile(self.model.forward)
+            step: Any = torch.compile(self.model.forward)
         else:
             cache, step = None, self.model.forward
         out = self.model(ids, past_key_values=cache, use_cache=True)
@@ -238,9 +240,9 @@ def main() -> None:
     usual = {name: statistics.median(found) for name, found in speeds.items()}
     print(f"memory: {read / 1e9:.1f} GB/s, read by a plain sum")
     for name, speed in usual.items():
-        bits = name.split()[0]
-        beside = usual[f"{bits} ours"]
-        limit = read / limits[bits]
+        kind = name.split()[0]
+        beside = usual[f"{kind} ours"]
+        limit = read / limits[kind]
         print(
             f"{name:<28}{speed:9.1f} tokens/s   ours is {beside / speed:5.2f} ×   "
             f"{speed / limit:5.2f} of {limit:.1f}, the memory's limit for one text"
