@@ -183,3 +183,42 @@ def test_what_has_no_room_is_refused_in_a_sentence_and_the_others_go_on(engine):
     while batch:
         batch.step()
     assert row.reason == "length" and len(row.said) == 5
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    turns=st.lists(
+        st.tuples(st.lists(st.integers(0, 290), min_size=1, max_size=12), st.integers(1, 9)),
+        min_size=1,
+        max_size=6,
+    ),
+    anew=st.sets(st.integers(0, 5)),
+    taken=st.integers(1, 9),
+)
+def test_a_conversation_takes_over_what_was_computed_and_says_the_same(engine, turns, anew, taken):
+    text: list[int] = []
+    for number, (question, tokens) in enumerate(turns):
+        text = [*([] if number in anew else text), *question][-80:]
+        stream = engine.token_ids(text, tokens, GREEDY, reuse=True)
+        said = [token for token, _ in zip(stream, range(taken), strict=False)]
+        stream.close()  # the reader may have heard enough
+        assert said == list(engine.token_ids(text, tokens, GREEDY))[:taken]
+        text += said
+
+
+def test_of_the_next_prompt_only_what_is_new_is_computed(engine, monkeypatch):
+    seen = []
+    hidden = engine.model.hidden
+
+    def watched(ids, *rest):
+        seen.append(ids.shape[1])
+        return hidden(ids, *rest)
+
+    monkeypatch.setattr(engine.model, "hidden", watched)
+    endless = Sampling(temperature=0, logit_bias=((engine.tokenizer.end_of_text, -100.0),))
+    said = list(engine.token_ids([5, 6, 7], 4, endless, reuse=True))
+    list(engine.token_ids([5, 6, 7, *said, 8, 9], 2, endless, reuse=True))
+    # the last token said had not been read yet
+    assert seen[-5:] == [1, 1, 1, 3, 1]

@@ -120,7 +120,7 @@ class Session:
         settings, stream, trim = self.settings, TextStream(self.stop), Trim()
         room = self.context - len(ids) + 1
         try:
-            for token in self.engine.token_ids(ids, settings.tokens, self._sampling()):
+            for token in self.engine.token_ids(ids, settings.tokens, self._sampling(), reuse=True):
                 speech.count()
                 yield trim.push(stream.push(self.engine.tokenizer.decode_bytes([token])))
                 if stream.stopped:

@@ -42,6 +42,7 @@ class Row:
         self.said: list[int] = []  # without end-of-text
         self.log_probs: list[LogProb] = []  # of the tokens said, if asked for
         self.reason: Reason | None = None  # why it ended; None: it goes on
+        self.slid = False  # was something of it forgotten?
         self.generator = request.sampling.generator()
         self.history = request.sampling.history(request.ids)
 
@@ -50,11 +51,21 @@ class Batch:
     """At most `rows` texts at once; the others wait.
 
     `end` is the id of end-of-text; `length` the tokens that a row may come to, prompt and
-    answer together: by default the model's context.
+    answer together: by default the model's context. A batch of one row that is to `reuse` what
+    it computed takes over as much of the last text as the next prompt begins with.
     """
 
-    def __init__(self, model: GPT, end: int, rows: int = 1, length: int | None = None) -> None:
-        self.model, self.end = model, end
+    def __init__(
+        self,
+        model: GPT,
+        end: int,
+        rows: int = 1,
+        length: int | None = None,
+        reuse: bool = False,
+    ) -> None:
+        assert rows == 1 or not reuse, "which row's text is to be taken over?"
+        self.model, self.end, self.reuse = model, end, reuse
+        self.left: tuple[int, ...] = ()  # ids of the last text, as far as the cache still has it
         self.length = min(length or model.config.block_size, model.config.block_size)
         weight = model.model.embed_tokens.weight  # which no quantization changes
         self.device = weight.device
@@ -89,6 +100,9 @@ class Batch:
             self.waiting.remove(row)
         elif row in self.rows:
             place, last = self.rows.index(row), self.rows.pop()
+            if self.reuse:
+                text = (*row.request.ids, *row.said)
+                self.left = text[: self.cache.lengths[0]] if not row.slid else ()
             if last is not row:
                 self.cache.move(len(self.rows), to=place)
                 self.rows[place] = last
@@ -160,9 +174,14 @@ class Batch:
         lengths = [len(ids) for ids in distinct]
         padded = [[*ids, *[0] * (max(lengths) - len(ids))] for ids in distinct]
         part = self.cache.part(first, first + len(distinct))
+        if self.reuse:
+            # what it leaves to compute is a token at least: its logits are wanted
+            known = min(_common(self.left, distinct[0]), lengths[0] - 1)
+            part.lengths[:] = known
+            padded = [padded[0][known:]]
         hidden_BTD = self.model.hidden(torch.tensor(padded, device=self.device), part)
+        last = torch.tensor(lengths, device=self.device) - 1 - (part.length - hidden_BTD.shape[1])
         part.keep(lengths)
-        last = torch.tensor(lengths, device=self.device) - 1
         logits_BV = self.model.logits(hidden_BTD[torch.arange(len(distinct)), last])
         owners = [distinct.index(row.request.ids) for row in new]
         # from the last row on: no row is written over before it was read
@@ -177,6 +196,13 @@ class Batch:
         Computed anew: a kept key would have seen what is forgotten.
         """
         text = [*row.request.ids, *row.said][-(self.length // 2 + 1) : -1]
+        row.slid = True
         part = self.cache.part(place, place + 1)
         part.keep([0])
         self.model.hidden(torch.tensor([text], device=self.device), part)
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    pairs = zip(a, b, strict=False)
+    return next((at for at, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))

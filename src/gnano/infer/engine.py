@@ -43,6 +43,7 @@ class Completion:
 class Engine:
     def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
+        self.last: Batch | None = None  # of the conversation
 
     @property
     def device(self) -> torch.device:
@@ -106,16 +107,33 @@ class Engine:
         return "".join(self.stream(prompt, tokens, sampling, stop, slide))
 
     def token_ids(
-        self, prompt: str | Sequence[int], tokens: int, sampling: Sampling, slide: bool = False
+        self,
+        prompt: str | Sequence[int],
+        tokens: int,
+        sampling: Sampling,
+        slide: bool = False,
+        reuse: bool = False,
     ) -> Iterator[int]:
-        """The continuation's ids, up to and without end-of-text."""
-        ids = self.prompt_ids(prompt)
-        batch = Batch(self.model, self.tokenizer.end_of_text, 1, len(ids) + tokens)
+        """The continuation's ids, up to and without end-of-text.
+
+        In a conversation each prompt begins with the one before: with `reuse` what was computed
+        of that is taken over. The result is then the same but for rounding.
+        """
+        ids, end = self.prompt_ids(prompt), self.tokenizer.end_of_text
+        if not reuse or self.last:  # it is at work on another text
+            batch = Batch(self.model, end, 1, len(ids) + tokens)
+        elif self.last is None:
+            batch = self.last = Batch(self.model, end, reuse=True)
+        else:
+            batch = self.last
         row = batch.add(Request(ids=ids, tokens=tokens, sampling=sampling, slide=slide))
-        while row.reason is None:
-            said = len(row.said)
-            batch.step()
-            yield from row.said[said:]
+        try:
+            while row.reason is None:
+                said = len(row.said)
+                batch.step()
+                yield from row.said[said:]
+        finally:
+            batch.drop(row)  # if its reader has heard enough
 
     def complete(
         self,
