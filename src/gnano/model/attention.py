@@ -47,6 +47,9 @@ def attend(
         k_BKTE, v_BKTE = (x.repeat_interleave(group, dim=1) for x in (k_BKTE, v_BKTE))
     elif 1 < T < so_far:  # SDPA's own causal mask is aligned to the first position
         mask = torch.ones(T, so_far, dtype=torch.bool, device=q_BHTE.device).tril(so_far - T)
+    causal = mask is None
+    if T == 1:  # asked as a question of its own: a compiled size is no plain bool
+        causal = False
     # enable_gqa: the kernels read each key/value head once for its group, without a copy
     return F.scaled_dot_product_attention(
         q_BHTE,
@@ -54,7 +57,7 @@ def attend(
         v_BKTE,
         attn_mask=mask,
         dropout_p=dropout,
-        is_causal=mask is None and T > 1,
+        is_causal=causal,
         enable_gqa=q_BHTE.shape[1] != k_BKTE.shape[1],
     )
 
