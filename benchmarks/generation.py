@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from gnano.infer.batch import Batch, Request
+from gnano.infer.packed import pack
 from gnano.infer.quantized import Quant, quantize
 from gnano.infer.sampling import Sampling
 from gnano.infer.speed import NEVER, read_bytes_per_s, weight_bytes
@@ -207,7 +208,8 @@ def main() -> None:
         quants: tuple[Quant, ...] = ("", "int8", "int4")
         for quant in quants:
             bits = quant or "bf16"
-            model = quantize(fresh(asked.shape, device), quant) if quant else plain
+            model = fresh(asked.shape, device)
+            model = quantize(model, quant) if quant else pack(model)
             limits[bits] = weight_bytes(model)
             writes[f"{bits} ours"] = ours(model, 1), 1
             writes[f"{bits} ours, 8 texts"] = ours(model, 8), 8

@@ -13,6 +13,7 @@ import torch
 
 from gnano.infer.batch import Batch, Request, Row
 from gnano.infer.logprobs import LogProb
+from gnano.infer.packed import pack
 from gnano.infer.quantized import Quant, quantize
 from gnano.infer.sampling import Sampling
 from gnano.infer.text_stream import TextStream
@@ -70,7 +71,8 @@ class Engine:
         if dtype == "auto":
             dtype = _usual(model)
         model.to(DTYPES[dtype])
-        return cls(quantize(model, quant) if quant else model, Tokenizer.load(folder))
+        model = quantize(model, quant) if quant else pack(model)
+        return cls(model, Tokenizer.load(folder))
 
     def stream(
         self,

@@ -16,6 +16,7 @@ import torch
 
 from gnano.infer.batch import Batch, Request
 from gnano.infer.engine import Engine
+from gnano.infer.packed import PackedLinear
 from gnano.infer.sampling import Sampling
 from gnano.model import GPT
 
@@ -84,7 +85,8 @@ def weight_bytes(model: GPT) -> int:
     """What one step reads of the model: all of it but the input embedding."""
     tensors = [*model.parameters(), *model.buffers()]
     embedding = model.model.embed_tokens.weight
-    return sum(t.numel() * t.element_size() for t in tensors if t is not embedding)
+    packed = sum(m.bytes for m in model.modules() if isinstance(m, PackedLinear))
+    return packed + sum(t.numel() * t.element_size() for t in tensors if t is not embedding)
 
 
 def _prompts(engine: Engine, count: int, length: int) -> list[tuple[int, ...]]:

@@ -1,0 +1,50 @@
+"""Laid out for a CPU's own product, a model is the same model."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gnano.infer import Sampling
+from gnano.infer.packed import PackedLinear, pack
+from gnano.infer.speed import weight_bytes
+from gnano.model.blocks import Linear
+
+GREEDY = Sampling(temperature=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(1, 70),
+    shape=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    seed=st.integers(0, 1000),
+)
+def test_a_product_is_that_of_the_matrix(rows, shape, dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    linear = Linear(shape[1], shape[0]).to(dtype)
+    x = torch.randn(rows, 1, shape[1], generator=generator).to(dtype)
+    with torch.no_grad():
+        expected = x.double() @ linear.weight.double().T
+        found = PackedLinear(linear)(x)
+    assert found.dtype == dtype and found.shape == expected.shape
+    bound = {torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
+    assert (found.double() - expected).norm() <= bound * expected.norm() + 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_packed_model_says_the_same_and_keeps_no_second_copy(make_engine, dtype):
+    engine, packed = make_engine(), make_engine()
+    engine.model.to(dtype)
+    size = weight_bytes(engine.model)
+    pack(packed.model.to(dtype))
+    assert not any(isinstance(module, Linear) for module in packed.model.modules())
+    assert weight_bytes(packed.model) == size
+    ids = torch.tensor([engine.prompt_ids("Once upon a time there was a small engine")])
+    with torch.no_grad():
+        expected, found = engine.model(ids), packed.model(ids)
+    assert found.shape == expected.shape
+    assert (found - expected).norm() / expected.norm() < {torch.float32: 1e-5}.get(dtype, 0.03)
+    if dtype == torch.float32:
+        for prompt in ("", "Once", "東京"):
+            assert packed.generate(prompt, 24, GREEDY) == engine.generate(prompt, 24, GREEDY)
