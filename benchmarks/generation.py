@@ -204,6 +204,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         plain = fresh(asked.shape, device)
         folder = Path(temporary) / "model"
+        folder.mkdir()
         save_model(plain, folder, 0)
         quants: tuple[Quant, ...] = ("", "int8", "int4")
         for quant in quants:

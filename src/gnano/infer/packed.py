@@ -37,11 +37,9 @@ def pack(model: GPT) -> GPT:
     The model is then for reading and writing texts: it can't be trained, saved or moved.
     """
     weight = model.lm_head.weight
-    can = {
-        torch.float32: torch.backends.mkldnn.is_available(),
-        torch.bfloat16: torch.backends.mkldnn.is_available()
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
-    }
+    known = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    bf16 = known and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    can = {torch.float32: known, torch.bfloat16: bf16}
     if weight.device.type != "cpu" or not can.get(weight.dtype):
         return model
     for parent in list(model.modules()):
