@@ -163,10 +163,11 @@ def write_gguf(model: GPT, path: Path, bits: str) -> None:
 
 class LlamaCpp:
     def __init__(self, path: Path, threads: int) -> None:
-        from llama_cpp import Llama
+        import llama_cpp
 
+        peer: Any = llama_cpp
         gpu = -1 if torch.cuda.is_available() else 0
-        self.model = Llama(
+        self.model = peer.Llama(
             str(path), n_ctx=1024, n_threads=threads, n_threads_batch=threads, verbose=False,
             n_gpu_layers=gpu,
         )  # fmt: skip

@@ -53,6 +53,11 @@ def test_one_question_on_the_command_line(folder):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{UNICODE}\n", "")
 
 
+def test_it_may_be_kept_in_fewer_bits(folder):
+    done = piped("", folder, "--prompt", "one", "--dtype", "bf16", "--quant", "int8")
+    assert (done.returncode, done.stdout) == (0, f"{UNICODE}\n")
+
+
 def test_a_reader_that_has_seen_enough_ends_it_quietly(folder):
     process = subprocess.Popen(
         [*CHAT, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE

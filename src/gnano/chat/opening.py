@@ -13,6 +13,8 @@ from gnano.chat.session import Session
 from gnano.chat.settings import Settings
 from gnano.data.instructions import ALPACA, load_template, template_of
 from gnano.infer import Engine
+from gnano.infer.engine import Dtype
+from gnano.infer.quantized import Quant
 from gnano.model import num_parameters
 from gnano.train import find_checkpoint
 
@@ -24,13 +26,19 @@ UNTUNED = "This checkpoint was not tuned to answer: it is asked in alpaca's form
 
 
 def open_session(
-    checkpoint: Path, format: str | None, settings: Settings, system: str, device: str
+    checkpoint: Path,
+    format: str | None,
+    settings: Settings,
+    system: str,
+    device: str,
+    dtype: Dtype = "auto",
+    quant: Quant = "",
 ) -> tuple[Session, str]:
     """The session, and what there is to say of its format; "" for nothing."""
     given = load_template(format) if format else None
     folder = find_checkpoint(checkpoint)
     template = given or template_of(folder)
-    engine = Engine.load(folder, device)
+    engine = Engine.load(folder, device, dtype, quant)
     return Session(engine, template or ALPACA, settings, system), "" if template else UNTUNED
 
 
