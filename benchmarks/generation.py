@@ -22,8 +22,9 @@ from typing import Any
 import torch
 
 from gnano.infer.batch import Batch, Request
+from gnano.infer.loading import Quant
 from gnano.infer.packed import pack
-from gnano.infer.quantized import Quant, quantize
+from gnano.infer.quantized import quantize
 from gnano.infer.sampling import Sampling
 from gnano.infer.speed import NEVER, read_bytes_per_s, weight_bytes
 from gnano.model import GPT, PRESETS, save_model

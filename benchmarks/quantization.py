@@ -14,9 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from gnano.data import Corpus, heldout_batches
-from gnano.infer import Engine
-from gnano.infer.engine import Dtype
-from gnano.infer.quantized import Quant
+from gnano.infer import Dtype, Engine, Quant
 from gnano.infer.speed import weight_bytes
 from gnano.model import IGNORE
 

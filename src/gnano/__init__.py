@@ -10,8 +10,7 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gnano.infer.engine import Dtype, Engine
-    from gnano.infer.quantized import Quant
+    from gnano.infer import Dtype, Engine, Quant
 
 __version__ = "0.1.0"
 

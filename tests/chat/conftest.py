@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tests.chat.terminal import Terminal
+from tests.saying import teach
 
 from gnano.data.instructions import Template, save_template
 from gnano.infer import Engine
@@ -57,25 +58,6 @@ def make_engine(letters: Tokenizer) -> MakeEngine:
         return Listening(model, letters)
 
     return make
-
-
-def teach(model: GPT, tokenizer: Tokenizer, text: str, endless: bool) -> None:
-    """Without layers' changes the next token depends on the last one alone: a table of them."""
-    ids = tokenizer.encode(text)
-    last = ids[0] if endless else tokenizer.end_of_text
-    start = tokenizer.encode("\n")[0]  # what each prompt ends with
-    following = dict(zip([start, *ids], [*ids, last], strict=True))
-    assert len(following) == len(ids) + 1, "a byte comes twice"
-    with torch.no_grad():
-        for parameter in model.model.layers.parameters():
-            parameter.zero_()
-        model.model.norm.weight.fill_(1)
-        shape = model.model.embed_tokens.weight.shape
-        codes = torch.nn.functional.normalize(torch.randn(shape))
-        model.model.embed_tokens.weight.copy_(codes)
-        model.lm_head.weight.zero_()
-        for token, after in following.items():
-            model.lm_head.weight[after] += codes[token]
 
 
 @pytest.fixture

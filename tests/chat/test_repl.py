@@ -118,6 +118,7 @@ def test_an_answer_cannot_change_the_terminal(chat, make_engine):
     terminal.ready()
     terminal.press("well?" + ENTER)
     terminal.wait_for("a\N{REPLACEMENT CHARACTER}[2Jz")
+    assert b"\x1b[2J" not in terminal.raw  # which would have cleared the screen
 
 
 def test_old_questions_fall_out_and_it_says_so(chat, make_engine):

@@ -81,6 +81,8 @@ def test_a_program_gets_ids_reasons_log_probabilities_and_speeds(
         (["--lines"], "There is no prompt in standard input: it has no line with text."),
         (["x", "--file", "y"], "Prompts come as arguments or from a file, not both"),
         (["--file", "nowhere.txt"], "nowhere.txt"),
+        (["x", "-n", "-5"], "tokens is -5; it must be 0 or more."),
+        (["--file", "/proc/self/exe"], "/proc/self/exe is no UTF-8 text"),
         (["x", "--samples", "0"], "samples is 0; it must be 1 or more."),
         (["x", "--log-probs", "1"], "are told with --json"),
         (["x", "--min-p", "2"], "min-p is 2.0; it must be in 0 … 1."),

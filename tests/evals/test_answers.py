@@ -1,9 +1,9 @@
 """Whether an answer is one: said, ended, and without the template's own words."""
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.saying import teach
 
 from gnano.data.instructions.conversations import Conversation, Turn
 from gnano.data.instructions.templates import ALPACA, Template
@@ -16,29 +16,8 @@ def asked(text: str, category: str = "") -> Conversation:
 
 
 def saying(engine: Engine, text: str | None) -> Engine:
-    """The engine, with weights that say this and end, whatever was asked; None: that never end.
-
-    Without layers' changes the next token depends on the last one alone, and a text in which no
-    token comes twice is a table of them.
-    """
-    ids = [*engine.tokenizer.encode(text or "a"), engine.tokenizer.end_of_text]
-    assert len(set(ids)) == len(ids)
-    first = engine.tokenizer.encode("\n")[0]  # what each prompt ends with
-    after = dict(zip([first, *ids], ids, strict=False))
-    if text is None:
-        after = {first: ids[0], ids[0]: ids[0]}
-    model = engine.model
-    with torch.no_grad():
-        for parameter in model.model.layers.parameters():
-            parameter.zero_()
-        model.model.norm.weight.fill_(1)
-        width, vocabulary = model.config.n_embd, model.config.vocab_size
-        torch.manual_seed(0)
-        codes = torch.nn.functional.normalize(torch.randn(vocabulary, width))
-        model.model.embed_tokens.weight.copy_(codes)
-        model.lm_head.weight.zero_()
-        for token, following in after.items():
-            model.lm_head.weight[following] += codes[token]
+    """The engine, which says this and ends, whatever was asked; None: which never ends."""
+    teach(engine.model, engine.tokenizer, text or "a", endless=text is None)
     return engine
 
 

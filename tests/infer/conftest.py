@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gnano.infer import Engine
+from gnano.infer import Engine, choose_each
 from gnano.model import GPT, save_model
 from gnano.tokenizer import train_bpe
 
@@ -10,6 +10,11 @@ TEXTS = [
     "It read, it thought, and it wrote the next word; then it read what it had written.",
     "Überall naïve Cafés, 東京 and 🙂: it took them byte by byte, and broke none of them.",
 ] * 3
+
+
+def choose(logits_V, sampling, generator, history=None):
+    """The token of one row alone."""
+    return choose_each(logits_V[None], [sampling], [generator], [history])[0]
 
 
 @pytest.fixture(scope="session")

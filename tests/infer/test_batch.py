@@ -20,26 +20,6 @@ PROMPTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def engine(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    from gnano.model import GPT
-
-    torch.manual_seed(0)
-    model = GPT(
-        vocab_size=tokenizer.vocab_size,
-        n_embd=64,
-        n_layer=2,
-        n_head=4,
-        n_kv_head=2,
-        ffn_hidden=96,
-        block_size=96,
-    )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(5) if parameter.dim() == 2 else parameter.uniform_(0.5, 1.5)
-    return Engine(model, tokenizer)
-
-
 def batch_of(engine: Engine, rows: int, length: int | None = None) -> Batch:
     return Batch(engine.model, engine.tokenizer.end_of_text, rows, length)
 

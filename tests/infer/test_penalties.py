@@ -5,8 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.infer.conftest import choose
 
-from gnano.infer import History, Sampling, choose, probabilities
+from gnano.infer import History, Sampling, probabilities
 
 V = 12
 texts = st.lists(st.integers(0, V - 1), max_size=30)

@@ -77,7 +77,6 @@ def test_it_is_asked_for_when_a_checkpoint_is_loaded(make_engine, save_engine):
     folder = save_engine(engine)
     quantize(engine.model, "int8")
     loaded = Engine.load(folder, "cpu", quant="int8")
-    assert loaded.generate("Once", 24) is not None
     greedy = Sampling(temperature=0)
     assert loaded.generate("Once", 24, greedy) == engine.generate("Once", 24, greedy)
     small = Engine.load(folder, "cpu", "bf16").model
@@ -86,7 +85,7 @@ def test_it_is_asked_for_when_a_checkpoint_is_loaded(make_engine, save_engine):
 
 def test_what_does_not_divide_is_refused_in_a_sentence():
     model = GPT(32, n_embd=48, n_layer=1, n_head=2, n_kv_head=1, ffn_hidden=40, block_size=8)
-    with pytest.raises(ValueError, match=r"128 × 48, and int4 needs multiples of 16 × 32"):
+    with pytest.raises(ValueError, match=r"48 × 48, and int4 needs multiples of 16 × 32"):
         quantize(model, "int4")
     with pytest.raises(ValueError, match="there are int8, int4"):
         quantize(model, "int3")  # type: ignore[arg-type]

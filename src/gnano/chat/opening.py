@@ -1,6 +1,7 @@
 """Which model talks, in which format, and with whom? From the command line to a conversation."""
 
 import sys
+from dataclasses import asdict
 from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
@@ -12,9 +13,7 @@ from gnano.chat.screen import Screen
 from gnano.chat.session import Session
 from gnano.chat.settings import Settings
 from gnano.data.instructions import ALPACA, load_template, template_of
-from gnano.infer import Engine
-from gnano.infer.engine import Dtype
-from gnano.infer.quantized import Quant
+from gnano.infer import Engine, Loading
 from gnano.model import num_parameters
 from gnano.train import find_checkpoint
 
@@ -30,15 +29,13 @@ def open_session(
     format: str | None,
     settings: Settings,
     system: str,
-    device: str,
-    dtype: Dtype = "auto",
-    quant: Quant = "",
+    loading: Loading,
 ) -> tuple[Session, str]:
     """The session, and what there is to say of its format; "" for nothing."""
     given = load_template(format) if format else None
     folder = find_checkpoint(checkpoint)
     template = given or template_of(folder)
-    engine = Engine.load(folder, device, dtype, quant)
+    engine = Engine.load(folder, **asdict(loading))
     return Session(engine, template or ALPACA, settings, system), "" if template else UNTUNED
 
 

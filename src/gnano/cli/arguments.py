@@ -11,10 +11,15 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from gnano.infer.loading import Loading
+from gnano.infer.sampling import Sampling
 from gnano.train import Recipe, load_recipe, recipe_names
 
 T = TypeVar("T")
 PARTS = ("model", "data", "train")
+# their fields are options of the command itself
+Drawing = Annotated[Sampling, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
+Keeping = Annotated[Loading, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
 
 
 def call(function: Callable[..., T], command: str, argv: list[str]) -> T:

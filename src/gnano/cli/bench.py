@@ -3,11 +3,12 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from gnano.cli.arguments import call
+from gnano.cli.arguments import Keeping, call
+from gnano.infer.loading import Loading
 
 if TYPE_CHECKING:
     from gnano.infer import Speed
@@ -19,9 +20,7 @@ def bench(
     prompt: int = 128,
     tokens: int = 64,
     json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
-    device: str = "auto",
-    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
-    quant: Literal["", "int8", "int4"] = "",
+    loading: Keeping = Loading(),  # noqa: B008 frozen
 ) -> None:
     """Measure how fast a checkpoint reads a prompt and writes, and what the memory would allow.
 
@@ -36,18 +35,16 @@ def bench(
         prompt: Tokens of each prompt.
         tokens: Tokens written after it.
         json: For programs.
-        device: cpu, cuda …; auto is a GPU if there is one.
-        dtype: What to compute in; auto is bf16 on a GPU, and for a large model on a CPU that can.
-        quant: Keep the matrices in 8 or 4 bits.
+        loading: How the weights are kept.
     """
     import time
 
     from gnano.infer import Engine, measure
     from gnano.live import LiveLine
-    from gnano.train.watching.journal import peak_memory
+    from gnano.train import peak_memory
 
     started = time.perf_counter()
-    engine = Engine.load(checkpoint, device, dtype, quant)
+    engine = Engine.load(checkpoint, **asdict(loading))
     loaded = time.perf_counter() - started
     line = LiveLine()
     try:
@@ -57,7 +54,8 @@ def bench(
     peak = peak_memory(engine.device) / 1e9
     if json_:
         steps = [{**asdict(one), "share_of_memory": speed.share(one)} for one in speed.steps]
-        print(json.dumps({**asdict(speed), "steps": steps, "load_s": loaded, "peak_gb": peak}))
+        more = {"prefill_tokens_per_s": speed.prefill_tokens_per_s, "load_s": loaded}
+        print(json.dumps({**asdict(speed), **more, "steps": steps, "peak_gb": peak}))
     else:
         _print(speed, loaded, peak)
 

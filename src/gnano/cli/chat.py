@@ -1,11 +1,13 @@
 """`gnano chat`: talk with a checkpoint."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import call
+from gnano.cli.arguments import Drawing, Keeping, call
+from gnano.infer.loading import Loading
+from gnano.infer.sampling import Sampling
 
 
 def chat(
@@ -14,16 +16,8 @@ def chat(
     system: str = "",
     prompt: str | None = None,
     tokens: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256,
-    temperature: float = 0.8,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    repetition_penalty: float = 1.0,
-    no_repeat_ngram: int = 0,
-    seed: int | None = None,
-    device: str = "auto",
-    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
-    quant: Literal["", "int8", "int4"] = "",
+    sampling: Drawing = Sampling(),  # noqa: B008 frozen
+    loading: Keeping = Loading(),  # noqa: B008 frozen
 ) -> int:
     """Talk with a run's newest checkpoint, or with any Llama folder like it; /help says how.
 
@@ -39,31 +33,13 @@ def chat(
         system: What the model is told before the first question.
         prompt: Answer this one question, and end.
         tokens: Tokens of an answer at most.
-        temperature: 0 takes the likeliest token; higher is more varied.
-        top_k: Draw from the k likeliest tokens only; 0 is all.
-        top_p: Draw from the likeliest tokens that together reach this probability.
-        min_p: Draw only from tokens at least this share as likely as the likeliest.
-        repetition_penalty: Makes what the text already has less likely; 1 is off, 1.1 a little.
-        no_repeat_ngram: Never write a run of so many tokens twice; 0 is off.
-        seed: Same seed and questions, same answers.
-        device: cpu, cuda …; auto is a GPU if there is one.
-        dtype: What to compute in; auto is bf16 on a GPU, and for a large model on a CPU that can.
-        quant: Keep the matrices in 8 or 4 bits: faster, and a little less exact.
+        sampling: How tokens are drawn.
+        loading: How the weights are kept.
     """
     from gnano.chat import Settings, open_session, talk
-    from gnano.infer import Sampling
 
-    sampling = Sampling(
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        no_repeat_ngram=no_repeat_ngram,
-        seed=seed,
-    )
     settings = Settings(sampling=sampling, tokens=tokens)
-    session, note = open_session(checkpoint, format, settings, system, device, dtype, quant)
+    session, note = open_session(checkpoint, format, settings, system, loading)
     return talk(session, note, prompt, str(checkpoint))
 
 

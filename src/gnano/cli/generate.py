@@ -4,13 +4,16 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from gnano.cli.arguments import call
+from gnano.cli.arguments import Drawing, Keeping, call
+from gnano.infer.loading import Loading
+from gnano.infer.sampling import Sampling
 
 if TYPE_CHECKING:
     from gnano.infer import Completion, Engine
@@ -20,15 +23,7 @@ def generate(
     checkpoint: Annotated[Path, tyro.conf.Positional],
     prompt: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
     tokens: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 128,
-    temperature: float = 0.8,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    repetition_penalty: float = 1.0,
-    presence_penalty: float = 0.0,
-    frequency_penalty: float = 0.0,
-    no_repeat_ngram: int = 0,
-    seed: int | None = None,
+    sampling: Drawing = Sampling(),  # noqa: B008 frozen
     stop: tuple[str, ...] = (),
     samples: int = 1,
     file: Path | None = None,
@@ -36,9 +31,7 @@ def generate(
     slide: bool = False,
     json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
     log_probs: int | None = None,
-    device: str = "auto",
-    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
-    quant: Literal["", "int8", "int4"] = "",
+    loading: Keeping = Loading(),  # noqa: B008 frozen
 ) -> None:
     """Continue texts with a run's newest checkpoint, or with any Llama folder like it.
 
@@ -54,15 +47,7 @@ def generate(
         checkpoint: A run, a checkpoint, or a Hugging Face folder of a Llama model.
         prompt: The texts to continue; "" begins a new one. None: what comes through a pipe.
         tokens: Tokens to write at most.
-        temperature: 0 takes the likeliest token; higher is more varied.
-        top_k: Draw from the k likeliest tokens only; 0 is all.
-        top_p: Draw from the likeliest tokens that together reach this probability.
-        min_p: Draw only from tokens at least this share as likely as the likeliest.
-        repetition_penalty: Makes what the text already has less likely; 1 is off, 1.1 a little.
-        presence_penalty: Taken from the logits of what the continuation already has.
-        frequency_penalty: The same, for every time it has it.
-        no_repeat_ngram: Never write a run of so many tokens twice; 0 is off.
-        seed: Same seed, same text.
+        sampling: How tokens are drawn.
         stop: End before any of these strings.
         samples: Continuations of each prompt.
         file: A file with the prompt; - is standard input.
@@ -70,29 +55,16 @@ def generate(
         slide: Where the context is full, forget the older half of it and go on.
         json: One JSON document, with ids, reasons and speeds.
         log_probs: With --json: each token's log-probability, and so many alternatives.
-        device: cpu, cuda …; auto is a GPU if there is one.
-        dtype: What to compute in; auto is bf16 on a GPU, and for a large model on a CPU that can.
-        quant: Keep the matrices in 8 or 4 bits: faster, and a little less exact.
+        loading: How the weights are kept.
     """
-    from gnano.infer import Engine, Sampling
+    from gnano.infer import Engine
 
     if samples < 1:
         raise ValueError(f"samples is {samples}; it must be 1 or more.")
     if log_probs is not None and not json_:
         raise ValueError("Log-probabilities are told with --json: add it, or leave them out.")
-    sampling = Sampling(
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        presence_penalty=presence_penalty,
-        frequency_penalty=frequency_penalty,
-        no_repeat_ngram=no_repeat_ngram,
-        seed=seed,
-    )
     prompts = _prompts(prompt, file, lines)
-    engine = Engine.load(checkpoint, device, dtype, quant)
+    engine = Engine.load(checkpoint, **asdict(loading))
     if json_ or samples > 1 or len(prompts) > 1:
         write = partial(engine.complete, prompts, tokens, sampling, stop, samples, log_probs, slide)
         found, seconds = _watched(write, len(prompts) * samples)
@@ -113,7 +85,10 @@ def _prompts(given: tuple[str, ...], file: Path | None, lines: bool) -> list[str
             raise ValueError("Prompts come as arguments or from a file, not both: leave one out.")
         return list(given)
     if file and str(file) != "-":
-        text, name = file.read_text("utf-8"), str(file)
+        try:
+            text, name = file.read_text("utf-8"), str(file)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file} is no UTF-8 text ({error.reason}).") from None
     elif file or not sys.stdin.isatty():
         text, name = sys.stdin.read(), "standard input"
     else:

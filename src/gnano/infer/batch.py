@@ -15,8 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gnano.infer.choosing import choose_each
 from gnano.infer.logprobs import LogProb, log_probabilities
-from gnano.infer.sampling import Sampling, choose_each
+from gnano.infer.sampling import Sampling
 from gnano.model import GPT, KVCache
 
 PREFILL = 16_384  # positions, padding among them, that are computed in one pass at most
@@ -32,6 +33,10 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     log_probs: int | None = None  # alternatives told with each token's; None: none is told
     slide: bool = False  # where the context is full, forget the older half of it and go on
+
+    def __post_init__(self) -> None:
+        if self.tokens < 0:
+            raise ValueError(f"tokens is {self.tokens}; it must be 0 or more.")
 
 
 class Row:

@@ -7,21 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from gnano.infer.batch import Batch, Request, Row
+from gnano.infer.batch import Batch, Reason, Request, Row
+from gnano.infer.loading import Dtype, Quant
 from gnano.infer.logprobs import LogProb
 from gnano.infer.packed import pack
-from gnano.infer.quantized import Quant, quantize
+from gnano.infer.quantized import quantize
 from gnano.infer.sampling import Sampling
 from gnano.infer.text_stream import TextStream
 from gnano.model import GPT, load_model
 from gnano.tokenizer import Tokenizer
 from gnano.train import find_checkpoint
 
-Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES: dict[Dtype, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -36,7 +35,7 @@ AT_ONCE = 16  # texts that `complete` writes side by side
 class Completion:
     text: str
     ids: tuple[int, ...]  # without end-of-text; more than the text where a stop string cut it
-    reason: str  # stop: end-of-text or a stop string; length; context
+    reason: Reason  # stop: end-of-text or a stop string; length; context
     log_probs: tuple[LogProb, ...] = ()  # of the ids, if asked for
     prompt_tokens: int = 0
 
@@ -122,13 +121,14 @@ class Engine:
         of that is taken over. The result is then the same but for rounding.
         """
         ids, end = self.prompt_ids(prompt), self.tokenizer.end_of_text
+        request = Request(ids=ids, tokens=tokens, sampling=sampling, slide=slide)
         if not reuse or self.last:  # it is at work on another text
             batch = Batch(self.model, end, 1, len(ids) + tokens)
         elif self.last is None:
             batch = self.last = Batch(self.model, end, reuse=True)
         else:
             batch = self.last
-        row = batch.add(Request(ids=ids, tokens=tokens, sampling=sampling, slide=slide))
+        row = batch.add(request)
         try:
             while row.reason is None:
                 said = len(row.said)

@@ -11,40 +11,21 @@ activations' dtype; elsewhere, and in 8 bits for many rows at once, where multip
 takes time, the matrix is made whole first.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from gnano.infer.fixed import FixedLinear, fix
+from gnano.infer.loading import Quant
 from gnano.model import GPT
-from gnano.model.blocks import Head, Linear
+from gnano.model.blocks import Linear
 
-Quant = Literal["", "int8", "int4"]
 GROUP = 32  # inputs that share a unit and a zero in 4 bits
 TILE = 16  # outputs that the 4-bit product takes at a time
 FEW = 48  # rows up to which the small numbers are multiplied as they are
 
 
-class QuantizedLinear(nn.Module):
-    """What `Linear` computes, nearly; made from one, whose weight it does not keep."""
-
-    def __init__(self, linear: Linear) -> None:
-        super().__init__()
-        self.outputs, self.inputs = linear.weight.shape
-        # of the head, whose padding is no part of the vocabulary
-        self.shown = linear.vocab_size if isinstance(linear, Head) else self.outputs
-
-    def product(self, x_NI: Tensor) -> Tensor:
-        """x @ Wᵀ, [N, O]."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        y_NO = self.product(x.reshape(-1, self.inputs).contiguous())
-        return y_NO.view(*x.shape[:-1], self.outputs)[..., : self.shown]
-
-
-class Int8Linear(QuantizedLinear):
+class Int8Linear(FixedLinear):
     q_OI: Tensor
     unit_O: Tensor
 
@@ -64,7 +45,7 @@ class Int8Linear(QuantizedLinear):
         return F.linear(x_NI, self.q_OI.to(x_NI.dtype)) * self.unit_O
 
 
-class Int4Linear(QuantizedLinear):
+class Int4Linear(FixedLinear):
     q_OI: Tensor  # on a CPU in the order that its product wants, else two to a byte
     units_GO2: Tensor
 
@@ -98,21 +79,19 @@ class Int4Linear(QuantizedLinear):
 
 
 def quantize(model: GPT, quant: Quant) -> GPT:
-    """Keep the matrices of blocks and head in so many bits, in place, one after another.
+    """Keep the matrices of blocks and head in so many bits, in place.
 
     Raises ValueError where a matrix is not made of whole groups.
     """
     kinds = {"int8": Int8Linear, "int4": Int4Linear}
     if quant not in kinds:
         raise ValueError(f"quant is {quant!r}; there are {', '.join(kinds)}.")
-    for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, Linear):
-                outputs, inputs = layer.weight.shape
-                if inputs % GROUP or outputs % TILE:
-                    raise ValueError(
-                        f"The matrix {name} is {outputs} × {inputs}, and {quant} needs multiples "
-                        f"of {TILE} × {GROUP}: load this model without --quant."
-                    )
-                setattr(parent, name, kinds[quant](layer))
-    return model
+    for name, layer in model.named_modules():
+        if isinstance(layer, Linear):
+            outputs, inputs = layer.weight.shape
+            if inputs % GROUP or outputs % TILE:
+                raise ValueError(
+                    f"The matrix {name} is {outputs} × {inputs}, and {quant} needs multiples "
+                    f"of {TILE} × {GROUP}: load this model without --quant."
+                )
+    return fix(model, kinds[quant])

@@ -16,7 +16,6 @@ import torch
 
 from gnano.infer.batch import Batch, Request
 from gnano.infer.engine import Engine
-from gnano.infer.packed import PackedLinear
 from gnano.infer.sampling import Sampling
 from gnano.model import GPT
 
@@ -39,10 +38,13 @@ class Steps:
 class Speed:
     prompt: int  # tokens
     first_token_s: float  # from a prompt's ids to the first token
-    prefill_tokens_per_s: float
     steps: tuple[Steps, ...]
     read_bytes_per_s: float  # what the memory gives, measured
     weight_bytes: int  # that a step reads
+
+    @property
+    def prefill_tokens_per_s(self) -> float:
+        return self.prompt / self.first_token_s
 
     def share(self, steps: Steps) -> float:
         """Of the memory's bytes a second, those that these steps read."""
@@ -66,7 +68,7 @@ def measure(
             f"{config.block_size:,}: measure fewer (--prompt, --tokens)."
         )
     show("what the memory gives")
-    read = read_bytes_per_s(engine.model.model.embed_tokens.weight.device)
+    read = read_bytes_per_s(engine.device)
     show("prefill")
     first = median(_first_token_s(engine, prompt) for _ in range(ROUNDS + 1))
     weights = weight_bytes(engine.model)
@@ -78,15 +80,14 @@ def measure(
         size = torch.finfo(_dtype(engine.model)).bits // 8
         half = count * (prompt + tokens // 2) * cache * size
         found.append(Steps(count, per_s, weights + half))
-    return Speed(prompt, first, prompt / first, tuple(found), read, weights)
+    return Speed(prompt, first, tuple(found), read, weights)
 
 
 def weight_bytes(model: GPT) -> int:
     """What one step reads of the model: all of it but the input embedding."""
     tensors = [*model.parameters(), *model.buffers()]
     embedding = model.model.embed_tokens.weight
-    packed = sum(m.bytes for m in model.modules() if isinstance(m, PackedLinear))
-    return packed + sum(t.numel() * t.element_size() for t in tensors if t is not embedding)
+    return sum(t.numel() * t.element_size() for t in tensors if t is not embedding)
 
 
 def _prompts(engine: Engine, count: int, length: int) -> list[tuple[int, ...]]:
@@ -120,6 +121,7 @@ def _tokens_per_s(engine: Engine, count: int, prompt: int, tokens: int) -> float
 
 
 def read_bytes_per_s(device: torch.device) -> float:
+    """What the memory gives to one who only reads it: the best of a few sums."""
     memory = torch.ones(READ // 8, dtype=torch.float64, device=device)
     took = []
     for _ in range(ROUNDS + 1):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gnano.train.saving.hashes import verify, verify_sizes
     from gnano.train.saving.retention import best_of
     from gnano.train.sharing import weights_only
+    from gnano.train.watching.journal import peak_memory
     from gnano.train.watching.progress import Progress
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "holder",
     "load_recipe",
     "merge_adapter",
+    "peak_memory",
     "recipe_names",
     "step_of",
     "train",
@@ -56,6 +58,7 @@ __getattr__ = lazily(
         "find_checkpoint": "saving.folders",
         "holder": "alone",
         "merge_adapter": "merging",
+        "peak_memory": "watching.journal",
         "step_of": "saving.folders",
         "train": "loop",
         "verify": "saving.hashes",

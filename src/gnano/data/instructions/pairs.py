@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from gnano.data.batches import IGNORE
 from gnano.data.instructions.conversations import Conversation, Turn
 from gnano.data.instructions.encoding import LEAST, Example
-from gnano.data.instructions.packed import PackedRows
+from gnano.data.instructions.packed_rows import PackedRows
 from gnano.data.instructions.preference_batch import PreferenceBatch
 from gnano.data.instructions.preferences import Preference
 from gnano.data.instructions.templates import Template

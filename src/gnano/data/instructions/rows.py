@@ -14,7 +14,7 @@ import torch
 
 from gnano.data.batches import IGNORE, Batch
 from gnano.data.instructions.encoding import Example, fitted
-from gnano.data.instructions.packed import PackedRows
+from gnano.data.instructions.packed_rows import PackedRows
 
 
 class InstructionRows(PackedRows[Example, Batch]):

@@ -1,0 +1,38 @@
+"""What takes a matrix's place in a model that only reads and writes texts? One laid out for that.
+
+It computes what `Linear` does, or nearly, and keeps no second copy: the model can then not be
+trained or saved.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from gnano.model import GPT
+from gnano.model.blocks import Head, Linear
+
+
+class FixedLinear(nn.Module, ABC):
+    def __init__(self, linear: Linear) -> None:
+        super().__init__()
+        self.outputs, self.inputs = linear.weight.shape
+        # of the head, whose padding is no part of the vocabulary
+        self.shown = linear.vocab_size if isinstance(linear, Head) else self.outputs
+
+    @abstractmethod
+    def product(self, x_NI: Tensor) -> Tensor:
+        """x @ Wᵀ, [N, O]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y_NO = self.product(x.reshape(-1, self.inputs).contiguous())
+        return y_NO.view(*x.shape[:-1], self.outputs)[..., : self.shown]
+
+
+def fix(model: GPT, kind: Callable[[Linear], FixedLinear]) -> GPT:
+    """Put one in the place of each matrix of blocks and head, one after another."""
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, Linear):
+                setattr(parent, name, kind(layer))
+    return model

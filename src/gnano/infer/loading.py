@@ -1,0 +1,14 @@
+"""Where and in how many bits are a model's weights kept while it writes? A command's options."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+Quant = Literal["", "int8", "int4"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    device: str = "auto"  # cpu, cuda …; auto is a GPU if there is one
+    dtype: Dtype = "auto"  # auto: bf16 on a GPU, and for a large model on a CPU that multiplies it
+    quant: Quant = ""  # int8 or int4: the matrices in so many bits, a little less exact
