@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,64 @@ class LlamaCpp:
         return time.perf_counter() - started
 
 
+@dataclass
+class Contest:
+    """Who takes turns, by names that begin with the bits."""
+
+    writes: dict[str, tuple[Write, int]] = field(default_factory=dict)  # how, and texts
+    prefills: dict[str, Callable[[], float]] = field(default_factory=dict)
+    limits: dict[str, int] = field(default_factory=dict)  # bits: bytes a step reads
+
+
+def contest(shape: str, device: str, folder: Path) -> Contest:
+    """All that is installed, on the same weights; `folder` is for their files."""
+    found = Contest()
+    plain = fresh(shape, device)
+    saved = folder / "model"
+    saved.mkdir()
+    save_model(plain, saved, 0)
+    quants: tuple[Quant, ...] = ("", "int8", "int4")
+    for quant in quants:
+        bits = quant or "bf16"
+        model = fresh(shape, device)
+        model = quantize(model, quant) if quant else pack(model)
+        found.limits[bits] = weight_bytes(model)
+        found.writes[f"{bits} ours"] = ours(model, 1), 1
+        found.writes[f"{bits} ours, 8 texts"] = ours(model, 8), 8
+        found.prefills[f"{bits} ours"] = partial(ours_prefill, model)
+        try:
+            path = folder / f"{bits}.gguf"
+            write_gguf(plain, path, bits)
+            peer = LlamaCpp(path, torch.get_num_threads())
+            found.writes[f"{bits} llama.cpp"] = peer.write, 1
+            found.prefills[f"{bits} llama.cpp"] = peer.prefill
+        except ImportError as error:
+            print(f"no llama.cpp beside {bits}: {error}")
+    found.writes["bf16 ours, as it was stored"] = ours(plain, 1), 1
+    theirs = Transformers(saved, device)
+    found.writes["bf16 transformers"] = theirs.write, 1
+    found.writes["bf16 transformers compiled"] = lambda tokens: theirs.write(tokens, True), 1
+    found.prefills["bf16 transformers"] = theirs.prefill
+    return found
+
+
+def held(who: Contest, rounds: int, tokens: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Tokens a second, written and read, by name: the medians of the turns after the first."""
+    speeds: dict[str, list[float]] = {name: [] for name in who.writes}
+    prompts: dict[str, list[float]] = {name: [] for name in who.prefills}
+    for number in range(rounds + 1):  # the first warms up
+        for name, (write, texts) in who.writes.items():
+            took = write(tokens)
+            if number:
+                speeds[name].append(texts * tokens / took)
+        for name, prefill in who.prefills.items():
+            took = prefill()
+            if number:
+                prompts[name].append(512 / took)
+    written = {name: statistics.median(found) for name, found in speeds.items()}
+    return written, {name: statistics.median(found) for name, found in prompts.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--shape", default="1b", choices=list(PRESETS))
@@ -199,67 +258,24 @@ def main() -> None:
     threads = torch.get_num_threads()
     where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {threads} threads"
     print(f"shape {asked.shape} on {where}, {os.cpu_count()} cores; medians of {asked.rounds}")
-
-    writes: dict[str, tuple[Write, int]] = {}  # name: how, and texts
-    prefills: dict[str, Callable[[], float]] = {}
-    limits: dict[str, int] = {}  # bits: bytes a step reads
-    with tempfile.TemporaryDirectory() as temporary:
-        plain = fresh(asked.shape, device)
-        folder = Path(temporary) / "model"
-        folder.mkdir()
-        save_model(plain, folder, 0)
-        quants: tuple[Quant, ...] = ("", "int8", "int4")
-        for quant in quants:
-            bits = quant or "bf16"
-            model = fresh(asked.shape, device)
-            model = quantize(model, quant) if quant else pack(model)
-            limits[bits] = weight_bytes(model)
-            writes[f"{bits} ours"] = ours(model, 1), 1
-            writes[f"{bits} ours, 8 texts"] = ours(model, 8), 8
-            prefills[f"{bits} ours"] = partial(ours_prefill, model)
-            try:
-                path = Path(temporary) / f"{bits}.gguf"
-                write_gguf(plain, path, bits)
-                peer = LlamaCpp(path, threads)
-                writes[f"{bits} llama.cpp"] = peer.write, 1
-                prefills[f"{bits} llama.cpp"] = peer.prefill
-            except ImportError as error:
-                print(f"no llama.cpp beside {bits}: {error}")
-        theirs = Transformers(folder, device)
-        writes["bf16 transformers"] = theirs.write, 1
-        writes["bf16 transformers compiled"] = lambda tokens: theirs.write(tokens, True), 1
-        prefills["bf16 transformers"] = theirs.prefill
-
-        speeds: dict[str, list[float]] = {name: [] for name in writes}
-        prompt: dict[str, list[float]] = {name: [] for name in prefills}
-        for number in range(asked.rounds + 1):  # the first warms up
-            for name, (write, texts) in writes.items():
-                took = write(asked.tokens)
-                if number:
-                    speeds[name].append(texts * asked.tokens / took)
-            for name, prefill in prefills.items():
-                took = prefill()
-                if number:
-                    prompt[name].append(512 / took)
-        read = read_bytes_per_s(torch.device(device))
-    usual = {name: statistics.median(found) for name, found in speeds.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        who = contest(asked.shape, device, Path(folder))
+        written, first = held(who, asked.rounds, asked.tokens)
+    read = read_bytes_per_s(torch.device(device))
     print(f"memory: {read / 1e9:.1f} GB/s, read by a plain sum")
-    for name, speed in usual.items():
+    for name, speed in written.items():
         kind = name.split()[0]
-        beside = usual[f"{kind} ours"]
-        limit = read / limits[kind]
+        limit = read / who.limits[kind]
         print(
-            f"{name:<28}{speed:9.1f} tokens/s   ours is {beside / speed:5.2f} ×   "
+            f"{name:<28}{speed:9.1f} tokens/s   ours is {written[f'{kind} ours'] / speed:5.2f} ×   "
             f"{speed / limit:5.2f} of {limit:.1f}, the memory's limit for one text"
         )
-    first = {name: statistics.median(found) for name, found in prompt.items()}
     for name, speed in first.items():
         beside = first[f"{name.split()[0]} ours"]
-        print(
-            f"{name:<28}{speed:9.0f} tokens/s of a prompt of 512   ours is {beside / speed:5.2f} ×"
-        )
+        print(f"{name:<28}{speed:9.0f} tokens/s of 512 read   ours is {beside / speed:5.2f} ×")
     if asked.json:
-        asked.json.write_text(json.dumps({"write": usual, "prompt": first, "read": read}, indent=1))
+        figures = {"write": written, "prompt": first, "read": read}
+        asked.json.write_text(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":
