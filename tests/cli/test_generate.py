@@ -78,6 +78,7 @@ def test_a_program_gets_ids_reasons_log_probabilities_and_speeds(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
+        ([], "There is no prompt in standard input: it has no line with text."),
         (["--lines"], "There is no prompt in standard input: it has no line with text."),
         (["x", "--file", "y"], "Prompts come as arguments or from a file, not both"),
         (["--file", "nowhere.txt"], "nowhere.txt"),

@@ -19,7 +19,7 @@ def bench(
     texts: tuple[int, ...] = (1, 8, 32),
     prompt: int = 128,
     tokens: int = 64,
-    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    json_: Annotated[bool, tyro.conf.arg(name="json", help="For programs.")] = False,
     loading: Keeping = Loading(),  # noqa: B008 frozen
 ) -> None:
     """Measure how fast a checkpoint reads a prompt and writes, and what the memory would allow.
@@ -34,7 +34,6 @@ def bench(
         texts: Written side by side, measured one after another.
         prompt: Tokens of each prompt.
         tokens: Tokens written after it.
-        json: For programs.
         loading: How the weights are kept.
     """
     import time

@@ -29,7 +29,9 @@ def generate(
     file: Path | None = None,
     lines: bool = False,
     slide: bool = False,
-    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    json_: Annotated[
+        bool, tyro.conf.arg(name="json", help="One JSON document, with ids, reasons and speeds.")
+    ] = False,
     log_probs: int | None = None,
     loading: Keeping = Loading(),  # noqa: B008 frozen
 ) -> None:
@@ -53,7 +55,6 @@ def generate(
         file: A file with the prompt; - is standard input.
         lines: Each line of the file or pipe is a prompt of its own.
         slide: Where the context is full, forget the older half of it and go on.
-        json: One JSON document, with ids, reasons and speeds.
         log_probs: With --json: each token's log-probability, and so many alternatives.
         loading: How the weights are kept.
     """
@@ -93,7 +94,7 @@ def _prompts(given: tuple[str, ...], file: Path | None, lines: bool) -> list[str
         text, name = sys.stdin.read(), "standard input"
     else:
         raise ValueError('There is no prompt: give one ("" begins a new text), a file, or a pipe.')
-    if not lines:
+    if not lines and text:
         return [text.removesuffix("\n")]
     if not (found := [line for line in text.splitlines() if line]):
         raise ValueError(f"There is no prompt in {name}: it has no line with text.")
