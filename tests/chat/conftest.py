@@ -10,12 +10,14 @@ import torch
 from tests.chat.terminal import Terminal
 from tests.saying import teach
 
+from gnano.chat import Settings
 from gnano.data.instructions import Template, save_template
-from gnano.infer import Engine
+from gnano.infer import Engine, Sampling
 from gnano.model import GPT, save_model
 from gnano.tokenizer import Tokenizer, train_bpe
 
 TEMPLATE = Template(user="[Ask4] {content}\n")
+LIKELIEST = Settings(sampling=Sampling(temperature=0))  # what a model was made to say, it says
 UNICODE = "e\u0301 東🙂"  # a combining accent, three bytes, four bytes: none of them twice
 
 

@@ -1,7 +1,7 @@
 """A line that begins with a slash does what /help says, and any other is a question."""
 
 import pytest
-from tests.chat.conftest import TEMPLATE
+from tests.chat.conftest import LIKELIEST, TEMPLATE
 
 from gnano.chat import History, Session
 from gnano.chat.commands import COMMANDS, perform
@@ -9,7 +9,7 @@ from gnano.chat.commands import COMMANDS, perform
 
 @pytest.fixture
 def session(make_engine):
-    return Session(make_engine("yes"), TEMPLATE)
+    return Session(make_engine("yes"), TEMPLATE, LIKELIEST)
 
 
 def said(line: str, session: Session) -> str:

@@ -5,13 +5,11 @@ from dataclasses import replace
 from itertools import islice
 
 import pytest
-from tests.chat.conftest import TEMPLATE, UNICODE, Listening
+from tests.chat.conftest import LIKELIEST, TEMPLATE, UNICODE, Listening
 
 from gnano.chat import Exchange, History, Session, Settings
 from gnano.data.instructions import ALPACA, Template, Turn, encode_prompt
 from gnano.infer import Sampling
-
-LIKELIEST = Settings(sampling=Sampling(temperature=0))
 
 
 @pytest.fixture
