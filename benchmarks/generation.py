@@ -209,11 +209,14 @@ def contest(shape: str, device: str, folder: Path) -> Contest:
     for quant in quants:
         bits = quant or "bf16"
         model = fresh(shape, device)
-        model = quantize(model, quant) if quant else pack(model)
+        several = quantize(model, quant) if quant else pack(model)
+        one = several if quant else plain  # as `Engine` has them
         found.limits[bits] = weight_bytes(model)
-        found.writes[f"{bits} ours"] = ours(model, 1), 1
-        found.writes[f"{bits} ours, 8 texts"] = ours(model, 8), 8
-        found.prefills[f"{bits} ours"] = partial(ours_prefill, model)
+        found.writes[f"{bits} ours"] = ours(one, 1), 1
+        found.writes[f"{bits} ours, 8 texts"] = ours(several, 8), 8
+        if not quant:
+            found.writes[f"{bits} ours, one, laid out so"] = ours(several, 1), 1
+        found.prefills[f"{bits} ours"] = partial(ours_prefill, one)
         try:
             path = folder / f"{bits}.gguf"
             write_gguf(plain, path, bits)
@@ -222,7 +225,6 @@ def contest(shape: str, device: str, folder: Path) -> Contest:
             found.prefills[f"{bits} llama.cpp"] = peer.prefill
         except ImportError as error:
             print(f"no llama.cpp beside {bits}: {error}")
-    found.writes["bf16 ours, as it was stored"] = ours(plain, 1), 1
     theirs = Transformers(saved, device)
     found.writes["bf16 transformers"] = theirs.write, 1
     found.writes["bf16 transformers compiled"] = lambda tokens: theirs.write(tokens, True), 1

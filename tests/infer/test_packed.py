@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnano.infer import Sampling
-from gnano.infer.packed import PackedLinear, pack
+from gnano.infer.packed import PackedLinear, one_row, pack
 from gnano.infer.speed import weight_bytes
 from gnano.model.blocks import Linear
 
@@ -48,3 +48,28 @@ def test_a_packed_model_says_the_same_and_keeps_no_second_copy(make_engine, dtyp
     if dtype == torch.float32:
         for prompt in ("", "Once", "東京"):
             assert packed.generate(prompt, 24, GREEDY) == engine.generate(prompt, 24, GREEDY)
+
+
+def test_one_row_goes_without_onednn_and_leaves_it_as_it_was(make_engine):
+    """Else all that a user's process multiplies later would be slow."""
+    model = make_engine().model.to(torch.bfloat16)
+    with pytest.raises(KeyboardInterrupt), one_row(model):
+        assert not torch._C._get_mkldnn_enabled()
+        raise KeyboardInterrupt
+    assert torch._C._get_mkldnn_enabled()
+    with one_row(pack(model)):
+        assert torch._C._get_mkldnn_enabled()
+
+
+def test_a_loaded_model_is_laid_out_when_several_are_wanted_and_one_that_learns_never(make_engine):
+    learning = make_engine()
+    learning.complete(["a", "b"], 2)
+    assert isinstance(learning.model.lm_head, Linear)
+    own = make_engine()
+    own.own = True
+    own.complete(["a"], 2, GREEDY)
+    assert isinstance(own.model.lm_head, Linear)
+    alone = [own.complete([prompt], 8, GREEDY)[0][0].ids for prompt in ("a", "b")]
+    together = own.complete(["a", "b"], 8, GREEDY)
+    assert isinstance(own.model.lm_head, PackedLinear)
+    assert [each[0].ids for each in together] == alone

@@ -9,6 +9,7 @@ A row's settings, history and random numbers are its own, so what it says depend
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from gnano.infer.choosing import choose_each
 from gnano.infer.logprobs import LogProb, log_probabilities
+from gnano.infer.packed import one_row
 from gnano.infer.sampling import Sampling
 from gnano.model import GPT, KVCache
 
@@ -157,8 +159,9 @@ class Batch:
         """Logits [B, V] after the last token of each row."""
         last = [[row.said[-1]] for row in self.rows]
         ids_B1 = torch.tensor(last, device=self.device)
-        hidden_B1D = self.model.hidden(ids_B1, self.cache.part(0, len(self.rows)))
-        return self.model.logits(hidden_B1D[:, 0])
+        with one_row(self.model) if len(last) == 1 else nullcontext():
+            hidden_B1D = self.model.hidden(ids_B1, self.cache.part(0, len(last)))
+            return self.model.logits(hidden_B1D[:, 0])
 
     def _joining(self) -> list[Row]:
         """As many of those that wait as there is room for now."""

@@ -44,6 +44,7 @@ class Engine:
     def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.last: Batch | None = None  # of the conversation
+        self.own = False  # may the model be changed for speed? Not if it goes on learning
 
     @property
     def device(self) -> torch.device:
@@ -70,8 +71,18 @@ class Engine:
         if dtype == "auto":
             dtype = _usual(model)
         model.to(DTYPES[dtype])
-        model = quantize(model, quant) if quant else pack(model)
-        return cls(model, Tokenizer.load(folder))
+        if quant:
+            quantize(model, quant)
+        engine = cls(model, Tokenizer.load(folder))
+        engine.own = True
+        if DTYPES[dtype] != torch.bfloat16:  # which one row reads fastest as it lies
+            engine.expect_several()
+        return engine
+
+    def expect_several(self) -> None:
+        """Lay the matrices out for texts side by side, if that was not yet done."""
+        if self.own:
+            pack(self.model)
 
     def stream(
         self,
@@ -158,6 +169,8 @@ class Engine:
             for ids in map(self.prompt_ids, prompts)
             for own in map(sampling.sample, range(samples))
         ]
+        if len(requests) > 1:
+            self.expect_several()
         longest = max((len(request.ids) for request in requests), default=0)
         rows = max(1, min(AT_ONCE, len(requests)))
         batch = Batch(self.model, self.tokenizer.end_of_text, rows, longest + tokens)

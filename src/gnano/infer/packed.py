@@ -1,8 +1,14 @@
-"""How does a CPU multiply by a matrix fastest? In the order of its own product, laid out before.
+"""How does a CPU multiply by a matrix fastest? One row as it lies, several in oneDNN's order.
 
-oneDNN, which multiplies for PyTorch on a CPU, takes a matrix as it lies; one that it has laid out
-itself it gets through sooner, for one row and for many. The numbers and their precision stay.
+    bf16, one row    PyTorch's own product with a vector, at nearly the pace of the memory
+    several, fp32    oneDNN's, which gets sooner through a matrix that it has laid out itself
+
+The numbers and their precision stay. What is laid out is so for good, and one row of bf16 is then
+slower: an engine does it when several texts are first wanted side by side.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -26,7 +32,9 @@ class PackedLinear(FixedLinear):
 
 
 def pack(model: GPT) -> GPT:
-    """Lay out the matrices of blocks and head, in place, where that is known."""
+    """Lay out the matrices of blocks and head, in place, where that is known and not yet done."""
+    if not isinstance(model.lm_head, Linear):
+        return model
     weight = model.lm_head.weight
     known = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     bf16 = known and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -34,3 +42,22 @@ def pack(model: GPT) -> GPT:
     if weight.device.type != "cpu" or not can.get(weight.dtype):
         return model
     return fix(model, PackedLinear)
+
+
+@contextmanager
+def one_row(model: GPT) -> Iterator[None]:
+    """While one row is computed: its products in bf16 without oneDNN, where they lie as they were.
+
+    What else the process multiplies meanwhile goes without it too, which is slower, not wrong.
+    """
+    head = model.lm_head
+    plain = isinstance(head, Linear) and head.weight.dtype == torch.bfloat16
+    if not plain or head.weight.device.type != "cpu" or not torch._C._get_mkldnn_enabled():
+        yield
+        return
+    # not `backends.mkldnn.flags`: with its other settings it takes longer than a small product
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(True)

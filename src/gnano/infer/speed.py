@@ -73,8 +73,10 @@ def measure(
     first = median(_first_token_s(engine, prompt) for _ in range(ROUNDS + 1))
     weights = weight_bytes(engine.model)
     found = []
-    for count in texts:
+    for count in sorted(texts):
         show(f"{count} texts side by side")
+        if count > 1:
+            engine.expect_several()
         per_s = _tokens_per_s(engine, count, prompt, tokens)
         cache = 2 * config.n_layer * config.n_kv_head * config.head_size
         size = torch.finfo(_dtype(engine.model)).bits // 8
