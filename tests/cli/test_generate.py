@@ -101,6 +101,12 @@ def test_what_cannot_be_is_one_sentence(
     assert reason in one_sentence(refusal(capsys, "generate", run, *arguments))
 
 
+def test_a_prompt_that_is_refused_is_not_written_like_a_text(run: Path) -> None:
+    command = [sys.executable, "-m", "gnano", "generate", str(run), "word " * 500]
+    left = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert left.returncode == 2 and left.stdout == ""
+
+
 def test_a_reader_that_has_seen_enough_ends_it_quietly(run: Path) -> None:
     command = [sys.executable, "-m", "gnano", "generate", str(run), "--file", "-", "--lines"]
     process = subprocess.Popen(

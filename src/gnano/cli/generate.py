@@ -74,8 +74,10 @@ def generate(
         else:
             _print(prompts, found)
         return
-    print(prompts[0], end="", flush=True)
-    for piece in engine.stream(prompts[0], tokens, sampling, stop, slide):
+    pieces = engine.stream(prompts[0], tokens, sampling, stop, slide)
+    # after the first of them: a prompt that is refused is not to stand there like a text
+    print(prompts[0] + next(pieces, ""), end="", flush=True)
+    for piece in pieces:
         print(piece, end="", flush=True)
     print()
 

@@ -58,7 +58,10 @@ def read_config(folder: Path) -> ModelConfig:
         raise ValueError(f"{path} is not JSON: {error}.") from None
     if not isinstance(config, dict):
         raise ValueError(f"{path} holds no JSON object but {str(config)[:40]!r}.")
-    return ModelConfig.from_hf(config)
+    try:
+        return ModelConfig.from_hf(config)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> GPT:
