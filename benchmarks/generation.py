@@ -215,7 +215,7 @@ def contest(shape: str, device: str, folder: Path) -> Contest:
         found.writes[f"{bits} ours"] = ours(one, 1), 1
         found.writes[f"{bits} ours, 8 texts"] = ours(several, 8), 8
         if not quant:
-            found.writes[f"{bits} ours, one, laid out so"] = ours(several, 1), 1
+            found.writes[f"{bits} ours, laid out for 8"] = ours(several, 1), 1
         found.prefills[f"{bits} ours"] = partial(ours_prefill, one)
         try:
             path = folder / f"{bits}.gguf"
