@@ -16,14 +16,19 @@ __version__ = "0.1.0"
 
 
 def load(
-    path: str | PathLike[str], device: str = "auto", dtype: "Dtype" = "auto", quant: "Quant" = ""
+    path: str | PathLike[str],
+    device: str = "auto",
+    dtype: "Dtype" = "auto",
+    quant: "Quant" = "",
+    compile: bool = False,
 ) -> "Engine":
     """A model that continues text: from a run (its newest checkpoint), a checkpoint, or any
     Hugging Face folder of a Llama. `device` is cpu, cuda …; `dtype` fp32, bf16 or fp16; `quant`
-    int8 or int4 keeps the matrices in so many bits.
+    int8 or int4 keeps the matrices in so many bits; `compile` takes some seconds and saves some of
+    each token.
 
     Raises OSError or ValueError, in a sentence, for what is no such folder.
     """
     from gnano.infer import Engine
 
-    return Engine.load(path, device, dtype, quant)
+    return Engine.load(path, device, dtype, quant, compile)

@@ -20,6 +20,7 @@ from gnano.infer.choosing import choose_each
 from gnano.infer.logprobs import LogProb, log_probabilities
 from gnano.infer.packed import one_row
 from gnano.infer.sampling import Sampling
+from gnano.infer.step import CompiledStep, Stepper
 from gnano.model import GPT, KVCache
 
 PREFILL = 16_384  # positions, padding among them, that are computed in one pass at most
@@ -59,7 +60,8 @@ class Batch:
 
     `end` is the id of end-of-text; `length` the tokens that a row may come to, prompt and
     answer together: by default the model's context. A batch of one row that is to `reuse` what
-    it computed takes over as much of the last text as the next prompt begins with.
+    it computed takes over as much of the last text as the next prompt begins with. A `compiled`
+    step is the model's; on a CPU it is of use for a row alone.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Batch:
         rows: int = 1,
         length: int | None = None,
         reuse: bool = False,
+        compiled: CompiledStep | None = None,
     ) -> None:
         assert rows == 1 or not reuse, "which row's text is to be taken over?"
         self.model, self.end, self.reuse = model, end, reuse
@@ -78,6 +81,9 @@ class Batch:
         self.device = weight.device
         dtype = model.compute_dtype or weight.dtype
         self.cache = KVCache(model.config, rows, self.length, dtype, self.device)
+        # several rows take a CPU so long to multiply that what lies between is nothing
+        gains = rows == 1 or self.device.type != "cpu"
+        self.stepper = Stepper(compiled, self.cache) if compiled and gains else None
         self.waiting: deque[Row] = deque()
         self.rows: list[Row] = []  # row i of them is row i of the cache
 
@@ -157,9 +163,11 @@ class Batch:
 
     def _decode(self) -> Tensor:
         """Logits [B, V] after the last token of each row."""
-        last = [[row.said[-1]] for row in self.rows]
-        ids_B1 = torch.tensor(last, device=self.device)
+        last = [row.said[-1] for row in self.rows]
         with one_row(self.model) if len(last) == 1 else nullcontext():
+            if self.stepper:
+                return self.stepper(last)
+            ids_B1 = torch.tensor(last, device=self.device)[:, None]
             hidden_B1D = self.model.hidden(ids_B1, self.cache.part(0, len(last)))
             return self.model.logits(hidden_B1D[:, 0])
 

@@ -11,13 +11,16 @@ from pathlib import Path
 import torch
 
 from gnano.infer.batch import Batch, Reason, Request, Row
+from gnano.infer.lean import make_lean
 from gnano.infer.loading import Dtype, Quant
 from gnano.infer.logprobs import LogProb
 from gnano.infer.packed import pack
 from gnano.infer.quantized import quantize
 from gnano.infer.sampling import Sampling
+from gnano.infer.step import CompiledStep
 from gnano.infer.text_stream import TextStream
 from gnano.model import GPT, load_model
+from gnano.model.compiling import compile_lacking
 from gnano.tokenizer import Tokenizer
 from gnano.train import find_checkpoint
 
@@ -45,6 +48,7 @@ class Engine:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.last: Batch | None = None  # of the conversation
         self.own = False  # may the model be changed for speed? Not if it goes on learning
+        self.compiled: CompiledStep | None = None
 
     @property
     def device(self) -> torch.device:
@@ -57,27 +61,40 @@ class Engine:
         device: str = "auto",
         dtype: Dtype = "auto",
         quant: Quant = "",
+        compile: bool = False,
     ) -> "Engine":
         """From a run (its newest checkpoint), a checkpoint, or any Llama folder like it.
 
         `device` auto is a GPU if there is one; `dtype` auto is bf16 on a GPU, and on a CPU that
         multiplies bf16 if the model is large, else as it is stored. `quant` keeps the matrices
-        in 8 or 4 bits.
+        in 8 or 4 bits. `compile` takes some seconds here and saves some of each token.
         """
         folder = find_checkpoint(Path(path))
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        if compile and (lacking := compile_lacking(torch.device(device))):
+            raise ValueError(f"{lacking} Or load the model without compile.")
         model = load_model(folder, device)
         if dtype == "auto":
             dtype = _usual(model)
-        model.to(DTYPES[dtype])
+        make_lean(model.to(DTYPES[dtype]))
         if quant:
             quantize(model, quant)
         engine = cls(model, Tokenizer.load(folder))
         engine.own = True
         if DTYPES[dtype] != torch.bfloat16:  # which one row reads fastest as it lies
             engine.expect_several()
+        if compile:
+            engine.compiled = CompiledStep(model)
+            engine.compiled.warm_up()
         return engine
+
+    def batch(
+        self, rows: int = 1, length: int | None = None, reuse: bool = False, end: int | None = None
+    ) -> Batch:
+        """Of the engine's model, ended by the tokenizer's end-of-text if by nothing else."""
+        end = self.tokenizer.end_of_text if end is None else end
+        return Batch(self.model, end, rows, length, reuse, self.compiled)
 
     def expect_several(self) -> None:
         """Lay the matrices out for texts side by side, if that was not yet done."""
@@ -131,12 +148,12 @@ class Engine:
         In a conversation each prompt begins with the one before: with `reuse` what was computed
         of that is taken over. The result is then the same but for rounding.
         """
-        ids, end = self.prompt_ids(prompt), self.tokenizer.end_of_text
+        ids = self.prompt_ids(prompt)
         request = Request(ids=ids, tokens=tokens, sampling=sampling, slide=slide)
         if not reuse or self.last:  # it is at work on another text
-            batch = Batch(self.model, end, 1, len(ids) + tokens)
+            batch = self.batch(1, len(ids) + tokens)
         elif self.last is None:
-            batch = self.last = Batch(self.model, end, reuse=True)
+            batch = self.last = self.batch(reuse=True)
         else:
             batch = self.last
         row = batch.add(request)
@@ -173,7 +190,7 @@ class Engine:
             self.expect_several()
         longest = max((len(request.ids) for request in requests), default=0)
         rows = max(1, min(AT_ONCE, len(requests)))
-        batch = Batch(self.model, self.tokenizer.end_of_text, rows, longest + tokens)
+        batch = self.batch(rows, longest + tokens)
         works = {batch.add(request): _Text(self.tokenizer, stop) for request in requests}
         done = 0
         while batch:

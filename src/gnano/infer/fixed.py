@@ -9,16 +9,16 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from gnano.infer.lean import shown
 from gnano.model import GPT
-from gnano.model.blocks import Head, Linear
+from gnano.model.blocks import Linear
 
 
 class FixedLinear(nn.Module, ABC):
     def __init__(self, linear: Linear) -> None:
         super().__init__()
         self.outputs, self.inputs = linear.weight.shape
-        # of the head, whose padding is no part of the vocabulary
-        self.shown = linear.vocab_size if isinstance(linear, Head) else self.outputs
+        self.shown = shown(linear)
 
     @abstractmethod
     def product(self, x_NI: Tensor) -> Tensor:

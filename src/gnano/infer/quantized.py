@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gnano.infer.fixed import FixedLinear, fix
 from gnano.infer.loading import Quant
+from gnano.infer.sums import may_sum, sums
 from gnano.model import GPT
 from gnano.model.blocks import Linear
 
@@ -39,6 +40,8 @@ class Int8Linear(FixedLinear):
         self.register_buffer("unit_O", unit_O1[:, 0].to(weight.dtype))
 
     def product(self, x_NI: Tensor) -> Tensor:
+        if may_sum(x_NI, self.outputs):
+            return (sums(x_NI, self.q_OI) * self.unit_O).to(x_NI.dtype)
         if x_NI.device.type == "cpu" and len(x_NI) <= FEW:
             y_NO: Tensor = torch.ops.aten._weight_int8pack_mm(x_NI, self.q_OI, self.unit_O)
             return y_NO

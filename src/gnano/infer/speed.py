@@ -14,7 +14,7 @@ from statistics import median
 
 import torch
 
-from gnano.infer.batch import Batch, Request
+from gnano.infer.batch import Request
 from gnano.infer.engine import Engine
 from gnano.infer.sampling import Sampling
 from gnano.model import GPT
@@ -100,7 +100,7 @@ def _prompts(engine: Engine, count: int, length: int) -> list[tuple[int, ...]]:
 
 
 def _first_token_s(engine: Engine, prompt: int) -> float:
-    batch = Batch(engine.model, NEVER, 1, prompt)
+    batch = engine.batch(1, prompt, end=NEVER)
     batch.add(Request(ids=_prompts(engine, 1, prompt)[0], tokens=1, sampling=GREEDY))
     started = time.perf_counter()
     batch.step()  # it gives ids, so a GPU has been waited for
@@ -108,7 +108,7 @@ def _first_token_s(engine: Engine, prompt: int) -> float:
 
 
 def _tokens_per_s(engine: Engine, count: int, prompt: int, tokens: int) -> float:
-    batch = Batch(engine.model, NEVER, count, prompt + tokens)
+    batch = engine.batch(count, prompt + tokens, end=NEVER)
     for ids in _prompts(engine, count, prompt):
         batch.add(Request(ids=ids, tokens=tokens, sampling=GREEDY))
     while batch.waiting:

@@ -36,7 +36,7 @@ def attend(
     ):
         return attend_short(q_BHTE, k_BKTE, v_BKTE, mask)
     group = q_BHTE.shape[1] // k_BKTE.shape[1]
-    if T == 1 and so_far > 1 and group > 1 and not dropout:
+    if T == 1 and so_far > 1 and not dropout:
         # a group's queries see the same: as rows of one product its keys are read once, uncopied
         q_BKGE = q_BHTE.reshape(*k_BKTE.shape[:2], group, -1)
         y_BKGE = F.scaled_dot_product_attention(q_BKGE, k_BKTE, v_BKTE, attn_mask=mask)

@@ -1,0 +1,88 @@
+"""A compiled step says what the plain one says."""
+
+import pytest
+import torch
+
+from gnano.infer import Engine, Request, Sampling
+from gnano.infer import step as steps
+from gnano.infer.lean import make_lean
+from gnano.infer.quantized import quantize
+from gnano.infer.step import CompiledStep, Stepper
+from gnano.model.compiling import compile_lacking
+
+needs_compiler = pytest.mark.skipif(
+    compile_lacking(torch.device("cpu")) is not None, reason="no C++ compiler or no headers"
+)
+GREEDY = Sampling(temperature=0)
+PROMPTS = ["", "Once upon a time", "Once upon a time there was a small engine", "東京 and 🙂"]
+
+
+@needs_compiler
+def test_a_compiled_model_writes_the_same_texts(make_engine, save_engine, monkeypatch):
+    """Alone, in a conversation, to the context's end and beyond it."""
+    monkeypatch.setattr(steps, "SPAN", 32)  # so that a text goes through several of them
+    plain = make_engine()
+    compiled = Engine.load(save_engine(plain), "cpu", "fp32", compile=True)
+    stepped = []
+    call = Stepper.__call__
+    monkeypatch.setattr(Stepper, "__call__", lambda *args: stepped.append(1) or call(*args))
+    for prompt in PROMPTS:
+        assert compiled.generate(prompt, 24, GREEDY) == plain.generate(prompt, 24, GREEDY)
+    assert len(stepped) > 23 * len(PROMPTS) // 2, "else nothing was compiled"
+    sampling = Sampling(seed=3, top_p=0.9, repetition_penalty=1.1)
+    ids = list(plain.token_ids("Once", 200, sampling, slide=True))
+    assert list(compiled.token_ids("Once", 200, sampling, slide=True)) == ids
+    text = compiled.prompt_ids("Once upon a time")
+    for more in range(1, 4):
+        said = list(compiled.token_ids(text, 9, GREEDY, reuse=True))
+        assert said == list(plain.token_ids(text, 9, GREEDY))
+        text = (*text, *said, more)
+    found, expected = (one.complete(PROMPTS, 9, GREEDY) for one in (compiled, plain))
+    assert [one[0].ids for one in found] == [one[0].ids for one in expected]
+
+
+@needs_compiler
+def test_rows_step_together_as_if_each_were_alone(make_engine):
+    """As on a GPU, where the steps of several rows are compiled too."""
+    plain, lean = make_engine(), make_engine()
+    make_lean(lean.model)
+    batch = lean.batch(3, 90)
+    batch.stepper = Stepper(CompiledStep(lean.model), batch.cache)
+    prompts = [*PROMPTS, "it", "word " * 12]
+    rows = [
+        batch.add(Request(ids=plain.prompt_ids(prompt), tokens=5 + 4 * number, sampling=GREEDY))
+        for number, prompt in enumerate(prompts)
+    ]
+    while batch:
+        batch.step()
+    for number, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
+        assert row.said == list(plain.token_ids(prompt, 5 + 4 * number, GREEDY)), prompt
+
+
+@needs_compiler
+@pytest.mark.parametrize("quant", ["int8", "int4"])
+def test_few_bits_give_nearly_the_same_logits_compiled(make_engine, quant):
+    engine = make_engine()
+    model = quantize(make_lean(engine.model), quant)
+    batch = engine.batch(1, 60)
+    batch.stepper = Stepper(CompiledStep(model), batch.cache)
+    ids = engine.prompt_ids("Once upon a time there was a small engine")
+    batch.add(Request(ids=ids, tokens=8, sampling=GREEDY))
+    batch.step()
+    row = batch.rows[0]
+    while batch.rows:
+        with torch.inference_mode():
+            whole = torch.tensor([[*ids, *row.said]])
+            expected = model.logits(model.hidden(whole)[:, -1])
+            found = batch.stepper([row.said[-1]])
+            batch.cache.lengths -= 1  # forgotten: the batch makes this step itself
+        assert (found - expected).norm() < 0.02 * expected.norm()
+        batch.step()
+
+
+def test_where_nothing_can_be_compiled_one_sentence_says_so(make_engine, save_engine, monkeypatch):
+    folder = save_engine(make_engine())
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ValueError, match=r"^torch\.compile needs .* Or load the model without"):
+        Engine.load(folder, "cpu", compile=True)
