@@ -20,7 +20,14 @@ from gnano.model.lora_config import LoraConfig
 if TYPE_CHECKING:
     from gnano.model.adapter import load_adapter, save_adapter
     from gnano.model.cache import KVCache
-    from gnano.model.folder import load_model, read_config, read_weights, save_model, save_tensors
+    from gnano.model.folder import (
+        load_model,
+        read_config,
+        read_tensors,
+        read_weights,
+        save_model,
+        save_tensors,
+    )
     from gnano.model.gpt import GPT
     from gnano.model.head_loss import IGNORE
     from gnano.model.lora import add_lora, merged
@@ -47,6 +54,7 @@ __all__ = [
     "parameters",
     "peak_flops",
     "read_config",
+    "read_tensors",
     "read_weights",
     "recognise",
     "save_adapter",
@@ -65,6 +73,7 @@ __getattr__ = lazily(
         "load_model": "folder",
         "merged": "lora",
         "read_config": "folder",
+        "read_tensors": "folder",
         "read_weights": "folder",
         "save_adapter": "adapter",
         "save_model": "folder",

@@ -91,6 +91,17 @@ def read_weights(folder: Path, config: ModelConfig) -> dict[str, torch.Tensor]:
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
+def read_tensors(folder: Path, config: ModelConfig) -> dict[str, torch.Tensor]:
+    """The tensors of a model folder as they lie in it, under Hugging Face's names.
+
+    They are read from the disk when they are used, so what is not used takes no memory. Raises
+    FileNotFoundError or ValueError for a folder that holds no model of this shape.
+    """
+    with torch.device("meta"):
+        model = GPT.from_config(config)
+    return _read_weights(folder / WEIGHTS, model, "cpu")
+
+
 def _read_weights(path: Path, model: GPT, device: torch.device | str) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} is not a model folder: it has no {WEIGHTS}.")
