@@ -6,6 +6,7 @@ foresee keeps its traceback; `GNANO_TRACEBACK=1` shows it for mistakes too.
 
 import errno
 import importlib
+import keyword
 import os
 import sys
 import threading
@@ -28,6 +29,9 @@ COMMANDS = {
     "info": "what is in a recipe, a data folder, a run or a checkpoint",
     "runs": "how the runs of a folder stand",
     "weights": "a checkpoint's model alone, as a folder to share",
+    "export": "a checkpoint as GGUF, ONNX, safetensors, a PyTorch file",
+    "import": "a model of another format, as a folder that all commands here open",
+    "publish": "a model on the Hugging Face Hub, with a card of how it was made",
     "merge": "a base model and a LoRA adapter, made one model",
 }
 
@@ -66,7 +70,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
     if arguments[0] not in COMMANDS:
         _fail(f"There is no command {arguments[0]!r}; there are {', '.join(COMMANDS)}.")
     try:
-        command = importlib.import_module(f"gnano.cli.{arguments[0]}")
+        name = f"{arguments[0]}_" if keyword.iskeyword(arguments[0]) else arguments[0]
+        command = importlib.import_module(f"gnano.cli.{name}")
         sys.exit(command.main(arguments[1:]))
     except KeyboardInterrupt:
         print("\nStopped. What was finished is kept; the same command goes on.", file=sys.stderr)

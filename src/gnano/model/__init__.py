@@ -27,10 +27,12 @@ if TYPE_CHECKING:
         read_weights,
         save_model,
         save_tensors,
+        write_config,
     )
     from gnano.model.gpt import GPT
     from gnano.model.head_loss import IGNORE
     from gnano.model.lora import add_lora, merged
+    from gnano.model.names import from_published, half_split, interleaved, to_published
 
 __all__ = [
     "GPT",
@@ -45,6 +47,9 @@ __all__ = [
     "add_lora",
     "find_gpu",
     "flops_per_token",
+    "from_published",
+    "half_split",
+    "interleaved",
     "kv_cache_bytes_per_token",
     "load_adapter",
     "load_model",
@@ -60,6 +65,8 @@ __all__ = [
     "save_adapter",
     "save_model",
     "save_tensors",
+    "to_published",
+    "write_config",
 ]
 
 __getattr__ = lazily(
@@ -69,6 +76,9 @@ __getattr__ = lazily(
         "IGNORE": "head_loss",
         "KVCache": "cache",
         "add_lora": "lora",
+        "from_published": "names",
+        "half_split": "names",
+        "interleaved": "names",
         "load_adapter": "adapter",
         "load_model": "folder",
         "merged": "lora",
@@ -78,5 +88,7 @@ __getattr__ = lazily(
         "save_adapter": "adapter",
         "save_model": "folder",
         "save_tensors": "folder",
+        "to_published": "names",
+        "write_config": "folder",
     },
 )

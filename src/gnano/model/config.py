@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PAD_VOCAB_TO = 128  # rows of the running head: GPUs want matrices of whole tiles
+MOST, MOST_LAYERS = 2**24, 1_000  # what is beyond them was not written for a model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +113,13 @@ class ModelConfig:
             value = number(key, default)
             if int(value) != value:
                 raise ValueError(f"config.json says {key} = {value!r}; it must be whole.")
+            if value > MOST:
+                raise ValueError(f"config.json says {key} = {value!r}; no model has so many.")
             return int(value)
 
         heads = whole("num_attention_heads")
+        if whole("num_hidden_layers") > MOST_LAYERS:
+            raise ValueError(f"config.json asks for {whole('num_hidden_layers'):,} layers.")
         shape = cls(
             vocab_size=whole("vocab_size"),
             n_embd=whole("hidden_size"),

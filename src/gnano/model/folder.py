@@ -22,15 +22,17 @@ WEIGHTS = "model.safetensors"
 
 def save_model(model: GPT, folder: Path, end_of_text: int) -> None:
     """Write config, generation defaults and weights, in the dtype that the weights have."""
-    dtype = str(model.lm_head.weight.dtype).removeprefix("torch.")
-    precision = {
-        "dtype": dtype,
-        "torch_dtype": dtype,
-    }  # readers before transformers 4.56: the latter
-    ends = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
-    _write_json(folder / "config.json", {**model.config.to_hf(), **ends, **precision})
-    _write_json(folder / "generation_config.json", {**ends, "do_sample": True})
+    write_config(model.config, model.lm_head.weight.dtype, folder, end_of_text)
     save_tensors(dict(model.state_dict()), folder / WEIGHTS)
+
+
+def write_config(config: ModelConfig, dtype: torch.dtype, folder: Path, end_of_text: int) -> None:
+    """Write `config.json` and `generation_config.json`, for weights of this dtype."""
+    named = str(dtype).removeprefix("torch.")
+    precision = {"dtype": named, "torch_dtype": named}  # before transformers 4.56: the latter
+    ends = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
+    _write_json(folder / "config.json", {**config.to_hf(), **ends, **precision})
+    _write_json(folder / "generation_config.json", {**ends, "do_sample": True})
 
 
 def save_tensors(
@@ -49,19 +51,24 @@ def save_tensors(
 
 
 def read_config(folder: Path) -> ModelConfig:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} is not a model folder: it has no config.json.")
+    content = read_json(folder / "config.json")
     try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds no JSON object but {str(config)[:40]!r}.")
-    try:
-        return ModelConfig.from_hf(config)
+        return ModelConfig.from_hf(content)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; raises FileNotFoundError or ValueError where there is none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} is not a model folder: it has no {path.name}.")
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object but {str(content)[:40]!r}.")
+    return content
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> GPT:

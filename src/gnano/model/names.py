@@ -1,4 +1,4 @@
-"""What is each tensor called elsewhere? The published checkpoint's names, made ours.
+"""What is each tensor called elsewhere? The published checkpoint's names, made ours, and back.
 
 Ours are Hugging Face's Llama names. The published checkpoint names its modules otherwise
 and turns neighbouring channels (0, 1), (2, 3), … as pairs, where Hugging Face turns
@@ -48,6 +48,27 @@ def from_published(state_dict: Mapping[str, Tensor], config: ModelConfig) -> dic
             tensor = half_split(tensor, config.head_size)
         ours[f"model.layers.{number}.{_IN_BLOCK[part]}.weight"] = tensor
     return ours
+
+
+def to_published(name: str, tensor: Tensor, config: ModelConfig) -> tuple[str, Tensor]:
+    """One of our tensors as the published checkpoint has it."""
+    module = name.removesuffix(".weight")
+    if module in _TOP.values():
+        return f"{_name_of(module, _TOP)}.weight", tensor
+    number, _, part = module.removeprefix("model.layers.").partition(".")
+    if part in ("self_attn.q_proj", "self_attn.k_proj"):
+        tensor = interleaved(tensor, config.head_size)
+    return f"blocks.{number}.{_name_of(part, _IN_BLOCK)}.weight", tensor
+
+
+def _name_of(ours: str, names: Mapping[str, str]) -> str:
+    return next(theirs for theirs, our in names.items() if our == ours)
+
+
+def interleaved(weight: Tensor, head_size: int) -> Tensor:
+    """Rows of each head from half-split order (0, 2, …, 1, 3, …) to (0, 1, 2, 3, …)."""
+    heads_2_pairs_D = weight.view(-1, 2, head_size // 2, weight.shape[-1])
+    return heads_2_pairs_D.transpose(1, 2).reshape(weight.shape)
 
 
 def half_split(weight: Tensor, head_size: int) -> Tensor:

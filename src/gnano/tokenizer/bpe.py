@@ -61,22 +61,24 @@ class Tokenizer:
     end_of_text: int  # the id of <|endoftext|>
     name: str  # "gpt2", or "bpe-4096" by its size
     fingerprint: str  # SHA-256 of what decides the ids: the same wherever the ids are the same
+    vocab: dict[str, int]  # the id of each token, spelled in `BYTE_LETTERS`
+    merges: list[tuple[str, str]]  # earlier ones are applied first
 
     def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
         """`vocab` spells tokens in `BYTE_LETTERS`; earlier `merges` are applied first."""
         _check(vocab, merges)
-        self._vocab, self._merges = vocab, list(merges)
-        self._engine = _engine(vocab, self._merges)
+        self.vocab, self.merges = vocab, list(merges)
+        self._engine = _engine(vocab, self.merges)
         self.vocab_size = len(vocab)
         self.end_of_text = vocab[END_OF_TEXT]
-        decisive = [sorted(vocab.items()), self._merges, SPLIT]
+        decisive = [sorted(vocab.items()), self.merges, SPLIT]
         self.fingerprint = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
         is_gpt2 = self.fingerprint == GPT2_FINGERPRINT
         self.name = "gpt2" if is_gpt2 else f"bpe-{self.vocab_size}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # the engine's own pickle forgets `encode_special_tokens`
-        return Tokenizer, (self._vocab, self._merges)
+        return Tokenizer, (self.vocab, self.merges)
 
     def encode(self, text: str) -> list[int]:
         """The ids of this text, and no others: nothing is put before or after."""
@@ -164,7 +166,7 @@ class Tokenizer:
     @cached_property
     def _pieces(self) -> list[bytes]:
         """The bytes of each id; none for end-of-text."""
-        by_id = sorted(self._vocab, key=self._vocab.__getitem__)
+        by_id = sorted(self.vocab, key=self.vocab.__getitem__)
         return [b"" if t == END_OF_TEXT else bytes(BYTE_LETTERS[c] for c in t) for t in by_id]
 
     @cached_property

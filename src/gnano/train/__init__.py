@@ -8,12 +8,13 @@ from gnano.train.recipe import Recipe, flatten, load_recipe, recipe_names
 
 if TYPE_CHECKING:
     from gnano.train.alone import holder
+    from gnano.train.appearing import new_file, new_folder
     from gnano.train.base import Base, base_of
     from gnano.train.heldout import Heldout, HeldoutLoss
     from gnano.train.loop import RunResult, train
-    from gnano.train.merging import merge_adapter
+    from gnano.train.merging import copy_words, merge_adapter
     from gnano.train.saving.folders import checkpoints, find_checkpoint, step_of
-    from gnano.train.saving.hashes import verify, verify_sizes
+    from gnano.train.saving.hashes import verify, verify_sizes, write_hashes
     from gnano.train.saving.retention import best_of
     from gnano.train.sharing import weights_only
     from gnano.train.watching.journal import peak_memory
@@ -30,11 +31,14 @@ __all__ = [
     "base_of",
     "best_of",
     "checkpoints",
+    "copy_words",
     "find_checkpoint",
     "flatten",
     "holder",
     "load_recipe",
     "merge_adapter",
+    "new_file",
+    "new_folder",
     "peak_memory",
     "recipe_names",
     "step_of",
@@ -42,6 +46,7 @@ __all__ = [
     "verify",
     "verify_sizes",
     "weights_only",
+    "write_hashes",
 ]
 
 __getattr__ = lazily(
@@ -57,12 +62,16 @@ __getattr__ = lazily(
         "checkpoints": "saving.folders",
         "find_checkpoint": "saving.folders",
         "holder": "alone",
+        "copy_words": "merging",
         "merge_adapter": "merging",
+        "new_file": "appearing",
+        "new_folder": "appearing",
         "peak_memory": "watching.journal",
         "step_of": "saving.folders",
         "train": "loop",
         "verify": "saving.hashes",
         "verify_sizes": "saving.hashes",
         "weights_only": "sharing",
+        "write_hashes": "saving.hashes",
     },
 )

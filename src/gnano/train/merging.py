@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gnano.model import load_adapter, load_model, merged, save_tensors
 from gnano.model.adapter import CONFIG, check_fits
-from gnano.train.new_folder import new_folder
+from gnano.train.appearing import new_folder
 from gnano.train.saving.folders import ADAPTER, FOLDER, find_checkpoint
 from gnano.train.saving.hashes import write_hashes
 
@@ -43,7 +43,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> Path:
         weights = merged({**model.state_dict(), **changes}, config)
         save_tensors(weights, partial / "model.safetensors")
         _copy(SHAPE, base, partial)
-        _copy_words(places, partial)
+        copy_words(places, partial)
         write_hashes(partial)
     return out
 
@@ -73,7 +73,7 @@ def _refuse_twice(base: Path, tuned: Path) -> None:
         )
 
 
-def _copy_words(places: list[Path], partial: Path) -> None:
+def copy_words(places: list[Path], partial: Path) -> None:
     """Tokenizer and chat template of the first place that has them.
 
     A template does not outlive its tokenizer: where that was replaced and came with none, there

@@ -14,7 +14,7 @@ import os
 import shutil
 from pathlib import Path
 
-from gnano.train.new_folder import new_folder
+from gnano.train.appearing import new_folder
 from gnano.train.saving.folders import find_checkpoint
 from gnano.train.saving.hashes import NAME, verify
 

@@ -1,0 +1,50 @@
+"""`gnano export`: a checkpoint in the formats that others read."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from gnano.cli.arguments import call
+from gnano.export.kinds import Dtype, Format
+
+
+def export(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    to: Format,
+    dtype: Dtype = "auto",
+    out: Path | None = None,
+) -> None:
+    """Write a checkpoint as a file or folder that other programs open.
+
+    examples:
+      gnano export runs/1b --to pt                     the published names, fp32; also bf16
+      gnano export runs/1b --to safetensors            bf16, half the size
+      gnano export runs/1b --to folder --dtype bf16    for transformers, vLLM, mlx-lm
+      gnano export runs/1b --to gguf --dtype q8_0      for llama.cpp, Ollama, LM Studio
+      gnano export runs/1b --to onnx --dtype int4      for onnxruntime, also in a browser
+
+    A checkpoint is a Hugging Face folder already, in fp32. What takes further bits from a GGUF
+    file is llama.cpp's own: llama-quantize 1b-bf16.gguf 1b-q4.gguf Q4_K_M.
+
+    Args:
+        checkpoint: A run, a checkpoint, or a Hugging Face folder of a Llama model.
+        to: The format.
+        dtype: pt: fp32, bf16; safetensors and folder: bf16, fp32, fp16; onnx: fp32, fp16, int8,
+            int4; gguf: bf16, fp32, fp16, q8_0. The first is auto.
+        out: The file or folder to make; by default below exported/.
+    """
+    from gnano.export.formats import export
+    from gnano.live import LiveLine
+
+    line = LiveLine()
+    try:
+        found = export(checkpoint, to, dtype, out, line.show)
+    finally:
+        line.close()
+    print(f"{found.path}: {found.size / 1e9:.3f} GB")
+    print(found.how)
+
+
+def main(argv: list[str]) -> None:
+    call(export, "export", argv)

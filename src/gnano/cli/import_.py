@@ -1,0 +1,55 @@
+"""`gnano import`: a model of another format, as a folder that all commands here open."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from gnano.cli.arguments import call
+
+
+def import_(
+    path: Annotated[Path, tyro.conf.Positional],
+    out: Path,
+    tokenizer: Path | None = None,
+    n_head: int | None = None,
+    block_size: int | None = None,
+    rope_theta: float | None = None,
+    norm_eps: float | None = None,
+) -> None:
+    """Make a checkpoint folder of a file or folder of a Llama from elsewhere.
+
+    examples:
+      gnano import downloads/model_bf16.pt --out models/1b          the published names
+      gnano import downloads/SmolLlama --out models/smol            a Hugging Face folder
+      gnano import downloads/model-BF16.gguf --out models/1b        F32, F16 or BF16
+      gnano import weights.safetensors --out models/mine --n-head 12 --tokenizer data/mine
+
+    No code in a file is run, and what does not fit is named. The shape is read from the tensors;
+    the options tell what a file of tensors alone does not.
+
+    Args:
+        path: A .pt, .safetensors or .gguf file, or a Hugging Face folder.
+        out: The folder to make; it must not be there yet.
+        tokenizer: A folder with tokenizer.json; without it GPT-2's is taken for 50,257 tokens.
+        n_head: Query heads.
+        block_size: Context, in tokens.
+        rope_theta: Base of the rotary frequencies.
+        norm_eps: Added to the mean square in the norms.
+    """
+    from gnano.export.importing import import_model
+    from gnano.export.lone_file import Hints
+    from gnano.model import num_parameters
+
+    hints = Hints(n_head=n_head, block_size=block_size, rope_theta=rope_theta, norm_eps=norm_eps)
+    found = import_model(path, out, hints, tokenizer)
+    config = found.config
+    print(
+        f"{out}: {num_parameters(config):,} parameters, {config.n_layer} layers, width "
+        f"{config.n_embd:,}, {config.n_head} heads on {config.n_kv_head}, context "
+        f"{config.block_size:,}"
+    )
+
+
+def main(argv: list[str]) -> None:
+    call(import_, "import", argv)

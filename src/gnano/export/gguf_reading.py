@@ -1,0 +1,128 @@
+"""A GGUF file of a Llama with a tokenizer of GPT-2's kind, in F32, F16 or BF16."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnano.export.foreign import Foreign, check_vocabulary, checked
+from gnano.export.gguf_file import TURNED, needed, our_names
+from gnano.model import ModelConfig, half_split
+from gnano.tokenizer import Tokenizer
+
+MOST_BLOCKS = 1_000
+
+
+def read_gguf(path: Path) -> Foreign:
+    """Raises ValueError or OSError, in a sentence, for what is damaged or no such model."""
+    gguf = needed()
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ValueError(f"{path} is no GGUF file: it does not begin like one.")
+    try:
+        reader = gguf.GGUFReader(path)
+    except Exception as error:  # whatever a reader stumbles over in what somebody made up
+        raise ValueError(f"{path} is damaged or cut short ({error}).") from None
+    facts = _Facts(reader, path)
+    config = _shape(facts, reader)
+    names = our_names(config)
+    tensors: dict[str, Tensor] = {}
+    for part in reader.tensors:
+        if part.name not in names:
+            raise ValueError(f"{path}: tensor {part.name} has no place in a plain Llama.")
+        name = names[part.name]
+        tensor = _tensor(part, gguf, path)
+        if name.endswith(tuple(f"{turned}.weight" for turned in TURNED)) and tensor.dim() == 2:
+            if tensor.shape[0] % config.head_size:
+                raise ValueError(f"{path}: tensor {part.name} is not made of whole heads.")
+            tensor = half_split(tensor, config.head_size)
+        tensors[name] = tensor
+    embedding = tensors.get("model.embed_tokens.weight")
+    if "lm_head.weight" not in tensors and embedding is not None:
+        tensors["lm_head.weight"] = embedding.clone()  # tied there
+    for name, tensor in tensors.items():  # norms are fp32 there
+        tensors[name] = tensor.to(tensors["lm_head.weight"].dtype)
+    tokenizer = _tokenizer(facts, path)
+    check_vocabulary(tokenizer, config, path)
+    return Foreign(config, checked(tensors, config, path, path.stat().st_size), tokenizer)
+
+
+class _Facts:
+    """The file's metadata."""
+
+    def __init__(self, reader: Any, path: Path) -> None:
+        self.reader, self.path = reader, path
+
+    def get(self, key: str, default: Any = None) -> Any:
+        field = self.reader.get_field(key)
+        return default if field is None else field.contents()
+
+    def number(self, key: str, default: float | None = None) -> Any:
+        value = self.get(f"llama.{key}", default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{self.path} says {value!r} for llama.{key}; it must be a number.")
+        return value
+
+
+def _shape(facts: _Facts, reader: Any) -> ModelConfig:
+    path = facts.path
+    if (kind := facts.get("general.architecture")) != "llama":
+        raise ValueError(f"{path} holds a model of the kind {kind!r}; only llama is known here.")
+    if (scaling := facts.get("llama.rope.scaling.type", "none")) != "none":
+        raise ValueError(f"{path} scales RoPE ({scaling}); that is not known here.")
+    heads, blocks = facts.number("attention.head_count"), facts.number("block_count")
+    if not 0 < blocks <= MOST_BLOCKS:
+        raise ValueError(f"{path} says that it has {blocks} blocks.")
+    embedding = next((t for t in reader.tensors if t.name == "token_embd.weight"), None)
+    if embedding is None:
+        raise ValueError(f"{path} has no tensor token_embd.weight.")
+    config = ModelConfig(
+        vocab_size=int(embedding.shape[-1]),
+        n_embd=facts.number("embedding_length"),
+        n_layer=blocks,
+        n_head=heads,
+        n_kv_head=facts.number("attention.head_count_kv", heads),
+        ffn_hidden=facts.number("feed_forward_length"),
+        block_size=facts.number("context_length"),
+        rope_theta=facts.number("rope.freq_base", 10_000.0),
+        norm_eps=facts.number("attention.layer_norm_rms_epsilon"),
+    )
+    for key in ("rope.dimension_count", "attention.key_length", "attention.value_length"):
+        if (size := facts.number(key, config.head_size)) != config.head_size:
+            raise ValueError(
+                f"{path} says {size} for llama.{key}, and {config.n_embd} / {heads} heads is "
+                f"{config.head_size}: such heads are not known here."
+            )
+    return config
+
+
+def _tensor(part: Any, gguf: Any, path: Path) -> Tensor:
+    kinds = gguf.GGMLQuantizationType
+    if part.tensor_type not in (kinds.F32, kinds.F16, kinds.BF16):
+        raise ValueError(
+            f"{path}: tensor {part.name} is {part.tensor_type.name}; only F32, F16 and BF16 can "
+            f"be imported, as the others have lost what the model was."
+        )
+    shape = [int(size) for size in reversed(part.shape)]
+    data = torch.from_numpy(part.data.copy())
+    if part.tensor_type == kinds.BF16:
+        data = data.view(torch.bfloat16)
+    return data.reshape(shape)
+
+
+def _tokenizer(facts: _Facts, path: Path) -> Tokenizer:
+    kind, split = facts.get("tokenizer.ggml.model"), facts.get("tokenizer.ggml.pre")
+    if kind != "gpt2" or split != "gpt-2":
+        raise ValueError(
+            f"{path} has a tokenizer of the kind {kind!r} with the split {split!r}; known here is "
+            f"GPT-2's ('gpt2', 'gpt-2')."
+        )
+    tokens, merges = facts.get("tokenizer.ggml.tokens"), facts.get("tokenizer.ggml.merges")
+    if not isinstance(tokens, list) or not isinstance(merges, list):
+        raise ValueError(f"{path} lists no tokens or no merges.")
+    try:
+        pairs = [(left, right) for left, right in (merge.split(" ") for merge in merges)]
+        return Tokenizer({token: number for number, token in enumerate(tokens)}, pairs)
+    except ValueError as error:
+        raise ValueError(f"{path}: its tokenizer cannot be used: {error}.") from None

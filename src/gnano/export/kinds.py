@@ -1,0 +1,25 @@
+"""What can be exported, and in which precision? A command's choices, without torch."""
+
+from typing import Literal
+
+Format = Literal["pt", "safetensors", "folder", "onnx", "gguf"]
+Dtype = Literal["auto", "fp32", "bf16", "fp16", "q8_0", "int8", "int4"]
+
+# auto is the first
+DTYPES: dict[Format, tuple[Dtype, ...]] = {
+    "pt": ("fp32", "bf16"),
+    "safetensors": ("bf16", "fp32", "fp16"),
+    "folder": ("bf16", "fp32", "fp16"),
+    "onnx": ("fp32", "fp16", "int8", "int4"),
+    "gguf": ("bf16", "fp32", "fp16", "q8_0"),
+}
+
+
+def chosen(to: Format, dtype: Dtype) -> Dtype:
+    """The precision to write; raises ValueError for one that the format has not."""
+    known = DTYPES[to]
+    if dtype == "auto":
+        return known[0]
+    if dtype not in known:
+        raise ValueError(f"{to} is written as {', '.join(known)}, not as {dtype} (--dtype).")
+    return dtype

@@ -1,0 +1,20 @@
+"""A PyTorch file with the published checkpoint's names, for the published model's class."""
+
+from pathlib import Path
+
+import torch
+
+from gnano.export.source import Source
+from gnano.model import to_published
+
+
+def export_pt(source: Source, path: Path, dtype: torch.dtype) -> None:
+    """Write the state dict in this dtype, with RoPE on neighbouring channels.
+
+    `torch.load(path, weights_only=True)` gives what `GPT(…).load_state_dict` takes.
+    """
+    state = {}
+    for name, tensor in source.tensors.items():
+        theirs, turned = to_published(name, tensor, source.config)
+        state[theirs] = turned.to(dtype)
+    torch.save(state, path)

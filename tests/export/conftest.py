@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from gnano.export.source import Source, open_source
+from gnano.model import GPT, save_model
+from gnano.tokenizer import Tokenizer, train_bpe
+
+TEXTS = [
+    "Once upon a time there was a small engine that read one word after another.",
+    "It read, it thought, and it wrote the next word; then it read what it had written.",
+    "Überall naïve Cafés, 東京 and 🙂: it took them byte by byte, and broke none of them.",
+] * 3
+TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return train_bpe(TEXTS, 300)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tokenizer, tmp_path_factory) -> Path:
+    """A model folder; its queries and keys are large, so that a wrong turn shows."""
+    torch.manual_seed(0)
+    model = GPT(
+        vocab_size=tokenizer.vocab_size,
+        n_embd=64,
+        n_layer=2,
+        n_head=4,
+        n_kv_head=2,
+        ffn_hidden=96,
+        block_size=96,
+        rope_theta=20_000.0,
+        norm_eps=1e-5,
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.mul_(5) if parameter.dim() == 2 else parameter.uniform_(0.5, 1.5)
+            if "q_proj" in name or "k_proj" in name:
+                parameter.mul_(2)
+    folder = tmp_path_factory.mktemp("models") / "small"
+    tokenizer.save(folder, model.config.block_size)
+    save_model(model, folder, tokenizer.end_of_text)
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def source(checkpoint) -> Source:
+    return open_source(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def ids(tokenizer) -> torch.Tensor:
+    text = "Once upon a time there was naïve 東京 🙂, and it read 12 words"
+    return torch.tensor([[tokenizer.end_of_text, *tokenizer.encode(text)]])

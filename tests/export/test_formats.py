@@ -1,0 +1,108 @@
+"""What was exported is the model: by our own reader, and by those it was written for."""
+
+from typing import Any
+
+import pytest
+import torch
+from tests.model.test_names import reference
+
+from gnano.export.formats import export
+from gnano.export.importing import import_model
+from gnano.export.source import open_source
+from gnano.model import GPT, load_model
+
+TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@pytest.mark.parametrize(
+    ("to", "dtype", "ending"),
+    [
+        *(("pt", dtype, ".pt") for dtype in ("fp32", "bf16")),
+        *(("safetensors", dtype, ".safetensors") for dtype in TORCH),
+        *(("folder", dtype, "") for dtype in TORCH),
+        *(("gguf", dtype, ".gguf") for dtype in TORCH),
+    ],
+)
+def test_out_and_in_again_no_bit_is_lost(to, dtype, ending, checkpoint, source, tmp_path):
+    if to == "gguf":
+        pytest.importorskip("gguf")
+    exported = export(checkpoint, to, dtype, tmp_path / f"out{ending}")
+    hints: Any = {}
+    if to == "pt":  # it is the published file, and this is not the published shape
+        from gnano.export.lone_file import Hints
+
+        hints["hints"] = Hints(n_head=4, block_size=96, rope_theta=20_000.0, norm_eps=1e-5)
+    if to in ("pt", "safetensors"):
+        hints["tokenizer"] = checkpoint
+    import_model(exported.path, tmp_path / "back", **hints)
+    back = open_source(tmp_path / "back")
+    assert back.config.n_head == source.config.n_head
+    assert back.config.rope_theta == source.config.rope_theta
+    assert abs(back.config.norm_eps - 1e-5) < 1e-11  # GGUF keeps it in fp32
+    assert back.tokenizer.fingerprint == source.tokenizer.fingerprint
+    assert back.tensors.keys() == source.tensors.keys()
+    for name, tensor in source.tensors.items():
+        assert back.tensors[name].dtype == TORCH[dtype]
+        assert torch.equal(back.tensors[name], tensor.to(TORCH[dtype])), name
+
+
+def test_a_pt_file_computes_as_the_published_description_says(checkpoint, source, ids, tmp_path):
+    exported = export(checkpoint, "pt", out=tmp_path / "model_latest.pt")
+    state = torch.load(exported.path, weights_only=True)
+    expected = load_model(checkpoint)(ids).detach()
+    found = reference(state, source.config, ids)
+    torch.testing.assert_close(found.float(), expected, atol=1e-4, rtol=1e-4)
+    model = GPT.from_config(source.config)
+    model.load_state_dict(state)
+    assert torch.equal(model(ids).detach(), expected)
+
+
+def test_a_folder_is_a_model_of_transformers(checkpoint, source, ids, tmp_path):
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    folder = export(checkpoint, "folder", "fp32", tmp_path / "folder").path
+    assert all(file.stat().st_mode & 0o777 == 0o644 for file in folder.iterdir())
+    loading: Any = LlamaForCausalLM
+    theirs = loading.from_pretrained(folder)
+    with torch.no_grad():
+        expected, found = load_model(checkpoint)(ids), theirs(ids).logits
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    words: Any = AutoTokenizer
+    theirs_too = words.from_pretrained(folder)
+    text = "a 'quoted'  naïve\tword\n\n東京 🙂 <|endoftex|>"
+    assert theirs_too.encode(text, add_special_tokens=True) == source.tokenizer.encode(text)
+    said = theirs_too.apply_chat_template([{"content": "hi", "role": "user"}], tokenize=False)
+    assert said == "hi"
+
+
+def test_a_bf16_folder_takes_half_the_room(checkpoint, tmp_path):
+    sizes = [
+        (export(checkpoint, "folder", dtype, tmp_path / dtype).path / "model.safetensors").stat()
+        for dtype in ("fp32", "bf16")
+    ]
+    assert sizes[1].st_size < 0.6 * sizes[0].st_size
+
+
+def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match=r"^pt is written as fp32, bf16, not as q8_0"):
+        export(checkpoint, "pt", "q8_0", tmp_path / "x.pt")
+    (tmp_path / "there.pt").write_text("mine")
+    with pytest.raises(FileExistsError, match="is there already"):
+        export(checkpoint, "pt", out=tmp_path / "there.pt")
+    assert (tmp_path / "there.pt").read_text() == "mine"
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        export(tmp_path / "nowhere", "pt", out=tmp_path / "x.pt")
+    assert [file.name for file in tmp_path.iterdir()] == ["there.pt"]
+
+
+def test_without_a_place_it_lies_below_exported(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(export(checkpoint, "pt").path) == "exported/small/model_latest.pt"
+    assert str(export(checkpoint, "pt", "bf16").path) == "exported/small/model_bf16.pt"
+    run = tmp_path / "runs" / "mine" / "checkpoints" / "step-00000003"
+    run.parent.mkdir(parents=True)
+    run.symlink_to(checkpoint)
+    (run.parent.parent / "recipe.toml").write_text("")
+    exported = export(checkpoint, "safetensors")
+    assert str(exported.path) == "exported/small/small-bf16.safetensors"
+    assert exported.size == exported.path.stat().st_size

@@ -1,0 +1,105 @@
+"""A GGUF file, read by the package that defines it and by llama.cpp."""
+
+import numpy as np
+import pytest
+import torch
+from tests.export.conftest import TEMPLATE, TEXTS
+
+from gnano.export.formats import export
+from gnano.infer import Engine, Sampling
+from gnano.model import load_model
+
+gguf = pytest.importorskip("gguf", reason="the package gguf (extra gguf) is not installed")
+AWKWARD = [
+    *TEXTS[:3],
+    "",
+    " ",
+    "  two  blanks  ",
+    "\n\n\tx\r\n",
+    "don't, we'll, I'M",
+    "1234567890 ½ ²",
+    "<|endoftext|>",
+    "e\u0301 \u200b \ufeff",
+    "👩‍👩‍👧 🇩🇪",
+    "السلام עליכם",
+    "a" * 300,
+    "\x00\x01",
+]
+
+
+def test_it_says_what_a_reader_must_know(checkpoint, source, tmp_path):
+    path = export(checkpoint, "gguf", "q8_0", tmp_path / "model.gguf").path
+    reader = gguf.GGUFReader(path)
+
+    def said(key):
+        return reader.get_field(key).contents()
+
+    config, tokenizer = source.config, source.tokenizer
+    assert said("general.architecture") == "llama"
+    assert said("llama.context_length") == config.block_size
+    assert said("llama.rope.freq_base") == config.rope_theta
+    assert said("llama.attention.head_count_kv") == config.n_kv_head
+    assert said("tokenizer.ggml.model") == "gpt2" and said("tokenizer.ggml.pre") == "gpt-2"
+    assert said("tokenizer.ggml.eos_token_id") == tokenizer.end_of_text
+    assert said("tokenizer.chat_template") == TEMPLATE
+    assert len(said("tokenizer.ggml.tokens")) == config.vocab_size
+    shapes = {
+        tensor.name: (list(tensor.shape), tensor.tensor_type.name) for tensor in reader.tensors
+    }
+    assert shapes["output.weight"] == ([config.n_embd, config.vocab_size], "Q8_0")
+    assert shapes["blk.1.attn_norm.weight"] == ([config.n_embd], "F32")
+
+
+@pytest.fixture
+def llama(tmp_path, checkpoint):
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    opened = []
+
+    def load(dtype):
+        path = export(checkpoint, "gguf", dtype, tmp_path / f"{dtype}.gguf").path
+        fp32 = gguf.GGMLQuantizationType.F32.value  # its cache is fp16 if it is not told
+        model = llama_cpp.Llama(
+            str(path), n_ctx=96, logits_all=True, verbose=False, type_k=fp32, type_v=fp32,
+            n_threads=1, seed=0,
+        )  # fmt: skip
+        opened.append(model)
+        return model
+
+    yield load
+    for model in opened:
+        model.close()
+
+
+def logits_of(model, ids) -> torch.Tensor:
+    model.reset()
+    model.eval(ids[0].tolist())
+    return torch.tensor(np.array(model.scores[: ids.shape[1]]))
+
+
+def nats(logits_TV, ids) -> float:
+    return torch.nn.functional.cross_entropy(logits_TV[:-1], ids[0, 1:]).item()
+
+
+def test_llama_cpp_computes_the_same(llama, checkpoint, source, ids):
+    model, tokenizer = llama("fp32"), source.tokenizer
+    expected = load_model(checkpoint)(ids)[0].detach()
+    torch.testing.assert_close(logits_of(model, ids), expected, atol=1e-3, rtol=1e-3)
+    for text in AWKWARD:
+        theirs = model.tokenize(text.encode(), add_bos=False, special=False)
+        assert theirs == tokenizer.encode(text), text
+    greedy = Sampling(temperature=0)
+    for prompt in ("Once upon a time", "It read"):
+        said = list(Engine.load(checkpoint, "cpu").token_ids(prompt, 24, greedy))
+        whole = [tokenizer.end_of_text, *tokenizer.encode(prompt)]
+        model.reset()
+        found = []
+        for token in model.generate(whole, temp=0.0, top_k=1, repeat_penalty=1.0):
+            if token == tokenizer.end_of_text or len(found) == len(said):
+                break
+            found.append(token)
+        assert found == said
+
+
+def test_8_bits_cost_llama_cpp_next_to_nothing(llama, checkpoint, ids):
+    exact = nats(load_model(checkpoint)(ids)[0].detach(), ids)
+    assert nats(logits_of(llama("q8_0"), ids), ids) == pytest.approx(exact, rel=0.005)
