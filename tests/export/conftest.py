@@ -40,7 +40,7 @@ def checkpoint(tokenizer, tmp_path_factory) -> Path:
             parameter.mul_(5) if parameter.dim() == 2 else parameter.uniform_(0.5, 1.5)
             if "q_proj" in name or "k_proj" in name:
                 parameter.mul_(2)
-    folder = tmp_path_factory.mktemp("models") / "small"
+    folder: Path = tmp_path_factory.mktemp("models") / "small"
     tokenizer.save(folder, model.config.block_size)
     save_model(model, folder, tokenizer.end_of_text)
     (folder / "chat_template.jinja").write_text(TEMPLATE)

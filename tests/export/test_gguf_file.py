@@ -92,7 +92,7 @@ def test_llama_cpp_computes_the_same(llama, checkpoint, source, ids):
         said = list(Engine.load(checkpoint, "cpu").token_ids(prompt, 24, greedy))
         whole = [tokenizer.end_of_text, *tokenizer.encode(prompt)]
         model.reset()
-        found = []
+        found: list[int] = []
         for token in model.generate(whole, temp=0.0, top_k=1, repeat_penalty=1.0):
             if token == tokenizer.end_of_text or len(found) == len(said):
                 break

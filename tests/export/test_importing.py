@@ -1,0 +1,234 @@
+"""What comes from elsewhere is understood as it was meant, or refused in a sentence."""
+
+import json
+import os
+import pickle
+import shutil
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.model.test_names import CONFIG, published, reference
+
+from gnano.export.formats import export
+from gnano.export.importing import import_model
+from gnano.export.lone_file import Hints
+from gnano.infer import Engine, Sampling
+from gnano.model import load_model
+from gnano.train import verify
+
+HINTS = Hints(n_head=4, block_size=96, rope_theta=20_000.0, norm_eps=1e-5)
+
+
+@pytest.fixture
+def theirs(checkpoint, tokenizer, tmp_path):
+    """A folder of transformers' own making."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    def make(tied: bool = False, **saving: Any):
+        torch.manual_seed(1)
+        config: Any = LlamaConfig(
+            vocab_size=tokenizer.vocab_size,
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=96,
+            tie_word_embeddings=tied,
+            initializer_range=0.15,
+        )
+        model = LlamaForCausalLM(config).eval()
+        folder = tmp_path / "theirs"
+        model.save_pretrained(folder, **saving)
+        tokenizer.save(folder)
+        return folder, model
+
+    return make
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("shard", ["5GB", "40KB"])
+def test_a_folder_of_transformers_computes_the_same(theirs, tied, shard, ids, tmp_path):
+    folder, model = theirs(tied, max_shard_size=shard)
+    assert (folder / "model.safetensors.index.json").exists() == (shard == "40KB")
+    import_model(folder, tmp_path / "ours")
+    with torch.no_grad():
+        expected, found = model(ids).logits, load_model(tmp_path / "ours")(ids)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    verify(tmp_path / "ours")
+    assert Engine.load(tmp_path / "ours", "cpu").generate("Once", 8, Sampling(temperature=0))
+
+
+def test_older_weights_of_pytorch_are_read_too(theirs, ids, tmp_path):
+    folder, model = theirs()
+    state = load_file(folder / "model.safetensors")
+    state["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    torch.save(state, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    import_model(folder, tmp_path / "ours")
+    with torch.no_grad():
+        assert torch.allclose(load_model(tmp_path / "ours")(ids), model(ids).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("angles", [True, False])
+@pytest.mark.parametrize("ending", [".pt", ".safetensors"])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_the_published_file_computes_as_it_is_described(
+    angles, ending, wrapped, tokenizer, tmp_path
+):
+    weights = published(CONFIG)
+    if not angles:
+        del weights["freqs_cis"]
+    path = tmp_path / f"model{ending}"
+    if ending == ".pt":
+        torch.save({"model": weights, "step": 7} if wrapped else weights, path)
+    else:
+        save_file(weights, path)
+    words = tmp_path / "words"
+    # as small as the model's vocabulary is, none has so few tokens
+    with pytest.raises(ValueError, match="has 131 tokens and no tokenizer"):
+        import_model(path, tmp_path / "ours", Hints(n_head=4))
+    tokenizer.save(words)
+    with pytest.raises(ValueError, match="more than the model's 131"):
+        import_model(path, tmp_path / "ours", Hints(n_head=4), words)
+    larger = {**weights}
+    for name in ("token_embedding_table.weight", "lm_head.weight"):
+        larger[name] = torch.cat([weights[name], torch.zeros(tokenizer.vocab_size - 131, 64)])
+    torch.save(larger, path) if ending == ".pt" else save_file(larger, path)
+    hints = Hints() if angles else Hints(n_head=4, block_size=32)
+    import_model(path, tmp_path / "ours", hints, words)
+    model = load_model(tmp_path / "ours")
+    ids = torch.randint(131, (2, 32), generator=torch.Generator().manual_seed(0))
+    expected = reference(weights, CONFIG, ids)
+    torch.testing.assert_close(
+        model(ids).detach()[..., :131], expected.float(), atol=1e-4, rtol=1e-4
+    )
+    assert model.config.block_size == 32 and model.config.n_head == 4
+
+
+def test_without_heads_a_file_of_tensors_asks_for_them(checkpoint, tmp_path):
+    path = export(checkpoint, "pt", out=tmp_path / "model.pt").path
+    with pytest.raises(ValueError, match=r"how many heads it has; tell it with --n-head\.$"):
+        import_model(path, tmp_path / "ours", tokenizer=checkpoint)
+    with pytest.raises(ValueError, match="5 heads do not fit keys of 32 rows at a width of 64"):
+        import_model(path, tmp_path / "ours", Hints(n_head=5), checkpoint)
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.mkdir, ("code-was-run",)
+
+
+def test_code_in_a_file_is_never_run(tmp_path, monkeypatch, theirs):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Hostile()}, "a.pt")
+    (tmp_path / "b.pt").write_bytes(pickle.dumps(Hostile()))
+    folder, _ = theirs()
+    (folder / "model.safetensors").unlink()
+    torch.save({"lm_head.weight": Hostile()}, folder / "pytorch_model.bin")
+    for path in (tmp_path / "a.pt", tmp_path / "b.pt", folder):
+        with pytest.raises(ValueError, match="was not opened, since that could run code"):
+            import_model(path, tmp_path / "out")
+    assert not (tmp_path / "code-was-run").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("ending", [".pt", ".safetensors", ".gguf", ""])
+@pytest.mark.parametrize("left", [0, 3, 60, 0.5, 0.98])
+def test_what_is_cut_short_is_one_sentence(ending, left, checkpoint, tmp_path):
+    to: Any = ending.removeprefix(".") or "folder"
+    path = export(checkpoint, to, "auto", tmp_path / f"whole{ending}").path
+    file = path if ending else path / "model.safetensors"
+    os.truncate(file, int(left * file.stat().st_size) if isinstance(left, float) else left)
+    with pytest.raises(ValueError, match=r"\.$") as caught:
+        import_model(path, tmp_path / "out", HINTS, checkpoint if ending != "" else None)
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name]
+
+
+@pytest.mark.parametrize("ending", [".pt", ".safetensors", ".gguf"])
+def test_what_is_something_else_is_one_sentence(ending, checkpoint, tmp_path):
+    others = {"text": b"Once upon a time\n" * 99, "zip": b"PK\3\4" + b"\0" * 99}
+    for other in ({".pt": "gguf", ".safetensors": "pt", ".gguf": "safetensors"}[ending],):
+        path = export(checkpoint, other, "auto", tmp_path / f"whole.{other}").path  # type: ignore[arg-type]
+        others[other] = path.read_bytes()
+    for content in others.values():
+        path = tmp_path / f"mislabelled{ending}"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"mislabelled.*\.$") as caught:
+            import_model(path, tmp_path / "out", HINTS, checkpoint)
+        assert "\n" not in str(caught.value)
+
+
+def test_what_does_not_fit_is_named(checkpoint, tmp_path):
+    state = torch.load(export(checkpoint, "pt", out=tmp_path / "m.pt").path, weights_only=True)
+    path = tmp_path / "changed.pt"
+    gate = "blocks.1.feed_forward.w1.weight"
+    changed: list[tuple[dict[str, Any], str]] = [
+        ({"blocks.1.attention.bias": torch.ones(64)}, "'blocks.1.attention.bias' is not a tensor"),
+        ({gate: state[gate][:-1]}, r"layers\.1\.mlp\.gate_proj\.weight is \[95, 64\] and ought"),
+        ({gate: state[gate].int()}, r"gate_proj\.weight is torch\.int32; give fp32"),
+        ({gate: 7}, "w1.weight', which is no tensor"),
+    ]
+    for change, said in changed:
+        torch.save({**state, **change}, path)
+        with pytest.raises(ValueError, match=said):
+            import_model(path, tmp_path / "out", HINTS, checkpoint)
+    # a number that claims to be a matrix of a terabyte
+    rows = torch.zeros(1).expand(2**34, 64)
+    torch.save({**state, "token_embedding_table.weight": rows, "lm_head.weight": rows}, path)
+    with pytest.raises(ValueError, match=r"claims more numbers than its .* bytes hold"):
+        import_model(path, tmp_path / "out", HINTS, checkpoint)
+
+
+def test_a_list_of_files_stays_in_its_folder(theirs, tmp_path):
+    folder, _ = theirs(max_shard_size="40KB")
+    outside = tmp_path / "outside.safetensors"
+    shutil.copy(next(folder.glob("model-00001*")), outside)
+    index = folder / "model.safetensors.index.json"
+    listed = json.loads(index.read_text())
+    for name in ("../outside.safetensors", str(outside), "..", "model-99999.safetensors"):
+        first = next(iter(listed["weight_map"]))
+        listed["weight_map"][first] = name
+        index.write_text(json.dumps(listed))
+        with pytest.raises((ValueError, FileNotFoundError), match=r"no file beside it|lacks"):
+            import_model(folder, tmp_path / "ours")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_hidden_layers": 10**9}, "no model has so many"),
+        ({"num_hidden_layers": 5000}, "asks for 5,000 layers"),
+        ({"hidden_size": 2**40}, "no model has so many"),
+        ({"vocab_size": 2**23}, r"lm_head\.weight is \[\d+, 64\] and ought to be \[8388608, 64\]"),
+        ({"mlp_bias": True}, "biasless"),
+        ({"rope_parameters": {"rope_type": "llama3"}}, "rope_type 'llama3'"),
+        ({"model_type": "mistral"}, "model_type = 'mistral'"),
+    ],
+)
+def test_a_config_that_is_absurd_or_foreign_is_one_sentence(theirs, change, said, tmp_path):
+    folder, _ = theirs()
+    config = folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    with pytest.raises(ValueError, match=said):
+        import_model(folder, tmp_path / "ours")
+
+
+def test_a_gguf_file_that_is_no_plain_llama_is_named(checkpoint, tmp_path):
+    pytest.importorskip("gguf")
+    path = export(checkpoint, "gguf", "q8_0", tmp_path / "q8.gguf").path
+    with pytest.raises(ValueError, match="is Q8_0; only F32, F16 and BF16 can be imported"):
+        import_model(path, tmp_path / "out")
+    whole = export(checkpoint, "gguf", "fp32", tmp_path / "f32.gguf").path.read_bytes()
+    for old, new, said in [
+        (b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0gemma", "the kind 'gemma'"),
+        (b"gpt-2", b"gpt-3", "the split 'gpt-3'"),
+        (b"blk.1.ffn_up.weight", b"blk.1.ffn_un.weight", "ffn_un.weight has no place"),
+    ]:
+        assert old in whole
+        path = tmp_path / "changed.gguf"
+        path.write_bytes(whole.replace(old, new))
+        with pytest.raises(ValueError, match=said):
+            import_model(path, tmp_path / "out")
