@@ -1,0 +1,405 @@
+"""What should a stranger know of a model? Its card: the README.md of what is published.
+
+    config.json, the weights ────────▶ shape, parameters
+    recipe.toml, metrics.jsonl ──────▶ data, training, results; of the run and of its base's
+    the engine, with a fixed seed ───▶ a few texts
+    the names of the files ──────────▶ how each tool opens them
+
+A section whose facts are not there is left out. A path of this machine is nobody's business:
+sources that are the author's own files appear by their names.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from gnano.data import InstructionConfig, InstructionSource, Source
+from gnano.data.instructions import Template, Turn, encode_prompt, template_of
+from gnano.infer import Engine, Sampling
+from gnano.model import ModelConfig, num_parameters, read_config
+from gnano.report import read_metrics
+from gnano.train import Recipe, find_checkpoint, load_recipe, step_of
+
+SAMPLING = Sampling(temperature=0.7, top_k=40, seed=1)
+SAMPLE_TOKENS = 80
+PROMPTS = ("Once upon a time", "The most important thing about water is", "def main(")
+QUESTIONS = ("What is a language model?", "Name three colours.", "How do I boil an egg?")
+KINDS = {
+    "python-prose": "documentation of a Python installation",
+    "python-code": "code of a Python installation",
+    "synthetic": "stories written by a generator",
+    "python": "questions about Python's library",
+    "files": "files of the author",
+}
+ENGLISH = {  # sources that are known to be
+    *("python-prose", "python-code", "synthetic", "python"),
+    *("HuggingFaceTB/smollm-corpus", "bigcode/starcoderdata", "databricks/databricks-dolly-15k"),
+}
+LATE = 20  # the last 20th of the steps, over which the training loss is averaged
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run that made the model, up to the checkpoint that was taken from it."""
+
+    name: str
+    step: int
+    recipe: Recipe
+    facts: dict[str, Any]  # of its beginning
+    rows: list[dict[str, Any]]  # of its log
+
+    @property
+    def sources(self) -> "dict[str, Source | InstructionSource]":
+        return dict(self.recipe.data.sources)
+
+    @property
+    def tuned(self) -> InstructionConfig | None:
+        return self.recipe.data if isinstance(self.recipe.data, InstructionConfig) else None
+
+
+def stages(folder: Path) -> list[Stage]:
+    """The runs that a checkpoint comes from, the last one first; none for a bare folder.
+
+    The base of a tuned model is among them where it is still there with the same weights.
+    """
+    run = folder.resolve().parent.parent
+    if folder.resolve().parent.name != "checkpoints" or not (run / "recipe.toml").is_file():
+        return []
+    recipe = load_recipe(str(run / "recipe.toml"))
+    facts = tomllib.loads((run / "recipe.toml").read_text("utf-8")).get("run", {})
+    step, rows = step_of(folder.resolve()), []
+    with suppress(OSError, ValueError):  # a log that is gone has no figures to tell
+        rows = [row for row in read_metrics(run / "metrics.jsonl") if row["step"] <= step]
+    base = Path(facts.get("base", ""))
+    earlier = stages(base) if _sha256(base) == facts.get("base_sha256", "none") else []
+    return [Stage(run.name, step, recipe, facts, rows), *earlier]
+
+
+def usual_license(made: Sequence[Stage]) -> str:
+    """A model made from nothing but its own runs is its author's to give; any other is not."""
+    return "apache-2.0" if made and not made[-1].recipe.train.base else ""
+
+
+def card(
+    folder: Path,
+    repo: str,
+    files: Iterable[str] = (),
+    license: str = "",
+    languages: Sequence[str] = (),
+    prompts: Sequence[str] = (),
+) -> str:
+    """The card of a checkpoint or model folder, as Markdown under the Hub's front matter.
+
+    `files` are the names of all that is published beside it. Without a `license` the card has
+    that of a model made from scratch, or none; `prompts` take the place of the usual ones.
+    """
+    folder = find_checkpoint(folder)
+    made, shape, template = stages(folder), read_config(folder), template_of(folder)
+    license = license or usual_license(made)
+    sections = [
+        _opening(repo, shape, made, template),
+        _loading(folder, repo, sorted(files), template is not None),
+        _architecture(folder, shape),
+        *(part for stage in made for part in _stage(stage, many=len(made) > 1)),
+        _format(template),
+        _samples(folder, template, prompts),
+        _limitations(shape, made, template),
+        f"## Licence\n\n{license}" + _others(made) if license else "",
+    ]
+    front = _front_matter(made, license, languages, template is not None)
+    return front + "\n" + "\n\n".join(filter(None, sections)) + "\n"
+
+
+def _front_matter(
+    made: Sequence[Stage], license: str, languages: Sequence[str], answers: bool
+) -> str:
+    """YAML, whose values are JSON: that is YAML too, and quotes what needs it."""
+    sources = [source for stage in made for source in stage.sources.values()]
+    if not languages and sources and all({s.kind, s.repo} & ENGLISH for s in sources):
+        languages = ["en"]
+    keys = {
+        "license": license,
+        "language": list(languages),
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["llama", *(["gnano"] if made else []), *(["conversational"] if answers else [])],
+        "datasets": _datasets(made),
+    }
+    lines = [f"{key}: {json.dumps(value)}" for key, value in keys.items() if value]
+    return "\n".join(["---", *lines, "---", ""])
+
+
+def _opening(
+    repo: str, shape: ModelConfig, made: Sequence[Stage], template: Template | None
+) -> str:
+    what = f"A Llama of {num_parameters(shape):,} parameters"
+    if made and not made[-1].recipe.train.base:
+        what += ", trained from scratch with auto-g-nano"
+    elif made:
+        what += ", tuned with auto-g-nano"
+    does = "It answers questions." if template else "It continues texts."
+    return f"# {repo.split('/')[-1]}\n\n{what}. {does}"
+
+
+def _architecture(folder: Path, shape: ModelConfig) -> str:
+    stored = json.loads((folder / "config.json").read_text())
+    dtype = stored.get("dtype") or stored.get("torch_dtype")
+    rows = [
+        ("parameters", f"{num_parameters(shape):,}"),
+        ("layers, width", f"{shape.n_layer}, {shape.n_embd:,}"),
+        (
+            "attention",
+            f"{shape.n_head} query and {shape.n_kv_head} key/value heads of {shape.head_size}, "
+            f"causal, RoPE θ = {shape.rope_theta:,.0f}",
+        ),
+        ("feed-forward", f"SwiGLU, hidden {shape.ffn_hidden:,}"),
+        ("norms", f"RMSNorm before each sub-layer and at the end, ε = {shape.norm_eps:g}"),
+        ("biases, tied embeddings", "none"),
+        ("vocabulary", f"{shape.vocab_size:,}"),
+        ("context", f"{shape.block_size:,} tokens"),
+        *([("weights stored as", str(dtype))] if dtype else []),
+    ]
+    return "## Architecture\n\n" + _table(("", ""), rows)
+
+
+def _stage(stage: Stage, many: bool) -> list[str]:
+    """What it learned from, how, and how well."""
+    of = (": tuning" if stage.tuned else ": pretraining") if many else ""
+    parts = [
+        (f"## Data{of}", _data(stage)),
+        (f"## Training{of}", _table(("", ""), _training(stage))),
+        (f"## Results{of}", _results(stage)),
+    ]
+    return [f"{title}\n\n{text}" for title, text in parts if text]
+
+
+def _data(stage: Stage) -> str:
+    whole = sum(source.weight for source in stage.sources.values())
+    rows = []
+    for name, source in stage.sources.items():
+        what = KINDS.get(source.kind, source.kind)
+        if source.kind == "hub":
+            url = f"https://huggingface.co/datasets/{source.repo}"
+            what = f"[{source.repo}]({url}) {source.config}, {source.split}".replace(" ,", ",")
+        share = f"{source.weight:g}" if stage.tuned else f"{source.weight / whole:.1%}"
+        rows.append((name, what, share))
+    head = ("source", "what", "times an epoch" if stage.tuned else "share of the tokens")
+    return _table(head, rows) if rows else ""
+
+
+def _training(stage: Stage) -> list[tuple[str, str]]:
+    train, facts, last = stage.recipe.train, stage.facts, (stage.rows or [{}])[-1]
+    optimizer, schedule = train.optimizer, train.schedule
+    rates = f"AdamW, β = ({optimizer.beta1:g}, {optimizer.beta2:g}), ε = {optimizer.eps:g}"
+    if optimizer.kind == "muon":
+        rates = f"Muon (momentum {optimizer.momentum:g}) for the layers' matrices; else {rates}"
+    ranks, device = int(facts.get("ranks", 1)), {"cuda": "GPU", "cpu": "CPU"}.get(train.device)
+    memory = _number(last.get("memory_gb"))
+    seconds, speed = _number(last.get("seconds")), _number(last.get("tokens_per_s"))
+    base = _base_name(stage)
+    rows = [
+        ("run", f"{stage.name}, step {stage.step:,} of {train.steps:,}"),
+        ("base", base),
+        ("adapter", f"LoRA of rank {train.lora.rank}, merged" if train.lora.rank else ""),
+        ("tokens", f"{last['tokens']:,}" if last.get("tokens") else ""),
+        (
+            "batch",
+            f"{train.tokens_per_step:,} tokens a step, {stage.recipe.model.block_size:,} long",
+        ),
+        ("optimizer", f"{rates}, weight decay {optimizer.weight_decay:g}, clip {train.clip:g}"),
+        (
+            "learning rate",
+            f"{schedule.peak:g} after {schedule.warmup:,} steps of warm-up, then {schedule.kind} "
+            f"to {schedule.floor:.0%}",
+        ),
+        ("precision", f"{train.precision}, master weights in fp32"),
+        ("hardware", f"{ranks} {device}{'s' * (ranks > 1)}" if device else ""),
+        ("memory", f"{memory:.1f} GB at most, of each" if memory else ""),
+        (
+            "time",
+            f"{_time(seconds)}, {speed:,.0f} tokens/s at the end" if seconds and speed else "",
+        ),
+        ("seed", f"{train.seed}"),
+        ("software", " · ".join(f"{k} {facts[k]}" for k in ("gnano", "torch") if k in facts)),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _results(stage: Stage) -> str:
+    losses = [x for row in stage.rows if (x := _number(row.get("loss"))) is not None]
+    late = losses[-max(1, len(losses) // LATE) :]
+    text = []
+    if late:
+        over = f"the last {len(late):,} steps" if len(late) > 1 else "the last step"
+        text = [f"Training loss: {sum(late) / len(late):.3f} nats per token over {over}."]
+    held = [row for row in stage.rows if isinstance(row.get("heldout"), dict)]
+    if held:
+        found, whole = held[-1]["heldout"], "all of it" if held[-1].get("final") else "a part of it"
+        text.append(f"Held-out text, {whole}, at step {held[-1]['step']:,}:")
+        columns = {
+            "bits per byte": ("bits_per_byte", "sources"),
+            "nats per token": ("loss", "losses"),
+        }
+        columns = {head: keys for head, keys in columns.items() if keys[0] in found}
+        names = sorted({name for _, by in columns.values() for name in found.get(by, {})})
+        rows = [
+            (name, *(_figure(found.get(by, {}).get(name)) for _, by in columns.values()))
+            for name in names
+        ]
+        total = ("all", *(_figure(found[key]) for key, _ in columns.values()))
+        text.append(_table(("held out", *columns), [*rows, total]))
+    return "\n\n".join(text)
+
+
+def _format(template: Template | None) -> str:
+    if template is None:
+        return ""
+    asked = template.question((Turn("user", "Where is the key?"),))
+    return (
+        "## Format\n\nIt was taught to answer when asked like this, and to end its answer with "
+        f"end-of-text; the chat template of the tokenizer does the same:\n\n{_fenced(asked)}"
+    )
+
+
+def _samples(folder: Path, template: Template | None, prompts: Sequence[str]) -> str:
+    engine = Engine.load(folder)
+    asked: list[str | list[int]] = list(prompts or PROMPTS)
+    titles = list(prompts or (QUESTIONS if template else PROMPTS))
+    if template:
+        turns = [(Turn("user", title),) for title in titles]
+        asked = [encode_prompt(turn, template, engine.tokenizer) for turn in turns]
+    context = engine.model.config.block_size
+    fit = [len(engine.prompt_ids(ids)) < context for ids in asked]  # with room to say something
+    asked = [ids for ids, fits in zip(asked, fit, strict=True) if fits]
+    titles = [title for title, fits in zip(titles, fit, strict=True) if fits]
+    if not asked:
+        return ""
+    found = engine.complete(asked, SAMPLE_TOKENS, SAMPLING)
+    between = "\n\n" if template else ""
+    texts = [_fenced(t + between + c.text) for t, [c] in zip(titles, found, strict=True)]
+    return (
+        f"## What it {'answers' if template else 'writes'}\n\nNot chosen: the first of each, with "
+        f"temperature {SAMPLING.temperature:g}, the {SAMPLING.top_k} likeliest tokens and seed "
+        f"{SAMPLING.seed}, {SAMPLE_TOKENS} tokens at most.\n\n" + "\n\n".join(texts)
+    )
+
+
+def _limitations(shape: ModelConfig, made: Sequence[Stage], template: Template | None) -> str:
+    says = [
+        "What it says may be false, however fluent it is: it is not a source of facts.",
+        f"It sees {shape.block_size:,} tokens at most.",
+        "It was not made safe: it may repeat what its training texts hold, prejudice included.",
+    ]
+    if template is None:
+        says.append("It continues texts; it was not tuned to follow instructions.")
+    pretrained = [stage for stage in made if not stage.tuned and stage.rows]
+    if pretrained and (tokens := pretrained[-1].rows[-1].get("tokens")):
+        ratio = tokens / num_parameters(shape)
+        says.append(f"It has read {tokens:,} tokens, {ratio:.2g} for each of its parameters.")
+    return "## Limitations\n\n" + "\n".join(f"- {sentence}" for sentence in says)
+
+
+def _others(made: Sequence[Stage]) -> str:
+    found = _datasets(made)
+    return f". The data sets have terms of their own: {', '.join(found)}." if found else "."
+
+
+def _loading(folder: Path, repo: str, files: Sequence[str], answers: bool) -> str:
+    name, prompt = repo.split("/")[-1], "Once upon a time"
+    start = _start(folder)
+    ask = f'ids = tokenizer("{start}{prompt}", return_tensors="pt")'
+    if answers:
+        prompt = QUESTIONS[0]
+        ask = (
+            f'messages = [{{"role": "user", "content": "{prompt}"}}]\n'
+            f"ids = tokenizer.apply_chat_template(\n"
+            f'    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"\n)'
+        )
+    python = (
+        f"from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("{repo}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{repo}")\n{ask}\n'
+        f"print(tokenizer.decode(model.generate(**ids, max_new_tokens=60)[0]))\n"
+    )
+    gnano = f"gnano chat {name}" if answers else f'gnano generate {name} "{prompt}"'
+    tools = [
+        ("transformers", python, "python"),
+        ("auto-g-nano", f"hf download {repo} --local-dir {name}\n{gnano}", "sh"),
+        ("vLLM", f"vllm serve {repo}", "sh"),
+        ("mlx-lm", f'mlx_lm.generate --model {repo} --prompt "{prompt}"', "sh"),
+    ]
+    tools += [
+        ("llama.cpp", f'llama-cli --hf-repo {repo} --hf-file {file} -p "{prompt}"', "sh")
+        for file in files
+        if file.endswith(".gguf")
+    ]
+    return "## How to use it\n\n" + "\n\n".join(
+        f"With {tool}:\n\n{_fenced(text, kind)}" for tool, text, kind in tools
+    )
+
+
+def _start(folder: Path) -> str:
+    """What a text has to begin with, where the tokenizer does not put it there by itself."""
+    with suppress(OSError, ValueError):
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        if settings.get("add_bos_token") is False and isinstance(settings["bos_token"], str):
+            return str(settings["bos_token"])
+    return ""
+
+
+def _base_name(stage: Stage) -> str:
+    """The run or folder that a run began with, without the path to it."""
+    path = Path(stage.facts.get("base") or stage.recipe.train.base)
+    if path.parent.name == "checkpoints":
+        return f"{path.parent.parent.name}, step {step_of(path):,}"
+    return path.name
+
+
+def _sha256(folder: Path) -> str:
+    """Of a checkpoint's weights, as they were written; "" where that is not known."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        return str(json.loads((folder / "files.json").read_text())["model.safetensors"][1])
+    return ""
+
+
+def _datasets(made: Sequence[Stage]) -> list[str]:
+    found = (source.repo for stage in made for source in stage.sources.values())
+    return list(dict.fromkeys(repo for repo in found if repo))
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown; a name from outside is text in it, and nothing else."""
+    lines = [heads, ["---"] * len(heads), *([_plain(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _fenced(text: str, kind: str = "text") -> str:
+    """Text as it is, within a fence that it cannot close."""
+    ticks = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, ticks + 1)
+    shown = "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+    return f"{fence}{kind}\n{shown.rstrip()}\n{fence}"
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and isfinite(value) else None
+
+
+def _figure(value: Any) -> str:
+    return "–" if (number := _number(value)) is None else f"{number:.3f}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 7200 else f"{seconds / 60:.1f} minutes"

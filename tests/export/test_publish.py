@@ -1,0 +1,240 @@
+"""What is published is the model, byte for byte, whole or not at all, and never by mistake."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants as constants
+import pytest
+from tests.data.hub.faults import status
+from tests.data.hub.hub_server import HIDDEN, point_client_to
+from tests.export.hub import Model, ModelHub
+from tests.small import with_train
+
+from gnano.cli import main
+from gnano.train import train, verify
+
+TOKEN, REPO = "hf_mine", "me/small"
+
+
+@pytest.fixture
+def hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[ModelHub]:
+    """A Hub that the client in this process talks to, with our token."""
+    with ModelHub(users={TOKEN: "me", "hf_other": "other"}) as hub:
+        point_client_to(hub, monkeypatch, tmp_path / "home")
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.chdir(tmp_path)
+        yield hub
+
+
+@pytest.fixture
+def model(base: Path, tmp_path: Path) -> Path:
+    """A model folder that a test may change, with things in it that are nobody's business."""
+    folder = Path(shutil.copytree(base, tmp_path / "model"))
+    (folder / "notes.txt").write_text("private")
+    (folder / ".env").write_text("SECRET=1")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")  # no texts to write
+    return folder
+
+
+def publish(*arguments: object) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["publish", *map(str, arguments)])
+    assert not left.value.code, left.value.code
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        main(["publish", *map(str, arguments)])
+    said = capsys.readouterr().err
+    assert left.value.code == 2, said
+    assert TOKEN not in said and "Traceback" not in said
+    assert said.startswith("gnano: ") and said.count("\n") == 1, said
+    return said
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def at_the_hub(hub: ModelHub) -> dict[str, bytes]:
+    return {n: c for n, c in hub.models[REPO].files.items() if n != ".gitattributes"}
+
+
+def test_what_arrives_is_the_model_and_nothing_else(hub, model, tmp_path, capsys):
+    publish(model, REPO)
+    expected = contents(model)
+    del expected["notes.txt"], expected[".env"]
+    assert at_the_hub(hub) == expected == contents(tmp_path / "published/small")
+    assert hub.models[REPO].commits == ["Publish the model"]
+    assert not hub.models[REPO].private
+    assert capsys.readouterr().out.endswith(f"{hub.endpoint}/{REPO}\n")
+
+
+def test_of_a_run_the_newest_checkpoint_goes_up_without_its_trainer(hub, recipe, tmp_path):
+    run = train(with_train(recipe, steps=4, save_every=2), tmp_path / "run").run
+    publish(run, REPO, "--prompts", "the")
+    names = {p.name for p in (run / "checkpoints/step-00000004").iterdir() if p.is_file()}
+    assert at_the_hub(hub).keys() == names | {"README.md"}
+    weights = (run / "checkpoints/step-00000004/model.safetensors").read_bytes()
+    assert at_the_hub(hub)["model.safetensors"] == weights
+    verify(tmp_path / "published/small")
+
+
+def test_exported_files_go_up_beside_it(hub, model, tmp_path):
+    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx/model.onnx").write_bytes(b"graph")
+    publish(model, REPO, "--private", "--include", tmp_path / "small.gguf", tmp_path / "onnx")
+    assert at_the_hub(hub)["small.gguf"] == b"GGUF"
+    assert at_the_hub(hub)["onnx/model.onnx"] == b"graph"
+    assert hub.models[REPO].private
+
+
+def test_a_dry_run_asks_nobody_and_writes_the_folder(hub, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("HF_TOKEN")
+    publish(model, REPO, "--dry-run", "--out", tmp_path / "look")
+    said = capsys.readouterr().out
+    size = (model / "model.safetensors").stat().st_size
+    assert f"{size:,}  model.safetensors\n" in said and "Nothing was sent." in said
+    assert f"{sum(map(len, contents(tmp_path / 'look').values())):,}  bytes in" in said
+    assert not hub.requests
+
+
+def test_an_edited_card_is_what_goes_up(hub, model, tmp_path):
+    (model / "README.md").unlink()
+    publish(model, REPO, "--dry-run", "--license", "mit", "--prompts", "the")
+    card = tmp_path / "published/small/README.md"
+    card.write_text(card.read_text() + "\nMore.\n")
+    publish(model, REPO)
+    assert at_the_hub(hub)["README.md"] == card.read_bytes()
+
+
+def test_nothing_is_there_before_all_of_it_is(hub, model, tmp_path, monkeypatch, capsys):
+    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+    command = (model, REPO, "--include", tmp_path / "small.gguf")
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    hub.faults["/storage/"] = [status(503)]  # a passing one is tried again
+    hub.faults["/commit/"] = [status(500)] * 9
+    assert "failed with 500" in refusal(capsys, *command)
+    assert not at_the_hub(hub) and len(hub.stored) == 2
+    hub.faults.clear()
+    publish(*command)
+    assert at_the_hub(hub) == contents(tmp_path / "published/small")
+    assert len(hub.stored) == 2, "what had arrived was sent again"
+    publish(*command)
+    assert len(hub.models[REPO].commits) == 1, "a run for nothing has made a commit"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_stopped_goes_on(hub, model, tmp_path, how):
+    weights = (model / "model.safetensors").read_bytes()
+    (tmp_path / "early.gguf").write_bytes(b"GGUF" * 100)
+    command = [sys.executable, "-m", "gnano", "publish", model, REPO]
+    command += ["--include", tmp_path / "early.gguf"]
+    environment = {name: value for name, value in os.environ.items() if name not in HIDDEN}
+    environment |= {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN}
+    environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    hub.hold = weights[1000:1100]
+    started = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert hub.held.wait(60)
+    started.send_signal(how)
+    said = started.communicate(timeout=30)[1]
+    if how == signal.SIGINT:
+        assert started.returncode == 130 and "the same command goes on" in said, said
+    hub.hold = b""
+    assert not at_the_hub(hub)
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert at_the_hub(hub) == contents(tmp_path / "published/small")
+    assert len(hub.stored) == 2, "what had arrived was sent again"
+
+
+def test_files_of_others_are_not_replaced_by_mistake(hub, model, tmp_path, capsys):
+    hub.models[REPO] = Model(files={"config.json": b"{}", "theirs.bin": b"1"})
+    said = refusal(capsys, model, REPO)
+    assert "holds other files (config.json and 1 more)" in said and "--update" in said
+    assert hub.models[REPO].files["config.json"] == b"{}"
+    publish(model, REPO, "--update")
+    assert hub.models[REPO].files["config.json"] == (model / "config.json").read_bytes()
+    assert hub.models[REPO].files["theirs.bin"] == b"1"
+
+
+def test_a_public_repository_is_not_taken_for_a_private_one(hub, model, capsys):
+    hub.models[REPO] = Model()
+    assert "is public" in refusal(capsys, model, REPO, "--private")
+    assert not at_the_hub(hub)
+
+
+def test_another_model_in_the_folder_is_named(hub, model, capsys):
+    publish(model, REPO, "--dry-run")
+    (model / "generation_config.json").write_text("{}")
+    assert "generation_config.json is there and is another file" in refusal(capsys, model, REPO)
+
+
+@pytest.mark.parametrize("name", ["small", "me/", "a/b/c", "me/sm all", "me/a--b", "-me/a", "me/é"])
+def test_a_name_that_the_hub_does_not_take_is_named(hub, model, capsys, name):
+    argument = [model, "--", name] if name.startswith("-") else [model, name]
+    assert f"{name!r} is no name of a repository" in refusal(capsys, *argument)
+    assert not hub.requests
+
+
+MISTAKES: dict[str, Any] = {
+    "no token": (None, REPO, "needs a token"),
+    "a bad one": ("hf_forged", REPO, "does not accept the token (401"),
+    "a broken one": ("hf_\nü", REPO, "holds a character that no token has"),
+    "of someone else": ("hf_other", REPO, "of other may not write to me/small (403"),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_a_token_that_will_not_do_is_known_at_once(hub, model, monkeypatch, capsys, what):
+    token, repo, expected = MISTAKES[what]
+    monkeypatch.delenv("HF_TOKEN")
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    said = refusal(capsys, model, repo)
+    assert expected in said and (not token or token not in said)
+    assert not hub.stored
+
+
+def test_a_card_that_the_hub_refuses_is_known_before_anything_is_sent(hub, model, capsys):
+    (model / "README.md").write_text("---\nlicense: not-a-license\n---\n")
+    said = refusal(capsys, model, REPO)
+    assert "README.md" in said and '"license" must be one of' in said.replace("\\", "")
+    assert not hub.models and not hub.stored
+
+
+def test_a_file_that_is_too_large_is_named(hub, model, tmp_path, capsys):
+    with (tmp_path / "huge.gguf").open("wb") as file:
+        file.truncate(50_000_000_001)
+    said = refusal(capsys, model, REPO, "--include", tmp_path / "huge.gguf")
+    assert "huge.gguf has 50.0 GB, and the Hub takes files of 50 at most" in said
+
+
+def test_without_a_network_the_sentence_says_so(hub, model, monkeypatch, capsys):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    said = refusal(capsys, model, REPO)
+    assert "The Hub at http://127.0.0.1:9 could not be reached" in said
+
+
+def test_without_the_client_the_sentence_says_what_to_install(hub, model, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    said = refusal(capsys, model, REPO)
+    assert "needs huggingface_hub: pip install 'auto-g-nano[data]'." in said
+
+
+def test_a_damaged_model_is_not_published(hub, model, capsys):
+    weights = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    assert "model.safetensors" in refusal(capsys, model, REPO)
+    assert not hub.models
