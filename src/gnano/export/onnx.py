@@ -1,0 +1,169 @@
+"""A checkpoint as ONNX: a graph that onnxruntime runs without PyTorch, on many machines.
+
+    graph (onnx_model) + the checkpoint's tensors, one at a time ─▶ model.onnx
+      int8, int4: onnxruntime's quantizer between the two            model.onnx.data
+
+    fp32   the model as it is
+    fp16   half the size, for GPUs (a CPU computes it in fp32, with casts around each product);
+           norms and rotary positions are computed in fp32, keys and values are kept in fp16
+    int8   the matrices in 8 or 4 bits, for CPUs, each 32 inputs with a scale and a zero of their
+    int4   own; activations, keys and values in fp32, the embedding in fp16
+
+Logits are fp32 in each. The folder has what a reader needs beside the graph: config,
+tokenizer, chat template.
+"""
+
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from gnano.export.kinds import DTYPES
+from gnano.export.onnx_model import TURNS, trace
+from gnano.export.source import Source
+from gnano.model.rope import rope_table
+from gnano.train import copy_words
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+GRAPH = "model.onnx"
+BITS = {"int8": 8, "int4": 4}
+GROUP = 32  # inputs of a matrix that share a scale and a zero
+PRODUCTS = 4  # onnxruntime's level for products in 8 bits: in fp32 a CPU has no kernel for int8
+
+
+def export_onnx(
+    source: Source, folder: Path, dtype: str, show: Callable[[str], None] = lambda _: None
+) -> Path:
+    """Fill a folder with the model as ONNX; returns the path of the graph.
+
+    Inputs are `input_ids`, `attention_mask`, `position_ids` and `past_key_values.N.key` and
+    `.value`, which may be empty; outputs `logits` and `present.N.key` and `.value`: the names of
+    optimum and transformers.js. Batch, length and past are free; a row may be padded at its left.
+
+    Raises ValueError for a dtype that is not here and ModuleNotFoundError, in a sentence, where
+    a package is missing.
+    """
+    if dtype not in DTYPES["onnx"]:
+        raise ValueError(f"onnx is written as {', '.join(DTYPES['onnx'])}, not as {dtype}.")
+    _find_packages()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / GRAPH
+    with _quiet():
+        show("Tracing the model")
+        graph = _graph(source, dtype)
+        if dtype not in BITS:
+            _write(graph, path, show)
+        else:
+            # beside its result: a billion weights are 4 GB, and /tmp may be in memory
+            with tempfile.TemporaryDirectory(dir=folder) as whole:
+                _write(graph, Path(whole, GRAPH), show)
+                show(f"Quantizing to {dtype}")
+                _write(_quantized(Path(whole, GRAPH), BITS[dtype]), path, show)
+    for name in ("config.json", "generation_config.json"):
+        if (source.folder / name).is_file():
+            shutil.copyfile(source.folder / name, folder / name)
+    copy_words([source.folder], folder)
+    return path
+
+
+def _find_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnx_ir  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"ONNX export needs {error.name}: pip install 'auto-g-nano[onnx]'.", name=error.name
+        ) from None
+
+
+def _graph(source: Source, dtype: str) -> "onnx_ir.Model":
+    """The graph, whose weights are read from the checkpoint when they are written."""
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+    from onnxscript.optimizer import optimize_ir
+
+    activations = torch.float16 if dtype == "fp16" else torch.float32
+    # what it is rounded to in 4 or 8 bits elsewhere is coarser, and it would be a third of the file
+    embedding = torch.float32 if dtype == "fp32" else torch.float16
+    graph = trace(source.config, activations, embedding)
+    weights = dict(graph.graph.initializers)
+    for weight in weights.values():
+        weight.const_value = None  # they stand on no device: nothing to fold
+    optimize_ir(graph)
+    ClearMetadataAndDocStringPass()(graph)  # where on this machine each line of code lies
+    for name, weight in weights.items():
+        weight.const_value = _later(source, name, weight)
+    return graph
+
+
+def _later(source: Source, name: str, weight: "onnx_ir.Value") -> "onnx_ir.LazyTensor":
+    import onnx_ir
+
+    shape, dtype = weight.shape, weight.dtype
+    assert shape is not None and dtype is not None
+
+    def read() -> "onnx_ir.TensorProtocol":
+        if name in TURNS:
+            config = source.config
+            cpu = torch.device("cpu")
+            table = rope_table(config.head_size, config.block_size, config.rope_theta, cpu)
+            tensor = table[TURNS.index(name)]
+        else:
+            tensor = source.tensors[name]
+            if "proj" in name or "lm_head" in name:
+                tensor = tensor.T
+        assert tuple(tensor.shape) == shape.numpy(), name
+        tensor = tensor.to(getattr(torch, dtype.numpy().name))
+        return onnx_ir.tensor(tensor.contiguous().numpy())
+
+    return onnx_ir.LazyTensor(read, dtype, shape, name=name)
+
+
+def _write(graph: "onnx_ir.Model", path: Path, show: Callable[[str], None]) -> None:
+    import onnx_ir
+
+    def count(_: "onnx_ir.TensorProtocol", info: "onnx_ir.external_data.CallbackInfo") -> None:
+        show(f"{path.name}: weight {info.index + 1:,} of {info.total:,}")
+
+    onnx_ir.save(graph, path, external_data=f"{path.name}.data", callback=count)
+
+
+def _quantized(path: Path, bits: int) -> "onnx_ir.Model":
+    """The graph with its matrices in so many bits; what stays as it was is still in that file."""
+    import onnx
+    import onnx_ir
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    graph = onnx.load(path, load_external_data=False)
+    for weight in graph.graph.initializer:
+        for entry in weight.external_data:
+            if entry.key == "location":  # absolute: so the quantizer maps one matrix at a time
+                entry.value = str(path.parent.resolve() / entry.value)
+    quantizer = MatMulNBitsQuantizer(graph, bits, GROUP, accuracy_level=PRODUCTS)
+    quantizer.process()
+    model: onnx.ModelProto = quantizer.model.model
+    return onnx_ir.from_proto(model)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the libraries say about their steps; nor may they set up our logging."""
+    root, nobody, before = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
+    root.addHandler(nobody)
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+        root.removeHandler(nobody)

@@ -1,0 +1,146 @@
+"""The model as one graph: what `torch.onnx.export` traces, with no weight in memory.
+
+    input_ids ─▶ embedding ─▶ blocks ─▶ norm ─▶ head ─▶ logits
+    position_ids ─▶ turns ─────┘│▲
+    attention_mask ─▶ who sees ─┘│└─ past_key_values.N ─▶ + the new ones ─▶ present.N
+
+The blocks are those of `gnano.model`; only their matrices stand the other way round, [in, out],
+as ONNX multiplies them. Parameters have names and shapes but hold nothing (PyTorch's meta
+device), so a graph of a billion weights takes no memory until the weights are written.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gnano.model import GPT, ModelConfig
+from gnano.model.blocks import Linear
+from gnano.model.cache import LayerCache
+from gnano.model.rope import Rope
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+OPSET = 18
+TURNS = ("cos", "sin")  # tables of the rotary positions, [block_size, E/2] in fp32
+
+
+class Product(nn.Module):
+    """A linear layer whose weight is [in, out]."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(inputs, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+class GrowingCache(LayerCache):
+    """Keys and values of one layer that become longer with each append: no place is kept free."""
+
+    def append(self, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
+        self.k_BKTE = torch.cat((self.k_BKTE, k_BKTE), dim=2)
+        self.v_BKTE = torch.cat((self.v_BKTE, v_BKTE), dim=2)
+        return self.k_BKTE, self.v_BKTE
+
+
+class Graph(nn.Module):
+    """The language model as a function of what it is given alone; parameters keep their names."""
+
+    def __init__(
+        self, config: ModelConfig, activations: torch.dtype, embedding: torch.dtype
+    ) -> None:
+        super().__init__()
+        gpt = GPT.from_config(config)
+        self.model, self.lm_head = gpt.model, gpt.lm_head
+        for name, layer in list(self.named_modules()):
+            if isinstance(layer, Linear):
+                # the head without the rows that pad it while our own engine runs
+                outputs = config.vocab_size if name == "lm_head" else layer.out_features
+                self.set_submodule(name, Product(layer.in_features, outputs))
+        self.to(activations)
+        self.activations = activations
+        self.model.embed_tokens.to(embedding)
+        for name in TURNS:
+            self.register_buffer(name, torch.empty(config.block_size, config.head_size // 2))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        past: list[tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, ...]:
+        """Logits [B, T, V] in fp32, then keys and values [B, K, past + T, E] of each layer."""
+        sees_B1TS = who_sees(attention_mask, input_ids.shape[1])
+        cos_BTE, sin_BTE = (F.embedding(position_ids, self.get_buffer(name)) for name in TURNS)
+        rope = Rope(cos_BTE[:, None], sin_BTE[:, None])
+        x_BTD = self.model.embed_tokens(input_ids).to(self.activations)
+        present: list[Tensor] = []
+        for block, (k_BKTE, v_BKTE) in zip(self.model.layers, past, strict=True):
+            cache = GrowingCache(k_BKTE, v_BKTE)
+            x_BTD = block(x_BTD, rope, cache, sees_B1TS)
+            present += cache.k_BKTE, cache.v_BKTE
+        return self.lm_head(self.model.norm(x_BTD)).float(), *present
+
+
+def who_sees(attention_mask_BS: Tensor, tokens: int) -> Tensor:
+    """What the last `tokens` positions see, [B, 1, T, S]: what is not padding, up to themselves.
+
+    Padding sees itself, so that no row of the softmax is empty; nothing else sees it.
+    """
+    so_far = attention_mask_BS.shape[1]
+    key_S, query_T = (torch.arange(n, device=attention_mask_BS.device) for n in (so_far, tokens))
+    query_T1 = query_T[:, None] + (so_far - tokens)
+    return (key_S <= query_T1) & attention_mask_BS.bool()[:, None, None] | (key_S == query_T1)
+
+
+def names(config: ModelConfig) -> tuple[list[str], list[str]]:
+    """Of inputs and outputs, as optimum and transformers.js have them."""
+    layers = [f"{n}.{part}" for n in range(config.n_layer) for part in ("key", "value")]
+    inputs = ["input_ids", "attention_mask", "position_ids"]
+    return (
+        [*inputs, *(f"past_key_values.{layer}" for layer in layers)],
+        ["logits", *(f"present.{layer}" for layer in layers)],
+    )
+
+
+def trace(config: ModelConfig, activations: torch.dtype, embedding: torch.dtype) -> "onnx_ir.Model":
+    """The graph, with initializers that have names, dtypes and shapes but no values yet."""
+    from torch.export import Dim
+
+    B, T, P = 2, 3, 5  # an example's; all three are free in the graph
+    batch, length = Dim("batch_size"), Dim("sequence_length")
+    before, so_far = Dim("past_sequence_length"), Dim("total_sequence_length")
+    ids = {0: batch, 1: length}
+    held = {0: batch, 2: before}
+    inputs, outputs = names(config)
+    with torch.device("meta"):
+        graph = Graph(config, activations, embedding).eval()
+        kv = torch.zeros(B, config.n_kv_head, P, config.head_size, dtype=activations)
+        program = torch.onnx.export(
+            graph,
+            kwargs={
+                "input_ids": torch.zeros(B, T, dtype=torch.long),
+                "attention_mask": torch.ones(B, P + T, dtype=torch.long),
+                "position_ids": torch.zeros(B, T, dtype=torch.long),
+                "past": [(kv, kv)] * config.n_layer,
+            },
+            dynamic_shapes={
+                "input_ids": ids,
+                "attention_mask": {0: batch, 1: so_far},
+                "position_ids": ids,
+                "past": [(held, held)] * config.n_layer,
+            },
+            input_names=inputs,
+            output_names=outputs,
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=False,  # it looks at values, and there are none
+            verbose=False,
+        )
+    assert program is not None
+    return program.model
