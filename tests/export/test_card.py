@@ -119,13 +119,26 @@ def test_a_bare_folder_has_no_history(base):
 
 def test_a_tuned_model_names_its_base_and_its_format(tuned, run):
     text = card(tuned, "me/small-sft")
-    assert "| base | small, step 40 |" in section(text, "Training: tuning")
+    assert "| base | small, step 40 |" in section(text, "Training: instructions")
     assert "| run | small, step 40 of 40 |" in section(text, "Training: pretraining")
     assert "Q: Where is the key?" in section(text, "Format")
+    assert "tuned from small, step 40 with auto-g-nano. It answers questions." in text
     assert "apply_chat_template" in text and "gnano chat small-sft" in text
     logged = rows(tuned)[-1]["heldout"]
     assert f"| all | {logged['bits_per_byte']:.3f} | {logged['loss']:.3f} |" in text
     assert front(text)["license"] == "apache-2.0"
+
+
+def test_a_model_that_was_taught_what_is_preferred_has_its_card(preferring, tuned, tmp_path):
+    short = with_train(preferring, base=str(tuned), steps=2, tokens_per_step=192, micro_batch=2)
+    run = train(short, tmp_path / "dpo").run
+    text = card(run, "me/small-dpo")
+    assert text.count("\n## Training: ") == 3
+    assert "| base | small-sft, step " in section(text, "Training: preferences")
+    results, heldout = section(text, "Results: preferences"), rows(run)[-1]["heldout"]
+    assert "nats per pair" in results and "nats per token" not in results
+    assert f"| all | {heldout['loss']:.3f} |" in results
+    assert f"as the data do in {heldout['accuracy']:.1%} of them" in results
 
 
 def test_a_base_with_other_weights_is_not_taken_for_it(tuned, run, tmp_path):

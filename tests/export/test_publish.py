@@ -95,9 +95,11 @@ def test_exported_files_go_up_beside_it(hub, model, tmp_path):
     (tmp_path / "small.gguf").write_bytes(b"GGUF")
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx/model.onnx").write_bytes(b"graph")
+    (tmp_path / "onnx/.env").write_text("SECRET=1")
     publish(model, REPO, "--private", "--include", tmp_path / "small.gguf", tmp_path / "onnx")
     assert at_the_hub(hub)["small.gguf"] == b"GGUF"
     assert at_the_hub(hub)["onnx/model.onnx"] == b"graph"
+    assert "onnx/.env" not in at_the_hub(hub)
     assert hub.models[REPO].private
 
 
@@ -179,6 +181,22 @@ def test_another_model_in_the_folder_is_named(hub, model, capsys):
     publish(model, REPO, "--dry-run")
     (model / "generation_config.json").write_text("{}")
     assert "generation_config.json is there and is another file" in refusal(capsys, model, REPO)
+
+
+def test_a_folder_with_other_things_is_not_filled(hub, model, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/diary.txt").write_text("dear")
+    said = refusal(capsys, model, REPO, "--out", tmp_path / "mine")
+    assert "mine holds diary.txt, which is not to be published" in said
+    assert contents(tmp_path / "mine") == {"diary.txt": b"dear"}
+
+
+def test_the_stored_login_will_do(hub, model, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    Path(constants.HF_TOKEN_PATH).parent.mkdir()
+    Path(constants.HF_TOKEN_PATH).write_text(f"{TOKEN}\n")
+    publish(model, REPO)
+    assert at_the_hub(hub)
 
 
 @pytest.mark.parametrize("name", ["small", "me/", "a/b/c", "me/sm all", "me/a--b", "-me/a", "me/é"])

@@ -107,7 +107,7 @@ def card(
         _loading(folder, repo, sorted(files), template is not None),
         _architecture(folder, shape),
         *(part for stage in made for part in _stage(stage, many=len(made) > 1)),
-        _format(template),
+        _format(template, made),
         _samples(folder, template, prompts),
         _limitations(shape, made, template),
         f"## Licence\n\n{license}" + _others(made) if license else "",
@@ -139,10 +139,10 @@ def _opening(
     repo: str, shape: ModelConfig, made: Sequence[Stage], template: Template | None
 ) -> str:
     what = f"A Llama of {num_parameters(shape):,} parameters"
-    if made and not made[-1].recipe.train.base:
-        what += ", trained from scratch with auto-g-nano"
+    if made and made[0].tuned:
+        what += f", tuned from {_plain(_base_name(made[0]))} with auto-g-nano"
     elif made:
-        what += ", tuned with auto-g-nano"
+        what += ", trained from scratch with auto-g-nano"
     does = "It answers questions." if template else "It continues texts."
     return f"# {repo.split('/')[-1]}\n\n{what}. {does}"
 
@@ -170,7 +170,7 @@ def _architecture(folder: Path, shape: ModelConfig) -> str:
 
 def _stage(stage: Stage, many: bool) -> list[str]:
     """What it learned from, how, and how well."""
-    of = (": tuning" if stage.tuned else ": pretraining") if many else ""
+    of = f": {stage.tuned.kind if stage.tuned else 'pretraining'}" if many else ""
     parts = [
         (f"## Data{of}", _data(stage)),
         (f"## Training{of}", _table(("", ""), _training(stage))),
@@ -218,9 +218,13 @@ def _training(stage: Stage) -> list[tuple[str, str]]:
             f"{schedule.peak:g} after {schedule.warmup:,} steps of warm-up, then {schedule.kind} "
             f"to {schedule.floor:.0%}",
         ),
+        (
+            "β of DPO",
+            f"{train.beta:g}" if stage.tuned and stage.tuned.kind == "preferences" else "",
+        ),
         ("precision", f"{train.precision}, master weights in fp32"),
         ("hardware", f"{ranks} {device}{'s' * (ranks > 1)}" if device else ""),
-        ("memory", f"{memory:.1f} GB at most, of each" if memory else ""),
+        ("peak memory", f"{memory:.1f} GB{' each' * (ranks > 1)}" if memory else ""),
         (
             "time",
             f"{_time(seconds)}, {speed:,.0f} tokens/s at the end" if seconds and speed else "",
@@ -232,38 +236,43 @@ def _training(stage: Stage) -> list[tuple[str, str]]:
 
 
 def _results(stage: Stage) -> str:
+    kind = stage.tuned.kind if stage.tuned else ""
+    what = {"instructions": "answers", "preferences": "pairs of answers"}.get(kind, "text")
+    unit = "nats per pair" if kind == "preferences" else "nats per token"
     losses = [x for row in stage.rows if (x := _number(row.get("loss"))) is not None]
     late = losses[-max(1, len(losses) // LATE) :]
     text = []
     if late:
         over = f"the last {len(late):,} steps" if len(late) > 1 else "the last step"
-        text = [f"Training loss: {sum(late) / len(late):.3f} nats per token over {over}."]
+        text = [f"Training loss: {sum(late) / len(late):.3f} {unit} over {over}."]
     held = [row for row in stage.rows if isinstance(row.get("heldout"), dict)]
-    if held:
-        found, whole = held[-1]["heldout"], "all of it" if held[-1].get("final") else "a part of it"
-        text.append(f"Held-out text, {whole}, at step {held[-1]['step']:,}:")
-        columns = {
-            "bits per byte": ("bits_per_byte", "sources"),
-            "nats per token": ("loss", "losses"),
-        }
-        columns = {head: keys for head, keys in columns.items() if keys[0] in found}
-        names = sorted({name for _, by in columns.values() for name in found.get(by, {})})
-        rows = [
-            (name, *(_figure(found.get(by, {}).get(name)) for _, by in columns.values()))
-            for name in names
-        ]
-        total = ("all", *(_figure(found[key]) for key, _ in columns.values()))
-        text.append(_table(("held out", *columns), [*rows, total]))
+    if not held:
+        return "\n\n".join(text)
+    found, all_of_it = held[-1]["heldout"], "all of it" if held[-1].get("final") else "a part of it"
+    text.append(f"Held-out {what}, {all_of_it}, at step {held[-1]['step']:,}:")
+    columns = {"bits per byte": ("bits_per_byte", "sources"), unit: ("loss", "losses")}
+    columns = {head: keys for head, keys in columns.items() if keys[0] in found}
+    names = sorted({name for _, parts in columns.values() for name in found.get(parts, {})})
+    rows = [
+        (name, *(_figure(found.get(parts, {}).get(name)) for _, parts in columns.values()))
+        for name in names
+    ]
+    rows.append(("all", *(_figure(found[key]) for key, _ in columns.values())))
+    text.append(_table(("held out", *columns), rows))
+    if (right := _number(found.get("accuracy"))) is not None:
+        text.append(f"It prefers the same one of a pair as the data do in {right:.1%} of them.")
     return "\n\n".join(text)
 
 
-def _format(template: Template | None) -> str:
+def _format(template: Template | None, made: Sequence[Stage]) -> str:
     if template is None:
         return ""
+    name = Path(made[0].tuned.template).stem if made and made[0].tuned else ""
+    called = f" ({name})" if name else ""
     asked = template.question((Turn("user", "Where is the key?"),))
     return (
-        "## Format\n\nIt was taught to answer when asked like this, and to end its answer with "
-        f"end-of-text; the chat template of the tokenizer does the same:\n\n{_fenced(asked)}"
+        f"## Format\n\nIt was taught to answer when asked like this{called}, and to end its answer "
+        f"with end-of-text; the tokenizer's chat template does the same:\n\n{_fenced(asked)}"
     )
 
 

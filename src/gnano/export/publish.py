@@ -50,7 +50,10 @@ class Published:
     def __str__(self) -> str:
         rows = [f"{size:>16,}  {name}" for name, size in self.files.items()]
         total = f"{sum(self.files.values()):>16,}  bytes in {len(rows)} files, in {self.folder}"
-        end = self.url or "Nothing was sent. Look at README.md; without --dry-run it goes up."
+        end = (
+            self.url
+            or "Nothing was sent. Look at README.md and its licence; without --dry-run it goes up."
+        )
         return "\n".join([*rows, total, end])
 
 
@@ -88,7 +91,7 @@ def publish(
 
 
 def _check_name(repo: str) -> None:
-    word = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
+    word = r"\w(?:[\w.-]*\w)?"
     odd = "--" in repo or ".." in repo or repo.endswith(".git") or len(repo) > 96
     if odd or not re.fullmatch(rf"{word}/{word}", repo, re.ASCII):
         raise ValueError(
@@ -104,9 +107,10 @@ def _parts(source: Path, include: Sequence[Path]) -> dict[str, Path]:
     for path in include:
         if not path.exists():
             raise FileNotFoundError(f"There is no {path} to include: export it first, or name it.")
-        inside = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-        for file in inside:
+        for file in [path] if path.is_file() else path.rglob("[!.]*"):
             name = file.relative_to(path.parent).as_posix()
+            if file.is_dir() or "/." in name:
+                continue
             if name in found:
                 raise ValueError(
                     f"Two files would be {name}: {found[name]} and {file}; rename one."
@@ -122,7 +126,13 @@ def _parts(source: Path, include: Sequence[Path]) -> dict[str, Path]:
 
 
 def _fill(out: Path, source: Path, parts: Mapping[str, Path]) -> None:
-    """Put all parts in their places; what is there already must be the same."""
+    """Put all parts in their places; what is there already must be the same, and nothing else."""
+    for file in sorted(out.rglob("[!.]*")):
+        if file.is_file() and file.relative_to(out).as_posix() not in {*parts, CARD}:
+            raise ValueError(
+                f"{out} holds {file.relative_to(out)}, which is not to be published: take it out, "
+                f"add it (--include), or name another folder (--out)."
+            )
     if (source / HASHES).is_file() and not out.exists():
         weights_only(source, out)  # holds every byte against its checksum
     for name, file in parts.items():
@@ -131,7 +141,7 @@ def _fill(out: Path, source: Path, parts: Mapping[str, Path]) -> None:
             continue
         if not target.exists():
             _bring(file, target)
-        elif not filecmp.cmp(file, target, shallow=False):
+        elif not (file.samefile(target) or filecmp.cmp(file, target, shallow=False)):
             raise ValueError(
                 f"{target} is there and is another file than {file}: delete {out}, or name "
                 f"another folder (--out)."
@@ -230,7 +240,7 @@ class Hub:
                 f"leave --private out."
             )
         entries = self.api.list_repo_tree(self.repo, recursive=True)
-        files = [entry for entry in entries if isinstance(entry, self.hub.RepoFile)]
+        files = [entry for entry in entries if hasattr(entry, "blob_id")]  # and no folder
         return {f.path: f.lfs.sha256 if f.lfs else f.blob_id for f in files if f.path != THEIRS}
 
     @contextmanager
