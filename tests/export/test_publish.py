@@ -118,8 +118,11 @@ def test_an_edited_card_is_what_goes_up(hub, model, tmp_path):
     publish(model, REPO, "--dry-run", "--license", "mit", "--prompts", "the")
     card = tmp_path / "published/small/README.md"
     card.write_text(card.read_text() + "\nMore.\n")
+    (card.parent / ".cache").mkdir()
+    (card.parent / ".cache/key").write_text("SECRET=1")
     publish(model, REPO)
     assert at_the_hub(hub)["README.md"] == card.read_bytes()
+    assert ".cache/key" not in at_the_hub(hub)
 
 
 def test_nothing_is_there_before_all_of_it_is(hub, model, tmp_path, monkeypatch, capsys):

@@ -107,10 +107,8 @@ def _parts(source: Path, include: Sequence[Path]) -> dict[str, Path]:
     for path in include:
         if not path.exists():
             raise FileNotFoundError(f"There is no {path} to include: export it first, or name it.")
-        for file in [path] if path.is_file() else path.rglob("[!.]*"):
+        for file in [path] if path.is_file() else _visible(path):
             name = file.relative_to(path.parent).as_posix()
-            if file.is_dir() or "/." in name:
-                continue
             if name in found:
                 raise ValueError(
                     f"Two files would be {name}: {found[name]} and {file}; rename one."
@@ -127,8 +125,8 @@ def _parts(source: Path, include: Sequence[Path]) -> dict[str, Path]:
 
 def _fill(out: Path, source: Path, parts: Mapping[str, Path]) -> None:
     """Put all parts in their places; what is there already must be the same, and nothing else."""
-    for file in sorted(out.rglob("[!.]*")):
-        if file.is_file() and file.relative_to(out).as_posix() not in {*parts, CARD}:
+    for file in _visible(out):
+        if file.relative_to(out).as_posix() not in {*parts, CARD}:
             raise ValueError(
                 f"{out} holds {file.relative_to(out)}, which is not to be published: take it out, "
                 f"add it (--include), or name another folder (--out)."
@@ -146,6 +144,12 @@ def _fill(out: Path, source: Path, parts: Mapping[str, Path]) -> None:
                 f"{target} is there and is another file than {file}: delete {out}, or name "
                 f"another folder (--out)."
             )
+
+
+def _visible(folder: Path) -> list[Path]:
+    """Its files, without what is hidden: keys, caches, what a stopped run has left."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return sorted(f for f in files if "/." not in f"/{f.relative_to(folder).as_posix()}")
 
 
 def _bring(file: Path, target: Path) -> None:
