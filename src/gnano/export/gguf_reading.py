@@ -21,7 +21,7 @@ def read_gguf(path: Path) -> Foreign:
         if file.read(4) != b"GGUF":
             raise ValueError(f"{path} is no GGUF file: it does not begin like one.")
     try:
-        reader = gguf.GGUFReader(path)
+        reader = gguf.GGUFReader(path, "c")  # mapped, and what is changed is so in memory alone
     except Exception as error:  # whatever a reader stumbles over in what somebody made up
         raise ValueError(f"{path} is damaged or cut short ({error}).") from None
     facts = _Facts(reader, path)
@@ -105,7 +105,7 @@ def _tensor(part: Any, gguf: Any, path: Path) -> Tensor:
             f"be imported, as the others have lost what the model was."
         )
     shape = [int(size) for size in reversed(part.shape)]
-    data = torch.from_numpy(part.data.copy())
+    data = torch.from_numpy(part.data)
     if part.tensor_type == kinds.BF16:
         data = data.view(torch.bfloat16)
     return data.reshape(shape)
