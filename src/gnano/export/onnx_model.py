@@ -4,9 +4,10 @@
     position_ids ─▶ turns ─────┘│▲
     attention_mask ─▶ who sees ─┘│└─ past_key_values.N ─▶ + the new ones ─▶ present.N
 
-The blocks are those of `gnano.model`; only their matrices stand the other way round, [in, out],
-as ONNX multiplies them. Parameters have names and shapes but hold nothing (PyTorch's meta
-device), so a graph of a billion weights takes no memory until the weights are written.
+The blocks are those of `gnano.model`; their matrices stand the other way round, [in, out], as
+ONNX multiplies them, and attention is written out. Parameters have names and shapes but hold
+nothing (PyTorch's meta device), so a graph of a billion weights takes no memory until they are
+written.
 """
 
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gnano.model import GPT, ModelConfig
-from gnano.model.blocks import Linear
+from gnano.model.blocks import Attention, Linear
 from gnano.model.cache import LayerCache
 from gnano.model.rope import Rope
 
@@ -47,6 +48,38 @@ class GrowingCache(LayerCache):
         return self.k_BKTE, self.v_BKTE
 
 
+class GroupedAttention(Attention):
+    """The same attention with a group's queries as the rows of one product.
+
+    Its keys are then read once and never copied: with 900 positions of the past a step of the
+    `1b` shape takes the time of one without a past, and not more than twice that.
+    """
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rope: Rope,
+        cache: LayerCache | None = None,
+        mask_B1TT: Tensor | None = None,
+    ) -> Tensor:
+        assert cache is not None and mask_B1TT is not None
+        B, T, _ = x_BTD.shape
+        q_BHTE = rope(self.q_proj(x_BTD).view(B, T, self.H, -1).transpose(1, 2))
+        k_BKTE = rope(self.k_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2))
+        v_BKTE = self.v_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2)
+        k_BKSE, v_BKSE = cache.append(k_BKTE, v_BKTE)
+        S, E = k_BKSE.shape[2:]
+        G = self.H // self.K  # queries of a group; N is G·T below
+        q_BKNE = (q_BHTE * E**-0.5).reshape(B, self.K, G * T, E)
+        scores_BKGTS = (q_BKNE @ k_BKSE.transpose(2, 3)).view(B, self.K, G, T, S)
+        unseen = torch.finfo(x_BTD.dtype).min
+        scores_BKGTS = torch.where(mask_B1TT[:, :, None], scores_BKGTS, unseen)
+        shares_BKGTS = scores_BKGTS.softmax(4, dtype=torch.float32).to(x_BTD.dtype)
+        y_BHTE = (shares_BKGTS.view(B, self.K, G * T, S) @ v_BKSE).view(B, self.H, T, E)
+        y_BTD: Tensor = self.o_proj(y_BHTE.transpose(1, 2).reshape(B, T, -1))
+        return y_BTD
+
+
 class Graph(nn.Module):
     """The language model as a function of what it is given alone; parameters keep their names."""
 
@@ -56,6 +89,8 @@ class Graph(nn.Module):
         super().__init__()
         gpt = GPT.from_config(config)
         self.model, self.lm_head = gpt.model, gpt.lm_head
+        for block in self.model.layers:
+            block.self_attn = GroupedAttention(config)
         for name, layer in list(self.named_modules()):
             if isinstance(layer, Linear):
                 # the head without the rows that pad it while our own engine runs
@@ -120,14 +155,16 @@ def trace(config: ModelConfig, activations: torch.dtype, embedding: torch.dtype)
     inputs, outputs = names(config)
     with torch.device("meta"):
         graph = Graph(config, activations, embedding).eval()
-        kv = torch.zeros(B, config.n_kv_head, P, config.head_size, dtype=activations)
+        shape = B, config.n_kv_head, P, config.head_size
+        # each a tensor of its own: one that stood in two places would be taken for one input
+        empty = [torch.empty(shape, dtype=activations) for _ in range(2 * config.n_layer)]
         program = torch.onnx.export(
             graph,
             kwargs={
                 "input_ids": torch.zeros(B, T, dtype=torch.long),
                 "attention_mask": torch.ones(B, P + T, dtype=torch.long),
                 "position_ids": torch.zeros(B, T, dtype=torch.long),
-                "past": [(kv, kv)] * config.n_layer,
+                "past": list(zip(empty[::2], empty[1::2], strict=True)),
             },
             dynamic_shapes={
                 "input_ids": ids,
