@@ -216,10 +216,15 @@ class Hub:
 
     def _check_card(self, path: Path) -> None:
         """Before anything is sent: the Hub refuses a commit for a licence that it does not know."""
-        try:
-            self.hub.ModelCard(path.read_text("utf-8")).validate()
-        except ValueError as error:
-            raise ValueError(f"The Hub does not take {path} ({error}): mend it there.") from None
+        utils, body = _client("huggingface_hub.utils"), path.read_text("utf-8")
+        answer = utils.get_session().post(
+            f"{self.api.endpoint}/api/validate-yaml",
+            json={"content": body, "repoType": "model"},
+            headers=utils.build_hf_headers(token=self.api.token),
+        )
+        if answer.status_code == 400:
+            said = "; ".join(str(e.get("message")) for e in answer.json().get("errors", []))
+            raise ValueError(f"The Hub does not take {path} ({said or 400}): mend it there.")
 
     def _token(self) -> str:
         token = self.hub.get_token()
