@@ -10,21 +10,18 @@ sources that are the author's own files appear by their names.
 """
 
 import json
-import re
-import tomllib
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from gnano.data import InstructionConfig, InstructionSource, Source
 from gnano.data.instructions import Template, Turn, encode_prompt, template_of
+from gnano.export.lineage import Stage, base_name, stages
+from gnano.export.markdown import fenced, plain, table
+from gnano.export.using import loading
 from gnano.infer import Engine, Sampling
 from gnano.model import ModelConfig, num_parameters, read_config
-from gnano.report import read_metrics
-from gnano.train import Recipe, find_checkpoint, load_recipe, step_of
+from gnano.train import find_checkpoint
 
 SAMPLING = Sampling(temperature=0.7, top_k=40, seed=1)
 SAMPLE_TOKENS = 80
@@ -42,43 +39,6 @@ ENGLISH = {  # sources that are known to be
     *("HuggingFaceTB/smollm-corpus", "bigcode/starcoderdata", "databricks/databricks-dolly-15k"),
 }
 LATE = 20  # the last 20th of the steps, over which the training loss is averaged
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A run that made the model, up to the checkpoint that was taken from it."""
-
-    name: str
-    step: int
-    recipe: Recipe
-    facts: dict[str, Any]  # of its beginning
-    rows: list[dict[str, Any]]  # of its log
-
-    @property
-    def sources(self) -> "dict[str, Source | InstructionSource]":
-        return dict(self.recipe.data.sources)
-
-    @property
-    def tuned(self) -> InstructionConfig | None:
-        return self.recipe.data if isinstance(self.recipe.data, InstructionConfig) else None
-
-
-def stages(folder: Path) -> list[Stage]:
-    """The runs that a checkpoint comes from, the last one first; none for a bare folder.
-
-    The base of a tuned model is among them where it is still there with the same weights.
-    """
-    run = folder.resolve().parent.parent
-    if folder.resolve().parent.name != "checkpoints" or not (run / "recipe.toml").is_file():
-        return []
-    recipe = load_recipe(str(run / "recipe.toml"))
-    facts = tomllib.loads((run / "recipe.toml").read_text("utf-8")).get("run", {})
-    step, rows = step_of(folder.resolve()), []
-    with suppress(OSError, ValueError):  # a log that is gone has no figures to tell
-        rows = [row for row in read_metrics(run / "metrics.jsonl") if row["step"] <= step]
-    base = Path(facts.get("base", ""))
-    earlier = stages(base) if _sha256(base) == facts.get("base_sha256", "none") else []
-    return [Stage(run.name, step, recipe, facts, rows), *earlier]
 
 
 def usual_license(made: Sequence[Stage]) -> str:
@@ -104,7 +64,7 @@ def card(
     license = license or usual_license(made)
     sections = [
         _opening(repo, shape, made, template),
-        _loading(folder, repo, sorted(files), template is not None),
+        loading(folder, repo, sorted(files), QUESTIONS[0] if template else ""),
         _architecture(folder, shape),
         *(part for stage in made for part in _stage(stage, many=len(made) > 1)),
         _format(template, made),
@@ -140,7 +100,7 @@ def _opening(
 ) -> str:
     what = f"A Llama of {num_parameters(shape):,} parameters"
     if made and made[0].tuned:
-        what += f", tuned from {_plain(_base_name(made[0]))} with auto-g-nano"
+        what += f", tuned from {plain(base_name(made[0]))} with auto-g-nano"
     elif made:
         what += ", trained from scratch with auto-g-nano"
     does = "It answers questions." if template else "It continues texts."
@@ -165,7 +125,7 @@ def _architecture(folder: Path, shape: ModelConfig) -> str:
         ("context", f"{shape.block_size:,} tokens"),
         *([("weights stored as", str(dtype))] if dtype else []),
     ]
-    return "## Architecture\n\n" + _table(("", ""), rows)
+    return "## Architecture\n\n" + table(("", ""), rows)
 
 
 def _stage(stage: Stage, many: bool) -> list[str]:
@@ -173,7 +133,7 @@ def _stage(stage: Stage, many: bool) -> list[str]:
     of = f": {stage.tuned.kind if stage.tuned else 'pretraining'}" if many else ""
     parts = [
         (f"## Data{of}", _data(stage)),
-        (f"## Training{of}", _table(("", ""), _training(stage))),
+        (f"## Training{of}", table(("", ""), _training(stage))),
         (f"## Results{of}", _results(stage)),
     ]
     return [f"{title}\n\n{text}" for title, text in parts if text]
@@ -190,7 +150,7 @@ def _data(stage: Stage) -> str:
         share = f"{source.weight:g}" if stage.tuned else f"{source.weight / whole:.1%}"
         rows.append((name, what, share))
     head = ("source", "what", "times an epoch" if stage.tuned else "share of the tokens")
-    return _table(head, rows) if rows else ""
+    return table(head, rows) if rows else ""
 
 
 def _training(stage: Stage) -> list[tuple[str, str]]:
@@ -202,7 +162,7 @@ def _training(stage: Stage) -> list[tuple[str, str]]:
     ranks, device = int(facts.get("ranks", 1)), {"cuda": "GPU", "cpu": "CPU"}.get(train.device)
     memory = _number(last.get("memory_gb"))
     seconds, speed = _number(last.get("seconds")), _number(last.get("tokens_per_s"))
-    base = _base_name(stage)
+    base = base_name(stage)
     rows = [
         ("run", f"{stage.name}, step {stage.step:,} of {train.steps:,}"),
         ("base", base),
@@ -258,7 +218,7 @@ def _results(stage: Stage) -> str:
         for name in names
     ]
     rows.append(("all", *(_figure(found[key]) for key, _ in columns.values())))
-    text.append(_table(("held out", *columns), rows))
+    text.append(table(("held out", *columns), rows))
     if (right := _number(found.get("accuracy"))) is not None:
         text.append(f"It prefers the same one of a pair as the data do in {right:.1%} of them.")
     return "\n\n".join(text)
@@ -272,7 +232,7 @@ def _format(template: Template | None, made: Sequence[Stage]) -> str:
     asked = template.question((Turn("user", "Where is the key?"),))
     return (
         f"## Format\n\nIt was taught to answer when asked like this{called}, and to end its answer "
-        f"with end-of-text; the tokenizer's chat template does the same:\n\n{_fenced(asked)}"
+        f"with end-of-text; the tokenizer's chat template does the same:\n\n{fenced(asked)}"
     )
 
 
@@ -291,7 +251,7 @@ def _samples(folder: Path, template: Template | None, prompts: Sequence[str]) ->
         return ""
     found = engine.complete(asked, SAMPLE_TOKENS, SAMPLING)
     between = "\n\n" if template else ""
-    texts = [_fenced(t + between + c.text) for t, [c] in zip(titles, found, strict=True)]
+    texts = [fenced(t + between + c.text) for t, [c] in zip(titles, found, strict=True)]
     return (
         f"## What it {'answers' if template else 'writes'}\n\nNot chosen: the first of each, with "
         f"temperature {SAMPLING.temperature:g}, the {SAMPLING.top_k} likeliest tokens and seed "
@@ -319,87 +279,9 @@ def _others(made: Sequence[Stage]) -> str:
     return f". The data sets have terms of their own: {', '.join(found)}." if found else "."
 
 
-def _loading(folder: Path, repo: str, files: Sequence[str], answers: bool) -> str:
-    name, prompt = repo.split("/")[-1], "Once upon a time"
-    start = _start(folder)
-    ask = f'ids = tokenizer("{start}{prompt}", return_tensors="pt")'
-    if answers:
-        prompt = QUESTIONS[0]
-        ask = (
-            f'messages = [{{"role": "user", "content": "{prompt}"}}]\n'
-            f"ids = tokenizer.apply_chat_template(\n"
-            f'    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"\n)'
-        )
-    python = (
-        f"from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'model = AutoModelForCausalLM.from_pretrained("{repo}")\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{repo}")\n{ask}\n'
-        f"print(tokenizer.decode(model.generate(**ids, max_new_tokens=60)[0]))\n"
-    )
-    gnano = f"gnano chat {name}" if answers else f'gnano generate {name} "{prompt}"'
-    tools = [
-        ("transformers", python, "python"),
-        ("auto-g-nano", f"hf download {repo} --local-dir {name}\n{gnano}", "sh"),
-        ("vLLM", f"vllm serve {repo}", "sh"),
-        ("mlx-lm", f'mlx_lm.generate --model {repo} --prompt "{prompt}"', "sh"),
-    ]
-    tools += [
-        ("llama.cpp", f'llama-cli --hf-repo {repo} --hf-file {file} -p "{prompt}"', "sh")
-        for file in files
-        if file.endswith(".gguf")
-    ]
-    return "## How to use it\n\n" + "\n\n".join(
-        f"With {tool}:\n\n{_fenced(text, kind)}" for tool, text, kind in tools
-    )
-
-
-def _start(folder: Path) -> str:
-    """What a text has to begin with, where the tokenizer does not put it there by itself."""
-    with suppress(OSError, ValueError):
-        settings = json.loads((folder / "tokenizer_config.json").read_text())
-        if settings.get("add_bos_token") is False and isinstance(settings["bos_token"], str):
-            return str(settings["bos_token"])
-    return ""
-
-
-def _base_name(stage: Stage) -> str:
-    """The run or folder that a run began with, without the path to it."""
-    path = Path(stage.facts.get("base") or stage.recipe.train.base)
-    if path.parent.name == "checkpoints":
-        return f"{path.parent.parent.name}, step {step_of(path):,}"
-    return path.name
-
-
-def _sha256(folder: Path) -> str:
-    """Of a checkpoint's weights, as they were written; "" where that is not known."""
-    with suppress(OSError, ValueError, LookupError, TypeError):
-        return str(json.loads((folder / "files.json").read_text())["model.safetensors"][1])
-    return ""
-
-
 def _datasets(made: Sequence[Stage]) -> list[str]:
     found = (source.repo for stage in made for source in stage.sources.values())
     return list(dict.fromkeys(repo for repo in found if repo))
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of Markdown; a name from outside is text in it, and nothing else."""
-    lines = [heads, ["---"] * len(heads), *([_plain(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
-
-
-def _fenced(text: str, kind: str = "text") -> str:
-    """Text as it is, within a fence that it cannot close."""
-    ticks = max(map(len, re.findall("`+", text)), default=0)
-    fence = "`" * max(3, ticks + 1)
-    shown = "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
-    return f"{fence}{kind}\n{shown.rstrip()}\n{fence}"
 
 
 def _number(value: Any) -> float | None:

@@ -1,0 +1,64 @@
+"""Which runs made a model? The one that a checkpoint lies in, and those that it began with."""
+
+import json
+import tomllib
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gnano.data import InstructionConfig, InstructionSource, Source
+from gnano.report import read_metrics
+from gnano.train import Recipe, load_recipe, step_of
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run that made the model, up to the checkpoint that was taken from it."""
+
+    name: str
+    step: int
+    recipe: Recipe
+    facts: dict[str, Any]  # of its beginning
+    rows: list[dict[str, Any]]  # of its log
+
+    @property
+    def sources(self) -> "dict[str, Source | InstructionSource]":
+        return dict(self.recipe.data.sources)
+
+    @property
+    def tuned(self) -> InstructionConfig | None:
+        return self.recipe.data if isinstance(self.recipe.data, InstructionConfig) else None
+
+
+def stages(folder: Path) -> list[Stage]:
+    """The runs that a checkpoint comes from, the last one first; none for a bare folder.
+
+    The base of a tuned model is among them where it is still there with the same weights.
+    """
+    run = folder.resolve().parent.parent
+    if folder.resolve().parent.name != "checkpoints" or not (run / "recipe.toml").is_file():
+        return []
+    recipe = load_recipe(str(run / "recipe.toml"))
+    facts = tomllib.loads((run / "recipe.toml").read_text("utf-8")).get("run", {})
+    step, rows = step_of(folder.resolve()), []
+    with suppress(OSError, ValueError):  # a log that is gone has no figures to tell
+        rows = [row for row in read_metrics(run / "metrics.jsonl") if row["step"] <= step]
+    base = Path(facts.get("base", ""))
+    earlier = stages(base) if sha256_of_weights(base) == facts.get("base_sha256", "none") else []
+    return [Stage(run.name, step, recipe, facts, rows), *earlier]
+
+
+def base_name(stage: Stage) -> str:
+    """The run or folder that a run began with, without the path to it."""
+    path = Path(stage.facts.get("base") or stage.recipe.train.base)
+    if path.parent.name == "checkpoints":
+        return f"{path.parent.parent.name}, step {step_of(path):,}"
+    return path.name
+
+
+def sha256_of_weights(folder: Path) -> str:
+    """Of a checkpoint's weights, as they were written; "" where that is not known."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        return str(json.loads((folder / "files.json").read_text())["model.safetensors"][1])
+    return ""

@@ -1,0 +1,51 @@
+"""How does each tool open what is published?"""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from gnano.export.markdown import fenced
+
+
+def loading(folder: Path, repo: str, files: Sequence[str], question: str) -> str:
+    name, prompt = repo.split("/")[-1], "Once upon a time"
+    start = _start(folder)
+    ask = f'ids = tokenizer("{start}{prompt}", return_tensors="pt")'
+    if question:
+        prompt = question
+        ask = (
+            f'messages = [{{"role": "user", "content": "{prompt}"}}]\n'
+            f"ids = tokenizer.apply_chat_template(\n"
+            f'    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"\n)'
+        )
+    python = (
+        f"from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("{repo}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{repo}")\n{ask}\n'
+        f"print(tokenizer.decode(model.generate(**ids, max_new_tokens=60)[0]))\n"
+    )
+    gnano = f"gnano chat {name}" if question else f'gnano generate {name} "{prompt}"'
+    tools = [
+        ("transformers", python, "python"),
+        ("auto-g-nano", f"hf download {repo} --local-dir {name}\n{gnano}", "sh"),
+        ("vLLM", f"vllm serve {repo}", "sh"),
+        ("mlx-lm", f'mlx_lm.generate --model {repo} --prompt "{prompt}"', "sh"),
+    ]
+    tools += [
+        ("llama.cpp", f'llama-cli --hf-repo {repo} --hf-file {file} -p "{prompt}"', "sh")
+        for file in files
+        if file.endswith(".gguf")
+    ]
+    return "## How to use it\n\n" + "\n\n".join(
+        f"With {tool}:\n\n{fenced(text, kind)}" for tool, text, kind in tools
+    )
+
+
+def _start(folder: Path) -> str:
+    """What a text has to begin with, where the tokenizer does not put it there by itself."""
+    with suppress(OSError, ValueError):
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        if settings.get("add_bos_token") is False and isinstance(settings["bos_token"], str):
+            return str(settings["bos_token"])
+    return ""
