@@ -12,7 +12,8 @@ import yaml
 from tests.small import with_train
 
 from gnano.data import DataConfig, InstructionConfig, InstructionSource, Source
-from gnano.export.card import card, stages
+from gnano.export.card import card
+from gnano.export.lineage import stages
 from gnano.infer import Engine, Sampling
 from gnano.model import num_parameters
 from gnano.train import Recipe, find_checkpoint, train
