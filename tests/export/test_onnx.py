@@ -1,6 +1,7 @@
 """A model as ONNX: onnxruntime and transformers, which know nothing of our code, must agree."""
 
 import json
+import logging
 import shutil
 import sys
 
@@ -199,7 +200,7 @@ def test_a_row_padded_at_its_left_is_as_if_alone(dtype, exported, ids):
 def test_smaller_numbers_mostly_choose_the_same(dtype, share, exported, ours, ids):
     """Random weights leave the likeliest of 270 words barely ahead: a hard test for few bits.
 
-    Found: fp16 100 %, int8 97 %, int4 71 %, and logits within 0.01, 0.1 and 1.3 (of ±3).
+    Found: fp16 99.9 %, int8 97 %, int4 68 %, as in our own engine; of a trained model more.
     """
     logits, _ = Runner(exported(dtype))(ids[:, :400])
     assert logits.dtype == np.float32
@@ -244,10 +245,8 @@ def test_the_graph_tells_nothing_of_the_machine_that_made_it(exported, checkpoin
 
 
 def test_progress_is_shown_and_a_callers_logging_left_alone(checkpoint, tmp_path, capfd):
-    import logging
-
     before = logging.root.level, list(logging.root.handlers), logging.root.manager.disable
-    said = []
+    said: list[str] = []
     export_onnx(open_source(checkpoint), tmp_path / "out", "int8", said.append)
     assert said[0] == "Tracing the model" and len(said) > 20
     assert (logging.root.level, logging.root.handlers, logging.root.manager.disable) == before

