@@ -7,7 +7,8 @@
     fp16   half the size, for GPUs (a CPU computes it in fp32, with casts around each product);
            norms and rotary positions are computed in fp32, keys and values are kept in fp16
     int8   the matrices in 8 or 4 bits, for CPUs, each 32 inputs with a scale and a zero of their
-    int4   own; activations, keys and values in fp32, the embedding in fp16
+    int4   own, multiplied in 8 bits; norms, attention, keys and values in fp32, the embedding in
+           fp16
 
 Logits are fp32 in each. The folder has what a reader needs beside the graph: config,
 tokenizer, chat template.
