@@ -262,5 +262,5 @@ def test_an_unknown_dtype_is_refused_by_name(checkpoint, tmp_path):
 
 def test_a_missing_package_is_named_with_its_cure(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ModuleNotFoundError, match=r"onnxscript: pip install 'auto-g-nano\[onnx\]'"):
+    with pytest.raises(ValueError, match=r"onnxscript: pip install 'auto-g-nano\[onnx\]'"):
         export_onnx(open_source(checkpoint), tmp_path / "out", "fp32")

@@ -49,8 +49,7 @@ def export_onnx(
     `.value`, which may be empty; outputs `logits` and `present.N.key` and `.value`: the names of
     optimum and transformers.js. Batch, length and past are free; a row may be padded at its left.
 
-    Raises ValueError for a dtype that is not here and ModuleNotFoundError, in a sentence, where
-    a package is missing.
+    Raises ValueError, in a sentence, for a dtype that is not here and where a package is missing.
     """
     if dtype not in DTYPES["onnx"]:
         raise ValueError(f"onnx is written as {', '.join(DTYPES['onnx'])}, not as {dtype}.")
@@ -82,8 +81,8 @@ def _find_packages() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"ONNX export needs {error.name}: pip install 'auto-g-nano[onnx]'.", name=error.name
+        raise ValueError(
+            f"ONNX export needs {error.name}: pip install 'auto-g-nano[onnx]'."
         ) from None
 
 
