@@ -152,6 +152,15 @@ def test_a_base_with_other_weights_is_not_taken_for_it(tuned, run, tmp_path):
     assert "from scratch" not in text and "| base | small, step 40 |" in text
 
 
+def test_the_gpus_that_it_was_trained_on_are_named(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    begun = read_begun(copy / "recipe.toml")
+    recipe = with_train(begun.recipe, device="cuda")
+    write_begun(recipe, {**begun.facts, "ranks": 2, "gpu": "NVIDIA H200"}, copy / "recipe.toml")
+    assert "| hardware | 2 × NVIDIA H200 |" in card(copy, "me/small", prompts=["the"])
+    assert "| hardware | 1 × CPU |" in card(run, "me/small", prompts=["the"])
+
+
 def test_data_sets_of_the_hub_are_named_and_linked(run, recipe, tmp_path):
     sources = {
         "web": Source(weight=3, kind="hub", repo="HuggingFaceTB/smollm-corpus", config="edu"),

@@ -183,7 +183,7 @@ def _training(stage: Stage) -> list[tuple[str, str]]:
             f"{train.beta:g}" if stage.tuned and stage.tuned.kind == "preferences" else "",
         ),
         ("precision", f"{train.precision}, master weights in fp32"),
-        ("hardware", f"{ranks} {device}{'s' * (ranks > 1)}" if device else ""),
+        ("hardware", f"{ranks} × {facts.get('gpu') or device}" if device else ""),
         ("peak memory", f"{memory:.1f} GB{' each' * (ranks > 1)}" if memory else ""),
         (
             "time",

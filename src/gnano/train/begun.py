@@ -62,12 +62,14 @@ def write_begun(recipe: Recipe, facts: dict[str, Any], path: Path) -> None:
 
 def facts_of(recipe: Recipe, fingerprint: str, ranks: int) -> dict[str, Any]:
     """What a new run notes of where it begins."""
+    on_gpu = recipe.train.device == "cuda"
     return {
         "gnano": __version__,
         "git_commit": _git_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "ranks": ranks,
+        **({"gpu": torch.cuda.get_device_name()} if on_gpu else {}),
         "parameters": num_parameters(recipe.model),
         "data_fingerprint": fingerprint,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
