@@ -17,6 +17,7 @@ from gnano.export.lineage import stages
 from gnano.infer import Engine, Sampling
 from gnano.model import num_parameters
 from gnano.train import Recipe, find_checkpoint, train
+from gnano.train.begun import read_begun, write_begun
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,6 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 def edited(run: Path, to: Path, data: DataConfig | InstructionConfig) -> Path:
     """A copy of the run, as if it had learned from other data."""
-    from gnano.train.begun import read_begun, write_begun
 
     copy = Path(shutil.copytree(run, to))
     begun = read_begun(copy / "recipe.toml")
