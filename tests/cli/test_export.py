@@ -1,5 +1,6 @@
 """gnano export and gnano import print what they made, and a mistake is a sentence."""
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +53,19 @@ def test_a_mistake_is_a_sentence_and_leaves_nothing(run: Path, tmp_path: Path) -
         assert done.returncode == 2 and len(lines) == 1 and said in lines[0], done.stderr
         assert lines[0].endswith(".")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["empty.pt", "folder"]
+
+
+@pytest.mark.parametrize("to", ["pt", "safetensors", "folder", "gguf"])
+def test_where_there_is_no_room_a_sentence_says_so_and_nothing_is_left(
+    to: str, run: Path, tmp_path: Path
+) -> None:
+    def no_room() -> None:  # no file may become larger, as on a disk that is full
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "gnano", "export", str(run), "--to", to, "--out", "out"],
+        capture_output=True, text=True, check=False, cwd=tmp_path, preexec_fn=no_room,
+    )  # fmt: skip
+    lines = done.stderr.splitlines()
+    assert done.returncode == 2 and len(lines) == 1 and lines[0].startswith("gnano: ")
+    assert "out" in lines[0] and not list(tmp_path.iterdir())

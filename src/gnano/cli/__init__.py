@@ -97,7 +97,9 @@ def _leave(code: int) -> NoReturn:
 def _sentence(error: ValueError | OSError) -> str:
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
-    where = f": {error.filename}" if error.filename else ""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    name = error.filename2 if full and error.filename2 else error.filename  # of a copy: where to
+    where = f": {name}" if name else ""
     advice = ADVICE.get(error.errno)
     return f"{error.strerror}{where}{f'; {advice}' if advice else ''}."
 

@@ -40,24 +40,38 @@ def export(
     precision = chosen(to, dtype)
     source = open_source(checkpoint)
     path = out or _place(source.folder, to, precision)
+    try:
+        _write(source, to, precision, path, show)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise OSError(
+            f"{path} could not be written whole ({error}): is there room for it? Free some space "
+            f"and run the same command again."
+        ) from None
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return Exported(path, sum(file.stat().st_size for file in files), _how(source, to, path))
+
+
+def _write(
+    source: Source, to: Format, precision: Dtype, path: Path, show: Callable[[str], None]
+) -> None:
     if to in ("folder", "onnx"):
         with new_folder(path) as partial:
-            if to == "onnx":
+            if to == "folder":
+                export_folder(source, partial, TORCH[precision])
+            else:
                 from gnano.export.onnx import export_onnx
 
                 export_onnx(source, partial, precision, show)
-            else:
-                export_folder(source, partial, TORCH[precision])
-    else:
-        with new_file(path) as partial:
-            if to == "gguf":
-                export_gguf(source, partial, precision)
-            elif to == "pt":
-                export_pt(source, partial, TORCH[precision])
-            else:
-                export_safetensors(source, partial, TORCH[precision])
-    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    return Exported(path, sum(file.stat().st_size for file in files), _how(source, to, path))
+        return
+    with new_file(path) as partial:
+        if to == "gguf":
+            export_gguf(source, partial, precision)
+        elif to == "pt":
+            export_pt(source, partial, TORCH[precision])
+        else:
+            export_safetensors(source, partial, TORCH[precision])
 
 
 def _place(folder: Path, to: Format, precision: Dtype) -> Path:

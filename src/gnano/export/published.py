@@ -17,4 +17,7 @@ def export_pt(source: Source, path: Path, dtype: torch.dtype) -> None:
     for name, tensor in source.tensors.items():
         theirs, turned = to_published(name, tensor, source.config)
         state[theirs] = turned.to(dtype)
-    torch.save(state, path)
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # of its C++, which keeps the system's reason to itself
+        raise OSError(str(error).splitlines()[0]) from None
