@@ -136,6 +136,24 @@ def test_logits_are_those_of_our_model(runner, ours, ids):
     close(runner(ids[:, :50])[0], ours(ids[:, :50]))
 
 
+WIDTHS = {"fp32": "FLOAT", "fp16": "FLOAT16"}
+
+
+@pytest.mark.parametrize("dtype", WIDTHS)
+def test_every_number_is_in_it_as_it_was(dtype, exported, checkpoint):
+    import onnx
+
+    model = onnx.load(exported(dtype) / "model.onnx")
+    source = open_source(checkpoint)
+    held = {weight.name: weight for weight in model.graph.initializer}
+    assert held["lm_head.weight"].data_type == getattr(onnx.TensorProto, WIDTHS[dtype])
+    for name, tensor in source.tensors.items():
+        found = torch.from_numpy(onnx.numpy_helper.to_array(held[name]).copy())
+        if "proj" in name or "lm_head" in name:  # the other way round, as ONNX multiplies
+            found = found.T
+        assert torch.equal(found, tensor.to(found.dtype)), name
+
+
 def test_logits_are_those_of_transformers(runner, checkpoint, ids):
     from transformers import LlamaForCausalLM
 
