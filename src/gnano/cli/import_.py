@@ -46,7 +46,7 @@ def import_(
     print(
         f"{out}: {num_parameters(config):,} parameters, {config.n_layer} layers, width "
         f"{config.n_embd:,}, {config.n_head} heads on {config.n_kv_head}, context "
-        f"{config.block_size:,}"
+        f"{config.block_size:,}, RoPE θ {config.rope_theta:,.0f}"
     )
 
 
