@@ -43,7 +43,7 @@ def export(
     try:
         _write(source, to, precision, path, show)
     except OSError as error:
-        if error.errno is not None:
+        if error.errno is not None or type(error) is not OSError:  # it says what it is
             raise
         raise OSError(
             f"{path} could not be written whole ({error}): is there room for it? Free some space "
