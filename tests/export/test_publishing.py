@@ -154,7 +154,7 @@ def test_a_run_that_is_stopped_goes_on(hub, model, tmp_path, how):
     started = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     assert hub.held.wait(60)
     started.send_signal(how)
-    said = started.communicate(timeout=30)[1]
+    said = started.communicate(timeout=60)[1]
     if how == signal.SIGINT:
         assert started.returncode == 130 and "the same command goes on" in said, said
     hub.hold = b""
