@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from gnano.export import Dtype, export
 from gnano.infer.batch import Batch, Request
 from gnano.infer.lean import make_lean
 from gnano.infer.loading import Quant
@@ -31,8 +32,11 @@ from gnano.infer.sampling import Sampling
 from gnano.infer.speed import NEVER, read_bytes_per_s, weight_bytes
 from gnano.infer.step import CompiledStep
 from gnano.model import GPT, PRESETS, save_model
+from gnano.tokenizer import gpt2
 
 PROMPT = 64
+GGUF: dict[Quant, Dtype] = {"": "bf16", "int8": "q8_0", "int4": "q4_0"}  # as many bits
+SHAPES = [name for name, shape in PRESETS.items() if shape.vocab_size == 50_257]  # GPT-2's
 GREEDY = Sampling(temperature=0)
 Write = Callable[[int], float]  # a number of tokens -> seconds for them, after the prompt
 
@@ -112,59 +116,6 @@ class Transformers:
         return time.perf_counter() - started
 
 
-def write_gguf(model: GPT, path: Path, bits: str) -> None:
-    """The weights as llama.cpp reads them; without a tokenizer, which speed needs not."""
-    import gguf
-
-    config = model.config
-    kinds = {"bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
-    kind = getattr(gguf.GGMLQuantizationType, kinds[bits])
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(config.block_size)
-    writer.add_embedding_length(config.n_embd)
-    writer.add_block_count(config.n_layer)
-    writer.add_feed_forward_length(config.ffn_hidden)
-    writer.add_head_count(config.n_head)
-    writer.add_head_count_kv(config.n_kv_head)
-    writer.add_layer_norm_rms_eps(config.norm_eps)
-    writer.add_rope_freq_base(config.rope_theta)
-    writer.add_rope_dimension_count(config.head_size)
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_tokenizer_model("no_vocab")
-    names = {
-        "self_attn.q_proj": "attn_q",
-        "self_attn.k_proj": "attn_k",
-        "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output",
-        "mlp.gate_proj": "ffn_gate",
-        "mlp.up_proj": "ffn_up",
-        "mlp.down_proj": "ffn_down",
-        "input_layernorm": "attn_norm",
-        "post_attention_layernorm": "ffn_norm",
-    }
-    top = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-    for name, tensor in model.state_dict().items():
-        module = name.removesuffix(".weight")
-        if module in top:
-            theirs = top[module]
-        else:
-            number, _, part = module.removeprefix("model.layers.").partition(".")
-            theirs = f"blk.{number}.{names[part]}"
-        values = tensor.float().cpu()
-        if theirs.endswith(("attn_q", "attn_k")):  # it turns neighbouring channels
-            half = config.head_size // 2
-            values = values.view(-1, 2, half, config.n_embd).transpose(1, 2).flatten(0, 2)
-        array = values.contiguous().numpy()
-        if array.ndim == 2:
-            writer.add_tensor(f"{theirs}.weight", gguf.quants.quantize(array, kind), raw_dtype=kind)
-        else:
-            writer.add_tensor(f"{theirs}.weight", array)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 class LlamaCpp:
     def __init__(self, path: Path, threads: int) -> None:
         import llama_cpp
@@ -205,7 +156,9 @@ def contest(shape: str, device: str, folder: Path) -> Contest:
     found = Contest()
     saved = folder / "model"
     saved.mkdir()
-    save_model(fresh(shape, device), saved, 0)
+    tokenizer = gpt2()
+    tokenizer.save(saved)
+    save_model(fresh(shape, device), saved, tokenizer.end_of_text)
     quants: tuple[Quant, ...] = ("", "int8", "int4")
     for quant in quants:
         bits = quant or "bf16"
@@ -223,11 +176,11 @@ def contest(shape: str, device: str, folder: Path) -> Contest:
         found.prefills[f"{bits} ours"] = partial(ours_prefill, model)
         try:
             path = folder / f"{bits}.gguf"
-            write_gguf(fresh(shape, device), path, bits)
+            export(saved, "gguf", GGUF[quant], path)
             peer = LlamaCpp(path, torch.get_num_threads())
             found.writes[f"{bits} llama.cpp"] = peer.write, 1
             found.prefills[f"{bits} llama.cpp"] = peer.prefill
-        except ImportError as error:
+        except (ImportError, ValueError) as error:
             print(f"no llama.cpp beside {bits}: {error}")
     theirs = Transformers(saved, device)
     found.writes["bf16 transformers"] = theirs.write, 1
@@ -262,7 +215,7 @@ def held(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--shape", default="1b", choices=list(PRESETS))
+    parser.add_argument("--shape", default="1b", choices=SHAPES)
     parser.add_argument("--tokens", type=int, default=16, help="written in each turn")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the figures there too")

@@ -2,16 +2,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.infer.conftest import TEXTS
 
 from gnano.export.source import Source, open_source
 from gnano.model import GPT, save_model
 from gnano.tokenizer import Tokenizer, train_bpe
 
-TEXTS = [
-    "Once upon a time there was a small engine that read one word after another.",
-    "It read, it thought, and it wrote the next word; then it read what it had written.",
-    "Überall naïve Cafés, 東京 and 🙂: it took them byte by byte, and broke none of them.",
-] * 3
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 

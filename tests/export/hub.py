@@ -16,7 +16,6 @@ import json
 import re
 import threading
 from dataclasses import dataclass, field
-from http.server import ThreadingHTTPServer
 from typing import Any
 
 from tests.data.hub.hub_server import Hub, _Handler
@@ -40,15 +39,8 @@ class ModelHub(Hub):
     hold: bytes = b""
     held: threading.Event = field(default_factory=threading.Event)
 
-    def __enter__(self) -> "ModelHub":
-        class Handler(_ModelHandler):
-            pass
-
-        Handler.hub = self
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
+    def handler(self) -> "type[_Handler]":
+        return _ModelHandler
 
 
 class _ModelHandler(_Handler):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tests.export.conftest import TEMPLATE, TEXTS
+from tests.export.conftest import TEMPLATE
+from tests.infer.conftest import TEXTS
 
 from gnano.export.formats import export
 from gnano.infer import Engine, Sampling
@@ -100,6 +101,7 @@ def test_llama_cpp_computes_the_same(llama, checkpoint, source, ids):
         assert found == said
 
 
-def test_8_bits_cost_llama_cpp_next_to_nothing(llama, checkpoint, ids):
+@pytest.mark.parametrize(("dtype", "within"), [("q8_0", 0.005), ("q4_0", 0.03)])
+def test_few_bits_cost_llama_cpp_little(llama, checkpoint, ids, dtype, within):
     exact = nats(load_model(checkpoint)(ids)[0].detach(), ids)
-    assert nats(logits_of(llama("q8_0"), ids), ids) == pytest.approx(exact, rel=0.005)
+    assert nats(logits_of(llama(dtype), ids), ids) == pytest.approx(exact, rel=within)

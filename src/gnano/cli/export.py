@@ -22,7 +22,7 @@ def export(
       gnano export runs/1b --to safetensors            bf16, half the size
       gnano export runs/1b --to folder --dtype bf16    for transformers, vLLM, mlx-lm
       gnano export runs/1b --to gguf --dtype q8_0      for llama.cpp, Ollama, LM Studio
-      gnano export runs/1b --to onnx --dtype int4      for onnxruntime, also in a browser
+      gnano export runs/1b --to onnx --dtype int4      for onnxruntime
 
     A checkpoint is a Hugging Face folder already, in fp32. What takes further bits from a GGUF
     file is llama.cpp's own: llama-quantize 1b-bf16.gguf 1b-q4.gguf Q4_K_M.
@@ -31,7 +31,7 @@ def export(
         checkpoint: A run, a checkpoint, or a Hugging Face folder of a Llama model.
         to: The format.
         dtype: pt: fp32, bf16; safetensors and folder: bf16, fp32, fp16; onnx: fp32, fp16, int8,
-            int4; gguf: bf16, fp32, fp16, q8_0. The first is auto.
+            int4; gguf: bf16, fp32, fp16, q8_0, q4_0. The first is auto.
         out: The file or folder to make; by default below exported/.
     """
     from gnano.export import export

@@ -13,7 +13,7 @@ from gnano.export.source import Source
 from gnano.model import ModelConfig, interleaved
 from gnano.tokenizer import Tokenizer
 
-KINDS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}
+KINDS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 IN_BLOCK = {
     "input_layernorm": "attn_norm",
@@ -32,7 +32,7 @@ TURNED = ("self_attn.q_proj", "self_attn.k_proj")
 def export_gguf(source: Source, path: Path, dtype: str) -> None:
     """Write the matrices as `dtype`, one of `KINDS`; one after another, so memory holds one.
 
-    Raises ValueError for a width that 8-bit blocks of 32 do not divide.
+    Raises ValueError for a width that blocks of 32 do not divide.
     """
     gguf = needed()
     kind = getattr(gguf.GGMLQuantizationType, KINDS[dtype])
@@ -49,8 +49,8 @@ def export_gguf(source: Source, path: Path, dtype: str) -> None:
         block, size = gguf.GGML_QUANT_SIZES[stored]
         if tensor.shape[-1] % block:
             raise ValueError(
-                f"{name} is {tensor.shape[-1]} wide, and q8_0 needs a multiple of {block}: export "
-                f"as bf16 (--dtype bf16)."
+                f"{name} is {tensor.shape[-1]} wide, and {dtype} needs a multiple of {block}: "
+                f"export as bf16 (--dtype bf16)."
             )
         # the numbers' own dtype is of no account where the stored one is given
         bytes_ = tensor.numel() // block * size

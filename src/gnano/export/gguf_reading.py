@@ -41,8 +41,6 @@ def read_gguf(path: Path) -> Foreign:
     embedding = tensors.get("model.embed_tokens.weight")
     if "lm_head.weight" not in tensors and embedding is not None:
         tensors["lm_head.weight"] = embedding.clone()  # tied there
-    for name, tensor in tensors.items():  # norms are fp32 there
-        tensors[name] = tensor.to(tensors["lm_head.weight"].dtype)
     tokenizer = _tokenizer(facts, path)
     check_vocabulary(tokenizer, config, path)
     return Foreign(config, checked(tensors, config, path, path.stat().st_size), tokenizer)

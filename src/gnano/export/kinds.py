@@ -3,7 +3,7 @@
 from typing import Literal
 
 Format = Literal["pt", "safetensors", "folder", "onnx", "gguf"]
-Dtype = Literal["auto", "fp32", "bf16", "fp16", "q8_0", "int8", "int4"]
+Dtype = Literal["auto", "fp32", "bf16", "fp16", "q8_0", "q4_0", "int8", "int4"]
 
 # auto is the first
 DTYPES: dict[Format, tuple[Dtype, ...]] = {
@@ -11,7 +11,7 @@ DTYPES: dict[Format, tuple[Dtype, ...]] = {
     "safetensors": ("bf16", "fp32", "fp16"),
     "folder": ("bf16", "fp32", "fp16"),
     "onnx": ("fp32", "fp16", "int8", "int4"),
-    "gguf": ("bf16", "fp32", "fp16", "q8_0"),
+    "gguf": ("bf16", "fp32", "fp16", "q8_0", "q4_0"),
 }
 
 

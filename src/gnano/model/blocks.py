@@ -102,10 +102,16 @@ class Attention(nn.Module):
         v_BKTE = self.v_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2)
         if cache is not None:
             k_BKTE, v_BKTE = cache.append(k_BKTE, v_BKTE)
-        dropout = self.dropout if self.training else 0.0
-        y_BHTE = attend(q_BHTE, k_BKTE, v_BKTE, dropout, mask_B1TT)
+        y_BHTE = self.attend(q_BHTE, k_BKTE, v_BKTE, mask_B1TT)
         y_BTD: Tensor = self.o_proj(y_BHTE.transpose(1, 2).reshape(B, T, -1))
         return y_BTD
+
+    def attend(
+        self, q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, mask_B1TT: Tensor | None
+    ) -> Tensor:
+        """What each query sees, [B, H, T, E]."""
+        dropout = self.dropout if self.training else 0.0
+        return attend(q_BHTE, k_BKTE, v_BKTE, dropout, mask_B1TT)
 
 
 class FeedForward(nn.Module):

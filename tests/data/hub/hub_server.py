@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from tests.data.hub.faults import LFS, Fault
@@ -84,13 +84,14 @@ class Hub:
         assert self._server is not None
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def __enter__(self) -> "Hub":
-        hub = self
+    def handler(self) -> "type[_Handler]":
+        return _Handler
 
-        class Handler(_Handler):
+    def __enter__(self) -> Self:
+        class Handler(self.handler()):  # type: ignore[misc]
             pass
 
-        Handler.hub = hub
+        Handler.hub = self
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
