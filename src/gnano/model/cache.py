@@ -14,6 +14,7 @@ from typing import Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gnano.model.config import ModelConfig
@@ -73,6 +74,21 @@ class KVCache:
         part.capacity, part.lengths = self.capacity, self.lengths[first:last]
         part.layers = [LayerCache(x.k_BKTE[first:last], x.v_BKTE[first:last]) for x in self.layers]
         return part
+
+    def spread(self, rows: Sequence[int], room: int) -> Self:
+        """A cache of its own whose rows are copies of these, with room for so many tokens more."""
+        device = self.layers[0].k_BKTE.device
+        size = max(int(self.lengths[row]) for row in rows)
+        which = torch.tensor(rows, device=device)
+        wider = object.__new__(type(self))
+        wider.capacity, wider.lengths = size + room, self.lengths[list(rows)]
+
+        def copied(buffer_BKTE: Tensor) -> Tensor:
+            # zeros, as above
+            return F.pad(buffer_BKTE[:, :, :size].index_select(0, which), (0, 0, 0, room))
+
+        wider.layers = [LayerCache(copied(x.k_BKTE), copied(x.v_BKTE)) for x in self.layers]
+        return wider
 
     def move(self, row: int, to: int) -> None:
         """Copy a row over another one."""

@@ -13,7 +13,7 @@ Weights stay in the dtype they are given (fp32 in training) and are cast where t
 used: the activations' dtype, `compute_dtype`, decides the precision of the matrix products.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -169,6 +169,13 @@ class GPT(nn.Module):
         """Of final hidden states [..., D]: [..., V] in fp32."""
         logits: Tensor = self.lm_head(x)
         return logits.float()
+
+    def measure(self, work: Callable[["GPT"], Tensor]) -> Tensor:
+        """What `work` finds by `hidden` and `logits`.
+
+        One call of the model, so that FSDP has put together what both need.
+        """
+        return work(self)
 
     def loss(
         self,

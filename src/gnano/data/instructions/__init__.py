@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gnano.data.instructions.pairs import Pair, PairRows, encode_pair
     from gnano.data.instructions.preference_batch import PreferenceBatch
     from gnano.data.instructions.preferences import Preference
-    from gnano.data.instructions.reading import read_conversations
+    from gnano.data.instructions.reading import read_conversations, read_records
     from gnano.data.instructions.rows import InstructionRows
     from gnano.data.instructions.templates import (
         ALPACA,
@@ -42,6 +42,7 @@ __all__ = [
     "gather_preferences",
     "load_template",
     "read_conversations",
+    "read_records",
     "save_template",
     "template_of",
 ]
@@ -68,6 +69,7 @@ __getattr__ = lazily(
         "gather_preferences": "gathering",
         "load_template": "templates",
         "read_conversations": "reading",
+        "read_records": "reading",
         "save_template": "templates",
         "template_of": "templates",
     },

@@ -76,7 +76,8 @@ def place(
     for block in model.model.layers:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
-    register_fsdp_forward_method(model, "loss")
+    for name in ("loss", "measure"):
+        register_fsdp_forward_method(model, name)
     return Placed(model, lambda batch: _loss(model, batch), copies=replicas)
 
 

@@ -1,0 +1,35 @@
+"""How does an item look to a model? Its texts as ids, cut as the standard harness cuts them.
+
+    context + answer ──▶ ids of the whole; those after the context's own ids are asked for
+
+A text longer than the model's context loses its beginning. A document begins with end-of-text, as
+in training, unless the model is asked without it.
+"""
+
+from collections.abc import Callable, Sequence
+
+from gnano.evals.items import Item
+from gnano.evals.likelihood import Ids, Option, Question
+
+
+class Wording:
+    """A tokenizer's ids, and what begins a document; `context`: of the model."""
+
+    def __init__(self, encode: Callable[[str], list[int]], start: Ids, context: int) -> None:
+        self.encode, self.start, self.context = encode, start, context
+
+    def question(self, item: Item) -> Question:
+        return Question(tuple(self.option(*pair) for pair in item.options))
+
+    def questions(self, items: Sequence[Item]) -> list[Question]:
+        return [self.question(item) for item in items]
+
+    def option(self, context: str, continuation: str) -> Option:
+        # a blank at the end of a context belongs to the word that follows it
+        bare = context.rstrip()
+        before = self.encode(bare)
+        whole = self.encode(bare + context[len(bare) :] + continuation)
+        # where a token spans the border, the context keeps its own ids and the answer the rest
+        asked = whole[len(before) :] or self.encode(continuation)
+        ids = (*self.start, *before, *asked)[-(self.context + 1) :]
+        return Option(ids, min(len(asked), len(ids) - 1))
