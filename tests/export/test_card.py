@@ -13,9 +13,9 @@ from tests.small import with_train
 
 from gnano.data import DataConfig, InstructionConfig, InstructionSource, Source
 from gnano.export.card import card
-from gnano.export.lineage import stages
 from gnano.infer import Engine, Sampling
 from gnano.model import num_parameters
+from gnano.report import stages
 from gnano.train import Recipe, find_checkpoint, train
 from gnano.train.begun import read_begun, write_begun
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from gnano.data.instructions import Template, Turn, encode_prompt, template_of
-from gnano.export.lineage import Stage, base_name, stages
 from gnano.export.markdown import fenced, plain, table
 from gnano.export.using import loading
 from gnano.infer import Engine, Sampling
 from gnano.model import ModelConfig, num_parameters, read_config
+from gnano.report import Stage, base_name, stages
 from gnano.train import find_checkpoint
 
 SAMPLING = Sampling(temperature=0.7, top_k=40, seed=1)

@@ -10,6 +10,7 @@ Pictures need the extra `plot` (matplotlib, plotext); the page comes without one
 
 from gnano.report.corpus import describe_data, describe_sample
 from gnano.report.description import describe
+from gnano.report.lineage import Stage, base_name, stages
 from gnano.report.metrics import read_metrics
 from gnano.report.page import report_or_reason, write_report
 from gnano.report.planning import plan
@@ -21,6 +22,8 @@ from gnano.report.verifying import verify_saved
 from gnano.report.whole import write_whole
 
 __all__ = [
+    "Stage",
+    "base_name",
     "describe",
     "describe_data",
     "describe_sample",
@@ -32,6 +35,7 @@ __all__ = [
     "report_or_reason",
     "runs_json",
     "runs_table",
+    "stages",
     "terminal_plot",
     "verify_saved",
     "write_report",

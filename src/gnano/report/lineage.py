@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gnano.data import InstructionConfig, InstructionSource, Source
-from gnano.report import read_metrics
+from gnano.report.metrics import read_metrics
 from gnano.train import Recipe, load_recipe, step_of
 
 
