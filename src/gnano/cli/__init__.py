@@ -26,6 +26,7 @@ COMMANDS = {
     "chat": "talk with a checkpoint",
     "generate": "let a checkpoint continue a text",
     "bench": "how fast a checkpoint writes, and what the memory would allow",
+    "smoke": "does a checkpoint write at all sensibly",
     "info": "what is in a recipe, a data folder, a run or a checkpoint",
     "runs": "how the runs of a folder stand",
     "weights": "a checkpoint's model alone, as a folder to share",

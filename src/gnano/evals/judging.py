@@ -214,7 +214,7 @@ def _parsed(code: str) -> ast.Module | str:
         with warnings.catch_warnings(action="ignore"):  # of escapes that will be errors one day
             return ast.parse(code)
     except SyntaxError as error:
-        return error.msg
+        return error.msg.partition(" (detected at")[0]
     except (ValueError, RecursionError, MemoryError) as error:
         return str(error) or type(error).__name__
 

@@ -1,0 +1,58 @@
+"""`gnano smoke`: does a checkpoint write at all sensibly?"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from gnano.cli.arguments import Keeping, call
+from gnano.infer.loading import Loading
+
+
+def smoke(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    format: str = "text",
+    temperatures: tuple[float, ...] = (0.7, 1.0),
+    tokens: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 120,
+    seed: int = 0,
+    json_: Annotated[bool, tyro.conf.arg(name="json", help="For programs.")] = False,
+    loading: Keeping = Loading(),  # noqa: B008 frozen
+) -> int:
+    """Let a model write twelve texts, and judge each: OK, WEAK or FAIL; exit code 1 if one fails.
+
+    examples:
+      gnano smoke runs/demo
+      gnano smoke runs/demo-sft --format own
+      gnano smoke some-tuned-model --format alpaca --temperatures 0.3
+      gnano smoke runs/1b --json > smoke.json && echo "it writes"
+
+    Args:
+        checkpoint: A run, a checkpoint, or a Hugging Face folder of a Llama model.
+        format: text: beginnings to continue. For a tuned model, instructions: own is the template
+            that it was tuned with; or alpaca, chatml, plain, or a file.
+        temperatures: At each of them all six prompts are written once.
+        tokens: Tokens of a text at most.
+        seed: Same seed, same texts.
+        loading: How the weights are kept.
+    """
+    from gnano.evals import smoke_test
+    from gnano.live import LiveLine
+
+    line = LiveLine()
+    try:
+        found = smoke_test(checkpoint, format, temperatures, tokens, seed, loading, line.show)
+    finally:
+        line.close()
+    if found.note:
+        print(found.note, file=sys.stderr)
+    if json_:
+        print(json.dumps(found.as_dict(), ensure_ascii=False))
+    else:
+        print(f"{found.table()}\n\n{found.texts()}")
+    return int(found.failed)
+
+
+def main(argv: list[str]) -> int:
+    return call(smoke, "smoke", argv)
