@@ -8,9 +8,10 @@ BIN := .venv/bin
 demo: setup  ## train a small model on this machine's own text and let it write
 	@$(BIN)/gnano demo
 
-# a file's tests stay together, for what they share; some wait more than they compute
+# a file's tests stay together, for what they share, in the order of tests/conftest.py, not by
+# their number; some wait more than they compute
 test: setup  ## run the tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 chaos: setup  ## kill, stop, damage and starve runs, in the long form; a short one is in the tests
 	GNANO_CHAOS=20 $(BIN)/python -m pytest tests/chaos

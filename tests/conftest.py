@@ -25,6 +25,32 @@ WORDS = (
 ).split()
 
 
+# files whose few tests take long: begun first, so that at the end no worker has one to itself
+LONG = (
+    "train/ranks/test_parallel.py",
+    "train/ranks/test_world.py",
+    "train/test_loop.py",
+    "test_demo.py",
+    "train/lessons/test_ranks.py",
+    "chaos/test_disks.py",
+    "cli/test_export.py",
+    "chaos/",
+    "train/ranks/",
+    "cli/",
+    "train/",
+    "export/",
+    "evals/",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        name = item.path.as_posix()
+        return next((at for at, part in enumerate(LONG) if f"tests/{part}" in name), len(LONG))
+
+    items.sort(key=place)
+
+
 def write_corpus(folder: Path, documents: int = 120) -> None:
     """Two folders of text files, the same every time."""
     draw = random.Random(0)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gnano.evals import BeforeAfter, compare_answers
+from gnano.evals import BeforeAfter, compare_answers, open_exam
 from gnano.live import LiveLine
 from gnano.report import read_metrics, write_report
 from gnano.train import Progress, Recipe, RunResult, base_of, best_of, checkpoints, train
@@ -28,7 +28,7 @@ def tune(
     kind = recipe.instructions.kind  # refuses a recipe of texts before anything is begun
     progress = Progress()
     try:
-        result = train(recipe, run, progress, progress.say, allow)
+        result = train(recipe, run, progress, progress.say, allow, open_exam)
     finally:
         progress.line.close()
     if not result.first:

@@ -23,6 +23,7 @@ COMMANDS = {
     "pretrain": "train a model on token shards, or go on where a run stopped",
     "sft": "tune a model to follow instructions",
     "dpo": "tune a model on which of two answers is preferred",
+    "eval": "how good a checkpoint is: held-out text, known tasks",
     "chat": "talk with a checkpoint",
     "generate": "let a checkpoint continue a text",
     "bench": "how fast a checkpoint writes, and what the memory would allow",

@@ -15,6 +15,7 @@ examples:
   gnano pretrain 10m
   gnano pretrain 10m --train.steps 200 --out runs/trial
   gnano pretrain mine.toml --train.schedule.peak 1e-3 --data.folder data/mine
+  gnano pretrain 10m --train.tasks hellaswag --train.tasks-every 500   a score on the way
   gnano pretrain 10m --train.steps 9000 --allow train.steps            a run goes on for longer
   torchrun --standalone --nproc-per-node 8 -m gnano pretrain 1b        all GPUs of a machine
 """
@@ -26,13 +27,14 @@ def main(argv: list[str]) -> int:
     recipe, own = with_recipe("pretrain", DESCRIPTION, argv, out=out, allow=allow)
     if not recipe.train.base:
         _ = recipe.corpus  # refuses a recipe that tunes, and has nothing to tune
+    from gnano.evals import open_exam
     from gnano.report import report_or_reason
     from gnano.train import Progress, train
 
     run = own.out or Path("runs") / Path(argv[0]).stem
     progress = Progress()
     try:
-        result = train(recipe, run, progress, progress.say, own.allow)
+        result = train(recipe, run, progress, progress.say, own.allow, open_exam)
     finally:
         progress.line.close()
     if result.first:

@@ -15,7 +15,7 @@ def smoke(
     checkpoint: Annotated[Path, tyro.conf.Positional],
     format: str = "text",
     temperatures: tuple[float, ...] = (0.7, 1.0),
-    tokens: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 120,
+    tokens: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None,
     seed: int = 0,
     json_: Annotated[bool, tyro.conf.arg(name="json", help="For programs.")] = False,
     loading: Keeping = Loading(),  # noqa: B008 frozen
@@ -33,7 +33,7 @@ def smoke(
         format: text: beginnings to continue. For a tuned model, instructions: own is the template
             that it was tuned with; or alpaca, chatml, plain, or a file.
         temperatures: At each of them all six prompts are written once.
-        tokens: Tokens of a text at most.
+        tokens: Of a text at most; by default 120, or 256 of an answer, which is to end.
         seed: Same seed, same texts.
         loading: How the weights are kept.
     """

@@ -7,38 +7,82 @@ from gnano.lazy import lazily
 if TYPE_CHECKING:
     from gnano.evals.answers import Answer, Answers, answer, choose_questions, repetition
     from gnano.evals.before_after import BeforeAfter, compare_answers
+    from gnano.evals.evaluation import Asked, Evaluation, default_path, evaluate, write_evaluation
+    from gnano.evals.exam import open_exam
+    from gnano.evals.gathering import Sheet, gather
+    from gnano.evals.harness import measure_by_harness
+    from gnano.evals.items import TASKS, Item
     from gnano.evals.judging import Verdict, Wanted, judge
+    from gnano.evals.likelihood import GPTReader, log_likelihoods
+    from gnano.evals.scores import Accuracy, Score, score
     from gnano.evals.smoke import Smoke, smoke_test
+    from gnano.evals.subject import Subject, open_subject
 
 __all__ = [
+    "TASKS",
+    "Accuracy",
     "Answer",
     "Answers",
+    "Asked",
     "BeforeAfter",
+    "Evaluation",
+    "GPTReader",
+    "Item",
+    "Score",
+    "Sheet",
     "Smoke",
+    "Subject",
     "Verdict",
     "Wanted",
     "answer",
     "choose_questions",
     "compare_answers",
+    "default_path",
+    "evaluate",
+    "gather",
     "judge",
+    "log_likelihoods",
+    "measure_by_harness",
+    "open_exam",
+    "open_subject",
     "repetition",
+    "score",
     "smoke_test",
+    "write_evaluation",
 ]
 
 __getattr__ = lazily(
     __name__,
     {
+        "TASKS": "items",
+        "Accuracy": "scores",
         "Answer": "answers",
         "Answers": "answers",
+        "Asked": "evaluation",
         "BeforeAfter": "before_after",
+        "Evaluation": "evaluation",
+        "GPTReader": "likelihood",
+        "Item": "items",
+        "Score": "scores",
+        "Sheet": "gathering",
         "Smoke": "smoke",
+        "Subject": "subject",
         "Verdict": "judging",
         "Wanted": "judging",
         "answer": "answers",
         "choose_questions": "answers",
         "compare_answers": "before_after",
+        "default_path": "evaluation",
+        "evaluate": "evaluation",
+        "gather": "gathering",
         "judge": "judging",
+        "log_likelihoods": "likelihood",
+        "measure_by_harness": "harness",
+        "open_exam": "exam",
+        "open_subject": "subject",
         "repetition": "answers",
+        "score": "scores",
         "smoke_test": "smoke",
+        "write_evaluation": "evaluation",
     },
 )

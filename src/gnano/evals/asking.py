@@ -13,10 +13,16 @@ from gnano.evals.likelihood import Ids, Option, Question
 
 
 class Wording:
-    """A tokenizer's ids, and what begins a document; `context`: of the model."""
+    """A tokenizer's ids; `start` begins each text, `otherwise` one of which nothing else is known.
 
-    def __init__(self, encode: Callable[[str], list[int]], start: Ids, context: int) -> None:
-        self.encode, self.start, self.context = encode, start, context
+    `context` is that of the model.
+    """
+
+    def __init__(
+        self, encode: Callable[[str], list[int]], start: Ids, otherwise: Ids, context: int
+    ) -> None:
+        self.encode, self.start, self.otherwise = encode, start, otherwise
+        self.context = context
 
     def question(self, item: Item) -> Question:
         return Question(tuple(self.option(*pair) for pair in item.options))
@@ -31,5 +37,6 @@ class Wording:
         whole = self.encode(bare + context[len(bare) :] + continuation)
         # where a token spans the border, the context keeps its own ids and the answer the rest
         asked = whole[len(before) :] or self.encode(continuation)
-        ids = (*self.start, *before, *asked)[-(self.context + 1) :]
+        start = self.start if self.start or before else self.otherwise
+        ids = (*start, *before, *asked)[-(self.context + 1) :]
         return Option(ids, min(len(asked), len(ids) - 1))

@@ -32,6 +32,12 @@ class Sheet:
         return TASKS.get(self.task)
 
     @property
+    def normalised(self) -> bool:
+        """Does the length of an answer mean anything?"""
+        choices = any(len(item.options) > 1 for item in self.items)
+        return choices and (self.known is None or self.known.normalised)
+
+    @property
     def title(self) -> str:
         return self.known.title if self.known else self.task
 
@@ -63,8 +69,6 @@ def _named(file: str) -> tuple[str, str]:
     if equals and "/" not in name:
         return name, path
     found = [task for task in TASKS if Path(file).name.startswith(task)]
-    if not found and Path(file).name.startswith("lambada"):
-        found = ["lambada_openai"]
     if not found:
         raise ValueError(
             f"{file} does not say which task its items are of; write it as TASK={file}, with one "

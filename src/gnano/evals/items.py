@@ -171,7 +171,7 @@ TASKS = {
         _winogrande,
         normalised=False,
     ),
-    "lambada_openai": Task(
+    "lambada": Task(
         "LAMBADA", "EleutherAI/lambada_openai", "default", "test", "", _lambada, normalised=False
     ),
     "openbookqa": Task("OpenBookQA", "allenai/openbookqa", "main", "test", "train", _openbookqa),

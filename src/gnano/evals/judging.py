@@ -92,6 +92,7 @@ class Wanted:
     topic: tuple[str, ...] = ()  # beginnings of words, in lower case, that are about the prompt
     before: str = ""  # the code that a continuation goes on with
     answer: bool = False  # of a tuned model, which ends by itself; else a continuation
+    words: int = 0  # of an answer at least; with fewer it is WEAK, with a quarter of them FAIL
     marks: tuple[str, ...] = ()  # of the template, which an answer does not write
 
 
@@ -121,7 +122,7 @@ def judge(text: str, wanted: Wanted, ended: bool) -> Verdict:
     faults = [one for grade in ("FAIL", "WEAK") for one in found if one.grade == grade]
     if faults:
         return Verdict(faults[0].grade, tuple(fault.reason for fault in faults))
-    return Verdict("OK", (f"{len(text.split())} words, {repetition(text):.0%} repeated",))
+    return Verdict("OK", (f"{_counted(len(text.split()))}, {repetition(text):.0%} repeated",))
 
 
 def _missing(text: str, wanted: Wanted, ended: bool) -> str:
@@ -245,6 +246,10 @@ def _again(text: str, kind: Kind) -> Iterator[Finding]:
     yield Finding(REPEATS[kind].grade(share), f"repeats: {share:.0%} of its {WORDS}-word runs")
 
 
+def _counted(words: int) -> str:
+    return "1 word" if words == 1 else f"{words} words"
+
+
 def _shown(text: str) -> str:
     line = " ".join(text.split())
     return repr(line if len(line) <= 40 else f"{line[:39]}…")
@@ -264,18 +269,23 @@ def _loop(text: str) -> tuple[str, int]:
 
 
 def _end(text: str, wanted: Wanted, ended: bool) -> Iterator[Finding]:
-    """An answer ends, and without the template's words; a continuation goes on for ever."""
-    if wanted.answer:
-        yield Finding("OK" if ended else "WEAK", "end: it went on up to the limit")
-        for mark in wanted.marks:
-            if mark in text:
-                yield Finding("FAIL", f"template: {mark!r} is in it")
+    """An answer says enough and ends, without the template's words; a continuation need not."""
+    if not wanted.answer:
+        return
+    for mark in wanted.marks:
+        if mark in text:
+            yield Finding("FAIL", f"template: {mark!r} is in it")
+    if not ended:
+        yield Finding("WEAK", "end: it went on up to the limit")
+    elif (said := len(text.split())) < wanted.words:
+        reason = f"short: {_counted(said)}, where {wanted.words} or more are expected"
+        yield Finding("FAIL" if said < wanted.words / 4 else "WEAK", reason)
 
 
 def _topic(text: str, wanted: Wanted) -> Iterator[Finding]:
     words = [word.lower() for word in WORD.findall(text)]
-    if wanted.topic and len(words) >= FEW:
+    if wanted.topic:
         found = sum(word.startswith(wanted.topic) for word in words)
         needed = 2 if len(words) > ON_TOPIC else 1
-        reason = f"topic: {found} of its {len(words)} words are about the prompt"
+        reason = f"topic: {found} of {_counted(len(words))} on what the prompt is about"
         yield Finding("OK" if found >= needed else "WEAK", reason)

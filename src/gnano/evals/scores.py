@@ -23,9 +23,9 @@ class Accuracy:
     error: float  # standard error; 0 of a single item
 
     @classmethod
-    def of(cls, right: Sequence[bool]) -> "Accuracy":
-        mean = sum(right) / len(right)
-        return cls(mean, math.sqrt(mean * (1 - mean) / max(1, len(right) - 1)))
+    def share(cls, right: float, items: int) -> "Accuracy":
+        mean = right / items
+        return cls(mean, math.sqrt(mean * (1 - mean) / max(1, items - 1)))
 
     def __str__(self) -> str:
         return f"{self.value:.3f} ± {self.error:.3f}"
@@ -37,7 +37,7 @@ class Score:
     title: str
     items: int
     shots: int
-    chance: float  # accuracy of a guess
+    chance: float | None  # accuracy of a guess; None where that is not told
     acc: Accuracy
     acc_norm: Accuracy | None  # None where length says nothing
     perplexity: float | None = None  # per answer, of a task of one answer
@@ -59,25 +59,25 @@ class Score:
 
 def score(sheet: Sheet, found: Sequence[Likelihoods]) -> Score:
     """Of a task's items and what a model found of each."""
-    right = [_right(item, nats) for item, nats in zip(sheet.items, found, strict=True)]
+    each = [right(item, nats) for item, nats in zip(sheet.items, found, strict=True)]
+    count = len(sheet.items)
     lone = all(len(item.options) == 1 for item in sheet.items)
-    normalised = not lone and (sheet.known is None or sheet.known.normalised)
     nats = -sum(options[0][0] for options in found) / len(found)
     guess = [1 / len(i.options) if len(i.options) > 1 else 0.0 for i in sheet.items]
     return Score(
         task=sheet.task,
         title=sheet.title,
-        items=len(sheet.items),
+        items=count,
         shots=sheet.shots,
         chance=sum(guess) / len(guess),
-        acc=Accuracy.of([plain for plain, _ in right]),
-        acc_norm=Accuracy.of([norm for _, norm in right]) if normalised else None,
+        acc=Accuracy.share(sum(plain for plain, _ in each), count),
+        acc_norm=Accuracy.share(sum(n for _, n in each), count) if sheet.normalised else None,
         perplexity=math.exp(min(nats, 700.0)) if lone else None,
     )
 
 
-def _right(item: Item, found: Likelihoods) -> tuple[bool, bool]:
-    """By log-likelihood, and by that per character of the answer."""
+def right(item: Item, found: Likelihoods) -> tuple[bool, bool]:
+    """Is it found, by log-likelihood, and by that per character of the answer?"""
     if len(found) == 1:
         return found[0][1], found[0][1]
     nats = [one for one, _ in found]

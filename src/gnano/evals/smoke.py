@@ -25,6 +25,7 @@ from gnano.infer import Engine, Loading, Sampling
 from gnano.train import find_checkpoint
 
 LEAST = 16  # tokens; less of a text says too little
+CONTINUATION, ANSWER = 120, 256  # tokens at most; an answer is to come to its end
 MARK = 6  # characters of a template's part, at least, that mean nothing else
 GRADES: tuple[Grade, ...] = ("OK", "WEAK", "FAIL")
 LOADING = Loading()
@@ -37,6 +38,7 @@ class Prompt:
     kind: Kind
     text: str  # for a base model to continue
     instruction: str  # for a tuned model to answer
+    words: int  # of an answer, at least
     topic: str  # beginnings of words that a text about it has
 
 
@@ -46,7 +48,8 @@ PROMPTS = (
         "story",
         "prose",
         "Once upon a time, in a small village by the sea, there lived an old fisherman",
-        "Write a short story about an old fisherman who lives in a village by the sea.",
+        "Tell a story of three sentences about an old fisherman in a village by the sea.",
+        20,
         "fish boat sea net ship sail shore wave water village catch caught ocean old",
     ),
     Prompt(
@@ -56,6 +59,7 @@ PROMPTS = (
         'occurs in the text."""',
         "Write a Python function count_words(text) that returns a dictionary with the number of "
         "times each word occurs in the text.",
+        4,
         "word text count dict split",
     ),
     Prompt(
@@ -63,6 +67,7 @@ PROMPTS = (
         "prose",
         "Question: Why do leaves change their color in autumn?\nAnswer:",
         "Why do leaves change their color in autumn?",
+        8,
         "leaf leaves tree color colour green yellow orange chloro pigment autumn sunlight",
     ),
     Prompt(
@@ -70,7 +75,8 @@ PROMPTS = (
         "prose",
         "The invention of the printing press changed the world. Before it, books were copied by "
         "hand, and",
-        "Write a paragraph about how the invention of the printing press changed the world.",
+        "Explain in three sentences how the invention of the printing press changed the world.",
+        20,
         "print book press writ read copi copy paper text manuscript scribe page publish letter",
     ),
     Prompt(
@@ -78,6 +84,7 @@ PROMPTS = (
         "list",
         "Things to take along for a day at the beach:\n\n- a towel\n- sunglasses\n-",
         "List six things to take along for a day at the beach.",
+        6,
         "towel sun swim hat water beach sand umbrella book snack drink bag food ball shoe chair",
     ),
     Prompt(
@@ -85,6 +92,7 @@ PROMPTS = (
         "prose",
         "Water is made of two elements,",
         "Which two elements is water made of?",
+        1,
         "water hydrogen oxygen element atom molecul",
     ),
 )
@@ -149,7 +157,7 @@ def smoke_test(
     checkpoint: Path,
     format: str = "text",
     temperatures: Sequence[float] = (0.7, 1.0),
-    tokens: int = 120,
+    tokens: int | None = None,
     seed: int = 0,
     loading: Loading = LOADING,
     show: Callable[[str], None] = lambda _: None,
@@ -157,9 +165,11 @@ def smoke_test(
     """Let a run's newest checkpoint, or any Llama folder like it, write, and judge what it says.
 
     `format` is text for a base model, own for the template that a model was tuned with, or a
-    template's name or file. Raises ValueError for what cannot be asked so, OSError where there
+    template's name or file. Of tokens there are at most 120, or 256 of an answer. Raises ValueError for what cannot be asked so, OSError where there
     is no checkpoint.
     """
+    if tokens is None:
+        tokens = CONTINUATION if format == "text" else ANSWER
     if tokens < LEAST:
         raise ValueError(f"tokens is {tokens}; fewer than {LEAST} say too little to be judged.")
     if not temperatures:
@@ -244,8 +254,9 @@ def _wanted(prompt: Prompt, template: Template | None) -> Wanted:
     if template is None:
         before = prompt.text if prompt.kind == "code" else ""
         return Wanted(kind=prompt.kind, topic=topic, before=before)
-    marks = [_mark(getattr(template, field.name)) for field in fields(template)]
-    return Wanted(kind=prompt.kind, topic=topic, answer=True, marks=tuple(filter(None, marks)))
+    found = (_mark(getattr(template, field.name)) for field in fields(template))
+    marks = tuple(dict.fromkeys(filter(None, found)))
+    return Wanted(kind=prompt.kind, topic=topic, answer=True, words=prompt.words, marks=marks)
 
 
 def _mark(part: str) -> str:

@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from gnano.train.alone import holder
     from gnano.train.appearing import new_file, new_folder
     from gnano.train.base import Base, base_of
-    from gnano.train.heldout import Heldout, HeldoutLoss
+    from gnano.train.exam import Exam, OpenExam
+    from gnano.train.heldout import Heldout, HeldoutLoss, add_up, evaluating
     from gnano.train.loop import RunResult, train
     from gnano.train.merging import copy_words, merge_adapter
+    from gnano.train.ranks.world import World
     from gnano.train.saving.folders import checkpoints, find_checkpoint, step_of
     from gnano.train.saving.hashes import verify, verify_sizes, write_hashes
     from gnano.train.saving.retention import best_of
@@ -22,16 +24,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Base",
+    "Exam",
     "Heldout",
     "HeldoutLoss",
+    "OpenExam",
     "Progress",
     "Recipe",
     "RunResult",
     "TrainConfig",
+    "World",
+    "add_up",
     "base_of",
     "best_of",
     "checkpoints",
     "copy_words",
+    "evaluating",
     "find_checkpoint",
     "flatten",
     "holder",
@@ -53,13 +60,18 @@ __getattr__ = lazily(
     __name__,
     {
         "Base": "base",
+        "Exam": "exam",
         "Heldout": "heldout",
         "HeldoutLoss": "heldout",
+        "OpenExam": "exam",
         "Progress": "watching.progress",
         "RunResult": "loop",
+        "World": "ranks.world",
+        "add_up": "heldout",
         "base_of": "base",
         "best_of": "saving.retention",
         "checkpoints": "saving.folders",
+        "evaluating": "heldout",
         "find_checkpoint": "saving.folders",
         "holder": "alone",
         "copy_words": "merging",

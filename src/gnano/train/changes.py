@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 FREE = {"train.eval_every", "train.eval_tokens", "train.save_every", "train.keep", "data.folder"}
+FREE |= {"train.tasks", "train.tasks_every", "train.tasks_limit"}
 FREE |= {"train.keep_every", "train.keep_best", "train.guard.rollbacks", "train.guard.stall"}
 FREE |= {"train.parallel", "train.replicas", "train.recompute", "train.trackers"}
 FREE |= {"train.profile_at", "train.profile_steps", "train.patience"}

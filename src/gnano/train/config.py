@@ -27,6 +27,9 @@ class TrainConfig:
     base: str = ""  # begin with these weights: a run, a checkpoint, a Hugging Face folder
     eval_every: int = 100  # steps between held-out losses; 0: only at the end
     eval_tokens: int = 32_768  # of the held-out set each time; at the end it is all of it
+    tasks: tuple[str, ...] = ()  # asked on the way, as by gnano eval: names, or files of items
+    tasks_every: int = 0  # steps between askings; 0: only at the end
+    tasks_limit: int = 500  # items of each task, spread over all it has; 0: all
     save_every: int = 500  # steps between checkpoints
     keep: int = 2  # newest checkpoints kept
     keep_every: int = 0  # steps: checkpoints after a multiple of it are kept for good; 0: none
@@ -46,6 +49,9 @@ class TrainConfig:
         for name in (*counts, "replicas", "profile_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("tasks_every", "tasks_limit"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; use 0 or more.")
         if self.patience < 0:
             raise ValueError(f"train.patience is {self.patience}; use 0 or more.")
         if not self.beta > 0:

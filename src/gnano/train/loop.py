@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from gnano.train.alone import Alone
+from gnano.train.exam import OpenExam, open_for
 from gnano.train.feed import Feed
 from gnano.train.guard import Guard
 from gnano.train.lessons.lessons import Lessons, open_lessons
-from gnano.train.measuring import Measuring
+from gnano.train.measuring import Measuring, due
 from gnano.train.quiet import NoGarbage
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
@@ -61,12 +62,14 @@ def train(
     watch: Watch = lambda _: None,
     say: Say = silent,
     allow: Sequence[str] = (),
+    exam: OpenExam | None = None,
 ) -> RunResult:
     """Run the recipe in the folder `run`, or go on with it; returns when done or stopped.
 
     Where a launcher has started several ranks, each calls this, and the first alone writes,
     watches and says. `allow` names values of the recipe that may differ from those that the run
-    was begun with. Raises ValueError for what does not fit together, before anything is computed.
+    was begun with; `exam` is who asks its `train.tasks`. Raises ValueError for what does not fit
+    together, before anything is computed.
     """
     with (
         World.join(device_of(recipe, run), recipe.train.guard.stall) as world,
@@ -77,7 +80,7 @@ def train(
         say = say if world.first else silent
         recipe, lessons = open_lessons(recipe, run, world, say)
         recipe = world.by_first(partial(settle, recipe, run, lessons, world, allow))
-        course = Course(recipe, run, lessons, world, stop, events, say)
+        course = Course(recipe, run, lessons, world, stop, events, say, exam)
         if not course.over:
             course.take(watch)
         return course.result()
@@ -95,6 +98,7 @@ class Course:
         stop: StopRequest,
         events: Events,
         say: Say,
+        exam: OpenExam | None,
     ) -> None:
         self.recipe, self.run, self.world, self.stop = recipe, run, world, stop
         self.events, self.say = events, say
@@ -109,6 +113,7 @@ class Course:
         self.keeping = Keeping(recipe, run, world, beside, events, say)
         with stop.at_once(True, say):
             lessons.prepare(recipe, run, world, say)
+            asked = open_for(exam, recipe, lessons.tokenizer, world)
         self.trainee = Trainee(recipe, run, world, self.keeping.damaged, base)
         self.checkpoint = self.trainee.checkpoint  # the newest, once the loop has ended
         self.step = self.began = self.trainee.done
@@ -117,7 +122,7 @@ class Course:
         self.guard = Guard(settings.guard, settings.schedule.peak, known.get("guard", {}))
         self.feed = Feed(lessons.rows, world, settings, self.guard.data_step)
         self.waiting = Waiting(world, stop, say, lessons.growing)
-        self.measuring = Measuring(lessons.measure(recipe, world), self.trainee, stop)
+        self.measuring = Measuring(lessons.measure(recipe, world), asked, self.trainee, stop)
         self.readings = Readings(settings, world.device, self.step, known.get("seconds", 0.0))
         self.about = lessons.about()
         if self.trainee.fp8:
@@ -166,8 +171,8 @@ class Course:
                 if not last:
                     self.feed.prepare(self.step)  # while the device computes
 
-                measure = last or _due(self.step, settings.eval_every)
-                save = not last and _due(self.step, settings.save_every)
+                measure = last or self.measuring.due(self.step)
+                save = not last and due(self.step, settings.save_every)
                 for row in readings.take(all_of_them=measure or save):
                     guard(row)
                     if measure and row["step"] == self.step and not guard.lost:
@@ -213,7 +218,3 @@ class Course:
         if self.over:
             return None
         return self.stop.received or signal.SIGTERM  # which was sent to another rank
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0

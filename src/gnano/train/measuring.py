@@ -1,12 +1,14 @@
-"""When is the held-out loss taken, and what if the run is stopped meanwhile?
+"""When is the run measured, and what if it is stopped meanwhile?
 
-A run that begins with a base measures it first. A measurement that is cut short is owed: the
+Held-out text every so many steps, tasks every so many others, and both at the end. A run that
+begins with a base measures it first. A measurement that is cut short is owed: the
 checkpoint says so, and it is made up for before the run goes on, so that its log has the same
 figures as one that was never stopped.
 """
 
 from typing import Any
 
+from gnano.train.exam import Exam
 from gnano.train.lessons.lessons import Measure
 from gnano.train.stopping import CutShortError, StopRequest
 from gnano.train.trainee import Trainee
@@ -14,8 +16,10 @@ from gnano.train.watching.journal import Journal
 
 
 class Measuring:
-    def __init__(self, heldout: Measure, trainee: Trainee, stop: StopRequest) -> None:
-        self.heldout, self.trainee, self.stop = heldout, trainee, stop
+    def __init__(
+        self, heldout: Measure, exam: Exam | None, trainee: Trainee, stop: StopRequest
+    ) -> None:
+        self.heldout, self.exam, self.trainee, self.stop = heldout, exam, trainee, stop
         self.settings = trainee.recipe.train
         known = trainee.state
         self.owed: bool = known.get("unmeasured", False)
@@ -28,23 +32,39 @@ class Measuring:
         """Has the run been without a new best for as long as it may be?"""
         return 0 < self.settings.patience <= self.stale
 
+    def due(self, step: int) -> bool:
+        """Is anything to be measured after this step?"""
+        return self._heldout_due(step) or self._exam_due(step)
+
     def __call__(self, row: dict[str, Any]) -> None:
-        """Measure after the step of this row, and add it."""
-        if not self.heldout:
-            return
-        last = row["step"] == self.settings.steps
-        part = None if last else self.settings.eval_tokens
+        """Measure after the step of this row what is due, and add it."""
+        model, step = self.trainee.model, row["step"]
+        part = None if step == self.settings.steps else self.settings.eval_tokens
+        found: dict[str, Any] = {}
+        loss = None
         try:
-            loss = self.heldout.loss(self.trainee.model, part, self.stop)
+            if self.heldout and self._heldout_due(step):
+                loss = self.heldout.loss(model, part, self.stop)
+                found["heldout"] = loss.as_dict()
+            if self.exam and self._exam_due(step):
+                found["tasks"] = self.exam(model, self.trainee.world, self.stop)
         except CutShortError:
             self.owed = True
             row.pop("final", None)
             return
         self.owed = False
-        row["heldout"] = loss.as_dict()
+        row |= found
         # at the end it is over all there is, and compares where the others were too
-        if part is not None or self.heldout.covers(self.settings.eval_tokens):
-            self._compare(row["step"], loss.value)
+        if loss and (part is not None or self.heldout.covers(self.settings.eval_tokens)):
+            self._compare(step, loss.value)
+
+    def _heldout_due(self, step: int) -> bool:
+        return step in (0, self.settings.steps) or due(step, self.settings.eval_every)
+
+    def _exam_due(self, step: int) -> bool:
+        if self.exam is None:
+            return False
+        return step in (0, self.settings.steps) or due(step, self.settings.tasks_every)
 
     def make_up(self, journal: Journal) -> bool:
         """For what is owed from an earlier part of the run, or by its base; was anything?"""
@@ -69,3 +89,7 @@ class Measuring:
             self.best, self.stale = value, 0
         else:
             self.stale += 1
+
+
+def due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0

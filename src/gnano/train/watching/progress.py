@@ -23,7 +23,7 @@ class Progress:
         self.pace = 0.0  # seconds a token, smoothed: times add up where speeds do not
         self.loss = "…"
         self.skipped = 0
-        self.heldout = ""
+        self.heldout = self.tasks = ""
 
     def __call__(self, figures: dict[str, Any]) -> None:
         self._take(figures)
@@ -36,11 +36,14 @@ class Progress:
             f"{speed:,.0f} tokens/s",
             _mfu(figures, speed),
             self.heldout,
+            self.tasks,
             f"norm {figures['grad_norm']:.2f}" if figures["grad_norm"] is not None else "",
             f"lr {figures['lr']:.2e}",
             f"{figures['memory_gb']:.1f} GB" if "memory_gb" in figures else "",
         ]
-        self.line.show(" · ".join(filter(None, parts)), important="heldout" in figures)
+        self.line.show(
+            " · ".join(filter(None, parts)), important=not {"heldout", "tasks"}.isdisjoint(figures)
+        )
 
     def say(self, text: str, waiting: bool = False) -> None:
         """What is not a step: a fact that stays, or what the run waits for."""
@@ -62,6 +65,11 @@ class Progress:
             self.loss = f"{figures['loss']:.3f}"
         if "heldout" in figures:
             self.heldout = f"held-out {_heldout(figures['heldout'])}"
+        if "tasks" in figures:
+            self.tasks = ", ".join(
+                f"{name} {found.get('acc_norm', found['acc']):.3f}"
+                for name, found in figures["tasks"].items()
+            )
 
     def _left(self, steps: int) -> str:
         """At the pace since the first step, held-out losses and checkpoints among it."""

@@ -1,0 +1,101 @@
+"""`gnano eval`: how good a checkpoint is."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from gnano.cli.arguments import Keeping, call
+from gnano.infer.loading import Loading
+
+
+def eval_(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    tasks: tuple[str, ...] = (),
+    files: tuple[str, ...] = (),
+    limit: int = 0,
+    shots: int = 0,
+    data: Path | None = None,
+    text: tuple[Path, ...] = (),
+    heldout_tokens: int = 1_000_000,
+    overlap: bool = False,
+    batch: int = 32,
+    start: Literal["auto", "yes", "no"] = "auto",
+    harness: tuple[str, ...] = (),
+    out: Path | None = None,
+    json_: Annotated[bool, tyro.conf.arg(name="json", help="Print JSON, no table.")] = False,
+    loading: Keeping = Loading(),  # noqa: B008 frozen
+) -> None:
+    """Measure a checkpoint: bits per byte of held-out text, and the accuracy of known tasks.
+
+    examples:
+      gnano eval runs/1b                                     all eight tasks, from the Hub
+      gnano eval runs/1b --tasks hellaswag arc_easy --limit 1000
+      gnano eval runs/demo --tasks none                      held-out text alone, no download
+      gnano eval runs/1b --files evals/*.jsonl               local items: TASK….jsonl, or TASK=PATH
+      gnano eval runs/1b --tasks arc_challenge --shots 25
+      gnano eval runs/1b --tasks hellaswag --overlap         which items were in the training data?
+      gnano eval ~/SmolLM2-1.7B --tasks none --text book.txt
+      gnano eval runs/1b --harness hellaswag winogrande      by lm-evaluation-harness
+
+    tasks: hellaswag, arc_easy, arc_challenge, piqa, winogrande, lambada, openbookqa, boolq, as
+    lm-evaluation-harness words them; of your own with --files mine=PATH, a line each
+    {"query": …, "choices": […], "gold": 0}.
+
+    Args:
+        checkpoint: A run, a checkpoint, or the Hugging Face folder of any causal model.
+        tasks: Names, all or none; by default all, or those of --files.
+        files: Items of tasks, in the place of the Hub's.
+        limit: Items of a task, spread over all it has; 0: all.
+        shots: Solved examples before each item.
+        data: Prepared folder whose held-out text is measured; by default the run's own.
+        text: Files of text to measure as well.
+        heldout_tokens: Of each source's held-out text at most; 0: all.
+        overlap: Look in the data's training shards for the items (runs of 13 words).
+        batch: Texts computed side by side; more are faster on a GPU.
+        start: Begin texts with end-of-text; auto: as the model was trained.
+        harness: Tasks that lm-evaluation-harness measures instead, on --files' items if any.
+        out: The JSON file; by default in the run, or below evals/.
+        loading: How the weights are kept.
+    """
+    from gnano.evals import (
+        Asked,
+        default_path,
+        evaluate,
+        measure_by_harness,
+        open_subject,
+        write_evaluation,
+    )
+    from gnano.live import LiveLine
+
+    names = tasks or (() if files or harness else ("all",))
+    asked = Asked(
+        tasks=names,
+        files=files,
+        limit=limit,
+        shots=shots,
+        data=data,
+        text=text,
+        heldout_tokens=heldout_tokens,
+        overlap=overlap,
+        batch=batch,
+        start=start,
+    )
+    line = LiveLine()
+    try:
+        if harness:
+            found = measure_by_harness(checkpoint, harness, asked, loading, line.show)
+        else:
+            subject = open_subject(checkpoint, loading, start)
+            found = evaluate(subject, asked, line.show, line.note)
+    finally:
+        line.close()
+    path = out or default_path(found)
+    write_evaluation(found, path)
+    print(found.json() if json_ else found.table())
+    print(f"\n{path}", file=sys.stderr)
+
+
+def main(argv: list[str]) -> None:
+    call(eval_, "eval", argv)

@@ -1,0 +1,172 @@
+"""Who is asked? One of our models, or any causal model that transformers opens.
+
+a run, a checkpoint, a Llama folder as ours ──▶ GPTReader
+any other Hugging Face folder ───────────────▶ TransformersReader
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from gnano.evals.asking import Wording
+from gnano.evals.likelihood import GPU_LOGITS, GPTReader, Ids, Option, Question, Reader, option_nats
+from gnano.infer import Engine, Loading
+from gnano.model import ModelConfig
+from gnano.model import num_parameters as model_parameters
+from gnano.model.folder import WEIGHTS, read_json
+from gnano.report import stages
+from gnano.tokenizer import Tokenizer
+from gnano.train import find_checkpoint
+
+# does a text begin with the token that begins a document? auto: with our models, as in training;
+# with others where their own tokenizer puts it there
+Start = Literal["auto", "yes", "no"]
+DEFAULT = Loading()
+
+
+@dataclass(frozen=True)
+class Subject:
+    folder: Path
+    name: str
+    parameters: int
+    reader: Reader
+    wording: Wording
+    separator: Ids  # between two documents of a held-out text
+    tokenizer: Tokenizer | None  # None: a foreign one
+    tokens: int | None  # that it was trained on, where its run tells
+
+
+def open_subject(path: Path, loading: Loading = DEFAULT, start: Start = "auto") -> Subject:
+    """Raises ValueError or OSError, in a sentence, where there is no model that can be asked."""
+    folder = find_checkpoint(path)
+    if is_ours(folder):
+        return _ours(path, folder, loading, start)
+    if loading.quant or loading.compile:
+        raise ValueError(f"{folder} is not one of our models: --quant and --compile are for those.")
+    return _foreign(path, folder, loading, start)
+
+
+def is_ours(folder: Path) -> bool:
+    """Can our engine read it as it lies?"""
+    try:
+        ModelConfig.from_hf(read_json(folder / "config.json"))
+        Tokenizer.load(folder)
+    except (ValueError, OSError):
+        return False
+    return (folder / WEIGHTS).is_file()
+
+
+def _ours(path: Path, folder: Path, loading: Loading, start: Start) -> Subject:
+    engine = Engine.load(folder, **asdict(loading))
+    engine.expect_several()
+    model, tokenizer = engine.model, engine.tokenizer
+    end = (tokenizer.end_of_text,)
+    before = () if start == "no" else end
+    return Subject(
+        folder=folder,
+        name=_name(path, folder),
+        parameters=model_parameters(model.config),
+        reader=GPTReader(model),
+        wording=Wording(tokenizer.encode, before, end, model.config.block_size),
+        separator=end,
+        tokenizer=tokenizer,
+        tokens=trained_on(folder),
+    )
+
+
+def _name(path: Path, folder: Path) -> str:
+    """As the user named it; a run with the step that its checkpoint is of."""
+    if folder.parent.name != "checkpoints":
+        return path.name or str(path)
+    return f"{folder.parent.parent.name}, step {int(folder.name.removeprefix('step-')):,}"
+
+
+def trained_on(folder: Path) -> int | None:
+    """Tokens, in pretraining and all that followed; None where no run tells."""
+    found = stages(folder)
+    return sum(one.step * one.recipe.train.tokens_per_step for one in found) if found else None
+
+
+def _foreign(path: Path, folder: Path, loading: Loading, start: Start) -> Subject:
+    try:
+        import transformers
+    except ImportError:
+        raise ValueError(
+            f"{folder} is not one of our models, and others are opened by transformers: "
+            f"pip install 'auto-g-nano[eval]'."
+        ) from None
+    dtype = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype[loading.dtype], local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        why = str(error).strip().split("\n")[0]
+        raise ValueError(f"{folder} cannot be opened by transformers either: {why}") from None
+    encode = partial(tokenizer.encode, add_special_tokens=False)
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if first is None:
+        raise ValueError(f"The tokenizer of {folder} has neither a first nor a last token.")
+    own = tokenizer.encode("a")[:1] == [first]
+    before = (first,) if start == "yes" or (start == "auto" and own) else ()
+    return Subject(
+        folder=folder,
+        name=_name(path, folder),
+        parameters=model.num_parameters(),
+        reader=TransformersReader(model.eval().to(device_of(loading))),
+        wording=Wording(encode, before, (first,), TransformersReader(model).context),
+        separator=(first,),
+        tokenizer=None,
+        tokens=None,
+    )
+
+
+def device_of(loading: Loading) -> str:
+    if loading.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return loading.device
+
+
+class TransformersReader:
+    """Each option is computed whole: slow, and right for every model."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @property
+    def context(self) -> int:
+        config = self.model.config
+        found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_ctx", None)
+        return int(found or 2_048)
+
+    def begin(self, head: Ids) -> None:
+        """Nothing is kept."""
+
+    def __call__(self, questions: Sequence[Question]) -> Tensor:
+        options = [option for question in questions for option in question.options]
+        longest = max(len(option.ids) for option in options)
+        rows = max(1, GPU_LOGITS // (4 * self.model.config.vocab_size * longest))
+        parts = [self._answer(options[at : at + rows]) for at in range(0, len(options), rows)]
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def _answer(self, options: Sequence[Option]) -> Tensor:
+        width = max(len(option.ids) for option in options) - 1
+        padded = [[*o.ids[:-1], *[0] * (width - len(o.ids) + 1)] for o in options]
+        ids_BT = torch.tensor(padded, device=self.model.device)
+        logits_BTV = self.model(input_ids=ids_BT, use_cache=False).logits
+        places = [
+            place
+            for row, option in enumerate(options)
+            for place in range(
+                row * width + len(option.ids) - 1 - option.scored, row * width + len(option.ids) - 1
+            )
+        ]
+        logits_NV = logits_BTV.flatten(0, 1)
+        return option_nats(Tensor.float, logits_NV.shape[-1], options, logits_NV, places)
