@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gnano.data.documents import Document, find_files, read_documents
     from gnano.data.looking import Piece, Sample, look
     from gnano.data.manifest import Manifest
+    from gnano.data.ngrams import NGrams, Windows
     from gnano.data.order import Order, samples_of
     from gnano.data.preparing.preparation import prepare
     from gnano.data.preparing.status import Status
@@ -29,11 +30,13 @@ __all__ = [
     "InstructionConfig",
     "InstructionSource",
     "Manifest",
+    "NGrams",
     "Order",
     "Piece",
     "Sample",
     "Source",
     "Status",
+    "Windows",
     "find_files",
     "heldout_batches",
     "look",
@@ -53,10 +56,12 @@ __getattr__ = lazily(
         "Document": "documents",
         "HeldoutRow": "corpus",
         "Manifest": "manifest",
+        "NGrams": "ngrams",
         "Order": "order",
         "Piece": "looking",
         "Sample": "looking",
         "Status": "preparing.status",
+        "Windows": "ngrams",
         "find_files": "documents",
         "heldout_batches": "batches",
         "look": "looking",

@@ -1,0 +1,103 @@
+"""Runs of 13 words are found in many texts at once, and none that is not in one of them."""
+
+import pickle
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis.strategies import characters, integers, lists, sampled_from, text
+
+from gnano.data import ngrams
+from gnano.data.ngrams import NGRAM, NGrams, Windows
+
+
+def grams(text):
+    """What is to be compared, taken literally."""
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[i : i + 13]) for i in range(len(words) - 12)}
+
+
+TOKENS = "a b B c, é É _ - \ud83d 𝒳 ΑΣ\n İ".split(" ")
+
+# a few words only, so that runs are often shared, and often fall short by a word
+texts = lists(sampled_from(TOKENS), max_size=40).map(" ".join)
+
+
+@settings(deadline=None)
+@given(items=lists(texts, max_size=5), documents=lists(texts, max_size=5))
+def test_the_runs_found_are_those_of_comparing_all(items, documents):
+    index = NGrams(items)
+    of_items, of_documents = [[grams(text) for text in row] for row in (items, documents)]
+    known = set().union(*of_items)
+    assert len(index) == len(known)
+    assert index.items == {number for number, runs in enumerate(of_items) if runs}
+    found = list(index.find(documents))
+    assert len({each.kind for each in found}) == len(found)
+    shared = known & set().union(*of_documents)
+    assert {tuple(each.words.split()) for each in found} == shared
+    for each in found:
+        run = tuple(each.words.split())
+        assert each.text == min(n for n, runs in enumerate(of_documents) if run in runs)
+        having = {number for number, runs in enumerate(of_items) if run in runs}
+        assert index.items_with([each.kind]) == having
+    everywhere = {number for number, runs in enumerate(of_items) if runs & shared}
+    assert index.items_with([each.kind for each in found]) == everywhere
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    row=lists(integers(0, 2), max_size=60),
+    other=lists(integers(0, 2), max_size=60),
+    size=integers(1, 9),
+    base=sampled_from([1, ngrams.BASE]),  # with 1, at first, the sequence does not count
+)
+def test_windows_of_every_size_are_those_of_comparing_all(row, other, size, base):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ngrams, "BASE", base)
+        windows = Windows(np.array(row, np.uint64), size)
+    known = {tuple(row[i : i + size]) for i in range(len(row) - size + 1)}
+    known = {window for window in known if 0 not in window}
+    assert len(windows) == len(known)
+    places, kinds = windows.find(np.array(other, np.uint64))
+    pairs = [(i, tuple(other[i : i + size])) for i in range(len(other) - size + 1)]
+    assert places.tolist() == [i for i, window in pairs if window in known]
+    for place, kind in zip(places, kinds, strict=True):
+        start = windows.places[kind]
+        assert row[start : start + size] == other[place : place + size]
+
+
+@settings(deadline=None)
+@given(text(characters(), max_size=300), integers(1, 40))
+def test_words_are_those_of_the_regular_expression_wherever_a_text_is_cut(content, part):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ngrams, "PART", part)
+        index = NGrams([content * 2, "another text", content])
+    for number, item in enumerate([content * 2, "another text", content]):
+        assert (number in index.items) == bool(grams(item))
+    assert len(index) == len(grams(content * 2) | grams(content))
+
+
+def test_a_word_longer_than_a_part_is_a_word():
+    long = "x" * (5 * ngrams.PART)
+    item = " ".join([*"abcdefghijkl", long])
+    assert [each.words for each in NGrams([item]).find([f"0 {item}."])] == [item]
+    assert not list(NGrams([item]).find([f"{item}x"]))
+
+
+def test_a_run_does_not_go_on_in_the_next_text():
+    item = "a b c d e f g h i j k l m n"
+    index = NGrams([item])
+    for cut in range(len(item)):
+        found = index.find([item[:cut], item[cut:]])
+        assert {tuple(each.words.split()) for each in found} == (
+            grams(item[:cut]) | grams(item[cut:])
+        )
+    assert index.items == {0}
+    assert len(index) == 14 - NGRAM + 1
+
+
+def test_an_index_may_be_sent_to_another_process():
+    item = " ".join(map(str, range(20)))
+    index = pickle.loads(pickle.dumps(NGrams(["short", item])))
+    assert index.items_with([each.kind for each in index.find([f"x {item}"])]) == {1}
