@@ -10,10 +10,8 @@ A verdict is FAIL where no fair model writes so, WEAK where it may happen to one
 Wrong facts and bad style are OK here: this is the smoke test, not the exam.
 """
 
-import ast
 import re
 import unicodedata
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from itertools import takewhile
 from typing import Literal, NamedTuple
 
 from gnano.evals.answers import WORDS, repetition
+from gnano.evals.python_code import code_in, read_python
 
 Grade = Literal["OK", "WEAK", "FAIL"]
 Kind = Literal["prose", "list", "code"]
@@ -48,10 +47,7 @@ LETTERS = {  # of what is no space; prose has 0.95, sums and tables in it less
     "code": Limit(0.35, 0.20),
 }
 LATIN = Limit(0.90, 0.60)  # of the letters, as the prompts are English
-COMMON = {  # of the words; English prose has 0.40 to 0.55, a list of things 0.10 to 0.30
-    "prose": Limit(0.20, 0.10),
-    "list": Limit(0.04, 0.01),
-}
+COMMON = Limit(0.20, 0.10)  # of the words; English prose has 0.40 to 0.55
 SHAPED = Limit(0.80, 0.55)  # words like sea, Sea or SEA; pieces drawn at random glue to others
 REPEATS = {  # of the runs of four words; prose has under 0.05, code is made of set phrases
     "prose": Limit(0.15, 0.50),
@@ -62,8 +58,8 @@ LOOP = Limit(2, 3)  # times that the end of a text is said: three are WEAK, four
 LOOP_LENGTH = 40  # characters at the end that a loop takes: "ha ha ha" is none
 LINES = Limit(2, 4)  # times that one line is in a text
 LINE = 16  # characters of a line that is not often the same by chance, as `else:` is
-CUT_LINES = 12  # of Python that the limit may leave unfinished, such as a call over many lines
 ON_TOPIC = 50  # words; a text with more has two of its topic's, one with fewer has one
+MANY = 4  # weak signs at once that are no chance any more
 
 COMMON_WORDS = frozenset(
     """
@@ -76,12 +72,10 @@ COMMON_WORDS = frozenset(
     work would year years you your
     """.split()
 )
+PUNCTUATION = "\"'“”‘’.,:;!?()[]*_-–—…"
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 SHAPE = re.compile(r"[^\W\d_]?(?:[^\W\d_A-Z]{0,15}|[A-Z]{1,11})(?:['’-]\w{1,15})*")
 ITEM = re.compile(r"^[ \t]*(?:[-*•+]|\d+[.)])[ \t]*(?=\S)", re.MULTILINE)
-FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
-UNFINISHED = re.compile("never closed|unterminated triple|expected an indented|expected 'except'")
-OPENING = re.compile(r"^(?:def|class|import|from|@|async def)\b.*", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +115,8 @@ def judge(text: str, wanted: Wanted, ended: bool) -> Verdict:
     found += [*_end(text, wanted, ended), *_topic(text, wanted)]
     faults = [one for grade in ("FAIL", "WEAK") for one in found if one.grade == grade]
     if faults:
-        return Verdict(faults[0].grade, tuple(fault.reason for fault in faults))
+        grade = "FAIL" if len(faults) >= MANY else faults[0].grade
+        return Verdict(grade, tuple(fault.reason for fault in faults))
     return Verdict("OK", (f"{_counted(len(text.split()))}, {repetition(text):.0%} repeated",))
 
 
@@ -156,79 +151,33 @@ def _form(text: str, wanted: Wanted, ended: bool) -> Iterator[Finding]:
     if wanted.kind == "code":
         yield _python(text, wanted, ended)
         return
+    # a continuation begins within an item, and an answer may have its items in one line
+    items = len(ITEM.findall(text)) + (text.count(",") if wanted.answer else 1)
+    listed = wanted.kind == "list" and items >= 2
+    if wanted.kind == "list" and not listed:
+        yield Finding("WEAK", "list: it has no further item")
     words = text.split()
-    if len(words) >= FEW:
+    if len(words) < FEW:
+        return
+    if not listed:  # towel, hat and sunglasses have no small words between them
         spoken = [word.lower() for word in WORD.findall(text)]
         share = sum(word in COMMON_WORDS for word in spoken) / max(1, len(spoken))
-        reason = f"English: {share:.0%} of its words are common ones"
-        yield Finding(COMMON[wanted.kind].grade(share), reason)
-        bare = [word for word in (one.strip("\"'“”‘’.,:;!?()[]*_-–—…") for one in words) if word]
-        bare = [word for word in bare if not word[0].isdigit()]
-        shaped = sum(SHAPE.fullmatch(word) is not None for word in bare) / max(1, len(bare))
-        reason = f"words: {shaped:.0%} have the form of one"
-        yield Finding(SHAPED.grade(shaped), reason)
-    if wanted.kind == "list":
-        # a continuation begins within an item
-        items = len(ITEM.findall(text)) + (not wanted.answer)
-        if items < 2 and not (wanted.answer and text.count(",") >= 2):
-            yield Finding("WEAK", "list: it has no further item")
+        yield Finding(COMMON.grade(share), f"English: {share:.0%} of its words are common ones")
+    bare = [word for word in (one.strip(PUNCTUATION) for one in words) if word[:1].isalpha()]
+    shaped = sum(SHAPE.fullmatch(word) is not None for word in bare) / max(1, len(bare))
+    yield Finding(SHAPED.grade(shaped), f"words: {shaped:.0%} have the form of one")
 
 
 def _python(text: str, wanted: Wanted, ended: bool) -> Finding:
-    """How far is it Python? The longest beginning that parses has a function that does something.
-
-    What the limit cut is left out, and so is what follows the function at the line's start.
-    """
-    if wanted.answer:
-        block = FENCE.search(text) or OPENING.search(text)
-        if block is None:
-            return Finding("FAIL", "Python: there is none in it")
-        text = block[block.lastindex or 0]
-    lines = text.split("\n")
-    whole = _parsed(wanted.before + text)
-    kept, tree = len(lines), whole
-    while not isinstance(tree, ast.Module) and kept:
-        kept -= 1
-        tree = _parsed(wanted.before + "\n".join(lines[:kept]))
-    does = isinstance(tree, ast.Module) and _does_something(tree)
-    rest = [line for line in lines[kept:] if line.strip()]
-    if not rest:
-        return Finding("OK" if does else "WEAK", "Python: its function does nothing")
-    if does and (rest[0][0] not in " \t" or (not ended and _cut(wanted.before, lines, len(rest)))):
-        return Finding("OK", "")
-    good = sum(bool(line.strip()) for line in lines[:kept])
-    reason = f"Python: {good} of its {good + len(rest)} lines, then {whole}"
-    return Finding("WEAK" if does else "FAIL", reason)
-
-
-def _cut(before: str, lines: list[str], rest: int) -> bool:
-    """Is what does not parse, so many lines, only the beginning of something?"""
-    if rest == 1:
-        return True
-    found = _parsed(before + "\n".join(lines[:-1]))
-    return isinstance(found, str) and bool(UNFINISHED.search(found)) and rest <= CUT_LINES
-
-
-def _parsed(code: str) -> ast.Module | str:
-    """The tree, or what is wrong."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of escapes that will be errors one day
-            return ast.parse(code)
-    except SyntaxError as error:
-        return error.msg.partition(" (detected at")[0]
-    except (ValueError, RecursionError, MemoryError) as error:
-        return str(error) or type(error).__name__
-
-
-def _does_something(tree: ast.Module) -> bool:
-    """Docstrings, names and `pass` are nothing."""
-    acts = (
-        ast.Return | ast.Yield | ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Call | ast.Raise
-    )
-    function = next((node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)), None)
-    return function is not None and any(
-        isinstance(node, acts) for statement in function.body for node in ast.walk(statement)
-    )
+    code = code_in(text) if wanted.answer else text
+    if code is None:
+        return Finding("FAIL", "Python: there is none in it")
+    found = read_python(code, wanted.before, cut=not ended)
+    if found.broken:
+        whole = found.good + found.broken
+        reason = f"Python: {found.good} of its {whole} lines, then {found.fault}"
+        return Finding("WEAK" if found.acts else "FAIL", reason)
+    return Finding("OK" if found.acts else "WEAK", "Python: its function does nothing")
 
 
 def _again(text: str, kind: Kind) -> Iterator[Finding]:

@@ -20,7 +20,8 @@ from gnano.data.instructions import (
     load_template,
     template_of,
 )
-from gnano.evals.judging import Grade, Kind, Verdict, Wanted, judge
+from gnano.evals.judging import Grade, Verdict, Wanted, judge
+from gnano.evals.smoke_prompts import PROMPTS, Prompt
 from gnano.infer import Engine, Loading, Sampling
 from gnano.train import find_checkpoint
 
@@ -30,72 +31,6 @@ MARK = 6  # characters of a template's part, at least, that mean nothing else
 GRADES: tuple[Grade, ...] = ("OK", "WEAK", "FAIL")
 LOADING = Loading()
 OTHER = "It was tuned with a template of its own, which `--format own` asks in."
-
-
-@dataclass(frozen=True)
-class Prompt:
-    name: str
-    kind: Kind
-    text: str  # for a base model to continue
-    instruction: str  # for a tuned model to answer
-    words: int  # of an answer, at least
-    topic: str  # beginnings of words that a text about it has
-
-
-# none ends with white space, which in most tokenizers belongs to the word that follows
-PROMPTS = (
-    Prompt(
-        "story",
-        "prose",
-        "Once upon a time, in a small village by the sea, there lived an old fisherman",
-        "Tell a story of three sentences about an old fisherman in a village by the sea.",
-        20,
-        "fish boat sea net ship sail shore wave water village catch caught ocean old",
-    ),
-    Prompt(
-        "function",
-        "code",
-        'def count_words(text):\n    """Return a dictionary with the number of times each word '
-        'occurs in the text."""',
-        "Write a Python function count_words(text) that returns a dictionary with the number of "
-        "times each word occurs in the text.",
-        4,
-        "word text count dict split",
-    ),
-    Prompt(
-        "question",
-        "prose",
-        "Question: Why do leaves change their color in autumn?\nAnswer:",
-        "Why do leaves change their color in autumn?",
-        8,
-        "leaf leaves tree color colour green yellow orange chloro pigment autumn sunlight",
-    ),
-    Prompt(
-        "essay",
-        "prose",
-        "The invention of the printing press changed the world. Before it, books were copied by "
-        "hand, and",
-        "Explain in three sentences how the invention of the printing press changed the world.",
-        20,
-        "print book press writ read copi copy paper text manuscript scribe page publish letter",
-    ),
-    Prompt(
-        "list",
-        "list",
-        "Things to take along for a day at the beach:\n\n- a towel\n- sunglasses\n-",
-        "List six things to take along for a day at the beach.",
-        6,
-        "towel sun swim hat water beach sand umbrella book snack drink bag food ball shoe chair",
-    ),
-    Prompt(
-        "fact",
-        "prose",
-        "Water is made of two elements,",
-        "Which two elements is water made of?",
-        1,
-        "water hydrogen oxygen element atom molecul",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -165,8 +100,8 @@ def smoke_test(
     """Let a run's newest checkpoint, or any Llama folder like it, write, and judge what it says.
 
     `format` is text for a base model, own for the template that a model was tuned with, or a
-    template's name or file. Of tokens there are at most 120, or 256 of an answer. Raises ValueError for what cannot be asked so, OSError where there
-    is no checkpoint.
+    template's name or file. `tokens` of a text at most are 120 by default, or 256 of an answer.
+    Raises ValueError for what cannot be asked so, OSError where there is no checkpoint.
     """
     if tokens is None:
         tokens = CONTINUATION if format == "text" else ANSWER
