@@ -40,11 +40,11 @@ class Limit(NamedTuple):
 
 SHORTEST = 10  # characters of a continuation that ends by itself; an answer may be "4"
 FEW = 12  # words; shares of fewer say nothing
-GARBLED = Limit(0.0, 0.01)  # characters that are no text: a sound model writes none
+GARBLED = Limit(0.0, 0.005)  # characters that are no text: a sound model writes none
 LETTERS = {  # of what is no space; prose has 0.95, sums and tables in it less
     "prose": Limit(0.70, 0.45),
     "list": Limit(0.60, 0.35),
-    "code": Limit(0.35, 0.20),
+    "code": Limit(0.25, 0.15),
 }
 LATIN = Limit(0.90, 0.60)  # of the letters, as the prompts are English
 COMMON = Limit(0.20, 0.10)  # of the words; English prose has 0.40 to 0.55
@@ -151,9 +151,7 @@ def _form(text: str, wanted: Wanted, ended: bool) -> Iterator[Finding]:
     if wanted.kind == "code":
         yield _python(text, wanted, ended)
         return
-    # a continuation begins within an item, and an answer may have its items in one line
-    items = len(ITEM.findall(text)) + (text.count(",") if wanted.answer else 1)
-    listed = wanted.kind == "list" and items >= 2
+    listed = wanted.kind == "list" and _listed(text, wanted.answer)
     if wanted.kind == "list" and not listed:
         yield Finding("WEAK", "list: it has no further item")
     words = text.split()
@@ -166,6 +164,15 @@ def _form(text: str, wanted: Wanted, ended: bool) -> Iterator[Finding]:
     bare = [word for word in (one.strip(PUNCTUATION) for one in words) if word[:1].isalpha()]
     shaped = sum(SHAPE.fullmatch(word) is not None for word in bare) / max(1, len(bare))
     yield Finding(SHAPED.grade(shaped), f"words: {shaped:.0%} have the form of one")
+
+
+def _listed(text: str, answer: bool) -> bool:
+    """A continuation begins within an item; an answer's may have no mark, or stand in one line."""
+    items = len(ITEM.findall(text))
+    if not answer:
+        return items >= 1
+    lines = [line for line in text.split("\n") if 0 < len(line.split()) < FEW]
+    return max(items, len(lines), text.count(",")) >= 2
 
 
 def _python(text: str, wanted: Wanted, ended: bool) -> Finding:
@@ -187,7 +194,8 @@ def _again(text: str, kind: Kind) -> Iterator[Finding]:
     reason = f"loop: its last {whole} characters are {_shown(unit)} {times} times"
     yield Finding(LOOP.grade(times), reason)
     lines = [ITEM.sub("", line).strip() for line in text.split("\n")]
-    kept = Counter(line for line in lines if len(line) >= (1 if kind == "list" else LINE))
+    least = 1 if kind == "list" else LINE
+    kept = Counter(line for line in lines if len(line) >= least and any(map(str.isalnum, line)))
     if kept:
         (line, count), *_ = kept.most_common(1)
         yield Finding(LINES.grade(count), f"lines: {count} of {len(lines)} are {_shown(line)}")

@@ -10,11 +10,15 @@ import re
 import warnings
 from typing import NamedTuple
 
-CUT = 12  # lines that the limit may leave unfinished, such as a call's or a docstring's
-UNFINISHED = re.compile("never closed|unterminated triple|expected an indented|expected 'except'")
+ALLOW_UNFINISHED = 0x4000  # PyCF_ALLOW_INCOMPLETE_INPUT, with which the interpreter's prompt waits
+UNFINISHED = "incomplete input"  # what Python says of a text that could go on and be right
+DOCSTRING = "unterminated triple-quoted"
 FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 OPENING = re.compile(r"^(?:def|class|import|from|@|async def)\b.*", re.MULTILINE | re.DOTALL)
-ACTS = ast.Return | ast.Yield | ast.Raise | ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Call
+ACTS = (
+    *(ast.Return, ast.Yield, ast.Raise, ast.Assert, ast.Call),
+    *(ast.Assign, ast.AugAssign, ast.AnnAssign),
+)
 
 
 class Reading(NamedTuple):
@@ -44,28 +48,35 @@ def read_python(text: str, before: str = "", cut: bool = False) -> Reading:
     acts = isinstance(tree, ast.Module) and _acts(tree)
     good = sum(bool(line.strip()) for line in lines[:kept])
     rest = [line for line in lines[kept:] if line.strip()]
-    fault = "" if isinstance(whole, ast.Module) else whole
-    excused = acts and rest and (rest[0][0] not in " \t" or (cut and _begun(before, lines, rest)))
-    return Reading(good, 0 if excused else len(rest), fault, acts)
+    if isinstance(whole, ast.Module):
+        return Reading(good, 0, "", acts)
+    if cut and _unfinished(before, lines):
+        # a whole function may be one `try` or one call, which is none before its end
+        return Reading(good + len(rest), 0, whole, acts or DOCSTRING not in whole)
+    follows = acts and rest[0][0] not in " \t"
+    return Reading(good, 0 if follows else len(rest), whole, acts)
 
 
-def _begun(before: str, lines: list[str], rest: list[str]) -> bool:
-    """Is the rest, which does not parse, the beginning of something that would?"""
-    if len(rest) == 1:
-        return True
-    found = _parsed(before + "\n".join(lines[:-1]))  # the last line may break off anywhere
-    return isinstance(found, str) and bool(UNFINISHED.search(found)) and len(rest) <= CUT
+def _unfinished(before: str, lines: list[str]) -> bool:
+    """Is it right as far as it goes? The last line may break off anywhere, as within a name."""
+    for begun in (lines, lines[:-1]):
+        found = _parsed(before + "\n".join(begun), ALLOW_UNFINISHED)
+        if isinstance(found, ast.Module) or found == UNFINISHED:
+            return any(map(str.strip, begun))
+    return False
 
 
-def _parsed(code: str) -> ast.Module | str:
+def _parsed(code: str, flags: int = 0) -> ast.Module | str:
     """The tree, or what is wrong."""
     try:
         with warnings.catch_warnings(action="ignore"):  # of escapes that will be errors one day
-            return ast.parse(code)
+            tree = compile(code, "text", "exec", ast.PyCF_ONLY_AST | flags)
     except SyntaxError as error:
         return error.msg.partition(" (detected at")[0]
     except (ValueError, RecursionError, MemoryError) as error:
         return str(error) or type(error).__name__
+    assert isinstance(tree, ast.Module)
+    return tree
 
 
 def _acts(tree: ast.Module) -> bool:
