@@ -1,139 +1,124 @@
-"""Good, looping, cut, empty and garbled texts get the verdict that a reader would give them.
+"""Good, looping, cut, empty and garbled texts get the verdict that a reader would give them."""
 
-The limits were settled on the texts of `KNOWN`; those of `UNSEEN` were written afterwards.
-"""
-
-from typing import NamedTuple
+import ast
+import inspect
+import shutil
+import textwrap
+from collections.abc import Callable
 
 import pytest
-
-from gnano.evals.judging import Grade, Verdict, Wanted, judge
-
-STORY = Wanted(topic=("fisher", "fish", "sea", "boat", "net", "village", "wave"))
-CODE = Wanted(
-    kind="code",
-    topic=("word", "count", "text", "split"),
-    before='def count_words(text):\n    """How often does each word occur in the text?"""',
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.evals.texts import (
+    ANSWER,
+    CODE,
+    CODE_ANSWER,
+    FACT,
+    KNOWN,
+    LIST,
+    MISJUDGED,
+    STORY,
+    UNSEEN,
+    Case,
 )
-LIST = Wanted(kind="list", topic=("towel", "sun", "swim", "hat", "water", "book", "beach"))
-FACT = Wanted(topic=("water", "hydrogen", "oxygen", "element", "atom"))
-ANSWER = Wanted(answer=True, topic=("sky", "blue", "light", "scatter"), marks=("### Instruction:",))
-CODE_ANSWER = Wanted(kind="code", answer=True, topic=("even", "number", "return"))
+
+from gnano.evals import Wanted, judge
 
 
-class Case(NamedTuple):
-    name: str
-    grade: Grade
-    text: str
-    wanted: Wanted
-    ended: bool = False
-    reason: str = ""  # the beginning of the first
-
-
-KNOWN = [
-    Case(
-        "a story that goes on until the limit",
-        "OK",
-        " who mended his nets every evening while the gulls cried over the harbour. His wife had "
-        "died many winters ago, and his only companion was a grey cat that slept in the bottom of "
-        "the boat. One morning, before the sun had risen, he rowed further out than he had ever "
-        "gone, for the fish had left the bay. There the water was so clear that he could see the "
-        "wreck of a ship, and in its cabin a lamp was",
-        STORY,
-    ),
-    Case(
-        "a story that falls into a loop",
-        "FAIL",
-        " who lived by the sea. He went to the sea and looked at the sea. He went to the sea and "
-        "looked at the sea. He went to the sea and looked at the sea. He went to the sea and "
-        "looked at the sea. He went to the sea and looked at the sea. He went to the",
-        STORY,
-        reason="loop",
-    ),
-    Case(
-        "a story that says much again, though never word for word at its end",
-        "WEAK",
-        " and the old man was very sad. The old man went to the sea and he saw a fish. The fish "
-        "said that he was very sad. The old man went to the village and he saw a girl. The girl "
-        "said that he was very sad. The old man went to the boat and he saw a bird, which said "
-        "that he was very sad because the fish had gone away to another country.",
-        STORY,
-        reason="repeats",
-    ),
-    Case(
-        "a function whose last line the limit cut",
-        "OK",
-        "\n    counts = {}\n    for word in text.lower().split():\n"
-        "        word = word.strip('.,;:!?')\n        if word:\n"
-        "            counts[word] = counts.get(word, 0) + 1\n    return counts\n\n\n"
-        "def most_common(text, n=10):\n"
-        '    """The n words that occur most often, the most common first."""\n'
-        "    counts = count_words(text)\n    return sorted(counts.items(), key=lambda pair: (-pa",
-        CODE,
-    ),
-    Case(
-        "English where Python was begun",
-        "FAIL",
-        " The function counts the words of the text and returns them.\n\nIn this chapter we will "
-        "see how a text is split into words, and how each word is counted. We begin with a text",
-        CODE,
-        reason="Python",
-    ),
-    Case(
-        "Python that breaks off in the middle of a function",
-        "WEAK",
-        "\n    words = text.split()\n    counts = {}\n    for word in words:\n"
-        "        counts[word] = counts.get(word, 0) + 1\n"
-        "    for the word in words then\n        print word count\n    else if word not:\n"
-        "        return the number\n    counts are the words\n    and each of them\n"
-        "    is counted once\n    in the text",
-        CODE,
-        reason="Python: 4 of its 12 lines",
-    ),
-    Case(
-        "a list that goes on",
-        "OK",
-        " a hat with a wide brim\n- sun cream, factor 30 or more\n- two bottles of water\n"
-        "- swimming trunks\n- a good book\n- sandals\n- a light jumper for the evening\n"
-        "- snacks that do not melt\n- a bag for wet clothes\n- playing cards\n- an umb",
-        LIST,
-    ),
-    Case("a fact, and the end", "OK", " hydrogen and oxygen.", FACT, ended=True),
-    Case("nothing but a full stop", "FAIL", ".\n", FACT, ended=True, reason="there is no letter"),
-    Case(
-        "pieces of words drawn at random",
-        "FAIL",
-        " odessos{{Kingelectric Bas()]additional hum.__lict ForumBinding Mal><Argent ouslysoft"
-        "Key(orth 771seeingMurray idelines}}nostic clipmand rupt NavyConfig enz",
-        FACT,
-        reason="English: 0%",
-    ),
-    Case(
-        "an answer that stays with its question and ends",
-        "OK",
-        "The sky is blue because air scatters light of short wavelengths more than light of long "
-        "ones. When the sun's light passes through the air, the blue part of it is sent in all "
-        "directions, and so it reaches our eyes from every side.",
-        ANSWER,
-        ended=True,
-    ),
-    Case(
-        "an answer that asks itself the next question",
-        "FAIL",
-        "Because the air scatters blue light.\n\n### Instruction:\nWhy is the sea salty?",
-        ANSWER,
-        ended=True,
-        reason="template",
-    ),
-]
-
-
-def verdict(case: Case) -> Verdict:
-    return judge(case.text, case.wanted, case.ended)
-
-
-@pytest.mark.parametrize("case", KNOWN, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*KNOWN, *UNSEEN], ids=lambda case: case.name)
 def test_a_text_gets_the_verdict_of_a_reader(case: Case) -> None:
-    found = verdict(case)
-    assert found.grade == case.grade, found
+    found = judge(case.text, case.wanted, case.ended)
+    assert found.grade == MISJUDGED.get(case.name, case.grade), found
     assert found.reasons[0].startswith(case.reason), found
+
+
+WANTED = st.sampled_from([STORY, CODE, LIST, FACT, ANSWER, CODE_ANSWER])
+
+
+@given(text=st.text(), wanted=WANTED, ended=st.booleans())
+def test_any_text_has_a_verdict_with_a_reason(text: str, wanted: Wanted, ended: bool) -> None:
+    found = judge(text, wanted, ended)
+    assert found.grade in ("OK", "WEAK", "FAIL") and all(found.reasons) and found.reasons
+
+
+@given(code=st.text(alphabet="def f(x):\n\t \"'\\return[{1}]#@=", max_size=60), ended=st.booleans())
+def test_nearly_python_has_a_verdict_too(code: str, ended: bool) -> None:
+    for wanted in (CODE, CODE_ANSWER):
+        assert judge(code, wanted, ended).reasons
+
+
+@given(text=st.text(min_size=6, max_size=200), wanted=WANTED, ended=st.booleans())
+def test_what_is_said_eight_times_is_never_fine(text: str, wanted: Wanted, ended: bool) -> None:
+    assert judge(text * 8, wanted, ended).grade != "OK"
+
+
+@given(
+    text=st.one_of(st.text(), st.sampled_from([case.text for case in KNOWN])),
+    space=st.text(alphabet=" \n\t"),
+    wanted=WANTED,
+    ended=st.booleans(),
+)
+def test_white_space_after_it_changes_nothing(
+    text: str, space: str, wanted: Wanted, ended: bool
+) -> None:
+    assert judge(text + space, wanted, ended) == judge(text, wanted, ended)
+
+
+@pytest.mark.parametrize("function", [textwrap.fill, textwrap.indent, shutil.copyfileobj])
+def test_a_right_function_is_python_wherever_the_limit_cuts_it(
+    function: Callable[..., object],
+) -> None:
+    source = textwrap.dedent(inspect.getsource(function))
+    (tree,) = ast.parse(source).body
+    assert isinstance(tree, ast.FunctionDef)
+    docstring = ast.get_docstring(tree) is not None
+    head = tree.body[0].end_lineno if docstring else tree.body[0].lineno - 1
+    first = tree.body[1 if docstring else 0].end_lineno
+    lines = source.splitlines(keepends=True)
+    before, after = "".join(lines[:head]), "".join(lines[head:])
+    wanted = Wanted(kind="code", before=before)
+    for end in range(len("".join(lines[head:first])), len(after) + 1):
+        reasons = judge(after[:end], wanted, ended=False).reasons
+        assert not [reason for reason in reasons if reason.startswith("Python")], after[:end]
+
+
+def test_the_same_cut_is_a_fault_of_a_text_that_ended_so_by_itself() -> None:
+    begun = "\n    counts = {}\n    for word in text.split():\n        counts["
+    assert judge(begun, CODE, ended=False).grade == "OK"
+    assert judge(begun, CODE, ended=True).reasons[0].startswith("Python: 1 of its 3 lines")
+    assert judge(begun, CODE, ended=True).grade == "WEAK"
+
+
+def test_a_word_is_an_answer_to_one_question_and_none_to_another() -> None:
+    short, long = (
+        Wanted(answer=True, topic=("paris",), words=1),
+        Wanted(answer=True, topic=("paris",), words=20),
+    )
+    assert judge("Paris.", short, ended=True).grade == "OK"
+    found = judge("Paris.", long, ended=True)
+    assert found.grade == "FAIL" and "1 word, where 20" in found.reasons[0]
+
+
+def test_to_end_at_once_is_a_fault_and_to_reach_the_limit_is_none() -> None:
+    assert judge(" hydrogen", FACT, ended=True).grade == "FAIL"
+    assert judge(" hydrogen", FACT, ended=False).grade == "OK"
+    assert judge("Blue light scatters more.", ANSWER, ended=False).grade == "WEAK"
+
+
+def test_half_a_character_where_the_limit_cut_is_no_garbage() -> None:
+    text = " hydrogen and oxygen, as was shown in a caf\ufffd"
+    assert judge(text, FACT, ended=False).grade == "OK"
+    assert judge(text, FACT, ended=True).reasons[0].startswith("garbled")
+
+
+def test_weak_signs_that_come_together_are_no_chance() -> None:
+    prose = (
+        "Of which country is it the capital of and why asked the snake but nobody who was there "
+        "could say it. So they all went home to their mothers and it began to rain."
+    )
+    wanted = Wanted(kind="list", answer=True, topic=("towel",))
+    found = judge(prose, wanted, ended=False)  # not a list, not of towels, and no end
+    assert found.grade == "WEAK" and len(found.reasons) == 3, found
+    again = f"{prose} {prose[:60]}"
+    assert judge(again, Wanted(), ended=False).grade == "WEAK"
+    assert judge(again, wanted, ended=False).grade == "FAIL"
