@@ -56,10 +56,8 @@ def measure_by_harness(
             bootstrap_iters=100,  # of means the error is computed, else it is not told at all
         )
     except AssertionError as error:  # its way to refuse, mostly without a word
-        raise ValueError(
-            f"lm-evaluation-harness cannot ask {folder.name}: {error or 'an answer is longer than'}"
-            f"{'' if str(error) else ' the context of the model'}."
-        ) from None
+        why = str(error) or "an answer is longer than the context of the model"
+        raise ValueError(f"lm-evaluation-harness cannot ask {folder.name}: {why}.") from None
     counts = found["n-samples"]
     return Evaluation(
         name=f"{path.name} by lm-evaluation-harness {harness.__version__}",

@@ -105,9 +105,10 @@ def _item(context: str, answers: list[str], gold: int) -> Item:
 
 
 def _hellaswag(record: Record) -> Item:
-    context = record["ctx"]
     if "ctx_a" in record:
         context = f"{record['ctx_a']} {record['ctx_b'].capitalize()}"
+    else:
+        context = record["ctx"]
     context = _without_marks(f"{record['activity_label']}: {context}")
     return _item(context, list(map(_without_marks, record["endings"])), int(record["label"]))
 

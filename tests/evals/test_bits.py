@@ -1,0 +1,117 @@
+"""Bits per byte are those of a plain transformers loop, for our models and for any other."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaForCausalLM
+
+from gnano.data import Corpus
+from gnano.evals import open_subject
+from gnano.evals.bits import held_out, of_file
+from gnano.infer import Loading
+from gnano.model import GPT, save_model
+from gnano.tokenizer import train_bpe
+
+FP32 = Loading(dtype="fp32")
+TEXT = (
+    "A stone sees the river; no bird takes a letter under the house.\n\nA café, 日本 🌍!\n" * 9
+)
+
+
+def plain(model, ids: list[int], length: int) -> float:
+    """Nats of all ids but the first, in rows of the context; the last row looks further back."""
+    nats = 0.0
+    for start in range(0, len(ids) - 1, length):
+        end = min(start + length, len(ids) - 1)
+        first = max(min(start, len(ids) - 1 - length), 0)
+        with torch.no_grad():
+            logits = model(torch.tensor([ids[first:end]])).logits[0].double()
+        chosen = logits.log_softmax(-1)[range(end - first), ids[first + 1 : end + 1]]
+        nats -= chosen[start - first :].sum().item()
+    return nats
+
+
+@pytest.fixture
+def model(recipe, tmp_path) -> Path:
+    torch.manual_seed(1)
+    model = GPT.from_config(recipe.model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    corpus = Corpus(Path(recipe.corpus.folder))
+    corpus.tokenizer.save(tmp_path / "model")
+    save_model(model, tmp_path / "model", corpus.tokenizer.end_of_text)
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def other(tmp_path) -> Path:
+    """A small Pythia, with a tokenizer of its own."""
+    tokenizer = train_bpe([TEXT], 280)
+    tokenizer.save(tmp_path / "pythia")
+    torch.manual_seed(2)
+    config = GPTNeoXConfig(
+        vocab_size=280,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=48,
+        initializer_range=0.2,
+    )
+    GPTNeoXForCausalLM(config).save_pretrained(tmp_path / "pythia")
+    return tmp_path / "pythia"
+
+
+def test_of_held_out_documents(recipe, model):
+    corpus = Corpus(Path(recipe.corpus.folder))
+    found = held_out(open_subject(model, FP32), corpus, rows=3)
+    llama = LlamaForCausalLM.from_pretrained(model).eval()
+    assert [part.source for part in found] == corpus.names
+    for number, part in enumerate(found):
+        ids = corpus.heldout(number).tolist()
+        size = len(corpus.heldout_text(number))
+        bits = plain(llama, ids, recipe.model.block_size) / math.log(2) / size
+        assert (part.bytes, part.tokens) == (size, len(ids))
+        assert part.bits_per_byte == pytest.approx(bits, abs=1e-4)
+
+
+def test_of_a_model_of_another_kind_with_its_own_tokenizer_over_the_same_bytes(recipe, other):
+    corpus = Corpus(Path(recipe.corpus.folder))
+    found = held_out(open_subject(other, FP32), corpus)
+    pythia = GPTNeoXForCausalLM.from_pretrained(other).eval()
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    for number, part in enumerate(found):
+        texts = corpus.tokenizer.decode(corpus.heldout(number), show_end_of_text=True)
+        ids = tokenizer("<|endoftext|>" + texts.removeprefix("<|endoftext|>")).input_ids
+        size = len(corpus.heldout_text(number))
+        assert part.bytes == size
+        assert part.bits_per_byte == pytest.approx(
+            plain(pythia, ids, 48) / math.log(2) / size, abs=1e-4
+        )
+
+
+def test_of_a_file_of_text(model, tmp_path):
+    (tmp_path / "story.txt").write_text(TEXT)
+    found = of_file(open_subject(model, FP32), tmp_path / "story.txt")
+    llama = LlamaForCausalLM.from_pretrained(model).eval()
+    ids = AutoTokenizer.from_pretrained(model)("<|endoftext|>" + TEXT).input_ids
+    bits = plain(llama, ids, llama.config.max_position_embeddings) / math.log(2)
+    assert found.bytes == len(TEXT.encode())
+    assert found.bits_per_byte == pytest.approx(bits / found.bytes, abs=1e-4)
+
+
+def test_a_part_of_the_held_out_text_is_its_beginning(recipe, model):
+    corpus = Corpus(Path(recipe.corpus.folder))
+    part, _ = held_out(open_subject(model, FP32), corpus, tokens=100)
+    assert part.tokens == 100
+    ids = corpus.heldout(0)[:100].tolist()
+    assert part.bytes == len(corpus.tokenizer.decode_bytes(ids))
+
+
+def test_an_empty_file_is_told(model, tmp_path):
+    (tmp_path / "empty.txt").write_text(" \n")
+    with pytest.raises(ValueError, match=r"empty.txt holds no text"):
+        of_file(open_subject(model, FP32), tmp_path / "empty.txt")

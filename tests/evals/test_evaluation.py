@@ -1,0 +1,132 @@
+"""A score can be believed: chance for one who knows nothing, high for one who knows the answers."""
+
+import json
+import math
+
+import pytest
+from tests.evals.conftest import learned, made_items, small_model
+from tests.small import with_train
+
+from gnano.evals import Asked, Evaluation, Sheet, evaluate, open_subject, score
+from gnano.evals.asking import Wording
+from gnano.evals.likelihood import GPTReader, log_likelihoods
+from gnano.infer import Loading
+from gnano.tokenizer import train_bpe
+from gnano.train import train
+
+
+def scored(model, tokenizer, task, items, rows=32):
+    start = (tokenizer.end_of_text,)
+    wording = Wording(tokenizer.encode, start, start, model.config.block_size)
+    found = log_likelihoods(GPTReader(model.eval()), wording.questions(items), rows)
+    return score(Sheet(task, tuple(items)), found)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_random_model_scores_at_chance(words, seed):
+    found = scored(small_model(words.vocab_size, seed=seed), words, "mine", made_items())
+    for accuracy in (found.acc, found.acc_norm):
+        assert abs(accuracy.value - found.chance) < 4 * math.sqrt(0.25 * 0.75 / 200)
+
+
+def test_a_model_trained_on_the_answers_scores_high_and_on_others_at_chance(words):
+    items = made_items()
+    model = learned(small_model(words.vocab_size), words, items[:40], 300)
+    known = scored(model, words, "mine", items[:40])
+    others = scored(model, words, "mine", items[40:])
+    assert known.acc.value > 0.9 and known.acc_norm.value > 0.9
+    assert abs(others.acc.value - 0.25) < 5 * others.acc.error
+
+
+@pytest.mark.parametrize("name", ["arc_easy.jsonl", "hellaswag_val.jsonl", "lambada_openai.jsonl"])
+def test_so_it_is_with_real_items(real_items, name):
+    items = real_items(name, 12)
+    tokenizer = train_bpe([item.text for item in items] * 2, 600)
+    random = small_model(tokenizer.vocab_size, 192)
+    task = name.split("_")[0] if "arc" not in name else "arc_easy"
+    before = scored(random, tokenizer, task, items)
+    assert abs(before.acc.value - before.chance) < 4 * math.sqrt(0.25 * 0.75 / 12)
+    after = scored(learned(random, tokenizer, items, 120), tokenizer, task, items)
+    assert after.acc.value > 0.8
+    assert after.acc_norm is None or after.acc_norm.value > 0.8
+
+
+@pytest.mark.parametrize("name", ["arc_easy.jsonl", "hellaswag_val.jsonl", "piqa.jsonl"])
+def test_the_batch_does_not_change_a_score(real_items, saved_model, name):
+    items = real_items(name, 60)
+    subject = open_subject(saved_model, Loading(dtype="fp32"))
+    questions = subject.wording.questions(items)
+    one, *others = (log_likelihoods(subject.reader, questions, rows) for rows in (1, 5, 64))
+    sheet = Sheet(name.removesuffix(".jsonl").removesuffix("_val"), tuple(items))
+    for other in others:
+        assert score(sheet, other) == pytest.approx(score(sheet, one)) or other == one
+        for a, b in zip(one, other, strict=True):
+            assert [nats for nats, _ in a] == pytest.approx([nats for nats, _ in b], rel=1e-4)
+
+
+@pytest.fixture
+def run(recipe, tmp_path):
+    """A checkpoint in a run whose data is prepared."""
+    from dataclasses import replace
+
+    from gnano.data import Corpus
+
+    small = with_train(replace(recipe), steps=3, eval_every=0, save_every=100)
+    assert Corpus is not None
+    return train(small, tmp_path / "run").run
+
+
+def items_file(tmp_path, count=30):
+    path = tmp_path / "piqa.jsonl"
+    rows = [
+        {"query": item.contexts[0], "choices": list(item.answers), "gold": item.gold}
+        for item in made_items(count)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_held_out_text_costs_what_the_run_itself_has_measured(run):
+    found = evaluate(open_subject(run), Asked())
+    (last,) = (
+        row["heldout"]
+        for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        if "heldout" in row
+    )
+    assert found.bits_per_byte == pytest.approx(last["bits_per_byte"], abs=2e-5)
+    by_source = {part.source: part.bits_per_byte for part in found.bits}
+    assert by_source == pytest.approx(last["sources"], abs=2e-5)
+    assert found.tokens == 3 * 512
+
+
+def test_an_evaluation_comes_back_from_json_as_it_was(run, tmp_path):
+    asked = Asked(files=(str(items_file(tmp_path)),), limit=10)
+    found = evaluate(open_subject(run), asked)
+    assert Evaluation.from_dict(json.loads(found.json())) == found
+    table = found.table()
+    assert "PIQA" in table and "held-out text" in table
+    assert f"{found.scores[0].acc_norm}" in table
+
+
+def test_of_all_tasks_those_that_cannot_be_had_are_left_out_and_named_ones_are_not(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("gnano.data.hub.errors.sleep", lambda seconds: None)
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    file = str(items_file(tmp_path))
+    notes = []
+    asked = Asked(tasks=("all",), files=(file,), downloads=tmp_path / "hub")
+    found = evaluate(open_subject(run), asked, note=notes.append)
+    assert [one.task for one in found.scores] == ["piqa"]
+    assert set(found.left_out) > {"hellaswag", "boolq"} and len(notes) == len(found.left_out) == 7
+    named = Asked(tasks=("boolq",), downloads=tmp_path / "hub")
+    with pytest.raises(OSError):
+        evaluate(open_subject(run), named)
+
+
+def test_a_saved_model_of_no_run_has_only_what_it_is_asked(saved_model, tmp_path):
+    found = evaluate(open_subject(saved_model), Asked(files=(str(items_file(tmp_path)),)))
+    assert found.bits == () and found.tokens is None and len(found.scores) == 1

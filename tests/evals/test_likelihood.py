@@ -1,0 +1,128 @@
+"""What a model finds of an answer is what transformers' logits say, whatever is asked beside it."""
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.evals.conftest import made_items, small_model
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+from gnano.evals import GPTReader, log_likelihoods, open_subject
+from gnano.evals.asking import Wording
+from gnano.evals.likelihood import Option, Question, batches, common
+from gnano.infer import Loading
+
+FP32 = Loading(dtype="fp32")
+
+
+def by_transformers(folder, item):
+    """Nats and greedy of each option, each alone, over its own tokenizer's ids."""
+    llama = LlamaForCausalLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    found = []
+    for context, answer in item.options:
+        before = tokenizer("<|endoftext|>" + context).input_ids
+        whole = tokenizer("<|endoftext|>" + context + answer).input_ids
+        with torch.no_grad():
+            logits = llama(torch.tensor([whole[:-1]])).logits[0, len(before) - 1 :].double()
+        targets = torch.tensor(whole[len(before) :])
+        nats = logits.log_softmax(-1).gather(1, targets[:, None]).sum().item()
+        found.append((nats, bool((logits.argmax(-1) == targets).all())))
+    return found
+
+
+def test_it_is_what_transformers_finds_of_each_option_alone(saved_model):
+    subject = open_subject(saved_model, FP32)
+    items = made_items(12)
+    found = log_likelihoods(subject.reader, subject.wording.questions(items), 16)
+    for item, options in zip(items, found, strict=True):
+        expected = by_transformers(saved_model, item)
+        assert [nats for nats, _ in options] == pytest.approx([n for n, _ in expected], abs=2e-3)
+        assert [greedy for _, greedy in options] == [greedy for _, greedy in expected]
+
+
+# a few ids, so that options often begin alike, and as often end there
+IDS = st.lists(st.integers(0, 2), min_size=2, max_size=12)
+OPTION = st.builds(
+    lambda ids, scored: Option(tuple(ids), min(scored, len(ids) - 1)), IDS, st.integers(1, 5)
+)
+QUESTION = st.builds(lambda o: Question(tuple(o)), st.lists(OPTION, min_size=1, max_size=4))
+
+
+@given(st.lists(QUESTION, min_size=1, max_size=6), st.integers(1, 20), st.lists(IDS, max_size=1))
+@settings(max_examples=60, deadline=None)
+def test_no_shape_of_questions_and_no_batch_changes_what_is_found(questions, rows, heads):
+    head = tuple(heads[0] * 4) if heads else ()  # long enough to be computed apart
+    questions = [
+        Question(tuple(Option(head + o.ids, o.scored) for o in q.options)) for q in questions
+    ]
+    model = small_model(5, block_size=64).eval()
+    found = log_likelihoods(GPTReader(model), questions, rows)
+    steady = log_likelihoods(GPTReader(model, steady=True), questions, rows)
+    for question, options, same in zip(questions, found, steady, strict=True):
+        for option, (nats, greedy), (again, _) in zip(question.options, options, same, strict=True):
+            with torch.no_grad():
+                logits = model(torch.tensor([option.ids[:-1]]))[0, -option.scored :]
+            targets = torch.tensor(option.ids[-option.scored :])
+            alone = logits.log_softmax(-1).gather(1, targets[:, None]).sum().item()
+            assert nats == pytest.approx(alone, abs=1e-4) == again
+            assert greedy == bool((logits.argmax(-1) == targets).all())
+
+
+@pytest.mark.parametrize("rows", [1, 3, 32])
+def test_texts_as_long_as_the_context_fit_whatever_they_are_asked_beside(rows):
+    draw = random.Random(0)
+    model = small_model(50, block_size=40).eval()
+    questions = []
+    for _ in range(20):
+        shared = [draw.randrange(50) for _ in range(draw.randrange(1, 40))]
+        rest = [[draw.randrange(50)] * draw.randrange(1, 42 - len(shared)) for _ in range(4)]
+        questions.append(Question(tuple(Option((*shared, *r), len(r)) for r in rest)))
+    found = log_likelihoods(GPTReader(model), questions, rows)
+    alone = [log_likelihoods(GPTReader(model), [question])[0] for question in questions]
+    for a, b in zip(found, alone, strict=True):
+        assert [nats for nats, _ in a] == pytest.approx([nats for nats, _ in b], abs=1e-4)
+
+
+def test_what_all_begin_with_is_computed_once():
+    """Tokens that the model is fed, padding among them."""
+    model = small_model(50, block_size=256).eval()
+    fed = []
+    model.model.embed_tokens.register_forward_hook(lambda _, x, y: fed.append(x[0].numel()))
+    head, ends = tuple(range(40)) * 4, [(1, 2, 3, n) for n in range(8)]
+    questions = [
+        Question(tuple(Option((*head, number, *end), 4) for end in ends)) for number in range(6)
+    ]
+    log_likelihoods(GPTReader(model), questions, 24)
+    # of an option 3 tokens after what its question shares; each question's own 4; the head, once
+    assert sum(fed) == len(head) + 6 * (1 + 3)
+
+
+def test_a_batch_is_never_larger_than_asked_and_each_question_is_in_one():
+    questions = [Question((Option((1,) * n, 1),) * (n % 4 + 1)) for n in range(2, 30)]
+    parts = list(batches(questions, 7, 64))
+    assert sorted(number for part in parts for number in part) == list(range(len(questions)))
+    assert all(sum(len(questions[n].options) for n in part) <= 7 for part in parts)
+
+
+def test_a_text_that_is_too_long_loses_its_beginning_and_a_blank_goes_to_the_answer():
+    wording = Wording(lambda text: list(text.encode()), (0,), (0,), 8)
+    option = wording.option("abcdefghij ", " xyz")
+    assert bytes(option.ids) == b"ghij  xyz"[-9:] and option.scored == 5
+    assert wording.option("", " xyz").ids == (0, *b" xyz")
+    bare = Wording(lambda text: list(text.encode()), (), (9,), 8)
+    assert bare.option("ab", " x").ids == (*b"ab x",)
+    assert bare.option("", " x").ids == (9, *b" x")  # something must come before
+
+
+@given(st.lists(st.lists(st.integers(0, 1), max_size=6), min_size=1, max_size=4))
+def test_what_texts_begin_with_is_what_a_slow_comparison_finds(texts):
+    texts = [tuple(text) for text in texts]
+    size = next(
+        n
+        for n in range(7, -1, -1)
+        if len({t[:n] for t in texts}) == 1 <= min(len(t) >= n for t in texts)
+    )
+    assert common(texts) == size
