@@ -40,9 +40,10 @@ def test_the_runs_found_are_those_of_comparing_all(items, documents):
         run = tuple(each.words.split())
         assert each.text == min(n for n, runs in enumerate(of_documents) if run in runs)
         having = {number for number, runs in enumerate(of_items) if run in runs}
-        assert index.items_with([each.kind]) == having
+        assert index.items_with([each.kind]) == {each.kind: having}
     everywhere = {number for number, runs in enumerate(of_items) if runs & shared}
-    assert index.items_with([each.kind for each in found]) == everywhere
+    together = index.items_with([each.kind for each in found])
+    assert set().union(*together.values()) == everywhere
 
 
 @settings(deadline=None, max_examples=50)
@@ -100,4 +101,20 @@ def test_a_run_does_not_go_on_in_the_next_text():
 def test_an_index_may_be_sent_to_another_process():
     item = " ".join(map(str, range(20)))
     index = pickle.loads(pickle.dumps(NGrams(["short", item])))
-    assert index.items_with([each.kind for each in index.find([f"x {item}"])]) == {1}
+    kinds = [each.kind for each in index.find([f"x {item}"])]
+    assert index.items_with(kinds) == {kind: {1} for kind in kinds}
+    assert len(kinds) == 20 - NGRAM + 1
+
+
+def test_words_of_the_same_hash_are_told_apart(monkeypatch):
+    monkeypatch.setattr(ngrams, "BASE", 1)  # at first the sequence of letters does not count
+    item = "one owl saw two keels of the other ship as it sank"
+    other = item.replace("keels", "sleek")
+    index = NGrams([f"{item} there", "short"])
+    assert [each.words for each in index.find([f"{item} there"])] == [f"{item} there"]
+    assert not list(index.find([f"{other} there"]))
+    both = NGrams([f"{item} there", f"{other} there"])
+    assert len(both) == 2
+    for number, text in enumerate((item, other)):
+        kinds = [each.kind for each in both.find([f"{text} there"])]
+        assert list(both.items_with(kinds).values()) == [{number}]

@@ -124,11 +124,17 @@ class NGrams:
         """Numbers of the items that have a run of 13 words."""
         return set(self._items.tolist())
 
-    def items_with(self, kinds: Collection[int]) -> set[int]:
-        """Numbers of the items that have one of these runs."""
+    def items_with(self, kinds: Collection[int]) -> dict[int, set[int]]:
+        """For each of these runs the numbers of the items that have it."""
         asked = np.zeros(len(self), bool)
         asked[list(kinds)] = True
-        return set(self._items[asked[self._windows.kinds]].tolist())
+        having = np.flatnonzero(asked[self._windows.kinds])
+        items: dict[int, set[int]] = {kind: set() for kind in kinds}
+        for kind, item in zip(
+            self._windows.kinds[having].tolist(), self._items[having].tolist(), strict=True
+        ):
+            items[kind].add(item)
+        return items
 
     def find(self, texts: Sequence[str]) -> Iterator[Found]:
         """The runs that these texts share with the items, each where it is first."""

@@ -7,6 +7,7 @@ from gnano.lazy import lazily
 if TYPE_CHECKING:
     from gnano.evals.answers import Answer, Answers, answer, choose_questions, repetition
     from gnano.evals.before_after import BeforeAfter, compare_answers
+    from gnano.evals.contamination import Overlap, Shared, find_contamination
     from gnano.evals.evaluation import Asked, Evaluation, default_path, evaluate, write_evaluation
     from gnano.evals.exam import open_exam
     from gnano.evals.gathering import Sheet, gather
@@ -28,7 +29,9 @@ __all__ = [
     "Evaluation",
     "GPTReader",
     "Item",
+    "Overlap",
     "Score",
+    "Shared",
     "Sheet",
     "Smoke",
     "Subject",
@@ -39,6 +42,7 @@ __all__ = [
     "compare_answers",
     "default_path",
     "evaluate",
+    "find_contamination",
     "gather",
     "judge",
     "log_likelihoods",
@@ -63,7 +67,9 @@ __getattr__ = lazily(
         "Evaluation": "evaluation",
         "GPTReader": "likelihood",
         "Item": "items",
+        "Overlap": "contamination",
         "Score": "scores",
+        "Shared": "contamination",
         "Sheet": "gathering",
         "Smoke": "smoke",
         "Subject": "subject",
@@ -74,6 +80,7 @@ __getattr__ = lazily(
         "compare_answers": "before_after",
         "default_path": "evaluation",
         "evaluate": "evaluation",
+        "find_contamination": "contamination",
         "gather": "gathering",
         "judge": "judging",
         "log_likelihoods": "likelihood",

@@ -1,0 +1,227 @@
+"""Which evaluation items did the model train on? Those that share 13 words with a document.
+
+The rule is that of preparation (`data/decontamination.py`), asked the other way round: not which
+documents to leave out, but which items to count apart, so that a score can be told for all items
+and for the clean ones alone. What is searched is what training read, the token shards:
+
+    shard ─▶ documents, some at a time ─▶ bytes ─▶ text ─▶ NGrams ─▶ runs of 13 words ─▶ items
+
+Each process takes a shard after the other and holds a few documents of it. A worker is a fresh
+interpreter with a pipe, so it does not matter what the program that asks has loaded; it ends
+when nobody listens. What is found does not depend on how many they are.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnano.data import Corpus, NGrams
+from gnano.live import clock
+
+TOGETHER = 2**18  # tokens whose documents are looked at together
+WORTH = 2**24  # tokens that are looked through in the time that a process takes to start
+EXAMPLES = 20  # items shown with what they share
+PROGRAM = [sys.executable, "-m", "gnano.evals.contamination"]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """For a person to look at: what an item has in common with a training document."""
+
+    item: int
+    words: str  # the first 13 that were found, in lower case
+    source: str
+    shard: str  # file name without its ending
+    document: int  # number in the shard
+
+
+@dataclass(frozen=True)
+class Overlap:
+    checked: int  # items that have a run of 13 words at all
+    found: tuple[int, ...]  # numbers of those that share one with a training document
+    examples: tuple[Shared, ...]  # of the first items found
+
+
+class Job(NamedTuple):
+    """A shard, by the number of its source and its own."""
+
+    source: int
+    shard: int
+
+
+class Hit(NamedTuple):
+    """Where a run of 13 words is first in a shard."""
+
+    kind: int
+    words: str
+    document: int
+
+
+Answer = tuple[Job, int, list[Hit]]  # tokens that were looked at, and what is new in them
+
+
+def find_contamination(
+    corpus: Corpus,
+    items: Sequence[str],
+    show: Callable[[str], None] = lambda _: None,
+    workers: int | None = None,
+) -> Overlap:
+    """Look for the items, each one string of all its text, in the training shards.
+
+    Covers what is finished where the folder is still being prepared; held-out documents are
+    not looked at. `workers` are processes, by default one a core where there is work for them.
+    Raises ValueError or OSError for a damaged shard.
+    """
+    ngrams = NGrams(items)
+    shards = {
+        Job(source, number): info
+        for source in range(len(corpus.names))
+        for number, info in enumerate(corpus.shards(source))
+    }
+    whole = sum(info.tokens for info in shards.values())
+    checked = len(ngrams.items)
+    if not checked or not whole:
+        return Overlap(checked, (), ())
+    cores = len(os.sched_getaffinity(0))
+    workers = min(workers or min(cores, -(-whole // WORTH)), len(shards))
+    scanner = Scanner(corpus, ngrams)
+    answers = scanner.scan_all(shards) if workers == 1 else _share(scanner, list(shards), workers)
+    found: dict[Job, list[Hit]] = {job: [] for job in shards}
+    kinds: set[int] = set()
+    done, began = 0, time.monotonic()
+    with closing(answers):  # Ctrl-C in `show` ends the workers too
+        for job, tokens, hits in answers:
+            found[job] += hits
+            kinds.update(hit.kind for hit in hits)
+            done += tokens
+            left = (whole - done) * (time.monotonic() - began) / done
+            show(
+                f"{done / whole:.0%} of {whole / 1e6:,.0f} M training tokens searched · "
+                f"{len(kinds):,} runs of 13 words found · {clock(left)} left"
+            )
+    having = ngrams.items_with(kinds)
+    examples: dict[int, Shared] = {}
+    for job, info in shards.items():
+        for hit in found[job]:
+            for item in having[hit.kind] - examples.keys():
+                examples[item] = Shared(
+                    item, hit.words, corpus.names[job.source], info.name, hit.document
+                )
+    numbers = sorted(examples)
+    return Overlap(checked, tuple(numbers), tuple(examples[item] for item in numbers[:EXAMPLES]))
+
+
+class Scanner:
+    """Reads shards back as text and looks the documents up; may be sent to another process."""
+
+    def __init__(self, corpus: Corpus, ngrams: NGrams) -> None:
+        self.folder, self.check, self.ngrams = corpus.folder, corpus.check, ngrams
+        tokenizer = corpus.tokenizer
+        pieces = [tokenizer.decode_bytes([id]) for id in range(tokenizer.vocab_size)]
+        # numpy takes from an array of objects in half the time of a list
+        self.pieces = np.array(pieces, object)
+
+    def scan_all(self, jobs: Iterable[Job]) -> Generator[Answer]:
+        """For a few documents at a time: how many tokens they have, and what they share."""
+        for job in jobs:
+            seen: set[int] = set()
+            for tokens, hits in self._scan(job):
+                new = [hit for hit in hits if hit.kind not in seen]
+                seen.update(hit.kind for hit in new)
+                yield job, tokens, new
+
+    def _scan(self, job: Job) -> Iterator[tuple[int, list[Hit]]]:
+        # opened for this shard alone: a mapped file counts as memory of whoever mapped it
+        corpus = Corpus(self.folder, self.check)
+        ids = corpus.tokens(*job)
+        edges = [*corpus.starts(*job).tolist(), len(ids)]
+        first = 0
+        while first < len(edges) - 1:
+            last = first + 1
+            while last < len(edges) - 1 and edges[last + 1] - edges[first] <= TOGETHER:
+                last += 1
+            texts = [self._text(ids[a:b]) for a, b in pairwise(edges[first : last + 1])]
+            found = self.ngrams.find(texts)
+            hits = [Hit(one.kind, one.words, first + one.text) for one in found]
+            yield edges[last] - edges[first], hits
+            first = last
+
+    def _text(self, ids: NDArray[Any]) -> str:
+        return b"".join(self.pieces[ids].tolist()).decode("utf-8", errors="replace")
+
+
+def _share(scanner: Scanner, jobs: list[Job], workers: int) -> Generator[Answer]:
+    """What `scanner.scan_all(jobs)` gives, by several processes at once and in no order."""
+    processes: list[subprocess.Popen[bytes]] = []
+    pipes: list[Connection] = []
+    waiting = iter(jobs)
+    try:
+        for _ in range(workers):
+            here, there = Pipe()
+            pipes.append(here)
+            with there:
+                command = [*PROGRAM, str(there.fileno())]
+                # a group of its own: Ctrl-C is for us, and we end it
+                processes.append(
+                    subprocess.Popen(command, pass_fds=[there.fileno()], process_group=0)
+                )
+        packed = pickle.dumps(scanner)
+        for pipe in pipes:
+            pipe.send_bytes(packed)
+            pipe.send(next(waiting))
+        busy = set(pipes)
+        while busy:
+            for ready in wait(list(busy)):
+                pipe = cast(Connection, ready)
+                answer = pipe.recv()
+                if isinstance(answer, Exception):
+                    raise answer
+                if answer is not None:
+                    yield answer
+                elif job := next(waiting, None):
+                    pipe.send(job)
+                else:
+                    busy.remove(pipe)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise OSError(
+            "A process that searched the training shards was ended from outside, perhaps for "
+            "want of memory: ask again with fewer workers."
+        ) from None
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+        for pipe in pipes:
+            pipe.close()
+
+
+def _serve(pipe: Connection) -> None:
+    """A worker's life: a scanner, then one shard after the other; None follows the last answer."""
+    scanner: Scanner = pipe.recv()
+    while True:
+        job: Job = pipe.recv()
+        try:
+            for answer in scanner.scan_all([job]):
+                pipe.send(answer)
+            pipe.send(None)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception as error:
+            pipe.send(error)
+
+
+if __name__ == "__main__":
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # nobody listens any more
+        _serve(Connection(int(sys.argv[1])))

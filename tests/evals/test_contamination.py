@@ -1,0 +1,194 @@
+"""Items that the training shards hold are found, whoever looks; what training never saw is not."""
+
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+from itertools import count
+from pathlib import Path
+
+import pytest
+from tests.conftest import WORDS
+
+from gnano.data import Corpus, DataConfig, Document, Source, prepare
+from gnano.data.split import is_heldout
+from gnano.evals import contamination
+from gnano.evals.contamination import Overlap, find_contamination
+
+SHARE = 0.1  # held out
+VERBATIM = "In 1912 the old café's keeper (a widow) sold 3 maps; nobody knew where they would lead."
+DRESSED = "“Nobody,” said she,\nNOBODY shall take from ÉMILE - her son - the old house by the sea"
+UNDRESSED = "nobody said she nobody shall take from émile her son the old house by the sea"
+CUT = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+TWELVE = "these twelve words are in a training document and not looked for"
+HELDOUT = "a document that was kept from training holds this very question and its answer too"
+CLEAN = "what nobody wrote anywhere cannot have been read by any model that was trained on it"
+
+
+def sentences(draw, words):
+    return " ".join(draw.choices(WORDS, k=words))
+
+
+def document(text, heldout=False, front=False):
+    """The text, and after or before it a number with which it is held out, or is not."""
+    for number in count():
+        whole = f"{number} {text}" if front else f"{text} {number}"
+        if is_heldout(Document(whole, ""), SHARE) == heldout:
+            return whole
+    raise AssertionError
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Two sources of many small shards, with items in some of their documents."""
+    folder = tmp_path_factory.mktemp("planted")
+    draw = random.Random(3)
+    middle = CUT.index("eight")
+    planted = {
+        "left": [VERBATIM, TWELVE],
+        "right": [UNDRESSED.replace("she", "She --"), VERBATIM.upper()],
+    }
+    for name, texts in planted.items():
+        documents = [document(sentences(draw, draw.randrange(5, 150))) for _ in range(60)]
+        for text in texts:
+            around = f"{sentences(draw, 20)}. {text}. {sentences(draw, 20)}"
+            documents.insert(draw.randrange(20, 50), document(around))
+        documents[10:10] = [document(CUT[:middle], front=True), document(CUT[middle:])]
+        documents += [document(f"{HELDOUT} {name}", heldout=True)]
+        lines = [json.dumps({"text": text}) + "\n" for text in documents]
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+    config = DataConfig(
+        folder=str(folder / "data"),
+        tokenizer="bpe-300",
+        heldout=SHARE,
+        shard_tokens=3_000,
+        sources={
+            name: Source(weight=0.5, files=(str(folder / f"{name}.jsonl"),)) for name in planted
+        },
+    )
+    prepare(config)
+    return Corpus(folder / "data")
+
+
+def grams(text):
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[i : i + 13]) for i in range(len(words) - 12)}
+
+
+def training_documents(corpus):
+    """Source, shard, number and text of each document, cut at end-of-text."""
+    end = corpus.tokenizer.end_of_text
+    for source, name in enumerate(corpus.names):
+        for shard, info in enumerate(corpus.shards(source)):
+            ids = corpus.tokens(source, shard).tolist()
+            starts = [i for i, id in enumerate(ids) if id == end]
+            for n, (a, b) in enumerate(zip(starts, [*starts[1:], len(ids)], strict=True)):
+                yield name, info.name, n, corpus.tokenizer.decode(ids[a:b])
+
+
+@pytest.mark.parametrize("together", [1, 500, contamination.TOGETHER])
+def test_an_item_counts_where_a_training_document_shares_thirteen_words(
+    corpus, monkeypatch, together
+):
+    monkeypatch.setattr(contamination, "TOGETHER", together)
+    items = [CLEAN, VERBATIM, CUT, TWELVE, DRESSED, HELDOUT, "", f"{CLEAN} {VERBATIM}"]
+    overlap = find_contamination(corpus, items)
+    assert overlap.checked == len(items) - 2  # without TWELVE and the empty one
+    assert overlap.found == (1, 4, 7)
+    assert [example.item for example in overlap.examples] == [1, 4, 7]
+    texts = {tuple(where): text for *where, text in training_documents(corpus)}
+    assert CUT in " ".join(text.strip() for text in texts.values())
+    assert HELDOUT in corpus.heldout_text(0).decode()
+    for example in overlap.examples:
+        run = tuple(example.words.split())
+        assert run in grams(items[example.item])
+        assert run in grams(texts[example.source, example.shard, example.document])
+
+
+@pytest.fixture(scope="module")
+def many(corpus):
+    """Items of every kind, and which of them share a run with a document, by comparing all."""
+    draw = random.Random(4)
+    texts = [text for *_, text in training_documents(corpus)]
+    items = [sentences(draw, draw.randrange(30)) for _ in range(50)]
+    for _ in range(80):
+        words = draw.choice(texts).split()
+        start = draw.randrange(len(words))
+        part = words[start : start + draw.randrange(10, 18)]
+        items.append(f"{sentences(draw, 3)}, {' '.join(part).title()} {sentences(draw, 3)}")
+    known = set().union(*map(grams, texts))
+    draw.shuffle(items)
+    return items, tuple(n for n, item in enumerate(items) if grams(item) & known)
+
+
+def test_the_items_found_are_those_of_comparing_all_runs(corpus, many):
+    items, truth = many
+    overlap = find_contamination(corpus, items)
+    assert overlap.found == truth
+    assert overlap.checked == sum(bool(grams(item)) for item in items)
+    assert len(items) > overlap.checked > len(truth) > contamination.EXAMPLES
+    assert [example.item for example in overlap.examples] == list(truth[: contamination.EXAMPLES])
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_any_number_of_processes_finds_the_same(corpus, many, workers, processes):
+    items, _ = many
+    shown: list[str] = []
+    alone = find_contamination(corpus, items, workers=1)
+    assert not processes
+    assert find_contamination(corpus, items, shown.append, workers=workers) == alone
+    assert len(processes) == workers
+    assert all(process.returncode is not None for process in processes)
+    shares = [int(text.split("%")[0]) for text in shown]
+    assert shares == sorted(shares)
+    assert shares[-1] == 100
+    assert re.search(r"· \d+:\d\d left", shown[0])
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """The processes that were started."""
+    begun = []
+
+    def start(*args, _popen=subprocess.Popen, **kwargs):
+        begun.append(_popen(*args, **kwargs))
+        return begun[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    return begun
+
+
+def test_nobody_goes_on_searching_after_ctrl_c(corpus, many, processes):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        find_contamination(corpus, many[0], interrupt, workers=2)
+    assert len(processes) == 2
+    assert all(process.returncode is not None for process in processes), caught
+
+
+@pytest.mark.parametrize("program", ["pass", "import time; time.sleep(0.5)"])
+def test_a_worker_that_was_ended_is_told_of(corpus, many, processes, monkeypatch, program):
+    monkeypatch.setattr(contamination, "PROGRAM", [sys.executable, "-c", program])
+    with pytest.raises(OSError, match=r"ended from outside.*fewer workers\.$"):
+        find_contamination(corpus, many[0], workers=2)
+    assert all(process.returncode is not None for process in processes)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_damaged_shard_is_named(corpus, many, tmp_path, workers):
+    folder = Path(shutil.copytree(corpus.folder, tmp_path / "data"))
+    path = folder / corpus.names[1] / f"{corpus.shards(1)[0].name}.tokens"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{path.name} does not match its checksum"):
+        find_contamination(Corpus(folder), many[0], workers=workers)
+
+
+def test_nothing_to_look_for_is_no_overlap(corpus):
+    assert find_contamination(corpus, []) == Overlap(0, (), ())
+    assert find_contamination(corpus, [TWELVE, ""]) == Overlap(0, (), ())
