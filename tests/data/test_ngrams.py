@@ -115,6 +115,6 @@ def test_words_of_the_same_hash_are_told_apart(monkeypatch):
     assert not list(index.find([f"{other} there"]))
     both = NGrams([f"{item} there", f"{other} there"])
     assert len(both) == 2
-    for number, text in enumerate((item, other)):
-        kinds = [each.kind for each in both.find([f"{text} there"])]
+    for number, words in enumerate((item, other)):
+        kinds = [each.kind for each in both.find([f"{words} there"])]
         assert list(both.items_with(kinds).values()) == [{number}]
