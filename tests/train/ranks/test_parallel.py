@@ -15,12 +15,15 @@ import torch
 from safetensors.torch import load_file
 from tests.growing import Growing
 from tests.processes import ends, start_ranks, wait_for_step
+from tests.ranks import on_ranks
 from tests.small import with_train
 
 from gnano.data import Batches, Corpus
+from gnano.model import GPT, ModelConfig
 from gnano.train import Recipe, train
 from gnano.train.feed import Feed
 from gnano.train.optimizers.optimizer import OptimizerConfig
+from gnano.train.ranks.parallel import place
 from gnano.train.ranks.world import World
 
 STEPS = 20
@@ -193,3 +196,19 @@ def test_ranks_wait_together_for_data_that_is_still_being_prepared(
     assert [rank.returncode for rank in ranks] == [0, 0], printed
     assert "waiting" not in printed[1], printed
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(alone), rtol=1e-5)
+
+
+def turns_inside_a_block(model: ModelConfig) -> str:
+    """In which dtype a sharded model's attention gets the turns of positions."""
+    world = World(torch.device("cpu"), torch.distributed.get_rank(), 2)
+    placed = place(GPT.from_config(model), world, "fsdp", torch.bfloat16)
+    placed.model.compute_dtype = torch.bfloat16
+    seen: list[str] = []
+    attention = placed.model.model.layers[0].self_attn
+    attention.register_forward_pre_hook(lambda _, given: seen.append(str(given[1].cos_TE.dtype)))
+    placed.model.loss(torch.zeros(1, 8, dtype=torch.long), torch.zeros(1, 8, dtype=torch.long))
+    return seen[0]
+
+
+def test_a_sharded_model_in_bf16_turns_by_angles_that_are_not_rounded(plain: Recipe) -> None:
+    assert on_ranks(2, turns_inside_a_block, plain.model) == ["torch.float32"] * 2

@@ -72,7 +72,10 @@ def place(
     )
     mesh = mesh if replicas > 1 else mesh["shard"]
     # gradients are summed in fp32, as in one process
-    policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
+    # what goes into a block stays as it is: rounded to bf16, angles would turn wrong positions
+    policy = MixedPrecisionPolicy(
+        param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
     for block in model.model.layers:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
