@@ -41,6 +41,11 @@ class Asked:
     start: Start = "auto"  # begin texts with end-of-text: auto is as the model was trained
     downloads: Path = DOWNLOADS  # where the Hub's files are kept
 
+    def __post_init__(self) -> None:
+        for name, least in (("limit", 0), ("shots", 0), ("heldout_tokens", 0), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:

@@ -58,8 +58,6 @@ def gather(
     """
     named = dict(map(_named, files))
     wanted = list(dict.fromkeys([*tasks, *named]))
-    if limit < 0 or shots < 0:
-        raise ValueError(f"A limit of {limit} and {shots} shots: each must be 0 or more.")
     return [_sheet(name, named.get(name), limit, shots, downloads, say) for name in wanted]
 
 
