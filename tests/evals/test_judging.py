@@ -5,6 +5,7 @@ import inspect
 import shutil
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -87,6 +88,51 @@ def test_the_same_cut_is_a_fault_of_a_text_that_ended_so_by_itself() -> None:
     assert judge(begun, CODE, ended=False).grade == "OK"
     assert judge(begun, CODE, ended=True).reasons[0].startswith("Python: 1 of its 3 lines")
     assert judge(begun, CODE, ended=True).grade == "WEAK"
+
+
+def test_what_follows_a_function_is_not_its_fault() -> None:
+    function = "\n    return len(text.split())\n"
+    text = "\nThis counts the words.\nOf a long text it is\n\n  * quick, and\n  * right.\n\nThe end"
+    for ended in (True, False):
+        assert judge(function + text, CODE, ended).grade == "OK"
+        # within it, text is one
+        inside = judge(function + text.replace("\n", "\n    "), CODE, ended)
+        assert inside.reasons[0].startswith("Python: 1 of its 6 lines"), inside
+
+
+@pytest.mark.parametrize(
+    ("sign", "text", "wanted"),
+    [
+        (
+            "lines: 3 of 6",
+            "Extraordinarily quiet evening.\nIt was in the summer of that year.\nExtraordinarily "
+            "quiet evening.\nAll of them had gone home.\nExtraordinarily quiet evening.\nSo on.",
+            Wanted(),
+        ),
+        (
+            "words: ",
+            "the seaWas on theHill.top and it had_been there for allOf us, fisherManWhoSaw the "
+            "boat(s) of the_village in their netWorks",
+            Wanted(),
+        ),
+        (
+            "script: ",
+            "it is the вода of the земля, and so it was for all of us in the мир",
+            Wanted(),
+        ),
+        (
+            "letters: ",
+            "the sum of 123456 and 234567 is 358023, and of 87654 and 2 it is 87656",
+            Wanted(),
+        ),
+        ("letters: ", "\n    return [3, 14, 159, 26, 53, 589, 79, 323, 846, 26, 43, 38, 32]", CODE),
+        ("topic: ", "it is the capital of the country, and all of us live in it now", FACT),
+    ],
+)
+def test_each_sign_is_seen_alone(sign: str, text: str, wanted: Wanted) -> None:
+    found = judge(text, replace(wanted, topic=wanted.topic if "topic" in sign else ()), False)
+    (reason,) = found.reasons
+    assert reason.startswith(sign) and found.grade != "OK", found
 
 
 def test_a_word_is_an_answer_to_one_question_and_none_to_another() -> None:

@@ -41,6 +41,7 @@ class Limit(NamedTuple):
 SHORTEST = 10  # characters of a continuation that ends by itself; an answer may be "4"
 FEW = 12  # words; shares of fewer say nothing
 GARBLED = Limit(0.0, 0.005)  # characters that are no text: a sound model writes none
+LEAST = 200  # characters of which that is a share, so that one alone is WEAK at most
 LETTERS = {  # of what is no space; prose has 0.95, sums and tables in it less
     "prose": Limit(0.70, 0.45),
     "list": Limit(0.60, 0.35),
@@ -131,8 +132,9 @@ def _missing(text: str, wanted: Wanted, ended: bool) -> str:
 def _characters(text: str, wanted: Wanted) -> Iterator[Finding]:
     """Is it text, and written in the prompt's letters?"""
     dense = [character for character in text if not character.isspace()]
-    garbled = sum(map(_garbled, dense)) / len(dense)
-    yield Finding(GARBLED.grade(garbled), f"garbled: {garbled:.1%} of its characters are no text")
+    garbled = sum(map(_garbled, dense))
+    reason = f"garbled: {garbled} of its {len(dense)} characters are no text"
+    yield Finding(GARBLED.grade(garbled / max(len(dense), LEAST)), reason)
     letters = [character for character in dense if character.isalpha()]
     share = len(letters) / len(dense)
     if len(text.split()) >= FEW or not wanted.answer:  # "1, 2, 3" may be an answer
