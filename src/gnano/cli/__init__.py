@@ -24,6 +24,7 @@ COMMANDS = {
     "sft": "tune a model to follow instructions",
     "dpo": "tune a model on which of two answers is preferred",
     "eval": "how good a checkpoint is: held-out text, known tasks",
+    "compare": "models side by side, with published scores of others",
     "chat": "talk with a checkpoint",
     "generate": "let a checkpoint continue a text",
     "bench": "how fast a checkpoint writes, and what the memory would allow",

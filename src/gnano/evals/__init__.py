@@ -7,6 +7,9 @@ from gnano.lazy import lazily
 if TYPE_CHECKING:
     from gnano.evals.answers import Answer, Answers, answer, choose_questions, repetition
     from gnano.evals.before_after import BeforeAfter, compare_answers
+    from gnano.evals.comparing import Comparison, compare_models
+    from gnano.evals.comparison_plot import check_plot, plot_comparison
+    from gnano.evals.comparison_table import comparison_text
     from gnano.evals.contamination import Overlap, Shared, find_contamination
     from gnano.evals.evaluation import Asked, Evaluation, default_path, evaluate, write_evaluation
     from gnano.evals.exam import open_exam
@@ -26,6 +29,7 @@ __all__ = [
     "Answers",
     "Asked",
     "BeforeAfter",
+    "Comparison",
     "Evaluation",
     "GPTReader",
     "Item",
@@ -38,8 +42,11 @@ __all__ = [
     "Verdict",
     "Wanted",
     "answer",
+    "check_plot",
     "choose_questions",
     "compare_answers",
+    "compare_models",
+    "comparison_text",
     "default_path",
     "evaluate",
     "find_contamination",
@@ -49,6 +56,7 @@ __all__ = [
     "measure_by_harness",
     "open_exam",
     "open_subject",
+    "plot_comparison",
     "repetition",
     "score",
     "smoke_test",
@@ -64,6 +72,7 @@ __getattr__ = lazily(
         "Answers": "answers",
         "Asked": "evaluation",
         "BeforeAfter": "before_after",
+        "Comparison": "comparing",
         "Evaluation": "evaluation",
         "GPTReader": "likelihood",
         "Item": "items",
@@ -76,8 +85,11 @@ __getattr__ = lazily(
         "Verdict": "judging",
         "Wanted": "judging",
         "answer": "answers",
+        "check_plot": "comparison_plot",
         "choose_questions": "answers",
         "compare_answers": "before_after",
+        "compare_models": "comparing",
+        "comparison_text": "comparison_table",
         "default_path": "evaluation",
         "evaluate": "evaluation",
         "find_contamination": "contamination",
@@ -87,6 +99,7 @@ __getattr__ = lazily(
         "measure_by_harness": "harness",
         "open_exam": "exam",
         "open_subject": "subject",
+        "plot_comparison": "comparison_plot",
         "repetition": "answers",
         "score": "scores",
         "smoke_test": "smoke",

@@ -48,8 +48,8 @@ def _examine(
     found = {}
     with evaluating(model):
         for sheet, questions in asked:
-            reader = GPTReader(model, steady=True)
-            parts = list(batches(questions, rows, reader.context))
+            reader = GPTReader(model)
+            parts = list(batches(questions, rows))
             work = partial(_right, reader, sheet, questions)
             empty: Part = (parts[-1], False)
             sums = add_up(work, ((p, True) for p in parts), len(parts), empty, world, stop)

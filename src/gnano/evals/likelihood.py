@@ -1,8 +1,8 @@
 """How likely does a model find each of several texts? What they begin with is computed once.
 
-    examples ─┬─ context 1 ─┬─ answer a       each ─ is computed once and kept as keys and values;
-              │             └─ answer b       what follows goes on from copies of them
-              └─ context 2 ─┬─ answer a
+    examples ─┬─ context 1 ─┬─ answer a       a question's context and all its answers are a row,
+              │             └─ answer b       in which no answer sees another; what all questions
+              └─ context 2 ─┬─ answer a       begin with is kept as keys and values
                             └─ answer b
 
 A question's options may differ anywhere: what all of them begin with is found by their tokens.
@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gnano.model import GPT, KVCache
+from gnano.model import GPT, Branches, KVCache
 
 WORTH = 16  # tokens that all questions begin with, from which on they are computed apart
 CPU_LOGITS, GPU_LOGITS = 2**26, 2**29  # bytes of fp32 logits at once
@@ -41,8 +41,10 @@ class Question:
         return common([option.ids[:-1] for option in self.options])
 
     @property
-    def size(self) -> int:
-        return max(len(option.ids) for option in self.options)
+    def fed(self) -> int:
+        """Tokens that are fed for all of it, what is shared once."""
+        shared = self.shared
+        return shared + sum(len(option.ids) - 1 - shared for option in self.options)
 
 
 class Reader(Protocol):
@@ -69,25 +71,22 @@ def common(texts: Sequence[Ids]) -> int:
     return next(differ, shortest)
 
 
-def batches(questions: Sequence[Question], rows: int, context: int) -> Iterator[list[int]]:
+def batches(questions: Sequence[Question], rows: int) -> Iterator[list[int]]:
     """Numbers of the questions that are asked together, longest first, of at most so many options.
 
-    A question of more options than that is asked alone. All of a batch fit the context when what
-    comes after the longest beginning is as long as the longest.
+    A question of more options than that is asked alone.
     """
-    order = sorted(range(len(questions)), key=lambda n: (-questions[n].size, n))
+    lengths = [question.fed for question in questions]
+    order = sorted(range(len(questions)), key=lambda number: (-lengths[number], number))
     batch: list[int] = []
-    filled = start = rest = 0
+    filled = 0
     for number in order:
-        question = questions[number]
-        start = max(start, question.shared)
-        rest = max(rest, question.size - 1 - question.shared)
-        if batch and (filled + len(question.options) > rows or start + rest > context):
+        count = len(questions[number].options)
+        if batch and filled + count > rows:
             yield batch
             batch, filled = [], 0
-            start, rest = question.shared, question.size - 1 - question.shared
         batch.append(number)
-        filled += len(question.options)
+        filled += count
     if batch:
         yield batch
 
@@ -107,7 +106,7 @@ def log_likelihoods(
     reader.begin(_head(questions))
     numbers: list[int] = []
     found: list[Tensor] = []
-    for batch in batches(questions, rows, reader.context):
+    for batch in batches(questions, rows):
         show(len(numbers))
         found.append(reader([questions[number] for number in batch]))
         numbers += batch
@@ -129,10 +128,10 @@ def _head(questions: Sequence[Question]) -> Ids:
 
 
 class GPTReader:
-    """Ours. `steady`: the model is called equally often for every batch, as ranks must."""
+    """Ours: called once a batch, so that ranks that share a model call it equally often."""
 
-    def __init__(self, model: GPT, steady: bool = False) -> None:
-        self.model, self.steady = model, steady
+    def __init__(self, model: GPT) -> None:
+        self.model = model
         self.head: Ids = ()
         self.head_cache: KVCache | None = None
 
@@ -152,42 +151,49 @@ class GPTReader:
             return self.model.measure(partial(self._answer, questions=questions))
 
     def _answer(self, model: GPT, questions: Sequence[Question]) -> Tensor:
-        skip = len(self.head)
-        ends = [question.shared for question in questions]
-        first = [q.options[0].ids[skip:end] for q, end in zip(questions, ends, strict=True)]
-        several = any(len(question.options) > 1 for question in questions)
-        # a lone option is fed whole: without a cache, nothing is kept of it
-        cache = self._cache(model, len(first), _width(first)) if several or skip else None
-        x_BTD = model.hidden(_padded(first, self.device), cache)
-        owners = [n for n, question in enumerate(questions) for _ in question.options]
+        rows = [_Row(question, len(self.head)) for question in questions]
+        width = max(1, *(len(row.ids) for row in rows))
+        ids_BT, numbers_BT, places_BT = (
+            _padded(parts, width, self.device)
+            for parts in zip(*((row.ids, row.numbers, row.places) for row in rows), strict=True)
+        )
+        # a lone option a row is plain text, which attention reads fastest without a mask
+        alone = all(len(question.options) == 1 for question in questions)
+        branches = None if alone and not self.head else Branches(numbers_BT, places_BT)
+        cache = self._cache(model, len(rows), width) if self.head else None
+        x_BTD = model.hidden(ids_BT, cache, branches=branches)
         options = [option for question in questions for option in question.options]
-        rest = [o.ids[ends[n] : -1] for n, o in zip(owners, options, strict=True)]
-        x_ND = x_BTD.flatten(0, 1)
-        if several and (any(rest) or self.steady):
-            assert cache is not None
-            cache.keep([skip + len(ids) for ids in first])
-            below = cache.spread(owners, _width(rest))
-            x_ND = torch.cat([x_ND, model.hidden(_padded(rest, self.device), below).flatten(0, 1)])
-        after_first = len(first) * _width(first)  # in x_ND
-        places: list[int] = []  # in x_ND, of what predicts each scored token
-        for row, (owner, option) in enumerate(zip(owners, options, strict=True)):
-            fed = len(option.ids) - 1
-            turn = max(fed - option.scored, min(ends[owner], fed))  # from here on it is in `rest`
-            above = owner * _width(first) - skip
-            here = after_first + row * _width(rest) - ends[owner]
-            places += range(above + fed - option.scored, above + turn)
-            places += range(here + turn, here + fed)
-        return option_nats(model.logits, model.config.vocab_size, options, x_ND, places)
+        places = [number * width + place for number, row in enumerate(rows) for place in row.asked]
+        head = model.logits, model.config.vocab_size
+        return option_nats(*head, options, x_BTD.flatten(0, 1), places)
 
     def _cache(self, model: GPT, rows: int, room: int) -> KVCache:
-        weight = model.model.embed_tokens.weight
-        dtype = model.compute_dtype or weight.dtype
-        if not self.head:
-            return KVCache(model.config, rows, room, dtype, self.device)
         if self.head_cache is None:
+            weight = model.model.embed_tokens.weight
+            dtype = model.compute_dtype or weight.dtype
             self.head_cache = KVCache(model.config, 1, len(self.head), dtype, self.device)
-            model.hidden(_padded([self.head], self.device), self.head_cache)
+            model.hidden(torch.tensor([self.head], device=self.device), self.head_cache)
         return self.head_cache.spread([0] * rows, room)
+
+
+class _Row:
+    """A question as a row of tokens, behind `skip` that are known: its beginning, its branches."""
+
+    def __init__(self, question: Question, skip: int) -> None:
+        shared = question.shared
+        self.ids = list(question.options[0].ids[skip:shared])
+        self.numbers = [0] * len(self.ids)  # of the branch
+        self.places = list(range(skip, shared))
+        self.asked: list[int] = []  # where in the row each scored token is predicted
+        for number, option in enumerate(question.options, 1):
+            fed = len(option.ids) - 1
+            first = fed - option.scored  # in the option's own text
+            turn = max(first, shared)  # from here on in its branch
+            self.asked += range(first - skip, turn - skip)
+            self.asked += range(turn - shared + len(self.ids), fed - shared + len(self.ids))
+            self.ids += option.ids[shared:-1]
+            self.numbers += [number] * (fed - shared)
+            self.places += range(shared, fed)
 
 
 def option_nats(
@@ -220,11 +226,6 @@ def option_nats(
     return found_O2.index_add_(0, owners_N, found_N2)
 
 
-def _width(parts: Sequence[Ids]) -> int:
-    return max(1, *map(len, parts))
-
-
-def _padded(parts: Sequence[Ids], device: torch.device) -> Tensor:
-    """Ids [B, T], 0 after each part's end."""
-    width = _width(parts)
+def _padded(parts: Sequence[Sequence[int]], width: int, device: torch.device) -> Tensor:
+    """[B, T], 0 after each part's end."""
     return torch.tensor([[*part, *[0] * (width - len(part))] for part in parts], device=device)

@@ -29,6 +29,7 @@ on arc_challenge, 0.516 and 0.514 on lambada. Take care beyond that:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import log
 
 TASKS = (
     "hellaswag",
@@ -387,3 +388,22 @@ PUBLISHED = (
 def comparable(tasks: Sequence[str]) -> list[Published]:
     """The rows that have a score in at least one of these tasks, in the table's order."""
     return [row for row in PUBLISHED if not row.scores.keys().isdisjoint(tasks)]
+
+
+def nearest(
+    rows: Sequence[Published], models: Sequence[tuple[int, int | None]], most: int
+) -> list[Published]:
+    """The rows whose size and tokens are nearest, as factors, to those of one of the models.
+
+    Twice the parameters are as far away as twice the tokens; a count that is not known is no
+    distance.
+    """
+
+    def distance(row: Published) -> float:
+        return min(
+            abs(log(row.parameters / parameters))
+            + (abs(log(row.tokens / tokens)) if row.tokens and tokens else 0.0)
+            for parameters, tokens in models
+        )
+
+    return sorted(rows, key=distance)[:most]

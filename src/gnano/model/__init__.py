@@ -19,6 +19,7 @@ from gnano.model.lora_config import LoraConfig
 
 if TYPE_CHECKING:
     from gnano.model.adapter import load_adapter, save_adapter
+    from gnano.model.attention import Branches
     from gnano.model.cache import KVCache
     from gnano.model.folder import (
         load_model,
@@ -39,6 +40,7 @@ __all__ = [
     "GPUS",
     "IGNORE",
     "PRESETS",
+    "Branches",
     "Gpu",
     "KVCache",
     "LoraConfig",
@@ -74,6 +76,7 @@ __getattr__ = lazily(
     {
         "GPT": "gpt",
         "IGNORE": "head_loss",
+        "Branches": "attention",
         "KVCache": "cache",
         "add_lora": "lora",
         "from_published": "names",

@@ -1,12 +1,14 @@
 """Who sees whom? Softmax attention: causal, and within one document where rows hold several.
 
-one document a row       two, as segments 0 0 0 1 1
-×                        ×
-× ×                      × ×
-× × ×                    × × ×
-× × × ×                        ×
-× × × × ×                      × ×
+one document a row       two, as segments 0 0 0 1 1       a beginning and two branches, 0 0 1 1 2
+×                        ×                                ×
+× ×                      × ×                              × ×
+× × ×                    × × ×                            × × ×
+× × × ×                        ×                          × × × ×
+× × × × ×                      × ×                        × ×     ×
 """
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +67,21 @@ def attend(
 def rows_mask(places_BT: Tensor, end: int) -> Tensor:
     """What the new positions of rows of different lengths see, [B, 1, T, end]: up to themselves."""
     return (torch.arange(end, device=places_BT.device) <= places_BT[..., None])[:, None]
+
+
+class Branches(NamedTuple):
+    """What rows consist of that hold several continuations of one beginning."""
+
+    numbers_BT: Tensor  # of the branch that each position is in; 0: of the beginning
+    places_BT: Tensor  # its place in its own text, from 0
+
+
+def branches_mask(numbers_BT: Tensor, past: int = 0) -> Tensor:
+    """What each position sees, [B, 1, T, past + T]: its row's beginning and its own branch."""
+    B, T = numbers_BT.shape
+    one_B1T, each_BT1 = numbers_BT[:, None, :], numbers_BT[:, :, None]
+    seen_BTT = ((one_B1T == 0) | (one_B1T == each_BT1)).tril()
+    return torch.cat([seen_BTT.new_ones(B, T, past), seen_BTT], dim=-1)[:, None]
 
 
 def document_mask(segments_BT: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gnano.model.attention import document_mask, rows_mask
+from gnano.model.attention import Branches, branches_mask, document_mask, rows_mask
 from gnano.model.blocks import Decoder, Head
 from gnano.model.cache import KVCache
 from gnano.model.config import ModelConfig
@@ -99,11 +99,14 @@ class GPT(nn.Module):
         cache: KVCache | None = None,
         *,
         segments_BT: Tensor | None = None,
+        branches: Branches | None = None,
     ) -> Tensor:
         """Final hidden states [B, T, D]; with a cache, ids continue what it holds.
 
         With `segments_BT` (integers) a position attends within its own segment only: several
-        documents in a row are then computed as if each were alone.
+        documents in a row are then computed as if each were alone. With `branches` a row holds
+        several continuations of one beginning, each computed as if it alone came after that; with
+        a cache besides, whose rows are of one length, all of them come after what it holds.
 
         Raises ValueError where the positions would pass the context (`block_size`), and for
         segments together with a cache, which does not know the segments of what it holds.
@@ -114,7 +117,7 @@ class GPT(nn.Module):
             )
         past, tokens = cache.length if cache else 0, ids_BT.shape[1]
         end = past + tokens
-        if end > self.config.block_size:
+        if end > self.config.block_size and branches is None:
             raise ValueError(
                 f"{end:,} tokens do not fit the model's context of {self.config.block_size:,}."
             )
@@ -122,7 +125,10 @@ class GPT(nn.Module):
             self.config.head_size, self.config.block_size, self.config.rope_theta, ids_BT.device
         )
         places_BT = cache.begin(tokens) if cache else None
-        if places_BT is None:
+        if branches is not None:
+            assert places_BT is None, "rows of a cache that go on in branches are of one length"
+            rope = Rope(*(part[branches.places_BT][:, None] for part in table))
+        elif places_BT is None:
             rope = Rope(*(part[past:end] for part in table))
         else:
             rope = Rope(*(part[places_BT][:, None] for part in table))
@@ -133,6 +139,8 @@ class GPT(nn.Module):
         mask_B1TT = None if segments_BT is None else document_mask(segments_BT)
         if places_BT is not None:
             mask_B1TT = rows_mask(places_BT, end)
+        if branches is not None:
+            mask_B1TT = branches_mask(branches.numbers_BT, past)
         y_BTD: Tensor = self.model.norm(self._blocks(x_BTD, rope, cache, mask_B1TT))
         return y_BTD
 

@@ -1,0 +1,92 @@
+"""`gnano compare`: models side by side, and what others published of theirs."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from gnano.cli.arguments import Keeping, call
+from gnano.infer.loading import Loading
+
+
+def compare(
+    models: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
+    tasks: tuple[str, ...] = (),
+    files: tuple[str, ...] = (),
+    limit: int = 0,
+    shots: int = 0,
+    data: Path | None = None,
+    text: tuple[Path, ...] = (),
+    heldout_tokens: int = 1_000_000,
+    batch: int = 32,
+    start: Literal["auto", "yes", "no"] = "auto",
+    published: bool = True,
+    all_published: bool = False,
+    plot: Path | None = None,
+    json_: Annotated[bool, tyro.conf.arg(name="json", help="Print JSON, no table.")] = False,
+    loading: Keeping = Loading(),  # noqa: B008 frozen
+) -> None:
+    """Put models side by side under the same settings, with published scores of the same tasks.
+
+    examples:
+      gnano compare runs/1b runs/1b-fast                     what is saved, else all eight tasks
+      gnano compare runs/1b ~/SmolLM2-1.7B ~/pythia-1b --tasks hellaswag piqa --limit 1000
+      gnano compare runs/1b runs/1b-sft --files evals/*.jsonl --plot compared.png
+      gnano compare runs/1b ~/pythia-1b --tasks none --text book.txt      bits per byte alone
+      gnano compare runs/1b/checkpoints/step-000{1,2,3}0000 --tasks arc_easy
+      gnano compare --tasks hellaswag                        the published scores alone
+      gnano compare runs/1b runs/1b-fast --json | jq .differences
+
+    Results that gnano eval or an earlier comparison has saved are used again, if they are of the
+    same settings and neither weights nor items are newer. For two models each difference is told,
+    and whether it is more than two standard errors.
+
+    Args:
+        models: Runs, checkpoints, or Hugging Face folders of any causal models.
+        tasks: Names, all or none; by default all, or those of --files.
+        files: Items of tasks, in the place of the Hub's: TASK….jsonl, or TASK=PATH.
+        limit: Items of a task, spread over all it has; 0: all.
+        shots: Solved examples before each item.
+        data: Prepared folder whose held-out text is measured; by default each run's own.
+        text: Files of text whose bits per byte are measured.
+        heldout_tokens: Of each source's held-out text at most; 0: all.
+        batch: Texts computed side by side; more are faster on a GPU.
+        start: Begin texts with end-of-text; auto: as the model was trained.
+        published: Show what others published of their models.
+        all_published: All of those, not only the nearest in parameters and tokens.
+        plot: A picture as well, as PNG: accuracy over tokens, a panel a task.
+        loading: How the weights are kept.
+    """
+    from gnano.evals import Asked, check_plot, compare_models, comparison_text, plot_comparison
+    from gnano.live import LiveLine
+
+    check_plot(plot)
+    asked = Asked(
+        tasks=tasks,
+        files=files,
+        limit=limit,
+        shots=shots,
+        data=data,
+        text=text,
+        heldout_tokens=heldout_tokens,
+        batch=batch,
+        start=start,
+    )
+    line = LiveLine()
+    try:
+        found = compare_models(
+            models, asked, loading, published, all_published, line.show, line.note
+        )
+    finally:
+        line.close()
+    width = shutil.get_terminal_size((100, 24)).columns
+    print(found.json() if json_ else comparison_text(found, width))
+    if plot:
+        plot_comparison(found, plot)
+        print(f"\n{plot}", file=sys.stderr)
+
+
+def main(argv: list[str]) -> None:
+    call(compare, "compare", argv)

@@ -1,0 +1,249 @@
+"""Which is better? Models asked the same, side by side, and what others published of theirs.
+
+    a model ──▶ a saved result of the same settings? ──yes──▶ used again ──┐
+                                        └─no──▶ evaluated, saved ──────────┴▶ Comparison
+    published scores of the same tasks, the nearest in size and tokens ─────▶ a table, a picture
+
+A column is a task of which every model has a result over the same items; any other is left out,
+with a note that says why.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from math import hypot
+from pathlib import Path
+
+from gnano.evals.evaluation import ALL, Asked, Evaluation, evaluate
+from gnano.evals.gathering import gather
+from gnano.evals.items import TASKS
+from gnano.evals.published import Published, comparable, nearest
+from gnano.evals.saved import items_file, newest_result, result_of, save_result
+from gnano.evals.scores import Accuracy, Score
+from gnano.evals.subject import DEFAULT, open_subject
+from gnano.infer import Loading
+from gnano.train import find_checkpoint
+
+MOST = 12  # published rows beside models, unless all are wanted
+Show = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A task, and by which of its two accuracies it is compared."""
+
+    task: str
+    title: str
+    metric: str  # acc_norm where the length of an answer means something, else acc
+    items: int = 0  # 0: there is no model of ours
+    shots: int = 0
+    chance: float | None = None  # accuracy of a guess
+
+    def of(self, model: Evaluation) -> Accuracy:
+        found = next(one for one in model.scores if one.task == self.task)
+        accuracy: Accuracy = getattr(found, self.metric)
+        return accuracy
+
+    def published(self, row: Published) -> tuple[float, str] | None:
+        """What a row says of the task, and by which accuracy: by this one if it has it."""
+        acc, acc_norm = row.scores.get(self.task, (None, None))
+        both = {"acc": acc, "acc_norm": acc_norm}
+        for metric in (self.metric, *both):
+            value = both[metric]
+            if value is not None and row.shots == self.shots:
+                return value, metric
+        return None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of the first of two models from the second, in one task."""
+
+    title: str
+    value: float
+    error: float  # standard error
+
+    @property
+    def clear(self) -> bool:
+        return abs(self.value) > 2 * self.error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    models: tuple[Evaluation, ...]
+    columns: tuple[Column, ...]
+    published: tuple[Published, ...]  # by tokens, unknown counts last
+    same_text: bool  # are all models' bits per byte of one text?
+    notes: tuple[str, ...]
+
+    @property
+    def differences(self) -> list[Difference]:
+        """Of two models; of another number of them there are none."""
+        if len(self.models) != 2:
+            return []
+        found = []
+        for column in self.columns:
+            one, other = map(column.of, self.models)
+            # all or none right of a few items has an error of 0, and yet is not certain
+            least = 0.5 / column.items
+            error = hypot(max(one.error, least), max(other.error, least))
+            found.append(Difference(column.title, one.value - other.value, error))
+        return found
+
+    def json(self) -> str:
+        content = {
+            "models": [json.loads(model.json()) for model in self.models],
+            "columns": list(map(asdict, self.columns)),
+            "same_text": self.same_text,
+            "differences": [{**asdict(one), "clear": one.clear} for one in self.differences],
+            "published": list(map(asdict, self.published)),
+            "notes": self.notes,
+        }
+        return json.dumps(content, indent=1)
+
+
+def compare_models(
+    paths: Sequence[Path],
+    asked: Asked,
+    loading: Loading = DEFAULT,
+    published: bool = True,
+    all_published: bool = False,
+    show: Show = lambda _: None,
+    note: Show = lambda _: None,
+) -> Comparison:
+    """Results of all models under the same settings, and the nearest published rows.
+
+    Where nothing in particular is asked and every model has a saved result, those are compared as
+    they are. Without a model: the published rows alone. Raises ValueError or OSError, in a
+    sentence, and before anything is computed where a path is no model.
+    """
+    found = _results(paths, asked, loading, show, note)
+    names = [model.name for model in found]
+    models = [  # two of one name are called by their paths
+        model if names.count(model.name) == 1 else replace(model, name=str(path))
+        for model, path in zip(found, paths, strict=True)
+    ]
+    notes: list[str] = []
+    columns = _columns(models, notes) if models else _known(asked)
+    same = _same_text(models)
+    if models and not same:
+        notes.append("Bits per byte: no text that all models read; --data DIR or --text FILE.")
+    rows: list[Published] = []
+    if published:
+        rows = _published(columns, models, 0 if all_published or not models else MOST)
+        notes += _cautions(columns, models)
+    if not models and not rows:
+        raise ValueError("There is nothing to show: name models to compare, or known tasks.")
+    return Comparison(
+        models=tuple(models),
+        columns=columns,
+        published=tuple(rows),
+        same_text=same,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _results(
+    paths: Sequence[Path], asked: Asked, loading: Loading, show: Show, note: Show
+) -> list[Evaluation]:
+    """Of every model, saved ones where they are of the same settings."""
+    folders = list(map(find_checkpoint, paths))
+    whole = [folder.resolve() for folder in folders]
+    for folder in folders:
+        if whole.count(folder.resolve()) > 1:
+            raise ValueError(f"{folder} is named twice; name each model once.")
+    if replace(asked, batch=Asked.batch, downloads=Asked.downloads) == Asked():
+        newest = [newest_result(folder, loading) for folder in folders]
+        there = [one for one in newest if one is not None]
+        if len(there) == len(paths) and (_columns(there, []) or _same_text(there)):
+            for one in there:
+                note(f"{one.name}: as saved")
+            return there
+    if not asked.tasks and not asked.files:
+        asked = replace(asked, tasks=(ALL,))
+    found = []
+    for number, (path, folder) in enumerate(zip(paths, folders, strict=True), 1):
+        one = result_of(folder, asked, loading)
+        if one is not None:
+            note(f"{one.name}: as saved")
+        else:
+            told = partial(_say, show, f"model {number} of {len(paths)} · {path}")
+            told("loading")
+            subject = open_subject(path, loading, asked.start)
+            one = save_result(evaluate(subject, asked, told), loading)
+        found.append(one)
+    return found
+
+
+def _say(show: Show, before: str, text: str) -> None:
+    show(f"{before} · {text}")
+
+
+def _columns(models: Sequence[Evaluation], notes: list[str]) -> tuple[Column, ...]:
+    """The tasks that all were asked over the same items; `notes` are told of the others."""
+    for model in models:
+        notes += [f"{what} left out: {why}" for what, why in model.left_out.items()]
+    columns = []
+    for task, title in {one.task: one.title for m in models for one in m.scores}.items():
+        scores = [next((one for one in m.scores if one.task == task), None) for m in models]
+        asked = [_items(one, model) for one, model in zip(scores, models, strict=True)]
+        some = scores[0]
+        if some is not None and len(set(asked)) == 1:
+            metric = "acc_norm" if all(one and one.acc_norm for one in scores) else "acc"
+            columns.append(Column(task, title, metric, some.items, some.shots, some.chance))
+        else:
+            told = "; ".join(f"{m.name} {what}" for m, what in zip(models, asked, strict=True))
+            notes.append(f"{title} is not compared, the items are not the same: {told}.")
+    return tuple(columns)
+
+
+def _items(one: Score | None, model: Evaluation) -> str:
+    """Which, in words."""
+    if one is None:
+        return "none"
+    shots = f", {one.shots}-shot" if one.shots else ""
+    return f"{one.items:,} of {items_file(model, one.task) or 'the Hub'}{shots}"
+
+
+def _known(asked: Asked) -> tuple[Column, ...]:
+    """The tasks that are asked, of no model."""
+    own = [sheet.task for sheet in gather((), asked.files)]
+    names = [*asked.tasks, *own] or [ALL]
+    for name in names:
+        if name not in (*TASKS, *own, ALL, "none"):
+            raise ValueError(f"There is no task {name!r}; there are {', '.join(TASKS)}.")
+    return tuple(
+        Column(name, task.title, "acc_norm" if task.normalised else "acc", shots=asked.shots)
+        for name, task in TASKS.items()
+        if name in names or ALL in names
+    )
+
+
+def _same_text(models: Sequence[Evaluation]) -> bool:
+    """Sources of the same names and sizes: each model counts tokens in its own vocabulary."""
+    texts = {tuple((part.source, part.bytes) for part in model.bits) for model in models}
+    return len(texts) == 1 and texts != {()}
+
+
+def _published(
+    columns: Sequence[Column], models: Sequence[Evaluation], most: int
+) -> list[Published]:
+    """Rows with a score in one of the columns: the nearest so many (0: all), by tokens."""
+    rows = comparable([column.task for column in columns])
+    rows = [row for row in rows if any(column.published(row) for column in columns)]
+    if most:
+        rows = nearest(rows, [(model.parameters, model.tokens) for model in models], most)
+    return sorted(rows, key=lambda row: (row.tokens is None, row.tokens or 0, row.parameters))
+
+
+def _cautions(columns: Sequence[Column], models: Sequence[Evaluation]) -> list[str]:
+    """What keeps published scores from standing beside these."""
+    notes = []
+    for column in columns:
+        rows = comparable([column.task])
+        if rows and not any(map(column.published, rows)):
+            notes.append(f"{column.title}: no published scores of {column.shots} shots are known.")
+    if columns and any(model.settings.get("limit") for model in models):
+        notes.append("Published scores are of all items; here each task is a part (--limit).")
+    return notes

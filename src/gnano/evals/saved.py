@@ -1,0 +1,94 @@
+"""Which saved results still stand? Those of the weights, the items and the texts as they are now.
+
+    RUN/evals/step-00001200.json            of `gnano eval`, or of a comparison
+    RUN/evals/step-00001200-compared.json   of a comparison with other settings
+    evals/NAME.json, NAME-compared.json     of a folder that is in no run
+
+A comparison takes the place of a result that stands only if it is of the same settings: the other
+may have taken hours.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from gnano.evals.evaluation import Asked, Evaluation, default_path, write_evaluation
+from gnano.infer import Loading
+
+
+def saved_results(folder: Path, loading: Loading) -> Iterator[tuple[Path, Evaluation]]:
+    """Where they lie, and they; only of weights that were kept as they are to be now."""
+    for place in _places(folder):
+        try:
+            found = Evaluation.from_dict(json.loads(place.read_text("utf-8")))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue  # none, or none that this version can read: it is made anew
+        # below evals/ it may be of another folder of this name; a run may have moved with its own
+        other = place.parent == Path("evals") and Path(found.folder).resolve() != folder.resolve()
+        if other or found.settings.get("loading", _kept(Loading())) != _kept(loading):
+            continue
+        written = place.stat().st_mtime
+        if all(path.stat().st_mtime <= written for path in _rests_on(found, folder)):
+            yield place, found
+
+
+def newest_result(folder: Path, loading: Loading) -> Evaluation | None:
+    there = list(saved_results(folder, loading))
+    return max(there, key=lambda pair: pair[0].stat().st_mtime)[1] if there else None
+
+
+def result_of(folder: Path, asked: Asked, loading: Loading) -> Evaluation | None:
+    """The one in which the same was asked."""
+    wanted = _matter(json.loads(json.dumps(asdict(asked), default=str)))
+    there = (found for _, found in saved_results(folder, loading))
+    return next((found for found in there if _matter(found.settings) == wanted), None)
+
+
+def save_result(found: Evaluation, loading: Loading) -> Evaluation:
+    """It, with how its weights were kept."""
+    found = replace(found, settings={**found.settings, "loading": _kept(loading)})
+    folder = Path(found.folder)
+    first, second = _places(folder)
+    taken = first in dict(saved_results(folder, loading))
+    write_evaluation(found, second if taken else first)
+    return found
+
+
+def items_file(found: Evaluation, task: str) -> str:
+    """The name of the file that a task's items came from; "" is the Hub."""
+    for file in found.settings.get("files", ()):
+        if file.startswith(f"{task}=") or Path(file).name.startswith(task):
+            return _path(file).name
+    return ""
+
+
+def _places(folder: Path) -> tuple[Path, Path]:
+    first = default_path(Evaluation(name="", folder=str(folder), parameters=0, tokens=None))
+    return first, first.with_name(f"{first.name.removesuffix('.json')}-compared.json")
+
+
+def _rests_on(found: Evaluation, folder: Path) -> list[Path]:
+    paths = [_path(file) for file in found.settings.get("files", ())]
+    paths += map(Path, found.settings.get("text", ()))
+    if data := found.settings.get("data"):
+        paths.append(Path(data) / "manifest.json")
+    paths += [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    return [path for path in paths if path.is_file()]
+
+
+def _path(file: str) -> Path:
+    """Of what is written as TASK=PATH or as a path."""
+    name, equals, path = file.partition("=")
+    return Path(path if equals and "/" not in name else file)
+
+
+def _matter(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those that a score depends on; how the weights are kept is looked at on its own."""
+    rest = {"batch", "downloads", "loading"}
+    return {name: value for name, value in settings.items() if name not in rest}
+
+
+def _kept(loading: Loading) -> dict[str, str]:
+    return {"dtype": loading.dtype, "quant": loading.quant}
