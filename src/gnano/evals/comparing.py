@@ -195,7 +195,8 @@ def _columns(models: Sequence[Evaluation], notes: list[str]) -> tuple[Column, ..
         else:
             told = "; ".join(f"{m.name} {what}" for m, what in zip(models, asked, strict=True))
             notes.append(f"{title} is not compared, the items are not the same: {told}.")
-    return tuple(columns)
+    order = list(TASKS)
+    return tuple(sorted(columns, key=lambda c: order.index(c.task) if c.task in TASKS else 99))
 
 
 def _items(one: Score | None, model: Evaluation) -> str:

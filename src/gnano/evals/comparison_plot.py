@@ -12,12 +12,16 @@ Published scores of the panel's own accuracy alone are drawn: the other is anoth
 
 import importlib.util
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from gnano.evals.comparing import Column, Comparison
 from gnano.evals.comparison_table import counted
@@ -27,9 +31,10 @@ from gnano.report.plot import LIGHT, NEEDS_MATPLOTLIB
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.transforms import BboxBase
+    from matplotlib.transforms import Bbox
 
 WIDTH, HEIGHT = 5.6, 4.2  # of a panel, inches
+DASHED = (0, (4, 3))
 # where a label may stand beside its point: offset in points, and which of its ends that is
 PLACES = (
     (6, 0, "left", "center"),
@@ -78,40 +83,41 @@ def comparison_png(comparison: Comparison) -> bytes:
     across = count if count < 4 else 2 if count == 4 else 3
     down = ceil(count / across)
     layout = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.14, wspace=0.02)  # inches, share
-    figure = Figure(
-        figsize=(across * WIDTH, down * HEIGHT + 0.5), dpi=160, facecolor=LIGHT.paper, layout=layout
-    )
+    legend = 0.3 * ceil((len(comparison.models) + 2) / across)
+    size = across * WIDTH, down * HEIGHT + legend
+    figure = Figure(figsize=size, dpi=160, facecolor=LIGHT.paper, layout=layout)
     panels = figure.subplots(down, across, squeeze=False).flatten().tolist()
     for axes in panels[count:]:
         axes.set_axis_off()
-    labels = [
-        _draw(axes, column, comparison)
-        for axes, column in zip(panels, comparison.columns, strict=False)
-    ]
-    _legend(figure, comparison)
+    points = [_points(column, comparison) for column in comparison.columns]
+    for axes, column, some in zip(panels, comparison.columns, points, strict=False):
+        _draw(axes, column, comparison, some)
+        _scales(axes, comparison, [point for some in points for point in some])
+    _legend(figure, comparison, across)
     figure.draw_without_rendering()  # panels find their places, and then each label finds its own
     figure.set_layout_engine("none")
-    for axes, points in zip(panels, labels, strict=False):
-        _name(axes, points)
+    for axes, some in zip(panels, points, strict=False):
+        _name(axes, some)
     png = io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})  # the same results, same bytes
     return png.getvalue()
 
 
-def _draw(axes: "Axes", column: Column, comparison: Comparison) -> list[Point]:
-    """A panel but for the names of its published points, which are returned."""
-    from matplotlib import ticker
-
-    _quiet(axes, f"{column.title}, {column.metric}")
-    points = [
+def _points(column: Column, comparison: Comparison) -> list[Point]:
+    return [
         Point(row.name, row.tokens, cell[0])
         for row in comparison.published
         if (cell := column.published(row)) and cell[1] == column.metric and row.tokens
     ]
-    for point in points:
+
+
+def _draw(axes: "Axes", column: Column, comparison: Comparison, published: Sequence[Point]) -> None:
+    """A panel, but for its scales and for the names of what is published."""
+    _quiet(axes, f"{column.title}, {column.metric}")
+    for point in published:
         axes.plot(point.tokens, point.value, "o", color=LIGHT.faint, markersize=4, alpha=0.7)
     if column.chance:
-        axes.axhline(column.chance, color=LIGHT.faint, linewidth=1, linestyle=(0, (4, 3)))
+        axes.axhline(column.chance, color=LIGHT.faint, linewidth=1, linestyle=DASHED)
     for model, color in zip(comparison.models, _colors(), strict=False):
         found = column.of(model)
         if model.tokens:
@@ -120,19 +126,24 @@ def _draw(axes: "Axes", column: Column, comparison: Comparison) -> list[Point]:
                 fmt="o", color=color, markersize=7, elinewidth=1.6, capsize=3, zorder=3,
             )  # fmt: skip
         else:  # nobody has told how many: it stands at any number
+            low, high = found.value - found.error, found.value + found.error
             axes.axhline(found.value, color=color, linewidth=1.6)
-            axes.axhspan(
-                found.value - found.error, found.value + found.error, color=color, alpha=0.12
-            )
-    tokens = [*(p.tokens for p in points), *(m.tokens for m in comparison.models if m.tokens)]
+            axes.axhspan(low, high, color=color, alpha=0.12, linewidth=0)
+
+
+def _scales(axes: "Axes", comparison: Comparison, points: Sequence[Point]) -> None:
+    """Tokens from the first to the last of all panels: one x, one number, wherever it is."""
+    from matplotlib import ticker
+
+    tokens = [point.tokens for point in points]
+    tokens += [model.tokens for model in comparison.models if model.tokens]
     axes.set_xscale("log")
     axes.set_xlim(min(tokens, default=1e9) / 3, max(tokens, default=1e12) * 3)
-    axes.xaxis.set_major_locator(ticker.LogLocator(numticks=6))
+    axes.xaxis.set_major_locator(ticker.LogLocator(numticks=9))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.xaxis.set_major_formatter(lambda value, _: counted(round(value)).replace(".00", ""))
+    axes.xaxis.set_major_formatter(lambda tokens, _: re.sub(r"\.0+ ", " ", counted(round(tokens))))
     axes.yaxis.set_major_locator(ticker.MaxNLocator(6))
     axes.margins(y=0.12)
-    return points
 
 
 def _quiet(axes: "Axes", title: str) -> None:
@@ -152,62 +163,62 @@ def _colors() -> Iterator[str]:
     return cycle((LIGHT.loss, *LIGHT.sources))
 
 
-def _legend(figure: "Figure", comparison: Comparison) -> None:
+def _legend(figure: "Figure", comparison: Comparison, across: int) -> None:
     """What the signs mean, above all panels."""
     from matplotlib.lines import Line2D
 
-    def sign(
-        name: str, color: str, marker: str, line: "str | tuple[int, tuple[int, int]]"
-    ) -> Line2D:
-        return Line2D([], [], color=color, marker=marker, linestyle=line, label=name, markersize=6)
-
-    signs = [
-        sign(model.name, color, "o" if model.tokens else "", "" if model.tokens else "-")
-        for model, color in zip(comparison.models, _colors(), strict=False)
-    ]
+    sign = partial(Line2D, [], [], markersize=6)
+    signs = {}
+    for model, color in zip(comparison.models, _colors(), strict=False):
+        how = ("o", 0) if model.tokens else ("", 2)
+        signs[model.name] = sign(color=color, marker=how[0], lw=how[1])
     if comparison.published:
-        signs.append(sign("published", LIGHT.faint, ".", ""))
+        signs["published"] = sign(color=LIGHT.faint, marker=".", lw=0)
     if any(column.chance for column in comparison.columns):
-        signs.append(sign("guessing", LIGHT.faint, "", (0, (4, 3))))
+        signs["guessing"] = sign(color=LIGHT.faint, lw=1, ls=DASHED)
     legend = figure.legend(
-        handles=signs, loc="outside upper left", ncols=4, fontsize=10, frameon=False,
-        labelcolor=LIGHT.ink,
+        list(signs.values()), list(map(str, range(len(signs)))), loc="outside upper left",
+        ncols=across, fontsize=10, frameon=False, labelcolor=LIGHT.ink,
     )  # fmt: skip
-    for text in legend.get_texts():
+    for text, name in zip(legend.get_texts(), signs, strict=True):
         text.set_parse_math(False)  # a "$" in a name is a dollar
+        text.set_text(name)  # now: as a label, one that begins with "_" would be left out
 
 
 def _name(axes: "Axes", points: Sequence[Point]) -> None:
     """Each published point's name where it hides the least: other names, points, the edge."""
-    from matplotlib.transforms import Bbox
+    from matplotlib.patheffects import withStroke
 
-    taken = [
-        Bbox.from_bounds(x - 7, y - 7, 14, 14)
+    at = axes.transData.transform
+    dots = [
+        at((x, y))
         for line in axes.lines
         if line.get_marker() == "o"
-        for x, y in axes.transData.transform(line.get_xydata())
+        for x, y in np.asarray(line.get_xydata())
     ]
+    names: list[Bbox] = []
     for point in sorted(points, key=lambda one: one.value):
+        place = point.tokens, point.value
         text = axes.annotate(
-            point.name, (point.tokens, point.value), textcoords="offset points", fontsize=7.5,
-            color=LIGHT.faint,
-        )  # fmt: skip
-        text.set_parse_math(False)
-        tried = []
+            point.name, place, (0, 0), textcoords="offset points", fontsize=7.5, color=LIGHT.faint
+        )
+        text.set_parse_math(False)  # a "$" in a name is a dollar
+        text.set_path_effects([withStroke(linewidth=2.5, foreground=LIGHT.paper)])
+        others = [dot for dot in dots if abs(dot - at(place)).max() > 1]
+        costs = []
         for x, y, side, height in PLACES:
             text.set(position=(x, y), ha=side, va=height)
             box = text.get_window_extent()
-            hidden = sum(_shared(box, other) for other in taken)
             outside = box.width * box.height - _shared(box, axes.bbox)
-            tried.append((hidden + 2 * outside, len(tried), box))
-        _, best, box = min(tried, key=lambda one: one[:2])
-        x, y, side, height = PLACES[best]
+            near = sum(box.padded(8).contains(*dot) for dot in others)
+            costs.append(sum(_shared(box, name) for name in names) + 2 * outside + 1_000 * near)
+        x, y, side, height = PLACES[costs.index(min(costs))]
         text.set(position=(x, y), ha=side, va=height)
-        taken.append(box)
+        names.append(text.get_window_extent())
 
 
-def _shared(one: "Bbox", other: "BboxBase") -> float:
+def _shared(one: "Bbox", other: "Bbox") -> float:
     """Area that two boxes have in common."""
     width = min(one.x1, other.x1) - max(one.x0, other.x0)
     height = min(one.y1, other.y1) - max(one.y0, other.y0)
-    return max(width, 0.0) * max(height, 0.0)
+    return float(max(width, 0.0) * max(height, 0.0))

@@ -175,14 +175,11 @@ def _legend(comparison: Comparison) -> str:
     if comparison.models and comparison.columns:
         signs.append("± one standard error")
     lines = [" · ".join(signs)] if signs else []
-    cells = {
-        _cell(c, row).partition(" ")[2] for c in comparison.columns for row in comparison.published
-    }
-    if words := sorted(cells - {""}):
-        lines.append(
-            f"{' and '.join(words)} beside a score: by {'acc' if words == ['acc'] else 'the other accuracy'}, "
-            f"as its source has no other; not to be compared with its column"
-        )
+    rows = comparison.published
+    told = {_cell(column, row).partition(" ")[2] for column in comparison.columns for row in rows}
+    for word, other in (("acc", "acc_norm"), ("norm", "acc")):
+        if word in told:
+            lines.append(f"{word} beside a score: its source has no {other}; not to be compared")
     return "\n".join(lines)
 
 
