@@ -72,6 +72,41 @@ def test_the_line_has_all_that_is_watched(clock, width):
     )
 
 
+TASKS = {
+    "hellaswag": {"items": 500, "acc": 0.262, "acc_norm": 0.2841, "error": 0.0201},
+    "lambada": {"items": 500, "acc": 0.1, "error": 0.0134},
+}
+
+
+def test_the_last_accuracy_on_each_task_stays_on_the_line(clock, width):
+    heldout = {"bits_per_byte": 1.0229, "sources": {}}
+    line = watch({}, {"step": 2, "tasks": TASKS, "heldout": heldout}, {"step": 3})
+    assert " · held-out 1.023 bits/byte · hellaswag 0.284 · lambada 0.100 · norm 0.42" in line
+
+
+def test_a_narrow_terminal_has_the_first_of_many_tasks(clock, width):
+    many = {f"task-{n}": {"acc": n / 100} for n in range(30)}
+    assert "task-0 0.000 · task-1 0.010" in watch({}, {"step": 2, "tasks": many})
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [None, [], "0.3", {}, {"mine": None}, {"mine": {"f1": 0.3}}, {"mine": {"acc": "0.3"}}],
+)
+def test_tasks_without_an_accuracy_leave_the_line_as_it_was(clock, width, tasks):
+    assert watch({"tasks": tasks}) == watch({})
+
+
+def test_a_log_gets_every_accuracy_on_a_whole_line():
+    stream = io.StringIO()
+    progress = Progress(LiveLine(stream))
+    for step in range(1, 101):
+        progress(FIGURES | {"step": step} | ({"tasks": TASKS} if step % 50 == 0 else {}))
+    lines = stream.getvalue().splitlines()
+    assert [line.split("/")[0] for line in lines] == ["step 1", "step 50", "step 100"]
+    assert "hellaswag 0.284 · lambada 0.100" in lines[1]
+
+
 def test_a_narrow_terminal_shows_the_important_parts_and_no_number_cut_short(clock, width):
     width(200)
     whole = watch({}, {"step": 2}).split(" · ")

@@ -114,6 +114,29 @@ def test_tensorboard_shows_every_figure_of_every_step(tmp_path):
     assert shown["heldout/code"] == {40: 3.0}
 
 
+def test_tensorboard_shows_each_task_and_passes_over_what_is_no_figure(tmp_path):
+    said: list[str] = []
+    tasks = {
+        "hellaswag": {"items": 500, "acc": 0.25, "acc_norm": 0.5, "error": 0.125},
+        "mine/own": {"items": 9, "acc": 0.75, "note": "short"},
+        "empty": None,
+    }
+    with Trackers(["tensorboard"], tmp_path, RECIPE, said.append) as watch:
+        watch(figures(1) | {"tasks": None})
+        watch(figures(2) | {"tasks": tasks})
+        watch(figures(3) | {"tasks": ["hellaswag"]})
+    shown = curves(tmp_path)
+    assert said == [] and list(shown["loss"]) == [1, 2, 3]
+    assert {name: points for name, points in shown.items() if name.startswith("tasks/")} == {
+        "tasks/hellaswag/items": {2: 500},
+        "tasks/hellaswag/acc": {2: 0.25},
+        "tasks/hellaswag/acc_norm": {2: 0.5},
+        "tasks/hellaswag/error": {2: 0.125},
+        "tasks/mine/own/items": {2: 9},
+        "tasks/mine/own/acc": {2: 0.75},
+    }
+
+
 def test_tensorboard_shows_a_step_once_after_a_run_went_back_to_its_checkpoint(tmp_path):
     with Trackers(["tensorboard"], tmp_path, RECIPE, print) as watch:
         for step in range(1, 31):

@@ -66,10 +66,7 @@ class Progress:
         if "heldout" in figures:
             self.heldout = f"held-out {_heldout(figures['heldout'])}"
         if "tasks" in figures:
-            self.tasks = ", ".join(
-                f"{name} {found.get('acc_norm', found['acc']):.3f}"
-                for name, found in figures["tasks"].items()
-            )
+            self.tasks = _tasks(figures["tasks"])
 
     def _left(self, steps: int) -> str:
         """At the pace since the first step, held-out losses and checkpoints among it."""
@@ -85,6 +82,17 @@ def _heldout(found: dict[str, Any]) -> str:
     if "loss" in found:
         return f"{found['loss']:.3f} nats/token"
     return f"{found['bits_per_byte']:.3f} bits/byte"
+
+
+def _tasks(found: Any) -> str:
+    """Each is a part of the line, so that a narrow terminal has at least the first of them.
+
+    Whoever asks them may tell other figures than ours, and no run is to end by its line.
+    """
+    told = found.items() if isinstance(found, dict) else ()
+    main = {name: f.get("acc_norm", f.get("acc")) for name, f in told if isinstance(f, dict)}
+    numbers = {name: value for name, value in main.items() if isinstance(value, int | float)}
+    return " · ".join(f"{name} {value:.3f}" for name, value in numbers.items())
 
 
 def _mfu(figures: dict[str, Any], speed: float) -> str:

@@ -22,14 +22,16 @@ GRACE = 30.0  # seconds to finish in when the run was killed
 
 
 def scalars(figures: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a step under the names they are drawn by: `heldout/web` and the like."""
+    """The numbers of a step under the names they are drawn by: `heldout/web`, `tasks/piqa/acc`."""
     flat = {key: value for key, value in figures.items() if key not in ("step", "heldout", "tasks")}
     heldout = figures.get("heldout") or {}
     flat |= {f"heldout/{name}": bits for name, bits in heldout.get("sources", {}).items()}
     totals = {name: figure for name, figure in heldout.items() if not isinstance(figure, dict)}
     flat |= {f"heldout/{name}": figure for name, figure in totals.items()}
-    for task, found in (figures.get("tasks") or {}).items():
-        flat |= {f"tasks/{task}/{name}": figure for name, figure in found.items()}
+    tasks = figures.get("tasks")
+    for task, found in tasks.items() if isinstance(tasks, dict) else ():
+        named = found.items() if isinstance(found, dict) else ()
+        flat |= {f"tasks/{task}/{name}": figure for name, figure in named}
     numbers = {k: v for k, v in flat.items() if isinstance(v, int | float)}
     return {key: float(value) for key, value in numbers.items() if not isinstance(value, bool)}
 
