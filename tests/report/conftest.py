@@ -36,6 +36,38 @@ def rows():
 
 
 @pytest.fixture
+def asked(rows):
+    """Rows of a run that was asked tasks, every `tasks_every` steps and at the end."""
+
+    def make(tasks_every=50, names=("hellaswag", "lambada"), **more):
+        made = rows(**more)
+        for row in made:
+            done = row["step"] / len(made)
+            if row is made[-1] or row["step"] % tasks_every == 0:
+                row["tasks"] = {
+                    name: {"items": 500, "acc": round(0.1 + 0.2 * done, 5), "error": 0.0201}
+                    for name in names
+                }
+                row["tasks"][names[0]]["acc_norm"] = round(0.25 + 0.2 * done, 5)
+        return made
+
+    return make
+
+
+@pytest.fixture(
+    params=[
+        None, [], "0.3", 0.3, [{"acc": 0.3}], {}, {"piqa": None}, {"piqa": [0.3]},
+        {"piqa": {"acc": "0.3", "error": 0.1}}, {"piqa": {"acc": float("nan")}},
+        {"piqa": {"acc": 10**400}}, {"piqa": {"items": 500, "error": 0.1}},
+    ],
+    ids=str,
+)  # fmt: skip
+def damaged(request):
+    """What may stand in the place of a row's tasks, and holds no accuracy."""
+    return request.param
+
+
+@pytest.fixture
 def run(tmp_path, rows):
     """A run folder; `make(rows)` writes its log."""
 

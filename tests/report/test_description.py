@@ -42,6 +42,35 @@ def test_a_run_says_where_it_stands_and_what_happened_last(run: Path) -> None:
     assert 0 < len(events) <= 5 and "finished, step 6" in events[-1]
 
 
+def test_the_last_accuracy_on_each_task_is_told(run: Path) -> None:
+    assert not lines(run, "tasks")
+    older = {"piqa": {"items": 500, "acc": 0.5, "error": 0.02}}
+    latest = {
+        "hellaswag": {"items": 500, "acc": 0.262, "acc_norm": 0.284, "error": 0.0201},
+        "lambada": {"items": 500, "acc": 0.1, "error": 0.0134},
+        "mine": {"items": 9, "acc": 1.0},
+        "torn\x1b[2J": {"items": 9, "acc": 0.25},
+    }
+    append(run / "metrics.jsonl", step=4, tasks=older)
+    append(run / "metrics.jsonl", step=6, final=True, tasks=latest)
+    assert lines(run, "tasks") == [
+        "tasks        hellaswag 0.284 ± 0.020 · lambada 0.100 ± 0.013 · mine 1.000"
+        " · torn�[2J 0.250 (step 6)"
+    ]
+
+
+def test_damaged_tasks_are_passed_over(run: Path, damaged: object) -> None:
+    whole = describe(str(run))
+    append(run / "metrics.jsonl", step=6, final=True, tasks=damaged)
+    assert describe(str(run)) == whole
+
+
+def test_damaged_figures_of_a_source_are_passed_over(run: Path) -> None:
+    heldout = {"bits_per_byte": 1.5, "sources": {"left": "?", "right": 1.25}}
+    append(run / "metrics.jsonl", step=6, final=True, heldout=heldout)
+    assert lines(run, "held-out") == ["held-out     1.500 bits per byte at step 6 (right 1.250)"]
+
+
 def test_the_best_checkpoint_is_the_whole_one_with_the_lowest_heldout_loss(run: Path) -> None:
     """Of those that were measured on the same text; at the end it is another."""
     rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())

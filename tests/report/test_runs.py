@@ -34,8 +34,9 @@ with open(sys.argv[1], "w") as file:
 @pytest.fixture
 def begin(tmp_path, recipe):
     """Write a run as the trainer leaves it: `begin("name", rows, events)`."""
+    plain = recipe
 
-    def write(name: str = "demo", rows=(), events=(), age=0.0) -> Path:
+    def write(name: str = "demo", rows=(), events=(), age=0.0, recipe=plain) -> Path:
         run: Path = tmp_path / "runs" / name
         run.mkdir(parents=True)
         (run / "recipe.toml").write_text(tomli_w.dumps(asdict(recipe)))  # of 40 steps
@@ -185,6 +186,50 @@ def test_a_program_reads_the_same_as_json_lines(begin, tmp_path):
     }  # fmt: skip
     assert (first["loss"], first["bits_per_byte"], second["name"]) == (5.1, 2.5, "b")
     assert second["step"] is None and second["loss"] is None
+
+
+TASKS = {
+    "hellaswag": {"items": 500, "acc": 0.262, "acc_norm": 0.284, "error": 0.0201},
+    "lambada": {"items": 500, "acc": 0.1, "error": 0.0134},
+}
+
+
+@pytest.fixture
+def asking(recipe):
+    """A recipe that asks tasks."""
+    return with_train(recipe, tasks=("hellaswag", "lambada"))
+
+
+def test_a_program_reads_the_last_figures_of_each_task(begin, asking, tmp_path):
+    older = {name: {**found, "acc": 0.01} for name, found in TASKS.items()}
+    redone = {name: {**found, "acc": 0.99} for name, found in TASKS.items()}
+    rows = [row(2, tasks=older), row(3, tasks=TASKS), row(9, tasks=redone), row(4), row(5)]
+    begin("a", rows, recipe=asking)
+    begin("b", [row(1)], recipe=asking, age=60)
+    begin("c", [row(1)], age=90)
+    folder = tmp_path / "runs"
+    first, *others = map(json.loads, runs_json(folder, list_runs(folder)).splitlines())
+    assert first["tasks"] == TASKS
+    assert [run["tasks"] for run in others] == [{}, {}]
+
+
+def test_the_table_of_runs_has_no_tasks(begin, asking, tmp_path):
+    folder = tmp_path / "runs"
+    begin("a", [row(3, tasks=TASKS)], recipe=asking)
+    asked = runs_table(folder, list_runs(folder))
+    (folder / "a" / "metrics.jsonl").write_text(json.dumps(row(3)) + "\n")
+    assert asked == runs_table(folder, list_runs(folder))
+
+
+def test_damaged_tasks_are_passed_over(begin, asking, damaged):
+    rows = [row(2, tasks=TASKS), row(3, bits=2.5, tasks=damaged)]
+    found = standing(begin(rows=rows, recipe=asking))
+    assert (found.step, found.heldout, found.tasks) == (3, 2.5, TASKS)
+    mixed = {**TASKS, "piqa": None}
+    run = begin("mixed", [row(2, tasks=mixed)], recipe=asking)
+    assert standing(run).tasks == TASKS
+    (run / "recipe.toml").write_text("torn")
+    assert standing(run).tasks == TASKS
 
 
 def test_a_reason_cannot_steer_the_terminal(begin, tmp_path):

@@ -14,15 +14,11 @@ from gnano.model import (
     parameters,
 )
 from gnano.report.corpus import describe_data
+from gnano.report.curves import TaskCurve, accuracy, task_curves
+from gnano.report.figures import bits_per_byte, figure, source_bits
 from gnano.report.metrics import read_metrics
 from gnano.report.runs import printable
-from gnano.report.standing import (
-    KILLED,
-    bits_per_byte,
-    events_backwards,
-    figure,
-    standing,
-)
+from gnano.report.standing import KILLED, events_backwards, standing
 from gnano.train import (
     Recipe,
     checkpoints,
@@ -102,13 +98,23 @@ def _describe_run(run: Path) -> str:
     measured = {row["step"]: bits for row in rows if (bits := bits_per_byte(row)) is not None}
     if measured:
         lines.append(_heldout(next(row for row in rows if row["step"] == max(measured))))
+    if tasks := task_curves(rows):
+        lines.append(_tasks(tasks))
     return "\n".join([*lines, *_troubles(run, rows), *_saved(run, measured), *_events(run)])
 
 
 def _heldout(row: dict[str, Any]) -> str:
-    parts = " · ".join(f"{n} {bits:.3f}" for n, bits in row["heldout"].get("sources", {}).items())
-    total = row["heldout"]["bits_per_byte"]
+    parts = " · ".join(f"{name} {bits:.3f}" for name, bits in source_bits(row).items())
+    total = bits_per_byte(row)
     return f"held-out     {total:.3f} bits per byte at step {row['step']:,} ({parts})"
+
+
+def _tasks(curves: list[TaskCurve]) -> str:
+    """Those that were asked last."""
+    step = max(curve.steps[-1] for curve in curves)
+    asked = [curve for curve in curves if curve.steps[-1] == step]
+    parts = " · ".join(f"{curve.name} {accuracy(curve, -1)}" for curve in asked)
+    return f"tasks        {printable(parts)} (step {step:,.0f})"
 
 
 def _troubles(run: Path, rows: list[dict[str, Any]]) -> list[str]:

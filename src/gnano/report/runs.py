@@ -116,6 +116,7 @@ def _facts(folder: Path, run: Standing) -> dict[str, object]:
         "steps": run.steps,
         "loss": run.loss,
         "bits_per_byte": run.heldout,
+        "tasks": run.tasks,
         "checkpoint": None if run.checkpoint is None else str(run.checkpoint),
         "active": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run.active)),
         "problems": list(run.problems),

@@ -2,14 +2,13 @@
 
     run.lock        does a process hold it? ────────────▶ running
     events.jsonl    how the last start ended ───────────▶ finished, stopped, failed
-    metrics.jsonl   its last lines ─────────────────────▶ step, loss, held-out
+    metrics.jsonl   its last lines ─────────────────────▶ step, loss, held-out, tasks
     checkpoints/    the newest whose files have their sizes
 
 A run that was killed cannot write that it was: it says that it started, nobody holds its lock,
 and no end is written.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,12 +16,14 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+from gnano.report.figures import bits_per_byte, figure, task_figures
 from gnano.report.lines import objects_backwards
-from gnano.train import checkpoints, load_recipe, verify_sizes
+from gnano.train import Recipe, checkpoints, load_recipe, verify_sizes
 
 State = Literal["running", "finished", "stopped", "failed", "unknown"]
 ENDS: dict[str, State] = {"finished": "finished", "stopped": "stopped", "failed": "failed"}
 KILLED = "killed?"
+Tasks = dict[str, dict[str, float]]  # of each by name: acc, error and the like
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class Standing:
     steps: int | None  # in all; None where its recipe cannot be read
     loss: float | None  # the last finite one, nats per token
     heldout: float | None  # the last measured, bits per byte
+    tasks: Tasks  # the last measured
     checkpoint: Path | None  # the newest whose files are there with their sizes
     active: float  # when something last happened, in seconds since 1970
     problems: tuple[str, ...]  # what is damaged or cannot be read, a sentence each
@@ -42,17 +44,18 @@ class Standing:
 def standing(run: Path) -> Standing:
     """Where the run stands; what cannot be read is a problem of it, not an error."""
     problems: list[str] = []
-    steps = _steps(run, problems)
-    last, loss, heldout = _last_figures(run, problems)
+    recipe = _recipe(run, problems)
+    last, loss, heldout, tasks = _last_figures(run, recipe, problems)
     state, reason = _state(run, bool(last.get("final")), problems)
     return Standing(
         run=run,
         state=state,
         reason=reason,
         step=last.get("step"),
-        steps=steps,
+        steps=recipe.train.steps if recipe else None,
         loss=loss,
         heldout=heldout,
+        tasks=tasks,
         checkpoint=_good_checkpoint(run, problems),
         active=_active(run),
         problems=tuple(problems),
@@ -66,31 +69,20 @@ def events_backwards(run: Path) -> Iterator[dict[str, Any]]:
         yield from (e for e in objects_backwards(path) if isinstance(e.get("event"), str))
 
 
-def figure(value: Any) -> float | None:
-    """A finite number of a log, or None."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def bits_per_byte(row: dict[str, Any]) -> float | None:
-    """The held-out loss that was measured at a step, if one was."""
-    heldout = row.get("heldout")
-    return figure(heldout.get("bits_per_byte")) if isinstance(heldout, dict) else None
-
-
-def _steps(run: Path, problems: list[str]) -> int | None:
+def _recipe(run: Path, problems: list[str]) -> Recipe | None:
     try:
-        return load_recipe(str(run / "recipe.toml")).train.steps
+        return load_recipe(str(run / "recipe.toml"))
     except (OSError, ValueError) as error:
         problems.append(f"recipe.toml cannot be read: {error}")
         return None
 
 
 def _last_figures(
-    run: Path, problems: list[str]
-) -> tuple[dict[str, Any], float | None, float | None]:
-    """The last line of the log, the last loss and the last held-out loss."""
+    run: Path, recipe: Recipe | None, problems: list[str]
+) -> tuple[dict[str, Any], float | None, float | None, Tasks]:
+    """The last line of the log, the last loss, the last held-out loss and the last tasks."""
     path = run / "metrics.jsonl"
-    nothing: tuple[dict[str, Any], None, None] = {}, None, None
+    nothing: tuple[dict[str, Any], None, None, Tasks] = {}, None, None, {}
     if not path.exists():
         return nothing
     try:
@@ -102,16 +94,22 @@ def _last_figures(
             return nothing
         losses = (figure(row.get("loss")) for row in chain([last], rows))
         loss = next((found for found in losses if found is not None), None)
-        # a later step than the last is from before the run went back, and is to be done again
-        measured = (
-            bits_per_byte(row)
-            for row in objects_backwards(path, '"heldout"')
-            if isinstance(row.get("step"), int) and row["step"] <= last["step"]
-        )
-        return last, loss, next((found for found in measured if found is not None), None)
+        bits = (bits_per_byte(row) for row in _until(last["step"], path, '"heldout"'))
+        heldout = next((found for found in bits if found is not None), None)
+        # where none were asked, the search would go through the whole log
+        asked = recipe is None or recipe.train.tasks
+        measured = map(task_figures, _until(last["step"], path, '"tasks"') if asked else ())
+        return last, loss, heldout, next(filter(None, measured), {})
     except OSError as error:
         problems.append(f"metrics.jsonl cannot be read: {error}")
         return nothing
+
+
+def _until(step: int, path: Path, holding: str) -> Iterator[dict[str, Any]]:
+    """Lines of a log, newest first, without those from before the run went back to this step."""
+    for row in objects_backwards(path, holding):
+        if isinstance(row.get("step"), int) and row["step"] <= step:
+            yield row
 
 
 def _state(run: Path, final: bool, problems: list[str]) -> tuple[State, str]:
