@@ -17,12 +17,14 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self.words: list[str] = []
         self.refers: list[str] = []
+        self.alt = ""
         self.feed(text)
         assert self.open == []
         self.text = " ".join(" ".join(self.words).split())
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
+        self.alt = dict(attrs).get("alt") or self.alt
         self.refers += [v for k, v in attrs if k in {"src", "srcset", "href", "action", "data"}]
         if tag not in VOID:
             self.open.append(tag)
@@ -108,3 +110,49 @@ def test_a_page_is_replaced_whole_and_leaves_nothing_beside_it(run, without):
 def test_a_folder_that_is_no_run_is_said_in_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "metrics.jsonl"))):
         write_report(tmp_path)
+
+
+def test_the_page_tells_how_the_tasks_went(run, asked):
+    page = Page(write_report(run(asked())).read_text("utf-8"))
+    for words in (
+        "task step 50 step 200 measure",
+        "hellaswag 0.300 ± 0.020 0.450 ± 0.020 acc_norm",
+        "lambada 0.150 ± 0.020 0.300 ± 0.020 acc",
+        "source step 50 all held-out text",
+    ):
+        assert words in page.text, words
+    assert "accuracy on tasks" in page.alt
+
+
+def test_a_page_without_tasks_does_not_speak_of_them(run):
+    page = Page(write_report(run()).read_text("utf-8"))
+    assert "task" not in page.text and page.tags.count("table") == 1
+    assert page.alt == "Training loss and held-out bits per byte against steps"
+
+
+def test_a_task_that_was_not_asked_at_the_end_has_a_dash_there(run, asked, without):
+    without("matplotlib")
+    metrics = asked()
+    del metrics[-1]["tasks"]["lambada"]
+    page = Page(write_report(run(metrics)).read_text("utf-8"))
+    assert "lambada 0.150 ± 0.020 – acc" in page.text
+
+
+def test_tasks_that_were_asked_once_have_one_column(run, asked, without):
+    without("matplotlib")
+    page = Page(write_report(run(asked(tasks_every=1_000))).read_text("utf-8"))
+    assert "task step 200 measure hellaswag 0.450 ± 0.020 acc_norm" in page.text
+
+
+def test_the_name_of_a_task_is_text_too(run, asked, without):
+    without("matplotlib")
+    page = Page(write_report(run(asked(names=("<b>mine", "<i>")))).read_text("utf-8"))
+    assert "<b>mine 0.300" in page.text and "b" not in page.tags and "i" not in page.tags
+
+
+def test_damaged_tasks_cost_the_page_nothing_else(run, rows, damaged, without):
+    without("matplotlib")
+    metrics = rows(steps=20)
+    metrics[9]["tasks"] = damaged
+    page = Page(write_report(run(metrics)).read_text("utf-8"))
+    assert "prose" in page.text and "Accuracy" not in page.text

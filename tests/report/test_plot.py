@@ -78,3 +78,43 @@ def test_drawing_leaves_no_figure_behind_in_pyplot(rows):
     before = pyplot.get_fignums()
     png_bytes(rows(), "")
     assert pyplot.get_fignums() == before
+
+
+def test_a_run_that_was_asked_tasks_has_a_panel_of_them_below(asked, rows):
+    picture, plain = pixels(png_bytes(asked(), "")), pixels(png_bytes(rows(), ""))
+    assert picture.shape[:2] == (1200, 1760) and plain.shape[:2] == (720, 1760)
+    above, below = picture[:660], picture[660:]
+    assert drawn(above, LIGHT.loss) > 1_000 and drawn(above, LIGHT.sources[2]) > 500
+    for color in LIGHT.sources[:2]:
+        assert drawn(below, color) > 500
+    assert drawn(below, LIGHT.sources[2]) == 0  # two tasks, two colours
+
+
+def test_the_error_of_a_task_is_seen_as_a_band_as_wide_as_it_is(asked):
+    def inked(error):
+        metrics = asked(names=("hellaswag",))
+        for row in metrics:
+            for found in row.get("tasks", {}).values():
+                found["error"] = error
+        below = pixels(png_bytes(metrics, ""))[660:, :1300]
+        return int((below.max(axis=-1) - below.min(axis=-1) > 8).sum())  # all but grey
+
+    assert inked("unknown") + 5_000 < inked(0.01)
+
+
+@pytest.mark.parametrize("steps, tasks_every", [(1, 1), (200, 1_000)])
+def test_tasks_that_were_asked_once_are_points(asked, steps, tasks_every):
+    metrics = asked(steps=steps, tasks_every=tasks_every)
+    below = pixels(png_bytes(metrics, ""))[660:, :1390]
+    assert all(drawn(below, color) > 40 for color in LIGHT.sources[:2])
+
+
+def test_more_tasks_than_colours_are_drawn(asked):
+    names = tuple(f"task-{n}" * (1 + 9 * (n == 3)) for n in range(15))
+    assert drawn(pixels(png_bytes(asked(names=names), "")), LIGHT.loss) > 1_000
+
+
+def test_damaged_tasks_leave_the_picture_as_it_was(rows, damaged):
+    metrics = rows(steps=20)
+    metrics[9]["tasks"] = damaged
+    assert png_bytes(metrics, "a") == png_bytes(rows(steps=20), "a")

@@ -68,3 +68,25 @@ def test_ticks_are_few_round_and_inside(start, stop):
     places = ticks(start, stop, 5)
     assert 2 <= len(places) <= 6
     assert all(start - 1e-9 <= place <= stop + 1e-9 for place in places)
+
+
+def test_tasks_have_a_third_panel_where_it_fits_beside_the_others(asked, rows):
+    text = terminal_plot(asked(), 120, 20, color=False)
+    assert "hellaswag 0.45, lambada 0.30" in text
+    lines = text.split("\n")
+    assert len(lines) == 20 and max(map(len, lines)) <= 120
+    assert any(character in BRAILLE for line in lines for character in line[85:])
+    for width, height in ((89, 20), (40, 30)):
+        narrow = terminal_plot(asked(), width, height)
+        assert narrow == terminal_plot(rows(), width, height)
+
+
+def test_many_tasks_are_told_by_their_range(asked):
+    text = terminal_plot(asked(names=tuple(f"task-{n}" for n in range(8))), 100, 20, color=False)
+    assert "8 tasks: 0.30 to 0.45" in text
+
+
+def test_damaged_tasks_leave_the_plot_as_it_was(rows, damaged):
+    metrics = rows(steps=20)
+    metrics[9]["tasks"] = damaged
+    assert terminal_plot(metrics, 120) == terminal_plot(rows(steps=20), 120)

@@ -3,7 +3,7 @@
     name and state
     headline figures
     curves                          (a picture for light and one for dark)
-    held-out table · facts
+    held-out table · tasks · facts
     samples, the prompt marked
     the whole recipe, folded
 
@@ -18,7 +18,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
-from gnano.report.curves import Curve, Rows, heldout_curves, loss_curve, smooth
+from gnano.report.curves import (
+    Curve,
+    Rows,
+    TaskCurve,
+    accuracy,
+    heldout_curves,
+    loss_curve,
+    smooth,
+    task_curves,
+)
 from gnano.report.metrics import read_metrics
 from gnano.report.plot import DARK, png_bytes
 from gnano.report.style import CSS
@@ -50,6 +59,7 @@ def write_report(run: Path, facts: Mapping[str, str] | None = None, samples: Sam
         _picture(metrics),
         '<div class="tables">',
         _heldout(heldout_curves(metrics), _finished(metrics)),
+        _tasks(task_curves(metrics)),
         _facts(facts or {}),
         "</div>",
         _samples(samples),
@@ -114,10 +124,12 @@ def _picture(metrics: Rows) -> str:
         return ""
     light = _data_uri(png_bytes(metrics, ""))
     dark = _data_uri(png_bytes(metrics, "", DARK))
+    shown = "Training loss and held-out bits per byte"
+    if task_curves(metrics):
+        shown = "Training loss, held-out bits per byte and accuracy on tasks"
     return (
         f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img alt="Training loss and held-out bits per byte against steps" src="{light}">'
-        "</picture>"
+        f'<img alt="{shown} against steps" src="{light}"></picture>'
     )
 
 
@@ -125,22 +137,45 @@ def _heldout(curves: list[Curve], whole: bool) -> str:
     if not curves:
         return ""
     total, *sources = curves
-    first, last = total.steps[0], total.steps[-1]
-    columns = {last: "all held-out text" if whole else f"step {last:,.0f}"}
-    if first < last:
-        columns = {first: f"step {first:,.0f}", **columns}
+    columns = _ends(total.steps[0], total.steps[-1])
+    if whole:
+        columns[total.steps[-1]] = "all held-out text"
     rows = []
     for curve in [*sources, total]:
         measured = dict(zip(curve.steps, curve.values, strict=True))
         cells = [f"{measured[step]:.3f}" if step in measured else "–" for step in columns]
         kind = ' class="total"' if curve is total else ""
         rows.append(_tr(escape(curve.name), cells, kind))
-    heads = "".join(f"<th>{words}</th>" for words in columns.values())
     return (
         "<section><h2>Held-out bits per byte</h2>"
-        f"<table><thead><tr><th>source</th>{heads}</tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table></section>"
+        f"{_table(['source', *columns.values()], rows)}</section>"
     )
+
+
+def _tasks(curves: list[TaskCurve]) -> str:
+    if not curves:
+        return ""
+    steps = [step for curve in curves for step in curve.steps]
+    columns = _ends(min(steps), max(steps))
+    rows = []
+    for curve in curves:
+        points = {step: point for point, step in enumerate(curve.steps)}
+        cells = [accuracy(curve, points[step]) if step in points else "–" for step in columns]
+        rows.append(_tr(escape(curve.name), [*cells, curve.measure]))
+    return (
+        "<section><h2>Accuracy on tasks, ± standard error</h2>"
+        f"{_table(['task', *columns.values(), 'measure'], rows)}</section>"
+    )
+
+
+def _ends(first: float, last: float) -> dict[float, str]:
+    """The columns of a table of curves: where they begin, and where they stand."""
+    return {step: f"step {step:,.0f}" for step in (first, last)}
+
+
+def _table(heads: Sequence[str], rows: Sequence[str]) -> str:
+    cells = "".join(f"<th>{words}</th>" for words in heads)
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _facts(facts: Mapping[str, str]) -> str:

@@ -3,6 +3,9 @@
     ┌ training loss, nats per token ┐ ┌ held-out bits per byte ┐
     │ every step faint, smoothed    │ │ total, and each source │  names
     └───────────────────────────────┘ └────────────────────────┘
+    ┌ accuracy on tasks, where the run was asked any ──────────┐
+    │ each with its standard error as a band                   │  names
+    └──────────────────────────────────────────────────────────┘
 
 Matplotlib's pyplot keeps one global list of figures and asks for a display; a `Figure`
 saved as PNG is drawn by Agg and needs neither, so this works in a server, a thread or over ssh.
@@ -14,7 +17,16 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gnano.report.curves import Curve, Rows, heldout_curves, loss_curve, smooth
+from gnano.report.curves import (
+    Curve,
+    Rows,
+    TaskCurve,
+    accuracy,
+    heldout_curves,
+    loss_curve,
+    smooth,
+    task_curves,
+)
 from gnano.report.whole import write_whole
 
 if TYPE_CHECKING:
@@ -45,7 +57,10 @@ DARK = Palette(
 
 
 def png_plot(metrics: Rows, path: Path, title: str) -> None:
-    """Write the curves of a run (rows of `read_metrics`) as a PNG of 1,760 × 720 pixels."""
+    """Write the curves of a run (rows of `read_metrics`) as a PNG of 1,760 × 720 pixels.
+
+    A run that was asked tasks has a panel of them below, and 1,760 × 1,200 pixels.
+    """
     write_whole(path, png_bytes(metrics, title))
 
 
@@ -59,22 +74,28 @@ def png_bytes(metrics: Rows, title: str, palette: Palette = LIGHT) -> bytes:
         raise ValueError(NEEDS_MATPLOTLIB) from None
 
     layout = ConstrainedLayoutEngine(w_pad=0.16, h_pad=0.14, wspace=0.02)  # inches, share
-    figure = Figure(figsize=(11, 4.5), dpi=160, facecolor=palette.paper, layout=layout)
+    tasks = task_curves(metrics)
+    size = 11, 7.5 if tasks else 4.5
+    figure = Figure(figsize=size, dpi=160, facecolor=palette.paper, layout=layout)
     if title:
         heading = figure.suptitle(
             title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=palette.ink
         )
         heading.set_parse_math(False)  # a "$" in a run's name is a dollar
-    left, right = figure.subplots(1, 2)
-    for axes in (left, right):
+    grid = figure.add_gridspec(2, 2, height_ratios=(5, 4)) if tasks else figure.add_gridspec(1, 2)
+    left, right = (figure.add_subplot(grid[0, column]) for column in (0, 1))
+    below = [figure.add_subplot(grid[1, :])] if tasks else []
+    for axes in (left, right, *below):
         _quiet(axes, palette)
-        # both from 0 to the last step: a point of one panel lies under the same x in the other
+        # all from 0 to the last step: a point of one panel lies under the same x in the other
         axes.set_xlim(0, max(1, metrics[-1]["step"]) * 1.02)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
         axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
         axes.yaxis.set_major_locator(ticker.MaxNLocator(6))
     _draw_loss(left, loss_curve(metrics), palette)
     _draw_heldout(right, heldout_curves(metrics), bool(metrics[-1].get("final")), palette)
+    for axes in below:
+        _draw_tasks(axes, tasks, palette)
 
     png = io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})  # the same run, the same bytes
@@ -126,14 +147,33 @@ def _draw_heldout(axes: "Axes", curves: list[Curve], whole: bool, palette: Palet
     _legend(axes, names, "all held-out text" if whole else "so far", palette)
 
 
+def _draw_tasks(axes: "Axes", curves: list[TaskCurve], palette: Palette) -> None:
+    _say(axes, "Accuracy on tasks, ± standard error", palette)
+    # all eight known tasks are told apart: where the colours begin again the lines are dashed
+    looks = [(color, *more) for more in (("-", "o"), ("--", "s")) for color in palette.sources]
+    look = dict(zip([curve.name for curve in curves], cycle(looks), strict=False))
+    curves = sorted(curves, key=lambda curve: -curve.values[-1])
+    for curve in curves:
+        color, dash, end = look[curve.name]
+        low, high = curve.values - curve.errors, curve.values + curve.errors
+        axes.plot(curve.steps, curve.values, dash, color=color, linewidth=1.6, zorder=3)
+        _end(axes.lines[-1], end)
+        if len(curve) > 1:
+            axes.fill_between(curve.steps, low, high, color=color, alpha=0.15, linewidth=0)
+        else:  # a band of one point has no width
+            axes.vlines(curve.steps, low, high, color=color, alpha=0.4, linewidth=1.6)
+    names = [f"{accuracy(curve, -1)}  {_short(curve.name)}" for curve in curves]
+    _legend(axes, names, "last measured", palette)
+
+
 def _short(name: str, most: int = 22) -> str:
     """A long name would take its room from the curves; its end says more than its start."""
     return name if len(name) <= most else "…" + name[1 - most :]
 
 
-def _end(line: "Line2D") -> None:
+def _end(line: "Line2D", marker: str = "o") -> None:
     """A dot where a curve stands now: a run of one step is a dot, not an empty panel."""
-    line.set(marker="o", markersize=5, markevery=[-1])
+    line.set(marker=marker, markersize=5, markevery=[-1])
 
 
 def _say(axes: "Axes", words: str, palette: Palette) -> None:

@@ -32,7 +32,10 @@ picture img {
   display: block; width: 100%; height: auto; border: 1px solid var(--line); border-radius: 8px;
 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.35rem 2rem 0.35rem 0; border-bottom: 1px solid var(--line); text-align: left; }
+th, td {
+  padding: 0.35rem min(2rem, 3vw) 0.35rem 0; border-bottom: 1px solid var(--line);
+  text-align: left;
+}
 thead th { color: var(--faint); font-size: 0.85rem; font-weight: 400; }
 tbody th { font-weight: 400; }
 .tables { display: flex; flex-wrap: wrap; gap: 0 4rem; }

@@ -2,37 +2,39 @@
 
 A Braille character is a grid of 2 × 4 dots, so a panel of 40 × 20 characters shows 80 × 80
 points. Plain output (`color=False`) is characters only, for a pipe, a log or an issue.
+Tasks have a third panel, where the terminal is wide enough for one beside the others.
 """
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from gnano.report.curves import Curve, Rows, heldout_curves, loss_curve, smooth
+from gnano.report.curves import Curve, Rows, heldout_curves, loss_curve, smooth, task_curves
 
 NEEDS_PLOTEXT = "Plots in the terminal need plotext: pip install 'auto-g-nano[plot]'"
 SMALLEST = 30, 8  # characters a panel needs for its numbers and a curve beside them
+FRAME = 8  # characters of a panel's width that its title cannot have
 
 
 def terminal_plot(metrics: Rows, width: int = 80, height: int = 20, color: bool = True) -> str:
     """Smoothed training loss and held-out bits per byte, `height` lines of at most `width`.
 
-    The panels stand side by side, or one above the other where the terminal is narrow.
+    The panels stand side by side, or one above the other where the terminal is narrow; that of
+    the tasks is left out then.
     """
     try:
         import plotext
     except ModuleNotFoundError:
         raise ValueError(NEEDS_PLOTEXT) from None
 
-    curves = [("training loss", smooth(loss_curve(metrics)))]
-    curves += [("held-out bits per byte", curve) for curve in heldout_curves(metrics)[:1]]
-    curves = [(name, curve) for name, curve in curves if len(curve)]
-    if not curves:
+    panels = _panels(metrics, width)
+    if not panels:
         raise ValueError("There is nothing to plot: no step of this run has a finite loss.")
-    columns = len(curves) if width >= len(curves) * SMALLEST[0] else 1
-    rows = len(curves) // columns
+    columns = len(panels) if width >= len(panels) * SMALLEST[0] else 1
+    rows = len(panels) // columns
     if width < SMALLEST[0] or height < rows * SMALLEST[1]:
         raise ValueError(
             f"{width} × {height} characters are too few for a plot: "
@@ -46,13 +48,14 @@ def terminal_plot(metrics: Rows, width: int = 80, height: int = 20, color: bool 
         figure.plot_size(width, height)
         figure.subplots(rows, columns)
         last = max(1, metrics[-1]["step"])
-        for number, (name, curve) in enumerate(curves):
+        for number, (title, ink, curves) in enumerate(panels):
             row, column = divmod(number, columns)
-            panel = figure.subplot(row + 1, column + 1) if len(curves) > 1 else figure
-            ink = plotext.pixel("blue+" if name == "training loss" else "orange+")
-            # a single Braille dot is easily missed
-            marker = plotext.marker("braille" if len(curve) > 1 else "●", ink)
-            _draw(panel, f"{name}: {curve.values[-1]:.2f}", curve, last, marker)
+            panel = figure.subplot(row + 1, column + 1) if len(panels) > 1 else figure
+            _frame(panel, title, curves, last)
+            for curve in curves:
+                # a single Braille dot is easily missed
+                dot = "braille" if len(curve) > 1 else "●"
+                _draw(panel, curve, plotext.marker(dot, plotext.pixel(ink)))
         text = str(figure.build().string(colorless=not color))
     finally:
         plotext.terminal.limit()
@@ -60,20 +63,49 @@ def terminal_plot(metrics: Rows, width: int = 80, height: int = 20, color: bool 
     return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n"))
 
 
-def _draw(panel: Any, title: str, curve: Curve, last: int, marker: Any) -> None:
+def _panels(metrics: Rows, width: int) -> list[tuple[str, str, Sequence[Curve]]]:
+    """Title, colour and curves of each panel there is something, and room, for."""
+    first = ("training loss", "blue+", [smooth(loss_curve(metrics))])
+    second = ("held-out bits per byte", "orange+", heldout_curves(metrics)[:1])
+    panels: list[tuple[str, str, Sequence[Curve]]] = [
+        (f"{name}: {curve.values[-1]:.2f}", ink, [curve])
+        for name, ink, curves in (first, second)
+        for curve in curves
+        if len(curve)
+    ]
+    tasks = sorted(task_curves(metrics), key=lambda curve: -curve.values[-1])
+    room = width // (len(panels) + 1)
+    if tasks and room >= SMALLEST[0]:
+        panels.append((_task_title(tasks, room - FRAME), "green+", tasks))
+    return panels
+
+
+def _task_title(tasks: Sequence[Curve], room: int) -> str:
+    """From the highest to the lowest, as they stand in the panel; their range if they are many."""
+    title = ", ".join(f"{curve.name} {curve.values[-1]:.2f}" for curve in tasks)
+    if len(title) <= room:
+        return title
+    lowest, highest = tasks[-1].values[-1], tasks[0].values[-1]
+    return f"{len(tasks)} tasks: {lowest:.2f} to {highest:.2f}"
+
+
+def _frame(panel: Any, title: str, curves: Sequence[Curve], last: int) -> None:
     panel.theme("simple")  # the terminal's own colours for all but the curve
     panel.title(title)
     panel.label("step", "x")
     for axis, side in (("x", "upper"), ("y", "right")):
         panel.axes(False, axis=axis, side=side)
 
-    low, high = float(curve.values.min()), float(curve.values.max())
+    values = np.concatenate([curve.values for curve in curves])
+    low, high = float(values.min()), float(values.max())
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     # a little air after the last step keeps the curve off the next panel's numbers
     for axis, start, stop in (("x", 0.0, 1.06 * last), ("y", low - margin, high + margin)):
         places = ticks(start, stop, 5, smallest=1.0 if axis == "x" else 0.0)
         panel.ruler(axis).lim(start, stop).ticks(places, _labels(places))
 
+
+def _draw(panel: Any, curve: Curve, marker: Any) -> None:
     # more points than dots only cost time
     thin = np.unique(np.linspace(0, len(curve) - 1, 1_000).round().astype(int))
     steps, values = curve.steps[thin].tolist(), curve.values[thin].tolist()
