@@ -157,8 +157,8 @@ def _results(
         newest = [newest_result(folder, loading) for folder in folders]
         there = [one for one in newest if one is not None]
         if len(there) == len(paths) and (_columns(there, []) or _same_text(there)):
-            for one in there:
-                note(f"{one.name}: as saved")
+            for model in there:
+                note(f"{model.name}: as saved")
             return there
     if not asked.tasks and not asked.files:
         asked = replace(asked, tasks=(ALL,))

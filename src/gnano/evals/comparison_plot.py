@@ -31,11 +31,13 @@ from gnano.report.plot import LIGHT, NEEDS_MATPLOTLIB
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
 WIDTH, HEIGHT = 5.6, 4.2  # of a panel, inches
 DASHED = (0, (4, 3))
-# where a label may stand beside its point: offset in points, and which of its ends that is
+NEAR = 6  # points
+# where a name may stand beside its point: offset in points, and which of its ends that is
 PLACES = (
     (6, 0, "left", "center"),
     (-6, 0, "right", "center"),
@@ -45,6 +47,10 @@ PLACES = (
     (5, -6, "left", "top"),
     (-5, 6, "right", "bottom"),
     (-5, -6, "right", "top"),
+    (6, 14, "left", "bottom"),
+    (6, -14, "left", "top"),
+    (-6, 14, "right", "bottom"),
+    (-6, -14, "right", "top"),
 )
 
 
@@ -67,11 +73,13 @@ def check_plot(path: Path | None) -> None:
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
     """Write the picture. Raises ValueError where there is no task, or no matplotlib."""
-    write_whole(path, comparison_png(comparison))
+    png = io.BytesIO()
+    # without matplotlib's version in it: the same results, the same bytes
+    drawn(comparison).savefig(png, format="png", metadata={"Software": None})
+    write_whole(path, png.getvalue())
 
 
-def comparison_png(comparison: Comparison) -> bytes:
-    """The picture as bytes."""
+def drawn(comparison: Comparison) -> "Figure":
     try:
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -94,13 +102,11 @@ def comparison_png(comparison: Comparison) -> bytes:
         _draw(axes, column, comparison, some)
         _scales(axes, comparison, [point for some in points for point in some])
     _legend(figure, comparison, across)
-    figure.draw_without_rendering()  # panels find their places, and then each label finds its own
+    figure.draw_without_rendering()  # panels find their places, then names theirs in them
     figure.set_layout_engine("none")
     for axes, some in zip(panels, points, strict=False):
         _name(axes, some)
-    png = io.BytesIO()
-    figure.savefig(png, format="png", metadata={"Software": None})  # the same results, same bytes
-    return png.getvalue()
+    return figure
 
 
 def _points(column: Column, comparison: Comparison) -> list[Point]:
@@ -148,7 +154,6 @@ def _scales(axes: "Axes", comparison: Comparison, points: Sequence[Point]) -> No
 
 def _quiet(axes: "Axes", title: str) -> None:
     """Only what the eye needs: a light grid, a base line, small grey numbers."""
-    axes.set_facecolor(LIGHT.paper)
     axes.grid(axis="y", color=LIGHT.grid, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "left", "right"):
@@ -186,35 +191,61 @@ def _legend(figure: "Figure", comparison: Comparison, across: int) -> None:
 
 
 def _name(axes: "Axes", points: Sequence[Point]) -> None:
-    """Each published point's name where it hides the least: other names, points, the edge."""
-    from matplotlib.patheffects import withStroke
+    """Each published point's name where it hides the least: other points, the edge, other names.
 
+    Every name looks for the best of its places, given those of the others, a few times over.
+    """
     at = axes.transData.transform
     dots = [
         at((x, y))
         for line in axes.lines
-        if line.get_marker() == "o"
+        if line.get_marker() in ("o", "_")  # points, and the ends of errors
         for x, y in np.asarray(line.get_xydata())
     ]
-    names: list[Bbox] = []
-    for point in sorted(points, key=lambda one: one.value):
-        place = point.tokens, point.value
-        text = axes.annotate(
-            point.name, place, (0, 0), textcoords="offset points", fontsize=7.5, color=LIGHT.faint
+    texts = [_text(axes, point) for point in points]
+    boxes: list[list[Bbox]] = []  # of each name, at each place
+    costs: list[list[float]] = []  # there, whatever the other names do
+    for text in texts:
+        others = [dot for dot in dots if abs(dot - at(text.xy)).max() > 1]
+        boxes.append([_stand(text, place) for place in PLACES])
+        costs.append(
+            [
+                4 * (box.width * box.height - _shared(box, axes.bbox))
+                + 1_000 * sum(box.padded(8).contains(*dot) for dot in others)
+                for box in boxes[-1]
+            ]
         )
-        text.set_parse_math(False)  # a "$" in a name is a dollar
-        text.set_path_effects([withStroke(linewidth=2.5, foreground=LIGHT.paper)])
-        others = [dot for dot in dots if abs(dot - at(place)).max() > 1]
-        costs = []
-        for x, y, side, height in PLACES:
-            text.set(position=(x, y), ha=side, va=height)
-            box = text.get_window_extent()
-            outside = box.width * box.height - _shared(box, axes.bbox)
-            near = sum(box.padded(8).contains(*dot) for dot in others)
-            costs.append(sum(_shared(box, name) for name in names) + 2 * outside + 1_000 * near)
-        x, y, side, height = PLACES[costs.index(min(costs))]
-        text.set(position=(x, y), ha=side, va=height)
-        names.append(text.get_window_extent())
+    chosen: dict[int, int] = {}
+    for name in [*range(len(texts))] * 4:
+        taken = [boxes[other][place] for other, place in chosen.items() if other != name]
+        each = zip(boxes[name], costs[name], strict=True)
+        whole = [cost + 2 * sum(_shared(box, one) for one in taken) for box, cost in each]
+        chosen[name] = whole.index(min(whole))
+    for name, place in chosen.items():
+        x, y, *_ = PLACES[place]
+        _stand(texts[name], PLACES[place])
+        if abs(y) > NEAR:  # a thin line says whose name it is
+            line = {"arrowstyle": "-", "color": LIGHT.faint, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
+            axes.annotate("", texts[name].xy, (x, y), textcoords="offset points", arrowprops=line)
+
+
+def _text(axes: "Axes", point: Point) -> "Annotation":
+    from matplotlib.patheffects import withStroke
+
+    text = axes.annotate(
+        point.name, (point.tokens, point.value), (0, 0), textcoords="offset points",
+        fontsize=7.5, color=LIGHT.faint,
+    )  # fmt: skip
+    text.set_parse_math(False)  # a "$" in a name is a dollar
+    text.set_path_effects([withStroke(linewidth=2.5, foreground=LIGHT.paper)])
+    return text
+
+
+def _stand(text: "Annotation", place: tuple[float, float, str, str]) -> "Bbox":
+    """Where it then is, in pixels."""
+    x, y, side, height = place
+    text.set(position=(x, y), ha=side, va=height)
+    return text.get_window_extent()
 
 
 def _shared(one: "Bbox", other: "Bbox") -> float:

@@ -1,0 +1,346 @@
+"""Models are compared by the same measure, and a result that still stands is not computed again."""
+
+import json
+import os
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.evals.conftest import learned, made_items, small_model
+from tests.small import with_train
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+from gnano.evals import (
+    Accuracy,
+    Asked,
+    Comparison,
+    Evaluation,
+    Score,
+    compare_models,
+    comparing,
+    default_path,
+    evaluate,
+    open_subject,
+    write_evaluation,
+)
+from gnano.evals.comparing import Column
+from gnano.evals.published import PUBLISHED, nearest
+from gnano.infer import Loading
+from gnano.model import save_model
+from gnano.tokenizer import Tokenizer, train_bpe
+from gnano.train import train
+
+TEXT = "A stone sees the river; no bird takes a letter under the house. A café, 日本 🌍!\n" * 9
+
+
+@pytest.fixture(scope="session")
+def knowing(words: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has learned the answers by heart."""
+    model = learned(small_model(words.vocab_size), words, made_items()[:40], 300)
+    folder = tmp_path_factory.mktemp("model") / "knowing"
+    words.save(folder)
+    save_model(model, folder, words.end_of_text)
+    return folder
+
+
+@pytest.fixture
+def pythia(tmp_path: Path) -> Path:
+    """A model of another kind, with a tokenizer of its own."""
+    train_bpe([TEXT], 280).save(tmp_path / "pythia")
+    config = GPTNeoXConfig(
+        vocab_size=280,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=48,
+    )
+    GPTNeoXForCausalLM(config).save_pretrained(tmp_path / "pythia")
+    return tmp_path / "pythia"
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """Results of folders that are in no run are written below it."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def piqa(tmp_path) -> str:
+    """The items that the knowing model knows, as those of a known task."""
+    rows = [
+        {
+            "query": item.contexts[0].removesuffix("\nAnswer:"),
+            "choices": list(item.answers),
+            "gold": item.gold,
+        }
+        for item in made_items()[:40]
+    ]
+    path = tmp_path / "piqa.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+@pytest.fixture
+def asked_for(monkeypatch) -> list[str]:
+    """The names of the models that are evaluated, one after the other."""
+    names = []
+
+    def counting(subject, *others):
+        names.append(subject.name)
+        return evaluate(subject, *others)
+
+    monkeypatch.setattr(comparing, "evaluate", counting)
+    return names
+
+
+def newer(path: Path) -> None:
+    later = path.stat().st_mtime + 100
+    os.utime(path, (later, later))
+
+
+def made(name: str, tasks: dict[str, Score], **more) -> Evaluation:
+    scores = tuple(tasks.values())
+    facts = {"folder": name, "parameters": 1_000_000, "tokens": 1_000_000, **more}
+    return Evaluation(name=name, scores=scores, **facts)
+
+
+def test_who_knows_the_answers_is_the_best_by_more_than_two_standard_errors(
+    knowing, saved_model, piqa
+):
+    found = compare_models([saved_model, knowing], Asked(files=(piqa,)))
+    (column,) = found.columns
+    by_name = {model.name: column.of(model).value for model in found.models}
+    assert by_name["knowing"] > 0.9 > 0.6 > by_name["random"]
+    (difference,) = found.differences
+    assert difference.value == by_name["random"] - by_name["knowing"]
+    assert difference.clear
+    assert column.metric == "acc_norm" and column.items == 40 and column.chance == 0.25
+
+
+def test_a_model_is_not_clearly_better_than_its_copy(knowing, piqa, tmp_path):
+    copy = shutil.copytree(knowing, tmp_path / "copy")
+    (difference,) = compare_models([knowing, copy], Asked(files=(piqa,))).differences
+    assert difference.value == 0 and not difference.clear
+
+
+def test_equal_models_are_rarely_told_apart_and_a_far_better_one_always():
+    """Of two standard errors a share of some 5 % is expected by chance."""
+    draw = random.Random(0)
+
+    def clear(*shares):
+        models = []
+        for name, share in zip("ab", shares, strict=True):
+            right = sum(draw.random() < share for _ in range(200))
+            one = Accuracy.share(right, 200)
+            score = Score(
+                task="piqa", title="", items=200, shots=0, chance=0.5, acc=one, acc_norm=one
+            )
+            models.append(made(name, {"piqa": score}))
+        columns = (Column("piqa", "", "acc_norm", 200),)
+        (difference,) = Comparison(
+            models=tuple(models), columns=columns, published=(), same_text=False, notes=()
+        ).differences
+        return difference.clear
+
+    assert 0.02 < sum(clear(0.6, 0.6) for _ in range(500)) / 500 < 0.08
+    assert all(clear(0.6, 0.9) for _ in range(50))
+
+
+def test_one_item_right_against_one_wrong_proves_nothing(knowing, saved_model, piqa):
+    found = compare_models([knowing, saved_model], Asked(files=(piqa,), limit=1))
+    (difference,) = found.differences
+    assert not difference.clear
+
+
+def test_a_result_of_the_same_settings_is_used_again(knowing, saved_model, piqa, asked_for):
+    asked = Asked(files=(piqa,), limit=20)
+    first = compare_models([knowing, saved_model], asked)
+    assert asked_for == ["knowing", "random"]
+    notes: list[str] = []
+    again = compare_models([knowing, saved_model], replace(asked, batch=7), note=notes.append)
+    assert again == first and len(asked_for) == 2
+    assert notes == ["knowing: as saved", "random: as saved"]
+
+
+def test_another_limit_is_asked_anew_and_takes_nobodys_place(knowing, piqa, asked_for):
+    whole, part = Asked(files=(piqa,)), Asked(files=(piqa,), limit=10)
+    write_evaluation(one := evaluate(open_subject(knowing), whole), default_path(one))
+    for asked, items in [(whole, 40), (part, 10), (whole, 40), (part, 10)]:
+        (column,) = compare_models([knowing], asked).columns
+        assert column.items == items
+    assert asked_for == ["knowing"]  # once for the part, and of the whole what eval had saved
+
+
+@pytest.mark.parametrize("what", ["weights", "items"])
+def test_newer_weights_or_items_are_asked_anew(knowing, piqa, asked_for, tmp_path, what):
+    folder = shutil.copytree(knowing, tmp_path / "copy")
+    asked = Asked(files=(f"mine={piqa}",))
+    compare_models([folder], asked)
+    newer(folder / "model.safetensors" if what == "weights" else Path(piqa))
+    compare_models([folder], asked)
+    assert len(asked_for) == 2
+
+
+def test_weights_kept_in_fewer_bits_are_another_model(knowing, piqa, asked_for):
+    asked = Asked(files=(piqa,), limit=5)
+    for loading in (Loading(), Loading(quant="int8"), Loading(quant="int8")):
+        compare_models([knowing], asked, loading)
+    assert len(asked_for) == 2
+
+
+def test_a_result_of_another_folder_of_that_name_is_not_taken_for_this_one(
+    knowing, saved_model, piqa, asked_for, tmp_path
+):
+    other = shutil.copytree(saved_model, tmp_path / "other/knowing")
+    asked = Asked(files=(piqa,), limit=20)
+    compare_models([knowing], asked)
+    found = compare_models([other, knowing], asked)
+    assert len(asked_for) == 3  # theirs lie at one place, of which each is told by its folder
+    assert [model.name for model in found.models] == [str(other), str(knowing)]
+    (column,) = found.columns
+    assert column.of(found.models[0]).value < column.of(found.models[1]).value
+
+
+def test_with_nothing_asked_saved_results_are_compared_as_they_are(
+    knowing, saved_model, piqa, asked_for
+):
+    for folder in (knowing, saved_model):
+        compare_models([folder], Asked(files=(piqa,), limit=20))
+    asked_for.clear()
+    found = compare_models([knowing, saved_model], Asked())
+    assert asked_for == [] and found.columns[0].items == 20
+
+
+def test_a_task_of_which_the_items_differ_is_left_out_and_told(knowing, saved_model, piqa):
+    more = f"more={piqa}"
+    asked = Asked(files=(piqa, f"mine={piqa}", more), limit=20)
+    compare_models([knowing], asked)
+    one = evaluate(open_subject(saved_model), replace(asked, files=(piqa, f"mine={piqa}")))
+    scores = tuple(replace(s, items=10) if s.task == "piqa" else s for s in one.scores)
+    write_evaluation(replace(one, scores=scores), default_path(one))
+    found = compare_models([knowing, saved_model], Asked())
+    assert [column.task for column in found.columns] == ["mine"]
+    told = "\n".join(found.notes)
+    assert "PIQA is not compared" in told and "more is not compared" in told
+    assert "knowing 20 of piqa.jsonl; random 10 of piqa.jsonl" in told
+    assert "knowing 20 of piqa.jsonl; random none" in told
+
+
+def test_a_model_of_another_kind_is_measured_on_the_same_bytes(knowing, pythia, tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    found = compare_models([knowing, pythia], Asked(tasks=("none",), text=(tmp_path / "text.txt",)))
+    assert found.same_text and not found.columns and not found.published
+    assert {model.bits[0].bytes for model in found.models} == {len(TEXT.encode())}
+    assert found.models[1].tokens is None and found.models[1].bits[0].tokens > 0
+
+
+@pytest.fixture
+def run(recipe, tmp_path) -> Path:
+    small = with_train(replace(recipe), steps=4, eval_every=0, save_every=2)
+    return train(small, tmp_path / "run").run
+
+
+def test_checkpoints_of_a_run_are_compared_on_its_held_out_text_and_others_are_not(
+    run, saved_model, piqa
+):
+    checkpoints = sorted((run / "checkpoints").iterdir())
+    asked = Asked(files=(piqa,), limit=5)
+    found = compare_models(checkpoints, asked)
+    assert found.same_text and [model.tokens for model in found.models] == [2 * 512, 4 * 512]
+    assert {path.name for path in (run / "evals").iterdir()} == {
+        f"{path.name}.json" for path in checkpoints
+    }
+    mixed = compare_models([*checkpoints, saved_model], asked)
+    assert not mixed.same_text and any("Bits per byte" in note for note in mixed.notes)
+
+
+def test_the_run_may_be_moved_with_its_results(run, piqa, asked_for, tmp_path):
+    asked = Asked(files=(piqa,), limit=5)
+    compare_models([run], asked)
+    shutil.move(run, tmp_path / "elsewhere")
+    compare_models([tmp_path / "elsewhere"], asked)
+    assert len(asked_for) == 1
+
+
+def test_published_rows_are_those_of_the_asked_tasks(knowing, piqa):
+    found = compare_models([knowing], Asked(files=(piqa,), limit=5))
+    assert len(found.published) == comparing.MOST
+    assert all("piqa" in row.scores for row in found.published)
+    everyone = compare_models([knowing], Asked(files=(piqa,), limit=5), all_published=True)
+    names = {row.name for row in everyone.published}
+    assert names == {row.name for row in PUBLISHED if "piqa" in row.scores}
+    assert names > {row.name for row in found.published}
+    assert compare_models([knowing], Asked(files=(piqa,), limit=5), published=False).published == ()
+    own = compare_models([knowing], Asked(files=(f"mine={piqa}",), limit=5))
+    assert own.published == () and [column.title for column in own.columns] == ["mine"]
+
+
+def test_published_rows_stand_by_tokens(knowing, piqa):
+    found = compare_models([knowing], Asked(files=(piqa,), limit=5), all_published=True)
+    counts = [row.tokens or float("inf") for row in found.published]
+    assert counts == sorted(counts) and len(counts) > comparing.MOST
+
+
+def test_scores_without_shots_do_not_stand_beside_those_with_some(knowing, piqa):
+    found = compare_models([knowing], Asked(files=(piqa,), limit=5, shots=1))
+    assert found.published == () and found.columns[0].shots == 1
+    assert any("no published scores of 1 shots" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("row", [row for row in PUBLISHED if row.tokens], ids=lambda row: row.name)
+def test_nothing_is_nearer_to_a_published_model_than_itself(row):
+    assert nearest(PUBLISHED, [(row.parameters, row.tokens)], 2).count(row) == 1
+    assert row in nearest(PUBLISHED, [(10**6, 10**6), (row.parameters, row.tokens)], 2)
+
+
+def test_a_score_by_the_other_accuracy_says_so():
+    column = Column("arc_easy", "ARC-Easy", "acc_norm")
+    by_name = {row.name: column.published(row) for row in PUBLISHED}
+    assert by_name["Pythia-160M"] == (0.432, "acc")
+    assert by_name["Pythia-1B"] == (0.4899, "acc_norm")
+    assert by_name["SmolLM-135M"] is None
+
+
+def test_without_a_model_the_published_scores_stand_alone():
+    found = compare_models([], Asked(tasks=("hellaswag",)))
+    assert found.models == () and [column.title for column in found.columns] == ["HellaSwag"]
+    assert {row.name for row in found.published} == {
+        row.name for row in PUBLISHED if "hellaswag" in row.scores
+    }
+    assert len(compare_models([], Asked()).published) == len(PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("asked", "wrong"), [(("helaswag",), "no task 'helaswag'"), (("none",), "nothing to show")]
+)
+def test_what_nobody_has_published_is_told(asked, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        compare_models([], Asked(tasks=asked))
+
+
+def test_a_wrong_path_is_told_before_anything_is_computed(knowing, piqa, asked_for, tmp_path):
+    with pytest.raises(OSError, match="no checkpoint"):
+        compare_models([knowing, tmp_path / "nothing"], Asked(files=(piqa,)))
+    with pytest.raises(ValueError, match="named twice"):
+        compare_models([knowing, knowing], Asked(files=(piqa,)))
+    assert asked_for == []
+
+
+def test_how_far_it_is_says_which_model_of_how_many(knowing, saved_model, piqa):
+    shown: list[str] = []
+    compare_models([knowing, saved_model], Asked(files=(piqa,), limit=5), show=shown.append)
+    assert shown[0] == f"model 1 of 2 · {knowing} · loading"
+    assert shown[-1].startswith(f"model 2 of 2 · {saved_model} · PIQA: ")
+    assert sum(text.startswith("model 1 of 2") for text in shown) > 2
+
+
+def test_json_holds_the_same_numbers(knowing, saved_model, piqa):
+    found = compare_models([knowing, saved_model], Asked(files=(piqa,), limit=20))
+    told = json.loads(found.json())
+    for model, row in zip(found.models, told["models"], strict=True):
+        assert Evaluation.from_dict(row) == model
+    assert told["differences"][0]["value"] == found.differences[0].value
+    assert [row["name"] for row in told["published"]] == [row.name for row in found.published]
