@@ -225,3 +225,9 @@ def test_a_model_that_computes_in_bf16_generates(engine):
     engine.model.compute_dtype = torch.bfloat16
     endless = Sampling(seed=1, logit_bias=((engine.tokenizer.end_of_text, -100.0),))
     assert len(list(engine.token_ids("Once upon a time", 24, endless))) == 24
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "cpu:x"])
+def test_a_device_that_is_not_there_is_a_sentence(engine, save_engine, name):
+    with pytest.raises(ValueError, match=f"There is no device '{name}'"):
+        Engine.load(save_engine(engine), device=name)

@@ -18,8 +18,8 @@ from gnano.evals.evaluation import Asked, Evaluation
 from gnano.evals.gathering import Sheet, gather
 from gnano.evals.items import TASKS
 from gnano.evals.scores import Accuracy, Score
-from gnano.evals.subject import device_of, is_ours, trained_on
-from gnano.infer import Loading
+from gnano.evals.subject import is_ours, trained_on
+from gnano.infer import Loading, device_called
 from gnano.train import find_checkpoint
 
 NEEDED = "lm-evaluation-harness is asked by --harness: pip install 'auto-g-nano[eval]'."
@@ -46,12 +46,12 @@ def measure_by_harness(
         found = harness.simple_evaluate(
             model="hf",
             model_args=_model_arguments(folder, asked, loading),
-            tasks=[_task(sheets[name]) if name in sheets else name for name in tasks],
+            tasks=[task_of(sheets[name]) if name in sheets else name for name in tasks],
             task_manager=known,
             num_fewshot=None if sheets else asked.shots or None,  # our items bring theirs along
             limit=asked.limit or None,
             batch_size=asked.batch,
-            device=device_of(loading),
+            device=device_called(loading.device),
             log_samples=False,
             bootstrap_iters=100,  # of means the error is computed, else it is not told at all
         )
@@ -90,7 +90,7 @@ def _model_arguments(folder: Path, asked: Asked, loading: Loading) -> dict[str, 
     return arguments
 
 
-def _task(sheet: Sheet) -> Any:
+def task_of(sheet: Sheet) -> Any:
     """One of the harness's, of our items."""
     rows = [
         {"contexts": list(item.contexts), "answers": list(item.answers), "gold": item.gold}

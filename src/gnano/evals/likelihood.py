@@ -21,7 +21,7 @@ from torch import Tensor
 from gnano.model import GPT, Branches, KVCache
 
 WORTH = 16  # tokens that all questions begin with, from which on they are computed apart
-CPU_LOGITS, GPU_LOGITS = 2**26, 2**29  # bytes of fp32 logits at once
+CPU_LOGITS, GPU_LOGITS = 2**24, 2**29  # bytes of fp32 logits at once; in a CPU's cache
 Ids = tuple[int, ...]
 
 
@@ -220,8 +220,11 @@ def option_nats(
         rows = slice(start, start + size)
         logits_NV = logits(x_ND[places_N[rows]])
         target_N = logits_NV.gather(1, targets_N[rows, None])[:, 0]
-        found_N2[rows, 0] = (logits_NV.logsumexp(-1) - target_N).double()
-        found_N2[rows, 1] = (target_N < logits_NV.amax(-1)).double()
+        most_N1 = logits_NV.amax(-1, keepdim=True)
+        # in place: each pass more over them is as long as the product that made them
+        total_N = logits_NV.sub_(most_N1).exp_().sum(-1)
+        found_N2[rows, 0] = (total_N.log() + (most_N1[:, 0] - target_N)).double()
+        found_N2[rows, 1] = (target_N < most_N1[:, 0]).double()
     found_O2 = torch.zeros(len(options), 2, dtype=torch.float64, device=device)
     return found_O2.index_add_(0, owners_N, found_N2)
 

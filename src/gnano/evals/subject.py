@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gnano.evals.asking import Wording
 from gnano.evals.likelihood import GPU_LOGITS, GPTReader, Ids, Option, Question, Reader, option_nats
-from gnano.infer import Engine, Loading
+from gnano.infer import Engine, Loading, device_called
 from gnano.model import ModelConfig
 from gnano.model import num_parameters as model_parameters
 from gnano.model.folder import WEIGHTS, read_json
@@ -119,18 +119,12 @@ def _foreign(path: Path, folder: Path, loading: Loading, start: Start) -> Subjec
         folder=folder,
         name=_name(path, folder),
         parameters=model.num_parameters(),
-        reader=TransformersReader(model.eval().to(device_of(loading))),
+        reader=TransformersReader(model.eval().to(device_called(loading.device))),
         wording=Wording(encode, before, (first,), TransformersReader(model).context),
         separator=(first,),
         tokenizer=None,
         tokens=None,
     )
-
-
-def device_of(loading: Loading) -> str:
-    if loading.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return loading.device
 
 
 class TransformersReader:

@@ -70,8 +70,7 @@ class Engine:
         in 8 or 4 bits. `compile` takes some seconds here and saves some of each token.
         """
         folder = find_checkpoint(Path(path))
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = device_called(device)
         if compile and (lacking := compile_lacking(torch.device(device))):
             raise ValueError(f"{lacking} Or load the model without compile.")
         model = load_model(folder, device)
@@ -211,6 +210,20 @@ class Engine:
         if isinstance(prompt, str):
             return self.tokenizer.end_of_text, *self.tokenizer.encode(prompt)
         return tuple(prompt)
+
+
+def device_called(name: str) -> str:
+    """The device of this name, auto being a GPU if there is one; ValueError where there is none."""
+    there = torch.cuda.is_available()
+    if name == "auto":
+        return "cuda" if there else "cpu"
+    try:
+        kind = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"There is no device {name!r}: cpu, cuda, cuda:1 … or auto.") from None
+    if kind.type == "cuda" and not (there and (kind.index or 0) < torch.cuda.device_count()):
+        raise ValueError(f"There is no device {name!r} here; leave it out, or use cpu.")
+    return name
 
 
 def _usual(model: GPT) -> Dtype:

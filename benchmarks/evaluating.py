@@ -1,0 +1,132 @@
+"""How fast are known tasks asked, against lm-evaluation-harness on the same items and batch?
+
+    python benchmarks/evaluating.py hellaswag_val.jsonl
+
+A model of random weights of a shape, GPT-2's vocabulary. Reading the items as ids is part of the
+time, loading the model is not. Then bits per byte of a text, against a plain transformers loop.
+"""
+
+import argparse
+import math
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import lm_eval
+import torch
+from lm_eval.models.huggingface import HFLM
+from transformers import LlamaForCausalLM
+
+from gnano.evals import Score, Sheet, gather, log_likelihoods, open_subject, score
+from gnano.evals.bits import of_file
+from gnano.evals.harness import task_of
+from gnano.evals.subject import Subject
+from gnano.infer import Dtype, Loading
+from gnano.model import GPT, PRESETS, save_model
+from gnano.tokenizer import gpt2
+
+TORCH: dict[Dtype, str] = {"fp32": "float32", "bf16": "bfloat16"}
+
+
+def make(shape: str, folder: Path) -> None:
+    """Its matrices three times as large as at the start, so that answers are clearly apart."""
+    torch.manual_seed(0)
+    tokenizer = gpt2()
+    model = GPT.from_config(replace(PRESETS[shape], vocab_size=tokenizer.vocab_size))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(3)
+    tokenizer.save(folder, model.config.block_size)
+    save_model(model, folder, tokenizer.end_of_text)
+
+
+def ours(subject: Subject, sheet: Sheet, batch: int) -> tuple[float, Score]:
+    began = time.perf_counter()
+    questions = subject.wording.questions(sheet.items)
+    found = score(sheet, log_likelihoods(subject.reader, questions, batch))
+    return time.perf_counter() - began, found
+
+
+def theirs(model: HFLM, sheet: Sheet, batch: int) -> tuple[float, dict[str, Any]]:
+    model.batch_size_per_gpu = batch
+    began = time.perf_counter()
+    found = lm_eval.simple_evaluate(model=model, tasks=[task_of(sheet)], bootstrap_iters=100)
+    return time.perf_counter() - began, found["results"][sheet.task]
+
+
+def tasks(folder: Path, sheet: Sheet, batch: int, rounds: int) -> None:
+    for dtype in TORCH:
+        subject = open_subject(folder, Loading(dtype=dtype, device="cpu"))
+        peer = HFLM(
+            str(folder), dtype=TORCH[dtype], device="cpu", batch_size=batch, add_bos_token=True
+        )
+        pairs = []
+        for _ in range(rounds):
+            mine, score = ours(subject, sheet, batch)
+            other, found = theirs(peer, sheet, batch)
+            pairs.append((len(sheet.items) / mine, len(sheet.items) / other))
+        fast, slow = (median(pair[which] for pair in pairs) for which in (0, 1))
+        ratios = [a / b for a, b in pairs]
+        assert score.acc_norm is not None
+        print(
+            f"{dtype}  ours {fast:6.2f} items/s   harness {slow:6.2f}   "
+            f"{median(ratios):5.2f} × ({min(ratios):.2f} to {max(ratios):.2f})   "
+            f"acc {score.acc.value:.3f} and {found['acc,none']:.3f}, "
+            f"acc_norm {score.acc_norm.value:.3f} and {found['acc_norm,none']:.3f}",
+            flush=True,
+        )
+
+
+@torch.inference_mode()
+def bits(folder: Path, dtype: Dtype, text: Path) -> None:
+    subject = open_subject(folder, Loading(dtype=dtype, device="cpu"))
+    began = time.perf_counter()
+    found = of_file(subject, text)
+    mine = time.perf_counter() - began
+    llama = LlamaForCausalLM.from_pretrained(folder, dtype=TORCH[dtype])
+    assert subject.tokenizer is not None
+    length = llama.config.max_position_embeddings
+    began = time.perf_counter()
+    ids = [subject.tokenizer.end_of_text, *subject.tokenizer.encode(text.read_text())]
+    nats = 0.0
+    for start in range(0, len(ids) - 1, length):
+        part = torch.tensor([ids[start : start + length + 1]])
+        log_probs = llama(part[:, :-1]).logits[0].float().log_softmax(-1)
+        nats -= log_probs.gather(1, part[0, 1:, None]).double().sum().item()
+    other = time.perf_counter() - began
+    plain = nats / math.log(2) / found.bytes
+    print(
+        f"{dtype}  bits per byte: ours {found.bits_per_byte:.6f}, transformers {plain:.6f}, "
+        f"in {mine:.1f} s and {other:.1f} s ({other / mine:.2f} ×)"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("items", help="a file of items, named after its task")
+    parser.add_argument("--shape", default="124m", choices=PRESETS)
+    parser.add_argument("--count", type=int, default=60)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    (sheet,) = gather([], [asked.items], limit=asked.count)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make(asked.shape, folder)
+        # whole rows of the context, or the loop's last row would see less than ours
+        words = " ".join(item.text for item in sheet.items).split()
+        text = folder / "text.txt"
+        text.write_text(" ".join(words[:3_000]))
+        ids = gpt2().encode(text.read_text())
+        text.write_text(gpt2().decode(ids[: len(ids) // 1_024 * 1_024]))
+        for dtype in TORCH:
+            bits(folder, dtype, text)
+        tasks(folder, sheet, asked.batch, asked.rounds)
+
+
+if __name__ == "__main__":
+    main()
