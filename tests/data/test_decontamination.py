@@ -16,7 +16,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, sampled_from
 
-from gnano.data import decontamination, ngrams
+from gnano.data import decontamination, windows
 from gnano.data.decontamination import Decontamination
 from gnano.data.ngrams import NGRAM
 
@@ -67,7 +67,7 @@ def test_the_answer_is_that_of_comparing_all_runs(tmp_path_factory, items, cut, 
 @given(item=runs, documents=lists(runs, max_size=5))
 def test_runs_of_the_same_hash_are_told_apart(tmp_path_factory, item, documents):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ngrams, "BASE", 1)  # at first the sequence of words does not count
+        patch.setattr(windows, "BASE", 1)  # at first the sequence of words does not count
         found = Decontamination([items_file(tmp_path_factory.mktemp("items"), [item])])
     assert found.ngrams == len(grams(item))
     for text in documents:

@@ -3,13 +3,12 @@
 import pickle
 import re
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import characters, integers, lists, sampled_from, text
 
 from gnano.data import ngrams
-from gnano.data.ngrams import NGRAM, NGrams, Windows
+from gnano.data.ngrams import NGRAM, NGrams
 
 
 def grams(text):
@@ -44,28 +43,6 @@ def test_the_runs_found_are_those_of_comparing_all(items, documents):
     everywhere = {number for number, runs in enumerate(of_items) if runs & shared}
     together = index.items_with([each.kind for each in found])
     assert set().union(*together.values()) == everywhere
-
-
-@settings(deadline=None, max_examples=50)
-@given(
-    row=lists(integers(0, 2), max_size=60),
-    other=lists(integers(0, 2), max_size=60),
-    size=integers(1, 9),
-    base=sampled_from([1, ngrams.BASE]),  # with 1, at first, the sequence does not count
-)
-def test_windows_of_every_size_are_those_of_comparing_all(row, other, size, base):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ngrams, "BASE", base)
-        windows = Windows(np.array(row, np.uint64), size)
-    known = {tuple(row[i : i + size]) for i in range(len(row) - size + 1)}
-    known = {window for window in known if 0 not in window}
-    assert len(windows) == len(known)
-    places, kinds = windows.find(np.array(other, np.uint64))
-    pairs = [(i, tuple(other[i : i + size])) for i in range(len(other) - size + 1)]
-    assert places.tolist() == [i for i, window in pairs if window in known]
-    for place, kind in zip(places, kinds, strict=True):
-        start = windows.places[kind]
-        assert row[start : start + size] == other[place : place + size]
 
 
 @settings(deadline=None)

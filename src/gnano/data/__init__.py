@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from gnano.data.documents import Document, find_files, read_documents
     from gnano.data.looking import Piece, Sample, look
     from gnano.data.manifest import Manifest
-    from gnano.data.ngrams import NGrams, Windows
+    from gnano.data.ngrams import NGrams
     from gnano.data.order import Order, samples_of
     from gnano.data.preparing.preparation import prepare
     from gnano.data.preparing.status import Status
     from gnano.data.verifying import verify_data
+    from gnano.data.windows import Hashes, Stretches, Windows
 
 __all__ = [
     "AnyBatch",
@@ -26,6 +27,7 @@ __all__ = [
     "Corpus",
     "DataConfig",
     "Document",
+    "Hashes",
     "HeldoutRow",
     "InstructionConfig",
     "InstructionSource",
@@ -36,6 +38,7 @@ __all__ = [
     "Sample",
     "Source",
     "Status",
+    "Stretches",
     "Windows",
     "find_files",
     "heldout_batches",
@@ -54,6 +57,7 @@ __getattr__ = lazily(
         "Batches": "batches",
         "Corpus": "corpus",
         "Document": "documents",
+        "Hashes": "windows",
         "HeldoutRow": "corpus",
         "Manifest": "manifest",
         "NGrams": "ngrams",
@@ -61,7 +65,8 @@ __getattr__ = lazily(
         "Piece": "looking",
         "Sample": "looking",
         "Status": "preparing.status",
-        "Windows": "ngrams",
+        "Stretches": "windows",
+        "Windows": "windows",
         "find_files": "documents",
         "heldout_batches": "batches",
         "look": "looking",

@@ -7,89 +7,28 @@ line breaks hide an item. No run goes on from one text into the next.
                  │  where words begin and end
     numbers   5 81 3 7 …                          a word's number is a hash of its letters
                  │  windows of 13 numbers
-    hashes    ────────▶ bit table ─▶ marked there? ─▶ the same 13 numbers? ─▶ the same words?
+    places    ─────▶ Windows ─▶ the same 13 numbers? ─▶ the same words?
 
-The table turns away nearly all runs of a text that shares nothing. What it lets through is
-compared, at the end letter by letter, so the answer is exact, and the same on every machine.
-Windows are of numbers of any kind: the ids of a tokenizer are looked for in the same way.
+At the end words are compared letter by letter, so the answer is exact, and the same on every
+machine.
 """
 
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from functools import cache, lru_cache
-from itertools import count
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gnano.data.windows import BASE, Numbers, Places, Stretches, Windows
+
 NGRAM = 13  # words
-MARKS = 64  # bits of the table for each window looked for: at most 1 in 64 is marked
-BASE = 0x9E3779B97F4A7C15  # of the hashes: odd, its bits in no order
 PART = 2**15  # characters made into words together: what is computed of them stays in the cache
 WORD = re.compile(r"\w+")
 NO_WORD = re.compile(r"\W")
 BETWEEN = "\n\n\n"  # two texts: the middle one counts as a word, which no text can have
-
-Numbers = NDArray[np.uint64]
-Places = NDArray[np.int64]
-
-
-class Windows:
-    """All windows of `size` numbers in a row, except those with a 0 in them.
-
-    Windows of the same numbers are one `kind`; kinds are counted from 0.
-    """
-
-    def __init__(self, row: Numbers, size: int) -> None:
-        self.size, self._row = size, row
-        zeros = np.concatenate([[0], np.cumsum(row == 0)])
-        self.starts: Places = np.flatnonzero(zeros[size:] == zeros[:-size])
-        for self._base in count(BASE, 2):  # in practice the first one tells all kinds apart
-            hashes = _rolling_hash(row, size, self._base)[self.starts]
-            self._hashes, first, self.kinds = np.unique(
-                hashes, return_index=True, return_inverse=True
-            )
-            self.places: Places = self.starts[first]  # where each kind is first
-            if self._same(row, self.starts, self.kinds).all():
-                break
-        self._shift = np.uint64(64 - max((MARKS * len(self) - 1).bit_length(), 3))
-        self._table = np.zeros(2 ** (61 - int(self._shift)), np.uint8)
-        byte, bit = self._mark(self._hashes)
-        np.bitwise_or.at(self._table, byte, np.left_shift(1, bit, dtype=np.uint8))
-
-    def __len__(self) -> int:
-        """How many kinds there are."""
-        return len(self.places)
-
-    def find(self, row: Numbers) -> tuple[Places, Places]:
-        """Where in another row such windows begin, and of which kind each of them is."""
-        hashes = _rolling_hash(row, self.size, self._base)
-        byte, bit = self._mark(hashes)
-        marked = np.flatnonzero(self._table[byte] >> bit & 1)
-        if not len(marked):
-            return marked, marked
-        kinds = np.searchsorted(self._hashes, hashes[marked]).clip(max=len(self) - 1)
-        same = self._hashes[kinds] == hashes[marked]
-        marked, kinds = marked[same], kinds[same]
-        if not len(marked):
-            return marked, kinds
-        same = self._same(row, marked, kinds)
-        return marked[same], kinds[same]
-
-    def _same(self, row: Numbers, starts: Places, kinds: Places) -> NDArray[np.bool_]:
-        """Whether the windows that start here in a row are of these kinds, number by number."""
-        places = self.places[kinds]
-        same = np.ones(len(starts), bool)
-        for i in range(self.size):
-            same &= row[starts + i] == self._row[places + i]
-        return same
-
-    def _mark(self, hashes: Numbers) -> tuple[Numbers, NDArray[np.uint8]]:
-        """Where in the table a hash is marked: which byte, and which bit of it."""
-        place = hashes >> self._shift
-        return place >> np.uint64(3), place.astype(np.uint8) & np.uint8(7)
 
 
 class Found(NamedTuple):
@@ -190,21 +129,14 @@ def _words(texts: Sequence[str], base: int) -> _Words:
 
 
 def _part(text: str, middles: Places, base: int) -> tuple[Places, Places, Numbers]:
-    """Where the words of a text begin and end, and each one's number, Σ letter_j · base^j.
-
-    With the sums over the whole text at hand, a word's sum is the difference of two of them,
-    divided by the power of its place.
-    """
+    """Where the words of a text begin and end, and each one's number."""
     letters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     inside = np.zeros(len(letters) + 2, bool)
     inside[1:-1] = _in_words()[letters]
     inside[middles + 1] = True
     edges = np.flatnonzero(inside[1:] != inside[:-1])
     starts, stops = edges[::2], edges[1::2]
-    power, inverse = _powers(base, (max(len(letters), 2 * PART) - 1).bit_length())
-    sums = np.zeros(len(letters) + 1, np.uint64)
-    np.cumsum(letters * power[: len(letters)], out=sums[1:])
-    return starts, stops, (sums[stops] - sums[starts]) * inverse[starts]
+    return starts, stops, Stretches(letters, base).hashes(starts, stops)
 
 
 @cache
@@ -214,31 +146,3 @@ def _in_words() -> NDArray[np.bool_]:
     for match in WORD.finditer("".join(map(chr, range(len(table))))):
         table[match.start() : match.end()] = True
     return table
-
-
-@lru_cache(2)
-def _powers(base: int, bits: int) -> tuple[Numbers, Numbers]:
-    """base^0, base^1, … modulo 2^64, and what they are divided by with."""
-
-    def powers(factor: int) -> Numbers:
-        row = np.full(2**bits, factor, np.uint64)
-        row[0] = 1
-        return np.multiply.accumulate(row)
-
-    return powers(base), powers(pow(base, -1, 2**64))
-
-
-def _rolling_hash(row: Numbers, size: int, base: int) -> Numbers:
-    """For each window of `size` numbers n, Σ n_i · base^(size - 1 - i) modulo 2^64."""
-    if len(row) < size:
-        return row[:0]
-    if size == 1:
-        return row
-    half = size // 2
-    part = _rolling_hash(row, half, base)
-    whole = part[:-half] * np.uint64(pow(base, half, 2**64))
-    whole += part[half:]
-    if size % 2:
-        whole = whole[:-1] * np.uint64(base % 2**64)
-        whole += row[size - 1 :]
-    return whole

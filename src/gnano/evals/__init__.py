@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gnano.evals.comparison_plot import check_plot, plot_comparison
     from gnano.evals.comparison_table import comparison_text
     from gnano.evals.contamination import Overlap, Shared, find_contamination
+    from gnano.evals.copying import Copied, longest_copied
     from gnano.evals.evaluation import Asked, Evaluation, default_path, evaluate, write_evaluation
     from gnano.evals.exam import open_exam
     from gnano.evals.gathering import Sheet, gather
@@ -30,6 +31,7 @@ __all__ = [
     "Asked",
     "BeforeAfter",
     "Comparison",
+    "Copied",
     "Evaluation",
     "GPTReader",
     "Item",
@@ -53,6 +55,7 @@ __all__ = [
     "gather",
     "judge",
     "log_likelihoods",
+    "longest_copied",
     "measure_by_harness",
     "open_exam",
     "open_subject",
@@ -73,6 +76,7 @@ __getattr__ = lazily(
         "Asked": "evaluation",
         "BeforeAfter": "before_after",
         "Comparison": "comparing",
+        "Copied": "copying",
         "Evaluation": "evaluation",
         "GPTReader": "likelihood",
         "Item": "items",
@@ -96,6 +100,7 @@ __getattr__ = lazily(
         "gather": "gathering",
         "judge": "judging",
         "log_likelihoods": "likelihood",
+        "longest_copied": "copying",
         "measure_by_harness": "harness",
         "open_exam": "exam",
         "open_subject": "subject",

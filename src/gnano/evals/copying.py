@@ -1,0 +1,213 @@
+"""What of a model's text stands word for word in what it was trained on?
+
+Of each sample the longest span of tokens that a training shard holds too. A span begins and ends
+anywhere, but lies within one document. Compared are ids: the same words split into other tokens
+are not the same span.
+
+    samples   all windows of 8 tokens ─▶ Windows ◀─ all windows of a shard
+                                            │
+    shard     . . . . ■ ■ ■ ■ ■ . . . ■ ■ . . .      windows that some sample has, in runs
+
+A run of 5 windows may be a span of 12 tokens, or it may be pieces of several samples. Looked at
+are only those windows of it from which a span longer than its sample's longest so far would
+begin, by a hash of so many tokens. Soon there are few of them: what any two texts have in common
+has been found.
+"""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnano.data import Corpus, Hashes, Stretches, Windows
+from gnano.live import clock
+
+SEED = 8  # tokens: shorter spans are not looked for
+PART = 2**17  # tokens of a shard compared together
+BEYOND = np.uint64(2**40)  # what follows the last token of a part: no sample has it
+OUTDATED = 0.05  # share of the samples whose goals may be too short
+APART = 0xD1B54A32D192ED03  # tells equal goals of two samples apart: odd, its bits in no order
+
+Numbers = NDArray[np.uint64]
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Copied:
+    """The longest span of a sample that stands in the training shards."""
+
+    sample: int
+    tokens: int
+    text: str
+    source: str
+    shard: str  # file name without its ending
+    position: int  # of its first token in the shard
+
+
+def longest_copied(
+    corpus: Corpus,
+    samples: Sequence[Sequence[int] | str],
+    show: Callable[[str], None] = lambda _: None,
+) -> list[Copied | None]:
+    """For each sample its longest copied span; None where none has 8 tokens.
+
+    Samples are ids of the corpus's tokenizer, or text. Covers what is finished where the folder
+    is still being prepared; held-out documents are not looked at. Raises ValueError or OSError
+    for a damaged shard.
+    """
+    tokenizer = corpus.tokenizer
+    ids = [tokenizer.encode(each) if isinstance(each, str) else each for each in samples]
+    search = Search(ids, tokenizer.end_of_text)
+    shards = [
+        Shard(source, number)
+        for source in range(len(corpus.names))
+        for number in range(len(corpus.shards(source)))
+    ]
+    whole = sum(corpus.shards(source)[number].tokens for source, number in shards)
+    done, began = 0, time.monotonic()
+    for shard in shards if len(search) else ():
+        # opened for this shard alone: a mapped file counts as memory of whoever mapped it
+        tokens = Corpus(corpus.folder, corpus.check).tokens(*shard)
+        for first in range(0, len(tokens), PART):
+            # as much of the next part as a span that begins in this one may reach
+            part = tokens[first : first + PART + search.reach - 1]
+            search.read(part, shard, first)
+            done += min(PART, len(part))
+            left = (whole - done) * (time.monotonic() - began) / done
+            show(
+                f"{done / whole:.0%} of {whole / 1e6:,.0f} M training tokens searched · "
+                f"longest copy {search.best.max()} tokens · {clock(left)} left"
+            )
+    return [_copied(corpus, sample, search.found.get(sample)) for sample in range(len(samples))]
+
+
+class Shard(NamedTuple):
+    """A shard, by the number of its source and its own."""
+
+    source: int
+    number: int
+
+
+class Span(NamedTuple):
+    shard: Shard
+    position: int
+    tokens: int
+
+
+class Search:
+    """The longest span of each sample in what was read so far.
+
+    Each window of a sample has a goal: it and what follows it, one token more than the sample's
+    longest span. Where a goal is met, the sample has a longer span, and longer goals.
+    """
+
+    def __init__(self, samples: Sequence[Sequence[int]], end: int) -> None:
+        # ids from 1; 0 after each sample and for end-of-text, over which no span goes
+        rows = [np.append(np.asarray(ids, np.int64) + 1, 0) for ids in samples]
+        row = np.concatenate([*rows, np.zeros(1, np.int64)])
+        row[row == end + 1] = 0
+        zeros = np.flatnonzero(row == 0)
+        self.row = row.astype(np.uint64)
+        self.stretches = Stretches(self.row)
+        self._windows = Windows(self.row, SEED)
+        self.starts = self._windows.starts
+        self.rooms = zeros[np.searchsorted(zeros, self.starts)] - self.starts  # up to the next 0
+        ends = np.cumsum([len(each) for each in rows])
+        self.samples = np.searchsorted(ends, self.starts, side="right")
+        self.reach = int(self.rooms.max(initial=SEED))  # tokens of the longest span possible
+        self.best = np.zeros(len(samples), np.int64)  # tokens, by sample
+        self.found: dict[int, Span] = {}
+        self._goals, self._outdated = Goals(self, range(len(samples))), set[int]()
+
+    def __len__(self) -> int:
+        """How many different windows are looked for."""
+        return len(self._windows)
+
+    def read(self, ids: NDArray[Any], shard: Shard, first: int) -> None:
+        """Compare with a part of a shard, whose first token has this position there."""
+        row = np.append(ids.astype(np.uint64) + np.uint64(1), BEYOND)
+        places, _ = self._windows.find(row)
+        if not len(places):
+            return
+        lasts = np.append(np.flatnonzero(np.diff(places) != 1), len(places) - 1)
+        in_run = np.diff(lasts, prepend=-1)
+        rooms = np.repeat(places[lasts], in_run) - places + SEED  # up to the end of the run
+        stretches, goals = Stretches(row), self._goals
+        while improved := self._improve(row, *goals.met(stretches, places, rooms), shard, first):
+            goals = Goals(self, improved)
+            self._outdated.update(improved)
+        # goals that are too short cost little, new ones for all samples cost more
+        if len(self._outdated) > len(self.best) * OUTDATED:
+            self._goals, self._outdated = Goals(self, range(len(self.best))), set()
+
+    def _improve(
+        self, row: Numbers, at: Places, windows: Places, shard: Shard, first: int
+    ) -> list[int]:
+        """Follow the goals that are met here to their ends; which samples have a longer span."""
+        tokens = np.zeros(len(at), np.int64)
+        going = np.arange(len(at))
+        while len(going):
+            ahead = tokens[going]
+            same = row[at[going] + ahead] == self.row[self.starts[windows[going]] + ahead]
+            going = going[same]
+            tokens[going] += 1
+        samples = self.samples[windows]
+        order = np.lexsort((at, -tokens, samples))  # a sample's longest first
+        improved = []
+        for i in order[np.unique(samples[order], return_index=True)[1]].tolist():
+            sample, length = int(samples[i]), int(tokens[i])
+            if length > self.best[sample]:
+                self.best[sample] = length
+                self.found[sample] = Span(shard, first + int(at[i]), length)
+                improved.append(sample)
+        return improved
+
+
+class Goals:
+    """The goals of all windows of some samples, as they stand now."""
+
+    def __init__(self, search: Search, samples: Collection[int]) -> None:
+        asked = np.zeros(len(search.best), bool)
+        asked[list(samples)] = True
+        sizes = np.maximum(search.best[search.samples] + 1, SEED)
+        windows = np.flatnonzero(asked[search.samples] & (sizes <= search.rooms))
+        starts, sizes = search.starts[windows], sizes[windows]
+        hashes = search.stretches.hashes(starts, starts + sizes)
+        # a sample that repeats itself has the same goal many times
+        apart = hashes + search.samples[windows].astype(np.uint64) * np.uint64(APART)
+        once = np.unique(apart, return_index=True)[1]
+        once = once[np.argsort(hashes[once], kind="stable")]
+        self._windows, self._sizes = windows[once], np.unique(sizes)
+        different, firsts = np.unique(hashes[once], return_index=True)
+        self._hashes, self._firsts = Hashes(different), np.append(firsts, len(once))
+
+    def met(self, stretches: Stretches, places: Places, rooms: Places) -> tuple[Places, Places]:
+        """Where in a row goals are met, and whose: by the number of the window."""
+        at, windows = [places[:0]], [places[:0]]
+        for size in self._sizes.tolist():
+            enough = rooms >= size
+            places, rooms = places[enough], rooms[enough]
+            met, which = self._hashes.find(stretches.hashes(places, places + size))
+            firsts, counts = self._firsts[which], self._firsts[which + 1] - self._firsts[which]
+            each = np.repeat(firsts - np.cumsum(counts) + counts, counts)
+            windows.append(self._windows[each + np.arange(len(each))])
+            at.append(np.repeat(places[met], counts))
+        return np.concatenate(at), np.concatenate(windows)
+
+
+def _copied(corpus: Corpus, sample: int, span: Span | None) -> Copied | None:
+    if span is None:
+        return None
+    (source, number), position, tokens = span
+    ids = corpus.tokens(source, number)[position : position + tokens]
+    return Copied(
+        sample,
+        tokens,
+        corpus.tokenizer.decode(ids.tolist()),
+        corpus.names[source],
+        corpus.shards(source)[number].name,
+        position,
+    )
