@@ -141,7 +141,7 @@ def test_equal_models_are_rarely_told_apart_and_a_far_better_one_always():
             models.append(made(name, {"piqa": score}))
         columns = (Column("piqa", "", "acc_norm", 200),)
         (difference,) = Comparison(
-            models=tuple(models), columns=columns, published=(), same_text=False, notes=()
+            models=tuple(models), columns=columns, published=(), texts=(), notes=()
         ).differences
         return difference.clear
 
@@ -232,7 +232,7 @@ def test_a_task_of_which_the_items_differ_is_left_out_and_told(knowing, saved_mo
 def test_a_model_of_another_kind_is_measured_on_the_same_bytes(knowing, pythia, tmp_path):
     (tmp_path / "text.txt").write_text(TEXT)
     found = compare_models([knowing, pythia], Asked(tasks=("none",), text=(tmp_path / "text.txt",)))
-    assert found.same_text and not found.columns and not found.published
+    assert found.texts == ("text.txt",) and not found.columns and not found.published
     assert {model.bits[0].bytes for model in found.models} == {len(TEXT.encode())}
     assert found.models[1].tokens is None and found.models[1].bits[0].tokens > 0
 
@@ -249,12 +249,39 @@ def test_checkpoints_of_a_run_are_compared_on_its_held_out_text_and_others_are_n
     checkpoints = sorted((run / "checkpoints").iterdir())
     asked = Asked(files=(piqa,), limit=5)
     found = compare_models(checkpoints, asked)
-    assert found.same_text and [model.tokens for model in found.models] == [2 * 512, 4 * 512]
+    assert found.texts == ("left", "right")
+    assert [found.bits(model) for model in found.models] == pytest.approx(
+        [model.bits_per_byte for model in found.models]
+    )
+    assert [model.tokens for model in found.models] == [2 * 512, 4 * 512]
     assert {path.name for path in (run / "evals").iterdir()} == {
         f"{path.name}.json" for path in checkpoints
     }
     mixed = compare_models([*checkpoints, saved_model], asked)
-    assert not mixed.same_text and any("Bits per byte" in note for note in mixed.notes)
+    assert mixed.texts == () and any("Bits per byte" in note for note in mixed.notes)
+
+
+def test_a_text_for_all_is_compared_alone_where_some_have_held_out_text_of_their_own(
+    run, saved_model, tmp_path
+):
+    (tmp_path / "text.txt").write_text(TEXT)
+    asked = Asked(tasks=("none",), text=(tmp_path / "text.txt",))
+    found = compare_models([run, saved_model], asked)
+    assert found.texts == ("text.txt",)
+    for model in found.models:
+        (part,) = [part for part in model.bits if part.source == "text.txt"]
+        assert found.bits(model) == pytest.approx(part.bits_per_byte)
+
+
+def test_what_cannot_be_reached_is_told_once(knowing, saved_model, piqa):
+    """For whatever reason tasks are missing, it is one sentence for all of them and all models."""
+    for folder in (knowing, saved_model):
+        one = evaluate(open_subject(folder), Asked(files=(piqa,), limit=5))
+        away = dict.fromkeys(("hellaswag", "boolq"), "No connection.")
+        write_evaluation(replace(one, left_out=away), default_path(one))
+    found = compare_models([knowing, saved_model], Asked())
+    assert "hellaswag, boolq left out: No connection." in found.notes
+    assert sum("No connection" in note for note in found.notes) == 1
 
 
 def test_the_run_may_be_moved_with_its_results(run, piqa, asked_for, tmp_path):

@@ -40,10 +40,10 @@ def column(task: str, **more) -> Column:
     return Column(task, TASKS[task].title, metric, **{"items": 400, "chance": 0.25, **more})
 
 
-def comparison(models=(), tasks=(), published: tuple[Published, ...] = (), same_text=False):
+def comparison(models=(), tasks=(), published: tuple[Published, ...] = (), texts=()):
     columns = tuple(map(column, tasks))
     return Comparison(
-        models=tuple(models), columns=columns, published=published, same_text=same_text, notes=()
+        models=tuple(models), columns=columns, published=published, texts=texts, notes=()
     )
 
 
@@ -75,8 +75,9 @@ def test_each_number_stands_below_its_task_and_the_best_is_marked():
 
 def test_the_fewest_bits_are_the_best():
     models = [model("a", bits=1.25), model("b", bits=0.75)]
-    text = comparison_text(comparison(models, same_text=True))
+    text = comparison_text(comparison(models, texts=("text",)))
     assert cells(text, "bits/byte") == {"a": "1.2500", "b": "0.7500*"}
+    assert "bits/byte: of text" in text
     assert "bits/byte" not in comparison_text(comparison(models))
 
 
@@ -117,7 +118,7 @@ def test_a_rule_stands_between_models_and_published_rows():
 @pytest.mark.parametrize("width", [80, 100, 140, 250])
 def test_the_tables_fit_the_width_and_lose_no_task(width):
     models = [model("a", **dict.fromkeys(TASKS, 0.5)), model("b", **dict.fromkeys(TASKS, 0.4))]
-    text = comparison_text(comparison(models, TASKS, PUBLISHED, same_text=True), width)
+    text = comparison_text(comparison(models, TASKS, PUBLISHED, texts=("text",)), width)
     for line in text.splitlines():
         assert len(line) <= width or "https://" in line or line.count(" ") < 3
     for task in TASKS:

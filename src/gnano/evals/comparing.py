@@ -74,8 +74,13 @@ class Comparison:
     models: tuple[Evaluation, ...]
     columns: tuple[Column, ...]
     published: tuple[Published, ...]  # by tokens, unknown counts last
-    same_text: bool  # are all models' bits per byte of one text?
+    texts: tuple[str, ...]  # that all models have read: held-out sources, files
     notes: tuple[str, ...]
+
+    def bits(self, model: Evaluation) -> float:
+        """Per byte of those texts."""
+        parts = [part for part in model.bits if part.source in self.texts]
+        return sum(p.bits_per_byte * p.bytes for p in parts) / sum(p.bytes for p in parts)
 
     @property
     def differences(self) -> list[Difference]:
@@ -95,7 +100,8 @@ class Comparison:
         content = {
             "models": [json.loads(model.json()) for model in self.models],
             "columns": list(map(asdict, self.columns)),
-            "same_text": self.same_text,
+            "texts": self.texts,
+            "bits_per_byte": list(map(self.bits, self.models)) if self.texts else None,
             "differences": [{**asdict(one), "clear": one.clear} for one in self.differences],
             "published": list(map(asdict, self.published)),
             "notes": self.notes,
@@ -126,8 +132,8 @@ def compare_models(
     ]
     notes: list[str] = []
     columns = _columns(models, notes) if models else _known(asked)
-    same = _same_text(models)
-    if models and not same:
+    texts = _texts(models)
+    if models and not texts:
         notes.append("Bits per byte: no text that all models read; --data DIR or --text FILE.")
     rows: list[Published] = []
     if published:
@@ -139,7 +145,7 @@ def compare_models(
         models=tuple(models),
         columns=columns,
         published=tuple(rows),
-        same_text=same,
+        texts=texts,
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -156,7 +162,7 @@ def _results(
     if replace(asked, batch=Asked.batch, downloads=Asked.downloads) == Asked():
         newest = [newest_result(folder, loading) for folder in folders]
         there = [one for one in newest if one is not None]
-        if len(there) == len(paths) and (_columns(there, []) or _same_text(there)):
+        if len(there) == len(paths) and (_columns(there, []) or _texts(there)):
             for model in there:
                 note(f"{model.name}: as saved")
             return there
@@ -182,8 +188,11 @@ def _say(show: Show, before: str, text: str) -> None:
 
 def _columns(models: Sequence[Evaluation], notes: list[str]) -> tuple[Column, ...]:
     """The tasks that all were asked over the same items; `notes` are told of the others."""
+    left_out: dict[str, list[str]] = {}
     for model in models:
-        notes += [f"{what} left out: {why}" for what, why in model.left_out.items()]
+        for what, why in model.left_out.items():
+            left_out.setdefault(why, []).append(what)
+    notes += [f"{', '.join(dict.fromkeys(what))} left out: {why}" for why, what in left_out.items()]
     columns = []
     for task, title in {one.task: one.title for m in models for one in m.scores}.items():
         scores = [next((one for one in m.scores if one.task == task), None) for m in models]
@@ -221,10 +230,11 @@ def _known(asked: Asked) -> tuple[Column, ...]:
     )
 
 
-def _same_text(models: Sequence[Evaluation]) -> bool:
-    """Sources of the same names and sizes: each model counts tokens in its own vocabulary."""
-    texts = {tuple((part.source, part.bytes) for part in model.bits) for model in models}
-    return len(texts) == 1 and texts != {()}
+def _texts(models: Sequence[Evaluation]) -> tuple[str, ...]:
+    """What all have read: sources of the same names and sizes, in whatever vocabulary."""
+    read = [{part.source: part.bytes for part in model.bits} for model in models]
+    first = read[0].items() if read else ()
+    return tuple(name for name, size in first if all(one.get(name) == size for one in read))
 
 
 def _published(

@@ -113,8 +113,8 @@ def _facts(comparison: Comparison) -> list[Cells]:
             right=True,
         ),
     ]
-    if comparison.same_text:
-        bits = [model.bits_per_byte or 0.0 for model in models]
+    if comparison.texts:
+        bits = list(map(comparison.bits, models))
         told = [f"{one:.4f}{_mark(one, bits, min(bits))}" for one in bits]
         found.append(Cells(("bits/byte", "", ""), told, "", [""] * len(rows)))
     return found
@@ -175,6 +175,8 @@ def _legend(comparison: Comparison) -> str:
     if comparison.models and comparison.columns:
         signs.append("± one standard error")
     lines = [" · ".join(signs)] if signs else []
+    if comparison.texts:
+        lines.append(f"bits/byte: of {', '.join(comparison.texts)}")
     rows = comparison.published
     told = {_cell(column, row).partition(" ")[2] for column in comparison.columns for row in rows}
     for word, other in (("acc", "acc_norm"), ("norm", "acc")):
