@@ -1,15 +1,20 @@
 """Twelve texts of a model, judged: what is asked, what is told, and what cannot be."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 from tests.saying import teach
 
+from gnano.data import Corpus
 from gnano.data.instructions import ALPACA, Template, save_template
-from gnano.evals import Smoke, Verdict, smoke_test
+from gnano.evals import Smoke, Verdict, longest_copied, smoke_test
 from gnano.evals.smoke import Sample, write_samples
 from gnano.evals.smoke_prompts import PROMPTS
 from gnano.infer import Completion, Engine, Sampling
+from gnano.model import GPT, save_model
 
 GOOD = {
     "story": " who went out in his boat before the others woke. He loved the sea, and the fish "
@@ -162,3 +167,23 @@ def test_programs_read_the_texts_as_they_are():
     assert (stored["ok"], stored["weak"], stored["fail"]) == (1, 1, 1)
     assert stored["samples"][1]["text"] == "\x1b[2J\ufffd"
     assert stored["samples"][1]["grade"] == "FAIL" and len(stored["samples"][1]["reasons"]) == 2
+
+
+def test_what_is_copied_from_the_training_shards_is_told(recipe, tmp_path):
+    corpus = Corpus(Path(recipe.corpus.folder))
+    ids = corpus.tokens(0, 0)
+    text = corpus.tokenizer.decode(ids[1:40].tolist())
+    spans = longest_copied(corpus, [text, "nothing of it"])
+    assert spans[0] is not None and spans[0].tokens > 30 and spans[1] is None
+    torch.manual_seed(0)
+    model = GPT.from_config(replace(recipe.model, block_size=256))
+    corpus.tokenizer.save(tmp_path / "model")
+    save_model(model, tmp_path / "model", corpus.tokenizer.end_of_text)
+    found = smoke_test(tmp_path / "model", tokens=40, data=corpus.folder)
+    expected = longest_copied(corpus, [sample.text for sample in found.samples])
+    for sample, span in zip(found.samples, expected, strict=True):
+        assert (sample.copied and sample.copied.text) == (span and span.text)
+    copied = replace(found.samples[0], copied=spans[0])
+    assert (
+        f"{spans[0].tokens} tokens in a row as in left" in replace(found, samples=(copied,)).texts()
+    )

@@ -17,6 +17,7 @@ def smoke(
     temperatures: tuple[float, ...] = (0.7, 1.0),
     tokens: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None,
     seed: int = 0,
+    data: Path | None = None,
     json_: Annotated[bool, tyro.conf.arg(name="json", help="For programs.")] = False,
     loading: Keeping = Loading(),  # noqa: B008 frozen
 ) -> int:
@@ -26,6 +27,7 @@ def smoke(
       gnano smoke runs/demo
       gnano smoke runs/demo-sft --format own
       gnano smoke some-tuned-model --format alpaca --temperatures 0.3
+      gnano smoke runs/1b --data data/1b           and what is copied from there
       gnano smoke runs/1b --json > smoke.json && echo "it writes"
 
     Args:
@@ -35,6 +37,7 @@ def smoke(
         temperatures: At each of them all six prompts are written once.
         tokens: Of a text at most; by default 120, or 256 of an answer, which is to end.
         seed: Same seed, same texts.
+        data: Prepared folder; the longest span of each text that its training shards hold is told.
         loading: How the weights are kept.
     """
     from gnano.evals import smoke_test
@@ -42,7 +45,7 @@ def smoke(
 
     line = LiveLine()
     try:
-        found = smoke_test(checkpoint, format, temperatures, tokens, seed, loading, line.show)
+        found = smoke_test(checkpoint, format, temperatures, tokens, seed, loading, data, line.show)
     finally:
         line.close()
     if found.note:

@@ -104,6 +104,8 @@ def evaluate(
     left_out: dict[str, str] = {}
     sheets = _sheets(asked, left_out, show)
     corpus = _corpus(subject, asked, left_out)
+    if asked.overlap and corpus is None:
+        raise ValueError("Name the training data to look for the items in it: --data DIR.")
     for what, why in left_out.items():
         note(f"{what} left out: {why}")
     bits: list[Bits] = []
@@ -111,15 +113,11 @@ def evaluate(
         rows = max(1, asked.batch // 4)
         bits += held_out(subject, corpus, asked.heldout_tokens, rows, show)
     bits += [of_file(subject, path, max(1, asked.batch // 4), show) for path in asked.text]
-    scores = []
-    for sheet in sheets:
-        found = answers(subject, sheet, asked.batch, show)
-        one = score(sheet, found)
-        if asked.overlap:
-            if corpus is None:
-                raise ValueError("Name the training data to look for the items in it: --data DIR.")
-            one = with_overlap(one, sheet, found, corpus, show)
-        scores.append(one)
+    answered = [(sheet, answers(subject, sheet, asked.batch, show)) for sheet in sheets]
+    if asked.overlap and corpus is not None:
+        scores = with_overlap(answered, corpus, show)
+    else:
+        scores = [score(sheet, found) for sheet, found in answered]
     settings = json.loads(json.dumps(asdict(asked), default=str))
     return Evaluation(
         name=subject.name,

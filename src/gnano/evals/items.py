@@ -45,8 +45,8 @@ class Item:
 
     @property
     def text(self) -> str:
-        """All of it, to look for elsewhere."""
-        return "\n".join(self.contexts + self.answers)
+        """All of it, the right answer where it belongs, to look for elsewhere."""
+        return "\n".join((self.solved, *self.contexts[1:], *self.answers))
 
     def after(self, examples: str) -> "Item":
         return Item(tuple(examples + c for c in self.contexts), self.answers, self.gold)

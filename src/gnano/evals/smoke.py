@@ -8,10 +8,11 @@ instructions, in its template. The same seed gives the same samples.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from gnano.data import Corpus
 from gnano.data.instructions import (
     ALPACA,
     Template,
@@ -20,6 +21,7 @@ from gnano.data.instructions import (
     load_template,
     template_of,
 )
+from gnano.evals.copying import Copied, longest_copied
 from gnano.evals.judging import Grade, Verdict, Wanted, judge
 from gnano.evals.smoke_prompts import PROMPTS, Prompt
 from gnano.infer import Engine, Loading, Sampling
@@ -42,6 +44,7 @@ class Sample:
     tokens: int
     ended: bool  # by itself; else the limit cut it off
     verdict: Verdict
+    copied: Copied | None = None  # the longest span of it that stands in the training shards
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,10 @@ class Smoke:
         for sample in self.samples:
             head = f"── {sample.name} at {sample.temperature}: {sample.verdict.grade} "
             parts += [head.ljust(60, "─"), *(f"   {reason}" for reason in sample.verdict.reasons)]
+            if sample.copied:
+                span = sample.copied
+                where = f"{span.source}, {span.shard}"
+                parts.append(f"   {span.tokens} tokens in a row as in {where}: {span.text!r}")
             parts += ["", _visible(sample.prompt + sample.text), ""]
         return "\n".join(parts).rstrip()
 
@@ -95,12 +102,14 @@ def smoke_test(
     tokens: int | None = None,
     seed: int = 0,
     loading: Loading = LOADING,
+    data: Path | None = None,
     show: Callable[[str], None] = lambda _: None,
 ) -> Smoke:
     """Let a run's newest checkpoint, or any Llama folder like it, write, and judge what it says.
 
     `format` is text for a base model, own for the template that a model was tuned with, or a
-    template's name or file. `tokens` of a text at most are 120 by default, or 256 of an answer.
+    template's name or file. With `data`, a prepared folder, what is copied from its training shards
+    is told. `tokens` of a text at most are 120 by default, or 256 of an answer.
     Raises ValueError for what cannot be asked so, OSError where there is no checkpoint.
     """
     if tokens is None:
@@ -113,6 +122,7 @@ def smoke_test(
     folder = find_checkpoint(checkpoint)
     template = _template(format, folder)
     own = template_of(folder)
+    corpus = None if data is None else Corpus(data)
     engine = Engine.load(folder, **asdict(loading))
     whole = len(samplings) * len(PROMPTS)
     samples: list[Sample] = []
@@ -122,6 +132,10 @@ def smoke_test(
 
     for sampling in samplings:
         samples += write_samples(engine, template, sampling, tokens, told)
+    if corpus is not None:
+        copied = longest_copied(corpus, [sample.text for sample in samples], show)
+        pairs = zip(samples, copied, strict=True)
+        samples = [replace(sample, copied=span) for sample, span in pairs]
     samples.sort(key=lambda sample: [prompt.name for prompt in PROMPTS].index(sample.name))
     return Smoke(tuple(samples), OTHER if template and own and template != own else "")
 

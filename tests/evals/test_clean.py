@@ -1,0 +1,54 @@
+"""A score tells which of its items were trained on, and what it is without them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.conftest import write_corpus
+from tests.evals.conftest import made_items
+
+from gnano.data import Corpus, DataConfig, Source, prepare
+from gnano.evals import Item, Score, Sheet
+from gnano.evals.clean import overlap_line, with_overlap
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, items: list[Item]) -> Corpus:
+    """Texts among which three of the items stand word for word."""
+    write_corpus(tmp_path / "corpus", 40)
+    for number in (0, 7, 11):
+        file = tmp_path / f"corpus/left/item{number}.txt"
+        file.write_text(f"It was said: {items[number].solved}, and then nothing was.")
+    files = (str(tmp_path / "corpus/left"),)
+    sources = {"left": Source(weight=1.0, files=files)}
+    config = DataConfig(
+        folder=str(tmp_path / "data"), tokenizer="bpe-300", heldout=0.0, sources=sources
+    )
+    prepare(config)
+    return Corpus(tmp_path / "data")
+
+
+@pytest.fixture
+def items() -> list[Item]:
+    return made_items(20)
+
+
+def test_items_that_stand_in_the_training_shards_are_counted_apart(corpus, items):
+    # all that was trained on is right, all else is wrong
+    seen = {0, 7, 11}
+    found = [
+        [(-1.0 if (at == item.gold) == (number in seen) else -9.0, False) for at in range(4)]
+        for number, item in enumerate(items)
+    ]
+    short = Sheet("short", (Item(("too",), ("short", "for"), 0),))
+    sheet = Sheet("mine", tuple(items))
+    alone, told = with_overlap([(short, [[(-1.0, False), (-2.0, False)]]), (sheet, found)], corpus)
+    assert alone.overlap == {"checked": 0, "found": 0, "examples": [], "clean": None}
+    assert told.overlap is not None and told.overlap["found"] == 3
+    assert told.overlap["checked"] == 20
+    assert {example["item"] for example in told.overlap["examples"]} == seen
+    assert told.acc.value == pytest.approx(3 / 20)
+    clean = Score.from_dict(told.overlap["clean"])
+    assert (clean.items, clean.acc.value) == (17, 0)
+    assert "3 of its 20 items" in overlap_line(told) and "0.000" in overlap_line(told)
+    assert replace(told, overlap=None).main == told.main
