@@ -184,6 +184,5 @@ def test_what_is_copied_from_the_training_shards_is_told(recipe, tmp_path):
     for sample, span in zip(found.samples, expected, strict=True):
         assert (sample.copied and sample.copied.text) == (span and span.text)
     copied = replace(found.samples[0], copied=spans[0])
-    assert (
-        f"{spans[0].tokens} tokens in a row as in left" in replace(found, samples=(copied,)).texts()
-    )
+    told = replace(found, samples=(copied,)).texts()
+    assert f"{spans[0].tokens} tokens in a row as in left" in told
