@@ -126,33 +126,39 @@ def test_a_model_is_not_clearly_better_than_its_copy(knowing, piqa, tmp_path):
     assert difference.value == 0 and not difference.clear
 
 
+def difference(items: int, *right: int):
+    """Between two models that are right so many times."""
+    models = []
+    for name, count in zip("ab", right, strict=True):
+        one = Accuracy.share(count, items)
+        score = Score(
+            task="mine", title="", items=items, shots=0, chance=0.5, acc=one, acc_norm=one
+        )
+        models.append(made(name, {"mine": score}))
+    (found,) = Comparison(
+        models=tuple(models),
+        columns=(Column("mine", "", "acc_norm", items),),
+        published=(),
+        texts=(),
+        notes=(),
+    ).differences
+    return found
+
+
 def test_equal_models_are_rarely_told_apart_and_a_far_better_one_always():
     """Of two standard errors a share of some 5 % is expected by chance."""
     draw = random.Random(0)
 
     def clear(*shares):
-        models = []
-        for name, share in zip("ab", shares, strict=True):
-            right = sum(draw.random() < share for _ in range(200))
-            one = Accuracy.share(right, 200)
-            score = Score(
-                task="piqa", title="", items=200, shots=0, chance=0.5, acc=one, acc_norm=one
-            )
-            models.append(made(name, {"piqa": score}))
-        columns = (Column("piqa", "", "acc_norm", 200),)
-        (difference,) = Comparison(
-            models=tuple(models), columns=columns, published=(), texts=(), notes=()
-        ).differences
-        return difference.clear
+        return difference(200, *(sum(draw.random() < s for _ in range(200)) for s in shares)).clear
 
     assert 0.02 < sum(clear(0.6, 0.6) for _ in range(500)) / 500 < 0.08
     assert all(clear(0.6, 0.9) for _ in range(50))
 
 
-def test_one_item_right_against_one_wrong_proves_nothing(knowing, saved_model, piqa):
-    found = compare_models([knowing, saved_model], Asked(files=(piqa,), limit=1))
-    (difference,) = found.differences
-    assert not difference.clear
+def test_one_item_right_against_one_wrong_proves_nothing_and_a_hundred_do():
+    assert not difference(1, 1, 0).clear
+    assert difference(100, 100, 0).clear
 
 
 def test_a_result_of_the_same_settings_is_used_again(knowing, saved_model, piqa, asked_for):
