@@ -15,9 +15,7 @@ from gnano.model import GPT, save_model
 from gnano.tokenizer import train_bpe
 
 FP32 = Loading(dtype="fp32")
-TEXT = (
-    "A stone sees the river; no bird takes a letter under the house.\n\nA café, 日本 🌍!\n" * 9
-)
+TEXT = "A stone sees the river; no bird takes a letter under the house.\n\nA café, 日本 🌍!\n" * 9
 
 
 def plain(model, ids: list[int], length: int) -> float:
@@ -34,7 +32,7 @@ def plain(model, ids: list[int], length: int) -> float:
 
 
 @pytest.fixture
-def model(recipe, tmp_path) -> Path:
+def model(recipe, tmp_path: Path) -> Path:
     torch.manual_seed(1)
     model = GPT.from_config(recipe.model)
     with torch.no_grad():
@@ -47,7 +45,7 @@ def model(recipe, tmp_path) -> Path:
 
 
 @pytest.fixture
-def other(tmp_path) -> Path:
+def other(tmp_path: Path) -> Path:
     """A small Pythia, with a tokenizer of its own."""
     tokenizer = train_bpe([TEXT], 280)
     tokenizer.save(tmp_path / "pythia")

@@ -117,7 +117,7 @@ def test_of_all_tasks_those_that_cannot_be_had_are_left_out_and_named_ones_are_n
 
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     file = str(items_file(tmp_path))
-    notes = []
+    notes: list[str] = []
     asked = Asked(tasks=("all",), files=(file,), downloads=tmp_path / "hub")
     found = evaluate(open_subject(run), asked, note=notes.append)
     assert [one.task for one in found.scores] == ["piqa"]

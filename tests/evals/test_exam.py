@@ -4,6 +4,7 @@ import json
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.evals.conftest import made_items
@@ -45,11 +46,11 @@ def examined(recipe: Recipe, tmp_path: Path) -> Recipe:
     )
 
 
-def rows(run: Path) -> list[dict]:
+def rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def asked(run: Path) -> dict[int, dict]:
+def asked(run: Path) -> dict[int, dict[str, Any]]:
     return {row["step"]: row["tasks"] for row in rows(run) if "tasks" in row}
 
 
@@ -112,7 +113,12 @@ def test_a_run_stopped_while_it_is_asked_makes_up_for_it(examined, tmp_path):
 
 def test_tasks_can_be_added_to_a_run_that_goes_on(examined, tmp_path):
     plain = with_train(examined, tasks=(), steps=10)
-    train(plain, tmp_path / "run", lambda row: row["step"] == 5 and signal.raise_signal(15))
+
+    def watch(row):
+        if row["step"] == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    train(plain, tmp_path / "run", watch)
     assert train(examined, tmp_path / "run", exam=open_exam).finished
     assert list(asked(tmp_path / "run")) == [8, 10]
 

@@ -1,6 +1,7 @@
 """lm-evaluation-harness, on the same checkpoint and the same items, finds the same."""
 
 import json
+from typing import Any
 
 import pytest
 from tests.evals.conftest import REAL, made_items
@@ -35,7 +36,7 @@ def agree(folder, files, tasks, limit, start="auto"):
 def own(tmp_path):
     """Questions of four answers, a sentence of two beginnings, a last word."""
     items = made_items(60)
-    rows = {
+    rows: dict[str, list[dict[str, Any]]] = {
         "mine": [
             {"query": i.contexts[0], "choices": list(i.answers), "gold": i.gold} for i in items
         ],

@@ -1,11 +1,13 @@
 """Each task's own columns become the texts that the standard harness would ask."""
 
+from typing import Any
+
 import pytest
 
 from gnano.evals import TASKS, Item
 from gnano.evals.items import read_item
 
-HUB = {
+HUB: dict[str, Any] = {
     "hellaswag": {
         "activity_label": "Canoeing",
         "ctx_a": "Two women [title] sit.",

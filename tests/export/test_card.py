@@ -12,6 +12,7 @@ import yaml
 from tests.small import with_train
 
 from gnano.data import DataConfig, InstructionConfig, InstructionSource, Source
+from gnano.evals import Asked, default_path, evaluate, open_subject, write_evaluation
 from gnano.export.card import card
 from gnano.infer import Engine, Sampling
 from gnano.model import num_parameters
@@ -211,3 +212,17 @@ def test_the_lines_for_transformers_run_as_they_are(which, request, capsys):
     code = code.replace("me/small", str(find_checkpoint(run))).replace("=60", "=2")
     exec(code, {})
     assert "<|endoftext|>" in capsys.readouterr().out
+
+
+def test_what_gnano_eval_has_kept_of_this_checkpoint_is_in_it(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    items = tmp_path / "piqa.jsonl"
+    rows = [{"query": f"the {n}?", "choices": ["river", "bird"], "gold": 0} for n in range(8)]
+    items.write_text("\n".join(map(json.dumps, rows)))
+    found = evaluate(open_subject(copy), Asked(files=(str(items),)))
+    write_evaluation(found, default_path(found))
+    told = section(card(copy, "me/small", prompts=["the"]), "Evaluation")
+    (score,) = found.scores
+    assert f"| PIQA | 8 | 0 | {score.acc} | {score.acc_norm} | 0.500 |" in told
+    (copy / "evals" / f"{find_checkpoint(copy).name}.json").write_text('{"scores": 3}')
+    assert "## Evaluation" not in card(copy, "me/small", prompts=["the"])

@@ -177,7 +177,8 @@ def _results(
             told = partial(_say, show, f"model {number} of {len(paths)} · {path}")
             told("loading")
             subject = open_subject(path, loading, asked.start)
-            one = save_result(evaluate(subject, asked, told), loading)
+            one = evaluate(subject, asked, told)
+            save_result(one, loading)
         found.append(one)
     return found
 

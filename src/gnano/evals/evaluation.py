@@ -118,7 +118,8 @@ def evaluate(
         scores = with_overlap(answered, corpus, show)
     else:
         scores = [score(sheet, found) for sheet, found in answered]
-    settings = json.loads(json.dumps(asdict(asked), default=str))
+    kept = {"dtype": subject.loading.dtype, "quant": subject.loading.quant}
+    settings = json.loads(json.dumps({**asdict(asked), "loading": kept}, default=str))
     return Evaluation(
         name=subject.name,
         folder=str(subject.folder),

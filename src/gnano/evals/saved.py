@@ -10,7 +10,7 @@ may have taken hours.
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,11 @@ def result_of(folder: Path, asked: Asked, loading: Loading) -> Evaluation | None
     return next((found for found in there if _matter(found.settings) == wanted), None)
 
 
-def save_result(found: Evaluation, loading: Loading) -> Evaluation:
-    """It, with how its weights were kept."""
-    found = replace(found, settings={**found.settings, "loading": _kept(loading)})
+def save_result(found: Evaluation, loading: Loading) -> None:
     folder = Path(found.folder)
     first, second = _places(folder)
     taken = first in dict(saved_results(folder, loading))
     write_evaluation(found, second if taken else first)
-    return found
 
 
 def items_file(found: Evaluation, task: str) -> str:

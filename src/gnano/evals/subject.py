@@ -39,6 +39,7 @@ class Subject:
     separator: Ids  # between two documents of a held-out text
     tokenizer: Tokenizer | None  # None: a foreign one
     tokens: int | None  # that it was trained on, where its run tells
+    loading: Loading = DEFAULT
 
 
 def open_subject(path: Path, loading: Loading = DEFAULT, start: Start = "auto") -> Subject:
@@ -76,6 +77,7 @@ def _ours(path: Path, folder: Path, loading: Loading, start: Start) -> Subject:
         separator=end,
         tokenizer=tokenizer,
         tokens=trained_on(folder),
+        loading=loading,
     )
 
 
@@ -124,6 +126,7 @@ def _foreign(path: Path, folder: Path, loading: Loading, start: Start) -> Subjec
         separator=(first,),
         tokenizer=None,
         tokens=None,
+        loading=loading,
     )
 
 

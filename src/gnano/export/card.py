@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gnano.data.instructions import Template, Turn, encode_prompt, template_of
+from gnano.export.card_scores import scores
 from gnano.export.markdown import fenced, plain, table
 from gnano.export.using import loading
 from gnano.infer import Engine, Sampling
@@ -67,6 +68,7 @@ def card(
         loading(folder, repo, sorted(files), QUESTIONS[0] if template else ""),
         _architecture(folder, shape),
         *(part for stage in made for part in _stage(stage, many=len(made) > 1)),
+        scores(folder),
         _format(template, made),
         _samples(folder, template, prompts),
         _limitations(shape, made, template),

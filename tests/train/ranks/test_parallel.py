@@ -204,7 +204,7 @@ def turns_inside_a_block(model: ModelConfig) -> str:
     placed = place(GPT.from_config(model), world, "fsdp", torch.bfloat16)
     placed.model.compute_dtype = torch.bfloat16
     seen: list[str] = []
-    attention = placed.model.model.layers[0].self_attn
+    attention = placed.model.model.layers[0].get_submodule("self_attn")
     attention.register_forward_pre_hook(lambda _, given: seen.append(str(given[1].cos_TE.dtype)))
     placed.model.loss(torch.zeros(1, 8, dtype=torch.long), torch.zeros(1, 8, dtype=torch.long))
     return seen[0]
