@@ -41,7 +41,8 @@ def test_a_model_trained_on_the_answers_scores_high_and_on_others_at_chance(word
 @pytest.mark.parametrize("name", ["arc_easy.jsonl", "hellaswag_val.jsonl", "lambada_openai.jsonl"])
 def test_so_it_is_with_real_items(real_items, name):
     items = real_items(name, 12)
-    tokenizer = train_bpe([item.text for item in items] * 2, 600)
+    # each text as often as any other: a tokenizer that knew the answers better would favour them
+    tokenizer = train_bpe([text for i in items for text in (*i.contexts, *i.answers)] * 2, 600)
     random = small_model(tokenizer.vocab_size, 192)
     task = name.split("_")[0] if "arc" not in name else "arc_easy"
     before = scored(random, tokenizer, task, items)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from gnano.evals.asked import Asked
 from gnano.infer.loading import Loading
 from gnano.infer.sampling import Sampling
 from gnano.train import Recipe, load_recipe, recipe_names
@@ -19,6 +20,7 @@ T = TypeVar("T")
 PARTS = ("model", "data", "train")
 # their fields are options of the command itself
 Drawing = Annotated[Sampling, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
+Asking = Annotated[Asked, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
 Keeping = Annotated[Loading, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
 
 

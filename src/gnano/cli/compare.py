@@ -3,25 +3,18 @@
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import Keeping, call
+from gnano.cli.arguments import Asking, Keeping, call
+from gnano.evals.asked import Asked
 from gnano.infer.loading import Loading
 
 
 def compare(
     models: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
-    tasks: tuple[str, ...] = (),
-    files: tuple[str, ...] = (),
-    limit: int = 0,
-    shots: int = 0,
-    data: Path | None = None,
-    text: tuple[Path, ...] = (),
-    heldout_tokens: int = 1_000_000,
-    batch: int = 32,
-    start: Literal["auto", "yes", "no"] = "auto",
+    asked: Asking = Asked(),  # noqa: B008 frozen
     published: bool = True,
     all_published: bool = False,
     plot: Path | None = None,
@@ -45,35 +38,16 @@ def compare(
 
     Args:
         models: Runs, checkpoints, or Hugging Face folders of any causal models.
-        tasks: Names, all or none; by default all, or those of --files.
-        files: Items of tasks, in the place of the Hub's: TASK….jsonl, or TASK=PATH.
-        limit: Items of a task, spread over all it has; 0: all.
-        shots: Solved examples before each item.
-        data: Prepared folder whose held-out text is measured; by default each run's own.
-        text: Files of text whose bits per byte are measured.
-        heldout_tokens: Of each source's held-out text at most; 0: all.
-        batch: Texts computed side by side; more are faster on a GPU.
-        start: Begin texts with end-of-text; auto: as the model was trained.
+        asked: What is measured.
         published: Show what others published of their models.
         all_published: All of those, not only the nearest in parameters and tokens.
         plot: A picture as well, as PNG: accuracy over tokens, a panel a task.
         loading: How the weights are kept.
     """
-    from gnano.evals import Asked, check_plot, compare_models, comparison_text, plot_comparison
+    from gnano.evals import check_plot, compare_models, comparison_text, plot_comparison
     from gnano.live import LiveLine
 
     check_plot(plot)
-    asked = Asked(
-        tasks=tasks,
-        files=files,
-        limit=limit,
-        shots=shots,
-        data=data,
-        text=text,
-        heldout_tokens=heldout_tokens,
-        batch=batch,
-        start=start,
-    )
     line = LiveLine()
     try:
         found = compare_models(

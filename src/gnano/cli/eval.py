@@ -1,27 +1,20 @@
 """`gnano eval`: how good a checkpoint is."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import Keeping, call
+from gnano.cli.arguments import Asking, Keeping, call
+from gnano.evals.asked import ALL, Asked
 from gnano.infer.loading import Loading
 
 
 def eval_(
     checkpoint: Annotated[Path, tyro.conf.Positional],
-    tasks: tuple[str, ...] = (),
-    files: tuple[str, ...] = (),
-    limit: int = 0,
-    shots: int = 0,
-    data: Path | None = None,
-    text: tuple[Path, ...] = (),
-    heldout_tokens: int = 1_000_000,
-    overlap: bool = False,
-    batch: int = 32,
-    start: Literal["auto", "yes", "no"] = "auto",
+    asked: Asking = Asked(),  # noqa: B008 frozen
     harness: tuple[str, ...] = (),
     out: Path | None = None,
     json_: Annotated[bool, tyro.conf.arg(name="json", help="Print JSON, no table.")] = False,
@@ -45,22 +38,12 @@ def eval_(
 
     Args:
         checkpoint: A run, a checkpoint, or the Hugging Face folder of any causal model.
-        tasks: Names, all or none; by default all, or those of --files.
-        files: Items of tasks, in the place of the Hub's.
-        limit: Items of a task, spread over all it has; 0: all.
-        shots: Solved examples before each item.
-        data: Prepared folder whose held-out text is measured; by default the run's own.
-        text: Files of text to measure as well.
-        heldout_tokens: Of each source's held-out text at most; 0: all.
-        overlap: Look in the data's training shards for the items (runs of 13 words).
-        batch: Texts computed side by side; more are faster on a GPU.
-        start: Begin texts with end-of-text; auto: as the model was trained.
+        asked: What is measured.
         harness: Tasks that lm-evaluation-harness measures instead, on --files' items if any.
         out: The JSON file; by default in the run, or below evals/.
         loading: How the weights are kept.
     """
     from gnano.evals import (
-        Asked,
         default_path,
         evaluate,
         measure_by_harness,
@@ -69,25 +52,14 @@ def eval_(
     )
     from gnano.live import LiveLine
 
-    names = tasks or (() if files or harness else ("all",))
-    asked = Asked(
-        tasks=names,
-        files=files,
-        limit=limit,
-        shots=shots,
-        data=data,
-        text=text,
-        heldout_tokens=heldout_tokens,
-        overlap=overlap,
-        batch=batch,
-        start=start,
-    )
+    if not (asked.tasks or asked.files or harness):
+        asked = replace(asked, tasks=(ALL,))
     line = LiveLine()
     try:
         if harness:
             found = measure_by_harness(checkpoint, harness, asked, loading, line.show)
         else:
-            subject = open_subject(checkpoint, loading, start)
+            subject = open_subject(checkpoint, loading, asked.start)
             found = evaluate(subject, asked, line.show, line.note)
     finally:
         line.close()

@@ -6,13 +6,14 @@ from gnano.lazy import lazily
 
 if TYPE_CHECKING:
     from gnano.evals.answers import Answer, Answers, answer, choose_questions, repetition
+    from gnano.evals.asked import Asked
     from gnano.evals.before_after import BeforeAfter, compare_answers
     from gnano.evals.comparing import Comparison, compare_models
     from gnano.evals.comparison_plot import check_plot, plot_comparison
     from gnano.evals.comparison_table import comparison_text
     from gnano.evals.contamination import Overlap, Shared, find_contamination
     from gnano.evals.copying import Copied, longest_copied
-    from gnano.evals.evaluation import Asked, Evaluation, default_path, evaluate, write_evaluation
+    from gnano.evals.evaluation import Evaluation, default_path, evaluate, write_evaluation
     from gnano.evals.exam import open_exam
     from gnano.evals.gathering import Sheet, gather
     from gnano.evals.harness import measure_by_harness
@@ -73,7 +74,7 @@ __getattr__ = lazily(
         "Accuracy": "scores",
         "Answer": "answers",
         "Answers": "answers",
-        "Asked": "evaluation",
+        "Asked": "asked",
         "BeforeAfter": "before_after",
         "Comparison": "comparing",
         "Copied": "copying",

@@ -15,7 +15,8 @@ from functools import partial
 from math import hypot
 from pathlib import Path
 
-from gnano.evals.evaluation import ALL, Asked, Evaluation, evaluate
+from gnano.evals.asked import ALL, Asked
+from gnano.evals.evaluation import Evaluation, evaluate
 from gnano.evals.gathering import gather
 from gnano.evals.items import TASKS
 from gnano.evals.published import Published, comparable, nearest

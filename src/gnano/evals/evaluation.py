@@ -13,38 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from gnano.data import Corpus, DataConfig
+from gnano.evals.asked import ALL, Asked
 from gnano.evals.bits import Bits, held_out, of_file
 from gnano.evals.clean import overlap_line, with_overlap
-from gnano.evals.gathering import DOWNLOADS, Sheet, gather
+from gnano.evals.gathering import Sheet, gather
 from gnano.evals.items import TASKS
 from gnano.evals.likelihood import log_likelihoods
 from gnano.evals.scores import Likelihoods, Score, score
-from gnano.evals.subject import Start, Subject
+from gnano.evals.subject import Subject
 from gnano.live import clock
 from gnano.report import stages, write_whole
 
-ALL = "all"
 Show = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    tasks: tuple[str, ...] = ()  # names, or all; with files and no names: those of the files
-    files: tuple[str, ...] = ()  # of items: PATHs that begin with a task's name, or TASK=PATH
-    limit: int = 0  # items of a task, spread over all it has; 0: all
-    shots: int = 0  # solved examples before each item
-    data: Path | None = None  # prepared folder of held-out text; by default the run's own
-    text: tuple[Path, ...] = ()  # files of text whose bits per byte are wanted
-    heldout_tokens: int = 1_000_000  # of each source's held-out text at most; 0: all
-    overlap: bool = False  # look for the items in the data's training shards
-    batch: int = 32  # texts side by side
-    start: Start = "auto"  # begin texts with end-of-text: auto is as the model was trained
-    downloads: Path = DOWNLOADS  # where the Hub's files are kept
-
-    def __post_init__(self) -> None:
-        for name, least in (("limit", 0), ("shots", 0), ("heldout_tokens", 0), ("batch", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more.")
 
 
 @dataclass(frozen=True, kw_only=True)

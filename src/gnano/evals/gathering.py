@@ -12,9 +12,10 @@ from pathlib import Path
 
 from gnano.data import InstructionSource
 from gnano.data.instructions import files_of, read_records
+from gnano.evals.asked import Asked
 from gnano.evals.items import TASKS, Item, Task, read_item
 
-DOWNLOADS = Path("data/hub")
+DOWNLOADS = Asked.downloads
 Say = Callable[[str], None]
 
 

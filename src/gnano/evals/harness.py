@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gnano.evals.evaluation import Asked, Evaluation
+from gnano.evals.asked import Asked
+from gnano.evals.evaluation import Evaluation
 from gnano.evals.gathering import Sheet, gather
 from gnano.evals.items import TASKS
 from gnano.evals.scores import Accuracy, Score

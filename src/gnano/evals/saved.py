@@ -14,7 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gnano.evals.evaluation import Asked, Evaluation, default_path, write_evaluation
+from gnano.evals.asked import Asked
+from gnano.evals.evaluation import Evaluation, default_path, write_evaluation
 from gnano.infer import Loading
 
 

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gnano.evals.asked import Start
 from gnano.evals.asking import Wording
 from gnano.evals.likelihood import GPU_LOGITS, GPTReader, Ids, Option, Question, Reader, option_nats
 from gnano.infer import Engine, Loading, device_called
@@ -23,9 +24,6 @@ from gnano.report import stages
 from gnano.tokenizer import Tokenizer
 from gnano.train import find_checkpoint
 
-# does a text begin with the token that begins a document? auto: with our models, as in training;
-# with others where their own tokenizer puts it there
-Start = Literal["auto", "yes", "no"]
 DEFAULT = Loading()
 
 
@@ -43,7 +41,12 @@ class Subject:
 
 
 def open_subject(path: Path, loading: Loading = DEFAULT, start: Start = "auto") -> Subject:
-    """Raises ValueError or OSError, in a sentence, where there is no model that can be asked."""
+    """The model of a run, a checkpoint or a Hugging Face folder.
+
+    `start` says whether texts begin with end-of-text: auto is so with our models, as in training,
+    and with others where their own tokenizer puts it there. Raises ValueError or OSError, in a
+    sentence, where there is no model that can be asked.
+    """
     folder = find_checkpoint(path)
     if is_ours(folder):
         return _ours(path, folder, loading, start)

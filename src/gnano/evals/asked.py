@@ -1,0 +1,29 @@
+"""What is a model asked? The settings of `gnano eval` and `gnano compare`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+ALL = "all"
+# does a text begin with the token that begins a document?
+Start = Literal["auto", "yes", "no"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    tasks: tuple[str, ...] = ()  # names, all or none; by default all, or those of files
+    files: tuple[str, ...] = ()  # items in the place of the Hub's: TASK….jsonl, or TASK=PATH
+    limit: int = 0  # items of a task, spread over all it has; 0: all
+    shots: int = 0  # solved examples before each item
+    data: Path | None = None  # prepared folder whose held-out text is measured; else the run's own
+    text: tuple[Path, ...] = ()  # files of text to measure as well
+    heldout_tokens: int = 1_000_000  # of each source's held-out text at most; 0: all
+    overlap: bool = False  # look in the data's training shards for the items (runs of 13 words)
+    batch: int = 32  # texts computed side by side; more are faster on a GPU
+    start: Start = "auto"  # begin texts with end-of-text; auto: as the model was trained
+    downloads: Path = Path("data/hub")  # where the Hub's files are kept
+
+    def __post_init__(self) -> None:
+        for name, least in (("limit", 0), ("shots", 0), ("heldout_tokens", 0), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more.")
