@@ -1,9 +1,11 @@
 """Items come from the files that are named, in one way whatever their format."""
 
 import gzip
+import io
 import json
 
 import pytest
+from tests.data.hub.hub_server import Hub, point_client_to
 from tests.evals.conftest import made_items
 
 from gnano.evals import gather
@@ -86,3 +88,59 @@ def test_more_examples_than_items_are_refused(file):
 def test_made_items_are_what_the_other_tests_take_them_for():
     items = made_items()
     assert len(set(items)) == len(items) and {item.gold for item in items} == {0, 1, 2, 3}
+
+
+ARC = {
+    "question": "Which is a gas?",
+    "choices": {"text": ["iron", "helium"], "label": ["A", "B"]},
+    "answerKey": "B",
+}
+
+
+def parquet(rows):
+    pa, writer = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    buffer = io.BytesIO()
+    writer.write_table(pa.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """Two data sets in the layouts that the Hub has them in: by configuration, by folder."""
+    with Hub() as served:
+        point_client_to(served, monkeypatch, tmp_path / "home")
+        splits = ("train", "test")
+        arc = {
+            f"ARC-Easy/{split}-00000-of-00001.parquet": parquet(
+                [{**ARC, "question": f"Which, {number}.{n}?"} for n in range(5)]
+            )
+            for number, split in enumerate(splits)
+        }
+        files = [{"split": split, "path": f"ARC-Easy/{split}-*"} for split in splits]
+        served.add("allenai/ai2_arc", arc, [{"config_name": "ARC-Easy", "data_files": files}])
+        texts = [f"He opened the door, {n} times, and saw the dog" for n in range(3)]
+        last = parquet([{"text": text} for text in texts])
+        served.add("EleutherAI/lambada_openai", {"default/test/0000.parquet": last})
+        yield served
+
+
+def test_the_hubs_items_come_once_from_the_split_that_is_asked(hub, tmp_path):
+    easy, last = gather(["arc_easy", "lambada"], downloads=tmp_path / "here")
+    assert [item.contexts[0] for item in easy.items] == [
+        f"Question: Which, 1.{n}?\nAnswer:" for n in range(5)
+    ]
+    assert last.items[2].options == [("He opened the door, 2 times, and saw the", " dog")]
+    asked = len(hub.requests)
+    assert gather(["arc_easy", "lambada"], downloads=tmp_path / "here") == [easy, last]
+    assert len(hub.requests) == asked  # and then without the network
+
+
+def test_examples_are_the_training_splits_first(hub, tmp_path):
+    (sheet,) = gather(["arc_easy"], shots=2, downloads=tmp_path / "here")
+    head = "".join(f"Question: Which, 0.{n}?\nAnswer: helium\n\n" for n in range(2))
+    assert sheet.items[4].contexts == (f"{head}Question: Which, 1.4?\nAnswer:",)
+
+
+def test_a_task_that_the_hub_does_not_have_is_named(hub, tmp_path):
+    with pytest.raises((ValueError, OSError), match="baber/piqa"):
+        gather(["piqa"], downloads=tmp_path / "here")
