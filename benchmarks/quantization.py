@@ -6,42 +6,21 @@ The same documents for all; fp32 is the checkpoint itself.
 """
 
 import argparse
-import math
 import time
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-
-from gnano.data import Corpus, heldout_batches
-from gnano.infer import Dtype, Engine, Quant
+from gnano.data import Corpus
+from gnano.evals import GPTReader, open_subject
+from gnano.evals.bits import held_out
+from gnano.infer import Loading
 from gnano.infer.speed import weight_bytes
-from gnano.model import IGNORE
 
-KINDS: dict[str, tuple[Dtype, Quant]] = {
-    "fp32": ("fp32", ""),
-    "bf16": ("bf16", ""),
-    "int8": ("bf16", "int8"),
-    "int4": ("bf16", "int4"),
+KINDS = {
+    "fp32": Loading(device="cpu", dtype="fp32"),
+    "bf16": Loading(device="cpu", dtype="bf16"),
+    "int8": Loading(device="cpu", dtype="bf16", quant="int8"),
+    "int4": Loading(device="cpu", dtype="bf16", quant="int4"),
 }
-
-
-@torch.inference_mode()
-def bits_per_byte(engine: Engine, corpus: Corpus, tokens: int) -> float:
-    """Over so many held-out tokens of each source."""
-    length = engine.model.config.block_size
-    sizes = torch.from_numpy(corpus.tokenizer.token_bytes.astype("int64"))
-    nats, size = 0.0, 0
-    for source in range(len(corpus.names)):
-        rows = corpus.heldout_rows(source, length)[: max(1, tokens // length)]
-        for ids_BT, targets_BT in heldout_batches(rows, length, 8):
-            logits_BTV = engine.model(ids_BT)
-            counts = targets_BT != IGNORE
-            nats += F.cross_entropy(
-                logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORE, reduction="sum"
-            ).item()
-            size += int(sizes[targets_BT[counts]].sum())
-    return nats / math.log(2) / size
 
 
 def main() -> None:
@@ -52,14 +31,17 @@ def main() -> None:
     asked = parser.parse_args()
     corpus = Corpus(asked.data)
     base = 0.0
-    for name, (dtype, quant) in KINDS.items():
-        engine = Engine.load(asked.run, "cpu", dtype, quant)
+    for name, loading in KINDS.items():
+        subject = open_subject(asked.run, loading)
+        assert isinstance(subject.reader, GPTReader)
         started = time.perf_counter()
-        found = bits_per_byte(engine, corpus, asked.tokens)
+        parts = held_out(subject, corpus, asked.tokens)
+        found = sum(p.bits_per_byte * p.bytes for p in parts) / sum(p.bytes for p in parts)
         base = base or found
         print(
             f"{name}  {found:.4f} bits per byte, {found / base - 1:+.2%}; a step reads "
-            f"{weight_bytes(engine.model) / 1e6:,.1f} MB ({time.perf_counter() - started:.0f} s)"
+            f"{weight_bytes(subject.reader.model) / 1e6:,.1f} MB "
+            f"({time.perf_counter() - started:.0f} s)"
         )
 
 
