@@ -103,17 +103,6 @@ PUBLISHED = (
         note=f"{GPT2_NOTE}; llm.c's own count, by tokens: acc 0.2859, acc_norm 0.2955",
     ),
     Published(
-        name="llm.c GPT-2 124M",
-        parameters=124_000_000,
-        tokens=10_000_000_000,
-        scores={"hellaswag": (None, 0.299)},
-        shots=0,
-        source="https://edworking.com/news/startups/"
-        "reproduce-gpt-2-in-llm.c-efficient-affordable-ai-training",
-        note="llm.c, normalised by tokens (GPT-2 124M on that scale: 0.294); FineWeb; a report "
-        "of discussion 481 of karpathy/llm.c",
-    ),
-    Published(
         name="SmolLM-135M",
         parameters=135_000_000,
         tokens=600_000_000_000,
