@@ -93,7 +93,7 @@ def run_all(place):
 def test_every_file_starts_a_run_that_our_own_command_line_accepts(place, monkeypatch):
     started = []
 
-    def train(recipe, run, watch, say, allow):
+    def train(recipe, run, watch, say, allow, exam):
         started.append((recipe, run))
         raise SystemExit
 
