@@ -11,6 +11,7 @@ Here it is called for you, with its own tasks, which it downloads, or with the i
 import importlib
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def measure_by_harness(
     began = time.monotonic()
     show(f"lm-evaluation-harness: {', '.join(tasks)}")
     sheets = {sheet.task: sheet for sheet in gather((), asked.files, asked.limit, asked.shots)}
-    known = _module("lm_eval.tasks").TaskManager()
+    known = known_tasks()
     for name in tasks:
         if name not in sheets and name not in known.all_tasks:
             raise ValueError(f"lm-evaluation-harness has no task {name!r}: lm-eval ls tasks.")
@@ -72,6 +73,12 @@ def measure_by_harness(
         settings={"harness": harness.__version__, "tasks": list(tasks)},
         seconds=time.monotonic() - began,
     )
+
+
+@cache
+def known_tasks() -> Any:
+    """The harness's own; it takes some seconds to find them all."""
+    return _module("lm_eval.tasks").TaskManager()
 
 
 def _module(name: str) -> Any:
