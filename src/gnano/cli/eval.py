@@ -44,10 +44,10 @@ def eval_(
         loading: How the weights are kept.
     """
     from gnano.evals import (
-        default_path,
         evaluate,
         measure_by_harness,
         open_subject,
+        result_path,
         write_evaluation,
     )
     from gnano.live import LiveLine
@@ -63,7 +63,7 @@ def eval_(
             found = evaluate(subject, asked, line.show, line.note)
     finally:
         line.close()
-    path = out or default_path(found)
+    path = out or result_path(found)
     write_evaluation(found, path)
     print(found.json() if json_ else found.table())
     print(f"\n{path}", file=sys.stderr)

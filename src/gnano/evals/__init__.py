@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gnano.evals.items import TASKS, Item
     from gnano.evals.judging import Verdict, Wanted, judge
     from gnano.evals.likelihood import GPTReader, log_likelihoods
+    from gnano.evals.saved import result_path, saved_results
     from gnano.evals.scores import Accuracy, Score, score
     from gnano.evals.smoke import Smoke, smoke_test
     from gnano.evals.subject import Subject, open_subject
@@ -62,6 +63,8 @@ __all__ = [
     "open_subject",
     "plot_comparison",
     "repetition",
+    "result_path",
+    "saved_results",
     "score",
     "smoke_test",
     "write_evaluation",
@@ -107,6 +110,8 @@ __getattr__ = lazily(
         "open_subject": "subject",
         "plot_comparison": "comparison_plot",
         "repetition": "answers",
+        "result_path": "saved",
+        "saved_results": "saved",
         "score": "scores",
         "smoke_test": "smoke",
         "write_evaluation": "evaluation",

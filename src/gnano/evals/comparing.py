@@ -16,11 +16,11 @@ from math import hypot
 from pathlib import Path
 
 from gnano.evals.asked import ALL, Asked
-from gnano.evals.evaluation import Evaluation, evaluate
+from gnano.evals.evaluation import Evaluation, evaluate, write_evaluation
 from gnano.evals.gathering import gather
 from gnano.evals.items import TASKS
 from gnano.evals.published import Published, comparable, nearest
-from gnano.evals.saved import items_file, newest_result, result_of, save_result
+from gnano.evals.saved import items_file, newest_result, result_of, result_path
 from gnano.evals.scores import Accuracy, Score
 from gnano.evals.subject import DEFAULT, open_subject
 from gnano.infer import Loading
@@ -179,7 +179,7 @@ def _results(
             told("loading")
             subject = open_subject(path, loading, asked.start)
             one = evaluate(subject, asked, told)
-            save_result(one, loading)
+            write_evaluation(one, result_path(one))
         found.append(one)
     return found
 

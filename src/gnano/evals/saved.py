@@ -1,13 +1,15 @@
 """Which saved results still stand? Those of the weights, the items and the texts as they are now.
 
-    RUN/evals/step-00001200.json            of `gnano eval`, or of a comparison
-    RUN/evals/step-00001200-compared.json   of a comparison with other settings
-    evals/NAME.json, NAME-compared.json     of a folder that is in no run
+    RUN/evals/step-00001200.json            the first
+    RUN/evals/step-00001200-1f0c3a9e.json   another, of other settings
+    evals/NAME.json …                       of a folder that is in no run
 
-A comparison takes the place of a result that stands only if it is of the same settings: the other
-may have taken hours.
+A result takes the place of another only if it is of the same settings: the other may have taken
+hours.
 """
 
+import glob
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from gnano.evals.asked import Asked
-from gnano.evals.evaluation import Evaluation, default_path, write_evaluation
+from gnano.evals.evaluation import Evaluation, default_path
 from gnano.infer import Loading
 
 
 def saved_results(folder: Path, loading: Loading) -> Iterator[tuple[Path, Evaluation]]:
     """Where they lie, and they; only of weights that were kept as they are to be now."""
-    for place in _places(folder):
-        try:
-            found = Evaluation.from_dict(json.loads(place.read_text("utf-8")))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            continue  # none, or none that this version can read: it is made anew
+    first = _first(folder)
+    for place in sorted(first.parent.glob(f"{glob.escape(first.stem)}*.json")):
+        found = _read(place)
+        if found is None or "harness" in found.settings:
+            continue  # none that this version can read: it is made anew
         # below evals/ it may be of another folder of this name; a run may have moved with its own
         other = place.parent == Path("evals") and Path(found.folder).resolve() != folder.resolve()
         if other or found.settings.get("loading", _kept(Loading())) != _kept(loading):
@@ -47,11 +49,14 @@ def result_of(folder: Path, asked: Asked, loading: Loading) -> Evaluation | None
     return next((found for found in there if _matter(found.settings) == wanted), None)
 
 
-def save_result(found: Evaluation, loading: Loading) -> None:
-    folder = Path(found.folder)
-    first, second = _places(folder)
-    taken = first in dict(saved_results(folder, loading))
-    write_evaluation(found, second if taken else first)
+def result_path(found: Evaluation) -> Path:
+    """Where to keep it: beside a result of other settings, in the place of one of the same."""
+    first = default_path(found)
+    there = _read(first)
+    if there is None or _settings(there) == _settings(found):
+        return first
+    code = hashlib.sha256(_settings(found).encode()).hexdigest()[:8]
+    return first.with_name(f"{first.stem}-{code}.json")
 
 
 def items_file(found: Evaluation, task: str) -> str:
@@ -62,9 +67,21 @@ def items_file(found: Evaluation, task: str) -> str:
     return ""
 
 
-def _places(folder: Path) -> tuple[Path, Path]:
-    first = default_path(Evaluation(name="", folder=str(folder), parameters=0, tokens=None))
-    return first, first.with_name(f"{first.name.removesuffix('.json')}-compared.json")
+def _first(folder: Path) -> Path:
+    return default_path(Evaluation(name="", folder=str(folder), parameters=0, tokens=None))
+
+
+def _read(place: Path) -> Evaluation | None:
+    try:
+        return Evaluation.from_dict(json.loads(place.read_text("utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _settings(found: Evaluation) -> str:
+    kept = found.settings.get("loading", _kept(Loading()))
+    folder = str(Path(found.folder).resolve())
+    return json.dumps([folder, _matter(found.settings), kept], sort_keys=True)
 
 
 def _rests_on(found: Evaluation, folder: Path) -> list[Path]:

@@ -1,10 +1,10 @@
 """What has `gnano eval` found of the model? A section of its card, where the run has kept it."""
 
-import json
 from pathlib import Path
 
-from gnano.evals import Evaluation, Score
+from gnano.evals import Score, saved_results
 from gnano.export.markdown import table
+from gnano.infer import Loading
 
 HOW = (
     "Measured with `gnano eval`: items worded as in lm-evaluation-harness, acc_norm by characters, "
@@ -13,17 +13,14 @@ HOW = (
 
 
 def scores(folder: Path) -> str:
-    """Of this checkpoint; empty where nothing was measured or it cannot be read."""
-    kept = folder.resolve().parent.parent / "evals" / f"{folder.resolve().name}.json"
-    try:
-        found = Evaluation.from_dict(json.loads(kept.read_text("utf-8")))
-        rows = [_row(one) for one in found.scores]
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
-        return ""
-    if not rows:
+    """Of this checkpoint, the newest of each task; empty where nothing of it was kept."""
+    there = list(saved_results(folder, Loading()))
+    there.sort(key=lambda pair: pair[0].stat().st_mtime)
+    newest = {one.task: one for _, found in there for one in found.scores}
+    if not newest:
         return ""
     heads = ("task", "items", "shots", "acc", "acc_norm", "a guess")
-    return f"## Evaluation\n\n{table(heads, rows)}\n\n{HOW}"
+    return f"## Evaluation\n\n{table(heads, map(_row, newest.values()))}\n\n{HOW}"
 
 
 def _row(one: Score) -> tuple[str, ...]:
