@@ -7,6 +7,7 @@ in training, unless the model is asked without it.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from gnano.evals.items import Item
 from gnano.evals.likelihood import Ids, Option, Question
@@ -23,6 +24,8 @@ class Wording:
     ) -> None:
         self.encode, self.start, self.otherwise = encode, start, otherwise
         self.context = context
+        # the answers of an item have one context, most often
+        self.encode_context = lru_cache(maxsize=4)(encode)
 
     def question(self, item: Item) -> Question:
         return Question(tuple(self.option(*pair) for pair in item.options))
@@ -33,7 +36,7 @@ class Wording:
     def option(self, context: str, continuation: str) -> Option:
         # a blank at the end of a context belongs to the word that follows it
         bare = context.rstrip()
-        before = self.encode(bare)
+        before = self.encode_context(bare)
         whole = self.encode(bare + context[len(bare) :] + continuation)
         # where a token spans the border, the context keeps its own ids and the answer the rest
         asked = whole[len(before) :] or self.encode(continuation)
