@@ -14,6 +14,7 @@ from gnano.data.instructions import Conversation, Template, encode_prompt
 from gnano.infer import Engine, Sampling
 
 GREEDY = Sampling(temperature=0.0)
+MARK = 6  # characters of a template's line, at least, that mean nothing else
 WORDS = 4  # in a row, that count as repeated
 
 
@@ -85,11 +86,11 @@ def _answer(engine: Engine, template: Template, question: Conversation, tokens: 
     limit = min(tokens, context - len(ids))
     said = list(engine.token_ids(ids, limit, GREEDY))
     text = engine.tokenizer.decode(said).strip()
-    marks = {_mark(getattr(template, field.name)) for field in fields(template)} - {""}
-    return Answer(text, len(said) < limit, any(mark in text for mark in marks))
+    return Answer(text, len(said) < limit, any(mark in text for mark in marks_of(template)))
 
 
-def _mark(text: str) -> str:
-    """The first line of a part of the template, if it is long enough to mean nothing else."""
-    line = text.partition("{")[0].strip().partition("\n")[0]
-    return line if len(line) > 5 else ""
+def marks_of(template: Template) -> tuple[str, ...]:
+    """The first line of each part of a template, if it is long enough to mean nothing else."""
+    parts = (getattr(template, field.name) for field in fields(template))
+    lines = (part.partition("{")[0].strip().partition("\n")[0] for part in parts)
+    return tuple(dict.fromkeys(line for line in lines if len(line) >= MARK))

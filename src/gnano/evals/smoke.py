@@ -8,7 +8,7 @@ instructions, in its template. The same seed gives the same samples.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from gnano.data.instructions import (
     load_template,
     template_of,
 )
+from gnano.evals.answers import marks_of
 from gnano.evals.copying import Copied, longest_copied
 from gnano.evals.judging import Grade, Verdict, Wanted, judge
 from gnano.evals.smoke_prompts import PROMPTS, Prompt
@@ -29,7 +30,6 @@ from gnano.train import find_checkpoint
 
 LEAST = 16  # tokens; less of a text says too little
 CONTINUATION, ANSWER = 120, 256  # tokens at most; an answer is to come to its end
-MARK = 6  # characters of a template's part, at least, that mean nothing else
 GRADES: tuple[Grade, ...] = ("OK", "WEAK", "FAIL")
 LOADING = Loading()
 OTHER = "It was tuned with a template of its own, which `--format own` asks in."
@@ -203,15 +203,8 @@ def _wanted(prompt: Prompt, template: Template | None) -> Wanted:
     if template is None:
         before = prompt.text if prompt.kind == "code" else ""
         return Wanted(kind=prompt.kind, topic=topic, before=before)
-    found = (_mark(getattr(template, field.name)) for field in fields(template))
-    marks = tuple(dict.fromkeys(filter(None, found)))
+    marks = marks_of(template)
     return Wanted(kind=prompt.kind, topic=topic, answer=True, words=prompt.words, marks=marks)
-
-
-def _mark(part: str) -> str:
-    """The first line of a template's part, if it is long enough to be nothing else."""
-    line = part.partition("{")[0].strip().partition("\n")[0]
-    return line if len(line) >= MARK else ""
 
 
 def _visible(text: str) -> str:
