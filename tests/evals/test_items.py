@@ -96,3 +96,10 @@ def test_any_task_takes_plain_columns_and_puts_its_own_ending():
 def test_what_is_no_item_is_told_with_its_reason(task, record, wrong):
     with pytest.raises(ValueError, match=wrong):
         read_item(TASKS[task], record)
+
+
+def test_the_text_of_an_item_has_each_choice_once_and_the_right_one_where_it_belongs():
+    several = Item(("Which?",), ("a", "b", "c"), 1)
+    assert several.text == "Which? b\na\nc"
+    assert Item(("x is", "y is"), ("here",), 1).text == "y is here\nx is"
+    assert Item(("He saw the",), ("dog",), 0).text == "He saw the dog"

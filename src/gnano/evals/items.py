@@ -46,7 +46,9 @@ class Item:
     @property
     def text(self) -> str:
         """All of it, the right answer where it belongs, to look for elsewhere."""
-        return "\n".join((self.solved, *self.contexts[1:], *self.answers))
+        choices = self.answers if len(self.answers) > 1 else self.contexts
+        others = (text for number, text in enumerate(choices) if number != self.gold)
+        return "\n".join((self.solved, *others))
 
     def after(self, examples: str) -> "Item":
         return Item(tuple(examples + c for c in self.contexts), self.answers, self.gold)

@@ -1,0 +1,85 @@
+"""How fast are training shards searched: for evaluation items, and for what samples copied?
+
+    python benchmarks/overlap.py data/demo evals/*.jsonl
+
+Items by runs of 13 words, against a Python set of such runs over the same texts; one process.
+Samples are pieces of held-out documents; how much of them stands in the training shards is told
+too, as what any two texts of a kind have in common.
+"""
+
+import argparse
+import random
+import time
+from pathlib import Path
+from statistics import median
+
+from gnano.data import Corpus
+from gnano.data.ngrams import NGRAM, WORD
+from gnano.evals import find_contamination, gather, longest_copied
+
+PIECE = 256  # tokens
+PEER = 2_000_000  # characters of each source that the peer reads
+
+
+def items_of(files: list[str]) -> list[str]:
+    return [item.text for sheet in gather([], files) for item in sheet.items]
+
+
+def runs(text: str) -> set[tuple[str, ...]]:
+    words = WORD.findall(text.lower())
+    return set(zip(*(words[at:] for at in range(NGRAM)), strict=False))
+
+
+def contamination(corpus: Corpus, items: list[str]) -> None:
+    size = sum(shard.bytes for s in range(len(corpus.names)) for shard in corpus.shards(s))
+    began = time.perf_counter()
+    found = find_contamination(corpus, items, workers=1)
+    ours = size / (time.perf_counter() - began) / 1e6
+    known = set().union(*map(runs, items))
+    read, took = 0, 0.0
+    for source in range(len(corpus.names)):
+        text = corpus.tokenizer.decode(corpus.tokens(source, 0)[: PEER // 4].tolist())
+        began = time.perf_counter()
+        _ = known & runs(text)
+        took += time.perf_counter() - began
+        read += len(text.encode())
+    peer = read / took / 1e6
+    print(
+        f"{len(items):,} items, {len(known):,} runs: {ours:.1f} MB of text/s, a Python set "
+        f"{peer:.1f} ({ours / peer:.1f} ×); {len(found.found):,} items found"
+    )
+
+
+def copying(corpus: Corpus, count: int) -> None:
+    draw = random.Random(0)
+    held = [part for s in range(len(corpus.names)) if len(part := corpus.heldout(s)) > PIECE]
+    samples = []
+    for _ in range(count):
+        part = held[draw.randrange(len(held))]
+        start = draw.randrange(len(part) - PIECE)
+        samples.append(part[start : start + PIECE].tolist())
+    tokens = sum(shard.tokens for s in range(len(corpus.names)) for shard in corpus.shards(s))
+    began = time.perf_counter()
+    spans = longest_copied(corpus, samples)
+    took = time.perf_counter() - began
+    lengths = [span.tokens for span in spans if span]
+    middle, longest = median(lengths or [0]), max(lengths or [0])
+    print(
+        f"{count:,} samples: {tokens / took / 1e6:.1f} M tokens/s; {len(lengths):,} share 8 tokens "
+        f"or more, the median of those {middle:.0f}, the longest {longest}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("items", nargs="+", help="files of items, named after their tasks")
+    asked = parser.parse_args()
+    corpus = Corpus(asked.data)
+    contamination(corpus, items_of(asked.items))
+    for count in (10, 100, 1_000):
+        copying(corpus, count)
+
+
+if __name__ == "__main__":
+    main()
