@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.infer.conftest import engine, make_engine, save_engine, tokenizer
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from gnano.evals import Item, gather
 from gnano.model import GPT, save_model
@@ -77,6 +78,25 @@ def saved_model(words: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> P
     words.save(folder)
     save_model(model, folder, words.end_of_text)
     return folder
+
+
+@pytest.fixture
+def pythia(tmp_path: Path) -> Path:
+    """A small Pythia, with a tokenizer of its own."""
+    tokenizer = train_bpe([item.solved for item in made_items(20)], 280)
+    tokenizer.save(tmp_path / "pythia")
+    torch.manual_seed(2)
+    config = GPTNeoXConfig(
+        vocab_size=280,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=48,
+        initializer_range=0.2,
+    )
+    GPTNeoXForCausalLM(config).save_pretrained(tmp_path / "pythia")
+    return tmp_path / "pythia"
 
 
 @pytest.fixture

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaForCausalLM
+from transformers import AutoTokenizer, GPTNeoXForCausalLM, LlamaForCausalLM
 
 from gnano.data import Corpus
 from gnano.evals import open_subject
 from gnano.evals.bits import held_out, of_file
 from gnano.infer import Loading
 from gnano.model import GPT, save_model
-from gnano.tokenizer import train_bpe
 
 FP32 = Loading(dtype="fp32")
 TEXT = "A stone sees the river; no bird takes a letter under the house.\n\nA café, 日本 🌍!\n" * 9
@@ -44,25 +43,6 @@ def model(recipe, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-@pytest.fixture
-def other(tmp_path: Path) -> Path:
-    """A small Pythia, with a tokenizer of its own."""
-    tokenizer = train_bpe([TEXT], 280)
-    tokenizer.save(tmp_path / "pythia")
-    torch.manual_seed(2)
-    config = GPTNeoXConfig(
-        vocab_size=280,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=48,
-        initializer_range=0.2,
-    )
-    GPTNeoXForCausalLM(config).save_pretrained(tmp_path / "pythia")
-    return tmp_path / "pythia"
-
-
 def test_of_held_out_documents(recipe, model):
     corpus = Corpus(Path(recipe.corpus.folder))
     found = held_out(open_subject(model, FP32), corpus, rows=3)
@@ -76,18 +56,18 @@ def test_of_held_out_documents(recipe, model):
         assert part.bits_per_byte == pytest.approx(bits, abs=1e-4)
 
 
-def test_of_a_model_of_another_kind_with_its_own_tokenizer_over_the_same_bytes(recipe, other):
+def test_of_a_model_of_another_kind_with_its_own_tokenizer_over_the_same_bytes(recipe, pythia):
     corpus = Corpus(Path(recipe.corpus.folder))
-    found = held_out(open_subject(other, FP32), corpus)
-    pythia = GPTNeoXForCausalLM.from_pretrained(other).eval()
-    tokenizer = AutoTokenizer.from_pretrained(other)
+    found = held_out(open_subject(pythia, FP32), corpus)
+    peer = GPTNeoXForCausalLM.from_pretrained(pythia).eval()
+    tokenizer = AutoTokenizer.from_pretrained(pythia)
     for number, part in enumerate(found):
         texts = corpus.tokenizer.decode(corpus.heldout(number), show_end_of_text=True)
         ids = tokenizer("<|endoftext|>" + texts.removeprefix("<|endoftext|>")).input_ids
         size = len(corpus.heldout_text(number))
         assert part.bytes == size
         assert part.bits_per_byte == pytest.approx(
-            plain(pythia, ids, 48) / math.log(2) / size, abs=1e-4
+            plain(peer, ids, 48) / math.log(2) / size, abs=1e-4
         )
 
 

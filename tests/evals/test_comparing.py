@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from tests.evals.conftest import learned, made_items, small_model
 from tests.small import with_train
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from gnano.evals import (
     Accuracy,
@@ -29,7 +28,7 @@ from gnano.evals.comparing import Column
 from gnano.evals.published import PUBLISHED, nearest
 from gnano.infer import Loading
 from gnano.model import save_model
-from gnano.tokenizer import Tokenizer, train_bpe
+from gnano.tokenizer import Tokenizer
 from gnano.train import train
 
 TEXT = "A stone sees the river; no bird takes a letter under the house. A café, 日本 🌍!\n" * 9
@@ -43,22 +42,6 @@ def knowing(words: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     words.save(folder)
     save_model(model, folder, words.end_of_text)
     return folder
-
-
-@pytest.fixture
-def pythia(tmp_path: Path) -> Path:
-    """A model of another kind, with a tokenizer of its own."""
-    train_bpe([TEXT], 280).save(tmp_path / "pythia")
-    config = GPTNeoXConfig(
-        vocab_size=280,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=48,
-    )
-    GPTNeoXForCausalLM(config).save_pretrained(tmp_path / "pythia")
-    return tmp_path / "pythia"
 
 
 @pytest.fixture(autouse=True)

@@ -66,6 +66,11 @@ def test_a_folder_without_a_model_is_a_sentence(tmp_path, content, wrong):
         open_subject(tmp_path)
 
 
+def test_a_faster_step_is_refused_where_none_is_taken(saved_model):
+    with pytest.raises(ValueError, match="--compile"):
+        open_subject(saved_model, Loading(compile=True))
+
+
 def test_what_only_our_models_can_is_refused_of_others(words, tmp_path):
     config = GPT2Config(vocab_size=words.vocab_size, n_embd=32, n_layer=1, n_head=2, n_positions=24)
     GPT2LMHeadModel(config).save_pretrained(tmp_path)

@@ -1,14 +1,13 @@
 """`gnano eval`: how good a checkpoint is."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from gnano.cli.arguments import Asking, Keeping, call
-from gnano.evals.asked import ALL, Asked
+from gnano.evals.asked import Asked
 from gnano.infer.loading import Loading
 
 
@@ -52,8 +51,6 @@ def eval_(
     )
     from gnano.live import LiveLine
 
-    if not (asked.tasks or asked.files or harness):
-        asked = replace(asked, tasks=(ALL,))
     line = LiveLine()
     try:
         if harness:

@@ -9,7 +9,7 @@ from gnano.lazy import lazily
 if TYPE_CHECKING:
     from gnano.data.any_batch import AnyBatch
     from gnano.data.batches import Batch, Batches, heldout_batches
-    from gnano.data.corpus import Corpus, HeldoutRow
+    from gnano.data.corpus import Corpus, HeldoutRow, row_starts
     from gnano.data.documents import Document, find_files, read_documents
     from gnano.data.looking import Piece, Sample, look
     from gnano.data.manifest import Manifest
@@ -45,6 +45,7 @@ __all__ = [
     "look",
     "prepare",
     "read_documents",
+    "row_starts",
     "samples_of",
     "verify_data",
 ]
@@ -72,6 +73,7 @@ __getattr__ = lazily(
         "look": "looking",
         "prepare": "preparing.preparation",
         "read_documents": "documents",
+        "row_starts": "corpus",
         "samples_of": "order",
         "verify_data": "verifying",
     },

@@ -23,6 +23,11 @@ class Asked:
     start: Start = "auto"  # begin texts with end-of-text; auto: as the model was trained
     downloads: Path = Path("data/hub")  # where the Hub's files are kept
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the tasks, the default among them."""
+        return self.tasks or (() if self.files else (ALL,))
+
     def __post_init__(self) -> None:
         for name, least in (("limit", 0), ("shots", 0), ("heldout_tokens", 0), ("batch", 1)):
             if getattr(self, name) < least:

@@ -8,13 +8,16 @@ in training, unless the model is asked without it.
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Self
 
 from gnano.evals.items import Item
 from gnano.evals.likelihood import Ids, Option, Question
+from gnano.tokenizer import Tokenizer
 
 
 class Wording:
-    """A tokenizer's ids; `start` begins each text, `otherwise` one of which nothing else is known.
+    """A tokenizer's ids; `start` begins each text; `otherwise` one of which nothing else is known,
+    and each document of several.
 
     `context` is that of the model.
     """
@@ -26,6 +29,12 @@ class Wording:
         self.context = context
         # the answers of an item have one context, most often
         self.encode_context = lru_cache(maxsize=4)(encode)
+
+    @classmethod
+    def ours(cls, tokenizer: Tokenizer, context: int, start: bool = True) -> Self:
+        """Of our models: a text begins with end-of-text, as in training."""
+        end = (tokenizer.end_of_text,)
+        return cls(tokenizer.encode, end if start else (), end, context)
 
     def question(self, item: Item) -> Question:
         return Question(tuple(self.option(*pair) for pair in item.options))

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gnano.data import Corpus, read_documents
-from gnano.data.corpus import row_starts
+from gnano.data import Corpus, read_documents, row_starts
 from gnano.evals.likelihood import Option, Question, log_likelihoods
 from gnano.evals.subject import Subject
 
@@ -35,7 +34,7 @@ def held_out(
     """Of each source's held-out documents, of at most so many of the folder's tokens (0: all)."""
     found = []
     for number, name in enumerate(corpus.names):
-        ids = corpus.heldout(number).tolist()[: tokens or None]
+        ids = corpus.heldout(number)[: tokens or None].tolist()
         if len(ids) < 2:
             continue
         if subject.tokenizer and subject.tokenizer.fingerprint == corpus.tokenizer.fingerprint:
@@ -73,7 +72,7 @@ def _documents(ids: Sequence[int], end: int) -> list[list[int]]:
 def _stream(subject: Subject, texts: Iterable[str]) -> list[int]:
     ids: list[int] = []
     for text in texts:
-        ids += [*subject.separator, *subject.wording.encode(text)]
+        ids += [*subject.wording.otherwise, *subject.wording.encode(text)]
     return ids
 
 

@@ -16,6 +16,7 @@ from math import hypot
 from pathlib import Path
 
 from gnano.evals.asked import ALL, Asked
+from gnano.evals.clean import overlap_line
 from gnano.evals.evaluation import Evaluation, evaluate, write_evaluation
 from gnano.evals.gathering import gather
 from gnano.evals.items import TASKS
@@ -131,7 +132,12 @@ def compare_models(
         model if names.count(model.name) == 1 else replace(model, name=str(path))
         for model, path in zip(found, paths, strict=True)
     ]
-    notes: list[str] = []
+    notes = [
+        f"{model.name}, {one.title}: {overlap_line(one)}."
+        for model in models
+        for one in model.scores
+        if one.overlap
+    ]
     columns = _columns(models, notes) if models else _known(asked)
     texts = _texts(models)
     if models and not texts:
@@ -167,8 +173,6 @@ def _results(
             for model in there:
                 note(f"{model.name}: as saved")
             return there
-    if not asked.tasks and not asked.files:
-        asked = replace(asked, tasks=(ALL,))
     found = []
     for number, (path, folder) in enumerate(zip(paths, folders, strict=True), 1):
         one = result_of(folder, asked, loading)
@@ -221,7 +225,7 @@ def _items(one: Score | None, model: Evaluation) -> str:
 def _known(asked: Asked) -> tuple[Column, ...]:
     """The tasks that are asked, of no model."""
     own = [sheet.task for sheet in gather((), asked.files)]
-    names = [*asked.tasks, *own] or [ALL]
+    names = [*asked.names, *own]
     for name in names:
         if name not in (*TASKS, *own, ALL, "none"):
             raise ValueError(f"There is no task {name!r}; there are {', '.join(TASKS)}.")

@@ -89,10 +89,10 @@ def evaluate(
     for what, why in left_out.items():
         note(f"{what} left out: {why}")
     bits: list[Bits] = []
+    rows = max(1, asked.batch // 4)  # of a whole context each
     if corpus is not None:
-        rows = max(1, asked.batch // 4)
         bits += held_out(subject, corpus, asked.heldout_tokens, rows, show)
-    bits += [of_file(subject, path, max(1, asked.batch // 4), show) for path in asked.text]
+    bits += [of_file(subject, path, rows, show) for path in asked.text]
     answered = [(sheet, answers(subject, sheet, asked.batch, show)) for sheet in sheets]
     if asked.overlap and corpus is not None:
         scores = with_overlap(answered, corpus, show)
@@ -147,9 +147,9 @@ def default_path(evaluation: Evaluation) -> Path:
 
 def _sheets(asked: Asked, left_out: dict[str, str], show: Show) -> list[Sheet]:
     common = asked.limit, asked.shots, asked.downloads, show
-    names = [name for name in asked.tasks if name not in (ALL, "none")]
+    names = [name for name in asked.names if name not in (ALL, "none")]
     sheets = gather(names, asked.files, *common)
-    if ALL not in asked.tasks:
+    if ALL not in asked.names:
         return sheets
     there = {sheet.task for sheet in sheets}
     reason = ""

@@ -6,6 +6,7 @@ ranks finds the same. A sharded model is put together by all of them, so each as
 
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -28,12 +29,7 @@ def open_exam(recipe: Recipe, tokenizer: Tokenizer, world: World) -> Exam:
     files = [name for name in settings.tasks if "=" in name or "/" in name or "." in name]
     names = [name for name in settings.tasks if name not in files]
     sheets = world.by_first(partial(gather, names, files, settings.tasks_limit))
-    wording = Wording(
-        tokenizer.encode,
-        (tokenizer.end_of_text,),
-        (tokenizer.end_of_text,),
-        recipe.model.block_size,
-    )
+    wording = Wording.ours(tokenizer, recipe.model.block_size)
     asked = [(sheet, wording.questions(sheet.items)) for sheet in sheets]
     return partial(_examine, asked, 4 * settings.micro_batch)
 
@@ -60,10 +56,10 @@ def _examine(
 def _right(reader: GPTReader, sheet: Sheet, questions: list[Question], part: Part) -> Tensor:
     """How many items of a batch are right, and by character: [2]."""
     numbers, counts = part
-    pairs = reader([questions[number] for number in numbers]).tolist()
+    pairs = iter(reader([questions[number] for number in numbers]).tolist())
     total = torch.zeros(2, dtype=torch.float64, device=reader.device)
     for number in numbers:
-        options = [pairs.pop(0) for _ in questions[number].options]
+        options = islice(pairs, len(questions[number].options))
         known = [(-nats, missed == 0) for nats, missed in options]
         total += torch.tensor(right(sheet.items[number], known), device=total.device)
     return total if counts else torch.zeros_like(total)

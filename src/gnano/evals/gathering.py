@@ -26,7 +26,6 @@ class Sheet:
     task: str
     items: tuple[Item, ...]
     shots: int = 0  # solved examples before each
-    whole: int = 0  # items there are, of which these are some
 
     @property
     def known(self) -> Task | None:
@@ -57,12 +56,12 @@ def gather(
     before each item, the first of the training split, or of the file itself. Raises ValueError or
     OSError, in a sentence, for what is not there or is no item.
     """
-    named = dict(map(_named, files))
+    named = dict(map(task_and_path, files))
     wanted = list(dict.fromkeys([*tasks, *named]))
     return [_sheet(name, named.get(name), limit, shots, downloads, say) for name in wanted]
 
 
-def _named(file: str) -> tuple[str, str]:
+def task_and_path(file: str) -> tuple[str, str]:
     """Task and path of what is written as TASK=PATH, or as a path that says its task."""
     name, equals, path = file.partition("=")
     if equals and "/" not in name:
@@ -105,7 +104,7 @@ def _sheet(name: str, path: str | None, limit: int, shots: int, downloads: Path,
     whole = len(items)
     if limit and limit < whole:
         items = [items[number * whole // limit] for number in range(limit)]
-    return Sheet(name, tuple(items), shots, whole)
+    return Sheet(name, tuple(items), shots)
 
 
 def _after(item: Item, examples: Sequence[Item], shots: int) -> Item:

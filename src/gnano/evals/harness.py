@@ -20,7 +20,7 @@ from gnano.evals.evaluation import Evaluation
 from gnano.evals.gathering import Sheet, gather
 from gnano.evals.items import TASKS
 from gnano.evals.scores import Accuracy, Score
-from gnano.evals.subject import is_ours, trained_on
+from gnano.evals.subject import DTYPES, is_ours, trained_on
 from gnano.infer import Loading, device_called
 from gnano.train import find_checkpoint
 
@@ -50,7 +50,7 @@ def measure_by_harness(
             model_args=_model_arguments(folder, asked, loading),
             tasks=[task_of(sheets[name]) if name in sheets else name for name in tasks],
             task_manager=known,
-            num_fewshot=None if sheets else asked.shots or None,  # our items bring theirs along
+            num_fewshot=asked.shots or None,  # of its own tasks; ours bring their examples along
             limit=asked.limit or None,
             batch_size=asked.batch,
             device=device_called(loading.device),
@@ -89,8 +89,7 @@ def _module(name: str) -> Any:
 
 
 def _model_arguments(folder: Path, asked: Asked, loading: Loading) -> dict[str, Any]:
-    dtype = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-    arguments: dict[str, Any] = {"pretrained": str(folder), "dtype": dtype[loading.dtype]}
+    arguments: dict[str, Any] = {"pretrained": str(folder), "dtype": DTYPES[loading.dtype]}
     if asked.start != "auto":
         arguments["add_bos_token"] = asked.start == "yes"
     elif is_ours(folder):

@@ -13,6 +13,7 @@ was computed beside, but for rounding.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Protocol
 
 import torch
@@ -110,12 +111,11 @@ def log_likelihoods(
         show(len(numbers))
         found.append(reader([questions[number] for number in batch]))
         numbers += batch
-    pairs: list[list[float]] = torch.cat(found).tolist()  # of a GPU waited for here, once
+    pairs = iter(torch.cat(found).tolist())  # of a GPU waited for here, once
     answers: dict[int, list[tuple[float, bool]]] = {}
     for number in numbers:
-        count = len(questions[number].options)
-        answers[number] = [(-nats, missed == 0) for nats, missed in pairs[:count]]
-        del pairs[:count]
+        own = islice(pairs, len(questions[number].options))
+        answers[number] = [(-nats, missed == 0) for nats, missed in own]
     return [answers[number] for number in range(len(questions))]
 
 
@@ -173,7 +173,7 @@ class GPTReader:
             dtype = model.compute_dtype or weight.dtype
             self.head_cache = KVCache(model.config, 1, len(self.head), dtype, self.device)
             model.hidden(torch.tensor([self.head], device=self.device), self.head_cache)
-        return self.head_cache.spread([0] * rows, room)
+        return self.head_cache.spread(rows, room)
 
 
 class _Row:

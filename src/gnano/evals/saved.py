@@ -18,6 +18,7 @@ from typing import Any
 
 from gnano.evals.asked import Asked
 from gnano.evals.evaluation import Evaluation, default_path
+from gnano.evals.gathering import task_and_path
 from gnano.infer import Loading
 
 
@@ -61,10 +62,8 @@ def result_path(found: Evaluation) -> Path:
 
 def items_file(found: Evaluation, task: str) -> str:
     """The name of the file that a task's items came from; "" is the Hub."""
-    for file in found.settings.get("files", ()):
-        if file.startswith(f"{task}=") or Path(file).name.startswith(task):
-            return _path(file).name
-    return ""
+    paths = dict(map(task_and_path, found.settings.get("files", ())))
+    return Path(paths[task]).name if task in paths else ""
 
 
 def _first(folder: Path) -> Path:
@@ -85,18 +84,12 @@ def _settings(found: Evaluation) -> str:
 
 
 def _rests_on(found: Evaluation, folder: Path) -> list[Path]:
-    paths = [_path(file) for file in found.settings.get("files", ())]
+    paths = [Path(task_and_path(file)[1]) for file in found.settings.get("files", ())]
     paths += map(Path, found.settings.get("text", ()))
     if data := found.settings.get("data"):
         paths.append(Path(data) / "manifest.json")
     paths += [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     return [path for path in paths if path.is_file()]
-
-
-def _path(file: str) -> Path:
-    """Of what is written as TASK=PATH or as a path."""
-    name, equals, path = file.partition("=")
-    return Path(path if equals and "/" not in name else file)
 
 
 def _matter(settings: dict[str, Any]) -> dict[str, Any]:

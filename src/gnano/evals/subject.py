@@ -25,6 +25,8 @@ from gnano.tokenizer import Tokenizer
 from gnano.train import find_checkpoint
 
 DEFAULT = Loading()
+# as others name them
+DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,6 @@ class Subject:
     parameters: int
     reader: Reader
     wording: Wording
-    separator: Ids  # between two documents of a held-out text
     tokenizer: Tokenizer | None  # None: a foreign one
     tokens: int | None  # that it was trained on, where its run tells
     loading: Loading = DEFAULT
@@ -48,10 +49,12 @@ def open_subject(path: Path, loading: Loading = DEFAULT, start: Start = "auto") 
     sentence, where there is no model that can be asked.
     """
     folder = find_checkpoint(path)
+    if loading.compile:
+        raise ValueError("--compile makes each token that is written sooner; here none is written.")
     if is_ours(folder):
         return _ours(path, folder, loading, start)
-    if loading.quant or loading.compile:
-        raise ValueError(f"{folder} is not one of our models: --quant and --compile are for those.")
+    if loading.quant:
+        raise ValueError(f"{folder} is not one of our models: --quant is for those.")
     return _foreign(path, folder, loading, start)
 
 
@@ -69,15 +72,12 @@ def _ours(path: Path, folder: Path, loading: Loading, start: Start) -> Subject:
     engine = Engine.load(folder, **asdict(loading))
     engine.expect_several()
     model, tokenizer = engine.model, engine.tokenizer
-    end = (tokenizer.end_of_text,)
-    before = () if start == "no" else end
     return Subject(
         folder=folder,
         name=_name(path, folder),
         parameters=model_parameters(model.config),
         reader=GPTReader(model),
-        wording=Wording(tokenizer.encode, before, end, model.config.block_size),
-        separator=end,
+        wording=Wording.ours(tokenizer, model.config.block_size, start != "no"),
         tokenizer=tokenizer,
         tokens=trained_on(folder),
         loading=loading,
@@ -105,11 +105,10 @@ def _foreign(path: Path, folder: Path, loading: Loading, start: Start) -> Subjec
             f"{folder} is not one of our models, and others are opened by transformers: "
             f"pip install 'auto-g-nano[eval]'."
         ) from None
-    dtype = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype[loading.dtype], local_files_only=True
+            folder, dtype=DTYPES[loading.dtype], local_files_only=True
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         why = str(error).strip().split("\n")[0]
@@ -120,13 +119,13 @@ def _foreign(path: Path, folder: Path, loading: Loading, start: Start) -> Subjec
         raise ValueError(f"The tokenizer of {folder} has neither a first nor a last token.")
     own = tokenizer.encode("a")[:1] == [first]
     before = (first,) if start == "yes" or (start == "auto" and own) else ()
+    reader = TransformersReader(model.eval().to(device_called(loading.device)))
     return Subject(
         folder=folder,
         name=_name(path, folder),
         parameters=model.num_parameters(),
-        reader=TransformersReader(model.eval().to(device_called(loading.device))),
-        wording=Wording(encode, before, (first,), TransformersReader(model).context),
-        separator=(first,),
+        reader=reader,
+        wording=Wording(encode, before, (first,), reader.context),
         tokenizer=None,
         tokens=None,
         loading=loading,

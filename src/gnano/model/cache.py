@@ -75,17 +75,15 @@ class KVCache:
         part.layers = [LayerCache(x.k_BKTE[first:last], x.v_BKTE[first:last]) for x in self.layers]
         return part
 
-    def spread(self, rows: Sequence[int], room: int) -> Self:
-        """A cache of its own whose rows are copies of these, with room for so many tokens more."""
-        device = self.layers[0].k_BKTE.device
-        size = max(int(self.lengths[row]) for row in rows)
-        which = torch.tensor(rows, device=device)
+    def spread(self, rows: int, room: int) -> Self:
+        """So many rows, copies of the only one here, with room for so many tokens more."""
+        (size,) = self.lengths.tolist()
         wider = object.__new__(type(self))
-        wider.capacity, wider.lengths = size + room, self.lengths[list(rows)]
+        wider.capacity, wider.lengths = size + room, self.lengths.repeat(rows)
 
         def copied(buffer_BKTE: Tensor) -> Tensor:
             # zeros, as above
-            return F.pad(buffer_BKTE[:, :, :size].index_select(0, which), (0, 0, 0, room))
+            return F.pad(buffer_BKTE[:, :, :size].expand(rows, -1, -1, -1), (0, 0, 0, room))
 
         wider.layers = [LayerCache(copied(x.k_BKTE), copied(x.v_BKTE)) for x in self.layers]
         return wider

@@ -106,7 +106,8 @@ class GPT(nn.Module):
         With `segments_BT` (integers) a position attends within its own segment only: several
         documents in a row are then computed as if each were alone. With `branches` a row holds
         several continuations of one beginning, each computed as if it alone came after that; with
-        a cache besides, whose rows are of one length, all of them come after what it holds.
+        a cache besides, whose rows are of one length, all of them come after what it holds. Whether
+        their places fit the context, whoever made them knows.
 
         Raises ValueError where the positions would pass the context (`block_size`), and for
         segments together with a cache, which does not know the segments of what it holds.
@@ -126,6 +127,7 @@ class GPT(nn.Module):
         )
         places_BT = cache.begin(tokens) if cache else None
         if branches is not None:
+            assert segments_BT is None, "a row holds several documents, or branches of one"
             assert places_BT is None, "rows of a cache that go on in branches are of one length"
             rope = Rope(*(part[branches.places_BT][:, None] for part in table))
         elif places_BT is None:

@@ -171,7 +171,7 @@ class Course:
                 if not last:
                     self.feed.prepare(self.step)  # while the device computes
 
-                measure = last or self.measuring.due(self.step)
+                measure = self.measuring.due(self.step)
                 save = not last and due(self.step, settings.save_every)
                 for row in readings.take(all_of_them=measure or save):
                     guard(row)
