@@ -1,0 +1,108 @@
+"""Do texts that people wrote pass the smoke test's rules, and do random ones fail?
+
+    python benchmarks/judging.py --prose wiki.parquet books.parquet --code python.parquet \\
+        --answers dolly.jsonl
+
+Pieces as long as those that a model writes for `gnano smoke` (120 tokens of GPT-2), judged by the
+same rules without the prompts' topics; and continuations of the prompts by tokens drawn at random.
+"""
+
+import argparse
+import ast
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from gnano.data.documents import read_documents
+from gnano.data.instructions import read_conversations
+from gnano.evals import Wanted, judge
+from gnano.evals.smoke_prompts import PROMPTS
+from gnano.tokenizer import Tokenizer, gpt2
+
+TOKENS, COUNT = 120, 400
+ASKS_FOR_A_LIST = re.compile(r"(?i)(list|name|give me|what are some)\b")
+Case = tuple[str, Wanted, bool]  # text, what it should be, did it end by itself?
+
+
+@cache
+def words() -> Tokenizer:
+    return gpt2()
+
+
+def cut(text: str) -> str:
+    tokenizer = words()
+    return tokenizer.decode(tokenizer.encode(text)[:TOKENS])
+
+
+def prose(path: Path, draw: random.Random) -> Iterator[Case]:
+    """From the middle of documents, from a blank on."""
+    texts = [document.text for document in read_documents(path, "text")]
+    for _ in range(COUNT):
+        text = draw.choice(texts)
+        start = draw.randrange(max(1, len(text) - 700))
+        piece = text[start : start + 900]
+        yield cut(piece[max(piece.find(" "), 0) :]), Wanted(), False
+
+
+def functions(path: Path, draw: random.Random) -> Iterator[Case]:
+    """The first one with a docstring in each file, after the docstring."""
+    texts = [document.text for document in read_documents(path, "content")]
+    for text in draw.sample(texts, min(COUNT, len(texts))):
+        try:
+            tree = ast.parse(text)
+        except (SyntaxError, ValueError):
+            continue
+        lines = text.split("\n")
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) and node.body[1:]:
+                end = node.body[0].end_lineno or node.lineno
+                before = "\n".join(lines[node.lineno - 1 : end])
+                after = "\n".join(["", *lines[end : end + 80]])
+                yield cut(after), Wanted(kind="code", before=before), False
+                break
+
+
+def lists(path: Path) -> Iterator[Case]:
+    """Whole answers to those who ask for a list."""
+    records = read_conversations([str(path)]).records
+    asked = [one.turns for one in records if ASKS_FOR_A_LIST.match(one.turns[0].content)]
+    for turns in asked[:COUNT]:
+        yield turns[-1].content, Wanted(kind="list", answer=True), True
+
+
+def noise(draw: random.Random) -> Iterator[Case]:
+    tokenizer = words()
+    for _ in range(40):
+        for prompt in PROMPTS:
+            ids = [draw.randrange(tokenizer.vocab_size - 1) for _ in range(TOKENS)]
+            yield tokenizer.decode(ids), Wanted(kind=prompt.kind, before=prompt.text), False
+
+
+def show(name: str, cases: Iterable[Case]) -> None:
+    found = Counter(judge(*case).grade for case in cases)
+    print(
+        f"{name:<24}" + "  ".join(f"{found[grade]:4} {grade}" for grade in ("OK", "WEAK", "FAIL"))
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--prose", type=Path, nargs="*", default=[])
+    parser.add_argument("--code", type=Path, nargs="*", default=[])
+    parser.add_argument("--answers", type=Path, nargs="*", default=[])
+    asked = parser.parse_args()
+    draw = random.Random(1)
+    for path in asked.prose:
+        show(path.parent.name, prose(path, draw))
+    for path in asked.code:
+        show(f"functions, {path.parent.name}", functions(path, draw))
+    for path in asked.answers:
+        show("answers with lists", lists(path))
+    show("random tokens", noise(draw))
+
+
+if __name__ == "__main__":
+    main()
