@@ -140,6 +140,40 @@ def test_no_magnitude_makes_nan_or_infinity_of_finite_numbers(scale):
         assert not y.any() and not weight.grad.any()
 
 
+ORDERS = {  # in which a library may apply the two units to the product, all of them in fp32
+    "a, then b": lambda a, b, a_unit, b_unit: (a @ b * a_unit) * b_unit,
+    "b, then a": lambda a, b, a_unit, b_unit: (a @ b * b_unit) * a_unit,
+    "both at once": lambda a, b, a_unit, b_unit: (a @ b) * (a_unit * b_unit),
+    "before it": lambda a, b, a_unit, b_unit: (a * a_unit) @ (b * b_unit),
+    "before it, left": lambda a, b, a_unit, b_unit: ((a * a_unit) * b_unit) @ b,
+    "before it, right": lambda a, b, a_unit, b_unit: a @ ((b * b_unit) * a_unit),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("scale", [0.0, 1e-38, 1e-30, 1e-10, 1.0, 1e10, 1e30, 1e37])
+@pytest.mark.parametrize("grad_scale", [1e-30, 1.0])
+def test_no_order_in_which_a_library_multiplies_by_the_units_overflows(order, scale, grad_scale):
+    calls = []
+
+    def product(a, b, scale_a, scale_b, out_dtype, use_fast_accum):
+        calls.append((scale_a, scale_b))
+        return ORDERS[order](a.float(), b.float(), scale_a, scale_b).to(out_dtype)
+
+    x, weight, grad = problem(scale=scale)
+    grad = grad * grad_scale
+    with mock.patch.object(torch, "_scaled_mm", product):
+        y = fp8_linear(x, weight)
+        y.backward(grad)
+    assert len(calls) == 3
+    exact = F.linear(x.double(), weight.double())
+    exact_grads = torch.autograd.grad(exact, (x, weight), grad.double())
+    for ours, theirs in zip((y, x.grad, weight.grad), (exact, *exact_grads), strict=True):
+        assert ours.isfinite().all()
+        if 1e-30 < theirs.abs().max() < 1e38:
+            assert relative(ours, theirs) < 0.1
+
+
 @pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
 def test_what_is_not_finite_is_not_rounded_away(bad):
     """A step that went wrong has to look wrong, or the trainer would take it."""

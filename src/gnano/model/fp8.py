@@ -139,12 +139,18 @@ def _product(
     dtype: torch.dtype,
     fast: bool = False,
 ) -> Tensor:
-    """a @ bᵀ. Tensor cores read 8-bit numbers along K on both sides, so K lies together."""
+    """a @ bᵀ. Tensor cores read 8-bit numbers along K on both sides, so K lies together.
+
+    Each side is given the geometric mean of the two units. In whatever order a kernel multiplies by
+    them, nothing on the way is then beyond what a product of the unrounded numbers holds too: a
+    gradient's unit may be 1e-34 beside one of 1e+34, by which alone the sum would overflow.
+    """
+    unit = a_unit.sqrt() * b_unit.sqrt()
     return torch._scaled_mm(
         a_MK.contiguous(),
         b_NK.contiguous().t(),
-        scale_a=a_unit,
-        scale_b=b_unit,
+        scale_a=unit,
+        scale_b=unit,
         out_dtype=dtype,
         use_fast_accum=fast,
     )
