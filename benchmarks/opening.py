@@ -71,10 +71,10 @@ def simulate(folder: Path) -> None:
 
 def measure(folder: Path) -> dict[str, float]:
     """The figures of one process."""
-    import resource
+    from gnano.utils.host import peak_resident_bytes
 
     def resident() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+        return peak_resident_bytes() / 2**20
 
     began = time.perf_counter()
     from gnano.data import Batches, Corpus

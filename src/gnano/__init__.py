@@ -9,10 +9,14 @@ print(model.generate("Once upon a time", tokens=60))
 from os import PathLike
 from typing import TYPE_CHECKING
 
+from gnano.utils.host import refuse_windows
+from gnano.utils.openmp import wait_passively
+
 if TYPE_CHECKING:
     from gnano.infer import Dtype, Engine, Quant
 
 __version__ = "0.1.0"
+wait_passively()  # before anything imports torch
 
 
 def load(
@@ -29,6 +33,7 @@ def load(
 
     Raises OSError or ValueError, in a sentence, for what is no such folder.
     """
+    refuse_windows()
     from gnano.infer import Engine
 
     return Engine.load(path, device, dtype, quant, compile)

@@ -13,6 +13,7 @@ import threading
 from typing import NoReturn
 
 from gnano import __version__
+from gnano.utils.host import refuse_windows
 
 COMMANDS = {
     "demo": "train a small model on this machine's own text and let it write",
@@ -64,6 +65,10 @@ ADVICE = {
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command that the arguments name; leaves through SystemExit."""
     arguments = sys.argv[1:] if argv is None else argv
+    try:
+        refuse_windows()
+    except OSError as error:
+        _fail(str(error))
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         sys.exit(0)

@@ -1,6 +1,5 @@
 """Is every byte of a prepared folder what it was when it was written?"""
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 
 from gnano.data.corpus import Corpus
 from gnano.data.shards import ShardInfo, open_starts, open_tokens
+from gnano.utils.host import available_cores
 
 Progress = Callable[[int, int, int], None]  # shards checked, shards in all, bytes read
 
@@ -32,7 +32,7 @@ def verify_data(folder: Path, progress: Progress = lambda *_: None) -> list[str]
     problems = []
     size = 0
     # threads: hashing lets go of the interpreter's lock
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         limits = vocabulary["vocab_size"], vocabulary["end_of_text"]
         checks = pool.map(lambda job: list(_problems(job[0], job[1], *limits)), shards)
         for number, ((_, shard), found) in enumerate(zip(shards, checks, strict=True), 1):

@@ -11,7 +11,6 @@ interpreter with a pipe, so it does not matter what the program that asks has lo
 when nobody listens. What is found does not depend on how many they are.
 """
 
-import os
 import pickle
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 
 from gnano.data import Corpus, NGrams
 from gnano.live import clock
+from gnano.utils.host import available_cores
 
 TOGETHER = 2**18  # tokens whose documents are looked at together
 WORTH = 2**24  # tokens that are looked through in the time that a process takes to start
@@ -94,7 +94,7 @@ def find_contamination(
     checked = len(ngrams.items)
     if not checked or not whole:
         return Overlap(checked, (), ())
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     workers = min(workers or min(cores, -(-whole // WORTH)), len(shards))
     scanner = Scanner(corpus, ngrams)
     answers = scanner.scan_all(shards) if workers == 1 else _share(scanner, list(shards), workers)

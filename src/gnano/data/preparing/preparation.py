@@ -7,7 +7,6 @@ Only the last step depends on more than one task, and it is taken in the plan's 
 the number of workers, and who was killed when, change nothing in the shards.
 """
 
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -25,6 +24,7 @@ from gnano.data.preparing.status import Counts, SourceStatus, Status
 from gnano.data.preparing.tokenizing import WORK, Draft, draft_folder
 from gnano.data.preparing.workers import Event, Job, Settings, Workers, raise_failure
 from gnano.data.sources import DataConfig
+from gnano.utils.host import available_cores
 
 Progress = Callable[[Status], None]
 
@@ -89,7 +89,7 @@ class _Preparation:
         self._finish()
         self.status.earlier = self.status.counts
         todo = len(self.scheduler.wanted())
-        cores = self.config.workers or len(os.sched_getaffinity(0))
+        cores = self.config.workers or available_cores()
         workers = Workers(max(1, min(cores, todo)), settings(self.config), self.events)
         with closing(workers), closing(self.downloads):
             self._give(workers)

@@ -26,6 +26,7 @@ from gnano.data.preparing.preparation import conclude, settings
 from gnano.data.preparing.scheduling import Scheduler
 from gnano.data.preparing.slurm import Slurm, check_slurm, job_name, submit
 from gnano.data.sources import DataConfig
+from gnano.utils.host import available_cores
 
 if TYPE_CHECKING:
     from gnano.data.preparing.pipeline import Tokenize
@@ -173,7 +174,7 @@ class _Scale:
             [step],
             home / LOG,
             tasks=self._ranks(step),
-            workers=self.workers or len(os.sched_getaffinity(0)),
+            workers=self.workers or available_cores(),
             logging_dir=str(home / "tokenize"),
         )
         run.run()

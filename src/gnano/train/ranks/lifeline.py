@@ -16,7 +16,6 @@ import os
 import socket
 import threading
 import time
-from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from torch import OutOfMemoryError
@@ -26,6 +25,7 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from gnano.train.ranks.behind import Sign, behind, held_up
 from gnano.train.ranks.stall import EVERY, LOOK, Progress, leave, tell
+from gnano.utils.host import is_running
 
 SILENT = 40.0  # seconds without one after which a rank counts as dead
 GRACE = 10.0  # seconds in which a rank that lost its peers waits to learn who failed
@@ -136,7 +136,7 @@ class Lifeline:
             since = max(since, awake)  # while this rank stood still nobody was silent
             sign = Sign.read(written)
             who = f"rank {rank} on {sign.host} (process {sign.pid})"
-            if sign.host == socket.gethostname() and not _alive(sign.pid):
+            if sign.host == socket.gethostname() and not is_running(sign.pid):
                 return self._say(
                     Verdict(
                         f"{who} died while {sign.phase}, without a word: killed, perhaps for "
@@ -189,13 +189,3 @@ class Lifeline:
 
     def _leave(self, reason: str) -> NoReturn:
         leave(f"{self.name} stops: {reason}", stacks=False)
-
-
-def _alive(pid: int) -> bool:
-    """Whether a process of this machine runs; where there is no /proc, its signs must tell."""
-    if not Path("/proc/self/stat").exists():
-        return True
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from gnano.utils.host import drop_from_page_cache
+
 NAME = "files.json"
 AT_ONCE = 4  # files: a processor hashes 1 to 2 GB/s, a good disk reads more
 
@@ -33,7 +35,7 @@ def verify(folder: Path, from_disk: bool = False) -> None:
     listed = list(_sized(folder))
     if from_disk:
         for path, _ in listed:
-            _forget(path)
+            drop_from_page_cache(path)
     with ThreadPoolExecutor(AT_ONCE) as threads:
         found = list(threads.map(sha256_of, [path for path, _ in listed]))
     for (path, sha256), now in zip(listed, found, strict=True):
@@ -77,9 +79,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _forget(path: Path) -> None:
-    if hasattr(os, "posix_fadvise"):  # macOS has none: there the file is read from memory
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

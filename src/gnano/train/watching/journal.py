@@ -5,8 +5,6 @@ since the last checkpoint are done again and logged again, with the same figures
 the later line of a step, adds to it one without a loss, and skips a torn one.
 """
 
-import resource
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +19,7 @@ from gnano.train.recipe import Recipe, flatten
 from gnano.train.waiting import Say
 from gnano.train.watching.log import Log
 from gnano.train.watching.trackers import Trackers
+from gnano.utils.host import peak_resident_bytes
 
 NAME = "metrics.jsonl"
 Watch = Callable[[dict[str, Any]], None]  # sees the figures of every step, and `steps`, of all
@@ -87,5 +86,4 @@ def peak_memory(device: torch.device) -> int:
     """Bytes: the most that PyTorch held on a GPU, or that the process had resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kB
+    return peak_resident_bytes()

@@ -1,0 +1,20 @@
+"""How OpenMP's threads wait for one another: asleep, unless the environment says otherwise.
+
+PyTorch spreads every product over a team of OpenMP threads. By default a thread that is done spins
+until the others are, which gains microseconds where nothing else runs. Where anything does, the
+thread it waits for may be the one whose core it occupies, and a small model becomes ten times
+slower. The libraries (libgomp in PyTorch's wheels for Linux, LLVM's libomp on macOS) read the
+variable when they are loaded, so it is set before `import torch` and inherited by every process
+that is started from here.
+"""
+
+import os
+
+# libgomp and libomp know the first; the others are their own names for the same choice
+VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+
+def wait_passively() -> None:
+    """Let idle threads sleep, where no variable of the user's says how they wait."""
+    if not any(name in os.environ for name in VARIABLES):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
