@@ -94,6 +94,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
             micro_batch=8,
             precision="fp32",
             device="cpu",
+            threads=1,
             compile="no",
             eval_every=16,
             eval_tokens=256,

@@ -31,6 +31,22 @@ def test_auto_is_settled_once_and_kept(recipe: Recipe, texts: Texts, tmp_path: P
     assert settle(asked, tmp_path / "run", texts, ALONE).train.precision == other
 
 
+def test_a_run_goes_on_with_the_threads_that_it_began_with(
+    recipe: Recipe, texts: Texts, tmp_path: Path
+) -> None:
+    left_open = with_train(recipe, threads=0)
+    here = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert settle(left_open, tmp_path / "run", texts, ALONE).train.threads == 3
+        torch.set_num_threads(2)  # a variable that changed, or another machine
+        assert settle(left_open, tmp_path / "run", texts, ALONE).train.threads == 3
+    finally:
+        torch.set_num_threads(here)
+    with pytest.raises(ValueError, match=r"--allow train\.threads"):
+        settle(with_train(recipe, threads=1), tmp_path / "run", texts, ALONE)
+
+
 def test_saving_and_measuring_may_change_under_way(
     recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:

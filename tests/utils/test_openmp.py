@@ -1,11 +1,16 @@
-"""Idle threads sleep in every process of ours, unless the environment says how they wait."""
+"""Idle threads sleep in every process of ours, and how many there are can be asked for."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+from tests.small import with_train
 
+from gnano.cli import main
+from gnano.train import Recipe, train
 from gnano.utils.openmp import VARIABLES
 
 # each ends by telling what the process, with torch loaded after it, has in its environment
@@ -53,3 +58,57 @@ def test_the_openmp_that_torch_brings_has_heard_it() -> None:
     assert (
         "OMP_WAIT_POLICY = 'PASSIVE'" in found.stderr or "OMP_WAIT_POLICY='PASSIVE'" in found.stderr
     )
+
+
+class AskedError(Exception):
+    pass
+
+
+@pytest.fixture
+def asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends what asks for a number of threads, telling the number."""
+
+    def ask(count: int) -> None:
+        raise AskedError(count)
+
+    monkeypatch.setattr(torch, "set_num_threads", ask)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "generate BASE the",
+        "chat BASE --prompt the",
+        "bench BASE",
+        "smoke BASE",
+        "eval BASE --text TEXT",
+        "compare BASE --text TEXT",
+    ],
+)
+@pytest.mark.usefixtures("asking")
+def test_every_command_that_opens_a_model_computes_with_the_threads_asked_for(
+    command: str, base: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the river and the bird\n")
+    words = command.replace("BASE", str(base)).replace("TEXT", str(text)).split()
+    with pytest.raises(AskedError, match=r"^3$"):
+        main([*words, "--threads", "3"])
+
+
+@pytest.mark.usefixtures("asking")
+@pytest.mark.parametrize("kind", ["recipe", "tuning", "preferring"])
+def test_so_does_training(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    recipe: Recipe = request.getfixturevalue(kind)
+    with pytest.raises(AskedError, match=r"^3$"):
+        train(with_train(recipe, threads=3), tmp_path / "run")
+
+
+@pytest.mark.parametrize("threads", ["-1", "1025", "1000000000000"])
+def test_a_number_of_threads_that_no_machine_has_is_refused(
+    threads: str, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["generate", str(base), "the", "--threads", threads])
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and "threads is" in said and said.count("\n") == 1

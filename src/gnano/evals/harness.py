@@ -23,6 +23,7 @@ from gnano.evals.scores import Accuracy, Score
 from gnano.evals.subject import DTYPES, is_ours, trained_on
 from gnano.infer import Loading, device_called
 from gnano.train import find_checkpoint
+from gnano.utils.openmp import use_threads
 
 NEEDED = "lm-evaluation-harness is asked by --harness: pip install 'auto-g-nano[eval]'."
 
@@ -37,6 +38,7 @@ def measure_by_harness(
     """Its scores. Raises ValueError where it is not installed, or does not know a task."""
     harness = _module("lm_eval")
     folder = find_checkpoint(path)
+    use_threads(loading.threads)
     began = time.monotonic()
     show(f"lm-evaluation-harness: {', '.join(tasks)}")
     sheets = {sheet.task: sheet for sheet in gather((), asked.files, asked.limit, asked.shots)}

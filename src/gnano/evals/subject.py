@@ -23,6 +23,7 @@ from gnano.model.folder import WEIGHTS, read_json
 from gnano.report import stages
 from gnano.tokenizer import Tokenizer
 from gnano.train import find_checkpoint
+from gnano.utils.openmp import use_threads
 
 DEFAULT = Loading()
 # as others name them
@@ -49,6 +50,7 @@ def open_subject(path: Path, loading: Loading = DEFAULT, start: Start = "auto") 
     sentence, where there is no model that can be asked.
     """
     folder = find_checkpoint(path)
+    use_threads(loading.threads)
     if loading.compile:
         raise ValueError("--compile makes each token that is written sooner; here none is written.")
     if is_ours(folder):

@@ -23,6 +23,7 @@ from gnano.model import GPT, load_model
 from gnano.model.compiling import compile_lacking
 from gnano.tokenizer import Tokenizer
 from gnano.train import find_checkpoint
+from gnano.utils.openmp import use_threads
 
 DTYPES: dict[Dtype, torch.dtype] = {
     "fp32": torch.float32,
@@ -62,13 +63,16 @@ class Engine:
         dtype: Dtype = "auto",
         quant: Quant = "",
         compile: bool = False,
+        threads: int = 0,
     ) -> "Engine":
         """From a run (its newest checkpoint), a checkpoint, or any Llama folder like it.
 
         `device` auto is a GPU if there is one; `dtype` auto is bf16 on a GPU, and on a CPU that
         multiplies bf16 if the model is large, else as it is stored. `quant` keeps the matrices
-        in 8 or 4 bits. `compile` takes some seconds here and saves some of each token.
+        in 8 or 4 bits. `compile` takes some seconds here and saves some of each token. `threads` is
+        how many of a CPU's this process computes with from now on, 0 being one per core.
         """
+        use_threads(threads)
         folder = find_checkpoint(Path(path))
         device = device_called(device)
         if compile and (lacking := compile_lacking(torch.device(device))):

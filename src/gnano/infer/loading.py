@@ -1,7 +1,10 @@
 """Where and in how many bits are a model's weights kept while it writes? A command's options."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from gnano.utils.openmp import THREADS
+from gnano.utils.ranges import check_ranges
 
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 Quant = Literal["", "int8", "int4"]
@@ -13,3 +16,7 @@ class Loading:
     dtype: Dtype = "auto"  # auto: bf16 on a GPU, and for a large model on a CPU that multiplies it
     quant: Quant = ""  # int8 or int4: the matrices in so many bits, a little less exact
     compile: bool = False  # takes some ten seconds at the start, and saves some of each token
+    threads: Annotated[int, THREADS] = 0  # of a CPU; 0: one per core
+
+    def __post_init__(self) -> None:
+        check_ranges(self)

@@ -1,12 +1,14 @@
 """How is the model trained? The settings of the one loop."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from gnano.model import LoraConfig
 from gnano.train.guard import GuardConfig
 from gnano.train.optimizers.optimizer import OptimizerConfig
 from gnano.train.optimizers.schedule import Schedule
+from gnano.utils.openmp import THREADS
+from gnano.utils.ranges import check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,7 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"
     # of the matrix products, over fp32 master weights; auto: fp32 or bf16, measured
     device: str = "auto"  # cpu, cuda, cuda:1 …; auto: a GPU if there is one
+    threads: Annotated[int, THREADS] = 0  # of a CPU that a rank computes with; 0: one per core
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     # with several ranks: ddp copies the model, fsdp shards it; auto: ddp where that fits
     replicas: int = 1  # fsdp: groups of ranks that hold a whole model each (HSDP)
@@ -45,6 +48,7 @@ class TrainConfig:
     beta: float = 0.1  # preferences: how dear it is to part from the base (DPO's β)
 
     def __post_init__(self) -> None:
+        check_ranges(self, "train")
         counts = ("steps", "tokens_per_step", "micro_batch", "save_every", "keep")
         for name in (*counts, "replicas", "profile_steps"):
             if getattr(self, name) < 1:

@@ -35,6 +35,7 @@ from gnano.train.watching.events import Events
 from gnano.train.watching.journal import Journal, Watch
 from gnano.train.watching.profiling import ProfileWindow
 from gnano.train.watching.readings import Readings
+from gnano.utils.openmp import use_threads
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def train(
         say = say if world.first else silent
         recipe, lessons = open_lessons(recipe, run, world, say)
         recipe = world.by_first(partial(settle, recipe, run, lessons, world, allow))
+        use_threads(recipe.train.threads)
         course = Course(recipe, run, lessons, world, stop, events, say, exam)
         if not course.over:
             course.take(watch)

@@ -26,7 +26,8 @@ from gnano.train.saving.folders import checkpoints, step_of
 from gnano.train.watching.trackers import check_installed
 
 LONG = 1e15  # FLOPs: about an hour on two cores, where compiling takes a minute
-SETTLED = ("device", "precision", "compile")  # `auto` is chosen once for a whole run
+SETTLED = ("device", "precision", "compile", "threads")  # chosen once for a whole run
+AUTO = ("auto", 0)  # values of theirs that leave it to the machine
 
 
 def device_of(recipe: Recipe, run: Path) -> str:
@@ -81,7 +82,15 @@ def _chosen(recipe: Recipe, run: Path, world: World) -> Recipe:
         tokens = settings.steps * settings.tokens_per_step
         pays = device.type == "cuda" or tokens * flops_per_token(recipe.model) > LONG
         compiled = "yes" if pays and compile_lacking(device) is None else "no"
-    return _with(recipe, device=device_of(recipe, run), precision=precision, compile=compiled)
+    # how a sum is split among threads shapes its last bits
+    threads = settings.threads or (torch.get_num_threads() if device.type == "cpu" else 0)
+    return _with(
+        recipe,
+        device=device_of(recipe, run),
+        precision=precision,
+        compile=compiled,
+        threads=threads,
+    )
 
 
 def _parallel(recipe: Recipe, world: World) -> Literal["ddp", "fsdp"]:
@@ -96,10 +105,10 @@ def _with(recipe: Recipe, **changes: Any) -> Recipe:
 
 
 def _as_begun(recipe: Recipe, begun: Begun) -> Recipe:
-    """What `auto` was settled as: a noisy moment cannot change it."""
+    """What was left to the machine, as it was settled: a noisy moment cannot change it."""
     asked = {name: getattr(recipe.train, name) for name in SETTLED}
     earlier = {name: getattr(begun.recipe.train, name) for name in SETTLED}
-    return _with(recipe, **{name: earlier[name] for name in SETTLED if asked[name] == "auto"})
+    return _with(recipe, **{name: earlier[name] for name in SETTLED if asked[name] in AUTO})
 
 
 def _changed(

@@ -1,4 +1,4 @@
-"""How OpenMP's threads wait for one another: asleep, unless the environment says otherwise.
+"""OpenMP's threads: how they wait for one another, and how many there are.
 
 PyTorch spreads every product over a team of OpenMP threads. By default a thread that is done spins
 until the others are, which gains microseconds where nothing else runs. Where anything does, the
@@ -10,6 +10,9 @@ that is started from here.
 
 import os
 
+from gnano.utils.ranges import Range
+
+THREADS = Range(0, 1_024)  # 0: one per core
 # libgomp and libomp know the first; the others are their own names for the same choice
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
@@ -18,3 +21,11 @@ def wait_passively() -> None:
     """Let idle threads sleep, where no variable of the user's says how they wait."""
     if not any(name in os.environ for name in VARIABLES):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def use_threads(count: int) -> None:
+    """Compute with so many threads on the CPU; 0 leaves it to PyTorch, which takes one per core."""
+    if count:
+        import torch
+
+        torch.set_num_threads(count)
