@@ -27,9 +27,9 @@ def load(
     compile: bool = False,
 ) -> "Engine":
     """A model that continues text: from a run (its newest checkpoint), a checkpoint, or any
-    Hugging Face folder of a Llama. `device` is cpu, cuda …; `dtype` fp32, bf16 or fp16; `quant`
-    int8 or int4 keeps the matrices in so many bits; `compile` takes some seconds and saves some of
-    each token.
+    Hugging Face folder of a Llama. `device` is cpu, cuda, mps …; `dtype` fp32, bf16 or fp16;
+    `quant` int8 or int4 keeps the matrices in so many bits; `compile` takes some seconds and saves
+    some of each token.
 
     Raises OSError or ValueError, in a sentence, for what is no such folder.
     """

@@ -17,6 +17,7 @@ from gnano.evals.gathering import Sheet, gather
 from gnano.evals.likelihood import GPTReader, Question, batches
 from gnano.evals.scores import Accuracy, right
 from gnano.model import GPT
+from gnano.model.devices import widest_dtype
 from gnano.tokenizer import Tokenizer
 from gnano.train import Exam, Recipe, World, add_up, evaluating
 
@@ -57,7 +58,7 @@ def _right(reader: GPTReader, sheet: Sheet, questions: list[Question], part: Par
     """How many items of a batch are right, and by character: [2]."""
     numbers, counts = part
     pairs = iter(reader([questions[number] for number in numbers]).tolist())
-    total = torch.zeros(2, dtype=torch.float64, device=reader.device)
+    total = torch.zeros(2, dtype=widest_dtype(reader.device), device=reader.device)
     for number in numbers:
         options = islice(pairs, len(questions[number].options))
         known = [(-nats, missed == 0) for nats, missed in options]

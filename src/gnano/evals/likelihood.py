@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from gnano.model import GPT, Branches, KVCache
+from gnano.model.devices import widest_dtype
 
 WORTH = 16  # tokens that all questions begin with, from which on they are computed apart
 CPU_LOGITS, GPU_LOGITS = 2**24, 2**29  # bytes of fp32 logits at once; in a CPU's cache
@@ -214,7 +215,7 @@ def option_nats(
     targets_N, places_N, owners_N = (
         torch.tensor(numbers, device=device) for numbers in (targets, places, owners)
     )
-    found_N2 = torch.empty(len(targets), 2, dtype=torch.float64, device=device)
+    found_N2 = torch.empty(len(targets), 2, dtype=widest_dtype(device), device=device)
     size = max(1, (CPU_LOGITS if device.type == "cpu" else GPU_LOGITS) // (4 * vocab_size))
     for start in range(0, len(targets), size):
         rows = slice(start, start + size)
@@ -223,9 +224,9 @@ def option_nats(
         most_N1 = logits_NV.amax(-1, keepdim=True)
         # in place: each pass more over them is as long as the product that made them
         total_N = logits_NV.sub_(most_N1).exp_().sum(-1)
-        found_N2[rows, 0] = (total_N.log() + (most_N1[:, 0] - target_N)).double()
-        found_N2[rows, 1] = (target_N < most_N1[:, 0]).double()
-    found_O2 = torch.zeros(len(options), 2, dtype=torch.float64, device=device)
+        found_N2[rows, 0] = total_N.log() + (most_N1[:, 0] - target_N)
+        found_N2[rows, 1] = target_N < most_N1[:, 0]
+    found_O2 = torch.zeros(len(options), 2, dtype=found_N2.dtype, device=device)
     return found_O2.index_add_(0, owners_N, found_N2)
 
 

@@ -161,7 +161,8 @@ def _training(stage: Stage) -> list[tuple[str, str]]:
     rates = f"AdamW, β = ({optimizer.beta1:g}, {optimizer.beta2:g}), ε = {optimizer.eps:g}"
     if optimizer.kind == "muon":
         rates = f"Muon (momentum {optimizer.momentum:g}) for the layers' matrices; else {rates}"
-    ranks, device = int(facts.get("ranks", 1)), {"cuda": "GPU", "cpu": "CPU"}.get(train.device)
+    ranks = int(facts.get("ranks", 1))
+    device = {"cuda": "GPU", "mps": "GPU", "cpu": "CPU"}.get(train.device)
     memory = _number(last.get("memory_gb"))
     seconds, speed = _number(last.get("seconds")), _number(last.get("tokens_per_s"))
     base = base_name(stage)

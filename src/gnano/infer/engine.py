@@ -67,10 +67,11 @@ class Engine:
     ) -> "Engine":
         """From a run (its newest checkpoint), a checkpoint, or any Llama folder like it.
 
-        `device` auto is a GPU if there is one; `dtype` auto is bf16 on a GPU, and on a CPU that
-        multiplies bf16 if the model is large, else as it is stored. `quant` keeps the matrices
-        in 8 or 4 bits. `compile` takes some seconds here and saves some of each token. `threads` is
-        how many of a CPU's this process computes with from now on, 0 being one per core.
+        `device` auto is a GPU with CUDA if there is one; `dtype` auto is bf16 there, and on a CPU
+        that multiplies bf16 if the model is large, else as it is stored. `quant` keeps the
+        matrices in 8 or 4 bits. `compile` takes some seconds here and saves some of each token.
+        `threads` is how many of a CPU's this process computes with from now on, 0 being one per
+        core.
         """
         use_threads(threads)
         folder = find_checkpoint(Path(path))
@@ -224,7 +225,11 @@ def device_called(name: str) -> str:
     try:
         kind = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"There is no device {name!r}: cpu, cuda, cuda:1 … or auto.") from None
+        raise ValueError(
+            f"There is no device {name!r}: cpu, cuda, cuda:1, mps … or auto."
+        ) from None
+    if kind.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("There is no device 'mps' here; leave it out, or use cpu.")
     if kind.type == "cuda" and not (there and (kind.index or 0) < torch.cuda.device_count()):
         raise ValueError(f"There is no device {name!r} here; leave it out, or use cpu.")
     return name
@@ -233,9 +238,13 @@ def device_called(name: str) -> str:
 def _usual(model: GPT) -> Dtype:
     """The dtype to compute in where none was asked for."""
     weight = model.model.embed_tokens.weight
-    if weight.device.type != "cpu":
+    if weight.device.type == "cuda":
         return "bf16"
-    if torch.cpu._is_avx512_bf16_supported() and model.num_parameters() >= LARGE:
+    if (
+        weight.device.type == "cpu"
+        and torch.cpu._is_avx512_bf16_supported()
+        and model.num_parameters() >= LARGE
+    ):
         return "bf16"
     return next(name for name, dtype in DTYPES.items() if dtype == weight.dtype)
 

@@ -12,7 +12,7 @@ Quant = Literal["", "int8", "int4"]
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    device: str = "auto"  # cpu, cuda …; auto is a GPU if there is one
+    device: str = "auto"  # cpu, cuda, mps …; auto is a GPU with CUDA if there is one
     dtype: Dtype = "auto"  # auto: bf16 on a GPU, and for a large model on a CPU that multiplies it
     quant: Quant = ""  # int8 or int4: the matrices in so many bits, a little less exact
     compile: bool = False  # takes some ten seconds at the start, and saves some of each token

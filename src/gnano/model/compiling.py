@@ -15,6 +15,8 @@ import torch
 
 def compile_lacking(device: torch.device) -> str | None:
     """Why `GPT.compile_blocks` cannot work on this device, in a sentence; None where it can."""
+    if device.type == "mps":
+        return "torch.compile is not used on Apple's GPUs (mps), where it was never tried."
     if device.type == "cuda":
         if find_spec("triton") is None:
             return "torch.compile needs Triton on a GPU; it is not installed."

@@ -19,7 +19,7 @@ class TrainConfig:
     clip: float = 1.0  # largest gradient norm; beyond it the gradient is scaled down
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"
     # of the matrix products, over fp32 master weights; auto: fp32 or bf16, measured
-    device: str = "auto"  # cpu, cuda, cuda:1 …; auto: a GPU if there is one
+    device: str = "auto"  # cpu, cuda, cuda:1, mps …; auto: a GPU with CUDA if there is one
     threads: Annotated[int, THREADS] = 0  # of a CPU that a rank computes with; 0: one per core
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     # with several ranks: ddp copies the model, fsdp shards it; auto: ddp where that fits

@@ -76,7 +76,7 @@ class Feed:
 
     def _on_device(self, batch: AnyBatch) -> AnyBatch:
         if self.stream is None:
-            return batch
+            return batch.each(lambda tensor: tensor.to(self.world.device))
         with self.stream:
             return batch.each(self._sent)
 

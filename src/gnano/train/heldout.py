@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gnano.data import Batch, Corpus, HeldoutRow, heldout_batches
 from gnano.model import GPT, IGNORE
+from gnano.model.devices import widest_dtype
 from gnano.train.ranks.world import World
 from gnano.train.stopping import CutShortError
 
@@ -138,13 +139,14 @@ class Heldout:
 
 
 def cost(model: GPT, token_bytes: Tensor, batch: Batch) -> Tensor:
-    """Nats, bytes and tokens [3] of a batch's targets that count, fp64, on the model's device."""
+    """Nats, bytes and tokens [3] of a batch's targets that count, on the model's device."""
     device = next(model.parameters()).device
     targets = batch.targets_BT[batch.targets_BT != IGNORE]
     batch = batch.each(lambda tensor: tensor.to(device))
     nats = model.loss(batch.inputs_BT, batch.targets_BT, segments_BT=batch.segments_BT)
-    counts = torch.tensor([int(token_bytes[targets].sum()), len(targets)], dtype=torch.float64)
-    return torch.cat([nats.double()[None], counts.to(device)])
+    counts = [int(token_bytes[targets].sum()), len(targets)]
+    dtype = widest_dtype(device)
+    return torch.cat([nats.to(dtype)[None], torch.tensor(counts, dtype=dtype, device=device)])
 
 
 def add_up(

@@ -10,6 +10,8 @@ finite is, and not remembered.
 import torch
 from torch import Tensor
 
+from gnano.model.devices import widest_dtype
+
 NORMAL = 1.4826  # makes the median deviation of a normal distribution its standard deviation
 LEAST = 1e-3  # of the median: steps that hardly differ are no measure of a spike
 
@@ -19,7 +21,8 @@ class Spikes:
 
     def __init__(self, window: int, threshold: float, device: torch.device) -> None:
         self.threshold = threshold
-        self.seen = torch.full((2, window), torch.nan, dtype=torch.float64, device=device)
+        dtype = widest_dtype(device)
+        self.seen = torch.full((2, window), torch.nan, dtype=dtype, device=device)
 
     def __call__(self, values: Tensor) -> Tensor:
         """Whether any of the values [2] spikes; never before the window is full."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gnano.data import AnyBatch
+from gnano.model.devices import widest_dtype
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.scaling import LossScale
 from gnano.train.ranks.parallel import Placed, local
@@ -50,7 +51,7 @@ class Step:
         left: float = 1.0,
         stop: Callable[[], bool] = lambda: False,
     ) -> Tensor:
-        """The figures [4] of this step over all ranks, fp64, on the device.
+        """The figures [4] of this step over all ranks, on the device, in its widest dtype.
 
         `micros` are this rank's micro-batches, on its device. The loss is the mean in nats over
         all targets that count, the norm that of its gradient before clipping; a step whose
@@ -66,7 +67,7 @@ class Step:
         norm = squares.sqrt() / factor
         finite = (norm + loss).isfinite()
         divisor = factor * (norm / self.clip).clamp_min(1)
-        why = NOT_FINITE * (~finite).double()
+        why = NOT_FINITE * (~finite).to(norm.dtype)
         if self.spikes:
             values = torch.stack([loss / counted, norm])
             why += SPIKE * (self.spikes(values) & finite)
@@ -80,7 +81,8 @@ class Step:
 
     def _backward(self, micros: Sequence[AnyBatch], stop: Callable[[], bool]) -> Tensor:
         """Gradients of Σ loss / tokens × loss scale into `.grad`; the sums over all ranks."""
-        total, counted = torch.zeros(2, dtype=torch.float64, device=self.world.device)
+        device = self.world.device
+        total, counted = torch.zeros(2, dtype=widest_dtype(device), device=device)
         # DDP and FSDP give the mean over the ranks, and what is wanted is the sum
         share = self.world.size / self.tokens
         for number, micro in enumerate(micros):
@@ -94,6 +96,6 @@ class Step:
             total += loss.detach()
             counted += micro.counted()
         grads = [local(p.grad) for p in self.placed.model.parameters() if p.grad is not None]
-        squares = torch.nn.utils.get_total_norm(grads).double() ** 2 / self.placed.copies
+        squares = torch.nn.utils.get_total_norm(grads).to(total.dtype) ** 2 / self.placed.copies
         stops = torch.full_like(total, float(stop()))
         return self.world.sum(torch.stack([total, counted, squares, stops]))

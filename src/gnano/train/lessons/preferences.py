@@ -18,6 +18,7 @@ from gnano.data.instructions import (
     gather_preferences,
 )
 from gnano.model import GPT
+from gnano.model.devices import widest_dtype
 from gnano.train.heldout import add_up, evaluating
 from gnano.train.lessons.reference import ask_base, margins
 from gnano.train.lessons.tuning import Start, bring, fingerprint, start, with_epochs
@@ -122,13 +123,14 @@ class HeldoutPairs:
     ) -> PairLoss:
         """Raises CutShortError where `stop` says, on any of the ranks, that it is to end."""
         device = self.world.device
+        dtype = widest_dtype(device)
 
         def figures(batch: PreferenceBatch) -> Tensor:
             batch = batch.each(lambda tensor: tensor.to(device))
-            better = (margins(model, batch) - batch.reference_P).double() * batch.beta
+            better = (margins(model, batch) - batch.reference_P).to(dtype) * batch.beta
             loss = torch.nn.functional.softplus(-better).sum()
-            count = torch.tensor(float(len(better)), dtype=torch.float64, device=device)
-            return torch.stack([loss, (better > 0).double().sum(), better.sum(), count])
+            count = torch.tensor(float(len(better)), dtype=dtype, device=device)
+            return torch.stack([loss, (better > 0).to(dtype).sum(), better.sum(), count])
 
         found = {}
         with evaluating(model):

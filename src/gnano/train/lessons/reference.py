@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gnano.data.instructions import PairRows, PreferenceBatch
 from gnano.model import GPT, save_tensors
+from gnano.model.devices import widest_dtype
 from gnano.train.base import Base
 from gnano.train.heldout import evaluating
 from gnano.train.precision import DTYPES
@@ -73,7 +74,7 @@ def _asked(
     model: GPT, rows: PairRows, recipe: Recipe, world: World, say: Say
 ) -> NDArray[np.float32]:
     """Of all pairs, in their order; each rank asks about its share of the rows."""
-    found = torch.zeros(len(rows.items), dtype=torch.float64, device=world.device)
+    found = torch.zeros(len(rows.items), dtype=widest_dtype(world.device), device=world.device)
     at_once, whole = recipe.train.micro_batch, len(rows.rows)
     with evaluating(model):
         for number, first in enumerate(range(0, whole, at_once)):
@@ -83,7 +84,7 @@ def _asked(
                 group = rows.rows[first : first + at_once]
                 batch = rows.of_rows(group).each(lambda tensor: tensor.to(world.device))
                 numbers = torch.tensor([index for row in group for index in row])
-                found[numbers.to(world.device)] = margins(model, batch).double()
+                found[numbers.to(world.device)] = margins(model, batch).to(found.dtype)
     return world.sum(found).float().cpu().numpy()
 
 

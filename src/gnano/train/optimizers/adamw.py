@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from gnano.model.devices import WITHOUT_SCALED_ADAMW
 from gnano.train.optimizers.optimizer import OptimizerConfig
 from gnano.train.ranks.parallel import local
 
@@ -40,6 +41,14 @@ class AdamW:
     @torch.no_grad()
     def step(self, lr: float, divisor: Tensor | None = None, skip: Tensor | None = None) -> None:
         """As `Optimizer.step`; the gradients come out divided."""
+        if {p.device.type for p in self.parameters.values()} & WITHOUT_SCALED_ADAMW:
+            if skip is not None and skip:  # which waits for the device
+                return
+            if divisor is not None:
+                for parameter in self.parameters.values():
+                    if parameter.grad is not None:
+                        parameter.grad /= divisor
+            divisor = skip = None
         for (multiple, decay), group in self.groups.items():
             names = [name for name in group if self.parameters[name].grad is not None]
             adamw(

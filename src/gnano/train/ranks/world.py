@@ -66,6 +66,11 @@ class World:
         if kind.type == "cuda":
             # segments that grow instead of many of one size: less memory lost between tensors
             os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+        if size > 1 and kind.type == "mps":
+            raise ValueError(
+                "Several ranks need GPUs with CUDA or a CPU (train.device); on mps train alone, "
+                "without a launcher."
+            )
         if size == 1:
             if kind.type == "cuda":
                 torch.cuda.set_device(kind if kind.index is not None else 0)

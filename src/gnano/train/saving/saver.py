@@ -70,8 +70,8 @@ class Saver:
                 pinned = tensor.device.type == "cuda"
                 self.buffers[name] = torch.empty_like(tensor, device="cpu", pin_memory=pinned)
             self.buffers[name].copy_(tensor, non_blocking=True)
-        if any(tensor.device.type == "cuda" for tensor in tensors.values()):
-            torch.cuda.synchronize()
+        if any(tensor.device.type != "cpu" for tensor in tensors.values()):
+            torch.accelerator.synchronize()
         return {name: self.buffers[name] for name in tensors}
 
     def ready(self) -> None:

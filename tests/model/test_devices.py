@@ -1,0 +1,106 @@
+"""What Apple's GPUs lack is not asked of them: told on a CPU that is taken for one of them."""
+
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from tests.small import with_train
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from gnano.evals import open_exam
+from gnano.infer import Engine, device_called
+from gnano.model import devices
+from gnano.model.compiling import compile_lacking
+from gnano.train import Recipe, train
+from gnano.train.optimizers.adamw import AdamW
+from gnano.train.optimizers.optimizer import OptimizerConfig
+from gnano.train.precision import choose_precision
+from gnano.train.ranks.world import World
+
+MPS = torch.device("mps")
+
+
+class WithoutFp64(TorchDispatchMode):
+    """Refuses tensors of fp64, as a device that has none does."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        found = operation(*arguments, **(options or {}))
+        self.calls += 1
+        for value in tree_leaves(found):
+            if isinstance(value, torch.Tensor) and value.dtype == torch.float64:
+                raise TypeError(f"{operation} gives fp64")
+        return found
+
+
+@pytest.fixture
+def as_on_mps(monkeypatch):
+    here = frozenset({"cpu"})
+    monkeypatch.setattr(devices, "WITHOUT_FP64", here)
+    monkeypatch.setattr("gnano.train.optimizers.adamw.WITHOUT_SCALED_ADAMW", here)
+    fused = torch._fused_adamw_
+
+    def ignoring(*arguments, grad_scale=None, found_inf=None, **options):
+        return fused(*arguments, grad_scale=None, found_inf=None, **options)
+
+    monkeypatch.setattr(torch, "_fused_adamw_", ignoring)
+
+
+@pytest.mark.parametrize("kind", ["recipe", "tuning", "preferring"])
+def test_training_measuring_and_saving_need_no_fp64(
+    kind: str, request: pytest.FixtureRequest, as_on_mps: None, tmp_path: Path
+) -> None:
+    recipe: Recipe = request.getfixturevalue(kind)
+    small = with_train(recipe, steps=3, eval_every=2, eval_tokens=256, save_every=2)
+    with WithoutFp64() as device:
+        result = train(small, tmp_path / "run", exam=open_exam)
+    assert result.step >= 3 and device.calls > 1_000
+    with WithoutFp64():
+        assert Engine.load(result.run).prompt_ids("the")
+
+
+@pytest.mark.parametrize("skipped", [0.0, 1.0])
+def test_adamw_divides_and_skips_where_the_kernel_does_neither(
+    skipped: float, request: pytest.FixtureRequest
+) -> None:
+    def stepped() -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        parameters = {"a": torch.nn.Parameter(torch.randn(4, 3))}
+        optimizer = AdamW(parameters, OptimizerConfig())
+        for _ in range(2):
+            parameters["a"].grad = torch.randn(4, 3)
+            optimizer.step(0.1, torch.tensor(7.0), torch.tensor(skipped))
+        return [parameters["a"].detach(), *optimizer.tensors().values()]
+
+    in_kernel = stepped()
+    request.getfixturevalue("as_on_mps")
+    for ours, theirs in zip(stepped(), in_kernel, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_on_mps_nothing_is_compiled_or_rounded_unasked() -> None:
+    assert "mps" in (compile_lacking(MPS) or "")
+    assert choose_precision(MPS) == "fp32"
+
+
+def test_auto_never_takes_an_untested_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_called("auto") == "cpu" and device_called("mps") == "mps"
+
+
+def test_mps_is_refused_in_a_sentence_where_there_is_none() -> None:
+    with (
+        mock.patch.object(torch.backends.mps, "is_available", return_value=False),
+        pytest.raises(ValueError, match="no device 'mps' here"),
+    ):
+        device_called("mps")
+
+
+def test_several_ranks_on_mps_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="Several ranks need"):
+        World.join("mps")
