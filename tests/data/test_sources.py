@@ -88,3 +88,10 @@ def test_a_source_name_that_could_leave_the_folder_is_refused(name):
 @pytest.mark.parametrize("name", ["a", "fineweb-edu", "my_code", "web2"])
 def test_a_plain_source_name_is_taken(name):
     assert list(DataConfig(sources={name: Source()}).sources) == [name]
+
+
+def test_names_that_differ_in_case_alone_are_refused():
+    """On macOS their folders would be one, and each would overwrite the other's shards."""
+    source = Source(weight=1.0, files=("a.txt",))
+    with pytest.raises(ValueError, match=r"'web' and 'Web' would share one folder"):
+        DataConfig(sources={"web": source, "code": source, "Web": source})

@@ -85,6 +85,13 @@ class DataConfig:
                 raise ValueError(
                     f"Source {name!r} names a folder: use letters, digits, - and _ only."
                 )
+        by_folder: dict[str, str] = {}
+        for name in self.sources:
+            if (other := by_folder.setdefault(name.casefold(), name)) != name:
+                raise ValueError(
+                    f"Sources {other!r} and {name!r} would share one folder where file names "
+                    f"ignore case, as on macOS: rename one."
+                )
 
     @property
     def weights(self) -> dict[str, float]:
