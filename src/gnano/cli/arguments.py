@@ -5,7 +5,7 @@ help text and a recipe's key is its flag: `train.steps` in TOML, `--train.steps`
 """
 
 from collections.abc import Callable
-from dataclasses import make_dataclass
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -73,4 +73,22 @@ def with_tuning(command: str, description: str, argv: list[str], **own: Any) -> 
         allow=allow,
         **own,
     )
-    return recipe.tuning(command, parsed.from_, parsed.files), parsed
+    recipe = recipe.tuning(command, parsed.from_, parsed.files)
+    refuse_shape(argv)
+    if "--train.steps" in flags(argv):
+        if "--data.epochs" in flags(argv) and recipe.instructions.epochs:
+            raise ValueError("--train.steps and --data.epochs both say how long: leave one out.")
+        recipe = replace(recipe, data=replace(recipe.instructions, epochs=0.0))
+    return recipe, parsed
+
+
+def refuse_shape(argv: list[str]) -> None:
+    """Raise ValueError for a flag that a run which begins with a base would not obey."""
+    for flag in sorted(flags(argv)):
+        if flag.startswith("--model.") and flag != "--model.dropout":
+            raise ValueError(f"{flag} has no effect: the model has the shape of its base.")
+
+
+def flags(argv: list[str]) -> set[str]:
+    """The options among the arguments, without their values, as they are spelled in the help."""
+    return {part.split("=")[0].replace("_", "-") for part in argv if part.startswith("--")}

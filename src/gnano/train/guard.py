@@ -12,28 +12,30 @@ checkpoint, and then past the samples of those steps:
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
+
+from gnano.utils.ranges import Range, check_ranges
+from gnano.utils.unused import refuse_unused
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuardConfig:
-    patience: int = 10  # skipped steps in a row before the run goes back and around their data
-    rollbacks: int = 3  # times it may do so before it gives up
-    spike: float = 0.0  # robust z-score of loss or gradient norm that skips a step; 0: none does
-    window: int = 128  # steps that a spike is measured against
-    stall: float = 1_800.0  # seconds in one phase after which a run counts as stuck; 0: never
+    patience: Annotated[int, Range(1)] = (
+        10  # skipped steps in a row before the run goes back and around their data
+    )
+    rollbacks: Annotated[int, Range(0)] = 3  # times it may do so before it gives up
+    spike: Annotated[float, Range(0)] = (
+        0.0  # robust z-score of loss or gradient norm that skips a step; 0: none does
+    )
+    window: Annotated[int, Range(1, 2**24)] = 128  # steps that a spike is measured against
+    stall: Annotated[float, Range(0)] = (
+        1_800.0  # seconds in one phase after which a run counts as stuck; 0: never
+    )
 
     def __post_init__(self) -> None:
-        for name in ("patience", "window"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"train.guard.{name} is {getattr(self, name)}; it must be at least 1."
-                )
-        for name in ("rollbacks", "spike", "stall"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(
-                    f"train.guard.{name} is {getattr(self, name)}; it must not be negative."
-                )
+        check_ranges(self, "train.guard")
+        if not self.spike:
+            refuse_unused(self, "train.guard.", ("window",), "train.guard.spike is 0")
 
 
 class Guard:
