@@ -16,7 +16,7 @@ examples:
   gnano pretrain 10m --train.steps 1000 --out runs/trial
   gnano pretrain mine.toml --train.schedule.peak 1e-3 --data.folder data/mine
   gnano pretrain 10m --train.tasks hellaswag --train.tasks-every 500   a score on the way
-  gnano pretrain 10m --train.steps 9000 --allow train.steps            a run goes on for longer
+  gnano pretrain 10m --train.steps 20000 --allow train.steps           a run goes on for longer
   torchrun --standalone --nproc-per-node 8 -m gnano pretrain 1b        all GPUs of a machine
 """
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from gnano.utils.paths import expand_user
 from gnano.utils.ranges import Range, check_ranges
 from gnano.utils.unused import refuse_unused
 
@@ -12,9 +13,8 @@ GENERATED = ("python-prose", "python-code", "synthetic")  # text that needs no f
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    weight: Annotated[float, Range(0, 1e12)] = (
-        1.0  # share of the sequences, relative to the other sources' weights
-    )
+    # share of the sequences, relative to the other sources' weights
+    weight: Annotated[float, Range(0, 1e12)] = 1.0
     kind: Kind = "files"  # files of yours, a Hub data set, or text that every Python can give
     files: tuple[str, ...] = ()  # files: paths, folders or globs; text, JSONL, Parquet; .gz, .zst
     repo: str = ""  # hub: the data set, USER/NAME
@@ -22,14 +22,14 @@ class Source:
     split: str = "train"  # hub: which split
     revision: str = "main"  # hub: branch, tag or commit; the commit found is kept
     column: str = "text"  # which column of JSONL and Parquet files holds the text
-    max_tokens: Annotated[int, Range(0)] = (
-        0  # files, hub: stop with the file that reaches so many, or in it; 0: all
-    )
+    # files, hub: stop with the file that reaches so many, or in it; 0: all
+    max_tokens: Annotated[int, Range(0)] = 0
     max_bytes: Annotated[int, Range(0)] = 0  # the other kinds: how much UTF-8 text to take
     min_chars: Annotated[int, Range(0)] = 1  # drop shorter documents
     max_chars: Annotated[int, Range(0)] = 0  # drop longer documents; 0: none is too long
 
     def __post_init__(self) -> None:
+        expand_user(self, ("files",))
         why = f"kind is {self.kind!r}"
         if self.kind != "hub":
             refuse_unused(self, "A source's ", ("repo", "config", "split", "revision"), why)
@@ -65,12 +65,10 @@ class Source:
 class DataConfig:
     folder: str = "data/mine"  # where the token shards lie
     tokenizer: str = "gpt2"  # gpt2, bpe-N (trained on this corpus, N entries), or a folder
-    heldout: Annotated[float, Range(0, 1, below=True)] = (
-        0.005  # share of the documents kept from training
-    )
-    shard_tokens: Annotated[int, Range(1, 2**31 - 1)] = (
-        2**26
-    )  # tokens in a shard file, about; 2 bytes each
+    # share of the documents kept from training
+    heldout: Annotated[float, Range(0, 1, below=True)] = 0.005
+    # tokens in a shard file, about; 2 bytes each
+    shard_tokens: Annotated[int, Range(1, 2**31 - 1)] = 2**26
     decontaminate: tuple[str, ...] = ()  # evaluation files; documents sharing 13 words are dropped
     workers: Annotated[int, Range(0, 2**16)] = 0  # processes that tokenize; 0: one per core
     keep_downloads: bool = False  # keep the Hub's files after they are tokenized
@@ -80,6 +78,7 @@ class DataConfig:
     sources: dict[str, Source] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        expand_user(self, ("folder", "tokenizer", "decontaminate"))
         check_ranges(self, "data")
         for name, source in self.sources.items():
             check_ranges(source, f"data.sources.{name}")

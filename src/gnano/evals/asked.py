@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from gnano.utils.paths import expand_user
 from gnano.utils.ranges import Range, check_ranges
 
 ALL = "all"
@@ -19,13 +20,11 @@ class Asked:
     shots: Annotated[int, Range(0)] = 0  # solved examples before each item
     data: Path | None = None  # prepared folder whose held-out text is measured; else the run's own
     text: tuple[Path, ...] = ()  # files of text to measure as well
-    heldout_tokens: Annotated[int, Range(0)] = (
-        1_000_000  # of each source's held-out text at most; 0: all
-    )
+    # of each source's held-out text at most; 0: all
+    heldout_tokens: Annotated[int, Range(0)] = 1_000_000
     overlap: bool = False  # look in the data's training shards for the items (runs of 13 words)
-    batch: Annotated[int, Range(1, 2**24)] = (
-        32  # texts computed side by side; more are faster on a GPU
-    )
+    # texts computed side by side; more are faster on a GPU
+    batch: Annotated[int, Range(1, 2**24)] = 32
     start: Start = "auto"  # begin texts with end-of-text; auto: as the model was trained
     downloads: Path = Path("data/hub")  # where the Hub's files are kept
 
@@ -35,4 +34,5 @@ class Asked:
         return self.tasks or (() if self.files else (ALL,))
 
     def __post_init__(self) -> None:
+        expand_user(self, ("files",))
         check_ranges(self)

@@ -15,20 +15,17 @@ MOST, MOST_LAYERS = 2**24, 1_000  # what is beyond them was not written for a mo
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    vocab_size: Annotated[int, Range(1, MOST)] = (
-        50_257  # token ids the model knows; 50,257 is GPT-2's BPE
-    )
+    # token ids the model knows; 50,257 is GPT-2's BPE
+    vocab_size: Annotated[int, Range(1, MOST)] = 50_257
     n_embd: Annotated[int, Range(1, MOST)] = 1_792  # width of the residual stream
     n_layer: Annotated[int, Range(1, MOST_LAYERS)] = 24  # blocks
     n_head: Annotated[int, Range(1, MOST)] = 14  # query heads
-    n_kv_head: Annotated[int, Range(1, MOST)] = (
-        2  # key/value heads, each shared by n_head / n_kv_head query heads
-    )
+    # key/value heads, each shared by n_head / n_kv_head query heads
+    n_kv_head: Annotated[int, Range(1, MOST)] = 2
     ffn_hidden: Annotated[int, Range(1, MOST)] = 5_376  # width inside the feed-forward
     block_size: Annotated[int, Range(2, MOST)] = 1_024  # context: the most tokens attended to
-    dropout: Annotated[float, Range(0, 1, below=True)] = (
-        0.0  # share of activations zeroed in training
-    )
+    # share of activations zeroed in training
+    dropout: Annotated[float, Range(0, 1, below=True)] = 0.0
     rope_theta: Annotated[float, Range(1)] = 500_000.0  # base of the rotary frequencies
     norm_eps: Annotated[float, Range(0, 1)] = 1e-6  # added to the mean square in RMSNorm
 

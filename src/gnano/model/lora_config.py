@@ -12,15 +12,12 @@ LAYERS: tuple[Layer, ...] = get_args(Layer)
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    rank: Annotated[int, Range(0, 2**24)] = (
-        0  # of the change to each matrix; 0: all weights are tuned
-    )
-    alpha: Annotated[float, Range(0, 1e30, above=True)] = (
-        16.0  # the change is scaled by alpha / rank
-    )
-    dropout: Annotated[float, Range(0, 1, below=True)] = (
-        0.0  # share of the adapter's input zeroed in training
-    )
+    # of the change to each matrix; 0: all weights are tuned
+    rank: Annotated[int, Range(0, 2**24)] = 0
+    # the change is scaled by alpha / rank
+    alpha: Annotated[float, Range(0, 1e30, above=True)] = 16.0
+    # share of the adapter's input zeroed in training
+    dropout: Annotated[float, Range(0, 1, below=True)] = 0.0
     layers: tuple[Layer, ...] = LAYERS  # whose matrices are changed, in every block
 
     def __post_init__(self) -> None:

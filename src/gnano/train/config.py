@@ -7,6 +7,7 @@ from gnano.model import LoraConfig
 from gnano.train.guard import GuardConfig
 from gnano.train.optimizers.optimizer import OptimizerConfig
 from gnano.train.optimizers.schedule import Schedule
+from gnano.utils.paths import expand_user
 from gnano.utils.ranges import Range, check_ranges
 from gnano.utils.unused import refuse_unused
 
@@ -18,39 +19,33 @@ class TrainConfig:
     steps: Annotated[int, Range(1, MOST_STEPS)] = 1_000  # optimizer steps in all
     tokens_per_step: Annotated[int, Range(1, 2**40)] = 16_384  # over all micro-batches and ranks
     micro_batch: Annotated[int, Range(1, 2**24)] = 16  # sequences a rank computes at once
-    clip: Annotated[float, Range(0, above=True)] = (
-        1.0  # largest gradient norm; beyond it the gradient is scaled down
-    )
+    # largest gradient norm; beyond it the gradient is scaled down
+    clip: Annotated[float, Range(0, above=True)] = 1.0
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"
     # of the matrix products, over fp32 master weights; auto: fp32 or bf16, measured
     device: str = "auto"  # cpu, cuda, cuda:1 …; auto: a GPU if there is one
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     # with several ranks: ddp copies the model, fsdp shards it; auto: ddp where that fits
-    replicas: Annotated[int, Range(1, 2**24)] = (
-        1  # fsdp: groups of ranks that hold a whole model each (HSDP)
-    )
+    # fsdp: groups of ranks that hold a whole model each (HSDP)
+    replicas: Annotated[int, Range(1, 2**24)] = 1
     compile: Literal["auto", "yes", "no"] = "auto"  # torch.compile the blocks; auto: if it pays
     recompute: bool = False  # compute activations twice instead of keeping them: less memory
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0  # of the initial weights and of dropout
     base: str = ""  # begin with these weights: a run, a checkpoint, a Hugging Face folder
     eval_every: Annotated[int, Range(0)] = 100  # steps between held-out losses; 0: only at the end
-    eval_tokens: Annotated[int, Range(1)] = (
-        32_768  # of the held-out set each time; at the end it is all of it
-    )
+    # of the held-out set each time; at the end it is all of it
+    eval_tokens: Annotated[int, Range(1)] = 32_768
     tasks: tuple[str, ...] = ()  # asked on the way, as by gnano eval: names, or files of items
     tasks_every: Annotated[int, Range(0)] = 0  # steps between askings; 0: only at the end
-    tasks_limit: Annotated[int, Range(0)] = (
-        500  # items of each task, spread over all it has; 0: all
-    )
+    # items of each task, spread over all it has; 0: all
+    tasks_limit: Annotated[int, Range(0)] = 500
     save_every: Annotated[int, Range(1)] = 500  # steps between checkpoints
     keep: Annotated[int, Range(1)] = 2  # newest checkpoints kept
-    keep_every: Annotated[int, Range(0)] = (
-        0  # steps: checkpoints after a multiple of it are kept for good; 0: none
-    )
+    # steps: checkpoints after a multiple of it are kept for good; 0: none
+    keep_every: Annotated[int, Range(0)] = 0
     keep_best: bool = True  # so is the one with the lowest held-out loss of those measured
-    patience: Annotated[int, Range(0)] = (
-        0  # held-out losses in a row without a new best that end the run; 0: none do
-    )
+    # held-out losses in a row without a new best that end the run; 0: none do
+    patience: Annotated[int, Range(0)] = 0
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # that see the metrics as well
     profile_at: Annotated[int, Range(0)] = 0  # first step of a torch profiler's window; 0: none
     profile_steps: Annotated[int, Range(1)] = 3  # steps in that window
@@ -58,11 +53,11 @@ class TrainConfig:
     schedule: Schedule = field(default_factory=Schedule)
     guard: GuardConfig = field(default_factory=GuardConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
-    beta: Annotated[float, Range(0, above=True)] = (
-        0.1  # preferences: how dear it is to part from the base (DPO's β)
-    )
+    # preferences: how dear it is to part from the base (DPO's β)
+    beta: Annotated[float, Range(0, above=True)] = 0.1
 
     def __post_init__(self) -> None:
+        expand_user(self, ("base", "tasks"))
         check_ranges(self, "train")
         if not self.tasks:
             refuse_unused(self, "train.", ("tasks_every", "tasks_limit"), "train.tasks is empty")

@@ -20,17 +20,14 @@ from gnano.utils.unused import refuse_unused
 
 @dataclass(frozen=True, kw_only=True)
 class GuardConfig:
-    patience: Annotated[int, Range(1)] = (
-        10  # skipped steps in a row before the run goes back and around their data
-    )
+    # skipped steps in a row before the run goes back and around their data
+    patience: Annotated[int, Range(1)] = 10
     rollbacks: Annotated[int, Range(0)] = 3  # times it may do so before it gives up
-    spike: Annotated[float, Range(0)] = (
-        0.0  # robust z-score of loss or gradient norm that skips a step; 0: none does
-    )
+    # robust z-score of loss or gradient norm that skips a step; 0: none does
+    spike: Annotated[float, Range(0)] = 0.0
     window: Annotated[int, Range(1, 2**24)] = 128  # steps that a spike is measured against
-    stall: Annotated[float, Range(0)] = (
-        1_800.0  # seconds in one phase after which a run counts as stuck; 0: never
-    )
+    # seconds in one phase after which a run counts as stuck; 0: never
+    stall: Annotated[float, Range(0)] = 1_800.0
 
     def __post_init__(self) -> None:
         check_ranges(self, "train.guard")
@@ -56,6 +53,23 @@ class Guard:
     def lost(self) -> bool:
         """Is the run to go back?"""
         return self.skipped >= self.config.patience
+
+    def told(self, step: int) -> str | None:
+        """What is to be said of the steps that were skipped last, at the end of the run.
+
+        Raises ValueError where every step of the run was.
+        """
+        if not self.skipped:
+            return None
+        why = "their loss or its gradient was infinite or NaN"
+        why += ", or spiked" if self.config.spike else ""
+        advice = f"lower train.schedule.peak (now {self.peak:g}) or check the data"
+        if self.skipped >= step:
+            raise ValueError(
+                f"All {step:,} steps were skipped, and nothing was learned: {why}; {advice}, in "
+                f"another folder (--out)."
+            )
+        return f"The last {self.skipped:,} steps were skipped: {why}; {advice}."
 
     def state(self) -> dict[str, Any]:
         return {"skipped": self.skipped, "detours": [list(detour) for detour in self.detours]}

@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from gnano.data import DataConfig, InstructionConfig, InstructionSource
 from gnano.model import PRESETS, ModelConfig
 from gnano.train.config import TrainConfig
+from gnano.utils.paths import expanded
 from gnano.utils.unused import refuse_unused
 
 COMMANDS = {"instructions": "sft", "preferences": "dpo"}
@@ -88,8 +89,8 @@ def load_recipe(name: str) -> Recipe:
     """
     if name in recipe_names():
         text = resources.files("gnano").joinpath("recipes", f"{name}.toml").read_text("utf-8")
-    elif Path(name).is_file():
-        text = Path(name).read_text("utf-8")
+    elif (file := Path(expanded(name))).is_file():
+        text = file.read_text("utf-8")
     else:
         raise ValueError(
             f"No recipe is called {name!r}{_meant(name, recipe_names())}. "

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from gnano.utils.paths import expand_user
 from gnano.utils.ranges import Range, check_ranges
 from gnano.utils.unused import refuse_unused
 
@@ -11,9 +12,8 @@ Kind = Literal["files", "hub", "python"]
 
 @dataclass(frozen=True, kw_only=True)
 class InstructionSource:
-    weight: Annotated[float, Range(0, 1e12)] = (
-        1.0  # how many times an epoch its rows come; 0.5: another half each time
-    )
+    # how many times an epoch its rows come; 0.5: another half each time
+    weight: Annotated[float, Range(0, 1e12)] = 1.0
     kind: Kind = "files"  # files of yours, a Hub data set, or questions about this Python's library
     files: tuple[str, ...] = ()  # files: paths, folders or globs; JSONL, a JSON list, Parquet
     repo: str = ""  # hub: the data set, USER/NAME
@@ -23,6 +23,7 @@ class InstructionSource:
     max_records: Annotated[int, Range(0)] = 0  # take the first so many; 0: all
 
     def __post_init__(self) -> None:
+        expand_user(self, ("files",))
         if self.kind != "hub":
             names = ("repo", "config", "split", "revision")
             refuse_unused(self, "A source's ", names, f"kind is {self.kind!r}")
@@ -45,12 +46,10 @@ class InstructionSource:
 class InstructionConfig:
     kind: Literal["instructions", "preferences"] = "instructions"  # answers, or pairs of them
     template: str = ""  # alpaca, chatml, plain, a TOML file; empty: the base's own, or alpaca
-    epochs: Annotated[float, Range(0)] = (
-        3.0  # passes over the rows: train.steps follow from it; 0: they are as given
-    )
-    heldout: Annotated[float, Range(0, 1, below=True)] = (
-        0.02  # share of the questions kept from training
-    )
+    # passes over the rows: train.steps follow from it; 0: they are as given
+    epochs: Annotated[float, Range(0)] = 3.0
+    # share of the questions kept from training
+    heldout: Annotated[float, Range(0, 1, below=True)] = 0.02
     packing: bool = True  # several examples in a row, each on its own
     bad_records: Literal["drop", "refuse"] = "drop"  # what to do about those that cannot be used
     downloads: str = "data/hub"  # where the Hub's files are kept
@@ -58,6 +57,7 @@ class InstructionConfig:
     sources: dict[str, InstructionSource] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        expand_user(self, ("template", "downloads"))
         check_ranges(self, "data")
         for name, source in self.sources.items():
             check_ranges(source, f"data.sources.{name}")

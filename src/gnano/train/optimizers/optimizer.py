@@ -31,17 +31,14 @@ class OptimizerConfig:
     beta1: Annotated[float, SHARE] = 0.9  # AdamW: memory of the gradient's mean
     beta2: Annotated[float, SHARE] = 0.95  # AdamW: memory of its square
     eps: Annotated[float, Range(0, 1, above=True)] = 1e-8  # AdamW: added to the root of the square
-    weight_decay: Annotated[float, Range(0, 1_000)] = (
-        0.1  # shrink of the matrices a step, times the learning rate
-    )
-    embedding_lr: Annotated[float, Range(0, 1_000, above=True)] = (
-        1.0  # learning rate of the embedding, in multiples of the schedule's
-    )
+    # shrink of the matrices a step, times the learning rate
+    weight_decay: Annotated[float, Range(0, 1_000)] = 0.1
+    # learning rate of the embedding, in multiples of the schedule's
+    embedding_lr: Annotated[float, Range(0, 1_000, above=True)] = 1.0
     head_lr: Annotated[float, Range(0, 1_000, above=True)] = 1.0  # the same for the head
     momentum: Annotated[float, SHARE] = 0.95  # Muon: memory of the gradient's mean
-    polar_steps: Annotated[int, Range(1, 8)] = (
-        5  # Muon: iterations towards the nearest orthogonal matrix
-    )
+    # Muon: iterations towards the nearest orthogonal matrix
+    polar_steps: Annotated[int, Range(1, 8)] = 5
 
     def __post_init__(self) -> None:
         check_ranges(self, "train.optimizer")

@@ -16,14 +16,12 @@ from gnano.utils.unused import refuse_unused
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     kind: Literal["cosine", "wsd", "linear"] = "cosine"  # the way from the peak to the floor
-    peak: Annotated[float, Range(0, 1_000, above=True)] = (
-        3e-4  # learning rate at the end of warm-up
-    )
+    # learning rate at the end of warm-up
+    peak: Annotated[float, Range(0, above=True)] = 3e-4
     warmup: Annotated[float, Range(0)] = 0.05  # steps of rise from 0; below 1: share of all steps
     floor: Annotated[float, Range(0, 1)] = 0.1  # share of the peak that it ends on
-    decay: Annotated[float, Range(0, 1)] = (
-        0.3  # wsd: share of all steps that it falls over, at the end
-    )
+    # wsd: share of all steps that it falls over, at the end
+    decay: Annotated[float, Range(0, 1)] = 0.3
 
     def __post_init__(self) -> None:
         check_ranges(self, "train.schedule")

@@ -15,6 +15,7 @@ from typing import Any, Self
 import torch
 
 from gnano.model import mfu
+from gnano.train.begun import METRICS as NAME
 from gnano.train.memory import predict
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe, flatten
@@ -22,7 +23,6 @@ from gnano.train.waiting import Say
 from gnano.train.watching.log import Log
 from gnano.train.watching.trackers import Trackers
 
-NAME = "metrics.jsonl"
 Watch = Callable[[dict[str, Any]], None]  # sees the figures of every step, and `steps`, of all
 
 
