@@ -99,7 +99,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
             eval_every=16,
             eval_tokens=256,
             save_every=10,
-            schedule=Schedule(peak=3e-3, warmup=5),
+            schedule=Schedule(peak=3e-3, warmup=0.125),
         ),
     )
 
@@ -148,9 +148,7 @@ def tuning(recipe: Recipe, base: Path, tmp_path_factory: pytest.TempPathFactory)
         'user = "Q: {content}\\n"\nuser_with_context = "{context}\\nQ: {content}\\n"\n'
     )
     return Recipe(
-        data=InstructionConfig(
-            template=str(template), epochs=2, heldout=0.2, warmup=0.1, sources=sources
-        ),
+        data=InstructionConfig(template=str(template), epochs=2, heldout=0.2, sources=sources),
         train=replace(
             recipe.train,
             base=str(base),
@@ -158,7 +156,7 @@ def tuning(recipe: Recipe, base: Path, tmp_path_factory: pytest.TempPathFactory)
             micro_batch=2,
             eval_every=4,
             save_every=4,
-            schedule=Schedule(peak=3e-3),
+            schedule=Schedule(peak=3e-3, warmup=0.1),
         ),
     )
 

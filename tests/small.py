@@ -1,9 +1,23 @@
 """Changes to the small recipe of `conftest.py`."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from gnano.train import Recipe
+from gnano.train.lessons.lessons import Lessons
+from gnano.train.ranks.world import World
+from gnano.train.settle import settle
 
 
 def with_train(recipe: Recipe, **changes: object) -> Recipe:
     return replace(recipe, train=replace(recipe.train, **changes))  # type: ignore[arg-type]
+
+
+def settled(
+    recipe: Recipe, run: Path, lessons: Lessons, world: World, allow: Sequence[str] = ()
+) -> Recipe:
+    """As `settle` leaves the folder of a run that then takes a step."""
+    found = settle(recipe, run, lessons, world, allow)
+    (run / "metrics.jsonl").write_text('{"step": 1, "loss": 5.0}\n')
+    return found

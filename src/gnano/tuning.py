@@ -3,6 +3,7 @@
 gnano sft   answers to questions      gnano dpo   the better of two answers
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +39,10 @@ def tune(
         same = "the newest" if best == result.checkpoint else str(best)
         print(f"The checkpoint with the lowest held-out loss: {same}")
     if result.finished and kind == "instructions":
-        return Tuned(result, _compare(recipe, result, answers, tokens))
+        try:
+            return Tuned(result, _compare(recipe, result, answers, tokens))
+        except (ValueError, OSError) as error:  # the tuned model is complete all the same
+            print(f"Base and tuned model are not compared: {error}", file=sys.stderr)
     return Tuned(result, None)
 
 

@@ -6,13 +6,16 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli_w
 from tests.small import with_train
 
-from gnano.cli import main
-from gnano.train import Recipe, train
+from gnano.cli import COMMANDS, main
+from gnano.data import DataConfig, InstructionConfig, InstructionSource, Source
+from gnano.evals.asked import Asked
+from gnano.train import Recipe, TrainConfig, load_recipe, train
 
 
 @pytest.fixture
@@ -200,3 +203,94 @@ def test_unprepared_data_says_how_to_prepare_it(
 ) -> None:
     said = refusal(capsys, "pretrain", file, "--data.folder", tmp_path / "none")
     assert "gnano prepare" in one_sentence(said)
+
+
+@pytest.mark.parametrize("device", ["banana", "cuda:77", "mps:3", "meta", "cpu:1"])
+@pytest.mark.parametrize("command", ["pretrain", "sft", "dpo", "generate", "chat", "eval", "bench"])
+def test_a_device_that_is_not_there_is_named_by_every_command(
+    file: Path, base: Path, tmp_path: Path, capsys: Any, command: str, device: str
+) -> None:
+    arguments: dict[str, list[object]] = {
+        "pretrain": [file, "--train.device", device, "--out", tmp_path / "run"],
+        "sft": ["1b-sft", "--from", base, "--train.device", device, "--out", tmp_path / "run"],
+        "dpo": ["1b-dpo", "--from", base, "--train.device", device, "--out", tmp_path / "run"],
+        "generate": [base, "a", "--device", device],
+        "chat": [base, "--device", device],
+        "eval": [base, "--device", device, "--tasks", "none"],
+        "bench": [base, "--device", device],
+    }
+    said = one_sentence(refusal(capsys, command, *arguments[command]))
+    assert f"There is no device '{device}'" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_refused_before_its_first_step_does_not_bind_its_folder(
+    file: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is refused late, when the recipe has been written into the folder."""
+    run = tmp_path / "run"
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    with monkeypatch.context() as patched:
+        patched.setattr("gnano.train.saving.keeping.shutil.disk_usage", lambda path: full)
+        assert "are free in" in refusal(capsys, "pretrain", file, "--out", run)
+    assert (run / "recipe.toml").exists()
+    mended = ["--model.n-layer", "1", "--train.optimizer.kind", "muon", "--train.seed", "3"]
+    for _ in range(2):  # the second one finds it complete
+        with pytest.raises(SystemExit) as left:
+            main(["pretrain", str(file), "--out", str(run), *mended])
+        assert left.value.code == 0, capsys.readouterr().err
+    assert "can't be allowed" in refusal(capsys, "pretrain", file, "--out", run)
+
+
+def test_what_a_base_decides_is_refused_as_a_flag(file: Path, base: Path, capsys: Any) -> None:
+    for command, recipe in (("sft", "1b-sft"), ("dpo", "1b-dpo"), ("pretrain", str(file))):
+        origin = ["--train.base"] if command == "pretrain" else ["--from"]
+        said = refusal(capsys, command, recipe, *origin, base, "--model.n-layer", "3")
+        assert "--model.n-layer has no effect: the model has the shape of its base." in said
+
+
+def test_a_home_is_found_in_every_way_to_type_a_path(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for options in (["--out=~/a"], ["--out", "~/b"], ["--out", "c", "--data.folder", "~/data"]):
+        with pytest.raises(SystemExit) as left:
+            main(["pretrain", "~/small.toml", *options])
+        assert left.value.code == 0, capsys.readouterr().err
+    assert all((tmp_path / name / "checkpoints").is_dir() for name in "abc")
+    for arguments in (["info", "~/a"], ["info", "~/small.toml"], ["weights", "~/a", "~/shared"]):
+        main_ends_well(arguments)
+    assert (tmp_path / "shared").is_dir() and not (tmp_path / "~").exists()
+    assert load_recipe("~/a/recipe.toml").train.steps == 4
+    paths = InstructionSource(files=("~/x.jsonl",)).files + Asked(files=("~/y.jsonl",)).files
+    config = InstructionConfig(template="~/t.toml", downloads="~/hub")
+    paths += (config.template, config.downloads, TrainConfig(base="~/base").base)
+    data = DataConfig(folder="~/d", tokenizer="~/t", decontaminate=("~/e",))
+    paths += (data.folder, data.tokenizer, *data.decontaminate, Source(files=("~/f",)).files[0])
+    assert all(path.startswith(str(tmp_path)) for path in paths), paths
+
+
+def main_ends_well(arguments: list[str]) -> None:
+    try:
+        main(arguments)
+    except SystemExit as left:
+        assert not left.code, arguments
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_after_ctrl_c_it_says_that_work_is_kept_only_where_it_is(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def interrupted(argv: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    name = "import_" if command == "import" else command
+    monkeypatch.setattr(f"gnano.cli.{name}.main", interrupted)
+    with pytest.raises(SystemExit) as left:
+        main([command])
+    assert left.value.code == 130
+    said = capsys.readouterr().err
+    assert "Stopped." in said
+    keeps = {"demo", "prepare", "pretrain", "sft", "dpo", "compare", "publish"}
+    assert ("is kept" in said) == (command in keeps)

@@ -1,6 +1,7 @@
 """`gnano sft` and `gnano dpo` through the real program: a tuned model, a table, one sentence."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -132,3 +133,23 @@ def test_a_base_that_is_no_model_and_files_that_are_none_are_named(
     said = refusal(capsys, "sft", file, "--from", base, "--files", bad, *out)
     assert "bad.jsonl, 1: instruction is a number, not text" in said
     assert find_checkpoint(base) == base
+
+
+def test_a_finished_tuning_ends_well_when_its_base_has_moved(
+    file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = shutil.copytree(base, tmp_path / "base")
+    options = ("--answers", 2, "--answer-tokens", 4, "--out", tmp_path / "run", "--train.steps", 3)
+    assert "3 of 3 steps done" in output(capsys, "sft", file, "--from", here, *options)
+    here.rename(tmp_path / "elsewhere")
+    said = output(capsys, "sft", file, "--from", here, *options)
+    assert "3 of 3 steps done" in said
+
+
+def test_steps_that_are_typed_are_those_that_a_tuning_takes(
+    file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--from", base, "--answers", 0, "--out", tmp_path / "run")
+    assert "2 of 2 steps done" in output(capsys, "sft", file, *options, "--train.steps=2")
+    more = ("--train.steps", 4, "--allow", "train.steps")
+    assert "4 of 4 steps done" in output(capsys, "sft", file, *options, *more)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import tomli_w
 import torch
+from tests.small import settled
 
 from gnano.train import Recipe
 from gnano.train.lessons.texts import Texts
 from gnano.train.ranks.world import World
-from gnano.train.settle import settle
 
 ALONE = World(torch.device("cpu"))
 
@@ -37,33 +37,33 @@ def test_a_damaged_recipe_of_a_run_is_named_with_what_to_do(
     recipe: Recipe, texts: Texts, tmp_path: Path, pattern: bytes, becomes: bytes
 ) -> None:
     run = tmp_path / "run"
-    settle(recipe, run, texts, ALONE)
+    settled(recipe, run, texts, ALONE)
     file = run / "recipe.toml"
     damaged = re.sub(pattern, lambda _: becomes, file.read_bytes(), count=1)
     assert damaged != file.read_bytes()
     file.write_bytes(damaged)
     with pytest.raises(ValueError) as refused:
-        settle(recipe, run, texts, ALONE)
+        settled(recipe, run, texts, ALONE)
     said = str(refused.value)
     assert said.startswith(f"{file} is damaged") and "delete it" in said
     assert file.read_bytes() == damaged
     assert "\n" not in said and said.endswith(".")
     file.unlink()
-    assert settle(recipe, run, texts, ALONE) == recipe
+    assert settled(recipe, run, texts, ALONE) == recipe
 
 
 def test_no_flipped_bit_of_a_recipe_passes_for_another_recipe(
     recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    settle(recipe, run, texts, ALONE)
+    settled(recipe, run, texts, ALONE)
     whole = (run / "recipe.toml").read_bytes()
     for place in range(0, len(whole), 7):
         flipped = bytearray(whole)
         flipped[place] ^= 1 << place % 8
         (run / "recipe.toml").write_bytes(flipped)
         try:  # it may have hit a fact, or what is free to change
-            assert settle(recipe, run, texts, ALONE) == recipe
+            assert settled(recipe, run, texts, ALONE) == recipe
         except ValueError as error:
             assert str(run) in str(error)
 
@@ -71,8 +71,8 @@ def test_no_flipped_bit_of_a_recipe_passes_for_another_recipe(
 def test_a_run_of_an_older_version_goes_on(recipe: Recipe, texts: Texts, tmp_path: Path) -> None:
     """What its recipe.toml does not know of yet is at its default."""
     run = tmp_path / "run"
-    settle(recipe, run, texts, ALONE)
+    settled(recipe, run, texts, ALONE)
     old = tomllib.loads((run / "recipe.toml").read_text())
     del old["train"]["guard"], old["train"]["keep_best"], old["data"]["inside_documents"]
     (run / "recipe.toml").write_text(tomli_w.dumps(old))
-    assert settle(recipe, run, texts, ALONE) == recipe
+    assert settled(recipe, run, texts, ALONE) == recipe

@@ -13,13 +13,12 @@ import tomli_w
 import torch
 from tests.conftest import write_corpus
 from tests.processes import fingerprint, losses
-from tests.small import with_train
+from tests.small import settled, with_train
 
 from gnano.data import Corpus, Source, prepare
 from gnano.train import Recipe, train
 from gnano.train.lessons.texts import Texts
 from gnano.train.ranks.world import World
-from gnano.train.settle import settle
 
 ALONE = World(torch.device("cpu"))
 
@@ -33,10 +32,10 @@ def texts(recipe: Recipe) -> Texts:
 def test_a_changed_value_is_named_and_refused(
     recipe: Recipe, texts: Texts, tmp_path: Path, change: dict[str, float]
 ) -> None:
-    settle(recipe, tmp_path / "run", texts, ALONE)
+    settled(recipe, tmp_path / "run", texts, ALONE)
     name, value = next(iter(change.items()))
     with pytest.raises(ValueError, match=rf"train\.{name}   .* → {value}$"):
-        settle(with_train(recipe, **change), tmp_path / "run", texts, ALONE)
+        settled(with_train(recipe, **change), tmp_path / "run", texts, ALONE)
 
 
 def with_peak(recipe: Recipe, peak: float) -> Recipe:
@@ -47,7 +46,7 @@ def refusal(recipe: Recipe, run: Path, texts: Texts, *allow: str) -> str:
     """What is said against this recipe; the run's own is left as it was."""
     before = (run / "recipe.toml").read_bytes()
     with pytest.raises(ValueError) as refused:
-        settle(recipe, run, texts, ALONE, allow)
+        settled(recipe, run, texts, ALONE, allow)
     assert (run / "recipe.toml").read_bytes() == before
     return str(refused.value)
 
@@ -60,7 +59,7 @@ def test_every_changed_value_is_shown_and_none_that_may_change_anyway(
     recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    settle(recipe, run, texts, ALONE)
+    settled(recipe, run, texts, ALONE)
     sentence, *lines = refusal(
         with_train(with_peak(recipe, 3e-4), steps=99, keep=7), run, texts
     ).splitlines()
@@ -79,7 +78,7 @@ def test_a_long_value_is_shown_where_it_differs(
             recipe, data=replace(recipe.corpus, sources={**recipe.corpus.sources, "left": left})
         )
 
-    settle(with_files("old.parquet"), tmp_path / "run", texts, ALONE)
+    settled(with_files("old.parquet"), tmp_path / "run", texts, ALONE)
     _, line = refusal(with_files("new.parquet"), tmp_path / "run", texts).splitlines()
     assert "old.parquet" in line and "new.parquet" in line and len(line) < 200
 
@@ -88,15 +87,15 @@ def test_what_the_sentence_advises_lets_the_changes_through_and_writes_them_down
     recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    settle(recipe, run, texts, ALONE)
+    settled(recipe, run, texts, ALONE)
     facts = written(run)["run"]
     changed = with_train(with_peak(recipe, 3e-4), steps=99, tokens_per_step=1024)
     advised = re.search(r"--allow ([^)]*)\)", refusal(changed, run, texts, "train.schedule"))
     assert advised
-    assert settle(changed, run, texts, ALONE, advised[1].split()) == changed
-    assert settle(changed, run, texts, ALONE) == changed  # it's the run's own recipe from now on
+    assert settled(changed, run, texts, ALONE, advised[1].split()) == changed
+    assert settled(changed, run, texts, ALONE) == changed  # it's the run's own recipe from now on
     assert "train.steps" in refusal(recipe, run, texts)
-    settle(with_train(changed, clip=0.5), run, texts, ALONE, ["train.clip"])
+    settled(with_train(changed, clip=0.5), run, texts, ALONE, ["train.clip"])
     assert written(run)["run"] == {
         **facts,
         "changes": [
@@ -112,10 +111,10 @@ def test_a_table_allows_what_is_in_it_and_nothing_else(
     recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    settle(recipe, run, texts, ALONE)
+    settled(recipe, run, texts, ALONE)
     both = with_train(with_peak(recipe, 3e-4), seed=5)
     assert "--allow train.schedule train.seed" in refusal(both, run, texts, "train.schedule")
-    assert settle(with_peak(recipe, 3e-4), run, texts, ALONE, ["train.schedule"])
+    assert settled(with_peak(recipe, 3e-4), run, texts, ALONE, ["train.schedule"])
 
 
 @pytest.mark.parametrize(
@@ -131,21 +130,21 @@ def test_a_name_that_allows_nothing_is_refused_with_the_one_that_was_meant(
     recipe: Recipe, texts: Texts, tmp_path: Path, said: str, meant: str
 ) -> None:
     with pytest.raises(ValueError, match=rf"--allow {said}: .*mean '{re.escape(meant)}'"):
-        settle(recipe, tmp_path / "run", texts, ALONE, [said])
+        settled(recipe, tmp_path / "run", texts, ALONE, [said])
     assert not (tmp_path / "run").exists()
 
 
 def test_a_name_may_be_spelled_as_its_flag_is(recipe: Recipe, texts: Texts, tmp_path: Path) -> None:
-    settle(recipe, tmp_path / "run", texts, ALONE)
+    settled(recipe, tmp_path / "run", texts, ALONE)
     changed = with_train(recipe, tokens_per_step=1024)
-    assert settle(changed, tmp_path / "run", texts, ALONE, ["train.tokens-per-step"]) == changed
+    assert settled(changed, tmp_path / "run", texts, ALONE, ["train.tokens-per-step"]) == changed
 
 
 def test_what_the_checkpoints_would_not_fit_is_never_allowed(
     recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    settle(recipe, run, texts, ALONE)
+    settled(recipe, run, texts, ALONE)
     deeper = replace(recipe, model=replace(recipe.model, n_layer=3))
     muon = with_train(recipe, optimizer=replace(recipe.train.optimizer, kind="muon"))
     narrow = with_train(recipe, precision="fp16")
@@ -156,7 +155,7 @@ def test_what_the_checkpoints_would_not_fit_is_never_allowed(
     ]:
         assert f"{key} can't be allowed" in refusal(changed, run, texts, "model", "train")
     softer = replace(recipe, model=replace(recipe.model, dropout=0.2))
-    assert settle(softer, run, texts, ALONE, ["model.dropout"]) == softer
+    assert settled(softer, run, texts, ALONE, ["model.dropout"]) == softer
 
 
 def test_an_extended_run_is_the_one_that_was_asked_for_more_at_once(

@@ -168,3 +168,12 @@ def test_a_spike_is_skipped_when_asked_for(
     train(recipe, tmp_path / "stopped", interrupt)
     train(recipe, tmp_path / "stopped")
     assert losses(tmp_path / "stopped") == losses(tmp_path / "run")
+
+
+def test_a_run_of_which_every_step_was_skipped_fails_and_others_say_how_many_were() -> None:
+    guard = Guard(GuardConfig(), peak=0.1)
+    assert guard.told(3) is None
+    guard({"skipped": True})
+    assert "The last 1 steps were skipped" in str(guard.told(3))
+    with pytest.raises(ValueError, match=r"All 1 steps were skipped.*lower train.schedule.peak"):
+        guard.told(1)

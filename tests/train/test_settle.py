@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.small import with_train
+from tests.small import settled, with_train
 
 from gnano.train import Recipe
 from gnano.train.lessons.texts import Texts
 from gnano.train.ranks.world import World
-from gnano.train.settle import settle
 
 ALONE = World(torch.device("cpu"))
 
@@ -22,13 +21,13 @@ def texts(recipe: Recipe) -> Texts:
 
 def test_auto_is_settled_once_and_kept(recipe: Recipe, texts: Texts, tmp_path: Path) -> None:
     asked = with_train(recipe, precision="auto", device="auto", compile="auto")
-    first = settle(asked, tmp_path / "run", texts, ALONE)
+    first = settled(asked, tmp_path / "run", texts, ALONE)
     assert first.train.precision in ("fp32", "bf16") and first.train.device != "auto"
     file = tmp_path / "run" / "recipe.toml"
     other = "bf16" if first.train.precision == "fp32" else "fp32"
     file.write_text(file.read_text().replace(f'"{first.train.precision}"', f'"{other}"'))
     # a noisy measurement today must not change what yesterday's half was computed in
-    assert settle(asked, tmp_path / "run", texts, ALONE).train.precision == other
+    assert settled(asked, tmp_path / "run", texts, ALONE).train.precision == other
 
 
 def test_a_run_goes_on_with_the_threads_that_it_began_with(
@@ -50,34 +49,34 @@ def test_a_run_goes_on_with_the_threads_that_it_began_with(
 def test_saving_and_measuring_may_change_under_way(
     recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:
-    settle(recipe, tmp_path / "run", texts, ALONE)
+    settled(recipe, tmp_path / "run", texts, ALONE)
     measuring = {"eval_every": 7, "eval_tokens": 64, "profile_at": 3, "trackers": ("tensorboard",)}
     changed = with_train(recipe, save_every=3, keep=9, **measuring)
-    assert settle(changed, tmp_path / "run", texts, ALONE) == changed
+    assert settled(changed, tmp_path / "run", texts, ALONE) == changed
 
 
 def test_how_the_model_is_divided_over_ranks_may_change_under_way(
     recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:
-    settle(recipe, tmp_path / "run", texts, ALONE)
+    settled(recipe, tmp_path / "run", texts, ALONE)
     changed = with_train(recipe, parallel="fsdp", replicas=2, recompute=True)
-    assert settle(changed, tmp_path / "run", texts, ALONE) == changed
+    assert settled(changed, tmp_path / "run", texts, ALONE) == changed
 
 
 def test_with_several_ranks_the_way_is_chosen_and_a_split_that_fails_is_refused(
     recipe: Recipe, texts: Texts, tmp_path: Path
 ) -> None:
     cpu = torch.device("cpu")
-    settled = settle(recipe, tmp_path / "run", texts, World(cpu, 0, 2))
-    assert settled.train.parallel == "ddp"  # a CPU's ranks share its memory: nothing to fit into
+    found = settled(recipe, tmp_path / "run", texts, World(cpu, 0, 2))
+    assert found.train.parallel == "ddp"  # a CPU's ranks share its memory: nothing to fit into
     with pytest.raises(ValueError, match=r"cannot be split over 3 ranks of 8 × 32"):
-        settle(recipe, tmp_path / "other", texts, World(cpu, 0, 3))
+        settled(recipe, tmp_path / "other", texts, World(cpu, 0, 3))
     assert not (tmp_path / "other").exists()
 
 
 def test_fp8_is_refused_where_it_cannot_run(recipe: Recipe, texts: Texts, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"FP8.*needs a GPU.*Choose train\.precision"):
-        settle(with_train(recipe, precision="fp8"), tmp_path / "run", texts, ALONE)
+        settled(with_train(recipe, precision="fp8"), tmp_path / "run", texts, ALONE)
     assert not (tmp_path / "run").exists()
 
 
@@ -86,7 +85,7 @@ def test_a_tracker_that_is_not_installed_is_said_before_anything_is_done(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"'wandb', which is not installed: pip install"):
-        settle(with_train(recipe, trackers=("wandb",)), tmp_path / "run", texts, ALONE)
+        settled(with_train(recipe, trackers=("wandb",)), tmp_path / "run", texts, ALONE)
     assert not (tmp_path / "run").exists()
 
 
@@ -95,7 +94,7 @@ def test_a_vocabulary_that_does_not_fit_is_refused(
 ) -> None:
     wrong = replace(recipe, model=replace(recipe.model, vocab_size=512))
     with pytest.raises(ValueError, match=r"300 entries.*vocab_size 512"):
-        settle(wrong, tmp_path / "run", texts, ALONE)
+        settled(wrong, tmp_path / "run", texts, ALONE)
     assert not (tmp_path / "run").exists()
 
 
@@ -103,4 +102,4 @@ def test_sources_that_do_not_fit_are_refused(recipe: Recipe, texts: Texts, tmp_p
     sources = {"left": recipe.corpus.sources["left"]}
     wrong = replace(recipe, data=replace(recipe.corpus, sources=sources))
     with pytest.raises(ValueError, match=r"holds the sources left, right.*are left"):
-        settle(wrong, tmp_path / "run", texts, ALONE)
+        settled(wrong, tmp_path / "run", texts, ALONE)

@@ -13,6 +13,7 @@ from textwrap import shorten
 from typing import Any
 
 from gnano.data.instructions import Conversation, Turn, read_conversations
+from gnano.utils.json_text import json_text
 
 SUFFIXES = (".json", ".jsonl")
 
@@ -101,7 +102,7 @@ class History:
             mark = {"stopped": True} if exchange.stopped else {}
             messages.append({"role": "user", "content": exchange.question})
             messages.append({"role": "assistant", "content": exchange.answer, **mark})
-        return json.dumps({"messages": messages}, ensure_ascii=False, indent=indent)
+        return json_text({"messages": messages}, ensure_ascii=False, indent=indent)
 
 
 def _named(path: Path) -> Path:

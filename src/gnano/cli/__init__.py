@@ -39,6 +39,9 @@ COMMANDS = {
     "merge": "a base model and a LoRA adapter, made one model",
 }
 
+# which keep what was finished, and go on from there when they are started again
+RESUMING = ("demo", "prepare", "pretrain", "sft", "dpo", "compare", "publish")
+
 HELP = f"""\
 gnano {__version__}: train your own language model, from raw text to a model that talks.
 
@@ -82,7 +85,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
         command = importlib.import_module(f"gnano.cli.{name}")
         sys.exit(command.main(arguments[1:]))
     except KeyboardInterrupt:
-        print("\nStopped. What was finished is kept; the same command goes on.", file=sys.stderr)
+        goes_on = " What was finished is kept; the same command goes on."
+        said = f"Stopped.{goes_on if arguments[0] in RESUMING else ''}"
+        print(f"\n{said}", file=sys.stderr)
         _leave(130)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,5 @@
 """`gnano bench`: how fast a checkpoint writes."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +8,7 @@ import tyro
 
 from gnano.cli.arguments import Keeping, call
 from gnano.infer.loading import Loading
+from gnano.utils.json_text import json_text
 
 if TYPE_CHECKING:
     from gnano.infer import Speed
@@ -54,7 +54,7 @@ def bench(
     if json_:
         steps = [{**asdict(one), "share_of_memory": speed.share(one)} for one in speed.steps]
         more = {"prefill_tokens_per_s": speed.prefill_tokens_per_s, "load_s": loaded}
-        print(json.dumps({**asdict(speed), **more, "steps": steps, "peak_gb": peak}))
+        print(json_text({**asdict(speed), **more, "steps": steps, "peak_gb": peak}))
     else:
         _print(speed, loaded, peak)
 

@@ -1,6 +1,5 @@
 """`gnano generate`: let a checkpoint continue texts."""
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import tyro
 from gnano.cli.arguments import Drawing, Keeping, call
 from gnano.infer.loading import Loading
 from gnano.infer.sampling import Sampling
+from gnano.utils.json_text import json_text
 
 if TYPE_CHECKING:
     from gnano.infer import Completion, Engine
@@ -70,7 +70,7 @@ def generate(
         write = partial(engine.complete, prompts, tokens, sampling, stop, samples, log_probs, slide)
         found, seconds = _watched(write, len(prompts) * samples)
         if json_:
-            print(json.dumps(_document(engine, prompts, found, seconds), ensure_ascii=False))
+            print(json_text(_document(engine, prompts, found, seconds), ensure_ascii=False))
         else:
             _print(prompts, found)
         return

@@ -5,6 +5,7 @@ from typing import Annotated
 import tyro
 
 from gnano.cli.arguments import call
+from gnano.utils.paths import expanded
 
 
 def info(what: Annotated[str, tyro.conf.Positional], verify: bool = False) -> None:
@@ -25,6 +26,7 @@ def info(what: Annotated[str, tyro.conf.Positional], verify: bool = False) -> No
     from gnano.live import LiveLine
     from gnano.report import describe, verify_saved
 
+    what = expanded(what)
     print(describe(what))
     line = LiveLine()
     try:

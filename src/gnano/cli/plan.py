@@ -1,8 +1,7 @@
 """`gnano plan`: what a recipe costs on GPUs, and whether it fits, before one is rented."""
 
-import json
-
 from gnano.cli.arguments import with_recipe
+from gnano.utils.json_text import json_text
 
 DESCRIPTION = """\
 Say what a recipe needs and costs: parameters, FLOPs, memory by part, tokens/s, hours, money.
@@ -33,5 +32,5 @@ def main(argv: list[str]) -> int:
     from gnano.report import plan, plan_text
 
     found = plan(recipe, own.gpu, own.gpus, own.price, own.mfu)
-    print(json.dumps(found.as_dict(), indent=2) if own.json else plan_text(found))
+    print(json_text(found.as_dict(), indent=2) if own.json else plan_text(found))
     return 0

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gnano.cli.arguments import with_recipe
+from gnano.cli.arguments import refuse_shape, with_recipe
 
 DESCRIPTION = """\
 Train the model of a recipe on the token shards that `gnano prepare` made.
@@ -13,10 +13,10 @@ and --allow lets what it names through.
 
 examples:
   gnano pretrain 10m
-  gnano pretrain 10m --train.steps 200 --out runs/trial
+  gnano pretrain 10m --train.steps 1000 --out runs/trial
   gnano pretrain mine.toml --train.schedule.peak 1e-3 --data.folder data/mine
   gnano pretrain 10m --train.tasks hellaswag --train.tasks-every 500   a score on the way
-  gnano pretrain 10m --train.steps 9000 --allow train.steps            a run goes on for longer
+  gnano pretrain 10m --train.steps 20000 --allow train.steps           a run goes on for longer
   torchrun --standalone --nproc-per-node 8 -m gnano pretrain 1b        all GPUs of a machine
 """
 
@@ -27,6 +27,8 @@ def main(argv: list[str]) -> int:
     recipe, own = with_recipe("pretrain", DESCRIPTION, argv, out=out, allow=allow)
     if not recipe.train.base:
         _ = recipe.corpus  # refuses a recipe that tunes, and has nothing to tune
+    else:
+        refuse_shape(argv)
     from gnano.evals import open_exam
     from gnano.report import report_or_reason
     from gnano.train import Progress, train

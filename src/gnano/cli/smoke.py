@@ -1,6 +1,5 @@
 """`gnano smoke`: does a checkpoint write at all sensibly?"""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ import tyro
 
 from gnano.cli.arguments import Keeping, call
 from gnano.infer.loading import Loading
+from gnano.utils.json_text import json_text
 
 
 def smoke(
@@ -51,7 +51,7 @@ def smoke(
     if found.note:
         print(found.note, file=sys.stderr)
     if json_:
-        print(json.dumps(found.as_dict(), ensure_ascii=False))
+        print(json_text(found.as_dict(), ensure_ascii=False))
     else:
         print(f"{found.table()}\n\n{found.texts()}")
     return int(found.failed)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import tyro
 
+from gnano.cli.arguments import PATHS
+
 DESCRIPTION = """\
 Train a tokenizer, or fetch GPT-2's, and look at what it does.
 
@@ -73,9 +75,10 @@ def show(
 
 
 def main(argv: list[str]) -> None:
-    tyro.extras.subcommand_cli_from_dict(
-        {"train": train, "gpt2": gpt2, "show": show},
-        prog="gnano tokenizer",
-        description=DESCRIPTION,
-        args=argv,
-    )
+    with PATHS:
+        tyro.extras.subcommand_cli_from_dict(
+            {"train": train, "gpt2": gpt2, "show": show},
+            prog="gnano tokenizer",
+            description=DESCRIPTION,
+            args=argv,
+        )

@@ -20,9 +20,10 @@ from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 BLOCK = 1_000
-DECKS, ROWS = 1, 2  # what is drawn: keeps the two kinds of draws apart for any seed
+DECKS, ROWS, CARDS, LAPS = 1, 2, 3, 4  # what is drawn: keeps its kinds apart for any seed
 ROUNDS = 4  # of the Feistel network, each of two halves
 MASK = 2**64 - 1
 
@@ -92,14 +93,19 @@ class Order:
 def _deal(seed: int, block: int, counts: tuple[int, ...]) -> tuple[list[int], list[int]]:
     """For each place of a block: its source, and how many of that source came before."""
     deck = np.repeat(np.arange(len(counts)), counts)
-    # NumPy promises the raw stream of a bit generator for ever, but not `shuffle`'s use of it
-    raw = np.random.PCG64(np.random.SeedSequence((DECKS, seed, block))).random_raw(len(deck))
-    deck = deck[np.argsort(raw, kind="stable")]
+    deck = deck[shuffled((DECKS, seed, block), len(deck))]
     ranks = np.empty_like(deck)
     for source, count in enumerate(counts):
         ranks[deck == source] = np.arange(count)
     # lists: they are read one entry at a time, at which arrays are slow
     return deck.tolist(), ranks.tolist()
+
+
+def shuffled(key: tuple[int, ...], n: int) -> NDArray[np.int64]:
+    """The numbers 0 … n-1 in an order that is drawn from the key, the same with any NumPy."""
+    # NumPy promises the raw stream of a bit generator for ever, but not `shuffle`'s use of it
+    raw = np.random.PCG64(np.random.SeedSequence(key)).random_raw(n)
+    return np.argsort(raw, kind="stable")
 
 
 def permuted(key: tuple[int, ...], n: int, i: int) -> int:

@@ -1,8 +1,11 @@
 """What goes into the mix? Each source's text and its share, as a recipe's `[data]` says."""
 
-import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from gnano.utils.paths import expand_user
+from gnano.utils.ranges import Range, check_ranges
+from gnano.utils.unused import refuse_unused
 
 Kind = Literal["files", "hub", "python-prose", "python-code", "synthetic"]
 GENERATED = ("python-prose", "python-code", "synthetic")  # text that needs no file
@@ -10,7 +13,8 @@ GENERATED = ("python-prose", "python-code", "synthetic")  # text that needs no f
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    weight: float = 1.0  # share of the sequences, relative to the other sources' weights
+    # share of the sequences, relative to the other sources' weights
+    weight: Annotated[float, Range(0, 1e12)] = 1.0
     kind: Kind = "files"  # files of yours, a Hub data set, or text that every Python can give
     files: tuple[str, ...] = ()  # files: paths, folders or globs; text, JSONL, Parquet; .gz, .zst
     repo: str = ""  # hub: the data set, USER/NAME
@@ -18,17 +22,19 @@ class Source:
     split: str = "train"  # hub: which split
     revision: str = "main"  # hub: branch, tag or commit; the commit found is kept
     column: str = "text"  # which column of JSONL and Parquet files holds the text
-    max_tokens: int = 0  # files, hub: stop with the file that reaches so many, or in it; 0: all
-    max_bytes: int = 0  # the other kinds: how much UTF-8 text to take
-    min_chars: int = 1  # drop shorter documents
-    max_chars: int = 0  # drop longer documents; 0: none is too long
+    # files, hub: stop with the file that reaches so many, or in it; 0: all
+    max_tokens: Annotated[int, Range(0)] = 0
+    max_bytes: Annotated[int, Range(0)] = 0  # the other kinds: how much UTF-8 text to take
+    min_chars: Annotated[int, Range(0)] = 1  # drop shorter documents
+    max_chars: Annotated[int, Range(0)] = 0  # drop longer documents; 0: none is too long
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight < math.inf:
-            raise ValueError(f"A source's weight is {self.weight}; it must be 0 or more.")
-        for key in ("max_tokens", "max_bytes", "min_chars", "max_chars"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"A source's {key} is {getattr(self, key)}; use 0 or more.")
+        expand_user(self, ("files",))
+        why = f"kind is {self.kind!r}"
+        if self.kind != "hub":
+            refuse_unused(self, "A source's ", ("repo", "config", "split", "revision"), why)
+        if self.kind in GENERATED:
+            refuse_unused(self, "A source's ", ("files", "column"), why)
         if 0 < self.max_chars < self.min_chars:
             raise ValueError(
                 f"A source's max_chars {self.max_chars} is below its min_chars {self.min_chars}, "
@@ -36,9 +42,9 @@ class Source:
             )
         if self.kind in GENERATED and not self.max_bytes:
             raise ValueError(f"A source of kind {self.kind!r} needs max_bytes, how much to take.")
-        if self.kind in GENERATED and self.max_tokens:
+        if self.kind in GENERATED and self.max_tokens > 0:
             raise ValueError(f"A source of kind {self.kind!r} takes max_bytes, not max_tokens.")
-        if self.kind not in GENERATED and self.max_bytes:
+        if self.kind not in GENERATED and self.max_bytes > 0:
             raise ValueError(f"A source of kind {self.kind!r} takes max_tokens, not max_bytes.")
         if self.kind == "hub" and self.repo.count("/") != 1:
             raise ValueError(
@@ -59,25 +65,23 @@ class Source:
 class DataConfig:
     folder: str = "data/mine"  # where the token shards lie
     tokenizer: str = "gpt2"  # gpt2, bpe-N (trained on this corpus, N entries), or a folder
-    heldout: float = 0.005  # share of the documents kept from training
-    shard_tokens: int = 2**26  # tokens in a shard file, about; 2 bytes each
+    # share of the documents kept from training
+    heldout: Annotated[float, Range(0, 1, below=True)] = 0.005
+    # tokens in a shard file, about; 2 bytes each
+    shard_tokens: Annotated[int, Range(1, 2**31 - 1)] = 2**26
     decontaminate: tuple[str, ...] = ()  # evaluation files; documents sharing 13 words are dropped
-    workers: int = 0  # processes that tokenize; 0: one per core
+    workers: Annotated[int, Range(0, 2**16)] = 0  # processes that tokenize; 0: one per core
     keep_downloads: bool = False  # keep the Hub's files after they are tokenized
     packing: Literal["stream", "best-fit"] = "stream"  # cut rows anywhere, or at documents' ends
     inside_documents: bool = False  # attention stays inside each document
-    seed: int = 0  # of the order in which sequences are read
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0  # of the order in which sequences are read
     sources: dict[str, Source] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.heldout < 1:
-            raise ValueError(f"data.heldout is {self.heldout}; it is a share, in [0, 1).")
-        if not 1 <= self.shard_tokens < 2**31:
-            raise ValueError(f"data.shard_tokens is {self.shard_tokens}; use 1 to {2**31 - 1:,}.")
-        if self.workers < 0:
-            raise ValueError(f"data.workers is {self.workers}; use 0 (one per core) or more.")
-        if self.seed < 0:
-            raise ValueError(f"data.seed is {self.seed}; use 0 or more.")
+        expand_user(self, ("folder", "tokenizer", "decontaminate"))
+        check_ranges(self, "data")
+        for name, source in self.sources.items():
+            check_ranges(source, f"data.sources.{name}")
         if self.sources and not sum(source.weight for source in self.sources.values()):
             raise ValueError("All weights of data.sources are 0; give at least one a share.")
         for name in self.sources:

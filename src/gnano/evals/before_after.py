@@ -6,7 +6,6 @@ answers in the exact format         0%      94%
 repetition                         61%       8%
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from gnano.data.instructions import ALPACA, Conversation, gather_conversations, 
 from gnano.evals.answers import Answer, Answers, answer, choose_questions
 from gnano.infer import Engine
 from gnano.report import write_whole
+from gnano.utils.json_text import json_text
 
 SHOWN = 600  # characters of a question in the file that people read
 Show = Callable[[str], None]
@@ -132,7 +132,7 @@ def compare_answers(
     before, after = said_by(base, "before"), said_by(tuned, "after")
     found = BeforeAfter(questions, before, after, _losses(metrics))
     write_whole(run / "answers.md", found.markdown().encode("utf-8", errors="replace"))
-    write_whole(run / "answers.json", json.dumps(found.as_dict(), indent=1).encode())
+    write_whole(run / "answers.json", json_text(found.as_dict(), indent=1).encode())
     return found
 
 
@@ -142,7 +142,8 @@ def _losses(metrics: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float]]
     if not measured:
         return {}
     first, last = measured[0], measured[-1]
-    parts = {name: (nats, last["losses"][name]) for name, nats in first["losses"].items()}
+    ends = last["losses"]  # of other categories where the records have changed since
+    parts = {name: (nats, ends[name]) for name, nats in first["losses"].items() if name in ends}
     return {"all": (first["loss"], last["loss"]), **(parts if len(parts) > 1 else {})}
 
 

@@ -26,6 +26,7 @@ from gnano.evals.scores import Accuracy, Score
 from gnano.evals.subject import DEFAULT, open_subject
 from gnano.infer import Loading
 from gnano.train import find_checkpoint
+from gnano.utils.json_text import json_text
 
 MOST = 12  # published rows beside models, unless all are wanted
 Show = Callable[[str], None]
@@ -108,7 +109,7 @@ class Comparison:
             "published": list(map(asdict, self.published)),
             "notes": self.notes,
         }
-        return json.dumps(content, indent=1)
+        return json_text(content, indent=1)
 
 
 def compare_models(

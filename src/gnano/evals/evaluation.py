@@ -23,6 +23,7 @@ from gnano.evals.scores import Likelihoods, Score, score
 from gnano.evals.subject import Subject
 from gnano.live import clock
 from gnano.report import stages, write_whole
+from gnano.utils.json_text import json_text
 
 Show = Callable[[str], None]
 
@@ -46,7 +47,7 @@ class Evaluation:
         return sum(p.bits_per_byte * p.bytes for p in self.bits) / whole if whole else None
 
     def json(self) -> str:
-        return json.dumps({**asdict(self), "bits_per_byte": self.bits_per_byte}, indent=1)
+        return json_text({**asdict(self), "bits_per_byte": self.bits_per_byte}, indent=1)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Evaluation":

@@ -14,6 +14,7 @@ from gnano.data import InstructionSource
 from gnano.data.instructions import files_of, read_records
 from gnano.evals.asked import Asked
 from gnano.evals.items import TASKS, Item, Task, read_item
+from gnano.utils.paths import expanded
 
 DOWNLOADS = Asked.downloads
 Say = Callable[[str], None]
@@ -65,7 +66,7 @@ def task_and_path(file: str) -> tuple[str, str]:
     """Task and path of what is written as TASK=PATH, or as a path that says its task."""
     name, equals, path = file.partition("=")
     if equals and "/" not in name:
-        return name, path
+        return name, expanded(path)
     found = [task for task in TASKS if Path(file).name.startswith(task)]
     if not found:
         raise ValueError(

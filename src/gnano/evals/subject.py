@@ -16,9 +16,10 @@ from torch import Tensor
 from gnano.evals.asked import Start
 from gnano.evals.asking import Wording
 from gnano.evals.likelihood import GPU_LOGITS, GPTReader, Ids, Option, Question, Reader, option_nats
-from gnano.infer import Engine, Loading, device_called
+from gnano.infer import Engine, Loading
 from gnano.model import ModelConfig
 from gnano.model import num_parameters as model_parameters
+from gnano.model.device import device_called
 from gnano.model.folder import WEIGHTS, read_json
 from gnano.report import stages
 from gnano.tokenizer import Tokenizer

@@ -178,8 +178,8 @@ def _training(stage: Stage) -> list[tuple[str, str]]:
         ("optimizer", f"{rates}, weight decay {optimizer.weight_decay:g}, clip {train.clip:g}"),
         (
             "learning rate",
-            f"{schedule.peak:g} after {schedule.warmup:,} steps of warm-up, then {schedule.kind} "
-            f"to {schedule.floor:.0%}",
+            f"{schedule.peak:g} after {schedule.rise(train.steps):,} steps of warm-up, then "
+            f"{schedule.kind} to {schedule.floor:.0%}",
         ),
         (
             "β of DPO",

@@ -1,6 +1,5 @@
 """The weights as safetensors, alone or as a whole Hugging Face folder, in another dtype."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,13 +9,14 @@ from gnano.export.source import Source
 from gnano.model import save_tensors, write_config
 from gnano.model.folder import WEIGHTS
 from gnano.train import copy_words
+from gnano.utils.json_text import json_text
 
 SHAPE = "gnano.shape"  # among a lone file's metadata: what no tensor tells
 
 
 def export_safetensors(source: Source, path: Path, dtype: torch.dtype) -> None:
     """Write the tensors under Hugging Face's names; the shape is written beside them."""
-    about = {SHAPE: json.dumps(asdict(source.config))}
+    about = {SHAPE: json_text(asdict(source.config))}
     save_tensors({n: t.to(dtype) for n, t in source.tensors.items()}, path, about)
 
 

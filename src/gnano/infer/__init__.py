@@ -7,7 +7,7 @@ from gnano.lazy import lazily
 if TYPE_CHECKING:
     from gnano.infer.batch import Batch, Request, Row
     from gnano.infer.choosing import choose_each, probabilities
-    from gnano.infer.engine import Completion, Engine, device_called
+    from gnano.infer.engine import Completion, Engine
     from gnano.infer.loading import Dtype, Loading, Quant
     from gnano.infer.logprobs import LogProb, log_probabilities
     from gnano.infer.penalties import History
@@ -30,7 +30,6 @@ __all__ = [
     "Speed",
     "TextStream",
     "choose_each",
-    "device_called",
     "log_probabilities",
     "measure",
     "probabilities",
@@ -53,7 +52,6 @@ __getattr__ = lazily(
         "Speed": "speed",
         "TextStream": "text_stream",
         "choose_each": "choosing",
-        "device_called": "engine",
         "log_probabilities": "logprobs",
         "measure": "speed",
         "probabilities": "choosing",

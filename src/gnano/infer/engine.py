@@ -21,6 +21,7 @@ from gnano.infer.step import CompiledStep
 from gnano.infer.text_stream import TextStream
 from gnano.model import GPT, load_model
 from gnano.model.compiling import compile_lacking
+from gnano.model.device import device_called
 from gnano.tokenizer import Tokenizer
 from gnano.train import find_checkpoint
 from gnano.utils.openmp import use_threads
@@ -215,24 +216,6 @@ class Engine:
         if isinstance(prompt, str):
             return self.tokenizer.end_of_text, *self.tokenizer.encode(prompt)
         return tuple(prompt)
-
-
-def device_called(name: str) -> str:
-    """The device of this name, auto being a GPU if there is one; ValueError where there is none."""
-    there = torch.cuda.is_available()
-    if name == "auto":
-        return "cuda" if there else "cpu"
-    try:
-        kind = torch.device(name)
-    except RuntimeError:
-        raise ValueError(
-            f"There is no device {name!r}: cpu, cuda, cuda:1, mps … or auto."
-        ) from None
-    if kind.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("There is no device 'mps' here; leave it out, or use cpu.")
-    if kind.type == "cuda" and not (there and (kind.index or 0) < torch.cuda.device_count()):
-        raise ValueError(f"There is no device {name!r} here; leave it out, or use cpu.")
-    return name
 
 
 def _usual(model: GPT) -> Dtype:

@@ -21,6 +21,7 @@ from gnano.model.folder import save_tensors
 from gnano.model.gpt import GPT
 from gnano.model.lora import LORA_A, LORA_B, add_lora
 from gnano.model.lora_config import LAYERS, LoraConfig
+from gnano.utils.json_text import json_text
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # PEFT's two wrappers around the model
@@ -68,7 +69,7 @@ def save_adapter(
         "use_dora": False,
         "use_rslora": False,
     }
-    (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    (folder / CONFIG).write_text(json_text(content, indent=2) + "\n", "utf-8")
     named = {
         f"{PREFIX}{name}": tensor.detach().contiguous()
         for name, tensor in tensors.items()

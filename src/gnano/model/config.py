@@ -5,7 +5,9 @@ The named shapes are for the vocabulary beside them; a recipe may change any fie
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from gnano.utils.ranges import Range, check_ranges
 
 PAD_VOCAB_TO = 128  # rows of the running head: GPUs want matrices of whole tiles
 MOST, MOST_LAYERS = 2**24, 1_000  # what is beyond them was not written for a model
@@ -13,23 +15,22 @@ MOST, MOST_LAYERS = 2**24, 1_000  # what is beyond them was not written for a mo
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    vocab_size: int = 50_257  # token ids the model knows; 50,257 is GPT-2's BPE
-    n_embd: int = 1_792  # width of the residual stream
-    n_layer: int = 24  # blocks
-    n_head: int = 14  # query heads
-    n_kv_head: int = 2  # key/value heads, each shared by n_head / n_kv_head query heads
-    ffn_hidden: int = 5_376  # width inside the feed-forward
-    block_size: int = 1_024  # context: the most tokens attended to
-    dropout: float = 0.0  # share of activations zeroed in training
-    rope_theta: float = 500_000.0  # base of the rotary frequencies
-    norm_eps: float = 1e-6  # added to the mean square in RMSNorm
+    # token ids the model knows; 50,257 is GPT-2's BPE
+    vocab_size: Annotated[int, Range(1, MOST)] = 50_257
+    n_embd: Annotated[int, Range(1, MOST)] = 1_792  # width of the residual stream
+    n_layer: Annotated[int, Range(1, MOST_LAYERS)] = 24  # blocks
+    n_head: Annotated[int, Range(1, MOST)] = 14  # query heads
+    # key/value heads, each shared by n_head / n_kv_head query heads
+    n_kv_head: Annotated[int, Range(1, MOST)] = 2
+    ffn_hidden: Annotated[int, Range(1, MOST)] = 5_376  # width inside the feed-forward
+    block_size: Annotated[int, Range(2, MOST)] = 1_024  # context: the most tokens attended to
+    # share of activations zeroed in training
+    dropout: Annotated[float, Range(0, 1, below=True)] = 0.0
+    rope_theta: Annotated[float, Range(1)] = 500_000.0  # base of the rotary frequencies
+    norm_eps: Annotated[float, Range(0, 1)] = 1e-6  # added to the mean square in RMSNorm
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "n_embd", "n_layer", "n_head", "n_kv_head", "ffn_hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.block_size < 2:
-            raise ValueError(f"model.block_size is {self.block_size}; it must be at least 2.")
+        check_ranges(self, "model")
         if self.n_embd % self.n_head or (self.n_embd // self.n_head) % 2:
             raise ValueError(
                 f"model.n_embd {self.n_embd:,} does not split into {self.n_head} heads of an even "
@@ -41,8 +42,6 @@ class ModelConfig:
                 f"{self.n_head} query heads (model.n_head) cannot share {self.n_kv_head} key/value "
                 f"heads (model.n_kv_head) evenly. Choose a divisor of {self.n_head}."
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"model.dropout is {self.dropout}; it must be in [0, 1).")
 
     @property
     def head_size(self) -> int:

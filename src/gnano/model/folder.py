@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from gnano.model.config import ModelConfig
 from gnano.model.gpt import GPT
+from gnano.utils.json_text import json_text
 
 WEIGHTS = "model.safetensors"
 
@@ -128,4 +129,4 @@ def _read_weights(path: Path, model: GPT, device: torch.device | str) -> dict[st
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    path.write_text(json_text(content, indent=2) + "\n")

@@ -8,13 +8,13 @@
 What is wrong with a run stands below its row; it keeps no other run from being listed.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from gnano.report.standing import KILLED, Standing, standing
 from gnano.train import step_of
+from gnano.utils.json_text import json_text
 
 HEADS = ("run", "state", "step", "", "loss", "bits/byte", "checkpoint", "age")
 LEFT = 2  # so many columns are words; the others are figures, which end in line
@@ -54,7 +54,7 @@ def runs_table(folder: Path, runs: Sequence[Standing]) -> str:
 
 def runs_json(folder: Path, runs: Sequence[Standing]) -> str:
     """The same for a program: one JSON object a line."""
-    return "\n".join(json.dumps(_facts(folder, run)) for run in runs)
+    return "\n".join(json_text(_facts(folder, run)) for run in runs)
 
 
 def state_text(run: Standing) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gnano.train import checkpoints, verify
+from gnano.train.saving.folders import hold
 
 Show = Callable[[str], None]
 
@@ -23,6 +24,8 @@ def verify_saved(what: str, show: Show = lambda _: None) -> Iterator[str]:
         )
     damaged = []
     for number, folder in enumerate(folders, 1):
+        if not hold(folder) and folder != path:
+            continue  # a running process has just replaced it by a newer one
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         show(f"verifying {folder} · {number} of {len(folders)} · {size / 1e9:.2f} GB")
         try:

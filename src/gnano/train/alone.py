@@ -46,11 +46,11 @@ class Alone:
         try:
             for _ in range(LOOKS - 1):
                 with suppress(BlockingIOError):
-                    _lock(self.file, fcntl.LOCK_EX)
+                    lock(self.file, fcntl.LOCK_EX)
                     break
                 time.sleep(0.1)  # someone may only be asking who holds it
             else:
-                _lock(self.file, fcntl.LOCK_EX)
+                lock(self.file, fcntl.LOCK_EX)
         except BlockingIOError:
             other = _content(self.file)
             os.close(self.file)
@@ -87,7 +87,7 @@ def holder(run: Path) -> dict[str, Any] | None:
     except OSError:
         return None
     try:
-        _lock(file, fcntl.LOCK_SH)
+        lock(file, fcntl.LOCK_SH)
         return None
     except BlockingIOError:
         return _content(file)
@@ -95,7 +95,7 @@ def holder(run: Path) -> dict[str, Any] | None:
         os.close(file)
 
 
-def _lock(file: int, how: int) -> None:
+def lock(file: int, how: int) -> None:
     """Raises BlockingIOError where another process has it."""
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)

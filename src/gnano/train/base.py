@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from gnano.model import ModelConfig, read_weights
-from gnano.train.begun import NAME, read_begun
+from gnano.train.begun import NAME, has_begun, read_begun
 from gnano.train.saving.folders import find_checkpoint
 from gnano.train.saving.hashes import sha256_of
 
@@ -53,7 +53,7 @@ def base_of(path: str, run: Path) -> Base | None:
     """
     if not path:
         return None
-    if (run / NAME).is_file():
+    if has_begun(run):
         facts = read_begun(run / NAME).facts
         if isinstance(facts.get("base"), str) and isinstance(facts.get("base_sha256"), str):
             return Base(Path(facts["base"]), facts["base_sha256"])

@@ -19,9 +19,10 @@ from gnano import __version__
 from gnano.model import num_parameters
 from gnano.train.changes import DATA
 from gnano.train.recipe import Recipe, load_recipe
+from gnano.train.saving.folders import checkpoints
 from gnano.train.saving.hashes import sync
 
-NAME = "recipe.toml"
+NAME, METRICS = "recipe.toml", "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class Begun:
     recipe: Recipe
     facts: dict[str, Any]  # the table [run]
     data: str  # fingerprint of the data it was last on
+
+
+def has_begun(run: Path) -> bool:
+    """Is there a step or a checkpoint? Without, what a run was begun with binds nobody."""
+    log = run / METRICS
+    return (run / NAME).is_file() and bool(
+        checkpoints(run) or (log.is_file() and log.stat().st_size)
+    )
 
 
 def read_begun(path: Path) -> Begun:

@@ -20,6 +20,7 @@ FREE |= {"train.tasks", "train.tasks_every", "train.tasks_limit"}
 FREE |= {"train.keep_every", "train.keep_best", "train.guard.rollbacks", "train.guard.stall"}
 FREE |= {"train.parallel", "train.replicas", "train.recompute", "train.trackers"}
 FREE |= {"train.profile_at", "train.profile_steps", "train.patience"}
+FREE |= {"data.epochs"}  # the steps that it makes are compared
 FREE |= {"data.workers", "data.keep_downloads", "data.downloads"}
 DATA, STEPS = "data", "train.steps"
 LONG = 60  # letters of a value: of a longer one, the part that differs is shown

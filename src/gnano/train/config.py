@@ -8,60 +8,72 @@ from gnano.train.guard import GuardConfig
 from gnano.train.optimizers.optimizer import OptimizerConfig
 from gnano.train.optimizers.schedule import Schedule
 from gnano.utils.openmp import THREADS
-from gnano.utils.ranges import check_ranges
+from gnano.utils.paths import expand_user
+from gnano.utils.ranges import Range, check_ranges
+from gnano.utils.unused import refuse_unused
+
+MOST_STEPS = 99_999_999  # eight digits, as in a checkpoint's name
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    steps: int = 1_000  # optimizer steps in all
-    tokens_per_step: int = 16_384  # over all micro-batches and ranks
-    micro_batch: int = 16  # sequences a rank computes at once
-    clip: float = 1.0  # largest gradient norm; beyond it the gradient is scaled down
+    steps: Annotated[int, Range(1, MOST_STEPS)] = 1_000  # optimizer steps in all
+    tokens_per_step: Annotated[int, Range(1, 2**40)] = 16_384  # over all micro-batches and ranks
+    micro_batch: Annotated[int, Range(1, 2**24)] = 16  # sequences a rank computes at once
+    # largest gradient norm; beyond it the gradient is scaled down
+    clip: Annotated[float, Range(0, above=True)] = 1.0
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"
     # of the matrix products, over fp32 master weights; auto: fp32 or bf16, measured
     device: str = "auto"  # cpu, cuda, cuda:1, mps …; auto: a GPU with CUDA if there is one
     threads: Annotated[int, THREADS] = 0  # of a CPU that a rank computes with; 0: one per core
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     # with several ranks: ddp copies the model, fsdp shards it; auto: ddp where that fits
-    replicas: int = 1  # fsdp: groups of ranks that hold a whole model each (HSDP)
+    # fsdp: groups of ranks that hold a whole model each (HSDP)
+    replicas: Annotated[int, Range(1, 2**24)] = 1
     compile: Literal["auto", "yes", "no"] = "auto"  # torch.compile the blocks; auto: if it pays
     recompute: bool = False  # compute activations twice instead of keeping them: less memory
-    seed: int = 0  # of the initial weights and of dropout
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0  # of the initial weights and of dropout
     base: str = ""  # begin with these weights: a run, a checkpoint, a Hugging Face folder
-    eval_every: int = 100  # steps between held-out losses; 0: only at the end
-    eval_tokens: int = 32_768  # of the held-out set each time; at the end it is all of it
+    eval_every: Annotated[int, Range(0)] = 100  # steps between held-out losses; 0: only at the end
+    # of the held-out set each time; at the end it is all of it
+    eval_tokens: Annotated[int, Range(1)] = 32_768
     tasks: tuple[str, ...] = ()  # asked on the way, as by gnano eval: names, or files of items
-    tasks_every: int = 0  # steps between askings; 0: only at the end
-    tasks_limit: int = 500  # items of each task, spread over all it has; 0: all
-    save_every: int = 500  # steps between checkpoints
-    keep: int = 2  # newest checkpoints kept
-    keep_every: int = 0  # steps: checkpoints after a multiple of it are kept for good; 0: none
+    tasks_every: Annotated[int, Range(0)] = 0  # steps between askings; 0: only at the end
+    # items of each task, spread over all it has; 0: all
+    tasks_limit: Annotated[int, Range(0)] = 500
+    save_every: Annotated[int, Range(1)] = 500  # steps between checkpoints
+    keep: Annotated[int, Range(1)] = 2  # newest checkpoints kept
+    # steps: checkpoints after a multiple of it are kept for good; 0: none
+    keep_every: Annotated[int, Range(0)] = 0
     keep_best: bool = True  # so is the one with the lowest held-out loss of those measured
-    patience: int = 0  # held-out losses in a row without a new best that end the run; 0: none do
+    # held-out losses in a row without a new best that end the run; 0: none do
+    patience: Annotated[int, Range(0)] = 0
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # that see the metrics as well
-    profile_at: int = 0  # first step of a torch profiler's window; 0: none
-    profile_steps: int = 3  # steps in that window
+    profile_at: Annotated[int, Range(0)] = 0  # first step of a torch profiler's window; 0: none
+    profile_steps: Annotated[int, Range(1)] = 3  # steps in that window
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: Schedule = field(default_factory=Schedule)
     guard: GuardConfig = field(default_factory=GuardConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
-    beta: float = 0.1  # preferences: how dear it is to part from the base (DPO's β)
+    # preferences: how dear it is to part from the base (DPO's β)
+    beta: Annotated[float, Range(0, above=True)] = 0.1
 
     def __post_init__(self) -> None:
+        expand_user(self, ("base", "tasks"))
         check_ranges(self, "train")
-        counts = ("steps", "tokens_per_step", "micro_batch", "save_every", "keep")
-        for name in (*counts, "replicas", "profile_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("tasks_every", "tasks_limit"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; use 0 or more.")
-        if self.patience < 0:
-            raise ValueError(f"train.patience is {self.patience}; use 0 or more.")
-        if not self.beta > 0:
-            raise ValueError(f"train.beta is {self.beta}; it must be more than 0.")
-        if not self.clip > 0:
-            raise ValueError(f"train.clip is {self.clip}; it must be more than 0.")
+        if not self.tasks:
+            refuse_unused(self, "train.", ("tasks_every", "tasks_limit"), "train.tasks is empty")
+        if not self.profile_at:
+            refuse_unused(self, "train.", ("profile_steps",), "train.profile_at is 0")
+        if not self.eval_every:
+            refuse_unused(self, "train.", ("patience",), "train.eval_every is 0")
+        rise = self.schedule.rise(self.steps)
+        if rise >= self.steps and rise:
+            raise ValueError(
+                f"train.schedule.warmup takes {rise:,} steps, and all of them are {self.steps:,} "
+                f"(train.steps), so the peak would never be reached; choose fewer, or a share of "
+                f"the steps such as 0.05."
+            )
         if self.lora.rank and (self.optimizer.kind == "muon" or self.precision == "fp8"):
             raise ValueError(
                 f"train.lora.rank {self.lora.rank} learns an adapter, for which there is no Muon "

@@ -12,28 +12,27 @@ checkpoint, and then past the samples of those steps:
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
+
+from gnano.utils.ranges import Range, check_ranges
+from gnano.utils.unused import refuse_unused
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuardConfig:
-    patience: int = 10  # skipped steps in a row before the run goes back and around their data
-    rollbacks: int = 3  # times it may do so before it gives up
-    spike: float = 0.0  # robust z-score of loss or gradient norm that skips a step; 0: none does
-    window: int = 128  # steps that a spike is measured against
-    stall: float = 1_800.0  # seconds in one phase after which a run counts as stuck; 0: never
+    # skipped steps in a row before the run goes back and around their data
+    patience: Annotated[int, Range(1)] = 10
+    rollbacks: Annotated[int, Range(0)] = 3  # times it may do so before it gives up
+    # robust z-score of loss or gradient norm that skips a step; 0: none does
+    spike: Annotated[float, Range(0)] = 0.0
+    window: Annotated[int, Range(1, 2**24)] = 128  # steps that a spike is measured against
+    # seconds in one phase after which a run counts as stuck; 0: never
+    stall: Annotated[float, Range(0)] = 1_800.0
 
     def __post_init__(self) -> None:
-        for name in ("patience", "window"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"train.guard.{name} is {getattr(self, name)}; it must be at least 1."
-                )
-        for name in ("rollbacks", "spike", "stall"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(
-                    f"train.guard.{name} is {getattr(self, name)}; it must not be negative."
-                )
+        check_ranges(self, "train.guard")
+        if not self.spike:
+            refuse_unused(self, "train.guard.", ("window",), "train.guard.spike is 0")
 
 
 class Guard:
@@ -54,6 +53,23 @@ class Guard:
     def lost(self) -> bool:
         """Is the run to go back?"""
         return self.skipped >= self.config.patience
+
+    def told(self, step: int) -> str | None:
+        """What is to be said of the steps that were skipped last, at the end of the run.
+
+        Raises ValueError where every step of the run was.
+        """
+        if not self.skipped:
+            return None
+        why = "their loss or its gradient was infinite or NaN"
+        why += ", or spiked" if self.config.spike else ""
+        advice = f"lower train.schedule.peak (now {self.peak:g}) or check the data"
+        if self.skipped >= step:
+            raise ValueError(
+                f"All {step:,} steps were skipped, and nothing was learned: {why}; {advice}, in "
+                f"another folder (--out)."
+            )
+        return f"The last {self.skipped:,} steps were skipped: {why}; {advice}."
 
     def state(self) -> dict[str, Any]:
         return {"skipped": self.skipped, "detours": [list(detour) for detour in self.detours]}

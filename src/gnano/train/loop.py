@@ -195,6 +195,8 @@ class Course:
             for row in readings.take(all_of_them=True):
                 guard(row)
                 journal.write(row)
+            if self._done and (told := guard.told(self.step)):
+                self.say(told)
             state = self._state()
             self.checkpoint = self.keeping.finish(self.trainee, self.step, state, self.stop)
         self.events.ended(self.step, self._stopped_by())

@@ -21,6 +21,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from gnano.data import DataConfig, InstructionConfig, InstructionSource
 from gnano.model import PRESETS, ModelConfig
 from gnano.train.config import TrainConfig
+from gnano.utils.paths import expanded
+from gnano.utils.unused import refuse_unused
 
 COMMANDS = {"instructions": "sft", "preferences": "dpo"}
 
@@ -30,6 +32,10 @@ class Recipe:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig | InstructionConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.data, InstructionConfig) or self.data.kind != "preferences":
+            refuse_unused(self.train, "train.", ("beta",), "data.kind is not 'preferences'")
 
     @property
     def corpus(self) -> DataConfig:
@@ -83,8 +89,8 @@ def load_recipe(name: str) -> Recipe:
     """
     if name in recipe_names():
         text = resources.files("gnano").joinpath("recipes", f"{name}.toml").read_text("utf-8")
-    elif Path(name).is_file():
-        text = Path(name).read_text("utf-8")
+    elif (file := Path(expanded(name))).is_file():
+        text = file.read_text("utf-8")
     else:
         raise ValueError(
             f"No recipe is called {name!r}{_meant(name, recipe_names())}. "
@@ -94,6 +100,12 @@ def load_recipe(name: str) -> Recipe:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"Recipe {name} is not TOML: {error}.") from None
+    data, train = content.get("data", {}), content.get("train", {})
+    if isinstance(data, dict) and "kind" in data:
+        if content.pop("run", None):
+            data.pop("warmup", None)  # of earlier versions: train.schedule.warmup has it as steps
+        if "epochs" not in data and isinstance(train, dict) and "steps" in train:
+            data["epochs"] = 0.0  # the steps that the file names are those that are taken
     content.pop("run", None)
     model = content.get("model", {})
     shape = model.pop("shape", None) if isinstance(model, dict) else None

@@ -14,8 +14,9 @@ import torch
 
 from gnano.model import flops_per_token
 from gnano.model.compiling import compile_lacking
+from gnano.model.device import device_called
 from gnano.tokenizer import Tokenizer
-from gnano.train.begun import NAME, Begun, facts_of, read_begun, write_begun
+from gnano.train.begun import NAME, Begun, facts_of, has_begun, read_begun, write_begun
 from gnano.train.changes import DATA, Change, changes, names, refuse
 from gnano.train.lessons.lessons import Lessons
 from gnano.train.memory import choose_parallel
@@ -32,11 +33,10 @@ AUTO = ("auto", 0)  # values of theirs that leave it to the machine
 
 def device_of(recipe: Recipe, run: Path) -> str:
     """The kind of device that the run is on: what it was begun on, what is asked for, or a GPU."""
-    if recipe.train.device != "auto":
-        return recipe.train.device
-    if (run / NAME).is_file():
-        return read_begun(run / NAME).recipe.train.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    name = recipe.train.device
+    if name == "auto" and has_begun(run):
+        name = read_begun(run / NAME).recipe.train.device
+    return device_called(name)
 
 
 def settle(
@@ -52,7 +52,7 @@ def settle(
     path = run / NAME
     if not path.exists() and (run / "config.json").exists():
         raise ValueError(f"{run} is a model and no run: name another folder (--out).")
-    begun = read_begun(path) if path.exists() else None
+    begun = read_begun(path) if has_begun(run) else None
     settled = _as_begun(recipe, begun) if begun else _chosen(recipe, run, world)
     changed = _changed(settled, begun, run, lessons, allow)
     refuse_precision(settled.train.precision, world.device)

@@ -15,8 +15,8 @@ import shutil
 from pathlib import Path
 
 from gnano.train.appearing import new_folder
-from gnano.train.saving.folders import find_checkpoint
-from gnano.train.saving.hashes import NAME, verify
+from gnano.train.saving.folders import FILES, find_checkpoint
+from gnano.train.saving.hashes import verify
 
 
 def weights_only(path: Path, out: Path) -> Path:
@@ -29,14 +29,14 @@ def weights_only(path: Path, out: Path) -> Path:
     with new_folder(out) as partial:
         for name in hashes:
             _bring(checkpoint / name, partial / name)
-        (partial / NAME).write_text(json.dumps(hashes, indent=2) + "\n")
+        (partial / FILES).write_text(json.dumps(hashes, indent=2) + "\n")
         _verify(partial, checkpoint)
     return out
 
 
 def _hashes(checkpoint: Path) -> dict[str, object]:
     """The files of the checkpoint's list that lie in it itself: those of the model."""
-    path = checkpoint / NAME
+    path = checkpoint / FILES
     try:
         listed = dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:

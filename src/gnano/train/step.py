@@ -95,7 +95,8 @@ class Step:
                 scaled.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             counted += micro.counted()
-        grads = [local(p.grad) for p in self.placed.model.parameters() if p.grad is not None]
+        parameters = self.placed.parameters.values()
+        grads = [local(p.grad) for p in parameters if p.grad is not None]
         squares = torch.nn.utils.get_total_norm(grads).to(total.dtype) ** 2 / self.placed.copies
         stops = torch.full_like(total, float(stop()))
         return self.world.sum(torch.stack([total, counted, squares, stops]))

@@ -1,8 +1,9 @@
-"""Has someone asked the run to stop? Ctrl-C, SIGTERM and SIGUSR1, answered after the step.
+"""Has someone asked the run to stop? Ctrl-C, SIGTERM, SIGHUP and SIGUSR1, answered after the step.
 
-SIGUSR1 is what a Slurm job asks for, to be told of its time limit. Alone, a second signal stops
-at once. A launcher passes on to its ranks what a terminal or a cluster has sent them already, so
-among several only a Ctrl-C some seconds later stops at once.
+SIGHUP is sent when a terminal closes; under `nohup` it stays ignored. SIGUSR1 is what a Slurm job
+asks for, to be told of its time limit. Alone, a second signal stops at once. A launcher passes on
+to its ranks what a terminal or a cluster has sent them already, so among several only a Ctrl-C
+some seconds later stops at once.
 """
 
 import signal
@@ -29,7 +30,7 @@ class StopRequest:
     `launched`: by a launcher that passes signals on.
     """
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
     def __init__(self, launched: bool = False) -> None:
         self.launched = launched
@@ -53,7 +54,9 @@ class StopRequest:
             self.abrupt = False
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._note) for number in self.signals}
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        numbers = [n for n in self.signals if n != signal.SIGHUP or not ignored]
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(

@@ -62,13 +62,13 @@ class Trainee:
         if settings.compile == "yes":
             self.model.compile_blocks()
         compute = DTYPES[settings.precision]
-        placed = place(self.model, world, settings.parallel, compute, settings.replicas)
+        self.placed = place(self.model, world, settings.parallel, compute, settings.replicas)
         self.optimizer = Optimizer(self.model, settings.optimizer)
         self.scale = LossScale(world.device) if settings.precision == "fp16" else None
         guard = settings.guard
         self.spikes = Spikes(guard.window, guard.spike, world.device) if guard.spike else None
         self.step = Step(
-            placed,
+            self.placed,
             self.optimizer,
             world,
             tokens=settings.tokens_per_step,
@@ -84,7 +84,7 @@ class Trainee:
     @property
     def bytes(self) -> int:
         """Of its checkpoint's tensors."""
-        tensors = [*self.model.parameters(), *self._training().values()]
+        tensors = [*self.placed.parameters.values(), *self._training().values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def learn(
@@ -102,7 +102,7 @@ class Trainee:
         """Begin to write the checkpoint after so many steps; the first rank has the saver."""
         if saver:
             saver.ready()
-        weights = gathered(dict(self.model.named_parameters()), self.world)
+        weights = gathered(self.placed.parameters, self.world)
         if self.recipe.train.lora.rank and saver:
             weights = merged(weights, self.recipe.train.lora)
         training = gathered(self._training(), self.world)
@@ -127,11 +127,12 @@ class Trainee:
         if found is None:
             return False
         self.checkpoint, self.done, self.state = found
-        parameters: dict[str, Tensor] = dict(self.model.named_parameters())
+        parameters = dict(self.placed.parameters)
         if self.recipe.train.lora.rank:
             parameters = {}  # they are the base's; what was learned lies with the training
         for name, part in scattered(weights, parameters, self.world).items():
             local(parameters[name].detach()).copy_(local(part))
+        self.placed.reshard()
         self._remember(training)
         return True
 

@@ -50,11 +50,14 @@ def check_ranges(config: object, table: str = "") -> None:
     """
     kind: Hashable = type(config)  # type: ignore[assignment]  # mypy holds no class for hashable
     for name, allowed in _ranges(kind).items():
-        value = getattr(config, name)
-        if value not in allowed:
-            key = f"{table}.{name}" if table else name
-            wanted = allowed if -math.inf < value < math.inf else "finite"
-            raise ValueError(f"{key} is {value}; it must be {wanted}.")
+        check_range(f"{table}.{name}" if table else name, getattr(config, name), allowed)
+
+
+def check_range(key: str, value: float, allowed: Range) -> None:
+    """Raise ValueError, naming the key, for a number outside the range."""
+    if value not in allowed:
+        wanted = allowed if -math.inf < value < math.inf else "finite"
+        raise ValueError(f"{key} is {value}; it must be {wanted}.")
 
 
 @cache

@@ -80,7 +80,6 @@ def test_no_source_no_file_and_no_record_are_said(tmp_path: Path) -> None:
     [
         ({"heldout": 1.0}, "data.heldout is 1.0"),
         ({"epochs": -1.0}, "data.epochs is -1.0"),
-        ({"warmup": 2.0}, "data.warmup is 2.0"),
         ({"seed": -1}, "data.seed is -1"),
         ({"sources": {"a": InstructionSource(weight=0)}}, "weights of data.sources are 0"),
     ],
@@ -93,8 +92,6 @@ def test_values_out_of_range_are_named(change: dict[str, object], said: str) -> 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"weight": -1.0}, "weight is -1.0"),
-        ({"max_records": -1}, "max_records is -1"),
         ({"kind": "hub", "repo": "dolly"}, "USER/NAME"),
         ({"kind": "python", "files": ("a",)}, "takes no files"),
     ],

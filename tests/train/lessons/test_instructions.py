@@ -46,12 +46,11 @@ def tuned(tuning: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunResult
     return train(tuning, tmp_path_factory.mktemp("tuned") / "run")
 
 
-def test_steps_and_warm_up_follow_from_the_epochs(tuning: Recipe, tmp_path: Path) -> None:
+def test_steps_follow_from_the_epochs(tuning: Recipe, tmp_path: Path) -> None:
     one, lessons = opened(with_data(tuning, epochs=1), tmp_path)
-    three, _ = opened(with_data(tuning, epochs=3, warmup=0.5), tmp_path)
+    three, _ = opened(with_data(tuning, epochs=3), tmp_path)
     rows = len(lessons.rows.rows)
     assert one.train.steps == -(-rows // 4) and three.train.steps == -(-3 * rows // 4)
-    assert three.train.schedule.warmup == round(three.train.steps / 2)
     as_given, _ = opened(with_data(tuning, epochs=0), tmp_path)
     assert as_given.train.steps == tuning.train.steps
 

@@ -24,7 +24,8 @@ KINDS = ["cosine", "wsd", "linear"]
 def test_it_rises_to_the_peak_and_falls_to_the_floor(
     kind: Any, peak: float, warmup: int, floor: float, decay: float, steps: int
 ) -> None:
-    schedule = Schedule(kind=kind, peak=peak, warmup=warmup, floor=floor, decay=decay)
+    falling = {"decay": decay} if kind == "wsd" else {}
+    schedule = Schedule(kind=kind, peak=peak, warmup=warmup, floor=floor, **falling)
     rates = [schedule(step, steps) for step in range(steps)]
     assert rates[:warmup] == sorted(rates[:warmup]) and rates[0] > 0
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)

@@ -1,28 +1,32 @@
 """What is a model tuned on? Records and how they look to it, as a recipe's `[data]` says."""
 
-import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from gnano.utils.paths import expand_user
+from gnano.utils.ranges import Range, check_ranges
+from gnano.utils.unused import refuse_unused
 
 Kind = Literal["files", "hub", "python"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class InstructionSource:
-    weight: float = 1.0  # how many times an epoch its rows come; 0.5: another half each time
+    # how many times an epoch its rows come; 0.5: another half each time
+    weight: Annotated[float, Range(0, 1e12)] = 1.0
     kind: Kind = "files"  # files of yours, a Hub data set, or questions about this Python's library
     files: tuple[str, ...] = ()  # files: paths, folders or globs; JSONL, a JSON list, Parquet
     repo: str = ""  # hub: the data set, USER/NAME
     config: str = ""  # hub: its configuration, or a folder in it; empty: all of it
     split: str = "train"  # hub: which split
     revision: str = "main"  # hub: branch, tag or commit; the commit found is kept
-    max_records: int = 0  # take the first so many; 0: all
+    max_records: Annotated[int, Range(0)] = 0  # take the first so many; 0: all
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight < math.inf:
-            raise ValueError(f"A source's weight is {self.weight}; it must be 0 or more.")
-        if self.max_records < 0:
-            raise ValueError(f"A source's max_records is {self.max_records}; use 0 or more.")
+        expand_user(self, ("files",))
+        if self.kind != "hub":
+            names = ("repo", "config", "split", "revision")
+            refuse_unused(self, "A source's ", names, f"kind is {self.kind!r}")
         if self.kind == "hub" and self.repo.count("/") != 1:
             raise ValueError(
                 f"A source of kind 'hub' needs repo, USER/NAME of a data set; it is {self.repo!r}."
@@ -42,23 +46,20 @@ class InstructionSource:
 class InstructionConfig:
     kind: Literal["instructions", "preferences"] = "instructions"  # answers, or pairs of them
     template: str = ""  # alpaca, chatml, plain, a TOML file; empty: the base's own, or alpaca
-    epochs: float = 3.0  # passes over the rows: train.steps follow from it; 0: they are as given
-    warmup: float = 0.05  # share of those steps: train.schedule.warmup follows from it, likewise
-    heldout: float = 0.02  # share of the questions kept from training
+    # passes over the rows: train.steps follow from it; 0: they are as given
+    epochs: Annotated[float, Range(0)] = 3.0
+    # share of the questions kept from training
+    heldout: Annotated[float, Range(0, 1, below=True)] = 0.02
     packing: bool = True  # several examples in a row, each on its own
     bad_records: Literal["drop", "refuse"] = "drop"  # what to do about those that cannot be used
     downloads: str = "data/hub"  # where the Hub's files are kept
-    seed: int = 0  # of the order in which rows are read
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0  # of the order in which rows are read
     sources: dict[str, InstructionSource] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.heldout < 1:
-            raise ValueError(f"data.heldout is {self.heldout}; it is a share, in [0, 1).")
-        if not 0 <= self.epochs < math.inf:
-            raise ValueError(f"data.epochs is {self.epochs}; use 0 (train.steps) or more.")
-        if not 0 <= self.warmup <= 1:
-            raise ValueError(f"data.warmup is {self.warmup}; it is a share, in [0, 1].")
-        if self.seed < 0:
-            raise ValueError(f"data.seed is {self.seed}; use 0 or more.")
+        expand_user(self, ("template", "downloads"))
+        check_ranges(self, "data")
+        for name, source in self.sources.items():
+            check_ranges(source, f"data.sources.{name}")
         if self.sources and not sum(source.weight for source in self.sources.values()):
             raise ValueError("All weights of data.sources are 0; give at least one more.")

@@ -12,6 +12,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from gnano.data.order import CARDS, LAPS, shuffled
+
 
 class Deck:
     """`rows` are the numbers of rows of the sources."""
@@ -45,13 +47,12 @@ class Deck:
                 taken = np.arange(epoch * share, (epoch + 1) * share)
                 parts.append(np.stack([np.full(share, source), self._rows(source, taken, rows)], 1))
         cards = np.concatenate(parts)
-        return np.random.default_rng([self.seed, epoch]).permutation(cards)
+        return cards[shuffled((CARDS, self.seed, epoch), len(cards))]
 
     def _rows(self, source: int, taken: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
         """The n-th row that is taken from a source, lap after lap, each in an order of its own."""
         laps, places = np.divmod(taken, rows)
         orders = {
-            int(lap): np.random.default_rng([self.seed, source, int(lap), 1]).permutation(rows)
-            for lap in np.unique(laps)
+            int(lap): shuffled((LAPS, self.seed, source, int(lap)), rows) for lap in np.unique(laps)
         }
         return np.array([orders[int(lap)][at] for lap, at in zip(laps, places, strict=True)])

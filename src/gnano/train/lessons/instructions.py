@@ -68,4 +68,4 @@ def open_instructions(
     begun = start(recipe, run, world)
     bring(recipe.instructions, world, say)
     lessons = Instructions(begun, gather_conversations(recipe.instructions))
-    return with_epochs(begun.recipe, lessons.rows.deck.size), lessons
+    return with_epochs(begun.recipe, lessons.rows.deck.size, say), lessons

@@ -73,7 +73,7 @@ def open_preferences(
     begun = start(recipe, run, world)
     bring(recipe.instructions, world, say)
     lessons = Preferences(begun, gather_preferences(recipe.instructions))
-    return with_epochs(begun.recipe, lessons.rows.deck.size), lessons
+    return with_epochs(begun.recipe, lessons.rows.deck.size, say), lessons
 
 
 @dataclass(frozen=True)

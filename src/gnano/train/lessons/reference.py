@@ -40,11 +40,12 @@ def ask_base(
     fingerprint: str,
 ) -> None:
     """Set the reference of all pairs of these rows; `fingerprint` stands for what they hold."""
-    known = world.by_first(partial(_read, run / NAME, fingerprint))
+    of = {"data": fingerprint, "base": base.sha256}
+    known = world.by_first(partial(_read, run / NAME, of))
     if known is None or len(known) != sum(len(rows.items) for rows in groups):
         model = _model(base, recipe, world)
         known = np.concatenate([_asked(model, rows, recipe, world, say) for rows in groups])
-        world.by_first(partial(_write, run / NAME, known, fingerprint))
+        world.by_first(partial(_write, run / NAME, known, of))
     for rows in groups:
         rows.reference, known = known[: len(rows.items)], known[len(rows.items) :]
 
@@ -88,11 +89,11 @@ def _asked(
     return world.sum(found).float().cpu().numpy()
 
 
-def _read(path: Path, fingerprint: str) -> NDArray[np.float32] | None:
-    """None where there is none yet, or one of other data."""
+def _read(path: Path, of: dict[str, str]) -> NDArray[np.float32] | None:
+    """None where there is none yet, or one of other data or another base."""
     try:
         with safe_open(path, framework="np") as file:
-            if (file.metadata() or {}).get("data") != fingerprint:
+            if not of.items() <= (file.metadata() or {}).items():
                 return None
             found: NDArray[np.float32] = file.get_tensor("margins")
             return found
@@ -100,7 +101,7 @@ def _read(path: Path, fingerprint: str) -> NDArray[np.float32] | None:
         return None
 
 
-def _write(path: Path, found: NDArray[np.float32], fingerprint: str) -> None:
+def _write(path: Path, found: NDArray[np.float32], of: dict[str, str]) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    save_tensors({"margins": torch.from_numpy(found)}, partial, {"data": fingerprint})
+    save_tensors({"margins": torch.from_numpy(found)}, partial, of)
     partial.replace(path)

@@ -1,7 +1,7 @@
 """What do instructions and preferences have in common? A base, a template, and epochs.
 
 base ─▶ the model's shape, the tokenizer, perhaps the template
-rows an epoch × epochs / rows a step ─▶ steps ─▶ warm-up
+rows an epoch × epochs / rows a step ─▶ steps
 """
 
 import hashlib
@@ -59,15 +59,19 @@ def bring(config: InstructionConfig, world: World, say: Say) -> None:
         )
 
 
-def with_epochs(recipe: Recipe, rows: int) -> Recipe:
-    """The recipe with the steps and the warm-up that its epochs of so many rows are."""
+def with_epochs(recipe: Recipe, rows: int, say: Say) -> Recipe:
+    """The recipe with the steps that its epochs of so many rows are."""
     config, settings = recipe.instructions, recipe.train
     if not config.epochs:
         return recipe
     at_once = max(settings.tokens_per_step // recipe.model.block_size, 1)
     steps = max(math.ceil(config.epochs * rows / at_once), 1)
-    schedule = replace(settings.schedule, warmup=round(config.warmup * steps))
-    return replace(recipe, train=replace(settings, steps=steps, schedule=schedule))
+    if steps != settings.steps:
+        say(
+            f"{config.epochs:g} epochs of {rows:,} rows are {steps:,} steps (data.epochs decides; "
+            f"0 leaves it to train.steps)"
+        )
+    return replace(recipe, train=replace(settings, steps=steps))
 
 
 def fingerprint(parts: Iterable[Iterable[Example]]) -> str:

@@ -12,43 +12,39 @@ cost no wait for the host.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from gnano.utils.ranges import Range, check_ranges
+from gnano.utils.unused import refuse_unused
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from gnano.model import GPT
 
+SHARE = Range(0, 1, below=True)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     kind: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of the layers
-    beta1: float = 0.9  # AdamW: memory of the gradient's mean
-    beta2: float = 0.95  # AdamW: memory of its square
-    eps: float = 1e-8  # AdamW: added to the root of the square
-    weight_decay: float = 0.1  # shrink of the matrices a step, times the learning rate
-    embedding_lr: float = 1.0  # learning rate of the embedding, in multiples of the schedule's
-    head_lr: float = 1.0  # the same for the head
-    momentum: float = 0.95  # Muon: memory of the gradient's mean
-    polar_steps: int = 5  # Muon: iterations towards the nearest orthogonal matrix, 1 to 8
+    beta1: Annotated[float, SHARE] = 0.9  # AdamW: memory of the gradient's mean
+    beta2: Annotated[float, SHARE] = 0.95  # AdamW: memory of its square
+    eps: Annotated[float, Range(0, 1, above=True)] = 1e-8  # AdamW: added to the root of the square
+    # shrink of the matrices a step, times the learning rate
+    weight_decay: Annotated[float, Range(0, 1_000)] = 0.1
+    # learning rate of the embedding, in multiples of the schedule's
+    embedding_lr: Annotated[float, Range(0, 1_000, above=True)] = 1.0
+    head_lr: Annotated[float, Range(0, 1_000, above=True)] = 1.0  # the same for the head
+    momentum: Annotated[float, SHARE] = 0.95  # Muon: memory of the gradient's mean
+    # Muon: iterations towards the nearest orthogonal matrix
+    polar_steps: Annotated[int, Range(1, 8)] = 5
 
     def __post_init__(self) -> None:
-        for name in ("beta1", "beta2", "momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"train.optimizer.{name} is {getattr(self, name)}; it must be in [0, 1)."
-                )
-        if self.weight_decay < 0 or self.eps <= 0:
-            raise ValueError("train.optimizer needs weight_decay ≥ 0 and eps > 0.")
-        for name in ("embedding_lr", "head_lr"):
-            if not getattr(self, name) > 0:
-                raise ValueError(
-                    f"train.optimizer.{name} is {getattr(self, name)}; it must be more than 0."
-                )
-        if not 1 <= self.polar_steps <= 8:
-            raise ValueError(
-                f"train.optimizer.polar_steps is {self.polar_steps}; it must be 1 to 8."
-            )
+        check_ranges(self, "train.optimizer")
+        if self.kind != "muon":
+            names, why = ("momentum", "polar_steps"), f"train.optimizer.kind is {self.kind!r}"
+            refuse_unused(self, "train.optimizer.", names, why)
 
 
 class Optimizer:

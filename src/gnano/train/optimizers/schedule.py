@@ -7,33 +7,42 @@ linear  /╲___       straight down from the peak (arXiv 2310.07831)
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from gnano.utils.ranges import Range, check_ranges
+from gnano.utils.unused import refuse_unused
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     kind: Literal["cosine", "wsd", "linear"] = "cosine"  # the way from the peak to the floor
-    peak: float = 3e-4  # learning rate at the end of warm-up
-    warmup: int = 1_000  # steps of linear rise from 0
-    floor: float = 0.1  # share of the peak that it ends on
-    decay: float = 0.3  # wsd: share of all steps that it falls over, at the end
+    # learning rate at the end of warm-up
+    peak: Annotated[float, Range(0, above=True)] = 3e-4
+    warmup: Annotated[float, Range(0)] = 0.05  # steps of rise from 0; below 1: share of all steps
+    floor: Annotated[float, Range(0, 1)] = 0.1  # share of the peak that it ends on
+    # wsd: share of all steps that it falls over, at the end
+    decay: Annotated[float, Range(0, 1)] = 0.3
 
     def __post_init__(self) -> None:
-        if not self.peak > 0:
-            raise ValueError(f"train.schedule.peak is {self.peak}; it must be more than 0.")
-        if self.warmup < 0:
-            raise ValueError(f"train.schedule.warmup is {self.warmup}; it must be 0 or more.")
-        for name in ("floor", "decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"train.schedule.{name} is {getattr(self, name)}; it is a share, in [0, 1]."
-                )
+        check_ranges(self, "train.schedule")
+        if self.kind != "wsd":
+            why = f"train.schedule.kind is {self.kind!r}"
+            refuse_unused(self, "train.schedule.", ("decay",), why)
+        if self.warmup >= 1 and self.warmup != int(self.warmup):
+            raise ValueError(
+                f"train.schedule.warmup is {self.warmup}; it must be a whole number of steps, or "
+                f"less than 1, a share of all steps."
+            )
+
+    def rise(self, steps: int) -> int:
+        """How many of so many steps are warm-up."""
+        return round(self.warmup * steps) if self.warmup < 1 else int(self.warmup)
 
     def __call__(self, step: int, steps: int) -> float:
         """Learning rate of step 0 … steps-1."""
-        if step < self.warmup:
-            return self.peak * (step + 1) / self.warmup
-        start = self.warmup
+        start = self.rise(steps)
+        if step < start:
+            return self.peak * (step + 1) / start
         if self.kind == "wsd":
             start = max(start, steps - 1 - round(self.decay * steps))
         done = max(step - start, 0) / max(steps - 1 - start, 1)

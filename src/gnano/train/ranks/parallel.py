@@ -38,6 +38,7 @@ class Placed:
 
     model: GPT
     loss: Callable[[AnyBatch], Tensor]  # sum of the cross-entropy of a micro-batch, for backward
+    parameters: dict[str, nn.Parameter]  # fp32, as this rank holds them between two steps
     copies: int = 1  # ranks that hold the same slice of each gradient after the backward pass
 
     @contextmanager
@@ -52,17 +53,23 @@ class Placed:
             self.model.set_requires_gradient_sync(last)
         yield
 
+    def reshard(self) -> None:
+        """Forget gathered parameters, which writing into `parameters` does not reach."""
+        if isinstance(self.model, FSDPModule):
+            self.model.reshard()
+
 
 def place(
     model: GPT, world: World, how: str, compute: torch.dtype | None, replicas: int = 1
 ) -> Placed:
     """Give the model, which rank 0 has as it should be, its place on all ranks."""
     if world.size == 1:
-        return Placed(model, lambda batch: _loss(model, batch))
+        return Placed(model, lambda batch: _loss(model, batch), dict(model.named_parameters()))
     for tensor in [*model.parameters(), *model.buffers()]:
         world.from_first(tensor.detach())
     if how == "ddp":
-        return Placed(model, _Replicated(model, world), copies=world.size)
+        whole = dict(model.named_parameters())
+        return Placed(model, _Replicated(model, world), whole, copies=world.size)
     if world.size % replicas:
         raise ValueError(
             f"{world.size} ranks cannot form {replicas} groups of the same size (train.replicas)."
@@ -81,7 +88,10 @@ def place(
     fully_shard(model, mesh=mesh, mp_policy=policy)
     for name in ("loss", "measure"):
         register_fsdp_forward_method(model, name)
-    return Placed(model, lambda batch: _loss(model, batch), copies=replicas)
+    # taken now: after a forward pass without a backward one (a held-out loss) FSDP2 leaves the
+    # root's parameters gathered, and the model's own are then copies rounded to `compute`
+    sharded = dict(model.named_parameters())
+    return Placed(model, lambda batch: _loss(model, batch), sharded, copies=replicas)
 
 
 class _Replicated:

@@ -45,6 +45,7 @@ from gnano.model import (
 from gnano.tokenizer import Tokenizer
 from gnano.train.saving.folders import ADAPTER, FOLDER, STATE, TRAINER
 from gnano.train.saving.hashes import sync, write_hashes
+from gnano.utils.json_text import json_text
 
 # one process writes and reads, as it is meant to
 warnings.filterwarnings("ignore", "torch.distributed is disabled", module="torch")
@@ -116,7 +117,7 @@ def write_checkpoint(
         training.result()
     between()
     state = {"step": snapshot.step, **snapshot.state}
-    (partial / TRAINER / STATE).write_text(json.dumps(state, indent=2) + "\n")
+    (partial / TRAINER / STATE).write_text(json_text(state, indent=2) + "\n")
     write_hashes(partial)
     between()
     if folder.exists():

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from gnano.train.saving.folders import FILES
 from gnano.utils.host import drop_from_page_cache
 
-NAME = "files.json"
 AT_ONCE = 4  # files: a processor hashes 1 to 2 GB/s, a good disk reads more
 
 
@@ -22,7 +22,7 @@ def write_hashes(folder: Path) -> None:
         str(file.relative_to(folder)): [file.stat().st_size, sha256]
         for file, sha256 in zip(files, found, strict=True)
     }
-    (folder / NAME).write_text(json.dumps(hashes, indent=2) + "\n")
+    (folder / FILES).write_text(json.dumps(hashes, indent=2) + "\n")
     for path in [*folder.rglob("*"), folder]:
         sync(path)
 
@@ -57,10 +57,10 @@ def sha256_of(path: Path) -> str:
 def _sized(folder: Path) -> Iterator[tuple[Path, str]]:
     """The listed files, which have their size, and their hashes."""
     try:
-        hashes = json.loads((folder / NAME).read_text())
+        hashes = json.loads((folder / FILES).read_text())
         listed = {folder / name: (int(size), str(sha)) for name, (size, sha) in hashes.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / NAME} cannot be read ({error}).") from None
+        raise ValueError(f"{folder / FILES} cannot be read ({error}).") from None
     for path, (size, sha256) in listed.items():
         if not path.is_file():
             raise ValueError(f"{path} is missing from the checkpoint.")

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from gnano.train.saving.folders import FOLDER, STATE, TRAINER, checkpoints, step_of
+from gnano.train.saving.folders import FOLDER, STATE, TRAINER, checkpoints, step_of, unless_held
 
 DAMAGED = "damaged-"  # before the name of a checkpoint that is one no more
 
@@ -24,7 +24,9 @@ def tidy(run: Path, keep: int, every: int = 0, best: bool = True) -> None:
         stay.add(winner)
     for folder in found:
         if folder not in stay:
-            remove(folder)
+            with unless_held(folder) as free:
+                if free:
+                    remove(folder)
 
 
 def best_of(found: list[Path]) -> Path | None:

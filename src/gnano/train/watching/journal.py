@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 
 from gnano.model import mfu
+from gnano.train.begun import METRICS as NAME
 from gnano.train.memory import predict
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe, flatten
@@ -21,7 +22,6 @@ from gnano.train.watching.log import Log
 from gnano.train.watching.trackers import Trackers
 from gnano.utils.host import peak_resident_bytes
 
-NAME = "metrics.jsonl"
 Watch = Callable[[dict[str, Any]], None]  # sees the figures of every step, and `steps`, of all
 
 

@@ -5,10 +5,11 @@ only if the process ends before there is room. What a kill tore, in the middle o
 as a line of its own, which readers skip.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
+
+from gnano.utils.json_text import json_text
 
 
 class Log:
@@ -23,7 +24,7 @@ class Log:
 
     def write(self, **values: Any) -> bool:
         """Append a line; False where it has to wait, for the reason `lacking`."""
-        self.unwritten += json.dumps(values).encode() + b"\n"
+        self.unwritten += json_text(values).encode() + b"\n"
         return self.flush()
 
     def flush(self) -> bool:

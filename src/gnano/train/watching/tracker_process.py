@@ -95,8 +95,8 @@ def _leave_after(parent: int) -> None:
 
 
 def main() -> None:
-    # Ctrl-C and SIGTERM reach the whole group; the end of the lines is what ends this one
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # Ctrl-C, SIGTERM and SIGHUP reach the whole group; the end of the lines is what ends this one
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     report = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

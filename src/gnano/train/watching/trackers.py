@@ -9,7 +9,6 @@ would still wait for. `metrics.jsonl` has every figure anyway.
 """
 
 import importlib.util
-import json
 import os
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from pathlib import Path
 from queue import Empty, Full, Queue, SimpleQueue
 from types import TracebackType
 from typing import IO, Any, Self
+
+from gnano.utils.json_text import json_text
 
 PROCESS = Path(__file__).with_name("tracker_process.py")
 WAITING = 4_096  # steps that may wait for a slow tracker
@@ -154,7 +155,7 @@ class _Tracker:
         assert process.stdin is not None and process.stdout is not None
         try:
             for line in iter(self.queue.get, None):
-                process.stdin.write(json.dumps(line, default=str) + "\n")
+                process.stdin.write(json_text(line, default=str) + "\n")
                 process.stdin.flush()
             process.stdin.close()
         except BrokenPipeError:

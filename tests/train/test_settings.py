@@ -1,0 +1,148 @@
+"""Every number of a recipe has a range, and every value that is set is used or refused."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import is_dataclass, replace
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import pytest
+import tomli_w
+from tests.small import with_train
+
+from gnano.data import InstructionConfig
+from gnano.evals.asked import Asked
+from gnano.train import Recipe, load_recipe, recipe_names, train
+from gnano.utils.ranges import Range
+
+WITHOUT: dict[str, str] = {}  # numbers that any value is right for, and why
+TUNING = {"kind": "instructions", "sources": {"mine": {"files": ["a.jsonl"]}}}
+
+
+def numbers(kind: Any, key: str = "") -> Iterator[tuple[str, type, Range | None]]:
+    """Dotted name, type and range of every number of a configuration and of those inside it."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        yield from _numbers(hint, f"{key}.{name}" if key else name)
+
+
+def _numbers(hint: Any, key: str, allowed: Range | None = None) -> Iterator[Any]:
+    origin, inside = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        allowed = next((item for item in inside[1:] if isinstance(item, Range)), None)
+        yield from _numbers(inside[0], key, allowed)
+    elif is_dataclass(hint):
+        yield from numbers(hint, key)
+    elif origin is UnionType:
+        for kind in inside:
+            kinds = {"InstructionConfig": "tuning data"}
+            yield from _numbers(kind, kinds.get(getattr(kind, "__name__", ""), key), allowed)
+    elif origin is dict:
+        yield from _numbers(inside[1], f"{key}.mine")
+    elif hint in (int, float):
+        yield key, hint, allowed
+
+
+RECIPE = {key: (kind, allowed) for key, kind, allowed in numbers(Recipe)}
+
+
+def test_every_number_of_a_recipe_and_of_a_command_has_a_range_or_a_reason() -> None:
+    assert len(RECIPE) > 50 and "train.schedule.peak" in RECIPE
+    assert "data.sources.mine.weight" in RECIPE and "tuning data.sources.mine.weight" in RECIPE
+    found = [*numbers(Recipe), *numbers(Asked)]
+    assert {key for key, _, allowed in found if allowed is None} == set(WITHOUT)
+
+
+@pytest.mark.parametrize("key", RECIPE)
+def test_a_number_outside_its_range_is_refused_with_its_key(key: str, tmp_path: Path) -> None:
+    kind, allowed = RECIPE[key]
+    assert allowed is not None
+    outside: list[Any] = [math.nan, math.inf, -math.inf] if kind is float else []
+    outside += [] if allowed.least == -math.inf else [kind(allowed.least) - kind(1)]
+    outside += [] if allowed.most == math.inf else [kind(min(allowed.most * 2, 2**63 - 1))]
+    outside = [value for value in outside if value not in allowed]
+    assert outside, key
+    *tables, name = key.replace("tuning data", "data").split(".")
+    for value in outside:
+        content: dict[str, Any] = {"data": TUNING} if key.startswith("tuning") else {}
+        place = content = {**content}
+        for table in tables:
+            place[table] = {**place.get(table, {})}
+            place = place[table]
+        place[name] = value
+        file = tmp_path / "recipe.toml"
+        file.write_text(tomli_w.dumps(content))
+        with pytest.raises(ValueError, match=r"; it must be .*\.$") as refused:
+            load_recipe(str(file))
+        assert f"{'.'.join([*tables, name])} is {value}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[train]\nbeta = 0.3", "train.beta is 0.3, but has no effect"),
+        ("[data]\nkind = 'instructions'\n[train]\nbeta = 0.3", "train.beta is 0.3"),
+        ("[train.optimizer]\nmomentum = 0.9", "train.optimizer.momentum is 0.9"),
+        ("[train.optimizer]\npolar_steps = 4", "train.optimizer.polar_steps is 4"),
+        ("[train.schedule]\ndecay = 0.2", "train.schedule.decay is 0.2"),
+        ("[train.guard]\nwindow = 64", "train.guard.window is 64"),
+        ("[train.lora]\nalpha = 32", "train.lora.alpha is 32.0"),
+        ("[train.lora]\ndropout = 0.1", "train.lora.dropout is 0.1"),
+        ("[train.lora]\nlayers = ['q_proj']", "train.lora.layers is"),
+        ("[train]\ntasks_every = 5", "train.tasks_every is 5"),
+        ("[train]\ntasks_limit = 5", "train.tasks_limit is 5"),
+        ("[train]\nprofile_steps = 5", "train.profile_steps is 5"),
+        ("[train]\neval_every = 0\npatience = 2", "train.patience is 2"),
+        ("[data.sources.a]\nrepo = 'a/b'", "A source's repo is 'a/b'"),
+        ("[data.sources.a]\nsplit = 'test'", "A source's split is 'test'"),
+        ("[data.sources.a]\nkind='synthetic'\nmax_bytes=9\nfiles=['x']", "A source's files is"),
+        ("[data.sources.a]\nkind='synthetic'\nmax_bytes=9\ncolumn='x'", "A source's column is"),
+        (
+            "[data]\nkind = 'preferences'\n[data.sources.a]\nrevision = 'v2'",
+            "A source's revision is 'v2'",
+        ),
+    ],
+)
+def test_a_setting_that_nothing_would_read_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match="has no effect where") as refused:
+        load_recipe(str(file))
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_of_the_package_rise_for_less_than_half_of_their_steps(name: str) -> None:
+    settings = load_recipe(name).train
+    assert 0 < settings.schedule.rise(settings.steps) < settings.steps / 2
+
+
+def test_a_recipe_without_a_warm_up_rises_for_a_share_of_its_steps() -> None:
+    settings = Recipe().train
+    assert 0 < settings.schedule.rise(settings.steps) <= settings.steps / 10
+
+
+def test_a_warm_up_that_fills_the_run_is_refused_and_one_short_of_it_is_not() -> None:
+    recipe = load_recipe("10m")
+    with pytest.raises(ValueError, match=r"train.schedule.warmup takes 200 steps.*are 200"):
+        with_train(recipe, steps=200)
+    assert with_train(recipe, steps=201).train.steps == 201
+
+
+def test_steps_that_a_tuning_recipe_names_without_epochs_are_taken(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    for named, epochs in (({}, 0), ({"epochs": 2}, 2)):
+        file.write_text(tomli_w.dumps({"data": {**TUNING, **named}, "train": {"steps": 7}}))
+        recipe = load_recipe(str(file))
+        assert (recipe.train.steps, recipe.instructions.epochs) == (7, epochs)
+    file.write_text(tomli_w.dumps({"data": TUNING}))
+    assert load_recipe(str(file)).instructions.epochs == InstructionConfig().epochs
+
+
+def test_where_epochs_decide_over_other_steps_it_is_said(tuning: Recipe, tmp_path: Path) -> None:
+    said: list[str] = []
+    recipe = with_train(tuning, steps=1_000_000)
+    recipe = replace(recipe, data=replace(recipe.instructions, epochs=0.1))
+    result = train(recipe, tmp_path / "run", say=lambda text, waiting=False: said.append(text))
+    assert result.steps < 10
+    assert any("data.epochs decides" in text and f"{result.steps} steps" in text for text in said)
