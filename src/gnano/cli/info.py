@@ -5,6 +5,7 @@ from typing import Annotated
 import tyro
 
 from gnano.cli.arguments import call
+from gnano.utils.terminal import echo
 
 
 def info(what: Annotated[str, tyro.conf.Positional], verify: bool = False) -> None:
@@ -25,12 +26,12 @@ def info(what: Annotated[str, tyro.conf.Positional], verify: bool = False) -> No
     from gnano.live import LiveLine
     from gnano.report import describe, verify_saved
 
-    print(describe(what))
+    echo(describe(what))
     line = LiveLine()
     try:
         for said in verify_saved(what, line.show) if verify else ():
             line.close()
-            print(said, flush=True)
+            echo(said)
     finally:
         line.close()
 

@@ -1,7 +1,6 @@
 """`gnano smoke`: does a checkpoint write at all sensibly?"""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import tyro
 
 from gnano.cli.arguments import Keeping, call
 from gnano.infer.loading import Loading
+from gnano.utils.terminal import echo, note
 
 
 def smoke(
@@ -49,11 +49,11 @@ def smoke(
     finally:
         line.close()
     if found.note:
-        print(found.note, file=sys.stderr)
+        note(found.note)
     if json_:
-        print(json.dumps(found.as_dict(), ensure_ascii=False))
+        echo(json.dumps(found.as_dict(), ensure_ascii=False))
     else:
-        print(f"{found.table()}\n\n{found.texts()}")
+        echo(f"{found.table()}\n\n{found.texts()}")
     return int(found.failed)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from gnano.utils.atomic_io import sync
+
 NAME = "files.json"
 AT_ONCE = 4  # files: a processor hashes 1 to 2 GB/s, a good disk reads more
 
@@ -68,15 +70,6 @@ def _sized(folder: Path) -> Iterator[tuple[Path, str]]:
                 f"it is cut short or was replaced."
             )
         yield path, sha256
-
-
-def sync(path: Path) -> None:
-    """Force a file, or the names in a folder, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _forget(path: Path) -> None:
