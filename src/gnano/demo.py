@@ -7,7 +7,6 @@ Every part is the real one that a large run uses; only the recipe is small. Each
 what it finished, so the same command goes on wherever the last one stopped.
 """
 
-import lzma
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,9 @@ from gnano.model import flops_per_token, num_parameters
 from gnano.report import png_plot, read_metrics, terminal_plot, write_report
 from gnano.train import Progress, Recipe, RunResult, load_recipe, train
 from gnano.tuning import tune
+from gnano.utils.best_effort import best_effort
+from gnano.utils.streams import write_output
+from gnano.utils.terminal import echo, takes_color
 
 PROMPTS = {
     "prose": "Return a new array with",
@@ -41,13 +43,12 @@ def demo(recipe: Recipe, run: Path, questions: int = 0) -> RunResult:
     if questions < 0:
         raise ValueError(f"questions is {questions}; use 0 (none) or more.")
     lesson = _lesson(recipe, run, questions) if questions else None
-    print("1. Text that lies on this machine, as tokens", flush=True)
+    echo("1. Text that lies on this machine, as tokens")
     _show_corpus(_prepare(recipe), recipe)
     model = recipe.model
-    print(
+    echo(
         f"\n2. A Llama of {num_parameters(model):,} parameters, {recipe.train.steps:,} steps of "
         f"{recipe.train.tokens_per_step:,} tokens, {flops_per_token(model) / 1e6:.1f} MFLOPs each",
-        flush=True,
     )
     progress = Progress()
     try:
@@ -56,7 +57,8 @@ def demo(recipe: Recipe, run: Path, questions: int = 0) -> RunResult:
         progress.line.close()
     if not result.finished:
         return result
-    _show_result(recipe, result)
+    with best_effort("summary of the training"):
+        _show_result(recipe, result)
     return _teach(lesson, run) if lesson else result
 
 
@@ -71,16 +73,16 @@ def _prepare(recipe: Recipe) -> Manifest:
 
 def _show_corpus(manifest: Manifest, recipe: Recipe) -> None:
     whole = sum(recipe.corpus.weights.values())
-    print(f"   {'source':<10} {'documents':>9} {'tokens':>10} {'held out':>9}   share of batches")
+    echo(f"   {'source':<10} {'documents':>9} {'tokens':>10} {'held out':>9}   share of batches")
     for name, source in manifest.sources.items():
         share = recipe.corpus.sources[name].weight / whole
-        print(
+        echo(
             f"   {name:<10} {source.documents:>9,} {source.tokens:>10,} "
             f"{source.heldout_tokens:>9,}   {share:.0%}"
         )
     tokens = sum(source.tokens for source in manifest.sources.values())
     size = sum(source.bytes for source in manifest.sources.values())
-    print(
+    echo(
         f"   {manifest.tokenizer['name']} tokenizer, {size / tokens:.2f} bytes a token; "
         f"{recipe.train.steps * recipe.train.tokens_per_step / tokens:.2f} epochs to come"
     )
@@ -90,31 +92,45 @@ def _show_result(recipe: Recipe, result: RunResult) -> None:
     metrics = read_metrics(result.run / "metrics.jsonl")
     last = metrics[-1]
     ours = last["heldout"]["bits_per_byte"]
-    size, theirs = xz_bits_per_byte(Corpus(Path(recipe.corpus.folder)))
-    fact = (
-        f"{ours:.3f} bits per byte on {size:,} bytes of held-out text; "
-        f"xz -9 needs {theirs:.3f} for the same bytes ({theirs / ours:.2f} × as many)"
-    )
+    fact = f"{ours:.3f} bits per byte of held-out text"
+    title = f"{result.run.name}: {fact}"
+    with best_effort("comparison with xz"):
+        size, theirs = xz_bits_per_byte(Corpus(Path(recipe.corpus.folder)))
+        title += f", xz -9 {theirs:.3f}"
+        fact = (
+            f"{ours:.3f} bits per byte on {size:,} bytes of held-out text; "
+            f"xz -9 needs {theirs:.3f} for the same bytes ({theirs / ours:.2f} × as many)"
+        )
     when = "Complete" if result.began < result.steps else "Already complete"
-    print(f"\n3. {when}: {fact}.")
-    print(f"   {result.steps:,} steps in {clock(last['seconds'])}, loss {last['loss']:.3f} nats\n")
-    print(terminal_plot(metrics, color=sys.stdout.isatty()))
-    title = f"{result.run.name}: {ours:.3f} bits per byte of held-out text, xz -9 {theirs:.3f}"
-    png_plot(metrics, result.run / "loss.png", title=title)
+    echo(f"\n3. {when}: {fact}.")
+    echo(f"   {result.steps:,} steps in {clock(last['seconds'])}, loss {last['loss']:.3f} nats\n")
+    with best_effort("plot in the terminal"):
+        write_output(terminal_plot(metrics, color=takes_color(sys.stdout)) + "\n")
+    written = []
+    with best_effort("picture of the run"):
+        png_plot(metrics, result.run / "loss.png", title=title)
+        written.append(result.run / "loss.png")
+    samples = _samples(result.run)
+    with best_effort("page of the run"):
+        page = write_report(result.run, facts={"Held-out text": fact}, samples=samples)
+        written.insert(0, page)
+    echo(f"\nWritten: {', '.join(map(str, [*written, result.checkpoint]))}")
 
-    print("\n4. What it writes")
-    engine = Engine.load(result.run)
+
+def _samples(run: Path) -> list[tuple[str, str, str]]:
+    """What the model writes, shown as it comes: title, prompt and continuation."""
+    echo("\n4. What it writes")
+    engine = Engine.load(run)
     samples = []
     for title, prompt in PROMPTS.items():
-        print(f"\n── {title} " + "─" * (60 - len(title)) + f"\n{prompt}", end="", flush=True)
+        echo(f"\n── {title} " + "─" * (60 - len(title)) + f"\n{prompt}", end="")
         pieces = []
         for piece in engine.stream(prompt, SAMPLE_TOKENS, SAMPLING):
-            print(piece, end="", flush=True)
+            echo(piece, end="")
             pieces.append(piece)
-        print()
+        echo("")
         samples.append((title, prompt, "".join(pieces)))
-    page = write_report(result.run, facts={"Held-out text": fact}, samples=samples)
-    print(f"\nWritten: {page}, {result.run / 'loss.png'}, {result.checkpoint}")
+    return samples
 
 
 def _lesson(recipe: Recipe, base: Path, questions: int) -> Recipe:
@@ -131,7 +147,7 @@ def _lesson(recipe: Recipe, base: Path, questions: int) -> Recipe:
 
 
 def _teach(lesson: Recipe, base: Path) -> RunResult:
-    print("\n5. Taught to answer, by questions about the library of this Python", flush=True)
+    echo("\n5. Taught to answer, by questions about the library of this Python")
     tuned = tune(lesson, base.with_name(f"{base.name}-sft"), answers=ASKED, tokens=ANSWER_TOKENS)
     if tuned.answers:
         _show_answers(tuned.answers)
@@ -143,15 +159,17 @@ def _show_answers(found: BeforeAfter) -> None:
     first = {triple[0].category: triple for triple in reversed(found.triples())}
     kinds = [kind for kind in dict.fromkeys([*SHOWN, *first]) if kind in first]
     for question, before, after in (first[kind] for kind in kinds[: len(SHOWN)]):
-        print(f"\n── {question.category}, held out " + "─" * (48 - len(question.category)))
+        echo(f"\n── {question.category}, held out " + "─" * (48 - len(question.category)))
         *_, asked, expected = question.turns
-        print(f"{asked.content}\n{asked.context}".strip())
+        echo(f"{asked.content}\n{asked.context}".strip())
         said = {"before": before.text, "after": after.text, "right": expected.content}
         for when, text in said.items():
-            print(f"  {when + ':':<7} {' '.join(text.split())[:150] or '(nothing)'}")
+            echo(f"  {when + ':':<7} {' '.join(text.split())[:150] or '(nothing)'}")
 
 
 def xz_bits_per_byte(corpus: Corpus) -> tuple[int, float]:
     """The held-out text's size in bytes, and what `xz -9` makes of it in bits per byte."""
+    import lzma  # a Python that was built without it has the rest of the demo
+
     text = b"".join(corpus.heldout_text(number) for number in range(len(corpus.names)))
     return len(text), 8 * len(lzma.compress(text, preset=9)) / len(text)

@@ -1,51 +1,53 @@
 """One line that shows where long work stands: rewritten in a terminal, sparse in a log."""
 
+import os
 import shutil
 import sys
 import time
+from pathlib import Path
 from typing import TextIO
+
+from gnano.utils.streams import write_or_drop
+from gnano.utils.terminal import CONTROLS, takes_escapes
 
 LOG_EVERY = 15.0  # seconds between lines where the output is not a terminal
 
 
 class LiveLine:
-    """The line, or the few lines, that a person watches."""
+    """The line, or the few lines, that a person watches; where they cannot be written, nothing."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self.stream = stream or sys.stderr
-        self.terminal = self.stream.isatty()
+        self.stream = stream or sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+        self.terminal = takes_escapes(self.stream)
         self.shown = -LOG_EVERY
         self.height = 0  # lines on the terminal that the next ones replace
 
     def show(self, text: str, important: bool = False) -> None:
         """Replace what is shown; a log gets it on one line, now and then or if it is important."""
         now = time.monotonic()
-        lines = text.split("\n")
+        lines = text.translate(CONTROLS).split("\n")
         if self.terminal:
             width = shutil.get_terminal_size().columns - 1
             up = f"\x1b[{self.height - 1}A" if self.height > 1 else ""
             # each line is cleared to its end, then what was below them
             body = "\n".join(f"{fit(line, width)}\x1b[K" for line in lines)
-            self.stream.write(f"\r{up}{body}\x1b[J")
+            write_or_drop(self.stream, f"\r{up}{body}\x1b[J")
             self.height = len(lines)
         elif important or now - self.shown >= LOG_EVERY:
-            self.stream.write(" · ".join(line.strip() for line in lines) + "\n")
+            write_or_drop(self.stream, " · ".join(line.strip() for line in lines) + "\n")
         else:
             return
         self.shown = now
-        self.stream.flush()
 
     def note(self, text: str) -> None:
         """A line that stays."""
         self.close()
-        self.stream.write(text + "\n")
-        self.stream.flush()
+        write_or_drop(self.stream, text.translate(CONTROLS) + "\n")
 
     def close(self) -> None:
         """End the line, so that what is printed next starts on its own."""
         if self.height:
-            self.stream.write("\n")
-            self.stream.flush()
+            write_or_drop(self.stream, "\n")
             self.height = 0
 
 

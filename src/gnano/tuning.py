@@ -3,7 +3,6 @@
 gnano sft   answers to questions      gnano dpo   the better of two answers
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,8 @@ from gnano.evals import BeforeAfter, compare_answers, open_exam
 from gnano.live import LiveLine
 from gnano.report import read_metrics, write_report
 from gnano.train import Progress, Recipe, RunResult, base_of, best_of, checkpoints, train
+from gnano.utils.best_effort import best_effort
+from gnano.utils.terminal import echo
 
 
 class Tuned(NamedTuple):
@@ -34,15 +35,13 @@ def tune(
         progress.line.close()
     if not result.first:
         return Tuned(result, None)
-    print(f"{result.step:,} of {result.steps:,} steps done; {result.checkpoint}")
+    echo(f"{result.step:,} of {result.steps:,} steps done; {result.checkpoint}")
     if best := best_of(checkpoints(run)):
         same = "the newest" if best == result.checkpoint else str(best)
-        print(f"The checkpoint with the lowest held-out loss: {same}")
+        echo(f"The checkpoint with the lowest held-out loss: {same}")
     if result.finished and kind == "instructions":
-        try:
+        with best_effort("comparison with the base"):
             return Tuned(result, _compare(recipe, result, answers, tokens))
-        except (ValueError, OSError) as error:  # the tuned model is complete all the same
-            print(f"Base and tuned model are not compared: {error}", file=sys.stderr)
     return Tuned(result, None)
 
 
@@ -64,11 +63,12 @@ def _compare(recipe: Recipe, result: RunResult, count: int, tokens: int) -> Befo
         )
     finally:
         line.close()
-    page = write_report(result.run, samples=found.samples())
     if found.losses or found.questions:
-        print(f"\n{found.table()}\n")
-        print(f"Answers side by side: {result.run / 'answers.md'}; the run as a page: {page}")
+        echo(f"\n{found.table()}\n")
+        echo(f"Answers side by side: {result.run / 'answers.md'}")
     else:
         share = recipe.instructions.heldout
-        print(f"No question was held out (data.heldout is {share:.0%}): nothing to compare. {page}")
+        echo(f"No question was held out (data.heldout is {share:.0%}): nothing to compare.")
+    with best_effort("page of the run"):
+        echo(f"The run as a page: {write_report(result.run, samples=found.samples())}")
     return found

@@ -37,13 +37,13 @@ def test_a_run_goes_on_with_the_threads_that_it_began_with(
     here = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        assert settle(left_open, tmp_path / "run", texts, ALONE).train.threads == 3
+        assert settled(left_open, tmp_path / "run", texts, ALONE).train.threads == 3
         torch.set_num_threads(2)  # a variable that changed, or another machine
-        assert settle(left_open, tmp_path / "run", texts, ALONE).train.threads == 3
+        assert settled(left_open, tmp_path / "run", texts, ALONE).train.threads == 3
     finally:
         torch.set_num_threads(here)
     with pytest.raises(ValueError, match=r"--allow train\.threads"):
-        settle(with_train(recipe, threads=1), tmp_path / "run", texts, ALONE)
+        settled(with_train(recipe, threads=1), tmp_path / "run", texts, ALONE)
 
 
 def test_saving_and_measuring_may_change_under_way(

@@ -1,11 +1,11 @@
 """How does a program talk with it? Each line a question; the answers, and they alone, out."""
 
-import sys
 from collections.abc import Iterable
 
 from gnano.chat.commands import perform
 from gnano.chat.screen import Screen
 from gnano.chat.session import Session
+from gnano.utils.terminal import note
 
 
 def answer_lines(lines: Iterable[str], session: Session, screen: Screen) -> int:
@@ -25,7 +25,7 @@ def answer_lines(lines: Iterable[str], session: Session, screen: Screen) -> int:
         except EOFError:
             break
         except ValueError as error:
-            print(f"gnano: line {number:,}: {error}", file=sys.stderr)
+            note(f"gnano: line {number:,}: {error}")
             code = 2
     return code
 

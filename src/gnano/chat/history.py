@@ -13,6 +13,7 @@ from textwrap import shorten
 from typing import Any
 
 from gnano.data.instructions import Conversation, Turn, read_conversations
+from gnano.utils.atomic_io import write_text
 from gnano.utils.json_text import json_text
 
 SUFFIXES = (".json", ".jsonl")
@@ -55,10 +56,8 @@ class History:
                     f"{path} exists and holds something else than a conversation; choose another "
                     f"name."
                 ) from None
-        new = path.with_name(f".{path.name}.new")
         try:
-            new.write_text(self._json(None if path.suffix == ".jsonl" else 2) + "\n", "utf-8")
-            new.replace(path)
+            write_text(path, self._json(None if path.suffix == ".jsonl" else 2) + "\n")
         except OSError as error:
             raise ValueError(f"{path} cannot be written: {error.strerror}.") from None
         return path

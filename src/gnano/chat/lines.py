@@ -4,6 +4,8 @@ import sys
 from contextlib import suppress
 from typing import Protocol
 
+from gnano.utils.terminal import note
+
 PROMPT, MORE = "> ", "… "
 
 
@@ -30,7 +32,7 @@ class PlainLines:
     def _line(self, prompt: str) -> str:
         if sys.stdout.isatty():
             return input(prompt)
-        print(prompt, end="", file=sys.stderr, flush=True)  # stdout is for answers
+        note(prompt, end="")  # stdout is for answers
         line = sys.stdin.readline()
         if not line:
             raise EOFError

@@ -16,6 +16,7 @@ from gnano.data.instructions import ALPACA, load_template, template_of
 from gnano.infer import Engine, Loading
 from gnano.model import num_parameters
 from gnano.train import find_checkpoint
+from gnano.utils.terminal import takes_escapes
 
 EXTRA = (
     "pip install 'auto-g-nano[chat]' adds texts edited over several lines, a memory of what you "
@@ -41,9 +42,8 @@ def open_session(
 
 def talk(session: Session, note: str, prompt: str | None, name: str) -> int:
     """Until whoever asks has enough: one question, a pipe or a person. Returns the exit code."""
-    for stream in (sys.stdin, sys.stdout):
-        if isinstance(stream, TextIOWrapper):  # bytes that are no text end no conversation
-            stream.reconfigure(errors="replace")
+    if isinstance(sys.stdin, TextIOWrapper):  # bytes that are no text end no conversation
+        sys.stdin.reconfigure(errors="replace")
     interactive = prompt is None and sys.stdin.isatty()
     screen = Screen(interactive)
     if note:
@@ -63,7 +63,7 @@ def talk(session: Session, note: str, prompt: str | None, name: str) -> int:
 
 
 def _lines() -> Lines:
-    if sys.stdout.isatty() and find_spec("prompt_toolkit"):
+    if takes_escapes(sys.stdout) and find_spec("prompt_toolkit"):
         from gnano.chat.edited_lines import EditedLines
 
         return EditedLines()

@@ -8,32 +8,30 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from gnano.utils.terminal import echo, note, takes_color, visible
+
 if TYPE_CHECKING:
     from rich.console import Console
-
-# an answer must not move the cursor or change the terminal's settings
-VISIBLE = dict.fromkeys(
-    {*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}"
-)
 
 
 class Screen:
     def __init__(self, interactive: bool) -> None:
-        self.terminal = sys.stdout.isatty()
-        self.beside = interactive and self.terminal  # do notes stand among the answers?
-        self.console = self._console() if self.beside and find_spec("rich") else None
+        self.beside = interactive and sys.stdout.isatty()  # do notes stand among the answers?
+        dim = self.beside and takes_color(sys.stdout) and find_spec("rich")
+        self.console = self._console() if dim else None
 
     def say(self, piece: str) -> None:
         """A piece of an answer."""
-        sys.stdout.write(piece.translate(VISIBLE) if self.terminal else piece)
-        sys.stdout.flush()
+        echo(piece, end="")
 
     def note(self, text: str) -> None:
         """What is no answer."""
         if self.console:
-            self.console.print(text)
+            self.console.print(visible(text, sys.stdout))
+        elif self.beside:
+            echo(text)
         else:
-            print(text, file=sys.stdout if self.beside else sys.stderr, flush=True)
+            note(text)
 
     def _console(self) -> "Console":
         from rich.console import Console

@@ -14,6 +14,8 @@ from typing import NoReturn
 
 from gnano import __version__
 from gnano.utils.host import refuse_windows
+from gnano.utils.streams import drop_failed_writes, prepare_streams, write_output
+from gnano.utils.terminal import echo, note
 
 COMMANDS = {
     "demo": "train a small model on this machine's own text and let it write",
@@ -65,37 +67,52 @@ ADVICE = {
 }
 
 
+# their product is what they print: that it cannot be written is a failure; of all others the
+# product is a file, and what they print only informs
+PRINTING = {
+    *("data", "tokenizer", "plan", "eval", "compare", "chat", "generate", "bench", "smoke"),
+    *("info", "runs"),
+}
+
+
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command that the arguments name; leaves through SystemExit."""
     arguments = sys.argv[1:] if argv is None else argv
+    prepare_streams()
+    drop_failed_writes("stderr")
     try:
-        refuse_windows()
-    except OSError as error:
-        _fail(str(error))
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP, end="")
-        sys.exit(0)
-    if arguments[0] in ("-V", "--version"):
-        print(__version__)
-        sys.exit(0)
-    if arguments[0] not in COMMANDS:
-        _fail(f"There is no command {arguments[0]!r}; there are {', '.join(COMMANDS)}.")
-    try:
-        name = f"{arguments[0]}_" if keyword.iskeyword(arguments[0]) else arguments[0]
-        command = importlib.import_module(f"gnano.cli.{name}")
-        sys.exit(command.main(arguments[1:]))
+        try:
+            sys.exit(_run(arguments))
+        finally:
+            write_output()  # what others than us have printed, such as --help
     except KeyboardInterrupt:
         goes_on = " What was finished is kept; the same command goes on."
-        said = f"Stopped.{goes_on if arguments[0] in RESUMING else ''}"
-        print(f"\n{said}", file=sys.stderr)
+        note(f"\nStopped.{goes_on if arguments[0] in RESUMING else ''}")
         _leave(130)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except (ValueError, OSError) as error:
         if os.environ.get("GNANO_TRACEBACK"):
             raise
         _fail(_sentence(error))
+
+
+def _run(arguments: list[str]) -> int | None:
+    refuse_windows()
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        echo(HELP, end="")
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        echo(__version__)
+        return 0
+    if arguments[0] not in COMMANDS:
+        raise ValueError(f"There is no command {arguments[0]!r}; there are {', '.join(COMMANDS)}.")
+    if arguments[0] not in PRINTING:
+        drop_failed_writes("stdout")
+    name = f"{arguments[0]}_" if keyword.iskeyword(arguments[0]) else arguments[0]
+    command = importlib.import_module(f"gnano.cli.{name}")
+    code: int | None = command.main(arguments[1:])
+    return code
 
 
 def _leave(code: int) -> NoReturn:
@@ -119,5 +136,5 @@ def _sentence(error: ValueError | OSError) -> str:
 
 def _fail(sentence: str) -> NoReturn:
     rank = os.environ.get("RANK", "0")  # of several that a launcher has started
-    print(f"gnano: {'' if rank == '0' else f'rank {rank}: '}{sentence}", file=sys.stderr)
+    note(f"gnano: {'' if rank == '0' else f'rank {rank}: '}{sentence}")
     sys.exit(2)

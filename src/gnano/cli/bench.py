@@ -9,6 +9,7 @@ import tyro
 from gnano.cli.arguments import Keeping, call
 from gnano.infer.loading import Loading
 from gnano.utils.json_text import json_text
+from gnano.utils.terminal import echo
 
 if TYPE_CHECKING:
     from gnano.infer import Speed
@@ -54,24 +55,24 @@ def bench(
     if json_:
         steps = [{**asdict(one), "share_of_memory": speed.share(one)} for one in speed.steps]
         more = {"prefill_tokens_per_s": speed.prefill_tokens_per_s, "load_s": loaded}
-        print(json_text({**asdict(speed), **more, "steps": steps, "peak_gb": peak}))
+        echo(json_text({**asdict(speed), **more, "steps": steps, "peak_gb": peak}))
     else:
         _print(speed, loaded, peak)
 
 
 def _print(speed: "Speed", loaded: float, peak: float) -> None:
-    print(f"loaded in                     {loaded:8.2f} s")
-    print(f"first token of {speed.prompt:,} read".ljust(30) + f"{speed.first_token_s:8.3f} s")
-    print(f"prompt                        {speed.prefill_tokens_per_s:8,.0f} tokens/s")
+    echo(f"loaded in                     {loaded:8.2f} s")
+    echo(f"first token of {speed.prompt:,} read".ljust(30) + f"{speed.first_token_s:8.3f} s")
+    echo(f"prompt                        {speed.prefill_tokens_per_s:8,.0f} tokens/s")
     for one in speed.steps:
         name = "a text alone" if one.texts == 1 else f"{one.texts} texts side by side"
         share = speed.share(one)
-        print(f"{name:<30}{one.tokens_per_s:8,.1f} tokens/s   {share:4.0%} of the memory's speed")
-    print(
+        echo(f"{name:<30}{one.tokens_per_s:8,.1f} tokens/s   {share:4.0%} of the memory's speed")
+    echo(
         f"memory                        {speed.read_bytes_per_s / 1e9:8.1f} GB/s, read by a plain "
         f"sum; a step reads {speed.weight_bytes / 1e9:.3f} GB of weights"
     )
-    print(f"most memory held              {peak:8.2f} GB")
+    echo(f"most memory held              {peak:8.2f} GB")
 
 
 def main(argv: list[str]) -> None:

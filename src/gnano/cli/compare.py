@@ -1,7 +1,6 @@
 """`gnano compare`: models side by side, and what others published of theirs."""
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import tyro
 from gnano.cli.arguments import Asking, Keeping, call
 from gnano.evals.asked import Asked
 from gnano.infer.loading import Loading
+from gnano.utils.terminal import echo, note
 
 
 def compare(
@@ -56,10 +56,10 @@ def compare(
     finally:
         line.close()
     width = shutil.get_terminal_size((100, 24)).columns
-    print(found.json() if json_ else comparison_text(found, width))
+    echo(found.json() if json_ else comparison_text(found, width))
     if plot:
         plot_comparison(found, plot)
-        print(f"\n{plot}", file=sys.stderr)
+        note(f"\n{plot}")
 
 
 def main(argv: list[str]) -> None:

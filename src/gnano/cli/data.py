@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from gnano.cli.arguments import call
+from gnano.utils.terminal import echo
 
 HELP = """\
 usage: gnano data show FOLDER SAMPLE     a training sample: its source and its documents
@@ -45,7 +46,7 @@ def show(
 
     corpus = Corpus(folder, check=False)
     batches = Batches(corpus, weights or corpus.manifest.weights, seed, context, packing)
-    print(describe_sample(look(batches, sample), corpus.tokenizer))
+    echo(describe_sample(look(batches, sample), corpus.tokenizer))
 
 
 def verify(folder: Annotated[Path, tyro.conf.Positional]) -> int:
@@ -67,7 +68,7 @@ def verify(folder: Annotated[Path, tyro.conf.Positional]) -> int:
         )
     finally:
         line.close()
-    print("\n".join(problems) or f"{folder}: every file matches its checksum.")
+    echo("\n".join(problems) or f"{folder}: every file matches its checksum.")
     return 1 if problems else 0
 
 
@@ -83,6 +84,6 @@ def main(argv: list[str]) -> int:
 
             return scale_out(rest)
         case [] | ["-h" | "--help"]:
-            print(HELP, end="")
+            echo(HELP, end="")
             return 0
     raise ValueError(f"There is no `gnano data {argv[0]}`; there are show, verify, scale-out.")

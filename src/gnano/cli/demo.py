@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from gnano.cli.arguments import with_recipe
+from gnano.utils.terminal import echo
 
 DESCRIPTION = """\
 Train a small language model on the text of this Python installation, and let it write;
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> int:
 
     result = demo(recipe, own.out, own.questions)
     if result.stopped_by is not None:
-        print(f"Stopped after step {result.step:,}; the same command goes on from there.")
+        echo(f"Stopped after step {result.step:,}; the same command goes on from there.")
         return 128 + result.stopped_by
-    print(NEXT.format(run=own.out), end="")
+    echo(NEXT.format(run=own.out), end="")
     return 0

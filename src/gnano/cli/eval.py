@@ -1,6 +1,5 @@
 """`gnano eval`: how good a checkpoint is."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import tyro
 from gnano.cli.arguments import Asking, Keeping, call
 from gnano.evals.asked import Asked
 from gnano.infer.loading import Loading
+from gnano.utils.terminal import echo, note
 
 
 def eval_(
@@ -61,9 +61,11 @@ def eval_(
     finally:
         line.close()
     path = out or result_path(found)
-    write_evaluation(found, path)
-    print(found.json() if json_ else found.table())
-    print(f"\n{path}", file=sys.stderr)
+    try:
+        write_evaluation(found, path)
+    finally:  # where the file cannot be written, the result is not lost
+        echo(found.json() if json_ else found.table())
+    note(f"\n{path}")
 
 
 def main(argv: list[str]) -> None:

@@ -7,6 +7,7 @@ import tyro
 
 from gnano.cli.arguments import call
 from gnano.export import Dtype, Format
+from gnano.utils.terminal import echo
 
 
 def export(
@@ -42,8 +43,8 @@ def export(
         found = export(checkpoint, to, dtype, out, line.show)
     finally:
         line.close()
-    print(f"{found.path}: {found.size / 1e9:.3f} GB")
-    print(found.how)
+    echo(f"{found.path}: {found.size / 1e9:.3f} GB")
+    echo(found.how)
 
 
 def main(argv: list[str]) -> None:

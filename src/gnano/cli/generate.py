@@ -14,6 +14,7 @@ from gnano.cli.arguments import Drawing, Keeping, call
 from gnano.infer.loading import Loading
 from gnano.infer.sampling import Sampling
 from gnano.utils.json_text import json_text
+from gnano.utils.terminal import echo
 
 if TYPE_CHECKING:
     from gnano.infer import Completion, Engine
@@ -70,16 +71,16 @@ def generate(
         write = partial(engine.complete, prompts, tokens, sampling, stop, samples, log_probs, slide)
         found, seconds = _watched(write, len(prompts) * samples)
         if json_:
-            print(json_text(_document(engine, prompts, found, seconds), ensure_ascii=False))
+            echo(json_text(_document(engine, prompts, found, seconds), ensure_ascii=False))
         else:
             _print(prompts, found)
         return
     pieces = engine.stream(prompts[0], tokens, sampling, stop, slide)
     # after the first of them: a prompt that is refused is not to stand there like a text
-    print(prompts[0] + next(pieces, ""), end="", flush=True)
+    echo(prompts[0] + next(pieces, ""), end="")
     for piece in pieces:
-        print(piece, end="", flush=True)
-    print()
+        echo(piece, end="")
+    echo("")
 
 
 def _prompts(given: tuple[str, ...], file: Path | None, lines: bool) -> list[str]:
@@ -129,8 +130,8 @@ def _print(prompts: list[str], found: "list[list[Completion]]") -> None:
     for prompt, completions in zip(prompts, found, strict=True):
         for completion in completions:
             number += 1
-            print(f"── {number} of {whole} " + "─" * 40)
-            print(f"{prompt}{completion.text}")
+            echo(f"── {number} of {whole} " + "─" * 40)
+            echo(f"{prompt}{completion.text}")
 
 
 def _document(

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from gnano.cli.arguments import call
+from gnano.utils.terminal import echo
 
 
 def import_(
@@ -43,7 +44,7 @@ def import_(
     hints = Hints(n_head=n_head, block_size=block_size, rope_theta=rope_theta, norm_eps=norm_eps)
     found = import_model(path, out, hints, tokenizer)
     config = found.config
-    print(
+    echo(
         f"{out}: {num_parameters(config):,} parameters, {config.n_layer} layers, width "
         f"{config.n_embd:,}, {config.n_head} heads on {config.n_kv_head}, context "
         f"{config.block_size:,}, RoPE θ {config.rope_theta:,.0f}"

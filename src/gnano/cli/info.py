@@ -6,6 +6,7 @@ import tyro
 
 from gnano.cli.arguments import call
 from gnano.utils.paths import expanded
+from gnano.utils.terminal import echo
 
 
 def info(what: Annotated[str, tyro.conf.Positional], verify: bool = False) -> None:
@@ -27,12 +28,12 @@ def info(what: Annotated[str, tyro.conf.Positional], verify: bool = False) -> No
     from gnano.report import describe, verify_saved
 
     what = expanded(what)
-    print(describe(what))
+    echo(describe(what))
     line = LiveLine()
     try:
         for said in verify_saved(what, line.show) if verify else ():
             line.close()
-            print(said, flush=True)
+            echo(said)
     finally:
         line.close()
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from gnano.cli.arguments import call
+from gnano.utils.terminal import echo
 
 
 def merge(
@@ -34,7 +35,7 @@ def merge(
     folder = merge_adapter(base, adapter, out)
     files = [file for file in folder.iterdir() if file.is_file()]
     size = sum(file.stat().st_size for file in files)
-    print(f"{folder}: {len(files)} files, {size / 1e9:.2f} GB")
+    echo(f"{folder}: {len(files)} files, {size / 1e9:.2f} GB")
 
 
 def main(argv: list[str]) -> None:

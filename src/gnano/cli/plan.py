@@ -2,6 +2,7 @@
 
 from gnano.cli.arguments import with_recipe
 from gnano.utils.json_text import json_text
+from gnano.utils.terminal import echo
 
 DESCRIPTION = """\
 Say what a recipe needs and costs: parameters, FLOPs, memory by part, tokens/s, hours, money.
@@ -32,5 +33,5 @@ def main(argv: list[str]) -> int:
     from gnano.report import plan, plan_text
 
     found = plan(recipe, own.gpu, own.gpus, own.price, own.mfu)
-    print(json_text(found.as_dict(), indent=2) if own.json else plan_text(found))
+    echo(json_text(found.as_dict(), indent=2) if own.json else plan_text(found))
     return 0

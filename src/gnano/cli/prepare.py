@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from gnano.cli.arguments import with_recipe
+from gnano.utils.terminal import echo
 
 DESCRIPTION = """\
 Turn the documents of a recipe's sources into token shards in its data folder.
@@ -32,5 +33,5 @@ def main(argv: list[str]) -> int:
         prepare(recipe.corpus, lambda status: line.show(str(status)))
     finally:
         line.close()
-    print(describe_data(Path(recipe.corpus.folder)))
+    echo(describe_data(Path(recipe.corpus.folder)))
     return 0

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from gnano.cli.arguments import refuse_shape, with_recipe
+from gnano.utils.best_effort import best_effort
+from gnano.utils.terminal import echo
 
 DESCRIPTION = """\
 Train the model of a recipe on the token shards that `gnano prepare` made.
@@ -30,7 +32,7 @@ def main(argv: list[str]) -> int:
     else:
         refuse_shape(argv)
     from gnano.evals import open_exam
-    from gnano.report import report_or_reason
+    from gnano.report import write_report
     from gnano.train import Progress, train
 
     run = own.out or Path("runs") / Path(argv[0]).stem
@@ -40,6 +42,7 @@ def main(argv: list[str]) -> int:
     finally:
         progress.line.close()
     if result.first:
-        print(f"{result.step:,} of {result.steps:,} steps done; {result.checkpoint}")
-        print(f"The run as a page: {report_or_reason(result.run)}")
+        echo(f"{result.step:,} of {result.steps:,} steps done; {result.checkpoint}")
+        with best_effort("page of the run"):
+            echo(f"The run as a page: {write_report(result.run)}")
     return 128 + result.stopped_by if result.stopped_by else 0

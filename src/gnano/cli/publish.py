@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from gnano.cli.arguments import call
+from gnano.utils.terminal import echo
 
 
 def publish(
@@ -47,20 +48,19 @@ def publish(
     """
     from gnano.export import publish
 
-    print(
-        publish(
-            checkpoint,
-            repo,
-            private=private,
-            license=license,
-            languages=language,
-            prompts=prompts,
-            include=include,
-            out=out,
-            update=update,
-            dry_run=dry_run,
-        )
+    done = publish(
+        checkpoint,
+        repo,
+        private=private,
+        license=license,
+        languages=language,
+        prompts=prompts,
+        include=include,
+        out=out,
+        update=update,
+        dry_run=dry_run,
     )
+    echo(str(done))
 
 
 def main(argv: list[str]) -> None:

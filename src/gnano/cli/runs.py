@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from gnano.cli.arguments import call
+from gnano.utils.terminal import echo
 
 
 def runs(folder: Annotated[Path, tyro.conf.Positional] = Path("runs"), json: bool = False) -> None:
@@ -29,7 +30,7 @@ def runs(folder: Annotated[Path, tyro.conf.Positional] = Path("runs"), json: boo
 
     found = list_runs(folder)
     if text := (runs_json if json else runs_table)(folder, found):
-        print(text)
+        echo(text)
 
 
 def main(argv: list[str]) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from gnano.cli.arguments import with_recipe
+from gnano.utils.terminal import echo
 
 DESCRIPTION = """\
 Do what `gnano prepare` does on many processes or machines, with datatrove's executors.
@@ -50,5 +51,5 @@ def main(argv: list[str]) -> int:
         print,
     )
     if manifest:
-        print(describe_data(Path(recipe.corpus.folder)))
+        echo(describe_data(Path(recipe.corpus.folder)))
     return 0

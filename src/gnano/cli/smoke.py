@@ -1,6 +1,5 @@
 """`gnano smoke`: does a checkpoint write at all sensibly?"""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import tyro
 from gnano.cli.arguments import Keeping, call
 from gnano.infer.loading import Loading
 from gnano.utils.json_text import json_text
+from gnano.utils.terminal import echo, note
 
 
 def smoke(
@@ -49,11 +49,11 @@ def smoke(
     finally:
         line.close()
     if found.note:
-        print(found.note, file=sys.stderr)
+        note(found.note)
     if json_:
-        print(json_text(found.as_dict(), ensure_ascii=False))
+        echo(json_text(found.as_dict(), ensure_ascii=False))
     else:
-        print(f"{found.table()}\n\n{found.texts()}")
+        echo(f"{found.table()}\n\n{found.texts()}")
     return int(found.failed)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from gnano.cli.arguments import PATHS
+from gnano.utils.terminal import echo
 
 DESCRIPTION = """\
 Train a tokenizer, or fetch GPT-2's, and look at what it does.
@@ -34,7 +35,7 @@ def train(files: tuple[str, ...], out: Path, vocab_size: int = 4_096, column: st
 
     documents = (d for path in find_files(files) for d in read_documents(path, column))
     train_bpe((document.text for document in documents), vocab_size).save(out)
-    print(f"{vocab_size:,} entries: {out / 'tokenizer.json'}")
+    echo(f"{vocab_size:,} entries: {out / 'tokenizer.json'}")
 
 
 def gpt2(out: Path, files: Path | None = None) -> None:
@@ -50,7 +51,7 @@ def gpt2(out: Path, files: Path | None = None) -> None:
     import gnano.tokenizer
 
     gnano.tokenizer.gpt2(files).save(out)
-    print(f"GPT-2's 50,257 entries: {out / 'tokenizer.json'}")
+    echo(f"GPT-2's 50,257 entries: {out / 'tokenizer.json'}")
 
 
 def show(
@@ -71,7 +72,7 @@ def show(
     has_own = (tokenizer / "tokenizer.json").exists()
     loaded = Tokenizer.load(tokenizer if has_own else find_checkpoint(tokenizer))
     for number in loaded.encode(text):
-        print(f"{number:>6}  {loaded.decode_bytes([number])!r}")
+        echo(f"{number:>6}  {loaded.decode_bytes([number])!r}")
 
 
 def main(argv: list[str]) -> None:

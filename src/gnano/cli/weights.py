@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from gnano.cli.arguments import call
+from gnano.utils.terminal import echo
 
 
 def weights(
@@ -31,7 +32,7 @@ def weights(
     folder = weights_only(checkpoint, out)
     files = [file for file in folder.iterdir() if file.is_file()]
     size = sum(file.stat().st_size for file in files)
-    print(f"{folder}: {len(files)} files, {size / 1e9:.2f} GB")
+    echo(f"{folder}: {len(files)} files, {size / 1e9:.2f} GB")
 
 
 def main(argv: list[str]) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gnano.data.plan import Plan
-from gnano.data.shards import ShardInfo, write_whole
+from gnano.data.shards import ShardInfo
+from gnano.utils.atomic_io import write_text
 
 NAME = "manifest.json"
 FORMAT = 2
@@ -99,7 +100,7 @@ class Manifest:
         content = {"format": FORMAT, "fingerprint": self.fingerprint, **content}
         # over the whole, so that a damaged count is noticed too
         content["sha256"] = _sha256(content)
-        write_whole(folder / NAME, (json.dumps(content, indent=1) + "\n").encode())
+        write_text(folder / NAME, json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
@@ -169,7 +170,7 @@ def read_marker(folder: Path, task: int) -> TaskInfo | None:
 
 
 def write_marker(folder: Path, task: int, info: TaskInfo) -> None:
-    write_whole(marker(folder, task), (json.dumps(asdict(info), indent=1) + "\n").encode())
+    write_text(marker(folder, task), json.dumps(asdict(info), indent=1) + "\n")
 
 
 def _sha256(content: Any) -> str:

@@ -21,6 +21,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from gnano.utils.atomic_io import write_bytes
+
 TOKEN = np.dtype("<u2")
 START = np.dtype("<u4")
 
@@ -75,7 +77,7 @@ class ShardWriter:
         os.fsync(self.file.fileno())
         self.file.close()
         starts = np.array(self.starts, dtype=START).tobytes()
-        write_whole(self.folder / f"{self.name}.docs", starts)
+        write_bytes(self.folder / f"{self.name}.docs", starts)
         self.partial.replace(self.folder / f"{self.name}.tokens")
         return ShardInfo(
             name=self.name,
@@ -85,16 +87,6 @@ class ShardWriter:
             sha256_tokens=self.hash.hexdigest(),
             sha256_docs=hashlib.sha256(starts).hexdigest(),
         )
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """A file that is there with all its content, on the disk, or not at all."""
-    temporary = path.with_name(f"{path.name}.partial")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def is_whole(folder: Path, shard: ShardInfo) -> bool:

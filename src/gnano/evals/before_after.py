@@ -16,7 +16,8 @@ from gnano.data import InstructionConfig
 from gnano.data.instructions import ALPACA, Conversation, gather_conversations, template_of
 from gnano.evals.answers import Answer, Answers, answer, choose_questions
 from gnano.infer import Engine
-from gnano.report import write_whole
+from gnano.utils.atomic_io import write_text
+from gnano.utils.best_effort import best_effort
 from gnano.utils.json_text import json_text
 
 SHOWN = 600  # characters of a question in the file that people read
@@ -131,8 +132,10 @@ def compare_answers(
 
     before, after = said_by(base, "before"), said_by(tuned, "after")
     found = BeforeAfter(questions, before, after, _losses(metrics))
-    write_whole(run / "answers.md", found.markdown().encode("utf-8", errors="replace"))
-    write_whole(run / "answers.json", json_text(found.as_dict(), indent=1).encode())
+    with best_effort("answers.md"):
+        write_text(run / "answers.md", found.markdown())
+    with best_effort("answers.json"):
+        write_text(run / "answers.json", json_text(found.as_dict(), indent=1))
     return found
 
 

@@ -26,6 +26,7 @@ from gnano.evals.scores import Accuracy, Score
 from gnano.evals.subject import DEFAULT, open_subject
 from gnano.infer import Loading
 from gnano.train import find_checkpoint
+from gnano.utils.best_effort import best_effort
 from gnano.utils.json_text import json_text
 
 MOST = 12  # published rows beside models, unless all are wanted
@@ -184,7 +185,8 @@ def _results(
             told("loading")
             subject = open_subject(path, loading, asked.start)
             one = evaluate(subject, asked, told)
-            write_evaluation(one, result_path(one))
+            with best_effort("saved result"):
+                write_evaluation(one, result_path(one))
         found.append(one)
     return found
 

@@ -25,8 +25,8 @@ import numpy as np
 
 from gnano.evals.comparing import Column, Comparison
 from gnano.evals.comparison_table import counted
-from gnano.report import write_whole
 from gnano.report.plot import LIGHT, NEEDS_MATPLOTLIB
+from gnano.utils.atomic_io import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +76,7 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     png = io.BytesIO()
     # without matplotlib's version in it: the same results, the same bytes
     drawn(comparison).savefig(png, format="png", metadata={"Software": None})
-    write_whole(path, png.getvalue())
+    write_bytes(path, png.getvalue())
 
 
 def drawn(comparison: Comparison) -> "Figure":

@@ -22,7 +22,8 @@ from gnano.evals.likelihood import log_likelihoods
 from gnano.evals.scores import Likelihoods, Score, score
 from gnano.evals.subject import Subject
 from gnano.live import clock
-from gnano.report import stages, write_whole
+from gnano.report import stages
+from gnano.utils.atomic_io import write_text
 from gnano.utils.json_text import json_text
 
 Show = Callable[[str], None]
@@ -132,8 +133,7 @@ def answers(
 
 
 def write_evaluation(evaluation: Evaluation, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, f"{evaluation.json()}\n".encode())
+    write_text(path, f"{evaluation.json()}\n")
 
 
 def default_path(evaluation: Evaluation) -> Path:

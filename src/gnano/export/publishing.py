@@ -22,6 +22,7 @@ from gnano.export.card import card
 from gnano.export.hub import Hub
 from gnano.export.source import open_source
 from gnano.train import find_checkpoint, weights_only
+from gnano.utils.atomic_io import replacing, write_text
 
 CARD = "README.md"
 HASHES = "files.json"  # of our checkpoints
@@ -74,7 +75,7 @@ def publish(
     hub = None if dry_run else Hub(repo, private)
     _fill(out, source, parts)
     if not (out / CARD).exists():
-        _write(out / CARD, card(source, repo, parts, license, languages, prompts))
+        write_text(out / CARD, card(source, repo, parts, license, languages, prompts))
     files = {name: (out / name).stat().st_size for name in sorted({*parts, CARD})}
     if hub is None:
         return Published(out, files, "")
@@ -147,19 +148,10 @@ def _visible(folder: Path) -> list[Path]:
 
 def _bring(file: Path, target: Path) -> None:
     """Whole or not at all; a large file takes no room twice where the file system can link."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    partial.unlink(missing_ok=True)
-    try:
-        if not file.name.endswith(LINKED):
-            raise OSError
-        os.link(file.resolve(), partial)
-    except OSError:
-        shutil.copyfile(file, partial)
-    partial.replace(target)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, "utf-8")
-    partial.replace(path)
+    with replacing(target) as temporary:
+        try:
+            if not file.name.endswith(LINKED):
+                raise OSError
+            os.link(file.resolve(), temporary)
+        except OSError:
+            shutil.copyfile(file, temporary)

@@ -12,14 +12,13 @@ from gnano.report.corpus import describe_data, describe_sample
 from gnano.report.description import describe
 from gnano.report.lineage import Stage, base_name, stages
 from gnano.report.metrics import read_metrics
-from gnano.report.page import report_or_reason, write_report
+from gnano.report.page import write_report
 from gnano.report.planning import plan
 from gnano.report.planning_text import plan_text
 from gnano.report.plot import png_plot
 from gnano.report.runs import list_runs, runs_json, runs_table
 from gnano.report.terminal import terminal_plot
 from gnano.report.verifying import verify_saved
-from gnano.report.whole import write_whole
 
 __all__ = [
     "Stage",
@@ -32,12 +31,10 @@ __all__ = [
     "plan_text",
     "png_plot",
     "read_metrics",
-    "report_or_reason",
     "runs_json",
     "runs_table",
     "stages",
     "terminal_plot",
     "verify_saved",
     "write_report",
-    "write_whole",
 ]

@@ -31,17 +31,10 @@ from gnano.report.curves import (
 from gnano.report.metrics import read_metrics
 from gnano.report.plot import DARK, png_bytes
 from gnano.report.style import CSS
-from gnano.report.whole import write_whole
+from gnano.utils.atomic_io import write_text
+from gnano.utils.best_effort import best_effort
 
 Samples = Sequence[tuple[str, str, str]]  # title, prompt, continuation
-
-
-def report_or_reason(run: Path) -> str:
-    """The page's path, once it is written; or why there is none, which is no fault of the run."""
-    try:
-        return str(write_report(run))
-    except (OSError, ValueError) as error:
-        return f"not written ({error})"
 
 
 def write_report(run: Path, facts: Mapping[str, str] | None = None, samples: Samples = ()) -> Path:
@@ -67,7 +60,7 @@ def write_report(run: Path, facts: Mapping[str, str] | None = None, samples: Sam
     ]
     page = PAGE.format(title=escape(name), css=CSS, body="\n".join(filter(None, parts)))
     path = run / "report.html"
-    write_whole(path, page.encode("utf-8", errors="replace"))
+    write_text(path, page)
     return path
 
 
@@ -119,18 +112,20 @@ def _figures(metrics: Rows) -> str:
 
 
 def _picture(metrics: Rows) -> str:
-    """The curves as data URIs, or nothing where matplotlib is not installed."""
+    """The curves as data URIs, or nothing where matplotlib is missing or fails."""
     if find_spec("matplotlib") is None:
         return ""
-    light = _data_uri(png_bytes(metrics, ""))
-    dark = _data_uri(png_bytes(metrics, "", DARK))
     shown = "Training loss and held-out bits per byte"
     if task_curves(metrics):
         shown = "Training loss, held-out bits per byte and accuracy on tasks"
-    return (
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img alt="{shown} against steps" src="{light}"></picture>'
-    )
+    with best_effort("picture in the page"):
+        light = _data_uri(png_bytes(metrics, ""))
+        dark = _data_uri(png_bytes(metrics, "", DARK))
+        return (
+            f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+            f'<img alt="{shown} against steps" src="{light}"></picture>'
+        )
+    return ""
 
 
 def _heldout(curves: list[Curve], whole: bool) -> str:

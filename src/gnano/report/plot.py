@@ -27,7 +27,7 @@ from gnano.report.curves import (
     smooth,
     task_curves,
 )
-from gnano.report.whole import write_whole
+from gnano.utils.atomic_io import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def png_plot(metrics: Rows, path: Path, title: str) -> None:
 
     A run that was asked tasks has a panel of them below, and 1,760 × 1,200 pixels.
     """
-    write_whole(path, png_bytes(metrics, title))
+    write_bytes(path, png_bytes(metrics, title))
 
 
 def png_bytes(metrics: Rows, title: str, palette: Palette = LIGHT) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gnano.train.saving.hashes import sync
+from gnano.utils.atomic_io import sync
 
 
 @contextmanager

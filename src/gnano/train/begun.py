@@ -20,7 +20,7 @@ from gnano.model import num_parameters
 from gnano.train.changes import DATA
 from gnano.train.recipe import Recipe, load_recipe
 from gnano.train.saving.folders import checkpoints
-from gnano.train.saving.hashes import sync
+from gnano.utils.atomic_io import write_text
 
 NAME, METRICS = "recipe.toml", "metrics.jsonl"
 
@@ -61,12 +61,7 @@ def write_begun(recipe: Recipe, facts: dict[str, Any], path: Path) -> None:
     import tomli_w
 
     content: dict[str, Any] = {**asdict(recipe), "run": facts}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.partial")
-    temporary.write_text(tomli_w.dumps(content), "utf-8")
-    sync(temporary)  # or a power failure could leave the new name with no content
-    temporary.replace(path)
-    sync(path.parent)
+    write_text(path, tomli_w.dumps(content))
 
 
 def facts_of(recipe: Recipe, fingerprint: str, ranks: int) -> dict[str, Any]:

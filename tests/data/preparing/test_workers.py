@@ -126,7 +126,7 @@ def test_a_full_disk_in_a_worker_is_the_same_error_here(config, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "/somewhere/000.keys")
 
-    monkeypatch.setattr("gnano.data.preparing.tokenizing.write_whole", full)
+    monkeypatch.setattr("gnano.data.preparing.tokenizing.write_bytes", full)
     with pytest.raises(OSError, match="No space") as error:
         prepare(replace(config, workers=1))
     assert (error.value.errno, error.value.filename) == (28, "/somewhere/000.keys")

@@ -18,6 +18,16 @@ def test_a_torn_line_is_ended_and_the_next_is_whole(tmp_path: Path) -> None:
     assert [row["loss"] for row in read_metrics(file)] == [2.0, 1.5]
 
 
+def test_a_log_that_cannot_be_opened_yet_loses_no_line(tmp_path: Path) -> None:
+    log = Log(tmp_path / "gone" / "metrics.jsonl")
+    assert not log.write(step=1, loss=2.0)
+    assert "metrics.jsonl" in str(log.lacking)
+    log.path.parent.mkdir()
+    assert log.write(step=2, loss=1.0)
+    assert log.close() == 0
+    assert [row["loss"] for row in read_metrics(log.path)] == [2.0, 1.0]
+
+
 def test_what_was_written_is_never_rewritten(tmp_path: Path) -> None:
     for step in range(3):
         log = Log(tmp_path / "metrics.jsonl")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gnano.data.instructions.config import InstructionSource
+from gnano.utils.atomic_io import write_text
 
 
 def files_of(
@@ -40,9 +41,7 @@ def files_of(
         say(f"{source.repo}: file {number} of {len(files)}, {file.name}, {size}")
         paths.append(str(download(source.repo, commit, file, folder / commit)))
     if not note.is_file():
-        partial = note.with_name(f"{note.name}.partial")
-        partial.write_text(json.dumps({"commit": commit, "files": files}, indent=2) + "\n")
-        partial.replace(note)
+        write_text(note, json.dumps({"commit": commit, "files": files}, indent=2) + "\n")
     return paths
 
 

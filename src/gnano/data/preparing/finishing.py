@@ -29,8 +29,8 @@ from gnano.data.shards import (
     is_whole,
     open_starts,
     open_tokens,
-    write_whole,
 )
+from gnano.utils.atomic_io import write_bytes
 
 Keys = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
@@ -96,7 +96,7 @@ def finish(draft_folder: Path, draft: Draft, folder: Path, task: int, seen: Seen
         elif moved:
             kept.append(moved)
             lengths += _histogram(folder, moved)
-    write_whole(_keys_file(folder, task), everything[fresh].tobytes())
+    write_bytes(_keys_file(folder, task), everything[fresh].tobytes())
     info = TaskInfo(
         shards=kept,
         heldout=heldout,
@@ -113,7 +113,7 @@ def finish(draft_folder: Path, draft: Draft, folder: Path, task: int, seen: Seen
 def remove(folder: Path, task: int) -> None:
     """Take a task out, its marker first, so that no reader counts on what goes next."""
     marker(folder, task).unlink(missing_ok=True)
-    for path in folder.glob(f"{task:05}[-.]*"):
+    for path in [*folder.glob(f"{task:05}[-.]*"), *folder.glob(f".{task:05}[-.]*")]:
         if path.suffix in (".tokens", ".docs", ".keys", ".partial"):
             path.unlink()
 
@@ -141,8 +141,8 @@ def _move(source: Path, shard: ShardInfo, folder: Path, name: str, keep: Mask) -
     lengths = np.diff(starts, append=len(tokens)).astype(np.int64)
     left = tokens[np.repeat(keep, lengths)].astype(TOKEN).tobytes()
     begins = (np.cumsum(lengths[keep]) - lengths[keep]).astype(START).tobytes()
-    write_whole(folder / f"{name}.tokens", left)
-    write_whole(folder / f"{name}.docs", begins)
+    write_bytes(folder / f"{name}.tokens", left)
+    write_bytes(folder / f"{name}.docs", begins)
     return ShardInfo(
         name=name,
         tokens=int(lengths[keep].sum()),

@@ -33,7 +33,7 @@ from gnano.data.preparing.preparation import conclude
 from gnano.data.preparing.scheduling import Scheduler
 from gnano.data.preparing.tokenizing import Draft, draft_folder
 from gnano.data.preparing.workers import Event, Job, Settings, Worker, failure, raise_failure
-from gnano.data.shards import write_whole
+from gnano.utils.atomic_io import write_text
 
 Task = tuple[str, int]
 
@@ -161,7 +161,7 @@ def is_orphan() -> bool:
 
 def leave_note(notes: Path, event: Event) -> None:
     notes.mkdir(parents=True, exist_ok=True)
-    write_whole(notes / f"{event.source}-{event.task:05}.json", json.dumps(asdict(event)).encode())
+    write_text(notes / f"{event.source}-{event.task:05}.json", json.dumps(asdict(event)))
 
 
 def raise_noted(notes: list[Path]) -> None:

@@ -24,9 +24,10 @@ import numpy as np
 
 from gnano.data.documents import Document
 from gnano.data.inputs import documents
-from gnano.data.shards import ShardInfo, ShardWriter, is_whole, write_whole
+from gnano.data.shards import ShardInfo, ShardWriter, is_whole
 from gnano.data.sources import Source
 from gnano.data.split import is_heldout, position
+from gnano.utils.atomic_io import write_bytes, write_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,7 +110,7 @@ def tokenize_task(
         read=counts["read"],
         dropped={why: counts[why] for why in ("short", "long", "contaminated")},
     )
-    write_whole(temporary / "draft.json", json.dumps(asdict(draft)).encode())
+    write_text(temporary / "draft.json", json.dumps(asdict(draft)))
     shutil.rmtree(folder, ignore_errors=True)
     temporary.replace(folder)
 
@@ -199,6 +200,6 @@ class _Shards:
 
     def _close(self, shard: _Shard) -> ShardInfo:
         name = shard.writer.name
-        write_whole(self.folder / f"{name}.keys", np.array(shard.keys, KEY).tobytes())
-        write_whole(self.folder / f"{name}.sizes", np.array(shard.sizes, SIZE).tobytes())
+        write_bytes(self.folder / f"{name}.keys", np.array(shard.keys, KEY).tobytes())
+        write_bytes(self.folder / f"{name}.sizes", np.array(shard.sizes, SIZE).tobytes())
         return shard.writer.finish()

@@ -26,6 +26,7 @@ from gnano.train.precision import DTYPES
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
 from gnano.train.waiting import Say
+from gnano.utils.atomic_io import replacing
 
 NAME = "reference.safetensors"
 
@@ -102,6 +103,5 @@ def _read(path: Path, of: dict[str, str]) -> NDArray[np.float32] | None:
 
 
 def _write(path: Path, found: NDArray[np.float32], of: dict[str, str]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    save_tensors({"margins": torch.from_numpy(found)}, partial, of)
-    partial.replace(path)
+    with replacing(path) as temporary:
+        save_tensors({"margins": torch.from_numpy(found)}, temporary, of)

@@ -14,12 +14,13 @@ import faulthandler
 import math
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple, NoReturn
+
+from gnano.utils.terminal import note
 
 EVERY = 1.0  # seconds between two looks
 LATE = 5.0  # seconds between two looks after which the process itself stood still
@@ -107,9 +108,10 @@ class LoneWatch:
 
 def tell(reason: str, stacks: bool) -> None:
     """A sentence on stderr, and where each thread of this process is."""
-    print(f"gnano: {reason}", file=sys.stderr, flush=True)
+    note(f"gnano: {reason}")
     if stacks:
-        faulthandler.dump_traceback(file=2)  # sys.stderr need not have a descriptor
+        with suppress(OSError, ValueError):
+            faulthandler.dump_traceback(file=2)  # sys.stderr need not have a descriptor
 
 
 def leave(reason: str, stacks: bool = True) -> NoReturn:

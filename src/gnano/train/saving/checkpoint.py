@@ -44,7 +44,8 @@ from gnano.model import (
 )
 from gnano.tokenizer import Tokenizer
 from gnano.train.saving.folders import ADAPTER, FOLDER, STATE, TRAINER
-from gnano.train.saving.hashes import sync, write_hashes
+from gnano.train.saving.hashes import write_hashes
+from gnano.utils.atomic_io import sync
 from gnano.utils.json_text import json_text
 
 # one process writes and reads, as it is meant to

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gnano.train.saving.folders import FILES
+from gnano.utils.atomic_io import sync
 from gnano.utils.host import drop_from_page_cache
 
 AT_ONCE = 4  # files: a processor hashes 1 to 2 GB/s, a good disk reads more
@@ -70,12 +70,3 @@ def _sized(folder: Path) -> Iterator[tuple[Path, str]]:
                 f"it is cut short or was replaced."
             )
         yield path, sha256
-
-
-def sync(path: Path) -> None:
-    """Force a file, or the names in a folder, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,12 +15,10 @@ from gnano.utils.json_text import json_text
 class Log:
     def __init__(self, path: Path) -> None:
         self.path = path
-        # unbuffered: a line that fails must not come again, half of it, with a later one
-        self.file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        end = os.lseek(self.file, 0, os.SEEK_END)
-        torn = end > 0 and os.pread(self.file, 1, end - 1) != b"\n"
-        self.unwritten = b"\n" if torn else b""
+        self.file: int | None = None
+        self.unwritten = b""
         self.lacking: OSError | None = None  # why the last line is still unwritten
+        self.flush()
 
     def write(self, **values: Any) -> bool:
         """Append a line; False where it has to wait, for the reason `lacking`."""
@@ -29,6 +27,8 @@ class Log:
 
     def flush(self) -> bool:
         try:
+            if self.file is None:
+                self.file = self._open()
             while self.unwritten:
                 self.unwritten = self.unwritten[os.write(self.file, self.unwritten) :]
             self.lacking = None
@@ -39,5 +39,14 @@ class Log:
     def close(self) -> int:
         """How many lines could not be written to the end."""
         self.flush()
-        os.close(self.file)
+        if self.file is not None:
+            os.close(self.file)
         return self.unwritten.count(b"\n")
+
+    def _open(self) -> int:
+        # unbuffered: a line that fails must not come again, half of it, with a later one
+        file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        end = os.lseek(file, 0, os.SEEK_END)
+        if end > 0 and os.pread(file, 1, end - 1) != b"\n":
+            self.unwritten = b"\n" + self.unwritten
+        return file

@@ -1,0 +1,43 @@
+"""Text for people: what a terminal may be sent, and the functions that all printing goes through.
+
+`echo` prints what a command is asked for, and raises where it cannot be written. `note` prints
+what only informs, to stderr, and never raises. Neither lets text from a model, a data set or a
+file name steer a terminal: its control characters are replaced there. A pipe or a file gets the
+text as it is.
+"""
+
+import os
+import sys
+from typing import TextIO
+
+from gnano.utils.streams import write_or_drop, write_output
+
+CONTROLS = dict.fromkeys(
+    {*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}"
+)
+
+
+def echo(text: str, end: str = "\n") -> None:
+    """Print to stdout, at once."""
+    write_output(visible(text, sys.stdout) + end)
+
+
+def note(text: str, end: str = "\n") -> None:
+    """Print to stderr; what cannot be written there is dropped."""
+    if sys.stderr is not None:
+        write_or_drop(sys.stderr, visible(text, sys.stderr) + end)
+
+
+def visible(text: str, stream: TextIO) -> str:
+    """The text without control characters but line feed and tab, where it goes to a terminal."""
+    return text.translate(CONTROLS) if stream.isatty() else text
+
+
+def takes_escapes(stream: TextIO) -> bool:
+    """Is it a terminal that understands escape sequences?"""
+    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+def takes_color(stream: TextIO) -> bool:
+    """Is it a terminal with color, and does the user want it (https://no-color.org)?"""
+    return takes_escapes(stream) and not os.environ.get("NO_COLOR")
