@@ -2,22 +2,42 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from gnano.data.bad_records import MAX_BAD_SHARE
+from gnano.utils.ranges import Range, check_ranges
 
 Kind = Literal["files", "hub", "python-prose", "python-code", "synthetic"]
 GENERATED = ("python-prose", "python-code", "synthetic")  # text that needs no file
+
+
+HUB_KEYS = dict.fromkeys(("repo", "config", "split", "revision"), ("hub",))
+
+
+def check_use(source: Any, uses: dict[str, tuple[str, ...]]) -> None:
+    """Raise ValueError for a setting that a source of this kind has no use for.
+
+    `uses` says which kinds a key is for.
+    """
+    for key, kinds in uses.items():
+        default = type(source).__dataclass_fields__[key].default
+        if source.kind not in kinds and getattr(source, key) != default:
+            raise ValueError(
+                f"A source of kind {source.kind!r} has no use for {key} "
+                f"({getattr(source, key)!r}); it is for kind {' or '.join(map(repr, kinds))}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     weight: float = 1.0  # share of the sequences, relative to the other sources' weights
     kind: Kind = "files"  # files of yours, a Hub data set, or text that every Python can give
-    files: tuple[str, ...] = ()  # files: paths, folders or globs; text, JSONL, Parquet; .gz, .zst
+    files: tuple[str, ...] = ()  # files: paths, folders, globs; text, JSONL, CSV, Parquet, packed
     repo: str = ""  # hub: the data set, USER/NAME
     config: str = ""  # hub: its configuration, or a folder in it; empty: all of it
     split: str = "train"  # hub: which split
     revision: str = "main"  # hub: branch, tag or commit; the commit found is kept
-    column: str = "text"  # which column of JSONL and Parquet files holds the text
+    column: str = "text"  # which column of JSONL, CSV and Parquet files holds the text
     max_tokens: int = 0  # files, hub: stop with the file that reaches so many, or in it; 0: all
     max_bytes: int = 0  # the other kinds: how much UTF-8 text to take
     min_chars: int = 1  # drop shorter documents
@@ -46,6 +66,7 @@ class Source:
             )
         if self.kind == "hub" and self.files:
             raise ValueError("A source of kind 'hub' takes repo and config; files needs 'files'.")
+        check_use(self, {"files": ("files",), "column": ("files", "hub"), **HUB_KEYS})
 
     @property
     def where(self) -> str:
@@ -63,6 +84,8 @@ class DataConfig:
     shard_tokens: int = 2**26  # tokens in a shard file, about; 2 bytes each
     decontaminate: tuple[str, ...] = ()  # evaluation files; documents sharing 13 words are dropped
     workers: int = 0  # processes that tokenize; 0: one per core
+    # a source is refused where a greater share of its records cannot be used
+    max_bad_share: Annotated[float, Range(0, 1)] = MAX_BAD_SHARE
     keep_downloads: bool = False  # keep the Hub's files after they are tokenized
     packing: Literal["stream", "best-fit"] = "stream"  # cut rows anywhere, or at documents' ends
     inside_documents: bool = False  # attention stays inside each document
@@ -70,6 +93,7 @@ class DataConfig:
     sources: dict[str, Source] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_ranges(self, "data")
         if not 0 <= self.heldout < 1:
             raise ValueError(f"data.heldout is {self.heldout}; it is a share, in [0, 1).")
         if not 1 <= self.shard_tokens < 2**31:

@@ -95,6 +95,9 @@ def load_recipe(name: str) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"Recipe {name} is not TOML: {error}.") from None
     content.pop("run", None)
+    data = content.get("data")
+    if isinstance(data, dict) and data.pop("bad_records", "drop") == "refuse":  # earlier versions'
+        data["max_bad_share"] = 0.0
     model = content.get("model", {})
     shape = model.pop("shape", None) if isinstance(model, dict) else None
     if shape is not None:

@@ -2,7 +2,11 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from gnano.data.bad_records import MAX_BAD_SHARE
+from gnano.data.sources import HUB_KEYS, check_use
+from gnano.utils.ranges import Range, check_ranges
 
 Kind = Literal["files", "hub", "python"]
 
@@ -11,7 +15,7 @@ Kind = Literal["files", "hub", "python"]
 class InstructionSource:
     weight: float = 1.0  # how many times an epoch its rows come; 0.5: another half each time
     kind: Kind = "files"  # files of yours, a Hub data set, or questions about this Python's library
-    files: tuple[str, ...] = ()  # files: paths, folders or globs; JSONL, a JSON list, Parquet
+    files: tuple[str, ...] = ()  # files: paths, folders or globs; JSONL, a JSON list, CSV, Parquet
     repo: str = ""  # hub: the data set, USER/NAME
     config: str = ""  # hub: its configuration, or a folder in it; empty: all of it
     split: str = "train"  # hub: which split
@@ -27,8 +31,7 @@ class InstructionSource:
             raise ValueError(
                 f"A source of kind 'hub' needs repo, USER/NAME of a data set; it is {self.repo!r}."
             )
-        if self.kind != "files" and self.files:
-            raise ValueError(f"A source of kind {self.kind!r} takes no files; 'files' does.")
+        check_use(self, {"files": ("files",), **HUB_KEYS})
 
     @property
     def where(self) -> str:
@@ -46,12 +49,14 @@ class InstructionConfig:
     warmup: float = 0.05  # share of those steps: train.schedule.warmup follows from it, likewise
     heldout: float = 0.02  # share of the questions kept from training
     packing: bool = True  # several examples in a row, each on its own
-    bad_records: Literal["drop", "refuse"] = "drop"  # what to do about those that cannot be used
+    # a source is refused where a greater share of its records cannot be used
+    max_bad_share: Annotated[float, Range(0, 1)] = MAX_BAD_SHARE
     downloads: str = "data/hub"  # where the Hub's files are kept
     seed: int = 0  # of the order in which rows are read
     sources: dict[str, InstructionSource] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_ranges(self, "data")
         if not 0 <= self.heldout < 1:
             raise ValueError(f"data.heldout is {self.heldout}; it is a share, in [0, 1).")
         if not 0 <= self.epochs < math.inf:
