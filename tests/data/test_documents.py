@@ -1,11 +1,9 @@
 import gzip
 import json
-import os
 import random
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -14,7 +12,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis.strategies import lists, text
 
-from gnano.data import Document, RecordError, find_files, read_documents, read_texts
+from gnano.data import Document, RecordError, read_documents, read_texts
 
 TEXTS = ["Grüße, 漢字 🙂\nand a second line\n", "two", "\u2028 three \u0085", '"quoted" \\n']
 
@@ -38,19 +36,6 @@ def as_jsonl(texts, column="text"):
 def as_parquet(path, **columns):
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
     return path
-
-
-@pytest.fixture
-def file(tmp_path):
-    """file("name", bytes or str) writes a file and gives its path."""
-
-    def write(name, content):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    return write
 
 
 @pytest.mark.parametrize("packed", COMPRESSED)
@@ -310,76 +295,3 @@ def test_a_missing_package_is_named_with_the_command_that_brings_it(
         monkeypatch.setitem(sys.modules, loaded, None)
     with pytest.raises(ValueError, match=rf"needs {module}: pip install 'auto-g-nano\[data\]'"):
         texts_of(file(name, b"anything"))
-
-
-@pytest.fixture
-def place(file, tmp_path, monkeypatch):
-    """A folder with some files, which is also where we are and whose parent is home."""
-    for name in "b.txt", "a.txt", "deep/er/c.txt", "deep/d.md", "odd [1].txt":
-        file(f"place/{name}", name)
-    monkeypatch.chdir(tmp_path / "place")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path / "place"
-
-
-@pytest.mark.parametrize(
-    ("pattern", "names"),
-    [
-        ("a.txt", ["a.txt"]),
-        ("*.txt", ["a.txt", "b.txt", "odd [1].txt"]),
-        ("[ab].txt", ["a.txt", "b.txt"]),
-        ("odd [1].txt", ["odd [1].txt"]),
-        ("deep", ["deep/d.md", "deep/er/c.txt"]),
-        ("deep/", ["deep/d.md", "deep/er/c.txt"]),
-        ("**/*.txt", ["a.txt", "b.txt", "deep/er/c.txt", "odd [1].txt"]),
-        ("d*", None),
-        (".", ["a.txt", "b.txt", "deep/d.md", "deep/er/c.txt", "odd [1].txt"]),
-    ],
-)
-@pytest.mark.parametrize("start", ["", "./", "{place}/", "~/place/", "../place/"])
-def test_names_globs_and_folders_find_their_files(place, start, pattern, names):
-    asked = start.format(place=place) + pattern
-    if names is None:  # only a folder matches
-        with pytest.raises(FileNotFoundError):
-            find_files((asked,))
-        return
-    found = find_files((asked,)).paths
-    assert [os.path.relpath(path, place) for path in found] == names
-
-
-def test_files_are_sorted_and_each_is_found_once(place):
-    found = find_files(("b.txt", "deep", "*.txt", "./a.txt", "deep/d.md")).paths
-    names = ["a.txt", "b.txt", "deep/d.md", "deep/er/c.txt", "odd [1].txt"]
-    assert found == [Path(name) for name in names]
-
-
-def test_a_file_named_in_several_ways_is_found_once_by_its_first_name(place):
-    (place / "link").symlink_to(place / "deep")
-    (place / "c.link").symlink_to("deep/er/c.txt")
-    whole = str(place / "deep/er/c.txt")
-    ways = (whole, "deep/er/c.txt", "deep/../deep/er/c.txt", "link/er/c.txt", "c.link")
-    for first in ways:
-        assert find_files((first, *ways)).paths == [Path(first)]
-        assert Path(first) in find_files((first, *ways, "deep", "**/*")).paths
-
-
-def test_of_a_file_and_its_link_in_one_folder_the_first_in_order_is_taken(place):
-    for name in "0.txt", "z.txt":
-        (place / name).symlink_to("a.txt")
-    assert find_files(("*.txt",)).paths == [Path(n) for n in ("0.txt", "b.txt", "odd [1].txt")]
-
-
-@pytest.mark.parametrize("pattern", ["y**z", "**.txt", "deep/***", "{place}/d**/c.txt"])
-def test_a_pattern_that_is_none_is_named_and_explained(place, pattern):
-    asked = pattern.format(place=place)
-    with pytest.raises(ValueError, match=r"is no pattern: \*\* .* write \* instead\.$") as error:
-        find_files(("a.txt", asked))
-    assert repr(asked) in str(error.value)
-
-
-@pytest.mark.parametrize("pattern", ["nothing.txt", "*.csv", "{place}/nothing/*.txt", "~/nothing"])
-def test_a_pattern_without_files_is_named(place, pattern):
-    asked = pattern.format(place=place)
-    with pytest.raises(FileNotFoundError, match="No file matches") as error:
-        find_files(("a.txt", asked))
-    assert repr(asked) in str(error.value)

@@ -25,7 +25,8 @@ class RecordError(ValueError):
 
 def described(file: str, line: int, reason: str) -> str:
     """Where a record is, and what is wrong with it."""
-    return f"{file}{f', line {line:,}' if line else ''}: {reason}"
+    place = "row" if file.lower().endswith(".parquet") else "line"
+    return f"{file}{f', {place} {line:,}' if line else ''}: {reason}"
 
 
 @dataclass
