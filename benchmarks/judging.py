@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from gnano.data.documents import read_documents
+from gnano.data.documents import read_texts
 from gnano.data.instructions import read_conversations
 from gnano.evals import Wanted, judge
 from gnano.evals.smoke_prompts import PROMPTS
@@ -39,7 +39,7 @@ def cut(text: str) -> str:
 
 def prose(path: Path, draw: random.Random) -> Iterator[Case]:
     """From the middle of documents, from a blank on."""
-    texts = [document.text for document in read_documents(path, "text")]
+    texts = list(read_texts(path, "text"))
     for _ in range(COUNT):
         text = draw.choice(texts)
         start = draw.randrange(max(1, len(text) - 700))
@@ -49,7 +49,7 @@ def prose(path: Path, draw: random.Random) -> Iterator[Case]:
 
 def functions(path: Path, draw: random.Random) -> Iterator[Case]:
     """The first one with a docstring in each file, after the docstring."""
-    texts = [document.text for document in read_documents(path, "content")]
+    texts = list(read_texts(path, "content"))
     for text in draw.sample(texts, min(COUNT, len(texts))):
         try:
             tree = ast.parse(text)

@@ -56,7 +56,7 @@ def main() -> None:
     asked = parser.parse_args()
     tokenizer = Tokenizer.load(asked.tokenizer) if asked.tokenizer else gpt2()
     reading = read_conversations(asked.files)
-    print(reading.complaint() or "every record can be used")
+    print("\n".join(reading.notices) or "every record can be used")
     started = time.perf_counter()
     examples = [encode(c, ALPACA, tokenizer) for c in reading.records]
     encoded = time.perf_counter()

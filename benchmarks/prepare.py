@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gnano.data import Corpus, DataConfig, Source, prepare, read_documents
+from gnano.data import Corpus, DataConfig, Source, prepare, read_texts
 from gnano.tokenizer import gpt2
 
 REPEATS = 3
@@ -31,7 +31,7 @@ REPEATS = 3
 
 def corpus(files: list[str], column: str, megabytes: float, parts: int, folder: Path) -> list[Path]:
     """Parquet files of equal size with so much text in all."""
-    texts = [d.text for file in files for d in read_documents(Path(file), column)]
+    texts = [text for file in files for text in read_texts(Path(file), column)]
     size = sum(len(text.encode()) for text in texts)
     copies = max(1, round(megabytes * 1e6 / size))
     every = [f"{copy} {text}" for copy in range(copies) for text in texts]
@@ -48,7 +48,7 @@ def bare(path: Path, ready: "threading.Barrier", out: "object") -> None:
     """One process: read the documents, wait for the others, then only tokenize."""
     encoding = gpt2()._fast
     assert encoding is not None
-    texts = [d.text for d in read_documents(path, "text")]
+    texts = list(read_texts(path, "text"))
     ready.wait()
     started = time.perf_counter()
     count = sum(len(encoding.encode_ordinary(text)) for text in texts)
@@ -95,9 +95,9 @@ def same_ids(paths: list[Path], folder: Path) -> int:
         starts = np.flatnonzero(tokens == opened.tokenizer.end_of_text)
         ours |= {part[1:].tobytes() for part in np.split(tokens, starts)[1:]}
     theirs = {
-        np.array(encoding.encode_ordinary(d.text), np.uint16).tobytes()
+        np.array(encoding.encode_ordinary(text), np.uint16).tobytes()
         for path in paths
-        for d in read_documents(path, "text")
+        for text in read_texts(path, "text")
     }
     assert ours == theirs, "the ids differ"
     return len(ours)

@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 def test_what_is_saved_comes_back_and_is_training_data(folder, history, name):
     path = history.save(folder / name)
     assert History.load(path) == history
-    (learned,) = read_conversations([str(path)], refuse=True).records
+    (learned,) = read_conversations([str(path)], max_bad_share=0).records
     assert learned.turns == history.turns()
 
 

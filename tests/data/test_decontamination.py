@@ -210,11 +210,11 @@ def test_several_files_are_looked_for_together(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", '{"a": "b"}\n{"a": "b\n', r"a\.jsonl, line 2 is not JSON: .*\.$"),
-        ("a.json", '[{"a":\n "b}]', r"a\.json is not JSON: .* line 2 .*\.$"),
-        ("a.json", "[" * 100_000, r"a\.json is not JSON: .*\.$"),
-        ("a.txt.gz", "not packed", r"a\.txt\.gz is damaged"),
-        ("a.parquet", "", r"a\.parquet is not a readable Parquet file"),
+        ("a.jsonl", '{"a": "b"}\n{"a": "b\n', r"a\.jsonl, line 2: it is not JSON .*\.$"),
+        ("a.json", '[{"a":\n "b}]', r"a\.json, line 1: it is not JSON .* line 2 .*\.$"),
+        ("a.json", "[" * 100_000, r"a\.json, line 1: it is not JSON .*\.$"),
+        ("a.txt.gz", "not packed", r"a\.txt\.gz: it is damaged"),
+        ("a.parquet", "", r"a\.parquet: it is not a readable Parquet file"),
         ("a.jsonl", '{"a": "too short"}\n', r"a\.jsonl holds no text of 13 words"),
         ("a.txt", "", r"a\.txt holds no text of 13 words"),
     ],

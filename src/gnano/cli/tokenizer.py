@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from gnano.cli.arguments import PATHS
-from gnano.utils.terminal import echo
+from gnano.utils.terminal import echo, note
 
 DESCRIPTION = """\
 Train a tokenizer, or fetch GPT-2's, and look at what it does.
@@ -25,16 +25,22 @@ def train(files: tuple[str, ...], out: Path, vocab_size: int = 4_096, column: st
       gnano tokenizer train --files 'corpus/**/*.txt' --vocab-size 8192 --out tok
 
     Args:
-        files: Paths, folders or globs: text, JSONL or Parquet; .gz and .zst.
+        files: Paths, folders or globs: text, JSONL, CSV or Parquet; .gz and .zst.
         out: Folder for tokenizer.json.
         vocab_size: Entries, the 256 bytes and end-of-text among them.
-        column: Which column of JSONL and Parquet files holds the text.
+        column: Which column of JSONL, CSV and Parquet files holds the text.
     """
-    from gnano.data import find_files, read_documents
+    from gnano.data import BadRecords, check_column, find_files, read_documents
     from gnano.tokenizer import train_bpe
 
-    documents = (d for path in find_files(files) for d in read_documents(path, column))
-    train_bpe((document.text for document in documents), vocab_size).save(out)
+    found, bad = find_files(files), BadRecords()
+    check_column(found.paths, column)
+    documents = bad.sift(d for path in found.paths for d in read_documents(path, column))
+    tokenizer = train_bpe((document.text for document in documents), vocab_size)
+    bad.check()
+    tokenizer.save(out)
+    for notice in filter(None, (found.notice(), bad.notice())):
+        note(notice)
     echo(f"{vocab_size:,} entries: {out / 'tokenizer.json'}")
 
 

@@ -8,9 +8,11 @@ from gnano.lazy import lazily
 
 if TYPE_CHECKING:
     from gnano.data.any_batch import AnyBatch
+    from gnano.data.bad_records import BadRecords, RecordError
     from gnano.data.batches import Batch, Batches, heldout_batches
     from gnano.data.corpus import Corpus, HeldoutRow, row_starts
-    from gnano.data.documents import Document, find_files, read_documents
+    from gnano.data.documents import Document, check_column, read_documents, read_texts
+    from gnano.data.file_search import find_files
     from gnano.data.looking import Piece, Sample, look
     from gnano.data.manifest import Manifest
     from gnano.data.ngrams import NGrams
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnyBatch",
+    "BadRecords",
     "Batch",
     "Batches",
     "Corpus",
@@ -35,16 +38,19 @@ __all__ = [
     "NGrams",
     "Order",
     "Piece",
+    "RecordError",
     "Sample",
     "Source",
     "Status",
     "Stretches",
     "Windows",
+    "check_column",
     "find_files",
     "heldout_batches",
     "look",
     "prepare",
     "read_documents",
+    "read_texts",
     "row_starts",
     "samples_of",
     "verify_data",
@@ -54,6 +60,8 @@ __getattr__ = lazily(
     __name__,
     {
         "AnyBatch": "any_batch",
+        "RecordError": "bad_records",
+        "BadRecords": "bad_records",
         "Batch": "batches",
         "Batches": "batches",
         "Corpus": "corpus",
@@ -68,11 +76,13 @@ __getattr__ = lazily(
         "Status": "preparing.status",
         "Stretches": "windows",
         "Windows": "windows",
-        "find_files": "documents",
+        "check_column": "documents",
+        "find_files": "file_search",
         "heldout_batches": "batches",
         "look": "looking",
         "prepare": "preparing.preparation",
         "read_documents": "documents",
+        "read_texts": "documents",
         "row_starts": "corpus",
         "samples_of": "order",
         "verify_data": "verifying",

@@ -5,18 +5,19 @@ Any shared run drops the document (after Brown et al. 2020, arXiv:2005.14165, ap
 an item of its own; one of fewer than 13 words has no such run and is not looked for.
 """
 
-import json
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gnano.data.documents import format_of, read_lines, read_records, read_rows
+from gnano.data.bad_records import RecordError
 from gnano.data.ngrams import NGRAM, NGrams
+from gnano.data.records import form_of, read_form
+from gnano.data.text_files import read_lines
 
 
 class Decontamination:
-    """The 13-grams of evaluation files: .jsonl, .json, .parquet, else text; also .gz and .zst.
+    """The 13-grams of evaluation files: JSON, JSON lines, CSV, Parquet or text; also packed.
 
     Raises FileNotFoundError or ValueError, naming the file, where one is missing, cannot be
     read or holds no item of 13 words.
@@ -50,19 +51,14 @@ class Decontamination:
 def _content(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no evaluation file {path} (data.decontaminate).")
-    match format_of(path):
-        case "jsonl" | "ndjson":
-            yield from (record for _, record in read_records(path))
-        case "parquet":
-            yield from read_rows(path)
-        case "json":
-            whole = "".join(line for _, line in read_lines(path))
-            try:
-                yield json.loads(whole)
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path} is not JSON: {error}.") from None
-        case _:
-            yield "".join(line for _, line in read_lines(path))
+    form = form_of(path)
+    if form == "text":
+        yield "".join(line for _, line in read_lines(path))
+        return
+    for record in read_form(path, form):
+        if isinstance(record, RecordError):  # an item that is missed would be trained on
+            raise record
+        yield record.value
 
 
 def _strings(values: Iterator[Any]) -> Iterator[str]:

@@ -11,14 +11,18 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from gnano.data.documents import Document, find_files, read_documents
+from gnano.data.bad_records import RecordError
+from gnano.data.documents import Document, check_column, read_documents
+from gnano.data.file_search import find_files
 from gnano.data.sources import GENERATED, Source
 
 SMALL = 8 * 2**20  # bytes; smaller files are put together until a task has as many
 MOST_TASKS = 2_000  # of one source, unless its files are large
+GLANCE = 1_000  # documents of a file, one of which must be of use
 EDGE = 2**16  # bytes at both ends of a local file that stand for its content
 
 
@@ -39,6 +43,7 @@ class Inputs:
     tasks: tuple[Task, ...]
     root: Path  # local files: their common folder
     commit: str = ""  # Hub: the revision's commit
+    skipped: tuple[str, ...] = ()  # local files that were left out, each with the reason
 
     def paths(self, task: int, downloads: Path) -> list[Path]:
         """Where a task's files lie, or will lie when they are downloaded."""
@@ -61,11 +66,13 @@ def find_inputs(source: Source, commit: str = "") -> Inputs:
         revision = commit or source.revision
         commit, found = resolve(source.repo, source.config, source.split, revision)
         return Inputs(source, _tasks([InputFile(*file) for file in found]), Path(), commit)
-    paths = find_files(source.files)
+    paths, skipped = find_files(source.files)
     if not paths:
         raise ValueError("files names no file.")
     root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
-    return Inputs(source, _tasks([local_file(path.absolute(), root) for path in paths]), root)
+    tasks = _tasks([local_file(path.absolute(), root) for path in paths])
+    left_out = (f"{os.path.relpath(path, root)} ({why})" for path, why in skipped.items())
+    return Inputs(source, tasks, root, skipped=tuple(left_out))
 
 
 def check_inputs(inputs: Inputs) -> None:
@@ -79,15 +86,25 @@ def check_inputs(inputs: Inputs) -> None:
 
         check(source.repo, inputs.commit, HubFile(*inputs.tasks[0][0]), source.column)
     elif source.kind == "files":
+        tasks = (inputs.paths(task, Path()) for task in range(len(inputs.tasks)))
+        check_column([path for paths in tasks for path in paths], source.column)
+        bad: list[RecordError] = []
         for path in inputs.paths(0, Path()):
-            if next(read_documents(path, source.column), None) is not None:
-                return
+            for document in islice(read_documents(path, source.column, check=False), GLANCE):
+                if isinstance(document, RecordError):
+                    bad.append(document)
+                elif document.text.strip():
+                    return
+        if bad:
+            raise bad[0]
         if len(inputs.tasks) == 1:
             raise ValueError(f"{source.where} gives no training text; name files that hold some.")
 
 
-def documents(source: Source, paths: Sequence[Path]) -> Iterator[Document]:
-    """The documents of a task, in order."""
+def documents(
+    source: Source, paths: Sequence[Path], check: bool = True
+) -> Iterator[Document | RecordError]:
+    """The documents of a task, in order; see `read_documents`."""
     match source.kind:
         case "python-prose":
             from gnano.data.python_corpus import python_prose
@@ -108,7 +125,7 @@ def documents(source: Source, paths: Sequence[Path]) -> Iterator[Document]:
                 yield Document(text)
         case _:
             for path in paths:
-                yield from read_documents(path, source.column)
+                yield from read_documents(path, source.column, check)
 
 
 def local_file(path: Path, root: Path) -> InputFile:

@@ -9,11 +9,14 @@ finished in the plan's sequence, hence a reader sees a growing, never a changing
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gnano.data.plan import Plan
+from gnano.data.bad_records import MAX_BAD_SHARE, SHOWN, bad_notice, described
+from gnano.data.plan import Plan, SourcePlan
 from gnano.data.shards import ShardInfo
 from gnano.utils.atomic_io import write_text
 
@@ -30,6 +33,8 @@ class TaskInfo:
     read: int  # documents in its files, up to the budget
     dropped: dict[str, int]  # documents left out, by reason
     lengths: list[int]  # training documents of [2^n, 2^(n+1)) tokens, by n
+    # the first of the records that cannot be used: file's number in the task, line, reason
+    bad: list[tuple[int, int, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +88,8 @@ class Manifest:
     weights: dict[str, float]  # the recipe's when it was prepared; training may use others
     sources: dict[str, SourceInfo]
     complete: bool = False
+    max_bad_share: float = MAX_BAD_SHARE  # the recipe's
+    skipped: dict[str, list[str]] = field(default_factory=dict)  # files left out, by source
 
     @property
     def fingerprint(self) -> str:
@@ -124,6 +131,8 @@ class Manifest:
                 weights=content["weights"],
                 sources=sources,
                 complete=content["complete"],
+                max_bad_share=content.get("max_bad_share", MAX_BAD_SHARE),
+                skipped=content.get("skipped", {}),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -150,6 +159,17 @@ class Manifest:
                 tokens += sum(shard.tokens for shard in found.shards)
             complete = len(tasks) == len(plan.tasks) or plan.enough(tokens)
             self.sources[name] = SourceInfo(tasks=tasks, complete=complete)
+
+
+def bad_records(plan: SourcePlan, tasks: Sequence[TaskInfo]) -> tuple[float, str]:
+    """The share of these tasks' records that cannot be used, and a notice of the first."""
+    bad, read = sum(task.dropped.get("bad", 0) for task in tasks), sum(task.read for task in tasks)
+    first = (
+        described(plan.tasks[number][file].name, line, reason)
+        for number, task in enumerate(tasks)
+        for file, line, reason in task.bad
+    )
+    return bad / max(read, 1), bad_notice(bad, read, islice(first, SHOWN))
 
 
 def marker(folder: Path, task: int) -> Path:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from gnano.data.bad_records import MAX_BAD_SHARE
 from gnano.utils.paths import expand_user
 from gnano.utils.ranges import Range, check_ranges
 from gnano.utils.unused import refuse_unused
@@ -16,12 +17,12 @@ class Source:
     # share of the sequences, relative to the other sources' weights
     weight: Annotated[float, Range(0, 1e12)] = 1.0
     kind: Kind = "files"  # files of yours, a Hub data set, or text that every Python can give
-    files: tuple[str, ...] = ()  # files: paths, folders or globs; text, JSONL, Parquet; .gz, .zst
+    files: tuple[str, ...] = ()  # files: paths, folders, globs; text, JSONL, CSV, Parquet, packed
     repo: str = ""  # hub: the data set, USER/NAME
     config: str = ""  # hub: its configuration, or a folder in it; empty: all of it
     split: str = "train"  # hub: which split
     revision: str = "main"  # hub: branch, tag or commit; the commit found is kept
-    column: str = "text"  # which column of JSONL and Parquet files holds the text
+    column: str = "text"  # which column of JSONL, CSV and Parquet files holds the text
     # files, hub: stop with the file that reaches so many, or in it; 0: all
     max_tokens: Annotated[int, Range(0)] = 0
     max_bytes: Annotated[int, Range(0)] = 0  # the other kinds: how much UTF-8 text to take
@@ -71,6 +72,8 @@ class DataConfig:
     shard_tokens: Annotated[int, Range(1, 2**31 - 1)] = 2**26
     decontaminate: tuple[str, ...] = ()  # evaluation files; documents sharing 13 words are dropped
     workers: Annotated[int, Range(0, 2**16)] = 0  # processes that tokenize; 0: one per core
+    # a source is refused where a greater share of its records cannot be used
+    max_bad_share: Annotated[float, Range(0, 1)] = MAX_BAD_SHARE
     keep_downloads: bool = False  # keep the Hub's files after they are tokenized
     packing: Literal["stream", "best-fit"] = "stream"  # cut rows anywhere, or at documents' ends
     inside_documents: bool = False  # attention stays inside each document

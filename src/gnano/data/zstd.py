@@ -25,7 +25,7 @@ class Zstd(io.RawIOBase):
                     raise EOFError("Compressed file ended in the midst of a frame")
                 return 0
             if not self.frame or self.frame.eof:
-                self.frame = self.zstandard.ZstdDecompressor().decompressobj()
+                self.frame = self.zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj()
             try:
                 self.ready = self.frame.decompress(packed)
             except self.zstandard.ZstdError as error:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gnano.data import Corpus, read_documents, row_starts
+from gnano.data import Corpus, read_texts, row_starts
 from gnano.evals.likelihood import Option, Question, log_likelihoods
 from gnano.evals.subject import Subject
 
@@ -51,8 +51,8 @@ def held_out(
 def of_file(
     subject: Subject, path: Path, rows: int = 8, show: Callable[[str], None] = lambda _: None
 ) -> Bits:
-    """Of the documents of a text file, or the `text` of a JSONL or Parquet file."""
-    texts = [document.text for document in read_documents(path, "text")]
+    """Of the documents of a text file, or the `text` of a JSONL, CSV or Parquet file."""
+    texts = list(read_texts(path, "text"))
     if not texts:
         raise ValueError(f"{path} holds no text.")
     size = sum(len(text.encode("utf-8", "replace")) for text in texts)

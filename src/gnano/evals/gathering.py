@@ -90,7 +90,7 @@ def _sheet(name: str, path: str | None, limit: int, shots: int, downloads: Path,
         if task is not None and path is None:
             source = InstructionSource(kind="hub", repo=task.repo, config=task.config, split=split)
             paths = files_of(source, downloads, say)
-        found: list[Item] = read_records(paths, make, refuse=True).records
+        found: list[Item] = read_records(paths, make, max_bad_share=0).records
         return found
 
     say(f"reading {name}")

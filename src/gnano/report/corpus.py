@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gnano.data import Manifest, Sample
+from gnano.data.file_search import skipped_notice
+from gnano.data.manifest import bad_records
 from gnano.tokenizer import Tokenizer
 
 BAR = 14  # letters of the longest bar
@@ -40,6 +42,12 @@ def describe_data(folder: Path) -> str:
         *_table(_histogram({name: _lengths(manifest, name) for name in sources}), numbers=False),
     ]
     for name, plan in manifest.plan.sources.items():
+        _, bad = bad_records(plan, sources[name].tasks)
+        lines += [
+            f"{name}: {notice}"
+            for notice in (bad, skipped_notice(manifest.skipped.get(name, ())))
+            if notice
+        ]
         if plan.commit:
             where = f"{plan.repo} {plan.config}".strip()
             lines.append(f"{name}: {where}, {plan.split} at commit {plan.commit[:12]}")

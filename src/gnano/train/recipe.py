@@ -107,6 +107,9 @@ def load_recipe(name: str) -> Recipe:
         if "epochs" not in data and isinstance(train, dict) and "steps" in train:
             data["epochs"] = 0.0  # the steps that the file names are those that are taken
     content.pop("run", None)
+    data = content.get("data")
+    if isinstance(data, dict) and data.pop("bad_records", "drop") == "refuse":  # earlier versions'
+        data["max_bad_share"] = 0.0
     model = content.get("model", {})
     shape = model.pop("shape", None) if isinstance(model, dict) else None
     if shape is not None:

@@ -48,7 +48,11 @@ def test_every_spelling_of_a_card_is_understood(hub, config, split, expected):
         (["test_code/train-0.parquet", "x/test-0.jsonl"], "test", ["x/test-0.jsonl"]),
         (["train_sft-0.parquet", "train_gen-0.parquet"], "train_sft", ["train_sft-0.parquet"]),
         (["Training1.jsonl", "restrained.jsonl"], "train", ["Training1.jsonl"]),
-        (["a.jsonl.gz", "a.ndjson.zst", "a.json.gz", "a.txt"], "train", [0, 1]),
+        (["a.jsonl.gz", "a.ndjson.zst", "a.json.gz", "a.txt"], "train", [0, 1, 2]),
+        (["a.jl", "b.jsonlines", "C.JSONL"], "train", [0, 1, 2]),
+        (["train-0.parquet", "train.json", "info.json"], "train", [0]),  # they tell about it
+        (["train.json", "test.json", "dataset_infos.json"], "train", [0]),
+        (["alpaca.json", "config.json"], "train", [0]),
     ],
 )
 def test_without_a_card_the_names_tell_the_split(hub, files, split, expected):

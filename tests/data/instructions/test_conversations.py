@@ -88,27 +88,27 @@ def mixed(tmp_path: Path) -> Path:
 
 
 def test_bad_records_are_counted_and_the_first_are_shown_with_their_lines(mixed: Path) -> None:
-    reading = read_conversations([str(mixed)])
+    reading = read_conversations([str(mixed)], max_bad_share=0.6)
     assert (
         reading.records
         == [Conversation((Turn("user", "a"), Turn("assistant", "b")), "open_qa")] * 2
     )
-    assert [bad.number for bad in reading.bad] == [2, 3, 5]
-    said = reading.complaint()
+    assert [bad.line for bad in reading.bad.first] == [2, 3, 5]
+    (said,) = reading.notices
     assert said.startswith("3 of 5 records cannot be used:")
-    assert f"{mixed}, 2: it is not JSON" in said and f"{mixed}, 5: response is empty" in said
+    assert f"{mixed}, line 2: it is not JSON" in said
+    assert f"{mixed}, line 5: response is empty" in said
 
 
 def test_bad_records_can_be_refused(mixed: Path) -> None:
-    with pytest.raises(ValueError, match="3 of 5 records"):
-        read_conversations([str(mixed)], refuse=True)
+    with pytest.raises(ValueError, match=r"3 of 5 records(?s:.*)At most 0.59 .*data.max_bad_share"):
+        read_conversations([str(mixed)], max_bad_share=0.59)
 
 
 def test_a_file_without_a_usable_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none.jsonl").write_text('{"text": "a"}\n' * 9)
-    with pytest.raises(ValueError, match=r"9 of 9 records cannot be used") as refused:
-        read_conversations([str(tmp_path / "none.jsonl")])
-    assert "and 4 more" in str(refused.value)
+    with pytest.raises(ValueError, match=r"9 of 9 records cannot be used"):
+        read_conversations([str(tmp_path / "none.jsonl")], max_bad_share=1)
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(ValueError, match="no record in it"):
         read_conversations([str(tmp_path / "empty.jsonl")])
@@ -134,6 +134,6 @@ def test_lists_and_parquet_are_read_as_lines_are(tmp_path: Path) -> None:
 @pytest.mark.skipif(not DOLLY.is_dir(), reason="the real Dolly in ../shared/data is not here")
 def test_all_of_dolly_is_read() -> None:
     reading = read_conversations([str(DOLLY)])
-    assert len(reading.records) + len(reading.bad) == 15_011
-    assert len(reading.bad) < 10, reading.complaint()
+    assert len(reading.records) + reading.bad.bad == reading.bad.read == 15_011
+    assert reading.bad.bad < 10, reading.notices
     assert len({conversation.category for conversation in reading.records}) == 8

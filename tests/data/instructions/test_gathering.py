@@ -18,11 +18,9 @@ def write(path: Path, questions: list[str], **more: str) -> str:
     return str(path)
 
 
-def gathered(heldout: float = 0.3, bad: str = "drop", **files: str) -> Gathered[Conversation]:
+def gathered(heldout: float = 0.3, **files: str) -> Gathered[Conversation]:
     sources = {name: InstructionSource(files=(path,)) for name, path in files.items()}
-    return gather_conversations(
-        InstructionConfig(heldout=heldout, sources=sources, bad_records=bad)  # type: ignore[arg-type]
-    )
+    return gather_conversations(InstructionConfig(heldout=heldout, sources=sources))
 
 
 def questions(found: dict[str, list[Conversation]]) -> set[str]:
@@ -93,7 +91,7 @@ def test_values_out_of_range_are_named(change: dict[str, object], said: str) -> 
     ("change", "said"),
     [
         ({"kind": "hub", "repo": "dolly"}, "USER/NAME"),
-        ({"kind": "python", "files": ("a",)}, "takes no files"),
+        ({"kind": "python", "files": ("a",)}, "no use for files"),
     ],
 )
 def test_a_source_that_cannot_be_is_refused(change: dict[str, object], said: str) -> None:

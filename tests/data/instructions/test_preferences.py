@@ -97,12 +97,13 @@ def test_bad_preferences_are_counted_and_named_with_their_lines(tmp_path: Path) 
     file = tmp_path / "pairs.jsonl"
     records = [{**GOOD, "category": "open_qa"}, {**GOOD, "rejected": "b"}, GOOD]
     file.write_text("\n".join(map(json.dumps, records)))
-    reading = read_records([str(file)], preference_of)
+    reading = read_records([str(file)], preference_of, max_bad_share=0.4)
     assert [found.category for found in reading.records] == ["open_qa", ""]
-    assert reading.complaint().startswith("1 of 3 records cannot be used:")
-    assert f"{file}, 2: chosen and rejected are the same answer" in reading.complaint()
+    (notice,) = reading.notices
+    assert notice.startswith("1 of 3 records cannot be used:")
+    assert f"{file}, line 2: chosen and rejected are the same answer" in notice
     with pytest.raises(ValueError, match="1 of 3 records"):
-        read_records([str(file)], preference_of, refuse=True)
+        read_records([str(file)], preference_of, max_bad_share=0.3)
 
 
 def test_preferences_about_the_same_question_are_held_out_together() -> None:

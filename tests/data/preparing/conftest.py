@@ -35,6 +35,7 @@ def config(corpus, tmp_path, tokenizer_folder):
             tokenizer=tokenizer_folder,
             heldout=0.1,
             shard_tokens=1_500,
+            max_bad_share=0,
             sources={
                 name: Source(files=(str(corpus / name),), max_tokens=budgets.get(name, 0))
                 for name in ("a", "b")

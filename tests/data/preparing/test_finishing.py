@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, sampled_from
 from tests.data.conftest import numbered, parts, some_texts
 
-from gnano.data import Document, Manifest, prepare, read_documents
+from gnano.data import Document, Manifest, prepare, read_texts
 from gnano.data.preparing.finishing import Seen
 from gnano.data.split import is_heldout
 
@@ -102,8 +102,8 @@ def test_a_text_of_two_groups_is_never_trained_on_if_it_is_held_out_before(
 
     def grouped(source, paths):
         for path in paths:
-            for document in read_documents(path, "text"):
-                yield Document(document.text, group=path.name)
+            for text in read_texts(path, "text"):
+                yield Document(text, group=path.name)
 
     monkeypatch.setattr("gnano.data.preparing.tokenizing.documents", grouped)
     done = prepared(config)

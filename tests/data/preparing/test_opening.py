@@ -132,13 +132,13 @@ def test_the_same_texts_prepared_elsewhere_give_the_same_order(make, tmp_path):
 @pytest.fixture
 def broken(make, small_tasks):
     """A configuration of four tasks with a broken line in the third, and how to mend it."""
-    config = make(a=parts(numbered(0, 400), 4), shard_tokens=1_000)
+    config = make(a=parts(numbered(0, 400), 4), shard_tokens=1_000, max_bad_share=0)
     prepare(replace(config, folder=config.folder + "-whole"))
     tasks = Manifest.load(Path(config.folder + "-whole")).plan.sources["a"].tasks
     paths = [Path(config.sources["a"].files[0], file.name) for (file,) in tasks]
     good = [path.read_text() for path in paths]
     paths[2].write_text(good[2].replace('"text": "', '"text: "', 1))
-    with pytest.raises(ValueError, match=re.escape(f"{paths[2]}, line 1 is not JSON")):
+    with pytest.raises(ValueError, match=re.escape(f"{paths[2]}, line 1: it is not JSON")):
         prepare(config)
     return config, paths, good
 
@@ -180,7 +180,7 @@ def test_a_mended_file_is_tokenized_anew_though_a_draft_of_it_is_there(broken, p
 def test_a_mended_file_of_another_size_brings_no_document_twice(make, prepared, small_tasks):
     """By its files' sizes a budget is spread over the sequence: a mended one may turn it around."""
     files = {"a": parts(numbered(0, 240), 4), "b": parts(numbered(900, 1_140), 4)}
-    config = with_source(make(**files, heldout=0), "a", max_tokens=3_000)
+    config = with_source(make(**files, heldout=0, max_bad_share=0), "a", max_tokens=3_000)
     broken, later = (
         Path(config.sources[name].files[0], find_inputs(config.sources[name]).tasks[n][0].name)
         for name, n in (("a", 1), ("b", 2))

@@ -28,7 +28,7 @@ def test_a_broken_file_is_one_sentence_and_when_mended_the_rest_is_done(
 ):
     prepare(config("one"))
     scaled, path, good = broken(config, corpus, tmp_path, "two")
-    with pytest.raises(ValueError, match=r"b/1\.jsonl, line 71 is not JSON") as error:
+    with pytest.raises(ValueError, match=r"b/1\.jsonl, line 71: it is not JSON") as error:
         scale_out(scaled, "local", tasks=3, workers=workers)
     assert "Traceback" not in str(error.value)
     assert capfd.readouterr() == ("", "")

@@ -38,7 +38,7 @@ def test_ray_ranks_give_the_folder_that_prepare_gives(ray, config, files):
 def test_ray_loses_no_failure(ray, config, files, corpus, tmp_path, capfd):
     prepare(config("one"))
     scaled, path, good = broken(config, corpus, tmp_path, "two")
-    with pytest.raises(ValueError, match=r"b/1\.jsonl, line 71 is not JSON"):
+    with pytest.raises(ValueError, match=r"b/1\.jsonl, line 71: it is not JSON"):
         scale_out(scaled, "ray", tasks=3, workers=2)
     before = drafts(scaled.folder)
     assert len(before) >= 6  # the other ranks came to their end

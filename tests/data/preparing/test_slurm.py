@@ -127,7 +127,7 @@ def test_slurm_goes_on_after_a_rank_that_failed(slurm, config, files, corpus, tm
     assert slurm.run(finish) == [0]
     assert any(Path(scaled.folder, "a").glob("*.json"))  # what could be finished is
     path.write_text(good)
-    with pytest.raises(ValueError, match=r"b/1\.jsonl, line 71 is not JSON.*\n.*last jobs"):
+    with pytest.raises(ValueError, match=r"b/1\.jsonl, line 71: it is not JSON.*\n.*last jobs"):
         submit()
     tokenize, _, finish, _ = submit()
     assert "array=0-0" in slurm.jobs()[tokenize] or "array=0-1" in slurm.jobs()[tokenize]

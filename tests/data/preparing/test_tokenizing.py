@@ -58,6 +58,8 @@ def test_too_short_and_too_long_documents_are_dropped_and_counted(draft, tokeniz
         "short": sum(n < least for n in LENGTHS),
         "long": sum(bool(most) and n > most for n in LENGTHS),
         "contaminated": 0,
+        "empty": 0,
+        "bad": 0,
     }
 
 

@@ -18,7 +18,7 @@ from gnano.data.preparing.workers import Event, Workers, failure, raise_failure
 @pytest.fixture
 def config(make, small_tasks):
     """Four tasks for two workers."""
-    return make(a=parts(numbered(0, 400), 4), shard_tokens=1_000, workers=2)
+    return make(a=parts(numbered(0, 400), 4), shard_tokens=1_000, workers=2, max_bad_share=0)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_broken_file_is_named_with_its_line_and_when_mended_the_rest_is_done(
 ):
     config = replace(config, workers=workers)
     path, good = break_line(config, 2)
-    with pytest.raises(ValueError, match=re.escape(f"{path}, line 21 is not JSON")):
+    with pytest.raises(ValueError, match=re.escape(f"{path}, line 21: it is not JSON")):
         prepare(config)
     path.write_text(good)
     prepare(config)
@@ -57,7 +57,7 @@ def test_a_broken_file_ends_the_command_with_one_sentence(config, tmp_path):
     output = process.communicate()[0].decode()
     assert process.returncode == 2
     said = [line for line in output.splitlines() if line.startswith("gnano: ")]
-    assert len(said) == 1 and f"{path}, line 21 is not JSON" in said[0]
+    assert len(said) == 1 and f"{path}, line 21: it is not JSON" in said[0]
     assert "Traceback" not in output
 
 

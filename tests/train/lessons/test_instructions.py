@@ -202,10 +202,13 @@ def test_bad_records_are_said_and_dropped_or_refused(tuning: Recipe, tmp_path: P
     said: list[str] = []
     train(asked, tmp_path / "run", say=lambda text, waiting=False: said.append(text))
     told = "\n".join(said)
-    assert "2 of 62 records cannot be used" in told and "mine.jsonl, 61: response is empty" in told
+    assert (
+        "2 of 62 records cannot be used" in told
+        and "mine.jsonl, line 61: response is empty" in told
+    )
     assert "padding" in told and "examples cut" in told and "held out" in told
     with pytest.raises(ValueError, match="2 of 62 records"):
-        train(with_data(asked, bad_records="refuse"), tmp_path / "other")
+        train(with_data(asked, max_bad_share=0.01), tmp_path / "other")
 
 
 def test_it_ends_early_when_it_gets_no_better(tuning: Recipe, tmp_path: Path) -> None:

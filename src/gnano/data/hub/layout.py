@@ -11,7 +11,9 @@ import re
 from pathlib import PurePosixPath
 from typing import Any
 
-READABLE = re.compile(r"\.(parquet|(jsonl|ndjson)(\.gz|\.zst)?)$")
+READABLE = re.compile(r"\.(parquet|(jsonl|jsonlines|jl|ndjson)(\.gz|\.zst)?|json\.(gz|zst))$", re.I)
+# a lone .json may be data or tell about it: it is data where there is no other file that can be
+JSON = re.compile(r"(^|/)(?!dataset_infos?\.|config\.|state\.)[^/]+\.json$", re.I)
 SPLITS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "dev", "val"),
@@ -24,12 +26,18 @@ Names = dict[str, list[str]]  # of files, by split; "": their names tell none
 def by_split(names: list[str], asked: str, folder: str = "") -> Names:
     """The data files below a folder, by split; where no name tells one, all are for training."""
     found: Names = {}
-    for name in names:
-        if READABLE.search(name):
-            found.setdefault(_split_in(name.removeprefix(folder), asked), []).append(name)
+    for name in data_files(names):
+        found.setdefault(_split_in(name.removeprefix(folder), asked), []).append(name)
     if found.keys() == {""}:
         return {"train": found[""]}
     return found or {"": names}
+
+
+def data_files(names: list[str]) -> list[str]:
+    """Those that hold records."""
+    return [name for name in names if READABLE.search(name)] or [
+        name for name in names if JSON.search(name)
+    ]
 
 
 def patterns(data_files: Any, folder: str) -> Names:
@@ -56,14 +64,14 @@ def named(name: str, globs: list[str]) -> bool:
 
 def readable(found: Names, split: str, where: str) -> set[str]:
     """The names of this split that are data files; ValueError says what there is instead."""
-    names = {name for name in found.get(split, []) if READABLE.search(name)}
+    names = set(data_files(found.get(split, [])))
     if names:
         return names
     if split not in found and (others := sorted(of for of in found if of)):
         raise ValueError(f"{where} has no split {split!r}; it has {', '.join(others)} (split).")
     kinds = {PurePosixPath(name).suffix for names in found.values() for name in names} - {""}
     has = f"it has {', '.join(sorted(kinds))}" if kinds else "nothing is there"
-    raise ValueError(f"{where} has no .parquet or .jsonl file of split {split!r}; {has}.")
+    raise ValueError(f"{where} has no .parquet, .jsonl or .json file of split {split!r}; {has}.")
 
 
 def _split_in(path: str, asked: str) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from gnano.data.bad_records import MAX_BAD_SHARE
 from gnano.utils.paths import expand_user
 from gnano.utils.ranges import Range, check_ranges
 from gnano.utils.unused import refuse_unused
@@ -15,7 +16,7 @@ class InstructionSource:
     # how many times an epoch its rows come; 0.5: another half each time
     weight: Annotated[float, Range(0, 1e12)] = 1.0
     kind: Kind = "files"  # files of yours, a Hub data set, or questions about this Python's library
-    files: tuple[str, ...] = ()  # files: paths, folders or globs; JSONL, a JSON list, Parquet
+    files: tuple[str, ...] = ()  # files: paths, folders or globs; JSONL, a JSON list, CSV, Parquet
     repo: str = ""  # hub: the data set, USER/NAME
     config: str = ""  # hub: its configuration, or a folder in it; empty: all of it
     split: str = "train"  # hub: which split
@@ -24,15 +25,15 @@ class InstructionSource:
 
     def __post_init__(self) -> None:
         expand_user(self, ("files",))
+        why = f"kind is {self.kind!r}"
         if self.kind != "hub":
-            names = ("repo", "config", "split", "revision")
-            refuse_unused(self, "A source's ", names, f"kind is {self.kind!r}")
+            refuse_unused(self, "A source's ", ("repo", "config", "split", "revision"), why)
+        if self.kind != "files":
+            refuse_unused(self, "A source's ", ("files",), why)
         if self.kind == "hub" and self.repo.count("/") != 1:
             raise ValueError(
                 f"A source of kind 'hub' needs repo, USER/NAME of a data set; it is {self.repo!r}."
             )
-        if self.kind != "files" and self.files:
-            raise ValueError(f"A source of kind {self.kind!r} takes no files; 'files' does.")
 
     @property
     def where(self) -> str:
@@ -51,7 +52,8 @@ class InstructionConfig:
     # share of the questions kept from training
     heldout: Annotated[float, Range(0, 1, below=True)] = 0.02
     packing: bool = True  # several examples in a row, each on its own
-    bad_records: Literal["drop", "refuse"] = "drop"  # what to do about those that cannot be used
+    # a source is refused where a greater share of its records cannot be used
+    max_bad_share: Annotated[float, Range(0, 1)] = MAX_BAD_SHARE
     downloads: str = "data/hub"  # where the Hub's files are kept
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0  # of the order in which rows are read
     sources: dict[str, InstructionSource] = field(default_factory=dict)

@@ -23,24 +23,24 @@ T = TypeVar("T", Conversation, Preference)
 class Gathered(Generic[T]):
     train: dict[str, list[T]]  # by source
     heldout: dict[str, list[T]]  # by category; of those without one, by source
-    complaints: list[str]  # about records that cannot be used, one for each source that has some
+    complaints: list[str]  # about records that cannot be used, and files that were left out
 
 
 def gather_conversations(config: InstructionConfig) -> Gathered[Conversation]:
-    """Raises ValueError where a source has nothing, or, if they are refused, a bad record."""
+    """Raises ValueError where a source has nothing, or too many bad records."""
 
     def read(source: InstructionSource) -> Reading[Conversation]:
         if source.kind == "python":
             from gnano.data.instructions.python_questions import python_questions
 
-            return Reading(python_questions(), [])
+            return Reading(python_questions())
         return _read(config, source, conversation_of)
 
     return _gather(config, read)
 
 
 def gather_preferences(config: InstructionConfig) -> Gathered[Preference]:
-    """Raises ValueError where a source has nothing, or, if they are refused, a bad record."""
+    """Raises ValueError where a source has nothing, or too many bad records."""
 
     def read(source: InstructionSource) -> Reading[Preference]:
         if source.kind == "python":
@@ -54,7 +54,7 @@ def _read(
     config: InstructionConfig, source: InstructionSource, make: Callable[[Any], T]
 ) -> Reading[T]:
     files = files_of(source, Path(config.downloads))
-    return read_records(files, make, refuse=config.bad_records == "refuse")
+    return read_records(files, make, config.max_bad_share)
 
 
 def _gather(
@@ -71,8 +71,7 @@ def _gather(
                 f"Source {name!r} names no file: give it files (data.sources.{name}.files)."
             )
         reading = read(source)
-        if reading.bad:
-            gathered.complaints.append(f"{name}: {reading.complaint()}")
+        gathered.complaints.extend(f"{name}: {notice}" for notice in reading.notices)
         gathered.train[name] = []
         for record in reading.records[: source.max_records or None]:
             if position(record.group) < config.heldout * 2**64:

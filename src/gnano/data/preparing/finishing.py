@@ -103,6 +103,7 @@ def finish(draft_folder: Path, draft: Draft, folder: Path, task: int, seen: Seen
         read=draft.read,
         dropped={**draft.dropped, "repeated": int((~fresh).sum())},
         lengths=lengths.tolist(),
+        bad=draft.bad,
     )
     write_marker(folder, task, info)
     seen.add(everything[fresh])

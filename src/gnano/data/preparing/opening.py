@@ -7,9 +7,11 @@ that is gated, a renamed column, a folder that was prepared for something else.
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gnano.data.documents import Document, find_files
+from gnano.data.bad_records import RecordError
+from gnano.data.documents import Document
+from gnano.data.file_search import find_files
 from gnano.data.inputs import (
     InputFile,
     Inputs,
@@ -50,6 +52,12 @@ def open_folder(config: DataConfig) -> tuple[Manifest, dict[str, Inputs]]:
         decontaminate=_evaluations(config),
         sources={name: SourcePlan.of(found) for name, found in inputs.items()},
     )
+    # what may change without another plan
+    beside: dict[str, Any] = {
+        "weights": config.weights,
+        "max_bad_share": config.max_bad_share,
+        "skipped": {name: list(found.skipped) for name, found in inputs.items() if found.skipped},
+    }
     if begun is None:
         for name in config.sources:
             if found := next((folder / name).glob("*"), None):
@@ -67,12 +75,13 @@ def open_folder(config: DataConfig) -> tuple[Manifest, dict[str, Inputs]]:
         tokenizer.save(folder)
         keys = ("name", "fingerprint", "vocab_size", "end_of_text")
         vocabulary = {key: getattr(tokenizer, key) for key in keys}
-        manifest = Manifest(plan=plan, tokenizer=vocabulary, weights=config.weights, sources={})
+        manifest = Manifest(plan=plan, tokenizer=vocabulary, sources={}, **beside)
         manifest.save(folder)
         return manifest, inputs
     manifest = _continued(folder, begun, plan)
-    if manifest.weights != config.weights:
-        manifest.weights = config.weights
+    if any(getattr(manifest, key) != value for key, value in beside.items()):
+        for key, value in beside.items():
+            setattr(manifest, key, value)
         manifest.save(folder)
     if manifest.complete:
         _reopen_if_torn(folder, manifest)
@@ -107,7 +116,7 @@ def _inputs(config: DataConfig, begun: Manifest | None) -> dict[str, Inputs]:
 
 
 def _evaluations(config: DataConfig) -> tuple[InputFile, ...]:
-    return tuple(local_file(path, path.parent) for path in find_files(config.decontaminate))
+    return tuple(local_file(path, path.parent) for path in find_files(config.decontaminate).paths)
 
 
 def _continued(folder: Path, begun: Manifest, plan: Plan) -> Manifest:
@@ -187,4 +196,7 @@ def _documents(inputs: Inputs, downloads: Path) -> Iterator[Document]:
     for task in range(len(inputs.tasks)):
         if inputs.source.kind == "hub":
             fetch(inputs, task, downloads)
-        yield from documents(inputs.source, inputs.paths(task, downloads))
+        # what is bad is counted, and named, when the task is tokenized
+        for document in documents(inputs.source, inputs.paths(task, downloads), check=False):
+            if not isinstance(document, RecordError) and document.text.strip():
+                yield document

@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from queue import Empty, Queue
 
-from gnano.data.documents import find_files
+from gnano.data.file_search import find_files
 from gnano.data.inputs import Inputs
 from gnano.data.manifest import Manifest, marker
 from gnano.data.preparing.downloads import DOWNLOADS, Downloads
@@ -67,7 +67,8 @@ def settings(config: DataConfig) -> Settings:
         sources=config.sources,
         heldout=config.heldout,
         shard_tokens=config.shard_tokens,
-        decontaminate=[str(path) for path in find_files(config.decontaminate)],
+        max_bad_share=config.max_bad_share,
+        decontaminate=[str(path) for path in find_files(config.decontaminate).paths],
     )
 
 

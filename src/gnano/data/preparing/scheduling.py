@@ -1,9 +1,10 @@
 """Which task is next, and is it finished? The plan's sequence, walked once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gnano.data.manifest import Manifest, SourceInfo
+from gnano.data.bad_records import refusal
+from gnano.data.manifest import Manifest, SourceInfo, TaskInfo, bad_records
 from gnano.data.preparing.finishing import Seen, finish, finished
 from gnano.data.preparing.tokenizing import Draft, draft_folder
 
@@ -78,11 +79,22 @@ class Scheduler:
             draft = Draft.load(folder)
             if draft is None:
                 return False
+            # before it is finished, so that its files may still be mended
+            self._check(source, [*info.tasks, TaskInfo(**vars(draft), lengths=[])])
             done = finish(folder, draft, home, task, self.seen)
+        else:
+            self._check(source, [*info.tasks, done])
         info.tasks.append(done)
         if len(info.tasks) == len(plan.tasks) or plan.enough(info.tokens):
             self._end(source, info)
         return True
+
+    def _check(self, source: str, tasks: Sequence[TaskInfo]) -> None:
+        """Are more records bad than the recipe allows?"""
+        most = self.manifest.max_bad_share
+        share, notice = bad_records(self.plan.sources[source], tasks)
+        if share > most:
+            raise ValueError(refusal(f"Source {source!r}: {notice}", most))
 
     def _end(self, source: str, info: SourceInfo) -> None:
         self.manifest.sources[source] = SourceInfo(tasks=info.tasks, complete=True)

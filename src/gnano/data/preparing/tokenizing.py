@@ -16,12 +16,13 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from gnano.data.bad_records import MAX_BAD_SHARE, BadRecords
 from gnano.data.documents import Document
 from gnano.data.inputs import documents
 from gnano.data.shards import ShardInfo, ShardWriter, is_whole
@@ -42,6 +43,7 @@ REPORT_EVERY = 64  # documents between two reports of progress
 HELDOUT = "heldout"
 WORK = ".work"  # drafts; in the data folder, so that they can be renamed into place
 
+Bad = tuple[int, int, str]  # the number of its file in the task, its line, what is wrong
 Report = Callable[[int, int, int], None]  # documents, bytes and training tokens so far
 
 
@@ -52,6 +54,7 @@ class Rules(NamedTuple):
     heldout: float
     shard_tokens: int
     end_of_text: int
+    max_bad_share: float = MAX_BAD_SHARE
 
 
 def draft_folder(folder: Path, source: str, task: int) -> Path:
@@ -67,6 +70,7 @@ class Draft:
     heldout: ShardInfo
     read: int
     dropped: dict[str, int]
+    bad: list[Bad] = field(default_factory=list)  # the first of those that cannot be used
 
     @classmethod
     def load(cls, folder: Path) -> "Draft | None":
@@ -95,20 +99,24 @@ def tokenize_task(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     counts: Counter[str] = Counter()
+    bad = BadRecords(strict=not rules.max_bad_share)
     with _Shards(temporary, rules) as shards:
-        for document in _admitted(documents(rules.source, paths), rules, decontamination, counts):
+        texts = bad.sift(documents(rules.source, paths))
+        for document in _admitted(texts, rules, decontamination, counts):
             shards.add(document, tokenizer.encode_array(document.text))
-            if counts["read"] % REPORT_EVERY == 0:
-                report(counts["read"], shards.bytes, shards.tokens)
+            if bad.read % REPORT_EVERY == 0:
+                report(bad.read, shards.bytes, shards.tokens)
             if rules.source.max_tokens and shards.tokens >= rules.source.max_tokens:
                 break
         finished, heldout = shards.finish()
-    report(counts["read"], shards.bytes, shards.tokens)
+    counts["bad"] = bad.bad
+    report(bad.read, shards.bytes, shards.tokens)
     draft = Draft(
         shards=finished,
         heldout=heldout,
-        read=counts["read"],
-        dropped={why: counts[why] for why in ("short", "long", "contaminated")},
+        read=bad.read,
+        dropped={why: counts[why] for why in ("short", "long", "contaminated", "empty", "bad")},
+        bad=[(paths.index(one.path), one.line, one.reason) for one in bad.first],
     )
     write_text(temporary / "draft.json", json.dumps(asdict(draft)))
     shutil.rmtree(folder, ignore_errors=True)
@@ -124,8 +132,9 @@ def _admitted(
     """The documents that pass the gates; the others are counted by the gate that stopped them."""
     least, most = rules.source.min_chars, rules.source.max_chars
     for document in texts:
-        counts["read"] += 1
-        if len(document.text) < least:
+        if not document.text.strip():
+            counts["empty"] += 1
+        elif len(document.text) < least:
             counts["short"] += 1
         elif most and len(document.text) > most:
             counts["long"] += 1

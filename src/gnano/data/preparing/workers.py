@@ -64,6 +64,7 @@ class Settings:
     sources: dict[str, Source]
     heldout: float
     shard_tokens: int
+    max_bad_share: float
     decontaminate: list[str]
 
 
@@ -96,6 +97,7 @@ class Worker:
                 self.settings.heldout,
                 self.settings.shard_tokens,
                 self.tokenizer.end_of_text,
+                self.settings.max_bad_share,
             )
             paths = [Path(path) for path in job.paths]
             draft = draft_folder(Path(self.settings.folder), job.source, job.task)

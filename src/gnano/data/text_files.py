@@ -1,0 +1,113 @@
+"""Lines of text files, unpacked where they are packed, with their exact numbers.
+
+Lines end in LF, CRLF or CR, and have LF here; nothing else ends one. A byte order mark before a
+line is no part of it (where files were joined, one may stand inside). Bytes that are not UTF-8
+stand in the lines as lone surrogates, which `undecodable` finds, so one of them costs one record.
+
+The checksum of an archive stands at its end. So packed files are read twice, unless a glance is
+enough: of one that cannot be read to the end, nothing is used.
+"""
+
+import codecs
+import gzip
+import importlib
+import io
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from gnano.data.bad_records import RecordError
+from gnano.data.zstd import Zstd
+
+HEAD = 2**13  # bytes by which a binary file is known
+CONTROL = bytes({*range(32)} - {7, 8, 9, 10, 11, 12, 13, 26, 27})  # not found in text
+PACKINGS = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
+NOT_UTF8 = re.compile("[\udc80-\udcff]")
+
+
+def read_lines(path: Path, check: bool = True) -> Iterator[tuple[int, str]]:
+    """The lines of a text file, unpacked if need be, and their numbers.
+
+    Raises RecordError for a damaged archive: before its first line, or, without `check`, where the
+    damage is.
+    """
+    if check and packing(path):
+        for _ in _lines(path):
+            pass
+    yield from _lines(path)
+
+
+def undecodable(path: Path, line: int, text: str) -> RecordError | None:
+    """The first byte that is not UTF-8 in text that begins in this line, as a bad record."""
+    if text.isascii() or not (found := NOT_UTF8.search(text)):
+        return None
+    reason = f"its byte 0x{ord(found[0]) - 0xDC00:02X} is not UTF-8; save the file as UTF-8"
+    return RecordError(path, line + text.count("\n", 0, found.start()), reason)
+
+
+def is_binary(path: Path) -> bool:
+    """Is this no text? More than one in fifty of its first bytes are control characters.
+
+    Raises ValueError for UTF-16.
+    """
+    if path.name.lower().endswith(".parquet"):
+        return False
+    try:
+        with _unpacked(path) as file:
+            head = file.read(HEAD)
+    except (OSError, EOFError, zlib.error):
+        return False  # for the reader to say what is wrong
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(
+            f"{path} is UTF-16 text, and UTF-8 is needed: convert it with "
+            f"`iconv -f UTF-16 -t UTF-8`, or save it as UTF-8 in an editor."
+        )
+    if head.startswith(b"PAR1"):
+        return False
+    return 50 * (len(head) - len(head.translate(None, CONTROL))) > len(head)
+
+
+def packing(path: Path) -> str:
+    """ ".gz", ".zst" or "": by the file's name, or else by its first bytes."""
+    ending = path.suffix.lower()
+    if ending in PACKINGS.values():
+        return ending
+    with path.open("rb") as file:
+        head = file.read(4)
+    return next((name for magic, name in PACKINGS.items() if head.startswith(magic)), "")
+
+
+def need(module: str, path: Path) -> Any:
+    """An optional package; raises ValueError, with the command that brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ValueError(
+            f"Reading {path} needs {module.split('.')[0]}: pip install 'auto-g-nano[data]'."
+        ) from None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    number = 0
+    try:
+        with io.TextIOWrapper(_unpacked(path), "utf-8-sig", "surrogateescape") as file:
+            for number, line in enumerate(file, 1):
+                yield number, line.removeprefix("\ufeff")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        why = str(error).rstrip(".")
+        reason = f"it is damaged after line {number:,} ({why}), so nothing of it is used"
+        raise RecordError(path, 0, reason, number + 1) from None
+
+
+def _unpacked(path: Path) -> IO[bytes]:
+    kind = packing(path)
+    if kind and not path.stat().st_size:
+        raise EOFError("it is empty")
+    if kind == ".gz":
+        return io.BufferedReader(gzip.GzipFile(path))
+    if kind == ".zst":
+        zstandard = need("zstandard", path)
+        return io.BufferedReader(Zstd(path.open("rb"), zstandard), 2**17)
+    return path.open("rb")
