@@ -16,6 +16,7 @@ from gnano.data.instructions import ALPACA, load_template, template_of
 from gnano.infer import Engine, Loading
 from gnano.model import num_parameters
 from gnano.train import find_checkpoint
+from gnano.utils.text import open_stdin
 
 EXTRA = (
     "pip install 'auto-g-nano[chat]' adds texts edited over several lines, a memory of what you "
@@ -41,10 +42,10 @@ def open_session(
 
 def talk(session: Session, note: str, prompt: str | None, name: str) -> int:
     """Until whoever asks has enough: one question, a pipe or a person. Returns the exit code."""
-    for stream in (sys.stdin, sys.stdout):
-        if isinstance(stream, TextIOWrapper):  # bytes that are no text end no conversation
-            stream.reconfigure(errors="replace")
-    interactive = prompt is None and sys.stdin.isatty()
+    stdin = open_stdin()
+    if isinstance(sys.stdout, TextIOWrapper):  # a letter that it cannot spell ends no conversation
+        sys.stdout.reconfigure(errors="replace")
+    interactive = prompt is None and stdin.isatty()
     screen = Screen(interactive)
     if note:
         screen.note(note)
@@ -52,7 +53,7 @@ def talk(session: Session, note: str, prompt: str | None, name: str) -> int:
         say(session.ask(prompt), screen)
         return 0
     if not interactive:
-        return answer_lines(sys.stdin, session, screen)
+        return answer_lines(stdin, session, screen)
     whole = bool(find_spec("prompt_toolkit") and find_spec("rich"))
     size = num_parameters(session.engine.model.config)
     screen.note(f"{name} · {size:,} parameters · context {session.context:,} · /help")

@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from gnano.data import DataConfig, InstructionConfig, InstructionSource
 from gnano.model import PRESETS, ModelConfig
 from gnano.train.config import TrainConfig
+from gnano.utils.text import read_text
 
 COMMANDS = {"instructions": "sft", "preferences": "dpo"}
 
@@ -84,7 +85,7 @@ def load_recipe(name: str) -> Recipe:
     if name in recipe_names():
         text = resources.files("gnano").joinpath("recipes", f"{name}.toml").read_text("utf-8")
     elif Path(name).is_file():
-        text = Path(name).read_text("utf-8")
+        text = read_text(Path(name))
     else:
         raise ValueError(
             f"No recipe is called {name!r}{_meant(name, recipe_names())}. "
