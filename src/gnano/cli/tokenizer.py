@@ -29,7 +29,9 @@ def train(files: tuple[str, ...], out: Path, vocab_size: int = 4_096, column: st
     """
     from gnano.data import find_files, read_documents
     from gnano.tokenizer import train_bpe
+    from gnano.utils.output import check_output
 
+    check_output(out, "--out", files)
     documents = (d for path in find_files(files) for d in read_documents(path, column))
     train_bpe((document.text for document in documents), vocab_size).save(out)
     print(f"{vocab_size:,} entries: {out / 'tokenizer.json'}")
@@ -46,7 +48,9 @@ def gpt2(out: Path, files: Path | None = None) -> None:
         files: Folder with encoder.json and vocab.bpe; if not given, found or fetched.
     """
     import gnano.tokenizer
+    from gnano.utils.output import check_output
 
+    check_output(out, "--out", [files] if files else [])
     gnano.tokenizer.gpt2(files).save(out)
     print(f"GPT-2's 50,257 entries: {out / 'tokenizer.json'}")
 

@@ -35,6 +35,7 @@ from gnano.train.watching.events import Events
 from gnano.train.watching.journal import Journal, Watch
 from gnano.train.watching.profiling import ProfileWindow
 from gnano.train.watching.readings import Readings
+from gnano.utils.output import check_output
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def train(
     was begun with; `exam` is who asks its `train.tasks`. Raises ValueError for what does not fit
     together, before anything is computed.
     """
+    check_output(run, "--out", [*recipe.inputs], own="run")
     with (
         World.join(device_of(recipe, run), recipe.train.guard.stall) as world,
         StopRequest(world.size > 1) as stop,

@@ -33,6 +33,15 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     @property
+    def inputs(self) -> list[str]:
+        """Paths and globs of what a run of it reads."""
+        if isinstance(self.data, DataConfig):
+            data = [self.data.folder]
+        else:
+            data = [file for source in self.data.sources.values() for file in source.files]
+        return [*data, self.train.base] if self.train.base else data
+
+    @property
     def corpus(self) -> DataConfig:
         """Its data where that is texts; raises ValueError where it is not."""
         if not isinstance(self.data, DataConfig):
