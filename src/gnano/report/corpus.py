@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gnano.data import Manifest, Sample
+from gnano.data.split import nothing_held_out
 from gnano.tokenizer import Tokenizer
 
 BAR = 14  # letters of the longest bar
@@ -39,6 +40,7 @@ def describe_data(folder: Path) -> str:
         "",
         *_table(_histogram({name: _lengths(manifest, name) for name in sources}), numbers=False),
     ]
+    lines += nothing_held_out(folder, manifest)
     for name, plan in manifest.plan.sources.items():
         if plan.commit:
             where = f"{plan.repo} {plan.config}".strip()
