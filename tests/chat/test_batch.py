@@ -35,6 +35,13 @@ def test_each_line_is_a_question_and_only_answers_come_out(folder):
     assert "\x1b" not in done.stdout + done.stderr
 
 
+def test_lines_end_where_a_file_s_lines_end(folder):
+    """The mark in front of the first is no part of it: /stats is a command."""
+    done = piped("\ufeff/stats\r\none\u2028two\x85three\ffour\r\n/stats\r\n".encode(), folder)
+    assert (done.returncode, done.stdout) == (0, f"{UNICODE}\n")
+    assert "answers    0, " in done.stderr and "answers    1, " in done.stderr
+
+
 def test_a_line_that_cannot_be_answered_is_named_and_the_others_are(folder):
     done = piped("a" * 300 + "\n/no\ntwo\n", folder)
     assert (done.returncode, done.stdout) == (2, f"{UNICODE}\n")

@@ -46,6 +46,17 @@ def test_a_prompt_may_come_from_anywhere(said: Callable[..., str], tmp_path: Pat
     assert said("--file", "-", *options, given="the river\nflows\n") == expected
 
 
+def test_lines_end_where_a_file_s_lines_end(said: Callable[..., str], tmp_path: Path) -> None:
+    """Form feed, U+0085 and U+2028 end no line; a byte order mark and CR are no text."""
+    lines = ["It was\fone page", "the\u2028end", "a\x85b", "last"]
+    content = "\ufeff" + "\r\n".join([*lines[:2], "", " ", *lines[2:]])
+    file = tmp_path / "prompts.txt"
+    file.write_text(content, "utf-8", newline="")
+    options = "--lines", "--json", "-n", 2
+    for found in said("--file", file, *options), said(*options, given=file.read_text("utf-8-sig")):
+        assert [one["prompt"] for one in json.loads(found)["completions"]] == lines
+
+
 def test_many_texts_are_written_side_by_side_and_are_those_of_each_alone(
     said: Callable[..., str],
 ) -> None:
@@ -83,7 +94,7 @@ def test_a_program_gets_ids_reasons_log_probabilities_and_speeds(
         (["x", "--file", "y"], "Prompts come as arguments or from a file, not both"),
         (["--file", "nowhere.txt"], "nowhere.txt"),
         (["x", "-n", "-5"], "tokens is -5; it must be 0 or more."),
-        (["--file", "/proc/self/exe"], "/proc/self/exe is no UTF-8 text"),
+        (["--file", sys.executable], "is not UTF-8 text"),
         (["x", "--samples", "0"], "samples is 0; it must be 1 or more."),
         (["x", "--log-probs", "1"], "are told with --json"),
         (["x", "--min-p", "2"], "min-p is 2.0; it must be in 0 … 1."),

@@ -174,7 +174,7 @@ def test_an_edited_manifest_is_refused_by_name(damaged, edit):
     folder = damaged(EDITS[edit])
     with pytest.raises(ValueError, match=re.escape(str(folder / "manifest.json"))) as error:
         Manifest.load(folder)
-    assert "prepare it again" in str(error.value)
+    assert "prepare another folder" in str(error.value)
     assert "\n" not in str(error.value)
 
 

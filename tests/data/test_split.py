@@ -1,10 +1,20 @@
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
-from hypothesis.strategies import floats
+from hypothesis.strategies import floats, integers, sets
 from hypothesis.strategies import text as any_text
 
-from gnano.data import Document
-from gnano.data.split import is_heldout
+from gnano.data import DataConfig, Document, InstructionConfig, InstructionSource, Source, prepare
+from gnano.data.instructions import gather_conversations
+from gnano.data.split import is_heldout, no_heldout_note
+from gnano.evals import Asked, evaluate, open_subject
+from gnano.infer import Loading
+from gnano.report import describe_data
+from gnano.train.lessons.texts import Texts
 
 text = any_text(max_size=20)
 shares = floats(0, 1, exclude_max=True)
@@ -40,3 +50,62 @@ def test_a_document_is_on_the_same_side_in_every_version():
     # the held-out documents of a run of weeks must not become training text after an update
     held = [n for n in range(40) if is_heldout(Document(f"document {n}"), 0.2)]
     assert held == [2, 10, 13, 14, 17, 36, 37]
+
+
+def named_share(note):
+    assert note.count("Nothing of ") == 1
+    (share,) = re.findall(r"data\.heldout (\S+) holds out", note)
+    return float(share)
+
+
+@given(positions=sets(integers(0, 2**63), min_size=2, max_size=400))
+def test_the_share_that_is_named_holds_out_a_few_and_leaves_the_others(positions):
+    share = named_share(no_heldout_note("it", 1e-9, positions))
+    held = sum(position < share * 2**64 for position in positions)
+    # two digits of a share may take more than the ten that are meant
+    assert held >= 1 and share <= 1.1 * (sorted(positions)[:10][-1] + 1) / 2**64
+
+
+@pytest.mark.parametrize("positions", [[], [5], [5, 5]])
+def test_of_one_text_nothing_can_be_held_out(positions):
+    assert no_heldout_note("it", 0.1, positions).endswith("it needs more texts.")
+
+
+def test_where_nothing_is_held_out_every_command_says_so_and_what_would_do(base, tmp_path):
+    """Of a text whose documents are few, and of few questions."""
+    (tmp_path / "a.txt").write_text(
+        "".join(f"{n} the river and the stone\n\n" * 900 for n in range(9))
+    )
+    config = DataConfig(
+        folder=str(tmp_path / "data"),
+        tokenizer=str(base),
+        heldout=1e-6,
+        sources={"a": Source(files=(str(tmp_path / "a.txt"),))},
+    )
+    manifest = prepare(config)
+    assert manifest.sources["a"].documents > 2 and not manifest.sources["a"].heldout_tokens
+    evaluated: list[str] = []
+    asked = Asked(tasks=(), data=Path(config.folder))
+    evaluate(open_subject(base, Loading(dtype="fp32")), asked, note=evaluated.append)
+    said = {
+        "prepare, info": describe_data(Path(config.folder)),
+        "pretrain": "\n".join(Texts(config, 32, None).about()),
+        "eval": "\n".join(evaluated),
+    }
+    shares = {door: named_share(text) for door, text in said.items()}
+    share = shares["pretrain"]
+    assert shares == dict.fromkeys(said, share)
+    better = prepare(replace(config, heldout=share, folder=str(tmp_path / "better")))
+    assert better.sources["a"].heldout_tokens and better.sources["a"].tokens
+    assert "Nothing of" not in describe_data(tmp_path / "better")
+
+
+def test_where_no_question_is_held_out_tuning_says_so_and_what_would_do(tmp_path):
+    records = [{"instruction": f"What is {n}?", "output": str(n)} for n in range(20)]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, records)))
+    sources = {"mine": InstructionSource(files=(str(tmp_path / "q.jsonl"),))}
+    found = gather_conversations(InstructionConfig(heldout=1e-6, sources=sources))
+    share = named_share("\n".join(found.complaints))
+    found = gather_conversations(InstructionConfig(heldout=share, sources=sources))
+    assert found.heldout and found.train["mine"] and not found.complaints
+    assert not gather_conversations(InstructionConfig(heldout=0, sources=sources)).complaints

@@ -9,8 +9,12 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis.strategies import characters, lists, sampled_from, text
+from tokenizers import Regex, pre_tokenizers
 
 from gnano.tokenizer import train_bpe
+from gnano.tokenizer.train import LONGEST, WORD
 
 
 def test_the_vocabulary_is_bytes_then_merges_then_end_of_text(own):
@@ -42,6 +46,43 @@ def test_it_shortens_the_text_that_it_was_trained_on(own, corpus):
 def test_no_token_crosses_from_one_word_to_the_next(own):
     for i in range(256, 599):
         assert re.fullmatch(r"\s+| ?[^\W\d_]+| ?\d+| ?[^\sa-zA-Z0-9]+|'\w+", own.decode([i]))
+
+
+@settings(deadline=None)
+@given(
+    lists(
+        text(characters(exclude_categories=["Cs"]))
+        | sampled_from("'re|'ve|'d|''|\n|  |a".split("|"))
+    )
+)
+def test_words_are_those_that_the_tokenizer_encodes(parts):
+    text = "".join(parts)
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(text)
+    words = pre_tokenizers.Split(Regex(WORD), "isolated").pre_tokenize_str(text)
+    assert [at for _, at in words] == [at for _, at in split]
+
+
+@pytest.mark.parametrize("letter", ["x", "7", "=", " ", "東"])
+def test_an_endless_word_is_learnt_from_in_parts(letter):
+    """Otherwise each merge walks all of it, and tokens grow as long as it is."""
+    own = train_bpe([letter * 20_000, "the river and the stone " * 20], 275)
+    longest = max(len(own.decode([id])) for id in range(own.end_of_text))
+    assert LONGEST // 4 < longest <= LONGEST
+
+
+def test_ctrl_c_is_heard_while_native_code_trains():
+    code = """
+import hashlib, os, signal, threading
+from gnano.tokenizer import train
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    train._interruptibly(lambda: hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1))
+except KeyboardInterrupt:
+    print("heard", flush=True)
+    os._exit(0)
+"""
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=120).stdout == "heard\n"
 
 
 def test_two_processes_learn_the_same():

@@ -15,6 +15,7 @@ from typing import Any
 from gnano.data.instructions import Conversation, Turn, read_conversations
 from gnano.utils.atomic_io import write_text
 from gnano.utils.json_text import json_text
+from gnano.utils.text import read_text
 
 SUFFIXES = (".json", ".jsonl")
 
@@ -113,7 +114,7 @@ def _named(path: Path) -> Path:
 def _marks(path: Path) -> list[bool]:
     """Which answers were stopped; other programs' files do not say."""
     try:
-        messages = json.loads(path.read_text("utf-8"))["messages"]
+        messages = json.loads(read_text(path))["messages"]
         return [bool(entry.get("stopped")) for entry in messages if entry["role"] == "assistant"]
     except (ValueError, LookupError, TypeError, AttributeError):
         return []

@@ -3,7 +3,6 @@
 import sys
 from dataclasses import asdict
 from importlib.util import find_spec
-from io import TextIOWrapper
 from pathlib import Path
 
 from gnano.chat.batch import answer_lines, say
@@ -17,6 +16,7 @@ from gnano.infer import Engine, Loading
 from gnano.model import num_parameters
 from gnano.train import find_checkpoint
 from gnano.utils.terminal import takes_escapes
+from gnano.utils.text import open_stdin
 
 EXTRA = (
     "pip install 'auto-g-nano[chat]' adds texts edited over several lines, a memory of what you "
@@ -42,9 +42,8 @@ def open_session(
 
 def talk(session: Session, note: str, prompt: str | None, name: str) -> int:
     """Until whoever asks has enough: one question, a pipe or a person. Returns the exit code."""
-    if isinstance(sys.stdin, TextIOWrapper):  # bytes that are no text end no conversation
-        sys.stdin.reconfigure(errors="replace")
-    interactive = prompt is None and sys.stdin.isatty()
+    stdin = open_stdin()
+    interactive = prompt is None and stdin.isatty()
     screen = Screen(interactive)
     if note:
         screen.note(note)
@@ -52,7 +51,7 @@ def talk(session: Session, note: str, prompt: str | None, name: str) -> int:
         say(session.ask(prompt), screen)
         return 0
     if not interactive:
-        return answer_lines(sys.stdin, session, screen)
+        return answer_lines(stdin, session, screen)
     whole = bool(find_spec("prompt_toolkit") and find_spec("rich"))
     size = num_parameters(session.engine.model.config)
     screen.note(f"{name} · {size:,} parameters · context {session.context:,} · /help")

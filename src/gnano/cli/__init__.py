@@ -116,8 +116,9 @@ def _run(arguments: list[str]) -> int | None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process; at once where a thread is still writing, which cannot be ended otherwise."""
-    if any(thread.daemon and thread.name == "saver" for thread in threading.enumerate()):
+    """End the process; at once where a thread is in native code, which nothing else ends."""
+    names = {thread.name for thread in threading.enumerate()}
+    if names & {"saver", "tokenizer training"}:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # else Python unwinds that thread in the middle of C++, which aborts

@@ -15,6 +15,7 @@ from gnano.infer.loading import Loading
 from gnano.infer.sampling import Sampling
 from gnano.utils.json_text import json_text
 from gnano.utils.terminal import echo
+from gnano.utils.text import read_stdin, read_text
 
 if TYPE_CHECKING:
     from gnano.infer import Completion, Engine
@@ -89,17 +90,14 @@ def _prompts(given: tuple[str, ...], file: Path | None, lines: bool) -> list[str
             raise ValueError("Prompts come as arguments or from a file, not both: leave one out.")
         return list(given)
     if file and str(file) != "-":
-        try:
-            text, name = file.read_text("utf-8"), str(file)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file} is no UTF-8 text ({error.reason}).") from None
+        text, name = read_text(file), str(file)
     elif file or not sys.stdin.isatty():
-        text, name = sys.stdin.read(), "standard input"
+        text, name = read_stdin(), "standard input"
     else:
         raise ValueError('There is no prompt: give one ("" begins a new text), a file, or a pipe.')
     if not lines and text:
         return [text.removesuffix("\n")]
-    if not (found := [line for line in text.splitlines() if line]):
+    if not (found := [line for line in text.split("\n") if line.strip()]):
         raise ValueError(f"There is no prompt in {name}: it has no line with text.")
     return found
 

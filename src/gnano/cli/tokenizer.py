@@ -32,7 +32,9 @@ def train(files: tuple[str, ...], out: Path, vocab_size: int = 4_096, column: st
     """
     from gnano.data import BadRecords, check_column, find_files, read_documents
     from gnano.tokenizer import train_bpe
+    from gnano.utils.output import check_output
 
+    check_output(out, "--out", files)
     found, bad = find_files(files), BadRecords()
     check_column(found.paths, column)
     documents = bad.sift(d for path in found.paths for d in read_documents(path, column))
@@ -55,7 +57,9 @@ def gpt2(out: Path, files: Path | None = None) -> None:
         files: Folder with encoder.json and vocab.bpe; if not given, found or fetched.
     """
     import gnano.tokenizer
+    from gnano.utils.output import check_output
 
+    check_output(out, "--out", [files] if files else [])
     gnano.tokenizer.gpt2(files).save(out)
     echo(f"GPT-2's 50,257 entries: {out / 'tokenizer.json'}")
 

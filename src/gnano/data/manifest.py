@@ -136,7 +136,8 @@ class Manifest:
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{path} is damaged ({error}): delete {folder} and prepare it again."
+                f"{path} is damaged ({error}): put a copy of it back, or prepare another folder "
+                f"(--data.folder)."
             ) from None
         if not manifest.complete:
             manifest.sources = {name: SourceInfo() for name in manifest.plan.sources}

@@ -5,8 +5,14 @@ same for every budget, order and machine, and equal texts never part.
 """
 
 import hashlib
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
 
 from gnano.data.documents import Document
+from gnano.data.manifest import Manifest
 
 
 def digest(text: str) -> bytes:
@@ -24,3 +30,30 @@ def is_heldout(document: Document, share: float, known: int | None = None) -> bo
     if document.group or known is None:
         known = position(document.group or document.text)
     return known < share * 2**64
+
+
+def nothing_held_out(folder: Path, manifest: Manifest) -> list[str]:
+    """A sentence for each complete source of which the split, against its share, holds nothing."""
+    share = manifest.plan.heldout
+    notes = []
+    for name, source in manifest.sources.items():
+        if share and source.complete and source.documents and not source.heldout_tokens:
+            keys = [np.fromfile(file, "<u8") for file in sorted((folder / name).glob("*.keys"))]
+            positions = np.concatenate(keys).tolist() if keys else []
+            what = f"source {name!r} ({source.documents:,} documents)"
+            notes.append(no_heldout_note(what, share, positions))
+    return notes
+
+
+def no_heldout_note(what: str, share: float, positions: Iterable[int]) -> str:
+    """Says that this share holds nothing out, and names one that does, by the texts' positions."""
+    found = sorted(set(positions))
+    note = f"Nothing of {what} is held out at data.heldout {share:g}, so its loss on text that is "
+    note += "not trained on cannot be measured"
+    count = min(10, max(1, len(found) // 10))
+    enough = (found[count - 1] + 1) / 2**64 if len(found) > 1 else 1.0
+    digits = 1 - math.floor(math.log10(enough))  # two that count, rounded up
+    enough = math.ceil(enough * 10**digits) / 10**digits
+    if enough >= 1:
+        return f"{note}: it needs more texts."
+    return f"{note}: data.heldout {enough:g} holds out {count}."

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gnano.data import Corpus, DataConfig
+from gnano.data.split import nothing_held_out
 from gnano.evals.asked import ALL, Asked
 from gnano.evals.bits import Bits, held_out, of_file
 from gnano.evals.clean import overlap_line, with_overlap
@@ -88,6 +89,8 @@ def evaluate(
     corpus = _corpus(subject, asked, left_out)
     if asked.overlap and corpus is None:
         raise ValueError("Name the training data to look for the items in it: --data DIR.")
+    if corpus and (unmeasured := nothing_held_out(corpus.folder, corpus.manifest)):
+        left_out["held-out text"] = " ".join(unmeasured)
     for what, why in left_out.items():
         note(f"{what} left out: {why}")
     bits: list[Bits] = []

@@ -23,6 +23,7 @@ from gnano.infer import Engine, Sampling
 from gnano.model import ModelConfig, num_parameters, read_config
 from gnano.report import Stage, base_name, stages
 from gnano.train import find_checkpoint
+from gnano.utils.text import read_text
 
 SAMPLING = Sampling(temperature=0.7, top_k=40, seed=1)
 SAMPLE_TOKENS = 80
@@ -110,7 +111,7 @@ def _opening(
 
 
 def _architecture(folder: Path, shape: ModelConfig) -> str:
-    stored = json.loads((folder / "config.json").read_text())
+    stored = json.loads(read_text(folder / "config.json"))
     dtype = stored.get("dtype") or stored.get("torch_dtype")
     rows = [
         ("parameters", f"{num_parameters(shape):,}"),

@@ -13,6 +13,7 @@ from gnano.export.published import export_pt
 from gnano.export.source import Source, open_source
 from gnano.model import PRESETS
 from gnano.train import new_file, new_folder
+from gnano.utils.output import check_output
 
 TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PT = {"fp32": "model_latest.pt", "bf16": "model_bf16.pt"}  # the published names
@@ -38,6 +39,7 @@ def export(
     checkpoint, and a place where something is already.
     """
     precision = chosen(to, dtype)
+    check_output(out or Path("exported"), "--out", [checkpoint])
     source = open_source(checkpoint)
     path = out or _place(source.folder, to, precision)
     try:

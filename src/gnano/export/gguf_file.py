@@ -12,6 +12,7 @@ import numpy as np
 from gnano.export.source import Source
 from gnano.model import ModelConfig, interleaved
 from gnano.tokenizer import Tokenizer
+from gnano.utils.text import read_text
 
 KINDS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
@@ -42,7 +43,7 @@ def export_gguf(source: Source, path: Path, dtype: str) -> None:
     _write_tokenizer(writer, source.tokenizer, gguf)
     template = source.folder / "chat_template.jinja"
     if template.is_file():
-        writer.add_chat_template(template.read_text("utf-8"))
+        writer.add_chat_template(read_text(template))
     plans = []
     for name, tensor in source.tensors.items():
         stored = kind if tensor.dim() == 2 else gguf.GGMLQuantizationType.F32

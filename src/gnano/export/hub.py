@@ -13,6 +13,8 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
+from gnano.utils.text import read_text
+
 THEIRS = ".gitattributes"  # the Hub writes it into every repository
 AGAIN = "the same command goes on, and sends nothing twice"
 
@@ -61,7 +63,7 @@ class Hub:
 
     def _check_card(self, path: Path) -> None:
         """Before anything is sent: the Hub refuses a commit for a licence that it does not know."""
-        utils, body = _client("huggingface_hub.utils"), path.read_text("utf-8")
+        utils, body = _client("huggingface_hub.utils"), read_text(path)
         answer = utils.get_session().post(
             f"{self.api.endpoint}/api/validate-yaml",
             json={"content": body, "repoType": "model"},

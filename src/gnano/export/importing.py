@@ -18,6 +18,7 @@ from gnano.export.lone_file import Hints, read_lone_file, read_tensors_of
 from gnano.model import ModelConfig
 from gnano.model.folder import WEIGHTS, read_json
 from gnano.tokenizer import Tokenizer
+from gnano.utils.output import check_output
 
 INDEX = f"{WEIGHTS}.index.json"
 PICKLED = "pytorch_model.bin"
@@ -35,6 +36,7 @@ def import_model(
     """
     if not path.exists():
         raise FileNotFoundError(f"There is nothing at {path}.")
+    check_output(out, "--out", [path, *([tokenizer] if tokenizer else [])])
     if path.is_file() and path.suffix == ".gguf":
         found = read_gguf(path)
     elif path.is_file():

@@ -23,6 +23,7 @@ from gnano.export.hub import Hub
 from gnano.export.source import open_source
 from gnano.train import find_checkpoint, weights_only
 from gnano.utils.atomic_io import replacing, write_text
+from gnano.utils.output import check_output
 
 CARD = "README.md"
 HASHES = "files.json"  # of our checkpoints
@@ -69,9 +70,10 @@ def publish(
     Raises ValueError or OSError, in a sentence, for what is wrong here or refused there.
     """
     _check_name(repo)
+    out = out or Path("published") / repo.split("/")[1]
+    check_output(out, "--out", [checkpoint, *include])
     source = find_checkpoint(checkpoint)
     parts = _parts(source, include)
-    out = out or Path("published") / repo.split("/")[1]
     hub = None if dry_run else Hub(repo, private)
     _fill(out, source, parts)
     if not (out / CARD).exists():
@@ -135,8 +137,7 @@ def _fill(out: Path, source: Path, parts: Mapping[str, Path]) -> None:
             _bring(file, target)
         elif not (file.samefile(target) or filecmp.cmp(file, target, shallow=False)):
             raise ValueError(
-                f"{target} is there and is another file than {file}: delete {out}, or name "
-                f"another folder (--out)."
+                f"{target} is there and is another file than {file}: name another folder (--out)."
             )
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gnano.export.markdown import fenced
+from gnano.utils.text import read_text
 
 
 def loading(folder: Path, repo: str, files: Sequence[str], question: str) -> str:
@@ -45,7 +46,7 @@ def loading(folder: Path, repo: str, files: Sequence[str], question: str) -> str
 def _start(folder: Path) -> str:
     """What a text has to begin with, where the tokenizer does not put it there by itself."""
     with suppress(OSError, ValueError):
-        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        settings = json.loads(read_text(folder / "tokenizer_config.json"))
         if settings.get("add_bos_token") is False and isinstance(settings["bos_token"], str):
             return str(settings["bos_token"])
     return ""

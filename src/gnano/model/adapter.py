@@ -22,6 +22,7 @@ from gnano.model.gpt import GPT
 from gnano.model.lora import LORA_A, LORA_B, add_lora
 from gnano.model.lora_config import LAYERS, LoraConfig
 from gnano.utils.json_text import json_text
+from gnano.utils.text import read_text
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # PEFT's two wrappers around the model
@@ -127,7 +128,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} is not an adapter: it has no {CONFIG}.")
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}.") from None
     if not isinstance(content, dict):

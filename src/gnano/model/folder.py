@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from gnano.model.config import ModelConfig
 from gnano.model.gpt import GPT
 from gnano.utils.json_text import json_text
+from gnano.utils.text import read_text
 
 WEIGHTS = "model.safetensors"
 
@@ -64,7 +65,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} is not a model folder: it has no {path.name}.")
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}.") from None
     if not isinstance(content, dict):

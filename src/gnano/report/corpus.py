@@ -6,6 +6,7 @@ from pathlib import Path
 from gnano.data import Manifest, Sample
 from gnano.data.file_search import skipped_notice
 from gnano.data.manifest import bad_records
+from gnano.data.split import nothing_held_out
 from gnano.tokenizer import Tokenizer
 
 BAR = 14  # letters of the longest bar
@@ -41,6 +42,7 @@ def describe_data(folder: Path) -> str:
         "",
         *_table(_histogram({name: _lengths(manifest, name) for name in sources}), numbers=False),
     ]
+    lines += nothing_held_out(folder, manifest)
     for name, plan in manifest.plan.sources.items():
         _, bad = bad_records(plan, sources[name].tasks)
         lines += [

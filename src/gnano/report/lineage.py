@@ -10,6 +10,7 @@ from typing import Any
 from gnano.data import InstructionConfig, InstructionSource, Source
 from gnano.report.metrics import read_metrics
 from gnano.train import Recipe, load_recipe, step_of
+from gnano.utils.text import read_text
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def stages(folder: Path) -> list[Stage]:
     if folder.resolve().parent.name != "checkpoints" or not (run / "recipe.toml").is_file():
         return []
     recipe = load_recipe(str(run / "recipe.toml"))
-    facts = tomllib.loads((run / "recipe.toml").read_text("utf-8")).get("run", {})
+    facts = tomllib.loads(read_text(run / "recipe.toml")).get("run", {})
     step, rows = step_of(folder.resolve()), []
     with suppress(OSError, ValueError):  # a log that is gone has no figures to tell
         rows = [row for row in read_metrics(run / "metrics.jsonl") if row["step"] <= step]

@@ -5,21 +5,29 @@ frequent pair of neighbours, until the vocabulary is full:
 
     256 bytes | merges, in the order they were learnt | <|endoftext|>
 
-Words are split by GPT-2's regex, and no token crosses from one word to the next. Ties go
-to the pair with the smaller ids, so the same texts always give the same vocabulary.
+Words are split by GPT-2's regex, and no token crosses from one word to the next. A word longer
+than `LONGEST` characters, such as a genome or a line of blanks, is learnt from in parts, since
+training takes time in the square of a word's length. Ties go to the pair with the smaller ids, so
+the same texts always give the same vocabulary.
 Sennrich et al. 2016, https://arxiv.org/abs/1508.07909.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 
+from tokenizers import Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Engine
-from tokenizers import models, pre_tokenizers, trainers
 
 from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer, repaired
 
 SMALLEST = 257  # the bytes and end-of-text
 LARGEST = 65_535  # token shards keep ids in 16 bits
+LONGEST = 1_000  # characters of a word
+WORD = (
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}{1,N}| ?\p{N}{1,N}| ?[^\s\p{L}\p{N}]{1,N}"
+    r"|\s{1,N}(?!\S)|\s{1,N}"
+).replace(",N}", f",{LONGEST}}}")
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -44,7 +52,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
             yield repaired(text)
 
     engine = Engine(models.BPE())
-    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = pre_tokenizers.Split(Regex(WORD), "isolated")
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    engine.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - 1,
         min_frequency=2,
@@ -52,7 +62,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    engine.train_from_iterator(counted(), trainer)
+    _interruptibly(lambda: engine.train_from_iterator(counted(), trainer))
     if not characters:
         raise ValueError("The corpus to train the tokenizer on is empty; give it some text.")
     learnt = json.loads(engine.to_str())["model"]
@@ -64,3 +74,20 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         )
     merges = [(left, right) for left, right in learnt["merges"]]
     return Tokenizer(learnt["vocab"] | {END_OF_TEXT: got - 1}, merges)
+
+
+def _interruptibly(work: Callable[[], object]) -> None:
+    """Run native code in a thread, so that Ctrl-C is heard while it runs."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True, name="tokenizer training")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]

@@ -21,6 +21,7 @@ from gnano.train.changes import DATA
 from gnano.train.recipe import Recipe, load_recipe
 from gnano.train.saving.folders import checkpoints
 from gnano.utils.atomic_io import write_text
+from gnano.utils.text import read_text
 
 NAME, METRICS = "recipe.toml", "metrics.jsonl"
 
@@ -44,7 +45,7 @@ def read_begun(path: Path) -> Begun:
     """Raises ValueError, naming the file, where it is not as it was written."""
     try:
         recipe = load_recipe(str(path))
-        facts = tomllib.loads(path.read_text("utf-8")).get("run")
+        facts = tomllib.loads(read_text(path)).get("run")
         if not isinstance(facts, dict) or not isinstance(facts.get("data_fingerprint"), str):
             raise ValueError("no table [run] with a data_fingerprint")
         data = [str(c["to"]) for c in facts.get("changes", ()) if c["key"] == DATA]

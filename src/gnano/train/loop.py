@@ -36,6 +36,7 @@ from gnano.train.watching.journal import Journal, Watch
 from gnano.train.watching.profiling import ProfileWindow
 from gnano.train.watching.readings import Readings
 from gnano.utils.openmp import use_threads
+from gnano.utils.output import check_output
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def train(
     was begun with; `exam` is who asks its `train.tasks`. Raises ValueError for what does not fit
     together, before anything is computed.
     """
+    check_output(run, "--out", [*recipe.inputs], own="run")
     with (
         World.join(device_of(recipe, run), recipe.train.guard.stall) as world,
         StopRequest(world.size > 1) as stop,

@@ -16,6 +16,7 @@ from gnano.model.adapter import CONFIG, check_fits
 from gnano.train.appearing import new_folder
 from gnano.train.saving.folders import ADAPTER, FOLDER, find_checkpoint
 from gnano.train.saving.hashes import write_hashes
+from gnano.utils.output import check_output
 
 SHAPE = ("config.json", "generation_config.json")
 TEMPLATE = ("chat_template.jinja", "template.json")
@@ -31,6 +32,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> Path:
     Base and adapter may each be a run, whose newest checkpoint is meant, or a checkpoint. Raises
     ValueError or OSError where one is damaged, they do not fit, or `out` is there already.
     """
+    check_output(out, "OUT", [base, adapter])
     base, adapter = find_checkpoint(base), _find_adapter(adapter)
     places = [adapter, base]
     if adapter.name == ADAPTER and (adapter.parent / "config.json").is_file():

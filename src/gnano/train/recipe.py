@@ -22,6 +22,7 @@ from gnano.data import DataConfig, InstructionConfig, InstructionSource
 from gnano.model import PRESETS, ModelConfig
 from gnano.train.config import TrainConfig
 from gnano.utils.paths import expanded
+from gnano.utils.text import read_text
 from gnano.utils.unused import refuse_unused
 
 COMMANDS = {"instructions": "sft", "preferences": "dpo"}
@@ -36,6 +37,15 @@ class Recipe:
     def __post_init__(self) -> None:
         if not isinstance(self.data, InstructionConfig) or self.data.kind != "preferences":
             refuse_unused(self.train, "train.", ("beta",), "data.kind is not 'preferences'")
+
+    @property
+    def inputs(self) -> list[str]:
+        """Paths and globs of what a run of it reads."""
+        if isinstance(self.data, DataConfig):
+            data = [self.data.folder]
+        else:
+            data = [file for source in self.data.sources.values() for file in source.files]
+        return [*data, self.train.base] if self.train.base else data
 
     @property
     def corpus(self) -> DataConfig:
@@ -90,7 +100,7 @@ def load_recipe(name: str) -> Recipe:
     if name in recipe_names():
         text = resources.files("gnano").joinpath("recipes", f"{name}.toml").read_text("utf-8")
     elif (file := Path(expanded(name))).is_file():
-        text = file.read_text("utf-8")
+        text = read_text(file)
     else:
         raise ValueError(
             f"No recipe is called {name!r}{_meant(name, recipe_names())}. "

@@ -17,6 +17,7 @@ from pathlib import Path
 from gnano.train.appearing import new_folder
 from gnano.train.saving.folders import FILES, find_checkpoint
 from gnano.train.saving.hashes import verify
+from gnano.utils.output import check_output
 
 
 def weights_only(path: Path, out: Path) -> Path:
@@ -24,6 +25,7 @@ def weights_only(path: Path, out: Path) -> Path:
 
     Raises ValueError or OSError where it is damaged or `out` is there already.
     """
+    check_output(out, "OUT", [path])
     checkpoint = find_checkpoint(path)
     hashes = _hashes(checkpoint)
     with new_folder(out) as partial:

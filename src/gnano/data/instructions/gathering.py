@@ -14,7 +14,7 @@ from gnano.data.instructions.conversations import Conversation, conversation_of
 from gnano.data.instructions.files import files_of
 from gnano.data.instructions.preferences import Preference, preference_of
 from gnano.data.instructions.reading import Reading, read_records
-from gnano.data.split import position
+from gnano.data.split import no_heldout_note, position
 
 T = TypeVar("T", Conversation, Preference)
 
@@ -78,4 +78,8 @@ def _gather(
                 gathered.heldout.setdefault(record.category or name, []).append(record)
             else:
                 gathered.train[name].append(record)
+    if config.heldout and not gathered.heldout:
+        groups = [record.group for records in gathered.train.values() for record in records]
+        what = f"{len(groups):,} records"
+        gathered.complaints.append(no_heldout_note(what, config.heldout, map(position, groups)))
     return gathered

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gnano.data.instructions.conversations import Conversation, Turn
+from gnano.utils.text import read_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +152,7 @@ def load_template(name: str) -> Template:
             f"give the path of a TOML file (data.template)."
         )
     try:
-        text = path.read_text("utf-8")
+        text = read_text(path)
         content: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         if not isinstance(content, dict):
             raise ValueError("it holds no table")
@@ -178,7 +179,7 @@ def save_template(template: Template, folder: Path) -> None:
     (folder / "chat_template.jinja").write_text(template.jinja(), "utf-8")
     path = folder / "tokenizer_config.json"  # where readers before transformers 4.50 look
     if path.is_file():
-        config = {**json.loads(path.read_text("utf-8")), "chat_template": template.jinja()}
+        config = {**json.loads(read_text(path)), "chat_template": template.jinja()}
         path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 

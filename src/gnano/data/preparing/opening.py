@@ -27,11 +27,19 @@ from gnano.data.preparing.finishing import is_whole_task
 from gnano.data.preparing.tokenizing import draft_folder
 from gnano.data.sources import DataConfig
 from gnano.data.split import is_heldout
+from gnano.utils.output import check_output
 
 if TYPE_CHECKING:
     from gnano.tokenizer import Tokenizer
 
 TOKENIZER_SAMPLE = 32 * 2**20  # characters of text that a tokenizer of our own is trained on
+
+
+def check_folder(config: DataConfig) -> None:
+    """Raises ValueError where shards would lie among the texts or in a folder of another kind."""
+    files = [file for source in config.sources.values() for file in source.files]
+    inputs = (*files, *config.decontaminate)
+    check_output(Path(config.folder), "--data.folder", inputs, own="data folder")
 
 
 def open_folder(config: DataConfig) -> tuple[Manifest, dict[str, Inputs]]:
@@ -126,7 +134,7 @@ def _continued(folder: Path, begun: Manifest, plan: Plan) -> Manifest:
     if Tokenizer.load(folder).fingerprint != begun.tokenizer["fingerprint"]:
         raise ValueError(
             f"{folder / 'tokenizer.json'} is not the tokenizer that made these shards: "
-            f"delete {folder} and prepare it again."
+            f"put that one back, or prepare another folder (--data.folder)."
         )
     if begun.plan == plan and list(begun.plan.sources) == list(plan.sources):
         return begun
@@ -143,7 +151,7 @@ def _continued(folder: Path, begun: Manifest, plan: Plan) -> Manifest:
     different = begun.plan.differences(plan)
     raise ValueError(
         f"{folder} was prepared for another {' and '.join(different)}; choose another "
-        f"folder (--data.folder), or delete this one to make it anew."
+        f"folder (--data.folder)."
     )
 
 

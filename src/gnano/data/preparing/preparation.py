@@ -18,7 +18,7 @@ from gnano.data.inputs import Inputs
 from gnano.data.manifest import Manifest, marker
 from gnano.data.preparing.downloads import DOWNLOADS, Downloads
 from gnano.data.preparing.lock import locked
-from gnano.data.preparing.opening import open_folder
+from gnano.data.preparing.opening import check_folder, open_folder
 from gnano.data.preparing.scheduling import Scheduler
 from gnano.data.preparing.status import Counts, SourceStatus, Status
 from gnano.data.preparing.tokenizing import WORK, Draft, draft_folder
@@ -36,6 +36,7 @@ def prepare(config: DataConfig, progress: Progress = lambda _: None) -> Manifest
     seems, or the folder was prepared for something else.
     """
     folder = Path(config.folder)
+    check_folder(config)
     with locked(folder):
         manifest, inputs = open_folder(config)
         if not manifest.complete:

@@ -21,7 +21,7 @@ from gnano.data.file_search import find_files
 from gnano.data.inputs import Inputs
 from gnano.data.manifest import Manifest
 from gnano.data.preparing.lock import locked
-from gnano.data.preparing.opening import open_folder
+from gnano.data.preparing.opening import check_folder, open_folder
 from gnano.data.preparing.preparation import conclude, settings
 from gnano.data.preparing.scheduling import Scheduler
 from gnano.data.preparing.slurm import Slurm, check_slurm, job_name, submit
@@ -66,6 +66,7 @@ def scale_out(
         raise ValueError(
             f"Scaling out needs {error.name}: pip install 'auto-g-nano[scale]'."
         ) from None
+    check_folder(config)
     # nodes and processes stand in folders of their own
     folder = Path(config.folder).absolute()
     config = replace(

@@ -5,6 +5,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from gnano.data import Batches, Corpus, DataConfig
+from gnano.data.split import nothing_held_out
 from gnano.model import read_config
 from gnano.tokenizer import Tokenizer
 from gnano.train.base import Base, base_of
@@ -44,7 +45,8 @@ class Texts:
         )
 
     def about(self) -> list[str]:
-        return [f"{self.where}: {self.rows.waste()}"]
+        notes = nothing_held_out(self.corpus.folder, self.corpus.manifest)
+        return [f"{self.where}: {self.rows.waste()}", *notes]
 
     def check(self, recipe: Recipe) -> None:
         vocab_size = self.corpus.manifest.tokenizer["vocab_size"]

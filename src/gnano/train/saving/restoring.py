@@ -44,7 +44,7 @@ def newest_good(
     if reasons and not passed:
         folder, reason = next(iter(reasons.items()))
         raise ValueError(
-            f"{reason} There is no whole checkpoint before it: put the file back, or delete "
-            f"{folder.parent} to begin anew."
+            f"{reason} There is no whole checkpoint before it: put the file back, or begin "
+            f"anew in another folder (--out)."
         )
     return None

@@ -1,0 +1,130 @@
+"""No command writes among what it reads, or into what another command made."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gnano.cli.tokenizer import gpt2
+from gnano.cli.tokenizer import train as train_tokenizer
+from gnano.data import DataConfig, InstructionConfig, InstructionSource, Source, prepare
+from gnano.export import export, import_model, publish
+from gnano.train import Recipe, TrainConfig, merge_adapter, train, weights_only
+from gnano.utils.output import KINDS, check_output
+
+
+def scale_out(config: DataConfig) -> None:
+    pytest.importorskip("datatrove")
+    from gnano.data.preparing.scale_out import scale_out
+
+    scale_out(config)
+
+
+def _data(out: Path, source: Path) -> DataConfig:
+    return DataConfig(folder=str(out), sources={"a": Source(files=(str(source),))})
+
+
+def _tuning(source: Path) -> InstructionConfig:
+    return InstructionConfig(sources={"a": InstructionSource(files=(str(source),))})
+
+
+# each writes to its first path and reads its second one
+DOORS: dict[str, Callable[[Path, Path], object]] = {
+    "prepare": lambda out, source: prepare(_data(out, source)),
+    "prepare decontaminated": lambda out, source: prepare(
+        replace(_data(out, out.with_name("other")), decontaminate=(str(source),))
+    ),
+    "scale-out": lambda out, source: scale_out(_data(out, source)),
+    "pretrain": lambda out, source: train(Recipe(data=DataConfig(folder=str(source))), out),
+    "sft": lambda out, source: train(Recipe(data=_tuning(source)), out),
+    "sft from": lambda out, source: train(
+        Recipe(data=_tuning(out.with_name("other")), train=TrainConfig(base=str(source))), out
+    ),
+    "export": lambda out, source: export(source, "folder", out=out),
+    "import": lambda out, source: import_model(source, out),
+    "weights": lambda out, source: weights_only(source, out),
+    "merge": lambda out, source: merge_adapter(source, out.with_name("other"), out),
+    "merge's adapter": lambda out, source: merge_adapter(out.with_name("other"), source, out),
+    "publish": lambda out, source: publish(source, "me/mine", out=out, dry_run=True),
+    "publish what": lambda out, source: publish(
+        out.with_name("other"), "me/mine", include=[source], out=out, dry_run=True
+    ),
+    "tokenizer train": lambda out, source: train_tokenizer((str(source),), out),
+    "tokenizer gpt2": lambda out, source: gpt2(out, source),
+}
+CONTINUED = {"prepare": "data folder", "scale-out": "data folder", "pretrain": "run", "sft": "run"}
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "corpus"
+    (folder / "part").mkdir(parents=True)
+    (folder / "part/a.txt").write_text("the river\n")
+    return folder
+
+
+def refused(door: str, out: Path, source: Path, home: Path) -> None:
+    before = sorted(home.rglob("*"))
+    with pytest.raises(ValueError, match=r"name another place for the output \(\S+\)\.$"):
+        DOORS[door](out, source)
+    assert sorted(home.rglob("*")) == before
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_output_and_input_do_not_lie_in_each_other(door, corpus, tmp_path):
+    (tmp_path / "link").symlink_to(corpus)
+    for out in corpus, corpus / "shards", corpus / "part/../shards", tmp_path / "link/shards":
+        refused(door, out, corpus, tmp_path)
+    refused(door, corpus, corpus / "part", tmp_path)
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_written_into_what_another_command_made(door, kind, corpus, tmp_path):
+    made = tmp_path / "made"
+    (made / "deep").mkdir(parents=True)
+    for name in KINDS[kind]:
+        (made / name).write_text("")
+    refused(door, made / "deep/out", corpus, tmp_path)
+    if CONTINUED.get(door.split()[0]) != kind:
+        refused(door, made, corpus, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("out", "pattern", "fits"),
+    [
+        ("corpus", "corpus/part/a.txt", False),
+        ("corpus", "corpus/part/*.txt", False),
+        ("corpus/part", "corpus/part/*.txt", False),
+        ("corpus/shards", "corpus/**", False),
+        ("corpus/shards", "corpus/**/*", False),
+        ("corpus/shards", "corpus/*.txt", True),
+        ("data/shards", "**/*.txt", True),
+        ("data/shards", "corpus", True),
+        ("corpus-shards", "corpus", True),
+        ("new", "corpus/part/a.txt", True),
+    ],
+)
+def test_a_glob_stands_for_what_it_reaches(out, pattern, fits, corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if fits:
+        check_output(Path(out), "--out", [pattern])
+    else:
+        with pytest.raises(ValueError, match="name another place"):
+            check_output(Path(out), "--out", [pattern])
+
+
+def test_a_folder_that_does_not_fit_is_left_alone(corpus, tmp_path):
+    folder = tmp_path / "data"
+    config = replace(_data(folder, corpus), tokenizer="bpe-257", heldout=0.0)
+    (corpus / "more.txt").write_text("the river and the stone " * 50)
+    prepare(config)
+    for damage in (
+        lambda: prepare(replace(config, shard_tokens=9)),
+        lambda: (folder / "tokenizer.json").write_text("{}") and prepare(config),
+        lambda: (folder / "manifest.json").write_text("{}") and prepare(config),
+    ):
+        with pytest.raises(ValueError) as error:
+            damage()
+        assert "delete" not in str(error.value)
