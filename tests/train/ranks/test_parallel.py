@@ -28,12 +28,13 @@ from gnano.train.ranks.world import World
 
 STEPS = 20
 WAYS = [
-    (2, {"parallel": "ddp"}),
-    (2, {"parallel": "fsdp"}),
-    (4, {"parallel": "ddp"}),
-    (4, {"parallel": "fsdp"}),
-    (4, {"parallel": "fsdp", "replicas": 2}),
+    (2, "fp32", {"parallel": "ddp"}),
+    (2, "bf16", {"parallel": "fsdp"}),
+    (4, "bf16", {"parallel": "ddp"}),
+    (4, "fp32", {"parallel": "fsdp"}),
+    (4, "bf16", {"parallel": "fsdp", "replicas": 2}),
 ]
+NEAR = {"fp32": 1e-5, "bf16": 1e-3}  # of the losses, relative
 MUON: dict[str, Any] = {"optimizer": OptimizerConfig(kind="muon")}
 
 
@@ -49,6 +50,12 @@ def plain(recipe: Recipe) -> Recipe:
 def alone(plain: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("alone") / "run"
     return train(plain, run).run
+
+
+@pytest.fixture(scope="module")
+def alone_in_bf16(plain: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("alone") / "run"
+    return train(with_train(plain, precision="bf16"), run).run
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
@@ -72,14 +79,21 @@ def ran(recipe: Recipe, run: Path, size: int) -> str:
     return printed[0]
 
 
-@pytest.mark.parametrize(("size", "how"), WAYS)
+@pytest.mark.parametrize(("size", "precision", "how"), WAYS)
 def test_any_number_of_ranks_gives_the_losses_of_one(
-    plain: Recipe, alone: Path, tmp_path: Path, size: int, how: dict[str, Any]
+    plain: Recipe,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    size: int,
+    precision: str,
+    how: dict[str, Any],
 ) -> None:
+    alone: Path = request.getfixturevalue("alone" if precision == "fp32" else "alone_in_bf16")
+    near = NEAR[precision]
     run = tmp_path / "run"
-    printed = ran(with_train(plain, **how), run, size)
+    printed = ran(with_train(plain, precision=precision, **how), run, size)
     assert f"{STEPS} of {STEPS} steps done" in printed
-    for key, tolerance in {"loss": 1e-5, "grad_norm": 2e-4}.items():
+    for key, tolerance in {"loss": near, "grad_norm": 20 * near}.items():
         ours, theirs = ([row[key] for row in rows(r)] for r in (run, alone))
         assert len(ours) == STEPS
         np.testing.assert_allclose(ours, theirs, rtol=tolerance)
@@ -87,9 +101,10 @@ def test_any_number_of_ranks_gives_the_losses_of_one(
         [row["heldout"]["bits_per_byte"] for row in rows(r) if "heldout" in row]
         for r in (run, alone)
     )
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
-    for name, expected in weights(alone).items():
-        torch.testing.assert_close(weights(run)[name], expected, atol=2e-4, rtol=0)
+    np.testing.assert_allclose(ours, theirs, rtol=10 * near)
+    if precision == "fp32":  # where a gradient is all rounding, AdamW steps by the whole rate
+        for name, expected in weights(alone).items():
+            torch.testing.assert_close(weights(run)[name], expected, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
