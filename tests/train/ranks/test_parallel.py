@@ -18,13 +18,15 @@ from tests.processes import ends, start_ranks, wait_for_step
 from tests.ranks import on_ranks
 from tests.small import with_train
 
-from gnano.data import Batches, Corpus
+from gnano.data import Batch, Batches, Corpus
 from gnano.model import GPT, ModelConfig
 from gnano.train import Recipe, train
 from gnano.train.feed import Feed
-from gnano.train.optimizers.optimizer import OptimizerConfig
-from gnano.train.ranks.parallel import place
+from gnano.train.optimizers.optimizer import Optimizer, OptimizerConfig
+from gnano.train.optimizers.scaling import LossScale
+from gnano.train.ranks.parallel import local, place
 from gnano.train.ranks.world import World
+from gnano.train.step import Step
 
 STEPS = 20
 WAYS = [
@@ -227,3 +229,40 @@ def turns_inside_a_block(model: ModelConfig) -> str:
 
 def test_a_sharded_model_in_bf16_turns_by_angles_that_are_not_rounded(plain: Recipe) -> None:
     assert on_ranks(2, turns_inside_a_block, plain.model) == ["torch.float32"] * 2
+
+
+def poisoned_steps(shape: ModelConfig, how: str, dtype: torch.dtype) -> list[Any]:
+    """Of four steps, the third not finite on one rank: skipped, weights moved, loss scale."""
+    rank = torch.distributed.get_rank()
+    world = World(torch.device("cpu"), rank, 2)
+    torch.manual_seed(0)
+    model = GPT.from_config(shape)
+    placed = place(model, world, how, dtype)
+    model.compute_dtype = dtype
+    scale = LossScale(world.device) if dtype == torch.float16 else None
+    optimizer = Optimizer(model, OptimizerConfig())
+    tokens = 2 * 2 * shape.block_size
+    step = Step(placed, optimizer, world, tokens=tokens, clip=1.0, scale=scale)
+    draw = torch.Generator().manual_seed(rank)
+    found: list[Any] = []
+    for number in range(4):
+        ids = torch.randint(shape.vocab_size, (2, shape.block_size + 1), generator=draw)
+        factor = torch.nan if rank == 1 and number == 2 else 1.0
+        hook = model.model.norm.register_forward_hook(lambda _, given, y, f=factor: y * f)
+        before = [local(p.detach()).clone() for p in model.parameters()]
+        skipped = step([Batch(ids[:, :-1], ids[:, 1:], None)], 1e-2).tolist()[2]
+        hook.remove()
+        pairs = zip(before, model.parameters(), strict=True)
+        moved = any(not torch.equal(was, local(p.detach())) for was, p in pairs)
+        found.append((skipped, moved, scale.scale.item() if scale else 0.0))
+    return found
+
+
+@pytest.mark.parametrize(("how", "dtype"), [("ddp", torch.bfloat16), ("fsdp", torch.float16)])
+def test_a_gradient_that_is_not_finite_on_one_rank_changes_nothing_on_any(
+    plain: Recipe, how: str, dtype: torch.dtype
+) -> None:
+    first, second = on_ranks(2, poisoned_steps, plain.model, how, dtype)
+    scales = [2.0**16, 2.0**16, 2.0**15, 2.0**15] if dtype == torch.float16 else [0.0] * 4
+    expected = [(float(n == 2), n != 2, scale) for n, scale in enumerate(scales)]
+    assert first == second == expected
