@@ -43,9 +43,10 @@ def model(recipe, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_of_held_out_documents(recipe, model):
+@pytest.mark.parametrize(("dtype", "near"), [("fp32", 1e-4), ("bf16", 1e-3)])
+def test_of_held_out_documents(recipe, model, dtype, near):
     corpus = Corpus(Path(recipe.corpus.folder))
-    found = held_out(open_subject(model, FP32), corpus, rows=3)
+    found = held_out(open_subject(model, Loading(dtype=dtype)), corpus, rows=3)
     llama = LlamaForCausalLM.from_pretrained(model).eval()
     assert [part.source for part in found] == corpus.names
     for number, part in enumerate(found):
@@ -53,7 +54,7 @@ def test_of_held_out_documents(recipe, model):
         size = len(corpus.heldout_text(number))
         bits = plain(llama, ids, recipe.model.block_size) / math.log(2) / size
         assert (part.bytes, part.tokens) == (size, len(ids))
-        assert part.bits_per_byte == pytest.approx(bits, abs=1e-4)
+        assert part.bits_per_byte == pytest.approx(bits, abs=near)
 
 
 def test_of_a_model_of_another_kind_with_its_own_tokenizer_over_the_same_bytes(recipe, pythia):

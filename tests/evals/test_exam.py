@@ -71,10 +71,14 @@ def test_tasks_are_asked_when_they_are_due_and_as_gnano_eval_asks_them(examined,
         )
 
 
-@pytest.mark.parametrize(("size", "parallel"), [(2, "ddp"), (3, "fsdp")])
-def test_ranks_share_the_work_and_find_what_one_finds(examined, tmp_path, size, parallel):
+@pytest.mark.parametrize(
+    ("size", "parallel", "precision"), [(2, "ddp", "fp32"), (3, "fsdp", "bf16")]
+)
+def test_ranks_share_the_work_and_find_what_one_finds(
+    examined, tmp_path, size, parallel, precision
+):
     # 3 ranks: 12 sequences do not divide 16, so a step is of 18
-    examined = with_train(examined, tokens_per_step=32 * 2 * 6)
+    examined = with_train(examined, tokens_per_step=32 * 2 * 6, precision=precision)
     alone = train(examined, tmp_path / "alone", exam=open_exam).run
     several = with_train(examined, parallel=parallel)
     ranks = start_ranks(several, tmp_path / "several", size)

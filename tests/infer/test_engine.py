@@ -215,12 +215,6 @@ def test_dropout_is_off_however_the_model_came(engine):
     assert again.generate("Once", 24, GREEDY) == expected
 
 
-def test_a_model_kept_in_bf16_generates(engine):
-    engine.model.bfloat16()
-    endless = Sampling(seed=1, logit_bias=((engine.tokenizer.end_of_text, -100.0),))
-    assert len(list(engine.token_ids("Once upon a time", 24, endless))) == 24
-
-
 def test_a_model_that_computes_in_bf16_generates(engine):
     engine.model.compute_dtype = torch.bfloat16
     endless = Sampling(seed=1, logit_bias=((engine.tokenizer.end_of_text, -100.0),))

@@ -64,14 +64,6 @@ def test_logits_are_near_and_nothing_of_the_large_matrices_is_left(both):
     assert kept < 0.35 * sum(p.numel() * 4 for p in engine.model.parameters() if p.dim() == 2)
 
 
-def test_it_generates_alone_and_in_a_batch_the_same(both):
-    _, small = both
-    prompts = ["Once", "It read, it thought,", "東京"]
-    found = small.complete(prompts, 24, Sampling(temperature=0))
-    for prompt, [completion] in zip(prompts, found, strict=True):
-        assert completion.text == small.generate(prompt, 24, Sampling(temperature=0))
-
-
 def test_it_is_asked_for_when_a_checkpoint_is_loaded(make_engine, save_engine):
     engine = make_engine()
     folder = save_engine(engine)

@@ -9,7 +9,7 @@ Tune a model on preferences (DPO, https://arxiv.org/abs/2305.18290): of two answ
 the chosen one becomes more likely and the rejected one less, as far as that stays near the base.
 
 The base is a model that `gnano sft` has tuned. Stopped or killed, the same command goes on and
-gives the same weights, bit for bit.
+gives the same weights, on a CPU bit for bit.
 
 examples:
   gnano dpo 1b-dpo --from runs/1b-sft

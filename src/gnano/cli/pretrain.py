@@ -10,8 +10,8 @@ DESCRIPTION = """\
 Train the model of a recipe on the token shards that `gnano prepare` made.
 
 Stopped with Ctrl-C or killed, the same command goes on from the last checkpoint and gives
-the same weights, bit for bit. Where the recipe has changed since, the difference is shown,
-and --allow lets what it names through.
+the same weights, on a CPU bit for bit. Where the recipe has changed since, the difference is
+shown, and --allow lets what it names through.
 
 examples:
   gnano pretrain 10m

@@ -11,7 +11,7 @@ The base is a run (its newest checkpoint), a checkpoint, or a Hugging Face folde
 model has its shape and its tokenizer, whatever the recipe's [model] says, but for the dropout.
 At the end both answer questions that were held out, side by side in OUT/answers.md.
 
-Stopped or killed, the same command goes on and gives the same weights, bit for bit.
+Stopped or killed, the same command goes on and gives the same weights, on a CPU bit for bit.
 
 examples:
   gnano sft 1b-sft --from runs/1b                        Dolly-15k, three epochs

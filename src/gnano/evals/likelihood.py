@@ -204,7 +204,7 @@ def option_nats(
     x_ND: Tensor,
     places: Sequence[int],
 ) -> Tensor:
-    """Nats of each option, and how many of its tokens were not the likeliest: [O, 2], fp64.
+    """Nats of each option, and how many of its tokens greedy decoding would not take: [O, 2], fp64.
 
     `places` are those, in x_ND, of the hidden states that predict the options' scored tokens. In
     slices: the logits of a whole batch may be more than there is memory for.
@@ -221,11 +221,13 @@ def option_nats(
         rows = slice(start, start + size)
         logits_NV = logits(x_ND[places_N[rows]])
         target_N = logits_NV.gather(1, targets_N[rows, None])[:, 0]
-        most_N1 = logits_NV.amax(-1, keepdim=True)
+        # in bf16 several tokens are often equally likely: argmax takes one, as greedy decoding does
+        likeliest_N1 = logits_NV.argmax(-1, keepdim=True)
+        most_N1 = logits_NV.gather(1, likeliest_N1)
         # in place: each pass more over them is as long as the product that made them
         total_N = logits_NV.sub_(most_N1).exp_().sum(-1)
         found_N2[rows, 0] = total_N.log() + (most_N1[:, 0] - target_N)
-        found_N2[rows, 1] = target_N < most_N1[:, 0]
+        found_N2[rows, 1] = targets_N[rows] != likeliest_N1[:, 0]
     found_O2 = torch.zeros(len(options), 2, dtype=found_N2.dtype, device=device)
     return found_O2.index_add_(0, owners_N, found_N2)
 

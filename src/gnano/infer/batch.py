@@ -1,10 +1,11 @@
-"""Several texts at once, each as if it were alone: rows join and leave between two steps.
+"""Several texts at once, each by itself: rows join and leave between two steps.
 
     add ─▶ waiting ─▶ prefill: all that are new, in one pass ─┐
                       step: one more token of the others ─────┴▶ logits ─▶ choose ─▶ rows
     the text ends, or `drop` ─▶ the last row takes its place
 
-A row's settings, history and random numbers are its own, so what it says depends on nobody else.
+A row's settings, history and random numbers are its own, so what it says depends on the others only
+by rounding, which is that of products of so many rows.
 """
 
 from collections import deque

@@ -5,7 +5,7 @@
 
 The order is that of transformers. A token is drawn with one number from the row's own
 generator, the share of the probability that lies before it: what else is in the batch
-changes no text.
+changes no draw.
 """
 
 from collections.abc import Sequence

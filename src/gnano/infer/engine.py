@@ -181,7 +181,7 @@ class Engine:
         slide: bool = False,
         show: Callable[[int], None] = lambda _: None,
     ) -> list[list[Completion]]:
-        """So many completions of each prompt, many side by side; each as if it were alone.
+        """So many completions of each prompt, many side by side; each as alone, but for rounding.
 
         With `log_probs` each token comes with its log-probability and so many alternatives.
         `show` is told how many completions are done.

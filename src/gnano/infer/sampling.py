@@ -26,7 +26,7 @@ class Sampling:
     frequency_penalty: float = 0.0  # the same, once for every time it has it; 0: off
     no_repeat_ngram: int = 0  # no run of so many tokens comes twice; 0: off
     logit_bias: tuple[tuple[int, float], ...] = ()  # (id, what its logit gains), ids differ
-    seed: int | None = None  # same seed, same text; None: new each time
+    seed: int | None = None  # same seed and prompts, same text; None: new each time
 
     def __post_init__(self) -> None:
         ranges = {

@@ -6,7 +6,7 @@
 
 Everything a step needs follows from its number: the samples, the learning rate, the draws of
 dropout. So a run that was killed continues from its last checkpoint and gives the same weights,
-bit for bit, and any number of ranks takes the same samples in the same order.
+on a CPU bit for bit, and any number of ranks takes the same samples in the same order.
 """
 
 import signal

@@ -18,22 +18,25 @@ from tests.processes import ends, start_ranks, wait_for_step
 from tests.ranks import on_ranks
 from tests.small import with_train
 
-from gnano.data import Batches, Corpus
+from gnano.data import Batch, Batches, Corpus
 from gnano.model import GPT, ModelConfig
 from gnano.train import Recipe, train
 from gnano.train.feed import Feed
-from gnano.train.optimizers.optimizer import OptimizerConfig
-from gnano.train.ranks.parallel import place
+from gnano.train.optimizers.optimizer import Optimizer, OptimizerConfig
+from gnano.train.optimizers.scaling import LossScale
+from gnano.train.ranks.parallel import local, place
 from gnano.train.ranks.world import World
+from gnano.train.step import Step
 
 STEPS = 20
 WAYS = [
-    (2, {"parallel": "ddp"}),
-    (2, {"parallel": "fsdp"}),
-    (4, {"parallel": "ddp"}),
-    (4, {"parallel": "fsdp"}),
-    (4, {"parallel": "fsdp", "replicas": 2}),
+    (2, "fp32", {"parallel": "ddp"}),
+    (2, "bf16", {"parallel": "fsdp"}),
+    (4, "bf16", {"parallel": "ddp"}),
+    (4, "fp32", {"parallel": "fsdp"}),
+    (4, "bf16", {"parallel": "fsdp", "replicas": 2}),
 ]
+NEAR = {"fp32": 1e-5, "bf16": 1e-3}  # of the losses, relative
 MUON: dict[str, Any] = {"optimizer": OptimizerConfig(kind="muon")}
 
 
@@ -49,6 +52,12 @@ def plain(recipe: Recipe) -> Recipe:
 def alone(plain: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("alone") / "run"
     return train(plain, run).run
+
+
+@pytest.fixture(scope="module")
+def alone_in_bf16(plain: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("alone") / "run"
+    return train(with_train(plain, precision="bf16"), run).run
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
@@ -72,14 +81,21 @@ def ran(recipe: Recipe, run: Path, size: int) -> str:
     return printed[0]
 
 
-@pytest.mark.parametrize(("size", "how"), WAYS)
+@pytest.mark.parametrize(("size", "precision", "how"), WAYS)
 def test_any_number_of_ranks_gives_the_losses_of_one(
-    plain: Recipe, alone: Path, tmp_path: Path, size: int, how: dict[str, Any]
+    plain: Recipe,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    size: int,
+    precision: str,
+    how: dict[str, Any],
 ) -> None:
+    alone: Path = request.getfixturevalue("alone" if precision == "fp32" else "alone_in_bf16")
+    near = NEAR[precision]
     run = tmp_path / "run"
-    printed = ran(with_train(plain, **how), run, size)
+    printed = ran(with_train(plain, precision=precision, **how), run, size)
     assert f"{STEPS} of {STEPS} steps done" in printed
-    for key, tolerance in {"loss": 1e-5, "grad_norm": 2e-4}.items():
+    for key, tolerance in {"loss": near, "grad_norm": 20 * near}.items():
         ours, theirs = ([row[key] for row in rows(r)] for r in (run, alone))
         assert len(ours) == STEPS
         np.testing.assert_allclose(ours, theirs, rtol=tolerance)
@@ -87,9 +103,10 @@ def test_any_number_of_ranks_gives_the_losses_of_one(
         [row["heldout"]["bits_per_byte"] for row in rows(r) if "heldout" in row]
         for r in (run, alone)
     )
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
-    for name, expected in weights(alone).items():
-        torch.testing.assert_close(weights(run)[name], expected, atol=2e-4, rtol=0)
+    np.testing.assert_allclose(ours, theirs, rtol=10 * near)
+    if precision == "fp32":  # where a gradient is all rounding, AdamW steps by the whole rate
+        for name, expected in weights(alone).items():
+            torch.testing.assert_close(weights(run)[name], expected, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
@@ -212,3 +229,40 @@ def turns_inside_a_block(model: ModelConfig) -> str:
 
 def test_a_sharded_model_in_bf16_turns_by_angles_that_are_not_rounded(plain: Recipe) -> None:
     assert on_ranks(2, turns_inside_a_block, plain.model) == ["torch.float32"] * 2
+
+
+def poisoned_steps(shape: ModelConfig, how: str, dtype: torch.dtype) -> list[Any]:
+    """Of four steps, the third not finite on one rank: skipped, weights moved, loss scale."""
+    rank = torch.distributed.get_rank()
+    world = World(torch.device("cpu"), rank, 2)
+    torch.manual_seed(0)
+    model = GPT.from_config(shape)
+    placed = place(model, world, how, dtype)
+    model.compute_dtype = dtype
+    scale = LossScale(world.device) if dtype == torch.float16 else None
+    optimizer = Optimizer(model, OptimizerConfig())
+    tokens = 2 * 2 * shape.block_size
+    step = Step(placed, optimizer, world, tokens=tokens, clip=1.0, scale=scale)
+    draw = torch.Generator().manual_seed(rank)
+    found: list[Any] = []
+    for number in range(4):
+        ids = torch.randint(shape.vocab_size, (2, shape.block_size + 1), generator=draw)
+        factor = torch.nan if rank == 1 and number == 2 else 1.0
+        hook = model.model.norm.register_forward_hook(lambda _, given, y, f=factor: y * f)
+        before = [local(p.detach()).clone() for p in model.parameters()]
+        skipped = step([Batch(ids[:, :-1], ids[:, 1:], None)], 1e-2).tolist()[2]
+        hook.remove()
+        pairs = zip(before, model.parameters(), strict=True)
+        moved = any(not torch.equal(was, local(p.detach())) for was, p in pairs)
+        found.append((skipped, moved, scale.scale.item() if scale else 0.0))
+    return found
+
+
+@pytest.mark.parametrize(("how", "dtype"), [("ddp", torch.bfloat16), ("fsdp", torch.float16)])
+def test_a_gradient_that_is_not_finite_on_one_rank_changes_nothing_on_any(
+    plain: Recipe, how: str, dtype: torch.dtype
+) -> None:
+    first, second = on_ranks(2, poisoned_steps, plain.model, how, dtype)
+    scales = [2.0**16, 2.0**16, 2.0**15, 2.0**15] if dtype == torch.float16 else [0.0] * 4
+    expected = [(float(n == 2), n != 2, scale) for n, scale in enumerate(scales)]
+    assert first == second == expected
