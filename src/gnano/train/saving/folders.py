@@ -1,6 +1,7 @@
 """Where do a run's checkpoints lie? Found by their names, at once and without torch."""
 
 import re
+import shlex
 from pathlib import Path
 
 FOLDER = "checkpoints"
@@ -28,4 +29,10 @@ def find_checkpoint(path: Path) -> Path:
         return found[-1]
     if not path.exists():
         raise FileNotFoundError(f"There is no checkpoint {path}: the folder does not exist.")
+    if path.is_file():
+        quoted = shlex.quote(str(path))
+        raise FileNotFoundError(
+            f"{path} is a file and no checkpoint's folder; make one of it: gnano import {quoted} "
+            f"--out DIR."
+        )
     raise FileNotFoundError(f"{path} holds no checkpoint: neither config.json nor {FOLDER}/step-….")
