@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from gnano.utils.ranges import Range, check_ranges
 
 ALL = "all"
+MOST_SHOTS, MOST_BATCH = 1_000, 65_536
 # does a text begin with the token that begins a document?
 Start = Literal["auto", "yes", "no"]
 
@@ -13,13 +16,15 @@ Start = Literal["auto", "yes", "no"]
 class Asked:
     tasks: tuple[str, ...] = ()  # names, all or none; by default all, or those of files
     files: tuple[str, ...] = ()  # items in the place of the Hub's: TASK….jsonl, or TASK=PATH
-    limit: int = 0  # items of a task, spread over all it has; 0: all
-    shots: int = 0  # solved examples before each item
+    limit: Annotated[int, Range(0)] = 0  # items of a task, spread over all it has; 0: all
+    shots: Annotated[int, Range(0, MOST_SHOTS)] = 0  # solved examples before each item
     data: Path | None = None  # prepared folder whose held-out text is measured; else the run's own
     text: tuple[Path, ...] = ()  # files of text to measure as well
-    heldout_tokens: int = 1_000_000  # of each source's held-out text at most; 0: all
+    # of each source's held-out text at most; 0: all
+    heldout_tokens: Annotated[int, Range(0)] = 1_000_000
     overlap: bool = False  # look in the data's training shards for the items (runs of 13 words)
-    batch: int = 32  # texts computed side by side; more are faster on a GPU
+    # texts computed side by side; more are faster on a GPU
+    batch: Annotated[int, Range(1, MOST_BATCH)] = 32
     start: Start = "auto"  # begin texts with end-of-text; auto: as the model was trained
     downloads: Path = Path("data/hub")  # where the Hub's files are kept
 
@@ -29,6 +34,4 @@ class Asked:
         return self.tasks or (() if self.files else (ALL,))
 
     def __post_init__(self) -> None:
-        for name, least in (("limit", 0), ("shots", 0), ("heldout_tokens", 0), ("batch", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more.")
+        check_ranges(self)

@@ -15,6 +15,7 @@ from gnano.model import GPUS, Gpu, find_gpu, flops_per_token, num_parameters, pa
 from gnano.train import Recipe, TrainConfig
 from gnano.train.memory import Memory, choose_parallel, fits, predict
 from gnano.train.speed import expected_tokens_per_s
+from gnano.utils.ranges import Range, check_number
 
 CHINCHILLA = 20  # tokens a parameter (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)
 MOST_GPUS = 64  # that advice goes up to, in multiples of those asked for
@@ -89,12 +90,9 @@ def plan(
     ValueError for a GPU that is not known, a step that does not split over the GPUs, and
     numbers out of range.
     """
-    if gpus < 1:
-        raise ValueError(f"--gpus is {gpus}; it must be at least 1.")
-    if price is not None and not price >= 0:
-        raise ValueError(f"--price is {price}; it must be 0 or more dollars a GPU-hour.")
-    if mfu is not None and not 0 < mfu <= 1:
-        raise ValueError(f"--mfu is {mfu:g}; it is a share of the peak, such as 0.45.")
+    check_number("gpus", gpus, Range(1, 1_000_000))
+    check_number("price", price, Range(0, 1_000_000), whole=False)  # dollars a GPU-hour
+    check_number("mfu", mfu, Range(0, 1, above=True), whole=False)  # share of the peak
     named = None if gpu is None else find_gpu(gpu)
     if recipe.train.precision == "auto":
         recipe = replace(recipe, train=replace(recipe.train, precision="bf16"))
