@@ -1,5 +1,6 @@
 """Through pipes, as another program uses it: answers alone, and exit codes that can be trusted."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -82,7 +83,11 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(folder):
 
 def test_a_checkpoint_that_was_not_tuned_is_asked_as_alpaca_and_it_says_so(make_engine, save):
     folder = save(make_engine("yes", block_size=400))
-    (folder / "template.json").unlink()
+    for name in ("template.json", "chat_template.jinja"):
+        (folder / name).unlink()
+    path = folder / "tokenizer_config.json"
+    config = {**json.loads(path.read_text()), "chat_template": None}
+    path.write_text(json.dumps(config))
     done = piped("well?\n", folder)
     assert (done.returncode, done.stdout) == (0, "yes\n")
     assert len(done.stderr.splitlines()) == 1 and "was not tuned" in done.stderr

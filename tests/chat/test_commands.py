@@ -51,7 +51,7 @@ def test_what_is_missing_is_asked_for(session, line):
 
 def test_a_mistake_in_a_setting_changes_nothing(session):
     before = session.settings
-    with pytest.raises(ValueError, match=r"must be in \(0, 1\]"):
+    with pytest.raises(ValueError, match="must be more than 0 and at most 1"):
         said("/set top-p 7", session)
     assert session.settings == before
     assert said("/set top-p 0.7", session) == "top-p 0.7"

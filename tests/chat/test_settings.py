@@ -27,13 +27,13 @@ def test_all_of_sampling_can_be_set_and_shown():
     ("name", "value", "reason"),
     [
         ("temperature", "warm", "must be a number"),
-        ("temperature", "-1", "0 … 100"),
-        ("temperature", "nan", "0 … 100"),
+        ("temperature", "-1", "at least 0 and at most 100"),
+        ("temperature", "nan", "finite"),
         ("temperature", "none", "must be a number"),
         ("top_k", "1.5", "must be a whole number"),
-        ("top_p", "0", "(0, 1]"),
+        ("top_p", "0", "more than 0 and at most 1"),
         ("seed", "x", "must be a whole number"),
-        ("tokens", "0", "1 or more"),
+        ("tokens", "0", "at least 1"),
         ("top", "1", "there are temperature, top_k"),
     ],
 )

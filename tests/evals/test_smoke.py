@@ -87,7 +87,7 @@ def test_a_model_is_asked_in_the_template_that_it_was_tuned_with(make_engine, sa
     engine = make_engine(block_size=512)
     teach(engine.model, engine.tokenizer, "it read one word")
     folder = save_engine(engine)
-    with pytest.raises(ValueError, match="was tuned with no template"):
+    with pytest.raises(ValueError, match="has no template that can be read"):
         smoke_test(folder, "own")
     # the taught model speaks after a new line only, with which each template opens an answer
     own = Template(user="it read one w{content}\n")
@@ -112,7 +112,7 @@ def test_a_context_smaller_than_the_prompts_has_room_for_half_a_text(make_engine
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"tokens": 3}, "tokens is 3; fewer than 16"),
+        ({"tokens": 3}, "tokens is 3; it must be at least 16"),
         ({"temperatures": ()}, "There is no temperature"),
         ({"temperatures": (-1.0,)}, "temperature is -1.0"),
         ({"seed": -1}, "seed is -1"),

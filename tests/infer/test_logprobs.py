@@ -37,5 +37,5 @@ def test_logits_of_any_size_and_in_half_precision_are_welcome():
 
 
 def test_fewer_than_no_alternatives_are_refused():
-    with pytest.raises(ValueError, match=r"are -1; they must be 0 \(none\) or more\.$"):
+    with pytest.raises(ValueError, match=r"top is -1; it must be at least 0\.$"):
         log_probabilities(torch.zeros(3), 0, top=-1)

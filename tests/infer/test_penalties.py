@@ -172,6 +172,5 @@ def test_a_bias_for_a_token_that_the_model_does_not_have_is_refused():
     with pytest.raises(ValueError) as refusal:
         choose(torch.zeros(V), sampling, sampling.generator())
     assert str(refusal.value) == (
-        "logit-bias names token 60,000, and the model's vocabulary of 12 ends at 11; "
-        "take the ids of its own tokenizer."
+        "A token of logit_bias is 60000; it must be at least 0 and at most 11."
     )

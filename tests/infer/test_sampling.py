@@ -193,27 +193,22 @@ def test_logits_in_half_precision_are_welcome(dtype):
 @pytest.mark.parametrize(
     "wrong, range_of_it",
     [
-        ({"temperature": -0.1}, "0 … 100"),
-        ({"temperature": 101}, "0 … 100"),
-        ({"temperature": float("nan")}, "0 … 100"),
-        ({"temperature": float("inf")}, "0 … 100"),
-        ({"top_k": -1}, "0 (all) or more"),
-        ({"top_k": float("inf")}, "0 (all) or more"),
-        ({"top_p": 0.0}, "(0, 1]"),
-        ({"top_p": 1.01}, "(0, 1]"),
-        ({"top_p": float("nan")}, "(0, 1]"),
-        ({"min_p": -0.01}, "0 … 1"),
-        ({"min_p": 1.5}, "0 … 1"),
-        ({"min_p": float("nan")}, "0 … 1"),
-        ({"repetition_penalty": 0.0}, "(0, 100]"),
-        ({"repetition_penalty": float("inf")}, "(0, 100]"),
-        ({"repetition_penalty": float("nan")}, "(0, 100]"),
-        ({"presence_penalty": -2.1}, "-2 … 2"),
-        ({"presence_penalty": float("nan")}, "-2 … 2"),
-        ({"frequency_penalty": 2.1}, "-2 … 2"),
-        ({"frequency_penalty": float("-inf")}, "-2 … 2"),
-        ({"no_repeat_ngram": -1}, "0 (off) or more"),
-        ({"seed": -1}, "0 … 2^63 - 1"),
+        ({"temperature": -0.1}, "at least 0 and at most 100"),
+        ({"temperature": 101}, "at least 0 and at most 100"),
+        ({"temperature": float("nan")}, "finite"),
+        ({"top_k": -1}, "at least 0"),
+        ({"top_k": float("inf")}, "finite"),
+        ({"top_k": 2.0}, "a whole number"),
+        ({"top_p": 0.0}, "more than 0 and at most 1"),
+        ({"top_p": 1.01}, "more than 0 and at most 1"),
+        ({"min_p": -0.01}, "at least 0 and at most 1"),
+        ({"repetition_penalty": 1e-45}, "at least 0.01 and at most 100"),
+        ({"presence_penalty": -2.1}, "at least -2 and at most 2"),
+        ({"frequency_penalty": 2.1}, "at least -2 and at most 2"),
+        ({"no_repeat_ngram": -1}, "at least 0"),
+        ({"no_repeat_ngram": 10**20}, "at most 2,147,483,647"),
+        ({"seed": -1}, "at least 0"),
+        ({"seed": 2**63}, "at most 9,223,372,036,854,775,807"),
     ],
     ids=str,
 )
@@ -222,7 +217,7 @@ def test_a_value_out_of_range_is_refused_with_the_range(wrong, range_of_it):
         Sampling(**wrong)
     ((name, value),) = wrong.items()
     message = str(refusal.value)
-    assert message.startswith(f"{name.replace('_', '-')} is {value};")
+    assert message.startswith(f"{name} is {value}; it must be ")
     assert range_of_it in message
     assert "\n" not in message
 
@@ -253,16 +248,22 @@ def test_a_seed_that_is_too_large_is_refused_with_the_range():
 @pytest.mark.parametrize(
     "bias, sentence",
     [
-        (((5, float("nan")),), "logit-bias of token 5 is nan; it must be in -100 … 100."),
-        (((5, 100.5),), "logit-bias of token 5 is 100.5; it must be in -100 … 100."),
-        (((-1, 1.0),), "logit-bias names token -1; an id must be 0 or more."),
-        (((5, 1.0), (5, 2.0)), "logit-bias names a token twice; give each id one bias."),
+        (((5, float("nan")),), "the logit_bias of token 5 is nan; it must be finite."),
+        (
+            ((5, 100.5),),
+            "the logit_bias of token 5 is 100.5; it must be at least -100 and at most 100.",
+        ),
+        (
+            ((-1, 1.0),),
+            "a token of logit_bias is -1; it must be at least 0 and at most 2,147,483,647.",
+        ),
+        (((5, 1.0), (5, 2.0)), "logit_bias names a token twice; give each id one bias."),
     ],
 )
 def test_a_bias_that_makes_no_sense_is_refused(bias, sentence):
     with pytest.raises(ValueError) as refusal:
         Sampling(logit_bias=bias)
-    assert str(refusal.value) == sentence
+    assert str(refusal.value).startswith(sentence)
 
 
 MIXED = [

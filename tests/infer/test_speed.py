@@ -42,8 +42,11 @@ def test_what_is_asked_for_is_measured(engine):
     ("options", "reason"),
     [
         ({"prompt": 90, "tokens": 20}, r"90 \+ 20 tokens do not fit the model's context of 96"),
-        ({"texts": [0]}, "1 text at least"),
-        ({"texts": []}, "1 text at least"),
+        ({"texts": [0]}, "texts is 0; it must be at least 1"),
+        ({"texts": [10**20]}, "at most 4,096"),
+        ({"texts": []}, "No number of texts"),
+        ({"tokens": 1}, "tokens is 1; it must be at least 2"),
+        ({"prompt": 0}, "prompt is 0; it must be at least 1"),
     ],
 )
 def test_what_has_no_room_is_refused(engine, options, reason):

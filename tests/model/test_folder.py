@@ -79,7 +79,7 @@ def test_weights_are_read_as_a_running_model_has_them(folder, make_model):
 
 
 def test_weights_of_another_shape_are_refused(folder, make_model):
-    with pytest.raises(ValueError, match=r"model\.safetensors does not fit"):
+    with pytest.raises(ValueError, match=r"model\.ffn_hidden is stated twice, and differently"):
         read_weights(folder, make_model(ffn_hidden=64).config)
 
 

@@ -124,10 +124,10 @@ def test_the_speed_of_fp32_is_unknown_not_wrong(reference):
     ("options", "sentence"),
     [
         ({"gpu": "h20o"}, "did you mean 'h200'"),
-        ({"gpus": 0}, "--gpus is 0"),
+        ({"gpus": 0}, "gpus is 0"),
         ({"gpus": 3}, "cannot be split over 3 ranks"),
-        ({"price": -1.0}, "--price is -1"),
-        ({"mfu": 45.0}, "--mfu is 45"),
+        ({"price": -1.0}, "price is -1"),
+        ({"mfu": 45.0}, "mfu is 45"),
     ],
 )
 def test_a_mistake_is_one_sentence(reference, options, sentence):

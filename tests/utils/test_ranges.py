@@ -15,6 +15,7 @@ from gnano.utils.ranges import Range, check_ranges
 class Settings:
     rate: Annotated[float, Range(0, above=True)] = 1.0
     share: Annotated[float, Range(0, 1, below=True)] = 0.5
+    count: Annotated[int | None, Range(0)] = None
     label: str = ""
 
     def __post_init__(self) -> None:
@@ -37,9 +38,17 @@ def test_a_value_is_taken_exactly_if_it_is_in_its_range(rate):
         ({"rate": math.nan}, "train.rate is nan; it must be finite."),
         ({"rate": math.inf}, "train.rate is inf; it must be finite."),
         ({"share": 1.0}, "train.share is 1.0; it must be at least 0 and less than 1."),
+        ({"rate": 10**400}, "train.rate is 100000000000… (401 digits); it must be finite."),
+        ({"count": 1.5}, "train.count is 1.5; it must be a whole number."),
+        ({"count": True}, "train.count is True; it must be a number."),
+        ({"count": "7"}, "train.count is '7'; it must be a number."),
     ],
 )
 def test_the_sentence_names_the_key_the_value_and_the_range(settings, sentence):
     with pytest.raises(ValueError) as refused:
         Settings(**settings)
     assert str(refused.value) == sentence
+
+
+def test_none_is_no_number_where_the_type_allows_it():
+    assert Settings(count=None).count is None

@@ -12,6 +12,7 @@ from gnano.chat.screen import Screen
 from gnano.chat.session import Session
 from gnano.chat.settings import Settings
 from gnano.data.instructions import ALPACA, load_template, template_of
+from gnano.data.instructions.templates import jinja_of
 from gnano.infer import Engine, Loading
 from gnano.model import num_parameters
 from gnano.train import find_checkpoint
@@ -23,6 +24,10 @@ EXTRA = (
     "typed, and dim notes."
 )
 UNTUNED = "This checkpoint was not tuned to answer: it is asked in alpaca's format (--format)."
+FOREIGN = (
+    "This checkpoint's chat template is none that can be read here: it is asked in alpaca's format "
+    "(--format names another)."
+)
 
 
 def open_session(
@@ -37,7 +42,8 @@ def open_session(
     folder = find_checkpoint(checkpoint)
     template = given or template_of(folder)
     engine = Engine.load(folder, **asdict(loading))
-    return Session(engine, template or ALPACA, settings, system), "" if template else UNTUNED
+    note = "" if template else FOREIGN if jinja_of(folder) else UNTUNED
+    return Session(engine, template or ALPACA, settings, system), note
 
 
 def talk(session: Session, note: str, prompt: str | None, name: str) -> int:

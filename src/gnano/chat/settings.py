@@ -2,19 +2,20 @@
 
 from dataclasses import dataclass, field, fields, replace
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from gnano.infer import Sampling
+from gnano.infer.sampling import MOST
+from gnano.utils.ranges import Range, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     sampling: Sampling = field(default_factory=Sampling)
-    tokens: int = 256  # of an answer, at most
+    tokens: Annotated[int, Range(1, MOST)] = 256  # of an answer, at most
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise ValueError(f"tokens is {self.tokens}; it must be 1 or more.")
+        check_ranges(self)
 
     def changed(self, name: str, text: str) -> "Settings":
         """With this one as a person typed it; raises ValueError, in a sentence, where it is none.

@@ -60,10 +60,11 @@ def generate(
         log_probs: With --json: each token's log-probability, and so many alternatives.
         loading: How the weights are kept.
     """
-    from gnano.infer import Engine
+    from gnano.infer import Engine, Request
+    from gnano.utils.ranges import Range, check_number
 
-    if samples < 1:
-        raise ValueError(f"samples is {samples}; it must be 1 or more.")
+    check_number("samples", samples, Range(1))
+    Request(ids=(), tokens=tokens, sampling=sampling, log_probs=log_probs)  # before the model
     if log_probs is not None and not json_:
         raise ValueError("Log-probabilities are told with --json: add it, or leave them out.")
     prompts = _prompts(prompt, file, lines)

@@ -26,7 +26,9 @@ from gnano.evals.copying import Copied, longest_copied
 from gnano.evals.judging import Grade, Verdict, Wanted, judge
 from gnano.evals.smoke_prompts import PROMPTS, Prompt
 from gnano.infer import Engine, Loading, Sampling
+from gnano.infer.sampling import MOST
 from gnano.train import find_checkpoint
+from gnano.utils.ranges import Range, check_number
 
 LEAST = 16  # tokens; less of a text says too little
 CONTINUATION, ANSWER = 120, 256  # tokens at most; an answer is to come to its end
@@ -114,8 +116,7 @@ def smoke_test(
     """
     if tokens is None:
         tokens = CONTINUATION if format == "text" else ANSWER
-    if tokens < LEAST:
-        raise ValueError(f"tokens is {tokens}; fewer than {LEAST} say too little to be judged.")
+    check_number("tokens", tokens, Range(LEAST, MOST))  # fewer say too little to be judged
     if not temperatures:
         raise ValueError("There is no temperature: give one or more (--temperatures 0.7 1.0).")
     samplings = [Sampling(temperature=one, seed=seed) for one in temperatures]
@@ -184,7 +185,9 @@ def _template(format: str, folder: Path) -> Template | None:
     if format == "own":
         if found := template_of(folder):
             return found
-        raise ValueError(f"{folder} was tuned with no template; name one, as in --format alpaca.")
+        raise ValueError(
+            f"{folder} has no template that can be read here; name one, as in --format alpaca."
+        )
     if format == "alpaca":
         return ALPACA
     try:

@@ -24,6 +24,7 @@ from gnano.model.folder import WEIGHTS, read_json
 from gnano.report import stages
 from gnano.tokenizer import Tokenizer
 from gnano.train import find_checkpoint
+from gnano.utils.agreement import DisagreementError
 from gnano.utils.openmp import use_threads
 
 DEFAULT = Loading()
@@ -66,6 +67,8 @@ def is_ours(folder: Path) -> bool:
     try:
         ModelConfig.from_hf(read_json(folder / "config.json"))
         Tokenizer.load(folder)
+    except DisagreementError:  # which reader should be believed?
+        raise
     except (ValueError, OSError):
         return False
     return (folder / WEIGHTS).is_file()

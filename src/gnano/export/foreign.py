@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gnano.model import GPT, ModelConfig, save_tensors, write_config
-from gnano.model.folder import WEIGHTS
+from gnano.data.instructions.templates import JINJA_FILE, Template, save_template
+from gnano.model import ModelConfig, save_tensors, write_config
+from gnano.model.folder import COMPUTED, WEIGHTS, check_tensors
 from gnano.tokenizer import Tokenizer
 from gnano.train import copy_words, new_folder, write_hashes
 
-FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Foreign:
     tensors: Mapping[str, Tensor]
     tokenizer: Tokenizer
     words: Path | None = None  # a folder with tokenizer and chat template, to take as they are
+    template: str | None = None  # a chat template in Jinja, where there is no such folder
 
     def write(self, out: Path) -> None:
         """Make the folder `out`, whole or not at all."""
@@ -33,32 +35,35 @@ class Foreign:
             self.tokenizer.save(partial, self.config.block_size)
             if self.words:
                 copy_words([self.words], partial)
+            if self.template and (ours := Template.from_jinja(self.template)):
+                save_template(ours, partial)
+            elif self.template:
+                (partial / JINJA_FILE).write_text(self.template, "utf-8")
             write_hashes(partial)
 
 
 def checked(
-    tensors: Mapping[str, Tensor], config: ModelConfig, path: Path, size: int
+    tensors: Mapping[str, Tensor], config: ModelConfig, path: Path, size: int, tied: bool | None
 ) -> dict[str, Tensor]:
     """The tensors of `path`, which has `size` bytes, in one dtype and whole.
 
+    `tied` says whether the head is the embedding; None: where the file has no head of its own.
     Raises ValueError, naming one, where they are not those of this shape.
     """
-    with torch.device("meta"):
-        expected = {n: list(t.shape) for n, t in GPT.from_config(config).state_dict().items()}
-    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise ValueError(
-                f"{path} is no such model: tensor {name} is {found.get(name, 'missing')} and ought "
-                f"to be {expected.get(name, 'none such')}."
-            )
-    for name, tensor in tensors.items():
-        if tensor.dtype not in FLOATS:
-            raise ValueError(f"{path}: tensor {name} is {tensor.dtype}; give fp32, bf16 or fp16.")
+    tensors = {name: t for name, t in tensors.items() if not name.endswith(COMPUTED)}
     # a few bytes can say of themselves that they are a large matrix
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > 2 * size:
         raise ValueError(f"{path} claims more numbers than its {size:,} bytes hold.")
-    dtype = tensors["lm_head.weight"].dtype
+    head, embedding = tensors.get(HEAD), tensors.get(EMBEDDING)
+    if tied and head is not None and embedding is not None and not torch.equal(head, embedding):
+        raise ValueError(
+            f"{path} says tie_word_embeddings = True, and its {HEAD} is not its {EMBEDDING}; "
+            f"correct the one that is wrong."
+        )
+    if head is None and embedding is not None and tied is not False:
+        tensors[HEAD] = embedding.clone()
+    check_tensors(tensors, config, path)
+    dtype = tensors[HEAD].dtype
     return {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
 
 

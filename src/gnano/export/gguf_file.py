@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from gnano.data.instructions.templates import jinja_of
 from gnano.export.source import Source
 from gnano.model import ModelConfig, interleaved
-from gnano.tokenizer import Tokenizer
-from gnano.utils.text import read_text
 
 KINDS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
@@ -40,10 +39,9 @@ def export_gguf(source: Source, path: Path, dtype: str) -> None:
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_file_type(getattr(gguf.LlamaFileType, _file_type(dtype)))
     _write_shape(writer, source)
-    _write_tokenizer(writer, source.tokenizer, gguf)
-    template = source.folder / "chat_template.jinja"
-    if template.is_file():
-        writer.add_chat_template(read_text(template))
+    _write_tokenizer(writer, source, gguf)
+    if template := jinja_of(source.folder):
+        writer.add_chat_template(template)
     plans = []
     for name, tensor in source.tensors.items():
         stored = kind if tensor.dim() == 2 else gguf.GGMLQuantizationType.F32
@@ -114,9 +112,19 @@ def _write_shape(writer: Any, source: Source) -> None:
     writer.add_vocab_size(config.vocab_size)
 
 
-def _write_tokenizer(writer: Any, tokenizer: Tokenizer, gguf: Any) -> None:
+def padding(rows: range) -> list[str]:
+    """Tokens for the rows of an embedding that have none, as llama.cpp's converter names them."""
+    return [f"[PAD{row}]" for row in rows]
+
+
+def _write_tokenizer(writer: Any, source: Source, gguf: Any) -> None:
+    tokenizer = source.tokenizer
     tokens = sorted(tokenizer.vocab, key=tokenizer.vocab.__getitem__)
     kinds = [gguf.TokenType.NORMAL] * len(tokens)
+    # llama.cpp wants a token for each row
+    unused = padding(range(len(tokens), source.config.vocab_size))
+    tokens += unused
+    kinds += [gguf.TokenType.UNUSED] * len(unused)
     kinds[tokenizer.end_of_text] = gguf.TokenType.CONTROL
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")

@@ -3,13 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gnano.export.foreign import Foreign, check_vocabulary, checked
-from gnano.export.gguf_file import TURNED, needed, our_names
+from gnano.export.gguf_file import TURNED, needed, our_names, padding
 from gnano.model import ModelConfig, half_split
 from gnano.tokenizer import Tokenizer
+from gnano.tokenizer.bpe import END_OF_TEXT
+from gnano.utils.agreement import agreed
 
 MOST_BLOCKS = 1_000
 
@@ -38,12 +41,14 @@ def read_gguf(path: Path) -> Foreign:
                 raise ValueError(f"{path}: tensor {part.name} is not made of whole heads.")
             tensor = half_split(tensor, config.head_size)
         tensors[name] = tensor
-    embedding = tensors.get("model.embed_tokens.weight")
-    if "lm_head.weight" not in tensors and embedding is not None:
-        tensors["lm_head.weight"] = embedding.clone()  # tied there
     tokenizer = _tokenizer(facts, path)
     check_vocabulary(tokenizer, config, path)
-    return Foreign(config, checked(tensors, config, path, path.stat().st_size), tokenizer)
+    return Foreign(
+        config,
+        checked(tensors, config, path, path.stat().st_size, None),
+        tokenizer,
+        template=facts.get("tokenizer.chat_template"),
+    )
 
 
 class _Facts:
@@ -60,7 +65,8 @@ class _Facts:
         value = self.get(f"llama.{key}", default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{self.path} says {value!r} for llama.{key}; it must be a number.")
-        return value
+        # it is fp32 in the file: 1e-6, and not 9.999999974752427e-07
+        return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
 def _shape(facts: _Facts, reader: Any) -> ModelConfig:
@@ -75,8 +81,10 @@ def _shape(facts: _Facts, reader: Any) -> ModelConfig:
     embedding = next((t for t in reader.tensors if t.name == "token_embd.weight"), None)
     if embedding is None:
         raise ValueError(f"{path} has no tensor token_embd.weight.")
+    rows = {"that of llama.vocab_size": facts.get("llama.vocab_size")}
+    rows["that of token_embd.weight"] = int(embedding.shape[-1])
     config = ModelConfig(
-        vocab_size=int(embedding.shape[-1]),
+        vocab_size=agreed(f"In {path} the number of tokens", rows),
         n_embd=facts.number("embedding_length"),
         n_layer=blocks,
         n_head=heads,
@@ -119,8 +127,15 @@ def _tokenizer(facts: _Facts, path: Path) -> Tokenizer:
     tokens, merges = facts.get("tokenizer.ggml.tokens"), facts.get("tokenizer.ggml.merges")
     if not isinstance(tokens, list) or not isinstance(merges, list):
         raise ValueError(f"{path} lists no tokens or no merges.")
+    while tokens and tokens[-1:] == padding(range(len(tokens) - 1, len(tokens))):
+        tokens.pop()
     try:
         pairs = [(left, right) for left, right in (merge.split(" ") for merge in merges)]
-        return Tokenizer({token: number for number, token in enumerate(tokens)}, pairs)
+        tokenizer = Tokenizer({token: number for number, token in enumerate(tokens)}, pairs)
     except ValueError as error:
         raise ValueError(f"{path}: its tokenizer cannot be used: {error}.") from None
+    for end in ("eos", "bos"):
+        key = f"tokenizer.ggml.{end}_token_id"
+        ids = {f"that of {END_OF_TEXT}": tokenizer.end_of_text, key: facts.get(key)}
+        agreed(f"In {path} the id of {end}_token", ids)
+    return tokenizer

@@ -16,8 +16,12 @@ SHAPE = "gnano.shape"  # among a lone file's metadata: what no tensor tells
 
 def export_safetensors(source: Source, path: Path, dtype: torch.dtype) -> None:
     """Write the tensors under Hugging Face's names; the shape is written beside them."""
-    about = {SHAPE: json_text(asdict(source.config))}
+    about = {SHAPE: shape_text(source)}
     save_tensors({n: t.to(dtype) for n, t in source.tensors.items()}, path, about)
+
+
+def shape_text(source: Source) -> str:
+    return json_text(asdict(source.config))
 
 
 def export_folder(source: Source, folder: Path, dtype: torch.dtype) -> None:

@@ -16,13 +16,10 @@ from gnano.export.foreign import Foreign, check_vocabulary, checked
 from gnano.export.gguf_reading import read_gguf
 from gnano.export.lone_file import Hints, read_lone_file, read_tensors_of
 from gnano.model import ModelConfig
-from gnano.model.folder import WEIGHTS, read_json
+from gnano.model.folder import INDEXES, read_json
 from gnano.tokenizer import Tokenizer
 from gnano.utils.output import check_output
 
-INDEX = f"{WEIGHTS}.index.json"
-PICKLED = "pytorch_model.bin"
-COMPUTED = "rotary_emb.inv_freq"  # older files hold what every reader computes itself
 NO_HINTS = Hints()
 
 
@@ -56,33 +53,43 @@ def _read_folder(folder: Path, tokenizer: Path | None) -> Foreign:
         raise ValueError(f"{folder}: {error}") from None
     tensors: dict[str, Tensor] = {}
     files = _files(folder)
-    for file in files:
-        tensors |= read_tensors_of(file)
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(COMPUTED)}
-    if tied and "model.embed_tokens.weight" in tensors:
-        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    for file, listed in files.items():
+        found = read_tensors_of(file)
+        if listed and (wrong := sorted(listed ^ found.keys())):
+            holds = "holds" if wrong[0] in found else "does not hold"
+            raise ValueError(
+                f"{file} {holds} {wrong[0]}, and the list beside it states otherwise; copy both "
+                f"again."
+            )
+        tensors |= found
     words = tokenizer or folder
     ids = Tokenizer.load(words)
     check_vocabulary(ids, config, words)
     size = sum(file.stat().st_size for file in files)
-    return Foreign(config, checked(tensors, config, folder, size), ids, words)
+    return Foreign(config, checked(tensors, config, folder, size, tied), ids, words)
 
 
-def _files(folder: Path) -> list[Path]:
-    """Those that hold the weights."""
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if (folder / INDEX).is_file():
-        listed = read_json(folder / INDEX).get("weight_map")
-        if not isinstance(listed, dict):
-            raise ValueError(f"{folder / INDEX} lists no files (weight_map).")
-        names = sorted(set(map(str, listed.values())))
-        for name in names:
-            if Path(name).name != name or not name.endswith(".safetensors"):
-                raise ValueError(f"{folder / INDEX} names {name!r}, which is no file beside it.")
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder} lacks {name}, which its list names.")
-        return [folder / name for name in names]
-    if (folder / PICKLED).is_file():
-        return [folder / PICKLED]
-    raise FileNotFoundError(f"{folder} has no weights: neither {WEIGHTS} nor {INDEX}.")
+def _files(folder: Path) -> dict[Path, set[str]]:
+    """Those that hold the weights, each with the names of its tensors where a list tells them."""
+    for whole, index in INDEXES.items():  # in the order of transformers
+        if (folder / whole).is_file():
+            return {folder / whole: set()}
+        if (folder / index).is_file():
+            return _listed(folder / index, Path(whole).suffix)
+    raise FileNotFoundError(
+        f"{folder} has no weights: none of {', '.join([*INDEXES, *INDEXES.values()])}."
+    )
+
+
+def _listed(index: Path, suffix: str) -> dict[Path, set[str]]:
+    listed = read_json(index).get("weight_map")
+    if not isinstance(listed, dict):
+        raise ValueError(f"{index} lists no files (weight_map).")
+    files: dict[Path, set[str]] = {}
+    for tensor, name in listed.items():
+        if Path(str(name)).name != name or not name.endswith(suffix):
+            raise ValueError(f"{index} names {name!r}, which is no file beside it.")
+        if not (index.parent / name).is_file():
+            raise FileNotFoundError(f"{index.parent} lacks {name}, which its list names.")
+        files.setdefault(index.parent / name, set()).add(tensor)
+    return files

@@ -1,18 +1,20 @@
 """A file of tensors alone: the published checkpoint's, or one that `gnano export` wrote.
 
-Nothing in it says how many heads there are, and it need not say for how long a context. In order:
-what was asked for, what the file has written beside its tensors, the angles that the published
-file holds (`freqs_cis` [T, E/2]), a named shape with the same matrices, the reference model's.
+Nothing in it says how many heads there are, and it need not say for how long a context. The
+options, what the file has written beside its tensors, and the angles that the published file holds
+(`freqs_cis` [T, E/2]) must agree; what none of them states is that of a named shape with the same
+matrices, or the reference model's.
 """
 
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +23,9 @@ from torch import Tensor
 from gnano.export.foreign import Foreign, checked, tokenizer_for
 from gnano.export.hugging_face import SHAPE
 from gnano.model import PRESETS, ModelConfig, from_published
+from gnano.model.config import MOST
+from gnano.utils.agreement import agreed
+from gnano.utils.ranges import Range, check_ranges
 
 ANGLES = "freqs_cis"
 WRAPPERS = ("model", "state_dict", "model_state_dict")  # a training file holds more than a model
@@ -31,14 +36,16 @@ PREFIXES = ("_orig_mod.", "module.")  # torch.compile's and DDP's
 class Hints:
     """What a file of tensors need not say."""
 
-    n_head: int | None = None  # query heads
-    block_size: int | None = None  # context, in tokens
-    rope_theta: float | None = None
-    norm_eps: float | None = None
+    n_head: Annotated[int | None, Range(1, MOST)] = None  # query heads
+    block_size: Annotated[int | None, Range(2, MOST)] = None  # context, in tokens
+    rope_theta: Annotated[float | None, Range(1)] = None
+    norm_eps: Annotated[float | None, Range(0, 1, above=True, below=True)] = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
     def given(self) -> dict[str, Any]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def read_lone_file(path: Path, hints: Hints, tokenizer: Path | None) -> Foreign:
@@ -46,48 +53,59 @@ def read_lone_file(path: Path, hints: Hints, tokenizer: Path | None) -> Foreign:
     if path.suffix == ".safetensors":
         tensors, written = _safetensors(path)
     else:
-        tensors, written = _unpickled(path), {}
+        tensors, written = _unpickled(path)
     angles = tensors.pop(ANGLES, None)
-    config = _shape(tensors, angles, {**written, **hints.given()}, path)
+    try:
+        config = _shape(tensors, angles, hints, written)
+        if angles is not None:
+            _check_angles(angles, config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if "token_embedding_table.weight" in tensors:
         try:
             tensors = from_published(tensors, config)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-    whole = checked(tensors, config, path, path.stat().st_size)
-    return Foreign(config, whole, tokenizer_for(config, tokenizer, path))
+    whole = checked(tensors, config, path, path.stat().st_size, None)
+    return Foreign(config, whole, tokenizer_for(config, tokenizer, path), tokenizer)
 
 
 def read_tensors_of(path: Path) -> dict[str, Tensor]:
     """Those of a .safetensors file, or of a .bin or .pt that holds tensors and no code."""
-    return _safetensors(path)[0] if path.suffix == ".safetensors" else _unpickled(path)
+    return (_safetensors(path) if path.suffix == ".safetensors" else _unpickled(path))[0]
 
 
 def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
-            written = json.loads((file.metadata() or {}).get(SHAPE, "{}"))
+            written = (file.metadata() or {}).get(SHAPE)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or cut short ({error}).") from None
-    except ValueError:
-        raise ValueError(f"{path}: the shape written in it is not JSON.") from None
-    known = {field.name for field in fields(ModelConfig)}
-    if not isinstance(written, dict) or not written.keys() <= known:
-        raise ValueError(f"{path}: the shape written in it is not a model's.")
-    return tensors, written
+    return tensors, _written(written, path)
 
 
-def _unpickled(path: Path) -> dict[str, Tensor]:
+def _written(text: Any, path: Path) -> dict[str, Any]:
+    """The shape that `gnano export` writes beside the tensors, empty where there is none."""
     try:
-        content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except pickle.UnpicklingError as error:
-        reason = re.split(r"[\n:]", str(error))[0]
+        shape = json.loads(text or "{}")
+        ModelConfig(**shape)
+    except (ValueError, TypeError):
+        raise ValueError(f"{path}: the shape written in it is not a model's.") from None
+    return dict(shape)
+
+
+def _unpickled(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it makes of bytes that are no tensors
+            content = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
+    except pickle.UnpicklingError:  # its text tells how to run the code in the file
         raise ValueError(
             f"{path} holds something else than tensors, or is damaged, and was not opened, since "
-            f"that could run code ({reason})."
+            f"that could run code; save a state dict alone, or as safetensors."
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -104,17 +122,18 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
         for prefix in PREFIXES:
             name = name.removeprefix(prefix)
         tensors[name] = tensor
-    return tensors
+    about = getattr(content, "_metadata", None)
+    return tensors, _written(about.get(SHAPE) if isinstance(about, dict) else None, path)
 
 
 def _shape(
-    tensors: Mapping[str, Tensor], angles: Tensor | None, asked: dict[str, Any], path: Path
+    tensors: Mapping[str, Tensor], angles: Tensor | None, hints: Hints, written: dict[str, Any]
 ) -> ModelConfig:
     def of(*names: str) -> list[int]:
         for name in names:
             if name in tensors and tensors[name].dim() == 2:
                 return list(tensors[name].shape)
-        raise ValueError(f"{path} is no Llama's state dict: it has no matrix {names[0]}.")
+        raise ValueError(f"it is no Llama's state dict: it has no matrix {names[0]}.")
 
     vocabulary, width = of("model.embed_tokens.weight", "token_embedding_table.weight")
     hidden, _ = of("model.layers.0.mlp.gate_proj.weight", "blocks.0.feed_forward.w1.weight")
@@ -127,18 +146,47 @@ def _shape(
     matrices = {
         "vocab_size": vocabulary, "n_embd": width, "n_layer": len(numbers), "ffn_hidden": hidden
     }  # fmt: skip
-    known = {**matrices}
+    likely: dict[str, Any] = {}  # where nothing states it
     for preset in PRESETS.values():
         same = all(getattr(preset, name) == value for name, value in matrices.items())
         if same and preset.n_kv_head * preset.head_size == keys:
-            known |= {"n_head": preset.n_head, "block_size": preset.block_size}
+            likely |= {"n_head": preset.n_head, "block_size": preset.block_size}
+    turned = {}
     if angles is not None and angles.dim() == 2:
-        known |= {"n_head": width // (2 * angles.shape[1]), "block_size": len(angles)}
-    known |= asked
+        turned = {"n_head": width // (2 * max(angles.shape[1], 1))}
+        likely["block_size"] = len(angles)
+    statements = {
+        "the option": hints.given(),
+        "the shape written in the file": written,
+        "that of its matrices": matrices,
+        f"that of {ANGLES}": turned,
+    }
+    names = [field.name for field in fields(ModelConfig)]
+    stated = {
+        name: agreed(name, {place: values.get(name) for place, values in statements.items()})
+        for name in names
+    }
+    known = likely | {name: value for name, value in stated.items() if value is not None}
     if "n_head" not in known:
-        raise ValueError(f"Nothing in {path} says how many heads it has; tell it with --n-head.")
+        raise ValueError("nothing in it says how many heads it has; tell it with --n-head.")
     if not 0 < known["n_head"] <= width or keys % (head := width // known["n_head"]):
         raise ValueError(
-            f"{path}: {known['n_head']} heads do not fit keys of {keys} rows at a width of {width}."
+            f"{known['n_head']} heads do not fit keys of {keys} rows at a width of {width}."
         )
-    return ModelConfig(**{**known, **matrices, "n_kv_head": keys // head})
+    told = {"the shape written in the file": written.get("n_kv_head")}
+    heads = agreed("n_kv_head", {**told, "that of its matrices": keys // head})
+    return ModelConfig(**{**known, "n_kv_head": heads})
+
+
+def _check_angles(angles: Tensor, config: ModelConfig) -> None:
+    """ValueError unless position 1 of the angles [T, E/2] turns as the shape's base has it."""
+    if not angles.is_complex() or angles.dim() != 2 or len(angles) < 2:
+        return
+    turns = torch.arange(0, config.head_size, 2, dtype=torch.float64) / config.head_size
+    found = angles[1].to(torch.complex128).angle()
+    if not torch.allclose(found, config.rope_theta**-turns, rtol=0.01, atol=0):
+        base = float(found[1:2].pow(-config.head_size / 2).mean())
+        raise ValueError(
+            f"its {ANGLES} are those of a base of about {base:,.0f}, not {config.rope_theta:,.0f}; "
+            f"tell the base that it was trained with (--rope-theta)."
+        )

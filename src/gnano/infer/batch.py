@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -20,9 +20,10 @@ from torch import Tensor
 from gnano.infer.choosing import choose_each
 from gnano.infer.logprobs import LogProb, log_probabilities
 from gnano.infer.packed import one_row
-from gnano.infer.sampling import Sampling
+from gnano.infer.sampling import MOST, Sampling
 from gnano.infer.step import CompiledStep, Stepper
 from gnano.model import GPT, KVCache
+from gnano.utils.ranges import Range, check_number, check_ranges
 
 PREFILL = 16_384  # positions, padding among them, that are computed in one pass at most
 
@@ -33,14 +34,14 @@ Reason = Literal["stop", "length", "context"]
 @dataclass(frozen=True, kw_only=True)
 class Request:
     ids: tuple[int, ...]  # of the prompt
-    tokens: int = 128  # to write at most
+    tokens: Annotated[int, Range(0, MOST)] = 128  # to write at most
     sampling: Sampling = field(default_factory=Sampling)
-    log_probs: int | None = None  # alternatives told with each token's; None: none is told
+    # alternatives told with each token's; None: none is told
+    log_probs: Annotated[int | None, Range(0, MOST)] = None
     slide: bool = False  # where the context is full, forget the older half of it and go on
 
     def __post_init__(self) -> None:
-        if self.tokens < 0:
-            raise ValueError(f"tokens is {self.tokens}; it must be 0 or more.")
+        check_ranges(self)
 
 
 class Row:
@@ -62,7 +63,8 @@ class Batch:
     `end` is the id of end-of-text; `length` the tokens that a row may come to, prompt and
     answer together: by default the model's context. A batch of one row that is to `reuse` what
     it computed takes over as much of the last text as the next prompt begins with. A `compiled`
-    step is the model's; on a CPU it is of use for a row alone.
+    step is the model's; on a CPU it is of use for a row alone. Of the model's ids the first `vocab`
+    are tokens, by default all: no other is taken in a prompt, drawn or told.
     """
 
     def __init__(
@@ -73,9 +75,11 @@ class Batch:
         length: int | None = None,
         reuse: bool = False,
         compiled: CompiledStep | None = None,
+        vocab: int | None = None,
     ) -> None:
         assert rows == 1 or not reuse, "which row's text is to be taken over?"
         self.model, self.end, self.reuse = model, end, reuse
+        self.vocab = vocab or model.config.vocab_size
         self.left: tuple[int, ...] = ()  # ids of the last text, as far as the cache still has it
         self.length = min(length or model.config.block_size, model.config.block_size)
         weight = model.model.embed_tokens.weight  # which no quantization changes
@@ -93,7 +97,7 @@ class Batch:
         return bool(self.rows or self.waiting)
 
     def add(self, request: Request) -> Row:
-        """Raises ValueError for a prompt that leaves no room."""
+        """Raises ValueError for a prompt that leaves no room, and for ids that no token has."""
         if not request.ids:
             raise ValueError("The prompt has no token; begin it with end-of-text.")
         if len(request.ids) > self.length:
@@ -101,6 +105,11 @@ class Batch:
                 f"The prompt has {len(request.ids):,} tokens and leaves no room in the model's "
                 f"context of {self.length:,}; shorten it."
             )
+        allowed = Range(0, self.vocab - 1)
+        for token in set(request.ids):
+            check_number("A token of the prompt", token, allowed)
+        for token, _ in request.sampling.logit_bias:
+            check_number("A token of logit_bias", token, allowed)
         row = Row(request)
         if request.tokens > 0:
             self.waiting.append(row)
@@ -131,6 +140,7 @@ class Batch:
         if not logits:
             return []
         logits_BV = torch.cat(logits) if len(logits) > 1 else logits[0]
+        logits_BV = logits_BV[:, : self.vocab]  # the vocabulary may be padded beyond the tokens
         rows = list(self.rows)
         tokens = choose_each(
             logits_BV,

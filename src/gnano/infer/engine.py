@@ -25,6 +25,7 @@ from gnano.model.device import device_called
 from gnano.tokenizer import Tokenizer
 from gnano.train import find_checkpoint
 from gnano.utils.openmp import use_threads
+from gnano.utils.ranges import Range, check_number
 
 DTYPES: dict[Dtype, torch.dtype] = {
     "fp32": torch.float32,
@@ -33,6 +34,7 @@ DTYPES: dict[Dtype, torch.dtype] = {
 }
 LARGE = 50_000_000  # parameters that do not stay in a CPU's cache, so that half the bytes count
 DEFAULT = Sampling()
+MOST_SAMPLES = 100_000
 AT_ONCE = 16  # texts that `complete` writes side by side
 
 
@@ -99,7 +101,8 @@ class Engine:
     ) -> Batch:
         """Of the engine's model, ended by the tokenizer's end-of-text if by nothing else."""
         end = self.tokenizer.end_of_text if end is None else end
-        return Batch(self.model, end, rows, length, reuse, self.compiled)
+        vocab = self.tokenizer.vocab_size
+        return Batch(self.model, end, rows, length, reuse, self.compiled, vocab)
 
     def expect_several(self) -> None:
         """Lay the matrices out for texts side by side, if that was not yet done."""
@@ -186,6 +189,7 @@ class Engine:
         With `log_probs` each token comes with its log-probability and so many alternatives.
         `show` is told how many completions are done.
         """
+        check_number("samples", samples, Range(1, MOST_SAMPLES))
         requests = [
             Request(ids=ids, tokens=tokens, sampling=own, log_probs=log_probs, slide=slide)
             for ids in map(self.prompt_ids, prompts)

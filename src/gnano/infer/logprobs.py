@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gnano.infer.limits import likeliest
+from gnano.utils.ranges import Range, check_number
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,7 @@ class LogProb:
 
 def log_probabilities(logits_V: Tensor, token: int, top: int = 0) -> LogProb:
     """Of a token and, beside it, of the `top` likeliest (it may be among them)."""
-    if top < 0:
-        raise ValueError(f"top log-probabilities are {top}; they must be 0 (none) or more.")
+    check_number("top", top, Range(0))
     log_V = logits_V.float().log_softmax(-1)
     if not top:
         return LogProb(token, float(log_V[token]))

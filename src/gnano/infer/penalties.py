@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gnano.utils.ranges import Range, check_number
+
 if TYPE_CHECKING:
     from gnano.infer.sampling import Sampling
 
@@ -85,11 +87,7 @@ def penalise(logits_V: Tensor, sampling: "Sampling", history: History | None) ->
 
 def _bias(logits_V: Tensor, pairs: tuple[tuple[int, float], ...]) -> None:
     largest = max(token for token, _ in pairs)
-    if largest >= len(logits_V):
-        raise ValueError(
-            f"logit-bias names token {largest:,}, and the model's vocabulary of "
-            f"{len(logits_V):,} ends at {len(logits_V) - 1:,}; take the ids of its own tokenizer."
-        )
+    check_number("A token of logit_bias", largest, Range(0, len(logits_V) - 1))
     biases = torch.tensor([bias for _, bias in pairs], device=logits_V.device)
     logits_V[_ids([token for token, _ in pairs], logits_V)] += biases
 

@@ -4,10 +4,11 @@ Nothing here needs torch until a text begins, so that they are a command's optio
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from gnano.utils.ranges import Range, check_number, check_ranges
 
 if TYPE_CHECKING:
     import torch
@@ -15,44 +16,38 @@ if TYPE_CHECKING:
     from gnano.infer.penalties import History
 
 
+MOST = 2**31 - 1  # of what is counted: tokens, ids, alternatives
+BIAS = Range(-100, 100)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    temperature: float = 0.8  # 0: always the likeliest; 1: as the model believes
-    top_k: int = 0  # only the k likeliest; 0: all
-    top_p: float = 1.0  # only the likeliest that together reach this probability
-    min_p: float = 0.0  # only those at least this share as likely as the likeliest; 0: all
-    repetition_penalty: float = 1.0  # divides the logits of what the text has; 1: off
-    presence_penalty: float = 0.0  # taken from the logits of what the answer has; 0: off
-    frequency_penalty: float = 0.0  # the same, once for every time it has it; 0: off
-    no_repeat_ngram: int = 0  # no run of so many tokens comes twice; 0: off
+    # 0: always the likeliest; 1: as the model believes
+    temperature: Annotated[float, Range(0, 100)] = 0.8
+    top_k: Annotated[int, Range(0, MOST)] = 0  # only the k likeliest; 0: all
+    # only the likeliest that together reach this probability
+    top_p: Annotated[float, Range(0, 1, above=True)] = 1.0
+    # only those at least this share as likely as the likeliest; 0: all
+    min_p: Annotated[float, Range(0, 1)] = 0.0
+    # divides the logits of what the text has; 1: off
+    repetition_penalty: Annotated[float, Range(0.01, 100)] = 1.0
+    # taken from the logits of what the answer has; 0: off
+    presence_penalty: Annotated[float, Range(-2, 2)] = 0.0
+    # the same, once for every time it has it; 0: off
+    frequency_penalty: Annotated[float, Range(-2, 2)] = 0.0
+    # no run of so many tokens comes twice; 0: off
+    no_repeat_ngram: Annotated[int, Range(0, MOST)] = 0
     logit_bias: tuple[tuple[int, float], ...] = ()  # (id, what its logit gains), ids differ
-    seed: int | None = None  # same seed and prompts, same text; None: new each time
+    # same seed and prompts, same text; None: new each time
+    seed: Annotated[int | None, Range(0, 2**63 - 1)] = None
 
     def __post_init__(self) -> None:
-        ranges = {
-            "temperature": (0 <= self.temperature <= 100, "in 0 … 100"),
-            "top_k": (0 <= self.top_k < math.inf, "0 (all) or more"),
-            "top_p": (0 < self.top_p <= 1, "in (0, 1]"),
-            "min_p": (0 <= self.min_p <= 1, "in 0 … 1"),
-            "repetition_penalty": (0 < self.repetition_penalty <= 100, "in (0, 100]"),
-            "presence_penalty": (-2 <= self.presence_penalty <= 2, "in -2 … 2"),
-            "frequency_penalty": (-2 <= self.frequency_penalty <= 2, "in -2 … 2"),
-            "no_repeat_ngram": (0 <= self.no_repeat_ngram < math.inf, "0 (off) or more"),
-            "seed": (self.seed is None or 0 <= self.seed < 2**63, "in 0 … 2^63 - 1"),
-        }
-        for name, (within, words) in ranges.items():
-            if not within:
-                value = getattr(self, name)
-                raise ValueError(f"{name.replace('_', '-')} is {value}; it must be {words}.")
+        check_ranges(self)
         for token, bias in self.logit_bias:
-            if token < 0:
-                raise ValueError(f"logit-bias names token {token}; an id must be 0 or more.")
-            if not -100 <= bias <= 100:
-                raise ValueError(
-                    f"logit-bias of token {token} is {bias}; it must be in -100 … 100."
-                )
+            check_number("a token of logit_bias", token, Range(0, MOST))
+            check_number(f"the logit_bias of token {token}", bias, BIAS, whole=False)
         if len(dict(self.logit_bias)) < len(self.logit_bias):
-            raise ValueError("logit-bias names a token twice; give each id one bias.")
+            raise ValueError("logit_bias names a token twice; give each id one bias.")
 
     @property
     def looks_back(self) -> bool:

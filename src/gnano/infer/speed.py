@@ -16,12 +16,14 @@ import torch
 
 from gnano.infer.batch import Request
 from gnano.infer.engine import Engine
-from gnano.infer.sampling import Sampling
+from gnano.infer.sampling import MOST, Sampling
 from gnano.model import GPT
+from gnano.utils.ranges import Range, check_number
 
 GREEDY = Sampling(temperature=0)
 NEVER = -1  # an id that no token has: no text ends by itself
 READ = 2**28  # bytes that are read to measure the memory, far more than a cache holds
+MOST_TEXTS = 4_096
 ROUNDS = 5
 
 
@@ -60,8 +62,12 @@ def measure(
 ) -> Speed:
     """The median of a few rounds each; raises ValueError where the context has no room."""
     config = engine.model.config
-    if prompt < 1 or tokens < 2 or min(texts, default=0) < 1:
-        raise ValueError("A benchmark takes a prompt of 1 token, 2 new ones and 1 text at least.")
+    check_number("prompt", prompt, Range(1, MOST))
+    check_number("tokens", tokens, Range(2, MOST))
+    if not texts:
+        raise ValueError("No number of texts is given; name one or more (--texts 1 8 32).")
+    for count in texts:
+        check_number("texts", count, Range(1, MOST_TEXTS))
     if prompt + tokens > config.block_size:
         raise ValueError(
             f"{prompt:,} + {tokens:,} tokens do not fit the model's context of "
@@ -95,7 +101,7 @@ def weight_bytes(model: GPT) -> int:
 def _prompts(engine: Engine, count: int, length: int) -> list[tuple[int, ...]]:
     """Different ones: what several have in common is computed once."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(engine.model.config.vocab_size, (count, length), generator=generator)
+    ids = torch.randint(engine.tokenizer.vocab_size, (count, length), generator=generator)
     return [tuple(row) for row in ids.tolist()]
 
 

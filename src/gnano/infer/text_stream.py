@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 class TextStream:
     def __init__(self, stop: Sequence[str] = ()) -> None:
-        if any(not text for text in stop):
-            raise ValueError("A stop string is empty; give at least one character.")
-        self.stop = tuple(stop)
+        self.stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        if any(not isinstance(text, str) or not text for text in self.stop):
+            raise ValueError("A stop string is empty, or no text; give at least one character.")
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.held = ""
         self.stopped = False  # a stop string was met; nothing follows

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from gnano.utils.agreement import agreed
 from gnano.utils.ranges import Range, check_ranges
 
 PAD_VOCAB_TO = 128  # rows of the running head: GPUs want matrices of whole tiles
@@ -86,19 +87,15 @@ class ModelConfig:
             "attention_bias": bool(config.get("attention_bias")),
             "mlp_bias": bool(config.get("mlp_bias")),
             "hidden_act": config.get("hidden_act", "silu") != "silu",
+            "quantization_config": bool(config.get("quantization_config")),
         }
         for key, bad in refused.items():
             if bad:
                 raise ValueError(
                     f"config.json says {key} = {config.get(key)!r}; this engine runs biasless, "
-                    f"untied Llama models with SiLU only."
+                    f"untied, unquantized Llama models with SiLU only."
                 )
-        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        if not isinstance(rope, dict):
-            raise ValueError(f"config.json says {rope!r} for its RoPE; it must be an object.")
-        scaling = rope.get("rope_type", rope.get("type", "default"))
-        if scaling != "default":
-            raise ValueError(f"config.json asks for rope_type {scaling!r}; only default is here.")
+        config = {**config, "rope_theta": _plain_rope_theta(config)}
 
         def number(key: str, default: float | None = None) -> Any:
             value: Any = config.get(key)
@@ -128,7 +125,7 @@ class ModelConfig:
             ffn_hidden=whole("intermediate_size"),
             block_size=whole("max_position_embeddings"),
             dropout=number("attention_dropout", 0.0),
-            rope_theta=number("rope_theta", rope.get("rope_theta", 10_000.0)),
+            rope_theta=number("rope_theta", 10_000.0),
             norm_eps=number("rms_norm_eps"),
         )
         head_size = whole("head_dim", shape.head_size)
@@ -138,6 +135,26 @@ class ModelConfig:
                 f"{shape.n_head} heads is {shape.head_size}; this engine needs them equal."
             )
         return shape
+
+
+def _plain_rope_theta(config: dict[str, Any]) -> Any:
+    """The base of the rotary frequencies in a `config.json`, None where it states none.
+
+    Raises ValueError for scaled frequencies, and where its old and new spellings differ.
+    """
+    thetas: dict[str, Any] = {"rope_theta": config.get("rope_theta")}
+    types: dict[str, Any] = {}
+    for table in ("rope_parameters", "rope_scaling"):
+        rope = config.get(table) or {}
+        if not isinstance(rope, dict):
+            raise ValueError(f"config.json says {table} = {rope!r}; it must be an object.")
+        thetas[f"{table}.rope_theta"] = rope.get("rope_theta")
+        types |= {f"{table}.{key}": rope.get(key) for key in ("rope_type", "type")}
+    theta = agreed("In config.json RoPE's base", thetas)
+    scaling = agreed("In config.json RoPE's scaling", types)
+    if scaling not in (None, "default"):
+        raise ValueError(f"config.json asks for rope_type {scaling!r}; only default is here.")
+    return theta
 
 
 PRESETS: dict[str, ModelConfig] = {

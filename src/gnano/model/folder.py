@@ -7,19 +7,27 @@ shapes are checked against the config before a weight is used, and nothing is un
 import json
 import os
 import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from gnano.model.config import ModelConfig
 from gnano.model.gpt import GPT
+from gnano.utils.agreement import agreed
 from gnano.utils.json_text import json_text
 from gnano.utils.text import read_text
 
 WEIGHTS = "model.safetensors"
+PICKLED = "pytorch_model.bin"
+INDEXES = {WEIGHTS: f"{WEIGHTS}.index.json", PICKLED: f"{PICKLED}.index.json"}  # of shards
+COMPUTED = "rotary_emb.inv_freq"  # older files hold what every reader computes itself
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def save_model(model: GPT, folder: Path, end_of_text: int) -> None:
@@ -54,10 +62,20 @@ def save_tensors(
 
 def read_config(folder: Path) -> ModelConfig:
     content = read_json(folder / "config.json")
+    if content.get("tie_word_embeddings"):
+        raise ValueError(
+            f"{folder}: config.json says tie_word_embeddings = True, and the engine runs untied "
+            f"models: {_import(folder)}."
+        )
     try:
         return ModelConfig.from_hf(content)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
+
+
+def _import(folder: Path) -> str:
+    """What to do with a folder whose layout only `gnano import` reads."""
+    return f"make an ordinary folder of it (gnano import {shlex.quote(str(folder))} --out DIR)"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -79,10 +97,9 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> GPT:
     Raises FileNotFoundError or ValueError, in a sentence, for a folder that is not a whole
     Llama model.
     """
-    config = read_config(folder)
     with torch.device("meta"):
-        model = GPT.from_config(config)
-    weights = _read_weights(folder / WEIGHTS, model, device)
+        model = GPT.from_config(read_config(folder))
+    weights = _read_weights(folder, model, device)
     dtype = next(iter(weights.values())).dtype
     model.to_empty(device=device).to(dtype)
     model.load_state_dict(weights)
@@ -94,9 +111,10 @@ def read_weights(folder: Path, config: ModelConfig) -> dict[str, torch.Tensor]:
 
     Raises FileNotFoundError or ValueError for a folder that holds no such model.
     """
+    _check_same(folder, config)
     with torch.device("meta"):
         model = GPT.from_config(config)
-    model.load_state_dict(_read_weights(folder / WEIGHTS, model, "cpu"), assign=True)
+    model.load_state_dict(_read_weights(folder, model, "cpu"), assign=True)
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
@@ -108,23 +126,52 @@ def read_tensors(folder: Path, config: ModelConfig) -> dict[str, torch.Tensor]:
     """
     with torch.device("meta"):
         model = GPT.from_config(config)
-    return _read_weights(folder / WEIGHTS, model, "cpu")
+    return _read_weights(folder, model, "cpu")
 
 
-def _read_weights(path: Path, model: GPT, device: torch.device | str) -> dict[str, torch.Tensor]:
+def _check_same(folder: Path, config: ModelConfig) -> None:
+    """ValueError unless the folder's config.json is of this shape, but for the dropout.
+
+    RoPE's base and the norms' epsilon change no tensor's size: weights under others would load.
+    """
+    found = replace(read_config(folder), dropout=config.dropout)
+    for name, wanted in vars(config).items():
+        there = f"that of {folder / 'config.json'}"
+        agreed(f"model.{name}", {"the recipe's": wanted, there: getattr(found, name)})
+
+
+def check_tensors(tensors: Mapping[str, torch.Tensor], config: ModelConfig, path: Path) -> None:
+    """ValueError, naming a tensor, unless these are a model of this shape, as floating point."""
+    with torch.device("meta"):
+        expected = {n: list(t.shape) for n, t in GPT.from_config(config).state_dict().items()}
+    for name in sorted(expected.keys() | tensors.keys()):
+        found = list(tensors[name].shape) if name in tensors else "missing"
+        if expected.get(name) != found:
+            raise ValueError(
+                f"{path} does not fit its shape: tensor {name} is {found} and ought to be "
+                f"{expected.get(name, 'none such')}."
+            )
+        if tensors[name].dtype not in DTYPES:
+            raise ValueError(
+                f"{path}: tensor {name} is {str(tensors[name].dtype).removeprefix('torch.')}; "
+                f"give fp32, bf16 or fp16."
+            )
+
+
+def _read_weights(folder: Path, model: GPT, device: torch.device | str) -> dict[str, torch.Tensor]:
+    path = folder / WEIGHTS
     if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} is not a model folder: it has no {WEIGHTS}.")
-    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+        others = (name for name in (PICKLED, *INDEXES.values()) if (folder / name).is_file())
+        other = next((f", but {name}: {_import(folder)}" for name in others), "")
+        raise FileNotFoundError(f"{folder} is not a model folder: it has no {WEIGHTS}{other}.")
     try:
-        with safe_open(path, framework="pt") as file:
-            found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-        for name in sorted(expected.keys() | found.keys()):
-            if expected.get(name) != found.get(name):
-                raise ValueError(
-                    f"{path} does not fit its config.json: tensor {name} has shape "
-                    f"{found.get(name, 'missing')}, expected {expected.get(name, 'none such')}."
-                )
-        return load_file(path, device=str(device))
+        tensors = load_file(path)  # mapped: nothing of them is read yet
+        if any(name.endswith(COMPUTED) for name in tensors):
+            raise ValueError(
+                f"{path} holds rotary frequencies beside the weights: {_import(folder)}."
+            )
+        check_tensors(tensors, model.config, path)
+        return tensors if str(device) == "cpu" else load_file(path, device=str(device))
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or cut short ({error}).") from None
 

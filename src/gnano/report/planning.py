@@ -15,7 +15,7 @@ from gnano.model import GPUS, Gpu, find_gpu, flops_per_token, num_parameters, pa
 from gnano.train import Recipe, TrainConfig
 from gnano.train.memory import Memory, choose_parallel, fits, predict
 from gnano.train.speed import expected_tokens_per_s
-from gnano.utils.ranges import Range, check_range
+from gnano.utils.ranges import Range, check_number
 
 CHINCHILLA = 20  # tokens a parameter (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)
 MOST_GPUS = 64  # that advice goes up to, in multiples of those asked for
@@ -90,9 +90,9 @@ def plan(
     ValueError for a GPU that is not known, a step that does not split over the GPUs, and
     numbers out of range.
     """
-    check_range("--gpus", gpus, Range(1, 10**6))
-    check_range("--price", price or 0, Range(0))
-    check_range("--mfu", 1 if mfu is None else mfu, Range(0, 1, above=True))
+    check_number("gpus", gpus, Range(1, 1_000_000))
+    check_number("price", price, Range(0, 1_000_000), whole=False)  # dollars a GPU-hour
+    check_number("mfu", mfu, Range(0, 1, above=True), whole=False)  # share of the peak
     named = None if gpu is None else find_gpu(gpu)
     if recipe.train.precision == "auto":
         recipe = replace(recipe, train=replace(recipe.train, precision="bf16"))

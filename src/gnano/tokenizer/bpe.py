@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Engine
 
+from gnano.utils.agreement import agreed
+
 if TYPE_CHECKING:
     import numpy as np
     import tiktoken
@@ -144,7 +146,8 @@ class Tokenizer:
     def load(cls, folder: Path) -> "Tokenizer":
         """Read back what `save` wrote, or another byte-level BPE of GPT-2's kind.
 
-        Raises FileNotFoundError without a `tokenizer.json`, ValueError where it does not fit.
+        Raises FileNotFoundError without a `tokenizer.json`, ValueError where it does not fit, or
+        where the files of a model beside it state something else than it does.
         """
         file = folder / "tokenizer.json"
         if not file.is_file():
@@ -156,12 +159,14 @@ class Tokenizer:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{file} is not valid JSON ({error}); copy it here again.") from None
         try:
-            return cls(*_vocab_and_merges(state))
+            tokenizer = cls(*_vocab_and_merges(state))
         except ValueError as error:
             raise ValueError(
                 f"{file} is no byte-level BPE of GPT-2's kind ({error}); "
                 f"use a tokenizer made by gpt2() or train_bpe()."
             ) from None
+        _check_beside(folder, tokenizer)
+        return tokenizer
 
     @cached_property
     def _pieces(self) -> list[bytes]:
@@ -193,6 +198,33 @@ class Tokenizer:
                 f"{self.vocab_size - 1}; decode only ids of the same tokenizer."
             )
         return b"".join(end if i == self.end_of_text else self._pieces[i] for i in ids)
+
+
+def _check_beside(folder: Path, tokenizer: Tokenizer) -> None:
+    """ValueError where a model's files beside `tokenizer.json` state something else than it does.
+
+    They are its vocabulary's size and its first and last tokens, by their ids and by their names.
+    """
+    ids = {f"that of {END_OF_TEXT} in tokenizer.json": tokenizer.end_of_text}
+    names = {"that of tokenizer.json": END_OF_TEXT}
+    for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        try:
+            content = json.loads((folder / file).read_bytes())
+        except (OSError, ValueError, RecursionError):  # who needs the file will say so
+            continue
+        for end in ("eos_token", "bos_token") if isinstance(content, dict) else ():
+            stated, name = content.get(f"{end}_id"), content.get(end)
+            if isinstance(stated, list) and len(stated) == 1:
+                stated = stated[0]
+            agreed(f"In {folder} the id of {end}", {**ids, f"that of {file}": stated})
+            name = name.get("content") if isinstance(name, dict) else name
+            agreed(f"In {folder} the {end}", {**names, f"that of {file}": name})
+        rows = content.get("vocab_size") if isinstance(content, dict) else None
+        if file == "config.json" and isinstance(rows, int) and rows < tokenizer.vocab_size:
+            raise ValueError(
+                f"The tokenizer of {folder} has {tokenizer.vocab_size:,} tokens, more than the "
+                f"model's {rows:,}."
+            )
 
 
 def repaired(text: str) -> str:

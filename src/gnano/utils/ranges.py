@@ -8,15 +8,20 @@
         def __post_init__(self) -> None:
             check_ranges(self, "train.schedule")
 
-Infinity and NaN are outside every range. The same check serves recipes, command lines and the
-Python API, since all of them construct the dataclass.
+Infinity and NaN are outside every range, a `float` is outside one of an `int` field, and None is
+not checked. The same check serves recipes, command lines and the Python API, since all of them
+construct the dataclass.
 """
 
 import math
+import sys
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, get_args, get_origin, get_type_hints
+from numbers import Integral, Real
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Range:
     def __contains__(self, value: float) -> bool:
         low = value > self.least if self.above else value >= self.least
         high = value < self.most if self.below else value <= self.most
-        return low and high and -math.inf < value < math.inf
+        return low and high and abs(value) <= LARGEST
 
     def __str__(self) -> str:
         """What a value must be, as the end of a sentence: "at least 1", "more than 0 and …"."""
@@ -49,22 +54,32 @@ def check_ranges(config: object, table: str = "") -> None:
     `table` is the name of the configuration's table in a recipe, such as "train.schedule".
     """
     kind: Hashable = type(config)  # type: ignore[assignment]  # mypy holds no class for hashable
-    for name, allowed in _ranges(kind).items():
-        check_range(f"{table}.{name}" if table else name, getattr(config, name), allowed)
+    for name, (allowed, whole) in _ranges(kind).items():
+        check_number(f"{table}.{name}" if table else name, getattr(config, name), allowed, whole)
 
 
-def check_range(key: str, value: float, allowed: Range) -> None:
-    """Raise ValueError, naming the key, for a number outside the range."""
+def check_number(key: str, value: Any, allowed: Range, whole: bool = True) -> None:
+    """Raise ValueError, naming the key, unless the value is such a number, or None."""
+    if value is None:
+        return
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number:
+        raise ValueError(f"{key} is {value!r}; it must be a number.")
     if value not in allowed:
-        wanted = allowed if -math.inf < value < math.inf else "finite"
-        raise ValueError(f"{key} is {value}; it must be {wanted}.")
+        wanted = allowed if abs(value) <= LARGEST else "finite"
+        text = str(value)
+        text = text if len(text) <= 30 else f"{text[:12]}… ({len(text)} digits)"
+        raise ValueError(f"{key} is {text}; it must be {wanted}.")
+    if whole and not isinstance(value, Integral):
+        raise ValueError(f"{key} is {value}; it must be a whole number.")
 
 
 @cache
-def _ranges(kind: Hashable) -> dict[str, Range]:
+def _ranges(kind: Hashable) -> dict[str, tuple[Range, bool]]:
+    """The range of each field that has one, and whether its numbers are whole."""
     hints = get_type_hints(kind, include_extras=True)
     return {
-        name: item
+        name: (item, get_args(hint)[0] in (int, int | None))
         for name, hint in hints.items()
         if get_origin(hint) is Annotated
         for item in get_args(hint)[1:]

@@ -11,12 +11,14 @@ reaches across; so to encode them one by one, or all of it at once, gives the sa
 """
 
 import json
+import re
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from gnano.data.instructions.conversations import Conversation, Turn
+from gnano.utils.agreement import DisagreementError
 from gnano.utils.text import read_text
 
 
@@ -69,26 +71,29 @@ class Template:
 
         A user's message may have a `context` beside its `content`.
         """
-        context = "message.context is defined and message.context and message.context | trim"
-        user = _choice(context, _jinja(self.user_with_context), _jinja(self.user))
-        start = _choice(
-            "first.context is defined and first.context and first.context | trim",
-            _literal(self.begin_with_context),
-            _literal(self.begin),
-        )
-        return (
-            "{{- bos_token }}"
-            "{%- set first = (messages | selectattr('role', 'equalto', 'user') | list)[0] %}"
-            "{%- if messages[0].role != 'system' %}{{- " + start + " }}{%- endif %}"
-            "{%- for message in messages %}"
-            "{%- if message.role == 'system' %}{{- " + _jinja(self.system) + " }}"
-            "{%- elif message.role == 'user' %}{{- " + user + " }}"
-            "{%- else %}{{- " + _literal(self.assistant) + " + message.content | trim"
-            " + eos_token }}"
-            "{%- if not loop.last %}{{- " + _literal(self.between) + " }}{%- endif %}"
-            "{%- endif %}{%- endfor %}"
-            "{%- if add_generation_prompt %}{{- " + _literal(self.assistant) + " }}{%- endif %}"
-        )
+        expressions = {
+            name: _jinja(text) if name in HOLES else _literal(text)
+            for name, text in asdict(self).items()
+        }
+        return PLACE.sub(lambda place: expressions[place[1]], JINJA)
+
+    @classmethod
+    def from_jinja(cls, text: str) -> "Template | None":
+        """The template whose `jinja` this is; None where it is no template's of this form."""
+        places: set[str] = set()
+
+        def group(place: re.Match[str]) -> str:
+            known = place[1] in places
+            places.add(place[1])
+            return f"(?P={place[1]})" if known else f"(?P<{place[1]}>{EXPRESSION})"
+
+        found = re.fullmatch(PLACE.sub(group, re.escape(JINJA)), text)
+        try:
+            texts = found.groupdict() if found else {}
+            template = cls(**{name: _unjinja(part) for name, part in texts.items()})
+        except ValueError:  # of texts that a template's fields cannot have
+            return None
+        return template if template.jinja() == text else None
 
     def _filled(self, turn: Turn) -> str:
         if turn.role == "system":
@@ -120,6 +125,25 @@ ALPACA = Template(
     user_with_context="### Instruction:\n{content}\n\n### Input:\n{context}\n\n",
     assistant="### Response:\n",
 )
+# a template as Jinja; each <field> is an expression of its text
+JINJA = (
+    "{{- bos_token }}"
+    "{%- set first = (messages | selectattr('role', 'equalto', 'user') | list)[0] %}"
+    "{%- if messages[0].role != 'system' %}{{- ((<begin_with_context>) if "
+    "(first.context is defined and first.context and first.context | trim) else (<begin>)) }}"
+    "{%- endif %}"
+    "{%- for message in messages %}"
+    "{%- if message.role == 'system' %}{{- <system> }}"
+    "{%- elif message.role == 'user' %}{{- ((<user_with_context>) if "
+    "(message.context is defined and message.context and message.context | trim) else (<user>)) }}"
+    "{%- else %}{{- <assistant> + message.content | trim + eos_token }}"
+    "{%- if not loop.last %}{{- <between> }}{%- endif %}"
+    "{%- endif %}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- <assistant> }}{%- endif %}"
+)
+PLACE = re.compile("<([a-z_]+)>")
+PART = r'"(?:[^"\\]|\\.)*"|\(message\.(?:content|context) \| trim\)'
+EXPRESSION = rf"(?:{PART})(?: \+ (?:{PART}))*"
 CHATML = Template(
     system="<|im_start|>system\n{content}<|im_end|>\n",
     user="<|im_start|>user\n{content}<|im_end|>\n",
@@ -135,6 +159,7 @@ PLAIN = Template(  # few tokens, for a small model and short answers
 
 
 TEMPLATES = {"alpaca": ALPACA, "chatml": CHATML, "plain": PLAIN}
+JINJA_FILE = "chat_template.jinja"
 FILE = "template.json"  # in a checkpoint: the template that it was tuned with
 
 
@@ -168,15 +193,38 @@ def load_template(name: str) -> Template:
 
 
 def template_of(folder: Path) -> Template | None:
-    """The one that a checkpoint was tuned with; None where it was not."""
-    path = folder / FILE
-    return load_template(str(path)) if path.is_file() else None
+    """The one that a checkpoint was tuned with; None where it was not, or with none of this form.
+
+    Raises ValueError where the form that we read and the one that others read differ.
+    """
+    path, jinja = folder / FILE, jinja_of(folder)
+    if not path.is_file():
+        return Template.from_jinja(jinja) if jinja else None
+    template = load_template(str(path))
+    if jinja not in (None, template.jinja()):
+        raise DisagreementError(
+            f"{path} and the chat template beside it ({JINJA_FILE}) state different formats; "
+            f"delete the one that is wrong."
+        )
+    return template
+
+
+def jinja_of(folder: Path) -> str | None:
+    """A folder's chat template, from where `transformers` reads it; None where there is none."""
+    path, config = folder / JINJA_FILE, folder / "tokenizer_config.json"
+    if path.is_file():
+        return path.read_text("utf-8")
+    try:
+        found = json.loads(config.read_text("utf-8")).get("chat_template")
+    except (OSError, ValueError, AttributeError):  # who needs the file will say so
+        return None
+    return found if isinstance(found, str) else None
 
 
 def save_template(template: Template, folder: Path) -> None:
     """Write it for us, and as a Jinja chat template for `transformers` and servers."""
     (folder / FILE).write_text(json.dumps(asdict(template), indent=2) + "\n", "utf-8")
-    (folder / "chat_template.jinja").write_text(template.jinja(), "utf-8")
+    (folder / JINJA_FILE).write_text(template.jinja(), "utf-8")
     path = folder / "tokenizer_config.json"  # where readers before transformers 4.50 look
     if path.is_file():
         config = {**json.loads(read_text(path)), "chat_template": template.jinja()}
@@ -203,8 +251,12 @@ def _jinja(text: str) -> str:
     )
 
 
-def _choice(condition: str, then: str, otherwise: str) -> str:
-    return f"(({then}) if ({condition}) else ({otherwise}))"
+def _unjinja(expression: str) -> str:
+    """The text of a Jinja expression that `_jinja` or `_literal` made."""
+    return "".join(
+        json.loads(part) if part.startswith('"') else f"{{{part[9:].partition(' ')[0]}}}"
+        for part in re.findall(PART, expression)
+    )
 
 
 def _literal(text: str) -> str:

@@ -7,6 +7,7 @@ run's retention leaves what is held to a later time.
 import fcntl
 import os
 import re
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,12 @@ def find_checkpoint(path: Path) -> Path:
         time.sleep(0.01)  # it is just being removed, so there is a newer one
     if not path.exists():
         raise FileNotFoundError(f"There is no checkpoint {path}: the folder does not exist.")
+    if path.is_file():
+        quoted = shlex.quote(str(path))
+        raise FileNotFoundError(
+            f"{path} is a file and no checkpoint's folder; make one of it: gnano import {quoted} "
+            f"--out DIR."
+        )
     raise FileNotFoundError(f"{path} holds no checkpoint: neither config.json nor {FOLDER}/step-….")
 
 
