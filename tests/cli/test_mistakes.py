@@ -294,3 +294,22 @@ def test_after_ctrl_c_it_says_that_work_is_kept_only_where_it_is(
     assert "Stopped." in said
     keeps = {"demo", "prepare", "pretrain", "sft", "dpo", "compare", "publish"}
     assert ("is kept" in said) == (command in keeps)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("train.schedule.peak", "inf"),
+        ("train.clip", "nan"),
+        ("model.norm-eps", "-1"),
+        ("train.seed", "-1"),
+        ("data.heldout", "1.5"),
+        ("train.guard.spike", "-2"),
+    ],
+)
+def test_a_number_outside_its_range_is_refused_at_the_command_line(
+    file: Path, tmp_path: Path, capsys: Any, flag: str, value: str
+) -> None:
+    said = refusal(capsys, "pretrain", file, "--out", tmp_path / "run", f"--{flag}", value)
+    assert f"{flag.replace('-', '_')} is {value}" in said and "it must be" in said
+    assert not (tmp_path / "run").exists()

@@ -97,7 +97,7 @@ def test_stopping_and_going_on_in_one_process_gives_the_same_weights(
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_ends_the_run_with_a_checkpoint_and_its_exit_code(
     long: Recipe, tmp_path: Path, number: signal.Signals
 ) -> None:
