@@ -1,5 +1,6 @@
 """manifest.json and the markers beside the shards: read back as written, or refused by name."""
 
+import hashlib
 import json
 import os
 import re
@@ -9,11 +10,23 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
-from hypothesis.strategies import builds, dictionaries, integers, just, lists, none, one_of, text
+from hypothesis.strategies import (
+    builds,
+    dictionaries,
+    floats,
+    integers,
+    just,
+    lists,
+    none,
+    one_of,
+    text,
+    tuples,
+)
 
-from gnano.data import Manifest
+from gnano.data import Manifest, prepare
+from gnano.data.bad_records import MAX_BAD_SHARE
 from gnano.data.inputs import InputFile
-from gnano.data.manifest import SourceInfo, TaskInfo, read_marker, write_marker
+from gnano.data.manifest import SourceInfo, TaskInfo, bad_records, read_marker, write_marker
 from gnano.data.plan import Plan, SourcePlan
 from gnano.data.shards import ShardInfo
 
@@ -35,6 +48,7 @@ task_infos = builds(
     read=counts,
     dropped=dictionaries(words, counts, max_size=2),
     lengths=lists(counts, min_size=32, max_size=32),
+    bad=lists(tuples(counts, counts, text()), max_size=2),
 )
 input_files = builds(InputFile, name=text(), size=counts, identity=words)
 source_plans = builds(
@@ -57,6 +71,8 @@ manifests = builds(
     plan=plans,
     tokenizer=builds(lambda w, n: {"name": w, "fingerprint": w, "vocab_size": n}, words, counts),
     weights=dictionaries(words, counts.map(float)),
+    max_bad_share=floats(0, 1),
+    skipped=dictionaries(words, lists(text(), max_size=2), max_size=2),
     sources=dictionaries(
         words, builds(SourceInfo, tasks=lists(task_infos, max_size=2)), max_size=3
     ),
@@ -216,3 +232,25 @@ def test_a_disk_that_fills_up_leaves_the_old_manifest(mix, tmp_path, monkeypatch
     with pytest.raises(OSError, match="No space"):
         other.save(tmp_path)
     assert Manifest.load(tmp_path) == manifest
+
+
+def test_a_folder_of_an_earlier_version_that_counted_no_bad_records_is_read(make):
+    folder = Path(prepare_and_forget(make(a=["x", "y"], heldout=0)))
+    manifest = Manifest.load(folder)
+    assert (manifest.max_bad_share, manifest.skipped) == (MAX_BAD_SHARE, {})
+    assert manifest.sources["a"].tasks[0].bad == []
+    assert bad_records(manifest.plan.sources["a"], manifest.sources["a"].tasks) == (0, "")
+
+
+def prepare_and_forget(config):
+    """A finished folder, its manifest as it was before bad records were counted."""
+    prepare(config)
+    path = Path(config.folder, "manifest.json")
+    content = json.loads(path.read_text())
+    for key in ("max_bad_share", "skipped", "sha256"):
+        del content[key]
+    (task,) = content["sources"]["a"]["tasks"]
+    del task["bad"], task["dropped"]["bad"], task["dropped"]["empty"]
+    whole = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({**content, "sha256": whole}))
+    return config.folder

@@ -1,9 +1,9 @@
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from gnano.data import DataConfig, Source
+from gnano.data import DataConfig, InstructionConfig, InstructionSource, Source
 
 
 @pytest.mark.parametrize("weight", [-1, -0.001, float("nan"), float("inf")])
@@ -52,6 +52,46 @@ def test_a_hub_source_names_its_data_set(repo):
 def test_a_hub_source_with_files_is_refused():
     with pytest.raises(ValueError, match="takes repo and config"):
         Source(kind="hub", repo="user/name", files=("a.txt",))
+
+
+@pytest.mark.parametrize("make", [Source, InstructionSource])
+def test_a_setting_that_its_kind_has_no_use_for_is_refused(make):
+    """Every field that the comments give to some kinds only, with every other kind."""
+    settings: dict[str, Any] = {
+        "files": ("a.txt",),
+        "column": "body",
+        "repo": "user/name",
+        "config": "x",
+        "split": "test",
+        "revision": "x",
+    }
+    needed: dict[str, dict[str, Any]] = {
+        "files": {"files": ("b",)},
+        "hub": {"repo": "user/other"},
+        **{kind: {"max_bytes": 1} for kind in ("python-prose", "python-code", "synthetic")},
+        "python": {},
+    }
+    uses = {"files": {"files", "column"}, "hub": {*settings} - {"files"}}
+    known = [field.name for field in fields(make)]
+    kinds = get_args(get_type_hints(make)["kind"])
+    refused = 0
+    for kind in kinds:
+        for key in set(settings) & set(known):
+            asked = {**needed[kind], key: settings[key]}
+            if key in uses.get(kind, set()):
+                assert getattr(make(kind=kind, **asked), key) == settings[key]
+                continue
+            with pytest.raises(ValueError, match=rf"kind '{kind}' (has no use for {key}|takes )"):
+                make(kind=kind, **asked)
+            refused += 1
+    assert refused >= 10
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("make", [DataConfig, InstructionConfig])
+def test_a_share_of_bad_records_outside_0_to_1_is_refused(make, share):
+    with pytest.raises(ValueError, match=rf"data\.max_bad_share is {share}"):
+        make(max_bad_share=share)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, 1.5, float("nan")])

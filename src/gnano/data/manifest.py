@@ -209,5 +209,6 @@ def _task(content: dict[str, Any]) -> TaskInfo:
             **content,
             "shards": [ShardInfo(**shard) for shard in content["shards"]],
             "heldout": ShardInfo(**heldout) if heldout else None,
+            "bad": [tuple(one) for one in content.get("bad", [])],
         }
     )

@@ -101,3 +101,10 @@ def test_a_server_that_sends_no_parts_is_not_downloaded_by_the_check(hub):
     hub.faults["/storage/"] = [Fault(ignore_range=True)]
     with pytest.raises(ValueError, match="cannot be read in parts"):
         check(SMOLLM, commit, files[0], "text")
+
+
+@pytest.mark.parametrize(
+    "content", [b'[{"text": "x"}]', b'[\n {"text": "x"}\n]', b'{"text": "x"}\n']
+)
+def test_json_is_lines_or_a_list(hub, content):
+    check("me/json", hub.add("me/json", {"a.json": content}), lfs("a.json", content), "text")

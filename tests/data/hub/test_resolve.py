@@ -61,8 +61,8 @@ def test_an_unknown_split_is_answered_with_those_there_are(hub):
 
 
 def test_a_data_set_without_files_that_we_read_says_what_it_has(hub):
-    hub.add("me/csv", {"data/a.csv": b"", "data/b.json": b""})
-    with pytest.raises(ValueError, match=r"no \.parquet or \.jsonl file .* it has \.csv, \.json\."):
+    hub.add("me/csv", {"data/a.csv": b"", "data/b.txt": b""})
+    with pytest.raises(ValueError, match=r"no \.parquet, \.jsonl or .* it has \.csv, \.txt\."):
         resolve("me/csv", "data", "train", "main")
 
 

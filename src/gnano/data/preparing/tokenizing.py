@@ -83,7 +83,8 @@ class Draft:
         heldout = ShardInfo(**content["heldout"])
         if not all(is_whole(folder, shard) for shard in [*shards, heldout]):
             return None
-        return cls(**{**content, "shards": shards, "heldout": heldout})
+        bad = [tuple(one) for one in content.get("bad", [])]
+        return cls(**{**content, "shards": shards, "heldout": heldout, "bad": bad})
 
 
 def tokenize_task(
