@@ -80,10 +80,14 @@ def test_no_shape_of_questions_and_no_batch_changes_what_is_found(questions, row
 
 
 def test_at_each_position_one_token_is_the_likeliest_however_many_are_equally_likely():
-    """In bf16 two of a hundred positions have several; the harness and greedy decoding take one."""
+    """In bf16 two of a hundred positions have several; the harness and greedy decoding take one.
+
+    Of a damaged model, whose logits are NaN, no text is all right either.
+    """
     N, V = 30, 40
     logits_NV = torch.randint(6, (N, V), generator=torch.Generator().manual_seed(0)).bfloat16()
     assert ((logits_NV == logits_NV.amax(-1, keepdim=True)).sum(-1) > 1).all()
+    logits_NV[7] = torch.nan
     options = [Option((0, token), 1) for _ in range(N) for token in range(V)]
     places = [place for place in range(N) for _ in range(V)]
     found_O2 = option_nats(lambda x: x.float(), V, options, logits_NV, places)

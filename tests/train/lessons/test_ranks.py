@@ -52,4 +52,5 @@ def test_two_ranks_tune_as_one_does(
     name = f"checkpoints/{alone.checkpoint.name}/model.safetensors"
     expected = load_file(alone.run / name)
     for tensor, found in load_file(tmp_path / "run" / name).items():
-        torch.testing.assert_close(found.float(), expected[tensor], atol=1e-3, rtol=0)
+        near = 1e-3 if precision == "fp32" else 5e-3
+        torch.testing.assert_close(found.float(), expected[tensor], atol=near, rtol=0)
