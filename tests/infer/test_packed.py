@@ -6,18 +6,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnano.infer import Engine, Sampling
-from gnano.infer.packed import PackedLinear, one_row, pack
+from gnano.infer.packed import PackedLinear, can_pack, one_row, pack
 from gnano.infer.speed import weight_bytes
 from gnano.model.blocks import Linear
 
 GREEDY = Sampling(temperature=0)
+# where oneDNN can lay out neither (a Mac) or only fp32 (a processor without AVX-512), what it can
+PACKED = [dtype for dtype in (torch.float32, torch.bfloat16) if can_pack(dtype)]
+needs_packing = pytest.mark.skipif(not PACKED, reason="this PyTorch has no oneDNN")
+needs_packed_bf16 = pytest.mark.skipif(
+    not can_pack(torch.bfloat16), reason="this CPU does not multiply bf16"
+)
 
 
+@needs_packing
 @settings(max_examples=30, deadline=None)
 @given(
     rows=st.integers(1, 70),
     shape=st.tuples(st.integers(1, 90), st.integers(1, 90)),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    dtype=st.sampled_from(PACKED or [torch.float32]),
     seed=st.integers(0, 1000),
 )
 def test_a_product_is_that_of_the_matrix(rows, shape, dtype, seed):
@@ -32,7 +39,7 @@ def test_a_product_is_that_of_the_matrix(rows, shape, dtype, seed):
     assert (found.double() - expected).norm() <= bound * expected.norm() + 1e-6
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", PACKED)
 def test_a_packed_model_says_the_same_and_keeps_no_second_copy(make_engine, dtype):
     engine, packed = make_engine(), make_engine()
     engine.model.to(dtype)
@@ -50,6 +57,7 @@ def test_a_packed_model_says_the_same_and_keeps_no_second_copy(make_engine, dtyp
             assert packed.generate(prompt, 24, GREEDY) == engine.generate(prompt, 24, GREEDY)
 
 
+@needs_packed_bf16
 def test_one_row_goes_without_onednn_and_leaves_it_as_it_was(make_engine):
     """Else all that a user's process multiplies later would be slow."""
     model = make_engine().model.to(torch.bfloat16)
@@ -61,6 +69,7 @@ def test_one_row_goes_without_onednn_and_leaves_it_as_it_was(make_engine):
         assert torch._C._get_mkldnn_enabled()
 
 
+@needs_packing
 def test_a_loaded_model_is_laid_out_when_that_gains_and_one_that_learns_never(
     make_engine, save_engine
 ):
@@ -69,10 +78,18 @@ def test_a_loaded_model_is_laid_out_when_that_gains_and_one_that_learns_never(
     assert isinstance(learning.model.lm_head, Linear)
     folder = save_engine(learning)
     assert isinstance(Engine.load(folder, "cpu", "fp32").model.lm_head, PackedLinear)
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if not can_pack(torch.bfloat16):
         pytest.skip("this CPU does not multiply bf16")
     engine = Engine.load(folder, "cpu", "bf16")
     engine.complete(["a"], 2)
     assert isinstance(engine.model.lm_head, Linear)
     engine.complete(["a", "b"], 2)
     assert isinstance(engine.model.lm_head, PackedLinear)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_this_processor_cannot_lay_out_stays_as_it_is(make_engine, dtype):
+    """Also where oneDNN has no kernels for it: then packing it would be a RuntimeError."""
+    engine = make_engine()
+    laid_out = isinstance(pack(engine.model.to(dtype)).lm_head, PackedLinear)
+    assert laid_out == can_pack(dtype)

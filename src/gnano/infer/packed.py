@@ -46,15 +46,20 @@ def _(x_NI: Tensor, packed_OI: Tensor) -> Tensor:
     return x_NI.new_empty(len(x_NI), len(packed_OI))
 
 
+def can_pack(dtype: torch.dtype) -> bool:
+    """Return whether this processor's oneDNN multiplies laid out matrices of the dtype."""
+    known: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if dtype == torch.bfloat16:
+        return known and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return known and dtype == torch.float32
+
+
 def pack(model: GPT) -> GPT:
     """Lay out the matrices of blocks and head, in place, where that is known and not yet done."""
     if not isinstance(model.lm_head, Linear):
         return model
     weight = model.lm_head.weight
-    known = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    bf16 = known and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    can = {torch.float32: known, torch.bfloat16: bf16}
-    if weight.device.type != "cpu" or not can.get(weight.dtype):
+    if weight.device.type != "cpu" or not can_pack(weight.dtype):
         return model
     return fix(model, PackedLinear)
 
