@@ -24,9 +24,10 @@ class InstructionSource:
 
     def __post_init__(self) -> None:
         expand_user(self, ("files",))
+        check_ranges(self, "data.sources.*")
         if self.kind != "hub":
             names = ("repo", "config", "split", "revision")
-            refuse_unused(self, "A source's ", names, f"kind is {self.kind!r}")
+            refuse_unused(self, "data.sources.*.", names, f"kind is {self.kind!r}")
         if self.kind == "hub" and self.repo.count("/") != 1:
             raise ValueError(
                 f"A source of kind 'hub' needs repo, USER/NAME of a data set; it is {self.repo!r}."
@@ -59,7 +60,5 @@ class InstructionConfig:
     def __post_init__(self) -> None:
         expand_user(self, ("template", "downloads"))
         check_ranges(self, "data")
-        for name, source in self.sources.items():
-            check_ranges(source, f"data.sources.{name}")
         if self.sources and not sum(source.weight for source in self.sources.values()):
             raise ValueError("All weights of data.sources are 0; give at least one more.")
