@@ -116,7 +116,7 @@ def test_a_run_stopped_while_it_is_asked_makes_up_for_it(examined, tmp_path):
 
 
 def test_tasks_can_be_added_to_a_run_that_goes_on(examined, tmp_path):
-    plain = with_train(examined, tasks=(), steps=10)
+    plain = with_train(examined, tasks=(), tasks_every=0, tasks_limit=500, steps=10)
 
     def watch(row):
         if row["step"] == 5:

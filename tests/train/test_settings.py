@@ -93,13 +93,13 @@ def test_a_number_outside_its_range_is_refused_with_its_key(key: str, tmp_path: 
         ("[train]\ntasks_limit = 5", "train.tasks_limit is 5"),
         ("[train]\nprofile_steps = 5", "train.profile_steps is 5"),
         ("[train]\neval_every = 0\npatience = 2", "train.patience is 2"),
-        ("[data.sources.a]\nrepo = 'a/b'", "A source's repo is 'a/b'"),
-        ("[data.sources.a]\nsplit = 'test'", "A source's split is 'test'"),
-        ("[data.sources.a]\nkind='synthetic'\nmax_bytes=9\nfiles=['x']", "A source's files is"),
-        ("[data.sources.a]\nkind='synthetic'\nmax_bytes=9\ncolumn='x'", "A source's column is"),
+        ("[data.sources.a]\nrepo = 'a/b'", "data.sources.a.repo is 'a/b'"),
+        ("[data.sources.a]\nsplit = 'test'", "data.sources.a.split is 'test'"),
+        ("[data.sources.a]\nkind='synthetic'\nmax_bytes=9\nfiles=['x']", "data.sources.a.files is"),
+        ("[data.sources.a]\nkind='synthetic'\nmax_bytes=9\ncolumn='x'", "data.sources.a.column is"),
         (
             "[data]\nkind = 'preferences'\n[data.sources.a]\nrevision = 'v2'",
-            "A source's revision is 'v2'",
+            "data.sources.a.revision is 'v2'",
         ),
     ],
 )

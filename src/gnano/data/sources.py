@@ -31,11 +31,12 @@ class Source:
 
     def __post_init__(self) -> None:
         expand_user(self, ("files",))
+        check_ranges(self, "data.sources.*")
         why = f"kind is {self.kind!r}"
         if self.kind != "hub":
-            refuse_unused(self, "A source's ", ("repo", "config", "split", "revision"), why)
+            refuse_unused(self, "data.sources.*.", ("repo", "config", "split", "revision"), why)
         if self.kind in GENERATED:
-            refuse_unused(self, "A source's ", ("files", "column"), why)
+            refuse_unused(self, "data.sources.*.", ("files", "column"), why)
         if 0 < self.max_chars < self.min_chars:
             raise ValueError(
                 f"A source's max_chars {self.max_chars} is below its min_chars {self.min_chars}, "
@@ -83,8 +84,6 @@ class DataConfig:
     def __post_init__(self) -> None:
         expand_user(self, ("folder", "tokenizer", "decontaminate"))
         check_ranges(self, "data")
-        for name, source in self.sources.items():
-            check_ranges(source, f"data.sources.{name}")
         if self.sources and not sum(source.weight for source in self.sources.values()):
             raise ValueError("All weights of data.sources are 0; give at least one a share.")
         for name in self.sources:

@@ -158,7 +158,8 @@ def _build(kind: Any, content: Any, where: str, name: str) -> Any:
         try:
             return kind(**values)  # type: ignore[operator]
         except ValueError as error:
-            raise ValueError(f"{where}{error}") from None
+            known_as = str(error).replace("data.sources.*", name)  # a source knows no name
+            raise ValueError(f"{where}{known_as}") from None
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is UnionType:  # of data: which of them, its kind tells
         tuning = isinstance(content, dict) and "kind" in content

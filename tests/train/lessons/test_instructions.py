@@ -170,7 +170,8 @@ def test_a_run_goes_on_though_its_base_is_gone_and_not_from_another_one(
     weights.write_bytes(other[:-4] + b"\0\0\0\1")
     begun = tmp_path / "begun"
     begun.mkdir()
-    shutil.copy(tmp_path / "run" / "recipe.toml", begun)
+    for name in ("recipe.toml", "metrics.jsonl"):
+        shutil.copy(tmp_path / "run" / name, begun)
     with pytest.raises(ValueError, match=r"not what the run began with"):
         train(mine, begun)  # killed before its first checkpoint
     shutil.rmtree(copy)

@@ -25,11 +25,12 @@ class InstructionSource:
 
     def __post_init__(self) -> None:
         expand_user(self, ("files",))
+        check_ranges(self, "data.sources.*")
         why = f"kind is {self.kind!r}"
         if self.kind != "hub":
-            refuse_unused(self, "A source's ", ("repo", "config", "split", "revision"), why)
+            refuse_unused(self, "data.sources.*.", ("repo", "config", "split", "revision"), why)
         if self.kind != "files":
-            refuse_unused(self, "A source's ", ("files",), why)
+            refuse_unused(self, "data.sources.*.", ("files",), why)
         if self.kind == "hub" and self.repo.count("/") != 1:
             raise ValueError(
                 f"A source of kind 'hub' needs repo, USER/NAME of a data set; it is {self.repo!r}."
@@ -61,7 +62,5 @@ class InstructionConfig:
     def __post_init__(self) -> None:
         expand_user(self, ("template", "downloads"))
         check_ranges(self, "data")
-        for name, source in self.sources.items():
-            check_ranges(source, f"data.sources.{name}")
         if self.sources and not sum(source.weight for source in self.sources.values()):
             raise ValueError("All weights of data.sources are 0; give at least one more.")
