@@ -21,7 +21,7 @@ def check_use(source: Any, uses: dict[str, tuple[str, ...]]) -> None:
     """
     for key, kinds in uses.items():
         default = type(source).__dataclass_fields__[key].default
-        if source.kind not in kinds and getattr(source, key) != default:
+        if source.kind not in kinds and (getattr(source, key) or default) != default:
             raise ValueError(
                 f"A source of kind {source.kind!r} has no use for {key} "
                 f"({getattr(source, key)!r}); it is for kind {' or '.join(map(repr, kinds))}."
