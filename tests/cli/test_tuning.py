@@ -131,7 +131,7 @@ def test_a_base_that_is_no_model_and_files_that_are_none_are_named(
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"instruction": 3, "response": "x"}\n')
     said = refusal(capsys, "sft", file, "--from", base, "--files", bad, *out)
-    assert "bad.jsonl, 1: instruction is a number, not text" in said
+    assert "bad.jsonl, line 1: instruction is a number, not text" in said
     assert find_checkpoint(base) == base
 
 

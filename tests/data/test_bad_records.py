@@ -127,7 +127,7 @@ def test_documents_without_text_are_counted_and_refuse_nothing(tmp_path, make, p
 
 
 def test_what_is_bad_is_the_same_for_every_number_of_workers_and_ranks(
-    tmp_path, make, tree, small_tasks
+    tmp_path, make, tree, small_tasks, monkeypatch
 ):
     """Bad records, a cut archive and skipped files: the manifest is the same byte for byte."""
     config = make(a=parts(numbered(0, 400), 5), shard_tokens=1_000)
@@ -138,6 +138,11 @@ def test_what_is_bad_is_the_same_for_every_number_of_workers_and_ranks(
         path.write_text("".join(lines))
     (folder / "cut.jsonl.gz").write_bytes(b"\x1f\x8b\x08")
     (folder / ".DS_Store").write_bytes(b"Bud1")
+    (tmp_path / "evals").mkdir()
+    (tmp_path / "evals/items.txt").write_text(" ".join(f"word{n}" for n in range(14)))
+    (tmp_path / "evals/._items.txt").write_bytes(b"Mac OS X")
+    config = replace(config, decontaminate=("evals/",))
+    monkeypatch.chdir(tmp_path)
     trees = []
     for workers in (1, 3):
         each = replace(config, folder=str(tmp_path / f"{workers}"), workers=workers)
@@ -149,7 +154,8 @@ def test_what_is_bad_is_the_same_for_every_number_of_workers_and_ranks(
     assert trees[0] == trees[1] == trees[2]
     manifest = Manifest.load(tmp_path / "1")
     assert manifest.sources["a"].dropped["bad"] == 6
-    assert manifest.skipped == {"a": [".DS_Store (hidden)"]}
+    skipped = {"a": [".DS_Store (hidden)"], "data.decontaminate": ["._items.txt (hidden)"]}
+    assert manifest.skipped == skipped
     said = describe_data(tmp_path / "1")
     assert "6 of 406 records cannot be used:" in said and "1 left out: .DS_Store (hidden)" in said
     assert "cut.jsonl.gz: it is damaged" in said and "line 8: it is not JSON" in said

@@ -222,6 +222,12 @@ def test_a_file_that_is_not_utf8_is_named(file, name):
         texts_of(path)
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfea\x00", b"\x89PNG\r\n\x1a\n\x00\x00\x00\r"])
+def test_a_file_that_is_named_and_is_no_text_is_refused(file, content):
+    with pytest.raises(ValueError, match=r"a\.txt is (UTF-16|no text but a binary file)"):
+        texts_of(file("a.txt", content))
+
+
 def noise(size):
     """Text that does not compress away."""
     draw = random.Random(0)

@@ -75,7 +75,9 @@ def test_a_bad_item_is_named_with_its_file_and_line_and_none_is_left_out_in_sile
     rows = [json.dumps(row) for row in ROWS]
     rows[6] = json.dumps({**ROWS[6], "gold": 7})
     file.write_text("\n".join(rows))
-    with pytest.raises(ValueError, match=r"piqa_small.jsonl, 7: the right answer is number 7 of 2"):
+    with pytest.raises(
+        ValueError, match=r"piqa_small.jsonl, line 7: the right answer is number 7 of 2"
+    ):
         gather([], [str(file)])
 
 

@@ -25,7 +25,7 @@ from gnano.data.records import (
     read_form,
     read_rows,
 )
-from gnano.data.text_files import read_lines, undecodable
+from gnano.data.text_files import check_text, read_lines, undecodable
 
 LONG_TEXT = 16_384  # characters after which a blank line ends a document in a plain-text file
 
@@ -62,7 +62,8 @@ def read_documents(path: Path, column: str, check: bool = True) -> Iterator[Docu
 
 
 def read_texts(path: Path, column: str) -> Iterator[str]:
-    """The texts of a file's documents, blank ones left out; raises RecordError for a bad record."""
+    """The texts of a file's documents, blank ones left out; raises ValueError for a bad record."""
+    check_text(path)
     for document in read_documents(path, column):
         if isinstance(document, RecordError):
             raise document

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from gnano.data.text_files import is_binary
+from gnano.data.text_files import check_text, is_binary
 
 SHOWN = 5  # skipped files that are shown
 LEFTOVERS = ("__pycache__", "Thumbs.db", "desktop.ini")
@@ -47,11 +47,8 @@ def find_files(patterns: Sequence[str]) -> FoundFiles:
     for pattern in patterns:
         path = Path(pattern).expanduser()
         if path.exists() and not path.is_dir():
-            if path.is_file() and is_binary(path):
-                raise ValueError(
-                    f"{path} is no text but a binary file: name files of text, JSON lines, CSV or "
-                    f"Parquet."
-                )
+            if path.is_file():
+                check_text(path)
             matches = [path]
         else:
             matches = _search(path, pattern, skipped)

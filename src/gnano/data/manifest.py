@@ -89,7 +89,7 @@ class Manifest:
     sources: dict[str, SourceInfo]
     complete: bool = False
     max_bad_share: float = MAX_BAD_SHARE  # the recipe's
-    skipped: dict[str, list[str]] = field(default_factory=dict)  # files left out, by source
+    skipped: dict[str, list[str]] = field(default_factory=dict)  # files left out, by who names them
 
     @property
     def fingerprint(self) -> str:

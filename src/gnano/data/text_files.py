@@ -69,6 +69,14 @@ def is_binary(path: Path) -> bool:
     return 50 * (len(head) - len(head.translate(None, CONTROL))) > len(head)
 
 
+def check_text(path: Path) -> None:
+    """Raises ValueError for a file that is named to be read, and is binary or in UTF-16."""
+    if is_binary(path):
+        raise ValueError(
+            f"{path} is no text but a binary file: name files of text, JSON lines, CSV or Parquet."
+        )
+
+
 def packing(path: Path) -> str:
     """ ".gz", ".zst" or "": by the file's name, or else by its first bytes."""
     ending = path.suffix.lower()

@@ -45,14 +45,11 @@ def describe_data(folder: Path) -> str:
     lines += nothing_held_out(folder, manifest)
     for name, plan in manifest.plan.sources.items():
         _, bad = bad_records(plan, sources[name].tasks)
-        lines += [
-            f"{name}: {notice}"
-            for notice in (bad, skipped_notice(manifest.skipped.get(name, ())))
-            if notice
-        ]
+        lines += [f"{name}: {bad}"] if bad else []
         if plan.commit:
             where = f"{plan.repo} {plan.config}".strip()
             lines.append(f"{name}: {where}, {plan.split} at commit {plan.commit[:12]}")
+    lines += [f"{name}: {skipped_notice(left)}" for name, left in manifest.skipped.items()]
     return "\n".join(lines)
 
 

@@ -13,7 +13,6 @@ from gnano.data.bad_records import RecordError
 from gnano.data.documents import Document
 from gnano.data.file_search import find_files
 from gnano.data.inputs import (
-    InputFile,
     Inputs,
     check_inputs,
     documents,
@@ -53,18 +52,21 @@ def open_folder(config: DataConfig) -> tuple[Manifest, dict[str, Inputs]]:
     folder = Path(config.folder)
     begun = Manifest.load(folder) if (folder / NAME).exists() else None
     inputs = _inputs(config, begun)
+    evaluations = find_files(config.decontaminate)
     plan = Plan(
         tokenizer=config.tokenizer,
         heldout=config.heldout,
         shard_tokens=config.shard_tokens,
-        decontaminate=_evaluations(config),
+        decontaminate=tuple(local_file(path, path.parent) for path in evaluations.paths),
         sources={name: SourcePlan.of(found) for name, found in inputs.items()},
     )
+    skipped = {name: list(found.skipped) for name, found in inputs.items()}
+    skipped["data.decontaminate"] = [f"{p.name} ({why})" for p, why in evaluations.skipped.items()]
     # what may change without another plan
     beside: dict[str, Any] = {
         "weights": config.weights,
-        "max_bad_share": config.max_bad_share,
-        "skipped": {name: list(found.skipped) for name, found in inputs.items() if found.skipped},
+        "max_bad_share": float(config.max_bad_share),
+        "skipped": {name: left for name, left in skipped.items() if left},
     }
     if begun is None:
         for name in config.sources:
@@ -121,10 +123,6 @@ def _inputs(config: DataConfig, begun: Manifest | None) -> dict[str, Inputs]:
     if problems:
         raise ValueError("\n".join(problems))
     return found
-
-
-def _evaluations(config: DataConfig) -> tuple[InputFile, ...]:
-    return tuple(local_file(path, path.parent) for path in find_files(config.decontaminate).paths)
 
 
 def _continued(folder: Path, begun: Manifest, plan: Plan) -> Manifest:

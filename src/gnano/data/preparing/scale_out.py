@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gnano.data.file_search import find_files
 from gnano.data.inputs import Inputs
 from gnano.data.manifest import Manifest
 from gnano.data.preparing.lock import locked
@@ -72,7 +71,7 @@ def scale_out(
     config = replace(
         config,
         folder=str(folder),
-        decontaminate=tuple(str(p.absolute()) for p in find_files(config.decontaminate).paths),
+        decontaminate=tuple(str(Path(p).expanduser().absolute()) for p in config.decontaminate),
     )
     scale = _Scale(config, tasks, workers, memory_gb, (logs or folder / LOGS).absolute(), say)
     if executor == "slurm":
