@@ -27,7 +27,7 @@ from typing import IO, Any, NamedTuple
 from gnano.data.zstd import Zstd
 
 LONG_TEXT = 16_384  # characters after which a blank line ends a document in a plain-text file
-NAME_ANOTHER = "name the right one with data.sources.NAME.column"
+NAME_ANOTHER = "set column to the right one"
 
 
 class Document(NamedTuple):
