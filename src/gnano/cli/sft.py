@@ -15,7 +15,7 @@ Stopped or killed, the same command goes on and gives the same weights, on a CPU
 
 examples:
   gnano sft 1b-sft --from runs/1b                        Dolly-15k, three epochs
-  gnano sft 1b-sft --from runs/1b --files mine.jsonl     records of yours, of any of four forms
+  gnano sft 1b-sft --from runs/1b --files mine.jsonl     records of yours, of any known form
   gnano sft 1b-sft --from runs/1b --train.lora.rank 16 --train.schedule.peak 2e-4
   gnano sft 1b-sft --from runs/1b --train.patience 3     end early, when it gets no better
   torchrun --standalone --nproc-per-node 2 -m gnano sft 1b-sft --from runs/1b

@@ -12,7 +12,8 @@ def refuse_unused(config: object, table: str, names: Sequence[str], why: str) ->
     """
     assert is_dataclass(config)
     for field in fields(config):
-        value = getattr(config, field.name)
+        # what is empty is not set: JSON has a list for an empty tuple
+        value = getattr(config, field.name) or field.default
         if field.name in names and field.default is not MISSING and value != field.default:
             raise ValueError(
                 f"{table}{field.name} is {value!r}, but has no effect where {why}; leave it out, "

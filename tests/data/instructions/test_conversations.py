@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,49 @@ from gnano.data.instructions.reading import read_conversations
 DOLLY = Path(__file__).parents[4] / "shared/data/databricks-dolly-15k"
 ASKED = (Turn("user", "Where is it?", "A map."), Turn("assistant", "There."))
 PLAIN = (Turn("user", "Where is it?"), Turn("assistant", "There."))
+BEFORE = (
+    Turn("system", "Be brief."),
+    Turn("user", "Lost it?"),
+    Turn("assistant", "Yes."),
+)
+MESSAGES = [
+    {"role": "user", "content": "Where is it?"},
+    {"role": "assistant", "content": "There."},
+]
+FORMS: dict[str, dict[str, Any]] = {
+    "dolly": {"instruction": "Where is it?", "response": "There."},
+    "alpaca": {"instruction": "Where is it?", "input": "", "output": "There."},
+    "messages": {"messages": MESSAGES},
+    "sharegpt": {"conversations": [
+        {"from": "human", "value": "Where is it?"}, {"from": "gpt", "value": "There."},
+    ]},
+    "prompt": {"prompt": "Where is it?", "completion": "There."},
+    "prompt as messages": {"prompt": MESSAGES[:1], "completion": MESSAGES[1:]},
+    "parts": {"messages": [
+        {"role": "user", "content": [
+            {"type": "text", "text": "Where "}, {"type": "text", "text": "is it?"},
+        ]},
+        {"role": "assistant", "content": [{"type": "text", "text": "There."}]},
+    ]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_system_and_a_history_beside_any_form_are_obeyed(form: str) -> None:
+    beside = {"system": "Be brief.", "history": [["Lost it?", "Yes."]]}
+    assert conversation_of(FORMS[form]).turns == PLAIN
+    assert conversation_of({**FORMS[form], "system": None, "history": []}).turns == PLAIN
+    assert conversation_of({**FORMS[form], "system": ""}).turns == PLAIN
+    assert conversation_of({**FORMS[form], **beside}).turns == (*BEFORE, *PLAIN)
+
+
+def test_a_system_told_twice_is_told_once_or_refused() -> None:
+    record = {"messages": [{"role": "developer", "content": "Be brief."}, *MESSAGES]}
+    for system in None, "Be brief.":
+        found = conversation_of({**record, "system": system})
+        assert found.turns == (Turn("system", "Be brief."), *PLAIN)
+    with pytest.raises(ValueError, match="messages 1 is the system's"):
+        conversation_of({**record, "system": "Be long."})
 
 
 @pytest.mark.parametrize(
@@ -62,6 +106,14 @@ def test_each_form_gives_the_same_conversation(record: object, turns: tuple[Turn
         ({"conversations": [{"from": "human", "value": None}]}, "it has no value"),
         ({"messages": [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]},
          "2 is the system's, where the assistant"),
+        ({"messages": [{"role": "user", "content": "a"},
+                       {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]},
+         "messages 2 calls tools (tool_calls)"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
+         "content has a part of type 'image_url', not text"),
+        ({"instruction": "a", "output": "b", "system": 7}, "system is a number, not text"),
+        ({"instruction": "a", "output": "b", "history": ["c"]}, "history 1 is no pair"),
+        ({"prompt": "a", "completion": " "}, "completion is empty"),
     ],
 )  # fmt: skip
 def test_a_bad_record_says_what_is_wrong_with_it(record: object, reason: str) -> None:

@@ -56,6 +56,25 @@ def test_each_form_gives_the_same_preference(record: object, turns: tuple[Turn, 
     assert preference_of(record) == Preference(turns, "Here.", "There.")
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": "Where?", "chosen": "Here.", "rejected": "There."},
+        {"prompt": [user("Where?")], "chosen": [model("Here.")], "rejected": [model("There.")]},
+        {"instruction": "Where?", "chosen": "Here.", "rejected": "There."},
+        {"chosen": [user("Where?"), model("Here.")],
+         "rejected": [user("Where?"), model("There.")]},
+        {"prompt": "Where?", "chosen": [user("Where?"), model("Here.")],
+         "rejected": [user("Where?"), model("There.")]},
+    ],
+)  # fmt: skip
+def test_a_system_and_a_history_beside_any_form_are_obeyed(record: dict[str, Any]) -> None:
+    beside = {"system": "Be brief.", "history": [["Hi", "Yes?"]]}
+    turns = (Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Yes?"), *ASKED)
+    assert preference_of({**record, **beside}) == Preference(turns, "Here.", "There.")
+    assert preference_of(record) == Preference(ASKED, "Here.", "There.")
+
+
 GOOD: dict[str, Any] = {"prompt": "a", "chosen": "b", "rejected": "c"}
 LISTS = {"chosen": [user("a"), model("b")], "rejected": [user("a"), model("c")]}
 

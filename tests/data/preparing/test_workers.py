@@ -135,14 +135,14 @@ def test_a_full_disk_in_a_worker_is_the_same_error_here(config, monkeypatch):
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [
-        (ValueError("a sentence."), ValueError("a sentence.")),
+        (ValueError("a sentence."), ValueError("data.sources.a: a sentence.")),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "why"), None),
-        (FileNotFoundError("a sentence."), ValueError("a sentence.")),
+        (FileNotFoundError("a sentence."), ValueError("data.sources.a: a sentence.")),
         (EOFError("it is empty"), None),
         (PermissionError(13, "Permission denied", "/a"), PermissionError(13, "Permission denied")),
     ],
 )
-def test_an_error_comes_out_as_it_went_in(raised, expected):
+def test_an_error_comes_out_as_it_went_in_and_a_sentence_names_its_source(raised, expected):
     with pytest.raises((ValueError, OSError, RuntimeError)) as error:
         raise_failure(Event(kind="failed", source="a", task=1, error=failure(raised)))
     if expected is not None:

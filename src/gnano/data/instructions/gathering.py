@@ -14,6 +14,7 @@ from gnano.data.instructions.conversations import Conversation, conversation_of
 from gnano.data.instructions.files import files_of
 from gnano.data.instructions.preferences import Preference, preference_of
 from gnano.data.instructions.reading import Reading, read_records
+from gnano.data.instructions.unused_keys import UnusedKeys
 from gnano.data.split import no_heldout_note, position
 
 T = TypeVar("T", Conversation, Preference)
@@ -28,26 +29,32 @@ class Gathered(Generic[T]):
 
 def gather_conversations(config: InstructionConfig) -> Gathered[Conversation]:
     """Raises ValueError where a source has nothing, or too many bad records."""
+    unused = UnusedKeys()
 
     def read(source: InstructionSource) -> Reading[Conversation]:
         if source.kind == "python":
             from gnano.data.instructions.python_questions import python_questions
 
             return Reading(python_questions())
-        return _read(config, source, conversation_of)
+        return _read(config, source, unused.watched(conversation_of))
 
-    return _gather(config, read)
+    gathered = _gather(config, read)
+    gathered.complaints.extend(unused.notices())
+    return gathered
 
 
 def gather_preferences(config: InstructionConfig) -> Gathered[Preference]:
     """Raises ValueError where a source has nothing, or too many bad records."""
+    unused = UnusedKeys()
 
     def read(source: InstructionSource) -> Reading[Preference]:
         if source.kind == "python":
             raise ValueError("This Python's library has no preferences: name files of yours.")
-        return _read(config, source, preference_of)
+        return _read(config, source, unused.watched(preference_of))
 
-    return _gather(config, read)
+    gathered = _gather(config, read)
+    gathered.complaints.extend(unused.notices())
+    return gathered
 
 
 def _read(

@@ -6,7 +6,8 @@
                first question as "prompt" again
     Alpaca     {"instruction", "input" or "context", "chosen", "rejected"}
 
-Which of them a record is, its keys tell, and whether they hold text or lists of messages.
+Which of them a record is, its keys tell, and whether they hold text or lists of messages. Each may
+have a "system" and a "history" beside them, as in `conversations`.
 """
 
 from collections.abc import Mapping
@@ -15,11 +16,10 @@ from typing import Any
 
 from gnano.data.instructions.conversations import (
     Turn,
-    answered,
+    answer_to,
     category_of,
     kind_of,
-    text_of,
-    turns_of,
+    prompt_of,
 )
 
 
@@ -48,51 +48,11 @@ def preference_of(record: Any) -> Preference:
             f"its keys are {', '.join(map(str, record)) or 'none'}; known are chosen and rejected, "
             f"with prompt, with instruction, or as whole conversations"
         )
-    prompt = _prompt(record)
-    turns, chosen = _side(record, "chosen", prompt)
-    others, rejected = _side(record, "rejected", prompt)
+    prompt = prompt_of(record)
+    turns, chosen = answer_to(record, "chosen", prompt)
+    others, rejected = answer_to(record, "rejected", prompt)
     if turns != others:
         raise ValueError("chosen and rejected answer different conversations")
     if chosen == rejected:
         raise ValueError("chosen and rejected are the same answer")
     return Preference(turns, chosen, rejected, category_of(record))
-
-
-def _prompt(record: Mapping[str, Any]) -> tuple[Turn, ...]:
-    """The turns that both answers follow; none where the record does not tell them apart."""
-    if isinstance(record.get("prompt"), list):
-        turns = turns_of(record["prompt"], "prompt")
-        if not turns or turns[-1].role != "user":
-            raise ValueError("prompt does not end with a question")
-        return turns
-    if record.get("prompt") is not None:
-        return (Turn("user", text_of(record, "prompt")),)
-    if "instruction" in record:
-        context = text_of(record, "context", "") or text_of(record, "input", "")
-        return (Turn("user", text_of(record, "instruction"), context),)
-    return ()
-
-
-def _side(
-    record: Mapping[str, Any], key: str, prompt: tuple[Turn, ...]
-) -> tuple[tuple[Turn, ...], str]:
-    """What is answered, and the answer."""
-    value = record[key]
-    if not isinstance(value, list):
-        answer = text_of(record, key)
-        if not prompt:
-            raise ValueError("it has no prompt")
-        return prompt, answer
-    if prompt and _is_whole(value) and not isinstance(record.get("prompt"), list):
-        turns = answered(turns_of(value, key), key)
-        if prompt[0] not in turns[:2]:
-            raise ValueError(f"{key} does not begin with the prompt")
-    else:
-        turns = answered(turns_of(value, key, before=prompt), key)
-    return turns[:-1], turns[-1].content
-
-
-def _is_whole(messages: list[Any]) -> bool:
-    """Do these begin before the answer?"""
-    first = messages[0] if messages else None
-    return isinstance(first, Mapping) and first.get("role") != "assistant"

@@ -206,7 +206,7 @@ def raise_failure(event: Event) -> NoReturn:
         case [int(number), str(reason), where]:
             raise OSError(number, reason, where)
         case [str(sentence)]:
-            raise ValueError(sentence)
+            raise ValueError(f"data.sources.{event.source}: {sentence}")
         case [None, trace]:
             raise RuntimeError(f"In task {event.task} of source {event.source!r}:\n{trace}")
         case other:
