@@ -137,15 +137,16 @@ def test_a_template_of_ours_and_the_one_that_others_read_are_the_same(folder):
     assert found and found.user == ALPACA.user.replace("Instruction", "Question")
 
 
-@pytest.mark.parametrize("to", ["pt", "safetensors"])
+@pytest.mark.parametrize("to", ["pt", "safetensors", "folder", "gguf"])
 @pytest.mark.parametrize("name", ["n_head", "block_size", "rope_theta", "norm_eps"])
 def test_an_option_does_not_contradict_the_shape_in_a_file(checkpoint, to, name, tmp_path):
     path = export(checkpoint, to, out=tmp_path / f"model.{to}").path
     known = getattr(read_config(checkpoint), name)
-    import_model(path, tmp_path / "same", Hints(**{name: known}), checkpoint)
+    words = None if to == "gguf" else checkpoint
+    import_model(path, tmp_path / "same", Hints(**{name: known}), words)
     other = Hints(**{name: known / 2 if known < 1 else known * 2})
     with pytest.raises(ValueError, match=rf"{name} is stated twice, and differently: the option"):
-        import_model(path, tmp_path / "other", other, checkpoint)
+        import_model(path, tmp_path / "other", other, words)
 
 
 def test_the_angles_in_a_published_file_are_those_of_its_base(checkpoint, tmp_path):
