@@ -95,9 +95,12 @@ def test_a_program_gets_ids_reasons_log_probabilities_and_speeds(
         (["--file", "nowhere.txt"], "nowhere.txt"),
         (["x", "-n", "-5"], "tokens is -5; it must be at least 0 and at most 2,147,483,647."),
         (["--file", sys.executable], "is not UTF-8 text"),
+        (["x", "--no-repeat-ngram", "9" * 20], "it must be at least 0 and at most 2,147,483,647."),
+        (["x", "--repetition-penalty", "1e-45"], "it must be at least 0.01 and at most 100."),
+        (["x", "--seed", "-1"], "seed is -1; it must be at least 0"),
         (["x", "--samples", "0"], "samples is 0; it must be at least 1."),
         (["x", "--log-probs", "1"], "are told with --json"),
-        (["x", "--min-p", "2"], "min-p is 2.0; it must be in 0 … 1."),
+        (["x", "--min-p", "2"], "min_p is 2.0; it must be at least 0 and at most 1."),
         (["word " * 500], "tokens and leaves no room in the model's context"),
     ],
 )

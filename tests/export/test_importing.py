@@ -74,6 +74,38 @@ def test_older_weights_of_pytorch_are_read_too(theirs, ids, tmp_path):
         assert torch.allclose(load_model(tmp_path / "ours")(ids), model(ids).logits, atol=1e-4)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("buffers", [False, True])
+@pytest.mark.parametrize("file", ["a.pt", "a.safetensors", "pytorch_model.bin", "shards"])
+def test_a_lone_file_is_read_as_kindly_as_a_folder(theirs, tied, buffers, file, ids, tmp_path):
+    folder, model = theirs(tied)
+    state = load_file(folder / "model.safetensors")
+    assert ("lm_head.weight" in state) != tied
+    if buffers:
+        state["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    (folder / "model.safetensors").unlink()
+    if file == "shards":
+        parts = {"1.bin": dict([*state.items()][:5]), "2.bin": dict([*state.items()][5:])}
+        for name, part in parts.items():
+            torch.save(part, folder / name)
+        listed = {tensor: name for name, part in parts.items() for tensor in part}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": listed}))
+    else:
+        save = save_file if file.endswith("safetensors") else torch.save
+        save(state, folder / file)
+    path = folder if file in ("pytorch_model.bin", "shards") else folder / file
+    if path == folder:
+        with pytest.raises((OSError, ValueError), match=r"gnano import \S+theirs --out DIR"):
+            load_model(folder)
+        hints: dict[str, Any] = {}
+    else:
+        given = Hints(n_head=4, block_size=96, rope_theta=10_000.0, norm_eps=1e-6)
+        hints = {"hints": given, "tokenizer": folder}
+    import_model(path, tmp_path / "ours", **hints)
+    with torch.no_grad():
+        assert torch.allclose(load_model(tmp_path / "ours")(ids), model(ids).logits, atol=1e-4)
+
+
 @pytest.mark.parametrize("angles", [True, False])
 @pytest.mark.parametrize("ending", [".pt", ".safetensors"])
 @pytest.mark.parametrize("wrapped", [True, False])
@@ -133,8 +165,9 @@ def test_code_in_a_file_is_never_run(tmp_path, monkeypatch, theirs):
     (folder / "model.safetensors").unlink()
     torch.save({"lm_head.weight": Hostile()}, folder / "pytorch_model.bin")
     for path in (tmp_path / "a.pt", tmp_path / "b.pt", folder):
-        with pytest.raises(ValueError, match="was not opened, since that could run code"):
+        with pytest.raises(ValueError, match="was not opened, since that could run code") as said:
             import_model(path, tmp_path / "out")
+        assert "weights_only" not in str(said.value) and "torch.load" not in str(said.value)
     assert not (tmp_path / "code-was-run").exists() and not (tmp_path / "out").exists()
 
 

@@ -18,6 +18,7 @@ from gnano.export.lone_file import Hints, read_lone_file, read_tensors_of
 from gnano.model import ModelConfig
 from gnano.model.folder import INDEXES, read_json
 from gnano.tokenizer import Tokenizer
+from gnano.utils.agreement import agreed
 from gnano.utils.output import check_output
 
 NO_HINTS = Hints()
@@ -28,18 +29,23 @@ def import_model(
 ) -> Foreign:
     """Make the folder `out` of a file or folder; returns what was found in it.
 
-    `hints` and `tokenizer` are for files of tensors alone. Raises ValueError or OSError, in a
+    `hints` are for what a file of tensors alone does not state. Raises ValueError or OSError, in a
     sentence, for what is damaged, hostile or no Llama that we can run.
     """
     if not path.exists():
         raise FileNotFoundError(f"There is nothing at {path}.")
     check_output(out, "--out", [path, *([tokenizer] if tokenizer else [])])
     if path.is_file() and path.suffix == ".gguf":
+        if tokenizer:
+            raise ValueError(f"{path} has a tokenizer of its own; leave --tokenizer out.")
         found = read_gguf(path)
     elif path.is_file():
         found = read_lone_file(path, hints, tokenizer)
     else:
         found = _read_folder(path, tokenizer)
+    for name, hint in hints.given().items():
+        stated = {"the option": hint, f"that of {path}": getattr(found.config, name)}
+        agreed(name, stated)
     found.write(out)
     return found
 

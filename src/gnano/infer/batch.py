@@ -106,8 +106,9 @@ class Batch:
                 f"context of {self.length:,}; shorten it."
             )
         allowed = Range(0, self.vocab - 1)
-        for token in set(request.ids):
-            check_number("A token of the prompt", token, allowed)
+        for token in request.ids:
+            if type(token) is not int or not 0 <= token < self.vocab:
+                check_number("A token of the prompt", token, allowed)
         for token, _ in request.sampling.logit_bias:
             check_number("A token of logit_bias", token, allowed)
         row = Row(request)

@@ -1,0 +1,64 @@
+"""Each format that is written and read × each fact of a model: all of them come back."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gnano.data.instructions import Template, save_template, template_of
+from gnano.data.instructions.templates import jinja_of
+from gnano.export.formats import export
+from gnano.export.importing import import_model
+from gnano.model import GPT, read_config, save_model
+from gnano.tokenizer import Tokenizer
+
+TEMPLATE = Template(user='"{content}"\\n<user>\n', assistant="A:\n", between="", begin="Größe {%\n")
+PADDING = 20  # rows of the vocabulary that no token has
+
+
+@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def model(request, tokenizer, tmp_path_factory) -> Path:
+    """A tuned model whose facts are nobody's defaults."""
+    torch.manual_seed(0)
+    shape = dict(n_embd=64, n_layer=2, n_head=8, n_kv_head=2, ffn_hidden=96, block_size=80)
+    rows = tokenizer.vocab_size + PADDING
+    made = GPT(vocab_size=rows, rope_theta=123_456.7, norm_eps=3e-6, **shape)
+    folder = Path(tmp_path_factory.mktemp("round") / "model")
+    tokenizer.save(folder, 80)
+    save_model(made.to(request.param), folder, tokenizer.end_of_text)
+    save_template(TEMPLATE, folder)
+    return folder
+
+
+@pytest.mark.parametrize("to", ["folder", "safetensors", "pt", "gguf"])
+def test_every_fact_survives_the_way_out_and_back(model, to, tmp_path):
+    if to == "gguf":
+        pytest.importorskip("gguf")
+    weights = load_file(model / "model.safetensors")
+    dtype = weights["lm_head.weight"].dtype
+    name = {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
+    path = export(model, to, name, tmp_path / f"out.{to}").path  # type: ignore[arg-type]
+    words = model if to in ("safetensors", "pt") else None  # files of tensors alone
+    import_model(path, out := tmp_path / "back", tokenizer=words)
+
+    assert read_config(out) == read_config(model)
+    assert Tokenizer.load(out).fingerprint == Tokenizer.load(model).fingerprint
+    assert template_of(out) == template_of(model) == TEMPLATE
+    assert jinja_of(out) == jinja_of(model)
+    for file in ("config.json", "generation_config.json"):
+        before, after = (json.loads((folder / file).read_text()) for folder in (model, out))
+        assert after == before
+    found = load_file(out / "model.safetensors")
+    assert found.keys() == weights.keys()
+    for tensor in weights:
+        assert found[tensor].dtype == dtype and torch.equal(found[tensor], weights[tensor]), tensor
+
+
+def test_a_template_that_is_not_ours_survives_gguf_as_it_is(checkpoint, tmp_path):
+    pytest.importorskip("gguf")
+    path = export(checkpoint, "gguf", "fp32", tmp_path / "m.gguf").path
+    import_model(path, tmp_path / "back")
+    assert jinja_of(tmp_path / "back") == jinja_of(checkpoint) is not None
+    assert template_of(tmp_path / "back") is None
