@@ -110,7 +110,7 @@ def _opening(
 
 
 def _architecture(folder: Path, shape: ModelConfig) -> str:
-    stored = json.loads((folder / "config.json").read_text())
+    stored = json.loads((folder / "config.json").read_text("utf-8"))
     dtype = stored.get("dtype") or stored.get("torch_dtype")
     rows = [
         ("parameters", f"{num_parameters(shape):,}"),

@@ -128,4 +128,4 @@ def _read_weights(path: Path, model: GPT, device: torch.device | str) -> dict[st
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")

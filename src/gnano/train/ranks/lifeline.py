@@ -196,6 +196,7 @@ def _alive(pid: int) -> bool:
     if not Path("/proc/self/stat").exists():
         return True
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        status = Path(f"/proc/{pid}/stat").read_bytes()  # with a name of whatever bytes
+        return status.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
     except OSError:
         return False
