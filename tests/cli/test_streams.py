@@ -93,7 +93,7 @@ def commands(place: Path, recipe: Recipe, base: Path) -> dict[str, list[Any]]:
         "generate several": [run, "a", "b", "-n", "3"],
         "generate what comes": [run, "-n", "3"],
         "bench": [run, "--texts", "1", "--prompt", "4", "--tokens", "2"],
-        "smoke": [base, "-n", "8", "--temperatures", "1"],
+        "smoke": [base, "-n", "16", "--temperatures", "1"],
         "info": ["1b"],
         "info verify": [run, "--verify"],
         "runs": [place],
@@ -149,4 +149,4 @@ def test_every_command_ends_as_it_does_with_all_its_streams(
         assert '"finished"' in (tmp_path / name / "events.jsonl").read_text()
     if "ascii" in streams:
         said = (tmp_path / "out").read_text("utf-8")
-        assert "── 2 of 2" in said and "1,050,002,688" in said and "document 1 of" in said
+        assert "\\u2500 2 of 2 " in said and "1,050,002,688" in said and "document 1 of" in said
