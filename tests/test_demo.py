@@ -1,6 +1,7 @@
 """`gnano demo`, tiny: the whole way, stopped, gone on with, shown again, and taught."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,8 +125,6 @@ def test_the_mix_that_was_asked_for_is_shown(folder: Path) -> None:
 
 
 def test_the_xz_figure_is_what_the_xz_program_says(folder: Path) -> None:
-    import shutil
-
     from gnano.data import Corpus
     from gnano.demo import xz_bits_per_byte
 
@@ -135,3 +134,22 @@ def test_the_xz_figure_is_what_the_xz_program_says(folder: Path) -> None:
     text = b"".join(corpus.heldout_text(number) for number in range(3))
     packed = subprocess.run(["xz", "-9", "-c"], input=text, capture_output=True, check=True).stdout
     assert xz_bits_per_byte(corpus) == (len(text), 8 * len(packed) / len(text))
+
+
+def test_without_the_extra_plot_it_goes_the_whole_way_and_says_what_is_left_out(
+    folder: Path, tmp_path: Path
+) -> None:
+    complete(folder)
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (copy / "run" / "loss.png").unlink()
+    hide = (
+        "import sys; sys.modules.update(matplotlib=None, plotext=None); "
+        "from gnano.cli import main; main()"
+    )
+    arguments = [sys.executable, "-c", hide, *command(copy)[3:]]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "4. What it writes" in done.stdout and "5. Taught to answer" in done.stdout
+    assert done.stderr.count("pip install 'auto-g-nano[plot]'") == 2
+    written = next(line for line in done.stdout.splitlines() if line.startswith("Written: "))
+    assert "report.html" in written and "loss.png" not in written

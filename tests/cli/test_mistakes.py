@@ -1,9 +1,11 @@
 """Every mistake a person makes ends in one sentence and exit code 2, and harms nothing."""
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -143,29 +145,37 @@ def test_a_truncated_checkpoint_is_found(
     assert f"{weights} has" in said and "cut short" in said
 
 
+@pytest.fixture
+def full_disk() -> Iterator[pytest.MonkeyPatch]:
+    """Every file that is to appear whole meets a full disk, until `undo`."""
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gnano.utils.atomic_io.sync", full)
+        yield patch
+
+
 def test_a_full_disk_is_said_and_the_same_command_goes_on(
-    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path, full_disk: pytest.MonkeyPatch
 ) -> None:
-    """/dev/full is a device whose every write fails as on a full disk."""
     run = tmp_path / "run"
-    run.mkdir()
-    (run / "recipe.toml.partial").symlink_to("/dev/full")
     said = one_sentence(refusal(capsys, "pretrain", file, "--out", run))
     assert "No space left on device" in said and "same command" in said
-    (run / "recipe.toml.partial").unlink()
+    assert str(run / "recipe.toml") in said
+    full_disk.undo()
     with pytest.raises(SystemExit) as left:
         main(["pretrain", str(file), "--out", str(run)])
     assert not left.value.code
 
 
 def test_a_full_disk_while_preparing_is_said(
-    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path, full_disk: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "new"
-    folder.mkdir()
-    (folder / "manifest.json.partial").symlink_to("/dev/full")
     said = one_sentence(refusal(capsys, "prepare", file, "--data.folder", folder))
-    assert "No space left on device" in said
+    assert "No space left on device" in said and str(folder / "manifest.json") in said
 
 
 def test_a_place_without_permission_is_named(file: Path, tmp_path: Path) -> None:

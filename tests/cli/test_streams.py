@@ -22,13 +22,24 @@ from gnano.train import Recipe, find_checkpoint, train
 # each command in a copy of one process that has loaded what is slow to load
 DRIVER = """
 import json, os, sys
-import gnano.chat, gnano.evals, gnano.export, gnano.report, gnano.tuning
+from gnano.utils.streams import prepare_streams
+prepare_streams()  # as main does it, before anything is loaded
+import gnano.cli.arguments, gnano.chat, gnano.evals, gnano.export, gnano.report, gnano.tuning
 from gnano.cli import main
 from gnano.chat import Session
+from gnano.report import describe
 codes = {}
 for name, arguments in json.loads(sys.argv[1]).items():
     if (child := os.fork()) == 0:
-        main(arguments)
+        try:
+            main(arguments)
+        except SystemExit as left:
+            code = left.code or 0
+        try:  # what Python does at the end
+            sys.stdout.flush(), sys.stderr.flush()
+        except OSError:
+            code = 120
+        os._exit(code)
     codes[name] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 with open(sys.argv[2], "w") as file:
     json.dump(codes, file)
@@ -76,13 +87,13 @@ def commands(place: Path, recipe: Recipe, base: Path) -> dict[str, list[Any]]:
         "dpo": [place / "dpo.toml", *tuned, "preferred"],
         "eval": [run, *asked, "--out", "evaluation.json"],
         "compare": [run, *asked],
-        "chat": [run, "--prompt", "Hi", "-n", "3"],
-        "chat lines": [run, "-n", "3"],
+        "chat": [base, "--prompt", "Hi", "-n", "3", "--format", "plain"],
+        "chat what comes": [base, "-n", "3"],
         "generate": [run, "café 🌍", "-n", "3"],
         "generate several": [run, "a", "b", "-n", "3"],
         "generate what comes": [run, "-n", "3"],
         "bench": [run, "--texts", "1", "--prompt", "4", "--tokens", "2"],
-        "smoke": [run, "-n", "8"],
+        "smoke": [base, "-n", "16", "--temperatures", "1"],
         "info": ["1b"],
         "info verify": [run, "--verify"],
         "runs": [place],
@@ -94,7 +105,7 @@ def commands(place: Path, recipe: Recipe, base: Path) -> dict[str, list[Any]]:
     }
 
 
-USUALLY = {"demo": 2, "smoke": 1, "generate what comes": 2}  # without a prompt; all others: 0
+USUALLY = {"demo": 2, "smoke": 1, "generate what comes": 2}  # nothing comes; all others: 0
 
 
 def run_all(arguments: dict[str, list[Any]], where: Path, streams: str) -> dict[str, int]:
@@ -113,15 +124,9 @@ def run_all(arguments: dict[str, list[Any]], where: Path, streams: str) -> dict[
 @pytest.mark.parametrize(
     ("streams", "printing"),
     [
-        ("<&-", None),
-        (">&-", None),
-        ("2>&-", None),
         ("<&- >&- 2>&-", None),
-        ("2>/dev/full", None),
-        ("2> >(exit)", None),
+        ("2>/dev/full # ascii", None),
         (">/dev/full", 2),
-        ("> >(exit)", 141),
-        ("# ascii", None),
     ],
 )
 def test_every_command_ends_as_it_does_with_all_its_streams(
@@ -132,7 +137,7 @@ def test_every_command_ends_as_it_does_with_all_its_streams(
     codes = run_all(arguments, tmp_path, streams)
     for name in arguments:
         expected = USUALLY.get(name, 0)
-        if printing and name.split()[0] in PRINTING and name not in ("chat lines",):
+        if printing and name.split()[0] in PRINTING and name != "chat what comes":
             expected = printing if expected != 2 else 2
         assert codes[name] == expected, (name, (tmp_path / "err").read_text("utf-8", "replace"))
     made = {"data/manifest.json", "tuned/answers.md", "tuned/report.html", "pretrained/report.html"}
@@ -142,6 +147,6 @@ def test_every_command_ends_as_it_does_with_all_its_streams(
     for name in ("pretrained", "tuned", "preferred"):
         assert find_checkpoint(tmp_path / name)
         assert '"finished"' in (tmp_path / name / "events.jsonl").read_text()
-    if streams in ("<&-", "2>&-", "2>/dev/full", "2> >(exit)", "# ascii"):
+    if "ascii" in streams:
         said = (tmp_path / "out").read_text("utf-8")
-        assert "── 2 of 2" in said and "1,050,002,688" in said and "document 1 of" in said
+        assert "\\u2500 2 of 2 " in said and "1,050,002,688" in said and "document 1 of" in said

@@ -10,7 +10,7 @@ from gnano.utils import atomic_io
 
 
 def test_a_new_file_and_one_that_is_replaced_have_all_their_content(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "a.txt"
+    path = tmp_path / "a.txt"
     atomic_io.write_text(path, "é\n")
     assert path.read_bytes() == "é\n".encode()
     atomic_io.write_bytes(path, b"second")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from gnano.cli.arguments import with_recipe
+from gnano.utils.shell import shell_command
 from gnano.utils.terminal import echo
 
 DESCRIPTION = """\
@@ -19,9 +20,9 @@ examples:
 
 NEXT = """
 Go on:
-  gnano generate {run} "The function returns" --tokens 200
-  gnano chat {run}-sft                              ask it about Python's library
-  gnano info {run}
+  {generate}
+  {chat:<48}  ask it about Python's library
+  {info}
   gnano info 1b                                     the reference model, in figures
 """
 
@@ -36,5 +37,9 @@ def main(argv: list[str]) -> int:
     if result.stopped_by is not None:
         echo(f"Stopped after step {result.step:,}; the same command goes on from there.")
         return 128 + result.stopped_by
-    echo(NEXT.format(run=own.out), end="")
+    tuned = own.out.with_name(f"{own.out.name}-sft")
+    prompt = ("The function returns", "--tokens", "200")
+    generate = shell_command("gnano", "generate", own.out, *prompt)
+    chat, info = shell_command("gnano", "chat", tuned), shell_command("gnano", "info", own.out)
+    echo(NEXT.format(generate=generate, chat=chat, info=info), end="")
     return 0

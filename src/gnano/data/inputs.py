@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -148,6 +149,10 @@ def _generated(source: Source) -> InputFile:
 
 def _tasks(files: list[InputFile]) -> tuple[Task, ...]:
     """The files in their order, small ones together; what is left at the end joins the last."""
+    for suffix, package in ((".parquet", "pyarrow"), (".zst", "zstandard")):
+        read = next((file.name for file in files if file.name.endswith(suffix)), None)
+        if read and find_spec(package) is None:  # asked for before hours of other files are read
+            raise ValueError(f"Reading {read} needs {package}: pip install 'auto-g-nano[data]'.")
     files = sorted(files, key=lambda file: hashlib.sha256(file.name.encode()).digest())
     least = max(SMALL, sum(file.size for file in files) // MOST_TASKS)
     tasks: list[Task] = []

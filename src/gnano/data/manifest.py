@@ -119,7 +119,7 @@ class Manifest:
                 f"make it with `gnano prepare`."
             )
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text("utf-8"))
             if content["format"] != FORMAT:
                 raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
             if content.pop("sha256") != _sha256(content):
@@ -181,7 +181,7 @@ def marker(folder: Path, task: int) -> Path:
 def read_marker(folder: Path, task: int) -> TaskInfo | None:
     path = marker(folder, task)
     try:
-        return _task(json.loads(path.read_text()))
+        return _task(json.loads(path.read_text("utf-8")))
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError) as error:

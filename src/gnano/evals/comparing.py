@@ -23,7 +23,7 @@ from gnano.evals.items import TASKS
 from gnano.evals.published import Published, comparable, nearest
 from gnano.evals.saved import items_file, newest_result, result_of, result_path
 from gnano.evals.scores import Accuracy, Score
-from gnano.evals.subject import DEFAULT, open_subject
+from gnano.evals.subject import DEFAULT, check_packages, open_subject
 from gnano.infer import Loading
 from gnano.train import find_checkpoint
 from gnano.utils.best_effort import best_effort
@@ -164,6 +164,8 @@ def _results(
 ) -> list[Evaluation]:
     """Of every model, saved ones where they are of the same settings."""
     folders = list(map(find_checkpoint, paths))
+    for folder in folders:
+        check_packages(folder)
     whole = [folder.resolve() for folder in folders]
     for folder in folders:
         if whole.count(folder.resolve()) > 1:

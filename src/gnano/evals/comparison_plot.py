@@ -76,6 +76,7 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     png = io.BytesIO()
     # without matplotlib's version in it: the same results, the same bytes
     drawn(comparison).savefig(png, format="png", metadata={"Software": None})
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, png.getvalue())
 
 

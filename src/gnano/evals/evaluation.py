@@ -136,6 +136,7 @@ def answers(
 
 
 def write_evaluation(evaluation: Evaluation, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, f"{evaluation.json()}\n")
 
 

@@ -7,6 +7,7 @@ any other Hugging Face folder ───────────────▶ T
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +104,19 @@ def trained_on(folder: Path) -> int | None:
     return sum(one.step * one.recipe.train.tokens_per_step for one in found) if found else None
 
 
-def _foreign(path: Path, folder: Path, loading: Loading, start: Start) -> Subject:
-    try:
-        import transformers
-    except ImportError:
+def check_packages(folder: Path) -> None:
+    """Raise ValueError for a model that only transformers opens, where that is not installed."""
+    if not is_ours(folder) and find_spec("transformers") is None:
         raise ValueError(
             f"{folder} is not one of our models, and others are opened by transformers: "
             f"pip install 'auto-g-nano[eval]'."
-        ) from None
+        )
+
+
+def _foreign(path: Path, folder: Path, loading: Loading, start: Start) -> Subject:
+    check_packages(folder)
+    import transformers
+
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(

@@ -1,5 +1,6 @@
 """One checkpoint, many readers: each format written whole or not at all, and how to load it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from gnano.export.source import Source, open_source
 from gnano.model import PRESETS
 from gnano.train import new_file, new_folder
 from gnano.utils.output import check_output
+from gnano.utils.shell import shell_command
 
 TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PT = {"fp32": "model_latest.pt", "bf16": "model_bf16.pt"}  # the published names
@@ -95,12 +97,16 @@ def _how(source: Source, to: Format, path: Path) -> str:
     shape = f'GPT.from_config(PRESETS["{_preset(source)}"])' if _preset(source) else "GPT(…)"
     if config == PRESETS["1b"]:
         shape = "GPT()"
+    name = json.dumps(str(path), ensure_ascii=False)  # as Python writes it too
+    model = json.dumps(str(path / "model.onnx"), ensure_ascii=False)
     return {
-        "pt": f'model = {shape}; model.load_state_dict(torch.load("{path}", weights_only=True))',
-        "safetensors": f'model = {shape}; model.load_state_dict(load_file("{path}"))',
-        "folder": f'AutoModelForCausalLM.from_pretrained("{path}")',
-        "onnx": f'onnxruntime.InferenceSession("{path}/model.onnx")',
-        "gguf": f'llama-cli -m {path} -p "Once upon a time" -n 60 -no-cnv',
+        "pt": f"model = {shape}; model.load_state_dict(torch.load({name}, weights_only=True))",
+        "safetensors": f"model = {shape}; model.load_state_dict(load_file({name}))",
+        "folder": f"AutoModelForCausalLM.from_pretrained({name})",
+        "onnx": f"onnxruntime.InferenceSession({model})",
+        "gguf": shell_command(
+            "llama-cli", "-m", path, "-p", "Once upon a time", "-n", "60", "-no-cnv"
+        ),
     }[to]
 
 

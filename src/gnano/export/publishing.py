@@ -149,6 +149,7 @@ def _visible(folder: Path) -> list[Path]:
 
 def _bring(file: Path, target: Path) -> None:
     """Whole or not at all; a large file takes no room twice where the file system can link."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary:
         try:
             if not file.name.endswith(LINKED):

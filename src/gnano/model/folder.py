@@ -177,4 +177,4 @@ def _read_weights(folder: Path, model: GPT, device: torch.device | str) -> dict[
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json_text(content, indent=2) + "\n")
+    path.write_text(json_text(content, indent=2) + "\n", "utf-8")

@@ -61,5 +61,5 @@ def base_name(stage: Stage) -> str:
 def sha256_of_weights(folder: Path) -> str:
     """Of a checkpoint's weights, as they were written; "" where that is not known."""
     with suppress(OSError, ValueError, LookupError, TypeError):
-        return str(json.loads((folder / "files.json").read_text())["model.safetensors"][1])
+        return str(json.loads((folder / "files.json").read_text("utf-8"))["model.safetensors"][1])
     return ""

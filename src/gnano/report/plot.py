@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-NEEDS_MATPLOTLIB = "Plots need matplotlib: pip install 'auto-g-nano[plot]'"
+NEEDS_MATPLOTLIB = "Plots need matplotlib: pip install 'auto-g-nano[plot]'."
 
 
 @dataclass(frozen=True)

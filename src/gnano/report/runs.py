@@ -15,6 +15,7 @@ from pathlib import Path
 from gnano.report.standing import KILLED, Standing, standing
 from gnano.train import step_of
 from gnano.utils.json_text import json_text
+from gnano.utils.shell import shell_command
 
 HEADS = ("run", "state", "step", "", "loss", "bits/byte", "checkpoint", "age")
 LEFT = 2  # so many columns are words; the others are figures, which end in line
@@ -38,7 +39,8 @@ def list_runs(folder: Path) -> list[Standing]:
 def runs_table(folder: Path, runs: Sequence[Standing]) -> str:
     """The runs as text for a terminal; a sentence if there is none."""
     if not runs:
-        return f"{folder} holds no run: gnano pretrain RECIPE --out {folder / 'NAME'} begins one."
+        begin = shell_command("gnano", "pretrain", "RECIPE", "--out", folder / "NAME")
+        return f"{folder} holds no run: {begin} begins one."
     now = time.time()
     rows = [HEADS, *(_cells(folder, run, now) for run in runs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

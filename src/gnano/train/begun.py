@@ -62,6 +62,7 @@ def write_begun(recipe: Recipe, facts: dict[str, Any], path: Path) -> None:
     import tomli_w
 
     content: dict[str, Any] = {**asdict(recipe), "run": facts}
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, tomli_w.dumps(content))
 
 
@@ -88,7 +89,7 @@ def _git_commit() -> str:
             ["git", "rev-parse", "HEAD"],
             cwd=Path(__file__).parent,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
         )
     except OSError:

@@ -31,7 +31,7 @@ def weights_only(path: Path, out: Path) -> Path:
     with new_folder(out) as partial:
         for name in hashes:
             _bring(checkpoint / name, partial / name)
-        (partial / FILES).write_text(json.dumps(hashes, indent=2) + "\n")
+        (partial / FILES).write_text(json.dumps(hashes, indent=2) + "\n", "utf-8")
         _verify(partial, checkpoint)
     return out
 
@@ -40,7 +40,7 @@ def _hashes(checkpoint: Path) -> dict[str, object]:
     """The files of the checkpoint's list that lie in it itself: those of the model."""
     path = checkpoint / FILES
     try:
-        listed = dict(json.loads(path.read_text()))
+        listed = dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}), so nothing tells whether the model is whole; "

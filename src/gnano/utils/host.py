@@ -47,7 +47,8 @@ def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
         if Path("/proc/self/stat").exists():
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+            status = Path(f"/proc/{pid}/stat").read_bytes()  # with a name of whatever bytes
+            return status.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
     except PermissionError:  # somebody else's
         return True
     except OSError:

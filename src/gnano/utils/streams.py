@@ -63,7 +63,8 @@ def write_output(text: str = "") -> None:
     nowhere, as Python would try it again at the end.
     """
     try:
-        sys.stdout.write(text)
+        if text:  # a full disk refuses even to write nothing
+            sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
         null = os.open(os.devnull, os.O_WRONLY)

@@ -57,7 +57,7 @@ def _read(note: Path) -> tuple[str, list[Any]]:
     from gnano.data.hub import HubFile
 
     try:
-        content = json.loads(note.read_text())
+        content = json.loads(note.read_text("utf-8"))
         return str(content["commit"]), [HubFile(*file) for file in content["files"]]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(

@@ -12,7 +12,7 @@ NAME = ".lock"
 def locked(folder: Path) -> Iterator[None]:
     """Raises ValueError if another process is preparing this folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / NAME).open("w") as file:
+    with (folder / NAME).open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -167,7 +167,7 @@ def leave_note(notes: Path, event: Event) -> None:
 def raise_noted(notes: list[Path]) -> None:
     """Raise the first of the failures noted in these folders; the notes are then gone."""
     files = [file for folder in notes for file in sorted(folder.glob("*.json"))]
-    events = [Event(**json.loads(file.read_text())) for file in files]
+    events = [Event(**json.loads(file.read_text("utf-8"))) for file in files]
     for file in files:
         file.unlink()
     for event in events:
@@ -178,7 +178,7 @@ def raise_noted(notes: list[Path]) -> None:
 def quiet(log: Path) -> Iterator[None]:
     """What datatrove has to say goes to a file: its loggers are made for `sys.stderr`, anew
     for every rank."""
-    with log.open("a") as file, redirect_stderr(file):
+    with log.open("a", encoding="utf-8") as file, redirect_stderr(file):
         setup_default_logger()
         try:
             yield

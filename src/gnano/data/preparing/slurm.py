@@ -43,7 +43,7 @@ def check_slurm(slurm: Slurm, folder: Path, logs: Path) -> None:
         raise ValueError(f"{logs} has a space, which job scripts cannot take (--logs).")
     if shutil.which("squeue"):
         ask = ["squeue", "--noheader", "--format=%i", f"--name={job_name(folder)}"]
-        jobs = subprocess.run(ask, capture_output=True, text=True).stdout.split()
+        jobs = subprocess.run(ask, capture_output=True, encoding="utf-8").stdout.split()
         if jobs:
             raise ValueError(
                 f"Jobs for {folder} are still in the queue ({', '.join(jobs[:3])} …): "

@@ -76,7 +76,7 @@ class Draft:
     def load(cls, folder: Path) -> "Draft | None":
         """None where it is not there, or not whole."""
         try:
-            content = json.loads((folder / "draft.json").read_text())
+            content = json.loads((folder / "draft.json").read_text("utf-8"))
         except (FileNotFoundError, ValueError):
             return None
         shards = [ShardInfo(**shard) for shard in content["shards"]]

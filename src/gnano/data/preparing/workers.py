@@ -175,7 +175,6 @@ class Workers:
             [sys.executable, "-m", "gnano.data.preparing.workers"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
             encoding="utf-8",
         )
         _say(process.stdin, asdict(settings))

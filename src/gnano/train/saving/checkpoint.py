@@ -118,7 +118,7 @@ def write_checkpoint(
         training.result()
     between()
     state = {"step": snapshot.step, **snapshot.state}
-    (partial / TRAINER / STATE).write_text(json_text(state, indent=2) + "\n")
+    (partial / TRAINER / STATE).write_text(json_text(state, indent=2) + "\n", "utf-8")
     write_hashes(partial)
     between()
     if folder.exists():
@@ -137,7 +137,7 @@ def read_checkpoint(folder: Path, shape: ModelConfig) -> Snapshot:
     """
     path = folder / TRAINER / STATE
     try:
-        state = dict(json.loads(path.read_text()))
+        state = dict(json.loads(path.read_text("utf-8")))
         step = int(state.pop("step"))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}).") from None

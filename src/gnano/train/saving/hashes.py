@@ -22,7 +22,7 @@ def write_hashes(folder: Path) -> None:
         str(file.relative_to(folder)): [file.stat().st_size, sha256]
         for file, sha256 in zip(files, found, strict=True)
     }
-    (folder / FILES).write_text(json.dumps(hashes, indent=2) + "\n")
+    (folder / FILES).write_text(json.dumps(hashes, indent=2) + "\n", "utf-8")
     for path in [*folder.rglob("*"), folder]:
         sync(path)
 
@@ -57,7 +57,7 @@ def sha256_of(path: Path) -> str:
 def _sized(folder: Path) -> Iterator[tuple[Path, str]]:
     """The listed files, which have their size, and their hashes."""
     try:
-        hashes = json.loads((folder / FILES).read_text())
+        hashes = json.loads((folder / FILES).read_text("utf-8"))
         listed = {folder / name: (int(size), str(sha)) for name, (size, sha) in hashes.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / FILES} cannot be read ({error}).") from None

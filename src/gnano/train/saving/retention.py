@@ -39,7 +39,7 @@ def best_of(found: list[Path]) -> Path | None:
 def state_of(folder: Path) -> dict[str, Any]:
     """What a checkpoint says of its run; nothing where that cannot be read."""
     try:
-        state = json.loads((folder / TRAINER / STATE).read_text())
+        state = json.loads((folder / TRAINER / STATE).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}

@@ -94,5 +94,5 @@ class ProfileWindow:
         cuda = ProfilerActivity.CUDA in profiler.activities
         key = "self_device_time_total" if cuda else "self_cpu_time_total"
         table = profiler.key_averages().table(sort_by=key, row_limit=ROWS)
-        (folder / f"{name}.txt").write_text(table + "\n")
+        (folder / f"{name}.txt").write_text(table + "\n", "utf-8")
         self.say(f"Profile: {trace}")

@@ -65,11 +65,11 @@ def to_wandb(run: Path, recipe: dict[str, Any], steps: Iterator[dict[str, Any]])
 
     kept = run / "wandb-id"
     if not kept.exists():
-        kept.write_text(secrets.token_hex(4) + "\n")
+        kept.write_text(secrets.token_hex(4) + "\n", "utf-8")
     with wandb.init(
         project=os.environ.get("WANDB_PROJECT", "auto-g-nano"),
         name=run.name,
-        id=kept.read_text().strip(),
+        id=kept.read_text("utf-8").strip(),
         resume="allow",
         dir=str(run),
         config=recipe,
@@ -98,7 +98,7 @@ def main() -> None:
     # Ctrl-C, SIGTERM and SIGHUP reach the whole group; the end of the lines is what ends this one
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    report = os.fdopen(os.dup(1), "w")
+    report = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
         lines = _lines()

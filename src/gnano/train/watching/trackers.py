@@ -140,7 +140,11 @@ class _Tracker:
                 # as a file, with -P: nothing that lies about where the run was started is imported
                 command = [sys.executable, "-P", str(PROCESS), self.name]
                 self.process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    encoding="utf-8",
                 )
             reason = self._feed(self.process)
         except Exception as error:  # whatever it is, it is not the run's loss
@@ -167,6 +171,6 @@ class _Tracker:
     def _log(self) -> IO[Any]:
         """Where the process' own output goes; nowhere if the folder takes no file."""
         try:
-            return self.log.open("a")
+            return self.log.open("a", encoding="utf-8")
         except OSError:
-            return Path(os.devnull).open("a")
+            return Path(os.devnull).open("a", encoding="utf-8")

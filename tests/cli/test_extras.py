@@ -1,0 +1,94 @@
+"""Without an optional package a command says so before its work, or leaves out what informs."""
+
+import json
+import shutil
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import tomli_w
+from tests.cli.test_mistakes import one_sentence, refusal
+from tests.small import with_train
+
+from gnano.cli import main
+from gnano.train import Recipe, train
+
+
+@pytest.fixture
+def hidden(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """The package that the test's parameter names cannot be imported."""
+    package: str = request.param
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    return package
+
+
+@pytest.fixture(scope="module")
+def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("extras") / "run"
+    train(with_train(recipe, steps=2, save_every=2), folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("hidden", "arguments"),
+    [
+        ("pyarrow", ["prepare", "RECIPE", "--data.sources.left.files", "a.txt", "z.parquet"]),
+        ("zstandard", ["prepare", "RECIPE", "--data.sources.left.files", "a.txt", "z.jsonl.zst"]),
+        ("pyarrow", ["sft", "RECIPE", "--from", "RUN", "--files", "z.parquet"]),
+        ("tensorboard", ["pretrain", "RECIPE", "--out", "out", "--train.trackers", "tensorboard"]),
+        ("wandb", ["pretrain", "RECIPE", "--out", "out", "--train.trackers", "wandb"]),
+        ("transformers", ["compare", "RUN", "foreign", "--tasks", "none", "--text", "a.txt"]),
+        ("transformers", ["eval", "foreign", "--tasks", "none", "--text", "a.txt"]),
+        ("lm_eval", ["eval", "RUN", "--harness", "hellaswag"]),
+        ("matplotlib", ["compare", "RUN", "--tasks", "none", "--text", "a.txt", "--plot", "p.png"]),
+        ("gguf", ["export", "RUN", "--to", "gguf", "--out", "out"]),
+        ("onnxscript", ["export", "RUN", "--to", "onnx", "--out", "out"]),
+        ("gguf", ["import", "m.gguf", "--out", "out"]),
+        ("huggingface_hub", ["publish", "RUN", "me/model", "--out", "out"]),
+        ("datatrove", ["data", "scale-out", "RECIPE", "--data.folder", "out"]),
+        ("ray", ["data", "scale-out", "RECIPE", "--data.folder", "out", "--executor", "ray"]),
+    ],
+    indirect=["hidden"],
+)
+def test_what_a_command_needs_is_asked_for_before_its_work(
+    hidden: str,
+    arguments: list[str],
+    recipe: Recipe,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gnano.evals.comparing.evaluate", lambda *_: pytest.fail("work began"))
+    data = replace(
+        recipe.corpus, folder="data" if arguments[0] == "prepare" else recipe.corpus.folder
+    )
+    Path("recipe.toml").write_text(tomli_w.dumps(asdict(replace(recipe, data=data))))
+    Path("a.txt").write_text("some text")
+    for name in ("z.parquet", "z.jsonl.zst", "m.gguf"):
+        Path(name).write_bytes(b"no such thing")
+    Path("foreign").mkdir()
+    Path("foreign/config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    names = {"RECIPE": "1b-sft" if arguments[0] == "sft" else "recipe.toml", "RUN": str(run)}
+    said = one_sentence(refusal(capsys, *(names.get(word, word) for word in arguments)))
+    assert "pip install 'auto-g-nano[" in said
+    made = {path.name for path in tmp_path.iterdir()} & {"out", "data", "p.png"}
+    assert not [path for name in made for path in Path(name).rglob("*.safetensors")]
+    assert not [path for name in made for path in Path(name).rglob("*.tokens")]
+
+
+@pytest.mark.parametrize("hidden", ["matplotlib"], indirect=True)
+def test_a_run_without_matplotlib_has_its_page(
+    hidden: str, run: Path, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(tomli_w.dumps(asdict(with_train(recipe, steps=2, save_every=2))))
+    shutil.copytree(run, tmp_path / "run")
+    with pytest.raises(SystemExit) as left:
+        main(["pretrain", str(path), "--out", str(tmp_path / "run")])
+    assert not left.value.code
+    assert (tmp_path / "run" / "report.html").exists()

@@ -1,0 +1,83 @@
+"""A command that is shown does, when it is copied, what was meant."""
+
+import ast
+import shlex
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.small import with_train
+
+from gnano.cli.demo import main as demo
+from gnano.export.formats import _how
+from gnano.export.source import open_source
+from gnano.export.using import loading
+from gnano.report import list_runs
+from gnano.report.runs import runs_table
+from gnano.train import Recipe, RunResult, train
+from gnano.utils.shell import shell_command
+
+ODD = ["a b", "it's", 'say "no"', "-rf", "$HOME", "a;b", "a`b`", "*", "ä", "a\\b", "~x"]
+names = st.text(st.characters(blacklist_characters="\0/", blacklist_categories=["Cs"]), min_size=1)
+
+
+@given(st.lists(names))
+def test_the_words_come_back(words: list[str]) -> None:
+    assert shlex.split(shell_command("gnano", *words)) == ["gnano", *words]
+
+
+@given(names)
+def test_a_path_comes_back_and_is_no_option(name: str) -> None:
+    _, _, word = shlex.split(shell_command("gnano", "info", Path(name)))
+    assert Path(word) == Path(name) and not word.startswith("-")
+
+
+@pytest.fixture(scope="module")
+def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return train(with_train(recipe, steps=2, save_every=2), tmp_path_factory.mktemp("shell") / "r")
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_every_place_that_shows_a_command_quotes_its_words(
+    name: str,
+    trained: RunResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path(name)
+
+    monkeypatch.setattr("gnano.demo.demo", lambda *_: trained)
+    demo(["--out=" + name])
+    lines = [line.split("  ")[1] for line in capsys.readouterr().out.splitlines() if "  " in line]
+    generate, chat, info = (shlex.split(line) for line in lines[:3])
+    assert Path(generate[2]) == folder and generate[3:] == [
+        "The function returns",
+        "--tokens",
+        "200",
+    ]
+    assert Path(chat[2]) == Path(f"{name}-sft") and Path(info[2]) == folder
+
+    folder.mkdir()
+    said = runs_table(folder, list_runs(folder)).removesuffix(" begins one.")
+    assert Path(shlex.split(said.partition("holds no run: ")[2])[4]) == folder / "NAME"
+
+    source = open_source(trained.checkpoint)
+    assert Path(shlex.split(_how(source, "gguf", folder))[2]) == folder
+    for kind in ("pt", "safetensors", "folder", "onnx"):
+        strings = [
+            node.value
+            for node in ast.walk(ast.parse(_how(source, kind, folder).replace("GPT(…)", "GPT()")))
+            if isinstance(node, ast.Constant)
+        ]
+        assert str(folder / "model.onnx" if kind == "onnx" else folder) in strings
+
+    use = loading(trained.checkpoint, "me/small", ["small.gguf"], f"Is {name} it?")
+    assert shlex.quote(f"Is {name} it?") in use
+    assert f"Is {name} it?" in [
+        node.value
+        for node in ast.walk(ast.parse(use.split("```python\n")[1].split("```")[0]))
+        if isinstance(node, ast.Constant)
+    ]
