@@ -17,9 +17,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from gnano.utils.host import available_cores
-from gnano.utils.openmp import VARIABLES as OWN
-
 BATCH, LENGTH, TOKENS = 4, 256, 24
 WORK = {"train": "a training step of 4 × 256 tokens", "write": "24 tokens of one text"}
 PEER = "PyTorch's defaults"
@@ -71,7 +68,7 @@ class Setting:
     """A process with these variables, asked to work with so many threads."""
 
     def __init__(self, shape: str, variables: dict[str, str]) -> None:
-        unset = (*OWN, "OMP_NUM_THREADS")
+        unset = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
         env = {name: value for name, value in os.environ.items() if name not in unset}
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve", shape],
@@ -109,7 +106,7 @@ def busy_loops(count: int) -> Iterator[None]:
 def main() -> None:
     shape = sys.argv[1] if len(sys.argv) > 1 else "demo"
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 15
-    cores = available_cores()
+    cores = os.cpu_count() or 1
     print(f"shape {shape}, {cores} cores, medians of {rounds} (quartiles), settings taking turns")
     with ExitStack() as stack:
         settings = {
