@@ -29,13 +29,11 @@ from gnano.train.trainee import Trainee
 
 FSDP: dict[str, Any] = {"parallel": "fsdp"}
 COMPANY: dict[str, dict[str, Any]] = {
-    "ddp": {"parallel": "ddp"},
     "fsdp": FSDP,
     "hsdp": {**FSDP, "replicas": 2},
     "fp16": {**FSDP, "precision": "fp16"},
     "muon": {**FSDP, "optimizer": OptimizerConfig(kind="muon")},
     "adapter": {**FSDP, "lora": LoraConfig(rank=2)},
-    "recomputed": {**FSDP, "recompute": True},
 }
 
 
