@@ -25,7 +25,7 @@ Form = Literal["parquet", "csv", "lines", "list", "object", "text"]
 JSON = (".jsonl", ".jsonlines", ".jl", ".ndjson", ".json")
 TABLES = {".csv": ",", ".tsv": "\t"}
 HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, which no UTF-8 text can hold
-NAME_ANOTHER = "name the right one with data.sources.NAME.column"
+NAME_ANOTHER = "set column to the right one"
 GAP = re.compile(r"[\s,]*")
 
 csv.field_size_limit(2**31 - 1)  # a document may be long

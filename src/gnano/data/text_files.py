@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from gnano.data.bad_records import RecordError
 from gnano.data.zstd import Zstd
+from gnano.utils.text import not_utf8
 
 HEAD = 2**13  # bytes by which a binary file is known
 CONTROL = bytes({*range(32)} - {7, 8, 9, 10, 11, 12, 13, 26, 27})  # not found in text
@@ -60,10 +61,7 @@ def is_binary(path: Path) -> bool:
     except (OSError, EOFError, zlib.error):
         return False  # for the reader to say what is wrong
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ValueError(
-            f"{path} is UTF-16 text, and UTF-8 is needed: convert it with "
-            f"`iconv -f UTF-16 -t UTF-8`, or save it as UTF-8 in an editor."
-        )
+        raise not_utf8(str(path), head, 1)
     if head.startswith(b"PAR1"):
         return False
     return 50 * (len(head) - len(head.translate(None, CONTROL))) > len(head)
