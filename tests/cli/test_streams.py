@@ -149,4 +149,4 @@ def test_every_command_ends_as_it_does_with_all_its_streams(
         assert '"finished"' in (tmp_path / name / "events.jsonl").read_text()
     if "ascii" in streams:
         said = (tmp_path / "out").read_text("utf-8")
-        assert "\\u2500 2 of 2 " in said and "1,050,002,688" in said and "document 1 of" in said
+        assert "\\u2500 2 of 2 " in said and "1,050,002,688" in said and "\\u2500 document " in said
