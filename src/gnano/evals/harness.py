@@ -22,7 +22,7 @@ from gnano.evals.items import TASKS
 from gnano.evals.scores import Accuracy, Score
 from gnano.evals.subject import DTYPES, is_ours, trained_on
 from gnano.infer import Loading
-from gnano.model.device import device_called
+from gnano.model.devices import device_called
 from gnano.train import find_checkpoint
 from gnano.utils.openmp import use_threads
 

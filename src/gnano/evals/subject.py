@@ -20,7 +20,7 @@ from gnano.evals.likelihood import GPU_LOGITS, GPTReader, Ids, Option, Question,
 from gnano.infer import Engine, Loading
 from gnano.model import ModelConfig
 from gnano.model import num_parameters as model_parameters
-from gnano.model.device import device_called
+from gnano.model.devices import device_called
 from gnano.model.folder import WEIGHTS, read_json
 from gnano.report import stages
 from gnano.tokenizer import Tokenizer

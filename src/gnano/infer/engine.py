@@ -21,7 +21,7 @@ from gnano.infer.step import CompiledStep
 from gnano.infer.text_stream import TextStream
 from gnano.model import GPT, load_model
 from gnano.model.compiling import compile_lacking
-from gnano.model.device import device_called
+from gnano.model.devices import device_called
 from gnano.tokenizer import Tokenizer
 from gnano.train import find_checkpoint
 from gnano.utils.openmp import use_threads

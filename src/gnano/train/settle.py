@@ -14,7 +14,7 @@ import torch
 
 from gnano.model import flops_per_token
 from gnano.model.compiling import compile_lacking
-from gnano.model.device import device_called
+from gnano.model.devices import device_called
 from gnano.tokenizer import Tokenizer
 from gnano.train.begun import NAME, Begun, facts_of, has_begun, read_begun, write_begun
 from gnano.train.changes import DATA, Change, changes, names, refuse

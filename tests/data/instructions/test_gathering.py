@@ -91,7 +91,7 @@ def test_values_out_of_range_are_named(change: dict[str, object], said: str) -> 
     ("change", "said"),
     [
         ({"kind": "hub", "repo": "dolly"}, "USER/NAME"),
-        ({"kind": "python", "files": ("a",)}, "no use for files"),
+        ({"kind": "python", "files": ("a",)}, "files is .* no effect"),
     ],
 )
 def test_a_source_that_cannot_be_is_refused(change: dict[str, object], said: str) -> None:
