@@ -64,7 +64,7 @@ def test_an_empty_folder_has_no_runs_and_a_missing_one_is_a_mistake(tmp_path: Pa
 
 
 def test_weights_that_are_there_already_or_damaged_are_refused(run: Path, tmp_path: Path) -> None:
-    assert "is there already" in refused(gnano("weights", run, run))
+    assert "is a run" in refused(gnano("weights", run, run))
     assert "does not exist" in refused(gnano("weights", tmp_path / "no", tmp_path / "out"))
     (run / "checkpoints" / "step-00000004" / "config.json").write_text("{}")
     assert "config.json" in refused(gnano("weights", run, tmp_path / "out"))

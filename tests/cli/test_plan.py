@@ -57,7 +57,7 @@ def test_what_will_not_fit_is_advice_not_an_error(capsys):
     ("arguments", "sentence"),
     [
         (("1b", "--gpu", "4090"), "did you mean 'rtx-4090'"),
-        (("1b", "--gpus", "0"), "--gpus is 0"),
+        (("1b", "--gpus", "0"), "gpus is 0"),
         (("1b", "--gpus", "3"), "262,144 / 24,576 = 10.67"),
         (("2b",), "No recipe is called '2b'"),
         ((), "Name a recipe"),

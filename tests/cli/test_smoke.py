@@ -97,9 +97,9 @@ def test_a_model_asked_in_another_template_than_its_own_is_told_of(capsys, answe
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["-n", "2"], "tokens is 2; fewer than 16"),
+        (["-n", "2"], "tokens is 2; it must be at least 16"),
         (["--format", "poem"], "No format is called 'poem'"),
-        (["--format", "own"], "was tuned with no template"),
+        (["--format", "own"], "has no template that can be read"),
         (["--temperatures"], "There is no temperature"),
         (["--seed", "-3"], "seed is -3"),
     ],

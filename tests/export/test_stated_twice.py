@@ -93,7 +93,11 @@ def test_a_recipe_and_the_config_of_its_checkpoint_state_one_shape(folder, name)
     config = read_config(folder)
     assert read_weights(folder, config)  # as they are, they agree
     keys = {"rope_theta": NEW, "norm_eps": "rms_norm_eps", "block_size": "max_position_embeddings"}
-    other = {NEW: None, "rope_theta": 5e5} if name == "rope_theta" else {keys[name]: 97}
+    other = (
+        {NEW: None, "rope_theta": 5e5}
+        if name == "rope_theta"
+        else {keys[name]: 0.5 if name == "norm_eps" else 97}
+    )
     state(folder / CONFIG, other)
     with pytest.raises(ValueError, match=rf"model\.{name} is stated twice, and differently"):
         read_weights(folder, config)

@@ -77,8 +77,8 @@ def test_a_config_cannot_change_under_a_running_model():
         ({"n_layer": 0}, ["n_layer is 0", "at least 1"]),
         ({"vocab_size": -5}, ["vocab_size is -5", "at least 1"]),
         ({"block_size": 1}, ["block_size is 1", "at least 2"]),
-        ({"dropout": 1.0}, ["dropout is 1.0", "[0, 1)"]),
-        ({"dropout": -0.1}, ["dropout is -0.1", "[0, 1)"]),
+        ({"dropout": 1.0}, ["dropout is 1.0", "at least 0 and less than 1"]),
+        ({"dropout": -0.1}, ["dropout is -0.1", "at least 0 and less than 1"]),
     ],
 )
 def test_an_impossible_shape_is_refused_with_what_is_wrong(wrong, words):

@@ -10,9 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gnano.evals import open_exam
-from gnano.infer import Engine, device_called
+from gnano.infer import Engine
 from gnano.model import devices
 from gnano.model.compiling import compile_lacking
+from gnano.model.devices import device_called
 from gnano.train import Recipe, train
 from gnano.train.optimizers.adamw import AdamW
 from gnano.train.optimizers.optimizer import OptimizerConfig

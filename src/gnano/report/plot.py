@@ -61,6 +61,7 @@ def png_plot(metrics: Rows, path: Path, title: str) -> None:
 
     A run that was asked tasks has a panel of them below, and 1,760 × 1,200 pixels.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, png_bytes(metrics, title))
 
 

@@ -47,6 +47,3 @@ def new_file(out: Path) -> Iterator[Path]:
 def _refuse(out: Path) -> None:
     if os.path.lexists(out):
         raise FileExistsError(f"{out} is there already: name a place where nothing is yet.")
-    parent = out.resolve().parent
-    if parent.name == "checkpoints" and (parent.parent / "recipe.toml").is_file():
-        raise ValueError(f"{out} would stand among a run's checkpoints: name another place.")

@@ -129,7 +129,7 @@ def _begun(run: Path, changed: list[Change]) -> str:
         ["on other data"] * bool(data) + ["with another recipe"] * (changed != data)
     )
     count = f"{len(changed)} value{'s differ' if changed[1:] else ' differs'}"
-    return f"{run} was begun {what} ({count})"
+    return f"{run} was begun {what} ({count} from its recipe.toml)"
 
 
 def _lines(changed: list[Change]) -> str:
