@@ -22,7 +22,6 @@ TINY = [
     "--model.n-layer", "1",
     "--model.block-size", "64",
     "--train.steps", "120",
-    "--train.schedule.warmup", "0.25",
     "--train.tokens-per-step", "1024",
     "--train.eval-every", "40",
     "--train.save-every", "40",

@@ -14,7 +14,7 @@ Interrupted with Ctrl-C, the same command goes on; run again when complete, it s
 
 examples:
   gnano demo
-  gnano demo --train.steps 600 --out runs/short     a shorter one, beside it
+  gnano demo --train.steps 100 --out runs/short     a shorter one, beside it
   gnano demo --questions 0                          it writes, and is not taught to answer
 """
 

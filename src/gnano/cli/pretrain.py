@@ -15,7 +15,7 @@ shown, and --allow lets what it names through.
 
 examples:
   gnano pretrain 10m
-  gnano pretrain 10m --train.steps 1000 --out runs/trial
+  gnano pretrain 10m --train.steps 200 --out runs/trial
   gnano pretrain mine.toml --train.schedule.peak 1e-3 --data.folder data/mine
   gnano pretrain 10m --train.tasks hellaswag --train.tasks-every 500   a score on the way
   gnano pretrain 10m --train.steps 20000 --allow train.steps           a run goes on for longer
