@@ -1,5 +1,6 @@
 """Every number of a recipe has a range, and every value that is set is used or refused."""
 
+import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import is_dataclass, replace
@@ -146,3 +147,33 @@ def test_where_epochs_decide_over_other_steps_it_is_said(tuning: Recipe, tmp_pat
     result = train(recipe, tmp_path / "run", say=lambda text, waiting=False: said.append(text))
     assert result.steps < 10
     assert any("data.epochs decides" in text and f"{result.steps} steps" in text for text in said)
+
+
+def configs(kind: Any) -> Iterator[type]:
+    """The dataclasses of a recipe that hold its values."""
+    if is_dataclass(kind):
+        yield kind  # type: ignore[misc]
+        inside: Any = get_type_hints(kind).values()
+    else:
+        inside = get_args(kind)
+    for part in inside:
+        yield from configs(part)
+
+
+def test_every_setting_has_a_comment_of_its_own_which_is_its_help() -> None:
+    """Help is taken from the field's line, or from the one above, which must be no other's."""
+    checked = 0
+    for kind in {*configs(Recipe)} - {Recipe}:
+        lines = inspect.getsource(kind).split("\n")
+        places = {
+            name: number
+            for number, line in enumerate(lines)
+            for name in get_type_hints(kind)
+            if line.startswith(f"    {name}: ")
+        }
+        for name, number in places.items():
+            beside, above = "  # " in lines[number], lines[number - 1].startswith("    # ")
+            is_table = "field(default_factory" in lines[number]
+            assert beside != above or (is_table and not above), f"{kind.__name__}.{name}"
+            checked += not is_table
+    assert checked > 80

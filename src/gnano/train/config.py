@@ -22,12 +22,12 @@ class TrainConfig:
     micro_batch: Annotated[int, Range(1, 2**24)] = 16  # sequences a rank computes at once
     # largest gradient norm; beyond it the gradient is scaled down
     clip: Annotated[float, Range(0, above=True)] = 1.0
-    precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"
     # of the matrix products, over fp32 master weights; auto: fp32 or bf16, measured
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"
     device: str = "auto"  # cpu, cuda, cuda:1, mps …; auto: a GPU with CUDA if there is one
     threads: Annotated[int, THREADS] = 0  # of a CPU that a rank computes with; 0: one per core
-    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     # with several ranks: ddp copies the model, fsdp shards it; auto: ddp where that fits
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     # fsdp: groups of ranks that hold a whole model each (HSDP)
     replicas: Annotated[int, Range(1, 2**24)] = 1
     compile: Literal["auto", "yes", "no"] = "auto"  # torch.compile the blocks; auto: if it pays
