@@ -97,13 +97,3 @@ def test_a_mistake_is_named_with_its_file_and_key(text: str, says: str, tmp_path
 def test_an_unknown_recipe_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"No recipe is called '125m' \(did you mean '124m'\?\)"):
         load_recipe("125m")
-
-
-@pytest.mark.parametrize(("said", "share"), [("drop", 0.05), ("refuse", 0.0)])
-def test_what_an_earlier_version_said_of_bad_records_is_understood(
-    tmp_path: Path, said: str, share: float
-) -> None:
-    """A run keeps its recipe, and is to be listed and resumed by later versions."""
-    path = tmp_path / "recipe.toml"
-    path.write_text(f'[data]\nkind = "instructions"\nbad_records = "{said}"\n')
-    assert load_recipe(str(path)).instructions.max_bad_share == share

@@ -111,15 +111,10 @@ def load_recipe(name: str) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"Recipe {name} is not TOML: {error}.") from None
     data, train = content.get("data", {}), content.get("train", {})
-    if isinstance(data, dict) and "kind" in data:
-        if content.pop("run", None):
-            data.pop("warmup", None)  # of earlier versions: train.schedule.warmup has it as steps
-        if "epochs" not in data and isinstance(train, dict) and "steps" in train:
-            data["epochs"] = 0.0  # the steps that the file names are those that are taken
+    tuning = isinstance(data, dict) and "kind" in data
+    if tuning and "epochs" not in data and isinstance(train, dict) and "steps" in train:
+        data["epochs"] = 0.0  # the steps that the file names are those that are taken
     content.pop("run", None)
-    data = content.get("data")
-    if isinstance(data, dict) and data.pop("bad_records", "drop") == "refuse":  # earlier versions'
-        data["max_bad_share"] = 0.0
     model = content.get("model", {})
     shape = model.pop("shape", None) if isinstance(model, dict) else None
     if shape is not None:
