@@ -124,10 +124,10 @@ def test_a_recipe_without_a_warm_up_rises_for_a_share_of_its_steps() -> None:
 
 
 def test_a_warm_up_that_fills_the_run_is_refused_and_one_short_of_it_is_not() -> None:
-    recipe = load_recipe("10m")
-    with pytest.raises(ValueError, match=r"train.schedule.warmup takes 200 steps.*are 200"):
-        with_train(recipe, steps=200)
-    assert with_train(recipe, steps=201).train.steps == 201
+    recipe = load_recipe("124m")
+    with pytest.raises(ValueError, match=r"train.schedule.warmup takes 500 steps.*are 500"):
+        with_train(recipe, steps=500)
+    assert with_train(recipe, steps=501).train.steps == 501
 
 
 def test_steps_that_a_tuning_recipe_names_without_epochs_are_taken(tmp_path: Path) -> None:
