@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from gnano.cli.arguments import with_recipe
-from gnano.utils.terminal import echo
+from gnano.utils.terminal import echo, note
 
 DESCRIPTION = """\
 Do what `gnano prepare` does on many processes or machines, with datatrove's executors.
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         own.memory_gb,
         own.logs,
         own.slurm,
-        print,
+        note,
     )
     if manifest:
         echo(describe_data(Path(recipe.corpus.folder)))

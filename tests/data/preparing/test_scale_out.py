@@ -20,6 +20,7 @@ pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-na
 
 from gnano.data.preparing import scale_out as scale_out_module
 from gnano.data.preparing.scale_out import LOGS, scale_out
+from gnano.data.preparing.slurm import Slurm
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 
@@ -80,8 +81,14 @@ def test_the_folder_is_locked_meanwhile(config):
 
 @pytest.mark.parametrize("numbers", [{"tasks": 0}, {"workers": -1}, {"memory_gb": 0}])
 def test_numbers_that_make_no_sense_are_refused(config, numbers):
-    with pytest.raises(ValueError, match="or more"):
+    with pytest.raises(ValueError, match=f"{next(iter(numbers))} is .*; it must be at least"):
         scale_out(config("one"), **numbers)
+
+
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_options_of_slurm_without_slurm_are_refused(config, executor):
+    with pytest.raises(ValueError, match=r"slurm\.partition is 'cpu', but has no effect where"):
+        scale_out(config("one"), executor, slurm=Slurm(partition="cpu"))
 
 
 def test_a_missing_package_is_named_with_its_extra(config, monkeypatch):

@@ -13,7 +13,7 @@ import importlib
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +26,8 @@ from gnano.data.preparing.scheduling import Scheduler
 from gnano.data.preparing.slurm import Slurm, check_slurm, job_name, submit
 from gnano.data.sources import DataConfig
 from gnano.utils.host import available_cores
+from gnano.utils.ranges import Range, check_number
+from gnano.utils.unused import refuse_unused
 
 if TYPE_CHECKING:
     from gnano.data.preparing.pipeline import Tokenize
@@ -54,8 +56,12 @@ def scale_out(
     Raises ValueError, in a sentence, where `prepare` does.
     """
     slurm = slurm or Slurm()
-    if tasks < 1 or workers < 0 or memory_gb < 1:
-        raise ValueError("Use tasks and memory_gb of 1 or more, and workers of 0 or more.")
+    for name, number, least in (("tasks", tasks, 1), ("workers", workers, 0)):
+        check_number(name, number, Range(least, 2**20))
+    check_number("memory_gb", memory_gb, Range(1, 2**20))
+    if executor != "slurm":
+        names = [field.name for field in fields(Slurm)]
+        refuse_unused(slurm, "slurm.", names, f"executor is {executor!r}")
     try:
         import datatrove  # noqa: F401
 

@@ -11,7 +11,9 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from gnano.utils.ranges import Range, check_ranges
 
 if TYPE_CHECKING:
     from gnano.data.preparing.pipeline import Finish, Tokenize
@@ -24,8 +26,12 @@ class Slurm:
     partition: str = ""  # where the jobs run
     time: str = "24:00:00"  # limit of each job; what one leaves, the next round does
     qos: str = ""  # quality of service; empty: the cluster's own
-    finishing_gb: int = 16  # memory of the job that finishes: 24 bytes a document at most
+    # memory of the job that finishes: 24 bytes a document at most
+    finishing_gb: Annotated[int, Range(1, 2**20)] = 16
     env_command: str = ""  # what a node runs first; empty: puts this Python first in PATH
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "slurm")
 
 
 def job_name(folder: Path) -> str:
