@@ -146,6 +146,6 @@ def test_the_command_runs_it(config, files, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(scale_out_module, "LOGS", "elsewhere")
     logs = tmp_path / "logs"
     assert main([str(recipe), "--tasks", "1", "--logs", str(logs)]) == 0
-    assert "Round 001: 9 tasks on 1 ranks" in capsys.readouterr().out
+    assert "Round 001: 9 tasks on 1 ranks" in capsys.readouterr().err
     assert (logs / "001/tokenize/stats.json").exists()
     assert files(config("two").folder) == files(config("one").folder)
