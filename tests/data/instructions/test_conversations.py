@@ -113,6 +113,7 @@ def test_each_form_gives_the_same_conversation(record: object, turns: tuple[Turn
          "content has a part of type 'image_url', not text"),
         ({"instruction": "a", "output": "b", "system": 7}, "system is a number, not text"),
         ({"instruction": "a", "output": "b", "history": ["c"]}, "history 1 is no pair"),
+        ({"instruction": "a", "output": "b", "history": 5}, "history is a number, not a list"),
         ({"prompt": "a", "completion": " "}, "completion is empty"),
     ],
 )  # fmt: skip

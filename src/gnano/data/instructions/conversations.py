@@ -114,7 +114,10 @@ def context_of(record: Mapping[str, Any]) -> tuple[Turn, ...]:
     turns = []
     if system := text_of(record, "system", ""):
         turns.append(Turn("system", system))
-    for number, pair in enumerate(record.get("history") or (), 1):
+    history = record.get("history") or []
+    if not isinstance(history, list):
+        raise ValueError(f"history is {kind_of(history)}, not a list of pairs")
+    for number, pair in enumerate(history, 1):
         if not (isinstance(pair, list) and len(pair) == 2):
             raise ValueError(f"history {number} is no pair of question and answer")
         for role, content in zip(("user", "assistant"), pair, strict=True):
