@@ -293,7 +293,7 @@ def _sha256(content: bytes) -> str:
 
 
 def point_client_to(hub: Hub, monkeypatch: Any, home: Path) -> None:
-    """Let the client in this process ask this Hub: no token, no login, impatient."""
+    """Let the client in this process ask this Hub: no token, no login."""
     import huggingface_hub.constants as constants
 
     for name in HIDDEN:
@@ -303,5 +303,13 @@ def point_client_to(hub: Hub, monkeypatch: Any, home: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     # else the client's first request asks the Hub which programs to name in its User-Agent
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
+    # so long that no busy machine makes a server silent that is not meant to be
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 60)
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+
+
+def make_impatient(monkeypatch: Any) -> None:
+    """Let the client in this process leave a server that is silent for a second."""
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)

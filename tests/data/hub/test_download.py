@@ -9,6 +9,7 @@ import time
 import pytest
 from tests.data.hub.conftest import lfs
 from tests.data.hub.faults import Fault, cut, stall, wrong
+from tests.data.hub.hub_server import make_impatient
 
 from gnano.data.hub import HubFile, check, download, resolve
 
@@ -28,7 +29,8 @@ def test_a_cut_connection_is_continued_where_it_broke(hub, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.jsonl"]
 
 
-def test_a_download_that_stalls_is_continued(hub, tmp_path):
+def test_a_download_that_stalls_is_continued(hub, tmp_path, monkeypatch):
+    make_impatient(monkeypatch)
     repo, commit, file = served(hub)
     hub.faults["storage"] = [stall(2, after=70_000)]
     path = download(repo, commit, file, tmp_path)

@@ -6,6 +6,7 @@ import huggingface_hub.constants
 import pytest
 from tests.data.hub.conftest import names
 from tests.data.hub.faults import stall, status, wrong
+from tests.data.hub.hub_server import make_impatient
 from tests.data.hub.samples import DOLLY
 
 from gnano.data.hub import check, download, resolve
@@ -59,7 +60,8 @@ def test_when_patience_ends_the_sentence_names_address_reason_and_what_next(hub,
     )
 
 
-def test_a_silent_server_is_left_and_asked_again(hub, waits, tmp_path):
+def test_a_silent_server_is_left_and_asked_again(hub, waits, tmp_path, monkeypatch):
+    make_impatient(monkeypatch)
     hub.faults = {"revision": [stall(2)], "tree": [stall(2)]}
     commit, files = resolve(DOLLY, "", "train", "main")
     hub.faults = {"storage": [stall(2)]}

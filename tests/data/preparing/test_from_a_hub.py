@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 from tests.data.hub.faults import Fault, cut, stall, status
-from tests.data.hub.hub_server import HIDDEN, Hub, point_client_to
+from tests.data.hub.hub_server import HIDDEN, Hub, make_impatient, point_client_to
 from tests.data.hub.samples import parquet, the_three
 
 from gnano.data import DataConfig, Source, inputs, prepare
@@ -78,13 +78,14 @@ def command(config: DataConfig, hub: Hub, home: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_a_bad_day_at_the_hub_changes_no_byte(hub, tmp_path):
+def test_a_bad_day_at_the_hub_changes_no_byte(hub, tmp_path, monkeypatch):
     prepare(reference(tmp_path / "good"))
+    make_impatient(monkeypatch)
     hub.faults["storage"] = [
         status(429, Retry_After="1"),
         status(503),
         cut(1_000),
-        stall(1.0, after=2_000),
+        stall(2.0, after=2_000),
         cut(0),
     ]
     hub.faults["/tree/"] = [status(500), status(429, Retry_After="1")]
