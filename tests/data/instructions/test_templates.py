@@ -1,5 +1,6 @@
 """One template, and the same ids from our own encoding and from transformers' chat template."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -208,3 +209,11 @@ def test_a_file_that_is_no_template_is_named_with_its_fault(
     assert said in str(refused.value) and "\n" not in str(refused.value)
     with pytest.raises(ValueError, match="'alpacca', and no file: there are alpaca, c"):
         load_template("alpacca")
+
+
+@pytest.mark.parametrize("file", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_chat_template_behind_a_byte_order_mark_is_read(file, tmp_path):
+    text = ALPACA.jinja()
+    content = text if file.endswith("jinja") else json.dumps({"chat_template": text})
+    (tmp_path / file).write_text(content, "utf-8-sig")
+    assert template_of(tmp_path) == ALPACA

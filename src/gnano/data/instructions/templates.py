@@ -213,9 +213,9 @@ def jinja_of(folder: Path) -> str | None:
     """A folder's chat template, from where `transformers` reads it; None where there is none."""
     path, config = folder / JINJA_FILE, folder / "tokenizer_config.json"
     if path.is_file():
-        return path.read_text("utf-8")
+        return read_text(path)
     try:
-        found = json.loads(config.read_text("utf-8")).get("chat_template")
+        found = json.loads(read_text(config)).get("chat_template")
     except (OSError, ValueError, AttributeError):  # who needs the file will say so
         return None
     return found if isinstance(found, str) else None
