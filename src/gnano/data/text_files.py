@@ -85,7 +85,7 @@ def packing(path: Path) -> str:
     return next((name for magic, name in PACKINGS.items() if head.startswith(magic)), "")
 
 
-def need(module: str, path: Path | str) -> Any:
+def need(module: str, path: Path) -> Any:
     """An optional package; raises ValueError, with the command that brings it."""
     try:
         return importlib.import_module(module)

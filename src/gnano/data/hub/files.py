@@ -19,7 +19,6 @@ from huggingface_hub import constants, get_hf_file_metadata, utils
 
 from gnano.data.hub.errors import DOWNLOAD_ATTEMPTS, NotInRepositoryError, endpoint, patiently
 from gnano.data.hub.layout import by_split, fixed_folder, named, patterns, readable
-from gnano.data.text_files import need
 
 HEAD, TAIL = 2**16, 2**16  # bytes of a JSONL and of a Parquet file that its check reads first
 FOOTER = 2**28  # bytes; a Parquet file that claims a longer footer is damaged
@@ -184,8 +183,9 @@ def _read(repo: str, url: str, first: int, last: int) -> bytes:
 
 
 def _check_parquet(repo: str, url: str, file: HubFile, column: str) -> None:
-    arrow = need("pyarrow", file.name)
-    parquet = need("pyarrow.parquet", file.name)
+    import pyarrow
+    from pyarrow import parquet
+
     # the file ends with its footer, the footer's length in 4 bytes, and "PAR1"
     tail = _read(repo, url, max(file.size - TAIL, 0), file.size - 1)
     length = int.from_bytes(tail[-8:-4], "little") + 8
@@ -194,15 +194,15 @@ def _check_parquet(repo: str, url: str, file: HubFile, column: str) -> None:
     try:
         about = parquet.read_metadata(io.BytesIO(tail))
         schema = about.schema.to_arrow_schema()
-    except (arrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError) as error:
         why = str(error).rstrip(".")
         raise ValueError(f"{repo} {file.name} is not a readable Parquet file: {why}.") from None
     if column not in schema.names:
         raise _no_column(repo, file, column, schema.names)
     kind = schema.field(column).type
-    if arrow.types.is_dictionary(kind):
+    if pyarrow.types.is_dictionary(kind):
         kind = kind.value_type
-    if kind not in (arrow.string(), arrow.large_string(), arrow.string_view()):
+    if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
         raise ValueError(f"{repo} {file.name} has {kind} in {column!r}, not text (column).")
     if about.num_rows == 0:
         raise ValueError(f"{repo} {file.name} has no rows.")
