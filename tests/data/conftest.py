@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gnano.data import DataConfig, Source, inputs, prepare
-from gnano.data.split import digest
+from gnano.data.split import position
 from gnano.tokenizer import Tokenizer, train_bpe
 
 LETTERS = {"a": "abcdefgh", "b": "ijklmnop", "c": "qrstuvwx"}  # tell the sources apart
@@ -152,7 +152,7 @@ def make(tmp_path, tokenizer_folder):
         for name, content in texts.items():
             files = content if isinstance(content, dict) else {f"{name}.jsonl": content}
             # the same texts lie at the same place, others at another
-            home = tmp_path / digest(json.dumps(files)).hex() / name
+            home = tmp_path / str(position(json.dumps(files))) / name
             sources[name] = Source(files=(write_files(home, files),))
         return DataConfig(
             folder=str(tmp_path / folder),

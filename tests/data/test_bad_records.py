@@ -13,7 +13,7 @@ from gnano.data import DataConfig, Manifest, Source, prepare
 from gnano.data.decontamination import Decontamination
 from gnano.data.instructions import gather_conversations, gather_preferences
 from gnano.data.instructions.config import InstructionConfig, InstructionSource
-from gnano.data.preparing.scale_out import scale_out
+from gnano.data.preparing.scale_out import ScaleOut
 from gnano.evals.gathering import gather
 from gnano.report import describe_data
 
@@ -149,7 +149,7 @@ def test_what_is_bad_is_the_same_for_every_number_of_workers_and_ranks(
         prepare(each)
         trees.append(tree(each.folder))
     scaled = replace(config, folder=str(tmp_path / "scaled"))
-    scale_out(scaled, "local", tasks=3, workers=1, logs=tmp_path / "logs")
+    ScaleOut(scaled, "local", tasks=3, workers=1, logs=tmp_path / "logs").run()
     trees.append(tree(scaled.folder))
     assert trees[0] == trees[1] == trees[2]
     manifest = Manifest.load(tmp_path / "1")

@@ -55,7 +55,7 @@ def test_every_row_of_the_raw_files_comes_once_in_each_epoch(mix, batches):
     finished: set[int] = set()
     i = 0
     while len(finished) < len(NAMES):
-        place = batches.place(i)
+        place = batches.order.locate(i)
         assert batches.sequence(i).tolist() == expected[place.source, place.shard, place.row]
         if place.epoch == 0:
             seen[place.source, place.shard, place.row] += 1
@@ -70,7 +70,7 @@ def test_every_token_but_a_shards_first_is_a_target_in_each_epoch(mix, corpus, l
     batches = Batches(corpus, {"a": 0, "b": 1, "c": 0}, 3, length)
     targets: Counter[int] = Counter()
     i = 0
-    while batches.place(i).epoch == 0:
+    while batches.order.locate(i).epoch == 0:
         targets.update(batches.sequence(i)[1:].tolist())
         i += 1
     shards = mix.shards("b")
@@ -91,7 +91,7 @@ def test_the_target_of_a_token_is_the_one_after_it(mix, batches):
     assert str(x.dtype) == str(y.dtype) == "torch.int64"
     raw = {name: mix.shards(name) for name in NAMES}
     for number, i in enumerate(samples):
-        place = batches.place(i)
+        place = batches.order.locate(i)
         tokens = raw[NAMES[place.source]][place.shard]
         start = min(place.row * T, len(tokens) - T - 1)
         assert x[number].tolist() == tokens[start : start + T].tolist()
@@ -241,7 +241,7 @@ def test_a_source_without_weight_may_be_too_short(mix, corpus):
     length = max(max(map(len, mix.shards(name))) for name in NAMES) - 1
     longest = max(NAMES, key=lambda name: max(map(len, mix.shards(name))))
     batches = Batches(corpus, {name: float(name == longest) for name in NAMES}, 0, length)
-    assert {batches.place(i).source for i in range(1_000)} == {NAMES.index(longest)}
+    assert {batches.order.locate(i).source for i in range(1_000)} == {NAMES.index(longest)}
 
 
 @pytest.mark.parametrize(

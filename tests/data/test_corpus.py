@@ -26,7 +26,7 @@ def growing(mix, tmp_path):
 def whole(mix):
     """All samples of the finished folder."""
     batches = Batches(Corpus(mix.folder), WEIGHTS, 7, T)
-    assert {batches.place(SAMPLES[-k]).epoch for k in range(1, 20)} == {1}
+    assert {batches.order.locate(SAMPLES[-k]).epoch for k in range(1, 20)} == {1}
     return [tuple(row) for row in batches.batch(SAMPLES).inputs_BT.tolist()]
 
 
@@ -85,7 +85,7 @@ def test_what_is_waited_for_is_named(mix, growing):
     there = given(batches)
     first = next(i for i in SAMPLES if i not in there)
     assert batches.lacking(range(first)) is None
-    source = Batches(Corpus(mix.folder), WEIGHTS, 7, T).place(first).source
+    source = Batches(Corpus(mix.folder), WEIGHTS, 7, T).order.locate(first).source
     count = len(batches.corpus.shards(source))
     said = batches.lacking(range(first + 1))
     assert said is not None

@@ -25,7 +25,7 @@ def corpora(draw):
 
 
 def walk(order, samples):
-    return [order(i) for i in range(samples)]
+    return [order.locate(i) for i in range(samples)]
 
 
 def by_epoch(places):
@@ -138,15 +138,15 @@ def test_any_sample_can_be_asked_for_at_any_time():
     order = Order([[30, 20], [70]], [2, 1], 5)
     forwards = walk(order, 4 * BLOCK)
     fresh = Order([[30, 20], [70]], [2, 1], 5)
-    assert [fresh(i) for i in reversed(range(4 * BLOCK))] == forwards[::-1]
-    assert order(10**12) == fresh(10**12)
+    assert [fresh.locate(i) for i in reversed(range(4 * BLOCK))] == forwards[::-1]
+    assert order.locate(10**12) == fresh.locate(10**12)
 
 
 def test_a_fresh_process_gives_the_same_order():
     program = (
         "from gnano.data import Order\n"
         "order = Order([[30, 20], [70]], [0.4, 0.6], 5)\n"
-        "print([tuple(order(i)) for i in range(1500)])\n"
+        "print([tuple(order.locate(i)) for i in range(1500)])\n"
     )
     order = Order([[30, 20], [70]], [0.4, 0.6], 5)
     expected = f"{[tuple(place) for place in walk(order, 1500)]}\n"
@@ -164,7 +164,7 @@ def test_a_fresh_process_gives_the_same_order():
 def outcome(order, i):
     """A place, or which source and shard it waits for."""
     try:
-        return order(i)
+        return order.locate(i)
     except NotYet as missing:
         return missing.source, missing.shard
 
@@ -181,7 +181,7 @@ def test_a_sample_waits_exactly_while_what_may_still_come_could_change_its_place
         for more in ([], [1], [7, 3])
     ]
     for i in range(0, BLOCK, 3):
-        places = {future(i) for future in futures}
+        places = {future.locate(i) for future in futures}
         if len(places) == 1:
             assert outcome(now, i) == places.pop()
         else:
@@ -210,7 +210,7 @@ def test_waiting_for_one_shard_after_another_gives_the_order_of_the_whole(rows, 
                 [n == len(shards) for shards, n in zip(rows, there, strict=True)],
             )
             try:
-                assert growing(i) == whole(i)
+                assert growing.locate(i) == whole.locate(i)
                 break
             except NotYet as missing:
                 assert missing.shard == there[missing.source]
@@ -271,7 +271,7 @@ def test_an_order_drawn_today_is_the_same_after_every_update():
     # a run of weeks goes on over versions of NumPy and of ours
     assert order_of((7, 0), 12) == [0, 5, 2, 3, 8, 1, 6, 4, 7, 11, 9, 10]
     order = Order([[5, 4], [6]], [2, 1], 3)
-    sources, epochs, shards, rows = zip(*map(order, range(8)), strict=True)
+    sources, epochs, shards, rows = zip(*map(order.locate, range(8)), strict=True)
     assert (sources, epochs) == ((0, 0, 0, 0, 1, 1, 0, 0), (0,) * 8)
     assert (shards, rows) == ((0, 0, 0, 0, 0, 0, 0, 1), (4, 1, 0, 3, 2, 4, 2, 3))
 

@@ -25,7 +25,7 @@ def packed(corpus):
 def epoch(batches):
     """All batches of the first epoch, a sample each."""
     i = 0
-    while batches.place(i).epoch == 0:
+    while batches.order.locate(i).epoch == 0:
         yield i, batches.batch([i])
         i += 1
 

@@ -34,7 +34,7 @@ def test_the_order_of_texts() -> None:
     assert shuffled((3, 0, 0), 8).tolist() == [0, 4, 7, 1, 5, 6, 3, 2]
     assert [permuted((2, 0, 0, 0, 0), 8, i) for i in range(8)] == [1, 5, 0, 3, 6, 4, 2, 7]
     order = Order([[5, 4], [3]], [0.7, 0.3], 5)
-    places = [tuple(order(sample)) for sample in (0, 1, 2, 999, 1000, 12345)]
+    places = [tuple(order.locate(sample)) for sample in (0, 1, 2, 999, 1000, 12345)]
     assert places == [
         *[(0, 0, 0, 4), (0, 0, 0, 2), (0, 0, 0, 3)],
         *[(0, 77, 1, 2), (0, 77, 1, 0), (1, 1236, 0, 2)],

@@ -131,7 +131,7 @@ def test_training_never_sees_a_damaged_shard(copy):
         flip(path, 0.5)
     batches = Batches(Corpus(copy), {"a": 1, "b": 1, "c": 1}, 0, 16)
     for i in range(50):
-        if batches.place(i).source == 1:
+        if batches.order.locate(i).source == 1:
             with pytest.raises(ValueError, match="does not match its checksum"):
                 batches.batch([i])
         else:

@@ -75,7 +75,7 @@ def test_the_kills_came_in_different_epochs(long: Recipe) -> None:
     corpus = Corpus(Path(long.corpus.folder))
     batches = Batches(corpus, long.corpus.weights, long.corpus.seed, long.model.block_size)
     per_step = long.train.tokens_per_step // long.model.block_size
-    epochs = {batches.place(step * per_step).epoch for step in (0, 50, 150, LONG)}
+    epochs = {batches.order.locate(step * per_step).epoch for step in (0, 50, 150, LONG)}
     assert len(epochs) >= 3
 
 

@@ -16,9 +16,9 @@ from gnano.utils.output import KINDS, check_output
 
 def scale_out(config: DataConfig) -> None:
     pytest.importorskip("datatrove")
-    from gnano.data.preparing.scale_out import scale_out
+    from gnano.data.preparing.scale_out import ScaleOut
 
-    scale_out(config)
+    ScaleOut(config).run()
 
 
 def _data(out: Path, source: Path) -> DataConfig:

@@ -24,8 +24,7 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    from gnano.data.preparing.scale_out import scale_out
-    from gnano.data.preparing.slurm import Slurm
+    from gnano.data.preparing.scale_out import ScaleOut, Slurm
 
     recipe, own = with_recipe(
         "data scale-out",
@@ -40,7 +39,7 @@ def main(argv: list[str]) -> int:
     )
     from gnano.report import describe_data
 
-    manifest = scale_out(
+    manifest = ScaleOut(
         recipe.corpus,
         own.executor,
         own.tasks,
@@ -49,7 +48,7 @@ def main(argv: list[str]) -> int:
         own.logs,
         own.slurm,
         note,
-    )
+    ).run()
     if manifest:
         echo(describe_data(Path(recipe.corpus.folder)))
     return 0

@@ -1,4 +1,4 @@
-"""From shards to tensors: training batches by sample number, held-out rows in sequence.
+"""Batches of tensors from shards: training samples by number, held-out rows in sequence.
 
 A shard's tokens are cut into rows of T + 1 that overlap by one, so that every token but
 the first is predicted exactly once; the last row is moved back to end with the shard, so
@@ -85,18 +85,14 @@ class Batches:
         self._packings: dict[int, tuple[int, packing.Packing]] = {}  # by source
         self._arrange()
 
-    def place(self, i: int) -> Place:
-        """Where sample i lies: source, epoch, shard, row. Raises NotYet if it is not there."""
-        return self.order(i)
-
     def lacking(self, samples: Sequence[int]) -> str | None:
         """What these samples wait for while the folder is being prepared; None: they are here."""
         # the corpus may have become complete under another reader since this order was made
-        if all(self.order.complete) or self._first_lacking(samples) is None:
+        if all(self.order.complete) or self._first_missing(samples) is None:
             return None
         self.corpus.refresh()
         self._arrange()
-        missing = self._first_lacking(samples)
+        missing = self._first_missing(samples)
         if missing is None:
             return None
         name = self.corpus.names[missing.source]
@@ -107,10 +103,9 @@ class Batches:
 
     def sequence(self, i: int) -> Tokens:
         """The T + 1 ids of sample i of a stream."""
-        place = self.order(i)
-        tokens = self.corpus.tokens(place.source, place.shard)
-        start = min(place.row * self.length, len(tokens) - self.length - 1)
-        return tokens[start : start + self.length + 1]
+        place = self.order.locate(i)
+        ((start, stop),) = self.ranges(place)
+        return self.corpus.tokens(place.source, place.shard)[start:stop]
 
     def batch(self, samples: Sequence[int]) -> Batch:
         """The rows of these samples."""
@@ -119,7 +114,16 @@ class Batches:
         segments = np.empty((B, T), dtype=np.int32)
         for b, i in enumerate(samples):
             if self.packing == "best-fit":
-                self._fill(self.order(i), inputs[b], targets[b], segments[b])
+                place = self.order.locate(i)
+                packing.fill_row(
+                    self.corpus.tokens(place.source, place.shard),
+                    self.ranges(place),
+                    inputs[b],
+                    targets[b],
+                    segments[b],
+                    end_of_text=self.end_of_text,
+                    ignore=IGNORE,
+                )
             else:
                 ids = self.sequence(i)
                 inputs[b], targets[b] = ids[:-1], ids[1:]
@@ -182,7 +186,7 @@ class Batches:
         """How many rows a shard has."""
         tokens = self.corpus.shards(source)[shard].tokens
         if self.packing == "best-fit":
-            return packing.count_rows(*self._documents(source, shard))
+            return packing.waste(*self._documents(source, shard)).rows
         return -(-(tokens - 1) // self.length) if tokens > self.length else 0
 
     def _documents(self, source: int, shard: int) -> tuple[Any, int, int]:
@@ -198,24 +202,13 @@ class Batches:
             self._packings[place.source] = place.shard, kept
         return kept
 
-    def _first_lacking(self, samples: Sequence[int]) -> NotYet | None:
+    def _first_missing(self, samples: Sequence[int]) -> NotYet | None:
         for i in samples:
             try:
-                self.order(i)
+                self.order.locate(i)
             except NotYet as missing:
                 return missing
         return None
-
-    def _fill(self, place: Place, inputs: Any, targets: Any, segments: Any) -> None:
-        packing.fill_row(
-            self.corpus.tokens(place.source, place.shard),
-            self.ranges(place),
-            inputs,
-            targets,
-            segments,
-            end_of_text=self.end_of_text,
-            ignore=IGNORE,
-        )
 
 
 def heldout_batches(

@@ -1,4 +1,4 @@
-"""Does a document share a run of 13 words with an evaluation item? Then it is not trained on.
+"""Drops documents that share a run of 13 words with an evaluation item.
 
 Any shared run drops the document (after Brown et al. 2020, arXiv:2005.14165, appendix C);
 `ngrams.py` says what a word is and how runs are found. Every string in an evaluation file is

@@ -1,4 +1,4 @@
-"""Which files does a source read, and in which order? Its inputs, cut into tasks.
+"""The files of a source in a fixed order, grouped into tasks.
 
     globs, a Hub data set, or a generator ─▶ files ─▶ a fixed order ─▶ tasks
 

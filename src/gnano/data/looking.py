@@ -1,4 +1,4 @@
-"""What is sample i made of? Its place and its documents, looked up after the fact."""
+"""Shows what a training sample is made of: where it is stored and its documents."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -36,7 +36,7 @@ def look(batches: Batches, i: int) -> Sample:
         raise ValueError(f"Samples are counted from 0; {i} is none.")
     if missing := batches.lacking([i]):
         raise ValueError(f"Sample {i:,} is not there: {missing}.")
-    place = batches.place(i)
+    place = batches.order.locate(i)
     corpus = batches.corpus
     shard = corpus.shards(place.source)[place.shard]
     tokens = corpus.tokens(place.source, place.shard)

@@ -1,4 +1,4 @@
-"""What does a prepared folder hold? `manifest.json`, and a marker for each finished task.
+"""What a prepared folder holds: `manifest.json`, and a marker for each finished task.
 
     while preparing    manifest.json: the plan         SOURCE/00003.json: task 3 is finished
     at the end         manifest.json: plan and all tasks

@@ -1,4 +1,4 @@
-"""Which runs of 13 words does a text share with a set of items?
+"""Finds the runs of 13 words that a text shares with a set of items.
 
 A word is a run of letters, digits and _ in lower case, so that neither case nor punctuation nor
 line breaks hide an item. No run goes on from one text into the next.
@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,14 +44,12 @@ class NGrams:
     """All runs of 13 words of some items; an item of fewer words has none."""
 
     def __init__(self, items: Sequence[str]) -> None:
-        for self._base in range(BASE, BASE + 16, 2):
+        for self._base in count(BASE, 2):  # in practice the first base tells all words apart
             self._words = words = _words(items, self._base)
             words.numbers[words.breaks] = 0
             different = len(np.unique(words.numbers[words.numbers > 0]))
             if different == len(set(WORD.findall(words.text))):
                 break
-        else:  # in practice the first base tells all words apart
-            raise AssertionError("two words whose hashes are the same in every base")
         self._windows = Windows(words.numbers, NGRAM)
         self._items = words.text_of(self._windows.starts)
 

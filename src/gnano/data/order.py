@@ -1,4 +1,4 @@
-"""Which sequence is sample i? A pure function, so that nothing needs to be remembered.
+"""The sample order: a pure function from sample number to (source, epoch, shard, row).
 
 A mix of weighted sources is dealt in blocks of `BLOCK` samples. Every block holds each
 source in its exact share (largest remainders settle the fractions), in an order drawn
@@ -73,8 +73,8 @@ class Order:
         self.ends = [list(accumulate(shards)) for shards in rows]
         self.complete = complete or [True] * len(rows)
 
-    def __call__(self, i: int) -> Place:
-        """Raises NotYet where it depends on what is still being prepared."""
+    def locate(self, i: int) -> Place:
+        """Return where sample i is stored; raises NotYet if its shard is still being prepared."""
         block, place = divmod(i, BLOCK)
         sources, ranks = _deal(self.seed, block, self.counts)
         source = sources[place]

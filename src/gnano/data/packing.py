@@ -1,4 +1,4 @@
-"""Which documents share a row? Best fit, so that only what is longer than a row is cut.
+"""Best-fit packing of documents into rows: only what is longer than a row is cut.
 
 A row has room for T + 1 tokens: T inputs, and their targets one further. A document is its
 end-of-text, its ids, and the end-of-text that begins the next one, or the model would never
@@ -15,7 +15,7 @@ Improve Language Modeling" (https://arxiv.org/abs/2404.10830). Pieces of one len
 and so are rows with the same room left; so the plan is made for all of them at once, from the
 counts of the lengths alone, in a few steps for each length:
 
-    lengths ──counts──▶ best_fit: steps ─┬─▶ count_rows, waste
+    lengths ──counts──▶ best_fit: steps ─┬─▶ waste
                                          └─▶ Packing: which piece stands in which row
 
 Attention stays inside a piece (`segments`); nothing is predicted across a border.
@@ -85,11 +85,6 @@ class Packing:
             raise IndexError(f"row {n} of {self.rows}")
         part = slice(self._ends[n - 1] if n else 0, self._ends[n])
         return list(zip(self._begin[part].tolist(), self._stop[part].tolist(), strict=True))
-
-
-def count_rows(starts: NDArray[Any], tokens: int, length: int) -> int:
-    """`Packing(...).rows`, without placing a piece."""
-    return waste(starts, tokens, length).rows
 
 
 def waste(starts: NDArray[Any], tokens: int, length: int) -> Waste:

@@ -1,4 +1,4 @@
-"""How do tokens lie on disk? `uint16` ids in a row, and where each document starts.
+"""Token shards on disk: `uint16` ids in a row, and where each document starts.
 
     00000.tokens   little-endian uint16: <eot> document <eot> document …
     00000.docs     little-endian uint32: position of each document's end-of-text token

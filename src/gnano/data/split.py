@@ -1,4 +1,4 @@
-"""Is this document held out? Decided by its content, so that no run can train on it.
+"""The held-out split: a document's content decides, so that no run can train on it.
 
 The decision is a hash of the document's group (by default its text) against the share: the
 same for every budget, order and machine, and equal texts never part.
@@ -15,14 +15,9 @@ from gnano.data.documents import Document
 from gnano.data.manifest import Manifest
 
 
-def digest(text: str) -> bytes:
-    """16 bytes that stand for a text."""
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-
 def position(text: str) -> int:
-    """64 bits that stand for a text."""
-    return int.from_bytes(digest(text)[:8], "big")
+    """Hash a text to 64 bits."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest()[:8], "big")
 
 
 def is_heldout(document: Document, share: float, known: int | None = None) -> bool:

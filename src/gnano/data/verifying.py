@@ -1,4 +1,4 @@
-"""Is every byte of a prepared folder what it was when it was written?"""
+"""Checks that every byte of a prepared folder is what was written."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Where in a row of numbers are stretches of some other row?
+"""Finds stretches of one row of numbers in another, by rolling hashes.
 
     other row ─▶ all windows of so many numbers ─▶ hashes ─▶ bit table
                                                                 │

@@ -1,7 +1,5 @@
 """Patience with passing troubles, and the sentence when it ends or waiting would not help."""
 
-import sys
-
 import huggingface_hub.constants
 import pytest
 from tests.data.hub.conftest import names
@@ -93,13 +91,3 @@ def test_offline_mode_is_named(hub, monkeypatch):
     with pytest.raises(ValueError, match=r"HF_HUB_OFFLINE .*is set, so .* is not asked"):
         resolve(DOLLY, "", "train", "main")
     assert not hub.requests
-
-
-def test_without_the_client_the_sentence_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    monkeypatch.setitem(sys.modules, "huggingface_hub.utils", None)
-    with pytest.raises(ValueError) as missing:
-        resolve(DOLLY, "", "train", "main")
-    assert str(missing.value) == (
-        "Reading a Hub data set needs huggingface_hub: pip install 'auto-g-nano[data]'."
-    )

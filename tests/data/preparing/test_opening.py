@@ -12,7 +12,7 @@ from tests.data.conftest import numbered, parts, with_source, write_files, write
 
 from gnano.data import Batches, Corpus, DataConfig, Manifest, Source, prepare
 from gnano.data.inputs import find_inputs
-from gnano.data.preparing.preparation import settings
+from gnano.data.preparing.preparation import worker_config
 from gnano.data.preparing.workers import Job, Worker
 
 
@@ -168,7 +168,9 @@ def test_a_file_that_a_finished_task_has_read_may_not_change(broken, tree):
 def test_a_mended_file_is_tokenized_anew_though_a_draft_of_it_is_there(broken, prepared):
     """Drafts run ahead of what is finished: one of the file as it was must go."""
     config, paths, good = broken
-    Worker(settings(config)).do(Job(source="a", task=3, paths=[str(paths[3])]), lambda _: None)
+    Worker(worker_config(config)).run(
+        Job(source="a", task=3, paths=[str(paths[3])]), lambda _: None
+    )
     assert Path(config.folder, ".work", "a", "00003", "draft.json").exists()
     paths[2].write_text(good[2])
     paths[3].write_text(good[3].replace("a few words", "several words"))

@@ -7,7 +7,7 @@ from gnano.data import prepare
 
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 
-from gnano.data.preparing.scale_out import scale_out
+from gnano.data.preparing.scale_out import ScaleOut
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 
@@ -28,21 +28,14 @@ def ray():
     module.shutdown()
 
 
-def test_ray_ranks_give_the_folder_that_prepare_gives(ray, config, files):
-    prepare(config("one"))
-    scaled = config("two")
-    scale_out(scaled, "ray", tasks=3, workers=2)
-    assert files(scaled.folder) == files(config("one").folder)
-
-
 def test_ray_loses_no_failure(ray, config, files, corpus, tmp_path, capfd):
     prepare(config("one"))
     scaled, path, good = broken(config, corpus, tmp_path, "two")
     with pytest.raises(ValueError, match=r"b/1\.jsonl, line 71: it is not JSON"):
-        scale_out(scaled, "ray", tasks=3, workers=2)
+        ScaleOut(scaled, "ray", tasks=3, workers=2).run()
     before = drafts(scaled.folder)
     assert len(before) >= 6  # the other ranks came to their end
     assert "Traceback" not in capfd.readouterr().err
     path.write_text(good)
-    scale_out(scaled, "ray", tasks=1)
+    ScaleOut(scaled, "ray", tasks=1).run()
     assert files(scaled.folder) == files(config("one").folder)

@@ -19,17 +19,20 @@ from gnano.data import Manifest, Source, prepare
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 
 from gnano.data.preparing import scale_out as scale_out_module
-from gnano.data.preparing.scale_out import LOGS, scale_out
-from gnano.data.preparing.slurm import Slurm
+from gnano.data.preparing.scale_out import LOGS, ScaleOut, Slurm
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_local_ranks_give_the_folder_that_prepare_gives(config, files, workers, capfd):
+def test_local_ranks_give_the_folder_that_prepare_gives(config, files, corpus, monkeypatch, capfd):
     prepare(config("one"))
     scaled = config("two")
-    manifest = scale_out(scaled, "local", tasks=3, workers=workers)
+    # relative paths are found by processes that work in other folders
+    monkeypatch.chdir(corpus.parent)
+    relative = os.path.relpath(scaled.folder)
+    sources = {name: Source(files=(f"{corpus.name}/{name}",)) for name in ("a", "b")}
+    given = replace(scaled, folder=relative, sources=sources)
+    manifest = ScaleOut(given, "local", tasks=3, workers=2).run()
     assert files(scaled.folder) == files(config("one").folder)
     assert manifest == Manifest.load(Path(scaled.folder))
     assert manifest.sources["b"].dropped["repeated"] > 3
@@ -42,7 +45,7 @@ def test_what_is_complete_is_left_alone(config, files):
     done = config("done")
     manifest = prepare(done)
     before = files(done.folder)
-    assert scale_out(done, "local", tasks=3) == manifest
+    assert ScaleOut(done, "local", tasks=3).run() == manifest
     assert files(done.folder) == before
     assert not Path(done.folder, LOGS).exists()
 
@@ -58,47 +61,37 @@ def test_rounds_follow_until_the_budgets_are_met(config, files, corpus, tmp_path
     one, two = (config(name, again, a=int(tokens * 0.9)) for name in ("one", "two"))
     prepare(one)
     said: list[str] = []
-    scale_out(two, "local", tasks=2, workers=2, say=said.append)
+    ScaleOut(two, "local", tasks=2, workers=2, say=said.append).run()
     assert len(said) > 1
     assert files(two.folder) == files(one.folder)
-
-
-def test_paths_from_here_are_found_by_processes_elsewhere(config, files, corpus, monkeypatch):
-    prepare(config("one"))
-    monkeypatch.chdir(corpus.parent)
-    relative = os.path.relpath(config("two").folder)
-    sources = {name: Source(files=(f"{corpus.name}/{name}",)) for name in ("a", "b")}
-    scale_out(replace(config("two"), folder=relative, sources=sources), tasks=3, workers=2)
-    assert files(config("two").folder) == files(config("one").folder)
 
 
 def test_the_folder_is_locked_meanwhile(config):
     from gnano.data.preparing.lock import locked
 
     with locked(Path(config("one").folder)), pytest.raises(ValueError, match="at work in"):
-        scale_out(config("one"), "local")
+        ScaleOut(config("one"), "local").run()
 
 
 @pytest.mark.parametrize("numbers", [{"tasks": 0}, {"workers": -1}, {"memory_gb": 0}])
 def test_numbers_that_make_no_sense_are_refused(config, numbers):
     with pytest.raises(ValueError, match=f"{next(iter(numbers))} is .*; it must be at least"):
-        scale_out(config("one"), **numbers)
+        ScaleOut(config("one"), **numbers).run()
 
 
 @pytest.mark.parametrize("executor", ["local", "ray"])
 def test_options_of_slurm_without_slurm_are_refused(config, executor):
     with pytest.raises(ValueError, match=r"slurm\.partition is 'cpu', but has no effect where"):
-        scale_out(config("one"), executor, slurm=Slurm(partition="cpu"))
+        ScaleOut(config("one"), executor, slurm=Slurm(partition="cpu")).run()
 
 
 def test_a_missing_package_is_named_with_its_extra(config, monkeypatch):
     monkeypatch.setitem(sys.modules, "datatrove", None)
     with pytest.raises(ValueError, match=r"needs datatrove.*auto-g-nano\[scale\]"):
-        scale_out(config("one"))
+        ScaleOut(config("one")).run()
 
 
 def test_a_data_set_of_the_hub_is_fetched_by_the_ranks(config, files, monkeypatch, tmp_path):
-    pytest.importorskip("huggingface_hub")
     names = [f"train-{n}.jsonl" for n in range(4)]
     texts = [[{"text": text} for text in some_texts("abcdefgh", 60, seed=n)] for n in names]
     hub = Hub()
@@ -106,11 +99,12 @@ def test_a_data_set_of_the_hub_is_fetched_by_the_ranks(config, files, monkeypatc
     with hub:
         # the client reads the address when it is loaded, so everything is a process of its own
         env = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_TELEMETRY": "1"}
-        for folder, how in (("one", "prepare"), ("two", "scale_out")):
+        scaled = "ScaleOut(config, tasks=2, workers=2).run()"
+        for folder, how in (("one", "prepare(config)"), ("two", scaled)):
             given = replace(
                 config(folder), sources={"web": Source(kind="hub", repo="me/data")}, workers=1
             )
-            code = HUB.format(how=how, options=", tasks=2, workers=2" if how != "prepare" else "")
+            code = HUB.format(how=how)
             subprocess.run(
                 [sys.executable, "-c", code],
                 input=json.dumps(asdict(given)),
@@ -125,13 +119,14 @@ def test_a_data_set_of_the_hub_is_fetched_by_the_ranks(config, files, monkeypatc
 HUB = """
 import json, sys
 from gnano.data import DataConfig, Source, inputs, prepare
-from gnano.data.preparing.scale_out import scale_out
+from gnano.data.preparing.scale_out import ScaleOut
 
 if __name__ == "__main__":
     inputs.SMALL = 1
-    config = json.load(sys.stdin)
-    sources = {{name: Source(**source) for name, source in config.pop("sources").items()}}
-    {how}(DataConfig(**config, sources=sources){options})
+    content = json.load(sys.stdin)
+    sources = {{name: Source(**source) for name, source in content.pop("sources").items()}}
+    config = DataConfig(**content, sources=sources)
+    {how}
 """
 
 

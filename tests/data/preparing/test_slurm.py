@@ -14,8 +14,7 @@ from gnano.data import Manifest, prepare
 
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 
-from gnano.data.preparing.scale_out import scale_out
-from gnano.data.preparing.slurm import Slurm
+from gnano.data.preparing.scale_out import ScaleOut, Slurm
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 
@@ -91,7 +90,7 @@ def test_slurm_jobs_give_the_folder_that_prepare_gives(slurm, config, files):
     said: list[str] = []
 
     def submit():
-        return scale_out(scaled, "slurm", tasks=3, workers=2, slurm=OPTIONS, say=said.append)
+        return ScaleOut(scaled, "slurm", tasks=3, workers=2, slurm=OPTIONS, say=said.append).run()
 
     assert submit() is None
     # with each job datatrove submits one that merges its statistics
@@ -107,11 +106,15 @@ def test_slurm_jobs_give_the_folder_that_prepare_gives(slurm, config, files):
     assert "squeue --name=gnano-" in said[-1]
 
     assert slurm.run(tokenize) == [0, 0, 0]
-    assert not Manifest.load(Path(scaled.folder)).complete
+    # the job that finishes was lost: it is submitted anew, alone, and nothing is finished here
+    assert submit() is None
+    assert not list(Path(scaled.folder).glob("*/00000.json"))
+    finish, _ = list(slurm.jobs())[4:]
+    assert "dependency" not in slurm.jobs()[finish].replace("kill-on-invalid-dep", "")
     assert slurm.run(finish) == [0]
     assert files(scaled.folder) == files(config("one").folder)
     assert submit() == Manifest.load(Path(scaled.folder))
-    assert len(slurm.jobs()) == 4
+    assert len(slurm.jobs()) == 6
 
 
 def test_slurm_goes_on_after_a_rank_that_failed(slurm, config, files, corpus, tmp_path):
@@ -119,7 +122,7 @@ def test_slurm_goes_on_after_a_rank_that_failed(slurm, config, files, corpus, tm
     scaled, path, good = broken(config, corpus, tmp_path, "two")
 
     def submit():
-        scale_out(scaled, "slurm", tasks=4, slurm=OPTIONS)
+        ScaleOut(scaled, "slurm", tasks=4, slurm=OPTIONS).run()
         return list(slurm.jobs())[-4:]
 
     tokenize, _, finish, _ = submit()
@@ -136,29 +139,16 @@ def test_slurm_goes_on_after_a_rank_that_failed(slurm, config, files, corpus, tm
     assert files(scaled.folder) == files(config("one").folder)
 
 
-def test_slurm_finishes_what_is_drafted_when_only_the_finishing_was_lost(slurm, config, files):
-    prepare(config("one"))
-    scale_out(config("two"), "slurm", tasks=2, slurm=OPTIONS)
-    tokenize, *cancelled = slurm.jobs()
-    slurm.run(tokenize)
-    scale_out(config("two"), "slurm", tasks=2, slurm=OPTIONS)
-    assert not Path(config("two").folder, "a/00000.json").exists()  # nothing is finished here
-    finish, _ = list(slurm.jobs())[1 + len(cancelled) :]
-    assert "dependency" not in slurm.jobs()[finish].replace("kill-on-invalid-dep", "")
-    assert slurm.run(finish) == [0]
-    assert files(config("two").folder) == files(config("one").folder)
-
-
 def test_slurm_submits_nothing_twice(slurm, config):
     Path(f"{slurm.home}.queue").write_text("103_0\n103_1\n")
     with pytest.raises(ValueError, match=r"still in the queue \(103_0, 103_1"):
-        scale_out(config("one"), "slurm", slurm=OPTIONS)
+        ScaleOut(config("one"), "slurm", slurm=OPTIONS).run()
     assert not slurm.jobs()
 
 
 def test_slurm_needs_a_partition_and_sbatch(slurm, config, monkeypatch):
     with pytest.raises(ValueError, match=r"--slurm\.partition"):
-        scale_out(config("one"), "slurm")
+        ScaleOut(config("one"), "slurm").run()
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ValueError, match="no sbatch"):
-        scale_out(config("one"), "slurm", slurm=OPTIONS)
+        ScaleOut(config("one"), "slurm", slurm=OPTIONS).run()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tests.data.conftest import numbered, some_texts, with_source, write_jsonl
 
-from gnano.data import Document, Manifest, Source, prepare
-from gnano.data.preparing.tokenizing import TAIL, Draft, Rules, tokenize_task
+from gnano.data import DataConfig, Document, Manifest, Source, prepare
+from gnano.data.preparing.tokenizing import TAIL, Draft, tokenize_task
 from gnano.data.split import is_heldout
 from gnano.tokenizer import Tokenizer
 
@@ -27,8 +27,8 @@ def draft(tmp_path, tokenizer):
     def make(texts, heldout=0.0, shard_tokens=10**6, report=lambda *_: None, **source):
         path = Path(write_jsonl(tmp_path / "texts.jsonl", texts))
         folder = tmp_path / "drafts" / "00000"
-        rules = Rules(Source(**source), heldout, shard_tokens, tokenizer.end_of_text)
-        tokenize_task(rules, [path], tokenizer, None, folder, report)
+        config = DataConfig(heldout=heldout, shard_tokens=shard_tokens)
+        tokenize_task(config, Source(**source), [path], tokenizer, None, folder, report)
         found = Draft.load(folder)
         assert found is not None
         return found, folder

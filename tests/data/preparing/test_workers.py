@@ -91,8 +91,8 @@ def test_no_worker_is_left_after_a_failure(config, monkeypatch):
     started = []
     start = Workers._start
 
-    def noting(self, settings):
-        started.append(start(self, settings))
+    def noting(self, config):
+        started.append(start(self, config))
         return started[-1]
 
     monkeypatch.setattr(Workers, "_start", noting)

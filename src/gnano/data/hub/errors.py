@@ -1,4 +1,4 @@
-"""What went wrong at the Hub: is it worth another try, and what can the user do about it?
+"""Errors of the Hub: transient ones are retried, the others explained in one sentence.
 
     429, 5xx, no connection, a cut one, silence ─▶ wait, ask again ─▶ OSError when patience ends
     401, 403, 404 and the like                  ─▶ ValueError, one sentence, at once
@@ -8,7 +8,6 @@ Exponential Backoff and Jitter, 2015), so that many machines that failed togethe
 come back together.
 """
 
-import importlib
 import random
 import re
 import time
@@ -17,11 +16,15 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
+from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
 ATTEMPTS = 6  # of a question: about 15 s of waiting
 DOWNLOAD_ATTEMPTS = 12  # of a download, without a new byte between them: about 3 minutes
 BASE, CAP = 1.0, 60.0  # seconds: below the first wait, and below every wait
 LONGEST = 900.0  # seconds that a server may ask us to wait
 
+HTTPError: Any = HfHubHTTPError.__bases__[0]  # of httpx or httpx2, by the client's version
 T = TypeVar("T")
 sleep = time.sleep
 
@@ -30,53 +33,38 @@ class NotInRepositoryError(ValueError):
     """The repository and the revision are there, the file or folder is not."""
 
 
-def need(module: str, what: str) -> Any:
-    """An optional package's module; ValueError says how to get it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        package = module.split(".")[0]
-        raise ValueError(f"{what} needs {package}: pip install 'auto-g-nano[data]'.") from None
-
-
-def client(module: str = "huggingface_hub") -> Any:
-    """The Hub's own client: it knows HF_ENDPOINT, HF_TOKEN and the login."""
-    return need(module, "Reading a Hub data set")
-
-
 def endpoint() -> str:
-    """Where the Hub is: HF_ENDPOINT, as the client read it."""
-    found = str(client().HfApi().endpoint)
-    if not found.startswith(("http://", "https://")):
-        raise ValueError(f"HF_ENDPOINT is {found!r}; an address begins with https://.")
-    return found
+    """Return the address of the Hub: HF_ENDPOINT, as the client read it."""
+    if not constants.ENDPOINT.startswith(("http://", "https://")):
+        raise ValueError(f"HF_ENDPOINT is {constants.ENDPOINT!r}; an address begins with https://.")
+    return constants.ENDPOINT
 
 
 def patiently(
-    ask: Callable[[], T],
+    request: Callable[[], T],
     repo: str,
     address: str,
     attempts: int = ATTEMPTS,
     progress: Callable[[], int] = lambda: 0,
 ) -> T:
-    """What `ask` returns, asked again after passing failures: `attempts` times in a row.
+    """Call `request`, retrying transient failures up to `attempts` times in a row.
 
     A failure after `progress` has grown is the first in a row again. Raises ValueError for
-    what no further try can change, ConnectionError when patience has ended.
+    a permanent failure, ConnectionError after the last attempt.
     """
-    errors = client("huggingface_hub.errors")
-    transport: Any = errors.HfHubHTTPError.__bases__[0]  # of the HTTP library under the client
     failures, reached = 0, progress()
     while True:
         try:
-            return ask()
-        except errors.OfflineModeIsEnabled:
+            return request()
+        except OfflineModeIsEnabled:
             raise ValueError(
                 f"HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set, so {address} is not asked; "
                 f"unset it to read {repo}."
             ) from None
-        except transport as error:
-            if not _passing(error):
+        except HTTPError as error:
+            response = getattr(error, "response", None)
+            status = 500 if response is None else response.status_code
+            if status < 500 and status not in (408, 429):
                 raise explained(error, repo, address) from None
             if (now := progress()) > reached:
                 failures, reached = 0, now
@@ -122,11 +110,6 @@ def explained(error: Any, repo: str, address: str) -> ValueError:
     return ValueError(f"{address} was refused with {_reason(error)}.")
 
 
-def _passing(error: Any) -> bool:
-    response = getattr(error, "response", None)
-    return response is None or response.status_code in (408, 429) or response.status_code >= 500
-
-
 def _given_up(error: Any, address: str, failures: int) -> ConnectionError:
     again = "the same command goes on where it stopped"
     if type(error).__name__.startswith("Connect"):
@@ -143,20 +126,20 @@ def _reason(error: Any) -> str:
     response = getattr(error, "response", None)
     if response is None:
         return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    said = response.headers.get("X-Error-Message") or response.reason_phrase
-    return f"{response.status_code} {said}".rstrip(" .")
+    message = response.headers.get("X-Error-Message") or response.reason_phrase
+    return f"{response.status_code} {message}".rstrip(" .")
 
 
 def _wait(error: Any, failures: int) -> float:
     """Seconds until the next try: what the server asks for, else a draw from a doubling range."""
     response = getattr(error, "response", None)
-    asked = _asked(response.headers) if response is not None else None
-    if asked is not None:
-        return min(max(asked, 0.0), LONGEST) + random.uniform(0, BASE)
+    requested = None if response is None else _requested_wait(response.headers)
+    if requested is not None:
+        return min(max(requested, 0.0), LONGEST) + random.uniform(0, BASE)
     return random.uniform(0, min(CAP, BASE * 2 ** (failures - 1)))
 
 
-def _asked(headers: Any) -> float | None:
+def _requested_wait(headers: Any) -> float | None:
     after = headers.get("Retry-After", "")
     if after.isdecimal():
         return float(after)

@@ -1,4 +1,4 @@
-"""Which files of a Hub data set does a source read, may we read them, and how do they get here?
+"""Reads data sets of the Hub: which files they hold, whether we may read them, their download.
 
     resolve ─▶ commit, files ── check ─▶ rights, column, rows ── download ─▶ a file on disk
 
@@ -15,14 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from gnano.data.hub.errors import (
-    DOWNLOAD_ATTEMPTS,
-    NotInRepositoryError,
-    client,
-    endpoint,
-    need,
-    patiently,
-)
+from huggingface_hub import constants, get_hf_file_metadata, utils
+
+from gnano.data.hub.errors import DOWNLOAD_ATTEMPTS, NotInRepositoryError, endpoint, patiently
 from gnano.data.hub.layout import by_split, fixed_folder, named, patterns, readable
 
 HEAD, TAIL = 2**16, 2**16  # bytes of a JSONL and of a Parquet file that its check reads first
@@ -41,7 +36,7 @@ def resolve(repo: str, config: str, split: str, revision: str) -> tuple[str, lis
     Raises ValueError for what is not there or may not be read, naming what there is instead;
     ConnectionError where the Hub cannot be reached.
     """
-    client("huggingface_hub.utils").validate_repo_id(repo)
+    utils.validate_repo_id(repo)
     root = f"{endpoint()}/api/datasets/{repo}"
     info, _ = _json(repo, f"{root}/revision/{quote(revision, safe='')}")
     commit, card = str(info["sha"]), info.get("cardData") or {}
@@ -69,10 +64,9 @@ def check(repo: str, commit: str, file: HubFile, column: str) -> None:
     Raises ValueError with what to do. Reads a Parquet file's footer or the first lines of a
     JSONL file; packed files (.gz, .zst) are asked for, not read.
     """
-    hub = client()
     url = _url(repo, commit, file)
-    timeout = client("huggingface_hub.constants").HF_HUB_DOWNLOAD_TIMEOUT
-    patiently(lambda: hub.get_hf_file_metadata(url, timeout=timeout), repo, url)
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    patiently(lambda: get_hf_file_metadata(url, timeout=timeout), repo, url)
     if file.size == 0:
         raise ValueError(f"{repo} {file.name} has no rows: it is empty.")
     if file.name.endswith(".parquet"):
@@ -110,29 +104,25 @@ def _url(repo: str, commit: str, file: HubFile) -> str:
     return f"{endpoint()}/datasets/{repo}/resolve/{commit}/{quote(file.name)}"
 
 
-def _asking(first: int = 0, last: int | None = None) -> dict[str, Any]:
+def _request_options(first: int = 0, last: int | None = None) -> dict[str, Any]:
     """The token and our patience; and which bytes, never packed: ranges count what is sent."""
-    headers = client("huggingface_hub.utils").build_hf_headers()
+    headers = utils.build_hf_headers()
     if first or last is not None:
         headers["Range"] = f"bytes={first}-{'' if last is None else last}"
     headers["Accept-Encoding"] = "identity"
     # without one, the client's session would wait for a silent server for ever
-    return {
-        "headers": headers,
-        "timeout": client("huggingface_hub.constants").HF_HUB_DOWNLOAD_TIMEOUT,
-    }
+    return {"headers": headers, "timeout": constants.HF_HUB_DOWNLOAD_TIMEOUT}
 
 
 def _json(repo: str, url: str) -> tuple[Any, str]:
     """An answer of the Hub's API, and the address of its next page or ''."""
-    utils = client("huggingface_hub.utils")
 
-    def ask() -> Any:
-        response = utils.get_session().get(url, **_asking())
+    def request() -> Any:
+        response = utils.get_session().get(url, **_request_options())
         utils.hf_raise_for_status(response)
         return response
 
-    response = patiently(ask, repo, url)
+    response = patiently(request, repo, url)
     try:
         return response.json(), response.links.get("next", {}).get("url", "")
     except ValueError:
@@ -181,21 +171,21 @@ def _configured(
 
 def _read(repo: str, url: str, first: int, last: int) -> bytes:
     """Bytes `first` up to and with `last`, and never the whole file instead."""
-    utils = client("huggingface_hub.utils")
 
-    def ask() -> bytes:
-        with utils.get_session().stream("GET", url, **_asking(first, last)) as response:
+    def request() -> bytes:
+        with utils.get_session().stream("GET", url, **_request_options(first, last)) as response:
             utils.hf_raise_for_status(response)
             if response.status_code != 206:
                 raise ValueError(f"{url} cannot be read in parts; check HF_ENDPOINT.")
             return bytes(response.read())
 
-    return patiently(ask, repo, url)
+    return patiently(request, repo, url)
 
 
 def _check_parquet(repo: str, url: str, file: HubFile, column: str) -> None:
-    arrow = need("pyarrow", f"Reading {file.name}")
-    parquet = need("pyarrow.parquet", f"Reading {file.name}")
+    import pyarrow
+    from pyarrow import parquet
+
     # the file ends with its footer, the footer's length in 4 bytes, and "PAR1"
     tail = _read(repo, url, max(file.size - TAIL, 0), file.size - 1)
     length = int.from_bytes(tail[-8:-4], "little") + 8
@@ -204,15 +194,15 @@ def _check_parquet(repo: str, url: str, file: HubFile, column: str) -> None:
     try:
         about = parquet.read_metadata(io.BytesIO(tail))
         schema = about.schema.to_arrow_schema()
-    except (arrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError) as error:
         why = str(error).rstrip(".")
         raise ValueError(f"{repo} {file.name} is not a readable Parquet file: {why}.") from None
     if column not in schema.names:
         raise _no_column(repo, file, column, schema.names)
     kind = schema.field(column).type
-    if arrow.types.is_dictionary(kind):
+    if pyarrow.types.is_dictionary(kind):
         kind = kind.value_type
-    if kind not in (arrow.string(), arrow.large_string(), arrow.string_view()):
+    if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
         raise ValueError(f"{repo} {file.name} has {kind} in {column!r}, not text (column).")
     if about.num_rows == 0:
         raise ValueError(f"{repo} {file.name} has no rows.")
@@ -251,9 +241,8 @@ def _no_column(repo: str, file: HubFile, column: str, names: list[str]) -> Value
 
 def _append(url: str, part: Path) -> None:
     """Continue `part` from where it ends. A cut leaves what has come."""
-    utils = client("huggingface_hub.utils")
     have = _size(part)
-    with utils.get_session().stream("GET", url, **_asking(have)) as response:
+    with utils.get_session().stream("GET", url, **_request_options(have)) as response:
         if response.status_code == 416:  # there is no more
             return
         utils.hf_raise_for_status(response)

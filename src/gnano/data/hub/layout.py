@@ -1,4 +1,4 @@
-"""Which of a repository's files are a split? What its card says, or what its names tell.
+"""Finds the files of a split by a repository's card, or else by the files' names.
 
     card: {config_name, data_dir, data_files} ─▶ patterns by split ─▶ names that they match
     no card: python/train-00000-of-00059.parquet, data/test/a.jsonl ─▶ the split in the name

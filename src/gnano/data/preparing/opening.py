@@ -1,4 +1,4 @@
-"""A data folder before any work is done: its plan, its tokenizer, and may we read it all?
+"""Opens a data folder before any work is done: its plan, its tokenizer, and all sources checked.
 
 Everything that can be known to go wrong goes wrong here: a glob without files, a data set
 that is gated, a renamed column, a folder that was prepared for something else.
@@ -69,20 +69,7 @@ def open_folder(config: DataConfig) -> tuple[Manifest, dict[str, Inputs]]:
         "skipped": {name: left for name, left in skipped.items() if left},
     }
     if begun is None:
-        for name in config.sources:
-            if found := next((folder / name).glob("*"), None):
-                raise ValueError(
-                    f"{folder / name} is where the shards of source {name!r} belong, but it holds "
-                    f"files of yours ({found.name}); rename the source, or choose another "
-                    f"data.folder."
-                )
-        tokenizer = _tokenizer(config, folder, inputs)
-        if tokenizer.vocab_size > 2**16:
-            raise ValueError(
-                f"data.tokenizer {config.tokenizer!r} has {tokenizer.vocab_size:,} ids, and "
-                f"shards keep ids in 16 bits: use one of {2**16:,} or fewer."
-            )
-        tokenizer.save(folder)
+        tokenizer = _new_tokenizer(config, folder, inputs)
         keys = ("name", "fingerprint", "vocab_size", "end_of_text")
         vocabulary = {key: getattr(tokenizer, key) for key in keys}
         manifest = Manifest(plan=plan, tokenizer=vocabulary, sources={}, **beside)
@@ -99,7 +86,7 @@ def open_folder(config: DataConfig) -> tuple[Manifest, dict[str, Inputs]]:
 
 
 def _inputs(config: DataConfig, begun: Manifest | None) -> dict[str, Inputs]:
-    """Every source's files, looked at; what is wrong with any of them is said at once."""
+    """Find and check the files of all sources; the errors of all of them are raised together."""
     found: dict[str, Inputs] = {}
     problems = []
     for name, source in config.sources.items():
@@ -114,10 +101,8 @@ def _inputs(config: DataConfig, begun: Manifest | None) -> dict[str, Inputs]:
             found[name] = find_inputs(source, earlier.commit if earlier and same else "")
             if begun is None or not begun.complete:
                 check_inputs(found[name])
-        except ValueError as error:
-            problems.append(f"data.sources.{name}: {error}")
-        except OSError as error:
-            if error.errno is not None:
+        except (ValueError, OSError) as error:
+            if getattr(error, "errno", None) is not None:
                 raise
             problems.append(f"data.sources.{name}: {error}")
     if problems:
@@ -162,6 +147,24 @@ def _reopen_if_torn(folder: Path, manifest: Manifest) -> None:
             write_marker(folder / name, number, info)
         manifest.complete = False
         manifest.save(folder)
+
+
+def _new_tokenizer(config: DataConfig, folder: Path, inputs: dict[str, Inputs]) -> "Tokenizer":
+    """Save the tokenizer in a new folder; raises ValueError if other files are in the way."""
+    for name in config.sources:
+        if found := next((folder / name).glob("*"), None):
+            raise ValueError(
+                f"{folder / name} is where the shards of source {name!r} belong, but it holds "
+                f"files of yours ({found.name}); rename the source, or choose another data.folder."
+            )
+    tokenizer = _tokenizer(config, folder, inputs)
+    if tokenizer.vocab_size > 2**16:
+        raise ValueError(
+            f"data.tokenizer {config.tokenizer!r} has {tokenizer.vocab_size:,} ids, and "
+            f"shards keep ids in 16 bits: use one of {2**16:,} or fewer."
+        )
+    tokenizer.save(folder)
+    return tokenizer
 
 
 def _tokenizer(config: DataConfig, folder: Path, inputs: dict[str, Inputs]) -> "Tokenizer":

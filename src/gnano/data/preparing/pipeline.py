@@ -1,17 +1,15 @@
-"""Preparation as steps of a `datatrove` pipeline: many ranks make drafts, one finishes them.
+"""The steps of a datatrove pipeline that prepares a data folder, and the executor on one machine.
 
-    Tokenize   rank r of w: tasks r, r + w, r + 2w … of those wanted ─▶ drafts
-    Finish     one rank: drafts in the plan's sequence ─▶ shards, manifest
+    TokenizeStep   rank r of w: tasks r, r + w, r + 2w … of those wanted ─▶ drafts
+    FinishStep     one rank: drafts in the plan's sequence ─▶ shards, manifest
 
-All work in the data folder, which every node must see; what a task's draft holds does not
-depend on who makes it, so the shards are those of `prepare`. A rank that fails leaves a note
-of what it met, because executors and schedulers lose exceptions on the way.
+A draft does not depend on which rank makes it, so the shards are those of `prepare`.
 """
 
 import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict
 from pathlib import Path
@@ -32,68 +30,72 @@ from gnano.data.preparing.lock import locked
 from gnano.data.preparing.preparation import conclude
 from gnano.data.preparing.scheduling import Scheduler
 from gnano.data.preparing.tokenizing import Draft, draft_folder
-from gnano.data.preparing.workers import Event, Job, Settings, Worker, failure, raise_failure
+from gnano.data.preparing.workers import Event, Job, Worker, failure, raise_failure
+from gnano.data.sources import DataConfig
 from gnano.utils.atomic_io import write_text
 
-Task = tuple[str, int]
+LOG = "datatrove.log"  # in a round's folder: what datatrove would write to the terminal
 
 
-class Tokenize(PipelineStep):  # type: ignore[misc]
-    """Makes the drafts of a rank's share of the tasks, unless they are there."""
-
+class _Step(PipelineStep):  # type: ignore[misc]
     type = "gnano"
+
+    def __init__(self, config: DataConfig, home: Path) -> None:
+        super().__init__()
+        self.config, self.home = config, home
+        self.folder, self.failures = Path(config.folder), home / "failures"
+
+    def fail(self, source: str, task: int, error: Exception) -> Event:
+        """Save an error, which executors and schedulers lose, for `raise_saved_failure`."""
+        event = Event(kind="failed", source=source, task=task, error=failure(error))
+        self.failures.mkdir(parents=True, exist_ok=True)
+        write_text(self.failures / f"{source}-{task:05}.json", json.dumps(asdict(event)))
+        return event
+
+
+class TokenizeStep(_Step):
+    """Makes the drafts of a rank's tasks: rank r of w takes tasks r, r + w, r + 2w …"""
+
     name = "tokenize"
 
     def __init__(
         self,
-        settings: Settings,
+        config: DataConfig,
+        home: Path,
         inputs: dict[str, Inputs],
-        tasks: Sequence[Task],
-        notes: Path,
-        keep_downloads: bool,
+        tasks: Sequence[tuple[str, int]],
     ) -> None:
-        super().__init__()
-        self.settings, self.inputs, self.tasks = settings, inputs, list(tasks)
-        self.notes, self.keep_downloads = notes, keep_downloads
+        super().__init__(config, home)
+        self.inputs, self.tasks = inputs, tasks
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
-        worker = Worker(self.settings)
-        for task in self.tasks[rank::world_size]:
+        worker = Worker(self.config)
+        for source, task in self.tasks[rank::world_size]:
+            _check_parent()
             # a rank may have been broken off, and started once more by its scheduler
-            if is_made(Path(self.settings.folder), *task):
+            if has_draft(self.folder, source, task):
                 self.stat_update("tasks made before", unit="rank")
                 continue
             with self.track_time("task"):
-                self._make(worker, *task)
+                try:
+                    self._make(worker, source, task)
+                except BrokenPipeError:
+                    raise
+                except Exception as error:
+                    raise_failure(self.fail(source, task, error))
         return data
 
     def _make(self, worker: Worker, source: str, task: int) -> None:
         inputs = self.inputs[source]
-        downloads = Path(self.settings.folder) / DOWNLOADS / source
+        downloads = self.folder / DOWNLOADS / source
         paths = inputs.paths(task, downloads)
         if inputs.source.kind == "hub":
-            try:
-                fetch(inputs, task, downloads)
-            except Exception as error:
-                self._fail(Event(kind="failed", source=source, task=task, error=failure(error)))
-        failed: list[Event] = []
-
-        def hear(event: Event) -> None:
-            if is_orphan():
-                raise BrokenPipeError
-            if event.kind == "failed":
-                failed.append(event)
-
-        worker.do(Job(source=source, task=task, paths=[str(path) for path in paths]), hear)
-        for event in failed:
-            self._fail(event)
-        if inputs.source.kind == "hub" and not self.keep_downloads:
+            fetch(inputs, task, downloads)
+        worker.tokenize(Job(source=source, task=task, paths=list(map(str, paths))), _check_parent)
+        if inputs.source.kind == "hub" and not self.config.keep_downloads:
             for path in paths:
                 path.unlink(missing_ok=True)
-        self._count(source, task)
-
-    def _count(self, source: str, task: int) -> None:
-        draft = Draft.load(draft_folder(Path(self.settings.folder), source, task))
+        draft = Draft.load(draft_folder(self.folder, source, task))
         assert draft is not None
         self.stat_update("documents read", value=draft.read, unit="task")
         for why, count in draft.dropped.items():
@@ -103,20 +105,11 @@ class Tokenize(PipelineStep):  # type: ignore[misc]
             self.stat_update(what, value=trained, unit="task")
             self.stat_update(f"{what} held out", value=getattr(draft.heldout, what), unit="task")
 
-    def _fail(self, event: Event) -> None:
-        leave_note(self.notes, event)
-        raise_failure(event)
 
+class FinishStep(_Step):
+    """Finishes the drafts that are there, and the manifest if nothing is missing."""
 
-class Finish(PipelineStep):  # type: ignore[misc]
-    """Finishes the drafts that are there; the manifest, too, if nothing is missing."""
-
-    type = "gnano"
     name = "finish"
-
-    def __init__(self, folder: Path, notes: Path, keep_downloads: bool) -> None:
-        super().__init__()
-        self.folder, self.notes, self.keep_downloads = folder, notes, keep_downloads
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
         with locked(self.folder):
@@ -128,86 +121,32 @@ class Finish(PipelineStep):  # type: ignore[misc]
                 for _ in scheduler.advance():
                     self.stat_update("tasks finished", unit="rank")
             except Exception as error:
-                name, task = scheduler.sequence[scheduler.next]
-                leave_note(
-                    self.notes, Event(kind="failed", source=name, task=task, error=failure(error))
-                )
+                self.fail(*scheduler.sequence[scheduler.next], error)
                 raise
             if scheduler.complete:
-                conclude(self.folder, manifest, self.keep_downloads)
-                logger.success(f"{self.folder} is complete.")
-                return data
-        missing = len(scheduler.wanted())
-        logger.warning(
-            f"{self.folder} is not complete: about {missing:,} tasks are missing. "
-            f"The same command submits them."
-        )
+                conclude(self.folder, manifest, self.config.keep_downloads)
+        logger.info(f"{self.folder} lacks about {len(scheduler.wanted()):,} tasks.")
         return data
 
 
-def is_made(folder: Path, source: str, task: int) -> bool:
-    """Is there a draft of this task, or is it finished?"""
-    info = read_marker(folder / source, task)
-    if info and is_whole_task(folder / source, task, info):
-        return True
-    return Draft.load(draft_folder(folder, source, task)) is not None
-
-
-def is_orphan() -> bool:
-    """Is the process that started this one gone? Then its successor may do the same task."""
-    parent = parent_process()
-    return parent is not None and not parent.is_alive()
-
-
-def leave_note(notes: Path, event: Event) -> None:
-    notes.mkdir(parents=True, exist_ok=True)
-    write_text(notes / f"{event.source}-{event.task:05}.json", json.dumps(asdict(event)))
-
-
-def raise_noted(notes: list[Path]) -> None:
-    """Raise the first of the failures noted in these folders; the notes are then gone."""
-    files = [file for folder in notes for file in sorted(folder.glob("*.json"))]
-    events = [Event(**json.loads(file.read_text("utf-8"))) for file in files]
-    for file in files:
-        file.unlink()
-    for event in events:
-        raise_failure(event)
-
-
-@contextmanager
-def quiet(log: Path) -> Iterator[None]:
-    """What datatrove has to say goes to a file: its loggers are made for `sys.stderr`, anew
-    for every rank."""
-    with log.open("a", encoding="utf-8") as file, redirect_stderr(file):
-        setup_default_logger()
-        try:
-            yield
-        finally:
-            logger.remove()
-    setup_default_logger()
-
-
 class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
-    """datatrove's, but a process for each rank instead of a pool of them, and a quiet one.
+    """datatrove's local executor with one process for each rank instead of a pool.
 
-    Its pool waits for ever if one of its processes is killed, as for lack of memory; and if
-    this process is killed, its manager lives on and holds our lock.
+    The pool waits for ever if one of its processes is killed, as for lack of memory; and if this
+    process is killed, the pool's manager lives on and holds the folder's lock.
     """
 
-    def __init__(self, pipeline: list[PipelineStep], log: Path, **options: Any) -> None:
-        super().__init__(pipeline, **options)
-        self.log = log
-
     def run(self) -> None:
-        """Run the ranks until all are done, or one has failed."""
+        """Run the ranks until all are done or one has failed."""
         self.save_executor_as_json()
-        context = get_context("spawn")
         ranks = self.get_incomplete_ranks()
         running: dict[Any, Any] = {}
         try:
             while ranks or running:
                 while ranks and len(running) < self.workers:
-                    process = context.Process(target=self._work, args=(ranks.pop(0),))
+                    process = get_context("spawn").Process(
+                        target=self._run_rank, args=(ranks.pop(0),)
+                    )
                     process.start()
                     running[process.sentinel] = process
                 for sentinel in wait(list(running)):
@@ -226,10 +165,46 @@ class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
         with self.logging_dir.open("stats.json", "wt") as file:
             total.save_to_disk(file)
 
-    def _work(self, rank: int) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us
-        with quiet(self.log):
+    def _run_rank(self, rank: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started us
+        with output_to_log(self.pipeline[0].home):
             try:
                 self._run_for_rank(rank)
-            except Exception:  # it is in the log, and a failure of ours in a note
+            except Exception:  # it is in the log and among the failures
                 sys.exit(1)
+
+
+def _check_parent(*_: int) -> None:
+    """Raise BrokenPipeError if the parent is gone: its successor may do the same task."""
+    if (parent := parent_process()) and not parent.is_alive():
+        raise BrokenPipeError
+
+
+def has_draft(folder: Path, source: str, task: int) -> bool:
+    """Return whether the task is finished or has a draft."""
+    info = read_marker(folder / source, task)
+    if info and is_whole_task(folder / source, task, info):
+        return True
+    return Draft.load(draft_folder(folder, source, task)) is not None
+
+
+def raise_saved_failure(folders: Iterable[Path]) -> None:
+    """Raise the first of the failures saved in these folders, and delete them all."""
+    files = [file for folder in folders for file in sorted(folder.glob("*.json"))]
+    events = [Event(**json.loads(file.read_text("utf-8"))) for file in files]
+    for file in files:
+        file.unlink()
+    for event in events:
+        raise_failure(event)
+
+
+@contextmanager
+def output_to_log(home: Path) -> Iterator[None]:
+    """Send datatrove's output to a file: its loggers write to `sys.stderr`, anew for every rank."""
+    with (home / LOG).open("a", encoding="utf-8") as file, redirect_stderr(file):
+        setup_default_logger()
+        try:
+            yield
+        finally:
+            logger.remove()
+    setup_default_logger()

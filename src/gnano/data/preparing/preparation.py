@@ -10,6 +10,7 @@ the number of workers, and who was killed when, change nothing in the shards.
 import shutil
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, Queue
 
@@ -22,7 +23,7 @@ from gnano.data.preparing.opening import check_folder, open_folder
 from gnano.data.preparing.scheduling import Scheduler
 from gnano.data.preparing.status import Counts, SourceStatus, Status
 from gnano.data.preparing.tokenizing import WORK, Draft, draft_folder
-from gnano.data.preparing.workers import Event, Job, Settings, Workers, raise_failure
+from gnano.data.preparing.workers import Event, Job, Workers, raise_failure
 from gnano.data.sources import DataConfig
 from gnano.utils.host import available_cores
 
@@ -61,16 +62,10 @@ def conclude(folder: Path, manifest: Manifest, keep_downloads: bool) -> None:
         shutil.rmtree(folder / DOWNLOADS, ignore_errors=True)
 
 
-def settings(config: DataConfig) -> Settings:
-    """What a worker needs to know of the configuration."""
-    return Settings(
-        folder=config.folder,
-        sources=config.sources,
-        heldout=config.heldout,
-        shard_tokens=config.shard_tokens,
-        max_bad_share=config.max_bad_share,
-        decontaminate=[str(path) for path in find_files(config.decontaminate).paths],
-    )
+def worker_config(config: DataConfig) -> DataConfig:
+    """The configuration with the files that `decontaminate` names in the place of its globs."""
+    files = find_files(config.decontaminate).paths
+    return replace(config, decontaminate=tuple(map(str, files)))
 
 
 class _Preparation:
@@ -92,7 +87,7 @@ class _Preparation:
         self.status.earlier = self.status.counts
         todo = len(self.scheduler.wanted())
         cores = self.config.workers or available_cores()
-        workers = Workers(max(1, min(cores, todo)), settings(self.config), self.events)
+        workers = Workers(max(1, min(cores, todo)), worker_config(self.config), self.events)
         with closing(workers), closing(self.downloads):
             self._give(workers)
             while not self.scheduler.complete:

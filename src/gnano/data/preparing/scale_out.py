@@ -1,192 +1,195 @@
-"""Preparation on more than one machine: the same tasks, drafts and shards, by `datatrove`.
+"""Preparation on many machines with datatrove: the same tasks, drafts and shards as `prepare`.
 
-    plan ─▶ round 1: ranks make the drafts ─▶ finishing, in sequence ─▶ enough? ─▶ manifest
-    here     Local, Ray or Slurm              here, or a job of its own    │
-                 ▲─────────────── round 2: what the budgets still want ◀───┘
+    plan ─▶ round 1: `TokenizeStep` on many ranks ─▶ `FinishStep`, in sequence ─▶ manifest
+    here     local, Ray or Slurm                      here, or a Slurm job      │
+                 ▲──────────── round 2: the tasks that the budgets still need ◀─┘
 
-How many tasks a budget takes is known only when they are finished; hence rounds, of which
-the first is nearly always enough. The data folder is on a file system that all nodes see.
-Each round has a folder of logs, where datatrove keeps what it knows: `LOGS/001/…`.
+The data folder is on a file system that all nodes see. Each round has a folder of logs and
+statistics, `.logs/001`, where failures are saved, too: executors and schedulers lose exceptions.
 """
 
+import hashlib
 import importlib
 import logging
 import os
+import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from gnano.data.inputs import Inputs
 from gnano.data.manifest import Manifest
 from gnano.data.preparing.lock import locked
 from gnano.data.preparing.opening import check_folder, open_folder
-from gnano.data.preparing.preparation import conclude, settings
+from gnano.data.preparing.preparation import conclude, worker_config
 from gnano.data.preparing.scheduling import Scheduler
-from gnano.data.preparing.slurm import Slurm, check_slurm, job_name, submit
 from gnano.data.sources import DataConfig
 from gnano.utils.host import available_cores
-from gnano.utils.ranges import Range, check_number
+from gnano.utils.ranges import Range, check_ranges
 from gnano.utils.unused import refuse_unused
 
-if TYPE_CHECKING:
-    from gnano.data.preparing.pipeline import Tokenize
+if TYPE_CHECKING:  # needs datatrove
+    from gnano.data.preparing.pipeline import TokenizeStep
 
 LOGS = ".logs"  # in the data folder
-LOG = "datatrove.log"  # in a round's folder: what would be said on the terminal
-Say = Callable[[str], None]
 
 
-def scale_out(
-    config: DataConfig,
-    executor: Literal["local", "slurm", "ray"] = "local",
-    tasks: int = 64,
-    workers: int = 0,
-    memory_gb: int = 2,
-    logs: Path | None = None,
-    slurm: Slurm | None = None,
-    say: Say = lambda _: None,
-) -> Manifest | None:
-    """What `prepare` does, on the processes of an executor of datatrove.
+@dataclass(frozen=True, kw_only=True)
+class Slurm:
+    """Options of `sbatch`."""
 
-    `tasks` ranks, of which `workers` run at a time (0: one per core here, all that fit
-    elsewhere), each with one core and `memory_gb` (Slurm, Ray). Slurm's jobs are only
-    submitted: returns None, or the manifest if nothing was left to do.
+    partition: str = ""  # where the jobs run
+    time: str = "24:00:00"  # limit of each job; what one leaves, the next round does
+    qos: str = ""  # quality of service; empty: the cluster's own
+    # memory of the job that finishes: 24 bytes a document at most
+    finishing_gb: Annotated[int, Range(1, 2**20)] = 16
+    env_command: str = ""  # what a node runs first; empty: puts this Python first in PATH
 
-    Raises ValueError, in a sentence, where `prepare` does.
-    """
-    slurm = slurm or Slurm()
-    for name, number, least in (("tasks", tasks, 1), ("workers", workers, 0)):
-        check_number(name, number, Range(least, 2**20))
-    check_number("memory_gb", memory_gb, Range(1, 2**20))
-    if executor != "slurm":
-        names = [field.name for field in fields(Slurm)]
-        refuse_unused(slurm, "slurm.", names, f"executor is {executor!r}")
-    try:
-        import datatrove  # noqa: F401
-
-        if executor == "ray":
-            import ray  # noqa: F401
-    except ImportError as error:
-        raise ValueError(
-            f"Scaling out needs {error.name}: pip install 'auto-g-nano[scale]'."
-        ) from None
-    check_folder(config)
-    # nodes and processes stand in folders of their own
-    folder = Path(config.folder).absolute()
-    config = replace(
-        config,
-        folder=str(folder),
-        decontaminate=tuple(str(Path(p).expanduser().absolute()) for p in config.decontaminate),
-    )
-    scale = _Scale(config, tasks, workers, memory_gb, (logs or folder / LOGS).absolute(), say)
-    if executor == "slurm":
-        check_slurm(slurm, folder, scale.logs)
-    with locked(folder):
-        manifest, inputs = open_folder(config)
-        if manifest.complete:
-            return manifest
-        scheduler = Scheduler(folder, manifest)
-        if executor == "slurm":
-            # by the markers alone: all documents' keys are too much for a login node
-            manifest.refresh(folder)
-            scale.submit(scheduler, inputs, slurm)
-            return None
-        scale.run(scheduler, inputs, executor)
-    return manifest
+    def __post_init__(self) -> None:
+        check_ranges(self, "slurm")
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """One call of `scale_out`: its rounds."""
+@dataclass
+class ScaleOut:
+    """Prepares a data folder, as `prepare` does, with an executor of datatrove."""
 
     config: DataConfig
-    tasks: int
-    workers: int
-    memory_gb: int
-    logs: Path
-    say: Say
+    executor: Literal["local", "slurm", "ray"] = "local"
+    tasks: Annotated[int, Range(1, 2**20)] = 64  # ranks that share the work, each with one core
+    workers: Annotated[int, Range(0, 2**20)] = (
+        0  # ranks at a time; 0: one per core, or all that fit
+    )
+    memory_gb: Annotated[int, Range(1, 2**20)] = 2  # of a rank (Slurm, Ray)
+    logs: Path | None = None  # by default in the data folder
+    slurm: Slurm = Slurm()
+    say: Callable[[str], None] = lambda _: None
 
-    @property
-    def folder(self) -> Path:
-        return Path(self.config.folder)
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.executor != "slurm":
+            names = [field.name for field in fields(Slurm)]
+            refuse_unused(self.slurm, "slurm.", names, f"executor is {self.executor!r}")
+        for package in ("datatrove", "ray") if self.executor == "ray" else ("datatrove",):
+            if find_spec(package) is None:
+                raise ValueError(f"Scaling out needs {package}: pip install 'auto-g-nano[scale]'.")
+        check_folder(self.config)
+        # nodes and processes have other working directories
+        self.folder = Path(self.config.folder).absolute()
+        self.logs_folder = (self.logs or self.folder / LOGS).absolute()
+        evaluations = (Path(path).expanduser() for path in self.config.decontaminate)
+        self.config = replace(
+            self.config,
+            folder=str(self.folder),
+            decontaminate=tuple(str(path.absolute()) for path in evaluations),
+        )
 
-    def run(self, scheduler: Scheduler, inputs: dict[str, Inputs], executor: str) -> None:
-        """Local and Ray: rounds until the budgets are met."""
-        from gnano.data.preparing.pipeline import quiet, raise_noted
+    def run(self) -> Manifest | None:
+        """Run rounds until the budgets are met; with Slurm submit one round and return None.
 
-        while True:
-            for _ in scheduler.advance():
-                pass
-            if scheduler.complete:
-                break
-            home = self._round()
-            step = self._tokenize(scheduler, inputs, home)
-            run = self._local if executor == "local" else self._ray
-            with quiet(home / LOG):
-                left = run(step, home)
-            raise_noted([step.notes])
-            if left:
-                raise ValueError(
-                    f"{len(left)} of the ranks did not come to an end, perhaps for lack of "
-                    f"memory: see {home}, and run the same command again; what is done is kept."
-                )
-        conclude(self.folder, scheduler.manifest, self.config.keep_downloads)
+        Raises ValueError, in a sentence, where `prepare` does.
+        """
+        if self.executor == "slurm":
+            self._check_slurm()
+        with locked(self.folder):
+            manifest, inputs = open_folder(self.config)
+            if manifest.complete:
+                return manifest
+            scheduler = Scheduler(self.folder, manifest)
+            if self.executor == "slurm":
+                # by the markers alone: all documents' keys are too much for a login node
+                manifest.refresh(self.folder)
+                self._submit(scheduler, inputs)
+                return None
+            while True:
+                for _ in scheduler.advance():
+                    pass
+                if scheduler.complete:
+                    break
+                self._run_round(scheduler, inputs)
+            conclude(self.folder, manifest, self.config.keep_downloads)
+        return manifest
 
-    def submit(self, scheduler: Scheduler, inputs: dict[str, Inputs], slurm: Slurm) -> None:
-        """Slurm: one round's jobs, the finishing after the drafts."""
-        from gnano.data.preparing.pipeline import Finish, quiet, raise_noted
+    def _run_round(self, scheduler: Scheduler, inputs: dict[str, Inputs]) -> None:
+        from gnano.data.preparing.pipeline import output_to_log, raise_saved_failure
+
+        step, options = self._start_round(scheduler, inputs)
+        with output_to_log(step.home):
+            run = self._ray(step, options) if self.executor == "ray" else self._local(step, options)
+            run.run()
+            left = run.get_incomplete_ranks(skip_completed=True)
+        raise_saved_failure([step.failures])
+        if left:
+            raise ValueError(
+                f"{len(left)} of the ranks did not come to an end, perhaps for lack of "
+                f"memory: see {step.home}, and run the same command again; what is done is kept."
+            )
+
+    def _submit(self, scheduler: Scheduler, inputs: dict[str, Inputs]) -> None:
+        """Submit an array of jobs that make drafts, and a job that finishes them.
+
+        datatrove adds a job to each that merges its statistics.
+        """
+        from gnano.data.preparing.pipeline import FinishStep, output_to_log, raise_saved_failure
 
         try:
-            raise_noted(list(self.logs.glob("*/failures")))
+            raise_saved_failure(self.logs_folder.glob("*/failures"))
         except ValueError as error:
             raise ValueError(
                 f"{error}\nSo ended the last jobs. When that is mended, the same command "
                 f"submits what is left."
             ) from None
-        home = self._round()
-        step = self._tokenize(scheduler, inputs, home)
-        finish = Finish(self.folder, step.notes, self.config.keep_downloads)
-        with quiet(home / LOG):
-            submit(slurm, step, finish, home, self._ranks(step), self.workers, self.memory_gb)
+        step, options = self._start_round(scheduler, inputs)
+        finish = FinishStep(self.config, step.home)
+        last = {
+            "tasks": 1,
+            "logging_dir": str(step.home / "finish"),
+            "mem_per_cpu_gb": self.slurm.finishing_gb,
+        }
+        try:
+            with output_to_log(step.home):
+                if step.tasks:
+                    # also after ranks that failed: what they did is finished
+                    last |= {"depends": self._slurm(step, options), "run_on_dependency_fail": True}
+                self._slurm(finish, last).launch_job()
+        except subprocess.CalledProcessError as error:
+            raise ValueError(
+                f"sbatch refused a job ({error}): its words are above, the script is in "
+                f"{step.home}."
+            ) from None
         self.say(
-            f"Submitted: see `squeue --name={job_name(self.folder)}`, and the logs in {home}. "
+            f"Submitted: see `squeue --name={self._job_name}`, and the logs in {step.home}. "
             f"When the jobs have ended, the same command says that {self.folder} is complete, "
             f"or submits the rest."
         )
 
-    def _round(self) -> Path:
-        self.logs.mkdir(parents=True, exist_ok=True)
-        home = self.logs / f"{len(list(self.logs.glob('[0-9]*'))) + 1:03}"
+    def _start_round(
+        self, scheduler: Scheduler, inputs: dict[str, Inputs]
+    ) -> tuple["TokenizeStep", dict[str, Any]]:
+        """The next round's step, and the options of its executor."""
+        from gnano.data.preparing.pipeline import TokenizeStep, has_draft
+
+        self.logs_folder.mkdir(parents=True, exist_ok=True)
+        home = self.logs_folder / f"{len(list(self.logs_folder.glob('[0-9]*'))) + 1:03}"
         home.mkdir()
-        return home
+        tasks = [task for task in scheduler.wanted() if not has_draft(self.folder, *task)]
+        ranks = max(1, min(self.tasks, len(tasks)))
+        self.say(f"Round {home.name}: {len(tasks):,} tasks on {ranks} ranks; {home}")
+        options: dict[str, Any] = {"tasks": ranks, "logging_dir": str(home / "tokenize")}
+        if self.executor != "local":
+            options |= {"workers": self.workers or -1, "mem_per_cpu_gb": self.memory_gb}
+        return TokenizeStep(worker_config(self.config), home, inputs, tasks), options
 
-    def _tokenize(self, scheduler: Scheduler, inputs: dict[str, Inputs], home: Path) -> "Tokenize":
-        from gnano.data.preparing.pipeline import Tokenize, is_made
-
-        wanted = [task for task in scheduler.wanted() if not is_made(self.folder, *task)]
-        keep = self.config.keep_downloads
-        step = Tokenize(settings(self.config), inputs, wanted, home / "failures", keep)
-        self.say(f"Round {home.name}: {len(wanted):,} tasks on {self._ranks(step)} ranks; {home}")
-        return step
-
-    def _ranks(self, step: "Tokenize") -> int:
-        return max(1, min(self.tasks, len(step.tasks)))
-
-    def _local(self, step: "Tokenize", home: Path) -> list[int]:
+    def _local(self, step: "TokenizeStep", options: dict[str, Any]) -> Any:
         from gnano.data.preparing.pipeline import LocalExecutor
 
-        run = LocalExecutor(
-            [step],
-            home / LOG,
-            tasks=self._ranks(step),
-            workers=self.workers or available_cores(),
-            logging_dir=str(home / "tokenize"),
-        )
-        run.run()
-        return list(run.get_incomplete_ranks(skip_completed=True))
+        return LocalExecutor([step], workers=self.workers or available_cores(), **options)
 
-    def _ray(self, step: "Tokenize", home: Path) -> list[int]:
+    def _ray(self, step: "TokenizeStep", options: dict[str, Any]) -> Any:
         from datatrove.executor.ray import RayPipelineExecutor
 
         ray: Any = importlib.import_module("ray")  # only in part typed
@@ -200,12 +203,44 @@ class _Scale:
                 logging_level=logging.ERROR,
             )
         self.say(f"Ray has {ray.cluster_resources().get('CPU', 0):.0f} cores.")
-        run = RayPipelineExecutor(
+        return RayPipelineExecutor([step], **options)
+
+    def _slurm(self, step: Any, options: dict[str, Any]) -> Any:
+        from datatrove.executor.slurm import SlurmPipelineExecutor
+
+        here = shlex.quote(str(Path(sys.executable).parent))
+        return SlurmPipelineExecutor(
             [step],
-            tasks=self._ranks(step),
-            workers=self.workers or -1,
-            mem_per_cpu_gb=self.memory_gb,
-            logging_dir=str(home / "tokenize"),
+            time=self.slurm.time,
+            partition=self.slurm.partition,
+            qos=self.slurm.qos,
+            job_name=self._job_name,
+            env_command=self.slurm.env_command or f"export PATH={here}:$PATH",
+            # else datatrove's merging of statistics stays in the queue after a failed rank
+            sbatch_args={"kill-on-invalid-dep": "yes"},
+            **options,
         )
-        run.run()
-        return list(run.get_incomplete_ranks(skip_completed=True))
+
+    @property
+    def _job_name(self) -> str:
+        """The name of the folder's Slurm jobs, by which the queue is searched."""
+        return f"gnano-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]}"
+
+    def _check_slurm(self) -> None:
+        """Raise ValueError for what would only be noticed after jobs have been submitted."""
+        if not self.slurm.partition:
+            raise ValueError("Name the partition that runs the jobs (--slurm.partition; `sinfo`).")
+        if not shutil.which("sbatch"):
+            raise ValueError("There is no sbatch here: run this where Slurm jobs are submitted.")
+        if len(str(self.logs_folder).split()) > 1:
+            raise ValueError(
+                f"{self.logs_folder} has a space, which job scripts cannot take (--logs)."
+            )
+        if shutil.which("squeue"):
+            command = ["squeue", "--noheader", "--format=%i", f"--name={self._job_name}"]
+            jobs = subprocess.run(command, capture_output=True, encoding="utf-8").stdout.split()
+            if jobs:
+                raise ValueError(
+                    f"Jobs for {self.folder} are still in the queue ({', '.join(jobs[:3])} …): "
+                    f"wait for them, or end them with `scancel --name={self._job_name}`."
+                )

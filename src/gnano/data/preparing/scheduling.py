@@ -1,4 +1,4 @@
-"""Which task is next, and is it finished? The plan's sequence, walked once."""
+"""Finishes tasks in the plan's order and tells which ones are still needed."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How far is a preparation? Counts by source, speed, and the time that is left."""
+"""The progress of a preparation: counts by source, speed, and the time left."""
 
 import time
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""One task's documents as tokens: a draft, which may still hold documents seen elsewhere.
+"""Tokenizes one task into a draft, which may still hold documents that other tasks have, too.
 
     files ─▶ documents ─▶ bounds, decontamination ─▶ split ─▶ tokenizer ─▶ draft
                                                                   (see `finishing`)
@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gnano.data.bad_records import MAX_BAD_SHARE, BadRecords
+from gnano.data.bad_records import BadRecords
 from gnano.data.documents import Document
 from gnano.data.inputs import documents
 from gnano.data.shards import ShardInfo, ShardWriter, is_whole
-from gnano.data.sources import Source
+from gnano.data.sources import DataConfig, Source
 from gnano.data.split import is_heldout, position
 from gnano.utils.atomic_io import write_bytes, write_text
 
@@ -45,16 +45,6 @@ WORK = ".work"  # drafts; in the data folder, so that they can be renamed into p
 
 Bad = tuple[int, int, str]  # the number of its file in the task, its line, what is wrong
 Report = Callable[[int, int, int], None]  # documents, bytes and training tokens so far
-
-
-class Rules(NamedTuple):
-    """What of the plan a task needs."""
-
-    source: Source
-    heldout: float
-    shard_tokens: int
-    end_of_text: int
-    max_bad_share: float = MAX_BAD_SHARE
 
 
 def draft_folder(folder: Path, source: str, task: int) -> Path:
@@ -88,7 +78,8 @@ class Draft:
 
 
 def tokenize_task(
-    rules: Rules,
+    config: DataConfig,
+    source: Source,
     paths: Sequence[Path],
     tokenizer: "Tokenizer",
     decontamination: "Decontamination | None",
@@ -100,14 +91,14 @@ def tokenize_task(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     counts: Counter[str] = Counter()
-    bad = BadRecords(strict=not rules.max_bad_share)
-    with _Shards(temporary, rules) as shards:
-        texts = bad.sift(documents(rules.source, paths))
-        for document in _admitted(texts, rules, decontamination, counts):
+    bad = BadRecords(strict=not config.max_bad_share)
+    with _Shards(temporary, config, tokenizer.end_of_text) as shards:
+        texts = bad.sift(documents(source, paths))
+        for document in _admitted(texts, source, decontamination, counts):
             shards.add(document, tokenizer.encode_array(document.text))
             if bad.read % REPORT_EVERY == 0:
                 report(bad.read, shards.bytes, shards.tokens)
-            if rules.source.max_tokens and shards.tokens >= rules.source.max_tokens:
+            if source.max_tokens and shards.tokens >= source.max_tokens:
                 break
         finished, heldout = shards.finish()
     counts["bad"] = bad.bad
@@ -126,18 +117,17 @@ def tokenize_task(
 
 def _admitted(
     texts: Iterator[Document],
-    rules: Rules,
+    source: Source,
     decontamination: "Decontamination | None",
     counts: Counter[str],
 ) -> Iterator[Document]:
     """The documents that pass the gates; the others are counted by the gate that stopped them."""
-    least, most = rules.source.min_chars, rules.source.max_chars
     for document in texts:
         if not document.text.strip():
             counts["empty"] += 1
-        elif len(document.text) < least:
+        elif len(document.text) < source.min_chars:
             counts["short"] += 1
-        elif most and len(document.text) > most:
+        elif 0 < source.max_chars < len(document.text):
             counts["long"] += 1
         elif decontamination and decontamination.contains(document.text):
             counts["contaminated"] += 1
@@ -159,8 +149,8 @@ class _Shard(NamedTuple):
 class _Shards:
     """A draft's shards, cut after about `shard_tokens`."""
 
-    def __init__(self, folder: Path, rules: Rules) -> None:
-        self.folder, self.rules = folder, rules
+    def __init__(self, folder: Path, config: DataConfig, end_of_text: int) -> None:
+        self.folder, self.config, self.end_of_text = folder, config, end_of_text
         self.bytes = self.tokens = 0
         self.stack = ExitStack()
         self.heldout = self._open(HELDOUT)
@@ -178,17 +168,17 @@ class _Shards:
         size = len(document.text.encode())
         key = position(document.text)
         self.bytes += size
-        if is_heldout(document, self.rules.heldout, key):
+        if is_heldout(document, self.config.heldout, key):
             self.heldout.add(ids, size, key)
             return
         self.tokens += len(ids) + 1
-        if self.shards and self.shards[-1].writer.tokens < self.rules.shard_tokens:
+        if self.shards and self.shards[-1].writer.tokens < self.config.shard_tokens:
             self.shards[-1].add(ids, size, key)
             return
         # past a cut: only as many documents as make a shard worth opening begin one
         self.waiting.append((ids, size, key))
         self.waiting_tokens += len(ids) + 1
-        if self.waiting_tokens >= min(TAIL, self.rules.shard_tokens):
+        if self.waiting_tokens >= min(TAIL, self.config.shard_tokens):
             self._begin()
 
     def finish(self) -> tuple[list[ShardInfo], ShardInfo]:
@@ -205,7 +195,7 @@ class _Shards:
         self.waiting, self.waiting_tokens = [], 0
 
     def _open(self, name: str) -> _Shard:
-        writer = ShardWriter(self.folder, name, self.rules.end_of_text)
+        writer = ShardWriter(self.folder, name, self.end_of_text)
         return _Shard(self.stack.enter_context(writer), array("Q"), array("I"))
 
     def _close(self, shard: _Shard) -> ShardInfo:

@@ -1,4 +1,4 @@
-"""Who tokenizes? Processes of their own, one per core, each with one task at a time.
+"""Worker processes that tokenize: one per core, each with one task at a time.
 
     prepare ──a job, as a line of JSON──▶ python -m gnano.data.preparing.workers FOLDER
             ◀──progress, done, failed────
@@ -24,14 +24,14 @@ from pathlib import Path
 from queue import Queue
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from gnano.data.preparing.tokenizing import Rules, draft_folder, tokenize_task
-from gnano.data.sources import Source
+from gnano.data.preparing.tokenizing import Report, draft_folder, tokenize_task
+from gnano.data.sources import DataConfig, Source
 
 if TYPE_CHECKING:
     from gnano.data.decontamination import Decontamination
     from gnano.tokenizer import Tokenizer
 
-SPEAK_EVERY = 0.25  # seconds between two reports
+REPORT_SECONDS = 0.25  # between two progress events of a worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What a worker, or a download, has to say."""
+    """A message from a worker or a download."""
 
     kind: str  # "progress", "done", "failed", "died", "fetched"
     source: str
@@ -56,95 +56,82 @@ class Event:
     error: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What all jobs of a preparation share; a worker gets it as its first line."""
-
-    folder: str
-    sources: dict[str, Source]
-    heldout: float
-    shard_tokens: int
-    max_bad_share: float
-    decontaminate: list[str]
-
-
 class Worker:
-    """Does jobs in this process; loads what they need when the first one comes."""
+    """Tokenizes in this process; loads what it needs when the first job comes."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
         self.tokenizer: Tokenizer | None = None
         self.decontamination: Decontamination | None = None
 
-    def do(self, job: Job, tell: Callable[[Event], None]) -> None:
-        """Make the job's draft; a user's mistake is told, not raised."""
-        spoke = 0.0
-
-        def report(documents: int, size: int, tokens: int) -> None:
-            nonlocal spoke
-            if time.monotonic() - spoke >= SPEAK_EVERY:
-                spoke = time.monotonic()
-                tell(event("progress", documents=documents, bytes=size, tokens=tokens))
-
-        def event(kind: str, **facts: Any) -> Event:
-            return Event(kind=kind, source=job.source, task=job.task, **facts)
-
-        try:
-            self._load()
-            assert self.tokenizer is not None
-            rules = Rules(
-                self.settings.sources[job.source],
-                self.settings.heldout,
-                self.settings.shard_tokens,
-                self.tokenizer.end_of_text,
-                self.settings.max_bad_share,
-            )
-            paths = [Path(path) for path in job.paths]
-            draft = draft_folder(Path(self.settings.folder), job.source, job.task)
-            tokenize_task(rules, paths, self.tokenizer, self.decontamination, draft, report)
-        except BrokenPipeError:  # nobody listens any more
-            raise
-        except Exception as error:
-            tell(event("failed", error=failure(error)))
-        else:
-            tell(event("done"))
-
-    def _load(self) -> None:
+    def tokenize(self, job: Job, report: Report) -> None:
+        """Make the job's draft."""
+        folder = Path(self.config.folder)
         if self.tokenizer is None:
             from gnano.tokenizer import Tokenizer
 
-            self.tokenizer = Tokenizer.load(Path(self.settings.folder))
-            if self.settings.decontaminate:
+            self.tokenizer = Tokenizer.load(folder)
+            if self.config.decontaminate:
                 from gnano.data.decontamination import Decontamination
 
-                files = [Path(file) for file in self.settings.decontaminate]
-                self.decontamination = Decontamination(files)
+                self.decontamination = Decontamination(list(map(Path, self.config.decontaminate)))
+        tokenize_task(
+            self.config,
+            self.config.sources[job.source],
+            [Path(path) for path in job.paths],
+            self.tokenizer,
+            self.decontamination,
+            draft_folder(folder, job.source, job.task),
+            report,
+        )
+
+    def run(self, job: Job, send: Callable[[Event], None]) -> None:
+        """Make the job's draft; progress, success and errors are sent as events."""
+        last_report = 0.0
+
+        def report(documents: int, size: int, tokens: int) -> None:
+            nonlocal last_report
+            if time.monotonic() - last_report >= REPORT_SECONDS:
+                last_report = time.monotonic()
+                send(event("progress", documents=documents, bytes=size, tokens=tokens))
+
+        def event(kind: str, **details: Any) -> Event:
+            return Event(kind=kind, source=job.source, task=job.task, **details)
+
+        try:
+            self.tokenize(job, report)
+        except BrokenPipeError:  # nobody reads the events any more
+            raise
+        except Exception as error:
+            send(event("failed", error=failure(error)))
+        else:
+            send(event("done"))
 
 
 class Workers:
-    """So many workers; what they say lands in one queue of events."""
+    """A pool of workers whose events arrive in one queue."""
 
-    def __init__(self, count: int, settings: Settings, events: "Queue[Event]") -> None:
+    def __init__(self, count: int, config: DataConfig, events: "Queue[Event]") -> None:
         self.events = events
-        self.here = Worker(settings) if count == 1 else None
+        self.local = Worker(config) if count == 1 else None
         self.free = count
         self.closed = False
         self.idle: list[subprocess.Popen[str]] = []
         self.busy: dict[tuple[str, int], subprocess.Popen[str]] = {}
-        for _ in range(count if count > 1 else 0):
-            self.idle.append(self._start(settings))
+        if count > 1:
+            self.idle = [self._start(config) for _ in range(count)]
 
     def give(self, job: Job) -> None:
         """Hand a job to a free worker."""
         self.free -= 1
-        if self.here:
+        if self.local:
             # a daemon, so that Ctrl-C need not wait for the end of a large file
-            threading.Thread(target=self._do_here, args=(self.here, job), daemon=True).start()
+            threading.Thread(target=self._run_local, args=(self.local, job), daemon=True).start()
             return
         process = self.idle.pop()
         self.busy[job.source, job.task] = process
         try:
-            _say(process.stdin, asdict(job))
+            _write_line(process.stdin, asdict(job))
         except BrokenPipeError:
             self.events.put(Event(kind="died", source=job.source, task=job.task))
 
@@ -161,27 +148,27 @@ class Workers:
             process.kill()
             process.communicate()
 
-    def _do_here(self, worker: Worker, job: Job) -> None:
+    def _run_local(self, worker: Worker, job: Job) -> None:
+        def send(event: Event) -> None:
+            if self.closed:
+                raise BrokenPipeError  # as in a worker process
+            self.events.put(event)
+
         with suppress(BrokenPipeError):
-            worker.do(job, self._tell)
+            worker.run(job, send)
 
-    def _tell(self, event: Event) -> None:
-        if self.closed:
-            raise BrokenPipeError  # what a worker process would meet
-        self.events.put(event)
-
-    def _start(self, settings: Settings) -> subprocess.Popen[str]:
+    def _start(self, config: DataConfig) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "gnano.data.preparing.workers"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
         )
-        _say(process.stdin, asdict(settings))
-        threading.Thread(target=self._listen, args=(process,), daemon=True).start()
+        _write_line(process.stdin, asdict(config))
+        threading.Thread(target=self._read_events, args=(process,), daemon=True).start()
         return process
 
-    def _listen(self, process: "subprocess.Popen[str]") -> None:
+    def _read_events(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None
         for line in process.stdout:
             self.events.put(Event(**json.loads(line)))
@@ -212,22 +199,22 @@ def raise_failure(event: Event) -> NoReturn:
             raise AssertionError(other)
 
 
-def _say(pipe: IO[str] | None, content: dict[str, Any]) -> None:
+def _write_line(pipe: IO[str] | None, content: dict[str, Any]) -> None:
     assert pipe is not None
     pipe.write(json.dumps(content) + "\n")
     pipe.flush()
 
 
 def _serve() -> None:
-    """A worker's life: jobs from standard input until it ends, events to standard output."""
+    """Run jobs from standard input until it ends; write events to standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for `prepare`, which ends us
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # no stray print among the events
     content = json.loads(sys.stdin.readline())
-    sources = {name: Source(**source) for name, source in content["sources"].items()}
-    worker = Worker(Settings(**{**content, "sources": sources}))
+    sources = {name: Source(**source) for name, source in content.pop("sources").items()}
+    worker = Worker(DataConfig(**content, sources=sources))
     for line in sys.stdin:
-        worker.do(Job(**json.loads(line)), lambda event: _say(out, asdict(event)))
+        worker.run(Job(**json.loads(line)), lambda event: _write_line(out, asdict(event)))
 
 
 if __name__ == "__main__":
