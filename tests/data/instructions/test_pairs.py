@@ -9,10 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gnano.data.batches import IGNORE
-from gnano.data.instructions.conversations import Conversation, Turn
-from gnano.data.instructions.encoding import LEAST, Example, encode
-from gnano.data.instructions.pairs import Pair, PairRows, encode_pair, fitted_pair
-from gnano.data.instructions.preferences import Preference
+from gnano.data.instructions.conversations import Conversation, Preference, Turn
+from gnano.data.instructions.encoding import (
+    LEAST,
+    Example,
+    Pair,
+    encode,
+    encode_pair,
+    fitted_pair,
+)
+from gnano.data.instructions.rows import PairRows
 from gnano.data.instructions.templates import ALPACA, CHATML
 from gnano.tokenizer import train_bpe
 
