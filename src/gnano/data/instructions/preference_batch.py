@@ -29,7 +29,7 @@ class PreferenceBatch(NamedTuple):
 
     def each(self, work: Callable[[Tensor], Tensor]) -> "PreferenceBatch":
         """Return the same batch with `work` done to each tensor."""
-        return self._make(None if tensor is None else work(tensor) for tensor in self)
+        return PreferenceBatch._make(None if tensor is None else work(tensor) for tensor in self)
 
     def counted(self) -> Tensor:
         """Return how many pairs it has, on its device."""

@@ -26,8 +26,8 @@ from gnano.data.instructions.encoding import Example, Pair, fitted, fitted_pair
 from gnano.data.instructions.packs import first_fit
 from gnano.data.instructions.preference_batch import PreferenceBatch
 
-ItemT = TypeVar("ItemT", Example, Pair)
-BatchT = TypeVar("BatchT", Batch, PreferenceBatch)
+ItemT = TypeVar("ItemT", bound=Example | Pair)
+BatchT = TypeVar("BatchT", bound=Batch | PreferenceBatch)
 
 
 class PackedRows(ABC, Generic[ItemT, BatchT]):
