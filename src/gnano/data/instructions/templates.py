@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gnano.data.instructions.conversations import Conversation, Turn
+from gnano.tokenizer.bpe import END_OF_TEXT
 from gnano.utils.agreement import DisagreementError
 from gnano.utils.text import read_text
 
@@ -64,7 +65,7 @@ class Template:
     def question(self, turns: tuple[Turn, ...]) -> str:
         """Return the prompt for the answer that is to come next, with the earlier answers."""
         pairs = self.prompts(Conversation((*turns, Turn("assistant", ""))))
-        return END.join(prompt + answer for prompt, answer in pairs)
+        return END_OF_TEXT.join(prompt + answer for prompt, answer in pairs)
 
     def jinja(self) -> str:
         """Return the same as a Jinja chat template, as `transformers` and servers read it.
@@ -102,7 +103,6 @@ class Template:
         return HOLE.sub(lambda hole: getattr(turn, hole[1]).strip(), text)
 
 
-END = "<|endoftext|>"
 HOLE = re.compile(r"\{(content|context)\}")
 HOLES = {
     "system": ("content",),
