@@ -16,7 +16,6 @@ from gnano.data.instructions.encoding import (
     Pair,
     encode,
     encode_pair,
-    fitted_pair,
 )
 from gnano.data.instructions.rows import PairRows
 from gnano.data.instructions.templates import ALPACA, CHATML
@@ -71,7 +70,7 @@ def test_a_pair_that_is_too_long_loses_its_prompts_front_first_and_then_its_answ
     prompt: int, chosen: int, rejected: int, length: int
 ) -> None:
     whole = pair(prompt, chosen, rejected)
-    short = fitted_pair(whole, length)
+    short = whole.truncate(length)
     if whole.positions <= length:
         assert short is whole
         return

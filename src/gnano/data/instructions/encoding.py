@@ -32,6 +32,19 @@ class Example(NamedTuple):
         """Where the last answer begins: after the last id that is not learned."""
         return int(np.flatnonzero(~self.learned)[-1]) + 1
 
+    def truncate(self, length: int) -> "Example":
+        """Return the example in at most `length` positions.
+
+        One that is too long loses its front, so that the last answer stays whole; where that
+        is too long itself, it keeps the end of its prompt and loses the answer's end.
+        """
+        size, room = len(self.ids), length + 1
+        if size <= room:
+            return self
+        start = min(size - room, max(self.answer_start - min(LEAST, length), 0))
+        part = slice(start, start + room)
+        return Example(self.ids[part], self.learned[part], cut=True)
+
 
 class Pair(NamedTuple):
     """Two examples that begin with the same ids, the prompt's; each learns its answer."""
@@ -47,6 +60,25 @@ class Pair(NamedTuple):
     @property
     def positions(self) -> int:
         return self.chosen.positions + self.rejected.positions
+
+    def truncate(self, length: int) -> "Pair":
+        """Return the pair in at most `length` positions together.
+
+        One that is too long loses the front of the prompt, on both sides alike; where the answers
+        are too long themselves, they lose their ends, the longer one first.
+        """
+        if self.positions <= length:
+            return self
+        prompt = self.chosen.answer_start
+        answers = [side.ids[prompt:] for side in self.examples]
+        room, sizes = length + 2, [len(answer) for answer in answers]  # ids; each side has one more
+        least = min(LEAST, prompt, max(length // 4, 1))  # of the prompt: half of a side at most
+        kept = max((room - sum(sizes)) // 2, least)
+        room -= 2 * kept
+        longest = max(room - min(sizes), room // 2)
+        front = self.chosen.ids[prompt - kept : prompt]
+        chosen, rejected = (_join(front, answer[:longest]) for answer in answers)
+        return Pair(chosen, rejected, cut=True)
 
 
 def encode(conversation: Conversation, template: Template, tokenizer: Tokenizer) -> Example:
@@ -74,40 +106,6 @@ def encode_pair(preference: Preference, template: Template, tokenizer: Tokenizer
     prompt, answer = np.split(chosen.ids, [chosen.answer_start])
     rejected = [*tokenizer.encode(preference.rejected), tokenizer.end_of_text]
     return Pair(_join(prompt, answer), _join(prompt, rejected))
-
-
-def fitted(example: Example, length: int) -> Example:
-    """Return the example in at most `length` positions.
-
-    One that is too long loses its front, so that the last answer stays whole; where that
-    is too long itself, it keeps the end of its prompt and loses the answer's end.
-    """
-    size, room = len(example.ids), length + 1
-    if size <= room:
-        return example
-    start = min(size - room, max(example.answer_start - min(LEAST, length), 0))
-    part = slice(start, start + room)
-    return Example(example.ids[part], example.learned[part], cut=True)
-
-
-def fitted_pair(pair: Pair, length: int) -> Pair:
-    """Return the pair in at most `length` positions together.
-
-    One that is too long loses the front of the prompt, on both sides alike; where the answers
-    are too long themselves, they lose their ends, the longer one first.
-    """
-    if pair.positions <= length:
-        return pair
-    prompt = pair.chosen.answer_start
-    answers = [side.ids[prompt:] for side in pair.examples]
-    room, sizes = length + 2, [len(answer) for answer in answers]  # ids; each side has one more
-    least = min(LEAST, prompt, max(length // 4, 1))  # of the prompt: half of a side at most
-    kept = max((room - sum(sizes)) // 2, least)
-    room -= 2 * kept
-    longest = max(room - min(sizes), room // 2)
-    front = pair.chosen.ids[prompt - kept : prompt]
-    chosen, rejected = (_join(front, answer[:longest]) for answer in answers)
-    return Pair(chosen, rejected, cut=True)
 
 
 def _join(prompt: ArrayLike, answer: ArrayLike) -> Example:

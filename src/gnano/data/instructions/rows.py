@@ -12,9 +12,9 @@ own (see `deck`).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gnano.data.batches import IGNORE, Batch
 from gnano.data.instructions.deck import Deck
-from gnano.data.instructions.encoding import Example, Pair, fitted, fitted_pair
+from gnano.data.instructions.encoding import Example, Pair
 from gnano.data.instructions.packs import first_fit
 from gnano.data.instructions.preference_batch import PreferenceBatch
 
@@ -31,27 +31,25 @@ BatchT = TypeVar("BatchT", bound=Batch | PreferenceBatch)
 
 
 class PackedRows(ABC, Generic[ItemT, BatchT]):
-    """Rows of `length` positions; with `packing` off, each has one item.
+    """Rows of `length` positions; with `packing` off, each has one item."""
 
-    The items of each source fit a row; `called` is what a person calls them.
-    """
+    called: str  # what a person calls the items
 
     def __init__(
         self,
-        sources: Iterable[Iterable[ItemT]],
+        sources: Sequence[Sequence[ItemT]],
         weights: Sequence[float],
         length: int,
         seed: int,
-        packing: bool,
-        called: str,
+        packing: bool = True,
     ) -> None:
-        self.length, self.called = length, called
+        self.length = length
         self.items: list[ItemT] = []
         self.rows: list[list[int]] = []  # of numbers of items, source by source
         counts = []
         for source in sources:
             first = len(self.items)
-            self.items += source
+            self.items += cast("list[ItemT]", [item.truncate(length) for item in source])
             sizes = [item.positions for item in self.items[first:]]
             rows = first_fit(sizes, length) if packing else [[i] for i in range(len(sizes))]
             self.rows += ([first + i for i in row] for row in rows)
@@ -112,16 +110,7 @@ class PackedRows(ABC, Generic[ItemT, BatchT]):
 class InstructionRows(PackedRows[Example, Batch]):
     """Rows of `length` positions; with `packing` off, each has one example."""
 
-    def __init__(
-        self,
-        sources: Sequence[Sequence[Example]],
-        weights: Sequence[float],
-        length: int,
-        seed: int,
-        packing: bool = True,
-    ) -> None:
-        fitting = ((fitted(example, length) for example in source) for source in sources)
-        super().__init__(fitting, weights, length, seed, packing, "examples")
+    called = "examples"
 
     def of_rows(self, rows: Sequence[Sequence[int]]) -> Batch:
         arrays, _ = self._lay_out(rows)
@@ -135,6 +124,8 @@ class PairRows(PackedRows[Pair, PreferenceBatch]):
     0 until someone has measured it.
     """
 
+    called = "pairs"
+
     def __init__(
         self,
         sources: Sequence[Sequence[Pair]],
@@ -144,8 +135,7 @@ class PairRows(PackedRows[Pair, PreferenceBatch]):
         beta: float,
         packing: bool = True,
     ) -> None:
-        fitting = ((fitted_pair(pair, length) for pair in source) for source in sources)
-        super().__init__(fitting, weights, length, seed, packing, "pairs")
+        super().__init__(sources, weights, length, seed, packing)
         self.beta = beta
         self.reference: NDArray[np.float32] = np.zeros(len(self.items), np.float32)
 
