@@ -46,7 +46,7 @@ def corpus(files: list[str], column: str, megabytes: float, parts: int, folder: 
 
 def bare(path: Path, ready: "threading.Barrier", out: "object") -> None:
     """One process: read the documents, wait for the others, then only tokenize."""
-    encoding = gpt2()._fast
+    encoding = gpt2()._tiktoken
     assert encoding is not None
     texts = list(read_texts(path, "text"))
     ready.wait()
@@ -86,7 +86,7 @@ def prepared_speed(paths: list[Path], folder: Path, workers: int) -> float:
 
 def same_ids(paths: list[Path], folder: Path) -> int:
     """Compare every document's ids with bare tiktoken's; returns how many documents agree."""
-    encoding = gpt2()._fast
+    encoding = gpt2()._tiktoken
     assert encoding is not None
     opened = Corpus(folder)
     ours = set()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.chat.terminal import Terminal
+from tests.chat.terminal import ForkServer, Terminal
 from tests.saying import teach
 
 from gnano.chat import Settings
@@ -76,15 +76,24 @@ def save(tmp_path: Path) -> Callable[[Engine], Path]:
     return save
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[ForkServer]:
+    started = ForkServer()
+    yield started
+    started.close()
+
+
 @pytest.fixture
-def chat(save: Callable[[Engine], Path], tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+def chat(
+    server: ForkServer, save: Callable[[Engine], Path], tmp_path: Path
+) -> Iterator[Callable[..., Terminal]]:
     """`gnano chat` with the engine, in a terminal of its own."""
     opened: list[Terminal] = []
 
     def chat(engine: Engine, *options: str, **how: str) -> Terminal:
         state = {"XDG_STATE_HOME": str(tmp_path / "state")}
         arguments = ["chat", str(save(engine)), "--temperature", "0", *options]
-        opened.append(Terminal(arguments, {**state, **how}))
+        opened.append(Terminal(server, arguments, {**state, **how}))
         return opened[-1]
 
     yield chat

@@ -1,11 +1,15 @@
-"""A real terminal, and a `gnano` in it: keys in, what a person would see out."""
+"""A real terminal, and a `gnano` in it: keys in, what a person would see out.
 
-import fcntl
+Each `gnano` is a copy of one process that has loaded torch, with standard streams of its own.
+"""
+
+import json
 import os
 import pty
 import re
 import select
-import struct
+import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -15,36 +19,100 @@ from pathlib import Path
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[=>]")
 ENTER, ALT_ENTER, CTRL_C, CTRL_D, UP = "\r", "\x1b\r", "\x03", "\x04", "\x1b[A"
 PATIENCE = 60.0  # seconds
-WITHOUT = """
-import sys
-sys.modules.update(dict.fromkeys(sys.argv[1].split()))
+SERVER = """
+import fcntl, json, os, socket, sys, termios
+import gnano.chat.opening, gnano.cli.chat, torch._dynamo  # what is slow to load
 from gnano.cli import main
-main(sys.argv[2:])
+
+def begin(arguments, environment, hidden):
+    os.setsid()
+    if os.isatty(0):
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = open(("stdin", "stdout", "stderr").index(name), mode, encoding="utf-8")
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    os.environ.update(environment)
+    sys.modules.update(dict.fromkeys(hidden))  # packages that are not to be found
+    try:
+        main(arguments)
+    except SystemExit as left:
+        return left.code or 0
+
+requests = socket.socket(fileno=int(sys.argv[1]))
+while True:
+    data, streams, _, _ = socket.recv_fds(requests, 2**16, 3)
+    if not data:
+        break
+    request = json.loads(data)
+    if isinstance(request, int):
+        answer = os.waitstatus_to_exitcode(os.waitpid(request, 0)[1])
+    elif (answer := os.fork()) == 0:
+        requests.close()
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        code = 1
+        try:
+            code = begin(*request)
+            sys.stdout.flush(), sys.stderr.flush()
+        finally:
+            os._exit(code)
+    for stream in streams:
+        os.close(stream)
+    requests.send(str(answer).encode())
 """
+
+
+class ForkServer:
+    """Starts `gnano`, with these streams, in copies of one process."""
+
+    def __init__(self) -> None:
+        self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVER, str(theirs.fileno())], pass_fds=[theirs.fileno()]
+        )
+        theirs.close()
+
+    def start(
+        self,
+        arguments: list[str],
+        streams: tuple[int, int, int],
+        environment: dict[str, str] | None = None,
+        hidden: str = "",
+    ) -> int:
+        """Return the process's id; the streams are closed here."""
+        request = json.dumps([arguments, environment or {}, hidden.split()]).encode()
+        socket.send_fds(self.requests, [request], streams)
+        for stream in set(streams):
+            os.close(stream)
+        return int(self.requests.recv(100))
+
+    def wait(self, process: int) -> int:
+        """Return the exit code of a process that was started, when it has ended."""
+        self.requests.send(str(process).encode())
+        return int(self.requests.recv(100))
+
+    def close(self) -> None:
+        self.requests.close()
+        self.process.kill()
+        self.process.wait()
 
 
 class Terminal:
     """The process has it as its controlling terminal: Ctrl-C is a signal where it is one."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self, server: ForkServer, arguments: list[str], environment: dict[str, str]
+    ) -> None:
         self.ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-        hidden = environment.pop("without", "")  # packages that are not to be found
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", WITHOUT, hidden, *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env={
-                **os.environ,
-                "TERM": "xterm-256color",
-                "PROMPT_TOOLKIT_NO_CPR": "1",  # nobody here answers where the cursor is
-                **environment,
-            },
-        )
-        os.close(theirs)
+        termios.tcsetwinsize(theirs, (40, 120))
+        hidden = environment.pop("without", "")
+        no_cpr = {"PROMPT_TOOLKIT_NO_CPR": "1"}  # nobody here answers where the cursor is
+        environment = {"TERM": "xterm-256color", **no_cpr, **environment}
+        self.server = server
+        self.process = server.start(arguments, (theirs,) * 3, environment, hidden)
+        self.ended = False
         self.raw = b""
         self.seen = 0  # characters of the screen that a wait has already passed
 
@@ -70,7 +138,7 @@ class Terminal:
         In the moment between the two, Python's readline would lose a signal.
         """
         before = self.wait_for("\n>")
-        status = Path(f"/proc/{self.process.pid}/stat")
+        status = Path(f"/proc/{self.process}/stat")
         deadline = time.monotonic() + PATIENCE
         while status.exists() and status.read_text().rpartition(")")[2].split()[0] != "S":
             assert time.monotonic() < deadline
@@ -82,11 +150,14 @@ class Terminal:
         deadline = time.monotonic() + PATIENCE
         while self._read(deadline):
             pass
-        return self.process.wait(timeout=60)
+        assert time.monotonic() < deadline
+        self.ended = True
+        return self.server.wait(self.process)
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        if not self.ended:
+            os.kill(self.process, signal.SIGKILL)
+            self.server.wait(self.process)
         os.close(self.ours)
 
     def _read(self, deadline: float) -> bool:

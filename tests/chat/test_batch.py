@@ -1,16 +1,18 @@
 """Through pipes, as another program uses it: answers alone, and exit codes that can be trusted."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from tests.chat.conftest import UNICODE
+from tests.chat.terminal import ForkServer
 
 from gnano.cli import main
-
-CHAT = [sys.executable, "-m", "gnano", "chat"]
 
 
 @pytest.fixture
@@ -18,57 +20,71 @@ def folder(make_engine, save):
     return save(make_engine(UNICODE))
 
 
-def piped(given: str | bytes, *arguments: object) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [*CHAT, *map(str, arguments), "--temperature", "0"],
-        input=given if isinstance(given, bytes) else given.encode(),
-        capture_output=True,
-    )
-    return subprocess.CompletedProcess(
-        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-    )
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
 
 
-def test_each_line_is_a_question_and_only_answers_come_out(folder):
+@pytest.fixture
+def piped(server: ForkServer, tmp_path: Path) -> Callable[..., Done]:
+    """`gnano chat` with this as its standard input."""
+
+    def piped(given: str | bytes, *arguments: object) -> Done:
+        files = [tmp_path / name for name in ("in", "out", "err")]
+        files[0].write_bytes(given if isinstance(given, bytes) else given.encode())
+        how = (os.O_RDONLY, *(os.O_WRONLY | os.O_CREAT | os.O_TRUNC,) * 2)
+        streams = [os.open(file, flags) for file, flags in zip(files, how, strict=True)]
+        asked = ["chat", *map(str, arguments), "--temperature", "0"]
+        code = server.wait(server.start(asked, (streams[0], streams[1], streams[2])))
+        return Done(code, files[1].read_text("utf-8"), files[2].read_text("utf-8"))
+
+    return piped
+
+
+def test_each_line_is_a_question_and_only_answers_come_out(piped, folder):
     done = piped("one\\\n\n/stats\ntwo", folder)
-    assert (done.returncode, done.stdout) == (0, f"{UNICODE}\n{UNICODE}\n")
-    assert "answers    1, " in done.stderr and "tokens · " not in done.stderr
-    assert "\x1b" not in done.stdout + done.stderr
+    assert (done.code, done.out) == (0, f"{UNICODE}\n{UNICODE}\n")
+    assert "answers    1, " in done.err and "tokens · " not in done.err
+    assert "\x1b" not in done.out + done.err
 
 
-def test_lines_end_where_a_file_s_lines_end(folder):
+def test_lines_end_where_a_file_s_lines_end(piped, folder):
     """The mark in front of the first is no part of it: /stats is a command."""
     done = piped("\ufeff/stats\r\none\u2028two\x85three\ffour\r\n/stats\r\n".encode(), folder)
-    assert (done.returncode, done.stdout) == (0, f"{UNICODE}\n")
-    assert "answers    0, " in done.stderr and "answers    1, " in done.stderr
+    assert (done.code, done.out) == (0, f"{UNICODE}\n")
+    assert "answers    0, " in done.err and "answers    1, " in done.err
 
 
-def test_a_line_that_cannot_be_answered_is_named_and_the_others_are(folder):
+def test_a_line_that_cannot_be_answered_is_named_and_the_others_are(piped, folder):
     done = piped("a" * 300 + "\n/no\ntwo\n", folder)
-    assert (done.returncode, done.stdout) == (2, f"{UNICODE}\n")
-    long, unknown = done.stderr.splitlines()
+    assert (done.code, done.out) == (2, f"{UNICODE}\n")
+    long, unknown = done.err.splitlines()
     assert long.startswith("gnano: line 1: The question has")
     assert unknown.startswith("gnano: line 2: There is no command /no")
 
 
-def test_bytes_that_are_no_text_end_nothing(folder):
+def test_bytes_that_are_no_text_end_nothing(piped, folder):
     done = piped(b"caf\xe9?\n", folder)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{UNICODE}\n", "")
+    assert (done.code, done.out, done.err) == (0, f"{UNICODE}\n", "")
 
 
-def test_one_question_on_the_command_line(folder):
+def test_one_question_on_the_command_line(piped, folder):
     done = piped("not read\n", folder, "--prompt", "well?")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{UNICODE}\n", "")
+    assert (done.code, done.out, done.err) == (0, f"{UNICODE}\n", "")
 
 
-def test_it_may_be_kept_in_fewer_bits(folder):
+def test_it_may_be_kept_in_fewer_bits(piped, folder):
     done = piped("", folder, "--prompt", "one", "--dtype", "bf16", "--quant", "int8")
-    assert (done.returncode, done.stdout) == (0, f"{UNICODE}\n")
+    assert (done.code, done.out) == (0, f"{UNICODE}\n")
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(folder):
     process = subprocess.Popen(
-        [*CHAT, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "gnano", "chat", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdin and process.stdout and process.stderr
     process.stdin.write(b"one\n")
@@ -81,7 +97,9 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(folder):
     assert process.wait() == 141
 
 
-def test_a_checkpoint_that_was_not_tuned_is_asked_as_alpaca_and_it_says_so(make_engine, save):
+def test_a_checkpoint_that_was_not_tuned_is_asked_as_alpaca_and_it_says_so(
+    piped, make_engine, save
+):
     folder = save(make_engine("yes", block_size=400))
     for name in ("template.json", "chat_template.jinja"):
         (folder / name).unlink()
@@ -89,9 +107,9 @@ def test_a_checkpoint_that_was_not_tuned_is_asked_as_alpaca_and_it_says_so(make_
     config = {**json.loads(path.read_text()), "chat_template": None}
     path.write_text(json.dumps(config))
     done = piped("well?\n", folder)
-    assert (done.returncode, done.stdout) == (0, "yes\n")
-    assert len(done.stderr.splitlines()) == 1 and "was not tuned" in done.stderr
-    assert piped("well?\n", folder, "--format", "plain").stderr == ""
+    assert (done.code, done.out) == (0, "yes\n")
+    assert len(done.err.splitlines()) == 1 and "was not tuned" in done.err
+    assert piped("well?\n", folder, "--format", "plain").err == ""
 
 
 @pytest.mark.parametrize(

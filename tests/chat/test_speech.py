@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnano.chat.speech import Trim
+from gnano.chat.session import Trim
 
 
 @given(st.lists(st.text(" \n\tab🙂")))

@@ -45,7 +45,7 @@ def test_the_order_of_a_tuning_epoch() -> None:
     deck = Deck([3, 2], [1.0, 1.5], 7)
     first = [(0, 1, 0), (0, 1, 1), (0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 1, 0)]
     second = [(1, 0, 2), (1, 0, 1), (1, 1, 1), (1, 0, 0), (1, 1, 1), (1, 1, 0)]
-    assert [deck(sample) for sample in range(12)] == first + second
+    assert [deck.locate(sample) for sample in range(12)] == first + second
 
 
 def test_what_is_held_out() -> None:

@@ -76,7 +76,7 @@ import hashlib, os, signal, threading
 from gnano.tokenizer import train
 threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
-    train._interruptibly(lambda: hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1))
+    train._run_interruptibly(lambda: hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1))
 except KeyboardInterrupt:
     print("heard", flush=True)
     os._exit(0)

@@ -1,4 +1,4 @@
-"""What does a line mean? A question, or a command that begins with a slash."""
+"""Lines of a conversation: questions, and commands, which begin with a slash."""
 
 from collections.abc import Generator
 from difflib import get_close_matches
@@ -18,68 +18,61 @@ COMMANDS = {
     "stats": ("", "tokens, their speed, and how full the context is"),
     "quit": ("", "leave (as Ctrl-D does)"),
 }
-ALSO = (
+MORE_HELP = (
     "//… is a text that begins with /. Alt-Enter, or \\ at a line's end, begins another line. "
     "Ctrl-C stops an answer."
 )
 
 
 def perform(line: str, session: Session) -> Generator[str] | str:
-    """An answer that begins, or what there is to say of a command.
+    """Start the answer to a question, or run a command and return its message.
 
     Raises ValueError, in a sentence, for what cannot be done, and EOFError to leave.
     """
-    if not line.startswith("/"):
-        return session.ask(line)
-    if line.startswith("//"):
-        return session.ask(line[1:])
-    name, rest = (*line[1:].split(maxsplit=1), "", "")[:2]
-    return _obey(name, rest.strip(), session)
-
-
-def _obey(name: str, rest: str, session: Session) -> Generator[str] | str:
+    if line.startswith("//") or not line.startswith("/"):
+        return session.ask(line.removeprefix("/"))
+    name, argument = (*line[1:].split(maxsplit=1), "", "")[:2]
+    argument = argument.strip()
     if name not in COMMANDS:
         nearest = get_close_matches(name, COMMANDS, n=1, cutoff=0)[0]
         raise ValueError(
             f"There is no command /{name}; did you mean /{nearest}? (/help lists all, and a text "
             f"that begins with / is written //{name}.)"
         )
-    if COMMANDS[name][0] == "FILE" and not rest:
+    if COMMANDS[name][0] == "FILE" and not argument:
         raise ValueError(f"/{name} needs the name of a file: /{name} FILE.")
     match name:
         case "help":
-            return help_text()
+            usages = [(f"/{name} {what}".strip(), text) for name, (what, text) in COMMANDS.items()]
+            return "\n".join([*(f"{usage:<16} {text}" for usage, text in usages), MORE_HELP])
         case "reset":
             session.reset()
             return "A new conversation."
         case "system":
-            session.tell(rest)
-            return "The system's text holds from the next answer on." if rest else "No system text."
+            session.tell(argument)
+            if not argument:
+                return "No system text."
+            return "The system's text holds from the next answer on."
         case "set":
-            return _set(rest, session)
+            return _change_setting(argument, session)
         case "regen":
             return session.again()
         case "save":
-            return f"Saved as {session.history.save(Path(rest))}."
+            return f"Saved as {session.history.save(Path(argument))}."
         case "load":
-            session.load(History.load(Path(rest)))
+            session.load(History.load(Path(argument)))
             count = len(session.history.exchanges)
             return f"Loaded {count:,} question{'s' if count > 1 else ''} with their answers."
         case "stats":
-            return stats(session)
+            return _format_stats(session)
         case _:
             raise EOFError
 
 
-def help_text() -> str:
-    rows = [(f"/{name} {argument}".strip(), what) for name, (argument, what) in COMMANDS.items()]
-    return "\n".join([*(f"{usage:<16} {what}" for usage, what in rows), ALSO])
-
-
-def _set(rest: str, session: Session) -> str:
+def _change_setting(argument: str, session: Session) -> str:
     names = list(session.settings.values())
-    if rest:
-        name, _, value = rest.partition(" ")
+    if argument:
+        name, _, value = argument.partition(" ")
         if not value.strip():
             raise ValueError(f"/set {name} needs a value: /set {name} VALUE.")
         session.settings = session.settings.changed(name, value.strip())
@@ -87,17 +80,17 @@ def _set(rest: str, session: Session) -> str:
     return "\n".join(f"{name} {session.settings.shown(name)}" for name in names)
 
 
-def stats(session: Session) -> str:
-    said = session.speeches
-    tokens, seconds = sum(s.tokens for s in said), sum(s.seconds for s in said)
+def _format_stats(session: Session) -> str:
+    answers = session.speeches
+    tokens, seconds = sum(s.tokens for s in answers), sum(s.seconds for s in answers)
     # a first token has no time of its own: it ends the reading of the prompt
-    timed = sum(max(s.tokens - 1, 0) for s in said)
+    timed = sum(max(s.tokens - 1, 0) for s in answers)
     rate = f" at {timed / seconds:,.1f} tokens/s" if seconds else ""
-    full = said[-1].prompt + said[-1].tokens if said else 0
+    full = answers[-1].prompt + answers[-1].tokens if answers else 0
     lines = [
-        f"answers    {len(said):,}, {tokens:,} tokens{rate}",
-        f"prompts    {sum(s.prompt for s in said):,} tokens, "
-        f"{sum(s.first for s in said):.2f} s until the first token of an answer, in all",
+        f"answers    {len(answers):,}, {tokens:,} tokens{rate}",
+        f"prompts    {sum(s.prompt for s in answers):,} tokens, "
+        f"{sum(s.first for s in answers):.2f} s until the first token of an answer, in all",
         f"context    {full:,} of {session.context:,} tokens at the last answer",
         f"questions  {len(session.history.exchanges):,} in the conversation; the model has "
         f"forgotten {session.fallen:,} of them",

@@ -1,14 +1,12 @@
-"""Which model talks, in which format, and with whom? From the command line to a conversation."""
+"""The start of a conversation: a checkpoint, and with it a question, a pipe or a person."""
 
-import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-from gnano.chat.batch import answer_lines, say
-from gnano.chat.lines import Lines, PlainLines
-from gnano.chat.repl import Repl
-from gnano.chat.screen import Screen
+from gnano.chat.lines import line_reader
+from gnano.chat.repl import Screen, print_answer, respond, run_repl
 from gnano.chat.session import Session
 from gnano.chat.settings import Settings
 from gnano.data.instructions import ALPACA, load_template, template_of
@@ -16,7 +14,7 @@ from gnano.data.instructions.templates import jinja_of
 from gnano.infer import Engine, Loading
 from gnano.model import num_parameters
 from gnano.train import find_checkpoint
-from gnano.utils.terminal import takes_escapes
+from gnano.utils.terminal import note as print_to_stderr
 from gnano.utils.text import open_stdin
 
 EXTRA = (
@@ -37,7 +35,7 @@ def open_session(
     system: str,
     loading: Loading,
 ) -> tuple[Session, str]:
-    """The session, and what there is to say of its format; "" for nothing."""
+    """Return the session, and a note about its format; "" for none."""
     given = load_template(format) if format else None
     folder = find_checkpoint(checkpoint)
     template = given or template_of(folder)
@@ -47,29 +45,35 @@ def open_session(
 
 
 def talk(session: Session, note: str, prompt: str | None, name: str) -> int:
-    """Until whoever asks has enough: one question, a pipe or a person. Returns the exit code."""
+    """Answer one question, a pipe or a person until they end; return the exit code."""
     stdin = open_stdin()
     interactive = prompt is None and stdin.isatty()
     screen = Screen(interactive)
     if note:
         screen.note(note)
     if prompt is not None:
-        say(session.ask(prompt), screen)
+        print_answer(session.ask(prompt), session, screen)
         return 0
     if not interactive:
         return answer_lines(stdin, session, screen)
-    whole = bool(find_spec("prompt_toolkit") and find_spec("rich"))
     size = num_parameters(session.engine.model.config)
     screen.note(f"{name} · {size:,} parameters · context {session.context:,} · /help")
-    if not whole:
+    if not (find_spec("prompt_toolkit") and find_spec("rich")):
         screen.note(EXTRA)
-    Repl(session, _lines(), screen).run()
+    run_repl(session, line_reader(), screen)
     return 0
 
 
-def _lines() -> Lines:
-    if takes_escapes(sys.stdout) and find_spec("prompt_toolkit"):
-        from gnano.chat.edited_lines import EditedLines
-
-        return EditedLines()
-    return PlainLines()
+def answer_lines(lines: Iterable[str], session: Session, screen: Screen) -> int:
+    """Answer each line; return 2 if one could not be, which stderr says, and 0 otherwise."""
+    code = 0
+    for number, line in enumerate(lines, 1):
+        try:
+            if line.strip():
+                respond(line.strip(), session, screen)
+        except EOFError:
+            break
+        except ValueError as error:
+            print_to_stderr(f"gnano: line {number:,}: {error}")
+            code = 2
+    return code

@@ -1,6 +1,6 @@
-"""How are answers drawn, and how long may they be? What `/set` changes."""
+"""Settings of a conversation, which `/set` changes: sampling, and the length of answers."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -18,7 +18,9 @@ class Settings:
         check_ranges(self)
 
     def changed(self, name: str, text: str) -> "Settings":
-        """With this one as a person typed it; raises ValueError, in a sentence, where it is none.
+        """Return the settings with this one as a person typed it.
+
+        Raises ValueError, in a sentence, where the text is no value of it.
 
         `top-k` is `top_k`, and `none` is no value where there may be none.
         """
@@ -33,12 +35,11 @@ class Settings:
         return replace(self, sampling=replace(self.sampling, **{name: value}))
 
     def values(self) -> dict[str, Any]:
-        """All that can be set, by name."""
-        drawn = {field.name: getattr(self.sampling, field.name) for field in fields(Sampling)}
-        return {**drawn, "tokens": self.tokens}
+        """Return all that can be set, by name."""
+        return {**vars(self.sampling), "tokens": self.tokens}
 
     def shown(self, name: str) -> str:
-        """As `changed` takes it."""
+        """Return the value of a setting as `changed` takes it."""
         value = self.values()[name.replace("-", "_")]
         if isinstance(value, tuple):
             return ",".join(f"{token}:{bias:g}" for token, bias in value) or "none"

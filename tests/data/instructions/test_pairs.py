@@ -9,10 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gnano.data.batches import IGNORE
-from gnano.data.instructions.conversations import Conversation, Turn
-from gnano.data.instructions.encoding import LEAST, Example, encode
-from gnano.data.instructions.pairs import Pair, PairRows, encode_pair, fitted_pair
-from gnano.data.instructions.preferences import Preference
+from gnano.data.instructions.conversations import Conversation, Preference, Turn
+from gnano.data.instructions.encoding import (
+    LEAST,
+    Example,
+    Pair,
+    encode,
+    encode_pair,
+)
+from gnano.data.instructions.rows import PairRows
 from gnano.data.instructions.templates import ALPACA, CHATML
 from gnano.tokenizer import train_bpe
 
@@ -65,7 +70,7 @@ def test_a_pair_that_is_too_long_loses_its_prompts_front_first_and_then_its_answ
     prompt: int, chosen: int, rejected: int, length: int
 ) -> None:
     whole = pair(prompt, chosen, rejected)
-    short = fitted_pair(whole, length)
+    short = whole.truncate(length)
     if whole.positions <= length:
         assert short is whole
         return

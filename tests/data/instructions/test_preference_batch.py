@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from gnano.data.batches import IGNORE
-from gnano.data.instructions.pairs import PairRows, encode_pair
+from gnano.data.instructions.conversations import preference_of
+from gnano.data.instructions.encoding import encode_pair
 from gnano.data.instructions.preference_batch import PreferenceBatch
-from gnano.data.instructions.preferences import preference_of
+from gnano.data.instructions.rows import PairRows
 from gnano.data.instructions.templates import ALPACA, save_template
 from gnano.model import GPT, save_model
 from gnano.tokenizer import Tokenizer, train_bpe

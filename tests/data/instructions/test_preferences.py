@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from gnano.data.instructions.conversations import Turn
-from gnano.data.instructions.preferences import Preference, preference_of
+from gnano.data.instructions.conversations import Preference, Turn, preference_of
 from gnano.data.instructions.reading import read_records
 
 ASKED = (Turn("user", "Where?"),)

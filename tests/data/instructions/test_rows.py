@@ -1,6 +1,5 @@
 """Packed, padded or one by one: the same is learned, nothing is lost, and nothing but answers."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -66,29 +65,6 @@ def test_packed_rows_give_the_gradient_of_the_examples_one_at_a_time() -> None:
     loss, grad = gradient(net, [padded.of_rows(padded.rows)])
     assert loss == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(grad, theirs, rtol=1e-4, atol=1e-6)
-
-
-def test_every_epoch_has_every_example_once_in_another_order() -> None:
-    rows = InstructionRows([examples()], [1.0], T, seed=3)
-    per_epoch = len(rows.rows)
-    dealt = [[rows.place(e * per_epoch + i) for i in range(per_epoch)] for e in range(3)]
-    for epoch, places in enumerate(dealt):
-        assert [e for e, _ in places] == [epoch] * per_epoch
-        seen = Counter(index for _, row in places for index in rows.rows[row])
-        assert seen == Counter(range(40))
-    assert len({tuple(row for _, row in places) for places in dealt}) == 3
-
-
-def test_a_sample_depends_on_nothing_but_its_number() -> None:
-    rows, again = (
-        InstructionRows([examples()], [1.0], T, seed=3),
-        InstructionRows([examples()], [1.0], T, seed=3),
-    )
-    one_by_one = [again.batch([i]) for i in reversed(range(12))][::-1]
-    together = rows.batch(range(12))
-    for field, tensor in enumerate(together):
-        parts = [part for batch in one_by_one if (part := batch[field]) is not None]
-        assert tensor is not None and torch.equal(tensor, torch.cat(parts))
 
 
 def test_prompts_borders_and_padding_are_not_learned() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from gnano.data.instructions.conversations import Conversation, Turn
-from gnano.data.instructions.encoding import encode, encode_prompt, fitted
+from gnano.data.instructions.encoding import encode, encode_prompt
 from gnano.data.instructions.templates import (
     ALPACA,
     CHATML,
@@ -144,7 +144,7 @@ def test_what_is_too_long_keeps_its_last_answer_or_as_much_as_there_is_room_for(
     conversation: Conversation, length: int, tokenizer: Tokenizer
 ) -> None:
     whole = encode(conversation, ALPACA, tokenizer)
-    example = fitted(whole, length)
+    example = whole.truncate(length)
     assert example.positions == min(length, whole.positions)
     assert example.cut == (whole.positions > length)
     assert example.learned[1:].any()  # there is always something to learn

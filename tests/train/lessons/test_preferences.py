@@ -11,8 +11,8 @@ from tests.processes import fingerprint
 from tests.small import with_train
 from transformers import AutoModelForCausalLM
 
+from gnano.data.instructions.encoding import Pair, encode_pair
 from gnano.data.instructions.gathering import gather_preferences
-from gnano.data.instructions.pairs import Pair, encode_pair
 from gnano.data.instructions.templates import template_of
 from gnano.report import read_metrics
 from gnano.tokenizer import Tokenizer

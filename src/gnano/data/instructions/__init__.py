@@ -5,15 +5,13 @@ from typing import TYPE_CHECKING
 from gnano.lazy import lazily
 
 if TYPE_CHECKING:
-    from gnano.data.instructions.conversations import Conversation, Turn
-    from gnano.data.instructions.encoding import Example, encode, encode_prompt
+    from gnano.data.instructions.conversations import Conversation, Preference, Turn
+    from gnano.data.instructions.encoding import Example, Pair, encode, encode_pair, encode_prompt
     from gnano.data.instructions.files import files_of
     from gnano.data.instructions.gathering import Gathered, gather_conversations, gather_preferences
-    from gnano.data.instructions.pairs import Pair, PairRows, encode_pair
     from gnano.data.instructions.preference_batch import PreferenceBatch
-    from gnano.data.instructions.preferences import Preference
     from gnano.data.instructions.reading import read_conversations, read_records
-    from gnano.data.instructions.rows import InstructionRows
+    from gnano.data.instructions.rows import InstructionRows, PairRows
     from gnano.data.instructions.templates import (
         ALPACA,
         Template,
@@ -55,14 +53,14 @@ __getattr__ = lazily(
         "Example": "encoding",
         "Gathered": "gathering",
         "InstructionRows": "rows",
-        "Pair": "pairs",
-        "PairRows": "pairs",
-        "Preference": "preferences",
+        "Pair": "encoding",
+        "PairRows": "rows",
+        "Preference": "conversations",
         "PreferenceBatch": "preference_batch",
         "Template": "templates",
         "Turn": "conversations",
         "encode": "encoding",
-        "encode_pair": "pairs",
+        "encode_pair": "encoding",
         "encode_prompt": "encoding",
         "files_of": "files",
         "gather_conversations": "gathering",

@@ -1,4 +1,4 @@
-"""What was asked, and what was answered? One form for the many in which people store it.
+"""Conversations and preferences, parsed from the many forms in which people store them.
 
     Dolly      {"instruction", "context", "response", "category"}
     Alpaca     {"instruction", "input", "output"}, perhaps "history": [[question, answer], …]
@@ -6,8 +6,16 @@
     messages   {"messages": [{"role": "user", "content": …}, {"role": "assistant", …}, …]}
     ShareGPT   {"conversations": [{"from": "human", "value": …}, {"from": "gpt", …}, …]}
 
-Which of them a record is, its keys tell. Each may have a "system" beside them, and a message's
-content may be a list of parts, {"type": "text", "text": …}.
+Preferences have two answers, of which the first is the better one:
+
+    text       {"prompt", "chosen", "rejected"}
+    messages   {"prompt": […], "chosen": [the answer], "rejected": [the answer]}
+    whole      {"chosen": [prompt …, answer], "rejected": [prompt …, answer]}, perhaps with the
+               first question as "prompt" again
+    Alpaca     {"instruction", "input" or "context", "chosen", "rejected"}
+
+The keys of a record tell which form it has. Each form may have a "system" and a "history" in
+addition, and the content of a message may be a list of parts, {"type": "text", "text": …}.
 """
 
 from collections.abc import Mapping
@@ -36,39 +44,61 @@ class Turn:
     context: str = ""  # of a user's turn: what the question is about
 
 
+class _Record:
+    turns: tuple[Turn, ...]
+    about: str
+
+    @property
+    def group(self) -> str:
+        """The text whose hash decides whether the record is held out."""
+        return self.about or next(turn.content for turn in self.turns if turn.role == "user")
+
+
 @dataclass(frozen=True)
-class Conversation:
+class Conversation(_Record):
     """Perhaps a system's turn, then user and assistant in turns; the last word is an answer."""
 
     turns: tuple[Turn, ...]
     category: str = ""
     about: str = ""  # conversations about the same are held out together; "": the first question
 
-    @property
-    def group(self) -> str:
-        """What decides, by its hash, whether it is held out."""
-        return self.about or next(turn.content for turn in self.turns if turn.role == "user")
+
+@dataclass(frozen=True)
+class Preference(_Record):
+    """Perhaps a system's turn, then user and assistant in turns; the last word is a question."""
+
+    turns: tuple[Turn, ...]
+    chosen: str
+    rejected: str
+    category: str = ""
+    about: str = ""  # as in `Conversation`
 
 
 def conversation_of(record: Any) -> Conversation:
-    """Raises ValueError, saying what is wrong, for a record that is no such thing."""
+    """Parse a record; raises ValueError, saying what is wrong, for one of no known form.
+
+    The other functions here do so too, naming the key.
+    """
     if not isinstance(record, Mapping):
-        raise ValueError(f"it is no record but {kind_of(record)}")
-    label = category_of(record)
+        raise ValueError(f"it is no record but {_type_name(record)}")
+    label = _category(record)
     for key in ("messages", "conversations"):
         if key in record:
-            turns = turns_of(record[key], key, before=context_of(record))
-            return Conversation(answered(turns, key), label)
+            turns = _parse_messages(record[key], key, _leading_turns(record))
+            return Conversation(_check_answered(turns, key), label)
     for question, context, answer in (
         ("instruction", "context", "response"),
         ("instruction", "input", "output"),
     ):
         if question in record and answer in record:
-            asked = Turn("user", text_of(record, question), text_of(record, context, ""))
-            said = Turn("assistant", text_of(record, answer))
-            return Conversation((*context_of(record), asked, said), label)
+            turns = (
+                *_leading_turns(record),
+                Turn("user", _text(record, question), _text(record, context, "")),
+                Turn("assistant", _text(record, answer)),
+            )
+            return Conversation(turns, label)
     if "prompt" in record and "completion" in record:
-        turns, completion = answer_to(record, "completion", prompt_of(record))
+        turns, completion = _parse_answer(record, "completion", _parse_prompt(record))
         return Conversation((*turns, Turn("assistant", completion)), label)
     raise ValueError(
         f"its keys are {', '.join(map(str, record)) or 'none'}; known are instruction with "
@@ -76,112 +106,123 @@ def conversation_of(record: Any) -> Conversation:
     )
 
 
-def turns_of(
-    value: Any,
-    key: str,
-    before: tuple[Turn, ...] = (),
-) -> tuple[Turn, ...]:
-    """The turns before, and those of a list of messages, which follow them.
+def preference_of(record: Any) -> Preference:
+    """Parse a record; raises ValueError, saying what is wrong, for one of no known form."""
+    if not isinstance(record, Mapping):
+        raise ValueError(f"it is no record but {_type_name(record)}")
+    if "chosen" not in record or "rejected" not in record:
+        raise ValueError(
+            f"its keys are {', '.join(map(str, record)) or 'none'}; known are chosen and rejected, "
+            f"with prompt, with instruction, or as whole conversations"
+        )
+    prompt = _parse_prompt(record)
+    turns, chosen = _parse_answer(record, "chosen", prompt)
+    other_turns, rejected = _parse_answer(record, "rejected", prompt)
+    if turns != other_turns:
+        raise ValueError("chosen and rejected answer different conversations")
+    if chosen == rejected:
+        raise ValueError("chosen and rejected are the same answer")
+    return Preference(turns, chosen, rejected, _category(record))
 
-    This and what stands below raises ValueError, naming the key, for what is no such thing.
-    """
+
+def _parse_messages(value: Any, key: str, before: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """Return the turns before, and those of a list of messages, which follow them."""
     if not isinstance(value, list):
-        raise ValueError(f"{key} is {kind_of(value)}, not a list")
+        raise ValueError(f"{key} is {_type_name(value)}, not a list")
     turns = list(before)
     for number, entry in enumerate(value, 1):
         if not isinstance(entry, Mapping):
-            raise ValueError(f"{key} {number} is {kind_of(entry)}, not a record")
+            raise ValueError(f"{key} {number} is {_type_name(entry)}, not a record")
         for calls in ("tool_calls", "function_call"):
             if entry.get(calls):
                 raise ValueError(f"{key} {number} calls tools ({calls}), which cannot be learned")
         role = "from" if "from" in entry and "role" not in entry else "role"
         content = "value" if "value" in entry and "content" not in entry else "content"
-        named = text_of(entry, role)
-        if named not in ROLES:
-            raise ValueError(f"{role} of {key} {number} is {named!r}, none of {', '.join(ROLES)}")
+        name = _text(entry, role)
+        if name not in ROLES:
+            raise ValueError(f"{role} of {key} {number} is {name!r}, none of {', '.join(ROLES)}")
         expected = ("user", "assistant")[sum(turn.role != "system" for turn in turns) % 2]
-        who = ROLES[named]
-        if who == "system" and turns == [Turn("system", text_of(entry, content))]:
+        speaker = ROLES[name]
+        if speaker == "system" and turns == [Turn("system", _text(entry, content))]:
             continue  # the record's own key says the same
-        if who != expected and (who != "system" or turns):
-            raise ValueError(f"{key} {number} is the {who}'s, where the {expected}'s was to come")
-        turns.append(Turn(who, text_of(entry, content)))
+        if speaker != expected and (speaker != "system" or turns):
+            raise ValueError(
+                f"{key} {number} is the {speaker}'s, where the {expected}'s was to come"
+            )
+        turns.append(Turn(speaker, _text(entry, content)))
     return tuple(turns)
 
 
-def context_of(record: Mapping[str, Any]) -> tuple[Turn, ...]:
-    """What comes before the first question of the record's own: its system's turn, its history."""
-    turns = []
-    if system := text_of(record, "system", ""):
-        turns.append(Turn("system", system))
+def _leading_turns(record: Mapping[str, Any]) -> tuple[Turn, ...]:
+    """Return what comes before the record's first question: its system's turn, its history."""
+    system = _text(record, "system", "")
+    turns = [Turn("system", system)] if system else []
     history = record.get("history") or []
     if not isinstance(history, list):
-        raise ValueError(f"history is {kind_of(history)}, not a list of pairs")
+        raise ValueError(f"history is {_type_name(history)}, not a list of pairs")
     for number, pair in enumerate(history, 1):
         if not (isinstance(pair, list) and len(pair) == 2):
             raise ValueError(f"history {number} is no pair of question and answer")
-        for role, content in zip(("user", "assistant"), pair, strict=True):
-            text = text_of({"text": content}, "text")
-            turns.append(Turn("user" if role == "user" else "assistant", text))
+        question, answer = (_text({"text": content}, "text") for content in pair)
+        turns += [Turn("user", question), Turn("assistant", answer)]
     return tuple(turns)
 
 
-def prompt_of(record: Mapping[str, Any]) -> tuple[Turn, ...]:
-    """The turns that an answer follows; none where the record does not tell them apart."""
-    before = context_of(record)
+def _parse_prompt(record: Mapping[str, Any]) -> tuple[Turn, ...]:
+    """Return the turns that an answer follows; none where the record does not tell them apart."""
+    before = _leading_turns(record)
     if isinstance(record.get("prompt"), list):
-        turns = turns_of(record["prompt"], "prompt", before)
+        turns = _parse_messages(record["prompt"], "prompt", before)
         if not turns or turns[-1].role != "user":
             raise ValueError("prompt does not end with a question")
         return turns
     if record.get("prompt") is not None:
-        return (*before, Turn("user", text_of(record, "prompt")))
+        return (*before, Turn("user", _text(record, "prompt")))
     if "instruction" in record:
-        context = text_of(record, "context", "") or text_of(record, "input", "")
-        return (*before, Turn("user", text_of(record, "instruction"), context))
+        context = _text(record, "context", "") or _text(record, "input", "")
+        return (*before, Turn("user", _text(record, "instruction"), context))
     return ()
 
 
-def answer_to(
+def _parse_answer(
     record: Mapping[str, Any], key: str, prompt: tuple[Turn, ...]
 ) -> tuple[tuple[Turn, ...], str]:
-    """What is answered by the text or the messages of a key, and the answer."""
+    """Return what is answered by the text or the messages of a key, and the answer."""
     value = record[key]
     if not isinstance(value, list):
-        answer = text_of(record, key)
+        answer = _text(record, key)
         if not prompt:
             raise ValueError("it has no prompt")
         return prompt, answer
-    if _is_whole(value) and not isinstance(record.get("prompt"), list):
-        turns = answered(turns_of(value, key, context_of(record)), key)
-        if prompt and prompt[-1] not in turns:
-            raise ValueError(f"{key} does not begin with the prompt")
+    first = value[0] if value else None
+    begins_with_prompt = (
+        isinstance(first, Mapping) and first.get("role", first.get("from")) != "assistant"
+    )
+    if begins_with_prompt and not isinstance(record.get("prompt"), list):
+        turns = _parse_messages(value, key, _leading_turns(record))
     else:
-        turns = answered(turns_of(value, key, prompt or context_of(record)), key)
+        turns = _parse_messages(value, key, prompt or _leading_turns(record))
+    _check_answered(turns, key)
+    if prompt and prompt[-1] not in turns:
+        raise ValueError(f"{key} does not begin with the prompt")
     return turns[:-1], turns[-1].content
 
 
-def _is_whole(messages: list[Any]) -> bool:
-    """Do these begin before the answer?"""
-    first = messages[0] if messages else None
-    return isinstance(first, Mapping) and first.get("role", first.get("from")) != "assistant"
-
-
-def answered(turns: tuple[Turn, ...], key: str) -> tuple[Turn, ...]:
-    """The turns, which end with an answer."""
+def _check_answered(turns: tuple[Turn, ...], key: str) -> tuple[Turn, ...]:
+    """Return the turns if they end with an answer."""
     if not turns or turns[-1].role != "assistant":
         raise ValueError(f"{key} does not end with an answer")
     return turns
 
 
-def category_of(record: Mapping[str, Any]) -> str:
-    """Empty where there is none."""
+def _category(record: Mapping[str, Any]) -> str:
+    """Return the record's category; "" where it has none."""
     category = record.get("category")
     return category if isinstance(category, str) else ""
 
 
-def text_of(record: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    """A text that is there and says something, unless there is a default."""
+def _text(record: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    """Return the text of a key, which must not be missing or empty, unless there is a default."""
     value = record.get(key, default)
     if value is None and default is not None:
         return default
@@ -193,12 +234,13 @@ def text_of(record: Mapping[str, Any], key: str, default: str | None = None) -> 
                 raise ValueError(f"{key} has a part of type {part.get('type')!r}, not text")
         value = "".join(part["text"] for part in value)
     if not isinstance(value, str):
-        raise ValueError(f"{key} is {kind_of(value)}, not text")
+        raise ValueError(f"{key} is {_type_name(value)}, not text")
     if default is None and not value.strip():
         raise ValueError(f"{key} is empty")
     return value.strip()
 
 
-def kind_of(value: Any) -> str:
+def _type_name(value: Any) -> str:
+    """Return what a person calls this kind of value."""
     kinds = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
     return "nothing" if value is None else kinds.get(type(value), "a record")

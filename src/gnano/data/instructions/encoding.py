@@ -1,12 +1,12 @@
-"""Which ids does a conversation have, and which of them are learned? Answers, and their ends."""
+"""Token ids of a conversation, and which of them are learned: the answers and their ends."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from gnano.data.instructions.conversations import Conversation, Turn
+from gnano.data.instructions.conversations import Conversation, Preference, Turn
 from gnano.data.instructions.templates import Template
 from gnano.tokenizer import Tokenizer
 
@@ -24,12 +24,65 @@ class Example(NamedTuple):
 
     @property
     def positions(self) -> int:
-        """What it takes in a row: each id but the first is predicted from those before."""
+        """Positions in a row: each id but the first is predicted from those before."""
         return len(self.ids) - 1
+
+    @property
+    def answer_start(self) -> int:
+        """Where the last answer begins: after the last id that is not learned."""
+        return int(np.flatnonzero(~self.learned)[-1]) + 1
+
+    def truncate(self, length: int) -> "Example":
+        """Return the example in at most `length` positions.
+
+        One that is too long loses its front, so that the last answer stays whole; where that
+        is too long itself, it keeps the end of its prompt and loses the answer's end.
+        """
+        size, room = len(self.ids), length + 1
+        if size <= room:
+            return self
+        start = min(size - room, max(self.answer_start - min(LEAST, length), 0))
+        part = slice(start, start + room)
+        return Example(self.ids[part], self.learned[part], cut=True)
+
+
+class Pair(NamedTuple):
+    """Two examples that begin with the same ids, the prompt's; each learns its answer."""
+
+    chosen: Example
+    rejected: Example
+    cut: bool = False  # is something of it missing?
+
+    @property
+    def examples(self) -> tuple[Example, Example]:
+        return self.chosen, self.rejected
+
+    @property
+    def positions(self) -> int:
+        return self.chosen.positions + self.rejected.positions
+
+    def truncate(self, length: int) -> "Pair":
+        """Return the pair in at most `length` positions together.
+
+        One that is too long loses the front of the prompt, on both sides alike; where the answers
+        are too long themselves, they lose their ends, the longer one first.
+        """
+        if self.positions <= length:
+            return self
+        prompt = self.chosen.answer_start
+        answers = [side.ids[prompt:] for side in self.examples]
+        room, sizes = length + 2, [len(answer) for answer in answers]  # ids; each side has one more
+        least = min(LEAST, prompt, max(length // 4, 1))  # of the prompt: half of a side at most
+        kept = max((room - sum(sizes)) // 2, least)
+        room -= 2 * kept
+        longest = max(room - min(sizes), room // 2)
+        front = self.chosen.ids[prompt - kept : prompt]
+        chosen, rejected = (_join(front, answer[:longest]) for answer in answers)
+        return Pair(chosen, rejected, cut=True)
 
 
 def encode(conversation: Conversation, template: Template, tokenizer: Tokenizer) -> Example:
-    """End-of-text, then prompt, answer and end-of-text for each answer."""
+    """Return end-of-text, then prompt, answer and end-of-text for each answer."""
     ids, learned = [tokenizer.end_of_text], [False]
     for prompt, answer in template.prompts(conversation):
         before = tokenizer.encode(prompt)
@@ -40,23 +93,23 @@ def encode(conversation: Conversation, template: Template, tokenizer: Tokenizer)
 
 
 def encode_prompt(turns: Sequence[Turn], template: Template, tokenizer: Tokenizer) -> list[int]:
-    """The ids, as in training, up to the answer that is to come after these turns."""
+    """Return the ids, as in training, up to the answer that is to come after these turns."""
     example = encode(Conversation((*turns, Turn("assistant", ""))), template, tokenizer)
     ids: list[int] = example.ids[:-1].tolist()  # without the end of the empty answer
     return ids
 
 
-def fitted(example: Example, length: int) -> Example:
-    """The example in at most `length` positions.
+def encode_pair(preference: Preference, template: Template, tokenizer: Tokenizer) -> Pair:
+    """Return two examples, of which only the last answer is learned."""
+    turns = (*preference.turns, Turn("assistant", preference.chosen))
+    chosen = encode(Conversation(turns), template, tokenizer)
+    prompt, answer = np.split(chosen.ids, [chosen.answer_start])
+    rejected = [*tokenizer.encode(preference.rejected), tokenizer.end_of_text]
+    return Pair(_join(prompt, answer), _join(prompt, rejected))
 
-    One that is too long loses its front, so that the last answer stays whole; where that
-    is too long itself, it keeps the end of its prompt and loses the answer's end.
-    """
-    size, room = len(example.ids), length + 1
-    if size <= room:
-        return example
-    # of the last answer: what follows the last id that is not learned
-    answer = int(np.flatnonzero(~example.learned)[-1]) + 1
-    start = min(size - room, max(answer - min(LEAST, length), 0))
-    part = slice(start, start + room)
-    return Example(example.ids[part], example.learned[part], cut=True)
+
+def _join(prompt: ArrayLike, answer: ArrayLike) -> Example:
+    """Return an example that learns the answer alone."""
+    before, after = np.asarray(prompt, np.int32), np.asarray(answer, np.int32)
+    ids = np.concatenate([before, after])
+    return Example(ids, np.arange(len(ids)) >= len(before))

@@ -1,6 +1,6 @@
-"""Where do a source's records lie? Files of the user's, or the Hub's, which come here once.
+"""The files of a source's records: the user's, or the Hub's, which are downloaded once.
 
-The Hub's files lie in a folder of their own beside a note of the commit that they are of; while
+The Hub's files are stored in a folder of their own, with a listing of them and their commit. While
 it is there, the network is not asked again, so a run goes on without it, and with the same data.
 
     data/hub/databricks--databricks-dolly-15k/main.json      {"commit": …, "files": …}
@@ -20,7 +20,7 @@ from gnano.utils.atomic_io import write_text
 def files_of(
     source: InstructionSource, downloads: Path, say: Callable[[str], None] = lambda _: None
 ) -> list[str]:
-    """Paths or globs of the source's files, which are here when this returns.
+    """Return paths or globs of the source's files, which are local from then on.
 
     Raises ValueError or OSError, in a sentence, for what is not there or may not be read.
     """
@@ -29,9 +29,9 @@ def files_of(
     from gnano.data.hub import HubFile, download, resolve
 
     folder = downloads / source.repo.replace("/", "--")
-    note = folder / f"{_name(source)}.json"
-    if note.is_file():
-        commit, files = _read(note)
+    listing = folder / f"{_listing_name(source)}.json"
+    if listing.is_file():
+        commit, files = _read_listing(listing)
     else:
         commit, found = resolve(source.repo, source.config, source.split, source.revision)
         files = [HubFile(*file) for file in found]
@@ -40,26 +40,26 @@ def files_of(
         size = f"{file.size / 1e6:,.1f} MB"
         say(f"{source.repo}: file {number} of {len(files)}, {file.name}, {size}")
         paths.append(str(download(source.repo, commit, file, folder / commit)))
-    if not note.is_file():
-        write_text(note, json.dumps({"commit": commit, "files": files}, indent=2) + "\n")
+    if not listing.is_file():
+        write_text(listing, json.dumps({"commit": commit, "files": files}, indent=2) + "\n")
     return paths
 
 
-def _name(source: InstructionSource) -> str:
-    """Of the note: another configuration, split or revision has one of its own."""
-    asked = "-".join(filter(None, (source.config, source.split, source.revision)))
-    if asked.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        return asked
-    return hashlib.sha256(asked.encode()).hexdigest()[:16]  # a path, such as data/en
+def _listing_name(source: InstructionSource) -> str:
+    """Return a name: another configuration, split or revision has a listing of its own."""
+    name = "-".join(filter(None, (source.config, source.split, source.revision)))
+    if name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        return name
+    return hashlib.sha256(name.encode()).hexdigest()[:16]  # a path, such as data/en
 
 
-def _read(note: Path) -> tuple[str, list[Any]]:
+def _read_listing(listing: Path) -> tuple[str, list[Any]]:
     from gnano.data.hub import HubFile
 
     try:
-        content = json.loads(note.read_text("utf-8"))
+        content = json.loads(listing.read_text("utf-8"))
         return str(content["commit"]), [HubFile(*file) for file in content["files"]]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"{note} is damaged ({error}): delete it, and the Hub is asked again."
+            f"{listing} is damaged ({error}): delete it, and the Hub is asked again."
         ) from None

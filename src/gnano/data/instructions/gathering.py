@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from gnano.data.instructions.config import InstructionConfig, InstructionSource
-from gnano.data.instructions.conversations import Conversation, conversation_of
+from gnano.data.instructions.conversations import (
+    Conversation,
+    Preference,
+    conversation_of,
+    preference_of,
+)
 from gnano.data.instructions.files import files_of
-from gnano.data.instructions.preferences import Preference, preference_of
-from gnano.data.instructions.reading import Reading, read_records
-from gnano.data.instructions.unused_keys import UnusedKeys
+from gnano.data.instructions.reading import Reading, UnusedKeys, read_records
 from gnano.data.split import no_heldout_note, position
 
 T = TypeVar("T", Conversation, Preference)

@@ -1,4 +1,4 @@
-"""Which examples share a row? First fit, the longest first (Johnson 1973).
+"""Packing of whole examples into rows: first fit, the longest first (Johnson 1973).
 
     sizes 6 4 3 2 2, room 8      row 0: 6 2      row 1: 4 3      row 2: 2
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 
 def first_fit(sizes: Sequence[int], room: int) -> list[list[int]]:
-    """Rows of indices: each example, from the longest on, in the first row that has room for it.
+    """Return rows of indices: each example, longest first, is in the first row that takes it.
 
     A tree over the rows, each node the most room below it, finds that row in log₂ steps.
     """

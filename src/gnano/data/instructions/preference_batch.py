@@ -1,4 +1,4 @@
-"""How much more likely is the chosen answer than the rejected one? DPO's loss of packed pairs.
+"""The loss of DPO on packed pairs of answers: how much likelier the chosen one is to become.
 
     inputs    p p p a a a │ p p p b b │ …      p prompt, a chosen, b rejected
     targets   · · a a a e │ · · b b e │ …      e end-of-text, · not learned
@@ -28,24 +28,22 @@ class PreferenceBatch(NamedTuple):
     beta: Tensor  # float32, no dimensions: how much a margin counts
 
     def each(self, work: Callable[[Tensor], Tensor]) -> "PreferenceBatch":
-        """The same batch, of tensors with which something was done."""
-        segments_BT = None if self.segments_BT is None else work(self.segments_BT)
-        rest = {name: work(part) for name, part in self._asdict().items() if name != "segments_BT"}
-        return PreferenceBatch(**rest, segments_BT=segments_BT)
+        """Return the same batch with `work` done to each tensor."""
+        return PreferenceBatch._make(None if tensor is None else work(tensor) for tensor in self)
 
     def counted(self) -> Tensor:
-        """How many pairs it has, on its device."""
+        """Return how many pairs it has, on its device."""
         return torch.full((), len(self.reference_P), device=self.reference_P.device)
 
     def margins(self, nats_BT: Tensor) -> Tensor:
-        """log p(chosen) − log p(rejected) of each pair [P], from the nats of all positions."""
+        """Return log p(chosen) − log p(rejected) of each pair [P], from all positions' nats."""
         number_P1 = torch.arange(len(self.reference_P), device=nats_BT.device)[:, None]
         signed_N = (self.signs_BT * nats_BT).flatten()
         # not index_add_, which on a GPU adds in an order of chance
         return -torch.where(self.pairs_BT.flatten() == number_P1, signed_N, 0).sum(1)
 
     def score(self, nats_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """DPO's loss, summed over the pairs, and its derivative by each position's nats."""
+        """Return DPO's loss, summed over the pairs, and its derivative by each position's nats."""
         logits_P = self.beta * (self.margins(nats_BT) - self.reference_P)
         loss = -F.logsigmoid(logits_P).sum()
         slopes_P = self.beta * torch.sigmoid(-logits_P)

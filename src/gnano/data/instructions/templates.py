@@ -1,6 +1,6 @@
-"""How does a question look to the model? One definition, for training, chat and other programs.
+"""Chat templates: how a conversation becomes text, for training, chat and other programs.
 
-A conversation is text with holes in it. Each answer is closed by end-of-text, which the model
+A template is text with holes in it. Each answer is closed by end-of-text, which the model
 learns; what leads to an answer, from the answer before or from the start, is its prompt:
 
     <|endoftext|>Below is an instruction …### Response:⏎Paris.<|endoftext|>⏎⏎### Instruction:⏎…
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gnano.data.instructions.conversations import Conversation, Turn
+from gnano.tokenizer.bpe import END_OF_TEXT
 from gnano.utils.agreement import DisagreementError
 from gnano.utils.text import read_text
 
@@ -47,7 +48,7 @@ class Template:
                     raise ValueError(f"A template's `{name}` is {text!r}; it needs {{{hole}}}.")
 
     def prompts(self, conversation: Conversation) -> list[tuple[str, str]]:
-        """Each answer, with the text that leads to it: [(prompt, answer), …]."""
+        """Return each answer, with the text that leads to it: [(prompt, answer), …]."""
         pairs: list[tuple[str, str]] = []
         prompt = ""
         first = next(turn for turn in conversation.turns if turn.role == "user")
@@ -58,16 +59,16 @@ class Template:
                 pairs.append((prompt + self.assistant, turn.content))
                 prompt = self.between
             else:
-                prompt += self._filled(turn)
+                prompt += self._render(turn)
         return pairs
 
     def question(self, turns: tuple[Turn, ...]) -> str:
-        """The prompt for the answer that is to come next, with the earlier answers' text."""
+        """Return the prompt for the answer that is to come next, with the earlier answers."""
         pairs = self.prompts(Conversation((*turns, Turn("assistant", ""))))
-        return END.join(prompt + answer for prompt, answer in pairs)
+        return END_OF_TEXT.join(prompt + answer for prompt, answer in pairs)
 
     def jinja(self) -> str:
-        """The same as a Jinja chat template, as `transformers` and servers read it.
+        """Return the same as a Jinja chat template, as `transformers` and servers read it.
 
         A user's message may have a `context` beside its `content`.
         """
@@ -75,19 +76,19 @@ class Template:
             name: _jinja(text) if name in HOLES else _literal(text)
             for name, text in asdict(self).items()
         }
-        return PLACE.sub(lambda place: expressions[place[1]], JINJA)
+        return PLACEHOLDER.sub(lambda field: expressions[field[1]], JINJA)
 
     @classmethod
     def from_jinja(cls, text: str) -> "Template | None":
-        """The template whose `jinja` this is; None where it is no template's of this form."""
-        places: set[str] = set()
+        """Return the template whose `jinja` this is; None where it is of another form."""
+        seen: set[str] = set()
 
-        def group(place: re.Match[str]) -> str:
-            known = place[1] in places
-            places.add(place[1])
-            return f"(?P={place[1]})" if known else f"(?P<{place[1]}>{EXPRESSION})"
+        def group(field: re.Match[str]) -> str:
+            name, known = field[1], field[1] in seen
+            seen.add(name)
+            return f"(?P={name})" if known else f"(?P<{name}>{EXPRESSION})"
 
-        found = re.fullmatch(PLACE.sub(group, re.escape(JINJA)), text)
+        found = re.fullmatch(PLACEHOLDER.sub(group, re.escape(JINJA)), text)
         try:
             texts = found.groupdict() if found else {}
             template = cls(**{name: _unjinja(part) for name, part in texts.items()})
@@ -95,18 +96,14 @@ class Template:
             return None
         return template if template.jinja() == text else None
 
-    def _filled(self, turn: Turn) -> str:
-        if turn.role == "system":
-            text = self.system
-        else:
-            text = self.user_with_context if turn.context else self.user
+    def _render(self, turn: Turn) -> str:
+        user = self.user_with_context if turn.context else self.user
+        text = self.system if turn.role == "system" else user
         # in one pass: a question may contain {context} itself
-        parts = _split(text)
-        values = {"content": turn.content.strip(), "context": turn.context.strip()}
-        return "".join(values[part] if hole else part for part, hole in parts)
+        return HOLE.sub(lambda hole: getattr(turn, hole[1]).strip(), text)
 
 
-END = "<|endoftext|>"
+HOLE = re.compile(r"\{(content|context)\}")
 HOLES = {
     "system": ("content",),
     "user": ("content",),
@@ -141,7 +138,7 @@ JINJA = (
     "{%- endif %}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- <assistant> }}{%- endif %}"
 )
-PLACE = re.compile("<([a-z_]+)>")
+PLACEHOLDER = re.compile("<([a-z_]+)>")
 PART = r'"(?:[^"\\]|\\.)*"|\(message\.(?:content|context) \| trim\)'
 EXPRESSION = rf"(?:{PART})(?: \+ (?:{PART}))*"
 CHATML = Template(
@@ -156,15 +153,13 @@ PLAIN = Template(  # few tokens, for a small model and short answers
     user_with_context="{context}\n\nQuestion: {content}\n\n",
     assistant="Answer:\n",
 )
-
-
 TEMPLATES = {"alpaca": ALPACA, "chatml": CHATML, "plain": PLAIN}
 JINJA_FILE = "chat_template.jinja"
 FILE = "template.json"  # in a checkpoint: the template that it was tuned with
 
 
 def load_template(name: str) -> Template:
-    """By its name, or from a TOML or JSON file with texts under the names of `Template`'s fields.
+    """Return a template by its name, or from a TOML or JSON file with the fields of `Template`.
 
     Raises ValueError, naming the file and the key, where it is none.
     """
@@ -193,7 +188,7 @@ def load_template(name: str) -> Template:
 
 
 def template_of(folder: Path) -> Template | None:
-    """The one that a checkpoint was tuned with; None where it was not, or with none of this form.
+    """Return the one that a checkpoint was tuned with; None where there is none of this form.
 
     Raises ValueError where the form that we read and the one that others read differ.
     """
@@ -210,7 +205,7 @@ def template_of(folder: Path) -> Template | None:
 
 
 def jinja_of(folder: Path) -> str | None:
-    """A folder's chat template, from where `transformers` reads it; None where there is none."""
+    """Return a folder's chat template, from where `transformers` reads it; None without one."""
     path, config = folder / JINJA_FILE, folder / "tokenizer_config.json"
     if path.is_file():
         return read_text(path)
@@ -222,7 +217,7 @@ def jinja_of(folder: Path) -> str | None:
 
 
 def save_template(template: Template, folder: Path) -> None:
-    """Write it for us, and as a Jinja chat template for `transformers` and servers."""
+    """Write a template for gnano, and as a Jinja chat template for `transformers` and servers."""
     (folder / FILE).write_text(json.dumps(asdict(template), indent=2) + "\n", "utf-8")
     (folder / JINJA_FILE).write_text(template.jinja(), "utf-8")
     path = folder / "tokenizer_config.json"  # where readers before transformers 4.50 look
@@ -231,28 +226,19 @@ def save_template(template: Template, folder: Path) -> None:
         path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
-def _split(text: str) -> list[tuple[str, bool]]:
-    """The text in parts; true where a part is the name of a hole."""
-    parts: list[tuple[str, bool]] = []
-    while text:
-        found = [(text.find(f"{{{hole}}}"), hole) for hole in ("content", "context")]
-        at, hole = min(((at, hole) for at, hole in found if at >= 0), default=(-1, ""))
-        if at < 0:
-            return [*parts, (text, False)]
-        parts += [(text[:at], False), (hole, True)]
-        text = text[at + len(hole) + 2 :]
-    return parts
-
-
 def _jinja(text: str) -> str:
-    """A Jinja expression of a message's text."""
+    """Return a Jinja expression of a message's text."""
+    literals_and_holes = HOLE.split(text)  # in turns
+    if not literals_and_holes[-1]:
+        literals_and_holes.pop()
     return " + ".join(
-        f"(message.{part} | trim)" if hole else _literal(part) for part, hole in _split(text)
+        f"(message.{part} | trim)" if number % 2 else _literal(part)
+        for number, part in enumerate(literals_and_holes)
     )
 
 
 def _unjinja(expression: str) -> str:
-    """The text of a Jinja expression that `_jinja` or `_literal` made."""
+    """Return the text of a Jinja expression that `_jinja` or `_literal` made."""
     return "".join(
         json.loads(part) if part.startswith('"') else f"{{{part[9:].partition(' ')[0]}}}"
         for part in re.findall(PART, expression)
@@ -260,5 +246,5 @@ def _unjinja(expression: str) -> str:
 
 
 def _literal(text: str) -> str:
-    """As a string of Jinja, whose escapes are Python's."""
+    """Return a string of Jinja, whose escapes are Python's."""
     return json.dumps(text, ensure_ascii=False)
