@@ -1,4 +1,4 @@
-"""What is done about steps that go wrong? They are skipped; where that does not end, gone around.
+"""Stability: bad steps are skipped; where that does not end, the run skips their data.
 
 A step whose loss or gradient is not finite (or, if asked for, far above the last ones) changes
 nothing, on any rank. After `patience` of them in a row the run goes back to its last good
@@ -45,8 +45,8 @@ class Guard:
         self.skipped: int = state.get("skipped", 0)  # steps in a row
         self.detours: list[list[int]] = state.get("detours", [])  # [first step, steps of data]
 
-    def __call__(self, row: dict[str, Any]) -> None:
-        """Look at the figures of a step."""
+    def observe(self, row: dict[str, Any]) -> None:
+        """Count the skipped steps in a row; `row` holds the metrics of a step."""
         self.skipped = self.skipped + 1 if row["skipped"] else 0
 
     @property

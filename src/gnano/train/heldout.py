@@ -1,4 +1,4 @@
-"""How well does the model know text it never saw? Bits per byte on the held-out documents.
+"""The held-out loss of a model: bits per byte on the documents it does not train on.
 
 The cost of all held-out tokens in bits, over the number of UTF-8 bytes they stand for: a
 figure that does not depend on the tokenizer and compares with any compressor. Several ranks
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,10 +19,16 @@ from torch import Tensor
 from gnano.data import Batch, Corpus, HeldoutRow, heldout_batches
 from gnano.model import GPT, IGNORE
 from gnano.model.devices import widest_dtype
+from gnano.tokenizer import Tokenizer
 from gnano.train.ranks.world import World
+from gnano.train.recipe import Recipe
 from gnano.train.stopping import CutShortError
 
 B = TypeVar("B")
+# the metrics of each task of `train.tasks`; raises CutShortError where the run is to stop
+Exam = Callable[[GPT, World, Callable[[], bool]], dict[str, Any]]
+# builds one on all ranks, once; raises ValueError or OSError where items are missing
+OpenExam = Callable[[Recipe, Tokenizer, World], Exam]
 
 
 @dataclass(frozen=True)

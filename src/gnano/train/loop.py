@@ -1,4 +1,4 @@
-"""The one loop: batches in, checkpoints out.
+"""The training loop: batches in, checkpoints out.
 
     sample numbers ─▶ micro-batches ─▶ step ─▶ figures, read a step late on a GPU
                                         │
@@ -9,20 +9,21 @@ dropout. So a run that was killed continues from its last checkpoint and gives t
 on a CPU bit for bit, and any number of ranks takes the same samples in the same order.
 """
 
+import gc
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gnano.train.alone import Alone
-from gnano.train.exam import OpenExam, open_for
+from gnano.train.alone import lock_run
 from gnano.train.feed import Feed
 from gnano.train.guard import Guard
+from gnano.train.heldout import OpenExam
 from gnano.train.lessons.lessons import Lessons, open_lessons
 from gnano.train.measuring import Measuring, due
-from gnano.train.quiet import NoGarbage
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
 from gnano.train.saving.checkpoint import Beside
@@ -77,17 +78,36 @@ def train(
     with (
         World.join(device_of(recipe, run), recipe.train.guard.stall) as world,
         StopRequest(world.size > 1) as stop,
-        Alone(run, world),
+        lock_run(run, world),
         Events(run, world.first) as events,
     ):
         say = say if world.first else silent
-        recipe, lessons = open_lessons(recipe, run, world, say)
+        lessons = open_lessons(recipe, run, world, say)
         recipe = world.by_first(partial(settle, recipe, run, lessons, world, allow))
         use_threads(recipe.train.threads)
         course = Course(recipe, run, lessons, world, stop, events, say, exam)
         if not course.over:
             course.take(watch)
         return course.result()
+
+
+@contextmanager
+def gc_paused() -> Iterator[None]:
+    """Run Python's garbage collector only where it is called, at the same steps on every rank.
+
+    Otherwise it stops one rank for some milliseconds at a moment of its own, and all others wait
+    for it in the next exchange.
+    """
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()
 
 
 class Course:
@@ -115,9 +135,13 @@ class Course:
             settings.lora,
         )
         self.keeping = Keeping(recipe, run, world, beside, events, say)
+        if settings.tasks and exam is None:
+            raise ValueError(
+                "train.tasks needs who asks them: train(…, exam=gnano.evals.open_exam)."
+            )
         with stop.at_once(True, say):
             lessons.prepare(recipe, run, world, say)
-            asked = open_for(exam, recipe, lessons.tokenizer, world)
+            tasks = exam(recipe, lessons.tokenizer, world) if exam and settings.tasks else None
         self.trainee = Trainee(recipe, run, world, self.keeping.damaged, base)
         self.checkpoint = self.trainee.checkpoint  # the newest, once the loop has ended
         self.step = self.began = self.trainee.done
@@ -126,7 +150,7 @@ class Course:
         self.guard = Guard(settings.guard, settings.schedule.peak, known.get("guard", {}))
         self.feed = Feed(lessons.rows, world, settings, self.guard.data_step)
         self.waiting = Waiting(world, stop, say, lessons.growing)
-        self.measuring = Measuring(lessons.measure(recipe, world), asked, self.trainee, stop)
+        self.measuring = Measuring(lessons.measure(recipe, world), tasks, self.trainee, stop)
         self.readings = Readings(settings, world.device, self.step, known.get("seconds", 0.0))
         self.about = lessons.about()
         if self.trainee.fp8:
@@ -150,7 +174,7 @@ class Course:
         )
         journal = Journal(self.recipe, self.run, world, watch, self.say)
         self.events.started(self.step, settings.steps, world.size)
-        with self.keeping, journal, NoGarbage() as garbage, window:
+        with self.keeping, journal, gc_paused(), window:
             self.waiting.for_(partial(self.measuring.heldout.lacking, settings.eval_tokens))
             for text in self.about:
                 self.say(text)
@@ -178,7 +202,7 @@ class Course:
                 measure = self.measuring.due(self.step)
                 save = not last and due(self.step, settings.save_every)
                 for row in readings.take(all_of_them=measure or save):
-                    guard(row)
+                    guard.observe(row)
                     if measure and row["step"] == self.step and not guard.lost:
                         self.measuring(row)
                         row |= {"final": True} if self.measuring.enough else {}
@@ -192,10 +216,10 @@ class Course:
                 elif save:
                     self.keeping.save(self.trainee, self.step, self._state())
                 if measure or save:
-                    garbage.collect()
+                    gc.collect()
                     readings.resume()
             for row in readings.take(all_of_them=True):
-                guard(row)
+                guard.observe(row)
                 journal.write(row)
             if self._done and (told := guard.told(self.step)):
                 self.say(told)

@@ -1,4 +1,4 @@
-"""Has someone asked the run to stop? Ctrl-C, SIGTERM, SIGHUP and SIGUSR1, answered after the step.
+"""Signals that stop a run after its step: Ctrl-C, SIGTERM, SIGHUP and SIGUSR1.
 
 SIGHUP is sent when a terminal closes; under `nohup` it stays ignored. SIGUSR1 is what a Slurm job
 asks for, to be told of its time limit. Alone, a second signal stops at once. A launcher passes on
@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 ECHO = 5.0  # seconds in which a launcher passes a signal on
@@ -59,12 +59,7 @@ class StopRequest:
         self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
