@@ -5,7 +5,6 @@ with the loss on texts. An evaluation covers all held-out answers, so that any t
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,11 +36,7 @@ class Instructions(TuningTask):
         return encode(record, self.template, self.tokenizer)
 
     def pack(
-        self,
-        sources: Sequence[Sequence[Example]],
-        weights: Sequence[float],
-        seed: int = 0,
-        packing: bool = True,
+        self, sources: list[Any], weights: list[float], seed: int, packing: bool
     ) -> InstructionRows:
         return InstructionRows(sources, weights, self.length, seed, packing)
 

@@ -11,7 +11,7 @@ chat template, and count their steps in epochs.
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -123,25 +123,20 @@ class TuningTask(Lessons):
         )
         weights = [config.sources[name].weight for name in train]
         self.rows = self.pack(list(train.values()), weights, config.seed, config.packing)
-        self.heldout = {name: self.pack([part], [1.0]) for name, part in heldout.items()}
+        self.heldout = {name: self.pack([part], [1.0], 0, True) for name, part in heldout.items()}
         self.fingerprint = _fingerprint([*train.values(), *heldout.values()])
         self.steps = self._count_steps(recipe, say)
 
     @abstractmethod
-    def load_records(self, config: InstructionConfig) -> Gathered[Any]: ...
+    def load_records(self, config: InstructionConfig) -> Gathered[Any]:
+        """Read the sources and split the records."""
 
     @abstractmethod
     def encode(self, record: Any) -> Any:
         """Return the record as one or two examples of token ids."""
 
     @abstractmethod
-    def pack(
-        self,
-        sources: Sequence[Sequence[Any]],
-        weights: Sequence[float],
-        seed: int = 0,
-        packing: bool = True,
-    ) -> Any:
+    def pack(self, sources: list[Any], weights: list[float], seed: int, packing: bool) -> Any:
         """Return the encoded records in rows of `length` positions."""
 
     def resolve(self, recipe: Recipe) -> Recipe:

@@ -8,7 +8,6 @@ figures to the last bit.
 """
 
 import math
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,13 +51,7 @@ class Preferences(TuningTask):
     def encode(self, record: Preference) -> Pair:
         return encode_pair(record, self.template, self.tokenizer)
 
-    def pack(
-        self,
-        sources: Sequence[Sequence[Pair]],
-        weights: Sequence[float],
-        seed: int = 0,
-        packing: bool = True,
-    ) -> PairRows:
+    def pack(self, sources: list[Any], weights: list[float], seed: int, packing: bool) -> PairRows:
         return PairRows(sources, weights, self.length, seed, self.beta, packing)
 
     def prepare(self, recipe: Recipe, run: Path, world: World, say: Say) -> None:
