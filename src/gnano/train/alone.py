@@ -4,7 +4,6 @@ The first rank holds a lock on `run.lock` for as long as it lives. The kernel le
 the process ends, however it ends, so a killed run leaves nothing behind that has to be cleared.
 """
 
-import errno
 import fcntl
 import json
 import os
@@ -15,14 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from gnano.utils.flock import try_lock
+
 if TYPE_CHECKING:  # without torch, a list of runs is there at once
     from gnano.train.ranks.world import World
 
 NAME = "run.lock"
 LOOKS = 3
-BUSY = {errno.EWOULDBLOCK, errno.EACCES}
-# file systems without locks (some network ones): the run goes on without this protection
-UNKNOWN = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 class Alone:
@@ -46,11 +44,11 @@ class Alone:
         try:
             for _ in range(LOOKS - 1):
                 with suppress(BlockingIOError):
-                    lock(self.file, fcntl.LOCK_EX)
+                    try_lock(self.file, fcntl.LOCK_EX)
                     break
                 time.sleep(0.1)  # someone may only be asking who holds it
             else:
-                lock(self.file, fcntl.LOCK_EX)
+                try_lock(self.file, fcntl.LOCK_EX)
         except BlockingIOError:
             other = _content(self.file)
             os.close(self.file)
@@ -87,23 +85,12 @@ def holder(run: Path) -> dict[str, Any] | None:
     except OSError:
         return None
     try:
-        lock(file, fcntl.LOCK_SH)
+        try_lock(file, fcntl.LOCK_SH)
         return None
     except BlockingIOError:
         return _content(file)
     finally:
         os.close(file)
-
-
-def lock(file: int, how: int) -> None:
-    """Raises BlockingIOError where another process has it."""
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in BUSY:
-            raise BlockingIOError(*error.args) from None
-        if error.errno not in UNKNOWN:
-            raise
 
 
 def _content(file: int) -> dict[str, Any]:
