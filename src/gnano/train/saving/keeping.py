@@ -12,6 +12,7 @@ from gnano.train.config import TrainConfig
 from gnano.train.saving.checkpoint import Beside
 from gnano.train.saving.folders import FOLDER, checkpoints
 from gnano.train.saving.saver import LogEvent, Saver
+from gnano.utils.formatting import format_gb
 
 
 class Keeping:
@@ -44,7 +45,8 @@ class Keeping:
         # the newest ones, the best, and the next, which is written before an old one is removed
         most = self.settings.keep + self.settings.keep_best + 1
         still = max(most - len(checkpoints(self.run)), 1)
-        room = f"{free / 1e9:.3g} GB are free in {self.run}, a checkpoint takes {size / 1e9:.3g} GB"
+        taken = format_gb(size, ".3g")
+        room = f"{format_gb(free, '.3g')} are free in {self.run}, a checkpoint takes {taken}"
         if free < size:
             raise ValueError(f"{room}: free some space, or choose another folder (--out).")
         if free < size * still:

@@ -25,6 +25,7 @@ from gnano.train.saving.checkpoint import Beside, Snapshot, write_checkpoint
 from gnano.train.saving.folders import FOLDER
 from gnano.train.saving.hashes import verify
 from gnano.train.saving.retention import clear_torn, remove, tidy
+from gnano.utils.formatting import format_gb
 
 LogEvent = Callable[..., None]  # the event's name, then its facts by keyword
 RETRY = 20.0  # seconds until a write that failed is tried again
@@ -191,7 +192,7 @@ def need_room(run: Path, size: int) -> None:
     if free < size:
         raise OSError(
             errno.ENOSPC,
-            f"{os.strerror(errno.ENOSPC)}: a checkpoint takes {size / 1e9:.3g} GB, and "
-            f"{free / 1e9:.3g} GB are free",
+            f"{os.strerror(errno.ENOSPC)}: a checkpoint takes {format_gb(size, '.3g')}, and "
+            f"{format_gb(free, '.3g')} are free",
             str(run / FOLDER),
         )
