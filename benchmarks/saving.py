@@ -31,7 +31,6 @@ from gnano.train.saving import saver as saving
 from gnano.train.saving.checkpoint import Beside, Snapshot, write_checkpoint
 from gnano.train.saving.hashes import verify
 from gnano.train.saving.saver import Saver
-from gnano.train.stopping import StopRequest
 from gnano.train.trainee import Trainee
 from gnano.train.watching.events import Events
 
@@ -77,7 +76,7 @@ def pause(name: str, run: Path, tokenizer: Tokenizer) -> None:
             f"s, written after {took:.1f} s; the {len(during)} steps meanwhile took {slower:.1f} s "
             f"more"
         )
-    saver.finish(StopRequest())
+    saver.finish()
 
 
 def write(name: str, run: Path, tokenizer: Tokenizer) -> None:

@@ -8,8 +8,9 @@ from torch.nn.functional import cross_entropy
 
 from gnano.data import Batch
 from gnano.model import GPT, IGNORE
-from gnano.train.optimizers.optimizer import Optimizer, OptimizerConfig
+from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.scaling import LossScale
+from gnano.train.optimizers.schedule import OptimizerConfig
 from gnano.train.ranks.parallel import place
 from gnano.train.ranks.world import World
 from gnano.train.step import Step

@@ -4,7 +4,6 @@ Rank 0 holds a lock on `run.lock` for as long as it lives. The kernel releases i
 ends, however it ends, so a killed run leaves nothing behind that has to be cleared.
 """
 
-import errno
 import fcntl
 import json
 import os
@@ -15,14 +14,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gnano.utils.flock import try_lock
+
 if TYPE_CHECKING:  # `gnano runs` lists runs without loading torch
     from gnano.train.ranks.world import World
 
 NAME = "run.lock"
 ATTEMPTS = 3  # another process may hold the lock for a moment, only to read who has it
-BUSY = {errno.EWOULDBLOCK, errno.EACCES}
-# file systems without locks (some network ones): the run goes on without this protection
-UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 @contextmanager
@@ -48,7 +46,7 @@ def _acquire(run: Path) -> int:
     file = os.open(run / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            lock(file, fcntl.LOCK_EX)
+            try_lock(file, fcntl.LOCK_EX)
             break
         except BlockingIOError:
             if attempt < ATTEMPTS:
@@ -75,23 +73,12 @@ def holder(run: Path) -> dict[str, Any] | None:
     except OSError:
         return None
     try:
-        lock(file, fcntl.LOCK_SH)
+        try_lock(file, fcntl.LOCK_SH)
         return None
     except BlockingIOError:
         return _read_owner(file)
     finally:
         os.close(file)
-
-
-def lock(file: int, how: int) -> None:
-    """Raises BlockingIOError where another process has it."""
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in BUSY:
-            raise BlockingIOError(*error.args) from None
-        if error.errno not in UNSUPPORTED:
-            raise
 
 
 def _read_owner(file: int) -> dict[str, Any]:

@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 from gnano.model import LoraConfig
 from gnano.train.guard import GuardConfig
-from gnano.train.optimizers.optimizer import OptimizerConfig
-from gnano.train.optimizers.schedule import Schedule
+from gnano.train.optimizers.schedule import OptimizerConfig, Schedule
 from gnano.utils.openmp import THREADS
 from gnano.utils.paths import expand_user
 from gnano.utils.ranges import Range, check_ranges

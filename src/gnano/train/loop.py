@@ -10,6 +10,7 @@ on a CPU bit for bit, and any number of ranks takes the same samples in the same
 """
 
 import gc
+import math
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from gnano.train.measuring import Measuring, due
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
 from gnano.train.saving.checkpoint import Beside
+from gnano.train.saving.folders import FOLDER
 from gnano.train.saving.keeping import Keeping
 from gnano.train.settle import device_of, settle
 from gnano.train.stopping import CutShortError, StopRequest
@@ -134,7 +136,7 @@ class Course:
             str(base.folder) if base else "",
             settings.lora,
         )
-        self.keeping = Keeping(recipe, run, world, beside, events, say)
+        self.keeping = Keeping(run, settings, beside, events, say, world.first)
         if settings.tasks and exam is None:
             raise ValueError(
                 "train.tasks needs who asks them: train(…, exam=gnano.evals.open_exam)."
@@ -145,7 +147,8 @@ class Course:
         self.trainee = Trainee(recipe, run, world, self.keeping.damaged, base)
         self.checkpoint = self.trainee.checkpoint  # the newest, once the loop has ended
         self.step = self.began = self.trainee.done
-        self.keeping.at = self.step if self.checkpoint else None
+        # the step whose checkpoint is written or being written
+        self.saved_step = self.step if self.checkpoint else None
         known = self.trainee.state
         self.guard = Guard(settings.guard, settings.schedule.peak, known.get("guard", {}))
         self.feed = Feed(lessons.rows, world, settings, self.guard.data_step)
@@ -168,7 +171,7 @@ class Course:
     def take(self, watch: Watch) -> None:
         """The loop, between a start and a checkpoint at its end."""
         settings, world, readings, guard = self.recipe.train, self.world, self.readings, self.guard
-        self.keeping.foresee(self.trainee.bytes)
+        world.by_first(partial(self.keeping.foresee, self.trainee.bytes))
         window = ProfileWindow(
             self.run, settings.profile_at, settings.profile_steps, world.rank, self.say
         )
@@ -179,7 +182,7 @@ class Course:
             for text in self.about:
                 self.say(text)
             if self.measuring.make_up(journal):
-                self.keeping.at = None  # its checkpoint says that it was owed
+                self.saved_step = None  # its checkpoint says that it was owed
             compiling = settings.compile == "yes"  # in the first step
             readings.resume()
             while not (self._done or readings.stopping or self.measuring.owed):
@@ -211,10 +214,9 @@ class Course:
                         break
                 self.keeping.look()
                 if guard.lost:
-                    self.step = self.keeping.go_back(self.trainee, guard, self.feed, row["step"])
-                    readings.restart(self.step)
+                    self._roll_back(row["step"])
                 elif save:
-                    self.keeping.save(self.trainee, self.step, self._state())
+                    self._save()
                 if measure or save:
                     gc.collect()
                     readings.resume()
@@ -223,8 +225,7 @@ class Course:
                 journal.write(row)
             if self._done and (told := guard.told(self.step)):
                 self.say(told)
-            state = self._state()
-            self.checkpoint = self.keeping.finish(self.trainee, self.step, state, self.stop)
+            self.checkpoint = self._finish_saving()
         self.events.ended(self.step, self._stopped_by())
 
     def result(self) -> RunResult:
@@ -238,6 +239,44 @@ class Course:
             stopped_by=self._stopped_by(),
             first=self.world.first,
         )
+
+    def _save(self) -> None:
+        """Start writing the checkpoint of this step."""
+        self.world.doing("saving")
+        self.trainee.save(self.step, self._state(), self.keeping.saver)
+        self.saved_step = self.step
+
+    def _finish_saving(self) -> Path:
+        """Write the checkpoint of the step that the run ends on; returns its folder."""
+        if self.saved_step != self.step:
+            self._save()
+        self.world.doing("waiting until the checkpoint is written", math.inf)
+
+        def stopped_at() -> float | None:
+            return self.stop.at if self.stop.received else None
+
+        self.world.by_first(partial(self.keeping.finish, stopped_at))
+        return self.run / FOLDER / f"step-{self.step:08}"
+
+    def _roll_back(self, step: int) -> None:
+        """Restore the last good checkpoint, to skip the data of the steps up to `step` later.
+
+        Raises ValueError where there is none, or where that was done too often.
+        """
+        self.world.doing("going back to the last good checkpoint")
+        trainee, first = self.trainee, step - self.guard.skipped
+        start, end = self.feed.samples(first).start, self.feed.samples(step - 1).stop
+        self.keeping.ready()
+        possible = trainee.restore(lambda state: not state.get("guard", {}).get("skipped"))
+        self.guard.go_around(step, possible)
+        self.events("rolled back", step=step, to=trainee.done, samples=[start, end - 1])
+        self.say(
+            f"Steps {first + 1:,} to {step:,} were all skipped: back to step {trainee.done:,}, and "
+            f"then past their samples {start:,} to {end - 1:,} (gnano data show)."
+        )
+        self.step = trainee.done
+        self.saved_step = None  # the same step again, but it leads elsewhere
+        self.readings.restart(self.step)
 
     def _state(self) -> dict[str, Any]:
         """All that is to be remembered beside tensors."""

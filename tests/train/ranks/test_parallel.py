@@ -22,8 +22,9 @@ from gnano.data import Batch, Batches, Corpus
 from gnano.model import GPT, ModelConfig
 from gnano.train import Recipe, train
 from gnano.train.feed import Feed
-from gnano.train.optimizers.optimizer import Optimizer, OptimizerConfig
+from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.scaling import LossScale
+from gnano.train.optimizers.schedule import OptimizerConfig
 from gnano.train.ranks.parallel import local, place
 from gnano.train.ranks.world import World
 from gnano.train.step import Step

@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from gnano.train.ranks.stall import LATE
-
 START = """
 import math, sys, time
+from gnano.train.ranks.stall import Timing
 from gnano.train.ranks.world import World
+FAST = Timing(every=0.1, late=0.7)
 """
 
 
@@ -37,7 +37,7 @@ def test_a_read_that_never_returns_ends_with_the_phase_and_the_place(tmp_path: P
 def read(path):
     return open(path, "rb").read()
 
-with World.join("cpu", stall=1.0) as world:
+with World.join("cpu", stall=0.5, timing=FAST) as world:
     world.doing("step 11")
     world.doing("reading the data of step 12")
     read(sys.argv[1])
@@ -48,17 +48,17 @@ with World.join("cpu", stall=1.0) as world:
     assert process.returncode == 1
     assert f"gnano: process {process.pid} on " in said
     assert 'has been in "reading the data of step 12" for ' in said
-    assert "A phase may take 1 s: train.guard.stall" in said
+    assert "A phase may take 0.5 s: train.guard.stall" in said
     assert "in read\n" in said  # the stack tells where
 
 
 def test_a_run_that_is_slow_but_moves_on_is_left_alone() -> None:
     process = start(
         """
-with World.join("cpu", stall=2.0) as world:
+with World.join("cpu", stall=0.6, timing=FAST) as world:
     for step in range(10):
         world.doing(f"step {step}")
-        time.sleep(0.5)
+        time.sleep(0.1)
 print("done")
 """
     )
@@ -68,33 +68,33 @@ print("done")
 def test_a_phase_may_have_a_limit_of_its_own() -> None:
     process = start(
         """
-with World.join("cpu", stall=1.0) as world:
+with World.join("cpu", stall=0.3, timing=FAST) as world:
     world.doing("waiting for data", math.inf)
-    time.sleep(4)
+    time.sleep(0.8)
     print("the data came", flush=True)
-    world.doing("saving", 0.5)
+    world.doing("saving", 0.2)
     time.sleep(60)
 """
     )
     said = end(process)
     assert process.returncode == 1 and said.startswith("the data came\n")
-    assert 'in "saving" for' in said and "This phase may take 0.5 s." in said
+    assert 'in "saving" for' in said and "This phase may take 0.2 s." in said
 
 
 def test_a_run_that_was_stopped_for_longer_than_the_limit_goes_on() -> None:
     process = start(
         """
-with World.join("cpu", stall=4.0) as world:
+with World.join("cpu", stall=1.0, timing=FAST) as world:
     world.doing("step 1")
     print("begun", flush=True)
-    for _ in range(20):  # most of it lies after the stop
-        time.sleep(0.1)
+    for _ in range(8):  # most of it lies after the stop
+        time.sleep(0.05)
 print("done")
 """
     )
     assert process.stdout is not None and process.stdout.readline() == b"begun\n"
     process.send_signal(signal.SIGSTOP)
-    time.sleep(LATE + 2)
+    time.sleep(1.5)
     process.send_signal(signal.SIGCONT)
     assert end(process) == "done\n" and process.returncode == 0
 
@@ -103,13 +103,13 @@ def test_without_a_limit_nobody_watches_and_after_the_run_neither() -> None:
     process = start(
         """
 import threading
-with World.join("cpu") as world:
+with World.join("cpu", timing=FAST) as world:
     world.doing("step 1", 0.1)
     assert threading.active_count() == 1
-with World.join("cpu", stall=1.0) as world:
+with World.join("cpu", stall=0.3, timing=FAST) as world:
     assert threading.active_count() == 2
 assert threading.active_count() == 1
-time.sleep(3)
+time.sleep(0.6)
 print("done")
 """
     )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def wandb_parts(run):
 
 def test_tensorboard_shows_every_figure_of_every_step(tmp_path):
     said: list[str] = []
-    with Trackers(["tensorboard"], tmp_path, RECIPE, said.append) as watch:
+    with closing(Trackers(["tensorboard"], tmp_path, RECIPE, said.append)) as watch:
         for step in range(1, 40):
             watch(figures(step))
         watch(measured(40))
@@ -121,7 +122,7 @@ def test_tensorboard_shows_each_task_and_passes_over_what_is_no_figure(tmp_path)
         "mine/own": {"items": 9, "acc": 0.75, "note": "short"},
         "empty": None,
     }
-    with Trackers(["tensorboard"], tmp_path, RECIPE, said.append) as watch:
+    with closing(Trackers(["tensorboard"], tmp_path, RECIPE, said.append)) as watch:
         watch(figures(1) | {"tasks": None})
         watch(figures(2) | {"tasks": tasks})
         watch(figures(3) | {"tasks": ["hellaswag"]})
@@ -138,11 +139,11 @@ def test_tensorboard_shows_each_task_and_passes_over_what_is_no_figure(tmp_path)
 
 
 def test_tensorboard_shows_a_step_once_after_a_run_went_back_to_its_checkpoint(tmp_path):
-    with Trackers(["tensorboard"], tmp_path, RECIPE, print) as watch:
+    with closing(Trackers(["tensorboard"], tmp_path, RECIPE, print)) as watch:
         for step in range(1, 31):
             watch(figures(step))
     time.sleep(1.1)  # the files are told apart by the second
-    with Trackers(["tensorboard"], tmp_path, RECIPE, print) as watch:
+    with closing(Trackers(["tensorboard"], tmp_path, RECIPE, print)) as watch:
         for step in range(21, 41):
             watch(figures(step, shift=0.5))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -156,7 +157,7 @@ def test_tensorboard_shows_a_step_once_after_a_run_went_back_to_its_checkpoint(t
 
 def test_wandb_gets_every_figure_and_the_recipe(tmp_path, offline):
     said: list[str] = []
-    with Trackers(["wandb"], tmp_path, RECIPE, said.append) as watch:
+    with closing(Trackers(["wandb"], tmp_path, RECIPE, said.append)) as watch:
         watch(figures(1))
         watch(measured(2))
     ((_, config, rows),) = wandb_parts(tmp_path)
@@ -168,7 +169,7 @@ def test_wandb_gets_every_figure_and_the_recipe(tmp_path, offline):
 
 def test_wandb_goes_on_with_the_same_run(tmp_path, offline):
     for steps in (range(1, 4), range(3, 6)):
-        with Trackers(["wandb"], tmp_path, RECIPE, print) as watch:
+        with closing(Trackers(["wandb"], tmp_path, RECIPE, print)) as watch:
             for step in steps:
                 watch(figures(step))
     first, second = wandb_parts(tmp_path)
@@ -179,7 +180,7 @@ def test_wandb_goes_on_with_the_same_run(tmp_path, offline):
 def test_wandb_without_a_login_is_said_once_and_the_run_goes_on(tmp_path, offline, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online")
     said: list[str] = []
-    with Trackers(["wandb", "tensorboard"], tmp_path, RECIPE, said.append) as watch:
+    with closing(Trackers(["wandb", "tensorboard"], tmp_path, RECIPE, said.append)) as watch:
         for step in range(1, 6):
             watch(figures(step))
     assert len(said) == 1 and said[0].startswith("wandb stopped, the run goes on: ")
@@ -211,7 +212,7 @@ def test_a_tracker_that_raises_is_dropped_with_its_reason(tmp_path, library):
         Settings = dict
     """)
     said: list[str] = []
-    with Trackers(["wandb"], tmp_path, RECIPE, said.append) as watch:
+    with closing(Trackers(["wandb"], tmp_path, RECIPE, said.append)) as watch:
         for step in range(1, 100):
             watch(figures(step))
     (sentence,) = said
@@ -232,7 +233,7 @@ def test_a_tracker_that_dies_in_the_middle_is_dropped_while_training(tmp_path, l
         Settings = dict
     """)
     said: list[str] = []
-    with Trackers(["wandb"], tmp_path, RECIPE, said.append) as watch:
+    with closing(Trackers(["wandb"], tmp_path, RECIPE, said.append)) as watch:
         step = 0
         while not said and step < 3_000:
             step += 1
@@ -276,7 +277,7 @@ def test_a_slow_tracker_loses_steps_and_says_so_once(tmp_path, library, monkeypa
         Settings = dict
     """)
     said: list[str] = []
-    with Trackers(["wandb"], tmp_path, RECIPE, said.append) as watch:
+    with closing(Trackers(["wandb"], tmp_path, RECIPE, said.append)) as watch:
         for step in range(1, 5_000):  # more than queue and pipe take
             watch(figures(step) | {"padding": "x" * 500})
         assert said == ["wandb cannot keep up: it is missing steps; metrics.jsonl has them all."]
@@ -289,7 +290,7 @@ def test_a_folder_that_takes_no_files_costs_the_curves_and_not_the_run(offline):
     if not unwritable.is_dir():
         pytest.skip("no folder here that nobody can write to")
     said: list[str] = []
-    with Trackers(["tensorboard", "wandb"], unwritable, RECIPE, said.append) as watch:
+    with closing(Trackers(["tensorboard", "wandb"], unwritable, RECIPE, said.append)) as watch:
         for step in range(1, 6):
             watch(figures(step))
     assert sorted(sentence.split()[0] for sentence in said) == ["tensorboard", "wandb"]
@@ -305,7 +306,7 @@ def test_what_a_library_prints_is_in_a_log_beside_the_run(tmp_path, library, cap
             def log(self, figures, step): print("more", step)
         Settings = dict
     """)
-    with Trackers(["wandb"], tmp_path, RECIPE, print) as watch:
+    with closing(Trackers(["wandb"], tmp_path, RECIPE, print)) as watch:
         watch(figures(1))
     assert (tmp_path / "wandb.log").read_text() == "noise\nmore 1\n"
     assert capfd.readouterr() == ("", "")

@@ -112,8 +112,8 @@ def write_checkpoint(
         between()
         beside.write(partial)
         if beside.lora.rank:
-            learned = {name: t for name, t in snapshot.training.items() if name.startswith(LORA)}
-            adapter = {name.removeprefix(LORA): tensor for name, tensor in learned.items()}
+            lora = {n: t for n, t in snapshot.training.items() if n.startswith(LORA)}
+            adapter = {name.removeprefix(LORA): tensor for name, tensor in lora.items()}
             save_adapter(adapter, beside.lora, beside.base, partial / ADAPTER)
         training.result()
     between()

@@ -1,4 +1,4 @@
-"""What happened to the run? `events.jsonl`: its starts and ends, what was saved and what failed.
+"""The events of a run in `events.jsonl`: starts and ends, what was saved and what failed.
 
     {"time": "2026-11-25T00:15:06Z", "event": "saved", "step": 1000, "folder": "step-00001000"}
 
@@ -10,7 +10,6 @@ import signal
 import socket
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from gnano.train.watching.log import Log
@@ -19,7 +18,7 @@ NAME = "events.jsonl"
 
 
 class Events:
-    """Written by the first rank alone; how it ends is of interest once it has started."""
+    """Written by the main rank alone; an end is logged only after a start."""
 
     def __init__(self, run: Path, first: bool) -> None:
         self.path, self.first = run / NAME, first
@@ -33,8 +32,8 @@ class Events:
             self.log.write(time=now, event=event, **facts)
 
     def started(self, step: int, steps: int, ranks: int) -> None:
-        who = {"pid": os.getpid(), "host": socket.gethostname()}
-        self("started", step=step, steps=steps, ranks=ranks, **who)
+        process = {"pid": os.getpid(), "host": socket.gethostname()}
+        self("started", step=step, steps=steps, ranks=ranks, **process)
         self.running = True
 
     def ended(self, step: int, stopped_by: signal.Signals | None) -> None:
@@ -46,12 +45,7 @@ class Events:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.running and isinstance(error, Exception):
             self("failed", reason=f"{type(error).__name__}: {error}")
         elif self.running and error is not None:
