@@ -12,8 +12,9 @@ from tests.small import with_train
 
 from gnano.data import AnyBatch
 from gnano.train import Recipe, train
+from gnano.train.config import GuardConfig
 from gnano.train.feed import Feed
-from gnano.train.guard import Guard, GuardConfig
+from gnano.train.guard import Guard
 from gnano.train.step import Step
 
 PATIENCE = GuardConfig().patience

@@ -10,29 +10,10 @@ checkpoint, and then past the samples of those steps:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Any
 
-from gnano.utils.ranges import Range, check_ranges
-from gnano.utils.unused import refuse_unused
-
-
-@dataclass(frozen=True, kw_only=True)
-class GuardConfig:
-    # skipped steps in a row before the run goes back and around their data
-    patience: Annotated[int, Range(1)] = 10
-    rollbacks: Annotated[int, Range(0)] = 3  # times it may do so before it gives up
-    # robust z-score of loss or gradient norm that skips a step; 0: none does
-    spike: Annotated[float, Range(0)] = 0.0
-    window: Annotated[int, Range(1, 2**24)] = 128  # steps that a spike is measured against
-    # seconds in one phase after which a run counts as stuck; 0: never
-    stall: Annotated[float, Range(0)] = 1_800.0
-
-    def __post_init__(self) -> None:
-        check_ranges(self, "train.guard")
-        if not self.spike:
-            refuse_unused(self, "train.guard.", ("window",), "train.guard.spike is 0")
+from gnano.train.config import GuardConfig
 
 
 class Guard:

@@ -194,7 +194,7 @@ class Course:
                 window(self.step + 1)
                 try:
                     with self.stop.at_once(compiling, self.say):
-                        readings.put(self.trainee.learn(micros, self.step, self.stop))
+                        readings.put(self.trainee.learn(micros, self.step, self.stop.requested))
                 except CutShortError:
                     break
                 self.step, compiling = self.step + 1, False

@@ -48,10 +48,10 @@ class Measuring:
         loss = None
         try:
             if self.heldout and self._heldout_due(step):
-                loss = self.heldout.loss(model, part, self.stop)
+                loss = self.heldout.loss(model, part, self.stop.requested)
                 found["heldout"] = loss.as_dict()
             if self.exam and self._exam_due(step):
-                found["tasks"] = self.exam(model, self.trainee.world, self.stop)
+                found["tasks"] = self.exam(model, self.trainee.world, self.stop.requested)
         except CutShortError:
             self.owed = True
             row.pop("final", None)

@@ -38,7 +38,7 @@ class StopRequest:
         self.at = 0.0
         self.abrupt = False  # set while nothing would be lost: the first signal ends it as well
 
-    def __call__(self) -> bool:
+    def requested(self) -> bool:
         return self.received is not None
 
     @contextmanager
@@ -56,14 +56,14 @@ class StopRequest:
     def __enter__(self) -> Self:
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         numbers = [n for n in self.signals if n != signal.SIGHUP or not ignored]
-        self._before = {number: signal.signal(number, self._note) for number in numbers}
+        self._before = {number: signal.signal(number, self._on_signal) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received, self.at = signal.Signals(number), time.monotonic()
             if self.abrupt:
