@@ -15,14 +15,16 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-_FREE_TRAIN = (
-    *("eval_every", "eval_tokens", "tasks", "tasks_every", "tasks_limit", "patience"),
-    *("save_every", "keep", "keep_every", "keep_best", "guard.rollbacks", "guard.stall"),
-    *("parallel", "replicas", "recompute", "trackers", "profile_at", "profile_steps"),
-)
-# of epochs, the steps that they make are compared
-_FREE_DATA = ("folder", "epochs", "workers", "keep_downloads", "downloads")
-FREE = {f"train.{name}" for name in _FREE_TRAIN} | {f"data.{name}" for name in _FREE_DATA}
+FREE = {
+    *("train.eval_every", "train.eval_tokens", "train.patience"),
+    *("train.tasks", "train.tasks_every", "train.tasks_limit"),
+    *("train.save_every", "train.keep", "train.keep_every", "train.keep_best"),
+    *("train.guard.rollbacks", "train.guard.stall"),
+    *("train.parallel", "train.replicas", "train.recompute"),
+    *("train.trackers", "train.profile_at", "train.profile_steps"),
+    *("data.folder", "data.workers", "data.keep_downloads", "data.downloads"),
+    "data.epochs",  # the steps that it makes are compared
+}
 DATA, STEPS = "data", "train.steps"
 LONG = 60  # letters of a value: of a longer one, the part that differs is shown
 
