@@ -13,7 +13,7 @@ def work():
 
 def loop(window, steps, began=0):
     for step in range(began + 1, steps + 1):
-        window(step)
+        window.step(step)
         work()
 
 
