@@ -56,8 +56,8 @@ def pause(name: str, run: Path, tokenizer: Tokenizer) -> None:
     """Steps, of which some are taken while a checkpoint is written; twice."""
     recipe = recipe_of(PRESETS[name])
     trainee = Trainee(recipe, run, World(torch.device("cpu")))
-    events = Events(run, first=True)
-    saver = Saver(run, recipe.train, Beside(recipe.model, tokenizer), events, lambda *_, **__: None)
+    events, beside = Events(run, first=True), Beside(recipe.model, tokenizer)
+    saver = Saver(run, recipe.train, beside, events.write, lambda _: None)
     step(trainee, 0)
     for which in ("first", "second"):
         before = [step(trainee, n) for n in range(STEPS // 3)]

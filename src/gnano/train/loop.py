@@ -29,7 +29,7 @@ from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
 from gnano.train.saving.checkpoint import Beside
 from gnano.train.saving.folders import FOLDER
-from gnano.train.saving.keeping import Keeping
+from gnano.train.saving.saver import Saver
 from gnano.train.settle import device_of, settle
 from gnano.train.stopping import CutShortError, StopRequest
 from gnano.train.trainee import Trainee
@@ -136,7 +136,9 @@ class Course:
             str(base.folder) if base else "",
             settings.lora,
         )
-        self.keeping = Keeping(run, settings, beside, events, say, world.first)
+        if world.first:
+            (run / FOLDER).mkdir(exist_ok=True)
+        self.saver = Saver(run, settings, beside, events.write, say)
         if settings.tasks and exam is None:
             raise ValueError(
                 "train.tasks needs who asks them: train(…, exam=gnano.evals.open_exam)."
@@ -144,7 +146,7 @@ class Course:
         with stop.at_once(True, say):
             lessons.prepare(recipe, run, world, say)
             tasks = exam(recipe, lessons.tokenizer, world) if exam and settings.tasks else None
-        self.trainee = Trainee(recipe, run, world, self.keeping.damaged, base)
+        self.trainee = Trainee(recipe, run, world, self.saver.damaged, base)
         self.checkpoint = self.trainee.checkpoint  # the newest, once the loop has ended
         self.step = self.began = self.trainee.done
         # the step whose checkpoint is written or being written
@@ -171,13 +173,13 @@ class Course:
     def take(self, watch: Watch) -> None:
         """The loop, between a start and a checkpoint at its end."""
         settings, world, readings, guard = self.recipe.train, self.world, self.readings, self.guard
-        world.by_first(partial(self.keeping.foresee, self.trainee.bytes))
+        world.by_first(partial(self.saver.foresee, self.trainee.bytes))
         window = ProfileWindow(
             self.run, settings.profile_at, settings.profile_steps, world.rank, self.say
         )
         journal = Journal(self.recipe, self.run, world, watch, self.say)
         self.events.started(self.step, settings.steps, world.size)
-        with self.keeping, journal, gc_paused(), window:
+        with self.saver, journal, gc_paused(), window:
             self.waiting.for_(partial(self.measuring.heldout.lacking, settings.eval_tokens))
             for text in self.about:
                 self.say(text)
@@ -191,7 +193,7 @@ class Course:
                     break
                 micros = self.feed.take(self.step)
                 world.doing(f"step {self.step + 1:,}")
-                window(self.step + 1)
+                window.step(self.step + 1)
                 try:
                     with self.stop.at_once(compiling, self.say):
                         readings.put(self.trainee.learn(micros, self.step, self.stop.requested))
@@ -212,7 +214,7 @@ class Course:
                     journal.write(row)
                     if guard.lost:
                         break
-                self.keeping.look()
+                self.saver.look()
                 if guard.lost:
                     self._roll_back(row["step"])
                 elif save:
@@ -243,7 +245,7 @@ class Course:
     def _save(self) -> None:
         """Start writing the checkpoint of this step."""
         self.world.doing("saving")
-        self.trainee.save(self.step, self._state(), self.keeping.saver)
+        self.trainee.save(self.step, self._state(), self.saver if self.world.first else None)
         self.saved_step = self.step
 
     def _finish_saving(self) -> Path:
@@ -255,7 +257,7 @@ class Course:
         def stopped_at() -> float | None:
             return self.stop.at if self.stop.received else None
 
-        self.world.by_first(partial(self.keeping.finish, stopped_at))
+        self.world.by_first(partial(self.saver.finish, stopped_at))
         return self.run / FOLDER / f"step-{self.step:08}"
 
     def _roll_back(self, step: int) -> None:
@@ -266,10 +268,10 @@ class Course:
         self.world.doing("going back to the last good checkpoint")
         trainee, first = self.trainee, step - self.guard.skipped
         start, end = self.feed.samples(first).start, self.feed.samples(step - 1).stop
-        self.keeping.ready()
+        self.saver.ready()
         possible = trainee.restore(lambda state: not state.get("guard", {}).get("skipped"))
         self.guard.go_around(step, possible)
-        self.events("rolled back", step=step, to=trainee.done, samples=[start, end - 1])
+        self.events.write("rolled back", step=step, to=trainee.done, samples=[start, end - 1])
         self.say(
             f"Steps {first + 1:,} to {step:,} were all skipped: back to step {trainee.done:,}, and "
             f"then past their samples {start:,} to {end - 1:,} (gnano data show)."

@@ -1,35 +1,25 @@
 """Ranks meet, agree, and end together: whoever fails or hangs is named to the others."""
 
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from tests.processes import as_ranks, ends
+from tests.train.ranks.scripts import start
 
 from gnano.train.ranks.world import World, advice
 
-START = """
-import os, time
-import torch
-from gnano.train.ranks.stall import Timing
-from gnano.train.ranks.world import World
-me = int(os.environ["RANK"])
-FAST = Timing(every=0.2, late=1.0, grace=2.0, first_exchange=0.5)
-"""
-TIMEOUT = 70  # seconds for all ranks to end
 
-
-def run(body: str, size: int = 2, stopped: int | None = None) -> tuple[list[int], list[str]]:
+def run(body: str, size: int = 2, stopped: int | None = None) -> tuple[list[int | None], list[str]]:
     """Exit codes and outputs of a script in so many ranks; a `stopped` one ends with the rest."""
-    ranks = as_ranks([sys.executable, "-c", START + body], size)
+    ranks = start(body, size)
     if stopped is not None:
-        ends([rank for rank in ranks if rank is not ranks[stopped]], timeout=TIMEOUT)
-        ranks[stopped].kill()
-    printed = ends(ranks, timeout=TIMEOUT)
-    return [rank.returncode for rank in ranks], printed
+        for rank in ranks[:stopped] + ranks[stopped + 1 :]:
+            rank.process.join(70)
+        ranks[stopped].process.kill()
+    printed = [rank.end() for rank in ranks]
+    return [rank.process.exitcode for rank in ranks], printed
 
 
 def test_a_process_on_its_own_is_a_world_of_one_and_pays_nothing() -> None:
@@ -130,7 +120,6 @@ with World.join("cpu", stall=1.0, timing=FAST) as world:
 def test_ranks_wait_for_as_long_as_the_one_that_is_behind_may_take() -> None:
     codes, printed = run(
         """
-import math
 with World.join("cpu", stall=1.0, timing=FAST) as world:
     if me == 1:
         world.doing("waiting for data", math.inf)
@@ -179,15 +168,15 @@ with World.join("cpu", stall=1.5, timing=FAST._replace(silent=2.0)) as world:
     world.sum(torch.zeros(()))
     print("done")
 """
-    ranks = as_ranks([sys.executable, "-c", START + script], 2)
+    ranks = start(script, 2)
     for rank in ranks:
-        assert rank.stdout is not None and rank.stdout.readline() == b"begun\n"
+        rank.wait_for("begun")
     for rank in ranks:
-        rank.send_signal(signal.SIGSTOP)
+        rank.send(signal.SIGSTOP)
     time.sleep(2.5)
     for rank in ranks:
-        rank.send_signal(signal.SIGCONT)
-    assert ends(ranks, timeout=60) == ["done\n"] * 2
+        rank.send(signal.SIGCONT)
+    assert [rank.end() for rank in ranks] == ["begun\ndone\n"] * 2
 
 
 def test_on_a_box_without_peer_access_the_setting_that_helps_is_named(

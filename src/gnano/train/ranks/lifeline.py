@@ -25,7 +25,7 @@ from torch.distributed import DistError
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-from gnano.train.ranks.stall import LOOK, Progress, Sign, behind, held_up, leave, tell
+from gnano.train.ranks.stall import LOOK, LoneWatch, Progress, Sign, behind, held_up, leave, tell
 from gnano.utils.host import is_running
 
 FAILED = "failed"
@@ -39,23 +39,21 @@ class Verdict(NamedTuple):
     stuck: list[int]  # ranks that hang
 
 
-class Lifeline:
+class Lifeline(LoneWatch):
+    """The watch over several ranks, with a second thread that uses the store."""
+
     def __init__(self, store: Store, rank: int, size: int, progress: Progress) -> None:
         # its own connection: the other one may be blocked in a wait
         self.store: Store = store.clone()  # type: ignore[attr-defined]
-        self.rank, self.size, self.progress = rank, size, progress
-        self.timing = progress.timing
+        self.rank, self.size = rank, size
         self.name = f"rank {rank} on {socket.gethostname()}"
         self.advice = ""  # where all ranks hang in the same exchange
         self.seen: dict[int, tuple[bytes, float]] = {}  # last sign of a rank, and when it was new
-        self.rounds = 0
-        self.over, self.told = threading.Event(), threading.Event()
-        self.threads = [
-            threading.Thread(target=self._watch, name="lifeline", daemon=True),
-            threading.Thread(target=self._watch_the_store, name="watch", daemon=True),
-        ]
-        for thread in self.threads:
-            thread.start()
+        self.rounds = self.rounds_before = self.unanswered = 0
+        self.told = threading.Event()
+        super().__init__(progress)
+        self.threads.append(threading.Thread(target=self._beat, name="lifeline", daemon=True))
+        self.threads[1].start()
 
     def failed(self, error: BaseException) -> None:
         """Tell the others why this rank ends; exits immediately where another one failed first."""
@@ -73,12 +71,7 @@ class Lifeline:
         if isinstance(error, Exception):
             get_error_handler().record_exception(error)  # so that torchrun's summary has it too
 
-    def close(self) -> None:
-        self.over.set()
-        for thread in self.threads:
-            thread.join(2 * self.timing.every)
-
-    def _watch(self) -> None:
+    def _beat(self) -> None:
         while not self.over.wait(self.timing.every if self.rounds else 0):
             try:
                 self.rounds += 1
@@ -99,16 +92,13 @@ class Lifeline:
                     self._leave(verdict.reason)
                 return
 
-    def _watch_the_store(self) -> None:
-        """Keep the time of phases, and end this rank where the other thread waits forever."""
-        before, unanswered = 0, 0
-        while not self.over.wait(self.timing.every):
-            self.progress.look()
-            unanswered = unanswered + 1 if self.rounds == before else 0
-            before = self.rounds
-            # counted in checks: a pause of this process itself must not count
-            if unanswered * self.timing.every > self.timing.silent:
-                self._leave(GONE.format(f"no answer for {self.timing.silent:g} s"))
+    def _check(self) -> None:
+        """End this rank where the other thread waits for the store for too long."""
+        self.unanswered = self.unanswered + 1 if self.rounds == self.rounds_before else 0
+        self.rounds_before = self.rounds
+        # counted in checks: a pause of this process itself must not count
+        if self.unanswered * self.timing.every > self.timing.silent:
+            self._leave(GONE.format(f"no answer for {self.timing.silent:g} s"))
 
     def _sign(self) -> Sign:
         phase = self.progress.phase

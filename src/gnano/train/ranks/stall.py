@@ -102,28 +102,32 @@ class Progress:
 
 
 class LoneWatch:
-    """The watch over a process that trains alone."""
+    """Ends a process that trains alone when it is in a phase for too long."""
 
     def __init__(self, progress: Progress) -> None:
-        self.progress, self.every = progress, progress.timing.every
+        self.progress, self.timing = progress, progress.timing
         self.over = threading.Event()
-        self.thread = threading.Thread(target=self._watch, name="watch", daemon=True)
-        self.thread.start()
+        self.threads = [threading.Thread(target=self._watch, name="watch", daemon=True)]
+        self.threads[0].start()
 
     def close(self) -> None:
         self.over.set()
-        self.thread.join(2 * self.every)
+        for thread in self.threads:
+            thread.join(2 * self.timing.every)
 
     def _watch(self) -> None:
-        while not self.over.wait(self.every):
+        while not self.over.wait(self.timing.every):
             self.progress.look()
-            phase = self.progress.phase
-            held = self.progress.held(phase)
-            if held > phase.limit:
-                leave(
-                    f"process {os.getpid()} on {socket.gethostname()} has been in "
-                    f'"{phase.name}" for {held:,.0f} s. {LOOK}. {self.progress.rule(phase)}'
-                )
+            self._check()
+
+    def _check(self) -> None:
+        phase = self.progress.phase
+        held = self.progress.held(phase)
+        if held > phase.limit:
+            leave(
+                f"process {os.getpid()} on {socket.gethostname()} has been in "
+                f'"{phase.name}" for {held:,.0f} s. {LOOK}. {self.progress.rule(phase)}'
+            )
 
 
 class Sign(NamedTuple):

@@ -46,8 +46,7 @@ class World:
     rank: int = 0
     size: int = 1
     progress: Progress = field(default_factory=Progress, repr=False)
-    lifeline: Lifeline | None = field(default=None, repr=False)
-    lone_watch: LoneWatch | None = field(default=None, repr=False)
+    watch: LoneWatch | None = field(default=None, repr=False)  # a Lifeline over several ranks
     store: Store | None = field(default=None, repr=False)  # where the ranks met
     words: int = 0  # results that rank 0 has shared by `by_first`
 
@@ -74,7 +73,7 @@ class World:
             if kind.type == "cuda":
                 torch.cuda.set_device(kind if kind.index is not None else 0)
             progress = Progress(stall, timing)
-            return cls(kind, progress=progress, lone_watch=LoneWatch(progress) if stall else None)
+            return cls(kind, progress=progress, watch=LoneWatch(progress) if stall else None)
         rank = _environment("RANK")
         if kind.type == "cuda":
             kind = _own_gpu(_environment("LOCAL_RANK", 0))
@@ -160,19 +159,16 @@ class World:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self.lone_watch is not None:
-            self.lone_watch.close()
-        if self.lifeline is None:
-            return
-        if error is None:
-            self.progress.doing("waiting for the others to end")
-            dist.barrier()
-            self.lifeline.close()
+        if isinstance(self.watch, Lifeline):
+            if error is None:
+                self.progress.doing("waiting for the others to end")
+                dist.barrier()
+            elif not isinstance(error, Elsewhere):
+                self.watch.failed(error)  # does not return where another rank failed first
+        if self.watch is not None:
+            self.watch.close()
+        if self.store is not None and error is None:
             dist.destroy_process_group()
-            return
-        if not isinstance(error, Elsewhere):
-            self.lifeline.failed(error)  # does not come back where another rank failed first
-        self.lifeline.close()
 
 
 def _environment(name: str, default: int | None = None) -> int:

@@ -16,13 +16,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from gnano.train.config import TrainConfig
 from gnano.train.saving.checkpoint import Beside, Snapshot, write_checkpoint
-from gnano.train.saving.folders import FOLDER
+from gnano.train.saving.folders import FOLDER, checkpoints
 from gnano.train.saving.hashes import verify
 from gnano.train.saving.retention import clear_torn, remove, tidy
 from gnano.utils.formatting import format_gb
@@ -38,16 +39,18 @@ class _CancelledError(Exception):
 
 
 class Saver:
+    """Writes the checkpoints of a run; on ranks that never call `start`, it does nothing."""
+
     def __init__(
         self,
         run: Path,
         settings: TrainConfig,
         beside: Beside,
-        events: LogEvent,
+        log_event: LogEvent,
         say: Callable[[str], None],
     ) -> None:
         self.run, self.settings, self.beside = run, settings, beside
-        self.events, self.say = events, say
+        self.log_event, self.say = log_event, say
         self.buffers: dict[str, Tensor] = {}
         self.thread: threading.Thread | None = None
         self.abandon = threading.Event()
@@ -59,6 +62,24 @@ class Saver:
         self.failures: deque[str] = deque()  # not reported yet
         self.bug: BaseException | None = None
         self.told: str | None = None  # the failure reported last
+
+    def damaged(self, aside: Path, reason: str) -> None:
+        """Report that a damaged checkpoint was moved to `aside`."""
+        self.log_event("damaged", folder=aside.name, reason=reason)
+        self.say(f"{reason} The run goes on from the checkpoint before it; {aside} is left to you.")
+
+    def foresee(self, size: int) -> None:
+        """Raise ValueError where a checkpoint of `size` bytes does not fit; warn if too few do."""
+        free = shutil.disk_usage(self.run / FOLDER).free
+        # the newest ones, the best, and the next, which is written before an old one is removed
+        most = self.settings.keep + self.settings.keep_best + 1
+        still = max(most - len(checkpoints(self.run)), 1)
+        taken = format_gb(size, ".3g")
+        room = f"{format_gb(free, '.3g')} are free in {self.run}, a checkpoint takes {taken}"
+        if free < size:
+            raise ValueError(f"{room}: free some space, or choose another folder (--out).")
+        if free < size * still:
+            self.say(f"{room}, and {still} more are kept (train.keep): that will not fit.")
 
     @torch.no_grad()
     def copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -98,7 +119,7 @@ class Saver:
             failure = self.failures.popleft()
             if failure != self.told:
                 self.told = failure
-                self.events("not saved", step=self.step, reason=failure)
+                self.log_event("not saved", step=self.step, reason=failure)
                 self.say(
                     f"The checkpoint of step {self.step:,} could not be saved ({failure}): the "
                     f"training goes on, and it is tried again every {RETRY:g} s."
@@ -108,7 +129,7 @@ class Saver:
             if self.bug is not None:
                 raise self.bug
             if self.saved is not None:
-                self.events("saved", step=self.step, folder=self.saved.name)
+                self.log_event("saved", step=self.step, folder=self.saved.name)
                 if self.told:
                     self.say(f"The checkpoint of step {self.step:,} is saved now.")
 
@@ -130,10 +151,15 @@ class Saver:
                 if self.saved is None:  # the last try may have succeeded meanwhile
                     raise failure
 
-    def leave(self) -> None:
-        """Stop writing because the process ends immediately; a partial write is no checkpoint."""
-        self.abandon.set()
-        if self.thread is not None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Finish a write after an error in training; stop it when the process must end."""
+        if isinstance(error, Exception):
+            self.ready()
+        elif error is not None and self.thread is not None:
+            self.abandon.set()  # what it has written so far is no checkpoint
             self.thread.join(LEAVE)
 
     def _stop_thread(self) -> None:

@@ -25,7 +25,7 @@ class Events:
         self.log: Log | None = None
         self.running = False
 
-    def __call__(self, event: str, **facts: Any) -> None:
+    def write(self, event: str, **facts: Any) -> None:
         if self.first:
             self.log = self.log or Log(self.path)
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -33,22 +33,22 @@ class Events:
 
     def started(self, step: int, steps: int, ranks: int) -> None:
         process = {"pid": os.getpid(), "host": socket.gethostname()}
-        self("started", step=step, steps=steps, ranks=ranks, **process)
+        self.write("started", step=step, steps=steps, ranks=ranks, **process)
         self.running = True
 
     def ended(self, step: int, stopped_by: signal.Signals | None) -> None:
         if stopped_by is None:
-            self("finished", step=step)
+            self.write("finished", step=step)
         else:
-            self("stopped", step=step, signal=stopped_by.name)
+            self.write("stopped", step=step, signal=stopped_by.name)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.running and isinstance(error, Exception):
-            self("failed", reason=f"{type(error).__name__}: {error}")
+            self.write("failed", reason=f"{type(error).__name__}: {error}")
         elif self.running and error is not None:
-            self("stopped", at_once=True)
+            self.write("stopped", at_once=True)
         if self.log is not None:
             self.log.close()

@@ -45,7 +45,7 @@ class Journal:
             row["mfu"] = mfu(row["tokens_per_s"], self.recipe.model, ranks, self.gpu, precision)
         self._log(**row)
         self.watch({**row, "steps": self.recipe.train.steps})
-        self.trackers(row)
+        self.trackers.log(row)
 
     def add(self, step: int, **values: Any) -> None:
         """What is learned of a step only after it was written."""

@@ -35,7 +35,7 @@ class ProfileWindow:
         self.profiler: profile | None = None
         self.began = 0  # first step recorded: a run may resume in the middle of the window
 
-    def __call__(self, step: int) -> None:
+    def step(self, step: int) -> None:
         if self.first and (self.profiler or self.first - 1 <= step < self.first + self.steps):
             self._attempt(step)
 
