@@ -31,7 +31,6 @@ from gnano.train.saving import saver as saving
 from gnano.train.saving.checkpoint import Beside, Snapshot, write_checkpoint
 from gnano.train.saving.hashes import verify
 from gnano.train.saving.saver import Saver
-from gnano.train.stopping import StopRequest
 from gnano.train.trainee import Trainee
 from gnano.train.watching.events import Events
 
@@ -57,8 +56,8 @@ def pause(name: str, run: Path, tokenizer: Tokenizer) -> None:
     """Steps, of which some are taken while a checkpoint is written; twice."""
     recipe = recipe_of(PRESETS[name])
     trainee = Trainee(recipe, run, World(torch.device("cpu")))
-    events = Events(run, first=True)
-    saver = Saver(run, recipe.train, Beside(recipe.model, tokenizer), events, lambda *_, **__: None)
+    events, beside = Events(run, first=True), Beside(recipe.model, tokenizer)
+    saver = Saver(run, recipe.train, beside, events.write, lambda _: None)
     step(trainee, 0)
     for which in ("first", "second"):
         before = [step(trainee, n) for n in range(STEPS // 3)]
@@ -77,7 +76,7 @@ def pause(name: str, run: Path, tokenizer: Tokenizer) -> None:
             f"s, written after {took:.1f} s; the {len(during)} steps meanwhile took {slower:.1f} s "
             f"more"
         )
-    saver.finish(StopRequest())
+    saver.finish()
 
 
 def write(name: str, run: Path, tokenizer: Tokenizer) -> None:

@@ -28,8 +28,8 @@ import torch
 from gnano.data import Batches, Corpus, DataConfig, Source, prepare
 from gnano.model import GPT, PRESETS
 from gnano.train import Heldout
-from gnano.train.optimizers.optimizer import Optimizer, OptimizerConfig
-from gnano.train.optimizers.schedule import Schedule
+from gnano.train.optimizers.optimizer import Optimizer
+from gnano.train.optimizers.schedule import OptimizerConfig, Schedule
 from gnano.train.precision import DTYPES, choose_precision
 
 ROWS, LENGTH = 8, 256  # of a step

@@ -241,7 +241,7 @@ def test_a_run_refused_before_its_first_step_does_not_bind_its_folder(
     run = tmp_path / "run"
     full = shutil.disk_usage(tmp_path)._replace(free=0)
     with monkeypatch.context() as patched:
-        patched.setattr("gnano.train.saving.keeping.shutil.disk_usage", lambda path: full)
+        patched.setattr("gnano.train.saving.saver.shutil.disk_usage", lambda path: full)
         assert "are free in" in refusal(capsys, "pretrain", file, "--out", run)
     assert (run / "recipe.toml").exists()
     mended = ["--model.n-layer", "1", "--train.optimizer.kind", "muon", "--train.seed", "3"]

@@ -16,7 +16,7 @@ from gnano.model.compiling import compile_lacking
 from gnano.model.devices import device_called
 from gnano.train import Recipe, train
 from gnano.train.optimizers.adamw import AdamW
-from gnano.train.optimizers.optimizer import OptimizerConfig
+from gnano.train.optimizers.schedule import OptimizerConfig
 from gnano.train.precision import choose_precision
 from gnano.train.ranks.world import World
 

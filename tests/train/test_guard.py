@@ -12,8 +12,9 @@ from tests.small import with_train
 
 from gnano.data import AnyBatch
 from gnano.train import Recipe, train
+from gnano.train.config import GuardConfig
 from gnano.train.feed import Feed
-from gnano.train.guard import Guard, GuardConfig
+from gnano.train.guard import Guard
 from gnano.train.step import Step
 
 PATIENCE = GuardConfig().patience
@@ -26,14 +27,14 @@ def rows(pattern: str) -> list[dict[str, object]]:
 def test_skipped_steps_that_are_not_in_a_row_never_turn_a_run_back() -> None:
     guard = Guard(GuardConfig(), peak=1e-3)
     for row in rows(("x" * (PATIENCE - 1) + ".") * 5):
-        guard(row)
+        guard.observe(row)
         assert not guard.lost
 
 
 def test_without_a_checkpoint_to_go_back_to_the_first_bad_step_and_a_remedy_are_named() -> None:
     guard = Guard(GuardConfig(), peak=1e-3)
     for row in rows("..." + "x" * PATIENCE):
-        guard(row)
+        guard.observe(row)
     assert guard.lost
     with pytest.raises(ValueError, match=r"in step 4 and .*lower train\.schedule\.peak.*0\.001"):
         guard.go_around(3 + PATIENCE, possible=False)
@@ -58,7 +59,7 @@ class Poison:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, samples: set[int]) -> None:
         self.samples, self.now = samples, set[int]()
-        take, step = Feed.take, Step.__call__
+        take, step = Feed.take, Step.run
 
         def taking(feed: Feed, number: int) -> list[AnyBatch]:
             self.now = set(feed.samples(number))
@@ -76,7 +77,7 @@ class Poison:
             return figures
 
         monkeypatch.setattr(Feed, "take", taking)
-        monkeypatch.setattr(Step, "__call__", stepping)
+        monkeypatch.setattr(Step, "run", stepping)
 
 
 def events(run: Path) -> list[dict[str, Any]]:
@@ -173,7 +174,7 @@ def test_a_spike_is_skipped_when_asked_for(
 def test_a_run_of_which_every_step_was_skipped_fails_and_others_say_how_many_were() -> None:
     guard = Guard(GuardConfig(), peak=0.1)
     assert guard.told(3) is None
-    guard({"skipped": True})
+    guard.observe({"skipped": True})
     assert "The last 1 steps were skipped" in str(guard.told(3))
     with pytest.raises(ValueError, match=r"All 1 steps were skipped.*lower train.schedule.peak"):
         guard.told(1)

@@ -38,7 +38,7 @@ def one_step(
         tokens=settings.tokens_per_step,
         clip=settings.clip,
     )
-    loss, norm, skipped, stop = take(Feed(batches, alone, settings).take(step), lr).tolist()
+    loss, norm, skipped, stop = take.run(Feed(batches, alone, settings).take(step), lr).tolist()
     assert not skipped and not stop
     return loss, norm
 

@@ -28,7 +28,8 @@ from gnano.model.rope import Rope, rope_table
 from gnano.train import TrainConfig
 from gnano.train import memory as memory_module
 from gnano.train.memory import Memory, _block_bytes, choose_parallel, fits, predict
-from gnano.train.optimizers.optimizer import Optimizer, OptimizerConfig
+from gnano.train.optimizers.optimizer import Optimizer
+from gnano.train.optimizers.schedule import OptimizerConfig
 from gnano.train.precision import DTYPES
 from gnano.train.ranks import parallel as parallel_module
 

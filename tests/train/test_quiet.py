@@ -2,7 +2,7 @@
 
 import gc
 
-from gnano.train.quiet import NoGarbage
+from gnano.train.loop import gc_paused
 
 
 def test_nothing_is_collected_but_when_asked() -> None:
@@ -13,13 +13,13 @@ def test_nothing_is_collected_but_when_asked() -> None:
             gone.append(1)
 
     assert gc.isenabled()
-    with NoGarbage() as garbage:
+    with gc_paused():
         assert not gc.isenabled()
         for _ in range(3_000):  # more than any threshold of the collector
             knot = Knot()
             knot.itself = knot  # type: ignore[attr-defined]
         del knot
         assert gone == []
-        garbage.collect()
+        gc.collect()
         assert len(gone) == 3_000
     assert gc.isenabled() and gc.get_freeze_count() == 0

@@ -83,7 +83,7 @@ def test_fp8_is_refused_where_it_cannot_run(recipe: Recipe, texts: Texts, tmp_pa
 def test_a_tracker_that_is_not_installed_is_said_before_anything_is_done(
     recipe: Recipe, texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("gnano.utils.optional.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"'wandb', which is not installed: pip install"):
         settled(with_train(recipe, trackers=("wandb",)), tmp_path / "run", texts, ALONE)
     assert not (tmp_path / "run").exists()

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnano.model import GPUS, PRESETS, ModelConfig, find_gpu, mfu
+from gnano.model import GPUS, PRESETS, Gpu, ModelConfig, find_gpu, flops_per_token, mfu
 from gnano.train import TrainConfig
-from gnano.train.speed import expected_mfu, expected_tokens_per_s
+from gnano.train.speed import expected_tokens_per_s
 
 # of the same width and depth; a feed-forward of 8/3 the width has the weights of theirs
 NANOCHAT_D32 = ModelConfig(
@@ -20,6 +20,11 @@ LLAMA_8B = ModelConfig(
     block_size=8_192,
 )  # fmt: skip
 GPT2 = ModelConfig(n_embd=768, n_layer=12, n_head=12, n_kv_head=12, ffn_hidden=2_048)
+
+
+def expected_mfu(config: ModelConfig, settings: TrainConfig, gpu: Gpu) -> float:
+    speed = expected_tokens_per_s(config, settings, gpu)
+    return speed * flops_per_token(config) / (gpu.bf16 * 1e12)
 
 
 @pytest.mark.parametrize(

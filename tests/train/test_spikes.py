@@ -19,7 +19,7 @@ def after(values: list[float], window: int = 9, threshold: float = 6.0) -> Spike
 
 
 def found(spikes: Spikes, loss: float, norm: float) -> bool:
-    return bool(spikes(torch.tensor([loss, norm]).double()))
+    return bool(spikes.detect(torch.tensor([loss, norm]).double()))
 
 
 @given(

@@ -8,8 +8,9 @@ from torch.nn.functional import cross_entropy
 
 from gnano.data import Batch
 from gnano.model import GPT, IGNORE
-from gnano.train.optimizers.optimizer import Optimizer, OptimizerConfig
+from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.scaling import LossScale
+from gnano.train.optimizers.schedule import OptimizerConfig
 from gnano.train.ranks.parallel import place
 from gnano.train.ranks.world import World
 from gnano.train.step import Step
@@ -55,7 +56,7 @@ def test_loss_and_norm_are_those_of_the_mean_over_all_tokens_that_count() -> Non
     expected = cross_entropy(model(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE)
     grads = torch.autograd.grad(expected, list(model.parameters()))
     norm = torch.cat([g.flatten() for g in grads]).norm()
-    loss, found, skipped, stop = step(micros, lr=0.0).tolist()
+    loss, found, skipped, stop = step.run(micros, lr=0.0).tolist()
     assert loss == pytest.approx(expected.item(), rel=1e-5)
     assert found == pytest.approx(norm.item(), rel=1e-4)
     assert (skipped, stop) == (0, 0)
@@ -76,7 +77,7 @@ def test_the_step_is_that_of_torch_with_clipping() -> None:
         norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.1)
         optimizer.step()
         optimizer.zero_grad()
-        found = step(micros, lr=1e-2).tolist()[1]
+        found = step.run(micros, lr=1e-2).tolist()[1]
         assert norm > 0.1  # it is clipped
         assert found == pytest.approx(norm.item(), rel=1e-4)
     for ours, expected in zip(model.parameters(), theirs.parameters(), strict=True):
@@ -86,26 +87,26 @@ def test_the_step_is_that_of_torch_with_clipping() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_step_that_is_not_finite_changes_nothing_and_says_so(value: float) -> None:
     model, step = make()
-    step([micro(1)], lr=1e-3)
+    step.run([micro(1)], lr=1e-3)
     gain = model.model.norm.weight
     kept = gain.detach().clone()
     with torch.no_grad():
         gain[3] = value
     before = state(model, step)
-    skipped = step([micro(2)], lr=1e-3).tolist()[2]
+    skipped = step.run([micro(2)], lr=1e-3).tolist()[2]
     assert skipped == 1
     for was, tensor in zip(before, state(model, step), strict=True):
         assert torch.equal(was.nan_to_num(7.0), tensor.nan_to_num(7.0))
     with torch.no_grad():
         gain.copy_(kept)
-    assert step([micro(3)], lr=1e-3).tolist()[2] == 0  # and the next one is a step again
+    assert step.run([micro(3)], lr=1e-3).tolist()[2] == 0  # and the next one is a step again
 
 
 def test_a_step_in_which_nothing_counts_is_a_step_of_zero_loss() -> None:
     """As where a packed batch holds prompts only: 0 / 0 would end the run."""
     model, step = make()
     before = [p.detach().clone() for p in model.parameters()]
-    loss, norm, skipped, _ = step([micro(1, ignored=32)], lr=0.0).tolist()
+    loss, norm, skipped, _ = step.run([micro(1, ignored=32)], lr=0.0).tolist()
     assert (loss, norm, skipped) == (0.0, 0.0, 0.0)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
@@ -115,13 +116,13 @@ def test_in_fp16_the_loss_scale_finds_its_size_and_training_goes_on() -> None:
     scale.scale.fill_(2.0**26)  # too large: the first gradients overflow
     model, step = make(scale=scale)
     model.compute_dtype = torch.float16
-    figures = [step([micro(1), micro(2)], lr=3e-3).tolist() for _ in range(30)]
+    figures = [step.run([micro(1), micro(2)], lr=3e-3).tolist() for _ in range(30)]
     skips = sum(row[2] for row in figures)
     assert 0 < skips < 20
     assert scale.scale == 2.0 ** (26 - skips)
     assert figures[-1][0] < figures[0][0] - 0.3
     _, plain = make()
-    expected = plain([micro(1), micro(2)], lr=0.0).tolist()[1]
+    expected = plain.run([micro(1), micro(2)], lr=0.0).tolist()[1]
     assert figures[int(skips)][1] == pytest.approx(expected, rel=0.02)  # the norm is unscaled
 
 
@@ -149,23 +150,23 @@ def test_nothing_in_a_step_waits_for_the_device() -> None:
         clip=1.0,
     )
     batch = micro(1).each(lambda tensor: tensor.to("meta"))
-    figures = step([batch, batch], lr=1e-3)
+    figures = step.run([batch, batch], lr=1e-3)
     with pytest.raises(RuntimeError, match="meta"):  # it is the reading that waits
         figures.tolist()
 
 
 def test_a_step_that_is_given_up_half_way_has_changed_nothing() -> None:
     model, step = make()
-    step([micro(1)], lr=1e-2)
+    step.run([micro(1)], lr=1e-2)
     before, asked = state(model, step), iter([False, True])
     with pytest.raises(CutShortError):
-        step([micro(2), micro(3), micro(4)], lr=1e-2, stop=lambda: next(asked))
+        step.run([micro(2), micro(3), micro(4)], lr=1e-2, stop=lambda: next(asked))
     assert all(torch.equal(a, b) for a, b in zip(before, state(model, step), strict=True))
     # and the gradient of its first half is not in the next one
-    figures = step([micro(2), micro(3), micro(4)], lr=1e-2)
+    figures = step.run([micro(2), micro(3), micro(4)], lr=1e-2)
     other, again = make()
-    again([micro(1)], lr=1e-2)
-    assert torch.equal(figures, again([micro(2), micro(3), micro(4)], lr=1e-2))
+    again.run([micro(1)], lr=1e-2)
+    assert torch.equal(figures, again.run([micro(2), micro(3), micro(4)], lr=1e-2))
     assert all(
         torch.equal(a, b) for a, b in zip(state(model, step), state(other, again), strict=True)
     )
@@ -173,4 +174,4 @@ def test_a_step_that_is_given_up_half_way_has_changed_nothing() -> None:
 
 def test_a_step_that_has_begun_its_last_micro_batch_is_brought_to_its_end() -> None:
     _, step = make()
-    assert step([micro(1)], lr=1e-2, stop=lambda: True).tolist()[3] == 1
+    assert step.run([micro(1)], lr=1e-2, stop=lambda: True).tolist()[3] == 1

@@ -19,9 +19,9 @@ def hangup() -> Iterator[None]:
 def test_a_signal_is_remembered_and_its_handler_given_back(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with StopRequest() as stop:
-        assert not stop()
+        assert not stop.requested()
         signal.raise_signal(number)
-        assert stop() and stop.received == number
+        assert stop.requested() and stop.received == number
     assert signal.getsignal(number) == before
 
 
@@ -29,5 +29,5 @@ def test_under_nohup_a_closed_terminal_asks_for_nothing(hangup: None) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGHUP)
-        assert not stop()
+        assert not stop.requested()
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

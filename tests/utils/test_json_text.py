@@ -17,6 +17,8 @@ OWN = {
     "train/changes.py",  # in an error's sentence
     "train/sharing.py",
     "train/saving/hashes.py",
+    "train/ranks/lifeline.py",
+    "train/ranks/stall.py",
     "data/instructions/files.py",
     "data/instructions/templates.py",
     "data/python_corpus.py",

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from gnano.train.alone import holder
     from gnano.train.appearing import new_file, new_folder
     from gnano.train.base import Base, base_of
-    from gnano.train.exam import Exam, OpenExam
-    from gnano.train.heldout import Heldout, HeldoutLoss, add_up, evaluating
+    from gnano.train.heldout import Exam, Heldout, HeldoutLoss, OpenExam, add_up, evaluating
     from gnano.train.loop import RunResult, train
     from gnano.train.merging import copy_words, merge_adapter
     from gnano.train.ranks.world import World
@@ -60,10 +59,10 @@ __getattr__ = lazily(
     __name__,
     {
         "Base": "base",
-        "Exam": "exam",
+        "Exam": "heldout",
         "Heldout": "heldout",
         "HeldoutLoss": "heldout",
-        "OpenExam": "exam",
+        "OpenExam": "heldout",
         "Progress": "watching.progress",
         "RunResult": "loop",
         "World": "ranks.world",

@@ -1,114 +1,89 @@
-"""Who else works on this run? Nobody: two processes on one folder would undo each other's work.
+"""The lock of a run: only one process at a time may train in a folder.
 
-The first rank holds a lock on `run.lock` for as long as it lives. The kernel lets go of it when
-the process ends, however it ends, so a killed run leaves nothing behind that has to be cleared.
+Rank 0 holds a lock on `run.lock` for as long as it lives. The kernel releases it when the process
+ends, however it ends, so a killed run leaves nothing behind that has to be cleared.
 """
 
-import errno
 import fcntl
 import json
 import os
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # without torch, a list of runs is there at once
+from gnano.utils.flock import try_lock
+
+if TYPE_CHECKING:  # `gnano runs` lists runs without loading torch
     from gnano.train.ranks.world import World
 
 NAME = "run.lock"
-LOOKS = 3
-BUSY = {errno.EWOULDBLOCK, errno.EACCES}
-# file systems without locks (some network ones): the run goes on without this protection
-UNKNOWN = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+ATTEMPTS = 3  # another process may hold the lock for a moment, only to read who has it
 
 
-class Alone:
-    """While entered, no other process can enter for the same folder.
+@contextmanager
+def lock_run(run: Path, world: "World") -> Iterator[None]:
+    """Hold the run's lock; raises ValueError where another process has it."""
+    files: list[int] = []  # rank 0's
+    world.by_first(lambda: files.append(_acquire(run)))
+    try:
+        yield
+    finally:
+        for file in files:
+            if not (run / "recipe.toml").exists():  # refused before there was a run
+                (run / NAME).unlink(missing_ok=True)
+                with suppress(OSError):  # where it was not empty before
+                    run.rmdir()
+            os.close(file)
 
-    Raises ValueError, on entering, where another one has it.
-    """
 
-    def __init__(self, run: Path, world: "World") -> None:
-        self.path, self.world = run / NAME, world
-        self.file = -1
-
-    def __enter__(self) -> Self:
-        self.world.by_first(self._take)
-        return self
-
-    def _take(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        # not inherited by programs that are started from here: it would outlive this process
-        self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _acquire(run: Path) -> int:
+    """The locked file, with this process as its owner."""
+    run.mkdir(parents=True, exist_ok=True)
+    # not inherited by programs that are started from here: it would outlive this process
+    file = os.open(run / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    for attempt in range(1, ATTEMPTS + 1):
         try:
-            for _ in range(LOOKS - 1):
-                with suppress(BlockingIOError):
-                    lock(self.file, fcntl.LOCK_EX)
-                    break
-                time.sleep(0.1)  # someone may only be asking who holds it
-            else:
-                lock(self.file, fcntl.LOCK_EX)
+            try_lock(file, fcntl.LOCK_EX)
+            break
         except BlockingIOError:
-            other = _content(self.file)
-            os.close(self.file)
-            self.file = -1
+            if attempt < ATTEMPTS:
+                time.sleep(0.1)
+                continue
+            owner = _read_owner(file)
+            os.close(file)
             raise ValueError(
-                f"{self.path.parent} is being trained by process {other.get('pid', '?')} on "
-                f"{other.get('host', '?')} since {other.get('since', '?')}: stop that one first, "
+                f"{run} is being trained by process {owner.get('pid', '?')} on "
+                f"{owner.get('host', '?')} since {owner.get('since', '?')}: stop that one first, "
                 f"or name another folder (--out)."
             ) from None
-        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        me = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-        os.ftruncate(self.file, 0)
-        os.pwrite(self.file, json.dumps(me).encode() + b"\n", 0)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.file < 0:
-            return
-        if not (self.path.parent / "recipe.toml").exists():  # refused before there was a run
-            self.path.unlink(missing_ok=True)
-            with suppress(OSError):  # where it was not empty before
-                self.path.parent.rmdir()
-        os.close(self.file)
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+    os.ftruncate(file, 0)
+    os.pwrite(file, json.dumps(owner).encode() + b"\n", 0)
+    return file
 
 
 def holder(run: Path) -> dict[str, Any] | None:
-    """Who trains this run now: pid, host, since; None where nobody does."""
+    """The process that trains this run now: pid, host, since; None where there is none."""
     try:
         file = os.open(run / NAME, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        lock(file, fcntl.LOCK_SH)
+        try_lock(file, fcntl.LOCK_SH)
         return None
     except BlockingIOError:
-        return _content(file)
+        return _read_owner(file)
     finally:
         os.close(file)
 
 
-def lock(file: int, how: int) -> None:
-    """Raises BlockingIOError where another process has it."""
+def _read_owner(file: int) -> dict[str, Any]:
     try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in BUSY:
-            raise BlockingIOError(*error.args) from None
-        if error.errno not in UNKNOWN:
-            raise
-
-
-def _content(file: int) -> dict[str, Any]:
-    try:
-        found = json.loads(os.pread(file, 4096, 0))
+        owner = json.loads(os.pread(file, 4096, 0))
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return owner if isinstance(owner, dict) else {}

@@ -1,4 +1,4 @@
-"""How does a folder or file for others appear? Whole or not at all, never where something is."""
+"""New files and folders for others to read: they appear complete or not at all."""
 
 import os
 import shutil
@@ -10,40 +10,37 @@ from gnano.utils.atomic_io import sync
 
 
 @contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A hidden folder to fill; it is forced to disk and becomes `out` where nothing failed.
-
-    Raises ValueError or OSError where `out` is there already, or is no place for it.
-    """
-    _refuse(out)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        for file in [*partial.iterdir(), partial]:
-            sync(file)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    sync(out.parent)
-
-
-@contextmanager
 def new_file(out: Path) -> Iterator[Path]:
-    """The same for a file: a hidden place to write it to."""
-    _refuse(out)
+    """Yield a hidden path to write to; without a failure it is synced and becomes `out`.
+
+    Raises ValueError or OSError where `out` exists already, or cannot be created.
+    """
+    if os.path.lexists(out):
+        raise FileExistsError(f"{out} is there already: name a place where nothing is yet.")
     partial = out.with_name(f".{out.name}.partial")
     out.parent.mkdir(parents=True, exist_ok=True)
+    _remove(partial)
     try:
         yield partial
         sync(partial)
         partial.rename(out)
     finally:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
     sync(out.parent)
 
 
-def _refuse(out: Path) -> None:
-    if os.path.lexists(out):
-        raise FileExistsError(f"{out} is there already: name a place where nothing is yet.")
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """The same for a folder, which is there to be filled."""
+    with new_file(out) as partial:
+        partial.mkdir()
+        yield partial
+        for file in partial.iterdir():
+            sync(file)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,15 +1,13 @@
-"""Which weights does a run begin with, if not with those of its seed? Those of its base.
+"""The base: the model whose weights a run starts with, instead of random ones.
 
-A run notes at its beginning where they lay and what their hash was: a run that has no checkpoint
-yet begins with the same ones again, whatever became of the folder that its user named.
+A new run records the base's folder and the hash of its weights. So a run that has no checkpoint yet
+starts with the same weights again, whatever became of the folder that its user named.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
-from gnano.model import ModelConfig, read_weights
+from gnano.model import GPT, read_weights
 from gnano.train.begun import NAME, has_begun, read_begun
 from gnano.train.saving.folders import find_checkpoint
 from gnano.train.saving.hashes import sha256_of
@@ -33,8 +31,8 @@ class Base:
             f"back, or begin anew in another folder (--out)."
         )
 
-    def weights(self, shape: ModelConfig) -> dict[str, Tensor]:
-        """Its parameters by name, on the CPU; raises ValueError where they are not the same."""
+    def load_into(self, model: GPT) -> None:
+        """Copy its weights into the model; raises ValueError where they have changed."""
         path = self.folder / WEIGHTS
         if not path.is_file():
             raise ValueError(self.gone)
@@ -43,7 +41,9 @@ class Base:
                 f"{path} is not what the run began with (its hash differs): put that back, or "
                 f"begin anew in another folder (--out)."
             )
-        return read_weights(self.folder, shape)
+        weights = read_weights(self.folder, model.config)
+        for name, parameter in model.named_parameters():
+            parameter.detach().copy_(weights[name])
 
 
 def base_of(path: str, run: Path) -> Base | None:

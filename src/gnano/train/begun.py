@@ -1,4 +1,4 @@
-"""What was this run begun with? Its folder's `recipe.toml`, which replaces itself whole.
+"""The metadata of a run: its folder's `recipe.toml`, which is written atomically.
 
 [model] [data] [train]    the settled recipe, as it is now
 [run]                     facts of the beginning: versions, commit, data
@@ -84,14 +84,10 @@ def facts_of(recipe: Recipe, fingerprint: str, ranks: int) -> dict[str, Any]:
 
 def _git_commit() -> str:
     """The commit of the checkout this package runs from, or "" for an installed one."""
+    command, here = ["git", "rev-parse", "HEAD"], Path(__file__).parent
     try:
-        asked = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-        )
+        return subprocess.run(
+            command, cwd=here, capture_output=True, encoding="utf-8"
+        ).stdout.strip()
     except OSError:
         return ""
-    return asked.stdout.strip()

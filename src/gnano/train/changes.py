@@ -1,4 +1,4 @@
-"""What may change in a run that goes on? What its user allows, and never what is saved.
+"""The changes of the recipe that a resumed run accepts: what its user allows.
 
     free      neither the weights nor the order of the data follow from it
     allowed   by its name, or by that of a table it stands in (`--allow`)
@@ -15,13 +15,16 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-FREE = {"train.eval_every", "train.eval_tokens", "train.save_every", "train.keep", "data.folder"}
-FREE |= {"train.tasks", "train.tasks_every", "train.tasks_limit"}
-FREE |= {"train.keep_every", "train.keep_best", "train.guard.rollbacks", "train.guard.stall"}
-FREE |= {"train.parallel", "train.replicas", "train.recompute", "train.trackers"}
-FREE |= {"train.profile_at", "train.profile_steps", "train.patience"}
-FREE |= {"data.epochs"}  # the steps that it makes are compared
-FREE |= {"data.workers", "data.keep_downloads", "data.downloads"}
+FREE = {
+    *("train.eval_every", "train.eval_tokens", "train.patience"),
+    *("train.tasks", "train.tasks_every", "train.tasks_limit"),
+    *("train.save_every", "train.keep", "train.keep_every", "train.keep_best"),
+    *("train.guard.rollbacks", "train.guard.stall"),
+    *("train.parallel", "train.replicas", "train.recompute"),
+    *("train.trackers", "train.profile_at", "train.profile_steps"),
+    *("data.folder", "data.workers", "data.keep_downloads", "data.downloads"),
+    "data.epochs",  # the steps that it makes are compared
+}
 DATA, STEPS = "data", "train.steps"
 LONG = 60  # letters of a value: of a longer one, the part that differs is shown
 
@@ -124,10 +127,9 @@ def refuse(changed: list[Change], allow: Sequence[str], run: Path, done: int) ->
 
 
 def _begun(run: Path, changed: list[Change]) -> str:
-    data = [change for change in changed if change.key == DATA]
-    what = " and ".join(
-        ["on other data"] * bool(data) + ["with another recipe"] * (changed != data)
-    )
+    keys = {change.key for change in changed}
+    kinds = {"on other data": DATA in keys, "with another recipe": bool(keys - {DATA})}
+    what = " and ".join(text for text, differs in kinds.items() if differs)
     count = f"{len(changed)} value{'s differ' if changed[1:] else ' differs'}"
     return f"{run} was begun {what} ({count} from its recipe.toml)"
 

@@ -4,15 +4,30 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from gnano.model import LoraConfig
-from gnano.train.guard import GuardConfig
-from gnano.train.optimizers.optimizer import OptimizerConfig
-from gnano.train.optimizers.schedule import Schedule
+from gnano.train.optimizers.schedule import OptimizerConfig, Schedule
 from gnano.utils.openmp import THREADS
 from gnano.utils.paths import expand_user
 from gnano.utils.ranges import Range, check_ranges
 from gnano.utils.unused import refuse_unused
 
 MOST_STEPS = 99_999_999  # eight digits, as in a checkpoint's name
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardConfig:
+    # skipped steps in a row before the run goes back and around their data
+    patience: Annotated[int, Range(1)] = 10
+    rollbacks: Annotated[int, Range(0)] = 3  # times it may do so before it gives up
+    # robust z-score of loss or gradient norm that skips a step; 0: none does
+    spike: Annotated[float, Range(0)] = 0.0
+    window: Annotated[int, Range(1, 2**24)] = 128  # steps that a spike is measured against
+    # seconds in one phase after which a run counts as stuck; 0: never
+    stall: Annotated[float, Range(0)] = 1_800.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "train.guard")
+        if not self.spike:
+            refuse_unused(self, "train.guard.", ("window",), "train.guard.spike is 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What is done about steps that go wrong? They are skipped; where that does not end, gone around.
+"""Stability: bad steps are skipped; where that does not end, the run skips their data.
 
 A step whose loss or gradient is not finite (or, if asked for, far above the last ones) changes
 nothing, on any rank. After `patience` of them in a row the run goes back to its last good
@@ -10,29 +10,10 @@ checkpoint, and then past the samples of those steps:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Any
 
-from gnano.utils.ranges import Range, check_ranges
-from gnano.utils.unused import refuse_unused
-
-
-@dataclass(frozen=True, kw_only=True)
-class GuardConfig:
-    # skipped steps in a row before the run goes back and around their data
-    patience: Annotated[int, Range(1)] = 10
-    rollbacks: Annotated[int, Range(0)] = 3  # times it may do so before it gives up
-    # robust z-score of loss or gradient norm that skips a step; 0: none does
-    spike: Annotated[float, Range(0)] = 0.0
-    window: Annotated[int, Range(1, 2**24)] = 128  # steps that a spike is measured against
-    # seconds in one phase after which a run counts as stuck; 0: never
-    stall: Annotated[float, Range(0)] = 1_800.0
-
-    def __post_init__(self) -> None:
-        check_ranges(self, "train.guard")
-        if not self.spike:
-            refuse_unused(self, "train.guard.", ("window",), "train.guard.spike is 0")
+from gnano.train.config import GuardConfig
 
 
 class Guard:
@@ -45,8 +26,8 @@ class Guard:
         self.skipped: int = state.get("skipped", 0)  # steps in a row
         self.detours: list[list[int]] = state.get("detours", [])  # [first step, steps of data]
 
-    def __call__(self, row: dict[str, Any]) -> None:
-        """Look at the figures of a step."""
+    def observe(self, row: dict[str, Any]) -> None:
+        """Count the skipped steps in a row; `row` holds the metrics of a step."""
         self.skipped = self.skipped + 1 if row["skipped"] else 0
 
     @property

@@ -1,4 +1,4 @@
-"""How well does the model know text it never saw? Bits per byte on the held-out documents.
+"""The held-out loss of a model: bits per byte on the documents it does not train on.
 
 The cost of all held-out tokens in bits, over the number of UTF-8 bytes they stand for: a
 figure that does not depend on the tokenizer and compares with any compressor. Several ranks
@@ -10,19 +10,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gnano.data import Batch, Corpus, HeldoutRow, heldout_batches
+from gnano.data import Batch, Corpus, heldout_batches
 from gnano.model import GPT, IGNORE
 from gnano.model.devices import widest_dtype
+from gnano.tokenizer import Tokenizer
 from gnano.train.ranks.world import World
+from gnano.train.recipe import Recipe
 from gnano.train.stopping import CutShortError
 
 B = TypeVar("B")
+# the metrics of each task of `train.tasks`; raises CutShortError where the run is to stop
+Exam = Callable[[GPT, World, Callable[[], bool]], dict[str, Any]]
+# builds one on all ranks, once; raises ValueError or OSError where items are missing
+OpenExam = Callable[[Recipe, Tokenizer, World], Exam]
 
 
 @dataclass(frozen=True)
@@ -102,24 +108,21 @@ class Heldout:
             self._read()
         nats: dict[str, float] = {}
         size: dict[str, int] = {}
+        work = partial(cost, model, self.token_bytes)
+        padding = torch.zeros(1, self.length, dtype=torch.long)
+        empty = Batch(padding, torch.full_like(padding, IGNORE), None)
         with evaluating(model):
             for source, (name, rows) in enumerate(zip(self.corpus.names, self.rows, strict=True)):
                 if rows:
                     part = rows if tokens is None else rows[: self._count(source, tokens)]
-                    nats[name], size[name] = self._cost(model, part, stop)
+                    pairs = heldout_batches(part, self.length, self.batch)
+                    batches, count = (
+                        (Batch(x, y, None) for x, y in pairs),
+                        -(-len(part) // self.batch),
+                    )
+                    sums = add_up(work, batches, count, empty, self.world, stop)
+                    nats[name], size[name] = sums[0], round(sums[1])
         return HeldoutLoss(nats, size)
-
-    def _cost(
-        self, model: GPT, rows: list[HeldoutRow], stop: Callable[[], bool]
-    ) -> tuple[float, int]:
-        """Nats and bytes of these rows."""
-        batches = (Batch(x, y, None) for x, y in heldout_batches(rows, self.length, self.batch))
-        nothing = torch.zeros(1, self.length, dtype=torch.long)
-        empty = Batch(nothing, torch.full_like(nothing, IGNORE), None)
-        work = partial(cost, model, self.token_bytes)
-        count = -(-len(rows) // self.batch)
-        nats, size, _ = add_up(work, batches, count, empty, self.world, stop)
-        return nats, round(size)
 
     def _read(self) -> None:
         corpus = self.corpus

@@ -1,4 +1,4 @@
-"""The one loop: batches in, checkpoints out.
+"""The training loop: batches in, checkpoints out.
 
     sample numbers ─▶ micro-batches ─▶ step ─▶ figures, read a step late on a GPU
                                         │
@@ -9,24 +9,27 @@ dropout. So a run that was killed continues from its last checkpoint and gives t
 on a CPU bit for bit, and any number of ranks takes the same samples in the same order.
 """
 
+import gc
+import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gnano.train.alone import Alone
-from gnano.train.exam import OpenExam, open_for
+from gnano.train.alone import lock_run
 from gnano.train.feed import Feed
 from gnano.train.guard import Guard
+from gnano.train.heldout import OpenExam
 from gnano.train.lessons.lessons import Lessons, open_lessons
 from gnano.train.measuring import Measuring, due
-from gnano.train.quiet import NoGarbage
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
 from gnano.train.saving.checkpoint import Beside
-from gnano.train.saving.keeping import Keeping
+from gnano.train.saving.folders import FOLDER
+from gnano.train.saving.saver import Saver
 from gnano.train.settle import device_of, settle
 from gnano.train.stopping import CutShortError, StopRequest
 from gnano.train.trainee import Trainee
@@ -77,17 +80,36 @@ def train(
     with (
         World.join(device_of(recipe, run), recipe.train.guard.stall) as world,
         StopRequest(world.size > 1) as stop,
-        Alone(run, world),
+        lock_run(run, world),
         Events(run, world.first) as events,
     ):
         say = say if world.first else silent
-        recipe, lessons = open_lessons(recipe, run, world, say)
+        lessons = open_lessons(recipe, run, world, say)
         recipe = world.by_first(partial(settle, recipe, run, lessons, world, allow))
         use_threads(recipe.train.threads)
         course = Course(recipe, run, lessons, world, stop, events, say, exam)
         if not course.over:
             course.take(watch)
         return course.result()
+
+
+@contextmanager
+def gc_paused() -> Iterator[None]:
+    """Run Python's garbage collector only where it is called, at the same steps on every rank.
+
+    Otherwise it stops one rank for some milliseconds at a moment of its own, and all others wait
+    for it in the next exchange.
+    """
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()
 
 
 class Course:
@@ -114,19 +136,26 @@ class Course:
             str(base.folder) if base else "",
             settings.lora,
         )
-        self.keeping = Keeping(recipe, run, world, beside, events, say)
+        if world.first:
+            (run / FOLDER).mkdir(exist_ok=True)
+        self.saver = Saver(run, settings, beside, events.write, say)
+        if settings.tasks and exam is None:
+            raise ValueError(
+                "train.tasks needs who asks them: train(…, exam=gnano.evals.open_exam)."
+            )
         with stop.at_once(True, say):
             lessons.prepare(recipe, run, world, say)
-            asked = open_for(exam, recipe, lessons.tokenizer, world)
-        self.trainee = Trainee(recipe, run, world, self.keeping.damaged, base)
+            tasks = exam(recipe, lessons.tokenizer, world) if exam and settings.tasks else None
+        self.trainee = Trainee(recipe, run, world, self.saver.damaged, base)
         self.checkpoint = self.trainee.checkpoint  # the newest, once the loop has ended
         self.step = self.began = self.trainee.done
-        self.keeping.at = self.step if self.checkpoint else None
+        # the step whose checkpoint is written or being written
+        self.saved_step = self.step if self.checkpoint else None
         known = self.trainee.state
         self.guard = Guard(settings.guard, settings.schedule.peak, known.get("guard", {}))
         self.feed = Feed(lessons.rows, world, settings, self.guard.data_step)
         self.waiting = Waiting(world, stop, say, lessons.growing)
-        self.measuring = Measuring(lessons.measure(recipe, world), asked, self.trainee, stop)
+        self.measuring = Measuring(lessons.measure(recipe, world), tasks, self.trainee, stop)
         self.readings = Readings(settings, world.device, self.step, known.get("seconds", 0.0))
         self.about = lessons.about()
         if self.trainee.fp8:
@@ -144,18 +173,18 @@ class Course:
     def take(self, watch: Watch) -> None:
         """The loop, between a start and a checkpoint at its end."""
         settings, world, readings, guard = self.recipe.train, self.world, self.readings, self.guard
-        self.keeping.foresee(self.trainee.bytes)
+        world.by_first(partial(self.saver.foresee, self.trainee.bytes))
         window = ProfileWindow(
             self.run, settings.profile_at, settings.profile_steps, world.rank, self.say
         )
         journal = Journal(self.recipe, self.run, world, watch, self.say)
         self.events.started(self.step, settings.steps, world.size)
-        with self.keeping, journal, NoGarbage() as garbage, window:
+        with self.saver, journal, gc_paused(), window:
             self.waiting.for_(partial(self.measuring.heldout.lacking, settings.eval_tokens))
             for text in self.about:
                 self.say(text)
             if self.measuring.make_up(journal):
-                self.keeping.at = None  # its checkpoint says that it was owed
+                self.saved_step = None  # its checkpoint says that it was owed
             compiling = settings.compile == "yes"  # in the first step
             readings.resume()
             while not (self._done or readings.stopping or self.measuring.owed):
@@ -164,10 +193,10 @@ class Course:
                     break
                 micros = self.feed.take(self.step)
                 world.doing(f"step {self.step + 1:,}")
-                window(self.step + 1)
+                window.step(self.step + 1)
                 try:
                     with self.stop.at_once(compiling, self.say):
-                        readings.put(self.trainee.learn(micros, self.step, self.stop))
+                        readings.put(self.trainee.learn(micros, self.step, self.stop.requested))
                 except CutShortError:
                     break
                 self.step, compiling = self.step + 1, False
@@ -178,29 +207,27 @@ class Course:
                 measure = self.measuring.due(self.step)
                 save = not last and due(self.step, settings.save_every)
                 for row in readings.take(all_of_them=measure or save):
-                    guard(row)
+                    guard.observe(row)
                     if measure and row["step"] == self.step and not guard.lost:
                         self.measuring(row)
                         row |= {"final": True} if self.measuring.enough else {}
                     journal.write(row)
                     if guard.lost:
                         break
-                self.keeping.look()
+                self.saver.look()
                 if guard.lost:
-                    self.step = self.keeping.go_back(self.trainee, guard, self.feed, row["step"])
-                    readings.restart(self.step)
+                    self._roll_back(row["step"])
                 elif save:
-                    self.keeping.save(self.trainee, self.step, self._state())
+                    self._save()
                 if measure or save:
-                    garbage.collect()
+                    gc.collect()
                     readings.resume()
             for row in readings.take(all_of_them=True):
-                guard(row)
+                guard.observe(row)
                 journal.write(row)
             if self._done and (told := guard.told(self.step)):
                 self.say(told)
-            state = self._state()
-            self.checkpoint = self.keeping.finish(self.trainee, self.step, state, self.stop)
+            self.checkpoint = self._finish_saving()
         self.events.ended(self.step, self._stopped_by())
 
     def result(self) -> RunResult:
@@ -214,6 +241,44 @@ class Course:
             stopped_by=self._stopped_by(),
             first=self.world.first,
         )
+
+    def _save(self) -> None:
+        """Start writing the checkpoint of this step."""
+        self.world.doing("saving")
+        self.trainee.save(self.step, self._state(), self.saver if self.world.first else None)
+        self.saved_step = self.step
+
+    def _finish_saving(self) -> Path:
+        """Write the checkpoint of the step that the run ends on; returns its folder."""
+        if self.saved_step != self.step:
+            self._save()
+        self.world.doing("waiting until the checkpoint is written", math.inf)
+
+        def stopped_at() -> float | None:
+            return self.stop.at if self.stop.received else None
+
+        self.world.by_first(partial(self.saver.finish, stopped_at))
+        return self.run / FOLDER / f"step-{self.step:08}"
+
+    def _roll_back(self, step: int) -> None:
+        """Restore the last good checkpoint, to skip the data of the steps up to `step` later.
+
+        Raises ValueError where there is none, or where that was done too often.
+        """
+        self.world.doing("going back to the last good checkpoint")
+        trainee, first = self.trainee, step - self.guard.skipped
+        start, end = self.feed.samples(first).start, self.feed.samples(step - 1).stop
+        self.saver.ready()
+        possible = trainee.restore(lambda state: not state.get("guard", {}).get("skipped"))
+        self.guard.go_around(step, possible)
+        self.events.write("rolled back", step=step, to=trainee.done, samples=[start, end - 1])
+        self.say(
+            f"Steps {first + 1:,} to {step:,} were all skipped: back to step {trainee.done:,}, and "
+            f"then past their samples {start:,} to {end - 1:,} (gnano data show)."
+        )
+        self.step = trainee.done
+        self.saved_step = None  # the same step again, but it leads elsewhere
+        self.readings.restart(self.step)
 
     def _state(self) -> dict[str, Any]:
         """All that is to be remembered beside tensors."""

@@ -1,4 +1,4 @@
-"""When is the run measured, and what if it is stopped meanwhile?
+"""The evaluations of a run: when they are due, and how an interrupted one is repeated.
 
 Held-out text every so many steps, tasks every so many others, and both at the end. A run that
 begins with a base measures it first. A measurement that is cut short is owed: the
@@ -8,8 +8,8 @@ figures as one that was never stopped.
 
 from typing import Any
 
-from gnano.train.exam import Exam
-from gnano.train.lessons.lessons import Measure
+from gnano.train.heldout import Exam, Heldout
+from gnano.train.lessons.lessons import HeldoutExamples
 from gnano.train.stopping import CutShortError, StopRequest
 from gnano.train.trainee import Trainee
 from gnano.train.watching.journal import Journal
@@ -17,7 +17,11 @@ from gnano.train.watching.journal import Journal
 
 class Measuring:
     def __init__(
-        self, heldout: Measure, exam: Exam | None, trainee: Trainee, stop: StopRequest
+        self,
+        heldout: Heldout | HeldoutExamples,
+        exam: Exam | None,
+        trainee: Trainee,
+        stop: StopRequest,
     ) -> None:
         self.heldout, self.exam, self.trainee, self.stop = heldout, exam, trainee, stop
         self.settings = trainee.recipe.train
@@ -44,10 +48,10 @@ class Measuring:
         loss = None
         try:
             if self.heldout and self._heldout_due(step):
-                loss = self.heldout.loss(model, part, self.stop)
+                loss = self.heldout.loss(model, part, self.stop.requested)
                 found["heldout"] = loss.as_dict()
             if self.exam and self._exam_due(step):
-                found["tasks"] = self.exam(model, self.trainee.world, self.stop)
+                found["tasks"] = self.exam(model, self.trainee.world, self.stop.requested)
         except CutShortError:
             self.owed = True
             row.pop("final", None)
@@ -62,9 +66,8 @@ class Measuring:
         return step in (0, self.settings.steps) or due(step, self.settings.eval_every)
 
     def _exam_due(self, step: int) -> bool:
-        if self.exam is None:
-            return False
-        return step in (0, self.settings.steps) or due(step, self.settings.tasks_every)
+        ends = (0, self.settings.steps)
+        return self.exam is not None and (step in ends or due(step, self.settings.tasks_every))
 
     def make_up(self, journal: Journal) -> bool:
         """For what is owed from an earlier part of the run, or by its base; was anything?"""

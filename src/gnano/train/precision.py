@@ -1,4 +1,4 @@
-"""Which precision is fastest here? Measured, because a processor's name does not tell.
+"""The precision of the activations, chosen by a measurement.
 
 bf16 products are 3 to 5 times as fast as fp32 on a CPU with AVX512-BF16 or AMX, and
 several times slower on one without. Master weights stay fp32 either way.
@@ -19,7 +19,7 @@ DTYPES = {
     "fp16": torch.float16,
     "fp8": torch.bfloat16,
 }
-WORTH = 1.5  # bf16 rounds more, so it has to be clearly faster
+MIN_SPEEDUP = 1.5  # bf16 rounds more, so it has to be clearly faster
 
 
 def choose_precision(device: torch.device) -> Precision:
@@ -31,8 +31,8 @@ def choose_precision(device: torch.device) -> Precision:
         return "fp32"
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    speedup = _product_seconds(torch.float32) / _product_seconds(torch.bfloat16)
-    return "bf16" if speedup >= WORTH else "fp32"
+    speedup = _time_matmul(torch.float32) / _time_matmul(torch.bfloat16)
+    return "bf16" if speedup >= MIN_SPEEDUP else "fp32"
 
 
 def refuse_precision(precision: str, device: torch.device) -> None:
@@ -41,7 +41,7 @@ def refuse_precision(precision: str, device: torch.device) -> None:
         raise ValueError(f'{reason} Choose train.precision = "bf16".')
 
 
-def _product_seconds(dtype: torch.dtype, size: int = 768) -> float:
+def _time_matmul(dtype: torch.dtype, size: int = 768) -> float:
     """The quickest of a few products of square matrices; about 50 ms in all."""
     a, b = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
     times = []

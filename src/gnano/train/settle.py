@@ -1,8 +1,7 @@
-"""What does this run run with? The recipe, with what was measured, and held to its word.
+"""The resolved recipe of a run: every `auto` replaced, and compared with an earlier part.
 
-A new run writes its settled recipe into its folder. A run that continues must be asked for
-the same: a value that shapes the weights changes under way only where that is allowed, and
-is then written too.
+A new run writes its resolved recipe into its folder. A run that resumes must have the same: a
+value that shapes the weights may change only where that is allowed, and is then written too.
 """
 
 from collections.abc import Sequence
@@ -47,14 +46,14 @@ def settle(
     `allow` names keys and tables of the recipe that may differ from what the run was begun
     with. Raises ValueError where recipe, data and an earlier part of the run do not fit together.
     """
-    lessons.check(recipe)
+    recipe = lessons.resolve(recipe)
     recipe.train.accumulation(recipe.model.block_size, world.size)
     path = run / NAME
     if not path.exists() and (run / "config.json").exists():
         raise ValueError(f"{run} is a model and no run: name another folder (--out).")
     begun = read_begun(path) if has_begun(run) else None
-    settled = _as_begun(recipe, begun) if begun else _chosen(recipe, run, world)
-    changed = _changed(settled, begun, run, lessons, allow)
+    settled = _reuse_saved(recipe, begun) if begun else _fill_auto(recipe, run, world)
+    changed = _check_changes(settled, begun, run, lessons, allow)
     refuse_precision(settled.train.precision, world.device)
     if settled.train.compile == "yes" and (reason := compile_lacking(world.device)):
         raise ValueError(f'{reason} Or choose train.compile = "no".')
@@ -72,8 +71,8 @@ def settle(
     return settled
 
 
-def _chosen(recipe: Recipe, run: Path, world: World) -> Recipe:
-    """What a new run leaves to the machine."""
+def _fill_auto(recipe: Recipe, run: Path, world: World) -> Recipe:
+    """Replace what a new run leaves to the machine."""
     settings, device = recipe.train, world.device
     precision, compiled = settings.precision, settings.compile
     if precision == "auto":
@@ -104,21 +103,20 @@ def _with(recipe: Recipe, **changes: Any) -> Recipe:
     return replace(recipe, train=replace(recipe.train, **changes))
 
 
-def _as_begun(recipe: Recipe, begun: Begun) -> Recipe:
-    """What was left to the machine, as it was settled: a noisy moment cannot change it."""
-    asked = {name: getattr(recipe.train, name) for name in SETTLED}
-    earlier = {name: getattr(begun.recipe.train, name) for name in SETTLED}
-    return _with(recipe, **{name: earlier[name] for name in SETTLED if asked[name] in AUTO})
+def _reuse_saved(recipe: Recipe, begun: Begun) -> Recipe:
+    """Replace what was left to the machine as before: a noisy moment cannot change it."""
+    left = [name for name in SETTLED if getattr(recipe.train, name) in AUTO]
+    return _with(recipe, **{name: getattr(begun.recipe.train, name) for name in left})
 
 
-def _changed(
+def _check_changes(
     recipe: Recipe, begun: Begun | None, run: Path, lessons: Lessons, allow: Sequence[str]
 ) -> list[Change]:
-    """What is otherwise than the run was begun with, all of it allowed."""
-    asked = {**flatten(recipe), DATA: lessons.fingerprint}
-    had = {**flatten(begun.recipe), DATA: begun.data} if begun else asked
-    allow = names(allow, {*asked, *had})
-    changed = changes(had, asked)
+    """Return how the recipe differs from the run's; raises ValueError where that is not allowed."""
+    new = {**flatten(recipe), DATA: lessons.fingerprint}
+    saved = {**flatten(begun.recipe), DATA: begun.data} if begun else new
+    allow = names(allow, {*new, *saved})
+    changed = changes(saved, new)
     refuse(changed, allow, run, _done(run))
     if any(change.key == DATA for change in changed):
         _refuse_other_ids(run, lessons)

@@ -15,8 +15,8 @@ import shutil
 from pathlib import Path
 
 from gnano.train.appearing import new_folder
-from gnano.train.saving.folders import FILES, find_checkpoint
-from gnano.train.saving.hashes import verify
+from gnano.train.saving.folders import find_checkpoint
+from gnano.train.saving.hashes import FILES, verify
 from gnano.utils.output import check_output
 
 

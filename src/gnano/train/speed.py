@@ -36,12 +36,6 @@ def expected_tokens_per_s(
     return gpus * tokens / max(seconds, host)
 
 
-def expected_mfu(config: ModelConfig, settings: TrainConfig, gpu: Gpu) -> float:
-    """The same as a share of the bf16 peak; recomputed work is not counted."""
-    speed = expected_tokens_per_s(config, settings, gpu)
-    return speed * flops_per_token(config) / (gpu.bf16 * 1e12)
-
-
 def _activation_bytes(config: ModelConfig) -> int:
     """Read and written a token outside the matrix products, compiled, in 2 bytes a value."""
     D, K = config.n_embd, config.n_kv_head * config.head_size

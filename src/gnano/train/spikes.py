@@ -1,4 +1,4 @@
-"""Is this step far from the ones before it? Asked on the device, so that no step waits for it.
+"""Spike detection on the device, so that no step waits for it.
 
     z = (value − median) / (1.4826 · median of |values − median|)      of the last `window` steps
 
@@ -24,8 +24,8 @@ class Spikes:
         dtype = widest_dtype(device)
         self.seen = torch.full((2, window), torch.nan, dtype=dtype, device=device)
 
-    def __call__(self, values: Tensor) -> Tensor:
-        """Whether any of the values [2] spikes; never before the window is full."""
+    def detect(self, values: Tensor) -> Tensor:
+        """Return whether any of the values [2] spikes; never before the window is full."""
         middle = _median(self.seen)
         spread = NORMAL * _median((self.seen - middle).abs())
         # a NaN among the remembered, of a window that is not full, compares as False

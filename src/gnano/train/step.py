@@ -1,4 +1,4 @@
-"""One step: from micro-batches to new weights, without waiting for the device.
+"""One training step: from micro-batches to new weights, without waiting for the device.
 
     micro-batches ─▶ loss ─▶ backward, summed in .grad ─▶ Σ over all ranks ─▶ optimizer
                                                           loss, tokens, grad², stop
@@ -44,7 +44,7 @@ class Step:
         self.placed, self.optimizer, self.world = placed, optimizer, world
         self.tokens, self.clip, self.scale, self.spikes = tokens, clip, scale, spikes
 
-    def __call__(
+    def run(
         self,
         micros: Sequence[AnyBatch],
         lr: float,
@@ -70,7 +70,7 @@ class Step:
         why = NOT_FINITE * (~finite).to(norm.dtype)
         if self.spikes:
             values = torch.stack([loss / counted, norm])
-            why += SPIKE * (self.spikes(values) & finite)
+            why += SPIKE * (self.spikes.detect(values) & finite)
             self.spikes.remember(values, why > 0)
         skip = (why > 0).float()
         self.optimizer.step(lr, left, torch.where(finite, divisor, 1).float(), skip)

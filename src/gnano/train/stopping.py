@@ -1,4 +1,4 @@
-"""Has someone asked the run to stop? Ctrl-C, SIGTERM, SIGHUP and SIGUSR1, answered after the step.
+"""Signals that stop a run after its step: Ctrl-C, SIGTERM, SIGHUP and SIGUSR1.
 
 SIGHUP is sent when a terminal closes; under `nohup` it stays ignored. SIGUSR1 is what a Slurm job
 asks for, to be told of its time limit. Alone, a second signal stops at once. A launcher passes on
@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 ECHO = 5.0  # seconds in which a launcher passes a signal on
@@ -38,7 +38,7 @@ class StopRequest:
         self.at = 0.0
         self.abrupt = False  # set while nothing would be lost: the first signal ends it as well
 
-    def __call__(self) -> bool:
+    def requested(self) -> bool:
         return self.received is not None
 
     @contextmanager
@@ -56,19 +56,14 @@ class StopRequest:
     def __enter__(self) -> Self:
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         numbers = [n for n in self.signals if n != signal.SIGHUP or not ignored]
-        self._before = {number: signal.signal(number, self._note) for number in numbers}
+        self._before = {number: signal.signal(number, self._on_signal) for number in numbers}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received, self.at = signal.Signals(number), time.monotonic()
             if self.abrupt:

@@ -1,7 +1,6 @@
-"""What learns: the model in its place on all ranks, its optimizer, and the step they take.
+"""The training state: the model on all ranks, its optimizer, and the step they take.
 
-It begins with the weights that the seed gives, or those of a base, or as the run's last
-checkpoint left it:
+It starts with random weights, with those of a base, or as the run's last checkpoint left it:
 
     seed, base ─▶ model ─▶ adapter? fp8? compiled? ─▶ placed on the ranks ─▶ optimizer ─▶ step
                                                            ↑ checkpoint ↑
@@ -33,39 +32,36 @@ from gnano.train.saving.saver import Saver
 from gnano.train.spikes import Spikes
 from gnano.train.step import Step
 
-Damaged = Callable[[Path, str], None]
-OTHERS = ("loss_scale", "spikes", "lora")  # what has tensors to remember beside the optimizer
+OTHERS = ("loss_scale", "spikes", "lora")  # what has tensors to save beside the optimizer
 
 
 class Trainee:
-    """`damaged` is told of a checkpoint that had to be passed over, and why."""
+    """`damaged` is called with each checkpoint that had to be skipped, and the reason."""
 
     def __init__(
         self,
         recipe: Recipe,
         run: Path,
         world: World,
-        damaged: Damaged = lambda *_: None,
+        damaged: Callable[[Path, str], None] = lambda *_: None,
         base: Base | None = None,
     ) -> None:
         self.recipe, self.run, self.world, self.damaged = recipe, run, world, damaged
-        settings = recipe.train
+        settings, guard, compute = recipe.train, recipe.train.guard, DTYPES[recipe.train.precision]
         torch.manual_seed(settings.seed)
         self.model = GPT.from_config(recipe.model).to(world.device)
         if base is not None:
-            world.by_first(partial(self._begin_with, base))
+            world.by_first(partial(self._load_base, base))
         if settings.lora.rank:
             add_lora(self.model, settings.lora)
-        self.model.compute_dtype = DTYPES[settings.precision]
+        self.model.compute_dtype = compute
         self.model.recompute = settings.recompute
         self.fp8 = use_fp8(self.model) if settings.precision == "fp8" else []  # names of layers
         if settings.compile == "yes":
             self.model.compile_blocks()
-        compute = DTYPES[settings.precision]
         self.placed = place(self.model, world, settings.parallel, compute, settings.replicas)
         self.optimizer = Optimizer(self.model, settings.optimizer)
         self.scale = LossScale(world.device) if settings.precision == "fp16" else None
-        guard = settings.guard
         self.spikes = Spikes(guard.window, guard.spike, world.device) if guard.spike else None
         self.step = Step(
             self.placed,
@@ -84,7 +80,7 @@ class Trainee:
     @property
     def bytes(self) -> int:
         """Of its checkpoint's tensors."""
-        tensors = [*self.placed.parameters.values(), *self._training().values()]
+        tensors = [*self.placed.parameters.values(), *self._training_state().values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def learn(
@@ -96,7 +92,7 @@ class Trainee:
         words = (settings.seed, step, self.world.rank)
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
         left = 1 - step / settings.steps
-        return self.step(micros, settings.schedule(step, settings.steps), left, stop)
+        return self.step.run(micros, settings.schedule(step, settings.steps), left, stop)
 
     def save(self, step: int, state: dict[str, Any], saver: Saver | None) -> None:
         """Begin to write the checkpoint after so many steps; the first rank has the saver."""
@@ -105,7 +101,7 @@ class Trainee:
         weights = gathered(self.placed.parameters, self.world)
         if self.recipe.train.lora.rank and saver:
             weights = merged(weights, self.recipe.train.lora)
-        training = gathered(self._training(), self.world)
+        training = gathered(self._training_state(), self.world)
         if saver:
             saver.start(Snapshot(step, saver.copy(weights), saver.copy(training), state))
 
@@ -133,33 +129,30 @@ class Trainee:
         for name, part in scattered(weights, parameters, self.world).items():
             local(parameters[name].detach()).copy_(local(part))
         self.placed.reshard()
-        self._remember(training)
+        self._load_training_state(training)
         return True
 
-    def _begin_with(self, base: Base) -> None:
-        """The first rank's weights, which the others are given; a checkpoint needs no base."""
+    def _load_base(self, base: Base) -> None:
+        """Load rank 0's weights, which the others are given; a full checkpoint needs no base."""
         if self.recipe.train.lora.rank or not checkpoints(self.run):
-            weights = base.weights(self.recipe.model)
-            for name, parameter in self.model.named_parameters():
-                parameter.detach().copy_(weights[name])
+            base.load_into(self.model)
 
-    def _training(self) -> dict[str, Tensor]:
-        """All that is to be remembered beside the weights."""
-        return {**self.optimizer.tensors(), **self._others()}
+    def _training_state(self) -> dict[str, Tensor]:
+        """All tensors to save beside the weights."""
+        return {**self.optimizer.tensors(), **self._other_tensors()}
 
-    def _others(self) -> dict[str, Tensor]:
+    def _other_tensors(self) -> dict[str, Tensor]:
         parts = [part.tensors() for part in (self.scale, self.spikes) if part]
         if self.recipe.train.lora.rank:
-            parts.append(
-                {f"{LORA}{name}": p.detach() for name, p in self.optimizer.parameters.items()}
-            )
+            adapter = self.optimizer.parameters.items()
+            parts.append({f"{LORA}{name}": parameter.detach() for name, parameter in adapter})
         return {name: tensor for part in parts for name, tensor in part.items()}
 
-    def _remember(self, tensors: dict[str, Tensor]) -> None:
-        """The whole tensors, which the first rank has, as the optimizer's and the others'."""
-        own, others = self._training(), self._others()
+    def _load_training_state(self, tensors: dict[str, Tensor]) -> None:
+        """Load the whole tensors, which rank 0 has, into the optimizer and the others."""
+        own, others = self._training_state(), self._other_tensors()
         if self.world.first:
-            # what a setting that was changed since has switched on, or made larger, begins anew
+            # what a setting that was changed since has switched on, or made larger, starts anew
             for name, tensor in others.items():
                 if name not in tensors or tensors[name].shape != tensor.shape:
                     tensors[name] = tensor

@@ -31,9 +31,7 @@ class Waiting:
             self.world.doing("waiting for data that is being prepared", math.inf)
         while self.growing:
             missing = lacking()
-            someone_lacks, stopping = self.world.most(
-                missing is not None, self.stop.received is not None
-            )
+            someone_lacks, stopping = self.world.most(missing is not None, self.stop.requested())
             if stopping:
                 return False
             if not someone_lacks:
@@ -41,4 +39,4 @@ class Waiting:
             self.say(missing or "waiting for another rank's data", waiting=True)
             time.sleep(POLL)
         # several ranks agree on it in the figures of a step
-        return self.world.size > 1 or self.stop.received is None
+        return self.world.size > 1 or not self.stop.requested()

@@ -22,7 +22,8 @@ from gnano.model import load_model
 from gnano.report import read_metrics
 from gnano.tokenizer import Tokenizer
 from gnano.train import Recipe, RunResult, load_recipe, train
-from gnano.train.lessons.instructions import Instructions, open_instructions
+from gnano.train.lessons.instructions import Instructions
+from gnano.train.lessons.lessons import open_lessons
 from gnano.train.ranks.world import World
 from gnano.train.waiting import Say
 
@@ -34,7 +35,9 @@ def quiet(text: str, waiting: bool = False) -> None:
 
 
 def opened(recipe: Recipe, run: Path, say: Say = quiet) -> tuple[Recipe, Instructions]:
-    return open_instructions(recipe, run, ALONE, say)
+    lessons = open_lessons(recipe, run, ALONE, say)
+    assert isinstance(lessons, Instructions)
+    return lessons.resolve(recipe), lessons
 
 
 def with_data(recipe: Recipe, **changes: object) -> Recipe:

@@ -12,8 +12,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gnano.model import GPT
 from gnano.train.optimizers import muon as muon_module
-from gnano.train.optimizers.optimizer import Optimizer, OptimizerConfig
+from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.polar import orthogonalize
+from gnano.train.optimizers.schedule import OptimizerConfig
 
 # widths that 4 ranks cannot share evenly: 18 rows are 5, 5, 5, 3, and of 6 the last has none
 SHAPE = dict(

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from gnano.model import GPT
-from gnano.train.optimizers.optimizer import Optimizer, OptimizerConfig
+from gnano.train.optimizers.optimizer import Optimizer
+from gnano.train.optimizers.schedule import OptimizerConfig
 
 SHAPE = dict(
     vocab_size=130, n_embd=16, n_layer=2, n_head=2, n_kv_head=1, ffn_hidden=24, block_size=8

@@ -2,7 +2,7 @@
 
 import math
 
-from gnano.train.ranks.behind import Sign, behind, held_up
+from gnano.train.ranks.stall import Sign, behind, held_up
 
 
 def at(number: float, phase: str, host: str = "gpu-a") -> Sign:

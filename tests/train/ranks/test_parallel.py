@@ -22,8 +22,9 @@ from gnano.data import Batch, Batches, Corpus
 from gnano.model import GPT, ModelConfig
 from gnano.train import Recipe, train
 from gnano.train.feed import Feed
-from gnano.train.optimizers.optimizer import Optimizer, OptimizerConfig
+from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.scaling import LossScale
+from gnano.train.optimizers.schedule import OptimizerConfig
 from gnano.train.ranks.parallel import local, place
 from gnano.train.ranks.world import World
 from gnano.train.step import Step
@@ -250,7 +251,7 @@ def poisoned_steps(shape: ModelConfig, how: str, dtype: torch.dtype) -> list[Any
         factor = torch.nan if rank == 1 and number == 2 else 1.0
         hook = model.model.norm.register_forward_hook(lambda _, given, y, f=factor: y * f)
         before = [local(p.detach()).clone() for p in model.parameters()]
-        skipped = step([Batch(ids[:, :-1], ids[:, 1:], None)], 1e-2).tolist()[2]
+        skipped = step.run([Batch(ids[:, :-1], ids[:, 1:], None)], 1e-2).tolist()[2]
         hook.remove()
         pairs = zip(before, model.parameters(), strict=True)
         moved = any(not torch.equal(was, local(p.detach())) for was, p in pairs)

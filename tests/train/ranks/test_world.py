@@ -1,36 +1,25 @@
 """Ranks meet, agree, and end together: whoever fails or hangs is named to the others."""
 
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from tests.processes import as_ranks, ends
+from tests.train.ranks.scripts import start
 
-from gnano.train.ranks.lifeline import GRACE
-from gnano.train.ranks.peers import advice, unreachable
-from gnano.train.ranks.stall import LATE
-from gnano.train.ranks.world import World
-
-START = """
-import os, time
-import torch
-from gnano.train.ranks import world as ranks
-from gnano.train.ranks.world import World
-me = int(os.environ["RANK"])
-"""
+from gnano.train.ranks.world import World, advice
 
 
-def run(body: str, size: int = 2, stopped: int | None = None) -> tuple[list[int], list[str]]:
+def run(body: str, size: int = 2, stopped: int | None = None) -> tuple[list[int | None], list[str]]:
     """Exit codes and outputs of a script in so many ranks; a `stopped` one ends with the rest."""
-    ranks = as_ranks([sys.executable, "-c", START + body], size)
+    ranks = start(body, size)
     if stopped is not None:
-        ends([rank for rank in ranks if rank is not ranks[stopped]], timeout=GRACE + 60)
-        ranks[stopped].kill()
-    printed = ends(ranks, timeout=GRACE + 60)
-    return [rank.returncode for rank in ranks], printed
+        for rank in ranks[:stopped] + ranks[stopped + 1 :]:
+            rank.process.join(70)
+        ranks[stopped].process.kill()
+    printed = [rank.end() for rank in ranks]
+    return [rank.process.exitcode for rank in ranks], printed
 
 
 def test_a_process_on_its_own_is_a_world_of_one_and_pays_nothing() -> None:
@@ -61,7 +50,7 @@ with World.join("cpu") as world:
 def test_a_rank_that_fails_ends_the_others_with_its_reason() -> None:
     codes, printed = run(
         """
-with World.join("cpu") as world:
+with World.join("cpu", timing=FAST) as world:
     world.doing("step 7")
     if me == 1:
         raise OSError("the disk of this machine is gone")
@@ -78,10 +67,9 @@ def test_an_exchange_that_does_not_begin_ends_with_advice() -> None:
     """As where NCCL hangs over peer access that does not work: one rank never comes."""
     codes, printed = run(
         """
-ranks.FIRST_EXCHANGE = 2.0
 if me == 1:
-    ranks.World.sum = lambda self, tensor: time.sleep(600)
-with World.join("cpu") as world:
+    World.sum = lambda self, tensor: time.sleep(600)
+with World.join("cpu", timing=FAST) as world:
     pass
 """
     )
@@ -91,7 +79,7 @@ with World.join("cpu") as world:
 
 
 HANG = """
-with World.join("cpu", stall=2.0) as world:
+with World.join("cpu", stall=1.0, timing=FAST) as world:
     for step in range(1, 100):
         world.doing(f"reading the data of step {step}")
         if step == 3 and me == 1:
@@ -118,7 +106,7 @@ def test_a_rank_that_hangs_is_named_with_its_phase_by_all(
 def test_work_of_rank_0_that_hangs_is_not_blamed_on_those_who_wait_for_it() -> None:
     codes, printed = run(
         """
-with World.join("cpu", stall=1.0) as world:
+with World.join("cpu", stall=1.0, timing=FAST) as world:
     world.doing("saving")
     world.by_first(lambda: time.sleep(600))
 """
@@ -132,18 +120,17 @@ with World.join("cpu", stall=1.0) as world:
 def test_ranks_wait_for_as_long_as_the_one_that_is_behind_may_take() -> None:
     codes, printed = run(
         """
-import math
-with World.join("cpu", stall=1.0) as world:
+with World.join("cpu", stall=1.0, timing=FAST) as world:
     if me == 1:
         world.doing("waiting for data", math.inf)
-        time.sleep(6)
+        time.sleep(2.5)
     else:
         world.doing("waiting for data")
         world.doing("step 1")
     world.sum(torch.zeros(()))
     for step in range(6):  # slow, but it moves on
         world.doing(f"step {step}")
-        time.sleep(0.5)
+        time.sleep(0.3)
     print("done")
 """
     )
@@ -156,11 +143,9 @@ def test_a_rank_that_is_stopped_is_found_by_its_silence(stopped: int) -> None:
     codes, printed = run(
         f"""
 import signal
-from gnano.train.ranks import lifeline
-lifeline.SILENT, lifeline.GRACE = 3.0, 1.0
-with World.join("cpu", stall=600.0) as world:
+with World.join("cpu", stall=600.0, timing=FAST._replace(silent=3.0, grace=1.0)) as world:
     world.doing("step 1")
-    time.sleep(2)
+    time.sleep(1)
     if me == {stopped}:
         os.kill(os.getpid(), signal.SIGSTOP)
     world.sum(torch.zeros(()))
@@ -175,25 +160,23 @@ with World.join("cpu", stall=600.0) as world:
 def test_ranks_that_were_all_stopped_together_go_on() -> None:
     """A laptop's sleep, or a launcher that is stopped with all it has started."""
     script = """
-from gnano.train.ranks import lifeline
-lifeline.SILENT = 4.0
-with World.join("cpu", stall=3.0) as world:
+with World.join("cpu", stall=1.5, timing=FAST._replace(silent=2.0)) as world:
     world.doing("step 1")
     print("begun", flush=True)
-    for _ in range(20):  # most of it lies after the stop
+    for _ in range(10):  # most of it lies after the stop
         time.sleep(0.1)
     world.sum(torch.zeros(()))
     print("done")
 """
-    ranks = as_ranks([sys.executable, "-c", START + script], 2)
+    ranks = start(script, 2)
     for rank in ranks:
-        assert rank.stdout is not None and rank.stdout.readline() == b"begun\n"
+        rank.wait_for("begun")
     for rank in ranks:
-        rank.send_signal(signal.SIGSTOP)
-    time.sleep(LATE + 2)
+        rank.send(signal.SIGSTOP)
+    time.sleep(2.5)
     for rank in ranks:
-        rank.send_signal(signal.SIGCONT)
-    assert ends(ranks, timeout=60) == ["done\n"] * 2
+        rank.send(signal.SIGCONT)
+    assert [rank.end() for rank in ranks] == ["begun\ndone\n"] * 2
 
 
 def test_on_a_box_without_peer_access_the_setting_that_helps_is_named(
@@ -203,7 +186,8 @@ def test_on_a_box_without_peer_access_the_setting_that_helps_is_named(
     monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda a, b: {a, b} != {0, 2})
     said = advice(torch.device("cuda", 0))
     assert "no peer access between GPUs 0 and 2" in said and "NCCL_P2P_DISABLE=1" in said
-    assert unreachable(2, lambda a, b: a < b) == [(0, 1)]  # one way is not enough
+    monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda a, b: a < b)
+    assert "no peer access between GPUs 0 and 1" in advice(torch.device("cuda", 0))
 
 
 @pytest.mark.parametrize("bad", [{"WORLD_SIZE": "two"}, {"WORLD_SIZE": "2", "RANK": ""}])

@@ -10,7 +10,8 @@ from tests.train.saving.fake import made
 
 from gnano.train import checkpoints, find_checkpoint
 from gnano.train.saving import folders
-from gnano.train.saving.folders import FILES, step_of
+from gnano.train.saving.folders import step_of
+from gnano.train.saving.hashes import FILES
 from gnano.train.saving.retention import tidy
 
 READER = """

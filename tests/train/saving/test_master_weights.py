@@ -20,7 +20,7 @@ from gnano.data import Batches, Corpus
 from gnano.model import LoraConfig
 from gnano.train import Recipe, evaluating
 from gnano.train.feed import Feed
-from gnano.train.optimizers.optimizer import OptimizerConfig
+from gnano.train.optimizers.schedule import OptimizerConfig
 from gnano.train.ranks.parallel import gathered
 from gnano.train.ranks.world import World
 from gnano.train.saving.checkpoint import Beside, write_checkpoint

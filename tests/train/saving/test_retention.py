@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.train.saving.fake import made
 
@@ -27,6 +27,7 @@ def test_the_newest_every_nth_and_the_best_stay(tmp_path: Path) -> None:
     assert steps(tmp_path) == [3000]
 
 
+@settings(deadline=None)  # a busy disk is no failure
 @given(
     st.dictionaries(st.integers(0, 30), st.none() | st.floats(0.1, 9), min_size=1),
     st.integers(1, 4),

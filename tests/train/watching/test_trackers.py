@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -99,10 +100,10 @@ def wandb_parts(run):
 
 def test_tensorboard_shows_every_figure_of_every_step(tmp_path):
     said: list[str] = []
-    with Trackers(["tensorboard"], tmp_path, RECIPE, said.append) as watch:
+    with closing(Trackers(["tensorboard"], tmp_path, RECIPE, said.append)) as watch:
         for step in range(1, 40):
-            watch(figures(step))
-        watch(measured(40))
+            watch.log(figures(step))
+        watch.log(measured(40))
     shown = curves(tmp_path)
     assert said == []
     assert set(shown) == {
@@ -121,10 +122,10 @@ def test_tensorboard_shows_each_task_and_passes_over_what_is_no_figure(tmp_path)
         "mine/own": {"items": 9, "acc": 0.75, "note": "short"},
         "empty": None,
     }
-    with Trackers(["tensorboard"], tmp_path, RECIPE, said.append) as watch:
-        watch(figures(1) | {"tasks": None})
-        watch(figures(2) | {"tasks": tasks})
-        watch(figures(3) | {"tasks": ["hellaswag"]})
+    with closing(Trackers(["tensorboard"], tmp_path, RECIPE, said.append)) as watch:
+        watch.log(figures(1) | {"tasks": None})
+        watch.log(figures(2) | {"tasks": tasks})
+        watch.log(figures(3) | {"tasks": ["hellaswag"]})
     shown = curves(tmp_path)
     assert said == [] and list(shown["loss"]) == [1, 2, 3]
     assert {name: points for name, points in shown.items() if name.startswith("tasks/")} == {
@@ -138,13 +139,13 @@ def test_tensorboard_shows_each_task_and_passes_over_what_is_no_figure(tmp_path)
 
 
 def test_tensorboard_shows_a_step_once_after_a_run_went_back_to_its_checkpoint(tmp_path):
-    with Trackers(["tensorboard"], tmp_path, RECIPE, print) as watch:
+    with closing(Trackers(["tensorboard"], tmp_path, RECIPE, print)) as watch:
         for step in range(1, 31):
-            watch(figures(step))
+            watch.log(figures(step))
     time.sleep(1.1)  # the files are told apart by the second
-    with Trackers(["tensorboard"], tmp_path, RECIPE, print) as watch:
+    with closing(Trackers(["tensorboard"], tmp_path, RECIPE, print)) as watch:
         for step in range(21, 41):
-            watch(figures(step, shift=0.5))
+            watch.log(figures(step, shift=0.5))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     reader = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0})
@@ -156,9 +157,9 @@ def test_tensorboard_shows_a_step_once_after_a_run_went_back_to_its_checkpoint(t
 
 def test_wandb_gets_every_figure_and_the_recipe(tmp_path, offline):
     said: list[str] = []
-    with Trackers(["wandb"], tmp_path, RECIPE, said.append) as watch:
-        watch(figures(1))
-        watch(measured(2))
+    with closing(Trackers(["wandb"], tmp_path, RECIPE, said.append)) as watch:
+        watch.log(figures(1))
+        watch.log(measured(2))
     ((_, config, rows),) = wandb_parts(tmp_path)
     assert said == []
     assert [row["_step"] for row in rows] == [1, 2]
@@ -168,9 +169,9 @@ def test_wandb_gets_every_figure_and_the_recipe(tmp_path, offline):
 
 def test_wandb_goes_on_with_the_same_run(tmp_path, offline):
     for steps in (range(1, 4), range(3, 6)):
-        with Trackers(["wandb"], tmp_path, RECIPE, print) as watch:
+        with closing(Trackers(["wandb"], tmp_path, RECIPE, print)) as watch:
             for step in steps:
-                watch(figures(step))
+                watch.log(figures(step))
     first, second = wandb_parts(tmp_path)
     assert first[0] == second[0] == (tmp_path / "wandb-id").read_text().strip()
     assert [row["_step"] for row in second[2]] == [3, 4, 5]
@@ -179,9 +180,9 @@ def test_wandb_goes_on_with_the_same_run(tmp_path, offline):
 def test_wandb_without_a_login_is_said_once_and_the_run_goes_on(tmp_path, offline, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online")
     said: list[str] = []
-    with Trackers(["wandb", "tensorboard"], tmp_path, RECIPE, said.append) as watch:
+    with closing(Trackers(["wandb", "tensorboard"], tmp_path, RECIPE, said.append)) as watch:
         for step in range(1, 6):
-            watch(figures(step))
+            watch.log(figures(step))
     assert len(said) == 1 and said[0].startswith("wandb stopped, the run goes on: ")
     assert list(curves(tmp_path)["loss"]) == [1, 2, 3, 4, 5]
 
@@ -211,9 +212,9 @@ def test_a_tracker_that_raises_is_dropped_with_its_reason(tmp_path, library):
         Settings = dict
     """)
     said: list[str] = []
-    with Trackers(["wandb"], tmp_path, RECIPE, said.append) as watch:
+    with closing(Trackers(["wandb"], tmp_path, RECIPE, said.append)) as watch:
         for step in range(1, 100):
-            watch(figures(step))
+            watch.log(figures(step))
     (sentence,) = said
     reason = "wandb stopped, the run goes on: RuntimeError: the server said no"
     assert sentence.startswith(reason) and "much more" not in sentence
@@ -232,11 +233,11 @@ def test_a_tracker_that_dies_in_the_middle_is_dropped_while_training(tmp_path, l
         Settings = dict
     """)
     said: list[str] = []
-    with Trackers(["wandb"], tmp_path, RECIPE, said.append) as watch:
+    with closing(Trackers(["wandb"], tmp_path, RECIPE, said.append)) as watch:
         step = 0
         while not said and step < 3_000:
             step += 1
-            watch(figures(step))
+            watch.log(figures(step))
             time.sleep(0.01)
     assert said[0].startswith("wandb stopped, the run goes on: it ended with exit code 7")
     assert len(said) == 1
@@ -256,7 +257,7 @@ def test_a_tracker_that_hangs_is_left_and_its_process_ended(tmp_path, library):
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         time.sleep(0.05)
     for step in range(1, 1_000):
-        watch(figures(step))
+        watch.log(figures(step))
     watch.close(patience=0.5)
     assert said == ["wandb did not finish in time and was left; metrics.jsonl has every step."]
     assert _ends(int((tmp_path / "pid").read_text()))
@@ -276,9 +277,9 @@ def test_a_slow_tracker_loses_steps_and_says_so_once(tmp_path, library, monkeypa
         Settings = dict
     """)
     said: list[str] = []
-    with Trackers(["wandb"], tmp_path, RECIPE, said.append) as watch:
+    with closing(Trackers(["wandb"], tmp_path, RECIPE, said.append)) as watch:
         for step in range(1, 5_000):  # more than queue and pipe take
-            watch(figures(step) | {"padding": "x" * 500})
+            watch.log(figures(step) | {"padding": "x" * 500})
         assert said == ["wandb cannot keep up: it is missing steps; metrics.jsonl has them all."]
         (tmp_path / "go").touch()
     assert len(said) == 2 and said[1].startswith("wandb is missing 4,")
@@ -289,9 +290,9 @@ def test_a_folder_that_takes_no_files_costs_the_curves_and_not_the_run(offline):
     if not unwritable.is_dir():
         pytest.skip("no folder here that nobody can write to")
     said: list[str] = []
-    with Trackers(["tensorboard", "wandb"], unwritable, RECIPE, said.append) as watch:
+    with closing(Trackers(["tensorboard", "wandb"], unwritable, RECIPE, said.append)) as watch:
         for step in range(1, 6):
-            watch(figures(step))
+            watch.log(figures(step))
     assert sorted(sentence.split()[0] for sentence in said) == ["tensorboard", "wandb"]
     assert all("stopped, the run goes on" in sentence for sentence in said)
 
@@ -305,8 +306,8 @@ def test_what_a_library_prints_is_in_a_log_beside_the_run(tmp_path, library, cap
             def log(self, figures, step): print("more", step)
         Settings = dict
     """)
-    with Trackers(["wandb"], tmp_path, RECIPE, print) as watch:
-        watch(figures(1))
+    with closing(Trackers(["wandb"], tmp_path, RECIPE, print)) as watch:
+        watch.log(figures(1))
     assert (tmp_path / "wandb.log").read_text() == "noise\nmore 1\n"
     assert capfd.readouterr() == ("", "")
 
@@ -317,10 +318,10 @@ def test_after_a_kill_the_curves_are_written_and_no_process_stays(tmp_path):
         from gnano.train.watching.trackers import Trackers
         watch = Trackers(["tensorboard"], pathlib.Path({str(tmp_path)!r}), {{}}, print)
         for step in range(1, 6):
-            watch({{"step": step, "loss": 1.0 / step}})
+            watch.log({{"step": step, "loss": 1.0 / step}})
         (tracker,) = watch.trackers
-        while tracker.process is None or tracker.queue.qsize():
-            pass
+        while tracker.rows:
+            tracker.flush()
         print(tracker.process.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """)

@@ -1,8 +1,16 @@
-"""Instruction tuning: questions and answers, of which the answers are learned."""
+"""Instruction tuning (SFT): questions and answers, of which the answers count in the loss.
 
-from collections.abc import Iterable
-from pathlib import Path
+Nats a token are what tuning is usually reported in; bits a byte compare across tokenizers, and
+with the loss on texts. An evaluation covers all held-out answers, so that any two are comparable.
+"""
 
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from gnano.data import Batch, InstructionConfig
 from gnano.data.instructions import (
     Conversation,
     Example,
@@ -11,61 +19,53 @@ from gnano.data.instructions import (
     encode,
     gather_conversations,
 )
-from gnano.train.lessons.answers import HeldoutAnswers
-from gnano.train.lessons.tuning import Start, bring, fingerprint, start, with_epochs
+from gnano.model import GPT
+from gnano.train.heldout import cost
+from gnano.train.lessons.lessons import HeldoutExamples, SummedLoss, TuningTask
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
-from gnano.train.waiting import Say
 
 
-class Instructions:
-    growing = False
+class Instructions(TuningTask):
+    rows: InstructionRows
 
-    def __init__(self, begun: Start, gathered: Gathered[Conversation]) -> None:
-        recipe = begun.recipe
-        config = recipe.instructions
-        self.base, self.tokenizer, self.template = begun.base, begun.tokenizer, begun.template
-        self.where = ", ".join(source.where for source in config.sources.values())
-        self.complaints = gathered.complaints
-        train = {name: self._encoded(found) for name, found in gathered.train.items()}
-        self.heldout = {name: self._encoded(found) for name, found in gathered.heldout.items()}
-        weights = [config.sources[name].weight for name in train]
-        length = recipe.model.block_size
-        self.rows = InstructionRows(
-            list(train.values()), weights, length, config.seed, config.packing
-        )
-        self.fingerprint = fingerprint([*train.values(), *self.heldout.values()])
+    def load_records(self, config: InstructionConfig) -> Gathered[Conversation]:
+        return gather_conversations(config)
 
-    def about(self) -> list[str]:
-        held = sum(len(found) for found in self.heldout.values())
-        return [
-            *self.complaints,
-            f"{self.where}: {self.rows.waste()}; {held:,} examples held out",
-        ]
+    def encode(self, record: Conversation) -> Example:
+        return encode(record, self.template, self.tokenizer)
 
-    def check(self, recipe: Recipe) -> None:
-        """Shape, tokenizer and template are those of the base."""
+    def pack(
+        self, sources: list[Any], weights: list[float], seed: int, packing: bool
+    ) -> InstructionRows:
+        return InstructionRows(sources, weights, self.length, seed, packing)
 
-    def prepare(self, recipe: Recipe, run: Path, world: World, say: Say) -> None:
-        """Nothing: the rows are whole."""
+    def measure(self, recipe: Recipe, world: World) -> HeldoutExamples:
+        token_bytes = torch.from_numpy(self.tokenizer.token_bytes.astype(np.int64))
 
-    def measure(self, recipe: Recipe, world: World) -> HeldoutAnswers:
-        return HeldoutAnswers(
-            self.heldout,
-            self.rows.length,
-            recipe.train.micro_batch,
-            self.tokenizer.token_bytes,
-            world,
+        def answer_cost(model: GPT, batch: Batch) -> torch.Tensor:
+            return cost(model, token_bytes, batch)
+
+        return HeldoutExamples(
+            self.heldout, recipe.train.micro_batch, world, answer_cost, AnswerLoss
         )
 
-    def _encoded(self, conversations: Iterable[Conversation]) -> list[Example]:
-        return [encode(one, self.template, self.tokenizer) for one in conversations]
 
+class AnswerLoss(SummedLoss):
+    """Nats, bytes and tokens of the answers, their end-of-text included, by category."""
 
-def open_instructions(
-    recipe: Recipe, run: Path, world: World, say: Say
-) -> tuple[Recipe, Instructions]:
-    begun = start(recipe, run, world)
-    bring(recipe.instructions, world, say)
-    lessons = Instructions(begun, gather_conversations(recipe.instructions))
-    return with_epochs(begun.recipe, lessons.rows.deck.size, say), lessons
+    @property
+    def value(self) -> float:
+        """Bits per byte."""
+        return self.total(0) / math.log(2) / self.total(1)
+
+    def as_dict(self) -> dict[str, Any]:
+        sums = self.sums.items()
+        bits = {name: nats / math.log(2) / size for name, (nats, size, _) in sums}
+        losses = {name: nats / tokens for name, (nats, _, tokens) in sums}
+        return {
+            "bits_per_byte": round(self.value, 5),
+            "sources": {name: round(value, 5) for name, value in bits.items()},
+            "loss": round(self.total(0) / self.total(2), 5),
+            "losses": {name: round(loss, 5) for name, loss in losses.items()},
+        }

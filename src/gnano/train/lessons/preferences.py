@@ -1,13 +1,24 @@
-"""Preference tuning (DPO): pairs of answers, of which the chosen one is to become likelier."""
+"""Preference tuning (DPO): pairs of answers, of which the chosen one is to become likelier.
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+    base, all pairs ─▶ log-prob of chosen − of rejected ─▶ run/reference.safetensors
+
+The base evaluates each pair once, before the first step, and the result is kept in the run. Then
+no second model is held in memory while the first one trains, and a run that resumes has the same
+figures to the last bit.
+"""
+
+import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from gnano.data import InstructionConfig
 from gnano.data.instructions import (
     Gathered,
     Pair,
@@ -17,130 +28,129 @@ from gnano.data.instructions import (
     encode_pair,
     gather_preferences,
 )
-from gnano.model import GPT
+from gnano.model import GPT, save_tensors
 from gnano.model.devices import widest_dtype
-from gnano.train.heldout import add_up, evaluating
-from gnano.train.lessons.reference import ask_base, margins
-from gnano.train.lessons.tuning import Start, bring, fingerprint, start, with_epochs
+from gnano.train.base import Base
+from gnano.train.heldout import evaluating
+from gnano.train.lessons.lessons import HeldoutExamples, SummedLoss, TuningTask
+from gnano.train.precision import DTYPES
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
 from gnano.train.waiting import Say
+from gnano.utils.atomic_io import replacing
+
+NAME = "reference.safetensors"
 
 
-class Preferences:
-    growing = False
+class Preferences(TuningTask):
+    rows: PairRows
 
-    def __init__(self, begun: Start, gathered: Gathered[Preference]) -> None:
-        recipe = begun.recipe
-        config = recipe.instructions
-        self.base, self.tokenizer, self.template = begun.base, begun.tokenizer, begun.template
-        self.where = ", ".join(source.where for source in config.sources.values())
-        self.complaints = gathered.complaints
-        train = {name: self._encoded(found) for name, found in gathered.train.items()}
-        held = {name: self._encoded(found) for name, found in gathered.heldout.items()}
-        length, beta = recipe.model.block_size, recipe.train.beta
-        weights = [config.sources[name].weight for name in train]
-        self.rows = PairRows(
-            list(train.values()), weights, length, config.seed, beta, config.packing
-        )
-        self.heldout = {name: PairRows([of], [1.0], length, 0, beta) for name, of in held.items()}
-        parts = [*train.values(), *held.values()]
-        self.fingerprint = fingerprint(_sides(part) for part in parts)
+    def load_records(self, config: InstructionConfig) -> Gathered[Preference]:
+        return gather_preferences(config)
 
-    def about(self) -> list[str]:
-        held = sum(len(rows.items) for rows in self.heldout.values())
-        told = f"{self.where}: {self.rows.waste()}; {held:,} pairs held out"
-        return [*self.complaints, told]
+    def encode(self, record: Preference) -> Pair:
+        return encode_pair(record, self.template, self.tokenizer)
 
-    def check(self, recipe: Recipe) -> None:
-        """Shape, tokenizer and template are those of the base."""
+    def pack(self, sources: list[Any], weights: list[float], seed: int, packing: bool) -> PairRows:
+        return PairRows(sources, weights, self.length, seed, self.beta, packing)
 
     def prepare(self, recipe: Recipe, run: Path, world: World, say: Say) -> None:
-        """The base's view of every pair."""
-        groups = [self.rows, *self.heldout.values()]
-        ask_base(groups, self.base, recipe, run, world, say, self.fingerprint)
+        """Set the reference margin of every pair, from the run's file or by the base."""
+        groups: list[PairRows] = [self.rows, *self.heldout.values()]
+        key = {"data": self.fingerprint, "base": self.base.sha256}
+        known = world.by_first(partial(_read_margins, run / NAME, key))
+        if known is None or len(known) != sum(len(rows.items) for rows in groups):
+            model = _load_base(self.base, recipe, world)
+            known = np.concatenate(
+                [_reference_margins(model, rows, recipe, world, say) for rows in groups]
+            )
+            world.by_first(partial(_write_margins, run / NAME, known, key))
+        for rows in groups:
+            rows.reference, known = known[: len(rows.items)], known[len(rows.items) :]
 
-    def measure(self, recipe: Recipe, world: World) -> "HeldoutPairs":
-        return HeldoutPairs(self.heldout, recipe.train.micro_batch, world)
-
-    def _encoded(self, preferences: Iterable[Preference]) -> list[Pair]:
-        return [encode_pair(one, self.template, self.tokenizer) for one in preferences]
-
-
-def open_preferences(
-    recipe: Recipe, run: Path, world: World, say: Say
-) -> tuple[Recipe, Preferences]:
-    begun = start(recipe, run, world)
-    bring(recipe.instructions, world, say)
-    lessons = Preferences(begun, gather_preferences(recipe.instructions))
-    return with_epochs(begun.recipe, lessons.rows.deck.size, say), lessons
+    def measure(self, recipe: Recipe, world: World) -> HeldoutExamples:
+        return HeldoutExamples(self.heldout, recipe.train.micro_batch, world, _pair_cost, PairLoss)
 
 
-@dataclass(frozen=True)
-class PairLoss:
-    """Sums over the held-out pairs of a category: loss, as preferred, margin; and their number."""
-
-    sums: dict[str, tuple[float, float, float, float]]
+class PairLoss(SummedLoss):
+    """Loss, pairs ranked as preferred, margins, and number of pairs, by category."""
 
     @property
     def value(self) -> float:
-        return self._mean(0)
+        return self.total(0) / self.total(3)
 
     def as_dict(self) -> dict[str, Any]:
         losses = {name: sums[0] / sums[3] for name, sums in self.sums.items()}
         return {
-            "loss": round(self._mean(0), 5),
-            "accuracy": round(self._mean(1), 5),
-            "margin": round(self._mean(2), 5),
+            "loss": round(self.value, 5),
+            "accuracy": round(self.total(1) / self.total(3), 5),
+            "margin": round(self.total(2) / self.total(3), 5),
             "losses": {name: round(loss, 5) for name, loss in losses.items()},
         }
 
-    def _mean(self, which: int) -> float:
-        whole = sum(sums[3] for sums in self.sums.values())
-        return sum(sums[which] for sums in self.sums.values()) / whole
+
+def _pair_cost(model: GPT, batch: PreferenceBatch) -> Tensor:
+    """The sums of `PairLoss` over a batch [4], on the model's device."""
+    device = next(model.parameters()).device
+    dtype = widest_dtype(device)
+    batch = batch.each(lambda tensor: tensor.to(device))
+    better = (margins(model, batch) - batch.reference_P).to(dtype) * batch.beta
+    loss = torch.nn.functional.softplus(-better).sum()
+    count = torch.tensor(float(len(better)), dtype=dtype, device=device)
+    return torch.stack([loss, (better > 0).to(dtype).sum(), better.sum(), count])
 
 
-class HeldoutPairs:
-    """How often does the model prefer what people do, and by how much more than its base?"""
+def margins(model: GPT, batch: PreferenceBatch) -> Tensor:
+    """Log-probability of the chosen answer − of the rejected one [P], fp32."""
+    found: list[Tensor] = []
 
-    def __init__(self, rows: Mapping[str, PairRows], batch: int, world: World) -> None:
-        self.rows, self.batch, self.world = dict(sorted(rows.items())), batch, world
+    def score(nats_BT: Tensor) -> tuple[Tensor, Tensor]:
+        found.append(batch.margins(nats_BT))
+        return nats_BT.new_zeros(()), torch.zeros_like(nats_BT)
 
-    def __bool__(self) -> bool:
-        return bool(self.rows)
+    model.loss(batch.inputs_BT, batch.targets_BT, segments_BT=batch.segments_BT, score=score)
+    return found[0]
 
-    def covers(self, tokens: int) -> bool:
-        return True
 
-    def lacking(self, tokens: int) -> str | None:
+def _load_base(base: Base, recipe: Recipe, world: World) -> GPT:
+    model = GPT.from_config(recipe.model).to(world.device)
+    base.load_into(model)
+    model.compute_dtype = DTYPES[recipe.train.precision]
+    return model
+
+
+def _reference_margins(
+    model: GPT, rows: PairRows, recipe: Recipe, world: World, say: Say
+) -> NDArray[np.float32]:
+    """Of all pairs, in their order; each rank computes its share of the rows."""
+    found = torch.zeros(len(rows.items), dtype=widest_dtype(world.device), device=world.device)
+    batch_rows, all_rows = recipe.train.micro_batch, len(rows.rows)
+    with evaluating(model):
+        for number, first in enumerate(range(0, all_rows, batch_rows)):
+            world.doing("asking the base about the pairs", math.inf)
+            if number % world.size == world.rank:
+                say(
+                    f"the base's view of the pairs: row {first + 1:,} of {all_rows:,}", waiting=True
+                )
+                group = rows.rows[first : first + batch_rows]
+                batch = rows.of_rows(group).each(lambda tensor: tensor.to(world.device))
+                pairs = torch.tensor([index for row in group for index in row])
+                found[pairs.to(world.device)] = margins(model, batch).to(found.dtype)
+    return world.sum(found).float().cpu().numpy()
+
+
+def _read_margins(path: Path, key: dict[str, str]) -> NDArray[np.float32] | None:
+    """None where there are none yet, or those of other data or another base."""
+    try:
+        with safe_open(path, framework="np") as file:
+            if not key.items() <= (file.metadata() or {}).items():
+                return None
+            found: NDArray[np.float32] = file.get_tensor("margins")
+            return found
+    except (OSError, SafetensorError):
         return None
 
-    def loss(
-        self,
-        model: GPT,
-        tokens: int | None = None,
-        stop: Callable[[], bool] = lambda: False,
-    ) -> PairLoss:
-        """Raises CutShortError where `stop` says, on any of the ranks, that it is to end."""
-        device = self.world.device
-        dtype = widest_dtype(device)
 
-        def figures(batch: PreferenceBatch) -> Tensor:
-            batch = batch.each(lambda tensor: tensor.to(device))
-            better = (margins(model, batch) - batch.reference_P).to(dtype) * batch.beta
-            loss = torch.nn.functional.softplus(-better).sum()
-            count = torch.tensor(float(len(better)), dtype=dtype, device=device)
-            return torch.stack([loss, (better > 0).to(dtype).sum(), better.sum(), count])
-
-        found = {}
-        with evaluating(model):
-            for name, rows in self.rows.items():
-                groups = range(0, len(rows.rows), self.batch)
-                batches = (rows.of_rows(rows.rows[at : at + self.batch]) for at in groups)
-                sums = add_up(figures, batches, len(groups), rows.of_rows([[]]), self.world, stop)
-                found[name] = (sums[0], sums[1], sums[2], sums[3])
-        return PairLoss(found)
-
-
-def _sides(pairs: Sequence[Pair]) -> list[Any]:
-    return [side for pair in pairs for side in (pair.chosen, pair.rejected)]
+def _write_margins(path: Path, found: NDArray[np.float32], key: dict[str, str]) -> None:
+    with replacing(path) as temporary:
+        save_tensors({"margins": torch.from_numpy(found)}, temporary, key)

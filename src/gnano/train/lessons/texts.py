@@ -1,39 +1,43 @@
-"""Pretraining: token shards that `gnano prepare` made, or is making."""
+"""Pretraining on token shards that `gnano prepare` made, or is making."""
 
-from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 from gnano.data import Batches, Corpus, DataConfig
 from gnano.data.split import nothing_held_out
 from gnano.model import read_config
 from gnano.tokenizer import Tokenizer
-from gnano.train.base import Base, base_of
+from gnano.train.base import Base
 from gnano.train.heldout import Heldout
+from gnano.train.lessons.lessons import Lessons
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
-from gnano.train.waiting import Say
 
 
-class Texts:
-    template = None
+class Texts(Lessons):
+    """A run that starts with a base has the base's shape, and needs its tokenizer."""
 
     def __init__(self, config: DataConfig, length: int, base: Base | None) -> None:
-        self.config, self.length, self.base = config, length, base
+        has_shape = base is not None and (base.folder / "config.json").is_file()
+        self.shape = read_config(base.folder) if base is not None and has_shape else None
+        self.config, self.base = config, base
+        self.length = self.shape.block_size if self.shape else length
         self.corpus = Corpus(Path(config.folder))
         self.where = str(self.corpus.folder)
         self.fingerprint = self.corpus.manifest.fingerprint
+        self.tokenizer = self.corpus.tokenizer
+        self.growing = not self.corpus.manifest.complete
+        if base is None or not has_shape:
+            return
+        if Tokenizer.load(base.folder).fingerprint != self.tokenizer.fingerprint:
+            raise ValueError(
+                f"{self.where} was tokenized otherwise than {base.folder} has learned, so its ids "
+                f"mean other texts; prepare it with that tokenizer "
+                f"(data.tokenizer = {str(base.folder)!r})."
+            )
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self.corpus.tokenizer
-
-    @property
-    def growing(self) -> bool:
-        return not self.corpus.manifest.complete
-
-    @cached_property
-    def rows(self) -> Batches:
+    @cached_property  # built when first used: errors of the recipe are reported before its own
+    def rows(self) -> Batches:  # type: ignore[override]
         config = self.config
         return Batches(
             self.corpus,
@@ -48,7 +52,8 @@ class Texts:
         notes = nothing_held_out(self.corpus.folder, self.corpus.manifest)
         return [f"{self.where}: {self.rows.waste()}", *notes]
 
-    def check(self, recipe: Recipe) -> None:
+    def resolve(self, recipe: Recipe) -> Recipe:
+        recipe = super().resolve(recipe)
         vocab_size = self.corpus.manifest.tokenizer["vocab_size"]
         if recipe.model.vocab_size != vocab_size:
             raise ValueError(
@@ -57,32 +62,9 @@ class Texts:
                 f"with another data.tokenizer."
             )
         self.corpus.weights(recipe.corpus.weights)
-
-    def prepare(self, recipe: Recipe, run: Path, world: World, say: Say) -> None:
-        """Nothing: its shards are prepared."""
+        return recipe
 
     def measure(self, recipe: Recipe, world: World) -> Heldout:
         return Heldout(
             self.corpus, self.config.weights, self.length, recipe.train.micro_batch, world
         )
-
-
-def open_texts(recipe: Recipe, run: Path, world: World) -> tuple[Recipe, Texts]:
-    """A run that begins with a base's weights has the base's shape, and needs its tokenizer."""
-    base = world.by_first(partial(base_of, recipe.train.base, run))
-    here = base is not None and (base.folder / "config.json").is_file()
-    if base is not None and here:
-        shape = replace(read_config(base.folder), dropout=recipe.model.dropout)
-        recipe = replace(recipe, model=shape)
-    texts = Texts(recipe.corpus, recipe.model.block_size, base)
-    if base is not None and here and _fingerprint(base) != texts.tokenizer.fingerprint:
-        raise ValueError(
-            f"{texts.where} was tokenized otherwise than {base.folder} has learned, so its ids "
-            f"mean other texts; prepare it with that tokenizer "
-            f"(data.tokenizer = {str(base.folder)!r})."
-        )
-    return recipe, texts
-
-
-def _fingerprint(base: Base) -> str:
-    return Tokenizer.load(base.folder).fingerprint

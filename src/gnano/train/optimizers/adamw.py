@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from gnano.model.devices import WITHOUT_SCALED_ADAMW
-from gnano.train.optimizers.optimizer import OptimizerConfig
+from gnano.train.optimizers.schedule import OptimizerConfig
 from gnano.train.ranks.parallel import local
 
 

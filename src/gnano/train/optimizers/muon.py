@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from gnano.model import GPT
-from gnano.train.optimizers.optimizer import OptimizerConfig
 from gnano.train.optimizers.polar import orthogonalize
+from gnano.train.optimizers.schedule import OptimizerConfig
 from gnano.train.optimizers.spread import ranks_for, spread
 from gnano.train.ranks.parallel import local
 

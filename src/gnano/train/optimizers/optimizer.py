@@ -1,59 +1,30 @@
-"""How does a gradient become a step? AdamW, or Muon for the matrices and AdamW for the rest.
+"""The optimizer of a model: AdamW, or Muon for the matrices and AdamW for the rest.
 
                      AdamW                     Muon
     embedding, head  ─┐                        AdamW, each with its own learning rate
     norms            ─┼─ AdamW                 AdamW, not decayed
     layers' matrices ─┘                        Muon
 
-Both honour two tensors that never leave the device: what the gradients are divided by, and
-whether the step is to be skipped. So clipping, loss scaling and a gradient that is not finite
-cost no wait for the host.
+Both take two tensors that never leave the device: the divisor of the gradients, and whether the
+step is skipped. So clipping, loss scaling and a gradient that is not finite cost no wait for the
+host.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
 
-from gnano.utils.ranges import Range, check_ranges
-from gnano.utils.unused import refuse_unused
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gnano.model import GPT
-
-SHARE = Range(0, 1, below=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    kind: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of the layers
-    beta1: Annotated[float, SHARE] = 0.9  # AdamW: memory of the gradient's mean
-    beta2: Annotated[float, SHARE] = 0.95  # AdamW: memory of its square
-    eps: Annotated[float, Range(0, 1, above=True)] = 1e-8  # AdamW: added to the root of the square
-    # shrink of the matrices a step, times the learning rate
-    weight_decay: Annotated[float, Range(0, 1_000)] = 0.1
-    # learning rate of the embedding, in multiples of the schedule's
-    embedding_lr: Annotated[float, Range(0, 1_000, above=True)] = 1.0
-    head_lr: Annotated[float, Range(0, 1_000, above=True)] = 1.0  # the same for the head
-    momentum: Annotated[float, SHARE] = 0.95  # Muon: memory of the gradient's mean
-    # Muon: iterations towards the nearest orthogonal matrix
-    polar_steps: Annotated[int, Range(1, 8)] = 5
-
-    def __post_init__(self) -> None:
-        check_ranges(self, "train.optimizer")
-        if self.kind != "muon":
-            names, why = ("momentum", "polar_steps"), f"train.optimizer.kind is {self.kind!r}"
-            refuse_unused(self, "train.optimizer.", names, why)
+from gnano.model import GPT
+from gnano.train.optimizers.adamw import AdamW
+from gnano.train.optimizers.muon import Muon
+from gnano.train.optimizers.schedule import OptimizerConfig
+from gnano.train.ranks.parallel import local
 
 
 class Optimizer:
-    """Made when the model is on its device and, if it is to be, sharded by FSDP2."""
+    """Create it when the model is on its device and, if at all, sharded by FSDP2."""
 
-    def __init__(self, model: "GPT", config: OptimizerConfig) -> None:
-        from gnano.train.optimizers.adamw import AdamW
-        from gnano.train.optimizers.muon import Muon
-
+    def __init__(self, model: GPT, config: OptimizerConfig) -> None:
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         matrices = {
             name: parameter
@@ -68,10 +39,10 @@ class Optimizer:
         self,
         lr: float,
         left: float = 1.0,
-        divisor: "Tensor | None" = None,
-        skip: "Tensor | None" = None,
+        divisor: Tensor | None = None,
+        skip: Tensor | None = None,
     ) -> None:
-        """Change the weights by their gradients, which it may overwrite.
+        """Update the weights by their gradients, which it may overwrite.
 
         `left` is the share of the run still to come, 1 to 0: Muon's decay fades with it.
         `divisor` (fp32, no dimensions, on the device) divides the gradients; where `skip`
@@ -84,20 +55,18 @@ class Optimizer:
         for parameter in self.parameters.values():
             parameter.grad = None
 
-    def tensors(self) -> "dict[str, Tensor]":
-        """All it remembers, as `parameter/what`: the tensors themselves, laid out like weights."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Return its state as `parameter/kind`: the tensors themselves, sharded as weights."""
         return {**self.adamw.tensors(), **self.muon.tensors()}
 
-    def load(self, tensors: "Mapping[str, Tensor]") -> None:
-        """Remember these instead; they are laid out as `tensors()` gives them."""
-        from gnano.train.ranks.parallel import local
-
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy a state that is sharded as `tensors()` returns it."""
         self.check(tensors)
         for name, tensor in self.tensors().items():
             local(tensor).copy_(local(tensors[name]))
 
-    def check(self, tensors: "Mapping[str, Tensor]") -> None:
-        """Raises ValueError where these are of another optimizer or another model."""
+    def check(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raise ValueError where these are of another optimizer or another model."""
         own = self.tensors()
         for name in sorted(own.keys() ^ tensors.keys()):
             raise ValueError(

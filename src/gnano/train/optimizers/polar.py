@@ -1,4 +1,4 @@
-"""Which orthogonal matrix is nearest? U Vᵀ of X = U S Vᵀ, by matrix products alone.
+"""Orthogonalizes matrices: the nearest one, U Vᵀ of X = U S Vᵀ, by matrix products alone.
 
 An odd polynomial of a matrix acts on its singular values and leaves U and V as they are:
 
@@ -33,7 +33,8 @@ def orthogonalize(x_NRC: Tensor, steps: int = 5) -> Tensor:
     """
     tall = x_NRC.shape[1] > x_NRC.shape[2]
     x = x_NRC.mT if tall else x_NRC  # the products with the Gram matrix are of the short side
-    norm_N11 = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=_wide(x))
+    wide = torch.promote_types(x.dtype, torch.float32)
+    norm_N11 = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=wide)
     # the largest singular value is at most the norm; 2 %: bf16 rounds the norm as well
     x = x / (norm_N11 * 1.02).clamp_min(1e-30).to(x.dtype)
     for number, (a, b, c) in enumerate(STEPS[:steps]):
@@ -42,7 +43,3 @@ def orthogonalize(x_NRC: Tensor, steps: int = 5) -> Tensor:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)

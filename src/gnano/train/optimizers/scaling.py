@@ -1,9 +1,8 @@
-"""How do small gradients survive fp16? The loss is multiplied by a number as large as goes.
+"""Dynamic loss scaling for fp16 (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740).
 
-fp16 has no room below 6e-8; a loss times 65,536 has gradients times 65,536, which the optimizer
-divides out again. Where one overflows the step is skipped and the scale halved; after
-`PATIENCE` good steps it doubles (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740).
-All of it happens on the device.
+fp16 has no values below 6e-8; a loss times 65,536 has gradients times 65,536, which the optimizer
+divides out again. Where one overflows, the step is skipped and the scale halved; after `PATIENCE`
+good steps it doubles. All of it happens on the device.
 """
 
 import torch
@@ -19,7 +18,7 @@ class LossScale:
         self.good = torch.zeros((), device=device)  # steps since it last changed
 
     def update(self, skipped: Tensor) -> None:
-        """After a step, `skipped` 1.0 where it was not finite."""
+        """Adjust the scale after a step; `skipped` is 1.0 where it was not finite."""
         self.good.add_(1).mul_(1 - skipped)
         grown = self.good >= PATIENCE
         self.scale.mul_(torch.where(skipped > 0, 0.5, torch.where(grown, 2.0, 1.0)))

@@ -1,4 +1,4 @@
-"""How large is this step? A linear warm-up, then one of three ways down to a floor.
+"""Settings of the optimizer and of the learning rate: a linear warm-up, then one of three decays.
 
 cosine  /‾‾╲__      half a cosine (Loshchilov & Hutter 2017)
 wsd     /‾‾‾‾‾╲     at the peak, then straight down at the end (MiniCPM, arXiv 2404.06395)
@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from gnano.utils.ranges import Range, check_ranges
 from gnano.utils.unused import refuse_unused
+
+SHARE = Range(0, 1, below=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +37,11 @@ class Schedule:
             )
 
     def rise(self, steps: int) -> int:
-        """How many of so many steps are warm-up."""
+        """Return how many of all steps are warm-up."""
         return round(self.warmup * steps) if self.warmup < 1 else int(self.warmup)
 
     def __call__(self, step: int, steps: int) -> float:
-        """Learning rate of step 0 … steps-1."""
+        """Return the learning rate of a step from 0 to steps - 1."""
         start = self.rise(steps)
         if step < start:
             return self.peak * (step + 1) / start
@@ -48,3 +50,25 @@ class Schedule:
         done = max(step - start, 0) / max(steps - 1 - start, 1)
         height = (1 + math.cos(math.pi * done)) / 2 if self.kind == "cosine" else 1 - done
         return self.peak * (self.floor + (1 - self.floor) * height)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    kind: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of the layers
+    beta1: Annotated[float, SHARE] = 0.9  # AdamW: memory of the gradient's mean
+    beta2: Annotated[float, SHARE] = 0.95  # AdamW: memory of its square
+    eps: Annotated[float, Range(0, 1, above=True)] = 1e-8  # AdamW: added to the root of the square
+    # shrink of the matrices a step, times the learning rate
+    weight_decay: Annotated[float, Range(0, 1_000)] = 0.1
+    # learning rate of the embedding, in multiples of the schedule's
+    embedding_lr: Annotated[float, Range(0, 1_000, above=True)] = 1.0
+    head_lr: Annotated[float, Range(0, 1_000, above=True)] = 1.0  # the same for the head
+    momentum: Annotated[float, SHARE] = 0.95  # Muon: memory of the gradient's mean
+    # Muon: iterations towards the nearest orthogonal matrix
+    polar_steps: Annotated[int, Range(1, 8)] = 5
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "train.optimizer")
+        if self.kind != "muon":
+            names, why = ("momentum", "polar_steps"), f"train.optimizer.kind is {self.kind!r}"
+            refuse_unused(self, "train.optimizer.", names, why)

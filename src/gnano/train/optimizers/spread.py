@@ -1,6 +1,6 @@
-"""Who works on which whole matrix? The matrices are dealt out over the ranks, in equal parts.
+"""Distributes work on whole matrices over the ranks, in equal shares.
 
-replicated (DDP): each rank has all, does its share, and all get the results
+replicated (DDP): each rank has all matrices, works on its share, and all get the results
 
     rank 0   A B C D ── works on A B ──┐
     rank 1   A B C D ── works on C D ──┴─ all-gather ─▶ A B C D
@@ -10,8 +10,8 @@ sharded by rows (FSDP2): the shares travel to their rank, and back
     rank 0   a₀ b₀ c₀ d₀ ─┐ all-to-all ┌─ A B, worked on ─┐ all-to-all ┌─ a₀ b₀ c₀ d₀
     rank 1   a₁ b₁ c₁ d₁ ─┘            └─ C D, worked on ─┘            └─ a₁ b₁ c₁ d₁
 
-With HSDP each group of shards does this on its own: what it would save to divide the work
-between groups, the exchange between machines would cost.
+With HSDP each group of shards does this on its own: dividing the work between groups would cost as
+much in exchanges between machines as it saves.
 """
 
 from collections.abc import Callable
@@ -26,15 +26,15 @@ Work = Callable[[Tensor], Tensor]  # [N, R, C] -> the same shape; each matrix fo
 
 
 def ranks_for(parameter: Tensor) -> int:
-    """Over how many ranks `spread` deals out matrices laid out like this parameter."""
+    """Return over how many ranks `spread` distributes matrices sharded like this parameter."""
     group = _group(parameter)
     return 1 if group is None else group.size()
 
 
 def spread(x_NRC: Tensor, like: Tensor, work: Work) -> Tensor:
-    """`work` done on N matrices, of which `x_NRC` holds what this rank holds of `like`.
+    """Apply `work` to N matrices, of which `x_NRC` is this rank's part, sharded like `like`.
 
-    The result holds the same part. All ranks call this together.
+    Returns the same part of the results. All ranks call this together.
     """
     group = _group(like)
     if group is None:
@@ -45,7 +45,7 @@ def spread(x_NRC: Tensor, like: Tensor, work: Work) -> Tensor:
 
 
 def _group(like: Tensor) -> dist.ProcessGroup | None:
-    """The ranks that share the work, or None if this one does it alone."""
+    """Return the ranks that share the work, None for this one alone."""
     group: dist.ProcessGroup | None = None
     if isinstance(like, DTensor):
         sharded = [n for n, place in enumerate(like.placements) if isinstance(place, Shard)]
@@ -89,7 +89,7 @@ def _exchanged(x_NrC: Tensor, R: int, work: Work, group: dist.ProcessGroup) -> T
 
 
 def _parts(total: int, ranks: int) -> list[int]:
-    """How FSDP2, like torch.chunk, splits rows: equal parts, the last ones shorter or empty."""
+    """Return the rows of each rank as FSDP2 splits them, the last ones less or none."""
     part = -(-total // ranks)
     edges = [min(number * part, total) for number in range(ranks + 1)]
     return [end - start for start, end in pairwise(edges)]

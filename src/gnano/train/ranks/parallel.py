@@ -44,9 +44,8 @@ class Placed:
     @contextmanager
     def backward(self, last: bool) -> Iterator[None]:
         """Around loss and backward of a micro-batch: only the last one of a step is exchanged."""
-        module = getattr(self.loss, "module", None)
-        if isinstance(module, DistributedDataParallel) and not last:
-            with module.no_sync():
+        if isinstance(self.loss, DistributedDataParallel) and not last:
+            with self.loss.no_sync():
                 yield
             return
         if isinstance(self.model, FSDPModule):
@@ -68,8 +67,13 @@ def place(
     for tensor in [*model.parameters(), *model.buffers()]:
         world.from_first(tensor.detach())
     if how == "ddp":
-        whole = dict(model.named_parameters())
-        return Placed(model, _Replicated(model, world), whole, copies=world.size)
+        replicated = DistributedDataParallel(
+            _Loss(model),
+            device_ids=[world.device] if world.device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+            init_sync=False,  # done above
+        )
+        return Placed(model, replicated, dict(model.named_parameters()), copies=world.size)
     if world.size % replicas:
         raise ValueError(
             f"{world.size} ranks cannot form {replicas} groups of the same size (train.replicas)."
@@ -94,23 +98,9 @@ def place(
     return Placed(model, lambda batch: _loss(model, batch), sharded, copies=replicas)
 
 
-class _Replicated:
-    """The loss through DDP, whose hooks need a module's forward."""
-
-    def __init__(self, model: GPT, world: World) -> None:
-        self.module = DistributedDataParallel(
-            _Loss(model),
-            device_ids=[world.device] if world.device.type == "cuda" else None,
-            gradient_as_bucket_view=True,
-            init_sync=False,  # `place` has done it
-        )
-
-    def __call__(self, batch: AnyBatch) -> Tensor:
-        loss: Tensor = self.module(batch)
-        return loss
-
-
 class _Loss(nn.Module):
+    """The loss as a module's forward, which DDP's hooks need."""
+
     def __init__(self, model: GPT) -> None:
         super().__init__()
         self.model = model

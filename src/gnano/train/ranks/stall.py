@@ -1,30 +1,50 @@
-"""Is this process stuck? It says what it is doing, and no phase may take longer than its limit.
+"""Detects a rank that hangs: it states its phase, and no phase may take longer than its limit.
 
-The thread that trains begins a phase with one assignment, so it may do so every step; another
-thread looks once a second whether the phase has become too old:
+The training thread starts a phase with one assignment, so it may do so every step; another thread
+checks once a second whether the phase is too old:
 
     reading the data of step 12 ──▶ step 12 ──▶ saving ──▶ …       phases, numbered
 
-Where the whole process did not run for a while (SIGSTOP, a laptop's sleep) no phase is to blame,
-and the limit begins anew. A hang inside a call that keeps Python's lock cannot be seen from
-here: of several ranks the others find it by its silence (`lifeline.py`).
+All ranks go through the same phases with the same numbers. When one hangs, the others wait for it
+in their next exchange, so the one with the lowest number is at fault:
+
+    rank 0   step 11 ▶ reading step 12 ▶ step 12 …         waits in an exchange
+    rank 1   step 11 ▶ reading step 12 …                   is behind
+
+Where the whole process did not run for a while (SIGSTOP, a laptop's sleep) no phase is at fault,
+and its limit starts again. A hang in a call that holds Python's lock cannot be seen from inside the
+process: the other ranks find it by its missing heartbeat (`lifeline.py`).
 """
 
 import faulthandler
+import json
 import math
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Self
 
 from gnano.utils.terminal import note
 
-EVERY = 1.0  # seconds between two looks
-LATE = 5.0  # seconds between two looks after which the process itself stood still
+SHOWN = 4  # hosts that a message names
 LOOK = "Look there for storage that hangs, a mount that is dead, a device that no longer answers"
+
+
+class Timing(NamedTuple):
+    """Seconds that the watch over the ranks works with."""
+
+    every: float = 1.0  # between two checks
+    late: float = 5.0  # between two checks after which the process itself was not running
+    silent: float = 40.0  # without a heartbeat after which a rank counts as dead
+    grace: float = 10.0  # in which a rank that lost its peers waits to learn which one failed
+    first_exchange: float = 120.0  # for a sum of one number over all ranks, NCCL's start included
+
+
+TIMING = Timing()
 
 
 class Phase(NamedTuple):
@@ -35,10 +55,10 @@ class Phase(NamedTuple):
 
 
 class Progress:
-    """The phase this process is in, and how long its watch has seen it there."""
+    """The phase of this process, and how long the watch has seen it there."""
 
-    def __init__(self, stall: float = 0.0) -> None:
-        self.stall = stall or math.inf
+    def __init__(self, stall: float = 0.0, timing: Timing = TIMING) -> None:
+        self.stall, self.timing = stall or math.inf, timing
         self.looked = self.anew = time.monotonic()
         self.phase = Phase(0, "starting", self.looked, self.stall)
 
@@ -48,7 +68,7 @@ class Progress:
 
     @contextmanager
     def apart(self, waits: bool) -> Iterator[None]:
-        """One rank works alone, the others wait for it; then the phase has its full time again."""
+        """One rank works while the others wait for it; then the phase has its full time again."""
         phase = self.phase
         if waits:
             self.phase = phase._replace(number=math.inf)
@@ -58,21 +78,21 @@ class Progress:
             self.phase = phase._replace(since=time.monotonic())
 
     def look(self) -> None:
-        """Called by the watch, every time."""
+        """Note that the process is running; the watch calls it at every check."""
         self.anew = self.awake_since()
         self.looked = time.monotonic()
 
     def awake_since(self) -> float:
-        """When this process last stood still, by time.monotonic(); nothing before it counts."""
+        """Return the time.monotonic() since which this process has run without a pause."""
         now = time.monotonic()
-        return now if now - self.looked > LATE else self.anew
+        return now if now - self.looked > self.timing.late else self.anew
 
     def held(self, phase: Phase) -> float:
-        """Seconds in this phase, as far as the limit counts them."""
+        """Return the seconds in this phase that count towards its limit."""
         return time.monotonic() - max(phase.since, self.awake_since())
 
     def rule(self, phase: Phase) -> str:
-        """Which limit a phase has passed, and how to change it."""
+        """Return a sentence on the limit of a phase and how to change it."""
         if phase.limit != self.stall:
             return f"This phase may take {phase.limit:,g} s."
         return (
@@ -82,32 +102,104 @@ class Progress:
 
 
 class LoneWatch:
-    """The watch over a process that trains without others."""
+    """Ends a process that trains alone when it is in a phase for too long."""
 
     def __init__(self, progress: Progress) -> None:
-        self.progress = progress
+        self.progress, self.timing = progress, progress.timing
         self.over = threading.Event()
-        self.thread = threading.Thread(target=self._watch, name="watch", daemon=True)
-        self.thread.start()
+        self.threads = [threading.Thread(target=self._watch, name="watch", daemon=True)]
+        self.threads[0].start()
 
     def close(self) -> None:
         self.over.set()
-        self.thread.join(2 * EVERY)
+        for thread in self.threads:
+            thread.join(2 * self.timing.every)
 
     def _watch(self) -> None:
-        while not self.over.wait(EVERY):
+        while not self.over.wait(self.timing.every):
             self.progress.look()
-            phase = self.progress.phase
-            held = self.progress.held(phase)
-            if held > phase.limit:
-                leave(
-                    f"process {os.getpid()} on {socket.gethostname()} has been in "
-                    f'"{phase.name}" for {held:,.0f} s. {LOOK}. {self.progress.rule(phase)}'
-                )
+            self._check()
+
+    def _check(self) -> None:
+        phase = self.progress.phase
+        held = self.progress.held(phase)
+        if held > phase.limit:
+            leave(
+                f"process {os.getpid()} on {socket.gethostname()} has been in "
+                f'"{phase.name}" for {held:,.0f} s. {LOOK}. {self.progress.rule(phase)}'
+            )
+
+
+class Sign(NamedTuple):
+    """A heartbeat: that a rank is alive, and its phase."""
+
+    beat: int
+    pid: int
+    host: str
+    number: float  # of its phase
+    phase: str
+
+    @classmethod
+    def read(cls, text: bytes) -> Self:
+        return cls(*json.loads(text))
+
+    def write(self) -> str:
+        return json.dumps(self)
+
+
+def behind(signs: dict[int, Sign]) -> list[int]:
+    """Return the ranks that have started the fewest phases."""
+    fewest = min(sign.number for sign in signs.values())
+    return [rank for rank, sign in signs.items() if sign.number == fewest]
+
+
+def held_up(signs: dict[int, Sign], seconds: float) -> str:
+    """Describe which ranks hang, and which wait for them."""
+    late = behind(signs)
+    stuck = _by_phase(signs, late)
+    if len(signs) == len(late) > 1 and len(stuck) == 1:
+        return f'all {len(late)} ranks are held up in "{signs[late[0]].phase}" for {seconds:,.0f} s'
+    whom = "it" if len(late) == 1 else "them"
+    return ", and ".join(
+        [
+            f"{_name_ranks(ranks)} on {_name_hosts(signs, ranks)} "
+            f'{"is" if len(ranks) == 1 else "are"} held up in "{phase}" for {seconds:,.0f} s'
+            for phase, ranks in stuck.items()
+        ]
+        + [
+            f'{_name_ranks(ranks)} {"waits" if len(ranks) == 1 else "wait"} for {whom} in "{phase}"'
+            for phase, ranks in _by_phase(signs, signs.keys() - late).items()
+        ]
+    )
+
+
+def _by_phase(signs: dict[int, Sign], ranks: Iterable[int]) -> dict[str, list[int]]:
+    found = defaultdict(list)
+    for rank in sorted(ranks):
+        found[signs[rank].phase].append(rank)
+    return found
+
+
+def _name_hosts(signs: dict[int, Sign], ranks: list[int]) -> str:
+    names = list(dict.fromkeys(signs[rank].host for rank in ranks))
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _name_ranks(ranks: list[int]) -> str:
+    """Return "rank 3", or "ranks 0, 2, 4-7"."""
+    spans: list[list[int]] = []
+    for rank in ranks:
+        if spans and rank == spans[-1][-1] + 1:
+            spans[-1].append(rank)
+        else:
+            spans.append([rank])
+    parts = [f"{s[0]}-{s[-1]}" if len(s) > 2 else ", ".join(map(str, s)) for s in spans]
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(parts)}"
 
 
 def tell(reason: str, stacks: bool) -> None:
-    """A sentence on stderr, and where each thread of this process is."""
+    """Write a sentence to stderr, and on request the stack of every thread."""
     note(f"gnano: {reason}")
     if stacks:
         with suppress(OSError, ValueError):
@@ -115,6 +207,6 @@ def tell(reason: str, stacks: bool) -> None:
 
 
 def leave(reason: str, stacks: bool = True) -> NoReturn:
-    """End the process at once: its main thread may be where nothing returns from."""
+    """End the process immediately, as its main thread may be in a call that never returns."""
     tell(reason, stacks)
     os._exit(1)

@@ -1,9 +1,9 @@
-"""Who trains together? One process, or as many as a launcher has started.
+"""The processes that train together: one, or as many as a launcher has started.
 
-`torchrun`, `accelerate launch` and a cluster's scripts say through the environment who each
+`torchrun`, `accelerate launch` and a cluster's scripts pass through the environment what each
 process is: RANK of WORLD_SIZE, LOCAL_RANK on its machine, and where they meet (MASTER_ADDR,
-MASTER_PORT). Nothing else is asked of a launcher. A process on its own has no group, and
-everything here costs it nothing:
+MASTER_PORT). Nothing else is needed of a launcher. A single process has no group, and everything
+here costs it nothing:
 
     with World.join("cuda", stall=1_800) as world:
         world.doing("step 12")                         # over 1,800 s in it is told, and ends all
@@ -17,7 +17,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from types import TracebackType
+from itertools import combinations
 from typing import Self, TypeVar
 
 import torch
@@ -28,8 +28,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from gnano.model.host_memory import keep_freed_memory
 from gnano.train.ranks.lifeline import Lifeline
-from gnano.train.ranks.peers import FIRST_EXCHANGE, advice
-from gnano.train.ranks.stall import LoneWatch, Progress
+from gnano.train.ranks.stall import TIMING, LoneWatch, Progress, Timing
 
 T = TypeVar("T")
 # Held until the process ends. Python lets go of a group without holding its lock; DDP's own
@@ -38,7 +37,7 @@ _groups: list[dist.ProcessGroup | None] = []
 
 
 class Elsewhere(SystemExit):
-    """Ends a rank whose first rank has met a mistake and says so itself."""
+    """Ends a rank because rank 0 failed; rank 0 reports the reason."""
 
 
 @dataclass
@@ -47,17 +46,16 @@ class World:
     rank: int = 0
     size: int = 1
     progress: Progress = field(default_factory=Progress, repr=False)
-    lifeline: Lifeline | None = field(default=None, repr=False)
-    lone_watch: LoneWatch | None = field(default=None, repr=False)
+    watch: LoneWatch | None = field(default=None, repr=False)  # a Lifeline over several ranks
     store: Store | None = field(default=None, repr=False)  # where the ranks met
-    words: int = 0  # that the first rank has given to all, by `by_first`
+    words: int = 0  # results that rank 0 has shared by `by_first`
 
     @classmethod
-    def join(cls, device: str, stall: float = 0.0) -> "World":
-        """Meet the other ranks that the environment speaks of; alone without it.
+    def join(cls, device: str, stall: float = 0.0, timing: Timing = TIMING) -> "World":
+        """Initialize the process group that the environment describes, if it does.
 
         `device` is cpu, cuda (with several ranks: the one of the local rank) or cuda:N. After
-        `stall` seconds in one phase (0: never) a rank is stuck: all end, and say which it is.
+        `stall` seconds in one phase (0: never) a rank is stuck: all end, and name it.
         """
         kind = torch.device(device)
         size = _environment("WORLD_SIZE", 1)
@@ -74,13 +72,13 @@ class World:
         if size == 1:
             if kind.type == "cuda":
                 torch.cuda.set_device(kind if kind.index is not None else 0)
-            progress = Progress(stall)
-            return cls(kind, progress=progress, lone_watch=LoneWatch(progress) if stall else None)
+            progress = Progress(stall, timing)
+            return cls(kind, progress=progress, watch=LoneWatch(progress) if stall else None)
         rank = _environment("RANK")
         if kind.type == "cuda":
             kind = _own_gpu(_environment("LOCAL_RANK", 0))
         store = next(rendezvous("env://", rank, size))[0]
-        progress = Progress(stall)
+        progress = Progress(stall, timing)
         lifeline = Lifeline(store, rank, size, progress)
         progress.doing("meeting the other ranks")
         cuda = kind.type == "cuda"
@@ -94,24 +92,24 @@ class World:
         _groups.append(dist.group.WORLD)
         world = cls(kind, rank, size, progress, lifeline, store=store)
         lifeline.advice = advice(kind)
-        progress.doing("the first exchange", FIRST_EXCHANGE)
+        progress.doing("the first exchange", timing.first_exchange)
         world.sum(torch.zeros((), device=kind)).item()
         progress.doing("starting")
         return world
 
     @property
     def first(self) -> bool:
-        """Is this the rank that writes, prints and answers?"""
+        """True on rank 0, which writes, prints and decides."""
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all ranks, in place; on a GPU nothing waits for it."""
+        """Sum a tensor over all ranks, in place and without waiting for a GPU."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def most(self, *values: int) -> list[int]:
-        """The largest of each value over all ranks."""
+        """Return the largest of each value over all ranks."""
         if self.size == 1:
             return list(values)
         tensor = torch.tensor(values)
@@ -119,13 +117,13 @@ class World:
         return [int(value) for value in tensor]
 
     def from_first(self, tensor: Tensor) -> Tensor:
-        """What the first rank has, in place."""
+        """Copy rank 0's tensor to all ranks, in place."""
         if self.size > 1:
             dist.broadcast(tensor, src=0)
         return tensor
 
     def by_first(self, work: Callable[[], T]) -> T:
-        """Rank 0 does the work; every rank has the outcome, or leaves where it failed."""
+        """Call `work` on rank 0 and return its result on every rank; all exit where it fails."""
         if self.store is None:
             return work()
         self.words += 1
@@ -139,20 +137,20 @@ class World:
                 raise
             self.store.set(key, pickle.dumps((outcome,)))  # type: ignore[arg-type]
             return outcome
-        # not an exchange, which would end after some minutes: to write a checkpoint may take more
+        # not a collective, which would time out after minutes: a checkpoint may take longer
         with self.progress.apart(waits=True):
             self.store.wait([key], timedelta(days=1))
-        told: tuple[T] | None = pickle.loads(self.store.get(key))
-        if told is None:
+        result: tuple[T] | None = pickle.loads(self.store.get(key))
+        if result is None:
             raise Elsewhere(2)
-        return told[0]
+        return result[0]
 
     def doing(self, phase: str, limit: float | None = None) -> None:
-        """What this rank is at from now on: said by whoever finds it dead or stuck.
+        """Set this rank's current phase, which is reported if it hangs or dies.
 
-        All ranks say the same phases in the same order: whoever is behind is told by it. `limit`
-        are the seconds this phase may take instead of `stall`; math.inf: any time. Cheap enough
-        for every step.
+        All ranks set the same phases in the same order, which shows the one that is behind.
+        `limit` is how many seconds this phase may take instead of `stall`; math.inf: any time.
+        Cheap enough for every step.
         """
         never = self.progress.stall == math.inf
         self.progress.doing(phase, None if never else limit)
@@ -160,25 +158,17 @@ class World:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.lone_watch is not None:
-            self.lone_watch.close()
-        if self.lifeline is None:
-            return
-        if error is None:
-            self.progress.doing("waiting for the others to end")
-            dist.barrier()
-            self.lifeline.close()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(self.watch, Lifeline):
+            if error is None:
+                self.progress.doing("waiting for the others to end")
+                dist.barrier()
+            elif not isinstance(error, Elsewhere):
+                self.watch.failed(error)  # does not return where another rank failed first
+        if self.watch is not None:
+            self.watch.close()
+        if self.store is not None and error is None:
             dist.destroy_process_group()
-            return
-        if not isinstance(error, Elsewhere):
-            self.lifeline.failed(error)  # does not come back where another rank failed first
-        self.lifeline.close()
 
 
 def _environment(name: str, default: int | None = None) -> int:
@@ -203,3 +193,28 @@ def _own_gpu(local_rank: int) -> torch.device:
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
+
+
+def advice(device: torch.device) -> str:
+    """Return what to try where the first exchange does not end.
+
+    NCCL copies straight between two GPUs where the driver says that they can. On machines whose
+    GPUs are joined by PCIe alone that is often not so, or reported wrongly (an IOMMU between them,
+    a virtual machine), and then the first exchange never ends.
+    """
+    if device.type != "cuda":
+        return "Check that the ranks can reach one another (MASTER_ADDR, firewalls)."
+    can_access = torch.cuda.can_device_access_peer
+    pair = next(
+        (
+            (a, b)
+            for a, b in combinations(range(torch.cuda.device_count()), 2)
+            if not (can_access(a, b) and can_access(b, a))
+        ),
+        None,
+    )
+    seen = f" (no peer access between GPUs {pair[0]} and {pair[1]})" if pair else ""
+    return (
+        f"On a box that joins its GPUs by PCIe alone{seen} this is mostly peer access that does "
+        f"not work: set NCCL_P2P_DISABLE=1 and start again; NCCL_DEBUG=INFO shows what it tries."
+    )

@@ -1,15 +1,15 @@
-"""What is a checkpoint? A Hugging Face model, and beside it what only training needs.
+"""The checkpoint format: a Hugging Face model, and a folder with what only training needs.
 
     checkpoints/step-00001000/     config.json, model.safetensors, the tokenizer's files
-                    adapter/       with train.lora: what was learned alone, as PEFT reads it
+                    adapter/       with train.lora: the adapter alone, as PEFT reads it
                     trainer/       state.json: where the run is
-                                   *.safetensors: the optimizer and what else has tensors,
-                                   written and read by torch.distributed.checkpoint
+                                   *.safetensors: the optimizer's tensors and others, written by
+                                   torch.distributed.checkpoint
                     files.json     size and SHA-256 of every other file
 
-Its tensors are whole ones, so it does not depend on how many ranks wrote it or will read it,
+Its tensors are not sharded, so it does not depend on how many ranks wrote it or will read it,
 and nothing in it is unpickled. It is written into a folder whose name no reader takes for a
-checkpoint, forced to disk, and renamed: it appears whole or not at all.
+checkpoint, forced to disk, and renamed: it appears complete or not at all.
 """
 
 import json
@@ -23,14 +23,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import (
-    HuggingFaceStorageReader,
-    HuggingFaceStorageWriter,
-)
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from gnano.data.instructions import Template, save_template
@@ -48,23 +44,23 @@ from gnano.train.saving.hashes import write_hashes
 from gnano.utils.atomic_io import sync
 from gnano.utils.json_text import json_text
 
-# one process writes and reads, as it is meant to
+# one process writes, as intended
 warnings.filterwarnings("ignore", "torch.distributed is disabled", module="torch")
 
 LORA = "lora/"  # before the names of an adapter's tensors, among those of training
 
-# bytes of a file in trainer/: each is serialized in one go, during which no other Python runs
+# bytes of a file in trainer/: no other Python runs while one is serialized
 FILE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Beside:
-    """What a run's checkpoints hold that never changes."""
+    """The files and metadata that are the same in every checkpoint of a run."""
 
     shape: ModelConfig
     tokenizer: Tokenizer
-    template: Template | None = None  # how a question looks to a model that was tuned
-    base: str = ""  # where the weights lie that an adapter changes
+    template: Template | None = None  # the chat template of a model that was fine-tuned
+    base: str = ""  # the folder of the weights that an adapter changes
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     def write(self, folder: Path) -> None:
@@ -75,7 +71,7 @@ class Beside:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run between two steps: tensors on the CPU that nothing changes any more."""
+    """A run between two steps: tensors on the CPU that no longer change."""
 
     step: int
     weights: dict[str, Tensor]  # by parameter
@@ -93,10 +89,10 @@ def write_checkpoint(
     beside: Beside,
     between: Callable[[], None] = lambda: None,
 ) -> Path:
-    """Write the snapshot; returns its folder, which takes the place of one of the same step.
+    """Write the snapshot; returns its folder, which replaces one of the same step.
 
-    `run/checkpoints` must be there: where a disk has gone, nothing is to be written into the
-    empty folder that it leaves. `between` is called after each part, and may raise to give up.
+    `run/checkpoints` must exist: where a disk has gone, nothing may be written into the empty
+    folder that it leaves. `between` is called after each part, and may raise to cancel.
     """
     folder = run / FOLDER / f"step-{snapshot.step:08}"
     partial, old = (folder.with_name(f".{folder.name}.{what}") for what in ("partial", "old"))
@@ -106,14 +102,14 @@ def write_checkpoint(
         model = GPT.from_config(beside.shape)
     model.load_state_dict(snapshot.weights, assign=True)
     (partial / TRAINER).mkdir()
-    with ThreadPoolExecutor(1) as other:  # writing lets other Python run, and waits for the disk
+    with ThreadPoolExecutor(1) as other:  # writing releases Python's lock, and waits for the disk
         training = other.submit(_write_training, snapshot.training, partial / TRAINER)
         save_model(model, partial, beside.tokenizer.end_of_text)
         between()
         beside.write(partial)
         if beside.lora.rank:
-            learned = {name: t for name, t in snapshot.training.items() if name.startswith(LORA)}
-            adapter = {name.removeprefix(LORA): tensor for name, tensor in learned.items()}
+            lora = {n: t for n, t in snapshot.training.items() if n.startswith(LORA)}
+            adapter = {name.removeprefix(LORA): tensor for name, tensor in lora.items()}
             save_adapter(adapter, beside.lora, beside.base, partial / ADAPTER)
         training.result()
     between()
@@ -131,7 +127,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(folder: Path, shape: ModelConfig) -> Snapshot:
-    """What was written, on the CPU; `hashes.verify` says whether it still is what it was.
+    """Read a checkpoint to the CPU, without verifying its checksums.
 
     Raises ValueError, naming the file, for what cannot be a checkpoint of this shape.
     """
@@ -157,21 +153,18 @@ def _write_training(tensors: Mapping[str, Tensor], folder: Path) -> None:
         save(dict(tensors), storage_writer=writer, no_dist=True)
     except CheckpointException as error:
         for failure, _ in error.failures.values():
-            if isinstance(failure, OSError):  # as the full disk that it is
+            if isinstance(failure, OSError):  # such as a full disk
                 raise failure from None
         raise
 
 
 def _read_training(folder: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
     try:
-        listed = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-        tensors = {
-            name: torch.empty(entry.size, dtype=entry.properties.dtype)
-            for name, entry in listed.items()
-            if isinstance(entry, TensorStorageMetadata)
-        }
-        load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
-    except (SafetensorError, CheckpointException, OSError, KeyError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{folder} cannot be read ({reason}).") from None
+        for file in sorted(folder.glob("*.safetensors")):
+            tensors |= load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{folder} cannot be read ({str(error).strip().splitlines()[0]})."
+        ) from None
     return tensors

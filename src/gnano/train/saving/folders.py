@@ -1,7 +1,7 @@
-"""Where do a run's checkpoints lie? Found by their names, at once and without torch.
+"""Finds the checkpoints of a run by their names, without importing torch.
 
-A process that reads one holds it by a shared lock on its list of files until it ends, and the
-run's retention leaves what is held to a later time.
+A process that reads a checkpoint holds a shared lock on its files.json until it ends; the run's
+retention skips a locked checkpoint and removes it at a later save.
 """
 
 import fcntl
@@ -13,17 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gnano.train.alone import lock
+from gnano.train.saving.hashes import FILES
+from gnano.utils.flock import try_lock
 
 FOLDER = "checkpoints"
 TRAINER = "trainer"  # in a checkpoint: what only training needs
 STATE = "state.json"  # in there
-FILES = "files.json"  # in a checkpoint: all its files, with their sizes and hashes
 ADAPTER = "adapter"  # in a checkpoint of a run with train.lora: what it learned alone
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The run's whole checkpoints, oldest first."""
+    """Return the folders of the run's complete checkpoints, oldest first."""
     found = (run / FOLDER).glob("step-*") if (run / FOLDER).is_dir() else ()
     return sorted(p for p in found if re.fullmatch(r"step-\d{8}", p.name) and p.is_dir())
 
@@ -33,9 +33,9 @@ def step_of(folder: Path) -> int:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The model folder that a user means: a run's newest checkpoint, or the folder itself.
+    """Return the model folder for a path: a run's newest checkpoint, or the folder itself.
 
-    It is held: a run that goes on does not remove it while this process reads.
+    It is locked, so that a run that is still training does not remove it.
     """
     if (path / "config.json").is_file():
         hold(path)
@@ -55,40 +55,39 @@ def find_checkpoint(path: Path) -> Path:
     raise FileNotFoundError(f"{path} holds no checkpoint: neither config.json nor {FOLDER}/step-….")
 
 
-_held: dict[Path, int] = {}  # files on which this process has a lock
+_locked_files: dict[Path, int] = {}  # descriptors that hold this process's locks, by checkpoint
 
 
 def hold(folder: Path) -> bool:
-    """Hold a checkpoint; False where it is gone or going.
+    """Keep a checkpoint from being removed while this process runs; False where it is gone.
 
-    A folder without a list of files is no run's, and nobody removes it.
+    A folder without files.json belongs to no run, so nothing removes it.
     """
     folder = folder.resolve()
-    if folder in _held and folder.is_dir():
-        return True
-    try:
-        file = os.open(folder / FILES, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return folder.is_dir()
-    try:
-        lock(file, fcntl.LOCK_SH)
-    except BlockingIOError:
-        os.close(file)
-        return False
-    _held[folder] = file
+    if folder not in _locked_files:
+        try:
+            file = os.open(folder / FILES, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return folder.is_dir()
+        try:
+            try_lock(file, fcntl.LOCK_SH)
+        except BlockingIOError:
+            os.close(file)
+            return False
+        _locked_files[folder] = file
     return folder.is_dir()
 
 
 @contextmanager
 def unless_held(folder: Path) -> Iterator[bool]:
-    """Is nobody reading the checkpoint? Then nobody begins to, as long as this is entered."""
+    """Yield whether no process reads the checkpoint; none can start to until this exits."""
     try:
         file = os.open(folder / FILES, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         yield True
         return
     try:
-        lock(file, fcntl.LOCK_EX)
+        try_lock(file, fcntl.LOCK_EX)
         yield True
     except BlockingIOError:
         yield False

@@ -1,26 +1,24 @@
-"""Is every byte still what was written? `files.json`: size and SHA-256 of each file of a folder."""
+"""Checksums of a folder: `files.json` lists the size and SHA-256 of each file."""
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from gnano.train.saving.folders import FILES
 from gnano.utils.atomic_io import sync
 from gnano.utils.host import drop_from_page_cache
 
+FILES = "files.json"
 AT_ONCE = 4  # files: a processor hashes 1 to 2 GB/s, a good disk reads more
 
 
 def write_hashes(folder: Path) -> None:
     """List every file of the folder, and force all of it to disk."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        found = list(threads.map(sha256_of, files))
     hashes = {
         str(file.relative_to(folder)): [file.stat().st_size, sha256]
-        for file, sha256 in zip(files, found, strict=True)
+        for file, sha256 in zip(files, _sha256_all(files), strict=True)
     }
     (folder / FILES).write_text(json.dumps(hashes, indent=2) + "\n", "utf-8")
     for path in [*folder.rglob("*"), folder]:
@@ -28,40 +26,23 @@ def write_hashes(folder: Path) -> None:
 
 
 def verify(folder: Path, from_disk: bool = False) -> None:
-    """Hold every file against `files.json`; raises ValueError naming the first that differs.
+    """Compare every file with `files.json`; raises ValueError naming the first that differs.
 
-    `from_disk`: what the system still holds in memory is to be read from the disk again.
+    `from_disk` drops the files from the page cache first, so that the disk itself is read.
     """
-    listed = list(_sized(folder))
+    expected = verify_sizes(folder)
     if from_disk:
-        for path, _ in listed:
+        for path in expected:
             drop_from_page_cache(path)
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        found = list(threads.map(sha256_of, [path for path, _ in listed]))
-    for (path, sha256), now in zip(listed, found, strict=True):
-        if now != sha256:
+    for path, sha256 in zip(expected, _sha256_all(expected), strict=True):
+        if sha256 != expected[path]:
             raise ValueError(f"{path} does not match its checksum: it is damaged.")
 
 
-def verify_sizes(folder: Path) -> None:
-    """The same in no time, and less: every file is there, and none is cut short."""
-    for _ in _sized(folder):
-        pass
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sized(folder: Path) -> Iterator[tuple[Path, str]]:
-    """The listed files, which have their size, and their hashes."""
-    try:
-        hashes = json.loads((folder / FILES).read_text("utf-8"))
-        listed = {folder / name: (int(size), str(sha)) for name, (size, sha) in hashes.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / FILES} cannot be read ({error}).") from None
-    for path, (size, sha256) in listed.items():
+def verify_sizes(folder: Path) -> dict[Path, str]:
+    """Check only that every file exists and has its size; returns the expected hashes."""
+    expected = {}
+    for path, (size, sha256) in _read_list(folder).items():
         if not path.is_file():
             raise ValueError(f"{path} is missing from the checkpoint.")
         if path.stat().st_size != size:
@@ -69,4 +50,23 @@ def _sized(folder: Path) -> Iterator[tuple[Path, str]]:
                 f"{path} has {path.stat().st_size:,} bytes where {size:,} were written: "
                 f"it is cut short or was replaced."
             )
-        yield path, sha256
+        expected[path] = sha256
+    return expected
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha256_all(files: Iterable[Path]) -> list[str]:
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        return list(threads.map(sha256_of, files))
+
+
+def _read_list(folder: Path) -> dict[Path, tuple[int, str]]:
+    try:
+        listed = json.loads((folder / FILES).read_text("utf-8"))
+        return {folder / name: (int(size), str(sha)) for name, (size, sha) in listed.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / FILES} cannot be read ({error}).") from None

@@ -1,4 +1,4 @@
-"""Where does a run go on? At its newest checkpoint that is whole; damaged ones are passed over."""
+"""Finds the newest valid checkpoint of a run, and sets damaged ones aside."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +17,11 @@ def newest_good(
     damaged: Callable[[Path, str], None],
     good: Callable[[dict[str, Any]], bool] = lambda state: True,
 ) -> tuple[Path, Snapshot] | None:
-    """The newest checkpoint that is whole and whose state is `good`; None where there is none.
+    """Read the newest checkpoint that is undamaged and whose state is `good`; None without one.
 
-    Later ones go, so that they are not continued another time: what is damaged is set aside,
-    and `damaged` told of its new place and the reason. Raises ValueError where all that there
-    are is damaged: to begin anew is for the user to decide.
+    Later ones are removed, so that no run resumes from them; a damaged one is moved aside, and
+    `damaged` is called with its new place and the reason. Raises ValueError where all are damaged:
+    only the user can decide to start again.
     """
     clear_torn(run)
     reasons: dict[Path, str] = {}

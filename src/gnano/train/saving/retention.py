@@ -1,4 +1,4 @@
-"""Which checkpoints stay? The newest few, every n-th, and the best; torn ones never count.
+"""Removes checkpoints: the newest few, every n-th and the best are kept, partial ones never.
 
 keep = 2, every = 1,000, best      500  1,000  1,500  2,000  2,500  3,000  3,500
                                    ×    every  ×      every  best   newest newest
@@ -6,38 +6,33 @@ keep = 2, every = 1,000, best      500  1,000  1,500  2,000  2,500  3,000  3,500
 
 import json
 import shutil
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from gnano.train.saving.folders import FOLDER, STATE, TRAINER, checkpoints, step_of, unless_held
 
-DAMAGED = "damaged-"  # before the name of a checkpoint that is one no more
-
 
 def tidy(run: Path, keep: int, every: int = 0, best: bool = True) -> None:
-    """Remove the checkpoints that are not to stay; called when the newest is known to be good."""
+    """Remove all other checkpoints; call it when the newest has been verified."""
     found = checkpoints(run)
-    stay = set(found[-keep:])
-    if every:
-        stay |= {folder for folder in found if step_of(folder) % every == 0}
-    if best and (winner := best_of(found)):
-        stay.add(winner)
+    kept = {*found[-keep:], *([best_of(found)] if best else [])}
     for folder in found:
-        if folder not in stay:
+        if folder not in kept and not (every and step_of(folder) % every == 0):
             with unless_held(folder) as free:
                 if free:
                     remove(folder)
 
 
 def best_of(found: list[Path]) -> Path | None:
-    """The checkpoint with the lowest held-out loss, of those where it was measured."""
+    """Return the checkpoint with the lowest held-out loss, of those where it was measured."""
     measured = {folder: state_of(folder).get("heldout") for folder in found}
     losses = {folder: loss for folder, loss in measured.items() if isinstance(loss, float)}
     return min(losses, key=lambda folder: losses[folder]) if losses else None
 
 
 def state_of(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says of its run; nothing where that cannot be read."""
+    """Read a checkpoint's state.json; {} where that cannot be read."""
     try:
         state = json.loads((folder / TRAINER / STATE).read_text("utf-8"))
     except (OSError, ValueError):
@@ -46,13 +41,13 @@ def state_of(folder: Path) -> dict[str, Any]:
 
 
 def clear_torn(run: Path) -> None:
-    """Remove what a kill left of checkpoints that were being written or removed."""
-    for torn in (run / FOLDER).glob(".step-*"):
-        shutil.rmtree(torn, ignore_errors=True)
+    """Remove the partial folders that a kill left while checkpoints were written or removed."""
+    for partial in (run / FOLDER).glob(".step-*"):
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def remove(folder: Path) -> None:
-    """Remove a checkpoint; killed in the middle of it, what is left is none either."""
+    """Remove a checkpoint; a kill in the middle leaves no folder that looks like one."""
     doomed = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(doomed, ignore_errors=True)
     folder.replace(doomed)
@@ -60,10 +55,9 @@ def remove(folder: Path) -> None:
 
 
 def set_aside(folder: Path) -> Path:
-    """Give a damaged checkpoint a name that no reader takes for one; returns its new place."""
-    number, aside = 1, folder.with_name(f"{DAMAGED}{folder.name}")
-    while aside.exists():
-        number += 1
-        aside = folder.with_name(f"{DAMAGED}{folder.name}-{number}")
+    """Rename a damaged checkpoint so that no reader takes it for one; returns its new path."""
+    name = f"damaged-{folder.name}"
+    places = (folder.with_name(name if n == 1 else f"{name}-{n}") for n in count(1))
+    aside = next(place for place in places if not place.exists())
     folder.rename(aside)
     return aside

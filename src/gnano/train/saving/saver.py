@@ -1,11 +1,11 @@
-"""Who writes while the training goes on? A thread, from a copy that the training leaves alone.
+"""Writes checkpoints from a background thread, out of a copy that training does not touch.
 
     training   … step 500 ─ copy ─ step 501 … step 517 ─ "saved" …
     thread                   └─ write, sync, rename, read back, old ones go ─┘
 
-A write that fails (a full disk, a folder that may not be written, a mount that has gone) costs
-the training nothing: it is said once, and the same copy tried again until it works or the next
-one takes its place. No checkpoint goes before its successor has been read back from the disk.
+A write that fails (a full disk, a folder that may not be written, a mount that has gone) does not
+stop training: it is reported once, and the same copy is tried again until it is written or replaced
+by the next one. No checkpoint is removed before its successor has been read back from the disk.
 """
 
 import errno
@@ -14,56 +14,76 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from gnano.train.config import TrainConfig
 from gnano.train.saving.checkpoint import Beside, Snapshot, write_checkpoint
-from gnano.train.saving.folders import FOLDER
+from gnano.train.saving.folders import FOLDER, checkpoints
 from gnano.train.saving.hashes import verify
 from gnano.train.saving.retention import clear_torn, remove, tidy
-from gnano.train.stopping import StopRequest
-from gnano.train.waiting import Say
-from gnano.train.watching.events import Events
+from gnano.utils.formatting import format_gb
 
+LogEvent = Callable[..., None]  # the event's name, then its facts by keyword
 RETRY = 20.0  # seconds until a write that failed is tried again
 LAST_TRIES = 10.0  # seconds of trying once the run has been asked to stop
 LEAVE = 2.0  # seconds for the thread to come to the end of a file, at a second Ctrl-C
 
 
-class _AbandonedError(Exception):
-    """Raised inside the thread, between two files."""
+class _CancelledError(Exception):
+    """Raised in the thread, between two files."""
 
 
 class Saver:
+    """Writes the checkpoints of a run; on ranks that never call `start`, it does nothing."""
+
     def __init__(
         self,
         run: Path,
         settings: TrainConfig,
         beside: Beside,
-        events: Events,
-        say: Say,
+        log_event: LogEvent,
+        say: Callable[[str], None],
     ) -> None:
         self.run, self.settings, self.beside = run, settings, beside
-        self.events, self.say = events, say
+        self.log_event, self.say = log_event, say
         self.buffers: dict[str, Tensor] = {}
         self.thread: threading.Thread | None = None
         self.abandon = threading.Event()
-        self.hurry = False  # the run is to end: what a next start does as well is left to it
+        self.hurry = False  # the run is ending: the next start verifies and removes old ones
         self.step = -1  # of the snapshot that is being written
-        # set by the thread, read by the training
+        # written by the thread, read by training
         self.saved: Path | None = None
         self.failed: OSError | ValueError | None = None  # the last attempt, until the next begins
-        self.failures: deque[str] = deque()  # that nobody was told of yet
+        self.failures: deque[str] = deque()  # not reported yet
         self.bug: BaseException | None = None
-        self.told: str | None = None  # the failure that was said last
+        self.told: str | None = None  # the failure reported last
+
+    def damaged(self, aside: Path, reason: str) -> None:
+        """Report that a damaged checkpoint was moved to `aside`."""
+        self.log_event("damaged", folder=aside.name, reason=reason)
+        self.say(f"{reason} The run goes on from the checkpoint before it; {aside} is left to you.")
+
+    def foresee(self, size: int) -> None:
+        """Raise ValueError where a checkpoint of `size` bytes does not fit; warn if too few do."""
+        free = shutil.disk_usage(self.run / FOLDER).free
+        # the newest ones, the best, and the next, which is written before an old one is removed
+        most = self.settings.keep + self.settings.keep_best + 1
+        still = max(most - len(checkpoints(self.run)), 1)
+        taken = format_gb(size, ".3g")
+        room = f"{format_gb(free, '.3g')} are free in {self.run}, a checkpoint takes {taken}"
+        if free < size:
+            raise ValueError(f"{room}: free some space, or choose another folder (--out).")
+        if free < size * still:
+            self.say(f"{room}, and {still} more are kept (train.keep): that will not fit.")
 
     @torch.no_grad()
     def copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors as they are now, on the CPU, in memory that is used again each time."""
+        """Copy tensors to the CPU, into buffers that are reused by every save."""
         for name, tensor in tensors.items():
             if name not in self.buffers:
                 # pinned: a GPU then copies at the full rate of its bus
@@ -75,14 +95,14 @@ class Saver:
         return {name: self.buffers[name] for name in tensors}
 
     def ready(self) -> None:
-        """Wait until the last copy is no longer needed; one that cannot be written is given up."""
+        """Wait until the last copy is no longer needed; give it up if it cannot be written."""
         while self.thread is not None and self.failed is None:
             self.thread.join(0.1)
             self.look()
-        self._end()
+        self._stop_thread()
 
     def start(self, snapshot: Snapshot) -> None:
-        """Begin to write; `ready()` came before the copy was made."""
+        """Start writing a snapshot that was copied after `ready()`."""
         assert self.thread is None
         self.saved, self.failed, self.bug, self.told = None, None, None, None
         self.abandon.clear()
@@ -93,50 +113,56 @@ class Saver:
         self.thread.start()
 
     def look(self) -> None:
-        """Tell what has become of the write."""
-        over = self.thread is not None and not self.thread.is_alive()  # asked first
+        """Report how the write is going; called from the training thread."""
+        ended = self.thread is not None and not self.thread.is_alive()  # before reading the rest
         while self.failures:
             failure = self.failures.popleft()
             if failure != self.told:
                 self.told = failure
-                self.events("not saved", step=self.step, reason=failure)
+                self.log_event("not saved", step=self.step, reason=failure)
                 self.say(
                     f"The checkpoint of step {self.step:,} could not be saved ({failure}): the "
                     f"training goes on, and it is tried again every {RETRY:g} s."
                 )
-        if over:
+        if ended:
             self.thread = None
             if self.bug is not None:
                 raise self.bug
             if self.saved is not None:
-                self.events("saved", step=self.step, folder=self.saved.name)
+                self.log_event("saved", step=self.step, folder=self.saved.name)
                 if self.told:
                     self.say(f"The checkpoint of step {self.step:,} is saved now.")
 
-    def finish(self, stop: StopRequest) -> None:
-        """Wait until the write is done, if there is one.
+    def finish(self, stopped_at: Callable[[], float | None] = lambda: None) -> None:
+        """Wait until a write in progress is done.
 
-        Without room on the disk that is until there is some, or the run is asked to stop: then
-        it raises the OSError in the end.
+        `stopped_at` gives the time.monotonic() at which the run was asked to stop, if it was. A
+        write that fails is tried again until then and `LAST_TRIES` longer, and raises its error.
         """
         while self.thread is not None:
-            self.hurry = self.hurry or stop.received is not None
+            since = stopped_at()
+            self.hurry = self.hurry or since is not None
             self.thread.join(0.1)
             self.look()
-            late = stop.received is not None and time.monotonic() > stop.at + LAST_TRIES
+            late = since is not None and time.monotonic() > since + LAST_TRIES
             if self.failed is not None and late:
                 failure = self.failed
-                self._end()
-                if self.saved is None:  # it may have come through just then
+                self._stop_thread()
+                if self.saved is None:  # the last try may have succeeded meanwhile
                     raise failure
 
-    def leave(self) -> None:
-        """The process is to end at once: what is half-written stays so, and counts for nothing."""
-        self.abandon.set()
-        if self.thread is not None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Finish a write after an error in training; stop it when the process must end."""
+        if isinstance(error, Exception):
+            self.ready()
+        elif error is not None and self.thread is not None:
+            self.abandon.set()  # what it has written so far is no checkpoint
             self.thread.join(LEAVE)
 
-    def _end(self) -> None:
+    def _stop_thread(self) -> None:
         if self.thread is not None:
             self.abandon.set()
             self.thread.join()
@@ -144,46 +170,46 @@ class Saver:
 
     def _work(self, snapshot: Snapshot) -> None:
         try:
-            while not self._tried(snapshot):
+            while not self._try_to_write(snapshot):
                 if self.abandon.wait(RETRY):
                     return
-        except _AbandonedError:
+        except _CancelledError:
             pass
-        except BaseException as error:  # our own mistake: the training is to end with it
+        except BaseException as error:  # a bug: training must end with it
             self.bug = error
 
-    def _tried(self, snapshot: Snapshot) -> bool:
+    def _try_to_write(self, snapshot: Snapshot) -> bool:
         settings = self.settings
         self.failed = None
         try:
             clear_torn(self.run)
             need_room(self.run, snapshot.bytes)
-            folder = write_checkpoint(self.run, snapshot, self.beside, self._still_wanted)
+            folder = write_checkpoint(self.run, snapshot, self.beside, self._check_cancelled)
             if self.hurry:
                 self.saved = folder
                 return True
             try:
                 verify(folder, from_disk=True)
             except ValueError:
-                remove(folder)  # the disk did not keep what it was given
+                remove(folder)  # the disk did not keep what was written
                 raise
         except (OSError, ValueError) as error:
-            self._fails(error)
+            self._record_failure(error)
             return False
         try:
             tidy(self.run, settings.keep, settings.keep_every, settings.keep_best)
         except OSError as error:
-            self._fails(error)  # what is written counts, and one checkpoint too many is no loss
+            self._record_failure(error)  # the new one is complete, and one too many does no harm
         self.saved = folder
         return True
 
-    def _fails(self, error: OSError | ValueError) -> None:
+    def _record_failure(self, error: OSError | ValueError) -> None:
         self.failures.append(str(error))
         self.failed = error
 
-    def _still_wanted(self) -> None:
+    def _check_cancelled(self) -> None:
         if self.abandon.is_set():
-            raise _AbandonedError
+            raise _CancelledError
 
 
 def need_room(run: Path, size: int) -> None:
@@ -192,7 +218,7 @@ def need_room(run: Path, size: int) -> None:
     if free < size:
         raise OSError(
             errno.ENOSPC,
-            f"{os.strerror(errno.ENOSPC)}: a checkpoint takes {size / 1e9:.3g} GB, and "
-            f"{free / 1e9:.3g} GB are free",
+            f"{os.strerror(errno.ENOSPC)}: a checkpoint takes {format_gb(size, '.3g')}, and "
+            f"{format_gb(free, '.3g')} are free",
             str(run / FOLDER),
         )

@@ -7,7 +7,6 @@ the later line of a step, adds to it one without a loss, and skips a torn one.
 
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -46,7 +45,7 @@ class Journal:
             row["mfu"] = mfu(row["tokens_per_s"], self.recipe.model, ranks, self.gpu, precision)
         self._log(**row)
         self.watch({**row, "steps": self.recipe.train.steps})
-        self.trackers(row)
+        self.trackers.log(row)
 
     def add(self, step: int, **values: Any) -> None:
         """What is learned of a step only after it was written."""
@@ -63,12 +62,7 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.trackers.close()
         if self.log is None:
             return

@@ -1,4 +1,4 @@
-"""Where does a step's time go? A window of a few steps under torch's profiler, on request.
+"""Profiles a window of a few steps with torch's profiler, on request.
 
     step:    98   99  100  101  102  103        profile_at = 100, profile_steps = 3
                  warm ├── recorded ──┤ written
@@ -11,7 +11,6 @@ window asked for, a step costs one comparison.
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import torch
@@ -21,7 +20,7 @@ ROWS = 25  # operations in the table
 
 
 class ProfileWindow:
-    """Told the number of each step before it begins; nothing that it does can stop the run."""
+    """Called with the number of each step before it starts; its errors never stop the run."""
 
     def __init__(
         self,
@@ -31,30 +30,22 @@ class ProfileWindow:
         rank: int = 0,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Record `steps` steps from the `first` one on (they count from 1; 0: none)."""
+        """Record `steps` steps from step `first` on (counted from 1; 0: none)."""
         self.run, self.first, self.steps, self.rank, self.say = run, first, steps, rank, say
         self.profiler: profile | None = None
-        self.began = 0  # first step recorded: a run that goes on may enter the window in its middle
+        self.began = 0  # first step recorded: a run may resume in the middle of the window
 
-    def __call__(self, step: int) -> None:
+    def step(self, step: int) -> None:
         if self.first and (self.profiler or self.first - 1 <= step < self.first + self.steps):
             self._attempt(step)
-
-    def close(self) -> None:
-        """Write what there is, if the run ends inside the window."""
-        if self.profiler is not None:
-            self._attempt(self.first + self.steps)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    def __exit__(self, *_: object) -> None:
+        """Write what there is, if the run ends inside the window."""
+        if self.profiler is not None:
+            self._attempt(self.first + self.steps)
 
     def _attempt(self, step: int) -> None:
         try:

@@ -1,15 +1,15 @@
-"""How did the step go? Its figures, read from the device when they have arrived.
+"""Reads the metrics of a step from the device once they have arrived.
 
-A GPU is given its work ahead of time; to ask for a loss at once would make the host wait until
-it is computed and the device then wait for the host. So a step's figures are copied to the
-host in the background and read when the next step has been given out.
+A GPU is given its work ahead of time; reading a loss immediately would make the host wait until it
+is computed, and then the device wait for the host. So a step's metrics are copied to the host in
+the background, and read when the next step has been started.
 """
 
 import math
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,13 +18,8 @@ from gnano.train.config import TrainConfig
 from gnano.train.step import FIGURES, SPIKE
 
 
-class _Pending(NamedTuple):
-    figures: Tensor  # on the host, complete once `arrived`
-    arrived: torch.Event | None
-
-
 class Readings:
-    """From a number of steps on, after `seconds` of training; `late` of them may be unread."""
+    """Starts after `step` steps and `seconds` of training; `late` steps may be unread."""
 
     def __init__(
         self,
@@ -39,7 +34,8 @@ class Readings:
         # a CPU has computed a step when it returns
         self.late = late if late is not None else int(device.type == "cuda")
         self.stopping = False  # has any rank been asked to stop?
-        self.pending: deque[_Pending] = deque()
+        # figures on the host, complete once their event is
+        self.pending: deque[tuple[Tensor, torch.Event | None]] = deque()
         self.since = time.perf_counter()  # when the step that is read next began
 
     @property
@@ -48,17 +44,17 @@ class Readings:
         return round(time.monotonic() - self.started, 3)
 
     def put(self, figures: Tensor) -> None:
-        """The figures of the next step, which was given out."""
+        """Add the metrics of the next step, which has been started."""
         arrived = None
         if figures.device.type == "cuda":
             host = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
             figures = host.copy_(figures, non_blocking=True)
             arrived = torch.Event("cuda")
             arrived.record()
-        self.pending.append(_Pending(figures, arrived))
+        self.pending.append((figures, arrived))
 
     def take(self, all_of_them: bool = False) -> Iterator[dict[str, Any]]:
-        """The rows of the steps that are due, oldest first; waits until they are computed."""
+        """Yield the rows of the steps that are due, oldest first; waits until they are computed."""
         settings = self.settings
         while len(self.pending) > (0 if all_of_them else self.late):
             figures, arrived = self.pending.popleft()
@@ -83,13 +79,13 @@ class Readings:
             }
 
     def restart(self, step: int) -> None:
-        """The run goes on from an earlier step: what is unread is of no interest."""
+        """Continue from an earlier step, dropping what is unread."""
         self.pending.clear()
         self.step = step
         self.resume()
 
     def resume(self) -> None:
-        """Training goes on after something else, whose time is not the next step's."""
+        """Exclude the time until now from that of the next step."""
         self.since = time.perf_counter()
 
 

@@ -1,50 +1,42 @@
-"""Who else sees the figures? TensorBoard and Weights & Biases, each in a process of its own.
+"""Sends metrics to TensorBoard and Weights & Biases, each in a process of its own.
 
-    step ──▶ queue ──▶ thread ──▶ pipe ──▶ process: TensorBoard's file, or W&B's server
-               └─ full: dropped, and said once
+    step ──▶ rows ──▶ pipe, never waited for ──▶ process: TensorBoard's file, or W&B's server
+              └─ full: dropped, and reported once
 
-Their loss is not the run's loss. What fails, hangs or is slow there costs a step nothing but
-putting a line into a queue; a process that hangs is killed at the end, whatever its library
-would still wait for. `metrics.jsonl` has every figure anyway.
+A tracker that fails, hangs or is slow costs a step no more than a write that does not wait; a
+process that hangs is killed at the end. `metrics.jsonl` has every figure anyway.
 """
 
-import importlib.util
 import os
 import subprocess
 import sys
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from queue import Empty, Full, Queue, SimpleQueue
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any
 
 from gnano.utils.json_text import json_text
+from gnano.utils.optional import require
 
 PROCESS = Path(__file__).with_name("tracker_process.py")
 WAITING = 4_096  # steps that may wait for a slow tracker
-PATIENCE = 8.0  # seconds that all trackers together get for their last words
+PATIENCE = 8.0  # seconds that all trackers together get to finish
 
 
 def check_installed(names: Sequence[str]) -> None:
-    """Raises ValueError naming a tracker that is asked for but not installed."""
+    """Raise ValueError naming a tracker that is requested but not installed."""
     for name in names:
-        found = importlib.util.find_spec(name)
-        if found is None or found.origin is None:  # no origin: only a folder of that name
-            raise ValueError(
-                f"train.trackers asks for {name!r}, which is not installed: "
-                f"pip install 'auto-g-nano[track]', or leave it out."
-            )
+        problem = f"train.trackers asks for {name!r}, which is not installed"
+        require(name, "track", problem, ", or leave it out")
 
 
 class Trackers:
-    """Called with the figures of every step; never raises and never waits while training.
+    """Gets the metrics of every step; never raises and never waits while training.
 
-    `names` are "tensorboard" and "wandb"; `run` is the run's folder, where they keep their
-    files; `recipe` is shown by W&B beside the curves; `say` gets one sentence for what a person
-    should know, on the thread that trains. Raises ValueError for a tracker that is not installed:
-    at the start nothing is lost by it.
+    `names` are "tensorboard" and "wandb"; `run` is the folder for their files; `recipe` is what W&B
+    shows beside the curves; `say` gets a sentence for a person, on the training thread. Raises
+    ValueError for a tracker that is not installed.
     """
 
     def __init__(
@@ -55,122 +47,101 @@ class Trackers:
         say: Callable[[str], None],
     ) -> None:
         check_installed(names)
-        self.say = say
         opening = {"run": str(run.resolve()), "recipe": recipe, "parent": os.getpid()}
-        self.trackers = [_Tracker(name, run, opening) for name in names]
+        self.trackers = [_Tracker(name, run, opening, say) for name in names]
 
-    def __call__(self, figures: dict[str, Any]) -> None:
-        """Hand on the figures of a step, as they go into metrics.jsonl."""
+    def log(self, figures: dict[str, Any]) -> None:
+        """Pass on the metrics of a step, as they are in metrics.jsonl."""
         for tracker in self.trackers:
-            tracker.hand_on(dict(figures))
-        self._say_news()
+            tracker.send(figures)
 
     def close(self, patience: float = PATIENCE) -> None:
-        """Let them finish, for so many seconds at most in all."""
+        """Let the trackers finish, for at most `patience` seconds in all."""
         until = time.monotonic() + patience
+        while [t for t in self.trackers if not t.finish()] and time.monotonic() < until:
+            time.sleep(0.02)
         for tracker in self.trackers:
-            tracker.last_word(until)
-        for tracker in self.trackers:
-            tracker.close(until)
-        self._say_news()
+            tracker.close()
         self.trackers = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _say_news(self) -> None:
-        for tracker in self.trackers:
-            while True:
-                try:
-                    self.say(f"{tracker.name} {tracker.news.get_nowait()}")
-                except Empty:
-                    break
 
 
 class _Tracker:
-    """One tracker: the queue before it, the thread that feeds it, the process it lives in."""
+    """One tracker: its process, and the rows that the pipe to it has no room for yet."""
 
-    def __init__(self, name: str, run: Path, opening: dict[str, Any]) -> None:
-        self.name, self.log = name, run / f"{name}.log"
-        self.queue: Queue[dict[str, Any] | None] = Queue(WAITING)
-        self.news: SimpleQueue[str] = SimpleQueue()
-        self.process: subprocess.Popen[str] | None = None
-        self.over, self.dropped = False, 0
-        self.queue.put(opening)
-        self.thread = threading.Thread(target=self._live, name=f"tracker {name}", daemon=True)
-        self.thread.start()
-
-    def hand_on(self, figures: dict[str, Any]) -> None:
-        if self.over:
-            return
+    def __init__(
+        self, name: str, run: Path, opening: dict[str, Any], say: Callable[[str], None]
+    ) -> None:
+        self.name, self.log, self.say = name, run / f"{name}.log", say
+        self.rows: deque[bytes] = deque()
+        self.dropped = 0
+        self.process: subprocess.Popen[bytes] | None = None  # None once it has ended
+        # as a file, with -P: nothing in the current folder is imported
+        command = [sys.executable, "-P", str(PROCESS), name]
+        pipe = subprocess.PIPE
         try:
-            self.queue.put_nowait(figures)
-        except Full:
+            with self.log.open("ab") as log:
+                self.process = subprocess.Popen(command, 0, stdin=pipe, stdout=pipe, stderr=log)
+        except OSError as error:
+            self._report_end(f"{type(error).__name__}: {error}")
+        else:
+            assert self.process.stdin is not None
+            os.set_blocking(self.process.stdin.fileno(), False)
+            self.send(opening)
+
+    def send(self, row: dict[str, Any]) -> None:
+        if self._has_ended():
+            return
+        if len(self.rows) < WAITING:
+            self.rows.append(json_text(row, default=str).encode() + b"\n")
+        else:
             self.dropped += 1
             if self.dropped == 1:
-                self.news.put("cannot keep up: it is missing steps; metrics.jsonl has them all.")
+                self._report("cannot keep up: it is missing steps; metrics.jsonl has them all.")
+        self.flush()
 
-    def last_word(self, until: float) -> None:
+    def flush(self) -> None:
+        """Write as many rows as the pipe takes."""
+        assert self.process is not None and self.process.stdin is not None
         try:
-            self.queue.put(None, timeout=max(0.0, until - time.monotonic()))
-        except Full:
-            self.dropped += 1
+            while self.rows:
+                row = self.rows[0]
+                written = os.write(self.process.stdin.fileno(), row)
+                self.rows.popleft()
+                if written < len(row):
+                    self.rows.appendleft(row[written:])
+        except (BlockingIOError, BrokenPipeError):
+            pass  # there is no room, or the process is about to end
 
-    def close(self, until: float) -> None:
-        self.thread.join(max(0.0, until - time.monotonic()))
-        if self.thread.is_alive():
-            self.over = True  # the thread is not to report what comes now
-            if self.process is not None:
-                self.process.kill()
-            self.news.put("did not finish in time and was left; metrics.jsonl has every step.")
+    def finish(self) -> bool:
+        """Write what is left, then close the pipe; returns whether the process has ended."""
+        if not self._has_ended():
+            assert self.process is not None and self.process.stdin is not None
+            if not self.process.stdin.closed:
+                self.flush()
+                if not self.rows:
+                    self.process.stdin.close()
+        return self.process is None
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self._report("did not finish in time and was left; metrics.jsonl has every step.")
         elif self.dropped:
-            self.news.put(f"is missing {self.dropped:,} steps; metrics.jsonl has them all.")
+            self._report(f"is missing {self.dropped:,} steps; metrics.jsonl has them all.")
 
-    def _live(self) -> None:
-        try:
-            with self._log() as log:
-                # as a file, with -P: nothing that lies about where the run was started is imported
-                command = [sys.executable, "-P", str(PROCESS), self.name]
-                self.process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    encoding="utf-8",
-                )
-            reason = self._feed(self.process)
-        except Exception as error:  # whatever it is, it is not the run's loss
-            reason = f"{type(error).__name__}: {error}"
-        if reason and not self.over:
-            where = f" ({self.log})" if self.log.exists() else ""
-            self.news.put(f"stopped, the run goes on: {reason}{where}")
-        self.over = True
+    def _has_ended(self) -> bool:
+        """Return whether the process has ended, and report why it failed if it did."""
+        if self.process is not None and (code := self.process.poll()) is not None:
+            assert self.process.stdout is not None
+            reason = self.process.stdout.read().decode(errors="replace").strip()
+            self.process = None
+            if reason or code:
+                self._report_end(reason or f"it ended with exit code {code}")
+        return self.process is None
 
-    def _feed(self, process: "subprocess.Popen[str]") -> str:
-        """Write what comes into the process; returns what went wrong, if anything did."""
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            for line in iter(self.queue.get, None):
-                process.stdin.write(json_text(line, default=str) + "\n")
-                process.stdin.flush()
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # it has ended, and what it wrote says why
-        reason = process.stdout.read().strip()
-        code = process.wait()
-        return reason or (f"it ended with exit code {code}" if code else "")
+    def _report_end(self, reason: str) -> None:
+        where = f" ({self.log})" if self.log.exists() else ""
+        self._report(f"stopped, the run goes on: {reason}{where}")
 
-    def _log(self) -> IO[Any]:
-        """Where the process' own output goes; nowhere if the folder takes no file."""
-        try:
-            return self.log.open("a", encoding="utf-8")
-        except OSError:
-            return Path(os.devnull).open("a", encoding="utf-8")
+    def _report(self, text: str) -> None:
+        self.say(f"{self.name} {text}")
