@@ -248,12 +248,6 @@ def test_without_a_network_the_sentence_says_so(hub, model, monkeypatch, capsys)
     assert "The Hub at http://127.0.0.1:9 could not be reached" in said
 
 
-def test_without_the_client_the_sentence_says_what_to_install(hub, model, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    said = refusal(capsys, model, REPO)
-    assert "needs huggingface_hub: pip install 'auto-g-nano[data]'." in said
-
-
 def test_a_damaged_model_is_not_published(hub, model, capsys):
     weights = (model / "model.safetensors").read_bytes()
     (model / "model.safetensors").write_bytes(weights[: len(weights) // 2])

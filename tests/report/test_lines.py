@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnano.report import lines
-from gnano.report.lines import objects_backwards
+from gnano.report import standing
+from gnano.report.standing import objects_backwards
 
 OBJECTS = st.lists(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=9)))
 TORN = st.sampled_from(["", "{", '{"step": 3, "lo', "[1]", "nan", "é"])
@@ -21,7 +21,7 @@ def path(
 ) -> Iterator[Path]:
     """Read in blocks of one byte, of a few, of many."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "BLOCK", request.param)
+        patch.setattr(standing, "BLOCK", request.param)
         yield tmp_path_factory.mktemp("log") / "log.jsonl"
 
 
