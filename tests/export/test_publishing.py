@@ -159,7 +159,7 @@ def test_a_run_that_is_stopped_goes_on(hub, model, tmp_path, how):
         assert started.returncode == 130 and "the same command goes on" in said, said
     hub.hold = b""
     assert not at_the_hub(hub)
-    publish(*command[3:])
+    publish(*command[4:])
     assert at_the_hub(hub) == contents(tmp_path / "published/small")
     assert len(hub.stored) == 2, "what had arrived was sent again"
 

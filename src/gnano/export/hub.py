@@ -12,14 +12,14 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi, errors, get_token
-from huggingface_hub.utils import build_hf_headers, disable_progress_bars, get_session, logging
+from huggingface_hub import CommitOperationAdd, HfApi, errors, get_token, utils
 from huggingface_hub.utils.sha import git_hash
 
 from gnano.utils.text import read_text
 
 THEIRS = ".gitattributes"  # the Hub writes it into every repository
 AGAIN = "the same command goes on, and sends nothing twice"
+HF_UTILS: Any = utils  # its own exports are not typed as such
 TRANSPORT: Any = errors.HfHubHTTPError.__bases__[0]  # httpx or httpx2, by the client's version
 
 
@@ -29,9 +29,9 @@ class Hub:
     def __init__(self, repo: str, private: bool) -> None:
         self.repo, self.private = repo, private
         self.api = HfApi(token=_read_token())
-        logging.set_verbosity_error()  # it would log each failed attempt; we report the last one
+        HF_UTILS.logging.set_verbosity_error()  # it would log each failed attempt; we report the last one
         if not sys.stderr.isatty():
-            disable_progress_bars()
+            HF_UTILS.disable_progress_bars()
         with self._explained():
             self.name = str(self.api.whoami()["name"])
             self.there = self._list_files()
@@ -65,10 +65,10 @@ class Hub:
 
     def _check_card(self, path: Path) -> None:
         """Check the card before anything is sent: the Hub refuses a commit with a wrong license."""
-        answer = get_session().post(
+        answer = HF_UTILS.get_session().post(
             f"{self.api.endpoint}/api/validate-yaml",
             json={"content": read_text(path), "repoType": "model"},
-            headers=build_hf_headers(token=self.api.token),
+            headers=HF_UTILS.build_hf_headers(token=self.api.token),
         )
         if answer.status_code == 400:
             reason = "; ".join(str(e.get("message")) for e in answer.json().get("errors", []))
