@@ -13,6 +13,7 @@ import torch
 from gnano.export import onnx as onnx_export
 from gnano.export.formats import open_source
 from gnano.export.onnx import export_onnx
+from gnano.export.onnx_model import trace
 from gnano.model import GPT, load_model, save_model
 from gnano.tokenizer import Tokenizer, train_bpe
 
@@ -77,7 +78,7 @@ def checkpoint(tmp_path_factory):
 def exported(checkpoint, tmp_path_factory):
     """Dtype -> folder; each is exported once, and moved away from where it was written."""
     place = tmp_path_factory.mktemp("exported")
-    trace_once = cache(onnx_export.trace)  # int8 and int4 have the same graph, traced in seconds
+    trace_once = cache(trace)  # int8 and int4 have the same graph, traced in seconds
 
     def export(dtype, show=lambda _: None):
         if not (place / dtype).exists():

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnano.report import standing
@@ -25,6 +25,7 @@ def path(
         yield tmp_path_factory.mktemp("log") / "log.jsonl"
 
 
+@settings(deadline=None)  # of a machine that is busy
 @given(objects=OBJECTS, torn=TORN)
 def test_every_whole_line_is_found_the_newest_first(path, objects, torn):
     whole = [json.dumps(o, ensure_ascii=False) for o in objects]
@@ -32,6 +33,7 @@ def test_every_whole_line_is_found_the_newest_first(path, objects, torn):
     assert list(objects_backwards(path)) == objects[::-1]
 
 
+@settings(deadline=None)  # of a machine that is busy
 @given(objects=OBJECTS)
 def test_only_lines_that_hold_the_text_are_looked_at(path, objects):
     marked = [{**o, "heldout": 1} if n % 3 else {"step": n} for n, o in enumerate(objects)]

@@ -29,7 +29,8 @@ class Hub:
     def __init__(self, repo: str, private: bool) -> None:
         self.repo, self.private = repo, private
         self.api = HfApi(token=_read_token())
-        HF_UTILS.logging.set_verbosity_error()  # it would log each failed attempt; we report the last one
+        # it would log each failed attempt; we report the last one
+        HF_UTILS.logging.set_verbosity_error()
         if not sys.stderr.isatty():
             HF_UTILS.disable_progress_bars()
         with self._explained():

@@ -102,7 +102,7 @@ def plan(
             f"{gpus} GPUs cannot form {groups} groups of the same size (train.replicas)."
         )
     table = tuple(_outlook(recipe, kind, gpus, price, mfu) for kind in GPUS)
-    chosen = named and _outlook(recipe, named, gpus, price, mfu)
+    chosen = None if named is None else _outlook(recipe, named, gpus, price, mfu)
     return Plan(recipe, gpus, micro_steps, price, mfu, chosen, table)
 
 
