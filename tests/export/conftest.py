@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.infer.conftest import TEXTS
 
-from gnano.export.source import Source, open_source
+from gnano.export.formats import Source, open_source
 from gnano.model import GPT, save_model
 from gnano.tokenizer import Tokenizer, train_bpe
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 from tests.model.test_names import reference
 
-from gnano.export.formats import export
+from gnano.export.formats import export, open_source
 from gnano.export.importing import import_model
-from gnano.export.source import open_source
 from gnano.model import GPT, load_model
 
 TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -17,10 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from gnano.data.instructions import ALPACA, save_template, template_of
 from gnano.evals.subject import open_subject
-from gnano.export.formats import export
+from gnano.export.formats import export, open_source
 from gnano.export.importing import import_model
 from gnano.export.lone_file import Hints
-from gnano.export.source import open_source
 from gnano.infer import Engine, Loading
 from gnano.model import read_config, read_weights
 from gnano.tokenizer import Tokenizer

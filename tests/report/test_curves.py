@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from gnano.report.curves import (
+from gnano.report.metrics import (
     Curve,
     accuracy,
     heldout_curves,

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnano.report import lines
-from gnano.report.lines import objects_backwards
+from gnano.report import standing
+from gnano.report.standing import objects_backwards
 
 OBJECTS = st.lists(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=9)))
 TORN = st.sampled_from(["", "{", '{"step": 3, "lo', "[1]", "nan", "é"])
@@ -21,10 +21,11 @@ def path(
 ) -> Iterator[Path]:
     """Read in blocks of one byte, of a few, of many."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "BLOCK", request.param)
+        patch.setattr(standing, "BLOCK", request.param)
         yield tmp_path_factory.mktemp("log") / "log.jsonl"
 
 
+@settings(deadline=None)  # of a machine that is busy
 @given(objects=OBJECTS, torn=TORN)
 def test_every_whole_line_is_found_the_newest_first(path, objects, torn):
     whole = [json.dumps(o, ensure_ascii=False) for o in objects]
@@ -32,6 +33,7 @@ def test_every_whole_line_is_found_the_newest_first(path, objects, torn):
     assert list(objects_backwards(path)) == objects[::-1]
 
 
+@settings(deadline=None)  # of a machine that is busy
 @given(objects=OBJECTS)
 def test_only_lines_that_hold_the_text_are_looked_at(path, objects):
     marked = [{**o, "heldout": 1} if n % 3 else {"step": n} for n, o in enumerate(objects)]

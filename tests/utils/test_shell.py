@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from tests.small import with_train
 
 from gnano.cli.demo import main as demo
-from gnano.export.formats import _how
-from gnano.export.source import open_source
-from gnano.export.using import loading
+from gnano.export.card import card
+from gnano.export.formats import _load_line, open_source
 from gnano.report import list_runs
 from gnano.report.runs import runs_table
 from gnano.train import Recipe, RunResult, train
@@ -65,19 +64,13 @@ def test_every_place_that_shows_a_command_quotes_its_words(
     assert Path(shlex.split(said.partition("holds no run: ")[2])[4]) == folder / "NAME"
 
     source = open_source(trained.checkpoint)
-    assert Path(shlex.split(_how(source, "gguf", folder))[2]) == folder
+    assert Path(shlex.split(_load_line(source, "gguf", folder))[2]) == folder
     for kind in ("pt", "safetensors", "folder", "onnx"):
-        strings = [
-            node.value
-            for node in ast.walk(ast.parse(_how(source, kind, folder).replace("GPT(…)", "GPT()")))
-            if isinstance(node, ast.Constant)
-        ]
+        line = _load_line(source, kind, folder).replace("GPT(…)", "GPT()")
+        nodes = ast.walk(ast.parse(line))
+        strings = [node.value for node in nodes if isinstance(node, ast.Constant)]
         assert str(folder / "model.onnx" if kind == "onnx" else folder) in strings
 
-    use = loading(trained.checkpoint, "me/small", ["small.gguf"], f"Is {name} it?")
-    assert shlex.quote(f"Is {name} it?") in use
-    assert f"Is {name} it?" in [
-        node.value
-        for node in ast.walk(ast.parse(use.split("```python\n")[1].split("```")[0]))
-        if isinstance(node, ast.Constant)
-    ]
+    text = card(trained.checkpoint, "me/small", [f"{name}.gguf"], prompts=["the"])
+    [command] = [line for line in text.splitlines() if line.startswith("llama-cli")]
+    assert shlex.split(command)[4] == f"{name}.gguf"

@@ -1,42 +1,26 @@
-"""The export room: foreign formats, out and in; the card of a model, and publishing."""
+"""Exports a model to other formats, imports it from them, and publishes it with a model card."""
 
 from typing import TYPE_CHECKING
 
 from gnano.lazy import lazily
 
 if TYPE_CHECKING:
-    from gnano.export.formats import Exported, export
+    from gnano.export.formats import export
     from gnano.export.importing import import_model
     from gnano.export.kinds import Dtype, Format
     from gnano.export.lone_file import Hints
-    from gnano.export.publishing import Published, publish
-    from gnano.export.source import Source, open_source
+    from gnano.export.publishing import publish
 
-__all__ = [
-    "Dtype",
-    "Exported",
-    "Format",
-    "Hints",
-    "Published",
-    "Source",
-    "export",
-    "import_model",
-    "open_source",
-    "publish",
-]
+__all__ = ["Dtype", "Format", "Hints", "export", "import_model", "publish"]
 
 __getattr__ = lazily(
     __name__,
     {
         "Dtype": "kinds",
-        "Exported": "formats",
         "Format": "kinds",
         "Hints": "lone_file",
-        "Published": "publishing",
-        "Source": "source",
         "export": "formats",
         "import_model": "importing",
-        "open_source": "source",
         "publish": "publishing",
     },
 )

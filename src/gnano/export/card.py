@@ -1,29 +1,35 @@
-"""What should a stranger know of a model? Its card: the README.md of what is published.
+"""Writes the model card, the README.md of a published model, from `card.md.j2`.
 
     config.json, the weights ────────▶ shape, parameters
     recipe.toml, metrics.jsonl ──────▶ data, training, results; of the run and of its base's
+    evals/ ──────────────────────────▶ what `gnano eval` measured
     the engine, with a fixed seed ───▶ a few texts
     the names of the files ──────────▶ how each tool opens them
 
-A section whose facts are not there is left out. A path of this machine is nobody's business:
-sources that are the author's own files appear by their names.
+A section without facts is left out. Paths of this machine are not published: sources that are the
+author's own files appear by their names.
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
-from math import isfinite
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from gnano.data.instructions import Template, Turn, encode_prompt, template_of
-from gnano.export.card_scores import scores
-from gnano.export.markdown import fenced, plain, table
-from gnano.export.using import loading
-from gnano.infer import Engine, Sampling
-from gnano.model import ModelConfig, num_parameters, read_config
+from gnano.evals import saved_results
+from gnano.infer import Engine, Loading, Sampling
+from gnano.model import num_parameters, read_config
+from gnano.model.folder import read_json
 from gnano.report import Stage, base_name, stages
+from gnano.report.metrics import figure
 from gnano.train import find_checkpoint
-from gnano.utils.text import read_text
+from gnano.utils.shell import shell_command
 
 SAMPLING = Sampling(temperature=0.7, top_k=40, seed=1)
 SAMPLE_TOKENS = 80
@@ -36,16 +42,11 @@ KINDS = {
     "python": "questions about Python's library",
     "files": "files of the author",
 }
-ENGLISH = {  # sources that are known to be
+ENGLISH = {  # kinds of sources and data sets that are known to be in English
     *("python-prose", "python-code", "synthetic", "python"),
     *("HuggingFaceTB/smollm-corpus", "bigcode/starcoderdata", "databricks/databricks-dolly-15k"),
 }
-LATE = 20  # the last 20th of the steps, over which the training loss is averaged
-
-
-def usual_license(made: Sequence[Stage]) -> str:
-    """A model made from nothing but its own runs is its author's to give; any other is not."""
-    return "apache-2.0" if made and not made[-1].recipe.train.base else ""
+LATE = 20  # the training loss is averaged over the last 20th of the steps
 
 
 def card(
@@ -56,104 +57,133 @@ def card(
     languages: Sequence[str] = (),
     prompts: Sequence[str] = (),
 ) -> str:
-    """The card of a checkpoint or model folder, as Markdown under the Hub's front matter.
+    """Return the card of a checkpoint or model folder, as Markdown under the Hub's front matter.
 
     `files` are the names of all that is published beside it. Without a `license` the card has
     that of a model made from scratch, or none; `prompts` take the place of the usual ones.
     """
     folder = find_checkpoint(folder)
-    made, shape, template = stages(folder), read_config(folder), template_of(folder)
-    license = license or usual_license(made)
-    sections = [
-        _opening(repo, shape, made, template),
-        loading(folder, repo, sorted(files), QUESTIONS[0] if template else ""),
-        _architecture(folder, shape),
-        *(part for stage in made for part in _stage(stage, many=len(made) > 1)),
-        scores(folder),
-        _format(template, made),
-        _samples(folder, template, prompts),
-        _limitations(shape, made, template),
-        f"## Licence\n\n{license}" + _others(made) if license else "",
-    ]
-    front = _front_matter(made, license, languages, template is not None)
-    return front + "\n" + "\n\n".join(filter(None, sections)) + "\n"
+    made, config, template = stages(folder), read_config(folder), template_of(folder)
+    stored = read_json(folder / "config.json")
+    if not license and made and not made[-1].recipe.train.base:
+        license = "apache-2.0"  # made from nothing but its own runs, it is its author's to license
+    origin = ", trained from scratch with auto-g-nano" if made else ""
+    if made and made[0].tuned:
+        origin = f", tuned from {_plain(base_name(made[0]))} with auto-g-nano"
+    template_name = Path(made[0].tuned.template).stem if made and made[0].tuned else ""
+    pretrained = [stage for stage in made if not stage.tuned and stage.rows]
+    return (
+        _environment()
+        .get_template("card.md.j2")
+        .render(
+            metadata=_metadata(made, license, languages, template is not None),
+            repo=repo,
+            config=config,
+            parameters=num_parameters(config),
+            dtype=stored.get("dtype") or stored.get("torch_dtype"),
+            origin=origin,
+            template=template,
+            template_name=template_name,
+            template_example=template and template.question((Turn("user", "Where is the key?"),)),
+            prompt=QUESTIONS[0] if template else PROMPTS[0],
+            begin=_begin_token(folder),
+            files=sorted(files),
+            stages=[_describe_stage(stage, len(made) > 1) for stage in made],
+            scores=_scores(folder),
+            sampling=SAMPLING,
+            sample_tokens=SAMPLE_TOKENS,
+            samples=_samples(folder, template, prompts),
+            tokens_read=pretrained[-1].rows[-1].get("tokens") if pretrained else None,
+            license=license,
+            datasets=_datasets(made),
+        )
+    )
 
 
-def _front_matter(
-    made: Sequence[Stage], license: str, languages: Sequence[str], answers: bool
-) -> str:
-    """YAML, whose values are JSON: that is YAML too, and quotes what needs it."""
+def _environment() -> Environment:
+    """Return the templates' environment; all text from outside passes one of its filters."""
+    found = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    found.filters |= {"fenced": _fenced, "table": _table, "plain": _plain, "commas": "{:,}".format}
+    found.filters["quoted"] = partial(json.dumps, ensure_ascii=False)  # Python reads JSON strings
+    found.globals["shell"] = shell_command
+    return found
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *([_plain(cell) for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Escape what Markdown would take for the border of a cell or for HTML."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _fenced(text: str, language: str = "text") -> str:
+    """Put the text unchanged within a fence that it cannot close."""
+    ticks = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, ticks + 1)
+    shown = "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+    return f"{fence}{language}\n{shown.rstrip()}\n{fence}\n"
+
+
+def _metadata(made: Sequence[Stage], license: str, languages: Sequence[str], answers: bool) -> str:
+    """Return the front matter, as YAML."""
     sources = [source for stage in made for source in stage.sources.values()]
     if not languages and sources and all({s.kind, s.repo} & ENGLISH for s in sources):
         languages = ["en"]
-    keys = {
-        "license": license,
-        "language": list(languages),
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["llama", *(["gnano"] if made else []), *(["conversational"] if answers else [])],
-        "datasets": _datasets(made),
+    data = ModelCardData(
+        license=license or None,
+        language=list(languages) or None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["llama", *(["gnano"] if made else []), *(["conversational"] if answers else [])],
+        datasets=_datasets(made) or None,
+    )
+    return str(data.to_yaml())
+
+
+def _begin_token(folder: Path) -> str:
+    """Return what a text must begin with where the tokenizer does not put it there by itself."""
+    with suppress(OSError, ValueError):
+        settings = read_json(folder / "tokenizer_config.json")
+        if settings.get("add_bos_token") is False and isinstance(settings.get("bos_token"), str):
+            return str(settings["bos_token"])
+    return ""
+
+
+def _describe_stage(stage: Stage, many: bool) -> dict[str, Any]:
+    """Return what one run learned from, how, and how well."""
+    kind = stage.tuned.kind if stage.tuned else "pretraining"
+    share = "times an epoch" if stage.tuned else "share of the tokens"
+    return {
+        "suffix": f": {kind}" if many else "",
+        "head": ("source", "what", share),
+        "data": _data(stage),
+        "training": _training(stage),
+        "results": _results(stage),
     }
-    lines = [f"{key}: {json.dumps(value)}" for key, value in keys.items() if value]
-    return "\n".join(["---", *lines, "---", ""])
 
 
-def _opening(
-    repo: str, shape: ModelConfig, made: Sequence[Stage], template: Template | None
-) -> str:
-    what = f"A Llama of {num_parameters(shape):,} parameters"
-    if made and made[0].tuned:
-        what += f", tuned from {plain(base_name(made[0]))} with auto-g-nano"
-    elif made:
-        what += ", trained from scratch with auto-g-nano"
-    does = "It answers questions." if template else "It continues texts."
-    return f"# {repo.split('/')[-1]}\n\n{what}. {does}"
-
-
-def _architecture(folder: Path, shape: ModelConfig) -> str:
-    stored = json.loads(read_text(folder / "config.json"))
-    dtype = stored.get("dtype") or stored.get("torch_dtype")
-    rows = [
-        ("parameters", f"{num_parameters(shape):,}"),
-        ("layers, width", f"{shape.n_layer}, {shape.n_embd:,}"),
-        (
-            "attention",
-            f"{shape.n_head} query and {shape.n_kv_head} key/value heads of {shape.head_size}, "
-            f"causal, RoPE θ = {shape.rope_theta:,.0f}",
-        ),
-        ("feed-forward", f"SwiGLU, hidden {shape.ffn_hidden:,}"),
-        ("norms", f"RMSNorm before each sub-layer and at the end, ε = {shape.norm_eps:g}"),
-        ("biases, tied embeddings", "none"),
-        ("vocabulary", f"{shape.vocab_size:,}"),
-        ("context", f"{shape.block_size:,} tokens"),
-        *([("weights stored as", str(dtype))] if dtype else []),
-    ]
-    return "## Architecture\n\n" + table(("", ""), rows)
-
-
-def _stage(stage: Stage, many: bool) -> list[str]:
-    """What it learned from, how, and how well."""
-    of = f": {stage.tuned.kind if stage.tuned else 'pretraining'}" if many else ""
-    parts = [
-        (f"## Data{of}", _data(stage)),
-        (f"## Training{of}", table(("", ""), _training(stage))),
-        (f"## Results{of}", _results(stage)),
-    ]
-    return [f"{title}\n\n{text}" for title, text in parts if text]
-
-
-def _data(stage: Stage) -> str:
-    whole = sum(source.weight for source in stage.sources.values())
+def _data(stage: Stage) -> list[tuple[str, str, str]]:
+    total = sum(source.weight for source in stage.sources.values())
     rows = []
     for name, source in stage.sources.items():
         what = KINDS.get(source.kind, source.kind)
         if source.kind == "hub":
             url = f"https://huggingface.co/datasets/{source.repo}"
             what = f"[{source.repo}]({url}) {source.config}, {source.split}".replace(" ,", ",")
-        share = f"{source.weight:g}" if stage.tuned else f"{source.weight / whole:.1%}"
+        share = f"{source.weight:g}" if stage.tuned else f"{source.weight / total:.1%}"
         rows.append((name, what, share))
-    head = ("source", "what", "times an epoch" if stage.tuned else "share of the tokens")
-    return table(head, rows) if rows else ""
+    return rows
 
 
 def _training(stage: Stage) -> list[tuple[str, str]]:
@@ -164,136 +194,101 @@ def _training(stage: Stage) -> list[tuple[str, str]]:
         rates = f"Muon (momentum {optimizer.momentum:g}) for the layers' matrices; else {rates}"
     ranks = int(facts.get("ranks", 1))
     device = {"cuda": "GPU", "mps": "GPU", "cpu": "CPU"}.get(train.device)
-    memory = _number(last.get("memory_gb"))
-    seconds, speed = _number(last.get("seconds")), _number(last.get("tokens_per_s"))
-    base = base_name(stage)
-    rows = [
-        ("run", f"{stage.name}, step {stage.step:,} of {train.steps:,}"),
-        ("base", base),
-        ("adapter", f"LoRA of rank {train.lora.rank}, merged" if train.lora.rank else ""),
-        ("tokens", f"{last['tokens']:,}" if last.get("tokens") else ""),
-        (
-            "batch",
-            f"{train.tokens_per_step:,} tokens a step, {stage.recipe.model.block_size:,} long",
-        ),
-        ("optimizer", f"{rates}, weight decay {optimizer.weight_decay:g}, clip {train.clip:g}"),
-        (
-            "learning rate",
-            f"{schedule.peak:g} after {schedule.rise(train.steps):,} steps of warm-up, then "
-            f"{schedule.kind} to {schedule.floor:.0%}",
-        ),
-        (
-            "β of DPO",
-            f"{train.beta:g}" if stage.tuned and stage.tuned.kind == "preferences" else "",
-        ),
-        ("precision", f"{train.precision}, master weights in fp32"),
-        ("hardware", f"{ranks} × {facts.get('gpu') or device}" if device else ""),
-        ("peak memory", f"{memory:.1f} GB{' each' * (ranks > 1)}" if memory else ""),
-        (
-            "time",
-            f"{_time(seconds)}, {speed:,.0f} tokens/s at the end" if seconds and speed else "",
-        ),
-        ("seed", f"{train.seed}"),
-        ("software", " · ".join(f"{k} {facts[k]}" for k in ("gnano", "torch") if k in facts)),
-    ]
-    return [(name, value) for name, value in rows if value]
+    memory = figure(last.get("memory_gb"))
+    seconds, speed = figure(last.get("seconds")), figure(last.get("tokens_per_s"))
+    tokens_per_step = f"{train.tokens_per_step:,} tokens a step"
+    peak = f"{schedule.peak:g} after {schedule.rise(train.steps):,} steps of warm-up"
+    is_dpo = stage.tuned is not None and stage.tuned.kind == "preferences"
+    rows = {
+        "run": f"{stage.name}, step {stage.step:,} of {train.steps:,}",
+        "base": base_name(stage),
+        "adapter": f"LoRA of rank {train.lora.rank}, merged" if train.lora.rank else "",
+        "tokens": f"{last['tokens']:,}" if last.get("tokens") else "",
+        "batch": f"{tokens_per_step}, {stage.recipe.model.block_size:,} long",
+        "optimizer": f"{rates}, weight decay {optimizer.weight_decay:g}, clip {train.clip:g}",
+        "learning rate": f"{peak}, then {schedule.kind} to {schedule.floor:.0%}",
+        "β of DPO": f"{train.beta:g}" if is_dpo else "",
+        "precision": f"{train.precision}, master weights in fp32",
+        "hardware": f"{ranks} × {facts.get('gpu') or device}" if device else "",
+        "peak memory": f"{memory:.1f} GB{' each' * (ranks > 1)}" if memory else "",
+        "time": f"{_time(seconds)}, {speed:,.0f} tokens/s at the end" if seconds and speed else "",
+        "seed": f"{train.seed}",
+        "software": " · ".join(f"{k} {facts[k]}" for k in ("gnano", "torch") if k in facts),
+    }
+    return [(name, value) for name, value in rows.items() if value]
 
 
-def _results(stage: Stage) -> str:
+def _results(stage: Stage) -> list[str]:
+    """Return paragraphs on the training loss and the last held-out loss, as far as logged."""
     kind = stage.tuned.kind if stage.tuned else ""
     what = {"instructions": "answers", "preferences": "pairs of answers"}.get(kind, "text")
     unit = "nats per pair" if kind == "preferences" else "nats per token"
-    losses = [x for row in stage.rows if (x := _number(row.get("loss"))) is not None]
+    losses = [loss for row in stage.rows if (loss := figure(row.get("loss"))) is not None]
     late = losses[-max(1, len(losses) // LATE) :]
-    text = []
+    paragraphs = []
     if late:
         over = f"the last {len(late):,} steps" if len(late) > 1 else "the last step"
-        text = [f"Training loss: {sum(late) / len(late):.3f} {unit} over {over}."]
-    held = [row for row in stage.rows if isinstance(row.get("heldout"), dict)]
-    if not held:
-        return "\n\n".join(text)
-    found, all_of_it = held[-1]["heldout"], "all of it" if held[-1].get("final") else "a part of it"
-    text.append(f"Held-out {what}, {all_of_it}, at step {held[-1]['step']:,}:")
+        paragraphs = [f"Training loss: {sum(late) / len(late):.3f} {unit} over {over}."]
+    measured = [row for row in stage.rows if isinstance(row.get("heldout"), dict)]
+    if not measured:
+        return paragraphs
+    row, heldout = measured[-1], measured[-1]["heldout"]
+    extent = "all of it" if row.get("final") else "a part of it"
+    paragraphs.append(f"Held-out {what}, {extent}, at step {row['step']:,}:")
     columns = {"bits per byte": ("bits_per_byte", "sources"), unit: ("loss", "losses")}
-    columns = {head: keys for head, keys in columns.items() if keys[0] in found}
-    names = sorted({name for _, parts in columns.values() for name in found.get(parts, {})})
-    rows = [
-        (name, *(_figure(found.get(parts, {}).get(name)) for _, parts in columns.values()))
-        for name in names
+    columns = {head: keys for head, keys in columns.items() if keys[0] in heldout}
+    sources = [heldout.get(parts, {}) for _, parts in columns.values()]
+    names = sorted({name for values in sources for name in values})
+    rows = [(name, *(_figure(values.get(name)) for values in sources)) for name in names]
+    rows.append(("all", *(_figure(heldout[key]) for key, _ in columns.values())))
+    paragraphs.append(_table(("held out", *columns), rows).rstrip())
+    if (accuracy := figure(heldout.get("accuracy"))) is not None:
+        agreement = f"{accuracy:.1%} of them"
+        paragraphs.append(f"It prefers the same one of a pair as the data do in {agreement}.")
+    return paragraphs
+
+
+def _scores(folder: Path) -> list[tuple[str, ...]]:
+    """Return the newest score of each task that `gnano eval` kept of this checkpoint."""
+    saved = sorted(saved_results(folder, Loading()), key=lambda pair: pair[0].stat().st_mtime)
+    newest = {score.task: score for _, result in saved for score in result.scores}
+    return [
+        (
+            score.title,
+            f"{score.items:,}",
+            str(score.shots),
+            str(score.acc),
+            str(score.acc_norm or ""),
+            "" if score.chance is None else f"{score.chance:.3f}",
+        )
+        for score in newest.values()
     ]
-    rows.append(("all", *(_figure(found[key]) for key, _ in columns.values())))
-    text.append(table(("held out", *columns), rows))
-    if (right := _number(found.get("accuracy"))) is not None:
-        text.append(f"It prefers the same one of a pair as the data do in {right:.1%} of them.")
-    return "\n\n".join(text)
 
 
-def _format(template: Template | None, made: Sequence[Stage]) -> str:
-    if template is None:
-        return ""
-    name = Path(made[0].tuned.template).stem if made and made[0].tuned else ""
-    called = f" ({name})" if name else ""
-    asked = template.question((Turn("user", "Where is the key?"),))
-    return (
-        f"## Format\n\nIt was taught to answer when asked like this{called}, and to end its answer "
-        f"with end-of-text; the tokenizer's chat template does the same:\n\n{fenced(asked)}"
-    )
-
-
-def _samples(folder: Path, template: Template | None, prompts: Sequence[str]) -> str:
+def _samples(folder: Path, template: Template | None, prompts: Sequence[str]) -> list[str]:
+    """Return what the model writes for each prompt, behind the prompt."""
     engine = Engine.load(folder)
-    asked: list[str | list[int]] = list(prompts or PROMPTS)
-    titles = list(prompts or (QUESTIONS if template else PROMPTS))
+    titles = prompts or (QUESTIONS if template else PROMPTS)
+    inputs: list[tuple[str, str | list[int]]] = [(title, title) for title in titles]
     if template:
-        turns = [(Turn("user", title),) for title in titles]
-        asked = [encode_prompt(turn, template, engine.tokenizer) for turn in turns]
-    context = engine.model.config.block_size
-    fit = [len(engine.prompt_ids(ids)) < context for ids in asked]  # with room to say something
-    asked = [ids for ids, fits in zip(asked, fit, strict=True) if fits]
-    titles = [title for title, fits in zip(titles, fit, strict=True) if fits]
-    if not asked:
-        return ""
-    found = engine.complete(asked, SAMPLE_TOKENS, SAMPLING)
+        turns = [(title, (Turn("user", title),)) for title in titles]
+        inputs = [(t, encode_prompt(turn, template, engine.tokenizer)) for t, turn in turns]
+    context = engine.model.config.block_size  # a prompt must leave room for an answer
+    inputs = [(t, prompt) for t, prompt in inputs if len(engine.prompt_ids(prompt)) < context]
+    if not inputs:
+        return []
+    completions = engine.complete([prompt for _, prompt in inputs], SAMPLE_TOKENS, SAMPLING)
     between = "\n\n" if template else ""
-    texts = [fenced(t + between + c.text) for t, [c] in zip(titles, found, strict=True)]
-    return (
-        f"## What it {'answers' if template else 'writes'}\n\nNot chosen: the first of each, with "
-        f"temperature {SAMPLING.temperature:g}, the {SAMPLING.top_k} likeliest tokens and seed "
-        f"{SAMPLING.seed}, {SAMPLE_TOKENS} tokens at most.\n\n" + "\n\n".join(texts)
-    )
-
-
-def _limitations(shape: ModelConfig, made: Sequence[Stage], template: Template | None) -> str:
-    says = [
-        "What it says may be false, however fluent it is: it is not a source of facts.",
-        f"It sees {shape.block_size:,} tokens at most.",
-        "It was not made safe: it may repeat what its training texts hold, prejudice included.",
-    ]
-    if template is None:
-        says.append("It continues texts; it was not tuned to follow instructions.")
-    pretrained = [stage for stage in made if not stage.tuned and stage.rows]
-    if pretrained and (tokens := pretrained[-1].rows[-1].get("tokens")):
-        ratio = tokens / num_parameters(shape)
-        says.append(f"It has read {tokens:,} tokens, {ratio:.2g} for each of its parameters.")
-    return "## Limitations\n\n" + "\n".join(f"- {sentence}" for sentence in says)
-
-
-def _others(made: Sequence[Stage]) -> str:
-    found = _datasets(made)
-    return f". The data sets have terms of their own: {', '.join(found)}." if found else "."
+    return [t + between + found.text for (t, _), [found] in zip(inputs, completions, strict=True)]
 
 
 def _datasets(made: Sequence[Stage]) -> list[str]:
-    found = (source.repo for stage in made for source in stage.sources.values())
-    return list(dict.fromkeys(repo for repo in found if repo))
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and isfinite(value) else None
+    repos = (source.repo for stage in made for source in stage.sources.values())
+    return list(dict.fromkeys(repo for repo in repos if repo))
 
 
 def _figure(value: Any) -> str:
-    return "–" if (number := _number(value)) is None else f"{number:.3f}"
+    return "–" if (number := figure(value)) is None else f"{number:.3f}"
 
 
 def _time(seconds: float) -> str:

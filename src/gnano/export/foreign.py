@@ -1,4 +1,4 @@
-"""A model from elsewhere, as it was understood; and the folder that all our commands open."""
+"""A model read from another format, and the folder that is written for it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,16 +27,16 @@ class Foreign:
     template: str | None = None  # a chat template in Jinja, where there is no such folder
 
     def write(self, out: Path) -> None:
-        """Make the folder `out`, whole or not at all."""
+        """Write the folder `out` atomically."""
         with new_folder(out) as partial:
-            dtype = self.tensors["lm_head.weight"].dtype
+            dtype = self.tensors[HEAD].dtype
             write_config(self.config, dtype, partial, self.tokenizer.end_of_text)
             save_tensors(dict(self.tensors), partial / WEIGHTS)
             self.tokenizer.save(partial, self.config.block_size)
             if self.words:
                 copy_words([self.words], partial)
-            if self.template and (ours := Template.from_jinja(self.template)):
-                save_template(ours, partial)
+            if self.template and (parsed := Template.from_jinja(self.template)):
+                save_template(parsed, partial)
             elif self.template:
                 (partial / JINJA_FILE).write_text(self.template, "utf-8")
             write_hashes(partial)

@@ -1,24 +1,53 @@
-"""One checkpoint, many readers: each format written whole or not at all, and how to load it."""
+"""Exports a checkpoint: each format is written atomically and comes with a line that loads it.
+
+pt           the published names, with RoPE on neighboring channels, for the published class
+safetensors  the tensors under Hugging Face's names, with the shape beside them
+folder       a Hugging Face folder in another dtype, for transformers, vLLM and mlx-lm
+onnx         see `onnx`
+gguf         see `gguf_file`
+"""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from gnano.export.gguf_file import export_gguf
-from gnano.export.hugging_face import export_folder, export_safetensors
 from gnano.export.kinds import Dtype, Format, chosen
-from gnano.export.published import export_pt
-from gnano.export.source import Source, open_source
-from gnano.model import PRESETS
-from gnano.train import new_file, new_folder
+from gnano.model import (
+    PRESETS,
+    ModelConfig,
+    read_config,
+    read_tensors,
+    save_tensors,
+    to_published,
+    write_config,
+)
+from gnano.model.folder import WEIGHTS
+from gnano.tokenizer import Tokenizer
+from gnano.train import copy_words, find_checkpoint, new_file, new_folder
+from gnano.utils.json_text import json_text
 from gnano.utils.output import check_output
 from gnano.utils.shell import shell_command
 
 TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PT = {"fp32": "model_latest.pt", "bf16": "model_bf16.pt"}  # the published names
+SHAPE = "gnano.shape"  # key of the shape in the metadata of a file of tensors
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to export: a checkpoint of ours, or any folder of a Llama that we can run."""
+
+    folder: Path  # a Hugging Face folder
+    config: ModelConfig
+    tensors: Mapping[str, Tensor]  # under Hugging Face's names; read from the disk when used
+    tokenizer: Tokenizer
 
 
 @dataclass(frozen=True)
@@ -26,6 +55,16 @@ class Exported:
     path: Path  # a file or a folder
     size: int  # bytes
     how: str  # to load it
+
+
+def open_source(path: Path) -> Source:
+    """Open a run's newest checkpoint, a checkpoint, or a model folder.
+
+    Raises FileNotFoundError or ValueError, in a sentence, if the path is none of them.
+    """
+    folder = find_checkpoint(path)
+    config = read_config(folder)
+    return Source(folder, config, read_tensors(folder, config), Tokenizer.load(folder))
 
 
 def export(
@@ -37,78 +76,89 @@ def export(
 ) -> Exported:
     """Write a run's newest checkpoint, or another, as `to`; by default below `exported/`.
 
-    Raises ValueError or OSError, in a sentence, for a dtype that the format has not, what is no
-    checkpoint, and a place where something is already.
+    Raises ValueError or OSError, in a sentence, for a dtype that the format does not have, a path
+    that is no checkpoint, and an output that exists.
     """
     precision = chosen(to, dtype)
     check_output(out or Path("exported"), "--out", [checkpoint])
     source = open_source(checkpoint)
-    path = out or _place(source.folder, to, precision)
+    path = out or _default_path(source.folder, to, precision)
+    new = new_folder if to in ("folder", "onnx") else new_file
     try:
-        _write(source, to, precision, path, show)
+        with new(path) as partial:
+            _write(source, to, precision, partial, show)
     except OSError as error:
-        if error.errno is not None or type(error) is not OSError:  # it says what it is
+        if error.errno is not None or type(error) is not OSError:  # its message is specific
             raise
         raise OSError(
             f"{path} could not be written whole ({error}): is there room for it? Free some space "
             f"and run the same command again."
         ) from None
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    return Exported(path, sum(file.stat().st_size for file in files), _how(source, to, path))
+    return Exported(path, sum(file.stat().st_size for file in files), _load_line(source, to, path))
 
 
 def _write(
     source: Source, to: Format, precision: Dtype, path: Path, show: Callable[[str], None]
 ) -> None:
-    if to in ("folder", "onnx"):
-        with new_folder(path) as partial:
-            if to == "folder":
-                export_folder(source, partial, TORCH[precision])
-            else:
-                from gnano.export.onnx import export_onnx
+    match to:
+        case "folder":
+            write_config(source.config, TORCH[precision], path, source.tokenizer.end_of_text)
+            save_tensors(_cast(source, precision), path / WEIGHTS)
+            copy_words([source.folder], path)
+        case "safetensors":
+            save_tensors(_cast(source, precision), path, {SHAPE: json_text(asdict(source.config))})
+        case "pt":
+            _write_pt(source, TORCH[precision], path)
+        case "gguf":
+            export_gguf(source, path, precision)
+        case "onnx":
+            from gnano.export.onnx import export_onnx
 
-                export_onnx(source, partial, precision, show)
-        return
-    with new_file(path) as partial:
-        if to == "gguf":
-            export_gguf(source, partial, precision)
-        elif to == "pt":
-            export_pt(source, partial, TORCH[precision])
-        else:
-            export_safetensors(source, partial, TORCH[precision])
+            export_onnx(source, path, precision, show)
 
 
-def _place(folder: Path, to: Format, precision: Dtype) -> Path:
+def _cast(source: Source, precision: Dtype) -> dict[str, Tensor]:
+    return {name: tensor.to(TORCH[precision]) for name, tensor in source.tensors.items()}
+
+
+def _write_pt(source: Source, dtype: torch.dtype, path: Path) -> None:
+    """Write a state dict that `GPT(…).load_state_dict` of the published class takes.
+
+    The shape is in the state dict's metadata, where PyTorch keeps what is not a tensor.
+    """
+    state: Any = OrderedDict()
+    state._metadata = {SHAPE: json_text(asdict(source.config))}
+    for name, tensor in source.tensors.items():
+        published_name, permuted = to_published(name, tensor, source.config)
+        state[published_name] = permuted.to(dtype)
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # of its C++ code, which hides the system's reason
+        raise OSError(str(error).splitlines()[0]) from None
+
+
+def _default_path(folder: Path, to: Format, precision: Dtype) -> Path:
     folder = folder.resolve()
     run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
-    name = {
-        "pt": PT.get(precision, ""),
-        "safetensors": f"{run.name}-{precision}.safetensors",
-        "folder": f"{run.name}-{precision}",
-        "onnx": f"{run.name}-{precision}-onnx",
-        "gguf": f"{run.name}-{precision}.gguf",
-    }
-    return Path("exported", run.name, name[to])
+    suffix = {"safetensors": ".safetensors", "folder": "", "onnx": "-onnx", "gguf": ".gguf"}
+    name = PT[precision] if to == "pt" else f"{run.name}-{precision}{suffix[to]}"
+    return Path("exported", run.name, name)
 
 
-def _how(source: Source, to: Format, path: Path) -> str:
-    """A line that loads it."""
-    config = source.config
-    shape = f'GPT.from_config(PRESETS["{_preset(source)}"])' if _preset(source) else "GPT(…)"
-    if config == PRESETS["1b"]:
-        shape = "GPT()"
-    name = json.dumps(str(path), ensure_ascii=False)  # as Python writes it too
-    model = json.dumps(str(path / "model.onnx"), ensure_ascii=False)
-    return {
-        "pt": f"model = {shape}; model.load_state_dict(torch.load({name}, weights_only=True))",
-        "safetensors": f"model = {shape}; model.load_state_dict(load_file({name}))",
-        "folder": f"AutoModelForCausalLM.from_pretrained({name})",
-        "onnx": f"onnxruntime.InferenceSession({model})",
-        "gguf": shell_command(
-            "llama-cli", "-m", path, "-p", "Once upon a time", "-n", "60", "-no-cnv"
-        ),
-    }[to]
-
-
-def _preset(source: Source) -> str | None:
-    return next((name for name, shape in PRESETS.items() if shape == source.config), None)
+def _load_line(source: Source, to: Format, path: Path) -> str:
+    """Return a line of Python or of a shell that loads the exported model."""
+    if to == "gguf":
+        prompt = ("-p", "Once upon a time", "-n", "60", "-no-cnv")
+        return shell_command("llama-cli", "-m", path, *prompt)
+    # a JSON string is a Python string too
+    name = json.dumps(str(path / "model.onnx" if to == "onnx" else path), ensure_ascii=False)
+    if to == "folder":
+        return f"AutoModelForCausalLM.from_pretrained({name})"
+    if to == "onnx":
+        return f"onnxruntime.InferenceSession({name})"
+    preset = next((name for name, shape in PRESETS.items() if shape == source.config), None)
+    model = f'GPT.from_config(PRESETS["{preset}"])' if preset else "GPT(…)"
+    model = "GPT()" if preset == "1b" else model
+    state = f"torch.load({name}, weights_only=True)" if to == "pt" else f"load_file({name})"
+    return f"model = {model}; model.load_state_dict({state})"

@@ -5,13 +5,15 @@ that order. Norms stay fp32. https://github.com/ggml-org/ggml/blob/master/docs/g
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gnano.data.instructions.templates import jinja_of
-from gnano.export.source import Source
 from gnano.model import ModelConfig, interleaved
+
+if TYPE_CHECKING:
+    from gnano.export.formats import Source
 
 KINDS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
@@ -26,23 +28,24 @@ IN_BLOCK = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-TURNED = ("self_attn.q_proj", "self_attn.k_proj")
+TURNED = ("self_attn.q_proj.weight", "self_attn.k_proj.weight")  # rows permuted for its RoPE
 
 
-def export_gguf(source: Source, path: Path, dtype: str) -> None:
-    """Write the matrices as `dtype`, one of `KINDS`; one after another, so memory holds one.
+def export_gguf(source: "Source", path: Path, dtype: str) -> None:
+    """Write the matrices as `dtype`, one of `KINDS`, one at a time, so that memory holds only one.
 
-    Raises ValueError for a width that blocks of 32 do not divide.
+    Raises ValueError for a width that is not a multiple of the block of 32.
     """
     gguf = needed()
     kind = getattr(gguf.GGMLQuantizationType, KINDS[dtype])
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_file_type(getattr(gguf.LlamaFileType, _file_type(dtype)))
+    file_type = "ALL_F32" if dtype == "fp32" else f"MOSTLY_{KINDS[dtype]}"
+    writer.add_file_type(getattr(gguf.LlamaFileType, file_type))
     _write_shape(writer, source)
     _write_tokenizer(writer, source, gguf)
     if template := jinja_of(source.folder):
         writer.add_chat_template(template)
-    plans = []
+    pending = []
     for name, tensor in source.tensors.items():
         stored = kind if tensor.dim() == 2 else gguf.GGMLQuantizationType.F32
         block, size = gguf.GGML_QUANT_SIZES[stored]
@@ -51,25 +54,24 @@ def export_gguf(source: Source, path: Path, dtype: str) -> None:
                 f"{name} is {tensor.shape[-1]} wide, and {dtype} needs a multiple of {block}: "
                 f"export as bf16 (--dtype bf16)."
             )
-        # the numbers' own dtype is of no account where the stored one is given
-        bytes_ = tensor.numel() // block * size
-        writer.add_tensor_info(
-            gguf_name(name), tuple(tensor.shape), np.dtype(np.float32), bytes_, raw_dtype=stored
-        )
-        plans.append((tensor, name, stored))
+        shape, stored_bytes = tuple(tensor.shape), tensor.numel() // block * size
+        # raw_dtype overrides the array's dtype
+        array = np.dtype(np.float32)
+        writer.add_tensor_info(gguf_name(name), shape, array, stored_bytes, raw_dtype=stored)
+        pending.append((tensor, name, stored))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for tensor, name, stored in plans:
+    for tensor, name, stored in pending:
         values = tensor.float()
-        if name.endswith(tuple(f"{turned}.weight" for turned in TURNED)):
+        if name.endswith(TURNED):
             values = interleaved(values, source.config.head_size)
         writer.write_tensor_data(gguf.quants.quantize(values.contiguous().numpy(), stored))
     writer.close()
 
 
 def needed() -> Any:
-    """The package `gguf`; raises ValueError, in a sentence, without it."""
+    """Return the package `gguf`; raises ValueError, in a sentence, if it is not installed."""
     try:
         import gguf
     except ModuleNotFoundError:
@@ -88,16 +90,12 @@ def gguf_name(name: str) -> str:
 
 
 def our_names(config: ModelConfig) -> dict[str, str]:
-    """By GGUF's names, ours."""
+    """Map the names in GGUF to ours."""
     blocks = [f"model.layers.{n}.{part}" for n in range(config.n_layer) for part in IN_BLOCK]
     return {gguf_name(f"{module}.weight"): f"{module}.weight" for module in [*TOP, *blocks]}
 
 
-def _file_type(dtype: str) -> str:
-    return "ALL_F32" if dtype == "fp32" else f"MOSTLY_{KINDS[dtype]}"
-
-
-def _write_shape(writer: Any, source: Source) -> None:
+def _write_shape(writer: Any, source: "Source") -> None:
     config = source.config
     writer.add_name(source.folder.resolve().name)
     writer.add_context_length(config.block_size)
@@ -113,11 +111,11 @@ def _write_shape(writer: Any, source: Source) -> None:
 
 
 def padding(rows: range) -> list[str]:
-    """Tokens for the rows of an embedding that have none, as llama.cpp's converter names them."""
+    """Return tokens for embedding rows without one, named as llama.cpp's converter names them."""
     return [f"[PAD{row}]" for row in rows]
 
 
-def _write_tokenizer(writer: Any, source: Source, gguf: Any) -> None:
+def _write_tokenizer(writer: Any, source: "Source", gguf: Any) -> None:
     tokenizer = source.tokenizer
     tokens = sorted(tokenizer.vocab, key=tokenizer.vocab.__getitem__)
     kinds = [gguf.TokenType.NORMAL] * len(tokens)

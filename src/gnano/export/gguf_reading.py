@@ -18,40 +18,35 @@ MOST_BLOCKS = 1_000
 
 
 def read_gguf(path: Path) -> Foreign:
-    """Raises ValueError or OSError, in a sentence, for what is damaged or no such model."""
+    """Read a model; raises ValueError or OSError, in a sentence, for a file that is unusable."""
     gguf = needed()
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ValueError(f"{path} is no GGUF file: it does not begin like one.")
     try:
-        reader = gguf.GGUFReader(path, "c")  # mapped, and what is changed is so in memory alone
-    except Exception as error:  # whatever a reader stumbles over in what somebody made up
+        reader = gguf.GGUFReader(path, "c")  # memory-mapped, copy on write
+    except Exception as error:  # the reader fails in many ways on a damaged file
         raise ValueError(f"{path} is damaged or cut short ({error}).") from None
-    facts = _Facts(reader, path)
-    config = _shape(facts, reader)
+    metadata = _Metadata(reader, path)
+    config = _read_config(metadata, reader)
     names = our_names(config)
     tensors: dict[str, Tensor] = {}
-    for part in reader.tensors:
-        if part.name not in names:
-            raise ValueError(f"{path}: tensor {part.name} has no place in a plain Llama.")
-        name = names[part.name]
-        tensor = _tensor(part, gguf, path)
-        if name.endswith(tuple(f"{turned}.weight" for turned in TURNED)) and tensor.dim() == 2:
+    for entry in reader.tensors:
+        if entry.name not in names:
+            raise ValueError(f"{path}: tensor {entry.name} has no place in a plain Llama.")
+        name, tensor = names[entry.name], _read_tensor(entry, gguf, path)
+        if name.endswith(TURNED) and tensor.dim() == 2:
             if tensor.shape[0] % config.head_size:
-                raise ValueError(f"{path}: tensor {part.name} is not made of whole heads.")
+                raise ValueError(f"{path}: tensor {entry.name} is not made of whole heads.")
             tensor = half_split(tensor, config.head_size)
         tensors[name] = tensor
-    tokenizer = _tokenizer(facts, path)
+    tokenizer = _read_tokenizer(metadata, path)
     check_vocabulary(tokenizer, config, path)
-    return Foreign(
-        config,
-        checked(tensors, config, path, path.stat().st_size, None),
-        tokenizer,
-        template=facts.get("tokenizer.chat_template"),
-    )
+    tensors = checked(tensors, config, path, path.stat().st_size, None)
+    return Foreign(config, tensors, tokenizer, template=metadata.get("tokenizer.chat_template"))
 
 
-class _Facts:
+class _Metadata:
     """The file's metadata."""
 
     def __init__(self, reader: Any, path: Path) -> None:
@@ -69,33 +64,33 @@ class _Facts:
         return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
-def _shape(facts: _Facts, reader: Any) -> ModelConfig:
-    path = facts.path
-    if (kind := facts.get("general.architecture")) != "llama":
+def _read_config(metadata: _Metadata, reader: Any) -> ModelConfig:
+    path = metadata.path
+    if (kind := metadata.get("general.architecture")) != "llama":
         raise ValueError(f"{path} holds a model of the kind {kind!r}; only llama is known here.")
-    if (scaling := facts.get("llama.rope.scaling.type", "none")) != "none":
+    if (scaling := metadata.get("llama.rope.scaling.type", "none")) != "none":
         raise ValueError(f"{path} scales RoPE ({scaling}); that is not known here.")
-    heads, blocks = facts.number("attention.head_count"), facts.number("block_count")
+    heads, blocks = metadata.number("attention.head_count"), metadata.number("block_count")
     if not 0 < blocks <= MOST_BLOCKS:
         raise ValueError(f"{path} says that it has {blocks} blocks.")
     embedding = next((t for t in reader.tensors if t.name == "token_embd.weight"), None)
     if embedding is None:
         raise ValueError(f"{path} has no tensor token_embd.weight.")
-    rows = {"that of llama.vocab_size": facts.get("llama.vocab_size")}
+    rows = {"that of llama.vocab_size": metadata.get("llama.vocab_size")}
     rows["that of token_embd.weight"] = int(embedding.shape[-1])
     config = ModelConfig(
         vocab_size=agreed(f"In {path} the number of tokens", rows),
-        n_embd=facts.number("embedding_length"),
+        n_embd=metadata.number("embedding_length"),
         n_layer=blocks,
         n_head=heads,
-        n_kv_head=facts.number("attention.head_count_kv", heads),
-        ffn_hidden=facts.number("feed_forward_length"),
-        block_size=facts.number("context_length"),
-        rope_theta=facts.number("rope.freq_base", 10_000.0),
-        norm_eps=facts.number("attention.layer_norm_rms_epsilon"),
+        n_kv_head=metadata.number("attention.head_count_kv", heads),
+        ffn_hidden=metadata.number("feed_forward_length"),
+        block_size=metadata.number("context_length"),
+        rope_theta=metadata.number("rope.freq_base", 10_000.0),
+        norm_eps=metadata.number("attention.layer_norm_rms_epsilon"),
     )
     for key in ("rope.dimension_count", "attention.key_length", "attention.value_length"):
-        if (size := facts.number(key, config.head_size)) != config.head_size:
+        if (size := metadata.number(key, config.head_size)) != config.head_size:
             raise ValueError(
                 f"{path} says {size} for llama.{key}, and {config.n_embd} / {heads} heads is "
                 f"{config.head_size}: such heads are not known here."
@@ -103,28 +98,27 @@ def _shape(facts: _Facts, reader: Any) -> ModelConfig:
     return config
 
 
-def _tensor(part: Any, gguf: Any, path: Path) -> Tensor:
+def _read_tensor(entry: Any, gguf: Any, path: Path) -> Tensor:
     kinds = gguf.GGMLQuantizationType
-    if part.tensor_type not in (kinds.F32, kinds.F16, kinds.BF16):
+    if entry.tensor_type not in (kinds.F32, kinds.F16, kinds.BF16):
         raise ValueError(
-            f"{path}: tensor {part.name} is {part.tensor_type.name}; only F32, F16 and BF16 can "
+            f"{path}: tensor {entry.name} is {entry.tensor_type.name}; only F32, F16 and BF16 can "
             f"be imported, as the others have lost what the model was."
         )
-    shape = [int(size) for size in reversed(part.shape)]
-    data = torch.from_numpy(part.data)
-    if part.tensor_type == kinds.BF16:
+    data = torch.from_numpy(entry.data)
+    if entry.tensor_type == kinds.BF16:
         data = data.view(torch.bfloat16)
-    return data.reshape(shape)
+    return data.reshape([int(size) for size in reversed(entry.shape)])
 
 
-def _tokenizer(facts: _Facts, path: Path) -> Tokenizer:
-    kind, split = facts.get("tokenizer.ggml.model"), facts.get("tokenizer.ggml.pre")
+def _read_tokenizer(metadata: _Metadata, path: Path) -> Tokenizer:
+    kind, split = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     if kind != "gpt2" or split != "gpt-2":
         raise ValueError(
             f"{path} has a tokenizer of the kind {kind!r} with the split {split!r}; known here is "
             f"GPT-2's ('gpt2', 'gpt-2')."
         )
-    tokens, merges = facts.get("tokenizer.ggml.tokens"), facts.get("tokenizer.ggml.merges")
+    tokens, merges = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.merges")
     if not isinstance(tokens, list) or not isinstance(merges, list):
         raise ValueError(f"{path} lists no tokens or no merges.")
     while tokens and tokens[-1:] == padding(range(len(tokens) - 1, len(tokens))):
@@ -136,6 +130,6 @@ def _tokenizer(facts: _Facts, path: Path) -> Tokenizer:
         raise ValueError(f"{path}: its tokenizer cannot be used: {error}.") from None
     for end in ("eos", "bos"):
         key = f"tokenizer.ggml.{end}_token_id"
-        ids = {f"that of {END_OF_TEXT}": tokenizer.end_of_text, key: facts.get(key)}
+        ids = {f"that of {END_OF_TEXT}": tokenizer.end_of_text, key: metadata.get(key)}
         agreed(f"In {path} the id of {end}_token", ids)
     return tokenizer

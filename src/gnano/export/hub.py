@@ -1,6 +1,6 @@
-"""A repository on the Hub: what is in it, and how all of it changes at once.
+"""A repository on the Hub: lists its files and replaces them in one commit.
 
-Its client does the work; what goes wrong on the way becomes a sentence.
+huggingface_hub does the work; its errors become sentences.
 """
 
 import hashlib
@@ -8,31 +8,34 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub import CommitOperationAdd, HfApi, errors, get_token, utils
+from huggingface_hub.utils.sha import git_hash
 
 from gnano.utils.text import read_text
 
 THEIRS = ".gitattributes"  # the Hub writes it into every repository
 AGAIN = "the same command goes on, and sends nothing twice"
+HF_UTILS: Any = utils  # its own exports are not typed as such
+TRANSPORT: Any = errors.HfHubHTTPError.__bases__[0]  # httpx or httpx2, by the client's version
 
 
 class Hub:
-    """A repository there, as it was when we came; made only when there is something to send."""
+    """A repository and the files it held when this object was made; created by the first `send`."""
 
     def __init__(self, repo: str, private: bool) -> None:
-        self.hub, self.errors = _client("huggingface_hub"), _client("huggingface_hub.errors")
         self.repo, self.private = repo, private
-        self.api = self.hub.HfApi(token=self._token())
-        utils = _client("huggingface_hub.utils")
-        utils.logging.set_verbosity_error()  # each try that fails; we speak when it gives up
+        self.api = HfApi(token=_read_token())
+        # it would log each failed attempt; we report the last one
+        HF_UTILS.logging.set_verbosity_error()
         if not sys.stderr.isatty():
-            utils.disable_progress_bars()
+            HF_UTILS.disable_progress_bars()
         with self._explained():
             self.name = str(self.api.whoami()["name"])
-            self.there = self._list()
+            self.there = self._list_files()
 
     def refuse_others(self, folder: Path, files: Mapping[str, int]) -> None:
         """Raises ValueError where sending would change a file or join files of another model."""
@@ -49,66 +52,53 @@ class Hub:
             )
 
     def send(self, folder: Path, files: Mapping[str, int], card: str) -> str:
-        """All of it in one commit, `card` among it; returns its address."""
+        """Commit all files, the card included, and return the repository's address."""
         with self._explained():
             self._check_card(folder / card)
             if self.there is None:
                 self.api.create_repo(self.repo, private=self.private or None)
-            added = [self.hub.CommitOperationAdd(name, folder / name) for name in files]
+            added = [CommitOperationAdd(name, folder / name) for name in files]
             for file in added:
-                # one by one in this thread: Ctrl-C need not wait for other uploads
+                # one at a time in this thread: Ctrl-C need not wait for other uploads
                 self.api.preupload_lfs_files(self.repo, [file], free_memory=False)
             self.api.create_commit(self.repo, added, commit_message="Publish the model")
         return f"{self.api.endpoint}/{self.repo}"
 
     def _check_card(self, path: Path) -> None:
-        """Before anything is sent: the Hub refuses a commit for a licence that it does not know."""
-        utils, body = _client("huggingface_hub.utils"), read_text(path)
-        answer = utils.get_session().post(
+        """Check the card before anything is sent: the Hub refuses a commit with a wrong license."""
+        answer = HF_UTILS.get_session().post(
             f"{self.api.endpoint}/api/validate-yaml",
-            json={"content": body, "repoType": "model"},
-            headers=utils.build_hf_headers(token=self.api.token),
+            json={"content": read_text(path), "repoType": "model"},
+            headers=HF_UTILS.build_hf_headers(token=self.api.token),
         )
         if answer.status_code == 400:
-            said = "; ".join(str(e.get("message")) for e in answer.json().get("errors", []))
-            raise ValueError(f"The Hub does not take {path} ({said or 400}): mend it there.")
+            reason = "; ".join(str(e.get("message")) for e in answer.json().get("errors", []))
+            raise ValueError(f"The Hub does not take {path} ({reason or 400}): mend it there.")
 
-    def _token(self) -> str:
-        token = self.hub.get_token()
-        if not token:
-            raise ValueError(
-                "Publishing needs a token of the Hub that may write: make one in your settings "
-                "there (Access Tokens), then `hf auth login`, or set HF_TOKEN."
-            )
-        if not re.fullmatch(r"[!-~]+", token):  # an error about a header would show it
-            raise ValueError("HF_TOKEN holds a character that no token has: set it again.")
-        return str(token)
-
-    def _list(self) -> dict[str, str] | None:
-        """Name -> SHA-256 of a large file, or git's SHA-1 of another; None: no such repository."""
+    def _list_files(self) -> dict[str, str] | None:
+        """Return name -> SHA-256 of a large file, git's SHA-1 of another; None: no repository."""
         try:
             public = not self.api.model_info(self.repo).private
-        except self.errors.RepositoryNotFoundError:
+        except errors.RepositoryNotFoundError:
             return None
         if public and self.private:
             raise ValueError(
                 f"{self.repo} is there already and is public: make it private in its settings, or "
                 f"leave --private out."
             )
-        entries = self.api.list_repo_tree(self.repo, recursive=True)
-        files = [entry for entry in entries if hasattr(entry, "blob_id")]  # and no folder
+        entries: Any = self.api.list_repo_tree(self.repo, recursive=True)
+        files = [entry for entry in entries if hasattr(entry, "blob_id")]  # not the folders
         return {f.path: f.lfs.sha256 if f.lfs else f.blob_id for f in files if f.path != THEIRS}
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """What goes wrong on the way, as a sentence."""
-        transport: Any = self.errors.HfHubHTTPError.__bases__[0]  # of the HTTP library under it
+        """Raise the client's errors as sentences."""
         try:
             yield
-        except self.errors.OfflineModeIsEnabled:
+        except errors.OfflineModeIsEnabled:
             raise ValueError("HF_HUB_OFFLINE is set: unset it to publish.") from None
-        except (transport, RuntimeError) as error:
-            raise self._sentence(error) from None
+        except (TRANSPORT, RuntimeError) as error:
+            raise self._explain(error) from None
         except JSONDecodeError:
             raise ValueError(
                 f"{self.api.endpoint} does not answer as the Hub does; check HF_ENDPOINT, and "
@@ -117,46 +107,48 @@ class Hub:
         except ValueError as error:  # the client's may have several lines
             raise ValueError(" ".join(str(error).split())) from None
 
-    def _sentence(self, error: Exception) -> Exception:
+    def _explain(self, error: Exception) -> Exception:
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
         response = getattr(cause, "response", None)
         if response is None:
-            said = " ".join(str(cause).split()).rstrip(".") or type(cause).__name__
+            reason = " ".join(str(cause).split()).rstrip(".") or type(cause).__name__
             return ConnectionError(
-                f"The Hub at {self.api.endpoint} could not be reached, or broke off ({said}): "
+                f"The Hub at {self.api.endpoint} could not be reached, or broke off ({reason}): "
                 f"check the network and HF_ENDPOINT; {AGAIN}."
             )
-        said = response.headers.get("X-Error-Message") or response.reason_phrase
-        said = f"{response.status_code} {said}".rstrip(" .")
+        reason = response.headers.get("X-Error-Message") or response.reason_phrase
+        reason = f"{response.status_code} {reason}".rstrip(" .")
         if response.status_code == 401:
             return ValueError(
-                f"The Hub does not accept the token ({said}): make a new one that may write, then "
-                f"set HF_TOKEN or log in again with `hf auth login`."
+                f"The Hub does not accept the token ({reason}): make a new one that may write, "
+                f"then set HF_TOKEN or log in again with `hf auth login`."
             )
         if response.status_code == 403:
-            whose = f" of {self.name}" if hasattr(self, "name") else ""
+            owner = f" of {self.name}" if hasattr(self, "name") else ""
             return ValueError(
-                f"The token{whose} may not write to {self.repo} ({said}): take one that may write, "
-                f"or a repository of yours."
+                f"The token{owner} may not write to {self.repo} ({reason}): take one that may "
+                f"write, or a repository of yours."
             )
         if response.status_code == 429 or response.status_code >= 500:
-            return ConnectionError(f"The Hub failed with {said}; {AGAIN}.")
-        return ValueError(f"The Hub refused {self.repo} with {said}.")
+            return ConnectionError(f"The Hub failed with {reason}; {AGAIN}.")
+        return ValueError(f"The Hub refused {self.repo} with {reason}.")
 
 
-def _client(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError:
+def _read_token() -> str:
+    token = get_token()
+    if not token:
         raise ValueError(
-            "Publishing needs huggingface_hub: pip install 'auto-g-nano[data]'."
-        ) from None
+            "Publishing needs a token of the Hub that may write: make one in your settings "
+            "there (Access Tokens), then `hf auth login`, or set HF_TOKEN."
+        )
+    if not re.fullmatch(r"[!-~]+", token):  # an error about a header would print it
+        raise ValueError("HF_TOKEN holds a character that no token has: set it again.")
+    return token
 
 
 def _hash(path: Path, lfs: bool) -> str:
-    """As the Hub lists a file: SHA-256 of a large one, git's hash of another."""
+    """Return the hash that the Hub lists for a file: SHA-256 of a large one, git's of another."""
     if lfs:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    return git_hash(path.read_bytes())

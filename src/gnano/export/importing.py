@@ -12,12 +12,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gnano.export.foreign import Foreign, check_vocabulary, checked
+from gnano.export.foreign import Foreign, checked, tokenizer_for
 from gnano.export.gguf_reading import read_gguf
-from gnano.export.lone_file import Hints, read_lone_file, read_tensors_of
+from gnano.export.lone_file import Hints, read_lone_file, read_tensor_file
 from gnano.model import ModelConfig
 from gnano.model.folder import INDEXES, read_json
-from gnano.tokenizer import Tokenizer
 from gnano.utils.agreement import agreed
 from gnano.utils.output import check_output
 
@@ -43,9 +42,8 @@ def import_model(
         found = read_lone_file(path, hints, tokenizer)
     else:
         found = _read_folder(path, tokenizer)
-    for name, hint in hints.given().items():
-        stated = {"the option": hint, f"that of {path}": getattr(found.config, name)}
-        agreed(name, stated)
+    for name, hint in vars(hints).items():
+        agreed(name, {"the option": hint, f"that of {path}": getattr(found.config, name)})
     found.write(out)
     return found
 
@@ -58,9 +56,9 @@ def _read_folder(folder: Path, tokenizer: Path | None) -> Foreign:
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     tensors: dict[str, Tensor] = {}
-    files = _files(folder)
+    files = _weight_files(folder)
     for file, listed in files.items():
-        found = read_tensors_of(file)
+        found, _ = read_tensor_file(file)
         if listed and (wrong := sorted(listed ^ found.keys())):
             holds = "holds" if wrong[0] in found else "does not hold"
             raise ValueError(
@@ -69,25 +67,24 @@ def _read_folder(folder: Path, tokenizer: Path | None) -> Foreign:
             )
         tensors |= found
     words = tokenizer or folder
-    ids = Tokenizer.load(words)
-    check_vocabulary(ids, config, words)
+    loaded = tokenizer_for(config, words, folder)
     size = sum(file.stat().st_size for file in files)
-    return Foreign(config, checked(tensors, config, folder, size, tied), ids, words)
+    return Foreign(config, checked(tensors, config, folder, size, tied), loaded, words)
 
 
-def _files(folder: Path) -> dict[Path, set[str]]:
-    """Those that hold the weights, each with the names of its tensors where a list tells them."""
-    for whole, index in INDEXES.items():  # in the order of transformers
-        if (folder / whole).is_file():
-            return {folder / whole: set()}
+def _weight_files(folder: Path) -> dict[Path, set[str]]:
+    """Map each file of weights to the names of its tensors, as far as an index lists them."""
+    for single, index in INDEXES.items():  # in the order of transformers
+        if (folder / single).is_file():
+            return {folder / single: set()}
         if (folder / index).is_file():
-            return _listed(folder / index, Path(whole).suffix)
+            return _indexed_files(folder / index, Path(single).suffix)
     raise FileNotFoundError(
         f"{folder} has no weights: none of {', '.join([*INDEXES, *INDEXES.values()])}."
     )
 
 
-def _listed(index: Path, suffix: str) -> dict[Path, set[str]]:
+def _indexed_files(index: Path, suffix: str) -> dict[Path, set[str]]:
     listed = read_json(index).get("weight_map")
     if not isinstance(listed, dict):
         raise ValueError(f"{index} lists no files (weight_map).")

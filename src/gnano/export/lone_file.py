@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gnano.export.foreign import Foreign, checked, tokenizer_for
-from gnano.export.hugging_face import SHAPE
+from gnano.export.formats import SHAPE
 from gnano.model import PRESETS, ModelConfig, from_published
 from gnano.model.config import MOST
 from gnano.utils.agreement import agreed
@@ -44,65 +44,55 @@ class Hints:
     def __post_init__(self) -> None:
         check_ranges(self)
 
-    def given(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
 
 def read_lone_file(path: Path, hints: Hints, tokenizer: Path | None) -> Foreign:
     """Raises ValueError or OSError, in a sentence, for a file that is no model."""
-    if path.suffix == ".safetensors":
-        tensors, written = _safetensors(path)
-    else:
-        tensors, written = _unpickled(path)
+    tensors, stored = read_tensor_file(path)
     angles = tensors.pop(ANGLES, None)
     try:
-        config = _shape(tensors, angles, hints, written)
+        config = _infer_config(tensors, angles, hints, stored)
         if angles is not None:
             _check_angles(angles, config)
+        if "token_embedding_table.weight" in tensors:
+            tensors = from_published(tensors, config)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    if "token_embedding_table.weight" in tensors:
-        try:
-            tensors = from_published(tensors, config)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-    whole = checked(tensors, config, path, path.stat().st_size, None)
-    return Foreign(config, whole, tokenizer_for(config, tokenizer, path), tokenizer)
+    tensors = checked(tensors, config, path, path.stat().st_size, None)
+    return Foreign(config, tensors, tokenizer_for(config, tokenizer, path), tokenizer)
 
 
-def read_tensors_of(path: Path) -> dict[str, Tensor]:
-    """Those of a .safetensors file, or of a .bin or .pt that holds tensors and no code."""
-    return (_safetensors(path) if path.suffix == ".safetensors" else _unpickled(path))[0]
+def read_tensor_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a .safetensors file, or a .bin or .pt that holds tensors and no code.
 
-
-def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            written = (file.metadata() or {}).get(SHAPE)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}).") from None
-    return tensors, _written(written, path)
-
-
-def _written(text: Any, path: Path) -> dict[str, Any]:
-    """The shape that `gnano export` writes beside the tensors, empty where there is none."""
+    Also returns the shape that `gnano export` writes beside the tensors, empty where there is none.
+    """
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_pickled
+    tensors, text = read(path)
     try:
         shape = json.loads(text or "{}")
         ModelConfig(**shape)
     except (ValueError, TypeError):
         raise ValueError(f"{path}: the shape written in it is not a model's.") from None
-    return dict(shape)
+    return tensors, dict(shape)
 
 
-def _unpickled(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, (file.metadata() or {}).get(SHAPE)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}).") from None
+
+
+def _read_pickled(path: Path) -> tuple[dict[str, Tensor], Any]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what it makes of bytes that are no tensors
+            warnings.simplefilter("ignore")  # about bytes that are not tensors
             content = torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
-    except pickle.UnpicklingError:  # its text tells how to run the code in the file
+    except pickle.UnpicklingError:  # its message explains how to run the code in the file
         raise ValueError(
             f"{path} holds something else than tensors, or is damaged, and was not opened, since "
             f"that could run code; save a state dict alone, or as safetensors."
@@ -122,69 +112,70 @@ def _unpickled(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         for prefix in PREFIXES:
             name = name.removeprefix(prefix)
         tensors[name] = tensor
-    about = getattr(content, "_metadata", None)
-    return tensors, _written(about.get(SHAPE) if isinstance(about, dict) else None, path)
+    metadata = getattr(content, "_metadata", None)
+    return tensors, metadata.get(SHAPE) if isinstance(metadata, dict) else None
 
 
-def _shape(
-    tensors: Mapping[str, Tensor], angles: Tensor | None, hints: Hints, written: dict[str, Any]
+def _infer_config(
+    tensors: Mapping[str, Tensor], angles: Tensor | None, hints: Hints, stored: dict[str, Any]
 ) -> ModelConfig:
-    def of(*names: str) -> list[int]:
+    def matrix_shape(*names: str) -> list[int]:
         for name in names:
             if name in tensors and tensors[name].dim() == 2:
                 return list(tensors[name].shape)
         raise ValueError(f"it is no Llama's state dict: it has no matrix {names[0]}.")
 
-    vocabulary, width = of("model.embed_tokens.weight", "token_embedding_table.weight")
-    hidden, _ = of("model.layers.0.mlp.gate_proj.weight", "blocks.0.feed_forward.w1.weight")
-    keys, _ = of("model.layers.0.self_attn.k_proj.weight", "blocks.0.attention.wk.weight")
-    numbers = {
-        int(found[1])
+    vocabulary, width = matrix_shape("model.embed_tokens.weight", "token_embedding_table.weight")
+    hidden, _ = matrix_shape(
+        "model.layers.0.mlp.gate_proj.weight", "blocks.0.feed_forward.w1.weight"
+    )
+    keys, _ = matrix_shape("model.layers.0.self_attn.k_proj.weight", "blocks.0.attention.wk.weight")
+    layers = {
+        int(match[1])
         for name in tensors
-        if (found := re.match(r"(?:model\.layers|blocks)\.(\d{1,6})\.", name))
+        if (match := re.match(r"(?:model\.layers|blocks)\.(\d{1,6})\.", name))
     }
     matrices = {
-        "vocab_size": vocabulary, "n_embd": width, "n_layer": len(numbers), "ffn_hidden": hidden
+        "vocab_size": vocabulary, "n_embd": width, "n_layer": len(layers), "ffn_hidden": hidden
     }  # fmt: skip
-    likely: dict[str, Any] = {}  # where nothing states it
+    defaults: dict[str, Any] = {}  # where nothing states it
     for preset in PRESETS.values():
         same = all(getattr(preset, name) == value for name, value in matrices.items())
         if same and preset.n_kv_head * preset.head_size == keys:
-            likely |= {"n_head": preset.n_head, "block_size": preset.block_size}
-    turned = {}
+            defaults |= {"n_head": preset.n_head, "block_size": preset.block_size}
+    from_angles = {}
     if angles is not None and angles.dim() == 2:
-        turned = {"n_head": width // (2 * max(angles.shape[1], 1))}
-        likely["block_size"] = len(angles)
+        from_angles = {"n_head": width // (2 * max(angles.shape[1], 1))}
+        defaults["block_size"] = len(angles)
     statements = {
-        "the option": hints.given(),
-        "the shape written in the file": written,
+        "the option": vars(hints),
+        "the shape written in the file": stored,
         "that of its matrices": matrices,
-        f"that of {ANGLES}": turned,
+        f"that of {ANGLES}": from_angles,
     }
-    names = [field.name for field in fields(ModelConfig)]
-    stated = {
-        name: agreed(name, {place: values.get(name) for place, values in statements.items()})
-        for name in names
-    }
-    known = likely | {name: value for name, value in stated.items() if value is not None}
+    known = dict(defaults)
+    for name in (field.name for field in fields(ModelConfig)):
+        stated = {place: values.get(name) for place, values in statements.items()}
+        if (value := agreed(name, stated)) is not None:
+            known[name] = value
     if "n_head" not in known:
         raise ValueError("nothing in it says how many heads it has; tell it with --n-head.")
     if not 0 < known["n_head"] <= width or keys % (head := width // known["n_head"]):
         raise ValueError(
             f"{known['n_head']} heads do not fit keys of {keys} rows at a width of {width}."
         )
-    told = {"the shape written in the file": written.get("n_kv_head")}
-    heads = agreed("n_kv_head", {**told, "that of its matrices": keys // head})
-    return ModelConfig(**{**known, "n_kv_head": heads})
+    stated = {"the shape written in the file": stored.get("n_kv_head")}
+    known["n_kv_head"] = agreed("n_kv_head", {**stated, "that of its matrices": keys // head})
+    return ModelConfig(**known)
 
 
 def _check_angles(angles: Tensor, config: ModelConfig) -> None:
-    """ValueError unless position 1 of the angles [T, E/2] turns as the shape's base has it."""
+    """Raise ValueError unless position 1 of the angles [T, E/2] is rotated by the shape's base."""
     if not angles.is_complex() or angles.dim() != 2 or len(angles) < 2:
         return
-    turns = torch.arange(0, config.head_size, 2, dtype=torch.float64) / config.head_size
+    exponents = torch.arange(0, config.head_size, 2, dtype=torch.float64) / config.head_size
     found = angles[1].to(torch.complex128).angle()
-    if not torch.allclose(found, config.rope_theta**-turns, rtol=0.01, atol=0):
+    if not torch.allclose(found, config.rope_theta**-exponents, rtol=0.01, atol=0):
         base = float(found[1:2].pow(-config.head_size / 2).mean())
         raise ValueError(
             f"its {ANGLES} are those of a base of about {base:,.0f}, not {config.rope_theta:,.0f}; "

@@ -20,19 +20,20 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from gnano.export.kinds import DTYPES
 from gnano.export.onnx_model import TURNS, trace
-from gnano.export.source import Source
 from gnano.model.rope import rope_table
 from gnano.train import copy_words
 
 if TYPE_CHECKING:
     import onnx_ir
+
+    from gnano.export.formats import Source
 
 GRAPH = "model.onnx"
 BITS = {"int8": 8, "int4": 4}
@@ -41,53 +42,47 @@ PRODUCTS = 4  # onnxruntime's level for products in 8 bits: in fp32 a CPU has no
 
 
 def export_onnx(
-    source: Source, folder: Path, dtype: str, show: Callable[[str], None] = lambda _: None
-) -> Path:
-    """Fill a folder with the model as ONNX; returns the path of the graph.
+    source: "Source", folder: Path, dtype: str, show: Callable[[str], None] = lambda _: None
+) -> None:
+    """Fill a folder with the model as ONNX.
 
     Inputs are `input_ids`, `attention_mask`, `position_ids` and `past_key_values.N.key` and
     `.value`, which may be empty; outputs `logits` and `present.N.key` and `.value`: the names of
     optimum and transformers.js. Batch, length and past are free; a row may be padded at its left.
 
-    Raises ValueError, in a sentence, for a dtype that is not here and where a package is missing.
+    Raises ValueError, in a sentence, where a package is missing.
     """
-    if dtype not in DTYPES["onnx"]:
-        raise ValueError(f"onnx is written as {', '.join(DTYPES['onnx'])}, not as {dtype}.")
-    _find_packages()
-    folder.mkdir(parents=True, exist_ok=True)
+    _check_packages()
     path = folder / GRAPH
-    with _quiet():
+    with _silenced():
         show("Tracing the model")
-        graph = _graph(source, dtype)
+        graph = _build_graph(source, dtype)
         if dtype not in BITS:
             _write(graph, path, show)
         else:
-            # beside its result: a billion weights are 4 GB, and /tmp may be in memory
-            with tempfile.TemporaryDirectory(dir=folder) as whole:
-                _write(graph, Path(whole, GRAPH), show)
+            # in the output folder: a billion weights are 4 GB, and /tmp may be in memory
+            with tempfile.TemporaryDirectory(dir=folder) as full:
+                _write(graph, Path(full, GRAPH), show)
                 show(f"Quantizing to {dtype}")
-                _write(_quantized(Path(whole, GRAPH), BITS[dtype]), path, show)
+                _write(_quantize(Path(full, GRAPH), BITS[dtype]), path, show)
     for name in ("config.json", "generation_config.json"):
         if (source.folder / name).is_file():
             shutil.copyfile(source.folder / name, folder / name)
     copy_words([source.folder], folder)
-    return path
 
 
-def _find_packages() -> None:
+def _check_packages() -> None:
     try:
-        import onnx  # noqa: F401
-        import onnx_ir  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
+        for package in ("onnx", "onnx_ir", "onnxruntime", "onnxscript"):
+            import_module(package)
     except ModuleNotFoundError as error:
         raise ValueError(
             f"ONNX export needs {error.name}: pip install 'auto-g-nano[onnx]'."
         ) from None
 
 
-def _graph(source: Source, dtype: str) -> "onnx_ir.Model":
-    """The graph, whose weights are read from the checkpoint when they are written."""
+def _build_graph(source: "Source", dtype: str) -> "onnx_ir.Model":
+    """Return the graph; its weights are read from the checkpoint when they are written."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
     from onnxscript.optimizer import optimize_ir
 
@@ -97,15 +92,15 @@ def _graph(source: Source, dtype: str) -> "onnx_ir.Model":
     graph = trace(source.config, activations, embedding)
     weights = dict(graph.graph.initializers)
     for weight in weights.values():
-        weight.const_value = None  # they stand on no device: nothing to fold
+        weight.const_value = None  # on the meta device: nothing to fold
     optimize_ir(graph)
-    ClearMetadataAndDocStringPass()(graph)  # where on this machine each line of code lies
+    ClearMetadataAndDocStringPass()(graph)  # paths of this machine's source files
     for name, weight in weights.items():
-        weight.const_value = _later(source, name, weight)
+        weight.const_value = _lazy_weight(source, name, weight)
     return graph
 
 
-def _later(source: Source, name: str, weight: "onnx_ir.Value") -> "onnx_ir.LazyTensor":
+def _lazy_weight(source: "Source", name: str, weight: "onnx_ir.Value") -> "onnx_ir.LazyTensor":
     import onnx_ir
 
     shape, dtype = weight.shape, weight.dtype
@@ -137,8 +132,8 @@ def _write(graph: "onnx_ir.Model", path: Path, show: Callable[[str], None]) -> N
     onnx_ir.save(graph, path, external_data=f"{path.name}.data", callback=count)
 
 
-def _quantized(path: Path, bits: int) -> "onnx_ir.Model":
-    """The graph with its matrices in so many bits; what stays as it was is still in that file."""
+def _quantize(path: Path, bits: int) -> "onnx_ir.Model":
+    """Return the graph with its matrices in `bits` bits; other weights remain in the file read."""
     import onnx
     import onnx_ir
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
@@ -155,10 +150,10 @@ def _quantized(path: Path, bits: int) -> "onnx_ir.Model":
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the libraries say about their steps; nor may they set up our logging."""
-    root, nobody, before = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
-    root.addHandler(nobody)
+def _silenced() -> Iterator[None]:
+    """Suppress the libraries' messages, and keep them from configuring the root logger."""
+    root, handler, before = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
+    root.addHandler(handler)
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -166,4 +161,4 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-        root.removeHandler(nobody)
+        root.removeHandler(handler)

@@ -112,10 +112,10 @@ class Graph(nn.Module):
 
 
 def who_sees(attention_mask_BS: Tensor, tokens: int) -> Tensor:
-    """What the last `tokens` positions see, [B, 1, T, S]: what is not padding, up to themselves."""
-    so_far = attention_mask_BS.shape[1]
-    key_S, query_T = (torch.arange(n, device=attention_mask_BS.device) for n in (so_far, tokens))
-    query_T1 = query_T[:, None] + (so_far - tokens)
+    """Return the causal mask of the last `tokens` positions without padding, [B, 1, T, S]."""
+    S = attention_mask_BS.shape[1]
+    key_S, query_T = (torch.arange(n, device=attention_mask_BS.device) for n in (S, tokens))
+    query_T1 = query_T[:, None] + (S - tokens)
     return (key_S <= query_T1) & attention_mask_BS.bool()[:, None, None]
 
 

@@ -1,13 +1,13 @@
-"""How does a model reach the Hub? As a folder to look at first, then as one commit.
+"""Publishes a model on the Hub: first as a folder to inspect, then as one commit.
 
     checkpoint ─┬─ the model's files ─┐
     --include ──┴─────────────────────┼─▶ published/NAME ─▶ large files, one by one ─▶ one commit
     the run ───── README.md, the card ┘
 
-The folder is kept: a card that its author has edited goes up as it is, and a second run finds
+The folder is kept: a card that its author has edited is published as it is, and a second run finds
 everything in its place. Large files reach the Hub's storage before the commit that names them,
-so the repository shows all of it or nothing; storage knows them by their hash, so a run after
-a broken one does not send again what has arrived.
+so the commit is atomic; storage identifies them by hash, so a run after a failed one does not
+upload again what has arrived.
 """
 
 import filecmp
@@ -15,12 +15,13 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from gnano.export.card import card
+from gnano.export.formats import open_source
 from gnano.export.hub import Hub
-from gnano.export.source import open_source
 from gnano.train import find_checkpoint, weights_only
 from gnano.utils.atomic_io import replacing, write_text
 from gnano.utils.output import check_output
@@ -73,8 +74,8 @@ def publish(
     out = out or Path("published") / repo.split("/")[1]
     check_output(out, "--out", [checkpoint, *include])
     source = find_checkpoint(checkpoint)
-    parts = _parts(source, include)
-    hub = None if dry_run else Hub(repo, private)
+    parts = _collect_files(source, include)
+    hub = None if dry_run else Hub(repo, private)  # checks the token before anything is written
     _fill(out, source, parts)
     if not (out / CARD).exists():
         write_text(out / CARD, card(source, repo, parts, license, languages, prompts))
@@ -96,9 +97,9 @@ def _check_name(repo: str) -> None:
         )
 
 
-def _parts(source: Path, include: Sequence[Path]) -> dict[str, Path]:
-    """Name in the repository -> file, of all but a card that is still to be written."""
-    open_source(source)  # a model, whole, with its tokenizer
+def _collect_files(source: Path, include: Sequence[Path]) -> dict[str, Path]:
+    """Map each name in the repository to its file, without a card that is still to be written."""
+    open_source(source)  # raises unless it is a complete model with its tokenizer
     found = {p.name: p for p in source.iterdir() if p.is_file() and MODEL.fullmatch(p.name)}
     for path in include:
         if not path.exists():
@@ -120,7 +121,7 @@ def _parts(source: Path, include: Sequence[Path]) -> dict[str, Path]:
 
 
 def _fill(out: Path, source: Path, parts: Mapping[str, Path]) -> None:
-    """Put all parts in their places; what is there already must be the same, and nothing else."""
+    """Fill the folder; files that are there already must be the same, and no others."""
     for file in _visible(out):
         if file.relative_to(out).as_posix() not in {*parts, CARD}:
             raise ValueError(
@@ -134,7 +135,7 @@ def _fill(out: Path, source: Path, parts: Mapping[str, Path]) -> None:
         if name == HASHES and target.exists():  # of the checkpoint it lists more
             continue
         if not target.exists():
-            _bring(file, target)
+            _link_or_copy(file, target)
         elif not (file.samefile(target) or filecmp.cmp(file, target, shallow=False)):
             raise ValueError(
                 f"{target} is there and is another file than {file}: name another folder (--out)."
@@ -147,13 +148,12 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(f for f in files if "/." not in f"/{f.relative_to(folder).as_posix()}")
 
 
-def _bring(file: Path, target: Path) -> None:
-    """Whole or not at all; a large file takes no room twice where the file system can link."""
+def _link_or_copy(file: Path, target: Path) -> None:
+    """Place a file atomically; a large one is linked where the file system can, to save space."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary:
-        try:
-            if not file.name.endswith(LINKED):
-                raise OSError
-            os.link(file.resolve(), temporary)
-        except OSError:
-            shutil.copyfile(file, temporary)
+        if file.name.endswith(LINKED):
+            with suppress(OSError):
+                os.link(file.resolve(), temporary)
+                return
+        shutil.copyfile(file, temporary)

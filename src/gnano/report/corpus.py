@@ -1,33 +1,33 @@
-"""What is in a prepared folder, and in one of its samples? Tables for a terminal."""
+"""Describes prepared data and one of its samples, as text for a terminal."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from gnano.data import Manifest, Sample
 from gnano.data.file_search import skipped_notice
 from gnano.data.manifest import bad_records
 from gnano.data.split import nothing_held_out
+from gnano.report.tables import align_columns
 from gnano.tokenizer import Tokenizer
 
-BAR = 14  # letters of the longest bar
+BAR = 14  # characters of the longest bar
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def describe_data(folder: Path) -> str:
-    """The folder's manifest: sources, mix, what was dropped, and how long documents are."""
+    """Describe a folder by its manifest: sources, mix, dropped documents, and document lengths."""
     manifest = Manifest.load(folder)
     sources = manifest.sources
-    whole = sum(manifest.weights.values())
+    total_weight = sum(manifest.weights.values())
     rows = [
         (
             name,
-            f"{manifest.weights[name] / whole:.1%}",
+            f"{manifest.weights[name] / total_weight:.1%}",
             f"{source.documents:,}",
             f"{source.tokens:,}",
             f"{source.bytes / max(source.tokens, 1):.2f}",
             f"{source.heldout_tokens:,}",
             f"{len(source.shards):,}",
-            _dropped(source.dropped),
+            ", ".join(f"{n:,} {why}" for why, n in source.dropped.items() if n) or "none",
         )
         for name, source in sources.items()
     ]
@@ -38,9 +38,9 @@ def describe_data(folder: Path) -> str:
         f"{manifest.tokenizer['vocab_size']:,}, fingerprint {manifest.fingerprint[:12]}",
         *([] if manifest.complete else [_unfinished(manifest)]),
         "",
-        *_table([(*head, "dropped"), *rows]),
+        *align_columns([(*head, "dropped"), *rows], right=range(1, len(head))),
         "",
-        *_table(_histogram({name: _lengths(manifest, name) for name in sources}), numbers=False),
+        *align_columns(_histogram({name: _lengths(manifest, name) for name in sources})),
     ]
     lines += nothing_held_out(folder, manifest)
     for name, plan in manifest.plan.sources.items():
@@ -54,7 +54,7 @@ def describe_data(folder: Path) -> str:
 
 
 def describe_sample(sample: Sample, tokenizer: Tokenizer) -> str:
-    """Where a sample lies, and its text with a line at each document's border."""
+    """Return where a sample is stored, and its text with a line between documents."""
     lines = [
         f"sample {sample.number:,}: source {sample.source}, epoch {sample.epoch}, "
         f"shard {sample.shard}, row {sample.row:,} of {sample.rows:,}; {sample.tokens:,} tokens, "
@@ -72,15 +72,11 @@ def describe_sample(sample: Sample, tokenizer: Tokenizer) -> str:
 
 
 def _unfinished(manifest: Manifest) -> str:
-    open_ = [name for name, source in manifest.sources.items() if not source.complete]
+    incomplete = [name for name, source in manifest.sources.items() if not source.complete]
     return (
-        f"Not complete yet ({', '.join(open_)}): run the same `gnano prepare` to go on; "
+        f"Not complete yet ({', '.join(incomplete)}): run the same `gnano prepare` to go on; "
         f"`gnano pretrain` may start and waits for what it needs."
     )
-
-
-def _dropped(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {why}" for why, count in counts.items() if count) or "none"
 
 
 def _lengths(manifest: Manifest, name: str) -> list[int]:
@@ -89,7 +85,7 @@ def _lengths(manifest: Manifest, name: str) -> list[int]:
 
 
 def _histogram(lengths: dict[str, list[int]]) -> list[tuple[str, ...]]:
-    """Shares of the documents by length, a row for each power of two."""
+    """Return the shares of the documents by length, a row for each power of two."""
     used = [n for counts in lengths.values() for n, count in enumerate(counts) if count]
     rows = [("tokens in a document", *lengths)]
     for n in range(min(used, default=0), max(used, default=-1) + 1):
@@ -99,19 +95,6 @@ def _histogram(lengths: dict[str, list[int]]) -> list[tuple[str, ...]]:
 
 
 def _bar(share: float) -> str:
-    whole, eighths = divmod(round(share * BAR * 8), 8)
-    bar = EIGHTHS[-1] * whole + (EIGHTHS[eighths] if eighths else "")
+    full, eighths = divmod(round(share * BAR * 8), 8)
+    bar = EIGHTHS[-1] * full + EIGHTHS[eighths].strip()
     return f"{share:6.1%} {bar:<{BAR}}"
-
-
-def _table(rows: Sequence[tuple[str, ...]], numbers: bool = True) -> list[str]:
-    """Columns as wide as they need: numbers to the right, between a name and a remark."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    right = range(1, len(widths) - 1) if numbers else ()
-    return [
-        "  ".join(
-            f"{text:>{width}}" if n in right else f"{text:<{width}}"
-            for n, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -1,4 +1,4 @@
-"""What is this? A recipe, a data folder, a run or a checkpoint, said in a few lines."""
+"""Describes a recipe, a data folder, a run or a checkpoint in a few lines."""
 
 from itertools import islice
 from pathlib import Path
@@ -14,9 +14,15 @@ from gnano.model import (
     parameters,
 )
 from gnano.report.corpus import describe_data
-from gnano.report.curves import TaskCurve, accuracy, task_curves
-from gnano.report.figures import bits_per_byte, figure, source_bits
-from gnano.report.metrics import read_metrics
+from gnano.report.metrics import (
+    TaskCurve,
+    accuracy,
+    bits_per_byte,
+    figure,
+    read_metrics,
+    source_bits,
+    task_curves,
+)
 from gnano.report.runs import printable
 from gnano.report.standing import KILLED, events_backwards, standing
 from gnano.train import (
@@ -32,13 +38,13 @@ EVENTS = 5  # of a run's last ones, shown
 
 
 def describe(what: str) -> str:
-    """A recipe's name or file, or a folder of ours, in words and figures.
+    """Describe a recipe by its name or file, or a folder of ours.
 
     Raises ValueError or FileNotFoundError, in a sentence, for anything else.
     """
     path = Path(what)
     if what in recipe_names() or path.is_file():
-        return describe_recipe(load_recipe(what))
+        return _describe_recipe(load_recipe(what))
     if (path / "manifest.json").is_file():
         return describe_data(path)
     if (path / "recipe.toml").is_file():
@@ -56,7 +62,7 @@ def describe(what: str) -> str:
     )
 
 
-def describe_recipe(recipe: Recipe) -> str:
+def _describe_recipe(recipe: Recipe) -> str:
     settings = recipe.train
     tokens = settings.steps * settings.tokens_per_step
     flops = tokens * flops_per_token(recipe.model)
@@ -65,17 +71,17 @@ def describe_recipe(recipe: Recipe) -> str:
         f"training     {settings.steps:,} steps × {settings.tokens_per_step:,} tokens"
         f" = {_short(tokens)} tokens, {_short(flops)} FLOPs\n"
         f"micro-batch  {settings.micro_batch} × {recipe.model.block_size:,} tokens\n"
-        f"data         {_describe_data(recipe)}"
+        f"data         {_describe_mix(recipe)}"
     )
 
 
-def _describe_data(recipe: Recipe) -> str:
+def _describe_mix(recipe: Recipe) -> str:
     if isinstance(recipe.data, InstructionConfig):
         epochs = f", {recipe.data.epochs:g} epochs" if recipe.data.epochs else ""
         parts = " · ".join(f"{n} ({s.where})" for n, s in recipe.data.sources.items())
         return f"{recipe.data.kind}{epochs}: {parts or 'none yet'}"
-    whole = sum(source.weight for source in recipe.data.sources.values())
-    mix = " · ".join(f"{name} {s.weight / whole:.0%}" for name, s in recipe.data.sources.items())
+    total = sum(source.weight for source in recipe.data.sources.values())
+    mix = " · ".join(f"{name} {s.weight / total:.0%}" for name, s in recipe.data.sources.items())
     return f"{recipe.data.folder}: {mix}"
 
 
@@ -84,13 +90,13 @@ def _describe_run(run: Path) -> str:
     now = standing(run)
     rows = []
     if now.step is not None:
-        # later steps are from before the run went back, and are to be done again
+        # later steps are from before a rollback, and will be redone
         rows = [row for row in read_metrics(run / "metrics.jsonl") if row["step"] <= now.step]
     state = f"run          {now.state}: step {now.step or 0:,} of {recipe.train.steps:,}"
     if rows:
         loss = "none" if now.loss is None else f"{now.loss:.3f}"
         state += f", loss {loss}, {clock(figure(rows[-1].get('seconds')) or 0)} of training"
-    lines = [describe_recipe(recipe), "", state]
+    lines = [_describe_recipe(recipe), "", state]
     if now.reason:
         killed = now.reason == KILLED
         why = "its process is gone without a word: killed?" if killed else printable(now.reason)
@@ -100,7 +106,12 @@ def _describe_run(run: Path) -> str:
         lines.append(_heldout(next(row for row in rows if row["step"] == max(measured))))
     if tasks := task_curves(rows):
         lines.append(_tasks(tasks))
-    return "\n".join([*lines, *_troubles(run, rows), *_saved(run, measured), *_events(run)])
+    skipped = sum(bool(row.get("skipped")) for row in rows)
+    rollbacks = sum(event["event"] == "rolled back" for event in events_backwards(run))
+    lines.append(f"trouble      {_count(skipped, 'step')} skipped, {_count(rollbacks, 'rollback')}")
+    last_events = list(islice(events_backwards(run), EVENTS))[::-1]
+    lines += [*_checkpoints(run, measured), *(f"event        {_event(**e)}" for e in last_events)]
+    return "\n".join(lines)
 
 
 def _heldout(row: dict[str, Any]) -> str:
@@ -110,21 +121,15 @@ def _heldout(row: dict[str, Any]) -> str:
 
 
 def _tasks(curves: list[TaskCurve]) -> str:
-    """Those that were asked last."""
+    """List the tasks that were measured last."""
     step = max(curve.steps[-1] for curve in curves)
-    asked = [curve for curve in curves if curve.steps[-1] == step]
-    parts = " · ".join(f"{curve.name} {accuracy(curve, -1)}" for curve in asked)
+    last = [curve for curve in curves if curve.steps[-1] == step]
+    parts = " · ".join(f"{curve.name} {accuracy(curve, -1)}" for curve in last)
     return f"tasks        {printable(parts)} (step {step:,.0f})"
 
 
-def _troubles(run: Path, rows: list[dict[str, Any]]) -> list[str]:
-    skipped = sum(bool(row.get("skipped")) for row in rows)
-    back = sum(event["event"] == "rolled back" for event in events_backwards(run))
-    return [f"trouble      {_count(skipped, 'step')} skipped, {_count(back, 'rollback')}"]
-
-
-def _saved(run: Path, measured: dict[int, float]) -> list[str]:
-    """The checkpoints, the damaged and the best of the others marked."""
+def _checkpoints(run: Path, measured: dict[int, float]) -> list[str]:
+    """List the checkpoints, with marks for the damaged ones and the best of the others."""
     from gnano.train import best_of
 
     marks = dict.fromkeys(checkpoints(run), "")
@@ -137,12 +142,6 @@ def _saved(run: Path, measured: dict[int, float]) -> list[str]:
         bits = measured.get(step_of(best))
         marks[best] = "   best" if bits is None else f"   best: {bits:.3f} bits per byte"
     return [f"checkpoint   {f}{mark}" for f, mark in marks.items()] or ["checkpoint   none yet"]
-
-
-def _events(run: Path) -> list[str]:
-    """The last few things that happened, the latest last."""
-    last = list(islice(events_backwards(run), EVENTS))[::-1]
-    return [f"event        {_event(**event)}" for event in last]
 
 
 def _event(time: str = "?", event: str = "?", step: int | None = None, **facts: Any) -> str:
@@ -161,21 +160,19 @@ def _describe_checkpoint(folder: Path) -> str:
     return text
 
 
-def _describe_model(shape: ModelConfig) -> str:
-    parts = parameters(shape)
-    rows = [f"  {part:<12} {count:>13,}" for part, count in parts.items()]
-    return "\n".join(
-        [
-            f"parameters   {sum(parts.values()):>15,}",
-            *rows,
-            f"shape        {shape.n_layer} layers of width {shape.n_embd:,}, {shape.n_head} query "
-            f"and {shape.n_kv_head} key/value heads of {shape.head_size}, feed-forward "
-            f"{shape.ffn_hidden:,}, vocabulary {shape.vocab_size:,}, context {shape.block_size:,}",
-            f"FLOPs        {_short(flops_per_token(shape))} a token trained, "
-            f"{_short(2 * active_parameters(shape))} a token read at short context",
-            f"bytes        {_short(2 * sum(parts.values()))}B of weights in bf16, "
-            f"{kv_cache_bytes_per_token(shape):,} B of KV cache a token in bf16",
-        ]
+def _describe_model(config: ModelConfig) -> str:
+    parts = parameters(config)
+    rows = "".join(f"  {part:<12} {count:>13,}\n" for part, count in parts.items())
+    return (
+        f"parameters   {sum(parts.values()):>15,}\n{rows}"
+        f"shape        {config.n_layer} layers of width {config.n_embd:,}, {config.n_head} query "
+        f"and {config.n_kv_head} key/value heads of {config.head_size}, feed-forward "
+        f"{config.ffn_hidden:,}, vocabulary {config.vocab_size:,}, context "
+        f"{config.block_size:,}\n"
+        f"FLOPs        {_short(flops_per_token(config))} a token trained, "
+        f"{_short(2 * active_parameters(config))} a token read at short context\n"
+        f"bytes        {_short(2 * sum(parts.values()))}B of weights in bf16, "
+        f"{kv_cache_bytes_per_token(config):,} B of KV cache a token in bf16"
     )
 
 
@@ -184,7 +181,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _short(number: float) -> str:
-    """13107200000 -> '13.1 G'."""
+    """Shorten a number: 13107200000 -> '13.1 G'."""
     for unit in ("", " k", " M", " G", " T", " P", " E", " Z"):
         if number < 1000:
             return f"{number:.3g}{unit}"

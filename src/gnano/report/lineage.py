@@ -1,4 +1,4 @@
-"""Which runs made a model? The one that a checkpoint lies in, and those that it began with."""
+"""The runs that made a model: the one that a checkpoint is stored in, and those of its bases."""
 
 import json
 import tomllib
@@ -20,7 +20,7 @@ class Stage:
     name: str
     step: int
     recipe: Recipe
-    facts: dict[str, Any]  # of its beginning
+    facts: dict[str, Any]  # table [run] of its recipe
     rows: list[dict[str, Any]]  # of its log
 
     @property
@@ -33,7 +33,7 @@ class Stage:
 
 
 def stages(folder: Path) -> list[Stage]:
-    """The runs that a checkpoint comes from, the last one first; none for a bare folder.
+    """Return the runs that a checkpoint comes from, the last one first; none for a bare folder.
 
     The base of a tuned model is among them where it is still there with the same weights.
     """
@@ -43,23 +43,23 @@ def stages(folder: Path) -> list[Stage]:
     recipe = load_recipe(str(run / "recipe.toml"))
     facts = tomllib.loads(read_text(run / "recipe.toml")).get("run", {})
     step, rows = step_of(folder.resolve()), []
-    with suppress(OSError, ValueError):  # a log that is gone has no figures to tell
+    with suppress(OSError, ValueError):  # the log may be missing
         rows = [row for row in read_metrics(run / "metrics.jsonl") if row["step"] <= step]
     base = Path(facts.get("base", ""))
-    earlier = stages(base) if sha256_of_weights(base) == facts.get("base_sha256", "none") else []
+    earlier = stages(base) if _weights_sha256(base) == facts.get("base_sha256", "none") else []
     return [Stage(run.name, step, recipe, facts, rows), *earlier]
 
 
 def base_name(stage: Stage) -> str:
-    """The run or folder that a run began with, without the path to it."""
+    """Return the run or folder that a run was initialized from, without the path to it."""
     path = Path(stage.facts.get("base") or stage.recipe.train.base)
     if path.parent.name == "checkpoints":
         return f"{path.parent.parent.name}, step {step_of(path):,}"
     return path.name
 
 
-def sha256_of_weights(folder: Path) -> str:
-    """Of a checkpoint's weights, as they were written; "" where that is not known."""
+def _weights_sha256(folder: Path) -> str:
+    """Return the hash that a checkpoint lists for its weights; "" where it is unknown."""
     with suppress(OSError, ValueError, LookupError, TypeError):
         return str(json.loads((folder / "files.json").read_text("utf-8"))["model.safetensors"][1])
     return ""

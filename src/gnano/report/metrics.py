@@ -1,23 +1,50 @@
-"""What did a run write down? One row a step, read from the log that survives a kill.
+"""The metrics of a run: its log as rows, the finite numbers in a row, and the curves of a run.
 
-`metrics.jsonl` only ever grows: one JSON object a line. A run that is killed and resumed goes
-back to its last checkpoint, so some steps are written twice, and the line being written when
-the kill came may be torn:
+`metrics.jsonl` is append-only: one JSON object a line. A run that is killed and resumed restarts
+from its last checkpoint, so some steps are written twice, and the line that was being written may
+be torn:
 
     {"step": 7, "loss": 5.20, …}
     {"step": 8, "loss": 5.1                  torn: skipped
     {"step": 7, "loss": 5.21, …}             the later line counts
+
+A log may be damaged anywhere, so only finite numbers are taken from a row. A curve holds the steps
+at which a value was measured: held-out text is measured only now and then, and a loss may be NaN.
 """
 
 import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 START = '{"step"'  # how the trainer begins every line
+Row = Mapping[str, Any]
+Rows = Sequence[Row]  # what read_metrics returns
+
+
+@dataclass(frozen=True)
+class Curve:
+    name: str
+    steps: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+@dataclass(frozen=True)
+class TaskCurve(Curve):
+    measure: str  # what the values are: acc_norm where the length of an answer matters, else acc
+    errors: NDArray[np.float64]  # standard error of each value; NaN where unknown
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`, one a step, in the order of the steps.
+    """Return the rows of a `metrics.jsonl`, one a step, in the order of the steps.
 
     FileNotFoundError if there is no such file, ValueError if it holds no whole line yet.
     """
@@ -29,12 +56,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     rows: dict[int, dict[str, Any]] = {}
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            row = _row(line)
-            if row is None:
-                continue
-            step = row["step"]
-            # a line without a loss adds to its step (a last measurement); it does not redo it
-            rows[step] = row if "loss" in row else {**rows.get(step, {}), **row}
+            if (row := _parse_row(line)) is not None:
+                step = row["step"]
+                # a line without a loss adds to its step (a last measurement); it does not redo it
+                rows[step] = row if "loss" in row else {**rows.get(step, {}), **row}
     if not rows:
         raise ValueError(
             f"{path} holds no finished step yet: wait for the run's first step, then try again."
@@ -42,13 +67,114 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [rows[step] for step in sorted(rows)]
 
 
-def _row(line: str) -> dict[str, Any] | None:
-    """The row of a line, or None if the line is torn."""
-    # A torn line has no newline, so the resumed run may have written right behind it:
-    # whatever begins last in the line is the part that can be whole.
+def _parse_row(line: str) -> dict[str, Any] | None:
+    """Return the row of a line, or None if the line is torn."""
+    # a torn line has no newline, so the resumed run may have appended to it: only the part after
+    # the last start can be complete
     start = line.rfind(START)
     try:
         row = json.loads(line if start < 0 else line[start:])
     except ValueError:
         return None
     return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+
+
+def figure(value: Any) -> float | None:
+    """Return a value of a log as a float, or None if it is not a finite number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer of more digits than a float can hold
+        return None
+
+
+def figures(values: Any) -> dict[str, float]:
+    """Return those of some named values that are finite numbers, as they were written."""
+    named = values if isinstance(values, dict) else {}
+    return {name: value for name, value in named.items() if figure(value) is not None}
+
+
+def bits_per_byte(row: Row) -> float | None:
+    """Return the held-out loss that was measured at a step, if one was."""
+    heldout = row.get("heldout")
+    return figure(heldout.get("bits_per_byte")) if isinstance(heldout, dict) else None
+
+
+def source_bits(row: Row) -> dict[str, float]:
+    """Return the held-out loss of each source, by name."""
+    heldout = row.get("heldout")
+    return figures(heldout.get("sources")) if isinstance(heldout, dict) else {}
+
+
+def task_figures(row: Row) -> dict[str, dict[str, float]]:
+    """Return what was measured of each task at a step: `acc`, `acc_norm`, `error`, `items`.
+
+    A task without an accuracy was not measured.
+    """
+    tasks = row.get("tasks")
+    named = tasks.items() if isinstance(tasks, dict) else ()
+    known = {name: figures(values) for name, values in named}
+    return {name: task for name, task in known.items() if "acc" in task or "acc_norm" in task}
+
+
+def loss_curve(metrics: Rows) -> Curve:
+    """Return the training loss in nats per token."""
+    return _curve("loss", ((row["step"], row.get("loss")) for row in metrics))
+
+
+def heldout_curves(metrics: Rows) -> list[Curve]:
+    """Return the held-out bits per byte: the total, then each source by name.
+
+    Empty before the first measurement.
+    """
+    total = _curve("total", ((row["step"], bits_per_byte(row)) for row in metrics))
+    if not len(total):
+        return []
+    found = [(row["step"], source_bits(row)) for row in metrics if row.get("heldout")]
+    names = sorted({name for _, bits in found for name in bits})
+    return [total, *(_curve(name, ((s, bits.get(name)) for s, bits in found)) for name in names)]
+
+
+def task_curves(metrics: Rows) -> list[TaskCurve]:
+    """Return the accuracy of each task by name: `acc_norm`, by character, where it was measured."""
+    measured = [(row["step"], task_figures(row)) for row in metrics if row.get("tasks")]
+    names = sorted({name for _, tasks in measured for name in tasks})
+    return [
+        _task_curve(name, [(step, tasks[name]) for step, tasks in measured if name in tasks])
+        for name in names
+    ]
+
+
+def accuracy(curve: TaskCurve, point: int) -> str:
+    """Format one point of a curve: 0.284 ± 0.020."""
+    value, error = curve.values[point], curve.errors[point]
+    return f"{value:.3f}" if np.isnan(error) else f"{value:.3f} ± {error:.3f}"
+
+
+def smooth(curve: Curve) -> Curve:
+    """Return the running mean over a twentieth of the run, without lag.
+
+    The window is centered and narrower over the first steps, where the loss falls so fast that
+    the mean of a wide one would be above every point. At the end it is cut off at the last step.
+    """
+    n = len(curve)
+    center = np.arange(n)
+    half_width = np.minimum(center // 4, max(1, n // 40))
+    start, stop = center - half_width, np.minimum(center + half_width + 1, n)
+    sums = np.concatenate([[0.0], np.cumsum(curve.values)])
+    return Curve(curve.name, curve.steps, (sums[stop] - sums[start]) / (stop - start))
+
+
+def _task_curve(name: str, found: Sequence[tuple[int, Mapping[str, float]]]) -> TaskCurve:
+    # one measure for the whole curve: the two differ, and a mixed curve would jump
+    measure = "acc_norm" if any("acc_norm" in figures for _, figures in found) else "acc"
+    curve = _curve(name, ((step, figures.get(measure)) for step, figures in found))
+    errors = [figures.get("error", np.nan) for _, figures in found if measure in figures]
+    return TaskCurve(name, curve.steps, curve.values, measure, np.asarray(errors, dtype=np.float64))
+
+
+def _curve(name: str, points: Iterable[tuple[int, Any]]) -> Curve:
+    finite = [(s, number) for s, value in points if (number := figure(value)) is not None]
+    steps, values = zip(*finite, strict=True) if finite else ((), ())
+    return Curve(name, np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64))

@@ -1,4 +1,4 @@
-"""What will a run cost, and will it fit? The arithmetic of a recipe on GPUs that need not be there.
+"""Predicts what a run costs and whether it fits, on GPUs that need not be there.
 
     recipe ─┬─ parameters, FLOPs, tokens ─────────────────▶ exact
             ├─ memory of a rank (train/memory.py) ────────▶ predicted; fits? what would help?
@@ -97,13 +97,12 @@ def plan(
     if recipe.train.precision == "auto":
         recipe = replace(recipe, train=replace(recipe.train, precision="bf16"))
     micro_steps = recipe.train.accumulation(recipe.model.block_size, gpus)
-    _check_replicas(recipe.train, gpus)
-
-    def on(kind: Gpu) -> Outlook:
-        return _outlook(recipe, kind, gpus, price, mfu)
-
-    table = tuple(on(kind) for kind in GPUS)
-    chosen = None if named is None else on(named)
+    if gpus % (groups := recipe.train.replicas):
+        raise ValueError(
+            f"{gpus} GPUs cannot form {groups} groups of the same size (train.replicas)."
+        )
+    table = tuple(_outlook(recipe, kind, gpus, price, mfu) for kind in GPUS)
+    chosen = None if named is None else _outlook(recipe, named, gpus, price, mfu)
     return Plan(recipe, gpus, micro_steps, price, mfu, chosen, table)
 
 
@@ -168,12 +167,14 @@ def _changes(before: TrainConfig, gpus: int, gpu: Gpu) -> Iterator[tuple[str, Tr
         return
     most = max(MOST_GPUS, gpus)
     counts = [gpus << doublings for doublings in range(10) if gpus << doublings <= most]
+    halvings = range(before.micro_batch.bit_length())
+    halved = [before.micro_batch >> halving for halving in halvings]  # 8, 4, 2, 1
     for count in counts:
         for parallel in ("ddp", "fsdp") if before.parallel == "ddp" else ("fsdp",):
             if parallel == "fsdp" and count % max(before.replicas, 2):
                 continue
             for recompute in (False, True) if not before.recompute else (True,):
-                for micro_batch in _halved(before.micro_batch):
+                for micro_batch in halved:
                     settings = replace(
                         before, parallel=parallel, recompute=recompute, micro_batch=micro_batch
                     )
@@ -184,21 +185,6 @@ def _changes(before: TrainConfig, gpus: int, gpu: Gpu) -> Iterator[tuple[str, Tr
                         f"--train.micro-batch {micro_batch}" * (micro_batch != before.micro_batch),
                     ]
                     yield " ".join(filter(None, words)), settings, count
-
-
-def _halved(micro_batch: int) -> list[int]:
-    """8 -> 8, 4, 2, 1."""
-    sizes = [micro_batch]
-    while sizes[-1] > 1:
-        sizes.append(sizes[-1] // 2)
-    return sizes
-
-
-def _check_replicas(settings: TrainConfig, gpus: int) -> None:
-    if gpus % settings.replicas:
-        raise ValueError(
-            f"{gpus} GPUs cannot form {settings.replicas} groups of the same size (train.replicas)."
-        )
 
 
 def _as_dict(outlook: Outlook) -> dict[str, Any]:

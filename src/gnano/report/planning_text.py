@@ -1,8 +1,9 @@
-"""A plan in words: the recipe, its memory, speed and price on the GPUs asked for, and a table."""
+"""Formats a plan: the recipe, its memory, speed and price on the chosen GPUs, and a table."""
 
 from gnano.live import clock
 from gnano.model import flops_per_token, num_parameters, parameters
 from gnano.report.planning import CHINCHILLA, Outlook, Plan
+from gnano.report.tables import align_columns
 
 WIDTH = 13  # of the words in front
 
@@ -99,7 +100,7 @@ def _warning(plan: Plan, outlook: Outlook) -> str:
 def _table(plan: Plan) -> str:
     priced = plan.price is not None
     heads = ["GPU", "has GB", "needs", "fits", "tokens/s", "MFU", "hours"] + ["$"] * priced
-    rows = [heads]
+    rows = [[*heads, ""]]
     for outlook in plan.table:
         speed, mfu, hours = outlook.tokens_per_s, outlook.mfu, outlook.hours
         row = [
@@ -113,19 +114,9 @@ def _table(plan: Plan) -> str:
         ]
         if priced:
             row.append("?" if outlook.dollars is None else f"{outlook.dollars:,.0f}")
-        if not outlook.fits:
-            row.append(f"  {outlook.remedy}" if outlook.remedy else "  nothing here helps")
-        rows.append(row)
-    widths = [max(len(row[n]) for row in rows) for n in range(len(heads))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if n in (0, 3) else cell.rjust(width)
-            for n, (cell, width) in enumerate(zip(row, widths, strict=False))
-        )
-        + "".join(row[len(heads) :])
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+        remedy = outlook.remedy or "nothing here helps"
+        rows.append([*row, "" if outlook.fits else remedy])
+    return "\n".join(align_columns(rows, right={1, 2, *range(4, len(heads))}))
 
 
 def _row(what: str, text: str) -> str:
@@ -147,9 +138,6 @@ def _number(number: float) -> str:
     """13_107_200_000 -> '13.1 billion'."""
     for power, word in ((18, "× 10¹⁸"), (9, "billion"), (6, "million")):
         if number >= 10**power:
-            return (
-                f"{number / 10**power:,.3g} {word}"
-                if number < 10 ** (power + 3)
-                else (f"{number / 10**power:,.0f} {word}")
-            )
+            form = ",.3g" if number < 10 ** (power + 3) else ",.0f"
+            return f"{number / 10**power:{form}} {word}"
     return f"{number:,}"

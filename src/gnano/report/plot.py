@@ -17,7 +17,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gnano.report.curves import (
+from gnano.report.metrics import (
     Curve,
     Rows,
     TaskCurve,

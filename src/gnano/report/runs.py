@@ -1,11 +1,11 @@
-"""How are my runs? A table of the runs below a folder, the one that did something last on top.
+"""A table of the runs below a folder, the last active one first.
 
     run         state          step          loss   bits/byte  checkpoint  age
     demo        running   1,240/5,000  24%  3.214       1.102       1,000  3 s
     big/second  failed      800/5,000  16%  3.401       1.160         500  2 d
         failed: The loss or its gradient became infinite …
 
-What is wrong with a run stands below its row; it keeps no other run from being listed.
+The problems of a run are listed below its row; they keep no other run from being listed.
 """
 
 import time
@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gnano.report.standing import KILLED, Standing, standing
+from gnano.report.tables import align_columns
 from gnano.train import step_of
 from gnano.utils.json_text import json_text
 from gnano.utils.shell import shell_command
 
 HEADS = ("run", "state", "step", "", "loss", "bits/byte", "checkpoint", "age")
-LEFT = 2  # so many columns are words; the others are figures, which end in line
 
 
 def list_runs(folder: Path) -> list[Standing]:
-    """Where each run in a folder or in its folders stands, the latest activity first.
+    """Return the status of each run in a folder or in its folders, the latest activity first.
 
     Raises FileNotFoundError if there is no such folder.
     """
@@ -37,42 +37,26 @@ def list_runs(folder: Path) -> list[Standing]:
 
 
 def runs_table(folder: Path, runs: Sequence[Standing]) -> str:
-    """The runs as text for a terminal; a sentence if there is none."""
+    """Return the runs as a table for a terminal; a sentence if there are none."""
     if not runs:
         begin = shell_command("gnano", "pretrain", "RECIPE", "--out", folder / "NAME")
         return f"{folder} holds no run: {begin} begins one."
     now = time.time()
-    rows = [HEADS, *(_cells(folder, run, now) for run in runs)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row, notes in zip(rows, [[], *map(_notes, runs)], strict=True):
-        cells = [
-            cell.ljust(width) if number < LEFT else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines += ["  ".join(cells).rstrip(), *(f"    {printable(note)}" for note in notes)]
+    rows = [HEADS, *(_row(folder, run, now) for run in runs)]
+    head, *aligned = align_columns(rows, right=range(2, len(HEADS)))
+    lines = [head]
+    for line, run in zip(aligned, runs, strict=True):
+        lines += [line, *(f"    {printable(note)}" for note in _notes(run))]
     return "\n".join(lines)
 
 
 def runs_json(folder: Path, runs: Sequence[Standing]) -> str:
-    """The same for a program: one JSON object a line."""
-    return "\n".join(json_text(_facts(folder, run)) for run in runs)
-
-
-def state_text(run: Standing) -> str:
-    """A word, and a second one where the first is only what it looks like."""
-    return f"{run.state}: {KILLED}" if run.reason == KILLED else run.state
-
-
-def share(run: Standing) -> str:
-    """How much of its steps a run has done, rounded down: only a whole run shows 100%."""
-    if run.step is None or not run.steps:
-        return ""
-    return f"{100 * run.step // run.steps}%"
+    """Return the runs for a program: one JSON object a line."""
+    return "\n".join(json_text(_as_dict(folder, run)) for run in runs)
 
 
 def age(seconds: float) -> str:
-    """One number in the unit that suits it: 42 s, 3 min, 2 h, 5 d."""
+    """Format an age in one unit: 42 s, 3 min, 2 h, 5 d."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size:,.0f} {unit}"
@@ -80,7 +64,7 @@ def age(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """On one line; a name or a reason is text from outside, and could steer a terminal."""
+    """Return text from outside on one line, without characters that control a terminal."""
     words = " ".join(text.split())
     return "".join(letter if letter.isprintable() else "�" for letter in words)
 
@@ -89,13 +73,14 @@ def _name(folder: Path, run: Path) -> str:
     return str(run.relative_to(folder)) if run != folder else run.resolve().name
 
 
-def _cells(folder: Path, run: Standing, now: float) -> tuple[str, ...]:
+def _row(folder: Path, run: Standing, now: float) -> tuple[str, ...]:
     step = "–" if run.step is None else f"{run.step:,}"
     return (
         printable(_name(folder, run.run)),
-        state_text(run),
+        f"{run.state}: {KILLED}" if run.reason == KILLED else run.state,
         step if run.steps is None else f"{step}/{run.steps:,}",
-        share(run),
+        # rounded down: only a complete run shows 100%
+        f"{100 * run.step // run.steps}%" if run.step is not None and run.steps else "",
         "–" if run.loss is None else f"{run.loss:.3f}",
         "–" if run.heldout is None else f"{run.heldout:.3f}",
         "–" if run.checkpoint is None else f"{step_of(run.checkpoint):,}",
@@ -108,7 +93,7 @@ def _notes(run: Standing) -> list[str]:
     return [*([f"failed: {run.reason}"] if failed and run.reason else []), *run.problems]
 
 
-def _facts(folder: Path, run: Standing) -> dict[str, object]:
+def _as_dict(folder: Path, run: Standing) -> dict[str, object]:
     return {
         "name": _name(folder, run.run),
         "folder": str(run.run),

@@ -1,29 +1,31 @@
-"""Where does a run stand? What its folder says, read in no time and whatever is damaged.
+"""The status of a run, read from its folder quickly and in spite of damaged files.
 
     run.lock        does a process hold it? ────────────▶ running
     events.jsonl    how the last start ended ───────────▶ finished, stopped, failed
     metrics.jsonl   its last lines ─────────────────────▶ step, loss, held-out, tasks
     checkpoints/    the newest whose files have their sizes
 
-A run that was killed cannot write that it was: it says that it started, nobody holds its lock,
-and no end is written.
+A run that was killed cannot log that: it logged a start, nobody holds its lock, and no end is
+logged. Logs are read from their end backwards, so that a long one costs nothing.
 """
 
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
-from gnano.report.figures import bits_per_byte, figure, task_figures
-from gnano.report.lines import objects_backwards
+from gnano.report.metrics import bits_per_byte, figure, task_figures
 from gnano.train import Recipe, checkpoints, load_recipe, verify_sizes
 
 State = Literal["running", "finished", "stopped", "failed", "unknown"]
 ENDS: dict[str, State] = {"finished": "finished", "stopped": "stopped", "failed": "failed"}
 KILLED = "killed?"
-Tasks = dict[str, dict[str, float]]  # of each by name: acc, error and the like
+BLOCK = 2**16  # bytes of a log read at a time
+Tasks = dict[str, dict[str, float]]  # name -> acc, error and the like
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +44,9 @@ class Standing:
 
 
 def standing(run: Path) -> Standing:
-    """Where the run stands; what cannot be read is a problem of it, not an error."""
+    """Return the run's status; what cannot be read is listed as a problem, not raised."""
     problems: list[str] = []
-    recipe = _recipe(run, problems)
+    recipe = _load_recipe(run, problems)
     last, loss, heldout, tasks = _last_figures(run, recipe, problems)
     state, reason = _state(run, bool(last.get("final")), problems)
     return Standing(
@@ -57,19 +59,19 @@ def standing(run: Path) -> Standing:
         heldout=heldout,
         tasks=tasks,
         checkpoint=_good_checkpoint(run, problems),
-        active=_active(run),
+        active=_last_activity(run),
         problems=tuple(problems),
     )
 
 
 def events_backwards(run: Path) -> Iterator[dict[str, Any]]:
-    """What happened to the run, newest first; nothing where nothing was written."""
+    """Yield the run's events, newest first; none where none were logged."""
     path = run / "events.jsonl"
     if path.exists():
         yield from (e for e in objects_backwards(path) if isinstance(e.get("event"), str))
 
 
-def _recipe(run: Path, problems: list[str]) -> Recipe | None:
+def _load_recipe(run: Path, problems: list[str]) -> Recipe | None:
     try:
         return load_recipe(str(run / "recipe.toml"))
     except (OSError, ValueError) as error:
@@ -80,7 +82,7 @@ def _recipe(run: Path, problems: list[str]) -> Recipe | None:
 def _last_figures(
     run: Path, recipe: Recipe | None, problems: list[str]
 ) -> tuple[dict[str, Any], float | None, float | None, Tasks]:
-    """The last line of the log, the last loss, the last held-out loss and the last tasks."""
+    """Return the log's last row, the last loss, the last held-out loss and the last tasks."""
     path = run / "metrics.jsonl"
     nothing: tuple[dict[str, Any], None, None, Tasks] = {}, None, None, {}
     if not path.exists():
@@ -92,22 +94,24 @@ def _last_figures(
             if path.stat().st_size:
                 problems.append("metrics.jsonl cannot be read: it holds no whole line of a step.")
             return nothing
-        losses = (figure(row.get("loss")) for row in chain([last], rows))
-        loss = next((found for found in losses if found is not None), None)
-        bits = (bits_per_byte(row) for row in _until(last["step"], path, '"heldout"'))
-        heldout = next((found for found in bits if found is not None), None)
-        # where none were asked, the search would go through the whole log
-        asked = recipe is None or recipe.train.tasks
-        measured = map(task_figures, _until(last["step"], path, '"tasks"') if asked else ())
-        return last, loss, heldout, next(filter(None, measured), {})
+        loss = _first_known(figure(row.get("loss")) for row in chain([last], rows))
+        heldout = _first_known(map(bits_per_byte, _until(last["step"], path, '"heldout"')))
+        # in a run that does not measure any, the search would read the whole log
+        has_tasks = recipe is None or recipe.train.tasks
+        tasks = map(task_figures, _until(last["step"], path, '"tasks"') if has_tasks else ())
+        return last, loss, heldout, next(filter(None, tasks), {})
     except OSError as error:
         problems.append(f"metrics.jsonl cannot be read: {error}")
         return nothing
 
 
-def _until(step: int, path: Path, holding: str) -> Iterator[dict[str, Any]]:
-    """Lines of a log, newest first, without those from before the run went back to this step."""
-    for row in objects_backwards(path, holding):
+def _first_known(values: Iterable[float | None]) -> float | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _until(step: int, path: Path, containing: str) -> Iterator[dict[str, Any]]:
+    """Yield rows of a log, newest first, without the steps that a rollback to `step` undid."""
+    for row in objects_backwards(path, containing):
         if isinstance(row.get("step"), int) and row["step"] <= step:
             yield row
 
@@ -115,26 +119,25 @@ def _until(step: int, path: Path, holding: str) -> Iterator[dict[str, Any]]:
 def _state(run: Path, final: bool, problems: list[str]) -> tuple[State, str]:
     from gnano.train import holder
 
-    if (by := holder(run)) is not None:
-        return "running", f"process {by.get('pid', '?')} on {by.get('host', '?')}"
+    if (owner := holder(run)) is not None:
+        return "running", f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
     path = run / "events.jsonl"
     try:
-        turns = [e for e in events_backwards(run) if e["event"] in {"started", *ENDS}]
-        damaged = not turns and path.exists() and path.stat().st_size > 0
+        changes = [e for e in events_backwards(run) if e["event"] in {"started", *ENDS}]
+        damaged = not changes and path.exists() and path.stat().st_size > 0
     except OSError as error:
         problems.append(f"events.jsonl cannot be read: {error}")
         return "unknown", ""
     if damaged:
         problems.append("events.jsonl cannot be read: it holds no whole line of a start or an end.")
         return "unknown", ""
-    for turn, before in pairwise([*turns, None]):
-        assert turn is not None
-        if turn["event"] == "started":
+    for event, before in zip_longest(changes, changes[1:]):
+        if event["event"] == "started":
             break
-        # an end that no start stands before is a command that was refused: all is as it was
+        # an end without a start before it is a command that was refused and changed nothing
         if before is None or before["event"] == "started":
-            return ENDS[turn["event"]], str(turn.get("signal") or turn.get("reason") or "")
-    finished = final and not turns  # written before there were events
+            return ENDS[event["event"]], str(event.get("signal") or event.get("reason") or "")
+    finished = final and not changes  # by a version that logged no events
     return ("finished", "") if finished else ("failed", KILLED)
 
 
@@ -149,9 +152,34 @@ def _good_checkpoint(run: Path, problems: list[str]) -> Path | None:
     return None
 
 
-def _active(run: Path) -> float:
+def _last_activity(run: Path) -> float:
     last = 0.0
     for name in ("metrics.jsonl", "events.jsonl", "recipe.toml"):
-        with suppress(OSError):  # not there yet
+        with suppress(OSError):  # not written yet
             last = max(last, (run / name).stat().st_mtime)
     return last
+
+
+def objects_backwards(path: Path, containing: str = "") -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects of a log, newest first, from lines that contain a text.
+
+    Torn lines are skipped. Raises OSError for a file that cannot be read.
+    """
+    for line in _lines_backwards(path):
+        if containing.encode() in line:
+            with suppress(ValueError):
+                if isinstance(found := json.loads(line), dict):
+                    yield found
+
+
+def _lines_backwards(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        rest = b""  # the end of a line that begins in the block before
+        while end > 0:
+            start = max(0, end - BLOCK)
+            file.seek(start)
+            rest, *lines = (file.read(end - start) + rest).split(b"\n")
+            yield from reversed(lines)
+            end = start
+        yield rest

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gnano.report.curves import Curve, Rows, heldout_curves, loss_curve, smooth, task_curves
+from gnano.report.metrics import Curve, Rows, heldout_curves, loss_curve, smooth, task_curves
 
 NEEDS_PLOTEXT = "Plots in the terminal need plotext: pip install 'auto-g-nano[plot]'."
 SMALLEST = 30, 8  # characters a panel needs for its numbers and a curve beside them

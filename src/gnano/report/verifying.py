@@ -1,4 +1,4 @@
-"""Is every byte of a run's checkpoints what it was when it was written?"""
+"""Verifies every byte of a run's checkpoints against the hashes written with them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,14 +6,12 @@ from pathlib import Path
 from gnano.train import checkpoints, verify
 from gnano.train.saving.folders import hold
 
-Show = Callable[[str], None]
 
+def verify_saved(what: str, show: Callable[[str], None] = lambda _: None) -> Iterator[str]:
+    """Verify a checkpoint, or each of a run, and yield a line for each when it is done.
 
-def verify_saved(what: str, show: Show = lambda _: None) -> Iterator[str]:
-    """A line for a checkpoint, or for each of a run, when its hashes are checked.
-
-    `show` is told what is being read. Raises ValueError for what has no checkpoints, and, when
-    all are checked, if one is damaged.
+    `show` is called with the checkpoint that is being read. Raises ValueError for a path without
+    checkpoints, and, when all are verified, if one is damaged.
     """
     path = Path(what)
     folders = [path] if (path / "files.json").is_file() else checkpoints(path)
