@@ -7,10 +7,12 @@ given here: the results are computed when the text is written.
 from fractions import Fraction
 from math import gcd
 from random import Random
+from typing import Any
 
 from gnano.demo.story_cast import CORPUS, draw_pupils
 from gnano.demo.text_grammar import format_equation, render_phrase, render_script
 
+Words = dict[str, Any]
 LISTS, TABLES, TEXTS = CORPUS["lists"], CORPUS["tables"], CORPUS["texts"]["problem"]
 
 
@@ -32,7 +34,7 @@ def _shop(rng: Random) -> str:
     one, two = _draw_price(rng, first), _draw_price(rng, second)
     total = one + two
     paid = next(note for note in (200, 500, 1_000, 2_000) if note > total)
-    words = {"first": first["one"], "second": second["one"], "change": paid - total}
+    words: Words = {"first": first["one"], "second": second["one"], "change": paid - total}
     return _write(rng, "shop", one=one, two=two, total=total, paid=paid, **words)
 
 
@@ -46,7 +48,7 @@ def _many_of_one(rng: Random) -> str:
 def _collection(rng: Random) -> str:
     a, b, c = (rng.randint(11, 480) for _ in range(3))
     lost = rng.randint(3, a + b - 5)
-    words = {"a": a, "b": b, "c": c, "lost": lost, "left": a + b - lost}
+    words: Words = {"a": a, "b": b, "c": c, "lost": lost, "left": a + b - lost}
     words |= {"sum": a + b, "total": a + b + c, "a_ones": a % 10, "b_ones": b % 10}
     words |= {"a_tens": a - a % 10, "b_tens": b - b % 10}
     return _write(rng, "collection", "thing", **words)
@@ -57,7 +59,13 @@ def _sharing(rng: Random) -> str:
     rest = rng.randrange(heads)
     shared = heads * each
     end = f"and {rest} {'is' if rest == 1 else 'are'} left over" if rest else "and none is left"
-    words = {"heads": heads, "each": each, "shared": shared, "total": shared + rest, "end": end}
+    words: Words = {
+        "heads": heads,
+        "each": each,
+        "shared": shared,
+        "total": shared + rest,
+        "end": end,
+    }
     return _write(rng, "sharing", "thing", **words)
 
 
@@ -66,7 +74,7 @@ def _mean(rng: Random) -> str:
     mean = rng.randint(30, 95)
     values = [mean + rng.randint(-7, 7) for _ in range(count - 1)]
     values.append(mean * count - sum(values))
-    words = {"count": count, "mean": mean, "low": min(values), "high": max(values)}
+    words: Words = {"count": count, "mean": mean, "low": min(values), "high": max(values)}
     words |= {"total": mean * count, "values": ", ".join(map(str, values))}
     return _write(rng, "mean", "what", sum=format_equation("+", values), **words)
 
@@ -75,14 +83,14 @@ def _percent(rng: Random) -> str:
     rate = rng.choice([5, 10, 15, 20, 25, 30, 40, 50, 60, 75])
     whole = rng.randint(1, 60) * 20
     part = whole * rate // 100
-    words = {"rate": rate, "whole": whole, "part": part, "left": whole - part}
+    words: Words = {"rate": rate, "whole": whole, "part": part, "left": whole - part}
     words |= {"share": Fraction(whole, 100), "goods": rng.choice(LISTS["goods"])}
     return _write(rng, "percent", **words)
 
 
 def _savings(rng: Random) -> str:
     weekly, weeks, start = rng.randint(2, 15), rng.randint(3, 20), rng.randint(1, 40)
-    words = {"weekly": weekly, "weeks": weeks, "start": start, "gap": weekly * weeks}
+    words: Words = {"weekly": weekly, "weeks": weeks, "start": start, "gap": weekly * weeks}
     words |= {"goal": start + weekly * weeks, "wish": rng.choice(LISTS["wish"])}
     return _write(rng, "savings", **words)
 
@@ -97,7 +105,13 @@ def _part(rng: Random) -> str:
     under = rng.choice([2, 3, 4, 5, 6, 8, 10])
     over = rng.choice([n for n in range(1, under) if gcd(n, under) == 1])
     one = rng.randint(2, 60)
-    words = {"under": under, "over": over, "one": one, "total": one * under, "some": one * over}
+    words: Words = {
+        "under": under,
+        "over": over,
+        "one": one,
+        "total": one * under,
+        "some": one * over,
+    }
     return _write(rng, "part", "thing", **words)
 
 
@@ -111,20 +125,25 @@ def _fractions(rng: Random) -> str:
     if total.denominator != under:
         divisor = over // total.numerator
         short = f"Divide both by {divisor}, and it is shorter: {over}/{under} = {answer}."
-    words = {"under": under, "over": over, "a": a, "b": b, "answer": answer, "short": short}
+    words: Words = {"under": under, "over": over, "a": a, "b": b, "answer": answer, "short": short}
     return _write(rng, "fractions", "food", **words)
 
 
 def _ground(rng: Random) -> str:
     long, wide = rng.randint(4, 60), rng.randint(2, 30)
-    words = {"half": long + wide, "area": long * wide, "fence": 2 * (long + wide)}
+    words: Words = {"half": long + wide, "area": long * wide, "fence": 2 * (long + wide)}
     return _write(rng, "ground", "ground", long=long, wide=wide, **words)
 
 
 def _warmth(rng: Random) -> str:
     morning, rise = rng.randint(-9, 8), rng.randint(3, 17)
     fall = rng.randint(2, 15)
-    words = {"morning": morning, "rise": rise, "fall": fall, "town": rng.choice(LISTS["town"])}
+    words: Words = {
+        "morning": morning,
+        "rise": rise,
+        "fall": fall,
+        "town": rng.choice(LISTS["town"]),
+    }
     return _write(rng, "warmth", noon=morning + rise, night=morning + rise - fall, **words)
 
 
@@ -143,7 +162,7 @@ PROBLEMS = (
 
 def write_sums(rng: Random) -> str:
     """Write a page of one to three worked problems of different kinds."""
-    words = {"page": rng.randint(1, 200), "grade": rng.randint(3, 6)}
+    words: Words = {"page": rng.randint(1, 200), "grade": rng.randint(3, 6)}
     heading = render_phrase(rng, "<sum_title>", words)
     problems = [write(rng) for write in rng.sample(PROBLEMS, rng.choice([1, 2, 2, 3]))]
     if len(problems) > 1:
