@@ -1,20 +1,22 @@
-"""What can be asked about the Python installation, and is answered by it?
+"""Questions about the Python installation, with their answers.
 
-Questions about the public functions, methods and classes of the standard library, of kinds
-that `ASKED` lists; the answer to most of them stands in the question's context, so that a small
-model can learn to look for it. Nothing is drawn by chance: whether an object is asked about
-in a kind, and in which words, its name decides. So the same Python gives the same questions,
-and another one mostly the same.
+They are about the public functions, methods and classes of the standard library, of the kinds in
+`python_questions.toml`; the answer to most of them is in the question's context, so that a small
+model can learn to look for it. Nothing is drawn by chance: whether an object is asked about in a
+kind, and in which words, its name decides. So the same Python gives the same questions, and
+another one mostly the same.
 
     textwrap.dedent ──▶ "What does textwrap.dedent do?"        Remove any common leading …
                         "Write the line that imports …"        from textwrap import dedent
 """
 
 import ast
+import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from gnano.data.generators import SourceGenerator
 from gnano.data.instructions.conversations import Conversation, Turn
@@ -25,73 +27,7 @@ from gnano.demo.python_objects import PythonObject, python_objects
 
 LONGEST = 480  # characters of a question, its context and its answer: less than 200 tokens
 NUMBERS = "None One Two Three Four Five Six Seven Eight Nine Ten".split()
-ASKED = {
-    "what it does": (
-        "What does {it} do?",
-        "What is {it} for?",
-        "Say in one sentence what {it} does.",
-        "Explain {it} briefly.",
-    ),
-    "which module": (
-        "Which module is {name} from?",
-        "From which module does {name} come here?",
-        "Name the module that {name} is in.",
-    ),
-    "signature": (
-        "Write the signature of {it}.",
-        "How is {it} defined?",
-        "Write the line that begins the definition of {it}.",
-    ),
-    "complete": (
-        "Complete the last line of this Python code.",
-        "How does the last line go on?",
-        "Finish the last line of the code.",
-        "What comes next in this line of Python?",
-    ),
-    "name": (
-        "Which {kind} of {scope} is described by: {sentence}",
-        "Find the {kind} of {scope} that fits: {sentence}",
-        "Of which {kind} of {scope} is this said? {sentence}",
-    ),
-    "arguments": (
-        "How many arguments does {it} take?",
-        "Count the arguments of {it}.",
-        "Which arguments does {it} take?",
-    ),
-    "default": (
-        "What is the default of {argument} in {it}?",
-        "Which value has {argument} if {it} is called without it?",
-        "What is {argument} in {it} unless it is given?",
-    ),
-    "base": (
-        "Which class does {it} derive from?",
-        "What is the base class of {it}?",
-        "Name the parent of the class {it}.",
-    ),
-    "import": (
-        "Import {name} from {module}.",
-        "Write the line that imports {it}.",
-        "How do I import {name} of the module {module}?",
-    ),
-    "raises": (
-        "Which exception does {it} raise here?",
-        "What does the last line of {it} raise?",
-        "Name the exception that {it} raises.",
-    ),
-}
-# of the objects that could be asked about in a kind, the share that is
-SHARES = {
-    "what it does": 0.5,
-    "which module": 0.45,
-    "signature": 0.2,
-    "complete": 0.4,
-    "name": 0.4,
-    "arguments": 0.12,
-    "default": 0.4,
-    "base": 0.8,
-    "import": 0.25,
-    "raises": 0.5,
-}
+KINDS: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 
 
 class Pair(NamedTuple):
@@ -227,7 +163,8 @@ def _import(it: PythonObject) -> Pair | None:
 
 
 def _pair(kind: str, it: PythonObject, context: str, answer: str, **holes: str) -> Pair:
-    words = ASKED[kind][_draw(it, kind, len(ASKED[kind]))]
+    wordings = KINDS[kind]["wordings"]
+    words = wordings[_draw(it, kind, len(wordings))]
     holes |= {"it": it.qualified, "name": it.name, "scope": it.scope, "module": it.module}
     return Pair(kind, it, words.format(kind=it.kind, **holes), context, answer)
 
@@ -238,7 +175,8 @@ def _draw(it: PythonObject, what: str, among: int) -> int:
 
 
 def _is_asked(kind: str, it: PythonObject) -> bool:
-    return position(f"{kind} {it.qualified}") < SHARES[kind] * 2**64
+    share: float = KINDS[kind]["share"]
+    return position(f"{kind} {it.qualified}") < share * 2**64
 
 
 QUESTIONS = SourceGenerator(python_questions, identity)

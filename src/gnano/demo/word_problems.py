@@ -98,7 +98,8 @@ def _savings(rng: Random) -> str:
 def _journey(rng: Random) -> str:
     mover = rng.choice(TABLES["movers"])
     speed, hours = rng.randint(int(mover["low"]), int(mover["high"])), rng.randint(2, 9)
-    return _write(rng, "journey", **mover, speed=speed, hours=hours, way=speed * hours)
+    words: Words = mover | {"speed": speed, "hours": hours, "way": speed * hours}
+    return _write(rng, "journey", **words)
 
 
 def _part(rng: Random) -> str:
@@ -149,9 +150,8 @@ def _warmth(rng: Random) -> str:
 
 def _pattern(rng: Random) -> str:
     start, step = rng.randint(1, 60), rng.randint(2, 25)
-    return _write(
-        rng, "pattern", step=step, **{f"s{n}": start + step * (n - 1) for n in range(1, 7)}
-    )
+    words: Words = {f"s{n}": start + step * (n - 1) for n in range(1, 7)}
+    return _write(rng, "pattern", step=step, **words)
 
 
 PROBLEMS = (
