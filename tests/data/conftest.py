@@ -13,6 +13,10 @@ from gnano.data import DataConfig, Source, inputs, prepare
 from gnano.data.split import position
 from gnano.tokenizer import Tokenizer, train_bpe
 
+DEMO_GENERATORS = [
+    *("gnano.demo.python_corpus:PROSE", "gnano.demo.python_corpus:CODE"),
+    "gnano.demo.synthetic_text:PASSAGES",
+]
 LETTERS = {"a": "abcdefgh", "b": "ijklmnop", "c": "qrstuvwx"}  # tell the sources apart
 
 

@@ -5,6 +5,7 @@ import shutil
 import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import dictionaries, integers, text
+from tests.data.conftest import DEMO_GENERATORS
 
 from gnano.data import BadRecords, Source, inputs
 from gnano.data.inputs import EDGE, documents, find_inputs
@@ -116,10 +117,10 @@ def test_a_pattern_that_names_an_empty_folder_is_refused(tmp_path):
         find_inputs(Source())
 
 
-@pytest.mark.parametrize("kind", ["python-prose", "python-code", "synthetic"])
-def test_generated_text_ends_with_the_document_that_fills_its_bytes(kind):
+@pytest.mark.parametrize("generator", DEMO_GENERATORS)
+def test_generated_text_ends_with_the_document_that_fills_its_bytes(generator):
     def texts_of(size):
-        found = documents(Source(kind=kind, max_bytes=size), [])
+        found = documents(Source(kind="generator", generator=generator, max_bytes=size), [])
         return [document.text for document in BadRecords().sift(found)]
 
     texts = texts_of(20_000)

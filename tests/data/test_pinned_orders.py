@@ -13,7 +13,7 @@ import gnano
 from gnano.data.instructions.deck import Deck
 from gnano.data.order import Order, permuted, shuffled
 from gnano.data.split import position
-from gnano.data.synthetic import passage
+from gnano.demo.synthetic_text import passage
 from gnano.model import GPT, ModelConfig
 
 SOURCE = Path(gnano.__file__).parent

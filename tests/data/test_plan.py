@@ -124,7 +124,7 @@ CHANGES = {
 }
 
 SOURCE_CHANGES = {
-    "kind": "python-code",
+    "kind": "generator",
     "repo": "u/m",
     "config": "c",
     "split": "test",

@@ -12,13 +12,19 @@ def test_a_weight_that_is_no_share_is_refused(weight):
         Source(weight=weight)
 
 
-@pytest.mark.parametrize("kind", ["python-prose", "python-code", "synthetic"])
-def test_generated_text_is_bounded_in_bytes_and_only_so(kind):
-    with pytest.raises(ValueError, match=f"'{kind}' needs max_bytes"):
-        Source(kind=kind)
-    with pytest.raises(ValueError, match=f"'{kind}' takes max_bytes, not max_tokens"):
-        Source(kind=kind, max_bytes=1, max_tokens=1)
-    assert Source(kind=kind, max_bytes=1).max_bytes == 1
+def test_generated_text_is_bounded_in_bytes_and_only_so():
+    with pytest.raises(ValueError, match="'generator' needs max_bytes"):
+        Source(kind="generator", generator="a:b")
+    with pytest.raises(ValueError, match="'generator' takes max_bytes, not max_tokens"):
+        Source(kind="generator", generator="a:b", max_bytes=1, max_tokens=1)
+    assert Source(kind="generator", generator="a:b", max_bytes=1).max_bytes == 1
+
+
+@pytest.mark.parametrize("make", [Source, InstructionSource])
+@pytest.mark.parametrize("path", ["", "a", "a:", ":b", "a b:c", ".a:b", "a:b()", "a:b:c"])
+def test_a_generator_is_named_by_module_and_object(make, path):
+    with pytest.raises(ValueError, match="needs generator, MODULE:OBJECT"):
+        make(kind="generator", generator=path)
 
 
 @pytest.mark.parametrize("kind", ["files", "hub"])
@@ -60,6 +66,7 @@ def test_a_setting_that_its_kind_has_no_use_for_is_refused(make):
     settings: dict[str, Any] = {
         "files": ("a.txt",),
         "column": "body",
+        "generator": "a:b",
         "repo": "user/name",
         "config": "x",
         "split": "test",
@@ -68,10 +75,10 @@ def test_a_setting_that_its_kind_has_no_use_for_is_refused(make):
     needed: dict[str, dict[str, Any]] = {
         "files": {"files": ("b",)},
         "hub": {"repo": "user/other"},
-        **{kind: {"max_bytes": 1} for kind in ("python-prose", "python-code", "synthetic")},
-        "python": {},
+        "generator": {"generator": "c:d"} | ({"max_bytes": 1} if make is Source else {}),
     }
-    uses = {"files": {"files", "column"}, "hub": {*settings} - {"files"}}
+    uses = {"files": {"files", "column"}, "hub": {*settings} - {"files", "generator"}}
+    uses["generator"] = {"generator"}
     known = [field.name for field in fields(make)]
     kinds = get_args(get_type_hints(make)["kind"])
     refused = 0

@@ -63,7 +63,7 @@ def test_a_shape_can_be_named_and_changed(tmp_path: Path) -> None:
 def test_flatten_names_every_value() -> None:
     flat = flatten(load_recipe("demo"))
     assert flat["train.schedule.warmup"] == load_recipe("demo").train.schedule.warmup
-    assert flat["data.sources.code.kind"] == "python-code"
+    assert flat["data.sources.code.generator"] == "gnano.demo.python_corpus:CODE"
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,9 @@ def test_every_number_of_a_recipe_and_of_a_command_has_a_range_or_a_reason() -> 
     assert {key for key, _, allowed in found if allowed is None} == set(WITHOUT)
 
 
+GENERATOR = "[data.sources.a]\nkind = 'generator'\ngenerator = 'a:b'\nmax_bytes = 9"
+
+
 @pytest.mark.parametrize("key", RECIPE)
 def test_a_number_outside_its_range_is_refused_with_its_key(key: str, tmp_path: Path) -> None:
     kind, allowed = RECIPE[key]
@@ -96,8 +99,14 @@ def test_a_number_outside_its_range_is_refused_with_its_key(key: str, tmp_path: 
         ("[train]\neval_every = 0\npatience = 2", "train.patience is 2"),
         ("[data.sources.a]\nrepo = 'a/b'", "data.sources.a.repo is 'a/b'"),
         ("[data.sources.a]\nsplit = 'test'", "data.sources.a.split is 'test'"),
-        ("[data.sources.a]\nkind='synthetic'\nmax_bytes=9\nfiles=['x']", "data.sources.a.files is"),
-        ("[data.sources.a]\nkind='synthetic'\nmax_bytes=9\ncolumn='x'", "data.sources.a.column is"),
+        (
+            "[data.sources.a]\nkind='generator'\ngenerator='a:b'\nmax_bytes=9\nfiles=['x']",
+            "data.sources.a.files is",
+        ),
+        (
+            "[data.sources.a]\nkind='generator'\ngenerator='a:b'\nmax_bytes=9\ncolumn='x'",
+            "data.sources.a.column is",
+        ),
         (
             "[data]\nkind = 'preferences'\n[data.sources.a]\nrevision = 'v2'",
             "data.sources.a.revision is 'v2'",

@@ -21,7 +21,7 @@ OWN = {
     "train/ranks/stall.py",
     "data/instructions/files.py",
     "data/instructions/templates.py",
-    "data/python_corpus.py",
+    "demo/python_corpus.py",
     "data/manifest.py",
     "data/preparing/pipeline.py",
     "data/preparing/tokenizing.py",

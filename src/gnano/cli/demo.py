@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     out = (Path, Path("runs/demo"), "where the run is written")
     questions = (int, 12_000, "questions it is then tuned on, in the folder OUT-sft; 0: none")
     recipe, own = with_recipe("demo", DESCRIPTION, argv, "demo", out=out, questions=questions)
-    from gnano.demo import demo
+    from gnano.demo.demo_run import demo
 
     result = demo(recipe, own.out, own.questions)
     if result.stopped_by is not None:

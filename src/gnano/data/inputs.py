@@ -19,7 +19,8 @@ from typing import NamedTuple
 from gnano.data.bad_records import RecordError
 from gnano.data.documents import Document, check_column, read_documents
 from gnano.data.file_search import find_files
-from gnano.data.sources import GENERATED, Source
+from gnano.data.generators import generate, load_generator
+from gnano.data.sources import Source
 
 SMALL = 8 * 2**20  # bytes; smaller files are put together until a task has as many
 MOST_TASKS = 2_000  # of one source, unless its files are large
@@ -48,7 +49,7 @@ class Inputs:
 
     def paths(self, task: int, downloads: Path) -> list[Path]:
         """Where a task's files lie, or will lie when they are downloaded."""
-        if self.source.kind in GENERATED:
+        if self.source.kind == "generator":
             return []
         root = downloads if self.source.kind == "hub" else self.root
         return [root / file.name for file in self.tasks[task]]
@@ -59,8 +60,9 @@ def find_inputs(source: Source, commit: str = "") -> Inputs:
 
     Raises ValueError, in a sentence, for what is not there or may not be read.
     """
-    if source.kind in GENERATED:
-        return Inputs(source, ((_generated(source),),), Path())
+    if source.kind == "generator":
+        identity = load_generator(source.generator).identity()
+        return Inputs(source, ((InputFile(source.generator, source.max_bytes, identity),),), Path())
     if source.kind == "hub":
         from gnano.data.hub import resolve
 
@@ -106,27 +108,15 @@ def documents(
     source: Source, paths: Sequence[Path], check: bool = True
 ) -> Iterator[Document | RecordError]:
     """The documents of a task, in order; see `read_documents`."""
-    match source.kind:
-        case "python-prose":
-            from gnano.data.python_corpus import python_prose
-
-            yield from python_prose(source.max_bytes)
-        case "python-code":
-            from gnano.data.python_corpus import python_code
-
-            yield from python_code(source.max_bytes)
-        case "synthetic":
-            from gnano.data.synthetic import passages
-
-            total = 0
-            for text in passages(seed=0):
-                if total >= source.max_bytes:
-                    return
-                total += len(text.encode())
-                yield Document(text)
-        case _:
-            for path in paths:
-                yield from read_documents(path, source.column, check)
+    if source.kind == "generator":
+        total = 0
+        for document in generate(source.generator, Document):
+            if total >= source.max_bytes:
+                return
+            total += len(document.text.encode())
+            yield document
+    for path in paths:
+        yield from read_documents(path, source.column, check)
 
 
 def local_file(path: Path, root: Path) -> InputFile:
@@ -138,13 +128,6 @@ def local_file(path: Path, root: Path) -> InputFile:
         edges += file.read(EDGE)
     identity = hashlib.blake2b(edges, digest_size=16).hexdigest()
     return InputFile(path.relative_to(root).as_posix(), size, identity)
-
-
-def _generated(source: Source) -> InputFile:
-    from gnano.data import python_corpus, synthetic
-
-    text = synthetic if source.kind == "synthetic" else python_corpus
-    return InputFile(source.kind, source.max_bytes, text.identity())
 
 
 def _tasks(files: list[InputFile]) -> tuple[Task, ...]:

@@ -42,7 +42,7 @@ class SourcePlan:
     @classmethod
     def of(cls, inputs: Inputs) -> "SourcePlan":
         asked = asdict(inputs.source)
-        for key in ("weight", "files"):
+        for key in ("weight", "files", "generator"):  # tasks name the last two
             del asked[key]
         return cls(**asked, commit=inputs.commit, tasks=inputs.tasks)
 
@@ -99,7 +99,7 @@ class Plan:
             return [*found, f"sources ({', '.join(yours)})"]
         for name, source in mine.items():
             found += [
-                f"sources.{name}.{'files' if key == 'tasks' else key}"
+                f"sources.{name}.{_input_key(source['kind']) if key == 'tasks' else key}"
                 for key in source
                 if source[key] != yours[name][key]
             ]
@@ -128,3 +128,8 @@ class Plan:
             sources[name] = SourcePlan(**{**source, "tasks": tasks})
         files = tuple(InputFile(*file) for file in content["decontaminate"])
         return cls(**{**content, "decontaminate": files, "sources": sources})
+
+
+def _input_key(kind: str) -> str:
+    """The key of a source's settings that names its tasks."""
+    return "generator" if kind == "generator" else "files"

@@ -4,28 +4,29 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from gnano.data.bad_records import MAX_BAD_SHARE
+from gnano.data.generators import check_path
 from gnano.utils.paths import expand_user
 from gnano.utils.ranges import Range, check_ranges
 from gnano.utils.unused import refuse_unused
 
-Kind = Literal["files", "hub", "python-prose", "python-code", "synthetic"]
-GENERATED = ("python-prose", "python-code", "synthetic")  # text that needs no file
+Kind = Literal["files", "hub", "generator"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     # share of the sequences, relative to the other sources' weights
     weight: Annotated[float, Range(0, 1e12)] = 1.0
-    kind: Kind = "files"  # files of yours, a Hub data set, or text that every Python can give
+    kind: Kind = "files"  # files of yours, a Hub data set, or Python code that writes text
     files: tuple[str, ...] = ()  # files: paths, folders, globs; text, JSONL, CSV, Parquet, packed
     repo: str = ""  # hub: the data set, USER/NAME
     config: str = ""  # hub: its configuration, or a folder in it; empty: all of it
     split: str = "train"  # hub: which split
     revision: str = "main"  # hub: branch, tag or commit; the commit found is kept
+    generator: str = ""  # generator: MODULE:OBJECT, a gnano.data.generators.SourceGenerator
     column: str = "text"  # which column of JSONL, CSV and Parquet files holds the text
     # files, hub: stop with the file that reaches so many, or in it; 0: all
     max_tokens: Annotated[int, Range(0)] = 0
-    max_bytes: Annotated[int, Range(0)] = 0  # the other kinds: how much UTF-8 text to take
+    max_bytes: Annotated[int, Range(0)] = 0  # generator: how much UTF-8 text to take
     min_chars: Annotated[int, Range(0)] = 1  # drop shorter documents
     max_chars: Annotated[int, Range(0)] = 0  # drop longer documents; 0: none is too long
 
@@ -35,18 +36,21 @@ class Source:
         why = f"kind is {self.kind!r}"
         if self.kind != "hub":
             refuse_unused(self, "data.sources.*.", ("repo", "config", "split", "revision"), why)
-        if self.kind in GENERATED:
+        if self.kind == "generator":
             refuse_unused(self, "data.sources.*.", ("files", "column"), why)
+            check_path(self.generator)
+        else:
+            refuse_unused(self, "data.sources.*.", ("generator",), why)
         if 0 < self.max_chars < self.min_chars:
             raise ValueError(
                 f"A source's max_chars {self.max_chars} is below its min_chars {self.min_chars}, "
                 f"so no document would stay."
             )
-        if self.kind in GENERATED and not self.max_bytes:
+        if self.kind == "generator" and not self.max_bytes:
             raise ValueError(f"A source of kind {self.kind!r} needs max_bytes, how much to take.")
-        if self.kind in GENERATED and self.max_tokens > 0:
+        if self.kind == "generator" and self.max_tokens > 0:
             raise ValueError(f"A source of kind {self.kind!r} takes max_bytes, not max_tokens.")
-        if self.kind not in GENERATED and self.max_bytes > 0:
+        if self.kind != "generator" and self.max_bytes > 0:
             raise ValueError(f"A source of kind {self.kind!r} takes max_tokens, not max_bytes.")
         if self.kind == "hub" and self.repo.count("/") != 1:
             raise ValueError(
@@ -60,7 +64,7 @@ class Source:
         """Where its text lies, for messages."""
         if self.kind == "hub":
             return f"{self.repo} {self.config}".strip()
-        return ", ".join(self.files) or self.kind
+        return ", ".join(self.files) or self.generator or self.kind
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,14 +36,14 @@ SAMPLE_TOKENS = 80
 PROMPTS = ("Once upon a time", "The most important thing about water is", "def main(")
 QUESTIONS = ("What is a language model?", "Name three colours.", "How do I boil an egg?")
 KINDS = {
-    "python-prose": "documentation of a Python installation",
-    "python-code": "code of a Python installation",
-    "synthetic": "stories written by a generator",
-    "python": "questions about Python's library",
+    "gnano.demo.python_corpus:PROSE": "documentation of a Python installation",
+    "gnano.demo.python_corpus:CODE": "code of a Python installation",
+    "gnano.demo.synthetic_text:PASSAGES": "stories written by a generator",
+    "gnano.demo.python_questions:QUESTIONS": "questions about Python's library",
     "files": "files of the author",
 }
-ENGLISH = {  # kinds of sources and data sets that are known to be in English
-    *("python-prose", "python-code", "synthetic", "python"),
+ENGLISH = {  # sources that are known to be
+    *(name for name in KINDS if name.startswith("gnano.demo.")),
     *("HuggingFaceTB/smollm-corpus", "bigcode/starcoderdata", "databricks/databricks-dolly-15k"),
 }
 LATE = 20  # the training loss is averaged over the last 20th of the steps
@@ -138,7 +138,7 @@ def _fenced(text: str, language: str = "text") -> str:
 def _metadata(made: Sequence[Stage], license: str, languages: Sequence[str], answers: bool) -> str:
     """Return the front matter, as YAML."""
     sources = [source for stage in made for source in stage.sources.values()]
-    if not languages and sources and all({s.kind, s.repo} & ENGLISH for s in sources):
+    if not languages and sources and all({s.generator, s.repo} & ENGLISH for s in sources):
         languages = ["en"]
     data = ModelCardData(
         license=license or None,
@@ -177,7 +177,7 @@ def _data(stage: Stage) -> list[tuple[str, str, str]]:
     total = sum(source.weight for source in stage.sources.values())
     rows = []
     for name, source in stage.sources.items():
-        what = KINDS.get(source.kind, source.kind)
+        what = KINDS.get(source.generator or source.kind, source.where)
         if source.kind == "hub":
             url = f"https://huggingface.co/datasets/{source.repo}"
             what = f"[{source.repo}]({url}) {source.config}, {source.split}".replace(" ,", ",")

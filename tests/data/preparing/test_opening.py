@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.data.conftest import numbered, parts, with_source, write_files, write_jsonl
+from tests.data.conftest import (
+    DEMO_GENERATORS,
+    numbered,
+    parts,
+    with_source,
+    write_files,
+    write_jsonl,
+)
 
 from gnano.data import Batches, Corpus, DataConfig, Manifest, Source, prepare
+from gnano.data.generators import SourceGenerator
 from gnano.data.inputs import find_inputs
 from gnano.data.preparing.preparation import worker_config
 from gnano.data.preparing.workers import Job, Worker
@@ -234,15 +242,18 @@ def test_what_is_wrong_with_any_source_is_said_at_once(make, tmp_path):
     assert not Path(config.folder, "manifest.json").exists()
 
 
+CODE = DEMO_GENERATORS[1]
+
+
 def test_a_finished_folder_needs_no_text_that_can_be_made_again(make, monkeypatch):
     config = make(a=["x"])
-    config = with_source(config, "a", kind="python-code", files=(), max_bytes=20_000)
+    config = with_source(config, "a", kind="generator", generator=CODE, files=(), max_bytes=20_000)
     first = prepare(config)
 
     def elsewhere():
         raise AssertionError("another Python, with other packages")
 
-    monkeypatch.setattr("gnano.data.python_corpus.identity", elsewhere)
+    monkeypatch.setattr(CODE.replace(":", "."), SourceGenerator(elsewhere, elsewhere))
     assert prepare(config) == first
 
 

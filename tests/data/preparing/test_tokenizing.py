@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.data.conftest import numbered, some_texts, with_source, write_jsonl
+from tests.data.conftest import DEMO_GENERATORS, numbered, some_texts, with_source, write_jsonl
 
 from gnano.data import DataConfig, Document, Manifest, Source, prepare
 from gnano.data.preparing.tokenizing import TAIL, Draft, tokenize_task
@@ -171,10 +171,11 @@ def test_a_draft_broken_off_leaves_none_and_the_next_one_its_own(draft, tmp_path
     assert [path.name for path in (tmp_path / "drafts").iterdir()] == ["00000"]
 
 
-@pytest.mark.parametrize("kind", ["python-prose", "python-code", "synthetic"])
-def test_generated_text_is_prepared_like_any_other(make, prepared, kind):
+@pytest.mark.parametrize("generator", DEMO_GENERATORS)
+def test_generated_text_is_prepared_like_any_other(make, prepared, generator):
     config = make(a=["to be replaced"], heldout=0.3)
-    done = prepared(with_source(config, "a", kind=kind, files=(), max_bytes=30_000))
+    generated = {"kind": "generator", "generator": generator, "files": (), "max_bytes": 30_000}
+    done = prepared(with_source(config, "a", **generated))
     both = {*done.training_documents("a")}, {*done.heldout_documents("a")}
     assert all(both) and not both[0] & both[1]
     size = sum(len(text.encode()) for side in both for text in side)
@@ -182,8 +183,9 @@ def test_generated_text_is_prepared_like_any_other(make, prepared, kind):
 
 
 def test_generated_text_is_the_same_plan_and_the_same_shards_again(make):
+    generated = {"generator": DEMO_GENERATORS[1], "files": (), "max_bytes": 20_000}
     one, two = (
-        with_source(make(folder, a=["x"]), "a", kind="python-code", files=(), max_bytes=20_000)
+        with_source(make(folder, a=["x"]), "a", kind="generator", **generated)
         for folder in ("one", "two")
     )
     assert prepare(one) == prepare(two)

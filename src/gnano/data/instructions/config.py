@@ -4,23 +4,25 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from gnano.data.bad_records import MAX_BAD_SHARE
+from gnano.data.generators import check_path
 from gnano.utils.paths import expand_user
 from gnano.utils.ranges import Range, check_ranges
 from gnano.utils.unused import refuse_unused
 
-Kind = Literal["files", "hub", "python"]
+Kind = Literal["files", "hub", "generator"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class InstructionSource:
     # how many times an epoch its rows come; 0.5: another half each time
     weight: Annotated[float, Range(0, 1e12)] = 1.0
-    kind: Kind = "files"  # files of yours, a Hub data set, or questions about this Python's library
+    kind: Kind = "files"  # files of yours, a Hub data set, or Python code that writes records
     files: tuple[str, ...] = ()  # files: paths, folders or globs; JSONL, a JSON list, CSV, Parquet
     repo: str = ""  # hub: the data set, USER/NAME
     config: str = ""  # hub: its configuration, or a folder in it; empty: all of it
     split: str = "train"  # hub: which split
     revision: str = "main"  # hub: branch, tag or commit; the commit found is kept
+    generator: str = ""  # generator: MODULE:OBJECT, a gnano.data.generators.SourceGenerator
     max_records: Annotated[int, Range(0)] = 0  # take the first so many; 0: all
 
     def __post_init__(self) -> None:
@@ -31,6 +33,10 @@ class InstructionSource:
             refuse_unused(self, "data.sources.*.", ("repo", "config", "split", "revision"), why)
         if self.kind != "files":
             refuse_unused(self, "data.sources.*.", ("files",), why)
+        if self.kind == "generator":
+            check_path(self.generator)
+        else:
+            refuse_unused(self, "data.sources.*.", ("generator",), why)
         if self.kind == "hub" and self.repo.count("/") != 1:
             raise ValueError(
                 f"A source of kind 'hub' needs repo, USER/NAME of a data set; it is {self.repo!r}."
@@ -41,7 +47,7 @@ class InstructionSource:
         """Where its records lie, for messages."""
         if self.kind == "hub":
             return f"{self.repo} {self.config}".strip()
-        return ", ".join(self.files) or "this Python's library"
+        return ", ".join(self.files) or self.generator or self.kind
 
 
 @dataclass(frozen=True, kw_only=True)

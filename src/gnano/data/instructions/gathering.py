@@ -6,9 +6,11 @@ sources ─▶ files ─▶ records ─┬─▶ by source, to learn from
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from gnano.data.generators import generate
 from gnano.data.instructions.config import InstructionConfig, InstructionSource
 from gnano.data.instructions.conversations import (
     Conversation,
@@ -35,10 +37,8 @@ def gather_conversations(config: InstructionConfig) -> Gathered[Conversation]:
     unused = UnusedKeys()
 
     def read(source: InstructionSource) -> Reading[Conversation]:
-        if source.kind == "python":
-            from gnano.data.instructions.python_questions import python_questions
-
-            return Reading(python_questions())
+        if source.kind == "generator":
+            return _generate(source, Conversation)
         return _read(config, source, unused.watched(conversation_of))
 
     gathered = _gather(config, read)
@@ -51,13 +51,17 @@ def gather_preferences(config: InstructionConfig) -> Gathered[Preference]:
     unused = UnusedKeys()
 
     def read(source: InstructionSource) -> Reading[Preference]:
-        if source.kind == "python":
-            raise ValueError("This Python's library has no preferences: name files of yours.")
+        if source.kind == "generator":
+            return _generate(source, Preference)
         return _read(config, source, unused.watched(preference_of))
 
     gathered = _gather(config, read)
     gathered.complaints.extend(unused.notices())
     return gathered
+
+
+def _generate(source: InstructionSource, kind: type[T]) -> Reading[T]:
+    return Reading(list(islice(generate(source.generator, kind), source.max_records or None)))
 
 
 def _read(

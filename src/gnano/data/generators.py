@@ -1,0 +1,76 @@
+"""Sources of data that are written by Python code instead of being read from files."""
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SourceGenerator(Generic[T]):
+    """A source of data of your own: documents, or the conversations or preferences of a tuning.
+
+    Put one into a module that Python can import,
+
+        # my_texts.py
+        from gnano.data.documents import Document
+        from gnano.data.generators import SourceGenerator
+
+        def squares():
+            for n in range(1_000_000):
+                yield Document(f"The square of {n} is {n * n}.")
+
+        SQUARES = SourceGenerator(squares, identity=lambda: "squares, version 1")
+
+    and name it in a recipe:
+
+        [data.sources.squares]
+        kind = "generator"
+        generator = "my_texts:SQUARES"
+        max_bytes = 1_000_000
+
+    `generate` must give the same items in the same order in every process; a corpus takes them
+    until `max_bytes` are reached, so it may be endless. `identity` stands for them all: where it
+    changes, prepared data is out of date.
+    """
+
+    generate: Callable[[], Iterable[T]]
+    identity: Callable[[], str]
+
+
+def check_path(path: str) -> None:
+    """Raise ValueError where a generator's path does not have the form MODULE:OBJECT."""
+    module, _, name = path.partition(":")
+    if not all(part.isidentifier() for part in [*module.split("."), name]):
+        raise ValueError(
+            f"A source of kind 'generator' needs generator, MODULE:OBJECT of Python code; it is "
+            f"{path!r}."
+        )
+
+
+def load_generator(path: str) -> SourceGenerator[object]:
+    """Import MODULE:OBJECT. Raises ValueError where that is no SourceGenerator."""
+    check_path(path)
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"The generator {path!r} cannot be imported: {error}.") from error
+    if not isinstance(found, SourceGenerator):
+        raise ValueError(
+            f"The generator {path!r} is {type(found).__name__}; a gnano.data.generators."
+            f"SourceGenerator is needed."
+        )
+    return found
+
+
+def generate(path: str, kind: type[T]) -> Iterator[T]:
+    """Yield the items of MODULE:OBJECT. Raises ValueError for one that is not of this kind."""
+    for item in load_generator(path).generate():
+        if not isinstance(item, kind):
+            raise ValueError(
+                f"The generator {path!r} gives {type(item).__name__}; {kind.__name__} is needed."
+            )
+        yield item

@@ -1,0 +1,157 @@
+"""Which functions, methods and classes does the standard library offer, and how are they written?
+
+All whose names do not begin with an underscore, from every module that is there to be
+imported. They are read, not imported; one that is written twice, or that a decorator turns
+into something else, is left out, so that what the source says of it is true of it.
+"""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from gnano.demo.python_corpus import library_files, module_of, source_of, tree_of
+
+# programs, which nobody imports; and what setuptools puts its own in the place of
+NOT_OFFERED = {"idlelib", "lib2to3", "turtledemo", "distutils"}
+# these leave a function's arguments as they are written
+HARMLESS = {"classmethod", "staticmethod", "abstractmethod", "abc.abstractmethod"}
+SENTENCE = range(12, 161)  # characters of a docstring's first sentence
+
+Node = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True, eq=False)  # each is itself alone: trees have no equals
+class PythonObject:
+    module: str
+    owner: str  # a method's class; "" for what stands in the module itself
+    node: Node
+    lines: list[str]  # of the module; the first is line 0 here and line 1 in the tree
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
+    def scope(self) -> str:
+        """Where it is found, as one writes it: textwrap.TextWrapper."""
+        return f"{self.module}.{self.owner}" if self.owner else self.module
+
+    @property
+    def qualified(self) -> str:
+        return f"{self.scope}.{self.name}"
+
+    @property
+    def kind(self) -> str:
+        if isinstance(self.node, ast.ClassDef):
+            return "class"
+        return "method" if self.owner else "function"
+
+    @cached_property
+    def docstring(self) -> str:
+        return ast.get_docstring(self.node) or ""
+
+    @cached_property
+    def sentence(self) -> str:
+        """The docstring's first; "" where it does not begin with one."""
+        text = " ".join(re.split(r"\n\s*\n", self.docstring, maxsplit=1)[0].split())
+        first = re.split(r"(?<=[.!?])\s+(?=[A-Z])", text, maxsplit=1)[0]
+        plain = re.fullmatch(r"[A-Z][\w'-]*,? [^<>=]*[\w.!?)'\"`]", first)
+        return first if plain and len(first) in SENTENCE else ""
+
+    @cached_property
+    def head(self) -> str:
+        """The line that opens its definition: def dedent(text):"""
+        if isinstance(self.node, ast.ClassDef):
+            inside = [ast.unparse(each) for each in [*self.node.bases, *self.node.keywords]]
+            return f"class {self.name}({', '.join(inside)}):" if inside else f"class {self.name}:"
+        word = "async def" if isinstance(self.node, ast.AsyncFunctionDef) else "def"
+        result = f" -> {ast.unparse(self.node.returns)}" if self.node.returns else ""
+        return f"{word} {self.name}({ast.unparse(self.node.args)}){result}:"
+
+    @cached_property
+    def arguments(self) -> dict[str, str | None]:
+        """What a caller gives, in the order written, and what it is if the caller gives nothing."""
+        if isinstance(self.node, ast.ClassDef):
+            return {}
+        given = self.node.args
+        plain = given.posonlyargs + given.args
+        defaults = [None] * (len(plain) - len(given.defaults)) + given.defaults
+        pairs: list[tuple[ast.arg, ast.expr | None]] = list(zip(plain, defaults, strict=True))
+        if self.owner and "staticmethod" not in decorators(self.node):
+            pairs = pairs[1:]  # self, which nobody gives
+        pairs += [(given.vararg, None)] if given.vararg else []
+        pairs += list(zip(given.kwonlyargs, given.kw_defaults, strict=True))
+        pairs += [(given.kwarg, None)] if given.kwarg else []
+        return {name.arg: ast.unparse(value) if value else None for name, value in pairs}
+
+    @cached_property
+    def call(self) -> str:
+        """With all that it can be given; "" where this would not show its whole signature."""
+        if isinstance(self.node, ast.ClassDef):
+            return ""
+        given = self.node.args
+        if given.posonlyargs or given.kwonlyargs or ":" in self.head[:-1] or self.node.returns:
+            return ""
+        stars = {
+            each.arg: star for each, star in ((given.vararg, "*"), (given.kwarg, "**")) if each
+        }
+        words = (
+            f"{stars.get(name, '')}{name}" if value is None else f"{name}={value}"
+            for name, value in self.arguments.items()
+        )
+        return f"{self.name}({', '.join(words)})"
+
+    @cached_property
+    def code(self) -> list[tuple[int, str]]:
+        """Its lines and their numbers in the tree, without the docstring's."""
+        first, last = self.node.lineno, self.node.end_lineno or 0
+        hidden = range(0)
+        if ast.get_docstring(self.node) is not None:
+            text = self.node.body[0]
+            hidden = range(text.lineno, (text.end_lineno or 0) + 1)
+        numbers = (number for number in range(first, last + 1) if number not in hidden)
+        return [(number, self.lines[number - 1]) for number in numbers]
+
+
+def python_objects() -> Iterator[PythonObject]:
+    """In the order of the modules' names, then as they are written."""
+    for name, path in sorted(library_files().items()):
+        module = module_of(name)
+        parts = module.split(".")
+        if parts[0] in NOT_OFFERED or any(p[:1] == "_" or not p.isidentifier() for p in parts):
+            continue
+        source = source_of(path)
+        tree = tree_of(source)
+        if tree is not None:
+            # not splitlines(): a form feed ends no line for the tree
+            lines = source.split("\n")
+            for owner, node in _offered(tree):
+                yield PythonObject(module, owner, node, lines)
+
+
+def _offered(tree: ast.Module) -> Iterator[tuple[str, Node]]:
+    for node in _written_once(tree):
+        yield "", node
+        if isinstance(node, ast.ClassDef):
+            for inner in _written_once(node):
+                if not isinstance(inner, ast.ClassDef):
+                    yield node.name, inner
+
+
+def _written_once(outer: ast.Module | ast.ClassDef) -> Iterator[Node]:
+    found = [each for each in outer.body if isinstance(each, Node)]
+    times = Counter(node.name for node in found)
+    for each in outer.body:
+        if isinstance(each, ast.Delete):  # a tool of the module's own, gone when it is imported
+            times.update(target.id for target in each.targets if isinstance(target, ast.Name))
+    for node in found:
+        plain = isinstance(node, ast.ClassDef) or decorators(node) <= HARMLESS
+        if times[node.name] == 1 and plain and not node.name.startswith("_"):
+            yield node
+
+
+def decorators(node: Node) -> set[str]:
+    return {ast.unparse(each) for each in node.decorator_list}

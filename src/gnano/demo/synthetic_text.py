@@ -1,0 +1,271 @@
+"""Endless little stories and textbook passages in simple, correct English.
+
+A quarter of the demo's corpus is written here, from the scripts and tables in `corpus/`, without
+a download. The facts are true, the arithmetic is computed, and a model of a few million
+parameters can learn to speak like this. Stories about tiny worlds as a school for tiny models:
+Eldan & Li 2023, arXiv:2305.07759.
+
+    (seed, k) ──rng──▶ story | lesson | sums ──▶ passage
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from gnano.data.documents import Document
+from gnano.data.generators import SourceGenerator
+from gnano.demo.story_cast import CORPUS, LISTS, draw_pupils, draw_scene
+from gnano.demo.text_grammar import (
+    capitalize,
+    join_words,
+    render_phrase,
+    render_script,
+    with_article,
+)
+from gnano.demo.word_problems import write_sums
+
+CODE_FOLDER = Path(__file__).parent
+CODE = ("story_cast", "synthetic_text", "text_grammar", "word_problems")
+MIN_CHARS, MAX_CHARS = 400, 1_500  # of a passage
+TABLES, TEXTS = CORPUS["tables"], CORPUS["texts"]
+PLOTS = [CORPUS["plots"][name] for name in LISTS["plots"]]
+NUMBERS = LISTS["numbers"]
+GROUPS = {row["group"]: row["general"] for row in TABLES["groups"]}
+for animal in TABLES["animals"]:
+    animal |= {"number": NUMBERS[int(animal["legs"])], "general": GROUPS[animal["group"]]}
+
+# nobody swims in the frost or rides a sled in the heat
+_WINTER = re.compile(r"\b(?:sled|snow|snowy|icy)\b")
+_SUMMER = re.compile(r"\b(?:swam|pond|beach|boat|boats|stream|berries|melon|net|rain barrel|bog)\b")
+
+
+def _story(rng: Random) -> str:
+    """One story of a plot, about a row of its table; most have a title."""
+    plot = rng.choice(PLOTS)
+    row = rng.choice(plot["rows"])
+    about = " ".join(row.values())
+    season = "winter" if _WINTER.search(about) else "summer" if _SUMMER.search(about) else "any"
+    animals = plot.get("cast") == "animals" or rng.random() < 0.3
+    words = draw_scene(rng, animals, plot.get("season", season))
+    # a row's cells speak of the cast: "helped {friend.him} up"
+    words |= {column: render_phrase(rng, cell, words) for column, cell in row.items()}
+    text = render_script(rng, plot["text"], words)
+    if rng.random() < 0.7:
+        return f"{capitalize(render_phrase(rng, plot['title'], words))}\n\n{text}"
+    return text
+
+
+def _school(rng: Random) -> dict[str, Any]:
+    """Two pupils and a teacher, on some day, somewhere."""
+    words = draw_pupils(rng)
+    words |= {"place": rng.choice(LISTS["places"]), "weekday": rng.choice(LISTS["weekdays"])}
+    title = rng.choice(["Miss", "Doctor", "Professor"])
+    return words | {"teacher": f"{title} {rng.choice(LISTS['surnames'])}"}
+
+
+def _page(rng: Random, text: dict[str, Any], words: dict[str, Any], *more_facts: str) -> str:
+    """A heading, an opening, the facts in any order over two paragraphs, something to remember."""
+    facts = [*text["facts"], *more_facts]
+    rng.shuffle(facts)
+    half = len(facts) // 2
+    # line by line, for a script of its own for every order would be compiled in vain
+    opening, ending = [text["opening"], *facts[:half]], [*facts[half:], "<remember>"]
+    paragraphs = [
+        " ".join([render_script(rng, line, words) for line in lines])
+        for lines in ([text["heading"]], opening, ending)
+    ]
+    return "\n\n".join(paragraphs)
+
+
+def _side_by_side(a: dict[str, str], b: dict[str, str]) -> dict[str, Any]:
+    """The words of two rows, told apart by _a and _b."""
+    return {f"{key}_a": a[key] for key in a} | {f"{key}_b": b[key] for key in b}
+
+
+def _animal(rng: Random) -> str:
+    row = rng.choice(TABLES["animals"])
+    return _page(rng, TEXTS["animal"], _school(rng) | row)
+
+
+def _compare_animals(rng: Random) -> str:
+    a, b = rng.sample(TABLES["animals"], 2)
+    more = a if int(a["legs"]) > int(b["legs"]) else b
+    words = _school(rng) | _side_by_side(a, b) | {"more": more["animal"]}
+    text = TEXTS["compare_animals"]
+    group = text["same_group" if a["group"] == b["group"] else "other_group"]
+    legs = text["same_legs" if a["legs"] == b["legs"] else "other_legs"]
+    return _page(rng, text, words, group, legs)
+
+
+def _compare_planets(rng: Random) -> str:
+    a, b = rng.sample(TABLES["planets"], 2)
+    near, far = sorted((a, b), key=lambda row: int(row["place"]))
+    between = int(far["place"]) - int(near["place"]) - 1
+    words = _school(rng) | _side_by_side(a, b) | {"near": near["planet"], "far": far["planet"]}
+    words["between"] = f"{NUMBERS[between]} other {'planet lies' if between < 2 else 'planets lie'}"
+    return _page(rng, TEXTS["compare_planets"], words)
+
+
+def _experiment(rng: Random) -> str:
+    """A few things are tested; what happens follows from what they are made of."""
+    rows = rng.sample(TABLES["samples"], rng.randint(4, 6))
+    test = rng.choice(TABLES["tests"])
+    words, text = _school(rng) | test, TEXTS["experiment"]
+    words["things"] = join_words(with_article(row["thing"]) for row in rows)
+    words["results"] = " ".join(
+        render_script(rng, text["result"], words | row | {"result": test[row[test["test"]]]})
+        for row in rows
+    )
+    hits = [f"the {row['thing']}" for row in rows if row[test["test"]] == "yes"]
+    words |= {key: render_phrase(rng, test[key]) for key in ("question", "setup")}
+    words |= {"hits": join_words(hits or ["none of them"]), "count": NUMBERS[len(rows)]}
+    return render_script(rng, text["text"], words)
+
+
+def _odd_one_out(rng: Random) -> str:
+    """Four animals, three of one group: which does not belong, and why?"""
+    words = _school(rng)
+    puzzles = []
+    for _ in range(rng.randint(2, 4)):
+        group = rng.choice(["mammal", "bird", "fish", "insect", "reptile"])
+        alike = rng.sample([row for row in TABLES["animals"] if row["group"] == group], 3)
+        odd = rng.choice([row for row in TABLES["animals"] if row["group"] != group])
+        four = [*alike, odd]
+        rng.shuffle(four)
+        puzzle = words | {f"odd_{key}": odd[key] for key in ("group", "general")}
+        puzzle |= {"group": group, "general": alike[0]["general"], "odd": odd["animal"]}
+        puzzle["plural"] = "fish" if group == "fish" else f"{group}s"
+        puzzle["list"] = join_words([row["animal"] for row in four])
+        puzzle["others"] = join_words(["the " + row["animal"] for row in alike])
+        puzzles.append(render_script(rng, TEXTS["odd_one_out"]["text"], puzzle))
+    return "\n\n".join([render_script(rng, TEXTS["odd_one_out"]["heading"], words), *puzzles])
+
+
+def _subjects(rng: Random) -> str:
+    """Two things: what each of them is and what it does."""
+    words, text = _school(rng), TEXTS["subjects"]
+    parts = []
+    for n, row in enumerate(rng.sample(TABLES["subjects"], 2)):
+        words |= {"thing": row["subject"], "kind": row["kind"], f"thing{n}": row["subject"]}
+        sayings = row["sayings"].split(" / ")
+        facts = [
+            render_script(rng, text["fact"], words | {"saying": saying})
+            for saying in rng.sample(sayings, len(sayings))
+        ]
+        parts.append(" ".join([render_script(rng, text["opening"], words), *facts]))
+    if rng.random() < 0.5:
+        parts.append(render_phrase(rng, "<remember>", words))
+    return "\n\n".join([render_script(rng, text["heading"], words), *parts])
+
+
+def _countries(rng: Random) -> str:
+    """Three countries: capitals, continents, languages, and what they are known for."""
+    words, text = _school(rng), TEXTS["countries"]
+    rows = rng.sample(TABLES["countries"], 3)
+    continents = len({row["continent"] for row in rows})
+    words |= {"first": rows[0]["capital"], "second": rows[1]["country"]}
+    words["many"] = render_phrase(rng, text["many"][continents - 1], rows[0])
+    parts = [render_script(rng, text["about"], words | row) for row in rows]
+    opening = render_script(rng, text["opening"], words)
+    return "\n\n".join([opening, *parts, render_script(rng, text["ending"], words)])
+
+
+def _why(rng: Random) -> str:
+    """A pupil asks why; a first guess is wrong; the teacher explains."""
+    return render_script(rng, TEXTS["why"]["text"], _school(rng) | rng.choice(TABLES["whys"]))
+
+
+def _quiz(rng: Random) -> str:
+    """Questions and answers from all the tables."""
+    eater, walker = rng.sample(TABLES["animals"], 2)
+    land, other_land = rng.sample(TABLES["countries"], 2)
+    subject = rng.choice(TABLES["subjects"])
+    words = _school(rng) | rng.choice(TABLES["whys"]) | rng.choice(TABLES["words"]) | land
+    words |= {"thing": subject["subject"], "kind": subject["kind"]}
+    words |= {"saying": rng.choice(subject["sayings"].split(" / "))}
+    words |= {"eater": eater["animal"], "food": eater["food"]}
+    words |= {key: walker[key] for key in ("animal", "group", "home", "number")}
+    words |= {"city": other_land["capital"], "city_land": other_land["country"]}
+    asker, answerer = rng.choice(LISTS["quiz_labels"]).split("/")
+    parts = [render_phrase(rng, TEXTS["quiz"]["heading"], words)]
+    for row in rng.sample(TABLES["quiz"], rng.randint(5, 7)):
+        text = f"{asker} {row['question']}\n{answerer} {row['answer']}"
+        parts.append(render_phrase(rng, text, words))
+    return "\n\n".join(parts)
+
+
+def _vocabulary(rng: Random) -> str:
+    """A few words, what they mean and how they are used."""
+    text = TEXTS["vocabulary"]
+    parts = [render_script(rng, text["heading"], _school(rng))]
+    for row in rng.sample(TABLES["words"], rng.randint(3, 5)):
+        # every sentence has a pupil of its own
+        words = _school(rng) | row
+        words["example"] = render_phrase(rng, row["use"], words)
+        parts.append(render_script(rng, text["entry"], words))
+    return "\n\n".join(parts)
+
+
+def _how_to(rng: Random) -> str:
+    """A task, step by step, as a list or told of somebody who does it."""
+    task, text = rng.choice(TABLES["tasks"]), TEXTS["how_to"]
+    steps = task["steps"].split(" / ")
+    words = _school(rng) | task | {"count": NUMBERS[len(steps)]}
+    if rng.random() < 0.35:
+        body = "\n".join(f"{n}. {capitalize(step)}." for n, step in enumerate(steps, start=1))
+    else:
+        forms = [text["first"], *[text["later"]] * (len(steps) - 2), text["last"]]
+        pairs = zip(forms, steps, strict=True)
+        body = " ".join([render_script(rng, form, words | {"step": step}) for form, step in pairs])
+    heading, opening = (render_script(rng, text[key], words) for key in ("heading", "opening"))
+    return "\n\n".join([heading, opening, body, render_script(rng, text["ending"], words)])
+
+
+# how often each form is drawn: the more a form has to say, the more often
+FORMS: list[tuple[Callable[[Random], str], int]] = [
+    (_story, 50),
+    (write_sums, 17),
+    (_why, 5),
+    (_quiz, 5),
+    (_subjects, 5),
+    (_compare_animals, 4),
+    (_how_to, 3),
+    (_vocabulary, 3),
+    (_animal, 2),
+    (_experiment, 2),
+    (_odd_one_out, 2),
+    (_countries, 1),
+    (_compare_planets, 1),
+]
+_WEIGHTED_FORMS = [form for form, weight in FORMS for _ in range(weight)]
+
+
+def passage(seed: int, k: int) -> str:
+    """Write the k-th passage of this seed; it depends on nothing else."""
+    # a string seeds through SHA-512: neighbours in k share nothing, in any process
+    rng = Random(f"gnano synthetic {seed} {k}")
+    while True:
+        text = rng.choice(_WEIGHTED_FORMS)(rng)
+        if MIN_CHARS <= len(text) <= MAX_CHARS:
+            return text
+
+
+def passages(seed: int) -> Iterator[str]:
+    """Write endless passages, no two alike."""
+    return (passage(seed, k) for k in count())
+
+
+def identity() -> str:
+    """Hash the code and the corpus that decide all passages."""
+    digest = hashlib.blake2b(digest_size=16)
+    code = [CODE_FOLDER / f"{name}.py" for name in CODE]
+    for path in sorted([*code, *CODE_FOLDER.glob("corpus/*.toml")]):
+        digest.update(f"{path.name}\0{path.read_text('utf-8')}\0".encode())
+    return digest.hexdigest()
+
+
+PASSAGES = SourceGenerator(lambda: map(Document, passages(seed=0)), identity)

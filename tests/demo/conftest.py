@@ -1,0 +1,25 @@
+"""A standard library of a test's own."""
+
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gnano.demo.python_objects import PythonObject, python_objects
+
+Library = Callable[[dict[str, str]], dict[str, PythonObject]]
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
+    """library({"name.py": source}): what is found where these are all Python files there are."""
+
+    def found(files: dict[str, str]) -> dict[str, PythonObject]:
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+        monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+        return {each.qualified: each for each in python_objects()}
+
+    return found

@@ -1,0 +1,153 @@
+"""`gnano demo`, tiny: the whole way, stopped, gone on with, shown again, and taught."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+TINY = [
+    "--data.tokenizer", "bpe-512",
+    "--data.heldout", "0.1",
+    "--data.sources.prose.max-bytes", "150000",
+    "--data.sources.synthetic.max-bytes", "100000",
+    "--data.sources.code.max-bytes", "150000",
+    "--model.vocab-size", "512",
+    "--model.n-embd", "32",
+    "--model.n-layer", "1",
+    "--model.block-size", "64",
+    "--train.steps", "120",
+    "--train.tokens-per-step", "1024",
+    "--train.eval-every", "40",
+    "--train.save-every", "40",
+    "--questions", "300",
+]  # fmt: skip
+
+
+def command(folder: Path) -> list[str]:
+    places = ["--data.folder", str(folder / "data"), "--out", str(folder / "run")]
+    return [sys.executable, "-m", "gnano", "demo", *TINY, *places]
+
+
+@cache  # what it prints once it is complete is always the same
+def complete(folder: Path) -> str:
+    return demo(folder)
+
+
+def demo(folder: Path) -> str:
+    done = subprocess.run(command(folder), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A demo that was stopped by Ctrl-C in the middle of training."""
+    folder = tmp_path_factory.mktemp("demo")
+    process = subprocess.Popen(
+        command(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    log = folder / "run" / "metrics.jsonl"
+    while not (log.exists() and log.read_text().count("\n") >= 10):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate()[0]
+    assert process.returncode == 130, output
+    assert "the same command goes on" in output
+    return folder
+
+
+def test_the_whole_way_and_again(folder: Path) -> None:
+    first = demo(folder)  # goes on where Ctrl-C stopped it
+    run = folder / "run"
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 121)), "steps were lost or done twice"
+    assert rows[-1]["final"] and rows[-1]["heldout"]["bits_per_byte"] < 8
+
+    assert "bits per byte" in first and "xz -9 needs" in first
+    for title in ("prose", "story", "code"):
+        assert f"── {title} " in first
+    assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert "xz -9" in (run / "report.html").read_text()
+    assert "gnano generate" in first
+
+    second = complete(folder)
+    assert "Already complete" in second
+    for begin, end in (
+        ("4. What it writes", "5. Taught to answer"),
+        ("held-out answers", "\nGo on"),
+    ):
+        assert part(second, begin, end) == part(first, begin, end)
+
+
+def part(output: str, begin: str, end: str) -> str:
+    return output[output.index(begin) : output.index(end)]
+
+
+def test_it_is_taught_to_answer_and_asked_what_it_was_not_taught(folder: Path) -> None:
+    output = complete(folder)
+    run = folder / "run-sft"
+    answers = json.loads((run / "answers.json").read_text())
+    before, after = answers["losses"]["all"]
+    assert after < before - 0.2
+    assert f"{before:.3f}" in output and f"{after:.3f}" in output
+    learned = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert learned[0]["step"] == 0 and learned[-1]["heldout"]["loss"] == pytest.approx(after)
+    shown = output[output.index("held-out answers") :]
+    assert shown.count("  before: ") == shown.count("  after:  ") == shown.count("  right:  ") == 3
+    page = (run / "answers.md").read_text()
+    for line in shown.splitlines():
+        if line.startswith("  right:"):
+            assert line.removeprefix("  right:").strip()[:40] in page
+
+
+def test_without_questions_it_only_writes(folder: Path, tmp_path: Path) -> None:
+    arguments = [*command(folder), "--questions", "0"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert "4. What it writes" in done.stdout and "5. Taught" not in done.stdout
+    refused = subprocess.run([*arguments[:-1], "-1"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and not refused.stdout
+    assert "questions is -1; use 0 (none) or more" in refused.stderr
+
+
+def test_the_mix_that_was_asked_for_is_shown(folder: Path) -> None:
+    output = complete(folder)
+    for name, share in (("prose", "40%"), ("synthetic", "25%"), ("code", "35%")):
+        row = next(line for line in output.splitlines() if line.strip().startswith(name))
+        assert row.endswith(share)
+
+
+def test_the_xz_figure_is_what_the_xz_program_says(folder: Path) -> None:
+    from gnano.data import Corpus
+    from gnano.demo.demo_run import xz_bits_per_byte
+
+    if shutil.which("xz") is None:
+        pytest.skip("the xz program is not installed")
+    corpus = Corpus(folder / "data")
+    text = b"".join(corpus.heldout_text(number) for number in range(3))
+    packed = subprocess.run(["xz", "-9", "-c"], input=text, capture_output=True, check=True).stdout
+    assert xz_bits_per_byte(corpus) == (len(text), 8 * len(packed) / len(text))
+
+
+def test_without_the_extra_plot_it_goes_the_whole_way_and_says_what_is_left_out(
+    folder: Path,
+) -> None:
+    complete(folder)
+    (folder / "run" / "loss.png").unlink()
+    hide = (
+        "import sys; sys.modules.update(matplotlib=None, plotext=None); "
+        "from gnano.cli import main; main()"
+    )
+    arguments = [sys.executable, "-c", hide, *command(folder)[3:]]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "4. What it writes" in done.stdout and "5. Taught to answer" in done.stdout
+    assert done.stderr.count("pip install 'auto-g-nano[plot]'") == 2
+    written = next(line for line in done.stdout.splitlines() if line.startswith("Written: "))
+    assert "report.html" in written and "loss.png" not in written

@@ -1,0 +1,241 @@
+"""What is said of Python's own library is true: of what is imported, and of its source."""
+
+import ast
+import importlib
+import inspect
+import re
+import sysconfig
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gnano.data.instructions.conversations import Conversation
+from gnano.demo.python_questions import python_questions
+
+# to import these does nothing else, on any machine, and they are Python as it is written
+SAFE = """
+    argparse ast calendar cmd code collections configparser contextlib copy csv difflib dis email
+    fractions ftplib gettext html http imaplib inspect ipaddress json locale logging mailbox
+    mimetypes netrc optparse os pathlib pickletools plistlib pprint queue random sched shelve shlex
+    shutil smtplib socketserver string tarfile tempfile textwrap threading timeit tokenize trace
+    traceback types unittest urllib uuid wave xmlrpc zipfile
+""".split()
+
+
+@pytest.fixture(scope="module")
+def pairs() -> dict[str, list[Conversation]]:
+    """By kind."""
+    found = defaultdict(list)
+    for pair in python_questions():
+        found[pair.category].append(pair)
+    return found
+
+
+def context(pair: Conversation) -> str:
+    return pair.turns[0].context
+
+
+def answer(pair: Conversation) -> str:
+    return pair.turns[1].content
+
+
+def imported(about: str) -> Any:
+    """What has this name; None where it is not safe to import, or of another system."""
+    parts = about.split(".")
+    if parts[0] not in SAFE:
+        return None
+    for count in range(len(parts) - 1, 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:count]))
+        except ImportError:
+            continue
+        for part in parts[count:]:
+            found = (
+                inspect.getattr_static(found, part)
+                if inspect.isclass(found)
+                else getattr(found, part)
+            )
+        return found
+    return None
+
+
+def source(about: str) -> str:
+    """Of the module that it is in."""
+    library = Path(sysconfig.get_paths()["stdlib"])
+    parts = about.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        path = library.joinpath(*parts[:count])
+        for file in path / "__init__.py", path.with_suffix(".py"):
+            if file.is_file():
+                return file.read_text("utf-8")
+    raise AssertionError(f"{about} is in no file")
+
+
+def functions(found: list[Conversation]) -> list[tuple[Conversation, inspect.Signature]]:
+    """Pairs about what is a Python function once it is imported, and how it is called."""
+    signatures = []
+    for pair in found:
+        function = imported(pair.about)
+        if function is not None:
+            function = getattr(function, "__func__", function)  # of a class or static method
+        if inspect.isfunction(function) and function.__qualname__ in pair.about:
+            signatures.append((pair, inspect.signature(function)))
+    return signatures
+
+
+def test_signatures_are_those_of_the_imported_functions(
+    pairs: dict[str, list[Conversation]],
+) -> None:
+    for pair in pairs["signature"]:
+        ast.parse(answer(pair) + " ...")
+    known = functions(pairs["signature"])
+    assert len(known) > 300
+    for pair, real in known:
+        (node,) = ast.parse(answer(pair) + " ...").body
+        assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        assert node.name == pair.about.rpartition(".")[2]
+        written = evaluated(node.args).parameters.values()
+        assert [(p.name, p.kind) for p in written] == [
+            (p.name, p.kind) for p in real.parameters.values()
+        ]
+        for one, two in zip(written, real.parameters.values(), strict=True):
+            assert one.default == two.default or one.default is ...
+
+
+def evaluated(arguments: ast.arguments) -> inspect.Signature:
+    """Without annotations, and with `...` for defaults that only the module can evaluate."""
+    for each in ast.walk(arguments):
+        if isinstance(each, ast.arg):
+            each.annotation = None
+    own = ast.Constant(...)
+    arguments.defaults = [v if isinstance(v, ast.Constant) else own for v in arguments.defaults]
+    arguments.kw_defaults = [
+        v if v is None or isinstance(v, ast.Constant) else own for v in arguments.kw_defaults
+    ]
+    scope: dict[str, Any] = {}
+    exec(f"def f({ast.unparse(arguments)}): ...", scope)
+    return inspect.signature(scope["f"])
+
+
+def test_arguments_are_counted_and_named_as_a_caller_gives_them(
+    pairs: dict[str, list[Conversation]],
+) -> None:
+    numbers = "None One Two Three Four Five Six Seven Eight Nine Ten".split()
+    known = functions(pairs["arguments"])
+    assert len(known) > 150
+    for pair, signature in known:
+        names = list(signature.parameters)
+        scope, _, name = pair.about.rpartition(".")
+        cls = imported(scope)
+        if inspect.isclass(cls) and not isinstance(vars(cls).get(name), staticmethod):
+            names = names[1:]
+        count, _, said = answer(pair).removesuffix(".").partition(": ")
+        assert count == numbers[len(names)]
+        assert re.findall(r"\w+", said.replace(" and ", " ")) == names
+
+
+def test_defaults_are_those_of_the_imported_functions(
+    pairs: dict[str, list[Conversation]],
+) -> None:
+    checked = 0
+    for pair, signature in functions(pairs["default"]):
+        words = re.findall(r"\w+", pair.turns[0].content)
+        defaults = [p.default for p in signature.parameters.values() if p.name in words]
+        try:
+            value = ast.literal_eval(answer(pair))
+        except ValueError:  # a name of the module's
+            continue
+        assert value in defaults
+        checked += 1
+    assert checked > 100
+
+
+def test_modules_can_be_imported_and_have_what_was_asked_for(
+    pairs: dict[str, list[Conversation]],
+) -> None:
+    checked = 0
+    for pair in pairs["which module"]:
+        module, name = pair.about.rsplit(".", 1)
+        assert answer(pair) == module
+        assert f" {name} " in f"{pair.turns[0].content} ".replace("?", " ")
+        if module.split(".")[0] in SAFE and imported(pair.about) is not None:
+            assert hasattr(importlib.import_module(answer(pair)), name)
+            checked += 1
+    assert checked > 200
+    # what has to be known has one answer
+    blind = [pair.about.rsplit(".", 1)[1] for pair in pairs["which module"] if not context(pair)]
+    assert len(blind) > 50
+    assert len(set(blind)) == len(blind)
+
+
+def test_imports_import_what_was_asked_for(pairs: dict[str, list[Conversation]]) -> None:
+    checked = 0
+    for pair in pairs["import"]:
+        if (expected := imported(pair.about)) is not None:
+            scope: dict[str, Any] = {}
+            exec(answer(pair), scope)
+            assert scope[pair.about.rpartition(".")[2]] is expected
+            checked += 1
+    assert checked > 100
+
+
+def test_base_classes_are_those_of_the_imported_classes(
+    pairs: dict[str, list[Conversation]],
+) -> None:
+    checked = 0
+    for pair in pairs["base"]:
+        cls = imported(pair.about)
+        if inspect.isclass(cls):
+            assert answer(pair).rpartition(".")[2] in {base.__name__ for base in cls.__bases__}
+            checked += 1
+    assert checked > 150
+
+
+def test_a_line_that_is_completed_is_a_line_of_its_module(
+    pairs: dict[str, list[Conversation]],
+) -> None:
+    for pair in pairs["complete"]:
+        *before, begun = context(pair).split("\n")
+        lines = {line.strip() for line in source(pair.about).expandtabs().split("\n")}
+        assert before
+        assert begun.strip()
+        assert (begun + answer(pair)).strip() in lines
+        assert {line.strip() for line in before} <= lines | {""}
+
+
+def test_the_last_line_shown_raises_the_exception(pairs: dict[str, list[Conversation]]) -> None:
+    for pair in pairs["raises"]:
+        last = context(pair).split("\n")[-1].strip()
+        assert re.fullmatch(rf"raise {answer(pair)}\b.*", last)
+        assert last in source(pair.about).expandtabs()
+
+
+def test_sentences_begin_the_docstrings_that_they_are_said_to(
+    pairs: dict[str, list[Conversation]],
+) -> None:
+    checked = 0
+    for pair in pairs["what it does"] + pairs["name"]:
+        found = imported(pair.about)
+        docstring = getattr(found, "__func__", found).__doc__ if found is not None else None
+        if not docstring:
+            continue
+        opening = " ".join(inspect.cleandoc(docstring).split())
+        if pair.category == "what it does":
+            assert opening.startswith(answer(pair))
+        else:
+            question = pair.turns[0].content
+            assert any(question.endswith(opening[:size]) for size in range(12, 200))
+        checked += 1
+    assert checked > 500
+
+
+def test_the_name_that_fits_is_one_of_three(pairs: dict[str, list[Conversation]]) -> None:
+    for pair in pairs["name"]:
+        names = context(pair).split(", ")
+        assert len(set(names)) == 3
+        assert answer(pair) in names
+        assert answer(pair) == pair.about.rpartition(".")[2]
+        scope = pair.about.rpartition(".")[0]
+        assert f" {scope} " in pair.turns[0].content

@@ -1,0 +1,36 @@
+"""What is left out of a line can be read from the lines above it."""
+
+from collections.abc import Callable
+
+from gnano.demo.python_lines import raised, unfinished_line
+from gnano.demo.python_objects import PythonObject
+
+Library = Callable[[dict[str, str]], dict[str, PythonObject]]
+
+
+def test_a_line_breaks_off_only_where_all_that_follows_has_been_seen(library: Library) -> None:
+    seen = (
+        "def f(first, second):\n    '''No.'''\n    third = first\n    return call(third, first)\n"
+    )
+    new = "def f(first):\n    third = 'other'\n    return unheard_of(forth)\n"
+    found = unfinished_line(library({"a.py": seen})["a.f"])
+    assert found is not None
+    before, rest = found
+    assert (
+        before + rest == "def f(first, second):\n    third = first\n    return call(third, first)"
+    )
+    assert rest in {"third, first)", "(third, first)", ", first)"}
+    assert unfinished_line(library({"a.py": new})["a.f"]) is None
+
+
+def test_what_is_raised_stands_at_the_end_of_the_lines_before_it(library: Library) -> None:
+    text = "def f(a):\n    if a:\n        raise {}\n"
+    for written, name in [
+        ("ValueError('no')", "ValueError"),
+        ("KeyError", "KeyError"),
+        ("error", None),
+        ("a.Error()", None),
+        ("Error(\n            a\n        )", None),
+    ]:
+        found = raised(library({"a.py": text.format(written)})["a.f"])
+        assert found == (name and (text.format(written).rstrip(), name))

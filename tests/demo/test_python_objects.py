@@ -1,0 +1,87 @@
+"""What the library offers is found as it is written, and what only looks so is left out."""
+
+from collections.abc import Callable
+
+import pytest
+
+from gnano.demo.python_objects import PythonObject
+
+Library = Callable[[dict[str, str]], dict[str, PythonObject]]
+
+
+def test_public_functions_classes_and_methods_are_found_under_the_names_they_have(
+    library: Library,
+) -> None:
+    text = "class C:\n    def m(self): ...\n    def _n(self): ...\n\nasync def f(): ...\n"
+    names = {
+        "a.py": text,
+        "p/__init__.py": text,
+        "p/b.py": text,
+        "_q.py": text,
+        "p/__main__.py": "",
+    }
+    assert list(library(names)) == [
+        f"{module}.{name}" for module in ("a", "p", "p.b") for name in ("C", "C.m", "f")
+    ]
+
+
+def test_programs_and_files_that_no_one_can_import_are_left_out(library: Library) -> None:
+    names = "idlelib/a.py", "config-3.11/b.py", "p/_c.py", "test/d.py", "e.py"
+    assert list(library(dict.fromkeys(names, "def f(): ...\n"))) == ["e.f"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f(a): ...\ndef f(a, b): ...\n",
+        "@wrapped\ndef f(a): ...\n",
+        "def f(a): ...\ndel f\n",
+        "if True:\n    def f(a): ...\n",
+        "def g:\n",
+        "def _f(a): ...\n",
+    ],
+)
+def test_what_the_source_says_of_a_name_is_true_of_it_or_not_said(
+    library: Library, text: str
+) -> None:
+    assert not library({"a.py": text})
+
+
+def test_a_call_shows_all_of_a_signature_or_there_is_none(library: Library) -> None:
+    written = ["a, b=1, *c, **d", "", "a, *, b", "a, /", "a: int", "a={1: 2}"]
+    text = "\n".join(f"def f{n}({arguments}): ..." for n, arguments in enumerate(written))
+    text += "\nclass C:\n    def m(self, a): ...\n    @staticmethod\n    def s(a): ...\n"
+    text += "    @classmethod\n    def c(cls, a): ...\n"
+    found = {name: it.call for name, it in library({"a.py": text}).items()}
+    assert found == {
+        "a.f0": "f0(a, b=1, *c, **d)",
+        "a.f1": "f1()",
+        "a.f2": "",
+        "a.f3": "",
+        "a.f4": "",
+        "a.f5": "",  # a colon may be an annotation's
+        "a.C": "",
+        "a.C.m": "m(a)",
+        "a.C.s": "s(a)",
+        "a.C.c": "c(a)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("docstring", "sentence"),
+    [
+        ("Return the sum of a. It may be\n    large.", "Return the sum of a."),
+        ("Return a list, e.g. of\n    names.\n\n    More.", "Return a list, e.g. of names."),
+        ("Return all of it\n\n    More.", "Return all of it"),
+        ("f(a) -> the sum of all", ""),
+        (">>> f(1)", ""),
+        ("Some of these are:", ""),
+        ("The sum.", ""),
+        ("Return " + "very " * 40 + "much.", ""),
+    ],
+)
+def test_a_sentence_is_the_docstrings_first_or_none(
+    library: Library, docstring: str, sentence: str
+) -> None:
+    found = library({"a.py": f'def f(a):\n    """{docstring}\n    """\n'})
+    assert found["a.f"].sentence == sentence

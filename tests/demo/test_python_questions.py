@@ -1,0 +1,126 @@
+"""Thousands of questions, the same in every process, that a small model can take in."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from itertools import islice
+
+import pytest
+
+from gnano.data.instructions.conversations import Conversation
+from gnano.data.instructions.encoding import encode
+from gnano.data.instructions.templates import TEMPLATES
+from gnano.data.split import position
+from gnano.demo.python_corpus import python_code, python_prose
+from gnano.demo.python_questions import python_questions
+from gnano.tokenizer import train_bpe
+
+KINDS = {"what it does", "which module", "signature", "complete", "name"}
+KINDS |= {"arguments", "default", "base", "import", "raises"}
+PROGRAM = """
+import json, sys
+from gnano.demo.python_questions import python_questions
+before = set(sys.modules)
+found = python_questions()
+print(json.dumps([[c.turns, c.category, c.about] for c in found], default=vars))
+print(json.dumps([sorted(set(sys.modules) - before), "torch" in sys.modules]))
+"""
+
+
+@pytest.fixture(scope="module")
+def all_pairs() -> list[Conversation]:
+    return python_questions()
+
+
+def asked(pair: Conversation) -> str:
+    return f"{pair.turns[0].content}\n{pair.turns[0].context}"
+
+
+def context(pair: Conversation) -> str:
+    return pair.turns[0].context
+
+
+def answer(pair: Conversation) -> str:
+    return pair.turns[1].content
+
+
+def test_every_process_asks_the_same_and_imports_nothing_to_ask() -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in "12"
+    ]
+    one, two = (process.communicate()[0].splitlines() for process in processes)
+    assert one == two
+    assert len(json.loads(one[0])) > 4_000
+    modules, torch = json.loads(one[1])
+    assert not torch
+    assert {"tkinter", "turtle", "antigravity", "unittest", "xml"}.isdisjoint(modules)
+
+
+def test_there_are_thousands_of_questions_and_hundreds_of_each_kind(
+    all_pairs: list[Conversation],
+) -> None:
+    assert 4_000 <= len(all_pairs) <= 12_000
+    for part in all_pairs, all_pairs[: len(all_pairs) // 4]:  # any part of them has all kinds
+        counts = Counter(pair.category for pair in part)
+        assert counts.keys() == KINDS
+        assert min(counts.values()) > len(part) / 50
+
+
+def test_no_question_is_asked_twice_and_none_is_empty(all_pairs: list[Conversation]) -> None:
+    assert len({asked(pair) for pair in all_pairs}) == len(all_pairs)
+    for pair in all_pairs:
+        question, given = pair.turns
+        assert [question.role, given.role] == ["user", "assistant"]
+        assert question.content and given.content and pair.about
+        for text in question.content, question.context, given.content:
+            assert text == text.strip()
+
+
+def test_all_of_them_fit_a_context_of_256_tokens(all_pairs: list[Conversation]) -> None:
+    texts = [
+        document.text for read in (python_code, python_prose) for document in islice(read(), 150)
+    ]
+    tokenizer = train_bpe(texts, 4_096)
+    for template in TEMPLATES.values():
+        sizes = sorted(encode(pair, template, tokenizer).positions for pair in all_pairs)
+        assert sizes[-1] <= 256
+        assert sizes[len(sizes) // 2] <= 128
+    words = [asked(pair) + answer(pair) for pair in all_pairs]
+    assert sum(len(tokenizer.encode(text)) < 60 for text in words) > len(words) / 2
+
+
+def test_most_answers_are_words_that_the_question_shows(all_pairs: list[Conversation]) -> None:
+    def words(text: str) -> set[str]:
+        return set(re.findall(r"\w+", text))
+
+    seen = [words(answer(pair)) <= words(asked(pair)) for pair in all_pairs]
+    assert sum(seen) > len(seen) / 2
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3])
+def test_no_object_is_both_learned_and_held_out(
+    all_pairs: list[Conversation], share: float
+) -> None:
+    heldout = [pair for pair in all_pairs if position(pair.group) < share * 2**64]
+    learned = [pair for pair in all_pairs if position(pair.group) >= share * 2**64]
+    assert {p.about for p in heldout}.isdisjoint(p.about for p in learned)
+    assert {p.category for p in heldout} == KINDS
+    assert 0.7 * share < len(heldout) / len(all_pairs) < 1.3 * share
+    # the same code in two classes would be known by heart
+    code = {context(pair) for pair in learned if pair.category == "complete"}
+    assert code.isdisjoint(context(p) for p in heldout if p.category == "complete")
+
+
+def test_what_is_asked_again_is_not_read_again_and_is_the_callers_own() -> None:
+    one = python_questions()
+    one.clear()
+    assert python_questions()
