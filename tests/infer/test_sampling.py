@@ -5,9 +5,9 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tests.infer.conftest import choose
+from tests.infer.conftest import choose, probabilities
 
-from gnano.infer import Sampling, choose_each, probabilities
+from gnano.infer import Sampling, choose_each
 
 # quarters: equal logits are exactly equal, others differ by more than rounding
 logit_lists = st.lists(st.integers(-40, 40).map(lambda n: n / 4), min_size=1, max_size=20)

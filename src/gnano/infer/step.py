@@ -47,7 +47,7 @@ class CompiledStep:
         """Logits [B, V] after these tokens, whose keys and values go to these places."""
         decoder, config = self.model.model, self.model.config
         table = rope_table(config.head_size, config.block_size, config.rope_theta, ids_B1.device)
-        rope = Rope(*(part[places_B1][:, None] for part in table))
+        rope = table.select(places_B1)
         mask_B11T = rows_mask(places_B1, buffers[0][0].shape[2])
         torch._dynamo.maybe_mark_dynamic(mask_B11T, 3)
         x_B1D = decoder.embed_tokens(ids_B1)
