@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.infer.conftest import choose, probabilities
 
 from gnano.infer import History, Sampling
+from gnano.infer.penalties import start_history
 
 V = 12
 texts = st.lists(st.integers(0, V - 1), max_size=30)
@@ -16,7 +17,7 @@ logit_lists = st.lists(st.integers(-12, 12).map(lambda n: n / 4), min_size=V, ma
 
 
 def history_of(sampling, prompt, answer):
-    history = sampling.history(prompt)
+    history = start_history(prompt, sampling)
     for token in answer:
         history.add(token)
     return history
@@ -124,7 +125,7 @@ def test_no_run_of_tokens_comes_twice(temperature, ngram):
 @pytest.mark.parametrize("temperature", [0, 1.0])
 def test_where_every_token_would_repeat_one_comes_all_the_same(temperature):
     sampling = Sampling(temperature=temperature, no_repeat_ngram=1, seed=0)
-    history = sampling.history([0, 1, 2])
+    history = start_history([0, 1, 2], sampling)
     logits = torch.tensor([0.0, 50.0, 1.0])
     assert choose(logits, sampling, sampling.generator(), history) == 1
 
