@@ -9,8 +9,7 @@ from gnano.utils.terminal import echo
 
 
 def weights(
-    checkpoint: Annotated[Path, tyro.conf.Positional],
-    out: Annotated[Path, tyro.conf.Positional],
+    checkpoint: Annotated[Path, tyro.conf.Positional], out: Annotated[Path, tyro.conf.Positional]
 ) -> None:
     """Copy the model and its tokenizer out of a checkpoint: a third of it, and all others need.
 

@@ -157,11 +157,7 @@ class GPT(nn.Module):
         return y_BTD
 
     def forward(
-        self,
-        ids_BT: Tensor,
-        cache: KVCache | None = None,
-        *,
-        segments_BT: Tensor | None = None,
+        self, ids_BT: Tensor, cache: KVCache | None = None, *, segments_BT: Tensor | None = None
     ) -> Tensor:
         """Logits [B, T, V] in fp32; `cache` and `segments_BT` as in `hidden`."""
         return self.logits(self.hidden(ids_BT, cache, segments_BT=segments_BT))
