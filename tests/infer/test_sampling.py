@@ -340,5 +340,5 @@ def test_a_model_whose_logits_are_no_numbers_is_told_in_one_sentence(settings, d
 
 def test_penalties_without_the_text_so_far_are_refused_not_ignored():
     sampling = Sampling(temperature=0, frequency_penalty=1.0)
-    with pytest.raises(ValueError, match=r"need the text so far.*Sampling\.history"):
+    with pytest.raises(ValueError, match=r"need the text so far.*start_history"):
         choose(torch.tensor([0.0, 1.0]), sampling, sampling.generator())

@@ -125,9 +125,9 @@ def _document(
     def text_of(token: int) -> str:
         return engine.tokenizer.decode([token])
 
-    completions = []
+    completions: list[dict[str, Any]] = []
     for prompt, one in ((p, one) for p, group in zip(prompts, found, strict=True) for one in group):
-        entry = {
+        entry: dict[str, Any] = {
             "prompt": prompt,
             "text": one.text,
             "reason": one.reason,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gnano.infer.sums import may_sum, sums
 from gnano.model import GPT
-from gnano.model.blocks import Attention, FeedForward, Head, Linear
+from gnano.model.blocks import Attention, Block, FeedForward, Head, Linear
 from gnano.model.rope import Rope
 
 
@@ -32,11 +32,11 @@ class FusedAttention(Attention):
         return q_BHTE, k_BKTE, v_BKTE
 
 
-class FusedFeedForward(nn.Module):
+class FusedFeedForward(FeedForward):
     """SwiGLU whose gate and up come from one matrix."""
 
     def __init__(self, mlp: FeedForward) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.gate_up = LeanLinear(mlp.gate_proj, mlp.up_proj)
         self.down_proj = LeanLinear(mlp.down_proj)
 
@@ -69,6 +69,7 @@ class LeanLinear(Linear):
 def make_lean(model: GPT) -> GPT:
     """Fuse the matrices of each block, one after another; the model can then not be saved."""
     for block in model.model.layers:
+        assert isinstance(block, Block)
         block.self_attn = FusedAttention(block.self_attn)
         block.mlp = FusedFeedForward(block.mlp)
     setattr(model, "lm_head", LeanLinear(model.lm_head))  # noqa: B010 no Head, which trains
