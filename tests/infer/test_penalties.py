@@ -18,8 +18,9 @@ logit_lists = st.lists(st.integers(-12, 12).map(lambda n: n / 4), min_size=V, ma
 
 def history_of(sampling, prompt, answer):
     history = start_history(prompt, sampling)
-    for token in answer if history else ():
-        history.add(token)
+    if history is not None:
+        for token in answer:
+            history.add(token)
     return history
 
 
