@@ -296,7 +296,7 @@ def test_after_ctrl_c_it_says_that_work_is_kept_only_where_it_is(
         raise KeyboardInterrupt
 
     name = "import_" if command == "import" else command
-    monkeypatch.setattr(f"gnano.cli.{name}.main", interrupted)
+    monkeypatch.setattr(f"gnano.cli.{name}.main", interrupted, raising=False)
     with pytest.raises(SystemExit) as left:
         main([command])
     assert left.value.code == 130

@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from gnano.infer import Engine, choose_each
+from gnano.infer.limits import weights_of
+from gnano.infer.penalties import penalise
 from gnano.model import GPT, save_model
 from gnano.tokenizer import train_bpe
 
@@ -15,6 +17,17 @@ TEXTS = [
 def choose(logits_V, sampling, generator, history=None):
     """The token of one row alone."""
     return choose_each(logits_V[None], [sampling], [generator], [history])[0]
+
+
+def probabilities(logits_V, sampling, history=None):
+    """The distribution that a token is drawn from: [V] in fp32, zero for what is ruled out."""
+    logits_V = logits_V.float().clone()
+    penalise(logits_V, sampling, history)
+    if sampling.temperature == 0:
+        return torch.zeros_like(logits_V).index_fill_(0, logits_V.argmax(), 1.0)
+    weights, order = weights_of(logits_V[None], [sampling])
+    shares = weights[0] / weights[0].sum()
+    return shares if order is None else torch.zeros_like(logits_V).scatter_(0, order[0], shares)
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tests.infer.conftest import choose
+from tests.infer.conftest import choose, probabilities
 
-from gnano.infer import Sampling, choose_each, probabilities
+from gnano.infer import Sampling, choose_each
+from gnano.infer.penalties import start_history
 
 # quarters: equal logits are exactly equal, others differ by more than rounding
 logit_lists = st.lists(st.integers(-40, 40).map(lambda n: n / 4), min_size=1, max_size=20)
@@ -237,7 +238,10 @@ def test_the_ends_of_each_range_are_allowed():
         {"logit_bias": ((0, -100), (1, 100))},
     ):
         sampling = Sampling(seed=0, **allowed)
-        assert choose(logits, sampling, sampling.generator(), sampling.history([0])) in (0, 1)
+        assert choose(logits, sampling, sampling.generator(), start_history([0], sampling)) in (
+            0,
+            1,
+        )
 
 
 def test_a_seed_that_is_too_large_is_refused_with_the_range():
@@ -279,8 +283,8 @@ MIXED = [
 
 
 def test_what_else_is_in_the_batch_changes_no_text():
-    together = [(s.generator(), s.history([1, 2, 3])) for s in MIXED]
-    alone = [(s.generator(), s.history([1, 2, 3])) for s in MIXED]
+    together = [(s.generator(), start_history([1, 2, 3], s)) for s in MIXED]
+    alone = [(s.generator(), start_history([1, 2, 3], s)) for s in MIXED]
     source = torch.Generator().manual_seed(0)
     said = set()
     for _ in range(40):
@@ -336,5 +340,5 @@ def test_a_model_whose_logits_are_no_numbers_is_told_in_one_sentence(settings, d
 
 def test_penalties_without_the_text_so_far_are_refused_not_ignored():
     sampling = Sampling(temperature=0, frequency_penalty=1.0)
-    with pytest.raises(ValueError, match=r"need the text so far.*Sampling\.history"):
+    with pytest.raises(ValueError, match=r"need the text so far.*start_history"):
         choose(torch.tensor([0.0, 1.0]), sampling, sampling.generator())

@@ -22,7 +22,7 @@ def at(position: int, vector: torch.Tensor, theta: float) -> torch.Tensor:
     """The vector as a query or key of this position."""
     table = rope_table(len(vector), LENGTH, theta, CPU)
     rope = Rope(*(part[position : position + 1] for part in table))
-    turned: torch.Tensor = rope(vector.view(1, 1, 1, -1)).flatten()
+    turned: torch.Tensor = rope.rotate(vector.view(1, 1, 1, -1)).flatten()
     return turned
 
 

@@ -59,8 +59,7 @@ def test_a_scored_loss_is_that_of_full_logits(rows, compiled, frozen):
             parameter.requires_grad_(name.startswith("lm_head") == frozen.startswith("all"))
     expected = plain(model, ids, targets, segments)
     theirs = gradients(model, expected)
-    if compiled:
-        model.compile_blocks()
+    model.compiled = compiled  # the head's loss alone: blocks are compiled in test_compiled
     loss = model.loss(ids, targets, segments_BT=segments, score=score)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     ours = gradients(model, loss)

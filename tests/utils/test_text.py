@@ -13,7 +13,6 @@ from hypothesis.strategies import characters, lists, sampled_from, text
 
 from gnano.chat.history import History
 from gnano.data.instructions import load_template
-from gnano.model.adapter import _read_json
 from gnano.model.folder import read_json
 from gnano.train import load_recipe
 from gnano.utils.text import decode_text, open_stdin, read_stdin, read_text
@@ -56,7 +55,6 @@ DOORS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "template.json": (lambda path: load_template(str(path)), '{"assistant":\n"é:\\n"}'),
     "talk.json": (marked, json.dumps({"messages": MESSAGES}, indent=1)),
     "config.json": (read_json, '{"a":\n"é"}\n'),
-    "adapter_config.json": (_read_json, '{"a":\n"é"}\n'),
     "prompts.txt": (generate_reads, "é\n\n\u2028b\n"),
 }
 

@@ -111,7 +111,13 @@ def _run(arguments: list[str]) -> int | None:
         drop_failed_writes("stdout")
     name = f"{arguments[0]}_" if keyword.iskeyword(arguments[0]) else arguments[0]
     command = importlib.import_module(f"gnano.cli.{name}")
-    code: int | None = command.main(arguments[1:])
+    code: int | None
+    if hasattr(command, "main"):
+        code = command.main(arguments[1:])
+    else:  # one function of the module's name
+        from gnano.cli.arguments import call  # loads tyro
+
+        code = call(getattr(command, name), arguments[0], arguments[1:])
     return code
 
 

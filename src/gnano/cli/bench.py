@@ -1,12 +1,13 @@
 """`gnano bench`: how fast a checkpoint writes."""
 
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from gnano.cli.arguments import Keeping, call
+from gnano.cli.arguments import Keeping
 from gnano.infer.loading import Loading
 from gnano.utils.json_text import json_text
 from gnano.utils.terminal import echo
@@ -46,11 +47,8 @@ def bench(
     started = time.perf_counter()
     engine = Engine.load(checkpoint, **asdict(loading))
     loaded = time.perf_counter() - started
-    line = LiveLine()
-    try:
+    with closing(LiveLine()) as line:
         speed = measure(engine, texts, prompt, tokens, line.show)
-    finally:
-        line.close()
     peak = peak_memory(engine.device) / 1e9
     if json_:
         steps = [{**asdict(one), "share_of_memory": speed.share(one)} for one in speed.steps]
@@ -73,7 +71,3 @@ def _print(speed: "Speed", loaded: float, peak: float) -> None:
         f"sum; a step reads {speed.weight_bytes / 1e9:.3f} GB of weights"
     )
     echo(f"most memory held              {peak:8.2f} GB")
-
-
-def main(argv: list[str]) -> None:
-    call(bench, "bench", argv)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import Drawing, Keeping, call
+from gnano.cli.arguments import Drawing, Keeping
 from gnano.infer.loading import Loading
 from gnano.infer.sampling import Sampling
 
@@ -41,7 +41,3 @@ def chat(
     settings = Settings(sampling=sampling, tokens=tokens)
     session, note = open_session(checkpoint, format, settings, system, loading)
     return talk(session, note, prompt, str(checkpoint))
-
-
-def main(argv: list[str]) -> int:
-    return call(chat, "chat", argv)

@@ -1,12 +1,13 @@
 """`gnano compare`: models side by side, and what others published of theirs."""
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import Asking, Keeping, call
+from gnano.cli.arguments import Asking, Keeping
 from gnano.evals.asked import Asked
 from gnano.infer.loading import Loading
 from gnano.utils.terminal import echo, note
@@ -48,19 +49,12 @@ def compare(
     from gnano.live import LiveLine
 
     check_plot(plot)
-    line = LiveLine()
-    try:
+    with closing(LiveLine()) as line:
         found = compare_models(
             models, asked, loading, published, all_published, line.show, line.note
         )
-    finally:
-        line.close()
     width = shutil.get_terminal_size((100, 24)).columns
     echo(found.json() if json_ else comparison_text(found, width))
     if plot:
         plot_comparison(found, plot)
         note(f"\n{plot}")
-
-
-def main(argv: list[str]) -> None:
-    call(compare, "compare", argv)

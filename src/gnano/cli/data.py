@@ -1,5 +1,6 @@
 """`gnano data`: look at prepared data, check it, or prepare it on many machines."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -61,13 +62,10 @@ def verify(folder: Annotated[Path, tyro.conf.Positional]) -> int:
     from gnano.data import verify_data
     from gnano.live import LiveLine
 
-    line = LiveLine()
-    try:
+    with closing(LiveLine()) as line:
         problems = verify_data(
             folder, lambda n, of, size: line.show(f"{n:,} of {of:,} shards, {size / 1e9:.2f} GB")
         )
-    finally:
-        line.close()
     echo("\n".join(problems) or f"{folder}: every file matches its checksum.")
     return 1 if problems else 0
 

@@ -1,17 +1,18 @@
 """`gnano eval`: how good a checkpoint is."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import Asking, Keeping, call
+from gnano.cli.arguments import Asking, Keeping
 from gnano.evals.asked import Asked
 from gnano.infer.loading import Loading
 from gnano.utils.terminal import echo, note
 
 
-def eval_(
+def eval(
     checkpoint: Annotated[Path, tyro.conf.Positional],
     asked: Asking = Asked(),  # noqa: B008 frozen
     harness: tuple[str, ...] = (),
@@ -51,22 +52,15 @@ def eval_(
     )
     from gnano.live import LiveLine
 
-    line = LiveLine()
-    try:
+    with closing(LiveLine()) as line:
         if harness:
             found = measure_by_harness(checkpoint, harness, asked, loading, line.show)
         else:
             subject = open_subject(checkpoint, loading, asked.start)
             found = evaluate(subject, asked, line.show, line.note)
-    finally:
-        line.close()
     path = out or result_path(found)
     try:
         write_evaluation(found, path)
     finally:  # where the file cannot be written, the result is not lost
         echo(found.json() if json_ else found.table())
     note(f"\n{path}")
-
-
-def main(argv: list[str]) -> None:
-    call(eval_, "eval", argv)

@@ -1,11 +1,11 @@
 """`gnano export`: a checkpoint in the formats that others read."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import call
 from gnano.export import Dtype, Format
 from gnano.utils.terminal import echo
 
@@ -38,14 +38,7 @@ def export(
     from gnano.export import export
     from gnano.live import LiveLine
 
-    line = LiveLine()
-    try:
+    with closing(LiveLine()) as line:
         found = export(checkpoint, to, dtype, out, line.show)
-    finally:
-        line.close()
     echo(f"{found.path}: {found.size / 1e9:.3f} GB")
     echo(found.how)
-
-
-def main(argv: list[str]) -> None:
-    call(export, "export", argv)

@@ -2,15 +2,14 @@
 
 import sys
 import time
-from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from gnano.cli.arguments import Drawing, Keeping, call
+from gnano.cli.arguments import Drawing, Keeping
 from gnano.infer.loading import Loading
 from gnano.infer.sampling import Sampling
 from gnano.utils.json_text import json_text
@@ -61,6 +60,7 @@ def generate(
         loading: How the weights are kept.
     """
     from gnano.infer import Engine, Request
+    from gnano.live import LiveLine
     from gnano.utils.ranges import Range, check_number
 
     check_number("samples", samples, Range(1))
@@ -70,8 +70,17 @@ def generate(
     prompts = _prompts(prompt, file, lines)
     engine = Engine.load(checkpoint, **asdict(loading))
     if json_ or samples > 1 or len(prompts) > 1:
-        write = partial(engine.complete, prompts, tokens, sampling, stop, samples, log_probs, slide)
-        found, seconds = _watched(write, len(prompts) * samples)
+        started, total = time.perf_counter(), len(prompts) * samples
+        with closing(LiveLine()) as line:
+
+            def show(done: int) -> None:
+                if line.terminal:
+                    line.show(f"{done} of {total} texts")
+
+            found = engine.complete(
+                prompts, tokens, sampling, stop, samples, log_probs, slide, show
+            )
+        seconds = time.perf_counter() - started
         if json_:
             echo(json_text(_document(engine, prompts, found, seconds), ensure_ascii=False))
         else:
@@ -103,70 +112,42 @@ def _prompts(given: tuple[str, ...], file: Path | None, lines: bool) -> list[str
     return found
 
 
-def _watched(
-    write: "Callable[..., list[list[Completion]]]", whole: int
-) -> "tuple[list[list[Completion]], float]":
-    """What it gives, and how many seconds it took."""
-    from gnano.live import LiveLine
-
-    line = LiveLine()
-
-    def show(done: int) -> None:
-        if line.terminal:
-            line.show(f"{done} of {whole} texts")
-
-    started = time.perf_counter()
-    try:
-        found = write(show=show)
-    finally:
-        line.close()
-    return found, time.perf_counter() - started
-
-
 def _print(prompts: list[str], found: "list[list[Completion]]") -> None:
-    whole = sum(map(len, found))
-    number = 0
-    for prompt, completions in zip(prompts, found, strict=True):
-        for completion in completions:
-            number += 1
-            echo(f"── {number} of {whole} " + "─" * 40)
-            echo(f"{prompt}{completion.text}")
+    texts = [f"{p}{one.text}" for p, group in zip(prompts, found, strict=True) for one in group]
+    for number, text in enumerate(texts, 1):
+        echo(f"── {number} of {len(texts)} " + "─" * 40)
+        echo(text)
 
 
 def _document(
     engine: "Engine", prompts: list[str], found: "list[list[Completion]]", seconds: float
 ) -> dict[str, Any]:
-    def said(token: int) -> str:
+    def text_of(token: int) -> str:
         return engine.tokenizer.decode([token])
 
-    completions = []
-    for prompt, group in zip(prompts, found, strict=True):
-        for one in group:
-            entry = {
-                "prompt": prompt,
-                "text": one.text,
-                "reason": one.reason,
-                "prompt_tokens": one.prompt_tokens,
-                "ids": one.ids,
-            }
-            if one.log_probs:
-                entry["log_probs"] = [
-                    {
-                        "token": said(told.token),
-                        "logprob": told.logprob,
-                        "top": [[said(token), value] for token, value in told.top],
-                    }
-                    for told in one.log_probs
-                ]
-            completions.append(entry)
-    tokens = sum(len(one.ids) for group in found for one in group)
+    completions: list[dict[str, Any]] = []
+    for prompt, one in ((p, one) for p, group in zip(prompts, found, strict=True) for one in group):
+        entry: dict[str, Any] = {
+            "prompt": prompt,
+            "text": one.text,
+            "reason": one.reason,
+            "prompt_tokens": one.prompt_tokens,
+            "ids": one.ids,
+        }
+        if one.log_probs:
+            entry["log_probs"] = [
+                {
+                    "token": text_of(item.token),
+                    "logprob": item.logprob,
+                    "top": [[text_of(token), value] for token, value in item.top],
+                }
+                for item in one.log_probs
+            ]
+        completions.append(entry)
+    tokens = sum(len(one["ids"]) for one in completions)
     return {
         "completions": completions,
         "tokens": tokens,
         "seconds": round(seconds, 3),
         "tokens_per_s": round(tokens / seconds, 1),
     }
-
-
-def main(argv: list[str]) -> None:
-    call(generate, "generate", argv)

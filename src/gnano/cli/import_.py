@@ -5,7 +5,6 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import call
 from gnano.utils.terminal import echo
 
 
@@ -49,7 +48,3 @@ def import_(
         f"{config.n_embd:,}, {config.n_head} heads on {config.n_kv_head}, context "
         f"{config.block_size:,}, RoPE θ {config.rope_theta:,.0f}"
     )
-
-
-def main(argv: list[str]) -> None:
-    call(import_, "import", argv)

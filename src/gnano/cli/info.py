@@ -1,10 +1,10 @@
 """`gnano info`: what is in a recipe, a data folder, a run or a checkpoint."""
 
+from contextlib import closing
 from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import call
 from gnano.utils.paths import expanded
 from gnano.utils.terminal import echo
 
@@ -29,14 +29,7 @@ def info(what: Annotated[str, tyro.conf.Positional], verify: bool = False) -> No
 
     what = expanded(what)
     echo(describe(what))
-    line = LiveLine()
-    try:
+    with closing(LiveLine()) as line:
         for said in verify_saved(what, line.show) if verify else ():
             line.close()
             echo(said)
-    finally:
-        line.close()
-
-
-def main(argv: list[str]) -> None:
-    call(info, "info", argv)

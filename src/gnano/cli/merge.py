@@ -5,7 +5,6 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import call
 from gnano.utils.terminal import echo
 
 
@@ -36,7 +35,3 @@ def merge(
     files = [file for file in folder.iterdir() if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     echo(f"{folder}: {len(files)} files, {size / 1e9:.2f} GB")
-
-
-def main(argv: list[str]) -> None:
-    call(merge, "merge", argv)

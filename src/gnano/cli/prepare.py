@@ -1,5 +1,6 @@
 """`gnano prepare`: documents into token shards."""
 
+from contextlib import closing
 from pathlib import Path
 
 from gnano.cli.arguments import with_recipe
@@ -28,10 +29,7 @@ def main(argv: list[str]) -> int:
     from gnano.live import LiveLine
     from gnano.report import describe_data
 
-    line = LiveLine()
-    try:
+    with closing(LiveLine()) as line:
         prepare(recipe.corpus, lambda status: line.show(str(status)))
-    finally:
-        line.close()
     echo(describe_data(Path(recipe.corpus.folder)))
     return 0

@@ -1,5 +1,6 @@
 """`gnano pretrain`: train a recipe's model on its token shards."""
 
+from contextlib import closing
 from pathlib import Path
 
 from gnano.cli.arguments import refuse_shape, with_recipe
@@ -37,10 +38,8 @@ def main(argv: list[str]) -> int:
 
     run = own.out or Path("runs") / Path(argv[0]).stem
     progress = Progress()
-    try:
+    with closing(progress.line):
         result = train(recipe, run, progress, progress.say, own.allow, open_exam)
-    finally:
-        progress.line.close()
     if result.first:
         echo(f"{result.step:,} of {result.steps:,} steps done; {result.checkpoint}")
         with best_effort("page of the run"):

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import call
 from gnano.utils.terminal import echo
 
 
@@ -61,7 +60,3 @@ def publish(
         dry_run=dry_run,
     )
     echo(str(done))
-
-
-def main(argv: list[str]) -> None:
-    call(publish, "publish", argv)

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import call
 from gnano.utils.terminal import echo
 
 
@@ -31,7 +30,3 @@ def runs(folder: Annotated[Path, tyro.conf.Positional] = Path("runs"), json: boo
     found = list_runs(folder)
     if text := (runs_json if json else runs_table)(folder, found):
         echo(text)
-
-
-def main(argv: list[str]) -> None:
-    call(runs, "runs", argv)

@@ -1,11 +1,12 @@
 """`gnano smoke`: does a checkpoint write at all sensibly?"""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import Keeping, call
+from gnano.cli.arguments import Keeping
 from gnano.infer.loading import Loading
 from gnano.utils.json_text import json_text
 from gnano.utils.terminal import echo, note
@@ -43,11 +44,8 @@ def smoke(
     from gnano.evals import smoke_test
     from gnano.live import LiveLine
 
-    line = LiveLine()
-    try:
+    with closing(LiveLine()) as line:
         found = smoke_test(checkpoint, format, temperatures, tokens, seed, loading, data, line.show)
-    finally:
-        line.close()
     if found.note:
         note(found.note)
     if json_:
@@ -55,7 +53,3 @@ def smoke(
     else:
         echo(f"{found.table()}\n\n{found.texts()}")
     return int(found.failed)
-
-
-def main(argv: list[str]) -> int:
-    return call(smoke, "smoke", argv)

@@ -5,13 +5,11 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import call
 from gnano.utils.terminal import echo
 
 
 def weights(
-    checkpoint: Annotated[Path, tyro.conf.Positional],
-    out: Annotated[Path, tyro.conf.Positional],
+    checkpoint: Annotated[Path, tyro.conf.Positional], out: Annotated[Path, tyro.conf.Positional]
 ) -> None:
     """Copy the model and its tokenizer out of a checkpoint: a third of it, and all others need.
 
@@ -33,7 +31,3 @@ def weights(
     files = [file for file in folder.iterdir() if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     echo(f"{folder}: {len(files)} files, {size / 1e9:.2f} GB")
-
-
-def main(argv: list[str]) -> None:
-    call(weights, "weights", argv)

@@ -6,7 +6,7 @@ from gnano.lazy import lazily
 
 if TYPE_CHECKING:
     from gnano.infer.batch import Batch, Request, Row
-    from gnano.infer.choosing import choose_each, probabilities
+    from gnano.infer.choosing import choose_each
     from gnano.infer.engine import Completion, Engine
     from gnano.infer.loading import Dtype, Loading, Quant
     from gnano.infer.logprobs import LogProb, log_probabilities
@@ -32,7 +32,6 @@ __all__ = [
     "choose_each",
     "log_probabilities",
     "measure",
-    "probabilities",
 ]
 
 __getattr__ = lazily(
@@ -54,6 +53,5 @@ __getattr__ = lazily(
         "choose_each": "choosing",
         "log_probabilities": "logprobs",
         "measure": "speed",
-        "probabilities": "choosing",
     },
 )

@@ -20,6 +20,7 @@ from torch import Tensor
 from gnano.infer.choosing import choose_each
 from gnano.infer.logprobs import LogProb, log_probabilities
 from gnano.infer.packed import one_row
+from gnano.infer.penalties import start_history
 from gnano.infer.sampling import MOST, Sampling
 from gnano.infer.step import CompiledStep, Stepper
 from gnano.model import GPT, KVCache
@@ -54,7 +55,7 @@ class Row:
         self.reason: Reason | None = None  # why it ended; None: it goes on
         self.slid = False  # was something of it forgotten?
         self.generator = request.sampling.generator()
-        self.history = request.sampling.history(request.ids)
+        self.history = start_history(request.ids, request.sampling)
 
 
 class Batch:
@@ -178,7 +179,7 @@ class Batch:
         last = [row.said[-1] for row in self.rows]
         with one_row(self.model) if len(last) == 1 else nullcontext():
             if self.stepper:
-                return self.stepper(last)
+                return self.stepper.step(last)
             ids_B1 = torch.tensor(last, device=self.device)[:, None]
             hidden_B1D = self.model.hidden(ids_B1, self.cache.part(0, len(last)))
             return self.model.logits(hidden_B1D[:, 0])

@@ -25,7 +25,7 @@ def choose_each(
     histories: Sequence[History | None],
 ) -> list[int]:
     """Draw one token id a row from logits [B, V], each as if alone, in one go on their device."""
-    logits_BV = _penalised(logits_BV, samplings, histories)
+    logits_BV = _apply_penalties(logits_BV, samplings, histories)
     tokens = [0] * len(samplings)
     greedy = [row for row, s in enumerate(samplings) if s.temperature == 0]
     drawn = [row for row, s in enumerate(samplings) if s.temperature > 0]
@@ -38,7 +38,7 @@ def choose_each(
             ids = logits_RV.argmax(-1).tolist()
         else:
             weights, order = weights_of(logits_RV, [samplings[row] for row in rows])
-            places_R1 = _draw(weights, [generators[row] for row in rows])
+            places_R1 = _draw_indices(weights, [generators[row] for row in rows])
             ids_R1 = places_R1 if order is None else order.gather(1, places_R1)
             ids = ids_R1[:, 0].tolist()
         for row, token in zip(rows, ids, strict=True):
@@ -46,22 +46,7 @@ def choose_each(
     return tokens
 
 
-def probabilities(logits_V: Tensor, sampling: Sampling, history: History | None = None) -> Tensor:
-    """The distribution to draw from: [V] fp32, zero for what is ruled out."""
-    logits_1V = _penalised(logits_V[None], [sampling], [history])
-    if sampling.temperature == 0:
-        nothing_V = torch.zeros_like(logits_V, dtype=torch.float32)
-        return nothing_V.index_fill_(0, logits_1V[0].argmax(), 1.0)
-    weights, order = weights_of(logits_1V, [sampling])
-    chances = weights[0] / weights[0].sum()
-    return (
-        chances
-        if order is None
-        else chances.new_zeros(len(logits_V)).scatter_(0, order[0], chances)
-    )
-
-
-def _penalised(
+def _apply_penalties(
     logits_BV: Tensor, samplings: Sequence[Sampling], histories: Sequence[History | None]
 ) -> Tensor:
     rows = [row for row, s in enumerate(samplings) if s.looks_back or s.logit_bias]
@@ -73,7 +58,7 @@ def _penalised(
     return logits_BV
 
 
-def _draw(weights_BK: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+def _draw_indices(weights_BK: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """A place in each row, as often as its weight says: [B, 1]."""
     # not torch.multinomial: it draws a number for every token of the vocabulary
     numbers = [torch.rand((), dtype=torch.float64, generator=g) for g in generators]

@@ -200,17 +200,25 @@ class Engine:
         longest = max((len(request.ids) for request in requests), default=0)
         rows = max(1, min(AT_ONCE, len(requests)))
         batch = self.batch(rows, longest + tokens)
-        works = {batch.add(request): _Text(self.tokenizer, stop) for request in requests}
+        streams = {batch.add(request): TextStream(stop) for request in requests}
+        pieces: dict[Row, list[str]] = {row: [] for row in streams}
         done = 0
         while batch:
             for row in batch.step():
-                if works[row].follow(row):
+                new = row.said[-1:] if row.reason != "stop" else []  # the token of this step
+                data = self.tokenizer.decode_bytes(new)
+                pieces[row].append(streams[row].push(data, final=row.reason is not None))
+                if streams[row].stopped:
                     batch.drop(row)
                     row.reason = "stop"
                 done += row.reason is not None
             show(done)
-        found = [text.completion(row) for row, text in works.items()]
-        return [found[at : at + samples] for at in range(0, len(found), samples)]
+        found = []
+        for row, texts in pieces.items():
+            assert row.reason is not None, "the batch is empty"
+            said = "".join(texts), tuple(row.said), row.reason, tuple(row.log_probs)
+            found.append(Completion(*said, prompt_tokens=len(row.request.ids)))
+        return [found[start : start + samples] for start in range(0, len(found), samples)]
 
     def prompt_ids(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
         """A prompt of ids is taken as it is; one of text begins a document.
@@ -234,26 +242,3 @@ def _usual(model: GPT) -> Dtype:
     ):
         return "bf16"
     return next(name for name, dtype in DTYPES.items() if dtype == weight.dtype)
-
-
-class _Text:
-    """The text of a row as it grows."""
-
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
-        self.tokenizer, self.stream = tokenizer, TextStream(stop)
-        self.pieces: list[str] = []
-        self.taken = 0  # tokens
-
-    def follow(self, row: Row) -> bool:
-        """Take what is new; has a stop string been met?"""
-        data = self.tokenizer.decode_bytes(row.said[self.taken :])
-        self.taken = len(row.said)
-        self.pieces.append(self.stream.push(data, final=row.reason is not None))
-        return self.stream.stopped
-
-    def completion(self, row: Row) -> Completion:
-        said = "".join(self.pieces)
-        assert row.reason is not None
-        return Completion(
-            said, tuple(row.said), row.reason, tuple(row.log_probs), len(row.request.ids)
-        )

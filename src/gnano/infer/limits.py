@@ -7,16 +7,14 @@ order as could be kept: sorting a vocabulary of 50,000 costs more than a small m
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from gnano.infer.sampling import Sampling
+from gnano.infer.sampling import Sampling
 
 
-def weights_of(logits_BV: Tensor, samplings: Sequence["Sampling"]) -> tuple[Tensor, Tensor | None]:
+def weights_of(logits_BV: Tensor, samplings: Sequence[Sampling]) -> tuple[Tensor, Tensor | None]:
     """How likely each token is beside the likeliest, and the ids if they were put in order.
 
     The likeliest has 1, what is ruled out 0; the second is None where weight i is id i's.
@@ -79,7 +77,7 @@ def _enough(weights_BV: Tensor, top_k_B1: Tensor, share_B1: Tensor, min_p_B1: Te
     return V
 
 
-def _relative(logits_BK: Tensor, samplings: Sequence["Sampling"]) -> Tensor:
+def _relative(logits_BK: Tensor, samplings: Sequence[Sampling]) -> Tensor:
     # fp32 takes what is much smaller than 1e-30 for 0
     temperature_B1 = _column([max(s.temperature, 1e-30) for s in samplings], logits_BK)
     # relative to the largest, so that no temperature can make them overflow

@@ -19,17 +19,17 @@ from gnano.model.blocks import Linear
 
 
 class PackedLinear(FixedLinear):
-    packed: Tensor
+    packed_weight: Tensor
 
     def __init__(self, linear: Linear) -> None:
         super().__init__(linear)
-        packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), 1)
-        self.register_buffer("packed", packed, persistent=False)
+        packed_weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), 1)
+        self.register_buffer("packed_weight", packed_weight, persistent=False)
 
     def product(self, x_NI: Tensor) -> Tensor:
         # the compiler takes the operator itself for one of its own making, with constant weights
         multiply = _opaque if torch.compiler.is_compiling() else _multiply
-        y_NO: Tensor = multiply(x_NI, self.packed)
+        y_NO: Tensor = multiply(x_NI, self.packed_weight)
         return y_NO
 
 

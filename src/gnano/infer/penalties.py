@@ -15,16 +15,13 @@ text is.
 
 from collections import deque
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gnano.infer.sampling import Sampling
 from gnano.utils.ranges import Range, check_number
-
-if TYPE_CHECKING:
-    from gnano.infer.sampling import Sampling
 
 
 class History:
@@ -56,7 +53,12 @@ class History:
         self.latest.append(token)
 
 
-def penalise(logits_V: Tensor, sampling: "Sampling", history: History | None) -> None:
+def start_history(prompt: Sequence[int], sampling: Sampling) -> History | None:
+    """Return the history that these settings need of a text; None where they need none."""
+    return History(prompt, sampling.no_repeat_ngram) if sampling.looks_back else None
+
+
+def penalise(logits_V: Tensor, sampling: Sampling, history: History | None) -> None:
     """Change fp32 logits [V] in place as bias, penalties and no-repeat ask for."""
     if sampling.logit_bias:
         _bias(logits_V, sampling.logit_bias)
@@ -65,7 +67,7 @@ def penalise(logits_V: Tensor, sampling: "Sampling", history: History | None) ->
     if history is None:
         raise ValueError(
             "Penalties and no-repeat need the text so far, and no history of it was given: "
-            "make one with Sampling.history(prompt) and add every token to it."
+            "make one with start_history(prompt, sampling) and add every token to it."
         )
     if sampling.repetition_penalty != 1 and history.seen:
         ids = _ids(history.seen, logits_V)

@@ -28,40 +28,40 @@ FEW = 48  # rows up to which the small numbers are multiplied as they are
 
 class Int8Linear(FixedLinear):
     q_OI: Tensor
-    unit_O: Tensor
+    scale_O: Tensor
 
     def __init__(self, linear: Linear) -> None:
         super().__init__(linear)
         weight = linear.weight.detach()
-        unit_O1 = weight.float().abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+        scale_O1 = weight.float().abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
         # the unit as it will be used: what rounding it does, the small numbers make up for
-        unit_O1 = unit_O1.to(weight.dtype).float()
-        self.register_buffer("q_OI", (weight / unit_O1).round().clamp(-127, 127).to(torch.int8))
-        self.register_buffer("unit_O", unit_O1[:, 0].to(weight.dtype))
+        scale_O1 = scale_O1.to(weight.dtype).float()
+        self.register_buffer("q_OI", (weight / scale_O1).round().clamp(-127, 127).to(torch.int8))
+        self.register_buffer("scale_O", scale_O1[:, 0].to(weight.dtype))
 
     def product(self, x_NI: Tensor) -> Tensor:
         if may_sum(x_NI, self.outputs):
-            return (sums(x_NI, self.q_OI) * self.unit_O).to(x_NI.dtype)
+            return (sums(x_NI, self.q_OI) * self.scale_O).to(x_NI.dtype)
         if x_NI.device.type == "cpu" and len(x_NI) <= FEW:
-            y_NO: Tensor = torch.ops.aten._weight_int8pack_mm(x_NI, self.q_OI, self.unit_O)
+            y_NO: Tensor = torch.ops.aten._weight_int8pack_mm(x_NI, self.q_OI, self.scale_O)
             return y_NO
-        return F.linear(x_NI, self.q_OI.to(x_NI.dtype)) * self.unit_O
+        return F.linear(x_NI, self.q_OI.to(x_NI.dtype)) * self.scale_O
 
 
 class Int4Linear(FixedLinear):
     q_OI: Tensor  # on a CPU in the order that its product wants, else two to a byte
-    units_GO2: Tensor
+    scales_zeros_GO2: Tensor
 
     def __init__(self, linear: Linear) -> None:
         super().__init__(linear)
         weight = linear.weight.detach()
         weight_OGW = weight.float().view(self.outputs, -1, GROUP)
         low, high = weight_OGW.aminmax(dim=2, keepdim=True)
-        unit = ((high - low) / 15).clamp_min(1e-12).to(weight.dtype).float()
-        zero = (low + 8 * unit).to(weight.dtype).float()
-        q_OI = ((weight_OGW - zero) / unit + 8).round().clamp(0, 15).flatten(1).int()
-        units = torch.cat([unit, zero], dim=2).transpose(0, 1)
-        self.register_buffer("units_GO2", units.to(weight.dtype).contiguous())
+        scale = ((high - low) / 15).clamp_min(1e-12).to(weight.dtype).float()
+        zero = (low + 8 * scale).to(weight.dtype).float()
+        q_OI = ((weight_OGW - zero) / scale + 8).round().clamp(0, 15).flatten(1).int()
+        scales_zeros = torch.cat([scale, zero], dim=2).transpose(0, 1)
+        self.register_buffer("scales_zeros_GO2", scales_zeros.to(weight.dtype).contiguous())
         self.packed = weight.device.type == "cpu"
         if self.packed:
             q_OI = torch.ops.aten._convert_weight_to_int4pack_for_cpu(q_OI, 1)
@@ -72,13 +72,13 @@ class Int4Linear(FixedLinear):
     def product(self, x_NI: Tensor) -> Tensor:
         if self.packed:  # for many rows too: what lies in this order, only its product can read
             y_NO: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
-                x_NI, self.q_OI, GROUP, self.units_GO2
+                x_NI, self.q_OI, GROUP, self.scales_zeros_GO2
             )
             return y_NO
         q_OI = torch.stack([self.q_OI >> 4, self.q_OI & 15], dim=-1).flatten(1)
-        unit_OG1, zero_OG1 = self.units_GO2.transpose(0, 1).chunk(2, dim=2)
+        scale_OG1, zero_OG1 = self.scales_zeros_GO2.transpose(0, 1).chunk(2, dim=2)
         q_OGW = q_OI.view(self.outputs, -1, GROUP).to(x_NI.dtype) - 8
-        return F.linear(x_NI, (q_OGW * unit_OG1 + zero_OG1).flatten(1))
+        return F.linear(x_NI, (q_OGW * scale_OG1 + zero_OG1).flatten(1))
 
 
 def quantize(model: GPT, quant: Quant) -> GPT:

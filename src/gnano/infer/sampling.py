@@ -4,7 +4,6 @@ Nothing here needs torch until a text begins, so that they are a command's optio
 """
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +11,6 @@ from gnano.utils.ranges import Range, check_number, check_ranges
 
 if TYPE_CHECKING:
     import torch
-
-    from gnano.infer.penalties import History
 
 
 MOST = 2**31 - 1  # of what is counted: tokens, ids, alternatives
@@ -74,12 +71,6 @@ class Sampling:
         else:
             generator.manual_seed(self.seed)
         return generator
-
-    def history(self, prompt: Sequence[int]) -> "History | None":
-        """What choosing has to know of this text; None where nothing looks back."""
-        from gnano.infer.penalties import History
-
-        return History(prompt, self.no_repeat_ngram) if self.looks_back else None
 
     def sample(self, number: int) -> "Sampling":
         """The settings of sample 0, 1, 2 … of one request; 0 is the request made alone."""

@@ -17,7 +17,7 @@ import torch
 from gnano.infer.batch import Request
 from gnano.infer.engine import Engine
 from gnano.infer.sampling import MOST, Sampling
-from gnano.model import GPT
+from gnano.model import GPT, kv_cache_bytes_per_token
 from gnano.utils.ranges import Range, check_number
 
 GREEDY = Sampling(temperature=0)
@@ -78,15 +78,14 @@ def measure(
     show("prefill")
     first = median(_first_token_s(engine, prompt) for _ in range(ROUNDS + 1))
     weights = weight_bytes(engine.model)
+    dtype = engine.model.compute_dtype or engine.model.model.embed_tokens.weight.dtype
     found = []
     for count in sorted(texts):
         show(f"{count} texts side by side")
         if count > 1:
             engine.expect_several()
         per_s = _tokens_per_s(engine, count, prompt, tokens)
-        cache = 2 * config.n_layer * config.n_kv_head * config.head_size
-        size = torch.finfo(_dtype(engine.model)).bits // 8
-        half = count * (prompt + tokens // 2) * cache * size
+        half = count * (prompt + tokens // 2) * kv_cache_bytes_per_token(config, dtype.itemsize)
         found.append(Steps(count, per_s, weights + half))
     return Speed(prompt, first, tuple(found), read, weights)
 
@@ -137,7 +136,3 @@ def read_bytes_per_s(device: torch.device) -> float:
         memory.sum().item()
         took.append(time.perf_counter() - started)
     return READ / min(took)
-
-
-def _dtype(model: GPT) -> torch.dtype:
-    return model.compute_dtype or model.model.embed_tokens.weight.dtype

@@ -31,8 +31,8 @@ class CompiledStep:
     def __init__(self, model: GPT) -> None:
         self.model = model
         device = model.model.embed_tokens.weight.device
-        self.some_blocks = _compiled(_some_blocks, device)
-        self.logits = _compiled(_logits, device)
+        self.decode_blocks = _compile(_decode_blocks, device)
+        self.compute_logits = _compile(_compute_logits, device)
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -41,36 +41,36 @@ class CompiledStep:
         # the longest cache there can be, of which a step sees a part: it is good for all others
         cache = KVCache(config, 1, config.block_size, weight.dtype, weight.device)
         with one_row(self.model):
-            Stepper(self, cache)([0])
+            Stepper(self, cache).step([0])
 
-    def __call__(self, ids_B1: Tensor, places_B1: Tensor, buffers: Buffers) -> Tensor:
-        """Logits [B, V] after these tokens, whose keys and values go to these places."""
+    def decode(self, ids_B1: Tensor, places_B1: Tensor, buffers: Buffers) -> Tensor:
+        """Return logits [B, V] after these tokens, whose keys and values go to these places."""
         decoder, config = self.model.model, self.model.config
         table = rope_table(config.head_size, config.block_size, config.rope_theta, ids_B1.device)
-        rope = Rope(*(part[places_B1][:, None] for part in table))
+        rope = table.select(places_B1)
         mask_B11T = rows_mask(places_B1, buffers[0][0].shape[2])
         torch._dynamo.maybe_mark_dynamic(mask_B11T, 3)
         x_B1D = decoder.embed_tokens(ids_B1)
         for first in range(0, len(buffers), BLOCKS):
             several = slice(first, first + BLOCKS)
-            x_B1D = self.some_blocks(
+            x_B1D = self.decode_blocks(
                 list(decoder.layers[several]), x_B1D, rope, places_B1, mask_B11T, buffers[several]
             )
-        y_BV: Tensor = self.logits(decoder.norm, self.model.lm_head, x_B1D)
+        y_BV: Tensor = self.compute_logits(decoder.norm, self.model.lm_head, x_B1D)
         return y_BV
 
 
 class Stepper:
     """The steps of one cache: what each of them is to see, and on a GPU the graphs."""
 
-    def __init__(self, step: CompiledStep, cache: KVCache) -> None:
-        self.step, self.cache = step, cache
+    def __init__(self, compiled: CompiledStep, cache: KVCache) -> None:
+        self.compiled, self.cache = compiled, cache
         self.device = cache.layers[0].k_BKTE.device
         self.buffers: dict[tuple[int, int], Buffers] = {}
-        self.graphs: dict[tuple[int, int], _Graph] = {}
+        self.graphs: dict[tuple[int, int], _CudaGraph] = {}
 
-    def __call__(self, ids: Sequence[int]) -> Tensor:
-        """Logits [B, V] after the next token of each of the first B rows.
+    def step(self, ids: Sequence[int]) -> Tensor:
+        """Return logits [B, V] after the next token of each of the first B rows.
 
         On a GPU they are overwritten by the next step of as many rows.
         """
@@ -79,17 +79,17 @@ class Stepper:
         end = min(-(-(cache.length + 1) // SPAN) * SPAN, cache.capacity)
         graphed = self.device.type == "cuda"
         # a graph is of a fixed number of rows: those that nobody has are computed with them
-        whole = min(1 << (rows - 1).bit_length(), len(cache.lengths)) if graphed else rows
-        inputs = torch.zeros(2, whole, 1, dtype=torch.int64, pin_memory=graphed)
+        padded = min(1 << (rows - 1).bit_length(), len(cache.lengths)) if graphed else rows
+        inputs = torch.zeros(2, padded, 1, dtype=torch.int64, pin_memory=graphed)
         inputs[0, :rows, 0] = torch.tensor(ids)
-        inputs[1, :, 0] = torch.from_numpy(cache.lengths[:whole])
+        inputs[1, :, 0] = torch.from_numpy(cache.lengths[:padded])
         cache.lengths[:rows] += 1
-        buffers = self._buffers(whole, end)
+        buffers = self._buffers(padded, end)
         if not graphed:
-            return self.step(inputs[0], inputs[1], buffers)
-        if (whole, end) not in self.graphs:
-            self.graphs[whole, end] = _Graph(self.step, inputs.to(self.device), buffers)
-        return self.graphs[whole, end](inputs)[:rows]
+            return self.compiled.decode(inputs[0], inputs[1], buffers)
+        if (padded, end) not in self.graphs:
+            self.graphs[padded, end] = _CudaGraph(self.compiled, inputs.to(self.device), buffers)
+        return self.graphs[padded, end].replay(inputs)[:rows]
 
     def _buffers(self, rows: int, end: int) -> Buffers:
         """The part of the cache that a step may see, layer by layer."""
@@ -104,29 +104,29 @@ class Stepper:
         return self.buffers[rows, end]
 
 
-class _Graph:
+class _CudaGraph:
     """A step as one launch: the GPU goes through its kernels without being told each."""
 
-    def __init__(self, step: CompiledStep, inputs_2B1: Tensor, buffers: Buffers) -> None:
+    def __init__(self, compiled: CompiledStep, inputs_2B1: Tensor, buffers: Buffers) -> None:
         self.inputs_2B1 = inputs_2B1
         # compiles; run again, it gives the same and stores the same
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(2):
-                step(inputs_2B1[0], inputs_2B1[1], buffers)
+                compiled.decode(inputs_2B1[0], inputs_2B1[1], buffers)
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.logits_BV = step(inputs_2B1[0], inputs_2B1[1], buffers)
+            self.logits_BV = compiled.decode(inputs_2B1[0], inputs_2B1[1], buffers)
 
-    def __call__(self, inputs_2B1: Tensor) -> Tensor:
+    def replay(self, inputs_2B1: Tensor) -> Tensor:
         self.inputs_2B1.copy_(inputs_2B1, non_blocking=True)
         self.graph.replay()
         return self.logits_BV
 
 
-def _some_blocks(
+def _decode_blocks(
     blocks: Sequence[nn.Module],
     x_B1D: Tensor,
     rope: Rope,
@@ -141,12 +141,12 @@ def _some_blocks(
     return x_B1D
 
 
-def _logits(norm: nn.Module, head: nn.Module, x_B1D: Tensor) -> Tensor:
+def _compute_logits(norm: nn.Module, head: nn.Module, x_B1D: Tensor) -> Tensor:
     y_BV: Tensor = head(norm(x_B1D[:, 0])).float()
     return y_BV
 
 
-def _compiled(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+def _compile(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
     # a code object of its own: PyTorch counts compilations by it, and a process that opens many
     # models would come to the number at which it gives up
     assert isinstance(function, FunctionType)

@@ -17,12 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gnano.model.config import ModelConfig
-from gnano.model.folder import save_tensors
+from gnano.model.folder import read_json, save_tensors
 from gnano.model.gpt import GPT
 from gnano.model.lora import LORA_A, LORA_B, add_lora
 from gnano.model.lora_config import LAYERS, LoraConfig
 from gnano.utils.json_text import json_text
-from gnano.utils.text import read_text
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # PEFT's two wrappers around the model
@@ -54,7 +53,7 @@ def save_adapter(
     """
     folder.mkdir(parents=True, exist_ok=True)
     alpha = int(config.alpha) if config.alpha == int(config.alpha) else config.alpha
-    content = {
+    settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
@@ -70,7 +69,7 @@ def save_adapter(
         "use_dora": False,
         "use_rslora": False,
     }
-    (folder / CONFIG).write_text(json_text(content, indent=2) + "\n", "utf-8")
+    (folder / CONFIG).write_text(json_text(settings, indent=2) + "\n", "utf-8")
     named = {
         f"{PREFIX}{name}": tensor.detach().contiguous()
         for name, tensor in tensors.items()
@@ -85,8 +84,8 @@ def load_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
     Raises FileNotFoundError or ValueError, in a sentence, for a folder that is not a whole
     LoRA adapter of a Llama, or one that asks for what is not here.
     """
-    content = _read_json(folder / CONFIG)
-    rank, alpha, dropout = _figures(content, folder / CONFIG)
+    content = read_json(folder / CONFIG, "an adapter")
+    rank, alpha, dropout = _read_settings(content, folder / CONFIG)
     path = folder / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(
@@ -97,11 +96,16 @@ def load_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
         stored = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or cut short ({error}).") from None
-    tensors = {_our_name(name, path): tensor for name, tensor in stored.items()}
+    tensors = {}
+    for name, tensor in stored.items():
+        known = TENSOR.fullmatch(name)
+        if known is None:
+            raise ValueError(f"{path} holds {name}, which is no part of a Llama's LoRA.")
+        tensors[known[1]] = tensor
     for name, tensor in tensors.items():
         _check_tensor(name, tensor, rank, path)
     found = {name.split(".")[-3] for name in tensors}
-    _check_whole(content.get("target_modules"), found, tensors, folder)
+    _check_complete(content.get("target_modules"), found, tensors, folder)
     layers = tuple(layer for layer in LAYERS if layer in found)
     return LoraConfig(rank=rank, alpha=alpha, dropout=dropout, layers=layers), tensors
 
@@ -124,24 +128,11 @@ def check_fits(tensors: Mapping[str, Tensor], config: LoraConfig, shape: ModelCo
             )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} is not an adapter: it has no {CONFIG}.")
-    try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no JSON object but {str(content)[:40]!r}.")
-    return content
-
-
-def _figures(content: dict[str, Any], path: Path) -> tuple[int, float, float]:
-    """Rank, alpha and dropout, if an adapter of these settings is computed as ours are."""
+def _read_settings(content: dict[str, Any], path: Path) -> tuple[int, float, float]:
+    """Return rank, alpha and dropout; ValueError for settings with another computation."""
 
     def refuse(key: str, needed: str) -> ValueError:
-        said = json.dumps(content.get(key))
-        return ValueError(f"{path} says {key} = {said[:60]}; {needed}.")
+        return ValueError(f"{path} says {key} = {json.dumps(content.get(key))[:60]}; {needed}.")
 
     if content.get("peft_type") != "LORA":
         raise refuse("peft_type", "only LORA is here")
@@ -166,13 +157,6 @@ def _figures(content: dict[str, Any], path: Path) -> tuple[int, float, float]:
     return rank, float(alpha), float(dropout)
 
 
-def _our_name(stored: str, path: Path) -> str:
-    known = TENSOR.fullmatch(stored)
-    if known is None:
-        raise ValueError(f"{path} holds {stored}, which is no part of a Llama's LoRA.")
-    return known[1]
-
-
 def _check_tensor(name: str, tensor: Tensor, rank: int, path: Path) -> None:
     narrow = 0 if name.endswith(LORA_A) else 1  # the dimension that is the rank
     if tensor.dim() != 2 or tensor.shape[narrow] != rank:
@@ -184,15 +168,15 @@ def _check_tensor(name: str, tensor: Tensor, rank: int, path: Path) -> None:
         raise ValueError(f"{path}: {name} has values that are no finite floating-point numbers.")
 
 
-def _check_whole(
+def _check_complete(
     targets: object, found: set[str], tensors: Mapping[str, Tensor], folder: Path
 ) -> None:
-    """An adapter that has lost some of its tensors would be applied in part."""
+    """Raise ValueError for an adapter that has lost tensors: the rest would be applied alone."""
     for name in tensors:
         layer = name.removesuffix(LORA_A).removesuffix(LORA_B)
         if not {f"{layer}{LORA_A}", f"{layer}{LORA_B}"} <= tensors.keys():
             raise ValueError(f"{folder / WEIGHTS} has {name} without the other half of its pair.")
-    named = found  # by a pattern: what it matched is in the file
+    named = found  # targets may be a pattern: the layers it matched are in the file
     if isinstance(targets, list):
         named = {str(target).rsplit(".", 1)[-1] for target in targets}
     if not found or named != found:

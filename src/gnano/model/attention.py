@@ -18,11 +18,7 @@ from gnano.model.short_attention import LONGEST, attend_short
 
 
 def attend(
-    q_BHTE: Tensor,
-    k_BKTE: Tensor,
-    v_BKTE: Tensor,
-    dropout: float = 0.0,
-    mask: Tensor | None = None,
+    q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, dropout: float = 0.0, mask: Tensor | None = None
 ) -> Tensor:
     """Softmax attention of the last T positions over all so far; each sees up to itself.
 

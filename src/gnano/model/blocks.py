@@ -97,14 +97,19 @@ class Attention(nn.Module):
         mask_B1TT: Tensor | None = None,
     ) -> Tensor:
         B, T, _ = x_BTD.shape
-        q_BHTE = rope(self.q_proj(x_BTD).view(B, T, self.H, -1).transpose(1, 2))
-        k_BKTE = rope(self.k_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2))
-        v_BKTE = self.v_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2)
+        q_BHTE, k_BKTE, v_BKTE = self.project(x_BTD, rope)
         if cache is not None:
             k_BKTE, v_BKTE = cache.append(k_BKTE, v_BKTE)
         y_BHTE = self.attend(q_BHTE, k_BKTE, v_BKTE, mask_B1TT)
         y_BTD: Tensor = self.o_proj(y_BHTE.transpose(1, 2).reshape(B, T, -1))
         return y_BTD
+
+    def project(self, x_BTD: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries [B, H, T, E], keys and values [B, K, T, E], the first two rotated."""
+        B, T, _ = x_BTD.shape
+        q_BHTE = rope.rotate(self.q_proj(x_BTD).view(B, T, self.H, -1).transpose(1, 2))
+        k_BKTE = rope.rotate(self.k_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2))
+        return q_BHTE, k_BKTE, self.v_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2)
 
     def attend(
         self, q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, mask_B1TT: Tensor | None

@@ -65,7 +65,7 @@ def read_config(folder: Path) -> ModelConfig:
     if content.get("tie_word_embeddings"):
         raise ValueError(
             f"{folder}: config.json says tie_word_embeddings = True, and the engine runs untied "
-            f"models: {_import(folder)}."
+            f"models: {_import_advice(folder)}."
         )
     try:
         return ModelConfig.from_hf(content)
@@ -73,15 +73,18 @@ def read_config(folder: Path) -> ModelConfig:
         raise ValueError(f"{folder}: {error}") from None
 
 
-def _import(folder: Path) -> str:
-    """What to do with a folder whose layout only `gnano import` reads."""
+def _import_advice(folder: Path) -> str:
+    """Return what to do with a folder whose layout only `gnano import` reads."""
     return f"make an ordinary folder of it (gnano import {shlex.quote(str(folder))} --out DIR)"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; raises FileNotFoundError or ValueError where there is none."""
+def read_json(path: Path, kind: str = "a model folder") -> dict[str, Any]:
+    """Return the object in a JSON file of a folder of that kind.
+
+    Raises FileNotFoundError or ValueError where there is none.
+    """
     if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} is not a model folder: it has no {path.name}.")
+        raise FileNotFoundError(f"{path.parent} is not {kind}: it has no {path.name}.")
     try:
         content = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
@@ -97,9 +100,8 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> GPT:
     Raises FileNotFoundError or ValueError, in a sentence, for a folder that is not a whole
     Llama model.
     """
-    with torch.device("meta"):
-        model = GPT.from_config(read_config(folder))
-    weights = _read_weights(folder, model, device)
+    model = _meta_model(read_config(folder))
+    weights = read_tensors(folder, model.config, device)
     dtype = next(iter(weights.values())).dtype
     model.to_empty(device=device).to(dtype)
     model.load_state_dict(weights)
@@ -111,39 +113,44 @@ def read_weights(folder: Path, config: ModelConfig) -> dict[str, torch.Tensor]:
 
     Raises FileNotFoundError or ValueError for a folder that holds no such model.
     """
-    _check_same(folder, config)
-    with torch.device("meta"):
-        model = GPT.from_config(config)
-    model.load_state_dict(_read_weights(folder, model, "cpu"), assign=True)
+    # RoPE's base and the norms' epsilon change no tensor's size: weights under others would load
+    stored = replace(read_config(folder), dropout=config.dropout)
+    there = f"that of {folder / 'config.json'}"
+    for name, wanted in vars(config).items():
+        agreed(f"model.{name}", {"the recipe's": wanted, there: getattr(stored, name)})
+    model = _meta_model(config)
+    model.load_state_dict(read_tensors(folder, config), assign=True)
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
-def read_tensors(folder: Path, config: ModelConfig) -> dict[str, torch.Tensor]:
-    """The tensors of a model folder as they lie in it, under Hugging Face's names.
+def read_tensors(
+    folder: Path, config: ModelConfig, device: torch.device | str = "cpu"
+) -> dict[str, torch.Tensor]:
+    """Return the tensors of a model folder as stored, under Hugging Face's names.
 
-    They are read from the disk when they are used, so what is not used takes no memory. Raises
-    FileNotFoundError or ValueError for a folder that holds no model of this shape.
+    On a CPU they are read from the disk when they are used, so what is not used takes no memory.
+    Raises FileNotFoundError or ValueError for a folder that holds no model of this shape.
     """
-    with torch.device("meta"):
-        model = GPT.from_config(config)
-    return _read_weights(folder, model, "cpu")
-
-
-def _check_same(folder: Path, config: ModelConfig) -> None:
-    """ValueError unless the folder's config.json is of this shape, but for the dropout.
-
-    RoPE's base and the norms' epsilon change no tensor's size: weights under others would load.
-    """
-    found = replace(read_config(folder), dropout=config.dropout)
-    for name, wanted in vars(config).items():
-        there = f"that of {folder / 'config.json'}"
-        agreed(f"model.{name}", {"the recipe's": wanted, there: getattr(found, name)})
+    path = folder / WEIGHTS
+    if not path.is_file():
+        others = (name for name in (PICKLED, *INDEXES.values()) if (folder / name).is_file())
+        other = next((f", but {name}: {_import_advice(folder)}" for name in others), "")
+        raise FileNotFoundError(f"{folder} is not a model folder: it has no {WEIGHTS}{other}.")
+    try:
+        tensors = load_file(path)  # mapped: nothing of them is read yet
+        if any(name.endswith(COMPUTED) for name in tensors):
+            raise ValueError(
+                f"{path} holds rotary frequencies beside the weights: {_import_advice(folder)}."
+            )
+        check_tensors(tensors, config, path)
+        return tensors if str(device) == "cpu" else load_file(path, device=str(device))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}).") from None
 
 
 def check_tensors(tensors: Mapping[str, torch.Tensor], config: ModelConfig, path: Path) -> None:
     """ValueError, naming a tensor, unless these are a model of this shape, as floating point."""
-    with torch.device("meta"):
-        expected = {n: list(t.shape) for n, t in GPT.from_config(config).state_dict().items()}
+    expected = {name: list(t.shape) for name, t in _meta_model(config).state_dict().items()}
     for name in sorted(expected.keys() | tensors.keys()):
         found = list(tensors[name].shape) if name in tensors else "missing"
         if expected.get(name) != found:
@@ -158,22 +165,10 @@ def check_tensors(tensors: Mapping[str, torch.Tensor], config: ModelConfig, path
             )
 
 
-def _read_weights(folder: Path, model: GPT, device: torch.device | str) -> dict[str, torch.Tensor]:
-    path = folder / WEIGHTS
-    if not path.is_file():
-        others = (name for name in (PICKLED, *INDEXES.values()) if (folder / name).is_file())
-        other = next((f", but {name}: {_import(folder)}" for name in others), "")
-        raise FileNotFoundError(f"{folder} is not a model folder: it has no {WEIGHTS}{other}.")
-    try:
-        tensors = load_file(path)  # mapped: nothing of them is read yet
-        if any(name.endswith(COMPUTED) for name in tensors):
-            raise ValueError(
-                f"{path} holds rotary frequencies beside the weights: {_import(folder)}."
-            )
-        check_tensors(tensors, model.config, path)
-        return tensors if str(device) == "cpu" else load_file(path, device=str(device))
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}).") from None
+def _meta_model(config: ModelConfig) -> GPT:
+    """Return a model of this shape whose parameters hold nothing."""
+    with torch.device("meta"):
+        return GPT.from_config(config)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from gnano.model.cache import KVCache
 from gnano.model.config import ModelConfig
 from gnano.model.head_loss import Score, head_loss, head_nats
 from gnano.model.names import from_published, is_published
-from gnano.model.rope import Rope, rope_table
+from gnano.model.rope import rope_table
 
 
 class GPT(nn.Module):
@@ -116,61 +116,48 @@ class GPT(nn.Module):
             raise ValueError(
                 "A KV cache holds one text a row: give segments_BT or cache, not both."
             )
+        config = self.config
         past, tokens = cache.length if cache else 0, ids_BT.shape[1]
         end = past + tokens
-        if end > self.config.block_size and branches is None:
+        if end > config.block_size and branches is None:
             raise ValueError(
-                f"{end:,} tokens do not fit the model's context of {self.config.block_size:,}."
+                f"{end:,} tokens do not fit the model's context of {config.block_size:,}."
             )
-        table = rope_table(
-            self.config.head_size, self.config.block_size, self.config.rope_theta, ids_BT.device
-        )
-        places_BT = cache.begin(tokens) if cache else None
-        if branches is not None:
-            assert segments_BT is None, "a row holds several documents, or branches of one"
-            assert places_BT is None, "rows of a cache that go on in branches are of one length"
-            rope = Rope(*(part[branches.places_BT][:, None] for part in table))
-        elif places_BT is None:
-            rope = Rope(*(part[past:end] for part in table))
-        else:
-            rope = Rope(*(part[places_BT][:, None] for part in table))
-        x_BTD = self.model.embed_tokens(ids_BT)
-        x_BTD = x_BTD.to(self.compute_dtype or x_BTD.dtype)
         # positions run on from one segment to the next: RoPE makes attention depend on
         # distances alone, and those inside a segment are right wherever it starts
         mask_B1TT = None if segments_BT is None else document_mask(segments_BT)
-        if places_BT is not None:
-            mask_B1TT = rows_mask(places_BT, end)
+        positions_BT = cache.begin(tokens) if cache else None
+        if positions_BT is not None:
+            mask_B1TT = rows_mask(positions_BT, end)
         if branches is not None:
+            assert positions_BT is None, "rows of a cache that go on in branches are of one length"
+            positions_BT = branches.places_BT
             mask_B1TT = branches_mask(branches.numbers_BT, past)
-        y_BTD: Tensor = self.model.norm(self._blocks(x_BTD, rope, cache, mask_B1TT))
-        return y_BTD
-
-    def _blocks(
-        self, x_BTD: Tensor, rope: Rope, cache: KVCache | None, mask_B1TT: Tensor | None
-    ) -> Tensor:
-        learns = self.training and torch.is_grad_enabled() and cache is None
-        # other shapes come and go where nothing is learnt, and each would be compiled anew
-        eager = self.compiled and not learns
+        table = rope_table(config.head_size, config.block_size, config.rope_theta, ids_BT.device)
+        rope = table.select(slice(past, end) if positions_BT is None else positions_BT)
+        x_BTD = self.model.embed_tokens(ids_BT)
+        x_BTD = x_BTD.to(self.compute_dtype or x_BTD.dtype)
+        trains = self.training and torch.is_grad_enabled() and cache is None
+        # other shapes come and go outside training, and each would be compiled anew
+        eager = self.compiled and not trains
         with torch.compiler.set_stance("force_eager") if eager else nullcontext():
             for number, block in enumerate(self.model.layers):
                 inputs = (x_BTD, rope, cache.layers[number] if cache else None, mask_B1TT)
-                if learns and self.recompute:
-                    # without dropout nothing is drawn, and no state needs to be kept for it
-                    draws = self.draws or self.config.dropout > 0
+                if trains and self.recompute:
+                    # without dropout no random numbers are drawn, whose state would be kept
                     x_BTD = checkpoint(
-                        block, *inputs, use_reentrant=False, preserve_rng_state=draws
+                        block,
+                        *inputs,
+                        use_reentrant=False,
+                        preserve_rng_state=self.draws or config.dropout > 0,
                     )
                 else:
                     x_BTD = block(*inputs)
-        return x_BTD
+        y_BTD: Tensor = self.model.norm(x_BTD)
+        return y_BTD
 
     def forward(
-        self,
-        ids_BT: Tensor,
-        cache: KVCache | None = None,
-        *,
-        segments_BT: Tensor | None = None,
+        self, ids_BT: Tensor, cache: KVCache | None = None, *, segments_BT: Tensor | None = None
     ) -> Tensor:
         """Logits [B, T, V] in fp32; `cache` and `segments_BT` as in `hidden`."""
         return self.logits(self.hidden(ids_BT, cache, segments_BT=segments_BT))

@@ -157,11 +157,7 @@ def _compiled_step() -> Callable[..., None]:
 
 
 def _slice_loss(
-    x_ND: Tensor,
-    weight_VD: Tensor,
-    targets_N: Tensor,
-    vocab_size: int,
-    scale_N: Tensor | None,
+    x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int, scale_N: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities [N, V] as below, and the sum of the nats."""
     log_probs_NV = _log_probs(x_ND, weight_VD, vocab_size)

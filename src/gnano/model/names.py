@@ -26,6 +26,11 @@ _IN_BLOCK = {
 }
 
 
+_TOP_BACK, _IN_BLOCK_BACK = (
+    {ours: theirs for theirs, ours in table.items()} for table in (_TOP, _IN_BLOCK)
+)
+
+
 def is_published(state_dict: Mapping[str, Tensor]) -> bool:
     return "token_embedding_table.weight" in state_dict
 
@@ -53,16 +58,12 @@ def from_published(state_dict: Mapping[str, Tensor], config: ModelConfig) -> dic
 def to_published(name: str, tensor: Tensor, config: ModelConfig) -> tuple[str, Tensor]:
     """One of our tensors as the published checkpoint has it."""
     module = name.removesuffix(".weight")
-    if module in _TOP.values():
-        return f"{_name_of(module, _TOP)}.weight", tensor
+    if module in _TOP_BACK:
+        return f"{_TOP_BACK[module]}.weight", tensor
     number, _, part = module.removeprefix("model.layers.").partition(".")
     if part in ("self_attn.q_proj", "self_attn.k_proj"):
         tensor = interleaved(tensor, config.head_size)
-    return f"blocks.{number}.{_name_of(part, _IN_BLOCK)}.weight", tensor
-
-
-def _name_of(ours: str, names: Mapping[str, str]) -> str:
-    return next(theirs for theirs, our in names.items() if our == ours)
+    return f"blocks.{number}.{_IN_BLOCK_BACK[part]}.weight", tensor
 
 
 def interleaved(weight: Tensor, head_size: int) -> Tensor:
