@@ -11,7 +11,7 @@ from tests.report.conftest import without
 
 from gnano.evals import check_plot, plot_comparison
 from gnano.evals.comparison_plot import drawn
-from gnano.evals.items import TASKS
+from gnano.evals.gathering import TASKS
 from gnano.evals.published import PUBLISHED
 from gnano.report.plot import LIGHT
 

@@ -8,8 +8,8 @@ from tests.evals.conftest import learned, made_items, small_model
 from tests.small import with_train
 
 from gnano.evals import Asked, Evaluation, Sheet, evaluate, open_subject, score
-from gnano.evals.asking import Wording
 from gnano.evals.likelihood import GPTReader, log_likelihoods
+from gnano.evals.subject import Wording
 from gnano.infer import Loading
 from gnano.tokenizer import train_bpe
 from gnano.train import train
