@@ -19,7 +19,7 @@ from pathlib import Path
 from gnano.data.documents import read_texts
 from gnano.data.instructions import read_conversations
 from gnano.evals import Wanted, judge
-from gnano.evals.smoke_prompts import PROMPTS
+from gnano.evals.smoke import PROMPTS
 from gnano.tokenizer import Tokenizer, gpt2
 
 TOKENS, COUNT = 120, 400

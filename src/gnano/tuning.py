@@ -1,6 +1,6 @@
-"""From a base model to one that answers: tune it, then let both answer what neither was tuned on.
+"""Finetuning of a base model, and its comparison with the base on held-out questions.
 
-gnano sft   answers to questions      gnano dpo   the better of two answers
+gnano sft   on answers to questions      gnano dpo   on preferred and rejected answers
 """
 
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ class Tuned(NamedTuple):
 def tune(
     recipe: Recipe, run: Path, allow: Sequence[str] = (), answers: int = 24, tokens: int = 128
 ) -> Tuned:
-    """Run the recipe in the folder `run`, or go on with it; once done, compare with the base.
+    """Start or resume the recipe in the folder `run`; once done, compare with the base.
 
     `answers` is the number of held-out questions that both models answer, with `tokens` at most.
     """
-    kind = recipe.instructions.kind  # refuses a recipe of texts before anything is begun
+    kind = recipe.instructions.kind  # refuses a recipe of texts before anything starts
     progress = Progress()
     try:
         result = train(recipe, run, progress, progress.say, allow, open_exam)
@@ -50,17 +50,9 @@ def _compare(recipe: Recipe, result: RunResult, count: int, tokens: int) -> Befo
     assert base is not None
     metrics = read_metrics(result.run / "metrics.jsonl")
     line = LiveLine()
+    models = base.folder, result.checkpoint, result.run
     try:
-        found = compare_answers(
-            recipe.instructions,
-            base.folder,
-            result.checkpoint,
-            result.run,
-            metrics,
-            count,
-            tokens,
-            line.show,
-        )
+        found = compare_answers(recipe.instructions, *models, metrics, count, tokens, line.show)
     finally:
         line.close()
     if found.losses or found.questions:

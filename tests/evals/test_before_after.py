@@ -4,8 +4,7 @@ import json
 
 from gnano.data.instructions import Conversation
 from gnano.data.instructions.conversations import Turn
-from gnano.evals.answers import Answer, Answers
-from gnano.evals.before_after import BeforeAfter
+from gnano.evals.answers import Answer, Answers, BeforeAfter
 
 
 def question(text: str, answer: str, category: str = "") -> Conversation:

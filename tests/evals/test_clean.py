@@ -9,7 +9,7 @@ from tests.evals.conftest import made_items
 
 from gnano.data import Corpus, DataConfig, Source, prepare
 from gnano.evals import Item, Score, Sheet
-from gnano.evals.clean import overlap_line, with_overlap
+from gnano.evals.evaluation import overlap_line, with_overlap
 
 
 @pytest.fixture

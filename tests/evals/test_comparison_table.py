@@ -8,7 +8,7 @@ from gnano.evals import Accuracy, Comparison, Evaluation, Score, comparison_text
 from gnano.evals.bits import Bits
 from gnano.evals.comparing import Column
 from gnano.evals.comparison_table import counted
-from gnano.evals.items import TASKS
+from gnano.evals.gathering import TASKS
 from gnano.evals.published import PUBLISHED, Published
 
 

@@ -8,8 +8,8 @@ from tests.evals.conftest import learned, made_items, small_model
 from tests.small import with_train
 
 from gnano.evals import Asked, Evaluation, Sheet, evaluate, open_subject, score
-from gnano.evals.asking import Wording
 from gnano.evals.likelihood import GPTReader, log_likelihoods
+from gnano.evals.subject import Wording
 from gnano.infer import Loading
 from gnano.tokenizer import train_bpe
 from gnano.train import train
@@ -37,7 +37,7 @@ def test_a_model_trained_on_the_answers_scores_high_and_on_others_at_chance(word
     assert abs(others.acc.value - 0.25) < 5 * others.acc.error
 
 
-@pytest.mark.parametrize("name", ["arc_easy.jsonl", "hellaswag_val.jsonl", "lambada_openai.jsonl"])
+@pytest.mark.parametrize("name", ["arc_easy.jsonl", "lambada_openai.jsonl"])
 def test_so_it_is_with_real_items(real_items, name):
     items = real_items(name, 12)
     # each text as often as any other: a tokenizer that knew the answers better would favour them
@@ -51,13 +51,12 @@ def test_so_it_is_with_real_items(real_items, name):
     assert after.acc_norm is None or after.acc_norm.value > 0.8
 
 
-@pytest.mark.parametrize("name", ["arc_easy.jsonl", "hellaswag_val.jsonl", "piqa.jsonl"])
-def test_the_batch_does_not_change_a_score(real_items, saved_model, name):
-    items = real_items(name, 60)
+def test_the_batch_does_not_change_a_score(real_items, saved_model):
+    items = real_items("hellaswag_val.jsonl", 40)
     subject = open_subject(saved_model, Loading(dtype="fp32"))
     questions = subject.wording.questions(items)
     one, *others = (log_likelihoods(subject.reader, questions, rows) for rows in (1, 5, 64))
-    sheet = Sheet(name.removesuffix(".jsonl").removesuffix("_val"), tuple(items))
+    sheet = Sheet("hellaswag", tuple(items))
     for other in others:
         assert score(sheet, other) == pytest.approx(score(sheet, one)) or other == one
         for a, b in zip(one, other, strict=True):
@@ -67,12 +66,7 @@ def test_the_batch_does_not_change_a_score(real_items, saved_model, name):
 @pytest.fixture
 def run(recipe, tmp_path):
     """A checkpoint in a run whose data is prepared."""
-    from dataclasses import replace
-
-    from gnano.data import Corpus
-
-    small = with_train(replace(recipe), steps=3, eval_every=0, save_every=100)
-    assert Corpus is not None
+    small = with_train(recipe, steps=3, eval_every=0, save_every=100)
     return train(small, tmp_path / "run").run
 
 

@@ -71,26 +71,20 @@ def test_tasks_are_asked_when_they_are_due_and_as_gnano_eval_asks_them(examined,
         )
 
 
-@pytest.mark.parametrize(
-    ("size", "parallel", "precision"), [(2, "ddp", "fp32"), (3, "fsdp", "bf16")]
-)
-def test_ranks_share_the_work_and_find_what_one_finds(
-    examined, tmp_path, size, parallel, precision
-):
-    # 3 ranks: 12 sequences do not divide 16, so a step is of 18
-    examined = with_train(examined, tokens_per_step=32 * 2 * 6, precision=precision)
+def test_ranks_share_the_work_and_find_what_one_finds(examined, tmp_path):
+    # 42 items of 4 answers are 21 batches of 8 texts: one rank has an empty one
+    examined = with_train(examined, steps=4, precision="bf16", tasks_limit=42)
     alone = train(examined, tmp_path / "alone", exam=open_exam).run
-    several = with_train(examined, parallel=parallel)
-    ranks = start_ranks(several, tmp_path / "several", size)
+    ranks = start_ranks(with_train(examined, parallel="fsdp"), tmp_path / "several", 2)
     printed = ends(ranks)
-    assert [rank.returncode for rank in ranks] == [0] * size, "\n".join(printed)
+    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(printed)
     found, expected = asked(tmp_path / "several"), asked(alone)
     assert list(found) == list(expected)
     for step, tasks in expected.items():
         for task, figures in tasks.items():
             for name, value in figures.items():
-                # an item in 40 may fall to the other side by rounding
-                assert found[step][task][name] == pytest.approx(value, abs=1.01 / 40)
+                # an item in 42 may fall to the other side by rounding
+                assert found[step][task][name] == pytest.approx(value, abs=1.01 / 42)
 
 
 def test_a_run_stopped_while_it_is_asked_makes_up_for_it(examined, tmp_path):

@@ -10,8 +10,8 @@ from tests.evals.conftest import made_items, small_model
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from gnano.evals import GPTReader, log_likelihoods, open_subject
-from gnano.evals.asking import Wording
 from gnano.evals.likelihood import Option, Question, batches, common, option_nats
+from gnano.evals.subject import Wording
 from gnano.infer import Loading
 
 FP32 = Loading(dtype="fp32")

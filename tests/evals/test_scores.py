@@ -3,13 +3,14 @@
 import json
 import math
 import statistics
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gnano.evals import Accuracy, Item, Score, Sheet, score
-from gnano.evals.scores import right
+from gnano.evals.evaluation import right
 
 CHOICE = Item(("q",), ("a", "bbbb"), 1)
 
@@ -54,5 +55,5 @@ def test_chance_is_that_of_the_items_own_numbers_of_answers():
 def test_a_score_comes_back_from_json_as_it_was():
     sheet = Sheet("winogrande", (Item(("x", "y"), ("rest",), 1),), shots=2)
     found = score(sheet, [[(-3.0, False), (-2.0, False)]])
-    assert Score.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+    assert Score.from_dict(json.loads(json.dumps(asdict(found)))) == found
     assert found.acc_norm is None  # its answers are all one

@@ -11,8 +11,7 @@ from tests.saying import teach
 from gnano.data import Corpus
 from gnano.data.instructions import ALPACA, Template, save_template
 from gnano.evals import Smoke, Verdict, longest_copied, smoke_test
-from gnano.evals.smoke import Sample, write_samples
-from gnano.evals.smoke_prompts import PROMPTS
+from gnano.evals.smoke import PROMPTS, Sample, write_samples
 from gnano.infer import Completion, Engine, Sampling
 from gnano.model import GPT, save_model
 

@@ -1,27 +1,26 @@
-"""The evals room: how good is a model?"""
+"""Evaluation of models."""
 
 from typing import TYPE_CHECKING
 
 from gnano.lazy import lazily
 
 if TYPE_CHECKING:
-    from gnano.evals.answers import Answer, Answers, answer, choose_questions, repetition
+    from gnano.evals.answers import Answer, Answers, BeforeAfter, answer, choose_questions
+    from gnano.evals.answers import compare_answers as compare_answers
     from gnano.evals.asked import Asked
-    from gnano.evals.before_after import BeforeAfter, compare_answers
     from gnano.evals.comparing import Comparison, compare_models
     from gnano.evals.comparison_plot import check_plot, plot_comparison
     from gnano.evals.comparison_table import comparison_text
     from gnano.evals.contamination import Overlap, Shared, find_contamination
     from gnano.evals.copying import Copied, longest_copied
-    from gnano.evals.evaluation import Evaluation, default_path, evaluate, write_evaluation
+    from gnano.evals.evaluation import Accuracy, Evaluation, Score, evaluate, score
+    from gnano.evals.evaluation import write_evaluation as write_evaluation
     from gnano.evals.exam import open_exam
-    from gnano.evals.gathering import Sheet, gather
+    from gnano.evals.gathering import TASKS, Item, Sheet, gather
     from gnano.evals.harness import measure_by_harness
-    from gnano.evals.items import TASKS, Item
-    from gnano.evals.judging import Verdict, Wanted, judge
+    from gnano.evals.judging import Verdict, Wanted, judge, repetition
     from gnano.evals.likelihood import GPTReader, log_likelihoods
-    from gnano.evals.saved import result_path, saved_results
-    from gnano.evals.scores import Accuracy, Score, score
+    from gnano.evals.saved import default_path, result_path, saved_results
     from gnano.evals.smoke import Smoke, smoke_test
     from gnano.evals.subject import Subject, open_subject
 
@@ -73,19 +72,19 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "TASKS": "items",
-        "Accuracy": "scores",
+        "TASKS": "gathering",
+        "Accuracy": "evaluation",
         "Answer": "answers",
         "Answers": "answers",
         "Asked": "asked",
-        "BeforeAfter": "before_after",
+        "BeforeAfter": "answers",
         "Comparison": "comparing",
         "Copied": "copying",
         "Evaluation": "evaluation",
         "GPTReader": "likelihood",
-        "Item": "items",
+        "Item": "gathering",
         "Overlap": "contamination",
-        "Score": "scores",
+        "Score": "evaluation",
         "Shared": "contamination",
         "Sheet": "gathering",
         "Smoke": "smoke",
@@ -95,10 +94,10 @@ __getattr__ = lazily(
         "answer": "answers",
         "check_plot": "comparison_plot",
         "choose_questions": "answers",
-        "compare_answers": "before_after",
+        "compare_answers": "answers",
         "compare_models": "comparing",
         "comparison_text": "comparison_table",
-        "default_path": "evaluation",
+        "default_path": "saved",
         "evaluate": "evaluation",
         "find_contamination": "contamination",
         "gather": "gathering",
@@ -109,10 +108,10 @@ __getattr__ = lazily(
         "open_exam": "exam",
         "open_subject": "subject",
         "plot_comparison": "comparison_plot",
-        "repetition": "answers",
+        "repetition": "judging",
         "result_path": "saved",
         "saved_results": "saved",
-        "score": "scores",
+        "score": "evaluation",
         "smoke_test": "smoke",
         "write_evaluation": "evaluation",
     },

@@ -1,4 +1,4 @@
-"""Which is better? Models asked the same, side by side, and what others published of theirs.
+"""Comparison of models under the same settings, with published scores of the same tasks.
 
     a model ──▶ a saved result of the same settings? ──yes──▶ used again ──┐
                                         └─no──▶ evaluated, saved ──────────┴▶ Comparison
@@ -11,18 +11,22 @@ with a note that says why.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from math import hypot
 from pathlib import Path
 
 from gnano.evals.asked import ALL, Asked
-from gnano.evals.clean import overlap_line
-from gnano.evals.evaluation import Evaluation, evaluate, write_evaluation
-from gnano.evals.gathering import gather
-from gnano.evals.items import TASKS
-from gnano.evals.published import Published, comparable, nearest
+from gnano.evals.bits import mean_bits
+from gnano.evals.evaluation import (
+    Accuracy,
+    Evaluation,
+    Score,
+    evaluate,
+    overlap_line,
+    write_evaluation,
+)
+from gnano.evals.gathering import TASKS, gather
+from gnano.evals.published import PUBLISHED, Published, nearest
 from gnano.evals.saved import items_file, newest_result, result_of, result_path
-from gnano.evals.scores import Accuracy, Score
 from gnano.evals.subject import DEFAULT, check_packages, open_subject
 from gnano.infer import Loading
 from gnano.train import find_checkpoint
@@ -50,19 +54,19 @@ class Column:
         return accuracy
 
     def published(self, row: Published) -> tuple[float, str] | None:
-        """What a row says of the task, and by which accuracy: by this one if it has it."""
-        acc, acc_norm = row.scores.get(self.task, (None, None))
-        both = {"acc": acc, "acc_norm": acc_norm}
-        for metric in (self.metric, *both):
-            value = both[metric]
-            if value is not None and row.shots == self.shots:
+        """Return a row's score in the task and its metric, this column's if it has that."""
+        if row.shots != self.shots or self.task not in row.scores:
+            return None
+        values = dict(zip(("acc", "acc_norm"), row.scores[self.task], strict=True))
+        for metric in (self.metric, *values):
+            if (value := values[metric]) is not None:
                 return value, metric
         return None
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of the first of two models from the second, in one task."""
+    """Score of the first of two models less that of the second, in one task."""
 
     title: str
     value: float
@@ -82,13 +86,12 @@ class Comparison:
     notes: tuple[str, ...]
 
     def bits(self, model: Evaluation) -> float:
-        """Per byte of those texts."""
-        parts = [part for part in model.bits if part.source in self.texts]
-        return sum(p.bits_per_byte * p.bytes for p in parts) / sum(p.bytes for p in parts)
+        """Return the bits per byte of those texts."""
+        return mean_bits([part for part in model.bits if part.source in self.texts])
 
     @property
     def differences(self) -> list[Difference]:
-        """Of two models; of another number of them there are none."""
+        """The differences between two models; none between more or fewer."""
         if len(self.models) != 2:
             return []
         found = []
@@ -122,13 +125,13 @@ def compare_models(
     show: Show = lambda _: None,
     note: Show = lambda _: None,
 ) -> Comparison:
-    """Results of all models under the same settings, and the nearest published rows.
+    """Return results of all models under the same settings, and the nearest published rows.
 
-    Where nothing in particular is asked and every model has a saved result, those are compared as
-    they are. Without a model: the published rows alone. Raises ValueError or OSError, in a
-    sentence, and before anything is computed where a path is no model.
+    With default settings and a saved result of every model, those are compared as they are.
+    Without a model: the published rows alone. Raises ValueError or OSError, in a sentence, and
+    before anything is computed where a path is no model.
     """
-    found = _results(paths, asked, loading, show, note)
+    found = _load_or_evaluate(paths, asked, loading, show, note)
     names = [model.name for model in found]
     models = [  # two of one name are called by their paths
         model if names.count(model.name) == 1 else replace(model, name=str(path))
@@ -140,13 +143,13 @@ def compare_models(
         for one in model.scores
         if one.overlap
     ]
-    columns = _columns(models, notes) if models else _known(asked)
-    texts = _texts(models)
+    columns = _common_columns(models, notes) if models else _columns_of(asked)
+    texts = _common_texts(models)
     if models and not texts:
         notes.append("Bits per byte: no text that all models read; --data DIR or --text FILE.")
     rows: list[Published] = []
     if published:
-        rows = _published(columns, models, 0 if all_published or not models else MOST)
+        rows = _published_rows(columns, models, 0 if all_published or not models else MOST)
         notes += _cautions(columns, models)
     if not models and not rows:
         raise ValueError("There is nothing to show: name models to compare, or known tasks.")
@@ -159,46 +162,45 @@ def compare_models(
     )
 
 
-def _results(
+def _load_or_evaluate(
     paths: Sequence[Path], asked: Asked, loading: Loading, show: Show, note: Show
 ) -> list[Evaluation]:
-    """Of every model, saved ones where they are of the same settings."""
+    """Return the evaluation of every model, a saved one where it has the same settings."""
     folders = list(map(find_checkpoint, paths))
     for folder in folders:
         check_packages(folder)
-    whole = [folder.resolve() for folder in folders]
+    resolved = [folder.resolve() for folder in folders]
     for folder in folders:
-        if whole.count(folder.resolve()) > 1:
+        if resolved.count(folder.resolve()) > 1:
             raise ValueError(f"{folder} is named twice; name each model once.")
     if replace(asked, batch=Asked.batch, downloads=Asked.downloads) == Asked():
-        newest = [newest_result(folder, loading) for folder in folders]
-        there = [one for one in newest if one is not None]
-        if len(there) == len(paths) and (_columns(there, []) or _texts(there)):
-            for model in there:
-                note(f"{model.name}: as saved")
-            return there
+        saved = [one for folder in folders if (one := newest_result(folder, loading))]
+        if len(saved) == len(paths) and (_common_columns(saved, []) or _common_texts(saved)):
+            for one in saved:
+                note(f"{one.name}: as saved")
+            return saved
     found = []
     for number, (path, folder) in enumerate(zip(paths, folders, strict=True), 1):
-        one = result_of(folder, asked, loading)
-        if one is not None:
-            note(f"{one.name}: as saved")
+        result = result_of(folder, asked, loading)
+        if result is not None:
+            note(f"{result.name}: as saved")
         else:
-            told = partial(_say, show, f"model {number} of {len(paths)} · {path}")
-            told("loading")
-            subject = open_subject(path, loading, asked.start)
-            one = evaluate(subject, asked, told)
+
+            def show_model(
+                text: str, name: str = f"model {number} of {len(paths)} · {path}"
+            ) -> None:
+                show(f"{name} · {text}")
+
+            show_model("loading")
+            result = evaluate(open_subject(path, loading, asked.start), asked, show_model)
             with best_effort("saved result"):
-                write_evaluation(one, result_path(one))
-        found.append(one)
+                write_evaluation(result, result_path(result))
+        found.append(result)
     return found
 
 
-def _say(show: Show, before: str, text: str) -> None:
-    show(f"{before} · {text}")
-
-
-def _columns(models: Sequence[Evaluation], notes: list[str]) -> tuple[Column, ...]:
-    """The tasks that all were asked over the same items; `notes` are told of the others."""
+def _common_columns(models: Sequence[Evaluation], notes: list[str]) -> tuple[Column, ...]:
+    """Return the tasks that all models have over the same items; the others go to `notes`."""
     left_out: dict[str, list[str]] = {}
     for model in models:
         for what, why in model.left_out.items():
@@ -207,28 +209,27 @@ def _columns(models: Sequence[Evaluation], notes: list[str]) -> tuple[Column, ..
     columns = []
     for task, title in {one.task: one.title for m in models for one in m.scores}.items():
         scores = [next((one for one in m.scores if one.task == task), None) for m in models]
-        asked = [_items(one, model) for one, model in zip(scores, models, strict=True)]
-        some = scores[0]
-        if some is not None and len(set(asked)) == 1:
+        items = [_describe_items(one, model) for one, model in zip(scores, models, strict=True)]
+        first = scores[0]
+        if first is not None and len(set(items)) == 1:
             metric = "acc_norm" if all(one and one.acc_norm for one in scores) else "acc"
-            columns.append(Column(task, title, metric, some.items, some.shots, some.chance))
+            columns.append(Column(task, title, metric, first.items, first.shots, first.chance))
         else:
-            told = "; ".join(f"{m.name} {what}" for m, what in zip(models, asked, strict=True))
-            notes.append(f"{title} is not compared, the items are not the same: {told}.")
+            each = "; ".join(f"{m.name} {what}" for m, what in zip(models, items, strict=True))
+            notes.append(f"{title} is not compared, the items are not the same: {each}.")
     order = list(TASKS)
     return tuple(sorted(columns, key=lambda c: order.index(c.task) if c.task in TASKS else 99))
 
 
-def _items(one: Score | None, model: Evaluation) -> str:
-    """Which, in words."""
+def _describe_items(one: Score | None, model: Evaluation) -> str:
     if one is None:
         return "none"
     shots = f", {one.shots}-shot" if one.shots else ""
     return f"{one.items:,} of {items_file(model, one.task) or 'the Hub'}{shots}"
 
 
-def _known(asked: Asked) -> tuple[Column, ...]:
-    """The tasks that are asked, of no model."""
+def _columns_of(asked: Asked) -> tuple[Column, ...]:
+    """Return the columns of the known tasks in the settings, for no model."""
     own = [sheet.task for sheet in gather((), asked.files)]
     names = [*asked.names, *own]
     for name in names:
@@ -241,29 +242,28 @@ def _known(asked: Asked) -> tuple[Column, ...]:
     )
 
 
-def _texts(models: Sequence[Evaluation]) -> tuple[str, ...]:
-    """What all have read: sources of the same names and sizes, in whatever vocabulary."""
+def _common_texts(models: Sequence[Evaluation]) -> tuple[str, ...]:
+    """Return the sources that all have measured, of the same names and sizes in bytes."""
     read = [{part.source: part.bytes for part in model.bits} for model in models]
     first = read[0].items() if read else ()
     return tuple(name for name, size in first if all(one.get(name) == size for one in read))
 
 
-def _published(
+def _published_rows(
     columns: Sequence[Column], models: Sequence[Evaluation], most: int
 ) -> list[Published]:
-    """Rows with a score in one of the columns: the nearest so many (0: all), by tokens."""
-    rows = comparable([column.task for column in columns])
-    rows = [row for row in rows if any(column.published(row) for column in columns)]
+    """Return the nearest `most` rows (0: all) with a score in one of the columns, by tokens."""
+    rows = [row for row in PUBLISHED if any(column.published(row) for column in columns)]
     if most:
         rows = nearest(rows, [(model.parameters, model.tokens) for model in models], most)
     return sorted(rows, key=lambda row: (row.tokens is None, row.tokens or 0, row.parameters))
 
 
 def _cautions(columns: Sequence[Column], models: Sequence[Evaluation]) -> list[str]:
-    """What keeps published scores from standing beside these."""
+    """Return what makes published scores incomparable with these."""
     notes = []
     for column in columns:
-        rows = comparable([column.task])
+        rows = [row for row in PUBLISHED if column.task in row.scores]
         if rows and not any(map(column.published, rows)):
             notes.append(f"{column.title}: no published scores of {column.shots} shots are known.")
     if columns and any(model.settings.get("limit") for model in models):

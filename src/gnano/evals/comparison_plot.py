@@ -1,25 +1,24 @@
-"""A comparison as a picture: a panel a task, accuracy over the tokens that a model had seen.
+"""A comparison as a picture: a panel for each task, accuracy over the tokens of training.
 
     ┌ HellaSwag, acc_norm ───────────┐
     │                     ∘ SmolLM   │   ∘  published, small and grey, by name
     │          ∘ Pythia-160M         │   ●  yours, with one standard error up and down
-    │   ●                            │   ─  yours, where nobody has told its tokens
+    │   ●                            │   ─  yours, where its tokens are unknown
     │- - - - - - - - - guessing - - -│
     └─ 10 B ──── 100 B ──── 1 T ─────┘
 
-Published scores of the panel's own accuracy alone are drawn: the other is another scale.
+Only published scores of the panel's own metric are drawn: the other is another scale.
 """
 
 import importlib.util
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -37,32 +36,25 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 5.6, 4.2  # of a panel, inches
 DASHED = (0, (4, 3))
 NEAR = 6  # points
-# where a name may stand beside its point: offset in points, and which of its ends that is
+# places of a name beside its point: offset in points, and the end of the name that is there
 PLACES = (
-    (6, 0, "left", "center"),
-    (-6, 0, "right", "center"),
-    (0, 6, "center", "bottom"),
-    (0, -6, "center", "top"),
-    (5, 6, "left", "bottom"),
-    (5, -6, "left", "top"),
-    (-5, 6, "right", "bottom"),
-    (-5, -6, "right", "top"),
-    (6, 14, "left", "bottom"),
-    (6, -14, "left", "top"),
-    (-6, 14, "right", "bottom"),
-    (-6, -14, "right", "top"),
-)
+    (6, 0, "left", "center"), (-6, 0, "right", "center"),
+    (0, 6, "center", "bottom"), (0, -6, "center", "top"),
+    (5, 6, "left", "bottom"), (5, -6, "left", "top"),
+    (-5, 6, "right", "bottom"), (-5, -6, "right", "top"),
+    (6, 14, "left", "bottom"), (6, -14, "left", "top"),
+    (-6, 14, "right", "bottom"), (-6, -14, "right", "top"),
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     name: str
     tokens: int
     value: float
 
 
 def check_plot(path: Path | None) -> None:
-    """Before the hours that come first: can the picture be drawn? Raises ValueError if not."""
+    """Raise ValueError, before hours of evaluation, if the picture cannot be drawn."""
     if path is None:
         return
     if path.suffix.lower() != ".png":
@@ -100,13 +92,13 @@ def drawn(comparison: Comparison) -> "Figure":
         axes.set_axis_off()
     points = [_points(column, comparison) for column in comparison.columns]
     for axes, column, some in zip(panels, comparison.columns, points, strict=False):
-        _draw(axes, column, comparison, some)
-        _scales(axes, comparison, [point for some in points for point in some])
+        _draw_scores(axes, column, comparison, some)
+        _set_scales(axes, comparison, [point for some in points for point in some])
     _legend(figure, comparison, across)
-    figure.draw_without_rendering()  # panels find their places, then names theirs in them
+    figure.draw_without_rendering()  # places the panels, then the names in them
     figure.set_layout_engine("none")
     for axes, some in zip(panels, points, strict=False):
-        _name(axes, some)
+        _place_names(axes, some)
     return figure
 
 
@@ -118,9 +110,10 @@ def _points(column: Column, comparison: Comparison) -> list[Point]:
     ]
 
 
-def _draw(axes: "Axes", column: Column, comparison: Comparison, published: Sequence[Point]) -> None:
-    """A panel, but for its scales and for the names of what is published."""
-    _quiet(axes, f"{column.title}, {column.metric}")
+def _draw_scores(
+    axes: "Axes", column: Column, comparison: Comparison, published: Sequence[Point]
+) -> None:
+    _style_axes(axes, f"{column.title}, {column.metric}")
     for point in published:
         axes.plot(point.tokens, point.value, "o", color=LIGHT.faint, markersize=4, alpha=0.7)
     if column.chance:
@@ -132,14 +125,14 @@ def _draw(axes: "Axes", column: Column, comparison: Comparison, published: Seque
                 model.tokens, found.value, found.error,
                 fmt="o", color=color, markersize=7, elinewidth=1.6, capsize=3, zorder=3,
             )  # fmt: skip
-        else:  # nobody has told how many: it stands at any number
+        else:  # of unknown tokens: a line across
             low, high = found.value - found.error, found.value + found.error
             axes.axhline(found.value, color=color, linewidth=1.6)
             axes.axhspan(low, high, color=color, alpha=0.12, linewidth=0)
 
 
-def _scales(axes: "Axes", comparison: Comparison, points: Sequence[Point]) -> None:
-    """Tokens from the first to the last of all panels: one x, one number, wherever it is."""
+def _set_scales(axes: "Axes", comparison: Comparison, points: Sequence[Point]) -> None:
+    """Give all panels the same range of tokens."""
     from matplotlib import ticker
 
     tokens = [point.tokens for point in points]
@@ -153,8 +146,8 @@ def _scales(axes: "Axes", comparison: Comparison, points: Sequence[Point]) -> No
     axes.margins(y=0.12)
 
 
-def _quiet(axes: "Axes", title: str) -> None:
-    """Only what the eye needs: a light grid, a base line, small grey numbers."""
+def _style_axes(axes: "Axes", title: str) -> None:
+    """Draw a light grid, a base line and small grey numbers, no more."""
     axes.grid(axis="y", color=LIGHT.grid, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "left", "right"):
@@ -170,31 +163,31 @@ def _colors() -> Iterator[str]:
 
 
 def _legend(figure: "Figure", comparison: Comparison, across: int) -> None:
-    """What the signs mean, above all panels."""
+    """Explain the signs above all panels."""
     from matplotlib.lines import Line2D
 
-    sign = partial(Line2D, [], [], markersize=6)
-    signs = {}
+    marker = partial(Line2D, [], [], markersize=6)
+    entries = {}
     for model, color in zip(comparison.models, _colors(), strict=False):
-        how = ("o", 0) if model.tokens else ("", 2)
-        signs[model.name] = sign(color=color, marker=how[0], lw=how[1])
+        shape, width = ("o", 0) if model.tokens else ("", 2)
+        entries[model.name] = marker(color=color, marker=shape, lw=width)
     if comparison.published:
-        signs["published"] = sign(color=LIGHT.faint, marker=".", lw=0)
+        entries["published"] = marker(color=LIGHT.faint, marker=".", lw=0)
     if any(column.chance for column in comparison.columns):
-        signs["guessing"] = sign(color=LIGHT.faint, lw=1, ls=DASHED)
+        entries["guessing"] = marker(color=LIGHT.faint, lw=1, ls=DASHED)
     legend = figure.legend(
-        list(signs.values()), list(map(str, range(len(signs)))), loc="outside upper left",
+        list(entries.values()), list(map(str, range(len(entries)))), loc="outside upper left",
         ncols=across, fontsize=10, frameon=False, labelcolor=LIGHT.ink,
     )  # fmt: skip
-    for text, name in zip(legend.get_texts(), signs, strict=True):
+    for text, name in zip(legend.get_texts(), entries, strict=True):
         text.set_parse_math(False)  # a "$" in a name is a dollar
-        text.set_text(name)  # now: as a label, one that begins with "_" would be left out
+        text.set_text(name)  # only now: a label that begins with "_" would be left out
 
 
-def _name(axes: "Axes", points: Sequence[Point]) -> None:
-    """Each published point's name where it hides the least: other points, the edge, other names.
+def _place_names(axes: "Axes", points: Sequence[Point]) -> None:
+    """Write each published point's name where it hides the least of points, edges and names.
 
-    Every name looks for the best of its places, given those of the others, a few times over.
+    Every name takes the best of its places, given those of the others, four times over.
     """
     at = axes.transData.transform
     dots = [
@@ -203,15 +196,15 @@ def _name(axes: "Axes", points: Sequence[Point]) -> None:
         if line.get_marker() in ("o", "_")  # points, and the ends of errors
         for x, y in np.asarray(line.get_xydata())
     ]
-    texts = [_text(axes, point) for point in points]
+    texts = [_annotate(axes, point) for point in points]
     boxes: list[list[Bbox]] = []  # of each name, at each place
-    costs: list[list[float]] = []  # there, whatever the other names do
+    costs: list[list[float]] = []  # there, without the other names
     for text in texts:
         others = [dot for dot in dots if abs(dot - at(text.xy)).max() > 1]
-        boxes.append([_stand(text, place) for place in PLACES])
+        boxes.append([_move(text, place) for place in PLACES])
         costs.append(
             [
-                4 * (box.width * box.height - _shared(box, axes.bbox))
+                4 * (box.width * box.height - _shared_area(box, axes.bbox))
                 + 1_000 * sum(box.padded(8).contains(*dot) for dot in others)
                 for box in boxes[-1]
             ]
@@ -220,17 +213,17 @@ def _name(axes: "Axes", points: Sequence[Point]) -> None:
     for name in [*range(len(texts))] * 4:
         taken = [boxes[other][place] for other, place in chosen.items() if other != name]
         each = zip(boxes[name], costs[name], strict=True)
-        whole = [cost + 2 * sum(_shared(box, one) for one in taken) for box, cost in each]
-        chosen[name] = whole.index(min(whole))
+        totals = [cost + 2 * sum(_shared_area(box, one) for one in taken) for box, cost in each]
+        chosen[name] = totals.index(min(totals))
     for name, place in chosen.items():
         x, y, *_ = PLACES[place]
-        _stand(texts[name], PLACES[place])
-        if abs(y) > NEAR:  # a thin line says whose name it is
+        _move(texts[name], PLACES[place])
+        if abs(y) > NEAR:  # a thin line connects the name with its point
             line = {"arrowstyle": "-", "color": LIGHT.faint, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
             axes.annotate("", texts[name].xy, (x, y), textcoords="offset points", arrowprops=line)
 
 
-def _text(axes: "Axes", point: Point) -> "Annotation":
+def _annotate(axes: "Axes", point: Point) -> "Annotation":
     from matplotlib.patheffects import withStroke
 
     text = axes.annotate(
@@ -242,15 +235,14 @@ def _text(axes: "Axes", point: Point) -> "Annotation":
     return text
 
 
-def _stand(text: "Annotation", place: tuple[float, float, str, str]) -> "Bbox":
-    """Where it then is, in pixels."""
+def _move(text: "Annotation", place: tuple[float, float, str, str]) -> "Bbox":
+    """Move a name to a place of its point; return its box in pixels."""
     x, y, side, height = place
     text.set(position=(x, y), ha=side, va=height)
     return text.get_window_extent()
 
 
-def _shared(one: "Bbox", other: "Bbox") -> float:
-    """Area that two boxes have in common."""
+def _shared_area(one: "Bbox", other: "Bbox") -> float:
     width = min(one.x1, other.x1) - max(one.x0, other.x0)
     height = min(one.y1, other.y1) - max(one.y0, other.y0)
     return float(max(width, 0.0) * max(height, 0.0))

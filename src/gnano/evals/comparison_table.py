@@ -1,4 +1,4 @@
-"""A comparison as text: the models, a rule, what others published, and what it comes to.
+"""A comparison as text: the models, a rule, published scores, and the differences.
 
                      parameters   tokens  bits/byte  HellaSwag     ARC-Easy
                                                      acc_norm      acc_norm
@@ -8,12 +8,12 @@
     ───────────────────────────────────────────────────────────────────────────
     Pythia-160M [1]       162 M    300 B             0.302         0.432 acc
 
-Tasks that the width has no room for follow below, beside the same names.
+Tasks that the width has no room for follow below, with the same names.
 """
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gnano.evals.comparing import Column, Comparison
 from gnano.evals.published import Published
@@ -21,26 +21,19 @@ from gnano.evals.published import Published
 LONGEST = 34  # characters of a name
 
 
-@dataclass(frozen=True)
-class Cells:
-    """A column of the table, ready to be set."""
+class TableColumn(NamedTuple):
+    """The texts of a column: of the heading (three), each model, guessing, each published row."""
 
-    heading: tuple[str, str, str]
-    models: Sequence[str]
-    guessing: str
-    published: Sequence[str]
-    right: bool = False  # numbers of one kind end below one another
+    texts: list[str]
+    right: bool = False  # numbers of one kind are aligned at their ends
 
     @property
     def width(self) -> int:
-        return max(map(len, (*self.heading, *self.models, self.guessing, *self.published)))
-
-    def set(self, text: str) -> str:
-        return text.rjust(self.width) if self.right else text.ljust(self.width)
+        return max(map(len, self.texts))
 
 
 def comparison_text(comparison: Comparison, width: int = 100) -> str:
-    """For a terminal of so many characters."""
+    """Return the text for a terminal of `width` characters."""
     sources = list(dict.fromkeys(row.source for row in comparison.published))
     parts = [*_tables(comparison, sources, width), _legend(comparison), _differences(comparison)]
     parts.append("\n".join(_wrapped(note, width, "") for note in comparison.notes))
@@ -49,120 +42,111 @@ def comparison_text(comparison: Comparison, width: int = 100) -> str:
 
 
 def _tables(comparison: Comparison, sources: Sequence[str], width: int) -> list[str]:
-    """One where there is room, else several."""
+    """Return one table where there is room, else several."""
     names = _names(comparison, sources)
-    tasks = [_task(column, comparison) for column in comparison.columns]
     blocks = [[names, *_facts(comparison)]]
-    for task in tasks:
-        if len(blocks[-1]) > 1 and _width([*blocks[-1], task]) > width:
+    for column in comparison.columns:
+        scores = _scores(column, comparison)
+        if len(blocks[-1]) > 1 and _width([*blocks[-1], scores]) > width:
             blocks.append([names])
-        blocks[-1].append(task)
-    return ["\n".join(_lines(block, every=block is blocks[0])) for block in blocks]
+        blocks[-1].append(scores)
+    count = len(comparison.models)
+    return ["\n".join(_lines(block, count, block is blocks[0])) for block in blocks]
 
 
-def _width(cells: Sequence[Cells]) -> int:
-    return sum(one.width + 2 for one in cells) - 2
+def _width(columns: Sequence[TableColumn]) -> int:
+    return sum(one.width + 2 for one in columns) - 2
 
 
-def _lines(block: Sequence[Cells], every: bool) -> list[str]:
-    """`every`: the published rows too that have nothing to say of the tasks of this block."""
-
-    def line(texts: Sequence[str]) -> str:
-        return "  ".join(one.set(text) for one, text in zip(block, texts, strict=True)).rstrip()
-
-    lines = [line([one.heading[at] for one in block]) for at in range(3)]
-    lines = [text for text in lines if text]
-    count = len(block[0].models)
-    lines += [line([one.models[at] for one in block]) for at in range(count)]
-    if any(one.guessing for one in block[1:]):
-        lines.append(line([one.guessing for one in block]))
-    rows = [[one.published[at] for one in block] for at in range(len(block[0].published))]
-    rows = [row for row in rows if every or any(row[1:])]
-    if count and rows:
+def _lines(block: Sequence[TableColumn], models: int, every: bool) -> list[str]:
+    """Return the lines of a table; `every`: with the published rows that have no scores in it."""
+    rows = list(zip(*(one.texts for one in block), strict=True))
+    guessing, published = rows[3 + models], rows[4 + models :]
+    lines = [line for row in rows[:3] if (line := _line(block, row))]
+    lines += [_line(block, row) for row in rows[3 : 3 + models]]
+    if any(guessing[1:]):
+        lines.append(_line(block, guessing))
+    published = [row for row in published if every or any(row[1:])]
+    if models and published:
         lines.append("─" * _width(block))
-    return lines + list(map(line, rows))
+    return lines + [_line(block, row) for row in published]
 
 
-def _names(comparison: Comparison, sources: Sequence[str]) -> Cells:
+def _line(block: Sequence[TableColumn], row: Sequence[str]) -> str:
+    cells = (
+        text.rjust(one.width) if one.right else text.ljust(one.width)
+        for one, text in zip(block, row, strict=True)
+    )
+    return "  ".join(cells).rstrip()
+
+
+def _names(comparison: Comparison, sources: Sequence[str]) -> TableColumn:
     published = [f"{row.name} [{sources.index(row.source) + 1}]" for row in comparison.published]
-    models = [_short(model.name) for model in comparison.models]
-    return Cells(("", "", ""), models, "guessing", published)
+    models = [_shorten(model.name) for model in comparison.models]
+    return TableColumn(["", "", "", *models, "guessing", *published])
 
 
-def _short(name: str) -> str:
-    """The end of a long name says more than its start."""
+def _shorten(name: str) -> str:
+    """Keep the end of a long name, which says more than its start."""
     return name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"
 
 
-def _facts(comparison: Comparison) -> list[Cells]:
-    """Of the models as they are: sizes, tokens, bits per byte."""
+def _facts(comparison: Comparison) -> list[TableColumn]:
+    """Return the columns of sizes, tokens and bits per byte."""
     models, rows = comparison.models, comparison.published
+    sizes = [counted(one.parameters) for one in models], [counted(one.parameters) for one in rows]
+    tokens = [counted(one.tokens) for one in models], [counted(one.tokens) for one in rows]
     found = [
-        Cells(
-            ("parameters", "", ""),
-            [counted(model.parameters) for model in models],
-            "",
-            [counted(row.parameters) for row in rows],
-            right=True,
-        ),
-        Cells(
-            ("tokens", "", ""),
-            [counted(model.tokens) for model in models],
-            "",
-            [counted(row.tokens) for row in rows],
-            right=True,
-        ),
+        TableColumn(["parameters", "", "", *sizes[0], "", *sizes[1]], right=True),
+        TableColumn(["tokens", "", "", *tokens[0], "", *tokens[1]], right=True),
     ]
     if comparison.texts:
         bits = list(map(comparison.bits, models))
-        told = [f"{one:.4f}{_mark(one, bits, min(bits))}" for one in bits]
-        found.append(Cells(("bits/byte", "", ""), told, "", [""] * len(rows)))
+        texts = [f"{one:.4f}{_mark(one, bits, min(bits))}" for one in bits]
+        found.append(TableColumn(["bits/byte", "", "", *texts, "", *[""] * len(rows)]))
     return found
 
 
 def counted(number: int | None) -> str:
-    """1_228_800 -> '1.23 M'; of what nobody has told '?'."""
+    """Format three figures: 1_228_800 -> '1.23 M', None -> '?'."""
     if number is None:
         return "?"
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= 0.9995 * size:  # 999,999 is 1 M, not 1,000 k
-            return f"{_three(number / size)} {letter}"
+            value = number / size
+            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {letter}"
     return str(number)
 
 
-def _three(value: float) -> str:
-    """Three figures of a number from 1 to 1,000."""
-    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
-
-
-def _task(column: Column, comparison: Comparison) -> Cells:
+def _scores(column: Column, comparison: Comparison) -> TableColumn:
     found = [column.of(model) for model in comparison.models]
-    best = max((one.value for one in found), default=0.0)
     values = [one.value for one in found]
-    models = [
-        f"{one.value:.3f} ±{f'{one.error:.3f}'.removeprefix('0')}{_mark(one.value, values, best)}"
-        for one in found
-    ]
-    return Cells(
-        (
+    return TableColumn(
+        [
             column.title,
             column.metric + (f", {column.shots}-shot" if column.shots else ""),
             f"{column.items:,} items" if column.items else "",
-        ),
-        models,
-        "" if column.chance is None else f"{column.chance:.3f}",
-        [_cell(column, row) for row in comparison.published],
+            *(
+                f"{one.value:.3f} {_error(one.error)}{_mark(one.value, values, max(values))}"
+                for one in found
+            ),
+            "" if column.chance is None else f"{column.chance:.3f}",
+            *(_cell(column, row) for row in comparison.published),
+        ]
     )
 
 
+def _error(error: float) -> str:
+    return f"±{f'{error:.3f}'.removeprefix('0')}"
+
+
 def _mark(value: float, values: Sequence[float], best: float) -> str:
-    """The best of several; of equal ones none is."""
+    """Return the mark of the best of several; none of equals has it."""
     return "*" if len(set(values)) > 1 and value == best else ""
 
 
 def _cell(column: Column, row: Published) -> str:
-    found = column.published(row)
-    if found is None:
+    if (found := column.published(row)) is None:
         return ""
     value, metric = found
     return f"{value:.3f}" + ("" if metric == column.metric else f" {metric.removeprefix('acc_')}")
@@ -178,15 +162,15 @@ def _legend(comparison: Comparison) -> str:
     if comparison.texts:
         lines.append(f"bits/byte: of {', '.join(comparison.texts)}")
     rows = comparison.published
-    told = {_cell(column, row).partition(" ")[2] for column in comparison.columns for row in rows}
+    shown = {_cell(column, row).partition(" ")[2] for column in comparison.columns for row in rows}
     for word, other in (("acc", "acc_norm"), ("norm", "acc")):
-        if word in told:
+        if word in shown:
             lines.append(f"{word} beside a score: its source has no {other}; not to be compared")
     return "\n".join(lines)
 
 
 def _differences(comparison: Comparison) -> str:
-    """Is the first of two better than the second?"""
+    """Return how much the first of two models is better than the second, by task."""
     found = comparison.differences
     if not found:
         return ""
@@ -197,14 +181,14 @@ def _differences(comparison: Comparison) -> str:
         better = one if each.value > 0 else other
         verdict = f"more than two standard errors: {better} is better"
         lines.append(
-            f"  {each.title:<{width}}  {each.value:+.3f} ±{f'{each.error:.3f}'.removeprefix('0')}"
+            f"  {each.title:<{width}}  {each.value:+.3f} {_error(each.error)}"
             f"  {verdict if each.clear else 'within the error'}"
         )
     return "\n".join(lines)
 
 
 def _sources(rows: Sequence[Published], sources: Sequence[str], width: int) -> str:
-    """Where the scores were read, and by what they were measured."""
+    """Return the sources of the published scores and their notes."""
     lines = []
     for number, source in enumerate(sources, 1):
         lines.append(f"[{number}] {source}")
@@ -219,11 +203,8 @@ def _sources(rows: Sequence[Published], sources: Sequence[str], width: int) -> s
 
 
 def _wrapped(text: str, width: int, indent: str) -> str:
+    further = f"{indent}  "
     return textwrap.fill(
-        text,
-        width,
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+        text, width, initial_indent=indent, subsequent_indent=further,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip

@@ -1,17 +1,15 @@
-"""What of a model's text stands word for word in what it was trained on?
+"""Memorization: the longest span of a model's text that is also in its training shards.
 
-Of each sample the longest span of tokens that a training shard holds too. A span begins and ends
-anywhere, but lies within one document. Compared are ids: the same words split into other tokens
-are not the same span.
+A span begins and ends anywhere, within one document. Token ids are compared: the same words split
+into other tokens are not the same span.
 
     samples   all windows of 8 tokens ─▶ Windows ◀─ all windows of a shard
                                             │
     shard     . . . . ■ ■ ■ ■ ■ . . . ■ ■ . . .      windows that some sample has, in runs
 
-A run of 5 windows may be a span of 12 tokens, or it may be pieces of several samples. Looked at
-are only those windows of it from which a span longer than its sample's longest so far would
-begin, by a hash of so many tokens. Soon there are few of them: what any two texts have in common
-has been found.
+A run of 5 windows may be a span of 12 tokens, or pieces of several samples. Only those windows of
+it are followed that may begin a span longer than their sample's longest so far, by a hash of so
+many tokens. Soon there are few of them: what any two texts have in common has been found.
 """
 
 import time
@@ -23,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnano.data import Corpus, Hashes, Stretches, Windows
-from gnano.live import clock
+from gnano.evals.contamination import Shard, list_shards, search_progress
 
 SEED = 8  # tokens: shorter spans are not looked for
 PART = 2**17  # tokens of a shard compared together
@@ -31,13 +29,14 @@ BEYOND = np.uint64(2**40)  # what follows the last token of a part: no sample ha
 OUTDATED = 0.05  # share of the samples whose goals may be too short
 APART = 0xD1B54A32D192ED03  # tells equal goals of two samples apart: odd, its bits in no order
 
+
 Numbers = NDArray[np.uint64]
 Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Copied:
-    """The longest span of a sample that stands in the training shards."""
+    """The longest span of a sample that the training shards contain."""
 
     sample: int
     tokens: int
@@ -52,21 +51,17 @@ def longest_copied(
     samples: Sequence[Sequence[int] | str],
     show: Callable[[str], None] = lambda _: None,
 ) -> list[Copied | None]:
-    """For each sample its longest copied span; None where none has 8 tokens.
+    """Return the longest copied span of each sample; None where none has 8 tokens.
 
     Samples are ids of the corpus's tokenizer, or text. Covers what is finished where the folder
-    is still being prepared; held-out documents are not looked at. Raises ValueError or OSError
+    is still being prepared; held-out documents are not searched. Raises ValueError or OSError
     for a damaged shard.
     """
     tokenizer = corpus.tokenizer
     ids = [tokenizer.encode(each) if isinstance(each, str) else each for each in samples]
     search = Search(ids, tokenizer.end_of_text)
-    shards = [
-        Shard(source, number)
-        for source in range(len(corpus.names))
-        for number in range(len(corpus.shards(source)))
-    ]
-    whole = sum(corpus.shards(source)[number].tokens for source, number in shards)
+    shards = list_shards(corpus)
+    total = sum(info.tokens for info in shards.values())
     done, began = 0, time.monotonic()
     for shard in shards if len(search) else ():
         # opened for this shard alone: a mapped file counts as memory of whoever mapped it
@@ -76,19 +71,9 @@ def longest_copied(
             part = tokens[first : first + PART + search.reach - 1]
             search.read(part, shard, first)
             done += min(PART, len(part))
-            left = (whole - done) * (time.monotonic() - began) / done
-            show(
-                f"{done / whole:.0%} of {whole / 1e6:,.0f} M training tokens searched · "
-                f"longest copy {search.best.max()} tokens · {clock(left)} left"
-            )
+            longest = f"longest copy {search.best.max()} tokens"
+            show(search_progress(done, total, began, longest))
     return [_copied(corpus, sample, search.found.get(sample)) for sample in range(len(samples))]
-
-
-class Shard(NamedTuple):
-    """A shard, by the number of its source and its own."""
-
-    source: int
-    number: int
 
 
 class Span(NamedTuple):
@@ -100,8 +85,8 @@ class Span(NamedTuple):
 class Search:
     """The longest span of each sample in what was read so far.
 
-    Each window of a sample has a goal: it and what follows it, one token more than the sample's
-    longest span. Where a goal is met, the sample has a longer span, and longer goals.
+    Each window of a sample has a goal: the window and what follows it, one token more than the
+    sample's longest span. Where a goal is met, the sample has a longer span, and longer goals.
     """
 
     def __init__(self, samples: Sequence[Sequence[int]], end: int) -> None:
@@ -123,11 +108,11 @@ class Search:
         self._goals, self._outdated = Goals(self, range(len(samples))), set[int]()
 
     def __len__(self) -> int:
-        """How many different windows are looked for."""
+        """Return the number of different windows."""
         return len(self._windows)
 
     def read(self, ids: NDArray[Any], shard: Shard, first: int) -> None:
-        """Compare with a part of a shard, whose first token has this position there."""
+        """Compare with a part of a shard that begins at position `first`."""
         row = np.append(ids.astype(np.uint64) + np.uint64(1), BEYOND)
         places, _ = self._windows.find(row)
         if not len(places):
@@ -146,14 +131,14 @@ class Search:
     def _improve(
         self, row: Numbers, at: Places, windows: Places, shard: Shard, first: int
     ) -> list[int]:
-        """Follow the goals that are met here to their ends; which samples have a longer span."""
+        """Follow the goals that are met to their ends; return the samples with a longer span."""
         tokens = np.zeros(len(at), np.int64)
-        going = np.arange(len(at))
-        while len(going):
-            ahead = tokens[going]
-            same = row[at[going] + ahead] == self.row[self.starts[windows[going]] + ahead]
-            going = going[same]
-            tokens[going] += 1
+        active = np.arange(len(at))
+        while len(active):
+            ahead = tokens[active]
+            same = row[at[active] + ahead] == self.row[self.starts[windows[active]] + ahead]
+            active = active[same]
+            tokens[active] += 1
         samples = self.samples[windows]
         order = np.lexsort((at, -tokens, samples))  # a sample's longest first
         improved = []
@@ -167,13 +152,13 @@ class Search:
 
 
 class Goals:
-    """The goals of all windows of some samples, as they stand now."""
+    """The present goals of all windows of some samples."""
 
     def __init__(self, search: Search, samples: Collection[int]) -> None:
-        asked = np.zeros(len(search.best), bool)
-        asked[list(samples)] = True
+        chosen = np.zeros(len(search.best), bool)
+        chosen[list(samples)] = True
         sizes = np.maximum(search.best[search.samples] + 1, SEED)
-        windows = np.flatnonzero(asked[search.samples] & (sizes <= search.rooms))
+        windows = np.flatnonzero(chosen[search.samples] & (sizes <= search.rooms))
         starts, sizes = search.starts[windows], sizes[windows]
         hashes = search.stretches.hashes(starts, starts + sizes)
         # a sample that repeats itself has the same goal many times
@@ -185,7 +170,7 @@ class Goals:
         self._hashes, self._firsts = Hashes(different), np.append(firsts, len(once))
 
     def met(self, stretches: Stretches, places: Places, rooms: Places) -> tuple[Places, Places]:
-        """Where in a row goals are met, and whose: by the number of the window."""
+        """Return the places in a row where goals are met, and the numbers of their windows."""
         at, windows = [places[:0]], [places[:0]]
         for size in self._sizes.tolist():
             enough = rooms >= size

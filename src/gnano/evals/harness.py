@@ -1,25 +1,21 @@
-"""What does the standard harness say of the same checkpoint, or of the same items?
+"""Adapter to lm-evaluation-harness: the same checkpoint, or the same items, measured by it.
 
 A checkpoint is a Hugging Face model, so that lm-evaluation-harness runs on it as it is:
 
     lm-eval run --model hf --tasks hellaswag --batch_size 32 \\
         --model_args pretrained=runs/1b/checkpoints/step-00050000,add_bos_token=True
 
-Here it is called for you, with its own tasks, which it downloads, or with the items of `--files`.
+Here it is called with its own tasks, which it downloads, or with the items of `--files`.
 """
 
-import importlib
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from gnano.evals.asked import Asked
-from gnano.evals.evaluation import Evaluation
-from gnano.evals.gathering import Sheet, gather
-from gnano.evals.items import TASKS
-from gnano.evals.scores import Accuracy, Score
+from gnano.evals.evaluation import Accuracy, Evaluation, Score
+from gnano.evals.gathering import TASKS, Sheet, gather
 from gnano.evals.subject import DTYPES, is_ours, trained_on
 from gnano.infer import Loading
 from gnano.model.devices import device_called
@@ -36,36 +32,44 @@ def measure_by_harness(
     loading: Loading,
     show: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
-    """Its scores. Raises ValueError where it is not installed, or does not know a task."""
-    harness = _module("lm_eval")
+    """Return the harness's scores.
+
+    Raises ValueError where it is not installed, or does not know a task.
+    """
+    try:
+        import lm_eval
+        from lm_eval.tasks import TaskManager
+    except ImportError:
+        raise ValueError(NEEDED) from None
     folder = find_checkpoint(path)
     use_threads(loading.threads)
     began = time.monotonic()
     show(f"lm-evaluation-harness: {', '.join(tasks)}")
     sheets = {sheet.task: sheet for sheet in gather((), asked.files, asked.limit, asked.shots)}
-    known = known_tasks()
-    for name in tasks:
-        if name not in sheets and name not in known.all_tasks:
+    unknown = [name for name in tasks if name not in sheets]
+    manager = TaskManager(include_defaults=bool(unknown))  # which takes seconds to find them all
+    for name in unknown:
+        if name not in manager.all_tasks:
             raise ValueError(f"lm-evaluation-harness has no task {name!r}: lm-eval ls tasks.")
     try:
-        found = harness.simple_evaluate(
+        found = lm_eval.simple_evaluate(
             model="hf",
             model_args=_model_arguments(folder, asked, loading),
             tasks=[task_of(sheets[name]) if name in sheets else name for name in tasks],
-            task_manager=known,
+            task_manager=manager,
             num_fewshot=asked.shots or None,  # of its own tasks; ours bring their examples along
             limit=asked.limit or None,
             batch_size=asked.batch,
             device=device_called(loading.device),
             log_samples=False,
-            bootstrap_iters=100,  # of means the error is computed, else it is not told at all
+            bootstrap_iters=100,  # of means the error is computed, else there is none
         )
-    except AssertionError as error:  # its way to refuse, mostly without a word
+    except AssertionError as error:  # its way to refuse, mostly without a message
         why = str(error) or "an answer is longer than the context of the model"
         raise ValueError(f"lm-evaluation-harness cannot ask {folder.name}: {why}.") from None
     counts = found["n-samples"]
     return Evaluation(
-        name=f"{path.name} by lm-evaluation-harness {harness.__version__}",
+        name=f"{path.name} by lm-evaluation-harness {lm_eval.__version__}",
         folder=str(folder),
         parameters=int(found["config"]["model_num_parameters"]),
         tokens=trained_on(folder),
@@ -73,22 +77,9 @@ def measure_by_harness(
             _score(name, found["results"][name], counts[name]["effective"], asked.shots)
             for name in counts
         ),
-        settings={"harness": harness.__version__, "tasks": list(tasks)},
+        settings={"harness": lm_eval.__version__, "tasks": list(tasks)},
         seconds=time.monotonic() - began,
     )
-
-
-@cache
-def known_tasks() -> Any:
-    """The harness's own; it takes some seconds to find them all."""
-    return _module("lm_eval.tasks").TaskManager()
-
-
-def _module(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise ValueError(NEEDED) from None
 
 
 def _model_arguments(folder: Path, asked: Asked, loading: Loading) -> dict[str, Any]:
@@ -101,12 +92,15 @@ def _model_arguments(folder: Path, asked: Asked, loading: Loading) -> dict[str, 
 
 
 def task_of(sheet: Sheet) -> Any:
-    """One of the harness's, of our items."""
+    """Return our items as a task of the harness."""
+    from datasets import Dataset
+    from lm_eval.api.task import ConfigurableTask
+
     rows = [
         {"contexts": list(item.contexts), "answers": list(item.answers), "gold": item.gold}
         for item in sheet.items
     ]
-    data = {"test": _module("datasets").Dataset.from_list(rows)}
+    data = {"test": Dataset.from_list(rows)}
     config: dict[str, Any] = {
         "task": sheet.task,
         "custom_dataset": lambda **_: data,
@@ -128,14 +122,14 @@ def task_of(sheet: Sheet) -> Any:
                 {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False},
             ],
         }
-    elif len(sheet.items[0].contexts) > 1:  # its form of it: the contexts are what is chosen from
+    elif len(sheet.items[0].contexts) > 1:  # its form of it: the choices are the contexts
         config |= {
             "doc_to_text": lambda row: row["gold"],
             "doc_to_choice": lambda row: row["contexts"],
             "doc_to_target": lambda row: row["answers"][0],
             "metric_list": [_mean("acc")],
         }
-    return _module("lm_eval.api.task").ConfigurableTask(config=config)
+    return ConfigurableTask(config=config)
 
 
 def _mean(metric: str) -> dict[str, Any]:
@@ -143,7 +137,7 @@ def _mean(metric: str) -> dict[str, Any]:
 
 
 def _score(name: str, found: dict[str, Any], items: int, shots: int) -> Score:
-    """What it tells of a task; other figures than ours stay out."""
+    """Return the accuracies and the perplexity of its result of a task."""
 
     def accuracy(metric: str) -> Accuracy | None:
         if f"{metric},none" not in found:

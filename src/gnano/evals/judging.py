@@ -1,32 +1,34 @@
-"""Is this text at all sensible? Open rules of thumb, each of which says what it found.
+"""Rules of thumb for whether a text is sensible, each of which states what it found.
 
-Nothing here understands a text. A broken model shows all the same: it writes nothing, or
-bytes, or word salad without the small words of English, or the same again and again, or code
-that is none. What is looked for, and where the limits lie, stands in the constants below.
+Nothing here understands a text. A broken model shows all the same: it writes nothing, or bytes, or
+word salad without the small words of English, or the same again and again, or code that does not
+parse. The limits are the constants below.
 
     text ─▶ nothing? bytes? ─▶ English, Python? ─▶ repeats, loops? ─▶ of the topic? ─▶ Verdict
 
-A verdict is FAIL where no fair model writes so, WEAK where it may happen to one, else OK.
-Wrong facts and bad style are OK here: this is the smoke test, not the exam.
+A verdict is FAIL where no fair model writes so, WEAK where it may happen to one, else OK. Wrong
+facts and bad style are OK here: this is a smoke test.
+
+Python counts as far as its longest beginning of whole lines parses; where the limit of tokens cut
+the text, an unfinished rest is no fault.
 """
 
+import ast
 import re
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal, NamedTuple
 
-from gnano.evals.answers import WORDS, repetition
-from gnano.evals.python_code import code_in, read_python
-
 Grade = Literal["OK", "WEAK", "FAIL"]
 Kind = Literal["prose", "list", "code"]
 
 
 class Limit(NamedTuple):
-    """Beyond which a figure is WEAK, and beyond which it is FAIL; fail < weak: low is bad."""
+    """Beyond `weak` a figure is WEAK, beyond `fail` FAIL; fail < weak: low values are bad."""
 
     weak: float
     fail: float
@@ -50,17 +52,18 @@ LETTERS = {  # of what is no space; prose has 0.95, sums and tables in it less
 LATIN = Limit(0.90, 0.60)  # of the letters, as the prompts are English
 COMMON = Limit(0.20, 0.10)  # of the words; English prose has 0.40 to 0.55
 SHAPED = Limit(0.80, 0.55)  # words like sea, Sea or SEA; pieces drawn at random glue to others
+WORDS = 4  # words of a run whose repetition counts
 REPEATS = {  # of the runs of four words; prose has under 0.05, code is made of set phrases
     "prose": Limit(0.15, 0.50),
     "list": Limit(0.20, 0.50),
     "code": Limit(0.35, 0.65),
 }
-LOOP = Limit(2, 3)  # times that the end of a text is said: three are WEAK, four FAIL
+LOOP = Limit(2, 3)  # repeats at the end of a text: three are WEAK, four FAIL
 LOOP_LENGTH = 40  # characters at the end that a loop takes: "ha ha ha" is none
-LINES = Limit(2, 4)  # times that one line is in a text
+LINES = Limit(2, 4)  # occurrences of one line in a text
 LINE = 16  # characters of a line that is not often the same by chance, as `else:` is
 ON_TOPIC = 50  # words; a text with more has two of its topic's, one with fewer has one
-MANY = 4  # weak signs at once that are no chance any more
+MANY = 4  # weak signs in one text that are no chance any more
 
 COMMON_WORDS = frozenset(
     """
@@ -77,6 +80,15 @@ PUNCTUATION = "\"'“”‘’.,:;!?()[]*_-–—…"
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 SHAPE = re.compile(r"[^\W\d_]?(?:[^\W\d_A-Z]{0,15}|[A-Z]{1,11})(?:['’-]\w{1,15})*")
 ITEM = re.compile(r"^[ \t]*(?:[-*•+]|\d+[.)])[ \t]*(?=\S)", re.MULTILINE)
+FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
+OPENING = re.compile(r"^(?:def|class|import|from|@|async def)\b.*", re.MULTILINE | re.DOTALL)
+ALLOW_UNFINISHED = 0x4000  # PyCF_ALLOW_INCOMPLETE_INPUT, with which the interpreter's prompt waits
+UNFINISHED = "incomplete input"  # Python's message for a text that could go on and be right
+DOCSTRING = "unterminated triple-quoted"
+STATEMENTS = (  # that do something; docstrings, names and `pass` do not
+    *(ast.Return, ast.Yield, ast.Raise, ast.Assert, ast.Call),
+    *(ast.Assign, ast.AugAssign, ast.AnnAssign),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,25 +115,37 @@ class Finding(NamedTuple):
 
 
 def judge(text: str, wanted: Wanted, ended: bool) -> Verdict:
-    """Of any text; `ended`: by itself, else the limit of tokens cut it off.
+    """Grade a text; `ended`: by itself, else the limit of tokens cut it off.
 
     White space around it counts for nothing.
     """
     text = text.rstrip()
     if not ended:
         text = text.removesuffix("\ufffd").rstrip()  # half a character
-    if missing := _missing(text, wanted, ended):
+    if missing := _check_presence(text, wanted, ended):
         return Verdict("FAIL", (missing,))
-    found = [*_characters(text, wanted), *_form(text, wanted, ended), *_again(text, wanted.kind)]
-    found += [*_end(text, wanted, ended), *_topic(text, wanted)]
+    found = [
+        *_check_characters(text, wanted),
+        *_check_form(text, wanted, ended),
+        *_check_repetition(text, wanted.kind),
+        *_check_answer(text, wanted, ended),
+        *_check_topic(text, wanted),
+    ]
     faults = [one for grade in ("FAIL", "WEAK") for one in found if one.grade == grade]
     if faults:
         grade = "FAIL" if len(faults) >= MANY else faults[0].grade
         return Verdict(grade, tuple(fault.reason for fault in faults))
-    return Verdict("OK", (f"{_counted(len(text.split()))}, {repetition(text):.0%} repeated",))
+    return Verdict("OK", (f"{_count_text(len(text.split()))}, {repetition(text):.0%} repeated",))
 
 
-def _missing(text: str, wanted: Wanted, ended: bool) -> str:
+def repetition(text: str) -> float:
+    """Return the share of the text's runs of four words that are repeats; 0 of a short text."""
+    words = text.split()
+    runs = [tuple(words[at : at + WORDS]) for at in range(len(words) - WORDS + 1)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
+def _check_presence(text: str, wanted: Wanted, ended: bool) -> str:
     if not any(map(str.isalnum, text)):
         return "nothing was written" if not text.strip() else "there is no letter or digit in it"
     if ended and not wanted.answer and len(text.strip()) < SHORTEST:
@@ -129,10 +153,10 @@ def _missing(text: str, wanted: Wanted, ended: bool) -> str:
     return ""
 
 
-def _characters(text: str, wanted: Wanted) -> Iterator[Finding]:
-    """Is it text, and written in the prompt's letters?"""
+def _check_characters(text: str, wanted: Wanted) -> Iterator[Finding]:
+    """Check that it is text, and written in the prompt's letters."""
     dense = [character for character in text if not character.isspace()]
-    garbled = sum(map(_garbled, dense))
+    garbled = sum(map(_is_garbled, dense))
     reason = f"garbled: {garbled} of its {len(dense)} characters are no text"
     yield Finding(GARBLED.grade(garbled / max(len(dense), LEAST)), reason)
     letters = [character for character in dense if character.isalpha()]
@@ -144,23 +168,23 @@ def _characters(text: str, wanted: Wanted) -> Iterator[Finding]:
         yield Finding(LATIN.grade(latin), f"script: {latin:.0%} of its letters are Latin")
 
 
-def _garbled(character: str) -> bool:
+def _is_garbled(character: str) -> bool:
     return character == "\ufffd" or unicodedata.category(character) in ("Cc", "Cn", "Co", "Cs")
 
 
-def _form(text: str, wanted: Wanted, ended: bool) -> Iterator[Finding]:
-    """Is it what the prompt begins: English, a list, Python?"""
+def _check_form(text: str, wanted: Wanted, ended: bool) -> Iterator[Finding]:
+    """Check that it is what the prompt begins: English, a list, Python."""
     if wanted.kind == "code":
-        yield _python(text, wanted, ended)
+        yield _check_python(text, wanted, ended)
         return
-    listed = wanted.kind == "list" and _listed(text, wanted.answer)
-    if wanted.kind == "list" and not listed:
+    is_list = wanted.kind == "list" and _has_items(text, wanted.answer)
+    if wanted.kind == "list" and not is_list:
         yield Finding("WEAK", "list: it has no further item")
     words = text.split()
     if len(words) < FEW:
         return
-    if not listed:  # towel, hat and sunglasses have no small words between them
-        spoken = [word.lower() for word in WORD.findall(text)]
+    if not is_list:  # towel, hat and sunglasses have no small words between them
+        spoken = _lower_words(text)
         share = sum(word in COMMON_WORDS for word in spoken) / max(1, len(spoken))
         yield Finding(COMMON.grade(share), f"English: {share:.0%} of its words are common ones")
     bare = [word for word in (one.strip(PUNCTUATION) for one in words) if word[:1].isalpha()]
@@ -168,8 +192,8 @@ def _form(text: str, wanted: Wanted, ended: bool) -> Iterator[Finding]:
     yield Finding(SHAPED.grade(shaped), f"words: {shaped:.0%} have the form of one")
 
 
-def _listed(text: str, answer: bool) -> bool:
-    """A continuation begins within an item; an answer's may have no mark, or stand in one line."""
+def _has_items(text: str, answer: bool) -> bool:
+    """Count items: a continuation begins within one; an answer's may have no mark, or one line."""
     items = len(ITEM.findall(text))
     if not answer:
         return items >= 1
@@ -177,45 +201,23 @@ def _listed(text: str, answer: bool) -> bool:
     return max(items, len(lines), text.count(",")) >= 2
 
 
-def _python(text: str, wanted: Wanted, ended: bool) -> Finding:
-    code = code_in(text) if wanted.answer else text
-    if code is None:
-        return Finding("FAIL", "Python: there is none in it")
-    found = read_python(code, wanted.before, cut=not ended)
-    if found.broken:
-        whole = found.good + found.broken
-        reason = f"Python: {found.good} of its {whole} lines, then {found.fault}"
-        return Finding("WEAK" if found.acts else "FAIL", reason)
-    return Finding("OK" if found.acts else "WEAK", "Python: its function does nothing")
-
-
-def _again(text: str, kind: Kind) -> Iterator[Finding]:
-    """Is the same said again and again?"""
-    unit, times = _loop(text)
-    whole = len(unit) * times
-    reason = f"loop: its last {whole} characters are {_shown(unit)} {times} times"
+def _check_repetition(text: str, kind: Kind) -> Iterator[Finding]:
+    """Check that the same is not said again and again."""
+    unit, times = _final_loop(text)
+    reason = f"loop: its last {len(unit) * times} characters are {_quote(unit)} {times} times"
     yield Finding(LOOP.grade(times), reason)
     lines = [ITEM.sub("", line).strip() for line in text.split("\n")]
     least = 1 if kind == "list" else LINE
     kept = Counter(line for line in lines if len(line) >= least and any(map(str.isalnum, line)))
     if kept:
         (line, count), *_ = kept.most_common(1)
-        yield Finding(LINES.grade(count), f"lines: {count} of {len(lines)} are {_shown(line)}")
+        yield Finding(LINES.grade(count), f"lines: {count} of {len(lines)} are {_quote(line)}")
     share = repetition(text)
     yield Finding(REPEATS[kind].grade(share), f"repeats: {share:.0%} of its {WORDS}-word runs")
 
 
-def _counted(words: int) -> str:
-    return "1 word" if words == 1 else f"{words} words"
-
-
-def _shown(text: str) -> str:
-    line = " ".join(text.split())
-    return repr(line if len(line) <= 40 else f"{line[:39]}…")
-
-
-def _loop(text: str) -> tuple[str, int]:
-    """What the text ends with over and over, and how often; ("", 0) where it does not."""
+def _final_loop(text: str) -> tuple[str, int]:
+    """Return what the text ends with over and over, and how often; ("", 0) if nothing."""
     end = text.strip()[-2_000:]
     for period in range(1, len(end) // 3 + 1):
         pairs = zip(reversed(end), reversed(end[:-period]), strict=False)
@@ -227,8 +229,8 @@ def _loop(text: str) -> tuple[str, int]:
     return "", 0
 
 
-def _end(text: str, wanted: Wanted, ended: bool) -> Iterator[Finding]:
-    """An answer says enough and ends, without the template's words; a continuation need not."""
+def _check_answer(text: str, wanted: Wanted, ended: bool) -> Iterator[Finding]:
+    """Check that an answer is long enough and ends, without the template's words."""
     if not wanted.answer:
         return
     for mark in wanted.marks:
@@ -236,15 +238,84 @@ def _end(text: str, wanted: Wanted, ended: bool) -> Iterator[Finding]:
             yield Finding("FAIL", f"template: {mark!r} is in it")
     if not ended:
         yield Finding("WEAK", "end: it went on up to the limit")
-    elif (said := len(text.split())) < wanted.words:
-        reason = f"short: {_counted(said)}, where {wanted.words} or more are expected"
-        yield Finding("FAIL" if said < wanted.words / 4 else "WEAK", reason)
+    elif (words := len(text.split())) < wanted.words:
+        reason = f"short: {_count_text(words)}, where {wanted.words} or more are expected"
+        yield Finding("FAIL" if words < wanted.words / 4 else "WEAK", reason)
 
 
-def _topic(text: str, wanted: Wanted) -> Iterator[Finding]:
-    words = [word.lower() for word in WORD.findall(text)]
+def _check_topic(text: str, wanted: Wanted) -> Iterator[Finding]:
+    words = _lower_words(text)
     if wanted.topic:
         found = sum(word.startswith(wanted.topic) for word in words)
         needed = 2 if len(words) > ON_TOPIC else 1
-        reason = f"topic: {found} of {_counted(len(words))} on what the prompt is about"
+        reason = f"topic: {found} of {_count_text(len(words))} on what the prompt is about"
         yield Finding("OK" if found >= needed else "WEAK", reason)
+
+
+def _lower_words(text: str) -> list[str]:
+    return [word.lower() for word in WORD.findall(text)]
+
+
+def _count_text(words: int) -> str:
+    return "1 word" if words == 1 else f"{words} words"
+
+
+def _quote(text: str) -> str:
+    line = " ".join(text.split())
+    return repr(line if len(line) <= 40 else f"{line[:39]}…")
+
+
+def _check_python(text: str, wanted: Wanted, ended: bool) -> Finding:
+    """Grade a continuation of the code `before`, or the code in an answer."""
+    code: str | None = text
+    if wanted.answer:  # between fences, else from the first line that begins like code to the end
+        block = FENCE.search(text) or OPENING.search(text)
+        code = block[block.lastindex or 0] if block else None
+    if code is None:
+        return Finding("FAIL", "Python: there is none in it")
+    lines = code.split("\n")
+    full = _parse(wanted.before + code)
+    kept, tree = len(lines), full
+    while not isinstance(tree, ast.Module) and kept:
+        kept -= 1
+        tree = _parse(wanted.before + "\n".join(lines[:kept]))
+    does_something = isinstance(tree, ast.Module) and _does_something(tree)
+    if not isinstance(full, ast.Module):
+        rest = [line for line in lines[kept:] if line.strip()]
+        if not ended and _is_unfinished(wanted.before, lines):
+            # a function may be one `try` or one call, which is none before its end
+            does_something = does_something or DOCSTRING not in full
+        elif rest and not (does_something and rest[0][0] not in " \t"):  # else text that follows
+            good = sum(bool(line.strip()) for line in lines[:kept])
+            reason = f"Python: {good} of its {good + len(rest)} lines, then {full}"
+            return Finding("WEAK" if does_something else "FAIL", reason)
+    return Finding("OK" if does_something else "WEAK", "Python: its function does nothing")
+
+
+def _is_unfinished(before: str, lines: list[str]) -> bool:
+    """Tell whether it is right as far as it goes; the last line may break off anywhere."""
+    for part in (lines, lines[:-1]):
+        found = _parse(before + "\n".join(part), ALLOW_UNFINISHED)
+        if isinstance(found, ast.Module) or found == UNFINISHED:
+            return any(map(str.strip, part))
+    return False
+
+
+def _parse(code: str, flags: int = 0) -> ast.Module | str:
+    """Return the tree, or Python's word for what is wrong."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of escapes that will be errors one day
+            tree = compile(code, "text", "exec", ast.PyCF_ONLY_AST | flags)
+    except SyntaxError as error:
+        return error.msg.partition(" (detected at")[0]
+    except (ValueError, RecursionError, MemoryError) as error:
+        return str(error) or type(error).__name__
+    assert isinstance(tree, ast.Module)
+    return tree
+
+
+def _does_something(tree: ast.Module) -> bool:
+    function = next((node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)), None)
+    return function is not None and any(
+        isinstance(node, STATEMENTS) for part in function.body for node in ast.walk(part)
+    )

@@ -1,4 +1,4 @@
-"""How likely does a model find each of several texts? What they begin with is computed once.
+"""Log-likelihoods of texts under a model; what the texts begin with is computed once.
 
     examples ─┬─ context 1 ─┬─ answer a       a question's context and all its answers are a row,
               │             └─ answer b       in which no answer sees another; what all questions
@@ -6,8 +6,8 @@
                             └─ answer b
 
 A question's options may differ anywhere: what all of them begin with is found by their tokens.
-Rows are padded at their ends, where nothing sees it, so that a result does not depend on what it
-was computed beside, but for rounding.
+Rows are padded at their ends, where nothing sees it, so that a result does not depend on its batch,
+but for rounding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ Ids = tuple[int, ...]
 @dataclass(frozen=True)
 class Option:
     ids: Ids
-    scored: int  # how many of the last ids are asked for
+    scored: int  # how many of the last ids are scored
 
 
 @dataclass(frozen=True)
@@ -39,34 +39,34 @@ class Question:
 
     @property
     def shared(self) -> int:
-        """Tokens that are fed alike for all options; the last one of an option is never fed."""
+        """Number of tokens common to all options; the last one of an option is never fed."""
         return common([option.ids[:-1] for option in self.options])
 
     @property
     def fed(self) -> int:
-        """Tokens that are fed for all of it, what is shared once."""
+        """Number of tokens that are fed for the question, what is shared once."""
         shared = self.shared
         return shared + sum(len(option.ids) - 1 - shared for option in self.options)
 
 
 class Reader(Protocol):
-    """A model that can be asked."""
+    """A model that scores the options of questions."""
 
     @property
     def context(self) -> int: ...
 
     def begin(self, head: Ids) -> None:
-        """What all questions of the next batches begin with."""
+        """Set what all questions of the next batches begin with."""
 
-    def __call__(self, questions: Sequence[Question]) -> Tensor:
-        """Of each option of each question: nats, and tokens that were not the likeliest, [O, 2].
+    def score_options(self, questions: Sequence[Question]) -> Tensor:
+        """Return nats and number of tokens that were not the likeliest of each option: [O, 2].
 
-        fp64, where the model is.
+        fp64, on the model's device.
         """
 
 
 def common(texts: Sequence[Ids]) -> int:
-    """How many ids all of these begin with."""
+    """Return the number of ids that all of these begin with."""
     first, *others = texts
     shortest = min(map(len, texts))
     differ = (at for at in range(shortest) if any(text[at] != first[at] for text in others))
@@ -74,9 +74,9 @@ def common(texts: Sequence[Ids]) -> int:
 
 
 def batches(questions: Sequence[Question], rows: int) -> Iterator[list[int]]:
-    """Numbers of the questions that are asked together, longest first, of at most so many options.
+    """Yield the numbers of the questions of each batch, longest first, of at most `rows` options.
 
-    A question of more options than that is asked alone.
+    A question of more options than that is a batch of its own.
     """
     lengths = [question.fed for question in questions]
     order = sorted(range(len(questions)), key=lambda number: (-lengths[number], number))
@@ -99,9 +99,9 @@ def log_likelihoods(
     rows: int = 32,
     show: Callable[[int], None] = lambda _: None,
 ) -> list[list[tuple[float, bool]]]:
-    """Of each question's options: the log-likelihood in nats, and was each token the likeliest?
+    """Return for each question's options log-likelihood in nats and whether greedy decoding agrees.
 
-    `rows` options are computed side by side. `show` is told how many questions are done.
+    `rows` options are computed side by side. `show` is called with the number of questions done.
     """
     if not questions:
         return []
@@ -110,7 +110,7 @@ def log_likelihoods(
     found: list[Tensor] = []
     for batch in batches(questions, rows):
         show(len(numbers))
-        found.append(reader([questions[number] for number in batch]))
+        found.append(reader.score_options([questions[number] for number in batch]))
         numbers += batch
     pairs = iter(torch.cat(found).tolist())  # of a GPU waited for here, once
     answers: dict[int, list[tuple[float, bool]]] = {}
@@ -121,7 +121,7 @@ def log_likelihoods(
 
 
 def _head(questions: Sequence[Question]) -> Ids:
-    """What all of them begin with, if it is worth while; no token of it predicts a scored one."""
+    """Return what all of them begin with, if long enough; no token of it predicts a scored one."""
     options = [option for question in questions for option in question.options]
     size = min(len(option.ids) - option.scored - 1 for option in options)
     size = min(size, common([question.options[0].ids[: question.shared] for question in questions]))
@@ -129,7 +129,7 @@ def _head(questions: Sequence[Question]) -> Ids:
 
 
 class GPTReader:
-    """Ours: called once a batch, so that ranks that share a model call it equally often."""
+    """One of our models: called once a batch, so that ranks that share it call it equally often."""
 
     def __init__(self, model: GPT) -> None:
         self.model = model
@@ -147,28 +147,28 @@ class GPTReader:
     def begin(self, head: Ids) -> None:
         self.head, self.head_cache = head, None
 
-    def __call__(self, questions: Sequence[Question]) -> Tensor:
-        with torch.no_grad():
-            return self.model.measure(partial(self._answer, questions=questions))
+    @torch.no_grad()
+    def score_options(self, questions: Sequence[Question]) -> Tensor:
+        return self.model.measure(partial(self._score, questions=questions))
 
-    def _answer(self, model: GPT, questions: Sequence[Question]) -> Tensor:
+    def _score(self, model: GPT, questions: Sequence[Question]) -> Tensor:
         rows = [_Row(question, len(self.head)) for question in questions]
         width = max(1, *(len(row.ids) for row in rows))
         ids_BT, numbers_BT, places_BT = (
-            _padded(parts, width, self.device)
+            padded(parts, width, self.device)
             for parts in zip(*((row.ids, row.numbers, row.places) for row in rows), strict=True)
         )
         # a lone option a row is plain text, which attention reads fastest without a mask
-        alone = all(len(question.options) == 1 for question in questions)
-        branches = None if alone and not self.head else Branches(numbers_BT, places_BT)
-        cache = self._cache(model, len(rows), width) if self.head else None
+        unbranched = all(len(question.options) == 1 for question in questions)
+        branches = None if unbranched and not self.head else Branches(numbers_BT, places_BT)
+        cache = self._cache_for(model, len(rows), width) if self.head else None
         x_BTD = model.hidden(ids_BT, cache, branches=branches)
         options = [option for question in questions for option in question.options]
-        places = [number * width + place for number, row in enumerate(rows) for place in row.asked]
-        head = model.logits, model.config.vocab_size
-        return option_nats(*head, options, x_BTD.flatten(0, 1), places)
+        places = [number * width + place for number, row in enumerate(rows) for place in row.scored]
+        x_ND = x_BTD.flatten(0, 1)
+        return option_nats(model.logits, model.config.vocab_size, options, x_ND, places)
 
-    def _cache(self, model: GPT, rows: int, room: int) -> KVCache:
+    def _cache_for(self, model: GPT, rows: int, room: int) -> KVCache:
         if self.head_cache is None:
             weight = model.model.embed_tokens.weight
             dtype = model.compute_dtype or weight.dtype
@@ -178,20 +178,20 @@ class GPTReader:
 
 
 class _Row:
-    """A question as a row of tokens, behind `skip` that are known: its beginning, its branches."""
+    """A question as a row of tokens after the first `skip`: its beginning, then its branches."""
 
     def __init__(self, question: Question, skip: int) -> None:
         shared = question.shared
         self.ids = list(question.options[0].ids[skip:shared])
         self.numbers = [0] * len(self.ids)  # of the branch
         self.places = list(range(skip, shared))
-        self.asked: list[int] = []  # where in the row each scored token is predicted
+        self.scored: list[int] = []  # places in the row that predict the scored tokens
         for number, option in enumerate(question.options, 1):
             fed = len(option.ids) - 1
             first = fed - option.scored  # in the option's own text
-            turn = max(first, shared)  # from here on in its branch
-            self.asked += range(first - skip, turn - skip)
-            self.asked += range(turn - shared + len(self.ids), fed - shared + len(self.ids))
+            fork = max(first, shared)  # from here on in its branch
+            self.scored += range(first - skip, fork - skip)
+            self.scored += range(fork - shared + len(self.ids), fed - shared + len(self.ids))
             self.ids += option.ids[shared:-1]
             self.numbers += [number] * (fed - shared)
             self.places += range(shared, fed)
@@ -204,10 +204,10 @@ def option_nats(
     x_ND: Tensor,
     places: Sequence[int],
 ) -> Tensor:
-    """Nats of each option, and how many of its tokens greedy decoding would not take: [O, 2], fp64.
+    """Return nats of each option and how many of its tokens greedy decoding misses: [O, 2], fp64.
 
-    `places` are those, in x_ND, of the hidden states that predict the options' scored tokens. In
-    slices: the logits of a whole batch may be more than there is memory for.
+    `places` are those, in x_ND, of the hidden states that predict the options' scored tokens.
+    Computed in slices: the logits of a whole batch may not fit in memory.
     """
     device = x_ND.device
     targets = [token for option in options for token in option.ids[-option.scored :]]
@@ -232,6 +232,6 @@ def option_nats(
     return found_O2.index_add_(0, owners_N, found_N2)
 
 
-def _padded(parts: Sequence[Sequence[int]], width: int, device: torch.device) -> Tensor:
-    """[B, T], 0 after each part's end."""
+def padded(parts: Sequence[Sequence[int]], width: int, device: torch.device) -> Tensor:
+    """Return the parts as [B, T], 0 after each one's end."""
     return torch.tensor([[*part, *[0] * (width - len(part))] for part in parts], device=device)

@@ -1,9 +1,9 @@
-"""Does a model write at all sensibly? Twelve samples, each judged by rules that can be read.
+"""Smoke test: a model writes twelve samples, each judged by the rules of `judge`.
 
     6 prompts ─▶ × 2 temperatures ─▶ 12 texts, side by side ─▶ `judge` ─▶ OK, WEAK or FAIL
 
-A base model continues the beginnings of texts; a tuned one is asked the same things as
-instructions, in its template. The same seed gives the same samples.
+A base model continues the beginnings of texts; a tuned one gets the same things as instructions,
+in its template. The same seed gives the same samples.
 """
 
 from collections import Counter
@@ -13,18 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from gnano.data import Corpus
-from gnano.data.instructions import (
-    ALPACA,
-    Template,
-    Turn,
-    encode_prompt,
-    load_template,
-    template_of,
-)
-from gnano.evals.answers import marks_of
+from gnano.data.instructions import Template, Turn, encode_prompt, load_template, template_of
+from gnano.evals.answers import fit_prompt, marks_of
 from gnano.evals.copying import Copied, longest_copied
-from gnano.evals.judging import Grade, Verdict, Wanted, judge
-from gnano.evals.smoke_prompts import PROMPTS, Prompt
+from gnano.evals.judging import Grade, Kind, Verdict, Wanted, judge
 from gnano.infer import Engine, Loading, Sampling
 from gnano.infer.sampling import MOST
 from gnano.train import find_checkpoint
@@ -35,6 +27,74 @@ CONTINUATION, ANSWER = 120, 256  # tokens at most; an answer is to come to its e
 GRADES: tuple[Grade, ...] = ("OK", "WEAK", "FAIL")
 LOADING = Loading()
 OTHER = "It was tuned with a template of its own, which `--format own` asks in."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    name: str
+    kind: Kind
+    text: str  # for a base model to continue
+    instruction: str  # for a tuned model to answer
+    words: int  # of an answer, at least
+    topic: str  # beginnings of words that a text about it has
+
+
+# no text ends with white space, which in most tokenizers belongs to the word that follows
+PROMPTS = (
+    Prompt(
+        name="story",
+        kind="prose",
+        text="Once upon a time, in a small village by the sea, there lived an old fisherman",
+        instruction="Tell a story of three sentences about an old fisherman in a village by the "
+        "sea.",
+        words=20,
+        topic="fish boat sea net ship sail shore wave water village catch caught ocean old",
+    ),
+    Prompt(
+        name="function",
+        kind="code",
+        text='def count_words(text):\n    """Return a dictionary with the number of times each '
+        'word occurs in the text."""',
+        instruction="Write a Python function count_words(text) that returns a dictionary with the "
+        "number of times each word occurs in the text.",
+        words=4,
+        topic="word text count dict split",
+    ),
+    Prompt(
+        name="question",
+        kind="prose",
+        text="Question: Why do leaves change their color in autumn?\nAnswer:",
+        instruction="Why do leaves change their color in autumn?",
+        words=8,
+        topic="leaf leaves tree color colour green yellow orange chloro pigment autumn sunlight",
+    ),
+    Prompt(
+        name="essay",
+        kind="prose",
+        text="The invention of the printing press changed the world. Before it, books were copied "
+        "by hand, and",
+        instruction="Explain in three sentences how the invention of the printing press changed "
+        "the world.",
+        words=20,
+        topic="print book press writ read copi copy paper text manuscript scribe page publish",
+    ),
+    Prompt(
+        name="list",
+        kind="list",
+        text="Things to take along for a day at the beach:\n\n- a towel\n- sunglasses\n-",
+        instruction="List six things to take along for a day at the beach.",
+        words=6,
+        topic="towel sun swim hat water beach sand umbrella book snack drink bag food ball shoe",
+    ),
+    Prompt(
+        name="fact",
+        kind="prose",
+        text="Water is made of two elements,",
+        instruction="Which two elements is water made of?",
+        words=1,
+        topic="water hydrogen oxygen element atom molecul",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -51,10 +111,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Smoke:
-    """What a model wrote, and how it was judged."""
+    """The samples of a model and their verdicts."""
 
     samples: tuple[Sample, ...]
-    note: str = ""  # what whoever asked should know
+    note: str = ""  # advice for the user
 
     @property
     def counts(self) -> dict[Grade, int]:
@@ -66,7 +126,7 @@ class Smoke:
         return self.counts["FAIL"] > 0
 
     def table(self) -> str:
-        """A line for each sample, and the sum."""
+        """Return a line for each sample, and the sum."""
         rows = ["prompt    temp  judged"]
         for sample in self.samples:
             first, *more = sample.verdict.reasons
@@ -78,7 +138,7 @@ class Smoke:
         return "\n".join([*rows, "", total])
 
     def texts(self) -> str:
-        """The samples, to be read."""
+        """Return the samples in full."""
         parts = []
         for sample in self.samples:
             head = f"── {sample.name} at {sample.temperature}: {sample.verdict.grade} "
@@ -87,7 +147,7 @@ class Smoke:
                 span = sample.copied
                 where = f"{span.source}, {span.shard}"
                 parts.append(f"   {span.tokens} tokens in a row as in {where}: {span.text!r}")
-            parts += ["", _visible(sample.prompt + sample.text), ""]
+            parts += ["", _escape_controls(sample.prompt + sample.text), ""]
         return "\n".join(parts).rstrip()
 
     def as_dict(self) -> dict[str, Any]:
@@ -107,12 +167,12 @@ def smoke_test(
     data: Path | None = None,
     show: Callable[[str], None] = lambda _: None,
 ) -> Smoke:
-    """Let a run's newest checkpoint, or any Llama folder like it, write, and judge what it says.
+    """Judge samples of a run's newest checkpoint, or of any Llama folder like it.
 
     `format` is text for a base model, own for the template that a model was tuned with, or a
     template's name or file. With `data`, a prepared folder, what is copied from its training shards
-    is told. `tokens` of a text at most are 120 by default, or 256 of an answer.
-    Raises ValueError for what cannot be asked so, OSError where there is no checkpoint.
+    is reported. `tokens` of a text at most are 120 by default, or 256 of an answer.
+    Raises ValueError for impossible settings, OSError where there is no checkpoint.
     """
     if tokens is None:
         tokens = CONTINUATION if format == "text" else ANSWER
@@ -121,18 +181,18 @@ def smoke_test(
         raise ValueError("There is no temperature: give one or more (--temperatures 0.7 1.0).")
     samplings = [Sampling(temperature=one, seed=seed) for one in temperatures]
     folder = find_checkpoint(checkpoint)
-    template = _template(format, folder)
+    template = _load_template(format, folder)
     own = template_of(folder)
     corpus = None if data is None else Corpus(data)
     engine = Engine.load(folder, **asdict(loading))
-    whole = len(samplings) * len(PROMPTS)
+    total = len(samplings) * len(PROMPTS)
     samples: list[Sample] = []
 
-    def told(done: int) -> None:
-        show(f"{len(samples) + done} of {whole} samples")
+    def show_progress(done: int) -> None:
+        show(f"{len(samples) + done} of {total} samples")
 
     for sampling in samplings:
-        samples += write_samples(engine, template, sampling, tokens, told)
+        samples += write_samples(engine, template, sampling, tokens, show_progress)
     if corpus is not None:
         copied = longest_copied(corpus, [sample.text for sample in samples], show)
         pairs = zip(samples, copied, strict=True)
@@ -148,7 +208,7 @@ def write_samples(
     tokens: int,
     show: Callable[[int], None] = lambda _: None,
 ) -> list[Sample]:
-    """A judged sample for each of the prompts, or for its instruction where there is a template."""
+    """Return a judged sample of each prompt, or of its instruction where there is a template."""
     context = engine.model.config.block_size
     prompts = []
     for prompt in PROMPTS:
@@ -156,30 +216,19 @@ def write_samples(
             ids: Sequence[int] = engine.prompt_ids(prompt.text)
         else:
             ids = encode_prompt((Turn("user", prompt.instruction),), template, engine.tokenizer)
-        # in a small context a long prompt loses its front, so that half is left to write in
-        prompts.append(ids[-max(context - tokens, context // 2) :])
+        prompts.append(fit_prompt(ids, context, tokens))
+    completions = engine.complete(prompts, tokens, sampling, show=show)
     samples = []
-    for prompt, (said,) in zip(
-        PROMPTS, engine.complete(prompts, tokens, sampling, show=show), strict=True
-    ):
-        ended = said.reason == "stop"
-        verdict = judge(said.text, _wanted(prompt, template), ended)
+    for prompt, (found,) in zip(PROMPTS, completions, strict=True):
+        ended = found.reason == "stop"
+        verdict = judge(found.text, _expectation(prompt, template), ended)
         shown = prompt.text if template is None else f"{prompt.instruction}\n\n"
-        samples.append(
-            Sample(
-                prompt.name,
-                sampling.temperature,
-                shown,
-                said.text,
-                len(said.ids),
-                ended,
-                verdict,
-            )
-        )
+        where = prompt.name, sampling.temperature, shown
+        samples.append(Sample(*where, found.text, len(found.ids), ended, verdict))
     return samples
 
 
-def _template(format: str, folder: Path) -> Template | None:
+def _load_template(format: str, folder: Path) -> Template | None:
     if format == "text":
         return None
     if format == "own":
@@ -188,8 +237,6 @@ def _template(format: str, folder: Path) -> Template | None:
         raise ValueError(
             f"{folder} has no template that can be read here; name one, as in --format alpaca."
         )
-    if format == "alpaca":
-        return ALPACA
     try:
         return load_template(format)
     except ValueError:
@@ -201,7 +248,7 @@ def _template(format: str, folder: Path) -> Template | None:
         ) from None
 
 
-def _wanted(prompt: Prompt, template: Template | None) -> Wanted:
+def _expectation(prompt: Prompt, template: Template | None) -> Wanted:
     topic = tuple(prompt.topic.split())
     if template is None:
         before = prompt.text if prompt.kind == "code" else ""
@@ -210,6 +257,6 @@ def _wanted(prompt: Prompt, template: Template | None) -> Wanted:
     return Wanted(kind=prompt.kind, topic=topic, answer=True, words=prompt.words, marks=marks)
 
 
-def _visible(text: str) -> str:
-    """Control characters, of which a broken model is full, would act on the terminal."""
+def _escape_controls(text: str) -> str:
+    """Escape control characters, which would act on the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
