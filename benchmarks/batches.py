@@ -17,7 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gnano.data import Batches, Corpus, DataConfig, Source, prepare
+from gnano.data.batches import Batches
+from gnano.data.corpus import Corpus
+from gnano.data.preparing.preparation import prepare
+from gnano.data.sources import DataConfig, Source
 
 REPEATS = 7
 MIX = {"web": 0.40, "synthetic": 0.25, "code": 0.35}

@@ -20,13 +20,17 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import LlamaForCausalLM
 
-from gnano.evals import Score, Sheet, gather, log_likelihoods, open_subject, score
 from gnano.evals.bits import of_file
+from gnano.evals.evaluation import Score, score
+from gnano.evals.gathering import Sheet, gather
 from gnano.evals.harness import task_of
-from gnano.evals.subject import Subject
-from gnano.infer import Dtype, Loading
-from gnano.model import GPT, PRESETS, save_model
-from gnano.tokenizer import gpt2
+from gnano.evals.likelihood import log_likelihoods
+from gnano.evals.subject import Subject, open_subject
+from gnano.infer.loading import Dtype, Loading
+from gnano.model.config import PRESETS
+from gnano.model.folder import save_model
+from gnano.model.gpt import GPT
+from gnano.tokenizer.gpt2 import gpt2
 
 TORCH: dict[Dtype, str] = {"fp32": "float32", "bf16": "bfloat16"}
 

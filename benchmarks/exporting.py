@@ -19,8 +19,10 @@ from pathlib import Path
 import torch
 
 from gnano.export.kinds import DTYPES, Dtype, Format
-from gnano.model import GPT, PRESETS, save_model
-from gnano.tokenizer import gpt2
+from gnano.model.config import PRESETS
+from gnano.model.folder import save_model
+from gnano.model.gpt import GPT
+from gnano.tokenizer.gpt2 import gpt2
 
 SHAPES = [name for name, shape in PRESETS.items() if shape.vocab_size == 50_257]  # GPT-2's
 

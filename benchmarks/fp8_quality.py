@@ -21,12 +21,14 @@ from pathlib import Path
 
 import torch
 
-from gnano.data import Batches, Corpus, prepare
-from gnano.model import GPT
+from gnano.data.batches import Batches
+from gnano.data.corpus import Corpus
+from gnano.data.preparing.preparation import prepare
 from gnano.model.fp8 import fp8_lacking, use_fp8
-from gnano.train import Recipe, load_recipe
+from gnano.model.gpt import GPT
 from gnano.train.heldout import Heldout
 from gnano.train.ranks.world import World
+from gnano.train.recipe import Recipe, load_recipe
 
 LAST = 100  # steps at the end whose mean loss is shown
 

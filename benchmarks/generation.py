@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 
-from gnano.export import Dtype, export
+from gnano.export.formats import export
+from gnano.export.kinds import Dtype
 from gnano.infer.batch import Batch, Request
 from gnano.infer.lean import make_lean
 from gnano.infer.loading import Quant
@@ -31,8 +32,10 @@ from gnano.infer.quantized import quantize
 from gnano.infer.sampling import Sampling
 from gnano.infer.speed import NEVER, read_bytes_per_s, weight_bytes
 from gnano.infer.step import CompiledStep
-from gnano.model import GPT, PRESETS, save_model
-from gnano.tokenizer import gpt2
+from gnano.model.config import PRESETS
+from gnano.model.folder import save_model
+from gnano.model.gpt import GPT
+from gnano.tokenizer.gpt2 import gpt2
 
 PROMPT = 64
 GGUF: dict[Quant, Dtype] = {"": "bf16", "int8": "q8_0", "int4": "q4_0"}  # as many bits

@@ -34,11 +34,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnano.model import PRESETS, ModelConfig, num_parameters
+from gnano.model.arithmetic import num_parameters
+from gnano.model.config import PRESETS, ModelConfig
 from gnano.model.hardware import mfu
-from gnano.train import Recipe, TrainConfig
+from gnano.train.config import TrainConfig
 from gnano.train.memory import predict
 from gnano.train.optimizers.schedule import Schedule
+from gnano.train.recipe import Recipe
 
 WARMUP, PATIENCE = 3, 1_200  # steps; seconds a measurement may take, compilation and all
 AIMS = {"bf16": 94_000, "fp8": 115_000}  # tokens/s of shape 1b on an H200
@@ -80,7 +82,7 @@ class Setup:
 
 def gnano_step(setup: Setup, shape: ModelConfig, device: torch.device) -> Callable[[int], Tensor]:
     """A step of the trainer, given its number; returns its loss, on the device."""
-    from gnano.data import Batch
+    from gnano.data.batches import Batch
     from gnano.train.precision import refuse_precision
     from gnano.train.ranks.world import World
     from gnano.train.trainee import Trainee

@@ -17,10 +17,11 @@ from functools import cache
 from pathlib import Path
 
 from gnano.data.documents import read_texts
-from gnano.data.instructions import read_conversations
-from gnano.evals import Wanted, judge
+from gnano.data.instructions.reading import read_conversations
+from gnano.evals.judging import Wanted, judge
 from gnano.evals.smoke import PROMPTS
-from gnano.tokenizer import Tokenizer, gpt2
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.gpt2 import gpt2
 
 TOKENS, COUNT = 120, 400
 ASKS_FOR_A_LIST = re.compile(r"(?i)(list|name|give me|what are some)\b")

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gnano.data import DataConfig, Manifest, Source, prepare
-from gnano.data.manifest import SourceInfo, TaskInfo
+from gnano.data.manifest import Manifest, SourceInfo, TaskInfo
+from gnano.data.preparing.preparation import prepare
 from gnano.data.shards import ShardInfo
+from gnano.data.sources import DataConfig, Source
 
 SHARD = 2**26  # tokens
 DOCUMENT = 1_000  # tokens
@@ -77,7 +78,8 @@ def measure(folder: Path) -> dict[str, float]:
         return peak_resident_bytes() / 2**20
 
     began = time.perf_counter()
-    from gnano.data import Batches, Corpus
+    from gnano.data.batches import Batches
+    from gnano.data.corpus import Corpus
 
     corpus = Corpus(folder / "data", check=False)
     batches = Batches(corpus, MIX, 0, 1_024)

@@ -24,11 +24,15 @@ from typing import Any
 
 import torch
 
-from gnano.data import Corpus, prepare
+from gnano.data.corpus import Corpus
+from gnano.data.preparing.preparation import prepare
 from gnano.live import LiveLine
-from gnano.model import GPT, PRESETS, ModelConfig
-from gnano.train import Progress, Recipe, load_recipe, train
+from gnano.model.config import PRESETS, ModelConfig
+from gnano.model.gpt import GPT
+from gnano.train.loop import train
 from gnano.train.precision import DTYPES, choose_precision
+from gnano.train.recipe import Recipe, load_recipe
+from gnano.train.watching.progress import Progress
 
 BATCH, LENGTH, WARMUP = 4, 256, 10
 

@@ -13,9 +13,11 @@ import time
 from pathlib import Path
 from statistics import median
 
-from gnano.data import Corpus
+from gnano.data.corpus import Corpus
 from gnano.data.ngrams import NGRAM, WORD
-from gnano.evals import find_contamination, gather, longest_copied
+from gnano.evals.contamination import find_contamination
+from gnano.evals.copying import longest_copied
+from gnano.evals.gathering import gather
 
 PIECE = 256  # tokens
 PEER = 2_000_000  # characters of each source that the peer reads

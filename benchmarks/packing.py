@@ -18,10 +18,15 @@ from pathlib import Path
 import torch
 
 from gnano.data.batches import IGNORE
-from gnano.data.instructions import ALPACA, InstructionRows, encode, read_conversations
-from gnano.model import GPT, PRESETS
+from gnano.data.instructions.encoding import encode
+from gnano.data.instructions.reading import read_conversations
+from gnano.data.instructions.rows import InstructionRows
+from gnano.data.instructions.templates import ALPACA
+from gnano.model.config import PRESETS
+from gnano.model.gpt import GPT
 from gnano.model.host_memory import keep_freed_memory
-from gnano.tokenizer import Tokenizer, gpt2
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.gpt2 import gpt2
 
 T, MICRO = 1_024, 4
 Work = Callable[[], None]

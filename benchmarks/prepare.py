@@ -23,8 +23,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gnano.data import Corpus, DataConfig, Source, prepare, read_texts
-from gnano.tokenizer import gpt2
+from gnano.data.corpus import Corpus
+from gnano.data.documents import read_texts
+from gnano.data.preparing.preparation import prepare
+from gnano.data.sources import DataConfig, Source
+from gnano.tokenizer.gpt2 import gpt2
 
 REPEATS = 3
 

@@ -9,10 +9,11 @@ import argparse
 import time
 from pathlib import Path
 
-from gnano.data import Corpus
-from gnano.evals import GPTReader, open_subject
+from gnano.data.corpus import Corpus
 from gnano.evals.bits import held_out
-from gnano.infer import Loading
+from gnano.evals.likelihood import GPTReader
+from gnano.evals.subject import open_subject
+from gnano.infer.loading import Loading
 from gnano.infer.speed import weight_bytes
 
 KINDS = {

@@ -21,12 +21,16 @@ from pathlib import Path
 
 import torch
 
-from gnano.data import Batch
-from gnano.model import GPT, PRESETS, ModelConfig, num_parameters
+from gnano.data.batches import Batch
+from gnano.model.arithmetic import num_parameters
+from gnano.model.config import PRESETS, ModelConfig
+from gnano.model.gpt import GPT
 from gnano.model.host_memory import keep_freed_memory
-from gnano.tokenizer import Tokenizer, train_bpe
-from gnano.train import Recipe, TrainConfig
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.train import train_bpe
+from gnano.train.config import TrainConfig
 from gnano.train.ranks.world import World
+from gnano.train.recipe import Recipe
 from gnano.train.saving import saver as saving
 from gnano.train.saving.checkpoint import Beside, Snapshot, write_checkpoint
 from gnano.train.saving.hashes import verify

@@ -22,10 +22,10 @@ from typing import Literal
 import tomli_w
 import torch
 
-from gnano.data import prepare
-from gnano.model import PRESETS
-from gnano.train import Recipe, load_recipe
+from gnano.data.preparing.preparation import prepare
+from gnano.model.config import PRESETS
 from gnano.train.precision import choose_precision
+from gnano.train.recipe import Recipe, load_recipe
 
 Parallel = Literal["auto", "ddp", "fsdp"]
 STEPS, WARMUP, MICRO_BATCH, TOKENS = 20, 4, 8, 4_096

@@ -29,7 +29,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gnano.model import GPT, PRESETS, ModelConfig, flops_per_token
+from gnano.model.arithmetic import flops_per_token
+from gnano.model.config import PRESETS, ModelConfig
+from gnano.model.gpt import GPT
 from gnano.model.host_memory import keep_freed_memory
 
 T = 256

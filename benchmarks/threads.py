@@ -35,7 +35,8 @@ def serve(shape: str) -> None:
     from gnano.infer.lean import make_lean
     from gnano.infer.sampling import Sampling
     from gnano.infer.speed import NEVER
-    from gnano.model import GPT, PRESETS
+    from gnano.model.config import PRESETS
+    from gnano.model.gpt import GPT
     from gnano.train.precision import DTYPES, choose_precision
 
     config = PRESETS[shape]

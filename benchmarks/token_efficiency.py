@@ -25,9 +25,13 @@ from typing import Any
 
 import torch
 
-from gnano.data import Batches, Corpus, DataConfig, Source, prepare
-from gnano.model import GPT, PRESETS
-from gnano.train import Heldout
+from gnano.data.batches import Batches
+from gnano.data.corpus import Corpus
+from gnano.data.preparing.preparation import prepare
+from gnano.data.sources import DataConfig, Source
+from gnano.model.config import PRESETS
+from gnano.model.gpt import GPT
+from gnano.train.heldout import Heldout
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.schedule import OptimizerConfig, Schedule
 from gnano.train.precision import DTYPES, choose_precision

@@ -18,13 +18,18 @@ from pathlib import Path
 
 import torch
 
-from gnano.data import Batch
-from gnano.data.instructions import ALPACA, InstructionRows, encode, read_conversations
-from gnano.model import PRESETS, LoraConfig
-from gnano.tokenizer import Tokenizer, gpt2
-from gnano.train import Recipe, load_recipe
+from gnano.data.batches import Batch
+from gnano.data.instructions.encoding import encode
+from gnano.data.instructions.reading import read_conversations
+from gnano.data.instructions.rows import InstructionRows
+from gnano.data.instructions.templates import ALPACA
+from gnano.model.config import PRESETS
+from gnano.model.lora_config import LoraConfig
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.gpt2 import gpt2
 from gnano.train.feed import Feed
 from gnano.train.ranks.world import World
+from gnano.train.recipe import Recipe, load_recipe
 from gnano.train.trainee import Trainee
 
 WARMUP = 2  # steps that compile

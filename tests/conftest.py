@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from gnano.data import DataConfig, InstructionConfig, InstructionSource, Source, prepare
-from gnano.model import ModelConfig
-from gnano.train import Recipe, TrainConfig
+from gnano.data.instructions.config import InstructionConfig, InstructionSource
+from gnano.data.preparing.preparation import prepare
+from gnano.data.sources import DataConfig, Source
+from gnano.model.config import ModelConfig
+from gnano.train.config import TrainConfig
 from gnano.train.optimizers.schedule import Schedule
+from gnano.train.recipe import Recipe
 
 WORDS = (
     "the a one every no some river stone bird house winter road name letter song light day "
@@ -109,8 +112,9 @@ def base(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder to tune: random weights of the recipe's shape, and its corpus's tokenizer."""
     import torch
 
-    from gnano.data import Corpus
-    from gnano.model import GPT, save_model
+    from gnano.data.corpus import Corpus
+    from gnano.model.folder import save_model
+    from gnano.model.gpt import GPT
 
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(1)

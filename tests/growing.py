@@ -4,8 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from gnano.data import Manifest
-from gnano.data.manifest import NAME, marker, write_marker
+from gnano.data.manifest import NAME, Manifest, marker, write_marker
 
 
 class Growing:

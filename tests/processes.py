@@ -13,8 +13,8 @@ from pathlib import Path
 
 import tomli_w
 
-from gnano.data import DataConfig
-from gnano.train import Recipe
+from gnano.data.sources import DataConfig
+from gnano.train.recipe import Recipe
 
 
 def start(recipe: Recipe, run: Path) -> subprocess.Popen[bytes]:
@@ -28,7 +28,8 @@ def start(recipe: Recipe, run: Path) -> subprocess.Popen[bytes]:
 STOPPED = """
 import signal, sys
 from pathlib import Path
-from gnano.train import load_recipe, train
+from gnano.train.recipe import load_recipe
+from gnano.train.loop import train
 
 def watch(row):
     if row["step"] == int(sys.argv[3]):

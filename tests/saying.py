@@ -2,8 +2,8 @@
 
 import torch
 
-from gnano.model import GPT
-from gnano.tokenizer import Tokenizer
+from gnano.model.gpt import GPT
+from gnano.tokenizer.bpe import Tokenizer
 
 
 def teach(model: GPT, tokenizer: Tokenizer, text: str, endless: bool = False) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gnano.train import Recipe
 from gnano.train.lessons.lessons import Lessons
 from gnano.train.ranks.world import World
+from gnano.train.recipe import Recipe
 from gnano.train.settle import settle
 
 

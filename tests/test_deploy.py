@@ -16,7 +16,7 @@ from torch.distributed.run import get_args_parser
 
 import gnano.train
 from gnano.cli import pretrain
-from gnano.model import ModelConfig
+from gnano.model.config import ModelConfig
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 SLURM = {

@@ -13,7 +13,8 @@ from gnano.utils.host import refuse_windows
 from gnano.utils.openmp import wait_passively
 
 if TYPE_CHECKING:
-    from gnano.infer import Dtype, Engine, Quant
+    from gnano.infer.engine import Engine
+    from gnano.infer.loading import Dtype, Quant
 
 __version__ = "0.1.0"
 wait_passively()  # before anything imports torch
@@ -34,6 +35,6 @@ def load(
     Raises OSError or ValueError, in a sentence, for what is no such folder.
     """
     refuse_windows()
-    from gnano.infer import Engine
+    from gnano.infer.engine import Engine
 
     return Engine.load(path, device, dtype, quant, compile)

@@ -7,10 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gnano.evals import BeforeAfter, compare_answers, open_exam
+from gnano.evals.answers import BeforeAfter, compare_answers
+from gnano.evals.exam import open_exam
 from gnano.live import LiveLine
-from gnano.report import read_metrics, write_report
-from gnano.train import Progress, Recipe, RunResult, base_of, best_of, checkpoints, train
+from gnano.report.metrics import read_metrics
+from gnano.report.page import write_report
+from gnano.train.base import base_of
+from gnano.train.loop import RunResult, train
+from gnano.train.recipe import Recipe
+from gnano.train.saving.folders import checkpoints
+from gnano.train.saving.retention import best_of
+from gnano.train.watching.progress import Progress
 from gnano.utils.best_effort import best_effort
 from gnano.utils.terminal import echo
 

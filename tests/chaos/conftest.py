@@ -8,7 +8,7 @@ import pytest
 from tests.chaos.runs import run
 from tests.small import with_train
 
-from gnano.train import Recipe
+from gnano.train.recipe import Recipe
 
 tried: dict[str, int] = {}
 survived: dict[str, int] = {}

@@ -17,8 +17,8 @@ from typing import Any
 from tests.chaos.faults import Fault
 from tests.processes import free_port
 
-from gnano.report import read_metrics
-from gnano.train import Recipe
+from gnano.report.metrics import read_metrics
+from gnano.train.recipe import Recipe
 
 PATIENCE = 120.0  # seconds for a process to end
 SAME = ("loss", "grad_norm", "lr", "tokens", "skipped", "heldout", "final")  # of a row
@@ -77,7 +77,7 @@ def _log(folder: Path, rank: int) -> Path:
 def _train(
     recipe: Recipe, folder: Path, fault: Fault | None, environment: dict[str, str], log: Path
 ) -> None:
-    from gnano.train import train
+    from gnano.train.loop import train
     from gnano.train.saving import saver
 
     saver.RETRY, saver.LAST_TRIES = 0.2, 2.0  # seconds, so that a test need not wait for long

@@ -11,7 +11,9 @@ from tests.chaos.runs import begin, history, output, run
 from tests.processes import fingerprint
 from tests.small import with_train
 
-from gnano.train import Recipe, checkpoints, find_checkpoint, verify
+from gnano.train.recipe import Recipe
+from gnano.train.saving.folders import checkpoints, find_checkpoint
+from gnano.train.saving.hashes import verify
 
 Mount = Callable[..., Path]
 

@@ -6,8 +6,8 @@ from tests.chaos.faults import Fault
 from tests.chaos.runs import history, output, run
 from tests.small import with_train
 
-from gnano.train import Recipe
 from gnano.train.config import GuardConfig
+from gnano.train.recipe import Recipe
 
 
 def test_a_nan_in_the_gradient_of_one_of_two_ranks_is_skipped_by_both(

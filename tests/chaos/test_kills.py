@@ -10,8 +10,10 @@ from tests.chaos.runs import history, output, run
 from tests.processes import fingerprint
 from tests.small import with_train
 
-from gnano.model import LoraConfig
-from gnano.train import Recipe, checkpoints, find_checkpoint, holder
+from gnano.model.lora_config import LoraConfig
+from gnano.train.alone import holder
+from gnano.train.recipe import Recipe
+from gnano.train.saving.folders import checkpoints, find_checkpoint
 
 # in which the training can be at any of its steps; the others come a few times in a run
 OFTEN = ("in a step", "before the optimizer", "after the optimizer", "while data is laid out")

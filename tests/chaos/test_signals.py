@@ -14,7 +14,10 @@ from tests.processes import fingerprint
 from tests.small import with_train
 
 from gnano.model.compiling import compile_lacking
-from gnano.train import Recipe, checkpoints, find_checkpoint, holder, verify
+from gnano.train.alone import holder
+from gnano.train.recipe import Recipe
+from gnano.train.saving.folders import checkpoints, find_checkpoint
+from gnano.train.saving.hashes import verify
 
 PHASES = (
     "in a step",

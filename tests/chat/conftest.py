@@ -10,11 +10,14 @@ import torch
 from tests.chat.terminal import ForkServer, Terminal
 from tests.saying import teach
 
-from gnano.chat import Settings
-from gnano.data.instructions import Template, save_template
-from gnano.infer import Engine, Sampling
-from gnano.model import GPT, save_model
-from gnano.tokenizer import Tokenizer, train_bpe
+from gnano.chat.settings import Settings
+from gnano.data.instructions.templates import Template, save_template
+from gnano.infer.engine import Engine
+from gnano.infer.sampling import Sampling
+from gnano.model.folder import save_model
+from gnano.model.gpt import GPT
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.train import train_bpe
 
 TEMPLATE = Template(user="[Ask4] {content}\n")
 LIKELIEST = Settings(sampling=Sampling(temperature=0))  # what a model was made to say, it says

@@ -3,8 +3,9 @@
 import pytest
 from tests.chat.conftest import LIKELIEST, TEMPLATE
 
-from gnano.chat import History, Session
 from gnano.chat.commands import COMMANDS, perform
+from gnano.chat.history import History
+from gnano.chat.session import Session
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.chat.conftest import messages
 
-from gnano.chat import Exchange, History
-from gnano.data.instructions import Turn, read_conversations
+from gnano.chat.history import Exchange, History
+from gnano.data.instructions.conversations import Turn
+from gnano.data.instructions.reading import read_conversations
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"])).map(str.strip).filter(bool)
 EXCHANGES = st.lists(st.builds(Exchange, TEXT, TEXT, st.booleans()), min_size=1).map(tuple)

@@ -7,9 +7,13 @@ from itertools import islice
 import pytest
 from tests.chat.conftest import LIKELIEST, TEMPLATE, UNICODE, Listening
 
-from gnano.chat import Exchange, History, Session, Settings
-from gnano.data.instructions import ALPACA, Template, Turn, encode_prompt
-from gnano.infer import Sampling
+from gnano.chat.history import Exchange, History
+from gnano.chat.session import Session
+from gnano.chat.settings import Settings
+from gnano.data.instructions.conversations import Turn
+from gnano.data.instructions.encoding import encode_prompt
+from gnano.data.instructions.templates import ALPACA, Template
+from gnano.infer.sampling import Sampling
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from dataclasses import fields
 
 import pytest
 
-from gnano.chat import Settings
-from gnano.infer import Sampling
+from gnano.chat.settings import Settings
+from gnano.infer.sampling import Sampling
 
 VALUES = {"top_k": "4", "seed": "7", "logit_bias": "13:-5,42:1.5", "tokens": "9"}
 

@@ -9,7 +9,8 @@ import pytest
 from tests.small import with_train
 
 from gnano.cli import COMMANDS, main
-from gnano.train import Recipe, train
+from gnano.train.loop import train
+from gnano.train.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

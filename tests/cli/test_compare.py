@@ -8,8 +8,8 @@ from tests.cli.test_mistakes import one_sentence, refusal
 from tests.evals.conftest import made_items, small_model
 
 from gnano.cli import main
-from gnano.model import save_model
-from gnano.tokenizer import train_bpe
+from gnano.model.folder import save_model
+from gnano.tokenizer.train import train_bpe
 
 
 @pytest.fixture

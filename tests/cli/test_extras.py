@@ -12,7 +12,8 @@ from tests.cli.test_mistakes import one_sentence, refusal
 from tests.small import with_train
 
 from gnano.cli import main
-from gnano.train import Recipe, train
+from gnano.train.loop import train
+from gnano.train.recipe import Recipe
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.small import with_train
 
-from gnano.train import Recipe, train
+from gnano.train.loop import train
+from gnano.train.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

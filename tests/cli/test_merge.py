@@ -10,8 +10,13 @@ import pytest
 import torch
 from tests.small import with_train
 
-from gnano.model import LoraConfig, add_lora, load_model, save_adapter
-from gnano.train import Recipe, find_checkpoint, train
+from gnano.model.adapter import save_adapter
+from gnano.model.folder import load_model
+from gnano.model.lora import add_lora
+from gnano.model.lora_config import LoraConfig
+from gnano.train.loop import train
+from gnano.train.recipe import Recipe
+from gnano.train.saving.folders import find_checkpoint
 
 CONFIG = LoraConfig(rank=2)
 

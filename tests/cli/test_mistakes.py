@@ -15,9 +15,12 @@ import tomli_w
 from tests.small import with_train
 
 from gnano.cli import COMMANDS, main
-from gnano.data import DataConfig, InstructionConfig, InstructionSource, Source
+from gnano.data.instructions.config import InstructionConfig, InstructionSource
+from gnano.data.sources import DataConfig, Source
 from gnano.evals.asked import Asked
-from gnano.train import Recipe, TrainConfig, load_recipe, train
+from gnano.train.config import TrainConfig
+from gnano.train.loop import train
+from gnano.train.recipe import Recipe, load_recipe
 
 
 @pytest.fixture

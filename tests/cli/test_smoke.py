@@ -9,10 +9,10 @@ from tests.infer.conftest import make_engine, save_engine, tokenizer
 from tests.saying import teach
 
 from gnano.cli import main
-from gnano.data.instructions import Template, save_template
-from gnano.infer import Engine
-from gnano.model import GPT
-from gnano.tokenizer import train_bpe
+from gnano.data.instructions.templates import Template, save_template
+from gnano.infer.engine import Engine
+from gnano.model.gpt import GPT
+from gnano.tokenizer.train import train_bpe
 
 __all__ = ["make_engine", "save_engine", "tokenizer"]
 # a function in one line, in which no token comes twice: short, and of no topic, but not broken

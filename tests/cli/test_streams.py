@@ -16,8 +16,13 @@ import tomli_w
 from tests.small import with_train
 
 from gnano.cli import COMMANDS, PRINTING
-from gnano.model import LoraConfig, add_lora, load_model, save_adapter
-from gnano.train import Recipe, find_checkpoint, train
+from gnano.model.adapter import save_adapter
+from gnano.model.folder import load_model
+from gnano.model.lora import add_lora
+from gnano.model.lora_config import LoraConfig
+from gnano.train.loop import train
+from gnano.train.recipe import Recipe
+from gnano.train.saving.folders import find_checkpoint
 
 # each command in a copy of one process that has loaded what is slow to load
 DRIVER = """
@@ -26,8 +31,8 @@ from gnano.utils.streams import prepare_streams
 prepare_streams()  # as main does it, before anything is loaded
 import gnano.cli.arguments, gnano.chat, gnano.evals, gnano.export, gnano.report, gnano.tuning
 from gnano.cli import main
-from gnano.chat import Session
-from gnano.report import describe
+from gnano.chat.session import Session
+from gnano.report.description import describe
 codes = {}
 for name, arguments in json.loads(sys.argv[1]).items():
     if (child := os.fork()) == 0:

@@ -11,7 +11,8 @@ from tests.cli.test_commands import output
 from tests.cli.test_mistakes import one_sentence, refusal
 from tests.conftest import write_questions
 
-from gnano.train import Recipe, find_checkpoint
+from gnano.train.recipe import Recipe
+from gnano.train.saving.folders import find_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gnano.data import DataConfig, Source, inputs, prepare
+from gnano.data import inputs
+from gnano.data.preparing.preparation import prepare
+from gnano.data.sources import DataConfig, Source
 from gnano.data.split import position
-from gnano.tokenizer import Tokenizer, train_bpe
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.train import train_bpe
 
 DEMO_GENERATORS = [
     *("gnano.demo.python_corpus:PROSE", "gnano.demo.python_corpus:CODE"),

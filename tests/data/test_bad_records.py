@@ -9,13 +9,15 @@ import pytest
 from tests.data.conftest import numbered, parts
 
 from gnano.cli import tokenizer as tokenizer_command
-from gnano.data import DataConfig, Manifest, Source, prepare
 from gnano.data.decontamination import Decontamination
-from gnano.data.instructions import gather_conversations, gather_preferences
 from gnano.data.instructions.config import InstructionConfig, InstructionSource
+from gnano.data.instructions.gathering import gather_conversations, gather_preferences
+from gnano.data.manifest import Manifest
+from gnano.data.preparing.preparation import prepare
 from gnano.data.preparing.scale_out import ScaleOut
+from gnano.data.sources import DataConfig, Source
 from gnano.evals.gathering import gather
-from gnano.report import describe_data
+from gnano.report.corpus import describe_data
 
 GOOD = 40
 AT = 31  # the line of the bad record

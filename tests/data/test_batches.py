@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import gnano.model
-from gnano.data import Batches, Corpus, heldout_batches, prepare
-from gnano.data.batches import IGNORE
-from gnano.tokenizer import train_bpe
+from gnano.data.batches import IGNORE, Batches, heldout_batches
+from gnano.data.corpus import Corpus
+from gnano.data.preparing.preparation import prepare
+from gnano.tokenizer.train import train_bpe
 
 T = 16
 NAMES = ["a", "b", "c"]
@@ -127,7 +128,7 @@ def test_workers_in_other_processes_read_the_same_in_any_order(mix, batches):
     program = (
         "import hashlib, json, sys\n"
         "from pathlib import Path\n"
-        "from gnano.data import Batches, Corpus\n"
+        "from gnano.data.batches import Batches; from gnano.data.corpus import Corpus\n"
         "folder, weights, parts = json.load(sys.stdin)\n"
         "batches = Batches(Corpus(Path(folder)), weights, 7, 16)\n"
         "for samples in parts:\n"

@@ -7,8 +7,9 @@ import shutil
 import pytest
 from tests.growing import Growing
 
-from gnano.data import Batches, Corpus, Manifest
-from gnano.data.manifest import marker
+from gnano.data.batches import Batches
+from gnano.data.corpus import Corpus
+from gnano.data.manifest import Manifest, marker
 from gnano.data.order import NotYet
 
 T = 64

@@ -12,7 +12,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis.strategies import lists, text
 
-from gnano.data import Document, RecordError, read_documents, read_texts
+from gnano.data.bad_records import RecordError
+from gnano.data.documents import Document, read_documents, read_texts
 
 TEXTS = ["Grüße, 漢字 🙂\nand a second line\n", "two", "\u2028 three \u0085", '"quoted" \\n']
 

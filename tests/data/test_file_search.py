@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gnano.data import find_files
-from gnano.data.file_search import FoundFiles
+from gnano.data.file_search import FoundFiles, find_files
 
 
 @pytest.fixture

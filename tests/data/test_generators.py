@@ -4,9 +4,11 @@ import sys
 
 import pytest
 
-from gnano.data import DataConfig, Document, InstructionConfig, InstructionSource, Source
+from gnano.data.documents import Document
 from gnano.data.generators import generate, load_generator
-from gnano.data.instructions import gather_conversations, gather_preferences
+from gnano.data.instructions.config import InstructionConfig, InstructionSource
+from gnano.data.instructions.gathering import gather_conversations, gather_preferences
+from gnano.data.sources import DataConfig, Source
 
 MODULE = """
 from itertools import count

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis.strategies import dictionaries, integers, text
 from tests.data.conftest import DEMO_GENERATORS
 
-from gnano.data import BadRecords, Source, inputs
+from gnano.data import inputs
+from gnano.data.bad_records import BadRecords
 from gnano.data.inputs import EDGE, documents, find_inputs
+from gnano.data.sources import Source
 
 names = text("abcdef", min_size=1, max_size=6)
 

@@ -23,11 +23,18 @@ from hypothesis.strategies import (
     tuples,
 )
 
-from gnano.data import Manifest, prepare
 from gnano.data.bad_records import MAX_BAD_SHARE
 from gnano.data.inputs import InputFile
-from gnano.data.manifest import SourceInfo, TaskInfo, bad_records, read_marker, write_marker
+from gnano.data.manifest import (
+    Manifest,
+    SourceInfo,
+    TaskInfo,
+    bad_records,
+    read_marker,
+    write_marker,
+)
 from gnano.data.plan import Plan, SourcePlan
+from gnano.data.preparing.preparation import prepare
 from gnano.data.shards import ShardInfo
 
 counts = integers(0, 2**40)

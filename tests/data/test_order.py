@@ -10,8 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis.strategies import booleans, composite, floats, integers, lists, sampled_from
 
-from gnano.data import Order, samples_of
-from gnano.data.order import BLOCK, NotYet, permuted
+from gnano.data.order import BLOCK, NotYet, Order, permuted, samples_of
 
 many_weights = lists(floats(0, 1), min_size=1, max_size=5).filter(lambda w: sum(w) > 1e-3)
 seeds = integers(0, 2**40)
@@ -144,7 +143,7 @@ def test_any_sample_can_be_asked_for_at_any_time():
 
 def test_a_fresh_process_gives_the_same_order():
     program = (
-        "from gnano.data import Order\n"
+        "from gnano.data.order import Order\n"
         "order = Order([[30, 20], [70]], [0.4, 0.6], 5)\n"
         "print([tuple(order.locate(i)) for i in range(1500)])\n"
     )

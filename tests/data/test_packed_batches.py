@@ -5,8 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from gnano.data import Batches, Corpus, look
-from gnano.data.batches import IGNORE
+from gnano.data.batches import IGNORE, Batches
+from gnano.data.corpus import Corpus
+from gnano.data.looking import look
 
 T = 48
 WEIGHTS = {"a": 0.0, "b": 1.0, "c": 0.0}

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gnano.data.packing import Packing, Waste, fill_row, waste
-from gnano.model import GPT, IGNORE
+from gnano.model.gpt import GPT
+from gnano.model.head_loss import IGNORE
 
 EOT = 60_000  # unlike any other id below
 

@@ -14,7 +14,8 @@ from gnano.data.instructions.deck import Deck
 from gnano.data.order import Order, permuted, shuffled
 from gnano.data.split import position
 from gnano.demo.synthetic_text import passage
-from gnano.model import GPT, ModelConfig
+from gnano.model.config import ModelConfig
+from gnano.model.gpt import GPT
 
 SOURCE = Path(gnano.__file__).parent
 # drawn from the clock, or from a generator of its own for each answer

@@ -19,12 +19,15 @@ from hypothesis import given, settings
 from hypothesis.strategies import lists, text
 
 from gnano.cli import tokenizer as tokenizer_command
-from gnano.data import BadRecords, Source, read_texts
+from gnano.data.bad_records import BadRecords
 from gnano.data.decontamination import Decontamination
-from gnano.data.instructions import read_conversations
+from gnano.data.documents import read_texts
+from gnano.data.instructions.reading import read_conversations
 from gnano.data.records import form_of, read_records
+from gnano.data.sources import Source
 from gnano.evals.gathering import gather
-from gnano.tokenizer import Tokenizer, train_bpe
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.train import train_bpe
 
 TEXTS = [f"Grüße {n}, 漢字 🙂 {'and some more words ' * 5}\nend {n}" for n in range(40)]
 

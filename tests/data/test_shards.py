@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists
 
-from gnano.data import Batches, Corpus
+from gnano.data.batches import Batches
+from gnano.data.corpus import Corpus
 from gnano.data.shards import ShardWriter, open_tokens
 
 END = 65_535

@@ -3,7 +3,8 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from gnano.data import DataConfig, InstructionConfig, InstructionSource, Source
+from gnano.data.instructions.config import InstructionConfig, InstructionSource
+from gnano.data.sources import DataConfig, Source
 
 
 @pytest.mark.parametrize("weight", [-1, -0.001, float("nan"), float("inf")])

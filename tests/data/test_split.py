@@ -8,12 +8,17 @@ from hypothesis import given, settings
 from hypothesis.strategies import floats, integers, sets
 from hypothesis.strategies import text as any_text
 
-from gnano.data import DataConfig, Document, InstructionConfig, InstructionSource, Source, prepare
-from gnano.data.instructions import gather_conversations
+from gnano.data.documents import Document
+from gnano.data.instructions.config import InstructionConfig, InstructionSource
+from gnano.data.instructions.gathering import gather_conversations
+from gnano.data.preparing.preparation import prepare
+from gnano.data.sources import DataConfig, Source
 from gnano.data.split import is_heldout, no_heldout_note
-from gnano.evals import Asked, evaluate, open_subject
-from gnano.infer import Loading
-from gnano.report import describe_data
+from gnano.evals.asked import Asked
+from gnano.evals.evaluation import evaluate
+from gnano.evals.subject import open_subject
+from gnano.infer.loading import Loading
+from gnano.report.corpus import describe_data
 from gnano.train.lessons.texts import Texts
 
 text = any_text(max_size=20)

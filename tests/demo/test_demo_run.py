@@ -124,7 +124,7 @@ def test_the_mix_that_was_asked_for_is_shown(folder: Path) -> None:
 
 
 def test_the_xz_figure_is_what_the_xz_program_says(folder: Path) -> None:
-    from gnano.data import Corpus
+    from gnano.data.corpus import Corpus
     from gnano.demo.demo_run import xz_bits_per_byte
 
     if shutil.which("xz") is None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gnano.data import Document, Source
+from gnano.data.documents import Document
 from gnano.data.inputs import documents
+from gnano.data.sources import Source
 from gnano.data.split import is_heldout
 from gnano.demo import python_corpus
 from gnano.demo.python_corpus import _dependencies, _kept_prose, identity, python_code, python_prose
@@ -22,7 +23,7 @@ READING_NEEDS = {"email", "importlib", "pydoc_data", "sysconfig"}  # for READMEs
 
 PROGRAM = f"""
 import json, sys
-from gnano.data import Source
+from gnano.data.sources import Source
 from gnano.data.inputs import documents
 from gnano.demo.python_corpus import identity
 def read(name, size):

@@ -16,7 +16,7 @@ from gnano.data.instructions.templates import TEMPLATES
 from gnano.data.split import position
 from gnano.demo.python_corpus import python_code, python_prose
 from gnano.demo.python_questions import python_questions
-from gnano.tokenizer import train_bpe
+from gnano.tokenizer.train import train_bpe
 
 KINDS = {"what it does", "which module", "signature", "complete", "name"}
 KINDS |= {"arguments", "default", "base", "import", "raises"}

@@ -7,9 +7,11 @@ import torch
 from tests.infer.conftest import engine, make_engine, save_engine, tokenizer
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from gnano.evals import Item, gather
-from gnano.model import GPT, save_model
-from gnano.tokenizer import Tokenizer, train_bpe
+from gnano.evals.gathering import Item, gather
+from gnano.model.folder import save_model
+from gnano.model.gpt import GPT
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.train import train_bpe
 
 __all__ = ["engine", "make_engine", "save_engine", "tokenizer"]
 

@@ -7,8 +7,9 @@ from tests.saying import teach
 
 from gnano.data.instructions.conversations import Conversation, Turn
 from gnano.data.instructions.templates import ALPACA, Template
-from gnano.evals import Answer, Answers, answer, choose_questions, repetition
-from gnano.infer import Engine
+from gnano.evals.answers import Answer, Answers, answer, choose_questions
+from gnano.evals.judging import repetition
+from gnano.infer.engine import Engine
 
 
 def asked(text: str, category: str = "") -> Conversation:

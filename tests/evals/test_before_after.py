@@ -2,8 +2,7 @@
 
 import json
 
-from gnano.data.instructions import Conversation
-from gnano.data.instructions.conversations import Turn
+from gnano.data.instructions.conversations import Conversation, Turn
 from gnano.evals.answers import Answer, Answers, BeforeAfter
 
 

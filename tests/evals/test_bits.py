@@ -7,11 +7,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GPTNeoXForCausalLM, LlamaForCausalLM
 
-from gnano.data import Corpus
-from gnano.evals import open_subject
+from gnano.data.corpus import Corpus
 from gnano.evals.bits import held_out, of_file
-from gnano.infer import Loading
-from gnano.model import GPT, save_model
+from gnano.evals.subject import open_subject
+from gnano.infer.loading import Loading
+from gnano.model.folder import save_model
+from gnano.model.gpt import GPT
 
 FP32 = Loading(dtype="fp32")
 TEXT = "A stone sees the river; no bird takes a letter under the house.\n\nA café, 日本 🌍!\n" * 9

@@ -7,9 +7,11 @@ import pytest
 from tests.conftest import write_corpus
 from tests.evals.conftest import made_items
 
-from gnano.data import Corpus, DataConfig, Source, prepare
-from gnano.evals import Item, Score, Sheet
-from gnano.evals.evaluation import overlap_line, with_overlap
+from gnano.data.corpus import Corpus
+from gnano.data.preparing.preparation import prepare
+from gnano.data.sources import DataConfig, Source
+from gnano.evals.evaluation import Score, overlap_line, with_overlap
+from gnano.evals.gathering import Item, Sheet
 
 
 @pytest.fixture

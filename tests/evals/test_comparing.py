@@ -11,25 +11,17 @@ import pytest
 from tests.evals.conftest import learned, made_items, small_model
 from tests.small import with_train
 
-from gnano.evals import (
-    Accuracy,
-    Asked,
-    Comparison,
-    Evaluation,
-    Score,
-    compare_models,
-    comparing,
-    default_path,
-    evaluate,
-    open_subject,
-    write_evaluation,
-)
-from gnano.evals.comparing import Column
+from gnano.evals import comparing
+from gnano.evals.asked import Asked
+from gnano.evals.comparing import Column, Comparison, compare_models
+from gnano.evals.evaluation import Accuracy, Evaluation, Score, evaluate, write_evaluation
 from gnano.evals.published import PUBLISHED, nearest
-from gnano.infer import Loading
-from gnano.model import save_model
-from gnano.tokenizer import Tokenizer
-from gnano.train import train
+from gnano.evals.saved import default_path
+from gnano.evals.subject import open_subject
+from gnano.infer.loading import Loading
+from gnano.model.folder import save_model
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.train.loop import train
 
 TEXT = "A stone sees the river; no bird takes a letter under the house. A café, 日本 🌍!\n" * 9
 

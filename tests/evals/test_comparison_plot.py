@@ -9,8 +9,7 @@ from matplotlib.image import imread
 from tests.evals.test_comparison_table import comparison, model
 from tests.report.conftest import without
 
-from gnano.evals import check_plot, plot_comparison
-from gnano.evals.comparison_plot import drawn
+from gnano.evals.comparison_plot import check_plot, drawn, plot_comparison
 from gnano.evals.gathering import TASKS
 from gnano.evals.published import PUBLISHED
 from gnano.report.plot import LIGHT

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from gnano.evals import Accuracy, Comparison, Evaluation, Score, comparison_text
 from gnano.evals.bits import Bits
-from gnano.evals.comparing import Column
-from gnano.evals.comparison_table import counted
+from gnano.evals.comparing import Column, Comparison
+from gnano.evals.comparison_table import comparison_text, counted
+from gnano.evals.evaluation import Accuracy, Evaluation, Score
 from gnano.evals.gathering import TASKS
 from gnano.evals.published import PUBLISHED, Published
 

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 from tests.conftest import WORDS
 
-from gnano.data import Corpus, DataConfig, Document, Source, prepare
+from gnano.data.corpus import Corpus
+from gnano.data.documents import Document
+from gnano.data.preparing.preparation import prepare
+from gnano.data.sources import DataConfig, Source
 from gnano.data.split import is_heldout
 from gnano.evals import contamination
 from gnano.evals.contamination import Overlap, find_contamination

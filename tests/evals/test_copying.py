@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import data, integers, lists, one_of, sampled_from
 
-from gnano.data import Corpus
+from gnano.data.corpus import Corpus
 from gnano.data.shards import Shard
-from gnano.evals import copying, longest_copied
-from gnano.evals.copying import SEED, Search
+from gnano.evals import copying
+from gnano.evals.copying import SEED, Search, longest_copied
 
 END = 3  # end-of-text among the ids of the small shards
 

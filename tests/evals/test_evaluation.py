@@ -7,12 +7,14 @@ import pytest
 from tests.evals.conftest import learned, made_items, small_model
 from tests.small import with_train
 
-from gnano.evals import Asked, Evaluation, Sheet, evaluate, open_subject, score
+from gnano.evals.asked import Asked
+from gnano.evals.evaluation import Evaluation, evaluate, score
+from gnano.evals.gathering import Sheet
 from gnano.evals.likelihood import GPTReader, log_likelihoods
-from gnano.evals.subject import Wording
-from gnano.infer import Loading
-from gnano.tokenizer import train_bpe
-from gnano.train import train
+from gnano.evals.subject import Wording, open_subject
+from gnano.infer.loading import Loading
+from gnano.tokenizer.train import train_bpe
+from gnano.train.loop import train
 
 
 def scored(model, tokenizer, task, items, rows=32):

@@ -11,9 +11,13 @@ from tests.evals.conftest import made_items
 from tests.processes import ends, start_ranks
 from tests.small import with_train
 
-from gnano.evals import Asked, evaluate, open_exam, open_subject
-from gnano.infer import Loading
-from gnano.train import Recipe, train
+from gnano.evals.asked import Asked
+from gnano.evals.evaluation import evaluate
+from gnano.evals.exam import open_exam
+from gnano.evals.subject import open_subject
+from gnano.infer.loading import Loading
+from gnano.train.loop import train
+from gnano.train.recipe import Recipe
 
 
 def items_file(folder: Path) -> Path:

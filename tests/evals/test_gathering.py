@@ -8,7 +8,7 @@ import pytest
 from tests.data.hub.hub_server import Hub, point_client_to
 from tests.evals.conftest import made_items
 
-from gnano.evals import gather
+from gnano.evals.gathering import gather
 
 ROWS = [
     {"query": f"Question: {n}?", "choices": [f"a{n}", f"b{n}"], "gold": n % 2} for n in range(20)

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 from tests.evals.conftest import REAL, made_items
 
-from gnano.evals import Asked, evaluate, measure_by_harness, open_subject
-from gnano.infer import Loading
+from gnano.evals.asked import Asked
+from gnano.evals.evaluation import evaluate
+from gnano.evals.harness import measure_by_harness
+from gnano.evals.subject import open_subject
+from gnano.infer.loading import Loading
 
 tasks = pytest.importorskip("lm_eval.tasks")
 FP32 = Loading(dtype="fp32", device="cpu")

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from gnano.evals import TASKS, Item
-from gnano.evals.gathering import read_item
+from gnano.evals.gathering import TASKS, Item, read_item
 
 HUB: dict[str, Any] = {
     "hellaswag": {

@@ -23,7 +23,7 @@ from tests.evals.texts import (
     Case,
 )
 
-from gnano.evals import Wanted, judge
+from gnano.evals.judging import Wanted, judge
 
 
 @pytest.mark.parametrize("case", [*KNOWN, *UNSEEN], ids=lambda case: case.name)

@@ -9,10 +9,17 @@ from hypothesis import strategies as st
 from tests.evals.conftest import made_items, small_model
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from gnano.evals import GPTReader, log_likelihoods, open_subject
-from gnano.evals.likelihood import Option, Question, batches, common, option_nats
-from gnano.evals.subject import Wording
-from gnano.infer import Loading
+from gnano.evals.likelihood import (
+    GPTReader,
+    Option,
+    Question,
+    batches,
+    common,
+    log_likelihoods,
+    option_nats,
+)
+from gnano.evals.subject import Wording, open_subject
+from gnano.infer.loading import Loading
 
 FP32 = Loading(dtype="fp32")
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from gnano.evals import Asked, Evaluation, evaluate, open_subject, result_path, write_evaluation
-from gnano.evals.saved import saved_results
-from gnano.infer import Loading
+from gnano.evals.asked import Asked
+from gnano.evals.evaluation import Evaluation, evaluate, write_evaluation
+from gnano.evals.saved import result_path, saved_results
+from gnano.evals.subject import open_subject
+from gnano.infer.loading import Loading
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnano.evals import Accuracy, Item, Score, Sheet, score
-from gnano.evals.evaluation import right
+from gnano.evals.evaluation import Accuracy, Score, right, score
+from gnano.evals.gathering import Item, Sheet
 
 CHOICE = Item(("q",), ("a", "bbbb"), 1)
 

@@ -8,12 +8,15 @@ import pytest
 import torch
 from tests.saying import teach
 
-from gnano.data import Corpus
-from gnano.data.instructions import ALPACA, Template, save_template
-from gnano.evals import Smoke, Verdict, longest_copied, smoke_test
-from gnano.evals.smoke import PROMPTS, Sample, write_samples
-from gnano.infer import Completion, Engine, Sampling
-from gnano.model import GPT, save_model
+from gnano.data.corpus import Corpus
+from gnano.data.instructions.templates import ALPACA, Template, save_template
+from gnano.evals.copying import longest_copied
+from gnano.evals.judging import Verdict
+from gnano.evals.smoke import PROMPTS, Sample, Smoke, smoke_test, write_samples
+from gnano.infer.engine import Completion, Engine
+from gnano.infer.sampling import Sampling
+from gnano.model.folder import save_model
+from gnano.model.gpt import GPT
 
 GOOD = {
     "story": " who went out in his boat before the others woke. He loved the sea, and the fish "

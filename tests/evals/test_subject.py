@@ -4,9 +4,9 @@ import pytest
 from tests.evals.conftest import made_items
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
-from gnano.evals import GPTReader, log_likelihoods, open_subject
-from gnano.evals.subject import TransformersReader
-from gnano.infer import Loading
+from gnano.evals.likelihood import GPTReader, log_likelihoods
+from gnano.evals.subject import TransformersReader, open_subject
+from gnano.infer.loading import Loading
 
 FP32 = Loading(dtype="fp32")
 

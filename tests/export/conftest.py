@@ -5,8 +5,10 @@ import torch
 from tests.infer.conftest import TEXTS
 
 from gnano.export.formats import Source, open_source
-from gnano.model import GPT, save_model
-from gnano.tokenizer import Tokenizer, train_bpe
+from gnano.model.folder import save_model
+from gnano.model.gpt import GPT
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.train import train_bpe
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 

@@ -11,14 +11,21 @@ import pytest
 import yaml
 from tests.small import with_train
 
-from gnano.data import DataConfig, InstructionConfig, InstructionSource, Source
-from gnano.evals import Asked, default_path, evaluate, open_subject, write_evaluation
+from gnano.data.instructions.config import InstructionConfig, InstructionSource
+from gnano.data.sources import DataConfig, Source
+from gnano.evals.asked import Asked
+from gnano.evals.evaluation import evaluate, write_evaluation
+from gnano.evals.saved import default_path
+from gnano.evals.subject import open_subject
 from gnano.export.card import card
-from gnano.infer import Engine, Sampling
-from gnano.model import num_parameters
-from gnano.report import stages
-from gnano.train import Recipe, find_checkpoint, train
+from gnano.infer.engine import Engine
+from gnano.infer.sampling import Sampling
+from gnano.model.arithmetic import num_parameters
+from gnano.report.lineage import stages
 from gnano.train.begun import read_begun, write_begun
+from gnano.train.loop import train
+from gnano.train.recipe import Recipe
+from gnano.train.saving.folders import find_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from tests.model.test_names import reference
 
 from gnano.export.formats import export, open_source
 from gnano.export.importing import import_model
-from gnano.model import GPT, load_model
+from gnano.model.folder import load_model
+from gnano.model.gpt import GPT
 
 TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -7,8 +7,9 @@ from tests.export.conftest import TEMPLATE
 from tests.infer.conftest import TEXTS
 
 from gnano.export.formats import export
-from gnano.infer import Engine, Sampling
-from gnano.model import load_model
+from gnano.infer.engine import Engine
+from gnano.infer.sampling import Sampling
+from gnano.model.folder import load_model
 
 gguf = pytest.importorskip("gguf", reason="the package gguf (extra gguf) is not installed")
 AWKWARD = [

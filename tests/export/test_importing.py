@@ -14,9 +14,10 @@ from tests.model.test_names import CONFIG, published, reference
 from gnano.export.formats import export
 from gnano.export.importing import import_model
 from gnano.export.lone_file import Hints
-from gnano.infer import Engine, Sampling
-from gnano.model import load_model
-from gnano.train import verify
+from gnano.infer.engine import Engine
+from gnano.infer.sampling import Sampling
+from gnano.model.folder import load_model
+from gnano.train.saving.hashes import verify
 
 HINTS = Hints(n_head=4, block_size=96, rope_theta=20_000.0, norm_eps=1e-5)
 

@@ -14,8 +14,10 @@ from gnano.export import onnx as onnx_export
 from gnano.export.formats import open_source
 from gnano.export.onnx import export_onnx
 from gnano.export.onnx_model import trace
-from gnano.model import GPT, load_model, save_model
-from gnano.tokenizer import Tokenizer, train_bpe
+from gnano.model.folder import load_model, save_model
+from gnano.model.gpt import GPT
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.train import train_bpe
 
 ort = pytest.importorskip("onnxruntime", reason="ONNX export needs auto-g-nano[onnx]")
 pytest.importorskip("onnxscript", reason="ONNX export needs auto-g-nano[onnx]")

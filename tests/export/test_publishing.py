@@ -17,7 +17,8 @@ from tests.export.hub import Model, ModelHub
 from tests.small import with_train
 
 from gnano.cli import main
-from gnano.train import train, verify
+from gnano.train.loop import train
+from gnano.train.saving.hashes import verify
 
 TOKEN, REPO = "hf_mine", "me/small"
 

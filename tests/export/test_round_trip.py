@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gnano.data.instructions import Template, save_template, template_of
-from gnano.data.instructions.templates import jinja_of
+from gnano.data.instructions.templates import Template, jinja_of, save_template, template_of
 from gnano.export.formats import export
 from gnano.export.importing import import_model
-from gnano.model import GPT, read_config, save_model
-from gnano.tokenizer import Tokenizer
+from gnano.model.folder import read_config, save_model
+from gnano.model.gpt import GPT
+from gnano.tokenizer.bpe import Tokenizer
 
 TEMPLATE = Template(user='"{content}"\\n<user>\n', assistant="A:\n", between="", begin="Größe {%\n")
 PADDING = 20  # rows of the vocabulary that no token has

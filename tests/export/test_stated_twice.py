@@ -15,14 +15,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gnano.data.instructions import ALPACA, save_template, template_of
+from gnano.data.instructions.templates import ALPACA, save_template, template_of
 from gnano.evals.subject import open_subject
 from gnano.export.formats import export, open_source
 from gnano.export.importing import import_model
 from gnano.export.lone_file import Hints
-from gnano.infer import Engine, Loading
-from gnano.model import read_config, read_weights
-from gnano.tokenizer import Tokenizer
+from gnano.infer.engine import Engine
+from gnano.infer.loading import Loading
+from gnano.model.folder import read_config, read_weights
+from gnano.tokenizer.bpe import Tokenizer
 
 DOORS: dict[str, Callable[[Path, Path], Any]] = {
     "generate": lambda folder, _: Engine.load(folder, "cpu"),

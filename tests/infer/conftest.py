@@ -1,11 +1,13 @@
 import pytest
 import torch
 
-from gnano.infer import Engine, choose_each
+from gnano.infer.choosing import choose_each
+from gnano.infer.engine import Engine
 from gnano.infer.limits import weights_of
 from gnano.infer.penalties import penalise
-from gnano.model import GPT, save_model
-from gnano.tokenizer import train_bpe
+from gnano.model.folder import save_model
+from gnano.model.gpt import GPT
+from gnano.tokenizer.train import train_bpe
 
 TEXTS = [
     "Once upon a time there was a small engine that read one word after another.",

@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
-from gnano.infer import Engine, Sampling
 from gnano.infer.batch import Batch, Request, Row
+from gnano.infer.engine import Engine
+from gnano.infer.sampling import Sampling
 
 GREEDY = Sampling(temperature=0)
 PROMPTS = [

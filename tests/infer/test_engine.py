@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from gnano import load
-from gnano.infer import Engine, Sampling
+from gnano.infer.engine import Engine
+from gnano.infer.sampling import Sampling
 
 GREEDY = Sampling(temperature=0)
 PROMPTS = [

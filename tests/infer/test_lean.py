@@ -2,10 +2,10 @@
 
 import torch
 
-from gnano.infer import Sampling
 from gnano.infer.lean import make_lean
+from gnano.infer.sampling import Sampling
 from gnano.infer.speed import weight_bytes
-from gnano.model import KVCache
+from gnano.model.cache import KVCache
 
 GREEDY = Sampling(temperature=0)
 

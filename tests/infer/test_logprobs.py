@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnano.infer import log_probabilities
+from gnano.infer.logprobs import log_probabilities
 
 
 @settings(deadline=None)

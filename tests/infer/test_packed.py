@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnano.infer import Engine, Sampling
+from gnano.infer.engine import Engine
 from gnano.infer.packed import PackedLinear, can_pack, one_row, pack
+from gnano.infer.sampling import Sampling
 from gnano.infer.speed import weight_bytes
 from gnano.model.blocks import Linear
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.infer.conftest import choose, probabilities
 
-from gnano.infer import History, Sampling
-from gnano.infer.penalties import start_history
+from gnano.infer.penalties import History, start_history
+from gnano.infer.sampling import Sampling
 
 V = 12
 texts = st.lists(st.integers(0, V - 1), max_size=30)

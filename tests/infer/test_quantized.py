@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnano.infer import Engine, Sampling
+from gnano.infer.engine import Engine
 from gnano.infer.quantized import Int4Linear, Int8Linear, quantize
-from gnano.model import GPT
+from gnano.infer.sampling import Sampling
 from gnano.model.blocks import Linear
+from gnano.model.gpt import GPT
 
 KINDS = {"int8": (Int8Linear, 127 * 2), "int4": (Int4Linear, 15)}
 

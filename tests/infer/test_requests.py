@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from gnano.chat import Settings
+from gnano.chat.settings import Settings
 from gnano.evals.asked import Asked
 from gnano.evals.smoke import smoke_test
-from gnano.export import Hints
-from gnano.infer import Engine, Request, Sampling, measure
-from gnano.model import GPT
-from gnano.report import plan
-from gnano.train import Recipe
+from gnano.export.lone_file import Hints
+from gnano.infer.batch import Request
+from gnano.infer.engine import Engine
+from gnano.infer.sampling import Sampling
+from gnano.infer.speed import measure
+from gnano.model.gpt import GPT
+from gnano.report.planning import plan
+from gnano.train.recipe import Recipe
 
 # none of them is a number of tokens, a share, a penalty, …: whatever is asked for, it is refused
 NEVER: tuple[Any, ...] = (math.nan, math.inf, -math.inf, 10**400, -200, "7", True)

@@ -7,8 +7,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.infer.conftest import choose, probabilities
 
-from gnano.infer import Sampling, choose_each
+from gnano.infer.choosing import choose_each
 from gnano.infer.penalties import start_history
+from gnano.infer.sampling import Sampling
 
 # quarters: equal logits are exactly equal, others differ by more than rounding
 logit_lists = st.lists(st.integers(-40, 40).map(lambda n: n / 4), min_size=1, max_size=20)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gnano.infer import Engine, measure
+from gnano.infer.engine import Engine
 from gnano.infer.quantized import quantize
-from gnano.infer.speed import weight_bytes
+from gnano.infer.speed import measure, weight_bytes
 
 
 def test_a_step_reads_all_weights_but_the_input_embedding(make_engine):

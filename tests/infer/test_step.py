@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from gnano.infer import Engine, Request, Sampling
 from gnano.infer import step as steps
-from gnano.infer.engine import DTYPES
+from gnano.infer.batch import Request
+from gnano.infer.engine import DTYPES, Engine
 from gnano.infer.lean import make_lean
 from gnano.infer.quantized import quantize
+from gnano.infer.sampling import Sampling
 from gnano.infer.step import CompiledStep, Stepper
 from gnano.model.compiling import compile_lacking
 

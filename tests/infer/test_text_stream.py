@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gnano.infer import TextStream
+from gnano.infer.text_stream import TextStream
 
 MIXED = [
     "plain words",

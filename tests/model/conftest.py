@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 import torch
 
-from gnano.model import GPT, save_model
+from gnano.model.folder import save_model
+from gnano.model.gpt import GPT
 
 
 @pytest.fixture

@@ -7,18 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gnano.model import (
-    GPT,
-    LoraConfig,
-    add_lora,
-    load_adapter,
-    load_model,
-    merged,
-    save_adapter,
-    save_model,
-)
-from gnano.model.adapter import check_fits
-from gnano.model.lora_config import LAYERS
+from gnano.model.adapter import check_fits, load_adapter, save_adapter
+from gnano.model.folder import load_model, save_model
+from gnano.model.gpt import GPT
+from gnano.model.lora import add_lora, merged
+from gnano.model.lora_config import LAYERS, LoraConfig
 
 CONFIG = LoraConfig(rank=3, alpha=7.0)
 NAME = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"

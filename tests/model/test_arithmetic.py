@@ -5,17 +5,16 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from gnano.model import (
-    GPT,
-    PRESETS,
-    KVCache,
-    ModelConfig,
+from gnano.model.arithmetic import (
     active_parameters,
     flops_per_token,
     kv_cache_bytes_per_token,
     num_parameters,
     parameters,
 )
+from gnano.model.cache import KVCache
+from gnano.model.config import PRESETS, ModelConfig
+from gnano.model.gpt import GPT
 
 
 def test_the_published_class_has_1_050_002_688_parameters():

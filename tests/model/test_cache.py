@@ -5,7 +5,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gnano.model import KVCache
+from gnano.model.cache import KVCache
 
 LENGTH = 20
 

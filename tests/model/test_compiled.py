@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gnano.model import KVCache
+from gnano.model.cache import KVCache
 from gnano.model.compiling import compile_lacking
 from gnano.model.short_attention import attend_short
 

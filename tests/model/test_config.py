@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnano.model import GPT, PRESETS, ModelConfig
+from gnano.model.config import PRESETS, ModelConfig
+from gnano.model.gpt import GPT
 
 
 @st.composite

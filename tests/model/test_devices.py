@@ -9,16 +9,17 @@ from tests.small import with_train
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gnano.evals import open_exam
-from gnano.infer import Engine
+from gnano.evals.exam import open_exam
+from gnano.infer.engine import Engine
 from gnano.model import devices
 from gnano.model.compiling import compile_lacking
 from gnano.model.devices import device_called
-from gnano.train import Recipe, train
+from gnano.train.loop import train
 from gnano.train.optimizers.adamw import AdamW
 from gnano.train.optimizers.schedule import OptimizerConfig
 from gnano.train.precision import choose_precision
 from gnano.train.ranks.world import World
+from gnano.train.recipe import Recipe
 
 MPS = torch.device("mps")
 

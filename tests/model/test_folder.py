@@ -6,7 +6,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from gnano.model import load_model, read_weights, save_model, save_tensors
+from gnano.model.folder import load_model, read_weights, save_model, save_tensors
 
 
 @pytest.fixture

@@ -13,9 +13,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from gnano.model import GPT, PRESETS, ModelConfig, flops_per_token, load_model, save_model
-from gnano.model.arithmetic import parameters
+from gnano.model.arithmetic import flops_per_token, parameters
+from gnano.model.config import PRESETS, ModelConfig
+from gnano.model.folder import load_model, save_model
 from gnano.model.fp8 import fp8_lacking, fp8_linear, use_fp8
+from gnano.model.gpt import GPT
 
 # half the distance to the next number, relative, and absolute for the smallest ones
 E4M3 = (2.0**-4, 2.0**-10 / 448)

@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gnano.model import GPT, PRESETS
+from gnano.model.config import PRESETS
+from gnano.model.gpt import GPT
 
 SHAPES: dict[str, dict[str, Any]] = {
     "a key/value head for each query head": {"n_kv_head": 4, "rope_theta": 10_000.0},

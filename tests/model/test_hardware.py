@@ -1,6 +1,8 @@
 import pytest
 
-from gnano.model import GPUS, PRESETS, find_gpu, flops_per_token, mfu, peak_flops, recognise
+from gnano.model.arithmetic import flops_per_token
+from gnano.model.config import PRESETS
+from gnano.model.hardware import GPUS, find_gpu, mfu, peak_flops, recognise
 
 # as drivers spell them, and how many TFLOP/s that one is made for in bf16
 KNOWN = {

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gnano.model import IGNORE
 from gnano.model import head_loss as room
-from gnano.model.head_loss import head_loss, head_nats
+from gnano.model.head_loss import IGNORE, head_loss, head_nats
 
 
 @contextmanager

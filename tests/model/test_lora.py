@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gnano.model import GPT, LoraConfig, add_lora, merged
-from gnano.model.lora_config import LAYERS
+from gnano.model.gpt import GPT
+from gnano.model.lora import add_lora, merged
+from gnano.model.lora_config import LAYERS, LoraConfig
 
 CONFIG = LoraConfig(rank=3, alpha=7.0)
 

@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gnano.model import GPT, ModelConfig, load_model, save_model
+from gnano.model.config import ModelConfig
+from gnano.model.folder import load_model, save_model
+from gnano.model.gpt import GPT
 
 CONFIG = ModelConfig(
     vocab_size=131, n_embd=64, n_layer=2, n_head=4, n_kv_head=2, ffn_hidden=96, block_size=32

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gnano.model import IGNORE
 from gnano.model.compiling import compile_lacking
+from gnano.model.head_loss import IGNORE
 
 can_compile = pytest.mark.skipif(
     compile_lacking(torch.device("cpu")) is not None, reason="no C++ compiler or no headers"

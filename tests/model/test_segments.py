@@ -7,7 +7,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gnano.model import IGNORE, KVCache
+from gnano.model.cache import KVCache
+from gnano.model.head_loss import IGNORE
 
 LENGTH = 24
 BORDERS = [0, 5, 6, 17, LENGTH]  # four documents, one of a single token

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from tests.small import with_train
 
-from gnano.report import describe
-from gnano.train import Recipe, train
+from gnano.report.description import describe
+from gnano.train.loop import train
+from gnano.train.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

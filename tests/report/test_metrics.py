@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from gnano.report import read_metrics
+from gnano.report.metrics import read_metrics
 
 
 def line(step, **more):

@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from gnano.report import write_report
+from gnano.report.page import write_report
 
 VOID = {"meta", "img", "source", "br"}
 

@@ -3,11 +3,14 @@ from typing import Any
 
 import pytest
 
-from gnano.model import GPUS, PRESETS, find_gpu, flops_per_token
-from gnano.report import plan, plan_text
-from gnano.report.planning import Outlook
-from gnano.train import Recipe, TrainConfig, load_recipe
+from gnano.model.arithmetic import flops_per_token
+from gnano.model.config import PRESETS
+from gnano.model.hardware import GPUS, find_gpu
+from gnano.report.planning import Outlook, plan
+from gnano.report.planning_text import plan_text
+from gnano.train.config import TrainConfig
 from gnano.train.memory import fits, predict
+from gnano.train.recipe import Recipe, load_recipe
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,7 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.image import imread
 
-from gnano.report import png_plot
-from gnano.report.plot import DARK, LIGHT, png_bytes
+from gnano.report.plot import DARK, LIGHT, png_bytes, png_plot
 
 
 def pixels(png):

@@ -15,10 +15,9 @@ import tomli_w
 from tests.processes import start, wait_for_step
 from tests.small import with_train
 
-from gnano.report import list_runs, runs_json, runs_table
-from gnano.report.runs import age
+from gnano.report.runs import age, list_runs, runs_json, runs_table
 from gnano.report.standing import Standing, standing
-from gnano.train import Recipe
+from gnano.train.recipe import Recipe
 
 HOLD = """
 import fcntl, json, os, sys, time

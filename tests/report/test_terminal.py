@@ -2,8 +2,7 @@ import re
 
 import pytest
 
-from gnano.report import terminal_plot
-from gnano.report.terminal import ticks
+from gnano.report.terminal import terminal_plot, ticks
 
 BRAILLE = {chr(code) for code in range(0x2801, 0x2900)}
 

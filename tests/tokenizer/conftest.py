@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gnano.tokenizer import Tokenizer, gpt2, train_bpe
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.gpt2 import gpt2
+from gnano.tokenizer.train import train_bpe
 
 SOURCES = ["textwrap", "heapq", "bisect", "json.decoder", "html"]  # of the standard library
 

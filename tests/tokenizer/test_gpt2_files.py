@@ -10,7 +10,7 @@ import threading
 import pytest
 import tiktoken.load
 
-from gnano.tokenizer import gpt2
+from gnano.tokenizer.gpt2 import gpt2
 
 
 @pytest.fixture
@@ -117,7 +117,9 @@ def test_importing_the_room_is_cheap_and_its_names_stay_functions():
 import sys
 import gnano.tokenizer
 print({"tokenizers", "tiktoken", "numpy", "torch"} & sys.modules.keys())
-from gnano.tokenizer import Tokenizer, gpt2, train_bpe
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.gpt2 import gpt2
+from gnano.tokenizer.train import train_bpe
 import gnano.tokenizer.gpt2
 print(callable(gpt2), callable(gnano.tokenizer.gpt2), callable(train_bpe))
 """

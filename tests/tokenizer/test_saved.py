@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from gnano.tokenizer import Tokenizer
+from gnano.tokenizer.bpe import Tokenizer
 
 TEXT = "It's a naïve café: 漢字 🙂\r\n    <|endoftext|> 12345"
 

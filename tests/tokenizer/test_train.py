@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import characters, lists, sampled_from, text
 from tokenizers import Regex, pre_tokenizers
 
-from gnano.tokenizer import train_bpe
-from gnano.tokenizer.train import LONGEST, WORD
+from gnano.tokenizer.train import LONGEST, WORD, train_bpe
 
 
 def test_the_vocabulary_is_bytes_then_merges_then_end_of_text(own):
@@ -88,7 +87,7 @@ except KeyboardInterrupt:
 def test_two_processes_learn_the_same():
     code = """
 import heapq, inspect, textwrap
-from gnano.tokenizer import train_bpe
+from gnano.tokenizer.train import train_bpe
 corpus = (inspect.getsource(module) for module in (heapq, textwrap))
 print(train_bpe(corpus, 500).fingerprint)
 """

@@ -6,7 +6,8 @@ from pathlib import Path
 from tests.processes import start, wait_for_step
 from tests.small import with_train
 
-from gnano.train import Recipe, holder
+from gnano.train.alone import holder
+from gnano.train.recipe import Recipe
 
 
 def test_a_second_process_on_a_run_is_refused_with_the_name_of_the_first(

@@ -9,9 +9,9 @@ import tomli_w
 import torch
 from tests.small import settled
 
-from gnano.train import Recipe
 from gnano.train.lessons.texts import Texts
 from gnano.train.ranks.world import World
+from gnano.train.recipe import Recipe
 
 ALONE = World(torch.device("cpu"))
 

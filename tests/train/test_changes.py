@@ -15,10 +15,13 @@ from tests.conftest import write_corpus
 from tests.processes import fingerprint, losses
 from tests.small import settled, with_train
 
-from gnano.data import Corpus, Source, prepare
-from gnano.train import Recipe, train
+from gnano.data.corpus import Corpus
+from gnano.data.preparing.preparation import prepare
+from gnano.data.sources import Source
 from gnano.train.lessons.texts import Texts
+from gnano.train.loop import train
 from gnano.train.ranks.world import World
+from gnano.train.recipe import Recipe
 
 ALONE = World(torch.device("cpu"))
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import integers
 
-from gnano.train import TrainConfig
+from gnano.train.config import TrainConfig
 
 
 @given(integers(1, 8), integers(1, 64), integers(1, 16), integers(2, 2048))

@@ -10,11 +10,12 @@ import torch
 from tests.processes import losses
 from tests.small import with_train
 
-from gnano.data import AnyBatch
-from gnano.train import Recipe, train
+from gnano.data.any_batch import AnyBatch
 from gnano.train.config import GuardConfig
 from gnano.train.feed import Feed
 from gnano.train.guard import Guard
+from gnano.train.loop import train
+from gnano.train.recipe import Recipe
 from gnano.train.step import Step
 
 PATIENCE = GuardConfig().patience

@@ -7,9 +7,12 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from gnano.data import Corpus, Manifest
-from gnano.model import GPT, save_model
-from gnano.train import Heldout, Recipe
+from gnano.data.corpus import Corpus
+from gnano.data.manifest import Manifest
+from gnano.model.folder import save_model
+from gnano.model.gpt import GPT
+from gnano.train.heldout import Heldout
+from gnano.train.recipe import Recipe
 
 
 @pytest.fixture

@@ -13,14 +13,16 @@ import torch
 from tests.processes import fingerprint, kill_at, losses, start, wait_for_step
 from tests.small import with_train
 
-from gnano.data import Batches, Corpus
-from gnano.model import GPT
+from gnano.data.batches import Batches
+from gnano.data.corpus import Corpus
 from gnano.model.compiling import compile_lacking
-from gnano.train import Recipe, load_recipe, train
+from gnano.model.gpt import GPT
 from gnano.train.feed import Feed
+from gnano.train.loop import train
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.ranks.parallel import place
 from gnano.train.ranks.world import World
+from gnano.train.recipe import Recipe, load_recipe
 from gnano.train.step import Step
 
 LONG = 300  # steps of a run that is to be killed: some seconds

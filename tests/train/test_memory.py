@@ -19,14 +19,16 @@ from torch.distributed.distributed_c10d import Store
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from gnano.data import Batch
-from gnano.model import GPT, PRESETS, LoraConfig, ModelConfig, find_gpu
+from gnano.data.batches import Batch
 from gnano.model import head_loss as head_loss_module
+from gnano.model.config import PRESETS, ModelConfig
+from gnano.model.gpt import GPT
+from gnano.model.hardware import find_gpu
 from gnano.model.lora import add_lora
-from gnano.model.lora_config import LAYERS
+from gnano.model.lora_config import LAYERS, LoraConfig
 from gnano.model.rope import Rope, rope_table
-from gnano.train import TrainConfig
 from gnano.train import memory as memory_module
+from gnano.train.config import TrainConfig
 from gnano.train.memory import Memory, _block_bytes, choose_parallel, fits, predict
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.schedule import OptimizerConfig

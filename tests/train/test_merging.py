@@ -11,9 +11,18 @@ from safetensors.torch import load_file
 from tests.small import with_train
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gnano.infer import Engine
-from gnano.model import LoraConfig, ModelConfig, add_lora, load_model, save_adapter, save_model
-from gnano.train import Recipe, find_checkpoint, merge_adapter, train, verify, weights_only
+from gnano.infer.engine import Engine
+from gnano.model.adapter import save_adapter
+from gnano.model.config import ModelConfig
+from gnano.model.folder import load_model, save_model
+from gnano.model.lora import add_lora
+from gnano.model.lora_config import LoraConfig
+from gnano.train.loop import train
+from gnano.train.merging import merge_adapter
+from gnano.train.recipe import Recipe
+from gnano.train.saving.folders import find_checkpoint
+from gnano.train.saving.hashes import verify
+from gnano.train.sharing import weights_only
 
 CONFIG = LoraConfig(rank=3, alpha=7.0)
 OF_BASE = {"config.json", "generation_config.json", "model.safetensors"}

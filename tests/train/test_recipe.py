@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from gnano.model import PRESETS, num_parameters
-from gnano.train import flatten, load_recipe, recipe_names
+from gnano.model.arithmetic import num_parameters
+from gnano.model.config import PRESETS
+from gnano.train.recipe import flatten, load_recipe, recipe_names
 
 PRETRAINING = [name for name in recipe_names() if not name.endswith(("-sft", "-dpo"))]
 

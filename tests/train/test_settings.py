@@ -12,9 +12,10 @@ import pytest
 import tomli_w
 from tests.small import with_train
 
-from gnano.data import InstructionConfig
+from gnano.data.instructions.config import InstructionConfig
 from gnano.evals.asked import Asked
-from gnano.train import Recipe, load_recipe, recipe_names, train
+from gnano.train.loop import train
+from gnano.train.recipe import Recipe, load_recipe, recipe_names
 from gnano.utils.ranges import Range
 
 WITHOUT: dict[str, str] = {}  # numbers that any value is right for, and why

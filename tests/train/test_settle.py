@@ -7,9 +7,9 @@ import pytest
 import torch
 from tests.small import settled, with_train
 
-from gnano.train import Recipe
 from gnano.train.lessons.texts import Texts
 from gnano.train.ranks.world import World
+from gnano.train.recipe import Recipe
 
 ALONE = World(torch.device("cpu"))
 

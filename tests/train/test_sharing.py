@@ -10,9 +10,12 @@ import torch
 from tests.small import with_train
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gnano.infer import Engine
-from gnano.model import load_model
-from gnano.train import Recipe, find_checkpoint, train, verify
+from gnano.infer.engine import Engine
+from gnano.model.folder import load_model
+from gnano.train.loop import train
+from gnano.train.recipe import Recipe
+from gnano.train.saving.folders import find_checkpoint
+from gnano.train.saving.hashes import verify
 from gnano.train.sharing import weights_only
 
 MODEL = {

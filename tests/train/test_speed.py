@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnano.model import GPUS, PRESETS, Gpu, ModelConfig, find_gpu, flops_per_token, mfu
-from gnano.train import TrainConfig
+from gnano.model.arithmetic import flops_per_token
+from gnano.model.config import PRESETS, ModelConfig
+from gnano.model.hardware import GPUS, Gpu, find_gpu, mfu
+from gnano.train.config import TrainConfig
 from gnano.train.speed import expected_tokens_per_s
 
 # of the same width and depth; a feed-forward of 8/3 the width has the weights of theirs

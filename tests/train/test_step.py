@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from gnano.data import Batch
-from gnano.model import GPT, IGNORE
+from gnano.data.batches import Batch
+from gnano.model.gpt import GPT
+from gnano.model.head_loss import IGNORE
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.scaling import LossScale
 from gnano.train.optimizers.schedule import OptimizerConfig

@@ -11,8 +11,9 @@ from tests.small import with_train
 
 import gnano.train.waiting
 from gnano.data import inputs as inputs_module
-from gnano.data import prepare
-from gnano.train import Recipe, train
+from gnano.data.preparing.preparation import prepare
+from gnano.train.loop import train
+from gnano.train.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import tomli_w
 from tests.small import with_train
 
 import gnano
-from gnano.train import Recipe
+from gnano.train.recipe import Recipe
 from gnano.utils import host
 
 # what Python has on Linux and not on macOS

@@ -11,7 +11,8 @@ import torch
 from tests.small import with_train
 
 from gnano.cli import main
-from gnano.train import Recipe, train
+from gnano.train.loop import train
+from gnano.train.recipe import Recipe
 from gnano.utils.openmp import VARIABLES
 
 # each ends by telling what the process, with torch loaded after it, has in its environment

@@ -8,9 +8,17 @@ import pytest
 
 from gnano.cli.tokenizer import gpt2
 from gnano.cli.tokenizer import train as train_tokenizer
-from gnano.data import DataConfig, InstructionConfig, InstructionSource, Source, prepare
-from gnano.export import export, import_model, publish
-from gnano.train import Recipe, TrainConfig, merge_adapter, train, weights_only
+from gnano.data.instructions.config import InstructionConfig, InstructionSource
+from gnano.data.preparing.preparation import prepare
+from gnano.data.sources import DataConfig, Source
+from gnano.export.formats import export
+from gnano.export.importing import import_model
+from gnano.export.publishing import publish
+from gnano.train.config import TrainConfig
+from gnano.train.loop import train
+from gnano.train.merging import merge_adapter
+from gnano.train.recipe import Recipe
+from gnano.train.sharing import weights_only
 from gnano.utils.output import KINDS, check_output
 
 

@@ -12,9 +12,9 @@ from tests.small import with_train
 from gnano.cli.demo import main as demo
 from gnano.export.card import card
 from gnano.export.formats import _load_line, open_source
-from gnano.report import list_runs
-from gnano.report.runs import runs_table
-from gnano.train import Recipe, RunResult, train
+from gnano.report.runs import list_runs, runs_table
+from gnano.train.loop import RunResult, train
+from gnano.train.recipe import Recipe
 from gnano.utils.shell import shell_command
 
 ODD = ["a b", "it's", 'say "no"', "-rf", "$HOME", "a;b", "a`b`", "*", "ä", "a\\b", "~x"]

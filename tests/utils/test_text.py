@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis.strategies import characters, lists, sampled_from, text
 
 from gnano.chat.history import History
-from gnano.data.instructions import load_template
+from gnano.data.instructions.templates import load_template
 from gnano.model.folder import read_json
-from gnano.train import load_recipe
+from gnano.train.recipe import load_recipe
 from gnano.utils.text import decode_text, open_stdin, read_stdin, read_text
 
 LINES = lists(text(characters(exclude_characters="\r\n\ufeff", exclude_categories=["Cs"])))

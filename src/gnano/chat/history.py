@@ -12,7 +12,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from gnano.data.instructions import Turn, read_conversations
+from gnano.data.instructions.conversations import Turn
+from gnano.data.instructions.reading import read_conversations
 from gnano.utils.atomic_io import write_text
 from gnano.utils.json_text import json_text
 from gnano.utils.text import read_text

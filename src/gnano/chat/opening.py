@@ -9,11 +9,11 @@ from gnano.chat.lines import line_reader
 from gnano.chat.repl import Screen, print_answer, respond, run_repl
 from gnano.chat.session import Session
 from gnano.chat.settings import Settings
-from gnano.data.instructions import ALPACA, load_template, template_of
-from gnano.data.instructions.templates import jinja_of
-from gnano.infer import Engine, Loading
-from gnano.model import num_parameters
-from gnano.train import find_checkpoint
+from gnano.data.instructions.templates import ALPACA, jinja_of, load_template, template_of
+from gnano.infer.engine import Engine
+from gnano.infer.loading import Loading
+from gnano.model.arithmetic import num_parameters
+from gnano.train.saving.folders import find_checkpoint
 from gnano.utils.terminal import note as print_to_stderr
 from gnano.utils.text import open_stdin
 

@@ -15,8 +15,11 @@ from typing import Literal
 
 from gnano.chat.history import Exchange, History
 from gnano.chat.settings import Settings
-from gnano.data.instructions import ALPACA, Template, Turn, encode_prompt
-from gnano.infer import Engine, TextStream
+from gnano.data.instructions.conversations import Turn
+from gnano.data.instructions.encoding import encode_prompt
+from gnano.data.instructions.templates import ALPACA, Template
+from gnano.infer.engine import Engine
+from gnano.infer.text_stream import TextStream
 
 SHORTEST_STOP = 6  # characters; "Q:" might be part of an answer
 Ending = Literal["by itself", "stopped", "cut at its limit", "cut, the context is full"]

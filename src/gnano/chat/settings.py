@@ -4,8 +4,7 @@ from dataclasses import dataclass, field, replace
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from gnano.infer import Sampling
-from gnano.infer.sampling import MOST
+from gnano.infer.sampling import MOST, Sampling
 from gnano.utils.ranges import Range, check_ranges
 
 

@@ -15,7 +15,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from gnano.evals.asked import Asked
 from gnano.infer.loading import Loading
 from gnano.infer.sampling import Sampling
-from gnano.train import Recipe, load_recipe, recipe_names
+from gnano.train.recipe import Recipe, load_recipe, recipe_names
 from gnano.utils.paths import expanded
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from gnano.utils.json_text import json_text
 from gnano.utils.terminal import echo
 
 if TYPE_CHECKING:
-    from gnano.infer import Speed
+    from gnano.infer.speed import Speed
 
 
 def bench(
@@ -40,9 +40,10 @@ def bench(
     """
     import time
 
-    from gnano.infer import Engine, measure
+    from gnano.infer.engine import Engine
+    from gnano.infer.speed import measure
     from gnano.live import LiveLine
-    from gnano.train import peak_memory
+    from gnano.train.watching.journal import peak_memory
 
     started = time.perf_counter()
     engine = Engine.load(checkpoint, **asdict(loading))

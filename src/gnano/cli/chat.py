@@ -36,7 +36,8 @@ def chat(
         sampling: How tokens are drawn.
         loading: How the weights are kept.
     """
-    from gnano.chat import Settings, open_session, talk
+    from gnano.chat.opening import open_session, talk
+    from gnano.chat.settings import Settings
 
     settings = Settings(sampling=sampling, tokens=tokens)
     session, note = open_session(checkpoint, format, settings, system, loading)

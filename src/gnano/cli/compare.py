@@ -45,7 +45,9 @@ def compare(
         plot: A picture as well, as PNG: accuracy over tokens, a panel a task.
         loading: How the weights are kept.
     """
-    from gnano.evals import check_plot, compare_models, comparison_text, plot_comparison
+    from gnano.evals.comparing import compare_models
+    from gnano.evals.comparison_plot import check_plot, plot_comparison
+    from gnano.evals.comparison_table import comparison_text
     from gnano.live import LiveLine
 
     check_plot(plot)

@@ -42,8 +42,10 @@ def show(
         seed: The recipe's data.seed.
         packing: The recipe's data.packing.
     """
-    from gnano.data import Batches, Corpus, look
-    from gnano.report import describe_sample
+    from gnano.data.batches import Batches
+    from gnano.data.corpus import Corpus
+    from gnano.data.looking import look
+    from gnano.report.corpus import describe_sample
 
     corpus = Corpus(folder, check=False)
     batches = Batches(corpus, weights or corpus.manifest.weights, seed, context, packing)
@@ -59,7 +61,7 @@ def verify(folder: Annotated[Path, tyro.conf.Positional]) -> int:
     Args:
         folder: A folder that `gnano prepare` made.
     """
-    from gnano.data import verify_data
+    from gnano.data.verifying import verify_data
     from gnano.live import LiveLine
 
     with closing(LiveLine()) as line:

@@ -43,13 +43,10 @@ def eval(
         out: The JSON file; by default in the run, or below evals/.
         loading: How the weights are kept.
     """
-    from gnano.evals import (
-        evaluate,
-        measure_by_harness,
-        open_subject,
-        result_path,
-        write_evaluation,
-    )
+    from gnano.evals.evaluation import evaluate, write_evaluation
+    from gnano.evals.harness import measure_by_harness
+    from gnano.evals.saved import result_path
+    from gnano.evals.subject import open_subject
     from gnano.live import LiveLine
 
     with closing(LiveLine()) as line:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from gnano.export import Dtype, Format
+from gnano.export.kinds import Dtype, Format
 from gnano.utils.terminal import echo
 
 
@@ -35,7 +35,7 @@ def export(
             int4; gguf: bf16, fp32, fp16, q8_0, q4_0. The first is auto.
         out: The file or folder to make; by default below exported/.
     """
-    from gnano.export import export
+    from gnano.export.formats import export
     from gnano.live import LiveLine
 
     with closing(LiveLine()) as line:

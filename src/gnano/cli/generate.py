@@ -17,7 +17,7 @@ from gnano.utils.terminal import echo
 from gnano.utils.text import read_stdin, read_text
 
 if TYPE_CHECKING:
-    from gnano.infer import Completion, Engine
+    from gnano.infer.engine import Completion, Engine
 
 
 def generate(
@@ -59,7 +59,8 @@ def generate(
         log_probs: With --json: each token's log-probability, and so many alternatives.
         loading: How the weights are kept.
     """
-    from gnano.infer import Engine, Request
+    from gnano.infer.batch import Request
+    from gnano.infer.engine import Engine
     from gnano.live import LiveLine
     from gnano.utils.ranges import Range, check_number
 

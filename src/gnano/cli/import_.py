@@ -37,8 +37,9 @@ def import_(
         rope_theta: Base of the rotary frequencies.
         norm_eps: Added to the mean square in the norms.
     """
-    from gnano.export import Hints, import_model
-    from gnano.model import num_parameters
+    from gnano.export.importing import import_model
+    from gnano.export.lone_file import Hints
+    from gnano.model.arithmetic import num_parameters
 
     hints = Hints(n_head=n_head, block_size=block_size, rope_theta=rope_theta, norm_eps=norm_eps)
     found = import_model(path, out, hints, tokenizer)

@@ -25,7 +25,8 @@ def info(what: Annotated[str, tyro.conf.Positional], verify: bool = False) -> No
             it only their sizes are looked at. Exit code 2 if one is damaged.
     """
     from gnano.live import LiveLine
-    from gnano.report import describe, verify_saved
+    from gnano.report.description import describe
+    from gnano.report.verifying import verify_saved
 
     what = expanded(what)
     echo(describe(what))

@@ -30,7 +30,8 @@ def main(argv: list[str]) -> int:
         mfu=(float | None, None, "share of the bf16 peak to reckon with, instead of the expected"),
         json=(bool, False, "print all figures as JSON"),
     )
-    from gnano.report import plan, plan_text
+    from gnano.report.planning import plan
+    from gnano.report.planning_text import plan_text
 
     found = plan(recipe, own.gpu, own.gpus, own.price, own.mfu)
     echo(json_text(found.as_dict(), indent=2) if own.json else plan_text(found))

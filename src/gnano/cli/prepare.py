@@ -25,9 +25,9 @@ examples:
 
 def main(argv: list[str]) -> int:
     recipe, _ = with_recipe("prepare", DESCRIPTION, argv)
-    from gnano.data import prepare
+    from gnano.data.preparing.preparation import prepare
     from gnano.live import LiveLine
-    from gnano.report import describe_data
+    from gnano.report.corpus import describe_data
 
     with closing(LiveLine()) as line:
         prepare(recipe.corpus, lambda status: line.show(str(status)))

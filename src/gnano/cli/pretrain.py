@@ -32,9 +32,10 @@ def main(argv: list[str]) -> int:
         _ = recipe.corpus  # refuses a recipe that tunes, and has nothing to tune
     else:
         refuse_shape(argv)
-    from gnano.evals import open_exam
-    from gnano.report import write_report
-    from gnano.train import Progress, train
+    from gnano.evals.exam import open_exam
+    from gnano.report.page import write_report
+    from gnano.train.loop import train
+    from gnano.train.watching.progress import Progress
 
     run = own.out or Path("runs") / Path(argv[0]).stem
     progress = Progress()

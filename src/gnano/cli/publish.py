@@ -45,7 +45,7 @@ def publish(
         prompts: What the card's texts begin with, or the questions that are answered there.
         out: The folder to fill; by default published/NAME.
     """
-    from gnano.export import publish
+    from gnano.export.publishing import publish
 
     done = publish(
         checkpoint,

@@ -25,7 +25,7 @@ def runs(folder: Annotated[Path, tyro.conf.Positional] = Path("runs"), json: boo
         folder: The folder that holds the runs.
         json: One JSON object a line, for a program; nothing where there is no run.
     """
-    from gnano.report import list_runs, runs_json, runs_table
+    from gnano.report.runs import list_runs, runs_json, runs_table
 
     found = list_runs(folder)
     if text := (runs_json if json else runs_table)(folder, found):

@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
         logs=(Path | None, None, "datatrove's logs and statistics; by default .logs in the folder"),
         slurm=(Slurm, Slurm(), "Slurm's options"),
     )
-    from gnano.report import describe_data
+    from gnano.report.corpus import describe_data
 
     manifest = ScaleOut(
         recipe.corpus,

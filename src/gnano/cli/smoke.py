@@ -41,7 +41,7 @@ def smoke(
         data: Prepared folder; the longest span of each text that its training shards hold is told.
         loading: How the weights are kept.
     """
-    from gnano.evals import smoke_test
+    from gnano.evals.smoke import smoke_test
     from gnano.live import LiveLine
 
     with closing(LiveLine()) as line:

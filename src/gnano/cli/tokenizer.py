@@ -30,8 +30,10 @@ def train(files: tuple[str, ...], out: Path, vocab_size: int = 4_096, column: st
         vocab_size: Entries, the 256 bytes and end-of-text among them.
         column: Which column of JSONL, CSV and Parquet files holds the text.
     """
-    from gnano.data import BadRecords, check_column, find_files, read_documents
-    from gnano.tokenizer import train_bpe
+    from gnano.data.bad_records import BadRecords
+    from gnano.data.documents import check_column, read_documents
+    from gnano.data.file_search import find_files
+    from gnano.tokenizer.train import train_bpe
     from gnano.utils.output import check_output
 
     check_output(out, "--out", files)
@@ -76,8 +78,8 @@ def show(
         tokenizer: Its folder, or a data folder, a run or a checkpoint that has one.
         text: The text to cut.
     """
-    from gnano.tokenizer import Tokenizer
-    from gnano.train import find_checkpoint
+    from gnano.tokenizer.bpe import Tokenizer
+    from gnano.train.saving.folders import find_checkpoint
 
     has_own = (tokenizer / "tokenizer.json").exists()
     loaded = Tokenizer.load(tokenizer if has_own else find_checkpoint(tokenizer))

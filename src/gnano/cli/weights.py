@@ -25,7 +25,7 @@ def weights(
         checkpoint: A run or a checkpoint.
         out: The folder to make; it must not be there yet.
     """
-    from gnano.train import weights_only
+    from gnano.train.sharing import weights_only
 
     folder = weights_only(checkpoint, out)
     files = [file for file in folder.iterdir() if file.is_file()]

@@ -10,7 +10,7 @@ from gnano.data.manifest import Manifest
 from gnano.data.shards import ShardInfo, Starts, Tokens, open_starts, open_tokens
 
 if TYPE_CHECKING:
-    from gnano.tokenizer import Tokenizer
+    from gnano.tokenizer.bpe import Tokenizer
 
 
 class HeldoutRow(NamedTuple):
@@ -48,7 +48,7 @@ class Corpus:
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
-        from gnano.tokenizer import Tokenizer
+        from gnano.tokenizer.bpe import Tokenizer
 
         tokenizer = Tokenizer.load(self.folder)
         if tokenizer.fingerprint != self.manifest.tokenizer["fingerprint"]:

@@ -64,7 +64,7 @@ def find_inputs(source: Source, commit: str = "") -> Inputs:
         identity = load_generator(source.generator).identity()
         return Inputs(source, ((InputFile(source.generator, source.max_bytes, identity),),), Path())
     if source.kind == "hub":
-        from gnano.data.hub import resolve
+        from gnano.data.hub.files import resolve
 
         revision = commit or source.revision
         commit, found = resolve(source.repo, source.config, source.split, revision)
@@ -85,7 +85,7 @@ def check_inputs(inputs: Inputs) -> None:
     """
     source = inputs.source
     if source.kind == "hub":
-        from gnano.data.hub import HubFile, check
+        from gnano.data.hub.files import HubFile, check
 
         check(source.repo, inputs.commit, HubFile(*inputs.tasks[0][0]), source.column)
     elif source.kind == "files":

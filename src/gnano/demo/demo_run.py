@@ -11,13 +11,21 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from gnano.data import Corpus, Manifest, prepare
-from gnano.evals import BeforeAfter
-from gnano.infer import Engine, Sampling
+from gnano.data.corpus import Corpus
+from gnano.data.manifest import Manifest
+from gnano.data.preparing.preparation import prepare
+from gnano.evals.answers import BeforeAfter
+from gnano.infer.engine import Engine
+from gnano.infer.sampling import Sampling
 from gnano.live import LiveLine, clock
-from gnano.model import flops_per_token, num_parameters
-from gnano.report import png_plot, read_metrics, terminal_plot, write_report
-from gnano.train import Progress, Recipe, RunResult, load_recipe, train
+from gnano.model.arithmetic import flops_per_token, num_parameters
+from gnano.report.metrics import read_metrics
+from gnano.report.page import write_report
+from gnano.report.plot import png_plot
+from gnano.report.terminal import terminal_plot
+from gnano.train.loop import RunResult, train
+from gnano.train.recipe import Recipe, load_recipe
+from gnano.train.watching.progress import Progress
 from gnano.tuning import tune
 from gnano.utils.best_effort import best_effort
 from gnano.utils.streams import write_output

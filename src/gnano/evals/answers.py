@@ -17,17 +17,14 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from gnano.data import InstructionConfig
-from gnano.data.instructions import (
-    ALPACA,
-    Conversation,
-    Template,
-    encode_prompt,
-    gather_conversations,
-    template_of,
-)
+from gnano.data.instructions.config import InstructionConfig
+from gnano.data.instructions.conversations import Conversation
+from gnano.data.instructions.encoding import encode_prompt
+from gnano.data.instructions.gathering import gather_conversations
+from gnano.data.instructions.templates import ALPACA, Template, template_of
 from gnano.evals.judging import repetition
-from gnano.infer import Engine, Sampling
+from gnano.infer.engine import Engine
+from gnano.infer.sampling import Sampling
 from gnano.utils.atomic_io import write_text
 from gnano.utils.best_effort import best_effort
 from gnano.utils.json_text import json_text

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from gnano.data import Corpus, read_texts, row_starts
+from gnano.data.corpus import Corpus, row_starts
+from gnano.data.documents import read_texts
 from gnano.evals.likelihood import Option, Question, log_likelihoods
 from gnano.evals.subject import Subject
 

@@ -28,8 +28,8 @@ from gnano.evals.gathering import TASKS, gather
 from gnano.evals.published import PUBLISHED, Published, nearest
 from gnano.evals.saved import items_file, newest_result, result_of, result_path
 from gnano.evals.subject import DEFAULT, check_packages, open_subject
-from gnano.infer import Loading
-from gnano.train import find_checkpoint
+from gnano.infer.loading import Loading
+from gnano.train.saving.folders import find_checkpoint
 from gnano.utils.best_effort import best_effort
 from gnano.utils.json_text import json_text
 

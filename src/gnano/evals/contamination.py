@@ -27,7 +27,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gnano.data import Corpus, NGrams
+from gnano.data.corpus import Corpus
+from gnano.data.ngrams import NGrams
 from gnano.data.shards import ShardInfo
 from gnano.live import clock
 from gnano.utils.host import available_cores

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gnano.data import Corpus, Hashes, Stretches, Windows
+from gnano.data.corpus import Corpus
+from gnano.data.windows import Hashes, Stretches, Windows
 from gnano.evals.contamination import Shard, list_shards, search_progress
 
 SEED = 8  # tokens: shorter spans are not looked for

@@ -18,7 +18,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gnano.data import Corpus, DataConfig, NGrams
+from gnano.data.corpus import Corpus
+from gnano.data.ngrams import NGrams
+from gnano.data.sources import DataConfig
 from gnano.data.split import nothing_held_out
 from gnano.evals.asked import ALL, Asked
 from gnano.evals.bits import Bits, held_out, mean_bits, of_file
@@ -26,9 +28,9 @@ from gnano.evals.contamination import Overlap, find_contamination
 from gnano.evals.gathering import TASKS, Item, Sheet, gather
 from gnano.evals.likelihood import log_likelihoods
 from gnano.evals.subject import Subject
-from gnano.infer import Loading
+from gnano.infer.loading import Loading
 from gnano.live import clock
-from gnano.report import stages
+from gnano.report.lineage import stages
 from gnano.utils.atomic_io import write_text
 from gnano.utils.json_text import json_text
 

@@ -17,10 +17,12 @@ from gnano.evals.evaluation import Accuracy, right
 from gnano.evals.gathering import Sheet, gather
 from gnano.evals.likelihood import GPTReader, Question, batches
 from gnano.evals.subject import Wording
-from gnano.model import GPT
 from gnano.model.devices import widest_dtype
-from gnano.tokenizer import Tokenizer
-from gnano.train import Exam, Recipe, World, add_up, evaluating
+from gnano.model.gpt import GPT
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.train.heldout import Exam, add_up, evaluating
+from gnano.train.ranks.world import World
+from gnano.train.recipe import Recipe
 
 Batch = tuple[list[int], bool]  # numbers of the questions, and whether they count
 

@@ -26,8 +26,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gnano.data import InstructionSource
-from gnano.data.instructions import files_of, read_records
+from gnano.data.instructions.config import InstructionSource
+from gnano.data.instructions.files import files_of
+from gnano.data.instructions.reading import read_records
 from gnano.evals.asked import Asked
 from gnano.utils.paths import expanded
 

@@ -17,9 +17,9 @@ from gnano.evals.asked import Asked
 from gnano.evals.evaluation import Accuracy, Evaluation, Score
 from gnano.evals.gathering import TASKS, Sheet, gather
 from gnano.evals.subject import DTYPES, is_ours, trained_on
-from gnano.infer import Loading
+from gnano.infer.loading import Loading
 from gnano.model.devices import device_called
-from gnano.train import find_checkpoint
+from gnano.train.saving.folders import find_checkpoint
 from gnano.utils.openmp import use_threads
 
 NEEDED = "lm-evaluation-harness is asked by --harness: pip install 'auto-g-nano[eval]'."

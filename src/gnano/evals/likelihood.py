@@ -19,8 +19,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gnano.model import GPT, Branches, KVCache
+from gnano.model.attention import Branches
+from gnano.model.cache import KVCache
 from gnano.model.devices import widest_dtype
+from gnano.model.gpt import GPT
 
 WORTH = 16  # tokens that all questions begin with, from which on they are computed apart
 CPU_LOGITS, GPU_LOGITS = 2**24, 2**29  # bytes of fp32 logits at once; in a CPU's cache

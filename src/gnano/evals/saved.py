@@ -17,7 +17,7 @@ from typing import Any
 from gnano.evals.asked import Asked
 from gnano.evals.evaluation import Evaluation, settings_of
 from gnano.evals.gathering import task_and_path
-from gnano.infer import Loading
+from gnano.infer.loading import Loading
 
 
 def default_path(evaluation: Evaluation) -> Path:

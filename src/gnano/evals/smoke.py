@@ -12,14 +12,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gnano.data import Corpus
-from gnano.data.instructions import Template, Turn, encode_prompt, load_template, template_of
+from gnano.data.corpus import Corpus
+from gnano.data.instructions.conversations import Turn
+from gnano.data.instructions.encoding import encode_prompt
+from gnano.data.instructions.templates import Template, load_template, template_of
 from gnano.evals.answers import fit_prompt, marks_of
 from gnano.evals.copying import Copied, longest_copied
 from gnano.evals.judging import Grade, Kind, Verdict, Wanted, judge
-from gnano.infer import Engine, Loading, Sampling
-from gnano.infer.sampling import MOST
-from gnano.train import find_checkpoint
+from gnano.infer.engine import Engine
+from gnano.infer.loading import Loading
+from gnano.infer.sampling import MOST, Sampling
+from gnano.train.saving.folders import find_checkpoint
 from gnano.utils.ranges import Range, check_number
 
 LEAST = 16  # tokens; less of a text says too little

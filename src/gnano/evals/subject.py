@@ -33,14 +33,15 @@ from gnano.evals.likelihood import (
     option_nats,
     padded,
 )
-from gnano.infer import Engine, Loading
-from gnano.model import ModelConfig
-from gnano.model import num_parameters as model_parameters
+from gnano.infer.engine import Engine
+from gnano.infer.loading import Loading
+from gnano.model.arithmetic import num_parameters as model_parameters
+from gnano.model.config import ModelConfig
 from gnano.model.devices import device_called
 from gnano.model.folder import WEIGHTS, read_json
-from gnano.report import stages
-from gnano.tokenizer import Tokenizer
-from gnano.train import find_checkpoint
+from gnano.report.lineage import stages
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.train.saving.folders import find_checkpoint
 from gnano.utils.agreement import DisagreementError
 from gnano.utils.openmp import use_threads
 

@@ -21,14 +21,18 @@ from typing import Any
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from gnano.data.instructions import Template, Turn, encode_prompt, template_of
-from gnano.evals import saved_results
-from gnano.infer import Engine, Loading, Sampling
-from gnano.model import num_parameters, read_config
-from gnano.model.folder import read_json
-from gnano.report import Stage, base_name, stages
+from gnano.data.instructions.conversations import Turn
+from gnano.data.instructions.encoding import encode_prompt
+from gnano.data.instructions.templates import Template, template_of
+from gnano.evals.saved import saved_results
+from gnano.infer.engine import Engine
+from gnano.infer.loading import Loading
+from gnano.infer.sampling import Sampling
+from gnano.model.arithmetic import num_parameters
+from gnano.model.folder import read_config, read_json
+from gnano.report.lineage import Stage, base_name, stages
 from gnano.report.metrics import figure
-from gnano.train import find_checkpoint
+from gnano.train.saving.folders import find_checkpoint
 from gnano.utils.shell import shell_command
 
 SAMPLING = Sampling(temperature=0.7, top_k=40, seed=1)

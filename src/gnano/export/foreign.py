@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from gnano.data.instructions.templates import JINJA_FILE, Template, save_template
-from gnano.model import ModelConfig, save_tensors, write_config
-from gnano.model.folder import COMPUTED, WEIGHTS, check_tensors
-from gnano.tokenizer import Tokenizer
-from gnano.train import copy_words, new_folder, write_hashes
+from gnano.model.config import ModelConfig
+from gnano.model.folder import COMPUTED, WEIGHTS, check_tensors, save_tensors, write_config
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.train.appearing import new_folder
+from gnano.train.merging import copy_words
+from gnano.train.saving.hashes import write_hashes
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
@@ -75,7 +77,7 @@ def tokenizer_for(config: ModelConfig, folder: Path | None, path: Path) -> Token
             f"(--tokenizer)."
         )
     if folder is None:
-        from gnano.tokenizer import gpt2
+        from gnano.tokenizer.gpt2 import gpt2
 
         return gpt2()
     tokenizer = Tokenizer.load(folder)

@@ -19,18 +19,13 @@ from torch import Tensor
 
 from gnano.export.gguf_file import export_gguf
 from gnano.export.kinds import Dtype, Format, chosen
-from gnano.model import (
-    PRESETS,
-    ModelConfig,
-    read_config,
-    read_tensors,
-    save_tensors,
-    to_published,
-    write_config,
-)
-from gnano.model.folder import WEIGHTS
-from gnano.tokenizer import Tokenizer
-from gnano.train import copy_words, find_checkpoint, new_file, new_folder
+from gnano.model.config import PRESETS, ModelConfig
+from gnano.model.folder import WEIGHTS, read_config, read_tensors, save_tensors, write_config
+from gnano.model.names import to_published
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.train.appearing import new_file, new_folder
+from gnano.train.merging import copy_words
+from gnano.train.saving.folders import find_checkpoint
 from gnano.utils.json_text import json_text
 from gnano.utils.output import check_output
 from gnano.utils.shell import shell_command

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gnano.data.instructions.templates import jinja_of
-from gnano.model import ModelConfig, interleaved
+from gnano.model.config import ModelConfig
+from gnano.model.names import interleaved
 
 if TYPE_CHECKING:
     from gnano.export.formats import Source

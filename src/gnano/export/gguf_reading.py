@@ -9,9 +9,9 @@ from torch import Tensor
 
 from gnano.export.foreign import Foreign, check_vocabulary, checked
 from gnano.export.gguf_file import TURNED, needed, our_names, padding
-from gnano.model import ModelConfig, half_split
-from gnano.tokenizer import Tokenizer
-from gnano.tokenizer.bpe import END_OF_TEXT
+from gnano.model.config import ModelConfig
+from gnano.model.names import half_split
+from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer
 from gnano.utils.agreement import agreed
 
 MOST_BLOCKS = 1_000

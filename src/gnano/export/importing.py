@@ -15,7 +15,7 @@ from torch import Tensor
 from gnano.export.foreign import Foreign, checked, tokenizer_for
 from gnano.export.gguf_reading import read_gguf
 from gnano.export.lone_file import Hints, read_lone_file, read_tensor_file
-from gnano.model import ModelConfig
+from gnano.model.config import ModelConfig
 from gnano.model.folder import INDEXES, read_json
 from gnano.utils.agreement import agreed
 from gnano.utils.output import check_output

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from gnano.export.foreign import Foreign, checked, tokenizer_for
 from gnano.export.formats import SHAPE
-from gnano.model import PRESETS, ModelConfig, from_published
-from gnano.model.config import MOST
+from gnano.model.config import MOST, PRESETS, ModelConfig
+from gnano.model.names import from_published
 from gnano.utils.agreement import agreed
 from gnano.utils.ranges import Range, check_ranges
 

@@ -28,7 +28,7 @@ import torch
 
 from gnano.export.onnx_model import TURNS, trace
 from gnano.model.rope import rope_table
-from gnano.train import copy_words
+from gnano.train.merging import copy_words
 
 if TYPE_CHECKING:
     import onnx_ir

@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gnano.model import GPT, ModelConfig
 from gnano.model.blocks import Attention, Linear
 from gnano.model.cache import LayerCache
+from gnano.model.config import ModelConfig
+from gnano.model.gpt import GPT
 from gnano.model.rope import Rope
 
 if TYPE_CHECKING:

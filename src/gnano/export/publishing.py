@@ -22,7 +22,8 @@ from pathlib import Path
 from gnano.export.card import card
 from gnano.export.formats import open_source
 from gnano.export.hub import Hub
-from gnano.train import find_checkpoint, weights_only
+from gnano.train.saving.folders import find_checkpoint
+from gnano.train.sharing import weights_only
 from gnano.utils.atomic_io import replacing, write_text
 from gnano.utils.output import check_output
 

@@ -23,7 +23,8 @@ from gnano.infer.packed import one_row
 from gnano.infer.penalties import start_history
 from gnano.infer.sampling import MOST, Sampling
 from gnano.infer.step import CompiledStep, Stepper
-from gnano.model import GPT, KVCache
+from gnano.model.cache import KVCache
+from gnano.model.gpt import GPT
 from gnano.utils.ranges import Range, check_number, check_ranges
 
 PREFILL = 16_384  # positions, padding among them, that are computed in one pass at most

@@ -19,11 +19,12 @@ from gnano.infer.quantized import quantize
 from gnano.infer.sampling import Sampling
 from gnano.infer.step import CompiledStep
 from gnano.infer.text_stream import TextStream
-from gnano.model import GPT, load_model
 from gnano.model.compiling import compile_lacking
 from gnano.model.devices import device_called
-from gnano.tokenizer import Tokenizer
-from gnano.train import find_checkpoint
+from gnano.model.folder import load_model
+from gnano.model.gpt import GPT
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.train.saving.folders import find_checkpoint
 from gnano.utils.openmp import use_threads
 from gnano.utils.ranges import Range, check_number
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from gnano.infer.lean import shown
-from gnano.model import GPT
 from gnano.model.blocks import Linear
+from gnano.model.gpt import GPT
 
 
 class FixedLinear(nn.Module, ABC):

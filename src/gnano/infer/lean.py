@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gnano.infer.sums import may_sum, sums
-from gnano.model import GPT
 from gnano.model.blocks import Attention, Block, FeedForward, Head, Linear
+from gnano.model.gpt import GPT
 from gnano.model.rope import Rope
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from gnano.infer.fixed import FixedLinear, fix
-from gnano.model import GPT
 from gnano.model.blocks import Linear
+from gnano.model.gpt import GPT
 
 
 class PackedLinear(FixedLinear):

@@ -18,8 +18,8 @@ from torch import Tensor
 from gnano.infer.fixed import FixedLinear, fix
 from gnano.infer.loading import Quant
 from gnano.infer.sums import may_sum, sums
-from gnano.model import GPT
 from gnano.model.blocks import Linear
+from gnano.model.gpt import GPT
 
 GROUP = 32  # inputs that share a unit and a zero in 4 bits
 TILE = 16  # outputs that the 4-bit product takes at a time

@@ -17,7 +17,8 @@ import torch
 from gnano.infer.batch import Request
 from gnano.infer.engine import Engine
 from gnano.infer.sampling import MOST, Sampling
-from gnano.model import GPT, kv_cache_bytes_per_token
+from gnano.model.arithmetic import kv_cache_bytes_per_token
+from gnano.model.gpt import GPT
 from gnano.utils.ranges import Range, check_number
 
 GREEDY = Sampling(temperature=0)

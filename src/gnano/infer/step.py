@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from gnano.infer.packed import one_row
-from gnano.model import GPT, KVCache
 from gnano.model.attention import rows_mask
-from gnano.model.cache import LayerCache
+from gnano.model.cache import KVCache, LayerCache
+from gnano.model.gpt import GPT
 from gnano.model.rope import Rope, rope_table
 
 BLOCKS = 4  # compiled as one; more take longer to compile and gain little

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from gnano.data import Manifest, Sample
 from gnano.data.file_search import skipped_notice
-from gnano.data.manifest import bad_records
+from gnano.data.looking import Sample
+from gnano.data.manifest import Manifest, bad_records
 from gnano.data.split import nothing_held_out
 from gnano.report.tables import align_columns
-from gnano.tokenizer import Tokenizer
+from gnano.tokenizer.bpe import Tokenizer
 
 BAR = 14  # characters of the longest bar
 EIGHTHS = " ▏▎▍▌▋▊▉█"

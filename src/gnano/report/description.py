@@ -4,15 +4,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gnano.data import InstructionConfig
+from gnano.data.instructions.config import InstructionConfig
 from gnano.live import clock
-from gnano.model import (
-    ModelConfig,
+from gnano.model.arithmetic import (
     active_parameters,
     flops_per_token,
     kv_cache_bytes_per_token,
     parameters,
 )
+from gnano.model.config import ModelConfig
 from gnano.report.corpus import describe_data
 from gnano.report.metrics import (
     TaskCurve,
@@ -25,14 +25,9 @@ from gnano.report.metrics import (
 )
 from gnano.report.runs import printable
 from gnano.report.standing import KILLED, events_backwards, standing
-from gnano.train import (
-    Recipe,
-    checkpoints,
-    load_recipe,
-    recipe_names,
-    step_of,
-    verify_sizes,
-)
+from gnano.train.recipe import Recipe, load_recipe, recipe_names
+from gnano.train.saving.folders import checkpoints, step_of
+from gnano.train.saving.hashes import verify_sizes
 
 EVENTS = 5  # of a run's last ones, shown
 
@@ -130,7 +125,7 @@ def _tasks(curves: list[TaskCurve]) -> str:
 
 def _checkpoints(run: Path, measured: dict[int, float]) -> list[str]:
     """List the checkpoints, with marks for the damaged ones and the best of the others."""
-    from gnano.train import best_of
+    from gnano.train.saving.retention import best_of
 
     marks = dict.fromkeys(checkpoints(run), "")
     for folder in marks:
@@ -151,7 +146,7 @@ def _event(time: str = "?", event: str = "?", step: int | None = None, **facts: 
 
 
 def _describe_checkpoint(folder: Path) -> str:
-    from gnano.model import read_config
+    from gnano.model.folder import read_config
 
     text = f"{folder}\n{_describe_model(read_config(folder))}"
     if (folder / "files.json").is_file():

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gnano.data import InstructionConfig, InstructionSource, Source
+from gnano.data.instructions.config import InstructionConfig, InstructionSource
+from gnano.data.sources import Source
 from gnano.report.metrics import read_metrics
-from gnano.train import Recipe, load_recipe, step_of
+from gnano.train.recipe import Recipe, load_recipe
+from gnano.train.saving.folders import step_of
 from gnano.utils.text import read_text
 
 

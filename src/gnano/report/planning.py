@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from gnano.model import GPUS, Gpu, find_gpu, flops_per_token, num_parameters, parameters
-from gnano.train import Recipe, TrainConfig
+from gnano.model.arithmetic import flops_per_token, num_parameters, parameters
+from gnano.model.hardware import GPUS, Gpu, find_gpu
+from gnano.train.config import TrainConfig
 from gnano.train.memory import Memory, choose_parallel, fits, predict
+from gnano.train.recipe import Recipe
 from gnano.train.speed import expected_tokens_per_s
 from gnano.utils.ranges import Range, check_number
 

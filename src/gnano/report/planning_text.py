@@ -1,7 +1,7 @@
 """Formats a plan: the recipe, its memory, speed and price on the chosen GPUs, and a table."""
 
 from gnano.live import clock
-from gnano.model import flops_per_token, num_parameters, parameters
+from gnano.model.arithmetic import flops_per_token, num_parameters, parameters
 from gnano.report.planning import CHINCHILLA, Outlook, Plan
 from gnano.report.tables import align_columns
 

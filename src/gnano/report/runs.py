@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gnano.report.standing import KILLED, Standing, standing
 from gnano.report.tables import align_columns
-from gnano.train import step_of
+from gnano.train.saving.folders import step_of
 from gnano.utils.json_text import json_text
 from gnano.utils.shell import shell_command
 

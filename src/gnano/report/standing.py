@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gnano.report.metrics import bits_per_byte, figure, task_figures
-from gnano.train import Recipe, checkpoints, load_recipe, verify_sizes
+from gnano.train.recipe import Recipe, load_recipe
+from gnano.train.saving.folders import checkpoints
+from gnano.train.saving.hashes import verify_sizes
 
 State = Literal["running", "finished", "stopped", "failed", "unknown"]
 ENDS: dict[str, State] = {"finished": "finished", "stopped": "stopped", "failed": "failed"}
@@ -117,7 +119,7 @@ def _until(step: int, path: Path, containing: str) -> Iterator[dict[str, Any]]:
 
 
 def _state(run: Path, final: bool, problems: list[str]) -> tuple[State, str]:
-    from gnano.train import holder
+    from gnano.train.alone import holder
 
     if (owner := holder(run)) is not None:
         return "running", f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gnano.train import checkpoints, verify
-from gnano.train.saving.folders import hold
+from gnano.train.saving.folders import checkpoints, hold
+from gnano.train.saving.hashes import verify
 
 
 def verify_saved(what: str, show: Callable[[str], None] = lambda _: None) -> Iterator[str]:

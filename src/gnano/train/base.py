@@ -7,7 +7,8 @@ starts with the same weights again, whatever became of the folder that its user 
 from dataclasses import dataclass
 from pathlib import Path
 
-from gnano.model import GPT, read_weights
+from gnano.model.folder import read_weights
+from gnano.model.gpt import GPT
 from gnano.train.begun import NAME, has_begun, read_begun
 from gnano.train.saving.folders import find_checkpoint
 from gnano.train.saving.hashes import sha256_of

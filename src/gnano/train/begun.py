@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from gnano import __version__
-from gnano.model import num_parameters
+from gnano.model.arithmetic import num_parameters
 from gnano.train.changes import DATA
 from gnano.train.recipe import Recipe, load_recipe
 from gnano.train.saving.folders import checkpoints

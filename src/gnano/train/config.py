@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from gnano.model import LoraConfig
+from gnano.model.lora_config import LoraConfig
 from gnano.train.optimizers.schedule import OptimizerConfig, Schedule
 from gnano.utils.openmp import THREADS
 from gnano.utils.paths import expand_user

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gnano.data import AnyBatch, samples_of
+from gnano.data.any_batch import AnyBatch
+from gnano.data.order import samples_of
 from gnano.train.config import TrainConfig
 from gnano.train.lessons.lessons import Rows
 from gnano.train.ranks.world import World

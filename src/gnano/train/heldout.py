@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnano.data import Batch, Corpus, heldout_batches
-from gnano.model import GPT, IGNORE
+from gnano.data.batches import Batch, heldout_batches
+from gnano.data.corpus import Corpus
 from gnano.model.devices import widest_dtype
-from gnano.tokenizer import Tokenizer
+from gnano.model.gpt import GPT
+from gnano.model.head_loss import IGNORE
+from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.ranks.world import World
 from gnano.train.recipe import Recipe
 from gnano.train.stopping import CutShortError

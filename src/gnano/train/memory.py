@@ -13,7 +13,8 @@ besides is an assumption (`_reserve`). Nothing here needs torch, so it can be as
 from dataclasses import dataclass
 from typing import Literal
 
-from gnano.model import ModelConfig, num_parameters, parameters
+from gnano.model.arithmetic import num_parameters, parameters
+from gnano.model.config import ModelConfig
 from gnano.train.config import TrainConfig
 
 SPARE = 0.1  # of the device, that `auto` leaves free

@@ -11,8 +11,9 @@ Weights keep the base's dtype; the sum is made in fp32.
 import shutil
 from pathlib import Path
 
-from gnano.model import load_adapter, load_model, merged, save_tensors
-from gnano.model.adapter import CONFIG, check_fits
+from gnano.model.adapter import CONFIG, check_fits, load_adapter
+from gnano.model.folder import load_model, save_tensors
+from gnano.model.lora import merged
 from gnano.train.appearing import new_folder
 from gnano.train.saving.folders import ADAPTER, FOLDER, find_checkpoint
 from gnano.train.saving.hashes import write_hashes

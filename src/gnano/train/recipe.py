@@ -18,8 +18,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from gnano.data import DataConfig, InstructionConfig, InstructionSource
-from gnano.model import PRESETS, ModelConfig
+from gnano.data.instructions.config import InstructionConfig, InstructionSource
+from gnano.data.sources import DataConfig
+from gnano.model.config import PRESETS, ModelConfig
 from gnano.train.config import TrainConfig
 from gnano.utils.paths import expanded
 from gnano.utils.text import read_text

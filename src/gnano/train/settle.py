@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import torch
 
-from gnano.model import flops_per_token
+from gnano.model.arithmetic import flops_per_token
 from gnano.model.compiling import compile_lacking
 from gnano.model.devices import device_called
-from gnano.tokenizer import Tokenizer
+from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.begun import NAME, Begun, facts_of, has_begun, read_begun, write_begun
 from gnano.train.changes import DATA, Change, changes, names, refuse
 from gnano.train.lessons.lessons import Lessons

@@ -11,7 +11,9 @@ docs/planning.md has them side by side. It knows nothing of slow links between G
 or a throttled clock; what a run really reaches, its own line tells after a minute.
 """
 
-from gnano.model import Gpu, ModelConfig, active_parameters, flops_per_token, num_parameters
+from gnano.model.arithmetic import active_parameters, flops_per_token, num_parameters
+from gnano.model.config import ModelConfig
+from gnano.model.hardware import Gpu
 from gnano.train.config import TrainConfig
 
 PRODUCTS = 0.65  # of its peak rate, in matrix products and attention of training sizes

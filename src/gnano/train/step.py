@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from gnano.data import AnyBatch
+from gnano.data.any_batch import AnyBatch
 from gnano.model.devices import widest_dtype
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.scaling import LossScale

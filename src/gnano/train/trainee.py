@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnano.data import AnyBatch
-from gnano.model import GPT, add_lora, merged
+from gnano.data.any_batch import AnyBatch
 from gnano.model.fp8 import use_fp8
+from gnano.model.gpt import GPT
+from gnano.model.lora import add_lora, merged
 from gnano.train.base import Base
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.scaling import LossScale

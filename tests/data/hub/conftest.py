@@ -6,8 +6,8 @@ import pytest
 from tests.data.hub.hub_server import point_client_to
 from tests.data.hub.samples import the_three
 
-from gnano.data.hub import HubFile, resolve
 from gnano.data.hub import errors as hub_errors
+from gnano.data.hub.files import HubFile, resolve
 
 
 def lfs(name, content):

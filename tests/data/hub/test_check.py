@@ -7,7 +7,7 @@ from tests.data.hub.conftest import lfs
 from tests.data.hub.faults import Fault
 from tests.data.hub.samples import DOLLY, SMOLLM, STARCODER, jsonl, parquet
 
-from gnano.data.hub import check, resolve
+from gnano.data.hub.files import check, resolve
 
 
 @pytest.mark.parametrize(

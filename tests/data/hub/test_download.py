@@ -11,7 +11,7 @@ from tests.data.hub.conftest import lfs
 from tests.data.hub.faults import Fault, cut, stall, wrong
 from tests.data.hub.hub_server import make_impatient
 
-from gnano.data.hub import HubFile, check, download, resolve
+from gnano.data.hub.files import HubFile, check, download, resolve
 
 
 def served(hub, content=b"0123456789" * 20_000):
@@ -125,7 +125,7 @@ def test_a_name_that_leaves_the_folder_is_refused(hub, tmp_path, name):
 
 PROGRAM = """
 from pathlib import Path
-from gnano.data.hub import check, download, resolve
+from gnano.data.hub.files import check, download, resolve
 commit, [file] = resolve("me/big", "", "train", "main")
 check("me/big", commit, file, "text")
 download("me/big", commit, file, Path("got"))

@@ -7,8 +7,8 @@ from tests.data.hub.faults import stall, status, wrong
 from tests.data.hub.hub_server import make_impatient
 from tests.data.hub.samples import DOLLY
 
-from gnano.data.hub import check, download, resolve
 from gnano.data.hub import errors as hub_errors
+from gnano.data.hub.files import check, download, resolve
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504])

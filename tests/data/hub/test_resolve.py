@@ -4,7 +4,7 @@ import pytest
 from tests.data.hub.conftest import lfs, names
 from tests.data.hub.samples import DOLLY, SMOLLM, STARCODER
 
-from gnano.data.hub import resolve
+from gnano.data.hub.files import resolve
 
 PYTHON = "python/train-00000-of-00002.parquet"
 

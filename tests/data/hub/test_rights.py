@@ -7,7 +7,7 @@ from tests.data.hub.conftest import names
 from tests.data.hub.faults import status
 from tests.data.hub.samples import SMOLLM, STARCODER
 
-from gnano.data.hub import check, download, resolve
+from gnano.data.hub.files import check, download, resolve
 
 PYTHON = "python/train-00000-of-00002.parquet"
 

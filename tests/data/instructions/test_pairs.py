@@ -19,7 +19,7 @@ from gnano.data.instructions.encoding import (
 )
 from gnano.data.instructions.rows import PairRows
 from gnano.data.instructions.templates import ALPACA, CHATML
-from gnano.tokenizer import train_bpe
+from gnano.tokenizer.train import train_bpe
 
 V, T = 130, 64
 

@@ -14,8 +14,10 @@ from gnano.data.instructions.encoding import encode_pair
 from gnano.data.instructions.preference_batch import PreferenceBatch
 from gnano.data.instructions.rows import PairRows
 from gnano.data.instructions.templates import ALPACA, save_template
-from gnano.model import GPT, save_model
-from gnano.tokenizer import Tokenizer, train_bpe
+from gnano.model.folder import save_model
+from gnano.model.gpt import GPT
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.train import train_bpe
 
 T, BETA = 512, 0.3
 RECORDS = [

@@ -11,8 +11,8 @@ from gnano.data.instructions.encoding import Example, encode
 from gnano.data.instructions.reading import read_conversations
 from gnano.data.instructions.rows import InstructionRows
 from gnano.data.instructions.templates import ALPACA
-from gnano.model import GPT
-from gnano.tokenizer import train_bpe
+from gnano.model.gpt import GPT
+from gnano.tokenizer.train import train_bpe
 
 DOLLY = Path(__file__).parents[4] / "shared/data/databricks-dolly-15k"
 V, T = 130, 32

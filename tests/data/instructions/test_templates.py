@@ -21,7 +21,8 @@ from gnano.data.instructions.templates import (
     save_template,
     template_of,
 )
-from gnano.tokenizer import Tokenizer, train_bpe
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.train import train_bpe
 
 OWN = Template(
     user="Q: {content}\n", user_with_context="{context}\nQ: {content}\n", assistant="A:\n"

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from gnano.data import InstructionConfig, InstructionSource
-from gnano.data.instructions import gather_conversations, gather_preferences
+from gnano.data.instructions.config import InstructionConfig, InstructionSource
+from gnano.data.instructions.gathering import gather_conversations, gather_preferences
 
 ASKED = {"role": "user", "content": "Where?", "weight": 1, "name": ""}
 RECORDS = {

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tests.data.conftest import some_texts, write_jsonl
 
-from gnano.data import DataConfig, Source
 from gnano.data.preparing.scale_out import LOGS
+from gnano.data.sources import DataConfig, Source
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, sampled_from
 from tests.data.conftest import numbered, parts, some_texts
 
-from gnano.data import Document, Manifest, prepare, read_texts
+from gnano.data.documents import Document, read_texts
+from gnano.data.manifest import Manifest
 from gnano.data.preparing.finishing import Seen
+from gnano.data.preparing.preparation import prepare
 from gnano.data.split import is_heldout
 
 few = sampled_from([0, 1, 2, 3, 2**63, 2**64 - 1])  # so that many are equal

@@ -16,9 +16,11 @@ from tests.data.hub.faults import Fault, cut, stall, status
 from tests.data.hub.hub_server import HIDDEN, Hub, make_impatient, point_client_to
 from tests.data.hub.samples import parquet, the_three
 
-from gnano.data import DataConfig, Source, inputs, prepare
+from gnano.data import inputs
 from gnano.data.hub import errors as hub_errors
-from gnano.train import load_recipe
+from gnano.data.preparing.preparation import prepare
+from gnano.data.sources import DataConfig, Source
+from gnano.train.recipe import load_recipe
 
 REAL = Path(__file__).parents[4] / "shared/data"
 SMOLLM, STARCODER = "HuggingFaceTB/smollm-corpus", "bigcode/starcoderdata"

@@ -7,8 +7,8 @@ import sys
 import pytest
 from tests.data.conftest import numbered
 
-from gnano.data import prepare
 from gnano.data.preparing.lock import locked
+from gnano.data.preparing.preparation import prepare
 
 HOLD = """
 import sys, time

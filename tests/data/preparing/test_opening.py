@@ -17,11 +17,14 @@ from tests.data.conftest import (
     write_jsonl,
 )
 
-from gnano.data import Batches, Corpus, DataConfig, Manifest, Source, prepare
+from gnano.data.batches import Batches
+from gnano.data.corpus import Corpus
 from gnano.data.generators import SourceGenerator
 from gnano.data.inputs import find_inputs
-from gnano.data.preparing.preparation import worker_config
+from gnano.data.manifest import Manifest
+from gnano.data.preparing.preparation import prepare, worker_config
 from gnano.data.preparing.workers import Job, Worker
+from gnano.data.sources import DataConfig, Source
 
 
 def identities(folder):

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from tests.data.conftest import numbered
 
-from gnano.data import Document, prepare
+from gnano.data.documents import Document
+from gnano.data.preparing.preparation import prepare
 from gnano.data.split import is_heldout
-from gnano.tokenizer import Tokenizer
-from gnano.tokenizer.bpe import BYTE_LETTERS, END_OF_TEXT
+from gnano.tokenizer.bpe import BYTE_LETTERS, END_OF_TEXT, Tokenizer
 
 
 def test_another_tokenizer_laid_into_the_folder_is_noticed(make, mix):

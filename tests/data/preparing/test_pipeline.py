@@ -13,7 +13,7 @@ import pytest
 from tests.data.conftest import some_texts, write_jsonl
 from tests.data.preparing.conftest import broken, documents_read, drafts
 
-from gnano.data import prepare
+from gnano.data.preparing.preparation import prepare
 
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 
@@ -41,7 +41,8 @@ def test_a_broken_file_is_one_sentence_and_when_mended_the_rest_is_done(
 
 KILLED = """
 import json, sys
-from gnano.data import DataConfig, Source, inputs
+from gnano.data.sources import DataConfig, Source
+from gnano.data import inputs
 from gnano.data.preparing.scale_out import ScaleOut
 
 if __name__ == "__main__":

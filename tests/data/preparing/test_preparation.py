@@ -13,8 +13,10 @@ import pytest
 from tests.data.conftest import numbered, parts, some_texts
 from tests.processes import children, start_prepare, wait_for_end
 
-from gnano.data import Corpus, Manifest, Source, prepare
-from gnano.data.manifest import marker
+from gnano.data.corpus import Corpus
+from gnano.data.manifest import Manifest, marker
+from gnano.data.preparing.preparation import prepare
+from gnano.data.sources import Source
 
 linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc")
 

@@ -3,7 +3,7 @@
 import pytest
 from tests.data.preparing.conftest import broken, drafts
 
-from gnano.data import prepare
+from gnano.data.preparing.preparation import prepare
 
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 

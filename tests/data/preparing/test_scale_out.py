@@ -14,7 +14,9 @@ from tests.data.hub.hub_server import Hub
 from tests.data.hub.samples import jsonl
 from tests.data.preparing.conftest import documents_read
 
-from gnano.data import Manifest, Source, prepare
+from gnano.data.manifest import Manifest
+from gnano.data.preparing.preparation import prepare
+from gnano.data.sources import Source
 
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 
@@ -118,7 +120,9 @@ def test_a_data_set_of_the_hub_is_fetched_by_the_ranks(config, files, monkeypatc
 
 HUB = """
 import json, sys
-from gnano.data import DataConfig, Source, inputs, prepare
+from gnano.data.sources import DataConfig, Source
+from gnano.data import inputs
+from gnano.data.preparing.preparation import prepare
 from gnano.data.preparing.scale_out import ScaleOut
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from tests.data.conftest import LETTERS, numbered, parts, some_texts, with_source
 
-from gnano.data import Document, Manifest, prepare
+from gnano.data.documents import Document
+from gnano.data.manifest import Manifest
+from gnano.data.preparing.preparation import prepare
 from gnano.data.split import is_heldout
-from gnano.tokenizer import Tokenizer
+from gnano.tokenizer.bpe import Tokenizer
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from tests.data.preparing.conftest import broken
 
-from gnano.data import Manifest, prepare
+from gnano.data.manifest import Manifest
+from gnano.data.preparing.preparation import prepare
 
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from tests.data.conftest import DEMO_GENERATORS, numbered, some_texts, with_source, write_jsonl
 
-from gnano.data import DataConfig, Document, Manifest, Source, prepare
+from gnano.data.documents import Document
+from gnano.data.manifest import Manifest
+from gnano.data.preparing.preparation import prepare
 from gnano.data.preparing.tokenizing import TAIL, Draft, tokenize_task
+from gnano.data.sources import DataConfig, Source
 from gnano.data.split import is_heldout
-from gnano.tokenizer import Tokenizer
+from gnano.tokenizer.bpe import Tokenizer
 
 LENGTHS = [1, 4, 5, 6, 9, 10, 11, 50]
 

@@ -11,7 +11,7 @@ import pytest
 from tests.data.conftest import numbered, parts
 from tests.processes import start_prepare, write_recipe
 
-from gnano.data import prepare
+from gnano.data.preparing.preparation import prepare
 from gnano.data.preparing.workers import Event, Workers, failure, raise_failure
 
 

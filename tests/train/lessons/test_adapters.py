@@ -12,8 +12,10 @@ from tests.processes import fingerprint
 from tests.small import with_train
 from transformers import AutoModelForCausalLM
 
-from gnano.model import LoraConfig, load_model, read_config
-from gnano.train import Recipe, RunResult, train
+from gnano.model.folder import load_model, read_config
+from gnano.model.lora_config import LoraConfig
+from gnano.train.loop import RunResult, train
+from gnano.train.recipe import Recipe
 from gnano.train.saving.checkpoint import read_checkpoint
 
 LORA = LoraConfig(rank=4, alpha=8.0)

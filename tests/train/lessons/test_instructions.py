@@ -18,13 +18,14 @@ from gnano.data.instructions.conversations import Conversation, Turn
 from gnano.data.instructions.encoding import encode
 from gnano.data.instructions.gathering import gather_conversations
 from gnano.data.instructions.templates import ALPACA, template_of
-from gnano.model import load_model
-from gnano.report import read_metrics
-from gnano.tokenizer import Tokenizer
-from gnano.train import Recipe, RunResult, load_recipe, train
+from gnano.model.folder import load_model
+from gnano.report.metrics import read_metrics
+from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.lessons.instructions import Instructions
 from gnano.train.lessons.lessons import open_lessons
+from gnano.train.loop import RunResult, train
 from gnano.train.ranks.world import World
+from gnano.train.recipe import Recipe, load_recipe
 from gnano.train.waiting import Say
 
 ALONE = World(torch.device("cpu"))

@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM
 from gnano.data.instructions.encoding import Pair, encode_pair
 from gnano.data.instructions.gathering import gather_preferences
 from gnano.data.instructions.templates import template_of
-from gnano.report import read_metrics
-from gnano.tokenizer import Tokenizer
-from gnano.train import Recipe, RunResult, train
+from gnano.report.metrics import read_metrics
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.train.loop import RunResult, train
+from gnano.train.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

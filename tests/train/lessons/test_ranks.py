@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from tests.processes import ends, start_ranks
 from tests.small import with_train
 
-from gnano.model import LoraConfig
-from gnano.report import read_metrics
-from gnano.train import Recipe, train
+from gnano.model.lora_config import LoraConfig
+from gnano.report.metrics import read_metrics
+from gnano.train.loop import train
+from gnano.train.recipe import Recipe
 
 
 def figures(run: Path) -> list[list[float]]:

@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from gnano.model import GPT
+from gnano.model.gpt import GPT
 from gnano.train.optimizers import muon as muon_module
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.polar import orthogonalize

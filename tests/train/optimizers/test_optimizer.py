@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gnano.model import GPT
+from gnano.model.gpt import GPT
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.schedule import OptimizerConfig
 

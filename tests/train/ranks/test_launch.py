@@ -11,7 +11,7 @@ import tomli_w
 from tests.processes import free_port, losses
 from tests.small import with_train
 
-from gnano.train import Recipe
+from gnano.train.recipe import Recipe
 
 BIN = Path(sys.executable).parent
 LAUNCHERS = {

@@ -18,15 +18,18 @@ from tests.processes import ends, start_ranks, wait_for_step
 from tests.ranks import on_ranks
 from tests.small import with_train
 
-from gnano.data import Batch, Batches, Corpus
-from gnano.model import GPT, ModelConfig
-from gnano.train import Recipe, train
+from gnano.data.batches import Batch, Batches
+from gnano.data.corpus import Corpus
+from gnano.model.config import ModelConfig
+from gnano.model.gpt import GPT
 from gnano.train.feed import Feed
+from gnano.train.loop import train
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.scaling import LossScale
 from gnano.train.optimizers.schedule import OptimizerConfig
 from gnano.train.ranks.parallel import local, place
 from gnano.train.ranks.world import World
+from gnano.train.recipe import Recipe
 from gnano.train.step import Step
 
 STEPS = 20

@@ -11,10 +11,13 @@ from tests.processes import fingerprint
 from tests.small import with_train
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gnano.data import Corpus
-from gnano.model import load_model
-from gnano.train import Recipe, checkpoints, find_checkpoint, train, verify
+from gnano.data.corpus import Corpus
+from gnano.model.folder import load_model
+from gnano.train.loop import train
+from gnano.train.recipe import Recipe
 from gnano.train.saving.checkpoint import Beside, read_checkpoint, write_checkpoint
+from gnano.train.saving.folders import checkpoints, find_checkpoint
+from gnano.train.saving.hashes import verify
 
 STEPS, FIRST = 6, "step-00000003"
 FILES = [

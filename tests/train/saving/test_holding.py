@@ -8,16 +8,15 @@ from pathlib import Path
 import pytest
 from tests.train.saving.fake import made
 
-from gnano.train import checkpoints, find_checkpoint
 from gnano.train.saving import folders
-from gnano.train.saving.folders import step_of
+from gnano.train.saving.folders import checkpoints, find_checkpoint, step_of
 from gnano.train.saving.hashes import FILES
 from gnano.train.saving.retention import tidy
 
 READER = """
 import sys
 from pathlib import Path
-from gnano.train import find_checkpoint
+from gnano.train.saving.folders import find_checkpoint
 print(find_checkpoint(Path(sys.argv[1])), flush=True)
 sys.stdin.read()
 """

@@ -16,13 +16,15 @@ from tests.processes import ends, fingerprint, losses, start_ranks
 from tests.ranks import on_ranks
 from tests.small import with_train
 
-from gnano.data import Batches, Corpus
-from gnano.model import LoraConfig
-from gnano.train import Recipe, evaluating
+from gnano.data.batches import Batches
+from gnano.data.corpus import Corpus
+from gnano.model.lora_config import LoraConfig
 from gnano.train.feed import Feed
+from gnano.train.heldout import evaluating
 from gnano.train.optimizers.schedule import OptimizerConfig
 from gnano.train.ranks.parallel import gathered
 from gnano.train.ranks.world import World
+from gnano.train.recipe import Recipe
 from gnano.train.saving.checkpoint import Beside, write_checkpoint
 from gnano.train.saving.folders import FOLDER
 from gnano.train.trainee import Trainee

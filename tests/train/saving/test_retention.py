@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.train.saving.fake import made
 
-from gnano.train import best_of, checkpoints
-from gnano.train.saving.folders import step_of
-from gnano.train.saving.retention import clear_torn, set_aside, tidy
+from gnano.train.saving.folders import checkpoints, step_of
+from gnano.train.saving.retention import best_of, clear_torn, set_aside, tidy
 
 
 def steps(run: Path) -> list[int]:

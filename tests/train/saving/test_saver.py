@@ -10,10 +10,12 @@ import pytest
 from tests.processes import fingerprint, losses
 from tests.small import with_train
 
-from gnano.train import Recipe, checkpoints, train, verify
+from gnano.train.loop import train
+from gnano.train.recipe import Recipe
 from gnano.train.saving import saver as saving
 from gnano.train.saving.checkpoint import write_checkpoint
-from gnano.train.saving.folders import step_of
+from gnano.train.saving.folders import checkpoints, step_of
+from gnano.train.saving.hashes import verify
 
 
 @pytest.fixture(scope="module")

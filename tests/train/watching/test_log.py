@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from gnano.report import read_metrics
+from gnano.report.metrics import read_metrics
 from gnano.train.watching.log import Log
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from gnano.train import TrainConfig
+from gnano.train.config import TrainConfig
 from gnano.train.optimizers.schedule import Schedule
 from gnano.train.watching.readings import Readings
 

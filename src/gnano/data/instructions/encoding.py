@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gnano.data.instructions.conversations import Conversation, Preference, Turn
 from gnano.data.instructions.templates import Template
-from gnano.tokenizer import Tokenizer
+from gnano.tokenizer.bpe import Tokenizer
 
 LEAST = 32  # tokens of the prompt that stay, where even the answer alone is too long
 

@@ -26,7 +26,7 @@ def files_of(
     """
     if source.kind != "hub":
         return list(source.files)
-    from gnano.data.hub import HubFile, download, resolve
+    from gnano.data.hub.files import HubFile, download, resolve
 
     folder = downloads / source.repo.replace("/", "--")
     listing = folder / f"{_listing_name(source)}.json"
@@ -54,7 +54,7 @@ def _listing_name(source: InstructionSource) -> str:
 
 
 def _read_listing(listing: Path) -> tuple[str, list[Any]]:
-    from gnano.data.hub import HubFile
+    from gnano.data.hub.files import HubFile
 
     try:
         content = json.loads(listing.read_text("utf-8"))

@@ -92,7 +92,7 @@ class Downloads:
 
 def fetch(inputs: Inputs, task: int, folder: Path) -> int:
     """Download the files of a task of a Hub source; returns their size in bytes."""
-    from gnano.data.hub import HubFile, download
+    from gnano.data.hub.files import HubFile, download
 
     for file in inputs.tasks[task]:
         download(inputs.source.repo, inputs.commit, HubFile(*file), folder)

@@ -29,7 +29,7 @@ from gnano.data.split import is_heldout
 from gnano.utils.output import check_output
 
 if TYPE_CHECKING:
-    from gnano.tokenizer import Tokenizer
+    from gnano.tokenizer.bpe import Tokenizer
 
 TOKENIZER_SAMPLE = 32 * 2**20  # characters of text that a tokenizer of our own is trained on
 
@@ -112,7 +112,7 @@ def _inputs(config: DataConfig, begun: Manifest | None) -> dict[str, Inputs]:
 
 def _continued(folder: Path, begun: Manifest, plan: Plan) -> Manifest:
     """The manifest of an earlier run, if what is asked for is what it was begun for."""
-    from gnano.tokenizer import Tokenizer
+    from gnano.tokenizer.bpe import Tokenizer
 
     if Tokenizer.load(folder).fingerprint != begun.tokenizer["fingerprint"]:
         raise ValueError(
@@ -168,7 +168,9 @@ def _new_tokenizer(config: DataConfig, folder: Path, inputs: dict[str, Inputs]) 
 
 
 def _tokenizer(config: DataConfig, folder: Path, inputs: dict[str, Inputs]) -> "Tokenizer":
-    from gnano.tokenizer import Tokenizer, gpt2, train_bpe
+    from gnano.tokenizer.bpe import Tokenizer
+    from gnano.tokenizer.gpt2 import gpt2
+    from gnano.tokenizer.train import train_bpe
 
     kind, _, size = config.tokenizer.partition("-")
     if config.tokenizer == "gpt2":

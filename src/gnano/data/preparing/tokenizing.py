@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gnano.data.decontamination import Decontamination
-    from gnano.tokenizer import Tokenizer
+    from gnano.tokenizer.bpe import Tokenizer
 
 KEY = np.dtype("<u8")
 SIZE = np.dtype("<u4")

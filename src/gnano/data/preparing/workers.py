@@ -29,7 +29,7 @@ from gnano.data.sources import DataConfig, Source
 
 if TYPE_CHECKING:
     from gnano.data.decontamination import Decontamination
-    from gnano.tokenizer import Tokenizer
+    from gnano.tokenizer.bpe import Tokenizer
 
 REPORT_SECONDS = 0.25  # between two progress events of a worker
 
@@ -68,7 +68,7 @@ class Worker:
         """Make the job's draft."""
         folder = Path(self.config.folder)
         if self.tokenizer is None:
-            from gnano.tokenizer import Tokenizer
+            from gnano.tokenizer.bpe import Tokenizer
 
             self.tokenizer = Tokenizer.load(folder)
             if self.config.decontaminate:

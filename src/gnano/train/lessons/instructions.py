@@ -10,16 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from gnano.data import Batch, InstructionConfig
-from gnano.data.instructions import (
-    Conversation,
-    Example,
-    Gathered,
-    InstructionRows,
-    encode,
-    gather_conversations,
-)
-from gnano.model import GPT
+from gnano.data.batches import Batch
+from gnano.data.instructions.config import InstructionConfig
+from gnano.data.instructions.conversations import Conversation
+from gnano.data.instructions.encoding import Example, encode
+from gnano.data.instructions.gathering import Gathered, gather_conversations
+from gnano.data.instructions.rows import InstructionRows
+from gnano.model.gpt import GPT
 from gnano.train.heldout import cost
 from gnano.train.lessons.lessons import HeldoutExamples, SummedLoss, TuningTask
 from gnano.train.ranks.world import World

@@ -19,20 +19,18 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from gnano.data import Batches, DataConfig, InstructionConfig
-from gnano.data.instructions import (
-    ALPACA,
-    Example,
-    Gathered,
-    InstructionRows,
-    PairRows,
-    Template,
-    files_of,
-    load_template,
-    template_of,
-)
-from gnano.model import GPT, ModelConfig, read_config
-from gnano.tokenizer import Tokenizer
+from gnano.data.batches import Batches
+from gnano.data.instructions.config import InstructionConfig
+from gnano.data.instructions.encoding import Example
+from gnano.data.instructions.files import files_of
+from gnano.data.instructions.gathering import Gathered
+from gnano.data.instructions.rows import InstructionRows, PairRows
+from gnano.data.instructions.templates import ALPACA, Template, load_template, template_of
+from gnano.data.sources import DataConfig
+from gnano.model.config import ModelConfig
+from gnano.model.folder import read_config
+from gnano.model.gpt import GPT
+from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.base import Base, base_of
 from gnano.train.heldout import Heldout, add_up, evaluating
 from gnano.train.ranks.world import World

@@ -18,18 +18,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from gnano.data import InstructionConfig
-from gnano.data.instructions import (
-    Gathered,
-    Pair,
-    PairRows,
-    Preference,
-    PreferenceBatch,
-    encode_pair,
-    gather_preferences,
-)
-from gnano.model import GPT, save_tensors
+from gnano.data.instructions.config import InstructionConfig
+from gnano.data.instructions.conversations import Preference
+from gnano.data.instructions.encoding import Pair, encode_pair
+from gnano.data.instructions.gathering import Gathered, gather_preferences
+from gnano.data.instructions.preference_batch import PreferenceBatch
+from gnano.data.instructions.rows import PairRows
 from gnano.model.devices import widest_dtype
+from gnano.model.folder import save_tensors
+from gnano.model.gpt import GPT
 from gnano.train.base import Base
 from gnano.train.heldout import evaluating
 from gnano.train.lessons.lessons import HeldoutExamples, SummedLoss, TuningTask

@@ -3,10 +3,12 @@
 from functools import cached_property
 from pathlib import Path
 
-from gnano.data import Batches, Corpus, DataConfig
+from gnano.data.batches import Batches
+from gnano.data.corpus import Corpus
+from gnano.data.sources import DataConfig
 from gnano.data.split import nothing_held_out
-from gnano.model import read_config
-from gnano.tokenizer import Tokenizer
+from gnano.model.folder import read_config
+from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.base import Base
 from gnano.train.heldout import Heldout
 from gnano.train.lessons.lessons import Lessons

@@ -19,7 +19,7 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
-from gnano.model import GPT
+from gnano.model.gpt import GPT
 from gnano.train.optimizers.polar import orthogonalize
 from gnano.train.optimizers.schedule import OptimizerConfig
 from gnano.train.optimizers.spread import ranks_for, spread

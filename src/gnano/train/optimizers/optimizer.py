@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from gnano.model import GPT
+from gnano.model.gpt import GPT
 from gnano.train.optimizers.adamw import AdamW
 from gnano.train.optimizers.muon import Muon
 from gnano.train.optimizers.schedule import OptimizerConfig

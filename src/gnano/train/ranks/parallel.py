@@ -27,8 +27,8 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from gnano.data import AnyBatch
-from gnano.model import GPT
+from gnano.data.any_batch import AnyBatch
+from gnano.model.gpt import GPT
 from gnano.train.ranks.world import World
 
 

@@ -29,16 +29,13 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from gnano.data.instructions import Template, save_template
-from gnano.model import (
-    GPT,
-    LoraConfig,
-    ModelConfig,
-    read_weights,
-    save_adapter,
-    save_model,
-)
-from gnano.tokenizer import Tokenizer
+from gnano.data.instructions.templates import Template, save_template
+from gnano.model.adapter import save_adapter
+from gnano.model.config import ModelConfig
+from gnano.model.folder import read_weights, save_model
+from gnano.model.gpt import GPT
+from gnano.model.lora_config import LoraConfig
+from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.saving.folders import ADAPTER, FOLDER, STATE, TRAINER
 from gnano.train.saving.hashes import write_hashes
 from gnano.utils.atomic_io import sync

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gnano.model import ModelConfig
+from gnano.model.config import ModelConfig
 from gnano.train.saving.checkpoint import Snapshot, read_checkpoint
 from gnano.train.saving.folders import checkpoints
 from gnano.train.saving.hashes import verify

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import torch
 
-from gnano.model import mfu
+from gnano.model.hardware import mfu
 from gnano.train.begun import METRICS as NAME
 from gnano.train.memory import predict
 from gnano.train.ranks.world import World
