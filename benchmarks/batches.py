@@ -17,16 +17,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gnano.data.batches import Batches
-from gnano.data.corpus import Corpus
+from gnano.data.batches import PackedDataset
+from gnano.data.corpus import TokenizedCorpus
 from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import DataConfig, Source
+from gnano.data.sources import DataConfig, SourceConfig
 
 REPEATS = 7
 MIX = {"web": 0.40, "synthetic": 0.25, "code": 0.35}
 
 
-def corpus(folder: Path) -> Corpus:
+def corpus(folder: Path) -> TokenizedCorpus:
     """Shards of random words, through the real preparation."""
     draw = np.random.default_rng(0)
     words = np.array([f" w{n}" for n in range(2_000)])
@@ -35,10 +35,10 @@ def corpus(folder: Path) -> Corpus:
         file = folder / f"{name}.txt"
         text = "\n\n".join("".join(draw.choice(words, 500)) for _ in range(4_000))
         file.write_text(f"{name}\n\n{text}")
-        sources[name] = Source(weight=MIX[name], files=(str(file),))
+        sources[name] = SourceConfig(weight=MIX[name], files=(str(file),))
     config = DataConfig(folder=str(folder / "data"), tokenizer="bpe-1000", sources=sources)
     prepare(config)
-    return Corpus(folder / "data")
+    return TokenizedCorpus(folder / "data")
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -50,17 +50,17 @@ def seconds(work: Callable[[], object]) -> float:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         opened = corpus(Path(name))
-        flat = np.concatenate([opened.tokens(s, 0) for s in range(3)])
+        flat = np.concatenate([opened.shard_tokens(s, 0) for s in range(3)])
         print(f"{len(flat):,} tokens, medians of {REPEATS}, one process")
         for rows, length in ((8, 1_024), (16, 256)):
-            batches = Batches(opened, MIX, 0, length)
+            batches = PackedDataset(opened, MIX, 0, length)
             count = 2_000_000 // (rows * length)
             tokens = count * rows * length
             offsets = np.random.default_rng(1).integers(0, len(flat) - length - 1, count * rows)
 
-            def ours(first: int, count: int = count, b: Batches = batches, n: int = rows) -> None:
+            def ours(first: int, count: int = count, b: PackedDataset = batches, n: int = rows) -> None:
                 for step in range(count):
-                    b.batch(range(first + step * n, first + (step + 1) * n))
+                    b.read_batch(range(first + step * n, first + (step + 1) * n))
 
             def flat_slices(at: np.ndarray = offsets, n: int = rows, T: int = length) -> None:
                 for first in range(0, len(at), n):

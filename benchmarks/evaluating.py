@@ -20,51 +20,51 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import LlamaForCausalLM
 
-from gnano.evals.bits import of_file
-from gnano.evals.evaluation import Score, score
-from gnano.evals.gathering import Sheet, gather
-from gnano.evals.harness import task_of
-from gnano.evals.likelihood import log_likelihoods
-from gnano.evals.subject import Subject, open_subject
-from gnano.infer.loading import Dtype, Loading
+from gnano.evals.bits import measure_file
+from gnano.evals.evaluation import TaskScore, score_task
+from gnano.evals.gathering import TaskItems, load_tasks
+from gnano.evals.harness import to_lm_eval_task
+from gnano.evals.likelihood import compute_loglikelihoods
+from gnano.evals.subject import EvalModel, load_eval_model
+from gnano.infer.loading import InferenceDtype, LoadConfig
 from gnano.model.config import PRESETS
 from gnano.model.folder import save_model
 from gnano.model.gpt import GPT
-from gnano.tokenizer.gpt2 import gpt2
+from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
-TORCH: dict[Dtype, str] = {"fp32": "float32", "bf16": "bfloat16"}
+TORCH: dict[InferenceDtype, str] = {"fp32": "float32", "bf16": "bfloat16"}
 
 
 def make(shape: str, folder: Path) -> None:
     """Its matrices three times as large as at the start, so that answers are clearly apart."""
     torch.manual_seed(0)
-    tokenizer = gpt2()
+    tokenizer = load_gpt2_tokenizer()
     model = GPT.from_config(replace(PRESETS[shape], vocab_size=tokenizer.vocab_size))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 2:
                 parameter.mul_(3)
     tokenizer.save(folder, model.config.block_size)
-    save_model(model, folder, tokenizer.end_of_text)
+    save_model(model, folder, tokenizer.end_of_text_id)
 
 
-def ours(subject: Subject, sheet: Sheet, batch: int) -> tuple[float, Score]:
+def ours(subject: EvalModel, sheet: TaskItems, batch: int) -> tuple[float, TaskScore]:
     began = time.perf_counter()
-    questions = subject.wording.questions(sheet.items)
-    found = score(sheet, log_likelihoods(subject.reader, questions, batch))
+    questions = subject.encoder.encode_items(sheet.items)
+    found = score_task(sheet, compute_loglikelihoods(subject.scorer, questions, batch))
     return time.perf_counter() - began, found
 
 
-def theirs(model: HFLM, sheet: Sheet, batch: int) -> tuple[float, dict[str, Any]]:
+def theirs(model: HFLM, sheet: TaskItems, batch: int) -> tuple[float, dict[str, Any]]:
     model.batch_size_per_gpu = batch
     began = time.perf_counter()
-    found = lm_eval.simple_evaluate(model=model, tasks=[task_of(sheet)], bootstrap_iters=100)
+    found = lm_eval.simple_evaluate(model=model, tasks=[to_lm_eval_task(sheet)], bootstrap_iters=100)
     return time.perf_counter() - began, found["results"][sheet.task]
 
 
-def tasks(folder: Path, sheet: Sheet, batch: int, rounds: int) -> None:
+def tasks(folder: Path, sheet: TaskItems, batch: int, rounds: int) -> None:
     for dtype in TORCH:
-        subject = open_subject(folder, Loading(dtype=dtype, device="cpu"))
+        subject = load_eval_model(folder, LoadConfig(dtype=dtype, device="cpu"))
         peer = HFLM(
             str(folder), dtype=TORCH[dtype], device="cpu", batch_size=batch, add_bos_token=True
         )
@@ -86,16 +86,16 @@ def tasks(folder: Path, sheet: Sheet, batch: int, rounds: int) -> None:
 
 
 @torch.inference_mode()
-def bits(folder: Path, dtype: Dtype, text: Path) -> None:
-    subject = open_subject(folder, Loading(dtype=dtype, device="cpu"))
+def bits(folder: Path, dtype: InferenceDtype, text: Path) -> None:
+    subject = load_eval_model(folder, LoadConfig(dtype=dtype, device="cpu"))
     began = time.perf_counter()
-    found = of_file(subject, text)
+    found = measure_file(subject, text)
     mine = time.perf_counter() - began
     llama = LlamaForCausalLM.from_pretrained(folder, dtype=TORCH[dtype])
     assert subject.tokenizer is not None
     length = llama.config.max_position_embeddings
     began = time.perf_counter()
-    ids = [subject.tokenizer.end_of_text, *subject.tokenizer.encode(text.read_text())]
+    ids = [subject.tokenizer.end_of_text_id, *subject.tokenizer.encode(text.read_text())]
     nats = 0.0
     for start in range(0, len(ids) - 1, length):
         part = torch.tensor([ids[start : start + length + 1]])
@@ -117,16 +117,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
-    (sheet,) = gather([], [asked.items], limit=asked.count)
+    (sheet,) = load_tasks([], [asked.items], limit=asked.count)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make(asked.shape, folder)
         # whole rows of the context, or the loop's last row would see less than ours
-        words = " ".join(item.text for item in sheet.items).split()
+        words = " ".join(item.full_text for item in sheet.items).split()
         text = folder / "text.txt"
         text.write_text(" ".join(words[:3_000]))
-        ids = gpt2().encode(text.read_text())
-        text.write_text(gpt2().decode(ids[: len(ids) // 1_024 * 1_024]))
+        ids = load_gpt2_tokenizer().encode(text.read_text())
+        text.write_text(load_gpt2_tokenizer().decode(ids[: len(ids) // 1_024 * 1_024]))
         for dtype in TORCH:
             bits(folder, dtype, text)
         tasks(folder, sheet, asked.batch, asked.rounds)

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 
-from gnano.export.kinds import DTYPES, Dtype, Format
+from gnano.export.kinds import FORMAT_DTYPES, ExportDtype, ExportFormat
 from gnano.model.config import PRESETS
 from gnano.model.folder import save_model
 from gnano.model.gpt import GPT
-from gnano.tokenizer.gpt2 import gpt2
+from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
 SHAPES = [name for name, shape in PRESETS.items() if shape.vocab_size == 50_257]  # GPT-2's
 
@@ -30,9 +30,9 @@ SHAPES = [name for name, shape in PRESETS.items() if shape.vocab_size == 50_257]
 def write_checkpoint(shape: str, folder: Path) -> None:
     torch.manual_seed(0)
     model = GPT.from_config(PRESETS[shape])
-    tokenizer = gpt2()
+    tokenizer = load_gpt2_tokenizer()
     tokenizer.save(folder, model.config.block_size)
-    save_model(model, folder, tokenizer.end_of_text)
+    save_model(model, folder, tokenizer.end_of_text_id)
 
 
 def watched(command: list[str]) -> tuple[float, float]:
@@ -62,7 +62,7 @@ def copy_seconds(file: Path, size: int) -> float:
     return took
 
 
-def try_one(folder: Path, to: Format, dtype: Dtype) -> None:
+def try_one(folder: Path, to: ExportFormat, dtype: ExportDtype) -> None:
     """Out, beside a copy, and in again where that is possible; leaves the checkpoint alone."""
     model, out, back = folder / "model", folder / f"out.{to}", folder / "back"
     gnano = [sys.executable, "-m", "gnano"]
@@ -85,7 +85,7 @@ def try_one(folder: Path, to: Format, dtype: Dtype) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--shape", default="1b", choices=SHAPES)
-    parser.add_argument("--only", nargs="*", default=list(DTYPES), help="formats")
+    parser.add_argument("--only", nargs="*", default=list(FORMAT_DTYPES), help="formats")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         child = os.fork()  # its memory is in nobody's figure
@@ -93,7 +93,7 @@ def main() -> None:
             write_checkpoint(asked.shape, Path(name) / "model")
             os._exit(0)
         os.waitpid(child, 0)
-        for to, dtypes in DTYPES.items():
+        for to, dtypes in FORMAT_DTYPES.items():
             for dtype in dtypes if to in asked.only else ():
                 try_one(Path(name), to, dtype)
 

@@ -21,13 +21,13 @@ from pathlib import Path
 
 import torch
 
-from gnano.data.batches import Batches
-from gnano.data.corpus import Corpus
+from gnano.data.batches import PackedDataset
+from gnano.data.corpus import TokenizedCorpus
 from gnano.data.preparing.preparation import prepare
-from gnano.model.fp8 import fp8_lacking, use_fp8
+from gnano.model.fp8 import fp8_unsupported_reason, convert_to_fp8
 from gnano.model.gpt import GPT
-from gnano.train.heldout import Heldout
-from gnano.train.ranks.world import World
+from gnano.train.heldout import HeldoutSet
+from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe, load_recipe
 
 LAST = 100  # steps at the end whose mean loss is shown
@@ -37,13 +37,13 @@ def run(
     recipe: Recipe, fp8: bool, order: int, steps: int, device: torch.device
 ) -> dict[str, float]:
     """Train; the held-out bits per byte at the end, and the losses of the last steps."""
-    settings, data, length = recipe.train, recipe.corpus, recipe.model.block_size
-    corpus = Corpus(Path(data.folder))
-    batches = Batches(corpus, data.weights, order, length, data.packing, data.inside_documents)
+    settings, data, length = recipe.train, recipe.pretraining_data, recipe.model.block_size
+    corpus = TokenizedCorpus(Path(data.folder))
+    batches = PackedDataset(corpus, data.weights, order, length, data.packing, data.document_attention_mask)
     torch.manual_seed(settings.seed)
     model = GPT.from_config(recipe.model).to(device)
     model.compute_dtype = torch.bfloat16
-    layers = use_fp8(model, worth=0) if fp8 else []
+    layers = convert_to_fp8(model, min_intensity=0) if fp8 else []
     for block in model.model.layers:
         block.compile()
     decayed = [p for p in model.parameters() if p.dim() >= 2]
@@ -57,19 +57,19 @@ def run(
     rows = settings.tokens_per_step // length
     losses, started = [], time.monotonic()
     for step in range(steps):
-        inputs, targets, segments = batches.batch(range(step * rows, (step + 1) * rows))
+        inputs, targets, segments = batches.read_batch(range(step * rows, (step + 1) * rows))
         segments = None if segments is None else segments.to(device)
-        loss = model.loss(inputs.to(device), targets.to(device), segments_BT=segments)
+        loss = model.loss(inputs.to(device), targets.to(device), document_ids_BT=segments)
         loss = loss / settings.tokens_per_step
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
         for group in optimizer.param_groups:
             group["lr"] = schedule(step, steps)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.detach())
-    heldout = Heldout(corpus, data.weights, length, settings.micro_batch, World(device))
-    bits = heldout.loss(model).bits_per_byte
+    heldout = HeldoutSet(corpus, data.weights, length, settings.micro_batch_size, DistContext(device))
+    bits = heldout.evaluate(model).bits_per_byte
     last = torch.stack(losses[-LAST:]).tolist()
     print(
         f"  {'FP8' if fp8 else 'bf16':<4} order {order}: {bits:.4f} bits per byte held out, "
@@ -87,12 +87,12 @@ def main() -> None:
         schedule = replace(recipe.train.schedule, peak=float(sys.argv[3]))
         recipe = replace(recipe, train=replace(recipe.train, schedule=schedule))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda" and (reason := fp8_lacking(device)):
+    if device.type == "cuda" and (reason := fp8_unsupported_reason(device)):
         raise SystemExit(reason)
     with tempfile.TemporaryDirectory() as folder:
-        if recipe.corpus.folder == "data/demo":
-            recipe = replace(recipe, data=replace(recipe.corpus, folder=f"{folder}/demo"))
-            prepare(recipe.corpus)
+        if recipe.pretraining_data.folder == "data/demo":
+            recipe = replace(recipe, data=replace(recipe.pretraining_data, folder=f"{folder}/demo"))
+            prepare(recipe.pretraining_data)
         print(
             f"{recipe.model.n_layer} layers of {recipe.model.n_embd} on {device}, "
             f"{steps:,} steps of {recipe.train.tokens_per_step:,} tokens, "
@@ -101,7 +101,7 @@ def main() -> None:
         )
         pairs = [
             [run(recipe, fp8, order, steps, device) for fp8 in (False, True)]
-            for order in (recipe.corpus.seed, recipe.corpus.seed + 1)
+            for order in (recipe.pretraining_data.seed, recipe.pretraining_data.seed + 1)
         ]
     for what, unit in (("bits", "bits per byte held out"), ("loss", "nats a token in training")):
         costs = [fp8[what] - bf16[what] for bf16, fp8 in pairs]

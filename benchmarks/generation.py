@@ -22,25 +22,25 @@ from typing import Any
 
 import torch
 
-from gnano.export.formats import export
-from gnano.export.kinds import Dtype
-from gnano.infer.batch import Batch, Request
-from gnano.infer.lean import make_lean
-from gnano.infer.loading import Quant
-from gnano.infer.packed import pack
-from gnano.infer.quantized import quantize
-from gnano.infer.sampling import Sampling
-from gnano.infer.speed import NEVER, read_bytes_per_s, weight_bytes
-from gnano.infer.step import CompiledStep
+from gnano.export.formats import export_model
+from gnano.export.kinds import ExportDtype
+from gnano.infer.batch import ContinuousBatch, Request
+from gnano.infer.lean import fuse_projections
+from gnano.infer.loading import Quantization
+from gnano.infer.packed import prepack_onednn
+from gnano.infer.quantized import quantize_model
+from gnano.infer.sampling import SamplingParams
+from gnano.infer.speed import NO_EOS_TOKEN, measure_read_bandwidth, count_weight_bytes
+from gnano.infer.step import CompiledDecoder
 from gnano.model.config import PRESETS
 from gnano.model.folder import save_model
 from gnano.model.gpt import GPT
-from gnano.tokenizer.gpt2 import gpt2
+from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
 PROMPT = 64
-GGUF: dict[Quant, Dtype] = {"": "bf16", "int8": "q8_0", "int4": "q4_0"}  # as many bits
+GGUF: dict[Quantization, ExportDtype] = {"": "bf16", "int8": "q8_0", "int4": "q4_0"}  # as many bits
 SHAPES = [name for name, shape in PRESETS.items() if shape.vocab_size == 50_257]  # GPT-2's
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 Write = Callable[[int], float]  # a number of tokens -> seconds for them, after the prompt
 
 
@@ -56,12 +56,12 @@ def fresh(shape: str, device: str) -> GPT:
     return model
 
 
-def ours(model: GPT, texts: int, compiled: CompiledStep | None = None) -> Write:
+def ours(model: GPT, texts: int, compiled: CompiledDecoder | None = None) -> Write:
     def write(tokens: int) -> float:
-        batch = Batch(model, NEVER, texts, PROMPT + tokens + 1, compiled=compiled)
+        batch = ContinuousBatch(model, NO_EOS_TOKEN, texts, PROMPT + tokens + 1, compiled_decoder=compiled)
         for number in range(texts):
             ids = (number + 1, *range(1, PROMPT))
-            batch.add(Request(ids=ids, tokens=tokens + 1, sampling=GREEDY))
+            batch.add(Request(prompt_ids=ids, max_new_tokens=tokens + 1, sampling=GREEDY))
         batch.step()
         started = time.perf_counter()
         while batch:
@@ -73,8 +73,8 @@ def ours(model: GPT, texts: int, compiled: CompiledStep | None = None) -> Write:
 
 def ours_prefill(model: GPT) -> float:
     """Seconds for a prompt of 512."""
-    batch = Batch(model, NEVER, 1, 512)
-    batch.add(Request(ids=tuple(range(512)), tokens=1, sampling=GREEDY))
+    batch = ContinuousBatch(model, NO_EOS_TOKEN, 1, 512)
+    batch.add(Request(prompt_ids=tuple(range(512)), max_new_tokens=1, sampling=GREEDY))
     started = time.perf_counter()
     batch.step()
     return time.perf_counter() - started
@@ -159,27 +159,27 @@ def contest(shape: str, device: str, folder: Path) -> Contest:
     found = Contest()
     saved = folder / "model"
     saved.mkdir()
-    tokenizer = gpt2()
+    tokenizer = load_gpt2_tokenizer()
     tokenizer.save(saved)
-    save_model(fresh(shape, device), saved, tokenizer.end_of_text)
-    quants: tuple[Quant, ...] = ("", "int8", "int4")
+    save_model(fresh(shape, device), saved, tokenizer.end_of_text_id)
+    quants: tuple[Quantization, ...] = ("", "int8", "int4")
     for quant in quants:
         bits = quant or "bf16"
-        model = make_lean(fresh(shape, device))
+        model = fuse_projections(fresh(shape, device))
         if quant:
-            quantize(model, quant)
-        found.limits[bits] = weight_bytes(model)
+            quantize_model(model, quant)
+        found.limits[bits] = count_weight_bytes(model)
         found.writes[f"{bits} ours"] = ours(model, 1), 1
-        found.writes[f"{bits} ours compiled"] = ours(model, 1, CompiledStep(model)), 1
+        found.writes[f"{bits} ours compiled"] = ours(model, 1, CompiledDecoder(model)), 1
         # as `Engine` has them: bf16 on a CPU is laid out where several are wanted
-        several = model if quant else pack(make_lean(fresh(shape, device)))
-        graphs = CompiledStep(several) if device == "cuda" else None
+        several = model if quant else prepack_onednn(fuse_projections(fresh(shape, device)))
+        graphs = CompiledDecoder(several) if device == "cuda" else None
         for texts in (8,) if device == "cpu" else (8, 64):
             found.writes[f"{bits} ours, {texts} texts"] = ours(several, texts, graphs), texts
         found.prefills[f"{bits} ours"] = partial(ours_prefill, model)
         try:
             path = folder / f"{bits}.gguf"
-            export(saved, "gguf", GGUF[quant], path)
+            export_model(saved, "gguf", GGUF[quant], path)
             peer = LlamaCpp(path, torch.get_num_threads())
             found.writes[f"{bits} llama.cpp"] = peer.write, 1
             found.prefills[f"{bits} llama.cpp"] = peer.prefill
@@ -211,7 +211,7 @@ def held(
             took = prefill()
             if number:
                 prompts[name].append(512 / took)
-        memory.append(read_bytes_per_s(device))
+        memory.append(measure_read_bandwidth(device))
     written = {name: statistics.median(found) for name, found in speeds.items()}
     return written, {name: statistics.median(found) for name, found in prompts.items()}, memory
 

@@ -36,10 +36,10 @@ from torch import Tensor
 
 from gnano.model.arithmetic import num_parameters
 from gnano.model.config import PRESETS, ModelConfig
-from gnano.model.hardware import mfu
+from gnano.model.hardware import compute_mfu
 from gnano.train.config import TrainConfig
-from gnano.train.memory import predict
-from gnano.train.optimizers.schedule import Schedule
+from gnano.train.memory import estimate_memory
+from gnano.train.optimizers.schedule import LRSchedule
 from gnano.train.recipe import Recipe
 
 WARMUP, PATIENCE = 3, 1_200  # steps; seconds a measurement may take, compilation and all
@@ -69,32 +69,32 @@ class Setup:
     def settings(self, shape: ModelConfig, device: str) -> TrainConfig:
         return TrainConfig(
             steps=1_000_000,  # more than are measured
-            schedule=Schedule(warmup=1),
+            schedule=LRSchedule(warmup=1),
             tokens_per_step=self.micro_batch * shape.block_size * self.accumulation,
-            micro_batch=self.micro_batch,
+            micro_batch_size=self.micro_batch,
             precision=self.precision,  # type: ignore[arg-type]
             device=device,
             parallel="ddp",
             compile="yes" if self.compile else "no",
-            recompute=self.recompute,
+            activation_checkpointing=self.recompute,
         )
 
 
 def gnano_step(setup: Setup, shape: ModelConfig, device: torch.device) -> Callable[[int], Tensor]:
     """A step of the trainer, given its number; returns its loss, on the device."""
     from gnano.data.batches import Batch
-    from gnano.train.precision import refuse_precision
-    from gnano.train.ranks.world import World
-    from gnano.train.trainee import Trainee
+    from gnano.train.precision import check_precision
+    from gnano.train.ranks.world import DistContext
+    from gnano.train.trainee import TrainState
 
-    refuse_precision(setup.precision, device)
+    check_precision(setup.precision, device)
     recipe = Recipe(model=shape, train=setup.settings(shape, str(device)))
     with tempfile.TemporaryDirectory() as empty:
-        trainee = Trainee(recipe, Path(empty), World.join(str(device)))
+        trainee = TrainState(recipe, Path(empty), DistContext.init(str(device)))
     micros = [Batch(*pair, None) for pair in random_micros(setup, shape, device)]
 
     def step(number: int) -> Tensor:
-        return trainee.learn(micros, number)[0]
+        return trainee.train_step(micros, number)[0]
 
     return step
 
@@ -161,7 +161,7 @@ def measure(
     setup: Setup, shape: ModelConfig, device: torch.device, seconds: float
 ) -> dict[str, Any]:
     """Tokens a second, peak memory and the loss of the last step."""
-    from gnano.train.watching.journal import peak_memory
+    from gnano.train.watching.journal import peak_memory_bytes
 
     step = (gnano_step if setup.who == "gnano" else transformers_step)(setup, shape, device)
     number, loss = 0, torch.zeros(())
@@ -185,7 +185,7 @@ def measure(
         times.append(steps(at_once))
     tokens = setup.micro_batch * shape.block_size * setup.accumulation
     speed = tokens / statistics.median(times)
-    return {"tokens_per_s": speed, "peak_gb": peak_memory(device) / 1e9, "loss": float(loss)}
+    return {"tokens_per_s": speed, "peak_gb": peak_memory_bytes(device) / 1e9, "loss": float(loss)}
 
 
 def in_a_process(setup: Setup, options: argparse.Namespace) -> dict[str, Any]:
@@ -272,14 +272,14 @@ class Story:
     def _share(self, speed: float, setup: Setup) -> str:
         if self.gpu is None:
             return ""
-        share = mfu(speed, self.shape, 1, self.gpu, setup.precision)
+        share = compute_mfu(speed, self.shape, 1, self.gpu, setup.precision)
         return "  MFU unknown" if share is None else f"  {share:5.1%} MFU"
 
     def _predicted(self, setup: Setup) -> str:
         if self.gpu is None or setup.who != "gnano":
             return ""
-        memory = predict(self.shape, setup.settings(self.shape, self.options.device))
-        return f" (predicted {memory.allocated / 1e9:.1f})"
+        memory = estimate_memory(self.shape, setup.settings(self.shape, self.options.device))
+        return f" (predicted {memory.allocated_bytes / 1e9:.1f})"
 
 
 def main() -> None:

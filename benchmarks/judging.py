@@ -17,20 +17,20 @@ from functools import cache
 from pathlib import Path
 
 from gnano.data.documents import read_texts
-from gnano.data.instructions.reading import read_conversations
-from gnano.evals.judging import Wanted, judge
+from gnano.data.instructions.reading import read_conversation_files
+from gnano.evals.judging import Expectation, grade_text
 from gnano.evals.smoke import PROMPTS
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.tokenizer.gpt2 import gpt2
+from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
 TOKENS, COUNT = 120, 400
 ASKS_FOR_A_LIST = re.compile(r"(?i)(list|name|give me|what are some)\b")
-Case = tuple[str, Wanted, bool]  # text, what it should be, did it end by itself?
+Case = tuple[str, Expectation, bool]  # text, what it should be, did it end by itself?
 
 
 @cache
 def words() -> Tokenizer:
-    return gpt2()
+    return load_gpt2_tokenizer()
 
 
 def cut(text: str) -> str:
@@ -45,7 +45,7 @@ def prose(path: Path, draw: random.Random) -> Iterator[Case]:
         text = draw.choice(texts)
         start = draw.randrange(max(1, len(text) - 700))
         piece = text[start : start + 900]
-        yield cut(piece[max(piece.find(" "), 0) :]), Wanted(), False
+        yield cut(piece[max(piece.find(" "), 0) :]), Expectation(), False
 
 
 def functions(path: Path, draw: random.Random) -> Iterator[Case]:
@@ -62,16 +62,16 @@ def functions(path: Path, draw: random.Random) -> Iterator[Case]:
                 end = node.body[0].end_lineno or node.lineno
                 before = "\n".join(lines[node.lineno - 1 : end])
                 after = "\n".join(["", *lines[end : end + 80]])
-                yield cut(after), Wanted(kind="code", before=before), False
+                yield cut(after), Expectation(kind="code", code_before=before), False
                 break
 
 
 def lists(path: Path) -> Iterator[Case]:
     """Whole answers to those who ask for a list."""
-    records = read_conversations([str(path)]).records
+    records = read_conversation_files([str(path)]).records
     asked = [one.turns for one in records if ASKS_FOR_A_LIST.match(one.turns[0].content)]
     for turns in asked[:COUNT]:
-        yield turns[-1].content, Wanted(kind="list", answer=True), True
+        yield turns[-1].content, Expectation(kind="list", is_answer=True), True
 
 
 def noise(draw: random.Random) -> Iterator[Case]:
@@ -79,11 +79,11 @@ def noise(draw: random.Random) -> Iterator[Case]:
     for _ in range(40):
         for prompt in PROMPTS:
             ids = [draw.randrange(tokenizer.vocab_size - 1) for _ in range(TOKENS)]
-            yield tokenizer.decode(ids), Wanted(kind=prompt.kind, before=prompt.text), False
+            yield tokenizer.decode(ids), Expectation(kind=prompt.kind, code_before=prompt.text), False
 
 
 def show(name: str, cases: Iterable[Case]) -> None:
-    found = Counter(judge(*case).grade for case in cases)
+    found = Counter(grade_text(*case).grade for case in cases)
     print(
         f"{name:<24}" + "  ".join(f"{found[grade]:4} {grade}" for grade in ("OK", "WEAK", "FAIL"))
     )

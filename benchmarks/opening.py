@@ -22,7 +22,7 @@ import numpy as np
 from gnano.data.manifest import Manifest, SourceInfo, TaskInfo
 from gnano.data.preparing.preparation import prepare
 from gnano.data.shards import ShardInfo
-from gnano.data.sources import DataConfig, Source
+from gnano.data.sources import DataConfig, SourceConfig
 
 SHARD = 2**26  # tokens
 DOCUMENT = 1_000  # tokens
@@ -34,11 +34,11 @@ REPEATS = 5
 def simulate(folder: Path) -> None:
     """A finished folder with a real manifest and tokenizer, and sparse shards."""
     (folder / "text.txt").write_text("some words of text to make a tokenizer from")
-    source = Source(files=(str(folder / "text.txt"),))
+    source = SourceConfig(files=(str(folder / "text.txt"),))
     config = DataConfig(
         folder=str(folder / "data"),
         tokenizer="bpe-260",
-        heldout=0,
+        heldout_fraction=0,
         sources={"web": source},
     )
     manifest = prepare(config)
@@ -78,11 +78,11 @@ def measure(folder: Path) -> dict[str, float]:
         return peak_resident_bytes() / 2**20
 
     began = time.perf_counter()
-    from gnano.data.batches import Batches
-    from gnano.data.corpus import Corpus
+    from gnano.data.batches import PackedDataset
+    from gnano.data.corpus import TokenizedCorpus
 
-    corpus = Corpus(folder / "data", check=False)
-    batches = Batches(corpus, MIX, 0, 1_024)
+    corpus = TokenizedCorpus(folder / "data", verify_checksums=False)
+    batches = PackedDataset(corpus, MIX, 0, 1_024)
     figures = {"open_s": time.perf_counter() - began, "whole_mb": resident()}
 
     import torch  # not ours to hurry
@@ -92,7 +92,7 @@ def measure(folder: Path) -> dict[str, float]:
     times = []
     for i in draw.integers(0, 10 * 13_000_000, 2_000):
         start = time.perf_counter()
-        batches.batch([int(i)])
+        batches.read_batch([int(i)])
         times.append(time.perf_counter() - start)
     figures["sample_median_ms"] = 1e3 * statistics.median(times)
     figures["sample_worst_ms"] = 1e3 * max(times)
@@ -100,7 +100,7 @@ def measure(folder: Path) -> dict[str, float]:
         times = []
         for step in range(1_000):
             start = time.perf_counter()
-            batches.batch(range(8 * step, 8 * step + 8))
+            batches.read_batch(range(8 * step, 8 * step + 8))
             times.append(time.perf_counter() - start)
         if warm:
             figures["batch_median_ms"] = 1e3 * statistics.median(times)

@@ -24,15 +24,15 @@ from typing import Any
 
 import torch
 
-from gnano.data.corpus import Corpus
+from gnano.data.corpus import TokenizedCorpus
 from gnano.data.preparing.preparation import prepare
-from gnano.live import LiveLine
+from gnano.live import StatusLine
 from gnano.model.config import PRESETS, ModelConfig
 from gnano.model.gpt import GPT
 from gnano.train.loop import train
-from gnano.train.precision import DTYPES, choose_precision
+from gnano.train.precision import COMPUTE_DTYPES, choose_precision
 from gnano.train.recipe import Recipe, load_recipe
-from gnano.train.watching.progress import Progress
+from gnano.train.watching.progress import ProgressBar
 
 BATCH, LENGTH, WARMUP = 4, 256, 10
 
@@ -41,7 +41,7 @@ def recipe_for(shape: ModelConfig, folder: Path, steps: int) -> Recipe:
     """The demo's recipe, with less of this Python's own text, in another shape."""
     demo = load_recipe("demo")
     sources = {
-        name: replace(source, max_bytes=1_500_000) for name, source in demo.corpus.sources.items()
+        name: replace(source, max_bytes=1_500_000) for name, source in demo.pretraining_data.sources.items()
     }
     settings = replace(
         demo.train,
@@ -54,14 +54,14 @@ def recipe_for(shape: ModelConfig, folder: Path, steps: int) -> Recipe:
         eval_tokens=LENGTH,
         save_every=steps + 1,
     )
-    data = replace(demo.corpus, folder=str(folder / "data"), sources=sources, heldout=0.002)
+    data = replace(demo.pretraining_data, folder=str(folder / "data"), sources=sources, heldout=0.002)
     return Recipe(model=shape, data=data, train=settings)
 
 
 def bare_loop(recipe: Recipe) -> Callable[[], None]:
     """One step of it: nothing but what PyTorch needs to train this model."""
     model = GPT.from_config(recipe.model)
-    model.compute_dtype = DTYPES[recipe.train.precision]
+    model.compute_dtype = COMPUTE_DTYPES[recipe.train.precision]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in model.parameters() if p.dim() >= 2]},
         {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
@@ -105,7 +105,7 @@ def timed(recipe: Recipe, run: Path) -> tuple[Times, Times, float]:
     """The trainer's steps, the bare loop's, and the seconds of a checkpoint."""
     ours, bare = Times(), Times()
     step = bare_loop(recipe)
-    progress = Progress(LiveLine(io.StringIO()))
+    progress = ProgressBar(StatusLine(io.StringIO()))
     since = 0.0, 0.0
 
     def watch(row: dict[str, Any]) -> None:
@@ -137,8 +137,8 @@ def main() -> None:
     steps = int(sys.argv[2]) if len(sys.argv) > 2 else 200
     with tempfile.TemporaryDirectory() as folder:
         recipe = recipe_for(PRESETS[name], Path(folder), steps)
-        prepare(recipe.corpus)
-        vocab_size = Corpus(Path(recipe.corpus.folder)).manifest.tokenizer["vocab_size"]
+        prepare(recipe.pretraining_data)
+        vocab_size = TokenizedCorpus(Path(recipe.pretraining_data.folder)).manifest.tokenizer["vocab_size"]
         assert vocab_size == recipe.model.vocab_size
         ours, bare, checkpoint = timed(recipe, Path(folder) / "run")
     print(

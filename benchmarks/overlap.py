@@ -13,34 +13,34 @@ import time
 from pathlib import Path
 from statistics import median
 
-from gnano.data.corpus import Corpus
-from gnano.data.ngrams import NGRAM, WORD
+from gnano.data.corpus import TokenizedCorpus
+from gnano.data.ngrams import NGRAM_WORDS, WORD_PATTERN
 from gnano.evals.contamination import find_contamination
-from gnano.evals.copying import longest_copied
-from gnano.evals.gathering import gather
+from gnano.evals.copying import find_longest_copies
+from gnano.evals.gathering import load_tasks
 
 PIECE = 256  # tokens
 PEER = 2_000_000  # characters of each source that the peer reads
 
 
 def items_of(files: list[str]) -> list[str]:
-    return [item.text for sheet in gather([], files) for item in sheet.items]
+    return [item.full_text for sheet in load_tasks([], files) for item in sheet.items]
 
 
 def runs(text: str) -> set[tuple[str, ...]]:
-    words = WORD.findall(text.lower())
-    return set(zip(*(words[at:] for at in range(NGRAM)), strict=False))
+    words = WORD_PATTERN.findall(text.lower())
+    return set(zip(*(words[at:] for at in range(NGRAM_WORDS)), strict=False))
 
 
-def contamination(corpus: Corpus, items: list[str]) -> None:
-    size = sum(shard.bytes for s in range(len(corpus.names)) for shard in corpus.shards(s))
+def contamination(corpus: TokenizedCorpus, items: list[str]) -> None:
+    size = sum(shard.bytes for s in range(len(corpus.source_names)) for shard in corpus.shard_infos(s))
     began = time.perf_counter()
-    found = find_contamination(corpus, items, workers=1)
+    found = find_contamination(corpus, items, num_workers=1)
     ours = size / (time.perf_counter() - began) / 1e6
     known = set().union(*map(runs, items))
     read, took = 0, 0.0
-    for source in range(len(corpus.names)):
-        text = corpus.tokenizer.decode(corpus.tokens(source, 0)[: PEER // 4].tolist())
+    for source in range(len(corpus.source_names)):
+        text = corpus.tokenizer.decode(corpus.shard_tokens(source, 0)[: PEER // 4].tolist())
         began = time.perf_counter()
         _ = known & runs(text)
         took += time.perf_counter() - began
@@ -48,21 +48,21 @@ def contamination(corpus: Corpus, items: list[str]) -> None:
     peer = read / took / 1e6
     print(
         f"{len(items):,} items, {len(known):,} runs: {ours:.1f} MB of text/s, a Python set "
-        f"{peer:.1f} ({ours / peer:.1f} ×); {len(found.found):,} items found"
+        f"{peer:.1f} ({ours / peer:.1f} ×); {len(found.contaminated_items):,} items found"
     )
 
 
-def copying(corpus: Corpus, count: int) -> None:
+def copying(corpus: TokenizedCorpus, count: int) -> None:
     draw = random.Random(0)
-    held = [part for s in range(len(corpus.names)) if len(part := corpus.heldout(s)) > PIECE]
+    held = [part for s in range(len(corpus.source_names)) if len(part := corpus.heldout_tokens(s)) > PIECE]
     samples = []
     for _ in range(count):
         part = held[draw.randrange(len(held))]
         start = draw.randrange(len(part) - PIECE)
         samples.append(part[start : start + PIECE].tolist())
-    tokens = sum(shard.tokens for s in range(len(corpus.names)) for shard in corpus.shards(s))
+    tokens = sum(shard.tokens for s in range(len(corpus.source_names)) for shard in corpus.shard_infos(s))
     began = time.perf_counter()
-    spans = longest_copied(corpus, samples)
+    spans = find_longest_copies(corpus, samples)
     took = time.perf_counter() - began
     lengths = [span.tokens for span in spans if span]
     middle, longest = median(lengths or [0]), max(lengths or [0])
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("items", nargs="+", help="files of items, named after their tasks")
     asked = parser.parse_args()
-    corpus = Corpus(asked.data)
+    corpus = TokenizedCorpus(asked.data)
     contamination(corpus, items_of(asked.items))
     for count in (10, 100, 1_000):
         copying(corpus, count)

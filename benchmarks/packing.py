@@ -17,32 +17,32 @@ from pathlib import Path
 
 import torch
 
-from gnano.data.batches import IGNORE
-from gnano.data.instructions.encoding import encode
-from gnano.data.instructions.reading import read_conversations
-from gnano.data.instructions.rows import InstructionRows
+from gnano.data.batches import IGNORE_INDEX
+from gnano.data.instructions.encoding import encode_conversation
+from gnano.data.instructions.reading import read_conversation_files
+from gnano.data.instructions.rows import SFTDataset
 from gnano.data.instructions.templates import ALPACA
 from gnano.model.config import PRESETS
 from gnano.model.gpt import GPT
-from gnano.model.host_memory import keep_freed_memory
+from gnano.model.host_memory import disable_malloc_trim
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.tokenizer.gpt2 import gpt2
+from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
 T, MICRO = 1_024, 4
 Work = Callable[[], None]
 
 
 def worked(
-    model: GPT, rows: InstructionRows, groups: Sequence[Sequence[Sequence[int]]], cut: bool
+    model: GPT, rows: SFTDataset, groups: Sequence[Sequence[Sequence[int]]], cut: bool
 ) -> Work:
     def work() -> None:
         for group in groups:
-            x, y, segments = rows.of_rows(group)
+            x, y, segments = rows.collate(group)
             if cut:  # to the longest of these
-                longest = max(rows.items[i].positions for row in group for i in row)
+                longest = max(rows.items[i].num_positions for row in group for i in row)
                 x, y, segments = x[:, :longest], y[:, :longest], None
-            loss = model.loss(x, y, segments_BT=segments)
-            (loss / max(int((y != IGNORE).sum()), 1)).backward()  # type: ignore[no-untyped-call]
+            loss = model.loss(x, y, document_ids_BT=segments)
+            (loss / max(int((y != IGNORE_INDEX).sum()), 1)).backward()  # type: ignore[no-untyped-call]
         model.zero_grad()
 
     return work
@@ -59,20 +59,20 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=96, help="that are computed")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
-    tokenizer = Tokenizer.load(asked.tokenizer) if asked.tokenizer else gpt2()
-    reading = read_conversations(asked.files)
-    print("\n".join(reading.notices) or "every record can be used")
+    tokenizer = Tokenizer.load(asked.tokenizer) if asked.tokenizer else load_gpt2_tokenizer()
+    reading = read_conversation_files(asked.files)
+    print("\n".join(reading.warnings) or "every record can be used")
     started = time.perf_counter()
-    examples = [encode(c, ALPACA, tokenizer) for c in reading.records]
+    examples = [encode_conversation(c, ALPACA, tokenizer) for c in reading.records]
     encoded = time.perf_counter()
-    rows = InstructionRows([examples], [1.0], T, seed=0)
-    print(rows.waste())
+    rows = SFTDataset([examples], [1.0], T, seed=0)
+    print(rows.packing_stats())
     print(f"encoded in {encoded - started:.1f} s, packed in {time.perf_counter() - encoded:.2f} s")
-    padded = InstructionRows([examples], [1.0], T, seed=0, packing=False)
-    print(f"padded to {T:,}: {padded.waste()}")
+    padded = SFTDataset([examples], [1.0], T, seed=0, packing=False)
+    print(f"padded to {T:,}: {padded.packing_stats()}")
 
-    keep_freed_memory()
-    few = InstructionRows([examples[: asked.examples]], [1.0], T, seed=0)
+    disable_malloc_trim()
+    few = SFTDataset([examples[: asked.examples]], [1.0], T, seed=0)
     shape = replace(PRESETS["10m"], vocab_size=tokenizer.vocab_size, block_size=T)
     model = GPT.from_config(shape)
     model.compute_dtype = torch.bfloat16
@@ -88,7 +88,7 @@ def main() -> None:
             started = time.perf_counter()
             work()
             times[name].append(time.perf_counter() - started)
-    used = sum(example.positions for example in few.items)
+    used = sum(example.num_positions for example in few.items)
     for name, took in times.items():
         ratio = statistics.median(b / a for a, b in zip(times["packed"], took, strict=True))
         speed = used / statistics.median(took)

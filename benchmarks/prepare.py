@@ -23,11 +23,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gnano.data.corpus import Corpus
+from gnano.data.corpus import TokenizedCorpus
 from gnano.data.documents import read_texts
 from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import DataConfig, Source
-from gnano.tokenizer.gpt2 import gpt2
+from gnano.data.sources import DataConfig, SourceConfig
+from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
 REPEATS = 3
 
@@ -49,7 +49,7 @@ def corpus(files: list[str], column: str, megabytes: float, parts: int, folder: 
 
 def bare(path: Path, ready: "threading.Barrier", out: "object") -> None:
     """One process: read the documents, wait for the others, then only tokenize."""
-    encoding = gpt2()._tiktoken
+    encoding = load_gpt2_tokenizer()._tiktoken
     assert encoding is not None
     texts = list(read_texts(path, "text"))
     ready.wait()
@@ -75,7 +75,7 @@ def bare_speed(paths: list[Path], workers: int) -> float:
 
 
 def config(paths: list[Path], folder: Path, workers: int) -> DataConfig:
-    source = Source(files=tuple(map(str, paths)))
+    source = SourceConfig(files=tuple(map(str, paths)))
     return DataConfig(folder=str(folder), workers=workers, sources={"text": source})
 
 
@@ -89,13 +89,13 @@ def prepared_speed(paths: list[Path], folder: Path, workers: int) -> float:
 
 def same_ids(paths: list[Path], folder: Path) -> int:
     """Compare every document's ids with bare tiktoken's; returns how many documents agree."""
-    encoding = gpt2()._tiktoken
+    encoding = load_gpt2_tokenizer()._tiktoken
     assert encoding is not None
-    opened = Corpus(folder)
+    opened = TokenizedCorpus(folder)
     ours = set()
-    shards = [opened.tokens(0, n) for n in range(len(opened.shards(0)))] + [opened.heldout(0)]
+    shards = [opened.shard_tokens(0, n) for n in range(len(opened.shard_infos(0)))] + [opened.heldout_tokens(0)]
     for tokens in shards:
-        starts = np.flatnonzero(tokens == opened.tokenizer.end_of_text)
+        starts = np.flatnonzero(tokens == opened.tokenizer.end_of_text_id)
         ours |= {part[1:].tobytes() for part in np.split(tokens, starts)[1:]}
     theirs = {
         np.array(encoding.encode_ordinary(text), np.uint16).tobytes()

@@ -9,18 +9,18 @@ import argparse
 import time
 from pathlib import Path
 
-from gnano.data.corpus import Corpus
-from gnano.evals.bits import held_out
-from gnano.evals.likelihood import GPTReader
-from gnano.evals.subject import open_subject
-from gnano.infer.loading import Loading
-from gnano.infer.speed import weight_bytes
+from gnano.data.corpus import TokenizedCorpus
+from gnano.evals.bits import measure_heldout
+from gnano.evals.likelihood import GPTScorer
+from gnano.evals.subject import load_eval_model
+from gnano.infer.loading import LoadConfig
+from gnano.infer.speed import count_weight_bytes
 
 KINDS = {
-    "fp32": Loading(device="cpu", dtype="fp32"),
-    "bf16": Loading(device="cpu", dtype="bf16"),
-    "int8": Loading(device="cpu", dtype="bf16", quant="int8"),
-    "int4": Loading(device="cpu", dtype="bf16", quant="int4"),
+    "fp32": LoadConfig(device="cpu", dtype="fp32"),
+    "bf16": LoadConfig(device="cpu", dtype="bf16"),
+    "int8": LoadConfig(device="cpu", dtype="bf16", quant="int8"),
+    "int4": LoadConfig(device="cpu", dtype="bf16", quant="int4"),
 }
 
 
@@ -30,18 +30,18 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--tokens", type=int, default=20_000, help="of each source")
     asked = parser.parse_args()
-    corpus = Corpus(asked.data)
+    corpus = TokenizedCorpus(asked.data)
     base = 0.0
     for name, loading in KINDS.items():
-        subject = open_subject(asked.run, loading)
-        assert isinstance(subject.reader, GPTReader)
+        subject = load_eval_model(asked.run, loading)
+        assert isinstance(subject.scorer, GPTScorer)
         started = time.perf_counter()
-        parts = held_out(subject, corpus, asked.tokens)
+        parts = measure_heldout(subject, corpus, asked.tokens)
         found = sum(p.bits_per_byte * p.bytes for p in parts) / sum(p.bytes for p in parts)
         base = base or found
         print(
             f"{name}  {found:.4f} bits per byte, {found / base - 1:+.2%}; a step reads "
-            f"{weight_bytes(subject.reader.model) / 1e6:,.1f} MB "
+            f"{count_weight_bytes(subject.scorer.model) / 1e6:,.1f} MB "
             f"({time.perf_counter() - started:.0f} s)"
         )
 

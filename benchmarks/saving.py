@@ -25,18 +25,18 @@ from gnano.data.batches import Batch
 from gnano.model.arithmetic import num_parameters
 from gnano.model.config import PRESETS, ModelConfig
 from gnano.model.gpt import GPT
-from gnano.model.host_memory import keep_freed_memory
+from gnano.model.host_memory import disable_malloc_trim
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.train import train_bpe
 from gnano.train.config import TrainConfig
-from gnano.train.ranks.world import World
+from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
 from gnano.train.saving import saver as saving
-from gnano.train.saving.checkpoint import Beside, Snapshot, write_checkpoint
-from gnano.train.saving.hashes import verify
-from gnano.train.saving.saver import Saver
-from gnano.train.trainee import Trainee
-from gnano.train.watching.events import Events
+from gnano.train.saving.checkpoint import CheckpointAssets, Snapshot, write_checkpoint
+from gnano.train.saving.hashes import verify_checksums
+from gnano.train.saving.saver import AsyncCheckpointWriter
+from gnano.train.trainee import TrainState
+from gnano.train.watching.events import EventLog
 
 BATCH, T = 2, 512  # of a step: small, so that a pause shows
 STEPS = 24  # the save is begun after a third of them
@@ -44,24 +44,24 @@ STEPS = 24  # the save is begun after a third of them
 
 def recipe_of(shape: ModelConfig) -> Recipe:
     settings = TrainConfig(
-        steps=1_000, tokens_per_step=BATCH * T, micro_batch=BATCH, precision="bf16", compile="no"
+        steps=1_000, tokens_per_step=BATCH * T, micro_batch_size=BATCH, precision="bf16", compile="no"
     )
     return Recipe(model=replace(shape, block_size=T), train=settings)
 
 
-def step(trainee: Trainee, number: int) -> float:
+def step(trainee: TrainState, number: int) -> float:
     started = time.perf_counter()
     ids = torch.randint(0, 4_096, (BATCH, T + 1))
-    trainee.learn([Batch(ids[:, :-1], ids[:, 1:], None)], number)
+    trainee.train_step([Batch(ids[:, :-1], ids[:, 1:], None)], number)
     return time.perf_counter() - started
 
 
 def pause(name: str, run: Path, tokenizer: Tokenizer) -> None:
     """Steps, of which some are taken while a checkpoint is written; twice."""
     recipe = recipe_of(PRESETS[name])
-    trainee = Trainee(recipe, run, World(torch.device("cpu")))
-    events, beside = Events(run, first=True), Beside(recipe.model, tokenizer)
-    saver = Saver(run, recipe.train, beside, events.write, lambda _: None)
+    trainee = TrainState(recipe, run, DistContext(torch.device("cpu")))
+    events, beside = EventLog(run, is_main=True), CheckpointAssets(recipe.model, tokenizer)
+    saver = AsyncCheckpointWriter(run, recipe.train, beside, events.log, lambda _: None)
     step(trainee, 0)
     for which in ("first", "second"):
         before = [step(trainee, n) for n in range(STEPS // 3)]
@@ -71,7 +71,7 @@ def pause(name: str, run: Path, tokenizer: Tokenizer) -> None:
         during: list[float] = []
         while saver.thread is not None:
             during.append(step(trainee, 1))
-            saver.look()
+            saver.poll()
         took = time.perf_counter() - started
         usual = statistics.median(before)
         slower = sum(during) - len(during) * usual
@@ -80,7 +80,7 @@ def pause(name: str, run: Path, tokenizer: Tokenizer) -> None:
             f"s, written after {took:.1f} s; the {len(during)} steps meanwhile took {slower:.1f} s "
             f"more"
         )
-    saver.finish()
+    saver.wait_until_saved()
 
 
 def write(name: str, run: Path, tokenizer: Tokenizer) -> None:
@@ -100,9 +100,9 @@ def write(name: str, run: Path, tokenizer: Tokenizer) -> None:
     }
     snapshot = Snapshot(1, weights, training, {})
     started = time.perf_counter()
-    folder = write_checkpoint(run, snapshot, Beside(shape, tokenizer))
+    folder = write_checkpoint(run, snapshot, CheckpointAssets(shape, tokenizer))
     written = time.perf_counter()
-    verify(folder, from_disk=True)
+    verify_checksums(folder, from_disk=True)
     read = time.perf_counter()
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     print(
@@ -143,9 +143,9 @@ def resume(name: str, run: Path) -> None:
 
 def resumed(name: str, run: Path) -> None:
     print(time.time())
-    trainee = Trainee(recipe_of(PRESETS[name]), run, World(torch.device("cpu")))
+    trainee = TrainState(recipe_of(PRESETS[name]), run, DistContext(torch.device("cpu")))
     print(time.time())
-    step(trainee, trainee.done)
+    step(trainee, trainee.completed_steps)
     print(time.time())
 
 
@@ -158,8 +158,8 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.resume:
         return resumed(asked.shape, asked.resume)
-    keep_freed_memory()
-    saving.RETRY = 1.0
+    disable_malloc_trim()
+    saving.RETRY_INTERVAL = 1.0
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         run = Path(folder, "run")
         (run / "checkpoints").mkdir(parents=True)

@@ -32,7 +32,7 @@ from torch import Tensor
 from gnano.model.arithmetic import flops_per_token
 from gnano.model.config import PRESETS, ModelConfig
 from gnano.model.gpt import GPT
-from gnano.model.host_memory import keep_freed_memory
+from gnano.model.host_memory import disable_malloc_trim
 
 T = 256
 HEAT = 3  # steps of each setup in the first comparison
@@ -48,7 +48,7 @@ def setups() -> list[str]:
 
 
 def our_step(shape: ModelConfig, batch: int, how: str) -> Step:
-    keep_freed_memory()  # as the trainer does on a CPU
+    disable_malloc_trim()  # as the trainer does on a CPU
     model = GPT.from_config(shape)
     model.compute_dtype = torch.bfloat16
     if how == "compiled":

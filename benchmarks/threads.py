@@ -31,18 +31,18 @@ def serve(shape: str) -> None:
     """Answer lines of "WORK THREADS" with the seconds that the work took with so many threads."""
     import torch  # before gnano, whose own choice would else be made for every setting
 
-    from gnano.infer.batch import Batch, Request
-    from gnano.infer.lean import make_lean
-    from gnano.infer.sampling import Sampling
-    from gnano.infer.speed import NEVER
+    from gnano.infer.batch import ContinuousBatch, Request
+    from gnano.infer.lean import fuse_projections
+    from gnano.infer.sampling import SamplingParams
+    from gnano.infer.speed import NO_EOS_TOKEN
     from gnano.model.config import PRESETS
     from gnano.model.gpt import GPT
-    from gnano.train.precision import DTYPES, choose_precision
+    from gnano.train.precision import COMPUTE_DTYPES, choose_precision
 
     config = PRESETS[shape]
     model, writer = GPT.from_config(config), GPT.from_config(config).eval()
-    model.compute_dtype = DTYPES[choose_precision(torch.device("cpu"))]
-    make_lean(writer)
+    model.compute_dtype = COMPUTE_DTYPES[choose_precision(torch.device("cpu"))]
+    fuse_projections(writer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     ids_BT = torch.randint(config.vocab_size, (BATCH, LENGTH))
 
@@ -52,8 +52,8 @@ def serve(shape: str) -> None:
         optimizer.zero_grad(set_to_none=True)
 
     def write() -> None:
-        batch = Batch(writer, NEVER, length=LENGTH)
-        batch.add(Request(ids=(1, 2, 3, 4), tokens=TOKENS, sampling=Sampling(temperature=0)))
+        batch = ContinuousBatch(writer, NO_EOS_TOKEN, max_length=LENGTH)
+        batch.add(Request(prompt_ids=(1, 2, 3, 4), max_new_tokens=TOKENS, sampling=SamplingParams(temperature=0)))
         while batch:
             batch.step()
 

@@ -25,16 +25,16 @@ from typing import Any
 
 import torch
 
-from gnano.data.batches import Batches
-from gnano.data.corpus import Corpus
+from gnano.data.batches import PackedDataset
+from gnano.data.corpus import TokenizedCorpus
 from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import DataConfig, Source
+from gnano.data.sources import DataConfig, SourceConfig
 from gnano.model.config import PRESETS
 from gnano.model.gpt import GPT
-from gnano.train.heldout import Heldout
+from gnano.train.heldout import HeldoutSet
 from gnano.train.optimizers.optimizer import Optimizer
-from gnano.train.optimizers.schedule import OptimizerConfig, Schedule
-from gnano.train.precision import DTYPES, choose_precision
+from gnano.train.optimizers.schedule import OptimizerConfig, LRSchedule
+from gnano.train.precision import COMPUTE_DTYPES, choose_precision
 
 ROWS, LENGTH = 8, 256  # of a step
 HELDOUT, GLANCE = 65_536, 8_192  # tokens, at the end and every EVERY steps
@@ -46,7 +46,7 @@ class Trial:
     name: str
     steps: int
     optimizer: OptimizerConfig
-    schedule: Schedule
+    schedule: LRSchedule
 
 
 @dataclass(frozen=True)
@@ -63,32 +63,32 @@ def trials(steps: int) -> list[Trial]:
             name=f"AdamW {peak:g}",
             steps=steps,
             optimizer=OptimizerConfig(),
-            schedule=Schedule(peak=peak, warmup=steps // 10),
+            schedule=LRSchedule(peak=peak, warmup=steps // 10),
         )
         for peak in (1e-3, 2e-3, 4e-3)
     ]
-    straight = Schedule(kind="linear", peak=2e-3, warmup=10, floor=0.0)
+    straight = LRSchedule(kind="linear", peak=2e-3, warmup=10, floor=0.0)
     adamw.append(replace(adamw[1], name="AdamW 0.002, Muon's schedule", schedule=straight))
     muon = [
         Trial(
             name=f"Muon {peak:g}",
             steps=round(share * steps),
             optimizer=OptimizerConfig(kind="muon"),
-            schedule=Schedule(kind="linear", peak=peak, warmup=10, floor=0.0),
+            schedule=LRSchedule(kind="linear", peak=peak, warmup=10, floor=0.0),
         )
         for share, peak in ((0.65, 6e-3), (0.40, 6e-3), (0.65, 3e-3), (0.65, 12e-3))
     ]
     return adamw + muon
 
 
-def data(corpora: Path) -> dict[str, Source]:
+def data(corpora: Path) -> dict[str, SourceConfig]:
     folders = {
         "web": (0.40, "fineweb-edu-dedup", "text"),
         "synthetic": (0.25, "cosmopedia-v2", "text"),
         "code": (0.35, "starcoderdata/python", "content"),
     }
     return {
-        name: Source(weight=weight, files=(str(corpora / folder / "*.parquet"),), column=column)
+        name: SourceConfig(weight=weight, files=(str(corpora / folder / "*.parquet"),), column=column)
         for name, (weight, folder, column) in folders.items()
     }
 
@@ -101,10 +101,10 @@ class Laboratory:
             folder=str(work / "data"), tokenizer="bpe-4096", workers=1, sources=data(corpora)
         )
         prepare(config)
-        corpus = Corpus(work / "data")
-        self.batches = Batches(corpus, config.weights, 0, LENGTH)
-        self.heldout = Heldout(corpus, config.weights, LENGTH, batch=16)
-        self.dtype = DTYPES[choose_precision(torch.device("cpu"))]
+        corpus = TokenizedCorpus(work / "data")
+        self.batches = PackedDataset(corpus, config.weights, 0, LENGTH)
+        self.heldout = HeldoutSet(corpus, config.weights, LENGTH, batch_size=16)
+        self.dtype = COMPUTE_DTYPES[choose_precision(torch.device("cpu"))]
         self.log = work / "trials.jsonl"
 
     def outcome(self, trial: Trial) -> Outcome:
@@ -129,7 +129,7 @@ class Laboratory:
         curve = []
         started, in_optimizer = time.perf_counter(), 0.0
         for step in range(trial.steps):
-            x_BT, y_BT, _ = self.batches.batch(range(step * ROWS, (step + 1) * ROWS))
+            x_BT, y_BT, _ = self.batches.read_batch(range(step * ROWS, (step + 1) * ROWS))
             loss = model.loss(x_BT, y_BT) / y_BT.numel()
             loss.backward()  # type: ignore[no-untyped-call]
             norm = torch.nn.utils.get_total_norm(
@@ -137,13 +137,13 @@ class Laboratory:
             )
             before = time.perf_counter()
             lr, left = trial.schedule(step, trial.steps), 1 - step / trial.steps
-            optimizer.step(lr, left, divisor=norm.clamp_min(1))
+            optimizer.step(lr, left, grad_divisor=norm.clamp_min(1))
             optimizer.zero_grad()
             in_optimizer += time.perf_counter() - before
             if (step + 1) % EVERY == 0 and step + 1 < trial.steps:
-                curve.append((step + 1, round(self.heldout.loss(model, GLANCE).bits_per_byte, 4)))
+                curve.append((step + 1, round(self.heldout.evaluate(model, GLANCE).bits_per_byte, 4)))
         seconds = time.perf_counter() - started
-        end = round(self.heldout.loss(model, HELDOUT).bits_per_byte, 5)
+        end = round(self.heldout.evaluate(model, HELDOUT).bits_per_byte, 5)
         return Outcome(end, curve, round(seconds, 1), round(in_optimizer, 1))
 
 

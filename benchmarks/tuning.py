@@ -19,18 +19,18 @@ from pathlib import Path
 import torch
 
 from gnano.data.batches import Batch
-from gnano.data.instructions.encoding import encode
-from gnano.data.instructions.reading import read_conversations
-from gnano.data.instructions.rows import InstructionRows
+from gnano.data.instructions.encoding import encode_conversation
+from gnano.data.instructions.reading import read_conversation_files
+from gnano.data.instructions.rows import SFTDataset
 from gnano.data.instructions.templates import ALPACA
 from gnano.model.config import PRESETS
 from gnano.model.lora_config import LoraConfig
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.tokenizer.gpt2 import gpt2
-from gnano.train.feed import Feed
-from gnano.train.ranks.world import World
+from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
+from gnano.train.feed import PrefetchLoader
+from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe, load_recipe
-from gnano.train.trainee import Trainee
+from gnano.train.trainee import TrainState
 
 WARMUP = 2  # steps that compile
 
@@ -46,18 +46,18 @@ def setups(recipe: Recipe) -> dict[str, Recipe]:
 
 
 def stepping(
-    recipe: Recipe, rows: InstructionRows, world: World, borders: bool
+    recipe: Recipe, rows: SFTDataset, world: DistContext, borders: bool
 ) -> Callable[[int], float]:
     with tempfile.TemporaryDirectory() as empty:
-        trainee = Trainee(recipe, Path(empty), world)
-    feed = Feed(rows, world, recipe.train)
+        trainee = TrainState(recipe, Path(empty), world)
+    feed = PrefetchLoader(rows, world, recipe.train)
 
     def step(number: int) -> float:
-        micros = feed.take(number)
+        micros = feed.next_micro_batches(number)
         if not borders:
             micros = [Batch(*micro[:2], None) for micro in micros]
         started = time.perf_counter()
-        trainee.learn(micros, number)[0].item()
+        trainee.train_step(micros, number)[0].item()
         return time.perf_counter() - started
 
     return step
@@ -70,19 +70,19 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, help="a folder that has one; by default GPT-2's")
     parser.add_argument("--steps", type=int, default=10, help="measured of each")
     asked = parser.parse_args()
-    tokenizer = Tokenizer.load(asked.tokenizer) if asked.tokenizer else gpt2()
+    tokenizer = Tokenizer.load(asked.tokenizer) if asked.tokenizer else load_gpt2_tokenizer()
     recipe = load_recipe("1b-sft")
     shape = replace(PRESETS[asked.shape], vocab_size=tokenizer.vocab_size)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     settings = replace(recipe.train, device=device, precision="bf16", compile="yes")
     recipe = replace(recipe, model=shape, train=settings)
 
-    conversations = read_conversations(asked.files).records
-    examples = [encode(one, ALPACA, tokenizer) for one in conversations]
-    rows = InstructionRows([examples], [1.0], shape.block_size, seed=0)
+    conversations = read_conversation_files(asked.files).records
+    examples = [encode_conversation(one, ALPACA, tokenizer) for one in conversations]
+    rows = SFTDataset([examples], [1.0], shape.block_size, seed=0)
     where = torch.cuda.get_device_name() if device == "cuda" else device
-    print(f"{asked.shape} on {where}: {rows.waste()}")
-    world = World.join(device)
+    print(f"{asked.shape} on {where}: {rows.packing_stats()}")
+    world = DistContext.init(device)
     steps = {
         name: stepping(of, rows, world, borders=name != "pretraining")
         for name, of in setups(recipe).items()
@@ -92,7 +92,7 @@ def main() -> None:
         for name, step in steps.items():
             times[name].append(step(number))
     usual = {name: statistics.median(took[WARMUP:]) for name, took in times.items()}
-    epochs = recipe.instructions.epochs
+    epochs = recipe.tuning_data.epochs
     whole = epochs * len(rows.rows) * shape.block_size
     for name, seconds in usual.items():
         speed = settings.tokens_per_step / seconds

@@ -15,10 +15,10 @@ import pytest
 
 from gnano.data.instructions.config import InstructionConfig, InstructionSource
 from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import DataConfig, Source
+from gnano.data.sources import DataConfig, SourceConfig
 from gnano.model.config import ModelConfig
 from gnano.train.config import TrainConfig
-from gnano.train.optimizers.schedule import Schedule
+from gnano.train.optimizers.schedule import LRSchedule
 from gnano.train.recipe import Recipe
 
 WORDS = (
@@ -72,10 +72,10 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     data = DataConfig(
         folder=str(folder / "data"),
         tokenizer="bpe-300",
-        heldout=0.1,
+        heldout_fraction=0.1,
         sources={
-            "left": Source(weight=0.6, files=(str(folder / "corpus/left"),)),
-            "right": Source(weight=0.4, files=(str(folder / "corpus/right"),)),
+            "left": SourceConfig(weight=0.6, files=(str(folder / "corpus/left"),)),
+            "right": SourceConfig(weight=0.4, files=(str(folder / "corpus/right"),)),
         },
     )
     prepare(data)
@@ -94,7 +94,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         train=TrainConfig(
             steps=40,
             tokens_per_step=512,
-            micro_batch=8,
+            micro_batch_size=8,
             precision="fp32",
             device="cpu",
             threads=1,
@@ -102,7 +102,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
             eval_every=16,
             eval_tokens=256,
             save_every=10,
-            schedule=Schedule(peak=3e-3, warmup=0.125),
+            schedule=LRSchedule(peak=3e-3, warmup=0.125),
         ),
     )
 
@@ -112,15 +112,15 @@ def base(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder to tune: random weights of the recipe's shape, and its corpus's tokenizer."""
     import torch
 
-    from gnano.data.corpus import Corpus
+    from gnano.data.corpus import TokenizedCorpus
     from gnano.model.folder import save_model
     from gnano.model.gpt import GPT
 
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(1)
-    tokenizer = Corpus(Path(recipe.corpus.folder)).tokenizer
-    save_model(GPT.from_config(replace(recipe.model, block_size=96)), folder, tokenizer.end_of_text)
-    tokenizer.save(folder, context=96)
+    tokenizer = TokenizedCorpus(Path(recipe.pretraining_data.folder)).tokenizer
+    save_model(GPT.from_config(replace(recipe.model, block_size=96)), folder, tokenizer.end_of_text_id)
+    tokenizer.save(folder, max_length=96)
     return folder
 
 
@@ -152,7 +152,7 @@ def tuning(recipe: Recipe, base: Path, tmp_path_factory: pytest.TempPathFactory)
         'user = "Q: {content}\\n"\nuser_with_context = "{context}\\nQ: {content}\\n"\n'
     )
     return Recipe(
-        data=InstructionConfig(template=str(template), epochs=2, heldout=0.2, sources=sources),
+        data=InstructionConfig(template=str(template), epochs=2, heldout_fraction=0.2, sources=sources),
         train=replace(
             recipe.train,
             base=str(base),
@@ -160,7 +160,7 @@ def tuning(recipe: Recipe, base: Path, tmp_path_factory: pytest.TempPathFactory)
             micro_batch=2,
             eval_every=4,
             save_every=4,
-            schedule=Schedule(peak=3e-3, warmup=0.1),
+            schedule=LRSchedule(peak=3e-3, warmup=0.1),
         ),
     )
 
@@ -176,5 +176,5 @@ def preferring(tuning: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Reci
             record = {"prompt": f"Say {words[0]} {number}", "chosen": words[1]}
             file.write(json.dumps({**record, "rejected": " ".join(words[1:])}) + "\n")
     sources = {"mine": InstructionSource(files=(str(path),))}
-    data = replace(tuning.instructions, kind="preferences", sources=sources)
+    data = replace(tuning.tuning_data, kind="preferences", sources=sources)
     return replace(tuning, data=data, train=replace(tuning.train, beta=0.5))

@@ -4,7 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from gnano.data.manifest import NAME, Manifest, marker, write_marker
+from gnano.data.manifest import MANIFEST_NAME, Manifest, marker_path, write_marker
 
 
 class Growing:
@@ -16,7 +16,7 @@ class Growing:
         counts = {name: len(source.tasks) for name, source in self.whole.sources.items()}
         # a budget ends some sources before their last task
         self.sequence = [
-            (name, task) for name, task in self.whole.plan.sequence() if task < counts[name]
+            (name, task) for name, task in self.whole.plan.iter_tasks() if task < counts[name]
         ]
         self.done = 0
         for name in counts:
@@ -37,7 +37,7 @@ class Growing:
     def conclude(self) -> None:
         """All the rest, and the end: one manifest instead of the markers."""
         self.grow(len(self.sequence))
-        shutil.copy(self.finished / NAME, self.folder / "arriving")
-        (self.folder / "arriving").replace(self.folder / NAME)  # another process may be reading
+        shutil.copy(self.finished / MANIFEST_NAME, self.folder / "arriving")
+        (self.folder / "arriving").replace(self.folder / MANIFEST_NAME)  # another process may be reading
         for name, task in self.sequence:
-            marker(self.folder / name, task).unlink()
+            marker_path(self.folder / name, task).unlink()

@@ -13,7 +13,7 @@ def teach(model: GPT, tokenizer: Tokenizer, text: str, endless: bool = False) ->
     token comes twice is a table of them.
     """
     ids = tokenizer.encode(text)
-    last = ids[0] if endless else tokenizer.end_of_text
+    last = ids[0] if endless else tokenizer.end_of_text_id
     start = tokenizer.encode("\n")[0]  # what each prompt ends with
     following = dict(zip([start, *ids], [*ids, last], strict=True))
     assert len(following) == len(ids) + 1, "a token comes twice"

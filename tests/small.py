@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gnano.train.lessons.lessons import Lessons
-from gnano.train.ranks.world import World
+from gnano.train.lessons.lessons import TrainingTask
+from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
-from gnano.train.settle import settle
+from gnano.train.settle import resolve_recipe
 
 
 def with_train(recipe: Recipe, **changes: object) -> Recipe:
@@ -15,9 +15,9 @@ def with_train(recipe: Recipe, **changes: object) -> Recipe:
 
 
 def settled(
-    recipe: Recipe, run: Path, lessons: Lessons, world: World, allow: Sequence[str] = ()
+    recipe: Recipe, run: Path, lessons: TrainingTask, world: DistContext, allow: Sequence[str] = ()
 ) -> Recipe:
     """As `settle` leaves the folder of a run that then takes a step."""
-    found = settle(recipe, run, lessons, world, allow)
+    found = resolve_recipe(recipe, run, lessons, world, allow)
     (run / "metrics.jsonl").write_text('{"step": 1, "loss": 5.0}\n')
     return found

@@ -9,22 +9,22 @@ print(model.generate("Once upon a time", tokens=60))
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from gnano.utils.host import refuse_windows
-from gnano.utils.openmp import wait_passively
+from gnano.utils.host import reject_windows
+from gnano.utils.openmp import set_passive_wait
 
 if TYPE_CHECKING:
     from gnano.infer.engine import Engine
-    from gnano.infer.loading import Dtype, Quant
+    from gnano.infer.loading import InferenceDtype, Quantization
 
 __version__ = "0.1.0"
-wait_passively()  # before anything imports torch
+set_passive_wait()  # before anything imports torch
 
 
 def load(
     path: str | PathLike[str],
     device: str = "auto",
-    dtype: "Dtype" = "auto",
-    quant: "Quant" = "",
+    dtype: "InferenceDtype" = "auto",
+    quant: "Quantization" = "",
     compile: bool = False,
 ) -> "Engine":
     """A model that continues text: from a run (its newest checkpoint), a checkpoint, or any
@@ -34,7 +34,7 @@ def load(
 
     Raises OSError or ValueError, in a sentence, for what is no such folder.
     """
-    refuse_windows()
+    reject_windows()
     from gnano.infer.engine import Engine
 
     return Engine.load(path, device, dtype, quant, compile)

@@ -106,15 +106,15 @@ def _spoil_gradient(steps: range) -> None:
     """Of this process alone, in its steps of these numbers (from 1)."""
     import torch
 
-    from gnano.train.step import Step
+    from gnano.train.step import TrainStep
 
-    backward, calls = Step._backward, 0
+    backward, calls = TrainStep._accumulate_gradients, 0
 
-    def spoiled(this: Step, *arguments: Any) -> torch.Tensor:
+    def spoiled(this: TrainStep, *arguments: Any) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls in steps:
-            parameter = next(this.placed.model.parameters())
+            parameter = next(this.parallel_model.model.parameters())
             hook = parameter.register_hook(lambda grad: grad * torch.nan)
             try:
                 return backward(this, *arguments)
@@ -122,4 +122,4 @@ def _spoil_gradient(steps: range) -> None:
                 hook.remove()
         return backward(this, *arguments)
 
-    Step._backward = spoiled  # type: ignore[method-assign,assignment]
+    TrainStep._accumulate_gradients = spoiled  # type: ignore[method-assign,assignment]

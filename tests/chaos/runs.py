@@ -80,7 +80,7 @@ def _train(
     from gnano.train.loop import train
     from gnano.train.saving import saver
 
-    saver.RETRY, saver.LAST_TRIES = 0.2, 2.0  # seconds, so that a test need not wait for long
+    saver.RETRY_INTERVAL, saver.STOP_RETRY_SECONDS = 0.2, 2.0  # seconds, so that a test need not wait for long
     os.environ.update(environment)
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
@@ -95,7 +95,7 @@ def _train(
         print(text, file=sys.stderr, flush=True)
 
     try:
-        result = train(recipe, folder, say=say)
+        result = train(recipe, folder, notify=say)
     except (ValueError, OSError) as error:  # as the command does
         print(f"gnano: {error}", file=sys.stderr, flush=True)
         sys.exit(2)

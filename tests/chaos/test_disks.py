@@ -12,8 +12,8 @@ from tests.processes import fingerprint
 from tests.small import with_train
 
 from gnano.train.recipe import Recipe
-from gnano.train.saving.folders import checkpoints, find_checkpoint
-from gnano.train.saving.hashes import verify
+from gnano.train.saving.folders import list_checkpoints, find_checkpoint
+from gnano.train.saving.hashes import verify_checksums
 
 Mount = Callable[..., Path]
 
@@ -96,9 +96,9 @@ def test_a_disk_that_stays_full_ends_a_stopped_run_with_a_sentence(
     assert process.exitcode == 2, output(folder)
     assert "No space left on device" in output(folder).splitlines()[-1]
     assert "Traceback" not in output(folder)
-    for checkpoint in checkpoints(folder):
-        verify(checkpoint)
-    assert checkpoints(folder)
+    for checkpoint in list_checkpoints(folder):
+        verify_checksums(checkpoint)
+    assert list_checkpoints(folder)
     subprocess.run(["mount", "-o", f"remount,size={9 * one}", str(disk)], check=True)
     assert run(slow, folder) == [0], output(folder)
     assert history(folder) == history(calm_slow)

@@ -6,7 +6,7 @@ from tests.chaos.faults import Fault
 from tests.chaos.runs import history, output, run
 from tests.small import with_train
 
-from gnano.train.config import GuardConfig
+from gnano.train.config import StabilityConfig
 from gnano.train.recipe import Recipe
 
 
@@ -25,7 +25,7 @@ def test_a_poisoned_stretch_turns_two_ranks_back_together_and_around_it(
     chaotic: Recipe, tmp_path: Path, fault: list[str]
 ) -> None:
     folder = tmp_path / "run"
-    guard = GuardConfig(patience=2)
+    guard = StabilityConfig(rollback_after=2)
     patient = with_train(chaotic, guard=guard, steps=30, save_every=4)
     codes = run(patient, folder, Fault("", 9, "nan twice"), ranks=2, on=1)
     fault.append("poison: data of two steps, on one of two ranks")

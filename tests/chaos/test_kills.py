@@ -11,9 +11,9 @@ from tests.processes import fingerprint
 from tests.small import with_train
 
 from gnano.model.lora_config import LoraConfig
-from gnano.train.alone import holder
+from gnano.train.alone import current_owner
 from gnano.train.recipe import Recipe
-from gnano.train.saving.folders import checkpoints, find_checkpoint
+from gnano.train.saving.folders import list_checkpoints, find_checkpoint
 
 # in which the training can be at any of its steps; the others come a few times in a run
 OFTEN = ("in a step", "before the optimizer", "after the optimizer", "while data is laid out")
@@ -39,15 +39,15 @@ def test_killed_again_and_again_a_run_ends_as_if_nothing_had_happened(
         if code == 0:  # the run was over before that moment came again
             break
         assert code == -9, planted
-        assert holder(folder) is None
+        assert current_owner(folder) is None
         fault.append(f"kill -9: {planted.moment}")
     assert run(chaotic, folder) == [0]
     assert history(folder) == history(calm)
     assert fingerprint(find_checkpoint(folder)) == fingerprint(find_checkpoint(calm))
     # nothing torn is left, and no more is kept than was asked for
     names = [path.name for path in (folder / "checkpoints").iterdir()]
-    assert sorted(names) == [path.name for path in checkpoints(folder)]
-    assert len(names) <= chaotic.train.keep + 1
+    assert sorted(names) == [path.name for path in list_checkpoints(folder)]
+    assert len(names) <= chaotic.train.keep_last + 1
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

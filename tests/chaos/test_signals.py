@@ -13,11 +13,11 @@ from tests.chaos.runs import history, output, run
 from tests.processes import fingerprint
 from tests.small import with_train
 
-from gnano.model.compiling import compile_lacking
-from gnano.train.alone import holder
+from gnano.model.compiling import compile_unsupported_reason
+from gnano.train.alone import current_owner
 from gnano.train.recipe import Recipe
-from gnano.train.saving.folders import checkpoints, find_checkpoint
-from gnano.train.saving.hashes import verify
+from gnano.train.saving.folders import list_checkpoints, find_checkpoint
+from gnano.train.saving.hashes import verify_checksums
 
 PHASES = (
     "in a step",
@@ -41,7 +41,7 @@ def test_a_stop_in_each_phase_ends_with_a_checkpoint_and_its_code(
     assert run(chaotic, folder, Fault(moment, 20 if often else 2, how)) == [code], output(folder)
     fault.append(f"stop signal: SIG{how.upper()} {moment}")
     stopped = find_checkpoint(folder)
-    verify(stopped)
+    verify_checksums(stopped)
     # the stop itself was saved: no step is taken twice
     assert history(folder)[-1]["step"] == int(stopped.name.removeprefix("step-"))
     assert run(chaotic, folder) == [0]
@@ -76,7 +76,7 @@ def test_a_stop_in_the_last_measurement_is_made_up_for(
 
 
 @pytest.mark.skipif(
-    compile_lacking(torch.device("cpu")) is not None, reason="torch.compile needs a compiler"
+    compile_unsupported_reason(torch.device("cpu")) is not None, reason="torch.compile needs a compiler"
 )
 def test_a_stop_while_the_first_step_is_being_compiled_ends_it_there(
     chaotic: Recipe, tmp_path: Path, fault: list[str]
@@ -88,7 +88,7 @@ def test_a_stop_while_the_first_step_is_being_compiled_ends_it_there(
     assert "Stopped before the first step" in output(folder)
     assert "Traceback" not in output(folder)
     assert not (folder / "metrics.jsonl").read_text()  # the step was not taken to its end first
-    assert holder(folder) is None
+    assert current_owner(folder) is None
 
 
 def test_a_signal_to_one_of_two_ranks_stops_both(
@@ -131,8 +131,8 @@ def test_a_second_ctrl_c_in_the_middle_of_a_save_ends_at_once_and_leaves_all_who
     fault.append("stop signal: SIGINT twice, in the middle of a save")
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr and "terminate" not in done.stderr, done.stderr
-    assert [path.name for path in checkpoints(folder)] == ["step-00000008"]
-    verify(find_checkpoint(folder))
+    assert [path.name for path in list_checkpoints(folder)] == ["step-00000008"]
+    verify_checksums(find_checkpoint(folder))
     assert run(chaotic, folder) == [0]
     assert history(folder) == history(calm)
 

@@ -10,17 +10,17 @@ import torch
 from tests.chat.terminal import ForkServer, Terminal
 from tests.saying import teach
 
-from gnano.chat.settings import Settings
-from gnano.data.instructions.templates import Template, save_template
+from gnano.chat.settings import ChatSettings
+from gnano.data.instructions.templates import ChatTemplate, save_template
 from gnano.infer.engine import Engine
-from gnano.infer.sampling import Sampling
+from gnano.infer.sampling import SamplingParams
 from gnano.model.folder import save_model
 from gnano.model.gpt import GPT
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.train import train_bpe
 
-TEMPLATE = Template(user="[Ask4] {content}\n")
-LIKELIEST = Settings(sampling=Sampling(temperature=0))  # what a model was made to say, it says
+TEMPLATE = ChatTemplate(user="[Ask4] {content}\n")
+LIKELIEST = ChatSettings(sampling=SamplingParams(temperature=0))  # what a model was made to say, it says
 UNICODE = "e\u0301 東🙂"  # a combining accent, three bytes, four bytes: none of them twice
 
 
@@ -37,7 +37,7 @@ class Listening(Engine):
 
     def token_ids(self, prompt: Any, *arguments: Any, **options: Any) -> Iterator[int]:
         self.heard = [*getattr(self, "heard", []), list(prompt)]
-        return super().token_ids(prompt, *arguments, **options)
+        return super().stream_token_ids(prompt, *arguments, **options)
 
 
 MakeEngine = Callable[..., Listening]
@@ -72,7 +72,7 @@ def save(tmp_path: Path) -> Callable[[Engine], Path]:
     def save(engine: Engine) -> Path:
         folder = tmp_path / "tuned"
         engine.tokenizer.save(folder)
-        save_model(engine.model, folder, engine.tokenizer.end_of_text)
+        save_model(engine.model, folder, engine.tokenizer.end_of_text_id)
         save_template(TEMPLATE, folder)
         return folder
 

@@ -3,18 +3,18 @@
 import pytest
 from tests.chat.conftest import LIKELIEST, TEMPLATE
 
-from gnano.chat.commands import COMMANDS, perform
-from gnano.chat.history import History
-from gnano.chat.session import Session
+from gnano.chat.commands import COMMANDS, run_line
+from gnano.chat.history import ConversationHistory
+from gnano.chat.session import ChatSession
 
 
 @pytest.fixture
 def session(make_engine):
-    return Session(make_engine("yes"), TEMPLATE, LIKELIEST)
+    return ChatSession(make_engine("yes"), TEMPLATE, LIKELIEST)
 
 
-def said(line: str, session: Session) -> str:
-    result = perform(line, session)
+def said(line: str, session: ChatSession) -> str:
+    result = run_line(line, session)
     return result if isinstance(result, str) else "".join(result)
 
 
@@ -61,9 +61,9 @@ def test_a_mistake_in_a_setting_changes_nothing(session):
 
 def test_the_system_s_text_may_have_several_lines_and_be_taken_away(session):
     said("/system be brief\nand kind", session)
-    assert session.history == History("be brief\nand kind")
+    assert session.history == ConversationHistory("be brief\nand kind")
     said("/system", session)
-    assert session.history == History("")
+    assert session.history == ConversationHistory("")
 
 
 def test_stats_tell_the_totals(session):

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.chat.conftest import messages
 
-from gnano.chat.history import Exchange, History
+from gnano.chat.history import Exchange, ConversationHistory
 from gnano.data.instructions.conversations import Turn
-from gnano.data.instructions.reading import read_conversations
+from gnano.data.instructions.reading import read_conversation_files
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"])).map(str.strip).filter(bool)
 EXCHANGES = st.lists(st.builds(Exchange, TEXT, TEXT, st.booleans()), min_size=1).map(tuple)
-ONE = History("", (Exchange("one?", "yes"),))
+ONE = ConversationHistory("", (Exchange("one?", "yes"),))
 
 
 @pytest.fixture(scope="module")
@@ -22,25 +22,25 @@ def folder(tmp_path_factory):
 
 
 @given(
-    history=st.builds(History, st.just("") | TEXT, EXCHANGES),
+    history=st.builds(ConversationHistory, st.just("") | TEXT, EXCHANGES),
     name=st.sampled_from(["said", "said.json", "said.jsonl"]),
 )
 def test_what_is_saved_comes_back_and_is_training_data(folder, history, name):
     path = history.save(folder / name)
-    assert History.load(path) == history
-    (learned,) = read_conversations([str(path)], max_bad_share=0).records
+    assert ConversationHistory.load(path) == history
+    (learned,) = read_conversation_files([str(path)], max_bad_share=0).records
     assert learned.turns == history.turns()
 
 
 def test_a_context_of_another_program_s_record_is_part_of_the_question(tmp_path):
     path = tmp_path / "dolly.json"
     path.write_text(json.dumps({"instruction": "Why?", "context": "Rain.", "response": "So."}))
-    assert History.load(path).turns() == (Turn("user", "Why?\n\nRain."), Turn("assistant", "So."))
+    assert ConversationHistory.load(path).to_turns() == (Turn("user", "Why?\n\nRain."), Turn("assistant", "So."))
 
 
 def test_a_saved_conversation_is_replaced_and_nothing_else(tmp_path):
     path = ONE.save(tmp_path / "said")
-    longer = History("", (*ONE.exchanges, Exchange("two?", "no")))
+    longer = ConversationHistory("", (*ONE.exchanges, Exchange("two?", "no")))
     assert longer.save(path) == path and len(messages(path)) == 4
     other = tmp_path / "other.json"
     other.write_text('{"mine": 1}')
@@ -59,7 +59,7 @@ def test_where_nothing_can_be_saved_one_sentence_says_so(tmp_path, name):
 
 def test_there_is_nothing_to_save_at_the_beginning(tmp_path):
     with pytest.raises(ValueError, match="ask something first"):
-        History("be brief").save(tmp_path / "said.json")
+        ConversationHistory("be brief").save(tmp_path / "said.json")
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_what_is_no_conversation_is_named_in_one_sentence(tmp_path, text, reason
     path = tmp_path / "said.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"\.$") as refused:
-        History.load(path)
+        ConversationHistory.load(path)
     assert reason in str(refused.value) and "\n" not in str(refused.value)
     for missing in (tmp_path, tmp_path / "no"):
         with pytest.raises(ValueError, match="There is no file"):
-            History.load(missing)
+            ConversationHistory.load(missing)

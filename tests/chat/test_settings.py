@@ -4,23 +4,23 @@ from dataclasses import fields
 
 import pytest
 
-from gnano.chat.settings import Settings
-from gnano.infer.sampling import Sampling
+from gnano.chat.settings import ChatSettings
+from gnano.infer.sampling import SamplingParams
 
 VALUES = {"top_k": "4", "seed": "7", "logit_bias": "13:-5,42:1.5", "tokens": "9"}
 
 
 def test_all_of_sampling_can_be_set_and_shown():
-    settings = Settings()
-    names = [field.name for field in fields(Sampling)] + ["tokens"]
-    assert list(settings.values()) == names
+    settings = ChatSettings()
+    names = [field.name for field in fields(SamplingParams)] + ["tokens"]
+    assert list(settings.as_dict()) == names
     for name in names:
-        value = VALUES.get(name, "1" if isinstance(settings.values()[name], int) else "0.5")
-        changed = settings.changed(name.replace("_", "-"), value)
-        assert changed.shown(name) == value
-        others = {other: shown for other, shown in changed.values().items() if other != name}
-        assert others == {key: settings.values()[key] for key in others}
-        assert changed.changed(name, settings.shown(name)) == settings
+        value = VALUES.get(name, "1" if isinstance(settings.as_dict()[name], int) else "0.5")
+        changed = settings.with_value(name.replace("_", "-"), value)
+        assert changed.format_value(name) == value
+        others = {other: shown for other, shown in changed.as_dict().items() if other != name}
+        assert others == {key: settings.as_dict()[key] for key in others}
+        assert changed.with_value(name, settings.format_value(name)) == settings
 
 
 @pytest.mark.parametrize(
@@ -39,5 +39,5 @@ def test_all_of_sampling_can_be_set_and_shown():
 )
 def test_a_wrong_value_is_named_in_one_sentence(name, value, reason):
     with pytest.raises(ValueError, match=r"\.$") as refused:
-        Settings().changed(name, value)
+        ChatSettings().with_value(name, value)
     assert reason in str(refused.value) and "\n" not in str(refused.value)

@@ -69,7 +69,7 @@ def test_info_knows_recipes_data_runs_and_checkpoints(
     capsys: pytest.CaptureFixture[str], run: Path, recipe: Recipe
 ) -> None:
     assert "1,050,002,688" in output(capsys, "info", "1b")
-    assert "bpe-300" in output(capsys, "info", recipe.corpus.folder)
+    assert "bpe-300" in output(capsys, "info", recipe.pretraining_data.folder)
     text = output(capsys, "info", run)
     assert "finished: step 8 of 8" in text and "bits per byte" in text
     checkpoint = run / "checkpoints" / "step-00000008"

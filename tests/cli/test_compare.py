@@ -17,11 +17,11 @@ def place(tmp_path: Path, monkeypatch) -> Path:
     """A folder with two models, and items of a task of one's own and of a known one."""
     monkeypatch.chdir(tmp_path)
     items = made_items(30)
-    tokenizer = train_bpe([item.solved for item in items] * 2, 300)
+    tokenizer = train_bpe([item.solved_text for item in items] * 2, 300)
     for seed, name in enumerate(("one", "other")):
         tokenizer.save(tmp_path / name)
         model = small_model(tokenizer.vocab_size, seed=seed)
-        save_model(model, tmp_path / name, tokenizer.end_of_text)
+        save_model(model, tmp_path / name, tokenizer.end_of_text_id)
     with (tmp_path / "piqa.jsonl").open("w") as file:
         for item in items:
             row = {"query": item.contexts[0], "choices": item.answers, "gold": item.gold}

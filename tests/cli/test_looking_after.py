@@ -53,7 +53,7 @@ def test_a_damaged_checkpoint_is_named_with_all_the_others_and_the_exit_code_say
 def test_what_cannot_be_verified_is_said(run: Path, recipe: Recipe) -> None:
     shutil.rmtree(run / "checkpoints")
     assert "holds no checkpoint" in refused(gnano("info", run, "--verify"))
-    assert "gnano data verify" in refused(gnano("info", recipe.corpus.folder, "--verify"))
+    assert "gnano data verify" in refused(gnano("info", recipe.pretraining_data.folder, "--verify"))
 
 
 def test_an_empty_folder_has_no_runs_and_a_missing_one_is_a_mistake(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from tests.small import with_train
 
 from gnano.cli import COMMANDS, main
 from gnano.data.instructions.config import InstructionConfig, InstructionSource
-from gnano.data.sources import DataConfig, Source
-from gnano.evals.asked import Asked
+from gnano.data.sources import DataConfig, SourceConfig
+from gnano.evals.asked import EvalConfig
 from gnano.train.config import TrainConfig
 from gnano.train.loop import train
 from gnano.train.recipe import Recipe, load_recipe
@@ -27,7 +27,7 @@ from gnano.train.recipe import Recipe, load_recipe
 def file(recipe: Recipe, tmp_path: Path) -> Path:
     """The small recipe as a file, with data of its own that a test may damage."""
     content = asdict(with_train(recipe, steps=4, save_every=2))
-    content["data"]["folder"] = str(shutil.copytree(recipe.corpus.folder, tmp_path / "data"))
+    content["data"]["folder"] = str(shutil.copytree(recipe.pretraining_data.folder, tmp_path / "data"))
     path = tmp_path / "small.toml"
     path.write_text(tomli_w.dumps(content))
     return path
@@ -276,11 +276,11 @@ def test_a_home_is_found_in_every_way_to_type_a_path(
         main_ends_well(arguments)
     assert (tmp_path / "shared").is_dir() and not (tmp_path / "~").exists()
     assert load_recipe("~/a/recipe.toml").train.steps == 4
-    paths = InstructionSource(files=("~/x.jsonl",)).files + Asked(files=("~/y.jsonl",)).files
-    config = InstructionConfig(template="~/t.toml", downloads="~/hub")
-    paths += (config.template, config.downloads, TrainConfig(base="~/base").base)
+    paths = InstructionSource(files=("~/x.jsonl",)).files + EvalConfig(files=("~/y.jsonl",)).files
+    config = InstructionConfig(template="~/t.toml", cache_dir="~/hub")
+    paths += (config.template, config.cache_dir, TrainConfig(init_from="~/base").init_from)
     data = DataConfig(folder="~/d", tokenizer="~/t", decontaminate=("~/e",))
-    paths += (data.folder, data.tokenizer, *data.decontaminate, Source(files=("~/f",)).files[0])
+    paths += (data.folder, data.tokenizer, *data.decontaminate, SourceConfig(files=("~/f",)).files[0])
     assert all(path.startswith(str(tmp_path)) for path in paths), paths
 
 

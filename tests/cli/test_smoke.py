@@ -9,7 +9,7 @@ from tests.infer.conftest import make_engine, save_engine, tokenizer
 from tests.saying import teach
 
 from gnano.cli import main
-from gnano.data.instructions.templates import Template, save_template
+from gnano.data.instructions.templates import ChatTemplate, save_template
 from gnano.infer.engine import Engine
 from gnano.model.gpt import GPT
 from gnano.tokenizer.train import train_bpe
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_texts_and_another_gives_others(capsys, bro
 
 
 def test_a_model_asked_in_another_template_than_its_own_is_told_of(capsys, answering) -> None:
-    save_template(Template(user="Q: {content}\n"), answering)
+    save_template(ChatTemplate(user="Q: {content}\n"), answering)
     told = (answering, "--temperatures", 0, "--format")
     assert "--format own" in smoke(capsys, *told, "alpaca")[2]
     code, out, err = smoke(capsys, *told, "own")

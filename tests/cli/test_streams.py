@@ -15,7 +15,7 @@ import pytest
 import tomli_w
 from tests.small import with_train
 
-from gnano.cli import COMMANDS, PRINTING
+from gnano.cli import COMMANDS, OUTPUT_COMMANDS
 from gnano.model.adapter import save_adapter
 from gnano.model.folder import load_model
 from gnano.model.lora import add_lora
@@ -62,12 +62,12 @@ def place(
     add_lora(model, LoraConfig(rank=2))
     adapter = dict(model.named_parameters())
     save_adapter(adapter, LoraConfig(rank=2), str(folder / "run"), folder / "adapter")
-    data = replace(recipe.corpus, workers=1)
+    data = replace(recipe.pretraining_data, workers=1)
     recipes = {
         "pretrain": with_train(recipe, steps=2),
         "prepare": replace(recipe, data=replace(data, folder="data")),
-        "sft": replace(tuning, data=replace(tuning.instructions, epochs=1)),
-        "dpo": replace(preferring, data=replace(preferring.instructions, epochs=1)),
+        "sft": replace(tuning, data=replace(tuning.tuning_data, epochs=1)),
+        "dpo": replace(preferring, data=replace(preferring.tuning_data, epochs=1)),
     }
     for name, one in recipes.items():
         (folder / f"{name}.toml").write_text(tomli_w.dumps(asdict(one)))
@@ -83,8 +83,8 @@ def commands(place: Path, recipe: Recipe, base: Path) -> dict[str, list[Any]]:
     return {
         "demo": ["--questions", "-1"],
         "prepare": [place / "prepare.toml"],
-        "data": ["show", recipe.corpus.folder, "0", "--context", "32"],
-        "data verify": ["verify", recipe.corpus.folder],
+        "data": ["show", recipe.pretraining_data.folder, "0", "--context", "32"],
+        "data verify": ["verify", recipe.pretraining_data.folder],
         "tokenizer": ["show", run, "café 🌍"],
         "plan": ["1b"],
         "pretrain": [place / "pretrain.toml", "--out", "pretrained"],
@@ -142,7 +142,7 @@ def test_every_command_ends_as_it_does_with_all_its_streams(
     codes = run_all(arguments, tmp_path, streams)
     for name in arguments:
         expected = USUALLY.get(name, 0)
-        if printing and name.split()[0] in PRINTING and name != "chat what comes":
+        if printing and name.split()[0] in OUTPUT_COMMANDS and name != "chat what comes":
             expected = printing if expected != 2 else 2
         assert codes[name] == expected, (name, (tmp_path / "err").read_text("utf-8", "replace"))
     made = {"data/manifest.json", "tuned/answers.md", "tuned/report.html", "pretrained/report.html"}

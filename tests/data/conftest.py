@@ -11,8 +11,8 @@ import pytest
 
 from gnano.data import inputs
 from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import DataConfig, Source
-from gnano.data.split import position
+from gnano.data.sources import DataConfig, SourceConfig
+from gnano.data.split import text_position
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.train import train_bpe
 
@@ -92,8 +92,8 @@ class Prepared:
     def documents(self, tokens):
         """The texts in a row of ids: end-of-text stands before each."""
         tokenizer = self.tokenizer
-        assert not len(tokens) or tokens[0] == tokenizer.end_of_text
-        cuts = np.flatnonzero(tokens == tokenizer.end_of_text)
+        assert not len(tokens) or tokens[0] == tokenizer.end_of_text_id
+        cuts = np.flatnonzero(tokens == tokenizer.end_of_text_id)
         return [tokenizer.decode(part.tolist()) for part in np.split(tokens, cuts)[1:]]
 
     def training_documents(self, source):
@@ -129,11 +129,11 @@ def mix(tmp_path_factory, tokenizer_folder):
     config = DataConfig(
         folder=str(home / "prepared"),
         tokenizer=tokenizer_folder,
-        heldout=0.1,
+        heldout_fraction=0.1,
         shard_tokens=3_000,
         workers=1,
         sources={
-            name: Source(weight=weights[name], files=(write_files(home / name, files[name]),))
+            name: SourceConfig(weight=weights[name], files=(write_files(home / name, files[name]),))
             for name in files
         },
     )
@@ -159,12 +159,12 @@ def make(tmp_path, tokenizer_folder):
         for name, content in texts.items():
             files = content if isinstance(content, dict) else {f"{name}.jsonl": content}
             # the same texts lie at the same place, others at another
-            home = tmp_path / str(position(json.dumps(files))) / name
-            sources[name] = Source(files=(write_files(home, files),))
+            home = tmp_path / str(text_position(json.dumps(files))) / name
+            sources[name] = SourceConfig(files=(write_files(home, files),))
         return DataConfig(
             folder=str(tmp_path / folder),
             tokenizer=tokenizer,
-            heldout=heldout,
+            heldout_fraction=heldout,
             workers=workers,
             sources=sources,
             **named,

@@ -9,14 +9,14 @@ import pytest
 from tests.data.conftest import numbered, parts
 
 from gnano.cli import tokenizer as tokenizer_command
-from gnano.data.decontamination import Decontamination
+from gnano.data.decontamination import DecontaminationFilter
 from gnano.data.instructions.config import InstructionConfig, InstructionSource
-from gnano.data.instructions.gathering import gather_conversations, gather_preferences
+from gnano.data.instructions.gathering import load_conversations, load_preferences
 from gnano.data.manifest import Manifest
 from gnano.data.preparing.preparation import prepare
-from gnano.data.preparing.scale_out import ScaleOut
-from gnano.data.sources import DataConfig, Source
-from gnano.evals.gathering import gather
+from gnano.data.preparing.scale_out import ClusterPreparation
+from gnano.data.sources import DataConfig, SourceConfig
+from gnano.evals.gathering import load_tasks
 from gnano.report.corpus import describe_data
 
 GOOD = 40
@@ -45,11 +45,11 @@ def spoilt(folder: Path, name: str, key: str, record: Mapping[str, object], kind
 
 
 def config_of(folder: Path, path: str, tokenizer: str, share: float) -> DataConfig:
-    source = Source(files=(path,))
+    source = SourceConfig(files=(path,))
     return DataConfig(
         folder=str(folder / f"data {share}"),
         tokenizer=tokenizer,
-        heldout=0,
+        heldout_fraction=0,
         workers=1,
         max_bad_share=share,
         sources={"a": source},
@@ -78,7 +78,7 @@ def test_one_bad_record_is_counted_and_named_or_refused(
 
     def by_tuning(gathering, path: str) -> str:
         sources = {"a": InstructionSource(files=(path,))}
-        found = gathering(InstructionConfig(heldout=0, sources=sources, max_bad_share=share))
+        found = gathering(InstructionConfig(heldout_fraction=0, sources=sources, max_bad_share=share))
         assert len(found.train["a"]) == GOOD
         return "\n".join(found.complaints)
 
@@ -87,10 +87,10 @@ def test_one_bad_record_is_counted_and_named_or_refused(
     doors = {
         "prepare": lambda: by_prepare(spoilt(tmp_path, "a.jsonl", "text", {}, kind)),
         "sft": lambda: by_tuning(
-            gather_conversations, spoilt(tmp_path, "a.jsonl", "output", asked, kind)
+            load_conversations, spoilt(tmp_path, "a.jsonl", "output", asked, kind)
         ),
         "dpo": lambda: by_tuning(
-            gather_preferences, spoilt(tmp_path, "a.jsonl", "chosen", pair, kind)
+            load_preferences, spoilt(tmp_path, "a.jsonl", "chosen", pair, kind)
         ),
     }
     for door in doors.values():
@@ -105,7 +105,7 @@ def test_one_bad_record_is_counted_and_named_or_refused(
 @pytest.mark.parametrize("kind", SPOILT)
 def test_the_tokenizer_and_the_evaluations_do_likewise(tmp_path, kind, capsys):
     path = spoilt(tmp_path, "a.jsonl", "text", {}, kind)
-    tokenizer_command.train((path,), tmp_path / "tokenizer", vocab_size=262)
+    tokenizer_command.train_command((path,), tmp_path / "tokenizer", vocab_size=262)
     assert f"a.jsonl, line {AT}: " in capsys.readouterr().err
     # an item that is missed would be trained on, or not be asked: none may be bad
     if kind != "another key":  # every string is an item, whatever its key
@@ -113,10 +113,10 @@ def test_the_tokenizer_and_the_evaluations_do_likewise(tmp_path, kind, capsys):
         path = spoilt(tmp_path, "b.jsonl", "text", items, kind)
         if "not" in SPOILT[kind][1]:
             with pytest.raises(ValueError, match=rf"b\.jsonl, line {AT}: "):
-                Decontamination([Path(path)])
+                DecontaminationFilter([Path(path)])
     questions = {"query": "Why?", "choices": ["a", "b"], "gold": 0}
     with pytest.raises(ValueError, match=rf"c\.jsonl, line {AT}: "):
-        gather([], [f"mine={spoilt(tmp_path, 'c.jsonl', 'query', questions, kind)}"])
+        load_tasks([], [f"mine={spoilt(tmp_path, 'c.jsonl', 'query', questions, kind)}"])
 
 
 def test_documents_without_text_are_counted_and_refuse_nothing(tmp_path, make, prepared):
@@ -151,7 +151,7 @@ def test_what_is_bad_is_the_same_for_every_number_of_workers_and_ranks(
         prepare(each)
         trees.append(tree(each.folder))
     scaled = replace(config, folder=str(tmp_path / "scaled"))
-    ScaleOut(scaled, "local", tasks=3, workers=1, logs=tmp_path / "logs").run()
+    ClusterPreparation(scaled, "local", tasks=3, workers=1, logs=tmp_path / "logs").run()
     trees.append(tree(scaled.folder))
     assert trees[0] == trees[1] == trees[2]
     manifest = Manifest.load(tmp_path / "1")

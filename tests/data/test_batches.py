@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import gnano.model
-from gnano.data.batches import IGNORE, Batches, heldout_batches
-from gnano.data.corpus import Corpus
+from gnano.data.batches import IGNORE_INDEX, PackedDataset, iter_heldout_batches
+from gnano.data.corpus import TokenizedCorpus
 from gnano.data.preparing.preparation import prepare
 from gnano.tokenizer.train import train_bpe
 
@@ -24,12 +24,12 @@ WEIGHTS = {"a": 40.0, "b": 25.0, "c": 35.0}
 
 @pytest.fixture(scope="module")
 def corpus(mix):
-    return Corpus(mix.folder)
+    return TokenizedCorpus(mix.folder)
 
 
 @pytest.fixture(scope="module")
 def batches(corpus):
-    return Batches(corpus, WEIGHTS, 7, T)
+    return PackedDataset(corpus, WEIGHTS, 7, T)
 
 
 def cut(tokens, length):
@@ -68,20 +68,20 @@ def test_every_row_of_the_raw_files_comes_once_in_each_epoch(mix, batches):
 
 @pytest.mark.parametrize("length", [1, 2, 16, 333])
 def test_every_token_but_a_shards_first_is_a_target_in_each_epoch(mix, corpus, length):
-    batches = Batches(corpus, {"a": 0, "b": 1, "c": 0}, 3, length)
+    batches = PackedDataset(corpus, {"a": 0, "b": 1, "c": 0}, 3, length)
     targets: Counter[int] = Counter()
     i = 0
-    while batches.order.locate(i).epoch == 0:
-        targets.update(batches.sequence(i)[1:].tolist())
+    while batches.sampler.locate(i).epoch == 0:
+        targets.update(batches.read_sequence(i)[1:].tolist())
         i += 1
     shards = mix.shards("b")
     once = Counter(chain.from_iterable(tokens[1:].tolist() for tokens in shards))
     assert once <= targets
     # no more than one row of each shard repeats what another has
     assert targets.total() - once.total() < len(shards) * length
-    waste = batches.waste()
-    of_b = sum(batches.rows[1]) * length - once.total()
-    assert (waste.padding, waste.left_out) == (0, 0) and waste.repeated >= of_b
+    waste = batches.packing_stats()
+    of_b = sum(batches.rows_per_shard[1]) * length - once.total()
+    assert (waste.padding, waste.dropped_tokens) == (0, 0) and waste.repeated_targets >= of_b
 
 
 def test_the_target_of_a_token_is_the_one_after_it(mix, batches):
@@ -150,29 +150,29 @@ def test_workers_in_other_processes_read_the_same_in_any_order(mix, batches):
 
 
 def test_a_batch_does_not_depend_on_what_was_read_before(mix, batches):
-    fresh = Batches(Corpus(mix.folder), WEIGHTS, 7, T)
-    late = fresh.batch(range(2_000, 2_010))
+    fresh = PackedDataset(TokenizedCorpus(mix.folder), WEIGHTS, 7, T)
+    late = fresh.read_batch(range(2_000, 2_010))
     batches.batch(range(5_000, 5_050))
     again = batches.batch(range(2_000, 2_010))
     assert late.inputs_BT.equal(again.inputs_BT) and late.targets_BT.equal(again.targets_BT)
 
 
 def test_the_order_of_the_recipes_sources_does_not_matter(corpus, batches):
-    turned = Batches(corpus, dict(reversed(WEIGHTS.items())), 7, T)
+    turned = PackedDataset(corpus, dict(reversed(WEIGHTS.items())), 7, T)
     assert digest(turned, range(500)) == digest(batches, range(500))
 
 
 def test_a_target_that_does_not_count_is_what_the_model_leaves_out():
-    assert gnano.model.IGNORE == IGNORE
+    assert gnano.model.IGNORE == IGNORE_INDEX
 
 
 def counted(rows, length, size=5):
     """The held-out targets that count, in order."""
     found = []
-    for x, y in heldout_batches(rows, length, size):
+    for x, y in iter_heldout_batches(rows, length, size):
         assert x.shape == y.shape == (len(y), length)
         assert len(y) <= size
-        found += y[y != IGNORE].tolist()
+        found += y[y != IGNORE_INDEX].tolist()
     return found
 
 
@@ -198,10 +198,10 @@ def test_counted_targets_stand_for_exactly_the_bytes_of_the_held_out_texts(mix, 
 def test_a_counted_target_is_predicted_from_what_stands_before_it(mix, corpus, length):
     tokens = mix.heldout("a").tolist()
     place = 1
-    for x, y in heldout_batches(corpus.heldout_rows(0, length), length, 4):
+    for x, y in iter_heldout_batches(corpus.heldout_rows(0, length), length, 4):
         for inputs, targets in zip(x.tolist(), y.tolist(), strict=True):
             for column, target in enumerate(targets):
-                if target != IGNORE:
+                if target != IGNORE_INDEX:
                     assert inputs[: column + 1] == tokens[place - column - 1 : place]
                     assert target == tokens[place]
                     place += 1
@@ -218,31 +218,31 @@ def test_held_out_text_is_the_held_out_documents_and_nothing_else(mix, corpus):
 def test_without_held_out_documents_there_are_no_rows(make):
     config = make(a=["one text", "two texts"], heldout=0)
     prepare(config)
-    corpus = Corpus(Path(config.folder))
+    corpus = TokenizedCorpus(Path(config.folder))
     assert corpus.heldout_rows(0, T) == []
     assert corpus.heldout_text(0) == b""
 
 
 def test_a_context_longer_than_a_source_is_refused_with_both_named(corpus):
     with pytest.raises(ValueError, match=r"'a'.*context 100,000 \(model\.block_size\)"):
-        Batches(corpus, WEIGHTS, 0, 100_000)
+        PackedDataset(corpus, WEIGHTS, 0, 100_000)
 
 
 def test_a_source_just_long_enough_gives_a_sequence(mix, corpus):
     longest = {name: max(map(len, mix.shards(name))) for name in NAMES}
     for name in NAMES:
         weights = {other: float(other == name) for other in NAMES}
-        batches = Batches(corpus, weights, 0, longest[name] - 1)
-        assert len(batches.sequence(0)) == longest[name]
+        batches = PackedDataset(corpus, weights, 0, longest[name] - 1)
+        assert len(batches.read_sequence(0)) == longest[name]
         with pytest.raises(ValueError, match=f"{name!r}.*context {longest[name]:,}"):
-            Batches(corpus, weights, 0, longest[name])
+            PackedDataset(corpus, weights, 0, longest[name])
 
 
 def test_a_source_without_weight_may_be_too_short(mix, corpus):
     length = max(max(map(len, mix.shards(name))) for name in NAMES) - 1
     longest = max(NAMES, key=lambda name: max(map(len, mix.shards(name))))
-    batches = Batches(corpus, {name: float(name == longest) for name in NAMES}, 0, length)
-    assert {batches.order.locate(i).source for i in range(1_000)} == {NAMES.index(longest)}
+    batches = PackedDataset(corpus, {name: float(name == longest) for name in NAMES}, 0, length)
+    assert {batches.sampler.locate(i).source for i in range(1_000)} == {NAMES.index(longest)}
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_a_source_without_weight_may_be_too_short(mix, corpus):
 )
 def test_a_recipe_of_other_sources_than_the_folders_is_refused(corpus, weights):
     with pytest.raises(ValueError, match="holds the sources a, b, c, but") as error:
-        Batches(corpus, weights, 0, T)
+        PackedDataset(corpus, weights, 0, T)
     assert str(corpus.folder) in str(error.value)
     assert ", ".join(weights) in str(error.value)
 
@@ -260,4 +260,4 @@ def test_a_folder_with_another_tokenizer_is_refused(mix, tmp_path):
     shutil.copytree(mix.folder, folder)
     train_bpe(mix.texts("a"), 300).save(folder)
     with pytest.raises(ValueError, match=re.escape(f"{folder / 'tokenizer.json'} is not")):
-        _ = Corpus(folder).tokenizer
+        _ = TokenizedCorpus(folder).tokenizer

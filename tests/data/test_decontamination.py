@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, sampled_from
 
 from gnano.data import decontamination, windows
-from gnano.data.decontamination import Decontamination
-from gnano.data.ngrams import NGRAM
+from gnano.data.decontamination import DecontaminationFilter
+from gnano.data.ngrams import NGRAM_WORDS
 
 EVALS = Path(__file__).parents[3] / "shared/data/evals"
 
@@ -44,7 +44,7 @@ def items_file(folder, items):
 @pytest.fixture
 def made(tmp_path):
     """made(*items): the decontamination against a file of these."""
-    return lambda *items: Decontamination([items_file(tmp_path, items)])
+    return lambda *items: DecontaminationFilter([items_file(tmp_path, items)])
 
 
 # a few words only, so that runs are often shared, and often fall short by a word
@@ -56,11 +56,11 @@ runs = lists(sampled_from("ab"), min_size=13, max_size=200).map(" ".join)
 @given(items=lists(texts, max_size=6), cut=integers(0, 40), document=texts)
 def test_the_answer_is_that_of_comparing_all_runs(tmp_path_factory, items, cut, document):
     known = set().union(*map(grams, [ITEM, *items]))
-    found = Decontamination([items_file(tmp_path_factory.mktemp("items"), [ITEM, *items])])
-    assert found.ngrams == len(known)
+    found = DecontaminationFilter([items_file(tmp_path_factory.mktemp("items"), [ITEM, *items])])
+    assert found.ngram_count == len(known)
     pieces = [item[cut:] for item in items]
     for text in [document, *pieces, f"{document} {' '.join(pieces)}", " ".join(items)]:
-        assert found.contains(text) == bool(grams(text) & known)
+        assert found.is_contaminated(text) == bool(grams(text) & known)
 
 
 @settings(deadline=None, max_examples=50)
@@ -68,10 +68,10 @@ def test_the_answer_is_that_of_comparing_all_runs(tmp_path_factory, items, cut, 
 def test_runs_of_the_same_hash_are_told_apart(tmp_path_factory, item, documents):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(windows, "BASE", 1)  # at first the sequence of words does not count
-        found = Decontamination([items_file(tmp_path_factory.mktemp("items"), [item])])
-    assert found.ngrams == len(grams(item))
+        found = DecontaminationFilter([items_file(tmp_path_factory.mktemp("items"), [item])])
+    assert found.ngram_count == len(grams(item))
     for text in documents:
-        assert found.contains(text) == bool(grams(text) & grams(item))
+        assert found.is_contaminated(text) == bool(grams(text) & grams(item))
 
 
 PROGRAM = """
@@ -125,8 +125,8 @@ def test_twelve_shared_words_are_not_enough(made):
     words = re.findall(r"\w+", ITEM)
     assert len(words) == ITEM_WORDS
     found = made(ITEM)
-    for start in range(ITEM_WORDS - NGRAM + 1):
-        shared = words[start : start + NGRAM]
+    for start in range(ITEM_WORDS - NGRAM_WORDS + 1):
+        shared = words[start : start + NGRAM_WORDS]
         assert found.contains(" ".join(["x", *shared, "y"]))
         for text in (["x", *shared[1:], "y"], ["x", *shared[:-1], "y"], shared[1:]):
             assert not found.contains(" ".join(text))
@@ -147,15 +147,15 @@ def test_items_do_not_run_into_each_other(made):
 def test_short_items_are_not_looked_for(made):
     twelve = "a b c d e f g h i j k l"
     found = made(twelve, ITEM)
-    assert found.ngrams == ITEM_WORDS - NGRAM + 1
+    assert found.ngrams == ITEM_WORDS - NGRAM_WORDS + 1
     assert not found.contains(twelve)
     assert not found.contains(f"{twelve} and then something else")
 
 
 def test_without_files_every_document_passes():
-    found = Decontamination([])
-    assert found.ngrams == 0
-    assert not found.contains(ITEM)
+    found = DecontaminationFilter([])
+    assert found.ngram_count == 0
+    assert not found.is_contaminated(ITEM)
 
 
 def numbered(n):
@@ -185,26 +185,26 @@ def test_every_text_of_every_kind_of_file_is_looked_for(tmp_path, ending, packed
     text = content.get(ending) or "\n\n".join(map(numbered, range(5)))
     path = tmp_path / f"items{ending}{packed}"
     path.write_bytes(PACK[packed](text.encode()))
-    found = Decontamination([path])
-    assert all(found.contains(f"x {numbered(n)} y") for n in range(5))
-    assert not found.contains(numbered(9))
+    found = DecontaminationFilter([path])
+    assert all(found.is_contaminated(f"x {numbered(n)} y") for n in range(5))
+    assert not found.is_contaminated(numbered(9))
 
 
 def test_all_columns_of_parquet_are_looked_for(tmp_path):
     path = tmp_path / "items.parquet"
     rows = [{"id": 1, "query": numbered(0), "choices": [numbered(1), None]}, {"query": None}]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    found = Decontamination([path])
-    assert found.ngrams == 2 * (20 - NGRAM + 1)
-    assert all(found.contains(numbered(n)) for n in range(2))
+    found = DecontaminationFilter([path])
+    assert found.ngram_count == 2 * (20 - NGRAM_WORDS + 1)
+    assert all(found.is_contaminated(numbered(n)) for n in range(2))
 
 
 def test_several_files_are_looked_for_together(tmp_path):
     paths = [tmp_path / f"{n}.txt" for n in range(3)]
     for n, path in enumerate(paths):
         path.write_text(numbered(n))
-    found = Decontamination(paths)
-    assert [found.contains(numbered(n)) for n in range(4)] == [True, True, True, False]
+    found = DecontaminationFilter(paths)
+    assert [found.is_contaminated(numbered(n)) for n in range(4)] == [True, True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -224,18 +224,18 @@ def test_a_file_that_is_of_no_use_is_named(tmp_path, name, content, message):
     good.write_text(ITEM)
     bad.write_text(content)
     with pytest.raises(ValueError, match=message):
-        Decontamination([good, bad])
+        DecontaminationFilter([good, bad])
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no evaluation file .*nothing\.jsonl"):
-        Decontamination([tmp_path / "nothing.jsonl"])
+        DecontaminationFilter([tmp_path / "nothing.jsonl"])
 
 
 @pytest.mark.skipif(not EVALS.is_dir(), reason=f"the evaluations are not in {EVALS}")
 def test_real_evaluation_items_are_found_in_longer_texts():
     paths = sorted(EVALS.glob("*.jsonl"))
-    found = Decontamination(paths)
+    found = DecontaminationFilter(paths)
     planted = 0
     for path in paths:
         for line in path.read_text().splitlines():
@@ -243,6 +243,6 @@ def test_real_evaluation_items_are_found_in_longer_texts():
                 for item in value if isinstance(value, list) else [value]:
                     if isinstance(item, str) and grams(item):
                         planted += 1
-                        assert found.contains(f"Before it: {item.upper()}... and after it."), item
+                        assert found.is_contaminated(f"Before it: {item.upper()}... and after it."), item
     assert planted > 10_000
-    assert not found.contains(" ".join(Path(decontamination.__file__).read_text().split()))
+    assert not found.is_contaminated(" ".join(Path(decontamination.__file__).read_text().split()))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gnano.data.file_search import FoundFiles, find_files
+from gnano.data.file_search import FileSearchResult, find_files
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_pattern_without_files_is_named(place, pattern):
 
 def search(place: Path, pattern: str) -> tuple[list[str], dict[str, str]]:
     """Names of the files found, and of those left out with the reason."""
-    found: FoundFiles = find_files((pattern,))
+    found: FileSearchResult = find_files((pattern,))
     skipped = {os.path.relpath(path, place): why for path, why in found.skipped.items()}
     return [os.path.relpath(path, place) for path in found.paths], skipped
 
@@ -155,7 +155,7 @@ def test_what_programs_leave_is_skipped_and_named_and_nothing_else(place, file, 
     assert skipped.keys() == {*left, "broken.txt", "pipe"}
     assert skipped["picture.png"] == skipped["deep/noise"] == "binary"
     assert skipped["broken.txt"] == "broken link" and skipped[".DS_Store"] == "hidden"
-    notice = find_files((pattern.format(place=place),)).notice()
+    notice = find_files((pattern.format(place=place),)).format_skipped()
     assert notice.startswith("12 left out: ") and notice.endswith("and 7 more")
 
 
@@ -170,7 +170,7 @@ def test_what_is_named_itself_is_not_skipped(place, file):
         ("old.txt~", ["old.txt~"]),
     ]:
         assert search(place, asked) == (names, {})
-    assert ".plan" not in find_files((".", ".plan")).notice()
+    assert ".plan" not in find_files((".", ".plan")).format_skipped()
 
 
 @pytest.mark.parametrize("name", ["picture.png", "._a.jsonl", "deep/noise"])

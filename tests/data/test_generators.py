@@ -5,10 +5,10 @@ import sys
 import pytest
 
 from gnano.data.documents import Document
-from gnano.data.generators import generate, load_generator
+from gnano.data.generators import iter_items, load_generator
 from gnano.data.instructions.config import InstructionConfig, InstructionSource
-from gnano.data.instructions.gathering import gather_conversations, gather_preferences
-from gnano.data.sources import DataConfig, Source
+from gnano.data.instructions.gathering import load_conversations, load_preferences
+from gnano.data.sources import DataConfig, SourceConfig
 
 MODULE = """
 from itertools import count
@@ -50,14 +50,14 @@ def test_texts_of_ones_own_are_prepared_like_any_other(
     module, prepared, tmp_path, tokenizer_folder, workers
 ):
     squares, cubes = (
-        Source(kind="generator", generator=f"{module}:{name}", max_bytes=5_000)
+        SourceConfig(kind="generator", generator=f"{module}:{name}", max_bytes=5_000)
         for name in ("SQUARES", "CUBES")
     )
     config = DataConfig(
         folder=str(tmp_path / "prepared"),
         tokenizer=tokenizer_folder,
         workers=workers,
-        heldout=0.01,
+        heldout_fraction=0.01,
         sources={"squares": squares, "cubes": cubes},
     )
     done = prepared(config)
@@ -68,10 +68,10 @@ def test_texts_of_ones_own_are_prepared_like_any_other(
 
 def test_conversations_of_ones_own_are_gathered_and_none_more_than_are_asked_for(module):
     questions = InstructionSource(kind="generator", generator=f"{module}:QUESTIONS", max_records=20)
-    config = InstructionConfig(heldout=0, sources={"sums": questions})
-    assert len(gather_conversations(config).train["sums"]) == 20
+    config = InstructionConfig(heldout_fraction=0, sources={"sums": questions})
+    assert len(load_conversations(config).train["sums"]) == 20
     with pytest.raises(ValueError, match="gives Conversation; Preference is needed"):
-        gather_preferences(config)
+        load_preferences(config)
 
 
 @pytest.mark.parametrize(
@@ -91,4 +91,4 @@ def test_what_is_no_generator_is_refused_in_a_sentence_and_not_called(module, pa
 
 def test_an_item_of_another_kind_is_refused(module):
     with pytest.raises(ValueError, match="gives Conversation; Document is needed"):
-        next(generate(f"{module}:QUESTIONS", Document))
+        next(iter_items(f"{module}:QUESTIONS", Document))

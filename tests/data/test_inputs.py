@@ -8,9 +8,9 @@ from hypothesis.strategies import dictionaries, integers, text
 from tests.data.conftest import DEMO_GENERATORS
 
 from gnano.data import inputs
-from gnano.data.bad_records import BadRecords
-from gnano.data.inputs import EDGE, documents, find_inputs
-from gnano.data.sources import Source
+from gnano.data.bad_records import BadRecordCounter
+from gnano.data.inputs import FINGERPRINT_BYTES, read_task_documents, find_source_files
+from gnano.data.sources import SourceConfig
 
 names = text("abcdef", min_size=1, max_size=6)
 
@@ -25,7 +25,7 @@ def write(folder, sizes):
     folder.mkdir(parents=True)
     for name, size in sizes.items():
         (folder / f"{name}.txt").write_bytes(b"x" * size)
-    return Source(files=(str(folder),))
+    return SourceConfig(files=(str(folder),))
 
 
 def names_of(tasks):
@@ -39,7 +39,7 @@ def test_every_file_is_in_one_task_and_small_ones_share(scratch, sizes, small):
     source = write(scratch / "all", sizes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inputs, "SMALL", small)
-        tasks = find_inputs(source).tasks
+        tasks = find_source_files(source).tasks
     assert sorted(names_of(tasks)) == sorted(f"{name}.txt" for name in sizes)
     weights = [[file.size for file in task] for task in tasks]
     if sum(sizes.values()) >= small:
@@ -52,8 +52,8 @@ def test_every_file_is_in_one_task_and_small_ones_share(scratch, sizes, small):
 
 def test_the_order_is_that_of_no_sorted_names_and_the_same_elsewhere(scratch, small_tasks):
     sizes = {f"{n:03}": 5 for n in range(60)}
-    here = find_inputs(write(scratch / "here", sizes)).tasks
-    there = find_inputs(write(scratch / "far" / "away", sizes)).tasks
+    here = find_source_files(write(scratch / "here", sizes)).tasks
+    there = find_source_files(write(scratch / "far" / "away", sizes)).tasks
     assert here == there
     order = names_of(here)
     early = [int(name[:3]) for name in order[:20]]
@@ -63,8 +63,8 @@ def test_the_order_is_that_of_no_sorted_names_and_the_same_elsewhere(scratch, sm
 
 def test_a_file_more_moves_no_other(scratch, small_tasks):
     sizes = {f"{n}": 5 for n in range(20)}
-    before = names_of(find_inputs(write(scratch / "more", sizes)).tasks)
-    after = names_of(find_inputs(write(scratch / "more", sizes | {"new": 5})).tasks)
+    before = names_of(find_source_files(write(scratch / "more", sizes)).tasks)
+    after = names_of(find_source_files(write(scratch / "more", sizes | {"new": 5})).tasks)
     assert [name for name in after if name != "new.txt"] == before
 
 
@@ -72,13 +72,13 @@ def test_the_name_is_below_the_folder_that_all_files_share(tmp_path, small_tasks
     for place in ("x/a.txt", "x/y/b.txt", "x/z/c.txt"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text(place)
-    whole = find_inputs(Source(files=(str(tmp_path / "x"),)))
+    whole = find_source_files(SourceConfig(files=(str(tmp_path / "x"),)))
     assert sorted(names_of(whole.tasks)) == ["a.txt", "y/b.txt", "z/c.txt"]
     assert whole.root == tmp_path / "x"
     monkeypatch.chdir(tmp_path)
-    relative = find_inputs(Source(files=("x/*.txt", "x/*/*.txt")))
+    relative = find_source_files(SourceConfig(files=("x/*.txt", "x/*/*.txt")))
     assert relative == replace_source(whole, relative.source)
-    (path,) = relative.paths(0, tmp_path / "elsewhere")
+    (path,) = relative.task_paths(0, tmp_path / "elsewhere")
     assert path.read_text() == f"x/{relative.tasks[0][0].name}"
     monkeypatch.chdir("/")  # a worker's folder need not be ours
     assert path.is_file()
@@ -88,42 +88,42 @@ def replace_source(found, source):
     return type(found)(source, found.tasks, found.root, found.commit)
 
 
-@pytest.mark.parametrize("place", [0, EDGE - 1, -EDGE, -1])
+@pytest.mark.parametrize("place", [0, FINGERPRINT_BYTES - 1, -FINGERPRINT_BYTES, -1])
 def test_a_byte_at_the_edges_of_a_large_file_changes_what_stands_for_it(tmp_path, place):
     path = tmp_path / "a.txt"
-    content = bytearray(b"x" * (3 * EDGE))
+    content = bytearray(b"x" * (3 * FINGERPRINT_BYTES))
     path.write_bytes(content)
-    source = Source(files=(str(path),))
-    before = find_inputs(source).tasks
+    source = SourceConfig(files=(str(path),))
+    before = find_source_files(source).tasks
     path.touch()
-    assert find_inputs(source).tasks == before
+    assert find_source_files(source).tasks == before
     content[place] = ord("y")
     path.write_bytes(content)
-    (task,) = find_inputs(source).tasks
+    (task,) = find_source_files(source).tasks
     assert task[0].size == before[0][0].size
-    assert task[0].identity != before[0][0].identity
+    assert task[0].fingerprint != before[0][0].fingerprint
 
 
 def test_many_small_files_do_not_become_many_tasks(scratch, small_tasks, monkeypatch):
     source = write(scratch / "many", {f"{n}": 10 for n in range(100)})
-    assert len(find_inputs(source).tasks) == 100
+    assert len(find_source_files(source).tasks) == 100
     monkeypatch.setattr(inputs, "MOST_TASKS", 7)
-    assert len(find_inputs(source).tasks) <= 7
+    assert len(find_source_files(source).tasks) <= 7
 
 
 def test_a_pattern_that_names_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises((ValueError, FileNotFoundError), match=r"empty|no file"):
-        find_inputs(Source(files=(str(tmp_path / "empty"),)))
+        find_source_files(SourceConfig(files=(str(tmp_path / "empty"),)))
     with pytest.raises(ValueError, match="no file"):
-        find_inputs(Source())
+        find_source_files(SourceConfig())
 
 
 @pytest.mark.parametrize("generator", DEMO_GENERATORS)
 def test_generated_text_ends_with_the_document_that_fills_its_bytes(generator):
     def texts_of(size):
-        found = documents(Source(kind="generator", generator=generator, max_bytes=size), [])
-        return [document.text for document in BadRecords().sift(found)]
+        found = read_task_documents(SourceConfig(kind="generator", generator=generator, max_bytes=size), [])
+        return [document.text for document in BadRecordCounter().filter(found)]
 
     texts = texts_of(20_000)
     sizes = [len(text.encode()) for text in texts]

@@ -29,11 +29,11 @@ from gnano.data.manifest import (
     Manifest,
     SourceInfo,
     TaskInfo,
-    bad_records,
+    summarize_bad_records,
     read_marker,
     write_marker,
 )
-from gnano.data.plan import Plan, SourcePlan
+from gnano.data.plan import ShardPlan, SourcePlan
 from gnano.data.preparing.preparation import prepare
 from gnano.data.shards import ShardInfo
 
@@ -66,7 +66,7 @@ source_plans = builds(
     tasks=lists(lists(input_files, max_size=2).map(tuple), max_size=3).map(tuple),
 )
 plans = builds(
-    Plan,
+    ShardPlan,
     tokenizer=words,
     decontaminate=lists(input_files, max_size=2).map(tuple),
     heldout=just(0.1),
@@ -246,7 +246,7 @@ def test_a_folder_of_an_earlier_version_that_counted_no_bad_records_is_read(make
     manifest = Manifest.load(folder)
     assert (manifest.max_bad_share, manifest.skipped) == (MAX_BAD_SHARE, {})
     assert manifest.sources["a"].tasks[0].bad == []
-    assert bad_records(manifest.plan.sources["a"], manifest.sources["a"].tasks) == (0, "")
+    assert summarize_bad_records(manifest.plan.sources["a"], manifest.sources["a"].tasks) == (0, "")
 
 
 def prepare_and_forget(config):

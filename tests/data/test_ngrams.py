@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import characters, integers, lists, sampled_from, text
 
 from gnano.data import ngrams
-from gnano.data.ngrams import NGRAM, NGrams
+from gnano.data.ngrams import NGRAM_WORDS, NGramIndex
 
 
 def grams(text):
@@ -26,22 +26,22 @@ texts = lists(sampled_from(TOKENS), max_size=40).map(" ".join)
 @settings(deadline=None)
 @given(items=lists(texts, max_size=5), documents=lists(texts, max_size=5))
 def test_the_runs_found_are_those_of_comparing_all(items, documents):
-    index = NGrams(items)
+    index = NGramIndex(items)
     of_items, of_documents = [[grams(text) for text in row] for row in (items, documents)]
     known = set().union(*of_items)
     assert len(index) == len(known)
-    assert index.items == {number for number, runs in enumerate(of_items) if runs}
+    assert index.items_with_ngrams == {number for number, runs in enumerate(of_items) if runs}
     found = list(index.find(documents))
-    assert len({each.kind for each in found}) == len(found)
+    assert len({each.ngram_id for each in found}) == len(found)
     shared = known & set().union(*of_documents)
     assert {tuple(each.words.split()) for each in found} == shared
     for each in found:
         run = tuple(each.words.split())
-        assert each.text == min(n for n, runs in enumerate(of_documents) if run in runs)
+        assert each.text_index == min(n for n, runs in enumerate(of_documents) if run in runs)
         having = {number for number, runs in enumerate(of_items) if run in runs}
-        assert index.items_with([each.kind]) == {each.kind: having}
+        assert index.items_by_ngram([each.ngram_id]) == {each.ngram_id: having}
     everywhere = {number for number, runs in enumerate(of_items) if runs & shared}
-    together = index.items_with([each.kind for each in found])
+    together = index.items_by_ngram([each.ngram_id for each in found])
     assert set().union(*together.values()) == everywhere
 
 
@@ -50,48 +50,48 @@ def test_the_runs_found_are_those_of_comparing_all(items, documents):
 def test_words_are_those_of_the_regular_expression_wherever_a_text_is_cut(content, part):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ngrams, "PART", part)
-        index = NGrams([content * 2, "another text", content])
+        index = NGramIndex([content * 2, "another text", content])
     for number, item in enumerate([content * 2, "another text", content]):
-        assert (number in index.items) == bool(grams(item))
+        assert (number in index.items_with_ngrams) == bool(grams(item))
     assert len(index) == len(grams(content * 2) | grams(content))
 
 
 def test_a_word_longer_than_a_part_is_a_word():
-    long = "x" * (5 * ngrams.PART)
+    long = "x" * (5 * ngrams.CHUNK_CHARS)
     item = " ".join([*"abcdefghijkl", long])
-    assert [each.words for each in NGrams([item]).find([f"0 {item}."])] == [item]
-    assert not list(NGrams([item]).find([f"{item}x"]))
+    assert [each.words for each in NGramIndex([item]).find([f"0 {item}."])] == [item]
+    assert not list(NGramIndex([item]).find([f"{item}x"]))
 
 
 def test_a_run_does_not_go_on_in_the_next_text():
     item = "a b c d e f g h i j k l m n"
-    index = NGrams([item])
+    index = NGramIndex([item])
     for cut in range(len(item)):
         found = index.find([item[:cut], item[cut:]])
         assert {tuple(each.words.split()) for each in found} == (
             grams(item[:cut]) | grams(item[cut:])
         )
-    assert index.items == {0}
-    assert len(index) == 14 - NGRAM + 1
+    assert index.items_with_ngrams == {0}
+    assert len(index) == 14 - NGRAM_WORDS + 1
 
 
 def test_an_index_may_be_sent_to_another_process():
     item = " ".join(map(str, range(20)))
-    index = pickle.loads(pickle.dumps(NGrams(["short", item])))
+    index = pickle.loads(pickle.dumps(NGramIndex(["short", item])))
     kinds = [each.kind for each in index.find([f"x {item}"])]
     assert index.items_with(kinds) == {kind: {1} for kind in kinds}
-    assert len(kinds) == 20 - NGRAM + 1
+    assert len(kinds) == 20 - NGRAM_WORDS + 1
 
 
 def test_words_of_the_same_hash_are_told_apart(monkeypatch):
     monkeypatch.setattr(ngrams, "BASE", 1)  # at first the sequence of letters does not count
     item = "one owl saw two keels of the other ship as it sank"
     other = item.replace("keels", "sleek")
-    index = NGrams([f"{item} there", "short"])
+    index = NGramIndex([f"{item} there", "short"])
     assert [each.words for each in index.find([f"{item} there"])] == [f"{item} there"]
     assert not list(index.find([f"{other} there"]))
-    both = NGrams([f"{item} there", f"{other} there"])
+    both = NGramIndex([f"{item} there", f"{other} there"])
     assert len(both) == 2
     for number, words in enumerate((item, other)):
-        kinds = [each.kind for each in both.find([f"{words} there"])]
-        assert list(both.items_with(kinds).values()) == [{number}]
+        kinds = [each.ngram_id for each in both.find([f"{words} there"])]
+        assert list(both.items_by_ngram(kinds).values()) == [{number}]

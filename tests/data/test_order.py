@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis.strategies import booleans, composite, floats, integers, lists, sampled_from
 
-from gnano.data.order import BLOCK, NotYet, Order, permuted, samples_of
+from gnano.data.order import BLOCK_SIZE, ShardNotReady, MixtureSampler, feistel_permute, rank_sample_range
 
 many_weights = lists(floats(0, 1), min_size=1, max_size=5).filter(lambda w: sum(w) > 1e-3)
 seeds = integers(0, 2**40)
@@ -38,29 +38,29 @@ def by_epoch(places):
 @settings(deadline=None, max_examples=20)
 @given(weights=many_weights, seed=seeds)
 def test_every_block_holds_the_exact_mix(weights, seed):
-    order = Order([[7]] * len(weights), weights, seed)
-    places = walk(order, 3 * BLOCK)
-    blocks = [Counter(p.source for p in places[b * BLOCK : (b + 1) * BLOCK]) for b in range(3)]
+    order = MixtureSampler([[7]] * len(weights), weights, seed)
+    places = walk(order, 3 * BLOCK_SIZE)
+    blocks = [Counter(p.source for p in places[b * BLOCK_SIZE : (b + 1) * BLOCK_SIZE]) for b in range(3)]
     assert blocks[0] == blocks[1] == blocks[2]
     whole = sum(map(Fraction, weights))
     for source, weight in enumerate(weights):
         # no whole number of samples is nearer than less than one sample away
-        assert abs(blocks[0][source] - Fraction(weight) / whole * BLOCK) < 1
+        assert abs(blocks[0][source] - Fraction(weight) / whole * BLOCK_SIZE) < 1
 
 
 @pytest.mark.parametrize("weights", [(0.40, 0.25, 0.35), (40, 25, 35), (8, 5, 7)])
 def test_40_25_35_of_a_thousand_samples_is_400_250_350(weights):
-    drawn = Counter(place.source for place in walk(Order([[9], [9], [9]], weights, 1), 1000))
+    drawn = Counter(place.source for place in walk(MixtureSampler([[9], [9], [9]], weights, 1), 1000))
     assert drawn == {0: 400, 1: 250, 2: 350}
 
 
 def test_a_source_of_weight_0_is_never_drawn():
-    drawn = Counter(place.source for place in walk(Order([[9], [0], [9]], (1, 0, 2), 1), 3000))
+    drawn = Counter(place.source for place in walk(MixtureSampler([[9], [0], [9]], (1, 0, 2), 1), 3000))
     assert drawn == {0: 999, 2: 2001}
 
 
 def test_the_sources_of_a_block_come_mixed_not_one_after_another():
-    sources = [place.source for place in walk(Order([[9], [9]], (1, 1), 1), BLOCK)]
+    sources = [place.source for place in walk(MixtureSampler([[9], [9]], (1, 1), 1), BLOCK_SIZE)]
     changes = sum(a != b for a, b in pairwise(sources))
     assert 400 < changes < 600
 
@@ -68,7 +68,7 @@ def test_the_sources_of_a_block_come_mixed_not_one_after_another():
 @settings(deadline=None, max_examples=20)
 @given(rows=corpora(), seed=seeds)
 def test_no_sequence_is_skipped_or_repeated_within_an_epoch(rows, seed):
-    found = by_epoch(walk(Order(rows, [1] * len(rows), seed), 2 * BLOCK))
+    found = by_epoch(walk(MixtureSampler(rows, [1] * len(rows), seed), 2 * BLOCK_SIZE))
     for source, shards in enumerate(rows):
         every = [(shard, row) for shard, count in enumerate(shards) for row in range(count)]
         epochs = found[source]
@@ -81,7 +81,7 @@ def test_no_sequence_is_skipped_or_repeated_within_an_epoch(rows, seed):
 
 
 def test_the_test_above_sees_many_epochs():
-    epochs = by_epoch(walk(Order([[3, 0, 5], [60] * 5], [1, 1], 0), 2 * BLOCK))
+    epochs = by_epoch(walk(MixtureSampler([[3, 0, 5], [60] * 5], [1, 1], 0), 2 * BLOCK_SIZE))
     assert len(epochs[0]) == 1000 // 8
     assert len(epochs[1]) == 4
 
@@ -89,7 +89,7 @@ def test_the_test_above_sees_many_epochs():
 @settings(deadline=None, max_examples=20)
 @given(rows=corpora(), seed=seeds)
 def test_shards_are_read_one_after_another(rows, seed):
-    found = by_epoch(walk(Order(rows, [1] * len(rows), seed), BLOCK))
+    found = by_epoch(walk(MixtureSampler(rows, [1] * len(rows), seed), BLOCK_SIZE))
     for epochs in found.values():
         for taken in epochs.values():
             shards = [shard for shard, _ in taken]
@@ -97,13 +97,13 @@ def test_shards_are_read_one_after_another(rows, seed):
 
 
 def test_each_epoch_of_a_shard_has_its_own_order():
-    epochs = by_epoch(walk(Order([[100]], [1], 3), 400))[0]
+    epochs = by_epoch(walk(MixtureSampler([[100]], [1], 3), 400))[0]
     assert len({tuple(taken) for taken in epochs.values()}) == 4
 
 
 def test_shards_of_the_same_size_have_orders_of_their_own():
     taken = defaultdict(list)
-    for place in walk(Order([[100, 100], [100, 100]], [1, 1], 3), BLOCK):
+    for place in walk(MixtureSampler([[100, 100], [100, 100]], [1, 1], 3), BLOCK_SIZE):
         if place.epoch == 0:
             taken[place.source, place.shard].append(place.row)
     assert [len(rows) for rows in taken.values()] == [100] * 4
@@ -114,8 +114,8 @@ def test_shards_of_the_same_size_have_orders_of_their_own():
 @given(rows=corpora(), more=lists(integers(0, 60), min_size=1, max_size=3), seed=seeds)
 def test_shards_that_come_later_do_not_change_what_came_before(rows, more, seed):
     weights = [1] * len(rows)
-    now = walk(Order(rows, weights, seed), BLOCK)
-    later = walk(Order([shards + more for shards in rows], weights, seed), BLOCK)
+    now = walk(MixtureSampler(rows, weights, seed), BLOCK_SIZE)
+    later = walk(MixtureSampler([shards + more for shards in rows], weights, seed), BLOCK_SIZE)
     for before, after in zip(now, later, strict=True):
         assert before.source == after.source
         if before.epoch == 0:
@@ -126,7 +126,7 @@ def test_shards_that_come_later_do_not_change_what_came_before(rows, more, seed)
 @given(seed=seeds, other=seeds)
 def test_other_seeds_give_other_orders(seed, other):
     assume(seed != other)
-    one, two = (walk(Order([[50], [50]], [1, 1], s), 200) for s in (seed, other))
+    one, two = (walk(MixtureSampler([[50], [50]], [1, 1], s), 200) for s in (seed, other))
     assert [p.source for p in one] != [p.source for p in two]
     one_rows, two_rows = ([p.row for p in places if p.source == 0][:50] for places in (one, two))
     assert len(one_rows) == len(two_rows) == 50
@@ -134,10 +134,10 @@ def test_other_seeds_give_other_orders(seed, other):
 
 
 def test_any_sample_can_be_asked_for_at_any_time():
-    order = Order([[30, 20], [70]], [2, 1], 5)
-    forwards = walk(order, 4 * BLOCK)
-    fresh = Order([[30, 20], [70]], [2, 1], 5)
-    assert [fresh.locate(i) for i in reversed(range(4 * BLOCK))] == forwards[::-1]
+    order = MixtureSampler([[30, 20], [70]], [2, 1], 5)
+    forwards = walk(order, 4 * BLOCK_SIZE)
+    fresh = MixtureSampler([[30, 20], [70]], [2, 1], 5)
+    assert [fresh.locate(i) for i in reversed(range(4 * BLOCK_SIZE))] == forwards[::-1]
     assert order.locate(10**12) == fresh.locate(10**12)
 
 
@@ -147,7 +147,7 @@ def test_a_fresh_process_gives_the_same_order():
         "order = Order([[30, 20], [70]], [0.4, 0.6], 5)\n"
         "print([tuple(order.locate(i)) for i in range(1500)])\n"
     )
-    order = Order([[30, 20], [70]], [0.4, 0.6], 5)
+    order = MixtureSampler([[30, 20], [70]], [0.4, 0.6], 5)
     expected = f"{[tuple(place) for place in walk(order, 1500)]}\n"
     for hash_seed in "1", "2":
         out = subprocess.run(
@@ -164,7 +164,7 @@ def outcome(order, i):
     """A place, or which source and shard it waits for."""
     try:
         return order.locate(i)
-    except NotYet as missing:
+    except ShardNotReady as missing:
         return missing.source, missing.shard
 
 
@@ -174,12 +174,12 @@ def test_a_sample_waits_exactly_while_what_may_still_come_could_change_its_place
     """Brute force: the place in every future we can think of, a shard more or none."""
     weights = [1] * len(rows)
     complete = done[: len(rows)]
-    now = Order(rows, weights, seed, complete)
+    now = MixtureSampler(rows, weights, seed, complete)
     futures = [
-        Order([r if d else [*r, *more] for r, d in zip(rows, complete, strict=True)], weights, seed)
+        MixtureSampler([r if d else [*r, *more] for r, d in zip(rows, complete, strict=True)], weights, seed)
         for more in ([], [1], [7, 3])
     ]
-    for i in range(0, BLOCK, 3):
+    for i in range(0, BLOCK_SIZE, 3):
         places = {future.locate(i) for future in futures}
         if len(places) == 1:
             assert outcome(now, i) == places.pop()
@@ -189,8 +189,8 @@ def test_a_sample_waits_exactly_while_what_may_still_come_could_change_its_place
 
 
 def test_a_source_of_which_nothing_is_there_yet_is_waited_for():
-    order = Order([[9], []], [1, 1], 0, [True, False])
-    found = Counter(outcome(order, i)[:1] for i in range(BLOCK))
+    order = MixtureSampler([[9], []], [1, 1], 0, [True, False])
+    found = Counter(outcome(order, i)[:1] for i in range(BLOCK_SIZE))
     assert found == {(0,): 500, (1,): 500}
 
 
@@ -198,11 +198,11 @@ def test_a_source_of_which_nothing_is_there_yet_is_waited_for():
 @given(rows=corpora(), seed=seeds)
 def test_waiting_for_one_shard_after_another_gives_the_order_of_the_whole(rows, seed):
     weights = [1] * len(rows)
-    whole = Order(rows, weights, seed)
+    whole = MixtureSampler(rows, weights, seed)
     there = [0] * len(rows)
-    for i in range(0, BLOCK, 7):
+    for i in range(0, BLOCK_SIZE, 7):
         while True:
-            growing = Order(
+            growing = MixtureSampler(
                 [shards[:n] for shards, n in zip(rows, there, strict=True)],
                 weights,
                 seed,
@@ -211,7 +211,7 @@ def test_waiting_for_one_shard_after_another_gives_the_order_of_the_whole(rows, 
             try:
                 assert growing.locate(i) == whole.locate(i)
                 break
-            except NotYet as missing:
+            except ShardNotReady as missing:
                 assert missing.shard == there[missing.source]
                 there[missing.source] += 1  # that very one, and all others stay as they are
 
@@ -220,7 +220,7 @@ keys = lists(integers(0, 2**40), min_size=1, max_size=4).map(tuple)
 
 
 def order_of(key, n):
-    return [permuted(key, n, i) for i in range(n)]
+    return [feistel_permute(key, n, i) for i in range(n)]
 
 
 @settings(deadline=None)
@@ -232,7 +232,7 @@ def test_a_permutation_holds_every_number_once(key, n):
 @settings(deadline=None, max_examples=50)
 @given(key=keys, n=integers(2**20, 2**40), start=integers(0))
 def test_a_permutation_of_very_many_stays_inside_and_meets_nobody(key, n, start):
-    some = [permuted(key, n, (start + i) % n) for i in range(200)]
+    some = [feistel_permute(key, n, (start + i) % n) for i in range(200)]
     assert len(set(some)) == 200
     assert all(0 <= place < n for place in some)
 
@@ -269,7 +269,7 @@ def test_neighbours_do_not_stay_neighbours(n):
 def test_an_order_drawn_today_is_the_same_after_every_update():
     # a run of weeks goes on over versions of NumPy and of ours
     assert order_of((7, 0), 12) == [0, 5, 2, 3, 8, 1, 6, 4, 7, 11, 9, 10]
-    order = Order([[5, 4], [6]], [2, 1], 3)
+    order = MixtureSampler([[5, 4], [6]], [2, 1], 3)
     sources, epochs, shards, rows = zip(*map(order.locate, range(8)), strict=True)
     assert (sources, epochs) == ((0, 0, 0, 0, 1, 1, 0, 0), (0,) * 8)
     assert (shards, rows) == ((0, 0, 0, 0, 0, 0, 0, 1), (4, 1, 0, 3, 2, 4, 2, 3))
@@ -288,8 +288,8 @@ def test_ranks_and_micro_steps_share_out_a_step_exactly(ranks, micro_batch, micr
         i
         for micro in range(micro_steps)
         for rank in range(ranks)
-        for i in samples_of(
-            step, micro, rank, per_step=per_step, micro_batch=micro_batch, ranks=ranks
+        for i in rank_sample_range(
+            step, micro, rank, samples_per_step=per_step, micro_batch=micro_batch, world_size=ranks
         )
     ]
     assert sorted(taken) == list(range(step * per_step, (step + 1) * per_step))

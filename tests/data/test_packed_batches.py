@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from gnano.data.batches import IGNORE, Batches
-from gnano.data.corpus import Corpus
-from gnano.data.looking import look
+from gnano.data.batches import IGNORE_INDEX, PackedDataset
+from gnano.data.corpus import TokenizedCorpus
+from gnano.data.looking import inspect_sample
 
 T = 48
 WEIGHTS = {"a": 0.0, "b": 1.0, "c": 0.0}
@@ -15,12 +15,12 @@ WEIGHTS = {"a": 0.0, "b": 1.0, "c": 0.0}
 
 @pytest.fixture(scope="module")
 def corpus(mix):
-    return Corpus(mix.folder)
+    return TokenizedCorpus(mix.folder)
 
 
 @pytest.fixture(scope="module")
 def packed(corpus):
-    return Batches(corpus, WEIGHTS, 3, T, "best-fit", inside_documents=True)
+    return PackedDataset(corpus, WEIGHTS, 3, T, "best-fit", document_attention_mask=True)
 
 
 def epoch(batches):
@@ -35,14 +35,14 @@ def test_packed_every_token_but_a_shards_first_is_a_target_once_an_epoch(mix, pa
     targets: Counter[int] = Counter()
     counted = padding = 0
     for _, batch in epoch(packed):
-        kept = batch.targets_BT[batch.targets_BT != IGNORE]
+        kept = batch.targets_BT[batch.targets_BT != IGNORE_INDEX]
         targets.update(kept.tolist())
         counted += len(kept)
         padding += T - len(kept)
     assert targets == Counter(t for tokens in mix.shards("b") for t in tokens[1:].tolist())
-    waste = Batches(packed.corpus, WEIGHTS, 3, T, "best-fit").waste()
+    waste = PackedDataset(packed.corpus, WEIGHTS, 3, T, "best-fit").packing_stats()
     of_b = sum(packed.rows[1]) * T
-    assert counted + padding == of_b < waste.room
+    assert counted + padding == of_b < waste.target_slots
 
 
 def test_packed_only_documents_longer_than_a_row_are_cut(mix, packed):
@@ -67,22 +67,22 @@ def test_packed_no_target_is_from_another_document(packed):
     for _, (inputs, targets, segments) in epoch(packed):
         for row in range(len(inputs)):
             for t in range(T - 1):
-                if targets[row, t] != IGNORE and segments[row, t] == segments[row, t + 1]:
+                if targets[row, t] != IGNORE_INDEX and segments[row, t] == segments[row, t + 1]:
                     assert targets[row, t] == inputs[row, t + 1]
-                elif targets[row, t] != IGNORE:
+                elif targets[row, t] != IGNORE_INDEX:
                     raise AssertionError("a target in another segment")
 
 
 @pytest.mark.parametrize("packing", ["stream", "best-fit"])
 def test_segments_are_given_only_if_attention_stays_inside_documents(corpus, packing):
-    assert Batches(corpus, WEIGHTS, 3, T, packing).batch(range(9)).segments_BT is None
+    assert PackedDataset(corpus, WEIGHTS, 3, T, packing).read_batch(range(9)).segments_BT is None
 
 
 def test_in_a_stream_a_segment_begins_with_each_end_of_text(mix, corpus):
     end = mix.tokenizer.end_of_text
-    inputs, _, segments = Batches(corpus, WEIGHTS, 3, T, inside_documents=True).batch(range(40))
+    inputs, _, segments = PackedDataset(corpus, WEIGHTS, 3, T, document_attention_mask=True).read_batch(range(40))
     assert segments is not None
-    plain = Batches(corpus, WEIGHTS, 3, T).batch(range(40))
+    plain = PackedDataset(corpus, WEIGHTS, 3, T).read_batch(range(40))
     assert inputs.equal(plain.inputs_BT)
     borders = 0
     for row, numbers in zip(inputs.tolist(), segments.tolist(), strict=True):
@@ -94,18 +94,18 @@ def test_in_a_stream_a_segment_begins_with_each_end_of_text(mix, corpus):
 
 @pytest.mark.parametrize("packing", ["stream", "best-fit"])
 def test_a_sample_looked_up_is_what_training_reads(mix, corpus, packing):
-    batches = Batches(corpus, {"a": 40, "b": 25, "c": 35}, 7, T, packing)
+    batches = PackedDataset(corpus, {"a": 40, "b": 25, "c": 35}, 7, T, packing)
     texts = {name: [*mix.training_documents(name)] for name in "abc"}
     for i in range(0, 300, 7):
-        sample = look(batches, i)
-        inputs, targets, _ = batches.batch([i])
-        ids = [int(t) for piece in sample.pieces for t in piece.ids]
-        seen = {*inputs[0].tolist(), *targets[0].tolist()} - {IGNORE}
+        sample = inspect_sample(batches, i)
+        inputs, targets, _ = batches.read_batch([i])
+        ids = [int(t) for piece in sample.documents for t in piece.ids]
+        seen = {*inputs[0].tolist(), *targets[0].tolist()} - {IGNORE_INDEX}
         assert set(ids) <= seen
         assert (
-            inputs[0, : len(sample.pieces[0].ids)].tolist() == (sample.pieces[0].ids.tolist()[:T])
+            inputs[0, : len(sample.documents[0].ids)].tolist() == (sample.documents[0].ids.tolist()[:T])
         )
-        for piece in sample.pieces:
+        for piece in sample.documents:
             text = corpus.tokenizer.decode(piece.ids.tolist())
             assert any(text.strip("\ufffd") in whole for whole in texts[sample.source])
-            assert piece.begin + len(piece.ids) <= piece.length
+            assert piece.offset + len(piece.ids) <= piece.document_tokens

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnano.data.packing import Packing, Waste, fill_row, waste
+from gnano.data.packing import BestFitPacking, PackingCounts, fill_row, count_packing
 from gnano.model.gpt import GPT
-from gnano.model.head_loss import IGNORE
+from gnano.model.head_loss import IGNORE_INDEX
 
 EOT = 60_000  # unlike any other id below
 
@@ -23,8 +23,8 @@ def starts_of(sizes):
 
 def packed(sizes, length):
     """All rows, as lists of pieces."""
-    packing = Packing(starts_of(sizes), sum(sizes), length)
-    return [packing.row(n) for n in range(packing.rows)]
+    packing = BestFitPacking(starts_of(sizes), sum(sizes), length)
+    return [packing.row_spans(n) for n in range(packing.row_count)]
 
 
 def documents(sizes):
@@ -41,7 +41,7 @@ def filled(tokens, pieces, length):
     """Inputs, targets and segments of one row, as lists."""
     inputs, targets = np.full(length, -7, np.int64), np.full(length, -7, np.int64)
     segments = np.full(length, -7, np.int32)
-    fill_row(tokens, pieces, inputs, targets, segments, end_of_text=EOT, ignore=IGNORE)
+    fill_row(tokens, pieces, inputs, targets, segments, end_of_text=EOT, ignore_index=IGNORE_INDEX)
     return inputs.tolist(), targets.tolist(), segments.tolist()
 
 
@@ -62,7 +62,7 @@ def test_every_token_but_the_shards_first_is_a_target_exactly_once(sizes, length
     tokens = np.arange(sum(sizes))
     targets: Counter[int] = Counter()
     for pieces in packed(sizes, length):
-        targets.update(t for t in filled(tokens, pieces, length)[1] if t != IGNORE)
+        targets.update(t for t in filled(tokens, pieces, length)[1] if t != IGNORE_INDEX)
     assert targets == Counter(tokens[1:].tolist())
 
 
@@ -74,7 +74,7 @@ def test_a_target_is_predicted_from_its_own_document_and_what_stood_before_it(si
     for pieces in packed(sizes, length):
         inputs, targets, segments = filled(tokens, pieces, length)
         for place, target in enumerate(targets):
-            if target == IGNORE:
+            if target == IGNORE_INDEX:
                 continue
             seen = [inputs[p] for p in range(place + 1) if segments[p] == segments[place]]
             assert seen == list(range(target - len(seen), target))
@@ -115,17 +115,17 @@ def test_rows_and_waste_are_known_without_placing_a_piece(sizes, length):
     tokens = np.arange(sum(sizes))
     targets = [filled(tokens, row, length)[1] for row in rows]
     ends = {b - 1 for _, b in documents(sizes)}
-    expected = Waste(
+    expected = PackingCounts(
         rows=len(rows),
-        targets=sum(t != IGNORE for row in targets for t in row),
-        borders=sum(len(row) - 1 for row in rows),
+        targets=sum(t != IGNORE_INDEX for row in targets for t in row),
+        boundary_slots=sum(len(row) - 1 for row in rows),
         padding=sum(length + 1 - sum(b - a for a, b in row) for row in rows),
-        cut=sum(b - a > length + 1 for a, b in documents(sizes)),
-        dropped=len(sizes) - len(ends),
+        split_documents=sum(b - a > length + 1 for a, b in documents(sizes)),
+        dropped_documents=len(sizes) - len(ends),
     )
-    found = waste(starts_of(sizes), sum(sizes), length)
+    found = count_packing(starts_of(sizes), sum(sizes), length)
     assert found == expected
-    assert found.rows * length == found.targets + found.borders + found.padding
+    assert found.rows * length == found.targets + found.boundary_slots + found.padding
 
 
 @given(sizes=shards, length=lengths)
@@ -139,9 +139,9 @@ def test_a_row_is_its_pieces_and_then_padding_in_a_segment_of_its_own(sizes, len
         assert inputs == (joined + [EOT] * rest)[:length]
         assert segments == (numbers + [len(pieces)] * rest)[:length]
         if rest > 0:
-            assert targets[-rest:] == [IGNORE] * rest
+            assert targets[-rest:] == [IGNORE_INDEX] * rest
         for place, (now, then) in enumerate(pairwise(numbers)):
-            assert (targets[place] == IGNORE) == (now != then)
+            assert (targets[place] == IGNORE_INDEX) == (now != then)
 
 
 def test_a_shard_packed_by_hand():
@@ -159,35 +159,35 @@ def test_a_shard_packed_by_hand():
         [(22, 24), (23, 26)],
         [(29, 31)],
     ]
-    expected = Waste(rows=9, targets=30, borders=2, padding=4, cut=2, dropped=0)
-    assert waste(starts_of(sizes), 31, 4) == expected
+    expected = PackingCounts(rows=9, targets=30, boundary_slots=2, padding=4, split_documents=2, dropped_documents=0)
+    assert count_packing(starts_of(sizes), 31, 4) == expected
 
 
 def test_starts_of_any_integer_type_give_the_same_rows():
     sizes = np.random.default_rng(0).integers(1, 90, 500).tolist()
     starts = starts_of(sizes)
-    narrow, wide = (Packing(s, sum(sizes), 32) for s in (starts, starts.astype(np.int64)))
-    assert narrow.rows == wide.rows
-    assert all(narrow.row(n) == wide.row(n) for n in range(wide.rows))
+    narrow, wide = (BestFitPacking(s, sum(sizes), 32) for s in (starts, starts.astype(np.int64)))
+    assert narrow.row_count == wide.row_count
+    assert all(narrow.row_spans(n) == wide.row_spans(n) for n in range(wide.row_count))
 
 
 def test_a_shard_without_documents_has_no_rows():
     assert packed([], 8) == packed([1], 8) == []
-    assert waste(starts_of([]), 0, 8) == Waste(0, 0, 0, 0, 0, 0)
+    assert count_packing(starts_of([]), 0, 8) == PackingCounts(0, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("n", [-1, 2])
 def test_a_row_that_is_not_there_is_refused(n):
-    packing = Packing(starts_of([4, 5]), 9, 4)
-    assert packing.rows == 2
+    packing = BestFitPacking(starts_of([4, 5]), 9, 4)
+    assert packing.row_count == 2
     with pytest.raises(IndexError, match=f"row {n} of 2"):
-        packing.row(n)
+        packing.row_spans(n)
 
 
 def test_a_corpus_of_many_lengths_is_packed_with_hardly_a_gap():
     draw = np.random.default_rng(1)
     sizes = np.clip(draw.lognormal(5.5, 1.2, 20_000), 2, 60_000).astype(int)
-    found = waste(starts_of(sizes), int(sizes.sum()), 1024)
+    found = count_packing(starts_of(sizes), int(sizes.sum()), 1024)
     assert found.padding / (found.rows * 1024) < 0.001
     assert found.targets / (found.rows * 1024) > 0.995
 
@@ -202,10 +202,10 @@ def test_the_loss_of_packed_rows_is_that_of_the_documents_alone():
     rows = packed(sizes, length)
     arrays = [np.empty((len(rows), length), kind) for kind in (np.int64, np.int64, np.int32)]
     for n, pieces in enumerate(rows):
-        fill_row(tokens, pieces, *(a[n] for a in arrays), end_of_text=90, ignore=IGNORE)
+        fill_row(tokens, pieces, *(a[n] for a in arrays), end_of_text=90, ignore_index=IGNORE_INDEX)
     inputs, targets, segments = map(torch.from_numpy, arrays)
     with torch.no_grad():
-        together = model.loss(inputs, targets, segments_BT=segments).item()
+        together = model.loss(inputs, targets, document_ids_BT=segments).item()
         alone = 0.0
         for start, stop in documents(sizes):
             ids = torch.from_numpy(tokens[start:stop].astype(np.int64))[None]

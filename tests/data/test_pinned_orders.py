@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import gnano
-from gnano.data.instructions.deck import Deck
-from gnano.data.order import Order, permuted, shuffled
-from gnano.data.split import position
-from gnano.demo.synthetic_text import passage
+from gnano.data.instructions.deck import EpochSampler
+from gnano.data.order import MixtureSampler, feistel_permute, shuffled_indices
+from gnano.data.split import text_position
+from gnano.demo.synthetic_text import write_passage
 from gnano.model.config import ModelConfig
 from gnano.model.gpt import GPT
 
@@ -32,9 +32,9 @@ def test_what_numpy_may_change_is_used_nowhere() -> None:
 
 
 def test_the_order_of_texts() -> None:
-    assert shuffled((3, 0, 0), 8).tolist() == [0, 4, 7, 1, 5, 6, 3, 2]
-    assert [permuted((2, 0, 0, 0, 0), 8, i) for i in range(8)] == [1, 5, 0, 3, 6, 4, 2, 7]
-    order = Order([[5, 4], [3]], [0.7, 0.3], 5)
+    assert shuffled_indices((3, 0, 0), 8).tolist() == [0, 4, 7, 1, 5, 6, 3, 2]
+    assert [feistel_permute((2, 0, 0, 0, 0), 8, i) for i in range(8)] == [1, 5, 0, 3, 6, 4, 2, 7]
+    order = MixtureSampler([[5, 4], [3]], [0.7, 0.3], 5)
     places = [tuple(order.locate(sample)) for sample in (0, 1, 2, 999, 1000, 12345)]
     assert places == [
         *[(0, 0, 0, 4), (0, 0, 0, 2), (0, 0, 0, 3)],
@@ -43,20 +43,20 @@ def test_the_order_of_texts() -> None:
 
 
 def test_the_order_of_a_tuning_epoch() -> None:
-    deck = Deck([3, 2], [1.0, 1.5], 7)
+    deck = EpochSampler([3, 2], [1.0, 1.5], 7)
     first = [(0, 1, 0), (0, 1, 1), (0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 1, 0)]
     second = [(1, 0, 2), (1, 0, 1), (1, 1, 1), (1, 0, 0), (1, 1, 1), (1, 1, 0)]
     assert [deck.locate(sample) for sample in range(12)] == first + second
 
 
 def test_what_is_held_out() -> None:
-    assert position("the brown fox") == 8746861518574871663
+    assert text_position("the brown fox") == 8746861518574871663
 
 
 def test_the_texts_that_are_made_here() -> None:
     """By Python's own generator, of which only `random()` is promised."""
     for seed, expected in enumerate(("ba910a3b6504d987", "63b736bfff52f69e")):
-        text = "".join(passage(seed, number) for number in range(200))
+        text = "".join(write_passage(seed, number) for number in range(200))
         assert hashlib.sha256(text.encode()).hexdigest()[:16] == expected
 
 

@@ -10,7 +10,7 @@ from hypothesis.strategies import composite, integers, lists, sampled_from
 
 from gnano.data.inputs import InputFile
 from gnano.data.manifest import Manifest
-from gnano.data.plan import Plan, SourcePlan, guess
+from gnano.data.plan import ShardPlan, SourcePlan, estimate_task_tokens
 
 ENDINGS = ["txt", "parquet", "jsonl.gz"]
 
@@ -40,7 +40,7 @@ def one_file(number, size=100, ending="txt"):
 
 
 def plan_of(**sources):
-    return Plan(tokenizer="gpt2", heldout=0.1, shard_tokens=100, decontaminate=(), sources=sources)
+    return ShardPlan(tokenizer="gpt2", heldout=0.1, shard_tokens=100, decontaminate=(), sources=sources)
 
 
 @composite
@@ -75,7 +75,7 @@ def test_the_sources_advance_together(counts):
         }
     )
     done: Counter[str] = Counter()
-    for name, _ in plan.sequence():
+    for name, _ in plan.iter_tasks():
         done[name] += 1
         for (one, of_one), (two, of_two) in product(zip(names, counts, strict=True), repeat=2):
             # at no time is a source further ahead of another than one task of each
@@ -86,9 +86,9 @@ def test_the_sources_advance_together(counts):
 def test_a_source_with_a_budget_ends_when_the_others_do():
     """Of 100 equal files the budget needs about 10: they must not take ten times as long."""
     tasks = [one_file(n, 4_000) for n in range(100)]
-    budget = 10 * guess(tasks[0])
+    budget = 10 * estimate_task_tokens(tasks[0])
     plan = plan_of(a=source_plan(tasks, max_tokens=budget), b=source_plan(tasks[:10]))
-    sequence = list(plan.sequence())
+    sequence = list(plan.iter_tasks())
     tenth = sequence.index(("a", 9))
     assert set(sequence[: tenth + 2]) == {(name, n) for name in "ab" for n in range(10)}
 
@@ -99,17 +99,17 @@ def test_the_expected_tasks_are_the_fewest_that_reach_the_expected_tokens(plan):
     for source in plan.sources.values():
         count, tokens = source.expected_tasks(), source.expected_tokens()
         assert 1 <= count <= len(source.tasks)
-        assert sum(map(guess, source.tasks[:count])) >= tokens
+        assert sum(map(estimate_task_tokens, source.tasks[:count])) >= tokens
         if source.max_tokens:
             assert tokens <= source.max_tokens
-            assert count == 1 or sum(map(guess, source.tasks[: count - 1])) < source.max_tokens
+            assert count == 1 or sum(map(estimate_task_tokens, source.tasks[: count - 1])) < source.max_tokens
 
 
 def test_the_rate_measured_so_far_replaces_the_guess():
     source = source_plan([one_file(n, 1_000) for n in range(10)], max_tokens=4_000)
-    assert source.expected_tasks(rate=0.5) == 8
-    assert source.expected_tasks(rate=4) == 1
-    assert source.expected_tokens(rate=0.1) == 1_000  # all there is
+    assert source.estimate_tasks(tokens_per_byte=0.5) == 8
+    assert source.estimate_tasks(tokens_per_byte=4) == 1
+    assert source.estimate_tokens(tokens_per_byte=0.1) == 1_000  # all there is
 
 
 PLAN = plan_of(
@@ -141,7 +141,7 @@ SOURCE_CHANGES = {
 @pytest.mark.parametrize("key", CHANGES)
 def test_each_value_that_decides_the_bytes_is_in_the_plan_by_its_name(key):
     other = replace(PLAN, **{key: CHANGES[key]})
-    assert PLAN.differences(other) == [key]
+    assert PLAN.list_differences(other) == [key]
     assert fingerprint(other) != fingerprint(PLAN)
 
 
@@ -149,7 +149,7 @@ def test_each_value_that_decides_the_bytes_is_in_the_plan_by_its_name(key):
 def test_each_value_of_a_source_is_in_the_plan_by_its_name(key):
     changed = replace(PLAN.sources["b"], **{key: SOURCE_CHANGES[key]})
     other = replace(PLAN, sources=PLAN.sources | {"b": changed})
-    assert PLAN.differences(other) == [f"sources.b.{key}"]
+    assert PLAN.list_differences(other) == [f"sources.b.{key}"]
     assert fingerprint(other) != fingerprint(PLAN)
 
 
@@ -166,7 +166,7 @@ FILES = {
 def test_another_file_is_another_plan(change):
     changed = replace(PLAN.sources["a"], tasks=(FILES[change], one_file(1)))
     other = replace(PLAN, sources=PLAN.sources | {"a": changed})
-    assert PLAN.differences(other) == ["sources.a.files"]
+    assert PLAN.list_differences(other) == ["sources.a.files"]
     assert fingerprint(other) != fingerprint(PLAN)
 
 
@@ -176,7 +176,7 @@ def test_other_sources_or_another_order_of_them_is_another_plan():
     prints = {fingerprint(PLAN)}
     for sources in others:
         other = replace(PLAN, sources=sources)
-        assert PLAN.differences(other) == [f"sources ({', '.join(sources)})"]
+        assert PLAN.list_differences(other) == [f"sources ({', '.join(sources)})"]
         prints.add(fingerprint(other))
     assert len(prints) == 1 + len(others)
 
@@ -184,8 +184,8 @@ def test_other_sources_or_another_order_of_them_is_another_plan():
 def test_several_differences_are_all_named():
     changed = replace(PLAN.sources["a"], column="body", min_chars=5)
     other = replace(PLAN, heldout=0.3, sources=PLAN.sources | {"a": changed})
-    assert PLAN.differences(other) == ["heldout", "sources.a.column", "sources.a.min_chars"]
-    assert PLAN.differences(PLAN) == []
+    assert PLAN.list_differences(other) == ["heldout", "sources.a.column", "sources.a.min_chars"]
+    assert PLAN.list_differences(PLAN) == []
 
 
 def fingerprint(plan, tokenizer="t"):
@@ -211,21 +211,21 @@ def mended(task, of="a"):
 
 
 def test_a_file_may_be_mended_until_its_task_is_finished():
-    assert PLAN.mended(mended(1), {"a": 1, "b": 1})
-    assert PLAN.mended(mended(0, "b"), {"a": 2, "b": 0})
-    assert not PLAN.mended(mended(1), {"a": 2, "b": 0})
-    assert not PLAN.mended(mended(0), {"a": 1})
+    assert PLAN.is_compatible_with(mended(1), {"a": 1, "b": 1})
+    assert PLAN.is_compatible_with(mended(0, "b"), {"a": 2, "b": 0})
+    assert not PLAN.is_compatible_with(mended(1), {"a": 2, "b": 0})
+    assert not PLAN.is_compatible_with(mended(0), {"a": 1})
 
 
 def test_nothing_but_content_may_be_mended():
     new = mended(1)
     for key in CHANGES:
-        assert not PLAN.mended(replace(new, **{key: CHANGES[key]}), {})
+        assert not PLAN.is_compatible_with(replace(new, **{key: CHANGES[key]}), {})
     for key in SOURCE_CHANGES:
         changed = replace(new.sources["b"], **{key: SOURCE_CHANGES[key]})
-        assert not PLAN.mended(replace(new, sources=new.sources | {"b": changed}), {})
+        assert not PLAN.is_compatible_with(replace(new, sources=new.sources | {"b": changed}), {})
     less = replace(PLAN.sources["a"], tasks=PLAN.sources["a"].tasks[:1])
-    assert not PLAN.mended(replace(PLAN, sources=PLAN.sources | {"a": less}), {})
-    assert not PLAN.mended(replace(PLAN, sources={"a": PLAN.sources["a"]}), {})
+    assert not PLAN.is_compatible_with(replace(PLAN, sources=PLAN.sources | {"a": less}), {})
+    assert not PLAN.is_compatible_with(replace(PLAN, sources={"a": PLAN.sources["a"]}), {})
     turned = dict(reversed(PLAN.sources.items()))
-    assert not PLAN.mended(replace(PLAN, sources=turned), {})
+    assert not PLAN.is_compatible_with(replace(PLAN, sources=turned), {})

@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis.strategies import lists, text
 
 from gnano.cli import tokenizer as tokenizer_command
-from gnano.data.bad_records import BadRecords
-from gnano.data.decontamination import Decontamination
+from gnano.data.bad_records import BadRecordCounter
+from gnano.data.decontamination import DecontaminationFilter
 from gnano.data.documents import read_texts
-from gnano.data.instructions.reading import read_conversations
-from gnano.data.records import form_of, read_records
-from gnano.data.sources import Source
-from gnano.evals.gathering import gather
+from gnano.data.instructions.reading import read_conversation_files
+from gnano.data.records import detect_form, read_records
+from gnano.data.sources import SourceConfig
+from gnano.evals.gathering import load_tasks
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.train import train_bpe
 
@@ -90,7 +90,7 @@ def spelled(file, name, records, packing=""):
 
 
 def values_of(path):
-    return [record.value for record in BadRecords(strict=True).sift(read_records(path))]
+    return [record.value for record in BadRecordCounter(strict=True).filter(read_records(path))]
 
 
 @pytest.mark.parametrize("packing", PACKED)
@@ -103,7 +103,7 @@ def test_every_spelling_gives_the_same_records(file, name, packing):
     )
     assert [value["text"] for value in values_of(path)] == TEXTS
     assert list(read_texts(path, "text")) == TEXTS
-    assert form_of(path) != "text"
+    assert detect_form(path) != "text"
 
 
 @pytest.mark.parametrize("name", SPELLINGS)
@@ -111,18 +111,18 @@ def test_every_door_reads_every_spelling(file, tmp_path, name, capsys):
     path = str(spelled(file, name, [{"body": each, "id": f"{n}"} for n, each in enumerate(TEXTS)]))
     # tokenizer train
     out = tmp_path / "tokenizer"
-    tokenizer_command.train((path,), out, vocab_size=300, column="body")
+    tokenizer_command.train_command((path,), out, vocab_size=300, column="body")
     assert Tokenizer.load(out).fingerprint == train_bpe(TEXTS, 300).fingerprint
     # sft, and with it dpo, smoke and chat's records
     asked = [{"instruction": each, "output": "yes"} for each in TEXTS]
-    tuned = read_conversations([str(spelled(file, name, asked))]).records
+    tuned = read_conversation_files([str(spelled(file, name, asked))]).records
     assert [one.turns[0].content for one in tuned] == TEXTS
     # decontamination and its search for items
-    assert Decontamination([spelled(file, name, asked)]).contains(f"so {TEXTS[17]} it is")
+    assert DecontaminationFilter([spelled(file, name, asked)]).is_contaminated(f"so {TEXTS[17]} it is")
     # eval --files
     if name not in ("a.csv", "A.TSV"):  # a list of choices has no place in a field
         items = [{"query": each, "choices": ["a", "b"], "gold": 1} for each in TEXTS]
-        (sheet,) = gather([], [f"mine={spelled(file, name, items)}"])
+        (sheet,) = load_tasks([], [f"mine={spelled(file, name, items)}"])
         assert len(sheet.items) == len(TEXTS)
 
 
@@ -130,7 +130,7 @@ def test_every_door_reads_every_spelling(file, tmp_path, name, capsys):
 def test_prepare_trains_on_the_column_of_every_form(file, make, prepared, name):
     path = spelled(file, name, [{"body": each, "url": "https://x"} for each in TEXTS])
     config = make(a=["to be replaced"], heldout=0)
-    source = Source(files=(str(path),), column="body")
+    source = SourceConfig(files=(str(path),), column="body")
     assert prepared(replace(config, sources={"a": source})).training_documents("a") == TEXTS
 
 
@@ -180,8 +180,8 @@ def test_half_a_surrogate_pair_is_mended_for_every_reader(file, name, half):
 
 def test_a_column_that_plain_text_has_no_use_for_is_refused(file, make, prepared):
     path = str(file("a.txt", "prose\n"))
-    config = replace(make(a=["x"]), sources={"a": Source(files=(path,), column="body")})
+    config = replace(make(a=["x"]), sources={"a": SourceConfig(files=(path,), column="body")})
     with pytest.raises(ValueError, match=r"column is 'body', but .*a\.txt is plain text"):
         prepared(config)
     with pytest.raises(ValueError, match=r"column is 'body', but .*a\.txt is plain text"):
-        tokenizer_command.train((path,), file("x", "").parent / "out", column="body")
+        tokenizer_command.train_command((path,), file("x", "").parent / "out", column="body")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists
 
-from gnano.data.batches import Batches
-from gnano.data.corpus import Corpus
+from gnano.data.batches import PackedDataset
+from gnano.data.corpus import TokenizedCorpus
 from gnano.data.shards import ShardWriter, open_tokens
 
 END = 65_535
@@ -92,11 +92,11 @@ DAMAGES = {
 def test_a_damaged_shard_is_named_when_first_read(copy, damage):
     path = copy / "b" / "00001-000.tokens"
     DAMAGES[damage](path)
-    corpus = Corpus(copy)
-    shard = [info.name for info in corpus.shards(1)].index("00001-000")
-    corpus.tokens(1, shard - 1), corpus.tokens(0, shard)  # the others can still be read
+    corpus = TokenizedCorpus(copy)
+    shard = [info.name for info in corpus.shard_infos(1)].index("00001-000")
+    corpus.shard_tokens(1, shard - 1), corpus.shard_tokens(0, shard)  # the others can still be read
     with pytest.raises(ValueError, match=re.escape(str(path))) as error:
-        corpus.tokens(1, shard)
+        corpus.shard_tokens(1, shard)
     assert "gnano prepare" in str(error.value)
 
 
@@ -104,7 +104,7 @@ def test_a_damaged_shard_is_named_when_first_read(copy, damage):
 def test_damaged_held_out_text_is_named_when_first_read(copy, damage):
     path = copy / "b" / "00001-heldout.tokens"
     DAMAGES[damage](path)
-    for read in (lambda: Corpus(copy).heldout_rows(1, 16), lambda: Corpus(copy).heldout_text(1)):
+    for read in (lambda: TokenizedCorpus(copy).heldout_rows(1, 16), lambda: TokenizedCorpus(copy).heldout_text(1)):
         with pytest.raises(ValueError, match=re.escape(str(path))):
             read()
 
@@ -114,26 +114,26 @@ def test_damaged_document_starts_are_named_when_first_read(copy, damage):
     path = copy / "b" / "00000-001.docs"
     DAMAGES[damage](path)
     with pytest.raises(ValueError, match=re.escape(str(path))):
-        Corpus(copy).starts(1, 1)
+        TokenizedCorpus(copy).document_offsets(1, 1)
 
 
 def test_a_glance_at_one_sample_reads_no_whole_shard(copy):
     """`check=False`: a wrong size is still noticed, a flipped bit is left to training."""
     path = copy / "b" / "00000-001.tokens"
     flip(path, 0.4)
-    Corpus(copy, check=False).tokens(1, 1)
+    TokenizedCorpus(copy, verify_checksums=False).shard_tokens(1, 1)
     cut(path)
     with pytest.raises(ValueError, match=re.escape(str(path))):
-        Corpus(copy, check=False).tokens(1, 1)
+        TokenizedCorpus(copy, verify_checksums=False).shard_tokens(1, 1)
 
 
 def test_training_never_sees_a_damaged_shard(copy):
     for path in (copy / "b").glob("*-[0-9]*.tokens"):
         flip(path, 0.5)
-    batches = Batches(Corpus(copy), {"a": 1, "b": 1, "c": 1}, 0, 16)
+    batches = PackedDataset(TokenizedCorpus(copy), {"a": 1, "b": 1, "c": 1}, 0, 16)
     for i in range(50):
-        if batches.order.locate(i).source == 1:
+        if batches.sampler.locate(i).source == 1:
             with pytest.raises(ValueError, match="does not match its checksum"):
-                batches.batch([i])
+                batches.read_batch([i])
         else:
-            batches.batch([i])
+            batches.read_batch([i])

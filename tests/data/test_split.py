@@ -10,16 +10,16 @@ from hypothesis.strategies import text as any_text
 
 from gnano.data.documents import Document
 from gnano.data.instructions.config import InstructionConfig, InstructionSource
-from gnano.data.instructions.gathering import gather_conversations
+from gnano.data.instructions.gathering import load_conversations
 from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import DataConfig, Source
-from gnano.data.split import is_heldout, no_heldout_note
-from gnano.evals.asked import Asked
+from gnano.data.sources import DataConfig, SourceConfig
+from gnano.data.split import is_heldout, format_empty_heldout
+from gnano.evals.asked import EvalConfig
 from gnano.evals.evaluation import evaluate
-from gnano.evals.subject import open_subject
-from gnano.infer.loading import Loading
+from gnano.evals.subject import load_eval_model
+from gnano.infer.loading import LoadConfig
 from gnano.report.corpus import describe_data
-from gnano.train.lessons.texts import Texts
+from gnano.train.lessons.texts import PretrainingTask
 
 text = any_text(max_size=20)
 shares = floats(0, 1, exclude_max=True)
@@ -65,7 +65,7 @@ def named_share(note):
 
 @given(positions=sets(integers(0, 2**63), min_size=2, max_size=400))
 def test_the_share_that_is_named_holds_out_a_few_and_leaves_the_others(positions):
-    share = named_share(no_heldout_note("it", 1e-9, positions))
+    share = named_share(format_empty_heldout("it", 1e-9, positions))
     held = sum(position < share * 2**64 for position in positions)
     # two digits of a share may take more than the ten that are meant
     assert held >= 1 and share <= 1.1 * (sorted(positions)[:10][-1] + 1) / 2**64
@@ -73,7 +73,7 @@ def test_the_share_that_is_named_holds_out_a_few_and_leaves_the_others(positions
 
 @pytest.mark.parametrize("positions", [[], [5], [5, 5]])
 def test_of_one_text_nothing_can_be_held_out(positions):
-    assert no_heldout_note("it", 0.1, positions).endswith("it needs more texts.")
+    assert format_empty_heldout("it", 0.1, positions).endswith("it needs more texts.")
 
 
 def test_where_nothing_is_held_out_every_command_says_so_and_what_would_do(base, tmp_path):
@@ -84,17 +84,17 @@ def test_where_nothing_is_held_out_every_command_says_so_and_what_would_do(base,
     config = DataConfig(
         folder=str(tmp_path / "data"),
         tokenizer=str(base),
-        heldout=1e-6,
-        sources={"a": Source(files=(str(tmp_path / "a.txt"),))},
+        heldout_fraction=1e-6,
+        sources={"a": SourceConfig(files=(str(tmp_path / "a.txt"),))},
     )
     manifest = prepare(config)
     assert manifest.sources["a"].documents > 2 and not manifest.sources["a"].heldout_tokens
     evaluated: list[str] = []
-    asked = Asked(tasks=(), data=Path(config.folder))
-    evaluate(open_subject(base, Loading(dtype="fp32")), asked, note=evaluated.append)
+    asked = EvalConfig(tasks=(), data=Path(config.folder))
+    evaluate(load_eval_model(base, LoadConfig(dtype="fp32")), asked, on_note=evaluated.append)
     said = {
         "prepare, info": describe_data(Path(config.folder)),
-        "pretrain": "\n".join(Texts(config, 32, None).about()),
+        "pretrain": "\n".join(PretrainingTask(config, 32, None).describe()),
         "eval": "\n".join(evaluated),
     }
     shares = {door: named_share(text) for door, text in said.items()}
@@ -109,8 +109,8 @@ def test_where_no_question_is_held_out_tuning_says_so_and_what_would_do(tmp_path
     records = [{"instruction": f"What is {n}?", "output": str(n)} for n in range(20)]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, records)))
     sources = {"mine": InstructionSource(files=(str(tmp_path / "q.jsonl"),))}
-    found = gather_conversations(InstructionConfig(heldout=1e-6, sources=sources))
-    share = named_share("\n".join(found.complaints))
-    found = gather_conversations(InstructionConfig(heldout=share, sources=sources))
-    assert found.heldout and found.train["mine"] and not found.complaints
-    assert not gather_conversations(InstructionConfig(heldout=0, sources=sources)).complaints
+    found = load_conversations(InstructionConfig(heldout_fraction=1e-6, sources=sources))
+    share = named_share("\n".join(found.warnings))
+    found = load_conversations(InstructionConfig(heldout_fraction=share, sources=sources))
+    assert found.heldout and found.train["mine"] and not found.warnings
+    assert not load_conversations(InstructionConfig(heldout_fraction=0, sources=sources)).warnings

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, sampled_from, text
 
 from gnano.data.bad_records import RecordError
-from gnano.data.text_files import is_binary, read_lines, undecodable
+from gnano.data.text_files import is_binary, read_lines, find_undecodable
 
 Pack = Callable[[bytes], bytes]
 PACKED: dict[str, Pack] = {
@@ -50,13 +50,13 @@ def test_a_byte_that_is_not_utf8_costs_its_line_alone(
     path = tmp_path_factory.mktemp("bytes") / f"a.txt{packing}"
     path.write_bytes(PACKED[packing](b"".join(line + end.encode() for line in encoded)))
     found = list(read_lines(path))
-    bad = [undecodable(path, line, content) for line, content in found]
+    bad = [find_undecodable(path, line, content) for line, content in found]
     assert [one.line for one in bad if one] == [number + 1]
     assert [content for (_, content), one in zip(found, bad, strict=True) if not one] == [
         f"{part}\n" for n, part in enumerate(parts) if n != number
     ]
     # and where it is in a longer text
-    one = undecodable(path, 11, "".join(content for _, content in found))
+    one = find_undecodable(path, 11, "".join(content for _, content in found))
     assert one and one.line == 11 + number and "0xE9" in str(one)
 
 
@@ -104,4 +104,4 @@ def test_of_an_archive_that_is_cut_no_line_is_used(file, packing, part):
         lines += read_lines(path)
     assert not lines
     # it counts for about as many records as were in the part
-    assert abs(error.value.records - part * 20_000) < 0.2 * 20_000
+    assert abs(error.value.record_count - part * 20_000) < 0.2 * 20_000

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, sampled_from
 
 from gnano.data import windows as windows_module
-from gnano.data.windows import BASE, Stretches, Windows
+from gnano.data.windows import HASH_BASE, SpanHasher, WindowIndex
 
 
 @settings(deadline=None, max_examples=50)
@@ -14,12 +14,12 @@ from gnano.data.windows import BASE, Stretches, Windows
     row=lists(integers(0, 2), max_size=60),
     other=lists(integers(0, 2), max_size=60),
     size=integers(1, 9),
-    base=sampled_from([1, BASE]),  # with 1, at first, the sequence does not count
+    base=sampled_from([1, HASH_BASE]),  # with 1, at first, the sequence does not count
 )
 def test_windows_of_every_size_are_those_of_comparing_all(row, other, size, base):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(windows_module, "BASE", base)
-        windows = Windows(np.array(row, np.uint64), size)
+        windows = WindowIndex(np.array(row, np.uint64), size)
     known = {tuple(row[i : i + size]) for i in range(len(row) - size + 1)}
     known = {window for window in known if 0 not in window}
     assert len(windows) == len(known)
@@ -27,7 +27,7 @@ def test_windows_of_every_size_are_those_of_comparing_all(row, other, size, base
     pairs = [(i, tuple(other[i : i + size])) for i in range(len(other) - size + 1)]
     assert places.tolist() == [i for i, window in pairs if window in known]
     for place, kind in zip(places, kinds, strict=True):
-        start = windows.places[kind]
+        start = windows.first_positions[kind]
         assert row[start : start + size] == other[place : place + size]
 
 
@@ -36,7 +36,7 @@ def test_windows_of_every_size_are_those_of_comparing_all(row, other, size, base
 def test_stretches_have_the_same_hash_where_their_numbers_are_the_same(row):
     pairs = [(a, b) for a in range(len(row)) for b in range(a + 1, len(row) + 1)]
     starts, stops = (np.array(column) for column in zip(*pairs, strict=True))
-    hashes = Stretches(np.array(row, np.uint64) + np.uint64(1)).hashes(starts, stops)
+    hashes = SpanHasher(np.array(row, np.uint64) + np.uint64(1)).hash(starts, stops)
     contents = [tuple(row[a:b]) for a, b in pairs]
     of = dict(zip(contents, hashes.tolist(), strict=True))
     assert [of[content] for content in contents] == hashes.tolist()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gnano.demo.python_objects import PythonObject, python_objects
+from gnano.demo.python_objects import PythonObject, iter_python_objects
 
 Library = Callable[[dict[str, str]], dict[str, PythonObject]]
 
@@ -20,6 +20,6 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text)
         monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
-        return {each.qualified: each for each in python_objects()}
+        return {each.qualified_name: each for each in iter_python_objects()}
 
     return found

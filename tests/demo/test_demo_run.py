@@ -124,15 +124,15 @@ def test_the_mix_that_was_asked_for_is_shown(folder: Path) -> None:
 
 
 def test_the_xz_figure_is_what_the_xz_program_says(folder: Path) -> None:
-    from gnano.data.corpus import Corpus
-    from gnano.demo.demo_run import xz_bits_per_byte
+    from gnano.data.corpus import TokenizedCorpus
+    from gnano.demo.demo_run import compute_xz_bits_per_byte
 
     if shutil.which("xz") is None:
         pytest.skip("the xz program is not installed")
-    corpus = Corpus(folder / "data")
+    corpus = TokenizedCorpus(folder / "data")
     text = b"".join(corpus.heldout_text(number) for number in range(3))
     packed = subprocess.run(["xz", "-9", "-c"], input=text, capture_output=True, check=True).stdout
-    assert xz_bits_per_byte(corpus) == (len(text), 8 * len(packed) / len(text))
+    assert compute_xz_bits_per_byte(corpus) == (len(text), 8 * len(packed) / len(text))
 
 
 def test_without_the_extra_plot_it_goes_the_whole_way_and_says_what_is_left_out(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gnano.data.instructions.conversations import Conversation
-from gnano.demo.python_questions import python_questions
+from gnano.demo.python_questions import build_python_questions
 
 # to import these does nothing else, on any machine, and they are Python as it is written
 SAFE = """
@@ -28,7 +28,7 @@ SAFE = """
 def pairs() -> dict[str, list[Conversation]]:
     """By kind."""
     found = defaultdict(list)
-    for pair in python_questions():
+    for pair in build_python_questions():
         found[pair.category].append(pair)
     return found
 
@@ -77,10 +77,10 @@ def functions(found: list[Conversation]) -> list[tuple[Conversation, inspect.Sig
     """Pairs about what is a Python function once it is imported, and how it is called."""
     signatures = []
     for pair in found:
-        function = imported(pair.about)
+        function = imported(pair.topic)
         if function is not None:
             function = getattr(function, "__func__", function)  # of a class or static method
-        if inspect.isfunction(function) and function.__qualname__ in pair.about:
+        if inspect.isfunction(function) and function.__qualname__ in pair.topic:
             signatures.append((pair, inspect.signature(function)))
     return signatures
 
@@ -95,7 +95,7 @@ def test_signatures_are_those_of_the_imported_functions(
     for pair, real in known:
         (node,) = ast.parse(answer(pair) + " ...").body
         assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        assert node.name == pair.about.rpartition(".")[2]
+        assert node.name == pair.topic.rpartition(".")[2]
         written = evaluated(node.args).parameters.values()
         assert [(p.name, p.kind) for p in written] == [
             (p.name, p.kind) for p in real.parameters.values()
@@ -127,7 +127,7 @@ def test_arguments_are_counted_and_named_as_a_caller_gives_them(
     assert len(known) > 150
     for pair, signature in known:
         names = list(signature.parameters)
-        scope, _, name = pair.about.rpartition(".")
+        scope, _, name = pair.topic.rpartition(".")
         cls = imported(scope)
         if inspect.isclass(cls) and not isinstance(vars(cls).get(name), staticmethod):
             names = names[1:]
@@ -157,15 +157,15 @@ def test_modules_can_be_imported_and_have_what_was_asked_for(
 ) -> None:
     checked = 0
     for pair in pairs["which module"]:
-        module, name = pair.about.rsplit(".", 1)
+        module, name = pair.topic.rsplit(".", 1)
         assert answer(pair) == module
         assert f" {name} " in f"{pair.turns[0].content} ".replace("?", " ")
-        if module.split(".")[0] in SAFE and imported(pair.about) is not None:
+        if module.split(".")[0] in SAFE and imported(pair.topic) is not None:
             assert hasattr(importlib.import_module(answer(pair)), name)
             checked += 1
     assert checked > 200
     # what has to be known has one answer
-    blind = [pair.about.rsplit(".", 1)[1] for pair in pairs["which module"] if not context(pair)]
+    blind = [pair.topic.rsplit(".", 1)[1] for pair in pairs["which module"] if not context(pair)]
     assert len(blind) > 50
     assert len(set(blind)) == len(blind)
 
@@ -173,10 +173,10 @@ def test_modules_can_be_imported_and_have_what_was_asked_for(
 def test_imports_import_what_was_asked_for(pairs: dict[str, list[Conversation]]) -> None:
     checked = 0
     for pair in pairs["import"]:
-        if (expected := imported(pair.about)) is not None:
+        if (expected := imported(pair.topic)) is not None:
             scope: dict[str, Any] = {}
             exec(answer(pair), scope)
-            assert scope[pair.about.rpartition(".")[2]] is expected
+            assert scope[pair.topic.rpartition(".")[2]] is expected
             checked += 1
     assert checked > 100
 
@@ -186,7 +186,7 @@ def test_base_classes_are_those_of_the_imported_classes(
 ) -> None:
     checked = 0
     for pair in pairs["base"]:
-        cls = imported(pair.about)
+        cls = imported(pair.topic)
         if inspect.isclass(cls):
             assert answer(pair).rpartition(".")[2] in {base.__name__ for base in cls.__bases__}
             checked += 1
@@ -198,7 +198,7 @@ def test_a_line_that_is_completed_is_a_line_of_its_module(
 ) -> None:
     for pair in pairs["complete"]:
         *before, begun = context(pair).split("\n")
-        lines = {line.strip() for line in source(pair.about).expandtabs().split("\n")}
+        lines = {line.strip() for line in source(pair.topic).expandtabs().split("\n")}
         assert before
         assert begun.strip()
         assert (begun + answer(pair)).strip() in lines
@@ -209,7 +209,7 @@ def test_the_last_line_shown_raises_the_exception(pairs: dict[str, list[Conversa
     for pair in pairs["raises"]:
         last = context(pair).split("\n")[-1].strip()
         assert re.fullmatch(rf"raise {answer(pair)}\b.*", last)
-        assert last in source(pair.about).expandtabs()
+        assert last in source(pair.topic).expandtabs()
 
 
 def test_sentences_begin_the_docstrings_that_they_are_said_to(
@@ -217,7 +217,7 @@ def test_sentences_begin_the_docstrings_that_they_are_said_to(
 ) -> None:
     checked = 0
     for pair in pairs["what it does"] + pairs["name"]:
-        found = imported(pair.about)
+        found = imported(pair.topic)
         docstring = getattr(found, "__func__", found).__doc__ if found is not None else None
         if not docstring:
             continue
@@ -236,6 +236,6 @@ def test_the_name_that_fits_is_one_of_three(pairs: dict[str, list[Conversation]]
         names = context(pair).split(", ")
         assert len(set(names)) == 3
         assert answer(pair) in names
-        assert answer(pair) == pair.about.rpartition(".")[2]
-        scope = pair.about.rpartition(".")[0]
+        assert answer(pair) == pair.topic.rpartition(".")[2]
+        scope = pair.topic.rpartition(".")[0]
         assert f" {scope} " in pair.turns[0].content

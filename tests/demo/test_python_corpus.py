@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from gnano.data.documents import Document
-from gnano.data.inputs import documents
-from gnano.data.sources import Source
+from gnano.data.inputs import read_task_documents
+from gnano.data.sources import SourceConfig
 from gnano.data.split import is_heldout
 from gnano.demo import python_corpus
-from gnano.demo.python_corpus import _dependencies, _kept_prose, identity, python_code, python_prose
+from gnano.demo.python_corpus import _find_dependencies, _prose_cache, identify_installation, iter_python_code, iter_python_prose
 
 PROSE, CODE = 500_000, 300_000  # bytes; less prose would be the language reference alone
 READING_NEEDS = {"email", "importlib", "pydoc_data", "sysconfig"}  # for READMEs and topics
@@ -84,7 +84,7 @@ def test_budgets_end_with_the_document_that_fills_them(prose, code):
 
 def test_a_larger_budget_begins_with_the_same_documents(code):
     path = "gnano.demo.python_corpus:CODE"
-    fewer = list(documents(Source(kind="generator", generator=path, max_bytes=CODE // 3), []))
+    fewer = list(read_task_documents(SourceConfig(kind="generator", generator=path, max_bytes=CODE // 3), []))
     assert fewer == code[: len(fewer)]
     assert 0 < len(fewer) < len(code)
 
@@ -120,13 +120,13 @@ def library(tmp_path, monkeypatch):
             path.write_bytes(source.encode("latin-1"))
         monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
         monkeypatch.setattr(metadata, "distribution", no_distribution)
-        for cached in _kept_prose, _dependencies:
+        for cached in _prose_cache, _find_dependencies:
             cached.cache_clear()
-        found = python_prose()
-        return [d for d in found if not d.group.startswith("topic ")], list(python_code())
+        found = iter_python_prose()
+        return [d for d in found if not d.split_group.startswith("topic ")], list(iter_python_code())
 
     yield write
-    for cached in _kept_prose, _dependencies:
+    for cached in _prose_cache, _find_dependencies:
         cached.cache_clear()
 
 
@@ -197,12 +197,12 @@ FILES = {"a.py": module(ONE), "p/b.py": module(TWO, THREE)}
 
 def test_the_identity_does_not_depend_on_place_and_time(library, tmp_path, monkeypatch):
     library(FILES)
-    first = identity()
+    first = identify_installation()
     elsewhere = shutil.copytree(tmp_path, tmp_path.with_name("elsewhere"))
     for path in elsewhere.rglob("*"):
         os.utime(path, (0, 0))
     monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(elsewhere)})
-    assert identity() == first
+    assert identify_installation() == first
 
 
 def test_another_file_or_another_version_is_another_identity(library, tmp_path, monkeypatch):
@@ -213,12 +213,12 @@ def test_another_file_or_another_version_is_another_identity(library, tmp_path, 
         return metadata.Distribution.at(folder)
 
     library(FILES)
-    found = [identity()]
+    found = [identify_installation()]
     for change in {"a.py": module(ONE + "!")}, {"c.py": ""}, {"p/c.py": ""}:
         library(change)
-        found.append(identity())
+        found.append(identify_installation())
     for version in "1.0", "1.1":
         installed = (package(version),)
         monkeypatch.setattr(python_corpus, "_dependencies", lambda found=installed: found)
-        found.append(identity())
+        found.append(identify_installation())
     assert len(set(found)) == len(found) == 6

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gnano.demo.python_lines import raised, unfinished_line
+from gnano.demo.python_lines import find_raise, find_completion
 from gnano.demo.python_objects import PythonObject
 
 Library = Callable[[dict[str, str]], dict[str, PythonObject]]
@@ -13,14 +13,14 @@ def test_a_line_breaks_off_only_where_all_that_follows_has_been_seen(library: Li
         "def f(first, second):\n    '''No.'''\n    third = first\n    return call(third, first)\n"
     )
     new = "def f(first):\n    third = 'other'\n    return unheard_of(forth)\n"
-    found = unfinished_line(library({"a.py": seen})["a.f"])
+    found = find_completion(library({"a.py": seen})["a.f"])
     assert found is not None
     before, rest = found
     assert (
         before + rest == "def f(first, second):\n    third = first\n    return call(third, first)"
     )
     assert rest in {"third, first)", "(third, first)", ", first)"}
-    assert unfinished_line(library({"a.py": new})["a.f"]) is None
+    assert find_completion(library({"a.py": new})["a.f"]) is None
 
 
 def test_what_is_raised_stands_at_the_end_of_the_lines_before_it(library: Library) -> None:
@@ -32,5 +32,5 @@ def test_what_is_raised_stands_at_the_end_of_the_lines_before_it(library: Librar
         ("a.Error()", None),
         ("Error(\n            a\n        )", None),
     ]:
-        found = raised(library({"a.py": text.format(written)})["a.f"])
+        found = find_raise(library({"a.py": text.format(written)})["a.f"])
         assert found == (name and (text.format(written).rstrip(), name))

@@ -84,4 +84,4 @@ def test_a_sentence_is_the_docstrings_first_or_none(
     library: Library, docstring: str, sentence: str
 ) -> None:
     found = library({"a.py": f'def f(a):\n    """{docstring}\n    """\n'})
-    assert found["a.f"].sentence == sentence
+    assert found["a.f"].summary == sentence

@@ -11,11 +11,11 @@ from itertools import islice
 import pytest
 
 from gnano.data.instructions.conversations import Conversation
-from gnano.data.instructions.encoding import encode
-from gnano.data.instructions.templates import TEMPLATES
-from gnano.data.split import position
-from gnano.demo.python_corpus import python_code, python_prose
-from gnano.demo.python_questions import python_questions
+from gnano.data.instructions.encoding import encode_conversation
+from gnano.data.instructions.templates import NAMED_TEMPLATES
+from gnano.data.split import text_position
+from gnano.demo.python_corpus import iter_python_code, iter_python_prose
+from gnano.demo.python_questions import build_python_questions
 from gnano.tokenizer.train import train_bpe
 
 KINDS = {"what it does", "which module", "signature", "complete", "name"}
@@ -32,7 +32,7 @@ print(json.dumps([sorted(set(sys.modules) - before), "torch" in sys.modules]))
 
 @pytest.fixture(scope="module")
 def all_pairs() -> list[Conversation]:
-    return python_questions()
+    return build_python_questions()
 
 
 def asked(pair: Conversation) -> str:
@@ -80,18 +80,18 @@ def test_no_question_is_asked_twice_and_none_is_empty(all_pairs: list[Conversati
     for pair in all_pairs:
         question, given = pair.turns
         assert [question.role, given.role] == ["user", "assistant"]
-        assert question.content and given.content and pair.about
+        assert question.content and given.content and pair.topic
         for text in question.content, question.context, given.content:
             assert text == text.strip()
 
 
 def test_all_of_them_fit_a_context_of_256_tokens(all_pairs: list[Conversation]) -> None:
     texts = [
-        document.text for read in (python_code, python_prose) for document in islice(read(), 150)
+        document.text for read in (iter_python_code, iter_python_prose) for document in islice(read(), 150)
     ]
     tokenizer = train_bpe(texts, 4_096)
-    for template in TEMPLATES.values():
-        sizes = sorted(encode(pair, template, tokenizer).positions for pair in all_pairs)
+    for template in NAMED_TEMPLATES.values():
+        sizes = sorted(encode_conversation(pair, template, tokenizer).num_positions for pair in all_pairs)
         assert sizes[-1] <= 256
         assert sizes[len(sizes) // 2] <= 128
     words = [asked(pair) + answer(pair) for pair in all_pairs]
@@ -110,9 +110,9 @@ def test_most_answers_are_words_that_the_question_shows(all_pairs: list[Conversa
 def test_no_object_is_both_learned_and_held_out(
     all_pairs: list[Conversation], share: float
 ) -> None:
-    heldout = [pair for pair in all_pairs if position(pair.group) < share * 2**64]
-    learned = [pair for pair in all_pairs if position(pair.group) >= share * 2**64]
-    assert {p.about for p in heldout}.isdisjoint(p.about for p in learned)
+    heldout = [pair for pair in all_pairs if text_position(pair.split_key) < share * 2**64]
+    learned = [pair for pair in all_pairs if text_position(pair.split_key) >= share * 2**64]
+    assert {p.topic for p in heldout}.isdisjoint(p.topic for p in learned)
     assert {p.category for p in heldout} == KINDS
     assert 0.7 * share < len(heldout) / len(all_pairs) < 1.3 * share
     # the same code in two classes would be known by heart
@@ -121,6 +121,6 @@ def test_no_object_is_both_learned_and_held_out(
 
 
 def test_what_is_asked_again_is_not_read_again_and_is_the_callers_own() -> None:
-    one = python_questions()
+    one = build_python_questions()
     one.clear()
-    assert python_questions()
+    assert build_python_questions()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gnano.demo import synthetic_text
-from gnano.demo.synthetic_text import FORMS, identity, passage, passages
+from gnano.demo.synthetic_text import FORMS, hash_generator, write_passage, iter_passages
 
 NUMBER = r"-?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?"
 EQUATION = re.compile(rf"({NUMBER}(?: [-+×÷] {NUMBER})*) = ({NUMBER})")
@@ -23,7 +23,7 @@ EQUATION = re.compile(rf"({NUMBER}(?: [-+×÷] {NUMBER})*) = ({NUMBER})")
 
 @cache
 def sample(many: int = 4_000, seed: int = 0) -> list[str]:
-    return list(islice(passages(seed), many))
+    return list(islice(iter_passages(seed), many))
 
 
 def sentences(text: str) -> list[str]:
@@ -47,7 +47,7 @@ def value(expression: str) -> Fraction:
 
 
 def test_passage_k_is_the_same_alone_and_in_the_stream() -> None:
-    assert [passage(0, k) for k in (7, 3, 3_999)] == [sample()[k] for k in (7, 3, 3_999)]
+    assert [write_passage(0, k) for k in (7, 3, 3_999)] == [sample()[k] for k in (7, 3, 3_999)]
 
 
 def test_another_process_with_another_hash_seed_writes_the_same_text() -> None:
@@ -69,15 +69,15 @@ def test_another_process_with_another_hash_seed_writes_the_same_text() -> None:
 def test_another_generator_has_another_identity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = identity()
+    before = hash_generator()
     copy = shutil.copytree(synthetic_text.CODE_FOLDER, tmp_path / "copy")
     monkeypatch.setattr(synthetic_text, "CODE_FOLDER", copy)
-    assert identity() == before  # wherever it lies
+    assert hash_generator() == before  # wherever it lies
     found = {before}
     for name in ("text_grammar.py", "corpus/cast.toml"):
         with (copy / name).open("a") as file:
             file.write("# another\n")
-        found.add(identity())
+        found.add(hash_generator())
     assert len(found) == 3
 
 
@@ -87,7 +87,7 @@ def test_another_seed_is_another_corpus() -> None:
 
 def test_twenty_thousand_passages_hold_no_duplicate() -> None:
     seen = {hash(text) for text in sample()}
-    seen.update(hash(passage(0, k)) for k in range(4_000, 20_000))
+    seen.update(hash(write_passage(0, k)) for k in range(4_000, 20_000))
     assert len(seen) == 20_000
 
 

@@ -7,7 +7,7 @@ import torch
 from tests.infer.conftest import engine, make_engine, save_engine, tokenizer
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from gnano.evals.gathering import Item, gather
+from gnano.evals.gathering import EvalItem, load_tasks
 from gnano.model.folder import save_model
 from gnano.model.gpt import GPT
 from gnano.tokenizer.bpe import Tokenizer
@@ -20,7 +20,7 @@ COLOURS = "red blue green yellow brown grey black white".split()
 THINGS = "stone bird house river road letter song light".split()
 
 
-def made_items(count: int = 200, seed: int = 0) -> list[Item]:
+def made_items(count: int = 200, seed: int = 0) -> list[EvalItem]:
     """Questions of our own, of which one of four answers is right; none is twice."""
     draw = random.Random(seed)
     items = []
@@ -28,14 +28,14 @@ def made_items(count: int = 200, seed: int = 0) -> list[Item]:
         colours = draw.sample(COLOURS, 4)
         answers = [f"the {colour} one in the {draw.choice(THINGS)} shop" for colour in colours]
         question = f"Question: Which {draw.choice(THINGS)} has number {number}?\nAnswer:"
-        items.append(Item((question,), tuple(answers), draw.randrange(4)))
+        items.append(EvalItem((question,), tuple(answers), draw.randrange(4)))
     return items
 
 
 @pytest.fixture(scope="session")
 def words() -> Tokenizer:
     """A tokenizer that knows the words of such items."""
-    return train_bpe([item.solved for item in made_items()] * 2, 400)
+    return train_bpe([item.solved_text for item in made_items()] * 2, 400)
 
 
 def small_model(vocab_size: int, block_size: int = 128, seed: int = 0) -> GPT:
@@ -51,10 +51,10 @@ def small_model(vocab_size: int, block_size: int = 128, seed: int = 0) -> GPT:
     )
 
 
-def learned(model: GPT, tokenizer: Tokenizer, items: list[Item], steps: int) -> GPT:
+def learned(model: GPT, tokenizer: Tokenizer, items: list[EvalItem], steps: int) -> GPT:
     """The model, trained on the items and their right answers until it knows them by heart."""
-    start, context = tokenizer.end_of_text, model.config.block_size
-    texts = [[start, *tokenizer.encode(item.solved)][-(context + 1) :] for item in items]
+    start, context = tokenizer.end_of_text_id, model.config.block_size
+    texts = [[start, *tokenizer.encode(item.solved_text)][-(context + 1) :] for item in items]
     width = max(map(len, texts))
     ids = torch.tensor([text + [start] * (width - len(text)) for text in texts])
     targets = torch.tensor([text + [-100] * (width - len(text)) for text in texts])
@@ -78,14 +78,14 @@ def saved_model(words: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> P
             parameter.mul_(6) if parameter.dim() == 2 else parameter.uniform_(0.5, 1.5)
     folder = tmp_path_factory.mktemp("model") / "random"
     words.save(folder)
-    save_model(model, folder, words.end_of_text)
+    save_model(model, folder, words.end_of_text_id)
     return folder
 
 
 @pytest.fixture
 def pythia(tmp_path: Path) -> Path:
     """A small Pythia, with a tokenizer of its own."""
-    tokenizer = train_bpe([item.solved for item in made_items(20)], 280)
+    tokenizer = train_bpe([item.solved_text for item in made_items(20)], 280)
     tokenizer.save(tmp_path / "pythia")
     torch.manual_seed(2)
     config = GPTNeoXConfig(
@@ -102,13 +102,13 @@ def pythia(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def real_items() -> Callable[[str, int], list[Item]]:
+def real_items() -> Callable[[str, int], list[EvalItem]]:
     """So many items of a real file; skips where it is not there."""
 
-    def read(name: str, count: int) -> list[Item]:
+    def read(name: str, count: int) -> list[EvalItem]:
         if not REAL.is_dir():
             pytest.skip(f"the real items are not at {REAL}")
-        (sheet,) = gather([], [str(REAL / name)], limit=count)
+        (sheet,) = load_tasks([], [str(REAL / name)], limit=count)
         return list(sheet.items)
 
     return read

@@ -3,19 +3,19 @@
 import json
 
 from gnano.data.instructions.conversations import Conversation, Turn
-from gnano.evals.answers import Answer, Answers, BeforeAfter
+from gnano.evals.answers import Answer, ModelAnswers, AnswerComparison
 
 
 def question(text: str, answer: str, category: str = "") -> Conversation:
     return Conversation((Turn("user", text), Turn("assistant", answer)), category)
 
 
-def said(*texts: str, stopped: bool = True) -> Answers:
-    return Answers(tuple(Answer(text, stopped, foreign=False) for text in texts))
+def said(*texts: str, stopped: bool = True) -> ModelAnswers:
+    return ModelAnswers(tuple(Answer(text, stopped, contains_template=False) for text in texts))
 
 
 QUESTIONS = [question("1 + 1?", "2", "sums"), question("Who | what?", "Nobody.\nNothing.", "odd")]
-FOUND = BeforeAfter(
+FOUND = AnswerComparison(
     QUESTIONS,
     before=said("1 + 1? 1 + 1?", "", stopped=False),
     after=said("2", "Nobody."),
@@ -24,7 +24,7 @@ FOUND = BeforeAfter(
 
 
 def test_the_table_has_the_losses_and_what_was_counted() -> None:
-    rows = [line.rsplit(maxsplit=2) for line in FOUND.table().splitlines()]
+    rows = [line.rsplit(maxsplit=2) for line in FOUND.format_table().splitlines()]
     named = {name.strip(): (before, after) for name, before, after in rows[1:]}
     assert named["held-out answers, nats a token"] == ("3.410", "2.105")
     assert named["sums"] == ("3.000", "1.000")
@@ -33,21 +33,21 @@ def test_the_table_has_the_losses_and_what_was_counted() -> None:
 
 
 def test_answers_at_length_are_not_told_to_be_unlike_the_data() -> None:
-    other = BeforeAfter(QUESTIONS, said("a", "b"), said("c", "d"), FOUND.losses)
-    assert "word for word" not in other.table()
-    nothing = BeforeAfter([], Answers(()), Answers(()), FOUND.losses)
-    assert "exact format" not in nothing.table() and "2.105" in nothing.table()
+    other = AnswerComparison(QUESTIONS, said("a", "b"), said("c", "d"), FOUND.losses)
+    assert "word for word" not in other.format_table()
+    nothing = AnswerComparison([], ModelAnswers(()), ModelAnswers(()), FOUND.losses)
+    assert "exact format" not in nothing.format_table() and "2.105" in nothing.format_table()
 
 
 def test_a_cell_of_the_page_holds_any_answer() -> None:
-    page = FOUND.markdown()
+    page = FOUND.to_markdown()
     assert "| *nothing* | Nobody. | Nobody.<br>Nothing. |" in page
-    bars = BeforeAfter(QUESTIONS[:1], said("a|b"), said("2"), {}).markdown()
+    bars = AnswerComparison(QUESTIONS[:1], said("a|b"), said("2"), {}).to_markdown()
     assert "| a\\|b | 2 | 2 |" in bars
 
 
 def test_programs_read_the_same() -> None:
-    stored = json.loads(json.dumps(FOUND.as_dict()))
+    stored = json.loads(json.dumps(FOUND.to_dict()))
     assert stored["same"] == [0.0, 0.5] and stored["exact"] == [0.0, 1.0]
     assert [one["after"]["text"] for one in stored["answers"]] == ["2", "Nobody."]
     assert stored["answers"][0]["turns"][-1]["content"] == "2"

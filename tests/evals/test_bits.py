@@ -7,14 +7,14 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GPTNeoXForCausalLM, LlamaForCausalLM
 
-from gnano.data.corpus import Corpus
-from gnano.evals.bits import held_out, of_file
-from gnano.evals.subject import open_subject
-from gnano.infer.loading import Loading
+from gnano.data.corpus import TokenizedCorpus
+from gnano.evals.bits import measure_heldout, measure_file
+from gnano.evals.subject import load_eval_model
+from gnano.infer.loading import LoadConfig
 from gnano.model.folder import save_model
 from gnano.model.gpt import GPT
 
-FP32 = Loading(dtype="fp32")
+FP32 = LoadConfig(dtype="fp32")
 TEXT = "A stone sees the river; no bird takes a letter under the house.\n\nA café, 日本 🌍!\n" * 9
 
 
@@ -38,20 +38,20 @@ def model(recipe, tmp_path: Path) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)
-    corpus = Corpus(Path(recipe.corpus.folder))
+    corpus = TokenizedCorpus(Path(recipe.corpus.folder))
     corpus.tokenizer.save(tmp_path / "model")
-    save_model(model, tmp_path / "model", corpus.tokenizer.end_of_text)
+    save_model(model, tmp_path / "model", corpus.tokenizer.end_of_text_id)
     return tmp_path / "model"
 
 
 @pytest.mark.parametrize(("dtype", "near"), [("fp32", 1e-4), ("bf16", 1e-3)])
 def test_of_held_out_documents(recipe, model, dtype, near):
-    corpus = Corpus(Path(recipe.corpus.folder))
-    found = held_out(open_subject(model, Loading(dtype=dtype)), corpus, rows=3)
+    corpus = TokenizedCorpus(Path(recipe.corpus.folder))
+    found = measure_heldout(load_eval_model(model, LoadConfig(dtype=dtype)), corpus, batch_size=3)
     llama = LlamaForCausalLM.from_pretrained(model).eval()
-    assert [part.source for part in found] == corpus.names
+    assert [part.source for part in found] == corpus.source_names
     for number, part in enumerate(found):
-        ids = corpus.heldout(number).tolist()
+        ids = corpus.heldout_tokens(number).tolist()
         size = len(corpus.heldout_text(number))
         bits = plain(llama, ids, recipe.model.block_size) / math.log(2) / size
         assert (part.bytes, part.tokens) == (size, len(ids))
@@ -59,12 +59,12 @@ def test_of_held_out_documents(recipe, model, dtype, near):
 
 
 def test_of_a_model_of_another_kind_with_its_own_tokenizer_over_the_same_bytes(recipe, pythia):
-    corpus = Corpus(Path(recipe.corpus.folder))
-    found = held_out(open_subject(pythia, FP32), corpus)
+    corpus = TokenizedCorpus(Path(recipe.corpus.folder))
+    found = measure_heldout(load_eval_model(pythia, FP32), corpus)
     peer = GPTNeoXForCausalLM.from_pretrained(pythia).eval()
     tokenizer = AutoTokenizer.from_pretrained(pythia)
     for number, part in enumerate(found):
-        texts = corpus.tokenizer.decode(corpus.heldout(number), show_end_of_text=True)
+        texts = corpus.tokenizer.decode(corpus.heldout_tokens(number), show_end_of_text=True)
         ids = tokenizer("<|endoftext|>" + texts.removeprefix("<|endoftext|>")).input_ids
         size = len(corpus.heldout_text(number))
         assert part.bytes == size
@@ -75,7 +75,7 @@ def test_of_a_model_of_another_kind_with_its_own_tokenizer_over_the_same_bytes(r
 
 def test_of_a_file_of_text(model, tmp_path):
     (tmp_path / "story.txt").write_text(TEXT)
-    found = of_file(open_subject(model, FP32), tmp_path / "story.txt")
+    found = measure_file(load_eval_model(model, FP32), tmp_path / "story.txt")
     llama = LlamaForCausalLM.from_pretrained(model).eval()
     ids = AutoTokenizer.from_pretrained(model)("<|endoftext|>" + TEXT).input_ids
     bits = plain(llama, ids, llama.config.max_position_embeddings) / math.log(2)
@@ -84,14 +84,14 @@ def test_of_a_file_of_text(model, tmp_path):
 
 
 def test_a_part_of_the_held_out_text_is_its_beginning(recipe, model):
-    corpus = Corpus(Path(recipe.corpus.folder))
-    part, _ = held_out(open_subject(model, FP32), corpus, tokens=100)
+    corpus = TokenizedCorpus(Path(recipe.corpus.folder))
+    part, _ = measure_heldout(load_eval_model(model, FP32), corpus, max_tokens=100)
     assert part.tokens == 100
-    ids = corpus.heldout(0)[:100].tolist()
+    ids = corpus.heldout_tokens(0)[:100].tolist()
     assert part.bytes == len(corpus.tokenizer.decode_bytes(ids))
 
 
 def test_an_empty_file_is_told(model, tmp_path):
     (tmp_path / "empty.txt").write_text(" \n")
     with pytest.raises(ValueError, match=r"empty.txt holds no text"):
-        of_file(open_subject(model, FP32), tmp_path / "empty.txt")
+        measure_file(load_eval_model(model, FP32), tmp_path / "empty.txt")

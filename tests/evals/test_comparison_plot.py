@@ -9,10 +9,10 @@ from matplotlib.image import imread
 from tests.evals.test_comparison_table import comparison, model
 from tests.report.conftest import without
 
-from gnano.evals.comparison_plot import check_plot, drawn, plot_comparison
+from gnano.evals.comparison_plot import check_plot_path, draw_comparison, plot_comparison
 from gnano.evals.gathering import TASKS
-from gnano.evals.published import PUBLISHED
-from gnano.report.plot import LIGHT
+from gnano.evals.published import REFERENCE_MODELS
+from gnano.report.plot import LIGHT_PALETTE
 
 __all__ = ["without"]
 
@@ -36,21 +36,21 @@ def painted(pixels, color):
 def test_the_picture_has_a_panel_a_task_and_a_sensible_size(tmp_path, count, down, across):
     tasks = list(TASKS)[:count]
     scores = dict.fromkeys(tasks, 0.5)
-    pixels = picture(comparison([model("a", **scores)], tasks, PUBLISHED[:5]), tmp_path)
+    pixels = picture(comparison([model("a", **scores)], tasks, REFERENCE_MODELS[:5]), tmp_path)
     height, width = pixels.shape[:2]
     assert 800 * across <= width <= 1_000 * across and 600 * down <= height <= 900 * down
-    assert painted(pixels, LIGHT.loss) > 200 * count
+    assert painted(pixels, LIGHT_PALETTE.loss) > 200 * count
 
 
 def test_every_model_is_drawn_in_its_colour_and_published_ones_in_grey(tmp_path):
     models = [model("a", piqa=0.5), model("_b $5", piqa=0.6)]
     two = picture(comparison(models, ["piqa"]), tmp_path)
-    with_others = picture(comparison(models, ["piqa"], PUBLISHED), tmp_path)
-    for color in (LIGHT.loss, LIGHT.sources[0]):
+    with_others = picture(comparison(models, ["piqa"], REFERENCE_MODELS), tmp_path)
+    for color in (LIGHT_PALETTE.loss, LIGHT_PALETTE.sources[0]):
         assert painted(two, color) > 200
-    assert painted(two, LIGHT.sources[1]) == 0
-    assert painted(with_others, LIGHT.faint) > painted(two, LIGHT.faint) + 500
-    named = [text.get_text() for text in drawn(comparison(models, ["piqa"])).legends[0].get_texts()]
+    assert painted(two, LIGHT_PALETTE.sources[1]) == 0
+    assert painted(with_others, LIGHT_PALETTE.muted) > painted(two, LIGHT_PALETTE.muted) + 500
+    named = [text.get_text() for text in draw_comparison(comparison(models, ["piqa"])).legends[0].get_texts()]
     assert named == ["a", "_b $5", "guessing"]
 
 
@@ -60,17 +60,17 @@ def test_a_model_of_unknown_tokens_is_a_line_across(tmp_path):
     known, unknown = model("a", piqa=0.5), replace(model("b", piqa=0.5), tokens=None)
     found = {}
     for one in (known, unknown):
-        pixels = picture(comparison([one], ["piqa"], PUBLISHED), tmp_path)
+        pixels = picture(comparison([one], ["piqa"], REFERENCE_MODELS), tmp_path)
         panel = pixels[200:]
-        rgb = [int(LIGHT.loss[i : i + 2], 16) for i in (1, 3, 5)]
+        rgb = [int(LIGHT_PALETTE.loss[i : i + 2], 16) for i in (1, 3, 5)]
         found[one.name] = (np.abs(panel - rgb).max(axis=-1) <= 2).sum(axis=1).max()
     assert found["a"] < 40 and found["b"] > 500
 
 
 def test_scores_of_the_other_accuracy_are_not_drawn():
     def points(*names):
-        rows = tuple(row for row in PUBLISHED if row.name in names)
-        axes = drawn(comparison([model("a", arc_easy=0.5)], ["arc_easy"], rows)).axes[0]
+        rows = tuple(row for row in REFERENCE_MODELS if row.name in names)
+        axes = draw_comparison(comparison([model("a", arc_easy=0.5)], ["arc_easy"], rows)).axes[0]
         return sorted(text.get_text() for text in axes.texts if text.get_text())
 
     assert points("Pythia-160M", "Pythia-1B", "TinyLlama-1.1B") == ["Pythia-1B", "TinyLlama-1.1B"]
@@ -78,7 +78,7 @@ def test_scores_of_the_other_accuracy_are_not_drawn():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_names_stay_in_their_panel_and_hide_no_other(task):
-    figure = drawn(comparison([model("a", **{task: 0.5})], [task], PUBLISHED))
+    figure = draw_comparison(comparison([model("a", **{task: 0.5})], [task], REFERENCE_MODELS))
     figure.draw_without_rendering()
     axes = figure.axes[0]
     boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
@@ -95,13 +95,13 @@ def test_names_stay_in_their_panel_and_hide_no_other(task):
 
 def test_panels_have_one_scale_of_tokens():
     scores = {"hellaswag": 0.4, "boolq": 0.6}
-    figure = drawn(comparison([model("a", **scores)], list(scores), PUBLISHED))
+    figure = draw_comparison(comparison([model("a", **scores)], list(scores), REFERENCE_MODELS))
     one, other = (axes.get_xlim() for axes in figure.axes)
     assert one == other and one[0] < 105e9 and one[1] > 11e12  # Pythia, SmolLM2
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path):
-    found = comparison([model("a", piqa=0.5)], ["piqa"], PUBLISHED)
+    found = comparison([model("a", piqa=0.5)], ["piqa"], REFERENCE_MODELS)
     for name in ("one.png", "two.png"):
         plot_comparison(found, tmp_path / name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
@@ -109,17 +109,17 @@ def test_the_same_results_give_the_same_bytes(tmp_path):
 
 def test_without_matplotlib_it_is_told_and_nothing_is_written(tmp_path, without):
     found = comparison([model("a", piqa=0.5)], ["piqa"])
-    check_plot(tmp_path / "a.png")
+    check_plot_path(tmp_path / "a.png")
     without("matplotlib", "matplotlib.figure", "matplotlib.layout_engine")
-    for refused in (check_plot, lambda path: plot_comparison(found, path)):
+    for refused in (check_plot_path, lambda path: plot_comparison(found, path)):
         with pytest.raises(ValueError, match=r"pip install 'auto-g-nano\[plot\]'"):
             refused(tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
-    check_plot(None)
+    check_plot_path(None)
 
 
 def test_what_cannot_be_drawn_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"name a FILE\.png"):
-        check_plot(tmp_path / "a.pdf")
+        check_plot_path(tmp_path / "a.pdf")
     with pytest.raises(ValueError, match="no task to draw"):
         plot_comparison(comparison([model("a")]), tmp_path / "a.png")

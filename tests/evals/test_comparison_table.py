@@ -4,17 +4,17 @@ import re
 
 import pytest
 
-from gnano.evals.bits import Bits
-from gnano.evals.comparing import Column, Comparison
-from gnano.evals.comparison_table import comparison_text, counted
-from gnano.evals.evaluation import Accuracy, Evaluation, Score
+from gnano.evals.bits import BitsPerByte
+from gnano.evals.comparing import TaskColumn, Comparison
+from gnano.evals.comparison_table import format_comparison, format_count
+from gnano.evals.evaluation import Accuracy, EvalResult, TaskScore
 from gnano.evals.gathering import TASKS
-from gnano.evals.published import PUBLISHED, Published
+from gnano.evals.published import REFERENCE_MODELS, ReferenceModel
 
 
-def model(name: str, bits: float = 1.0, **scores: float) -> Evaluation:
+def model(name: str, bits: float = 1.0, **scores: float) -> EvalResult:
     found = [
-        Score(
+        TaskScore(
             task=task,
             title=task,
             items=400,
@@ -25,22 +25,22 @@ def model(name: str, bits: float = 1.0, **scores: float) -> Evaluation:
         )
         for task, value in scores.items()
     ]
-    return Evaluation(
+    return EvalResult(
         name=name,
         folder=name,
         parameters=1_050_002_688,
         tokens=13_107_200_000,
-        bits=(Bits("text", bits, 100, 30),),
+        bits=(BitsPerByte("text", bits, 100, 30),),
         scores=tuple(found),
     )
 
 
-def column(task: str, **more) -> Column:
-    metric = "acc_norm" if TASKS[task].normalised else "acc"
-    return Column(task, TASKS[task].title, metric, **{"items": 400, "chance": 0.25, **more})
+def column(task: str, **more) -> TaskColumn:
+    metric = "acc_norm" if TASKS[task].has_acc_norm else "acc"
+    return TaskColumn(task, TASKS[task].title, metric, **{"items": 400, "chance": 0.25, **more})
 
 
-def comparison(models=(), tasks=(), published: tuple[Published, ...] = (), texts=()):
+def comparison(models=(), tasks=(), published: tuple[ReferenceModel, ...] = (), texts=()):
     columns = tuple(map(column, tasks))
     return Comparison(
         models=tuple(models), columns=columns, published=published, texts=texts, notes=()
@@ -67,7 +67,7 @@ def cells(text: str, heading: str) -> dict[str, str]:
 
 def test_each_number_stands_below_its_task_and_the_best_is_marked():
     models = [model("a", piqa=0.5, hellaswag=0.3), model("b", piqa=0.6, hellaswag=0.2)]
-    text = comparison_text(comparison(models, ["piqa", "hellaswag"]))
+    text = format_comparison(comparison(models, ["piqa", "hellaswag"]))
     assert cells(text, "PIQA") == {"a": "0.500 ±.020", "b": "0.600 ±.020*", "guessing": "0.250"}
     assert cells(text, "HellaSwag")["a"] == "0.300 ±.020*"
     assert "acc_norm" in text and "400 items" in text
@@ -75,29 +75,29 @@ def test_each_number_stands_below_its_task_and_the_best_is_marked():
 
 def test_the_fewest_bits_are_the_best():
     models = [model("a", bits=1.25), model("b", bits=0.75)]
-    text = comparison_text(comparison(models, texts=("text",)))
+    text = format_comparison(comparison(models, texts=("text",)))
     assert cells(text, "bits/byte") == {"a": "1.2500", "b": "0.7500*"}
     assert "bits/byte: of text" in text
-    assert "bits/byte" not in comparison_text(comparison(models))
+    assert "bits/byte" not in format_comparison(comparison(models))
 
 
 def test_neither_of_two_equals_is_marked():
-    text = comparison_text(comparison([model("a", piqa=0.5), model("b", piqa=0.5)], ["piqa"]))
+    text = format_comparison(comparison([model("a", piqa=0.5), model("b", piqa=0.5)], ["piqa"]))
     assert "0.500 ±.020*" not in text
 
 
 def test_where_acc_is_compared_the_table_holds_acc():
-    text = comparison_text(comparison([model("a", winogrande=0.8)], ["winogrande"]))
+    text = format_comparison(comparison([model("a", winogrande=0.8)], ["winogrande"]))
     assert cells(text, "WinoGrande")["a"] == "0.400 ±.010" and "acc_norm" not in text
 
 
 def test_published_rows_say_by_what_they_were_measured_and_where():
-    text = comparison_text(comparison([model("a", arc_easy=0.5)], ["arc_easy"], PUBLISHED))
+    text = format_comparison(comparison([model("a", arc_easy=0.5)], ["arc_easy"], REFERENCE_MODELS))
     table, *_ = text.split("\n\n")
     below = cells(table, "ARC-Easy")
     sources = dict(re.findall(r"^\[(\d+)\] (\S+)$", text, re.MULTILINE))
     assert len(sources) == len(set(sources.values()))
-    for row in PUBLISHED:
+    for row in REFERENCE_MODELS:
         (name,) = [name for name in below if name.rpartition(" [")[0] == row.name]
         assert sources[name.rpartition("[")[2].rstrip("]")] == row.source
         acc, acc_norm = row.scores.get("arc_easy", (None, None))
@@ -108,39 +108,39 @@ def test_published_rows_say_by_what_they_were_measured_and_where():
 
 
 def test_a_rule_stands_between_models_and_published_rows():
-    lines = comparison_text(comparison([model("a", piqa=0.5)], ["piqa"], PUBLISHED[:2]))
+    lines = format_comparison(comparison([model("a", piqa=0.5)], ["piqa"], REFERENCE_MODELS[:2]))
     above, below = re.split("─{20,}", lines)
-    assert "guessing" in above and PUBLISHED[0].name in below
-    assert "─" not in comparison_text(comparison((), ["piqa"], PUBLISHED[:2]))
-    assert "─" not in comparison_text(comparison([model("a", piqa=0.5)], ["piqa"]))
+    assert "guessing" in above and REFERENCE_MODELS[0].name in below
+    assert "─" not in format_comparison(comparison((), ["piqa"], REFERENCE_MODELS[:2]))
+    assert "─" not in format_comparison(comparison([model("a", piqa=0.5)], ["piqa"]))
 
 
 @pytest.mark.parametrize("width", [80, 100, 140, 250])
 def test_the_tables_fit_the_width_and_lose_no_task(width):
     models = [model("a", **dict.fromkeys(TASKS, 0.5)), model("b", **dict.fromkeys(TASKS, 0.4))]
-    text = comparison_text(comparison(models, TASKS, PUBLISHED, texts=("text",)), width)
+    text = format_comparison(comparison(models, TASKS, REFERENCE_MODELS, texts=("text",)), width)
     for line in text.splitlines():
         assert len(line) <= width or "https://" in line or line.count(" ") < 3
     for task in TASKS:
         below = cells(text, TASKS[task].title)
         assert below["a"].startswith("0.") and below["b"].startswith("0.")
-        told = sum(task in row.scores for row in PUBLISHED)
+        told = sum(task in row.scores for row in REFERENCE_MODELS)
         assert sum(bool(cell) for name, cell in below.items() if "[" in name) == told
 
 
 def test_of_two_models_the_difference_is_told_and_whether_it_is_clear():
     models = [model("a", piqa=0.5, hellaswag=0.3), model("b", piqa=0.6, hellaswag=0.32)]
-    text = comparison_text(comparison(models, ["piqa", "hellaswag"]))
+    text = format_comparison(comparison(models, ["piqa", "hellaswag"]))
     assert re.search(
         r"PIQA +-0\.100 ±\.028  more than two standard errors: b is better", text
     ) and re.search(r"HellaSwag +-0\.020 ±\.028  within the error", text)
-    three = comparison_text(comparison([*models, model("c", piqa=0.1, hellaswag=0.1)], ["piqa"]))
+    three = format_comparison(comparison([*models, model("c", piqa=0.1, hellaswag=0.1)], ["piqa"]))
     assert "within the error" not in three and "is better" not in three
 
 
 def test_a_long_name_keeps_its_end():
     name = "a-model-of-a-very-long-name-that-nobody-remembers, step 50,000"
-    text = comparison_text(comparison([model(name, piqa=0.5)], ["piqa"]))
+    text = format_comparison(comparison([model(name, piqa=0.5)], ["piqa"]))
     (short,) = [one for one in cells(text, "PIQA") if "step" in one]
     assert len(short) < 40 and name.endswith(short.lstrip("…"))
 
@@ -159,4 +159,4 @@ def test_a_long_name_keeps_its_end():
     ],
 )
 def test_counts_have_three_figures(number, text):
-    assert counted(number) == text
+    assert format_count(number) == text

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from tests.conftest import WORDS
 
-from gnano.data.corpus import Corpus
+from gnano.data.corpus import TokenizedCorpus
 from gnano.data.documents import Document
 from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import DataConfig, Source
+from gnano.data.sources import DataConfig, SourceConfig
 from gnano.data.split import is_heldout
 from gnano.evals import contamination
-from gnano.evals.contamination import Overlap, find_contamination
+from gnano.evals.contamination import ContaminationReport, find_contamination
 
 SHARE = 0.1  # held out
 VERBATIM = "In 1912 the old café's keeper (a widow) sold 3 maps; nobody knew where they would lead."
@@ -65,14 +65,14 @@ def corpus(tmp_path_factory):
     config = DataConfig(
         folder=str(folder / "data"),
         tokenizer="bpe-300",
-        heldout=SHARE,
+        heldout_fraction=SHARE,
         shard_tokens=3_000,
         sources={
-            name: Source(weight=0.5, files=(str(folder / f"{name}.jsonl"),)) for name in planted
+            name: SourceConfig(weight=0.5, files=(str(folder / f"{name}.jsonl"),)) for name in planted
         },
     )
     prepare(config)
-    return Corpus(folder / "data")
+    return TokenizedCorpus(folder / "data")
 
 
 def grams(text):
@@ -91,15 +91,15 @@ def training_documents(corpus):
                 yield name, info.name, n, corpus.tokenizer.decode(ids[a:b])
 
 
-@pytest.mark.parametrize("together", [1, 500, contamination.TOGETHER])
+@pytest.mark.parametrize("together", [1, 500, contamination.BATCH_TOKENS])
 def test_an_item_counts_where_a_training_document_shares_thirteen_words(
     corpus, monkeypatch, together
 ):
     monkeypatch.setattr(contamination, "TOGETHER", together)
     items = [CLEAN, VERBATIM, CUT, TWELVE, DRESSED, HELDOUT, "", f"{CLEAN} {VERBATIM}"]
     overlap = find_contamination(corpus, items)
-    assert overlap.checked == len(items) - 2  # without TWELVE and the empty one
-    assert overlap.found == (1, 4, 7)
+    assert overlap.num_checked == len(items) - 2  # without TWELVE and the empty one
+    assert overlap.contaminated_items == (1, 4, 7)
     assert [example.item for example in overlap.examples] == [1, 4, 7]
     texts = {tuple(where): text for *where, text in training_documents(corpus)}
     assert CUT in " ".join(text.strip() for text in texts.values())
@@ -129,19 +129,19 @@ def many(corpus):
 def test_the_items_found_are_those_of_comparing_all_runs(corpus, many):
     items, truth = many
     overlap = find_contamination(corpus, items)
-    assert overlap.found == truth
-    assert overlap.checked == sum(bool(grams(item)) for item in items)
-    assert len(items) > overlap.checked > len(truth) > contamination.EXAMPLES
-    assert [example.item for example in overlap.examples] == list(truth[: contamination.EXAMPLES])
+    assert overlap.contaminated_items == truth
+    assert overlap.num_checked == sum(bool(grams(item)) for item in items)
+    assert len(items) > overlap.num_checked > len(truth) > contamination.MAX_EXAMPLES
+    assert [example.item for example in overlap.examples] == list(truth[: contamination.MAX_EXAMPLES])
 
 
 @pytest.mark.parametrize("workers", [2, 3])
 def test_any_number_of_processes_finds_the_same(corpus, many, workers, processes):
     items, _ = many
     shown: list[str] = []
-    alone = find_contamination(corpus, items, workers=1)
+    alone = find_contamination(corpus, items, num_workers=1)
     assert not processes
-    assert find_contamination(corpus, items, shown.append, workers=workers) == alone
+    assert find_contamination(corpus, items, shown.append, num_workers=workers) == alone
     assert len(processes) == workers
     assert all(process.returncode is not None for process in processes)
     shares = [int(text.split("%")[0]) for text in shown]
@@ -168,7 +168,7 @@ def test_nobody_goes_on_searching_after_ctrl_c(corpus, many, processes):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as caught:
-        find_contamination(corpus, many[0], interrupt, workers=2)
+        find_contamination(corpus, many[0], interrupt, num_workers=2)
     assert len(processes) == 2
     assert all(process.returncode is not None for process in processes), caught
 
@@ -177,7 +177,7 @@ def test_nobody_goes_on_searching_after_ctrl_c(corpus, many, processes):
 def test_a_worker_that_was_ended_is_told_of(corpus, many, processes, monkeypatch, program):
     monkeypatch.setattr(contamination, "PROGRAM", [sys.executable, "-c", program])
     with pytest.raises(OSError, match=r"ended from outside.*fewer workers\.$"):
-        find_contamination(corpus, many[0], workers=2)
+        find_contamination(corpus, many[0], num_workers=2)
     assert all(process.returncode is not None for process in processes)
 
 
@@ -189,9 +189,9 @@ def test_a_damaged_shard_is_named(corpus, many, tmp_path, workers):
     content[100] ^= 1
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"{path.name} does not match its checksum"):
-        find_contamination(Corpus(folder), many[0], workers=workers)
+        find_contamination(TokenizedCorpus(folder), many[0], num_workers=workers)
 
 
 def test_nothing_to_look_for_is_no_overlap(corpus):
-    assert find_contamination(corpus, []) == Overlap(0, (), ())
-    assert find_contamination(corpus, [TWELVE, ""]) == Overlap(0, (), ())
+    assert find_contamination(corpus, []) == ContaminationReport(0, (), ())
+    assert find_contamination(corpus, [TWELVE, ""]) == ContaminationReport(0, (), ())

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import data, integers, lists, one_of, sampled_from
 
-from gnano.data.corpus import Corpus
+from gnano.data.corpus import TokenizedCorpus
 from gnano.data.shards import Shard
 from gnano.evals import copying
-from gnano.evals.copying import SEED, Search, longest_copied
+from gnano.evals.copying import MIN_SPAN_TOKENS, CopySearch, find_longest_copies
 
 END = 3  # end-of-text among the ids of the small shards
 
@@ -40,7 +40,7 @@ def truth(sample, shards, end):
         documents(sample, end), [text for ids in shards for text in documents(ids, end)]
     )
     most = max((longest_common(*pair) for pair in pairs), default=0)
-    return most if most >= SEED else 0
+    return most if most >= MIN_SPAN_TOKENS else 0
 
 
 # few ids, so that spans are long and overlap; pieces repeated, as a model that is stuck does
@@ -59,26 +59,26 @@ def test_the_longest_span_is_that_of_trying_every_place(drawn, shards):
         start = drawn.draw(integers(0, len(whole)))
         length = drawn.draw(integers(0, 40))
         samples.append([1, 2, *whole[start : start + length], 2, 1])
-    search = Search(samples, END)
+    search = CopySearch(samples, END)
     part = drawn.draw(integers(1, 30))
     for number, shard in enumerate(shards):
         for first in range(0, len(shard), part):
-            piece = shard[first : first + part + search.reach - 1]
-            search.read(np.array(piece, np.uint16), Shard(0, number), first)
-    assert search.best.tolist() == [truth(sample, shards, END) for sample in samples]
+            piece = shard[first : first + part + search.max_span - 1]
+            search.scan(np.array(piece, np.uint16), Shard(0, number), first)
+    assert search.longest.tolist() == [truth(sample, shards, END) for sample in samples]
     for sample, span in search.found.items():
         copied = shards[span.shard.number][span.position : span.position + span.tokens]
-        assert len(copied) == span.tokens == search.best[sample]
+        assert len(copied) == span.tokens == search.longest[sample]
         assert END not in copied
         assert bytes(copied) in bytes(samples[sample])
 
 
 @pytest.fixture(scope="module")
 def corpus(recipe):
-    return Corpus(Path(recipe.corpus.folder))
+    return TokenizedCorpus(Path(recipe.corpus.folder))
 
 
-@pytest.mark.parametrize("part", [50, copying.PART])
+@pytest.mark.parametrize("part", [50, copying.CHUNK_TOKENS])
 def test_a_sample_is_traced_to_where_it_was_copied_from(corpus, monkeypatch, part):
     monkeypatch.setattr(copying, "PART", part)
     draw = random.Random(5)
@@ -93,7 +93,7 @@ def test_a_sample_is_traced_to_where_it_was_copied_from(corpus, monkeypatch, par
         samples.append([draw.randrange(299) for _ in range(30)] + ids[start : start + 100])
     samples += [corpus.heldout(1)[:100].tolist(), [7] * 100, [], [end] * 50]
     shown: list[str] = []
-    found = longest_copied(corpus, samples, shown.append)
+    found = find_longest_copies(corpus, samples, shown.append)
     for number, (sample, copied) in enumerate(zip(samples, found, strict=True)):
         tokens = truth(sample, shards.values(), end)
         assert (copied.tokens if copied else 0) == tokens
@@ -111,7 +111,7 @@ def test_text_is_looked_for_as_the_ids_it_has(corpus):
         documents(corpus.tokens(0, 0).tolist(), corpus.tokenizer.end_of_text)[3]
     )
     ids = corpus.tokenizer.encode(text)
-    by_text, by_ids = longest_copied(corpus, [text, ids])
+    by_text, by_ids = find_longest_copies(corpus, [text, ids])
     assert by_text is not None
     assert by_ids is not None
     assert by_text.text == by_ids.text == text
@@ -121,10 +121,10 @@ def test_text_is_looked_for_as_the_ids_it_has(corpus):
 def test_a_document_that_was_held_out_is_not_said_to_be_copied(corpus):
     end = corpus.tokenizer.end_of_text
     heldout = max(documents(corpus.heldout(0).tolist(), end), key=len)
-    [copied] = longest_copied(corpus, [heldout])
+    [copied] = find_longest_copies(corpus, [heldout])
     assert copied is None or copied.tokens < len(heldout) / 2
 
 
 def test_without_samples_nothing_was_copied(corpus):
-    assert longest_copied(corpus, []) == []
-    assert longest_copied(corpus, ["", [5] * (SEED - 1)]) == [None, None]
+    assert find_longest_copies(corpus, []) == []
+    assert find_longest_copies(corpus, ["", [5] * (MIN_SPAN_TOKENS - 1)]) == [None, None]

@@ -7,20 +7,20 @@ import pytest
 from tests.evals.conftest import learned, made_items, small_model
 from tests.small import with_train
 
-from gnano.evals.asked import Asked
-from gnano.evals.evaluation import Evaluation, evaluate, score
-from gnano.evals.gathering import Sheet
-from gnano.evals.likelihood import GPTReader, log_likelihoods
-from gnano.evals.subject import Wording, open_subject
-from gnano.infer.loading import Loading
+from gnano.evals.asked import EvalConfig
+from gnano.evals.evaluation import EvalResult, evaluate, score_task
+from gnano.evals.gathering import TaskItems
+from gnano.evals.likelihood import GPTScorer, compute_loglikelihoods
+from gnano.evals.subject import RequestEncoder, load_eval_model
+from gnano.infer.loading import LoadConfig
 from gnano.tokenizer.train import train_bpe
 from gnano.train.loop import train
 
 
 def scored(model, tokenizer, task, items, rows=32):
-    wording = Wording.ours(tokenizer, model.config.block_size)
-    found = log_likelihoods(GPTReader(model.eval()), wording.questions(items), rows)
-    return score(Sheet(task, tuple(items)), found)
+    wording = RequestEncoder.for_gpt(tokenizer, model.config.block_size)
+    found = compute_loglikelihoods(GPTScorer(model.eval()), wording.encode_items(items), rows)
+    return score_task(TaskItems(task, tuple(items)), found)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -36,7 +36,7 @@ def test_a_model_trained_on_the_answers_scores_high_and_on_others_at_chance(word
     known = scored(model, words, "mine", items[:40])
     others = scored(model, words, "mine", items[40:])
     assert known.acc.value > 0.9 and known.acc_norm.value > 0.9
-    assert abs(others.acc.value - 0.25) < 5 * others.acc.error
+    assert abs(others.acc.value - 0.25) < 5 * others.acc.stderr
 
 
 @pytest.mark.parametrize("name", ["arc_easy.jsonl", "lambada_openai.jsonl"])
@@ -55,12 +55,12 @@ def test_so_it_is_with_real_items(real_items, name):
 
 def test_the_batch_does_not_change_a_score(real_items, saved_model):
     items = real_items("hellaswag_val.jsonl", 40)
-    subject = open_subject(saved_model, Loading(dtype="fp32"))
-    questions = subject.wording.questions(items)
-    one, *others = (log_likelihoods(subject.reader, questions, rows) for rows in (1, 5, 64))
-    sheet = Sheet("hellaswag", tuple(items))
+    subject = load_eval_model(saved_model, LoadConfig(dtype="fp32"))
+    questions = subject.encoder.encode_items(items)
+    one, *others = (compute_loglikelihoods(subject.scorer, questions, rows) for rows in (1, 5, 64))
+    sheet = TaskItems("hellaswag", tuple(items))
     for other in others:
-        assert score(sheet, other) == pytest.approx(score(sheet, one)) or other == one
+        assert score_task(sheet, other) == pytest.approx(score_task(sheet, one)) or other == one
         for a, b in zip(one, other, strict=True):
             assert [nats for nats, _ in a] == pytest.approx([nats for nats, _ in b], rel=1e-4)
 
@@ -83,7 +83,7 @@ def items_file(tmp_path, count=30):
 
 
 def test_held_out_text_costs_what_the_run_itself_has_measured(run):
-    found = evaluate(open_subject(run), Asked(tasks=("none",)))
+    found = evaluate(load_eval_model(run), EvalConfig(tasks=("none",)))
     (last,) = (
         row["heldout"]
         for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
@@ -96,10 +96,10 @@ def test_held_out_text_costs_what_the_run_itself_has_measured(run):
 
 
 def test_an_evaluation_comes_back_from_json_as_it_was(run, tmp_path):
-    asked = Asked(files=(str(items_file(tmp_path)),), limit=10)
-    found = evaluate(open_subject(run), asked)
-    assert Evaluation.from_dict(json.loads(found.json())) == found
-    table = found.table()
+    asked = EvalConfig(files=(str(items_file(tmp_path)),), limit=10)
+    found = evaluate(load_eval_model(run), asked)
+    assert EvalResult.from_dict(json.loads(found.to_json())) == found
+    table = found.format_table()
     assert "PIQA" in table and "held-out text" in table
     assert f"{found.scores[0].acc_norm}" in table
 
@@ -114,15 +114,15 @@ def test_of_all_tasks_those_that_cannot_be_had_are_left_out_and_named_ones_are_n
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     file = str(items_file(tmp_path))
     notes: list[str] = []
-    asked = Asked(tasks=("all",), files=(file,), downloads=tmp_path / "hub")
-    found = evaluate(open_subject(run), asked, note=notes.append)
+    asked = EvalConfig(tasks=("all",), files=(file,), cache_dir=tmp_path / "hub")
+    found = evaluate(load_eval_model(run), asked, on_note=notes.append)
     assert [one.task for one in found.scores] == ["piqa"]
-    assert set(found.left_out) > {"hellaswag", "boolq"} and len(notes) == len(found.left_out) == 7
-    named = Asked(tasks=("boolq",), downloads=tmp_path / "hub")
+    assert set(found.skipped) > {"hellaswag", "boolq"} and len(notes) == len(found.skipped) == 7
+    named = EvalConfig(tasks=("boolq",), cache_dir=tmp_path / "hub")
     with pytest.raises(OSError):
-        evaluate(open_subject(run), named)
+        evaluate(load_eval_model(run), named)
 
 
 def test_a_saved_model_of_no_run_has_only_what_it_is_asked(saved_model, tmp_path):
-    found = evaluate(open_subject(saved_model), Asked(files=(str(items_file(tmp_path)),)))
+    found = evaluate(load_eval_model(saved_model), EvalConfig(files=(str(items_file(tmp_path)),)))
     assert found.bits == () and found.tokens is None and len(found.scores) == 1

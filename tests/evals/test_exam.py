@@ -11,11 +11,11 @@ from tests.evals.conftest import made_items
 from tests.processes import ends, start_ranks
 from tests.small import with_train
 
-from gnano.evals.asked import Asked
+from gnano.evals.asked import EvalConfig
 from gnano.evals.evaluation import evaluate
-from gnano.evals.exam import open_exam
-from gnano.evals.subject import open_subject
-from gnano.infer.loading import Loading
+from gnano.evals.exam import build_task_evaluator
+from gnano.evals.subject import load_eval_model
+from gnano.infer.loading import LoadConfig
 from gnano.train.loop import train
 from gnano.train.recipe import Recipe
 
@@ -59,17 +59,17 @@ def asked(run: Path) -> dict[int, dict[str, Any]]:
 
 
 def test_tasks_are_asked_when_they_are_due_and_as_gnano_eval_asks_them(examined, tmp_path):
-    run = train(examined, tmp_path / "run", exam=open_exam).run
+    run = train(examined, tmp_path / "run", build_task_evaluator=build_task_evaluator).run
     found = asked(run)
     assert list(found) == [4, 8, 10]
     assert [row["step"] for row in rows(run) if "heldout" in row] == [6, 10]
-    subject = open_subject(run, Loading(dtype="fp32"))
-    ours = evaluate(subject, Asked(files=examined.train.tasks, limit=40))
+    subject = load_eval_model(run, LoadConfig(dtype="fp32"))
+    ours = evaluate(subject, EvalConfig(files=examined.train.tasks, limit=40))
     for one in ours.scores:
         last = found[10][one.task]
         assert last["items"] == one.items
         assert last["acc"] == pytest.approx(one.acc.value, abs=1e-5)
-        assert last["error"] == pytest.approx(one.main.error, abs=1e-5)
+        assert last["error"] == pytest.approx(one.primary.stderr, abs=1e-5)
         assert last.get("acc_norm") == (
             None if one.acc_norm is None else pytest.approx(one.acc_norm.value, abs=1e-5)
         )
@@ -78,7 +78,7 @@ def test_tasks_are_asked_when_they_are_due_and_as_gnano_eval_asks_them(examined,
 def test_ranks_share_the_work_and_find_what_one_finds(examined, tmp_path):
     # 42 items of 4 answers are 21 batches of 8 texts: one rank has an empty one
     examined = with_train(examined, steps=4, precision="bf16", tasks_limit=42)
-    alone = train(examined, tmp_path / "alone", exam=open_exam).run
+    alone = train(examined, tmp_path / "alone", build_task_evaluator=build_task_evaluator).run
     ranks = start_ranks(with_train(examined, parallel="fsdp"), tmp_path / "several", 2)
     printed = ends(ranks)
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(printed)
@@ -92,10 +92,10 @@ def test_ranks_share_the_work_and_find_what_one_finds(examined, tmp_path):
 
 
 def test_a_run_stopped_while_it_is_asked_makes_up_for_it(examined, tmp_path):
-    whole = train(examined, tmp_path / "whole", exam=open_exam).run
+    whole = train(examined, tmp_path / "whole", build_task_evaluator=build_task_evaluator).run
 
     def stopping(recipe, tokenizer, world):
-        ask = open_exam(recipe, tokenizer, world)
+        ask = build_task_evaluator(recipe, tokenizer, world)
 
         def first_time(model, world, stop):
             signal.raise_signal(signal.SIGTERM)
@@ -103,11 +103,11 @@ def test_a_run_stopped_while_it_is_asked_makes_up_for_it(examined, tmp_path):
 
         return first_time
 
-    stopped = train(examined, tmp_path / "run", exam=stopping)
+    stopped = train(examined, tmp_path / "run", build_task_evaluator=stopping)
     assert stopped.stopped_by == signal.SIGTERM and stopped.step == 4
     assert asked(tmp_path / "run") == {}
-    again = train(examined, tmp_path / "run", exam=open_exam)
-    assert again.finished and asked(tmp_path / "run") == asked(whole)
+    again = train(examined, tmp_path / "run", build_task_evaluator=build_task_evaluator)
+    assert again.is_finished and asked(tmp_path / "run") == asked(whole)
     assert [r["loss"] for r in rows(whole) if "loss" in r] == [
         r["loss"] for r in rows(tmp_path / "run") if "loss" in r
     ]
@@ -121,13 +121,13 @@ def test_tasks_can_be_added_to_a_run_that_goes_on(examined, tmp_path):
             signal.raise_signal(signal.SIGTERM)
 
     train(plain, tmp_path / "run", watch)
-    assert train(examined, tmp_path / "run", exam=open_exam).finished
+    assert train(examined, tmp_path / "run", build_task_evaluator=build_task_evaluator).is_finished
     assert list(asked(tmp_path / "run")) == [8, 10]
 
 
 def test_a_missing_file_is_told_before_the_first_step(examined, tmp_path):
     missing = with_train(examined, tasks=("mine=nowhere.jsonl",))
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl"):
-        train(missing, tmp_path / "run", exam=open_exam)
+        train(missing, tmp_path / "run", build_task_evaluator=build_task_evaluator)
     with pytest.raises(ValueError, match=r"exam=gnano\.evals\.open_exam"):
         train(examined, tmp_path / "run")

@@ -8,7 +8,7 @@ import pytest
 from tests.data.hub.hub_server import Hub, point_client_to
 from tests.evals.conftest import made_items
 
-from gnano.evals.gathering import gather
+from gnano.evals.gathering import load_tasks
 
 ROWS = [
     {"query": f"Question: {n}?", "choices": [f"a{n}", f"b{n}"], "gold": n % 2} for n in range(20)
@@ -23,8 +23,8 @@ def file(tmp_path):
 
 
 def test_a_file_says_its_task_by_its_name_or_is_given_one(file):
-    (known,) = gather([], [str(file)])
-    (mine,) = gather([], [f"mine={file}"])
+    (known,) = load_tasks([], [str(file)])
+    (mine,) = load_tasks([], [f"mine={file}"])
     assert (known.task, known.title, mine.task, mine.title) == ("piqa", "PIQA", "mine", "mine")
     assert known.items[0].contexts == ("Question: 0?\nAnswer:",)
     assert mine.items[0].contexts == ("Question: 0?",)
@@ -39,18 +39,18 @@ def test_formats_make_no_difference(file, tmp_path):
     listed.write_text(json.dumps(ROWS))
     columns = tmp_path / "piqa.parquet"
     parquet.write_table(pa.Table.from_pylist(ROWS), columns)
-    sheets = [gather([], [str(path)])[0] for path in (file, packed, listed, columns)]
+    sheets = [load_tasks([], [str(path)])[0] for path in (file, packed, listed, columns)]
     assert all(sheet == sheets[0] for sheet in sheets)
 
 
 def test_a_limit_takes_items_from_all_over_the_task(file):
-    (sheet,) = gather([], [str(file)], limit=4)
+    (sheet,) = load_tasks([], [str(file)], limit=4)
     assert [item.answers[0] for item in sheet.items] == ["a0", "a5", "a10", "a15"]
-    assert len(gather([], [str(file)], limit=99)[0].items) == 20
+    assert len(load_tasks([], [str(file)], limit=99)[0].items) == 20
 
 
 def test_examples_stand_before_each_item_and_none_before_itself(file):
-    (sheet,) = gather([], [str(file)], shots=2)
+    (sheet,) = load_tasks([], [str(file)], shots=2)
     solved = [f"Question: {n}?\nAnswer: {'ab'[n % 2]}{n}\n\n" for n in range(3)]
     assert sheet.items[9].contexts == (f"{solved[0]}{solved[1]}Question: 9?\nAnswer:",)
     assert sheet.items[0].contexts == (f"{solved[1]}{solved[2]}Question: 0?\nAnswer:",)
@@ -68,7 +68,7 @@ def test_examples_stand_before_each_item_and_none_before_itself(file):
 def test_what_cannot_be_had_is_named(tasks, files, wrong, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises((ValueError, OSError), match=wrong):
-        gather(tasks, files)
+        load_tasks(tasks, files)
 
 
 def test_a_bad_item_is_named_with_its_file_and_line_and_none_is_left_out_in_silence(file):
@@ -78,12 +78,12 @@ def test_a_bad_item_is_named_with_its_file_and_line_and_none_is_left_out_in_sile
     with pytest.raises(
         ValueError, match=r"piqa_small.jsonl, line 7: the right answer is number 7 of 2"
     ):
-        gather([], [str(file)])
+        load_tasks([], [str(file)])
 
 
 def test_more_examples_than_items_are_refused(file):
     with pytest.raises(ValueError, match="too few for 20 shots"):
-        gather([], [str(file)], shots=20)
+        load_tasks([], [str(file)], shots=20)
 
 
 def test_made_items_are_what_the_other_tests_take_them_for():
@@ -126,22 +126,22 @@ def hub(monkeypatch, tmp_path):
 
 
 def test_the_hubs_items_come_once_from_the_split_that_is_asked(hub, tmp_path):
-    easy, last = gather(["arc_easy", "lambada"], downloads=tmp_path / "here")
+    easy, last = load_tasks(["arc_easy", "lambada"], cache_dir=tmp_path / "here")
     assert [item.contexts[0] for item in easy.items] == [
         f"Question: Which, 1.{n}?\nAnswer:" for n in range(5)
     ]
-    assert last.items[2].options == [("He opened the door, 2 times, and saw the", " dog")]
+    assert last.items[2].choices == [("He opened the door, 2 times, and saw the", " dog")]
     asked = len(hub.requests)
-    assert gather(["arc_easy", "lambada"], downloads=tmp_path / "here") == [easy, last]
+    assert load_tasks(["arc_easy", "lambada"], cache_dir=tmp_path / "here") == [easy, last]
     assert len(hub.requests) == asked  # and then without the network
 
 
 def test_examples_are_the_training_splits_first(hub, tmp_path):
-    (sheet,) = gather(["arc_easy"], shots=2, downloads=tmp_path / "here")
+    (sheet,) = load_tasks(["arc_easy"], shots=2, cache_dir=tmp_path / "here")
     head = "".join(f"Question: Which, 0.{n}?\nAnswer: helium\n\n" for n in range(2))
     assert sheet.items[4].contexts == (f"{head}Question: Which, 1.4?\nAnswer:",)
 
 
 def test_a_task_that_the_hub_does_not_have_is_named(hub, tmp_path):
     with pytest.raises((ValueError, OSError), match="baber/piqa"):
-        gather(["piqa"], downloads=tmp_path / "here")
+        load_tasks(["piqa"], cache_dir=tmp_path / "here")

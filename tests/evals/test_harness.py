@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from tests.evals.conftest import REAL, made_items
 
-from gnano.evals.asked import Asked
+from gnano.evals.asked import EvalConfig
 from gnano.evals.evaluation import evaluate
-from gnano.evals.harness import measure_by_harness
-from gnano.evals.subject import open_subject
-from gnano.infer.loading import Loading
+from gnano.evals.harness import evaluate_with_lm_eval
+from gnano.evals.subject import load_eval_model
+from gnano.infer.loading import LoadConfig
 
 tasks = pytest.importorskip("lm_eval.tasks")
-FP32 = Loading(dtype="fp32", device="cpu")
+FP32 = LoadConfig(dtype="fp32", device="cpu")
 
 
 def agree(folder, files, names, limit, start="auto", loading=FP32):
@@ -23,15 +23,15 @@ def agree(folder, files, names, limit, start="auto", loading=FP32):
     In bf16 more are: the harness rounds each token's log-probability to bf16 too.
     """
     items, near = (1, 1e-3) if loading == FP32 else (3, 0.02)
-    asked = Asked(files=files, limit=limit, batch=16, start=start)
-    ours = {one.task: one for one in evaluate(open_subject(folder, loading, start), asked).scores}
-    theirs = measure_by_harness(folder, names, asked, loading)
+    asked = EvalConfig(files=files, limit=limit, batch_size=16, add_bos=start)
+    ours = {one.task: one for one in evaluate(load_eval_model(folder, loading, start), asked).scores}
+    theirs = evaluate_with_lm_eval(folder, names, asked, loading)
     assert {one.task for one in theirs.scores} == set(names) == set(ours)
     for one in theirs.scores:
         mine, item = ours[one.task], (items + 0.01) / one.items
         assert one.items == mine.items
         assert one.acc.value == pytest.approx(mine.acc.value, abs=item)
-        assert one.acc.error == pytest.approx(mine.acc.error, abs=item / 4)
+        assert one.acc.stderr == pytest.approx(mine.acc.stderr, abs=item / 4)
         assert (one.acc_norm is None) == (mine.acc_norm is None)
         if one.acc_norm and mine.acc_norm:
             assert one.acc_norm.value == pytest.approx(mine.acc_norm.value, abs=item)
@@ -59,7 +59,7 @@ def own(tmp_path):
         ],
         # not the first task's texts: of two requests of the same ids that the harness scores from
         # different places on, it takes one's place for both (0.4.13)
-        "lambada": [{"text": f"Say it. {i.solved}"} for i in items],
+        "lambada": [{"text": f"Say it. {i.solved_text}"} for i in items],
     }
     for name, records in rows.items():
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
@@ -68,14 +68,14 @@ def own(tmp_path):
 
 @pytest.mark.parametrize(("start", "dtype"), [("auto", "bf16"), ("no", "fp32")])
 def test_on_items_of_every_form(saved_model, own, start, dtype):
-    loading = Loading(dtype=dtype, device="cpu")
+    loading = LoadConfig(dtype=dtype, device="cpu")
     agree(saved_model, own, ["mine", "winogrande", "lambada"], 0, start, loading)
 
 
 def test_with_examples(saved_model, own):
-    asked = Asked(files=own[:1], shots=1)
-    (ours,) = evaluate(open_subject(saved_model, FP32), asked).scores
-    (theirs,) = measure_by_harness(saved_model, ["mine"], asked, FP32).scores
+    asked = EvalConfig(files=own[:1], shots=1)
+    (ours,) = evaluate(load_eval_model(saved_model, FP32), asked).scores
+    (theirs,) = evaluate_with_lm_eval(saved_model, ["mine"], asked, FP32).scores
     assert theirs.acc.value == pytest.approx(ours.acc.value, abs=1.01 / 60)
     assert theirs.shots == ours.shots == 1
 
@@ -95,4 +95,4 @@ def test_a_task_that_it_does_not_know_is_a_sentence(saved_model, monkeypatch):
     known = tasks.TaskManager(include_defaults=False, include_path=folder)
     monkeypatch.setattr(tasks, "TaskManager", lambda **_: known)
     with pytest.raises(ValueError, match="has no task 'hellaswug'"):
-        measure_by_harness(saved_model, ["hellaswug"], Asked(), FP32)
+        evaluate_with_lm_eval(saved_model, ["hellaswug"], EvalConfig(), FP32)

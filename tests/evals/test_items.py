@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gnano.evals.gathering import TASKS, Item, read_item
+from gnano.evals.gathering import TASKS, EvalItem, parse_item
 
 HUB: dict[str, Any] = {
     "hellaswag": {
@@ -49,9 +49,9 @@ ASKED = {
 
 @pytest.mark.parametrize("task", HUB)
 def test_the_hubs_columns_become_what_the_harness_asks(task):
-    item = read_item(TASKS[task], HUB[task])
-    assert item.options[item.gold] == ASKED[task]
-    assert item.solved == "".join(ASKED[task])
+    item = parse_item(TASKS[task], HUB[task])
+    assert item.choices[item.gold] == ASKED[task]
+    assert item.solved_text == "".join(ASKED[task])
 
 
 def test_the_harness_asks_the_same_of_the_same_record():
@@ -68,16 +68,16 @@ def test_the_harness_asks_the_same_of_the_same_record():
         asked = manager._factory.build(manager.task_index[task], overrides=own, registry={})
         asked.build_all_requests(limit=None, rank=0, world_size=1)
         pairs = [request.args for request in asked.instances]
-        assert read_item(TASKS[name], record).options == pairs, name
+        assert parse_item(TASKS[name], record).choices == pairs, name
 
 
 def test_any_task_takes_plain_columns_and_puts_its_own_ending():
     record = {"query": "Question: Why?\n", "choices": ["a", "b"], "gold": 1}
-    assert read_item(TASKS["piqa"], record).contexts == ("Question: Why?\nAnswer:",)
-    assert read_item(TASKS["hellaswag"], record).contexts == ("Question: Why?\n",)
-    assert read_item(None, record) == Item(("Question: Why?\n",), ("a", "b"), 1)
-    lone = read_item(TASKS["lambada"], {"context": "He saw the", "continuation": "dog"})
-    assert lone.options == [("He saw the", " dog")]
+    assert parse_item(TASKS["piqa"], record).contexts == ("Question: Why?\nAnswer:",)
+    assert parse_item(TASKS["hellaswag"], record).contexts == ("Question: Why?\n",)
+    assert parse_item(None, record) == EvalItem(("Question: Why?\n",), ("a", "b"), 1)
+    lone = parse_item(TASKS["lambada"], {"context": "He saw the", "continuation": "dog"})
+    assert lone.choices == [("He saw the", " dog")]
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_any_task_takes_plain_columns_and_puts_its_own_ending():
 )
 def test_what_is_no_item_is_told_with_its_reason(task, record, wrong):
     with pytest.raises(ValueError, match=wrong):
-        read_item(TASKS[task], record)
+        parse_item(TASKS[task], record)
 
 
 def test_the_text_of_an_item_has_each_choice_once_and_the_right_one_where_it_belongs():
-    several = Item(("Which?",), ("a", "b", "c"), 1)
-    assert several.text == "Which? b\na\nc"
-    assert Item(("x is", "y is"), ("here",), 1).text == "y is here\nx is"
-    assert Item(("He saw the",), ("dog",), 0).text == "He saw the dog"
+    several = EvalItem(("Which?",), ("a", "b", "c"), 1)
+    assert several.full_text == "Which? b\na\nc"
+    assert EvalItem(("x is", "y is"), ("here",), 1).full_text == "y is here\nx is"
+    assert EvalItem(("He saw the",), ("dog",), 0).full_text == "He saw the dog"

@@ -10,18 +10,18 @@ from tests.evals.conftest import made_items, small_model
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from gnano.evals.likelihood import (
-    GPTReader,
-    Option,
-    Question,
-    batches,
-    common,
-    log_likelihoods,
-    option_nats,
+    GPTScorer,
+    EncodedChoice,
+    EncodedItem,
+    make_batches,
+    common_prefix_length,
+    compute_loglikelihoods,
+    choice_nll,
 )
-from gnano.evals.subject import Wording, open_subject
-from gnano.infer.loading import Loading
+from gnano.evals.subject import RequestEncoder, load_eval_model
+from gnano.infer.loading import LoadConfig
 
-FP32 = Loading(dtype="fp32")
+FP32 = LoadConfig(dtype="fp32")
 
 
 def by_transformers(folder, item):
@@ -41,9 +41,9 @@ def by_transformers(folder, item):
 
 
 def test_it_is_what_transformers_finds_of_each_option_alone(saved_model):
-    subject = open_subject(saved_model, FP32)
+    subject = load_eval_model(saved_model, FP32)
     items = made_items(12)
-    found = log_likelihoods(subject.reader, subject.wording.questions(items), 16)
+    found = compute_loglikelihoods(subject.scorer, subject.encoder.encode_items(items), 16)
     for item, options in zip(items, found, strict=True):
         expected = by_transformers(saved_model, item)
         assert [nats for nats, _ in options] == pytest.approx([n for n, _ in expected], abs=2e-3)
@@ -53,9 +53,9 @@ def test_it_is_what_transformers_finds_of_each_option_alone(saved_model):
 # a few ids, so that options often begin alike, and as often end there
 IDS = st.lists(st.integers(0, 2), min_size=2, max_size=12)
 OPTION = st.builds(
-    lambda ids, scored: Option(tuple(ids), min(scored, len(ids) - 1)), IDS, st.integers(1, 5)
+    lambda ids, scored: EncodedChoice(tuple(ids), min(scored, len(ids) - 1)), IDS, st.integers(1, 5)
 )
-QUESTION = st.builds(lambda o: Question(tuple(o)), st.lists(OPTION, min_size=1, max_size=4))
+QUESTION = st.builds(lambda o: EncodedItem(tuple(o)), st.lists(OPTION, min_size=1, max_size=4))
 
 
 @given(
@@ -69,18 +69,18 @@ def test_no_shape_of_questions_and_no_batch_changes_what_is_found(questions, row
     """Beyond the rounding of the precision, which in bf16 may decide which token is likeliest."""
     head = tuple(heads[0] * 4) if heads else ()  # long enough to be computed apart
     questions = [
-        Question(tuple(Option(head + o.ids, o.scored) for o in q.options)) for q in questions
+        EncodedItem(tuple(EncodedChoice(head + o.ids, o.scored) for o in q.options)) for q in questions
     ]
     model = small_model(5, block_size=64).eval().to(dtype)
-    found = log_likelihoods(GPTReader(model), questions, rows)
+    found = compute_loglikelihoods(GPTScorer(model), questions, rows)
     for question, options in zip(questions, found, strict=True):
-        for option, (nats, greedy) in zip(question.options, options, strict=True):
+        for option, (nats, greedy) in zip(question.choices, options, strict=True):
             with torch.no_grad():
-                logits = model(torch.tensor([option.ids[:-1]]))[0, -option.scored :]
-            targets = torch.tensor(option.ids[-option.scored :])
+                logits = model(torch.tensor([option.ids[:-1]]))[0, -option.num_scored :]
+            targets = torch.tensor(option.ids[-option.num_scored :])
             alone = logits.log_softmax(-1).gather(1, targets[:, None]).sum().item()
             if dtype == torch.bfloat16:
-                assert nats == pytest.approx(alone, abs=0.01 * option.scored)
+                assert nats == pytest.approx(alone, abs=0.01 * option.num_scored)
                 continue
             assert nats == pytest.approx(alone, abs=1e-4)
             assert greedy == bool((logits.argmax(-1) == targets).all())
@@ -95,9 +95,9 @@ def test_at_each_position_one_token_is_the_likeliest_however_many_are_equally_li
     logits_NV = torch.randint(6, (N, V), generator=torch.Generator().manual_seed(0)).bfloat16()
     assert ((logits_NV == logits_NV.amax(-1, keepdim=True)).sum(-1) > 1).all()
     logits_NV[7] = torch.nan
-    options = [Option((0, token), 1) for _ in range(N) for token in range(V)]
+    options = [EncodedChoice((0, token), 1) for _ in range(N) for token in range(V)]
     places = [place for place in range(N) for _ in range(V)]
-    found_O2 = option_nats(lambda x: x.float(), V, options, logits_NV, places)
+    found_O2 = choice_nll(lambda x: x.float(), V, options, logits_NV, places)
     right_NV = (found_O2[:, 1] == 0).view(N, V)
     assert torch.equal(right_NV.long().argmax(-1), logits_NV.argmax(-1))
     assert (right_NV.sum(-1) == 1).all()
@@ -111,9 +111,9 @@ def test_texts_as_long_as_the_context_fit_whatever_they_are_asked_beside(rows):
     for _ in range(20):
         shared = [draw.randrange(50) for _ in range(draw.randrange(1, 40))]
         rest = [[draw.randrange(50)] * draw.randrange(1, 42 - len(shared)) for _ in range(4)]
-        questions.append(Question(tuple(Option((*shared, *r), len(r)) for r in rest)))
-    found = log_likelihoods(GPTReader(model), questions, rows)
-    alone = [log_likelihoods(GPTReader(model), [question])[0] for question in questions]
+        questions.append(EncodedItem(tuple(EncodedChoice((*shared, *r), len(r)) for r in rest)))
+    found = compute_loglikelihoods(GPTScorer(model), questions, rows)
+    alone = [compute_loglikelihoods(GPTScorer(model), [question])[0] for question in questions]
     for a, b in zip(found, alone, strict=True):
         assert [nats for nats, _ in a] == pytest.approx([nats for nats, _ in b], abs=1e-4)
 
@@ -125,28 +125,28 @@ def test_what_all_begin_with_is_computed_once():
     model.model.embed_tokens.register_forward_hook(lambda _, x, y: fed.append(x[0].numel()))
     head, ends = tuple(range(40)) * 4, [(1, 2, 3, n) for n in range(8)]
     questions = [
-        Question(tuple(Option((*head, number, *end), 4) for end in ends)) for number in range(6)
+        EncodedItem(tuple(EncodedChoice((*head, number, *end), 4) for end in ends)) for number in range(6)
     ]
-    log_likelihoods(GPTReader(model), questions, 24)
+    compute_loglikelihoods(GPTScorer(model), questions, 24)
     # of an option 3 tokens after what its question shares; each question's own 4; the head, once
     assert sum(fed) == len(head) + 6 * (1 + 3)
 
 
 def test_a_batch_is_never_larger_than_asked_and_each_question_is_in_one():
-    questions = [Question((Option((1,) * n, 1),) * (n % 4 + 1)) for n in range(2, 30)]
-    parts = list(batches(questions, 7))
+    questions = [EncodedItem((EncodedChoice((1,) * n, 1),) * (n % 4 + 1)) for n in range(2, 30)]
+    parts = list(make_batches(questions, 7))
     assert sorted(number for part in parts for number in part) == list(range(len(questions)))
-    assert all(sum(len(questions[n].options) for n in part) <= 7 for part in parts)
+    assert all(sum(len(questions[n].choices) for n in part) <= 7 for part in parts)
 
 
 def test_a_text_that_is_too_long_loses_its_beginning_and_a_blank_goes_to_the_answer():
-    wording = Wording(lambda text: list(text.encode()), (0,), (0,), 8)
-    option = wording.option("abcdefghij ", " xyz")
-    assert bytes(option.ids) == b"ghij  xyz"[-9:] and option.scored == 5
-    assert wording.option("", " xyz").ids == (0, *b" xyz")
-    bare = Wording(lambda text: list(text.encode()), (), (9,), 8)
-    assert bare.option("ab", " x").ids == (*b"ab x",)
-    assert bare.option("", " x").ids == (9, *b" x")  # something must come before
+    wording = RequestEncoder(lambda text: list(text.encode()), (0,), (0,), 8)
+    option = wording.encode_choice("abcdefghij ", " xyz")
+    assert bytes(option.ids) == b"ghij  xyz"[-9:] and option.num_scored == 5
+    assert wording.encode_choice("", " xyz").ids == (0, *b" xyz")
+    bare = RequestEncoder(lambda text: list(text.encode()), (), (9,), 8)
+    assert bare.encode_choice("ab", " x").ids == (*b"ab x",)
+    assert bare.encode_choice("", " x").ids == (9, *b" x")  # something must come before
 
 
 @given(st.lists(st.lists(st.integers(0, 1), max_size=6), min_size=1, max_size=4))
@@ -157,4 +157,4 @@ def test_what_texts_begin_with_is_what_a_slow_comparison_finds(texts):
         for n in range(7, -1, -1)
         if len({t[:n] for t in texts}) == 1 <= min(len(t) >= n for t in texts)
     )
-    assert common(texts) == size
+    assert common_prefix_length(texts) == size

@@ -6,25 +6,25 @@ once, and kept as they are.
 
 from typing import NamedTuple
 
-from gnano.evals.judging import Grade, Wanted
+from gnano.evals.judging import Grade, Expectation
 
-STORY = Wanted(topic=("fisher", "fish", "sea", "boat", "net", "village", "wave"))
-CODE = Wanted(
+STORY = Expectation(topic_stems=("fisher", "fish", "sea", "boat", "net", "village", "wave"))
+CODE = Expectation(
     kind="code",
-    topic=("word", "count", "text", "split"),
-    before='def count_words(text):\n    """How often does each word occur in the text?"""',
+    topic_stems=("word", "count", "text", "split"),
+    code_before='def count_words(text):\n    """How often does each word occur in the text?"""',
 )
-LIST = Wanted(kind="list", topic=("towel", "sun", "swim", "hat", "water", "book", "beach"))
-FACT = Wanted(topic=("water", "hydrogen", "oxygen", "element", "atom"))
-ANSWER = Wanted(answer=True, topic=("sky", "blue", "light", "scatter"), marks=("### Instruction:",))
-CODE_ANSWER = Wanted(kind="code", answer=True, topic=("even", "number", "return"))
+LIST = Expectation(kind="list", topic_stems=("towel", "sun", "swim", "hat", "water", "book", "beach"))
+FACT = Expectation(topic_stems=("water", "hydrogen", "oxygen", "element", "atom"))
+ANSWER = Expectation(is_answer=True, topic_stems=("sky", "blue", "light", "scatter"), template_markers=("### Instruction:",))
+CODE_ANSWER = Expectation(kind="code", is_answer=True, topic_stems=("even", "number", "return"))
 
 
 class Case(NamedTuple):
     name: str
     grade: Grade
     text: str
-    wanted: Wanted
+    wanted: Expectation
     ended: bool = False
     reason: str = ""  # the beginning of the first
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.infer.conftest import TEXTS
 
-from gnano.export.formats import Source, open_source
+from gnano.export.formats import ExportSource, load_export_source
 from gnano.model.folder import save_model
 from gnano.model.gpt import GPT
 from gnano.tokenizer.bpe import Tokenizer
@@ -46,8 +46,8 @@ def checkpoint(tokenizer, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def source(checkpoint) -> Source:
-    return open_source(checkpoint)
+def source(checkpoint) -> ExportSource:
+    return load_export_source(checkpoint)
 
 
 @pytest.fixture(scope="session")

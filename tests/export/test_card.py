@@ -12,17 +12,17 @@ import yaml
 from tests.small import with_train
 
 from gnano.data.instructions.config import InstructionConfig, InstructionSource
-from gnano.data.sources import DataConfig, Source
-from gnano.evals.asked import Asked
-from gnano.evals.evaluation import evaluate, write_evaluation
-from gnano.evals.saved import default_path
-from gnano.evals.subject import open_subject
-from gnano.export.card import card
+from gnano.data.sources import DataConfig, SourceConfig
+from gnano.evals.asked import EvalConfig
+from gnano.evals.evaluation import evaluate, write_result
+from gnano.evals.saved import default_result_path
+from gnano.evals.subject import load_eval_model
+from gnano.export.card import build_model_card
 from gnano.infer.engine import Engine
-from gnano.infer.sampling import Sampling
+from gnano.infer.sampling import SamplingParams
 from gnano.model.arithmetic import num_parameters
-from gnano.report.lineage import stages
-from gnano.train.begun import read_begun, write_begun
+from gnano.report.lineage import training_stages
+from gnano.train.begun import read_run_metadata, write_run_metadata
 from gnano.train.loop import train
 from gnano.train.recipe import Recipe
 from gnano.train.saving.folders import find_checkpoint
@@ -36,14 +36,14 @@ def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tuned(tuning: Recipe, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has tuned the one above."""
-    tuning = replace(tuning, data=replace(tuning.instructions, epochs=1))
+    tuning = replace(tuning, data=replace(tuning.tuning_data, epochs=1))
     short = with_train(tuning, base=str(run), tokens_per_step=32 * 8, micro_batch=8)
     return train(short, tmp_path_factory.mktemp("tuned") / "small-sft").run
 
 
 @pytest.fixture(scope="module")
 def text(run: Path) -> str:
-    return card(run, "me/small", prompts=["the river"])
+    return build_model_card(run, "me/small", prompts=["the river"])
 
 
 def front(text: str) -> dict[str, Any]:
@@ -64,8 +64,8 @@ def edited(run: Path, to: Path, data: DataConfig | InstructionConfig) -> Path:
     """A copy of the run, as if it had learned from other data."""
 
     copy = Path(shutil.copytree(run, to))
-    begun = read_begun(copy / "recipe.toml")
-    write_begun(replace(begun.recipe, data=data), begun.facts, copy / "recipe.toml")
+    begun = read_run_metadata(copy / "recipe.toml")
+    write_run_metadata(replace(begun.recipe, data=data), begun.facts, copy / "recipe.toml")
     return copy
 
 
@@ -97,7 +97,7 @@ def test_the_figures_are_those_of_the_log(text, run, recipe):
 
 def test_an_earlier_checkpoint_has_its_own_figures(run):
     early = run / "checkpoints/step-00000030"
-    text = card(early, "me/small", prompts=["the"])
+    text = build_model_card(early, "me/small", prompts=["the"])
     assert "| run | small, step 30 of 40 |" in text
     assert f"| tokens | {30 * 512:,} |" in text
     measured = next(row["heldout"] for row in rows(run) if row["step"] == 16)
@@ -106,28 +106,28 @@ def test_an_earlier_checkpoint_has_its_own_figures(run):
 
 
 def test_the_samples_are_what_the_engine_writes_with_that_seed(text, run):
-    sampling = Sampling(temperature=0.7, top_k=40, seed=1)
+    sampling = SamplingParams(temperature=0.7, top_k=40, seed=1)
     written = Engine.load(run).generate("the river", 80, sampling)
     assert f"the river{written}".rstrip() in section(text, "What it writes")
 
 
 def test_no_path_of_this_machine_is_told(text, tuned, tmp_path):
-    for said in (text, card(tuned, "me/small-sft")):
+    for said in (text, build_model_card(tuned, "me/small-sft")):
         assert str(tmp_path.parent.parent) not in said
         assert ".txt" not in said and ".jsonl" not in said and ".toml" not in said
 
 
 def test_a_bare_folder_has_no_history(base):
-    text = card(base, "me/base", prompts=["the"])
+    text = build_model_card(base, "me/base", prompts=["the"])
     for title in ("Data", "Training", "Results", "Format", "Licence"):
         assert f"## {title}" not in text
     assert "## Architecture" in text and "## What it writes" in text
     assert "license" not in front(text) and "from scratch" not in text and "None" not in text
-    assert front(card(base, "me/base", license="mit", prompts=["the"]))["license"] == "mit"
+    assert front(build_model_card(base, "me/base", license_id="mit", prompts=["the"]))["license"] == "mit"
 
 
 def test_a_tuned_model_names_its_base_and_its_format(tuned, run):
-    text = card(tuned, "me/small-sft")
+    text = build_model_card(tuned, "me/small-sft")
     assert "| base | small, step 40 |" in section(text, "Training: instructions")
     assert "| run | small, step 40 of 40 |" in section(text, "Training: pretraining")
     assert "Q: Where is the key?" in section(text, "Format")
@@ -141,7 +141,7 @@ def test_a_tuned_model_names_its_base_and_its_format(tuned, run):
 def test_a_model_that_was_taught_what_is_preferred_has_its_card(preferring, tuned, tmp_path):
     short = with_train(preferring, base=str(tuned), steps=2, tokens_per_step=192, micro_batch=2)
     run = train(short, tmp_path / "dpo").run
-    text = card(run, "me/small-dpo")
+    text = build_model_card(run, "me/small-dpo")
     assert text.count("\n## Training: ") == 3
     assert "| base | small-sft, step " in section(text, "Training: preferences")
     results, heldout = section(text, "Results: preferences"), rows(run)[-1]["heldout"]
@@ -154,28 +154,28 @@ def test_a_base_with_other_weights_is_not_taken_for_it(tuned, run, tmp_path):
     copy = Path(shutil.copytree(tuned, tmp_path / "copy"))
     told = (copy / "recipe.toml").read_text()
     (copy / "recipe.toml").write_text(re.sub('base_sha256 = ".{64}"', 'base_sha256 = "0"', told))
-    assert [stage.name for stage in stages(find_checkpoint(copy))] == ["copy"]
-    text = card(copy, "me/copy")
+    assert [stage.run_name for stage in training_stages(find_checkpoint(copy))] == ["copy"]
+    text = build_model_card(copy, "me/copy")
     assert "license" not in front(text), "weights of someone else are not ours to license"
     assert "from scratch" not in text and "| base | small, step 40 |" in text
 
 
 def test_the_gpus_that_it_was_trained_on_are_named(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
-    begun = read_begun(copy / "recipe.toml")
+    begun = read_run_metadata(copy / "recipe.toml")
     recipe = with_train(begun.recipe, device="cuda")
-    write_begun(recipe, {**begun.facts, "ranks": 2, "gpu": "NVIDIA H200"}, copy / "recipe.toml")
-    assert "| hardware | 2 × NVIDIA H200 |" in card(copy, "me/small", prompts=["the"])
-    assert "| hardware | 1 × CPU |" in card(run, "me/small", prompts=["the"])
+    write_run_metadata(recipe, {**begun.facts, "ranks": 2, "gpu": "NVIDIA H200"}, copy / "recipe.toml")
+    assert "| hardware | 2 × NVIDIA H200 |" in build_model_card(copy, "me/small", prompts=["the"])
+    assert "| hardware | 1 × CPU |" in build_model_card(run, "me/small", prompts=["the"])
 
 
 def test_data_sets_of_the_hub_are_named_and_linked(run, recipe, tmp_path):
     sources = {
-        "web": Source(weight=3, kind="hub", repo="HuggingFaceTB/smollm-corpus", config="edu"),
-        "code": Source(weight=1, kind="hub", repo="bigcode/starcoderdata", config="python"),
+        "web": SourceConfig(weight=3, kind="hub", repo="HuggingFaceTB/smollm-corpus", config="edu"),
+        "code": SourceConfig(weight=1, kind="hub", repo="bigcode/starcoderdata", config="python"),
     }
     copy = edited(run, tmp_path / "copy", replace(recipe.corpus, sources=sources))
-    text = card(copy, "me/small", prompts=["the"])
+    text = build_model_card(copy, "me/small", prompts=["the"])
     assert front(text)["datasets"] == ["HuggingFaceTB/smollm-corpus", "bigcode/starcoderdata"]
     assert front(text)["language"] == ["en"]
     link = "[HuggingFaceTB/smollm-corpus](https://huggingface.co/datasets/HuggingFaceTB/smollm-cor"
@@ -186,35 +186,35 @@ def test_data_sets_of_the_hub_are_named_and_linked(run, recipe, tmp_path):
 def test_names_from_outside_stay_text(tuned, tuning, tmp_path):
     sources = {"a|b\n## Bold <b>": InstructionSource(files=("x.jsonl",))}
     copy = edited(tuned, tmp_path / "copy", replace(tuning.instructions, sources=sources))
-    assert "| a\\|b ## Bold &lt;b> | files of the author | 1 |" in card(copy, "me/small")
+    assert "| a\\|b ## Bold &lt;b> | files of the author | 1 |" in build_model_card(copy, "me/small")
 
 
 def test_a_text_cannot_close_its_fence(base):
-    text = card(base, "me/base", prompts=["```\n# Not a title\n````"])
+    text = build_model_card(base, "me/base", prompts=["```\n# Not a title\n````"])
     assert "\n`````text\n```\n# Not a title\n````" in text
 
 
 def test_a_log_that_is_gone_costs_its_figures_only(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     (copy / "metrics.jsonl").unlink()
-    text = card(copy, "me/small", prompts=["the"])
+    text = build_model_card(copy, "me/small", prompts=["the"])
     assert "## Results" not in text and "| run | copy, step 40 of 40 |" in text
     assert "None" not in text and "tokens/s" not in text
 
 
 def test_each_tool_is_told_how_to_open_it_and_llama_cpp_only_with_a_gguf(run):
-    text = card(run, "me/small", ["small.gguf", "model.safetensors"], prompts=["the"])
+    text = build_model_card(run, "me/small", ["small.gguf", "model.safetensors"], prompts=["the"])
     use = section(text, "How to use it")
     assert "llama-cli --hf-repo me/small --hf-file small.gguf" in use
     assert "vllm serve me/small" in use and "mlx_lm.generate --model me/small" in use
-    assert "llama-cli" not in card(run, "me/small", prompts=["the"])
+    assert "llama-cli" not in build_model_card(run, "me/small", prompts=["the"])
 
 
 @pytest.mark.parametrize("which", ["run", "tuned"])
 def test_the_lines_for_transformers_run_as_they_are(which, request, capsys):
     pytest.importorskip("transformers")
     run = request.getfixturevalue(which)
-    use = section(card(run, "me/small", prompts=["the"]), "How to use it")
+    use = section(build_model_card(run, "me/small", prompts=["the"]), "How to use it")
     code = re.findall("```python\n(.*?)```", use, re.DOTALL)[0]
     code = code.replace("me/small", str(find_checkpoint(run))).replace("=60", "=2")
     exec(code, {})
@@ -226,10 +226,10 @@ def test_what_gnano_eval_has_kept_of_this_checkpoint_is_in_it(run, tmp_path):
     items = tmp_path / "piqa.jsonl"
     rows = [{"query": f"the {n}?", "choices": ["river", "bird"], "gold": 0} for n in range(8)]
     items.write_text("\n".join(map(json.dumps, rows)))
-    found = evaluate(open_subject(copy), Asked(files=(str(items),)))
-    write_evaluation(found, default_path(found))
-    told = section(card(copy, "me/small", prompts=["the"]), "Evaluation")
+    found = evaluate(load_eval_model(copy), EvalConfig(files=(str(items),)))
+    write_result(found, default_result_path(found))
+    told = section(build_model_card(copy, "me/small", prompts=["the"]), "Evaluation")
     (score,) = found.scores
     assert f"| PIQA | 8 | 0 | {score.acc} | {score.acc_norm} | 0.500 |" in told
     (copy / "evals" / f"{find_checkpoint(copy).name}.json").write_text('{"scores": 3}')
-    assert "## Evaluation" not in card(copy, "me/small", prompts=["the"])
+    assert "## Evaluation" not in build_model_card(copy, "me/small", prompts=["the"])

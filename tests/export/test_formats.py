@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.model.test_names import reference
 
-from gnano.export.formats import export, open_source
+from gnano.export.formats import export_model, load_export_source
 from gnano.export.importing import import_model
 from gnano.model.folder import load_model
 from gnano.model.gpt import GPT
@@ -26,16 +26,16 @@ TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def test_out_and_in_again_no_bit_is_lost(to, dtype, ending, checkpoint, source, tmp_path):
     if to == "gguf":
         pytest.importorskip("gguf")
-    exported = export(checkpoint, to, dtype, tmp_path / f"out{ending}")
+    exported = export_model(checkpoint, to, dtype, tmp_path / f"out{ending}")
     hints: Any = {}
     if to == "pt":  # it is the published file, and this is not the published shape
-        from gnano.export.lone_file import Hints
+        from gnano.export.lone_file import TensorFileHints
 
-        hints["hints"] = Hints(n_head=4, block_size=96, rope_theta=20_000.0, norm_eps=1e-5)
+        hints["hints"] = TensorFileHints(n_head=4, block_size=96, rope_theta=20_000.0, norm_eps=1e-5)
     if to in ("pt", "safetensors"):
         hints["tokenizer"] = checkpoint
     import_model(exported.path, tmp_path / "back", **hints)
-    back = open_source(tmp_path / "back")
+    back = load_export_source(tmp_path / "back")
     assert back.config.n_head == source.config.n_head
     assert back.config.rope_theta == source.config.rope_theta
     assert abs(back.config.norm_eps - 1e-5) < 1e-11  # GGUF keeps it in fp32
@@ -47,7 +47,7 @@ def test_out_and_in_again_no_bit_is_lost(to, dtype, ending, checkpoint, source, 
 
 
 def test_a_pt_file_computes_as_the_published_description_says(checkpoint, source, ids, tmp_path):
-    exported = export(checkpoint, "pt", out=tmp_path / "model_latest.pt")
+    exported = export_model(checkpoint, "pt", out=tmp_path / "model_latest.pt")
     state = torch.load(exported.path, weights_only=True)
     expected = load_model(checkpoint)(ids).detach()
     found = reference(state, source.config, ids)
@@ -60,7 +60,7 @@ def test_a_pt_file_computes_as_the_published_description_says(checkpoint, source
 def test_a_folder_is_a_model_of_transformers(checkpoint, source, ids, tmp_path):
     from transformers import AutoTokenizer, LlamaForCausalLM
 
-    folder = export(checkpoint, "folder", "fp32", tmp_path / "folder").path
+    folder = export_model(checkpoint, "folder", "fp32", tmp_path / "folder").path
     assert all(file.stat().st_mode & 0o777 == 0o644 for file in folder.iterdir())
     loading: Any = LlamaForCausalLM
     theirs = loading.from_pretrained(folder)
@@ -77,7 +77,7 @@ def test_a_folder_is_a_model_of_transformers(checkpoint, source, ids, tmp_path):
 
 def test_a_bf16_folder_takes_half_the_room(checkpoint, tmp_path):
     sizes = [
-        (export(checkpoint, "folder", dtype, tmp_path / dtype).path / "model.safetensors").stat()
+        (export_model(checkpoint, "folder", dtype, tmp_path / dtype).path / "model.safetensors").stat()
         for dtype in ("fp32", "bf16")
     ]
     assert sizes[1].st_size < 0.6 * sizes[0].st_size
@@ -85,24 +85,24 @@ def test_a_bf16_folder_takes_half_the_room(checkpoint, tmp_path):
 
 def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"^pt is written as fp32, bf16, not as q8_0"):
-        export(checkpoint, "pt", "q8_0", tmp_path / "x.pt")
+        export_model(checkpoint, "pt", "q8_0", tmp_path / "x.pt")
     (tmp_path / "there.pt").write_text("mine")
     with pytest.raises(FileExistsError, match="is there already"):
-        export(checkpoint, "pt", out=tmp_path / "there.pt")
+        export_model(checkpoint, "pt", out=tmp_path / "there.pt")
     assert (tmp_path / "there.pt").read_text() == "mine"
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        export(tmp_path / "nowhere", "pt", out=tmp_path / "x.pt")
+        export_model(tmp_path / "nowhere", "pt", out=tmp_path / "x.pt")
     assert [file.name for file in tmp_path.iterdir()] == ["there.pt"]
 
 
 def test_without_a_place_it_lies_below_exported(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert str(export(checkpoint, "pt").path) == "exported/small/model_latest.pt"
-    assert str(export(checkpoint, "pt", "bf16").path) == "exported/small/model_bf16.pt"
+    assert str(export_model(checkpoint, "pt").path) == "exported/small/model_latest.pt"
+    assert str(export_model(checkpoint, "pt", "bf16").path) == "exported/small/model_bf16.pt"
     run = tmp_path / "runs" / "mine" / "checkpoints" / "step-00000003"
     run.parent.mkdir(parents=True)
     run.symlink_to(checkpoint)
     (run.parent.parent / "recipe.toml").write_text("")
-    exported = export(checkpoint, "safetensors")
+    exported = export_model(checkpoint, "safetensors")
     assert str(exported.path) == "exported/small/small-bf16.safetensors"
-    assert exported.size == exported.path.stat().st_size
+    assert exported.size_bytes == exported.path.stat().st_size

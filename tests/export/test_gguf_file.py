@@ -6,9 +6,9 @@ import torch
 from tests.export.conftest import TEMPLATE
 from tests.infer.conftest import TEXTS
 
-from gnano.export.formats import export
+from gnano.export.formats import export_model
 from gnano.infer.engine import Engine
-from gnano.infer.sampling import Sampling
+from gnano.infer.sampling import SamplingParams
 from gnano.model.folder import load_model
 
 gguf = pytest.importorskip("gguf", reason="the package gguf (extra gguf) is not installed")
@@ -30,7 +30,7 @@ AWKWARD = [
 
 
 def test_it_says_what_a_reader_must_know(checkpoint, source, tmp_path):
-    path = export(checkpoint, "gguf", "q8_0", tmp_path / "model.gguf").path
+    path = export_model(checkpoint, "gguf", "q8_0", tmp_path / "model.gguf").path
     reader = gguf.GGUFReader(path)
 
     def said(key):
@@ -58,7 +58,7 @@ def llama(tmp_path, checkpoint):
     opened = []
 
     def load(dtype):
-        path = export(checkpoint, "gguf", dtype, tmp_path / f"{dtype}.gguf").path
+        path = export_model(checkpoint, "gguf", dtype, tmp_path / f"{dtype}.gguf").path
         fp32 = gguf.GGMLQuantizationType.F32.value  # its cache is fp16 if it is not told
         model = llama_cpp.Llama(
             str(path), n_ctx=96, logits_all=True, verbose=False, type_k=fp32, type_v=fp32,
@@ -89,9 +89,9 @@ def test_llama_cpp_computes_the_same(llama, checkpoint, source, ids):
     for text in AWKWARD:
         theirs = model.tokenize(text.encode(), add_bos=False, special=False)
         assert theirs == tokenizer.encode(text), text
-    greedy = Sampling(temperature=0)
+    greedy = SamplingParams(temperature=0)
     for prompt in ("Once upon a time", "It read"):
-        said = list(Engine.load(checkpoint, "cpu").token_ids(prompt, 24, greedy))
+        said = list(Engine.load(checkpoint, "cpu").stream_token_ids(prompt, 24, greedy))
         whole = [tokenizer.end_of_text, *tokenizer.encode(prompt)]
         model.reset()
         found: list[int] = []

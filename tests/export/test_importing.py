@@ -11,15 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.model.test_names import CONFIG, published, reference
 
-from gnano.export.formats import export
+from gnano.export.formats import export_model
 from gnano.export.importing import import_model
-from gnano.export.lone_file import Hints
+from gnano.export.lone_file import TensorFileHints
 from gnano.infer.engine import Engine
-from gnano.infer.sampling import Sampling
+from gnano.infer.sampling import SamplingParams
 from gnano.model.folder import load_model
-from gnano.train.saving.hashes import verify
+from gnano.train.saving.hashes import verify_checksums
 
-HINTS = Hints(n_head=4, block_size=96, rope_theta=20_000.0, norm_eps=1e-5)
+HINTS = TensorFileHints(n_head=4, block_size=96, rope_theta=20_000.0, norm_eps=1e-5)
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def test_a_folder_of_transformers_computes_the_same(theirs, tied, shard, ids, tm
     with torch.no_grad():
         expected, found = model(ids).logits, load_model(tmp_path / "ours")(ids)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    verify(tmp_path / "ours")
-    assert Engine.load(tmp_path / "ours", "cpu").generate("Once", 8, Sampling(temperature=0))
+    verify_checksums(tmp_path / "ours")
+    assert Engine.load(tmp_path / "ours", "cpu").generate("Once", 8, SamplingParams(temperature=0))
 
 
 def test_older_weights_of_pytorch_are_read_too(theirs, ids, tmp_path):
@@ -100,7 +100,7 @@ def test_a_lone_file_is_read_as_kindly_as_a_folder(theirs, tied, buffers, file, 
             load_model(folder)
         hints: dict[str, Any] = {}
     else:
-        given = Hints(n_head=4, block_size=96, rope_theta=10_000.0, norm_eps=1e-6)
+        given = TensorFileHints(n_head=4, block_size=96, rope_theta=10_000.0, norm_eps=1e-6)
         hints = {"hints": given, "tokenizer": folder}
     import_model(path, tmp_path / "ours", **hints)
     with torch.no_grad():
@@ -124,15 +124,15 @@ def test_the_published_file_computes_as_it_is_described(
     words = tmp_path / "words"
     # as small as the model's vocabulary is, none has so few tokens
     with pytest.raises(ValueError, match="has 131 tokens and no tokenizer"):
-        import_model(path, tmp_path / "ours", Hints(n_head=4))
+        import_model(path, tmp_path / "ours", TensorFileHints(n_head=4))
     tokenizer.save(words)
     with pytest.raises(ValueError, match="more than the model's 131"):
-        import_model(path, tmp_path / "ours", Hints(n_head=4), words)
+        import_model(path, tmp_path / "ours", TensorFileHints(n_head=4), words)
     larger = {**weights}
     for name in ("token_embedding_table.weight", "lm_head.weight"):
         larger[name] = torch.cat([weights[name], torch.zeros(tokenizer.vocab_size - 131, 64)])
     torch.save(larger, path) if ending == ".pt" else save_file(larger, path)
-    hints = Hints() if angles else Hints(n_head=4, block_size=32)
+    hints = TensorFileHints() if angles else TensorFileHints(n_head=4, block_size=32)
     import_model(path, tmp_path / "ours", hints, words)
     model = load_model(tmp_path / "ours")
     ids = torch.randint(131, (2, 32), generator=torch.Generator().manual_seed(0))
@@ -144,13 +144,13 @@ def test_the_published_file_computes_as_it_is_described(
 
 
 def test_without_heads_a_file_of_tensors_asks_for_them(checkpoint, tmp_path):
-    state = torch.load(export(checkpoint, "pt", out=tmp_path / "m.pt").path, weights_only=True)
+    state = torch.load(export_model(checkpoint, "pt", out=tmp_path / "m.pt").path, weights_only=True)
     path = tmp_path / "model.pt"
     torch.save(dict(state), path)  # without the shape that lies in the state dict's metadata
     with pytest.raises(ValueError, match=r"how many heads it has; tell it with --n-head\.$"):
-        import_model(path, tmp_path / "ours", tokenizer=checkpoint)
+        import_model(path, tmp_path / "ours", tokenizer_folder=checkpoint)
     with pytest.raises(ValueError, match="5 heads do not fit keys of 32 rows at a width of 64"):
-        import_model(path, tmp_path / "ours", Hints(n_head=5), checkpoint)
+        import_model(path, tmp_path / "ours", TensorFileHints(n_head=5), checkpoint)
 
 
 class Hostile:
@@ -176,7 +176,7 @@ def test_code_in_a_file_is_never_run(tmp_path, monkeypatch, theirs):
 @pytest.mark.parametrize("left", [0, 3, 60, 0.5, 0.98])
 def test_what_is_cut_short_is_one_sentence(ending, left, checkpoint, tmp_path):
     to: Any = ending.removeprefix(".") or "folder"
-    path = export(checkpoint, to, "auto", tmp_path / f"whole{ending}").path
+    path = export_model(checkpoint, to, "auto", tmp_path / f"whole{ending}").path
     file = path if ending else path / "model.safetensors"
     os.truncate(file, int(left * file.stat().st_size) if isinstance(left, float) else left)
     with pytest.raises(ValueError, match=r"\.$") as caught:
@@ -189,7 +189,7 @@ def test_what_is_cut_short_is_one_sentence(ending, left, checkpoint, tmp_path):
 def test_what_is_something_else_is_one_sentence(ending, checkpoint, tmp_path):
     others = {"text": b"Once upon a time\n" * 99, "zip": b"PK\3\4" + b"\0" * 99}
     for other in ({".pt": "gguf", ".safetensors": "pt", ".gguf": "safetensors"}[ending],):
-        path = export(checkpoint, other, "auto", tmp_path / f"whole.{other}").path  # type: ignore[arg-type]
+        path = export_model(checkpoint, other, "auto", tmp_path / f"whole.{other}").path  # type: ignore[arg-type]
         others[other] = path.read_bytes()
     for content in others.values():
         path = tmp_path / f"mislabelled{ending}"
@@ -200,7 +200,7 @@ def test_what_is_something_else_is_one_sentence(ending, checkpoint, tmp_path):
 
 
 def test_what_does_not_fit_is_named(checkpoint, tmp_path):
-    state = torch.load(export(checkpoint, "pt", out=tmp_path / "m.pt").path, weights_only=True)
+    state = torch.load(export_model(checkpoint, "pt", out=tmp_path / "m.pt").path, weights_only=True)
     path = tmp_path / "changed.pt"
     gate = "blocks.1.feed_forward.w1.weight"
     changed: list[tuple[dict[str, Any], str]] = [
@@ -256,10 +256,10 @@ def test_a_config_that_is_absurd_or_foreign_is_one_sentence(theirs, change, said
 
 def test_a_gguf_file_that_is_no_plain_llama_is_named(checkpoint, tmp_path):
     pytest.importorskip("gguf")
-    path = export(checkpoint, "gguf", "q8_0", tmp_path / "q8.gguf").path
+    path = export_model(checkpoint, "gguf", "q8_0", tmp_path / "q8.gguf").path
     with pytest.raises(ValueError, match="is Q8_0; only F32, F16 and BF16 can be imported"):
         import_model(path, tmp_path / "out")
-    whole = export(checkpoint, "gguf", "fp32", tmp_path / "f32.gguf").path.read_bytes()
+    whole = export_model(checkpoint, "gguf", "fp32", tmp_path / "f32.gguf").path.read_bytes()
     for old, new, said in [
         (b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0gemma", "the kind 'gemma'"),
         (b"gpt-2", b"gpt-3", "the split 'gpt-3'"),

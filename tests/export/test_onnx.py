@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from gnano.export import onnx as onnx_export
-from gnano.export.formats import open_source
+from gnano.export.formats import load_export_source
 from gnano.export.onnx import export_onnx
-from gnano.export.onnx_model import trace
+from gnano.export.onnx_model import trace_model
 from gnano.model.folder import load_model, save_model
 from gnano.model.gpt import GPT
 from gnano.tokenizer.bpe import Tokenizer
@@ -71,7 +71,7 @@ def checkpoint(tmp_path_factory):
         for parameter in model.parameters():
             parameter.mul_(5) if parameter.dim() == 2 else parameter.uniform_(0.5, 1.5)
     tokenizer.save(folder)
-    save_model(model, folder, tokenizer.end_of_text)
+    save_model(model, folder, tokenizer.end_of_text_id)
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
     return folder
 
@@ -80,14 +80,14 @@ def checkpoint(tmp_path_factory):
 def exported(checkpoint, tmp_path_factory):
     """Dtype -> folder; each is exported once, and moved away from where it was written."""
     place = tmp_path_factory.mktemp("exported")
-    trace_once = cache(trace)  # int8 and int4 have the same graph, traced in seconds
+    trace_once = cache(trace_model)  # int8 and int4 have the same graph, traced in seconds
 
     def export(dtype, show=lambda _: None):
         if not (place / dtype).exists():
             (place / "first").mkdir()
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(onnx_export, "trace", lambda *shape: trace_once(*shape).clone())
-                export_onnx(open_source(checkpoint), place / "first", dtype, show)
+                export_onnx(load_export_source(checkpoint), place / "first", dtype, show)
             shutil.move(place / "first", place / dtype)
         return place / dtype
 
@@ -162,7 +162,7 @@ def test_every_number_is_in_it_as_it_was(dtype, exported, checkpoint):
     import onnx
 
     model = onnx.load(exported(dtype) / "model.onnx")
-    source = open_source(checkpoint)
+    source = load_export_source(checkpoint)
     held = {weight.name: weight for weight in model.graph.initializer}
     assert held["lm_head.weight"].data_type == getattr(onnx.TensorProto, WIDTHS[dtype])
     for name, tensor in source.tensors.items():
@@ -283,4 +283,4 @@ def test_the_graph_tells_nothing_of_the_machine_that_made_it(exported, checkpoin
 def test_a_missing_package_is_named_with_its_cure(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ValueError, match=r"onnxscript: pip install 'auto-g-nano\[onnx\]'"):
-        export_onnx(open_source(checkpoint), tmp_path / "out", "fp32")
+        export_onnx(load_export_source(checkpoint), tmp_path / "out", "fp32")

@@ -18,7 +18,7 @@ from tests.small import with_train
 
 from gnano.cli import main
 from gnano.train.loop import train
-from gnano.train.saving.hashes import verify
+from gnano.train.saving.hashes import verify_checksums
 
 TOKEN, REPO = "hf_mine", "me/small"
 
@@ -89,7 +89,7 @@ def test_of_a_run_the_newest_checkpoint_goes_up_without_its_trainer(hub, recipe,
     assert at_the_hub(hub).keys() == names | {"README.md"}
     weights = (run / "checkpoints/step-00000004/model.safetensors").read_bytes()
     assert at_the_hub(hub)["model.safetensors"] == weights
-    verify(tmp_path / "published/small")
+    verify_checksums(tmp_path / "published/small")
 
 
 def test_exported_files_go_up_beside_it(hub, model, tmp_path):

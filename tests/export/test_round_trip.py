@@ -7,14 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gnano.data.instructions.templates import Template, jinja_of, save_template, template_of
-from gnano.export.formats import export
+from gnano.data.instructions.templates import ChatTemplate, read_jinja_template, save_template, read_template
+from gnano.export.formats import export_model
 from gnano.export.importing import import_model
-from gnano.model.folder import read_config, save_model
+from gnano.model.folder import load_config, save_model
 from gnano.model.gpt import GPT
 from gnano.tokenizer.bpe import Tokenizer
 
-TEMPLATE = Template(user='"{content}"\\n<user>\n', assistant="A:\n", between="", begin="Größe {%\n")
+TEMPLATE = ChatTemplate(user='"{content}"\\n<user>\n', assistant="A:\n", between="", begin="Größe {%\n")
 PADDING = 20  # rows of the vocabulary that no token has
 
 
@@ -39,14 +39,14 @@ def test_every_fact_survives_the_way_out_and_back(model, to, tmp_path):
     weights = load_file(model / "model.safetensors")
     dtype = weights["lm_head.weight"].dtype
     name = {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
-    path = export(model, to, name, tmp_path / f"out.{to}").path  # type: ignore[arg-type]
+    path = export_model(model, to, name, tmp_path / f"out.{to}").path  # type: ignore[arg-type]
     words = model if to in ("safetensors", "pt") else None  # files of tensors alone
-    import_model(path, out := tmp_path / "back", tokenizer=words)
+    import_model(path, out := tmp_path / "back", tokenizer_folder=words)
 
-    assert read_config(out) == read_config(model)
+    assert load_config(out) == load_config(model)
     assert Tokenizer.load(out).fingerprint == Tokenizer.load(model).fingerprint
-    assert template_of(out) == template_of(model) == TEMPLATE
-    assert jinja_of(out) == jinja_of(model)
+    assert read_template(out) == read_template(model) == TEMPLATE
+    assert read_jinja_template(out) == read_jinja_template(model)
     for file in ("config.json", "generation_config.json"):
         before, after = (json.loads((folder / file).read_text()) for folder in (model, out))
         assert after == before
@@ -58,7 +58,7 @@ def test_every_fact_survives_the_way_out_and_back(model, to, tmp_path):
 
 def test_a_template_that_is_not_ours_survives_gguf_as_it_is(checkpoint, tmp_path):
     pytest.importorskip("gguf")
-    path = export(checkpoint, "gguf", "fp32", tmp_path / "m.gguf").path
+    path = export_model(checkpoint, "gguf", "fp32", tmp_path / "m.gguf").path
     import_model(path, tmp_path / "back")
-    assert jinja_of(tmp_path / "back") == jinja_of(checkpoint) is not None
-    assert template_of(tmp_path / "back") is None
+    assert read_jinja_template(tmp_path / "back") == read_jinja_template(checkpoint) is not None
+    assert read_template(tmp_path / "back") is None

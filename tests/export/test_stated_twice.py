@@ -15,20 +15,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gnano.data.instructions.templates import ALPACA, save_template, template_of
-from gnano.evals.subject import open_subject
-from gnano.export.formats import export, open_source
+from gnano.data.instructions.templates import ALPACA, save_template, read_template
+from gnano.evals.subject import load_eval_model
+from gnano.export.formats import export_model, load_export_source
 from gnano.export.importing import import_model
-from gnano.export.lone_file import Hints
+from gnano.export.lone_file import TensorFileHints
 from gnano.infer.engine import Engine
-from gnano.infer.loading import Loading
-from gnano.model.folder import read_config, read_weights
+from gnano.infer.loading import LoadConfig
+from gnano.model.folder import load_config, load_parameters
 from gnano.tokenizer.bpe import Tokenizer
 
 DOORS: dict[str, Callable[[Path, Path], Any]] = {
     "generate": lambda folder, _: Engine.load(folder, "cpu"),
-    "eval": lambda folder, _: open_subject(folder, Loading(device="cpu")),
-    "export": lambda folder, _: open_source(folder),
+    "eval": lambda folder, _: load_eval_model(folder, LoadConfig(device="cpu")),
+    "export": lambda folder, _: load_export_source(folder),
     "import": import_model,
 }
 CONFIG, GENERATION, WORDS = "config.json", "generation_config.json", "tokenizer_config.json"
@@ -63,7 +63,7 @@ def state(path: Path, statements: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("door", DOORS)
 def test_files_that_agree_are_opened(folder, door, tmp_path):
-    state(folder / CONFIG, {"eos_token_id": [Tokenizer.load(folder).end_of_text]})
+    state(folder / CONFIG, {"eos_token_id": [Tokenizer.load(folder).end_of_text_id]})
     state(folder / WORDS, {"model_max_length": 10**30})  # which governs nothing, as elsewhere
     assert DOORS[door](folder, tmp_path / "out")
 
@@ -90,8 +90,8 @@ def test_what_is_stated_twice_and_differently_is_refused_at_every_door(
 
 @pytest.mark.parametrize("name", ["rope_theta", "norm_eps", "block_size"])
 def test_a_recipe_and_the_config_of_its_checkpoint_state_one_shape(folder, name):
-    config = read_config(folder)
-    assert read_weights(folder, config)  # as they are, they agree
+    config = load_config(folder)
+    assert load_parameters(folder, config)  # as they are, they agree
     keys = {"rope_theta": NEW, "norm_eps": "rms_norm_eps", "block_size": "max_position_embeddings"}
     other = (
         {NEW: None, "rope_theta": 5e5}
@@ -100,7 +100,7 @@ def test_a_recipe_and_the_config_of_its_checkpoint_state_one_shape(folder, name)
     )
     state(folder / CONFIG, other)
     with pytest.raises(ValueError, match=rf"model\.{name} is stated twice, and differently"):
-        read_weights(folder, config)
+        load_parameters(folder, config)
 
 
 def test_a_tied_head_is_the_embedding(folder, tmp_path):
@@ -131,38 +131,38 @@ def test_a_list_of_files_states_what_they_hold(folder, tmp_path):
 
 def test_a_template_of_ours_and_the_one_that_others_read_are_the_same(folder):
     save_template(ALPACA, folder)
-    assert template_of(folder) == ALPACA
+    assert read_template(folder) == ALPACA
     jinja = folder / "chat_template.jinja"
     jinja.write_text(jinja.read_text().replace("Instruction", "Question"))
     with pytest.raises(ValueError, match="state different formats"):
-        template_of(folder)
+        read_template(folder)
     (folder / "template.json").unlink()
-    found = template_of(folder)  # from the Jinja alone
+    found = read_template(folder)  # from the Jinja alone
     assert found and found.user == ALPACA.user.replace("Instruction", "Question")
 
 
 @pytest.mark.parametrize("to", ["pt", "safetensors", "folder", "gguf"])
 @pytest.mark.parametrize("name", ["n_head", "block_size", "rope_theta", "norm_eps"])
 def test_an_option_does_not_contradict_the_shape_in_a_file(checkpoint, to, name, tmp_path):
-    path = export(checkpoint, to, out=tmp_path / f"model.{to}").path
-    known = getattr(read_config(checkpoint), name)
+    path = export_model(checkpoint, to, out=tmp_path / f"model.{to}").path
+    known = getattr(load_config(checkpoint), name)
     words = None if to == "gguf" else checkpoint
-    import_model(path, tmp_path / "same", Hints(**{name: known}), words)
-    other = Hints(**{name: known / 2 if known < 1 else known * 2})
+    import_model(path, tmp_path / "same", TensorFileHints(**{name: known}), words)
+    other = TensorFileHints(**{name: known / 2 if known < 1 else known * 2})
     with pytest.raises(ValueError, match=rf"{name} is stated twice, and differently: the option"):
         import_model(path, tmp_path / "other", other, words)
 
 
 def test_the_angles_in_a_published_file_are_those_of_its_base(checkpoint, tmp_path):
-    config = read_config(checkpoint)
-    path = export(checkpoint, "pt", out=tmp_path / "model.pt").path
+    config = load_config(checkpoint)
+    path = export_model(checkpoint, "pt", out=tmp_path / "model.pt").path
     tensors = dict(torch.load(path, weights_only=True))
     turns = torch.arange(0, config.head_size, 2).double() / config.head_size
     for theta in (config.rope_theta, 500_000.0):
         angles = torch.outer(torch.arange(config.block_size).double(), theta**-turns)
         tensors["freqs_cis"] = torch.polar(torch.ones_like(angles), angles)
         torch.save(tensors, path)
-        given = Hints(rope_theta=config.rope_theta, norm_eps=config.norm_eps)
+        given = TensorFileHints(rope_theta=config.rope_theta, norm_eps=config.norm_eps)
         if theta == config.rope_theta:
             import_model(path, tmp_path / "same", given, checkpoint)
             continue
@@ -182,7 +182,7 @@ def test_the_facts_of_a_gguf_file_are_those_of_its_tensors_and_tokens(
     checkpoint, key, words, tmp_path
 ):
     gguf = pytest.importorskip("gguf")
-    path = export(checkpoint, "gguf", "fp32", tmp_path / "model.gguf").path
+    path = export_model(checkpoint, "gguf", "fp32", tmp_path / "model.gguf").path
     field = gguf.GGUFReader(path, "r+").get_field(key)
     field.parts[field.data[0]][0] = 7
     with pytest.raises(ValueError, match=f"{words} is stated twice, and differently"):

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from gnano.infer.choosing import choose_each
+from gnano.infer.choosing import sample_tokens
 from gnano.infer.engine import Engine
-from gnano.infer.limits import weights_of
-from gnano.infer.penalties import penalise
+from gnano.infer.limits import truncated_weights
+from gnano.infer.penalties import apply_penalties
 from gnano.model.folder import save_model
 from gnano.model.gpt import GPT
 from gnano.tokenizer.train import train_bpe
@@ -18,16 +18,16 @@ TEXTS = [
 
 def choose(logits_V, sampling, generator, history=None):
     """The token of one row alone."""
-    return choose_each(logits_V[None], [sampling], [generator], [history])[0]
+    return sample_tokens(logits_V[None], [sampling], [generator], [history])[0]
 
 
 def probabilities(logits_V, sampling, history=None):
     """The distribution that a token is drawn from: [V] in fp32, zero for what is ruled out."""
     logits_V = logits_V.float().clone()
-    penalise(logits_V, sampling, history)
+    apply_penalties(logits_V, sampling, history)
     if sampling.temperature == 0:
         return torch.zeros_like(logits_V).index_fill_(0, logits_V.argmax(), 1.0)
-    weights, order = weights_of(logits_V[None], [sampling])
+    weights, order = truncated_weights(logits_V[None], [sampling])
     shares = weights[0] / weights[0].sum()
     return shares if order is None else torch.zeros_like(logits_V).scatter_(0, order[0], shares)
 
@@ -76,7 +76,7 @@ def save_engine(tmp_path):
     def save(engine: Engine):
         folder = tmp_path / "saved"
         engine.tokenizer.save(folder)
-        save_model(engine.model, folder, engine.tokenizer.end_of_text)
+        save_model(engine.model, folder, engine.tokenizer.end_of_text_id)
         return folder
 
     return save

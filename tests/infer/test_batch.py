@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
-from gnano.infer.batch import Batch, Request, Row
+from gnano.infer.batch import ContinuousBatch, Request, SequenceState
 from gnano.infer.engine import Engine
-from gnano.infer.sampling import Sampling
+from gnano.infer.sampling import SamplingParams
 
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 PROMPTS = [
     *("", "Once", "Once upon a time there was a small engine", "it", " ", "東京 and 🙂", "a b c"),
     *("It read, it thought,", "1 + 1 = 2\n\n2 + 2 =", "<|endoftext|>", "word " * 12, "word"),
@@ -21,11 +21,11 @@ PROMPTS = [
 ]
 
 
-def batch_of(engine: Engine, rows: int, length: int | None = None) -> Batch:
-    return Batch(engine.model, engine.tokenizer.end_of_text, rows, length)
+def batch_of(engine: Engine, rows: int, length: int | None = None) -> ContinuousBatch:
+    return ContinuousBatch(engine.model, engine.tokenizer.end_of_text_id, rows, length)
 
 
-def alone(engine: Engine, request: Request) -> Row:
+def alone(engine: Engine, request: Request) -> SequenceState:
     batch = batch_of(engine, 1)
     row = batch.add(request)
     while batch:
@@ -40,7 +40,7 @@ def test_greedy_texts_in_a_batch_are_those_of_transformers(engine, save_engine):
     for rows in (3, 20):
         batch = batch_of(engine, rows)
         ids = [engine.prompt_ids(prompt) for prompt in PROMPTS]
-        found = [batch.add(Request(ids=i, tokens=32, sampling=GREEDY)) for i in ids]
+        found = [batch.add(Request(prompt_ids=i, max_new_tokens=32, sampling=GREEDY)) for i in ids]
         while batch:
             batch.step()
         for start, row in zip(ids, found, strict=True):
@@ -51,22 +51,22 @@ def test_greedy_texts_in_a_batch_are_those_of_transformers(engine, save_engine):
                 do_sample=False,
                 pad_token_id=end,
             )[0, len(start) :].tolist()
-            assert row.said == (whole[: whole.index(end)] if end in whole else whole)
-            assert row.reason == ("stop" if end in whole else "length")
+            assert row.output_ids == (whole[: whole.index(end)] if end in whole else whole)
+            assert row.finish_reason == ("stop" if end in whole else "length")
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[int, int, Request]:
     """When it comes, when it is taken away again, and what it is."""
     ids = tuple(draw(st.lists(st.integers(0, 290), min_size=1, max_size=20)))
-    sampling = Sampling(
+    sampling = SamplingParams(
         temperature=draw(st.sampled_from([0.0, 0.7, 1.0])),
         top_k=draw(st.sampled_from([0, 5])),
         repetition_penalty=draw(st.sampled_from([1.0, 1.3])),
         seed=draw(st.integers(0, 1000)),
     )
     tokens, slide = draw(st.integers(1, 12)), draw(st.booleans())
-    request = Request(ids=ids, tokens=tokens, sampling=sampling, log_probs=1, slide=slide)
+    request = Request(prompt_ids=ids, max_new_tokens=tokens, sampling=sampling, logprobs=1, context_shift=slide)
     return draw(st.integers(0, 10)), draw(st.integers(1, 60)), request
 
 
@@ -77,7 +77,7 @@ def requests(draw: st.DrawFn) -> tuple[int, int, Request]:
 def test_a_row_says_the_same_whoever_else_comes_and_goes(engine, plan, rows):
     batch = batch_of(engine, rows)
     coming = sorted(enumerate(plan), key=lambda one: one[1][0])
-    found: dict[int, Row] = {}
+    found: dict[int, SequenceState] = {}
     dropped: set[int] = set()
     moment = 0
     while batch or coming:
@@ -85,18 +85,18 @@ def test_a_row_says_the_same_whoever_else_comes_and_goes(engine, plan, rows):
             number, (_, _, request) = coming.pop(0)
             found[number] = batch.add(request)
         for number, (came, stay, _) in enumerate(plan):
-            if number in found and moment == came + stay and found[number].reason is None:
-                batch.drop(found[number])
+            if number in found and moment == came + stay and found[number].finish_reason is None:
+                batch.cancel(found[number])
                 dropped.add(number)
         batch.step()
         moment += 1
     for number, row in found.items():
         expected = alone(engine, plan[number][2])
-        said = expected.said[: len(row.said)] if number in dropped else expected.said
-        assert row.said == said
+        said = expected.output_ids[: len(row.output_ids)] if number in dropped else expected.output_ids
+        assert row.output_ids == said
         if number not in dropped:
-            assert row.reason == expected.reason
-        for ours, theirs in zip(row.log_probs, expected.log_probs, strict=False):
+            assert row.finish_reason == expected.finish_reason
+        for ours, theirs in zip(row.logprobs, expected.logprobs, strict=False):
             assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-3)
 
 
@@ -118,18 +118,18 @@ def test_in_each_precision_company_changes_a_text_by_its_rounding_alone(
 ):
     """The texts are the same up to where two tokens are all but equally likely; in fp32 wholly."""
     loaded = Engine.load(save_engine(engine), "cpu", dtype, quant)
-    sampling = Sampling(seed=5, temperature=0.8)
-    beside = [one for [one] in loaded.complete(PROMPTS, 16, sampling, log_probs=0)]
-    again = [one for [one] in loaded.complete(PROMPTS, 16, sampling, log_probs=0)]
+    sampling = SamplingParams(seed=5, temperature=0.8)
+    beside = [one for [one] in loaded.generate_batch(PROMPTS, 16, sampling, logprobs=0)]
+    again = [one for [one] in loaded.generate_batch(PROMPTS, 16, sampling, logprobs=0)]
     assert beside == again, "the same texts, asked for in the same company, are the same"
     compared = 0
     for prompt, text in zip(PROMPTS, beside, strict=True):
-        [[own]] = loaded.complete([prompt], 16, sampling, log_probs=0)
-        assert "".join(loaded.stream(prompt, 16, sampling)) == own.text
+        [[own]] = loaded.generate_batch([prompt], 16, sampling, logprobs=0)
+        assert "".join(loaded.stream_text(prompt, 16, sampling)) == own.text
         if dtype == "fp32":
-            assert text.ids == own.ids
-        for ours, theirs in zip(text.log_probs, own.log_probs, strict=False):
-            if ours.token != theirs.token:
+            assert text.token_ids == own.token_ids
+        for ours, theirs in zip(text.logprobs, own.logprobs, strict=False):
+            if ours.token_id != theirs.token_id:
                 break
             compared += 1
             assert ours.logprob == pytest.approx(theirs.logprob, abs=near)
@@ -145,16 +145,16 @@ def test_samples_of_one_prompt_compute_it_once_and_differ(engine, monkeypatch):
         return hidden(ids, *rest)
 
     monkeypatch.setattr(engine.model, "hidden", watched)
-    [first, other] = engine.complete(["Once upon", "it"], 20, Sampling(seed=4), samples=5)
+    [first, other] = engine.complete(["Once upon", "it"], 20, SamplingParams(seed=4), samples=5)
     assert seen[0] == (2, len(engine.prompt_ids("Once upon")))
     assert len({sample.ids for sample in first}) == 5
-    assert first[0] == engine.complete(["Once upon"], 20, Sampling(seed=4))[0][0]
-    again = engine.complete(["it"], 20, Sampling(seed=4), samples=3)[0]
+    assert first[0] == engine.complete(["Once upon"], 20, SamplingParams(seed=4))[0][0]
+    again = engine.complete(["it"], 20, SamplingParams(seed=4), samples=3)[0]
     assert [sample.ids for sample in again] == [sample.ids for sample in other[:3]]
 
 
 def test_completions_are_the_text_that_streams_give(engine):
-    sampling, stop = Sampling(seed=2), ["e", "ab"]
+    sampling, stop = SamplingParams(seed=2), ["e", "ab"]
     found = engine.complete(PROMPTS, 30, sampling, stop)
     for prompt, [completion] in zip(PROMPTS, found, strict=True):
         assert completion.text == engine.generate(prompt, 30, sampling, stop)
@@ -164,7 +164,7 @@ def test_completions_are_the_text_that_streams_give(engine):
 
 def test_log_probabilities_are_those_of_transformers(engine, save_engine):
     theirs: Any = LlamaForCausalLM.from_pretrained(save_engine(engine))
-    [[found]] = engine.complete(["Once"], 12, Sampling(seed=3, temperature=1.5), log_probs=3)
+    [[found]] = engine.complete(["Once"], 12, SamplingParams(seed=3, temperature=1.5), log_probs=3)
     start = engine.prompt_ids("Once")
     with torch.no_grad():
         logits = theirs(torch.tensor([[*start, *found.ids]])).logits[0, len(start) - 1 : -1]
@@ -177,29 +177,29 @@ def test_log_probabilities_are_those_of_transformers(engine, save_engine):
 
 def test_where_the_context_is_full_a_text_ends_or_forgets_its_older_half(engine):
     prompt = engine.prompt_ids("Once upon a time there was a small engine that read")
-    endless = Sampling(temperature=0, logit_bias=((engine.tokenizer.end_of_text, -100.0),))
-    ended = alone(engine, Request(ids=prompt, tokens=300, sampling=endless))
-    assert ended.reason == "context" and len(prompt) + len(ended.said) == 97
-    slid = alone(engine, Request(ids=prompt, tokens=300, sampling=endless, slide=True))
-    assert slid.reason == "length" and len(slid.said) == 300
-    assert slid.said[: len(ended.said)] == ended.said
+    endless = SamplingParams(temperature=0, logit_bias=((engine.tokenizer.end_of_text, -100.0),))
+    ended = alone(engine, Request(prompt_ids=prompt, max_new_tokens=300, sampling=endless))
+    assert ended.finish_reason == "context" and len(prompt) + len(ended.output_ids) == 97
+    slid = alone(engine, Request(prompt_ids=prompt, max_new_tokens=300, sampling=endless, context_shift=True))
+    assert slid.finish_reason == "length" and len(slid.output_ids) == 300
+    assert slid.output_ids[: len(ended.output_ids)] == ended.output_ids
     # at the first border the newer half is all that it knows
-    text = [*prompt, *slid.said]
+    text = [*prompt, *slid.output_ids]
     known = text[: 96 + 1][-(96 // 2 + 1) :]
-    expected = alone(engine, Request(ids=tuple(known), tokens=10, sampling=endless))
-    assert text[97:107] == expected.said
+    expected = alone(engine, Request(prompt_ids=tuple(known), max_new_tokens=10, sampling=endless))
+    assert text[97:107] == expected.output_ids
 
 
 def test_what_has_no_room_is_refused_in_a_sentence_and_the_others_go_on(engine):
     batch = batch_of(engine, 2)
-    row = batch.add(Request(ids=(1, 2, 3), tokens=5, sampling=GREEDY))
+    row = batch.add(Request(prompt_ids=(1, 2, 3), max_new_tokens=5, sampling=GREEDY))
     with pytest.raises(ValueError, match=r"^The prompt has 97 tokens and leaves no room"):
-        batch.add(Request(ids=(1,) * 97))
+        batch.add(Request(prompt_ids=(1,) * 97))
     with pytest.raises(ValueError, match="no token"):
-        batch.add(Request(ids=()))
+        batch.add(Request(prompt_ids=()))
     while batch:
         batch.step()
-    assert row.reason == "length" and len(row.said) == 5
+    assert row.finish_reason == "length" and len(row.output_ids) == 5
 
 
 @settings(
@@ -234,7 +234,7 @@ def test_of_the_next_prompt_only_what_is_new_is_computed(engine, monkeypatch):
         return hidden(ids, *rest)
 
     monkeypatch.setattr(engine.model, "hidden", watched)
-    endless = Sampling(temperature=0, logit_bias=((engine.tokenizer.end_of_text, -100.0),))
+    endless = SamplingParams(temperature=0, logit_bias=((engine.tokenizer.end_of_text, -100.0),))
     said = list(engine.token_ids([5, 6, 7], 4, endless, reuse=True))
     list(engine.token_ids([5, 6, 7, *said, 8, 9], 2, endless, reuse=True))
     # the last token said had not been read yet

@@ -6,9 +6,9 @@ import torch
 
 from gnano import load
 from gnano.infer.engine import Engine
-from gnano.infer.sampling import Sampling
+from gnano.infer.sampling import SamplingParams
 
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 PROMPTS = [
     "",
     "Once upon a time",
@@ -25,7 +25,7 @@ PROMPTS = [
 
 def end_within(engine: Engine, ids: list[int]) -> list[int]:
     """Make the model end these ids by end-of-text; return the ids before it."""
-    weight, end = engine.model.lm_head.weight, engine.tokenizer.end_of_text
+    weight, end = engine.model.lm_head.weight, engine.tokenizer.end_of_text_id
     assert end not in ids
     last = next(token for token in reversed(ids) if token != ids[0])
     with torch.no_grad():  # where it would have said `last`, it now says end-of-text
@@ -70,20 +70,20 @@ def test_a_folder_that_does_not_exist_is_one_sentence(tmp_path):
 
 
 def test_the_same_seed_gives_the_same_text_and_another_seed_another(engine):
-    texts = [engine.generate("Once", 48, Sampling(seed=seed)) for seed in (1, 1, 2, 3, None, None)]
+    texts = [engine.generate("Once", 48, SamplingParams(seed=seed)) for seed in (1, 1, 2, 3, None, None)]
     assert texts[0] == texts[1]
     assert len(set(texts)) == 5
 
 
 def test_a_text_depends_on_its_own_seed_alone(engine):
     """Other draws in the same process change nothing, and nothing of theirs is changed."""
-    sampling = Sampling(seed=1)
+    sampling = SamplingParams(seed=1)
     expected = engine.generate("Once", 24, sampling)
     torch.manual_seed(9)
     undisturbed = torch.rand(4)
 
     torch.manual_seed(9)
-    other = engine.stream("upon", 24, Sampling(seed=2))
+    other = engine.stream("upon", 24, SamplingParams(seed=2))
     pieces = []
     for piece in engine.stream("Once", 24, sampling):
         pieces.append(piece)
@@ -95,7 +95,7 @@ def test_a_text_depends_on_its_own_seed_alone(engine):
 @pytest.mark.parametrize("stop", [(), ("e", "ed"), ("never said",)])
 def test_the_pieces_of_a_stream_are_the_text(engine, stop):
     for seed in range(5):
-        sampling = Sampling(seed=seed)
+        sampling = SamplingParams(seed=seed)
         pieces = list(engine.stream("Once", 64, sampling, stop))
         assert all(pieces), "an empty piece says nothing"
         assert "".join(pieces) == engine.generate("Once", 64, sampling, stop)
@@ -197,7 +197,7 @@ def test_a_prompt_that_fills_the_context_still_gets_one_token(make_engine):
 
 @pytest.mark.parametrize("tokens", [0, 1, 7])
 def test_no_more_tokens_are_made_than_asked_for(engine, tokens):
-    assert len(list(engine.token_ids("Once", tokens, Sampling(seed=1)))) == tokens
+    assert len(list(engine.token_ids("Once", tokens, SamplingParams(seed=1)))) == tokens
 
 
 def test_a_typed_end_of_text_is_thirteen_characters_and_no_end(engine):
@@ -218,7 +218,7 @@ def test_dropout_is_off_however_the_model_came(engine):
 
 def test_a_model_that_computes_in_bf16_generates(engine):
     engine.model.compute_dtype = torch.bfloat16
-    endless = Sampling(seed=1, logit_bias=((engine.tokenizer.end_of_text, -100.0),))
+    endless = SamplingParams(seed=1, logit_bias=((engine.tokenizer.end_of_text, -100.0),))
     assert len(list(engine.token_ids("Once upon a time", 24, endless))) == 24
 
 

@@ -2,19 +2,19 @@
 
 import torch
 
-from gnano.infer.lean import make_lean
-from gnano.infer.sampling import Sampling
-from gnano.infer.speed import weight_bytes
+from gnano.infer.lean import fuse_projections
+from gnano.infer.sampling import SamplingParams
+from gnano.infer.speed import count_weight_bytes
 from gnano.model.cache import KVCache
 
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 
 
 def test_a_lean_model_computes_the_same_whole_and_from_a_cache(make_engine):
     engine, lean = make_engine(), make_engine()
-    size = weight_bytes(engine.model)
-    make_lean(lean.model)
-    assert weight_bytes(lean.model) == size, "each matrix is kept once"
+    size = count_weight_bytes(engine.model)
+    fuse_projections(lean.model)
+    assert count_weight_bytes(lean.model) == size, "each matrix is kept once"
     ids = torch.randint(engine.model.config.vocab_size, (3, 40))
     with torch.no_grad():
         expected, found = engine.model(ids), lean.model(ids)
@@ -26,7 +26,7 @@ def test_a_lean_model_computes_the_same_whole_and_from_a_cache(make_engine):
 
 def test_a_lean_model_writes_the_same_texts(make_engine):
     engine, lean = make_engine(), make_engine()
-    make_lean(lean.model)
+    fuse_projections(lean.model)
     prompts = ["", "Once upon a time", "東京", "word " * 12]
     expected = [engine.generate(prompt, 24, GREEDY) for prompt in prompts]
     assert [lean.generate(prompt, 24, GREEDY) for prompt in prompts] == expected

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnano.infer.logprobs import log_probabilities
+from gnano.infer.logprobs import compute_logprob
 
 
 @settings(deadline=None)
@@ -18,24 +18,24 @@ def test_a_log_probability_is_the_logarithm_of_the_models_own_probability(logits
     token %= len(logits)
     whole = math.log(sum(math.exp(logit) for logit in logits))
     order = sorted(range(len(logits)), key=lambda t: (-logits[t], t))[:top]
-    found = log_probabilities(torch.tensor(logits), token, top)
-    assert found.token == token
+    found = compute_logprob(torch.tensor(logits), token, top)
+    assert found.token_id == token
     assert found.logprob == pytest.approx(logits[token] - whole, abs=1e-4)
-    assert [t for t, _ in found.top] == order
-    assert [value for _, value in found.top] == pytest.approx(
+    assert [t for t, _ in found.top_logprobs] == order
+    assert [value for _, value in found.top_logprobs] == pytest.approx(
         [logits[t] - whole for t in order], abs=1e-4
     )
-    assert found.top == () or dict(found.top).get(token, found.logprob) == found.logprob
+    assert found.top_logprobs == () or dict(found.top_logprobs).get(token, found.logprob) == found.logprob
 
 
 def test_logits_of_any_size_and_in_half_precision_are_welcome():
     logits = torch.tensor([1_000.0, -1_000.0, 1_000.0], dtype=torch.bfloat16)
-    found = log_probabilities(logits, 1, top=2)
+    found = compute_logprob(logits, 1, num_top=2)
     assert found.logprob == pytest.approx(-2_000 - math.log(2), rel=1e-3)
-    assert [token for token, _ in found.top] == [0, 2]
-    assert [value for _, value in found.top] == pytest.approx([-math.log(2)] * 2)
+    assert [token for token, _ in found.top_logprobs] == [0, 2]
+    assert [value for _, value in found.top_logprobs] == pytest.approx([-math.log(2)] * 2)
 
 
 def test_fewer_than_no_alternatives_are_refused():
     with pytest.raises(ValueError, match=r"top is -1; it must be at least 0\.$"):
-        log_probabilities(torch.zeros(3), 0, top=-1)
+        compute_logprob(torch.zeros(3), 0, num_top=-1)

@@ -6,17 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnano.infer.engine import Engine
-from gnano.infer.packed import PackedLinear, can_pack, one_row, pack
-from gnano.infer.sampling import Sampling
-from gnano.infer.speed import weight_bytes
+from gnano.infer.packed import OneDnnLinear, can_prepack, without_onednn_for_one_row, prepack_onednn
+from gnano.infer.sampling import SamplingParams
+from gnano.infer.speed import count_weight_bytes
 from gnano.model.blocks import Linear
 
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 # where oneDNN can lay out neither (a Mac) or only fp32 (a processor without AVX-512), what it can
-PACKED = [dtype for dtype in (torch.float32, torch.bfloat16) if can_pack(dtype)]
+PACKED = [dtype for dtype in (torch.float32, torch.bfloat16) if can_prepack(dtype)]
 needs_packing = pytest.mark.skipif(not PACKED, reason="this PyTorch has no oneDNN")
 needs_packed_bf16 = pytest.mark.skipif(
-    not can_pack(torch.bfloat16), reason="this CPU does not multiply bf16"
+    not can_prepack(torch.bfloat16), reason="this CPU does not multiply bf16"
 )
 
 
@@ -34,7 +34,7 @@ def test_a_product_is_that_of_the_matrix(rows, shape, dtype, seed):
     x = torch.randn(rows, 1, shape[1], generator=generator).to(dtype)
     with torch.no_grad():
         expected = x.double() @ linear.weight.double().T
-        found = PackedLinear(linear)(x)
+        found = OneDnnLinear(linear)(x)
     assert found.dtype == dtype and found.shape == expected.shape
     bound = {torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
     assert (found.double() - expected).norm() <= bound * expected.norm() + 1e-6
@@ -44,10 +44,10 @@ def test_a_product_is_that_of_the_matrix(rows, shape, dtype, seed):
 def test_a_packed_model_says_the_same_and_keeps_no_second_copy(make_engine, dtype):
     engine, packed = make_engine(), make_engine()
     engine.model.to(dtype)
-    size = weight_bytes(engine.model)
-    pack(packed.model.to(dtype))
+    size = count_weight_bytes(engine.model)
+    prepack_onednn(packed.model.to(dtype))
     assert not any(isinstance(module, Linear) for module in packed.model.modules())
-    assert weight_bytes(packed.model) == size
+    assert count_weight_bytes(packed.model) == size
     ids = torch.tensor([engine.prompt_ids("Once upon a time there was a small engine")])
     with torch.no_grad():
         expected, found = engine.model(ids), packed.model(ids)
@@ -62,11 +62,11 @@ def test_a_packed_model_says_the_same_and_keeps_no_second_copy(make_engine, dtyp
 def test_one_row_goes_without_onednn_and_leaves_it_as_it_was(make_engine):
     """Else all that a user's process multiplies later would be slow."""
     model = make_engine().model.to(torch.bfloat16)
-    with pytest.raises(KeyboardInterrupt), one_row(model):
+    with pytest.raises(KeyboardInterrupt), without_onednn_for_one_row(model):
         assert not torch._C._get_mkldnn_enabled()
         raise KeyboardInterrupt
     assert torch._C._get_mkldnn_enabled()
-    with one_row(pack(model)):
+    with without_onednn_for_one_row(prepack_onednn(model)):
         assert torch._C._get_mkldnn_enabled()
 
 
@@ -78,19 +78,19 @@ def test_a_loaded_model_is_laid_out_when_that_gains_and_one_that_learns_never(
     learning.complete(["a", "b"], 2)
     assert isinstance(learning.model.lm_head, Linear)
     folder = save_engine(learning)
-    assert isinstance(Engine.load(folder, "cpu", "fp32").model.lm_head, PackedLinear)
-    if not can_pack(torch.bfloat16):
+    assert isinstance(Engine.load(folder, "cpu", "fp32").model.lm_head, OneDnnLinear)
+    if not can_prepack(torch.bfloat16):
         pytest.skip("this CPU does not multiply bf16")
     engine = Engine.load(folder, "cpu", "bf16")
-    engine.complete(["a"], 2)
+    engine.generate_batch(["a"], 2)
     assert isinstance(engine.model.lm_head, Linear)
-    engine.complete(["a", "b"], 2)
-    assert isinstance(engine.model.lm_head, PackedLinear)
+    engine.generate_batch(["a", "b"], 2)
+    assert isinstance(engine.model.lm_head, OneDnnLinear)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_what_this_processor_cannot_lay_out_stays_as_it_is(make_engine, dtype):
     """Also where oneDNN has no kernels for it: then packing it would be a RuntimeError."""
     engine = make_engine()
-    laid_out = isinstance(pack(engine.model.to(dtype)).lm_head, PackedLinear)
-    assert laid_out == can_pack(dtype)
+    laid_out = isinstance(prepack_onednn(engine.model.to(dtype)).lm_head, OneDnnLinear)
+    assert laid_out == can_prepack(dtype)

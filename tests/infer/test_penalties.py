@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.infer.conftest import choose, probabilities
 
-from gnano.infer.penalties import History, start_history
-from gnano.infer.sampling import Sampling
+from gnano.infer.penalties import TokenHistory, start_history
+from gnano.infer.sampling import SamplingParams
 
 V = 12
 texts = st.lists(st.integers(0, V - 1), max_size=30)
@@ -54,10 +54,10 @@ def test_repetition_no_repeat_and_bias_are_those_of_transformers(
     logits, prompt, answer, repetition, ngram, bias
 ):
     pairs = tuple(bias.items())
-    sampling = Sampling(
-        temperature=1, repetition_penalty=repetition, no_repeat_ngram=ngram, logit_bias=pairs
+    sampling = SamplingParams(
+        temperature=1, repetition_penalty=repetition, no_repeat_ngram_size=ngram, logit_bias=pairs
     )
-    history = history_of(sampling, prompt, answer) if sampling.looks_back else None
+    history = history_of(sampling, prompt, answer) if sampling.needs_history else None
     theirs = by_transformers(logits, prompt + answer, pairs, repetition, ngram)
     if theirs.isinf().all():  # with them nothing is left to draw
         theirs = by_transformers(logits, prompt + answer, pairs, repetition)
@@ -77,8 +77,8 @@ def test_presence_and_frequency_count_the_answer_alone(logits, prompt, answer, p
     """OpenAI's formula: mu[j] - c[j] * frequency - (c[j] > 0) * presence."""
     times = Counter(answer)
     expected = [logits[j] - times[j] * frequency - float(times[j] > 0) * presence for j in range(V)]
-    sampling = Sampling(temperature=1, presence_penalty=presence, frequency_penalty=frequency)
-    history = history_of(sampling, prompt, answer) if sampling.looks_back else None
+    sampling = SamplingParams(temperature=1, presence_penalty=presence, frequency_penalty=frequency)
+    history = history_of(sampling, prompt, answer) if sampling.needs_history else None
     ours = probabilities(torch.tensor(logits), sampling, history)
     torch.testing.assert_close(ours, torch.tensor(expected).softmax(-1))
 
@@ -94,13 +94,13 @@ def test_everything_together_goes_in_the_order_that_is_documented():
     expected[5] = -torch.inf
     expected = (expected / 0.6).softmax(-1)
     expected[expected < 0.05 * expected.max()] = 0
-    sampling = Sampling(
+    sampling = SamplingParams(
         temperature=0.6,
         min_p=0.05,
         repetition_penalty=1.3,
         presence_penalty=0.7,
         frequency_penalty=0.2,
-        no_repeat_ngram=2,
+        no_repeat_ngram_size=2,
         logit_bias=bias,
     )
     ours = probabilities(torch.tensor(logits), sampling, history_of(sampling, prompt, answer))
@@ -112,8 +112,8 @@ def test_everything_together_goes_in_the_order_that_is_documented():
 def test_no_run_of_tokens_comes_twice(temperature, ngram):
     logits = torch.tensor([3.0, 2.0, 1.0, *[-5.0] * 300])
     text = [0, 1, 0, 2, 2]
-    sampling = Sampling(temperature=temperature, no_repeat_ngram=ngram, seed=0)
-    generator, history = sampling.generator(), History(text, ngram)
+    sampling = SamplingParams(temperature=temperature, no_repeat_ngram_size=ngram, seed=0)
+    generator, history = sampling.make_generator(), TokenHistory(text, ngram)
     for _ in range(200):
         token = choose(logits, sampling, generator, history)
         history.add(token)
@@ -125,27 +125,27 @@ def test_no_run_of_tokens_comes_twice(temperature, ngram):
 
 @pytest.mark.parametrize("temperature", [0, 1.0])
 def test_where_every_token_would_repeat_one_comes_all_the_same(temperature):
-    sampling = Sampling(temperature=temperature, no_repeat_ngram=1, seed=0)
+    sampling = SamplingParams(temperature=temperature, no_repeat_ngram_size=1, seed=0)
     history = start_history([0, 1, 2], sampling)
     logits = torch.tensor([0.0, 50.0, 1.0])
-    assert choose(logits, sampling, sampling.generator(), history) == 1
+    assert choose(logits, sampling, sampling.make_generator(), history) == 1
 
 
 @pytest.mark.parametrize("temperature", [0, 1.0])
 def test_a_large_bias_forces_a_token_or_rules_it_out(temperature):
     logits = torch.randn(V, generator=torch.Generator().manual_seed(0)).bfloat16()
     for token in range(V):
-        forced = Sampling(temperature=temperature, logit_bias=((token, 100.0),), seed=0)
-        assert choose(logits, forced, forced.generator()) == token
-        out = Sampling(temperature=temperature, logit_bias=((token, -100.0),), seed=0)
-        generator = out.generator()
+        forced = SamplingParams(temperature=temperature, logit_bias=((token, 100.0),), seed=0)
+        assert choose(logits, forced, forced.make_generator()) == token
+        out = SamplingParams(temperature=temperature, logit_bias=((token, -100.0),), seed=0)
+        generator = out.make_generator()
         assert token not in {choose(logits, out, generator) for _ in range(50)}
 
 
 def test_a_greedy_text_heeds_penalties_too():
     logits = torch.tensor([1.0, 0.8, 0.6, -5.0])
-    sampling = Sampling(temperature=0, frequency_penalty=0.5)
-    generator, history = sampling.generator(), History([0, 0, 0])
+    sampling = SamplingParams(temperature=0, frequency_penalty=0.5)
+    generator, history = sampling.make_generator(), TokenHistory([0, 0, 0])
     text = []
     for _ in range(6):
         text.append(choose(logits, sampling, generator, history))
@@ -156,22 +156,22 @@ def test_a_greedy_text_heeds_penalties_too():
 def test_penalties_leave_the_logits_as_they_are():
     logits = torch.randn(V, generator=torch.Generator().manual_seed(0))
     copy = logits.clone()
-    sampling = Sampling(
+    sampling = SamplingParams(
         temperature=0,
         repetition_penalty=2.0,
         presence_penalty=1.0,
-        no_repeat_ngram=1,
+        no_repeat_ngram_size=1,
         logit_bias=((0, 1.0),),
     )
     history = history_of(sampling, [1, 2], [3])
-    choose(logits, sampling, sampling.generator(), history)
+    choose(logits, sampling, sampling.make_generator(), history)
     assert torch.equal(logits, copy)
 
 
 def test_a_bias_for_a_token_that_the_model_does_not_have_is_refused():
-    sampling = Sampling(logit_bias=((3, 1.0), (60_000, 1.0)))
+    sampling = SamplingParams(logit_bias=((3, 1.0), (60_000, 1.0)))
     with pytest.raises(ValueError) as refusal:
-        choose(torch.zeros(V), sampling, sampling.generator())
+        choose(torch.zeros(V), sampling, sampling.make_generator())
     assert str(refusal.value) == (
         "A token of logit_bias is 60000; it must be at least 0 and at most 11."
     )

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnano.infer.engine import Engine
-from gnano.infer.quantized import Int4Linear, Int8Linear, quantize
-from gnano.infer.sampling import Sampling
+from gnano.infer.quantized import Int4Linear, Int8Linear, quantize_model
+from gnano.infer.sampling import SamplingParams
 from gnano.model.blocks import Linear
 from gnano.model.gpt import GPT
 
@@ -49,7 +49,7 @@ def test_a_product_is_off_by_what_rounding_the_matrix_takes(quant, rows, shape, 
 @pytest.fixture(params=["int8", "int4"])
 def both(request, make_engine):
     engine, small = make_engine(), make_engine()
-    quantize(small.model, request.param)
+    quantize_model(small.model, request.param)
     return engine, small
 
 
@@ -68,9 +68,9 @@ def test_logits_are_near_and_nothing_of_the_large_matrices_is_left(both):
 def test_it_is_asked_for_when_a_checkpoint_is_loaded(make_engine, save_engine):
     engine = make_engine()
     folder = save_engine(engine)
-    quantize(engine.model, "int8")
+    quantize_model(engine.model, "int8")
     loaded = Engine.load(folder, "cpu", quant="int8")
-    greedy = Sampling(temperature=0)
+    greedy = SamplingParams(temperature=0)
     assert loaded.generate("Once", 24, greedy) == engine.generate("Once", 24, greedy)
     small = Engine.load(folder, "cpu", "bf16").model
     assert small.model.embed_tokens.weight.dtype == torch.bfloat16
@@ -79,6 +79,6 @@ def test_it_is_asked_for_when_a_checkpoint_is_loaded(make_engine, save_engine):
 def test_what_does_not_divide_is_refused_in_a_sentence():
     model = GPT(32, n_embd=48, n_layer=1, n_head=2, n_kv_head=1, ffn_hidden=40, block_size=8)
     with pytest.raises(ValueError, match=r"48 × 48, and int4 needs multiples of 16 × 32"):
-        quantize(model, "int4")
+        quantize_model(model, "int4")
     with pytest.raises(ValueError, match="there are int8, int4"):
-        quantize(model, "int3")  # type: ignore[arg-type]
+        quantize_model(model, "int3")  # type: ignore[arg-type]

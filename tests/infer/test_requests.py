@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from gnano.chat.settings import Settings
-from gnano.evals.asked import Asked
-from gnano.evals.smoke import smoke_test
-from gnano.export.lone_file import Hints
+from gnano.chat.settings import ChatSettings
+from gnano.evals.asked import EvalConfig
+from gnano.evals.smoke import run_smoke_test
+from gnano.export.lone_file import TensorFileHints
 from gnano.infer.batch import Request
 from gnano.infer.engine import Engine
-from gnano.infer.sampling import Sampling
-from gnano.infer.speed import measure
+from gnano.infer.sampling import SamplingParams
+from gnano.infer.speed import measure_throughput
 from gnano.model.gpt import GPT
-from gnano.report.planning import plan
+from gnano.report.planning import plan_cost
 from gnano.train.recipe import Recipe
 
 # none of them is a number of tokens, a share, a penalty, …: whatever is asked for, it is refused
@@ -38,32 +38,32 @@ def settings(kind: Callable[..., Any], *names: str) -> dict[str, Callable[[Engin
 
 
 WHOLE: dict[str, Callable[[Engine, Any], Any]] = {
-    **settings(Sampling, "top_k", "no_repeat_ngram", "seed"),
+    **settings(SamplingParams, "top_k", "no_repeat_ngram", "seed"),
     **settings(partial(Request, ids=(1,)), "tokens", "log_probs"),
-    **settings(Settings, "tokens"),
-    **settings(Asked, "limit", "shots", "heldout_tokens", "batch"),
-    **settings(Hints, "n_head", "block_size"),
-    **settings(partial(smoke_test, Path("nowhere")), "tokens"),
-    **settings(partial(plan, Recipe()), "gpus"),
-    "logit_bias token": lambda _, value: Sampling(logit_bias=((value, 1.0),)),
-    "bench prompt": lambda engine, value: measure(engine, prompt=value),
-    "bench tokens": lambda engine, value: measure(engine, tokens=value),
-    "bench texts": lambda engine, value: measure(engine, texts=[value]),
-    "samples": lambda engine, value: engine.complete(["x"], 1, samples=value),
-    "alternatives": lambda engine, value: engine.complete(["x"], 1, log_probs=value),
+    **settings(ChatSettings, "tokens"),
+    **settings(EvalConfig, "limit", "shots", "heldout_tokens", "batch"),
+    **settings(TensorFileHints, "n_head", "block_size"),
+    **settings(partial(run_smoke_test, Path("nowhere")), "tokens"),
+    **settings(partial(plan_cost, Recipe()), "gpus"),
+    "logit_bias token": lambda _, value: SamplingParams(logit_bias=((value, 1.0),)),
+    "bench prompt": lambda engine, value: measure_throughput(engine, prompt_tokens=value),
+    "bench tokens": lambda engine, value: measure_throughput(engine, new_tokens=value),
+    "bench texts": lambda engine, value: measure_throughput(engine, batch_sizes=[value]),
+    "samples": lambda engine, value: engine.generate_batch(["x"], 1, num_samples=value),
+    "alternatives": lambda engine, value: engine.generate_batch(["x"], 1, logprobs=value),
     "tokens": lambda engine, value: engine.generate("x", value),
     "prompt": lambda engine, value: engine.generate([1, value], 1),
-    "prompt of several": lambda engine, value: engine.complete([[1], [1, value]], 1),
+    "prompt of several": lambda engine, value: engine.generate_batch([[1], [1, value]], 1),
     "biased token": lambda engine, value: engine.generate(
-        "x", 1, Sampling(logit_bias=((value, 1.0),))
+        "x", 1, SamplingParams(logit_bias=((value, 1.0),))
     ),
 }
 DOORS = {
     **WHOLE,
-    **settings(Sampling, *SHARES),
-    **settings(Hints, "rope_theta", "norm_eps"),
-    **settings(partial(plan, Recipe()), "price", "mfu"),
-    "logit_bias": lambda _, value: Sampling(logit_bias=((1, value),)),
+    **settings(SamplingParams, *SHARES),
+    **settings(TensorFileHints, "rope_theta", "norm_eps"),
+    **settings(partial(plan_cost, Recipe()), "price", "mfu"),
+    "logit_bias": lambda _, value: SamplingParams(logit_bias=((1, value),)),
 }
 
 
@@ -94,7 +94,7 @@ def test_ids_are_those_of_the_tokenizer(engine, door):
 
 
 def test_a_bad_request_changes_nothing_for_the_others_in_its_batch(engine):
-    good = Request(ids=engine.prompt_ids("Once upon"), tokens=12, sampling=Sampling(seed=1))
+    good = Request(prompt_ids=engine.prompt_ids("Once upon"), max_new_tokens=12, sampling=SamplingParams(seed=1))
     batch = engine.batch(1)
     expected = batch.add(good)
     while batch:
@@ -103,11 +103,11 @@ def test_a_bad_request_changes_nothing_for_the_others_in_its_batch(engine):
     row = batch.add(good)
     batch.step()
     for bad in (
-        Request(ids=(1, -1)),
-        Request(ids=(1, engine.tokenizer.vocab_size)),
-        Request(ids=(1, 2.0)),  # type: ignore[arg-type]
-        Request(ids=()),
-        Request(ids=(1,), sampling=Sampling(logit_bias=((10**6, 1.0),))),
+        Request(prompt_ids=(1, -1)),
+        Request(prompt_ids=(1, engine.tokenizer.vocab_size)),
+        Request(prompt_ids=(1, 2.0)),  # type: ignore[arg-type]
+        Request(prompt_ids=()),
+        Request(prompt_ids=(1,), sampling=SamplingParams(logit_bias=((10**6, 1.0),))),
     ):
         with pytest.raises(ValueError):
             batch.add(bad)
@@ -136,11 +136,11 @@ def padded(engine) -> Engine:
 @pytest.mark.parametrize(
     "sampling",
     [
-        Sampling(temperature=0),
-        Sampling(temperature=1.0, seed=1),
-        Sampling(temperature=100.0, seed=2),
-        Sampling(seed=3, top_k=5, top_p=0.9, min_p=0.01),
-        Sampling(seed=4, repetition_penalty=1.3, presence_penalty=1.0, no_repeat_ngram=2),
+        SamplingParams(temperature=0),
+        SamplingParams(temperature=1.0, seed=1),
+        SamplingParams(temperature=100.0, seed=2),
+        SamplingParams(seed=3, top_k=5, top_p=0.9, min_p=0.01),
+        SamplingParams(seed=4, repetition_penalty=1.3, presence_penalty=1.0, no_repeat_ngram_size=2),
     ],
     ids=["greedy", "drawn", "hot", "limited", "penalised"],
 )

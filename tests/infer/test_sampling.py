@@ -7,9 +7,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.infer.conftest import choose, probabilities
 
-from gnano.infer.choosing import choose_each
+from gnano.infer.choosing import sample_tokens
 from gnano.infer.penalties import start_history
-from gnano.infer.sampling import Sampling
+from gnano.infer.sampling import SamplingParams
 
 # quarters: equal logits are exactly equal, others differ by more than rounding
 logit_lists = st.lists(st.integers(-40, 40).map(lambda n: n / 4), min_size=1, max_size=20)
@@ -53,7 +53,7 @@ def by_hand(logits, temperature, top_k=0, top_p=1.0, min_p=0.0):
 def test_top_k_top_p_and_min_p_keep_what_they_say(logits, temperature, top_k, top_p, min_p):
     expected = by_hand(logits, temperature, top_k, top_p, min_p)
     assume(expected is not None)
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    sampling = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     ours = probabilities(torch.tensor(logits), sampling).tolist()
     assert ours == pytest.approx(expected, abs=1e-5)
     assert [p > 0 for p in ours] == [p > 0 for p in expected]
@@ -73,7 +73,7 @@ def test_they_keep_it_of_a_large_vocabulary_too(size, spread, seed, top_k, top_p
     logits = logits.bfloat16()  # with many equals
     expected = by_hand(logits.tolist(), 0.9, top_k, top_p, min_p)
     assume(expected is not None)
-    sampling = Sampling(temperature=0.9, top_k=top_k, top_p=top_p, min_p=min_p)
+    sampling = SamplingParams(temperature=0.9, top_k=top_k, top_p=top_p, min_p=min_p)
     ours = probabilities(logits, sampling)
     expected = torch.tensor(expected)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-9)
@@ -106,7 +106,7 @@ def test_the_distribution_is_that_of_transformers(temperature, top_k, top_p, min
         theirs.append(TopKLogitsWarper(top_k))
     theirs.append(TopPLogitsWarper(top_p))
     theirs.append(MinPLogitsWarper(min_p))
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    sampling = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         logits = torch.randn(1, 300, generator=generator) * 3
@@ -119,21 +119,21 @@ def test_the_distribution_is_that_of_transformers(temperature, top_k, top_p, min
 def test_a_narrow_choice_is_the_greedy_one(logits, temperature, seed):
     values = torch.tensor(logits)
     greedy = logits.index(max(logits))
-    nobody = Sampling(temperature=0, seed=seed)
-    assert choose(values, nobody, nobody.generator()) == greedy
+    nobody = SamplingParams(temperature=0, seed=seed)
+    assert choose(values, nobody, nobody.make_generator()) == greedy
     assert probabilities(values, nobody).tolist() == [
         float(t == greedy) for t in range(len(logits))
     ]
     for narrow in ({"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0, "top_k": 1}):
-        sampling = Sampling(temperature=temperature, seed=seed, **narrow)
-        assert choose(values, sampling, sampling.generator()) == greedy
+        sampling = SamplingParams(temperature=temperature, seed=seed, **narrow)
+        assert choose(values, sampling, sampling.make_generator()) == greedy
 
 
 def test_choosing_leaves_the_logits_as_they_are():
     logits = torch.randn(50, generator=torch.Generator().manual_seed(0))
     copy = logits.clone()
-    sampling = Sampling(temperature=0.5, top_k=5, top_p=0.7, seed=1)
-    choose(logits, sampling, sampling.generator())
+    sampling = SamplingParams(temperature=0.5, top_k=5, top_p=0.7, seed=1)
+    choose(logits, sampling, sampling.make_generator())
     assert torch.equal(logits, copy)
 
 
@@ -152,8 +152,8 @@ def test_choosing_leaves_the_logits_as_they_are():
 def test_tokens_come_as_often_as_their_probability_says(settings):
     draws = 6_000
     logits = torch.tensor([1.0, -2.0, 0.5, 0.0, -0.5, 2.0, -1.0])
-    sampling = Sampling(seed=0, **settings)
-    generator = sampling.generator()
+    sampling = SamplingParams(seed=0, **settings)
+    generator = sampling.make_generator()
     counts = [0] * len(logits)
     for _ in range(draws):
         counts[choose(logits, sampling, generator)] += 1
@@ -173,23 +173,23 @@ def test_with_neither_top_k_nor_top_p_every_token_can_come():
     logits = torch.randn(50_257, generator=torch.Generator().manual_seed(0)) * 3
     expected = logits.softmax(-1)
     assert expected.min() > 0
-    ours = probabilities(logits, Sampling(temperature=1.0))
+    ours = probabilities(logits, SamplingParams(temperature=1.0))
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-38, 1e-320])
 def test_a_tiny_temperature_is_the_greedy_choice(temperature):
-    sampling = Sampling(temperature=temperature, seed=0)
+    sampling = SamplingParams(temperature=temperature, seed=0)
     logits = torch.tensor([3.0, 20.0, -20.0, 19.0])
-    assert choose(logits, sampling, sampling.generator()) == 1
+    assert choose(logits, sampling, sampling.make_generator()) == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_logits_in_half_precision_are_welcome(dtype):
     logits = torch.tensor([1.0, 2.0, 3.0], dtype=dtype)
     for temperature in (0, 0.01):
-        sampling = Sampling(temperature=temperature, seed=0)
-        assert choose(logits, sampling, sampling.generator()) == 2
+        sampling = SamplingParams(temperature=temperature, seed=0)
+        assert choose(logits, sampling, sampling.make_generator()) == 2
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_logits_in_half_precision_are_welcome(dtype):
 )
 def test_a_value_out_of_range_is_refused_with_the_range(wrong, range_of_it):
     with pytest.raises(ValueError) as refusal:
-        Sampling(**wrong)
+        SamplingParams(**wrong)
     ((name, value),) = wrong.items()
     message = str(refusal.value)
     assert message.startswith(f"{name} is {value}; it must be ")
@@ -238,8 +238,8 @@ def test_the_ends_of_each_range_are_allowed():
         {"no_repeat_ngram": 99},
         {"logit_bias": ((0, -100), (1, 100))},
     ):
-        sampling = Sampling(seed=0, **allowed)
-        assert choose(logits, sampling, sampling.generator(), start_history([0], sampling)) in (
+        sampling = SamplingParams(seed=0, **allowed)
+        assert choose(logits, sampling, sampling.make_generator(), start_history([0], sampling)) in (
             0,
             1,
         )
@@ -247,7 +247,7 @@ def test_the_ends_of_each_range_are_allowed():
 
 def test_a_seed_that_is_too_large_is_refused_with_the_range():
     with pytest.raises(ValueError, match="seed is 18446744073709551616"):
-        Sampling(seed=2**64)
+        SamplingParams(seed=2**64)
 
 
 @pytest.mark.parametrize(
@@ -267,32 +267,32 @@ def test_a_seed_that_is_too_large_is_refused_with_the_range():
 )
 def test_a_bias_that_makes_no_sense_is_refused(bias, sentence):
     with pytest.raises(ValueError) as refusal:
-        Sampling(logit_bias=bias)
+        SamplingParams(logit_bias=bias)
     assert str(refusal.value).startswith(sentence)
 
 
 MIXED = [
-    Sampling(temperature=0),
-    Sampling(temperature=1.5, seed=1),
-    Sampling(temperature=1.5, seed=1, top_k=3),
-    Sampling(temperature=1.2, seed=2, top_p=0.9),
-    Sampling(temperature=0, repetition_penalty=1.5),
-    Sampling(temperature=1.0, seed=3, min_p=0.05, presence_penalty=1.0),
-    Sampling(temperature=0.7, seed=4, no_repeat_ngram=2, logit_bias=((7, 4.0),)),
-    Sampling(temperature=1.5, seed=1),
+    SamplingParams(temperature=0),
+    SamplingParams(temperature=1.5, seed=1),
+    SamplingParams(temperature=1.5, seed=1, top_k=3),
+    SamplingParams(temperature=1.2, seed=2, top_p=0.9),
+    SamplingParams(temperature=0, repetition_penalty=1.5),
+    SamplingParams(temperature=1.0, seed=3, min_p=0.05, presence_penalty=1.0),
+    SamplingParams(temperature=0.7, seed=4, no_repeat_ngram_size=2, logit_bias=((7, 4.0),)),
+    SamplingParams(temperature=1.5, seed=1),
 ]
 
 
 def test_what_else_is_in_the_batch_changes_no_text():
-    together = [(s.generator(), start_history([1, 2, 3], s)) for s in MIXED]
-    alone = [(s.generator(), start_history([1, 2, 3], s)) for s in MIXED]
+    together = [(s.make_generator(), start_history([1, 2, 3], s)) for s in MIXED]
+    alone = [(s.make_generator(), start_history([1, 2, 3], s)) for s in MIXED]
     source = torch.Generator().manual_seed(0)
     said = set()
     for _ in range(40):
         logits = torch.randn(len(MIXED), 600, generator=source) * 2
         copy = logits.clone()
         generators, histories = zip(*together, strict=True)
-        tokens = choose_each(logits, MIXED, generators, histories)
+        tokens = sample_tokens(logits, MIXED, generators, histories)
         expected = [
             choose(row, sampling, *state)
             for row, sampling, state in zip(logits, MIXED, alone, strict=True)
@@ -314,32 +314,32 @@ def texts_of(sampling, length=30):
 
 @pytest.mark.parametrize("seed", [0, 7, 2**63 - 1])
 def test_the_first_of_several_samples_is_the_one_asked_for_alone(seed):
-    request = Sampling(seed=seed)
-    assert texts_of(request.sample(0)) == texts_of(request)
-    texts = [tuple(texts_of(request.sample(number))) for number in range(20)]
+    request = SamplingParams(seed=seed)
+    assert texts_of(request.for_sample(0)) == texts_of(request)
+    texts = [tuple(texts_of(request.for_sample(number))) for number in range(20)]
     assert len(set(texts)) == 20
-    assert texts == [tuple(texts_of(request.sample(number))) for number in range(20)]
+    assert texts == [tuple(texts_of(request.for_sample(number))) for number in range(20)]
 
 
 def test_samples_of_neighbouring_seeds_have_nothing_in_common():
-    seeds = {Sampling(seed=s).sample(number).seed for s in range(50) for number in range(50)}
+    seeds = {SamplingParams(seed=s).for_sample(number).seed for s in range(50) for number in range(50)}
     assert len(seeds) == 50 * 50
 
 
 def test_samples_without_a_seed_are_new_each_time():
-    request = Sampling()
-    assert texts_of(request.sample(0)) != texts_of(request.sample(1)) != texts_of(request.sample(1))
+    request = SamplingParams()
+    assert texts_of(request.for_sample(0)) != texts_of(request.for_sample(1)) != texts_of(request.for_sample(1))
 
 
 @pytest.mark.parametrize("settings", [{}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.5}], ids=str)
 @pytest.mark.parametrize("damage", [math.nan, math.inf])
 def test_a_model_whose_logits_are_no_numbers_is_told_in_one_sentence(settings, damage):
-    sampling = Sampling(seed=0, **settings)
+    sampling = SamplingParams(seed=0, **settings)
     with pytest.raises(ValueError, match=r"no finite numbers.*earlier checkpoint\.$"):
-        choose(torch.tensor([0.0, damage, 1.0]), sampling, sampling.generator())
+        choose(torch.tensor([0.0, damage, 1.0]), sampling, sampling.make_generator())
 
 
 def test_penalties_without_the_text_so_far_are_refused_not_ignored():
-    sampling = Sampling(temperature=0, frequency_penalty=1.0)
+    sampling = SamplingParams(temperature=0, frequency_penalty=1.0)
     with pytest.raises(ValueError, match=r"need the text so far.*start_history"):
-        choose(torch.tensor([0.0, 1.0]), sampling, sampling.generator())
+        choose(torch.tensor([0.0, 1.0]), sampling, sampling.make_generator())

@@ -5,17 +5,17 @@ import torch
 
 from gnano.infer import step as steps
 from gnano.infer.batch import Request
-from gnano.infer.engine import DTYPES, Engine
-from gnano.infer.lean import make_lean
-from gnano.infer.quantized import quantize
-from gnano.infer.sampling import Sampling
-from gnano.infer.step import CompiledStep, Stepper
-from gnano.model.compiling import compile_lacking
+from gnano.infer.engine import INFERENCE_DTYPES, Engine
+from gnano.infer.lean import fuse_projections
+from gnano.infer.quantized import quantize_model
+from gnano.infer.sampling import SamplingParams
+from gnano.infer.step import CompiledDecoder, DecodeRunner
+from gnano.model.compiling import compile_unsupported_reason
 
 needs_compiler = pytest.mark.skipif(
-    compile_lacking(torch.device("cpu")) is not None, reason="no C++ compiler or no headers"
+    compile_unsupported_reason(torch.device("cpu")) is not None, reason="no C++ compiler or no headers"
 )
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 PROMPTS = ["", "Once upon a time", "Once upon a time there was a small engine", "東京 and 🙂"]
 
 
@@ -26,26 +26,26 @@ def test_a_compiled_model_writes_the_same_texts(make_engine, save_engine, monkey
     plain = make_engine()
     compiled = Engine.load(save_engine(plain), "cpu", "fp32", compile=True)
     stepped = []
-    step = Stepper.step
+    step = DecodeRunner.step
 
     def counted(*args):
         stepped.append(1)
         return step(*args)
 
-    monkeypatch.setattr(Stepper, "step", counted)
+    monkeypatch.setattr(DecodeRunner, "step", counted)
     for prompt in PROMPTS:
         assert compiled.generate(prompt, 24, GREEDY) == plain.generate(prompt, 24, GREEDY)
     assert len(stepped) > 23 * len(PROMPTS) // 2, "else nothing was compiled"
-    sampling = Sampling(seed=3, top_p=0.9, repetition_penalty=1.1)
+    sampling = SamplingParams(seed=3, top_p=0.9, repetition_penalty=1.1)
     ids = list(plain.token_ids("Once", 200, sampling, slide=True))
-    assert list(compiled.token_ids("Once", 200, sampling, slide=True)) == ids
-    text = compiled.prompt_ids("Once upon a time")
+    assert list(compiled.stream_token_ids("Once", 200, sampling, context_shift=True)) == ids
+    text = compiled.encode_prompt("Once upon a time")
     for more in range(1, 4):
-        said = list(compiled.token_ids(text, 9, GREEDY, reuse=True))
+        said = list(compiled.stream_token_ids(text, 9, GREEDY, reuse_prefix=True))
         assert said == list(plain.token_ids(text, 9, GREEDY))
         text = (*text, *said, more)
-    found, expected = (one.complete(PROMPTS, 9, GREEDY) for one in (compiled, plain))
-    assert [one[0].ids for one in found] == [one[0].ids for one in expected]
+    found, expected = (one.generate_batch(PROMPTS, 9, GREEDY) for one in (compiled, plain))
+    assert [one[0].token_ids for one in found] == [one[0].token_ids for one in expected]
 
 
 @pytest.fixture
@@ -63,12 +63,12 @@ def graphs_alone(monkeypatch):
 def test_rows_step_together_as_if_each_were_alone(make_engine):
     """As on a GPU, where the steps of several rows are compiled too."""
     plain, lean = make_engine(), make_engine()
-    make_lean(lean.model)
+    fuse_projections(lean.model)
     batch = lean.batch(3, 90)
-    batch.stepper = Stepper(CompiledStep(lean.model), batch.cache)
+    batch.stepper = DecodeRunner(CompiledDecoder(lean.model), batch.cache)
     prompts = [*PROMPTS, "it", "word " * 12]
     rows = [
-        batch.add(Request(ids=plain.prompt_ids(prompt), tokens=5 + 4 * number, sampling=GREEDY))
+        batch.add(Request(prompt_ids=plain.prompt_ids(prompt), max_new_tokens=5 + 4 * number, sampling=GREEDY))
         for number, prompt in enumerate(prompts)
     ]
     while batch:
@@ -89,19 +89,19 @@ def test_fewer_bits_give_nearly_the_same_logits_compiled(make_engine, dtype, qua
     if not code:
         request.getfixturevalue("graphs_alone")
     engine = make_engine()
-    model = make_lean(engine.model.to(DTYPES[dtype]))
+    model = fuse_projections(engine.model.to(INFERENCE_DTYPES[dtype]))
     if quant:
-        quantize(model, quant)
+        quantize_model(model, quant)
     batch = engine.batch(1, 60)
-    batch.stepper = Stepper(CompiledStep(model), batch.cache)
+    batch.stepper = DecodeRunner(CompiledDecoder(model), batch.cache)
     ids = engine.prompt_ids("Once upon a time there was a small engine")
-    batch.add(Request(ids=ids, tokens=8, sampling=GREEDY))
+    batch.add(Request(prompt_ids=ids, max_new_tokens=8, sampling=GREEDY))
     batch.step()
     row = batch.rows[0]
     while batch.rows:
         with torch.inference_mode():
             whole = torch.tensor([[*ids, *row.said]])
-            expected = model.logits(model.hidden(whole)[:, -1])
+            expected = model.logits(model.hidden_states(whole)[:, -1])
             found = batch.stepper.step([row.said[-1]])
             batch.cache.lengths -= 1  # forgotten: the batch makes this step itself
         near = 0.05 if dtype == "bf16" else 1e-3

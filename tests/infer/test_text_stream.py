@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gnano.infer.text_stream import TextStream
+from gnano.infer.text_stream import IncrementalDetokenizer
 
 MIXED = [
     "plain words",
@@ -22,13 +22,13 @@ def cut(data: bytes, places) -> list[bytes]:
 
 
 def through(pieces: list[bytes], stop=()) -> str:
-    stream = TextStream(stop)
+    stream = IncrementalDetokenizer(stop)
     return "".join(map(stream.push, pieces)) + stream.push(b"", final=True)
 
 
 @pytest.mark.parametrize("text", MIXED)
 def test_a_character_appears_whole_and_with_its_last_byte(text):
-    stream, shown = TextStream(), ""
+    stream, shown = IncrementalDetokenizer(), ""
     for character in text:
         *first, last = character.encode()
         for byte in first:
@@ -63,7 +63,7 @@ def test_text_ends_before_the_first_stop_string_however_it_is_cut(text, stop, pl
     # the first is the one that is complete first; of several, the longest
     met = [(text.find(s) + len(s), text.find(s)) for s in stop if s in text]
     expected = text[: min(met)[1]] if met else text
-    stream = TextStream(stop)
+    stream = IncrementalDetokenizer(stop)
     shown = ""
     for piece in cut(text.encode(), places):
         shown += stream.push(piece)
@@ -74,7 +74,7 @@ def test_text_ends_before_the_first_stop_string_however_it_is_cut(text, stop, pl
 
 @given(text=st.text(letters, max_size=30), stop=stops)
 def test_no_more_is_held_back_than_could_become_a_stop_string(text, stop):
-    stream = TextStream(stop)
+    stream = IncrementalDetokenizer(stop)
     fed = shown = ""
     for character in text:
         fed += character
@@ -87,7 +87,7 @@ def test_no_more_is_held_back_than_could_become_a_stop_string(text, stop):
 
 
 def test_nothing_follows_a_stop_string():
-    stream = TextStream(["\n"])
+    stream = IncrementalDetokenizer(["\n"])
     assert stream.push(b"yes\nno") == "yes"
     assert stream.stopped
     assert stream.push(b"more") == stream.push(b"", final=True) == ""
@@ -96,4 +96,4 @@ def test_nothing_follows_a_stop_string():
 @pytest.mark.parametrize("stop", [[""], ["a", ""]])
 def test_an_empty_stop_string_is_refused(stop):
     with pytest.raises(ValueError, match=r"^A stop string is empty"):
-        TextStream(stop)
+        IncrementalDetokenizer(stop)

@@ -36,7 +36,7 @@ def as_transformers(tmp_path):
 
         folder = tmp_path / "as-transformers"
         folder.mkdir()
-        save_model(model, folder, end_of_text=0)
+        save_model(model, folder, eos_token_id=0)
         return LlamaForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
 
     return load

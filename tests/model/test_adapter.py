@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gnano.model.adapter import check_fits, load_adapter, save_adapter
+from gnano.model.adapter import check_adapter_shape, load_adapter, save_adapter
 from gnano.model.folder import load_model, save_model
 from gnano.model.gpt import GPT
-from gnano.model.lora import add_lora, merged
-from gnano.model.lora_config import LAYERS, LoraConfig
+from gnano.model.lora import add_lora, merge_lora
+from gnano.model.lora_config import TARGET_MODULES, LoraConfig
 
 CONFIG = LoraConfig(rank=3, alpha=7.0)
 NAME = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"
@@ -62,7 +62,7 @@ def by_peft(make_model, as_transformers, tmp_path):
 
 @pytest.mark.parametrize(
     "config",
-    [CONFIG, LoraConfig(rank=8, alpha=2.5, dropout=0.1, layers=("v_proj", "gate_proj"))],
+    [CONFIG, LoraConfig(rank=8, alpha=2.5, dropout=0.1, target_modules=("v_proj", "gate_proj"))],
     ids=["all layers", "two of them"],
 )
 def test_peft_computes_our_logits_from_our_adapter(
@@ -108,7 +108,7 @@ def test_the_gradients_of_a_batch_are_peft_s(
 @pytest.mark.parametrize(
     "settings",
     [
-        {"target_modules": list(LAYERS)},
+        {"target_modules": list(TARGET_MODULES)},
         {"target_modules": "all-linear"},
         {"target_modules": ["q_proj", "v_proj"], "lora_alpha": 32, "r": 4},
         {"target_modules": r".*\.(up|down)_proj"},
@@ -121,18 +121,18 @@ def test_what_peft_saved_is_merged_to_the_weights_that_peft_merges(by_peft, make
     folder, theirs = by_peft(**settings)
     base = make_model()
     config, changes = load_adapter(folder)
-    check_fits(changes, config, base.config)
-    ours = merged({**base.state_dict(), **changes}, config)
+    check_adapter_shape(changes, config, base.config)
+    ours = merge_lora({**base.state_dict(), **changes}, config)
     expected = theirs.eval().merge_and_unload().state_dict()
     assert ours.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(ours[name], tensor, atol=1e-6, rtol=1e-6)
     changed = {name for name in ours if not torch.equal(ours[name], base.state_dict()[name])}
-    assert {name.split(".")[-2] for name in changed} == set(config.layers)
+    assert {name.split(".")[-2] for name in changed} == set(config.target_modules)
 
 
 def test_what_is_saved_comes_back_bit_for_bit(tuned, tmp_path):
-    config = LoraConfig(rank=2, alpha=0.5, dropout=0.25, layers=("o_proj", "q_proj"))
+    config = LoraConfig(rank=2, alpha=0.5, dropout=0.25, target_modules=("o_proj", "q_proj"))
     for dtype in (torch.float32, torch.bfloat16):
         learned = {
             name: p.detach()
@@ -141,7 +141,7 @@ def test_what_is_saved_comes_back_bit_for_bit(tuned, tmp_path):
         }
         save_adapter(learned, config, "base", tmp_path / "adapter")
         found, tensors = load_adapter(tmp_path / "adapter")
-        assert set(found.layers) == set(config.layers)
+        assert set(found.target_modules) == set(config.target_modules)
         assert (found.rank, found.alpha, found.dropout) == (2, 0.5, 0.25)
         assert tensors.keys() == learned.keys()
         for name, tensor in learned.items():
@@ -221,7 +221,7 @@ def test_a_rank_that_is_not_the_tensors_is_refused_with_both(folder, rank):
     assert f"r = {rank}" in message and "[3, 96]" in message
 
 
-@pytest.mark.parametrize("targets", [[], ["q_proj"], [*LAYERS, "lm_head"], [["q_proj"]]])
+@pytest.mark.parametrize("targets", [[], ["q_proj"], [*TARGET_MODULES, "lm_head"], [["q_proj"]]])
 def test_target_modules_that_the_tensors_belie_are_refused(folder, targets):
     configure(folder, target_modules=targets)
     assert "target_modules" in refusal_of(folder)
@@ -284,11 +284,11 @@ def test_a_config_that_is_no_json_object_is_recognised(folder, content):
 )
 def test_an_adapter_of_another_shape_of_model_is_refused(folder, make_model, shape, said):
     config, tensors = load_adapter(folder)
-    check_fits(tensors, config, make_model().config)
+    check_adapter_shape(tensors, config, make_model().config)
     with pytest.raises(
         ValueError, match=r"^The adapter does not fit the base model.*\.$"
     ) as refusal:
-        check_fits(tensors, config, make_model(**shape).config)
+        check_adapter_shape(tensors, config, make_model(**shape).config)
     assert said in str(refusal.value)
 
 
@@ -298,7 +298,7 @@ def test_a_loaded_adapter_goes_on_in_a_model_of_its_base(folder, tuned, tmp_path
     plain = {name: p for name, p in model.state_dict().items() if ".lora_" not in name}
     base = GPT.from_config(model.config)
     base.load_state_dict(plain)
-    save_model(base, tmp_path / "base", end_of_text=0)
+    save_model(base, tmp_path / "base", eos_token_id=0)
     config, tensors = load_adapter(folder)
     again = load_model(tmp_path / "base").eval()
     add_lora(again, config)

@@ -6,11 +6,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from gnano.model.arithmetic import (
-    active_parameters,
+    num_active_parameters,
     flops_per_token,
     kv_cache_bytes_per_token,
     num_parameters,
-    parameters,
+    parameters_by_part,
 )
 from gnano.model.cache import KVCache
 from gnano.model.config import PRESETS, ModelConfig
@@ -32,7 +32,7 @@ def test_the_parts_add_up_to_the_model_and_to_that_of_transformers(config):
         model = GPT.from_config(config)
         llama = LlamaForCausalLM(LlamaConfig(**config.to_hf()))
     expected = sum(parameter.numel() for parameter in llama.parameters())
-    assert sum(parameters(config).values()) == num_parameters(config) == expected
+    assert sum(parameters_by_part(config).values()) == num_parameters(config) == expected
     assert model.num_parameters() == expected
     assert sum(tensor.numel() for tensor in model.state_dict().values()) == expected
 
@@ -45,7 +45,7 @@ def test_each_part_counts_its_own_tensors():
     def count(*words):
         return sum(t.numel() for name, t in state.items() if any(word in name for word in words))
 
-    assert parameters(config) == {
+    assert parameters_by_part(config) == {
         "embedding": count("embed_tokens"),
         "attention": count("self_attn"),
         "feed-forward": count("mlp"),
@@ -55,7 +55,7 @@ def test_each_part_counts_its_own_tensors():
 
 
 def test_the_reference_model_reads_959_942_144_weights_a_token():
-    assert active_parameters(PRESETS["1b"]) == 959_942_144
+    assert num_active_parameters(PRESETS["1b"]) == 959_942_144
 
 
 def test_the_reference_model_caches_24_576_bytes_a_token():
@@ -88,7 +88,7 @@ def test_flops_are_those_that_a_training_step_executes(length):
     ids = torch.randint(256, (2, length))
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.loss(ids, ids).backward()
-    norms = 6 * parameters(config)["norms"]
+    norms = 6 * parameters_by_part(config)["norms"]
     assert counter.get_total_flops() == ids.numel() * (flops_per_token(config, length) - norms)
 
 
@@ -103,7 +103,7 @@ def test_flops_and_parameters_of_every_shape_are_those_that_torch_counts(config)
     seen = sum(parameter.numel() for parameter in model.parameters())
     padding = (config.padded_vocab_size - config.vocab_size) * config.n_embd
     assert seen == num_parameters(config) + padding
-    norms = parameters(config)["norms"]
+    norms = parameters_by_part(config)["norms"]
     expected = flops_per_token(config) + 6 * (padding - norms)
     assert counter.get_total_flops() == config.block_size * expected
 

@@ -18,7 +18,7 @@ def cached(model, ids, chunks):
         layer.v_BKTE.fill_(float("nan"))
     with torch.no_grad():
         logits = torch.cat([model(part, cache) for part in ids.split(chunks, dim=1)], dim=1)
-    assert cache.length == ids.shape[1]
+    assert cache.max_length == ids.shape[1]
     return logits
 
 
@@ -110,7 +110,7 @@ def test_rows_of_different_lengths_are_computed_as_each_alone(
     cache = KVCache(model.config, len(lengths), total)
     with torch.no_grad():
         parts = [model(padded, cache)]
-        cache.keep(lengths)
+        cache.truncate(lengths)
         for size in more:
             at = [range(held, held + size) for held in cache.lengths]
             parts.append(
@@ -128,12 +128,12 @@ def test_a_row_can_be_filled_alone_and_moved(make_model, random_ids):
     a, b = random_ids(model, 1, 9, 1), random_ids(model, 1, 6, 2)
     cache = KVCache(model.config, 3, LENGTH)
     with torch.no_grad():
-        model(a[:, :8], cache.part(0, 1))
-        model(b[:, :5], cache.part(1, 2))
+        model(a[:, :8], cache.slice_rows(0, 1))
+        model(b[:, :5], cache.slice_rows(1, 2))
         assert cache.lengths.tolist() == [8, 5, 0]
-        cache.move(1, to=0)
-        cache.move(1, to=2)
-        both = model(b[:, 5:].expand(2, 1), cache.part(0, 2))
+        cache.copy_row(1, target=0)
+        cache.copy_row(1, target=2)
+        both = model(b[:, 5:].expand(2, 1), cache.slice_rows(0, 2))
         expected = model(b)[0, -1]
     assert cache.lengths.tolist() == [6, 6, 5]
     for row in both:

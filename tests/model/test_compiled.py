@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from gnano.model.cache import KVCache
-from gnano.model.compiling import compile_lacking
-from gnano.model.short_attention import attend_short
+from gnano.model.compiling import compile_unsupported_reason
+from gnano.model.short_attention import cpu_attention
 
 can_compile = pytest.mark.skipif(
-    compile_lacking(torch.device("cpu")) is not None, reason="no C++ compiler or no headers"
+    compile_unsupported_reason(torch.device("cpu")) is not None, reason="no C++ compiler or no headers"
 )
 
 
@@ -81,7 +81,7 @@ def test_short_attention_is_attention(length, masked):
     if masked:
         number = torch.arange(length) // 30
         mask[0] &= number[:, None] == number
-    ours = attend_short(q, k, v, mask if masked else None)
+    ours = cpu_attention(q, k, v, mask if masked else None)
     theirs = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
     grad = torch.randn(ours.shape, generator=generator)
@@ -96,6 +96,6 @@ def test_short_attention_is_attention(length, masked):
 def test_without_a_compiler_one_sentence_says_so(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    lacking = compile_lacking(torch.device("cpu"))
+    lacking = compile_unsupported_reason(torch.device("cpu"))
     assert lacking is not None
     assert "C++ compiler" in lacking or "Python.h" in lacking

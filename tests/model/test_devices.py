@@ -9,16 +9,16 @@ from tests.small import with_train
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gnano.evals.exam import open_exam
+from gnano.evals.exam import build_task_evaluator
 from gnano.infer.engine import Engine
 from gnano.model import devices
-from gnano.model.compiling import compile_lacking
-from gnano.model.devices import device_called
+from gnano.model.compiling import compile_unsupported_reason
+from gnano.model.devices import resolve_device
 from gnano.train.loop import train
 from gnano.train.optimizers.adamw import AdamW
 from gnano.train.optimizers.schedule import OptimizerConfig
 from gnano.train.precision import choose_precision
-from gnano.train.ranks.world import World
+from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
 
 MPS = torch.device("mps")
@@ -58,10 +58,10 @@ def test_training_measuring_and_saving_need_no_fp64(
     recipe: Recipe = request.getfixturevalue(kind)
     small = with_train(recipe, steps=3, eval_every=2, eval_tokens=256, save_every=2)
     with WithoutFp64() as device:
-        result = train(small, tmp_path / "run", exam=open_exam)
+        result = train(small, tmp_path / "run", build_task_evaluator=build_task_evaluator)
     assert result.step >= 3 and device.calls > 1_000
     with WithoutFp64():
-        assert Engine.load(result.run).prompt_ids("the")
+        assert Engine.load(result.run).encode_prompt("the")
 
 
 @pytest.mark.parametrize("skipped", [0.0, 1.0])
@@ -75,7 +75,7 @@ def test_adamw_divides_and_skips_where_the_kernel_does_neither(
         for _ in range(2):
             parameters["a"].grad = torch.randn(4, 3)
             optimizer.step(0.1, torch.tensor(7.0), torch.tensor(skipped))
-        return [parameters["a"].detach(), *optimizer.tensors().values()]
+        return [parameters["a"].detach(), *optimizer.state_dict().values()]
 
     in_kernel = stepped()
     request.getfixturevalue("as_on_mps")
@@ -84,14 +84,14 @@ def test_adamw_divides_and_skips_where_the_kernel_does_neither(
 
 
 def test_on_mps_nothing_is_compiled_or_rounded_unasked() -> None:
-    assert "mps" in (compile_lacking(MPS) or "")
+    assert "mps" in (compile_unsupported_reason(MPS) or "")
     assert choose_precision(MPS) == "fp32"
 
 
 def test_auto_never_takes_an_untested_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert device_called("auto") == "cpu" and device_called("mps") == "mps"
+    assert resolve_device("auto") == "cpu" and resolve_device("mps") == "mps"
 
 
 def test_mps_is_refused_in_a_sentence_where_there_is_none() -> None:
@@ -99,10 +99,10 @@ def test_mps_is_refused_in_a_sentence_where_there_is_none() -> None:
         mock.patch.object(torch.backends.mps, "is_available", return_value=False),
         pytest.raises(ValueError, match="no device 'mps' here"),
     ):
-        device_called("mps")
+        resolve_device("mps")
 
 
 def test_several_ranks_on_mps_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="Several ranks need"):
-        World.join("mps")
+        DistContext.init("mps")

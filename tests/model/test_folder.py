@@ -6,12 +6,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from gnano.model.folder import load_model, read_weights, save_model, save_tensors
+from gnano.model.folder import load_model, load_parameters, save_model, save_tensors
 
 
 @pytest.fixture
 def folder(tmp_path, make_model):
-    save_model(make_model(), tmp_path, end_of_text=7)
+    save_model(make_model(), tmp_path, eos_token_id=7)
     return tmp_path
 
 
@@ -26,7 +26,7 @@ def rewrite(folder, change):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_saved_comes_back_bit_for_bit(dtype, make_model, tmp_path):
     model = make_model(rope_theta=77_777.0, norm_eps=1e-3).to(dtype)
-    save_model(model, tmp_path, end_of_text=0)
+    save_model(model, tmp_path, eos_token_id=0)
     loaded = load_model(tmp_path)
     assert loaded.config == model.config
     before, after = model.state_dict(), loaded.state_dict()
@@ -53,7 +53,7 @@ def test_the_file_holds_transformers_names_and_exactly_the_vocabulary(make_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
     model = make_model(vocab_size=131)
-    save_model(model, tmp_path, end_of_text=0)
+    save_model(model, tmp_path, eos_token_id=0)
     with torch.device("meta"):
         llama = LlamaForCausalLM(LlamaConfig(**model.config.to_hf()))
     expected = {name: list(tensor.shape) for name, tensor in llama.state_dict().items()}
@@ -72,7 +72,7 @@ def test_both_configs_name_the_end_of_text(folder):
 
 def test_weights_are_read_as_a_running_model_has_them(folder, make_model):
     model = make_model()
-    found = read_weights(folder, model.config)
+    found = load_parameters(folder, model.config)
     assert found.keys() == dict(model.named_parameters()).keys()
     for name, parameter in model.named_parameters():
         assert torch.equal(found[name], parameter), name  # the head with its padding
@@ -80,7 +80,7 @@ def test_weights_are_read_as_a_running_model_has_them(folder, make_model):
 
 def test_weights_of_another_shape_are_refused(folder, make_model):
     with pytest.raises(ValueError, match=r"model\.ffn_hidden is stated twice, and differently"):
-        read_weights(folder, make_model(ffn_hidden=64).config)
+        load_parameters(folder, make_model(ffn_hidden=64).config)
 
 
 def refusal_of(folder, error=ValueError) -> str:

@@ -13,10 +13,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from gnano.model.arithmetic import flops_per_token, parameters
+from gnano.model.arithmetic import flops_per_token, parameters_by_part
 from gnano.model.config import PRESETS, ModelConfig
 from gnano.model.folder import load_model, save_model
-from gnano.model.fp8 import fp8_lacking, fp8_linear, use_fp8
+from gnano.model.fp8 import fp8_unsupported_reason, fp8_linear, convert_to_fp8
 from gnano.model.gpt import GPT
 
 # half the distance to the next number, relative, and absolute for the smallest ones
@@ -68,7 +68,7 @@ def small(fp8=False, dtype=torch.bfloat16, seed=0):
     model = GPT.from_config(SHAPE)
     model.compute_dtype = dtype
     if fp8:
-        use_fp8(model, worth=0)
+        convert_to_fp8(model, min_intensity=0)
     return model
 
 
@@ -274,7 +274,7 @@ def test_the_checkpoint_is_the_ordinary_one(ids, tmp_path):
     trained(fp8, ids)
     for model, folder in ((fp8, tmp_path / "fp8"), (plain, tmp_path / "plain")):
         folder.mkdir()
-        save_model(model, folder, end_of_text=0)
+        save_model(model, folder, eos_token_id=0)
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "fp8" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
     loaded = load_model(tmp_path / "fp8")
@@ -289,8 +289,8 @@ def test_pytorchs_counter_sees_the_same_flops_as_in_bf16_and_as_the_formula(ids)
             model.loss(ids, ids).backward()
         counts.append(counter.get_total_flops())
     in_fp8 = counter.get_flop_counts()["Global"][torch.ops.aten._scaled_mm]
-    matrices = parameters(SHAPE)["attention"] + parameters(SHAPE)["feed-forward"]
-    norms = 6 * parameters(SHAPE)["norms"]
+    matrices = parameters_by_part(SHAPE)["attention"] + parameters_by_part(SHAPE)["feed-forward"]
+    norms = 6 * parameters_by_part(SHAPE)["norms"]
     assert counts[0] == counts[1] == ids.numel() * (flops_per_token(SHAPE) - norms)
     assert in_fp8 == ids.numel() * 6 * matrices
 
@@ -323,7 +323,7 @@ def on_meta(shape):
 
 
 def test_in_the_reference_model_the_large_layers_of_every_block_run_in_fp8():
-    names = use_fp8(on_meta("1b"))
+    names = convert_to_fp8(on_meta("1b"))
     large = ["self_attn.q_proj", "self_attn.o_proj"]
     large += ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
     assert names == [f"model.layers.{n}.{name}" for n in range(24) for name in large]
@@ -331,7 +331,7 @@ def test_in_the_reference_model_the_large_layers_of_every_block_run_in_fp8():
 
 def test_the_head_and_everything_that_is_no_linear_layer_stay_as_they_are():
     model, before = on_meta("1b"), on_meta("1b")
-    names = set(use_fp8(model, worth=0))
+    names = set(convert_to_fp8(model, min_intensity=0))
     for (name, module), other in zip(model.named_modules(), before.modules(), strict=True):
         assert (type(module) is type(other)) == (name not in names), name
     assert "lm_head" not in names and len(names) == 24 * 7
@@ -339,13 +339,13 @@ def test_the_head_and_everything_that_is_no_linear_layer_stay_as_they_are():
 
 def test_a_width_that_is_no_multiple_of_16_stays_in_bf16(make_model):
     model = make_model(ffn_hidden=100)
-    names = use_fp8(model, worth=0)
+    names = convert_to_fp8(model, min_intensity=0)
     assert not [name for name in names if "mlp" in name] and len(names) == 8
 
 
 def test_a_model_without_a_large_layer_is_refused_in_a_sentence():
     with pytest.raises(ValueError, match=r"No layer of this model gains from FP8.*bf16"):
-        use_fp8(on_meta("10m"))
+        convert_to_fp8(on_meta("10m"))
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_a_gpu_without_fp8_is_refused_by_name(capability, chip, runs):
         ),
         mock.patch.object(torch.version, "hip", "7.0" if chip else None),
     ):
-        reason = fp8_lacking(device)
+        reason = fp8_unsupported_reason(device)
     if runs:
         assert reason is None
     else:
@@ -381,4 +381,4 @@ def test_a_gpu_without_fp8_is_refused_by_name(capability, chip, runs):
 
 
 def test_a_cpu_is_refused():
-    assert "needs a GPU" in (fp8_lacking(torch.device("cpu")) or "")
+    assert "needs a GPU" in (fp8_unsupported_reason(torch.device("cpu")) or "")

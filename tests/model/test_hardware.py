@@ -2,7 +2,7 @@ import pytest
 
 from gnano.model.arithmetic import flops_per_token
 from gnano.model.config import PRESETS
-from gnano.model.hardware import GPUS, find_gpu, mfu, peak_flops, recognise
+from gnano.model.hardware import GPUS, get_gpu, compute_mfu, peak_flops, lookup_gpu
 
 # as drivers spell them, and how many TFLOP/s that one is made for in bf16
 KNOWN = {
@@ -72,44 +72,44 @@ def test_a_gpu_is_known_by_its_driver_s_name(device, tflops):
 
 @pytest.mark.parametrize("device", UNKNOWN)
 def test_a_slice_a_laptop_s_and_a_regional_gpu_are_unknown_never_wrong(device):
-    assert recognise(device) is None
+    assert lookup_gpu(device) is None
     assert all(peak_flops(device, precision) is None for precision in ("bf16", "fp16", "fp8"))
-    assert mfu(1e5, PRESETS["1b"], 1, device, "bf16") is None
+    assert compute_mfu(1e5, PRESETS["1b"], 1, device, "bf16") is None
 
 
 @pytest.mark.parametrize(("name", "clock"), CLOCKS.items())
 def test_peaks_are_what_multiprocessors_and_clock_give(name, clock):
     multiprocessors, flops, gigahertz = clock
     expected = multiprocessors * flops * gigahertz / 1_000
-    assert find_gpu(name).bf16 == pytest.approx(expected, rel=1e-3)
+    assert get_gpu(name).bf16_tflops == pytest.approx(expected, rel=1e-3)
 
 
 def test_each_driver_s_name_is_that_of_one_gpu_and_fp8_is_twice_as_fast():
     for device in KNOWN:
-        assert find_gpu(device) is recognise(device)
-        assert sum(recognise(device) is gpu for gpu in GPUS) == 1
-    assert {gpu.name for gpu in GPUS} == {find_gpu(device).name for device in KNOWN}
+        assert get_gpu(device) is lookup_gpu(device)
+        assert sum(lookup_gpu(device) is gpu for gpu in GPUS) == 1
+    assert {gpu.name for gpu in GPUS} == {get_gpu(device).name for device in KNOWN}
     for gpu in GPUS:
-        assert gpu.fp8 is None or gpu.fp8 == pytest.approx(2 * gpu.bf16, rel=0.02)
+        assert gpu.fp8_tflops is None or gpu.fp8_tflops == pytest.approx(2 * gpu.bf16_tflops, rel=0.02)
 
 
 def test_the_goal_of_94_000_tokens_a_second_on_an_h200_is_60_percent():
-    share = mfu(94_000, PRESETS["1b"], 1, "NVIDIA H200", "bf16")
+    share = compute_mfu(94_000, PRESETS["1b"], 1, "NVIDIA H200", "bf16")
     assert share == pytest.approx(0.597, abs=5e-4)
     assert share == 94_000 * flops_per_token(PRESETS["1b"]) / 989.5e12
-    assert mfu(188_000, PRESETS["1b"], 2, "NVIDIA H200", "bf16") == share
+    assert compute_mfu(188_000, PRESETS["1b"], 2, "NVIDIA H200", "bf16") == share
 
 
 def test_fp8_is_measured_by_the_same_yardstick_as_bf16():
     for device in ("NVIDIA H200", "NVIDIA A100-SXM4-80GB"):
-        shares = {mfu(1e5, PRESETS["1b"], 1, device, p) for p in ("bf16", "fp16", "fp8")}
+        shares = {compute_mfu(1e5, PRESETS["1b"], 1, device, p) for p in ("bf16", "fp16", "fp8")}
         assert len(shares) == 1
-    assert mfu(1e5, PRESETS["1b"], 1, "NVIDIA H200", "fp32") is None
+    assert compute_mfu(1e5, PRESETS["1b"], 1, "NVIDIA H200", "fp32") is None
 
 
 @pytest.mark.parametrize("name", ["h200", "H200", "NVIDIA H200", " h200 ", "RTX 4090", "rtx_4090"])
 def test_a_gpu_is_found_however_it_is_written(name):
-    assert find_gpu(name).name in ("h200", "rtx-4090")
+    assert get_gpu(name).name in ("h200", "rtx-4090")
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_a_gpu_is_found_however_it_is_written(name):
 )
 def test_an_unknown_gpu_is_named_with_those_that_may_be_meant(name, meant):
     with pytest.raises(ValueError, match=rf"did you mean .*'{meant}'"):
-        find_gpu(name)
+        get_gpu(name)
 
 
 def test_a_name_like_no_other_gets_the_whole_list():
     with pytest.raises(ValueError, match=r"There are a100-40gb, a100, .*mi300x"):
-        find_gpu("")
+        get_gpu("")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from gnano.model.gpt import GPT
-from gnano.model.lora import add_lora, merged
-from gnano.model.lora_config import LAYERS, LoraConfig
+from gnano.model.lora import add_lora, merge_lora
+from gnano.model.lora_config import TARGET_MODULES, LoraConfig
 
 CONFIG = LoraConfig(rank=3, alpha=7.0)
 
@@ -89,7 +89,7 @@ def test_the_merged_model_is_a_plain_one_with_the_same_logits(tuned, make_model,
     tensors = dict(model.named_parameters())
     before = {name: p.detach().clone() for name, p in tensors.items()}
     plain, base = make_model(), make_model()
-    plain.load_state_dict(merged(tensors, CONFIG))  # strict: no name is left over or missing
+    plain.load_state_dict(merge_lora(tensors, CONFIG))  # strict: no name is left over or missing
     ids = random_ids(model, 2, 20)
     with torch.no_grad():
         torch.testing.assert_close(plain(ids), model(ids), atol=1e-4, rtol=1e-5)
@@ -100,7 +100,7 @@ def test_the_merged_model_is_a_plain_one_with_the_same_logits(tuned, make_model,
 def test_weights_in_bf16_are_merged_in_fp32_and_rounded_once(tuned):
     model = tuned().bfloat16()
     tensors = {name: p.detach() for name, p in model.named_parameters()}
-    found = merged(tensors, CONFIG)
+    found = merge_lora(tensors, CONFIG)
     for layer in ("self_attn.k_proj", "mlp.up_proj"):
         weight, a, b = (
             tensors[f"model.layers.1.{layer}.{part}weight"].double()
@@ -168,7 +168,7 @@ def test_a_compiled_block_is_one_graph_and_computes_the_same(tuned, random_ids, 
 def test_held_out_text_and_generation_see_the_adapter(tuned, make_model, random_ids):
     model = tuned()
     plain = make_model()
-    plain.load_state_dict(merged(dict(model.named_parameters()), CONFIG))
+    plain.load_state_dict(merge_lora(dict(model.named_parameters()), CONFIG))
     ids = random_ids(model, 2, 20)
     with torch.no_grad():
         torch.testing.assert_close(model.loss(ids, ids), plain.loss(ids, ids), rtol=1e-5, atol=1e-3)
@@ -201,4 +201,4 @@ def test_nonsense_is_refused_by_its_key(mistake, key):
 def test_by_default_nothing_is_adapted_and_where_it_is_all_matrices_of_the_blocks_are(make_model):
     assert LoraConfig().rank == 0
     names = {name for name, part in make_model().model.layers[0].named_modules()}
-    assert {name.rsplit(".", 1)[-1] for name in names if name.endswith("_proj")} == set(LAYERS)
+    assert {name.rsplit(".", 1)[-1] for name in names if name.endswith("_proj")} == set(TARGET_MODULES)

@@ -87,7 +87,7 @@ def test_the_published_checkpoint_computes_here_what_it_computes_at_home(tmp_pat
     expected = reference(weights, CONFIG, ids).float()
     with torch.no_grad():
         torch.testing.assert_close(model(ids), expected, atol=1e-4, rtol=0)
-        save_model(model, tmp_path, end_of_text=0)
+        save_model(model, tmp_path, eos_token_id=0)
         torch.testing.assert_close(load_model(tmp_path)(ids), expected, atol=1e-4, rtol=0)
 
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gnano.model.compiling import compile_lacking
-from gnano.model.head_loss import IGNORE
+from gnano.model.compiling import compile_unsupported_reason
+from gnano.model.head_loss import IGNORE_INDEX
 
 can_compile = pytest.mark.skipif(
-    compile_lacking(torch.device("cpu")) is not None, reason="no C++ compiler or no headers"
+    compile_unsupported_reason(torch.device("cpu")) is not None, reason="no C++ compiler or no headers"
 )
 
 
@@ -30,7 +30,7 @@ def score(nats_BT):
 def plain(model, ids, targets, segments):
     logits_BTV = model(ids, segments_BT=segments)
     nats_BT = F.cross_entropy(
-        logits_BTV.transpose(1, 2), targets, ignore_index=IGNORE, reduction="none"
+        logits_BTV.transpose(1, 2), targets, ignore_index=IGNORE_INDEX, reduction="none"
     )
     return curved(nats_BT)
 
@@ -46,7 +46,7 @@ def rows(make_model, random_ids):
     """A model in training, ids, targets and segments: one row ends early, one is all padding."""
     model = make_model().train()
     ids, targets = random_ids(model, 4, 20), random_ids(model, 4, 20, seed=1)
-    targets[0, :5] = targets[1, 9:] = targets[3] = IGNORE
+    targets[0, :5] = targets[1, 9:] = targets[3] = IGNORE_INDEX
     return model, ids, targets, (torch.arange(20) // 7).repeat(4, 1)
 
 
@@ -95,7 +95,7 @@ def test_the_sum_as_a_score_is_the_loss_without_one(rows):
 
 def test_where_nothing_counts_nothing_is_learned(rows):
     model, ids, targets, segments = rows
-    targets.fill_(IGNORE)
+    targets.fill_(IGNORE_INDEX)
     loss = model.loss(ids, targets, segments_BT=segments, score=score)
     assert loss.item() == 0
     assert not any(gradient.any() for gradient in gradients(model, loss).values())

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gnano.model.cache import KVCache
-from gnano.model.head_loss import IGNORE
+from gnano.model.head_loss import IGNORE_INDEX
 
 LENGTH = 24
 BORDERS = [0, 5, 6, 17, LENGTH]  # four documents, one of a single token
@@ -49,7 +49,7 @@ def test_packing_changes_no_gradient_beyond_rounding(
     model = make_model(n_kv_head=n_kv_head)
     model.compute_dtype = dtype
     ids, targets = random_ids(model, 2, LENGTH), random_ids(model, 2, LENGTH, seed=1)
-    targets[:, [stop - 1 for stop in BORDERS[1:]]] = IGNORE
+    targets[:, [stop - 1 for stop in BORDERS[1:]]] = IGNORE_INDEX
 
     packed = model.loss(ids, targets, segments_BT=segments(BORDERS, 2))
     packed.backward()

@@ -5,10 +5,10 @@ import pytest
 
 from gnano.report.metrics import (
     Curve,
-    accuracy,
+    format_accuracy,
     heldout_curves,
     loss_curve,
-    smooth,
+    smooth_curve,
     task_curves,
 )
 
@@ -16,13 +16,13 @@ from gnano.report.metrics import (
 def test_smoothing_leaves_a_straight_line_straight_and_does_not_lag():
     steps = np.arange(1.0, 401.0)
     falling = Curve("loss", steps, 10.0 - 0.01 * steps)
-    centred = smooth(falling).values[:-10]  # at the end half of the window has not happened yet
+    centred = smooth_curve(falling).values[:-10]  # at the end half of the window has not happened yet
     np.testing.assert_allclose(centred, falling.values[:-10])
 
 
 def test_smoothing_takes_most_of_the_noise_away():
     noise = np.random.default_rng(1).normal(size=800)
-    assert smooth(Curve("loss", np.arange(800.0), noise)).values.std() < 0.35
+    assert smooth_curve(Curve("loss", np.arange(800.0), noise)).values.std() < 0.35
 
 
 def test_a_loss_that_blew_up_is_no_point_of_the_curve(rows):
@@ -45,11 +45,11 @@ def test_without_a_measurement_there_is_no_heldout_curve(rows):
 
 def test_a_task_is_followed_by_the_accuracy_that_fits_it(asked):
     hellaswag, lambada = task_curves(asked(steps=100))
-    assert (hellaswag.name, hellaswag.measure) == ("hellaswag", "acc_norm")
-    assert (lambada.name, lambada.measure) == ("lambada", "acc")
+    assert (hellaswag.name, hellaswag.metric) == ("hellaswag", "acc_norm")
+    assert (lambada.name, lambada.metric) == ("lambada", "acc")
     assert hellaswag.steps.tolist() == [50, 100] and hellaswag.values.tolist() == [0.35, 0.45]
-    assert lambada.values.tolist() == [0.2, 0.3] and lambada.errors.tolist() == [0.0201] * 2
-    assert accuracy(lambada, -1) == "0.300 ± 0.020"
+    assert lambada.values.tolist() == [0.2, 0.3] and lambada.standard_errors.tolist() == [0.0201] * 2
+    assert format_accuracy(lambada, -1) == "0.300 ± 0.020"
 
 
 def test_a_task_that_came_later_or_left_has_only_its_own_points(asked):
@@ -71,7 +71,7 @@ def test_two_measures_of_a_task_are_not_mixed_into_one_curve(asked):
 def test_an_accuracy_without_an_error_is_told_alone(asked):
     metrics = asked(steps=100)
     metrics[99]["tasks"]["lambada"]["error"] = "?"
-    assert accuracy(task_curves(metrics)[1], -1) == "0.300"
+    assert format_accuracy(task_curves(metrics)[1], -1) == "0.300"
 
 
 def test_without_a_task_there_is_no_curve(rows):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnano.report import standing
-from gnano.report.standing import objects_backwards
+from gnano.report.standing import iter_json_objects_reversed
 
 OBJECTS = st.lists(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=9)))
 TORN = st.sampled_from(["", "{", '{"step": 3, "lo', "[1]", "nan", "é"])
@@ -30,7 +30,7 @@ def path(
 def test_every_whole_line_is_found_the_newest_first(path, objects, torn):
     whole = [json.dumps(o, ensure_ascii=False) for o in objects]
     path.write_text("\n".join([*whole[:2], torn, *whole[2:], torn]), encoding="utf-8")
-    assert list(objects_backwards(path)) == objects[::-1]
+    assert list(iter_json_objects_reversed(path)) == objects[::-1]
 
 
 @settings(deadline=None)  # of a machine that is busy
@@ -38,5 +38,5 @@ def test_every_whole_line_is_found_the_newest_first(path, objects, torn):
 def test_only_lines_that_hold_the_text_are_looked_at(path, objects):
     marked = [{**o, "heldout": 1} if n % 3 else {"step": n} for n, o in enumerate(objects)]
     path.write_text("".join(json.dumps(o) + "\n" for o in marked))
-    found = list(objects_backwards(path, '"heldout"'))
+    found = list(iter_json_objects_reversed(path, '"heldout"'))
     assert found == [o for o in marked if "heldout" in o][::-1]

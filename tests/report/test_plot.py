@@ -5,7 +5,7 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.image import imread
 
-from gnano.report.plot import DARK, LIGHT, png_bytes, png_plot
+from gnano.report.plot import DARK_PALETTE, LIGHT_PALETTE, render_png_plot, save_png_plot
 
 
 def pixels(png):
@@ -20,16 +20,16 @@ def drawn(picture, color):
 
 def test_the_picture_is_a_png_with_every_curve_drawn(rows, tmp_path):
     path = tmp_path / "new" / "curves.png"
-    png_plot(rows(), path, "first try")
+    save_png_plot(rows(), path, "first try")
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert list(path.parent.iterdir()) == [path]  # and nothing else is left behind
     picture = pixels(path.read_bytes())
     assert picture.shape[:2] == (720, 1760)
     left, right = picture[:, :740], picture[:, 860:]
-    assert drawn(left, LIGHT.loss) > 1_000
-    for color in (LIGHT.ink, *LIGHT.sources[:3]):
+    assert drawn(left, LIGHT_PALETTE.loss) > 1_000
+    for color in (LIGHT_PALETTE.text, *LIGHT_PALETTE.sources[:3]):
         assert drawn(right, color) > 500
-    assert drawn(right, LIGHT.sources[3]) == 0  # three sources, three colours
+    assert drawn(right, LIGHT_PALETTE.sources[3]) == 0  # three sources, three colours
 
 
 def test_an_old_picture_survives_a_failure(rows, tmp_path, without):
@@ -37,20 +37,20 @@ def test_an_old_picture_survives_a_failure(rows, tmp_path, without):
     path.write_bytes(b"old")
     without("matplotlib")
     with pytest.raises(ValueError, match=r"pip install 'auto-g-nano\[plot\]'"):
-        png_plot(rows(), path, "")
+        save_png_plot(rows(), path, "")
     assert path.read_bytes() == b"old"
 
 
 def test_the_same_run_gives_the_same_picture(rows):
-    assert png_bytes(rows(), "a") == png_bytes(rows(), "a")
+    assert render_png_plot(rows(), "a") == render_png_plot(rows(), "a")
 
 
 def test_dark_paper_is_dark(rows):
-    assert pixels(png_bytes(rows(), "a", DARK)).mean() < 60
+    assert pixels(render_png_plot(rows(), "a", DARK_PALETTE)).mean() < 60
 
 
 def test_a_title_is_text_never_a_formula(rows):
-    assert png_bytes(rows(steps=2), "$5 and $6_{") != png_bytes(rows(steps=2), "$5 and $6")
+    assert render_png_plot(rows(steps=2), "$5 and $6_{") != render_png_plot(rows(steps=2), "$5 and $6")
 
 
 def test_a_long_source_name_does_not_squeeze_the_curves(rows):
@@ -58,35 +58,35 @@ def test_a_long_source_name_does_not_squeeze_the_curves(rows):
     for row in metrics:
         if "heldout" in row:
             row["heldout"]["sources"] = {"an-organisation/a-long-corpus-name" * 5: 1.0}
-    assert drawn(pixels(png_bytes(metrics, "")), LIGHT.loss) > 1_000
+    assert drawn(pixels(render_png_plot(metrics, "")), LIGHT_PALETTE.loss) > 1_000
 
 
 def test_a_run_of_one_step_shows_its_point(rows):
-    picture = pixels(png_bytes(rows(steps=1, every=0, final=False), "just started"))
-    assert drawn(picture[100:, :860], LIGHT.loss) > 50
+    picture = pixels(render_png_plot(rows(steps=1, every=0, final=False), "just started"))
+    assert drawn(picture[100:, :860], LIGHT_PALETTE.loss) > 50
 
 
 def test_a_run_that_blew_up_at_once_still_has_a_picture(rows):
     metrics = rows(steps=3, every=0)
     for row in metrics:
         row["loss"] = float("nan")
-    assert png_bytes(metrics, "").startswith(b"\x89PNG")
+    assert render_png_plot(metrics, "").startswith(b"\x89PNG")
 
 
 def test_drawing_leaves_no_figure_behind_in_pyplot(rows):
     before = pyplot.get_fignums()
-    png_bytes(rows(), "")
+    render_png_plot(rows(), "")
     assert pyplot.get_fignums() == before
 
 
 def test_a_run_that_was_asked_tasks_has_a_panel_of_them_below(asked, rows):
-    picture, plain = pixels(png_bytes(asked(), "")), pixels(png_bytes(rows(), ""))
+    picture, plain = pixels(render_png_plot(asked(), "")), pixels(render_png_plot(rows(), ""))
     assert picture.shape[:2] == (1200, 1760) and plain.shape[:2] == (720, 1760)
     above, below = picture[:660], picture[660:]
-    assert drawn(above, LIGHT.loss) > 1_000 and drawn(above, LIGHT.sources[2]) > 500
-    for color in LIGHT.sources[:2]:
+    assert drawn(above, LIGHT_PALETTE.loss) > 1_000 and drawn(above, LIGHT_PALETTE.sources[2]) > 500
+    for color in LIGHT_PALETTE.sources[:2]:
         assert drawn(below, color) > 500
-    assert drawn(below, LIGHT.sources[2]) == 0  # two tasks, two colours
+    assert drawn(below, LIGHT_PALETTE.sources[2]) == 0  # two tasks, two colours
 
 
 def test_the_error_of_a_task_is_seen_as_a_band_as_wide_as_it_is(asked):
@@ -95,7 +95,7 @@ def test_the_error_of_a_task_is_seen_as_a_band_as_wide_as_it_is(asked):
         for row in metrics:
             for found in row.get("tasks", {}).values():
                 found["error"] = error
-        below = pixels(png_bytes(metrics, ""))[660:, :1300]
+        below = pixels(render_png_plot(metrics, ""))[660:, :1300]
         return int((below.max(axis=-1) - below.min(axis=-1) > 8).sum())  # all but grey
 
     assert inked("unknown") + 5_000 < inked(0.01)
@@ -104,16 +104,16 @@ def test_the_error_of_a_task_is_seen_as_a_band_as_wide_as_it_is(asked):
 @pytest.mark.parametrize("steps, tasks_every", [(1, 1), (200, 1_000)])
 def test_tasks_that_were_asked_once_are_points(asked, steps, tasks_every):
     metrics = asked(steps=steps, tasks_every=tasks_every)
-    below = pixels(png_bytes(metrics, ""))[660:, :1390]
-    assert all(drawn(below, color) > 40 for color in LIGHT.sources[:2])
+    below = pixels(render_png_plot(metrics, ""))[660:, :1390]
+    assert all(drawn(below, color) > 40 for color in LIGHT_PALETTE.sources[:2])
 
 
 def test_more_tasks_than_colours_are_drawn(asked):
     names = tuple(f"task-{n}" * (1 + 9 * (n == 3)) for n in range(15))
-    assert drawn(pixels(png_bytes(asked(names=names), "")), LIGHT.loss) > 1_000
+    assert drawn(pixels(render_png_plot(asked(names=names), "")), LIGHT_PALETTE.loss) > 1_000
 
 
 def test_damaged_tasks_leave_the_picture_as_it_was(rows, damaged):
     metrics = rows(steps=20)
     metrics[9]["tasks"] = damaged
-    assert png_bytes(metrics, "a") == png_bytes(rows(steps=20), "a")
+    assert render_png_plot(metrics, "a") == render_png_plot(rows(steps=20), "a")

@@ -15,8 +15,8 @@ import tomli_w
 from tests.processes import start, wait_for_step
 from tests.small import with_train
 
-from gnano.report.runs import age, list_runs, runs_json, runs_table
-from gnano.report.standing import Standing, standing
+from gnano.report.runs import format_age, list_runs, format_runs_json, format_runs_table
+from gnano.report.standing import RunStatus, read_run_status
 from gnano.train.recipe import Recipe
 
 HOLD = """
@@ -76,7 +76,7 @@ SAVED = event("saved", 10, folder="step-00000010")
     ],
 )
 def test_the_state_is_how_the_last_start_ended(begin, events, state, reason):
-    found = standing(begin(rows=[row(1)], events=events))
+    found = read_run_status(begin(rows=[row(1)], events=events))
     assert (found.state, found.reason) == (state, reason)
 
 
@@ -86,30 +86,30 @@ def test_a_run_is_running_for_as_long_as_its_process_lives(begin):
     process = subprocess.Popen(program, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None and process.stdout.readline() == b"held\n"
-        found = standing(run)
+        found = read_run_status(run)
         assert found.state == "running" and str(process.pid) in found.reason
     finally:
         process.kill()
         process.communicate()
-    assert (standing(run).state, standing(run).reason) == ("failed", "killed?")
+    assert (read_run_status(run).state, read_run_status(run).reason) == ("failed", "killed?")
 
 
 def test_a_run_written_before_there_were_events_is_finished_by_its_last_line(begin):
     run = begin(rows=[row(40, final=True)])
     (run / "events.jsonl").unlink()
-    assert standing(run).state == "finished"
+    assert read_run_status(run).state == "finished"
 
 
 def test_figures_are_the_last_ones_of_the_log(begin):
     rows = [row(1, 6.0), row(2, 5.5, bits=2.5), row(3, 5.1), row(4, None, skipped=True)]
-    found = standing(begin(rows=rows))
-    assert (found.step, found.steps, found.loss, found.heldout) == (4, 40, 5.1, 2.5)
+    found = read_run_status(begin(rows=rows))
+    assert (found.step, found.total_steps, found.loss, found.heldout_bits_per_byte) == (4, 40, 5.1, 2.5)
 
 
 def test_after_going_back_the_steps_to_be_done_again_do_not_count(begin):
     rows = [row(1, 6.0), row(2, 5.9, bits=2.5), row(8, 4.0, bits=2.0), row(2, 5.8), row(3, 5.7)]
-    found = standing(begin(rows=rows))
-    assert (found.step, found.loss, found.heldout) == (3, 5.7, 2.5)
+    found = read_run_status(begin(rows=rows))
+    assert (found.step, found.loss, found.heldout_bits_per_byte) == (3, 5.7, 2.5)
 
 
 def test_runs_lie_one_or_two_levels_deep_and_the_last_active_is_on_top(begin, tmp_path):
@@ -121,15 +121,15 @@ def test_runs_lie_one_or_two_levels_deep_and_the_last_active_is_on_top(begin, tm
     (tmp_path / "runs" / "a file").write_text("")
     folder = tmp_path / "runs"
     runs = list_runs(folder)
-    assert [str(run.run.relative_to(folder)) for run in runs] == ["group/new", "middle", "old"]
-    lines = runs_table(folder, runs).splitlines()
+    assert [str(run.run_dir.relative_to(folder)) for run in runs] == ["group/new", "middle", "old"]
+    lines = format_runs_table(folder, runs).splitlines()
     assert [line.split()[0] for line in lines] == ["run", "group/new", "middle", "old"]
     assert lines[2].endswith(" 2 h") and lines[3].endswith(" 3 d")
 
 
 def test_a_run_s_own_folder_lists_that_run(begin):
     run = begin("alone", rows=[row(10)])
-    assert "alone" in runs_table(run, list_runs(run)) and "10/40  25%" in runs_table(
+    assert "alone" in format_runs_table(run, list_runs(run)) and "10/40  25%" in format_runs_table(
         run, list_runs(run)
     )
 
@@ -149,13 +149,13 @@ def test_what_is_unreadable_in_one_run_is_said_and_the_others_are_listed(begin, 
             file.mkdir()
         case "torn":
             file.write_bytes(content[:9])
-    runs = {run.run: run for run in list_runs(whole.parent)}
+    runs = {run.run_dir: run for run in list_runs(whole.parent)}
     assert (runs[whole].state, runs[whole].step, runs[whole].problems) == ("finished", 3, ())
     if (name, damage) == ("recipe.toml", "folder"):
         assert hurt not in runs  # a folder of that name makes no run
         return
     assert any(name in problem for problem in runs[hurt].problems)
-    assert name in runs_table(whole.parent, list(runs.values()))
+    assert name in format_runs_table(whole.parent, list(runs.values()))
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_the_good_one(begin):
@@ -165,20 +165,20 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_the_good_one(beg
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(b"1234")
         (folder / "files.json").write_text('{"model.safetensors": [4, "0"]}')
-    assert standing(run).checkpoint == folder and standing(run).problems == ()
+    assert read_run_status(run).checkpoint == folder and read_run_status(run).problems == ()
     os.truncate(folder / "model.safetensors", 3)
-    found = standing(run)
+    found = read_run_status(run)
     assert found.checkpoint == run / "checkpoints" / "step-00000010"
     assert any(str(folder / "model.safetensors") in problem for problem in found.problems)
     shutil.rmtree(run / "checkpoints")
-    assert standing(run).checkpoint is None
+    assert read_run_status(run).checkpoint is None
 
 
 def test_a_program_reads_the_same_as_json_lines(begin, tmp_path):
     begin("a", [row(4, 5.1, bits=2.5)], [STARTED, event("failed", 4, reason="No space.")])
     begin("b", age=60)
     first, second = map(
-        json.loads, runs_json(tmp_path / "runs", list_runs(tmp_path / "runs")).splitlines()
+        json.loads, format_runs_json(tmp_path / "runs", list_runs(tmp_path / "runs")).splitlines()
     )
     assert {k: first[k] for k in ("name", "state", "reason", "step", "steps")} == {
         "name": "a", "state": "failed", "reason": "No space.", "step": 4, "steps": 40,
@@ -207,7 +207,7 @@ def test_a_program_reads_the_last_figures_of_each_task(begin, asking, tmp_path):
     begin("b", [row(1)], recipe=asking, age=60)
     begin("c", [row(1)], age=90)
     folder = tmp_path / "runs"
-    first, *others = map(json.loads, runs_json(folder, list_runs(folder)).splitlines())
+    first, *others = map(json.loads, format_runs_json(folder, list_runs(folder)).splitlines())
     assert first["tasks"] == TASKS
     assert [run["tasks"] for run in others] == [{}, {}]
 
@@ -215,36 +215,36 @@ def test_a_program_reads_the_last_figures_of_each_task(begin, asking, tmp_path):
 def test_the_table_of_runs_has_no_tasks(begin, asking, tmp_path):
     folder = tmp_path / "runs"
     begin("a", [row(3, tasks=TASKS)], recipe=asking)
-    asked = runs_table(folder, list_runs(folder))
+    asked = format_runs_table(folder, list_runs(folder))
     (folder / "a" / "metrics.jsonl").write_text(json.dumps(row(3)) + "\n")
-    assert asked == runs_table(folder, list_runs(folder))
+    assert asked == format_runs_table(folder, list_runs(folder))
 
 
 def test_damaged_tasks_are_passed_over(begin, asking, damaged):
     rows = [row(2, tasks=TASKS), row(3, bits=2.5, tasks=damaged)]
-    found = standing(begin(rows=rows, recipe=asking))
-    assert (found.step, found.heldout, found.tasks) == (3, 2.5, TASKS)
+    found = read_run_status(begin(rows=rows, recipe=asking))
+    assert (found.step, found.heldout_bits_per_byte, found.tasks) == (3, 2.5, TASKS)
     mixed = {**TASKS, "piqa": None}
     run = begin("mixed", [row(2, tasks=mixed)], recipe=asking)
-    assert standing(run).tasks == TASKS
+    assert read_run_status(run).tasks == TASKS
     (run / "recipe.toml").write_text("torn")
-    assert standing(run).tasks == TASKS
+    assert read_run_status(run).tasks == TASKS
 
 
 def test_a_reason_cannot_steer_the_terminal(begin, tmp_path):
     begin("a\x1b[2Jb", events=[STARTED, event("failed", reason="\x1b[31mred\nand\tmore")])
-    text = runs_table(tmp_path / "runs", list_runs(tmp_path / "runs"))
+    text = format_runs_table(tmp_path / "runs", list_runs(tmp_path / "runs"))
     assert "\x1b" not in text and "red and more" in text and len(text.splitlines()) == 3
 
 
 def test_an_age_is_one_number_in_the_unit_that_suits_it():
     seconds = (-5, 0, 59.4, 61, 3_599, 7_300, 86_400 * 5 + 1)
-    assert [*map(age, seconds)] == ["0 s", "0 s", "59 s", "1 min", "59 min", "2 h", "5 d"]
+    assert [*map(format_age, seconds)] == ["0 s", "0 s", "59 s", "1 min", "59 min", "2 h", "5 d"]
 
 
 def test_a_folder_without_runs_says_so_and_a_missing_one_is_an_error(tmp_path):
-    assert "holds no run" in runs_table(tmp_path, list_runs(tmp_path))
-    assert runs_json(tmp_path, list_runs(tmp_path)) == ""
+    assert "holds no run" in format_runs_table(tmp_path, list_runs(tmp_path))
+    assert format_runs_json(tmp_path, list_runs(tmp_path)) == ""
     with pytest.raises(FileNotFoundError, match="no folder"):
         list_runs(tmp_path / "nowhere")
 
@@ -260,7 +260,7 @@ def test_a_real_run_is_followed_from_its_start_over_a_kill_and_a_stop_to_its_end
         wait_for_step(run, 12, process)
         found = _listed(run)
         assert found.state == "running" and str(process.pid) in found.reason
-        assert found.step is not None and found.step >= 12 and found.steps == 4_000
+        assert found.step is not None and found.step >= 12 and found.total_steps == 4_000
         assert found.checkpoint is not None and found.loss is not None
     finally:
         process.kill()
@@ -278,6 +278,6 @@ def test_a_real_run_is_followed_from_its_start_over_a_kill_and_a_stop_to_its_end
     assert stopped.checkpoint is not None and stopped.problems == ()
 
 
-def _listed(run: Path) -> Standing:
+def _listed(run: Path) -> RunStatus:
     [found] = list_runs(run.parent)
     return found

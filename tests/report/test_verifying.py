@@ -7,7 +7,7 @@ import pytest
 from tests.small import with_train
 
 from gnano.report.description import describe
-from gnano.report.verifying import verify_saved
+from gnano.report.verifying import verify_checkpoints
 from gnano.train.loop import train
 from gnano.train.recipe import Recipe
 
@@ -33,11 +33,11 @@ def flip(file: Path) -> None:
 
 def test_whole_checkpoints_are_said_to_be_whole(run: Path) -> None:
     shown: list[str] = []
-    lines = list(verify_saved(str(run), shown.append))
+    lines = list(verify_checkpoints(str(run), shown.append))
     folders = [run / "checkpoints" / f"step-{step:08}" for step in (2, 4, 6)]
     assert lines == [f"{folder}: whole" for folder in folders]
     assert all(str(f) in said for f, said in zip(folders, shown, strict=True))
-    assert list(verify_saved(str(folders[1]))) == [f"{folders[1]}: whole"]
+    assert list(verify_checkpoints(str(folders[1]))) == [f"{folders[1]}: whole"]
 
 
 def test_one_flipped_bit_is_found_and_the_others_are_looked_at_all_the_same(run: Path) -> None:
@@ -45,7 +45,7 @@ def test_one_flipped_bit_is_found_and_the_others_are_looked_at_all_the_same(run:
     flip(file)
     lines: list[str] = []
     with pytest.raises(ValueError, match="step-00000002, 1 of 3"):
-        lines.extend(verify_saved(str(run)))
+        lines.extend(verify_checkpoints(str(run)))
     assert [line.rpartition(": ")[2] for line in lines[1:]] == ["whole", "whole"]
     assert str(file) in lines[0] and "damaged" in lines[0]
 
@@ -62,6 +62,6 @@ def test_without_being_asked_only_sizes_are_looked_at(run: Path) -> None:
 
 def test_what_has_no_checkpoint_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no checkpoint"):
-        list(verify_saved(str(tmp_path)))
+        list(verify_checkpoints(str(tmp_path)))
     with pytest.raises(ValueError, match="gnano data verify"):
-        list(verify_saved("1b"))
+        list(verify_checkpoints("1b"))

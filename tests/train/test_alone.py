@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.processes import start, wait_for_step
 from tests.small import with_train
 
-from gnano.train.alone import holder
+from gnano.train.alone import current_owner
 from gnano.train.recipe import Recipe
 
 
@@ -23,7 +23,7 @@ def test_a_second_process_on_a_run_is_refused_with_the_name_of_the_first(
         assert second.returncode == 2
         assert f"is being trained by process {first.pid} on" in output, output
         assert "Traceback" not in output
-        found = holder(run)
+        found = current_owner(run)
         assert found is not None and found["pid"] == first.pid
         assert first.poll() is None  # and goes on
     finally:
@@ -31,7 +31,7 @@ def test_a_second_process_on_a_run_is_refused_with_the_name_of_the_first(
         first.communicate()
     assert first.returncode == -signal.SIGKILL
     # nothing of a killed one stands in the way
-    assert holder(run) is None
+    assert current_owner(run) is None
     third = start(long, run)
     try:
         wait_for_step(run, 2, third)
@@ -41,6 +41,6 @@ def test_a_second_process_on_a_run_is_refused_with_the_name_of_the_first(
 
 
 def test_nobody_trains_a_folder_that_is_none(tmp_path: Path) -> None:
-    assert holder(tmp_path / "nowhere") is None
+    assert current_owner(tmp_path / "nowhere") is None
     (tmp_path / "run.lock").write_text("{")
-    assert holder(tmp_path) is None
+    assert current_owner(tmp_path) is None

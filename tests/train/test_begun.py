@@ -9,16 +9,16 @@ import tomli_w
 import torch
 from tests.small import settled
 
-from gnano.train.lessons.texts import Texts
-from gnano.train.ranks.world import World
+from gnano.train.lessons.texts import PretrainingTask
+from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
 
-ALONE = World(torch.device("cpu"))
+ALONE = DistContext(torch.device("cpu"))
 
 
 @pytest.fixture
-def texts(recipe: Recipe) -> Texts:
-    return Texts(recipe.corpus, recipe.model.block_size, base=None)
+def texts(recipe: Recipe) -> PretrainingTask:
+    return PretrainingTask(recipe.pretraining_data, recipe.model.block_size, base=None)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def texts(recipe: Recipe) -> Texts:
     ],
 )
 def test_a_damaged_recipe_of_a_run_is_named_with_what_to_do(
-    recipe: Recipe, texts: Texts, tmp_path: Path, pattern: bytes, becomes: bytes
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path, pattern: bytes, becomes: bytes
 ) -> None:
     run = tmp_path / "run"
     settled(recipe, run, texts, ALONE)
@@ -53,7 +53,7 @@ def test_a_damaged_recipe_of_a_run_is_named_with_what_to_do(
 
 
 def test_no_flipped_bit_of_a_recipe_passes_for_another_recipe(
-    recipe: Recipe, texts: Texts, tmp_path: Path
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     settled(recipe, run, texts, ALONE)
@@ -68,7 +68,7 @@ def test_no_flipped_bit_of_a_recipe_passes_for_another_recipe(
             assert str(run) in str(error)
 
 
-def test_a_run_of_an_older_version_goes_on(recipe: Recipe, texts: Texts, tmp_path: Path) -> None:
+def test_a_run_of_an_older_version_goes_on(recipe: Recipe, texts: PretrainingTask, tmp_path: Path) -> None:
     """What its recipe.toml does not know of yet is at its default."""
     run = tmp_path / "run"
     settled(recipe, run, texts, ALONE)

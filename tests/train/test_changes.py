@@ -15,25 +15,25 @@ from tests.conftest import write_corpus
 from tests.processes import fingerprint, losses
 from tests.small import settled, with_train
 
-from gnano.data.corpus import Corpus
+from gnano.data.corpus import TokenizedCorpus
 from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import Source
-from gnano.train.lessons.texts import Texts
+from gnano.data.sources import SourceConfig
+from gnano.train.lessons.texts import PretrainingTask
 from gnano.train.loop import train
-from gnano.train.ranks.world import World
+from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
 
-ALONE = World(torch.device("cpu"))
+ALONE = DistContext(torch.device("cpu"))
 
 
 @pytest.fixture
-def texts(recipe: Recipe) -> Texts:
-    return Texts(recipe.corpus, recipe.model.block_size, base=None)
+def texts(recipe: Recipe) -> PretrainingTask:
+    return PretrainingTask(recipe.pretraining_data, recipe.model.block_size, base=None)
 
 
 @pytest.mark.parametrize("change", [{"steps": 99}, {"seed": 5}, {"clip": 0.5}, {"micro_batch": 4}])
 def test_a_changed_value_is_named_and_refused(
-    recipe: Recipe, texts: Texts, tmp_path: Path, change: dict[str, float]
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path, change: dict[str, float]
 ) -> None:
     settled(recipe, tmp_path / "run", texts, ALONE)
     name, value = next(iter(change.items()))
@@ -45,7 +45,7 @@ def with_peak(recipe: Recipe, peak: float) -> Recipe:
     return with_train(recipe, schedule=replace(recipe.train.schedule, peak=peak))
 
 
-def refusal(recipe: Recipe, run: Path, texts: Texts, *allow: str) -> str:
+def refusal(recipe: Recipe, run: Path, texts: PretrainingTask, *allow: str) -> str:
     """What is said against this recipe; the run's own is left as it was."""
     before = (run / "recipe.toml").read_bytes()
     with pytest.raises(ValueError) as refused:
@@ -59,7 +59,7 @@ def written(run: Path) -> dict[str, Any]:
 
 
 def test_every_changed_value_is_shown_and_none_that_may_change_anyway(
-    recipe: Recipe, texts: Texts, tmp_path: Path
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     settled(recipe, run, texts, ALONE)
@@ -72,13 +72,13 @@ def test_every_changed_value_is_shown_and_none_that_may_change_anyway(
 
 
 def test_a_long_value_is_shown_where_it_differs(
-    recipe: Recipe, texts: Texts, tmp_path: Path
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
 ) -> None:
     def with_files(last: str) -> Recipe:
         files = tuple(f"part-{number:05}.parquet" for number in range(500))
-        left = replace(recipe.corpus.sources["left"], files=(*files, last))
+        left = replace(recipe.pretraining_data.sources["left"], files=(*files, last))
         return replace(
-            recipe, data=replace(recipe.corpus, sources={**recipe.corpus.sources, "left": left})
+            recipe, data=replace(recipe.pretraining_data, sources={**recipe.pretraining_data.sources, "left": left})
         )
 
     settled(with_files("old.parquet"), tmp_path / "run", texts, ALONE)
@@ -87,7 +87,7 @@ def test_a_long_value_is_shown_where_it_differs(
 
 
 def test_what_the_sentence_advises_lets_the_changes_through_and_writes_them_down(
-    recipe: Recipe, texts: Texts, tmp_path: Path
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     settled(recipe, run, texts, ALONE)
@@ -111,7 +111,7 @@ def test_what_the_sentence_advises_lets_the_changes_through_and_writes_them_down
 
 
 def test_a_table_allows_what_is_in_it_and_nothing_else(
-    recipe: Recipe, texts: Texts, tmp_path: Path
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     settled(recipe, run, texts, ALONE)
@@ -130,21 +130,21 @@ def test_a_table_allows_what_is_in_it_and_nothing_else(
     ],
 )
 def test_a_name_that_allows_nothing_is_refused_with_the_one_that_was_meant(
-    recipe: Recipe, texts: Texts, tmp_path: Path, said: str, meant: str
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path, said: str, meant: str
 ) -> None:
     with pytest.raises(ValueError, match=rf"--allow {said}: .*mean '{re.escape(meant)}'"):
         settled(recipe, tmp_path / "run", texts, ALONE, [said])
     assert not (tmp_path / "run").exists()
 
 
-def test_a_name_may_be_spelled_as_its_flag_is(recipe: Recipe, texts: Texts, tmp_path: Path) -> None:
+def test_a_name_may_be_spelled_as_its_flag_is(recipe: Recipe, texts: PretrainingTask, tmp_path: Path) -> None:
     settled(recipe, tmp_path / "run", texts, ALONE)
     changed = with_train(recipe, tokens_per_step=1024)
     assert settled(changed, tmp_path / "run", texts, ALONE, ["train.tokens-per-step"]) == changed
 
 
 def test_what_the_checkpoints_would_not_fit_is_never_allowed(
-    recipe: Recipe, texts: Texts, tmp_path: Path
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     settled(recipe, run, texts, ALONE)
@@ -168,12 +168,12 @@ def test_an_extended_run_is_the_one_that_was_asked_for_more_at_once(
     even = with_train(recipe, schedule=replace(recipe.train.schedule, floor=1.0))
     straight = train(with_train(even, steps=9), tmp_path / "straight")
     run = tmp_path / "run"
-    assert train(with_train(even, steps=6), run).finished
+    assert train(with_train(even, steps=6), run).is_finished
     short = losses(run)
     with pytest.raises(ValueError, match=r"6 steps, and 9 extend it: add --allow train\.steps"):
         train(with_train(even, steps=9), run)
-    longer = train(with_train(even, steps=9), run, allow=["train.steps"])
-    assert longer.finished and (longer.began, longer.step) == (6, 9)
+    longer = train(with_train(even, steps=9), run, allowed=["train.steps"])
+    assert longer.is_finished and (longer.start_step, longer.step) == (6, 9)
     assert fingerprint(longer.checkpoint) == fingerprint(straight.checkpoint)
     seen = losses(run)
     assert {step: seen[step] for step in short} == short and seen == losses(straight.run)
@@ -183,7 +183,7 @@ def test_an_extended_run_is_the_one_that_was_asked_for_more_at_once(
 def test_steps_that_are_done_cannot_be_taken_back(recipe: Recipe, tmp_path: Path) -> None:
     train(with_train(recipe, steps=6), tmp_path / "run")
     with pytest.raises(ValueError, match=r"has done 6 steps, and is now asked for 4"):
-        train(with_train(recipe, steps=4), tmp_path / "run", allow=["train.steps"])
+        train(with_train(recipe, steps=4), tmp_path / "run", allowed=["train.steps"])
 
 
 def test_a_change_is_allowed_on_the_command_line(recipe: Recipe, tmp_path: Path) -> None:
@@ -204,11 +204,11 @@ def prepared(recipe: Recipe, folder: Path, tokenizer: str) -> Recipe:
     """The recipe on other data than its own, of the same sources."""
     write_corpus(folder / "corpus", documents=40)
     sources = {
-        name: Source(weight=source.weight, files=(str(folder / "corpus" / name),))
-        for name, source in recipe.corpus.sources.items()
+        name: SourceConfig(weight=source.weight, files=(str(folder / "corpus" / name),))
+        for name, source in recipe.pretraining_data.sources.items()
     }
     data = replace(
-        recipe.corpus, folder=str(folder / "data"), tokenizer=tokenizer, sources=sources, workers=1
+        recipe.pretraining_data, folder=str(folder / "data"), tokenizer=tokenizer, sources=sources, workers=1
     )
     prepare(data)
     return replace(recipe, data=data)
@@ -220,16 +220,16 @@ def test_a_run_goes_on_with_other_data_where_that_is_allowed(
     run = tmp_path / "run"
     recipe = with_train(recipe, steps=4)
     train(recipe, run)
-    other = with_train(prepared(recipe, tmp_path / "other", recipe.corpus.folder), steps=6)
+    other = with_train(prepared(recipe, tmp_path / "other", recipe.pretraining_data.folder), steps=6)
     with pytest.raises(ValueError, match=r"begun on other data .*\(--allow data train\.steps\)"):
         train(other, run)
-    assert train(other, run, allow=["data", "train.steps"]).step == 6
-    assert train(other, run).began == 6
+    assert train(other, run, allowed=["data", "train.steps"]).step == 6
+    assert train(other, run).start_step == 6
     with pytest.raises(ValueError, match=r"  data   .*fingerprint [0-9a-f]{12}… → "):
         train(with_train(recipe, steps=6), run)
     changes = {change["key"]: change for change in written(run)["run"]["changes"]}
-    assert changes["data"]["from"] == Corpus(Path(recipe.corpus.folder)).manifest.fingerprint
-    assert changes["data"]["to"] == Corpus(Path(other.corpus.folder)).manifest.fingerprint
+    assert changes["data"]["from"] == TokenizedCorpus(Path(recipe.pretraining_data.folder)).manifest.fingerprint
+    assert changes["data"]["to"] == TokenizedCorpus(Path(other.pretraining_data.folder)).manifest.fingerprint
 
 
 def test_data_of_another_tokenizer_is_refused_though_data_is_allowed(
@@ -239,5 +239,5 @@ def test_data_of_another_tokenizer_is_refused_though_data_is_allowed(
     result = train(with_train(recipe, steps=2), run)
     other = with_train(prepared(recipe, tmp_path / "other", "bpe-300"), steps=2)
     with pytest.raises(ValueError, match="ids mean other texts") as refused:
-        train(other, run, allow=["data"])
+        train(other, run, allowed=["data"])
     assert str(result.checkpoint) in str(refused.value)

@@ -11,14 +11,14 @@ from tests.processes import losses
 from tests.small import with_train
 
 from gnano.data.any_batch import AnyBatch
-from gnano.train.config import GuardConfig
-from gnano.train.feed import Feed
-from gnano.train.guard import Guard
+from gnano.train.config import StabilityConfig
+from gnano.train.feed import PrefetchLoader
+from gnano.train.guard import StabilityMonitor
 from gnano.train.loop import train
 from gnano.train.recipe import Recipe
-from gnano.train.step import Step
+from gnano.train.step import TrainStep
 
-PATIENCE = GuardConfig().patience
+PATIENCE = StabilityConfig().rollback_after
 
 
 def rows(pattern: str) -> list[dict[str, object]]:
@@ -26,33 +26,33 @@ def rows(pattern: str) -> list[dict[str, object]]:
 
 
 def test_skipped_steps_that_are_not_in_a_row_never_turn_a_run_back() -> None:
-    guard = Guard(GuardConfig(), peak=1e-3)
+    guard = StabilityMonitor(StabilityConfig(), peak_lr=1e-3)
     for row in rows(("x" * (PATIENCE - 1) + ".") * 5):
         guard.observe(row)
-        assert not guard.lost
+        assert not guard.needs_rollback
 
 
 def test_without_a_checkpoint_to_go_back_to_the_first_bad_step_and_a_remedy_are_named() -> None:
-    guard = Guard(GuardConfig(), peak=1e-3)
+    guard = StabilityMonitor(StabilityConfig(), peak_lr=1e-3)
     for row in rows("..." + "x" * PATIENCE):
         guard.observe(row)
-    assert guard.lost
+    assert guard.needs_rollback
     with pytest.raises(ValueError, match=r"in step 4 and .*lower train\.schedule\.peak.*0\.001"):
-        guard.go_around(3 + PATIENCE, possible=False)
+        guard.skip_data(3 + PATIENCE, was_restored=False)
 
 
 def test_the_data_of_skipped_steps_is_left_out_and_no_other() -> None:
-    guard = Guard(GuardConfig(patience=3, rollbacks=2), peak=1e-3)
+    guard = StabilityMonitor(StabilityConfig(rollback_after=3, max_rollbacks=2), peak_lr=1e-3)
     for bad in ([5, 6, 7], [10, 11, 12]):  # from 0: in the order of the run's own steps
-        guard.skipped = len(bad)
-        guard.go_around(bad[-1] + 1, possible=True)
-    taken = [guard.data_step(step) for step in range(15)]
+        guard.consecutive_skips = len(bad)
+        guard.skip_data(bad[-1] + 1, was_restored=True)
+    taken = [guard.data_index(step) for step in range(15)]
     assert taken == [0, 1, 2, 3, 4, 8, 9, 10, 11, 12, 16, 17, 18, 19, 20]
-    again = Guard(guard.config, guard.peak, json.loads(json.dumps(guard.state())))
-    assert [again.data_step(step) for step in range(15)] == taken
-    again.skipped = 3
+    again = StabilityMonitor(guard.config, guard.peak_lr, json.loads(json.dumps(guard.state_dict())))
+    assert [again.data_index(step) for step in range(15)] == taken
+    again.consecutive_skips = 3
     with pytest.raises(ValueError, match="2 times"):
-        again.go_around(14, possible=True)
+        again.skip_data(14, was_restored=True)
 
 
 class Poison:
@@ -60,15 +60,15 @@ class Poison:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, samples: set[int]) -> None:
         self.samples, self.now = samples, set[int]()
-        take, step = Feed.take, Step.run
+        take, step = PrefetchLoader.next_micro_batches, TrainStep.run
 
-        def taking(feed: Feed, number: int) -> list[AnyBatch]:
-            self.now = set(feed.samples(number))
+        def taking(feed: PrefetchLoader, number: int) -> list[AnyBatch]:
+            self.now = set(feed.sample_range(number))
             return take(feed, number)
 
-        def stepping(this: Step, *arguments: Any, **named: Any) -> torch.Tensor:
+        def stepping(this: TrainStep, *arguments: Any, **named: Any) -> torch.Tensor:
             poisoned = bool(self.now & self.samples)
-            weight = this.placed.model.model.norm.weight
+            weight = this.parallel_model.model.model.norm.weight
             kept = weight.detach().clone()
             if poisoned:
                 weight.detach().fill_(torch.inf)
@@ -77,8 +77,8 @@ class Poison:
                 weight.detach().copy_(kept)
             return figures
 
-        monkeypatch.setattr(Feed, "take", taking)
-        monkeypatch.setattr(Step, "run", stepping)
+        monkeypatch.setattr(PrefetchLoader, "take", taking)
+        monkeypatch.setattr(TrainStep, "run", stepping)
 
 
 def events(run: Path) -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ def events(run: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def patient(recipe: Recipe) -> Recipe:
-    guard = GuardConfig(patience=3, rollbacks=1)
+    guard = StabilityConfig(rollback_after=3, max_rollbacks=1)
     return with_train(recipe, steps=30, save_every=5, eval_every=0, guard=guard)
 
 
@@ -99,8 +99,8 @@ def test_a_poisoned_stretch_of_data_is_gone_around_and_named(
     Poison(monkeypatch, set(range(12 * per_step, 15 * per_step)))  # of steps 13, 14, 15
     said: list[str] = []
     run = tmp_path / "run"
-    result = train(patient, run, say=lambda text, waiting=False: said.append(text))
-    assert result.finished and result.step == 30
+    result = train(patient, run, notify=lambda text, waiting=False: said.append(text))
+    assert result.is_finished and result.step == 30
     back = [event for event in events(run) if event["event"] == "rolled back"]
     assert [(event["step"], event["to"]) for event in back] == [(15, 10)]
     assert back[0]["samples"] == [12 * per_step, 15 * per_step - 1]
@@ -124,7 +124,7 @@ def test_a_run_that_is_stopped_after_going_around_gives_the_same_as_one_that_is_
             signal.raise_signal(signal.SIGTERM)
 
     for _ in range(5):
-        if train(patient, tmp_path / "stopped", interrupt).finished:
+        if train(patient, tmp_path / "stopped", interrupt).is_finished:
             break
     assert losses(tmp_path / "stopped") == losses(tmp_path / "straight")
 
@@ -144,18 +144,18 @@ def test_a_spike_is_skipped_when_asked_for(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step with a hundredfold gradient, as a broken document may give."""
-    guard = GuardConfig(spike=20.0, window=8)
+    guard = StabilityConfig(spike_threshold=20.0, spike_window=8)
     recipe = with_train(recipe, steps=20, save_every=6, eval_every=0, guard=guard)
-    backward = Step._backward
+    backward = TrainStep._accumulate_gradients
 
-    def spiking(this: Step, micros: Any, stop: Any) -> torch.Tensor:
+    def spiking(this: TrainStep, micros: Any, stop: Any) -> torch.Tensor:
         sums = backward(this, micros, stop)
         number = len(calls)
         calls.append(number)
         return sums * torch.tensor([1.0, 1.0, 1e4 if number == 14 else 1.0, 1.0])
 
     calls: list[int] = []
-    monkeypatch.setattr(Step, "_backward", spiking)
+    monkeypatch.setattr(TrainStep, "_backward", spiking)
     train(recipe, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["skipped"]] == [15]
@@ -173,9 +173,9 @@ def test_a_spike_is_skipped_when_asked_for(
 
 
 def test_a_run_of_which_every_step_was_skipped_fails_and_others_say_how_many_were() -> None:
-    guard = Guard(GuardConfig(), peak=0.1)
-    assert guard.told(3) is None
+    guard = StabilityMonitor(StabilityConfig(), peak_lr=0.1)
+    assert guard.final_message(3) is None
     guard.observe({"skipped": True})
-    assert "The last 1 steps were skipped" in str(guard.told(3))
+    assert "The last 1 steps were skipped" in str(guard.final_message(3))
     with pytest.raises(ValueError, match=r"All 1 steps were skipped.*lower train.schedule.peak"):
-        guard.told(1)
+        guard.final_message(1)

@@ -13,34 +13,34 @@ import torch
 from tests.processes import fingerprint, kill_at, losses, start, wait_for_step
 from tests.small import with_train
 
-from gnano.data.batches import Batches
-from gnano.data.corpus import Corpus
-from gnano.model.compiling import compile_lacking
+from gnano.data.batches import PackedDataset
+from gnano.data.corpus import TokenizedCorpus
+from gnano.model.compiling import compile_unsupported_reason
 from gnano.model.gpt import GPT
-from gnano.train.feed import Feed
+from gnano.train.feed import PrefetchLoader
 from gnano.train.loop import train
 from gnano.train.optimizers.optimizer import Optimizer
-from gnano.train.ranks.parallel import place
-from gnano.train.ranks.world import World
+from gnano.train.ranks.parallel import parallelize
+from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe, load_recipe
-from gnano.train.step import Step
+from gnano.train.step import TrainStep
 
 LONG = 300  # steps of a run that is to be killed: some seconds
 
 
 def one_step(
-    recipe: Recipe, batches: Batches, model: GPT, step: int, lr: float
+    recipe: Recipe, batches: PackedDataset, model: GPT, step: int, lr: float
 ) -> tuple[float, float]:
     """Loss and gradient norm of one step of a process on its own."""
-    settings, alone = recipe.train, World(torch.device("cpu"))
-    take = Step(
-        place(model, alone, "auto", None),
+    settings, alone = recipe.train, DistContext(torch.device("cpu"))
+    take = TrainStep(
+        parallelize(model, alone, "auto", None),
         Optimizer(model, settings.optimizer),
         alone,
-        tokens=settings.tokens_per_step,
-        clip=settings.clip,
+        tokens_per_step=settings.tokens_per_step,
+        grad_clip=settings.grad_clip,
     )
-    loss, norm, skipped, stop = take.run(Feed(batches, alone, settings).take(step), lr).tolist()
+    loss, norm, skipped, stop = take.run(PrefetchLoader(batches, alone, settings).next_micro_batches(step), lr).tolist()
     assert not skipped and not stop
     return loss, norm
 
@@ -54,7 +54,7 @@ def long(recipe: Recipe) -> Recipe:
 def straight(long: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that nothing ever happened to."""
     run = tmp_path_factory.mktemp("straight") / "run"
-    assert train(long, run).finished
+    assert train(long, run).is_finished
     return run
 
 
@@ -65,7 +65,7 @@ def test_a_run_killed_twice_gives_the_same_weights_bit_for_bit(
     kill_at(long, run, step=65)
     kill_at(long, run, step=170)
     result = train(long, run)
-    assert result.began in (100, 150)  # that of step 150 may not have been whole yet
+    assert result.start_step in (100, 150)  # that of step 150 may not have been whole yet
     assert fingerprint(result.checkpoint) == fingerprint(
         straight / "checkpoints" / result.checkpoint.name
     )
@@ -74,10 +74,10 @@ def test_a_run_killed_twice_gives_the_same_weights_bit_for_bit(
 
 def test_the_kills_came_in_different_epochs(long: Recipe) -> None:
     """So that the test above does cross an epoch's end between checkpoints and kills."""
-    corpus = Corpus(Path(long.corpus.folder))
-    batches = Batches(corpus, long.corpus.weights, long.corpus.seed, long.model.block_size)
+    corpus = TokenizedCorpus(Path(long.pretraining_data.folder))
+    batches = PackedDataset(corpus, long.pretraining_data.weights, long.pretraining_data.seed, long.model.block_size)
     per_step = long.train.tokens_per_step // long.model.block_size
-    epochs = {batches.order.locate(step * per_step).epoch for step in (0, 50, 150, LONG)}
+    epochs = {batches.sampler.locate(step * per_step).epoch for step in (0, 50, 150, LONG)}
     assert len(epochs) >= 3
 
 
@@ -90,9 +90,9 @@ def test_stopping_and_going_on_in_one_process_gives_the_same_weights(
 
     run = tmp_path / "run"
     first = train(long, run, interrupt)
-    assert (first.step, first.stopped_by, first.finished) == (77, signal.SIGINT, False)
+    assert (first.step, first.stopped_by, first.is_finished) == (77, signal.SIGINT, False)
     second = train(long, run, interrupt)
-    assert (second.began, second.step) == (77, 140)
+    assert (second.start_step, second.step) == (77, 140)
     last = train(long, run)
     assert fingerprint(last.checkpoint) == fingerprint(
         straight / "checkpoints" / last.checkpoint.name
@@ -121,12 +121,12 @@ def test_a_stop_before_the_first_step_leaves_a_checkpoint_to_begin_from(
         signal.raise_signal(signal.SIGTERM)
 
     run = tmp_path / "run"
-    result = train(long, run, say=at_once)
-    assert (result.step, result.finished) == (0, False)
+    result = train(long, run, notify=at_once)
+    assert (result.step, result.is_finished) == (0, False)
     assert result.checkpoint.is_dir()
-    again = train(long, run, say=at_once)  # and once more
+    again = train(long, run, notify=at_once)  # and once more
     assert (again.step, again.checkpoint) == (0, result.checkpoint)
-    assert train(with_train(long, keep=1), run).began == 0
+    assert train(with_train(long, keep=1), run).start_step == 0
     assert losses(run) == losses(straight)
 
 
@@ -152,7 +152,7 @@ def test_a_finished_run_is_left_as_it_is(long: Recipe, straight: Path) -> None:
 
     before = files()
     result = train(long, straight)
-    assert result.finished and result.began == LONG
+    assert result.is_finished and result.start_step == LONG
     assert files() == before
 
 
@@ -162,8 +162,8 @@ def test_the_size_of_a_micro_batch_changes_nothing_but_rounding(
 ) -> None:
     """One step of 16 sequences: at once, in 4 parts, one by one."""
     shape = replace(recipe.model, dropout=0.0)
-    corpus = Corpus(Path(recipe.corpus.folder))
-    batches = Batches(corpus, recipe.corpus.weights, 0, shape.block_size)
+    corpus = TokenizedCorpus(Path(recipe.pretraining_data.folder))
+    batches = PackedDataset(corpus, recipe.pretraining_data.weights, 0, shape.block_size)
     results = []
     for micro_batch in (16, 4, 1):
         torch.manual_seed(0)
@@ -185,11 +185,11 @@ def test_the_reported_loss_is_the_mean_over_the_batch_that_a_brute_force_finds(
     recipe: Recipe, packing: Any, inside: bool
 ) -> None:
     shape = replace(recipe.model, dropout=0.0)
-    corpus = Corpus(Path(recipe.corpus.folder))
-    batches = Batches(corpus, recipe.corpus.weights, 0, shape.block_size, packing, inside)
+    corpus = TokenizedCorpus(Path(recipe.pretraining_data.folder))
+    batches = PackedDataset(corpus, recipe.pretraining_data.weights, 0, shape.block_size, packing, inside)
     model = GPT.from_config(shape)
     samples = range(5 * 16, 6 * 16)
-    x, y, segments = batches.batch(samples)
+    x, y, segments = batches.read_batch(samples)
     assert (segments is not None) == inside
     logits = model(x, segments_BT=segments).flatten(0, 1)
     expected = torch.nn.functional.cross_entropy(logits, y.flatten())
@@ -227,7 +227,7 @@ def test_the_run_folder_holds_a_recipe_that_gives_the_same_run(
     assert seen == {step: losses(straight)[step] for step in range(1, stop_at + 1)}
 
 
-@pytest.mark.skipif(compile_lacking(torch.device("cpu")) is not None, reason="no C++ compiler")
+@pytest.mark.skipif(compile_unsupported_reason(torch.device("cpu")) is not None, reason="no C++ compiler")
 def test_compiled_and_in_bf16_too_a_run_that_is_gone_on_with_gives_the_same_weights(
     recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -238,6 +238,6 @@ def test_compiled_and_in_bf16_too_a_run_that_is_gone_on_with_gives_the_same_weig
     run = Path(shutil.copytree(tmp_path / "straight", tmp_path / "run"))
     shutil.rmtree(run / "checkpoints" / straight.checkpoint.name)
     result = train(with_train(usual, eval_every=2), run)  # which changes nothing of what is learned
-    assert (result.began, result.step) == (4, 8)
+    assert (result.start_step, result.step) == (4, 8)
     assert fingerprint(result.checkpoint) == fingerprint(straight.checkpoint)
     assert losses(run) == losses(tmp_path / "straight")

@@ -23,16 +23,16 @@ from gnano.data.batches import Batch
 from gnano.model import head_loss as head_loss_module
 from gnano.model.config import PRESETS, ModelConfig
 from gnano.model.gpt import GPT
-from gnano.model.hardware import find_gpu
+from gnano.model.hardware import get_gpu
 from gnano.model.lora import add_lora
-from gnano.model.lora_config import LAYERS, LoraConfig
+from gnano.model.lora_config import TARGET_MODULES, LoraConfig
 from gnano.model.rope import Rope, rope_table
 from gnano.train import memory as memory_module
 from gnano.train.config import TrainConfig
-from gnano.train.memory import Memory, _block_bytes, choose_parallel, fits, predict
+from gnano.train.memory import MemoryEstimate, _block_activation_bytes, choose_parallelism, fits_in_memory, estimate_memory
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.schedule import OptimizerConfig
-from gnano.train.precision import DTYPES
+from gnano.train.precision import COMPUTE_DTYPES
 from gnano.train.ranks import parallel as parallel_module
 
 CPU = torch.device("cpu")
@@ -43,17 +43,17 @@ def settings_of(
 ):
     tokens = micro_batch * config.block_size * micro_steps * ranks
     more = {"device": "cpu", **more}
-    return TrainConfig(micro_batch=micro_batch, tokens_per_step=tokens, **more)
+    return TrainConfig(micro_batch_size=micro_batch, tokens_per_step=tokens, **more)
 
 
 def prepared(config: ModelConfig, settings: TrainConfig) -> GPT:
     model = GPT.from_config(config)
-    model.compute_dtype = DTYPES[settings.precision]
-    model.recompute = settings.recompute
+    model.compute_dtype = COMPUTE_DTYPES[settings.precision]
+    model.activation_checkpointing = settings.activation_checkpointing
     if settings.precision == "fp8":
-        from gnano.model.fp8 import use_fp8
+        from gnano.model.fp8 import convert_to_fp8
 
-        use_fp8(model)
+        convert_to_fp8(model)
     return model
 
 
@@ -65,13 +65,13 @@ def tracked_peak(config: ModelConfig, settings: TrainConfig, ranks: int = 1, mes
         model: Any = prepared(config, settings)  # FSDP gives it methods
         if mesh is not None:
             world: Any = SimpleNamespace(size=ranks, device=CPU, from_first=lambda tensor: tensor)
-            compute = DTYPES[settings.precision]
-            parallel_module.place(model, world, "fsdp", compute, settings.replicas)
+            compute = COMPUTE_DTYPES[settings.precision]
+            parallel_module.parallelize(model, world, "fsdp", compute, settings.hsdp_replicas)
         optimizer = Optimizer(model, settings.optimizer)
-        ids = torch.zeros(settings.micro_batch, config.block_size, dtype=torch.long)
+        ids = torch.zeros(settings.micro_batch_size, config.block_size, dtype=torch.long)
         tracker = MemTracker()
-        tracker.track_external(model, *optimizer.tensors().values())
-        micro_steps = settings.accumulation(config.block_size, ranks)
+        tracker.track_external(model, *optimizer.state_dict().values())
+        micro_steps = settings.accumulation_steps(config.block_size, ranks)
         with tracker:
             for number in range(micro_steps):
                 if mesh is not None:
@@ -110,32 +110,32 @@ def test_the_peak_of_a_step_is_predicted(shape, micro_batch, micro_steps, more):
     config = replace(PRESETS[shape], n_layer=min(4, PRESETS[shape].n_layer))
     settings = settings_of(config, micro_batch, micro_steps, compile="no", **more)
     seen = tracked_peak(config, settings)
-    assert predict(config, settings).allocated == pytest.approx(seen, rel=0.1)
+    assert estimate_memory(config, settings).allocated_bytes == pytest.approx(seen, rel=0.1)
 
 
-@pytest.mark.parametrize("layers", [LAYERS, ("k_proj", "down_proj")])
+@pytest.mark.parametrize("layers", [TARGET_MODULES, ("k_proj", "down_proj")])
 def test_what_an_adapter_holds_is_predicted(layers):
     """The tracker follows no frozen weights, so part by part."""
-    config, lora = PRESETS["10m"], LoraConfig(rank=64, layers=layers)
+    config, lora = PRESETS["10m"], LoraConfig(rank=64, target_modules=layers)
     settings = settings_of(config, 1, 2, compile="no", precision="bf16", lora=lora)
     model = GPT.from_config(config)
     add_lora(model, lora)
     learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    parts = predict(config, settings).parts
+    parts = estimate_memory(config, settings).parts
     assert parts["weights"] == 4 * sum(p.numel() for p in model.parameters())
     assert parts["gradients"] == 4 * learned
-    moments = Optimizer(model, settings.optimizer).tensors().values()
+    moments = Optimizer(model, settings.optimizer).state_dict().values()
     kept = sum(moment.numel() * moment.element_size() for moment in moments)
     assert parts["optimizer moments"] == pytest.approx(kept, rel=1e-3)
-    whole = predict(config, replace(settings, lora=LoraConfig()))
-    assert sum(parts.values()) < whole.total
+    whole = estimate_memory(config, replace(settings, lora=LoraConfig()))
+    assert sum(parts.values()) < whole.total_bytes
 
 
 def test_the_peak_of_an_fp8_step_is_predicted():
     config = replace(PRESETS["1b"], n_layer=2, vocab_size=4_096)
     settings = settings_of(config, 8, compile="no", precision="fp8")
     seen = tracked_peak(config, settings)
-    assert predict(config, settings).allocated == pytest.approx(seen, rel=0.1)
+    assert estimate_memory(config, settings).allocated_bytes == pytest.approx(seen, rel=0.1)
     assert seen < tracked_peak(config, replace(settings, precision="bf16"))
 
 
@@ -148,7 +148,7 @@ def test_the_peak_of_a_sharded_rank_is_predicted(ranks, micro_steps, monkeypatch
         mesh = init_device_mesh("cpu", (1, ranks), mesh_dim_names=("copy", "shard"))
         monkeypatch.setattr(parallel_module, "init_device_mesh", lambda *_, **__: mesh)
         seen = tracked_peak(config, settings, ranks, mesh)
-    assert predict(config, settings, ranks, "fsdp").allocated == pytest.approx(seen, rel=0.1)
+    assert estimate_memory(config, settings, ranks, "fsdp").allocated_bytes == pytest.approx(seen, rel=0.1)
 
 
 @pytest.mark.parametrize("micro_steps", [1, 2])
@@ -161,7 +161,7 @@ def test_ddp_s_buckets_are_predicted(micro_steps):
     tracker.track_external(model)
     store: Store = dist.HashStore()  # type: ignore[attr-defined]
     with process_group("gloo", store, 1), tracker:
-        loss = parallel_module._Loss(model)
+        loss = parallel_module._LossModule(model)
         replica = DistributedDataParallel(loss, gradient_as_bucket_view=True, init_sync=False)
         batch = Batch(ids, ids, None)
         for number in range(micro_steps):
@@ -169,8 +169,8 @@ def test_ddp_s_buckets_are_predicted(micro_steps):
                 replica(batch).backward()
             tracker.reset_mod_stats()
     seen = tracker.get_tracker_snapshot("peak")[CPU]["Total"]
-    predicted = predict(config, settings, 2, "ddp")
-    held = predicted.allocated - predicted.parts["optimizer moments"]  # there is no optimizer here
+    predicted = estimate_memory(config, settings, 2, "ddp")
+    held = predicted.allocated_bytes - predicted.parts["optimizer moments"]  # there is no optimizer here
     assert held == pytest.approx(seen, rel=0.1)
 
 
@@ -182,7 +182,7 @@ def test_what_a_compiled_block_keeps_is_what_its_partitioner_chooses(precision, 
     config = ModelConfig(
         vocab_size=256, n_embd=128, n_layer=1, n_head=4, n_kv_head=2, ffn_hidden=320, block_size=96
     )
-    dtype, B, T = DTYPES[precision], 3, config.block_size
+    dtype, B, T = COMPUTE_DTYPES[precision], 3, config.block_size
     model = GPT.from_config(config)
     block = model.model.layers[0]
     table = rope_table(config.head_size, T, config.rope_theta, CPU)
@@ -199,7 +199,7 @@ def test_what_a_compiled_block_keeps_is_what_its_partitioner_chooses(precision, 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         block(x, Rope(*table))
     seen = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / (B * T)
-    predicted = _block_bytes(config, dtype.itemsize, compiled=True, fp8=False)
+    predicted = _block_activation_bytes(config, dtype.itemsize, compiled=True, fp8=False)
     assert predicted == pytest.approx(seen, rel=0.1)
 
 
@@ -223,46 +223,46 @@ settings_like = st.fixed_dictionaries(ways)
 @given(shapes, settings_like, st.sampled_from([1, 2, 4, 8]), st.sampled_from([2, 4, 8]))
 def test_more_gpus_under_fsdp_never_need_more_memory_each(config, more, micro_batch, ranks):
     settings = settings_of(config, micro_batch, micro_steps=32, **more)
-    fewer, twice = (predict(config, settings, n, "fsdp") for n in (ranks, 2 * ranks))
-    assert twice.total <= fewer.total
+    fewer, twice = (estimate_memory(config, settings, n, "fsdp") for n in (ranks, 2 * ranks))
+    assert twice.total_bytes <= fewer.total_bytes
 
 
 @given(shapes, settings_like, st.integers(1, 32), st.sampled_from([("ddp", 1), ("fsdp", 4)]))
 def test_recomputation_never_needs_more_memory(config, more, micro_batch, how):
     parallel, ranks = how
     settings = settings_of(config, micro_batch, 2, ranks, **{**more, "recompute": False})
-    kept = predict(config, settings, ranks, parallel)
-    assert predict(config, replace(settings, recompute=True), ranks, parallel).total <= kept.total
+    kept = estimate_memory(config, settings, ranks, parallel)
+    assert estimate_memory(config, replace(settings, recompute=True), ranks, parallel).total_bytes <= kept.total_bytes
 
 
 @given(shapes, settings_like, st.integers(1, 32))
 def test_the_parts_add_up_and_none_is_negative(config, more, micro_batch):
-    memory = predict(config, settings_of(config, micro_batch, **more))
-    assert memory.total == sum(memory.parts.values())
-    assert memory.allocated == memory.total - memory.parts["framework reserve"]
+    memory = estimate_memory(config, settings_of(config, micro_batch, **more))
+    assert memory.total_bytes == sum(memory.parts.values())
+    assert memory.allocated_bytes == memory.total_bytes - memory.parts["framework reserve"]
     assert min(memory.parts.values()) >= 0
-    smaller = predict(config, settings_of(config, 1, **more))
-    assert smaller.total <= memory.total
+    smaller = estimate_memory(config, settings_of(config, 1, **more))
+    assert smaller.total_bytes <= memory.total_bytes
 
 
 @given(shapes, st.sampled_from([1, 2, 4, 8]))
 def test_more_copies_of_a_sharded_model_need_more_memory_each(config, replicas):
     settings = settings_of(config, 1, ranks=16, parallel="fsdp", replicas=replicas)
-    whole = predict(config, settings, 16)
-    assert whole.total <= predict(config, replace(settings, replicas=2 * replicas), 16).total
+    whole = estimate_memory(config, settings, 16)
+    assert whole.total_bytes <= estimate_memory(config, replace(settings, replicas=2 * replicas), 16).total_bytes
 
 
 def test_auto_copies_the_model_where_that_fits_and_shards_it_where_not():
     config = PRESETS["1b"]
     settings = settings_of(config, 8, ranks=2, precision="bf16")
-    h200, rtx = find_gpu("h200").bytes, find_gpu("rtx-4090").bytes
-    assert choose_parallel(config, settings, 2, h200) == "ddp"
-    assert choose_parallel(config, settings, 2, rtx) == "fsdp"
-    assert choose_parallel(config, settings, 2, None) == "ddp"
-    assert choose_parallel(config, settings, 1, rtx) == "ddp"
-    assert choose_parallel(config, replace(settings, replicas=2), 2, h200) == "fsdp"
+    h200, rtx = get_gpu("h200").memory_bytes, get_gpu("rtx-4090").memory_bytes
+    assert choose_parallelism(config, settings, 2, h200) == "ddp"
+    assert choose_parallelism(config, settings, 2, rtx) == "fsdp"
+    assert choose_parallelism(config, settings, 2, None) == "ddp"
+    assert choose_parallelism(config, settings, 1, rtx) == "ddp"
+    assert choose_parallelism(config, replace(settings, replicas=2), 2, h200) == "fsdp"
     for asked in ("ddp", "fsdp"):
-        assert choose_parallel(config, replace(settings, parallel=asked), 2, h200) == asked
+        assert choose_parallelism(config, replace(settings, parallel=asked), 2, h200) == asked
 
 
 def test_the_head_s_slices_are_those_of_the_model():
@@ -271,11 +271,11 @@ def test_the_head_s_slices_are_those_of_the_model():
 
 
 def test_a_tenth_of_the_device_stays_free():
-    memory = Memory("now", {"weights": 80, "framework reserve": 10})
-    assert fits(memory, 100) and not fits(memory, 99)
+    memory = MemoryEstimate("now", {"weights": 80, "framework reserve": 10})
+    assert fits_in_memory(memory, 100) and not fits_in_memory(memory, 99)
 
 
 def test_a_step_that_does_not_split_is_refused_with_the_arithmetic():
     settings = settings_of(PRESETS["1b"], 8)
     with pytest.raises(ValueError, match="cannot be split over 3 ranks"):
-        predict(PRESETS["1b"], settings, 3)
+        estimate_memory(PRESETS["1b"], settings, 3)

@@ -21,8 +21,8 @@ from gnano.train.loop import train
 from gnano.train.merging import merge_adapter
 from gnano.train.recipe import Recipe
 from gnano.train.saving.folders import find_checkpoint
-from gnano.train.saving.hashes import verify
-from gnano.train.sharing import weights_only
+from gnano.train.saving.hashes import verify_checksums
+from gnano.train.sharing import export_weights
 
 CONFIG = LoraConfig(rank=3, alpha=7.0)
 OF_BASE = {"config.json", "generation_config.json", "model.safetensors"}
@@ -43,7 +43,7 @@ def runs(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def base(runs: Path, tmp_path: Path) -> Path:
     """A model to share, that a test may change."""
-    return weights_only(runs / "base", tmp_path / "base")
+    return export_weights(runs / "base", tmp_path / "base")
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_transformers_peft_and_generate_agree_on_it(
     base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     out = merge_adapter(base, adapter, tmp_path / "merged")
-    verify(out)
+    verify_checksums(out)
     assert names(out) == {*OF_BASE, *WORDS, "files.json"}
     ids = torch.randint(0, 300, (2, 20))
     merged = AutoModelForCausalLM.from_pretrained(out)
@@ -107,14 +107,14 @@ def test_transformers_peft_and_generate_agree_on_it(
         torch.testing.assert_close(load_model(out).eval()(ids), theirs, atol=1e-4, rtol=0)
     assert (theirs - before).abs().max() > 0.1
     assert AutoTokenizer.from_pretrained(out)("the river")["input_ids"]
-    assert Engine.load(out).generate("the river", tokens=5)
+    assert Engine.load(out).generate("the river", max_new_tokens=5)
 
 
 def test_the_merged_model_has_the_dtype_and_the_config_of_the_base(
     base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     half = Path(shutil.copytree(base, tmp_path / "half"))
-    save_model(load_model(base).bfloat16(), half, end_of_text=7)
+    save_model(load_model(base).bfloat16(), half, eos_token_id=7)
     out = merge_adapter(half, adapter, tmp_path / "merged")
     weights = load_file(out / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
@@ -134,7 +134,7 @@ def test_neither_the_base_nor_the_adapter_is_touched(
     assert content() == before
     for part in (base, adapter):
         shutil.rmtree(part)
-    verify(out)
+    verify_checksums(out)
 
 
 def words(folder: Path, **files: str) -> None:
@@ -199,7 +199,7 @@ def test_an_adapter_is_not_added_twice(runs: Path, tmp_path: Path) -> None:
 
 
 def test_an_adapter_on_top_of_another_is_welcome(runs: Path, adapter: Path, tmp_path: Path) -> None:
-    verify(merge_adapter(runs / "tuned", adapter, tmp_path / "merged"))
+    verify_checksums(merge_adapter(runs / "tuned", adapter, tmp_path / "merged"))
 
 
 def test_what_fails_leaves_nothing_behind(base: Path, adapter: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import gc
 
-from gnano.train.loop import gc_paused
+from gnano.train.loop import pause_gc
 
 
 def test_nothing_is_collected_but_when_asked() -> None:
@@ -13,7 +13,7 @@ def test_nothing_is_collected_but_when_asked() -> None:
             gone.append(1)
 
     assert gc.isenabled()
-    with gc_paused():
+    with pause_gc():
         assert not gc.isenabled()
         for _ in range(3_000):  # more than any threshold of the collector
             knot = Knot()

@@ -8,33 +8,33 @@ import tomli_w
 
 from gnano.model.arithmetic import num_parameters
 from gnano.model.config import PRESETS
-from gnano.train.recipe import flatten, load_recipe, recipe_names
+from gnano.train.recipe import flatten_recipe, load_recipe, list_recipes
 
-PRETRAINING = [name for name in recipe_names() if not name.endswith(("-sft", "-dpo"))]
+PRETRAINING = [name for name in list_recipes() if not name.endswith(("-sft", "-dpo"))]
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_that_comes_with_the_package_is_whole(name: str) -> None:
     recipe = load_recipe(name)
-    assert recipe.train.accumulation(recipe.model.block_size) >= 1
+    assert recipe.train.accumulation_steps(recipe.model.block_size) >= 1
     assert recipe.train.schedule.warmup < recipe.train.steps
 
 
 @pytest.mark.parametrize("name", PRETRAINING)
 def test_every_model_is_pretrained_on_the_published_mix(name: str) -> None:
-    data = load_recipe(name).corpus
+    data = load_recipe(name).pretraining_data
     assert data.folder == f"data/{name.removesuffix('-fast')}"
     assert [source.weight for source in data.sources.values()] == [0.40, 0.25, 0.35]
 
 
 def test_the_tuning_recipe_is_the_published_one() -> None:
     recipe = load_recipe("1b-sft")
-    data, train = recipe.instructions, recipe.train
+    data, train = recipe.tuning_data, recipe.train
     assert data.sources["dolly"].repo == "databricks/databricks-dolly-15k"
     assert (data.template, data.epochs, data.kind) == ("alpaca", 3.0, "instructions")
     schedule = train.schedule
     assert (train.optimizer.kind, schedule.kind, schedule.peak) == ("adamw", "cosine", 5e-5)
-    assert 0 < data.heldout < 0.1 and train.keep_best
+    assert 0 < data.heldout_fraction < 0.1 and train.keep_best
     assert train.save_every % train.eval_every == 0, "what is measured could not be kept"
 
 
@@ -44,7 +44,7 @@ def test_the_reference_recipe_is_the_published_one() -> None:
     assert recipe.train.steps * recipe.train.tokens_per_step == 13_107_200_000
     adamw, schedule = recipe.train.optimizer, recipe.train.schedule
     assert (adamw.beta1, adamw.beta2, adamw.weight_decay) == (0.9, 0.95, 0.1)
-    assert (schedule.peak, schedule.floor, recipe.train.clip) == (3e-4, 0.1, 1.0)
+    assert (schedule.peak, schedule.floor, recipe.train.grad_clip) == (3e-4, 0.1, 1.0)
 
 
 def test_a_recipe_written_out_reads_back_the_same(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_shape_can_be_named_and_changed(tmp_path: Path) -> None:
 
 
 def test_flatten_names_every_value() -> None:
-    flat = flatten(load_recipe("demo"))
+    flat = flatten_recipe(load_recipe("demo"))
     assert flat["train.schedule.warmup"] == load_recipe("demo").train.schedule.warmup
     assert flat["data.sources.code.generator"] == "gnano.demo.python_corpus:CODE"
 

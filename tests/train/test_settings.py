@@ -13,9 +13,9 @@ import tomli_w
 from tests.small import with_train
 
 from gnano.data.instructions.config import InstructionConfig
-from gnano.evals.asked import Asked
+from gnano.evals.asked import EvalConfig
 from gnano.train.loop import train
-from gnano.train.recipe import Recipe, load_recipe, recipe_names
+from gnano.train.recipe import Recipe, load_recipe, list_recipes
 from gnano.utils.ranges import Range
 
 WITHOUT: dict[str, str] = {}  # numbers that any value is right for, and why
@@ -51,7 +51,7 @@ RECIPE = {key: (kind, allowed) for key, kind, allowed in numbers(Recipe)}
 def test_every_number_of_a_recipe_and_of_a_command_has_a_range_or_a_reason() -> None:
     assert len(RECIPE) > 50 and "train.schedule.peak" in RECIPE
     assert "data.sources.mine.weight" in RECIPE and "tuning data.sources.mine.weight" in RECIPE
-    found = [*numbers(Recipe), *numbers(Asked)]
+    found = [*numbers(Recipe), *numbers(EvalConfig)]
     assert {key for key, _, allowed in found if allowed is None} == set(WITHOUT)
 
 
@@ -63,8 +63,8 @@ def test_a_number_outside_its_range_is_refused_with_its_key(key: str, tmp_path: 
     kind, allowed = RECIPE[key]
     assert allowed is not None
     outside: list[Any] = [math.nan, math.inf, -math.inf] if kind is float else []
-    outside += [] if allowed.least == -math.inf else [kind(allowed.least) - kind(1)]
-    outside += [] if allowed.most == math.inf else [kind(min(allowed.most * 2, 2**63 - 1))]
+    outside += [] if allowed.minimum == -math.inf else [kind(allowed.minimum) - kind(1)]
+    outside += [] if allowed.maximum == math.inf else [kind(min(allowed.maximum * 2, 2**63 - 1))]
     outside = [value for value in outside if value not in allowed]
     assert outside, key
     *tables, name = key.replace("tuning data", "data").split(".")
@@ -122,15 +122,15 @@ def test_a_setting_that_nothing_would_read_is_refused(text: str, said: str, tmp_
     assert said in str(refused.value)
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", list_recipes())
 def test_recipes_of_the_package_rise_for_less_than_half_of_their_steps(name: str) -> None:
     settings = load_recipe(name).train
-    assert 0 < settings.schedule.rise(settings.steps) < settings.steps / 2
+    assert 0 < settings.schedule.warmup_steps(settings.steps) < settings.steps / 2
 
 
 def test_a_recipe_without_a_warm_up_rises_for_a_share_of_its_steps() -> None:
     settings = Recipe().train
-    assert 0 < settings.schedule.rise(settings.steps) <= settings.steps / 10
+    assert 0 < settings.schedule.warmup_steps(settings.steps) <= settings.steps / 10
 
 
 def test_a_warm_up_that_fills_the_run_is_refused_and_one_short_of_it_is_not() -> None:
@@ -145,18 +145,18 @@ def test_steps_that_a_tuning_recipe_names_without_epochs_are_taken(tmp_path: Pat
     for named, epochs in (({}, 0), ({"epochs": 2}, 2)):
         file.write_text(tomli_w.dumps({"data": {**TUNING, **named}, "train": {"steps": 7}}))
         recipe = load_recipe(str(file))
-        assert (recipe.train.steps, recipe.instructions.epochs) == (7, epochs)
+        assert (recipe.train.steps, recipe.tuning_data.epochs) == (7, epochs)
     file.write_text(tomli_w.dumps({"data": TUNING}))
-    assert load_recipe(str(file)).instructions.epochs == InstructionConfig().epochs
+    assert load_recipe(str(file)).tuning_data.epochs == InstructionConfig().epochs
 
 
 def test_where_epochs_decide_over_other_steps_it_is_said(tuning: Recipe, tmp_path: Path) -> None:
     said: list[str] = []
     recipe = with_train(tuning, steps=1_000_000)
-    recipe = replace(recipe, data=replace(recipe.instructions, epochs=0.1))
-    result = train(recipe, tmp_path / "run", say=lambda text, waiting=False: said.append(text))
-    assert result.steps < 10
-    assert any("data.epochs decides" in text and f"{result.steps} steps" in text for text in said)
+    recipe = replace(recipe, data=replace(recipe.tuning_data, epochs=0.1))
+    result = train(recipe, tmp_path / "run", notify=lambda text, waiting=False: said.append(text))
+    assert result.total_steps < 10
+    assert any("data.epochs decides" in text and f"{result.total_steps} steps" in text for text in said)
 
 
 def configs(kind: Any) -> Iterator[type]:

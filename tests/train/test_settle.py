@@ -7,19 +7,19 @@ import pytest
 import torch
 from tests.small import settled, with_train
 
-from gnano.train.lessons.texts import Texts
-from gnano.train.ranks.world import World
+from gnano.train.lessons.texts import PretrainingTask
+from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
 
-ALONE = World(torch.device("cpu"))
+ALONE = DistContext(torch.device("cpu"))
 
 
 @pytest.fixture
-def texts(recipe: Recipe) -> Texts:
-    return Texts(recipe.corpus, recipe.model.block_size, base=None)
+def texts(recipe: Recipe) -> PretrainingTask:
+    return PretrainingTask(recipe.pretraining_data, recipe.model.block_size, base=None)
 
 
-def test_auto_is_settled_once_and_kept(recipe: Recipe, texts: Texts, tmp_path: Path) -> None:
+def test_auto_is_settled_once_and_kept(recipe: Recipe, texts: PretrainingTask, tmp_path: Path) -> None:
     asked = with_train(recipe, precision="auto", device="auto", compile="auto")
     first = settled(asked, tmp_path / "run", texts, ALONE)
     assert first.train.precision in ("fp32", "bf16") and first.train.device != "auto"
@@ -31,7 +31,7 @@ def test_auto_is_settled_once_and_kept(recipe: Recipe, texts: Texts, tmp_path: P
 
 
 def test_a_run_goes_on_with_the_threads_that_it_began_with(
-    recipe: Recipe, texts: Texts, tmp_path: Path
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
 ) -> None:
     left_open = with_train(recipe, threads=0)
     here = torch.get_num_threads()
@@ -47,7 +47,7 @@ def test_a_run_goes_on_with_the_threads_that_it_began_with(
 
 
 def test_saving_and_measuring_may_change_under_way(
-    recipe: Recipe, texts: Texts, tmp_path: Path
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
 ) -> None:
     settled(recipe, tmp_path / "run", texts, ALONE)
     measuring = {"eval_every": 7, "eval_tokens": 64, "profile_at": 3, "trackers": ("tensorboard",)}
@@ -56,7 +56,7 @@ def test_saving_and_measuring_may_change_under_way(
 
 
 def test_how_the_model_is_divided_over_ranks_may_change_under_way(
-    recipe: Recipe, texts: Texts, tmp_path: Path
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
 ) -> None:
     settled(recipe, tmp_path / "run", texts, ALONE)
     changed = with_train(recipe, parallel="fsdp", replicas=2, recompute=True)
@@ -64,24 +64,24 @@ def test_how_the_model_is_divided_over_ranks_may_change_under_way(
 
 
 def test_with_several_ranks_the_way_is_chosen_and_a_split_that_fails_is_refused(
-    recipe: Recipe, texts: Texts, tmp_path: Path
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
 ) -> None:
     cpu = torch.device("cpu")
-    found = settled(recipe, tmp_path / "run", texts, World(cpu, 0, 2))
+    found = settled(recipe, tmp_path / "run", texts, DistContext(cpu, 0, 2))
     assert found.train.parallel == "ddp"  # a CPU's ranks share its memory: nothing to fit into
     with pytest.raises(ValueError, match=r"cannot be split over 3 ranks of 8 × 32"):
-        settled(recipe, tmp_path / "other", texts, World(cpu, 0, 3))
+        settled(recipe, tmp_path / "other", texts, DistContext(cpu, 0, 3))
     assert not (tmp_path / "other").exists()
 
 
-def test_fp8_is_refused_where_it_cannot_run(recipe: Recipe, texts: Texts, tmp_path: Path) -> None:
+def test_fp8_is_refused_where_it_cannot_run(recipe: Recipe, texts: PretrainingTask, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"FP8.*needs a GPU.*Choose train\.precision"):
         settled(with_train(recipe, precision="fp8"), tmp_path / "run", texts, ALONE)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_tracker_that_is_not_installed_is_said_before_anything_is_done(
-    recipe: Recipe, texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gnano.utils.optional.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"'wandb', which is not installed: pip install"):
@@ -90,7 +90,7 @@ def test_a_tracker_that_is_not_installed_is_said_before_anything_is_done(
 
 
 def test_a_vocabulary_that_does_not_fit_is_refused(
-    recipe: Recipe, texts: Texts, tmp_path: Path
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
 ) -> None:
     wrong = replace(recipe, model=replace(recipe.model, vocab_size=512))
     with pytest.raises(ValueError, match=r"300 entries.*vocab_size 512"):
@@ -98,8 +98,8 @@ def test_a_vocabulary_that_does_not_fit_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_sources_that_do_not_fit_are_refused(recipe: Recipe, texts: Texts, tmp_path: Path) -> None:
-    sources = {"left": recipe.corpus.sources["left"]}
-    wrong = replace(recipe, data=replace(recipe.corpus, sources=sources))
+def test_sources_that_do_not_fit_are_refused(recipe: Recipe, texts: PretrainingTask, tmp_path: Path) -> None:
+    sources = {"left": recipe.pretraining_data.sources["left"]}
+    wrong = replace(recipe, data=replace(recipe.pretraining_data, sources=sources))
     with pytest.raises(ValueError, match=r"holds the sources left, right.*are left"):
         settled(wrong, tmp_path / "run", texts, ALONE)

@@ -15,8 +15,8 @@ from gnano.model.folder import load_model
 from gnano.train.loop import train
 from gnano.train.recipe import Recipe
 from gnano.train.saving.folders import find_checkpoint
-from gnano.train.saving.hashes import verify
-from gnano.train.sharing import weights_only
+from gnano.train.saving.hashes import verify_checksums
+from gnano.train.sharing import export_weights
 
 MODEL = {
     "config.json",
@@ -43,44 +43,44 @@ def run(trained: Path, tmp_path: Path) -> Path:
 def test_it_holds_the_model_and_its_list_and_nothing_of_the_training(
     run: Path, tmp_path: Path
 ) -> None:
-    out = weights_only(run, tmp_path / "a" / "shared")
+    out = export_weights(run, tmp_path / "a" / "shared")
     assert {p.name for p in out.iterdir()} == {*MODEL, "files.json"}
     assert set(json.loads((out / "files.json").read_text())) == MODEL
     newest = find_checkpoint(run)
     assert all((out / name).read_bytes() == (newest / name).read_bytes() for name in MODEL)
-    verify(out)
-    verify(newest)
+    verify_checksums(out)
+    verify_checksums(newest)
     assert [p.name for p in out.parent.iterdir()] == ["shared"]
 
 
 def test_transformers_and_generate_open_it(run: Path, tmp_path: Path) -> None:
-    out = weights_only(run / "checkpoints" / "step-00000003", tmp_path / "shared")
+    out = export_weights(run / "checkpoints" / "step-00000003", tmp_path / "shared")
     theirs = AutoModelForCausalLM.from_pretrained(out)
     ids = torch.randint(0, 300, (2, 20))
     ours = load_model(run / "checkpoints" / "step-00000003").eval()
     with torch.no_grad():
         torch.testing.assert_close(theirs(ids).logits, ours(ids), atol=1e-4, rtol=0)
     assert AutoTokenizer.from_pretrained(out)("the river")["input_ids"]
-    assert Engine.load(out).generate("the river", tokens=5)
+    assert Engine.load(out).generate("the river", max_new_tokens=5)
 
 
 def test_to_edit_the_config_of_the_shared_model_does_not_damage_the_checkpoint(
     run: Path, tmp_path: Path
 ) -> None:
-    out = weights_only(run, tmp_path / "shared")
+    out = export_weights(run, tmp_path / "shared")
     with (out / "config.json").open("a") as file:
         file.write(" ")
-    verify(find_checkpoint(run))
+    verify_checksums(find_checkpoint(run))
     with pytest.raises(ValueError, match=r"config\.json"):
-        verify(out)
+        verify_checksums(out)
 
 
 def test_what_is_shared_outlives_the_run(run: Path, tmp_path: Path) -> None:
-    out = weights_only(run, tmp_path / "shared")
+    out = export_weights(run, tmp_path / "shared")
     shutil.rmtree(run)
-    verify(out)
-    again = weights_only(out, tmp_path / "again")
-    verify(again)
+    verify_checksums(out)
+    again = export_weights(out, tmp_path / "again")
+    verify_checksums(again)
     assert {p.name for p in again.iterdir()} == {*MODEL, "files.json"}
 
 
@@ -92,8 +92,8 @@ def test_where_the_file_system_has_no_links_it_is_copied(
         pytest.skip("there is no second file system")
     out = elsewhere / f"gnano-{os.getpid()}" / "shared"
     try:
-        weights_only(run, out)
-        verify(out)
+        export_weights(run, out)
+        verify_checksums(out)
         assert (out / "model.safetensors").stat().st_nlink == 1
     finally:
         shutil.rmtree(out.parent, ignore_errors=True)
@@ -108,15 +108,15 @@ def test_a_damaged_file_is_named_and_nothing_is_written(
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(ValueError, match="does not match its checksum") as refused:
-        weights_only(run, tmp_path / "b" / "shared")
+        export_weights(run, tmp_path / "b" / "shared")
     assert str(file) in str(refused.value)
     assert list((tmp_path / "b").iterdir()) == []
 
 
 def test_damage_to_what_only_training_needs_does_not_matter(run: Path, tmp_path: Path) -> None:
     shutil.rmtree(find_checkpoint(run) / "trainer")
-    out = weights_only(run, tmp_path / "shared")
-    verify(out)
+    out = export_weights(run, tmp_path / "shared")
+    verify_checksums(out)
     assert {p.name for p in out.iterdir()} == {*MODEL, "files.json"}
 
 
@@ -126,39 +126,39 @@ def test_a_list_cannot_bring_files_from_elsewhere(run: Path, tmp_path: Path) -> 
     entries = json.loads(listed.read_text())
     entries |= {"../../secret": [6, "0"], str(run / "secret"): [6, "0"], "..": [6, "0"]}
     listed.write_text(json.dumps(entries))
-    out = weights_only(run, tmp_path / "shared")
+    out = export_weights(run, tmp_path / "shared")
     assert {p.name for p in out.iterdir()} == {*MODEL, "files.json"}
 
 
 def test_what_is_there_already_is_not_touched(run: Path, tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
     with pytest.raises(FileExistsError, match="is there already"):
-        weights_only(run, tmp_path / "shared")
+        export_weights(run, tmp_path / "shared")
     assert list((tmp_path / "shared").iterdir()) == []
 
 
 def test_what_has_no_list_of_files_is_refused(run: Path, tmp_path: Path) -> None:
     (find_checkpoint(run) / "files.json").unlink()
     with pytest.raises(ValueError, match=r"files\.json cannot be read"):
-        weights_only(run, tmp_path / "shared")
+        export_weights(run, tmp_path / "shared")
     (find_checkpoint(run) / "files.json").write_text("{}")
     with pytest.raises(ValueError, match="lists no model"):
-        weights_only(run, tmp_path / "shared")
+        export_weights(run, tmp_path / "shared")
     assert not (tmp_path / "shared").exists()
 
 
 @pytest.mark.parametrize("place", ["checkpoints/step-00000009", "shared"])
 def test_it_is_no_checkpoint_to_go_on_from(run: Path, place: str) -> None:
     with pytest.raises(ValueError, match="which is a run: name another place"):
-        weights_only(run, run / place)
+        export_weights(run, run / place)
     assert not (run / place).exists()
 
 
 def test_one_that_was_put_among_a_run_s_checkpoints_is_passed_over(
     run: Path, tmp_path: Path, recipe: Recipe
 ) -> None:
-    shared = weights_only(run, tmp_path / "shared")
+    shared = export_weights(run, tmp_path / "shared")
     shutil.rmtree(run / "checkpoints" / "step-00000006")
     shutil.copytree(shared, run / "checkpoints" / "step-00000005")
     result = train(with_train(recipe, steps=6, save_every=3), run)
-    assert (result.began, result.step) == (3, 6)
+    assert (result.start_step, result.step) == (3, 6)

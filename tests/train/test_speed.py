@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from gnano.model.arithmetic import flops_per_token
 from gnano.model.config import PRESETS, ModelConfig
-from gnano.model.hardware import GPUS, Gpu, find_gpu, mfu
+from gnano.model.hardware import GPUS, Gpu, get_gpu, compute_mfu
 from gnano.train.config import TrainConfig
-from gnano.train.speed import expected_tokens_per_s
+from gnano.train.speed import estimate_tokens_per_s
 
 # of the same width and depth; a feed-forward of 8/3 the width has the weights of theirs
 NANOCHAT_D32 = ModelConfig(
@@ -25,8 +25,8 @@ GPT2 = ModelConfig(n_embd=768, n_layer=12, n_head=12, n_kv_head=12, ffn_hidden=2
 
 
 def expected_mfu(config: ModelConfig, settings: TrainConfig, gpu: Gpu) -> float:
-    speed = expected_tokens_per_s(config, settings, gpu)
-    return speed * flops_per_token(config) / (gpu.bf16 * 1e12)
+    speed = estimate_tokens_per_s(config, settings, gpu)
+    return speed * flops_per_token(config) / (gpu.bf16_tflops * 1e12)
 
 
 @pytest.mark.parametrize(
@@ -44,14 +44,14 @@ def expected_mfu(config: ModelConfig, settings: TrainConfig, gpu: Gpu) -> float:
 def test_published_runs_are_met_within_a_quarter(
     config, micro_batch, tokens_per_step, gpu, gpus, published
 ):
-    settings = TrainConfig(micro_batch=micro_batch, tokens_per_step=tokens_per_step)
-    expected = expected_tokens_per_s(config, settings, find_gpu(gpu), gpus)
+    settings = TrainConfig(micro_batch_size=micro_batch, tokens_per_step=tokens_per_step)
+    expected = estimate_tokens_per_s(config, settings, get_gpu(gpu), gpus)
     assert expected == pytest.approx(published, rel=0.25)
 
 
 settings_like = st.builds(
     lambda micro_batch, recompute: TrainConfig(
-        micro_batch=micro_batch, tokens_per_step=2**23, recompute=recompute
+        micro_batch_size=micro_batch, tokens_per_step=2**23, activation_checkpointing=recompute
     ),
     st.sampled_from([1, 4, 16, 64]),
     st.booleans(),
@@ -62,18 +62,18 @@ settings_like = st.builds(
 def test_nothing_is_faster_than_the_data_sheet(config, settings, gpu):
     share = expected_mfu(config, settings, gpu)
     assert 0 < share < 0.65
-    speed = expected_tokens_per_s(config, settings, gpu)
+    speed = estimate_tokens_per_s(config, settings, gpu)
     names = {"h200": "NVIDIA H200", "l40s": "NVIDIA L40S"}
     if gpu.name in names:
-        assert mfu(speed, config, 1, names[gpu.name], "bf16") == pytest.approx(share)
+        assert compute_mfu(speed, config, 1, names[gpu.name], "bf16") == pytest.approx(share)
     again = replace(settings, recompute=True)
-    assert expected_tokens_per_s(config, again, gpu) <= speed
+    assert estimate_tokens_per_s(config, again, gpu) <= speed
     larger = replace(settings, micro_batch=2 * settings.micro_batch)
-    assert expected_tokens_per_s(config, larger, gpu) >= speed
+    assert estimate_tokens_per_s(config, larger, gpu) >= speed
 
 
 def test_fp8_is_faster_and_small_models_wait_for_their_kernels():
-    settings, h200 = TrainConfig(micro_batch=8, tokens_per_step=2**18), find_gpu("h200")
-    fast = expected_tokens_per_s(PRESETS["1b"], replace(settings, precision="fp8"), h200)
-    assert fast == pytest.approx(1.25 * expected_tokens_per_s(PRESETS["1b"], settings, h200))
+    settings, h200 = TrainConfig(micro_batch_size=8, tokens_per_step=2**18), get_gpu("h200")
+    fast = estimate_tokens_per_s(PRESETS["1b"], replace(settings, precision="fp8"), h200)
+    assert fast == pytest.approx(1.25 * estimate_tokens_per_s(PRESETS["1b"], settings, h200))
     assert expected_mfu(PRESETS["demo"], settings, h200) < 0.2

@@ -6,20 +6,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnano.train.spikes import Spikes
+from gnano.train.spikes import SpikeDetector
 
 NO = torch.tensor(False)
 
 
-def after(values: list[float], window: int = 9, threshold: float = 6.0) -> Spikes:
-    spikes = Spikes(window, threshold, torch.device("cpu"))
+def after(values: list[float], window: int = 9, threshold: float = 6.0) -> SpikeDetector:
+    spikes = SpikeDetector(window, threshold, torch.device("cpu"))
     for value in values:
-        spikes.remember(torch.tensor([value, value]).double(), NO)
+        spikes.update(torch.tensor([value, value]).double(), NO)
     return spikes
 
 
-def found(spikes: Spikes, loss: float, norm: float) -> bool:
-    return bool(spikes.detect(torch.tensor([loss, norm]).double()))
+def found(spikes: SpikeDetector, loss: float, norm: float) -> bool:
+    return bool(spikes.is_spike(torch.tensor([loss, norm]).double()))
 
 
 @given(
@@ -50,6 +50,6 @@ def test_nothing_is_a_spike_before_the_window_is_full(seen: int) -> None:
 
 def test_a_skipped_step_is_not_remembered() -> None:
     spikes = after([3.0, 3.1] * 5)
-    before = spikes.seen.clone()
-    spikes.remember(torch.tensor([99.0, 99.0]).double(), torch.tensor(True))
-    assert torch.equal(spikes.seen, before)
+    before = spikes.history.clone()
+    spikes.update(torch.tensor([99.0, 99.0]).double(), torch.tensor(True))
+    assert torch.equal(spikes.history, before)

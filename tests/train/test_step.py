@@ -8,34 +8,34 @@ from torch.nn.functional import cross_entropy
 
 from gnano.data.batches import Batch
 from gnano.model.gpt import GPT
-from gnano.model.head_loss import IGNORE
+from gnano.model.head_loss import IGNORE_INDEX
 from gnano.train.optimizers.optimizer import Optimizer
-from gnano.train.optimizers.scaling import LossScale
+from gnano.train.optimizers.scaling import GradScaler
 from gnano.train.optimizers.schedule import OptimizerConfig
-from gnano.train.ranks.parallel import place
-from gnano.train.ranks.world import World
-from gnano.train.step import Step
-from gnano.train.stopping import CutShortError
+from gnano.train.ranks.parallel import parallelize
+from gnano.train.ranks.world import DistContext
+from gnano.train.step import TrainStep
+from gnano.train.stopping import InterruptedByStop
 
-ALONE = World(torch.device("cpu"))
+ALONE = DistContext(torch.device("cpu"))
 SHAPE: dict[str, Any] = dict(
     vocab_size=130, n_embd=16, n_layer=2, n_head=2, n_kv_head=1, ffn_hidden=24, block_size=8
 )
 
 
-def make(clip: float = 1e9, scale: LossScale | None = None, **shape: Any) -> tuple[GPT, Step]:
+def make(clip: float = 1e9, scale: GradScaler | None = None, **shape: Any) -> tuple[GPT, TrainStep]:
     torch.manual_seed(0)
     model = GPT(**{**SHAPE, **shape})
     optimizer = Optimizer(model, OptimizerConfig())
-    placed = place(model, ALONE, "auto", None)
-    return model, Step(placed, optimizer, ALONE, tokens=64, clip=clip, scale=scale)
+    placed = parallelize(model, ALONE, "auto", None)
+    return model, TrainStep(placed, optimizer, ALONE, tokens_per_step=64, grad_clip=clip, loss_scale=scale)
 
 
 def micro(seed: int, ignored: int = 0) -> Batch:
     draw = torch.Generator().manual_seed(seed)
     ids = torch.randint(130, (4, 9), generator=draw)
     targets = ids[:, 1:].clone()
-    targets.view(-1)[:ignored] = IGNORE
+    targets.view(-1)[:ignored] = IGNORE_INDEX
     return Batch(ids[:, :-1], targets, None)
 
 
@@ -44,8 +44,8 @@ def joined(micros: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat(inputs), torch.cat(targets)
 
 
-def state(model: GPT, step: Step) -> list[torch.Tensor]:
-    tensors = [*model.parameters(), *step.optimizer.tensors().values()]
+def state(model: GPT, step: TrainStep) -> list[torch.Tensor]:
+    tensors = [*model.parameters(), *step.optimizer.state_dict().values()]
     return [tensor.detach().clone() for tensor in tensors]
 
 
@@ -54,7 +54,7 @@ def test_loss_and_norm_are_those_of_the_mean_over_all_tokens_that_count() -> Non
     micros = [micro(1), micro(2, ignored=25)]
     model, step = make()
     x, y = joined(micros)
-    expected = cross_entropy(model(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE)
+    expected = cross_entropy(model(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE_INDEX)
     grads = torch.autograd.grad(expected, list(model.parameters()))
     norm = torch.cat([g.flatten() for g in grads]).norm()
     loss, found, skipped, stop = step.run(micros, lr=0.0).tolist()
@@ -113,7 +113,7 @@ def test_a_step_in_which_nothing_counts_is_a_step_of_zero_loss() -> None:
 
 
 def test_in_fp16_the_loss_scale_finds_its_size_and_training_goes_on() -> None:
-    scale = LossScale(torch.device("cpu"))
+    scale = GradScaler(torch.device("cpu"))
     scale.scale.fill_(2.0**26)  # too large: the first gradients overflow
     model, step = make(scale=scale)
     model.compute_dtype = torch.float16
@@ -129,7 +129,7 @@ def test_in_fp16_the_loss_scale_finds_its_size_and_training_goes_on() -> None:
 
 def test_after_enough_good_steps_a_larger_scale_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gnano.train.optimizers.scaling.PATIENCE", 3)
-    scale = LossScale(torch.device("cpu"))
+    scale = GradScaler(torch.device("cpu"))
     good, bad = torch.zeros(()), torch.ones(())
     seen = []
     for skipped in (good, good, good, good, bad, good, good, good):
@@ -142,15 +142,15 @@ def test_nothing_in_a_step_waits_for_the_device() -> None:
     """On the meta device there is nothing to wait for: a `.item()` or an `if` would raise."""
     with torch.device("meta"):
         model = GPT(**SHAPE)
-    meta = World(torch.device("meta"))
-    step = Step(
-        place(model, meta, "auto", None),
+    meta = DistContext(torch.device("meta"))
+    step = TrainStep(
+        parallelize(model, meta, "auto", None),
         Optimizer(model, OptimizerConfig()),
         meta,
-        tokens=64,
-        clip=1.0,
+        tokens_per_step=64,
+        grad_clip=1.0,
     )
-    batch = micro(1).each(lambda tensor: tensor.to("meta"))
+    batch = micro(1).map_tensors(lambda tensor: tensor.to("meta"))
     figures = step.run([batch, batch], lr=1e-3)
     with pytest.raises(RuntimeError, match="meta"):  # it is the reading that waits
         figures.tolist()
@@ -160,8 +160,8 @@ def test_a_step_that_is_given_up_half_way_has_changed_nothing() -> None:
     model, step = make()
     step.run([micro(1)], lr=1e-2)
     before, asked = state(model, step), iter([False, True])
-    with pytest.raises(CutShortError):
-        step.run([micro(2), micro(3), micro(4)], lr=1e-2, stop=lambda: next(asked))
+    with pytest.raises(InterruptedByStop):
+        step.run([micro(2), micro(3), micro(4)], lr=1e-2, should_stop=lambda: next(asked))
     assert all(torch.equal(a, b) for a, b in zip(before, state(model, step), strict=True))
     # and the gradient of its first half is not in the next one
     figures = step.run([micro(2), micro(3), micro(4)], lr=1e-2)
@@ -175,4 +175,4 @@ def test_a_step_that_is_given_up_half_way_has_changed_nothing() -> None:
 
 def test_a_step_that_has_begun_its_last_micro_batch_is_brought_to_its_end() -> None:
     _, step = make()
-    assert step.run([micro(1)], lr=1e-2, stop=lambda: True).tolist()[3] == 1
+    assert step.run([micro(1)], lr=1e-2, should_stop=lambda: True).tolist()[3] == 1

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gnano.train.stopping import StopRequest
+from gnano.train.stopping import SignalHandler
 
 
 @pytest.fixture
@@ -15,19 +15,19 @@ def hangup() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.parametrize("number", StopRequest.signals)
+@pytest.mark.parametrize("number", SignalHandler.signals)
 def test_a_signal_is_remembered_and_its_handler_given_back(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with StopRequest() as stop:
-        assert not stop.requested()
+    with SignalHandler() as stop:
+        assert not stop.should_stop()
         signal.raise_signal(number)
-        assert stop.requested() and stop.received == number
+        assert stop.should_stop() and stop.received_signal == number
     assert signal.getsignal(number) == before
 
 
 def test_under_nohup_a_closed_terminal_asks_for_nothing(hangup: None) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with StopRequest() as stop:
+    with SignalHandler() as stop:
         signal.raise_signal(signal.SIGHUP)
-        assert not stop.requested()
+        assert not stop.should_stop()
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

@@ -20,7 +20,7 @@ from gnano.train.recipe import Recipe
 def several(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """The small recipe over tasks of 8 files each, long enough for every one of them."""
     folder = tmp_path_factory.mktemp("several") / "data"
-    data = replace(recipe.corpus, folder=str(folder), tokenizer=recipe.corpus.folder)
+    data = replace(recipe.pretraining_data, folder=str(folder), tokenizer=recipe.pretraining_data.folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inputs_module, "SMALL", 8 * 400)
         manifest = prepare(data)
@@ -38,7 +38,7 @@ def test_a_run_that_waits_for_each_shard_gives_the_same_weights(
     several: Recipe, tmp_path: Path
 ) -> None:
     straight = train(several, tmp_path / "straight")
-    growing = Growing(Path(several.corpus.folder), tmp_path / "data")
+    growing = Growing(Path(several.pretraining_data.folder), tmp_path / "data")
     waits: list[str] = []
 
     def say(text: str, waiting: bool = False) -> None:
@@ -50,8 +50,8 @@ def test_a_run_that_waits_for_each_shard_gives_the_same_weights(
         else:
             growing.conclude()
 
-    recipe = replace(several, data=replace(several.corpus, folder=str(growing.folder)))
-    waited = train(recipe, tmp_path / "waited", say=say)
+    recipe = replace(several, data=replace(several.pretraining_data, folder=str(growing.folder)))
+    waited = train(recipe, tmp_path / "waited", notify=say)
     assert fingerprint(waited.checkpoint) == fingerprint(straight.checkpoint)
     assert losses(tmp_path / "waited") == losses(tmp_path / "straight")
     assert len(waits) > 8
@@ -64,27 +64,27 @@ def test_a_run_that_waits_for_each_shard_gives_the_same_weights(
 def test_ctrl_c_while_waiting_ends_the_run_with_a_checkpoint_to_go_on_from(
     several: Recipe, tmp_path: Path, tasks: int
 ) -> None:
-    growing = Growing(Path(several.corpus.folder), tmp_path / "data", tasks)
-    recipe = replace(several, data=replace(several.corpus, folder=str(growing.folder)))
+    growing = Growing(Path(several.pretraining_data.folder), tmp_path / "data", tasks)
+    recipe = replace(several, data=replace(several.pretraining_data, folder=str(growing.folder)))
 
     def say(text: str, waiting: bool = False) -> None:
         if waiting:
             signal.raise_signal(signal.SIGINT)
 
-    stopped = train(recipe, tmp_path / "run", say=say)
-    assert stopped.stopped_by == signal.SIGINT and not stopped.finished
+    stopped = train(recipe, tmp_path / "run", notify=say)
+    assert stopped.stopped_by == signal.SIGINT and not stopped.is_finished
     growing.conclude()
     finished = train(recipe, tmp_path / "run")
-    assert finished.began == stopped.step and finished.finished
+    assert finished.start_step == stopped.step and finished.is_finished
     straight = train(several, tmp_path / "straight")
     assert fingerprint(finished.checkpoint) == fingerprint(straight.checkpoint)
 
 
 def test_a_run_begun_on_another_plan_is_refused(several: Recipe, tmp_path: Path) -> None:
     train(with_train(several, steps=2), tmp_path / "run")
-    other = replace(several.corpus, folder=str(tmp_path / "other"), shard_tokens=500)
+    other = replace(several.pretraining_data, folder=str(tmp_path / "other"), shard_tokens=500)
     prepare(other)
-    same_values = replace(other, shard_tokens=several.corpus.shard_tokens)
+    same_values = replace(other, shard_tokens=several.pretraining_data.shard_tokens)
     recipe = with_train(replace(several, data=same_values), steps=2)
     with pytest.raises(ValueError, match="begun on other data"):
         train(recipe, tmp_path / "run")

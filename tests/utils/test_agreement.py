@@ -2,18 +2,18 @@
 
 import pytest
 
-from gnano.utils.agreement import DisagreementError, agreed
+from gnano.utils.agreement import ConflictingValuesError, require_agreement
 
 
 def test_places_that_state_nothing_have_no_say():
-    assert agreed("The size", {"here": None, "there": 7, "elsewhere": 7.0}) == 7
-    assert agreed("The size", {"here": 0, "there": None}) == 0
-    assert agreed("The size", {"here": None}) is None
+    assert require_agreement("The size", {"here": None, "there": 7, "elsewhere": 7.0}) == 7
+    assert require_agreement("The size", {"here": 0, "there": None}) == 0
+    assert require_agreement("The size", {"here": None}) is None
 
 
 def test_a_difference_names_both_places_and_values():
-    with pytest.raises(DisagreementError) as refused:
-        agreed("The size", {"here": None, "there": 7, "elsewhere": 8})
+    with pytest.raises(ConflictingValuesError) as refused:
+        require_agreement("The size", {"here": None, "there": 7, "elsewhere": 8})
     assert str(refused.value) == (
         "The size is stated twice, and differently: there is 7, and elsewhere is 8; correct the "
         "one that is wrong."

@@ -11,9 +11,9 @@ from gnano.utils import atomic_io
 
 def test_a_new_file_and_one_that_is_replaced_have_all_their_content(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    atomic_io.write_text(path, "é\n")
+    atomic_io.atomic_write_text(path, "é\n")
     assert path.read_bytes() == "é\n".encode()
-    atomic_io.write_bytes(path, b"second")
+    atomic_io.atomic_write_bytes(path, b"second")
     assert path.read_bytes() == b"second"
     assert list(path.parent.iterdir()) == [path]
 
@@ -22,14 +22,14 @@ def test_the_content_is_on_the_disk_before_the_name_and_the_name_before_the_retu
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, done = tmp_path / "a", []
-    sync = atomic_io.sync
+    sync = atomic_io.fsync_path
 
     def noted(what: Path) -> None:
         done.append((what.is_dir(), path.exists()))
         sync(what)
 
     monkeypatch.setattr(atomic_io, "sync", noted)
-    atomic_io.write_bytes(path, b"x")
+    atomic_io.atomic_write_bytes(path, b"x")
     assert done == [(False, False), (True, True)]
 
 
@@ -45,7 +45,7 @@ def test_what_fails_leaves_the_old_content_alone_and_names_the_file(
 
     monkeypatch.setattr(os, name, full)
     with pytest.raises(OSError) as error:
-        atomic_io.write_bytes(path, b"new")
+        atomic_io.atomic_write_bytes(path, b"new")
     assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(path))
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
@@ -53,17 +53,17 @@ def test_what_fails_leaves_the_old_content_alone_and_names_the_file(
 def test_an_interrupted_write_leaves_the_old_content_alone(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), atomic_io.replacing(path) as temporary:
+    with pytest.raises(KeyboardInterrupt), atomic_io.atomic_replace(path) as temporary:
         temporary.write_bytes(b"half")
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_two_processes_that_write_one_file_do_not_share_a_temporary(tmp_path: Path) -> None:
-    with atomic_io.replacing(tmp_path / "a") as ours:
+    with atomic_io.atomic_replace(tmp_path / "a") as ours:
         ours.write_bytes(b"ours")
         if (child := os.fork()) == 0:
-            with atomic_io.replacing(tmp_path / "a") as theirs:
+            with atomic_io.atomic_replace(tmp_path / "a") as theirs:
                 theirs.write_bytes(b"theirs")
                 os._exit(0 if theirs != ours else 1)
         assert os.waitpid(child, 0)[1] == 0

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import gnano
-from gnano.utils.json_text import json_text
+from gnano.utils.json_text import dump_json
 
 SOURCE = Path(gnano.__file__).parent
 # whose JSON has whole numbers and texts alone, or is hashed or read back by ourselves alone
@@ -38,9 +38,9 @@ OWN = {
 
 def test_numbers_that_are_not_finite_are_null_wherever_they_stand() -> None:
     value = {"a": [math.nan, (math.inf, 1.5)], "b": {"c": -math.inf}, "d": 1, "e": True}
-    found = json.loads(json_text(value))
+    found = json.loads(dump_json(value))
     assert found == {"a": [None, [None, 1.5]], "b": {"c": None}, "d": 1, "e": True}
-    assert json_text({"ä": 1}, ensure_ascii=False, indent=1) == '{\n "ä": 1\n}'
+    assert dump_json({"ä": 1}, ensure_ascii=False, indent=1) == '{\n "ä": 1\n}'
 
 
 def test_whoever_writes_figures_as_json_writes_them_so() -> None:

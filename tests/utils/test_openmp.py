@@ -13,7 +13,7 @@ from tests.small import with_train
 from gnano.cli import main
 from gnano.train.loop import train
 from gnano.train.recipe import Recipe
-from gnano.utils.openmp import VARIABLES
+from gnano.utils.openmp import WAIT_POLICY_VARIABLES
 
 # each ends by telling what the process, with torch loaded after it, has in its environment
 SHOW = "import os, sys; print({name: os.environ.get(name) for name in %r}, 'torch' in sys.modules)"
@@ -28,26 +28,26 @@ DOORS = {
 
 
 def told(program: str, variables: dict[str, str]) -> str:
-    env = {name: value for name, value in os.environ.items() if name not in VARIABLES} | variables
-    show = SHOW % (VARIABLES,)
+    env = {name: value for name, value in os.environ.items() if name not in WAIT_POLICY_VARIABLES} | variables
+    show = SHOW % (WAIT_POLICY_VARIABLES,)
     command = [sys.executable, "-c", program.replace("SHOW", show), show]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("door", DOORS)
 def test_threads_wait_asleep_and_torch_is_not_loaded_before_that_is_said(door: str) -> None:
-    own = dict.fromkeys(VARIABLES) | {"OMP_WAIT_POLICY": "PASSIVE"}
+    own = dict.fromkeys(WAIT_POLICY_VARIABLES) | {"OMP_WAIT_POLICY": "PASSIVE"}
     assert told(DOORS[door], {}) == f"{own} False\n"
 
 
-@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.parametrize("name", WAIT_POLICY_VARIABLES)
 def test_what_the_user_set_stands(name: str) -> None:
-    own = dict.fromkeys(VARIABLES) | {name: "7"}
+    own = dict.fromkeys(WAIT_POLICY_VARIABLES) | {name: "7"}
     assert told(DOORS["import gnano"], {name: "7"}) == f"{own} False\n"
 
 
 def test_the_openmp_that_torch_brings_has_heard_it() -> None:
-    env = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    env = {name: value for name, value in os.environ.items() if name not in WAIT_POLICY_VARIABLES}
     found = subprocess.run(
         [sys.executable, "-c", "import gnano.model.gpt"],
         env=env | {"OMP_DISPLAY_ENV": "verbose"},  # on loading it prints what it goes by

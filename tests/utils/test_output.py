@@ -6,31 +6,31 @@ from pathlib import Path
 
 import pytest
 
-from gnano.cli.tokenizer import gpt2
-from gnano.cli.tokenizer import train as train_tokenizer
+from gnano.cli.tokenizer import gpt2_command
+from gnano.cli.tokenizer import train_command as train_tokenizer
 from gnano.data.instructions.config import InstructionConfig, InstructionSource
 from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import DataConfig, Source
-from gnano.export.formats import export
+from gnano.data.sources import DataConfig, SourceConfig
+from gnano.export.formats import export_model
 from gnano.export.importing import import_model
 from gnano.export.publishing import publish
 from gnano.train.config import TrainConfig
 from gnano.train.loop import train
 from gnano.train.merging import merge_adapter
 from gnano.train.recipe import Recipe
-from gnano.train.sharing import weights_only
-from gnano.utils.output import KINDS, check_output
+from gnano.train.sharing import export_weights
+from gnano.utils.output import FOLDER_MARKERS, check_output_path
 
 
 def scale_out(config: DataConfig) -> None:
     pytest.importorskip("datatrove")
-    from gnano.data.preparing.scale_out import ScaleOut
+    from gnano.data.preparing.scale_out import ClusterPreparation
 
-    ScaleOut(config).run()
+    ClusterPreparation(config).run()
 
 
 def _data(out: Path, source: Path) -> DataConfig:
-    return DataConfig(folder=str(out), sources={"a": Source(files=(str(source),))})
+    return DataConfig(folder=str(out), sources={"a": SourceConfig(files=(str(source),))})
 
 
 def _tuning(source: Path) -> InstructionConfig:
@@ -47,19 +47,19 @@ DOORS: dict[str, Callable[[Path, Path], object]] = {
     "pretrain": lambda out, source: train(Recipe(data=DataConfig(folder=str(source))), out),
     "sft": lambda out, source: train(Recipe(data=_tuning(source)), out),
     "sft from": lambda out, source: train(
-        Recipe(data=_tuning(out.with_name("other")), train=TrainConfig(base=str(source))), out
+        Recipe(data=_tuning(out.with_name("other")), train=TrainConfig(init_from=str(source))), out
     ),
-    "export": lambda out, source: export(source, "folder", out=out),
+    "export": lambda out, source: export_model(source, "folder", out=out),
     "import": lambda out, source: import_model(source, out),
-    "weights": lambda out, source: weights_only(source, out),
+    "weights": lambda out, source: export_weights(source, out),
     "merge": lambda out, source: merge_adapter(source, out.with_name("other"), out),
     "merge's adapter": lambda out, source: merge_adapter(out.with_name("other"), source, out),
-    "publish": lambda out, source: publish(source, "me/mine", out=out, dry_run=True),
+    "publish": lambda out, source: publish(source, "me/mine", output_folder=out, dry_run=True),
     "publish what": lambda out, source: publish(
-        out.with_name("other"), "me/mine", include=[source], out=out, dry_run=True
+        out.with_name("other"), "me/mine", include=[source], output_folder=out, dry_run=True
     ),
     "tokenizer train": lambda out, source: train_tokenizer((str(source),), out),
-    "tokenizer gpt2": lambda out, source: gpt2(out, source),
+    "tokenizer gpt2": lambda out, source: gpt2_command(out, source),
 }
 CONTINUED = {"prepare": "data folder", "scale-out": "data folder", "pretrain": "run", "sft": "run"}
 
@@ -88,11 +88,11 @@ def test_output_and_input_do_not_lie_in_each_other(door, corpus, tmp_path):
 
 
 @pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FOLDER_MARKERS)
 def test_nothing_is_written_into_what_another_command_made(door, kind, corpus, tmp_path):
     made = tmp_path / "made"
     (made / "deep").mkdir(parents=True)
-    for name in KINDS[kind]:
+    for name in FOLDER_MARKERS[kind]:
         (made / name).write_text("")
     refused(door, made / "deep/out", corpus, tmp_path)
     if CONTINUED.get(door.split()[0]) != kind:
@@ -117,10 +117,10 @@ def test_nothing_is_written_into_what_another_command_made(door, kind, corpus, t
 def test_a_glob_stands_for_what_it_reaches(out, pattern, fits, corpus, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if fits:
-        check_output(Path(out), "--out", [pattern])
+        check_output_path(Path(out), "--out", [pattern])
     else:
         with pytest.raises(ValueError, match="name another place"):
-            check_output(Path(out), "--out", [pattern])
+            check_output_path(Path(out), "--out", [pattern])
 
 
 def test_a_folder_that_does_not_fit_is_left_alone(corpus, tmp_path):

@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import floats
 
-from gnano.utils.ranges import Range, check_ranges
+from gnano.utils.ranges import Range, check_field_ranges
 
 
 @dataclass(frozen=True)
 class Settings:
-    rate: Annotated[float, Range(0, above=True)] = 1.0
-    share: Annotated[float, Range(0, 1, below=True)] = 0.5
+    rate: Annotated[float, Range(0, exclusive_minimum=True)] = 1.0
+    share: Annotated[float, Range(0, 1, exclusive_maximum=True)] = 0.5
     count: Annotated[int | None, Range(0)] = None
     label: str = ""
 
     def __post_init__(self) -> None:
-        check_ranges(self, "train")
+        check_field_ranges(self, "train")
 
 
 @given(rate=floats())

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from tests.small import with_train
 
 from gnano.cli.demo import main as demo
-from gnano.export.card import card
-from gnano.export.formats import _load_line, open_source
-from gnano.report.runs import list_runs, runs_table
+from gnano.export.card import build_model_card
+from gnano.export.formats import _load_snippet, load_export_source
+from gnano.report.runs import list_runs, format_runs_table
 from gnano.train.loop import RunResult, train
 from gnano.train.recipe import Recipe
-from gnano.utils.shell import shell_command
+from gnano.utils.shell import format_shell_command
 
 ODD = ["a b", "it's", 'say "no"', "-rf", "$HOME", "a;b", "a`b`", "*", "ä", "a\\b", "~x"]
 names = st.text(st.characters(blacklist_characters="\0/", blacklist_categories=["Cs"]), min_size=1)
@@ -23,12 +23,12 @@ names = st.text(st.characters(blacklist_characters="\0/", blacklist_categories=[
 
 @given(st.lists(names))
 def test_the_words_come_back(words: list[str]) -> None:
-    assert shlex.split(shell_command("gnano", *words)) == ["gnano", *words]
+    assert shlex.split(format_shell_command("gnano", *words)) == ["gnano", *words]
 
 
 @given(names)
 def test_a_path_comes_back_and_is_no_option(name: str) -> None:
-    _, _, word = shlex.split(shell_command("gnano", "info", Path(name)))
+    _, _, word = shlex.split(format_shell_command("gnano", "info", Path(name)))
     assert Path(word) == Path(name) and not word.startswith("-")
 
 
@@ -60,17 +60,17 @@ def test_every_place_that_shows_a_command_quotes_its_words(
     assert Path(chat[2]) == Path(f"{name}-sft") and Path(info[2]) == folder
 
     folder.mkdir()
-    said = runs_table(folder, list_runs(folder)).removesuffix(" begins one.")
+    said = format_runs_table(folder, list_runs(folder)).removesuffix(" begins one.")
     assert Path(shlex.split(said.partition("holds no run: ")[2])[4]) == folder / "NAME"
 
-    source = open_source(trained.checkpoint)
-    assert Path(shlex.split(_load_line(source, "gguf", folder))[2]) == folder
+    source = load_export_source(trained.checkpoint)
+    assert Path(shlex.split(_load_snippet(source, "gguf", folder))[2]) == folder
     for kind in ("pt", "safetensors", "folder", "onnx"):
-        line = _load_line(source, kind, folder).replace("GPT(…)", "GPT()")
+        line = _load_snippet(source, kind, folder).replace("GPT(…)", "GPT()")
         nodes = ast.walk(ast.parse(line))
         strings = [node.value for node in nodes if isinstance(node, ast.Constant)]
         assert str(folder / "model.onnx" if kind == "onnx" else folder) in strings
 
-    text = card(trained.checkpoint, "me/small", [f"{name}.gguf"], prompts=["the"])
+    text = build_model_card(trained.checkpoint, "me/small", [f"{name}.gguf"], prompts=["the"])
     [command] = [line for line in text.splitlines() if line.startswith("llama-cli")]
     assert shlex.split(command)[4] == f"{name}.gguf"

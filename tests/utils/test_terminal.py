@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import gnano
-from gnano.live import LiveLine
+from gnano.live import StatusLine
 from gnano.utils import terminal
 
 STEERING = "a\x1b]0;title\x07\x1b[2J\r\x08b\x7f\x9b31m\tc\n"
@@ -25,8 +25,8 @@ class Broken(io.StringIO):
 
 
 def test_a_terminal_gets_no_control_characters_and_a_pipe_gets_the_text_as_it_is() -> None:
-    assert terminal.visible(STEERING, Screen()) == SHOWN
-    assert terminal.visible(STEERING, io.StringIO()) == STEERING
+    assert terminal.replace_controls(STEERING, Screen()) == SHOWN
+    assert terminal.replace_controls(STEERING, io.StringIO()) == STEERING
 
 
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
@@ -35,7 +35,7 @@ def test_both_functions_that_print_go_through_it(
 ) -> None:
     screen = Screen()
     monkeypatch.setattr(f"sys.{name}", screen)
-    (terminal.echo if name == "stdout" else terminal.note)(STEERING, end="")
+    (terminal.echo if name == "stdout" else terminal.echo_stderr)(STEERING, end="")
     assert screen.getvalue() == SHOWN
 
 
@@ -71,13 +71,13 @@ def test_a_terminal_gets_only_the_escapes_that_it_understands(
     monkeypatch.delenv("NO_COLOR", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert terminal.takes_escapes(Screen()) is escapes
-    assert terminal.takes_color(Screen()) is color
-    assert not terminal.takes_escapes(io.StringIO())
+    assert terminal.supports_escapes(Screen()) is escapes
+    assert terminal.supports_color(Screen()) is color
+    assert not terminal.supports_escapes(io.StringIO())
     screen = Screen()
-    line = LiveLine(screen)
-    line.show("step 1\nof 2")
-    line.note("a note")
+    line = StatusLine(screen)
+    line.update("step 1\nof 2")
+    line.print("a note")
     line.close()
     assert ("\x1b" in screen.getvalue()) is escapes
     assert "a note\n" in screen.getvalue()
@@ -88,20 +88,20 @@ def test_a_live_line_shows_no_control_characters_of_a_file_name(
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
     screen = Screen()
-    line = LiveLine(screen)
-    line.show("reading a\x1b[8mb")
-    line.note("read a\x1b[8mb")
+    line = StatusLine(screen)
+    line.update("reading a\x1b[8mb")
+    line.print("read a\x1b[8mb")
     assert "\x1b[8m" not in screen.getvalue()
 
 
 def test_a_live_line_that_cannot_be_written_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = io.StringIO()
-    line = LiveLine(closed)
+    line = StatusLine(closed)
     closed.close()
-    for one in (LiveLine(Broken()), line):
-        one.show("step 1", important=True)
-        one.note("a note")
+    for one in (StatusLine(Broken()), line):
+        one.update("step 1", important=True)
+        one.print("a note")
         one.close()
     monkeypatch.setattr("sys.stderr", None)
-    LiveLine().show("step 1", important=True)
-    terminal.note("a note")
+    StatusLine().update("step 1", important=True)
+    terminal.echo_stderr("a note")

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import characters, lists, sampled_from, text
 
-from gnano.chat.history import History
+from gnano.chat.history import ConversationHistory
 from gnano.data.instructions.templates import load_template
-from gnano.model.folder import read_json
+from gnano.model.folder import read_json_object
 from gnano.train.recipe import load_recipe
 from gnano.utils.text import decode_text, open_stdin, read_stdin, read_text
 
@@ -36,13 +36,13 @@ def test_lines_end_in_lf_crlf_or_cr_and_in_nothing_else(lines, ending, mark):
 
 
 def generate_reads(path: Path) -> list[str]:
-    from gnano.cli.generate import _prompts
+    from gnano.cli.generate import _read_prompts
 
-    return _prompts((), path, True)
+    return _read_prompts((), path, True)
 
 
 def marked(path: Path) -> list[Any]:
-    return [exchange.stopped for exchange in History.load(path).exchanges]
+    return [exchange.was_stopped for exchange in ConversationHistory.load(path).exchanges]
 
 
 MESSAGES = [
@@ -54,7 +54,7 @@ DOORS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "template.toml": (lambda path: load_template(str(path)), 'assistant = "é:\\n"\n'),
     "template.json": (lambda path: load_template(str(path)), '{"assistant":\n"é:\\n"}'),
     "talk.json": (marked, json.dumps({"messages": MESSAGES}, indent=1)),
-    "config.json": (read_json, '{"a":\n"é"}\n'),
+    "config.json": (read_json_object, '{"a":\n"é"}\n'),
     "prompts.txt": (generate_reads, "é\n\n\u2028b\n"),
 }
 

@@ -4,8 +4,8 @@ from collections.abc import Generator
 from difflib import get_close_matches
 from pathlib import Path
 
-from gnano.chat.history import History
-from gnano.chat.session import Session
+from gnano.chat.history import ConversationHistory
+from gnano.chat.session import ChatSession
 
 COMMANDS = {
     "help": ("", "this list"),
@@ -24,7 +24,7 @@ MORE_HELP = (
 )
 
 
-def perform(line: str, session: Session) -> Generator[str] | str:
+def run_line(line: str, session: ChatSession) -> Generator[str] | str:
     """Start the answer to a question, or run a command and return its message.
 
     Raises ValueError, in a sentence, for what cannot be done, and EOFError to leave.
@@ -49,18 +49,18 @@ def perform(line: str, session: Session) -> Generator[str] | str:
             session.reset()
             return "A new conversation."
         case "system":
-            session.tell(argument)
+            session.set_system_prompt(argument)
             if not argument:
                 return "No system text."
             return "The system's text holds from the next answer on."
         case "set":
             return _change_setting(argument, session)
         case "regen":
-            return session.again()
+            return session.regenerate()
         case "save":
             return f"Saved as {session.history.save(Path(argument))}."
         case "load":
-            session.load(History.load(Path(argument)))
+            session.resume(ConversationHistory.load(Path(argument)))
             count = len(session.history.exchanges)
             return f"Loaded {count:,} question{'s' if count > 1 else ''} with their answers."
         case "stats":
@@ -69,30 +69,30 @@ def perform(line: str, session: Session) -> Generator[str] | str:
             raise EOFError
 
 
-def _change_setting(argument: str, session: Session) -> str:
-    names = list(session.settings.values())
+def _change_setting(argument: str, session: ChatSession) -> str:
+    names = list(session.settings.as_dict())
     if argument:
         name, _, value = argument.partition(" ")
         if not value.strip():
             raise ValueError(f"/set {name} needs a value: /set {name} VALUE.")
-        session.settings = session.settings.changed(name, value.strip())
+        session.settings = session.settings.with_value(name, value.strip())
         names = [name]
-    return "\n".join(f"{name} {session.settings.shown(name)}" for name in names)
+    return "\n".join(f"{name} {session.settings.format_value(name)}" for name in names)
 
 
-def _format_stats(session: Session) -> str:
-    answers = session.speeches
-    tokens, seconds = sum(s.tokens for s in answers), sum(s.seconds for s in answers)
+def _format_stats(session: ChatSession) -> str:
+    answers = session.answer_stats
+    tokens, seconds = sum(s.tokens for s in answers), sum(s.decode_seconds for s in answers)
     # a first token has no time of its own: it ends the reading of the prompt
     timed = sum(max(s.tokens - 1, 0) for s in answers)
     rate = f" at {timed / seconds:,.1f} tokens/s" if seconds else ""
-    full = answers[-1].prompt + answers[-1].tokens if answers else 0
+    full = answers[-1].prompt_tokens + answers[-1].tokens if answers else 0
     lines = [
         f"answers    {len(answers):,}, {tokens:,} tokens{rate}",
-        f"prompts    {sum(s.prompt for s in answers):,} tokens, "
-        f"{sum(s.first for s in answers):.2f} s until the first token of an answer, in all",
-        f"context    {full:,} of {session.context:,} tokens at the last answer",
+        f"prompts    {sum(s.prompt_tokens for s in answers):,} tokens, "
+        f"{sum(s.first_token_seconds for s in answers):.2f} s until the first token of an answer, in all",
+        f"context    {full:,} of {session.context_length:,} tokens at the last answer",
         f"questions  {len(session.history.exchanges):,} in the conversation; the model has "
-        f"forgotten {session.fallen:,} of them",
+        f"forgotten {session.num_dropped:,} of them",
     ]
     return "\n".join(lines)

@@ -13,29 +13,29 @@ from textwrap import shorten
 from typing import Any
 
 from gnano.data.instructions.conversations import Turn
-from gnano.data.instructions.reading import read_conversations
-from gnano.utils.atomic_io import write_text
-from gnano.utils.json_text import json_text
+from gnano.data.instructions.reading import read_conversation_files
+from gnano.utils.atomic_io import atomic_write_text
+from gnano.utils.json_text import dump_json
 from gnano.utils.text import read_text
 
-SUFFIXES = (".json", ".jsonl")
+FILE_SUFFIXES = (".json", ".jsonl")
 
 
 @dataclass(frozen=True)
 class Exchange:
     question: str
     answer: str  # never empty: what says nothing is no training data
-    stopped: bool = False  # by the user, before the model ended it
+    was_stopped: bool = False  # by the user, before the model ended it
 
 
 @dataclass(frozen=True)
-class History:
-    system: str = ""  # what the model is told before the first question
+class ConversationHistory:
+    system_prompt: str = ""  # what the model is told before the first question
     exchanges: tuple[Exchange, ...] = ()
 
-    def turns(self) -> tuple[Turn, ...]:
+    def to_turns(self) -> tuple[Turn, ...]:
         """Return the turns of which a prompt is made."""
-        turns = [Turn("system", self.system)] if self.system else []
+        turns = [Turn("system", self.system_prompt)] if self.system_prompt else []
         for exchange in self.exchanges:
             turns += [Turn("user", exchange.question), Turn("assistant", exchange.answer)]
         return tuple(turns)
@@ -48,33 +48,33 @@ class History:
         if not self.exchanges:
             raise ValueError("Nothing was said yet that could be saved; ask something first.")
         path = _with_suffix(path.expanduser())
-        if path.suffix not in SUFFIXES:
+        if path.suffix not in FILE_SUFFIXES:
             raise ValueError(f"{path} is no name for a conversation; end it in .json.")
         if path.exists():
             try:
-                History.load(path)
+                ConversationHistory.load(path)
             except ValueError:
                 raise ValueError(
                     f"{path} exists and holds something else than a conversation; choose another "
                     f"name."
                 ) from None
         messages: list[dict[str, Any]] = [
-            {"role": turn.role, "content": turn.content} for turn in self.turns()
+            {"role": turn.role, "content": turn.content} for turn in self.to_turns()
         ]
         answers = (message for message in messages if message["role"] == "assistant")
         for message, exchange in zip(answers, self.exchanges, strict=True):
-            if exchange.stopped:
+            if exchange.was_stopped:
                 message["stopped"] = True
         indent = None if path.suffix == ".jsonl" else 2
-        text = json_text({"messages": messages}, ensure_ascii=False, indent=indent)
+        text = dump_json({"messages": messages}, ensure_ascii=False, indent=indent)
         try:
-            write_text(path, text + "\n")
+            atomic_write_text(path, text + "\n")
         except OSError as error:
             raise ValueError(f"{path} cannot be written: {error.strerror}.") from None
         return path
 
     @classmethod
-    def load(cls, path: Path) -> "History":
+    def load(cls, path: Path) -> "ConversationHistory":
         """Read the one conversation of a file, of any form that `gnano sft` reads.
 
         Raises ValueError, in a sentence, where there is none, or more.
@@ -84,7 +84,7 @@ class History:
         if not path.is_file():
             raise ValueError(f"There is no file {path}.")
         try:
-            found = read_conversations([str(path)]).records
+            found = read_conversation_files([str(path)]).records
             if len(found) > 1:
                 raise ValueError(f"it holds {len(found):,} conversations, and one can go on")
             stopped = _stopped_answers(path)

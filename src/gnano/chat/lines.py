@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gnano.chat.commands import COMMANDS
-from gnano.utils.terminal import note, takes_escapes
+from gnano.utils.terminal import echo_stderr, supports_escapes
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 PROMPT, CONTINUATION = "> ", "… "
 
 
-def line_reader() -> Callable[[], str]:
+def make_line_reader() -> Callable[[], str]:
     """Return a function that returns the next text; see `run_repl` for what it raises."""
-    if takes_escapes(sys.stdout) and find_spec("prompt_toolkit"):
+    if supports_escapes(sys.stdout) and find_spec("prompt_toolkit"):
         from prompt_toolkit import PromptSession
         from prompt_toolkit.completion import WordCompleter
 
@@ -58,7 +58,7 @@ def _read_plain_text() -> str:
 def _read_plain_line(prompt: str) -> str:
     if sys.stdout.isatty():
         return input(prompt)
-    note(prompt, end="")  # stdout is for answers
+    echo_stderr(prompt, end="")  # stdout is for answers
     line = sys.stdin.readline()
     if not line:
         raise EOFError

@@ -12,26 +12,26 @@ from contextlib import closing, contextmanager, nullcontext
 from importlib.util import find_spec
 from types import FrameType
 
-from gnano.chat.commands import perform
-from gnano.chat.session import Session
-from gnano.utils.terminal import echo, note, takes_color, visible
+from gnano.chat.commands import run_line
+from gnano.chat.session import ChatSession
+from gnano.utils.terminal import echo, echo_stderr, supports_color, replace_controls
 
 
-class Screen:
+class ChatOutput:
     """Where notes are printed: `note(text)`."""
 
-    def __init__(self, interactive: bool) -> None:
-        self.interactive = interactive  # is it for a person?
-        self.beside = interactive and sys.stdout.isatty()  # are notes between the answers?
-        self.note: Callable[[str], object] = echo if self.beside else note
-        if self.beside and takes_color(sys.stdout) and find_spec("rich"):
+    def __init__(self, is_interactive: bool) -> None:
+        self.is_interactive = is_interactive  # is it for a person?
+        self.notes_on_stdout = is_interactive and sys.stdout.isatty()  # are notes between the answers?
+        self.print_note: Callable[[str], object] = echo if self.notes_on_stdout else echo_stderr
+        if self.notes_on_stdout and supports_color(sys.stdout) and find_spec("rich"):
             from rich.console import Console
 
             console = Console(style="dim", markup=False, highlight=False, emoji=False)
-            self.note = lambda text: console.print(visible(text, sys.stdout))
+            self.print_note = lambda text: console.print(replace_controls(text, sys.stdout))
 
 
-def run_repl(session: Session, read_line: Callable[[], str], screen: Screen) -> None:
+def run_chat_loop(session: ChatSession, read_line: Callable[[], str], output: ChatOutput) -> None:
     """Respond to lines until the person leaves.
 
     `read_line` raises EOFError at the end of the input, and KeyboardInterrupt, with what was typed
@@ -43,45 +43,45 @@ def run_repl(session: Session, read_line: Callable[[], str], screen: Screen) -> 
             line = read_line().strip()
             presses = 0
             if line:
-                respond(line, session, screen)
+                respond_to_line(line, session, output)
         except KeyboardInterrupt as interrupt:
             typed = bool(interrupt.args and interrupt.args[0])
             presses = 0 if typed else presses + 1
             if presses > 1:
                 return
             if presses == 1:
-                screen.note("Ctrl-C again, or Ctrl-D, leaves.")
+                output.print_note("Ctrl-C again, or Ctrl-D, leaves.")
         except EOFError:
             return
         except ValueError as error:
-            screen.note(str(error))
+            output.print_note(str(error))
 
 
-def respond(line: str, session: Session, screen: Screen) -> None:
+def respond_to_line(line: str, session: ChatSession, output: ChatOutput) -> None:
     """Answer a question, or run a command; raises what `perform` does."""
-    result = perform(line, session)
+    result = run_line(line, session)
     if isinstance(result, str):
-        screen.note(result)
+        output.print_note(result)
     else:
-        print_answer(result, session, screen)
+        print_answer(result, session, output)
 
 
-def print_answer(answer: Generator[str], session: Session, screen: Screen) -> None:
+def print_answer(answer: Generator[str], session: ChatSession, output: ChatOutput) -> None:
     """Print an answer that the session has started, on lines of its own."""
-    speech = session.speeches[-1]
-    if forgotten := speech.forgotten(session.context):
-        screen.note(forgotten)
-    interrupts = _catch_interrupts() if screen.interactive else nullcontext(lambda: False)
+    speech = session.answer_stats[-1]
+    if forgotten := speech.truncation_notice(session.context_length):
+        output.print_note(forgotten)
+    interrupts = _catch_interrupts() if output.is_interactive else nullcontext(lambda: False)
     with interrupts as interrupted, closing(answer):
         for piece in answer:
             echo(piece, end="")
             if interrupted():
                 break
     echo("")
-    if screen.beside:
-        screen.note(str(speech))
-    if screen.interactive and not speech.answer:
-        screen.note("Nothing was said, so nothing is remembered; /regen asks again.")
+    if output.notes_on_stdout:
+        output.print_note(str(speech))
+    if output.is_interactive and not speech.answer:
+        output.print_note("Nothing was said, so nothing is remembered; /regen asks again.")
 
 
 @contextmanager

@@ -13,47 +13,47 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Literal
 
-from gnano.chat.history import Exchange, History
-from gnano.chat.settings import Settings
+from gnano.chat.history import Exchange, ConversationHistory
+from gnano.chat.settings import ChatSettings
 from gnano.data.instructions.conversations import Turn
 from gnano.data.instructions.encoding import encode_prompt
-from gnano.data.instructions.templates import ALPACA, Template
+from gnano.data.instructions.templates import ALPACA, ChatTemplate
 from gnano.infer.engine import Engine
-from gnano.infer.text_stream import TextStream
+from gnano.infer.text_stream import IncrementalDetokenizer
 
-SHORTEST_STOP = 6  # characters; "Q:" might be part of an answer
-Ending = Literal["by itself", "stopped", "cut at its limit", "cut, the context is full"]
+MIN_STOP_CHARS = 6  # characters; "Q:" might be part of an answer
+FinishReason = Literal["by itself", "stopped", "cut at its limit", "cut, the context is full"]
 
 
-class Session:
+class ChatSession:
     def __init__(
         self,
         engine: Engine,
-        template: Template = ALPACA,
-        settings: Settings | None = None,
-        system: str = "",
+        template: ChatTemplate = ALPACA,
+        settings: ChatSettings | None = None,
+        system_prompt: str = "",
     ) -> None:
         self.engine, self.template = engine, template
-        self.settings = settings or Settings()
-        self.speeches: list[Speech] = []  # of all answers, also those that are forgotten
-        self.load(History(_clean(system)))
+        self.settings = settings or ChatSettings()
+        self.answer_stats: list[AnswerStats] = []  # of all answers, also those that are forgotten
+        self.resume(ConversationHistory(_clean(system_prompt)))
 
-    def load(self, history: History) -> None:
+    def resume(self, history: ConversationHistory) -> None:
         """Continue this conversation."""
         self.history = history
-        self.fallen = 0  # exchanges from the front that the model no longer sees
+        self.num_dropped = 0  # exchanges from the front that the model no longer sees
         # the last question, whether or not it was answered
-        self.asked = history.exchanges[-1].question if history.exchanges else ""
-        self.kept = max(len(history.exchanges) - 1, 0)  # exchanges before it
-        self.tries = 0  # answers to it before the next one
+        self.last_question = history.exchanges[-1].question if history.exchanges else ""
+        self.num_before_question = max(len(history.exchanges) - 1, 0)  # exchanges before it
+        self.num_retries = 0  # answers to it before the next one
 
     def reset(self) -> None:
         """Begin a new conversation; the system's text and the settings stay."""
-        self.load(History(self.history.system))
+        self.resume(ConversationHistory(self.history.system_prompt))
 
-    def tell(self, system: str) -> None:
+    def set_system_prompt(self, system_prompt: str) -> None:
         """Set what the model is told before the first question; "" for nothing."""
-        self.history = replace(self.history, system=_clean(system))
+        self.history = replace(self.history, system=_clean(system_prompt))
 
     def ask(self, text: str) -> Generator[str]:
         """Return the answer, a piece for each token (perhaps an empty one).
@@ -65,137 +65,137 @@ class Session:
         question = _clean(text)
         if not question:
             raise ValueError("The question is empty; write something.")
-        return self._start(question, len(self.history.exchanges), 0)
+        return self._start_answer(question, len(self.history.exchanges), 0)
 
-    def again(self) -> Generator[str]:
+    def regenerate(self) -> Generator[str]:
         """Return another answer to the last question, which replaces the one it had."""
-        if not self.asked:
+        if not self.last_question:
             raise ValueError("There is no question to answer again; ask one first.")
-        return self._start(self.asked, self.kept, self.tries + 1)
+        return self._start_answer(self.last_question, self.num_before_question, self.num_retries + 1)
 
     @property
-    def context(self) -> int:
+    def context_length(self) -> int:
         return self.engine.model.config.block_size
 
     @property
-    def stop(self) -> tuple[str, ...]:
+    def stop_strings(self) -> tuple[str, ...]:
         """What opens a next question: a model that did not learn to end goes on with one."""
         before, _, _ = self.template.user.partition("{content}")
         opening = before.strip().partition("\n")[0].strip()
-        return (opening,) if len(opening) >= SHORTEST_STOP else ()
+        return (opening,) if len(opening) >= MIN_STOP_CHARS else ()
 
-    def _start(self, question: str, kept: int, tries: int) -> Generator[str]:
-        fallen = self.fallen
-        ids = self._fit_prompt(question, kept)
-        self.asked, self.kept, self.tries = question, kept, tries
-        self.speeches.append(Speech(len(ids), self.fallen - fallen))
-        return self._generate(ids, self.speeches[-1])
+    def _start_answer(self, question: str, num_before: int, num_retries: int) -> Generator[str]:
+        fallen = self.num_dropped
+        ids = self._fit_prompt(question, num_before)
+        self.last_question, self.num_before_question, self.num_retries = question, num_before, num_retries
+        self.answer_stats.append(AnswerStats(len(ids), self.num_dropped - fallen))
+        return self._generate(ids, self.answer_stats[-1])
 
-    def _fit_prompt(self, question: str, kept: int) -> list[int]:
+    def _fit_prompt(self, question: str, num_before: int) -> list[int]:
         """Return the ids with the newest of so many exchanges that fit, and set `fallen`."""
 
         def encode(first: int) -> list[int]:
-            history = replace(self.history, exchanges=self.history.exchanges[first:kept])
-            turns = (*history.turns(), Turn("user", question))
+            history = replace(self.history, exchanges=self.history.exchanges[first:num_before])
+            turns = (*history.to_turns(), Turn("user", question))
             return encode_prompt(turns, self.template, self.engine.tokenizer)
 
-        shortest = len(encode(kept))
-        if shortest > self.context:
-            system = " with the system's text" if self.history.system else ""
+        shortest = len(encode(num_before))
+        if shortest > self.context_length:
+            system = " with the system's text" if self.history.system_prompt else ""
             raise ValueError(
                 f"The question{system} has {shortest:,} tokens, and the model's context is "
-                f"{self.context:,}; shorten it."
+                f"{self.context_length:,}; shorten it."
             )
         # an answer has half of the context at most, as when questions are asked in `evals/`
-        room = max(self.context - self.settings.tokens, self.context // 2)
+        room = max(self.context_length - self.settings.tokens, self.context_length // 2)
         # what fell out stays out: else the model would remember now this, now that
-        self.fallen += bisect_left(
-            range(self.fallen, kept), True, key=lambda first: len(encode(first)) <= room
+        self.num_dropped += bisect_left(
+            range(self.num_dropped, num_before), True, key=lambda first: len(encode(first)) <= room
         )
-        return encode(self.fallen)
+        return encode(self.num_dropped)
 
-    def _generate(self, ids: list[int], speech: "Speech") -> Generator[str]:
+    def _generate(self, ids: list[int], stats: "AnswerStats") -> Generator[str]:
         limit, sampling = self.settings.tokens, self.settings.sampling
         if sampling.seed is not None:
             # another answer is to be another one, and a seed still gives the same session
-            sampling = replace(sampling, seed=(sampling.seed + self.tries) % 2**63)
-        stream, trim, room = TextStream(self.stop), Trim(), self.context - len(ids) + 1
+            sampling = replace(sampling, seed=(sampling.seed + self.num_retries) % 2**63)
+        stream, trim, room = IncrementalDetokenizer(self.stop_strings), StreamingStrip(), self.context_length - len(ids) + 1
         try:
-            for token in self.engine.token_ids(ids, limit, sampling, reuse=True):
-                speech.count()
-                yield trim.push(stream.push(self.engine.tokenizer.decode_bytes([token])))
+            for token in self.engine.stream_token_ids(ids, limit, sampling, reuse_prefix=True):
+                stats.count_token()
+                yield trim.feed(stream.push(self.engine.tokenizer.decode_bytes([token])))
                 if stream.stopped:
                     break
-            if stream.stopped or speech.tokens < min(limit, room):
-                speech.ending = "by itself"
+            if stream.stopped or stats.tokens < min(limit, room):
+                stats.finish_reason = "by itself"
             else:
-                speech.ending = "cut, the context is full" if room < limit else "cut at its limit"
-            yield trim.push(stream.push(b"", final=True))
+                stats.finish_reason = "cut, the context is full" if room < limit else "cut at its limit"
+            yield trim.feed(stream.push(b"", final=True))
         finally:
-            speech.answer = trim.said
-            self._remember(speech)
+            stats.answer = trim.text
+            self._add_to_history(stats)
 
-    def _remember(self, speech: "Speech") -> None:
-        if speech.answer:  # else there is nothing to remember, and an earlier answer stays
-            exchange = Exchange(self.asked, speech.answer, speech.ending == "stopped")
-            exchanges = (*self.history.exchanges[: self.kept], exchange)
+    def _add_to_history(self, stats: "AnswerStats") -> None:
+        if stats.answer:  # else there is nothing to remember, and an earlier answer stays
+            exchange = Exchange(self.last_question, stats.answer, stats.finish_reason == "stopped")
+            exchanges = (*self.history.exchanges[: self.num_before_question], exchange)
             self.history = replace(self.history, exchanges=exchanges)
 
 
-class Trim:
+class StreamingStrip:
     """Text without white space around it, in pieces: joined, they are its `strip()`."""
 
     def __init__(self) -> None:
-        self.said = ""
-        self.held = ""  # white space that is the text's, if anything follows
+        self.text = ""
+        self.pending_whitespace = ""  # white space that is the text's, if anything follows
 
-    def push(self, text: str) -> str:
-        self.held = self.held + text if self.said else text.lstrip()
-        piece = self.held.rstrip()
-        self.held = self.held[len(piece) :]
-        self.said += piece
+    def feed(self, text: str) -> str:
+        self.pending_whitespace = self.pending_whitespace + text if self.text else text.lstrip()
+        piece = self.pending_whitespace.rstrip()
+        self.pending_whitespace = self.pending_whitespace[len(piece) :]
+        self.text += piece
         return piece
 
 
 @dataclass
-class Speech:
+class AnswerStats:
     """Figures of one answer: how long it was, how fast it came, and how it ended."""
 
-    prompt: int  # tokens before the answer
-    fell: int = 0  # exchanges that fell out of the context to make room for it
+    prompt_tokens: int  # tokens before the answer
+    exchanges_dropped: int = 0  # exchanges that fell out of the context to make room for it
     answer: str = ""
     tokens: int = 0  # of the answer
-    ending: Ending = "stopped"  # until it ends otherwise
-    began: float = field(default_factory=perf_counter)
-    first: float = 0.0  # seconds until its first token
-    seconds: float = 0.0  # from there to its last
+    finish_reason: FinishReason = "stopped"  # until it ends otherwise
+    start_time: float = field(default_factory=perf_counter)
+    first_token_seconds: float = 0.0  # seconds until its first token
+    decode_seconds: float = 0.0  # from there to its last
 
-    def count(self) -> None:
+    def count_token(self) -> None:
         """Count one more token."""
-        now = perf_counter() - self.began
+        now = perf_counter() - self.start_time
         if self.tokens == 0:
-            self.first = now
+            self.first_token_seconds = now
         self.tokens += 1
-        self.seconds = now - self.first
+        self.decode_seconds = now - self.first_token_seconds
 
-    def forgotten(self, context: int) -> str:
+    def truncation_notice(self, context_length: int) -> str:
         """Return a notice of the exchanges that fell out of the context; "" where none did."""
-        if not self.fell:
+        if not self.exchanges_dropped:
             return ""
-        if self.fell == 1:
+        if self.exchanges_dropped == 1:
             what = "The oldest question falls, with its answer,"
         else:
-            what = f"The {self.fell:,} oldest questions fall, with their answers,"
-        return f"{what} out of the context of {context:,} tokens: the model forgets this."
+            what = f"The {self.exchanges_dropped:,} oldest questions fall, with their answers,"
+        return f"{what} out of the context of {context_length:,} tokens: the model forgets this."
 
     def __str__(self) -> str:
         parts = [f"{self.tokens:,} token{'s' if self.tokens != 1 else ''}"]
-        if self.tokens > 1 and self.seconds:
-            parts.append(f"{(self.tokens - 1) / self.seconds:,.1f} tokens/s")
+        if self.tokens > 1 and self.decode_seconds:
+            parts.append(f"{(self.tokens - 1) / self.decode_seconds:,.1f} tokens/s")
         if self.tokens:
-            parts.append(f"first after {self.first:.2f} s")
-        if self.ending != "by itself":
-            parts.append(self.ending)
+            parts.append(f"first after {self.first_token_seconds:.2f} s")
+        if self.finish_reason != "by itself":
+            parts.append(self.finish_reason)
         return " · ".join(parts)
 
 

@@ -13,9 +13,9 @@ import threading
 from typing import NoReturn
 
 from gnano import __version__
-from gnano.utils.host import refuse_windows
+from gnano.utils.host import reject_windows
 from gnano.utils.streams import drop_failed_writes, prepare_streams, write_output
-from gnano.utils.terminal import echo, note
+from gnano.utils.terminal import echo, echo_stderr
 
 COMMANDS = {
     "demo": "train a small model on this machine's own text and let it write",
@@ -42,9 +42,9 @@ COMMANDS = {
 }
 
 # which keep what was finished, and go on from there when they are started again
-RESUMING = ("demo", "prepare", "pretrain", "sft", "dpo", "compare", "publish")
+RESUMABLE_COMMANDS = ("demo", "prepare", "pretrain", "sft", "dpo", "compare", "publish")
 
-HELP = f"""\
+USAGE = f"""\
 gnano {__version__}: train your own language model, from raw text to a model that talks.
 
 usage: gnano COMMAND [options]        gnano COMMAND --help for examples
@@ -58,7 +58,7 @@ first steps:
   gnano prepare 10m --help                     your own text as token shards
 """
 
-ADVICE = {
+ERRNO_ADVICE = {
     errno.ENOSPC: "free some space and run the same command again: what is finished is kept",
     errno.EDQUOT: "free some of your quota and run the same command again",
     errno.EACCES: "choose a place you may write to, or change its permissions",
@@ -69,7 +69,7 @@ ADVICE = {
 
 # their product is what they print: that it cannot be written is a failure; of all others the
 # product is a file, and what they print only informs
-PRINTING = {
+OUTPUT_COMMANDS = {
     *("data", "tokenizer", "plan", "eval", "compare", "chat", "generate", "bench", "smoke"),
     *("info", "runs"),
 }
@@ -82,32 +82,32 @@ def main(argv: list[str] | None = None) -> NoReturn:
     drop_failed_writes("stderr")
     try:
         try:
-            sys.exit(_run(arguments))
+            sys.exit(_dispatch(arguments))
         finally:
             write_output()  # what others than us have printed, such as --help
     except KeyboardInterrupt:
         goes_on = " What was finished is kept; the same command goes on."
-        note(f"\nStopped.{goes_on if arguments[0] in RESUMING else ''}")
-        _leave(130)
+        echo_stderr(f"\nStopped.{goes_on if arguments[0] in RESUMABLE_COMMANDS else ''}")
+        _exit_process(130)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         sys.exit(141)
     except (ValueError, OSError) as error:
         if os.environ.get("GNANO_TRACEBACK"):
             raise
-        _fail(_sentence(error))
+        _exit_with_error(_error_message(error))
 
 
-def _run(arguments: list[str]) -> int | None:
-    refuse_windows()
+def _dispatch(arguments: list[str]) -> int | None:
+    reject_windows()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        echo(HELP, end="")
+        echo(USAGE, end="")
         return 0
     if arguments[0] in ("-V", "--version"):
         echo(__version__)
         return 0
     if arguments[0] not in COMMANDS:
         raise ValueError(f"There is no command {arguments[0]!r}; there are {', '.join(COMMANDS)}.")
-    if arguments[0] not in PRINTING:
+    if arguments[0] not in OUTPUT_COMMANDS:
         drop_failed_writes("stdout")
     name = f"{arguments[0]}_" if keyword.iskeyword(arguments[0]) else arguments[0]
     command = importlib.import_module(f"gnano.cli.{name}")
@@ -115,13 +115,13 @@ def _run(arguments: list[str]) -> int | None:
     if hasattr(command, "main"):
         code = command.main(arguments[1:])
     else:  # one function of the module's name
-        from gnano.cli.arguments import call  # loads tyro
+        from gnano.cli.arguments import run_function  # loads tyro
 
-        code = call(getattr(command, name), arguments[0], arguments[1:])
+        code = run_function(getattr(command, name), arguments[0], arguments[1:])
     return code
 
 
-def _leave(code: int) -> NoReturn:
+def _exit_process(code: int) -> NoReturn:
     """End the process; at once where a thread is in native code, which nothing else ends."""
     names = {thread.name for thread in threading.enumerate()}
     if names & {"saver", "tokenizer training"}:
@@ -131,17 +131,17 @@ def _leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _sentence(error: ValueError | OSError) -> str:
+def _error_message(error: ValueError | OSError) -> str:
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     name = error.filename2 if full and error.filename2 else error.filename  # of a copy: where to
     where = f": {name}" if name else ""
-    advice = ADVICE.get(error.errno)
+    advice = ERRNO_ADVICE.get(error.errno)
     return f"{error.strerror}{where}{f'; {advice}' if advice else ''}."
 
 
-def _fail(sentence: str) -> NoReturn:
+def _exit_with_error(sentence: str) -> NoReturn:
     rank = os.environ.get("RANK", "0")  # of several that a launcher has started
-    note(f"gnano: {'' if rank == '0' else f'rank {rank}: '}{sentence}")
+    echo_stderr(f"gnano: {'' if rank == '0' else f'rank {rank}: '}{sentence}")
     sys.exit(2)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from gnano.cli.arguments import Keeping
-from gnano.infer.loading import Loading
-from gnano.utils.json_text import json_text
+from gnano.cli.arguments import LoadArgs
+from gnano.infer.loading import LoadConfig
+from gnano.utils.json_text import dump_json
 from gnano.utils.terminal import echo
 
 if TYPE_CHECKING:
-    from gnano.infer.speed import Speed
+    from gnano.infer.speed import ThroughputReport
 
 
 def bench(
@@ -22,7 +22,7 @@ def bench(
     prompt: int = 128,
     tokens: int = 64,
     json_: Annotated[bool, tyro.conf.arg(name="json", help="For programs.")] = False,
-    loading: Keeping = Loading(),  # noqa: B008 frozen
+    load_config: LoadArgs = LoadConfig(),  # noqa: B008 frozen
 ) -> None:
     """Measure how fast a checkpoint reads a prompt and writes, and what the memory would allow.
 
@@ -41,31 +41,31 @@ def bench(
     import time
 
     from gnano.infer.engine import Engine
-    from gnano.infer.speed import measure
-    from gnano.live import LiveLine
-    from gnano.train.watching.journal import peak_memory
+    from gnano.infer.speed import measure_throughput
+    from gnano.live import StatusLine
+    from gnano.train.watching.journal import peak_memory_bytes
 
     started = time.perf_counter()
-    engine = Engine.load(checkpoint, **asdict(loading))
+    engine = Engine.load(checkpoint, **asdict(load_config))
     loaded = time.perf_counter() - started
-    with closing(LiveLine()) as line:
-        speed = measure(engine, texts, prompt, tokens, line.show)
-    peak = peak_memory(engine.device) / 1e9
+    with closing(StatusLine()) as line:
+        speed = measure_throughput(engine, texts, prompt, tokens, line.update)
+    peak = peak_memory_bytes(engine.device) / 1e9
     if json_:
-        steps = [{**asdict(one), "share_of_memory": speed.share(one)} for one in speed.steps]
+        steps = [{**asdict(one), "share_of_memory": speed.bandwidth_share(one)} for one in speed.steps]
         more = {"prefill_tokens_per_s": speed.prefill_tokens_per_s, "load_s": loaded}
-        echo(json_text({**asdict(speed), **more, "steps": steps, "peak_gb": peak}))
+        echo(dump_json({**asdict(speed), **more, "steps": steps, "peak_gb": peak}))
     else:
-        _print(speed, loaded, peak)
+        _print_report(speed, loaded, peak)
 
 
-def _print(speed: "Speed", loaded: float, peak: float) -> None:
+def _print_report(speed: "ThroughputReport", loaded: float, peak: float) -> None:
     echo(f"loaded in                     {loaded:8.2f} s")
-    echo(f"first token of {speed.prompt:,} read".ljust(30) + f"{speed.first_token_s:8.3f} s")
+    echo(f"first token of {speed.prompt_tokens:,} read".ljust(30) + f"{speed.first_token_s:8.3f} s")
     echo(f"prompt                        {speed.prefill_tokens_per_s:8,.0f} tokens/s")
     for one in speed.steps:
-        name = "a text alone" if one.texts == 1 else f"{one.texts} texts side by side"
-        share = speed.share(one)
+        name = "a text alone" if one.batch_size == 1 else f"{one.batch_size} texts side by side"
+        share = speed.bandwidth_share(one)
         echo(f"{name:<30}{one.tokens_per_s:8,.1f} tokens/s   {share:4.0%} of the memory's speed")
     echo(
         f"memory                        {speed.read_bytes_per_s / 1e9:8.1f} GB/s, read by a plain "

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import Drawing, Keeping
-from gnano.infer.loading import Loading
-from gnano.infer.sampling import Sampling
+from gnano.cli.arguments import SamplingArgs, LoadArgs
+from gnano.infer.loading import LoadConfig
+from gnano.infer.sampling import SamplingParams
 
 
 def chat(
@@ -16,8 +16,8 @@ def chat(
     system: str = "",
     prompt: str | None = None,
     tokens: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256,
-    sampling: Drawing = Sampling(),  # noqa: B008 frozen
-    loading: Keeping = Loading(),  # noqa: B008 frozen
+    sampling: SamplingArgs = SamplingParams(),  # noqa: B008 frozen
+    load_config: LoadArgs = LoadConfig(),  # noqa: B008 frozen
 ) -> int:
     """Talk with a run's newest checkpoint, or with any Llama folder like it; /help says how.
 
@@ -36,9 +36,9 @@ def chat(
         sampling: How tokens are drawn.
         loading: How the weights are kept.
     """
-    from gnano.chat.opening import open_session, talk
-    from gnano.chat.settings import Settings
+    from gnano.chat.opening import open_session, run_chat
+    from gnano.chat.settings import ChatSettings
 
-    settings = Settings(sampling=sampling, tokens=tokens)
-    session, note = open_session(checkpoint, format, settings, system, loading)
-    return talk(session, note, prompt, str(checkpoint))
+    settings = ChatSettings(sampling=sampling, tokens=tokens)
+    session, note = open_session(checkpoint, format, settings, system, load_config)
+    return run_chat(session, note, prompt, str(checkpoint))

@@ -7,20 +7,20 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import Asking, Keeping
-from gnano.evals.asked import Asked
-from gnano.infer.loading import Loading
-from gnano.utils.terminal import echo, note
+from gnano.cli.arguments import EvalArgs, LoadArgs
+from gnano.evals.asked import EvalConfig
+from gnano.infer.loading import LoadConfig
+from gnano.utils.terminal import echo, echo_stderr
 
 
 def compare(
     models: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
-    asked: Asking = Asked(),  # noqa: B008 frozen
+    eval_config: EvalArgs = EvalConfig(),  # noqa: B008 frozen
     published: bool = True,
     all_published: bool = False,
     plot: Path | None = None,
     json_: Annotated[bool, tyro.conf.arg(name="json", help="Print JSON, no table.")] = False,
-    loading: Keeping = Loading(),  # noqa: B008 frozen
+    load_config: LoadArgs = LoadConfig(),  # noqa: B008 frozen
 ) -> None:
     """Put models side by side under the same settings, with published scores of the same tasks.
 
@@ -46,17 +46,17 @@ def compare(
         loading: How the weights are kept.
     """
     from gnano.evals.comparing import compare_models
-    from gnano.evals.comparison_plot import check_plot, plot_comparison
-    from gnano.evals.comparison_table import comparison_text
-    from gnano.live import LiveLine
+    from gnano.evals.comparison_plot import check_plot_path, plot_comparison
+    from gnano.evals.comparison_table import format_comparison
+    from gnano.live import StatusLine
 
-    check_plot(plot)
-    with closing(LiveLine()) as line:
+    check_plot_path(plot)
+    with closing(StatusLine()) as line:
         found = compare_models(
-            models, asked, loading, published, all_published, line.show, line.note
+            models, eval_config, load_config, published, all_published, line.update, line.print
         )
     width = shutil.get_terminal_size((100, 24)).columns
-    echo(found.json() if json_ else comparison_text(found, width))
+    echo(found.to_json() if json_ else format_comparison(found, width))
     if plot:
         plot_comparison(found, plot)
-        note(f"\n{plot}")
+        echo_stderr(f"\n{plot}")

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from gnano.cli.arguments import call
+from gnano.cli.arguments import run_function
 from gnano.utils.terminal import echo
 
-HELP = """\
+DATA_USAGE = """\
 usage: gnano data show FOLDER SAMPLE     a training sample: its source and its documents
        gnano data verify FOLDER          hold every file against its checksum
        gnano data scale-out RECIPE       prepare on many machines (local, Slurm, Ray)
@@ -18,7 +18,7 @@ usage: gnano data show FOLDER SAMPLE     a training sample: its source and its d
 """
 
 
-def show(
+def show_sample(
     folder: Annotated[Path, tyro.conf.Positional],
     sample: Annotated[int, tyro.conf.Positional],
     *,
@@ -42,17 +42,17 @@ def show(
         seed: The recipe's data.seed.
         packing: The recipe's data.packing.
     """
-    from gnano.data.batches import Batches
-    from gnano.data.corpus import Corpus
-    from gnano.data.looking import look
+    from gnano.data.batches import PackedDataset
+    from gnano.data.corpus import TokenizedCorpus
+    from gnano.data.looking import inspect_sample
     from gnano.report.corpus import describe_sample
 
-    corpus = Corpus(folder, check=False)
-    batches = Batches(corpus, weights or corpus.manifest.weights, seed, context, packing)
-    echo(describe_sample(look(batches, sample), corpus.tokenizer))
+    corpus = TokenizedCorpus(folder, verify_checksums=False)
+    batches = PackedDataset(corpus, weights or corpus.manifest.weights, seed, context, packing)
+    echo(describe_sample(inspect_sample(batches, sample), corpus.tokenizer))
 
 
-def verify(folder: Annotated[Path, tyro.conf.Positional]) -> int:
+def verify_folder(folder: Annotated[Path, tyro.conf.Positional]) -> int:
     """Hold every shard of a prepared folder against its checksum; exit code 1 if one is damaged.
 
     examples:
@@ -62,11 +62,11 @@ def verify(folder: Annotated[Path, tyro.conf.Positional]) -> int:
         folder: A folder that `gnano prepare` made.
     """
     from gnano.data.verifying import verify_data
-    from gnano.live import LiveLine
+    from gnano.live import StatusLine
 
-    with closing(LiveLine()) as line:
+    with closing(StatusLine()) as line:
         problems = verify_data(
-            folder, lambda n, of, size: line.show(f"{n:,} of {of:,} shards, {size / 1e9:.2f} GB")
+            folder, lambda n, of, size: line.update(f"{n:,} of {of:,} shards, {size / 1e9:.2f} GB")
         )
     echo("\n".join(problems) or f"{folder}: every file matches its checksum.")
     return 1 if problems else 0
@@ -75,15 +75,15 @@ def verify(folder: Annotated[Path, tyro.conf.Positional]) -> int:
 def main(argv: list[str]) -> int:
     match argv:
         case ["show", *rest]:
-            call(show, "data show", rest)
+            run_function(show_sample, "data show", rest)
             return 0
         case ["verify", *rest]:
-            return call(verify, "data verify", rest)
+            return run_function(verify_folder, "data verify", rest)
         case ["scale-out", *rest]:
             from gnano.cli.scale_out import main as scale_out
 
             return scale_out(rest)
         case [] | ["-h" | "--help"]:
-            echo(HELP, end="")
+            echo(DATA_USAGE, end="")
             return 0
     raise ValueError(f"There is no `gnano data {argv[0]}`; there are show, verify, scale-out.")

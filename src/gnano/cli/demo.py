@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from gnano.cli.arguments import with_recipe
-from gnano.utils.shell import shell_command
+from gnano.cli.arguments import parse_recipe
+from gnano.utils.shell import format_shell_command
 from gnano.utils.terminal import echo
 
 DESCRIPTION = """\
@@ -18,7 +18,7 @@ examples:
   gnano demo --questions 0                          it writes, and is not taught to answer
 """
 
-NEXT = """
+NEXT_STEPS = """
 Go on:
   {generate}
   {chat:<48}  ask it about Python's library
@@ -30,16 +30,16 @@ Go on:
 def main(argv: list[str]) -> int:
     out = (Path, Path("runs/demo"), "where the run is written")
     questions = (int, 12_000, "questions it is then tuned on, in the folder OUT-sft; 0: none")
-    recipe, own = with_recipe("demo", DESCRIPTION, argv, "demo", out=out, questions=questions)
-    from gnano.demo.demo_run import demo
+    recipe, own = parse_recipe("demo", DESCRIPTION, argv, "demo", out=out, questions=questions)
+    from gnano.demo.demo_run import run_demo
 
-    result = demo(recipe, own.out, own.questions)
+    result = run_demo(recipe, own.out, own.questions)
     if result.stopped_by is not None:
         echo(f"Stopped after step {result.step:,}; the same command goes on from there.")
         return 128 + result.stopped_by
     tuned = own.out.with_name(f"{own.out.name}-sft")
     prompt = ("The function returns", "--tokens", "200")
-    generate = shell_command("gnano", "generate", own.out, *prompt)
-    chat, info = shell_command("gnano", "chat", tuned), shell_command("gnano", "info", own.out)
-    echo(NEXT.format(generate=generate, chat=chat, info=info), end="")
+    generate = format_shell_command("gnano", "generate", own.out, *prompt)
+    chat, info = format_shell_command("gnano", "chat", tuned), format_shell_command("gnano", "info", own.out)
+    echo(NEXT_STEPS.format(generate=generate, chat=chat, info=info), end="")
     return 0

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gnano.cli.arguments import with_tuning
+from gnano.cli.arguments import parse_finetune_recipe
 
 DESCRIPTION = """\
 Tune a model on preferences (DPO, https://arxiv.org/abs/2305.18290): of two answers to a question,
@@ -19,9 +19,9 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    recipe, own = with_tuning("dpo", DESCRIPTION, argv)
-    from gnano.tuning import tune
+    recipe, own = parse_finetune_recipe("dpo", DESCRIPTION, argv)
+    from gnano.tuning import finetune
 
     run = own.out or Path("runs") / Path(argv[0]).stem
-    result, _ = tune(recipe, run, own.allow)
+    result, _ = finetune(recipe, run, own.allow)
     return 128 + result.stopped_by if result.stopped_by else 0

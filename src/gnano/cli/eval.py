@@ -6,19 +6,19 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import Asking, Keeping
-from gnano.evals.asked import Asked
-from gnano.infer.loading import Loading
-from gnano.utils.terminal import echo, note
+from gnano.cli.arguments import EvalArgs, LoadArgs
+from gnano.evals.asked import EvalConfig
+from gnano.infer.loading import LoadConfig
+from gnano.utils.terminal import echo, echo_stderr
 
 
 def eval(
     checkpoint: Annotated[Path, tyro.conf.Positional],
-    asked: Asking = Asked(),  # noqa: B008 frozen
+    eval_config: EvalArgs = EvalConfig(),  # noqa: B008 frozen
     harness: tuple[str, ...] = (),
     out: Path | None = None,
     json_: Annotated[bool, tyro.conf.arg(name="json", help="Print JSON, no table.")] = False,
-    loading: Keeping = Loading(),  # noqa: B008 frozen
+    load_config: LoadArgs = LoadConfig(),  # noqa: B008 frozen
 ) -> None:
     """Measure a checkpoint: bits per byte of held-out text, and the accuracy of known tasks.
 
@@ -43,21 +43,21 @@ def eval(
         out: The JSON file; by default in the run, or below evals/.
         loading: How the weights are kept.
     """
-    from gnano.evals.evaluation import evaluate, write_evaluation
-    from gnano.evals.harness import measure_by_harness
-    from gnano.evals.saved import result_path
-    from gnano.evals.subject import open_subject
-    from gnano.live import LiveLine
+    from gnano.evals.evaluation import evaluate, write_result
+    from gnano.evals.harness import evaluate_with_lm_eval
+    from gnano.evals.saved import choose_result_path
+    from gnano.evals.subject import load_eval_model
+    from gnano.live import StatusLine
 
-    with closing(LiveLine()) as line:
+    with closing(StatusLine()) as line:
         if harness:
-            found = measure_by_harness(checkpoint, harness, asked, loading, line.show)
+            found = evaluate_with_lm_eval(checkpoint, harness, eval_config, load_config, line.update)
         else:
-            subject = open_subject(checkpoint, loading, asked.start)
-            found = evaluate(subject, asked, line.show, line.note)
-    path = out or result_path(found)
+            subject = load_eval_model(checkpoint, load_config, eval_config.add_bos)
+            found = evaluate(subject, eval_config, line.update, line.print)
+    path = out or choose_result_path(found)
     try:
-        write_evaluation(found, path)
+        write_result(found, path)
     finally:  # where the file cannot be written, the result is not lost
-        echo(found.json() if json_ else found.table())
-    note(f"\n{path}")
+        echo(found.to_json() if json_ else found.format_table())
+    echo_stderr(f"\n{path}")

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import tyro
 
-from gnano.export.kinds import Dtype, Format
+from gnano.export.kinds import ExportDtype, ExportFormat
 from gnano.utils.terminal import echo
 
 
 def export(
     checkpoint: Annotated[Path, tyro.conf.Positional],
-    to: Format,
-    dtype: Dtype = "auto",
+    to: ExportFormat,
+    dtype: ExportDtype = "auto",
     out: Path | None = None,
 ) -> None:
     """Write a checkpoint as a file or folder that other programs open.
@@ -35,10 +35,10 @@ def export(
             int4; gguf: bf16, fp32, fp16, q8_0, q4_0. The first is auto.
         out: The file or folder to make; by default below exported/.
     """
-    from gnano.export.formats import export
-    from gnano.live import LiveLine
+    from gnano.export.formats import export_model
+    from gnano.live import StatusLine
 
-    with closing(LiveLine()) as line:
-        found = export(checkpoint, to, dtype, out, line.show)
-    echo(f"{found.path}: {found.size / 1e9:.3f} GB")
-    echo(found.how)
+    with closing(StatusLine()) as line:
+        found = export_model(checkpoint, to, dtype, out, line.update)
+    echo(f"{found.path}: {found.size_bytes / 1e9:.3f} GB")
+    echo(found.load_snippet)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from gnano.cli.arguments import Drawing, Keeping
-from gnano.infer.loading import Loading
-from gnano.infer.sampling import Sampling
-from gnano.utils.json_text import json_text
+from gnano.cli.arguments import SamplingArgs, LoadArgs
+from gnano.infer.loading import LoadConfig
+from gnano.infer.sampling import SamplingParams
+from gnano.utils.json_text import dump_json
 from gnano.utils.terminal import echo
 from gnano.utils.text import read_stdin, read_text
 
@@ -24,17 +24,17 @@ def generate(
     checkpoint: Annotated[Path, tyro.conf.Positional],
     prompt: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
     tokens: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 128,
-    sampling: Drawing = Sampling(),  # noqa: B008 frozen
+    sampling: SamplingArgs = SamplingParams(),  # noqa: B008 frozen
     stop: tuple[str, ...] = (),
     samples: int = 1,
     file: Path | None = None,
     lines: bool = False,
-    slide: bool = False,
+    context_shift: bool = False,
     json_: Annotated[
         bool, tyro.conf.arg(name="json", help="One JSON document, with ids, reasons and speeds.")
     ] = False,
-    log_probs: int | None = None,
-    loading: Keeping = Loading(),  # noqa: B008 frozen
+    logprobs: int | None = None,
+    load_config: LoadArgs = LoadConfig(),  # noqa: B008 frozen
 ) -> None:
     """Continue texts with a run's newest checkpoint, or with any Llama folder like it.
 
@@ -61,33 +61,33 @@ def generate(
     """
     from gnano.infer.batch import Request
     from gnano.infer.engine import Engine
-    from gnano.live import LiveLine
+    from gnano.live import StatusLine
     from gnano.utils.ranges import Range, check_number
 
     check_number("samples", samples, Range(1))
-    Request(ids=(), tokens=tokens, sampling=sampling, log_probs=log_probs)  # before the model
-    if log_probs is not None and not json_:
+    Request(prompt_ids=(), max_new_tokens=tokens, sampling=sampling, logprobs=logprobs)  # before the model
+    if logprobs is not None and not json_:
         raise ValueError("Log-probabilities are told with --json: add it, or leave them out.")
-    prompts = _prompts(prompt, file, lines)
-    engine = Engine.load(checkpoint, **asdict(loading))
+    prompts = _read_prompts(prompt, file, lines)
+    engine = Engine.load(checkpoint, **asdict(load_config))
     if json_ or samples > 1 or len(prompts) > 1:
         started, total = time.perf_counter(), len(prompts) * samples
-        with closing(LiveLine()) as line:
+        with closing(StatusLine()) as line:
 
             def show(done: int) -> None:
-                if line.terminal:
-                    line.show(f"{done} of {total} texts")
+                if line.is_terminal:
+                    line.update(f"{done} of {total} texts")
 
-            found = engine.complete(
-                prompts, tokens, sampling, stop, samples, log_probs, slide, show
+            found = engine.generate_batch(
+                prompts, tokens, sampling, stop, samples, logprobs, context_shift, show
             )
         seconds = time.perf_counter() - started
         if json_:
-            echo(json_text(_document(engine, prompts, found, seconds), ensure_ascii=False))
+            echo(dump_json(_completions_as_dict(engine, prompts, found, seconds), ensure_ascii=False))
         else:
-            _print(prompts, found)
+            _print_completions(prompts, found)
         return
-    pieces = engine.stream(prompts[0], tokens, sampling, stop, slide)
+    pieces = engine.stream_text(prompts[0], tokens, sampling, stop, context_shift)
     # after the first of them: a prompt that is refused is not to stand there like a text
     echo(prompts[0] + next(pieces, ""), end="")
     for piece in pieces:
@@ -95,7 +95,7 @@ def generate(
     echo("")
 
 
-def _prompts(given: tuple[str, ...], file: Path | None, lines: bool) -> list[str]:
+def _read_prompts(given: tuple[str, ...], file: Path | None, lines: bool) -> list[str]:
     if given:
         if file or lines:
             raise ValueError("Prompts come as arguments or from a file, not both: leave one out.")
@@ -113,14 +113,14 @@ def _prompts(given: tuple[str, ...], file: Path | None, lines: bool) -> list[str
     return found
 
 
-def _print(prompts: list[str], found: "list[list[Completion]]") -> None:
+def _print_completions(prompts: list[str], found: "list[list[Completion]]") -> None:
     texts = [f"{p}{one.text}" for p, group in zip(prompts, found, strict=True) for one in group]
     for number, text in enumerate(texts, 1):
         echo(f"── {number} of {len(texts)} " + "─" * 40)
         echo(text)
 
 
-def _document(
+def _completions_as_dict(
     engine: "Engine", prompts: list[str], found: "list[list[Completion]]", seconds: float
 ) -> dict[str, Any]:
     def text_of(token: int) -> str:
@@ -131,18 +131,18 @@ def _document(
         entry: dict[str, Any] = {
             "prompt": prompt,
             "text": one.text,
-            "reason": one.reason,
+            "reason": one.finish_reason,
             "prompt_tokens": one.prompt_tokens,
-            "ids": one.ids,
+            "ids": one.token_ids,
         }
-        if one.log_probs:
+        if one.logprobs:
             entry["log_probs"] = [
                 {
-                    "token": text_of(item.token),
+                    "token": text_of(item.token_id),
                     "logprob": item.logprob,
-                    "top": [[text_of(token), value] for token, value in item.top],
+                    "top": [[text_of(token), value] for token, value in item.top_logprobs],
                 }
-                for item in one.log_probs
+                for item in one.logprobs
             ]
         completions.append(entry)
     tokens = sum(len(one["ids"]) for one in completions)

@@ -38,10 +38,10 @@ def import_(
         norm_eps: Added to the mean square in the norms.
     """
     from gnano.export.importing import import_model
-    from gnano.export.lone_file import Hints
+    from gnano.export.lone_file import TensorFileHints
     from gnano.model.arithmetic import num_parameters
 
-    hints = Hints(n_head=n_head, block_size=block_size, rope_theta=rope_theta, norm_eps=norm_eps)
+    hints = TensorFileHints(n_head=n_head, block_size=block_size, rope_theta=rope_theta, norm_eps=norm_eps)
     found = import_model(path, out, hints, tokenizer)
     config = found.config
     echo(

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import tyro
 
-from gnano.utils.paths import expanded
+from gnano.utils.paths import expand_path
 from gnano.utils.terminal import echo
 
 
-def info(what: Annotated[str, tyro.conf.Positional], verify: bool = False) -> None:
+def info(target: Annotated[str, tyro.conf.Positional], verify: bool = False) -> None:
     """Show what is in a recipe, a data folder, a run or a checkpoint.
 
     examples:
@@ -24,13 +24,13 @@ def info(what: Annotated[str, tyro.conf.Positional], verify: bool = False) -> No
         verify: Hold every file of a checkpoint, or of all of a run, against its checksum; without
             it only their sizes are looked at. Exit code 2 if one is damaged.
     """
-    from gnano.live import LiveLine
+    from gnano.live import StatusLine
     from gnano.report.description import describe
-    from gnano.report.verifying import verify_saved
+    from gnano.report.verifying import verify_checkpoints
 
-    what = expanded(what)
-    echo(describe(what))
-    with closing(LiveLine()) as line:
-        for said in verify_saved(what, line.show) if verify else ():
+    target = expand_path(target)
+    echo(describe(target))
+    with closing(StatusLine()) as line:
+        for said in verify_checkpoints(target, line.update) if verify else ():
             line.close()
             echo(said)

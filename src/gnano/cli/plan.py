@@ -1,7 +1,7 @@
 """`gnano plan`: what a recipe costs on GPUs, and whether it fits, before one is rented."""
 
-from gnano.cli.arguments import with_recipe
-from gnano.utils.json_text import json_text
+from gnano.cli.arguments import parse_recipe
+from gnano.utils.json_text import dump_json
 from gnano.utils.terminal import echo
 
 DESCRIPTION = """\
@@ -20,7 +20,7 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    recipe, own = with_recipe(
+    recipe, own = parse_recipe(
         "plan",
         DESCRIPTION,
         argv,
@@ -30,9 +30,9 @@ def main(argv: list[str]) -> int:
         mfu=(float | None, None, "share of the bf16 peak to reckon with, instead of the expected"),
         json=(bool, False, "print all figures as JSON"),
     )
-    from gnano.report.planning import plan
-    from gnano.report.planning_text import plan_text
+    from gnano.report.planning import plan_cost
+    from gnano.report.planning_text import format_plan
 
-    found = plan(recipe, own.gpu, own.gpus, own.price, own.mfu)
-    echo(json_text(found.as_dict(), indent=2) if own.json else plan_text(found))
+    found = plan_cost(recipe, own.gpu, own.gpus, own.price, own.mfu)
+    echo(dump_json(found.as_dict(), indent=2) if own.json else format_plan(found))
     return 0

@@ -3,7 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
-from gnano.cli.arguments import with_recipe
+from gnano.cli.arguments import parse_recipe
 from gnano.utils.terminal import echo
 
 DESCRIPTION = """\
@@ -24,12 +24,12 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    recipe, _ = with_recipe("prepare", DESCRIPTION, argv)
+    recipe, _ = parse_recipe("prepare", DESCRIPTION, argv)
     from gnano.data.preparing.preparation import prepare
-    from gnano.live import LiveLine
+    from gnano.live import StatusLine
     from gnano.report.corpus import describe_data
 
-    with closing(LiveLine()) as line:
-        prepare(recipe.corpus, lambda status: line.show(str(status)))
-    echo(describe_data(Path(recipe.corpus.folder)))
+    with closing(StatusLine()) as line:
+        prepare(recipe.pretraining_data, lambda status: line.update(str(status)))
+    echo(describe_data(Path(recipe.pretraining_data.folder)))
     return 0

@@ -3,7 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
-from gnano.cli.arguments import refuse_shape, with_recipe
+from gnano.cli.arguments import refuse_shape_flags, parse_recipe
 from gnano.utils.best_effort import best_effort
 from gnano.utils.terminal import echo
 
@@ -27,22 +27,22 @@ examples:
 def main(argv: list[str]) -> int:
     out = (Path | None, None, "where the run is written; by default runs/RECIPE")
     allow = (tuple[str, ...], (), "keys or tables of the recipe that may differ from the run's")
-    recipe, own = with_recipe("pretrain", DESCRIPTION, argv, out=out, allow=allow)
-    if not recipe.train.base:
-        _ = recipe.corpus  # refuses a recipe that tunes, and has nothing to tune
+    recipe, own = parse_recipe("pretrain", DESCRIPTION, argv, out=out, allow=allow)
+    if not recipe.train.init_from:
+        _ = recipe.pretraining_data  # refuses a recipe that tunes, and has nothing to tune
     else:
-        refuse_shape(argv)
-    from gnano.evals.exam import open_exam
-    from gnano.report.page import write_report
+        refuse_shape_flags(argv)
+    from gnano.evals.exam import build_task_evaluator
+    from gnano.report.page import write_html_report
     from gnano.train.loop import train
-    from gnano.train.watching.progress import Progress
+    from gnano.train.watching.progress import ProgressBar
 
     run = own.out or Path("runs") / Path(argv[0]).stem
-    progress = Progress()
+    progress = ProgressBar()
     with closing(progress.line):
-        result = train(recipe, run, progress, progress.say, own.allow, open_exam)
-    if result.first:
-        echo(f"{result.step:,} of {result.steps:,} steps done; {result.checkpoint}")
+        result = train(recipe, run, progress, progress.show_message, own.allow, build_task_evaluator)
+    if result.is_main:
+        echo(f"{result.step:,} of {result.total_steps:,} steps done; {result.checkpoint}")
         with best_effort("page of the run"):
-            echo(f"The run as a page: {write_report(result.run)}")
+            echo(f"The run as a page: {write_html_report(result.run)}")
     return 128 + result.stopped_by if result.stopped_by else 0

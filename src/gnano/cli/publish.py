@@ -51,12 +51,12 @@ def publish(
         checkpoint,
         repo,
         private=private,
-        license=license,
+        license_id=license,
         languages=language,
         prompts=prompts,
         include=include,
-        out=out,
-        update=update,
+        output_folder=out,
+        allow_update=update,
         dry_run=dry_run,
     )
     echo(str(done))

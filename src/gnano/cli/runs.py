@@ -25,8 +25,8 @@ def runs(folder: Annotated[Path, tyro.conf.Positional] = Path("runs"), json: boo
         folder: The folder that holds the runs.
         json: One JSON object a line, for a program; nothing where there is no run.
     """
-    from gnano.report.runs import list_runs, runs_json, runs_table
+    from gnano.report.runs import list_runs, format_runs_json, format_runs_table
 
     found = list_runs(folder)
-    if text := (runs_json if json else runs_table)(folder, found):
+    if text := (format_runs_json if json else format_runs_table)(folder, found):
         echo(text)

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from gnano.cli.arguments import with_recipe
-from gnano.utils.terminal import echo, note
+from gnano.cli.arguments import parse_recipe
+from gnano.utils.terminal import echo, echo_stderr
 
 DESCRIPTION = """\
 Do what `gnano prepare` does on many processes or machines, with datatrove's executors.
@@ -24,9 +24,9 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    from gnano.data.preparing.scale_out import ScaleOut, Slurm
+    from gnano.data.preparing.scale_out import ClusterPreparation, SlurmConfig
 
-    recipe, own = with_recipe(
+    recipe, own = parse_recipe(
         "data scale-out",
         DESCRIPTION,
         argv,
@@ -35,20 +35,20 @@ def main(argv: list[str]) -> int:
         workers=(int, 0, "ranks at a time; 0: one per core (local), all that fit (slurm, ray)"),
         memory_gb=(int, 2, "memory of a rank, which has one core (slurm, ray)"),
         logs=(Path | None, None, "datatrove's logs and statistics; by default .logs in the folder"),
-        slurm=(Slurm, Slurm(), "Slurm's options"),
+        slurm=(SlurmConfig, SlurmConfig(), "Slurm's options"),
     )
     from gnano.report.corpus import describe_data
 
-    manifest = ScaleOut(
-        recipe.corpus,
+    manifest = ClusterPreparation(
+        recipe.pretraining_data,
         own.executor,
         own.tasks,
         own.workers,
         own.memory_gb,
         own.logs,
         own.slurm,
-        note,
+        echo_stderr,
     ).run()
     if manifest:
-        echo(describe_data(Path(recipe.corpus.folder)))
+        echo(describe_data(Path(recipe.pretraining_data.folder)))
     return 0

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gnano.cli.arguments import with_tuning
+from gnano.cli.arguments import parse_finetune_recipe
 
 DESCRIPTION = """\
 Tune a model on instructions: from one that continues texts to one that answers.
@@ -25,9 +25,9 @@ examples:
 def main(argv: list[str]) -> int:
     answers = (int, 24, "held-out questions that base and tuned model answer; 0: none")
     tokens = (int, 128, "tokens of each such answer at most")
-    recipe, own = with_tuning("sft", DESCRIPTION, argv, answers=answers, answer_tokens=tokens)
-    from gnano.tuning import tune
+    recipe, own = parse_finetune_recipe("sft", DESCRIPTION, argv, answers=answers, answer_tokens=tokens)
+    from gnano.tuning import finetune
 
     run = own.out or Path("runs") / Path(argv[0]).stem
-    result, _ = tune(recipe, run, own.allow, own.answers, own.answer_tokens)
+    result, _ = finetune(recipe, run, own.allow, own.answers, own.answer_tokens)
     return 128 + result.stopped_by if result.stopped_by else 0

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import Keeping
-from gnano.infer.loading import Loading
-from gnano.utils.json_text import json_text
-from gnano.utils.terminal import echo, note
+from gnano.cli.arguments import LoadArgs
+from gnano.infer.loading import LoadConfig
+from gnano.utils.json_text import dump_json
+from gnano.utils.terminal import echo, echo_stderr
 
 
 def smoke(
@@ -20,7 +20,7 @@ def smoke(
     seed: int = 0,
     data: Path | None = None,
     json_: Annotated[bool, tyro.conf.arg(name="json", help="For programs.")] = False,
-    loading: Keeping = Loading(),  # noqa: B008 frozen
+    load_config: LoadArgs = LoadConfig(),  # noqa: B008 frozen
 ) -> int:
     """Let a model write twelve texts, and judge each: OK, WEAK or FAIL; exit code 1 if one fails.
 
@@ -41,15 +41,15 @@ def smoke(
         data: Prepared folder; the longest span of each text that its training shards hold is told.
         loading: How the weights are kept.
     """
-    from gnano.evals.smoke import smoke_test
-    from gnano.live import LiveLine
+    from gnano.evals.smoke import run_smoke_test
+    from gnano.live import StatusLine
 
-    with closing(LiveLine()) as line:
-        found = smoke_test(checkpoint, format, temperatures, tokens, seed, loading, data, line.show)
+    with closing(StatusLine()) as line:
+        found = run_smoke_test(checkpoint, format, temperatures, tokens, seed, load_config, data, line.update)
     if found.note:
-        note(found.note)
+        echo_stderr(found.note)
     if json_:
-        echo(json_text(found.as_dict(), ensure_ascii=False))
+        echo(dump_json(found.to_dict(), ensure_ascii=False))
     else:
-        echo(f"{found.table()}\n\n{found.texts()}")
-    return int(found.failed)
+        echo(f"{found.format_table()}\n\n{found.format_texts()}")
+    return int(found.has_failures)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import PATHS
-from gnano.utils.terminal import echo, note
+from gnano.cli.arguments import PATH_REGISTRY
+from gnano.utils.terminal import echo, echo_stderr
 
 DESCRIPTION = """\
 Train a tokenizer, or fetch GPT-2's, and look at what it does.
@@ -18,7 +18,7 @@ examples:
 """
 
 
-def train(files: tuple[str, ...], out: Path, vocab_size: int = 4_096, column: str = "text") -> None:
+def train_command(files: tuple[str, ...], out: Path, vocab_size: int = 4_096, column: str = "text") -> None:
     """Train a byte-level BPE on files of text.
 
     example:
@@ -30,25 +30,25 @@ def train(files: tuple[str, ...], out: Path, vocab_size: int = 4_096, column: st
         vocab_size: Entries, the 256 bytes and end-of-text among them.
         column: Which column of JSONL, CSV and Parquet files holds the text.
     """
-    from gnano.data.bad_records import BadRecords
+    from gnano.data.bad_records import BadRecordCounter
     from gnano.data.documents import check_column, read_documents
     from gnano.data.file_search import find_files
     from gnano.tokenizer.train import train_bpe
-    from gnano.utils.output import check_output
+    from gnano.utils.output import check_output_path
 
-    check_output(out, "--out", files)
-    found, bad = find_files(files), BadRecords()
+    check_output_path(out, "--out", files)
+    found, bad = find_files(files), BadRecordCounter()
     check_column(found.paths, column)
-    documents = bad.sift(d for path in found.paths for d in read_documents(path, column))
+    documents = bad.filter(d for path in found.paths for d in read_documents(path, column))
     tokenizer = train_bpe((document.text for document in documents), vocab_size)
     bad.check()
     tokenizer.save(out)
-    for notice in filter(None, (found.notice(), bad.notice())):
-        note(notice)
+    for notice in filter(None, (found.format_skipped(), bad.format_summary())):
+        echo_stderr(notice)
     echo(f"{vocab_size:,} entries: {out / 'tokenizer.json'}")
 
 
-def gpt2(out: Path, files: Path | None = None) -> None:
+def gpt2_command(out: Path, files: Path | None = None) -> None:
     """Write GPT-2's tokenizer as the files that transformers reads.
 
     example:
@@ -59,14 +59,14 @@ def gpt2(out: Path, files: Path | None = None) -> None:
         files: Folder with encoder.json and vocab.bpe; if not given, found or fetched.
     """
     import gnano.tokenizer
-    from gnano.utils.output import check_output
+    from gnano.utils.output import check_output_path
 
-    check_output(out, "--out", [files] if files else [])
+    check_output_path(out, "--out", [files] if files else [])
     gnano.tokenizer.gpt2(files).save(out)
     echo(f"GPT-2's 50,257 entries: {out / 'tokenizer.json'}")
 
 
-def show(
+def show_command(
     tokenizer: Annotated[Path, tyro.conf.Positional], text: Annotated[str, tyro.conf.Positional]
 ) -> None:
     """Show how a tokenizer cuts a text: a token a line, its id before it.
@@ -88,9 +88,9 @@ def show(
 
 
 def main(argv: list[str]) -> None:
-    with PATHS:
+    with PATH_REGISTRY:
         tyro.extras.subcommand_cli_from_dict(
-            {"train": train, "gpt2": gpt2, "show": show},
+            {"train": train_command, "gpt2": gpt2_command, "show": show_command},
             prog="gnano tokenizer",
             description=DESCRIPTION,
             args=argv,

@@ -25,9 +25,9 @@ def weights(
         checkpoint: A run or a checkpoint.
         out: The folder to make; it must not be there yet.
     """
-    from gnano.train.sharing import weights_only
+    from gnano.train.sharing import export_weights
 
-    folder = weights_only(checkpoint, out)
+    folder = export_weights(checkpoint, out)
     files = [file for file in folder.iterdir() if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     echo(f"{folder}: {len(files)} files, {size / 1e9:.2f} GB")

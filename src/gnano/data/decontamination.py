@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from gnano.data.bad_records import RecordError
-from gnano.data.ngrams import NGRAM, NGrams
-from gnano.data.records import form_of, read_form
+from gnano.data.ngrams import NGRAM_WORDS, NGramIndex
+from gnano.data.records import detect_form, read_records_of_form
 from gnano.data.text_files import read_lines
 
 
-class Decontamination:
+class DecontaminationFilter:
     """The 13-grams of evaluation files: JSON, JSON lines, CSV, Parquet or text; also packed.
 
     Raises FileNotFoundError or ValueError, naming the file, where one is missing, cannot be
@@ -27,41 +27,41 @@ class Decontamination:
         items: list[str] = []
         ends = []  # of each file's items
         for path in files:
-            items.extend(_strings(_content(path)))
+            items.extend(_iter_strings(_read_items(path)))
             ends.append(len(items))
-        self._ngrams = NGrams(items)
-        looked_for = sorted(self._ngrams.items)
+        self._index = NGramIndex(items)
+        looked_for = sorted(self._index.items_with_ngrams)
         for path, end, before in zip(files, ends, [0, *ends], strict=False):
             if bisect_left(looked_for, before) == bisect_left(looked_for, end):
                 raise ValueError(
-                    f"{path} holds no text of {NGRAM} words or more, so nothing of it can be "
+                    f"{path} holds no text of {NGRAM_WORDS} words or more, so nothing of it can be "
                     f"looked for: take it out of data.decontaminate."
                 )
 
     @property
-    def ngrams(self) -> int:
+    def ngram_count(self) -> int:
         """How many different 13-grams are looked for."""
-        return len(self._ngrams)
+        return len(self._index)
 
-    def contains(self, text: str) -> bool:
+    def is_contaminated(self, text: str) -> bool:
         """Whether the text shares a run of 13 words with an item."""
-        return any(self._ngrams.find([text]))
+        return any(self._index.find([text]))
 
 
-def _content(path: Path) -> Iterator[Any]:
+def _read_items(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no evaluation file {path} (data.decontaminate).")
-    form = form_of(path)
+    form = detect_form(path)
     if form == "text":
         yield "".join(line for _, line in read_lines(path))
         return
-    for record in read_form(path, form):
+    for record in read_records_of_form(path, form):
         if isinstance(record, RecordError):  # an item that is missed would be trained on
             raise record
         yield record.value
 
 
-def _strings(values: Iterator[Any]) -> Iterator[str]:
+def _iter_strings(values: Iterator[Any]) -> Iterator[str]:
     """Every string in lists and dictionaries of any depth; not their keys."""
     for value in values:
         waiting = [value]

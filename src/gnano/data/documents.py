@@ -18,43 +18,43 @@ from typing import NamedTuple
 
 from gnano.data.bad_records import RecordError
 from gnano.data.records import (
-    NAME_ANOTHER,
+    COLUMN_HINT,
     Record,
-    form_of,
-    no_column,
-    read_form,
-    read_rows,
+    detect_form,
+    missing_column_reason,
+    read_records_of_form,
+    read_parquet_rows,
 )
-from gnano.data.text_files import check_text, read_lines, undecodable
+from gnano.data.text_files import check_text, read_lines, find_undecodable
 
-LONG_TEXT = 16_384  # characters after which a blank line ends a document in a plain-text file
+MIN_CHARS_TO_SPLIT = 16_384  # characters after which a blank line ends a document in a plain-text file
 
 
 class Document(NamedTuple):
     text: str  # blank where a record's text is empty or null
-    group: str = ""  # documents of one group stay on one side of the split; "": the text itself
+    split_group: str = ""  # documents of one group stay on one side of the split; "": the text itself
 
 
-def read_documents(path: Path, column: str, check: bool = True) -> Iterator[Document | RecordError]:
+def read_documents(path: Path, column: str, verify: bool = True) -> Iterator[Document | RecordError]:
     """The documents of one file, in order; a bad record in the place of what cannot be used.
 
     Of a damaged archive or Parquet file nothing is used; without `check`, for a glance, what comes
     before the damage is.
     """
     try:
-        form = form_of(path)
+        form = detect_form(path)
         if form == "parquet":
-            rows = read_rows(path, column, check)
-            yield from (_document(path, Record(*row), column) for row in enumerate(rows, 1))
+            rows = read_parquet_rows(path, column, verify)
+            yield from (_record_to_document(path, Record(*row), column) for row in enumerate(rows, 1))
         elif form == "text":
-            yield from _texts(path, check)
+            yield from _split_text(path, verify)
         else:
-            for record in read_form(path, form, check):
+            for record in read_records_of_form(path, form, verify):
                 found = (
-                    record if isinstance(record, RecordError) else _document(path, record, column)
+                    record if isinstance(record, RecordError) else _record_to_document(path, record, column)
                 )
                 if form == "object" and isinstance(found, RecordError):
-                    yield from _texts(path, check)  # a document in JSON, such as a configuration
+                    yield from _split_text(path, verify)  # a document in JSON, such as a configuration
                 else:
                     yield found
     except RecordError as error:
@@ -73,43 +73,43 @@ def read_texts(path: Path, column: str) -> Iterator[str]:
 
 def check_column(paths: Sequence[Path], column: str) -> None:
     """Raises ValueError where a column is named, and all files are plain text, which has none."""
-    if column != "text" and paths and all(_form(path) == "text" for path in paths):
+    if column != "text" and paths and all(_form_or_damaged(path) == "text" for path in paths):
         raise ValueError(
             f"column is {column!r}, but {paths[0]}{' …' * (len(paths) > 1)} is plain text, which "
             f"has no columns: leave column out."
         )
 
 
-def _form(path: Path) -> str:
+def _form_or_damaged(path: Path) -> str:
     try:
-        return form_of(path)
+        return detect_form(path)
     except RecordError:
         return "damaged"
 
 
-def _texts(path: Path, check: bool) -> Iterator[Document | RecordError]:
+def _split_text(path: Path, verify: bool) -> Iterator[Document | RecordError]:
     part: list[str] = []
     length = first = 0
-    for number, line in read_lines(path, check):
+    for number, line in read_lines(path, verify):
         first = first if part else number
         part.append(line)
         length += len(line)
-        if length >= LONG_TEXT and not line.strip():
-            yield _text(path, first, part)
+        if length >= MIN_CHARS_TO_SPLIT and not line.strip():
+            yield _join_lines(path, first, part)
             part, length = [], 0
     if part or not first:
-        yield _text(path, first, part)
+        yield _join_lines(path, first, part)
 
 
-def _text(path: Path, line: int, part: list[str]) -> Document | RecordError:
-    text = "".join(part)
-    return undecodable(path, line, text) or Document(text)
+def _join_lines(path: Path, line: int, lines: list[str]) -> Document | RecordError:
+    text = "".join(lines)
+    return find_undecodable(path, line, text) or Document(text)
 
 
-def _document(path: Path, record: Record, column: str) -> Document | RecordError:
+def _record_to_document(path: Path, record: Record, column: str) -> Document | RecordError:
     line, value = record
     if not isinstance(value, dict) or column not in value:
-        return RecordError(path, line, no_column(column, value if isinstance(value, dict) else ()))
+        return RecordError(path, line, missing_column_reason(column, value if isinstance(value, dict) else ()))
     text = value[column]
     if text is None or isinstance(text, str):
         return Document(text or "")
@@ -118,5 +118,5 @@ def _document(path: Path, record: Record, column: str) -> Document | RecordError
         path,
         line,
         f"it holds no text in a column {column!r} (what is there is of type {kind}); "
-        f"{NAME_ANOTHER}",
+        f"{COLUMN_HINT}",
     )

@@ -14,28 +14,28 @@ from typing import NamedTuple
 
 from gnano.data.text_files import check_text, is_binary
 
-SHOWN = 5  # skipped files that are shown
-LEFTOVERS = ("__pycache__", "Thumbs.db", "desktop.ini")
+MAX_SHOWN_FILES = 5  # skipped files that are shown
+PROGRAM_LEFTOVERS = ("__pycache__", "Thumbs.db", "desktop.ini")
 
 
-class FoundFiles(NamedTuple):
+class FileSearchResult(NamedTuple):
     paths: list[Path]
     skipped: dict[Path, str]  # what was left out, and why
 
-    def notice(self) -> str:
+    def format_skipped(self) -> str:
         """What was left out, in a few words; "" where it is nothing."""
-        return skipped_notice([f"{path} ({why})" for path, why in self.skipped.items()])
+        return format_skipped_files([f"{path} ({why})" for path, why in self.skipped.items()])
 
 
-def skipped_notice(skipped: Sequence[str]) -> str:
+def format_skipped_files(skipped: Sequence[str]) -> str:
     """How many files were left out, and the first of them; "" where none was."""
     if not skipped:
         return ""
-    more = f" and {len(skipped) - SHOWN:,} more" if len(skipped) > SHOWN else ""
-    return f"{len(skipped):,} left out: {', '.join(skipped[:SHOWN])}{more}"
+    more = f" and {len(skipped) - MAX_SHOWN_FILES:,} more" if len(skipped) > MAX_SHOWN_FILES else ""
+    return f"{len(skipped):,} left out: {', '.join(skipped[:MAX_SHOWN_FILES])}{more}"
 
 
-def find_files(patterns: Sequence[str]) -> FoundFiles:
+def find_files(patterns: Sequence[str]) -> FileSearchResult:
     """The files that paths and globs name, sorted; a folder means all inside it.
 
     A file reached by several ways (`a`, `/here/a`, `b/../a`, a link) is found once, by the
@@ -51,19 +51,19 @@ def find_files(patterns: Sequence[str]) -> FoundFiles:
                 check_text(path)
             matches = [path]
         else:
-            matches = _search(path, pattern, skipped)
+            matches = _search_pattern(path, pattern, skipped)
         if not matches:
-            left = FoundFiles([], skipped).notice()
+            left = FileSearchResult([], skipped).format_skipped()
             raise FileNotFoundError(
                 f"No file matches {pattern!r} (looked from {Path.cwd()}{f'; {left}' * bool(left)})."
             )
         for match in matches:
             found.setdefault(match.resolve(), match)
     left_out = {path: skipped[path] for path in sorted(skipped) if path.resolve() not in found}
-    return FoundFiles(sorted(found.values()), left_out)
+    return FileSearchResult(sorted(found.values()), left_out)
 
 
-def _search(path: Path, pattern: str, skipped: dict[Path, str]) -> list[Path]:
+def _search_pattern(path: Path, pattern: str, skipped: dict[Path, str]) -> list[Path]:
     """What a folder or a glob names, that below linked folders last.
 
     Adds to `skipped` what is left out.
@@ -96,9 +96,9 @@ def _search(path: Path, pattern: str, skipped: dict[Path, str]) -> list[Path]:
             for entry in entries:
                 parts = entry.relative_to(base).parts
                 folders = entry.is_dir()
-                if not (_reaches(parts, rest) if folders else _fits(parts, rest)):
+                if not (_may_contain_match(parts, rest) if folders else _matches(parts, rest)):
                     continue
-                if why := _unwanted(entry, hidden):
+                if why := _skip_reason(entry, hidden):
                     skipped[entry] = why
                 elif folders:
                     (links if entry.is_symlink() else waiting).append(entry)
@@ -109,30 +109,30 @@ def _search(path: Path, pattern: str, skipped: dict[Path, str]) -> list[Path]:
     return found
 
 
-def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     """Does the pattern name this path?"""
     if not pattern:
         return not parts
     if pattern[0] == "**":
-        return any(_fits(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
-    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+        return any(_matches(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
-def _reaches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+def _may_contain_match(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     """May the pattern name something inside this folder?"""
     if not parts or pattern[:1] == ["**"]:
         return bool(pattern)
     return (
-        len(pattern) > 1 and fnmatchcase(parts[0], pattern[0]) and _reaches(parts[1:], pattern[1:])
+        len(pattern) > 1 and fnmatchcase(parts[0], pattern[0]) and _may_contain_match(parts[1:], pattern[1:])
     )
 
 
-def _unwanted(entry: Path, hidden: bool) -> str:
+def _skip_reason(entry: Path, hidden: bool) -> str:
     """Why an entry of a folder is left out; "" where it is not."""
     name = entry.name
     if name.startswith(".") and not hidden:
         return "hidden"
-    if name in LEFTOVERS or name.endswith("~") or (name[0] == name[-1] == "#"):
+    if name in PROGRAM_LEFTOVERS or name.endswith("~") or (name[0] == name[-1] == "#"):
         return "left by a program"
     if not entry.exists():
         return "broken link"

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+ItemT = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class SourceGenerator(Generic[T]):
+class SourceGenerator(Generic[ItemT]):
     """A source of data of your own: documents, or the conversations or preferences of a tuning.
 
     Put one into a module that Python can import,
@@ -36,11 +36,11 @@ class SourceGenerator(Generic[T]):
     changes, prepared data is out of date.
     """
 
-    generate: Callable[[], Iterable[T]]
+    generate: Callable[[], Iterable[ItemT]]
     identity: Callable[[], str]
 
 
-def check_path(path: str) -> None:
+def check_generator_path(path: str) -> None:
     """Raise ValueError where a generator's path does not have the form MODULE:OBJECT."""
     module, _, name = path.partition(":")
     if not all(part.isidentifier() for part in [*module.split("."), name]):
@@ -52,7 +52,7 @@ def check_path(path: str) -> None:
 
 def load_generator(path: str) -> SourceGenerator[object]:
     """Import MODULE:OBJECT. Raises ValueError where that is no SourceGenerator."""
-    check_path(path)
+    check_generator_path(path)
     module, _, name = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
@@ -66,7 +66,7 @@ def load_generator(path: str) -> SourceGenerator[object]:
     return found
 
 
-def generate(path: str, kind: type[T]) -> Iterator[T]:
+def iter_items(path: str, kind: type[ItemT]) -> Iterator[ItemT]:
     """Yield the items of MODULE:OBJECT. Raises ValueError for one that is not of this kind."""
     for item in load_generator(path).generate():
         if not isinstance(item, kind):

@@ -5,44 +5,44 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gnano.data.batches import Batches
+from gnano.data.batches import PackedDataset
 from gnano.data.shards import Tokens
 
 
-class Piece(NamedTuple):
+class DocumentSpan(NamedTuple):
     """A part of one document."""
 
-    document: int  # its number in the shard
-    documents: int  # how many the shard has
-    begin: int  # which of its tokens is the first here; token 0 is its end-of-text
-    length: int  # tokens of the whole document
+    document_index: int  # its number in the shard
+    document_count: int  # how many the shard has
+    offset: int  # which of its tokens is the first here; token 0 is its end-of-text
+    document_tokens: int  # tokens of the whole document
     ids: Tokens
 
 
-class Sample(NamedTuple):
+class SampleDetails(NamedTuple):
     number: int
     source: str
     epoch: int
     shard: str
     row: int
-    rows: int  # of the shard
+    row_count: int  # of the shard
     tokens: int
-    pieces: list[Piece]
+    documents: list[DocumentSpan]
 
 
-def look(batches: Batches, i: int) -> Sample:
+def inspect_sample(dataset: PackedDataset, sample: int) -> SampleDetails:
     """Sample i as `batches` gives it. Raises ValueError if it is not prepared yet."""
-    if i < 0:
-        raise ValueError(f"Samples are counted from 0; {i} is none.")
-    if missing := batches.lacking([i]):
-        raise ValueError(f"Sample {i:,} is not there: {missing}.")
-    place = batches.order.locate(i)
-    corpus = batches.corpus
-    shard = corpus.shards(place.source)[place.shard]
-    tokens = corpus.tokens(place.source, place.shard)
-    starts = corpus.starts(place.source, place.shard).astype(np.int64)
+    if sample < 0:
+        raise ValueError(f"Samples are counted from 0; {sample} is none.")
+    if missing := dataset.missing([sample]):
+        raise ValueError(f"Sample {sample:,} is not there: {missing}.")
+    place = dataset.sampler.locate(sample)
+    corpus = dataset.corpus
+    shard = corpus.shard_infos(place.source)[place.shard]
+    tokens = corpus.shard_tokens(place.source, place.shard)
+    starts = corpus.document_offsets(place.source, place.shard).astype(np.int64)
     pieces = []
-    for first, last in batches.ranges(place):
+    for first, last in dataset.row_spans(place):
         # a range may hold several documents, and begin or end inside one
         cuts = [first, *starts[(starts > first) & (starts < last)].tolist(), last]
         for begin, end in pairwise(cuts):
@@ -52,7 +52,7 @@ def look(batches: Batches, i: int) -> Sample:
             stop = starts[document + 1] if document + 1 < len(starts) else len(tokens)
             length = int(stop - starts[document])
             offset = int(begin - starts[document])
-            pieces.append(Piece(document, len(starts), offset, length, tokens[begin:end]))
-    name, rows = corpus.names[place.source], batches.rows[place.source][place.shard]
-    count = sum(last - first for first, last in batches.ranges(place))
-    return Sample(i, name, place.epoch, shard.name, place.row, rows, count, pieces)
+            pieces.append(DocumentSpan(document, len(starts), offset, length, tokens[begin:end]))
+    name, rows = corpus.source_names[place.source], dataset.rows_per_shard[place.source][place.shard]
+    count = sum(last - first for first, last in dataset.row_spans(place))
+    return SampleDetails(sample, name, place.epoch, shard.name, place.row, rows, count, pieces)

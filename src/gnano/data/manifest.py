@@ -15,13 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gnano.data.bad_records import MAX_BAD_SHARE, SHOWN, bad_notice, described
-from gnano.data.plan import Plan, SourcePlan
+from gnano.data.bad_records import MAX_BAD_SHARE, MAX_SHOWN_RECORDS, format_bad_records, format_record_error
+from gnano.data.plan import ShardPlan, SourcePlan
 from gnano.data.shards import ShardInfo
-from gnano.utils.atomic_io import write_text
+from gnano.utils.atomic_io import atomic_write_text
 
-NAME = "manifest.json"
-FORMAT = 2
+MANIFEST_NAME = "manifest.json"
+MANIFEST_FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class SourceInfo:
 
 @dataclass(kw_only=True)
 class Manifest:
-    plan: Plan
+    plan: ShardPlan
     tokenizer: dict[str, Any]  # name, fingerprint, vocab_size, end_of_text
     weights: dict[str, float]  # the recipe's when it was prepared; training may use others
     sources: dict[str, SourceInfo]
@@ -97,36 +97,36 @@ class Manifest:
         # sources as a list: their order is part of the order of the samples
         plan = asdict(self.plan)
         plan["sources"] = list(plan["sources"].items())
-        return _sha256([FORMAT, self.tokenizer["fingerprint"], plan])
+        return _json_sha256([MANIFEST_FORMAT, self.tokenizer["fingerprint"], plan])
 
     def save(self, folder: Path) -> None:
         """Write `manifest.json`; what is in the markers stays there until all is complete."""
         content = asdict(self)
         if not self.complete:
             del content["sources"]
-        content = {"format": FORMAT, "fingerprint": self.fingerprint, **content}
+        content = {"format": MANIFEST_FORMAT, "fingerprint": self.fingerprint, **content}
         # over the whole, so that a damaged count is noticed too
-        content["sha256"] = _sha256(content)
-        write_text(folder / NAME, json.dumps(content, indent=1) + "\n")
+        content["sha256"] = _json_sha256(content)
+        atomic_write_text(folder / MANIFEST_NAME, json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
         """Raises FileNotFoundError or ValueError, in a sentence, for what is not a manifest."""
-        path = folder / NAME
+        path = folder / MANIFEST_NAME
         if not path.is_file():
             raise FileNotFoundError(
-                f"{folder} is not a prepared data folder ({NAME} is missing); "
+                f"{folder} is not a prepared data folder ({MANIFEST_NAME} is missing); "
                 f"make it with `gnano prepare`."
             )
         try:
             content = json.loads(path.read_text("utf-8"))
-            if content["format"] != FORMAT:
-                raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
-            if content.pop("sha256") != _sha256(content):
+            if content["format"] != MANIFEST_FORMAT:
+                raise ValueError(f"format {content['format']}, this version reads {MANIFEST_FORMAT}")
+            if content.pop("sha256") != _json_sha256(content):
                 raise ValueError("it does not match its own checksum")
-            sources = {k: _source(v) for k, v in content.get("sources", {}).items()}
+            sources = {k: _parse_source(v) for k, v in content.get("sources", {}).items()}
             manifest = cls(
-                plan=Plan.from_json(content["plan"]),
+                plan=ShardPlan.from_json(content["plan"]),
                 tokenizer=content["tokenizer"],
                 weights=content["weights"],
                 sources=sources,
@@ -152,36 +152,36 @@ class Manifest:
                 continue
             tasks = info.tasks
             tokens = info.tokens
-            while len(tasks) < len(plan.tasks) and not plan.enough(tokens):
+            while len(tasks) < len(plan.tasks) and not plan.is_budget_reached(tokens):
                 found = read_marker(folder / name, len(tasks))
                 if found is None:
                     break
                 tasks.append(found)
                 tokens += sum(shard.tokens for shard in found.shards)
-            complete = len(tasks) == len(plan.tasks) or plan.enough(tokens)
+            complete = len(tasks) == len(plan.tasks) or plan.is_budget_reached(tokens)
             self.sources[name] = SourceInfo(tasks=tasks, complete=complete)
 
 
-def bad_records(plan: SourcePlan, tasks: Sequence[TaskInfo]) -> tuple[float, str]:
+def summarize_bad_records(plan: SourcePlan, tasks: Sequence[TaskInfo]) -> tuple[float, str]:
     """The share of these tasks' records that cannot be used, and a notice of the first."""
     bad, read = sum(task.dropped.get("bad", 0) for task in tasks), sum(task.read for task in tasks)
     first = (
-        described(plan.tasks[number][file].name, line, reason)
+        format_record_error(plan.tasks[number][file].name, line, reason)
         for number, task in enumerate(tasks)
         for file, line, reason in task.bad
     )
-    return bad / max(read, 1), bad_notice(bad, read, islice(first, SHOWN))
+    return bad / max(read, 1), format_bad_records(bad, read, islice(first, MAX_SHOWN_RECORDS))
 
 
-def marker(folder: Path, task: int) -> Path:
+def marker_path(folder: Path, task: int) -> Path:
     """The file that says that this task of a source is finished."""
     return folder / f"{task:05}.json"
 
 
 def read_marker(folder: Path, task: int) -> TaskInfo | None:
-    path = marker(folder, task)
+    path = marker_path(folder, task)
     try:
-        return _task(json.loads(path.read_text("utf-8")))
+        return _parse_task(json.loads(path.read_text("utf-8")))
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError) as error:
@@ -191,18 +191,18 @@ def read_marker(folder: Path, task: int) -> TaskInfo | None:
 
 
 def write_marker(folder: Path, task: int, info: TaskInfo) -> None:
-    write_text(marker(folder, task), json.dumps(asdict(info), indent=1) + "\n")
+    atomic_write_text(marker_path(folder, task), json.dumps(asdict(info), indent=1) + "\n")
 
 
-def _sha256(content: Any) -> str:
+def _json_sha256(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _source(content: dict[str, Any]) -> SourceInfo:
-    return SourceInfo(tasks=[_task(t) for t in content["tasks"]], complete=content["complete"])
+def _parse_source(content: dict[str, Any]) -> SourceInfo:
+    return SourceInfo(tasks=[_parse_task(t) for t in content["tasks"]], complete=content["complete"])
 
 
-def _task(content: dict[str, Any]) -> TaskInfo:
+def _parse_task(content: dict[str, Any]) -> TaskInfo:
     heldout = content["heldout"]
     return TaskInfo(
         **{

@@ -23,125 +23,125 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gnano.data.windows import BASE, Numbers, Places, Stretches, Windows
+from gnano.data.windows import HASH_BASE, HashArray, IndexArray, SpanHasher, WindowIndex
 
-NGRAM = 13  # words
-PART = 2**15  # characters made into words together: what is computed of them stays in the cache
-WORD = re.compile(r"\w+")
-NO_WORD = re.compile(r"\W")
-BETWEEN = "\n\n\n"  # two texts: the middle one counts as a word, which no text can have
+NGRAM_WORDS = 13  # words
+CHUNK_CHARS = 2**15  # characters made into words together: what is computed of them stays in the cache
+WORD_PATTERN = re.compile(r"\w+")
+NON_WORD_PATTERN = re.compile(r"\W")
+TEXT_SEPARATOR = "\n\n\n"  # two texts: the middle one counts as a word, which no text can have
 
 
-class Found(NamedTuple):
+class NGramMatch(NamedTuple):
     """A run of 13 words that a text shares with an item."""
 
-    kind: int  # number of the run: the same for the same 13 words
-    text: int  # number of the text
+    ngram_id: int  # number of the run: the same for the same 13 words
+    text_index: int  # number of the text
     words: str
 
 
-class NGrams:
+class NGramIndex:
     """All runs of 13 words of some items; an item of fewer words has none."""
 
     def __init__(self, items: Sequence[str]) -> None:
-        for self._base in count(BASE, 2):  # in practice the first base tells all words apart
-            self._words = words = _words(items, self._base)
-            words.numbers[words.breaks] = 0
-            different = len(np.unique(words.numbers[words.numbers > 0]))
-            if different == len(set(WORD.findall(words.text))):
+        for self._hash_base in count(HASH_BASE, 2):  # in practice the first base tells all words apart
+            self._item_words = words = _tokenize_words(items, self._hash_base)
+            words.hashes[words.text_breaks] = 0
+            different = len(np.unique(words.hashes[words.hashes > 0]))
+            if different == len(set(WORD_PATTERN.findall(words.text))):
                 break
-        self._windows = Windows(words.numbers, NGRAM)
-        self._items = words.text_of(self._windows.starts)
+        self._window_index = WindowIndex(words.hashes, NGRAM_WORDS)
+        self._items = words.text_index(self._window_index.starts)
 
     def __len__(self) -> int:
         """How many different runs of 13 words there are."""
-        return len(self._windows)
+        return len(self._window_index)
 
     @property
-    def items(self) -> set[int]:
+    def items_with_ngrams(self) -> set[int]:
         """Numbers of the items that have a run of 13 words."""
         return set(self._items.tolist())
 
-    def items_with(self, kinds: Collection[int]) -> dict[int, set[int]]:
+    def items_by_ngram(self, ngram_ids: Collection[int]) -> dict[int, set[int]]:
         """For each of these runs the numbers of the items that have it."""
         asked = np.zeros(len(self), bool)
-        asked[list(kinds)] = True
-        having = np.flatnonzero(asked[self._windows.kinds])
-        items: dict[int, set[int]] = {kind: set() for kind in kinds}
+        asked[list(ngram_ids)] = True
+        having = np.flatnonzero(asked[self._window_index.window_ids])
+        items: dict[int, set[int]] = {kind: set() for kind in ngram_ids}
         for kind, item in zip(
-            self._windows.kinds[having].tolist(), self._items[having].tolist(), strict=True
+            self._window_index.window_ids[having].tolist(), self._items[having].tolist(), strict=True
         ):
             items[kind].add(item)
         return items
 
-    def find(self, texts: Sequence[str]) -> Iterator[Found]:
+    def find(self, texts: Sequence[str]) -> Iterator[NGramMatch]:
         """The runs that these texts share with the items, each where it is first."""
-        words = _words(texts, self._base)
-        places, kinds = self._windows.find(words.numbers)
+        words = _tokenize_words(texts, self._hash_base)
+        places, kinds = self._window_index.find(words.hashes)
         found = set()
         for place, kind in zip(places.tolist(), kinds.tolist(), strict=True):
             if kind not in found:
-                run = words.run(place)
-                if run == self._words.run(int(self._windows.places[kind])):
+                run = words.words_at(place)
+                if run == self._item_words.words_at(int(self._window_index.first_positions[kind])):
                     found.add(kind)
-                    yield Found(kind, int(words.text_of(place)), " ".join(run))
+                    yield NGramMatch(kind, int(words.text_index(place)), " ".join(run))
 
 
-class _Words(NamedTuple):
+class _TokenizedTexts(NamedTuple):
     """Some texts, joined, and their words: where each begins and ends, and its number."""
 
     text: str
-    starts: Places
-    stops: Places
-    numbers: Numbers
-    breaks: Places  # which of the words stand between two texts
+    starts: IndexArray
+    stops: IndexArray
+    hashes: HashArray
+    text_breaks: IndexArray  # which of the words stand between two texts
 
-    def text_of(self, word: Any) -> Any:
+    def text_index(self, word: Any) -> Any:
         """Which text a word stands in."""
-        return np.searchsorted(self.breaks, word)
+        return np.searchsorted(self.text_breaks, word)
 
-    def run(self, word: int) -> list[str]:
+    def words_at(self, word: int) -> list[str]:
         """The 13 words from this one on; fewer if there is a break among them."""
-        return WORD.findall(self.text[self.starts[word] : self.stops[word + NGRAM - 1]])
+        return WORD_PATTERN.findall(self.text[self.starts[word] : self.stops[word + NGRAM_WORDS - 1]])
 
 
-def _words(texts: Sequence[str], base: int) -> _Words:
+def _tokenize_words(texts: Sequence[str], base: int) -> _TokenizedTexts:
     lower = [text.lower() for text in texts]
-    whole = BETWEEN.join(lower)
+    whole = TEXT_SEPARATOR.join(lower)
     lengths = np.fromiter(map(len, lower), np.int64, len(lower))
-    middles = (np.cumsum(lengths + len(BETWEEN)) - len(BETWEEN) + 1)[:-1]
-    parts: list[tuple[int, Places, Places, Numbers]] = []
+    middles = (np.cumsum(lengths + len(TEXT_SEPARATOR)) - len(TEXT_SEPARATOR) + 1)[:-1]
+    parts: list[tuple[int, IndexArray, IndexArray, HashArray]] = []
     start = 0
     while start < len(whole) or not parts:
-        gap = NO_WORD.search(whole, start + PART)  # a word is never cut
+        gap = NON_WORD_PATTERN.search(whole, start + CHUNK_CHARS)  # a word is never cut
         stop = gap.start() if gap else len(whole)
         first, last = middles.searchsorted([start, stop])
         here = middles[first:last] - start
-        parts.append((start, *_part(whole[start:stop], here, base)))
+        parts.append((start, *_tokenize_chunk(whole[start:stop], here, base)))
         start = stop
     if len(parts) == 1 and not len(middles):  # one short text need not take long
-        return _Words(whole, *parts[0][1:], middles)
+        return _TokenizedTexts(whole, *parts[0][1:], middles)
     starts = np.concatenate([first + at for first, at, _, _ in parts])
     stops = np.concatenate([first + at for first, _, at, _ in parts])
     numbers = np.concatenate([part[3] for part in parts])
-    return _Words(whole, starts, stops, numbers, np.searchsorted(starts, middles))
+    return _TokenizedTexts(whole, starts, stops, numbers, np.searchsorted(starts, middles))
 
 
-def _part(text: str, middles: Places, base: int) -> tuple[Places, Places, Numbers]:
+def _tokenize_chunk(text: str, breaks: IndexArray, base: int) -> tuple[IndexArray, IndexArray, HashArray]:
     """Where the words of a text begin and end, and each one's number."""
     letters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     inside = np.zeros(len(letters) + 2, bool)
-    inside[1:-1] = _in_words()[letters]
-    inside[middles + 1] = True
+    inside[1:-1] = _word_character_table()[letters]
+    inside[breaks + 1] = True
     edges = np.flatnonzero(inside[1:] != inside[:-1])
     starts, stops = edges[::2], edges[1::2]
-    return starts, stops, Stretches(letters, base).hashes(starts, stops)
+    return starts, stops, SpanHasher(letters, base).hash(starts, stops)
 
 
 @cache
-def _in_words() -> NDArray[np.bool_]:
+def _word_character_table() -> NDArray[np.bool_]:
     """For each character whether it belongs to a word."""
     table = np.zeros(sys.maxunicode + 1, bool)
-    for match in WORD.finditer("".join(map(chr, range(len(table))))):
+    for match in WORD_PATTERN.finditer("".join(map(chr, range(len(table))))):
         table[match.start() : match.end()] = True
     return table

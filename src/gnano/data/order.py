@@ -22,13 +22,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 1_000
-DECKS, ROWS, CARDS, LAPS = 1, 2, 3, 4  # what is drawn: keeps its kinds apart for any seed
-ROUNDS = 4  # of the Feistel network, each of two halves
-MASK = 2**64 - 1
+BLOCK_SIZE = 1_000
+BLOCK_STREAM, ROW_STREAM, EXAMPLE_STREAM, EPOCH_STREAM = 1, 2, 3, 4  # what is drawn: keeps its kinds apart for any seed
+FEISTEL_ROUNDS = 4  # of the Feistel network, each of two halves
+MASK_64_BITS = 2**64 - 1
 
 
-class Place(NamedTuple):
+class SampleIndex(NamedTuple):
     """Where a sample lies."""
 
     source: int
@@ -37,7 +37,7 @@ class Place(NamedTuple):
     row: int  # which sequence of the shard
 
 
-def shares(weights: Sequence[float], block: int = BLOCK) -> list[int]:
+def block_counts(weights: Sequence[float], block: int = BLOCK_SIZE) -> list[int]:
     """How many samples of a block each source gets: exact in sum, closest in proportion."""
     exact = np.asarray(weights, dtype=np.float64) / np.sum(weights) * block
     whole = np.floor(exact).astype(int)
@@ -47,7 +47,7 @@ def shares(weights: Sequence[float], block: int = BLOCK) -> list[int]:
     return counts
 
 
-class NotYet(Exception):  # noqa: N818 - it is a state, not a mistake
+class ShardNotReady(Exception):  # noqa: N818 - it is a state, not a mistake
     """The sample lies in a shard that is still being prepared."""
 
     def __init__(self, source: int, shard: int) -> None:
@@ -55,7 +55,7 @@ class NotYet(Exception):  # noqa: N818 - it is a state, not a mistake
         self.source, self.shard = source, shard
 
 
-class Order:
+class MixtureSampler:
     """The order of one corpus: `rows[s][h]` sequences in shard h of source s.
 
     A source that is not `complete` may get more shards behind those it has.
@@ -63,37 +63,37 @@ class Order:
 
     def __init__(
         self,
-        rows: list[list[int]],
+        rows_per_shard: list[list[int]],
         weights: Sequence[float],
         seed: int,
-        complete: Sequence[bool] | None = None,
+        is_complete: Sequence[bool] | None = None,
     ) -> None:
         self.seed = seed
-        self.counts = tuple(shares(weights))
-        self.ends = [list(accumulate(shards)) for shards in rows]
-        self.complete = complete or [True] * len(rows)
+        self.block_counts = tuple(block_counts(weights))
+        self.shard_ends = [list(accumulate(shards)) for shards in rows_per_shard]
+        self.is_complete = is_complete or [True] * len(rows_per_shard)
 
-    def locate(self, i: int) -> Place:
+    def locate(self, sample: int) -> SampleIndex:
         """Return where sample i is stored; raises NotYet if its shard is still being prepared."""
-        block, place = divmod(i, BLOCK)
-        sources, ranks = _deal(self.seed, block, self.counts)
+        block, place = divmod(sample, BLOCK_SIZE)
+        sources, ranks = _shuffled_block(self.seed, block, self.block_counts)
         source = sources[place]
-        k = block * self.counts[source] + ranks[place]
-        ends = self.ends[source]
-        if not self.complete[source] and (not ends or k >= ends[-1]):
-            raise NotYet(source, len(ends))
+        k = block * self.block_counts[source] + ranks[place]
+        ends = self.shard_ends[source]
+        if not self.is_complete[source] and (not ends or k >= ends[-1]):
+            raise ShardNotReady(source, len(ends))
         epoch, rest = divmod(k, ends[-1])
         shard = bisect_right(ends, rest)
         start = ends[shard - 1] if shard else 0
-        row = permuted((ROWS, self.seed, source, epoch, shard), ends[shard] - start, rest - start)
-        return Place(source, epoch, shard, row)
+        row = feistel_permute((ROW_STREAM, self.seed, source, epoch, shard), ends[shard] - start, rest - start)
+        return SampleIndex(source, epoch, shard, row)
 
 
 @lru_cache(maxsize=16)
-def _deal(seed: int, block: int, counts: tuple[int, ...]) -> tuple[list[int], list[int]]:
+def _shuffled_block(seed: int, block: int, counts: tuple[int, ...]) -> tuple[list[int], list[int]]:
     """For each place of a block: its source, and how many of that source came before."""
     deck = np.repeat(np.arange(len(counts)), counts)
-    deck = deck[shuffled((DECKS, seed, block), len(deck))]
+    deck = deck[shuffled_indices((BLOCK_STREAM, seed, block), len(deck))]
     ranks = np.empty_like(deck)
     for source, count in enumerate(counts):
         ranks[deck == source] = np.arange(count)
@@ -101,14 +101,14 @@ def _deal(seed: int, block: int, counts: tuple[int, ...]) -> tuple[list[int], li
     return deck.tolist(), ranks.tolist()
 
 
-def shuffled(key: tuple[int, ...], n: int) -> NDArray[np.int64]:
+def shuffled_indices(key: tuple[int, ...], n: int) -> NDArray[np.int64]:
     """The numbers 0 … n-1 in an order that is drawn from the key, the same with any NumPy."""
     # NumPy promises the raw stream of a bit generator for ever, but not `shuffle`'s use of it
     raw = np.random.PCG64(np.random.SeedSequence(key)).random_raw(n)
     return np.argsort(raw, kind="stable")
 
 
-def permuted(key: tuple[int, ...], n: int, i: int) -> int:
+def feistel_permute(key: tuple[int, ...], n: int, index: int) -> int:
     """Where i goes in an order of 0 … n-1 that is drawn from the key.
 
     A Feistel network over a grid of about √n × √n cells: in each round one coordinate is
@@ -120,37 +120,37 @@ def permuted(key: tuple[int, ...], n: int, i: int) -> int:
     height = -(-n // width)
     keys = _round_keys(key)
     while True:
-        x, y = i % width, i // width
+        x, y = index % width, index // width
         for odd, even in keys:
-            x = (x + _mixed(y, odd)) % width
-            y = (y + _mixed(x, even)) % height
-        i = y * width + x
-        if i < n:
-            return i
+            x = (x + _mix_bits(y, odd)) % width
+            y = (y + _mix_bits(x, even)) % height
+        index = y * width + x
+        if index < n:
+            return index
 
 
-def _mixed(value: int, key: int) -> int:
+def _mix_bits(value: int, key: int) -> int:
     """A hash of 64 bits: the finalizer of SplitMix64 (Steele et al. 2014)."""
-    z = (value * 0x9E3779B97F4A7C15 + key) & MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    z = (value * 0x9E3779B97F4A7C15 + key) & MASK_64_BITS
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64_BITS
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK_64_BITS
     return z ^ (z >> 31)
 
 
 @lru_cache(maxsize=256)
 def _round_keys(key: tuple[int, ...]) -> list[tuple[int, int]]:
-    digest = blake2b(repr(key).encode(), digest_size=16 * ROUNDS).digest()
+    digest = blake2b(repr(key).encode(), digest_size=16 * FEISTEL_ROUNDS).digest()
     halves = [int.from_bytes(digest[at : at + 8], "little") for at in range(0, len(digest), 8)]
     return list(zip(halves[::2], halves[1::2], strict=True))
 
 
-def samples_of(
-    step: int, micro: int, rank: int, *, per_step: int, micro_batch: int, ranks: int
+def rank_sample_range(
+    step: int, micro_step: int, rank: int, *, samples_per_step: int, micro_batch: int, world_size: int
 ) -> range:
     """The samples one rank takes in one micro-step.
 
     A step is always samples [step · per_step, (step + 1) · per_step), so the number of
     ranks and the size of a micro-batch change who computes a sample, never which is next.
     """
-    start = step * per_step + (micro * ranks + rank) * micro_batch
+    start = step * samples_per_step + (micro_step * world_size + rank) * micro_batch
     return range(start, start + micro_batch)

@@ -29,93 +29,93 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
-Piece = tuple[int, int]  # (start, stop) in the shard's tokens
+Int64Array = np.ndarray[tuple[int], np.dtype[np.int64]]
+TokenSpan = tuple[int, int]  # (start, stop) in the shard's tokens
 
 
-class Step(NamedTuple):
+class PlacementStep(NamedTuple):
     """One step of the plan: that many pieces of one length, into rows with the same room."""
 
-    size: int  # tokens of each piece
-    pieces: int
-    room: int  # tokens that each of the rows had left; T + 1: rows opened now
-    rows: int  # each takes as many pieces as fit, the last one perhaps fewer
+    piece_tokens: int  # tokens of each piece
+    piece_count: int
+    free_tokens: int  # tokens that each of the rows had left; T + 1: rows opened now
+    row_count: int  # each takes as many pieces as fit, the last one perhaps fewer
 
     @property
-    def each(self) -> int:
+    def pieces_per_row(self) -> int:
         """Pieces in every row but the last."""
-        return self.room // self.size
+        return self.free_tokens // self.piece_tokens
 
     @property
-    def room_after(self) -> tuple[int, int]:
+    def free_tokens_after(self) -> tuple[int, int]:
         """What is left in every row but the last, and in the last."""
-        last = self.pieces - (self.rows - 1) * self.each
-        return self.room - self.each * self.size, self.room - last * self.size
+        last = self.piece_count - (self.row_count - 1) * self.pieces_per_row
+        return self.free_tokens - self.pieces_per_row * self.piece_tokens, self.free_tokens - last * self.piece_tokens
 
 
-class Waste(NamedTuple):
+class PackingCounts(NamedTuple):
     """What packing costs: rows · T = targets + borders + padding. Shards may be added up."""
 
     rows: int
     targets: int  # positions that predict a token
-    borders: int  # positions that predict nothing, as another piece follows
+    boundary_slots: int  # positions that predict nothing, as another piece follows
     padding: int  # tokens of room left empty
-    cut: int  # documents in more than one piece: those longer than a row, and no others
-    dropped: int  # documents that are in no row: a lone end-of-text has nothing to predict
+    split_documents: int  # documents in more than one piece: those longer than a row, and no others
+    dropped_documents: int  # documents that are in no row: a lone end-of-text has nothing to predict
 
 
-class Packing:
+class BestFitPacking:
     """The rows of one shard: a pure function of its documents' starts and of T."""
 
-    def __init__(self, starts: NDArray[Any], tokens: int, length: int) -> None:
+    def __init__(self, starts: NDArray[Any], tokens: int, block_size: int) -> None:
         """`starts`: position of each document's end-of-text; `length`: T."""
-        begin, stop = _pieces(starts, tokens, length)
+        begin, stop = _split_documents(starts, tokens, block_size)
         sizes = stop - begin
-        placed, self.rows = _place(np.bincount(sizes, minlength=length + 2).tolist())
+        placed, self.row_count = _assign_rows(np.bincount(sizes, minlength=block_size + 2).tolist())
         row = np.empty_like(sizes)
         row[np.argsort(-sizes, kind="stable")] = placed
         # pieces came in the shard's order, and so they stand in a row
         order = np.argsort(row, kind="stable")
-        self._begin, self._stop = begin[order], stop[order]
-        self._ends = np.cumsum(np.bincount(row, minlength=self.rows))
+        self._starts, self._stops = begin[order], stop[order]
+        self._row_ends = np.cumsum(np.bincount(row, minlength=self.row_count))
 
-    def row(self, n: int) -> list[Piece]:
+    def row_spans(self, row: int) -> list[TokenSpan]:
         """The pieces of row n, in the order in which the shard has them."""
-        if not 0 <= n < self.rows:
-            raise IndexError(f"row {n} of {self.rows}")
-        part = slice(self._ends[n - 1] if n else 0, self._ends[n])
-        return list(zip(self._begin[part].tolist(), self._stop[part].tolist(), strict=True))
+        if not 0 <= row < self.row_count:
+            raise IndexError(f"row {row} of {self.row_count}")
+        part = slice(self._row_ends[row - 1] if row else 0, self._row_ends[row])
+        return list(zip(self._starts[part].tolist(), self._stops[part].tolist(), strict=True))
 
 
-def waste(starts: NDArray[Any], tokens: int, length: int) -> Waste:
+def count_packing(starts: NDArray[Any], tokens: int, block_size: int) -> PackingCounts:
     """What becomes of the places in a shard's rows, without placing a piece."""
-    sizes = _sizes(starts, tokens)
-    full = _full(sizes, length)
-    counts = np.bincount(sizes - full * length, minlength=length + 2)
-    counts[length + 1] += full.sum()
+    sizes = _document_sizes(starts, tokens)
+    full = _full_rows(sizes, block_size)
+    counts = np.bincount(sizes - full * block_size, minlength=block_size + 2)
+    counts[block_size + 1] += full.sum()
     counts[1] = 0
     pieces = int(counts.sum())
-    filled = int(counts @ np.arange(length + 2))
-    rows = sum(step.rows for step in best_fit(counts.tolist()) if step.room == length + 1)
-    return Waste(
+    filled = int(counts @ np.arange(block_size + 2))
+    rows = sum(step.row_count for step in plan_best_fit(counts.tolist()) if step.free_tokens == block_size + 1)
+    return PackingCounts(
         rows=rows,
         targets=filled - pieces,
-        borders=pieces - rows,
-        padding=rows * (length + 1) - filled,
-        cut=int(np.count_nonzero(sizes > length + 1)),
-        dropped=int(np.count_nonzero(sizes < 2)),
+        boundary_slots=pieces - rows,
+        padding=rows * (block_size + 1) - filled,
+        split_documents=int(np.count_nonzero(sizes > block_size + 1)),
+        dropped_documents=int(np.count_nonzero(sizes < 2)),
     )
 
 
 def fill_row(
     tokens: NDArray[Any],
-    pieces: Sequence[Piece],
+    pieces: Sequence[TokenSpan],
     inputs: NDArray[Any],
     targets: NDArray[Any],
     segments: NDArray[Any],
     *,
     end_of_text: int,
-    ignore: int,
+    ignore_index: int,
 ) -> None:
     """Lay the pieces one after another into the arrays [T] of one row, and pad the rest.
 
@@ -123,7 +123,7 @@ def fill_row(
     pieces from 0; the padding is end-of-text, in a segment of its own, the last.
     """
     length = len(inputs)
-    inputs[:], targets[:], segments[:] = end_of_text, ignore, len(pieces)
+    inputs[:], targets[:], segments[:] = end_of_text, ignore_index, len(pieces)
     at = 0
     for number, (start, stop) in enumerate(pieces):
         end = at + stop - start
@@ -135,7 +135,7 @@ def fill_row(
         at = end
 
 
-def best_fit(counts: Sequence[int]) -> Iterator[Step]:
+def plan_best_fit(counts: Sequence[int]) -> Iterator[PlacementStep]:
     """The plan for `counts[n]` pieces of n tokens, where the last n is the room of a row.
 
     The same rows, up to the names of equals, as from placing one piece after another: the
@@ -157,10 +157,10 @@ def best_fit(counts: Sequence[int]) -> Iterator[Step]:
                 rows[room] -= taken
                 if not rows[room]:
                     del rows[room], rooms[at]
-            step = Step(size, min(left, taken * each), room, taken)
+            step = PlacementStep(size, min(left, taken * each), room, taken)
             yield step
-            left -= step.pieces
-            for after, count in zip(step.room_after, (taken - 1, 1), strict=True):
+            left -= step.piece_count
+            for after, count in zip(step.free_tokens_after, (taken - 1, 1), strict=True):
                 if not count:
                     continue
                 if after not in rows:
@@ -168,43 +168,43 @@ def best_fit(counts: Sequence[int]) -> Iterator[Step]:
                 rows[after] = rows.get(after, 0) + count
 
 
-def _place(counts: Sequence[int]) -> tuple[Ints, int]:
+def _assign_rows(counts: Sequence[int]) -> tuple[Int64Array, int]:
     """The row of each piece, the longest piece first; and how many rows there are."""
     opened = 0
     open_rows: defaultdict[int, list[int]] = defaultdict(list)  # by the room left in them
     placed = [np.empty(0, np.int64)]
-    for step in best_fit(counts):
-        if step.room == len(counts) - 1:
-            rows = list(range(opened, opened + step.rows))
-            opened += step.rows
+    for step in plan_best_fit(counts):
+        if step.free_tokens == len(counts) - 1:
+            rows = list(range(opened, opened + step.row_count))
+            opened += step.row_count
         else:
-            rows = open_rows[step.room][-step.rows :]
-            del open_rows[step.room][-step.rows :]
-        placed.append(np.repeat(np.array(rows, np.int64), step.each)[: step.pieces])
-        usual, last = step.room_after
+            rows = open_rows[step.free_tokens][-step.row_count :]
+            del open_rows[step.free_tokens][-step.row_count :]
+        placed.append(np.repeat(np.array(rows, np.int64), step.pieces_per_row)[: step.piece_count])
+        usual, last = step.free_tokens_after
         open_rows[usual] += rows[:-1]
         open_rows[last].append(rows[-1])
     return np.concatenate(placed), opened
 
 
-def _sizes(starts: NDArray[Any], tokens: int) -> Ints:
+def _document_sizes(starts: NDArray[Any], tokens: int) -> Int64Array:
     """Tokens of each document, the end-of-text after it among them."""
     begin = starts.astype(np.int64)
-    sizes: Ints = np.append(begin, tokens)[1:] - begin
+    sizes: Int64Array = np.append(begin, tokens)[1:] - begin
     sizes[:-1] += 1  # after the shard's last document there is none
     return sizes
 
 
-def _full(sizes: Ints, length: int) -> Ints:
+def _full_rows(sizes: Int64Array, block_size: int) -> Int64Array:
     """How many full rows come before the last piece of each document."""
-    return np.maximum(-(-(sizes - 1) // length) - 1, 0)
+    return np.maximum(-(-(sizes - 1) // block_size) - 1, 0)
 
 
-def _pieces(starts: NDArray[Any], tokens: int, length: int) -> tuple[Ints, Ints]:
+def _split_documents(starts: NDArray[Any], tokens: int, block_size: int) -> tuple[Int64Array, Int64Array]:
     """Where each piece starts and stops, in the shard's order; none of a single token."""
-    sizes = _sizes(starts, tokens)
+    sizes = _document_sizes(starts, tokens)
     first, sizes = starts.astype(np.int64)[sizes > 1], sizes[sizes > 1]
-    count = _full(sizes, length) + 1
+    count = _full_rows(sizes, block_size) + 1
     number = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    begin = np.repeat(first, count) + number * length
-    return begin, np.minimum(begin + length + 1, np.repeat(first + sizes, count))
+    begin = np.repeat(first, count) + number * block_size
+    return begin, np.minimum(begin + block_size + 1, np.repeat(first + sizes, count))

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any
 
-from gnano.data.inputs import InputFile, Inputs, Task
+from gnano.data.inputs import InputFile, SourceFiles, TaskFiles
 
 # a guess at what a byte of a file gives, until the first files have been tokenized; of text 0.25
 TOKENS_PER_BYTE = {".parquet": 0.8, ".gz": 0.8, ".zst": 0.9}
@@ -37,60 +37,60 @@ class SourcePlan:
     max_bytes: int
     min_chars: int
     max_chars: int
-    tasks: tuple[Task, ...]
+    tasks: tuple[TaskFiles, ...]
 
     @classmethod
-    def of(cls, inputs: Inputs) -> "SourcePlan":
-        asked = asdict(inputs.source)
+    def from_files(cls, source_files: SourceFiles) -> "SourcePlan":
+        asked = asdict(source_files.source)
         for key in ("weight", "files", "generator"):  # tasks name the last two
             del asked[key]
-        return cls(**asked, commit=inputs.commit, tasks=inputs.tasks)
+        return cls(**asked, commit=source_files.commit, tasks=source_files.tasks)
 
-    def enough(self, tokens: int) -> bool:
+    def is_budget_reached(self, tokens: int) -> bool:
         """Is the budget reached?"""
         return bool(self.max_tokens) and tokens >= self.max_tokens
 
-    def expected_tokens(self, rate: float | None = None) -> int:
+    def estimate_tokens(self, tokens_per_byte: float | None = None) -> int:
         """About how many there will be, at so many tokens a byte or by a guess."""
-        tokens = sum(guess(task, rate) for task in self.tasks)
+        tokens = sum(estimate_task_tokens(task, tokens_per_byte) for task in self.tasks)
         return min(tokens, self.max_tokens) if self.max_tokens else tokens
 
-    def expected_tasks(self, rate: float | None = None) -> int:
+    def estimate_tasks(self, tokens_per_byte: float | None = None) -> int:
         """How many tasks the budget needs, by the same guess; all of them without a budget."""
         tokens = count = 0
         for task in self.tasks:
-            if self.enough(tokens):
+            if self.is_budget_reached(tokens):
                 break
-            tokens += guess(task, rate)
+            tokens += estimate_task_tokens(task, tokens_per_byte)
             count += 1
         return count
 
 
-def guess(task: Task, rate: float | None = None) -> int:
+def estimate_task_tokens(task: TaskFiles, tokens_per_byte: float | None = None) -> int:
     """About how many tokens a task gives."""
     return sum(
-        round(f.size * (rate or TOKENS_PER_BYTE.get(PurePath(f.name).suffix, 0.25))) for f in task
+        round(f.size * (tokens_per_byte or TOKENS_PER_BYTE.get(PurePath(f.name).suffix, 0.25))) for f in task
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ShardPlan:
     tokenizer: str
     heldout: float
     shard_tokens: int
     decontaminate: tuple[InputFile, ...]
     sources: dict[str, SourcePlan]
 
-    def sequence(self) -> Iterator[tuple[str, int]]:
+    def iter_tasks(self) -> Iterator[tuple[str, int]]:
         """Every task of every source, the sources advancing in step towards their budgets."""
         places = []
         for order, (name, source) in enumerate(self.sources.items()):
-            expected = source.expected_tasks()
+            expected = source.estimate_tasks()
             places += [((n + 0.5) / expected, order, n, name) for n in range(len(source.tasks))]
         for _, _, number, name in sorted(places):
             yield name, number
 
-    def differences(self, other: "Plan") -> list[str]:
+    def list_differences(self, other: "ShardPlan") -> list[str]:
         """Names of what the other has otherwise, as a recipe spells them."""
         ours, theirs = asdict(self), asdict(other)
         mine, yours = ours.pop("sources"), theirs.pop("sources")
@@ -105,23 +105,23 @@ class Plan:
             ]
         return found
 
-    def mended(self, other: "Plan", done: dict[str, int]) -> bool:
+    def is_compatible_with(self, other: "ShardPlan", finished_tasks: dict[str, int]) -> bool:
         """Is the other this one, but for the content of files that no finished task read?
 
         `done` counts each source's finished tasks.
         """
         if not {f"sources.{name}.files" for name in self.sources}.issuperset(
-            self.differences(other)
+            self.list_differences(other)
         ):
             return False
         # sizes decide how the tasks of a budget are spread, and so what "before" means
-        return list(self.sequence()) == list(other.sequence()) and all(
-            source.tasks[: done.get(name, 0)] == other.sources[name].tasks[: done.get(name, 0)]
+        return list(self.iter_tasks()) == list(other.iter_tasks()) and all(
+            source.tasks[: finished_tasks.get(name, 0)] == other.sources[name].tasks[: finished_tasks.get(name, 0)]
             for name, source in self.sources.items()
         )
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "Plan":
+    def from_json(cls, content: dict[str, Any]) -> "ShardPlan":
         sources = {}
         for name, source in content["sources"].items():
             tasks = tuple(tuple(InputFile(*file) for file in task) for task in source["tasks"])

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gnano.data.bad_records import RecordError
-from gnano.data.text_files import need, read_lines, undecodable
+from gnano.data.text_files import require_module, read_lines, find_undecodable
 
-Form = Literal["parquet", "csv", "lines", "list", "object", "text"]
-JSON = (".jsonl", ".jsonlines", ".jl", ".ndjson", ".json")
-TABLES = {".csv": ",", ".tsv": "\t"}
-HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, which no UTF-8 text can hold
-NAME_ANOTHER = "set column to the right one"
-GAP = re.compile(r"[\s,]*")
+FileForm = Literal["parquet", "csv", "lines", "list", "object", "text"]
+JSON_SUFFIXES = (".jsonl", ".jsonlines", ".jl", ".ndjson", ".json")
+CSV_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # of a surrogate pair, which no UTF-8 text can hold
+COLUMN_HINT = "set column to the right one"
+LIST_SEPARATOR = re.compile(r"[\s,]*")
 
 csv.field_size_limit(2**31 - 1)  # a document may be long
 
@@ -36,24 +36,24 @@ class Record(NamedTuple):
     value: Any
 
 
-def form_of(path: Path) -> Form:
+def detect_form(path: Path) -> FileForm:
     """What a file holds; raises RecordError for one that cannot be read."""
-    ending = ending_of(path)
-    if ending == ".parquet" or _begins(path, b"PAR1"):
+    ending = unpacked_suffix(path)
+    if ending == ".parquet" or _starts_with(path, b"PAR1"):
         return "parquet"
-    if ending in TABLES:
+    if ending in CSV_DELIMITERS:
         return "csv"
-    lines = (line.strip() for _, line in read_lines(path, check=False) if line.strip())
+    lines = (line.strip() for _, line in read_lines(path, verify=False) if line.strip())
     first, second = [*islice(lines, 2), "", ""][:2]
-    if ending not in JSON:
-        return "lines" if _is_object(first) and _is_object(second) else "text"
+    if ending not in JSON_SUFFIXES:
+        return "lines" if _is_json_object(first) and _is_json_object(second) else "text"
     if first.startswith("[") and not (second and first.endswith("]")):
         return "list"
-    whole = not second or first.endswith("}") or _is_object(second)
+    whole = not second or first.endswith("}") or _is_json_object(second)
     return "lines" if whole or ending != ".json" or not first.startswith("{") else "object"
 
 
-def ending_of(path: Path) -> str:
+def unpacked_suffix(path: Path) -> str:
     """The ending of a file's name, below that of its packing: ".jsonl" of A.JSONL.gz."""
     return Path(path.name.lower().removesuffix(".gz").removesuffix(".zst")).suffix
 
@@ -61,72 +61,72 @@ def ending_of(path: Path) -> str:
 def read_records(path: Path) -> Iterator[Record | RecordError]:
     """All records of a file; bad ones for a line that holds none, and for a damaged file."""
     try:
-        yield from read_form(path, form_of(path))
+        yield from read_records_of_form(path, detect_form(path))
     except RecordError as error:
         yield error
 
 
-def read_form(path: Path, form: Form, check: bool = True) -> Iterator[Record | RecordError]:
+def read_records_of_form(path: Path, form: FileForm, verify: bool = True) -> Iterator[Record | RecordError]:
     """The records of a file that has this form.
 
     Raises RecordError for a damaged file, as `read_lines` and `read_rows` do.
     """
     match form:
         case "parquet":
-            for number, row in enumerate(read_rows(path, check=check), 1):
+            for number, row in enumerate(read_parquet_rows(path, verify=verify), 1):
                 yield Record(number, row)
         case "csv":
-            yield from _table(path, check)
+            yield from _read_csv(path, verify)
         case "list":
-            yield from _list(path, check)
+            yield from _read_json_list(path, verify)
         case "object":
-            yield parsed(path, 1, "".join(line for _, line in read_lines(path, check)))
+            yield parse_json_record(path, 1, "".join(line for _, line in read_lines(path, verify)))
         case _:
-            for number, line in read_lines(path, check):
+            for number, line in read_lines(path, verify):
                 if line.strip():
-                    yield parsed(path, number, line)
+                    yield parse_json_record(path, number, line)
 
 
-def read_rows(
-    path: Path, column: str | None = None, check: bool = True
+def read_parquet_rows(
+    path: Path, column: str | None = None, verify: bool = True
 ) -> Iterator[dict[str, Any]]:
     """The rows of a Parquet file: all their columns, or the one named.
 
     Raises RecordError for a damaged file: before its first row, or, without `check`, where the
     damage is.
     """
-    if check:
-        for _ in _rows(path, column):
+    if verify:
+        for _ in _iter_parquet_rows(path, column):
             pass
-    yield from _rows(path, column)
+    yield from _iter_parquet_rows(path, column)
 
 
-def parsed(path: Path, line: int, text: str) -> Record | RecordError:
+def parse_json_record(path: Path, line: int, text: str) -> Record | RecordError:
     """The record that this JSON text is; halves of surrogate pairs become U+FFFD."""
-    if bad := undecodable(path, line, text):
+    if bad := find_undecodable(path, line, text):
         return bad
     try:
-        return Record(line, _mended(text, json.loads(text)))
+        return Record(line, _replace_surrogates(text, json.loads(text)))
     except (ValueError, RecursionError) as error:
-        return RecordError(path, line, _not_json(error))
+        return RecordError(path, line, _json_error_reason(error))
 
 
-def _mended(text: str, value: Any) -> Any:
+def _replace_surrogates(text: str, value: Any) -> Any:
     if "\\ud" not in text and "\\uD" not in text:
         return value
-    return json.loads(HALF.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
+    return json.loads(LONE_SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
 
 
-def _not_json(error: Exception) -> str:
+def _json_error_reason(error: Exception) -> str:
     return f"it is not JSON ({str(error).replace('line 1 column', 'column')})"
 
 
-def _list(path: Path, check: bool) -> Iterator[Record | RecordError]:
-    text = "".join(line for _, line in read_lines(path, check))
+def _read_json_list(path: Path, verify: bool) -> Iterator[Record | RecordError]:
+    text = "".join(line for _, line in read_lines(path, verify))
     line, at = 1, 0
     end = text.index("[") + 1
     while True:
-        gap = GAP.match(text, end)
+        gap = LIST_SEPARATOR.match(text, end)
         assert gap is not None
         line, at = line + text.count("\n", at, gap.end()), gap.end()
         if text.startswith("]", at) and not text[at + 1 :].strip():
@@ -134,16 +134,16 @@ def _list(path: Path, check: bool) -> Iterator[Record | RecordError]:
         try:
             value, end = json.JSONDecoder().raw_decode(text, at)
         except (ValueError, RecursionError) as error:
-            reason = f"{_not_json(error)}, nor is what follows in the list"
+            reason = f"{_json_error_reason(error)}, nor is what follows in the list"
             yield RecordError(path, line, reason, text.count("\n", at) + 1)
             return
         part = text[at:end]
-        yield undecodable(path, line, part) or Record(line, _mended(part, value))
+        yield find_undecodable(path, line, part) or Record(line, _replace_surrogates(part, value))
 
 
-def _table(path: Path, check: bool) -> Iterator[Record | RecordError]:
-    lines = (line for _, line in read_lines(path, check))
-    reader = csv.DictReader(lines, delimiter=TABLES[ending_of(path)], strict=True)
+def _read_csv(path: Path, verify: bool) -> Iterator[Record | RecordError]:
+    lines = (line for _, line in read_lines(path, verify))
+    reader = csv.DictReader(lines, delimiter=CSV_DELIMITERS[unpacked_suffix(path)], strict=True)
     while True:
         begun = reader.line_num
         try:
@@ -158,18 +158,18 @@ def _table(path: Path, check: bool) -> Iterator[Record | RecordError]:
         if None in row:
             yield RecordError(path, line, "it has more fields than the first line names")
         else:
-            yield undecodable(path, line, text) or Record(line, row)
+            yield find_undecodable(path, line, text) or Record(line, row)
 
 
-def _rows(path: Path, column: str | None) -> Iterator[dict[str, Any]]:
-    pyarrow, parquet = need("pyarrow", path), need("pyarrow.parquet", path)
+def _iter_parquet_rows(path: Path, column: str | None) -> Iterator[dict[str, Any]]:
+    pyarrow, parquet = require_module("pyarrow", path), require_module("pyarrow.parquet", path)
     read = 0
     try:
         # buffered, and only what is asked for: otherwise a row group's column is held whole
         with parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
             names = file.schema_arrow.names
             if column is not None and column not in names:
-                raise RecordError(path, 0, no_column(column, names), max(file.metadata.num_rows, 1))
+                raise RecordError(path, 0, missing_column_reason(column, names), max(file.metadata.num_rows, 1))
             for batch in file.iter_batches(256, columns=None if column is None else [column]):
                 read += len(batch)
                 yield from batch.to_pylist()
@@ -181,13 +181,13 @@ def _rows(path: Path, column: str | None) -> Iterator[dict[str, Any]]:
         raise RecordError(path, 0, reason, read + 1) from None
 
 
-def no_column(column: str, there: Collection[str]) -> str:
+def missing_column_reason(column: str, columns: Collection[str]) -> str:
     """What to say of a record or a table without the column that is to hold the text."""
-    has = ", ".join(map(repr, there)) or "none"
-    return f"it holds no text in a column {column!r} (it has {has}); {NAME_ANOTHER}"
+    has = ", ".join(map(repr, columns)) or "none"
+    return f"it holds no text in a column {column!r} (it has {has}); {COLUMN_HINT}"
 
 
-def _is_object(line: str) -> bool:
+def _is_json_object(line: str) -> bool:
     if not line.startswith("{"):
         return False
     try:
@@ -196,6 +196,6 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _begins(path: Path, magic: bytes) -> bool:
+def _starts_with(path: Path, magic: bytes) -> bool:
     with path.open("rb") as file:
         return file.read(len(magic)) == magic

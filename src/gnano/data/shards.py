@@ -21,13 +21,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gnano.utils.atomic_io import write_bytes
+from gnano.utils.atomic_io import atomic_write_bytes
 
-TOKEN = np.dtype("<u2")
-START = np.dtype("<u4")
+TOKEN_DTYPE = np.dtype("<u2")
+OFFSET_DTYPE = np.dtype("<u4")
 
 Tokens = np.ndarray[tuple[int], np.dtype[np.uint16]]
-Starts = np.ndarray[tuple[int], np.dtype[np.uint32]]
+Offsets = np.ndarray[tuple[int], np.dtype[np.uint32]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,9 @@ class ShardWriter:
 
     def __init__(self, folder: Path, name: str, end_of_text: int) -> None:
         self.folder, self.name = folder, name
-        self.end_of_text = np.array([end_of_text], TOKEN).tobytes()
+        self.end_of_text = np.array([end_of_text], TOKEN_DTYPE).tobytes()
         self.tokens = self.bytes = 0
-        self.starts = array("I")
+        self.offsets = array("I")
         self.hash = hashlib.sha256()
         self.partial = folder / f"{name}.tokens.partial"
         self.file = self.partial.open("wb")
@@ -65,8 +65,8 @@ class ShardWriter:
     def add(self, ids: NDArray[Any], size: int) -> None:
         """One document's ids; `size` is its length in UTF-8 bytes."""
         assert ids.max(initial=0) < 2**16 and ids.min(initial=0) >= 0, "an id of more than 16 bits"
-        self.starts.append(self.tokens)
-        data = self.end_of_text + ids.astype(TOKEN).tobytes()
+        self.offsets.append(self.tokens)
+        data = self.end_of_text + ids.astype(TOKEN_DTYPE).tobytes()
         self.hash.update(data)
         self.file.write(data)
         self.tokens += len(ids) + 1
@@ -76,60 +76,60 @@ class ShardWriter:
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
-        starts = np.array(self.starts, dtype=START).tobytes()
-        write_bytes(self.folder / f"{self.name}.docs", starts)
+        starts = np.array(self.offsets, dtype=OFFSET_DTYPE).tobytes()
+        atomic_write_bytes(self.folder / f"{self.name}.docs", starts)
         self.partial.replace(self.folder / f"{self.name}.tokens")
         return ShardInfo(
             name=self.name,
             tokens=self.tokens,
-            documents=len(self.starts),
+            documents=len(self.offsets),
             bytes=self.bytes,
             sha256_tokens=self.hash.hexdigest(),
             sha256_docs=hashlib.sha256(starts).hexdigest(),
         )
 
 
-def is_whole(folder: Path, shard: ShardInfo) -> bool:
+def has_all_shard_files(folder: Path, shard: ShardInfo) -> bool:
     """Both files exist and have their size; a glance, not a check of the content."""
-    sizes = {"tokens": shard.tokens * TOKEN.itemsize, "docs": shard.documents * START.itemsize}
+    sizes = {"tokens": shard.tokens * TOKEN_DTYPE.itemsize, "docs": shard.documents * OFFSET_DTYPE.itemsize}
     paths = {ending: folder / f"{shard.name}.{ending}" for ending in sizes}
     return all(paths[e].is_file() and paths[e].stat().st_size == sizes[e] for e in sizes)
 
 
-def open_tokens(folder: Path, shard: ShardInfo, check: bool = True) -> Tokens:
+def open_tokens(folder: Path, shard: ShardInfo, verify: bool = True) -> Tokens:
     """The ids of a shard, mapped read-only, after checking its size and checksum."""
     path = folder / f"{shard.name}.tokens"
-    tokens: Tokens = _opened(path, TOKEN, shard.sha256_tokens, shard.tokens, check)
+    tokens: Tokens = _map_file(path, TOKEN_DTYPE, shard.sha256_tokens, shard.tokens, verify)
     return tokens
 
 
-def open_starts(folder: Path, shard: ShardInfo, check: bool = True) -> Starts:
+def open_offsets(folder: Path, shard: ShardInfo, verify: bool = True) -> Offsets:
     """Where each document's end-of-text token stands, mapped read-only and checked."""
     path = folder / f"{shard.name}.docs"
-    starts: Starts = _opened(path, START, shard.sha256_docs, shard.documents, check)
+    starts: Offsets = _map_file(path, OFFSET_DTYPE, shard.sha256_docs, shard.documents, verify)
     return starts
 
 
-def _opened(path: Path, kind: np.dtype[Any], sha256: str, count: int, check: bool) -> Any:
+def _map_file(path: Path, dtype: np.dtype[Any], sha256: str, count: int, verify: bool) -> Any:
     mend = f"Delete {path.stem}.* in {path.parent} and run the same `gnano prepare` again."
     if not path.is_file():
         raise ValueError(f"{path} is missing, though manifest.json lists it. {mend}")
     size = path.stat().st_size
-    expected = count * kind.itemsize
+    expected = count * dtype.itemsize
     if size != expected:
         raise ValueError(
             f"{path} has {size:,} bytes where manifest.json says {expected:,}: "
             f"the file is cut short or not its own. {mend}"
         )
     if not count:
-        return np.empty(0, kind)
+        return np.empty(0, dtype)
     with path.open("rb") as file:
         # read, not mapped: in large pieces, after which what follows finds it in memory
-        if check and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+        if verify and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             raise ValueError(
                 f"{path} does not match its checksum in manifest.json: damaged. {mend}"
             )
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     # rows come in no order: reading ahead would cost 20 ms for 2 KB of a file not in memory
     mapped.madvise(mmap.MADV_RANDOM)
-    return np.frombuffer(mapped, kind)
+    return np.frombuffer(mapped, dtype)

@@ -4,19 +4,19 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from gnano.data.bad_records import MAX_BAD_SHARE
-from gnano.data.generators import check_path
-from gnano.utils.paths import expand_user
-from gnano.utils.ranges import Range, check_ranges
-from gnano.utils.unused import refuse_unused
+from gnano.data.generators import check_generator_path
+from gnano.utils.paths import expand_path_fields
+from gnano.utils.ranges import Range, check_field_ranges
+from gnano.utils.unused import reject_unused
 
-Kind = Literal["files", "hub", "generator"]
+SourceKind = Literal["files", "hub", "generator"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class SourceConfig:
     # share of the sequences, relative to the other sources' weights
     weight: Annotated[float, Range(0, 1e12)] = 1.0
-    kind: Kind = "files"  # files of yours, a Hub data set, or Python code that writes text
+    kind: SourceKind = "files"  # files of yours, a Hub data set, or Python code that writes text
     files: tuple[str, ...] = ()  # files: paths, folders, globs; text, JSONL, CSV, Parquet, packed
     repo: str = ""  # hub: the data set, USER/NAME
     config: str = ""  # hub: its configuration, or a folder in it; empty: all of it
@@ -31,16 +31,16 @@ class Source:
     max_chars: Annotated[int, Range(0)] = 0  # drop longer documents; 0: none is too long
 
     def __post_init__(self) -> None:
-        expand_user(self, ("files",))
-        check_ranges(self, "data.sources.*")
+        expand_path_fields(self, ("files",))
+        check_field_ranges(self, "data.sources.*")
         why = f"kind is {self.kind!r}"
         if self.kind != "hub":
-            refuse_unused(self, "data.sources.*.", ("repo", "config", "split", "revision"), why)
+            reject_unused(self, "data.sources.*.", ("repo", "config", "split", "revision"), why)
         if self.kind == "generator":
-            refuse_unused(self, "data.sources.*.", ("files", "column"), why)
-            check_path(self.generator)
+            reject_unused(self, "data.sources.*.", ("files", "column"), why)
+            check_generator_path(self.generator)
         else:
-            refuse_unused(self, "data.sources.*.", ("generator",), why)
+            reject_unused(self, "data.sources.*.", ("generator",), why)
         if 0 < self.max_chars < self.min_chars:
             raise ValueError(
                 f"A source's max_chars {self.max_chars} is below its min_chars {self.min_chars}, "
@@ -60,7 +60,7 @@ class Source:
             raise ValueError("A source of kind 'hub' takes repo and config; files needs 'files'.")
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         """Where its text lies, for messages."""
         if self.kind == "hub":
             return f"{self.repo} {self.config}".strip()
@@ -72,7 +72,7 @@ class DataConfig:
     folder: str = "data/mine"  # where the token shards lie
     tokenizer: str = "gpt2"  # gpt2, bpe-N (trained on this corpus, N entries), or a folder
     # share of the documents kept from training
-    heldout: Annotated[float, Range(0, 1, below=True)] = 0.005
+    heldout_fraction: Annotated[float, Range(0, 1, exclusive_maximum=True)] = 0.005
     # tokens in a shard file, about; 2 bytes each
     shard_tokens: Annotated[int, Range(1, 2**31 - 1)] = 2**26
     decontaminate: tuple[str, ...] = ()  # evaluation files; documents sharing 13 words are dropped
@@ -81,13 +81,13 @@ class DataConfig:
     max_bad_share: Annotated[float, Range(0, 1)] = MAX_BAD_SHARE
     keep_downloads: bool = False  # keep the Hub's files after they are tokenized
     packing: Literal["stream", "best-fit"] = "stream"  # cut rows anywhere, or at documents' ends
-    inside_documents: bool = False  # attention stays inside each document
+    document_attention_mask: bool = False  # attention stays inside each document
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0  # of the order in which sequences are read
-    sources: dict[str, Source] = field(default_factory=dict)
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        expand_user(self, ("folder", "tokenizer", "decontaminate"))
-        check_ranges(self, "data")
+        expand_path_fields(self, ("folder", "tokenizer", "decontaminate"))
+        check_field_ranges(self, "data")
         if self.sources and not sum(source.weight for source in self.sources.values()):
             raise ValueError("All weights of data.sources are 0; give at least one a share.")
         for name in self.sources:

@@ -15,19 +15,19 @@ from gnano.data.documents import Document
 from gnano.data.manifest import Manifest
 
 
-def position(text: str) -> int:
+def text_position(text: str) -> int:
     """Hash a text to 64 bits."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest()[:8], "big")
 
 
-def is_heldout(document: Document, share: float, known: int | None = None) -> bool:
+def is_heldout(document: Document, fraction: float, text_position: int | None = None) -> bool:
     """`known` spares the hash where the position of the document's text has been computed."""
-    if document.group or known is None:
-        known = position(document.group or document.text)
-    return known < share * 2**64
+    if document.split_group or text_position is None:
+        text_position = text_position(document.split_group or document.text)
+    return text_position < fraction * 2**64
 
 
-def nothing_held_out(folder: Path, manifest: Manifest) -> list[str]:
+def warn_empty_heldout(folder: Path, manifest: Manifest) -> list[str]:
     """A sentence for each complete source of which the split, against its share, holds nothing."""
     share = manifest.plan.heldout
     notes = []
@@ -36,14 +36,14 @@ def nothing_held_out(folder: Path, manifest: Manifest) -> list[str]:
             keys = [np.fromfile(file, "<u8") for file in sorted((folder / name).glob("*.keys"))]
             positions = np.concatenate(keys).tolist() if keys else []
             what = f"source {name!r} ({source.documents:,} documents)"
-            notes.append(no_heldout_note(what, share, positions))
+            notes.append(format_empty_heldout(what, share, positions))
     return notes
 
 
-def no_heldout_note(what: str, share: float, positions: Iterable[int]) -> str:
+def format_empty_heldout(subject: str, fraction: float, positions: Iterable[int]) -> str:
     """Says that this share holds nothing out, and names one that does, by the texts' positions."""
     found = sorted(set(positions))
-    note = f"Nothing of {what} is held out at data.heldout {share:g}, so its loss on text that is "
+    note = f"Nothing of {subject} is held out at data.heldout {fraction:g}, so its loss on text that is "
     note += "not trained on cannot be measured"
     count = min(10, max(1, len(found) // 10))
     enough = (found[count - 1] + 1) / 2**64 if len(found) > 1 else 1.0

@@ -19,30 +19,30 @@ from pathlib import Path
 from typing import IO, Any
 
 from gnano.data.bad_records import RecordError
-from gnano.data.zstd import Zstd
-from gnano.utils.text import not_utf8
+from gnano.data.zstd import ZstdReader
+from gnano.utils.text import utf8_error
 
-HEAD = 2**13  # bytes by which a binary file is known
-CONTROL = bytes({*range(32)} - {7, 8, 9, 10, 11, 12, 13, 26, 27})  # not found in text
-PACKINGS = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
-NOT_UTF8 = re.compile("[\udc80-\udcff]")
+BINARY_CHECK_BYTES = 2**13  # bytes by which a binary file is known
+CONTROL_BYTES = bytes({*range(32)} - {7, 8, 9, 10, 11, 12, 13, 26, 27})  # not found in text
+COMPRESSION_MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
+NON_UTF8_PATTERN = re.compile("[\udc80-\udcff]")
 
 
-def read_lines(path: Path, check: bool = True) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path, verify: bool = True) -> Iterator[tuple[int, str]]:
     """The lines of a text file, unpacked if need be, and their numbers.
 
     Raises RecordError for a damaged archive: before its first line, or, without `check`, where the
     damage is.
     """
-    if check and packing(path):
-        for _ in _lines(path):
+    if verify and compression_suffix(path):
+        for _ in _iter_lines(path):
             pass
-    yield from _lines(path)
+    yield from _iter_lines(path)
 
 
-def undecodable(path: Path, line: int, text: str) -> RecordError | None:
+def find_undecodable(path: Path, line: int, text: str) -> RecordError | None:
     """The first byte that is not UTF-8 in text that begins in this line, as a bad record."""
-    if text.isascii() or not (found := NOT_UTF8.search(text)):
+    if text.isascii() or not (found := NON_UTF8_PATTERN.search(text)):
         return None
     reason = f"its byte 0x{ord(found[0]) - 0xDC00:02X} is not UTF-8; save the file as UTF-8"
     return RecordError(path, line + text.count("\n", 0, found.start()), reason)
@@ -56,15 +56,15 @@ def is_binary(path: Path) -> bool:
     if path.name.lower().endswith(".parquet"):
         return False
     try:
-        with _unpacked(path) as file:
-            head = file.read(HEAD)
+        with _open_decompressed(path) as file:
+            head = file.read(BINARY_CHECK_BYTES)
     except (OSError, EOFError, zlib.error):
         return False  # for the reader to say what is wrong
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise not_utf8(str(path), head, 1)
+        raise utf8_error(str(path), head, 1)
     if head.startswith(b"PAR1"):
         return False
-    return 50 * (len(head) - len(head.translate(None, CONTROL))) > len(head)
+    return 50 * (len(head) - len(head.translate(None, CONTROL_BYTES))) > len(head)
 
 
 def check_text(path: Path) -> None:
@@ -75,17 +75,17 @@ def check_text(path: Path) -> None:
         )
 
 
-def packing(path: Path) -> str:
+def compression_suffix(path: Path) -> str:
     """ ".gz", ".zst" or "": by the file's name, or else by its first bytes."""
     ending = path.suffix.lower()
-    if ending in PACKINGS.values():
+    if ending in COMPRESSION_MAGIC.values():
         return ending
     with path.open("rb") as file:
         head = file.read(4)
-    return next((name for magic, name in PACKINGS.items() if head.startswith(magic)), "")
+    return next((name for magic, name in COMPRESSION_MAGIC.items() if head.startswith(magic)), "")
 
 
-def need(module: str, path: Path) -> Any:
+def require_module(module: str, path: Path) -> Any:
     """An optional package; raises ValueError, with the command that brings it."""
     try:
         return importlib.import_module(module)
@@ -95,10 +95,10 @@ def need(module: str, path: Path) -> Any:
         ) from None
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _iter_lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
-        with io.TextIOWrapper(_unpacked(path), "utf-8-sig", "surrogateescape") as file:
+        with io.TextIOWrapper(_open_decompressed(path), "utf-8-sig", "surrogateescape") as file:
             for number, line in enumerate(file, 1):
                 yield number, line.removeprefix("\ufeff")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -107,13 +107,13 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise RecordError(path, 0, reason, number + 1) from None
 
 
-def _unpacked(path: Path) -> IO[bytes]:
-    kind = packing(path)
+def _open_decompressed(path: Path) -> IO[bytes]:
+    kind = compression_suffix(path)
     if kind and not path.stat().st_size:
         raise EOFError("it is empty")
     if kind == ".gz":
         return io.BufferedReader(gzip.GzipFile(path))
     if kind == ".zst":
-        zstandard = need("zstandard", path)
-        return io.BufferedReader(Zstd(path.open("rb"), zstandard), 2**17)
+        zstandard = require_module("zstandard", path)
+        return io.BufferedReader(ZstdReader(path.open("rb"), zstandard), 2**17)
     return path.open("rb")

@@ -6,22 +6,22 @@ from pathlib import Path
 
 import numpy as np
 
-from gnano.data.corpus import Corpus
-from gnano.data.shards import ShardInfo, open_starts, open_tokens
+from gnano.data.corpus import TokenizedCorpus
+from gnano.data.shards import ShardInfo, open_offsets, open_tokens
 from gnano.utils.host import available_cores
 
-Progress = Callable[[int, int, int], None]  # shards checked, shards in all, bytes read
+VerifyProgress = Callable[[int, int, int], None]  # shards checked, shards in all, bytes read
 
-PART = 2**24  # tokens looked at together
+CHUNK_TOKENS = 2**24  # tokens looked at together
 
 
-def verify_data(folder: Path, progress: Progress = lambda *_: None) -> list[str]:
+def verify_data(folder: Path, progress: VerifyProgress = lambda *_: None) -> list[str]:
     """Hold every shard against its checksums and its documents; one sentence for each problem.
 
     Covers what is finished where the folder is still being prepared. Raises ValueError or
     FileNotFoundError if manifest or tokenizer are not in order.
     """
-    corpus = Corpus(folder)
+    corpus = TokenizedCorpus(folder)
     vocabulary = corpus.manifest.tokenizer
     assert corpus.tokenizer.fingerprint == vocabulary["fingerprint"]
     shards = [
@@ -34,7 +34,7 @@ def verify_data(folder: Path, progress: Progress = lambda *_: None) -> list[str]
     # threads: hashing lets go of the interpreter's lock
     with ThreadPoolExecutor(available_cores()) as pool:
         limits = vocabulary["vocab_size"], vocabulary["end_of_text"]
-        checks = pool.map(lambda job: list(_problems(job[0], job[1], *limits)), shards)
+        checks = pool.map(lambda job: list(_check_shard(job[0], job[1], *limits)), shards)
         for number, ((_, shard), found) in enumerate(zip(shards, checks, strict=True), 1):
             problems += found
             size += 2 * shard.tokens + 4 * shard.documents
@@ -42,15 +42,15 @@ def verify_data(folder: Path, progress: Progress = lambda *_: None) -> list[str]
     return problems
 
 
-def _problems(folder: Path, shard: ShardInfo, vocab_size: int, end: int) -> Iterator[str]:
+def _check_shard(folder: Path, shard: ShardInfo, vocab_size: int, end: int) -> Iterator[str]:
     try:
-        tokens, starts = open_tokens(folder, shard), open_starts(folder, shard)
+        tokens, starts = open_tokens(folder, shard), open_offsets(folder, shard)
     except ValueError as error:
         yield str(error)
         return
     ends = 0
-    for first in range(0, len(tokens), PART):
-        part = tokens[first : first + PART]
+    for first in range(0, len(tokens), CHUNK_TOKENS):
+        part = tokens[first : first + CHUNK_TOKENS]
         ends += int(np.count_nonzero(part == end))
         if part.max() >= vocab_size:
             yield f"{folder / shard.name}.tokens holds ids past the vocabulary's {vocab_size:,}."

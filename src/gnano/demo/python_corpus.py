@@ -37,57 +37,57 @@ EXCLUDED_FOLDERS |= {"_distutils", "_vendor"}
 EXCLUDED_PACKAGES = {"encodings", "pydoc_data", "unidata", "lib-dynload"}
 
 
-def python_prose() -> Iterator[Document]:
+def iter_python_prose() -> Iterator[Document]:
     """Yield the prose: language reference, READMEs, then docstrings. It is read only once."""
-    kept = _kept_prose()
+    kept = _prose_cache()
     kept[0], documents = tee(kept[0])
     return documents
 
 
 @cache
-def _kept_prose() -> list[Iterator[Document]]:
-    return [_read_prose()]
+def _prose_cache() -> list[Iterator[Document]]:
+    return [_iter_prose()]
 
 
-def _read_prose() -> Iterator[Document]:
+def _iter_prose() -> Iterator[Document]:
     from pydoc_data.topics import topics
 
     seen: set[str] = set()
     documents = chain(
-        (Document(_sentences(topics[name]), f"topic {name}") for name in sorted(topics)),
-        (Document(_sentences(text), f"readme {name}") for name, text in _readmes()),
+        (Document(_keep_prose_paragraphs(topics[name]), f"topic {name}") for name in sorted(topics)),
+        (Document(_keep_prose_paragraphs(text), f"readme {name}") for name, text in _iter_readmes()),
         (
-            Document(_docstrings(name, path, seen), name)
-            for name, path in _shuffled(library_files() | _dependency_files())
+            Document(_extract_docstrings(name, path, seen), name)
+            for name, path in _sort_by_name_hash(find_library_files() | _find_dependency_files())
         ),
     )
     return (document for document in documents if len(document.text) >= MIN_CHARS)
 
 
-def python_code() -> Iterator[Document]:
+def iter_python_code() -> Iterator[Document]:
     """Yield the standard library's source, a document a file."""
-    documents = (Document(source_of(path), name) for name, path in _shuffled(library_files()))
+    documents = (Document(read_source(path), name) for name, path in _sort_by_name_hash(find_library_files()))
     return (document for document in documents if len(document.text) >= MIN_CHARS)
 
 
-def identity() -> str:
+def identify_installation() -> str:
     """Identify the text of both without reading it, by versions and the files' names and sizes.
 
     The same packages have the same identity on every machine.
     """
     from pydoc_data.topics import topics
 
-    files = library_files() | _dependency_files()
+    files = find_library_files() | _find_dependency_files()
     content = [
         platform.python_version(),
-        sorted((name, _size(path)) for name, path in files.items()),
-        [(each.metadata["Name"], each.version) for each in _dependencies()],
+        sorted((name, _file_size(path)) for name, path in files.items()),
+        [(each.metadata["Name"], each.version) for each in _find_dependencies()],
         sorted(topics.items()),
     ]
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 
-def library_files() -> dict[str, Path]:
+def find_library_files() -> dict[str, Path]:
     """The standard library's modules that hold code worth reading, by relative name."""
     top = Path(sysconfig.get_paths()["stdlib"])
     found = {}
@@ -99,11 +99,11 @@ def library_files() -> dict[str, Path]:
     return found
 
 
-def _dependency_files() -> dict[str, Path]:
+def _find_dependency_files() -> dict[str, Path]:
     """The Python files of all we depend on, by their name inside the installation."""
     return {
         str(file): Path(str(file.locate()))
-        for distribution in _dependencies()
+        for distribution in _find_dependencies()
         for file in distribution.files or ()
         if file.suffix == ".py"
         and not EXCLUDED_FOLDERS & set(file.parts)
@@ -112,7 +112,7 @@ def _dependency_files() -> dict[str, Path]:
 
 
 @cache
-def _dependencies() -> tuple[metadata.Distribution, ...]:
+def _find_dependencies() -> tuple[metadata.Distribution, ...]:
     """The distributions our package needs, and what they need in turn; extras left out."""
     found: dict[str, metadata.Distribution] = {}
     names = [PACKAGE]
@@ -130,32 +130,32 @@ def _dependencies() -> tuple[metadata.Distribution, ...]:
     return tuple(found[name] for name in sorted(found) if name != PACKAGE)
 
 
-def _readmes() -> Iterator[tuple[str, str]]:
-    for distribution in _dependencies():
+def _iter_readmes() -> Iterator[tuple[str, str]]:
+    for distribution in _find_dependencies():
         text = distribution.metadata.json.get("description") or ""
         yield distribution.metadata["Name"], str(text)
 
 
-def _shuffled(files: dict[str, Path]) -> list[tuple[str, Path]]:
+def _sort_by_name_hash(files: dict[str, Path]) -> list[tuple[str, Path]]:
     """In an order drawn from the names, so that a budget cuts through all packages alike."""
     return sorted(files.items(), key=lambda item: hashlib.sha256(item[0].encode()).digest())
 
 
-def _size(path: Path) -> int:
+def _file_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:  # on a package's list, but not there
         return 0
 
 
-def source_of(path: Path) -> str:
+def read_source(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError):  # a few files are latin-1 on purpose
         return ""
 
 
-def tree_of(source: str) -> ast.Module | None:
+def parse_source(source: str) -> ast.Module | None:
     """None where it is no Python of this version."""
     try:
         with warnings.catch_warnings():  # invalid escapes in other people's strings
@@ -165,29 +165,29 @@ def tree_of(source: str) -> ast.Module | None:
         return None
 
 
-def module_of(name: str) -> str:
+def module_name(name: str) -> str:
     """Return the module that the file of this relative name holds."""
     return name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-def _docstrings(name: str, path: Path, seen: set[str]) -> str:
+def _extract_docstrings(name: str, path: Path, seen: set[str]) -> str:
     """All docstrings of a module under the names they document; what was seen is left out."""
-    source = source_of(path)
+    source = read_source(path)
     if '"""' not in source:  # parsing is what costs here
         return ""
-    tree = tree_of(source)
+    tree = parse_source(source)
     if tree is None:
         return ""
     parts = []
-    for qualified, node in _documented(tree, module_of(name)):
-        text = _sentences(ast.get_docstring(node) or "")
+    for qualified, node in _iter_documented(tree, module_name(name)):
+        text = _keep_prose_paragraphs(ast.get_docstring(node) or "")
         if text and text not in seen:
             seen.add(text)
             parts.append(f"{qualified}\n\n{text}")
     return "\n\n".join(parts)
 
 
-def _sentences(text: str) -> str:
+def _keep_prose_paragraphs(text: str) -> str:
     """The paragraphs of a text that are made of sentences."""
     kept = []
     for paragraph in re.split(r"\n\s*\n", text):
@@ -198,15 +198,15 @@ def _sentences(text: str) -> str:
     return "\n".join(kept)
 
 
-Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+DocumentedNode = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def _documented(node: Documented, name: str) -> Iterator[tuple[str, Documented]]:
+def _iter_documented(node: DocumentedNode, name: str) -> Iterator[tuple[str, DocumentedNode]]:
     yield name, node
     for child in node.body:
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield from _documented(child, f"{name}.{child.name}")
+            yield from _iter_documented(child, f"{name}.{child.name}")
 
 
-PROSE = SourceGenerator(python_prose, identity)
-CODE = SourceGenerator(python_code, identity)
+PROSE = SourceGenerator(iter_python_prose, identify_installation)
+CODE = SourceGenerator(iter_python_code, identify_installation)

@@ -12,22 +12,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from gnano.demo.python_corpus import library_files, module_of, source_of, tree_of
+from gnano.demo.python_corpus import find_library_files, module_name, read_source, parse_source
 
 # programs, which nobody imports; and what setuptools puts its own in the place of
-NOT_OFFERED = {"idlelib", "lib2to3", "turtledemo", "distutils"}
+EXCLUDED_MODULES = {"idlelib", "lib2to3", "turtledemo", "distutils"}
 # these leave a function's arguments as they are written
-HARMLESS = {"classmethod", "staticmethod", "abstractmethod", "abc.abstractmethod"}
-SENTENCE = range(12, 161)  # characters of a docstring's first sentence
+TRANSPARENT_DECORATORS = {"classmethod", "staticmethod", "abstractmethod", "abc.abstractmethod"}
+SENTENCE_LENGTHS = range(12, 161)  # characters of a docstring's first sentence
 
-Node = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+DefinitionNode = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True, eq=False)  # each is itself alone: trees have no equals
 class PythonObject:
     module: str
     owner: str  # a method's class; "" for what stands in the module itself
-    node: Node
+    node: DefinitionNode
     lines: list[str]  # of the module; the first is line 0 here and line 1 in the tree
 
     @property
@@ -40,7 +40,7 @@ class PythonObject:
         return f"{self.module}.{self.owner}" if self.owner else self.module
 
     @property
-    def qualified(self) -> str:
+    def qualified_name(self) -> str:
         return f"{self.scope}.{self.name}"
 
     @property
@@ -54,15 +54,15 @@ class PythonObject:
         return ast.get_docstring(self.node) or ""
 
     @cached_property
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """The docstring's first; "" where it does not begin with one."""
         text = " ".join(re.split(r"\n\s*\n", self.docstring, maxsplit=1)[0].split())
         first = re.split(r"(?<=[.!?])\s+(?=[A-Z])", text, maxsplit=1)[0]
         plain = re.fullmatch(r"[A-Z][\w'-]*,? [^<>=]*[\w.!?)'\"`]", first)
-        return first if plain and len(first) in SENTENCE else ""
+        return first if plain and len(first) in SENTENCE_LENGTHS else ""
 
     @cached_property
-    def head(self) -> str:
+    def definition(self) -> str:
         """The line that opens its definition: def dedent(text):"""
         if isinstance(self.node, ast.ClassDef):
             inside = [ast.unparse(each) for each in [*self.node.bases, *self.node.keywords]]
@@ -72,7 +72,7 @@ class PythonObject:
         return f"{word} {self.name}({ast.unparse(self.node.args)}){result}:"
 
     @cached_property
-    def arguments(self) -> dict[str, str | None]:
+    def parameters(self) -> dict[str, str | None]:
         """What a caller gives, in the order written, and what it is if the caller gives nothing."""
         if isinstance(self.node, ast.ClassDef):
             return {}
@@ -80,7 +80,7 @@ class PythonObject:
         plain = given.posonlyargs + given.args
         defaults = [None] * (len(plain) - len(given.defaults)) + given.defaults
         pairs: list[tuple[ast.arg, ast.expr | None]] = list(zip(plain, defaults, strict=True))
-        if self.owner and "staticmethod" not in decorators(self.node):
+        if self.owner and "staticmethod" not in decorator_names(self.node):
             pairs = pairs[1:]  # self, which nobody gives
         pairs += [(given.vararg, None)] if given.vararg else []
         pairs += list(zip(given.kwonlyargs, given.kw_defaults, strict=True))
@@ -93,19 +93,19 @@ class PythonObject:
         if isinstance(self.node, ast.ClassDef):
             return ""
         given = self.node.args
-        if given.posonlyargs or given.kwonlyargs or ":" in self.head[:-1] or self.node.returns:
+        if given.posonlyargs or given.kwonlyargs or ":" in self.definition[:-1] or self.node.returns:
             return ""
         stars = {
             each.arg: star for each, star in ((given.vararg, "*"), (given.kwarg, "**")) if each
         }
         words = (
             f"{stars.get(name, '')}{name}" if value is None else f"{name}={value}"
-            for name, value in self.arguments.items()
+            for name, value in self.parameters.items()
         )
         return f"{self.name}({', '.join(words)})"
 
     @cached_property
-    def code(self) -> list[tuple[int, str]]:
+    def code_lines(self) -> list[tuple[int, str]]:
         """Its lines and their numbers in the tree, without the docstring's."""
         first, last = self.node.lineno, self.node.end_lineno or 0
         hidden = range(0)
@@ -116,42 +116,42 @@ class PythonObject:
         return [(number, self.lines[number - 1]) for number in numbers]
 
 
-def python_objects() -> Iterator[PythonObject]:
+def iter_python_objects() -> Iterator[PythonObject]:
     """In the order of the modules' names, then as they are written."""
-    for name, path in sorted(library_files().items()):
-        module = module_of(name)
+    for name, path in sorted(find_library_files().items()):
+        module = module_name(name)
         parts = module.split(".")
-        if parts[0] in NOT_OFFERED or any(p[:1] == "_" or not p.isidentifier() for p in parts):
+        if parts[0] in EXCLUDED_MODULES or any(p[:1] == "_" or not p.isidentifier() for p in parts):
             continue
-        source = source_of(path)
-        tree = tree_of(source)
+        source = read_source(path)
+        tree = parse_source(source)
         if tree is not None:
             # not splitlines(): a form feed ends no line for the tree
             lines = source.split("\n")
-            for owner, node in _offered(tree):
+            for owner, node in _iter_definitions(tree):
                 yield PythonObject(module, owner, node, lines)
 
 
-def _offered(tree: ast.Module) -> Iterator[tuple[str, Node]]:
-    for node in _written_once(tree):
+def _iter_definitions(tree: ast.Module) -> Iterator[tuple[str, DefinitionNode]]:
+    for node in _iter_unique_definitions(tree):
         yield "", node
         if isinstance(node, ast.ClassDef):
-            for inner in _written_once(node):
+            for inner in _iter_unique_definitions(node):
                 if not isinstance(inner, ast.ClassDef):
                     yield node.name, inner
 
 
-def _written_once(outer: ast.Module | ast.ClassDef) -> Iterator[Node]:
-    found = [each for each in outer.body if isinstance(each, Node)]
+def _iter_unique_definitions(parent: ast.Module | ast.ClassDef) -> Iterator[DefinitionNode]:
+    found = [each for each in parent.body if isinstance(each, DefinitionNode)]
     times = Counter(node.name for node in found)
-    for each in outer.body:
+    for each in parent.body:
         if isinstance(each, ast.Delete):  # a tool of the module's own, gone when it is imported
             times.update(target.id for target in each.targets if isinstance(target, ast.Name))
     for node in found:
-        plain = isinstance(node, ast.ClassDef) or decorators(node) <= HARMLESS
+        plain = isinstance(node, ast.ClassDef) or decorator_names(node) <= TRANSPARENT_DECORATORS
         if times[node.name] == 1 and plain and not node.name.startswith("_"):
             yield node
 
 
-def decorators(node: Node) -> set[str]:
+def decorator_names(node: DefinitionNode) -> set[str]:
     return {ast.unparse(each) for each in node.decorator_list}

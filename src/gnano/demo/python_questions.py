@@ -20,47 +20,47 @@ from typing import Any, NamedTuple
 
 from gnano.data.generators import SourceGenerator
 from gnano.data.instructions.conversations import Conversation, Turn
-from gnano.data.split import position
-from gnano.demo.python_corpus import identity
-from gnano.demo.python_lines import raised, unfinished_line
-from gnano.demo.python_objects import PythonObject, python_objects
+from gnano.data.split import text_position
+from gnano.demo.python_corpus import identify_installation
+from gnano.demo.python_lines import find_raise, find_completion
+from gnano.demo.python_objects import PythonObject, iter_python_objects
 
-LONGEST = 480  # characters of a question, its context and its answer: less than 200 tokens
-NUMBERS = "None One Two Three Four Five Six Seven Eight Nine Ten".split()
-KINDS: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+MAX_CHARS = 480  # characters of a question, its context and its answer: less than 200 tokens
+NUMBER_WORDS = "None One Two Three Four Five Six Seven Eight Nine Ten".split()
+QUESTION_KINDS: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 
 
-class Pair(NamedTuple):
+class QuestionAnswer(NamedTuple):
     kind: str
-    it: PythonObject
+    obj: PythonObject
     question: str
     context: str
     answer: str
 
 
-def python_questions() -> list[Conversation]:
+def build_python_questions() -> list[Conversation]:
     """Several thousand, each of one question and one answer; `category` is the kind.
 
     In an order drawn from their texts, so that any part of the list has all kinds.
     """
-    return list(_questions())
+    return list(_build_questions())
 
 
 @lru_cache(maxsize=1)
-def _questions() -> tuple[Conversation, ...]:
+def _build_questions() -> tuple[Conversation, ...]:
     kept: dict[str, Conversation] = {}
-    for pair in _pairs():
+    for pair in _iter_pairs():
         # the same code may be written twice in the library; its question's words may differ
         text = pair.context if pair.kind == "complete" else f"{pair.question}\n{pair.context}"
         whole = len(pair.question) + len(pair.context) + len(pair.answer)
-        if text not in kept and whole <= LONGEST:
+        if text not in kept and whole <= MAX_CHARS:
             turns = Turn("user", pair.question, pair.context), Turn("assistant", pair.answer)
-            kept[text] = Conversation(turns, pair.kind, pair.it.qualified)
-    return tuple(kept[text] for text in sorted(kept, key=position))
+            kept[text] = Conversation(turns, pair.kind, pair.obj.qualified_name)
+    return tuple(kept[text] for text in sorted(kept, key=text_position))
 
 
-def _pairs() -> Iterator[Pair]:
-    objects = list(python_objects())
+def _iter_pairs() -> Iterator[QuestionAnswer]:
+    objects = list(iter_python_objects())
     beside: dict[str, list[PythonObject]] = defaultdict(list)
     for it in objects:
         beside[f"{it.kind} {it.scope}"].append(it)
@@ -68,115 +68,115 @@ def _pairs() -> Iterator[Pair]:
     modules = sorted({it.module for it in objects})
     for it in objects:
         for pair in (
-            _what_it_does(it),
-            _which_module(it, modules, owners[it.name] == 1),
-            _signature(it),
-            _name(it, beside[f"{it.kind} {it.scope}"]),
-            _arguments(it),
-            _default(it),
-            _base(it),
-            _import(it),
+            _ask_purpose(it),
+            _ask_module(it, modules, owners[it.name] == 1),
+            _ask_signature(it),
+            _ask_name(it, beside[f"{it.kind} {it.scope}"]),
+            _ask_arguments(it),
+            _ask_default(it),
+            _ask_base(it),
+            _ask_import(it),
         ):
-            if pair and _is_asked(pair.kind, it):
+            if pair and _is_selected(pair.kind, it):
                 yield pair
         # these take longer to find
-        for kind, find in ("complete", unfinished_line), ("raises", raised):
-            if _is_asked(kind, it) and (found := find(it)):
-                yield _pair(kind, it, *found)
+        for kind, find in ("complete", find_completion), ("raises", find_raise):
+            if _is_selected(kind, it) and (found := find(it)):
+                yield _make_pair(kind, it, *found)
 
 
-def _what_it_does(it: PythonObject) -> Pair | None:
-    if not it.sentence:
+def _ask_purpose(obj: PythonObject) -> QuestionAnswer | None:
+    if not obj.summary:
         return None
-    context = it.head
-    if _draw(it, "seen", 3):  # else it has to be known, or guessed from the name
-        first = it.docstring.split("\n\n")[0].replace("\n", "\n    ")
+    context = obj.definition
+    if _choose_index(obj, "seen", 3):  # else it has to be known, or guessed from the name
+        first = obj.docstring.split("\n\n")[0].replace("\n", "\n    ")
         context += f'\n    """{first}"""'
-    return _pair("what it does", it, context, it.sentence)
+    return _make_pair("what it does", obj, context, obj.summary)
 
 
-def _which_module(it: PythonObject, modules: list[str], unique: bool) -> Pair | None:
-    if it.owner:
+def _ask_module(obj: PythonObject, modules: list[str], unique: bool) -> QuestionAnswer | None:
+    if obj.owner:
         return None
-    form = _draw(it, "form", 5)
+    form = _choose_index(obj, "form", 5)
     if form == 4:
         # a name of several modules has no one answer
-        question = f"Which module of the standard library has the {it.kind} {it.name}?"
-        return Pair("which module", it, question, "", it.module) if unique else None
-    other = modules[_draw(it, "other", len(modules))]
-    imported, call = f"from {it.module} import {it.name}", it.call or f"{it.name}(...)"
+        question = f"Which module of the standard library has the {obj.kind} {obj.name}?"
+        return QuestionAnswer("which module", obj, question, "", obj.module) if unique else None
+    other = modules[_choose_index(obj, "other", len(modules))]
+    imported, call = f"from {obj.module} import {obj.name}", obj.call or f"{obj.name}(...)"
     if form % 2:
-        imported, call = f"import {it.module}", f"{it.module}.{call}"
+        imported, call = f"import {obj.module}", f"{obj.module}.{call}"
     imports = [imported, f"import {other}"][:: 1 if form < 2 else -1]
-    return _pair("which module", it, "\n".join([*imports, "", f"x = {call}"]), it.module)
+    return _make_pair("which module", obj, "\n".join([*imports, "", f"x = {call}"]), obj.module)
 
 
-def _signature(it: PythonObject) -> Pair | None:
-    if it.kind == "class":
+def _ask_signature(obj: PythonObject) -> QuestionAnswer | None:
+    if obj.kind == "class":
         return None
-    if it.call and (_draw(it, "called", 3) or not it.sentence):
-        return _pair("signature", it, f"{it.owner}.{it.call}".lstrip("."), it.head)
-    return _pair("signature", it, it.sentence, it.head) if it.sentence else None
+    if obj.call and (_choose_index(obj, "called", 3) or not obj.summary):
+        return _make_pair("signature", obj, f"{obj.owner}.{obj.call}".lstrip("."), obj.definition)
+    return _make_pair("signature", obj, obj.summary, obj.definition) if obj.summary else None
 
 
-def _name(it: PythonObject, beside: list[PythonObject]) -> Pair | None:
-    others = [each.name for each in beside if each.sentence != it.sentence]
-    if not it.sentence or len(others) < 2:
+def _ask_name(obj: PythonObject, siblings: list[PythonObject]) -> QuestionAnswer | None:
+    others = [each.name for each in siblings if each.summary != obj.summary]
+    if not obj.summary or len(others) < 2:
         return None
-    others.sort(key=lambda name: position(f"{it.qualified} or {name}"))
-    names = sorted([it.name, *others[:2]])
-    return _pair("name", it, ", ".join(names), it.name, sentence=it.sentence)
+    others.sort(key=lambda name: text_position(f"{obj.qualified_name} or {name}"))
+    names = sorted([obj.name, *others[:2]])
+    return _make_pair("name", obj, ", ".join(names), obj.name, sentence=obj.summary)
 
 
-def _arguments(it: PythonObject) -> Pair | None:
-    names = list(it.arguments)
-    if it.kind == "class" or len(names) >= len(NUMBERS):
+def _ask_arguments(obj: PythonObject) -> QuestionAnswer | None:
+    names = list(obj.parameters)
+    if obj.kind == "class" or len(names) >= len(NUMBER_WORDS):
         return None
-    answer = NUMBERS[len(names)]
+    answer = NUMBER_WORDS[len(names)]
     if names:
         answer += ": " + " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-    return _pair("arguments", it, it.head, f"{answer}.")
+    return _make_pair("arguments", obj, obj.definition, f"{answer}.")
 
 
-def _default(it: PythonObject) -> Pair | None:
-    defaults = [(name, value) for name, value in it.arguments.items() if value is not None]
+def _ask_default(obj: PythonObject) -> QuestionAnswer | None:
+    defaults = [(name, value) for name, value in obj.parameters.items() if value is not None]
     # most are None; where there is another, to tell it apart is worth more
     defaults = [pair for pair in defaults if pair[1] != "None"] or defaults
     if not defaults:
         return None
-    name, value = defaults[_draw(it, "argument", len(defaults))]
-    return _pair("default", it, it.head, value, argument=name)
+    name, value = defaults[_choose_index(obj, "argument", len(defaults))]
+    return _make_pair("default", obj, obj.definition, value, argument=name)
 
 
-def _base(it: PythonObject) -> Pair | None:
-    bases = it.node.bases if isinstance(it.node, ast.ClassDef) else []
+def _ask_base(obj: PythonObject) -> QuestionAnswer | None:
+    bases = obj.node.bases if isinstance(obj.node, ast.ClassDef) else []
     # no class in another's brackets, and none that is yet to be decided upon
     if len(bases) != 1 or not isinstance(bases[0], ast.Name | ast.Attribute):
         return None
-    return _pair("base", it, it.head, ast.unparse(bases[0]))
+    return _make_pair("base", obj, obj.definition, ast.unparse(bases[0]))
 
 
-def _import(it: PythonObject) -> Pair | None:
-    if it.owner:
+def _ask_import(obj: PythonObject) -> QuestionAnswer | None:
+    if obj.owner:
         return None
-    return _pair("import", it, "", f"from {it.module} import {it.name}")
+    return _make_pair("import", obj, "", f"from {obj.module} import {obj.name}")
 
 
-def _pair(kind: str, it: PythonObject, context: str, answer: str, **holes: str) -> Pair:
-    wordings = KINDS[kind]["wordings"]
-    words = wordings[_draw(it, kind, len(wordings))]
-    holes |= {"it": it.qualified, "name": it.name, "scope": it.scope, "module": it.module}
-    return Pair(kind, it, words.format(kind=it.kind, **holes), context, answer)
+def _make_pair(kind: str, obj: PythonObject, context: str, answer: str, **holes: str) -> QuestionAnswer:
+    wordings = QUESTION_KINDS[kind]["wordings"]
+    words = wordings[_choose_index(obj, kind, len(wordings))]
+    holes |= {"it": obj.qualified_name, "name": obj.name, "scope": obj.scope, "module": obj.module}
+    return QuestionAnswer(kind, obj, words.format(kind=obj.kind, **holes), context, answer)
 
 
-def _draw(it: PythonObject, what: str, among: int) -> int:
+def _choose_index(obj: PythonObject, key: str, count: int) -> int:
     """One of so many, by its name."""
-    return position(f"{it.qualified}: {what}") % among
+    return text_position(f"{obj.qualified_name}: {key}") % count
 
 
-def _is_asked(kind: str, it: PythonObject) -> bool:
-    share: float = KINDS[kind]["share"]
-    return position(f"{kind} {it.qualified}") < share * 2**64
+def _is_selected(kind: str, obj: PythonObject) -> bool:
+    share: float = QUESTION_KINDS[kind]["share"]
+    return text_position(f"{kind} {obj.qualified_name}") < share * 2**64
 
 
-QUESTIONS = SourceGenerator(python_questions, identity)
+QUESTIONS = SourceGenerator(build_python_questions, identify_installation)

@@ -43,7 +43,7 @@ _WINTER = re.compile(r"\b(?:sled|snow|snowy|icy)\b")
 _SUMMER = re.compile(r"\b(?:swam|pond|beach|boat|boats|stream|berries|melon|net|rain barrel|bog)\b")
 
 
-def _story(rng: Random) -> str:
+def _write_story(rng: Random) -> str:
     """One story of a plot, about a row of its table; most have a title."""
     plot = rng.choice(PLOTS)
     row = rng.choice(plot["rows"])
@@ -59,7 +59,7 @@ def _story(rng: Random) -> str:
     return text
 
 
-def _school(rng: Random) -> dict[str, Any]:
+def _draw_school(rng: Random) -> dict[str, Any]:
     """Two pupils and a teacher, on some day, somewhere."""
     words = draw_pupils(rng)
     words |= {"place": rng.choice(LISTS["places"]), "weekday": rng.choice(LISTS["weekdays"])}
@@ -67,7 +67,7 @@ def _school(rng: Random) -> dict[str, Any]:
     return words | {"teacher": f"{title} {rng.choice(LISTS['surnames'])}"}
 
 
-def _page(rng: Random, text: dict[str, Any], words: dict[str, Any], *more_facts: str) -> str:
+def _write_page(rng: Random, text: dict[str, Any], words: dict[str, Any], *more_facts: str) -> str:
     """A heading, an opening, the facts in any order over two paragraphs, something to remember."""
     facts = [*text["facts"], *more_facts]
     rng.shuffle(facts)
@@ -81,40 +81,40 @@ def _page(rng: Random, text: dict[str, Any], words: dict[str, Any], *more_facts:
     return "\n\n".join(paragraphs)
 
 
-def _side_by_side(a: dict[str, str], b: dict[str, str]) -> dict[str, Any]:
+def _merge_rows(a: dict[str, str], b: dict[str, str]) -> dict[str, Any]:
     """The words of two rows, told apart by _a and _b."""
     return {f"{key}_a": a[key] for key in a} | {f"{key}_b": b[key] for key in b}
 
 
-def _animal(rng: Random) -> str:
+def _write_animal(rng: Random) -> str:
     row = rng.choice(TABLES["animals"])
-    return _page(rng, TEXTS["animal"], _school(rng) | row)
+    return _write_page(rng, TEXTS["animal"], _draw_school(rng) | row)
 
 
-def _compare_animals(rng: Random) -> str:
+def _write_animal_comparison(rng: Random) -> str:
     a, b = rng.sample(TABLES["animals"], 2)
     more = a if int(a["legs"]) > int(b["legs"]) else b
-    words = _school(rng) | _side_by_side(a, b) | {"more": more["animal"]}
+    words = _draw_school(rng) | _merge_rows(a, b) | {"more": more["animal"]}
     text = TEXTS["compare_animals"]
     group = text["same_group" if a["group"] == b["group"] else "other_group"]
     legs = text["same_legs" if a["legs"] == b["legs"] else "other_legs"]
-    return _page(rng, text, words, group, legs)
+    return _write_page(rng, text, words, group, legs)
 
 
-def _compare_planets(rng: Random) -> str:
+def _write_planet_comparison(rng: Random) -> str:
     a, b = rng.sample(TABLES["planets"], 2)
     near, far = sorted((a, b), key=lambda row: int(row["place"]))
     between = int(far["place"]) - int(near["place"]) - 1
-    words = _school(rng) | _side_by_side(a, b) | {"near": near["planet"], "far": far["planet"]}
+    words = _draw_school(rng) | _merge_rows(a, b) | {"near": near["planet"], "far": far["planet"]}
     words["between"] = f"{NUMBERS[between]} other {'planet lies' if between < 2 else 'planets lie'}"
-    return _page(rng, TEXTS["compare_planets"], words)
+    return _write_page(rng, TEXTS["compare_planets"], words)
 
 
-def _experiment(rng: Random) -> str:
+def _write_experiment(rng: Random) -> str:
     """A few things are tested; what happens follows from what they are made of."""
     rows = rng.sample(TABLES["samples"], rng.randint(4, 6))
     test = rng.choice(TABLES["tests"])
-    words, text = _school(rng) | test, TEXTS["experiment"]
+    words, text = _draw_school(rng) | test, TEXTS["experiment"]
     words["things"] = join_words(with_article(row["thing"]) for row in rows)
     words["results"] = " ".join(
         render_script(rng, text["result"], words | row | {"result": test[row[test["test"]]]})
@@ -126,9 +126,9 @@ def _experiment(rng: Random) -> str:
     return render_script(rng, text["text"], words)
 
 
-def _odd_one_out(rng: Random) -> str:
+def _write_odd_one_out(rng: Random) -> str:
     """Four animals, three of one group: which does not belong, and why?"""
-    words = _school(rng)
+    words = _draw_school(rng)
     puzzles = []
     for _ in range(rng.randint(2, 4)):
         group = rng.choice(["mammal", "bird", "fish", "insect", "reptile"])
@@ -145,9 +145,9 @@ def _odd_one_out(rng: Random) -> str:
     return "\n\n".join([render_script(rng, TEXTS["odd_one_out"]["heading"], words), *puzzles])
 
 
-def _subjects(rng: Random) -> str:
+def _write_subjects(rng: Random) -> str:
     """Two things: what each of them is and what it does."""
-    words, text = _school(rng), TEXTS["subjects"]
+    words, text = _draw_school(rng), TEXTS["subjects"]
     parts = []
     for n, row in enumerate(rng.sample(TABLES["subjects"], 2)):
         words |= {"thing": row["subject"], "kind": row["kind"], f"thing{n}": row["subject"]}
@@ -162,9 +162,9 @@ def _subjects(rng: Random) -> str:
     return "\n\n".join([render_script(rng, text["heading"], words), *parts])
 
 
-def _countries(rng: Random) -> str:
+def _write_countries(rng: Random) -> str:
     """Three countries: capitals, continents, languages, and what they are known for."""
-    words, text = _school(rng), TEXTS["countries"]
+    words, text = _draw_school(rng), TEXTS["countries"]
     rows = rng.sample(TABLES["countries"], 3)
     continents = len({row["continent"] for row in rows})
     words |= {"first": rows[0]["capital"], "second": rows[1]["country"]}
@@ -174,17 +174,17 @@ def _countries(rng: Random) -> str:
     return "\n\n".join([opening, *parts, render_script(rng, text["ending"], words)])
 
 
-def _why(rng: Random) -> str:
+def _write_why(rng: Random) -> str:
     """A pupil asks why; a first guess is wrong; the teacher explains."""
-    return render_script(rng, TEXTS["why"]["text"], _school(rng) | rng.choice(TABLES["whys"]))
+    return render_script(rng, TEXTS["why"]["text"], _draw_school(rng) | rng.choice(TABLES["whys"]))
 
 
-def _quiz(rng: Random) -> str:
+def _write_quiz(rng: Random) -> str:
     """Questions and answers from all the tables."""
     eater, walker = rng.sample(TABLES["animals"], 2)
     land, other_land = rng.sample(TABLES["countries"], 2)
     subject = rng.choice(TABLES["subjects"])
-    words = _school(rng) | rng.choice(TABLES["whys"]) | rng.choice(TABLES["words"]) | land
+    words = _draw_school(rng) | rng.choice(TABLES["whys"]) | rng.choice(TABLES["words"]) | land
     words |= {"thing": subject["subject"], "kind": subject["kind"]}
     words |= {"saying": rng.choice(subject["sayings"].split(" / "))}
     words |= {"eater": eater["animal"], "food": eater["food"]}
@@ -198,23 +198,23 @@ def _quiz(rng: Random) -> str:
     return "\n\n".join(parts)
 
 
-def _vocabulary(rng: Random) -> str:
+def _write_vocabulary(rng: Random) -> str:
     """A few words, what they mean and how they are used."""
     text = TEXTS["vocabulary"]
-    parts = [render_script(rng, text["heading"], _school(rng))]
+    parts = [render_script(rng, text["heading"], _draw_school(rng))]
     for row in rng.sample(TABLES["words"], rng.randint(3, 5)):
         # every sentence has a pupil of its own
-        words = _school(rng) | row
+        words = _draw_school(rng) | row
         words["example"] = render_phrase(rng, row["use"], words)
         parts.append(render_script(rng, text["entry"], words))
     return "\n\n".join(parts)
 
 
-def _how_to(rng: Random) -> str:
+def _write_how_to(rng: Random) -> str:
     """A task, step by step, as a list or told of somebody who does it."""
     task, text = rng.choice(TABLES["tasks"]), TEXTS["how_to"]
     steps = task["steps"].split(" / ")
-    words = _school(rng) | task | {"count": NUMBERS[len(steps)]}
+    words = _draw_school(rng) | task | {"count": NUMBERS[len(steps)]}
     if rng.random() < 0.35:
         body = "\n".join(f"{n}. {capitalize(step)}." for n, step in enumerate(steps, start=1))
     else:
@@ -227,39 +227,39 @@ def _how_to(rng: Random) -> str:
 
 # how often each form is drawn: the more a form has to say, the more often
 FORMS: list[tuple[Callable[[Random], str], int]] = [
-    (_story, 50),
+    (_write_story, 50),
     (write_sums, 17),
-    (_why, 5),
-    (_quiz, 5),
-    (_subjects, 5),
-    (_compare_animals, 4),
-    (_how_to, 3),
-    (_vocabulary, 3),
-    (_animal, 2),
-    (_experiment, 2),
-    (_odd_one_out, 2),
-    (_countries, 1),
-    (_compare_planets, 1),
+    (_write_why, 5),
+    (_write_quiz, 5),
+    (_write_subjects, 5),
+    (_write_animal_comparison, 4),
+    (_write_how_to, 3),
+    (_write_vocabulary, 3),
+    (_write_animal, 2),
+    (_write_experiment, 2),
+    (_write_odd_one_out, 2),
+    (_write_countries, 1),
+    (_write_planet_comparison, 1),
 ]
 _WEIGHTED_FORMS = [form for form, weight in FORMS for _ in range(weight)]
 
 
-def passage(seed: int, k: int) -> str:
+def write_passage(seed: int, index: int) -> str:
     """Write the k-th passage of this seed; it depends on nothing else."""
     # a string seeds through SHA-512: neighbours in k share nothing, in any process
-    rng = Random(f"gnano synthetic {seed} {k}")
+    rng = Random(f"gnano synthetic {seed} {index}")
     while True:
         text = rng.choice(_WEIGHTED_FORMS)(rng)
         if MIN_CHARS <= len(text) <= MAX_CHARS:
             return text
 
 
-def passages(seed: int) -> Iterator[str]:
+def iter_passages(seed: int) -> Iterator[str]:
     """Write endless passages, no two alike."""
-    return (passage(seed, k) for k in count())
+    return (write_passage(seed, k) for k in count())
 
 
-def identity() -> str:
+def hash_generator() -> str:
     """Hash the code and the corpus that decide all passages."""
     digest = hashlib.blake2b(digest_size=16)
     code = [CODE_FOLDER / f"{name}.py" for name in CODE]
@@ -268,4 +268,4 @@ def identity() -> str:
     return digest.hexdigest()
 
 
-PASSAGES = SourceGenerator(lambda: map(Document, passages(seed=0)), identity)
+PASSAGES = SourceGenerator(lambda: map(Document, iter_passages(seed=0)), hash_generator)

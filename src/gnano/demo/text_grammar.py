@@ -61,23 +61,23 @@ def load_corpus(folder: Path) -> dict[str, dict[str, Any]]:
         for section, content in tomllib.loads(path.read_text("utf-8")).items():
             corpus[section] |= content
     for name, text in corpus.pop("pools").items():
-        _POOLS[name] = [_compile(line) for line in unfold(text).splitlines()]
+        _POOLS[name] = [_compile(line) for line in join_continuation_lines(text).splitlines()]
     lists, tables = corpus["lists"], corpus["tables"]
     lists |= {name: text.split() for name, text in lists.items() if isinstance(text, str)}
     tables |= {name: parse_table(text) for name, text in tables.items()}
     for plot in corpus["plots"].values():
-        plot |= {"title": unfold(plot["title"]), "rows": parse_table(plot["rows"])}
+        plot |= {"title": join_continuation_lines(plot["title"]), "rows": parse_table(plot["rows"])}
     return corpus
 
 
-def unfold(text: str) -> str:
+def join_continuation_lines(text: str) -> str:
     """Join each line that starts with two spaces to the line above."""
     return re.sub(r"\n {2,}", " ", text.strip())
 
 
 def parse_table(text: str) -> list[dict[str, str]]:
     """Parse a table: the first line names the columns, ';' separates the cells."""
-    header, *lines = unfold(text).splitlines()
+    header, *lines = join_continuation_lines(text).splitlines()
     columns = header.split("; ")
     rows = ([cell.strip() for cell in line.split(";")] for line in lines)
     return [dict(zip(columns, row, strict=True)) for row in rows]
@@ -213,7 +213,7 @@ def render_phrase(rng: Random, text: str, words: Words | None = None) -> str:
 @cache
 def _compile_script(text: str) -> list[list[tuple[bool, Renderer]]]:
     """Compile a script into paragraphs of sentences; the flag marks those that are optional."""
-    blocks = re.split(r"\n\s*\n", re.sub(r"\n\| ", "|", unfold(text)))
+    blocks = re.split(r"\n\s*\n", re.sub(r"\n\| ", "|", join_continuation_lines(text)))
     return [
         [
             (line[:2] == "? ", _compile(f"[{line.removeprefix('? ')}]"))

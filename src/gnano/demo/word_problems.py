@@ -16,7 +16,7 @@ Words = dict[str, Any]
 LISTS, TABLES, TEXTS = CORPUS["lists"], CORPUS["tables"], CORPUS["texts"]["problem"]
 
 
-def _write(rng: Random, name: str, drawn: str = "", **words: object) -> str:
+def _write_problem(rng: Random, name: str, drawn: str = "", **words: object) -> str:
     """Write the problem `name` about two pupils; the word `drawn` is one of its list."""
     words |= draw_pupils(rng)
     if drawn:
@@ -35,14 +35,14 @@ def _shop(rng: Random) -> str:
     total = one + two
     paid = next(note for note in (200, 500, 1_000, 2_000) if note > total)
     words: Words = {"first": first["one"], "second": second["one"], "change": paid - total}
-    return _write(rng, "shop", one=one, two=two, total=total, paid=paid, **words)
+    return _write_problem(rng, "shop", one=one, two=two, total=total, paid=paid, **words)
 
 
 def _many_of_one(rng: Random) -> str:
     goods = rng.choice(TABLES["goods"])
     price = _draw_price(rng, goods)
     count = rng.randint(3, 9)
-    return _write(rng, "many_of_one", count=count, price=price, total=count * price, **goods)
+    return _write_problem(rng, "many_of_one", count=count, price=price, total=count * price, **goods)
 
 
 def _collection(rng: Random) -> str:
@@ -51,7 +51,7 @@ def _collection(rng: Random) -> str:
     words: Words = {"a": a, "b": b, "c": c, "lost": lost, "left": a + b - lost}
     words |= {"sum": a + b, "total": a + b + c, "a_ones": a % 10, "b_ones": b % 10}
     words |= {"a_tens": a - a % 10, "b_tens": b - b % 10}
-    return _write(rng, "collection", "thing", **words)
+    return _write_problem(rng, "collection", "thing", **words)
 
 
 def _sharing(rng: Random) -> str:
@@ -66,7 +66,7 @@ def _sharing(rng: Random) -> str:
         "total": shared + rest,
         "end": end,
     }
-    return _write(rng, "sharing", "thing", **words)
+    return _write_problem(rng, "sharing", "thing", **words)
 
 
 def _mean(rng: Random) -> str:
@@ -76,7 +76,7 @@ def _mean(rng: Random) -> str:
     values.append(mean * count - sum(values))
     words: Words = {"count": count, "mean": mean, "low": min(values), "high": max(values)}
     words |= {"total": mean * count, "values": ", ".join(map(str, values))}
-    return _write(rng, "mean", "what", sum=format_equation("+", values), **words)
+    return _write_problem(rng, "mean", "what", sum=format_equation("+", values), **words)
 
 
 def _percent(rng: Random) -> str:
@@ -85,21 +85,21 @@ def _percent(rng: Random) -> str:
     part = whole * rate // 100
     words: Words = {"rate": rate, "whole": whole, "part": part, "left": whole - part}
     words |= {"share": Fraction(whole, 100), "goods": rng.choice(LISTS["goods"])}
-    return _write(rng, "percent", **words)
+    return _write_problem(rng, "percent", **words)
 
 
 def _savings(rng: Random) -> str:
     weekly, weeks, start = rng.randint(2, 15), rng.randint(3, 20), rng.randint(1, 40)
     words: Words = {"weekly": weekly, "weeks": weeks, "start": start, "gap": weekly * weeks}
     words |= {"goal": start + weekly * weeks, "wish": rng.choice(LISTS["wish"])}
-    return _write(rng, "savings", **words)
+    return _write_problem(rng, "savings", **words)
 
 
 def _journey(rng: Random) -> str:
     mover = rng.choice(TABLES["movers"])
     speed, hours = rng.randint(int(mover["low"]), int(mover["high"])), rng.randint(2, 9)
     words: Words = mover | {"speed": speed, "hours": hours, "way": speed * hours}
-    return _write(rng, "journey", **words)
+    return _write_problem(rng, "journey", **words)
 
 
 def _part(rng: Random) -> str:
@@ -113,7 +113,7 @@ def _part(rng: Random) -> str:
         "total": one * under,
         "some": one * over,
     }
-    return _write(rng, "part", "thing", **words)
+    return _write_problem(rng, "part", "thing", **words)
 
 
 def _fractions(rng: Random) -> str:
@@ -127,13 +127,13 @@ def _fractions(rng: Random) -> str:
         divisor = over // total.numerator
         short = f"Divide both by {divisor}, and it is shorter: {over}/{under} = {answer}."
     words: Words = {"under": under, "over": over, "a": a, "b": b, "answer": answer, "short": short}
-    return _write(rng, "fractions", "food", **words)
+    return _write_problem(rng, "fractions", "food", **words)
 
 
 def _ground(rng: Random) -> str:
     long, wide = rng.randint(4, 60), rng.randint(2, 30)
     words: Words = {"half": long + wide, "area": long * wide, "fence": 2 * (long + wide)}
-    return _write(rng, "ground", "ground", long=long, wide=wide, **words)
+    return _write_problem(rng, "ground", "ground", long=long, wide=wide, **words)
 
 
 def _warmth(rng: Random) -> str:
@@ -145,13 +145,13 @@ def _warmth(rng: Random) -> str:
         "fall": fall,
         "town": rng.choice(LISTS["town"]),
     }
-    return _write(rng, "warmth", noon=morning + rise, night=morning + rise - fall, **words)
+    return _write_problem(rng, "warmth", noon=morning + rise, night=morning + rise - fall, **words)
 
 
 def _pattern(rng: Random) -> str:
     start, step = rng.randint(1, 60), rng.randint(2, 25)
     words: Words = {f"s{n}": start + step * (n - 1) for n in range(1, 7)}
-    return _write(rng, "pattern", step=step, **words)
+    return _write_problem(rng, "pattern", step=step, **words)
 
 
 PROBLEMS = (

@@ -20,53 +20,53 @@ from typing import Any
 from gnano.data.instructions.config import InstructionConfig
 from gnano.data.instructions.conversations import Conversation
 from gnano.data.instructions.encoding import encode_prompt
-from gnano.data.instructions.gathering import gather_conversations
-from gnano.data.instructions.templates import ALPACA, Template, template_of
-from gnano.evals.judging import repetition
+from gnano.data.instructions.gathering import load_conversations
+from gnano.data.instructions.templates import ALPACA, ChatTemplate, read_template
+from gnano.evals.judging import repetition_rate
 from gnano.infer.engine import Engine
-from gnano.infer.sampling import Sampling
-from gnano.utils.atomic_io import write_text
+from gnano.infer.sampling import SamplingParams
+from gnano.utils.atomic_io import atomic_write_text
 from gnano.utils.best_effort import best_effort
-from gnano.utils.json_text import json_text
+from gnano.utils.json_text import dump_json
 
-GREEDY = Sampling(temperature=0.0)
-MARK = 6  # characters of a template's line, at least, that mean nothing else
-SHOWN = 600  # characters of a question in the file that people read
-Show = Callable[[str], None]
+GREEDY = SamplingParams(temperature=0.0)
+MIN_MARKER_LENGTH = 6  # characters of a template's line, at least, that mean nothing else
+MAX_QUESTION_LENGTH = 600  # characters of a question in the file that people read
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Answer:
     text: str
     stopped: bool  # by end-of-text; else the limit cut it off
-    foreign: bool  # whether a part of the template is in it
+    contains_template: bool  # whether a part of the template is in it
 
     @property
-    def exact(self) -> bool:
-        return bool(self.text.strip()) and self.stopped and not self.foreign
+    def is_exact(self) -> bool:
+        return bool(self.text.strip()) and self.stopped and not self.contains_template
 
 
 @dataclass(frozen=True)
-class Answers:
+class ModelAnswers:
     """What one model says to some questions."""
 
     answers: tuple[Answer, ...]
 
     @property
-    def exact(self) -> float:
+    def exact_rate(self) -> float:
         """Share of the answers in the exact format."""
-        return mean(answer.exact for answer in self.answers)
+        return mean(answer.is_exact for answer in self.answers)
 
     @property
-    def repetition(self) -> float:
-        return mean(repetition(answer.text) for answer in self.answers)
+    def repetition_rate(self) -> float:
+        return mean(repetition_rate(answer.text) for answer in self.answers)
 
 
 @dataclass(frozen=True)
-class BeforeAfter:
+class AnswerComparison:
     questions: list[Conversation]
-    before: Answers
-    after: Answers
+    before: ModelAnswers
+    after: ModelAnswers
     losses: dict[str, tuple[float, float]]  # nats a token, before and after: all, then categories
 
     @property
@@ -80,12 +80,12 @@ class BeforeAfter:
             for given in (self.before, self.after)
         )
         return {
-            "exact": (self.before.exact, self.after.exact),
-            "repetition": (self.before.repetition, self.after.repetition),
+            "exact": (self.before.exact_rate, self.after.exact_rate),
+            "repetition": (self.before.repetition_rate, self.after.repetition_rate),
             "same": (before, after),
         }
 
-    def table(self) -> str:
+    def format_table(self) -> str:
         """Return losses and rates as text for a terminal."""
         rows = [("", "before", "after")]
         for name, (before, after) in self.losses.items():
@@ -102,7 +102,7 @@ class BeforeAfter:
         width = max(len(row[0]) for row in rows)
         return "\n".join(f"{label:<{width}}  {a:>7}  {b:>7}".rstrip() for label, a, b in rows)
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {
             "losses": self.losses,
             **{name: self.rates.get(name) for name in ("exact", "repetition", "same")},
@@ -113,30 +113,30 @@ class BeforeAfter:
                     "before": asdict(before),
                     "after": asdict(after),
                 }
-                for question, before, after in self.triples()
+                for question, before, after in self.answer_pairs()
             ],
         }
 
-    def markdown(self) -> str:
+    def to_markdown(self) -> str:
         """Return the answers side by side, for a person to read."""
-        parts = ["# Answers before and after tuning\n", f"```\n{self.table()}\n```\n"]
-        for number, (question, before, after) in enumerate(self.triples(), 1):
+        parts = ["# Answers before and after tuning\n", f"```\n{self.format_table()}\n```\n"]
+        for number, (question, before, after) in enumerate(self.answer_pairs(), 1):
             quoted = "\n".join(f"> {line}" for line in _last_question(question).splitlines())
             parts.append(f"## {number}. {question.category}\n\n{quoted}\n")
             parts.append("| before | after | in the data |\n|---|---|---|")
             cells = (before.text, after.text, question.turns[-1].content)
-            parts.append(f"| {' | '.join(map(_cell, cells))} |\n")
+            parts.append(f"| {' | '.join(map(_format_cell, cells))} |\n")
         return "\n".join(parts)
 
-    def samples(self, count: int = 3) -> list[tuple[str, str, str]]:
+    def report_samples(self, count: int = 3) -> list[tuple[str, str, str]]:
         """Return title, question and answer of the first few, for the run's page."""
         found = []
-        for question, before, after in self.triples()[:count]:
+        for question, before, after in self.answer_pairs()[:count]:
             prompt = f"{_last_question(question)}\n\n"
             found += [("before", prompt, before.text), ("after", prompt, after.text)]
         return found
 
-    def triples(self) -> list[tuple[Conversation, Answer, Answer]]:
+    def answer_pairs(self) -> list[tuple[Conversation, Answer, Answer]]:
         """Return each question with its answer before and after."""
         return list(zip(self.questions, self.before.answers, self.after.answers, strict=True))
 
@@ -145,56 +145,56 @@ def compare_answers(
     config: InstructionConfig,
     base: Path,
     tuned: Path,
-    run: Path,
+    run_dir: Path,
     metrics: Sequence[dict[str, Any]],
     count: int,
-    tokens: int,
-    show: Show = lambda _: None,
-) -> BeforeAfter:
+    max_tokens: int,
+    on_progress: Report = lambda _: None,
+) -> AnswerComparison:
     """Let base and tuned model answer; write `answers.md` and `answers.json` into the run.
 
     `metrics` are the rows of the run's log; `count` questions are answered, with `tokens` at most.
     """
-    questions = choose_questions(gather_conversations(config).heldout, count)
-    template = template_of(tuned) or ALPACA
+    questions = select_questions(load_conversations(config).heldout, count)
+    template = read_template(tuned) or ALPACA
 
-    def answer_with(folder: Path, when: str) -> Answers:
+    def answer_with(folder: Path, when: str) -> ModelAnswers:
         if not questions:
-            return Answers(())
+            return ModelAnswers(())
         progress = f"answers {when} tuning · {{}} of {len(questions)}"
         engine = Engine.load(folder)
-        return answer(
-            engine, template, questions, tokens, lambda done: show(progress.format(done + 1))
+        return generate_answers(
+            engine, template, questions, max_tokens, lambda done: on_progress(progress.format(done + 1))
         )
 
     before, after = answer_with(base, "before"), answer_with(tuned, "after")
-    found = BeforeAfter(questions, before, after, _first_and_last_losses(metrics))
+    found = AnswerComparison(questions, before, after, _first_and_last_losses(metrics))
     with best_effort("answers.md"):
-        write_text(run / "answers.md", found.markdown())
+        atomic_write_text(run_dir / "answers.md", found.to_markdown())
     with best_effort("answers.json"):
-        write_text(run / "answers.json", json_text(found.as_dict(), indent=1))
+        atomic_write_text(run_dir / "answers.json", dump_json(found.to_dict(), indent=1))
     return found
 
 
-def answer(
+def generate_answers(
     engine: Engine,
-    template: Template,
+    template: ChatTemplate,
     questions: Sequence[Conversation],
-    tokens: int,
-    show: Callable[[int], None] = lambda _: None,
-) -> Answers:
+    max_tokens: int,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> ModelAnswers:
     """Return the likeliest answer to each question's last turn, of at most `tokens` tokens.
 
     `show` is called with the number of questions done.
     """
     found = []
     for number, question in enumerate(questions):
-        show(number)
-        found.append(_answer(engine, template, question, tokens))
-    return Answers(tuple(found))
+        on_progress(number)
+        found.append(_generate_answer(engine, template, question, max_tokens))
+    return ModelAnswers(tuple(found))
 
 
-def choose_questions(
+def select_questions(
     heldout: Mapping[str, Sequence[Conversation]], count: int
 ) -> list[Conversation]:
     """Return the first `count` held-out conversations, taken from the categories in turn."""
@@ -202,28 +202,28 @@ def choose_questions(
     return [question for question in turns if question is not None][:count]
 
 
-def fit_prompt(ids: Sequence[int], context: int, tokens: int) -> Sequence[int]:
+def truncate_prompt(ids: Sequence[int], block_size: int, max_tokens: int) -> Sequence[int]:
     """Drop the beginning of a prompt so that `tokens`, or half the context, are left to write."""
-    return ids[-max(context - tokens, context // 2) :]
+    return ids[-max(block_size - max_tokens, block_size // 2) :]
 
 
-def marks_of(template: Template) -> tuple[str, ...]:
+def template_markers(template: ChatTemplate) -> tuple[str, ...]:
     """Return the first line of each part of a template, if long enough to mean nothing else."""
     parts = (getattr(template, field.name) for field in fields(template))
     lines = (part.partition("{")[0].strip().partition("\n")[0] for part in parts)
-    return tuple(dict.fromkeys(line for line in lines if len(line) >= MARK))
+    return tuple(dict.fromkeys(line for line in lines if len(line) >= MIN_MARKER_LENGTH))
 
 
-def _answer(engine: Engine, template: Template, question: Conversation, tokens: int) -> Answer:
+def _generate_answer(engine: Engine, template: ChatTemplate, question: Conversation, max_tokens: int) -> Answer:
     context = engine.model.config.block_size
     # tuning cuts its questions alike
-    ids = fit_prompt(
-        encode_prompt(question.turns[:-1], template, engine.tokenizer), context, tokens
+    ids = truncate_prompt(
+        encode_prompt(question.turns[:-1], template, engine.tokenizer), context, max_tokens
     )
-    limit = min(tokens, context - len(ids))
-    output = list(engine.token_ids(ids, limit, GREEDY))
+    limit = min(max_tokens, context - len(ids))
+    output = list(engine.stream_token_ids(ids, limit, GREEDY))
     text = engine.tokenizer.decode(output).strip()
-    return Answer(text, len(output) < limit, any(mark in text for mark in marks_of(template)))
+    return Answer(text, len(output) < limit, any(mark in text for mark in template_markers(template)))
 
 
 def _first_and_last_losses(metrics: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float]]:
@@ -238,8 +238,8 @@ def _first_and_last_losses(metrics: Sequence[dict[str, Any]]) -> dict[str, tuple
 
 def _last_question(question: Conversation) -> str:
     last = [turn for turn in question.turns if turn.role == "user"][-1]
-    return f"{last.content}\n\n{last.context}".strip()[:SHOWN]
+    return f"{last.content}\n\n{last.context}".strip()[:MAX_QUESTION_LENGTH]
 
 
-def _cell(text: str) -> str:
+def _format_cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", "<br>") or "*nothing*"

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from gnano.evals.comparing import Column, Comparison
-from gnano.evals.comparison_table import counted
-from gnano.report.plot import LIGHT, NEEDS_MATPLOTLIB
-from gnano.utils.atomic_io import write_bytes
+from gnano.evals.comparing import TaskColumn, Comparison
+from gnano.evals.comparison_table import format_count
+from gnano.report.plot import LIGHT_PALETTE, MATPLOTLIB_MISSING
+from gnano.utils.atomic_io import atomic_write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
-WIDTH, HEIGHT = 5.6, 4.2  # of a panel, inches
-DASHED = (0, (4, 3))
-NEAR = 6  # points
+PANEL_WIDTH, PANEL_HEIGHT = 5.6, 4.2  # of a panel, inches
+DASH_PATTERN = (0, (4, 3))
+MAX_OFFSET_WITHOUT_LINE = 6  # points
 # places of a name beside its point: offset in points, and the end of the name that is there
-PLACES = (
+LABEL_PLACES = (
     (6, 0, "left", "center"), (-6, 0, "right", "center"),
     (0, 6, "center", "bottom"), (0, -6, "center", "top"),
     (5, 6, "left", "bottom"), (5, -6, "left", "top"),
@@ -47,37 +47,37 @@ PLACES = (
 )  # fmt: skip
 
 
-class Point(NamedTuple):
+class PlotPoint(NamedTuple):
     name: str
     tokens: int
     value: float
 
 
-def check_plot(path: Path | None) -> None:
+def check_plot_path(path: Path | None) -> None:
     """Raise ValueError, before hours of evaluation, if the picture cannot be drawn."""
     if path is None:
         return
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path} cannot be drawn: the picture is a PNG, name a FILE.png.")
     if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError(NEEDS_MATPLOTLIB)
+        raise ValueError(MATPLOTLIB_MISSING)
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
     """Write the picture. Raises ValueError where there is no task, or no matplotlib."""
     png = io.BytesIO()
     # without matplotlib's version in it: the same results, the same bytes
-    drawn(comparison).savefig(png, format="png", metadata={"Software": None})
+    draw_comparison(comparison).savefig(png, format="png", metadata={"Software": None})
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, png.getvalue())
+    atomic_write_bytes(path, png.getvalue())
 
 
-def drawn(comparison: Comparison) -> "Figure":
+def draw_comparison(comparison: Comparison) -> "Figure":
     try:
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ModuleNotFoundError:
-        raise ValueError(NEEDS_MATPLOTLIB) from None
+        raise ValueError(MATPLOTLIB_MISSING) from None
     if not comparison.columns:
         raise ValueError("There is no task to draw; name some: --tasks or --files.")
     count = len(comparison.columns)
@@ -85,53 +85,53 @@ def drawn(comparison: Comparison) -> "Figure":
     down = ceil(count / across)
     layout = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.14, wspace=0.02)  # inches, share
     legend = 0.3 * ceil((len(comparison.models) + 2) / across)
-    size = across * WIDTH, down * HEIGHT + legend
-    figure = Figure(figsize=size, dpi=160, facecolor=LIGHT.paper, layout=layout)
+    size = across * PANEL_WIDTH, down * PANEL_HEIGHT + legend
+    figure = Figure(figsize=size, dpi=160, facecolor=LIGHT_PALETTE.background, layout=layout)
     panels = figure.subplots(down, across, squeeze=False).flatten().tolist()
     for axes in panels[count:]:
         axes.set_axis_off()
-    points = [_points(column, comparison) for column in comparison.columns]
+    points = [_reference_points(column, comparison) for column in comparison.columns]
     for axes, column, some in zip(panels, comparison.columns, points, strict=False):
         _draw_scores(axes, column, comparison, some)
         _set_scales(axes, comparison, [point for some in points for point in some])
-    _legend(figure, comparison, across)
+    _draw_legend(figure, comparison, across)
     figure.draw_without_rendering()  # places the panels, then the names in them
     figure.set_layout_engine("none")
     for axes, some in zip(panels, points, strict=False):
-        _place_names(axes, some)
+        _place_labels(axes, some)
     return figure
 
 
-def _points(column: Column, comparison: Comparison) -> list[Point]:
+def _reference_points(column: TaskColumn, comparison: Comparison) -> list[PlotPoint]:
     return [
-        Point(row.name, row.tokens, cell[0])
+        PlotPoint(row.name, row.tokens, cell[0])
         for row in comparison.published
-        if (cell := column.published(row)) and cell[1] == column.metric and row.tokens
+        if (cell := column.reference_score(row)) and cell[1] == column.metric and row.tokens
     ]
 
 
 def _draw_scores(
-    axes: "Axes", column: Column, comparison: Comparison, published: Sequence[Point]
+    axes: "Axes", column: TaskColumn, comparison: Comparison, published: Sequence[PlotPoint]
 ) -> None:
     _style_axes(axes, f"{column.title}, {column.metric}")
     for point in published:
-        axes.plot(point.tokens, point.value, "o", color=LIGHT.faint, markersize=4, alpha=0.7)
+        axes.plot(point.tokens, point.value, "o", color=LIGHT_PALETTE.muted, markersize=4, alpha=0.7)
     if column.chance:
-        axes.axhline(column.chance, color=LIGHT.faint, linewidth=1, linestyle=DASHED)
-    for model, color in zip(comparison.models, _colors(), strict=False):
-        found = column.of(model)
+        axes.axhline(column.chance, color=LIGHT_PALETTE.muted, linewidth=1, linestyle=DASH_PATTERN)
+    for model, color in zip(comparison.models, _model_colors(), strict=False):
+        found = column.accuracy_of(model)
         if model.tokens:
             axes.errorbar(
-                model.tokens, found.value, found.error,
+                model.tokens, found.value, found.stderr,
                 fmt="o", color=color, markersize=7, elinewidth=1.6, capsize=3, zorder=3,
             )  # fmt: skip
         else:  # of unknown tokens: a line across
-            low, high = found.value - found.error, found.value + found.error
+            low, high = found.value - found.stderr, found.value + found.stderr
             axes.axhline(found.value, color=color, linewidth=1.6)
             axes.axhspan(low, high, color=color, alpha=0.12, linewidth=0)
 
 
-def _set_scales(axes: "Axes", comparison: Comparison, points: Sequence[Point]) -> None:
+def _set_scales(axes: "Axes", comparison: Comparison, points: Sequence[PlotPoint]) -> None:
     """Give all panels the same range of tokens."""
     from matplotlib import ticker
 
@@ -141,50 +141,50 @@ def _set_scales(axes: "Axes", comparison: Comparison, points: Sequence[Point]) -
     axes.set_xlim(min(tokens, default=1e9) / 3, max(tokens, default=1e12) * 3)
     axes.xaxis.set_major_locator(ticker.LogLocator(numticks=9))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.xaxis.set_major_formatter(lambda tokens, _: re.sub(r"\.0+ ", " ", counted(round(tokens))))
+    axes.xaxis.set_major_formatter(lambda tokens, _: re.sub(r"\.0+ ", " ", format_count(round(tokens))))
     axes.yaxis.set_major_locator(ticker.MaxNLocator(6))
     axes.margins(y=0.12)
 
 
 def _style_axes(axes: "Axes", title: str) -> None:
     """Draw a light grid, a base line and small grey numbers, no more."""
-    axes.grid(axis="y", color=LIGHT.grid, linewidth=0.8)
+    axes.grid(axis="y", color=LIGHT_PALETTE.grid, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "left", "right"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(LIGHT.faint)
-    axes.tick_params(colors=LIGHT.faint, labelsize=9, length=0, pad=6)
-    axes.set_xlabel("tokens trained on", color=LIGHT.faint, fontsize=9)
-    axes.set_title(title, loc="left", fontsize=10.5, color=LIGHT.ink, pad=10)
+    axes.spines["bottom"].set_color(LIGHT_PALETTE.muted)
+    axes.tick_params(colors=LIGHT_PALETTE.muted, labelsize=9, length=0, pad=6)
+    axes.set_xlabel("tokens trained on", color=LIGHT_PALETTE.muted, fontsize=9)
+    axes.set_title(title, loc="left", fontsize=10.5, color=LIGHT_PALETTE.text, pad=10)
 
 
-def _colors() -> Iterator[str]:
-    return cycle((LIGHT.loss, *LIGHT.sources))
+def _model_colors() -> Iterator[str]:
+    return cycle((LIGHT_PALETTE.loss, *LIGHT_PALETTE.sources))
 
 
-def _legend(figure: "Figure", comparison: Comparison, across: int) -> None:
+def _draw_legend(figure: "Figure", comparison: Comparison, columns: int) -> None:
     """Explain the signs above all panels."""
     from matplotlib.lines import Line2D
 
     marker = partial(Line2D, [], [], markersize=6)
     entries = {}
-    for model, color in zip(comparison.models, _colors(), strict=False):
+    for model, color in zip(comparison.models, _model_colors(), strict=False):
         shape, width = ("o", 0) if model.tokens else ("", 2)
         entries[model.name] = marker(color=color, marker=shape, lw=width)
     if comparison.published:
-        entries["published"] = marker(color=LIGHT.faint, marker=".", lw=0)
+        entries["published"] = marker(color=LIGHT_PALETTE.muted, marker=".", lw=0)
     if any(column.chance for column in comparison.columns):
-        entries["guessing"] = marker(color=LIGHT.faint, lw=1, ls=DASHED)
+        entries["guessing"] = marker(color=LIGHT_PALETTE.muted, lw=1, ls=DASH_PATTERN)
     legend = figure.legend(
         list(entries.values()), list(map(str, range(len(entries)))), loc="outside upper left",
-        ncols=across, fontsize=10, frameon=False, labelcolor=LIGHT.ink,
+        ncols=columns, fontsize=10, frameon=False, labelcolor=LIGHT_PALETTE.text,
     )  # fmt: skip
     for text, name in zip(legend.get_texts(), entries, strict=True):
         text.set_parse_math(False)  # a "$" in a name is a dollar
         text.set_text(name)  # only now: a label that begins with "_" would be left out
 
 
-def _place_names(axes: "Axes", points: Sequence[Point]) -> None:
+def _place_labels(axes: "Axes", points: Sequence[PlotPoint]) -> None:
     """Write each published point's name where it hides the least of points, edges and names.
 
     Every name takes the best of its places, given those of the others, four times over.
@@ -196,12 +196,12 @@ def _place_names(axes: "Axes", points: Sequence[Point]) -> None:
         if line.get_marker() in ("o", "_")  # points, and the ends of errors
         for x, y in np.asarray(line.get_xydata())
     ]
-    texts = [_annotate(axes, point) for point in points]
+    texts = [_add_label(axes, point) for point in points]
     boxes: list[list[Bbox]] = []  # of each name, at each place
     costs: list[list[float]] = []  # there, without the other names
     for text in texts:
         others = [dot for dot in dots if abs(dot - at(text.xy)).max() > 1]
-        boxes.append([_move(text, place) for place in PLACES])
+        boxes.append([_move_label(text, place) for place in LABEL_PLACES])
         costs.append(
             [
                 4 * (box.width * box.height - _shared_area(box, axes.bbox))
@@ -216,26 +216,26 @@ def _place_names(axes: "Axes", points: Sequence[Point]) -> None:
         totals = [cost + 2 * sum(_shared_area(box, one) for one in taken) for box, cost in each]
         chosen[name] = totals.index(min(totals))
     for name, place in chosen.items():
-        x, y, *_ = PLACES[place]
-        _move(texts[name], PLACES[place])
-        if abs(y) > NEAR:  # a thin line connects the name with its point
-            line = {"arrowstyle": "-", "color": LIGHT.faint, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
+        x, y, *_ = LABEL_PLACES[place]
+        _move_label(texts[name], LABEL_PLACES[place])
+        if abs(y) > MAX_OFFSET_WITHOUT_LINE:  # a thin line connects the name with its point
+            line = {"arrowstyle": "-", "color": LIGHT_PALETTE.muted, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
             axes.annotate("", texts[name].xy, (x, y), textcoords="offset points", arrowprops=line)
 
 
-def _annotate(axes: "Axes", point: Point) -> "Annotation":
+def _add_label(axes: "Axes", point: PlotPoint) -> "Annotation":
     from matplotlib.patheffects import withStroke
 
     text = axes.annotate(
         point.name, (point.tokens, point.value), (0, 0), textcoords="offset points",
-        fontsize=7.5, color=LIGHT.faint,
+        fontsize=7.5, color=LIGHT_PALETTE.muted,
     )  # fmt: skip
     text.set_parse_math(False)  # a "$" in a name is a dollar
-    text.set_path_effects([withStroke(linewidth=2.5, foreground=LIGHT.paper)])
+    text.set_path_effects([withStroke(linewidth=2.5, foreground=LIGHT_PALETTE.background)])
     return text
 
 
-def _move(text: "Annotation", place: tuple[float, float, str, str]) -> "Bbox":
+def _move_label(text: "Annotation", place: tuple[float, float, str, str]) -> "Bbox":
     """Move a name to a place of its point; return its box in pixels."""
     x, y, side, height = place
     text.set(position=(x, y), ha=side, va=height)

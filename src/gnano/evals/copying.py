@@ -20,23 +20,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gnano.data.corpus import Corpus
-from gnano.data.windows import Hashes, Stretches, Windows
-from gnano.evals.contamination import Shard, list_shards, search_progress
+from gnano.data.corpus import TokenizedCorpus
+from gnano.data.windows import HashSet, SpanHasher, WindowIndex
+from gnano.evals.contamination import ShardRef, list_shards, format_search_progress
 
-SEED = 8  # tokens: shorter spans are not looked for
-PART = 2**17  # tokens of a shard compared together
-BEYOND = np.uint64(2**40)  # what follows the last token of a part: no sample has it
-OUTDATED = 0.05  # share of the samples whose goals may be too short
-APART = 0xD1B54A32D192ED03  # tells equal goals of two samples apart: odd, its bits in no order
+MIN_SPAN_TOKENS = 8  # tokens: shorter spans are not looked for
+CHUNK_TOKENS = 2**17  # tokens of a shard compared together
+END_SENTINEL = np.uint64(2**40)  # what follows the last token of a part: no sample has it
+MAX_OUTDATED_SHARE = 0.05  # share of the samples whose goals may be too short
+SAMPLE_HASH_FACTOR = 0xD1B54A32D192ED03  # tells equal goals of two samples apart: odd, its bits in no order
 
 
-Numbers = NDArray[np.uint64]
-Places = NDArray[np.int64]
+UInt64Array = NDArray[np.uint64]
+Int64Array = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Copied:
+class CopiedSpan:
     """The longest span of a sample that the training shards contain."""
 
     sample: int
@@ -47,11 +47,11 @@ class Copied:
     position: int  # of its first token in the shard
 
 
-def longest_copied(
-    corpus: Corpus,
+def find_longest_copies(
+    corpus: TokenizedCorpus,
     samples: Sequence[Sequence[int] | str],
-    show: Callable[[str], None] = lambda _: None,
-) -> list[Copied | None]:
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> list[CopiedSpan | None]:
     """Return the longest copied span of each sample; None where none has 8 tokens.
 
     Samples are ids of the corpus's tokenizer, or text. Covers what is finished where the folder
@@ -60,123 +60,123 @@ def longest_copied(
     """
     tokenizer = corpus.tokenizer
     ids = [tokenizer.encode(each) if isinstance(each, str) else each for each in samples]
-    search = Search(ids, tokenizer.end_of_text)
+    search = CopySearch(ids, tokenizer.end_of_text_id)
     shards = list_shards(corpus)
     total = sum(info.tokens for info in shards.values())
     done, began = 0, time.monotonic()
     for shard in shards if len(search) else ():
         # opened for this shard alone: a mapped file counts as memory of whoever mapped it
-        tokens = Corpus(corpus.folder, corpus.check).tokens(*shard)
-        for first in range(0, len(tokens), PART):
+        tokens = TokenizedCorpus(corpus.folder, corpus.verify_checksums).shard_tokens(*shard)
+        for first in range(0, len(tokens), CHUNK_TOKENS):
             # as much of the next part as a span that begins in this one may reach
-            part = tokens[first : first + PART + search.reach - 1]
-            search.read(part, shard, first)
-            done += min(PART, len(part))
-            longest = f"longest copy {search.best.max()} tokens"
-            show(search_progress(done, total, began, longest))
-    return [_copied(corpus, sample, search.found.get(sample)) for sample in range(len(samples))]
+            part = tokens[first : first + CHUNK_TOKENS + search.max_span - 1]
+            search.scan(part, shard, first)
+            done += min(CHUNK_TOKENS, len(part))
+            longest = f"longest copy {search.longest.max()} tokens"
+            on_progress(format_search_progress(done, total, began, longest))
+    return [_describe_span(corpus, sample, search.found.get(sample)) for sample in range(len(samples))]
 
 
-class Span(NamedTuple):
-    shard: Shard
+class SpanLocation(NamedTuple):
+    shard: ShardRef
     position: int
     tokens: int
 
 
-class Search:
+class CopySearch:
     """The longest span of each sample in what was read so far.
 
     Each window of a sample has a goal: the window and what follows it, one token more than the
     sample's longest span. Where a goal is met, the sample has a longer span, and longer goals.
     """
 
-    def __init__(self, samples: Sequence[Sequence[int]], end: int) -> None:
+    def __init__(self, samples: Sequence[Sequence[int]], end_of_text: int) -> None:
         # ids from 1; 0 after each sample and for end-of-text, over which no span goes
         rows = [np.append(np.asarray(ids, np.int64) + 1, 0) for ids in samples]
         row = np.concatenate([*rows, np.zeros(1, np.int64)])
-        row[row == end + 1] = 0
+        row[row == end_of_text + 1] = 0
         zeros = np.flatnonzero(row == 0)
         self.row = row.astype(np.uint64)
-        self.stretches = Stretches(self.row)
-        self._windows = Windows(self.row, SEED)
+        self.stretches = SpanHasher(self.row)
+        self._windows = WindowIndex(self.row, MIN_SPAN_TOKENS)
         self.starts = self._windows.starts
-        self.rooms = zeros[np.searchsorted(zeros, self.starts)] - self.starts  # up to the next 0
+        self.max_lengths = zeros[np.searchsorted(zeros, self.starts)] - self.starts  # up to the next 0
         ends = np.cumsum([len(each) for each in rows])
         self.samples = np.searchsorted(ends, self.starts, side="right")
-        self.reach = int(self.rooms.max(initial=SEED))  # tokens of the longest span possible
-        self.best = np.zeros(len(samples), np.int64)  # tokens, by sample
-        self.found: dict[int, Span] = {}
-        self._goals, self._outdated = Goals(self, range(len(samples))), set[int]()
+        self.max_span = int(self.max_lengths.max(initial=MIN_SPAN_TOKENS))  # tokens of the longest span possible
+        self.longest = np.zeros(len(samples), np.int64)  # tokens, by sample
+        self.found: dict[int, SpanLocation] = {}
+        self._patterns, self._outdated = PatternIndex(self, range(len(samples))), set[int]()
 
     def __len__(self) -> int:
         """Return the number of different windows."""
         return len(self._windows)
 
-    def read(self, ids: NDArray[Any], shard: Shard, first: int) -> None:
+    def scan(self, ids: NDArray[Any], shard: ShardRef, first: int) -> None:
         """Compare with a part of a shard that begins at position `first`."""
-        row = np.append(ids.astype(np.uint64) + np.uint64(1), BEYOND)
+        row = np.append(ids.astype(np.uint64) + np.uint64(1), END_SENTINEL)
         places, _ = self._windows.find(row)
         if not len(places):
             return
         lasts = np.append(np.flatnonzero(np.diff(places) != 1), len(places) - 1)
         in_run = np.diff(lasts, prepend=-1)
-        rooms = np.repeat(places[lasts], in_run) - places + SEED  # up to the end of the run
-        stretches, goals = Stretches(row), self._goals
-        while improved := self._improve(row, *goals.met(stretches, places, rooms), shard, first):
-            goals = Goals(self, improved)
+        rooms = np.repeat(places[lasts], in_run) - places + MIN_SPAN_TOKENS  # up to the end of the run
+        stretches, goals = SpanHasher(row), self._patterns
+        while improved := self._extend_matches(row, *goals.find(stretches, places, rooms), shard, first):
+            goals = PatternIndex(self, improved)
             self._outdated.update(improved)
         # goals that are too short cost little, new ones for all samples cost more
-        if len(self._outdated) > len(self.best) * OUTDATED:
-            self._goals, self._outdated = Goals(self, range(len(self.best))), set()
+        if len(self._outdated) > len(self.longest) * MAX_OUTDATED_SHARE:
+            self._patterns, self._outdated = PatternIndex(self, range(len(self.longest))), set()
 
-    def _improve(
-        self, row: Numbers, at: Places, windows: Places, shard: Shard, first: int
+    def _extend_matches(
+        self, row: UInt64Array, places: Int64Array, windows: Int64Array, shard: ShardRef, first: int
     ) -> list[int]:
         """Follow the goals that are met to their ends; return the samples with a longer span."""
-        tokens = np.zeros(len(at), np.int64)
-        active = np.arange(len(at))
+        tokens = np.zeros(len(places), np.int64)
+        active = np.arange(len(places))
         while len(active):
             ahead = tokens[active]
-            same = row[at[active] + ahead] == self.row[self.starts[windows[active]] + ahead]
+            same = row[places[active] + ahead] == self.row[self.starts[windows[active]] + ahead]
             active = active[same]
             tokens[active] += 1
         samples = self.samples[windows]
-        order = np.lexsort((at, -tokens, samples))  # a sample's longest first
+        order = np.lexsort((places, -tokens, samples))  # a sample's longest first
         improved = []
         for i in order[np.unique(samples[order], return_index=True)[1]].tolist():
             sample, length = int(samples[i]), int(tokens[i])
-            if length > self.best[sample]:
-                self.best[sample] = length
-                self.found[sample] = Span(shard, first + int(at[i]), length)
+            if length > self.longest[sample]:
+                self.longest[sample] = length
+                self.found[sample] = SpanLocation(shard, first + int(places[i]), length)
                 improved.append(sample)
         return improved
 
 
-class Goals:
+class PatternIndex:
     """The present goals of all windows of some samples."""
 
-    def __init__(self, search: Search, samples: Collection[int]) -> None:
-        chosen = np.zeros(len(search.best), bool)
+    def __init__(self, search: CopySearch, samples: Collection[int]) -> None:
+        chosen = np.zeros(len(search.longest), bool)
         chosen[list(samples)] = True
-        sizes = np.maximum(search.best[search.samples] + 1, SEED)
-        windows = np.flatnonzero(chosen[search.samples] & (sizes <= search.rooms))
+        sizes = np.maximum(search.longest[search.samples] + 1, MIN_SPAN_TOKENS)
+        windows = np.flatnonzero(chosen[search.samples] & (sizes <= search.max_lengths))
         starts, sizes = search.starts[windows], sizes[windows]
-        hashes = search.stretches.hashes(starts, starts + sizes)
+        hashes = search.stretches.hash(starts, starts + sizes)
         # a sample that repeats itself has the same goal many times
-        apart = hashes + search.samples[windows].astype(np.uint64) * np.uint64(APART)
+        apart = hashes + search.samples[windows].astype(np.uint64) * np.uint64(SAMPLE_HASH_FACTOR)
         once = np.unique(apart, return_index=True)[1]
         once = once[np.argsort(hashes[once], kind="stable")]
         self._windows, self._sizes = windows[once], np.unique(sizes)
         different, firsts = np.unique(hashes[once], return_index=True)
-        self._hashes, self._firsts = Hashes(different), np.append(firsts, len(once))
+        self._hashes, self._firsts = HashSet(different), np.append(firsts, len(once))
 
-    def met(self, stretches: Stretches, places: Places, rooms: Places) -> tuple[Places, Places]:
+    def find(self, stretches: SpanHasher, places: Int64Array, max_lengths: Int64Array) -> tuple[Int64Array, Int64Array]:
         """Return the places in a row where goals are met, and the numbers of their windows."""
         at, windows = [places[:0]], [places[:0]]
         for size in self._sizes.tolist():
-            enough = rooms >= size
-            places, rooms = places[enough], rooms[enough]
-            met, which = self._hashes.find(stretches.hashes(places, places + size))
+            enough = max_lengths >= size
+            places, max_lengths = places[enough], max_lengths[enough]
+            met, which = self._hashes.find(stretches.hash(places, places + size))
             firsts, counts = self._firsts[which], self._firsts[which + 1] - self._firsts[which]
             each = np.repeat(firsts - np.cumsum(counts) + counts, counts)
             windows.append(self._windows[each + np.arange(len(each))])
@@ -184,16 +184,16 @@ class Goals:
         return np.concatenate(at), np.concatenate(windows)
 
 
-def _copied(corpus: Corpus, sample: int, span: Span | None) -> Copied | None:
+def _describe_span(corpus: TokenizedCorpus, sample: int, span: SpanLocation | None) -> CopiedSpan | None:
     if span is None:
         return None
     (source, number), position, tokens = span
-    ids = corpus.tokens(source, number)[position : position + tokens]
-    return Copied(
+    ids = corpus.shard_tokens(source, number)[position : position + tokens]
+    return CopiedSpan(
         sample,
         tokens,
         corpus.tokenizer.decode(ids.tolist()),
-        corpus.names[source],
-        corpus.shards(source)[number].name,
+        corpus.source_names[source],
+        corpus.shard_infos(source)[number].name,
         position,
     )

@@ -18,43 +18,43 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gnano.data.corpus import Corpus
-from gnano.data.ngrams import NGrams
+from gnano.data.corpus import TokenizedCorpus
+from gnano.data.ngrams import NGramIndex
 from gnano.data.sources import DataConfig
-from gnano.data.split import nothing_held_out
-from gnano.evals.asked import ALL, Asked
-from gnano.evals.bits import Bits, held_out, mean_bits, of_file
-from gnano.evals.contamination import Overlap, find_contamination
-from gnano.evals.gathering import TASKS, Item, Sheet, gather
-from gnano.evals.likelihood import log_likelihoods
-from gnano.evals.subject import Subject
-from gnano.infer.loading import Loading
-from gnano.live import clock
-from gnano.report.lineage import stages
-from gnano.utils.atomic_io import write_text
-from gnano.utils.json_text import json_text
+from gnano.data.split import warn_empty_heldout
+from gnano.evals.asked import ALL_TASKS, EvalConfig
+from gnano.evals.bits import BitsPerByte, measure_heldout, mean_bits_per_byte, measure_file
+from gnano.evals.contamination import ContaminationReport, find_contamination
+from gnano.evals.gathering import TASKS, EvalItem, TaskItems, load_tasks
+from gnano.evals.likelihood import compute_loglikelihoods
+from gnano.evals.subject import EvalModel
+from gnano.infer.loading import LoadConfig
+from gnano.live import format_clock
+from gnano.report.lineage import training_stages
+from gnano.utils.atomic_io import atomic_write_text
+from gnano.utils.json_text import dump_json
 
-Likelihoods = Sequence[tuple[float, bool]]  # of an item's options: nats, each token the likeliest?
-Answered = tuple[Sheet, Sequence[Likelihoods]]  # a task's items, and what a model found of each
-Show = Callable[[str], None]
+ChoiceScores = Sequence[tuple[float, bool]]  # of an item's options: nats, each token the likeliest?
+ScoredTask = tuple[TaskItems, Sequence[ChoiceScores]]  # a task's items, and what a model found of each
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Accuracy:
     value: float
-    error: float  # standard error; 0 of a single item
+    stderr: float  # standard error; 0 of a single item
 
     @classmethod
-    def share(cls, right: float, items: int) -> "Accuracy":
-        mean = right / items
-        return cls(mean, math.sqrt(mean * (1 - mean) / max(1, items - 1)))
+    def from_counts(cls, num_correct: float, num_items: int) -> "Accuracy":
+        mean = num_correct / num_items
+        return cls(mean, math.sqrt(mean * (1 - mean) / max(1, num_items - 1)))
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} ± {self.error:.3f}"
+        return f"{self.value:.3f} ± {self.stderr:.3f}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class TaskScore:
     task: str
     title: str
     items: int
@@ -63,65 +63,65 @@ class Score:
     acc: Accuracy
     acc_norm: Accuracy | None  # None where length says nothing
     perplexity: float | None = None  # per answer, of a task of one answer
-    overlap: dict[str, Any] | None = None  # with the training data, if that was searched
+    contamination: dict[str, Any] | None = None  # with the training data, if that was searched
 
     @property
-    def main(self) -> Accuracy:
+    def primary(self) -> Accuracy:
         return self.acc_norm or self.acc
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "Score":
+    def from_dict(cls, content: dict[str, Any]) -> "TaskScore":
         norm = content["acc_norm"]
         accuracies = {"acc": Accuracy(**content["acc"]), "acc_norm": norm and Accuracy(**norm)}
         return cls(**{**content, **accuracies})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class EvalResult:
     name: str
     folder: str
     parameters: int
     tokens: int | None  # that it was trained on
-    bits: tuple[Bits, ...] = ()
-    scores: tuple[Score, ...] = ()
-    left_out: dict[str, str] = field(default_factory=dict)  # what was not measured, and why
+    bits: tuple[BitsPerByte, ...] = ()
+    scores: tuple[TaskScore, ...] = ()
+    skipped: dict[str, str] = field(default_factory=dict)  # what was not measured, and why
     settings: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
     def bits_per_byte(self) -> float | None:
         """Mean over all sources' bytes."""
-        return mean_bits(self.bits) if self.bits else None
+        return mean_bits_per_byte(self.bits) if self.bits else None
 
-    def json(self) -> str:
-        return json_text({**asdict(self), "bits_per_byte": self.bits_per_byte}, indent=1)
+    def to_json(self) -> str:
+        return dump_json({**asdict(self), "bits_per_byte": self.bits_per_byte}, indent=1)
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "Evaluation":
+    def from_dict(cls, content: dict[str, Any]) -> "EvalResult":
         known = {k: v for k, v in content.items() if k != "bits_per_byte"}
-        bits = tuple(Bits(**part) for part in known.pop("bits"))
-        return cls(bits=bits, scores=tuple(map(Score.from_dict, known.pop("scores"))), **known)
+        bits = tuple(BitsPerByte(**part) for part in known.pop("bits"))
+        return cls(bits=bits, scores=tuple(map(TaskScore.from_dict, known.pop("scores"))), **known)
 
-    def table(self) -> str:
+    def format_table(self) -> str:
         """Return the evaluation as text for a terminal."""
         trained = f" · {self.tokens / 1e6:,.1f} M tokens" if self.tokens else ""
         lines = [f"{self.name} · {self.parameters:,} parameters{trained}"]
         if self.bits:
             rows = [(part.source, part.bits_per_byte, part.bytes) for part in self.bits]
             if len(rows) > 1:
-                rows.append(("all", mean_bits(self.bits), sum(part.bytes for part in self.bits)))
+                rows.append(("all", mean_bits_per_byte(self.bits), sum(part.bytes for part in self.bits)))
             width = max(len("held-out text"), *(len(row[0]) for row in rows))
             lines += ["", f"{'held-out text':<{width}}  bits/byte      bytes"]
             lines += [f"{name:<{width}}  {bits:9.4f}  {size:9,}" for name, bits, size in rows]
         if self.scores:
-            lines += ["", *_score_lines(self.scores)]
-        lines += [f"left out: {what}: {why}" for what, why in self.left_out.items()]
+            lines += ["", *_format_scores(self.scores)]
+        lines += [f"left out: {what}: {why}" for what, why in self.skipped.items()]
         return "\n".join(lines)
 
 
 def evaluate(
-    subject: Subject, asked: Asked, show: Show = lambda _: None, note: Show = lambda _: None
-) -> Evaluation:
+    model: EvalModel, config: EvalConfig, on_progress: Report = lambda _: None, on_note: Report = lambda _: None
+) -> EvalResult:
     """Measure everything; `show` gets the progress, `note` what is left out and why.
 
     What was named and is not available is a ValueError or OSError; of all tasks, those that cannot
@@ -129,146 +129,146 @@ def evaluate(
     """
     began = time.monotonic()
     left_out: dict[str, str] = {}
-    sheets = _load_tasks(asked, left_out, show)
-    corpus = _open_corpus(subject, asked, left_out)
-    if asked.overlap and corpus is None:
+    sheets = _load_requested_tasks(config, left_out, on_progress)
+    corpus = _open_corpus(model, config, left_out)
+    if config.check_contamination and corpus is None:
         raise ValueError("Name the training data to look for the items in it: --data DIR.")
-    if corpus and (unmeasured := nothing_held_out(corpus.folder, corpus.manifest)):
+    if corpus and (unmeasured := warn_empty_heldout(corpus.folder, corpus.manifest)):
         left_out["held-out text"] = " ".join(unmeasured)
     for what, why in left_out.items():
-        note(f"{what} left out: {why}")
-    bits: list[Bits] = []
-    rows = max(1, asked.batch // 4)  # of a whole context each
+        on_note(f"{what} left out: {why}")
+    bits: list[BitsPerByte] = []
+    rows = max(1, config.batch_size // 4)  # of a whole context each
     if corpus is not None:
-        bits += held_out(subject, corpus, asked.heldout_tokens, rows, show)
-    bits += [of_file(subject, path, rows, show) for path in asked.text]
-    answered = [(sheet, _score_items(subject, sheet, asked.batch, show)) for sheet in sheets]
-    if asked.overlap and corpus is not None:
-        scores = with_overlap(answered, corpus, show)
+        bits += measure_heldout(model, corpus, config.heldout_tokens, rows, on_progress)
+    bits += [measure_file(model, path, rows, on_progress) for path in config.text]
+    answered = [(sheet, _run_task(model, sheet, config.batch_size, on_progress)) for sheet in sheets]
+    if config.check_contamination and corpus is not None:
+        scores = score_with_contamination(answered, corpus, on_progress)
     else:
-        scores = [score(sheet, found) for sheet, found in answered]
-    return Evaluation(
-        name=subject.name,
-        folder=str(subject.folder),
-        parameters=subject.parameters,
-        tokens=subject.tokens,
+        scores = [score_task(sheet, found) for sheet, found in answered]
+    return EvalResult(
+        name=model.name,
+        folder=str(model.folder),
+        parameters=model.parameters,
+        tokens=model.training_tokens,
         bits=tuple(bits),
         scores=tuple(scores),
-        left_out=left_out,
-        settings=settings_of(asked, subject.loading),
+        skipped=left_out,
+        settings=settings_dict(config, model.loading),
         seconds=time.monotonic() - began,
     )
 
 
-def settings_of(asked: Asked, loading: Loading) -> dict[str, Any]:
+def settings_dict(config: EvalConfig, loading: LoadConfig) -> dict[str, Any]:
     """Return the settings as JSON holds them."""
     kept = {"dtype": loading.dtype, "quant": loading.quant}
     settings: dict[str, Any] = json.loads(
-        json.dumps({**asdict(asked), "loading": kept}, default=str)
+        json.dumps({**asdict(config), "loading": kept}, default=str)
     )
     return settings
 
 
-def write_evaluation(evaluation: Evaluation, path: Path) -> None:
+def write_result(result: EvalResult, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, f"{evaluation.json()}\n")
+    atomic_write_text(path, f"{result.to_json()}\n")
 
 
-def score(sheet: Sheet, found: Sequence[Likelihoods]) -> Score:
+def score_task(task: TaskItems, choice_scores: Sequence[ChoiceScores]) -> TaskScore:
     """Return the score of a task from the likelihoods of each item's options."""
-    each = [right(item, nats) for item, nats in zip(sheet.items, found, strict=True)]
-    count = len(sheet.items)
-    single = all(len(item.options) == 1 for item in sheet.items)
-    nats = -sum(options[0][0] for options in found) / len(found)
-    guess = [1 / len(i.options) if len(i.options) > 1 else 0.0 for i in sheet.items]
-    return Score(
-        task=sheet.task,
-        title=sheet.title,
+    each = [is_correct(item, nats) for item, nats in zip(task.items, choice_scores, strict=True)]
+    count = len(task.items)
+    single = all(len(item.choices) == 1 for item in task.items)
+    nats = -sum(options[0][0] for options in choice_scores) / len(choice_scores)
+    guess = [1 / len(i.choices) if len(i.choices) > 1 else 0.0 for i in task.items]
+    return TaskScore(
+        task=task.task,
+        title=task.title,
         items=count,
-        shots=sheet.shots,
+        shots=task.shots,
         chance=sum(guess) / len(guess),
-        acc=Accuracy.share(sum(plain for plain, _ in each), count),
-        acc_norm=Accuracy.share(sum(n for _, n in each), count) if sheet.normalised else None,
+        acc=Accuracy.from_counts(sum(plain for plain, _ in each), count),
+        acc_norm=Accuracy.from_counts(sum(n for _, n in each), count) if task.has_acc_norm else None,
         perplexity=math.exp(min(nats, 700.0)) if single else None,
     )
 
 
-def right(item: Item, found: Likelihoods) -> tuple[bool, bool]:
+def is_correct(item: EvalItem, choice_scores: ChoiceScores) -> tuple[bool, bool]:
     """Tell whether the right answer wins: by log-likelihood, and by that per character."""
-    if len(found) == 1:
-        return found[0][1], found[0][1]
-    nats = [one for one, _ in found]
+    if len(choice_scores) == 1:
+        return choice_scores[0][1], choice_scores[0][1]
+    nats = [one for one, _ in choice_scores]
     lengths = [len(answer) for answer in item.answers] * (len(nats) // len(item.answers))
     each = [one / length for one, length in zip(nats, lengths, strict=True)]
     # `index` takes the first of equals
     return nats.index(max(nats)) == item.gold, each.index(max(each)) == item.gold
 
 
-def with_overlap(
-    answered: Sequence[Answered], corpus: Corpus, show: Show = lambda _: None
-) -> list[Score]:
+def score_with_contamination(
+    scored_tasks: Sequence[ScoredTask], corpus: TokenizedCorpus, on_progress: Report = lambda _: None
+) -> list[TaskScore]:
     """Return the score of each task, with how many of its items the training shards contain.
 
     The shards are read once, for the items of all tasks.
     """
-    items = [item.text for sheet, _ in answered for item in sheet.items]
-    overlap = find_contamination(corpus, items, lambda text: show(f"training shards: {text}"))
+    items = [item.full_text for sheet, _ in scored_tasks for item in sheet.items]
+    overlap = find_contamination(corpus, items, lambda text: on_progress(f"training shards: {text}"))
     scores, first = [], 0
-    for sheet, found in answered:
-        scores.append(_score_with_overlap(sheet, found, overlap, first))
+    for sheet, found in scored_tasks:
+        scores.append(_score_clean_items(sheet, found, overlap, first))
         first += len(sheet.items)
     return scores
 
 
-def _score_with_overlap(
-    sheet: Sheet, found: Sequence[Likelihoods], overlap: Overlap, first: int
-) -> Score:
+def _score_clean_items(
+    task: TaskItems, choice_scores: Sequence[ChoiceScores], overlap: ContaminationReport, first: int
+) -> TaskScore:
     """Score a task whose items are those from number `first` on in `overlap`."""
-    own = range(first, first + len(sheet.items))
-    seen = {number - first for number in overlap.found if number in own}
-    rest = [number for number in range(len(sheet.items)) if number not in seen]
+    own = range(first, first + len(task.items))
+    seen = {number - first for number in overlap.contaminated_items if number in own}
+    rest = [number for number in range(len(task.items)) if number not in seen]
     examples = [e for e in overlap.examples if e.item in own]
     content: dict[str, Any] = {
-        "checked": len(NGrams([item.text for item in sheet.items]).items),
+        "checked": len(NGramIndex([item.full_text for item in task.items]).items_with_ngrams),
         "found": len(seen),
         "examples": [asdict(replace(one, item=one.item - first)) for one in examples],
         "clean": None,
     }
     if seen and rest:
-        part = replace(sheet, items=tuple(sheet.items[number] for number in rest))
-        content["clean"] = asdict(score(part, [found[number] for number in rest]))
-    return replace(score(sheet, found), overlap=content)
+        part = replace(task, items=tuple(task.items[number] for number in rest))
+        content["clean"] = asdict(score_task(part, [choice_scores[number] for number in rest]))
+    return replace(score_task(task, choice_scores), overlap=content)
 
 
-def overlap_line(one: Score) -> str:
+def format_contamination(score: TaskScore) -> str:
     """Return the overlap of a score as a line of text."""
-    assert one.overlap is not None
-    found, checked = one.overlap["found"], one.overlap["checked"]
+    assert score.contamination is not None
+    found, checked = score.contamination["found"], score.contamination["checked"]
     line = f"{found:,} of its {checked:,} items of 13 words or more stand in the training shards"
-    if clean := one.overlap["clean"]:
-        name = "acc_norm" if one.acc_norm else "acc"
-        line += f"; {name} {Score.from_dict(clean).main} without them"
+    if clean := score.contamination["clean"]:
+        name = "acc_norm" if score.acc_norm else "acc"
+        line += f"; {name} {TaskScore.from_dict(clean).primary} without them"
     return line
 
 
-def _score_items(subject: Subject, sheet: Sheet, batch: int, show: Show) -> list[Likelihoods]:
-    show(f"{sheet.title}: reading {len(sheet.items):,} items")
-    questions = subject.wording.questions(sheet.items)
+def _run_task(model: EvalModel, task: TaskItems, batch_size: int, on_progress: Report) -> list[ChoiceScores]:
+    on_progress(f"{task.title}: reading {len(task.items):,} items")
+    questions = model.encoder.encode_items(task.items)
     began = time.monotonic()
 
     def show_progress(done: int) -> None:
         each = (time.monotonic() - began) / done if done else 0.0
-        left = f" · {clock(each * (len(questions) - done))} left" if done else ""
-        show(f"{sheet.title}: {done:,} of {len(questions):,} items{left}")
+        left = f" · {format_clock(each * (len(questions) - done))} left" if done else ""
+        on_progress(f"{task.title}: {done:,} of {len(questions):,} items{left}")
 
-    return [*log_likelihoods(subject.reader, questions, batch, show_progress)]
+    return [*compute_loglikelihoods(model.scorer, questions, batch_size, show_progress)]
 
 
-def _load_tasks(asked: Asked, left_out: dict[str, str], show: Show) -> list[Sheet]:
-    common = asked.limit, asked.shots, asked.downloads, show
-    names = [name for name in asked.names if name not in (ALL, "none")]
-    sheets = gather(names, asked.files, *common)
-    if ALL not in asked.names:
+def _load_requested_tasks(config: EvalConfig, skipped: dict[str, str], on_progress: Report) -> list[TaskItems]:
+    common = config.limit, config.shots, config.cache_dir, on_progress
+    names = [name for name in config.task_names if name not in (ALL_TASKS, "none")]
+    sheets = load_tasks(names, config.files, *common)
+    if ALL_TASKS not in config.task_names:
         return sheets
     offline = ""
     loaded = {sheet.task for sheet in sheets}
@@ -276,27 +276,27 @@ def _load_tasks(asked: Asked, left_out: dict[str, str], show: Show) -> list[Shee
         try:
             if offline:
                 raise ConnectionError(offline)
-            sheets += gather([task], (), *common)
+            sheets += load_tasks([task], (), *common)
         except (ValueError, OSError) as error:
-            left_out[task] = str(error)
+            skipped[task] = str(error)
             offline = str(error) if isinstance(error, ConnectionError) else ""
-    return sorted(sheets, key=lambda s: list(TASKS).index(s.task) if s.known else len(TASKS))
+    return sorted(sheets, key=lambda s: list(TASKS).index(s.task) if s.spec else len(TASKS))
 
 
-def _open_corpus(subject: Subject, asked: Asked, left_out: dict[str, str]) -> Corpus | None:
+def _open_corpus(model: EvalModel, config: EvalConfig, skipped: dict[str, str]) -> TokenizedCorpus | None:
     """Open the data folder that was named, or that of the model's own run."""
-    if asked.data is not None:
-        return Corpus(asked.data)
-    for stage in stages(subject.folder):
+    if config.data is not None:
+        return TokenizedCorpus(config.data)
+    for stage in training_stages(model.folder):
         if isinstance(stage.recipe.data, DataConfig):
             try:
-                return Corpus(Path(stage.recipe.data.folder))
+                return TokenizedCorpus(Path(stage.recipe.data.folder))
             except (ValueError, OSError) as error:
-                left_out["held-out text"] = str(error)
+                skipped["held-out text"] = str(error)
     return None
 
 
-def _score_lines(scores: Sequence[Score]) -> list[str]:
+def _format_scores(scores: Sequence[TaskScore]) -> list[str]:
     width = max(len("task"), *(len(one.title) for one in scores))
     lines = [f"{'task':<{width}}   items  {'acc':<13}  {'acc_norm':<13}  chance"]
     for one in scores:
@@ -308,6 +308,6 @@ def _score_lines(scores: Sequence[Score]) -> list[str]:
             f"{one.title:<{width}}  {one.items:6,}  {one.acc!s:<13}  {norm:<13}  "
             f"{chance:>6}{more}".rstrip()
         )
-        if one.overlap:
-            lines.append(f"{'':<{width}}  {overlap_line(one)}")
+        if one.contamination:
+            lines.append(f"{'':<{width}}  {format_contamination(one)}")
     return lines

@@ -13,67 +13,67 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnano.evals.evaluation import Accuracy, right
-from gnano.evals.gathering import Sheet, gather
-from gnano.evals.likelihood import GPTReader, Question, batches
-from gnano.evals.subject import Wording
-from gnano.model.devices import widest_dtype
+from gnano.evals.evaluation import Accuracy, is_correct
+from gnano.evals.gathering import TaskItems, load_tasks
+from gnano.evals.likelihood import GPTScorer, EncodedItem, make_batches
+from gnano.evals.subject import RequestEncoder
+from gnano.model.devices import accumulation_dtype
 from gnano.model.gpt import GPT
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.train.heldout import Exam, add_up, evaluating
-from gnano.train.ranks.world import World
+from gnano.train.heldout import TaskEvaluator, sum_over_ranks, eval_mode
+from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
 
-Batch = tuple[list[int], bool]  # numbers of the questions, and whether they count
+QuestionBatch = tuple[list[int], bool]  # numbers of the questions, and whether they count
 
 
-def open_exam(recipe: Recipe, tokenizer: Tokenizer, world: World) -> Exam:
+def build_task_evaluator(recipe: Recipe, tokenizer: Tokenizer, world: DistContext) -> TaskEvaluator:
     """Return the evaluator of `train.tasks`; the first rank reads or downloads the items."""
     settings = recipe.train
-    files = [name for name in settings.tasks if "=" in name or "/" in name or "." in name]
-    names = [name for name in settings.tasks if name not in files]
-    sheets = world.by_first(partial(gather, names, files, settings.tasks_limit))
-    wording = Wording.ours(tokenizer, recipe.model.block_size)
-    tasks = [(sheet, wording.questions(sheet.items)) for sheet in sheets]
-    return partial(_evaluate_tasks, tasks, 4 * settings.micro_batch)
+    files = [name for name in settings.eval_tasks if "=" in name or "/" in name or "." in name]
+    names = [name for name in settings.eval_tasks if name not in files]
+    sheets = world.run_on_main(partial(load_tasks, names, files, settings.eval_tasks_limit))
+    wording = RequestEncoder.for_gpt(tokenizer, recipe.model.block_size)
+    tasks = [(sheet, wording.encode_items(sheet.items)) for sheet in sheets]
+    return partial(_evaluate_tasks, tasks, 4 * settings.micro_batch_size)
 
 
 def _evaluate_tasks(
-    tasks: list[tuple[Sheet, list[Question]]],
-    rows: int,
+    tasks: list[tuple[TaskItems, list[EncodedItem]]],
+    batch_size: int,
     model: GPT,
-    world: World,
-    stop: Callable[[], bool],
+    world: DistContext,
+    should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
     found = {}
-    with evaluating(model):
+    with eval_mode(model):
         for sheet, questions in tasks:
-            work = partial(_count_right, GPTReader(model), sheet, questions)
-            parts = list(batches(questions, rows))
-            empty: Batch = (parts[-1], False)
-            sums = add_up(work, ((p, True) for p in parts), len(parts), empty, world, stop)
-            found[sheet.task] = _metrics(sheet, *sums)
+            work = partial(_count_correct, GPTScorer(model), sheet, questions)
+            parts = list(make_batches(questions, batch_size))
+            empty: QuestionBatch = (parts[-1], False)
+            sums = sum_over_ranks(work, ((p, True) for p in parts), len(parts), empty, world, should_stop)
+            found[sheet.task] = _task_metrics(sheet, *sums)
     return found
 
 
-def _count_right(
-    reader: GPTReader, sheet: Sheet, questions: list[Question], batch: Batch
+def _count_correct(
+    scorer: GPTScorer, task: TaskItems, items: list[EncodedItem], batch: QuestionBatch
 ) -> Tensor:
     """Return how many items of a batch are right, and how many by character: [2]."""
     numbers, counts = batch
-    pairs = iter(reader.score_options([questions[number] for number in numbers]).tolist())
-    total = torch.zeros(2, dtype=widest_dtype(reader.device), device=reader.device)
+    pairs = iter(scorer.score_choices([items[number] for number in numbers]).tolist())
+    total = torch.zeros(2, dtype=accumulation_dtype(scorer.device), device=scorer.device)
     for number in numbers:
-        options = islice(pairs, len(questions[number].options))
+        options = islice(pairs, len(items[number].choices))
         known = [(-nats, missed == 0) for nats, missed in options]
-        total += torch.tensor(right(sheet.items[number], known), device=total.device)
+        total += torch.tensor(is_correct(task.items[number], known), device=total.device)
     return total if counts else torch.zeros_like(total)
 
 
-def _metrics(sheet: Sheet, right_count: float, right_by_character: float) -> dict[str, Any]:
-    count = len(sheet.items)
-    acc, norm = (Accuracy.share(number, count) for number in (right_count, right_by_character))
+def _task_metrics(task: TaskItems, num_correct: float, num_correct_norm: float) -> dict[str, Any]:
+    count = len(task.items)
+    acc, norm = (Accuracy.from_counts(number, count) for number in (num_correct, num_correct_norm))
     metrics = {"items": count, "acc": round(acc.value, 5)}
-    if sheet.normalised:
+    if task.has_acc_norm:
         metrics["acc_norm"] = round(norm.value, 5)
-    return {**metrics, "error": round((norm if sheet.normalised else acc).error, 5)}
+    return {**metrics, "error": round((norm if task.has_acc_norm else acc).stderr, 5)}

@@ -27,18 +27,18 @@ from pathlib import Path
 from typing import Any
 
 from gnano.data.instructions.config import InstructionSource
-from gnano.data.instructions.files import files_of
-from gnano.data.instructions.reading import read_records
-from gnano.evals.asked import Asked
-from gnano.utils.paths import expanded
+from gnano.data.instructions.files import resolve_source_files
+from gnano.data.instructions.reading import read_record_files
+from gnano.evals.asked import EvalConfig
+from gnano.utils.paths import expand_path
 
-DOWNLOADS = Asked.downloads
+DEFAULT_CACHE_DIR = EvalConfig.cache_dir
 Record = Mapping[str, Any]
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Item:
+class EvalItem:
     """One context with several answers, or several contexts of one answer."""
 
     contexts: tuple[str, ...]
@@ -46,7 +46,7 @@ class Item:
     gold: int  # number of the right one
 
     @property
-    def options(self) -> list[tuple[str, str]]:
+    def choices(self) -> list[tuple[str, str]]:
         """Context and continuation of each choice."""
         count = max(len(self.contexts), len(self.answers))
         contexts = self.contexts * (count // len(self.contexts))
@@ -54,83 +54,83 @@ class Item:
         return [(context, f" {answer}") for context, answer in zip(contexts, answers, strict=True)]
 
     @property
-    def solved(self) -> str:
+    def solved_text(self) -> str:
         """The item with its right answer, as an example for others."""
-        return "".join(self.options[self.gold])
+        return "".join(self.choices[self.gold])
 
     @property
-    def text(self) -> str:
+    def full_text(self) -> str:
         """The solved item and the wrong answers, to be searched for elsewhere."""
         choices = self.answers if len(self.answers) > 1 else self.contexts
         others = (text for number, text in enumerate(choices) if number != self.gold)
-        return "\n".join((self.solved, *others))
+        return "\n".join((self.solved_text, *others))
 
-    def after(self, examples: str) -> "Item":
+    def with_prefix(self, prefix: str) -> "EvalItem":
         """Return the item with these examples before its contexts."""
-        return Item(tuple(examples + c for c in self.contexts), self.answers, self.gold)
+        return EvalItem(tuple(prefix + c for c in self.contexts), self.answers, self.gold)
 
 
 @dataclass(frozen=True)
-class Task:
+class TaskSpec:
     """A known task: how its records are read, and where the Hub has them."""
 
     title: str
     repo: str  # on the Hub
-    read: Callable[[Record], Item]
+    parse: Callable[[Record], EvalItem]
     config: str = ""
     split: str = "validation"
-    examples: str = "train"  # the split that shots are taken from
-    ending: str = ""  # after a `query`
-    normalised: bool = True  # whether accuracy by length means anything for it
+    fewshot_split: str = "train"  # the split that shots are taken from
+    query_suffix: str = ""  # after a `query`
+    has_acc_norm: bool = True  # whether accuracy by length means anything for it
 
 
 @dataclass(frozen=True)
-class Sheet:
+class TaskItems:
     """The items of a task, ready to be evaluated."""
 
     task: str
-    items: tuple[Item, ...]
+    items: tuple[EvalItem, ...]
     shots: int = 0  # solved examples before each
 
     @property
-    def known(self) -> Task | None:
+    def spec(self) -> TaskSpec | None:
         return TASKS.get(self.task)
 
     @property
-    def normalised(self) -> bool:
+    def has_acc_norm(self) -> bool:
         """Whether the length of an answer means anything."""
-        choices = any(len(item.options) > 1 for item in self.items)
-        return choices and (self.known is None or self.known.normalised)
+        choices = any(len(item.choices) > 1 for item in self.items)
+        return choices and (self.spec is None or self.spec.has_acc_norm)
 
     @property
     def title(self) -> str:
-        return self.known.title if self.known else self.task
+        return self.spec.title if self.spec else self.task
 
 
-def gather(
+def load_tasks(
     tasks: Sequence[str],
     files: Sequence[str] = (),
     limit: int = 0,
     shots: int = 0,
-    downloads: Path = DOWNLOADS,
-    say: Say = lambda _: None,
-) -> list[Sheet]:
+    cache_dir: Path = DEFAULT_CACHE_DIR,
+    on_progress: Log = lambda _: None,
+) -> list[TaskItems]:
     """Load the items of these tasks, and of those that the files belong to.
 
     `limit`: so many of each task, spread over all of them (0: all). `shots`: solved examples
     before each item, the first of the training split, or of the file itself. Raises ValueError or
     OSError, in a sentence, for what does not exist or is no item.
     """
-    named = dict(map(task_and_path, files))
+    named = dict(map(parse_task_file, files))
     names = dict.fromkeys([*tasks, *named])
-    return [_load_task(name, named.get(name), limit, shots, downloads, say) for name in names]
+    return [_load_task(name, named.get(name), limit, shots, cache_dir, on_progress) for name in names]
 
 
-def task_and_path(file: str) -> tuple[str, str]:
+def parse_task_file(file: str) -> tuple[str, str]:
     """Split TASK=PATH, or a path whose name begins with its task, into task and path."""
     name, equals, path = file.partition("=")
     if equals and "/" not in name:
-        return name, expanded(path)
+        return name, expand_path(path)
     found = [task for task in TASKS if Path(file).name.startswith(task)]
     if not found:
         raise ValueError(
@@ -141,8 +141,8 @@ def task_and_path(file: str) -> tuple[str, str]:
 
 
 def _load_task(
-    name: str, path: str | None, limit: int, shots: int, downloads: Path, say: Say
-) -> Sheet:
+    name: str, path: str | None, limit: int, shots: int, cache_dir: Path, on_progress: Log
+) -> TaskItems:
     task = TASKS.get(name)
     if task is None and path is None:
         raise ValueError(
@@ -150,36 +150,36 @@ def _load_task(
             f"items: --files {name}=PATH."
         )
 
-    def read_split(split: str) -> list[Item]:
+    def read_split(split: str) -> list[EvalItem]:
         if path is not None or task is None:
             paths = [path or ""]
         else:
             source = InstructionSource(kind="hub", repo=task.repo, config=task.config, split=split)
-            paths = files_of(source, downloads, say)
-        items: list[Item] = read_records(paths, partial(read_item, task), max_bad_share=0).records
+            paths = resolve_source_files(source, cache_dir, on_progress)
+        items: list[EvalItem] = read_record_files(paths, partial(parse_item, task), max_bad_share=0).records
         return items
 
-    say(f"reading {name}")
+    on_progress(f"reading {name}")
     items = read_split(task.split if task else "")
     if shots:
-        own = path is not None or task is None or not task.examples
-        examples = items if own or task is None else read_split(task.examples)
+        own = path is not None or task is None or not task.fewshot_split
+        examples = items if own or task is None else read_split(task.fewshot_split)
         if len(examples) < shots + own:
             raise ValueError(f"{name} has {len(examples):,} items, too few for {shots} shots.")
-        items = [_with_examples(item, examples, shots) for item in items]
+        items = [_add_fewshot_examples(item, examples, shots) for item in items]
     count = len(items)
     if limit and limit < count:
         items = [items[number * count // limit] for number in range(limit)]
-    return Sheet(name, tuple(items), shots)
+    return TaskItems(name, tuple(items), shots)
 
 
-def _with_examples(item: Item, examples: Sequence[Item], shots: int) -> Item:
+def _add_fewshot_examples(item: EvalItem, examples: Sequence[EvalItem], shots: int) -> EvalItem:
     """Put the first examples before the item, the item itself not among them."""
     others = [example for example in examples[: shots + 1] if example != item][:shots]
-    return item.after("".join(f"{example.solved}\n\n" for example in others))
+    return item.with_prefix("".join(f"{example.solved_text}\n\n" for example in others))
 
 
-def read_item(task: Task | None, record: Any) -> Item:
+def parse_item(task: TaskSpec | None, record: Any) -> EvalItem:
     """Return the item of a record; raises ValueError, saying what is wrong, where it is none.
 
     Without a task it is one of the user's own.
@@ -187,7 +187,7 @@ def read_item(task: Task | None, record: Any) -> Item:
     if not isinstance(record, dict):
         raise ValueError("it is no object with columns")
     try:
-        item = _parse(task, record)
+        item = _parse_record(task, record)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         wanted = "query, choices, gold" if task is None else f"those of {task.title}"
         has = ", ".join(map(repr, record)) or "none"
@@ -197,90 +197,90 @@ def read_item(task: Task | None, record: Any) -> Item:
         raise ValueError("context and answers must be texts")
     if not all(answer.strip() for answer in item.answers):
         raise ValueError("an answer is empty")
-    if not 0 <= item.gold < len(item.options):
-        raise ValueError(f"the right answer is number {item.gold} of {len(item.options)}, from 0")
+    if not 0 <= item.gold < len(item.choices):
+        raise ValueError(f"the right answer is number {item.gold} of {len(item.choices)}, from 0")
     return item
 
 
-def _parse(task: Task | None, record: Record) -> Item:
+def _parse_record(task: TaskSpec | None, record: Record) -> EvalItem:
     if "query" in record:
         query = record["query"]
-        if task and task.ending:
-            query = query.rstrip() + task.ending
-        return _item(query, record["choices"], record["gold"])
+        if task and task.query_suffix:
+            query = query.rstrip() + task.query_suffix
+        return _make_item(query, record["choices"], record["gold"])
     if "continuation" in record:
-        return _item(record["context"], [record["continuation"].strip()], 0)
+        return _make_item(record["context"], [record["continuation"].strip()], 0)
     if task is None:
         raise KeyError("query")
-    return task.read(record)
+    return task.parse(record)
 
 
-def _item(context: str, answers: Sequence[str], gold: Any) -> Item:
-    return Item((context,), tuple(answers), int(gold))
+def _make_item(context: str, answers: Sequence[str], gold: Any) -> EvalItem:
+    return EvalItem((context,), tuple(answers), int(gold))
 
 
-def _labeled_choices(context: str, record: Record) -> Item:
+def _parse_labeled_choices(context: str, record: Record) -> EvalItem:
     choices, key = record["choices"], record["answerKey"].strip()
-    return _item(context, choices["text"], list(choices["label"]).index(key))
+    return _make_item(context, choices["text"], list(choices["label"]).index(key))
 
 
-def _hellaswag(record: Record) -> Item:
+def _parse_hellaswag(record: Record) -> EvalItem:
     if "ctx_a" in record:
         context = f"{record['ctx_a']} {record['ctx_b'].capitalize()}"
     else:
         context = record["ctx"]
-    context = _without_marks(f"{record['activity_label']}: {context}")
-    return _item(context, list(map(_without_marks, record["endings"])), record["label"])
+    context = _strip_wikihow_marks(f"{record['activity_label']}: {context}")
+    return _make_item(context, list(map(_strip_wikihow_marks, record["endings"])), record["label"])
 
 
-def _without_marks(text: str) -> str:
+def _strip_wikihow_marks(text: str) -> str:
     """Remove the marks of WikiHow's pages, which a part of HellaSwag is from."""
     text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
     return text.replace("  ", " ")
 
 
-def _arc(record: Record) -> Item:
-    return _labeled_choices(f"Question: {record['question']}\nAnswer:", record)
+def _parse_arc(record: Record) -> EvalItem:
+    return _parse_labeled_choices(f"Question: {record['question']}\nAnswer:", record)
 
 
-def _piqa(record: Record) -> Item:
+def _parse_piqa(record: Record) -> EvalItem:
     answers = record["sol1"], record["sol2"]
-    return _item(f"Question: {record['goal']}\nAnswer:", answers, record["label"])
+    return _make_item(f"Question: {record['goal']}\nAnswer:", answers, record["label"])
 
 
-def _openbookqa(record: Record) -> Item:
-    return _labeled_choices(record["question_stem"], record)
+def _parse_openbookqa(record: Record) -> EvalItem:
+    return _parse_labeled_choices(record["question_stem"], record)
 
 
-def _boolq(record: Record) -> Item:
+def _parse_boolq(record: Record) -> EvalItem:
     gold = record["label"] if "label" in record else record["answer"]
     context = f"{record['passage']}\nQuestion: {record['question']}?\nAnswer:"
-    return _item(context, ("no", "yes"), gold)
+    return _make_item(context, ("no", "yes"), gold)
 
 
-def _winogrande(record: Record) -> Item:
+def _parse_winogrande(record: Record) -> EvalItem:
     before, _, rest = record["sentence"].partition("_")
     names = record["option1"], record["option2"]
-    return Item(tuple(before + n for n in names), (rest.strip(),), int(record["answer"]) - 1)
+    return EvalItem(tuple(before + n for n in names), (rest.strip(),), int(record["answer"]) - 1)
 
 
-def _lambada(record: Record) -> Item:
+def _parse_lambada(record: Record) -> EvalItem:
     context, _, word = record["text"].rpartition(" ")
-    return _item(context, (word,), 0)
+    return _make_item(context, (word,), 0)
 
 
-_arc_task = partial(Task, repo="allenai/ai2_arc", read=_arc, split="test", ending="\nAnswer:")
+_make_arc_task = partial(TaskSpec, repo="allenai/ai2_arc", read=_parse_arc, split="test", ending="\nAnswer:")
 TASKS = {
-    "hellaswag": Task("HellaSwag", "Rowan/hellaswag", _hellaswag),
-    "arc_easy": _arc_task("ARC-Easy", config="ARC-Easy"),
-    "arc_challenge": _arc_task("ARC-Challenge", config="ARC-Challenge"),
-    "piqa": Task("PIQA", "baber/piqa", _piqa, ending="\nAnswer:"),
-    "winogrande": Task(
-        "WinoGrande", "allenai/winogrande", _winogrande, "winogrande_xl", normalised=False
+    "hellaswag": TaskSpec("HellaSwag", "Rowan/hellaswag", _parse_hellaswag),
+    "arc_easy": _make_arc_task("ARC-Easy", config="ARC-Easy"),
+    "arc_challenge": _make_arc_task("ARC-Challenge", config="ARC-Challenge"),
+    "piqa": TaskSpec("PIQA", "baber/piqa", _parse_piqa, query_suffix="\nAnswer:"),
+    "winogrande": TaskSpec(
+        "WinoGrande", "allenai/winogrande", _parse_winogrande, "winogrande_xl", has_acc_norm=False
     ),
-    "lambada": Task(
-        "LAMBADA", "EleutherAI/lambada_openai", _lambada, "default", "test", "", normalised=False
+    "lambada": TaskSpec(
+        "LAMBADA", "EleutherAI/lambada_openai", _parse_lambada, "default", "test", "", has_acc_norm=False
     ),
-    "openbookqa": Task("OpenBookQA", "allenai/openbookqa", _openbookqa, "main", "test"),
-    "boolq": Task("BoolQ", "aps/super_glue", _boolq, "boolq", normalised=False),
+    "openbookqa": TaskSpec("OpenBookQA", "allenai/openbookqa", _parse_openbookqa, "main", "test"),
+    "boolq": TaskSpec("BoolQ", "aps/super_glue", _parse_boolq, "boolq", has_acc_norm=False),
 }

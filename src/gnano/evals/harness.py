@@ -13,25 +13,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gnano.evals.asked import Asked
-from gnano.evals.evaluation import Accuracy, Evaluation, Score
-from gnano.evals.gathering import TASKS, Sheet, gather
-from gnano.evals.subject import DTYPES, is_ours, trained_on
-from gnano.infer.loading import Loading
-from gnano.model.devices import device_called
+from gnano.evals.asked import EvalConfig
+from gnano.evals.evaluation import Accuracy, EvalResult, TaskScore
+from gnano.evals.gathering import TASKS, TaskItems, load_tasks
+from gnano.evals.subject import TORCH_DTYPE_NAMES, is_gnano_model, training_tokens
+from gnano.infer.loading import LoadConfig
+from gnano.model.devices import resolve_device
 from gnano.train.saving.folders import find_checkpoint
-from gnano.utils.openmp import use_threads
+from gnano.utils.openmp import set_num_threads
 
-NEEDED = "lm-evaluation-harness is asked by --harness: pip install 'auto-g-nano[eval]'."
+MISSING_PACKAGE = "lm-evaluation-harness is asked by --harness: pip install 'auto-g-nano[eval]'."
 
 
-def measure_by_harness(
+def evaluate_with_lm_eval(
     path: Path,
     tasks: Sequence[str],
-    asked: Asked,
-    loading: Loading,
-    show: Callable[[str], None] = lambda _: None,
-) -> Evaluation:
+    config: EvalConfig,
+    loading: LoadConfig,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> EvalResult:
     """Return the harness's scores.
 
     Raises ValueError where it is not installed, or does not know a task.
@@ -40,12 +40,12 @@ def measure_by_harness(
         import lm_eval
         from lm_eval.tasks import TaskManager
     except ImportError:
-        raise ValueError(NEEDED) from None
+        raise ValueError(MISSING_PACKAGE) from None
     folder = find_checkpoint(path)
-    use_threads(loading.threads)
+    set_num_threads(loading.threads)
     began = time.monotonic()
-    show(f"lm-evaluation-harness: {', '.join(tasks)}")
-    sheets = {sheet.task: sheet for sheet in gather((), asked.files, asked.limit, asked.shots)}
+    on_progress(f"lm-evaluation-harness: {', '.join(tasks)}")
+    sheets = {sheet.task: sheet for sheet in load_tasks((), config.files, config.limit, config.shots)}
     unknown = [name for name in tasks if name not in sheets]
     manager = TaskManager(include_defaults=bool(unknown))  # which takes seconds to find them all
     for name in unknown:
@@ -54,13 +54,13 @@ def measure_by_harness(
     try:
         found = lm_eval.simple_evaluate(
             model="hf",
-            model_args=_model_arguments(folder, asked, loading),
-            tasks=[task_of(sheets[name]) if name in sheets else name for name in tasks],
+            model_args=_model_arguments(folder, config, loading),
+            tasks=[to_lm_eval_task(sheets[name]) if name in sheets else name for name in tasks],
             task_manager=manager,
-            num_fewshot=asked.shots or None,  # of its own tasks; ours bring their examples along
-            limit=asked.limit or None,
-            batch_size=asked.batch,
-            device=device_called(loading.device),
+            num_fewshot=config.shots or None,  # of its own tasks; ours bring their examples along
+            limit=config.limit or None,
+            batch_size=config.batch_size,
+            device=resolve_device(loading.device),
             log_samples=False,
             bootstrap_iters=100,  # of means the error is computed, else there is none
         )
@@ -68,13 +68,13 @@ def measure_by_harness(
         why = str(error) or "an answer is longer than the context of the model"
         raise ValueError(f"lm-evaluation-harness cannot ask {folder.name}: {why}.") from None
     counts = found["n-samples"]
-    return Evaluation(
+    return EvalResult(
         name=f"{path.name} by lm-evaluation-harness {lm_eval.__version__}",
         folder=str(folder),
         parameters=int(found["config"]["model_num_parameters"]),
-        tokens=trained_on(folder),
+        tokens=training_tokens(folder),
         scores=tuple(
-            _score(name, found["results"][name], counts[name]["effective"], asked.shots)
+            _to_task_score(name, found["results"][name], counts[name]["effective"], config.shots)
             for name in counts
         ),
         settings={"harness": lm_eval.__version__, "tasks": list(tasks)},
@@ -82,72 +82,72 @@ def measure_by_harness(
     )
 
 
-def _model_arguments(folder: Path, asked: Asked, loading: Loading) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"pretrained": str(folder), "dtype": DTYPES[loading.dtype]}
-    if asked.start != "auto":
-        arguments["add_bos_token"] = asked.start == "yes"
-    elif is_ours(folder):
+def _model_arguments(folder: Path, config: EvalConfig, loading: LoadConfig) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"pretrained": str(folder), "dtype": TORCH_DTYPE_NAMES[loading.dtype]}
+    if config.add_bos != "auto":
+        arguments["add_bos_token"] = config.add_bos == "yes"
+    elif is_gnano_model(folder):
         arguments["add_bos_token"] = True
     return arguments
 
 
-def task_of(sheet: Sheet) -> Any:
+def to_lm_eval_task(task: TaskItems) -> Any:
     """Return our items as a task of the harness."""
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
 
     rows = [
         {"contexts": list(item.contexts), "answers": list(item.answers), "gold": item.gold}
-        for item in sheet.items
+        for item in task.items
     ]
     data = {"test": Dataset.from_list(rows)}
     config: dict[str, Any] = {
-        "task": sheet.task,
+        "task": task.task,
         "custom_dataset": lambda **_: data,
         "test_split": "test",
         "output_type": "multiple_choice",
         "doc_to_text": lambda row: row["contexts"][0],
         "doc_to_choice": lambda row: row["answers"],
         "doc_to_target": lambda row: row["gold"],
-        "metric_list": [_mean("acc"), _mean("acc_norm")],
+        "metric_list": [_mean_metric("acc"), _mean_metric("acc_norm")],
         "num_fewshot": 0,
     }
-    if len(sheet.items[0].options) == 1:
+    if len(task.items[0].choices) == 1:
         config |= {
             "output_type": "loglikelihood",
             "doc_to_choice": None,
             "doc_to_target": lambda row: f" {row['answers'][0]}",
             "metric_list": [
-                _mean("acc"),
+                _mean_metric("acc"),
                 {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False},
             ],
         }
-    elif len(sheet.items[0].contexts) > 1:  # its form of it: the choices are the contexts
+    elif len(task.items[0].contexts) > 1:  # its form of it: the choices are the contexts
         config |= {
             "doc_to_text": lambda row: row["gold"],
             "doc_to_choice": lambda row: row["contexts"],
             "doc_to_target": lambda row: row["answers"][0],
-            "metric_list": [_mean("acc")],
+            "metric_list": [_mean_metric("acc")],
         }
     return ConfigurableTask(config=config)
 
 
-def _mean(metric: str) -> dict[str, Any]:
+def _mean_metric(metric: str) -> dict[str, Any]:
     return {"metric": metric, "aggregation": "mean", "higher_is_better": True}
 
 
-def _score(name: str, found: dict[str, Any], items: int, shots: int) -> Score:
+def _to_task_score(name: str, result: dict[str, Any], items: int, shots: int) -> TaskScore:
     """Return the accuracies and the perplexity of its result of a task."""
 
     def accuracy(metric: str) -> Accuracy | None:
-        if f"{metric},none" not in found:
+        if f"{metric},none" not in result:
             return None
-        return Accuracy(float(found[f"{metric},none"]), float(found[f"{metric}_stderr,none"]))
+        return Accuracy(float(result[f"{metric},none"]), float(result[f"{metric}_stderr,none"]))
 
     plain = accuracy("acc")
     if plain is None:
         raise ValueError(f"lm-evaluation-harness tells no accuracy of {name}; call it directly.")
-    return Score(
+    return TaskScore(
         task=name,
         title=TASKS[name].title if name in TASKS else name,
         items=items,
@@ -155,5 +155,5 @@ def _score(name: str, found: dict[str, Any], items: int, shots: int) -> Score:
         chance=None,
         acc=plain,
         acc_norm=accuracy("acc_norm"),
-        perplexity=found.get("perplexity,none"),
+        perplexity=result.get("perplexity,none"),
     )

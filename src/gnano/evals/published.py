@@ -34,7 +34,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class ReferenceModel:
     """The scores of one model at one moment of its training, as one source gives them."""
 
     name: str
@@ -47,25 +47,25 @@ class Published:
 
 
 # by parameters, then tokens; an unpublished count comes first
-PUBLISHED = tuple(
-    Published(**row)
+REFERENCE_MODELS = tuple(
+    ReferenceModel(**row)
     for row in json.loads(Path(__file__).with_name("reference_scores.json").read_text("utf-8"))
 )
 
 
-def nearest(
-    rows: Sequence[Published], models: Sequence[tuple[int, int | None]], most: int
-) -> list[Published]:
+def nearest_models(
+    rows: Sequence[ReferenceModel], models: Sequence[tuple[int, int | None]], limit: int
+) -> list[ReferenceModel]:
     """Return the `most` rows nearest in size and tokens to one of the models (parameters, tokens).
 
     A factor of two in parameters is as far as one in tokens; an unknown count adds no distance.
     """
 
-    def distance(row: Published) -> float:
+    def distance(row: ReferenceModel) -> float:
         return min(
             abs(log(row.parameters / parameters))
             + (abs(log(row.tokens / tokens)) if row.tokens and tokens else 0.0)
             for parameters, tokens in models
         )
 
-    return sorted(rows, key=distance)[:most]
+    return sorted(rows, key=distance)[:limit]

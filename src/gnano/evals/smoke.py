@@ -12,111 +12,111 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gnano.data.corpus import Corpus
+from gnano.data.corpus import TokenizedCorpus
 from gnano.data.instructions.conversations import Turn
 from gnano.data.instructions.encoding import encode_prompt
-from gnano.data.instructions.templates import Template, load_template, template_of
-from gnano.evals.answers import fit_prompt, marks_of
-from gnano.evals.copying import Copied, longest_copied
-from gnano.evals.judging import Grade, Kind, Verdict, Wanted, judge
+from gnano.data.instructions.templates import ChatTemplate, load_template, read_template
+from gnano.evals.answers import truncate_prompt, template_markers
+from gnano.evals.copying import CopiedSpan, find_longest_copies
+from gnano.evals.judging import Grade, TextKind, Verdict, Expectation, grade_text
 from gnano.infer.engine import Engine
-from gnano.infer.loading import Loading
-from gnano.infer.sampling import MOST, Sampling
+from gnano.infer.loading import LoadConfig
+from gnano.infer.sampling import MAX_COUNT, SamplingParams
 from gnano.train.saving.folders import find_checkpoint
 from gnano.utils.ranges import Range, check_number
 
-LEAST = 16  # tokens; less of a text says too little
-CONTINUATION, ANSWER = 120, 256  # tokens at most; an answer is to come to its end
+MIN_TOKENS = 16  # tokens; less of a text says too little
+MAX_CONTINUATION_TOKENS, MAX_ANSWER_TOKENS = 120, 256  # tokens at most; an answer is to come to its end
 GRADES: tuple[Grade, ...] = ("OK", "WEAK", "FAIL")
-LOADING = Loading()
-OTHER = "It was tuned with a template of its own, which `--format own` asks in."
+DEFAULT_LOADING = LoadConfig()
+OWN_TEMPLATE_HINT = "It was tuned with a template of its own, which `--format own` asks in."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prompt:
+class SmokePrompt:
     name: str
-    kind: Kind
+    kind: TextKind
     text: str  # for a base model to continue
     instruction: str  # for a tuned model to answer
-    words: int  # of an answer, at least
-    topic: str  # beginnings of words that a text about it has
+    min_words: int  # of an answer, at least
+    topic_stems: str  # beginnings of words that a text about it has
 
 
 # no text ends with white space, which in most tokenizers belongs to the word that follows
 PROMPTS = (
-    Prompt(
+    SmokePrompt(
         name="story",
         kind="prose",
         text="Once upon a time, in a small village by the sea, there lived an old fisherman",
         instruction="Tell a story of three sentences about an old fisherman in a village by the "
         "sea.",
-        words=20,
-        topic="fish boat sea net ship sail shore wave water village catch caught ocean old",
+        min_words=20,
+        topic_stems="fish boat sea net ship sail shore wave water village catch caught ocean old",
     ),
-    Prompt(
+    SmokePrompt(
         name="function",
         kind="code",
         text='def count_words(text):\n    """Return a dictionary with the number of times each '
         'word occurs in the text."""',
         instruction="Write a Python function count_words(text) that returns a dictionary with the "
         "number of times each word occurs in the text.",
-        words=4,
-        topic="word text count dict split",
+        min_words=4,
+        topic_stems="word text count dict split",
     ),
-    Prompt(
+    SmokePrompt(
         name="question",
         kind="prose",
         text="Question: Why do leaves change their color in autumn?\nAnswer:",
         instruction="Why do leaves change their color in autumn?",
-        words=8,
-        topic="leaf leaves tree color colour green yellow orange chloro pigment autumn sunlight",
+        min_words=8,
+        topic_stems="leaf leaves tree color colour green yellow orange chloro pigment autumn sunlight",
     ),
-    Prompt(
+    SmokePrompt(
         name="essay",
         kind="prose",
         text="The invention of the printing press changed the world. Before it, books were copied "
         "by hand, and",
         instruction="Explain in three sentences how the invention of the printing press changed "
         "the world.",
-        words=20,
-        topic="print book press writ read copi copy paper text manuscript scribe page publish",
+        min_words=20,
+        topic_stems="print book press writ read copi copy paper text manuscript scribe page publish",
     ),
-    Prompt(
+    SmokePrompt(
         name="list",
         kind="list",
         text="Things to take along for a day at the beach:\n\n- a towel\n- sunglasses\n-",
         instruction="List six things to take along for a day at the beach.",
-        words=6,
-        topic="towel sun swim hat water beach sand umbrella book snack drink bag food ball shoe",
+        min_words=6,
+        topic_stems="towel sun swim hat water beach sand umbrella book snack drink bag food ball shoe",
     ),
-    Prompt(
+    SmokePrompt(
         name="fact",
         kind="prose",
         text="Water is made of two elements,",
         instruction="Which two elements is water made of?",
-        words=1,
-        topic="water hydrogen oxygen element atom molecul",
+        min_words=1,
+        topic_stems="water hydrogen oxygen element atom molecul",
     ),
 )
 
 
 @dataclass(frozen=True)
-class Sample:
+class SmokeSample:
     name: str  # the prompt's
     temperature: float
     prompt: str
     text: str
     tokens: int
-    ended: bool  # by itself; else the limit cut it off
+    finished: bool  # by itself; else the limit cut it off
     verdict: Verdict
-    copied: Copied | None = None  # the longest span of it that stands in the training shards
+    copied: CopiedSpan | None = None  # the longest span of it that stands in the training shards
 
 
 @dataclass(frozen=True)
-class Smoke:
+class SmokeReport:
     """The samples of a model and their verdicts."""
 
-    samples: tuple[Sample, ...]
+    samples: tuple[SmokeSample, ...]
     note: str = ""  # advice for the user
 
     @property
@@ -125,10 +125,10 @@ class Smoke:
         return {grade: found[grade] for grade in GRADES}
 
     @property
-    def failed(self) -> bool:
+    def has_failures(self) -> bool:
         return self.counts["FAIL"] > 0
 
-    def table(self) -> str:
+    def format_table(self) -> str:
         """Return a line for each sample, and the sum."""
         rows = ["prompt    temp  judged"]
         for sample in self.samples:
@@ -140,7 +140,7 @@ class Smoke:
         total = " · ".join(f"{count} {grade}" for grade, count in self.counts.items())
         return "\n".join([*rows, "", total])
 
-    def texts(self) -> str:
+    def format_texts(self) -> str:
         """Return the samples in full."""
         parts = []
         for sample in self.samples:
@@ -153,23 +153,23 @@ class Smoke:
             parts += ["", _escape_controls(sample.prompt + sample.text), ""]
         return "\n".join(parts).rstrip()
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         samples = [{**asdict(sample), **asdict(sample.verdict)} for sample in self.samples]
         for sample in samples:
             del sample["verdict"]
         return {**{grade.lower(): n for grade, n in self.counts.items()}, "samples": samples}
 
 
-def smoke_test(
+def run_smoke_test(
     checkpoint: Path,
     format: str = "text",
     temperatures: Sequence[float] = (0.7, 1.0),
-    tokens: int | None = None,
+    max_tokens: int | None = None,
     seed: int = 0,
-    loading: Loading = LOADING,
+    loading: LoadConfig = DEFAULT_LOADING,
     data: Path | None = None,
-    show: Callable[[str], None] = lambda _: None,
-) -> Smoke:
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> SmokeReport:
     """Judge samples of a run's newest checkpoint, or of any Llama folder like it.
 
     `format` is text for a base model, own for the template that a model was tuned with, or a
@@ -177,65 +177,65 @@ def smoke_test(
     is reported. `tokens` of a text at most are 120 by default, or 256 of an answer.
     Raises ValueError for impossible settings, OSError where there is no checkpoint.
     """
-    if tokens is None:
-        tokens = CONTINUATION if format == "text" else ANSWER
-    check_number("tokens", tokens, Range(LEAST, MOST))  # fewer say too little to be judged
+    if max_tokens is None:
+        max_tokens = MAX_CONTINUATION_TOKENS if format == "text" else MAX_ANSWER_TOKENS
+    check_number("tokens", max_tokens, Range(MIN_TOKENS, MAX_COUNT))  # fewer say too little to be judged
     if not temperatures:
         raise ValueError("There is no temperature: give one or more (--temperatures 0.7 1.0).")
-    samplings = [Sampling(temperature=one, seed=seed) for one in temperatures]
+    samplings = [SamplingParams(temperature=one, seed=seed) for one in temperatures]
     folder = find_checkpoint(checkpoint)
     template = _load_template(format, folder)
-    own = template_of(folder)
-    corpus = None if data is None else Corpus(data)
+    own = read_template(folder)
+    corpus = None if data is None else TokenizedCorpus(data)
     engine = Engine.load(folder, **asdict(loading))
     total = len(samplings) * len(PROMPTS)
-    samples: list[Sample] = []
+    samples: list[SmokeSample] = []
 
     def show_progress(done: int) -> None:
-        show(f"{len(samples) + done} of {total} samples")
+        on_progress(f"{len(samples) + done} of {total} samples")
 
     for sampling in samplings:
-        samples += write_samples(engine, template, sampling, tokens, show_progress)
+        samples += generate_samples(engine, template, sampling, max_tokens, show_progress)
     if corpus is not None:
-        copied = longest_copied(corpus, [sample.text for sample in samples], show)
+        copied = find_longest_copies(corpus, [sample.text for sample in samples], on_progress)
         pairs = zip(samples, copied, strict=True)
         samples = [replace(sample, copied=span) for sample, span in pairs]
     samples.sort(key=lambda sample: [prompt.name for prompt in PROMPTS].index(sample.name))
-    return Smoke(tuple(samples), OTHER if template and own and template != own else "")
+    return SmokeReport(tuple(samples), OWN_TEMPLATE_HINT if template and own and template != own else "")
 
 
-def write_samples(
+def generate_samples(
     engine: Engine,
-    template: Template | None,
-    sampling: Sampling,
-    tokens: int,
-    show: Callable[[int], None] = lambda _: None,
-) -> list[Sample]:
+    template: ChatTemplate | None,
+    sampling: SamplingParams,
+    max_tokens: int,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> list[SmokeSample]:
     """Return a judged sample of each prompt, or of its instruction where there is a template."""
     context = engine.model.config.block_size
     prompts = []
     for prompt in PROMPTS:
         if template is None:
-            ids: Sequence[int] = engine.prompt_ids(prompt.text)
+            ids: Sequence[int] = engine.encode_prompt(prompt.text)
         else:
             ids = encode_prompt((Turn("user", prompt.instruction),), template, engine.tokenizer)
-        prompts.append(fit_prompt(ids, context, tokens))
-    completions = engine.complete(prompts, tokens, sampling, show=show)
+        prompts.append(truncate_prompt(ids, context, max_tokens))
+    completions = engine.generate_batch(prompts, max_tokens, sampling, on_progress=on_progress)
     samples = []
     for prompt, (found,) in zip(PROMPTS, completions, strict=True):
-        ended = found.reason == "stop"
-        verdict = judge(found.text, _expectation(prompt, template), ended)
+        ended = found.finish_reason == "stop"
+        verdict = grade_text(found.text, _build_expectation(prompt, template), ended)
         shown = prompt.text if template is None else f"{prompt.instruction}\n\n"
         where = prompt.name, sampling.temperature, shown
-        samples.append(Sample(*where, found.text, len(found.ids), ended, verdict))
+        samples.append(SmokeSample(*where, found.text, len(found.token_ids), ended, verdict))
     return samples
 
 
-def _load_template(format: str, folder: Path) -> Template | None:
+def _load_template(format: str, folder: Path) -> ChatTemplate | None:
     if format == "text":
         return None
     if format == "own":
-        if found := template_of(folder):
+        if found := read_template(folder):
             return found
         raise ValueError(
             f"{folder} has no template that can be read here; name one, as in --format alpaca."
@@ -251,13 +251,13 @@ def _load_template(format: str, folder: Path) -> Template | None:
         ) from None
 
 
-def _expectation(prompt: Prompt, template: Template | None) -> Wanted:
-    topic = tuple(prompt.topic.split())
+def _build_expectation(prompt: SmokePrompt, template: ChatTemplate | None) -> Expectation:
+    topic = tuple(prompt.topic_stems.split())
     if template is None:
         before = prompt.text if prompt.kind == "code" else ""
-        return Wanted(kind=prompt.kind, topic=topic, before=before)
-    marks = marks_of(template)
-    return Wanted(kind=prompt.kind, topic=topic, answer=True, words=prompt.words, marks=marks)
+        return Expectation(kind=prompt.kind, topic_stems=topic, code_before=before)
+    marks = template_markers(template)
+    return Expectation(kind=prompt.kind, topic_stems=topic, is_answer=True, min_words=prompt.min_words, template_markers=marks)
 
 
 def _escape_controls(text: str) -> str:

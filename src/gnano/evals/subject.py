@@ -21,36 +21,36 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gnano.evals.asked import Start
-from gnano.evals.gathering import Item
+from gnano.evals.asked import AddBos
+from gnano.evals.gathering import EvalItem
 from gnano.evals.likelihood import (
-    GPU_LOGITS,
-    GPTReader,
-    Ids,
-    Option,
-    Question,
-    Reader,
-    option_nats,
-    padded,
+    GPU_LOGITS_BYTES,
+    GPTScorer,
+    TokenIds,
+    EncodedChoice,
+    EncodedItem,
+    ChoiceScorer,
+    choice_nll,
+    pad_rows,
 )
 from gnano.infer.engine import Engine
-from gnano.infer.loading import Loading
+from gnano.infer.loading import LoadConfig
 from gnano.model.arithmetic import num_parameters as model_parameters
 from gnano.model.config import ModelConfig
-from gnano.model.devices import device_called
-from gnano.model.folder import WEIGHTS, read_json
-from gnano.report.lineage import stages
+from gnano.model.devices import resolve_device
+from gnano.model.folder import WEIGHTS_NAME, read_json_object
+from gnano.report.lineage import training_stages
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.saving.folders import find_checkpoint
-from gnano.utils.agreement import DisagreementError
-from gnano.utils.openmp import use_threads
+from gnano.utils.agreement import ConflictingValuesError
+from gnano.utils.openmp import set_num_threads
 
-DEFAULT = Loading()
+DEFAULT_LOADING = LoadConfig()
 # as others name them
-DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+TORCH_DTYPE_NAMES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-class Wording:
+class RequestEncoder:
     """Turns items into token ids: `start` begins each text, cut to a model's `context`.
 
     `otherwise` begins a text that would have nothing to predict it from, and each of several
@@ -58,47 +58,47 @@ class Wording:
     """
 
     def __init__(
-        self, encode: Callable[[str], list[int]], start: Ids, otherwise: Ids, context: int
+        self, encode: Callable[[str], list[int]], bos: TokenIds, document_bos: TokenIds, block_size: int
     ) -> None:
-        self.encode, self.start, self.otherwise = encode, start, otherwise
-        self.context = context
+        self.encode, self.bos, self.document_bos = encode, bos, document_bos
+        self.block_size = block_size
         # the answers of an item have one context, most often
         self.encode_context = lru_cache(maxsize=4)(encode)
 
     @classmethod
-    def ours(cls, tokenizer: Tokenizer, context: int, start: bool = True) -> Self:
+    def for_gpt(cls, tokenizer: Tokenizer, block_size: int, add_bos: bool = True) -> Self:
         """Return that of our models, whose texts begin with end-of-text, as in training."""
-        end = (tokenizer.end_of_text,)
-        return cls(tokenizer.encode, end if start else (), end, context)
+        end = (tokenizer.end_of_text_id,)
+        return cls(tokenizer.encode, end if add_bos else (), end, block_size)
 
-    def questions(self, items: Sequence[Item]) -> list[Question]:
-        return [Question(tuple(self.option(*pair) for pair in item.options)) for item in items]
+    def encode_items(self, items: Sequence[EvalItem]) -> list[EncodedItem]:
+        return [EncodedItem(tuple(self.encode_choice(*pair) for pair in item.choices)) for item in items]
 
-    def option(self, context: str, continuation: str) -> Option:
+    def encode_choice(self, context: str, continuation: str) -> EncodedChoice:
         # a blank at the end of a context belongs to the word that follows it
         bare = context.rstrip()
         before = self.encode_context(bare)
         whole = self.encode(bare + context[len(bare) :] + continuation)
         # where a token spans the border, the context keeps its own ids and the answer the rest
         scored = whole[len(before) :] or self.encode(continuation)
-        start = self.start if self.start or before else self.otherwise
-        ids = (*start, *before, *scored)[-(self.context + 1) :]
-        return Option(ids, min(len(scored), len(ids) - 1))
+        start = self.bos if self.bos or before else self.document_bos
+        ids = (*start, *before, *scored)[-(self.block_size + 1) :]
+        return EncodedChoice(ids, min(len(scored), len(ids) - 1))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class EvalModel:
     folder: Path
     name: str
     parameters: int
-    reader: Reader
-    wording: Wording
+    scorer: ChoiceScorer
+    encoder: RequestEncoder
     tokenizer: Tokenizer | None = None  # None: a foreign one
-    tokens: int | None = None  # that it was trained on, where its run records it
-    loading: Loading
+    training_tokens: int | None = None  # that it was trained on, where its run records it
+    loading: LoadConfig
 
 
-def open_subject(path: Path, loading: Loading = DEFAULT, start: Start = "auto") -> Subject:
+def load_eval_model(path: Path, loading: LoadConfig = DEFAULT_LOADING, add_bos: AddBos = "auto") -> EvalModel:
     """Open the model of a run, a checkpoint or a Hugging Face folder.
 
     `start` says whether texts begin with end-of-text: auto is so with our models, as in training,
@@ -106,67 +106,67 @@ def open_subject(path: Path, loading: Loading = DEFAULT, start: Start = "auto") 
     sentence, where there is no model that can be evaluated.
     """
     folder = find_checkpoint(path)
-    use_threads(loading.threads)
+    set_num_threads(loading.threads)
     if loading.compile:
         raise ValueError("--compile makes each token that is written sooner; here none is written.")
-    if is_ours(folder):
-        return _open_ours(path, folder, loading, start)
+    if is_gnano_model(folder):
+        return _load_gnano_model(path, folder, loading, add_bos)
     if loading.quant:
         raise ValueError(f"{folder} is not one of our models: --quant is for those.")
-    return _open_foreign(path, folder, loading, start)
+    return _load_transformers_model(path, folder, loading, add_bos)
 
 
-def is_ours(folder: Path) -> bool:
+def is_gnano_model(folder: Path) -> bool:
     """Tell whether our engine can read the folder as it is."""
     try:
-        ModelConfig.from_hf(read_json(folder / "config.json"))
+        ModelConfig.from_hf(read_json_object(folder / "config.json"))
         Tokenizer.load(folder)
-    except DisagreementError:  # which reader should be believed?
+    except ConflictingValuesError:  # which reader should be believed?
         raise
     except (ValueError, OSError):
         return False
-    return (folder / WEIGHTS).is_file()
+    return (folder / WEIGHTS_NAME).is_file()
 
 
-def check_packages(folder: Path) -> None:
+def check_transformers_installed(folder: Path) -> None:
     """Raise ValueError for a model that only transformers opens, where that is not installed."""
-    if not is_ours(folder) and find_spec("transformers") is None:
+    if not is_gnano_model(folder) and find_spec("transformers") is None:
         raise ValueError(
             f"{folder} is not one of our models, and others are opened by transformers: "
             f"pip install 'auto-g-nano[eval]'."
         )
 
 
-def trained_on(folder: Path) -> int | None:
+def training_tokens(folder: Path) -> int | None:
     """Return the tokens of pretraining and all that followed; None where no run records them."""
-    found = stages(folder)
+    found = training_stages(folder)
     return sum(one.step * one.recipe.train.tokens_per_step for one in found) if found else None
 
 
-def _open_ours(path: Path, folder: Path, loading: Loading, start: Start) -> Subject:
+def _load_gnano_model(path: Path, folder: Path, loading: LoadConfig, add_bos: AddBos) -> EvalModel:
     engine = Engine.load(folder, **asdict(loading))
-    engine.expect_several()
+    engine.prepare_for_batching()
     model, tokenizer = engine.model, engine.tokenizer
-    return Subject(
+    return EvalModel(
         folder=folder,
         name=_display_name(path, folder),
         parameters=model_parameters(model.config),
-        reader=GPTReader(model),
-        wording=Wording.ours(tokenizer, model.config.block_size, start != "no"),
+        scorer=GPTScorer(model),
+        encoder=RequestEncoder.for_gpt(tokenizer, model.config.block_size, add_bos != "no"),
         tokenizer=tokenizer,
-        tokens=trained_on(folder),
+        training_tokens=training_tokens(folder),
         loading=loading,
     )
 
 
-def _open_foreign(path: Path, folder: Path, loading: Loading, start: Start) -> Subject:
-    check_packages(folder)
+def _load_transformers_model(path: Path, folder: Path, loading: LoadConfig, add_bos: AddBos) -> EvalModel:
+    check_transformers_installed(folder)
     import transformers
 
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=DTYPES[loading.dtype], local_files_only=True
+            folder, dtype=TORCH_DTYPE_NAMES[loading.dtype], local_files_only=True
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         why = str(error).strip().split("\n")[0]
@@ -176,14 +176,14 @@ def _open_foreign(path: Path, folder: Path, loading: Loading, start: Start) -> S
     if first is None:
         raise ValueError(f"The tokenizer of {folder} has neither a first nor a last token.")
     puts_first = tokenizer.encode("a")[:1] == [first]
-    before = (first,) if start == "yes" or (start == "auto" and puts_first) else ()
-    reader = TransformersReader(model.eval().to(device_called(loading.device)))
-    return Subject(
+    before = (first,) if add_bos == "yes" or (add_bos == "auto" and puts_first) else ()
+    reader = TransformersScorer(model.eval().to(resolve_device(loading.device)))
+    return EvalModel(
         folder=folder,
         name=_display_name(path, folder),
         parameters=model.num_parameters(),
-        reader=reader,
-        wording=Wording(encode, before, (first,), reader.context),
+        scorer=reader,
+        encoder=RequestEncoder(encode, before, (first,), reader.block_size),
         loading=loading,
     )
 
@@ -195,35 +195,35 @@ def _display_name(path: Path, folder: Path) -> str:
     return f"{folder.parent.parent.name}, step {int(folder.name.removeprefix('step-')):,}"
 
 
-class TransformersReader:
+class TransformersScorer:
     """Computes each option in full: slow, and right for every model."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
 
     @property
-    def context(self) -> int:
+    def block_size(self) -> int:
         config = self.model.config
         found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_ctx", None)
         return int(found or 2_048)
 
-    def begin(self, head: Ids) -> None:
+    def set_prefix(self, prefix: TokenIds) -> None:
         """Keep nothing."""
 
     @torch.no_grad()
-    def score_options(self, questions: Sequence[Question]) -> Tensor:
-        options = [option for question in questions for option in question.options]
+    def score_choices(self, items: Sequence[EncodedItem]) -> Tensor:
+        options = [option for question in items for option in question.choices]
         longest = max(len(option.ids) for option in options)
-        rows = max(1, GPU_LOGITS // (4 * self.model.config.vocab_size * longest))
-        parts = [self._score(options[at : at + rows]) for at in range(0, len(options), rows)]
+        rows = max(1, GPU_LOGITS_BYTES // (4 * self.model.config.vocab_size * longest))
+        parts = [self._compute_nll(options[at : at + rows]) for at in range(0, len(options), rows)]
         return torch.cat(parts)
 
-    def _score(self, options: Sequence[Option]) -> Tensor:
-        width = max(len(option.ids) for option in options) - 1
-        ids_BT = padded([option.ids[:-1] for option in options], width, self.model.device)
+    def _compute_nll(self, choices: Sequence[EncodedChoice]) -> Tensor:
+        width = max(len(option.ids) for option in choices) - 1
+        ids_BT = pad_rows([option.ids[:-1] for option in choices], width, self.model.device)
         logits_BTV = self.model(input_ids=ids_BT, use_cache=False).logits
-        ends = [row * width + len(option.ids) - 1 for row, option in enumerate(options)]
-        pairs = zip(ends, options, strict=True)
-        places = [place for end, one in pairs for place in range(end - one.scored, end)]
+        ends = [row * width + len(option.ids) - 1 for row, option in enumerate(choices)]
+        pairs = zip(ends, choices, strict=True)
+        places = [place for end, one in pairs for place in range(end - one.num_scored, end)]
         logits_NV = logits_BTV.flatten(0, 1)
-        return option_nats(Tensor.float, logits_NV.shape[-1], options, logits_NV, places)
+        return choice_nll(Tensor.float, logits_NV.shape[-1], choices, logits_NV, places)

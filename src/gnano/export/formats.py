@@ -18,25 +18,25 @@ import torch
 from torch import Tensor
 
 from gnano.export.gguf_file import export_gguf
-from gnano.export.kinds import Dtype, Format, chosen
+from gnano.export.kinds import ExportDtype, ExportFormat, resolve_export_dtype
 from gnano.model.config import PRESETS, ModelConfig
-from gnano.model.folder import WEIGHTS, read_config, read_tensors, save_tensors, write_config
-from gnano.model.names import to_published
+from gnano.model.folder import WEIGHTS_NAME, load_config, load_tensors, save_tensors, save_config
+from gnano.model.names import convert_to_published
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.train.appearing import new_file, new_folder
-from gnano.train.merging import copy_words
+from gnano.train.appearing import create_file_atomically, create_dir_atomically
+from gnano.train.merging import copy_tokenizer_files
 from gnano.train.saving.folders import find_checkpoint
-from gnano.utils.json_text import json_text
-from gnano.utils.output import check_output
-from gnano.utils.shell import shell_command
+from gnano.utils.json_text import dump_json
+from gnano.utils.output import check_output_path
+from gnano.utils.shell import format_shell_command
 
-TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PT = {"fp32": "model_latest.pt", "bf16": "model_bf16.pt"}  # the published names
-SHAPE = "gnano.shape"  # key of the shape in the metadata of a file of tensors
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PUBLISHED_FILE_NAMES = {"fp32": "model_latest.pt", "bf16": "model_bf16.pt"}  # the published names
+CONFIG_METADATA_KEY = "gnano.shape"  # key of the shape in the metadata of a file of tensors
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """A model to export: a checkpoint of ours, or any folder of a Llama that we can run."""
 
     folder: Path  # a Hugging Face folder
@@ -46,42 +46,42 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     path: Path  # a file or a folder
-    size: int  # bytes
-    how: str  # to load it
+    size_bytes: int  # bytes
+    load_snippet: str  # to load it
 
 
-def open_source(path: Path) -> Source:
+def load_export_source(path: Path) -> ExportSource:
     """Open a run's newest checkpoint, a checkpoint, or a model folder.
 
     Raises FileNotFoundError or ValueError, in a sentence, if the path is none of them.
     """
     folder = find_checkpoint(path)
-    config = read_config(folder)
-    return Source(folder, config, read_tensors(folder, config), Tokenizer.load(folder))
+    config = load_config(folder)
+    return ExportSource(folder, config, load_tensors(folder, config), Tokenizer.load(folder))
 
 
-def export(
+def export_model(
     checkpoint: Path,
-    to: Format,
-    dtype: Dtype = "auto",
+    export_format: ExportFormat,
+    dtype: ExportDtype = "auto",
     out: Path | None = None,
-    show: Callable[[str], None] = lambda _: None,
-) -> Exported:
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> ExportResult:
     """Write a run's newest checkpoint, or another, as `to`; by default below `exported/`.
 
     Raises ValueError or OSError, in a sentence, for a dtype that the format does not have, a path
     that is no checkpoint, and an output that exists.
     """
-    precision = chosen(to, dtype)
-    check_output(out or Path("exported"), "--out", [checkpoint])
-    source = open_source(checkpoint)
-    path = out or _default_path(source.folder, to, precision)
-    new = new_folder if to in ("folder", "onnx") else new_file
+    precision = resolve_export_dtype(export_format, dtype)
+    check_output_path(out or Path("exported"), "--out", [checkpoint])
+    source = load_export_source(checkpoint)
+    path = out or _default_path(source.folder, export_format, precision)
+    new = create_dir_atomically if export_format in ("folder", "onnx") else create_file_atomically
     try:
         with new(path) as partial:
-            _write(source, to, precision, partial, show)
+            _write_format(source, export_format, precision, partial, on_progress)
     except OSError as error:
         if error.errno is not None or type(error) is not OSError:  # its message is specific
             raise
@@ -90,42 +90,42 @@ def export(
             f"and run the same command again."
         ) from None
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    return Exported(path, sum(file.stat().st_size for file in files), _load_line(source, to, path))
+    return ExportResult(path, sum(file.stat().st_size for file in files), _load_snippet(source, export_format, path))
 
 
-def _write(
-    source: Source, to: Format, precision: Dtype, path: Path, show: Callable[[str], None]
+def _write_format(
+    source: ExportSource, export_format: ExportFormat, dtype: ExportDtype, path: Path, on_progress: Callable[[str], None]
 ) -> None:
-    match to:
+    match export_format:
         case "folder":
-            write_config(source.config, TORCH[precision], path, source.tokenizer.end_of_text)
-            save_tensors(_cast(source, precision), path / WEIGHTS)
-            copy_words([source.folder], path)
+            save_config(source.config, TORCH_DTYPES[dtype], path, source.tokenizer.end_of_text_id)
+            save_tensors(_cast_tensors(source, dtype), path / WEIGHTS_NAME)
+            copy_tokenizer_files([source.folder], path)
         case "safetensors":
-            save_tensors(_cast(source, precision), path, {SHAPE: json_text(asdict(source.config))})
+            save_tensors(_cast_tensors(source, dtype), path, {CONFIG_METADATA_KEY: dump_json(asdict(source.config))})
         case "pt":
-            _write_pt(source, TORCH[precision], path)
+            _write_published_pt(source, TORCH_DTYPES[dtype], path)
         case "gguf":
-            export_gguf(source, path, precision)
+            export_gguf(source, path, dtype)
         case "onnx":
             from gnano.export.onnx import export_onnx
 
-            export_onnx(source, path, precision, show)
+            export_onnx(source, path, dtype, on_progress)
 
 
-def _cast(source: Source, precision: Dtype) -> dict[str, Tensor]:
-    return {name: tensor.to(TORCH[precision]) for name, tensor in source.tensors.items()}
+def _cast_tensors(source: ExportSource, dtype: ExportDtype) -> dict[str, Tensor]:
+    return {name: tensor.to(TORCH_DTYPES[dtype]) for name, tensor in source.tensors.items()}
 
 
-def _write_pt(source: Source, dtype: torch.dtype, path: Path) -> None:
+def _write_published_pt(source: ExportSource, dtype: torch.dtype, path: Path) -> None:
     """Write a state dict that `GPT(…).load_state_dict` of the published class takes.
 
     The shape is in the state dict's metadata, where PyTorch keeps what is not a tensor.
     """
     state: Any = OrderedDict()
-    state._metadata = {SHAPE: json_text(asdict(source.config))}
+    state._metadata = {CONFIG_METADATA_KEY: dump_json(asdict(source.config))}
     for name, tensor in source.tensors.items():
-        published_name, permuted = to_published(name, tensor, source.config)
+        published_name, permuted = convert_to_published(name, tensor, source.config)
         state[published_name] = permuted.to(dtype)
     try:
         torch.save(state, path)
@@ -133,27 +133,27 @@ def _write_pt(source: Source, dtype: torch.dtype, path: Path) -> None:
         raise OSError(str(error).splitlines()[0]) from None
 
 
-def _default_path(folder: Path, to: Format, precision: Dtype) -> Path:
+def _default_path(folder: Path, export_format: ExportFormat, dtype: ExportDtype) -> Path:
     folder = folder.resolve()
     run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
     suffix = {"safetensors": ".safetensors", "folder": "", "onnx": "-onnx", "gguf": ".gguf"}
-    name = PT[precision] if to == "pt" else f"{run.name}-{precision}{suffix[to]}"
+    name = PUBLISHED_FILE_NAMES[dtype] if export_format == "pt" else f"{run.name}-{dtype}{suffix[export_format]}"
     return Path("exported", run.name, name)
 
 
-def _load_line(source: Source, to: Format, path: Path) -> str:
+def _load_snippet(source: ExportSource, export_format: ExportFormat, path: Path) -> str:
     """Return a line of Python or of a shell that loads the exported model."""
-    if to == "gguf":
+    if export_format == "gguf":
         prompt = ("-p", "Once upon a time", "-n", "60", "-no-cnv")
-        return shell_command("llama-cli", "-m", path, *prompt)
+        return format_shell_command("llama-cli", "-m", path, *prompt)
     # a JSON string is a Python string too
-    name = json.dumps(str(path / "model.onnx" if to == "onnx" else path), ensure_ascii=False)
-    if to == "folder":
+    name = json.dumps(str(path / "model.onnx" if export_format == "onnx" else path), ensure_ascii=False)
+    if export_format == "folder":
         return f"AutoModelForCausalLM.from_pretrained({name})"
-    if to == "onnx":
+    if export_format == "onnx":
         return f"onnxruntime.InferenceSession({name})"
     preset = next((name for name, shape in PRESETS.items() if shape == source.config), None)
     model = f'GPT.from_config(PRESETS["{preset}"])' if preset else "GPT(…)"
     model = "GPT()" if preset == "1b" else model
-    state = f"torch.load({name}, weights_only=True)" if to == "pt" else f"load_file({name})"
+    state = f"torch.load({name}, weights_only=True)" if export_format == "pt" else f"load_file({name})"
     return f"model = {model}; model.load_state_dict({state})"

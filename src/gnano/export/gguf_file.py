@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gnano.data.instructions.templates import jinja_of
+from gnano.data.instructions.templates import read_jinja_template
 from gnano.model.config import ModelConfig
-from gnano.model.names import interleaved
+from gnano.model.names import rope_unpermute
 
 if TYPE_CHECKING:
-    from gnano.export.formats import Source
+    from gnano.export.formats import ExportSource
 
-KINDS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
-TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-IN_BLOCK = {
+QUANTIZATION_TYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
+GGUF_TOP_LEVEL_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+GGUF_BLOCK_NAMES = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
@@ -29,22 +29,22 @@ IN_BLOCK = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-TURNED = ("self_attn.q_proj.weight", "self_attn.k_proj.weight")  # rows permuted for its RoPE
+ROPE_PERMUTED_SUFFIXES = ("self_attn.q_proj.weight", "self_attn.k_proj.weight")  # rows permuted for its RoPE
 
 
-def export_gguf(source: "Source", path: Path, dtype: str) -> None:
+def export_gguf(source: "ExportSource", path: Path, dtype: str) -> None:
     """Write the matrices as `dtype`, one of `KINDS`, one at a time, so that memory holds only one.
 
     Raises ValueError for a width that is not a multiple of the block of 32.
     """
-    gguf = needed()
-    kind = getattr(gguf.GGMLQuantizationType, KINDS[dtype])
+    gguf = import_gguf()
+    kind = getattr(gguf.GGMLQuantizationType, QUANTIZATION_TYPES[dtype])
     writer = gguf.GGUFWriter(path, "llama")
-    file_type = "ALL_F32" if dtype == "fp32" else f"MOSTLY_{KINDS[dtype]}"
+    file_type = "ALL_F32" if dtype == "fp32" else f"MOSTLY_{QUANTIZATION_TYPES[dtype]}"
     writer.add_file_type(getattr(gguf.LlamaFileType, file_type))
-    _write_shape(writer, source)
-    _write_tokenizer(writer, source, gguf)
-    if template := jinja_of(source.folder):
+    _write_config_metadata(writer, source)
+    _write_tokenizer_metadata(writer, source, gguf)
+    if template := read_jinja_template(source.folder):
         writer.add_chat_template(template)
     pending = []
     for name, tensor in source.tensors.items():
@@ -58,20 +58,20 @@ def export_gguf(source: "Source", path: Path, dtype: str) -> None:
         shape, stored_bytes = tuple(tensor.shape), tensor.numel() // block * size
         # raw_dtype overrides the array's dtype
         array = np.dtype(np.float32)
-        writer.add_tensor_info(gguf_name(name), shape, array, stored_bytes, raw_dtype=stored)
+        writer.add_tensor_info(to_gguf_name(name), shape, array, stored_bytes, raw_dtype=stored)
         pending.append((tensor, name, stored))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for tensor, name, stored in pending:
         values = tensor.float()
-        if name.endswith(TURNED):
-            values = interleaved(values, source.config.head_size)
+        if name.endswith(ROPE_PERMUTED_SUFFIXES):
+            values = rope_unpermute(values, source.config.head_size)
         writer.write_tensor_data(gguf.quants.quantize(values.contiguous().numpy(), stored))
     writer.close()
 
 
-def needed() -> Any:
+def import_gguf() -> Any:
     """Return the package `gguf`; raises ValueError, in a sentence, if it is not installed."""
     try:
         import gguf
@@ -82,21 +82,21 @@ def needed() -> Any:
     return gguf
 
 
-def gguf_name(name: str) -> str:
+def to_gguf_name(name: str) -> str:
     module = name.removesuffix(".weight")
-    if module in TOP:
-        return f"{TOP[module]}.weight"
+    if module in GGUF_TOP_LEVEL_NAMES:
+        return f"{GGUF_TOP_LEVEL_NAMES[module]}.weight"
     number, _, part = module.removeprefix("model.layers.").partition(".")
-    return f"blk.{number}.{IN_BLOCK[part]}.weight"
+    return f"blk.{number}.{GGUF_BLOCK_NAMES[part]}.weight"
 
 
-def our_names(config: ModelConfig) -> dict[str, str]:
+def gguf_to_hf_names(config: ModelConfig) -> dict[str, str]:
     """Map the names in GGUF to ours."""
-    blocks = [f"model.layers.{n}.{part}" for n in range(config.n_layer) for part in IN_BLOCK]
-    return {gguf_name(f"{module}.weight"): f"{module}.weight" for module in [*TOP, *blocks]}
+    blocks = [f"model.layers.{n}.{part}" for n in range(config.n_layer) for part in GGUF_BLOCK_NAMES]
+    return {to_gguf_name(f"{module}.weight"): f"{module}.weight" for module in [*GGUF_TOP_LEVEL_NAMES, *blocks]}
 
 
-def _write_shape(writer: Any, source: "Source") -> None:
+def _write_config_metadata(writer: Any, source: "ExportSource") -> None:
     config = source.config
     writer.add_name(source.folder.resolve().name)
     writer.add_context_length(config.block_size)
@@ -111,25 +111,25 @@ def _write_shape(writer: Any, source: "Source") -> None:
     writer.add_vocab_size(config.vocab_size)
 
 
-def padding(rows: range) -> list[str]:
+def padding_tokens(token_ids: range) -> list[str]:
     """Return tokens for embedding rows without one, named as llama.cpp's converter names them."""
-    return [f"[PAD{row}]" for row in rows]
+    return [f"[PAD{row}]" for row in token_ids]
 
 
-def _write_tokenizer(writer: Any, source: "Source", gguf: Any) -> None:
+def _write_tokenizer_metadata(writer: Any, source: "ExportSource", gguf: Any) -> None:
     tokenizer = source.tokenizer
     tokens = sorted(tokenizer.vocab, key=tokenizer.vocab.__getitem__)
     kinds = [gguf.TokenType.NORMAL] * len(tokens)
     # llama.cpp wants a token for each row
-    unused = padding(range(len(tokens), source.config.vocab_size))
+    unused = padding_tokens(range(len(tokens), source.config.vocab_size))
     tokens += unused
     kinds += [gguf.TokenType.UNUSED] * len(unused)
-    kinds[tokenizer.end_of_text] = gguf.TokenType.CONTROL
+    kinds[tokenizer.end_of_text_id] = gguf.TokenType.CONTROL
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     writer.add_token_merges([f"{left} {right}" for left, right in tokenizer.merges])
-    writer.add_bos_token_id(tokenizer.end_of_text)
-    writer.add_eos_token_id(tokenizer.end_of_text)
+    writer.add_bos_token_id(tokenizer.end_of_text_id)
+    writer.add_eos_token_id(tokenizer.end_of_text_id)
     writer.add_add_bos_token(False)

@@ -17,13 +17,13 @@ from huggingface_hub.utils.sha import git_hash
 
 from gnano.utils.text import read_text
 
-THEIRS = ".gitattributes"  # the Hub writes it into every repository
-AGAIN = "the same command goes on, and sends nothing twice"
+HUB_MANAGED_FILE = ".gitattributes"  # the Hub writes it into every repository
+RETRY_HINT = "the same command goes on, and sends nothing twice"
 HF_UTILS: Any = utils  # its own exports are not typed as such
-TRANSPORT: Any = errors.HfHubHTTPError.__bases__[0]  # httpx or httpx2, by the client's version
+HTTP_ERROR: Any = errors.HfHubHTTPError.__bases__[0]  # httpx or httpx2, by the client's version
 
 
-class Hub:
+class HubRepo:
     """A repository and the files it held when this object was made; created by the first `send`."""
 
     def __init__(self, repo: str, private: bool) -> None:
@@ -33,16 +33,16 @@ class Hub:
         HF_UTILS.logging.set_verbosity_error()
         if not sys.stderr.isatty():
             HF_UTILS.disable_progress_bars()
-        with self._explained():
-            self.name = str(self.api.whoami()["name"])
-            self.there = self._list_files()
+        with self._explain_errors():
+            self.user_name = str(self.api.whoami()["name"])
+            self.remote_files = self._list_remote_files()
 
-    def refuse_others(self, folder: Path, files: Mapping[str, int]) -> None:
+    def check_no_conflicts(self, folder: Path, files: Mapping[str, int]) -> None:
         """Raises ValueError where sending would change a file or join files of another model."""
         others = [
             name
-            for name, known in (self.there or {}).items()
-            if name not in files or known != _hash(folder / name, lfs=len(known) == 64)
+            for name, known in (self.remote_files or {}).items()
+            if name not in files or known != _hub_hash(folder / name, is_lfs=len(known) == 64)
         ]
         if others:
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
@@ -51,11 +51,11 @@ class Hub:
                 f"another repository, or add --update to replace those of the same names."
             )
 
-    def send(self, folder: Path, files: Mapping[str, int], card: str) -> str:
+    def upload(self, folder: Path, files: Mapping[str, int], card_name: str) -> str:
         """Commit all files, the card included, and return the repository's address."""
-        with self._explained():
-            self._check_card(folder / card)
-            if self.there is None:
+        with self._explain_errors():
+            self._validate_card(folder / card_name)
+            if self.remote_files is None:
                 self.api.create_repo(self.repo, private=self.private or None)
             added = [CommitOperationAdd(name, folder / name) for name in files]
             for file in added:
@@ -64,7 +64,7 @@ class Hub:
             self.api.create_commit(self.repo, added, commit_message="Publish the model")
         return f"{self.api.endpoint}/{self.repo}"
 
-    def _check_card(self, path: Path) -> None:
+    def _validate_card(self, path: Path) -> None:
         """Check the card before anything is sent: the Hub refuses a commit with a wrong license."""
         answer = HF_UTILS.get_session().post(
             f"{self.api.endpoint}/api/validate-yaml",
@@ -75,7 +75,7 @@ class Hub:
             reason = "; ".join(str(e.get("message")) for e in answer.json().get("errors", []))
             raise ValueError(f"The Hub does not take {path} ({reason or 400}): mend it there.")
 
-    def _list_files(self) -> dict[str, str] | None:
+    def _list_remote_files(self) -> dict[str, str] | None:
         """Return name -> SHA-256 of a large file, git's SHA-1 of another; None: no repository."""
         try:
             public = not self.api.model_info(self.repo).private
@@ -88,17 +88,17 @@ class Hub:
             )
         entries: Any = self.api.list_repo_tree(self.repo, recursive=True)
         files = [entry for entry in entries if hasattr(entry, "blob_id")]  # not the folders
-        return {f.path: f.lfs.sha256 if f.lfs else f.blob_id for f in files if f.path != THEIRS}
+        return {f.path: f.lfs.sha256 if f.lfs else f.blob_id for f in files if f.path != HUB_MANAGED_FILE}
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explain_errors(self) -> Iterator[None]:
         """Raise the client's errors as sentences."""
         try:
             yield
         except errors.OfflineModeIsEnabled:
             raise ValueError("HF_HUB_OFFLINE is set: unset it to publish.") from None
-        except (TRANSPORT, RuntimeError) as error:
-            raise self._explain(error) from None
+        except (HTTP_ERROR, RuntimeError) as error:
+            raise self._to_readable_error(error) from None
         except JSONDecodeError:
             raise ValueError(
                 f"{self.api.endpoint} does not answer as the Hub does; check HF_ENDPOINT, and "
@@ -107,14 +107,14 @@ class Hub:
         except ValueError as error:  # the client's may have several lines
             raise ValueError(" ".join(str(error).split())) from None
 
-    def _explain(self, error: Exception) -> Exception:
+    def _to_readable_error(self, error: Exception) -> Exception:
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
         response = getattr(cause, "response", None)
         if response is None:
             reason = " ".join(str(cause).split()).rstrip(".") or type(cause).__name__
             return ConnectionError(
                 f"The Hub at {self.api.endpoint} could not be reached, or broke off ({reason}): "
-                f"check the network and HF_ENDPOINT; {AGAIN}."
+                f"check the network and HF_ENDPOINT; {RETRY_HINT}."
             )
         reason = response.headers.get("X-Error-Message") or response.reason_phrase
         reason = f"{response.status_code} {reason}".rstrip(" .")
@@ -124,13 +124,13 @@ class Hub:
                 f"then set HF_TOKEN or log in again with `hf auth login`."
             )
         if response.status_code == 403:
-            owner = f" of {self.name}" if hasattr(self, "name") else ""
+            owner = f" of {self.user_name}" if hasattr(self, "name") else ""
             return ValueError(
                 f"The token{owner} may not write to {self.repo} ({reason}): take one that may "
                 f"write, or a repository of yours."
             )
         if response.status_code == 429 or response.status_code >= 500:
-            return ConnectionError(f"The Hub failed with {reason}; {AGAIN}.")
+            return ConnectionError(f"The Hub failed with {reason}; {RETRY_HINT}.")
         return ValueError(f"The Hub refused {self.repo} with {reason}.")
 
 
@@ -146,9 +146,9 @@ def _read_token() -> str:
     return token
 
 
-def _hash(path: Path, lfs: bool) -> str:
+def _hub_hash(path: Path, is_lfs: bool) -> str:
     """Return the hash that the Hub lists for a file: SHA-256 of a large one, git's of another."""
-    if lfs:
+    if is_lfs:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     return git_hash(path.read_bytes())

@@ -12,53 +12,53 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gnano.export.foreign import Foreign, checked, tokenizer_for
+from gnano.export.foreign import ImportedModel, check_and_unify_tensors, load_tokenizer_for
 from gnano.export.gguf_reading import read_gguf
-from gnano.export.lone_file import Hints, read_lone_file, read_tensor_file
+from gnano.export.lone_file import TensorFileHints, read_tensor_file_model, load_tensor_file
 from gnano.model.config import ModelConfig
-from gnano.model.folder import INDEXES, read_json
-from gnano.utils.agreement import agreed
-from gnano.utils.output import check_output
+from gnano.model.folder import SHARD_INDEX_NAMES, read_json_object
+from gnano.utils.agreement import require_agreement
+from gnano.utils.output import check_output_path
 
-NO_HINTS = Hints()
+DEFAULT_HINTS = TensorFileHints()
 
 
 def import_model(
-    path: Path, out: Path, hints: Hints = NO_HINTS, tokenizer: Path | None = None
-) -> Foreign:
+    source_path: Path, out: Path, hints: TensorFileHints = DEFAULT_HINTS, tokenizer_folder: Path | None = None
+) -> ImportedModel:
     """Make the folder `out` of a file or folder; returns what was found in it.
 
     `hints` are for what a file of tensors alone does not state. Raises ValueError or OSError, in a
     sentence, for what is damaged, hostile or no Llama that we can run.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"There is nothing at {path}.")
-    check_output(out, "--out", [path, *([tokenizer] if tokenizer else [])])
-    if path.is_file() and path.suffix == ".gguf":
-        if tokenizer:
-            raise ValueError(f"{path} has a tokenizer of its own; leave --tokenizer out.")
-        found = read_gguf(path)
-    elif path.is_file():
-        found = read_lone_file(path, hints, tokenizer)
+    if not source_path.exists():
+        raise FileNotFoundError(f"There is nothing at {source_path}.")
+    check_output_path(out, "--out", [source_path, *([tokenizer_folder] if tokenizer_folder else [])])
+    if source_path.is_file() and source_path.suffix == ".gguf":
+        if tokenizer_folder:
+            raise ValueError(f"{source_path} has a tokenizer of its own; leave --tokenizer out.")
+        found = read_gguf(source_path)
+    elif source_path.is_file():
+        found = read_tensor_file_model(source_path, hints, tokenizer_folder)
     else:
-        found = _read_folder(path, tokenizer)
+        found = _read_hf_folder(source_path, tokenizer_folder)
     for name, hint in vars(hints).items():
-        agreed(name, {"the option": hint, f"that of {path}": getattr(found.config, name)})
-    found.write(out)
+        require_agreement(name, {"the option": hint, f"that of {source_path}": getattr(found.config, name)})
+    found.save_pretrained(out)
     return found
 
 
-def _read_folder(folder: Path, tokenizer: Path | None) -> Foreign:
-    content = read_json(folder / "config.json")
+def _read_hf_folder(folder: Path, tokenizer_folder: Path | None) -> ImportedModel:
+    content = read_json_object(folder / "config.json")
     tied = bool(content.get("tie_word_embeddings"))
     try:
         config = ModelConfig.from_hf({**content, "tie_word_embeddings": False})
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     tensors: dict[str, Tensor] = {}
-    files = _weight_files(folder)
+    files = _find_weight_files(folder)
     for file, listed in files.items():
-        found, _ = read_tensor_file(file)
+        found, _ = load_tensor_file(file)
         if listed and (wrong := sorted(listed ^ found.keys())):
             holds = "holds" if wrong[0] in found else "does not hold"
             raise ValueError(
@@ -66,26 +66,26 @@ def _read_folder(folder: Path, tokenizer: Path | None) -> Foreign:
                 f"again."
             )
         tensors |= found
-    words = tokenizer or folder
-    loaded = tokenizer_for(config, words, folder)
+    words = tokenizer_folder or folder
+    loaded = load_tokenizer_for(config, words, folder)
     size = sum(file.stat().st_size for file in files)
-    return Foreign(config, checked(tensors, config, folder, size, tied), loaded, words)
+    return ImportedModel(config, check_and_unify_tensors(tensors, config, folder, size, tied), loaded, words)
 
 
-def _weight_files(folder: Path) -> dict[Path, set[str]]:
+def _find_weight_files(folder: Path) -> dict[Path, set[str]]:
     """Map each file of weights to the names of its tensors, as far as an index lists them."""
-    for single, index in INDEXES.items():  # in the order of transformers
+    for single, index in SHARD_INDEX_NAMES.items():  # in the order of transformers
         if (folder / single).is_file():
             return {folder / single: set()}
         if (folder / index).is_file():
-            return _indexed_files(folder / index, Path(single).suffix)
+            return _read_weight_index(folder / index, Path(single).suffix)
     raise FileNotFoundError(
-        f"{folder} has no weights: none of {', '.join([*INDEXES, *INDEXES.values()])}."
+        f"{folder} has no weights: none of {', '.join([*SHARD_INDEX_NAMES, *SHARD_INDEX_NAMES.values()])}."
     )
 
 
-def _indexed_files(index: Path, suffix: str) -> dict[Path, set[str]]:
-    listed = read_json(index).get("weight_map")
+def _read_weight_index(index: Path, suffix: str) -> dict[Path, set[str]]:
+    listed = read_json_object(index).get("weight_map")
     if not isinstance(listed, dict):
         raise ValueError(f"{index} lists no files (weight_map).")
     files: dict[Path, set[str]] = {}

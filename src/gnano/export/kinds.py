@@ -2,11 +2,11 @@
 
 from typing import Literal
 
-Format = Literal["pt", "safetensors", "folder", "onnx", "gguf"]
-Dtype = Literal["auto", "fp32", "bf16", "fp16", "q8_0", "q4_0", "int8", "int4"]
+ExportFormat = Literal["pt", "safetensors", "folder", "onnx", "gguf"]
+ExportDtype = Literal["auto", "fp32", "bf16", "fp16", "q8_0", "q4_0", "int8", "int4"]
 
 # auto is the first
-DTYPES: dict[Format, tuple[Dtype, ...]] = {
+FORMAT_DTYPES: dict[ExportFormat, tuple[ExportDtype, ...]] = {
     "pt": ("fp32", "bf16"),
     "safetensors": ("bf16", "fp32", "fp16"),
     "folder": ("bf16", "fp32", "fp16"),
@@ -15,11 +15,11 @@ DTYPES: dict[Format, tuple[Dtype, ...]] = {
 }
 
 
-def chosen(to: Format, dtype: Dtype) -> Dtype:
+def resolve_export_dtype(export_format: ExportFormat, dtype: ExportDtype) -> ExportDtype:
     """The precision to write; raises ValueError for one that the format has not."""
-    known = DTYPES[to]
+    known = FORMAT_DTYPES[export_format]
     if dtype == "auto":
         return known[0]
     if dtype not in known:
-        raise ValueError(f"{to} is written as {', '.join(known)}, not as {dtype} (--dtype).")
+        raise ValueError(f"{export_format} is written as {', '.join(known)}, not as {dtype} (--dtype).")
     return dtype

@@ -20,53 +20,53 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from gnano.export.foreign import Foreign, checked, tokenizer_for
-from gnano.export.formats import SHAPE
-from gnano.model.config import MOST, PRESETS, ModelConfig
-from gnano.model.names import from_published
-from gnano.utils.agreement import agreed
-from gnano.utils.ranges import Range, check_ranges
+from gnano.export.foreign import ImportedModel, check_and_unify_tensors, load_tokenizer_for
+from gnano.export.formats import CONFIG_METADATA_KEY
+from gnano.model.config import MAX_DIMENSION, PRESETS, ModelConfig
+from gnano.model.names import convert_from_published
+from gnano.utils.agreement import require_agreement
+from gnano.utils.ranges import Range, check_field_ranges
 
-ANGLES = "freqs_cis"
-WRAPPERS = ("model", "state_dict", "model_state_dict")  # a training file holds more than a model
-PREFIXES = ("_orig_mod.", "module.")  # torch.compile's and DDP's
+ROPE_ANGLES_KEY = "freqs_cis"
+STATE_DICT_WRAPPERS = ("model", "state_dict", "model_state_dict")  # a training file holds more than a model
+WRAPPER_PREFIXES = ("_orig_mod.", "module.")  # torch.compile's and DDP's
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hints:
+class TensorFileHints:
     """What a file of tensors need not say."""
 
-    n_head: Annotated[int | None, Range(1, MOST)] = None  # query heads
-    block_size: Annotated[int | None, Range(2, MOST)] = None  # context, in tokens
+    n_head: Annotated[int | None, Range(1, MAX_DIMENSION)] = None  # query heads
+    block_size: Annotated[int | None, Range(2, MAX_DIMENSION)] = None  # context, in tokens
     rope_theta: Annotated[float | None, Range(1)] = None
-    norm_eps: Annotated[float | None, Range(0, 1, above=True, below=True)] = None
+    norm_eps: Annotated[float | None, Range(0, 1, exclusive_minimum=True, exclusive_maximum=True)] = None
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_field_ranges(self)
 
 
-def read_lone_file(path: Path, hints: Hints, tokenizer: Path | None) -> Foreign:
+def read_tensor_file_model(path: Path, hints: TensorFileHints, tokenizer_folder: Path | None) -> ImportedModel:
     """Raises ValueError or OSError, in a sentence, for a file that is no model."""
-    tensors, stored = read_tensor_file(path)
-    angles = tensors.pop(ANGLES, None)
+    tensors, stored = load_tensor_file(path)
+    angles = tensors.pop(ROPE_ANGLES_KEY, None)
     try:
         config = _infer_config(tensors, angles, hints, stored)
         if angles is not None:
-            _check_angles(angles, config)
+            _check_rope_angles(angles, config)
         if "token_embedding_table.weight" in tensors:
-            tensors = from_published(tensors, config)
+            tensors = convert_from_published(tensors, config)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    tensors = checked(tensors, config, path, path.stat().st_size, None)
-    return Foreign(config, tensors, tokenizer_for(config, tokenizer, path), tokenizer)
+    tensors = check_and_unify_tensors(tensors, config, path, path.stat().st_size, None)
+    return ImportedModel(config, tensors, load_tokenizer_for(config, tokenizer_folder, path), tokenizer_folder)
 
 
-def read_tensor_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_tensor_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a .safetensors file, or a .bin or .pt that holds tensors and no code.
 
     Also returns the shape that `gnano export` writes beside the tensors, empty where there is none.
     """
-    read = _read_safetensors if path.suffix == ".safetensors" else _read_pickled
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
     tensors, text = read(path)
     try:
         shape = json.loads(text or "{}")
@@ -80,12 +80,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, (file.metadata() or {}).get(SHAPE)
+            return tensors, (file.metadata() or {}).get(CONFIG_METADATA_KEY)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or cut short ({error}).") from None
 
 
-def _read_pickled(path: Path) -> tuple[dict[str, Tensor], Any]:
+def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about bytes that are not tensors
@@ -100,7 +100,7 @@ def _read_pickled(path: Path) -> tuple[dict[str, Tensor], Any]:
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is no PyTorch file, or is cut short ({reason}).") from None
-    for wrapper in WRAPPERS:
+    for wrapper in STATE_DICT_WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not content:
@@ -109,15 +109,15 @@ def _read_pickled(path: Path) -> tuple[dict[str, Tensor], Any]:
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise ValueError(f"{path} holds {name!r}, which is no tensor: save a state dict alone.")
-        for prefix in PREFIXES:
+        for prefix in WRAPPER_PREFIXES:
             name = name.removeprefix(prefix)
         tensors[name] = tensor
     metadata = getattr(content, "_metadata", None)
-    return tensors, metadata.get(SHAPE) if isinstance(metadata, dict) else None
+    return tensors, metadata.get(CONFIG_METADATA_KEY) if isinstance(metadata, dict) else None
 
 
 def _infer_config(
-    tensors: Mapping[str, Tensor], angles: Tensor | None, hints: Hints, stored: dict[str, Any]
+    tensors: Mapping[str, Tensor], rope_angles: Tensor | None, hints: TensorFileHints, stored_config: dict[str, Any]
 ) -> ModelConfig:
     def matrix_shape(*names: str) -> list[int]:
         for name in names:
@@ -144,19 +144,19 @@ def _infer_config(
         if same and preset.n_kv_head * preset.head_size == keys:
             defaults |= {"n_head": preset.n_head, "block_size": preset.block_size}
     from_angles = {}
-    if angles is not None and angles.dim() == 2:
-        from_angles = {"n_head": width // (2 * max(angles.shape[1], 1))}
-        defaults["block_size"] = len(angles)
+    if rope_angles is not None and rope_angles.dim() == 2:
+        from_angles = {"n_head": width // (2 * max(rope_angles.shape[1], 1))}
+        defaults["block_size"] = len(rope_angles)
     statements = {
         "the option": vars(hints),
-        "the shape written in the file": stored,
+        "the shape written in the file": stored_config,
         "that of its matrices": matrices,
-        f"that of {ANGLES}": from_angles,
+        f"that of {ROPE_ANGLES_KEY}": from_angles,
     }
     known = dict(defaults)
     for name in (field.name for field in fields(ModelConfig)):
         stated = {place: values.get(name) for place, values in statements.items()}
-        if (value := agreed(name, stated)) is not None:
+        if (value := require_agreement(name, stated)) is not None:
             known[name] = value
     if "n_head" not in known:
         raise ValueError("nothing in it says how many heads it has; tell it with --n-head.")
@@ -164,12 +164,12 @@ def _infer_config(
         raise ValueError(
             f"{known['n_head']} heads do not fit keys of {keys} rows at a width of {width}."
         )
-    stated = {"the shape written in the file": stored.get("n_kv_head")}
-    known["n_kv_head"] = agreed("n_kv_head", {**stated, "that of its matrices": keys // head})
+    stated = {"the shape written in the file": stored_config.get("n_kv_head")}
+    known["n_kv_head"] = require_agreement("n_kv_head", {**stated, "that of its matrices": keys // head})
     return ModelConfig(**known)
 
 
-def _check_angles(angles: Tensor, config: ModelConfig) -> None:
+def _check_rope_angles(angles: Tensor, config: ModelConfig) -> None:
     """Raise ValueError unless position 1 of the angles [T, E/2] is rotated by the shape's base."""
     if not angles.is_complex() or angles.dim() != 2 or len(angles) < 2:
         return
@@ -178,6 +178,6 @@ def _check_angles(angles: Tensor, config: ModelConfig) -> None:
     if not torch.allclose(found, config.rope_theta**-exponents, rtol=0.01, atol=0):
         base = float(found[1:2].pow(-config.head_size / 2).mean())
         raise ValueError(
-            f"its {ANGLES} are those of a base of about {base:,.0f}, not {config.rope_theta:,.0f}; "
+            f"its {ROPE_ANGLES_KEY} are those of a base of about {base:,.0f}, not {config.rope_theta:,.0f}; "
             f"tell the base that it was trained with (--rope-theta)."
         )

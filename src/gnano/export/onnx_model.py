@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     import onnx_ir
 
 OPSET = 18
-TURNS = ("cos", "sin")  # tables of the rotary positions, [block_size, E/2] in fp32
+ROPE_TABLES = ("cos", "sin")  # tables of the rotary positions, [block_size, E/2] in fp32
 
 
-class Product(nn.Module):
+class TransposedLinear(nn.Module):
     """A linear layer whose weight is [in, out]."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(inputs, outputs))
+        self.weight = nn.Parameter(torch.empty(in_features, out_features))
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.weight
 
 
-class GrowingCache(LayerCache):
+class ConcatKVCache(LayerCache):
     """Keys and values of one layer that become longer with each append: no place is kept free."""
 
     def append(self, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,7 +49,7 @@ class GrowingCache(LayerCache):
         return self.k_BKTE, self.v_BKTE
 
 
-class GroupedAttention(Attention):
+class OnnxGroupedQueryAttention(Attention):
     """The same attention with a group's queries as the rows of one product.
 
     Its keys are then read once and not copied: a step of the `1b` shape in int4 after 900 tokens
@@ -70,26 +70,26 @@ class GroupedAttention(Attention):
         return (shares_BKGTS.view(B, self.K, G * T, S) @ v_BKTE).view(B, self.H, T, E)
 
 
-class Graph(nn.Module):
+class OnnxModel(nn.Module):
     """The language model as a function of what it is given alone; parameters keep their names."""
 
     def __init__(
-        self, config: ModelConfig, activations: torch.dtype, embedding: torch.dtype
+        self, config: ModelConfig, activation_dtype: torch.dtype, embedding_dtype: torch.dtype
     ) -> None:
         super().__init__()
         gpt = GPT.from_config(config)
         self.model, self.lm_head = gpt.model, gpt.lm_head
         for block in self.model.layers:
-            block.self_attn = GroupedAttention(config)
+            block.self_attn = OnnxGroupedQueryAttention(config)
         for name, layer in list(self.named_modules()):
             if isinstance(layer, Linear):
                 # the head without the rows that pad it while our own engine runs
                 outputs = config.vocab_size if name == "lm_head" else layer.out_features
-                self.set_submodule(name, Product(layer.in_features, outputs))
-        self.to(activations)
-        self.activations = activations
-        self.model.embed_tokens.to(embedding)
-        for name in TURNS:
+                self.set_submodule(name, TransposedLinear(layer.in_features, outputs))
+        self.to(activation_dtype)
+        self.activation_dtype = activation_dtype
+        self.model.embed_tokens.to(embedding_dtype)
+        for name in ROPE_TABLES:
             self.register_buffer(name, torch.empty(config.block_size, config.head_size // 2))
 
     def forward(
@@ -100,27 +100,27 @@ class Graph(nn.Module):
         past: list[tuple[Tensor, Tensor]],
     ) -> tuple[Tensor, ...]:
         """Logits [B, T, V] in fp32, then keys and values [B, K, past + T, E] of each layer."""
-        sees_B1TS = who_sees(attention_mask, input_ids.shape[1])
-        cos_BTE, sin_BTE = (F.embedding(position_ids, self.get_buffer(name)) for name in TURNS)
+        sees_B1TS = causal_padding_mask(attention_mask, input_ids.shape[1])
+        cos_BTE, sin_BTE = (F.embedding(position_ids, self.get_buffer(name)) for name in ROPE_TABLES)
         rope = Rope(cos_BTE[:, None], sin_BTE[:, None])
-        x_BTD = self.model.embed_tokens(input_ids).to(self.activations)
+        x_BTD = self.model.embed_tokens(input_ids).to(self.activation_dtype)
         present: list[Tensor] = []
         for block, (k_BKTE, v_BKTE) in zip(self.model.layers, past, strict=True):
-            cache = GrowingCache(k_BKTE, v_BKTE)
+            cache = ConcatKVCache(k_BKTE, v_BKTE)
             x_BTD = block(x_BTD, rope, cache, sees_B1TS)
             present += cache.k_BKTE, cache.v_BKTE
         return self.lm_head(self.model.norm(x_BTD)).float(), *present
 
 
-def who_sees(attention_mask_BS: Tensor, tokens: int) -> Tensor:
+def causal_padding_mask(attention_mask_BS: Tensor, query_tokens: int) -> Tensor:
     """Return the causal mask of the last `tokens` positions without padding, [B, 1, T, S]."""
     S = attention_mask_BS.shape[1]
-    key_S, query_T = (torch.arange(n, device=attention_mask_BS.device) for n in (S, tokens))
-    query_T1 = query_T[:, None] + (S - tokens)
+    key_S, query_T = (torch.arange(n, device=attention_mask_BS.device) for n in (S, query_tokens))
+    query_T1 = query_T[:, None] + (S - query_tokens)
     return (key_S <= query_T1) & attention_mask_BS.bool()[:, None, None]
 
 
-def names(config: ModelConfig) -> tuple[list[str], list[str]]:
+def input_output_names(config: ModelConfig) -> tuple[list[str], list[str]]:
     """Of inputs and outputs, as optimum and transformers.js have them."""
     layers = [f"{n}.{part}" for n in range(config.n_layer) for part in ("key", "value")]
     inputs = ["input_ids", "attention_mask", "position_ids"]
@@ -130,7 +130,7 @@ def names(config: ModelConfig) -> tuple[list[str], list[str]]:
     )
 
 
-def trace(config: ModelConfig, activations: torch.dtype, embedding: torch.dtype) -> "onnx_ir.Model":
+def trace_model(config: ModelConfig, activation_dtype: torch.dtype, embedding_dtype: torch.dtype) -> "onnx_ir.Model":
     """The graph, with initializers that have names, dtypes and shapes but no values yet."""
     from torch.export import Dim
 
@@ -139,12 +139,12 @@ def trace(config: ModelConfig, activations: torch.dtype, embedding: torch.dtype)
     before, so_far = Dim("past_sequence_length"), Dim("total_sequence_length")
     ids = {0: batch, 1: length}
     held = {0: batch, 2: before}
-    inputs, outputs = names(config)
+    inputs, outputs = input_output_names(config)
     with torch.device("meta"):
-        graph = Graph(config, activations, embedding).eval()
+        graph = OnnxModel(config, activation_dtype, embedding_dtype).eval()
         shape = B, config.n_kv_head, P, config.head_size
         # each a tensor of its own: one that stood in two places would be taken for one input
-        empty = [torch.empty(shape, dtype=activations) for _ in range(2 * config.n_layer)]
+        empty = [torch.empty(shape, dtype=activation_dtype) for _ in range(2 * config.n_layer)]
         program = torch.onnx.export(
             graph,
             kwargs={

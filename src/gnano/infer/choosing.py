@@ -13,31 +13,31 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gnano.infer.limits import weights_of
-from gnano.infer.penalties import History, penalise
-from gnano.infer.sampling import Sampling
+from gnano.infer.limits import truncated_weights
+from gnano.infer.penalties import TokenHistory, apply_penalties
+from gnano.infer.sampling import SamplingParams
 
 
-def choose_each(
+def sample_tokens(
     logits_BV: Tensor,
-    samplings: Sequence[Sampling],
+    params: Sequence[SamplingParams],
     generators: Sequence[torch.Generator],
-    histories: Sequence[History | None],
+    histories: Sequence[TokenHistory | None],
 ) -> list[int]:
     """Draw one token id a row from logits [B, V], each as if alone, in one go on their device."""
-    logits_BV = _apply_penalties(logits_BV, samplings, histories)
-    tokens = [0] * len(samplings)
-    greedy = [row for row, s in enumerate(samplings) if s.temperature == 0]
-    drawn = [row for row, s in enumerate(samplings) if s.temperature > 0]
-    limited = [row for row in drawn if samplings[row].limited]
-    whole = [row for row in drawn if not samplings[row].limited]
+    logits_BV = _penalize_rows(logits_BV, params, histories)
+    tokens = [0] * len(params)
+    greedy = [row for row, s in enumerate(params) if s.temperature == 0]
+    drawn = [row for row, s in enumerate(params) if s.temperature > 0]
+    limited = [row for row in drawn if params[row].truncates]
+    whole = [row for row in drawn if not params[row].truncates]
     for rows in filter(None, (greedy, limited, whole)):
         # of a batch that is all alike no row is copied
-        logits_RV = logits_BV if len(rows) == len(samplings) else logits_BV[rows]
+        logits_RV = logits_BV if len(rows) == len(params) else logits_BV[rows]
         if rows is greedy:
             ids = logits_RV.argmax(-1).tolist()
         else:
-            weights, order = weights_of(logits_RV, [samplings[row] for row in rows])
+            weights, order = truncated_weights(logits_RV, [params[row] for row in rows])
             places_R1 = _draw_indices(weights, [generators[row] for row in rows])
             ids_R1 = places_R1 if order is None else order.gather(1, places_R1)
             ids = ids_R1[:, 0].tolist()
@@ -46,15 +46,15 @@ def choose_each(
     return tokens
 
 
-def _apply_penalties(
-    logits_BV: Tensor, samplings: Sequence[Sampling], histories: Sequence[History | None]
+def _penalize_rows(
+    logits_BV: Tensor, params: Sequence[SamplingParams], histories: Sequence[TokenHistory | None]
 ) -> Tensor:
-    rows = [row for row, s in enumerate(samplings) if s.looks_back or s.logit_bias]
+    rows = [row for row, s in enumerate(params) if s.needs_history or s.logit_bias]
     if not rows:
         return logits_BV
     logits_BV = logits_BV.to(torch.float32, copy=True)
     for row in rows:
-        penalise(logits_BV[row], samplings[row], histories[row])
+        apply_penalties(logits_BV[row], params[row], histories[row])
     return logits_BV
 
 

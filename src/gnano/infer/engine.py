@@ -10,50 +10,50 @@ from pathlib import Path
 
 import torch
 
-from gnano.infer.batch import Batch, Reason, Request, Row
-from gnano.infer.lean import make_lean
-from gnano.infer.loading import Dtype, Quant
-from gnano.infer.logprobs import LogProb
-from gnano.infer.packed import pack
-from gnano.infer.quantized import quantize
-from gnano.infer.sampling import Sampling
-from gnano.infer.step import CompiledStep
-from gnano.infer.text_stream import TextStream
-from gnano.model.compiling import compile_lacking
-from gnano.model.devices import device_called
+from gnano.infer.batch import ContinuousBatch, FinishReason, Request, SequenceState
+from gnano.infer.lean import fuse_projections
+from gnano.infer.loading import InferenceDtype, Quantization
+from gnano.infer.logprobs import TokenLogprob
+from gnano.infer.packed import prepack_onednn
+from gnano.infer.quantized import quantize_model
+from gnano.infer.sampling import SamplingParams
+from gnano.infer.step import CompiledDecoder
+from gnano.infer.text_stream import IncrementalDetokenizer
+from gnano.model.compiling import compile_unsupported_reason
+from gnano.model.devices import resolve_device
 from gnano.model.folder import load_model
 from gnano.model.gpt import GPT
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.saving.folders import find_checkpoint
-from gnano.utils.openmp import use_threads
+from gnano.utils.openmp import set_num_threads
 from gnano.utils.ranges import Range, check_number
 
-DTYPES: dict[Dtype, torch.dtype] = {
+INFERENCE_DTYPES: dict[InferenceDtype, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-LARGE = 50_000_000  # parameters that do not stay in a CPU's cache, so that half the bytes count
-DEFAULT = Sampling()
-MOST_SAMPLES = 100_000
-AT_ONCE = 16  # texts that `complete` writes side by side
+BF16_MIN_PARAMETERS = 50_000_000  # parameters that do not stay in a CPU's cache, so that half the bytes count
+DEFAULT_SAMPLING = SamplingParams()
+MAX_SAMPLES = 100_000
+MAX_BATCH_SIZE = 16  # texts that `complete` writes side by side
 
 
 @dataclass(frozen=True)
 class Completion:
     text: str
-    ids: tuple[int, ...]  # without end-of-text; more than the text where a stop string cut it
-    reason: Reason  # stop: end-of-text or a stop string; length; context
-    log_probs: tuple[LogProb, ...] = ()  # of the ids, if asked for
+    token_ids: tuple[int, ...]  # without end-of-text; more than the text where a stop string cut it
+    finish_reason: FinishReason  # stop: end-of-text or a stop string; length; context
+    logprobs: tuple[TokenLogprob, ...] = ()  # of the ids, if asked for
     prompt_tokens: int = 0
 
 
 class Engine:
     def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
-        self.last: Batch | None = None  # of the conversation
-        self.own = False  # may the model be changed for speed? Not if it goes on learning
-        self.compiled: CompiledStep | None = None
+        self.conversation_batch: ContinuousBatch | None = None  # of the conversation
+        self.may_repack = False  # may the model be changed for speed? Not if it goes on learning
+        self.compiled_decoder: CompiledDecoder | None = None
 
     @property
     def device(self) -> torch.device:
@@ -64,8 +64,8 @@ class Engine:
         cls,
         path: str | PathLike[str],
         device: str = "auto",
-        dtype: Dtype = "auto",
-        quant: Quant = "",
+        dtype: InferenceDtype = "auto",
+        quant: Quantization = "",
         compile: bool = False,
         threads: int = 0,
     ) -> "Engine":
@@ -77,46 +77,46 @@ class Engine:
         `threads` is how many of a CPU's this process computes with from now on, 0 being one per
         core.
         """
-        use_threads(threads)
+        set_num_threads(threads)
         folder = find_checkpoint(Path(path))
-        device = device_called(device)
-        if compile and (lacking := compile_lacking(torch.device(device))):
+        device = resolve_device(device)
+        if compile and (lacking := compile_unsupported_reason(torch.device(device))):
             raise ValueError(f"{lacking} Or load the model without compile.")
         model = load_model(folder, device)
         if dtype == "auto":
-            dtype = _usual(model)
-        make_lean(model.to(DTYPES[dtype]))
+            dtype = _default_dtype(model)
+        fuse_projections(model.to(INFERENCE_DTYPES[dtype]))
         if quant:
-            quantize(model, quant)
+            quantize_model(model, quant)
         engine = cls(model, Tokenizer.load(folder))
-        engine.own = True
-        if DTYPES[dtype] != torch.bfloat16:  # which one row reads fastest as it lies
-            engine.expect_several()
+        engine.may_repack = True
+        if INFERENCE_DTYPES[dtype] != torch.bfloat16:  # which one row reads fastest as it lies
+            engine.prepare_for_batching()
         if compile:
-            engine.compiled = CompiledStep(model)
-            engine.compiled.warm_up()
+            engine.compiled_decoder = CompiledDecoder(model)
+            engine.compiled_decoder.warm_up()
         return engine
 
-    def batch(
-        self, rows: int = 1, length: int | None = None, reuse: bool = False, end: int | None = None
-    ) -> Batch:
+    def new_batch(
+        self, batch_size: int = 1, max_length: int | None = None, reuse_prefix: bool = False, eos_token_id: int | None = None
+    ) -> ContinuousBatch:
         """Of the engine's model, ended by the tokenizer's end-of-text if by nothing else."""
-        end = self.tokenizer.end_of_text if end is None else end
+        eos_token_id = self.tokenizer.end_of_text_id if eos_token_id is None else eos_token_id
         vocab = self.tokenizer.vocab_size
-        return Batch(self.model, end, rows, length, reuse, self.compiled, vocab)
+        return ContinuousBatch(self.model, eos_token_id, batch_size, max_length, reuse_prefix, self.compiled_decoder, vocab)
 
-    def expect_several(self) -> None:
+    def prepare_for_batching(self) -> None:
         """Lay the matrices out for texts side by side, if that was not yet done."""
-        if self.own:
-            pack(self.model)
+        if self.may_repack:
+            prepack_onednn(self.model)
 
-    def stream(
+    def stream_text(
         self,
         prompt: str | Sequence[int],
-        tokens: int = 128,
-        sampling: Sampling = DEFAULT,
+        max_new_tokens: int = 128,
+        sampling: SamplingParams = DEFAULT_SAMPLING,
         stop: Sequence[str] = (),
-        slide: bool = False,
+        context_shift: bool = False,
     ) -> Iterator[str]:
         """Pieces of the continuation as they become certain; joined, they are its text.
 
@@ -124,8 +124,8 @@ class Engine:
         context is full; with `slide` the older half of the text is forgotten there. Raises
         ValueError for a prompt that leaves no room.
         """
-        text = TextStream(stop)
-        for token in self.token_ids(prompt, tokens, sampling, slide):
+        text = IncrementalDetokenizer(stop)
+        for token in self.stream_token_ids(prompt, max_new_tokens, sampling, context_shift):
             if piece := text.push(self.tokenizer.decode_bytes([token])):
                 yield piece
             if text.stopped:
@@ -136,102 +136,102 @@ class Engine:
     def generate(
         self,
         prompt: str | Sequence[int],
-        tokens: int = 128,
-        sampling: Sampling = DEFAULT,
+        max_new_tokens: int = 128,
+        sampling: SamplingParams = DEFAULT_SAMPLING,
         stop: Sequence[str] = (),
-        slide: bool = False,
+        context_shift: bool = False,
     ) -> str:
         """The whole continuation; the same text that `stream` gives in pieces."""
-        return "".join(self.stream(prompt, tokens, sampling, stop, slide))
+        return "".join(self.stream_text(prompt, max_new_tokens, sampling, stop, context_shift))
 
-    def token_ids(
+    def stream_token_ids(
         self,
         prompt: str | Sequence[int],
-        tokens: int,
-        sampling: Sampling,
-        slide: bool = False,
-        reuse: bool = False,
+        max_new_tokens: int,
+        sampling: SamplingParams,
+        context_shift: bool = False,
+        reuse_prefix: bool = False,
     ) -> Iterator[int]:
         """The continuation's ids, up to and without end-of-text.
 
         In a conversation each prompt begins with the one before: with `reuse` what was computed
         of that is taken over. The result is then the same but for rounding.
         """
-        ids = self.prompt_ids(prompt)
-        request = Request(ids=ids, tokens=tokens, sampling=sampling, slide=slide)
-        if not reuse or self.last:  # it is at work on another text
-            batch = self.batch(1, len(ids) + tokens)
-        elif self.last is None:
-            batch = self.last = self.batch(reuse=True)
+        ids = self.encode_prompt(prompt)
+        request = Request(prompt_ids=ids, max_new_tokens=max_new_tokens, sampling=sampling, context_shift=context_shift)
+        if not reuse_prefix or self.conversation_batch:  # it is at work on another text
+            batch = self.new_batch(1, len(ids) + max_new_tokens)
+        elif self.conversation_batch is None:
+            batch = self.conversation_batch = self.new_batch(reuse_prefix=True)
         else:
-            batch = self.last
+            batch = self.conversation_batch
         row = batch.add(request)
         try:
-            while row.reason is None:
-                said = len(row.said)
+            while row.finish_reason is None:
+                said = len(row.output_ids)
                 batch.step()
-                yield from row.said[said:]
+                yield from row.output_ids[said:]
         finally:
-            batch.drop(row)  # if its reader has heard enough
+            batch.cancel(row)  # if its reader has heard enough
 
-    def complete(
+    def generate_batch(
         self,
         prompts: Sequence[str | Sequence[int]],
-        tokens: int = 128,
-        sampling: Sampling = DEFAULT,
+        max_new_tokens: int = 128,
+        sampling: SamplingParams = DEFAULT_SAMPLING,
         stop: Sequence[str] = (),
-        samples: int = 1,
-        log_probs: int | None = None,
-        slide: bool = False,
-        show: Callable[[int], None] = lambda _: None,
+        num_samples: int = 1,
+        logprobs: int | None = None,
+        context_shift: bool = False,
+        on_progress: Callable[[int], None] = lambda _: None,
     ) -> list[list[Completion]]:
         """So many completions of each prompt, many side by side; each as alone, but for rounding.
 
         With `log_probs` each token comes with its log-probability and so many alternatives.
         `show` is told how many completions are done.
         """
-        check_number("samples", samples, Range(1, MOST_SAMPLES))
+        check_number("samples", num_samples, Range(1, MAX_SAMPLES))
         requests = [
-            Request(ids=ids, tokens=tokens, sampling=own, log_probs=log_probs, slide=slide)
-            for ids in map(self.prompt_ids, prompts)
-            for own in map(sampling.sample, range(samples))
+            Request(prompt_ids=ids, max_new_tokens=max_new_tokens, sampling=own, logprobs=logprobs, context_shift=context_shift)
+            for ids in map(self.encode_prompt, prompts)
+            for own in map(sampling.for_sample, range(num_samples))
         ]
         if len(requests) > 1:
-            self.expect_several()
-        longest = max((len(request.ids) for request in requests), default=0)
-        rows = max(1, min(AT_ONCE, len(requests)))
-        batch = self.batch(rows, longest + tokens)
-        streams = {batch.add(request): TextStream(stop) for request in requests}
-        pieces: dict[Row, list[str]] = {row: [] for row in streams}
+            self.prepare_for_batching()
+        longest = max((len(request.prompt_ids) for request in requests), default=0)
+        rows = max(1, min(MAX_BATCH_SIZE, len(requests)))
+        batch = self.new_batch(rows, longest + max_new_tokens)
+        streams = {batch.add(request): IncrementalDetokenizer(stop) for request in requests}
+        pieces: dict[SequenceState, list[str]] = {row: [] for row in streams}
         done = 0
         while batch:
             for row in batch.step():
-                new = row.said[-1:] if row.reason != "stop" else []  # the token of this step
+                new = row.output_ids[-1:] if row.finish_reason != "stop" else []  # the token of this step
                 data = self.tokenizer.decode_bytes(new)
-                pieces[row].append(streams[row].push(data, final=row.reason is not None))
+                pieces[row].append(streams[row].push(data, final=row.finish_reason is not None))
                 if streams[row].stopped:
-                    batch.drop(row)
-                    row.reason = "stop"
-                done += row.reason is not None
-            show(done)
+                    batch.cancel(row)
+                    row.finish_reason = "stop"
+                done += row.finish_reason is not None
+            on_progress(done)
         found = []
         for row, texts in pieces.items():
-            assert row.reason is not None, "the batch is empty"
-            said = "".join(texts), tuple(row.said), row.reason, tuple(row.log_probs)
-            found.append(Completion(*said, prompt_tokens=len(row.request.ids)))
-        return [found[start : start + samples] for start in range(0, len(found), samples)]
+            assert row.finish_reason is not None, "the batch is empty"
+            said = "".join(texts), tuple(row.output_ids), row.finish_reason, tuple(row.logprobs)
+            found.append(Completion(*said, prompt_tokens=len(row.request.prompt_ids)))
+        return [found[start : start + num_samples] for start in range(0, len(found), num_samples)]
 
-    def prompt_ids(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+    def encode_prompt(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
         """A prompt of ids is taken as it is; one of text begins a document.
 
         A document starts with end-of-text, so the model has only seen texts begin there.
         """
         if isinstance(prompt, str):
-            return self.tokenizer.end_of_text, *self.tokenizer.encode(prompt)
+            return self.tokenizer.end_of_text_id, *self.tokenizer.encode(prompt)
         return tuple(prompt)
 
 
-def _usual(model: GPT) -> Dtype:
+def _default_dtype(model: GPT) -> InferenceDtype:
     """The dtype to compute in where none was asked for."""
     weight = model.model.embed_tokens.weight
     if weight.device.type == "cuda":
@@ -239,7 +239,7 @@ def _usual(model: GPT) -> Dtype:
     if (
         weight.device.type == "cpu"
         and torch.cpu._is_avx512_bf16_supported()
-        and model.num_parameters() >= LARGE
+        and model.num_parameters() >= BF16_MIN_PARAMETERS
     ):
         return "bf16"
-    return next(name for name, dtype in DTYPES.items() if dtype == weight.dtype)
+    return next(name for name, dtype in INFERENCE_DTYPES.items() if dtype == weight.dtype)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gnano.infer.sums import may_sum, sums
-from gnano.model.blocks import Attention, Block, FeedForward, Head, Linear
+from gnano.infer.sums import should_use_gemv, gemv
+from gnano.model.blocks import Attention, Block, FeedForward, LMHead, Linear
 from gnano.model.gpt import GPT
 from gnano.model.rope import Rope
 
@@ -21,12 +21,12 @@ class FusedAttention(Attention):
     def __init__(self, attention: Attention) -> None:
         nn.Module.__init__(self)
         self.H, self.K, self.dropout = attention.H, attention.K, 0.0
-        self.qkv = LeanLinear(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.o_proj = LeanLinear(attention.o_proj)
+        self.qkv_proj = FusedLinear(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.o_proj = FusedLinear(attention.o_proj)
 
     def project(self, x_BTD: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
         B, T, _ = x_BTD.shape
-        heads_BHTE = self.qkv(x_BTD).view(B, T, self.H + 2 * self.K, -1).transpose(1, 2)
+        heads_BHTE = self.qkv_proj(x_BTD).view(B, T, self.H + 2 * self.K, -1).transpose(1, 2)
         rotated, v_BKTE = torch.split(heads_BHTE, [self.H + self.K, self.K], dim=1)
         q_BHTE, k_BKTE = torch.split(rope.rotate(rotated), [self.H, self.K], dim=1)
         return q_BHTE, k_BKTE, v_BKTE
@@ -37,16 +37,16 @@ class FusedFeedForward(FeedForward):
 
     def __init__(self, mlp: FeedForward) -> None:
         nn.Module.__init__(self)
-        self.gate_up = LeanLinear(mlp.gate_proj, mlp.up_proj)
-        self.down_proj = LeanLinear(mlp.down_proj)
+        self.gate_up_proj = FusedLinear(mlp.gate_proj, mlp.up_proj)
+        self.down_proj = FusedLinear(mlp.down_proj)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        gate, up = self.gate_up(x_BTD).chunk(2, dim=-1)
+        gate, up = self.gate_up_proj(x_BTD).chunk(2, dim=-1)
         y_BTD: Tensor = self.down_proj(F.silu(gate) * up)
         return y_BTD
 
 
-class LeanLinear(Linear):
+class FusedLinear(Linear):
     """The matrices of several linear layers, one below the other."""
 
     def __init__(self, *parts: Linear) -> None:
@@ -55,29 +55,29 @@ class LeanLinear(Linear):
             super().__init__(inputs, sum(rows))
         weight = parts[0].weight if len(parts) == 1 else torch.cat([p.weight for p in parts])
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
-        self.shown = shown(parts[0]) if len(parts) == 1 else sum(rows)
+        self.visible_features = count_visible_features(parts[0]) if len(parts) == 1 else sum(rows)
 
     def forward(self, x: Tensor) -> Tensor:
         x_NI = x.reshape(-1, x.shape[-1])
-        if may_sum(x_NI, len(self.weight)):
-            y_NO = sums(x_NI, self.weight).to(x.dtype)
+        if should_use_gemv(x_NI, len(self.weight)):
+            y_NO = gemv(x_NI, self.weight).to(x.dtype)
         else:
             y_NO = F.linear(x_NI, self.weight.to(x.dtype))
-        return y_NO.view(*x.shape[:-1], len(self.weight))[..., : self.shown]
+        return y_NO.view(*x.shape[:-1], len(self.weight))[..., : self.visible_features]
 
 
-def make_lean(model: GPT) -> GPT:
+def fuse_projections(model: GPT) -> GPT:
     """Fuse the matrices of each block, one after another; the model can then not be saved."""
     for block in model.model.layers:
         assert isinstance(block, Block)
         block.self_attn = FusedAttention(block.self_attn)
         block.mlp = FusedFeedForward(block.mlp)
-    setattr(model, "lm_head", LeanLinear(model.lm_head))  # noqa: B010 no Head, which trains
+    setattr(model, "lm_head", FusedLinear(model.lm_head))  # noqa: B010 no Head, which trains
     return model.eval()
 
 
-def shown(linear: Linear) -> int:
+def count_visible_features(linear: Linear) -> int:
     """Return a layer's outputs; of the head, without the padding, which is no vocabulary."""
-    if isinstance(linear, Head):
+    if isinstance(linear, LMHead):
         return linear.vocab_size
-    return linear.shown if isinstance(linear, LeanLinear) else len(linear.weight)
+    return linear.visible_features if isinstance(linear, FusedLinear) else len(linear.weight)

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gnano.infer.sampling import Sampling
+from gnano.infer.sampling import SamplingParams
 
 
-def weights_of(logits_BV: Tensor, samplings: Sequence[Sampling]) -> tuple[Tensor, Tensor | None]:
+def truncated_weights(logits_BV: Tensor, params: Sequence[SamplingParams]) -> tuple[Tensor, Tensor | None]:
     """How likely each token is beside the likeliest, and the ids if they were put in order.
 
     The likeliest has 1, what is ruled out 0; the second is None where weight i is id i's.
@@ -22,24 +22,24 @@ def weights_of(logits_BV: Tensor, samplings: Sequence[Sampling]) -> tuple[Tensor
     if logits_BV.device.type not in ("cpu", "cuda"):
         logits_BV = logits_BV.cpu()  # Apple's GPUs have no fp64
     logits_BV = logits_BV.float()
-    if not any(s.limited for s in samplings):
-        return _relative(logits_BV, samplings), None
+    if not any(s.truncates for s in params):
+        return _relative_weights(logits_BV, params), None
 
     V = logits_BV.shape[1]
-    top_ks = [min(s.top_k or V, V) for s in samplings]
-    top_k_B1 = _column(top_ks, logits_BV, torch.int64)
+    top_ks = [min(s.top_k or V, V) for s in params]
+    top_k_B1 = _to_column(top_ks, logits_BV, torch.int64)
     # 1 is out of reach, however the sum is rounded
-    shares = [s.top_p if s.top_p < 1 else math.inf for s in samplings]
-    top_p_B1 = _column(shares, logits_BV, torch.float64)
-    min_p_B1 = _column([s.min_p for s in samplings], logits_BV)
+    shares = [s.top_p if s.top_p < 1 else math.inf for s in params]
+    top_p_B1 = _to_column(shares, logits_BV, torch.float64)
+    min_p_B1 = _to_column([s.min_p for s in params], logits_BV)
 
     whole_B1: Tensor | None = None
     if (K := max(top_ks)) == V:  # some row has no top-k: how many could it keep?
-        weights_BV = _relative(logits_BV, samplings)
+        weights_BV = _relative_weights(logits_BV, params)
         whole_B1 = weights_BV.sum(-1, keepdim=True, dtype=torch.float64)
-        K = _enough(weights_BV, top_k_B1, top_p_B1 * whole_B1, min_p_B1)
-    ids_BK = likeliest(logits_BV, K)
-    weights_BK = _relative(logits_BV.gather(1, ids_BK), samplings)
+        K = _candidate_count(weights_BV, top_k_B1, top_p_B1 * whole_B1, min_p_B1)
+    ids_BK = top_token_ids(logits_BV, K)
+    weights_BK = _relative_weights(logits_BV.gather(1, ids_BK), params)
     weights_BK.masked_fill_(torch.arange(K, device=ids_BK.device) >= top_k_B1, 0)
     left_B1 = weights_BK.sum(-1, keepdim=True, dtype=torch.float64)
     if whole_B1 is not None:
@@ -49,7 +49,7 @@ def weights_of(logits_BV: Tensor, samplings: Sequence[Sampling]) -> tuple[Tensor
     return weights_BK.masked_fill_(out_BK, 0), ids_BK
 
 
-def likeliest(logits_BV: Tensor, count: int) -> Tensor:
+def top_token_ids(logits_BV: Tensor, count: int) -> Tensor:
     """The ids of the largest logits, largest first and of equals the lower id first."""
     found = logits_BV.topk(count)
     # topk does not say which of equals it takes, and in bf16 there are many: so all equals of
@@ -63,7 +63,7 @@ def likeliest(logits_BV: Tensor, count: int) -> Tensor:
     return ids.gather(-1, order[..., :count])
 
 
-def _enough(weights_BV: Tensor, top_k_B1: Tensor, share_B1: Tensor, min_p_B1: Tensor) -> int:
+def _candidate_count(weights_BV: Tensor, top_k_B1: Tensor, share_B1: Tensor, min_p_B1: Tensor) -> int:
     """A number of likeliest tokens that has all that any row keeps; mostly a few hundred do."""
     V = weights_BV.shape[1]
     for K in (256, 2_048, 16_384):
@@ -77,12 +77,12 @@ def _enough(weights_BV: Tensor, top_k_B1: Tensor, share_B1: Tensor, min_p_B1: Te
     return V
 
 
-def _relative(logits_BK: Tensor, samplings: Sequence[Sampling]) -> Tensor:
+def _relative_weights(logits_BK: Tensor, params: Sequence[SamplingParams]) -> Tensor:
     # fp32 takes what is much smaller than 1e-30 for 0
-    temperature_B1 = _column([max(s.temperature, 1e-30) for s in samplings], logits_BK)
+    temperature_B1 = _to_column([max(s.temperature, 1e-30) for s in params], logits_BK)
     # relative to the largest, so that no temperature can make them overflow
     return ((logits_BK - logits_BK.amax(-1, keepdim=True)) / temperature_B1).exp()
 
 
-def _column(values: Sequence[float], like: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def _to_column(values: Sequence[float], like: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.tensor(values, dtype=dtype, device=like.device)[:, None]

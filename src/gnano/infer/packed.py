@@ -13,12 +13,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from gnano.infer.fixed import FixedLinear, fix
+from gnano.infer.fixed import FrozenLinear, replace_linears
 from gnano.model.blocks import Linear
 from gnano.model.gpt import GPT
 
 
-class PackedLinear(FixedLinear):
+class OneDnnLinear(FrozenLinear):
     packed_weight: Tensor
 
     def __init__(self, linear: Linear) -> None:
@@ -28,25 +28,25 @@ class PackedLinear(FixedLinear):
 
     def product(self, x_NI: Tensor) -> Tensor:
         # the compiler takes the operator itself for one of its own making, with constant weights
-        multiply = _opaque if torch.compiler.is_compiling() else _multiply
+        multiply = _packed_matmul_op if torch.compiler.is_compiling() else _packed_matmul
         y_NO: Tensor = multiply(x_NI, self.packed_weight)
         return y_NO
 
 
-def _multiply(x_NI: Tensor, packed_OI: Tensor) -> Tensor:
+def _packed_matmul(x_NI: Tensor, packed_OI: Tensor) -> Tensor:
     y_NO: Tensor = torch.ops.mkldnn._linear_pointwise(x_NI, packed_OI, None, "none", [], "")
     return y_NO
 
 
-_opaque = torch.library.custom_op("gnano::packed_product", _multiply, mutates_args=())
+_packed_matmul_op = torch.library.custom_op("gnano::packed_product", _packed_matmul, mutates_args=())
 
 
-@_opaque.register_fake
+@_packed_matmul_op.register_fake
 def _(x_NI: Tensor, packed_OI: Tensor) -> Tensor:
     return x_NI.new_empty(len(x_NI), len(packed_OI))
 
 
-def can_pack(dtype: torch.dtype) -> bool:
+def can_prepack(dtype: torch.dtype) -> bool:
     """Return whether this processor's oneDNN multiplies laid out matrices of the dtype."""
     known: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if dtype == torch.bfloat16:
@@ -54,18 +54,18 @@ def can_pack(dtype: torch.dtype) -> bool:
     return known and dtype == torch.float32
 
 
-def pack(model: GPT) -> GPT:
+def prepack_onednn(model: GPT) -> GPT:
     """Lay out the matrices of blocks and head, in place, where that is known and not yet done."""
     if not isinstance(model.lm_head, Linear):
         return model
     weight = model.lm_head.weight
-    if weight.device.type != "cpu" or not can_pack(weight.dtype):
+    if weight.device.type != "cpu" or not can_prepack(weight.dtype):
         return model
-    return fix(model, PackedLinear)
+    return replace_linears(model, OneDnnLinear)
 
 
 @contextmanager
-def one_row(model: GPT) -> Iterator[None]:
+def without_onednn_for_one_row(model: GPT) -> Iterator[None]:
     """While one row is computed: its products in bf16 without oneDNN, where they lie as they were.
 
     What else the process multiplies meanwhile goes without it too, which is slower, not wrong.

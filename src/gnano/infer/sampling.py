@@ -7,23 +7,23 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from gnano.utils.ranges import Range, check_number, check_ranges
+from gnano.utils.ranges import Range, check_number, check_field_ranges
 
 if TYPE_CHECKING:
     import torch
 
 
-MOST = 2**31 - 1  # of what is counted: tokens, ids, alternatives
-BIAS = Range(-100, 100)
+MAX_COUNT = 2**31 - 1  # of what is counted: tokens, ids, alternatives
+LOGIT_BIAS_RANGE = Range(-100, 100)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class SamplingParams:
     # 0: always the likeliest; 1: as the model believes
     temperature: Annotated[float, Range(0, 100)] = 0.8
-    top_k: Annotated[int, Range(0, MOST)] = 0  # only the k likeliest; 0: all
+    top_k: Annotated[int, Range(0, MAX_COUNT)] = 0  # only the k likeliest; 0: all
     # only the likeliest that together reach this probability
-    top_p: Annotated[float, Range(0, 1, above=True)] = 1.0
+    top_p: Annotated[float, Range(0, 1, exclusive_minimum=True)] = 1.0
     # only those at least this share as likely as the likeliest; 0: all
     min_p: Annotated[float, Range(0, 1)] = 0.0
     # divides the logits of what the text has; 1: off
@@ -33,35 +33,35 @@ class Sampling:
     # the same, once for every time it has it; 0: off
     frequency_penalty: Annotated[float, Range(-2, 2)] = 0.0
     # no run of so many tokens comes twice; 0: off
-    no_repeat_ngram: Annotated[int, Range(0, MOST)] = 0
+    no_repeat_ngram_size: Annotated[int, Range(0, MAX_COUNT)] = 0
     logit_bias: tuple[tuple[int, float], ...] = ()  # (id, what its logit gains), ids differ
     # same seed and prompts, same text; None: new each time
     seed: Annotated[int | None, Range(0, 2**63 - 1)] = None
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_field_ranges(self)
         for token, bias in self.logit_bias:
-            check_number("a token of logit_bias", token, Range(0, MOST))
-            check_number(f"the logit_bias of token {token}", bias, BIAS, whole=False)
+            check_number("a token of logit_bias", token, Range(0, MAX_COUNT))
+            check_number(f"the logit_bias of token {token}", bias, LOGIT_BIAS_RANGE, is_integer=False)
         if len(dict(self.logit_bias)) < len(self.logit_bias):
             raise ValueError("logit_bias names a token twice; give each id one bias.")
 
     @property
-    def looks_back(self) -> bool:
+    def needs_history(self) -> bool:
         """Whether the text so far has a say."""
         return bool(
             self.repetition_penalty != 1
             or self.presence_penalty
             or self.frequency_penalty
-            or self.no_repeat_ngram
+            or self.no_repeat_ngram_size
         )
 
     @property
-    def limited(self) -> bool:
+    def truncates(self) -> bool:
         """Whether top-k, top-p or min-p may rule tokens out."""
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
-    def generator(self) -> "torch.Generator":
+    def make_generator(self) -> "torch.Generator":
         """A source of randomness of its own: nobody else's draws change this text."""
         import torch
 
@@ -72,12 +72,12 @@ class Sampling:
             generator.manual_seed(self.seed)
         return generator
 
-    def sample(self, number: int) -> "Sampling":
+    def for_sample(self, index: int) -> "SamplingParams":
         """The settings of sample 0, 1, 2 … of one request; 0 is the request made alone."""
-        if number == 0 or self.seed is None:
+        if index == 0 or self.seed is None:
             return self
         import numpy as np
 
-        derived = np.random.SeedSequence(self.seed, spawn_key=(number,))
+        derived = np.random.SeedSequence(self.seed, spawn_key=(index,))
         seed = int(derived.generate_state(1, np.uint64)[0]) >> 1
         return dataclasses.replace(self, seed=seed)

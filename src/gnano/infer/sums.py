@@ -8,10 +8,10 @@ four streams of reading going.
 import torch
 from torch import Tensor
 
-AT_ONCE = 4  # sums; with eight the streams get in each other's way
+GEMV_STREAMS = 4  # sums; with eight the streams get in each other's way
 
 
-def may_sum(x_NI: Tensor, outputs: int) -> bool:
+def should_use_gemv(x_NI: Tensor, outputs: int) -> bool:
     """Is this a moment for `sums`? Of longer rows than there are sums, a product reads faster."""
     N, inputs = x_NI.shape
     return (
@@ -19,11 +19,11 @@ def may_sum(x_NI: Tensor, outputs: int) -> bool:
         and x_NI.device.type == "cpu"
         and N == 1
         and inputs <= outputs
-        and outputs % AT_ONCE == 0
+        and outputs % GEMV_STREAMS == 0
     )
 
 
-def sums(x_1I: Tensor, w_OI: Tensor) -> Tensor:
+def gemv(x_1I: Tensor, w_OI: Tensor) -> Tensor:
     """x @ Wᵀ, [1, O], in fp32."""
-    parts = w_OI.view(AT_ONCE, -1, w_OI.shape[1]).float().unbind()
+    parts = w_OI.view(GEMV_STREAMS, -1, w_OI.shape[1]).float().unbind()
     return torch.cat([(part * x_1I.float()).sum(-1) for part in parts])[None]

@@ -17,21 +17,21 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gnano.model.config import ModelConfig
-from gnano.model.folder import read_json, save_tensors
+from gnano.model.folder import read_json_object, save_tensors
 from gnano.model.gpt import GPT
 from gnano.model.lora import LORA_A, LORA_B, add_lora
-from gnano.model.lora_config import LAYERS, LoraConfig
-from gnano.utils.json_text import json_text
+from gnano.model.lora_config import TARGET_MODULES, LoraConfig
+from gnano.utils.json_text import dump_json
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."  # PEFT's two wrappers around the model
-TENSOR = re.compile(
-    rf"{re.escape(PREFIX)}(model\.layers\.\d+\.(?:self_attn|mlp)\.(?:{'|'.join(LAYERS)})"
+ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
+PEFT_PREFIX = "base_model.model."  # PEFT's two wrappers around the model
+LORA_TENSOR_PATTERN = re.compile(
+    rf"{re.escape(PEFT_PREFIX)}(model\.layers\.\d+\.(?:self_attn|mlp)\.(?:{'|'.join(TARGET_MODULES)})"
     rf"\.(?:{re.escape(LORA_A)}|{re.escape(LORA_B)}))"
 )
 # what does not change how an adapter is computed, or is looked at by itself. Any other key that
 # asks for something (DoRA, weights beside the adapter, …) is refused, also one not yet invented
-HARMLESS = {
+SUPPORTED_KEYS = {
     *("auto_mapping", "base_model_name_or_path", "ensure_weight_tying", "eva_config"),
     *("exclude_modules", "inference_mode", "layers_pattern", "layers_to_transform"),
     *("megatron_config", "megatron_core", "peft_version", "qalora_group_size", "revision"),
@@ -39,13 +39,13 @@ HARMLESS = {
     *("bias", "init_lora_weights", "lora_alpha", "lora_dropout", "peft_type", "r"),
     *("target_modules", "use_rslora"),
 }
-DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-LARGEST = 1e30  # what is beyond it is no rank and no scale
-BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")  # the others change the base
+ADAPTER_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+MAX_VALUE = 1e30  # what is beyond it is no rank and no scale
+SUPPORTED_INITS = (None, True, False, "gaussian", "eva", "orthogonal")  # the others change the base
 
 
 def save_adapter(
-    tensors: Mapping[str, Tensor], config: LoraConfig, base: str, folder: Path
+    tensors: Mapping[str, Tensor], config: LoraConfig, base_model: str, folder: Path
 ) -> None:
     """Write the adapter among the tensors, which have the names of our parameters.
 
@@ -56,11 +56,11 @@ def save_adapter(
     settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": base_model,
         "r": config.rank,
         "lora_alpha": alpha,
         "lora_dropout": config.dropout,
-        "target_modules": list(config.layers),
+        "target_modules": list(config.target_modules),
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
@@ -69,13 +69,13 @@ def save_adapter(
         "use_dora": False,
         "use_rslora": False,
     }
-    (folder / CONFIG).write_text(json_text(settings, indent=2) + "\n", "utf-8")
+    (folder / ADAPTER_CONFIG_NAME).write_text(dump_json(settings, indent=2) + "\n", "utf-8")
     named = {
-        f"{PREFIX}{name}": tensor.detach().contiguous()
+        f"{PEFT_PREFIX}{name}": tensor.detach().contiguous()
         for name, tensor in tensors.items()
         if name.endswith((LORA_A, LORA_B))
     }
-    save_tensors(named, folder / WEIGHTS)
+    save_tensors(named, folder / ADAPTER_WEIGHTS_NAME)
 
 
 def load_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
@@ -84,12 +84,12 @@ def load_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
     Raises FileNotFoundError or ValueError, in a sentence, for a folder that is not a whole
     LoRA adapter of a Llama, or one that asks for what is not here.
     """
-    content = read_json(folder / CONFIG, "an adapter")
-    rank, alpha, dropout = _read_settings(content, folder / CONFIG)
-    path = folder / WEIGHTS
+    content = read_json_object(folder / ADAPTER_CONFIG_NAME, "an adapter")
+    rank, alpha, dropout = _parse_adapter_config(content, folder / ADAPTER_CONFIG_NAME)
+    path = folder / ADAPTER_WEIGHTS_NAME
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} has no {WEIGHTS}; another format would have to be unpickled, which may run "
+            f"{folder} has no {ADAPTER_WEIGHTS_NAME}; another format would have to be unpickled, which may run "
             f"anything, so save the adapter as safetensors."
         )
     try:
@@ -98,22 +98,22 @@ def load_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
         raise ValueError(f"{path} is damaged or cut short ({error}).") from None
     tensors = {}
     for name, tensor in stored.items():
-        known = TENSOR.fullmatch(name)
+        known = LORA_TENSOR_PATTERN.fullmatch(name)
         if known is None:
             raise ValueError(f"{path} holds {name}, which is no part of a Llama's LoRA.")
         tensors[known[1]] = tensor
     for name, tensor in tensors.items():
-        _check_tensor(name, tensor, rank, path)
+        _check_lora_tensor(name, tensor, rank, path)
     found = {name.split(".")[-3] for name in tensors}
     _check_complete(content.get("target_modules"), found, tensors, folder)
-    layers = tuple(layer for layer in LAYERS if layer in found)
-    return LoraConfig(rank=rank, alpha=alpha, dropout=dropout, layers=layers), tensors
+    layers = tuple(layer for layer in TARGET_MODULES if layer in found)
+    return LoraConfig(rank=rank, alpha=alpha, dropout=dropout, target_modules=layers), tensors
 
 
-def check_fits(tensors: Mapping[str, Tensor], config: LoraConfig, shape: ModelConfig) -> None:
+def check_adapter_shape(tensors: Mapping[str, Tensor], config: LoraConfig, model_config: ModelConfig) -> None:
     """Raises ValueError, naming a tensor, where they are no adapter of all blocks of this shape."""
     with torch.device("meta"):
-        model = GPT.from_config(shape)
+        model = GPT.from_config(model_config)
         add_lora(model, config)
     expected = {
         name: p.shape for name, p in model.named_parameters() if name.endswith((LORA_A, LORA_B))
@@ -128,7 +128,7 @@ def check_fits(tensors: Mapping[str, Tensor], config: LoraConfig, shape: ModelCo
             )
 
 
-def _read_settings(content: dict[str, Any], path: Path) -> tuple[int, float, float]:
+def _parse_adapter_config(content: dict[str, Any], path: Path) -> tuple[int, float, float]:
     """Return rank, alpha and dropout; ValueError for settings with another computation."""
 
     def refuse(key: str, needed: str) -> ValueError:
@@ -138,16 +138,16 @@ def _read_settings(content: dict[str, Any], path: Path) -> tuple[int, float, flo
         raise refuse("peft_type", "only LORA is here")
     if content.get("bias", "none") not in ("none", None):
         raise refuse("bias", "only adapters without biases are here")
-    if content.get("init_lora_weights") not in BEGINNINGS:
+    if content.get("init_lora_weights") not in SUPPORTED_INITS:
         raise refuse("init_lora_weights", "that changes the base too, and only adapters are here")
-    for key in sorted(content.keys() - HARMLESS):
+    for key in sorted(content.keys() - SUPPORTED_KEYS):
         if content[key]:
             raise refuse(key, "only plain LoRA is here, which has no such thing")
     rank: Any = content.get("r")
-    if type(rank) is not int or not 1 <= rank < LARGEST:
+    if type(rank) is not int or not 1 <= rank < MAX_VALUE:
         raise refuse("r", "it must be a whole number of at least 1")
     alpha: Any = content.get("lora_alpha")
-    if type(alpha) not in (int, float) or not 0 < alpha < LARGEST:
+    if type(alpha) not in (int, float) or not 0 < alpha < MAX_VALUE:
         raise refuse("lora_alpha", "it must be a number above 0")
     dropout: Any = content.get("lora_dropout", 0.0)
     if type(dropout) not in (int, float) or not 0 <= dropout < 1:
@@ -157,14 +157,14 @@ def _read_settings(content: dict[str, Any], path: Path) -> tuple[int, float, flo
     return rank, float(alpha), float(dropout)
 
 
-def _check_tensor(name: str, tensor: Tensor, rank: int, path: Path) -> None:
+def _check_lora_tensor(name: str, tensor: Tensor, rank: int, path: Path) -> None:
     narrow = 0 if name.endswith(LORA_A) else 1  # the dimension that is the rank
     if tensor.dim() != 2 or tensor.shape[narrow] != rank:
         raise ValueError(
-            f"{path}: {name} is {list(tensor.shape)}, where {CONFIG} says r = {rank}: one of the "
+            f"{path}: {name} is {list(tensor.shape)}, where {ADAPTER_CONFIG_NAME} says r = {rank}: one of the "
             f"two files is not this adapter's."
         )
-    if tensor.dtype not in DTYPES or not tensor.isfinite().all():
+    if tensor.dtype not in ADAPTER_DTYPES or not tensor.isfinite().all():
         raise ValueError(f"{path}: {name} has values that are no finite floating-point numbers.")
 
 
@@ -175,12 +175,12 @@ def _check_complete(
     for name in tensors:
         layer = name.removesuffix(LORA_A).removesuffix(LORA_B)
         if not {f"{layer}{LORA_A}", f"{layer}{LORA_B}"} <= tensors.keys():
-            raise ValueError(f"{folder / WEIGHTS} has {name} without the other half of its pair.")
+            raise ValueError(f"{folder / ADAPTER_WEIGHTS_NAME} has {name} without the other half of its pair.")
     named = found  # targets may be a pattern: the layers it matched are in the file
     if isinstance(targets, list):
         named = {str(target).rsplit(".", 1)[-1] for target in targets}
     if not found or named != found:
         raise ValueError(
-            f"{folder / CONFIG} says target_modules = {json.dumps(targets)}, but {WEIGHTS} has "
+            f"{folder / ADAPTER_CONFIG_NAME} says target_modules = {json.dumps(targets)}, but {ADAPTER_WEIGHTS_NAME} has "
             f"tensors of {', '.join(sorted(found)) or 'none'}: the adapter is not whole."
         )

@@ -6,7 +6,7 @@ The one place for this arithmetic: `info`, the trainer's figures and every plan 
 from gnano.model.config import ModelConfig
 
 
-def parameters(config: ModelConfig) -> dict[str, int]:
+def parameters_by_part(config: ModelConfig) -> dict[str, int]:
     """Parameters by part; the parts add up to `GPT.num_parameters()`."""
     D, E = config.n_embd, config.head_size
     attention = 2 * D * config.n_head * E + 2 * D * config.n_kv_head * E
@@ -20,23 +20,23 @@ def parameters(config: ModelConfig) -> dict[str, int]:
 
 
 def num_parameters(config: ModelConfig) -> int:
-    return sum(parameters(config).values())
+    return sum(parameters_by_part(config).values())
 
 
-def active_parameters(config: ModelConfig) -> int:
+def num_active_parameters(config: ModelConfig) -> int:
     """Weights read for each token: all but the input embedding, of which it is one row."""
-    return num_parameters(config) - parameters(config)["embedding"]
+    return num_parameters(config) - parameters_by_part(config)["embedding"]
 
 
-def flops_per_token(config: ModelConfig, length: int | None = None) -> int:
+def flops_per_token(config: ModelConfig, seq_len: int | None = None) -> int:
     """Forward and backward FLOPs a token in sequences of this length (default: the context).
 
     6·(N − N_embedding) + 12·L·H·d_head·T, the usual count (PaLM, appendix B): attention is
     counted as if it were not causal, recomputation not at all.
     """
-    T = length or config.block_size
+    T = seq_len or config.block_size
     attention = 12 * config.n_layer * config.n_head * config.head_size * T
-    return 6 * active_parameters(config) + attention
+    return 6 * num_active_parameters(config) + attention
 
 
 def kv_cache_bytes_per_token(config: ModelConfig, bytes_per_value: int = 2) -> int:

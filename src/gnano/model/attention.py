@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gnano.model.short_attention import LONGEST, attend_short
+from gnano.model.short_attention import CPU_ATTENTION_MAX_LENGTH, cpu_attention
 
 
 def attend(
@@ -30,9 +30,9 @@ def attend(
         and q_BHTE.device.type == "cpu"
         and q_BHTE.dtype == torch.bfloat16  # in fp32 it is no faster
         and not dropout
-        and 1 < T == so_far <= LONGEST
+        and 1 < T == so_far <= CPU_ATTENTION_MAX_LENGTH
     ):
-        return attend_short(q_BHTE, k_BKTE, v_BKTE, mask)
+        return cpu_attention(q_BHTE, k_BKTE, v_BKTE, mask)
     group = q_BHTE.shape[1] // k_BKTE.shape[1]
     if T == 1 and so_far > 1 and not dropout:
         # a group's queries see the same: as rows of one product its keys are read once, uncopied
@@ -60,27 +60,27 @@ def attend(
     )
 
 
-def rows_mask(places_BT: Tensor, end: int) -> Tensor:
+def ragged_causal_mask(positions_BT: Tensor, kv_len: int) -> Tensor:
     """What the new positions of rows of different lengths see, [B, 1, T, end]: up to themselves."""
-    return (torch.arange(end, device=places_BT.device) <= places_BT[..., None])[:, None]
+    return (torch.arange(kv_len, device=positions_BT.device) <= positions_BT[..., None])[:, None]
 
 
-class Branches(NamedTuple):
+class PrefixTree(NamedTuple):
     """What rows consist of that hold several continuations of one beginning."""
 
-    numbers_BT: Tensor  # of the branch that each position is in; 0: of the beginning
-    places_BT: Tensor  # its place in its own text, from 0
+    branch_ids_BT: Tensor  # of the branch that each position is in; 0: of the beginning
+    positions_BT: Tensor  # its place in its own text, from 0
 
 
-def branches_mask(numbers_BT: Tensor, past: int = 0) -> Tensor:
+def prefix_tree_mask(branch_ids_BT: Tensor, past_len: int = 0) -> Tensor:
     """What each position sees, [B, 1, T, past + T]: its row's beginning and its own branch."""
-    B, T = numbers_BT.shape
-    one_B1T, each_BT1 = numbers_BT[:, None, :], numbers_BT[:, :, None]
+    B, T = branch_ids_BT.shape
+    one_B1T, each_BT1 = branch_ids_BT[:, None, :], branch_ids_BT[:, :, None]
     seen_BTT = ((one_B1T == 0) | (one_B1T == each_BT1)).tril()
-    return torch.cat([seen_BTT.new_ones(B, T, past), seen_BTT], dim=-1)[:, None]
+    return torch.cat([seen_BTT.new_ones(B, T, past_len), seen_BTT], dim=-1)[:, None]
 
 
-def document_mask(segments_BT: Tensor) -> Tensor:
+def document_mask(document_ids_BT: Tensor) -> Tensor:
     """What each position sees, [B, 1, T, T]: itself and what came before in its segment."""
-    same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
+    same_BTT = document_ids_BT[:, :, None] == document_ids_BT[:, None, :]
     return same_BTT.tril()[:, None]

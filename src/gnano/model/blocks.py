@@ -25,18 +25,18 @@ INIT_STD = 0.02
 class Linear(nn.Linear):
     """Biasless; computes in its input's dtype whatever the dtype of the weight."""
 
-    def __init__(self, inputs: int, outputs: int, std: float = INIT_STD) -> None:
-        self.std = std
-        super().__init__(inputs, outputs, bias=False)
+    def __init__(self, in_features: int, out_features: int, init_std: float = INIT_STD) -> None:
+        self.init_std = init_std
+        super().__init__(in_features, out_features, bias=False)
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.weight, std=self.std)
+        nn.init.normal_(self.weight, std=self.init_std)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight.to(x.dtype))
 
 
-class Head(Linear):
+class LMHead(Linear):
     """The output layer, padded to whole tiles while running and exact in the state dict."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -45,7 +45,7 @@ class Head(Linear):
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)
-        nn.init.normal_(self.weight[: self.vocab_size], std=self.std)
+        nn.init.normal_(self.weight[: self.vocab_size], std=self.init_std)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)[..., : self.vocab_size]
@@ -87,7 +87,7 @@ class Attention(nn.Module):
         self.q_proj = Linear(D, self.H * E)
         self.k_proj = Linear(D, self.K * E)
         self.v_proj = Linear(D, self.K * E)
-        self.o_proj = Linear(self.H * E, D, std=_residual_std(config))
+        self.o_proj = Linear(self.H * E, D, init_std=_residual_init_std(config))
 
     def forward(
         self,
@@ -97,14 +97,14 @@ class Attention(nn.Module):
         mask_B1TT: Tensor | None = None,
     ) -> Tensor:
         B, T, _ = x_BTD.shape
-        q_BHTE, k_BKTE, v_BKTE = self.project(x_BTD, rope)
+        q_BHTE, k_BKTE, v_BKTE = self.project_qkv(x_BTD, rope)
         if cache is not None:
             k_BKTE, v_BKTE = cache.append(k_BKTE, v_BKTE)
         y_BHTE = self.attend(q_BHTE, k_BKTE, v_BKTE, mask_B1TT)
         y_BTD: Tensor = self.o_proj(y_BHTE.transpose(1, 2).reshape(B, T, -1))
         return y_BTD
 
-    def project(self, x_BTD: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+    def project_qkv(self, x_BTD: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries [B, H, T, E], keys and values [B, K, T, E], the first two rotated."""
         B, T, _ = x_BTD.shape
         q_BHTE = rope.rotate(self.q_proj(x_BTD).view(B, T, self.H, -1).transpose(1, 2))
@@ -126,7 +126,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.gate_proj = Linear(config.n_embd, config.ffn_hidden)
         self.up_proj = Linear(config.n_embd, config.ffn_hidden)
-        self.down_proj = Linear(config.ffn_hidden, config.n_embd, std=_residual_std(config))
+        self.down_proj = Linear(config.ffn_hidden, config.n_embd, init_std=_residual_init_std(config))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         y_BTD: Tensor = self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
@@ -168,6 +168,6 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.n_embd, config.norm_eps)
 
 
-def _residual_std(config: ModelConfig) -> float:
+def _residual_init_std(config: ModelConfig) -> float:
     # every layer adds twice to the residual stream; this keeps its variance level at the start
     return INIT_STD / math.sqrt(2 * config.n_layer)

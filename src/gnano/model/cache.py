@@ -26,17 +26,17 @@ class LayerCache:
     def __init__(self, k_BKTE: Tensor, v_BKTE: Tensor) -> None:
         self.k_BKTE, self.v_BKTE = k_BKTE, v_BKTE
         self.start = self.end = 0  # where the next positions go, and with them all that is read
-        self.places_BT: Tensor | None = None  # where, if each row has its own
+        self.positions_BT: Tensor | None = None  # where, if each row has its own
 
     def append(self, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new positions; return all keys and values so far, as views."""
-        if self.places_BT is None:
+        if self.positions_BT is None:
             self.k_BKTE[:, :, self.start : self.end] = k_BKTE
             self.v_BKTE[:, :, self.start : self.end] = v_BKTE
         else:
-            rows_B1 = torch.arange(len(self.places_BT), device=self.k_BKTE.device)[:, None]
-            self.k_BKTE[rows_B1, :, self.places_BT] = k_BKTE.transpose(1, 2)
-            self.v_BKTE[rows_B1, :, self.places_BT] = v_BKTE.transpose(1, 2)
+            rows_B1 = torch.arange(len(self.positions_BT), device=self.k_BKTE.device)[:, None]
+            self.k_BKTE[rows_B1, :, self.positions_BT] = k_BKTE.transpose(1, 2)
+            self.v_BKTE[rows_B1, :, self.positions_BT] = v_BKTE.transpose(1, 2)
         return self.k_BKTE[:, :, : self.end], self.v_BKTE[:, :, : self.end]
 
 
@@ -46,14 +46,14 @@ class KVCache:
     def __init__(
         self,
         config: ModelConfig,
-        batch: int,
-        length: int,
+        batch_size: int,
+        capacity: int,
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
     ) -> None:
-        shape = (batch, config.n_kv_head, length, config.head_size)
-        self.capacity = length
-        self.lengths = np.zeros(batch, np.int64)  # tokens that each row holds
+        shape = (batch_size, config.n_kv_head, capacity, config.head_size)
+        self.capacity = capacity
+        self.lengths = np.zeros(batch_size, np.int64)  # tokens that each row holds
         # zeros: what a shorter row has not written is read with a weight of 0, and 0 × NaN is not 0
         self.layers = [
             LayerCache(
@@ -64,52 +64,52 @@ class KVCache:
         ]
 
     @property
-    def length(self) -> int:
+    def max_length(self) -> int:
         """Tokens in the longest row."""
         return int(self.lengths.max())
 
-    def part(self, first: int, last: int) -> Self:
+    def slice_rows(self, start: int, stop: int) -> Self:
         """These rows, from `first` up to `last`, as a cache of their own on the same memory."""
         part = object.__new__(type(self))
-        part.capacity, part.lengths = self.capacity, self.lengths[first:last]
-        part.layers = [LayerCache(x.k_BKTE[first:last], x.v_BKTE[first:last]) for x in self.layers]
+        part.capacity, part.lengths = self.capacity, self.lengths[start:stop]
+        part.layers = [LayerCache(x.k_BKTE[start:stop], x.v_BKTE[start:stop]) for x in self.layers]
         return part
 
-    def spread(self, rows: int, room: int) -> Self:
+    def expand(self, batch_size: int, extra_capacity: int) -> Self:
         """So many rows, copies of the only one here, with room for so many tokens more."""
         (size,) = self.lengths.tolist()
         wider = object.__new__(type(self))
-        wider.capacity, wider.lengths = size + room, self.lengths.repeat(rows)
+        wider.capacity, wider.lengths = size + extra_capacity, self.lengths.repeat(batch_size)
 
         def copied(buffer_BKTE: Tensor) -> Tensor:
             # zeros, as above
-            return F.pad(buffer_BKTE[:, :, :size].expand(rows, -1, -1, -1), (0, 0, 0, room))
+            return F.pad(buffer_BKTE[:, :, :size].expand(batch_size, -1, -1, -1), (0, 0, 0, extra_capacity))
 
         wider.layers = [LayerCache(copied(x.k_BKTE), copied(x.v_BKTE)) for x in self.layers]
         return wider
 
-    def move(self, row: int, to: int) -> None:
+    def copy_row(self, source: int, target: int) -> None:
         """Copy a row over another one."""
-        size = self.lengths[to] = self.lengths[row]
+        size = self.lengths[target] = self.lengths[source]
         for layer in self.layers:
             for buffer in layer.k_BKTE, layer.v_BKTE:
-                buffer[to, :, :size] = buffer[row, :, :size]
+                buffer[target, :, :size] = buffer[source, :, :size]
 
-    def keep(self, lengths: Sequence[int]) -> None:
+    def truncate(self, lengths: Sequence[int]) -> None:
         """Forget what each row holds beyond so many tokens."""
         assert all(0 <= kept <= held for kept, held in zip(lengths, self.lengths, strict=True))
         self.lengths[:] = lengths
 
-    def begin(self, tokens: int) -> Tensor | None:
+    def advance(self, num_tokens: int) -> Tensor | None:
         """Make ready for so many more in each row: their positions [B, T], or None if all alike."""
         # what is past the end would silently be forgotten
-        assert self.length + tokens <= self.capacity, "the cache is full"
+        assert self.max_length + num_tokens <= self.capacity, "the cache is full"
         start = int(self.lengths[0])
         places_BT = None
         if (self.lengths != start).any():
-            places = self.lengths[:, None] + np.arange(tokens)
+            places = self.lengths[:, None] + np.arange(num_tokens)
             places_BT = torch.from_numpy(places).to(self.layers[0].k_BKTE.device)
         for layer in self.layers:
-            layer.start, layer.end, layer.places_BT = start, self.length + tokens, places_BT
-        self.lengths += tokens
+            layer.start, layer.end, layer.positions_BT = start, self.max_length + num_tokens, places_BT
+        self.lengths += num_tokens
         return places_BT

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 
-def compile_lacking(device: torch.device) -> str | None:
+def compile_unsupported_reason(device: torch.device) -> str | None:
     """Why `GPT.compile_blocks` cannot work on this device, in a sentence; None where it can."""
     if device.type == "mps":
         return "torch.compile is not used on Apple's GPUs (mps), where it was never tried."

@@ -7,31 +7,31 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from gnano.utils.agreement import agreed
-from gnano.utils.ranges import Range, check_ranges
+from gnano.utils.agreement import require_agreement
+from gnano.utils.ranges import Range, check_field_ranges
 
-PAD_VOCAB_TO = 128  # rows of the running head: GPUs want matrices of whole tiles
-MOST, MOST_LAYERS = 2**24, 1_000  # what is beyond them was not written for a model
+VOCAB_MULTIPLE = 128  # rows of the running head: GPUs want matrices of whole tiles
+MAX_DIMENSION, MAX_LAYERS = 2**24, 1_000  # what is beyond them was not written for a model
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     # token ids the model knows; 50,257 is GPT-2's BPE
-    vocab_size: Annotated[int, Range(1, MOST)] = 50_257
-    n_embd: Annotated[int, Range(1, MOST)] = 1_792  # width of the residual stream
-    n_layer: Annotated[int, Range(1, MOST_LAYERS)] = 24  # blocks
-    n_head: Annotated[int, Range(1, MOST)] = 14  # query heads
+    vocab_size: Annotated[int, Range(1, MAX_DIMENSION)] = 50_257
+    n_embd: Annotated[int, Range(1, MAX_DIMENSION)] = 1_792  # width of the residual stream
+    n_layer: Annotated[int, Range(1, MAX_LAYERS)] = 24  # blocks
+    n_head: Annotated[int, Range(1, MAX_DIMENSION)] = 14  # query heads
     # key/value heads, each shared by n_head / n_kv_head query heads
-    n_kv_head: Annotated[int, Range(1, MOST)] = 2
-    ffn_hidden: Annotated[int, Range(1, MOST)] = 5_376  # width inside the feed-forward
-    block_size: Annotated[int, Range(2, MOST)] = 1_024  # context: the most tokens attended to
+    n_kv_head: Annotated[int, Range(1, MAX_DIMENSION)] = 2
+    ffn_hidden: Annotated[int, Range(1, MAX_DIMENSION)] = 5_376  # width inside the feed-forward
+    block_size: Annotated[int, Range(2, MAX_DIMENSION)] = 1_024  # context: the most tokens attended to
     # share of activations zeroed in training
-    dropout: Annotated[float, Range(0, 1, below=True)] = 0.0
+    dropout: Annotated[float, Range(0, 1, exclusive_maximum=True)] = 0.0
     rope_theta: Annotated[float, Range(1)] = 500_000.0  # base of the rotary frequencies
     norm_eps: Annotated[float, Range(0, 1)] = 1e-6  # added to the mean square in RMSNorm
 
     def __post_init__(self) -> None:
-        check_ranges(self, "model")
+        check_field_ranges(self, "model")
         if self.n_embd % self.n_head or (self.n_embd // self.n_head) % 2:
             raise ValueError(
                 f"model.n_embd {self.n_embd:,} does not split into {self.n_head} heads of an even "
@@ -51,7 +51,7 @@ class ModelConfig:
     @property
     def padded_vocab_size(self) -> int:
         """Rows of the head while running; on disk there are exactly `vocab_size`."""
-        return -(-self.vocab_size // PAD_VOCAB_TO) * PAD_VOCAB_TO
+        return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
     def to_hf(self) -> dict[str, Any]:
         """The `config.json` of a Hugging Face `LlamaForCausalLM` of this shape."""
@@ -95,7 +95,7 @@ class ModelConfig:
                     f"config.json says {key} = {config.get(key)!r}; this engine runs biasless, "
                     f"untied, unquantized Llama models with SiLU only."
                 )
-        config = {**config, "rope_theta": _plain_rope_theta(config)}
+        config = {**config, "rope_theta": _parse_rope_theta(config)}
 
         def number(key: str, default: float | None = None) -> Any:
             value: Any = config.get(key)
@@ -109,12 +109,12 @@ class ModelConfig:
             value = number(key, default)
             if int(value) != value:
                 raise ValueError(f"config.json says {key} = {value!r}; it must be whole.")
-            if value > MOST:
+            if value > MAX_DIMENSION:
                 raise ValueError(f"config.json says {key} = {value!r}; no model has so many.")
             return int(value)
 
         heads = whole("num_attention_heads")
-        if whole("num_hidden_layers") > MOST_LAYERS:
+        if whole("num_hidden_layers") > MAX_LAYERS:
             raise ValueError(f"config.json asks for {whole('num_hidden_layers'):,} layers.")
         shape = cls(
             vocab_size=whole("vocab_size"),
@@ -137,7 +137,7 @@ class ModelConfig:
         return shape
 
 
-def _plain_rope_theta(config: dict[str, Any]) -> Any:
+def _parse_rope_theta(config: dict[str, Any]) -> Any:
     """The base of the rotary frequencies in a `config.json`, None where it states none.
 
     Raises ValueError for scaled frequencies, and where its old and new spellings differ.
@@ -150,8 +150,8 @@ def _plain_rope_theta(config: dict[str, Any]) -> Any:
             raise ValueError(f"config.json says {table} = {rope!r}; it must be an object.")
         thetas[f"{table}.rope_theta"] = rope.get("rope_theta")
         types |= {f"{table}.{key}": rope.get(key) for key in ("rope_type", "type")}
-    theta = agreed("In config.json RoPE's base", thetas)
-    scaling = agreed("In config.json RoPE's scaling", types)
+    theta = require_agreement("In config.json RoPE's base", thetas)
+    scaling = require_agreement("In config.json RoPE's scaling", types)
     if scaling not in (None, "default"):
         raise ValueError(f"config.json asks for rope_type {scaling!r}; only default is here.")
     return theta

@@ -2,17 +2,17 @@
 
 import torch
 
-KINDS = ("cpu", "cuda", "mps")
-WITHOUT_FP64 = frozenset({"mps"})  # Apple's GPUs
-WITHOUT_SCALED_ADAMW = frozenset({"mps"})  # the kernel ignores `grad_scale` and `found_inf`
+DEVICE_TYPES = ("cpu", "cuda", "mps")
+NO_FP64 = frozenset({"mps"})  # Apple's GPUs
+NO_FUSED_ADAMW_SCALING = frozenset({"mps"})  # the kernel ignores `grad_scale` and `found_inf`
 
 
-def widest_dtype(device: torch.device) -> torch.dtype:
+def accumulation_dtype(device: torch.device) -> torch.dtype:
     """Return the dtype in which sums over many values are kept on a device."""
-    return torch.float32 if device.type in WITHOUT_FP64 else torch.float64
+    return torch.float32 if device.type in NO_FP64 else torch.float64
 
 
-def device_called(name: str) -> str:
+def resolve_device(name: str) -> str:
     """The device of this name, auto being a GPU if there is one; ValueError where there is none."""
     there = torch.cuda.is_available()
     if name == "auto":
@@ -21,7 +21,7 @@ def device_called(name: str) -> str:
         kind = torch.device(name)
     except RuntimeError:
         kind = None
-    if kind is None or kind.type not in KINDS:
+    if kind is None or kind.type not in DEVICE_TYPES:
         raise ValueError(f"There is no device {name!r}: cpu, cuda, cuda:1 …, mps or auto.")
     found = {
         "cpu": 1,

@@ -29,13 +29,13 @@ from torch import Tensor
 from gnano.model.blocks import Linear
 from gnano.model.gpt import GPT
 
-PRECISE, WIDE = torch.float8_e4m3fn, torch.float8_e5m2
-TILE = 16  # the kernels want every dimension to be a multiple of it
-SMALLEST = 2.0**-100  # a tensor whose values are all below it has this for its largest
+FORWARD_DTYPE, GRAD_DTYPE = torch.float8_e4m3fn, torch.float8_e5m2
+DIM_MULTIPLE = 16  # the kernels want every dimension to be a multiple of it
+MIN_AMAX = 2.0**-100  # a tensor whose values are all below it has this for its largest
 # I·O / (I + O) from which rounding costs less than FP8 saves. Saved is half of 3 products,
 # 3·I·O FLOPs a token at some 700 TFLOP/s; rounding reads and writes some 7 bytes for each of
 # the I + O values at some 4 TB/s (an H100 or H200): 7/3 · 700 / 4 = 408
-WORTH = 400
+MIN_INTENSITY = 400
 
 
 def fp8_linear(x: Tensor, weight_OI: Tensor) -> Tensor:
@@ -47,13 +47,13 @@ def fp8_linear(x: Tensor, weight_OI: Tensor) -> Tensor:
     """
     x_NI = x.reshape(-1, x.shape[-1])
     tokens = len(x_NI)
-    if tokens % TILE:  # rows of zeros change no unit and no product
-        x_NI = F.pad(x_NI, (0, 0, 0, -tokens % TILE))
-    y_NO: Tensor = _Fp8Linear.apply(x_NI, weight_OI)  # type: ignore[no-untyped-call]
+    if tokens % DIM_MULTIPLE:  # rows of zeros change no unit and no product
+        x_NI = F.pad(x_NI, (0, 0, 0, -tokens % DIM_MULTIPLE))
+    y_NO: Tensor = _Fp8LinearFunction.apply(x_NI, weight_OI)  # type: ignore[no-untyped-call]
     return y_NO[:tokens].view(*x.shape[:-1], -1)
 
 
-def use_fp8(model: GPT, worth: float = WORTH) -> list[str]:
+def convert_to_fp8(model: GPT, min_intensity: float = MIN_INTENSITY) -> list[str]:
     """Let the large layers of the blocks train in FP8; returns their names.
 
     The head (its errors are the loss's own), the embedding, norms and attention's scores stay
@@ -68,12 +68,12 @@ def use_fp8(model: GPT, worth: float = WORTH) -> list[str]:
         for name, layer in model.model.layers.named_modules(prefix="model.layers")
         if isinstance(layer, Linear)
     }
-    names = [name for name, layer in linears.items() if _suits(layer, worth)]
+    names = [name for name, layer in linears.items() if _is_convertible(layer, min_intensity)]
     if not names:
         raise ValueError(
             f"No layer of this model gains from FP8 (train.precision): inputs × outputs / "
-            f"(inputs + outputs) has to be at least {worth:g}, and both a multiple of {TILE}; here "
-            f'it is {max(map(_gain, linears.values())):.0f} at most. Choose "bf16".'
+            f"(inputs + outputs) has to be at least {min_intensity:g}, and both a multiple of {DIM_MULTIPLE}; here "
+            f'it is {max(map(_intensity, linears.values())):.0f} at most. Choose "bf16".'
         )
     for name in names:
         linears[name].__class__ = Fp8Linear
@@ -87,57 +87,57 @@ class Fp8Linear(Linear):
         return fp8_linear(x, self.weight) if self.training else super().forward(x)
 
 
-def _suits(layer: Linear, worth: float) -> bool:
-    return not any(size % TILE for size in layer.weight.shape) and _gain(layer) >= worth
+def _is_convertible(layer: Linear, min_intensity: float) -> bool:
+    return not any(size % DIM_MULTIPLE for size in layer.weight.shape) and _intensity(layer) >= min_intensity
 
 
-def _gain(layer: Linear) -> float:
+def _intensity(layer: Linear) -> float:
     """Multiplications for each value rounded."""
     outputs, inputs = layer.weight.shape
     return inputs * outputs / (inputs + outputs)
 
 
-class _Fp8Linear(torch.autograd.Function):
+class _Fp8LinearFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor) -> Tensor:
-        x_unit, w_unit = _unit(x_NI, PRECISE), _unit(weight_OI, PRECISE)
-        x8_NI, w8_OI = _rounded(x_NI, x_unit, PRECISE), _rounded(weight_OI, w_unit, PRECISE)
+        x_unit, w_unit = _compute_scale(x_NI, FORWARD_DTYPE), _compute_scale(weight_OI, FORWARD_DTYPE)
+        x8_NI, w8_OI = _quantize(x_NI, x_unit, FORWARD_DTYPE), _quantize(weight_OI, w_unit, FORWARD_DTYPE)
         ctx.save_for_backward(x8_NI, x_unit, weight_OI, w_unit)
         # fast: fewer bits between the partial sums, which gradients cannot do without
-        return _product(x8_NI, w8_OI, x_unit, w_unit, x_NI.dtype, fast=True)
+        return _scaled_mm(x8_NI, w8_OI, x_unit, w_unit, x_NI.dtype, fast_accum=True)
 
     @staticmethod
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor, Tensor]:
         x8_NI, x_unit, weight_OI, w_unit = ctx.saved_tensors
-        grad_unit = _unit(grad_NO, WIDE)
-        grad8_NO = _rounded(grad_NO, grad_unit, WIDE)
-        w8_OI = _rounded(weight_OI, w_unit, PRECISE)
-        grad_x_NI = _product(grad8_NO, w8_OI.t(), grad_unit, w_unit, grad_NO.dtype)
-        grad_w_OI = _product(grad8_NO.t(), x8_NI.t(), grad_unit, x_unit, weight_OI.dtype)
+        grad_unit = _compute_scale(grad_NO, GRAD_DTYPE)
+        grad8_NO = _quantize(grad_NO, grad_unit, GRAD_DTYPE)
+        w8_OI = _quantize(weight_OI, w_unit, FORWARD_DTYPE)
+        grad_x_NI = _scaled_mm(grad8_NO, w8_OI.t(), grad_unit, w_unit, grad_NO.dtype)
+        grad_w_OI = _scaled_mm(grad8_NO.t(), x8_NI.t(), grad_unit, x_unit, weight_OI.dtype)
         return grad_x_NI, grad_w_OI
 
 
-def _unit(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _compute_scale(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """What 1 in 8 bits stands for, so that the tensor's largest value is the format's."""
-    return tensor.abs().amax().float().clamp_min(SMALLEST) / torch.finfo(dtype).max
+    return tensor.abs().amax().float().clamp_min(MIN_AMAX) / torch.finfo(dtype).max
 
 
-def _rounded(tensor: Tensor, unit: Tensor, dtype: torch.dtype) -> Tensor:
+def _quantize(tensor: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """The tensor in units, as 8 bits.
 
     Nothing is clipped: a largest value that rounding left a little above the format's is
     still nearer to that than to anything beyond, and what is not finite has to show.
     """
-    return (tensor.float() * unit.reciprocal()).to(dtype)
+    return (tensor.float() * scale.reciprocal()).to(dtype)
 
 
-def _product(
+def _scaled_mm(
     a_MK: Tensor,
     b_NK: Tensor,
-    a_unit: Tensor,
-    b_unit: Tensor,
+    a_scale: Tensor,
+    b_scale: Tensor,
     dtype: torch.dtype,
-    fast: bool = False,
+    fast_accum: bool = False,
 ) -> Tensor:
     """a @ bᵀ. Tensor cores read 8-bit numbers along K on both sides, so K lies together.
 
@@ -145,18 +145,18 @@ def _product(
     them, nothing on the way is then beyond what a product of the unrounded numbers holds too: a
     gradient's unit may be 1e-34 beside one of 1e+34, by which alone the sum would overflow.
     """
-    unit = a_unit.sqrt() * b_unit.sqrt()
+    unit = a_scale.sqrt() * b_scale.sqrt()
     return torch._scaled_mm(
         a_MK.contiguous(),
         b_NK.contiguous().t(),
         scale_a=unit,
         scale_b=unit,
         out_dtype=dtype,
-        use_fast_accum=fast,
+        use_fast_accum=fast_accum,
     )
 
 
-def fp8_lacking(device: torch.device) -> str | None:
+def fp8_unsupported_reason(device: torch.device) -> str | None:
     """Why FP8 products cannot run on this device, in a sentence; None where they can.
 
     A CPU computes them too, but several times slower than bf16: good for tests only.

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gnano.model.attention import Branches, branches_mask, document_mask, rows_mask
-from gnano.model.blocks import Decoder, Head
+from gnano.model.attention import PrefixTree, prefix_tree_mask, document_mask, ragged_causal_mask
+from gnano.model.blocks import Decoder, LMHead
 from gnano.model.cache import KVCache
 from gnano.model.config import ModelConfig
-from gnano.model.head_loss import Score, head_loss, head_nats
-from gnano.model.names import from_published, is_published
+from gnano.model.head_loss import LossFn, fused_linear_cross_entropy, token_nll
+from gnano.model.names import convert_from_published, is_published_layout
 from gnano.model.rope import rope_table
 
 
@@ -39,9 +39,9 @@ class GPT(nn.Module):
     """
 
     compute_dtype: torch.dtype | None = None  # of the activations; None: as the weights
-    recompute: bool = False  # in backward, a block's activations from its input: less memory
-    draws: bool = False  # its blocks draw beyond the config's dropout, as adapters may
-    compiled: bool = False  # by `compile_blocks`
+    activation_checkpointing: bool = False  # in backward, a block's activations from its input: less memory
+    uses_rng: bool = False  # its blocks draw beyond the config's dropout, as adapters may
+    is_compiled: bool = False  # by `compile_blocks`
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class GPT(nn.Module):
             norm_eps=norm_eps,
         )
         self.model = Decoder(self.config)
-        self.lm_head = Head(self.config)
+        self.lm_head = LMHead(self.config)
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> "GPT":
@@ -86,20 +86,20 @@ class GPT(nn.Module):
         for block in self.model.layers:
             # its forward and not the module: what wraps the module (FSDP's hooks) stays outside
             block.forward = torch.compile(block.forward, fullgraph=True)
-        self.compiled = True
+        self.is_compiled = True
 
     def num_parameters(self) -> int:
         """Parameters of the logical model: the head's padding rows are not counted."""
         padding = (self.config.padded_vocab_size - self.config.vocab_size) * self.config.n_embd
         return sum(p.numel() for p in self.parameters()) - padding
 
-    def hidden(
+    def hidden_states(
         self,
         ids_BT: Tensor,
         cache: KVCache | None = None,
         *,
-        segments_BT: Tensor | None = None,
-        branches: Branches | None = None,
+        document_ids_BT: Tensor | None = None,
+        prefix_tree: PrefixTree | None = None,
     ) -> Tensor:
         """Final hidden states [B, T, D]; with a cache, ids continue what it holds.
 
@@ -112,44 +112,44 @@ class GPT(nn.Module):
         Raises ValueError where the positions would pass the context (`block_size`), and for
         segments together with a cache, which does not know the segments of what it holds.
         """
-        if cache is not None and segments_BT is not None:
+        if cache is not None and document_ids_BT is not None:
             raise ValueError(
                 "A KV cache holds one text a row: give segments_BT or cache, not both."
             )
         config = self.config
-        past, tokens = cache.length if cache else 0, ids_BT.shape[1]
+        past, tokens = cache.max_length if cache else 0, ids_BT.shape[1]
         end = past + tokens
-        if end > config.block_size and branches is None:
+        if end > config.block_size and prefix_tree is None:
             raise ValueError(
                 f"{end:,} tokens do not fit the model's context of {config.block_size:,}."
             )
         # positions run on from one segment to the next: RoPE makes attention depend on
         # distances alone, and those inside a segment are right wherever it starts
-        mask_B1TT = None if segments_BT is None else document_mask(segments_BT)
-        positions_BT = cache.begin(tokens) if cache else None
+        mask_B1TT = None if document_ids_BT is None else document_mask(document_ids_BT)
+        positions_BT = cache.advance(tokens) if cache else None
         if positions_BT is not None:
-            mask_B1TT = rows_mask(positions_BT, end)
-        if branches is not None:
+            mask_B1TT = ragged_causal_mask(positions_BT, end)
+        if prefix_tree is not None:
             assert positions_BT is None, "rows of a cache that go on in branches are of one length"
-            positions_BT = branches.places_BT
-            mask_B1TT = branches_mask(branches.numbers_BT, past)
+            positions_BT = prefix_tree.positions_BT
+            mask_B1TT = prefix_tree_mask(prefix_tree.branch_ids_BT, past)
         table = rope_table(config.head_size, config.block_size, config.rope_theta, ids_BT.device)
         rope = table.select(slice(past, end) if positions_BT is None else positions_BT)
         x_BTD = self.model.embed_tokens(ids_BT)
         x_BTD = x_BTD.to(self.compute_dtype or x_BTD.dtype)
         trains = self.training and torch.is_grad_enabled() and cache is None
         # other shapes come and go outside training, and each would be compiled anew
-        eager = self.compiled and not trains
+        eager = self.is_compiled and not trains
         with torch.compiler.set_stance("force_eager") if eager else nullcontext():
             for number, block in enumerate(self.model.layers):
                 inputs = (x_BTD, rope, cache.layers[number] if cache else None, mask_B1TT)
-                if trains and self.recompute:
+                if trains and self.activation_checkpointing:
                     # without dropout no random numbers are drawn, whose state would be kept
                     x_BTD = checkpoint(
                         block,
                         *inputs,
                         use_reentrant=False,
-                        preserve_rng_state=self.draws or config.dropout > 0,
+                        preserve_rng_state=self.uses_rng or config.dropout > 0,
                     )
                 else:
                     x_BTD = block(*inputs)
@@ -157,45 +157,45 @@ class GPT(nn.Module):
         return y_BTD
 
     def forward(
-        self, ids_BT: Tensor, cache: KVCache | None = None, *, segments_BT: Tensor | None = None
+        self, ids_BT: Tensor, cache: KVCache | None = None, *, document_ids_BT: Tensor | None = None
     ) -> Tensor:
         """Logits [B, T, V] in fp32; `cache` and `segments_BT` as in `hidden`."""
-        return self.logits(self.hidden(ids_BT, cache, segments_BT=segments_BT))
+        return self.logits(self.hidden_states(ids_BT, cache, document_ids_BT=document_ids_BT))
 
     def logits(self, x: Tensor) -> Tensor:
         """Of final hidden states [..., D]: [..., V] in fp32."""
         logits: Tensor = self.lm_head(x)
         return logits.float()
 
-    def measure(self, work: Callable[["GPT"], Tensor]) -> Tensor:
+    def run_unsharded(self, function: Callable[["GPT"], Tensor]) -> Tensor:
         """What `work` finds by `hidden` and `logits`.
 
         One call of the model, so that FSDP has put together what both need.
         """
-        return work(self)
+        return function(self)
 
     def loss(
         self,
         ids_BT: Tensor,
         targets_BT: Tensor,
         *,
-        segments_BT: Tensor | None = None,
-        score: Score | None = None,
+        document_ids_BT: Tensor | None = None,
+        loss_fn: LossFn | None = None,
     ) -> Tensor:
         """Sum of the cross-entropy, in nats, over the targets that are not -100.
 
         Or the loss that `score` makes of the nats [B, T] of all positions (fp32, 0 where the
         target is -100), with its gradient: score gives its value and its derivative by each.
         """
-        x_ND = self.hidden(ids_BT, segments_BT=segments_BT).flatten(0, 1)
+        x_ND = self.hidden_states(ids_BT, document_ids_BT=document_ids_BT).flatten(0, 1)
         weight_VD, targets_N = self.lm_head.weight, targets_BT.flatten()
         head = x_ND, weight_VD, targets_N, self.config.vocab_size
-        if score is None:
-            return head_loss(*head, self.compiled)
-        value, slopes_BT = score(head_nats(*head).view_as(targets_BT))
+        if loss_fn is None:
+            return fused_linear_cross_entropy(*head, self.is_compiled)
+        value, slopes_BT = loss_fn(token_nll(*head).view_as(targets_BT))
         if not torch.is_grad_enabled():
             return value
-        weighted = head_loss(*head, self.compiled, slopes_BT.flatten())
+        weighted = fused_linear_cross_entropy(*head, self.is_compiled, slopes_BT.flatten())
         # exactly the score's value, with the gradient of the weighted sum
         return value + (weighted - weighted.detach())
 
@@ -203,6 +203,6 @@ class GPT(nn.Module):
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """Takes Hugging Face's Llama names or the published checkpoint's (see `names`)."""
-        if is_published(state_dict):
-            state_dict = from_published(state_dict, self.config)
+        if is_published_layout(state_dict):
+            state_dict = convert_from_published(state_dict, self.config)
         return super().load_state_dict(state_dict, strict, assign)

@@ -24,21 +24,21 @@ GIB = 2**30
 @dataclass(frozen=True)
 class Gpu:
     name: str  # ours, as on the command line
-    spelled: str  # a pattern for the whole of torch.cuda.get_device_name()
-    bf16: float  # TFLOP/s, dense, fp32 accumulation
-    fp8: float | None  # the same; None: has no FP8
-    memory: float  # GiB that torch can see (total_memory), rounded down
-    bandwidth: float  # TB/s
-    watts: int  # board power at most
+    name_pattern: str  # a pattern for the whole of torch.cuda.get_device_name()
+    bf16_tflops: float  # TFLOP/s, dense, fp32 accumulation
+    fp8_tflops: float | None  # the same; None: has no FP8
+    memory_gib: float  # GiB that torch can see (total_memory), rounded down
+    bandwidth_tb_per_s: float  # TB/s
+    max_watts: int  # board power at most
 
     @property
-    def bytes(self) -> int:
-        return int(self.memory * GIB)
+    def memory_bytes(self) -> int:
+        return int(self.memory_gib * GIB)
 
 
 # name, spelling, bf16, fp8, memory, bandwidth, watts. The memory is what PyTorch's out-of-memory
 # messages name as the capacity; the rest is from the makers' pages, "with sparsity" halved.
-_TABLE: tuple[tuple[str, str, float, float | None, float, float, int], ...] = (
+_GPU_ROWS: tuple[tuple[str, str, float, float | None, float, float, int], ...] = (
     # nvidia.com/en-us/data-center/a100
     ("a100-40gb", r"(NVIDIA )?A100-(SXM4|PCIE)-40GB", 312.0, None, 39.3, 1.555, 400),
     ("a100", r"(NVIDIA )?A100(-SXM4-80GB| 80GB PCIe)", 312.0, None, 79.1, 2.039, 400),
@@ -68,21 +68,21 @@ _TABLE: tuple[tuple[str, str, float, float | None, float, float, int], ...] = (
     # amd.com/en/products/accelerators/instinct/mi300/mi300x.html
     ("mi300x", "AMD Instinct MI300X", 1307.4, 2614.9, 191.9, 5.3, 750),
 )  # fmt: skip
-GPUS = tuple(Gpu(*row) for row in _TABLE)
+GPUS = tuple(Gpu(*row) for row in _GPU_ROWS)
 
 
-def recognise(device_name: str) -> Gpu | None:
+def lookup_gpu(device_name: str) -> Gpu | None:
     """The GPU that `torch.cuda.get_device_name()` calls so; None for one not in the table."""
-    return next((gpu for gpu in GPUS if re.fullmatch(gpu.spelled, device_name)), None)
+    return next((gpu for gpu in GPUS if re.fullmatch(gpu.name_pattern, device_name)), None)
 
 
-def find_gpu(name: str) -> Gpu:
+def get_gpu(name: str) -> Gpu:
     """A GPU by our name for it (`h200`; spaces and case do not count) or by its driver's.
 
     Raises ValueError with the closest names there are.
     """
     asked = re.sub(r"[\s_]+", "-", name.strip().lower())
-    named = next((gpu for gpu in GPUS if gpu.name == asked), None) or recognise(name)
+    named = next((gpu for gpu in GPUS if gpu.name == asked), None) or lookup_gpu(name)
     if named is not None:
         return named
     names = [gpu.name for gpu in GPUS]
@@ -97,15 +97,15 @@ def peak_flops(device_name: str, precision: str) -> float | None:
 
     None where it is not known: another GPU, or fp32, whose rate depends on whether TF32 is on.
     """
-    gpu = recognise(device_name)
+    gpu = lookup_gpu(device_name)
     # tensor cores multiply fp16 as fast as bf16 on every GPU of the table
-    rates = {"bf16": gpu.bf16, "fp16": gpu.bf16, "fp8": gpu.fp8} if gpu else {}
+    rates = {"bf16": gpu.bf16_tflops, "fp16": gpu.bf16_tflops, "fp8": gpu.fp8_tflops} if gpu else {}
     rate = rates.get(precision)
     return None if rate is None else rate * 1e12
 
 
-def mfu(
-    tokens_per_s: float, config: ModelConfig, gpus: int, device_name: str, precision: str
+def compute_mfu(
+    tokens_per_s: float, config: ModelConfig, num_gpus: int, device_name: str, precision: str
 ) -> float | None:
     """Model FLOPs utilisation (PaLM, appendix B), a share of the dense bf16 peak of all GPUs.
 
@@ -113,4 +113,4 @@ def mfu(
     """
     yardstick = "bf16" if precision == "fp8" else precision
     peak = peak_flops(device_name, yardstick)
-    return None if peak is None else tokens_per_s * flops_per_token(config) / (gpus * peak)
+    return None if peak is None else tokens_per_s * flops_per_token(config) / (num_gpus * peak)

@@ -22,22 +22,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORE = -100  # target of a position that does not count
+IGNORE_INDEX = -100  # target of a position that does not count
 # fp32 logits of a slice. On a CPU it stays in the last-level cache from one pass to the next; on
 # a GPU it is large enough that adding up the weight's gradient costs little beside the products
 CPU_SLICE_BYTES, GPU_SLICE_BYTES = 16 * 2**20, 512 * 2**20
 
 
 # the nats of all positions [B, T], fp32 -> a loss (no dimensions) and its derivative by each [B, T]
-Score = Callable[[Tensor], tuple[Tensor, Tensor]]
+LossFn = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def head_loss(
+def fused_linear_cross_entropy(
     x_ND: Tensor,
     weight_VD: Tensor,
     targets_N: Tensor,
     vocab_size: int,
-    compiled: bool = False,
+    use_compiled: bool = False,
     scale_N: Tensor | None = None,
 ) -> Tensor:
     """Sum of the cross-entropy over the positions that count, in nats, fp32, no dimensions.
@@ -49,36 +49,36 @@ def head_loss(
     """
     size = _slice_size(x_ND, weight_VD)
     if x_ND.device.type == "cpu":  # a GPU would have to be waited for
-        kept = _counted(targets_N, size)
+        kept = _valid_positions(targets_N, size)
         if len(kept) < len(targets_N):
             x_ND, targets_N = x_ND.index_select(0, kept), targets_N[kept]
             scale_N = None if scale_N is None else scale_N[kept]
     if torch.is_grad_enabled() and (x_ND.requires_grad or weight_VD.requires_grad):
-        loss: Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
-            x_ND, weight_VD, targets_N, vocab_size, size, compiled, scale_N
+        loss: Tensor = _FusedLinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            x_ND, weight_VD, targets_N, vocab_size, size, use_compiled, scale_N
         )
         return loss
     total = x_ND.new_zeros((), dtype=torch.float32)
     weight_VD = weight_VD.to(x_ND.dtype)
-    for rows in _slices(x_ND, size):
-        total += _slice_loss(
-            x_ND[rows], weight_VD, targets_N[rows], vocab_size, _part(scale_N, rows)
+    for rows in _row_slices(x_ND, size):
+        total += _slice_nll(
+            x_ND[rows], weight_VD, targets_N[rows], vocab_size, _select_rows(scale_N, rows)
         )[1]
     return total
 
 
 @torch.no_grad()
-def head_nats(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int) -> Tensor:
+def token_nll(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int) -> Tensor:
     """The cross-entropy of each position [N], in nats, fp32, without gradient; 0 at `IGNORE`."""
     weight_VD = weight_VD.to(x_ND.dtype)
     nats_N = torch.empty_like(targets_N, dtype=torch.float32)
-    for rows in _slices(x_ND, _slice_size(x_ND, weight_VD)):
+    for rows in _row_slices(x_ND, _slice_size(x_ND, weight_VD)):
         log_probs_NV = _log_probs(x_ND[rows], weight_VD, vocab_size)
-        nats_N[rows] = _nats(log_probs_NV, targets_N[rows])
+        nats_N[rows] = _target_nll(log_probs_NV, targets_N[rows])
     return nats_N
 
 
-class _HeadLoss(torch.autograd.Function):
+class _FusedLinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -100,17 +100,17 @@ class _HeadLoss(torch.autograd.Function):
             grad_weight_VD = torch.zeros_like(
                 weight_VD, dtype=torch.promote_types(weight_VD.dtype, torch.float32)
             )
-        step = _compiled_step() if compiled else _step
-        for rows in _slices(x_ND, size):
+        step = _compiled_slice_loss_and_grad() if compiled else _slice_loss_and_grad
+        for rows in _row_slices(x_ND, size):
             step(
                 x_ND[rows],
                 cast_VD,
                 targets_N[rows],
                 vocab_size,
                 total,
-                _part(grad_x_ND, rows),
+                _select_rows(grad_x_ND, rows),
                 grad_weight_VD,
-                _part(scale_N, rows),
+                _select_rows(scale_N, rows),
             )
         ctx.save_for_backward(grad_x_ND, grad_weight_VD)
         ctx.weight_dtype = weight_VD.dtype
@@ -125,7 +125,7 @@ class _HeadLoss(torch.autograd.Function):
         return to_x, to_weight, None, None, None, None, None
 
 
-def _step(
+def _slice_loss_and_grad(
     x_ND: Tensor,
     weight_VD: Tensor,
     targets_N: Tensor,
@@ -136,13 +136,13 @@ def _step(
     scale_N: Tensor | None,
 ) -> None:
     """One slice: adds its loss and its part of the weight's gradient, writes that of x."""
-    log_probs_NV, nats = _slice_loss(x_ND, weight_VD, targets_N, vocab_size, scale_N)
+    log_probs_NV, nats = _slice_nll(x_ND, weight_VD, targets_N, vocab_size, scale_N)
     total += nats
     columns = torch.arange(len(weight_VD), dtype=torch.int32, device=x_ND.device)
     hit_NV = columns == targets_N[:, None].int()
     grad_NV = (log_probs_NV.exp() - hit_NV.float()).to(x_ND.dtype)
     # ignored rows are masked where they are D wide, not V
-    counts_N1 = (targets_N != IGNORE)[:, None].to(x_ND.dtype)
+    counts_N1 = (targets_N != IGNORE_INDEX)[:, None].to(x_ND.dtype)
     if scale_N is not None:
         counts_N1 = counts_N1 * scale_N[:, None]  # fp32: a scale in bf16 is off by up to 0.4 %
     if grad_x_ND is not None:
@@ -152,18 +152,18 @@ def _step(
 
 
 @cache
-def _compiled_step() -> Callable[..., None]:
-    return torch.compile(_step, fullgraph=True)
+def _compiled_slice_loss_and_grad() -> Callable[..., None]:
+    return torch.compile(_slice_loss_and_grad, fullgraph=True)
 
 
-def _slice_loss(
+def _slice_nll(
     x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int, scale_N: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities [N, V] as below, and the sum of the nats."""
     log_probs_NV = _log_probs(x_ND, weight_VD, vocab_size)
     if scale_N is not None:
-        return log_probs_NV, (_nats(log_probs_NV, targets_N) * scale_N).sum()
-    return log_probs_NV, F.nll_loss(log_probs_NV, targets_N, ignore_index=IGNORE, reduction="sum")
+        return log_probs_NV, (_target_nll(log_probs_NV, targets_N) * scale_N).sum()
+    return log_probs_NV, F.nll_loss(log_probs_NV, targets_N, ignore_index=IGNORE_INDEX, reduction="sum")
 
 
 def _log_probs(x_ND: Tensor, weight_VD: Tensor, vocab_size: int) -> Tensor:
@@ -175,22 +175,22 @@ def _log_probs(x_ND: Tensor, weight_VD: Tensor, vocab_size: int) -> Tensor:
     return logits_NV.log_softmax(-1)
 
 
-def _nats(log_probs_NV: Tensor, targets_N: Tensor) -> Tensor:
-    return F.nll_loss(log_probs_NV, targets_N, ignore_index=IGNORE, reduction="none")
+def _target_nll(log_probs_NV: Tensor, targets_N: Tensor) -> Tensor:
+    return F.nll_loss(log_probs_NV, targets_N, ignore_index=IGNORE_INDEX, reduction="none")
 
 
-def _part(tensor: Tensor | None, rows: slice) -> Tensor | None:
+def _select_rows(tensor: Tensor | None, rows: slice) -> Tensor | None:
     return None if tensor is None else tensor[rows]
 
 
-def _counted(targets_N: Tensor, size: int) -> Tensor:
+def _valid_positions(targets_N: Tensor, slice_size: int) -> Tensor:
     """Those positions that count, and as many others as fill their last slice.
 
     Prompts and padding are more than half of what a model is tuned on, and in a small model the
     head is most of the work. Whole slices go, so that those that stay are all of one size.
     """
-    number = -(-int((targets_N != IGNORE).sum()) // size)
-    return (targets_N == IGNORE).argsort(stable=True)[: number * size]
+    number = -(-int((targets_N != IGNORE_INDEX).sum()) // slice_size)
+    return (targets_N == IGNORE_INDEX).argsort(stable=True)[: number * slice_size]
 
 
 def _slice_size(x_ND: Tensor, weight_VD: Tensor) -> int:
@@ -200,5 +200,5 @@ def _slice_size(x_ND: Tensor, weight_VD: Tensor) -> int:
     return max(1, -(-tokens // max(1, number)))
 
 
-def _slices(x_ND: Tensor, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, len(x_ND), size)]
+def _row_slices(x_ND: Tensor, slice_size: int) -> list[slice]:
+    return [slice(start, start + slice_size) for start in range(0, len(x_ND), slice_size)]

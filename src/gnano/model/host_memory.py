@@ -11,7 +11,7 @@ import sys
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
-def keep_freed_memory() -> bool:
+def disable_malloc_trim() -> bool:
     """Let this process keep what it frees, for its next allocation; False where it cannot.
 
     The process then holds its peak until it ends. Only glibc can be asked for this.

@@ -29,10 +29,10 @@ class LoraLinear(Linear):
     def __init__(self, base: Linear, config: LoraConfig) -> None:
         outputs, inputs = base.weight.shape
         with torch.device("meta"):  # neither takes room nor draws: the weight is the base's
-            super().__init__(inputs, outputs, base.std)
+            super().__init__(inputs, outputs, base.init_std)
             self.lora_A, self.lora_B = Linear(inputs, config.rank), Linear(config.rank, outputs)
         self.weight = base.weight
-        self.scale, self.dropout = config.scale, config.dropout
+        self.scale, self.dropout = config.scaling, config.dropout
         for part in self.lora_A, self.lora_B:
             part.weight = nn.Parameter(base.weight.new_empty(part.weight.shape))
         nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
@@ -54,16 +54,16 @@ def add_lora(model: GPT, config: LoraConfig) -> None:
     """
     assert config.rank, "an adapter has a rank"
     model.requires_grad_(False)
-    model.draws = config.dropout > 0
+    model.uses_rng = config.dropout > 0
     for part in list(model.model.layers.modules()):
         for name, layer in list(part.named_children()):
-            if name in config.layers:
+            if name in config.target_modules:
                 assert type(layer) is Linear, f"{name} is a {type(layer).__name__}"
                 setattr(part, name, LoraLinear(layer, config))
 
 
 @torch.no_grad()
-def merged(tensors: Mapping[str, Tensor], config: LoraConfig) -> dict[str, Tensor]:
+def merge_lora(tensors: Mapping[str, Tensor], config: LoraConfig) -> dict[str, Tensor]:
     """Whole tensors by the names of such a model's parameters -> those of a plain GPT.
 
     Changes are computed in fp32 and added to a copy, which has the dtype of its weight; what
@@ -74,7 +74,7 @@ def merged(tensors: Mapping[str, Tensor], config: LoraConfig) -> dict[str, Tenso
         layer = name.removesuffix("weight")
         if f"{layer}{LORA_A}" in tensors:
             a, b = tensors[f"{layer}{LORA_A}"].float(), tensors[f"{layer}{LORA_B}"].float()
-            plain[name] = torch.addmm(weight.float(), b, a, alpha=config.scale).to(weight.dtype)
+            plain[name] = torch.addmm(weight.float(), b, a, alpha=config.scaling).to(weight.dtype)
         elif not name.endswith((LORA_A, LORA_B)):
             plain[name] = weight
     return plain

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
-from gnano.utils.ranges import Range, check_ranges
-from gnano.utils.unused import refuse_unused
+from gnano.utils.ranges import Range, check_field_ranges
+from gnano.utils.unused import reject_unused
 
-Layer = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-LAYERS: tuple[Layer, ...] = get_args(Layer)
+TargetModule = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+TARGET_MODULES: tuple[TargetModule, ...] = get_args(TargetModule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,22 +15,22 @@ class LoraConfig:
     # of the change to each matrix; 0: all weights are tuned
     rank: Annotated[int, Range(0, 2**24)] = 0
     # the change is scaled by alpha / rank
-    alpha: Annotated[float, Range(0, 1e30, above=True)] = 16.0
+    alpha: Annotated[float, Range(0, 1e30, exclusive_minimum=True)] = 16.0
     # share of the adapter's input zeroed in training
-    dropout: Annotated[float, Range(0, 1, below=True)] = 0.0
-    layers: tuple[Layer, ...] = LAYERS  # whose matrices are changed, in every block
+    dropout: Annotated[float, Range(0, 1, exclusive_maximum=True)] = 0.0
+    target_modules: tuple[TargetModule, ...] = TARGET_MODULES  # whose matrices are changed, in every block
 
     def __post_init__(self) -> None:
-        check_ranges(self, "train.lora")
+        check_field_ranges(self, "train.lora")
         if not self.rank:
             names = ("alpha", "dropout", "layers")
-            refuse_unused(self, "train.lora.", names, "train.lora.rank is 0 (no adapter)")
-        if not self.layers or not set(self.layers) <= set(LAYERS):
+            reject_unused(self, "train.lora.", names, "train.lora.rank is 0 (no adapter)")
+        if not self.target_modules or not set(self.target_modules) <= set(TARGET_MODULES):
             raise ValueError(
-                f"train.lora.layers is {list(self.layers)}; name some of {', '.join(LAYERS)}."
+                f"train.lora.layers is {list(self.target_modules)}; name some of {', '.join(TARGET_MODULES)}."
             )
 
     @property
-    def scale(self) -> float:
+    def scaling(self) -> float:
         """What the product of an adapter's two matrices is multiplied by."""
         return self.alpha / self.rank

@@ -23,11 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LONGEST = 512  # positions; beyond them the kept scores, T² a head, cost more than they save
-BLOCK = 128  # queries at a time: shorter blocks skip more of what is masked, in worse products
+CPU_ATTENTION_MAX_LENGTH = 512  # positions; beyond them the kept scores, T² a head, cost more than they save
+QUERY_BLOCK = 128  # queries at a time: shorter blocks skip more of what is masked, in worse products
 
 
-def attend_short(
+def cpu_attention(
     q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, mask_B1TT: Tensor | None = None
 ) -> Tensor:
     """Causal softmax attention [B, H, T, E] of whole rows; a mask narrows who sees whom further.
@@ -38,21 +38,21 @@ def attend_short(
     K = k_BKTE.shape[1]
     q = q_BHTE.reshape(B * K, H // K, T, E)
     k, v = k_BKTE.reshape(B * K, T, E), v_BKTE.reshape(B * K, T, E)
-    y: Tensor = _Attention.apply(q, k, v, mask_B1TT)  # type: ignore[no-untyped-call]
+    y: Tensor = _CpuAttention.apply(q, k, v, mask_B1TT)  # type: ignore[no-untyped-call]
     return y.view(B, H, T, E)
 
 
-class _Attention(torch.autograd.Function):
+class _CpuAttention(torch.autograd.Function):
     """q, y: [N, G, T, E]; k, v: [N, T, E]; N = B·K rows and key/value heads, G = H / K."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask_B1TT: Tensor | None) -> Tensor:
         N, G, T, E = q.shape
         parts, kept = [], []
-        for start, stop in _blocks(T):
+        for start, stop in _query_blocks(T):
             some_q = q[:, :, start:stop].reshape(N, -1, E)
             s = torch.bmm(some_q, k[:, :stop].mT).view(N, G, stop - start, stop)
-            s = torch.where(_seen(start, stop, mask_B1TT, N, q), s.float(), -torch.inf)
+            s = torch.where(_visible_keys(start, stop, mask_B1TT, N, q), s.float(), -torch.inf)
             # scaled after the subtraction: the other way round the compiler sees a pattern of
             # its own, and guards against infinite scales in a third of the time
             e = ((s - s.amax(-1, keepdim=True)) * (1 / math.sqrt(E))).exp()
@@ -69,7 +69,7 @@ class _Attention(torch.autograd.Function):
         q, k, v, *kept = ctx.saved_tensors
         N, _, T, E = q.shape
         q_parts, k_parts, v_parts = [], [], []
-        for (start, stop), e, sums in zip(_blocks(T), kept[::2], kept[1::2], strict=True):
+        for (start, stop), e, sums in zip(_query_blocks(T), kept[::2], kept[1::2], strict=True):
             some_q = q[:, :, start:stop].reshape(N, -1, E)
             some_grad = (grad[:, :, start:stop].float() / sums).to(q.dtype).reshape(N, -1, E)
             rows = e.view(N, -1, stop)
@@ -80,14 +80,14 @@ class _Attention(torch.autograd.Function):
             s = (s * (1 / math.sqrt(E))).to(q.dtype).view(N, -1, stop)
             q_parts.append(torch.bmm(s, k[:, :stop]).view(N, -1, stop - start, E))
             k_parts.append(torch.bmm(some_q.mT, s).mT)
-        return torch.cat(q_parts, dim=2), _sum(k_parts, T), _sum(v_parts, T), None
+        return torch.cat(q_parts, dim=2), _sum_key_grads(k_parts, T), _sum_key_grads(v_parts, T), None
 
 
-def _blocks(T: int) -> list[tuple[int, int]]:
-    return [(start, min(start + BLOCK, T)) for start in range(0, T, BLOCK)]
+def _query_blocks(T: int) -> list[tuple[int, int]]:
+    return [(start, min(start + QUERY_BLOCK, T)) for start in range(0, T, QUERY_BLOCK)]
 
 
-def _seen(start: int, stop: int, mask_B1TT: Tensor | None, N: int, like: Tensor) -> Tensor:
+def _visible_keys(start: int, stop: int, mask_B1TT: Tensor | None, N: int, like: Tensor) -> Tensor:
     """Which of the keys 0 … stop the queries start … stop see; broadcasts over [N, G]."""
     # int32 and not int64: as many in a vector as there are fp32 scores
     queries = torch.arange(start, stop, dtype=torch.int32, device=like.device)[:, None]
@@ -99,7 +99,7 @@ def _seen(start: int, stop: int, mask_B1TT: Tensor | None, N: int, like: Tensor)
     return seen & mask.reshape(N, 1, stop - start, stop)
 
 
-def _sum(parts: list[Tensor], T: int) -> Tensor:
+def _sum_key_grads(parts: list[Tensor], T: int) -> Tensor:
     """The sum [N, T, E], in fp32 and rounded once, of gradients of the first keys each."""
     total = parts[-1].float()
     for part in parts[:-1]:

@@ -5,41 +5,41 @@ from pathlib import Path
 from typing import Any
 
 from gnano.data.instructions.config import InstructionConfig
-from gnano.live import clock
+from gnano.live import format_clock
 from gnano.model.arithmetic import (
-    active_parameters,
+    num_active_parameters,
     flops_per_token,
     kv_cache_bytes_per_token,
-    parameters,
+    parameters_by_part,
 )
 from gnano.model.config import ModelConfig
 from gnano.report.corpus import describe_data
 from gnano.report.metrics import (
     TaskCurve,
-    accuracy,
-    bits_per_byte,
-    figure,
+    format_accuracy,
+    heldout_bits_per_byte,
+    finite_number,
     read_metrics,
-    source_bits,
+    heldout_bits_by_source,
     task_curves,
 )
-from gnano.report.runs import printable
-from gnano.report.standing import KILLED, events_backwards, standing
-from gnano.train.recipe import Recipe, load_recipe, recipe_names
-from gnano.train.saving.folders import checkpoints, step_of
-from gnano.train.saving.hashes import verify_sizes
+from gnano.report.runs import to_printable_line
+from gnano.report.standing import PROBABLY_KILLED, iter_events_reversed, read_run_status
+from gnano.train.recipe import Recipe, load_recipe, list_recipes
+from gnano.train.saving.folders import list_checkpoints, checkpoint_step
+from gnano.train.saving.hashes import verify_file_sizes
 
-EVENTS = 5  # of a run's last ones, shown
+MAX_EVENTS = 5  # of a run's last ones, shown
 
 
-def describe(what: str) -> str:
+def describe(target: str) -> str:
     """Describe a recipe by its name or file, or a folder of ours.
 
     Raises ValueError or FileNotFoundError, in a sentence, for anything else.
     """
-    path = Path(what)
-    if what in recipe_names() or path.is_file():
-        return _describe_recipe(load_recipe(what))
+    path = Path(target)
+    if target in list_recipes() or path.is_file():
+        return _describe_recipe(load_recipe(target))
     if (path / "manifest.json").is_file():
         return describe_data(path)
     if (path / "recipe.toml").is_file():
@@ -48,12 +48,12 @@ def describe(what: str) -> str:
         return _describe_checkpoint(path)
     if path.exists():
         raise ValueError(
-            f"{what} is not a data folder (manifest.json), a run (recipe.toml) or a "
+            f"{target} is not a data folder (manifest.json), a run (recipe.toml) or a "
             f"checkpoint (config.json)."
         )
     raise FileNotFoundError(
-        f"There is no {what!r}: no such file or folder, and the recipes are "
-        f"{', '.join(recipe_names())}."
+        f"There is no {target!r}: no such file or folder, and the recipes are "
+        f"{', '.join(list_recipes())}."
     )
 
 
@@ -64,8 +64,8 @@ def _describe_recipe(recipe: Recipe) -> str:
     return (
         f"{_describe_model(recipe.model)}\n\n"
         f"training     {settings.steps:,} steps × {settings.tokens_per_step:,} tokens"
-        f" = {_short(tokens)} tokens, {_short(flops)} FLOPs\n"
-        f"micro-batch  {settings.micro_batch} × {recipe.model.block_size:,} tokens\n"
+        f" = {_format_si(tokens)} tokens, {_format_si(flops)} FLOPs\n"
+        f"micro-batch  {settings.micro_batch_size} × {recipe.model.block_size:,} tokens\n"
         f"data         {_describe_mix(recipe)}"
     )
 
@@ -73,7 +73,7 @@ def _describe_recipe(recipe: Recipe) -> str:
 def _describe_mix(recipe: Recipe) -> str:
     if isinstance(recipe.data, InstructionConfig):
         epochs = f", {recipe.data.epochs:g} epochs" if recipe.data.epochs else ""
-        parts = " · ".join(f"{n} ({s.where})" for n, s in recipe.data.sources.items())
+        parts = " · ".join(f"{n} ({s.location})" for n, s in recipe.data.sources.items())
         return f"{recipe.data.kind}{epochs}: {parts or 'none yet'}"
     total = sum(source.weight for source in recipe.data.sources.values())
     mix = " · ".join(f"{name} {s.weight / total:.0%}" for name, s in recipe.data.sources.items())
@@ -82,7 +82,7 @@ def _describe_mix(recipe: Recipe) -> str:
 
 def _describe_run(run: Path) -> str:
     recipe = load_recipe(str(run / "recipe.toml"))
-    now = standing(run)
+    now = read_run_status(run)
     rows = []
     if now.step is not None:
         # later steps are from before a rollback, and will be redone
@@ -90,73 +90,73 @@ def _describe_run(run: Path) -> str:
     state = f"run          {now.state}: step {now.step or 0:,} of {recipe.train.steps:,}"
     if rows:
         loss = "none" if now.loss is None else f"{now.loss:.3f}"
-        state += f", loss {loss}, {clock(figure(rows[-1].get('seconds')) or 0)} of training"
+        state += f", loss {loss}, {format_clock(finite_number(rows[-1].get('seconds')) or 0)} of training"
     lines = [_describe_recipe(recipe), "", state]
     if now.reason:
-        killed = now.reason == KILLED
-        why = "its process is gone without a word: killed?" if killed else printable(now.reason)
+        killed = now.reason == PROBABLY_KILLED
+        why = "its process is gone without a word: killed?" if killed else to_printable_line(now.reason)
         lines.append(f"             {why}")
-    measured = {row["step"]: bits for row in rows if (bits := bits_per_byte(row)) is not None}
+    measured = {row["step"]: bits for row in rows if (bits := heldout_bits_per_byte(row)) is not None}
     if measured:
-        lines.append(_heldout(next(row for row in rows if row["step"] == max(measured))))
+        lines.append(_describe_heldout(next(row for row in rows if row["step"] == max(measured))))
     if tasks := task_curves(rows):
-        lines.append(_tasks(tasks))
+        lines.append(_describe_tasks(tasks))
     skipped = sum(bool(row.get("skipped")) for row in rows)
-    rollbacks = sum(event["event"] == "rolled back" for event in events_backwards(run))
-    lines.append(f"trouble      {_count(skipped, 'step')} skipped, {_count(rollbacks, 'rollback')}")
-    last_events = list(islice(events_backwards(run), EVENTS))[::-1]
-    lines += [*_checkpoints(run, measured), *(f"event        {_event(**e)}" for e in last_events)]
+    rollbacks = sum(event["event"] == "rolled back" for event in iter_events_reversed(run))
+    lines.append(f"trouble      {_format_count(skipped, 'step')} skipped, {_format_count(rollbacks, 'rollback')}")
+    last_events = list(islice(iter_events_reversed(run), MAX_EVENTS))[::-1]
+    lines += [*_describe_checkpoints(run, measured), *(f"event        {_format_event(**e)}" for e in last_events)]
     return "\n".join(lines)
 
 
-def _heldout(row: dict[str, Any]) -> str:
-    parts = " · ".join(f"{name} {bits:.3f}" for name, bits in source_bits(row).items())
-    total = bits_per_byte(row)
+def _describe_heldout(row: dict[str, Any]) -> str:
+    parts = " · ".join(f"{name} {bits:.3f}" for name, bits in heldout_bits_by_source(row).items())
+    total = heldout_bits_per_byte(row)
     return f"held-out     {total:.3f} bits per byte at step {row['step']:,} ({parts})"
 
 
-def _tasks(curves: list[TaskCurve]) -> str:
+def _describe_tasks(curves: list[TaskCurve]) -> str:
     """List the tasks that were measured last."""
     step = max(curve.steps[-1] for curve in curves)
     last = [curve for curve in curves if curve.steps[-1] == step]
-    parts = " · ".join(f"{curve.name} {accuracy(curve, -1)}" for curve in last)
-    return f"tasks        {printable(parts)} (step {step:,.0f})"
+    parts = " · ".join(f"{curve.name} {format_accuracy(curve, -1)}" for curve in last)
+    return f"tasks        {to_printable_line(parts)} (step {step:,.0f})"
 
 
-def _checkpoints(run: Path, measured: dict[int, float]) -> list[str]:
+def _describe_checkpoints(run: Path, heldout_by_step: dict[int, float]) -> list[str]:
     """List the checkpoints, with marks for the damaged ones and the best of the others."""
-    from gnano.train.saving.retention import best_of
+    from gnano.train.saving.retention import best_checkpoint
 
-    marks = dict.fromkeys(checkpoints(run), "")
+    marks = dict.fromkeys(list_checkpoints(run), "")
     for folder in marks:
         try:
-            verify_sizes(folder)
+            verify_file_sizes(folder)
         except (OSError, ValueError) as error:
             marks[folder] = f"   damaged: {error}"
-    if best := best_of([folder for folder, mark in marks.items() if not mark]):
-        bits = measured.get(step_of(best))
+    if best := best_checkpoint([folder for folder, mark in marks.items() if not mark]):
+        bits = heldout_by_step.get(checkpoint_step(best))
         marks[best] = "   best" if bits is None else f"   best: {bits:.3f} bits per byte"
     return [f"checkpoint   {f}{mark}" for f, mark in marks.items()] or ["checkpoint   none yet"]
 
 
-def _event(time: str = "?", event: str = "?", step: int | None = None, **facts: Any) -> str:
+def _format_event(time: str = "?", event: str = "?", step: int | None = None, **facts: Any) -> str:
     where = "" if step is None else f", step {step:,}"
     more = ", ".join(f"{key} {value}" for key, value in facts.items())
-    return printable(f"{time} {event}{where}{f': {more}' if more else ''}")
+    return to_printable_line(f"{time} {event}{where}{f': {more}' if more else ''}")
 
 
 def _describe_checkpoint(folder: Path) -> str:
-    from gnano.model.folder import read_config
+    from gnano.model.folder import load_config
 
-    text = f"{folder}\n{_describe_model(read_config(folder))}"
+    text = f"{folder}\n{_describe_model(load_config(folder))}"
     if (folder / "files.json").is_file():
-        verify_sizes(folder)
+        verify_file_sizes(folder)
         text += "\n\nEvery file is there and has its size; --verify checks every byte."
     return text
 
 
 def _describe_model(config: ModelConfig) -> str:
-    parts = parameters(config)
+    parts = parameters_by_part(config)
     rows = "".join(f"  {part:<12} {count:>13,}\n" for part, count in parts.items())
     return (
         f"parameters   {sum(parts.values()):>15,}\n{rows}"
@@ -164,18 +164,18 @@ def _describe_model(config: ModelConfig) -> str:
         f"and {config.n_kv_head} key/value heads of {config.head_size}, feed-forward "
         f"{config.ffn_hidden:,}, vocabulary {config.vocab_size:,}, context "
         f"{config.block_size:,}\n"
-        f"FLOPs        {_short(flops_per_token(config))} a token trained, "
-        f"{_short(2 * active_parameters(config))} a token read at short context\n"
-        f"bytes        {_short(2 * sum(parts.values()))}B of weights in bf16, "
+        f"FLOPs        {_format_si(flops_per_token(config))} a token trained, "
+        f"{_format_si(2 * num_active_parameters(config))} a token read at short context\n"
+        f"bytes        {_format_si(2 * sum(parts.values()))}B of weights in bf16, "
         f"{kv_cache_bytes_per_token(config):,} B of KV cache a token in bf16"
     )
 
 
-def _count(number: int, what: str) -> str:
+def _format_count(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' * (number != 1)}"
 
 
-def _short(number: float) -> str:
+def _format_si(number: float) -> str:
     """Shorten a number: 13107200000 -> '13.1 G'."""
     for unit in ("", " k", " M", " G", " T", " P", " E", " Z"):
         if number < 1000:

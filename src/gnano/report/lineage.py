@@ -8,33 +8,33 @@ from pathlib import Path
 from typing import Any
 
 from gnano.data.instructions.config import InstructionConfig, InstructionSource
-from gnano.data.sources import Source
+from gnano.data.sources import SourceConfig
 from gnano.report.metrics import read_metrics
 from gnano.train.recipe import Recipe, load_recipe
-from gnano.train.saving.folders import step_of
+from gnano.train.saving.folders import checkpoint_step
 from gnano.utils.text import read_text
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """A run that made the model, up to the checkpoint that was taken from it."""
 
-    name: str
+    run_name: str
     step: int
     recipe: Recipe
-    facts: dict[str, Any]  # table [run] of its recipe
-    rows: list[dict[str, Any]]  # of its log
+    run_metadata: dict[str, Any]  # table [run] of its recipe
+    metrics: list[dict[str, Any]]  # of its log
 
     @property
-    def sources(self) -> "dict[str, Source | InstructionSource]":
+    def sources(self) -> "dict[str, SourceConfig | InstructionSource]":
         return dict(self.recipe.data.sources)
 
     @property
-    def tuned(self) -> InstructionConfig | None:
+    def instruction_config(self) -> InstructionConfig | None:
         return self.recipe.data if isinstance(self.recipe.data, InstructionConfig) else None
 
 
-def stages(folder: Path) -> list[Stage]:
+def training_stages(folder: Path) -> list[TrainingStage]:
     """Return the runs that a checkpoint comes from, the last one first; none for a bare folder.
 
     The base of a tuned model is among them where it is still there with the same weights.
@@ -44,23 +44,23 @@ def stages(folder: Path) -> list[Stage]:
         return []
     recipe = load_recipe(str(run / "recipe.toml"))
     facts = tomllib.loads(read_text(run / "recipe.toml")).get("run", {})
-    step, rows = step_of(folder.resolve()), []
+    step, rows = checkpoint_step(folder.resolve()), []
     with suppress(OSError, ValueError):  # the log may be missing
         rows = [row for row in read_metrics(run / "metrics.jsonl") if row["step"] <= step]
     base = Path(facts.get("base", ""))
-    earlier = stages(base) if _weights_sha256(base) == facts.get("base_sha256", "none") else []
-    return [Stage(run.name, step, recipe, facts, rows), *earlier]
+    earlier = training_stages(base) if _read_weights_sha256(base) == facts.get("base_sha256", "none") else []
+    return [TrainingStage(run.name, step, recipe, facts, rows), *earlier]
 
 
-def base_name(stage: Stage) -> str:
+def format_base_name(stage: TrainingStage) -> str:
     """Return the run or folder that a run was initialized from, without the path to it."""
-    path = Path(stage.facts.get("base") or stage.recipe.train.base)
+    path = Path(stage.run_metadata.get("base") or stage.recipe.train.init_from)
     if path.parent.name == "checkpoints":
-        return f"{path.parent.parent.name}, step {step_of(path):,}"
+        return f"{path.parent.parent.name}, step {checkpoint_step(path):,}"
     return path.name
 
 
-def _weights_sha256(folder: Path) -> str:
+def _read_weights_sha256(folder: Path) -> str:
     """Return the hash that a checkpoint lists for its weights; "" where it is unknown."""
     with suppress(OSError, ValueError, LookupError, TypeError):
         return str(json.loads((folder / "files.json").read_text("utf-8"))["model.safetensors"][1])

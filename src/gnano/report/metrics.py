@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-START = '{"step"'  # how the trainer begins every line
-Row = Mapping[str, Any]
-Rows = Sequence[Row]  # what read_metrics returns
+ROW_PREFIX = '{"step"'  # how the trainer begins every line
+MetricRow = Mapping[str, Any]
+MetricRows = Sequence[MetricRow]  # what read_metrics returns
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class TaskCurve(Curve):
-    measure: str  # what the values are: acc_norm where the length of an answer matters, else acc
-    errors: NDArray[np.float64]  # standard error of each value; NaN where unknown
+    metric: str  # what the values are: acc_norm where the length of an answer matters, else acc
+    standard_errors: NDArray[np.float64]  # standard error of each value; NaN where unknown
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -71,7 +71,7 @@ def _parse_row(line: str) -> dict[str, Any] | None:
     """Return the row of a line, or None if the line is torn."""
     # a torn line has no newline, so the resumed run may have appended to it: only the part after
     # the last start can be complete
-    start = line.rfind(START)
+    start = line.rfind(ROW_PREFIX)
     try:
         row = json.loads(line if start < 0 else line[start:])
     except ValueError:
@@ -79,7 +79,7 @@ def _parse_row(line: str) -> dict[str, Any] | None:
     return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
 
 
-def figure(value: Any) -> float | None:
+def finite_number(value: Any) -> float | None:
     """Return a value of a log as a float, or None if it is not a finite number."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
@@ -89,70 +89,70 @@ def figure(value: Any) -> float | None:
         return None
 
 
-def figures(values: Any) -> dict[str, float]:
+def finite_numbers(values: Any) -> dict[str, float]:
     """Return those of some named values that are finite numbers, as they were written."""
     named = values if isinstance(values, dict) else {}
-    return {name: value for name, value in named.items() if figure(value) is not None}
+    return {name: value for name, value in named.items() if finite_number(value) is not None}
 
 
-def bits_per_byte(row: Row) -> float | None:
+def heldout_bits_per_byte(row: MetricRow) -> float | None:
     """Return the held-out loss that was measured at a step, if one was."""
     heldout = row.get("heldout")
-    return figure(heldout.get("bits_per_byte")) if isinstance(heldout, dict) else None
+    return finite_number(heldout.get("bits_per_byte")) if isinstance(heldout, dict) else None
 
 
-def source_bits(row: Row) -> dict[str, float]:
+def heldout_bits_by_source(row: MetricRow) -> dict[str, float]:
     """Return the held-out loss of each source, by name."""
     heldout = row.get("heldout")
-    return figures(heldout.get("sources")) if isinstance(heldout, dict) else {}
+    return finite_numbers(heldout.get("sources")) if isinstance(heldout, dict) else {}
 
 
-def task_figures(row: Row) -> dict[str, dict[str, float]]:
+def task_metrics(row: MetricRow) -> dict[str, dict[str, float]]:
     """Return what was measured of each task at a step: `acc`, `acc_norm`, `error`, `items`.
 
     A task without an accuracy was not measured.
     """
     tasks = row.get("tasks")
     named = tasks.items() if isinstance(tasks, dict) else ()
-    known = {name: figures(values) for name, values in named}
+    known = {name: finite_numbers(values) for name, values in named}
     return {name: task for name, task in known.items() if "acc" in task or "acc_norm" in task}
 
 
-def loss_curve(metrics: Rows) -> Curve:
+def loss_curve(metrics: MetricRows) -> Curve:
     """Return the training loss in nats per token."""
-    return _curve("loss", ((row["step"], row.get("loss")) for row in metrics))
+    return _make_curve("loss", ((row["step"], row.get("loss")) for row in metrics))
 
 
-def heldout_curves(metrics: Rows) -> list[Curve]:
+def heldout_curves(metrics: MetricRows) -> list[Curve]:
     """Return the held-out bits per byte: the total, then each source by name.
 
     Empty before the first measurement.
     """
-    total = _curve("total", ((row["step"], bits_per_byte(row)) for row in metrics))
+    total = _make_curve("total", ((row["step"], heldout_bits_per_byte(row)) for row in metrics))
     if not len(total):
         return []
-    found = [(row["step"], source_bits(row)) for row in metrics if row.get("heldout")]
+    found = [(row["step"], heldout_bits_by_source(row)) for row in metrics if row.get("heldout")]
     names = sorted({name for _, bits in found for name in bits})
-    return [total, *(_curve(name, ((s, bits.get(name)) for s, bits in found)) for name in names)]
+    return [total, *(_make_curve(name, ((s, bits.get(name)) for s, bits in found)) for name in names)]
 
 
-def task_curves(metrics: Rows) -> list[TaskCurve]:
+def task_curves(metrics: MetricRows) -> list[TaskCurve]:
     """Return the accuracy of each task by name: `acc_norm`, by character, where it was measured."""
-    measured = [(row["step"], task_figures(row)) for row in metrics if row.get("tasks")]
+    measured = [(row["step"], task_metrics(row)) for row in metrics if row.get("tasks")]
     names = sorted({name for _, tasks in measured for name in tasks})
     return [
-        _task_curve(name, [(step, tasks[name]) for step, tasks in measured if name in tasks])
+        _make_task_curve(name, [(step, tasks[name]) for step, tasks in measured if name in tasks])
         for name in names
     ]
 
 
-def accuracy(curve: TaskCurve, point: int) -> str:
+def format_accuracy(curve: TaskCurve, index: int) -> str:
     """Format one point of a curve: 0.284 ± 0.020."""
-    value, error = curve.values[point], curve.errors[point]
+    value, error = curve.values[index], curve.standard_errors[index]
     return f"{value:.3f}" if np.isnan(error) else f"{value:.3f} ± {error:.3f}"
 
 
-def smooth(curve: Curve) -> Curve:
+def smooth_curve(curve: Curve) -> Curve:
     """Return the running mean over a twentieth of the run, without lag.
 
     The window is centered and narrower over the first steps, where the loss falls so fast that
@@ -166,15 +166,15 @@ def smooth(curve: Curve) -> Curve:
     return Curve(curve.name, curve.steps, (sums[stop] - sums[start]) / (stop - start))
 
 
-def _task_curve(name: str, found: Sequence[tuple[int, Mapping[str, float]]]) -> TaskCurve:
+def _make_task_curve(name: str, points: Sequence[tuple[int, Mapping[str, float]]]) -> TaskCurve:
     # one measure for the whole curve: the two differ, and a mixed curve would jump
-    measure = "acc_norm" if any("acc_norm" in figures for _, figures in found) else "acc"
-    curve = _curve(name, ((step, figures.get(measure)) for step, figures in found))
-    errors = [figures.get("error", np.nan) for _, figures in found if measure in figures]
+    measure = "acc_norm" if any("acc_norm" in figures for _, figures in points) else "acc"
+    curve = _make_curve(name, ((step, figures.get(measure)) for step, figures in points))
+    errors = [figures.get("error", np.nan) for _, figures in points if measure in figures]
     return TaskCurve(name, curve.steps, curve.values, measure, np.asarray(errors, dtype=np.float64))
 
 
-def _curve(name: str, points: Iterable[tuple[int, Any]]) -> Curve:
-    finite = [(s, number) for s, value in points if (number := figure(value)) is not None]
+def _make_curve(name: str, points: Iterable[tuple[int, Any]]) -> Curve:
+    finite = [(s, number) for s, value in points if (number := finite_number(value)) is not None]
     steps, values = zip(*finite, strict=True) if finite else ((), ())
     return Curve(name, np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64))

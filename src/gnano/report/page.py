@@ -21,24 +21,24 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gnano.report.metrics import (
     Curve,
-    Rows,
+    MetricRows,
     TaskCurve,
-    accuracy,
+    format_accuracy,
     heldout_curves,
     loss_curve,
     read_metrics,
-    smooth,
+    smooth_curve,
     task_curves,
 )
-from gnano.report.plot import DARK, png_bytes
-from gnano.utils.atomic_io import write_text
+from gnano.report.plot import DARK_PALETTE, render_png_plot
+from gnano.utils.atomic_io import atomic_write_text
 from gnano.utils.best_effort import best_effort
 
-Samples = Sequence[tuple[str, str, str]]  # title, prompt, continuation
-Table = tuple[str, Sequence[str], list[list[str]]]  # title, heads, rows
+SampleTexts = Sequence[tuple[str, str, str]]  # title, prompt, continuation
+HtmlTable = tuple[str, Sequence[str], list[list[str]]]  # title, heads, rows
 
 
-def write_report(run: Path, facts: Mapping[str, str] | None = None, samples: Samples = ()) -> Path:
+def write_html_report(run: Path, facts: Mapping[str, str] | None = None, samples: SampleTexts = ()) -> Path:
     """Write `run/report.html` from the run's files, finished or not, and return its path.
 
     `facts` become rows of a table (hardware, cost, …), `samples` are what the model wrote.
@@ -57,8 +57,8 @@ def write_report(run: Path, facts: Mapping[str, str] | None = None, samples: Sam
     page = templates.get_template("report.html.j2").render(
         name=run.resolve().name,
         state="finished" if finished else f"not finished: as of step {metrics[-1]['step']:,}",
-        figures=_figures(metrics),
-        pictures=_pictures(metrics),
+        figures=_headline_figures(metrics),
+        pictures=_plot_data_uris(metrics),
         has_tasks=bool(tasks),
         tables=[
             _heldout_table(heldout_curves(metrics), finished),
@@ -69,38 +69,38 @@ def write_report(run: Path, facts: Mapping[str, str] | None = None, samples: Sam
         recipe=recipe.read_text("utf-8", errors="replace") if recipe.is_file() else "",
     )
     path = run / "report.html"
-    write_text(path, page)
+    atomic_write_text(path, page)
     return path
 
 
-def _figures(metrics: Rows) -> list[tuple[str, str]]:
+def _headline_figures(metrics: MetricRows) -> list[tuple[str, str]]:
     loss, heldout = loss_curve(metrics), heldout_curves(metrics)
     rates = [row["tokens_per_s"] for row in metrics if row.get("tokens_per_s") is not None]
-    tokens, seconds = _latest(metrics, "tokens"), _latest(metrics, "seconds")
-    smoothed = f"{smooth(loss).values[-1]:.3f}" if len(loss) else "–"
+    tokens, seconds = _latest_value(metrics, "tokens"), _latest_value(metrics, "seconds")
+    smoothed = f"{smooth_curve(loss).values[-1]:.3f}" if len(loss) else "–"
     return [
         ("steps", f"{metrics[-1]['step']:,}"),
-        ("tokens", "–" if tokens is None else _compact(tokens)),
+        ("tokens", "–" if tokens is None else _format_count(tokens)),
         ("training loss, smoothed, nats per token", smoothed),
         ("held-out bits per byte", f"{heldout[0].values[-1]:.3f}" if heldout else "–"),
         ("tokens per second, median", f"{median(rates):,.0f}" if rates else "–"),
-        ("training time", "–" if seconds is None else _duration(seconds)),
+        ("training time", "–" if seconds is None else _format_duration(seconds)),
     ]
 
 
-def _pictures(metrics: Rows) -> tuple[str, str] | None:
+def _plot_data_uris(metrics: MetricRows) -> tuple[str, str] | None:
     """Return the curves on light and dark paper as data URIs; None without a working matplotlib."""
     if find_spec("matplotlib") is None:
         return None
     with best_effort("picture in the page"):
-        light, dark = png_bytes(metrics, ""), png_bytes(metrics, "", DARK)
+        light, dark = render_png_plot(metrics, ""), render_png_plot(metrics, "", DARK_PALETTE)
         return _data_uri(light), _data_uri(dark)
     return None
 
 
-def _heldout_table(curves: list[Curve], on_all_text: bool) -> Table:
-    columns = _first_and_last([step for curve in curves[:1] for step in curve.steps])
-    if curves and on_all_text:
+def _heldout_table(curves: list[Curve], is_final: bool) -> HtmlTable:
+    columns = _first_and_last_step([step for curve in curves[:1] for step in curve.steps])
+    if curves and is_final:
         columns[curves[0].steps[-1]] = "all held-out text"
     rows = []
     for curve in [*curves[1:], *curves[:1]]:
@@ -110,18 +110,18 @@ def _heldout_table(curves: list[Curve], on_all_text: bool) -> Table:
     return "Held-out bits per byte", ["source", *columns.values()], rows
 
 
-def _task_table(curves: list[TaskCurve]) -> Table:
-    columns = _first_and_last([step for curve in curves for step in curve.steps])
+def _task_table(curves: list[TaskCurve]) -> HtmlTable:
+    columns = _first_and_last_step([step for curve in curves for step in curve.steps])
     rows = []
     for curve in curves:
         points = {step: point for point, step in enumerate(curve.steps)}
-        cells = [accuracy(curve, points[step]) if step in points else "–" for step in columns]
-        rows.append([curve.name, *cells, curve.measure])
+        cells = [format_accuracy(curve, points[step]) if step in points else "–" for step in columns]
+        rows.append([curve.name, *cells, curve.metric])
     heads = ["task", *columns.values(), "measure"]
     return "Accuracy on tasks, ± standard error", heads, rows
 
 
-def _first_and_last(steps: Sequence[float]) -> dict[float, str]:
+def _first_and_last_step(steps: Sequence[float]) -> dict[float, str]:
     """Return the columns of a table of curves, as step -> title."""
     ends = (min(steps), max(steps)) if steps else ()
     return {step: f"step {step:,.0f}" for step in ends}
@@ -131,11 +131,11 @@ def _data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def _latest(metrics: Rows, key: str) -> float | None:
+def _latest_value(metrics: MetricRows, key: str) -> float | None:
     return next((row[key] for row in reversed(metrics) if row.get(key) is not None), None)
 
 
-def _compact(count: float) -> str:
+def _format_count(count: float) -> str:
     """Shorten a count: 49152 -> 49.2 k, 13107200000 -> 13.1 B."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if count >= size:
@@ -143,7 +143,7 @@ def _compact(count: float) -> str:
     return f"{count:.0f}"
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     """Format one number in the unit that suits it: 95 s, 6.8 min, 3.1 h, 6.9 days."""
     for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:

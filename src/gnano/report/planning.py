@@ -11,26 +11,26 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from gnano.model.arithmetic import flops_per_token, num_parameters, parameters
-from gnano.model.hardware import GPUS, Gpu, find_gpu
+from gnano.model.arithmetic import flops_per_token, num_parameters, parameters_by_part
+from gnano.model.hardware import GPUS, Gpu, get_gpu
 from gnano.train.config import TrainConfig
-from gnano.train.memory import Memory, choose_parallel, fits, predict
+from gnano.train.memory import MemoryEstimate, choose_parallelism, fits_in_memory, estimate_memory
 from gnano.train.recipe import Recipe
-from gnano.train.speed import expected_tokens_per_s
+from gnano.train.speed import estimate_tokens_per_s
 from gnano.utils.ranges import Range, check_number
 
-CHINCHILLA = 20  # tokens a parameter (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)
-MOST_GPUS = 64  # that advice goes up to, in multiples of those asked for
+CHINCHILLA_TOKENS_PER_PARAMETER = 20  # tokens a parameter (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)
+MAX_SUGGESTED_GPUS = 64  # that advice goes up to, in multiples of those asked for
 
 
 @dataclass(frozen=True)
-class Outlook:
+class CostEstimate:
     """A recipe on some GPUs of one kind."""
 
     gpu: Gpu
     gpus: int
     parallel: Literal["ddp", "fsdp"]
-    memory: Memory  # of each GPU
+    memory: MemoryEstimate  # of each GPU
     fits: bool
     remedy: str | None  # flags that make it fit, where it does not; None: none of ours do
     remedy_bytes: int | None  # needed with them, of each GPU
@@ -42,14 +42,14 @@ class Outlook:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CostPlan:
     recipe: Recipe  # `auto` replaced by what it is on a GPU
     gpus: int
     micro_steps: int  # micro-batches a rank computes for one step
-    price: float | None  # dollars a GPU-hour
+    gpu_hour_price: float | None  # dollars a GPU-hour
     assumed_mfu: float | None  # given by the user
-    chosen: Outlook | None
-    table: tuple[Outlook, ...]
+    selected: CostEstimate | None
+    estimates: tuple[CostEstimate, ...]
 
     @property
     def tokens(self) -> int:
@@ -63,29 +63,29 @@ class Plan:
         """All figures, for `--json`."""
         model, count = self.recipe.model, num_parameters(self.recipe.model)
         return {
-            "parameters": {**parameters(model), "all": count},
+            "parameters": {**parameters_by_part(model), "all": count},
             "flops_per_token": flops_per_token(model),
             "flops": self.flops,
             "tokens": self.tokens,
             "tokens_per_parameter": self.tokens / count,
-            "chinchilla_tokens": CHINCHILLA * count,
+            "chinchilla_tokens": CHINCHILLA_TOKENS_PER_PARAMETER * count,
             "gpus": self.gpus,
-            "micro_batch": self.recipe.train.micro_batch,
+            "micro_batch": self.recipe.train.micro_batch_size,
             "micro_steps": self.micro_steps,
             "precision": self.recipe.train.precision,
-            "price": self.price,
-            "chosen": self.chosen and _as_dict(self.chosen),
-            "table": [_as_dict(outlook) for outlook in self.table],
+            "price": self.gpu_hour_price,
+            "chosen": self.selected and _estimate_as_dict(self.selected),
+            "table": [_estimate_as_dict(outlook) for outlook in self.estimates],
         }
 
 
-def plan(
+def plan_cost(
     recipe: Recipe,
-    gpu: str | None = None,
+    gpu_name: str | None = None,
     gpus: int = 1,
-    price: float | None = None,
+    gpu_hour_price: float | None = None,
     mfu: float | None = None,
-) -> Plan:
+) -> CostPlan:
     """The outlook of a recipe on `gpus` GPUs of the kind named, and on every kind that is known.
 
     `price` is in dollars a GPU-hour; `mfu`, a share, replaces the expected speed. Raises
@@ -93,34 +93,34 @@ def plan(
     numbers out of range.
     """
     check_number("gpus", gpus, Range(1, 1_000_000))
-    check_number("price", price, Range(0, 1_000_000), whole=False)  # dollars a GPU-hour
-    check_number("mfu", mfu, Range(0, 1, above=True), whole=False)  # share of the peak
-    named = None if gpu is None else find_gpu(gpu)
+    check_number("price", gpu_hour_price, Range(0, 1_000_000), is_integer=False)  # dollars a GPU-hour
+    check_number("mfu", mfu, Range(0, 1, exclusive_minimum=True), is_integer=False)  # share of the peak
+    named = None if gpu_name is None else get_gpu(gpu_name)
     if recipe.train.precision == "auto":
         recipe = replace(recipe, train=replace(recipe.train, precision="bf16"))
-    micro_steps = recipe.train.accumulation(recipe.model.block_size, gpus)
-    if gpus % (groups := recipe.train.replicas):
+    micro_steps = recipe.train.accumulation_steps(recipe.model.block_size, gpus)
+    if gpus % (groups := recipe.train.hsdp_replicas):
         raise ValueError(
             f"{gpus} GPUs cannot form {groups} groups of the same size (train.replicas)."
         )
-    table = tuple(_outlook(recipe, kind, gpus, price, mfu) for kind in GPUS)
-    chosen = None if named is None else _outlook(recipe, named, gpus, price, mfu)
-    return Plan(recipe, gpus, micro_steps, price, mfu, chosen, table)
+    table = tuple(_estimate(recipe, kind, gpus, gpu_hour_price, mfu) for kind in GPUS)
+    chosen = None if named is None else _estimate(recipe, named, gpus, gpu_hour_price, mfu)
+    return CostPlan(recipe, gpus, micro_steps, gpu_hour_price, mfu, chosen, table)
 
 
-def _outlook(
-    recipe: Recipe, gpu: Gpu, gpus: int, price: float | None, mfu: float | None
-) -> Outlook:
+def _estimate(
+    recipe: Recipe, gpu: Gpu, gpus: int, gpu_hour_price: float | None, mfu: float | None
+) -> CostEstimate:
     settings = recipe.train
-    parallel = choose_parallel(recipe.model, settings, gpus, gpu.bytes)
-    memory = predict(recipe.model, settings, gpus, parallel)
-    able = settings.precision != "fp8" or gpu.fp8 is not None
-    good = able and fits(memory, gpu.bytes)
-    remedy = None if good else _remedy(recipe, gpu, gpus, parallel)
-    speed = _speed(recipe, gpu, gpus, mfu) if able else None
-    peak = gpus * gpu.bf16 * 1e12
+    parallel = choose_parallelism(recipe.model, settings, gpus, gpu.memory_bytes)
+    memory = estimate_memory(recipe.model, settings, gpus, parallel)
+    able = settings.precision != "fp8" or gpu.fp8_tflops is not None
+    good = able and fits_in_memory(memory, gpu.memory_bytes)
+    remedy = None if good else _find_remedy(recipe, gpu, gpus, parallel)
+    speed = _estimate_tokens_per_s(recipe, gpu, gpus, mfu) if able else None
+    peak = gpus * gpu.bf16_tflops * 1e12
     hours = speed and settings.steps * settings.tokens_per_step / speed / 3600
-    return Outlook(
+    return CostEstimate(
         gpu=gpu,
         gpus=gpus,
         parallel=parallel,
@@ -131,71 +131,71 @@ def _outlook(
         tokens_per_s=speed,
         mfu=speed and speed * flops_per_token(recipe.model) / peak,
         hours=hours,
-        dollars=None if price is None or hours is None else price * gpus * hours,
-        kwh=hours and hours * gpus * gpu.watts / 1000,
+        dollars=None if gpu_hour_price is None or hours is None else gpu_hour_price * gpus * hours,
+        kwh=hours and hours * gpus * gpu.max_watts / 1000,
     )
 
 
-def _speed(recipe: Recipe, gpu: Gpu, gpus: int, mfu: float | None) -> float | None:
+def _estimate_tokens_per_s(recipe: Recipe, gpu: Gpu, gpus: int, mfu: float | None) -> float | None:
     if mfu is not None:
-        return mfu * gpus * gpu.bf16 * 1e12 / flops_per_token(recipe.model)
+        return mfu * gpus * gpu.bf16_tflops * 1e12 / flops_per_token(recipe.model)
     if recipe.train.precision == "fp32":
         return None  # a third to a thirtieth of bf16, as the GPU and its TF32 setting will have it
-    return expected_tokens_per_s(recipe.model, recipe.train, gpu, gpus)
+    return estimate_tokens_per_s(recipe.model, recipe.train, gpu, gpus)
 
 
-def _remedy(
+def _find_remedy(
     recipe: Recipe, gpu: Gpu, gpus: int, parallel: Literal["ddp", "fsdp"]
 ) -> tuple[str, int] | None:
     """The first of the changes below that makes it fit, as flags, and the bytes it then needs."""
     before = replace(recipe.train, parallel=parallel)
-    for flags, settings, count in _changes(before, gpus, gpu):
+    for flags, settings, count in _memory_reductions(before, gpus, gpu):
         try:
-            memory = predict(recipe.model, settings, count)
+            memory = estimate_memory(recipe.model, settings, count)
         except ValueError:
             continue  # the step does not split so
-        if fits(memory, gpu.bytes):
-            return flags, memory.total
+        if fits_in_memory(memory, gpu.memory_bytes):
+            return flags, memory.total_bytes
     return None
 
 
-def _changes(before: TrainConfig, gpus: int, gpu: Gpu) -> Iterator[tuple[str, TrainConfig, int]]:
+def _memory_reductions(train: TrainConfig, gpus: int, gpu: Gpu) -> Iterator[tuple[str, TrainConfig, int]]:
     """Ways to need less memory, those that cost least speed first."""
-    if before.precision == "fp8" and gpu.fp8 is None:
-        settings = replace(before, precision="bf16")
+    if train.precision == "fp8" and gpu.fp8_tflops is None:
+        settings = replace(train, precision="bf16")
         yield "--train.precision bf16", settings, gpus
-        for flags, smaller, count in _changes(settings, gpus, gpu):
+        for flags, smaller, count in _memory_reductions(settings, gpus, gpu):
             yield f"--train.precision bf16 {flags}", smaller, count
         return
-    most = max(MOST_GPUS, gpus)
+    most = max(MAX_SUGGESTED_GPUS, gpus)
     counts = [gpus << doublings for doublings in range(10) if gpus << doublings <= most]
-    halvings = range(before.micro_batch.bit_length())
-    halved = [before.micro_batch >> halving for halving in halvings]  # 8, 4, 2, 1
+    halvings = range(train.micro_batch_size.bit_length())
+    halved = [train.micro_batch_size >> halving for halving in halvings]  # 8, 4, 2, 1
     for count in counts:
-        for parallel in ("ddp", "fsdp") if before.parallel == "ddp" else ("fsdp",):
-            if parallel == "fsdp" and count % max(before.replicas, 2):
+        for parallel in ("ddp", "fsdp") if train.parallel == "ddp" else ("fsdp",):
+            if parallel == "fsdp" and count % max(train.hsdp_replicas, 2):
                 continue
-            for recompute in (False, True) if not before.recompute else (True,):
+            for recompute in (False, True) if not train.activation_checkpointing else (True,):
                 for micro_batch in halved:
                     settings = replace(
-                        before, parallel=parallel, recompute=recompute, micro_batch=micro_batch
+                        train, parallel=parallel, recompute=recompute, micro_batch=micro_batch
                     )
                     words = [
                         f"--gpus {count}" * (count != gpus),
-                        f"--train.parallel {parallel}" * (parallel != before.parallel),
-                        "--train.recompute" * (recompute != before.recompute),
-                        f"--train.micro-batch {micro_batch}" * (micro_batch != before.micro_batch),
+                        f"--train.parallel {parallel}" * (parallel != train.parallel),
+                        "--train.recompute" * (recompute != train.activation_checkpointing),
+                        f"--train.micro-batch {micro_batch}" * (micro_batch != train.micro_batch_size),
                     ]
                     yield " ".join(filter(None, words)), settings, count
 
 
-def _as_dict(outlook: Outlook) -> dict[str, Any]:
-    figures = {key: value for key, value in vars(outlook).items() if key not in ("gpu", "memory")}
+def _estimate_as_dict(estimate: CostEstimate) -> dict[str, Any]:
+    figures = {key: value for key, value in vars(estimate).items() if key not in ("gpu", "memory")}
     memory = {
-        "moment": outlook.memory.moment,
-        "parts": outlook.memory.parts,
-        "needed": outlook.memory.total,
-        "device": outlook.gpu.bytes,
+        "moment": estimate.memory.peak_phase,
+        "parts": estimate.memory.parts,
+        "needed": estimate.memory.total_bytes,
+        "device": estimate.gpu.memory_bytes,
     }
-    gpu = {key: value for key, value in asdict(outlook.gpu).items() if key != "spelled"}
+    gpu = {key: value for key, value in asdict(estimate.gpu).items() if key != "spelled"}
     return {"gpu": gpu, **figures, "memory_bytes": memory}

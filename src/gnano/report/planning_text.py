@@ -1,112 +1,112 @@
 """Formats a plan: the recipe, its memory, speed and price on the chosen GPUs, and a table."""
 
-from gnano.live import clock
-from gnano.model.arithmetic import flops_per_token, num_parameters, parameters
-from gnano.report.planning import CHINCHILLA, Outlook, Plan
+from gnano.live import format_clock
+from gnano.model.arithmetic import flops_per_token, num_parameters, parameters_by_part
+from gnano.report.planning import CHINCHILLA_TOKENS_PER_PARAMETER, CostEstimate, CostPlan
 from gnano.report.tables import align_columns
 
-WIDTH = 13  # of the words in front
+LABEL_WIDTH = 13  # of the words in front
 
 
-def plan_text(plan: Plan) -> str:
+def format_plan(plan: CostPlan) -> str:
     """What `gnano plan` prints."""
-    sections = [_recipe(plan)]
-    if plan.chosen is not None:
-        sections.append(_memory(plan.chosen))
-        sections.append(_cost(plan, plan.chosen))
-        if not plan.chosen.fits:
-            sections.append(_warning(plan, plan.chosen))
-    sections.append(_table(plan))
+    sections = [_format_recipe(plan)]
+    if plan.selected is not None:
+        sections.append(_format_memory(plan.selected))
+        sections.append(_format_cost(plan, plan.selected))
+        if not plan.selected.fits:
+            sections.append(_format_warning(plan, plan.selected))
+    sections.append(_format_table(plan))
     return "\n\n".join(sections)
 
 
-def _recipe(plan: Plan) -> str:
+def _format_recipe(plan: CostPlan) -> str:
     model, settings = plan.recipe.model, plan.recipe.train
-    parts, count = parameters(model), num_parameters(model)
-    balance = CHINCHILLA * count
+    parts, count = parameters_by_part(model), num_parameters(model)
+    balance = CHINCHILLA_TOKENS_PER_PARAMETER * count
     steps = round(balance / settings.tokens_per_step)
-    rows = [_row("parameters", f"{count:>15,}")]
-    rows += [f"  {part:<{WIDTH + 1}}{number:>12,}" for part, number in parts.items()]
+    rows = [_format_row("parameters", f"{count:>15,}")]
+    rows += [f"  {part:<{LABEL_WIDTH + 1}}{number:>12,}" for part, number in parts.items()]
     rows += [
-        _row("FLOPs", f"{_number(flops_per_token(model))} a token, {_number(plan.flops)} in all"),
-        _row("tokens", f"{_number(plan.tokens)}, {plan.tokens / count:.1f} for each parameter"),
-        _row(
-            "", f"Chinchilla's balance is about {CHINCHILLA}: {_number(balance)}, {steps:,} steps"
+        _format_row("FLOPs", f"{_format_number(flops_per_token(model))} a token, {_format_number(plan.flops)} in all"),
+        _format_row("tokens", f"{_format_number(plan.tokens)}, {plan.tokens / count:.1f} for each parameter"),
+        _format_row(
+            "", f"Chinchilla's balance is about {CHINCHILLA_TOKENS_PER_PARAMETER}: {_format_number(balance)}, {steps:,} steps"
         ),
-        _row(
+        _format_row(
             "step",
             f"{settings.tokens_per_step:,} tokens = {plan.gpus} GPU{'s' * (plan.gpus > 1)} × "
-            f"{settings.micro_batch} × {model.block_size:,} × {plan.micro_steps} "
+            f"{settings.micro_batch_size} × {model.block_size:,} × {plan.micro_steps} "
             f"micro-batch{'es' * (plan.micro_steps > 1)}",
         ),
-        _row("precision", settings.precision + ", activations twice" * settings.recompute),
+        _format_row("precision", settings.precision + ", activations twice" * settings.activation_checkpointing),
     ]
     return "\n".join(rows)
 
 
-def _memory(outlook: Outlook) -> str:
-    memory, several = outlook.memory, outlook.gpus > 1
-    where = f"each of {outlook.gpus} × {outlook.gpu.name}, {outlook.parallel}"
+def _format_memory(estimate: CostEstimate) -> str:
+    memory, several = estimate.memory, estimate.gpus > 1
+    where = f"each of {estimate.gpus} × {estimate.gpu.name}, {estimate.parallel}"
     rows = [
-        _row(
+        _format_row(
             "memory",
-            f"{_gb(memory.total)} of {_gb(outlook.gpu.bytes)} on "
-            f"{where if several else 'one ' + outlook.gpu.name}, reached {memory.moment}",
+            f"{_format_gb(memory.total_bytes)} of {_format_gb(estimate.gpu.memory_bytes)} on "
+            f"{where if several else 'one ' + estimate.gpu.name}, reached {memory.peak_phase}",
         )
     ]
-    rows += [f"  {part:<26}{_gb(size):>10}" for part, size in memory.parts.items() if size]
+    rows += [f"  {part:<26}{_format_gb(size):>10}" for part, size in memory.parts.items() if size]
     return "\n".join(rows)
 
 
-def _cost(plan: Plan, outlook: Outlook) -> str:
-    if outlook.tokens_per_s is None or outlook.hours is None or outlook.mfu is None:
+def _format_cost(plan: CostPlan, estimate: CostEstimate) -> str:
+    if estimate.tokens_per_s is None or estimate.hours is None or estimate.mfu is None:
         precision = plan.recipe.train.precision
         advice = "; give a share of the bf16 peak as --mfu" if precision == "fp32" else ""
-        return _row("speed", f"unknown in {precision} on {outlook.gpu.name}{advice}")
+        return _format_row("speed", f"unknown in {precision} on {estimate.gpu.name}{advice}")
     given = plan.assumed_mfu is not None
     source = "as --mfu says" if given else "expected, not measured (docs/planning.md says why)"
     rows = [
-        _row("speed", f"{outlook.tokens_per_s:,.0f} tokens/s, {outlook.mfu:.1%} MFU: {source}"),
+        _format_row("speed", f"{estimate.tokens_per_s:,.0f} tokens/s, {estimate.mfu:.1%} MFU: {source}"),
     ]
-    if plan.recipe.train.precision == "fp8" and outlook.gpu.fp8 is not None:
-        share = outlook.mfu * outlook.gpu.bf16 / outlook.gpu.fp8
-        rows.append(_row("", f"MFU is of the bf16 peak; of the FP8 peak it is {share:.1%}"))
-    hours = outlook.hours
-    rows.append(_row("time", f"{_hours(hours)}, {hours * outlook.gpus:,.1f} GPU-hours"))
-    if outlook.dollars is not None:
-        rows.append(_row("money", f"${outlook.dollars:,.2f} at ${plan.price:.2f} a GPU-hour"))
-    if outlook.kwh is not None:
-        rows.append(_row("energy", f"{outlook.kwh:,.0f} kWh at most, of the GPUs alone"))
+    if plan.recipe.train.precision == "fp8" and estimate.gpu.fp8_tflops is not None:
+        share = estimate.mfu * estimate.gpu.bf16_tflops / estimate.gpu.fp8_tflops
+        rows.append(_format_row("", f"MFU is of the bf16 peak; of the FP8 peak it is {share:.1%}"))
+    hours = estimate.hours
+    rows.append(_format_row("time", f"{_format_hours(hours)}, {hours * estimate.gpus:,.1f} GPU-hours"))
+    if estimate.dollars is not None:
+        rows.append(_format_row("money", f"${estimate.dollars:,.2f} at ${plan.gpu_hour_price:.2f} a GPU-hour"))
+    if estimate.kwh is not None:
+        rows.append(_format_row("energy", f"{estimate.kwh:,.0f} kWh at most, of the GPUs alone"))
     return "\n".join(rows)
 
 
-def _warning(plan: Plan, outlook: Outlook) -> str:
-    gpu, needed = outlook.gpu, outlook.memory.total
-    if plan.recipe.train.precision == "fp8" and gpu.fp8 is None:
+def _format_warning(plan: CostPlan, estimate: CostEstimate) -> str:
+    gpu, needed = estimate.gpu, estimate.memory.total_bytes
+    if plan.recipe.train.precision == "fp8" and gpu.fp8_tflops is None:
         trouble = f"{gpu.name} has no FP8"
     else:
         trouble = (
-            f"{_gb(needed)} will not fit {gpu.name}: it has {_gb(gpu.bytes)}, and a tenth of "
+            f"{_format_gb(needed)} will not fit {gpu.name}: it has {_format_gb(gpu.memory_bytes)}, and a tenth of "
             f"that should stay free"
         )
-    if outlook.remedy is None:
+    if estimate.remedy is None:
         return (
             f"WARNING: {trouble}. Nothing here makes it fit; take a larger GPU or a smaller model."
         )
-    assert outlook.remedy_bytes is not None
-    return f"WARNING: {trouble}. It fits with {outlook.remedy}: {_gb(outlook.remedy_bytes)}."
+    assert estimate.remedy_bytes is not None
+    return f"WARNING: {trouble}. It fits with {estimate.remedy}: {_format_gb(estimate.remedy_bytes)}."
 
 
-def _table(plan: Plan) -> str:
-    priced = plan.price is not None
+def _format_table(plan: CostPlan) -> str:
+    priced = plan.gpu_hour_price is not None
     heads = ["GPU", "has GB", "needs", "fits", "tokens/s", "MFU", "hours"] + ["$"] * priced
     rows = [[*heads, ""]]
-    for outlook in plan.table:
+    for outlook in plan.estimates:
         speed, mfu, hours = outlook.tokens_per_s, outlook.mfu, outlook.hours
         row = [
             outlook.gpu.name,
-            f"{outlook.gpu.bytes / 1e9:.0f}",
-            f"{outlook.memory.total / 1e9:.1f}",
+            f"{outlook.gpu.memory_bytes / 1e9:.0f}",
+            f"{outlook.memory.total_bytes / 1e9:.1f}",
             f"{'yes' if outlook.fits else 'no'}{', ' + outlook.parallel if plan.gpus > 1 else ''}",
             "?" if speed is None else f"{speed:,.0f}",
             "?" if mfu is None else f"{mfu:.0%}",
@@ -119,22 +119,22 @@ def _table(plan: Plan) -> str:
     return "\n".join(align_columns(rows, right={1, 2, *range(4, len(heads))}))
 
 
-def _row(what: str, text: str) -> str:
-    return f"{what:<{WIDTH}}{text}"
+def _format_row(label: str, text: str) -> str:
+    return f"{label:<{LABEL_WIDTH}}{text}"
 
 
-def _gb(size: float) -> str:
+def _format_gb(size: float) -> str:
     return f"{size / 1e9:,.2f} GB"
 
 
-def _hours(hours: float) -> str:
+def _format_hours(hours: float) -> str:
     """Minutes and seconds below an hour, days beside the hours above two days."""
     if hours < 1:
-        return f"{clock(3600 * hours)} minutes"
+        return f"{format_clock(3600 * hours)} minutes"
     return f"{hours:,.1f} hours" + (f" ({hours / 24:,.1f} days)" if hours > 48 else "")
 
 
-def _number(number: float) -> str:
+def _format_number(number: float) -> str:
     """13_107_200_000 -> '13.1 billion'."""
     for power, word in ((18, "× 10¹⁸"), (9, "billion"), (6, "million")):
         if number >= 10**power:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from gnano.utils.agreement import agreed
+from gnano.utils.agreement import require_agreement
 
 if TYPE_CHECKING:
     import tiktoken
@@ -33,13 +33,13 @@ END_OF_TEXT = "<|endoftext|>"
 GPT2_FINGERPRINT = "6e3eedb3c08b6140d173df30b0ff0af4dfddeb09183a5e15a8b99ee20c63a78f"
 
 # GPT-2's split into words, written as tiktoken does: it matches the same and backtracks less
-SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+SPLIT_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
 # tiktoken's regex engine panics on a million blanks in a row; no shorter text can hold them
-TIKTOKEN_UP_TO = 500_000  # characters
+TIKTOKEN_MAX_CHARS = 500_000  # characters
 
 
-def _byte_letters() -> dict[str, int]:
+def _byte_to_unicode() -> dict[str, int]:
     """GPT-2's letter for each byte, in GPT-2's order: vocabularies are spelled in them.
 
     A printable byte stands for itself; the others take the letters from U+0100 on.
@@ -49,7 +49,7 @@ def _byte_letters() -> dict[str, int]:
     return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
 
 
-BYTE_LETTERS = _byte_letters()
+UNICODE_TO_BYTE = _byte_to_unicode()
 
 
 class Tokenizer:
@@ -60,7 +60,7 @@ class Tokenizer:
     """
 
     vocab_size: int  # ids run from 0 to vocab_size - 1
-    end_of_text: int  # the id of <|endoftext|>
+    end_of_text_id: int  # the id of <|endoftext|>
     name: str  # "gpt2", or "bpe-4096" by its size
     fingerprint: str  # SHA-256 of what decides the ids: the same wherever the ids are the same
     vocab: dict[str, int]  # the id of each token, spelled in `BYTE_LETTERS`
@@ -72,8 +72,8 @@ class Tokenizer:
         self.vocab, self.merges = vocab, list(merges)
         self._backend = _build_backend(vocab, self.merges)
         self.vocab_size = len(vocab)
-        self.end_of_text = vocab[END_OF_TEXT]
-        decisive = [sorted(vocab.items()), self.merges, SPLIT]
+        self.end_of_text_id = vocab[END_OF_TEXT]
+        decisive = [sorted(vocab.items()), self.merges, SPLIT_PATTERN]
         self.fingerprint = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
         is_gpt2 = self.fingerprint == GPT2_FINGERPRINT
         self.name = "gpt2" if is_gpt2 else f"bpe-{self.vocab_size}"
@@ -89,8 +89,8 @@ class Tokenizer:
 
     def encode_array(self, text: str) -> NDArray[np.uint32]:
         """Return the ids as an array: for tiktoken without a Python object for each."""
-        text = repaired(text)
-        if self._tiktoken is not None and len(text) < TIKTOKEN_UP_TO:
+        text = replace_surrogates(text)
+        if self._tiktoken is not None and len(text) < TIKTOKEN_MAX_CHARS:
             return self._tiktoken.encode_to_numpy(text, disallowed_special=())
         return np.array(self._backend.encode(text, add_special_tokens=False).ids, np.uint32)
 
@@ -114,7 +114,7 @@ class Tokenizer:
         """
         return np.array([len(piece) for piece in self._id_bytes], dtype=np.int64)
 
-    def save(self, folder: Path, context: int | None = None) -> None:
+    def save(self, folder: Path, max_length: int | None = None) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, as `transformers` reads them.
 
         `context` is the longest input, in tokens, of the model that it is saved with.
@@ -129,8 +129,8 @@ class Tokenizer:
             "add_prefix_space": False,
             "clean_up_tokenization_spaces": False,
         }
-        if context is not None:
-            config["model_max_length"] = context
+        if max_length is not None:
+            config["model_max_length"] = max_length
         (folder / "tokenizer.json").write_text(self._backend.to_str(), encoding="utf-8")
         (folder / "tokenizer_config.json").write_text(
             json.dumps(config, indent=2) + "\n", encoding="utf-8"
@@ -159,14 +159,14 @@ class Tokenizer:
                 f"{file} is no byte-level BPE of GPT-2's kind ({error}); "
                 f"use a tokenizer made by gpt2() or train_bpe()."
             ) from None
-        _check_model_files(folder, tokenizer)
+        _check_consistency(folder, tokenizer)
         return tokenizer
 
     @cached_property
     def _id_bytes(self) -> list[bytes]:
         """The bytes of each id; none for end-of-text."""
         by_id = sorted(self.vocab, key=self.vocab.__getitem__)
-        return [b"" if t == END_OF_TEXT else bytes(BYTE_LETTERS[c] for c in t) for t in by_id]
+        return [b"" if t == END_OF_TEXT else bytes(UNICODE_TO_BYTE[c] for c in t) for t in by_id]
 
     @cached_property
     def _tiktoken(self) -> "tiktoken.Encoding | None":
@@ -177,12 +177,12 @@ class Tokenizer:
 
         ranks = {piece: id for id, piece in enumerate(self._id_bytes) if piece}
         # never allowed in a text; but without any, `encode_to_numpy` stops at each character
-        special = {END_OF_TEXT: self.end_of_text}
+        special = {END_OF_TEXT: self.end_of_text_id}
         return tiktoken.Encoding(
-            "gpt2", pat_str=SPLIT, mergeable_ranks=ranks, special_tokens=special
+            "gpt2", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=special
         )
 
-    def _decode_bytes(self, ids: Iterable[int], end: bytes) -> bytes:
+    def _decode_bytes(self, ids: Iterable[int], end_bytes: bytes) -> bytes:
         ids = list(ids)
         # checked, because -1 and -100 would quietly count from the vocabulary's end
         if ids and not (min(ids) >= 0 and max(ids) < self.vocab_size):
@@ -191,15 +191,15 @@ class Tokenizer:
                 f"Id {wrong} is outside the vocabulary of {self.name}, 0 to "
                 f"{self.vocab_size - 1}; decode only ids of the same tokenizer."
             )
-        return b"".join(end if i == self.end_of_text else self._id_bytes[i] for i in ids)
+        return b"".join(end_bytes if i == self.end_of_text_id else self._id_bytes[i] for i in ids)
 
 
-def _check_model_files(folder: Path, tokenizer: Tokenizer) -> None:
+def _check_consistency(folder: Path, tokenizer: Tokenizer) -> None:
     """Raise ValueError where a model's files state something else than `tokenizer.json` does.
 
     They state the size of the vocabulary, and the ids and names of the first and last tokens.
     """
-    ids = {f"that of {END_OF_TEXT} in tokenizer.json": tokenizer.end_of_text}
+    ids = {f"that of {END_OF_TEXT} in tokenizer.json": tokenizer.end_of_text_id}
     names = {"that of tokenizer.json": END_OF_TEXT}
     for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
         try:
@@ -212,9 +212,9 @@ def _check_model_files(folder: Path, tokenizer: Tokenizer) -> None:
             stated_id, name = content.get(f"{key}_id"), content.get(key)
             if isinstance(stated_id, list) and len(stated_id) == 1:
                 stated_id = stated_id[0]
-            agreed(f"In {folder} the id of {key}", {**ids, f"that of {file}": stated_id})
+            require_agreement(f"In {folder} the id of {key}", {**ids, f"that of {file}": stated_id})
             name = name.get("content") if isinstance(name, dict) else name
-            agreed(f"In {folder} the {key}", {**names, f"that of {file}": name})
+            require_agreement(f"In {folder} the {key}", {**names, f"that of {file}": name})
         rows = content.get("vocab_size")
         if file == "config.json" and isinstance(rows, int) and rows < tokenizer.vocab_size:
             raise ValueError(
@@ -223,7 +223,7 @@ def _check_model_files(folder: Path, tokenizer: Tokenizer) -> None:
             )
 
 
-def repaired(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     r"""Return the text with lone surrogates, which no UTF-8 can hold, as U+FFFD.
 
     A JSON file may hold them (`"\ud83d"`); a high and a low one in a row become a character.
@@ -249,12 +249,12 @@ def _check_vocab(vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> No
     """Raise ValueError, saying what is wrong, unless these make a byte-level BPE."""
     if END_OF_TEXT not in vocab:
         raise ValueError(f"its vocabulary has no {END_OF_TEXT}")
-    if missing := BYTE_LETTERS.keys() - vocab.keys():
+    if missing := UNICODE_TO_BYTE.keys() - vocab.keys():
         raise ValueError(f"its vocabulary lacks {len(missing)} of the 256 bytes")
     if set(vocab.values()) != set(range(len(vocab))):
         raise ValueError(f"its ids are not 0 to {len(vocab) - 1}, each once")
     words = vocab.keys() - {END_OF_TEXT}
-    if "" in words or not BYTE_LETTERS.keys() >= set("".join(words)):
+    if "" in words or not UNICODE_TO_BYTE.keys() >= set("".join(words)):
         raise ValueError("some of its tokens are not spelled in GPT-2's letters for bytes")
     for left, right in merges:
         if not {left, right, left + right} <= words:

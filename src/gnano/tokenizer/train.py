@@ -19,15 +19,15 @@ from collections.abc import Callable, Iterable, Iterator
 from tokenizers import Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer, repaired
+from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer, replace_surrogates
 
-SMALLEST = 257  # the bytes and end-of-text
-LARGEST = 65_535  # token shards keep ids in 16 bits
-LONGEST = 1_000  # characters of a word
-WORD = (
+MIN_VOCAB_SIZE = 257  # the bytes and end-of-text
+MAX_VOCAB_SIZE = 65_535  # token shards keep ids in 16 bits
+MAX_WORD_CHARS = 1_000  # characters of a word
+WORD_PATTERN = (
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}{1,N}| ?\p{N}{1,N}| ?[^\s\p{L}\p{N}]{1,N}"
     r"|\s{1,N}(?!\S)|\s{1,N}"
-).replace(",N}", f",{LONGEST}}}")
+).replace(",N}", f",{MAX_WORD_CHARS}}}")
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -36,10 +36,10 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     `texts` are read once and not kept; a pair has to occur twice to become a token. Raises
     ValueError if `vocab_size` is out of bounds or the corpus is too small for it.
     """
-    if not SMALLEST <= vocab_size <= LARGEST:
+    if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
         raise ValueError(
-            f"vocab_size is {vocab_size:,}; it must be from {SMALLEST} (256 bytes and "
-            f"{END_OF_TEXT}) to {LARGEST:,} (ids are stored in 16 bits)."
+            f"vocab_size is {vocab_size:,}; it must be from {MIN_VOCAB_SIZE} (256 bytes and "
+            f"{END_OF_TEXT}) to {MAX_VOCAB_SIZE:,} (ids are stored in 16 bits)."
         )
     if isinstance(texts, str):
         raise ValueError("texts is one string; give a list of texts, or [text] for a single one.")
@@ -49,10 +49,10 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         nonlocal characters
         for text in texts:
             characters += len(text)
-            yield repaired(text)
+            yield replace_surrogates(text)
 
     backend = Backend(models.BPE())
-    words = pre_tokenizers.Split(Regex(WORD), "isolated")
+    words = pre_tokenizers.Split(Regex(WORD_PATTERN), "isolated")
     letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
     trainer = trainers.BpeTrainer(
@@ -76,13 +76,13 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return Tokenizer(learnt["vocab"] | {END_OF_TEXT: got - 1}, merges)
 
 
-def _run_interruptibly(work: Callable[[], object]) -> None:
+def _run_interruptibly(function: Callable[[], object]) -> None:
     """Run native code in a thread, so that Ctrl-C is heard while it runs."""
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            work()
+            function()
         except BaseException as error:
             errors.append(error)
 

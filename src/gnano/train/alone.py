@@ -17,42 +17,42 @@ from typing import TYPE_CHECKING, Any
 from gnano.utils.flock import try_lock
 
 if TYPE_CHECKING:  # `gnano runs` lists runs without loading torch
-    from gnano.train.ranks.world import World
+    from gnano.train.ranks.world import DistContext
 
-NAME = "run.lock"
-ATTEMPTS = 3  # another process may hold the lock for a moment, only to read who has it
+LOCK_FILE = "run.lock"
+LOCK_ATTEMPTS = 3  # another process may hold the lock for a moment, only to read who has it
 
 
 @contextmanager
-def lock_run(run: Path, world: "World") -> Iterator[None]:
+def run_lock(run: Path, world: "DistContext") -> Iterator[None]:
     """Hold the run's lock; raises ValueError where another process has it."""
     files: list[int] = []  # rank 0's
-    world.by_first(lambda: files.append(_acquire(run)))
+    world.run_on_main(lambda: files.append(_acquire_run_lock(run)))
     try:
         yield
     finally:
         for file in files:
             if not (run / "recipe.toml").exists():  # refused before there was a run
-                (run / NAME).unlink(missing_ok=True)
+                (run / LOCK_FILE).unlink(missing_ok=True)
                 with suppress(OSError):  # where it was not empty before
                     run.rmdir()
             os.close(file)
 
 
-def _acquire(run: Path) -> int:
+def _acquire_run_lock(run: Path) -> int:
     """The locked file, with this process as its owner."""
     run.mkdir(parents=True, exist_ok=True)
     # not inherited by programs that are started from here: it would outlive this process
-    file = os.open(run / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    for attempt in range(1, ATTEMPTS + 1):
+    file = os.open(run / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    for attempt in range(1, LOCK_ATTEMPTS + 1):
         try:
             try_lock(file, fcntl.LOCK_EX)
             break
         except BlockingIOError:
-            if attempt < ATTEMPTS:
+            if attempt < LOCK_ATTEMPTS:
                 time.sleep(0.1)
                 continue
-            owner = _read_owner(file)
+            owner = _read_lock_owner(file)
             os.close(file)
             raise ValueError(
                 f"{run} is being trained by process {owner.get('pid', '?')} on "
@@ -66,22 +66,22 @@ def _acquire(run: Path) -> int:
     return file
 
 
-def holder(run: Path) -> dict[str, Any] | None:
+def current_owner(run: Path) -> dict[str, Any] | None:
     """The process that trains this run now: pid, host, since; None where there is none."""
     try:
-        file = os.open(run / NAME, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(run / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
         try_lock(file, fcntl.LOCK_SH)
         return None
     except BlockingIOError:
-        return _read_owner(file)
+        return _read_lock_owner(file)
     finally:
         os.close(file)
 
 
-def _read_owner(file: int) -> dict[str, Any]:
+def _read_lock_owner(file: int) -> dict[str, Any]:
     try:
         owner = json.loads(os.pread(file, 4096, 0))
     except ValueError:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gnano.utils.atomic_io import sync
+from gnano.utils.atomic_io import fsync_path
 
 
 @contextmanager
-def new_file(out: Path) -> Iterator[Path]:
+def create_file_atomically(out: Path) -> Iterator[Path]:
     """Yield a hidden path to write to; without a failure it is synced and becomes `out`.
 
     Raises ValueError or OSError where `out` exists already, or cannot be created.
@@ -19,27 +19,27 @@ def new_file(out: Path) -> Iterator[Path]:
         raise FileExistsError(f"{out} is there already: name a place where nothing is yet.")
     partial = out.with_name(f".{out.name}.partial")
     out.parent.mkdir(parents=True, exist_ok=True)
-    _remove(partial)
+    _remove_path(partial)
     try:
         yield partial
-        sync(partial)
+        fsync_path(partial)
         partial.rename(out)
     finally:
-        _remove(partial)
-    sync(out.parent)
+        _remove_path(partial)
+    fsync_path(out.parent)
 
 
 @contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
+def create_dir_atomically(out: Path) -> Iterator[Path]:
     """The same for a folder, which is there to be filled."""
-    with new_file(out) as partial:
+    with create_file_atomically(out) as partial:
         partial.mkdir()
         yield partial
         for file in partial.iterdir():
-            sync(file)
+            fsync_path(file)
 
 
-def _remove(path: Path) -> None:
+def _remove_path(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -7,26 +7,26 @@ starts with the same weights again, whatever became of the folder that its user 
 from dataclasses import dataclass
 from pathlib import Path
 
-from gnano.model.folder import read_weights
+from gnano.model.folder import load_parameters
 from gnano.model.gpt import GPT
-from gnano.train.begun import NAME, has_begun, read_begun
+from gnano.train.begun import RECIPE_FILE, has_started, read_run_metadata
 from gnano.train.saving.folders import find_checkpoint
-from gnano.train.saving.hashes import sha256_of
+from gnano.train.saving.hashes import sha256_file
 
-WEIGHTS = "model.safetensors"
+WEIGHTS_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseCheckpoint:
     folder: Path  # the checkpoint itself
     sha256: str  # of its weights
 
-    def facts(self) -> dict[str, str]:
+    def run_facts(self) -> dict[str, str]:
         """For the run's recipe."""
         return {"base": str(self.folder), "base_sha256": self.sha256}
 
     @property
-    def gone(self) -> str:
+    def missing_message(self) -> str:
         return (
             f"{self.folder}, which the run began with, is gone, and is needed to go on: put it "
             f"back, or begin anew in another folder (--out)."
@@ -34,31 +34,31 @@ class Base:
 
     def load_into(self, model: GPT) -> None:
         """Copy its weights into the model; raises ValueError where they have changed."""
-        path = self.folder / WEIGHTS
+        path = self.folder / WEIGHTS_FILE
         if not path.is_file():
-            raise ValueError(self.gone)
-        if sha256_of(path) != self.sha256:
+            raise ValueError(self.missing_message)
+        if sha256_file(path) != self.sha256:
             raise ValueError(
                 f"{path} is not what the run began with (its hash differs): put that back, or "
                 f"begin anew in another folder (--out)."
             )
-        weights = read_weights(self.folder, model.config)
+        weights = load_parameters(self.folder, model.config)
         for name, parameter in model.named_parameters():
             parameter.detach().copy_(weights[name])
 
 
-def base_of(path: str, run: Path) -> Base | None:
+def find_base(path: str, run: Path) -> BaseCheckpoint | None:
     """What a run in this folder begins with, or began with; None: with the weights of its seed.
 
     `path` is that of a run, of a checkpoint, or of any Hugging Face folder like one.
     """
     if not path:
         return None
-    if has_begun(run):
-        facts = read_begun(run / NAME).facts
+    if has_started(run):
+        facts = read_run_metadata(run / RECIPE_FILE).facts
         if isinstance(facts.get("base"), str) and isinstance(facts.get("base_sha256"), str):
-            return Base(Path(facts["base"]), facts["base_sha256"])
+            return BaseCheckpoint(Path(facts["base"]), facts["base_sha256"])
     folder = find_checkpoint(Path(path)).absolute()
-    if not (folder / WEIGHTS).is_file():
-        raise FileNotFoundError(f"{folder} is not a model folder: it has no {WEIGHTS}.")
-    return Base(folder, sha256_of(folder / WEIGHTS))
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise FileNotFoundError(f"{folder} is not a model folder: it has no {WEIGHTS_FILE}.")
+    return BaseCheckpoint(folder, sha256_file(folder / WEIGHTS_FILE))

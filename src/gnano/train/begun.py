@@ -17,56 +17,56 @@ import torch
 
 from gnano import __version__
 from gnano.model.arithmetic import num_parameters
-from gnano.train.changes import DATA
+from gnano.train.changes import DATA_KEY
 from gnano.train.recipe import Recipe, load_recipe
-from gnano.train.saving.folders import checkpoints
-from gnano.utils.atomic_io import write_text
+from gnano.train.saving.folders import list_checkpoints
+from gnano.utils.atomic_io import atomic_write_text
 from gnano.utils.text import read_text
 
-NAME, METRICS = "recipe.toml", "metrics.jsonl"
+RECIPE_FILE, METRICS_FILE = "recipe.toml", "metrics.jsonl"
 
 
 @dataclass(frozen=True)
-class Begun:
+class RunMetadata:
     recipe: Recipe
     facts: dict[str, Any]  # the table [run]
-    data: str  # fingerprint of the data it was last on
+    data_fingerprint: str  # fingerprint of the data it was last on
 
 
-def has_begun(run: Path) -> bool:
+def has_started(run: Path) -> bool:
     """Is there a step or a checkpoint? Without, what a run was begun with binds nobody."""
-    log = run / METRICS
-    return (run / NAME).is_file() and bool(
-        checkpoints(run) or (log.is_file() and log.stat().st_size)
+    log = run / METRICS_FILE
+    return (run / RECIPE_FILE).is_file() and bool(
+        list_checkpoints(run) or (log.is_file() and log.stat().st_size)
     )
 
 
-def read_begun(path: Path) -> Begun:
+def read_run_metadata(path: Path) -> RunMetadata:
     """Raises ValueError, naming the file, where it is not as it was written."""
     try:
         recipe = load_recipe(str(path))
         facts = tomllib.loads(read_text(path)).get("run")
         if not isinstance(facts, dict) or not isinstance(facts.get("data_fingerprint"), str):
             raise ValueError("no table [run] with a data_fingerprint")
-        data = [str(c["to"]) for c in facts.get("changes", ()) if c["key"] == DATA]
+        data = [str(c["to"]) for c in facts.get("changes", ()) if c["key"] == DATA_KEY]
     except (ValueError, TypeError, KeyError) as error:
         reason = str(error).removeprefix(f"Recipe {path}").lstrip(": ").rstrip(".")
         raise ValueError(
             f"{path} is damaged, or of another version of gnano ({reason}): mend it or put a copy "
             f"back; or delete it, and the same command writes it anew, comparing nothing."
         ) from None
-    return Begun(recipe, facts, [facts["data_fingerprint"], *data][-1])
+    return RunMetadata(recipe, facts, [facts["data_fingerprint"], *data][-1])
 
 
-def write_begun(recipe: Recipe, facts: dict[str, Any], path: Path) -> None:
+def write_run_metadata(recipe: Recipe, facts: dict[str, Any], path: Path) -> None:
     import tomli_w
 
     content: dict[str, Any] = {**asdict(recipe), "run": facts}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, tomli_w.dumps(content))
+    atomic_write_text(path, tomli_w.dumps(content))
 
 
-def facts_of(recipe: Recipe, fingerprint: str, ranks: int) -> dict[str, Any]:
+def collect_run_facts(recipe: Recipe, fingerprint: str, world_size: int) -> dict[str, Any]:
     """What a new run notes of where it begins."""
     on_gpu = recipe.train.device == "cuda"
     return {
@@ -74,7 +74,7 @@ def facts_of(recipe: Recipe, fingerprint: str, ranks: int) -> dict[str, Any]:
         "git_commit": _git_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "ranks": ranks,
+        "ranks": world_size,
         **({"gpu": torch.cuda.get_device_name()} if on_gpu else {}),
         "parameters": num_parameters(recipe.model),
         "data_fingerprint": fingerprint,

@@ -15,7 +15,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-FREE = {
+UNCHECKED_KEYS = {
     *("train.eval_every", "train.eval_tokens", "train.patience"),
     *("train.tasks", "train.tasks_every", "train.tasks_limit"),
     *("train.save_every", "train.keep", "train.keep_every", "train.keep_best"),
@@ -25,62 +25,62 @@ FREE = {
     *("data.folder", "data.workers", "data.keep_downloads", "data.downloads"),
     "data.epochs",  # the steps that it makes are compared
 }
-DATA, STEPS = "data", "train.steps"
-LONG = 60  # letters of a value: of a longer one, the part that differs is shown
+DATA_KEY, STEPS_KEY = "data", "train.steps"
+MAX_VALUE_CHARS = 60  # letters of a value: of a longer one, the part that differs is shown
 
 
 @dataclass(frozen=True)
-class Change:
+class RecipeChange:
     key: str
     before: Any  # None: there was no such key
-    now: Any  # None: there is none any more
+    after: Any  # None: there is none any more
 
     @property
-    def fixed(self) -> bool:
+    def is_fixed(self) -> bool:
         if self.key == "train.precision":
-            return "fp16" in (self.before, self.now)  # its loss scale is saved
+            return "fp16" in (self.before, self.after)  # its loss scale is saved
         if self.key == "train.optimizer.kind" or self.key.startswith("train.lora."):
             return True
         return self.key.startswith("model.") and self.key != "model.dropout"
 
     @property
-    def name(self) -> str:
+    def allow_name(self) -> str:
         """What to allow: a source that came or went is one thing, not twelve."""
-        whole = self.before is not None and self.now is not None
+        whole = self.before is not None and self.after is not None
         return self.key if whole else self.key.rpartition(".")[0]
 
     def __str__(self) -> str:
-        if self.key == DATA:
-            return f"fingerprint {self.before[:12]}… → {self.now[:12]}…"
+        if self.key == DATA_KEY:
+            return f"fingerprint {self.before[:12]}… → {self.after[:12]}…"
         before, now = (
             "nothing" if value is None else json.dumps(value, ensure_ascii=False)
-            for value in (self.before, self.now)
+            for value in (self.before, self.after)
         )
-        if max(len(before), len(now)) > LONG:
+        if max(len(before), len(now)) > MAX_VALUE_CHARS:
             pairs = zip(before, now, strict=False)
             same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-            start = max(same - LONG // 3, 0)
-            before, now = _part(before, start), _part(now, start)
+            start = max(same - MAX_VALUE_CHARS // 3, 0)
+            before, now = _excerpt(before, start), _excerpt(now, start)
         return f"{before} → {now}"
 
-    def record(self, step: int) -> dict[str, Any]:
+    def to_record(self, step: int) -> dict[str, Any]:
         """For the run's recipe. TOML has no null: a side on which there was nothing is left out."""
-        entries = {"step": step, "key": self.key, "from": self.before, "to": self.now}
+        entries = {"step": step, "key": self.key, "from": self.before, "to": self.after}
         return {name: value for name, value in entries.items() if value is not None}
 
 
-def changes(had: Mapping[str, Any], asked: Mapping[str, Any]) -> list[Change]:
+def diff_recipes(saved: Mapping[str, Any], requested: Mapping[str, Any]) -> list[RecipeChange]:
     """What differs between the values of two recipes, by dotted names, in their order."""
-    found = (Change(key, had.get(key), asked.get(key)) for key in sorted({*had, *asked} - FREE))
-    return [change for change in found if change.before != change.now]
+    found = (RecipeChange(key, saved.get(key), requested.get(key)) for key in sorted({*saved, *requested} - UNCHECKED_KEYS))
+    return [change for change in found if change.before != change.after]
 
 
-def names(allow: Sequence[str], keys: Iterable[str]) -> list[str]:
+def resolve_allowed_names(allow: Sequence[str], keys: Iterable[str]) -> list[str]:
     """What `--allow` was given, as the recipe spells it.
 
     Raises ValueError where a name is that of no key and no table.
     """
-    parts = [key.split(".") for key in [*keys, DATA]]
+    parts = [key.split(".") for key in [*keys, DATA_KEY]]
     known = sorted({".".join(way[:end]) for way in parts for end in range(1, len(way) + 1)})
     spelled = {name.replace("-", "_"): name for name in known}  # flags are spelled with dashes
     for name in allow:
@@ -95,54 +95,54 @@ def names(allow: Sequence[str], keys: Iterable[str]) -> list[str]:
     return [spelled[name.replace("-", "_")] for name in allow]
 
 
-def refuse(changed: list[Change], allow: Sequence[str], run: Path, done: int) -> None:
+def check_changes_allowed(changes: list[RecipeChange], allowed: Sequence[str], run: Path, saved_steps: int) -> None:
     """Raises ValueError, showing what changed, where that may not be; `done` are steps saved."""
-    by_key = {change.key: change for change in changed}
-    steps = by_key.get(STEPS)
+    by_key = {change.key: change for change in changes}
+    steps = by_key.get(STEPS_KEY)
     others = "go on with the same values, or name another folder (--out)."
-    if fixed := [change.key for change in changed if change.fixed]:
+    if fixed := [change.key for change in changes if change.is_fixed]:
         what = f"{', '.join(fixed)} can't be allowed to change: its checkpoints would not fit"
-        raise ValueError(f"{_begun(run, changed)}, and {what}; {others}{_lines(changed)}")
-    if steps and steps.now < done:
+        raise ValueError(f"{_describe_difference(run, changes)}, and {what}; {others}{_format_changes(changes)}")
+    if steps and steps.after < saved_steps:
         raise ValueError(
-            f"{run} has done {done:,} steps, and is now asked for {steps.now:,} in all "
-            f"(train.steps); ask for {done:,} or more, or name another folder (--out)."
+            f"{run} has done {saved_steps:,} steps, and is now asked for {steps.after:,} in all "
+            f"(train.steps); ask for {saved_steps:,} or more, or name another folder (--out)."
         )
-    refused = [change for change in changed if not _allowed(change.key, allow)]
+    refused = [change for change in changes if not _is_allowed(change.key, allowed)]
     if not refused:
         return
-    if steps and changed == [steps] and steps.now > steps.before:
+    if steps and changes == [steps] and steps.after > steps.before:
         raise ValueError(
-            f"{run} was begun with {steps.before:,} steps, and {steps.now:,} extend it: add "
-            f"--allow train.steps if that is meant, {others}{_lines(changed)}"
+            f"{run} was begun with {steps.before:,} steps, and {steps.after:,} extend it: add "
+            f"--allow train.steps if that is meant, {others}{_format_changes(changes)}"
         )
-    lacking = [change.name for change in refused]
-    if DATA in by_key and not _allowed(DATA, allow):
-        lacking = [DATA, *(name for name in lacking if not _allowed(name, [DATA]))]
-    flag = " ".join(dict.fromkeys([*allow, *lacking]))
+    lacking = [change.allow_name for change in refused]
+    if DATA_KEY in by_key and not _is_allowed(DATA_KEY, allowed):
+        lacking = [DATA_KEY, *(name for name in lacking if not _is_allowed(name, [DATA_KEY]))]
+    flag = " ".join(dict.fromkeys([*allowed, *lacking]))
     raise ValueError(
-        f"{_begun(run, changed)}; allow {'it' if len(changed) == 1 else 'them'} "
-        f"(--allow {flag}), {others}{_lines(changed)}"
+        f"{_describe_difference(run, changes)}; allow {'it' if len(changes) == 1 else 'them'} "
+        f"(--allow {flag}), {others}{_format_changes(changes)}"
     )
 
 
-def _begun(run: Path, changed: list[Change]) -> str:
-    keys = {change.key for change in changed}
-    kinds = {"on other data": DATA in keys, "with another recipe": bool(keys - {DATA})}
+def _describe_difference(run: Path, changes: list[RecipeChange]) -> str:
+    keys = {change.key for change in changes}
+    kinds = {"on other data": DATA_KEY in keys, "with another recipe": bool(keys - {DATA_KEY})}
     what = " and ".join(text for text, differs in kinds.items() if differs)
-    count = f"{len(changed)} value{'s differ' if changed[1:] else ' differs'}"
+    count = f"{len(changes)} value{'s differ' if changes[1:] else ' differs'}"
     return f"{run} was begun {what} ({count} from its recipe.toml)"
 
 
-def _lines(changed: list[Change]) -> str:
-    width = max(len(change.key) for change in changed)
-    return "".join(f"\n  {change.key:<{width}}   {change}" for change in changed)
+def _format_changes(changes: list[RecipeChange]) -> str:
+    width = max(len(change.key) for change in changes)
+    return "".join(f"\n  {change.key:<{width}}   {change}" for change in changes)
 
 
-def _allowed(key: str, allow: Sequence[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in allow)
+def _is_allowed(key: str, allowed: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in allowed)
 
 
-def _part(text: str, start: int) -> str:
-    end = start + LONG
+def _excerpt(text: str, start: int) -> str:
+    end = start + MAX_VALUE_CHARS
     return f"{'…' * (start > 0)}{text[start:end]}{'…' * (end < len(text))}"

@@ -4,85 +4,85 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from gnano.model.lora_config import LoraConfig
-from gnano.train.optimizers.schedule import OptimizerConfig, Schedule
-from gnano.utils.openmp import THREADS
-from gnano.utils.paths import expand_user
-from gnano.utils.ranges import Range, check_ranges
-from gnano.utils.unused import refuse_unused
+from gnano.train.optimizers.schedule import OptimizerConfig, LRSchedule
+from gnano.utils.openmp import THREAD_RANGE
+from gnano.utils.paths import expand_path_fields
+from gnano.utils.ranges import Range, check_field_ranges
+from gnano.utils.unused import reject_unused
 
-MOST_STEPS = 99_999_999  # eight digits, as in a checkpoint's name
+MAX_STEPS = 99_999_999  # eight digits, as in a checkpoint's name
 
 
 @dataclass(frozen=True, kw_only=True)
-class GuardConfig:
+class StabilityConfig:
     # skipped steps in a row before the run goes back and around their data
-    patience: Annotated[int, Range(1)] = 10
-    rollbacks: Annotated[int, Range(0)] = 3  # times it may do so before it gives up
+    rollback_after: Annotated[int, Range(1)] = 10
+    max_rollbacks: Annotated[int, Range(0)] = 3  # times it may do so before it gives up
     # robust z-score of loss or gradient norm that skips a step; 0: none does
-    spike: Annotated[float, Range(0)] = 0.0
-    window: Annotated[int, Range(1, 2**24)] = 128  # steps that a spike is measured against
+    spike_threshold: Annotated[float, Range(0)] = 0.0
+    spike_window: Annotated[int, Range(1, 2**24)] = 128  # steps that a spike is measured against
     # seconds in one phase after which a run counts as stuck; 0: never
-    stall: Annotated[float, Range(0)] = 1_800.0
+    stall_timeout: Annotated[float, Range(0)] = 1_800.0
 
     def __post_init__(self) -> None:
-        check_ranges(self, "train.guard")
-        if not self.spike:
-            refuse_unused(self, "train.guard.", ("window",), "train.guard.spike is 0")
+        check_field_ranges(self, "train.guard")
+        if not self.spike_threshold:
+            reject_unused(self, "train.guard.", ("window",), "train.guard.spike is 0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    steps: Annotated[int, Range(1, MOST_STEPS)] = 1_000  # optimizer steps in all
+    steps: Annotated[int, Range(1, MAX_STEPS)] = 1_000  # optimizer steps in all
     tokens_per_step: Annotated[int, Range(1, 2**40)] = 16_384  # over all micro-batches and ranks
-    micro_batch: Annotated[int, Range(1, 2**24)] = 16  # sequences a rank computes at once
+    micro_batch_size: Annotated[int, Range(1, 2**24)] = 16  # sequences a rank computes at once
     # largest gradient norm; beyond it the gradient is scaled down
-    clip: Annotated[float, Range(0, above=True)] = 1.0
+    grad_clip: Annotated[float, Range(0, exclusive_minimum=True)] = 1.0
     # of the matrix products, over fp32 master weights; auto: fp32 or bf16, measured
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"
     device: str = "auto"  # cpu, cuda, cuda:1, mps …; auto: a GPU with CUDA if there is one
-    threads: Annotated[int, THREADS] = 0  # of a CPU that a rank computes with; 0: one per core
+    threads: Annotated[int, THREAD_RANGE] = 0  # of a CPU that a rank computes with; 0: one per core
     # with several ranks: ddp copies the model, fsdp shards it; auto: ddp where that fits
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     # fsdp: groups of ranks that hold a whole model each (HSDP)
-    replicas: Annotated[int, Range(1, 2**24)] = 1
+    hsdp_replicas: Annotated[int, Range(1, 2**24)] = 1
     compile: Literal["auto", "yes", "no"] = "auto"  # torch.compile the blocks; auto: if it pays
-    recompute: bool = False  # compute activations twice instead of keeping them: less memory
+    activation_checkpointing: bool = False  # compute activations twice instead of keeping them: less memory
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0  # of the initial weights and of dropout
-    base: str = ""  # begin with these weights: a run, a checkpoint, a Hugging Face folder
+    init_from: str = ""  # begin with these weights: a run, a checkpoint, a Hugging Face folder
     eval_every: Annotated[int, Range(0)] = 100  # steps between held-out losses; 0: only at the end
     # of the held-out set each time; at the end it is all of it
     eval_tokens: Annotated[int, Range(1)] = 32_768
-    tasks: tuple[str, ...] = ()  # asked on the way, as by gnano eval: names, or files of items
-    tasks_every: Annotated[int, Range(0)] = 0  # steps between askings; 0: only at the end
+    eval_tasks: tuple[str, ...] = ()  # asked on the way, as by gnano eval: names, or files of items
+    eval_tasks_every: Annotated[int, Range(0)] = 0  # steps between askings; 0: only at the end
     # items of each task, spread over all it has; 0: all
-    tasks_limit: Annotated[int, Range(0)] = 500
+    eval_tasks_limit: Annotated[int, Range(0)] = 500
     save_every: Annotated[int, Range(1)] = 500  # steps between checkpoints
-    keep: Annotated[int, Range(1)] = 2  # newest checkpoints kept
+    keep_last: Annotated[int, Range(1)] = 2  # newest checkpoints kept
     # steps: checkpoints after a multiple of it are kept for good; 0: none
     keep_every: Annotated[int, Range(0)] = 0
     keep_best: bool = True  # so is the one with the lowest held-out loss of those measured
     # held-out losses in a row without a new best that end the run; 0: none do
-    patience: Annotated[int, Range(0)] = 0
+    early_stopping_patience: Annotated[int, Range(0)] = 0
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # that see the metrics as well
-    profile_at: Annotated[int, Range(0)] = 0  # first step of a torch profiler's window; 0: none
+    profile_start: Annotated[int, Range(0)] = 0  # first step of a torch profiler's window; 0: none
     profile_steps: Annotated[int, Range(1)] = 3  # steps in that window
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    schedule: Schedule = field(default_factory=Schedule)
-    guard: GuardConfig = field(default_factory=GuardConfig)
+    schedule: LRSchedule = field(default_factory=LRSchedule)
+    stability: StabilityConfig = field(default_factory=StabilityConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     # preferences: how dear it is to part from the base (DPO's β)
-    beta: Annotated[float, Range(0, above=True)] = 0.1
+    dpo_beta: Annotated[float, Range(0, exclusive_minimum=True)] = 0.1
 
     def __post_init__(self) -> None:
-        expand_user(self, ("base", "tasks"))
-        check_ranges(self, "train")
-        if not self.tasks:
-            refuse_unused(self, "train.", ("tasks_every", "tasks_limit"), "train.tasks is empty")
-        if not self.profile_at:
-            refuse_unused(self, "train.", ("profile_steps",), "train.profile_at is 0")
+        expand_path_fields(self, ("base", "tasks"))
+        check_field_ranges(self, "train")
+        if not self.eval_tasks:
+            reject_unused(self, "train.", ("tasks_every", "tasks_limit"), "train.tasks is empty")
+        if not self.profile_start:
+            reject_unused(self, "train.", ("profile_steps",), "train.profile_at is 0")
         if not self.eval_every:
-            refuse_unused(self, "train.", ("patience",), "train.eval_every is 0")
-        rise = self.schedule.rise(self.steps)
+            reject_unused(self, "train.", ("patience",), "train.eval_every is 0")
+        rise = self.schedule.warmup_steps(self.steps)
         if rise >= self.steps and rise:
             raise ValueError(
                 f"train.schedule.warmup takes {rise:,} steps, and all of them are {self.steps:,} "
@@ -94,22 +94,22 @@ class TrainConfig:
                 f"train.lora.rank {self.lora.rank} learns an adapter, for which there is no Muon "
                 f'and no fp8; choose train.optimizer.kind = "adamw" and another train.precision.'
             )
-        if self.replicas > 1 and self.parallel == "ddp":
+        if self.hsdp_replicas > 1 and self.parallel == "ddp":
             raise ValueError(
-                f"train.replicas {self.replicas} groups a sharded model; it needs "
+                f"train.replicas {self.hsdp_replicas} groups a sharded model; it needs "
                 f'train.parallel = "fsdp", and this is "ddp".'
             )
 
-    def accumulation(self, length: int, ranks: int = 1) -> int:
+    def accumulation_steps(self, sequence_length: int, world_size: int = 1) -> int:
         """Micro-batches a rank computes for one step of `tokens_per_step`."""
-        at_once = ranks * self.micro_batch * length
+        at_once = world_size * self.micro_batch_size * sequence_length
         whole, rest = divmod(self.tokens_per_step, at_once)
         if not rest:
             return whole
         near = [n * at_once for n in (whole, whole + 1) if n]
         raise ValueError(
-            f"{self.tokens_per_step:,} tokens a step cannot be split over {ranks} "
-            f"rank{'s' * (ranks > 1)} of {self.micro_batch} × {length:,}: a micro-step of all "
+            f"{self.tokens_per_step:,} tokens a step cannot be split over {world_size} "
+            f"rank{'s' * (world_size > 1)} of {self.micro_batch_size} × {sequence_length:,}: a micro-step of all "
             f"takes {at_once:,}, and {self.tokens_per_step:,} / {at_once:,} = "
             f"{self.tokens_per_step / at_once:.2f}. Nearest that work: "
             f"{' or '.join(f'{n:,}' for n in near)} (train.tokens_per_step)."

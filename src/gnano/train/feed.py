@@ -11,75 +11,75 @@ import torch
 from torch import Tensor
 
 from gnano.data.any_batch import AnyBatch
-from gnano.data.order import samples_of
+from gnano.data.order import rank_sample_range
 from gnano.train.config import TrainConfig
-from gnano.train.lessons.lessons import Rows
-from gnano.train.ranks.world import World
+from gnano.train.lessons.lessons import TrainingDataset
+from gnano.train.ranks.world import DistContext
 
 
-class Feed:
+class PrefetchLoader:
     """`data_step` tells whose samples a step takes; mostly its own."""
 
     def __init__(
         self,
-        batches: Rows,
-        world: World,
-        settings: TrainConfig,
-        data_step: Callable[[int], int] = lambda step: step,
+        dataset: TrainingDataset,
+        world: DistContext,
+        config: TrainConfig,
+        data_index: Callable[[int], int] = lambda step: step,
     ) -> None:
-        self.batches, self.world, self.data_step = batches, world, data_step
-        self.per_step = settings.tokens_per_step // batches.length  # sequences, over all ranks
-        self.micro_batch = settings.micro_batch
-        self.micros = settings.accumulation(batches.length, world.size)
-        self.stream = torch.Stream(world.device) if world.device.type == "cuda" else None
-        self.ready: tuple[int, list[AnyBatch]] = (-1, [])  # by the step of the data
+        self.dataset, self.world, self.data_index = dataset, world, data_index
+        self.samples_per_step = config.tokens_per_step // dataset.block_size  # sequences, over all ranks
+        self.micro_batch_size = config.micro_batch_size
+        self.accumulation_steps = config.accumulation_steps(dataset.block_size, world.world_size)
+        self.copy_stream = torch.Stream(world.device) if world.device.type == "cuda" else None
+        self.prefetched: tuple[int, list[AnyBatch]] = (-1, [])  # by the step of the data
 
-    def samples(self, step: int) -> range:
+    def sample_range(self, step: int) -> range:
         """The samples of all ranks in this step."""
-        data = self.data_step(step)
-        return range(data * self.per_step, (data + 1) * self.per_step)
+        data = self.data_index(step)
+        return range(data * self.samples_per_step, (data + 1) * self.samples_per_step)
 
-    def lacking(self, step: int) -> str | None:
+    def missing(self, step: int) -> str | None:
         """What this step waits for while the data is being prepared."""
-        return self.batches.lacking(self.samples(step))
+        return self.dataset.missing(self.sample_range(step))
 
-    def prepare(self, step: int) -> None:
+    def prefetch(self, step: int) -> None:
         """Begin to bring a step's micro-batches; does nothing if they are not there yet."""
-        if self.lacking(step) is None:
-            self.ready = self.data_step(step), self._bring(step)
+        if self.missing(step) is None:
+            self.prefetched = self.data_index(step), self._load_micro_batches(step)
 
-    def take(self, step: int) -> list[AnyBatch]:
+    def next_micro_batches(self, step: int) -> list[AnyBatch]:
         """This rank's micro-batches of a step, whose samples are there."""
-        prepared, micros = self.ready
-        if prepared != self.data_step(step):
-            micros = self._bring(step)
-        self.ready = -1, []
-        if self.stream is not None:
+        prepared, micros = self.prefetched
+        if prepared != self.data_index(step):
+            micros = self._load_micro_batches(step)
+        self.prefetched = -1, []
+        if self.copy_stream is not None:
             current = torch.accelerator.current_stream(self.world.device)
-            current.wait_stream(self.stream)
+            current.wait_stream(self.copy_stream)
             for tensor in (tensor for micro in micros for tensor in micro if tensor is not None):
                 tensor.record_stream(current)  # not to be reused before the step has read it
         return micros
 
-    def _bring(self, step: int) -> list[AnyBatch]:
+    def _load_micro_batches(self, step: int) -> list[AnyBatch]:
         micros = []
-        for number in range(self.micros):
-            samples = samples_of(
-                self.data_step(step),
+        for number in range(self.accumulation_steps):
+            samples = rank_sample_range(
+                self.data_index(step),
                 number,
                 self.world.rank,
-                per_step=self.per_step,
-                micro_batch=self.micro_batch,
-                ranks=self.world.size,
+                samples_per_step=self.samples_per_step,
+                micro_batch=self.micro_batch_size,
+                world_size=self.world.world_size,
             )
-            micros.append(self._on_device(self.batches.batch(samples)))
+            micros.append(self._to_device(self.dataset.read_batch(samples)))
         return micros
 
-    def _on_device(self, batch: AnyBatch) -> AnyBatch:
-        if self.stream is None:
-            return batch.each(lambda tensor: tensor.to(self.world.device))
-        with self.stream:
-            return batch.each(self._sent)
+    def _to_device(self, batch: AnyBatch) -> AnyBatch:
+        if self.copy_stream is None:
+            return batch.map_tensors(lambda tensor: tensor.to(self.world.device))
+        with self.copy_stream:
+            return batch.map_tensors(self._copy_async)
 
-    def _sent(self, tensor: Tensor) -> Tensor:
+    def _copy_async(self, tensor: Tensor) -> Tensor:
         return tensor.pin_memory().to(self.world.device, non_blocking=True)

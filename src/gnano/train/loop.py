@@ -19,27 +19,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gnano.train.alone import lock_run
-from gnano.train.feed import Feed
-from gnano.train.guard import Guard
-from gnano.train.heldout import OpenExam
-from gnano.train.lessons.lessons import Lessons, open_lessons
-from gnano.train.measuring import Measuring, due
-from gnano.train.ranks.world import World
+from gnano.train.alone import run_lock
+from gnano.train.feed import PrefetchLoader
+from gnano.train.guard import StabilityMonitor
+from gnano.train.heldout import TaskEvaluatorFactory
+from gnano.train.lessons.lessons import TrainingTask, build_task
+from gnano.train.measuring import Evaluator, is_multiple_of
+from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
-from gnano.train.saving.checkpoint import Beside
-from gnano.train.saving.folders import FOLDER
-from gnano.train.saving.saver import Saver
-from gnano.train.settle import device_of, settle
-from gnano.train.stopping import CutShortError, StopRequest
-from gnano.train.trainee import Trainee
-from gnano.train.waiting import Say, Waiting
-from gnano.train.watching.events import Events
-from gnano.train.watching.journal import Journal, Watch
-from gnano.train.watching.profiling import ProfileWindow
-from gnano.train.watching.readings import Readings
-from gnano.utils.openmp import use_threads
-from gnano.utils.output import check_output
+from gnano.train.saving.checkpoint import CheckpointAssets
+from gnano.train.saving.folders import CHECKPOINTS_DIR
+from gnano.train.saving.saver import AsyncCheckpointWriter
+from gnano.train.settle import resolve_device, resolve_recipe
+from gnano.train.stopping import InterruptedByStop, SignalHandler
+from gnano.train.trainee import TrainState
+from gnano.train.waiting import Notify, DataWaiter
+from gnano.train.watching.events import EventLog
+from gnano.train.watching.journal import MetricsLogger, MetricsCallback
+from gnano.train.watching.profiling import StepProfiler
+from gnano.train.watching.readings import AsyncMetricReader
+from gnano.utils.openmp import set_num_threads
+from gnano.utils.output import check_output_path
 
 
 @dataclass(frozen=True)
@@ -47,27 +47,27 @@ class RunResult:
     run: Path
     checkpoint: Path
     step: int  # steps done
-    steps: int  # steps in all
-    began: int  # steps that were done when this call began
+    total_steps: int  # steps in all
+    start_step: int  # steps that were done when this call began
     stopped_by: signal.Signals | None  # the signal that ended it before it was finished
-    first: bool  # is this the rank that speaks for all?
+    is_main: bool  # is this the rank that speaks for all?
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         return self.stopped_by is None
 
 
-def silent(text: str, waiting: bool = False) -> None:
+def ignore_message(text: str, waiting: bool = False) -> None:
     """Says nothing."""
 
 
 def train(
     recipe: Recipe,
     run: Path,
-    watch: Watch = lambda _: None,
-    say: Say = silent,
-    allow: Sequence[str] = (),
-    exam: OpenExam | None = None,
+    on_metrics: MetricsCallback = lambda _: None,
+    notify: Notify = ignore_message,
+    allowed: Sequence[str] = (),
+    build_task_evaluator: TaskEvaluatorFactory | None = None,
 ) -> RunResult:
     """Run the recipe in the folder `run`, or go on with it; returns when done or stopped.
 
@@ -76,25 +76,25 @@ def train(
     was begun with; `exam` is who asks its `train.tasks`. Raises ValueError for what does not fit
     together, before anything is computed.
     """
-    check_output(run, "--out", [*recipe.inputs], own="run")
+    check_output_path(run, "--out", [*recipe.input_paths], allowed_kind="run")
     with (
-        World.join(device_of(recipe, run), recipe.train.guard.stall) as world,
-        StopRequest(world.size > 1) as stop,
-        lock_run(run, world),
-        Events(run, world.first) as events,
+        DistContext.init(resolve_device(recipe, run), recipe.train.stability.stall_timeout) as world,
+        SignalHandler(world.world_size > 1) as stop,
+        run_lock(run, world),
+        EventLog(run, world.is_main) as events,
     ):
-        say = say if world.first else silent
-        lessons = open_lessons(recipe, run, world, say)
-        recipe = world.by_first(partial(settle, recipe, run, lessons, world, allow))
-        use_threads(recipe.train.threads)
-        course = Course(recipe, run, lessons, world, stop, events, say, exam)
-        if not course.over:
-            course.take(watch)
+        notify = notify if world.is_main else ignore_message
+        lessons = build_task(recipe, run, world, notify)
+        recipe = world.run_on_main(partial(resolve_recipe, recipe, run, lessons, world, allowed))
+        set_num_threads(recipe.train.threads)
+        course = Trainer(recipe, run, lessons, world, stop, events, notify, build_task_evaluator)
+        if not course.is_finished:
+            course.fit(on_metrics)
         return course.result()
 
 
 @contextmanager
-def gc_paused() -> Iterator[None]:
+def pause_gc() -> Iterator[None]:
     """Run Python's garbage collector only where it is called, at the same steps on every rank.
 
     Otherwise it stops one rank for some milliseconds at a moment of its own, and all others wait
@@ -112,123 +112,123 @@ def gc_paused() -> Iterator[None]:
             gc.enable()
 
 
-class Course:
+class Trainer:
     """A run on its way: what the loop works with, and the loop."""
 
     def __init__(
         self,
         recipe: Recipe,
         run: Path,
-        lessons: Lessons,
-        world: World,
-        stop: StopRequest,
-        events: Events,
-        say: Say,
-        exam: OpenExam | None,
+        task: TrainingTask,
+        world: DistContext,
+        signals: SignalHandler,
+        event_log: EventLog,
+        notify: Notify,
+        build_task_evaluator: TaskEvaluatorFactory | None,
     ) -> None:
-        self.recipe, self.run, self.world, self.stop = recipe, run, world, stop
-        self.events, self.say = events, say
-        settings, base = recipe.train, lessons.base
-        beside = Beside(
+        self.recipe, self.run, self.world, self.signals = recipe, run, world, signals
+        self.event_log, self.notify = event_log, notify
+        settings, base = recipe.train, task.base
+        beside = CheckpointAssets(
             recipe.model,
-            lessons.tokenizer,
-            lessons.template,
+            task.tokenizer,
+            task.chat_template,
             str(base.folder) if base else "",
             settings.lora,
         )
-        if world.first:
-            (run / FOLDER).mkdir(exist_ok=True)
-        self.saver = Saver(run, settings, beside, events.write, say)
-        if settings.tasks and exam is None:
+        if world.is_main:
+            (run / CHECKPOINTS_DIR).mkdir(exist_ok=True)
+        self.checkpoint_writer = AsyncCheckpointWriter(run, settings, beside, event_log.log, notify)
+        if settings.eval_tasks and build_task_evaluator is None:
             raise ValueError(
                 "train.tasks needs who asks them: train(…, exam=gnano.evals.open_exam)."
             )
-        with stop.at_once(True, say):
-            lessons.prepare(recipe, run, world, say)
-            tasks = exam(recipe, lessons.tokenizer, world) if exam and settings.tasks else None
-        self.trainee = Trainee(recipe, run, world, self.saver.damaged, base)
-        self.checkpoint = self.trainee.checkpoint  # the newest, once the loop has ended
-        self.step = self.began = self.trainee.done
+        with signals.exit_immediately(True, notify):
+            task.prepare(recipe, run, world, notify)
+            tasks = build_task_evaluator(recipe, task.tokenizer, world) if build_task_evaluator and settings.eval_tasks else None
+        self.train_state = TrainState(recipe, run, world, self.checkpoint_writer.report_damaged, base)
+        self.checkpoint = self.train_state.checkpoint  # the newest, once the loop has ended
+        self.step = self.start_step = self.train_state.completed_steps
         # the step whose checkpoint is written or being written
         self.saved_step = self.step if self.checkpoint else None
-        known = self.trainee.state
-        self.guard = Guard(settings.guard, settings.schedule.peak, known.get("guard", {}))
-        self.feed = Feed(lessons.rows, world, settings, self.guard.data_step)
-        self.waiting = Waiting(world, stop, say, lessons.growing)
-        self.measuring = Measuring(lessons.measure(recipe, world), tasks, self.trainee, stop)
-        self.readings = Readings(settings, world.device, self.step, known.get("seconds", 0.0))
-        self.about = lessons.about()
-        if self.trainee.fp8:
-            self.about.append(f"FP8: {len(self.trainee.fp8)} matrices of the blocks; the rest bf16")
+        known = self.train_state.loaded_state
+        self.stability = StabilityMonitor(settings.stability, settings.schedule.peak, known.get("guard", {}))
+        self.data_loader = PrefetchLoader(task.dataset, world, settings, self.stability.data_index)
+        self.data_waiter = DataWaiter(world, signals, notify, task.is_growing)
+        self.evaluator = Evaluator(task.build_heldout(recipe, world), tasks, self.train_state, signals)
+        self.metrics_reader = AsyncMetricReader(settings, world.device, self.step, known.get("seconds", 0.0))
+        self.start_messages = task.describe()
+        if self.train_state.fp8_layers:
+            self.start_messages.append(f"FP8: {len(self.train_state.fp8_layers)} matrices of the blocks; the rest bf16")
 
     @property
-    def over(self) -> bool:
+    def is_finished(self) -> bool:
         """Is there nothing left to do, or to measure?"""
-        return self.checkpoint is not None and self._done and not self.measuring.owed
+        return self.checkpoint is not None and self._has_all_steps and not self.evaluator.is_pending
 
     @property
-    def _done(self) -> bool:
-        return self.step >= self.recipe.train.steps or self.measuring.enough
+    def _has_all_steps(self) -> bool:
+        return self.step >= self.recipe.train.steps or self.evaluator.should_stop_early
 
-    def take(self, watch: Watch) -> None:
+    def fit(self, on_metrics: MetricsCallback) -> None:
         """The loop, between a start and a checkpoint at its end."""
-        settings, world, readings, guard = self.recipe.train, self.world, self.readings, self.guard
-        world.by_first(partial(self.saver.foresee, self.trainee.bytes))
-        window = ProfileWindow(
-            self.run, settings.profile_at, settings.profile_steps, world.rank, self.say
+        settings, world, readings, guard = self.recipe.train, self.world, self.metrics_reader, self.stability
+        world.run_on_main(partial(self.checkpoint_writer.check_disk_space, self.train_state.checkpoint_bytes))
+        window = StepProfiler(
+            self.run, settings.profile_start, settings.profile_steps, world.rank, self.notify
         )
-        journal = Journal(self.recipe, self.run, world, watch, self.say)
-        self.events.started(self.step, settings.steps, world.size)
-        with self.saver, journal, gc_paused(), window:
-            self.waiting.for_(partial(self.measuring.heldout.lacking, settings.eval_tokens))
-            for text in self.about:
-                self.say(text)
-            if self.measuring.make_up(journal):
+        journal = MetricsLogger(self.recipe, self.run, world, on_metrics, self.notify)
+        self.event_log.log_start(self.step, settings.steps, world.world_size)
+        with self.checkpoint_writer, journal, pause_gc(), window:
+            self.data_waiter.wait_until_available(partial(self.evaluator.heldout.missing, settings.eval_tokens))
+            for text in self.start_messages:
+                self.notify(text)
+            if self.evaluator.run_pending(journal):
                 self.saved_step = None  # its checkpoint says that it was owed
             compiling = settings.compile == "yes"  # in the first step
-            readings.resume()
-            while not (self._done or readings.stopping or self.measuring.owed):
-                world.doing(f"reading the data of step {self.step + 1:,}")
-                if not self.waiting.for_(partial(self.feed.lacking, self.step)):
+            readings.reset_timer()
+            while not (self._has_all_steps or readings.stop_requested or self.evaluator.is_pending):
+                world.set_phase(f"reading the data of step {self.step + 1:,}")
+                if not self.data_waiter.wait_until_available(partial(self.data_loader.missing, self.step)):
                     break
-                micros = self.feed.take(self.step)
-                world.doing(f"step {self.step + 1:,}")
+                micros = self.data_loader.next_micro_batches(self.step)
+                world.set_phase(f"step {self.step + 1:,}")
                 window.step(self.step + 1)
                 try:
-                    with self.stop.at_once(compiling, self.say):
-                        readings.put(self.trainee.learn(micros, self.step, self.stop.requested))
-                except CutShortError:
+                    with self.signals.exit_immediately(compiling, self.notify):
+                        readings.push(self.train_state.train_step(micros, self.step, self.signals.should_stop))
+                except InterruptedByStop:
                     break
                 self.step, compiling = self.step + 1, False
                 last = self.step == settings.steps
                 if not last:
-                    self.feed.prepare(self.step)  # while the device computes
+                    self.data_loader.prefetch(self.step)  # while the device computes
 
-                measure = self.measuring.due(self.step)
-                save = not last and due(self.step, settings.save_every)
-                for row in readings.take(all_of_them=measure or save):
+                measure = self.evaluator.is_due(self.step)
+                save = not last and is_multiple_of(self.step, settings.save_every)
+                for row in readings.read_rows(drain=measure or save):
                     guard.observe(row)
-                    if measure and row["step"] == self.step and not guard.lost:
-                        self.measuring(row)
-                        row |= {"final": True} if self.measuring.enough else {}
-                    journal.write(row)
-                    if guard.lost:
+                    if measure and row["step"] == self.step and not guard.needs_rollback:
+                        self.evaluator(row)
+                        row |= {"final": True} if self.evaluator.should_stop_early else {}
+                    journal.log(row)
+                    if guard.needs_rollback:
                         break
-                self.saver.look()
-                if guard.lost:
+                self.checkpoint_writer.poll()
+                if guard.needs_rollback:
                     self._roll_back(row["step"])
                 elif save:
                     self._save()
                 if measure or save:
                     gc.collect()
-                    readings.resume()
-            for row in readings.take(all_of_them=True):
+                    readings.reset_timer()
+            for row in readings.read_rows(drain=True):
                 guard.observe(row)
-                journal.write(row)
-            if self._done and (told := guard.told(self.step)):
-                self.say(told)
-            self.checkpoint = self._finish_saving()
-        self.events.ended(self.step, self._stopped_by())
+                journal.log(row)
+            if self._has_all_steps and (told := guard.final_message(self.step)):
+                self.notify(told)
+            self.checkpoint = self._save_final()
+        self.event_log.log_end(self.step, self._stop_signal())
 
     def result(self) -> RunResult:
         assert self.checkpoint is not None
@@ -236,56 +236,56 @@ class Course:
             run=self.run,
             checkpoint=self.checkpoint,
             step=self.step,
-            steps=self.recipe.train.steps,
-            began=self.began,
-            stopped_by=self._stopped_by(),
-            first=self.world.first,
+            total_steps=self.recipe.train.steps,
+            start_step=self.start_step,
+            stopped_by=self._stop_signal(),
+            is_main=self.world.is_main,
         )
 
     def _save(self) -> None:
         """Start writing the checkpoint of this step."""
-        self.world.doing("saving")
-        self.trainee.save(self.step, self._state(), self.saver if self.world.first else None)
+        self.world.set_phase("saving")
+        self.train_state.save(self.step, self._state_dict(), self.checkpoint_writer if self.world.is_main else None)
         self.saved_step = self.step
 
-    def _finish_saving(self) -> Path:
+    def _save_final(self) -> Path:
         """Write the checkpoint of the step that the run ends on; returns its folder."""
         if self.saved_step != self.step:
             self._save()
-        self.world.doing("waiting until the checkpoint is written", math.inf)
+        self.world.set_phase("waiting until the checkpoint is written", math.inf)
 
         def stopped_at() -> float | None:
-            return self.stop.at if self.stop.received else None
+            return self.signals.received_at if self.signals.received_signal else None
 
-        self.world.by_first(partial(self.saver.finish, stopped_at))
-        return self.run / FOLDER / f"step-{self.step:08}"
+        self.world.run_on_main(partial(self.checkpoint_writer.wait_until_saved, stopped_at))
+        return self.run / CHECKPOINTS_DIR / f"step-{self.step:08}"
 
     def _roll_back(self, step: int) -> None:
         """Restore the last good checkpoint, to skip the data of the steps up to `step` later.
 
         Raises ValueError where there is none, or where that was done too often.
         """
-        self.world.doing("going back to the last good checkpoint")
-        trainee, first = self.trainee, step - self.guard.skipped
-        start, end = self.feed.samples(first).start, self.feed.samples(step - 1).stop
-        self.saver.ready()
+        self.world.set_phase("going back to the last good checkpoint")
+        trainee, first = self.train_state, step - self.stability.consecutive_skips
+        start, end = self.data_loader.sample_range(first).start, self.data_loader.sample_range(step - 1).stop
+        self.checkpoint_writer.wait_until_idle()
         possible = trainee.restore(lambda state: not state.get("guard", {}).get("skipped"))
-        self.guard.go_around(step, possible)
-        self.events.write("rolled back", step=step, to=trainee.done, samples=[start, end - 1])
-        self.say(
-            f"Steps {first + 1:,} to {step:,} were all skipped: back to step {trainee.done:,}, and "
+        self.stability.skip_data(step, possible)
+        self.event_log.log("rolled back", step=step, to=trainee.completed_steps, samples=[start, end - 1])
+        self.notify(
+            f"Steps {first + 1:,} to {step:,} were all skipped: back to step {trainee.completed_steps:,}, and "
             f"then past their samples {start:,} to {end - 1:,} (gnano data show)."
         )
-        self.step = trainee.done
+        self.step = trainee.completed_steps
         self.saved_step = None  # the same step again, but it leads elsewhere
-        self.readings.restart(self.step)
+        self.metrics_reader.rewind(self.step)
 
-    def _state(self) -> dict[str, Any]:
+    def _state_dict(self) -> dict[str, Any]:
         """All that is to be remembered beside tensors."""
-        now = {"seconds": self.readings.seconds, "guard": self.guard.state()}
-        return {**now, **self.measuring.state(self.step)}
+        now = {"seconds": self.metrics_reader.elapsed_seconds, "guard": self.stability.state_dict()}
+        return {**now, **self.evaluator.state_dict(self.step)}
 
-    def _stopped_by(self) -> signal.Signals | None:
-        if self.over:
+    def _stop_signal(self) -> signal.Signals | None:
+        if self.is_finished:
             return None
-        return self.stop.received or signal.SIGTERM  # which was sent to another rank
+        return self.signals.received_signal or signal.SIGTERM  # which was sent to another rank

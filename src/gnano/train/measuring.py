@@ -8,91 +8,91 @@ figures as one that was never stopped.
 
 from typing import Any
 
-from gnano.train.heldout import Exam, Heldout
+from gnano.train.heldout import TaskEvaluator, HeldoutSet
 from gnano.train.lessons.lessons import HeldoutExamples
-from gnano.train.stopping import CutShortError, StopRequest
-from gnano.train.trainee import Trainee
-from gnano.train.watching.journal import Journal
+from gnano.train.stopping import InterruptedByStop, SignalHandler
+from gnano.train.trainee import TrainState
+from gnano.train.watching.journal import MetricsLogger
 
 
-class Measuring:
+class Evaluator:
     def __init__(
         self,
-        heldout: Heldout | HeldoutExamples,
-        exam: Exam | None,
-        trainee: Trainee,
-        stop: StopRequest,
+        heldout: HeldoutSet | HeldoutExamples,
+        task_evaluator: TaskEvaluator | None,
+        train_state: TrainState,
+        signals: SignalHandler,
     ) -> None:
-        self.heldout, self.exam, self.trainee, self.stop = heldout, exam, trainee, stop
-        self.settings = trainee.recipe.train
-        known = trainee.state
-        self.owed: bool = known.get("unmeasured", False)
-        self.found: tuple[int, float] = (-1, 0.0)  # step, what it is compared by
-        self.best: float | None = known.get("best")  # of those that compare
-        self.stale: int = known.get("stale", 0)  # measurements since then
+        self.heldout, self.task_evaluator, self.train_state, self.signals = heldout, task_evaluator, train_state, signals
+        self.config = train_state.recipe.train
+        known = train_state.loaded_state
+        self.is_pending: bool = known.get("unmeasured", False)
+        self.latest_loss: tuple[int, float] = (-1, 0.0)  # step, what it is compared by
+        self.best_loss: float | None = known.get("best")  # of those that compare
+        self.evals_since_best: int = known.get("stale", 0)  # measurements since then
 
     @property
-    def enough(self) -> bool:
+    def should_stop_early(self) -> bool:
         """Has the run been without a new best for as long as it may be?"""
-        return 0 < self.settings.patience <= self.stale
+        return 0 < self.config.early_stopping_patience <= self.evals_since_best
 
-    def due(self, step: int) -> bool:
+    def is_due(self, step: int) -> bool:
         """Is anything to be measured after this step?"""
-        return self._heldout_due(step) or self._exam_due(step)
+        return self._is_heldout_due(step) or self._is_task_eval_due(step)
 
-    def __call__(self, row: dict[str, Any]) -> None:
+    def evaluate(self, row: dict[str, Any]) -> None:
         """Measure after the step of this row what is due, and add it."""
-        model, step = self.trainee.model, row["step"]
-        part = None if step == self.settings.steps else self.settings.eval_tokens
+        model, step = self.train_state.model, row["step"]
+        part = None if step == self.config.steps else self.config.eval_tokens
         found: dict[str, Any] = {}
         loss = None
         try:
-            if self.heldout and self._heldout_due(step):
-                loss = self.heldout.loss(model, part, self.stop.requested)
-                found["heldout"] = loss.as_dict()
-            if self.exam and self._exam_due(step):
-                found["tasks"] = self.exam(model, self.trainee.world, self.stop.requested)
-        except CutShortError:
-            self.owed = True
+            if self.heldout and self._is_heldout_due(step):
+                loss = self.heldout.evaluate(model, part, self.signals.should_stop)
+                found["heldout"] = loss.to_metrics()
+            if self.task_evaluator and self._is_task_eval_due(step):
+                found["tasks"] = self.task_evaluator(model, self.train_state.world, self.signals.should_stop)
+        except InterruptedByStop:
+            self.is_pending = True
             row.pop("final", None)
             return
-        self.owed = False
+        self.is_pending = False
         row |= found
         # at the end it is over all there is, and compares where the others were too
-        if loss and (part is not None or self.heldout.covers(self.settings.eval_tokens)):
-            self._compare(step, loss.value)
+        if loss and (part is not None or self.heldout.is_covered_by(self.config.eval_tokens)):
+            self._update_best(step, loss.objective)
 
-    def _heldout_due(self, step: int) -> bool:
-        return step in (0, self.settings.steps) or due(step, self.settings.eval_every)
+    def _is_heldout_due(self, step: int) -> bool:
+        return step in (0, self.config.steps) or is_multiple_of(step, self.config.eval_every)
 
-    def _exam_due(self, step: int) -> bool:
-        ends = (0, self.settings.steps)
-        return self.exam is not None and (step in ends or due(step, self.settings.tasks_every))
+    def _is_task_eval_due(self, step: int) -> bool:
+        ends = (0, self.config.steps)
+        return self.task_evaluator is not None and (step in ends or is_multiple_of(step, self.config.eval_tasks_every))
 
-    def make_up(self, journal: Journal) -> bool:
+    def run_pending(self, metrics_logger: MetricsLogger) -> bool:
         """For what is owed from an earlier part of the run, or by its base; was anything?"""
-        step = self.trainee.done
-        if not self.owed and (step or not self.settings.base):
+        step = self.train_state.completed_steps
+        if not self.is_pending and (step or not self.config.init_from):
             return False
-        row = {"step": step, **({"final": True} if step == self.settings.steps else {})}
+        row = {"step": step, **({"final": True} if step == self.config.steps else {})}
         self(row)
-        if not self.owed:
-            journal.add(**row)
-        return not self.owed
+        if not self.is_pending:
+            metrics_logger.log_update(**row)
+        return not self.is_pending
 
-    def state(self, step: int) -> dict[str, Any]:
+    def state_dict(self, step: int) -> dict[str, Any]:
         """For the checkpoint after this step."""
-        at, value = self.found
-        measured = {"heldout": value if at == step else None, "unmeasured": self.owed}
-        return {**measured, "best": self.best, "stale": self.stale}
+        at, value = self.latest_loss
+        measured = {"heldout": value if at == step else None, "unmeasured": self.is_pending}
+        return {**measured, "best": self.best_loss, "stale": self.evals_since_best}
 
-    def _compare(self, step: int, value: float) -> None:
-        self.found = step, value
-        if self.best is None or value < self.best:
-            self.best, self.stale = value, 0
+    def _update_best(self, step: int, value: float) -> None:
+        self.latest_loss = step, value
+        if self.best_loss is None or value < self.best_loss:
+            self.best_loss, self.evals_since_best = value, 0
         else:
-            self.stale += 1
+            self.evals_since_best += 1
 
 
-def due(step: int, every: int) -> bool:
+def is_multiple_of(step: int, every: int) -> bool:
     return every > 0 and step % every == 0

@@ -11,85 +11,85 @@ Weights keep the base's dtype; the sum is made in fp32.
 import shutil
 from pathlib import Path
 
-from gnano.model.adapter import CONFIG, check_fits, load_adapter
+from gnano.model.adapter import ADAPTER_CONFIG_NAME, check_adapter_shape, load_adapter
 from gnano.model.folder import load_model, save_tensors
-from gnano.model.lora import merged
-from gnano.train.appearing import new_folder
-from gnano.train.saving.folders import ADAPTER, FOLDER, find_checkpoint
-from gnano.train.saving.hashes import write_hashes
-from gnano.utils.output import check_output
+from gnano.model.lora import merge_lora
+from gnano.train.appearing import create_dir_atomically
+from gnano.train.saving.folders import ADAPTER_DIR, CHECKPOINTS_DIR, find_checkpoint
+from gnano.train.saving.hashes import write_checksums
+from gnano.utils.output import check_output_path
 
-SHAPE = ("config.json", "generation_config.json")
-TEMPLATE = ("chat_template.jinja", "template.json")
-TOKENIZER = (
+CONFIG_FILES = ("config.json", "generation_config.json")
+CHAT_TEMPLATE_FILES = ("chat_template.jinja", "template.json")
+TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("tokenizer.model", "vocab.json", "merges.txt"),
 )
 
 
-def merge_adapter(base: Path, adapter: Path, out: Path) -> Path:
+def merge_adapter(base: Path, adapter: Path, output: Path) -> Path:
     """Write the base as the adapter changes it, as the folder `out`; returns `out`.
 
     Base and adapter may each be a run, whose newest checkpoint is meant, or a checkpoint. Raises
     ValueError or OSError where one is damaged, they do not fit, or `out` is there already.
     """
-    check_output(out, "OUT", [base, adapter])
-    base, adapter = find_checkpoint(base), _find_adapter(adapter)
+    check_output_path(output, "OUT", [base, adapter])
+    base, adapter = find_checkpoint(base), _find_adapter_dir(adapter)
     places = [adapter, base]
-    if adapter.name == ADAPTER and (adapter.parent / "config.json").is_file():
-        _refuse_twice(base.resolve(), adapter.parent.resolve())
+    if adapter.name == ADAPTER_DIR and (adapter.parent / "config.json").is_file():
+        _check_not_merged(base.resolve(), adapter.parent.resolve())
         places.insert(1, adapter.parent)
-    with new_folder(out) as partial:
+    with create_dir_atomically(output) as partial:
         config, changes = load_adapter(adapter)
         model = load_model(base)
-        check_fits(changes, config, model.config)
-        weights = merged({**model.state_dict(), **changes}, config)
+        check_adapter_shape(changes, config, model.config)
+        weights = merge_lora({**model.state_dict(), **changes}, config)
         save_tensors(weights, partial / "model.safetensors")
-        _copy(SHAPE, base, partial)
-        copy_words(places, partial)
-        write_hashes(partial)
-    return out
+        _copy_existing(CONFIG_FILES, base, partial)
+        copy_tokenizer_files(places, partial)
+        write_checksums(partial)
+    return output
 
 
-def _find_adapter(path: Path) -> Path:
-    if (path / CONFIG).is_file():
+def _find_adapter_dir(path: Path) -> Path:
+    if (path / ADAPTER_CONFIG_NAME).is_file():
         return path
     try:
-        found = find_checkpoint(path) / ADAPTER
+        found = find_checkpoint(path) / ADAPTER_DIR
     except FileNotFoundError:
         found = path
-    if not (found / CONFIG).is_file():
+    if not (found / ADAPTER_CONFIG_NAME).is_file():
         raise FileNotFoundError(
-            f"{path} is no adapter (it has no {CONFIG}), and no run or checkpoint that holds one; "
+            f"{path} is no adapter (it has no {ADAPTER_CONFIG_NAME}), and no run or checkpoint that holds one; "
             f"a run learns one with train.lora.rank."
         )
     return found
 
 
-def _refuse_twice(base: Path, tuned: Path) -> None:
+def _check_not_merged(base: Path, checkpoint: Path) -> None:
     """A checkpoint that holds an adapter has it in its weights already, and so has its run."""
-    of_one_run = base.parent == tuned.parent and base.parent.name == FOLDER
-    if base == tuned or of_one_run:
+    of_one_run = base.parent == checkpoint.parent and base.parent.name == CHECKPOINTS_DIR
+    if base == checkpoint or of_one_run:
         raise ValueError(
             f"{base} has learned this adapter already, and would be changed twice: name the base "
             f"that its run began with, or share it as it is (gnano weights)."
         )
 
 
-def copy_words(places: list[Path], partial: Path) -> None:
+def copy_tokenizer_files(sources: list[Path], target: Path) -> None:
     """Tokenizer and chat template of the first place that has them.
 
     A template does not outlive its tokenizer: where that was replaced and came with none, there
     is none.
     """
     template = False
-    for place in places:
-        template = template or _copy(TEMPLATE, place, partial)
-        if _copy(TOKENIZER, place, partial):
+    for place in sources:
+        template = template or _copy_existing(CHAT_TEMPLATE_FILES, place, target)
+        if _copy_existing(TOKENIZER_FILES, place, target):
             break
 
 
-def _copy(names: tuple[str, ...], source: Path, target: Path) -> bool:
+def _copy_existing(names: tuple[str, ...], source: Path, target: Path) -> bool:
     """Those of the files that are there; were any?"""
     found = [name for name in names if (source / name).is_file()]
     for name in found:

@@ -22,11 +22,11 @@ from gnano.data.instructions.config import InstructionConfig, InstructionSource
 from gnano.data.sources import DataConfig
 from gnano.model.config import PRESETS, ModelConfig
 from gnano.train.config import TrainConfig
-from gnano.utils.paths import expanded
+from gnano.utils.paths import expand_path
 from gnano.utils.text import read_text
-from gnano.utils.unused import refuse_unused
+from gnano.utils.unused import reject_unused
 
-COMMANDS = {"instructions": "sft", "preferences": "dpo"}
+TUNING_COMMANDS = {"instructions": "sft", "preferences": "dpo"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,44 +37,44 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, InstructionConfig) or self.data.kind != "preferences":
-            refuse_unused(self.train, "train.", ("beta",), "data.kind is not 'preferences'")
+            reject_unused(self.train, "train.", ("beta",), "data.kind is not 'preferences'")
 
     @property
-    def inputs(self) -> list[str]:
+    def input_paths(self) -> list[str]:
         """Paths and globs of what a run of it reads."""
         if isinstance(self.data, DataConfig):
             data = [self.data.folder]
         else:
             data = [file for source in self.data.sources.values() for file in source.files]
-        return [*data, self.train.base] if self.train.base else data
+        return [*data, self.train.init_from] if self.train.init_from else data
 
     @property
-    def corpus(self) -> DataConfig:
+    def pretraining_data(self) -> DataConfig:
         """Its data where that is texts; raises ValueError where it is not."""
         if not isinstance(self.data, DataConfig):
             raise ValueError(
                 f"This recipe tunes a model on {self.data.kind}, which need no preparation: "
-                f"gnano {COMMANDS[self.data.kind]} RECIPE --from BASE."
+                f"gnano {TUNING_COMMANDS[self.data.kind]} RECIPE --from BASE."
             )
         return self.data
 
-    def tuning(self, command: str, base: str, files: Sequence[str]) -> "Recipe":
+    def for_tuning(self, command: str, base: str, files: Sequence[str]) -> "Recipe":
         """The recipe from this base, and on these files in the place of its own sources.
 
         What is not given stays as it is. Raises ValueError where another command is for it.
         """
-        config = self.instructions
-        if command != COMMANDS[config.kind]:
+        config = self.tuning_data
+        if command != TUNING_COMMANDS[config.kind]:
             raise ValueError(
-                f"This recipe tunes a model on {config.kind}: gnano {COMMANDS[config.kind]} RECIPE."
+                f"This recipe tunes a model on {config.kind}: gnano {TUNING_COMMANDS[config.kind]} RECIPE."
             )
         if files:
             config = replace(config, sources={"mine": InstructionSource(files=tuple(files))})
-        train = replace(self.train, base=base or self.train.base)
+        train = replace(self.train, base=base or self.train.init_from)
         return replace(self, data=config, train=train)
 
     @property
-    def instructions(self) -> InstructionConfig:
+    def tuning_data(self) -> InstructionConfig:
         """Its data where that is instructions or preferences; raises ValueError where it is not."""
         if not isinstance(self.data, InstructionConfig):
             raise ValueError(
@@ -83,7 +83,7 @@ class Recipe:
         return self.data
 
 
-def recipe_names() -> list[str]:
+def list_recipes() -> list[str]:
     """The recipes that come with the package, smallest model first."""
     files = resources.files("gnano").joinpath("recipes").iterdir()
     names = [file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")]
@@ -98,14 +98,14 @@ def load_recipe(name: str) -> Recipe:
 
     Raises ValueError naming the file and the key where something is not as it should be.
     """
-    if name in recipe_names():
+    if name in list_recipes():
         text = resources.files("gnano").joinpath("recipes", f"{name}.toml").read_text("utf-8")
-    elif (file := Path(expanded(name))).is_file():
+    elif (file := Path(expand_path(name))).is_file():
         text = read_text(file)
     else:
         raise ValueError(
-            f"No recipe is called {name!r}{_meant(name, recipe_names())}. "
-            f"There are {', '.join(recipe_names())}, or give the path of a TOML file."
+            f"No recipe is called {name!r}{_suggest_name(name, list_recipes())}. "
+            f"There are {', '.join(list_recipes())}, or give the path of a TOML file."
         )
     try:
         content = tomllib.loads(text)
@@ -124,11 +124,11 @@ def load_recipe(name: str) -> Recipe:
                 f"Recipe {name}: model.shape {shape!r} is none of {', '.join(PRESETS)}."
             )
         content["model"] = {**asdict(PRESETS[shape]), **model}
-    recipe: Recipe = _build(Recipe, content, f"Recipe {name}: ", "")
+    recipe: Recipe = _parse_value(Recipe, content, f"Recipe {name}: ", "")
     return recipe
 
 
-def flatten(recipe: Recipe) -> dict[str, Any]:
+def flatten_recipe(recipe: Recipe) -> dict[str, Any]:
     """Every value under its dotted name, such as `train.schedule.peak`."""
 
     def walk(value: Any, name: str) -> dict[str, Any]:
@@ -140,49 +140,49 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
     return walk(asdict(recipe), "")
 
 
-def _build(kind: Any, content: Any, where: str, name: str) -> Any:
+def _parse_value(expected_type: Any, value: Any, prefix: str, key: str) -> Any:
     """The value of type `kind` that TOML content stands for."""
-    if is_dataclass(kind):
-        if not isinstance(content, dict):
-            raise ValueError(f"{where}{name} must be a table.")
-        hints = get_type_hints(kind)
-        known = [f.name for f in fields(kind)]
-        for key in content:
+    if is_dataclass(expected_type):
+        if not isinstance(value, dict):
+            raise ValueError(f"{prefix}{key} must be a table.")
+        hints = get_type_hints(expected_type)
+        known = [f.name for f in fields(expected_type)]
+        for key in value:
             if key not in known:
-                raise ValueError(f"{where}unknown key {_dot(name, key)}{_meant(key, known)}.")
-        values = {k: _build(hints[k], v, where, _dot(name, k)) for k, v in content.items()}
+                raise ValueError(f"{prefix}unknown key {_join_key(key, key)}{_suggest_name(key, known)}.")
+        values = {k: _parse_value(hints[k], v, prefix, _join_key(key, k)) for k, v in value.items()}
         try:
-            return kind(**values)  # type: ignore[operator]
+            return expected_type(**values)  # type: ignore[operator]
         except ValueError as error:
-            known_as = str(error).replace("data.sources.*", name)  # a source knows no name
-            raise ValueError(f"{where}{known_as}") from None
-    origin, arguments = get_origin(kind), get_args(kind)
+            known_as = str(error).replace("data.sources.*", key)  # a source knows no name
+            raise ValueError(f"{prefix}{known_as}") from None
+    origin, arguments = get_origin(expected_type), get_args(expected_type)
     if origin is UnionType:  # of data: which of them, its kind tells
-        tuning = isinstance(content, dict) and "kind" in content
-        return _build(InstructionConfig if tuning else DataConfig, content, where, name)
-    if origin is dict and isinstance(content, Mapping):
-        return {k: _build(arguments[1], v, where, _dot(name, k)) for k, v in content.items()}
-    if origin is tuple and isinstance(content, list):
-        return tuple(_build(arguments[0], v, where, name) for v in content)
-    if origin is Literal and content in arguments:
-        return content
-    if kind is float and type(content) is int:
-        return float(content)
-    if origin is None and type(content) is kind:
-        return content
-    wanted = " or ".join(map(repr, arguments)) if origin is Literal else _plain(kind)
-    raise ValueError(f"{where}{name} is {content!r}; it must be {wanted}.")
+        tuning = isinstance(value, dict) and "kind" in value
+        return _parse_value(InstructionConfig if tuning else DataConfig, value, prefix, key)
+    if origin is dict and isinstance(value, Mapping):
+        return {k: _parse_value(arguments[1], v, prefix, _join_key(key, k)) for k, v in value.items()}
+    if origin is tuple and isinstance(value, list):
+        return tuple(_parse_value(arguments[0], v, prefix, key) for v in value)
+    if origin is Literal and value in arguments:
+        return value
+    if expected_type is float and type(value) is int:
+        return float(value)
+    if origin is None and type(value) is expected_type:
+        return value
+    wanted = " or ".join(map(repr, arguments)) if origin is Literal else _describe_type(expected_type)
+    raise ValueError(f"{prefix}{key} is {value!r}; it must be {wanted}.")
 
 
-def _dot(name: str, key: str) -> str:
-    return f"{name}.{key}" if name else key
+def _join_key(table: str, key: str) -> str:
+    return f"{table}.{key}" if table else key
 
 
-def _meant(name: str, known: list[str]) -> str:
+def _suggest_name(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _plain(kind: Any) -> str:
+def _describe_type(expected_type: Any) -> str:
     words = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
-    return words.get(kind, "a list of texts" if get_origin(kind) is tuple else "a table")
+    return words.get(expected_type, "a list of texts" if get_origin(expected_type) is tuple else "a table")

@@ -14,31 +14,31 @@ import os
 import shutil
 from pathlib import Path
 
-from gnano.train.appearing import new_folder
+from gnano.train.appearing import create_dir_atomically
 from gnano.train.saving.folders import find_checkpoint
-from gnano.train.saving.hashes import FILES, verify
-from gnano.utils.output import check_output
+from gnano.train.saving.hashes import CHECKSUMS_FILE, verify_checksums
+from gnano.utils.output import check_output_path
 
 
-def weights_only(path: Path, out: Path) -> Path:
+def export_weights(path: Path, output: Path) -> Path:
     """Share a checkpoint, or a run's newest one, as the folder `out`; returns `out`.
 
     Raises ValueError or OSError where it is damaged or `out` is there already.
     """
-    check_output(out, "OUT", [path])
+    check_output_path(output, "OUT", [path])
     checkpoint = find_checkpoint(path)
-    hashes = _hashes(checkpoint)
-    with new_folder(out) as partial:
+    hashes = _read_model_hashes(checkpoint)
+    with create_dir_atomically(output) as partial:
         for name in hashes:
-            _bring(checkpoint / name, partial / name)
-        (partial / FILES).write_text(json.dumps(hashes, indent=2) + "\n", "utf-8")
-        _verify(partial, checkpoint)
-    return out
+            _link_or_copy(checkpoint / name, partial / name)
+        (partial / CHECKSUMS_FILE).write_text(json.dumps(hashes, indent=2) + "\n", "utf-8")
+        _verify_copy(partial, checkpoint)
+    return output
 
 
-def _hashes(checkpoint: Path) -> dict[str, object]:
+def _read_model_hashes(checkpoint: Path) -> dict[str, object]:
     """The files of the checkpoint's list that lie in it itself: those of the model."""
-    path = checkpoint / FILES
+    path = checkpoint / CHECKSUMS_FILE
     try:
         listed = dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
@@ -52,7 +52,7 @@ def _hashes(checkpoint: Path) -> dict[str, object]:
     return found
 
 
-def _bring(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     try:
         if source.suffix == ".safetensors":
             os.link(source.resolve(), target)
@@ -62,9 +62,9 @@ def _bring(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _verify(partial: Path, checkpoint: Path) -> None:
+def _verify_copy(partial: Path, checkpoint: Path) -> None:
     try:
-        verify(partial)
+        verify_checksums(partial)
     except ValueError as error:
         said = str(error).replace(str(partial), str(checkpoint))
         raise ValueError(f"{said} Nothing was written; share another checkpoint.") from None

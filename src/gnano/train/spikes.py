@@ -10,38 +10,38 @@ finite is, and not remembered.
 import torch
 from torch import Tensor
 
-from gnano.model.devices import widest_dtype
+from gnano.model.devices import accumulation_dtype
 
-NORMAL = 1.4826  # makes the median deviation of a normal distribution its standard deviation
-LEAST = 1e-3  # of the median: steps that hardly differ are no measure of a spike
+MAD_TO_STD = 1.4826  # makes the median deviation of a normal distribution its standard deviation
+MIN_RELATIVE_SPREAD = 1e-3  # of the median: steps that hardly differ are no measure of a spike
 
 
-class Spikes:
+class SpikeDetector:
     """`threshold`: the z-score from which a step counts as a spike."""
 
     def __init__(self, window: int, threshold: float, device: torch.device) -> None:
         self.threshold = threshold
-        dtype = widest_dtype(device)
-        self.seen = torch.full((2, window), torch.nan, dtype=dtype, device=device)
+        dtype = accumulation_dtype(device)
+        self.history = torch.full((2, window), torch.nan, dtype=dtype, device=device)
 
-    def detect(self, values: Tensor) -> Tensor:
+    def is_spike(self, values: Tensor) -> Tensor:
         """Return whether any of the values [2] spikes; never before the window is full."""
-        middle = _median(self.seen)
-        spread = NORMAL * _median((self.seen - middle).abs())
+        middle = _row_median(self.history)
+        spread = MAD_TO_STD * _row_median((self.history - middle).abs())
         # a NaN among the remembered, of a window that is not full, compares as False
-        far = values[:, None] - middle > self.threshold * spread.maximum(LEAST * middle.abs())
+        far = values[:, None] - middle > self.threshold * spread.maximum(MIN_RELATIVE_SPREAD * middle.abs())
         return far.any()
 
-    def remember(self, values: Tensor, skipped: Tensor) -> None:
+    def update(self, values: Tensor, is_skipped: Tensor) -> None:
         """After the step: its values [2], unless it was skipped."""
-        later = torch.cat((self.seen[:, 1:], values[:, None]), dim=1)
-        self.seen.copy_(torch.where(skipped, self.seen, later))
+        later = torch.cat((self.history[:, 1:], values[:, None]), dim=1)
+        self.history.copy_(torch.where(is_skipped, self.history, later))
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {"spikes/seen": self.seen}
+    def state_tensors(self) -> dict[str, Tensor]:
+        return {"spikes/seen": self.history}
 
 
-def _median(rows: Tensor) -> Tensor:
+def _row_median(rows: Tensor) -> Tensor:
     """Of each row, [rows, 1]; NaN where one is in it (`torch.median` does not say for ties)."""
     ordered = rows.sort(dim=1).values  # NaN comes last
     return ordered[:, rows.shape[1] // 2, None] + 0 * ordered[:, -1:]

@@ -13,18 +13,18 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
-ECHO = 5.0  # seconds in which a launcher passes a signal on
+LAUNCHER_ECHO_SECONDS = 5.0  # seconds in which a launcher passes a signal on
 
 
-class CutShortError(Exception):
+class InterruptedByStop(Exception):
     """What takes long was given up half-way, because the run was asked to stop."""
 
 
-class StoppedAtOnce(SystemExit):
+class ImmediateExit(SystemExit):
     """Ends a process that was asked to stop before it had done anything."""
 
 
-class StopRequest:
+class SignalHandler:
     """While entered, the first signal is remembered; a second one stops at once.
 
     `launched`: by a launcher that passes signals on.
@@ -32,26 +32,26 @@ class StopRequest:
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
-    def __init__(self, launched: bool = False) -> None:
-        self.launched = launched
-        self.received: signal.Signals | None = None
-        self.at = 0.0
-        self.abrupt = False  # set while nothing would be lost: the first signal ends it as well
+    def __init__(self, has_launcher: bool = False) -> None:
+        self.has_launcher = has_launcher
+        self.received_signal: signal.Signals | None = None
+        self.received_at = 0.0
+        self.exits_immediately = False  # set while nothing would be lost: the first signal ends it as well
 
-    def requested(self) -> bool:
-        return self.received is not None
+    def should_stop(self) -> bool:
+        return self.received_signal is not None
 
     @contextmanager
-    def at_once(self, now: bool, say: Callable[[str], None]) -> Iterator[None]:
+    def exit_immediately(self, enabled: bool, notify: Callable[[str], None]) -> Iterator[None]:
         """Around what may take minutes and has nothing to lose: a signal then ends it, if `now`."""
-        self.abrupt = now
+        self.exits_immediately = enabled
         try:
             yield
-        except StoppedAtOnce:
-            say("Stopped before the first step: nothing is lost, and the same command begins it.")
+        except ImmediateExit:
+            notify("Stopped before the first step: nothing is lost, and the same command begins it.")
             raise
         finally:
-            self.abrupt = False
+            self.exits_immediately = False
 
     def __enter__(self) -> Self:
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -64,9 +64,9 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.received is None:
-            self.received, self.at = signal.Signals(number), time.monotonic()
-            if self.abrupt:
-                raise StoppedAtOnce(128 + number)
-        elif not self.launched or (number == signal.SIGINT and time.monotonic() - self.at > ECHO):
+        if self.received_signal is None:
+            self.received_signal, self.received_at = signal.Signals(number), time.monotonic()
+            if self.exits_immediately:
+                raise ImmediateExit(128 + number)
+        elif not self.has_launcher or (number == signal.SIGINT and time.monotonic() - self.received_at > LAUNCHER_ECHO_SECONDS):
             raise KeyboardInterrupt

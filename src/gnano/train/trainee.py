@@ -16,76 +16,76 @@ import torch
 from torch import Tensor
 
 from gnano.data.any_batch import AnyBatch
-from gnano.model.fp8 import use_fp8
+from gnano.model.fp8 import convert_to_fp8
 from gnano.model.gpt import GPT
-from gnano.model.lora import add_lora, merged
-from gnano.train.base import Base
+from gnano.model.lora import add_lora, merge_lora
+from gnano.train.base import BaseCheckpoint
 from gnano.train.optimizers.optimizer import Optimizer
-from gnano.train.optimizers.scaling import LossScale
-from gnano.train.precision import DTYPES
-from gnano.train.ranks.parallel import gathered, local, place, scattered
-from gnano.train.ranks.world import World
+from gnano.train.optimizers.scaling import GradScaler
+from gnano.train.precision import COMPUTE_DTYPES
+from gnano.train.ranks.parallel import gather_full, to_local, parallelize, shard_like
+from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
-from gnano.train.saving.checkpoint import LORA, Snapshot
-from gnano.train.saving.folders import checkpoints
-from gnano.train.saving.restoring import newest_good
-from gnano.train.saving.saver import Saver
-from gnano.train.spikes import Spikes
-from gnano.train.step import Step
+from gnano.train.saving.checkpoint import LORA_PREFIX, Snapshot
+from gnano.train.saving.folders import list_checkpoints
+from gnano.train.saving.restoring import latest_valid_checkpoint
+from gnano.train.saving.saver import AsyncCheckpointWriter
+from gnano.train.spikes import SpikeDetector
+from gnano.train.step import TrainStep
 
-OTHERS = ("loss_scale", "spikes", "lora")  # what has tensors to save beside the optimizer
+EXTRA_STATE_PREFIXES = ("loss_scale", "spikes", "lora")  # what has tensors to save beside the optimizer
 
 
-class Trainee:
+class TrainState:
     """`damaged` is called with each checkpoint that had to be skipped, and the reason."""
 
     def __init__(
         self,
         recipe: Recipe,
         run: Path,
-        world: World,
-        damaged: Callable[[Path, str], None] = lambda *_: None,
-        base: Base | None = None,
+        world: DistContext,
+        on_damaged: Callable[[Path, str], None] = lambda *_: None,
+        base: BaseCheckpoint | None = None,
     ) -> None:
-        self.recipe, self.run, self.world, self.damaged = recipe, run, world, damaged
-        settings, guard, compute = recipe.train, recipe.train.guard, DTYPES[recipe.train.precision]
+        self.recipe, self.run, self.world, self.on_damaged = recipe, run, world, on_damaged
+        settings, guard, compute = recipe.train, recipe.train.stability, COMPUTE_DTYPES[recipe.train.precision]
         torch.manual_seed(settings.seed)
         self.model = GPT.from_config(recipe.model).to(world.device)
         if base is not None:
-            world.by_first(partial(self._load_base, base))
+            world.run_on_main(partial(self._load_base_weights, base))
         if settings.lora.rank:
             add_lora(self.model, settings.lora)
         self.model.compute_dtype = compute
-        self.model.recompute = settings.recompute
-        self.fp8 = use_fp8(self.model) if settings.precision == "fp8" else []  # names of layers
+        self.model.activation_checkpointing = settings.activation_checkpointing
+        self.fp8_layers = convert_to_fp8(self.model) if settings.precision == "fp8" else []  # names of layers
         if settings.compile == "yes":
             self.model.compile_blocks()
-        self.placed = place(self.model, world, settings.parallel, compute, settings.replicas)
+        self.parallel_model = parallelize(self.model, world, settings.parallel, compute, settings.hsdp_replicas)
         self.optimizer = Optimizer(self.model, settings.optimizer)
-        self.scale = LossScale(world.device) if settings.precision == "fp16" else None
-        self.spikes = Spikes(guard.window, guard.spike, world.device) if guard.spike else None
-        self.step = Step(
-            self.placed,
+        self.loss_scale = GradScaler(world.device) if settings.precision == "fp16" else None
+        self.spike_detector = SpikeDetector(guard.spike_window, guard.spike_threshold, world.device) if guard.spike_threshold else None
+        self.step_runner = TrainStep(
+            self.parallel_model,
             self.optimizer,
             world,
-            tokens=settings.tokens_per_step,
-            clip=settings.clip,
-            scale=self.scale,
-            spikes=self.spikes,
+            tokens_per_step=settings.tokens_per_step,
+            grad_clip=settings.grad_clip,
+            loss_scale=self.loss_scale,
+            spike_detector=self.spike_detector,
         )
-        self.done = 0  # steps
-        self.state: dict[str, Any] = {}  # of the checkpoint that it was restored from
+        self.completed_steps = 0  # steps
+        self.loaded_state: dict[str, Any] = {}  # of the checkpoint that it was restored from
         self.checkpoint: Path | None = None
         self.restore()
 
     @property
-    def bytes(self) -> int:
+    def checkpoint_bytes(self) -> int:
         """Of its checkpoint's tensors."""
-        tensors = [*self.placed.parameters.values(), *self._training_state().values()]
+        tensors = [*self.parallel_model.parameters.values(), *self._training_tensors().values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
-    def learn(
-        self, micros: Sequence[AnyBatch], step: int, stop: Callable[[], bool] = lambda: False
+    def train_step(
+        self, micro_batches: Sequence[AnyBatch], step: int, should_stop: Callable[[], bool] = lambda: False
     ) -> Tensor:
         """Take step number `step` (from 0) on this rank's micro-batches; `Step`'s figures."""
         settings = self.recipe.train
@@ -93,74 +93,74 @@ class Trainee:
         words = (settings.seed, step, self.world.rank)
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
         left = 1 - step / settings.steps
-        return self.step.run(micros, settings.schedule(step, settings.steps), left, stop)
+        return self.step_runner.run(micro_batches, settings.schedule(step, settings.steps), left, should_stop)
 
-    def save(self, step: int, state: dict[str, Any], saver: Saver | None) -> None:
+    def save(self, step: int, state: dict[str, Any], writer: AsyncCheckpointWriter | None) -> None:
         """Begin to write the checkpoint after so many steps; the first rank has the saver."""
-        if saver:
-            saver.ready()
-        weights = gathered(self.placed.parameters, self.world)
-        if self.recipe.train.lora.rank and saver:
-            weights = merged(weights, self.recipe.train.lora)
-        training = gathered(self._training_state(), self.world)
-        if saver:
-            saver.start(Snapshot(step, saver.copy(weights), saver.copy(training), state))
+        if writer:
+            writer.wait_until_idle()
+        weights = gather_full(self.parallel_model.parameters, self.world)
+        if self.recipe.train.lora.rank and writer:
+            weights = merge_lora(weights, self.recipe.train.lora)
+        training = gather_full(self._training_tensors(), self.world)
+        if writer:
+            writer.start(Snapshot(step, writer.copy_to_cpu(weights), writer.copy_to_cpu(training), state))
 
-    def restore(self, good: Callable[[dict[str, Any]], bool] = lambda state: True) -> bool:
+    def restore(self, is_acceptable: Callable[[dict[str, Any]], bool] = lambda state: True) -> bool:
         """Become what the newest checkpoint with a `good` state holds; False where none is."""
         weights: dict[str, Tensor] = {}
         training: dict[str, Tensor] = {}
 
         def read() -> tuple[Path, int, dict[str, Any]] | None:
-            found = newest_good(self.run, self.recipe.model, self.damaged, good)
+            found = latest_valid_checkpoint(self.run, self.recipe.model, self.on_damaged, is_acceptable)
             if found is None:
                 return None
             folder, snapshot = found
             weights.update(snapshot.weights)
-            training.update(snapshot.training)
+            training.update(snapshot.training_tensors)
             return folder, snapshot.step, snapshot.state
 
-        found = self.world.by_first(read)
+        found = self.world.run_on_main(read)
         if found is None:
             return False
-        self.checkpoint, self.done, self.state = found
-        parameters = dict(self.placed.parameters)
+        self.checkpoint, self.completed_steps, self.loaded_state = found
+        parameters = dict(self.parallel_model.parameters)
         if self.recipe.train.lora.rank:
             parameters = {}  # they are the base's; what was learned lies with the training
-        for name, part in scattered(weights, parameters, self.world).items():
-            local(parameters[name].detach()).copy_(local(part))
-        self.placed.reshard()
-        self._load_training_state(training)
+        for name, part in shard_like(weights, parameters, self.world).items():
+            to_local(parameters[name].detach()).copy_(to_local(part))
+        self.parallel_model.reshard()
+        self._load_training_tensors(training)
         return True
 
-    def _load_base(self, base: Base) -> None:
+    def _load_base_weights(self, base: BaseCheckpoint) -> None:
         """Load rank 0's weights, which the others are given; a full checkpoint needs no base."""
-        if self.recipe.train.lora.rank or not checkpoints(self.run):
+        if self.recipe.train.lora.rank or not list_checkpoints(self.run):
             base.load_into(self.model)
 
-    def _training_state(self) -> dict[str, Tensor]:
+    def _training_tensors(self) -> dict[str, Tensor]:
         """All tensors to save beside the weights."""
-        return {**self.optimizer.tensors(), **self._other_tensors()}
+        return {**self.optimizer.state_dict(), **self._extra_tensors()}
 
-    def _other_tensors(self) -> dict[str, Tensor]:
-        parts = [part.tensors() for part in (self.scale, self.spikes) if part]
+    def _extra_tensors(self) -> dict[str, Tensor]:
+        parts = [part.state_dict() for part in (self.loss_scale, self.spike_detector) if part]
         if self.recipe.train.lora.rank:
             adapter = self.optimizer.parameters.items()
-            parts.append({f"{LORA}{name}": parameter.detach() for name, parameter in adapter})
+            parts.append({f"{LORA_PREFIX}{name}": parameter.detach() for name, parameter in adapter})
         return {name: tensor for part in parts for name, tensor in part.items()}
 
-    def _load_training_state(self, tensors: dict[str, Tensor]) -> None:
+    def _load_training_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Load the whole tensors, which rank 0 has, into the optimizer and the others."""
-        own, others = self._training_state(), self._other_tensors()
-        if self.world.first:
+        own, others = self._training_tensors(), self._extra_tensors()
+        if self.world.is_main:
             # what a setting that was changed since has switched on, or made larger, starts anew
             for name, tensor in others.items():
                 if name not in tensors or tensors[name].shape != tensor.shape:
                     tensors[name] = tensor
-            self.optimizer.check(
-                {name: t for name, t in tensors.items() if name.split("/")[0] not in OTHERS}
+            self.optimizer.check_state_dict(
+                {name: t for name, t in tensors.items() if name.split("/")[0] not in EXTRA_STATE_PREFIXES}
             )
-        parts = scattered(tensors, own, self.world)
+        parts = shard_like(tensors, own, self.world)
         for name, tensor in others.items():
-            local(tensor).copy_(local(parts.pop(name)))
-        self.optimizer.load(parts)
+            to_local(tensor).copy_(to_local(parts.pop(name)))
+        self.optimizer.load_state_dict(parts)

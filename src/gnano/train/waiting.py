@@ -5,38 +5,38 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from gnano.train.ranks.world import World
-from gnano.train.stopping import StopRequest
+from gnano.train.ranks.world import DistContext
+from gnano.train.stopping import SignalHandler
 
-POLL = 1.0  # seconds between two looks
+POLL_INTERVAL = 1.0  # seconds between two looks
 
 
-class Say(Protocol):
+class Notify(Protocol):
     """Hears a fact about the run, or what it waits for, again and again until it is there."""
 
-    def __call__(self, text: str, waiting: bool = False) -> None: ...
+    def __call__(self, text: str, is_waiting: bool = False) -> None: ...
 
 
-class Waiting:
+class DataWaiter:
     """All ranks wait together, or none does: a step is begun by everyone or by no one."""
 
-    def __init__(self, world: World, stop: StopRequest, say: Say, growing: bool) -> None:
-        self.world, self.stop, self.say = world, stop, say
+    def __init__(self, world: DistContext, signals: SignalHandler, notify: Notify, is_growing: bool) -> None:
+        self.world, self.signals, self.notify = world, signals, notify
         # known from the start to be all there, the data needs no word between the ranks
-        self.growing = bool(world.most(growing)[0])
+        self.is_growing = bool(world.all_reduce_max(is_growing)[0])
 
-    def for_(self, lacking: Callable[[], str | None]) -> bool:
+    def wait_until_available(self, find_missing: Callable[[], str | None]) -> bool:
         """Wait until nothing is lacking on any rank; False where the run is to stop instead."""
-        if self.growing:  # the preparation may take days
-            self.world.doing("waiting for data that is being prepared", math.inf)
-        while self.growing:
-            missing = lacking()
-            someone_lacks, stopping = self.world.most(missing is not None, self.stop.requested())
+        if self.is_growing:  # the preparation may take days
+            self.world.set_phase("waiting for data that is being prepared", math.inf)
+        while self.is_growing:
+            missing = find_missing()
+            someone_lacks, stopping = self.world.all_reduce_max(missing is not None, self.signals.should_stop())
             if stopping:
                 return False
             if not someone_lacks:
                 return True
-            self.say(missing or "waiting for another rank's data", waiting=True)
-            time.sleep(POLL)
+            self.notify(missing or "waiting for another rank's data", waiting=True)
+            time.sleep(POLL_INTERVAL)
         # several ranks agree on it in the figures of a step
-        return self.world.size > 1 or not self.stop.requested()
+        return self.world.world_size > 1 or not self.signals.should_stop()

@@ -10,21 +10,21 @@ from collections.abc import Mapping
 from typing import Any
 
 
-class DisagreementError(ValueError):
+class ConflictingValuesError(ValueError):
     """A fact is stated twice, and differently."""
 
 
-def agreed(fact: str, statements: Mapping[str, Any]) -> Any:
+def require_agreement(fact: str, values_by_place: Mapping[str, Any]) -> Any:
     """Return the value that all statements agree on; None where there is none.
 
     `statements` maps each place to the value it states; None means that it states nothing.
     Raises DisagreementError, naming two places and their values, where they differ.
     """
-    stated = {place: value for place, value in statements.items() if value is not None}
+    stated = {place: value for place, value in values_by_place.items() if value is not None}
     first = next(iter(stated), "")
     for place, value in stated.items():
         if value != stated[first]:
-            raise DisagreementError(
+            raise ConflictingValuesError(
                 f"{fact} is stated twice, and differently: {first} is {stated[first]!r}, and "
                 f"{place} is {value!r}; correct the one that is wrong."
             )

@@ -13,23 +13,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    with replacing(path) as temporary:
+def atomic_write_bytes(path: Path, content: bytes) -> None:
+    with atomic_replace(path) as temporary:
         temporary.write_bytes(content)
 
 
-def write_text(path: Path, text: str) -> None:
+def atomic_write_text(path: Path, text: str) -> None:
     """Write UTF-8; what it cannot hold, half a surrogate pair, becomes "?"."""
-    write_bytes(path, text.encode("utf-8", errors="replace"))
+    atomic_write_bytes(path, text.encode("utf-8", errors="replace"))
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_replace(path: Path) -> Iterator[Path]:
     """Yield where to write the file that then takes the place of `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield temporary
-        sync(temporary)
+        fsync_path(temporary)
         temporary.replace(path)
     except OSError as error:
         names = {str(error.filename), str(error.filename2)}
@@ -40,10 +40,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
     with suppress(OSError):  # some network file systems do not sync folders
-        sync(path.parent)
+        fsync_path(path.parent)
 
 
-def sync(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Force a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 
-def refuse_windows() -> None:
+def reject_windows() -> None:
     """Raise OSError on Windows, which lacks the file locks and signals that a run rests on."""
     if sys.platform == "win32":
         raise OSError(

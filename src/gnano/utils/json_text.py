@@ -5,16 +5,16 @@ import math
 from typing import Any
 
 
-def json_text(value: Any, **options: Any) -> str:
+def dump_json(value: Any, **options: Any) -> str:
     """The value as `json.dumps` writes it with these options; null for what is not finite."""
-    return json.dumps(_finite(value), allow_nan=False, **options)
+    return json.dumps(_replace_non_finite(value), allow_nan=False, **options)
 
 
-def _finite(value: Any) -> Any:
+def _replace_non_finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: _replace_non_finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [_replace_non_finite(inner) for inner in value]
     return value

@@ -12,18 +12,18 @@ import os
 
 from gnano.utils.ranges import Range
 
-THREADS = Range(0, 1_024)  # 0: one per core
+THREAD_RANGE = Range(0, 1_024)  # 0: one per core
 # libgomp and libomp know the first; the others are their own names for the same choice
-VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+WAIT_POLICY_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
-def wait_passively() -> None:
+def set_passive_wait() -> None:
     """Let idle threads sleep, where no variable of the user's says how they wait."""
-    if not any(name in os.environ for name in VARIABLES):
+    if not any(name in os.environ for name in WAIT_POLICY_VARIABLES):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
-def use_threads(count: int) -> None:
+def set_num_threads(count: int) -> None:
     """Compute with so many threads on the CPU; 0 leaves it to PyTorch, which takes one per core."""
     if count:
         import torch

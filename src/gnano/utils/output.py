@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
-KINDS = {"data folder": ("manifest.json", "tokenizer.json"), "run": ("recipe.toml", "run.lock")}
+FOLDER_MARKERS = {"data folder": ("manifest.json", "tokenizer.json"), "run": ("recipe.toml", "run.lock")}
 
 
-def check_output(out: Path, option: str, inputs: Iterable[Path | str] = (), own: str = "") -> None:
+def check_output_path(out: Path, option: str, inputs: Iterable[Path | str] = (), allowed_kind: str = "") -> None:
     """Raise ValueError where `out` lies in an input, an input in `out`, or `out` in one of `KINDS`.
 
     `option` is what names another output, `inputs` are paths and globs, and `own` is the one of
@@ -23,14 +23,14 @@ def check_output(out: Path, option: str, inputs: Iterable[Path | str] = (), own:
     place = out.expanduser().resolve()
     advice = f"name another place for the output ({option})"
     for folder in (place, *place.parents):
-        for kind, names in KINDS.items():
+        for kind, names in FOLDER_MARKERS.items():
             if all((folder / name).exists() for name in names):
                 if folder != place:
                     raise ValueError(f"{out} is inside {folder}, which is a {kind}: {advice}.")
-                if kind != own:
+                if kind != allowed_kind:
                     raise ValueError(f"{out} is a {kind}: {advice}.")
     for given in inputs:
-        read, everything = _extent(Path(given).expanduser())
+        read, everything = _input_extent(Path(given).expanduser())
         if everything and place.is_relative_to(read):
             where = "the input itself" if place == read else f"inside the input {given}"
             raise ValueError(f"{out} is {where}: {advice}.")
@@ -38,7 +38,7 @@ def check_output(out: Path, option: str, inputs: Iterable[Path | str] = (), own:
             raise ValueError(f"{out} holds the input {given}: {advice}.")
 
 
-def _extent(path: Path) -> tuple[Path, bool]:
+def _input_extent(path: Path) -> tuple[Path, bool]:
     """The file or folder that a path or glob begins with; whether all that lies below is read."""
     if path.exists():
         return path.resolve(), path.is_dir()

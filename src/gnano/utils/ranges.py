@@ -21,44 +21,44 @@ from functools import cache
 from numbers import Integral, Real
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-LARGEST = sys.float_info.max
+MAX_FLOAT = sys.float_info.max
 
 
 @dataclass(frozen=True)
 class Range:
     """The numbers from `least` to `most`, both included unless `above` or `below` excludes them."""
 
-    least: float = -math.inf
-    most: float = math.inf
-    above: bool = False  # more than `least`, not `least` itself
-    below: bool = False  # less than `most`, not `most` itself
+    minimum: float = -math.inf
+    maximum: float = math.inf
+    exclusive_minimum: bool = False  # more than `least`, not `least` itself
+    exclusive_maximum: bool = False  # less than `most`, not `most` itself
 
     def __contains__(self, value: float) -> bool:
-        low = value > self.least if self.above else value >= self.least
-        high = value < self.most if self.below else value <= self.most
-        return low and high and abs(value) <= LARGEST
+        low = value > self.minimum if self.exclusive_minimum else value >= self.minimum
+        high = value < self.maximum if self.exclusive_maximum else value <= self.maximum
+        return low and high and abs(value) <= MAX_FLOAT
 
     def __str__(self) -> str:
         """What a value must be, as the end of a sentence: "at least 1", "more than 0 and …"."""
         bounds = []
-        if self.least > -math.inf:
-            bounds.append(f"{'more than' if self.above else 'at least'} {self.least:,}")
-        if self.most < math.inf:
-            bounds.append(f"{'less than' if self.below else 'at most'} {self.most:,}")
+        if self.minimum > -math.inf:
+            bounds.append(f"{'more than' if self.exclusive_minimum else 'at least'} {self.minimum:,}")
+        if self.maximum < math.inf:
+            bounds.append(f"{'less than' if self.exclusive_maximum else 'at most'} {self.maximum:,}")
         return " and ".join(bounds) or "finite"
 
 
-def check_ranges(config: object, table: str = "") -> None:
+def check_field_ranges(config: object, prefix: str = "") -> None:
     """Raise ValueError, naming the key, for the first field outside the range in its annotation.
 
     `table` is the name of the configuration's table in a recipe, such as "train.schedule".
     """
     kind: Hashable = type(config)  # type: ignore[assignment]  # mypy holds no class for hashable
-    for name, (allowed, whole) in _ranges(kind).items():
-        check_number(f"{table}.{name}" if table else name, getattr(config, name), allowed, whole)
+    for name, (allowed, whole) in _field_ranges(kind).items():
+        check_number(f"{prefix}.{name}" if prefix else name, getattr(config, name), allowed, whole)
 
 
-def check_number(key: str, value: Any, allowed: Range, whole: bool = True) -> None:
+def check_number(key: str, value: Any, allowed: Range, is_integer: bool = True) -> None:
     """Raise ValueError, naming the key, unless the value is such a number, or None."""
     if value is None:
         return
@@ -66,16 +66,16 @@ def check_number(key: str, value: Any, allowed: Range, whole: bool = True) -> No
     if not is_number:
         raise ValueError(f"{key} is {value!r}; it must be a number.")
     if value not in allowed:
-        wanted = allowed if abs(value) <= LARGEST else "finite"
+        wanted = allowed if abs(value) <= MAX_FLOAT else "finite"
         text = str(value)
         text = text if len(text) <= 30 else f"{text[:12]}… ({len(text)} digits)"
         raise ValueError(f"{key} is {text}; it must be {wanted}.")
-    if whole and not isinstance(value, Integral):
+    if is_integer and not isinstance(value, Integral):
         raise ValueError(f"{key} is {value}; it must be a whole number.")
 
 
 @cache
-def _ranges(kind: Hashable) -> dict[str, tuple[Range, bool]]:
+def _field_ranges(kind: Hashable) -> dict[str, tuple[Range, bool]]:
     """The range of each field that has one, and whether its numbers are whole."""
     hints = get_type_hints(kind, include_extras=True)
     return {

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 
-def shell_command(*arguments: str | Path) -> str:
+def format_shell_command(*arguments: str | Path) -> str:
     """Join the words of a command, each quoted where a shell would split or expand it.
 
     A path that begins with a dash is written ./-path, as it would be taken for an option.

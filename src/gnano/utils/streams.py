@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-ESCAPE = "gnano.json-escape"
+ESCAPE_HANDLER = "gnano.json-escape"
 
 
 def prepare_streams() -> None:
     """Open the standard streams that are closed, and let stdout and stderr encode any text."""
-    codecs.register_error(ESCAPE, _escaped)
+    codecs.register_error(ESCAPE_HANDLER, _escape_error)
     closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
     if closed:
         _occupy_descriptors()
@@ -32,7 +32,7 @@ def prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=ESCAPE)
+            stream.reconfigure(errors=ESCAPE_HANDLER)
 
 
 def drop_failed_writes(name: str) -> None:
@@ -45,7 +45,7 @@ def drop_failed_writes(name: str) -> None:
         return
     with suppress(OSError):
         stream.flush()
-    raw = _DroppingFile(stream.fileno(), "w", closefd=False)
+    raw = _LossyFile(stream.fileno(), "w", closefd=False)
     forgiving = io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=stream.encoding,
@@ -80,7 +80,7 @@ def write_or_drop(stream: TextIO, text: str) -> None:
         stream.flush()
 
 
-class _DroppingFile(io.FileIO):
+class _LossyFile(io.FileIO):
     def write(self, data: "ReadableBuffer", /) -> int:
         written = None
         with suppress(OSError):
@@ -97,7 +97,7 @@ def _occupy_descriptors() -> None:
     os.close(null)
 
 
-def _escaped(error: UnicodeError) -> tuple[str, int]:
+def _escape_error(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
     pairs = (units[at : at + 2] for at in range(0, len(units), 2))

@@ -12,32 +12,32 @@ from typing import TextIO
 
 from gnano.utils.streams import write_or_drop, write_output
 
-CONTROLS = dict.fromkeys(
+CONTROL_CHARACTERS = dict.fromkeys(
     {*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}"
 )
 
 
 def echo(text: str, end: str = "\n") -> None:
     """Print to stdout, at once."""
-    write_output(visible(text, sys.stdout) + end)
+    write_output(replace_controls(text, sys.stdout) + end)
 
 
-def note(text: str, end: str = "\n") -> None:
+def echo_stderr(text: str, end: str = "\n") -> None:
     """Print to stderr; what cannot be written there is dropped."""
     if sys.stderr is not None:
-        write_or_drop(sys.stderr, visible(text, sys.stderr) + end)
+        write_or_drop(sys.stderr, replace_controls(text, sys.stderr) + end)
 
 
-def visible(text: str, stream: TextIO) -> str:
+def replace_controls(text: str, stream: TextIO) -> str:
     """The text without control characters but line feed and tab, where it goes to a terminal."""
-    return text.translate(CONTROLS) if stream.isatty() else text
+    return text.translate(CONTROL_CHARACTERS) if stream.isatty() else text
 
 
-def takes_escapes(stream: TextIO) -> bool:
+def supports_escapes(stream: TextIO) -> bool:
     """Is it a terminal that understands escape sequences?"""
     return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
-def takes_color(stream: TextIO) -> bool:
+def supports_color(stream: TextIO) -> bool:
     """Is it a terminal with color, and does the user want it (https://no-color.org)?"""
-    return takes_escapes(stream) and not os.environ.get("NO_COLOR")
+    return supports_escapes(stream) and not os.environ.get("NO_COLOR")

@@ -22,17 +22,17 @@ def decode_text(content: bytes, name: str) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = unify_lines(content[: error.start].decode("latin-1"))
-        raise not_utf8(name, content, before.count("\n") + 1) from None
-    return unify_lines(text)
+        before = normalize_newlines(content[: error.start].decode("latin-1"))
+        raise utf8_error(name, content, before.count("\n") + 1) from None
+    return normalize_newlines(text)
 
 
-def unify_lines(text: str) -> str:
+def normalize_newlines(text: str) -> str:
     """The text with LF at the end of every line."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def not_utf8(name: str, content: bytes, line: int) -> ValueError:
+def utf8_error(name: str, content: bytes, line: int) -> ValueError:
     """The error of a file, of which `content` is at least the first bytes, that is not UTF-8."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return ValueError(

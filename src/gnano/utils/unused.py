@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
 
 
-def refuse_unused(config: object, table: str, names: Sequence[str], why: str) -> None:
+def reject_unused(config: object, prefix: str, names: Sequence[str], reason: str) -> None:
     """Raise ValueError, naming the key, for the first of these fields that is not its default.
 
     `table` stands before the field's name, such as "train."; `why` is the other setting because
@@ -16,6 +16,6 @@ def refuse_unused(config: object, table: str, names: Sequence[str], why: str) ->
         value = getattr(config, field.name) or field.default
         if field.name in names and field.default is not MISSING and value != field.default:
             raise ValueError(
-                f"{table}{field.name} is {value!r}, but has no effect where {why}; leave it out, "
+                f"{prefix}{field.name} is {value!r}, but has no effect where {reason}; leave it out, "
                 f"or change the other."
             )

@@ -7,7 +7,7 @@ from tests.data.hub.hub_server import point_client_to
 from tests.data.hub.samples import the_three
 
 from gnano.data.hub import errors as hub_errors
-from gnano.data.hub.files import HubFile, resolve
+from gnano.data.hub.files import HubFile, resolve_dataset
 
 
 def lfs(name, content):
@@ -15,7 +15,7 @@ def lfs(name, content):
 
 
 def names(repo, config="", split="train", revision="main"):
-    return [file.name for file in resolve(repo, config, split, revision)[1]]
+    return [file.name for file in resolve_dataset(repo, config, split, revision)[1]]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from tests.data.hub.conftest import lfs
 from tests.data.hub.faults import Fault
 from tests.data.hub.samples import DOLLY, SMOLLM, STARCODER, jsonl, parquet
 
-from gnano.data.hub.files import check, resolve
+from gnano.data.hub.files import check_file, resolve_dataset
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ from gnano.data.hub.files import check, resolve
 )
 def test_the_reference_data_sets_pass(hub, monkeypatch, repo, config, column):
     monkeypatch.setenv("HF_TOKEN", "reader")
-    commit, files = resolve(repo, config, "train", "main")
-    check(repo, commit, files[0], column)
+    commit, files = resolve_dataset(repo, config, "train", "main")
+    check_file(repo, commit, files[0], column)
     assert all(r.token == "reader" for r in hub.requests if "/resolve/" in r.path)
     assert hub.asked("/storage/"), "it was not looked into"
 
@@ -36,7 +36,7 @@ def test_the_pre_flight_of_a_large_file_reads_a_little_of_it(hub):
     }.items():
         hub.requests.clear()
         commit = hub.add("me/big", {name: content})
-        check("me/big", commit, lfs(name, content), "text")
+        check_file("me/big", commit, lfs(name, content), "text")
         assert sum(r.sent for r in hub.requests) <= 2**16 < len(content) / 10
         assert all(r.range for r in hub.asked("/storage/"))
 
@@ -52,7 +52,7 @@ def test_a_footer_longer_than_expected_is_read_whole(hub):
     write_table(table.append_column("text", [["x"] * 50]), out, row_group_size=10)
     content = out.getvalue()
     assert int.from_bytes(content[-8:-4], "little") > 2**16
-    check("me/wide", hub.add("me/wide", {"a.parquet": content}), lfs("a.parquet", content), "text")
+    check_file("me/wide", hub.add("me/wide", {"a.parquet": content}), lfs("a.parquet", content), "text")
 
 
 @pytest.mark.parametrize(
@@ -78,33 +78,33 @@ def test_a_footer_longer_than_expected_is_read_whole(hub):
 def test_a_file_without_the_text_is_found_out_before_its_download(hub, name, content, sentence):
     commit = hub.add("me/odd", {name: content})
     with pytest.raises(ValueError, match=sentence):
-        check("me/odd", commit, lfs(name, content), "text")
+        check_file("me/odd", commit, lfs(name, content), "text")
 
 
 def test_a_column_of_numbers_or_structures_is_not_text(hub):
     content = parquet(["x"], "fineweb-edu-dedup")
     commit = hub.add("me/odd", {"a.parquet": content})
     with pytest.raises(ValueError, match=r"has struct<.* in 'metadata', not text \(column\)"):
-        check("me/odd", commit, lfs("a.parquet", content), "metadata")
+        check_file("me/odd", commit, lfs("a.parquet", content), "metadata")
 
 
 @pytest.mark.parametrize(
     "content", [b'\xef\xbb\xbf{"text": "x"}', b'\n{"text": null}\n', jsonl([{"text": "x" * 10**5}])]
 )
 def test_unusual_but_readable_jsonl_passes(hub, content):
-    check("me/odd", hub.add("me/odd", {"a.jsonl": content}), lfs("a.jsonl", content), "text")
+    check_file("me/odd", hub.add("me/odd", {"a.jsonl": content}), lfs("a.jsonl", content), "text")
     assert hub.asked("/storage/"), "it was not looked into"
 
 
 def test_a_server_that_sends_no_parts_is_not_downloaded_by_the_check(hub):
-    commit, files = resolve(SMOLLM, "cosmopedia-v2", "train", "main")
+    commit, files = resolve_dataset(SMOLLM, "cosmopedia-v2", "train", "main")
     hub.faults["/storage/"] = [Fault(ignore_range=True)]
     with pytest.raises(ValueError, match="cannot be read in parts"):
-        check(SMOLLM, commit, files[0], "text")
+        check_file(SMOLLM, commit, files[0], "text")
 
 
 @pytest.mark.parametrize(
     "content", [b'[{"text": "x"}]', b'[\n {"text": "x"}\n]', b'{"text": "x"}\n']
 )
 def test_json_is_lines_or_a_list(hub, content):
-    check("me/json", hub.add("me/json", {"a.json": content}), lfs("a.json", content), "text")
+    check_file("me/json", hub.add("me/json", {"a.json": content}), lfs("a.json", content), "text")

@@ -3,7 +3,7 @@
 import pytest
 from tests.data.hub.conftest import names
 
-from gnano.data.hub.layout import named
+from gnano.data.hub.layout import matches_any
 
 LAYOUT = [
     "README.md",
@@ -73,4 +73,4 @@ def test_without_a_card_the_names_tell_the_split(hub, files, split, expected):
     ],
 )
 def test_a_star_stays_in_its_folder_and_two_cross_it(glob, name, expected):
-    assert named(name, [glob]) is expected
+    assert matches_any(name, [glob]) is expected

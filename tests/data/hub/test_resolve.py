@@ -4,13 +4,13 @@ import pytest
 from tests.data.hub.conftest import lfs, names
 from tests.data.hub.samples import DOLLY, SMOLLM, STARCODER
 
-from gnano.data.hub.files import resolve
+from gnano.data.hub.files import resolve_dataset
 
 PYTHON = "python/train-00000-of-00002.parquet"
 
 
 def test_a_configuration_of_the_card_gives_its_files_pinned_to_a_commit(hub):
-    commit, files = resolve(SMOLLM, "fineweb-edu-dedup", "train", "main")
+    commit, files = resolve_dataset(SMOLLM, "fineweb-edu-dedup", "train", "main")
     assert commit == hub.repositories[SMOLLM].revisions["main"]
     assert [file.name for file in files] == [
         "fineweb-edu-dedup/train-00000-of-00002.parquet",
@@ -18,7 +18,7 @@ def test_a_configuration_of_the_card_gives_its_files_pinned_to_a_commit(hub):
     ]
     for file in files:
         assert file == lfs(file.name, hub.repositories[SMOLLM].files[file.name])
-    assert resolve(SMOLLM, "fineweb-edu-dedup", "train", commit) == (commit, files)
+    assert resolve_dataset(SMOLLM, "fineweb-edu-dedup", "train", commit) == (commit, files)
 
 
 def test_a_folder_gives_its_files_where_the_card_has_no_configuration(hub):
@@ -47,26 +47,26 @@ def test_a_listing_of_many_pages_is_read_to_its_end(hub):
 
 def test_an_unknown_configuration_is_answered_with_those_there_are(hub):
     with pytest.raises(ValueError, match=r"no configuration or folder 'fineweb'; it has cosmope"):
-        resolve(SMOLLM, "fineweb", "train", "main")
+        resolve_dataset(SMOLLM, "fineweb", "train", "main")
     with pytest.raises(ValueError, match=r"folder 'pyton'; it has python, rust \(config\)\.$"):
-        resolve(STARCODER, "pyton", "train", "main")
+        resolve_dataset(STARCODER, "pyton", "train", "main")
 
 
 def test_an_unknown_split_is_answered_with_those_there_are(hub):
     hub.add("me/two", {"train-0.parquet": b"", "val-0.parquet": b""})
     with pytest.raises(ValueError, match=r"no split 'test'; it has train, validation \(split\)"):
-        resolve("me/two", "", "test", "main")
+        resolve_dataset("me/two", "", "test", "main")
     with pytest.raises(ValueError, match=r"cosmopedia-v2 has no split 'test'; it has train"):
-        resolve(SMOLLM, "cosmopedia-v2", "test", "main")
+        resolve_dataset(SMOLLM, "cosmopedia-v2", "test", "main")
 
 
 def test_a_data_set_without_files_that_we_read_says_what_it_has(hub):
     hub.add("me/csv", {"data/a.csv": b"", "data/b.txt": b""})
     with pytest.raises(ValueError, match=r"no \.parquet, \.jsonl or .* it has \.csv, \.txt\."):
-        resolve("me/csv", "data", "train", "main")
+        resolve_dataset("me/csv", "data", "train", "main")
 
 
 def test_a_card_that_names_a_missing_folder_says_so(hub):
     hub.add("me/card", {"a.jsonl": b""}, [{"config_name": "c", "data_files": "gone/*.jsonl"}])
     with pytest.raises(ValueError, match=r"tree/.*gone.* is not there"):
-        resolve("me/card", "c", "train", "main")
+        resolve_dataset("me/card", "c", "train", "main")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gnano.data.instructions.conversations import Conversation, Turn, conversation_of
-from gnano.data.instructions.reading import read_conversations
+from gnano.data.instructions.conversations import Conversation, Turn, parse_conversation
+from gnano.data.instructions.reading import read_conversation_files
 
 DOLLY = Path(__file__).parents[4] / "shared/data/databricks-dolly-15k"
 ASKED = (Turn("user", "Where is it?", "A map."), Turn("assistant", "There."))
@@ -42,19 +42,19 @@ FORMS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("form", FORMS)
 def test_a_system_and_a_history_beside_any_form_are_obeyed(form: str) -> None:
     beside = {"system": "Be brief.", "history": [["Lost it?", "Yes."]]}
-    assert conversation_of(FORMS[form]).turns == PLAIN
-    assert conversation_of({**FORMS[form], "system": None, "history": []}).turns == PLAIN
-    assert conversation_of({**FORMS[form], "system": ""}).turns == PLAIN
-    assert conversation_of({**FORMS[form], **beside}).turns == (*BEFORE, *PLAIN)
+    assert parse_conversation(FORMS[form]).turns == PLAIN
+    assert parse_conversation({**FORMS[form], "system": None, "history": []}).turns == PLAIN
+    assert parse_conversation({**FORMS[form], "system": ""}).turns == PLAIN
+    assert parse_conversation({**FORMS[form], **beside}).turns == (*BEFORE, *PLAIN)
 
 
 def test_a_system_told_twice_is_told_once_or_refused() -> None:
     record = {"messages": [{"role": "developer", "content": "Be brief."}, *MESSAGES]}
     for system in None, "Be brief.":
-        found = conversation_of({**record, "system": system})
+        found = parse_conversation({**record, "system": system})
         assert found.turns == (Turn("system", "Be brief."), *PLAIN)
     with pytest.raises(ValueError, match="messages 1 is the system's"):
-        conversation_of({**record, "system": "Be long."})
+        parse_conversation({**record, "system": "Be long."})
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_system_told_twice_is_told_once_or_refused() -> None:
     ],
 )  # fmt: skip
 def test_each_form_gives_the_same_conversation(record: object, turns: tuple[Turn, ...]) -> None:
-    assert conversation_of(record).turns == turns
+    assert parse_conversation(record).turns == turns
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_each_form_gives_the_same_conversation(record: object, turns: tuple[Turn
 )  # fmt: skip
 def test_a_bad_record_says_what_is_wrong_with_it(record: object, reason: str) -> None:
     with pytest.raises(ValueError) as refused:
-        conversation_of(record)
+        parse_conversation(record)
     assert reason in str(refused.value)
 
 
@@ -141,13 +141,13 @@ def mixed(tmp_path: Path) -> Path:
 
 
 def test_bad_records_are_counted_and_the_first_are_shown_with_their_lines(mixed: Path) -> None:
-    reading = read_conversations([str(mixed)], max_bad_share=0.6)
+    reading = read_conversation_files([str(mixed)], max_bad_share=0.6)
     assert (
         reading.records
         == [Conversation((Turn("user", "a"), Turn("assistant", "b")), "open_qa")] * 2
     )
-    assert [bad.line for bad in reading.bad.first] == [2, 3, 5]
-    (said,) = reading.notices
+    assert [bad.line for bad in reading.bad_records.examples] == [2, 3, 5]
+    (said,) = reading.warnings
     assert said.startswith("3 of 5 records cannot be used:")
     assert f"{mixed}, line 2: it is not JSON" in said
     assert f"{mixed}, line 5: response is empty" in said
@@ -155,16 +155,16 @@ def test_bad_records_are_counted_and_the_first_are_shown_with_their_lines(mixed:
 
 def test_bad_records_can_be_refused(mixed: Path) -> None:
     with pytest.raises(ValueError, match=r"3 of 5 records(?s:.*)At most 0.59 .*data.max_bad_share"):
-        read_conversations([str(mixed)], max_bad_share=0.59)
+        read_conversation_files([str(mixed)], max_bad_share=0.59)
 
 
 def test_a_file_without_a_usable_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none.jsonl").write_text('{"text": "a"}\n' * 9)
     with pytest.raises(ValueError, match=r"9 of 9 records cannot be used"):
-        read_conversations([str(tmp_path / "none.jsonl")], max_bad_share=1)
+        read_conversation_files([str(tmp_path / "none.jsonl")], max_bad_share=1)
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(ValueError, match="no record in it"):
-        read_conversations([str(tmp_path / "empty.jsonl")])
+        read_conversation_files([str(tmp_path / "empty.jsonl")])
 
 
 def test_lists_and_parquet_are_read_as_lines_are(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_lists_and_parquet_are_read_as_lines_are(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(records, indent=1))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), tmp_path / "a.parquet")
     found = [
-        read_conversations([str(tmp_path / f"a.{kind}")]).records
+        read_conversation_files([str(tmp_path / f"a.{kind}")]).records
         for kind in ("jsonl", "json", "parquet")
     ]
     assert len(found[0]) == 9 and found[0] == found[1] == found[2]
@@ -186,7 +186,7 @@ def test_lists_and_parquet_are_read_as_lines_are(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not DOLLY.is_dir(), reason="the real Dolly in ../shared/data is not here")
 def test_all_of_dolly_is_read() -> None:
-    reading = read_conversations([str(DOLLY)])
-    assert len(reading.records) + reading.bad.bad == reading.bad.read == 15_011
-    assert reading.bad.bad < 10, reading.notices
+    reading = read_conversation_files([str(DOLLY)])
+    assert len(reading.records) + reading.bad_records.bad_count == reading.bad_records.read_count == 15_011
+    assert reading.bad_records.bad_count < 10, reading.warnings
     assert len({conversation.category for conversation in reading.records}) == 8

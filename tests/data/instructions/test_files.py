@@ -7,8 +7,8 @@ import pytest
 from tests.data.hub.hub_server import Hub, point_client_to
 
 from gnano.data.instructions.config import InstructionConfig, InstructionSource
-from gnano.data.instructions.files import files_of
-from gnano.data.instructions.gathering import gather_conversations
+from gnano.data.instructions.files import resolve_source_files
+from gnano.data.instructions.gathering import load_conversations
 
 DOLLY = InstructionSource(kind="hub", repo="databricks/databricks-dolly-15k")
 
@@ -34,45 +34,45 @@ def hub(monkeypatch, tmp_path):
 
 def test_a_data_set_comes_once_and_then_without_the_network(hub, tmp_path):
     said: list[str] = []
-    paths = files_of(DOLLY, tmp_path / "hub", said.append)
+    paths = resolve_source_files(DOLLY, tmp_path / "hub", said.append)
     assert Path(paths[0]).read_bytes() == jsonl(50)
     assert said and "databricks-dolly-15k.jsonl" in said[0]
     asked = len(hub.requests)
     hub.add(DOLLY.repo, {"databricks-dolly-15k.jsonl": jsonl(60)})  # a newer commit
-    assert files_of(DOLLY, tmp_path / "hub") == paths
+    assert resolve_source_files(DOLLY, tmp_path / "hub") == paths
     assert len(hub.requests) == asked
 
 
 def test_a_file_that_was_damaged_here_is_brought_again(hub, tmp_path):
-    (path,) = files_of(DOLLY, tmp_path / "hub")
+    (path,) = resolve_source_files(DOLLY, tmp_path / "hub")
     Path(path).write_bytes(b"{}")
-    (again,) = files_of(DOLLY, tmp_path / "hub")
+    (again,) = resolve_source_files(DOLLY, tmp_path / "hub")
     assert Path(again).read_bytes() == jsonl(50)
 
 
 def test_a_damaged_note_and_a_missing_data_set_are_one_sentence(hub, tmp_path):
-    files_of(DOLLY, tmp_path / "hub")
+    resolve_source_files(DOLLY, tmp_path / "hub")
     (note,) = (tmp_path / "hub").glob("*/*.json")
     note.write_text('{"commit": ')
     with pytest.raises(ValueError, match=r"train-main.json is damaged.*delete it"):
-        files_of(DOLLY, tmp_path / "hub")
+        resolve_source_files(DOLLY, tmp_path / "hub")
     nowhere = InstructionSource(kind="hub", repo="no/where")
     with pytest.raises((ValueError, OSError), match="no/where"):
-        files_of(nowhere, tmp_path / "hub")
+        resolve_source_files(nowhere, tmp_path / "hub")
 
 
 def test_another_split_or_folder_has_a_note_of_its_own(hub, tmp_path):
     hub.add("me/two", {"en/train.jsonl": jsonl(3), "en/test.jsonl": jsonl(2)})
     for split, count in (("train", 3), ("test", 2)):
         source = InstructionSource(kind="hub", repo="me/two", config="en", split=split)
-        (path,) = files_of(source, tmp_path / "hub")
+        (path,) = resolve_source_files(source, tmp_path / "hub")
         assert Path(path).read_bytes() == jsonl(count)
-        assert files_of(source, tmp_path / "hub") == [path]
+        assert resolve_source_files(source, tmp_path / "hub") == [path]
 
 
 def test_the_hubs_records_are_parted_like_local_ones(hub, tmp_path):
     local = tmp_path / "local.jsonl"
     local.write_bytes(jsonl(50))
-    here = InstructionConfig(heldout=0.3, sources={"d": InstructionSource(files=(str(local),))})
-    there = InstructionConfig(heldout=0.3, downloads=str(tmp_path / "hub"), sources={"d": DOLLY})
-    assert gather_conversations(there) == gather_conversations(here)
+    here = InstructionConfig(heldout_fraction=0.3, sources={"d": InstructionSource(files=(str(local),))})
+    there = InstructionConfig(heldout_fraction=0.3, cache_dir=str(tmp_path / "hub"), sources={"d": DOLLY})
+    assert load_conversations(there) == load_conversations(here)

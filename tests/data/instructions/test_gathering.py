@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gnano.data.instructions.config import InstructionConfig, InstructionSource
 from gnano.data.instructions.conversations import Conversation, Turn
-from gnano.data.instructions.gathering import Gathered, gather_conversations
+from gnano.data.instructions.gathering import SplitRecords, load_conversations
 
 
 def write(path: Path, questions: list[str], **more: str) -> str:
@@ -18,9 +18,9 @@ def write(path: Path, questions: list[str], **more: str) -> str:
     return str(path)
 
 
-def gathered(heldout: float = 0.3, **files: str) -> Gathered[Conversation]:
+def gathered(heldout: float = 0.3, **files: str) -> SplitRecords[Conversation]:
     sources = {name: InstructionSource(files=(path,)) for name, path in files.items()}
-    return gather_conversations(InstructionConfig(heldout=heldout, sources=sources))
+    return load_conversations(InstructionConfig(heldout_fraction=heldout, sources=sources))
 
 
 def questions(found: dict[str, list[Conversation]]) -> set[str]:
@@ -41,10 +41,10 @@ def test_a_question_is_on_one_side_in_every_file_and_under_any_share(tmp_path: P
 @given(about=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=20))
 def test_conversations_about_one_thing_are_held_out_together(about: list[str]) -> None:
     made = [
-        Conversation((Turn("user", f"q{n}"), Turn("assistant", "x")), about=name)
+        Conversation((Turn("user", f"q{n}"), Turn("assistant", "x")), topic=name)
         for n, name in enumerate(about)
     ]
-    assert {one.group for one in made} == set(about)
+    assert {one.split_key for one in made} == set(about)
 
 
 def test_categories_are_kept_and_a_source_stands_for_those_without(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_categories_are_kept_and_a_source_stands_for_those_without(tmp_path: Pat
 def test_only_the_first_records_are_taken_where_that_is_asked(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [f"What is {n}?" for n in range(50)])
     sources = {"a": InstructionSource(files=(path,), max_records=7)}
-    found = gather_conversations(InstructionConfig(heldout=0.5, sources=sources))
+    found = load_conversations(InstructionConfig(heldout_fraction=0.5, sources=sources))
     taken = questions(found.train) | questions(found.heldout)
     assert taken == {f"What is {n}?" for n in range(7)}
 
@@ -66,7 +66,7 @@ def test_no_source_no_file_and_no_record_are_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no data.sources.*--files"):
         gathered()
     with pytest.raises(ValueError, match=r"'mine' names no file.*data.sources.mine.files"):
-        gather_conversations(InstructionConfig(sources={"mine": InstructionSource()}))
+        load_conversations(InstructionConfig(sources={"mine": InstructionSource()}))
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     with pytest.raises(ValueError, match=r"empty.jsonl.*no record"):

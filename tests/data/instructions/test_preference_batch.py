@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gnano.data.batches import IGNORE
-from gnano.data.instructions.conversations import preference_of
-from gnano.data.instructions.encoding import encode_pair
+from gnano.data.batches import IGNORE_INDEX
+from gnano.data.instructions.conversations import parse_preference
+from gnano.data.instructions.encoding import encode_preference
 from gnano.data.instructions.preference_batch import PreferenceBatch
-from gnano.data.instructions.rows import PairRows
+from gnano.data.instructions.rows import PreferenceDataset
 from gnano.data.instructions.templates import ALPACA, save_template
 from gnano.model.folder import save_model
 from gnano.model.gpt import GPT
@@ -45,10 +45,10 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def rows(tokenizer: Tokenizer) -> PairRows:
-    preferences = [preference_of(record(*words)) for words in RECORDS]
-    encoded = [encode_pair(one, ALPACA, tokenizer) for one in preferences]
-    return PairRows([encoded], [1.0], T, seed=0, beta=BETA)
+def rows(tokenizer: Tokenizer) -> PreferenceDataset:
+    preferences = [parse_preference(record(*words)) for words in RECORDS]
+    encoded = [encode_preference(one, ALPACA, tokenizer) for one in preferences]
+    return PreferenceDataset([encoded], [1.0], T, seed=0, beta=BETA)
 
 
 def model_of(tokenizer: Tokenizer, seed: int) -> GPT:
@@ -66,25 +66,25 @@ def margins(model: GPT, batch: PreferenceBatch) -> Tensor:
     logits_BTV = model(batch.inputs_BT, segments_BT=batch.segments_BT)
     targets_BT = batch.targets_BT.clamp_min(0)
     log_probs_BT = logits_BTV.log_softmax(-1).gather(-1, targets_BT[..., None])[..., 0]
-    return batch.margins(-log_probs_BT)
+    return batch.compute_margins(-log_probs_BT)
 
 
 def loss_of(model: GPT, batch: PreferenceBatch) -> tuple[float, dict[str, Tensor]]:
     """The mean over the pairs, and its gradients."""
     model.zero_grad()
     loss = model.loss(
-        batch.inputs_BT, batch.targets_BT, segments_BT=batch.segments_BT, score=batch.score
+        batch.inputs_BT, batch.targets_BT, document_ids_BT=batch.segments_BT, loss_fn=batch.loss_fn
     )
-    (loss / batch.counted()).backward()
+    (loss / batch.count_targets()).backward()
     grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    return loss.item() / len(batch.reference_P), grads
+    return loss.item() / len(batch.reference_margins_P), grads
 
 
 def test_on_tiny_logits_the_loss_and_its_derivative_are_those_of_the_paper() -> None:
     """One row: two pairs over four words, in an order that mixes their positions."""
     torch.manual_seed(0)
     logits = torch.randn(1, 9, 4, dtype=torch.float64, requires_grad=True)
-    targets = torch.tensor([[1, 3, 0, 2, 2, 1, 0, IGNORE, 3]])
+    targets = torch.tensor([[1, 3, 0, 2, 2, 1, 0, IGNORE_INDEX, 3]])
     batch = PreferenceBatch(
         targets, targets, targets, torch.tensor([[0, 1, 0, 0, 1, 1, 1, 0, 0]]),
         torch.tensor([[1.0, -1, 1, -1, 1, 1, -1, 0, -1]]),
@@ -97,7 +97,7 @@ def test_on_tiny_logits_the_loss_and_its_derivative_are_those_of_the_paper() -> 
     for margin, reference in ((first, 0.5), (second, -0.25)):
         hand = hand - torch.log(1 / (1 + torch.exp(-0.7 * (margin - reference))))
     nats = torch.nn.functional.cross_entropy(logits[0], targets[0], reduction="none")[None]
-    loss, slopes = batch.score(nats.detach())
+    loss, slopes = batch.loss_fn(nats.detach())
     assert loss.item() == pytest.approx(hand.item(), rel=1e-6)
     (theirs,) = torch.autograd.grad(hand, logits, retain_graph=True)
     (ours,) = torch.autograd.grad((nats * slopes).sum(), logits)
@@ -105,12 +105,12 @@ def test_on_tiny_logits_the_loss_and_its_derivative_are_those_of_the_paper() -> 
 
 
 def test_packed_pairs_give_the_loss_and_the_gradient_of_one_pair_at_a_time(
-    tokenizer: Tokenizer, rows: PairRows
+    tokenizer: Tokenizer, rows: PreferenceDataset
 ) -> None:
     model = model_of(tokenizer, 0)
-    packed = rows.of_rows([[0, 3], [2, 1], [4]])
+    packed = rows.collate([[0, 3], [2, 1], [4]])
     loss, grads = loss_of(model, packed)
-    alone = [loss_of(model, rows.of_rows([[number]])) for number in range(5)]
+    alone = [loss_of(model, rows.collate([[number]])) for number in range(5)]
     assert loss == pytest.approx(np.mean([one for one, _ in alone]), rel=1e-5)
     for name, grad in grads.items():
         mean = torch.stack([each[name] for _, each in alone]).mean(0)
@@ -118,43 +118,43 @@ def test_packed_pairs_give_the_loss_and_the_gradient_of_one_pair_at_a_time(
 
 
 def test_a_model_that_is_its_own_reference_starts_at_ln_2(
-    tokenizer: Tokenizer, rows: PairRows
+    tokenizer: Tokenizer, rows: PreferenceDataset
 ) -> None:
     model = model_of(tokenizer, 0)
-    batch = rows.of_rows(rows.rows)
+    batch = rows.collate(rows.rows)
     with torch.no_grad():
         batch = batch._replace(reference_P=margins(model, batch))
     assert loss_of(model, batch)[0] == pytest.approx(np.log(2), rel=1e-5)
 
 
 def test_a_batch_without_a_pair_counts_none_and_teaches_nothing(
-    tokenizer: Tokenizer, rows: PairRows
+    tokenizer: Tokenizer, rows: PreferenceDataset
 ) -> None:
-    batch = rows.of_rows([[]])
-    assert batch.counted() == 0 and rows.of_rows([[0, 3], [1]]).counted() == 3
+    batch = rows.collate([[]])
+    assert batch.count_targets() == 0 and rows.collate([[0, 3], [1]]).count_targets() == 3
     model = model_of(tokenizer, 0)
     loss = model.loss(
-        batch.inputs_BT, batch.targets_BT, segments_BT=batch.segments_BT, score=batch.score
+        batch.inputs_BT, batch.targets_BT, document_ids_BT=batch.segments_BT, loss_fn=batch.loss_fn
     )
     assert loss.item() == 0
     assert not any(grad.any() for grad in torch.autograd.grad(loss, list(model.parameters())))
 
 
 @pytest.mark.parametrize("borders", [True, False])
-def test_a_batch_moves_to_a_device_whole(rows: PairRows, borders: bool) -> None:
-    batch = rows.of_rows([[0, 3], [1]])
+def test_a_batch_moves_to_a_device_whole(rows: PreferenceDataset, borders: bool) -> None:
+    batch = rows.collate([[0, 3], [1]])
     if not borders:
         batch = batch._replace(segments_BT=None)
-    moved = batch.each(lambda tensor: tensor.to("meta"))
+    moved = batch.map_tensors(lambda tensor: tensor.to("meta"))
     for before, after in zip(batch, moved, strict=True):
         assert (before is None) == (after is None)
         if before is not None and after is not None:
             assert after.is_meta and after.shape == before.shape and after.dtype == before.dtype
-    assert moved.counted().is_meta
+    assert moved.count_targets().is_meta
 
 
 def test_trl_computes_the_same_loss_and_the_same_gradients(
-    tokenizer: Tokenizer, rows: PairRows, tmp_path: Path
+    tokenizer: Tokenizer, rows: PreferenceDataset, tmp_path: Path
 ) -> None:
     """From the same records: its chat template's ids, its batch, its reference, its loss."""
     from datasets import Dataset
@@ -167,7 +167,7 @@ def test_trl_computes_the_same_loss_and_the_same_gradients(
     for name, ours in (("model", model), ("reference", reference)):
         folder = tmp_path / name
         folder.mkdir()
-        save_model(ours, folder, end_of_text=tokenizer.end_of_text)
+        save_model(ours, folder, eos_token_id=tokenizer.end_of_text_id)
         tokenizer.save(folder)
         save_template(ALPACA, folder)
         theirs.append(LlamaForCausalLM.from_pretrained(folder, attn_implementation="eager"))
@@ -190,11 +190,11 @@ def test_trl_computes_the_same_loss_and_the_same_gradients(
     for found, pair in zip(tokenized, rows.items, strict=True):
         for side, key in ((pair.chosen, "chosen_ids"), (pair.rejected, "rejected_ids")):
             assert side.ids.tolist() == found["prompt_ids"] + found[key]
-            assert side.ids[side.learned].tolist() == found[key]
+            assert side.ids[side.loss_mask].tolist() == found[key]
     expected = trainer.compute_loss(theirs[0].train(), trainer.data_collator(list(tokenized)))
     expected.backward()
 
-    batch = rows.of_rows([[0, 1], [2, 3], [4]])
+    batch = rows.collate([[0, 1], [2, 3], [4]])
     with torch.no_grad():
         batch = batch._replace(reference_P=margins(reference, batch))
     loss, grads = loss_of(model.train(), batch)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gnano.data.instructions.conversations import Preference, Turn, preference_of
-from gnano.data.instructions.reading import read_records
+from gnano.data.instructions.conversations import Preference, Turn, parse_preference
+from gnano.data.instructions.reading import read_record_files
 
 ASKED = (Turn("user", "Where?"),)
 
@@ -52,7 +52,7 @@ SYSTEM = {"role": "system", "content": "Be brief."}
     ],
 )  # fmt: skip
 def test_each_form_gives_the_same_preference(record: object, turns: tuple[Turn, ...]) -> None:
-    assert preference_of(record) == Preference(turns, "Here.", "There.")
+    assert parse_preference(record) == Preference(turns, "Here.", "There.")
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_each_form_gives_the_same_preference(record: object, turns: tuple[Turn, 
 def test_a_system_and_a_history_beside_any_form_are_obeyed(record: dict[str, Any]) -> None:
     beside = {"system": "Be brief.", "history": [["Hi", "Yes?"]]}
     turns = (Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Yes?"), *ASKED)
-    assert preference_of({**record, **beside}) == Preference(turns, "Here.", "There.")
-    assert preference_of(record) == Preference(ASKED, "Here.", "There.")
+    assert parse_preference({**record, **beside}) == Preference(turns, "Here.", "There.")
+    assert parse_preference(record) == Preference(ASKED, "Here.", "There.")
 
 
 GOOD: dict[str, Any] = {"prompt": "a", "chosen": "b", "rejected": "c"}
@@ -107,7 +107,7 @@ LISTS = {"chosen": [user("a"), model("b")], "rejected": [user("a"), model("c")]}
 )  # fmt: skip
 def test_a_bad_record_says_what_is_wrong_with_it(record: object, reason: str) -> None:
     with pytest.raises(ValueError) as refused:
-        preference_of(record)
+        parse_preference(record)
     assert reason in str(refused.value)
 
 
@@ -115,17 +115,17 @@ def test_bad_preferences_are_counted_and_named_with_their_lines(tmp_path: Path) 
     file = tmp_path / "pairs.jsonl"
     records = [{**GOOD, "category": "open_qa"}, {**GOOD, "rejected": "b"}, GOOD]
     file.write_text("\n".join(map(json.dumps, records)))
-    reading = read_records([str(file)], preference_of, max_bad_share=0.4)
+    reading = read_record_files([str(file)], parse_preference, max_bad_share=0.4)
     assert [found.category for found in reading.records] == ["open_qa", ""]
-    (notice,) = reading.notices
+    (notice,) = reading.warnings
     assert notice.startswith("1 of 3 records cannot be used:")
     assert f"{file}, line 2: chosen and rejected are the same answer" in notice
     with pytest.raises(ValueError, match="1 of 3 records"):
-        read_records([str(file)], preference_of, max_bad_share=0.3)
+        read_record_files([str(file)], parse_preference, max_bad_share=0.3)
 
 
 def test_preferences_about_the_same_question_are_held_out_together() -> None:
     same = {**GOOD, "chosen": "d", "category": "else"}
-    assert preference_of(GOOD).group == preference_of(same).group
-    assert preference_of(GOOD).group != preference_of({**GOOD, "prompt": "x"}).group
-    assert Preference(ASKED, "b", "c", about="a subject").group == "a subject"
+    assert parse_preference(GOOD).split_key == parse_preference(same).split_key
+    assert parse_preference(GOOD).split_key != parse_preference({**GOOD, "prompt": "x"}).split_key
+    assert Preference(ASKED, "b", "c", topic="a subject").split_key == "a subject"

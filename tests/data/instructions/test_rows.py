@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from gnano.data.batches import IGNORE, Batch
-from gnano.data.instructions.encoding import Example, encode
-from gnano.data.instructions.reading import read_conversations
-from gnano.data.instructions.rows import InstructionRows
+from gnano.data.batches import IGNORE_INDEX, Batch
+from gnano.data.instructions.encoding import Example, encode_conversation
+from gnano.data.instructions.reading import read_conversation_files
+from gnano.data.instructions.rows import SFTDataset
 from gnano.data.instructions.templates import ALPACA
 from gnano.model.gpt import GPT
 from gnano.tokenizer.train import train_bpe
@@ -36,10 +36,10 @@ def model() -> GPT:
 
 def gradient(model: GPT, batches: list[Batch]) -> tuple[float, torch.Tensor]:
     """Of the mean over all answers' tokens."""
-    counted = sum(int((batch.targets_BT != IGNORE).sum()) for batch in batches)
+    counted = sum(int((batch.targets_BT != IGNORE_INDEX).sum()) for batch in batches)
     total = 0.0
     for batch in batches:
-        loss = model.loss(batch.inputs_BT, batch.targets_BT, segments_BT=batch.segments_BT)
+        loss = model.loss(batch.inputs_BT, batch.targets_BT, document_ids_BT=batch.segments_BT)
         (loss / counted).backward()
         total += loss.item() / counted
     grad = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
@@ -48,46 +48,46 @@ def gradient(model: GPT, batches: list[Batch]) -> tuple[float, torch.Tensor]:
 
 
 def test_packed_rows_give_the_gradient_of_the_examples_one_at_a_time() -> None:
-    net, packed = model(), InstructionRows([examples()], [1.0], T, seed=0)
+    net, packed = model(), SFTDataset([examples()], [1.0], T, seed=0)
     assert len(packed.rows) < 30
-    batch = packed.of_rows(packed.rows)
+    batch = packed.collate(packed.rows)
     loss, grad = gradient(net, [batch])
     alone = []
     for ids, learned, _ in packed.items:  # without rows, segments and padding
         inputs = torch.from_numpy(ids[None, :-1].astype(np.int64))
-        targets = torch.from_numpy(np.where(learned[1:], ids[1:], IGNORE)[None].astype(np.int64))
+        targets = torch.from_numpy(np.where(learned[1:], ids[1:], IGNORE_INDEX)[None].astype(np.int64))
         alone.append(Batch(inputs, targets, None))
     expected, theirs = gradient(net, alone)
     assert loss == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(grad, theirs, rtol=1e-4, atol=1e-6)
-    padded = InstructionRows([examples()], [1.0], T, seed=0, packing=False)
+    padded = SFTDataset([examples()], [1.0], T, seed=0, packing=False)
     assert len(padded.rows) == 40
-    loss, grad = gradient(net, [padded.of_rows(padded.rows)])
+    loss, grad = gradient(net, [padded.collate(padded.rows)])
     assert loss == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(grad, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_prompts_borders_and_padding_are_not_learned() -> None:
-    rows = InstructionRows([examples()], [1.0], T, seed=0)
-    batch = rows.of_rows(rows.rows)
-    learned = sum(int(example.learned[1:].sum()) for example in rows.items)
-    assert int((batch.targets_BT != IGNORE).sum()) == learned
+    rows = SFTDataset([examples()], [1.0], T, seed=0)
+    batch = rows.collate(rows.rows)
+    learned = sum(int(example.loss_mask[1:].sum()) for example in rows.items)
+    assert int((batch.targets_BT != IGNORE_INDEX).sum()) == learned
 
 
 def test_what_is_said_of_the_rows_adds_up() -> None:
     long = [Example(np.arange(1, 101, dtype=np.int32), np.arange(100) > 60), *examples(3)]
-    rows = InstructionRows([long], [1.0], T, seed=0)
-    assert "4 examples in" in rows.waste() and "1 examples cut" in rows.waste()
+    rows = SFTDataset([long], [1.0], T, seed=0)
+    assert "4 examples in" in rows.packing_stats() and "1 examples cut" in rows.packing_stats()
     with pytest.raises(ValueError, match="no row to learn from"):
-        InstructionRows([[]], [1.0], T, seed=0)
+        SFTDataset([[]], [1.0], T, seed=0)
 
 
 @pytest.mark.skipif(not DOLLY.is_dir(), reason="the real Dolly in ../shared/data is not here")
 def test_real_instructions_fill_their_rows() -> None:
-    conversations = read_conversations([str(DOLLY)]).records[:3_000]
+    conversations = read_conversation_files([str(DOLLY)]).records[:3_000]
     texts = [turn.content for c in conversations[:400] for turn in c.turns]
     tokenizer = train_bpe(texts, 2_000)
-    encoded = [encode(c, ALPACA, tokenizer) for c in conversations]
-    rows = InstructionRows([encoded], [1.0], 1_024, seed=0)
-    used = sum(example.positions for example in rows.items)
-    assert used / (len(rows.rows) * 1_024) > 0.98, rows.waste()
+    encoded = [encode_conversation(c, ALPACA, tokenizer) for c in conversations]
+    rows = SFTDataset([encoded], [1.0], 1_024, seed=0)
+    used = sum(example.num_positions for example in rows.items)
+    assert used / (len(rows.rows) * 1_024) > 0.98, rows.packing_stats()

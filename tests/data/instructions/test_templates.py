@@ -11,23 +11,23 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from gnano.data.instructions.conversations import Conversation, Turn
-from gnano.data.instructions.encoding import encode, encode_prompt
+from gnano.data.instructions.encoding import encode_conversation, encode_prompt
 from gnano.data.instructions.templates import (
     ALPACA,
     CHATML,
     PLAIN,
-    Template,
+    ChatTemplate,
     load_template,
     save_template,
-    template_of,
+    read_template,
 )
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.train import train_bpe
 
-OWN = Template(
+OWN = ChatTemplate(
     user="Q: {content}\n", user_with_context="{context}\nQ: {content}\n", assistant="A:\n"
 )
-ODD = Template(  # with everything that Jinja or a format could stumble over
+ODD = ChatTemplate(  # with everything that Jinja or a format could stumble over
     begin='{% raw %} "\\ {{ }} é🌍\n',
     begin_with_context="{context} is no hole here\n",
     user="'{content}'\n{{content}}\n",
@@ -76,49 +76,49 @@ def messages(turns: tuple[Turn, ...]) -> list[dict[str, str]]:
 @settings(max_examples=60, deadline=None)
 @given(conversation=conversations(), template=st.sampled_from(ALL))
 def test_transformers_renders_our_chat_template_to_the_ids_that_were_trained(
-    conversation: Conversation, template: Template, tokenizer: Tokenizer, theirs: Any
+    conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer, theirs: Any
 ) -> None:
-    theirs.chat_template = template.jinja()
+    theirs.chat_template = template.to_jinja()
     ids = theirs.apply_chat_template(messages(conversation.turns), return_dict=False)
-    assert encode(conversation, template, tokenizer).ids.tolist() == ids
+    assert encode_conversation(conversation, template, tokenizer).ids.tolist() == ids
 
 
 @settings(max_examples=40, deadline=None)
 @given(conversation=conversations(), template=st.sampled_from(ALL))
 def test_the_prompt_of_a_chat_is_the_one_that_was_trained(
-    conversation: Conversation, template: Template, tokenizer: Tokenizer, theirs: Any
+    conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer, theirs: Any
 ) -> None:
-    theirs.chat_template = template.jinja()
+    theirs.chat_template = template.to_jinja()
     open_turns = conversation.turns[:-1]
     prompt = theirs.apply_chat_template(
         messages(open_turns), add_generation_prompt=True, tokenize=False
     )
-    assert prompt == "<|endoftext|>" + template.question(open_turns)
-    example = encode(conversation, template, tokenizer)
+    assert prompt == "<|endoftext|>" + template.render_prompt(open_turns)
+    example = encode_conversation(conversation, template, tokenizer)
     ids = theirs(prompt)["input_ids"]
     assert example.ids.tolist()[: len(ids)] == ids == encode_prompt(open_turns, template, tokenizer)
-    assert example.learned[len(ids) :].all()
+    assert example.loss_mask[len(ids) :].all()
 
 
 @settings(max_examples=60, deadline=None)
 @given(conversation=conversations(), template=st.sampled_from(ALL))
 def test_answers_and_their_ends_are_learned_and_nothing_else(
-    conversation: Conversation, template: Template, tokenizer: Tokenizer
+    conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer
 ) -> None:
-    ids, learned, _ = encode(conversation, template, tokenizer)
+    ids, learned, _ = encode_conversation(conversation, template, tokenizer)
     shown = tokenizer.decode(ids[learned].tolist(), show_end_of_text=True)
     answers = [turn.content for turn in conversation.turns if turn.role == "assistant"]
     assert shown == "".join(answer + "<|endoftext|>" for answer in answers)
-    assert ids[0] == ids[-1] == tokenizer.end_of_text and not learned[0]
+    assert ids[0] == ids[-1] == tokenizer.end_of_text_id and not learned[0]
 
 
 def test_alpaca_has_the_published_words() -> None:
     asked = Turn("user", "Name a city.")
-    assert ALPACA.question((asked,)) == (
+    assert ALPACA.render_prompt((asked,)) == (
         "Below is an instruction that describes a task. Write a response that appropriately "
         "completes the request.\n\n### Instruction:\nName a city.\n\n### Response:\n"
     )
-    assert ALPACA.question((replace(asked, context="In Peru."),)) == (
+    assert ALPACA.render_prompt((replace(asked, context="In Peru."),)) == (
         "Below is an instruction that describes a task, paired with an input that provides further "
         "context. Write a response that appropriately completes the request.\n\n### Instruction:\n"
         "Name a city.\n\n### Input:\nIn Peru.\n\n### Response:\n"
@@ -135,7 +135,7 @@ def test_alpaca_has_the_published_words() -> None:
 )
 def test_a_template_that_cannot_work_is_refused(parts: dict[str, str], reason: str) -> None:
     with pytest.raises(ValueError) as refused:
-        Template(**parts)
+        ChatTemplate(**parts)
     assert reason in str(refused.value)
 
 
@@ -144,12 +144,12 @@ def test_a_template_that_cannot_work_is_refused(parts: dict[str, str], reason: s
 def test_what_is_too_long_keeps_its_last_answer_or_as_much_as_there_is_room_for(
     conversation: Conversation, length: int, tokenizer: Tokenizer
 ) -> None:
-    whole = encode(conversation, ALPACA, tokenizer)
+    whole = encode_conversation(conversation, ALPACA, tokenizer)
     example = whole.truncate(length)
-    assert example.positions == min(length, whole.positions)
-    assert example.cut == (whole.positions > length)
-    assert example.learned[1:].any()  # there is always something to learn
-    last = int((~whole.learned).nonzero()[0][-1]) + 1
+    assert example.num_positions == min(length, whole.num_positions)
+    assert example.is_truncated == (whole.num_positions > length)
+    assert example.loss_mask[1:].any()  # there is always something to learn
+    last = int((~whole.loss_mask).nonzero()[0][-1]) + 1
     if len(whole.ids) - last <= length + 1 - min(32, length):
         assert example.ids.tolist()[last - len(whole.ids) :] == whole.ids.tolist()[last:]
     # and it is one piece of the whole
@@ -161,21 +161,21 @@ def test_the_folder_of_a_tokenizer_can_carry_the_template(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     tokenizer.save(tmp_path)
-    (tmp_path / "chat_template.jinja").write_text(ALPACA.jinja())
+    (tmp_path / "chat_template.jinja").write_text(ALPACA.to_jinja())
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     prompt = theirs.apply_chat_template(
         [{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False
     )
-    assert prompt == "<|endoftext|>" + ALPACA.question((Turn("user", "Hi"),))
+    assert prompt == "<|endoftext|>" + ALPACA.render_prompt((Turn("user", "Hi"),))
 
 
 @pytest.mark.parametrize("template", ALL)
 def test_a_template_that_was_saved_is_the_one_that_is_loaded(
-    template: Template, tmp_path: Path
+    template: ChatTemplate, tmp_path: Path
 ) -> None:
     save_template(template, tmp_path)
-    assert template_of(tmp_path) == template
-    assert (tmp_path / "chat_template.jinja").read_text() == template.jinja()
+    assert read_template(tmp_path) == template
+    assert (tmp_path / "chat_template.jinja").read_text() == template.to_jinja()
 
 
 def test_a_template_of_ones_own_is_a_toml_file(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_template_of_ones_own_is_a_toml_file(tmp_path: Path) -> None:
     assert load_template(str(file)) == OWN
     assert load_template("alpaca") == ALPACA and load_template("chatml") == CHATML
     assert load_template("plain") == PLAIN
-    assert template_of(tmp_path) is None
+    assert read_template(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_file_that_is_no_template_is_named_with_its_fault(
 
 @pytest.mark.parametrize("file", ["chat_template.jinja", "tokenizer_config.json"])
 def test_a_chat_template_behind_a_byte_order_mark_is_read(file, tmp_path):
-    text = ALPACA.jinja()
+    text = ALPACA.to_jinja()
     content = text if file.endswith("jinja") else json.dumps({"chat_template": text})
     (tmp_path / file).write_text(content, "utf-8-sig")
-    assert template_of(tmp_path) == ALPACA
+    assert read_template(tmp_path) == ALPACA

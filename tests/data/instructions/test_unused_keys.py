@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gnano.data.instructions.config import InstructionConfig, InstructionSource
-from gnano.data.instructions.gathering import gather_conversations, gather_preferences
+from gnano.data.instructions.gathering import load_conversations, load_preferences
 
 ASKED = {"role": "user", "content": "Where?", "weight": 1, "name": ""}
 RECORDS = {
@@ -32,9 +32,9 @@ def test_each_key_is_obeyed_or_named_once(kind, tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_text("\n".join(map(json.dumps, RECORDS[kind] * 3)))
     sources = {"mine": InstructionSource(files=(str(path),))}
-    config = InstructionConfig(kind=kind, heldout=0, sources=sources)
-    gather = gather_conversations if kind == "instructions" else gather_preferences
-    (said,) = gather(config).complaints
+    config = InstructionConfig(kind=kind, heldout_fraction=0, sources=sources)
+    gather = load_conversations if kind == "instructions" else load_preferences
+    (said,) = gather(config).warnings
     start, _, keys = said.partition(": ")
     assert start == "Keys that are not used"
     assert {key.split(" (")[0] for key in keys.split(", ")} == NAMED[kind]
@@ -45,4 +45,4 @@ def test_where_every_key_is_obeyed_nothing_is_named(tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_text(json.dumps({"instruction": "a", "context": "b", "response": "c"}))
     sources = {"mine": InstructionSource(files=(str(path),))}
-    assert gather_conversations(InstructionConfig(heldout=0, sources=sources)).complaints == []
+    assert load_conversations(InstructionConfig(heldout_fraction=0, sources=sources)).warnings == []

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tests.data.conftest import some_texts, write_jsonl
 
-from gnano.data.preparing.scale_out import LOGS
-from gnano.data.sources import DataConfig, Source
+from gnano.data.preparing.scale_out import LOGS_FOLDER
+from gnano.data.sources import DataConfig, SourceConfig
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +33,11 @@ def config(corpus, tmp_path, tokenizer_folder):
         return DataConfig(
             folder=str(tmp_path / folder),
             tokenizer=tokenizer_folder,
-            heldout=0.1,
+            heldout_fraction=0.1,
             shard_tokens=1_500,
             max_bad_share=0,
             sources={
-                name: Source(files=(str(corpus / name),), max_tokens=budgets.get(name, 0))
+                name: SourceConfig(files=(str(corpus / name),), max_tokens=budgets.get(name, 0))
                 for name in ("a", "b")
             },
         )
@@ -50,7 +50,7 @@ def files(tree):
     """files(folder): every file and its bytes, but for datatrove's logs."""
 
     def read(folder):
-        return {k: v for k, v in tree(folder).items() if not k.startswith(f"{LOGS}/")}
+        return {k: v for k, v in tree(folder).items() if not k.startswith(f"{LOGS_FOLDER}/")}
 
     return read
 
@@ -63,7 +63,7 @@ def drafts(folder):
 
 def documents_read(folder, number=1):
     """In how many tasks of a round, and how many in all, by datatrove's own count."""
-    (step,) = json.loads(Path(folder, LOGS, f"{number:03}/tokenize/stats.json").read_text())
+    (step,) = json.loads(Path(folder, LOGS_FOLDER, f"{number:03}/tokenize/stats.json").read_text())
     return step["stats"]["documents read"]["n"], step["stats"]["documents read"]["total"]
 
 

@@ -10,7 +10,7 @@ from tests.data.conftest import numbered, parts, some_texts
 
 from gnano.data.documents import Document, read_texts
 from gnano.data.manifest import Manifest
-from gnano.data.preparing.finishing import Seen
+from gnano.data.preparing.finishing import DedupIndex
 from gnano.data.preparing.preparation import prepare
 from gnano.data.split import is_heldout
 
@@ -21,9 +21,9 @@ many = integers(0, 2**64 - 1)
 @settings(deadline=None)
 @given(groups=lists(lists(few | many, max_size=30), max_size=12))
 def test_a_key_is_fresh_exactly_if_it_was_not_seen_before(groups):
-    seen, truth = Seen(), set()
+    seen, truth = DedupIndex(), set()
     for keys in groups:
-        fresh = seen.fresh(np.array(keys, np.uint64))
+        fresh = seen.find_new(np.array(keys, np.uint64))
         expected = []
         kept = set()
         for key in keys:
@@ -35,12 +35,12 @@ def test_a_key_is_fresh_exactly_if_it_was_not_seen_before(groups):
 
 
 def test_looking_up_stays_fast_because_the_runs_are_few():
-    seen = Seen()
+    seen = DedupIndex()
     for n in range(1_000):
         seen.add(np.arange(n * 10, n * 10 + 10, dtype=np.uint64))
-    assert sum(map(len, seen.runs)) == 10_000
-    assert len(seen.runs) <= np.log2(10_000)
-    assert all((np.diff(run) > 0).all() for run in seen.runs)
+    assert sum(map(len, seen.sorted_runs)) == 10_000
+    assert len(seen.sorted_runs) <= np.log2(10_000)
+    assert all((np.diff(run) > 0).all() for run in seen.sorted_runs)
 
 
 @pytest.fixture
@@ -105,12 +105,12 @@ def test_a_text_of_two_groups_is_never_trained_on_if_it_is_held_out_before(
     def grouped(source, paths):
         for path in paths:
             for text in read_texts(path, "text"):
-                yield Document(text, group=path.name)
+                yield Document(text, split_group=path.name)
 
     monkeypatch.setattr("gnano.data.preparing.tokenizing.documents", grouped)
     done = prepared(config)
     manifest = Manifest.load(done.folder)
-    sides = {f"{n}.jsonl": is_heldout(Document("", group=f"{n}.jsonl"), 0.3) for n in range(4)}
+    sides = {f"{n}.jsonl": is_heldout(Document("", split_group=f"{n}.jsonl"), 0.3) for n in range(4)}
     assert set(sides.values()) == {False, True}
     kept, dropped = brute_force(manifest, files, lambda file, _: sides[file])
     trained, held = set(), set()
@@ -129,12 +129,12 @@ def test_within_one_task_held_out_comes_first(make, prepared, monkeypatch):
 
     def grouped(source, paths):
         for text in texts:  # first in a group that is trained on, then in one held out
-            yield Document(text, group=trained)
-            yield Document(text, group=held)
+            yield Document(text, split_group=trained)
+            yield Document(text, split_group=held)
 
     groups = [f"group {n}" for n in range(40)]
-    held = next(g for g in groups if is_heldout(Document("", group=g), 0.3))
-    trained = next(g for g in groups if not is_heldout(Document("", group=g), 0.3))
+    held = next(g for g in groups if is_heldout(Document("", split_group=g), 0.3))
+    trained = next(g for g in groups if not is_heldout(Document("", split_group=g), 0.3))
     monkeypatch.setattr("gnano.data.preparing.tokenizing.documents", grouped)
     config = make(a=["any"], heldout=0.3)
     with pytest.raises(ValueError, match="40 repeated, 40 of them held out"):

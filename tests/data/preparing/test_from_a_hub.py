@@ -19,7 +19,7 @@ from tests.data.hub.samples import parquet, the_three
 from gnano.data import inputs
 from gnano.data.hub import errors as hub_errors
 from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import DataConfig, Source
+from gnano.data.sources import DataConfig, SourceConfig
 from gnano.train.recipe import load_recipe
 
 REAL = Path(__file__).parents[4] / "shared/data"
@@ -32,10 +32,10 @@ def reference(folder: Path, **changes) -> DataConfig:
     return DataConfig(
         folder=str(folder),
         tokenizer="gpt2",  # needs no text: nothing is downloaded before the plan is settled
-        heldout=0.1,
+        heldout_fraction=0.1,
         workers=1,
         sources={
-            name: Source(**{**asdict(source), "max_tokens": 0, **changes})
+            name: SourceConfig(**{**asdict(source), "max_tokens": 0, **changes})
             for name, source in sources.items()
         },
     )
@@ -146,7 +146,7 @@ def test_killed_in_the_midst_of_a_download_it_asks_for_the_rest_only(tmp_path):
     content = parquet(texts, "cosmopedia-v2")
     hub = Hub(readers={"reader"})
     hub.add("me/books", {"books/train-00000-of-00001.parquet": content})
-    source = Source(kind="hub", repo="me/books", config="books")
+    source = SourceConfig(kind="hub", repo="me/books", config="books")
     half = len(content) // 2
     with hub:
         config = DataConfig(
@@ -181,8 +181,8 @@ def test_the_real_columns_from_a_hub_give_what_local_files_give(monkeypatch, tmp
     files = REAL / "cosmopedia-v2"
     hub = Hub()
     hub.add(SMOLLM, {f"cosmopedia-v2/{f.name}": f.read_bytes() for f in files.iterdir()})
-    source = Source(kind="hub", repo=SMOLLM, config="cosmopedia-v2", max_tokens=200_000)
-    local = Source(files=(str(files),), max_tokens=200_000)
+    source = SourceConfig(kind="hub", repo=SMOLLM, config="cosmopedia-v2", max_tokens=200_000)
+    local = SourceConfig(files=(str(files),), max_tokens=200_000)
     with hub:
         point_client_to(hub, monkeypatch, tmp_path / "home")
         for name, one in (("hub", source), ("local", local)):

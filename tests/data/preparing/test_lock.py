@@ -7,7 +7,7 @@ import sys
 import pytest
 from tests.data.conftest import numbered
 
-from gnano.data.preparing.lock import locked
+from gnano.data.preparing.lock import lock_folder
 from gnano.data.preparing.preparation import prepare
 
 HOLD = """
@@ -37,9 +37,9 @@ def test_a_second_preparation_is_refused_while_another_process_is_at_it(make):
 
 def test_a_second_preparation_is_refused_within_a_process_too(tmp_path):
     refused = pytest.raises(ValueError, match="Another `gnano prepare`")
-    with locked(tmp_path), refused, locked(tmp_path):
+    with lock_folder(tmp_path), refused, lock_folder(tmp_path):
         pass
-    with locked(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
@@ -51,5 +51,5 @@ def test_a_preparation_that_failed_holds_nothing(make):
 
 
 def test_another_folder_may_be_prepared_at_the_same_time(make, tmp_path):
-    with locked(tmp_path / "other"):
+    with lock_folder(tmp_path / "other"):
         assert prepare(make(a=numbered(0, 20))).complete

@@ -17,14 +17,14 @@ from tests.data.conftest import (
     write_jsonl,
 )
 
-from gnano.data.batches import Batches
-from gnano.data.corpus import Corpus
+from gnano.data.batches import PackedDataset
+from gnano.data.corpus import TokenizedCorpus
 from gnano.data.generators import SourceGenerator
-from gnano.data.inputs import find_inputs
+from gnano.data.inputs import find_source_files
 from gnano.data.manifest import Manifest
 from gnano.data.preparing.preparation import prepare, worker_config
-from gnano.data.preparing.workers import Job, Worker
-from gnano.data.sources import DataConfig, Source
+from gnano.data.preparing.workers import TokenizeJob, Worker
+from gnano.data.sources import DataConfig, SourceConfig
 
 
 def identities(folder):
@@ -134,7 +134,7 @@ def test_the_same_texts_prepared_elsewhere_give_the_same_order(make, tmp_path):
     batches = []
     for each in (config, other):
         assert prepare(each).complete
-        batches.append(Batches(Corpus(Path(each.folder)), {"a": 1, "b": 2}, 3, 32))
+        batches.append(PackedDataset(TokenizedCorpus(Path(each.folder)), {"a": 1, "b": 2}, 3, 32))
     one, two = (batch.batch(range(200)).inputs_BT for batch in batches)
     assert one.equal(two)
     assert batches[0].corpus.manifest.fingerprint == batches[1].corpus.manifest.fingerprint
@@ -180,7 +180,7 @@ def test_a_mended_file_is_tokenized_anew_though_a_draft_of_it_is_there(broken, p
     """Drafts run ahead of what is finished: one of the file as it was must go."""
     config, paths, good = broken
     Worker(worker_config(config)).run(
-        Job(source="a", task=3, paths=[str(paths[3])]), lambda _: None
+        TokenizeJob(source="a", task=3, paths=[str(paths[3])]), lambda _: None
     )
     assert Path(config.folder, ".work", "a", "00003", "draft.json").exists()
     paths[2].write_text(good[2])
@@ -195,7 +195,7 @@ def test_a_mended_file_of_another_size_brings_no_document_twice(make, prepared, 
     files = {"a": parts(numbered(0, 240), 4), "b": parts(numbered(900, 1_140), 4)}
     config = with_source(make(**files, heldout=0, max_bad_share=0), "a", max_tokens=3_000)
     broken, later = (
-        Path(config.sources[name].files[0], find_inputs(config.sources[name]).tasks[n][0].name)
+        Path(config.sources[name].files[0], find_source_files(config.sources[name]).tasks[n][0].name)
         for name, n in (("a", 1), ("b", 2))
     )
     common = numbered(5_000, 5_030)
@@ -220,7 +220,7 @@ def test_files_of_yours_in_the_data_folder_are_never_deleted(tmp_path, tokenizer
         folder=str(tmp_path / "data"),
         tokenizer=tokenizer_folder,
         workers=1,
-        sources={"wiki": Source(files=(f"{raw}/*.jsonl",))},
+        sources={"wiki": SourceConfig(files=(f"{raw}/*.jsonl",))},
     )
     with suppress(ValueError):  # or it may refuse them
         prepare(config)

@@ -8,7 +8,7 @@ from tests.data.conftest import numbered
 from gnano.data.documents import Document
 from gnano.data.preparing.preparation import prepare
 from gnano.data.split import is_heldout
-from gnano.tokenizer.bpe import BYTE_LETTERS, END_OF_TEXT, Tokenizer
+from gnano.tokenizer.bpe import UNICODE_TO_BYTE, END_OF_TEXT, Tokenizer
 
 
 def test_another_tokenizer_laid_into_the_folder_is_noticed(make, mix):
@@ -32,8 +32,8 @@ def test_a_vocabulary_size_out_of_bounds_is_refused(make, size):
 
 
 def test_a_vocabulary_too_large_for_16_bits_is_refused(make, tmp_path):
-    pairs = [x + y for x in BYTE_LETTERS for y in BYTE_LETTERS]
-    vocab = {word: n for n, word in enumerate([*BYTE_LETTERS, *pairs, END_OF_TEXT])}
+    pairs = [x + y for x in UNICODE_TO_BYTE for y in UNICODE_TO_BYTE]
+    vocab = {word: n for n, word in enumerate([*UNICODE_TO_BYTE, *pairs, END_OF_TEXT])}
     Tokenizer(vocab, []).save(tmp_path / "large")
     with pytest.raises(ValueError, match="65,793"):
         prepare(make(tokenizer=str(tmp_path / "large"), a=numbered(0, 20)))

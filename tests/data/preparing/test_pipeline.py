@@ -17,7 +17,7 @@ from gnano.data.preparing.preparation import prepare
 
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 
-from gnano.data.preparing.scale_out import ScaleOut
+from gnano.data.preparing.scale_out import ClusterPreparation
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 
@@ -28,13 +28,13 @@ def test_a_broken_file_is_one_sentence_and_when_mended_the_rest_is_done(
     prepare(config("one"))
     scaled, path, good = broken(config, corpus, tmp_path, "two")
     with pytest.raises(ValueError, match=r"b/1\.jsonl, line 71: it is not JSON") as error:
-        ScaleOut(scaled, "local", tasks=3, workers=2).run()
+        ClusterPreparation(scaled, "local", tasks=3, workers=2).run()
     assert "Traceback" not in str(error.value)
     assert capfd.readouterr() == ("", "")
     before = drafts(scaled.folder)
     assert before
     path.write_text(good)
-    ScaleOut(scaled, "local", tasks=3, workers=2).run()
+    ClusterPreparation(scaled, "local", tasks=3, workers=2).run()
     assert files(scaled.folder) == files(config("one").folder)
     assert documents_read(scaled.folder, number=2)[0] == 9 - len(before)
 
@@ -96,7 +96,7 @@ def test_killed_it_leaves_no_process_and_goes_on_with_the_drafts_it_has(config, 
     wait_until(lambda: not any(map(alive, children)))
     before = drafts(two.folder)
     assert 1 <= len(before) < 8
-    ScaleOut(two, "local", tasks=2, workers=2).run()
+    ClusterPreparation(two, "local", tasks=2, workers=2).run()
     prepare(one)
     assert files(two.folder) == files(one.folder)
     assert documents_read(two.folder, number=2)[0] == 8 - len(before)
@@ -112,8 +112,8 @@ def test_a_rank_that_was_killed_is_noticed(config, files):
     killer = threading.Thread(target=kill_one)
     killer.start()
     with pytest.raises(ValueError, match=r"ranks did not come to an end.*memory"):
-        ScaleOut(config("two"), "local", tasks=1).run()
+        ClusterPreparation(config("two"), "local", tasks=1).run()
     killer.join()
-    ScaleOut(config("two"), "local", tasks=1).run()
+    ClusterPreparation(config("two"), "local", tasks=1).run()
     prepare(config("one"))
     assert files(config("two").folder) == files(config("one").folder)

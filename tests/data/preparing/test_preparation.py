@@ -13,10 +13,10 @@ import pytest
 from tests.data.conftest import numbered, parts, some_texts
 from tests.processes import children, start_prepare, wait_for_end
 
-from gnano.data.corpus import Corpus
-from gnano.data.manifest import Manifest, marker
+from gnano.data.corpus import TokenizedCorpus
+from gnano.data.manifest import Manifest, marker_path
 from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import Source
+from gnano.data.sources import SourceConfig
 
 linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc")
 
@@ -188,10 +188,10 @@ def test_what_a_reader_is_told_to_delete_is_made_again(several, undisturbed, tre
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
-    corpus = Corpus(Path(config.folder))
-    shard = [info.name for info in corpus.shards(1)].index("00001-000")
+    corpus = TokenizedCorpus(Path(config.folder))
+    shard = [info.name for info in corpus.shard_infos(1)].index("00001-000")
     with pytest.raises(ValueError, match=re.escape(str(path))) as error:
-        corpus.tokens(1, shard)
+        corpus.shard_tokens(1, shard)
     told = re.search(r"Delete (\S+) in (\S+) and run the same `gnano prepare`", str(error.value))
     assert told is not None
     deleted = list(Path(told[2]).glob(told[1]))
@@ -214,9 +214,9 @@ def test_a_deleted_marker_is_made_again(several, undisturbed, tree):
         with pytest.raises(KeyboardInterrupt):
             prepare(config)
     assert not Manifest.load(folder).complete
-    assert not marker(folder / "b", 2).exists()
-    assert marker(folder / "a", 0).exists()
-    marker(folder / "a", 0).unlink()
+    assert not marker_path(folder / "b", 2).exists()
+    assert marker_path(folder / "a", 0).exists()
+    marker_path(folder / "a", 0).unlink()
     assert prepare(config) == manifest
     assert tree(folder) == undisturbed
 
@@ -259,7 +259,7 @@ def test_the_three_sources_real_files_are_prepared(make, prepared, place, column
     if not (REAL / place).is_dir():
         pytest.skip(f"the real files of {place} are not here")
     config = make(a=["to be replaced"], heldout=0.05)
-    source = Source(files=(str(REAL / place / "**/*.parquet"),), column=column, max_tokens=300_000)
+    source = SourceConfig(files=(str(REAL / place / "**/*.parquet"),), column=column, max_tokens=300_000)
     done = prepared(replace(config, sources={"real": source}))
     info = Manifest.load(done.folder).sources["real"]
     assert info.tokens >= 300_000

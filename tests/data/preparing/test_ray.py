@@ -7,7 +7,7 @@ from gnano.data.preparing.preparation import prepare
 
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 
-from gnano.data.preparing.scale_out import ScaleOut
+from gnano.data.preparing.scale_out import ClusterPreparation
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 
@@ -32,10 +32,10 @@ def test_ray_loses_no_failure(ray, config, files, corpus, tmp_path, capfd):
     prepare(config("one"))
     scaled, path, good = broken(config, corpus, tmp_path, "two")
     with pytest.raises(ValueError, match=r"b/1\.jsonl, line 71: it is not JSON"):
-        ScaleOut(scaled, "ray", tasks=3, workers=2).run()
+        ClusterPreparation(scaled, "ray", tasks=3, workers=2).run()
     before = drafts(scaled.folder)
     assert len(before) >= 6  # the other ranks came to their end
     assert "Traceback" not in capfd.readouterr().err
     path.write_text(good)
-    ScaleOut(scaled, "ray", tasks=1).run()
+    ClusterPreparation(scaled, "ray", tasks=1).run()
     assert files(scaled.folder) == files(config("one").folder)

@@ -16,12 +16,12 @@ from tests.data.preparing.conftest import documents_read
 
 from gnano.data.manifest import Manifest
 from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import Source
+from gnano.data.sources import SourceConfig
 
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 
 from gnano.data.preparing import scale_out as scale_out_module
-from gnano.data.preparing.scale_out import LOGS, ScaleOut, Slurm
+from gnano.data.preparing.scale_out import LOGS_FOLDER, ClusterPreparation, SlurmConfig
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 
@@ -32,9 +32,9 @@ def test_local_ranks_give_the_folder_that_prepare_gives(config, files, corpus, m
     # relative paths are found by processes that work in other folders
     monkeypatch.chdir(corpus.parent)
     relative = os.path.relpath(scaled.folder)
-    sources = {name: Source(files=(f"{corpus.name}/{name}",)) for name in ("a", "b")}
+    sources = {name: SourceConfig(files=(f"{corpus.name}/{name}",)) for name in ("a", "b")}
     given = replace(scaled, folder=relative, sources=sources)
-    manifest = ScaleOut(given, "local", tasks=3, workers=2).run()
+    manifest = ClusterPreparation(given, "local", tasks=3, workers=2).run()
     assert files(scaled.folder) == files(config("one").folder)
     assert manifest == Manifest.load(Path(scaled.folder))
     assert manifest.sources["b"].dropped["repeated"] > 3
@@ -47,9 +47,9 @@ def test_what_is_complete_is_left_alone(config, files):
     done = config("done")
     manifest = prepare(done)
     before = files(done.folder)
-    assert ScaleOut(done, "local", tasks=3).run() == manifest
+    assert ClusterPreparation(done, "local", tasks=3).run() == manifest
     assert files(done.folder) == before
-    assert not Path(done.folder, LOGS).exists()
+    assert not Path(done.folder, LOGS_FOLDER).exists()
 
 
 def test_rounds_follow_until_the_budgets_are_met(config, files, corpus, tmp_path):
@@ -63,34 +63,34 @@ def test_rounds_follow_until_the_budgets_are_met(config, files, corpus, tmp_path
     one, two = (config(name, again, a=int(tokens * 0.9)) for name in ("one", "two"))
     prepare(one)
     said: list[str] = []
-    ScaleOut(two, "local", tasks=2, workers=2, say=said.append).run()
+    ClusterPreparation(two, "local", tasks=2, workers=2, log=said.append).run()
     assert len(said) > 1
     assert files(two.folder) == files(one.folder)
 
 
 def test_the_folder_is_locked_meanwhile(config):
-    from gnano.data.preparing.lock import locked
+    from gnano.data.preparing.lock import lock_folder
 
-    with locked(Path(config("one").folder)), pytest.raises(ValueError, match="at work in"):
-        ScaleOut(config("one"), "local").run()
+    with lock_folder(Path(config("one").folder)), pytest.raises(ValueError, match="at work in"):
+        ClusterPreparation(config("one"), "local").run()
 
 
 @pytest.mark.parametrize("numbers", [{"tasks": 0}, {"workers": -1}, {"memory_gb": 0}])
 def test_numbers_that_make_no_sense_are_refused(config, numbers):
     with pytest.raises(ValueError, match=f"{next(iter(numbers))} is .*; it must be at least"):
-        ScaleOut(config("one"), **numbers).run()
+        ClusterPreparation(config("one"), **numbers).run()
 
 
 @pytest.mark.parametrize("executor", ["local", "ray"])
 def test_options_of_slurm_without_slurm_are_refused(config, executor):
     with pytest.raises(ValueError, match=r"slurm\.partition is 'cpu', but has no effect where"):
-        ScaleOut(config("one"), executor, slurm=Slurm(partition="cpu")).run()
+        ClusterPreparation(config("one"), executor, slurm=SlurmConfig(partition="cpu")).run()
 
 
 def test_a_missing_package_is_named_with_its_extra(config, monkeypatch):
     monkeypatch.setitem(sys.modules, "datatrove", None)
     with pytest.raises(ValueError, match=r"needs datatrove.*auto-g-nano\[scale\]"):
-        ScaleOut(config("one")).run()
+        ClusterPreparation(config("one")).run()
 
 
 def test_a_data_set_of_the_hub_is_fetched_by_the_ranks(config, files, monkeypatch, tmp_path):
@@ -104,7 +104,7 @@ def test_a_data_set_of_the_hub_is_fetched_by_the_ranks(config, files, monkeypatc
         scaled = "ScaleOut(config, tasks=2, workers=2).run()"
         for folder, how in (("one", "prepare(config)"), ("two", scaled)):
             given = replace(
-                config(folder), sources={"web": Source(kind="hub", repo="me/data")}, workers=1
+                config(folder), sources={"web": SourceConfig(kind="hub", repo="me/data")}, workers=1
             )
             code = HUB.format(how=how)
             subprocess.run(

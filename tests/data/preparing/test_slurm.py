@@ -15,7 +15,7 @@ from gnano.data.preparing.preparation import prepare
 
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 
-from gnano.data.preparing.scale_out import ScaleOut, Slurm
+from gnano.data.preparing.scale_out import ClusterPreparation, SlurmConfig
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 
@@ -82,7 +82,7 @@ def slurm(tmp_path, monkeypatch):
     return fake
 
 
-OPTIONS = Slurm(partition="cpu", time="01:30:00", qos="long")
+OPTIONS = SlurmConfig(partition="cpu", time="01:30:00", qos="long")
 
 
 def test_slurm_jobs_give_the_folder_that_prepare_gives(slurm, config, files):
@@ -91,7 +91,7 @@ def test_slurm_jobs_give_the_folder_that_prepare_gives(slurm, config, files):
     said: list[str] = []
 
     def submit():
-        return ScaleOut(scaled, "slurm", tasks=3, workers=2, slurm=OPTIONS, say=said.append).run()
+        return ClusterPreparation(scaled, "slurm", tasks=3, workers=2, slurm=OPTIONS, log=said.append).run()
 
     assert submit() is None
     # with each job datatrove submits one that merges its statistics
@@ -123,7 +123,7 @@ def test_slurm_goes_on_after_a_rank_that_failed(slurm, config, files, corpus, tm
     scaled, path, good = broken(config, corpus, tmp_path, "two")
 
     def submit():
-        ScaleOut(scaled, "slurm", tasks=4, slurm=OPTIONS).run()
+        ClusterPreparation(scaled, "slurm", tasks=4, slurm=OPTIONS).run()
         return list(slurm.jobs())[-4:]
 
     tokenize, _, finish, _ = submit()
@@ -143,13 +143,13 @@ def test_slurm_goes_on_after_a_rank_that_failed(slurm, config, files, corpus, tm
 def test_slurm_submits_nothing_twice(slurm, config):
     Path(f"{slurm.home}.queue").write_text("103_0\n103_1\n")
     with pytest.raises(ValueError, match=r"still in the queue \(103_0, 103_1"):
-        ScaleOut(config("one"), "slurm", slurm=OPTIONS).run()
+        ClusterPreparation(config("one"), "slurm", slurm=OPTIONS).run()
     assert not slurm.jobs()
 
 
 def test_slurm_needs_a_partition_and_sbatch(slurm, config, monkeypatch):
     with pytest.raises(ValueError, match=r"--slurm\.partition"):
-        ScaleOut(config("one"), "slurm").run()
+        ClusterPreparation(config("one"), "slurm").run()
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ValueError, match="no sbatch"):
-        ScaleOut(config("one"), "slurm", slurm=OPTIONS).run()
+        ClusterPreparation(config("one"), "slurm", slurm=OPTIONS).run()

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gnano.data.preparing.status import Counts, SourceStatus, Status
+from gnano.data.preparing.status import Counts, SourceStatus, PrepareStatus
 
 
 @pytest.fixture
@@ -20,18 +20,18 @@ def clock(monkeypatch):
 
 
 def status(**sources):
-    return Status(sources, began=1_000.0)
+    return PrepareStatus(sources, started_at=1_000.0)
 
 
 def test_finished_and_unfinished_tasks_count_together(clock):
     source = SourceStatus(finished=Counts(5, 50, 10))
-    source.under_way = {3: Counts(1, 10, 2), 4: Counts(2, 20, 4)}
+    source.in_progress = {3: Counts(1, 10, 2), 4: Counts(2, 20, 4)}
     assert source.counts == Counts(8, 80, 16)
     assert status(a=source, b=source).counts == Counts(16, 160, 32)
 
 
 def test_the_time_left_is_what_is_left_at_the_pace_so_far(clock):
-    watched = status(a=SourceStatus(tokens=1_000), b=SourceStatus(tokens=500))
+    watched = status(a=SourceStatus(expected_tokens=1_000), b=SourceStatus(expected_tokens=500))
     assert watched.seconds_left is None  # no pace yet
     clock(10)
     watched.sources["a"].finished = Counts(tokens=300)
@@ -42,8 +42,8 @@ def test_the_time_left_is_what_is_left_at_the_pace_so_far(clock):
 
 
 def test_what_earlier_runs_did_is_not_todays_pace(clock):
-    watched = status(a=SourceStatus(tokens=1_000, finished=Counts(9, 9_000_000, 400)))
-    watched.earlier = watched.counts
+    watched = status(a=SourceStatus(expected_tokens=1_000, finished=Counts(9, 9_000_000, 400)))
+    watched.resumed_counts = watched.counts
     clock(5)
     assert watched.seconds_left is None
     assert "0.0 MB/s" in str(watched)
@@ -54,8 +54,8 @@ def test_what_earlier_runs_did_is_not_todays_pace(clock):
 
 def test_every_source_has_its_figures(clock):
     watched = status(
-        web=SourceStatus(tasks=10, tokens=4_000_000, done=3, finished=Counts(1_234, 9, 1_000_000)),
-        code=SourceStatus(tasks=2, tokens=1_000_000, fetched=2_500_000),
+        web=SourceStatus(expected_tasks=10, expected_tokens=4_000_000, finished_tasks=3, finished=Counts(1_234, 9, 1_000_000)),
+        code=SourceStatus(expected_tasks=2, expected_tokens=1_000_000, downloaded_bytes=2_500_000),
     )
     clock(60)
     first, web, code = str(watched).splitlines()

@@ -10,8 +10,8 @@ from tests.data.conftest import DEMO_GENERATORS, numbered, some_texts, with_sour
 from gnano.data.documents import Document
 from gnano.data.manifest import Manifest
 from gnano.data.preparing.preparation import prepare
-from gnano.data.preparing.tokenizing import TAIL, Draft, tokenize_task
-from gnano.data.sources import DataConfig, Source
+from gnano.data.preparing.tokenizing import MIN_SHARD_TOKENS, TaskDraft, tokenize_task
+from gnano.data.sources import DataConfig, SourceConfig
 from gnano.data.split import is_heldout
 from gnano.tokenizer.bpe import Tokenizer
 
@@ -30,9 +30,9 @@ def draft(tmp_path, tokenizer):
     def make(texts, heldout=0.0, shard_tokens=10**6, report=lambda *_: None, **source):
         path = Path(write_jsonl(tmp_path / "texts.jsonl", texts))
         folder = tmp_path / "drafts" / "00000"
-        config = DataConfig(heldout=heldout, shard_tokens=shard_tokens)
-        tokenize_task(config, Source(**source), [path], tokenizer, None, folder, report)
-        found = Draft.load(folder)
+        config = DataConfig(heldout_fraction=heldout, shard_tokens=shard_tokens)
+        tokenize_task(config, SourceConfig(**source), [path], tokenizer, None, folder, report)
+        found = TaskDraft.load(folder)
         assert found is not None
         return found, folder
 
@@ -109,7 +109,7 @@ def test_small_shards_hold_the_same_tokens_one_after_another(draft, tokenizer):
 def test_a_large_shard_is_not_followed_by_a_splinter(draft, monkeypatch):
     """Rows are drawn within shards: one of a few rows would make a poor order."""
     monkeypatch.setattr("gnano.data.preparing.tokenizing.TAIL", 500)
-    assert TAIL > 500
+    assert MIN_SHARD_TOKENS > 500
     texts = some_texts("abcdefgh", 400)
     sizes = [shard.tokens for shard in draft(texts, shard_tokens=3_000)[0].shards]
     assert len(sizes) > 2
@@ -158,9 +158,9 @@ def test_progress_ends_at_what_was_read(draft):
 def test_a_draft_that_is_not_whole_is_none(draft, lost):
     _, folder = draft(numbered(0, 100), heldout=0.2)
     (folder / lost).write_bytes((folder / lost).read_bytes()[:-1])
-    assert Draft.load(folder) is None
+    assert TaskDraft.load(folder) is None
     (folder / lost).unlink()
-    assert Draft.load(folder) is None
+    assert TaskDraft.load(folder) is None
 
 
 def test_a_draft_broken_off_leaves_none_and_the_next_one_its_own(draft, tmp_path):
@@ -169,7 +169,7 @@ def test_a_draft_broken_off_leaves_none_and_the_next_one_its_own(draft, tmp_path
 
     with pytest.raises(KeyboardInterrupt):
         draft(numbered(0, 300), report=stop)
-    assert Draft.load(tmp_path / "drafts" / "00000") is None
+    assert TaskDraft.load(tmp_path / "drafts" / "00000") is None
     assert draft(numbered(0, 300))[0].read == 300
     assert [path.name for path in (tmp_path / "drafts").iterdir()] == ["00000"]
 

@@ -12,7 +12,7 @@ from tests.data.conftest import numbered, parts
 from tests.processes import start_prepare, write_recipe
 
 from gnano.data.preparing.preparation import prepare
-from gnano.data.preparing.workers import Event, Workers, failure, raise_failure
+from gnano.data.preparing.workers import WorkerEvent, WorkerPool, serialize_error, raise_event_error
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_broken_file_ends_the_command_with_one_sentence(config, tmp_path):
 def test_a_killed_worker_is_said_and_the_next_run_goes_on(
     config, undisturbed, tree, monkeypatch, when
 ):
-    give = Workers.give
+    give = WorkerPool.submit
 
     def killing(self, job):
         if job.task == 3:
@@ -79,7 +79,7 @@ def test_a_killed_worker_is_said_and_the_next_run_goes_on(
         return give(self, job)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Workers, "give", killing)
+        patch.setattr(WorkerPool, "give", killing)
         with pytest.raises(ValueError, match=r"worker was killed in task 3 of source 'a'") as error:
             prepare(config)
     assert "--data.workers" in str(error.value)
@@ -89,13 +89,13 @@ def test_a_killed_worker_is_said_and_the_next_run_goes_on(
 
 def test_no_worker_is_left_after_a_failure(config, monkeypatch):
     started = []
-    start = Workers._start
+    start = WorkerPool._start_process
 
     def noting(self, config):
         started.append(start(self, config))
         return started[-1]
 
-    monkeypatch.setattr(Workers, "_start", noting)
+    monkeypatch.setattr(WorkerPool, "_start", noting)
     break_line(config, 0)
     with pytest.raises(ValueError, match="not JSON"):
         prepare(config)
@@ -144,7 +144,7 @@ def test_a_full_disk_in_a_worker_is_the_same_error_here(config, monkeypatch):
 )
 def test_an_error_comes_out_as_it_went_in_and_a_sentence_names_its_source(raised, expected):
     with pytest.raises((ValueError, OSError, RuntimeError)) as error:
-        raise_failure(Event(kind="failed", source="a", task=1, error=failure(raised)))
+        raise_event_error(WorkerEvent(kind="failed", source="a", task=1, error=serialize_error(raised)))
     if expected is not None:
         assert type(error.value) is type(expected)
         assert error.value.args[:2] == expected.args

@@ -12,7 +12,7 @@ from tests.processes import fingerprint
 from tests.small import with_train
 from transformers import AutoModelForCausalLM
 
-from gnano.model.folder import load_model, read_config
+from gnano.model.folder import load_model, load_config
 from gnano.model.lora_config import LoraConfig
 from gnano.train.loop import RunResult, train
 from gnano.train.recipe import Recipe
@@ -56,7 +56,7 @@ def test_only_matrices_with_an_adapter_change(tuned: RunResult, base: Path) -> N
 
 
 def test_the_optimizer_keeps_moments_of_the_adapter_alone(tuned: RunResult) -> None:
-    training = read_checkpoint(tuned.checkpoint, read_config(tuned.checkpoint)).training
+    training = read_checkpoint(tuned.checkpoint, load_config(tuned.checkpoint)).training_tensors
     moments = {name.rpartition("/")[0] for name in training if name.endswith("/exp_avg")}
     assert moments and all("lora_" in name for name in moments)
     assert {f"lora/{name}" for name in moments} < set(training)
@@ -71,7 +71,7 @@ def test_stopped_and_gone_on_with_it_is_the_same_to_the_last_bit(
 
     assert train(adapted, tmp_path / "run", stop).step == 5
     result = train(adapted, tmp_path / "run")
-    assert result.began == 5 and fingerprint(result.run) == fingerprint(tuned.run)
+    assert result.start_step == 5 and fingerprint(result.run) == fingerprint(tuned.run)
 
 
 def test_its_rank_cannot_change_under_way_and_its_base_is_needed(
@@ -79,11 +79,11 @@ def test_its_rank_cannot_change_under_way_and_its_base_is_needed(
 ) -> None:
     copy = Path(shutil.copytree(base, tmp_path / "copy"))
     mine = with_train(adapted, base=str(copy), steps=2)
-    mine = replace(mine, data=replace(mine.instructions, epochs=0))
+    mine = replace(mine, data=replace(mine.tuning_data, epochs=0))
     train(mine, tmp_path / "run")
     other = with_train(mine, lora=replace(LORA, rank=8))
     with pytest.raises(ValueError, match=r"train\.lora\.rank can't be allowed to change"):
-        train(other, tmp_path / "run", allow=["train.lora"])
+        train(other, tmp_path / "run", allowed=["train.lora"])
     shutil.rmtree(copy)
     with pytest.raises(ValueError, match="is gone, and is needed"):
         train(mine, tmp_path / "run")

@@ -15,34 +15,34 @@ from tests.small import with_train
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gnano.data.instructions.conversations import Conversation, Turn
-from gnano.data.instructions.encoding import encode
-from gnano.data.instructions.gathering import gather_conversations
-from gnano.data.instructions.templates import ALPACA, template_of
+from gnano.data.instructions.encoding import encode_conversation
+from gnano.data.instructions.gathering import load_conversations
+from gnano.data.instructions.templates import ALPACA, read_template
 from gnano.model.folder import load_model
 from gnano.report.metrics import read_metrics
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.train.lessons.instructions import Instructions
-from gnano.train.lessons.lessons import open_lessons
+from gnano.train.lessons.instructions import SFTTask
+from gnano.train.lessons.lessons import build_task
 from gnano.train.loop import RunResult, train
-from gnano.train.ranks.world import World
+from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe, load_recipe
-from gnano.train.waiting import Say
+from gnano.train.waiting import Notify
 
-ALONE = World(torch.device("cpu"))
+ALONE = DistContext(torch.device("cpu"))
 
 
 def quiet(text: str, waiting: bool = False) -> None:
     """Says nothing."""
 
 
-def opened(recipe: Recipe, run: Path, say: Say = quiet) -> tuple[Recipe, Instructions]:
-    lessons = open_lessons(recipe, run, ALONE, say)
-    assert isinstance(lessons, Instructions)
+def opened(recipe: Recipe, run: Path, say: Notify = quiet) -> tuple[Recipe, SFTTask]:
+    lessons = build_task(recipe, run, ALONE, say)
+    assert isinstance(lessons, SFTTask)
     return lessons.resolve(recipe), lessons
 
 
 def with_data(recipe: Recipe, **changes: object) -> Recipe:
-    return replace(recipe, data=replace(recipe.instructions, **changes))  # type: ignore[arg-type]
+    return replace(recipe, data=replace(recipe.tuning_data, **changes))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def tuned(tuning: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunResult
 def test_steps_follow_from_the_epochs(tuning: Recipe, tmp_path: Path) -> None:
     one, lessons = opened(with_data(tuning, epochs=1), tmp_path)
     three, _ = opened(with_data(tuning, epochs=3), tmp_path)
-    rows = len(lessons.rows.rows)
+    rows = len(lessons.dataset.rows)
     assert one.train.steps == -(-rows // 4) and three.train.steps == -(-3 * rows // 4)
     as_given, _ = opened(with_data(tuning, epochs=0), tmp_path)
     assert as_given.train.steps == tuning.train.steps
@@ -63,18 +63,18 @@ def test_an_epoch_learns_every_answer_once_and_no_held_out_one(
     tuning: Recipe, tmp_path: Path
 ) -> None:
     _, lessons = opened(tuning, tmp_path)
-    gathered = gather_conversations(tuning.instructions)
+    gathered = load_conversations(tuning.tuning_data)
     kept = [c for found in gathered.train.values() for c in found]
     held = [c for found in gathered.heldout.values() for c in found]
     assert len(kept) + len(held) == 60 and 4 < len(held) < 25
     seen = Counter(
         index
-        for sample in range(lessons.rows.deck.size)
-        for index in lessons.rows.rows[lessons.rows.place(sample)[1]]
+        for sample in range(lessons.dataset.sampler.epoch_size)
+        for index in lessons.dataset.rows[lessons.dataset.locate(sample)[1]]
     )
     assert seen == Counter(range(len(kept)))
     questions = {one.turns[0].content for one in held}
-    text = " ".join(lessons.tokenizer.decode(example.ids) for example in lessons.rows.items)
+    text = " ".join(lessons.tokenizer.decode(example.ids) for example in lessons.dataset.items)
     assert not any(f"{question}\n" in text for question in questions)
 
 
@@ -95,16 +95,16 @@ def test_the_held_out_loss_is_what_transformers_says_of_the_answers(
     tuning: Recipe, base: Path, tuned: RunResult
 ) -> None:
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).requires_grad_(False)
-    template = template_of(tuned.checkpoint)
+    template = read_template(tuned.checkpoint)
     assert template is not None
     nats, count = 0.0, 0
-    for found in gather_conversations(tuning.instructions).heldout.values():
+    for found in load_conversations(tuning.tuning_data).heldout.values():
         for one in found:
-            example = encode(one, template, Tokenizer.load(base))
+            example = encode_conversation(one, template, Tokenizer.load(base))
             assert len(example.ids) <= 97
             ids = torch.from_numpy(example.ids.astype("int64"))[None]
-            labels = torch.where(torch.from_numpy(example.learned)[None], ids, -100)
-            counted = int(example.learned[1:].sum())
+            labels = torch.where(torch.from_numpy(example.loss_mask)[None], ids, -100)
+            counted = int(example.loss_mask[1:].sum())
             nats += float(model(ids, labels=labels).loss) * counted
             count += counted
     first = read_metrics(tuned.run / "metrics.jsonl")[0]["heldout"]
@@ -115,13 +115,13 @@ def test_the_held_out_loss_is_what_transformers_says_of_the_answers(
 def test_it_learns_and_its_checkpoint_says_how_to_ask(tuned: RunResult, base: Path) -> None:
     rows = read_metrics(tuned.run / "metrics.jsonl")
     assert rows[-1]["final"] and rows[-1]["heldout"]["loss"] < rows[0]["heldout"]["loss"] - 0.5
-    template, tokenizer = template_of(tuned.checkpoint), Tokenizer.load(tuned.checkpoint)
+    template, tokenizer = read_template(tuned.checkpoint), Tokenizer.load(tuned.checkpoint)
     assert template is not None and template.user == "Q: {content}\n"
     theirs = AutoTokenizer.from_pretrained(tuned.checkpoint)
     turns = (Turn("user", "Say bird 3"), Turn("assistant", "bird"))
     messages = [{"role": turn.role, "content": turn.content} for turn in turns]
     ids = theirs.apply_chat_template(messages, tokenize=True, return_dict=False)
-    assert ids == encode(Conversation(turns), template, tokenizer).ids.tolist()
+    assert ids == encode_conversation(Conversation(turns), template, tokenizer).ids.tolist()
     config = json.loads((tuned.checkpoint / "tokenizer_config.json").read_text())
     assert config["chat_template"] == (tuned.checkpoint / "chat_template.jinja").read_text()
 
@@ -136,7 +136,7 @@ def test_the_run_notes_what_it_began_with(tuned: RunResult, base: Path, tuning: 
 def test_the_same_command_has_nothing_left_to_do(tuning: Recipe, tuned: RunResult) -> None:
     before = fingerprint(tuned.run)
     again = train(tuning, tuned.run)
-    assert again.finished and again.began == again.steps == tuned.steps
+    assert again.is_finished and again.start_step == again.total_steps == tuned.total_steps
     assert fingerprint(tuned.run) == before
 
 
@@ -145,7 +145,7 @@ def test_a_dpo_run_or_another_one_finds_the_template_in_the_base(
 ) -> None:
     asked = with_train(with_data(tuning, template=""), base=str(tuned.run))
     _, lessons = opened(asked, tmp_path)
-    assert lessons.template == template_of(tuned.checkpoint) != ALPACA
+    assert lessons.chat_template == read_template(tuned.checkpoint) != ALPACA
     assert lessons.base.folder == tuned.checkpoint.absolute()
 
 
@@ -180,7 +180,7 @@ def test_a_run_goes_on_though_its_base_is_gone_and_not_from_another_one(
         train(mine, begun)  # killed before its first checkpoint
     shutil.rmtree(copy)
     result = train(mine, tmp_path / "run")
-    assert result.began == 5 and fingerprint(result.run) == fingerprint(whole.run)
+    assert result.start_step == 5 and fingerprint(result.run) == fingerprint(whole.run)
     with pytest.raises(ValueError, match=r"is gone, and is needed"):
         train(mine, begun)
 
@@ -188,7 +188,7 @@ def test_a_run_goes_on_though_its_base_is_gone_and_not_from_another_one(
 def test_other_records_or_another_template_are_other_data(tuning: Recipe, tmp_path: Path) -> None:
     mine = tmp_path / "mine.jsonl"
     write_questions(mine)
-    sources = {"mine": replace(tuning.instructions.sources["mine"], files=(str(mine),))}
+    sources = {"mine": replace(tuning.tuning_data.sources["mine"], files=(str(mine),))}
     same, lessons = opened(with_data(tuning, sources=sources), tmp_path)
     assert lessons.fingerprint == opened(tuning, tmp_path)[1].fingerprint, "it is the same text"
     chatml = opened(with_data(tuning, template="chatml"), tmp_path)[1]
@@ -202,10 +202,10 @@ def test_bad_records_are_said_and_dropped_or_refused(tuning: Recipe, tmp_path: P
     mine = tmp_path / "mine.jsonl"
     write_questions(mine)
     mine.write_text(mine.read_text() + '{"instruction": "Say", "response": ""}\nno json\n')
-    sources = {"mine": replace(tuning.instructions.sources["mine"], files=(str(mine),))}
+    sources = {"mine": replace(tuning.tuning_data.sources["mine"], files=(str(mine),))}
     asked = with_data(tuning, sources=sources)
     said: list[str] = []
-    train(asked, tmp_path / "run", say=lambda text, waiting=False: said.append(text))
+    train(asked, tmp_path / "run", notify=lambda text, waiting=False: said.append(text))
     told = "\n".join(said)
     assert (
         "2 of 62 records cannot be used" in told
@@ -227,14 +227,14 @@ def test_it_ends_early_when_it_gets_no_better(tuning: Recipe, tmp_path: Path) ->
     result = train(worse, tmp_path / "run")
     rows = read_metrics(result.run / "metrics.jsonl")
     losses = [row["heldout"]["bits_per_byte"] for row in rows if "heldout" in row]
-    assert result.finished and result.step < result.steps and rows[-1]["final"]
+    assert result.is_finished and result.step < result.total_steps and rows[-1]["final"]
     best = losses.index(min(losses))
     assert len(losses) - 1 - best == 2, "it goes on for two measurements after its best"
     again = train(worse, tmp_path / "run")
-    assert again.finished and again.step == result.step
+    assert again.is_finished and again.step == result.step
 
 
 def test_pretraining_can_go_on_from_a_base_too(recipe: Recipe, base: Path, tmp_path: Path) -> None:
     short = with_train(recipe, base=str(base), steps=2, tokens_per_step=4 * 96, micro_batch=4)
     result = train(short, tmp_path / "run")
-    assert result.finished and load_recipe(str(result.run / "recipe.toml")).model.block_size == 96
+    assert result.is_finished and load_recipe(str(result.run / "recipe.toml")).model.block_size == 96

@@ -11,9 +11,9 @@ from tests.processes import fingerprint
 from tests.small import with_train
 from transformers import AutoModelForCausalLM
 
-from gnano.data.instructions.encoding import Pair, encode_pair
-from gnano.data.instructions.gathering import gather_preferences
-from gnano.data.instructions.templates import template_of
+from gnano.data.instructions.encoding import PreferencePair, encode_preference
+from gnano.data.instructions.gathering import load_preferences
+from gnano.data.instructions.templates import read_template
 from gnano.report.metrics import read_metrics
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.loop import RunResult, train
@@ -42,14 +42,14 @@ def test_the_reference_is_what_transformers_says_of_the_base(
     preferring: Recipe, preferred: RunResult, base: Path
 ) -> None:
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    template = template_of(preferred.checkpoint)
+    template = read_template(preferred.checkpoint)
     assert template is not None
-    gathered, tokenizer = gather_preferences(preferring.instructions), Tokenizer.load(base)
+    gathered, tokenizer = load_preferences(preferring.tuning_data), Tokenizer.load(base)
     groups = [*gathered.train.values(), *gathered.heldout.values()]
-    pairs: list[Pair] = [encode_pair(p, template, tokenizer) for group in groups for p in group]
+    pairs: list[PreferencePair] = [encode_preference(p, template, tokenizer) for group in groups for p in group]
     expected = [
-        log_prob(model, pair.chosen.ids, pair.chosen.learned)
-        - log_prob(model, pair.rejected.ids, pair.rejected.learned)
+        log_prob(model, pair.chosen.ids, pair.chosen.loss_mask)
+        - log_prob(model, pair.rejected.ids, pair.rejected.loss_mask)
         for pair in pairs
     ]
     found = load_file(preferred.run / "reference.safetensors")["margins"]
@@ -86,7 +86,7 @@ def test_a_reference_of_other_pairs_is_not_taken_for_theirs(
     again = train(preferring, run)
     assert fingerprint(again.checkpoint) == fingerprint(preferred.checkpoint)
     other = with_train(preferring, beta=0.1)
-    assert train(other, tmp_path / "other").finished  # another β has the same reference
+    assert train(other, tmp_path / "other").is_finished  # another β has the same reference
     ours = load_file(run / "reference.safetensors")["margins"]
     theirs = load_file(tmp_path / "other" / "reference.safetensors")["margins"]
     assert torch.equal(ours, theirs)

@@ -79,7 +79,7 @@ def well_conditioned(x: Tensor) -> Tensor:
 
 def test_two_steps_equal_the_formula() -> None:
     model = new_model(torch.float64)
-    config = OptimizerConfig(kind="muon", momentum=0.9, weight_decay=0.4, polar_steps=8)
+    config = OptimizerConfig(kind="muon", momentum=0.9, weight_decay=0.4, ns_steps=8)
     optimizer = Optimizer(model, config)
     parameters = dict(model.named_parameters())
     names = [n for n, p in parameters.items() if n.startswith("model.layers") and p.dim() == 2]
@@ -90,7 +90,7 @@ def test_two_steps_equal_the_formula() -> None:
         gradients = {name: well_conditioned(g) for name, g in whole_gradients(step).items()}
         for name, p in parameters.items():
             p.grad = gradients[name] / 3
-        optimizer.step(lr, left, divisor=torch.tensor(1 / 3))
+        optimizer.step(lr, left, grad_divisor=torch.tensor(1 / 3))
         for name, w in expected.items():
             g = gradients[name]
             m[name] = 0.9 * m[name] + 0.1 * g
@@ -122,7 +122,7 @@ def laid_out(whole: Tensor, like: Tensor) -> Tensor:
 
 def steps(how: str, at_once: int, bf16: bool) -> dict[str, Tensor]:
     """Whole weights and state after some steps, the model laid out in one of three ways."""
-    muon_module.AT_ONCE = at_once
+    muon_module.BATCH_ELEMENTS = at_once
     model = new_model()
     if bf16:
         model.compute_dtype = torch.bfloat16
@@ -144,8 +144,8 @@ def steps(how: str, at_once: int, bf16: bool) -> dict[str, Tensor]:
         skip = torch.tensor(float(step == 1))
         optimizer.step(0.02, 1 - step / STEPS, torch.tensor(2.0), skip)
         optimizer.zero_grad()
-    optimizer.load({name: tensor.clone() for name, tensor in optimizer.tensors().items()})
-    tensors = {**parameters, **optimizer.tensors()}
+    optimizer.load_state_dict({name: tensor.clone() for name, tensor in optimizer.state_dict().items()})
+    tensors = {**parameters, **optimizer.state_dict()}
     return {
         name: (t.full_tensor() if isinstance(t, DTensor) else t).detach().clone()
         for name, t in tensors.items()

@@ -34,7 +34,7 @@ def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def everything(model: GPT, optimizer: Optimizer) -> dict[str, Tensor]:
-    return copies({**dict(model.named_parameters()), **optimizer.tensors()})
+    return copies({**dict(model.named_parameters()), **optimizer.state_dict()})
 
 
 def bits(tensors: dict[str, Tensor]) -> dict[str, bytes]:
@@ -68,7 +68,7 @@ def test_adamw_gives_the_bits_of_torchs() -> None:
         for name, p in theirs.named_parameters()
         for kind, tensor in reference.state[p].items()
     }
-    assert bits(copies(optimizer.tensors())) == bits(state)
+    assert bits(copies(optimizer.state_dict())) == bits(state)
 
 
 def test_two_steps_of_adamw_equal_the_formula() -> None:
@@ -104,7 +104,7 @@ def test_only_matrices_decay_in_adamw() -> None:
 def test_embedding_and_head_have_learning_rates_of_their_own() -> None:
     plain, changed = new_model(), new_model()
     before = copies(dict(plain.named_parameters()))
-    configs = OptimizerConfig(), OptimizerConfig(embedding_lr=3.0, head_lr=0.5)
+    configs = OptimizerConfig(), OptimizerConfig(embedding_lr_scale=3.0, head_lr_scale=0.5)
     for model, config in zip((plain, changed), configs, strict=True):
         give_gradients(model, seed=1)
         Optimizer(model, config).step(0.01)
@@ -123,7 +123,7 @@ def test_a_divisor_is_a_smaller_gradient(kind: Any) -> None:
     for step in range(3):
         give_gradients(ours, seed=step)
         give_gradients(theirs, seed=step, factor=1 / 64)
-        optimizer.step(0.01, divisor=torch.tensor(64.0))
+        optimizer.step(0.01, grad_divisor=torch.tensor(64.0))
         reference.step(0.01)
     assert bits(everything(ours, optimizer)) == bits(everything(theirs, reference))
 
@@ -133,11 +133,11 @@ def test_a_skipped_step_changes_not_a_bit(kind: Any) -> None:
     model = new_model()
     optimizer = Optimizer(model, OptimizerConfig(kind=kind))
     give_gradients(model, seed=0)
-    optimizer.step(0.01, divisor=torch.tensor(2.0), skip=torch.tensor(0.0))
+    optimizer.step(0.01, grad_divisor=torch.tensor(2.0), skip_step=torch.tensor(0.0))
     before = everything(model, optimizer)
     for bad in (torch.nan, torch.inf, 1.0):
         give_gradients(model, seed=1, factor=bad)
-        optimizer.step(0.01, left=0.5, divisor=torch.tensor(bad), skip=torch.tensor(1.0))
+        optimizer.step(0.01, remaining=0.5, grad_divisor=torch.tensor(bad), skip_step=torch.tensor(1.0))
         assert bits(everything(model, optimizer)) == bits(before)
 
 
@@ -147,7 +147,7 @@ def test_a_step_not_skipped_is_the_step_without_the_question(kind: Any) -> None:
     config = OptimizerConfig(kind=kind)
     for model, skip in ((asked, torch.tensor(0.0)), (plain, None)):
         give_gradients(model, seed=0)
-        Optimizer(model, config).step(0.01, skip=skip)
+        Optimizer(model, config).step(0.01, skip_step=skip)
     assert bits(copies(dict(asked.named_parameters()))) == bits(
         copies(dict(plain.named_parameters()))
     )
@@ -164,11 +164,11 @@ def test_what_it_remembers_is_all_it_needs_to_go_on(kind: Any, done: int) -> Non
     again = new_model()
     again.load_state_dict(model.state_dict())
     successor = Optimizer(again, config)
-    successor.load(copies(optimizer.tensors()))
+    successor.load_state_dict(copies(optimizer.state_dict()))
     for step in range(done, done + 3):
         for m, o in ((model, optimizer), (again, successor)):
             give_gradients(m, seed=step)
-            o.step(0.01, left=0.5)
+            o.step(0.01, remaining=0.5)
     assert bits(everything(model, optimizer)) == bits(everything(again, successor))
 
 
@@ -187,13 +187,13 @@ def test_another_optimizers_state_is_refused_by_name() -> None:
     model = new_model()
     adamw, muon = (Optimizer(model, OptimizerConfig(kind=k)) for k in ("adamw", "muon"))
     with pytest.raises(ValueError, match=r"'model\.layers\.0\.mlp\.down_proj\.weight/exp_avg'"):
-        muon.load(adamw.tensors())
-    torn = {**adamw.tensors(), "model.norm.weight/exp_avg": torch.zeros(3)}
+        muon.load_state_dict(adamw.state_dict())
+    torn = {**adamw.state_dict(), "model.norm.weight/exp_avg": torch.zeros(3)}
     with pytest.raises(ValueError, match=r"'model\.norm\.weight/exp_avg' in the shape \[3\]"):
-        adamw.load(torn)
+        adamw.load_state_dict(torn)
     del torn["model.norm.weight/exp_avg"]
     with pytest.raises(ValueError, match=r"lacks 'model\.norm\.weight/exp_avg'"):
-        adamw.load(torn)
+        adamw.load_state_dict(torn)
 
 
 @pytest.mark.parametrize(

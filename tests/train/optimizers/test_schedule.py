@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import floats, integers, sampled_from
 
-from gnano.train.optimizers.schedule import Schedule
+from gnano.train.optimizers.schedule import LRSchedule
 
 KINDS = ["cosine", "wsd", "linear"]
 
@@ -25,7 +25,7 @@ def test_it_rises_to_the_peak_and_falls_to_the_floor(
     kind: Any, peak: float, warmup: int, floor: float, decay: float, steps: int
 ) -> None:
     falling = {"decay": decay} if kind == "wsd" else {}
-    schedule = Schedule(kind=kind, peak=peak, warmup=warmup, floor=floor, **falling)
+    schedule = LRSchedule(kind=kind, peak=peak, warmup=warmup, floor=floor, **falling)
     rates = [schedule(step, steps) for step in range(steps)]
     assert rates[:warmup] == sorted(rates[:warmup]) and rates[0] > 0
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
@@ -39,7 +39,7 @@ def test_it_rises_to_the_peak_and_falls_to_the_floor(
 def test_wsd_stays_at_the_peak_until_its_share_of_the_steps_is_left(
     decay: float, warmup: int, steps: int
 ) -> None:
-    schedule = Schedule(kind="wsd", peak=1.0, warmup=warmup, floor=0.0, decay=decay)
+    schedule = LRSchedule(kind="wsd", peak=1.0, warmup=warmup, floor=0.0, decay=decay)
     rates = [schedule(step, steps) for step in range(warmup, steps)]
     below = sum(rate < 1.0 for rate in rates)
     assert below == min(round(decay * steps), steps - 1 - warmup)
@@ -51,7 +51,7 @@ def test_wsd_stays_at_the_peak_until_its_share_of_the_steps_is_left(
 def test_the_cosine_is_the_published_formula(
     warmup: int, floor: float, steps: int, step: int
 ) -> None:
-    rate = Schedule(peak=0.5, warmup=warmup, floor=floor)(min(step, steps - 1), steps)
+    rate = LRSchedule(peak=0.5, warmup=warmup, floor=floor)(min(step, steps - 1), steps)
     step = min(step, steps - 1)
     if step < warmup:
         assert rate == pytest.approx(0.5 * (step + 1) / warmup)
@@ -63,7 +63,7 @@ def test_the_cosine_is_the_published_formula(
 
 @pytest.mark.parametrize(("kind", "at"), [("cosine", 0.55), ("linear", 0.55), ("wsd", 1.0)])
 def test_half_way_through_a_run(kind: Any, at: float) -> None:
-    schedule = Schedule(kind=kind, peak=1.0, warmup=0, floor=0.1)
+    schedule = LRSchedule(kind=kind, peak=1.0, warmup=0, floor=0.1)
     assert schedule(50, 101) == pytest.approx(at)
 
 
@@ -72,4 +72,4 @@ def test_half_way_through_a_run(kind: Any, at: float) -> None:
 )
 def test_values_out_of_range_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"train\.schedule\.{next(iter(bad))}"):
-        Schedule(**bad)
+        LRSchedule(**bad)

@@ -18,19 +18,19 @@ from tests.processes import ends, start_ranks, wait_for_step
 from tests.ranks import on_ranks
 from tests.small import with_train
 
-from gnano.data.batches import Batch, Batches
-from gnano.data.corpus import Corpus
+from gnano.data.batches import Batch, PackedDataset
+from gnano.data.corpus import TokenizedCorpus
 from gnano.model.config import ModelConfig
 from gnano.model.gpt import GPT
-from gnano.train.feed import Feed
+from gnano.train.feed import PrefetchLoader
 from gnano.train.loop import train
 from gnano.train.optimizers.optimizer import Optimizer
-from gnano.train.optimizers.scaling import LossScale
+from gnano.train.optimizers.scaling import GradScaler
 from gnano.train.optimizers.schedule import OptimizerConfig
-from gnano.train.ranks.parallel import local, place
-from gnano.train.ranks.world import World
+from gnano.train.ranks.parallel import to_local, parallelize
+from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
-from gnano.train.step import Step
+from gnano.train.step import TrainStep
 
 STEPS = 20
 WAYS = [
@@ -126,13 +126,13 @@ def test_muon_compiled_blocks_and_recomputation_give_the_losses_of_one_plain_ran
 
 
 def test_the_ranks_together_take_the_samples_of_one_in_their_order(plain: Recipe) -> None:
-    corpus = Corpus(Path(plain.corpus.folder))
-    batches = Batches(corpus, plain.corpus.weights, plain.corpus.seed, plain.model.block_size)
+    corpus = TokenizedCorpus(Path(plain.pretraining_data.folder))
+    batches = PackedDataset(corpus, plain.pretraining_data.weights, plain.pretraining_data.seed, plain.model.block_size)
     cpu = torch.device("cpu")
 
     def step(size: int) -> torch.Tensor:
-        feeds = [Feed(batches, World(cpu, rank, size), plain.train) for rank in range(size)]
-        by_rank = [feed.take(7) for feed in feeds]
+        feeds = [PrefetchLoader(batches, DistContext(cpu, rank, size), plain.train) for rank in range(size)]
+        by_rank = [feed.next_micro_batches(7) for feed in feeds]
         # micro-step by micro-step, rank by rank
         return torch.cat([part.inputs_BT for micro in zip(*by_rank, strict=True) for part in micro])
 
@@ -152,7 +152,7 @@ def test_a_run_stopped_on_one_rank_goes_on_with_other_ranks_and_another_way(
         assert codes == [128 + signal.SIGTERM] * size, "\n".join(printed)
         assert stop_after <= rows(run)[-1]["step"] <= stop_after + 1
     result = train(plain, run)
-    assert result.began == rows(run)[result.began - 1]["step"] > 12
+    assert result.start_step == rows(run)[result.start_step - 1]["step"] > 12
     np.testing.assert_allclose(losses(run), losses(alone), rtol=1e-5)
 
 
@@ -203,8 +203,8 @@ def test_gradients_are_exchanged_once_a_step_whatever_its_micro_steps(
 def test_ranks_wait_together_for_data_that_is_still_being_prepared(
     plain: Recipe, alone: Path, tmp_path: Path
 ) -> None:
-    growing = Growing(Path(plain.corpus.folder), tmp_path / "data")
-    recipe = replace(plain, data=replace(plain.corpus, folder=str(growing.folder)))
+    growing = Growing(Path(plain.pretraining_data.folder), tmp_path / "data")
+    recipe = replace(plain, data=replace(plain.pretraining_data, folder=str(growing.folder)))
     ranks = start_ranks(with_train(recipe, parallel="ddp"), tmp_path / "run", 2)
     assert ranks[0].stdout is not None
     said = ranks[0].stdout.readline().decode()
@@ -221,8 +221,8 @@ def test_ranks_wait_together_for_data_that_is_still_being_prepared(
 
 def turns_inside_a_block(model: ModelConfig) -> str:
     """In which dtype a sharded model's attention gets the turns of positions."""
-    world = World(torch.device("cpu"), torch.distributed.get_rank(), 2)
-    placed = place(GPT.from_config(model), world, "fsdp", torch.bfloat16)
+    world = DistContext(torch.device("cpu"), torch.distributed.get_rank(), 2)
+    placed = parallelize(GPT.from_config(model), world, "fsdp", torch.bfloat16)
     placed.model.compute_dtype = torch.bfloat16
     seen: list[str] = []
     attention = placed.model.model.layers[0].get_submodule("self_attn")
@@ -238,26 +238,26 @@ def test_a_sharded_model_in_bf16_turns_by_angles_that_are_not_rounded(plain: Rec
 def poisoned_steps(shape: ModelConfig, how: str, dtype: torch.dtype) -> list[Any]:
     """Of four steps, the third not finite on one rank: skipped, weights moved, loss scale."""
     rank = torch.distributed.get_rank()
-    world = World(torch.device("cpu"), rank, 2)
+    world = DistContext(torch.device("cpu"), rank, 2)
     torch.manual_seed(0)
     model = GPT.from_config(shape)
-    placed = place(model, world, how, dtype)
+    placed = parallelize(model, world, how, dtype)
     model.compute_dtype = dtype
-    scale = LossScale(world.device) if dtype == torch.float16 else None
+    scale = GradScaler(world.device) if dtype == torch.float16 else None
     optimizer = Optimizer(model, OptimizerConfig())
     tokens = 2 * 2 * shape.block_size
-    step = Step(placed, optimizer, world, tokens=tokens, clip=1.0, scale=scale)
+    step = TrainStep(placed, optimizer, world, tokens_per_step=tokens, grad_clip=1.0, loss_scale=scale)
     draw = torch.Generator().manual_seed(rank)
     found: list[Any] = []
     for number in range(4):
         ids = torch.randint(shape.vocab_size, (2, shape.block_size + 1), generator=draw)
         factor = torch.nan if rank == 1 and number == 2 else 1.0
         hook = model.model.norm.register_forward_hook(lambda _, given, y, f=factor: y * f)
-        before = [local(p.detach()).clone() for p in model.parameters()]
+        before = [to_local(p.detach()).clone() for p in model.parameters()]
         skipped = step.run([Batch(ids[:, :-1], ids[:, 1:], None)], 1e-2).tolist()[2]
         hook.remove()
         pairs = zip(before, model.parameters(), strict=True)
-        moved = any(not torch.equal(was, local(p.detach())) for was, p in pairs)
+        moved = any(not torch.equal(was, to_local(p.detach())) for was, p in pairs)
         found.append((skipped, moved, scale.scale.item() if scale else 0.0))
     return found
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.train.ranks.scripts import start
 
-from gnano.train.ranks.world import World, advice
+from gnano.train.ranks.world import DistContext, first_collective_advice
 
 
 def run(body: str, size: int = 2, stopped: int | None = None) -> tuple[list[int | None], list[str]]:
@@ -23,12 +23,12 @@ def run(body: str, size: int = 2, stopped: int | None = None) -> tuple[list[int 
 
 
 def test_a_process_on_its_own_is_a_world_of_one_and_pays_nothing() -> None:
-    with World.join("cpu") as world:
-        assert (world.rank, world.size, world.first) == (0, 1, True)
+    with DistContext.init("cpu") as world:
+        assert (world.rank, world.world_size, world.is_main) == (0, 1, True)
         assert not torch.distributed.is_initialized()
-        assert world.by_first(lambda: 7) == 7
-        assert world.most(1, -2) == [1, -2]
-        assert world.sum(torch.tensor(3.0)) == 3.0
+        assert world.run_on_main(lambda: 7) == 7
+        assert world.all_reduce_max(1, -2) == [1, -2]
+        assert world.all_reduce_sum(torch.tensor(3.0)) == 3.0
 
 
 def test_ranks_sum_compare_and_learn_from_the_first() -> None:
@@ -184,10 +184,10 @@ def test_on_a_box_without_peer_access_the_setting_that_helps_is_named(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda a, b: {a, b} != {0, 2})
-    said = advice(torch.device("cuda", 0))
+    said = first_collective_advice(torch.device("cuda", 0))
     assert "no peer access between GPUs 0 and 2" in said and "NCCL_P2P_DISABLE=1" in said
     monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda a, b: a < b)
-    assert "no peer access between GPUs 0 and 1" in advice(torch.device("cuda", 0))
+    assert "no peer access between GPUs 0 and 1" in first_collective_advice(torch.device("cuda", 0))
 
 
 @pytest.mark.parametrize("bad", [{"WORLD_SIZE": "two"}, {"WORLD_SIZE": "2", "RANK": ""}])
@@ -197,4 +197,4 @@ def test_a_half_set_environment_is_said(
     for name, value in bad.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="start several ranks with torchrun"):
-        World.join("cpu")
+        DistContext.init("cpu")

@@ -11,13 +11,13 @@ from tests.processes import fingerprint
 from tests.small import with_train
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gnano.data.corpus import Corpus
+from gnano.data.corpus import TokenizedCorpus
 from gnano.model.folder import load_model
 from gnano.train.loop import train
 from gnano.train.recipe import Recipe
-from gnano.train.saving.checkpoint import Beside, read_checkpoint, write_checkpoint
-from gnano.train.saving.folders import checkpoints, find_checkpoint
-from gnano.train.saving.hashes import verify
+from gnano.train.saving.checkpoint import CheckpointAssets, read_checkpoint, write_checkpoint
+from gnano.train.saving.folders import list_checkpoints, find_checkpoint
+from gnano.train.saving.hashes import verify_checksums
 
 STEPS, FIRST = 6, "step-00000003"
 FILES = [
@@ -58,14 +58,14 @@ def test_transformers_opens_a_checkpoint_as_it_is(run: Path, recipe: Recipe) -> 
             theirs(ids).logits, load_model(folder).eval()(ids), atol=1e-4, rtol=0
         )
     text = "the river naïve 🌍"
-    ours = Corpus(Path(recipe.corpus.folder)).tokenizer.encode(text)
+    ours = TokenizedCorpus(Path(recipe.pretraining_data.folder)).tokenizer.encode(text)
     assert AutoTokenizer.from_pretrained(folder)(text)["input_ids"] == ours
 
 
 def test_a_checkpoint_lists_every_file_it_has(run: Path) -> None:
     folder = find_checkpoint(run)
     assert sorted(json.loads((folder / "files.json").read_text())) == FILES
-    verify(folder)
+    verify_checksums(folder)
 
 
 @pytest.mark.parametrize("name", [*FILES, "files.json"])
@@ -85,21 +85,21 @@ def test_damage_to_any_file_is_named_and_the_checkpoint_before_is_used(
         case "remove":
             file.unlink()
     said: list[str] = []
-    result = train(short, run, say=lambda text, waiting=False: said.append(text))
+    result = train(short, run, notify=lambda text, waiting=False: said.append(text))
     if (name, damage) == ("files.json", "cut"):  # its last newline: nothing is lost
-        assert result.began == STEPS
+        assert result.start_step == STEPS
         return
-    assert (result.began, result.step) == (3, STEPS)
+    assert (result.start_step, result.step) == (3, STEPS)
     named = newest if name == "files.json" else file  # a flipped hash accuses the file it is of
     assert any(str(named) in text for text in said), said
     assert fingerprint(result.checkpoint) == fingerprint(trained / "checkpoints" / newest.name)
     # set aside under a name that no reader takes for a checkpoint, and left to the user
-    assert [p.name for p in checkpoints(run)] == [FIRST, newest.name]
+    assert [p.name for p in list_checkpoints(run)] == [FIRST, newest.name]
     assert (newest.parent / f"damaged-{newest.name}").is_dir()
 
 
 def test_where_every_checkpoint_is_damaged_nothing_is_begun_anew(run: Path, short: Recipe) -> None:
-    for folder in checkpoints(run):
+    for folder in list_checkpoints(run):
         os.truncate(folder / "model.safetensors", 100)
     before = sorted(p.name for p in (run / "checkpoints").iterdir())
     with pytest.raises(ValueError, match=r"model\.safetensors has 100 bytes .* begin anew"):
@@ -111,12 +111,12 @@ def test_what_is_read_is_what_was_written(run: Path, short: Recipe, tmp_path: Pa
     snapshot = read_checkpoint(find_checkpoint(run), short.model)
     assert snapshot.step == STEPS and snapshot.state["seconds"] > 0
     (tmp_path / "checkpoints").mkdir()
-    tokenizer = Corpus(Path(short.corpus.folder)).tokenizer
+    tokenizer = TokenizedCorpus(Path(short.pretraining_data.folder)).tokenizer
     again = read_checkpoint(
-        write_checkpoint(tmp_path, snapshot, Beside(short.model, tokenizer)), short.model
+        write_checkpoint(tmp_path, snapshot, CheckpointAssets(short.model, tokenizer)), short.model
     )
     assert again.state == snapshot.state
-    for ours, theirs in ((snapshot.weights, again.weights), (snapshot.training, again.training)):
+    for ours, theirs in ((snapshot.weights, again.weights), (snapshot.training_tensors, again.training_tensors)):
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
@@ -127,11 +127,11 @@ def test_large_states_lie_in_several_files(
     monkeypatch.setattr("gnano.train.saving.checkpoint.FILE_BYTES", 10_000)
     snapshot = read_checkpoint(find_checkpoint(run), short.model)
     (tmp_path / "checkpoints").mkdir()
-    tokenizer = Corpus(Path(short.corpus.folder)).tokenizer
-    folder = write_checkpoint(tmp_path, snapshot, Beside(short.model, tokenizer))
+    tokenizer = TokenizedCorpus(Path(short.pretraining_data.folder)).tokenizer
+    folder = write_checkpoint(tmp_path, snapshot, CheckpointAssets(short.model, tokenizer))
     assert len(list((folder / "trainer").glob("*.safetensors"))) > 5
     again = read_checkpoint(folder, short.model)
-    assert all(torch.equal(t, again.training[name]) for name, t in snapshot.training.items())
+    assert all(torch.equal(t, again.training_tensors[name]) for name, t in snapshot.training_tensors.items())
 
 
 def test_where_a_disk_has_gone_nothing_is_written_in_its_place(
@@ -141,8 +141,8 @@ def test_where_a_disk_has_gone_nothing_is_written_in_its_place(
     empty = tmp_path / "mountpoint"
     empty.mkdir()
     with pytest.raises(FileNotFoundError):
-        tokenizer = Corpus(Path(short.corpus.folder)).tokenizer
-        write_checkpoint(empty, snapshot, Beside(short.model, tokenizer))
+        tokenizer = TokenizedCorpus(Path(short.pretraining_data.folder)).tokenizer
+        write_checkpoint(empty, snapshot, CheckpointAssets(short.model, tokenizer))
     assert list(empty.iterdir()) == []
 
 

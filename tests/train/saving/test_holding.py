@@ -9,9 +9,9 @@ import pytest
 from tests.train.saving.fake import made
 
 from gnano.train.saving import folders
-from gnano.train.saving.folders import checkpoints, find_checkpoint, step_of
-from gnano.train.saving.hashes import FILES
-from gnano.train.saving.retention import tidy
+from gnano.train.saving.folders import list_checkpoints, find_checkpoint, checkpoint_step
+from gnano.train.saving.hashes import CHECKSUMS_FILE
+from gnano.train.saving.retention import apply_retention
 
 READER = """
 import sys
@@ -23,12 +23,12 @@ sys.stdin.read()
 
 
 def steps(run: Path) -> list[int]:
-    return [step_of(folder) for folder in checkpoints(run)]
+    return [checkpoint_step(folder) for folder in list_checkpoints(run)]
 
 
 def more(run: Path, step: int) -> None:
     made(run, {step: None})
-    (run / "checkpoints" / f"step-{step:08}" / FILES).write_text("{}")
+    (run / "checkpoints" / f"step-{step:08}" / CHECKSUMS_FILE).write_text("{}")
 
 
 @pytest.mark.parametrize("named", ["run", "checkpoint"])
@@ -36,7 +36,7 @@ def test_retention_leaves_what_another_process_reads_until_that_ends(
     tmp_path: Path, named: str
 ) -> None:
     more(tmp_path, 10)
-    first = checkpoints(tmp_path)[0]
+    first = list_checkpoints(tmp_path)[0]
     (first / "config.json").write_text("{}")
     path = tmp_path if named == "run" else first
     reader = subprocess.Popen(
@@ -48,10 +48,10 @@ def test_retention_leaves_what_another_process_reads_until_that_ends(
     assert reader.stdout and reader.stdout.readline().strip() == str(first)
     for step in (20, 30):
         more(tmp_path, step)
-        tidy(tmp_path, keep=1)
+        apply_retention(tmp_path, keep_last=1)
     assert steps(tmp_path) == [10, 30]
     reader.communicate("")
-    tidy(tmp_path, keep=1)
+    apply_retention(tmp_path, keep_last=1)
     assert steps(tmp_path) == [30]
 
 
@@ -60,7 +60,7 @@ def test_a_checkpoint_that_goes_between_two_looks_is_passed_over(
 ) -> None:
     more(tmp_path, 10)
     more(tmp_path, 20)
-    gone, here = checkpoints(tmp_path)
+    gone, here = list_checkpoints(tmp_path)
     shutil.rmtree(gone)
     looks = [[gone], [here]]
     monkeypatch.setattr(folders, "checkpoints", lambda run: looks.pop(0))

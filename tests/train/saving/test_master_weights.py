@@ -16,18 +16,18 @@ from tests.processes import ends, fingerprint, losses, start_ranks
 from tests.ranks import on_ranks
 from tests.small import with_train
 
-from gnano.data.batches import Batches
-from gnano.data.corpus import Corpus
+from gnano.data.batches import PackedDataset
+from gnano.data.corpus import TokenizedCorpus
 from gnano.model.lora_config import LoraConfig
-from gnano.train.feed import Feed
-from gnano.train.heldout import evaluating
+from gnano.train.feed import PrefetchLoader
+from gnano.train.heldout import eval_mode
 from gnano.train.optimizers.schedule import OptimizerConfig
-from gnano.train.ranks.parallel import gathered
-from gnano.train.ranks.world import World
+from gnano.train.ranks.parallel import gather_full
+from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
-from gnano.train.saving.checkpoint import Beside, write_checkpoint
-from gnano.train.saving.folders import FOLDER
-from gnano.train.trainee import Trainee
+from gnano.train.saving.checkpoint import CheckpointAssets, write_checkpoint
+from gnano.train.saving.folders import CHECKPOINTS_DIR
+from gnano.train.trainee import TrainState
 
 FSDP: dict[str, Any] = {"parallel": "fsdp"}
 COMPANY: dict[str, dict[str, Any]] = {
@@ -48,38 +48,38 @@ def in_bf16(recipe: Recipe) -> Recipe:
 def around_a_measurement(recipes: dict[str, Recipe], runs: Path) -> dict[str, tuple[Any, ...]]:
     """Of each recipe: dtypes saved, tensors saved otherwise than stepped, is a restore obeyed?"""
     rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    world = World(torch.device("cpu"), rank, size)
+    world = DistContext(torch.device("cpu"), rank, size)
     return {name: _around(recipe, runs / name, world) for name, recipe in recipes.items()}
 
 
-def _around(recipe: Recipe, run: Path, world: World) -> tuple[Any, ...]:
-    corpus, ids = Corpus(Path(recipe.corpus.folder)), torch.arange(32)[None]
-    batches = Batches(corpus, recipe.corpus.weights, 0, recipe.model.block_size)
-    feed = Feed(batches, world, recipe.train)
-    trainee = Trainee(recipe, run, world)
+def _around(recipe: Recipe, run: Path, world: DistContext) -> tuple[Any, ...]:
+    corpus, ids = TokenizedCorpus(Path(recipe.pretraining_data.folder)), torch.arange(32)[None]
+    batches = PackedDataset(corpus, recipe.pretraining_data.weights, 0, recipe.model.block_size)
+    feed = PrefetchLoader(batches, world, recipe.train)
+    trainee = TrainState(recipe, run, world)
 
     def measured() -> float:
-        with evaluating(trainee.model):
+        with eval_mode(trainee.model):
             return trainee.model.loss(ids, ids).item()
 
-    trainee.learn(feed.take(0), 0)
+    trainee.train_step(feed.next_micro_batches(0), 0)
     # at this moment, before any measurement, the model's own are those that the optimizer steps
-    masters = gathered(dict(trainee.model.named_parameters()), world)
+    masters = gather_full(dict(trainee.model.named_parameters()), world)
     masters = {name: tensor.detach().clone() for name, tensor in masters.items()}
     before = measured()
     found: list[Any] = []
     keeper = SimpleNamespace(ready=lambda: None, copy=_cloned, start=found.append)
-    trainee.save(1, {}, keeper if world.first else None)  # type: ignore[arg-type]
-    if world.first:
-        (run / FOLDER).mkdir(parents=True)
-        write_checkpoint(run, found[0], Beside(recipe.model, corpus.tokenizer))
-    trainee.learn(feed.take(1), 1)
+    trainee.save(1, {}, keeper if world.is_main else None)  # type: ignore[arg-type]
+    if world.is_main:
+        (run / CHECKPOINTS_DIR).mkdir(parents=True)
+        write_checkpoint(run, found[0], CheckpointAssets(recipe.model, corpus.tokenizer))
+    trainee.train_step(feed.next_micro_batches(1), 1)
     assert measured() != before
     torch.distributed.barrier()
     assert trainee.restore()
     saved = found[0].weights if found else {}
     learned = {name: tensor for name, tensor in masters.items() if name in saved}
-    assert learned or not world.first
+    assert learned or not world.is_main
     if recipe.train.lora.rank:  # beside the merged weights lies what was learned
         learned = {name: tensor for name, tensor in learned.items() if "layers" not in name}
     other = [name for name, tensor in learned.items() if not torch.equal(saved[name], tensor)]
@@ -111,7 +111,7 @@ def test_a_run_in_bf16_goes_on_from_a_measured_checkpoint_bit_for_bit(
         printed = ends(ranks)
         codes = {rank.returncode for rank in ranks}
         assert codes == ({0} if stop_after is None else {143}), "\n".join(printed)
-        return run / FOLDER
+        return run / CHECKPOINTS_DIR
 
     straight = ran(tmp_path / "straight") / "step-00000008"
     half = ran(tmp_path / "run", stop_after=4) / "step-00000004"

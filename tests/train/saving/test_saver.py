@@ -14,8 +14,8 @@ from gnano.train.loop import train
 from gnano.train.recipe import Recipe
 from gnano.train.saving import saver as saving
 from gnano.train.saving.checkpoint import write_checkpoint
-from gnano.train.saving.folders import checkpoints, step_of
-from gnano.train.saving.hashes import verify
+from gnano.train.saving.folders import list_checkpoints, checkpoint_step
+from gnano.train.saving.hashes import verify_checksums
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_does_not_leak_into_i
     train(with_train(plain, keep=9), run, watch)
     for step in (10, 20, 30):
         name = f"step-{step:08}"
-        verify(run / "checkpoints" / name)
+        verify_checksums(run / "checkpoints" / name)
         assert fingerprint(run / "checkpoints" / name) == fingerprint(
             straight / "checkpoints" / name
         )
@@ -81,8 +81,8 @@ def test_a_disk_that_goes_and_comes_back_costs_a_warning_and_no_step(
             assert not folder.exists(), "it was written where the disk was not"
             elsewhere.rename(folder)
 
-    result = train(plain, run, watch, say=lambda text, waiting=False: said.append(text))
-    assert result.finished
+    result = train(plain, run, watch, notify=lambda text, waiting=False: said.append(text))
+    assert result.is_finished
     assert losses(run) == losses(straight)
     assert [event["step"] for event in events(run, "not saved")] == [20]
     assert any("step 20 could not be saved (" in text for text in said), said
@@ -105,14 +105,14 @@ def test_no_checkpoint_goes_before_its_successor_was_read_back(
             content[-1] ^= 1
             (folder / "model.safetensors").write_bytes(content)
             # the last one, which keep = 1 is about to let go
-            assert [step_of(old) for old in checkpoints(run)] == [20, 30]
+            assert [checkpoint_step(old) for old in list_checkpoints(run)] == [20, 30]
         return folder
 
     monkeypatch.setattr(saving, "write_checkpoint", forgetful)
-    assert train(with_train(plain, keep=1), run).finished
+    assert train(with_train(plain, keep=1), run).is_finished
     assert len(lies) == 3
-    assert [step_of(folder) for folder in checkpoints(run)] == [30]
-    verify(checkpoints(run)[-1])
+    assert [checkpoint_step(folder) for folder in list_checkpoints(run)] == [30]
+    verify_checksums(list_checkpoints(run)[-1])
     assert "does not match its checksum" in events(run, "not saved")[0]["reason"]
 
 
@@ -132,7 +132,7 @@ def test_a_stop_with_no_room_says_so_and_leaves_the_last_good_checkpoint(
     elsewhere.rename(folder)
     assert events(run, "failed")
     result = train(plain, run)
-    assert result.began == 20 and result.finished
+    assert result.start_step == 20 and result.is_finished
     assert losses(run) == losses(straight)
 
 

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 from gnano.report.metrics import read_metrics
-from gnano.train.watching.log import Log
+from gnano.train.watching.log import JsonLinesWriter
 
 
 def test_a_torn_line_is_ended_and_the_next_is_whole(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
-    log = Log(tmp_path / "metrics.jsonl")
+    log = JsonLinesWriter(tmp_path / "metrics.jsonl")
     log.write(step=2, loss=1.5)
     log.close()
     lines = file.read_text().splitlines()
@@ -19,9 +19,9 @@ def test_a_torn_line_is_ended_and_the_next_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_log_that_cannot_be_opened_yet_loses_no_line(tmp_path: Path) -> None:
-    log = Log(tmp_path / "gone" / "metrics.jsonl")
+    log = JsonLinesWriter(tmp_path / "gone" / "metrics.jsonl")
     assert not log.write(step=1, loss=2.0)
-    assert "metrics.jsonl" in str(log.lacking)
+    assert "metrics.jsonl" in str(log.last_error)
     log.path.parent.mkdir()
     assert log.write(step=2, loss=1.0)
     assert log.close() == 0
@@ -30,7 +30,7 @@ def test_a_log_that_cannot_be_opened_yet_loses_no_line(tmp_path: Path) -> None:
 
 def test_what_was_written_is_never_rewritten(tmp_path: Path) -> None:
     for step in range(3):
-        log = Log(tmp_path / "metrics.jsonl")
+        log = JsonLinesWriter(tmp_path / "metrics.jsonl")
         before = (tmp_path / "metrics.jsonl").read_bytes()
         log.write(step=step, loss=0.0)
         log.close()

@@ -3,7 +3,7 @@ import json
 
 import torch
 
-from gnano.train.watching.profiling import ProfileWindow
+from gnano.train.watching.profiling import StepProfiler
 
 
 def work():
@@ -28,7 +28,7 @@ def steps_in(events):
 
 def test_the_steps_that_were_asked_for_are_in_the_trace_and_no_others(tmp_path):
     said: list[str] = []
-    with ProfileWindow(tmp_path, first=5, steps=3, rank=2, say=said.append) as window:
+    with StepProfiler(tmp_path, first_step=5, num_steps=3, rank=2, notify=said.append) as window:
         loop(window, 20)
     path = tmp_path / "profile/step-00000005-rank2.json.gz"
     events = trace(path)
@@ -38,26 +38,26 @@ def test_the_steps_that_were_asked_for_are_in_the_trace_and_no_others(tmp_path):
 
 
 def test_the_table_names_the_costliest_operations(tmp_path):
-    with ProfileWindow(tmp_path, first=2, steps=2) as window:
+    with StepProfiler(tmp_path, first_step=2, num_steps=2) as window:
         loop(window, 5)
     table = (tmp_path / "profile/step-00000002-rank0.txt").read_text()
     assert "aten::mm" in table and "Self CPU time total" in table
 
 
 def test_the_first_step_of_all_can_be_profiled(tmp_path):
-    with ProfileWindow(tmp_path, first=1, steps=1) as window:
+    with StepProfiler(tmp_path, first_step=1, num_steps=1) as window:
         loop(window, 3)
     assert len(steps_in(trace(tmp_path / "profile/step-00000001-rank0.json.gz"))) == 1
 
 
 def test_a_run_that_ends_inside_the_window_leaves_what_it_has(tmp_path):
-    with ProfileWindow(tmp_path, first=4, steps=10) as window:
+    with StepProfiler(tmp_path, first_step=4, num_steps=10) as window:
         loop(window, 5)
     assert len(steps_in(trace(tmp_path / "profile/step-00000004-rank0.json.gz"))) == 2
 
 
 def test_a_run_that_goes_on_in_the_middle_of_the_window_records_the_rest(tmp_path):
-    with ProfileWindow(tmp_path, first=4, steps=4) as window:
+    with StepProfiler(tmp_path, first_step=4, num_steps=4) as window:
         loop(window, 12, began=5)
     (path,) = (tmp_path / "profile").glob("*.gz")
     assert path.name == "step-00000006-rank0.json.gz"
@@ -65,7 +65,7 @@ def test_a_run_that_goes_on_in_the_middle_of_the_window_records_the_rest(tmp_pat
 
 
 def test_a_run_past_the_window_is_not_profiled(tmp_path):
-    with ProfileWindow(tmp_path, first=4, steps=4) as window:
+    with StepProfiler(tmp_path, first_step=4, num_steps=4) as window:
         loop(window, 12, began=8)
     assert not (tmp_path / "profile").exists()
 
@@ -75,14 +75,14 @@ def test_a_run_without_a_window_never_touches_the_profiler(tmp_path, monkeypatch
         raise AssertionError("the profiler was started")
 
     monkeypatch.setattr("gnano.train.watching.profiling.profile", refuse)
-    with ProfileWindow(tmp_path, first=0, steps=3) as window:
+    with StepProfiler(tmp_path, first_step=0, num_steps=3) as window:
         loop(window, 5)
 
 
 def test_a_trace_that_cannot_be_written_is_said_and_the_run_goes_on(tmp_path):
     (tmp_path / "profile").write_text("a file where the folder should be")
     said: list[str] = []
-    with ProfileWindow(tmp_path, first=2, steps=2, say=said.append) as window:
+    with StepProfiler(tmp_path, first_step=2, num_steps=2, notify=said.append) as window:
         loop(window, 8)
     assert len(said) == 1 and said[0].startswith("No profile, the run goes on: FileExistsError")
 
@@ -93,6 +93,6 @@ def test_a_profiler_that_does_not_start_is_said_and_the_run_goes_on(tmp_path, mo
 
     monkeypatch.setattr("gnano.train.watching.profiling.profile", broken)
     said: list[str] = []
-    with ProfileWindow(tmp_path, first=2, steps=2, say=said.append) as window:
+    with StepProfiler(tmp_path, first_step=2, num_steps=2, notify=said.append) as window:
         loop(window, 8)
     assert said == ["No profile, the run goes on: RuntimeError: someone else is profiling"]

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from gnano.live import LiveLine
-from gnano.train.watching.progress import Progress
+from gnano.live import StatusLine
+from gnano.train.watching.progress import ProgressBar
 
 FIGURES: dict[str, object] = {
     "step": 1,
@@ -53,7 +53,7 @@ def shown(stream):
 
 def watch(*rows, steps=50_000):
     stream = Terminal()
-    progress = Progress(LiveLine(stream))
+    progress = ProgressBar(StatusLine(stream))
     for row in rows:
         progress(FIGURES | {"steps": steps} | row)
     return shown(stream)
@@ -62,7 +62,7 @@ def watch(*rows, steps=50_000):
 def test_the_line_has_all_that_is_watched(clock, width):
     heldout = {"bits_per_byte": 1.0229, "sources": {}}
     stream = Terminal()
-    progress = Progress(LiveLine(stream))
+    progress = ProgressBar(StatusLine(stream))
     progress(FIGURES | {"heldout": heldout})
     clock[0] += 2
     progress(FIGURES | {"step": 2})
@@ -99,7 +99,7 @@ def test_tasks_without_an_accuracy_leave_the_line_as_it_was(clock, width, tasks)
 
 def test_a_log_gets_every_accuracy_on_a_whole_line():
     stream = io.StringIO()
-    progress = Progress(LiveLine(stream))
+    progress = ProgressBar(StatusLine(stream))
     for step in range(1, 101):
         progress(FIGURES | {"step": step} | ({"tasks": TASKS} if step % 50 == 0 else {}))
     lines = stream.getvalue().splitlines()
@@ -132,7 +132,7 @@ def test_the_speed_follows_the_last_steps_but_not_a_single_slow_one():
 def test_mfu_is_unknown_on_an_unknown_gpu_and_not_spoken_of_on_a_cpu():
     assert "MFU unknown" in watch({"mfu": None})
     stream = Terminal()
-    Progress(LiveLine(stream))({k: v for k, v in FIGURES.items() if k != "mfu"})
+    ProgressBar(StatusLine(stream))({k: v for k, v in FIGURES.items() if k != "mfu"})
     assert "MFU" not in shown(stream)
 
 
@@ -157,7 +157,7 @@ def test_a_run_whose_first_step_is_skipped_has_a_line():
 
 def test_the_time_left_counts_from_where_this_part_of_the_run_began(clock, width):
     stream = Terminal()
-    progress = Progress(LiveLine(stream))
+    progress = ProgressBar(StatusLine(stream))
     for step in range(1_001, 1_012):
         progress(FIGURES | {"step": step, "steps": 1_100})
         clock[0] += 6
@@ -170,7 +170,7 @@ def test_the_time_left_counts_from_where_this_part_of_the_run_began(clock, width
 
 def test_a_log_gets_every_held_out_loss_on_a_whole_line(monkeypatch):
     stream = io.StringIO()
-    progress = Progress(LiveLine(stream))
+    progress = ProgressBar(StatusLine(stream))
     for step in range(1, 1_001):
         row: dict[str, object] = FIGURES | {"step": step}
         if step % 250 == 0:
@@ -185,9 +185,9 @@ def test_a_log_gets_every_held_out_loss_on_a_whole_line(monkeypatch):
 
 def test_what_is_said_stays_above_the_line(width):
     stream = Terminal()
-    progress = Progress(LiveLine(stream))
+    progress = ProgressBar(StatusLine(stream))
     progress(FIGURES)
-    progress.say("wandb stopped, the run goes on: no login")
+    progress.show_message("wandb stopped, the run goes on: no login")
     progress(FIGURES | {"step": 2})
     plain = re.sub(r"\x1b\[\w+", "", stream.getvalue()).replace("\r", "")
     assert [line.split(" · ")[0] for line in plain.split("\n")] == [

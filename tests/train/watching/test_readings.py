@@ -3,10 +3,10 @@
 import torch
 
 from gnano.train.config import TrainConfig
-from gnano.train.optimizers.schedule import Schedule
-from gnano.train.watching.readings import Readings
+from gnano.train.optimizers.schedule import LRSchedule
+from gnano.train.watching.readings import AsyncMetricReader
 
-SETTINGS = TrainConfig(steps=5, tokens_per_step=64, schedule=Schedule(peak=1.0, warmup=2))
+SETTINGS = TrainConfig(steps=5, tokens_per_step=64, schedule=LRSchedule(peak=1.0, warmup=2))
 CPU = torch.device("cpu")
 
 
@@ -15,19 +15,19 @@ def figures(loss: float, norm: float = 1.0, skipped: float = 0, stop: float = 0)
 
 
 def test_a_step_is_read_when_the_next_has_been_given_out() -> None:
-    readings = Readings(SETTINGS, CPU, late=1)
+    readings = AsyncMetricReader(SETTINGS, CPU, max_pending=1)
     read = []
     for step in range(1, 6):
-        readings.put(figures(step / 10))
-        read.append([row["step"] for row in readings.take(all_of_them=step == 5)])
+        readings.push(figures(step / 10))
+        read.append([row["step"] for row in readings.read_rows(drain=step == 5)])
     assert read == [[], [1], [2], [3], [4, 5]]
 
 
 def test_a_row_has_the_figures_and_the_learning_rate_of_its_own_step() -> None:
-    readings = Readings(SETTINGS, CPU, step=1, seconds=100.0, late=2)
+    readings = AsyncMetricReader(SETTINGS, CPU, step=1, elapsed=100.0, max_pending=2)
     for loss in (0.5, 0.4, 0.3, 0.2):
-        readings.put(figures(loss, norm=2 * loss))
-    rows = list(readings.take(all_of_them=True))
+        readings.push(figures(loss, norm=2 * loss))
+    rows = list(readings.read_rows(drain=True))
     assert [row["step"] for row in rows] == [2, 3, 4, 5]
     assert [row["loss"] for row in rows] == [0.5, 0.4, 0.3, 0.2]
     assert [row["grad_norm"] for row in rows] == [1.0, 0.8, 0.6, 0.4]
@@ -38,21 +38,21 @@ def test_a_row_has_the_figures_and_the_learning_rate_of_its_own_step() -> None:
 
 
 def test_on_a_cpu_nothing_is_late() -> None:
-    readings = Readings(SETTINGS, CPU)
-    readings.put(figures(1.0))
-    assert len(list(readings.take())) == 1
+    readings = AsyncMetricReader(SETTINGS, CPU)
+    readings.push(figures(1.0))
+    assert len(list(readings.read_rows())) == 1
 
 
 def test_a_loss_that_is_no_number_is_none_and_the_step_says_it_was_skipped() -> None:
-    readings = Readings(SETTINGS, CPU)
-    readings.put(figures(float("nan"), float("inf"), skipped=1.0))
-    (row,) = readings.take()
+    readings = AsyncMetricReader(SETTINGS, CPU)
+    readings.push(figures(float("nan"), float("inf"), skipped=1.0))
+    (row,) = readings.read_rows()
     assert (row["loss"], row["grad_norm"], row["skipped"]) == (None, None, True)
 
 
 def test_a_stop_that_any_rank_was_asked_for_is_known_once_it_is_read() -> None:
-    readings = Readings(SETTINGS, CPU, late=1)
-    readings.put(figures(1.0, stop=1.0))
-    assert list(readings.take()) == [] and not readings.stopping
-    readings.put(figures(1.0))
-    assert len(list(readings.take())) == 1 and readings.stopping
+    readings = AsyncMetricReader(SETTINGS, CPU, max_pending=1)
+    readings.push(figures(1.0, stop=1.0))
+    assert list(readings.read_rows()) == [] and not readings.stop_requested
+    readings.push(figures(1.0))
+    assert len(list(readings.read_rows())) == 1 and readings.stop_requested

@@ -258,7 +258,7 @@ def test_a_tracker_that_hangs_is_left_and_its_process_ended(tmp_path, library):
         time.sleep(0.05)
     for step in range(1, 1_000):
         watch.log(figures(step))
-    watch.close(patience=0.5)
+    watch.close(timeout=0.5)
     assert said == ["wandb did not finish in time and was left; metrics.jsonl has every step."]
     assert _ends(int((tmp_path / "pid").read_text()))
 

@@ -19,13 +19,13 @@ from typing import Any, TypeVar
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-ATTEMPTS = 6  # of a question: about 15 s of waiting
-DOWNLOAD_ATTEMPTS = 12  # of a download, without a new byte between them: about 3 minutes
-BASE, CAP = 1.0, 60.0  # seconds: below the first wait, and below every wait
-LONGEST = 900.0  # seconds that a server may ask us to wait
+MAX_ATTEMPTS = 6  # of a question: about 15 s of waiting
+MAX_DOWNLOAD_ATTEMPTS = 12  # of a download, without a new byte between them: about 3 minutes
+BASE_DELAY_SECONDS, MAX_DELAY_SECONDS = 1.0, 60.0  # seconds: below the first wait, and below every wait
+MAX_RETRY_AFTER_SECONDS = 900.0  # seconds that a server may ask us to wait
 
 HTTPError: Any = HfHubHTTPError.__bases__[0]  # of httpx or httpx2, by the client's version
-T = TypeVar("T")
+ResponseT = TypeVar("T")
 sleep = time.sleep
 
 
@@ -33,20 +33,20 @@ class NotInRepositoryError(ValueError):
     """The repository and the revision are there, the file or folder is not."""
 
 
-def endpoint() -> str:
+def hub_endpoint() -> str:
     """Return the address of the Hub: HF_ENDPOINT, as the client read it."""
     if not constants.ENDPOINT.startswith(("http://", "https://")):
         raise ValueError(f"HF_ENDPOINT is {constants.ENDPOINT!r}; an address begins with https://.")
     return constants.ENDPOINT
 
 
-def patiently(
-    request: Callable[[], T],
+def request_with_retries(
+    request: Callable[[], ResponseT],
     repo: str,
-    address: str,
-    attempts: int = ATTEMPTS,
+    url: str,
+    max_attempts: int = MAX_ATTEMPTS,
     progress: Callable[[], int] = lambda: 0,
-) -> T:
+) -> ResponseT:
     """Call `request`, retrying transient failures up to `attempts` times in a row.
 
     A failure after `progress` has grown is the first in a row again. Raises ValueError for
@@ -58,25 +58,25 @@ def patiently(
             return request()
         except OfflineModeIsEnabled:
             raise ValueError(
-                f"HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set, so {address} is not asked; "
+                f"HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set, so {url} is not asked; "
                 f"unset it to read {repo}."
             ) from None
         except HTTPError as error:
             response = getattr(error, "response", None)
             status = 500 if response is None else response.status_code
             if status < 500 and status not in (408, 429):
-                raise explained(error, repo, address) from None
+                raise explain_http_error(error, repo, url) from None
             if (now := progress()) > reached:
                 failures, reached = 0, now
             failures += 1
-            if failures >= attempts:
-                raise _given_up(error, address, failures) from None
-            sleep(_wait(error, failures))
+            if failures >= max_attempts:
+                raise _connection_error(error, url, failures) from None
+            sleep(_retry_delay(error, failures))
 
 
-def explained(error: Any, repo: str, address: str) -> ValueError:
+def explain_http_error(error: Any, repo: str, url: str) -> ValueError:
     """A refusal as a sentence: what it is about, and what to do."""
-    page, tokens = f"{endpoint()}/datasets/{repo}", f"{endpoint()}/settings/tokens"
+    page, tokens = f"{hub_endpoint()}/datasets/{repo}", f"{hub_endpoint()}/settings/tokens"
     status = error.response.status_code
     code = error.response.headers.get("X-Error-Code", "")
     with_token = "authorization" in error.response.request.headers
@@ -98,31 +98,31 @@ def explained(error: Any, repo: str, address: str) -> ValueError:
         )
     if code == "RevisionNotFound":
         return ValueError(
-            f"{address} is not there: {repo} has no such branch, tag or commit (revision)."
+            f"{url} is not there: {repo} has no such branch, tag or commit (revision)."
         )
     if code == "EntryNotFound":
-        return NotInRepositoryError(f"{address} is not there: {repo} has no such file or folder.")
+        return NotInRepositoryError(f"{url} is not there: {repo} has no such file or folder.")
     if code == "RepoNotFound" or status in (401, 404):
         login = "" if with_token else "; if it is private, log in with `hf auth login`"
         return ValueError(
             f"The Hub has no data set {repo} ({page}) that you may see: check its name{login}."
         )
-    return ValueError(f"{address} was refused with {_reason(error)}.")
+    return ValueError(f"{url} was refused with {_format_reason(error)}.")
 
 
-def _given_up(error: Any, address: str, failures: int) -> ConnectionError:
+def _connection_error(error: Any, url: str, failures: int) -> ConnectionError:
     again = "the same command goes on where it stopped"
     if type(error).__name__.startswith("Connect"):
         return ConnectionError(
-            f"No connection to the Hub at {endpoint()} for {address} ({_reason(error)}): check the "
+            f"No connection to the Hub at {hub_endpoint()} for {url} ({_format_reason(error)}): check the "
             f"network and HF_ENDPOINT; {again}."
         )
     return ConnectionError(
-        f"{address} failed {failures} times in a row, the last time with {_reason(error)}; {again}."
+        f"{url} failed {failures} times in a row, the last time with {_format_reason(error)}; {again}."
     )
 
 
-def _reason(error: Any) -> str:
+def _format_reason(error: Any) -> str:
     response = getattr(error, "response", None)
     if response is None:
         return " ".join(str(error).split()).rstrip(".") or type(error).__name__
@@ -130,16 +130,16 @@ def _reason(error: Any) -> str:
     return f"{response.status_code} {message}".rstrip(" .")
 
 
-def _wait(error: Any, failures: int) -> float:
+def _retry_delay(error: Any, failures: int) -> float:
     """Seconds until the next try: what the server asks for, else a draw from a doubling range."""
     response = getattr(error, "response", None)
-    requested = None if response is None else _requested_wait(response.headers)
+    requested = None if response is None else _retry_after(response.headers)
     if requested is not None:
-        return min(max(requested, 0.0), LONGEST) + random.uniform(0, BASE)
-    return random.uniform(0, min(CAP, BASE * 2 ** (failures - 1)))
+        return min(max(requested, 0.0), MAX_RETRY_AFTER_SECONDS) + random.uniform(0, BASE_DELAY_SECONDS)
+    return random.uniform(0, min(MAX_DELAY_SECONDS, BASE_DELAY_SECONDS * 2 ** (failures - 1)))
 
 
-def _requested_wait(headers: Any) -> float | None:
+def _retry_after(headers: Any) -> float | None:
     after = headers.get("Retry-After", "")
     if after.isdecimal():
         return float(after)

@@ -17,56 +17,56 @@ from urllib.parse import quote
 
 from huggingface_hub import constants, get_hf_file_metadata, utils
 
-from gnano.data.hub.errors import DOWNLOAD_ATTEMPTS, NotInRepositoryError, endpoint, patiently
-from gnano.data.hub.layout import by_split, fixed_folder, named, patterns, readable
+from gnano.data.hub.errors import MAX_DOWNLOAD_ATTEMPTS, NotInRepositoryError, hub_endpoint, request_with_retries
+from gnano.data.hub.layout import group_by_split, literal_prefix, matches_any, card_patterns, select_split
 
-HEAD, TAIL = 2**16, 2**16  # bytes of a JSONL and of a Parquet file that its check reads first
-FOOTER = 2**28  # bytes; a Parquet file that claims a longer footer is damaged
+JSONL_HEAD_BYTES, PARQUET_TAIL_BYTES = 2**16, 2**16  # bytes of a JSONL and of a Parquet file that its check reads first
+MAX_PARQUET_FOOTER_BYTES = 2**28  # bytes; a Parquet file that claims a longer footer is damaged
 
 
 class HubFile(NamedTuple):
     name: str  # path in the repository
     size: int  # bytes
-    identity: str  # LFS sha256 if it has one, else the git blob id
+    checksum: str  # LFS sha256 if it has one, else the git blob id
 
 
-def resolve(repo: str, config: str, split: str, revision: str) -> tuple[str, list[HubFile]]:
+def resolve_dataset(repo: str, config: str, split: str, revision: str) -> tuple[str, list[HubFile]]:
     """Commit SHA of the revision, and the data files of this config (or folder) and split.
 
     Raises ValueError for what is not there or may not be read, naming what there is instead;
     ConnectionError where the Hub cannot be reached.
     """
     utils.validate_repo_id(repo)
-    root = f"{endpoint()}/api/datasets/{repo}"
-    info, _ = _json(repo, f"{root}/revision/{quote(revision, safe='')}")
+    root = f"{hub_endpoint()}/api/datasets/{repo}"
+    info, _ = _get_json(repo, f"{root}/revision/{quote(revision, safe='')}")
     commit, card = str(info["sha"]), info.get("cardData") or {}
     configs = {str(c["config_name"]): c for c in card.get("configs") or [] if "config_name" in c}
     tree = f"{root}/tree/{commit}"
     if config not in configs:
         try:
-            files = _list(repo, tree, config.strip("/"))
+            files = _list_files(repo, tree, config.strip("/"))
         except NotInRepositoryError:
-            there = sorted(configs.keys() | _folders(repo, tree))
+            there = sorted(configs.keys() | _list_folders(repo, tree))
             raise ValueError(
                 f"{repo} has no configuration or folder {config!r}; it has "
                 f"{', '.join(there) or 'none'} (config)."
             ) from None
-        found = by_split([file.name for file in files], split, config.strip("/"))
+        found = group_by_split([file.name for file in files], split, config.strip("/"))
     else:
-        files, found = _configured(repo, tree, configs[config], split)
-    names = readable(found, split, f"{repo} {config}".strip())
+        files, found = _files_of_config(repo, tree, configs[config], split)
+    names = select_split(found, split, f"{repo} {config}".strip())
     return commit, [file for file in files if file.name in names]
 
 
-def check(repo: str, commit: str, file: HubFile, column: str) -> None:
+def check_file(repo: str, commit: str, file: HubFile, column: str) -> None:
     """Look before the download: our rights to this file, its column of text, its first row.
 
     Raises ValueError with what to do. Reads a Parquet file's footer or the first lines of a
     JSONL file; packed files (.gz, .zst) are asked for, not read.
     """
-    url = _url(repo, commit, file)
+    url = _file_url(repo, commit, file)
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    patiently(lambda: get_hf_file_metadata(url, timeout=timeout), repo, url)
+    request_with_retries(lambda: get_hf_file_metadata(url, timeout=timeout), repo, url)
     if file.size == 0:
         raise ValueError(f"{repo} {file.name} has no rows: it is empty.")
     if file.name.endswith(".parquet"):
@@ -75,7 +75,7 @@ def check(repo: str, commit: str, file: HubFile, column: str) -> None:
         _check_jsonl(repo, url, file, column)
 
 
-def download(repo: str, commit: str, file: HubFile, folder: Path) -> Path:
+def download_file(repo: str, commit: str, file: HubFile, folder: Path) -> Path:
     """The file as `folder/NAME`, whole and checked; what an earlier try has left is continued.
 
     Raises ValueError for what may not be read or is not what the Hub's list promises,
@@ -84,37 +84,37 @@ def download(repo: str, commit: str, file: HubFile, folder: Path) -> Path:
     if ".." in PurePosixPath(file.name).parts or PurePosixPath(file.name).is_absolute():
         raise ValueError(f"{repo} names a file {file.name!r}, which would leave {folder}.")
     target = folder / file.name
-    if _is_whole(target, file):
+    if _matches_checksum(target, file):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".incomplete")
-    url = _url(repo, commit, file)
+    url = _file_url(repo, commit, file)
     for _ in range(2):  # what is left of an older commit, or was damaged on its way, comes anew
-        patiently(lambda: _append(url, part), repo, url, DOWNLOAD_ATTEMPTS, lambda: _size(part))
-        if _is_whole(part, file):
+        request_with_retries(lambda: _resume_download(url, part), repo, url, MAX_DOWNLOAD_ATTEMPTS, lambda: _file_size(part))
+        if _matches_checksum(part, file):
             return part.replace(target)
         part.unlink()
     raise ValueError(
         f"{url} came twice with other bytes than the Hub's list promises ({file.size:,} bytes, "
-        f"hash {file.identity}): a proxy or mirror on the way may change it (HF_ENDPOINT)."
+        f"hash {file.checksum}): a proxy or mirror on the way may change it (HF_ENDPOINT)."
     )
 
 
-def _url(repo: str, commit: str, file: HubFile) -> str:
-    return f"{endpoint()}/datasets/{repo}/resolve/{commit}/{quote(file.name)}"
+def _file_url(repo: str, commit: str, file: HubFile) -> str:
+    return f"{hub_endpoint()}/datasets/{repo}/resolve/{commit}/{quote(file.name)}"
 
 
-def _request_options(first: int = 0, last: int | None = None) -> dict[str, Any]:
+def _request_options(first_byte: int = 0, last_byte: int | None = None) -> dict[str, Any]:
     """The token and our patience; and which bytes, never packed: ranges count what is sent."""
     headers = utils.build_hf_headers()
-    if first or last is not None:
-        headers["Range"] = f"bytes={first}-{'' if last is None else last}"
+    if first_byte or last_byte is not None:
+        headers["Range"] = f"bytes={first_byte}-{'' if last_byte is None else last_byte}"
     headers["Accept-Encoding"] = "identity"
     # without one, the client's session would wait for a silent server for ever
     return {"headers": headers, "timeout": constants.HF_HUB_DOWNLOAD_TIMEOUT}
 
 
-def _json(repo: str, url: str) -> tuple[Any, str]:
+def _get_json(repo: str, url: str) -> tuple[Any, str]:
     """An answer of the Hub's API, and the address of its next page or ''."""
 
     def request() -> Any:
@@ -122,7 +122,7 @@ def _json(repo: str, url: str) -> tuple[Any, str]:
         utils.hf_raise_for_status(response)
         return response
 
-    response = patiently(request, repo, url)
+    response = request_with_retries(request, repo, url)
     try:
         return response.json(), response.links.get("next", {}).get("url", "")
     except ValueError:
@@ -132,44 +132,44 @@ def _json(repo: str, url: str) -> tuple[Any, str]:
         ) from None
 
 
-def _entries(repo: str, tree: str, folder: str, recursive: bool) -> list[dict[str, Any]]:
+def _list_tree(repo: str, tree: str, folder: str, recursive: bool) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     path = f"/{quote(folder, safe='')}" if folder else ""
     url = f"{tree}{path}?recursive={recursive}"
     while url:
-        page, url = _json(repo, url)
+        page, url = _get_json(repo, url)
         entries += page
     return entries
 
 
-def _list(repo: str, tree: str, folder: str) -> list[HubFile]:
+def _list_files(repo: str, tree: str, folder: str) -> list[HubFile]:
     return sorted(
         HubFile(entry["path"], entry["size"], (entry.get("lfs") or entry)["oid"])
-        for entry in _entries(repo, tree, folder, recursive=True)
+        for entry in _list_tree(repo, tree, folder, recursive=True)
         if entry["type"] == "file"
     )
 
 
-def _folders(repo: str, tree: str) -> set[str]:
-    entries = _entries(repo, tree, "", recursive=False)
+def _list_folders(repo: str, tree: str) -> set[str]:
+    entries = _list_tree(repo, tree, "", recursive=False)
     return {entry["path"] for entry in entries if entry["type"] == "directory"}
 
 
-def _configured(
+def _files_of_config(
     repo: str, tree: str, config: dict[str, Any], split: str
 ) -> tuple[list[HubFile], dict[str, list[str]]]:
     """The files where a configuration of the card looks, and which of them are of which split."""
     folder = str(config.get("data_dir") or "").strip("./")
-    globs = patterns(config.get("data_files"), folder)
-    starts = {fixed_folder(glob) for glob in globs.get(split, [])} if globs else {folder}
-    files = sorted({file for start in starts for file in _list(repo, tree, start)})
+    globs = card_patterns(config.get("data_files"), folder)
+    starts = {literal_prefix(glob) for glob in globs.get(split, [])} if globs else {folder}
+    files = sorted({file for start in starts for file in _list_files(repo, tree, start)})
     names = [file.name for file in files]
     if not globs:
-        return files, by_split(names, split, folder)
-    return files, {of: [n for n in names if named(n, globs[of])] for of in globs}
+        return files, group_by_split(names, split, folder)
+    return files, {of: [n for n in names if matches_any(n, globs[of])] for of in globs}
 
 
-def _read(repo: str, url: str, first: int, last: int) -> bytes:
+def _read_range(repo: str, url: str, first: int, last: int) -> bytes:
     """Bytes `first` up to and with `last`, and never the whole file instead."""
 
     def request() -> bytes:
@@ -179,7 +179,7 @@ def _read(repo: str, url: str, first: int, last: int) -> bytes:
                 raise ValueError(f"{url} cannot be read in parts; check HF_ENDPOINT.")
             return bytes(response.read())
 
-    return patiently(request, repo, url)
+    return request_with_retries(request, repo, url)
 
 
 def _check_parquet(repo: str, url: str, file: HubFile, column: str) -> None:
@@ -187,10 +187,10 @@ def _check_parquet(repo: str, url: str, file: HubFile, column: str) -> None:
     from pyarrow import parquet
 
     # the file ends with its footer, the footer's length in 4 bytes, and "PAR1"
-    tail = _read(repo, url, max(file.size - TAIL, 0), file.size - 1)
+    tail = _read_range(repo, url, max(file.size - PARQUET_TAIL_BYTES, 0), file.size - 1)
     length = int.from_bytes(tail[-8:-4], "little") + 8
-    if len(tail) < length <= min(file.size, FOOTER):
-        tail = _read(repo, url, file.size - length, file.size - 1)
+    if len(tail) < length <= min(file.size, MAX_PARQUET_FOOTER_BYTES):
+        tail = _read_range(repo, url, file.size - length, file.size - 1)
     try:
         about = parquet.read_metadata(io.BytesIO(tail))
         schema = about.schema.to_arrow_schema()
@@ -198,7 +198,7 @@ def _check_parquet(repo: str, url: str, file: HubFile, column: str) -> None:
         why = str(error).rstrip(".")
         raise ValueError(f"{repo} {file.name} is not a readable Parquet file: {why}.") from None
     if column not in schema.names:
-        raise _no_column(repo, file, column, schema.names)
+        raise _missing_column_error(repo, file, column, schema.names)
     kind = schema.field(column).type
     if pyarrow.types.is_dictionary(kind):
         kind = kind.value_type
@@ -209,7 +209,7 @@ def _check_parquet(repo: str, url: str, file: HubFile, column: str) -> None:
 
 
 def _check_jsonl(repo: str, url: str, file: HubFile, column: str) -> None:
-    head = _read(repo, url, 0, min(HEAD, file.size) - 1)
+    head = _read_range(repo, url, 0, min(JSONL_HEAD_BYTES, file.size) - 1)
     lines = head.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     if len(head) < file.size:
         del lines[-1]  # cut off
@@ -225,13 +225,13 @@ def _check_jsonl(repo: str, url: str, file: HubFile, column: str) -> None:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{repo} {file.name} does not begin with JSON: {error}.") from None
     if not isinstance(row, dict) or column not in row:
-        raise _no_column(repo, file, column, list(row) if isinstance(row, dict) else [])
+        raise _missing_column_error(repo, file, column, list(row) if isinstance(row, dict) else [])
     if not isinstance(row[column], str | None):
         kind = type(row[column]).__name__
         raise ValueError(f"{repo} {file.name} has {kind} in {column!r}, not text (column).")
 
 
-def _no_column(repo: str, file: HubFile, column: str, names: list[str]) -> ValueError:
+def _missing_column_error(repo: str, file: HubFile, column: str, names: list[str]) -> ValueError:
     has = ", ".join(map(repr, names)) or "none"
     return ValueError(
         f"{repo} {file.name} has no column {column!r}; it has {has}: name the one that holds the "
@@ -239,32 +239,32 @@ def _no_column(repo: str, file: HubFile, column: str, names: list[str]) -> Value
     )
 
 
-def _append(url: str, part: Path) -> None:
+def _resume_download(url: str, partial: Path) -> None:
     """Continue `part` from where it ends. A cut leaves what has come."""
-    have = _size(part)
+    have = _file_size(partial)
     with utils.get_session().stream("GET", url, **_request_options(have)) as response:
         if response.status_code == 416:  # there is no more
             return
         utils.hf_raise_for_status(response)
         # 200: the whole file is sent, from its beginning
-        with part.open("ab" if response.status_code == 206 else "wb") as out:
+        with partial.open("ab" if response.status_code == 206 else "wb") as out:
             for piece in response.iter_bytes():
                 out.write(piece)
 
 
-def _size(path: Path) -> int:
+def _file_size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _is_whole(path: Path, file: HubFile) -> bool:
+def _matches_checksum(path: Path, file: HubFile) -> bool:
     if not path.exists() or path.stat().st_size != file.size:
         return False
-    sha256 = len(file.identity) == 64
+    sha256 = len(file.checksum) == 64
     with path.open("rb") as opened:
         if sha256:
-            return hashlib.file_digest(opened, "sha256").hexdigest() == file.identity
+            return hashlib.file_digest(opened, "sha256").hexdigest() == file.checksum
         # a git blob's id is the SHA-1 of a short header and its bytes
         blob = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
         while piece := opened.read(2**20):
             blob.update(piece)
-    return blob.hexdigest() == file.identity
+    return blob.hexdigest() == file.checksum

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
-ROLES: dict[str, Role] = {
+ROLE_ALIASES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
     "user": "user",
@@ -44,37 +44,37 @@ class Turn:
     context: str = ""  # of a user's turn: what the question is about
 
 
-class _Record:
+class _GroupedRecord:
     turns: tuple[Turn, ...]
-    about: str
+    topic: str
 
     @property
-    def group(self) -> str:
+    def split_key(self) -> str:
         """The text whose hash decides whether the record is held out."""
-        return self.about or next(turn.content for turn in self.turns if turn.role == "user")
+        return self.topic or next(turn.content for turn in self.turns if turn.role == "user")
 
 
 @dataclass(frozen=True)
-class Conversation(_Record):
+class Conversation(_GroupedRecord):
     """Perhaps a system's turn, then user and assistant in turns; the last word is an answer."""
 
     turns: tuple[Turn, ...]
     category: str = ""
-    about: str = ""  # conversations about the same are held out together; "": the first question
+    topic: str = ""  # conversations about the same are held out together; "": the first question
 
 
 @dataclass(frozen=True)
-class Preference(_Record):
+class Preference(_GroupedRecord):
     """Perhaps a system's turn, then user and assistant in turns; the last word is a question."""
 
     turns: tuple[Turn, ...]
     chosen: str
     rejected: str
     category: str = ""
-    about: str = ""  # as in `Conversation`
+    topic: str = ""  # as in `Conversation`
 
 
-def conversation_of(record: Any) -> Conversation:
+def parse_conversation(record: Any) -> Conversation:
     """Parse a record; raises ValueError, saying what is wrong, for one of no known form.
 
     The other functions here do so too, naming the key.
@@ -106,7 +106,7 @@ def conversation_of(record: Any) -> Conversation:
     )
 
 
-def preference_of(record: Any) -> Preference:
+def parse_preference(record: Any) -> Preference:
     """Parse a record; raises ValueError, saying what is wrong, for one of no known form."""
     if not isinstance(record, Mapping):
         raise ValueError(f"it is no record but {_type_name(record)}")
@@ -139,10 +139,10 @@ def _parse_messages(value: Any, key: str, before: tuple[Turn, ...]) -> tuple[Tur
         role = "from" if "from" in entry and "role" not in entry else "role"
         content = "value" if "value" in entry and "content" not in entry else "content"
         name = _text(entry, role)
-        if name not in ROLES:
-            raise ValueError(f"{role} of {key} {number} is {name!r}, none of {', '.join(ROLES)}")
+        if name not in ROLE_ALIASES:
+            raise ValueError(f"{role} of {key} {number} is {name!r}, none of {', '.join(ROLE_ALIASES)}")
         expected = ("user", "assistant")[sum(turn.role != "system" for turn in turns) % 2]
-        speaker = ROLES[name]
+        speaker = ROLE_ALIASES[name]
         if speaker == "system" and turns == [Turn("system", _text(entry, content))]:
             continue  # the record's own key says the same
         if speaker != expected and (speaker != "system" or turns):

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from gnano.data.instructions.config import InstructionSource
-from gnano.utils.atomic_io import write_text
+from gnano.utils.atomic_io import atomic_write_text
 
 
-def files_of(
-    source: InstructionSource, downloads: Path, say: Callable[[str], None] = lambda _: None
+def resolve_source_files(
+    source: InstructionSource, cache_dir: Path, notify: Callable[[str], None] = lambda _: None
 ) -> list[str]:
     """Return paths or globs of the source's files, which are local from then on.
 
@@ -26,22 +26,22 @@ def files_of(
     """
     if source.kind != "hub":
         return list(source.files)
-    from gnano.data.hub.files import HubFile, download, resolve
+    from gnano.data.hub.files import HubFile, download_file, resolve_dataset
 
-    folder = downloads / source.repo.replace("/", "--")
+    folder = cache_dir / source.repo.replace("/", "--")
     listing = folder / f"{_listing_name(source)}.json"
     if listing.is_file():
         commit, files = _read_listing(listing)
     else:
-        commit, found = resolve(source.repo, source.config, source.split, source.revision)
+        commit, found = resolve_dataset(source.repo, source.config, source.split, source.revision)
         files = [HubFile(*file) for file in found]
     paths = []
     for number, file in enumerate(files, 1):
         size = f"{file.size / 1e6:,.1f} MB"
-        say(f"{source.repo}: file {number} of {len(files)}, {file.name}, {size}")
-        paths.append(str(download(source.repo, commit, file, folder / commit)))
+        notify(f"{source.repo}: file {number} of {len(files)}, {file.name}, {size}")
+        paths.append(str(download_file(source.repo, commit, file, folder / commit)))
     if not listing.is_file():
-        write_text(listing, json.dumps({"commit": commit, "files": files}, indent=2) + "\n")
+        atomic_write_text(listing, json.dumps({"commit": commit, "files": files}, indent=2) + "\n")
     return paths
 
 

@@ -10,90 +10,90 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from gnano.data.generators import generate
+from gnano.data.generators import iter_items
 from gnano.data.instructions.config import InstructionConfig, InstructionSource
 from gnano.data.instructions.conversations import (
     Conversation,
     Preference,
-    conversation_of,
-    preference_of,
+    parse_conversation,
+    parse_preference,
 )
-from gnano.data.instructions.files import files_of
-from gnano.data.instructions.reading import Reading, UnusedKeys, read_records
-from gnano.data.split import no_heldout_note, position
+from gnano.data.instructions.files import resolve_source_files
+from gnano.data.instructions.reading import LoadedRecords, UnusedKeyCounter, read_record_files
+from gnano.data.split import format_empty_heldout, text_position
 
-T = TypeVar("T", Conversation, Preference)
+RecordT = TypeVar("T", Conversation, Preference)
 
 
 @dataclass(frozen=True)
-class Gathered(Generic[T]):
-    train: dict[str, list[T]]  # by source
-    heldout: dict[str, list[T]]  # by category; of those without one, by source
-    complaints: list[str]  # about records that cannot be used, and files that were left out
+class SplitRecords(Generic[RecordT]):
+    train: dict[str, list[RecordT]]  # by source
+    heldout: dict[str, list[RecordT]]  # by category; of those without one, by source
+    warnings: list[str]  # about records that cannot be used, and files that were left out
 
 
-def gather_conversations(config: InstructionConfig) -> Gathered[Conversation]:
+def load_conversations(config: InstructionConfig) -> SplitRecords[Conversation]:
     """Raises ValueError where a source has nothing, or too many bad records."""
-    unused = UnusedKeys()
+    unused = UnusedKeyCounter()
 
-    def read(source: InstructionSource) -> Reading[Conversation]:
+    def read(source: InstructionSource) -> LoadedRecords[Conversation]:
         if source.kind == "generator":
             return _generate(source, Conversation)
-        return _read(config, source, unused.watched(conversation_of))
+        return _read_source(config, source, unused.wrap_parser(parse_conversation))
 
-    gathered = _gather(config, read)
-    gathered.complaints.extend(unused.notices())
+    gathered = _load_and_split(config, read)
+    gathered.warnings.extend(unused.warnings())
     return gathered
 
 
-def gather_preferences(config: InstructionConfig) -> Gathered[Preference]:
+def load_preferences(config: InstructionConfig) -> SplitRecords[Preference]:
     """Raises ValueError where a source has nothing, or too many bad records."""
-    unused = UnusedKeys()
+    unused = UnusedKeyCounter()
 
-    def read(source: InstructionSource) -> Reading[Preference]:
+    def read(source: InstructionSource) -> LoadedRecords[Preference]:
         if source.kind == "generator":
             return _generate(source, Preference)
-        return _read(config, source, unused.watched(preference_of))
+        return _read_source(config, source, unused.wrap_parser(parse_preference))
 
-    gathered = _gather(config, read)
-    gathered.complaints.extend(unused.notices())
+    gathered = _load_and_split(config, read)
+    gathered.warnings.extend(unused.warnings())
     return gathered
 
 
-def _generate(source: InstructionSource, kind: type[T]) -> Reading[T]:
-    return Reading(list(islice(generate(source.generator, kind), source.max_records or None)))
+def _generate(source: InstructionSource, kind: type[RecordT]) -> LoadedRecords[RecordT]:
+    return LoadedRecords(list(islice(iter_items(source.generator, kind), source.max_records or None)))
 
 
-def _read(
-    config: InstructionConfig, source: InstructionSource, make: Callable[[Any], T]
-) -> Reading[T]:
-    files = files_of(source, Path(config.downloads))
-    return read_records(files, make, config.max_bad_share)
+def _read_source(
+    config: InstructionConfig, source: InstructionSource, parse: Callable[[Any], RecordT]
+) -> LoadedRecords[RecordT]:
+    files = resolve_source_files(source, Path(config.cache_dir))
+    return read_record_files(files, parse, config.max_bad_share)
 
 
-def _gather(
-    config: InstructionConfig, read: Callable[[InstructionSource], Reading[T]]
-) -> Gathered[T]:
+def _load_and_split(
+    config: InstructionConfig, read_source: Callable[[InstructionSource], LoadedRecords[RecordT]]
+) -> SplitRecords[RecordT]:
     if not config.sources:
         raise ValueError(
             "The recipe has no data.sources: add one, or name files of yours (--files)."
         )
-    gathered: Gathered[T] = Gathered({}, {}, [])
+    gathered: SplitRecords[RecordT] = SplitRecords({}, {}, [])
     for name, source in config.sources.items():
         if source.kind == "files" and not source.files:
             raise ValueError(
                 f"Source {name!r} names no file: give it files (data.sources.{name}.files)."
             )
-        reading = read(source)
-        gathered.complaints.extend(f"{name}: {notice}" for notice in reading.notices)
+        reading = read_source(source)
+        gathered.warnings.extend(f"{name}: {notice}" for notice in reading.warnings)
         gathered.train[name] = []
         for record in reading.records[: source.max_records or None]:
-            if position(record.group) < config.heldout * 2**64:
+            if text_position(record.split_key) < config.heldout_fraction * 2**64:
                 gathered.heldout.setdefault(record.category or name, []).append(record)
             else:
                 gathered.train[name].append(record)
-    if config.heldout and not gathered.heldout:
-        groups = [record.group for records in gathered.train.values() for record in records]
+    if config.heldout_fraction and not gathered.heldout:
+        groups = [record.split_key for records in gathered.train.values() for record in records]
         what = f"{len(groups):,} records"
-        gathered.complaints.append(no_heldout_note(what, config.heldout, map(position, groups)))
+        gathered.warnings.append(format_empty_heldout(what, config.heldout_fraction, map(text_position, groups)))
     return gathered

@@ -8,7 +8,7 @@ Attention stays inside an example, so what shares a row changes nothing but the 
 from collections.abc import Sequence
 
 
-def first_fit(sizes: Sequence[int], room: int) -> list[list[int]]:
+def first_fit_decreasing(sizes: Sequence[int], capacity: int) -> list[list[int]]:
     """Return rows of indices: each example, longest first, is in the first row that takes it.
 
     A tree over the rows, each node the most room below it, finds that row in log₂ steps.
@@ -16,12 +16,12 @@ def first_fit(sizes: Sequence[int], room: int) -> list[list[int]]:
     width = 1
     while width < len(sizes):
         width *= 2
-    most = [room] * (2 * width)  # node n has the children 2n and 2n + 1; rows are the last half
+    most = [capacity] * (2 * width)  # node n has the children 2n and 2n + 1; rows are the last half
     rows: list[list[int]] = []
     for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
         size = sizes[index]
-        if not 0 < size <= room:
-            raise ValueError(f"an example of {size} does not fit a row of {room}")
+        if not 0 < size <= capacity:
+            raise ValueError(f"an example of {size} does not fit a row of {capacity}")
         node = 1
         while node < width:
             node = 2 * node if most[2 * node] >= size else 2 * node + 1

@@ -22,30 +22,30 @@ class PreferenceBatch(NamedTuple):
     inputs_BT: Tensor  # int64
     targets_BT: Tensor  # int64: the answers' tokens; IGNORE elsewhere
     segments_BT: Tensor | None  # int32: two for each pair; None: attention crosses them
-    pairs_BT: Tensor  # int64: number of the pair within the batch where a target counts; else 0
+    pair_index_BT: Tensor  # int64: number of the pair within the batch where a target counts; else 0
     signs_BT: Tensor  # float32: 1 on the chosen answer's targets, −1 on the rejected one's; else 0
-    reference_P: Tensor  # float32: the margins under the reference model
+    reference_margins_P: Tensor  # float32: the margins under the reference model
     beta: Tensor  # float32, no dimensions: how much a margin counts
 
-    def each(self, work: Callable[[Tensor], Tensor]) -> "PreferenceBatch":
+    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> "PreferenceBatch":
         """Return the same batch with `work` done to each tensor."""
-        return PreferenceBatch._make(None if tensor is None else work(tensor) for tensor in self)
+        return PreferenceBatch._make(None if tensor is None else function(tensor) for tensor in self)
 
-    def counted(self) -> Tensor:
+    def count_targets(self) -> Tensor:
         """Return how many pairs it has, on its device."""
-        return torch.full((), len(self.reference_P), device=self.reference_P.device)
+        return torch.full((), len(self.reference_margins_P), device=self.reference_margins_P.device)
 
-    def margins(self, nats_BT: Tensor) -> Tensor:
+    def compute_margins(self, nll_BT: Tensor) -> Tensor:
         """Return log p(chosen) − log p(rejected) of each pair [P], from all positions' nats."""
-        number_P1 = torch.arange(len(self.reference_P), device=nats_BT.device)[:, None]
-        signed_N = (self.signs_BT * nats_BT).flatten()
+        number_P1 = torch.arange(len(self.reference_margins_P), device=nll_BT.device)[:, None]
+        signed_N = (self.signs_BT * nll_BT).flatten()
         # not index_add_, which on a GPU adds in an order of chance
-        return -torch.where(self.pairs_BT.flatten() == number_P1, signed_N, 0).sum(1)
+        return -torch.where(self.pair_index_BT.flatten() == number_P1, signed_N, 0).sum(1)
 
-    def score(self, nats_BT: Tensor) -> tuple[Tensor, Tensor]:
+    def loss_fn(self, nll_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Return DPO's loss, summed over the pairs, and its derivative by each position's nats."""
-        logits_P = self.beta * (self.margins(nats_BT) - self.reference_P)
+        logits_P = self.beta * (self.compute_margins(nll_BT) - self.reference_margins_P)
         loss = -F.logsigmoid(logits_P).sum()
         slopes_P = self.beta * torch.sigmoid(-logits_P)
         # padding is of pair 0, with the sign 0, also where there is no pair
-        return loss, F.pad(slopes_P, (0, 1))[self.pairs_BT] * self.signs_BT
+        return loss, F.pad(slopes_P, (0, 1))[self.pair_index_BT] * self.signs_BT

@@ -19,12 +19,12 @@ from typing import Any
 
 from gnano.data.instructions.conversations import Conversation, Turn
 from gnano.tokenizer.bpe import END_OF_TEXT
-from gnano.utils.agreement import DisagreementError
+from gnano.utils.agreement import ConflictingValuesError
 from gnano.utils.text import read_text
 
 
 @dataclass(frozen=True, kw_only=True)
-class Template:
+class ChatTemplate:
     """`{content}` and `{context}` are filled with a turn's, without white space around them."""
 
     begin: str = ""  # what comes first, where there is no system's turn
@@ -41,13 +41,13 @@ class Template:
                 f"A template's `assistant` is {self.assistant!r}; it must end with a new line, so "
                 f"that a prompt and its answer share no token."
             )
-        for name, holes in HOLES.items():
+        for name, holes in REQUIRED_VARIABLES.items():
             text = getattr(self, name)
             for hole in holes:
                 if f"{{{hole}}}" not in text:
                     raise ValueError(f"A template's `{name}` is {text!r}; it needs {{{hole}}}.")
 
-    def prompts(self, conversation: Conversation) -> list[tuple[str, str]]:
+    def render_turns(self, conversation: Conversation) -> list[tuple[str, str]]:
         """Return each answer, with the text that leads to it: [(prompt, answer), …]."""
         pairs: list[tuple[str, str]] = []
         prompt = ""
@@ -59,57 +59,57 @@ class Template:
                 pairs.append((prompt + self.assistant, turn.content))
                 prompt = self.between
             else:
-                prompt += self._render(turn)
+                prompt += self._render_turn(turn)
         return pairs
 
-    def question(self, turns: tuple[Turn, ...]) -> str:
+    def render_prompt(self, turns: tuple[Turn, ...]) -> str:
         """Return the prompt for the answer that is to come next, with the earlier answers."""
-        pairs = self.prompts(Conversation((*turns, Turn("assistant", ""))))
+        pairs = self.render_turns(Conversation((*turns, Turn("assistant", ""))))
         return END_OF_TEXT.join(prompt + answer for prompt, answer in pairs)
 
-    def jinja(self) -> str:
+    def to_jinja(self) -> str:
         """Return the same as a Jinja chat template, as `transformers` and servers read it.
 
         A user's message may have a `context` beside its `content`.
         """
         expressions = {
-            name: _jinja(text) if name in HOLES else _literal(text)
+            name: _text_to_jinja(text) if name in REQUIRED_VARIABLES else _jinja_literal(text)
             for name, text in asdict(self).items()
         }
-        return PLACEHOLDER.sub(lambda field: expressions[field[1]], JINJA)
+        return JINJA_FIELD.sub(lambda field: expressions[field[1]], JINJA_SOURCE)
 
     @classmethod
-    def from_jinja(cls, text: str) -> "Template | None":
+    def from_jinja(cls, text: str) -> "ChatTemplate | None":
         """Return the template whose `jinja` this is; None where it is of another form."""
         seen: set[str] = set()
 
         def group(field: re.Match[str]) -> str:
             name, known = field[1], field[1] in seen
             seen.add(name)
-            return f"(?P={name})" if known else f"(?P<{name}>{EXPRESSION})"
+            return f"(?P={name})" if known else f"(?P<{name}>{JINJA_EXPRESSION})"
 
-        found = re.fullmatch(PLACEHOLDER.sub(group, re.escape(JINJA)), text)
+        found = re.fullmatch(JINJA_FIELD.sub(group, re.escape(JINJA_SOURCE)), text)
         try:
             texts = found.groupdict() if found else {}
-            template = cls(**{name: _unjinja(part) for name, part in texts.items()})
+            template = cls(**{name: _jinja_to_text(part) for name, part in texts.items()})
         except ValueError:  # of texts that a template's fields cannot have
             return None
-        return template if template.jinja() == text else None
+        return template if template.to_jinja() == text else None
 
-    def _render(self, turn: Turn) -> str:
+    def _render_turn(self, turn: Turn) -> str:
         user = self.user_with_context if turn.context else self.user
         text = self.system if turn.role == "system" else user
         # in one pass: a question may contain {context} itself
-        return HOLE.sub(lambda hole: getattr(turn, hole[1]).strip(), text)
+        return VARIABLE.sub(lambda hole: getattr(turn, hole[1]).strip(), text)
 
 
-HOLE = re.compile(r"\{(content|context)\}")
-HOLES = {
+VARIABLE = re.compile(r"\{(content|context)\}")
+REQUIRED_VARIABLES = {
     "system": ("content",),
     "user": ("content",),
     "user_with_context": ("content", "context"),
 }
-ALPACA = Template(
+ALPACA = ChatTemplate(
     begin=(
         "Below is an instruction that describes a task. Write a response that appropriately "
         "completes the request.\n\n"
@@ -123,7 +123,7 @@ ALPACA = Template(
     assistant="### Response:\n",
 )
 # a template as Jinja; each <field> is an expression of its text
-JINJA = (
+JINJA_SOURCE = (
     "{{- bos_token }}"
     "{%- set first = (messages | selectattr('role', 'equalto', 'user') | list)[0] %}"
     "{%- if messages[0].role != 'system' %}{{- ((<begin_with_context>) if "
@@ -138,37 +138,37 @@ JINJA = (
     "{%- endif %}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- <assistant> }}{%- endif %}"
 )
-PLACEHOLDER = re.compile("<([a-z_]+)>")
-PART = r'"(?:[^"\\]|\\.)*"|\(message\.(?:content|context) \| trim\)'
-EXPRESSION = rf"(?:{PART})(?: \+ (?:{PART}))*"
-CHATML = Template(
+JINJA_FIELD = re.compile("<([a-z_]+)>")
+JINJA_TERM = r'"(?:[^"\\]|\\.)*"|\(message\.(?:content|context) \| trim\)'
+JINJA_EXPRESSION = rf"(?:{JINJA_TERM})(?: \+ (?:{JINJA_TERM}))*"
+CHATML = ChatTemplate(
     system="<|im_start|>system\n{content}<|im_end|>\n",
     user="<|im_start|>user\n{content}<|im_end|>\n",
     user_with_context="<|im_start|>user\n{content}\n\n{context}<|im_end|>\n",
     assistant="<|im_start|>assistant\n",
     between="\n",
 )
-PLAIN = Template(  # few tokens, for a small model and short answers
+PLAIN = ChatTemplate(  # few tokens, for a small model and short answers
     user="Question: {content}\n\n",
     user_with_context="{context}\n\nQuestion: {content}\n\n",
     assistant="Answer:\n",
 )
-TEMPLATES = {"alpaca": ALPACA, "chatml": CHATML, "plain": PLAIN}
-JINJA_FILE = "chat_template.jinja"
-FILE = "template.json"  # in a checkpoint: the template that it was tuned with
+NAMED_TEMPLATES = {"alpaca": ALPACA, "chatml": CHATML, "plain": PLAIN}
+JINJA_TEMPLATE_FILE = "chat_template.jinja"
+TEMPLATE_FILE = "template.json"  # in a checkpoint: the template that it was tuned with
 
 
-def load_template(name: str) -> Template:
+def load_template(name: str) -> ChatTemplate:
     """Return a template by its name, or from a TOML or JSON file with the fields of `Template`.
 
     Raises ValueError, naming the file and the key, where it is none.
     """
-    if name in TEMPLATES:
-        return TEMPLATES[name]
+    if name in NAMED_TEMPLATES:
+        return NAMED_TEMPLATES[name]
     path = Path(name)
     if not path.is_file():
         raise ValueError(
-            f"No template is called {name!r}, and no file: there are {', '.join(TEMPLATES)}, or "
+            f"No template is called {name!r}, and no file: there are {', '.join(NAMED_TEMPLATES)}, or "
             f"give the path of a TOML file (data.template)."
         )
     try:
@@ -176,37 +176,37 @@ def load_template(name: str) -> Template:
         content: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         if not isinstance(content, dict):
             raise ValueError("it holds no table")
-        known = [field.name for field in fields(Template)]
+        known = [field.name for field in fields(ChatTemplate)]
         for key, value in content.items():
             if key not in known:
                 raise ValueError(f"unknown key {key!r}; there are {', '.join(known)}")
             if not isinstance(value, str):
                 raise ValueError(f"{key} is {value!r}, not text")
-        return Template(**content)
+        return ChatTemplate(**content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no template: {str(error).rstrip('.')}.") from None
 
 
-def template_of(folder: Path) -> Template | None:
+def read_template(folder: Path) -> ChatTemplate | None:
     """Return the one that a checkpoint was tuned with; None where there is none of this form.
 
     Raises ValueError where the form that we read and the one that others read differ.
     """
-    path, jinja = folder / FILE, jinja_of(folder)
+    path, jinja = folder / TEMPLATE_FILE, read_jinja_template(folder)
     if not path.is_file():
-        return Template.from_jinja(jinja) if jinja else None
+        return ChatTemplate.from_jinja(jinja) if jinja else None
     template = load_template(str(path))
-    if jinja not in (None, template.jinja()):
-        raise DisagreementError(
-            f"{path} and the chat template beside it ({JINJA_FILE}) state different formats; "
+    if jinja not in (None, template.to_jinja()):
+        raise ConflictingValuesError(
+            f"{path} and the chat template beside it ({JINJA_TEMPLATE_FILE}) state different formats; "
             f"delete the one that is wrong."
         )
     return template
 
 
-def jinja_of(folder: Path) -> str | None:
+def read_jinja_template(folder: Path) -> str | None:
     """Return a folder's chat template, from where `transformers` reads it; None without one."""
-    path, config = folder / JINJA_FILE, folder / "tokenizer_config.json"
+    path, config = folder / JINJA_TEMPLATE_FILE, folder / "tokenizer_config.json"
     if path.is_file():
         return read_text(path)
     try:
@@ -216,35 +216,35 @@ def jinja_of(folder: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def save_template(template: Template, folder: Path) -> None:
+def save_template(template: ChatTemplate, folder: Path) -> None:
     """Write a template for gnano, and as a Jinja chat template for `transformers` and servers."""
-    (folder / FILE).write_text(json.dumps(asdict(template), indent=2) + "\n", "utf-8")
-    (folder / JINJA_FILE).write_text(template.jinja(), "utf-8")
+    (folder / TEMPLATE_FILE).write_text(json.dumps(asdict(template), indent=2) + "\n", "utf-8")
+    (folder / JINJA_TEMPLATE_FILE).write_text(template.to_jinja(), "utf-8")
     path = folder / "tokenizer_config.json"  # where readers before transformers 4.50 look
     if path.is_file():
-        config = {**json.loads(read_text(path)), "chat_template": template.jinja()}
+        config = {**json.loads(read_text(path)), "chat_template": template.to_jinja()}
         path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
-def _jinja(text: str) -> str:
+def _text_to_jinja(text: str) -> str:
     """Return a Jinja expression of a message's text."""
-    literals_and_holes = HOLE.split(text)  # in turns
+    literals_and_holes = VARIABLE.split(text)  # in turns
     if not literals_and_holes[-1]:
         literals_and_holes.pop()
     return " + ".join(
-        f"(message.{part} | trim)" if number % 2 else _literal(part)
+        f"(message.{part} | trim)" if number % 2 else _jinja_literal(part)
         for number, part in enumerate(literals_and_holes)
     )
 
 
-def _unjinja(expression: str) -> str:
+def _jinja_to_text(expression: str) -> str:
     """Return the text of a Jinja expression that `_jinja` or `_literal` made."""
     return "".join(
         json.loads(part) if part.startswith('"') else f"{{{part[9:].partition(' ')[0]}}}"
-        for part in re.findall(PART, expression)
+        for part in re.findall(JINJA_TERM, expression)
     )
 
 
-def _literal(text: str) -> str:
+def _jinja_literal(text: str) -> str:
     """Return a string of Jinja, whose escapes are Python's."""
     return json.dumps(text, ensure_ascii=False)

@@ -20,83 +20,83 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gnano.data.manifest import TaskInfo, marker, read_marker, write_marker
-from gnano.data.preparing.tokenizing import HELDOUT, KEY, SIZE, Draft
+from gnano.data.manifest import TaskInfo, marker_path, read_marker, write_marker
+from gnano.data.preparing.tokenizing import HELDOUT_SHARD, KEY_DTYPE, SIZE_DTYPE, TaskDraft
 from gnano.data.shards import (
-    START,
-    TOKEN,
+    OFFSET_DTYPE,
+    TOKEN_DTYPE,
     ShardInfo,
-    is_whole,
-    open_starts,
+    has_all_shard_files,
+    open_offsets,
     open_tokens,
 )
-from gnano.utils.atomic_io import write_bytes
+from gnano.utils.atomic_io import atomic_write_bytes
 
-Keys = NDArray[np.uint64]
-Mask = NDArray[np.bool_]
+HashKeys = NDArray[np.uint64]
+BoolMask = NDArray[np.bool_]
 
 
-class Seen:
+class DedupIndex:
     """The keys of all documents kept so far, 8 bytes each."""
 
     def __init__(self) -> None:
-        self.runs: list[Keys] = []  # sorted; each at least twice as long as the next
+        self.sorted_runs: list[HashKeys] = []  # sorted; each at least twice as long as the next
 
-    def fresh(self, keys: Keys) -> Mask:
+    def find_new(self, keys: HashKeys) -> BoolMask:
         """Which of these are there for the first time, here and altogether."""
         firsts = np.zeros(len(keys), dtype=bool)
         firsts[np.unique(keys, return_index=True)[1]] = True
-        for run in self.runs:
+        for run in self.sorted_runs:
             places = np.minimum(np.searchsorted(run, keys), len(run) - 1)
             firsts &= run[places] != keys
         return firsts
 
-    def add(self, keys: Keys) -> None:
+    def add(self, keys: HashKeys) -> None:
         if len(keys):
-            self.runs.append(np.sort(keys))
-        while len(self.runs) > 1 and len(self.runs[-2]) < 2 * len(self.runs[-1]):
-            self.runs[-2:] = [np.sort(np.concatenate(self.runs[-2:]), kind="stable")]
+            self.sorted_runs.append(np.sort(keys))
+        while len(self.sorted_runs) > 1 and len(self.sorted_runs[-2]) < 2 * len(self.sorted_runs[-1]):
+            self.sorted_runs[-2:] = [np.sort(np.concatenate(self.sorted_runs[-2:]), kind="stable")]
 
 
-def finished(folder: Path, task: int, seen: Seen) -> TaskInfo | None:
+def load_finished_task(folder: Path, task: int, dedup_index: DedupIndex) -> TaskInfo | None:
     """A task that was finished before and is whole; its keys are added to those seen."""
     info = read_marker(folder, task)
-    if info is None or not is_whole_task(folder, task, info):
+    if info is None or not has_all_task_files(folder, task, info):
         return None
-    seen.add(np.fromfile(_keys_file(folder, task), KEY))
+    dedup_index.add(np.fromfile(_keys_path(folder, task), KEY_DTYPE))
     return info
 
 
-def is_whole_task(folder: Path, task: int, info: TaskInfo) -> bool:
+def has_all_task_files(folder: Path, task: int, info: TaskInfo) -> bool:
     """All files of a finished task are there with their sizes; a glance, as in `is_whole`."""
     shards = [*info.shards, info.heldout] if info.heldout else info.shards
-    keys = _keys_file(folder, task)
-    size = sum(shard.documents for shard in shards) * KEY.itemsize
+    keys = _keys_path(folder, task)
+    size = sum(shard.documents for shard in shards) * KEY_DTYPE.itemsize
     whole = keys.is_file() and keys.stat().st_size == size
-    return whole and all(is_whole(folder, shard) for shard in shards)
+    return whole and all(has_all_shard_files(folder, shard) for shard in shards)
 
 
-def finish(draft_folder: Path, draft: Draft, folder: Path, task: int, seen: Seen) -> TaskInfo:
+def merge_draft(draft_folder: Path, draft: TaskDraft, folder: Path, task: int, dedup_index: DedupIndex) -> TaskInfo:
     """Move a draft's shards into their source's folder, without the documents seen before."""
-    remove(folder, task)
-    keys = {s.name: np.fromfile(draft_folder / f"{s.name}.keys", KEY) for s in _shards(draft)}
+    remove_task(folder, task)
+    keys = {s.name: np.fromfile(draft_folder / f"{s.name}.keys", KEY_DTYPE) for s in _draft_shards(draft)}
     everything = np.concatenate(list(keys.values()))
-    fresh = seen.fresh(everything)
+    fresh = dedup_index.find_new(everything)
     kept: list[ShardInfo] = []
     lengths = np.zeros(32, dtype=np.int64)
     heldout = None
     start = 0
-    for shard in _shards(draft):
+    for shard in _draft_shards(draft):
         keep = fresh[start : start + shard.documents]
         start += shard.documents
-        name = f"{task:05}-{HELDOUT if shard.name == HELDOUT else f'{len(kept):03}'}"
-        moved = _move(draft_folder, shard, folder, name, keep)
-        if moved and shard.name == HELDOUT:
+        name = f"{task:05}-{HELDOUT_SHARD if shard.name == HELDOUT_SHARD else f'{len(kept):03}'}"
+        moved = _move_shard(draft_folder, shard, folder, name, keep)
+        if moved and shard.name == HELDOUT_SHARD:
             heldout = moved
         elif moved:
             kept.append(moved)
-            lengths += _histogram(folder, moved)
-    write_bytes(_keys_file(folder, task), everything[fresh].tobytes())
+            lengths += _length_histogram(folder, moved)
+    atomic_write_bytes(_keys_path(folder, task), everything[fresh].tobytes())
     info = TaskInfo(
         shards=kept,
         heldout=heldout,
@@ -106,29 +106,29 @@ def finish(draft_folder: Path, draft: Draft, folder: Path, task: int, seen: Seen
         bad=draft.bad,
     )
     write_marker(folder, task, info)
-    seen.add(everything[fresh])
+    dedup_index.add(everything[fresh])
     shutil.rmtree(draft_folder)
     return info
 
 
-def remove(folder: Path, task: int) -> None:
+def remove_task(folder: Path, task: int) -> None:
     """Take a task out, its marker first, so that no reader counts on what goes next."""
-    marker(folder, task).unlink(missing_ok=True)
+    marker_path(folder, task).unlink(missing_ok=True)
     for path in [*folder.glob(f"{task:05}[-.]*"), *folder.glob(f".{task:05}[-.]*")]:
         if path.suffix in (".tokens", ".docs", ".keys", ".partial"):
             path.unlink()
 
 
-def _shards(draft: Draft) -> list[ShardInfo]:
+def _draft_shards(draft: TaskDraft) -> list[ShardInfo]:
     # held-out documents first: where a text is on both sides, training goes without it
     return [draft.heldout, *draft.shards]
 
 
-def _keys_file(folder: Path, task: int) -> Path:
+def _keys_path(folder: Path, task: int) -> Path:
     return folder / f"{task:05}.keys"
 
 
-def _move(source: Path, shard: ShardInfo, folder: Path, name: str, keep: Mask) -> ShardInfo | None:
+def _move_shard(source: Path, shard: ShardInfo, folder: Path, name: str, keep: BoolMask) -> ShardInfo | None:
     """The shard under its final name, with the documents to keep; None if there are none."""
     if not keep.any():
         return None
@@ -137,13 +137,13 @@ def _move(source: Path, shard: ShardInfo, folder: Path, name: str, keep: Mask) -
             (source / f"{shard.name}.{ending}").replace(folder / f"{name}.{ending}")
         return ShardInfo(**{**vars(shard), "name": name})
     # the draft may be of an earlier process: what is read again is checked again
-    tokens, starts = open_tokens(source, shard), open_starts(source, shard)
-    sizes = np.fromfile(source / f"{shard.name}.sizes", SIZE)
+    tokens, starts = open_tokens(source, shard), open_offsets(source, shard)
+    sizes = np.fromfile(source / f"{shard.name}.sizes", SIZE_DTYPE)
     lengths = np.diff(starts, append=len(tokens)).astype(np.int64)
-    left = tokens[np.repeat(keep, lengths)].astype(TOKEN).tobytes()
-    begins = (np.cumsum(lengths[keep]) - lengths[keep]).astype(START).tobytes()
-    write_bytes(folder / f"{name}.tokens", left)
-    write_bytes(folder / f"{name}.docs", begins)
+    left = tokens[np.repeat(keep, lengths)].astype(TOKEN_DTYPE).tobytes()
+    begins = (np.cumsum(lengths[keep]) - lengths[keep]).astype(OFFSET_DTYPE).tobytes()
+    atomic_write_bytes(folder / f"{name}.tokens", left)
+    atomic_write_bytes(folder / f"{name}.docs", begins)
     return ShardInfo(
         name=name,
         tokens=int(lengths[keep].sum()),
@@ -154,7 +154,7 @@ def _move(source: Path, shard: ShardInfo, folder: Path, name: str, keep: Mask) -
     )
 
 
-def _histogram(folder: Path, shard: ShardInfo) -> NDArray[np.int64]:
-    starts = open_starts(folder, shard, check=False).astype(np.int64)
+def _length_histogram(folder: Path, shard: ShardInfo) -> NDArray[np.int64]:
+    starts = open_offsets(folder, shard, verify=False).astype(np.int64)
     lengths = np.diff(starts, append=shard.tokens)
     return np.bincount(np.frexp(lengths)[1] - 1, minlength=32)

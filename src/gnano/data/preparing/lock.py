@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-NAME = ".lock"
+LOCK_NAME = ".lock"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Raises ValueError if another process is preparing this folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / NAME).open("w", encoding="utf-8") as file:
+    with (folder / LOCK_NAME).open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -13,35 +13,35 @@ from gnano.data.bad_records import RecordError
 from gnano.data.documents import Document
 from gnano.data.file_search import find_files
 from gnano.data.inputs import (
-    Inputs,
-    check_inputs,
-    documents,
-    find_inputs,
-    local_file,
+    SourceFiles,
+    check_source_files,
+    read_task_documents,
+    find_source_files,
+    describe_local_file,
 )
-from gnano.data.manifest import NAME, Manifest, write_marker
-from gnano.data.plan import Plan, SourcePlan
-from gnano.data.preparing.downloads import DOWNLOADS, fetch
-from gnano.data.preparing.finishing import is_whole_task
+from gnano.data.manifest import MANIFEST_NAME, Manifest, write_marker
+from gnano.data.plan import ShardPlan, SourcePlan
+from gnano.data.preparing.downloads import DOWNLOADS_FOLDER, download_task
+from gnano.data.preparing.finishing import has_all_task_files
 from gnano.data.preparing.tokenizing import draft_folder
 from gnano.data.sources import DataConfig
 from gnano.data.split import is_heldout
-from gnano.utils.output import check_output
+from gnano.utils.output import check_output_path
 
 if TYPE_CHECKING:
     from gnano.tokenizer.bpe import Tokenizer
 
-TOKENIZER_SAMPLE = 32 * 2**20  # characters of text that a tokenizer of our own is trained on
+TOKENIZER_SAMPLE_CHARS = 32 * 2**20  # characters of text that a tokenizer of our own is trained on
 
 
-def check_folder(config: DataConfig) -> None:
+def check_output_folder(config: DataConfig) -> None:
     """Raises ValueError where shards would lie among the texts or in a folder of another kind."""
     files = [file for source in config.sources.values() for file in source.files]
     inputs = (*files, *config.decontaminate)
-    check_output(Path(config.folder), "--data.folder", inputs, own="data folder")
+    check_output_path(Path(config.folder), "--data.folder", inputs, allowed_kind="data folder")
 
 
-def open_folder(config: DataConfig) -> tuple[Manifest, dict[str, Inputs]]:
+def open_data_folder(config: DataConfig) -> tuple[Manifest, dict[str, SourceFiles]]:
     """The folder's manifest, begun if it is new, and the inputs of every source.
 
     A finished folder that is whole comes back as it is, and without a look at the Hub.
@@ -50,15 +50,15 @@ def open_folder(config: DataConfig) -> tuple[Manifest, dict[str, Inputs]]:
     if not config.sources:
         raise ValueError("The recipe names no data.sources to prepare.")
     folder = Path(config.folder)
-    begun = Manifest.load(folder) if (folder / NAME).exists() else None
-    inputs = _inputs(config, begun)
+    begun = Manifest.load(folder) if (folder / MANIFEST_NAME).exists() else None
+    inputs = _find_all_sources(config, begun)
     evaluations = find_files(config.decontaminate)
-    plan = Plan(
+    plan = ShardPlan(
         tokenizer=config.tokenizer,
-        heldout=config.heldout,
+        heldout=config.heldout_fraction,
         shard_tokens=config.shard_tokens,
-        decontaminate=tuple(local_file(path, path.parent) for path in evaluations.paths),
-        sources={name: SourcePlan.of(found) for name, found in inputs.items()},
+        decontaminate=tuple(describe_local_file(path, path.parent) for path in evaluations.paths),
+        sources={name: SourcePlan.from_files(found) for name, found in inputs.items()},
     )
     skipped = {name: list(found.skipped) for name, found in inputs.items()}
     skipped["data.decontaminate"] = [f"{p.name} ({why})" for p, why in evaluations.skipped.items()]
@@ -69,38 +69,38 @@ def open_folder(config: DataConfig) -> tuple[Manifest, dict[str, Inputs]]:
         "skipped": {name: left for name, left in skipped.items() if left},
     }
     if begun is None:
-        tokenizer = _new_tokenizer(config, folder, inputs)
+        tokenizer = _save_new_tokenizer(config, folder, inputs)
         keys = ("name", "fingerprint", "vocab_size", "end_of_text")
         vocabulary = {key: getattr(tokenizer, key) for key in keys}
         manifest = Manifest(plan=plan, tokenizer=vocabulary, sources={}, **beside)
         manifest.save(folder)
         return manifest, inputs
-    manifest = _continued(folder, begun, plan)
+    manifest = _check_saved_manifest(folder, begun, plan)
     if any(getattr(manifest, key) != value for key, value in beside.items()):
         for key, value in beside.items():
             setattr(manifest, key, value)
         manifest.save(folder)
     if manifest.complete:
-        _reopen_if_torn(folder, manifest)
+        _reopen_if_files_missing(folder, manifest)
     return manifest, inputs
 
 
-def _inputs(config: DataConfig, begun: Manifest | None) -> dict[str, Inputs]:
+def _find_all_sources(config: DataConfig, saved: Manifest | None) -> dict[str, SourceFiles]:
     """Find and check the files of all sources; the errors of all of them are raised together."""
-    found: dict[str, Inputs] = {}
+    found: dict[str, SourceFiles] = {}
     problems = []
     for name, source in config.sources.items():
-        earlier = begun.plan.sources.get(name) if begun else None
-        if begun and begun.complete and earlier and source.kind != "files":
+        earlier = saved.plan.sources.get(name) if saved else None
+        if saved and saved.complete and earlier and source.kind != "files":
             # nothing is left to read: no need for a network, or for the same Python packages
-            found[name] = Inputs(source, earlier.tasks, Path(), earlier.commit)
+            found[name] = SourceFiles(source, earlier.tasks, Path(), earlier.commit)
             continue
         same = earlier and (earlier.repo, earlier.revision) == (source.repo, source.revision)
         try:
             # a branch may have moved on since: what was begun goes on with its commit
-            found[name] = find_inputs(source, earlier.commit if earlier and same else "")
-            if begun is None or not begun.complete:
-                check_inputs(found[name])
+            found[name] = find_source_files(source, earlier.commit if earlier and same else "")
+            if saved is None or not saved.complete:
+                check_source_files(found[name])
         except (ValueError, OSError) as error:
             if getattr(error, "errno", None) is not None:
                 raise
@@ -110,38 +110,38 @@ def _inputs(config: DataConfig, begun: Manifest | None) -> dict[str, Inputs]:
     return found
 
 
-def _continued(folder: Path, begun: Manifest, plan: Plan) -> Manifest:
+def _check_saved_manifest(folder: Path, saved: Manifest, plan: ShardPlan) -> Manifest:
     """The manifest of an earlier run, if what is asked for is what it was begun for."""
     from gnano.tokenizer.bpe import Tokenizer
 
-    if Tokenizer.load(folder).fingerprint != begun.tokenizer["fingerprint"]:
+    if Tokenizer.load(folder).fingerprint != saved.tokenizer["fingerprint"]:
         raise ValueError(
             f"{folder / 'tokenizer.json'} is not the tokenizer that made these shards: "
             f"put that one back, or prepare another folder (--data.folder)."
         )
-    if begun.plan == plan and list(begun.plan.sources) == list(plan.sources):
-        return begun
-    done = {name: len(info.tasks) for name, info in begun.sources.items()}
-    if not begun.complete and begun.plan.mended(plan, done):
+    if saved.plan == plan and list(saved.plan.sources) == list(plan.sources):
+        return saved
+    done = {name: len(info.tasks) for name, info in saved.sources.items()}
+    if not saved.complete and saved.plan.is_compatible_with(plan, done):
         # a broken line was mended in a file that no finished task has read
         for name, source in plan.sources.items():
             for task, files in enumerate(source.tasks):
-                if files != begun.plan.sources[name].tasks[task]:
+                if files != saved.plan.sources[name].tasks[task]:
                     shutil.rmtree(draft_folder(folder, name, task), ignore_errors=True)
-        begun.plan = plan
-        begun.save(folder)
-        return begun
-    different = begun.plan.differences(plan)
+        saved.plan = plan
+        saved.save(folder)
+        return saved
+    different = saved.plan.list_differences(plan)
     raise ValueError(
         f"{folder} was prepared for another {' and '.join(different)}; choose another "
         f"folder (--data.folder)."
     )
 
 
-def _reopen_if_torn(folder: Path, manifest: Manifest) -> None:
+def _reopen_if_files_missing(folder: Path, manifest: Manifest) -> None:
     """If files of a finished folder are gone, make it one in which only their tasks are open."""
     tasks = [(name, n, i) for name, s in manifest.sources.items() for n, i in enumerate(s.tasks)]
-    whole = [task for task in tasks if is_whole_task(folder / task[0], *task[1:])]
+    whole = [task for task in tasks if has_all_task_files(folder / task[0], *task[1:])]
     if len(whole) < len(tasks):
         for name, number, info in whole:
             write_marker(folder / name, number, info)
@@ -149,7 +149,7 @@ def _reopen_if_torn(folder: Path, manifest: Manifest) -> None:
         manifest.save(folder)
 
 
-def _new_tokenizer(config: DataConfig, folder: Path, inputs: dict[str, Inputs]) -> "Tokenizer":
+def _save_new_tokenizer(config: DataConfig, folder: Path, inputs: dict[str, SourceFiles]) -> "Tokenizer":
     """Save the tokenizer in a new folder; raises ValueError if other files are in the way."""
     for name in config.sources:
         if found := next((folder / name).glob("*"), None):
@@ -157,7 +157,7 @@ def _new_tokenizer(config: DataConfig, folder: Path, inputs: dict[str, Inputs]) 
                 f"{folder / name} is where the shards of source {name!r} belong, but it holds "
                 f"files of yours ({found.name}); rename the source, or choose another data.folder."
             )
-    tokenizer = _tokenizer(config, folder, inputs)
+    tokenizer = _make_tokenizer(config, folder, inputs)
     if tokenizer.vocab_size > 2**16:
         raise ValueError(
             f"data.tokenizer {config.tokenizer!r} has {tokenizer.vocab_size:,} ids, and "
@@ -167,16 +167,16 @@ def _new_tokenizer(config: DataConfig, folder: Path, inputs: dict[str, Inputs]) 
     return tokenizer
 
 
-def _tokenizer(config: DataConfig, folder: Path, inputs: dict[str, Inputs]) -> "Tokenizer":
+def _make_tokenizer(config: DataConfig, folder: Path, inputs: dict[str, SourceFiles]) -> "Tokenizer":
     from gnano.tokenizer.bpe import Tokenizer
-    from gnano.tokenizer.gpt2 import gpt2
+    from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
     from gnano.tokenizer.train import train_bpe
 
     kind, _, size = config.tokenizer.partition("-")
     if config.tokenizer == "gpt2":
-        return gpt2()
+        return load_gpt2_tokenizer()
     if kind == "bpe" and size.isdecimal():
-        return train_bpe(_sample(config, folder, inputs), int(size))
+        return train_bpe(_iter_training_text(config, folder, inputs), int(size))
     named = Path(config.tokenizer).expanduser()
     if not named.is_dir():
         raise ValueError(
@@ -185,29 +185,29 @@ def _tokenizer(config: DataConfig, folder: Path, inputs: dict[str, Inputs]) -> "
         )
     if (named / "tokenizer.json").exists():
         return Tokenizer.load(named)
-    return gpt2(named)
+    return load_gpt2_tokenizer(named)
 
 
-def _sample(config: DataConfig, folder: Path, inputs: dict[str, Inputs]) -> Iterator[str]:
+def _iter_training_text(config: DataConfig, folder: Path, inputs: dict[str, SourceFiles]) -> Iterator[str]:
     """Training text of all sources in their shares; the held-out part stays unseen."""
     whole = sum(config.weights.values())
     for name, found in inputs.items():
-        share = room = TOKENIZER_SAMPLE * found.source.weight / whole
-        for document in _documents(found, folder / DOWNLOADS / name):
+        share = room = TOKENIZER_SAMPLE_CHARS * found.source.weight / whole
+        for document in _iter_documents(found, folder / DOWNLOADS_FOLDER / name):
             if room <= 0:
                 break
-            if not is_heldout(document, config.heldout):
+            if not is_heldout(document, config.heldout_fraction):
                 room -= len(document.text)
                 yield document.text
         if share and room == share:
-            raise ValueError(f"Source {name!r} ({found.source.where}) gives no training text.")
+            raise ValueError(f"Source {name!r} ({found.source.location}) gives no training text.")
 
 
-def _documents(inputs: Inputs, downloads: Path) -> Iterator[Document]:
+def _iter_documents(inputs: SourceFiles, downloads: Path) -> Iterator[Document]:
     for task in range(len(inputs.tasks)):
         if inputs.source.kind == "hub":
-            fetch(inputs, task, downloads)
+            download_task(inputs, task, downloads)
         # what is bad is counted, and named, when the task is tokenized
-        for document in documents(inputs.source, inputs.paths(task, downloads), check=False):
+        for document in read_task_documents(inputs.source, inputs.task_paths(task, downloads), verify=False):
             if not isinstance(document, RecordError) and document.text.strip():
                 yield document

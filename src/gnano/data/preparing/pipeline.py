@@ -22,38 +22,38 @@ from datatrove.utils.stats import PipelineStats
 from multiprocess import get_context, parent_process
 from multiprocess.connection import wait
 
-from gnano.data.inputs import Inputs
+from gnano.data.inputs import SourceFiles
 from gnano.data.manifest import Manifest, read_marker
-from gnano.data.preparing.downloads import DOWNLOADS, fetch
-from gnano.data.preparing.finishing import is_whole_task
-from gnano.data.preparing.lock import locked
-from gnano.data.preparing.preparation import conclude
-from gnano.data.preparing.scheduling import Scheduler
-from gnano.data.preparing.tokenizing import Draft, draft_folder
-from gnano.data.preparing.workers import Event, Job, Worker, failure, raise_failure
+from gnano.data.preparing.downloads import DOWNLOADS_FOLDER, download_task
+from gnano.data.preparing.finishing import has_all_task_files
+from gnano.data.preparing.lock import lock_folder
+from gnano.data.preparing.preparation import finish_folder
+from gnano.data.preparing.scheduling import TaskScheduler
+from gnano.data.preparing.tokenizing import TaskDraft, draft_folder
+from gnano.data.preparing.workers import WorkerEvent, TokenizeJob, Worker, serialize_error, raise_event_error
 from gnano.data.sources import DataConfig
-from gnano.utils.atomic_io import write_text
+from gnano.utils.atomic_io import atomic_write_text
 
-LOG = "datatrove.log"  # in a round's folder: what datatrove would write to the terminal
+DATATROVE_LOG = "datatrove.log"  # in a round's folder: what datatrove would write to the terminal
 
 
-class _Step(PipelineStep):  # type: ignore[misc]
+class _DataTroveStep(PipelineStep):  # type: ignore[misc]
     type = "gnano"
 
-    def __init__(self, config: DataConfig, home: Path) -> None:
+    def __init__(self, config: DataConfig, round_folder: Path) -> None:
         super().__init__()
-        self.config, self.home = config, home
-        self.folder, self.failures = Path(config.folder), home / "failures"
+        self.config, self.round_folder = config, round_folder
+        self.folder, self.failures = Path(config.folder), round_folder / "failures"
 
-    def fail(self, source: str, task: int, error: Exception) -> Event:
+    def save_failure(self, source: str, task: int, error: Exception) -> WorkerEvent:
         """Save an error, which executors and schedulers lose, for `raise_saved_failure`."""
-        event = Event(kind="failed", source=source, task=task, error=failure(error))
+        event = WorkerEvent(kind="failed", source=source, task=task, error=serialize_error(error))
         self.failures.mkdir(parents=True, exist_ok=True)
-        write_text(self.failures / f"{source}-{task:05}.json", json.dumps(asdict(event)))
+        atomic_write_text(self.failures / f"{source}-{task:05}.json", json.dumps(asdict(event)))
         return event
 
 
-class TokenizeStep(_Step):
+class TokenizeStep(_DataTroveStep):
     """Makes the drafts of a rank's tasks: rank r of w takes tasks r, r + w, r + 2w …"""
 
     name = "tokenize"
@@ -61,11 +61,11 @@ class TokenizeStep(_Step):
     def __init__(
         self,
         config: DataConfig,
-        home: Path,
-        inputs: dict[str, Inputs],
+        round_folder: Path,
+        inputs: dict[str, SourceFiles],
         tasks: Sequence[tuple[str, int]],
     ) -> None:
-        super().__init__(config, home)
+        super().__init__(config, round_folder)
         self.inputs, self.tasks = inputs, tasks
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
@@ -73,29 +73,29 @@ class TokenizeStep(_Step):
         for source, task in self.tasks[rank::world_size]:
             _check_parent()
             # a rank may have been broken off, and started once more by its scheduler
-            if has_draft(self.folder, source, task):
+            if is_task_done(self.folder, source, task):
                 self.stat_update("tasks made before", unit="rank")
                 continue
             with self.track_time("task"):
                 try:
-                    self._make(worker, source, task)
+                    self._tokenize_task(worker, source, task)
                 except BrokenPipeError:
                     raise
                 except Exception as error:
-                    raise_failure(self.fail(source, task, error))
+                    raise_event_error(self.save_failure(source, task, error))
         return data
 
-    def _make(self, worker: Worker, source: str, task: int) -> None:
+    def _tokenize_task(self, worker: Worker, source: str, task: int) -> None:
         inputs = self.inputs[source]
-        downloads = self.folder / DOWNLOADS / source
-        paths = inputs.paths(task, downloads)
+        downloads = self.folder / DOWNLOADS_FOLDER / source
+        paths = inputs.task_paths(task, downloads)
         if inputs.source.kind == "hub":
-            fetch(inputs, task, downloads)
-        worker.tokenize(Job(source=source, task=task, paths=list(map(str, paths))), _check_parent)
+            download_task(inputs, task, downloads)
+        worker.tokenize(TokenizeJob(source=source, task=task, paths=list(map(str, paths))), _check_parent)
         if inputs.source.kind == "hub" and not self.config.keep_downloads:
             for path in paths:
                 path.unlink(missing_ok=True)
-        draft = Draft.load(draft_folder(self.folder, source, task))
+        draft = TaskDraft.load(draft_folder(self.folder, source, task))
         assert draft is not None
         self.stat_update("documents read", value=draft.read, unit="task")
         for why, count in draft.dropped.items():
@@ -106,26 +106,26 @@ class TokenizeStep(_Step):
             self.stat_update(f"{what} held out", value=getattr(draft.heldout, what), unit="task")
 
 
-class FinishStep(_Step):
+class FinishStep(_DataTroveStep):
     """Finishes the drafts that are there, and the manifest if nothing is missing."""
 
     name = "finish"
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
-        with locked(self.folder):
+        with lock_folder(self.folder):
             manifest = Manifest.load(self.folder)
             if manifest.complete:
                 return data
-            scheduler = Scheduler(self.folder, manifest)
+            scheduler = TaskScheduler(self.folder, manifest)
             try:
                 for _ in scheduler.advance():
                     self.stat_update("tasks finished", unit="rank")
             except Exception as error:
-                self.fail(*scheduler.sequence[scheduler.next], error)
+                self.save_failure(*scheduler.task_order[scheduler.position], error)
                 raise
-            if scheduler.complete:
-                conclude(self.folder, manifest, self.config.keep_downloads)
-        logger.info(f"{self.folder} lacks about {len(scheduler.wanted()):,} tasks.")
+            if scheduler.is_complete:
+                finish_folder(self.folder, manifest, self.config.keep_downloads)
+        logger.info(f"{self.folder} lacks about {len(scheduler.pending_tasks()):,} tasks.")
         return data
 
 
@@ -167,7 +167,7 @@ class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
 
     def _run_rank(self, rank: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started us
-        with output_to_log(self.pipeline[0].home):
+        with redirect_output(self.pipeline[0].home):
             try:
                 self._run_for_rank(rank)
             except Exception:  # it is in the log and among the failures
@@ -180,28 +180,28 @@ def _check_parent(*_: int) -> None:
         raise BrokenPipeError
 
 
-def has_draft(folder: Path, source: str, task: int) -> bool:
+def is_task_done(folder: Path, source: str, task: int) -> bool:
     """Return whether the task is finished or has a draft."""
     info = read_marker(folder / source, task)
-    if info and is_whole_task(folder / source, task, info):
+    if info and has_all_task_files(folder / source, task, info):
         return True
-    return Draft.load(draft_folder(folder, source, task)) is not None
+    return TaskDraft.load(draft_folder(folder, source, task)) is not None
 
 
 def raise_saved_failure(folders: Iterable[Path]) -> None:
     """Raise the first of the failures saved in these folders, and delete them all."""
     files = [file for folder in folders for file in sorted(folder.glob("*.json"))]
-    events = [Event(**json.loads(file.read_text("utf-8"))) for file in files]
+    events = [WorkerEvent(**json.loads(file.read_text("utf-8"))) for file in files]
     for file in files:
         file.unlink()
     for event in events:
-        raise_failure(event)
+        raise_event_error(event)
 
 
 @contextmanager
-def output_to_log(home: Path) -> Iterator[None]:
+def redirect_output(round_folder: Path) -> Iterator[None]:
     """Send datatrove's output to a file: its loggers write to `sys.stderr`, anew for every rank."""
-    with (home / LOG).open("a", encoding="utf-8") as file, redirect_stderr(file):
+    with (round_folder / DATATROVE_LOG).open("a", encoding="utf-8") as file, redirect_stderr(file):
         setup_default_logger()
         try:
             yield

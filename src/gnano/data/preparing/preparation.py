@@ -15,38 +15,38 @@ from pathlib import Path
 from queue import Empty, Queue
 
 from gnano.data.file_search import find_files
-from gnano.data.inputs import Inputs
-from gnano.data.manifest import Manifest, marker
-from gnano.data.preparing.downloads import DOWNLOADS, Downloads
-from gnano.data.preparing.lock import locked
-from gnano.data.preparing.opening import check_folder, open_folder
-from gnano.data.preparing.scheduling import Scheduler
-from gnano.data.preparing.status import Counts, SourceStatus, Status
-from gnano.data.preparing.tokenizing import WORK, Draft, draft_folder
-from gnano.data.preparing.workers import Event, Job, Workers, raise_failure
+from gnano.data.inputs import SourceFiles
+from gnano.data.manifest import Manifest, marker_path
+from gnano.data.preparing.downloads import DOWNLOADS_FOLDER, Prefetcher
+from gnano.data.preparing.lock import lock_folder
+from gnano.data.preparing.opening import check_output_folder, open_data_folder
+from gnano.data.preparing.scheduling import TaskScheduler
+from gnano.data.preparing.status import Counts, SourceStatus, PrepareStatus
+from gnano.data.preparing.tokenizing import DRAFTS_FOLDER, TaskDraft, draft_folder
+from gnano.data.preparing.workers import WorkerEvent, TokenizeJob, WorkerPool, raise_event_error
 from gnano.data.sources import DataConfig
 from gnano.utils.host import available_cores
 
-Progress = Callable[[Status], None]
+StatusCallback = Callable[[PrepareStatus], None]
 
 
-def prepare(config: DataConfig, progress: Progress = lambda _: None) -> Manifest:
+def prepare(config: DataConfig, progress: StatusCallback = lambda _: None) -> Manifest:
     """Make `config.folder` hold the shards that the configuration asks for.
 
     Raises ValueError where a source may not be read or gives no text, a file is not what it
     seems, or the folder was prepared for something else.
     """
     folder = Path(config.folder)
-    check_folder(config)
-    with locked(folder):
-        manifest, inputs = open_folder(config)
+    check_output_folder(config)
+    with lock_folder(folder):
+        manifest, inputs = open_data_folder(config)
         if not manifest.complete:
-            _Preparation(config, manifest, inputs, progress).run()
-        conclude(folder, manifest, config.keep_downloads)
+            _Pipeline(config, manifest, inputs, progress).run()
+        finish_folder(folder, manifest, config.keep_downloads)
     return manifest
 
 
-def conclude(folder: Path, manifest: Manifest, keep_downloads: bool) -> None:
+def finish_folder(folder: Path, manifest: Manifest, keep_downloads: bool) -> None:
     """Every source is complete: one manifest instead of the markers, and nothing left over.
 
     Once more, where an earlier process did not come to the end of it.
@@ -56,10 +56,10 @@ def conclude(folder: Path, manifest: Manifest, keep_downloads: bool) -> None:
         manifest.save(folder)
     for name, info in manifest.sources.items():
         for task in range(len(info.tasks)):
-            marker(folder / name, task).unlink(missing_ok=True)
-    shutil.rmtree(folder / WORK, ignore_errors=True)
+            marker_path(folder / name, task).unlink(missing_ok=True)
+    shutil.rmtree(folder / DRAFTS_FOLDER, ignore_errors=True)
     if not keep_downloads:
-        shutil.rmtree(folder / DOWNLOADS, ignore_errors=True)
+        shutil.rmtree(folder / DOWNLOADS_FOLDER, ignore_errors=True)
 
 
 def worker_config(config: DataConfig) -> DataConfig:
@@ -68,71 +68,71 @@ def worker_config(config: DataConfig) -> DataConfig:
     return replace(config, decontaminate=tuple(map(str, files)))
 
 
-class _Preparation:
+class _Pipeline:
     """One run of `prepare`: its workers, its downloads, and what they have to say."""
 
     def __init__(
-        self, config: DataConfig, manifest: Manifest, inputs: dict[str, Inputs], progress: Progress
+        self, config: DataConfig, manifest: Manifest, inputs: dict[str, SourceFiles], progress: StatusCallback
     ) -> None:
         self.config, self.progress = config, progress
         self.folder = Path(config.folder)
-        self.scheduler = Scheduler(self.folder, manifest)
-        self.events: Queue[Event] = Queue()
-        self.downloads = Downloads(self.folder, inputs, self.events)
-        self.taken: set[tuple[str, int]] = set()  # given to a worker, or drafted before
-        self.status = Status({name: SourceStatus() for name in config.sources})
+        self.scheduler = TaskScheduler(self.folder, manifest)
+        self.events: Queue[WorkerEvent] = Queue()
+        self.downloads = Prefetcher(self.folder, inputs, self.events)
+        self.assigned: set[tuple[str, int]] = set()  # given to a worker, or drafted before
+        self.status = PrepareStatus({name: SourceStatus() for name in config.sources})
 
     def run(self) -> None:
-        self._finish()
-        self.status.earlier = self.status.counts
-        todo = len(self.scheduler.wanted())
+        self._advance()
+        self.status.resumed_counts = self.status.counts
+        todo = len(self.scheduler.pending_tasks())
         cores = self.config.workers or available_cores()
-        workers = Workers(max(1, min(cores, todo)), worker_config(self.config), self.events)
+        workers = WorkerPool(max(1, min(cores, todo)), worker_config(self.config), self.events)
         with closing(workers), closing(self.downloads):
-            self._give(workers)
-            while not self.scheduler.complete:
+            self._submit_tasks(workers)
+            while not self.scheduler.is_complete:
                 with suppress(Empty):
                     event = self.events.get(timeout=1)
-                    self._hear(event, workers)
+                    self._handle_event(event, workers)
                     if event.kind != "progress":
-                        self._give(workers)
+                        self._submit_tasks(workers)
                 self.progress(self.status)
 
-    def _give(self, workers: Workers) -> None:
+    def _submit_tasks(self, workers: WorkerPool) -> None:
         """Hand out what is wanted next, and have the files after that downloaded."""
-        for task in self.scheduler.wanted():
-            if not (workers.free or self.downloads.room):
+        for task in self.scheduler.pending_tasks():
+            if not (workers.free_count or self.downloads.has_room):
                 break
-            if task in self.taken:
+            if task in self.assigned:
                 continue
-            if Draft.load(draft_folder(self.folder, *task)):
-                self.taken.add(task)
-            elif not self.downloads.has(*task):
-                if self.downloads.room:
-                    self.downloads.ask(*task)
-            elif workers.free:
-                self.taken.add(task)
+            if TaskDraft.load(draft_folder(self.folder, *task)):
+                self.assigned.add(task)
+            elif not self.downloads.is_ready(*task):
+                if self.downloads.has_room:
+                    self.downloads.request(*task)
+            elif workers.free_count:
+                self.assigned.add(task)
                 paths = [str(path) for path in self.downloads.take(*task)]
-                workers.give(Job(source=task[0], task=task[1], paths=paths))
+                workers.submit(TokenizeJob(source=task[0], task=task[1], paths=paths))
 
-    def _hear(self, event: Event, workers: Workers) -> None:
+    def _handle_event(self, event: WorkerEvent, workers: WorkerPool) -> None:
         source = self.status.sources[event.source]
         match event.kind:
             case "progress":
-                source.under_way[event.task] = Counts(event.documents, event.bytes, event.tokens)
+                source.in_progress[event.task] = Counts(event.documents, event.bytes, event.tokens)
             case "fetched":
-                source.fetched += event.bytes
-                self.downloads.arrived(event.source, event.task)
+                source.downloaded_bytes += event.bytes
+                self.downloads.mark_ready(event.source, event.task)
             case "done":
                 workers.release(event)
-                self.downloads.drop(event.source, event.task, self.config.keep_downloads)
-                self._finish()
+                self.downloads.delete_files(event.source, event.task, self.config.keep_downloads)
+                self._advance()
             case "failed" if self.scheduler.manifest.sources[event.source].complete:
                 # it was begun in case the budget should need it
-                if (event.source, event.task) in self.taken:
+                if (event.source, event.task) in self.assigned:
                     workers.release(event)
             case "failed":
-                raise_failure(event)
+                raise_event_error(event)
             case "died":
                 raise ValueError(
                     f"A worker was killed in task {event.task} of source {event.source!r}, "
@@ -140,14 +140,14 @@ class _Preparation:
                     f"workers (--data.workers)."
                 )
 
-    def _finish(self) -> None:
+    def _advance(self) -> None:
         """Finish what has its turn; the figures of all sources follow."""
         for name, task in self.scheduler.advance():
-            self.status.sources[name].under_way.pop(task, None)
+            self.status.sources[name].in_progress.pop(task, None)
         for name, status in self.status.sources.items():
             info = self.scheduler.manifest.sources[name]
             if info.complete:
-                self.downloads.end(name)
-            status.done, status.tasks = len(info.tasks), self.scheduler.needed(name)
-            status.tokens = self.scheduler.expected_tokens(name)
+                self.downloads.finish_source(name)
+            status.finished_tasks, status.expected_tasks = len(info.tasks), self.scheduler.estimate_tasks(name)
+            status.expected_tokens = self.scheduler.estimate_tokens(name)
             status.finished = Counts(info.documents, info.bytes, info.tokens)

@@ -22,40 +22,40 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from gnano.data.inputs import Inputs
+from gnano.data.inputs import SourceFiles
 from gnano.data.manifest import Manifest
-from gnano.data.preparing.lock import locked
-from gnano.data.preparing.opening import check_folder, open_folder
-from gnano.data.preparing.preparation import conclude, worker_config
-from gnano.data.preparing.scheduling import Scheduler
+from gnano.data.preparing.lock import lock_folder
+from gnano.data.preparing.opening import check_output_folder, open_data_folder
+from gnano.data.preparing.preparation import finish_folder, worker_config
+from gnano.data.preparing.scheduling import TaskScheduler
 from gnano.data.sources import DataConfig
 from gnano.utils.host import available_cores
-from gnano.utils.ranges import Range, check_ranges
-from gnano.utils.unused import refuse_unused
+from gnano.utils.ranges import Range, check_field_ranges
+from gnano.utils.unused import reject_unused
 
 if TYPE_CHECKING:  # needs datatrove
     from gnano.data.preparing.pipeline import TokenizeStep
 
-LOGS = ".logs"  # in the data folder
+LOGS_FOLDER = ".logs"  # in the data folder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slurm:
+class SlurmConfig:
     """Options of `sbatch`."""
 
     partition: str = ""  # where the jobs run
     time: str = "24:00:00"  # limit of each job; what one leaves, the next round does
     qos: str = ""  # quality of service; empty: the cluster's own
     # memory of the job that finishes: 24 bytes a document at most
-    finishing_gb: Annotated[int, Range(1, 2**20)] = 16
+    finish_memory_gb: Annotated[int, Range(1, 2**20)] = 16
     env_command: str = ""  # what a node runs first; empty: puts this Python first in PATH
 
     def __post_init__(self) -> None:
-        check_ranges(self, "slurm")
+        check_field_ranges(self, "slurm")
 
 
 @dataclass
-class ScaleOut:
+class ClusterPreparation:
     """Prepares a data folder, as `prepare` does, with an executor of datatrove."""
 
     config: DataConfig
@@ -66,21 +66,21 @@ class ScaleOut:
     )
     memory_gb: Annotated[int, Range(1, 2**20)] = 2  # of a rank (Slurm, Ray)
     logs: Path | None = None  # by default in the data folder
-    slurm: Slurm = Slurm()
-    say: Callable[[str], None] = lambda _: None
+    slurm: SlurmConfig = SlurmConfig()
+    log: Callable[[str], None] = lambda _: None
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_field_ranges(self)
         if self.executor != "slurm":
-            names = [field.name for field in fields(Slurm)]
-            refuse_unused(self.slurm, "slurm.", names, f"executor is {self.executor!r}")
+            names = [field.name for field in fields(SlurmConfig)]
+            reject_unused(self.slurm, "slurm.", names, f"executor is {self.executor!r}")
         for package in ("datatrove", "ray") if self.executor == "ray" else ("datatrove",):
             if find_spec(package) is None:
                 raise ValueError(f"Scaling out needs {package}: pip install 'auto-g-nano[scale]'.")
-        check_folder(self.config)
+        check_output_folder(self.config)
         # nodes and processes have other working directories
         self.folder = Path(self.config.folder).absolute()
-        self.logs_folder = (self.logs or self.folder / LOGS).absolute()
+        self.logs_folder = (self.logs or self.folder / LOGS_FOLDER).absolute()
         evaluations = (Path(path).expanduser() for path in self.config.decontaminate)
         self.config = replace(
             self.config,
@@ -95,46 +95,46 @@ class ScaleOut:
         """
         if self.executor == "slurm":
             self._check_slurm()
-        with locked(self.folder):
-            manifest, inputs = open_folder(self.config)
+        with lock_folder(self.folder):
+            manifest, inputs = open_data_folder(self.config)
             if manifest.complete:
                 return manifest
-            scheduler = Scheduler(self.folder, manifest)
+            scheduler = TaskScheduler(self.folder, manifest)
             if self.executor == "slurm":
                 # by the markers alone: all documents' keys are too much for a login node
                 manifest.refresh(self.folder)
-                self._submit(scheduler, inputs)
+                self._submit_slurm_jobs(scheduler, inputs)
                 return None
             while True:
                 for _ in scheduler.advance():
                     pass
-                if scheduler.complete:
+                if scheduler.is_complete:
                     break
                 self._run_round(scheduler, inputs)
-            conclude(self.folder, manifest, self.config.keep_downloads)
+            finish_folder(self.folder, manifest, self.config.keep_downloads)
         return manifest
 
-    def _run_round(self, scheduler: Scheduler, inputs: dict[str, Inputs]) -> None:
-        from gnano.data.preparing.pipeline import output_to_log, raise_saved_failure
+    def _run_round(self, scheduler: TaskScheduler, inputs: dict[str, SourceFiles]) -> None:
+        from gnano.data.preparing.pipeline import redirect_output, raise_saved_failure
 
         step, options = self._start_round(scheduler, inputs)
-        with output_to_log(step.home):
-            run = self._ray(step, options) if self.executor == "ray" else self._local(step, options)
+        with redirect_output(step.round_folder):
+            run = self._ray_executor(step, options) if self.executor == "ray" else self._local_executor(step, options)
             run.run()
             left = run.get_incomplete_ranks(skip_completed=True)
         raise_saved_failure([step.failures])
         if left:
             raise ValueError(
                 f"{len(left)} of the ranks did not come to an end, perhaps for lack of "
-                f"memory: see {step.home}, and run the same command again; what is done is kept."
+                f"memory: see {step.round_folder}, and run the same command again; what is done is kept."
             )
 
-    def _submit(self, scheduler: Scheduler, inputs: dict[str, Inputs]) -> None:
+    def _submit_slurm_jobs(self, scheduler: TaskScheduler, inputs: dict[str, SourceFiles]) -> None:
         """Submit an array of jobs that make drafts, and a job that finishes them.
 
         datatrove adds a job to each that merges its statistics.
         """
-        from gnano.data.preparing.pipeline import FinishStep, output_to_log, raise_saved_failure
+        from gnano.data.preparing.pipeline import FinishStep, redirect_output, raise_saved_failure
 
         try:
             raise_saved_failure(self.logs_folder.glob("*/failures"))
@@ -144,52 +144,52 @@ class ScaleOut:
                 f"submits what is left."
             ) from None
         step, options = self._start_round(scheduler, inputs)
-        finish = FinishStep(self.config, step.home)
+        finish = FinishStep(self.config, step.round_folder)
         last = {
             "tasks": 1,
-            "logging_dir": str(step.home / "finish"),
-            "mem_per_cpu_gb": self.slurm.finishing_gb,
+            "logging_dir": str(step.round_folder / "finish"),
+            "mem_per_cpu_gb": self.slurm.finish_memory_gb,
         }
         try:
-            with output_to_log(step.home):
+            with redirect_output(step.round_folder):
                 if step.tasks:
                     # also after ranks that failed: what they did is finished
-                    last |= {"depends": self._slurm(step, options), "run_on_dependency_fail": True}
-                self._slurm(finish, last).launch_job()
+                    last |= {"depends": self._slurm_executor(step, options), "run_on_dependency_fail": True}
+                self._slurm_executor(finish, last).launch_job()
         except subprocess.CalledProcessError as error:
             raise ValueError(
                 f"sbatch refused a job ({error}): its words are above, the script is in "
-                f"{step.home}."
+                f"{step.round_folder}."
             ) from None
-        self.say(
-            f"Submitted: see `squeue --name={self._job_name}`, and the logs in {step.home}. "
+        self.log(
+            f"Submitted: see `squeue --name={self._job_name}`, and the logs in {step.round_folder}. "
             f"When the jobs have ended, the same command says that {self.folder} is complete, "
             f"or submits the rest."
         )
 
     def _start_round(
-        self, scheduler: Scheduler, inputs: dict[str, Inputs]
+        self, scheduler: TaskScheduler, inputs: dict[str, SourceFiles]
     ) -> tuple["TokenizeStep", dict[str, Any]]:
         """The next round's step, and the options of its executor."""
-        from gnano.data.preparing.pipeline import TokenizeStep, has_draft
+        from gnano.data.preparing.pipeline import TokenizeStep, is_task_done
 
         self.logs_folder.mkdir(parents=True, exist_ok=True)
         home = self.logs_folder / f"{len(list(self.logs_folder.glob('[0-9]*'))) + 1:03}"
         home.mkdir()
-        tasks = [task for task in scheduler.wanted() if not has_draft(self.folder, *task)]
+        tasks = [task for task in scheduler.pending_tasks() if not is_task_done(self.folder, *task)]
         ranks = max(1, min(self.tasks, len(tasks)))
-        self.say(f"Round {home.name}: {len(tasks):,} tasks on {ranks} ranks; {home}")
+        self.log(f"Round {home.name}: {len(tasks):,} tasks on {ranks} ranks; {home}")
         options: dict[str, Any] = {"tasks": ranks, "logging_dir": str(home / "tokenize")}
         if self.executor != "local":
             options |= {"workers": self.workers or -1, "mem_per_cpu_gb": self.memory_gb}
         return TokenizeStep(worker_config(self.config), home, inputs, tasks), options
 
-    def _local(self, step: "TokenizeStep", options: dict[str, Any]) -> Any:
+    def _local_executor(self, step: "TokenizeStep", options: dict[str, Any]) -> Any:
         from gnano.data.preparing.pipeline import LocalExecutor
 
         return LocalExecutor([step], workers=self.workers or available_cores(), **options)
 
-    def _ray(self, step: "TokenizeStep", options: dict[str, Any]) -> Any:
+    def _ray_executor(self, step: "TokenizeStep", options: dict[str, Any]) -> Any:
         from datatrove.executor.ray import RayPipelineExecutor
 
         ray: Any = importlib.import_module("ray")  # only in part typed
@@ -202,10 +202,10 @@ class ScaleOut:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        self.say(f"Ray has {ray.cluster_resources().get('CPU', 0):.0f} cores.")
+        self.log(f"Ray has {ray.cluster_resources().get('CPU', 0):.0f} cores.")
         return RayPipelineExecutor([step], **options)
 
-    def _slurm(self, step: Any, options: dict[str, Any]) -> Any:
+    def _slurm_executor(self, step: Any, options: dict[str, Any]) -> Any:
         from datatrove.executor.slurm import SlurmPipelineExecutor
 
         here = shlex.quote(str(Path(sys.executable).parent))

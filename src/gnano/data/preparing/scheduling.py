@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gnano.data.bad_records import refusal
-from gnano.data.manifest import Manifest, SourceInfo, TaskInfo, bad_records
-from gnano.data.preparing.finishing import Seen, finish, finished
-from gnano.data.preparing.tokenizing import Draft, draft_folder
+from gnano.data.bad_records import format_refusal
+from gnano.data.manifest import Manifest, SourceInfo, TaskInfo, summarize_bad_records
+from gnano.data.preparing.finishing import DedupIndex, merge_draft, load_finished_task
+from gnano.data.preparing.tokenizing import TaskDraft, draft_folder
 
 
-class Scheduler:
+class TaskScheduler:
     """Finishes drafts in the plan's sequence and knows which ones are wanted.
 
     Fills `manifest.sources` as it goes.
@@ -17,86 +17,86 @@ class Scheduler:
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder, self.manifest, self.plan = folder, manifest, manifest.plan
-        self.sequence = list(self.plan.sequence())
-        self.seen = Seen()
-        self.next = 0  # place in the sequence
+        self.task_order = list(self.plan.iter_tasks())
+        self.dedup_index = DedupIndex()
+        self.position = 0  # place in the sequence
         manifest.sources = {name: SourceInfo() for name in self.plan.sources}
         for name in self.plan.sources:
             (folder / name).mkdir(exist_ok=True)
 
     @property
-    def complete(self) -> bool:
-        return self.next == len(self.sequence)
+    def is_complete(self) -> bool:
+        return self.position == len(self.task_order)
 
     def advance(self) -> Iterator[tuple[str, int]]:
         """Finish every task whose turn it is, as far as there are drafts; yields those done."""
-        while self.next < len(self.sequence):
-            source, task = self.sequence[self.next]
+        while self.position < len(self.task_order):
+            source, task = self.task_order[self.position]
             if not self.manifest.sources[source].complete:
-                if not self._finish(source, task):
+                if not self._finish_task(source, task):
                     return
                 yield source, task
-            self.next += 1
+            self.position += 1
 
-    def wanted(self) -> list[tuple[str, int]]:
+    def pending_tasks(self) -> list[tuple[str, int]]:
         """Tasks not finished, in their sequence: those that the budgets will likely need."""
-        needed = {name: self.needed(name) for name in self.plan.sources}
+        needed = {name: self.estimate_tasks(name) for name in self.plan.sources}
         return [
             (source, task)
-            for source, task in self.sequence[self.next :]
+            for source, task in self.task_order[self.position :]
             if not self.manifest.sources[source].complete and task < needed[source]
         ]
 
-    def needed(self, source: str) -> int:
+    def estimate_tasks(self, source: str) -> int:
         """How many tasks the source will likely take."""
         info = self.manifest.sources[source]
         if info.complete:
             return len(info.tasks)
         return max(
-            self.plan.sources[source].expected_tasks(self._rate(source)), len(info.tasks) + 1
+            self.plan.sources[source].estimate_tasks(self._tokens_per_byte(source)), len(info.tasks) + 1
         )
 
-    def expected_tokens(self, source: str) -> int:
+    def estimate_tokens(self, source: str) -> int:
         """How many training tokens the source will likely have."""
         info = self.manifest.sources[source]
         if info.complete:
             return info.tokens
-        return max(self.plan.sources[source].expected_tokens(self._rate(source)), info.tokens)
+        return max(self.plan.sources[source].estimate_tokens(self._tokens_per_byte(source)), info.tokens)
 
-    def _rate(self, source: str) -> float | None:
+    def _tokens_per_byte(self, source: str) -> float | None:
         """Tokens kept per byte of the files so far: what was dropped is in it."""
         info = self.manifest.sources[source]
         tasks = self.plan.sources[source].tasks[: len(info.tasks)]
         size = sum(file.size for task in tasks for file in task)
         return info.tokens / size if info.tokens and size else None
 
-    def _finish(self, source: str, task: int) -> bool:
+    def _finish_task(self, source: str, task: int) -> bool:
         plan, info = self.plan.sources[source], self.manifest.sources[source]
         home = self.folder / source
-        done = finished(home, task, self.seen)
+        done = load_finished_task(home, task, self.dedup_index)
         if done is None:
             folder = draft_folder(self.folder, source, task)
-            draft = Draft.load(folder)
+            draft = TaskDraft.load(folder)
             if draft is None:
                 return False
             # before it is finished, so that its files may still be mended
-            self._check(source, [*info.tasks, TaskInfo(**vars(draft), lengths=[])])
-            done = finish(folder, draft, home, task, self.seen)
+            self._check_bad_records(source, [*info.tasks, TaskInfo(**vars(draft), lengths=[])])
+            done = merge_draft(folder, draft, home, task, self.dedup_index)
         else:
-            self._check(source, [*info.tasks, done])
+            self._check_bad_records(source, [*info.tasks, done])
         info.tasks.append(done)
-        if len(info.tasks) == len(plan.tasks) or plan.enough(info.tokens):
-            self._end(source, info)
+        if len(info.tasks) == len(plan.tasks) or plan.is_budget_reached(info.tokens):
+            self._complete_source(source, info)
         return True
 
-    def _check(self, source: str, tasks: Sequence[TaskInfo]) -> None:
+    def _check_bad_records(self, source: str, tasks: Sequence[TaskInfo]) -> None:
         """Are more records bad than the recipe allows?"""
         most = self.manifest.max_bad_share
-        share, notice = bad_records(self.plan.sources[source], tasks)
+        share, notice = summarize_bad_records(self.plan.sources[source], tasks)
         if share > most:
-            raise ValueError(refusal(f"Source {source!r}: {notice}", most))
+            raise ValueError(format_refusal(f"Source {source!r}: {notice}", most))
 
-    def _end(self, source: str, info: SourceInfo) -> None:
+    def _complete_source(self, source: str, info: SourceInfo) -> None:
         self.manifest.sources[source] = SourceInfo(tasks=info.tasks, complete=True)
         if not info.tokens:
             plan = self.plan.sources[source]

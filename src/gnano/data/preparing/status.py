@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gnano.live import clock
+from gnano.live import format_clock
 
 
 class Counts(NamedTuple):
@@ -15,31 +15,31 @@ class Counts(NamedTuple):
     tokens: int = 0
 
 
-NOTHING = Counts()
+ZERO_COUNTS = Counts()
 
 
 @dataclass
 class SourceStatus:
-    tasks: int = 0  # expected
-    tokens: int = 0  # expected
-    done: int = 0  # tasks
-    finished: Counts = NOTHING
-    under_way: dict[int, Counts] = field(default_factory=dict)
-    fetched: int = 0  # bytes downloaded by this process
+    expected_tasks: int = 0  # expected
+    expected_tokens: int = 0  # expected
+    finished_tasks: int = 0  # tasks
+    finished: Counts = ZERO_COUNTS
+    in_progress: dict[int, Counts] = field(default_factory=dict)
+    downloaded_bytes: int = 0  # bytes downloaded by this process
 
     @property
     def counts(self) -> Counts:
-        parts = [self.finished, *self.under_way.values()]
+        parts = [self.finished, *self.in_progress.values()]
         return Counts(*(sum(column) for column in zip(*parts, strict=True)))
 
 
 @dataclass
-class Status:
+class PrepareStatus:
     """What `prepare` shows while it works."""
 
     sources: dict[str, SourceStatus] = field(default_factory=dict)
-    began: float = field(default_factory=time.monotonic)
-    earlier: Counts = NOTHING  # done by earlier processes
+    started_at: float = field(default_factory=time.monotonic)
+    resumed_counts: Counts = ZERO_COUNTS  # done by earlier processes
 
     @property
     def counts(self) -> Counts:
@@ -49,34 +49,34 @@ class Status:
     @property
     def seconds_left(self) -> float | None:
         """At the pace so far; None before there is one."""
-        new = self.counts.tokens - self.earlier.tokens
+        new = self.counts.tokens - self.resumed_counts.tokens
         if new <= 0:
             return None
         # each source by itself: one that gave more than was guessed does not shorten another
-        left = sum(max(s.tokens - s.counts.tokens, 0) for s in self.sources.values())
-        return left * (time.monotonic() - self.began) / new
+        left = sum(max(s.expected_tokens - s.counts.tokens, 0) for s in self.sources.values())
+        return left * (time.monotonic() - self.started_at) / new
 
     def __str__(self) -> str:
         """How far it is altogether, and a line for each source."""
-        seconds = max(time.monotonic() - self.began, 1e-3)
-        speed = (self.counts.bytes - self.earlier.bytes) / 1e6 / seconds
-        expected = sum(max(s.tokens, s.counts.tokens) for s in self.sources.values())
+        seconds = max(time.monotonic() - self.started_at, 1e-3)
+        speed = (self.counts.bytes - self.resumed_counts.bytes) / 1e6 / seconds
+        expected = sum(max(s.expected_tokens, s.counts.tokens) for s in self.sources.values())
         share = self.counts.tokens / max(expected, 1)
-        left = "" if self.seconds_left is None else f", {clock(self.seconds_left)} left"
-        lines = [f"{share:.0%} of about {_short(expected)} tokens, {speed:.1f} MB/s{left}"]
+        left = "" if self.seconds_left is None else f", {format_clock(self.seconds_left)} left"
+        lines = [f"{share:.0%} of about {_format_count(expected)} tokens, {speed:.1f} MB/s{left}"]
         wide = max(map(len, self.sources), default=0)
         for name, source in self.sources.items():
             counts = source.counts
             lines.append(
-                f"  {name:<{wide}}  {source.done}/{source.tasks} tasks, {counts.documents:,} "
-                f"documents, {_short(counts.tokens)} tokens"
+                f"  {name:<{wide}}  {source.finished_tasks}/{source.expected_tasks} tasks, {counts.documents:,} "
+                f"documents, {_format_count(counts.tokens)} tokens"
             )
-            if source.fetched:
-                lines[-1] += f", {_short(source.fetched)}B downloaded"
+            if source.downloaded_bytes:
+                lines[-1] += f", {_format_count(source.downloaded_bytes)}B downloaded"
         return "\n".join(lines)
 
 
-def _short(number: float) -> str:
+def _format_count(number: float) -> str:
     """1234567 -> '1.23 M'."""
     for unit in ("", " k", " M"):
         if number < 1000:

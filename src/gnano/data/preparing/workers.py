@@ -24,18 +24,18 @@ from pathlib import Path
 from queue import Queue
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from gnano.data.preparing.tokenizing import Report, draft_folder, tokenize_task
-from gnano.data.sources import DataConfig, Source
+from gnano.data.preparing.tokenizing import ProgressCallback, draft_folder, tokenize_task
+from gnano.data.sources import DataConfig, SourceConfig
 
 if TYPE_CHECKING:
-    from gnano.data.decontamination import Decontamination
+    from gnano.data.decontamination import DecontaminationFilter
     from gnano.tokenizer.bpe import Tokenizer
 
 REPORT_SECONDS = 0.25  # between two progress events of a worker
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TokenizeJob:
     """One task to tokenize."""
 
     source: str
@@ -44,7 +44,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Event:
+class WorkerEvent:
     """A message from a worker or a download."""
 
     kind: str  # "progress", "done", "failed", "died", "fetched"
@@ -62,9 +62,9 @@ class Worker:
     def __init__(self, config: DataConfig) -> None:
         self.config = config
         self.tokenizer: Tokenizer | None = None
-        self.decontamination: Decontamination | None = None
+        self.decontamination: DecontaminationFilter | None = None
 
-    def tokenize(self, job: Job, report: Report) -> None:
+    def tokenize(self, job: TokenizeJob, report: ProgressCallback) -> None:
         """Make the job's draft."""
         folder = Path(self.config.folder)
         if self.tokenizer is None:
@@ -72,9 +72,9 @@ class Worker:
 
             self.tokenizer = Tokenizer.load(folder)
             if self.config.decontaminate:
-                from gnano.data.decontamination import Decontamination
+                from gnano.data.decontamination import DecontaminationFilter
 
-                self.decontamination = Decontamination(list(map(Path, self.config.decontaminate)))
+                self.decontamination = DecontaminationFilter(list(map(Path, self.config.decontaminate)))
         tokenize_task(
             self.config,
             self.config.sources[job.source],
@@ -85,7 +85,7 @@ class Worker:
             report,
         )
 
-    def run(self, job: Job, send: Callable[[Event], None]) -> None:
+    def run(self, job: TokenizeJob, send: Callable[[WorkerEvent], None]) -> None:
         """Make the job's draft; progress, success and errors are sent as events."""
         last_report = 0.0
 
@@ -95,69 +95,69 @@ class Worker:
                 last_report = time.monotonic()
                 send(event("progress", documents=documents, bytes=size, tokens=tokens))
 
-        def event(kind: str, **details: Any) -> Event:
-            return Event(kind=kind, source=job.source, task=job.task, **details)
+        def event(kind: str, **details: Any) -> WorkerEvent:
+            return WorkerEvent(kind=kind, source=job.source, task=job.task, **details)
 
         try:
             self.tokenize(job, report)
         except BrokenPipeError:  # nobody reads the events any more
             raise
         except Exception as error:
-            send(event("failed", error=failure(error)))
+            send(event("failed", error=serialize_error(error)))
         else:
             send(event("done"))
 
 
-class Workers:
+class WorkerPool:
     """A pool of workers whose events arrive in one queue."""
 
-    def __init__(self, count: int, config: DataConfig, events: "Queue[Event]") -> None:
+    def __init__(self, count: int, config: DataConfig, events: "Queue[WorkerEvent]") -> None:
         self.events = events
-        self.local = Worker(config) if count == 1 else None
-        self.free = count
-        self.closed = False
+        self.local_worker = Worker(config) if count == 1 else None
+        self.free_count = count
+        self.is_closed = False
         self.idle: list[subprocess.Popen[str]] = []
         self.busy: dict[tuple[str, int], subprocess.Popen[str]] = {}
         if count > 1:
-            self.idle = [self._start(config) for _ in range(count)]
+            self.idle = [self._start_process(config) for _ in range(count)]
 
-    def give(self, job: Job) -> None:
+    def submit(self, job: TokenizeJob) -> None:
         """Hand a job to a free worker."""
-        self.free -= 1
-        if self.local:
+        self.free_count -= 1
+        if self.local_worker:
             # a daemon, so that Ctrl-C need not wait for the end of a large file
-            threading.Thread(target=self._run_local, args=(self.local, job), daemon=True).start()
+            threading.Thread(target=self._run_local, args=(self.local_worker, job), daemon=True).start()
             return
         process = self.idle.pop()
         self.busy[job.source, job.task] = process
         try:
             _write_line(process.stdin, asdict(job))
         except BrokenPipeError:
-            self.events.put(Event(kind="died", source=job.source, task=job.task))
+            self.events.put(WorkerEvent(kind="died", source=job.source, task=job.task))
 
-    def release(self, event: Event) -> None:
+    def release(self, event: WorkerEvent) -> None:
         """A worker's job is over: it may have another."""
-        self.free += 1
+        self.free_count += 1
         process = self.busy.pop((event.source, event.task), None)
         if process:
             self.idle.append(process)
 
     def close(self) -> None:
-        self.closed = True
+        self.is_closed = True
         for process in [*self.idle, *self.busy.values()]:
             process.kill()
             process.communicate()
 
-    def _run_local(self, worker: Worker, job: Job) -> None:
-        def send(event: Event) -> None:
-            if self.closed:
+    def _run_local(self, worker: Worker, job: TokenizeJob) -> None:
+        def send(event: WorkerEvent) -> None:
+            if self.is_closed:
                 raise BrokenPipeError  # as in a worker process
             self.events.put(event)
 
         with suppress(BrokenPipeError):
             worker.run(job, send)
 
-    def _start(self, config: DataConfig) -> subprocess.Popen[str]:
+    def _start_process(self, config: DataConfig) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "gnano.data.preparing.workers"],
             stdin=subprocess.PIPE,
@@ -171,13 +171,13 @@ class Workers:
     def _read_events(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            self.events.put(Event(**json.loads(line)))
+            self.events.put(WorkerEvent(**json.loads(line)))
         for (source, task), busy in list(self.busy.items()):
             if busy is process:
-                self.events.put(Event(kind="died", source=source, task=task))
+                self.events.put(WorkerEvent(kind="died", source=source, task=task))
 
 
-def failure(error: Exception) -> str:
+def serialize_error(error: Exception) -> str:
     """An exception as text that crosses a pipe; see `raise_failure`."""
     if isinstance(error, OSError) and error.errno is not None:
         return json.dumps([error.errno, error.strerror, error.filename])
@@ -186,7 +186,7 @@ def failure(error: Exception) -> str:
     return json.dumps([None, "".join(traceback.format_exception(error))])
 
 
-def raise_failure(event: Event) -> NoReturn:
+def raise_event_error(event: WorkerEvent) -> NoReturn:
     """Raise here what was raised where the event came from."""
     match json.loads(event.error):
         case [int(number), str(reason), where]:
@@ -205,20 +205,20 @@ def _write_line(pipe: IO[str] | None, content: dict[str, Any]) -> None:
     pipe.flush()
 
 
-def _serve() -> None:
+def _run_worker() -> None:
     """Run jobs from standard input until it ends; write events to standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for `prepare`, which ends us
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # no stray print among the events
     content = json.loads(sys.stdin.readline())
-    sources = {name: Source(**source) for name, source in content.pop("sources").items()}
+    sources = {name: SourceConfig(**source) for name, source in content.pop("sources").items()}
     worker = Worker(DataConfig(**content, sources=sources))
     for line in sys.stdin:
-        worker.run(Job(**json.loads(line)), lambda event: _write_line(out, asdict(event)))
+        worker.run(TokenizeJob(**json.loads(line)), lambda event: _write_line(out, asdict(event)))
 
 
 if __name__ == "__main__":
     try:
-        _serve()
+        _run_worker()
     except BrokenPipeError:  # `prepare` is gone
         os._exit(1)

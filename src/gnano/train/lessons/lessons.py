@@ -19,77 +19,77 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from gnano.data.batches import Batches
+from gnano.data.batches import PackedDataset
 from gnano.data.instructions.config import InstructionConfig
 from gnano.data.instructions.encoding import Example
-from gnano.data.instructions.files import files_of
-from gnano.data.instructions.gathering import Gathered
-from gnano.data.instructions.rows import InstructionRows, PairRows
-from gnano.data.instructions.templates import ALPACA, Template, load_template, template_of
+from gnano.data.instructions.files import resolve_source_files
+from gnano.data.instructions.gathering import SplitRecords
+from gnano.data.instructions.rows import SFTDataset, PreferenceDataset
+from gnano.data.instructions.templates import ALPACA, ChatTemplate, load_template, read_template
 from gnano.data.sources import DataConfig
 from gnano.model.config import ModelConfig
-from gnano.model.folder import read_config
+from gnano.model.folder import load_config
 from gnano.model.gpt import GPT
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.train.base import Base, base_of
-from gnano.train.heldout import Heldout, add_up, evaluating
-from gnano.train.ranks.world import World
+from gnano.train.base import BaseCheckpoint, find_base
+from gnano.train.heldout import HeldoutSet, sum_over_ranks, eval_mode
+from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
-from gnano.train.saving.folders import checkpoints
-from gnano.train.waiting import Say
+from gnano.train.saving.folders import list_checkpoints
+from gnano.train.waiting import Notify
 
-Rows = Batches | InstructionRows | PairRows
+TrainingDataset = PackedDataset | SFTDataset | PreferenceDataset
 
 
-class Loss(Protocol):
+class EvalResult(Protocol):
     @property
-    def value(self) -> float:
+    def objective(self) -> float:
         """The number that checkpoints are compared by; lower is better."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_metrics(self) -> dict[str, Any]:
         """Return the metrics for the log."""
 
 
-class Lessons(ABC):
-    where: str  # where the data is stored, for messages
+class TrainingTask(ABC):
+    data_location: str  # where the data is stored, for messages
     fingerprint: str  # of all data
     tokenizer: Tokenizer
-    template: Template | None = None
-    base: Base | None  # None: the run starts with random weights
-    shape: ModelConfig | None  # that of the base
-    growing: bool = False  # whether `gnano prepare` is still adding data
-    rows: Rows
+    chat_template: ChatTemplate | None = None
+    base: BaseCheckpoint | None  # None: the run starts with random weights
+    base_config: ModelConfig | None  # that of the base
+    is_growing: bool = False  # whether `gnano prepare` is still adding data
+    dataset: TrainingDataset
 
     def resolve(self, recipe: Recipe) -> Recipe:
         """Return the recipe with the values that follow from base and data.
 
         Raises ValueError where it does not fit the data.
         """
-        if self.shape is None:
+        if self.base_config is None:
             return recipe
-        return replace(recipe, model=replace(self.shape, dropout=recipe.model.dropout))
+        return replace(recipe, model=replace(self.base_config, dropout=recipe.model.dropout))
 
     @abstractmethod
-    def about(self) -> list[str]:
+    def describe(self) -> list[str]:
         """Return the messages to show before the first step."""
 
-    def prepare(self, recipe: Recipe, run: Path, world: World, say: Say) -> None:  # noqa: B027
+    def prepare(self, recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> None:  # noqa: B027
         """Compute what has to be there before the first step."""
 
     @abstractmethod
-    def measure(self, recipe: Recipe, world: World) -> "Heldout | HeldoutExamples":
+    def build_heldout(self, recipe: Recipe, world: DistContext) -> "HeldoutSet | HeldoutExamples":
         """Return the held-out data, ready to be evaluated."""
 
 
-class TuningTask(Lessons):
+class TuningTask(TrainingTask):
     """What tuning on instructions and on preferences have in common."""
 
-    base: Base
-    template: Template
-    rows: InstructionRows | PairRows
+    base: BaseCheckpoint
+    chat_template: ChatTemplate
+    dataset: SFTDataset | PreferenceDataset
 
     def __init__(
-        self, recipe: Recipe, base: Base | None, run: Path, world: World, say: Say
+        self, recipe: Recipe, base: BaseCheckpoint | None, run: Path, world: DistContext, notify: Notify
     ) -> None:
         """Raises ValueError or OSError where there is no base, or none that can be tuned."""
         if base is None:
@@ -98,35 +98,35 @@ class TuningTask(Lessons):
                 "(--from, or train.base)."
             )
         # a run that has checkpoints resumes without its base (unless it trains an adapter of it)
-        folder = next((f for f in [base.folder, *checkpoints(run)] if f.is_dir()), None)
+        folder = next((f for f in [base.folder, *list_checkpoints(run)] if f.is_dir()), None)
         if folder is None:
-            raise ValueError(base.gone)
-        config = recipe.instructions
-        template = load_template(config.template) if config.template else template_of(folder)
-        self.base, self.template = base, template or ALPACA
-        self.shape, self.tokenizer = read_config(folder), Tokenizer.load(folder)
-        self.length, self.beta = self.shape.block_size, recipe.train.beta
-        self.where = ", ".join(source.where for source in config.sources.values())
+            raise ValueError(base.missing_message)
+        config = recipe.tuning_data
+        template = load_template(config.template) if config.template else read_template(folder)
+        self.base, self.chat_template = base, template or ALPACA
+        self.base_config, self.tokenizer = load_config(folder), Tokenizer.load(folder)
+        self.sequence_length, self.beta = self.base_config.block_size, recipe.train.dpo_beta
+        self.data_location = ", ".join(source.location for source in config.sources.values())
         # rank 0 downloads for all that share its disk; the others find the files
-        world.doing("bringing the Hub's files", math.inf)
+        world.set_phase("bringing the Hub's files", math.inf)
         for source in config.sources.values():
-            world.by_first(
-                partial(files_of, source, Path(config.downloads), partial(say, waiting=True))
+            world.run_on_main(
+                partial(resolve_source_files, source, Path(config.cache_dir), partial(notify, waiting=True))
             )
         records = self.load_records(config)
-        self.complaints = records.complaints
+        self.warnings = records.warnings
         train, heldout = (
             {name: [self.encode(one) for one in found] for name, found in part.items()}
             for part in (records.train, records.heldout)
         )
         weights = [config.sources[name].weight for name in train]
-        self.rows = self.pack(list(train.values()), weights, config.seed, config.packing)
-        self.heldout = {name: self.pack([part], [1.0], 0, True) for name, part in heldout.items()}
-        self.fingerprint = _fingerprint([*train.values(), *heldout.values()])
-        self.steps = self._count_steps(recipe, say)
+        self.dataset = self.pack(list(train.values()), weights, config.seed, config.packing)
+        self.heldout_rows = {name: self.pack([part], [1.0], 0, True) for name, part in heldout.items()}
+        self.fingerprint = _fingerprint_examples([*train.values(), *heldout.values()])
+        self.steps = self._count_steps(recipe, notify)
 
     @abstractmethod
-    def load_records(self, config: InstructionConfig) -> Gathered[Any]:
+    def load_records(self, config: InstructionConfig) -> SplitRecords[Any]:
         """Read the sources and split the records."""
 
     @abstractmethod
@@ -141,29 +141,29 @@ class TuningTask(Lessons):
         recipe = super().resolve(recipe)
         return replace(recipe, train=replace(recipe.train, steps=self.steps))
 
-    def about(self) -> list[str]:
-        held, called = sum(len(rows.items) for rows in self.heldout.values()), self.rows.called
+    def describe(self) -> list[str]:
+        held, called = sum(len(rows.items) for rows in self.heldout_rows.values()), self.dataset.item_name
         return [
-            *self.complaints,
-            f"{self.where}: {self.rows.waste()}; {held:,} {called} held out",
+            *self.warnings,
+            f"{self.data_location}: {self.dataset.packing_stats()}; {held:,} {called} held out",
         ]
 
-    def _count_steps(self, recipe: Recipe, say: Say) -> int:
+    def _count_steps(self, recipe: Recipe, notify: Notify) -> int:
         """The steps of `data.epochs` epochs, or those of the recipe where that is 0."""
-        epochs, settings, rows = recipe.instructions.epochs, recipe.train, self.rows.deck.size
+        epochs, settings, rows = recipe.tuning_data.epochs, recipe.train, self.dataset.sampler.epoch_size
         if not epochs:
             return settings.steps
-        rows_per_step = max(settings.tokens_per_step // self.length, 1)
+        rows_per_step = max(settings.tokens_per_step // self.sequence_length, 1)
         steps = max(math.ceil(epochs * rows / rows_per_step), 1)
         if steps != settings.steps:
-            say(
+            notify(
                 f"{epochs:g} epochs of {rows:,} rows are {steps:,} steps (data.epochs decides; "
                 f"0 leaves it to train.steps)"
             )
         return steps
 
 
-def _fingerprint(parts: Iterable[Iterable[Any]]) -> str:
+def _fingerprint_examples(parts: Iterable[Iterable[Any]]) -> str:
     """Hash all examples, which tokens count in the loss, and which belong together."""
     hashed = hashlib.sha256()
     for part in parts:
@@ -177,7 +177,7 @@ def _fingerprint(parts: Iterable[Iterable[Any]]) -> str:
 
 
 @dataclass(frozen=True)
-class SummedLoss:
+class CategoryLoss:
     """Sums over the held-out examples of each category; the subclass says of what."""
 
     sums: dict[str, list[float]]
@@ -191,52 +191,52 @@ class HeldoutExamples:
 
     def __init__(
         self,
-        rows: Mapping[str, Any],
-        batch: int,
-        world: World,
-        cost: Callable[[GPT, Any], Tensor],
-        result: Callable[[dict[str, list[float]]], Loss],
+        rows_by_category: Mapping[str, Any],
+        batch_size: int,
+        world: DistContext,
+        sum_batch: Callable[[GPT, Any], Tensor],
+        build_result: Callable[[dict[str, list[float]]], EvalResult],
     ) -> None:
-        self.rows, self.batch, self.world = dict(sorted(rows.items())), batch, world
-        self.cost, self.result = cost, result
+        self.rows_by_category, self.batch_size, self.world = dict(sorted(rows_by_category.items())), batch_size, world
+        self.sum_batch, self.build_result = sum_batch, build_result
 
     def __bool__(self) -> bool:
-        return bool(self.rows)
+        return bool(self.rows_by_category)
 
-    def covers(self, tokens: int) -> bool:
+    def is_covered_by(self, tokens: int) -> bool:
         return True
 
-    def lacking(self, tokens: int) -> str | None:
+    def missing(self, tokens: int) -> str | None:
         return None
 
-    def loss(
-        self, model: GPT, tokens: int | None = None, stop: Callable[[], bool] = lambda: False
-    ) -> Loss:
+    def evaluate(
+        self, model: GPT, tokens: int | None = None, should_stop: Callable[[], bool] = lambda: False
+    ) -> EvalResult:
         """Raises CutShortError where `stop` returns True on any of the ranks."""
         sums = {}
-        with evaluating(model):
-            for name, rows in self.rows.items():
-                groups = range(0, len(rows.rows), self.batch)
-                batches = (rows.of_rows(rows.rows[at : at + self.batch]) for at in groups)
-                work, empty = partial(self.cost, model), rows.of_rows([[]])
-                sums[name] = add_up(work, batches, len(groups), empty, self.world, stop)
-        return self.result(sums)
+        with eval_mode(model):
+            for name, rows in self.rows_by_category.items():
+                groups = range(0, len(rows.rows), self.batch_size)
+                batches = (rows.of_rows(rows.rows[at : at + self.batch_size]) for at in groups)
+                work, empty = partial(self.sum_batch, model), rows.of_rows([[]])
+                sums[name] = sum_over_ranks(work, batches, len(groups), empty, self.world, should_stop)
+        return self.build_result(sums)
 
 
-def open_lessons(recipe: Recipe, run: Path, world: World, say: Say) -> Lessons:
+def build_task(recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> TrainingTask:
     """Open the data that the recipe trains on, and its base.
 
     Raises ValueError or OSError where it is missing or cannot be used.
     """
-    base = world.by_first(partial(base_of, recipe.train.base, run))
+    base = world.run_on_main(partial(find_base, recipe.train.init_from, run))
     if isinstance(recipe.data, DataConfig):
-        from gnano.train.lessons.texts import Texts
+        from gnano.train.lessons.texts import PretrainingTask
 
-        return Texts(recipe.corpus, recipe.model.block_size, base)
+        return PretrainingTask(recipe.pretraining_data, recipe.model.block_size, base)
     if recipe.data.kind == "preferences":
-        from gnano.train.lessons.preferences import Preferences
+        from gnano.train.lessons.preferences import DPOTask
 
-        return Preferences(recipe, base, run, world, say)
-    from gnano.train.lessons.instructions import Instructions
+        return DPOTask(recipe, base, run, world, notify)
+    from gnano.train.lessons.instructions import SFTTask
 
-    return Instructions(recipe, base, run, world, say)
+    return SFTTask(recipe, base, run, world, notify)

@@ -20,120 +20,120 @@ from torch import Tensor
 
 from gnano.data.instructions.config import InstructionConfig
 from gnano.data.instructions.conversations import Preference
-from gnano.data.instructions.encoding import Pair, encode_pair
-from gnano.data.instructions.gathering import Gathered, gather_preferences
+from gnano.data.instructions.encoding import PreferencePair, encode_preference
+from gnano.data.instructions.gathering import SplitRecords, load_preferences
 from gnano.data.instructions.preference_batch import PreferenceBatch
-from gnano.data.instructions.rows import PairRows
-from gnano.model.devices import widest_dtype
+from gnano.data.instructions.rows import PreferenceDataset
+from gnano.model.devices import accumulation_dtype
 from gnano.model.folder import save_tensors
 from gnano.model.gpt import GPT
-from gnano.train.base import Base
-from gnano.train.heldout import evaluating
-from gnano.train.lessons.lessons import HeldoutExamples, SummedLoss, TuningTask
-from gnano.train.precision import DTYPES
-from gnano.train.ranks.world import World
+from gnano.train.base import BaseCheckpoint
+from gnano.train.heldout import eval_mode
+from gnano.train.lessons.lessons import HeldoutExamples, CategoryLoss, TuningTask
+from gnano.train.precision import COMPUTE_DTYPES
+from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
-from gnano.train.waiting import Say
-from gnano.utils.atomic_io import replacing
+from gnano.train.waiting import Notify
+from gnano.utils.atomic_io import atomic_replace
 
-NAME = "reference.safetensors"
+REFERENCE_FILE = "reference.safetensors"
 
 
-class Preferences(TuningTask):
-    rows: PairRows
+class DPOTask(TuningTask):
+    dataset: PreferenceDataset
 
-    def load_records(self, config: InstructionConfig) -> Gathered[Preference]:
-        return gather_preferences(config)
+    def load_records(self, config: InstructionConfig) -> SplitRecords[Preference]:
+        return load_preferences(config)
 
-    def encode(self, record: Preference) -> Pair:
-        return encode_pair(record, self.template, self.tokenizer)
+    def encode(self, record: Preference) -> PreferencePair:
+        return encode_preference(record, self.chat_template, self.tokenizer)
 
-    def pack(self, sources: list[Any], weights: list[float], seed: int, packing: bool) -> PairRows:
-        return PairRows(sources, weights, self.length, seed, self.beta, packing)
+    def pack(self, sources: list[Any], weights: list[float], seed: int, packing: bool) -> PreferenceDataset:
+        return PreferenceDataset(sources, weights, self.sequence_length, seed, self.beta, packing)
 
-    def prepare(self, recipe: Recipe, run: Path, world: World, say: Say) -> None:
+    def prepare(self, recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> None:
         """Set the reference margin of every pair, from the run's file or by the base."""
-        groups: list[PairRows] = [self.rows, *self.heldout.values()]
+        groups: list[PreferenceDataset] = [self.dataset, *self.heldout_rows.values()]
         key = {"data": self.fingerprint, "base": self.base.sha256}
-        known = world.by_first(partial(_read_margins, run / NAME, key))
+        known = world.run_on_main(partial(_read_margins, run / REFERENCE_FILE, key))
         if known is None or len(known) != sum(len(rows.items) for rows in groups):
-            model = _load_base(self.base, recipe, world)
+            model = _load_reference_model(self.base, recipe, world)
             known = np.concatenate(
-                [_reference_margins(model, rows, recipe, world, say) for rows in groups]
+                [_compute_reference_margins(model, rows, recipe, world, notify) for rows in groups]
             )
-            world.by_first(partial(_write_margins, run / NAME, known, key))
+            world.run_on_main(partial(_write_margins, run / REFERENCE_FILE, known, key))
         for rows in groups:
-            rows.reference, known = known[: len(rows.items)], known[len(rows.items) :]
+            rows.reference_margins, known = known[: len(rows.items)], known[len(rows.items) :]
 
-    def measure(self, recipe: Recipe, world: World) -> HeldoutExamples:
-        return HeldoutExamples(self.heldout, recipe.train.micro_batch, world, _pair_cost, PairLoss)
+    def build_heldout(self, recipe: Recipe, world: DistContext) -> HeldoutExamples:
+        return HeldoutExamples(self.heldout_rows, recipe.train.micro_batch_size, world, _sum_pair_batch, PreferenceLoss)
 
 
-class PairLoss(SummedLoss):
+class PreferenceLoss(CategoryLoss):
     """Loss, pairs ranked as preferred, margins, and number of pairs, by category."""
 
     @property
-    def value(self) -> float:
+    def objective(self) -> float:
         return self.total(0) / self.total(3)
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_metrics(self) -> dict[str, Any]:
         losses = {name: sums[0] / sums[3] for name, sums in self.sums.items()}
         return {
-            "loss": round(self.value, 5),
+            "loss": round(self.objective, 5),
             "accuracy": round(self.total(1) / self.total(3), 5),
             "margin": round(self.total(2) / self.total(3), 5),
             "losses": {name: round(loss, 5) for name, loss in losses.items()},
         }
 
 
-def _pair_cost(model: GPT, batch: PreferenceBatch) -> Tensor:
+def _sum_pair_batch(model: GPT, batch: PreferenceBatch) -> Tensor:
     """The sums of `PairLoss` over a batch [4], on the model's device."""
     device = next(model.parameters()).device
-    dtype = widest_dtype(device)
-    batch = batch.each(lambda tensor: tensor.to(device))
-    better = (margins(model, batch) - batch.reference_P).to(dtype) * batch.beta
+    dtype = accumulation_dtype(device)
+    batch = batch.map_tensors(lambda tensor: tensor.to(device))
+    better = (logp_margins(model, batch) - batch.reference_margins_P).to(dtype) * batch.beta
     loss = torch.nn.functional.softplus(-better).sum()
     count = torch.tensor(float(len(better)), dtype=dtype, device=device)
     return torch.stack([loss, (better > 0).to(dtype).sum(), better.sum(), count])
 
 
-def margins(model: GPT, batch: PreferenceBatch) -> Tensor:
+def logp_margins(model: GPT, batch: PreferenceBatch) -> Tensor:
     """Log-probability of the chosen answer − of the rejected one [P], fp32."""
     found: list[Tensor] = []
 
     def score(nats_BT: Tensor) -> tuple[Tensor, Tensor]:
-        found.append(batch.margins(nats_BT))
+        found.append(batch.compute_margins(nats_BT))
         return nats_BT.new_zeros(()), torch.zeros_like(nats_BT)
 
-    model.loss(batch.inputs_BT, batch.targets_BT, segments_BT=batch.segments_BT, score=score)
+    model.loss(batch.inputs_BT, batch.targets_BT, document_ids_BT=batch.segments_BT, loss_fn=score)
     return found[0]
 
 
-def _load_base(base: Base, recipe: Recipe, world: World) -> GPT:
+def _load_reference_model(base: BaseCheckpoint, recipe: Recipe, world: DistContext) -> GPT:
     model = GPT.from_config(recipe.model).to(world.device)
     base.load_into(model)
-    model.compute_dtype = DTYPES[recipe.train.precision]
+    model.compute_dtype = COMPUTE_DTYPES[recipe.train.precision]
     return model
 
 
-def _reference_margins(
-    model: GPT, rows: PairRows, recipe: Recipe, world: World, say: Say
+def _compute_reference_margins(
+    model: GPT, rows: PreferenceDataset, recipe: Recipe, world: DistContext, notify: Notify
 ) -> NDArray[np.float32]:
     """Of all pairs, in their order; each rank computes its share of the rows."""
-    found = torch.zeros(len(rows.items), dtype=widest_dtype(world.device), device=world.device)
-    batch_rows, all_rows = recipe.train.micro_batch, len(rows.rows)
-    with evaluating(model):
+    found = torch.zeros(len(rows.items), dtype=accumulation_dtype(world.device), device=world.device)
+    batch_rows, all_rows = recipe.train.micro_batch_size, len(rows.rows)
+    with eval_mode(model):
         for number, first in enumerate(range(0, all_rows, batch_rows)):
-            world.doing("asking the base about the pairs", math.inf)
-            if number % world.size == world.rank:
-                say(
+            world.set_phase("asking the base about the pairs", math.inf)
+            if number % world.world_size == world.rank:
+                notify(
                     f"the base's view of the pairs: row {first + 1:,} of {all_rows:,}", waiting=True
                 )
                 group = rows.rows[first : first + batch_rows]
-                batch = rows.of_rows(group).each(lambda tensor: tensor.to(world.device))
+                batch = rows.collate(group).map_tensors(lambda tensor: tensor.to(world.device))
                 pairs = torch.tensor([index for row in group for index in row])
-                found[pairs.to(world.device)] = margins(model, batch).to(found.dtype)
-    return world.sum(found).float().cpu().numpy()
+                found[pairs.to(world.device)] = logp_margins(model, batch).to(found.dtype)
+    return world.all_reduce_sum(found).float().cpu().numpy()
 
 
 def _read_margins(path: Path, key: dict[str, str]) -> NDArray[np.float32] | None:
@@ -149,5 +149,5 @@ def _read_margins(path: Path, key: dict[str, str]) -> NDArray[np.float32] | None
 
 
 def _write_margins(path: Path, found: NDArray[np.float32], key: dict[str, str]) -> None:
-    with replacing(path) as temporary:
+    with atomic_replace(path) as temporary:
         save_tensors({"margins": torch.from_numpy(found)}, temporary, key)

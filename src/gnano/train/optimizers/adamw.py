@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from gnano.model.devices import WITHOUT_SCALED_ADAMW
+from gnano.model.devices import NO_FUSED_ADAMW_SCALING
 from gnano.train.optimizers.schedule import OptimizerConfig
-from gnano.train.ranks.parallel import local
+from gnano.train.ranks.parallel import to_local
 
 
 class AdamW:
@@ -22,10 +22,10 @@ class AdamW:
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], config: OptimizerConfig) -> None:
         self.parameters, self.config = dict(parameters), config
-        self.mean = {name: torch.zeros_like(p.detach()) for name, p in parameters.items()}
-        self.square = {name: torch.zeros_like(p.detach()) for name, p in parameters.items()}
+        self.exp_avg = {name: torch.zeros_like(p.detach()) for name, p in parameters.items()}
+        self.exp_avg_sq = {name: torch.zeros_like(p.detach()) for name, p in parameters.items()}
         # fp32 and on the device: the kernel counts there, and takes a skipped step back
-        self.count = {
+        self.step_count = {
             name: torch.zeros((), dtype=torch.float32, device=p.device)
             for name, p in parameters.items()
         }
@@ -33,34 +33,34 @@ class AdamW:
         for name, p in parameters.items():
             decay = config.weight_decay if p.dim() >= 2 else 0.0
             multiple = {
-                "model.embed_tokens.weight": config.embedding_lr,
-                "lm_head.weight": config.head_lr,
+                "model.embed_tokens.weight": config.embedding_lr_scale,
+                "lm_head.weight": config.head_lr_scale,
             }.get(name, 1.0)
             self.groups[multiple, decay].append(name)
 
     @torch.no_grad()
-    def step(self, lr: float, divisor: Tensor | None = None, skip: Tensor | None = None) -> None:
+    def step(self, lr: float, grad_divisor: Tensor | None = None, skip_step: Tensor | None = None) -> None:
         """As `Optimizer.step`; the gradients come out divided."""
-        if {p.device.type for p in self.parameters.values()} & WITHOUT_SCALED_ADAMW:
-            if skip is not None and skip:  # which waits for the device
+        if {p.device.type for p in self.parameters.values()} & NO_FUSED_ADAMW_SCALING:
+            if skip_step is not None and skip_step:  # which waits for the device
                 return
-            if divisor is not None:
+            if grad_divisor is not None:
                 for parameter in self.parameters.values():
                     if parameter.grad is not None:
-                        parameter.grad /= divisor
-            divisor = skip = None
+                        parameter.grad /= grad_divisor
+            grad_divisor = skip_step = None
         for (multiple, decay), group in self.groups.items():
             names = [name for name in group if self.parameters[name].grad is not None]
             adamw(
-                [local(self.parameters[name]) for name in names],
-                [local(self.parameters[name].grad) for name in names],  # type: ignore[arg-type]
-                [local(self.mean[name]) for name in names],
-                [local(self.square[name]) for name in names],
+                [to_local(self.parameters[name]) for name in names],
+                [to_local(self.parameters[name].grad) for name in names],  # type: ignore[arg-type]
+                [to_local(self.exp_avg[name]) for name in names],
+                [to_local(self.exp_avg_sq[name]) for name in names],
                 [],
-                [self.count[name] for name in names],
+                [self.step_count[name] for name in names],
                 fused=True,
-                grad_scale=divisor,
-                found_inf=skip,
+                grad_scale=grad_divisor,
+                found_inf=skip_step,
                 amsgrad=False,
                 beta1=self.config.beta1,
                 beta2=self.config.beta2,
@@ -70,8 +70,8 @@ class AdamW:
                 maximize=False,
             )
 
-    def tensors(self) -> dict[str, Tensor]:
-        kinds = {"exp_avg": self.mean, "exp_avg_sq": self.square, "step": self.count}
+    def state_dict(self) -> dict[str, Tensor]:
+        kinds = {"exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq, "step": self.step_count}
         return {
             f"{name}/{kind}": of[name] for name in self.parameters for kind, of in kinds.items()
         }

@@ -18,7 +18,7 @@ from gnano.model.gpt import GPT
 from gnano.train.optimizers.adamw import AdamW
 from gnano.train.optimizers.muon import Muon
 from gnano.train.optimizers.schedule import OptimizerConfig
-from gnano.train.ranks.parallel import local
+from gnano.train.ranks.parallel import to_local
 
 
 class Optimizer:
@@ -38,9 +38,9 @@ class Optimizer:
     def step(
         self,
         lr: float,
-        left: float = 1.0,
-        divisor: Tensor | None = None,
-        skip: Tensor | None = None,
+        remaining: float = 1.0,
+        grad_divisor: Tensor | None = None,
+        skip_step: Tensor | None = None,
     ) -> None:
         """Update the weights by their gradients, which it may overwrite.
 
@@ -48,26 +48,26 @@ class Optimizer:
         `divisor` (fp32, no dimensions, on the device) divides the gradients; where `skip`
         (likewise) is 1.0 the step changes nothing: no weight, no moment, no count.
         """
-        self.adamw.step(lr, divisor, skip)
-        self.muon.step(lr, left, divisor, skip)
+        self.adamw.step(lr, grad_divisor, skip_step)
+        self.muon.step(lr, remaining, grad_divisor, skip_step)
 
     def zero_grad(self) -> None:
         for parameter in self.parameters.values():
             parameter.grad = None
 
-    def tensors(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Return its state as `parameter/kind`: the tensors themselves, sharded as weights."""
-        return {**self.adamw.tensors(), **self.muon.tensors()}
+        return {**self.adamw.state_dict(), **self.muon.state_dict()}
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy a state that is sharded as `tensors()` returns it."""
-        self.check(tensors)
-        for name, tensor in self.tensors().items():
-            local(tensor).copy_(local(tensors[name]))
+        self.check_state_dict(tensors)
+        for name, tensor in self.state_dict().items():
+            to_local(tensor).copy_(to_local(tensors[name]))
 
-    def check(self, tensors: Mapping[str, Tensor]) -> None:
+    def check_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Raise ValueError where these are of another optimizer or another model."""
-        own = self.tensors()
+        own = self.state_dict()
         for name in sorted(own.keys() ^ tensors.keys()):
             raise ValueError(
                 f"The optimizer's state {'lacks' if name in own else 'has an unknown'} {name!r}: "

@@ -12,7 +12,7 @@ composition there is for that interval; they replace the fixed ones of Newton–
 import torch
 from torch import Tensor
 
-STEPS = (
+POLAR_EXPRESS_COEFFICIENTS = (
     (8.287212, -23.595887, 17.300387),
     (4.107059, -2.947850, 0.544843),
     (3.948691, -2.908902, 0.551819),
@@ -23,7 +23,7 @@ STEPS = (
     (1.875, -1.25, 0.375),
 )
 # each polynomial but the last is for values a little beyond 1, where bf16 may round them to
-SAFETY = 1.01
+SAFETY_FACTOR = 1.01
 
 
 def orthogonalize(x_NRC: Tensor, steps: int = 5) -> Tensor:
@@ -37,9 +37,9 @@ def orthogonalize(x_NRC: Tensor, steps: int = 5) -> Tensor:
     norm_N11 = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=wide)
     # the largest singular value is at most the norm; 2 %: bf16 rounds the norm as well
     x = x / (norm_N11 * 1.02).clamp_min(1e-30).to(x.dtype)
-    for number, (a, b, c) in enumerate(STEPS[:steps]):
-        if number < len(STEPS) - 1:
-            a, b, c = a / SAFETY, b / SAFETY**3, c / SAFETY**5
+    for number, (a, b, c) in enumerate(POLAR_EXPRESS_COEFFICIENTS[:steps]):
+        if number < len(POLAR_EXPRESS_COEFFICIENTS) - 1:
+            a, b, c = a / SAFETY_FACTOR, b / SAFETY_FACTOR**3, c / SAFETY_FACTOR**5
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x

@@ -8,21 +8,21 @@ good steps it doubles. All of it happens on the device.
 import torch
 from torch import Tensor
 
-START = 2.0**16
-PATIENCE = 2_000  # good steps before a larger scale is tried
+INITIAL_SCALE = 2.0**16
+GROWTH_INTERVAL = 2_000  # good steps before a larger scale is tried
 
 
-class LossScale:
+class GradScaler:
     def __init__(self, device: torch.device) -> None:
-        self.scale = torch.full((), START, device=device)
-        self.good = torch.zeros((), device=device)  # steps since it last changed
+        self.scale = torch.full((), INITIAL_SCALE, device=device)
+        self.good_steps = torch.zeros((), device=device)  # steps since it last changed
 
     def update(self, skipped: Tensor) -> None:
         """Adjust the scale after a step; `skipped` is 1.0 where it was not finite."""
-        self.good.add_(1).mul_(1 - skipped)
-        grown = self.good >= PATIENCE
+        self.good_steps.add_(1).mul_(1 - skipped)
+        grown = self.good_steps >= GROWTH_INTERVAL
         self.scale.mul_(torch.where(skipped > 0, 0.5, torch.where(grown, 2.0, 1.0)))
-        self.good.mul_(~grown)
+        self.good_steps.mul_(~grown)
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {"loss_scale/scale": self.scale, "loss_scale/good": self.good}
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"loss_scale/scale": self.scale, "loss_scale/good": self.good_steps}

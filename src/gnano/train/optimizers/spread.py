@@ -22,29 +22,29 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
-Work = Callable[[Tensor], Tensor]  # [N, R, C] -> the same shape; each matrix for itself
+MatrixFn = Callable[[Tensor], Tensor]  # [N, R, C] -> the same shape; each matrix for itself
 
 
-def ranks_for(parameter: Tensor) -> int:
+def num_worker_ranks(parameter: Tensor) -> int:
     """Return over how many ranks `spread` distributes matrices sharded like this parameter."""
-    group = _group(parameter)
+    group = _process_group(parameter)
     return 1 if group is None else group.size()
 
 
-def spread(x_NRC: Tensor, like: Tensor, work: Work) -> Tensor:
+def distribute_work(x_NRC: Tensor, like: Tensor, fn: MatrixFn) -> Tensor:
     """Apply `work` to N matrices, of which `x_NRC` is this rank's part, sharded like `like`.
 
     Returns the same part of the results. All ranks call this together.
     """
-    group = _group(like)
+    group = _process_group(like)
     if group is None:
-        return work(x_NRC)
+        return fn(x_NRC)
     if isinstance(like, DTensor):
-        return _exchanged(x_NRC, like.shape[0], work, group)
-    return _gathered(x_NRC, work, group)
+        return _run_all_to_all(x_NRC, like.shape[0], fn, group)
+    return _run_all_gather(x_NRC, fn, group)
 
 
-def _group(like: Tensor) -> dist.ProcessGroup | None:
+def _process_group(like: Tensor) -> dist.ProcessGroup | None:
     """Return the ranks that share the work, None for this one alone."""
     group: dist.ProcessGroup | None = None
     if isinstance(like, DTensor):
@@ -56,23 +56,23 @@ def _group(like: Tensor) -> dist.ProcessGroup | None:
     return group if group is not None and group.size() > 1 else None
 
 
-def _gathered(x_NRC: Tensor, work: Work, group: dist.ProcessGroup) -> Tensor:
+def _run_all_gather(x_NRC: Tensor, fn: MatrixFn, group: dist.ProcessGroup) -> Tensor:
     N, R, C = x_NRC.shape
     share = -(-N // group.size())
     mine = x_NRC[group.rank() * share : (group.rank() + 1) * share]
     done = x_NRC.new_zeros(share, R, C)
     if len(mine):
-        done[: len(mine)] = work(mine)
+        done[: len(mine)] = fn(mine)
     shares = x_NRC.new_empty(group.size(), share, R, C)
     dist.all_gather(list(shares), done, group=group)
     return shares.flatten(0, 1)[:N]
 
 
-def _exchanged(x_NrC: Tensor, R: int, work: Work, group: dist.ProcessGroup) -> Tensor:
+def _run_all_to_all(x_NrC: Tensor, R: int, fn: MatrixFn, group: dist.ProcessGroup) -> Tensor:
     N, r, C = x_NrC.shape
     me = group.rank()
-    counts = _parts(N, group.size())  # matrices that each rank works on
-    rows = _parts(R, group.size())  # rows of every matrix that each rank holds
+    counts = _shard_sizes(N, group.size())  # matrices that each rank works on
+    rows = _shard_sizes(R, group.size())  # rows of every matrix that each rank holds
     assert r == rows[me], f"{r} rows here, {rows[me]} by FSDP2's rule"
     held = [count * r * C for count in counts]
     worked = [counts[me] * of * C for of in rows]
@@ -81,14 +81,14 @@ def _exchanged(x_NrC: Tensor, R: int, work: Work, group: dist.ProcessGroup) -> T
     dist.all_to_all_single(received, x_NrC.flatten(), worked, held, group)
     parts = [part.view(counts[me], -1, C) for part in torch.split(received, worked) if len(part)]
     if parts:
-        done = torch.split(work(torch.cat(parts, dim=1)), rows, dim=1)
+        done = torch.split(fn(torch.cat(parts, dim=1)), rows, dim=1)
         received = torch.cat([part.flatten() for part in done])
     returned = x_NrC.new_empty(sum(held))
     dist.all_to_all_single(returned, received, held, worked, group)
     return returned.view(N, r, C)
 
 
-def _parts(total: int, ranks: int) -> list[int]:
+def _shard_sizes(total: int, ranks: int) -> list[int]:
     """Return the rows of each rank as FSDP2 splits them, the last ones less or none."""
     part = -(-total // ranks)
     edges = [min(number * part, total) for number in range(ranks + 1)]

@@ -25,147 +25,147 @@ from torch.distributed import DistError
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-from gnano.train.ranks.stall import LOOK, LoneWatch, Progress, Sign, behind, held_up, leave, tell
+from gnano.train.ranks.stall import HANG_ADVICE, Watchdog, PhaseTracker, Heartbeat, slowest_ranks, describe_hang, exit_process, report_to_stderr
 from gnano.utils.host import is_running
 
-FAILED = "failed"
-GONE = "the ranks' meeting place is gone, and the process that kept it, mostly rank 0 ({})"
+FAILURE_KEY = "failed"
+STORE_LOST = "the ranks' meeting place is gone, and the process that kept it, mostly rank 0 ({})"
 
 
-class Verdict(NamedTuple):
+class Failure(NamedTuple):
     """Why all ranks end."""
 
     reason: str
-    stuck: list[int]  # ranks that hang
+    hung_ranks: list[int]  # ranks that hang
 
 
-class Lifeline(LoneWatch):
+class HeartbeatMonitor(Watchdog):
     """The watch over several ranks, with a second thread that uses the store."""
 
-    def __init__(self, store: Store, rank: int, size: int, progress: Progress) -> None:
+    def __init__(self, store: Store, rank: int, world_size: int, phases: PhaseTracker) -> None:
         # its own connection: the other one may be blocked in a wait
         self.store: Store = store.clone()  # type: ignore[attr-defined]
-        self.rank, self.size = rank, size
-        self.name = f"rank {rank} on {socket.gethostname()}"
-        self.advice = ""  # where all ranks hang in the same exchange
-        self.seen: dict[int, tuple[bytes, float]] = {}  # last sign of a rank, and when it was new
-        self.rounds = self.rounds_before = self.unanswered = 0
-        self.told = threading.Event()
-        super().__init__(progress)
-        self.threads.append(threading.Thread(target=self._beat, name="lifeline", daemon=True))
+        self.rank, self.world_size = rank, world_size
+        self.label = f"rank {rank} on {socket.gethostname()}"
+        self.hang_advice = ""  # where all ranks hang in the same exchange
+        self.last_seen: dict[int, tuple[bytes, float]] = {}  # last sign of a rank, and when it was new
+        self.beats = self.checked_beats = self.missed_beats = 0
+        self.is_exiting = threading.Event()
+        super().__init__(phases)
+        self.threads.append(threading.Thread(target=self._run_heartbeat, name="lifeline", daemon=True))
         self.threads[1].start()
 
-    def failed(self, error: BaseException) -> None:
+    def report_failure(self, error: BaseException) -> None:
         """Tell the others why this rank ends; exits immediately where another one failed first."""
-        if self.told.is_set():
-            self.over.wait(self.timing.grace)  # the watch is about to end this process
+        if self.is_exiting.is_set():
+            self.stopped.wait(self.timing.exit_grace)  # the watch is about to end this process
         # an exchange that another rank broke off is a RuntimeError like many others
         maybe_theirs = isinstance(error, RuntimeError) and not isinstance(error, OutOfMemoryError)
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         try:
-            if verdict := self._verdict(wait=self.timing.grace if maybe_theirs else 0.0):
-                self._leave(verdict.reason)
-            self._say(f"{self.name} failed while {self.progress.phase.name}: {reason}")
+            if verdict := self._read_failure(timeout=self.timing.exit_grace if maybe_theirs else 0.0):
+                self._exit(verdict.reason)
+            self._publish_failure(f"{self.label} failed while {self.phases.phase.name}: {reason}")
         except DistError:
-            self._leave(GONE.format(reason))
+            self._exit(STORE_LOST.format(reason))
         if isinstance(error, Exception):
             get_error_handler().record_exception(error)  # so that torchrun's summary has it too
 
-    def _beat(self) -> None:
-        while not self.over.wait(self.timing.every if self.rounds else 0):
+    def _run_heartbeat(self) -> None:
+        while not self.stopped.wait(self.timing.check_interval if self.beats else 0):
             try:
-                self.rounds += 1
-                self.store.set(f"life/{self.rank}", self._sign().write())
-                verdict = self._verdict() or self._dead() or self._stuck()
+                self.beats += 1
+                self.store.set(f"life/{self.rank}", self._own_heartbeat().encode())
+                verdict = self._read_failure() or self._find_dead_rank() or self._find_hung_rank()
             except DistError as error:
-                if not self.over.wait(2 * self.timing.every):  # unless all of them are leaving
-                    self._leave(GONE.format(error))
+                if not self.stopped.wait(2 * self.timing.check_interval):  # unless all of them are leaving
+                    self._exit(STORE_LOST.format(error))
                 return
-            if verdict and verdict.stuck:
-                self.told.set()
-                tell(f"{self.name} stops: {verdict.reason}", stacks=self.rank in verdict.stuck)
-                if not self.over.wait(3 * self.timing.every):  # all have read it: the store may go
+            if verdict and verdict.hung_ranks:
+                self.is_exiting.set()
+                report_to_stderr(f"{self.label} stops: {verdict.reason}", with_stacks=self.rank in verdict.hung_ranks)
+                if not self.stopped.wait(3 * self.timing.check_interval):  # all have read it: the store may go
                     os._exit(1)
                 return
             if verdict:
-                if not self.over.wait(self.timing.grace):  # the main thread may leave on its own
-                    self._leave(verdict.reason)
+                if not self.stopped.wait(self.timing.exit_grace):  # the main thread may leave on its own
+                    self._exit(verdict.reason)
                 return
 
     def _check(self) -> None:
         """End this rank where the other thread waits for the store for too long."""
-        self.unanswered = self.unanswered + 1 if self.rounds == self.rounds_before else 0
-        self.rounds_before = self.rounds
+        self.missed_beats = self.missed_beats + 1 if self.beats == self.checked_beats else 0
+        self.checked_beats = self.beats
         # counted in checks: a pause of this process itself must not count
-        if self.unanswered * self.timing.every > self.timing.silent:
-            self._leave(GONE.format(f"no answer for {self.timing.silent:g} s"))
+        if self.missed_beats * self.timing.check_interval > self.timing.heartbeat_timeout:
+            self._exit(STORE_LOST.format(f"no answer for {self.timing.heartbeat_timeout:g} s"))
 
-    def _sign(self) -> Sign:
-        phase = self.progress.phase
-        return Sign(self.rounds, os.getpid(), socket.gethostname(), phase.number, phase.name)
+    def _own_heartbeat(self) -> Heartbeat:
+        phase = self.phases.phase
+        return Heartbeat(self.beats, os.getpid(), socket.gethostname(), phase.index, phase.name)
 
-    def _dead(self) -> Verdict | None:
+    def _find_dead_rank(self) -> Failure | None:
         """Return why all must end if a watched rank has died or lost its heartbeat."""
-        now, awake = time.monotonic(), self.progress.awake_since()
-        for rank in range(self.size) if self.rank == 0 else [0]:
+        now, awake = time.monotonic(), self.phases.awake_since()
+        for rank in range(self.world_size) if self.rank == 0 else [0]:
             if rank == self.rank or not self.store.check([f"life/{rank}"]):
                 continue
             written = self.store.get(f"life/{rank}")
-            before, since = self.seen.get(rank, (b"", now))
+            before, since = self.last_seen.get(rank, (b"", now))
             if written != before:
-                self.seen[rank] = written, now
+                self.last_seen[rank] = written, now
                 since = now
             since = max(since, awake)  # a pause of this process itself must not count
-            sign = Sign.read(written)
+            sign = Heartbeat.decode(written)
             reason = ""
             if sign.host == socket.gethostname() and not is_running(sign.pid):
                 reason = (
                     f"died while {sign.phase}, without a word: killed, perhaps for memory (dmesg "
                     f"tells)"
                 )
-            elif now - since > self.timing.silent:
+            elif now - since > self.timing.heartbeat_timeout:
                 reason = (
-                    f"has given no sign of life for {self.timing.silent:g} s while {sign.phase}: "
+                    f"has given no sign of life for {self.timing.heartbeat_timeout:g} s while {sign.phase}: "
                     f"its machine is gone, or it is stopped or held up as a whole"
                 )
             if reason:
-                return self._say(f"rank {rank} on {sign.host} (process {sign.pid}) {reason}")
+                return self._publish_failure(f"rank {rank} on {sign.host} (process {sign.pid}) {reason}")
         return None
 
-    def _stuck(self) -> Verdict | None:
+    def _find_hung_rank(self) -> Failure | None:
         """Return why all must end if this rank hangs and no other is further behind."""
-        phase = self.progress.phase
-        held = self.progress.held(phase)
-        if held < phase.limit + 2 * self.timing.every:  # by then the others' heartbeats are new
+        phase = self.phases.phase
+        held = self.phases.time_in_phase(phase)
+        if held < phase.timeout + 2 * self.timing.check_interval:  # by then the others' heartbeats are new
             return None
         signs = {
-            rank: Sign.read(self.store.get(f"life/{rank}"))
-            for rank in range(self.size)
+            rank: Heartbeat.decode(self.store.get(f"life/{rank}"))
+            for rank in range(self.world_size)
             if self.store.check([f"life/{rank}"])
         }
-        late = behind(signs)
+        late = slowest_ranks(signs)
         # a rank that waits for another leaves the report to that: it may be allowed more time
-        if self.rank not in late or signs[self.rank].number != phase.number:
+        if self.rank not in late or signs[self.rank].phase_index != phase.index:
             return None
-        together = len(late) == self.size
+        together = len(late) == self.world_size
         reason = (
-            f"{held_up(signs, held)}. {self.advice if together else LOOK + '.'} "
-            f"{self.progress.rule(phase)}"
+            f"{describe_hang(signs, held)}. {self.hang_advice if together else HANG_ADVICE + '.'} "
+            f"{self.phases.describe_timeout(phase)}"
         )
-        return self._say(reason, late)
+        return self._publish_failure(reason, late)
 
-    def _say(self, reason: str, stuck: Sequence[int] = ()) -> Verdict:
+    def _publish_failure(self, reason: str, hung_ranks: Sequence[int] = ()) -> Failure:
         """Store a verdict; one that is there already is returned, as this is its consequence."""
-        stored = self.store.compare_set(FAILED, "", json.dumps((reason, stuck)))
-        return Verdict(*json.loads(stored))
+        stored = self.store.compare_set(FAILURE_KEY, "", json.dumps((reason, hung_ranks)))
+        return Failure(*json.loads(stored))
 
-    def _verdict(self, wait: float = 0.0) -> Verdict | None:
-        end = time.monotonic() + wait
-        while not self.store.check([FAILED]):
+    def _read_failure(self, timeout: float = 0.0) -> Failure | None:
+        end = time.monotonic() + timeout
+        while not self.store.check([FAILURE_KEY]):
             if time.monotonic() >= end:
                 return None
             time.sleep(0.1)
-        return Verdict(*json.loads(self.store.get(FAILED)))
+        return Failure(*json.loads(self.store.get(FAILURE_KEY)))
 
-    def _leave(self, reason: str) -> NoReturn:
-        leave(f"{self.name} stops: {reason}", stacks=False)
+    def _exit(self, reason: str) -> NoReturn:
+        exit_process(f"{self.label} stops: {reason}", with_stacks=False)

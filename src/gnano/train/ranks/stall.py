@@ -28,165 +28,165 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, NoReturn, Self
 
-from gnano.utils.terminal import note
+from gnano.utils.terminal import echo_stderr
 
-SHOWN = 4  # hosts that a message names
-LOOK = "Look there for storage that hangs, a mount that is dead, a device that no longer answers"
+MAX_HOSTS_SHOWN = 4  # hosts that a message names
+HANG_ADVICE = "Look there for storage that hangs, a mount that is dead, a device that no longer answers"
 
 
-class Timing(NamedTuple):
+class WatchdogTiming(NamedTuple):
     """Seconds that the watch over the ranks works with."""
 
-    every: float = 1.0  # between two checks
-    late: float = 5.0  # between two checks after which the process itself was not running
-    silent: float = 40.0  # without a heartbeat after which a rank counts as dead
-    grace: float = 10.0  # in which a rank that lost its peers waits to learn which one failed
-    first_exchange: float = 120.0  # for a sum of one number over all ranks, NCCL's start included
+    check_interval: float = 1.0  # between two checks
+    pause_threshold: float = 5.0  # between two checks after which the process itself was not running
+    heartbeat_timeout: float = 40.0  # without a heartbeat after which a rank counts as dead
+    exit_grace: float = 10.0  # in which a rank that lost its peers waits to learn which one failed
+    first_collective_timeout: float = 120.0  # for a sum of one number over all ranks, NCCL's start included
 
 
-TIMING = Timing()
+DEFAULT_TIMING = WatchdogTiming()
 
 
 class Phase(NamedTuple):
-    number: float  # phases before it, the same on all ranks; infinite where it waits for rank 0
+    index: float  # phases before it, the same on all ranks; infinite where it waits for rank 0
     name: str
-    since: float  # by time.monotonic()
-    limit: float  # seconds, may be infinite
+    start_time: float  # by time.monotonic()
+    timeout: float  # seconds, may be infinite
 
 
-class Progress:
+class PhaseTracker:
     """The phase of this process, and how long the watch has seen it there."""
 
-    def __init__(self, stall: float = 0.0, timing: Timing = TIMING) -> None:
-        self.stall, self.timing = stall or math.inf, timing
-        self.looked = self.anew = time.monotonic()
-        self.phase = Phase(0, "starting", self.looked, self.stall)
+    def __init__(self, timeout: float = 0.0, timing: WatchdogTiming = DEFAULT_TIMING) -> None:
+        self.timeout, self.timing = timeout or math.inf, timing
+        self.last_check = self.awake_start = time.monotonic()
+        self.phase = Phase(0, "starting", self.last_check, self.timeout)
 
-    def doing(self, name: str, limit: float | None = None) -> None:
-        limit = self.stall if limit is None else limit
-        self.phase = Phase(self.phase.number + 1, name, time.monotonic(), limit)
+    def set_phase(self, name: str, timeout: float | None = None) -> None:
+        timeout = self.timeout if timeout is None else timeout
+        self.phase = Phase(self.phase.index + 1, name, time.monotonic(), timeout)
 
     @contextmanager
-    def apart(self, waits: bool) -> Iterator[None]:
+    def exclusive_phase(self, is_waiting: bool) -> Iterator[None]:
         """One rank works while the others wait for it; then the phase has its full time again."""
         phase = self.phase
-        if waits:
+        if is_waiting:
             self.phase = phase._replace(number=math.inf)
         try:
             yield
         finally:
             self.phase = phase._replace(since=time.monotonic())
 
-    def look(self) -> None:
+    def record_check(self) -> None:
         """Note that the process is running; the watch calls it at every check."""
-        self.anew = self.awake_since()
-        self.looked = time.monotonic()
+        self.awake_start = self.awake_since()
+        self.last_check = time.monotonic()
 
     def awake_since(self) -> float:
         """Return the time.monotonic() since which this process has run without a pause."""
         now = time.monotonic()
-        return now if now - self.looked > self.timing.late else self.anew
+        return now if now - self.last_check > self.timing.pause_threshold else self.awake_start
 
-    def held(self, phase: Phase) -> float:
+    def time_in_phase(self, phase: Phase) -> float:
         """Return the seconds in this phase that count towards its limit."""
-        return time.monotonic() - max(phase.since, self.awake_since())
+        return time.monotonic() - max(phase.start_time, self.awake_since())
 
-    def rule(self, phase: Phase) -> str:
+    def describe_timeout(self, phase: Phase) -> str:
         """Return a sentence on the limit of a phase and how to change it."""
-        if phase.limit != self.stall:
-            return f"This phase may take {phase.limit:,g} s."
+        if phase.timeout != self.timeout:
+            return f"This phase may take {phase.timeout:,g} s."
         return (
-            f"A phase may take {phase.limit:,g} s: train.guard.stall is the setting "
+            f"A phase may take {phase.timeout:,g} s: train.guard.stall is the setting "
             f"for work that rightly takes longer (0: no limit)."
         )
 
 
-class LoneWatch:
+class Watchdog:
     """Ends a process that trains alone when it is in a phase for too long."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress, self.timing = progress, progress.timing
-        self.over = threading.Event()
-        self.threads = [threading.Thread(target=self._watch, name="watch", daemon=True)]
+    def __init__(self, phases: PhaseTracker) -> None:
+        self.phases, self.timing = phases, phases.timing
+        self.stopped = threading.Event()
+        self.threads = [threading.Thread(target=self._run, name="watch", daemon=True)]
         self.threads[0].start()
 
     def close(self) -> None:
-        self.over.set()
+        self.stopped.set()
         for thread in self.threads:
-            thread.join(2 * self.timing.every)
+            thread.join(2 * self.timing.check_interval)
 
-    def _watch(self) -> None:
-        while not self.over.wait(self.timing.every):
-            self.progress.look()
+    def _run(self) -> None:
+        while not self.stopped.wait(self.timing.check_interval):
+            self.phases.record_check()
             self._check()
 
     def _check(self) -> None:
-        phase = self.progress.phase
-        held = self.progress.held(phase)
-        if held > phase.limit:
-            leave(
+        phase = self.phases.phase
+        held = self.phases.time_in_phase(phase)
+        if held > phase.timeout:
+            exit_process(
                 f"process {os.getpid()} on {socket.gethostname()} has been in "
-                f'"{phase.name}" for {held:,.0f} s. {LOOK}. {self.progress.rule(phase)}'
+                f'"{phase.name}" for {held:,.0f} s. {HANG_ADVICE}. {self.phases.describe_timeout(phase)}'
             )
 
 
-class Sign(NamedTuple):
+class Heartbeat(NamedTuple):
     """A heartbeat: that a rank is alive, and its phase."""
 
-    beat: int
+    count: int
     pid: int
     host: str
-    number: float  # of its phase
+    phase_index: float  # of its phase
     phase: str
 
     @classmethod
-    def read(cls, text: bytes) -> Self:
+    def decode(cls, text: bytes) -> Self:
         return cls(*json.loads(text))
 
-    def write(self) -> str:
+    def encode(self) -> str:
         return json.dumps(self)
 
 
-def behind(signs: dict[int, Sign]) -> list[int]:
+def slowest_ranks(heartbeats: dict[int, Heartbeat]) -> list[int]:
     """Return the ranks that have started the fewest phases."""
-    fewest = min(sign.number for sign in signs.values())
-    return [rank for rank, sign in signs.items() if sign.number == fewest]
+    fewest = min(sign.phase_index for sign in heartbeats.values())
+    return [rank for rank, sign in heartbeats.items() if sign.phase_index == fewest]
 
 
-def held_up(signs: dict[int, Sign], seconds: float) -> str:
+def describe_hang(heartbeats: dict[int, Heartbeat], seconds: float) -> str:
     """Describe which ranks hang, and which wait for them."""
-    late = behind(signs)
-    stuck = _by_phase(signs, late)
-    if len(signs) == len(late) > 1 and len(stuck) == 1:
-        return f'all {len(late)} ranks are held up in "{signs[late[0]].phase}" for {seconds:,.0f} s'
+    late = slowest_ranks(heartbeats)
+    stuck = _group_by_phase(heartbeats, late)
+    if len(heartbeats) == len(late) > 1 and len(stuck) == 1:
+        return f'all {len(late)} ranks are held up in "{heartbeats[late[0]].phase}" for {seconds:,.0f} s'
     whom = "it" if len(late) == 1 else "them"
     return ", and ".join(
         [
-            f"{_name_ranks(ranks)} on {_name_hosts(signs, ranks)} "
+            f"{_format_ranks(ranks)} on {_format_hosts(heartbeats, ranks)} "
             f'{"is" if len(ranks) == 1 else "are"} held up in "{phase}" for {seconds:,.0f} s'
             for phase, ranks in stuck.items()
         ]
         + [
-            f'{_name_ranks(ranks)} {"waits" if len(ranks) == 1 else "wait"} for {whom} in "{phase}"'
-            for phase, ranks in _by_phase(signs, signs.keys() - late).items()
+            f'{_format_ranks(ranks)} {"waits" if len(ranks) == 1 else "wait"} for {whom} in "{phase}"'
+            for phase, ranks in _group_by_phase(heartbeats, heartbeats.keys() - late).items()
         ]
     )
 
 
-def _by_phase(signs: dict[int, Sign], ranks: Iterable[int]) -> dict[str, list[int]]:
+def _group_by_phase(heartbeats: dict[int, Heartbeat], ranks: Iterable[int]) -> dict[str, list[int]]:
     found = defaultdict(list)
     for rank in sorted(ranks):
-        found[signs[rank].phase].append(rank)
+        found[heartbeats[rank].phase].append(rank)
     return found
 
 
-def _name_hosts(signs: dict[int, Sign], ranks: list[int]) -> str:
-    names = list(dict.fromkeys(signs[rank].host for rank in ranks))
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def _format_hosts(heartbeats: dict[int, Heartbeat], ranks: list[int]) -> str:
+    names = list(dict.fromkeys(heartbeats[rank].host for rank in ranks))
+    more = f" and {len(names) - MAX_HOSTS_SHOWN} more" if len(names) > MAX_HOSTS_SHOWN else ""
+    return ", ".join(names[:MAX_HOSTS_SHOWN]) + more
 
 
-def _name_ranks(ranks: list[int]) -> str:
+def _format_ranks(ranks: list[int]) -> str:
     """Return "rank 3", or "ranks 0, 2, 4-7"."""
     spans: list[list[int]] = []
     for rank in ranks:
@@ -198,15 +198,15 @@ def _name_ranks(ranks: list[int]) -> str:
     return f"rank{'s' * (len(ranks) > 1)} {', '.join(parts)}"
 
 
-def tell(reason: str, stacks: bool) -> None:
+def report_to_stderr(reason: str, with_stacks: bool) -> None:
     """Write a sentence to stderr, and on request the stack of every thread."""
-    note(f"gnano: {reason}")
-    if stacks:
+    echo_stderr(f"gnano: {reason}")
+    if with_stacks:
         with suppress(OSError, ValueError):
             faulthandler.dump_traceback(file=2)  # sys.stderr need not have a descriptor
 
 
-def leave(reason: str, stacks: bool = True) -> NoReturn:
+def exit_process(reason: str, with_stacks: bool = True) -> NoReturn:
     """End the process immediately, as its main thread may be in a call that never returns."""
-    tell(reason, stacks)
+    report_to_stderr(reason, with_stacks)
     os._exit(1)

@@ -26,41 +26,41 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from gnano.model.host_memory import keep_freed_memory
-from gnano.train.ranks.lifeline import Lifeline
-from gnano.train.ranks.stall import TIMING, LoneWatch, Progress, Timing
+from gnano.model.host_memory import disable_malloc_trim
+from gnano.train.ranks.lifeline import HeartbeatMonitor
+from gnano.train.ranks.stall import DEFAULT_TIMING, Watchdog, PhaseTracker, WatchdogTiming
 
 T = TypeVar("T")
 # Held until the process ends. Python lets go of a group without holding its lock; DDP's own
 # reference, were it the last, would hold it and wait for gloo's threads, which may want it.
-_groups: list[dist.ProcessGroup | None] = []
+_live_groups: list[dist.ProcessGroup | None] = []
 
 
-class Elsewhere(SystemExit):
+class MainRankFailed(SystemExit):
     """Ends a rank because rank 0 failed; rank 0 reports the reason."""
 
 
 @dataclass
-class World:
+class DistContext:
     device: torch.device
     rank: int = 0
-    size: int = 1
-    progress: Progress = field(default_factory=Progress, repr=False)
-    watch: LoneWatch | None = field(default=None, repr=False)  # a Lifeline over several ranks
+    world_size: int = 1
+    phases: PhaseTracker = field(default_factory=PhaseTracker, repr=False)
+    watchdog: Watchdog | None = field(default=None, repr=False)  # a Lifeline over several ranks
     store: Store | None = field(default=None, repr=False)  # where the ranks met
-    words: int = 0  # results that rank 0 has shared by `by_first`
+    num_shared_results: int = 0  # results that rank 0 has shared by `by_first`
 
     @classmethod
-    def join(cls, device: str, stall: float = 0.0, timing: Timing = TIMING) -> "World":
+    def init(cls, device: str, timeout: float = 0.0, timing: WatchdogTiming = DEFAULT_TIMING) -> "DistContext":
         """Initialize the process group that the environment describes, if it does.
 
         `device` is cpu, cuda (with several ranks: the one of the local rank) or cuda:N. After
         `stall` seconds in one phase (0: never) a rank is stuck: all end, and name it.
         """
         kind = torch.device(device)
-        size = _environment("WORLD_SIZE", 1)
+        size = _read_env_int("WORLD_SIZE", 1)
         if kind.type == "cpu":
-            keep_freed_memory()
+            disable_malloc_trim()
         if kind.type == "cuda":
             # segments that grow instead of many of one size: less memory lost between tensors
             os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
@@ -72,15 +72,15 @@ class World:
         if size == 1:
             if kind.type == "cuda":
                 torch.cuda.set_device(kind if kind.index is not None else 0)
-            progress = Progress(stall, timing)
-            return cls(kind, progress=progress, watch=LoneWatch(progress) if stall else None)
-        rank = _environment("RANK")
+            progress = PhaseTracker(timeout, timing)
+            return cls(kind, progress=progress, watch=Watchdog(progress) if timeout else None)
+        rank = _read_env_int("RANK")
         if kind.type == "cuda":
-            kind = _own_gpu(_environment("LOCAL_RANK", 0))
+            kind = _select_gpu(_read_env_int("LOCAL_RANK", 0))
         store = next(rendezvous("env://", rank, size))[0]
-        progress = Progress(stall, timing)
-        lifeline = Lifeline(store, rank, size, progress)
-        progress.doing("meeting the other ranks")
+        progress = PhaseTracker(timeout, timing)
+        lifeline = HeartbeatMonitor(store, rank, size, progress)
+        progress.set_phase("meeting the other ranks")
         cuda = kind.type == "cuda"
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
@@ -89,89 +89,89 @@ class World:
             world_size=size,
             device_id=kind if cuda else None,
         )
-        _groups.append(dist.group.WORLD)
+        _live_groups.append(dist.group.WORLD)
         world = cls(kind, rank, size, progress, lifeline, store=store)
-        lifeline.advice = advice(kind)
-        progress.doing("the first exchange", timing.first_exchange)
-        world.sum(torch.zeros((), device=kind)).item()
-        progress.doing("starting")
+        lifeline.hang_advice = first_collective_advice(kind)
+        progress.set_phase("the first exchange", timing.first_collective_timeout)
+        world.all_reduce_sum(torch.zeros((), device=kind)).item()
+        progress.set_phase("starting")
         return world
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """True on rank 0, which writes, prints and decides."""
         return self.rank == 0
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over all ranks, in place and without waiting for a GPU."""
-        if self.size > 1:
+        if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def most(self, *values: int) -> list[int]:
+    def all_reduce_max(self, *values: int) -> list[int]:
         """Return the largest of each value over all ranks."""
-        if self.size == 1:
+        if self.world_size == 1:
             return list(values)
         tensor = torch.tensor(values)
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return [int(value) for value in tensor]
 
-    def from_first(self, tensor: Tensor) -> Tensor:
+    def broadcast(self, tensor: Tensor) -> Tensor:
         """Copy rank 0's tensor to all ranks, in place."""
-        if self.size > 1:
+        if self.world_size > 1:
             dist.broadcast(tensor, src=0)
         return tensor
 
-    def by_first(self, work: Callable[[], T]) -> T:
+    def run_on_main(self, fn: Callable[[], T]) -> T:
         """Call `work` on rank 0 and return its result on every rank; all exit where it fails."""
         if self.store is None:
-            return work()
-        self.words += 1
-        key = f"word/{self.words}"
-        if self.first:
+            return fn()
+        self.num_shared_results += 1
+        key = f"word/{self.num_shared_results}"
+        if self.is_main:
             try:
-                with self.progress.apart(waits=False):
-                    outcome = work()
+                with self.phases.exclusive_phase(waits=False):
+                    outcome = fn()
             except (ValueError, OSError):
                 self.store.set(key, pickle.dumps(None))  # type: ignore[arg-type]
                 raise
             self.store.set(key, pickle.dumps((outcome,)))  # type: ignore[arg-type]
             return outcome
         # not a collective, which would time out after minutes: a checkpoint may take longer
-        with self.progress.apart(waits=True):
+        with self.phases.exclusive_phase(waits=True):
             self.store.wait([key], timedelta(days=1))
         result: tuple[T] | None = pickle.loads(self.store.get(key))
         if result is None:
-            raise Elsewhere(2)
+            raise MainRankFailed(2)
         return result[0]
 
-    def doing(self, phase: str, limit: float | None = None) -> None:
+    def set_phase(self, phase: str, timeout: float | None = None) -> None:
         """Set this rank's current phase, which is reported if it hangs or dies.
 
         All ranks set the same phases in the same order, which shows the one that is behind.
         `limit` is how many seconds this phase may take instead of `stall`; math.inf: any time.
         Cheap enough for every step.
         """
-        never = self.progress.stall == math.inf
-        self.progress.doing(phase, None if never else limit)
+        never = self.phases.timeout == math.inf
+        self.phases.set_phase(phase, None if never else timeout)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(self.watch, Lifeline):
+        if isinstance(self.watchdog, HeartbeatMonitor):
             if error is None:
-                self.progress.doing("waiting for the others to end")
+                self.phases.set_phase("waiting for the others to end")
                 dist.barrier()
-            elif not isinstance(error, Elsewhere):
-                self.watch.failed(error)  # does not return where another rank failed first
-        if self.watch is not None:
-            self.watch.close()
+            elif not isinstance(error, MainRankFailed):
+                self.watchdog.report_failure(error)  # does not return where another rank failed first
+        if self.watchdog is not None:
+            self.watchdog.close()
         if self.store is not None and error is None:
             dist.destroy_process_group()
 
 
-def _environment(name: str, default: int | None = None) -> int:
+def _read_env_int(name: str, default: int | None = None) -> int:
     value = os.environ.get(name)
     if value is None and default is not None:
         return default
@@ -184,7 +184,7 @@ def _environment(name: str, default: int | None = None) -> int:
         ) from None
 
 
-def _own_gpu(local_rank: int) -> torch.device:
+def _select_gpu(local_rank: int) -> torch.device:
     count = torch.cuda.device_count()
     if local_rank >= count:
         raise ValueError(
@@ -195,7 +195,7 @@ def _own_gpu(local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def advice(device: torch.device) -> str:
+def first_collective_advice(device: torch.device) -> str:
     """Return what to try where the first exchange does not end.
 
     NCCL copies straight between two GPUs where the driver says that they can. On machines whose

@@ -29,41 +29,41 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from gnano.data.instructions.templates import Template, save_template
+from gnano.data.instructions.templates import ChatTemplate, save_template
 from gnano.model.adapter import save_adapter
 from gnano.model.config import ModelConfig
-from gnano.model.folder import read_weights, save_model
+from gnano.model.folder import load_parameters, save_model
 from gnano.model.gpt import GPT
 from gnano.model.lora_config import LoraConfig
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.train.saving.folders import ADAPTER, FOLDER, STATE, TRAINER
-from gnano.train.saving.hashes import write_hashes
-from gnano.utils.atomic_io import sync
-from gnano.utils.json_text import json_text
+from gnano.train.saving.folders import ADAPTER_DIR, CHECKPOINTS_DIR, STATE_FILE, TRAINER_DIR
+from gnano.train.saving.hashes import write_checksums
+from gnano.utils.atomic_io import fsync_path
+from gnano.utils.json_text import dump_json
 
 # one process writes, as intended
 warnings.filterwarnings("ignore", "torch.distributed is disabled", module="torch")
 
-LORA = "lora/"  # before the names of an adapter's tensors, among those of training
+LORA_PREFIX = "lora/"  # before the names of an adapter's tensors, among those of training
 
 # bytes of a file in trainer/: no other Python runs while one is serialized
-FILE_BYTES = 64 * 2**20
+MAX_SHARD_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Beside:
+class CheckpointAssets:
     """The files and metadata that are the same in every checkpoint of a run."""
 
-    shape: ModelConfig
+    model_config: ModelConfig
     tokenizer: Tokenizer
-    template: Template | None = None  # the chat template of a model that was fine-tuned
-    base: str = ""  # the folder of the weights that an adapter changes
-    lora: LoraConfig = field(default_factory=LoraConfig)
+    chat_template: ChatTemplate | None = None  # the chat template of a model that was fine-tuned
+    base_model: str = ""  # the folder of the weights that an adapter changes
+    lora_config: LoraConfig = field(default_factory=LoraConfig)
 
-    def write(self, folder: Path) -> None:
-        self.tokenizer.save(folder, context=self.shape.block_size)
-        if self.template is not None:
-            save_template(self.template, folder)
+    def save(self, folder: Path) -> None:
+        self.tokenizer.save(folder, max_length=self.model_config.block_size)
+        if self.chat_template is not None:
+            save_template(self.chat_template, folder)
 
 
 @dataclass(frozen=True)
@@ -72,75 +72,75 @@ class Snapshot:
 
     step: int
     weights: dict[str, Tensor]  # by parameter
-    training: dict[str, Tensor]  # all else that has tensors, by name
+    training_tensors: dict[str, Tensor]  # all else that has tensors, by name
     state: dict[str, Any]  # the rest, as JSON
 
     @property
-    def bytes(self) -> int:
-        return sum(t.nbytes for t in [*self.weights.values(), *self.training.values()])
+    def num_bytes(self) -> int:
+        return sum(t.nbytes for t in [*self.weights.values(), *self.training_tensors.values()])
 
 
 def write_checkpoint(
     run: Path,
     snapshot: Snapshot,
-    beside: Beside,
-    between: Callable[[], None] = lambda: None,
+    assets: CheckpointAssets,
+    check_cancelled: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write the snapshot; returns its folder, which replaces one of the same step.
 
     `run/checkpoints` must exist: where a disk has gone, nothing may be written into the empty
     folder that it leaves. `between` is called after each part, and may raise to cancel.
     """
-    folder = run / FOLDER / f"step-{snapshot.step:08}"
+    folder = run / CHECKPOINTS_DIR / f"step-{snapshot.step:08}"
     partial, old = (folder.with_name(f".{folder.name}.{what}") for what in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     with torch.device("meta"):
-        model = GPT.from_config(beside.shape)
+        model = GPT.from_config(assets.model_config)
     model.load_state_dict(snapshot.weights, assign=True)
-    (partial / TRAINER).mkdir()
+    (partial / TRAINER_DIR).mkdir()
     with ThreadPoolExecutor(1) as other:  # writing releases Python's lock, and waits for the disk
-        training = other.submit(_write_training, snapshot.training, partial / TRAINER)
-        save_model(model, partial, beside.tokenizer.end_of_text)
-        between()
-        beside.write(partial)
-        if beside.lora.rank:
-            lora = {n: t for n, t in snapshot.training.items() if n.startswith(LORA)}
-            adapter = {name.removeprefix(LORA): tensor for name, tensor in lora.items()}
-            save_adapter(adapter, beside.lora, beside.base, partial / ADAPTER)
+        training = other.submit(_write_training, snapshot.training_tensors, partial / TRAINER_DIR)
+        save_model(model, partial, assets.tokenizer.end_of_text_id)
+        check_cancelled()
+        assets.save(partial)
+        if assets.lora_config.rank:
+            lora = {n: t for n, t in snapshot.training_tensors.items() if n.startswith(LORA_PREFIX)}
+            adapter = {name.removeprefix(LORA_PREFIX): tensor for name, tensor in lora.items()}
+            save_adapter(adapter, assets.lora_config, assets.base_model, partial / ADAPTER_DIR)
         training.result()
-    between()
+    check_cancelled()
     state = {"step": snapshot.step, **snapshot.state}
-    (partial / TRAINER / STATE).write_text(json_text(state, indent=2) + "\n", "utf-8")
-    write_hashes(partial)
-    between()
+    (partial / TRAINER_DIR / STATE_FILE).write_text(dump_json(state, indent=2) + "\n", "utf-8")
+    write_checksums(partial)
+    check_cancelled()
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     partial.rename(folder)
-    sync(folder.parent)
+    fsync_path(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
-def read_checkpoint(folder: Path, shape: ModelConfig) -> Snapshot:
+def read_checkpoint(folder: Path, model_config: ModelConfig) -> Snapshot:
     """Read a checkpoint to the CPU, without verifying its checksums.
 
     Raises ValueError, naming the file, for what cannot be a checkpoint of this shape.
     """
-    path = folder / TRAINER / STATE
+    path = folder / TRAINER_DIR / STATE_FILE
     try:
         state = dict(json.loads(path.read_text("utf-8")))
         step = int(state.pop("step"))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}).") from None
-    return Snapshot(step, read_weights(folder, shape), _read_training(folder / TRAINER), state)
+    return Snapshot(step, load_parameters(folder, model_config), _read_training(folder / TRAINER_DIR), state)
 
 
 def _write_training(tensors: Mapping[str, Tensor], folder: Path) -> None:
     file, size, files = 1, 0, {}
     for name, tensor in tensors.items():
-        if size and size + tensor.nbytes > FILE_BYTES:
+        if size and size + tensor.nbytes > MAX_SHARD_BYTES:
             file, size = file + 1, 0
         files[name], size = file, size + tensor.nbytes
     writer = HuggingFaceStorageWriter(

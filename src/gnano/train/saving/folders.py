@@ -13,22 +13,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gnano.train.saving.hashes import FILES
+from gnano.train.saving.hashes import CHECKSUMS_FILE
 from gnano.utils.flock import try_lock
 
-FOLDER = "checkpoints"
-TRAINER = "trainer"  # in a checkpoint: what only training needs
-STATE = "state.json"  # in there
-ADAPTER = "adapter"  # in a checkpoint of a run with train.lora: what it learned alone
+CHECKPOINTS_DIR = "checkpoints"
+TRAINER_DIR = "trainer"  # in a checkpoint: what only training needs
+STATE_FILE = "state.json"  # in there
+ADAPTER_DIR = "adapter"  # in a checkpoint of a run with train.lora: what it learned alone
 
 
-def checkpoints(run: Path) -> list[Path]:
+def list_checkpoints(run: Path) -> list[Path]:
     """Return the folders of the run's complete checkpoints, oldest first."""
-    found = (run / FOLDER).glob("step-*") if (run / FOLDER).is_dir() else ()
+    found = (run / CHECKPOINTS_DIR).glob("step-*") if (run / CHECKPOINTS_DIR).is_dir() else ()
     return sorted(p for p in found if re.fullmatch(r"step-\d{8}", p.name) and p.is_dir())
 
 
-def step_of(folder: Path) -> int:
+def checkpoint_step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
@@ -38,10 +38,10 @@ def find_checkpoint(path: Path) -> Path:
     It is locked, so that a run that is still training does not remove it.
     """
     if (path / "config.json").is_file():
-        hold(path)
+        lock_for_reading(path)
         return path
-    while found := checkpoints(path):
-        if hold(found[-1]):
+    while found := list_checkpoints(path):
+        if lock_for_reading(found[-1]):
             return found[-1]
         time.sleep(0.01)  # it is just being removed, so there is a newer one
     if not path.exists():
@@ -52,13 +52,13 @@ def find_checkpoint(path: Path) -> Path:
             f"{path} is a file and no checkpoint's folder; make one of it: gnano import {quoted} "
             f"--out DIR."
         )
-    raise FileNotFoundError(f"{path} holds no checkpoint: neither config.json nor {FOLDER}/step-….")
+    raise FileNotFoundError(f"{path} holds no checkpoint: neither config.json nor {CHECKPOINTS_DIR}/step-….")
 
 
 _locked_files: dict[Path, int] = {}  # descriptors that hold this process's locks, by checkpoint
 
 
-def hold(folder: Path) -> bool:
+def lock_for_reading(folder: Path) -> bool:
     """Keep a checkpoint from being removed while this process runs; False where it is gone.
 
     A folder without files.json belongs to no run, so nothing removes it.
@@ -66,7 +66,7 @@ def hold(folder: Path) -> bool:
     folder = folder.resolve()
     if folder not in _locked_files:
         try:
-            file = os.open(folder / FILES, os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(folder / CHECKSUMS_FILE, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return folder.is_dir()
         try:
@@ -79,10 +79,10 @@ def hold(folder: Path) -> bool:
 
 
 @contextmanager
-def unless_held(folder: Path) -> Iterator[bool]:
+def try_exclusive_lock(folder: Path) -> Iterator[bool]:
     """Yield whether no process reads the checkpoint; none can start to until this exits."""
     try:
-        file = os.open(folder / FILES, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(folder / CHECKSUMS_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         yield True
         return

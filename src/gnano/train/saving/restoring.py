@@ -6,16 +6,16 @@ from typing import Any
 
 from gnano.model.config import ModelConfig
 from gnano.train.saving.checkpoint import Snapshot, read_checkpoint
-from gnano.train.saving.folders import checkpoints
-from gnano.train.saving.hashes import verify
-from gnano.train.saving.retention import clear_torn, remove, set_aside, state_of
+from gnano.train.saving.folders import list_checkpoints
+from gnano.train.saving.hashes import verify_checksums
+from gnano.train.saving.retention import remove_partial, remove_checkpoint, quarantine, read_state
 
 
-def newest_good(
+def latest_valid_checkpoint(
     run: Path,
-    shape: ModelConfig,
-    damaged: Callable[[Path, str], None],
-    good: Callable[[dict[str, Any]], bool] = lambda state: True,
+    model_config: ModelConfig,
+    on_damaged: Callable[[Path, str], None],
+    is_acceptable: Callable[[dict[str, Any]], bool] = lambda state: True,
 ) -> tuple[Path, Snapshot] | None:
     """Read the newest checkpoint that is undamaged and whose state is `good`; None without one.
 
@@ -23,23 +23,23 @@ def newest_good(
     `damaged` is called with its new place and the reason. Raises ValueError where all are damaged:
     only the user can decide to start again.
     """
-    clear_torn(run)
+    remove_partial(run)
     reasons: dict[Path, str] = {}
     passed: list[Path] = []
-    for folder in reversed(checkpoints(run)):
+    for folder in reversed(list_checkpoints(run)):
         try:
-            verify(folder)
-            if not good(state_of(folder)):
+            verify_checksums(folder)
+            if not is_acceptable(read_state(folder)):
                 passed.append(folder)
                 continue
-            snapshot = read_checkpoint(folder, shape)
+            snapshot = read_checkpoint(folder, model_config)
         except ValueError as error:
             reasons[folder] = str(error)
             continue
         for bad, reason in reasons.items():
-            damaged(set_aside(bad), reason)
+            on_damaged(quarantine(bad), reason)
         for later in passed:
-            remove(later)
+            remove_checkpoint(later)
         return folder, snapshot
     if reasons and not passed:
         folder, reason = next(iter(reasons.items()))

@@ -10,43 +10,43 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from gnano.train.saving.folders import FOLDER, STATE, TRAINER, checkpoints, step_of, unless_held
+from gnano.train.saving.folders import CHECKPOINTS_DIR, STATE_FILE, TRAINER_DIR, list_checkpoints, checkpoint_step, try_exclusive_lock
 
 
-def tidy(run: Path, keep: int, every: int = 0, best: bool = True) -> None:
+def apply_retention(run: Path, keep_last: int, keep_every: int = 0, keep_best: bool = True) -> None:
     """Remove all other checkpoints; call it when the newest has been verified."""
-    found = checkpoints(run)
-    kept = {*found[-keep:], *([best_of(found)] if best else [])}
+    found = list_checkpoints(run)
+    kept = {*found[-keep_last:], *([best_checkpoint(found)] if keep_best else [])}
     for folder in found:
-        if folder not in kept and not (every and step_of(folder) % every == 0):
-            with unless_held(folder) as free:
+        if folder not in kept and not (keep_every and checkpoint_step(folder) % keep_every == 0):
+            with try_exclusive_lock(folder) as free:
                 if free:
-                    remove(folder)
+                    remove_checkpoint(folder)
 
 
-def best_of(found: list[Path]) -> Path | None:
+def best_checkpoint(folders: list[Path]) -> Path | None:
     """Return the checkpoint with the lowest held-out loss, of those where it was measured."""
-    measured = {folder: state_of(folder).get("heldout") for folder in found}
+    measured = {folder: read_state(folder).get("heldout") for folder in folders}
     losses = {folder: loss for folder, loss in measured.items() if isinstance(loss, float)}
     return min(losses, key=lambda folder: losses[folder]) if losses else None
 
 
-def state_of(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> dict[str, Any]:
     """Read a checkpoint's state.json; {} where that cannot be read."""
     try:
-        state = json.loads((folder / TRAINER / STATE).read_text("utf-8"))
+        state = json.loads((folder / TRAINER_DIR / STATE_FILE).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}
 
 
-def clear_torn(run: Path) -> None:
+def remove_partial(run: Path) -> None:
     """Remove the partial folders that a kill left while checkpoints were written or removed."""
-    for partial in (run / FOLDER).glob(".step-*"):
+    for partial in (run / CHECKPOINTS_DIR).glob(".step-*"):
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def remove(folder: Path) -> None:
+def remove_checkpoint(folder: Path) -> None:
     """Remove a checkpoint; a kill in the middle leaves no folder that looks like one."""
     doomed = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(doomed, ignore_errors=True)
@@ -54,7 +54,7 @@ def remove(folder: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def set_aside(folder: Path) -> Path:
+def quarantine(folder: Path) -> Path:
     """Rename a damaged checkpoint so that no reader takes it for one; returns its new path."""
     name = f"damaged-{folder.name}"
     places = (folder.with_name(name if n == 1 else f"{name}-{n}") for n in count(1))

@@ -12,43 +12,43 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from gnano.train.watching.log import Log
+from gnano.train.watching.log import JsonLinesWriter
 
-NAME = "events.jsonl"
+EVENTS_FILE = "events.jsonl"
 
 
-class Events:
+class EventLog:
     """Written by the main rank alone; an end is logged only after a start."""
 
-    def __init__(self, run: Path, first: bool) -> None:
-        self.path, self.first = run / NAME, first
-        self.log: Log | None = None
-        self.running = False
+    def __init__(self, run: Path, is_main: bool) -> None:
+        self.path, self.is_main = run / EVENTS_FILE, is_main
+        self.writer: JsonLinesWriter | None = None
+        self.has_started = False
 
-    def write(self, event: str, **facts: Any) -> None:
-        if self.first:
-            self.log = self.log or Log(self.path)
+    def log(self, event: str, **facts: Any) -> None:
+        if self.is_main:
+            self.writer = self.writer or JsonLinesWriter(self.path)
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            self.log.write(time=now, event=event, **facts)
+            self.writer.write(time=now, event=event, **facts)
 
-    def started(self, step: int, steps: int, ranks: int) -> None:
+    def log_start(self, step: int, total_steps: int, world_size: int) -> None:
         process = {"pid": os.getpid(), "host": socket.gethostname()}
-        self.write("started", step=step, steps=steps, ranks=ranks, **process)
-        self.running = True
+        self.log("started", step=step, steps=total_steps, ranks=world_size, **process)
+        self.has_started = True
 
-    def ended(self, step: int, stopped_by: signal.Signals | None) -> None:
+    def log_end(self, step: int, stopped_by: signal.Signals | None) -> None:
         if stopped_by is None:
-            self.write("finished", step=step)
+            self.log("finished", step=step)
         else:
-            self.write("stopped", step=step, signal=stopped_by.name)
+            self.log("stopped", step=step, signal=stopped_by.name)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self.running and isinstance(error, Exception):
-            self.write("failed", reason=f"{type(error).__name__}: {error}")
-        elif self.running and error is not None:
-            self.write("stopped", at_once=True)
-        if self.log is not None:
-            self.log.close()
+        if self.has_started and isinstance(error, Exception):
+            self.log("failed", reason=f"{type(error).__name__}: {error}")
+        elif self.has_started and error is not None:
+            self.log("stopped", at_once=True)
+        if self.writer is not None:
+            self.writer.close()

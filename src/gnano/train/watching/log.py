@@ -9,44 +9,44 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gnano.utils.json_text import json_text
+from gnano.utils.json_text import dump_json
 
 
-class Log:
+class JsonLinesWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.file: int | None = None
-        self.unwritten = b""
-        self.lacking: OSError | None = None  # why the last line is still unwritten
+        self.pending = b""
+        self.last_error: OSError | None = None  # why the last line is still unwritten
         self.flush()
 
     def write(self, **values: Any) -> bool:
         """Append a line; False where it has to wait, for the reason `lacking`."""
-        self.unwritten += json_text(values).encode() + b"\n"
+        self.pending += dump_json(values).encode() + b"\n"
         return self.flush()
 
     def flush(self) -> bool:
         try:
             if self.file is None:
                 self.file = self._open()
-            while self.unwritten:
-                self.unwritten = self.unwritten[os.write(self.file, self.unwritten) :]
-            self.lacking = None
+            while self.pending:
+                self.pending = self.pending[os.write(self.file, self.pending) :]
+            self.last_error = None
         except OSError as error:
-            self.lacking = OSError(error.errno, error.strerror, str(self.path))
-        return not self.unwritten
+            self.last_error = OSError(error.errno, error.strerror, str(self.path))
+        return not self.pending
 
     def close(self) -> int:
         """How many lines could not be written to the end."""
         self.flush()
         if self.file is not None:
             os.close(self.file)
-        return self.unwritten.count(b"\n")
+        return self.pending.count(b"\n")
 
     def _open(self) -> int:
         # unbuffered: a line that fails must not come again, half of it, with a later one
         file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         end = os.lseek(file, 0, os.SEEK_END)
         if end > 0 and os.pread(file, 1, end - 1) != b"\n":
-            self.unwritten = b"\n" + self.unwritten
+            self.pending = b"\n" + self.pending
         return file

@@ -16,28 +16,28 @@ from typing import Self
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-ROWS = 25  # operations in the table
+TABLE_ROWS = 25  # operations in the table
 
 
-class ProfileWindow:
+class StepProfiler:
     """Called with the number of each step before it starts; its errors never stop the run."""
 
     def __init__(
         self,
         run: Path,
-        first: int,
-        steps: int,
+        first_step: int,
+        num_steps: int,
         rank: int = 0,
-        say: Callable[[str], None] = lambda _: None,
+        notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Record `steps` steps from step `first` on (counted from 1; 0: none)."""
-        self.run, self.first, self.steps, self.rank, self.say = run, first, steps, rank, say
+        self.run, self.first_step, self.num_steps, self.rank, self.notify = run, first_step, num_steps, rank, notify
         self.profiler: profile | None = None
-        self.began = 0  # first step recorded: a run may resume in the middle of the window
+        self.recorded_from = 0  # first step recorded: a run may resume in the middle of the window
 
     def step(self, step: int) -> None:
-        if self.first and (self.profiler or self.first - 1 <= step < self.first + self.steps):
-            self._attempt(step)
+        if self.first_step and (self.profiler or self.first_step - 1 <= step < self.first_step + self.num_steps):
+            self._try_advance(step)
 
     def __enter__(self) -> Self:
         return self
@@ -45,45 +45,45 @@ class ProfileWindow:
     def __exit__(self, *_: object) -> None:
         """Write what there is, if the run ends inside the window."""
         if self.profiler is not None:
-            self._attempt(self.first + self.steps)
+            self._try_advance(self.first_step + self.num_steps)
 
-    def _attempt(self, step: int) -> None:
+    def _try_advance(self, step: int) -> None:
         try:
-            self._move_to(step)
+            self._advance(step)
         except Exception as error:  # a trace is not worth a run
-            self.first, self.profiler = 0, None
+            self.first_step, self.profiler = 0, None
             reason = str(error).split("\n")[0]
-            self.say(f"No profile, the run goes on: {type(error).__name__}: {reason}")
+            self.notify(f"No profile, the run goes on: {type(error).__name__}: {reason}")
 
-    def _move_to(self, step: int) -> None:
+    def _advance(self, step: int) -> None:
         if self.profiler is None:
-            self._start(step)
-        elif step < self.first + self.steps:
+            self._start_profiler(step)
+        elif step < self.first_step + self.num_steps:
             self.profiler.step()
         else:
-            profiler, self.profiler, self.first = self.profiler, None, 0
+            profiler, self.profiler, self.first_step = self.profiler, None, 0
             profiler.stop()  # which writes it
 
-    def _start(self, step: int) -> None:
+    def _start_profiler(self, step: int) -> None:
         # the GPU's tracing takes seconds to get going: in the step before those recorded
-        warmup = max(0, self.first - step)
-        self.began = step + warmup
+        warmup = max(0, self.first_step - step)
+        self.recorded_from = step + warmup
         activities = [ProfilerActivity.CPU]
         if torch.cuda.is_available():
             activities.append(ProfilerActivity.CUDA)
         with warnings.catch_warnings(action="ignore"):  # it warns where there is no step to warm in
-            plan = schedule(wait=0, warmup=warmup, active=self.steps, repeat=1)
-        self.profiler = profile(activities=activities, schedule=plan, on_trace_ready=self._write)
+            plan = schedule(wait=0, warmup=warmup, active=self.num_steps, repeat=1)
+        self.profiler = profile(activities=activities, schedule=plan, on_trace_ready=self._export_trace)
         self.profiler.start()
 
-    def _write(self, profiler: profile) -> None:
-        name = f"step-{self.began:08}-rank{self.rank}"
+    def _export_trace(self, profiler: profile) -> None:
+        name = f"step-{self.recorded_from:08}-rank{self.rank}"
         folder = self.run / "profile"
         folder.mkdir(parents=True, exist_ok=True)
         trace = folder / f"{name}.json.gz"
         profiler.export_chrome_trace(str(trace))
         cuda = ProfilerActivity.CUDA in profiler.activities
         key = "self_device_time_total" if cuda else "self_cpu_time_total"
-        table = profiler.key_averages().table(sort_by=key, row_limit=ROWS)
+        table = profiler.key_averages().table(sort_by=key, row_limit=TABLE_ROWS)
         (folder / f"{name}.txt").write_text(table + "\n", "utf-8")
-        self.say(f"Profile: {trace}")
+        self.notify(f"Profile: {trace}")

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from gnano.train.config import TrainConfig
-from gnano.train.step import FIGURES, SPIKE
+from gnano.train.step import STEP_METRICS, SKIPPED_SPIKE
 
 
-class Readings:
+class AsyncMetricReader:
     """Starts after `step` steps and `seconds` of training; `late` steps may be unread."""
 
     def __init__(
@@ -26,68 +26,68 @@ class Readings:
         settings: TrainConfig,
         device: torch.device,
         step: int = 0,
-        seconds: float = 0.0,
-        late: int | None = None,
+        elapsed: float = 0.0,
+        max_pending: int | None = None,
     ) -> None:
         self.settings, self.step = settings, step
-        self.started = time.monotonic() - seconds
+        self.start_time = time.monotonic() - elapsed
         # a CPU has computed a step when it returns
-        self.late = late if late is not None else int(device.type == "cuda")
-        self.stopping = False  # has any rank been asked to stop?
+        self.max_pending = max_pending if max_pending is not None else int(device.type == "cuda")
+        self.stop_requested = False  # has any rank been asked to stop?
         # figures on the host, complete once their event is
         self.pending: deque[tuple[Tensor, torch.Event | None]] = deque()
-        self.since = time.perf_counter()  # when the step that is read next began
+        self.step_start_time = time.perf_counter()  # when the step that is read next began
 
     @property
-    def seconds(self) -> float:
+    def elapsed_seconds(self) -> float:
         """Training so far, over all parts of the run."""
-        return round(time.monotonic() - self.started, 3)
+        return round(time.monotonic() - self.start_time, 3)
 
-    def put(self, figures: Tensor) -> None:
+    def push(self, metrics: Tensor) -> None:
         """Add the metrics of the next step, which has been started."""
         arrived = None
-        if figures.device.type == "cuda":
-            host = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
-            figures = host.copy_(figures, non_blocking=True)
+        if metrics.device.type == "cuda":
+            host = torch.empty(metrics.shape, dtype=metrics.dtype, pin_memory=True)
+            metrics = host.copy_(metrics, non_blocking=True)
             arrived = torch.Event("cuda")
             arrived.record()
-        self.pending.append((figures, arrived))
+        self.pending.append((metrics, arrived))
 
-    def take(self, all_of_them: bool = False) -> Iterator[dict[str, Any]]:
+    def read_rows(self, drain: bool = False) -> Iterator[dict[str, Any]]:
         """Yield the rows of the steps that are due, oldest first; waits until they are computed."""
         settings = self.settings
-        while len(self.pending) > (0 if all_of_them else self.late):
+        while len(self.pending) > (0 if drain else self.max_pending):
             figures, arrived = self.pending.popleft()
             if arrived is not None:
                 arrived.synchronize()
-            found = dict(zip(FIGURES, figures.tolist(), strict=True))
-            taken = time.perf_counter() - self.since
-            self.since += taken
+            found = dict(zip(STEP_METRICS, figures.tolist(), strict=True))
+            taken = time.perf_counter() - self.step_start_time
+            self.step_start_time += taken
             self.step += 1
-            self.stopping = self.stopping or found["stop"] > 0
+            self.stop_requested = self.stop_requested or found["stop"] > 0
             yield {
                 "step": self.step,
                 "tokens": self.step * settings.tokens_per_step,
-                "loss": _rounded(found["loss"]),
-                "grad_norm": _rounded(found["grad_norm"]),
+                "loss": _round_finite(found["loss"]),
+                "grad_norm": _round_finite(found["grad_norm"]),
                 "lr": settings.schedule(self.step - 1, settings.steps),
                 "tokens_per_s": round(settings.tokens_per_step / taken, 1),
-                "seconds": self.seconds,
+                "seconds": self.elapsed_seconds,
                 "skipped": bool(found["skipped"]),
-                **({"spike": True} if found["skipped"] == SPIKE else {}),
+                **({"spike": True} if found["skipped"] == SKIPPED_SPIKE else {}),
                 **({"final": True} if self.step == settings.steps else {}),
             }
 
-    def restart(self, step: int) -> None:
+    def rewind(self, step: int) -> None:
         """Continue from an earlier step, dropping what is unread."""
         self.pending.clear()
         self.step = step
-        self.resume()
+        self.reset_timer()
 
-    def resume(self) -> None:
+    def reset_timer(self) -> None:
         """Exclude the time until now from that of the next step."""
-        self.since = time.perf_counter()
+        self.step_start_time = time.perf_counter()
 
 
-def _rounded(value: float) -> float | None:
+def _round_finite(value: float) -> float | None:
     return round(value, 5) if math.isfinite(value) else None  # JSON has no NaN

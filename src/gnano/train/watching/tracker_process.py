@@ -18,17 +18,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-GRACE = 30.0  # seconds to finish in when the run was killed
+SHUTDOWN_GRACE = 30.0  # seconds to finish in when the run was killed
 
 
-def scalars(figures: dict[str, Any]) -> dict[str, float]:
+def flatten_scalars(metrics: dict[str, Any]) -> dict[str, float]:
     """The numbers of a step under the names they are drawn by: `heldout/web`, `tasks/piqa/acc`."""
-    flat = {key: value for key, value in figures.items() if key not in ("step", "heldout", "tasks")}
-    heldout = figures.get("heldout") or {}
+    flat = {key: value for key, value in metrics.items() if key not in ("step", "heldout", "tasks")}
+    heldout = metrics.get("heldout") or {}
     flat |= {f"heldout/{name}": bits for name, bits in heldout.get("sources", {}).items()}
     totals = {name: figure for name, figure in heldout.items() if not isinstance(figure, dict)}
     flat |= {f"heldout/{name}": figure for name, figure in totals.items()}
-    tasks = figures.get("tasks")
+    tasks = metrics.get("tasks")
     for task, found in tasks.items() if isinstance(tasks, dict) else ():
         named = found.items() if isinstance(found, dict) else ()
         flat |= {f"tasks/{task}/{name}": figure for name, figure in named}
@@ -36,7 +36,7 @@ def scalars(figures: dict[str, Any]) -> dict[str, float]:
     return {key: float(value) for key, value in numbers.items() if not isinstance(value, bool)}
 
 
-def to_tensorboard(run: Path, recipe: dict[str, Any], steps: Iterator[dict[str, Any]]) -> None:
+def run_tensorboard(run: Path, recipe: dict[str, Any], rows: Iterator[dict[str, Any]]) -> None:
     """Event files in the run's folder; what a killed part wrote and this one redoes is hidden."""
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -44,19 +44,19 @@ def to_tensorboard(run: Path, recipe: dict[str, Any], steps: Iterator[dict[str, 
 
     writer = EventFileWriter(str(run / "tensorboard"), flush_secs=5)
     first = True
-    for figures in steps:
+    for figures in rows:
         step = figures["step"]
         if first:  # a reader forgets what it has from here on
             start = SessionLog(status=SessionLog.START)
             writer.add_event(Event(wall_time=time.time(), step=step, session_log=start))
             first = False
-        named = scalars(figures).items()
+        named = flatten_scalars(figures).items()
         values = [Summary.Value(tag=name, simple_value=number) for name, number in named]
         writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
     writer.close()
 
 
-def to_wandb(run: Path, recipe: dict[str, Any], steps: Iterator[dict[str, Any]]) -> None:
+def run_wandb(run: Path, recipe: dict[str, Any], rows: Iterator[dict[str, Any]]) -> None:
     """A W&B run that goes on when the run does: its id lies in `wandb-id`.
 
     W&B skips the steps that it has; after a kill they come with the same figures.
@@ -76,21 +76,21 @@ def to_wandb(run: Path, recipe: dict[str, Any], steps: Iterator[dict[str, Any]])
         allow_val_change=True,
         settings=wandb.Settings(console="off"),
     ) as there:
-        for figures in steps:
-            there.log(scalars(figures), step=figures["step"])
+        for figures in rows:
+            there.log(flatten_scalars(figures), step=figures["step"])
 
 
-def _lines() -> Iterator[dict[str, Any]]:
+def _read_rows() -> Iterator[dict[str, Any]]:
     for line in sys.stdin:
         if line.endswith("\n"):  # else a kill came in the middle of it
             yield json.loads(line)
 
 
-def _leave_after(parent: int) -> None:
+def _exit_after_parent(parent_pid: int) -> None:
     """End this process some time after the one that trains, even if a library hangs."""
-    while os.getppid() == parent:
+    while os.getppid() == parent_pid:
         time.sleep(1)
-    time.sleep(GRACE)
+    time.sleep(SHUTDOWN_GRACE)
     os._exit(1)
 
 
@@ -101,10 +101,10 @@ def main() -> None:
     report = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
-        lines = _lines()
+        lines = _read_rows()
         opening = next(lines)
-        threading.Thread(target=_leave_after, args=(opening["parent"],), daemon=True).start()
-        track = {"tensorboard": to_tensorboard, "wandb": to_wandb}[sys.argv[1]]
+        threading.Thread(target=_exit_after_parent, args=(opening["parent"],), daemon=True).start()
+        track = {"tensorboard": run_tensorboard, "wandb": run_wandb}[sys.argv[1]]
         track(Path(opening["run"]), opening["recipe"], lines)
     except BaseException as error:
         sentence = str(error).strip().split("\n")[0]

@@ -16,15 +16,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gnano.utils.json_text import json_text
+from gnano.utils.json_text import dump_json
 from gnano.utils.optional import require
 
-PROCESS = Path(__file__).with_name("tracker_process.py")
-WAITING = 4_096  # steps that may wait for a slow tracker
-PATIENCE = 8.0  # seconds that all trackers together get to finish
+PROCESS_SCRIPT = Path(__file__).with_name("tracker_process.py")
+MAX_PENDING_ROWS = 4_096  # steps that may wait for a slow tracker
+CLOSE_TIMEOUT = 8.0  # seconds that all trackers together get to finish
 
 
-def check_installed(names: Sequence[str]) -> None:
+def check_trackers_installed(names: Sequence[str]) -> None:
     """Raise ValueError naming a tracker that is requested but not installed."""
     for name in names:
         problem = f"train.trackers asks for {name!r}, which is not installed"
@@ -44,20 +44,20 @@ class Trackers:
         names: Sequence[str],
         run: Path,
         recipe: dict[str, Any],
-        say: Callable[[str], None],
+        notify: Callable[[str], None],
     ) -> None:
-        check_installed(names)
+        check_trackers_installed(names)
         opening = {"run": str(run.resolve()), "recipe": recipe, "parent": os.getpid()}
-        self.trackers = [_Tracker(name, run, opening, say) for name in names]
+        self.trackers = [_TrackerProcess(name, run, opening, notify) for name in names]
 
-    def log(self, figures: dict[str, Any]) -> None:
+    def log(self, metrics: dict[str, Any]) -> None:
         """Pass on the metrics of a step, as they are in metrics.jsonl."""
         for tracker in self.trackers:
-            tracker.send(figures)
+            tracker.send(metrics)
 
-    def close(self, patience: float = PATIENCE) -> None:
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Let the trackers finish, for at most `patience` seconds in all."""
-        until = time.monotonic() + patience
+        until = time.monotonic() + timeout
         while [t for t in self.trackers if not t.finish()] and time.monotonic() < until:
             time.sleep(0.02)
         for tracker in self.trackers:
@@ -65,37 +65,37 @@ class Trackers:
         self.trackers = []
 
 
-class _Tracker:
+class _TrackerProcess:
     """One tracker: its process, and the rows that the pipe to it has no room for yet."""
 
     def __init__(
-        self, name: str, run: Path, opening: dict[str, Any], say: Callable[[str], None]
+        self, name: str, run: Path, header: dict[str, Any], notify: Callable[[str], None]
     ) -> None:
-        self.name, self.log, self.say = name, run / f"{name}.log", say
-        self.rows: deque[bytes] = deque()
-        self.dropped = 0
+        self.name, self.log_path, self.notify = name, run / f"{name}.log", notify
+        self.pending: deque[bytes] = deque()
+        self.num_dropped = 0
         self.process: subprocess.Popen[bytes] | None = None  # None once it has ended
         # as a file, with -P: nothing in the current folder is imported
-        command = [sys.executable, "-P", str(PROCESS), name]
+        command = [sys.executable, "-P", str(PROCESS_SCRIPT), name]
         pipe = subprocess.PIPE
         try:
-            with self.log.open("ab") as log:
+            with self.log_path.open("ab") as log:
                 self.process = subprocess.Popen(command, 0, stdin=pipe, stdout=pipe, stderr=log)
         except OSError as error:
             self._report_end(f"{type(error).__name__}: {error}")
         else:
             assert self.process.stdin is not None
             os.set_blocking(self.process.stdin.fileno(), False)
-            self.send(opening)
+            self.send(header)
 
     def send(self, row: dict[str, Any]) -> None:
         if self._has_ended():
             return
-        if len(self.rows) < WAITING:
-            self.rows.append(json_text(row, default=str).encode() + b"\n")
+        if len(self.pending) < MAX_PENDING_ROWS:
+            self.pending.append(dump_json(row, default=str).encode() + b"\n")
         else:
-            self.dropped += 1
-            if self.dropped == 1:
+            self.num_dropped += 1
+            if self.num_dropped == 1:
                 self._report("cannot keep up: it is missing steps; metrics.jsonl has them all.")
         self.flush()
 
@@ -103,12 +103,12 @@ class _Tracker:
         """Write as many rows as the pipe takes."""
         assert self.process is not None and self.process.stdin is not None
         try:
-            while self.rows:
-                row = self.rows[0]
+            while self.pending:
+                row = self.pending[0]
                 written = os.write(self.process.stdin.fileno(), row)
-                self.rows.popleft()
+                self.pending.popleft()
                 if written < len(row):
-                    self.rows.appendleft(row[written:])
+                    self.pending.appendleft(row[written:])
         except (BlockingIOError, BrokenPipeError):
             pass  # there is no room, or the process is about to end
 
@@ -118,7 +118,7 @@ class _Tracker:
             assert self.process is not None and self.process.stdin is not None
             if not self.process.stdin.closed:
                 self.flush()
-                if not self.rows:
+                if not self.pending:
                     self.process.stdin.close()
         return self.process is None
 
@@ -126,8 +126,8 @@ class _Tracker:
         if self.process is not None:
             self.process.kill()
             self._report("did not finish in time and was left; metrics.jsonl has every step.")
-        elif self.dropped:
-            self._report(f"is missing {self.dropped:,} steps; metrics.jsonl has them all.")
+        elif self.num_dropped:
+            self._report(f"is missing {self.num_dropped:,} steps; metrics.jsonl has them all.")
 
     def _has_ended(self) -> bool:
         """Return whether the process has ended, and report why it failed if it did."""
@@ -140,8 +140,8 @@ class _Tracker:
         return self.process is None
 
     def _report_end(self, reason: str) -> None:
-        where = f" ({self.log})" if self.log.exists() else ""
+        where = f" ({self.log_path})" if self.log_path.exists() else ""
         self._report(f"stopped, the run goes on: {reason}{where}")
 
     def _report(self, text: str) -> None:
-        self.say(f"{self.name} {text}")
+        self.notify(f"{self.name} {text}")
