@@ -58,7 +58,9 @@ def main() -> None:
             tokens = count * rows * length
             offsets = np.random.default_rng(1).integers(0, len(flat) - length - 1, count * rows)
 
-            def ours(first: int, count: int = count, b: PackedDataset = batches, n: int = rows) -> None:
+            def ours(
+                first: int, count: int = count, b: PackedDataset = batches, n: int = rows
+            ) -> None:
                 for step in range(count):
                     b.read_batch(range(first + step * n, first + (step + 1) * n))
 

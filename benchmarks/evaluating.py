@@ -58,7 +58,9 @@ def ours(subject: EvalModel, sheet: TaskItems, batch: int) -> tuple[float, TaskS
 def theirs(model: HFLM, sheet: TaskItems, batch: int) -> tuple[float, dict[str, Any]]:
     model.batch_size_per_gpu = batch
     began = time.perf_counter()
-    found = lm_eval.simple_evaluate(model=model, tasks=[to_lm_eval_task(sheet)], bootstrap_iters=100)
+    found = lm_eval.simple_evaluate(
+        model=model, tasks=[to_lm_eval_task(sheet)], bootstrap_iters=100
+    )
     return time.perf_counter() - began, found["results"][sheet.task]
 
 

@@ -24,7 +24,7 @@ import torch
 from gnano.data.batches import PackedDataset
 from gnano.data.corpus import TokenizedCorpus
 from gnano.data.preparing.preparation import prepare
-from gnano.model.fp8 import fp8_unsupported_reason, convert_to_fp8
+from gnano.model.fp8 import convert_to_fp8, fp8_unsupported_reason
 from gnano.model.gpt import GPT
 from gnano.train.heldout import HeldoutSet
 from gnano.train.ranks.world import DistContext
@@ -39,7 +39,9 @@ def run(
     """Train; the held-out bits per byte at the end, and the losses of the last steps."""
     settings, data, length = recipe.train, recipe.pretraining_data, recipe.model.block_size
     corpus = TokenizedCorpus(Path(data.folder))
-    batches = PackedDataset(corpus, data.weights, order, length, data.packing, data.document_attention_mask)
+    batches = PackedDataset(
+        corpus, data.weights, order, length, data.packing, data.document_attention_mask
+    )
     torch.manual_seed(settings.seed)
     model = GPT.from_config(recipe.model).to(device)
     model.compute_dtype = torch.bfloat16
@@ -64,11 +66,13 @@ def run(
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
         for group in optimizer.param_groups:
-            group["lr"] = schedule(step, steps)
+            group["lr"] = schedule.lr_at(step, steps)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.detach())
-    heldout = HeldoutSet(corpus, data.weights, length, settings.micro_batch_size, DistContext(device))
+    heldout = HeldoutSet(
+        corpus, data.weights, length, settings.micro_batch_size, DistContext(device)
+    )
     bits = heldout.evaluate(model).bits_per_byte
     last = torch.stack(losses[-LAST:]).tolist()
     print(

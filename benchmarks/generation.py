@@ -30,7 +30,7 @@ from gnano.infer.loading import Quantization
 from gnano.infer.packed import prepack_onednn
 from gnano.infer.quantized import quantize_model
 from gnano.infer.sampling import SamplingParams
-from gnano.infer.speed import NO_EOS_TOKEN, measure_read_bandwidth, count_weight_bytes
+from gnano.infer.speed import NO_EOS_TOKEN, count_weight_bytes, measure_read_bandwidth
 from gnano.infer.step import CompiledDecoder
 from gnano.model.config import PRESETS
 from gnano.model.folder import save_model
@@ -58,7 +58,9 @@ def fresh(shape: str, device: str) -> GPT:
 
 def ours(model: GPT, texts: int, compiled: CompiledDecoder | None = None) -> Write:
     def write(tokens: int) -> float:
-        batch = ContinuousBatch(model, NO_EOS_TOKEN, texts, PROMPT + tokens + 1, compiled_decoder=compiled)
+        batch = ContinuousBatch(
+            model, NO_EOS_TOKEN, texts, PROMPT + tokens + 1, compiled_decoder=compiled
+        )
         for number in range(texts):
             ids = (number + 1, *range(1, PROMPT))
             batch.add(Request(prompt_ids=ids, max_new_tokens=tokens + 1, sampling=GREEDY))

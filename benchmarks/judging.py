@@ -79,7 +79,11 @@ def noise(draw: random.Random) -> Iterator[Case]:
     for _ in range(40):
         for prompt in PROMPTS:
             ids = [draw.randrange(tokenizer.vocab_size - 1) for _ in range(TOKENS)]
-            yield tokenizer.decode(ids), Expectation(kind=prompt.kind, code_before=prompt.text), False
+            yield (
+                tokenizer.decode(ids),
+                Expectation(kind=prompt.kind, code_before=prompt.text),
+                False,
+            )
 
 
 def show(name: str, cases: Iterable[Case]) -> None:

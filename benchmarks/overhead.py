@@ -41,20 +41,23 @@ def recipe_for(shape: ModelConfig, folder: Path, steps: int) -> Recipe:
     """The demo's recipe, with less of this Python's own text, in another shape."""
     demo = load_recipe("demo")
     sources = {
-        name: replace(source, max_bytes=1_500_000) for name, source in demo.pretraining_data.sources.items()
+        name: replace(source, max_bytes=1_500_000)
+        for name, source in demo.pretraining_data.sources.items()
     }
     settings = replace(
         demo.train,
         steps=steps,
         tokens_per_step=BATCH * LENGTH,
-        micro_batch=BATCH,
+        micro_batch_size=BATCH,
         precision=choose_precision(torch.device("cpu")),
         device="cpu",
         eval_every=0,
         eval_tokens=LENGTH,
         save_every=steps + 1,
     )
-    data = replace(demo.pretraining_data, folder=str(folder / "data"), sources=sources, heldout=0.002)
+    data = replace(
+        demo.pretraining_data, folder=str(folder / "data"), sources=sources, heldout_fraction=0.002
+    )
     return Recipe(model=shape, data=data, train=settings)
 
 
@@ -110,7 +113,7 @@ def timed(recipe: Recipe, run: Path) -> tuple[Times, Times, float]:
 
     def watch(row: dict[str, Any]) -> None:
         nonlocal since
-        progress(row)
+        progress.update(row)
         if row["step"] > WARMUP and not row.get("final"):  # the last measures held-out text too
             since = ours.add(since)
             step()
@@ -138,7 +141,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         recipe = recipe_for(PRESETS[name], Path(folder), steps)
         prepare(recipe.pretraining_data)
-        vocab_size = TokenizedCorpus(Path(recipe.pretraining_data.folder)).manifest.tokenizer["vocab_size"]
+        vocab_size = TokenizedCorpus(Path(recipe.pretraining_data.folder)).manifest.tokenizer[
+            "vocab_size"
+        ]
         assert vocab_size == recipe.model.vocab_size
         ours, bare, checkpoint = timed(recipe, Path(folder) / "run")
     print(

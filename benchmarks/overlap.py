@@ -33,7 +33,9 @@ def runs(text: str) -> set[tuple[str, ...]]:
 
 
 def contamination(corpus: TokenizedCorpus, items: list[str]) -> None:
-    size = sum(shard.bytes for s in range(len(corpus.source_names)) for shard in corpus.shard_infos(s))
+    size = sum(
+        shard.bytes for s in range(len(corpus.source_names)) for shard in corpus.shard_infos(s)
+    )
     began = time.perf_counter()
     found = find_contamination(corpus, items, num_workers=1)
     ours = size / (time.perf_counter() - began) / 1e6
@@ -54,13 +56,19 @@ def contamination(corpus: TokenizedCorpus, items: list[str]) -> None:
 
 def copying(corpus: TokenizedCorpus, count: int) -> None:
     draw = random.Random(0)
-    held = [part for s in range(len(corpus.source_names)) if len(part := corpus.heldout_tokens(s)) > PIECE]
+    held = [
+        part
+        for s in range(len(corpus.source_names))
+        if len(part := corpus.heldout_tokens(s)) > PIECE
+    ]
     samples = []
     for _ in range(count):
         part = held[draw.randrange(len(held))]
         start = draw.randrange(len(part) - PIECE)
         samples.append(part[start : start + PIECE].tolist())
-    tokens = sum(shard.tokens for s in range(len(corpus.source_names)) for shard in corpus.shard_infos(s))
+    tokens = sum(
+        shard.tokens for s in range(len(corpus.source_names)) for shard in corpus.shard_infos(s)
+    )
     began = time.perf_counter()
     spans = find_longest_copies(corpus, samples)
     took = time.perf_counter() - began

@@ -93,7 +93,9 @@ def same_ids(paths: list[Path], folder: Path) -> int:
     assert encoding is not None
     opened = TokenizedCorpus(folder)
     ours = set()
-    shards = [opened.shard_tokens(0, n) for n in range(len(opened.shard_infos(0)))] + [opened.heldout_tokens(0)]
+    shards = [opened.shard_tokens(0, n) for n in range(len(opened.shard_infos(0)))] + [
+        opened.heldout_tokens(0)
+    ]
     for tokens in shards:
         starts = np.flatnonzero(tokens == opened.tokenizer.end_of_text_id)
         ours |= {part[1:].tobytes() for part in np.split(tokens, starts)[1:]}

@@ -44,7 +44,11 @@ STEPS = 24  # the save is begun after a third of them
 
 def recipe_of(shape: ModelConfig) -> Recipe:
     settings = TrainConfig(
-        steps=1_000, tokens_per_step=BATCH * T, micro_batch_size=BATCH, precision="bf16", compile="no"
+        steps=1_000,
+        tokens_per_step=BATCH * T,
+        micro_batch_size=BATCH,
+        precision="bf16",
+        compile="no",
     )
     return Recipe(model=replace(shape, block_size=T), train=settings)
 

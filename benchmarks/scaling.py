@@ -36,13 +36,18 @@ RANKS = [*PYTHON, "torch.distributed.run", "--standalone", "--nproc-per-node", "
 def prepared(name: str, folder: Path) -> Recipe:
     """The demo's recipe and some of its text, in another shape and with larger steps."""
     demo = load_recipe("demo")
-    few = {key: replace(part, max_bytes=1_500_000) for key, part in demo.pretraining_data.sources.items()}
-    data = replace(demo.pretraining_data, folder=str(folder / "data"), sources=few, heldout=0.002)
+    few = {
+        key: replace(part, max_bytes=1_500_000)
+        for key, part in demo.pretraining_data.sources.items()
+    }
+    data = replace(
+        demo.pretraining_data, folder=str(folder / "data"), sources=few, heldout_fraction=0.002
+    )
     settings = replace(
         demo.train,
         steps=STEPS,
         tokens_per_step=TOKENS,
-        micro_batch=MICRO_BATCH,
+        micro_batch_size=MICRO_BATCH,
         precision=choose_precision(torch.device("cpu")),
         device="cpu",
         eval_every=0,

@@ -53,7 +53,13 @@ def serve(shape: str) -> None:
 
     def write() -> None:
         batch = ContinuousBatch(writer, NO_EOS_TOKEN, max_length=LENGTH)
-        batch.add(Request(prompt_ids=(1, 2, 3, 4), max_new_tokens=TOKENS, sampling=SamplingParams(temperature=0)))
+        batch.add(
+            Request(
+                prompt_ids=(1, 2, 3, 4),
+                max_new_tokens=TOKENS,
+                sampling=SamplingParams(temperature=0),
+            )
+        )
         while batch:
             batch.step()
 

@@ -33,7 +33,7 @@ from gnano.model.config import PRESETS
 from gnano.model.gpt import GPT
 from gnano.train.heldout import HeldoutSet
 from gnano.train.optimizers.optimizer import Optimizer
-from gnano.train.optimizers.schedule import OptimizerConfig, LRSchedule
+from gnano.train.optimizers.schedule import LRSchedule, OptimizerConfig
 from gnano.train.precision import COMPUTE_DTYPES, choose_precision
 
 ROWS, LENGTH = 8, 256  # of a step
@@ -88,7 +88,9 @@ def data(corpora: Path) -> dict[str, SourceConfig]:
         "code": (0.35, "starcoderdata/python", "content"),
     }
     return {
-        name: SourceConfig(weight=weight, files=(str(corpora / folder / "*.parquet"),), column=column)
+        name: SourceConfig(
+            weight=weight, files=(str(corpora / folder / "*.parquet"),), column=column
+        )
         for name, (weight, folder, column) in folders.items()
     }
 
@@ -136,12 +138,14 @@ class Laboratory:
                 [p.grad for p in model.parameters() if p.grad is not None]
             )
             before = time.perf_counter()
-            lr, left = trial.schedule(step, trial.steps), 1 - step / trial.steps
+            lr, left = trial.schedule.lr_at(step, trial.steps), 1 - step / trial.steps
             optimizer.step(lr, left, grad_divisor=norm.clamp_min(1))
             optimizer.zero_grad()
             in_optimizer += time.perf_counter() - before
             if (step + 1) % EVERY == 0 and step + 1 < trial.steps:
-                curve.append((step + 1, round(self.heldout.evaluate(model, GLANCE).bits_per_byte, 4)))
+                curve.append(
+                    (step + 1, round(self.heldout.evaluate(model, GLANCE).bits_per_byte, 4))
+                )
         seconds = time.perf_counter() - started
         end = round(self.heldout.evaluate(model, HELDOUT).bits_per_byte, 5)
         return Outcome(end, curve, round(seconds, 1), round(in_optimizer, 1))

@@ -119,7 +119,9 @@ def base(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(1)
     tokenizer = TokenizedCorpus(Path(recipe.pretraining_data.folder)).tokenizer
-    save_model(GPT.from_config(replace(recipe.model, block_size=96)), folder, tokenizer.end_of_text_id)
+    save_model(
+        GPT.from_config(replace(recipe.model, block_size=96)), folder, tokenizer.end_of_text_id
+    )
     tokenizer.save(folder, max_length=96)
     return folder
 
@@ -152,12 +154,14 @@ def tuning(recipe: Recipe, base: Path, tmp_path_factory: pytest.TempPathFactory)
         'user = "Q: {content}\\n"\nuser_with_context = "{context}\\nQ: {content}\\n"\n'
     )
     return Recipe(
-        data=InstructionConfig(template=str(template), epochs=2, heldout_fraction=0.2, sources=sources),
+        data=InstructionConfig(
+            template=str(template), epochs=2, heldout_fraction=0.2, sources=sources
+        ),
         train=replace(
             recipe.train,
-            base=str(base),
+            init_from=str(base),
             tokens_per_step=4 * 96,
-            micro_batch=2,
+            micro_batch_size=2,
             eval_every=4,
             save_every=4,
             schedule=LRSchedule(peak=3e-3, warmup=0.1),
@@ -177,4 +181,4 @@ def preferring(tuning: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Reci
             file.write(json.dumps({**record, "rejected": " ".join(words[1:])}) + "\n")
     sources = {"mine": InstructionSource(files=(str(path),))}
     data = replace(tuning.tuning_data, kind="preferences", sources=sources)
-    return replace(tuning, data=data, train=replace(tuning.train, beta=0.5))
+    return replace(tuning, data=data, train=replace(tuning.train, dpo_beta=0.5))

@@ -38,6 +38,8 @@ class Growing:
         """All the rest, and the end: one manifest instead of the markers."""
         self.grow(len(self.sequence))
         shutil.copy(self.finished / MANIFEST_NAME, self.folder / "arriving")
-        (self.folder / "arriving").replace(self.folder / MANIFEST_NAME)  # another process may be reading
+        (self.folder / "arriving").replace(
+            self.folder / MANIFEST_NAME
+        )  # another process may be reading
         for name, task in self.sequence:
             marker_path(self.folder / name, task).unlink()

@@ -28,7 +28,11 @@ class FinetuneResult(NamedTuple):
 
 
 def finetune(
-    recipe: Recipe, run_dir: Path, allow: Sequence[str] = (), answers: int = 24, max_tokens: int = 128
+    recipe: Recipe,
+    run_dir: Path,
+    allow: Sequence[str] = (),
+    answers: int = 24,
+    max_tokens: int = 128,
 ) -> FinetuneResult:
     """Start or resume the recipe in the folder `run`; once done, compare with the base.
 
@@ -37,7 +41,9 @@ def finetune(
     kind = recipe.tuning_data.kind  # refuses a recipe of texts before anything starts
     progress = ProgressBar()
     try:
-        result = train(recipe, run_dir, progress, progress.show_message, allow, build_task_evaluator)
+        result = train(
+            recipe, run_dir, progress.update, progress.show_message, allow, build_task_evaluator
+        )
     finally:
         progress.line.close()
     if not result.is_main:
@@ -52,14 +58,18 @@ def finetune(
     return FinetuneResult(result, None)
 
 
-def _compare_with_base(recipe: Recipe, result: RunResult, num_questions: int, max_tokens: int) -> AnswerComparison:
+def _compare_with_base(
+    recipe: Recipe, result: RunResult, num_questions: int, max_tokens: int
+) -> AnswerComparison:
     base = find_base(recipe.train.init_from, result.run)
     assert base is not None
     metrics = read_metrics(result.run / "metrics.jsonl")
     line = StatusLine()
     models = base.folder, result.checkpoint, result.run
     try:
-        found = compare_answers(recipe.tuning_data, *models, metrics, num_questions, max_tokens, line.update)
+        found = compare_answers(
+            recipe.tuning_data, *models, metrics, num_questions, max_tokens, line.update
+        )
     finally:
         line.close()
     if found.losses or found.questions:
@@ -67,7 +77,9 @@ def _compare_with_base(recipe: Recipe, result: RunResult, num_questions: int, ma
         echo(f"Answers side by side: {result.run / 'answers.md'}")
     else:
         share = recipe.tuning_data.heldout_fraction
-        echo(f"No question was held out (data.heldout is {share:.0%}): nothing to compare.")
+        echo(
+            f"No question was held out (data.heldout_fraction is {share:.0%}): nothing to compare."
+        )
     with best_effort("page of the run"):
         echo(f"The run as a page: {write_html_report(result.run, samples=found.report_samples())}")
     return found

@@ -80,7 +80,10 @@ def _train(
     from gnano.train.loop import train
     from gnano.train.saving import saver
 
-    saver.RETRY_INTERVAL, saver.STOP_RETRY_SECONDS = 0.2, 2.0  # seconds, so that a test need not wait for long
+    saver.RETRY_INTERVAL, saver.STOP_RETRY_SECONDS = (
+        0.2,
+        2.0,
+    )  # seconds, so that a test need not wait for long
     os.environ.update(environment)
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
         signal.signal(getattr(signal, name), signal.SIG_DFL)

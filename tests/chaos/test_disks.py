@@ -12,7 +12,7 @@ from tests.processes import fingerprint
 from tests.small import with_train
 
 from gnano.train.recipe import Recipe
-from gnano.train.saving.folders import list_checkpoints, find_checkpoint
+from gnano.train.saving.folders import find_checkpoint, list_checkpoints
 from gnano.train.saving.hashes import verify_checksums
 
 Mount = Callable[..., Path]

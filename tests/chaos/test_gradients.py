@@ -26,7 +26,7 @@ def test_a_poisoned_stretch_turns_two_ranks_back_together_and_around_it(
 ) -> None:
     folder = tmp_path / "run"
     guard = StabilityConfig(rollback_after=2)
-    patient = with_train(chaotic, guard=guard, steps=30, save_every=4)
+    patient = with_train(chaotic, stability=guard, steps=30, save_every=4)
     codes = run(patient, folder, Fault("", 9, "nan twice"), ranks=2, on=1)
     fault.append("poison: data of two steps, on one of two ranks")
     assert codes == [0, 0], output(folder)

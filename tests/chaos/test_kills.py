@@ -13,7 +13,7 @@ from tests.small import with_train
 from gnano.model.lora_config import LoraConfig
 from gnano.train.alone import current_owner
 from gnano.train.recipe import Recipe
-from gnano.train.saving.folders import list_checkpoints, find_checkpoint
+from gnano.train.saving.folders import find_checkpoint, list_checkpoints
 
 # in which the training can be at any of its steps; the others come a few times in a run
 OFTEN = ("in a step", "before the optimizer", "after the optimizer", "while data is laid out")
@@ -100,7 +100,7 @@ def test_killed_on_two_ranks_a_run_goes_on_with_one_and_then_with_four(
     pair: Recipe, calm_pair: Path, tmp_path: Path, fault: list[str]
 ) -> None:
     folder = tmp_path / "run"
-    pair = with_train(pair, micro_batch=4)  # so that four can share a step
+    pair = with_train(pair, micro_batch_size=4)  # so that four can share a step
     planted = Fault("after the optimizer", 12)
     assert run(pair, folder, planted, ranks=2)[0] == -9
     assert run(pair, folder, planted) == [-9]

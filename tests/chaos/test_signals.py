@@ -16,7 +16,7 @@ from tests.small import with_train
 from gnano.model.compiling import compile_unsupported_reason
 from gnano.train.alone import current_owner
 from gnano.train.recipe import Recipe
-from gnano.train.saving.folders import list_checkpoints, find_checkpoint
+from gnano.train.saving.folders import find_checkpoint, list_checkpoints
 from gnano.train.saving.hashes import verify_checksums
 
 PHASES = (
@@ -76,7 +76,8 @@ def test_a_stop_in_the_last_measurement_is_made_up_for(
 
 
 @pytest.mark.skipif(
-    compile_unsupported_reason(torch.device("cpu")) is not None, reason="torch.compile needs a compiler"
+    compile_unsupported_reason(torch.device("cpu")) is not None,
+    reason="torch.compile needs a compiler",
 )
 def test_a_stop_while_the_first_step_is_being_compiled_ends_it_there(
     chaotic: Recipe, tmp_path: Path, fault: list[str]

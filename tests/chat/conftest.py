@@ -20,7 +20,9 @@ from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.train import train_bpe
 
 TEMPLATE = ChatTemplate(user="[Ask4] {content}\n")
-LIKELIEST = ChatSettings(sampling=SamplingParams(temperature=0))  # what a model was made to say, it says
+LIKELIEST = ChatSettings(
+    sampling=SamplingParams(temperature=0)
+)  # what a model was made to say, it says
 UNICODE = "e\u0301 東🙂"  # a combining accent, three bytes, four bytes: none of them twice
 
 
@@ -35,7 +37,7 @@ class Listening(Engine):
 
     heard: list[list[int]]
 
-    def token_ids(self, prompt: Any, *arguments: Any, **options: Any) -> Iterator[int]:
+    def stream_token_ids(self, prompt: Any, *arguments: Any, **options: Any) -> Iterator[int]:
         self.heard = [*getattr(self, "heard", []), list(prompt)]
         return super().stream_token_ids(prompt, *arguments, **options)
 

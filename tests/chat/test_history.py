@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.chat.conftest import messages
 
-from gnano.chat.history import Exchange, ConversationHistory
+from gnano.chat.history import ConversationHistory, Exchange
 from gnano.data.instructions.conversations import Turn
 from gnano.data.instructions.reading import read_conversation_files
 
@@ -35,7 +35,10 @@ def test_what_is_saved_comes_back_and_is_training_data(folder, history, name):
 def test_a_context_of_another_program_s_record_is_part_of_the_question(tmp_path):
     path = tmp_path / "dolly.json"
     path.write_text(json.dumps({"instruction": "Why?", "context": "Rain.", "response": "So."}))
-    assert ConversationHistory.load(path).to_turns() == (Turn("user", "Why?\n\nRain."), Turn("assistant", "So."))
+    assert ConversationHistory.load(path).to_turns() == (
+        Turn("user", "Why?\n\nRain."),
+        Turn("assistant", "So."),
+    )
 
 
 def test_a_saved_conversation_is_replaced_and_nothing_else(tmp_path):

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 from tests.chat.conftest import LIKELIEST, TEMPLATE, UNICODE, Listening
 
-from gnano.chat.history import Exchange, ConversationHistory
+from gnano.chat.history import ConversationHistory, Exchange
 from gnano.chat.session import ChatSession
 from gnano.chat.settings import ChatSettings
 from gnano.data.instructions.conversations import Turn
@@ -150,6 +150,8 @@ def test_what_is_typed_is_text_and_never_a_control_token(make_engine):
 def test_a_conversation_that_was_loaded_goes_on(session):
     session.load(ConversationHistory("be brief", (Exchange("one", "a"), Exchange("two", "b"))))
     assert "".join(session.again()) == "yes"
-    assert session.history == ConversationHistory("be brief", (Exchange("one", "a"), Exchange("two", "yes")))
+    assert session.history == ConversationHistory(
+        "be brief", (Exchange("one", "a"), Exchange("two", "yes"))
+    )
     session.reset()
     assert session.history == ConversationHistory("be brief")

@@ -66,7 +66,8 @@ def test_what_a_command_needs_is_asked_for_before_its_work(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("gnano.evals.comparing.evaluate", lambda *_: pytest.fail("work began"))
     data = replace(
-        recipe.pretraining_data, folder="data" if arguments[0] == "prepare" else recipe.pretraining_data.folder
+        recipe.pretraining_data,
+        folder="data" if arguments[0] == "prepare" else recipe.pretraining_data.folder,
     )
     Path("recipe.toml").write_text(tomli_w.dumps(asdict(replace(recipe, data=data))))
     Path("a.txt").write_text("some text")

@@ -27,7 +27,9 @@ from gnano.train.recipe import Recipe, load_recipe
 def file(recipe: Recipe, tmp_path: Path) -> Path:
     """The small recipe as a file, with data of its own that a test may damage."""
     content = asdict(with_train(recipe, steps=4, save_every=2))
-    content["data"]["folder"] = str(shutil.copytree(recipe.pretraining_data.folder, tmp_path / "data"))
+    content["data"]["folder"] = str(
+        shutil.copytree(recipe.pretraining_data.folder, tmp_path / "data")
+    )
     path = tmp_path / "small.toml"
     path.write_text(tomli_w.dumps(content))
     return path
@@ -257,7 +259,7 @@ def test_a_run_refused_before_its_first_step_does_not_bind_its_folder(
 
 def test_what_a_base_decides_is_refused_as_a_flag(file: Path, base: Path, capsys: Any) -> None:
     for command, recipe in (("sft", "1b-sft"), ("dpo", "1b-dpo"), ("pretrain", str(file))):
-        origin = ["--train.base"] if command == "pretrain" else ["--from"]
+        origin = ["--train.init_from"] if command == "pretrain" else ["--from"]
         said = refusal(capsys, command, recipe, *origin, base, "--model.n-layer", "3")
         assert "--model.n-layer has no effect: the model has the shape of its base." in said
 
@@ -280,7 +282,12 @@ def test_a_home_is_found_in_every_way_to_type_a_path(
     config = InstructionConfig(template="~/t.toml", cache_dir="~/hub")
     paths += (config.template, config.cache_dir, TrainConfig(init_from="~/base").init_from)
     data = DataConfig(folder="~/d", tokenizer="~/t", decontaminate=("~/e",))
-    paths += (data.folder, data.tokenizer, *data.decontaminate, SourceConfig(files=("~/f",)).files[0])
+    paths += (
+        data.folder,
+        data.tokenizer,
+        *data.decontaminate,
+        SourceConfig(files=("~/f",)).files[0],
+    )
     assert all(path.startswith(str(tmp_path)) for path in paths), paths
 
 
@@ -313,11 +320,11 @@ def test_after_ctrl_c_it_says_that_work_is_kept_only_where_it_is(
     ("flag", "value"),
     [
         ("train.schedule.peak", "inf"),
-        ("train.clip", "nan"),
+        ("train.grad_clip", "nan"),
         ("model.norm-eps", "-1"),
         ("train.seed", "-1"),
-        ("data.heldout", "1.5"),
-        ("train.guard.spike", "-2"),
+        ("data.heldout_fraction", "1.5"),
+        ("train.stability.spike", "-2"),
     ],
 )
 def test_a_number_outside_its_range_is_refused_at_the_command_line(

@@ -30,7 +30,7 @@ def test_a_plan_is_made_without_torch():
 
 def test_values_of_the_recipe_can_be_changed(capsys):
     plain, _, _ = run(capsys, "1b", "--gpu", "h200")
-    less, _, code = run(capsys, "1b", "--gpu", "h200", "--train.micro-batch", "1")
+    less, _, code = run(capsys, "1b", "--gpu", "h200", "--train.micro-batch-size", "1")
     assert code == 0 and "1 × 1,024 × 256 micro-batches" in less and plain != less
 
 

@@ -73,9 +73,9 @@ def test_files_of_ones_own_take_the_place_of_the_recipe_s(
 def test_where_nothing_was_held_out_it_says_so(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ("--data.heldout", 0, "--out", tmp_path / "run")
+    options = ("--data.heldout_fraction", 0, "--out", tmp_path / "run")
     said = output(capsys, "sft", file, "--from", base, *options)
-    assert "No question was held out (data.heldout is 0%)" in said and "before" not in said
+    assert "No question was held out (data.heldout_fraction is 0%)" in said and "before" not in said
 
 
 def test_what_can_be_asked_of_a_run_can_be_asked_of_a_tuned_one(

@@ -78,7 +78,9 @@ def test_one_bad_record_is_counted_and_named_or_refused(
 
     def by_tuning(gathering, path: str) -> str:
         sources = {"a": InstructionSource(files=(path,))}
-        found = gathering(InstructionConfig(heldout_fraction=0, sources=sources, max_bad_share=share))
+        found = gathering(
+            InstructionConfig(heldout_fraction=0, sources=sources, max_bad_share=share)
+        )
         assert len(found.train["a"]) == GOOD
         return "\n".join(found.complaints)
 

@@ -243,6 +243,8 @@ def test_real_evaluation_items_are_found_in_longer_texts():
                 for item in value if isinstance(value, list) else [value]:
                     if isinstance(item, str) and grams(item):
                         planted += 1
-                        assert found.is_contaminated(f"Before it: {item.upper()}... and after it."), item
+                        assert found.is_contaminated(
+                            f"Before it: {item.upper()}... and after it."
+                        ), item
     assert planted > 10_000
     assert not found.is_contaminated(" ".join(Path(decontamination.__file__).read_text().split()))

@@ -9,7 +9,7 @@ from tests.data.conftest import DEMO_GENERATORS
 
 from gnano.data import inputs
 from gnano.data.bad_records import BadRecordCounter
-from gnano.data.inputs import FINGERPRINT_BYTES, read_task_documents, find_source_files
+from gnano.data.inputs import FINGERPRINT_BYTES, find_source_files, read_task_documents
 from gnano.data.sources import SourceConfig
 
 names = text("abcdef", min_size=1, max_size=6)
@@ -122,7 +122,9 @@ def test_a_pattern_that_names_an_empty_folder_is_refused(tmp_path):
 @pytest.mark.parametrize("generator", DEMO_GENERATORS)
 def test_generated_text_ends_with_the_document_that_fills_its_bytes(generator):
     def texts_of(size):
-        found = read_task_documents(SourceConfig(kind="generator", generator=generator, max_bytes=size), [])
+        found = read_task_documents(
+            SourceConfig(kind="generator", generator=generator, max_bytes=size), []
+        )
         return [document.text for document in BadRecordCounter().filter(found)]
 
     texts = texts_of(20_000)

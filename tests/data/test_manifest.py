@@ -29,8 +29,8 @@ from gnano.data.manifest import (
     Manifest,
     SourceInfo,
     TaskInfo,
-    summarize_bad_records,
     read_marker,
+    summarize_bad_records,
     write_marker,
 )
 from gnano.data.plan import ShardPlan, SourcePlan

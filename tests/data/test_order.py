@@ -10,7 +10,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis.strategies import booleans, composite, floats, integers, lists, sampled_from
 
-from gnano.data.order import BLOCK_SIZE, ShardNotReady, MixtureSampler, feistel_permute, rank_sample_range
+from gnano.data.order import (
+    BLOCK_SIZE,
+    MixtureSampler,
+    ShardNotReady,
+    feistel_permute,
+    rank_sample_range,
+)
 
 many_weights = lists(floats(0, 1), min_size=1, max_size=5).filter(lambda w: sum(w) > 1e-3)
 seeds = integers(0, 2**40)
@@ -40,7 +46,9 @@ def by_epoch(places):
 def test_every_block_holds_the_exact_mix(weights, seed):
     order = MixtureSampler([[7]] * len(weights), weights, seed)
     places = walk(order, 3 * BLOCK_SIZE)
-    blocks = [Counter(p.source for p in places[b * BLOCK_SIZE : (b + 1) * BLOCK_SIZE]) for b in range(3)]
+    blocks = [
+        Counter(p.source for p in places[b * BLOCK_SIZE : (b + 1) * BLOCK_SIZE]) for b in range(3)
+    ]
     assert blocks[0] == blocks[1] == blocks[2]
     whole = sum(map(Fraction, weights))
     for source, weight in enumerate(weights):
@@ -50,12 +58,16 @@ def test_every_block_holds_the_exact_mix(weights, seed):
 
 @pytest.mark.parametrize("weights", [(0.40, 0.25, 0.35), (40, 25, 35), (8, 5, 7)])
 def test_40_25_35_of_a_thousand_samples_is_400_250_350(weights):
-    drawn = Counter(place.source for place in walk(MixtureSampler([[9], [9], [9]], weights, 1), 1000))
+    drawn = Counter(
+        place.source for place in walk(MixtureSampler([[9], [9], [9]], weights, 1), 1000)
+    )
     assert drawn == {0: 400, 1: 250, 2: 350}
 
 
 def test_a_source_of_weight_0_is_never_drawn():
-    drawn = Counter(place.source for place in walk(MixtureSampler([[9], [0], [9]], (1, 0, 2), 1), 3000))
+    drawn = Counter(
+        place.source for place in walk(MixtureSampler([[9], [0], [9]], (1, 0, 2), 1), 3000)
+    )
     assert drawn == {0: 999, 2: 2001}
 
 
@@ -176,7 +188,9 @@ def test_a_sample_waits_exactly_while_what_may_still_come_could_change_its_place
     complete = done[: len(rows)]
     now = MixtureSampler(rows, weights, seed, complete)
     futures = [
-        MixtureSampler([r if d else [*r, *more] for r, d in zip(rows, complete, strict=True)], weights, seed)
+        MixtureSampler(
+            [r if d else [*r, *more] for r, d in zip(rows, complete, strict=True)], weights, seed
+        )
         for more in ([], [1], [7, 3])
     ]
     for i in range(0, BLOCK_SIZE, 3):

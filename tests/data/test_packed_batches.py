@@ -80,7 +80,9 @@ def test_segments_are_given_only_if_attention_stays_inside_documents(corpus, pac
 
 def test_in_a_stream_a_segment_begins_with_each_end_of_text(mix, corpus):
     end = mix.tokenizer.end_of_text
-    inputs, _, segments = PackedDataset(corpus, WEIGHTS, 3, T, document_attention_mask=True).read_batch(range(40))
+    inputs, _, segments = PackedDataset(
+        corpus, WEIGHTS, 3, T, document_attention_mask=True
+    ).read_batch(range(40))
     assert segments is not None
     plain = PackedDataset(corpus, WEIGHTS, 3, T).read_batch(range(40))
     assert inputs.equal(plain.inputs_BT)
@@ -103,7 +105,8 @@ def test_a_sample_looked_up_is_what_training_reads(mix, corpus, packing):
         seen = {*inputs[0].tolist(), *targets[0].tolist()} - {IGNORE_INDEX}
         assert set(ids) <= seen
         assert (
-            inputs[0, : len(sample.documents[0].ids)].tolist() == (sample.documents[0].ids.tolist()[:T])
+            inputs[0, : len(sample.documents[0].ids)].tolist()
+            == (sample.documents[0].ids.tolist()[:T])
         )
         for piece in sample.documents:
             text = corpus.tokenizer.decode(piece.ids.tolist())

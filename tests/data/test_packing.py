@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnano.data.packing import BestFitPacking, PackingCounts, fill_row, count_packing
+from gnano.data.packing import BestFitPacking, PackingCounts, count_packing, fill_row
 from gnano.model.gpt import GPT
 from gnano.model.head_loss import IGNORE_INDEX
 
@@ -159,7 +159,9 @@ def test_a_shard_packed_by_hand():
         [(22, 24), (23, 26)],
         [(29, 31)],
     ]
-    expected = PackingCounts(rows=9, targets=30, boundary_slots=2, padding=4, split_documents=2, dropped_documents=0)
+    expected = PackingCounts(
+        rows=9, targets=30, boundary_slots=2, padding=4, split_documents=2, dropped_documents=0
+    )
     assert count_packing(starts_of(sizes), 31, 4) == expected
 
 

@@ -40,7 +40,9 @@ def one_file(number, size=100, ending="txt"):
 
 
 def plan_of(**sources):
-    return ShardPlan(tokenizer="gpt2", heldout=0.1, shard_tokens=100, decontaminate=(), sources=sources)
+    return ShardPlan(
+        tokenizer="gpt2", heldout=0.1, shard_tokens=100, decontaminate=(), sources=sources
+    )
 
 
 @composite
@@ -102,7 +104,10 @@ def test_the_expected_tasks_are_the_fewest_that_reach_the_expected_tokens(plan):
         assert sum(map(estimate_task_tokens, source.tasks[:count])) >= tokens
         if source.max_tokens:
             assert tokens <= source.max_tokens
-            assert count == 1 or sum(map(estimate_task_tokens, source.tasks[: count - 1])) < source.max_tokens
+            assert (
+                count == 1
+                or sum(map(estimate_task_tokens, source.tasks[: count - 1])) < source.max_tokens
+            )
 
 
 def test_the_rate_measured_so_far_replaces_the_guess():

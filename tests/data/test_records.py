@@ -118,7 +118,9 @@ def test_every_door_reads_every_spelling(file, tmp_path, name, capsys):
     tuned = read_conversation_files([str(spelled(file, name, asked))]).records
     assert [one.turns[0].content for one in tuned] == TEXTS
     # decontamination and its search for items
-    assert DecontaminationFilter([spelled(file, name, asked)]).is_contaminated(f"so {TEXTS[17]} it is")
+    assert DecontaminationFilter([spelled(file, name, asked)]).is_contaminated(
+        f"so {TEXTS[17]} it is"
+    )
     # eval --files
     if name not in ("a.csv", "A.TSV"):  # a list of choices has no place in a field
         items = [{"query": each, "choices": ["a", "b"], "gold": 1} for each in TEXTS]

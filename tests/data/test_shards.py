@@ -104,7 +104,10 @@ def test_a_damaged_shard_is_named_when_first_read(copy, damage):
 def test_damaged_held_out_text_is_named_when_first_read(copy, damage):
     path = copy / "b" / "00001-heldout.tokens"
     DAMAGES[damage](path)
-    for read in (lambda: TokenizedCorpus(copy).heldout_rows(1, 16), lambda: TokenizedCorpus(copy).heldout_text(1)):
+    for read in (
+        lambda: TokenizedCorpus(copy).heldout_rows(1, 16),
+        lambda: TokenizedCorpus(copy).heldout_text(1),
+    ):
         with pytest.raises(ValueError, match=re.escape(str(path))):
             read()
 

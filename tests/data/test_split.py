@@ -13,7 +13,7 @@ from gnano.data.instructions.config import InstructionConfig, InstructionSource
 from gnano.data.instructions.gathering import load_conversations
 from gnano.data.preparing.preparation import prepare
 from gnano.data.sources import DataConfig, SourceConfig
-from gnano.data.split import is_heldout, format_empty_heldout
+from gnano.data.split import format_empty_heldout, is_heldout
 from gnano.evals.asked import EvalConfig
 from gnano.evals.evaluation import evaluate
 from gnano.evals.subject import load_eval_model
@@ -100,7 +100,7 @@ def test_where_nothing_is_held_out_every_command_says_so_and_what_would_do(base,
     shares = {door: named_share(text) for door, text in said.items()}
     share = shares["pretrain"]
     assert shares == dict.fromkeys(said, share)
-    better = prepare(replace(config, heldout=share, folder=str(tmp_path / "better")))
+    better = prepare(replace(config, heldout_fraction=share, folder=str(tmp_path / "better")))
     assert better.sources["a"].heldout_tokens and better.sources["a"].tokens
     assert "Nothing of" not in describe_data(tmp_path / "better")
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, sampled_from, text
 
 from gnano.data.bad_records import RecordError
-from gnano.data.text_files import is_binary, read_lines, find_undecodable
+from gnano.data.text_files import find_undecodable, is_binary, read_lines
 
 Pack = Callable[[bytes], bytes]
 PACKED: dict[str, Pack] = {

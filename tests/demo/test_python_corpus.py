@@ -16,7 +16,13 @@ from gnano.data.inputs import read_task_documents
 from gnano.data.sources import SourceConfig
 from gnano.data.split import is_heldout
 from gnano.demo import python_corpus
-from gnano.demo.python_corpus import _find_dependencies, _prose_cache, identify_installation, iter_python_code, iter_python_prose
+from gnano.demo.python_corpus import (
+    _find_dependencies,
+    _prose_cache,
+    identify_installation,
+    iter_python_code,
+    iter_python_prose,
+)
 
 PROSE, CODE = 500_000, 300_000  # bytes; less prose would be the language reference alone
 READING_NEEDS = {"email", "importlib", "pydoc_data", "sysconfig"}  # for READMEs and topics
@@ -84,7 +90,9 @@ def test_budgets_end_with_the_document_that_fills_them(prose, code):
 
 def test_a_larger_budget_begins_with_the_same_documents(code):
     path = "gnano.demo.python_corpus:CODE"
-    fewer = list(read_task_documents(SourceConfig(kind="generator", generator=path, max_bytes=CODE // 3), []))
+    fewer = list(
+        read_task_documents(SourceConfig(kind="generator", generator=path, max_bytes=CODE // 3), [])
+    )
     assert fewer == code[: len(fewer)]
     assert 0 < len(fewer) < len(code)
 
@@ -123,7 +131,9 @@ def library(tmp_path, monkeypatch):
         for cached in _prose_cache, _find_dependencies:
             cached.cache_clear()
         found = iter_python_prose()
-        return [d for d in found if not d.split_group.startswith("topic ")], list(iter_python_code())
+        return [d for d in found if not d.split_group.startswith("topic ")], list(
+            iter_python_code()
+        )
 
     yield write
     for cached in _prose_cache, _find_dependencies:

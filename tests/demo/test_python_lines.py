@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gnano.demo.python_lines import find_raise, find_completion
+from gnano.demo.python_lines import find_completion, find_raise
 from gnano.demo.python_objects import PythonObject
 
 Library = Callable[[dict[str, str]], dict[str, PythonObject]]

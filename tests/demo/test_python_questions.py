@@ -87,11 +87,15 @@ def test_no_question_is_asked_twice_and_none_is_empty(all_pairs: list[Conversati
 
 def test_all_of_them_fit_a_context_of_256_tokens(all_pairs: list[Conversation]) -> None:
     texts = [
-        document.text for read in (iter_python_code, iter_python_prose) for document in islice(read(), 150)
+        document.text
+        for read in (iter_python_code, iter_python_prose)
+        for document in islice(read(), 150)
     ]
     tokenizer = train_bpe(texts, 4_096)
     for template in NAMED_TEMPLATES.values():
-        sizes = sorted(encode_conversation(pair, template, tokenizer).num_positions for pair in all_pairs)
+        sizes = sorted(
+            encode_conversation(pair, template, tokenizer).num_positions for pair in all_pairs
+        )
         assert sizes[-1] <= 256
         assert sizes[len(sizes) // 2] <= 128
     words = [asked(pair) + answer(pair) for pair in all_pairs]

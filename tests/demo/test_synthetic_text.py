@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gnano.demo import synthetic_text
-from gnano.demo.synthetic_text import FORMS, hash_generator, write_passage, iter_passages
+from gnano.demo.synthetic_text import FORMS, hash_generator, iter_passages, write_passage
 
 NUMBER = r"-?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?"
 EQUATION = re.compile(rf"({NUMBER}(?: [-+×÷] {NUMBER})*) = ({NUMBER})")

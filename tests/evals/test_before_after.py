@@ -3,7 +3,7 @@
 import json
 
 from gnano.data.instructions.conversations import Conversation, Turn
-from gnano.evals.answers import Answer, ModelAnswers, AnswerComparison
+from gnano.evals.answers import Answer, AnswerComparison, ModelAnswers
 
 
 def question(text: str, answer: str, category: str = "") -> Conversation:

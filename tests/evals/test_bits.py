@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer, GPTNeoXForCausalLM, LlamaForCausalLM
 
 from gnano.data.corpus import TokenizedCorpus
-from gnano.evals.bits import measure_heldout, measure_file
+from gnano.evals.bits import measure_file, measure_heldout
 from gnano.evals.subject import load_eval_model
 from gnano.infer.loading import LoadConfig
 from gnano.model.folder import save_model

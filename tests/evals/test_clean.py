@@ -44,7 +44,9 @@ def test_items_that_stand_in_the_training_shards_are_counted_apart(corpus, items
     ]
     short = TaskItems("short", (EvalItem(("too",), ("short", "for"), 0),))
     sheet = TaskItems("mine", tuple(items))
-    alone, told = score_with_contamination([(short, [[(-1.0, False), (-2.0, False)]]), (sheet, found)], corpus)
+    alone, told = score_with_contamination(
+        [(short, [[(-1.0, False), (-2.0, False)]]), (sheet, found)], corpus
+    )
     assert alone.contamination == {"checked": 0, "found": 0, "examples": [], "clean": None}
     assert told.contamination is not None and told.contamination["found"] == 3
     assert told.contamination["checked"] == 20
@@ -52,5 +54,7 @@ def test_items_that_stand_in_the_training_shards_are_counted_apart(corpus, items
     assert told.acc.value == pytest.approx(3 / 20)
     clean = TaskScore.from_dict(told.contamination["clean"])
     assert (clean.items, clean.acc.value) == (17, 0)
-    assert "3 of its 20 items" in format_contamination(told) and "0.000" in format_contamination(told)
-    assert replace(told, overlap=None).primary == told.primary
+    assert "3 of its 20 items" in format_contamination(told) and "0.000" in format_contamination(
+        told
+    )
+    assert replace(told, contamination=None).primary == told.primary

@@ -13,7 +13,7 @@ from tests.small import with_train
 
 from gnano.evals import comparing
 from gnano.evals.asked import EvalConfig
-from gnano.evals.comparing import TaskColumn, Comparison, compare_models
+from gnano.evals.comparing import Comparison, TaskColumn, compare_models
 from gnano.evals.evaluation import Accuracy, EvalResult, TaskScore, evaluate, write_result
 from gnano.evals.published import REFERENCE_MODELS, nearest_models
 from gnano.evals.saved import default_result_path
@@ -125,7 +125,9 @@ def test_equal_models_are_rarely_told_apart_and_a_far_better_one_always():
     draw = random.Random(0)
 
     def clear(*shares):
-        return difference(200, *(sum(draw.random() < s for _ in range(200)) for s in shares)).is_significant
+        return difference(
+            200, *(sum(draw.random() < s for _ in range(200)) for s in shares)
+        ).is_significant
 
     assert 0.02 < sum(clear(0.6, 0.6) for _ in range(500)) / 500 < 0.08
     assert all(clear(0.6, 0.9) for _ in range(50))
@@ -141,7 +143,9 @@ def test_a_result_of_the_same_settings_is_used_again(knowing, saved_model, piqa,
     first = compare_models([knowing, saved_model], asked)
     assert asked_for == ["knowing", "random"]
     notes: list[str] = []
-    again = compare_models([knowing, saved_model], replace(asked, batch=7), on_note=notes.append)
+    again = compare_models(
+        [knowing, saved_model], replace(asked, batch_size=7), on_note=notes.append
+    )
     assert again == first and len(asked_for) == 2
     assert notes == ["knowing: as saved", "random: as saved"]
 
@@ -212,7 +216,9 @@ def test_a_task_of_which_the_items_differ_is_left_out_and_told(knowing, saved_mo
 
 def test_a_model_of_another_kind_is_measured_on_the_same_bytes(knowing, pythia, tmp_path):
     (tmp_path / "text.txt").write_text(TEXT)
-    found = compare_models([knowing, pythia], EvalConfig(tasks=("none",), text=(tmp_path / "text.txt",)))
+    found = compare_models(
+        [knowing, pythia], EvalConfig(tasks=("none",), text=(tmp_path / "text.txt",))
+    )
     assert found.texts == ("text.txt",) and not found.columns and not found.published
     assert {model.bits[0].bytes for model in found.models} == {len(TEXT.encode())}
     assert found.models[1].tokens is None and found.models[1].bits[0].tokens > 0
@@ -259,7 +265,7 @@ def test_what_cannot_be_reached_is_told_once(knowing, saved_model, piqa):
     for folder in (knowing, saved_model):
         one = evaluate(load_eval_model(folder), EvalConfig(files=(piqa,), limit=5))
         away = dict.fromkeys(("hellaswag", "boolq"), "No connection.")
-        write_result(replace(one, left_out=away), default_result_path(one))
+        write_result(replace(one, skipped=away), default_result_path(one))
     found = compare_models([knowing, saved_model], EvalConfig())
     assert "hellaswag, boolq left out: No connection." in found.notes
     assert sum("No connection" in note for note in found.notes) == 1
@@ -281,7 +287,10 @@ def test_published_rows_are_those_of_the_asked_tasks(knowing, piqa):
     names = {row.name for row in everyone.published}
     assert names == {row.name for row in REFERENCE_MODELS if "piqa" in row.scores}
     assert names > {row.name for row in found.published}
-    assert compare_models([knowing], EvalConfig(files=(piqa,), limit=5), published=False).published == ()
+    assert (
+        compare_models([knowing], EvalConfig(files=(piqa,), limit=5), published=False).published
+        == ()
+    )
     own = compare_models([knowing], EvalConfig(files=(f"mine={piqa}",), limit=5))
     assert own.published == () and [column.title for column in own.columns] == ["mine"]
 
@@ -298,10 +307,14 @@ def test_scores_without_shots_do_not_stand_beside_those_with_some(knowing, piqa)
     assert any("no published scores of 1 shots" in note for note in found.notes)
 
 
-@pytest.mark.parametrize("row", [row for row in REFERENCE_MODELS if row.tokens], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row", [row for row in REFERENCE_MODELS if row.tokens], ids=lambda row: row.name
+)
 def test_nothing_is_nearer_to_a_published_model_than_itself(row):
     assert nearest_models(REFERENCE_MODELS, [(row.parameters, row.tokens)], 2).count(row) == 1
-    assert row in nearest_models(REFERENCE_MODELS, [(10**6, 10**6), (row.parameters, row.tokens)], 2)
+    assert row in nearest_models(
+        REFERENCE_MODELS, [(10**6, 10**6), (row.parameters, row.tokens)], 2
+    )
 
 
 def test_a_score_by_the_other_accuracy_says_so():
@@ -339,7 +352,9 @@ def test_a_wrong_path_is_told_before_anything_is_computed(knowing, piqa, asked_f
 
 def test_how_far_it_is_says_which_model_of_how_many(knowing, saved_model, piqa):
     shown: list[str] = []
-    compare_models([knowing, saved_model], EvalConfig(files=(piqa,), limit=5), on_progress=shown.append)
+    compare_models(
+        [knowing, saved_model], EvalConfig(files=(piqa,), limit=5), on_progress=shown.append
+    )
     assert shown[0] == f"model 1 of 2 · {knowing} · loading"
     assert shown[-1].startswith(f"model 2 of 2 · {saved_model} · PIQA: ")
     assert sum(text.startswith("model 1 of 2") for text in shown) > 2

@@ -50,7 +50,10 @@ def test_every_model_is_drawn_in_its_colour_and_published_ones_in_grey(tmp_path)
         assert painted(two, color) > 200
     assert painted(two, LIGHT_PALETTE.sources[1]) == 0
     assert painted(with_others, LIGHT_PALETTE.muted) > painted(two, LIGHT_PALETTE.muted) + 500
-    named = [text.get_text() for text in draw_comparison(comparison(models, ["piqa"])).legends[0].get_texts()]
+    named = [
+        text.get_text()
+        for text in draw_comparison(comparison(models, ["piqa"])).legends[0].get_texts()
+    ]
     assert named == ["a", "_b $5", "guessing"]
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from gnano.evals.bits import BitsPerByte
-from gnano.evals.comparing import TaskColumn, Comparison
+from gnano.evals.comparing import Comparison, TaskColumn
 from gnano.evals.comparison_table import format_comparison, format_count
 from gnano.evals.evaluation import Accuracy, EvalResult, TaskScore
 from gnano.evals.gathering import TASKS

@@ -68,7 +68,8 @@ def corpus(tmp_path_factory):
         heldout_fraction=SHARE,
         shard_tokens=3_000,
         sources={
-            name: SourceConfig(weight=0.5, files=(str(folder / f"{name}.jsonl"),)) for name in planted
+            name: SourceConfig(weight=0.5, files=(str(folder / f"{name}.jsonl"),))
+            for name in planted
         },
     )
     prepare(config)
@@ -132,7 +133,9 @@ def test_the_items_found_are_those_of_comparing_all_runs(corpus, many):
     assert overlap.contaminated_items == truth
     assert overlap.num_checked == sum(bool(grams(item)) for item in items)
     assert len(items) > overlap.num_checked > len(truth) > contamination.MAX_EXAMPLES
-    assert [example.item for example in overlap.examples] == list(truth[: contamination.MAX_EXAMPLES])
+    assert [example.item for example in overlap.examples] == list(
+        truth[: contamination.MAX_EXAMPLES]
+    )
 
 
 @pytest.mark.parametrize("workers", [2, 3])

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis.strategies import data, integers, lists, one_of, sampled_from
 
 from gnano.data.corpus import TokenizedCorpus
-from gnano.data.shards import Shard
 from gnano.evals import copying
+from gnano.evals.contamination import ShardRef
 from gnano.evals.copying import MIN_SPAN_TOKENS, CopySearch, find_longest_copies
 
 END = 3  # end-of-text among the ids of the small shards
@@ -64,7 +64,7 @@ def test_the_longest_span_is_that_of_trying_every_place(drawn, shards):
     for number, shard in enumerate(shards):
         for first in range(0, len(shard), part):
             piece = shard[first : first + part + search.max_span - 1]
-            search.scan(np.array(piece, np.uint16), Shard(0, number), first)
+            search.scan(np.array(piece, np.uint16), ShardRef(0, number), first)
     assert search.longest.tolist() == [truth(sample, shards, END) for sample in samples]
     for sample, span in search.found.items():
         copied = shards[span.shard.number][span.position : span.position + span.tokens]

@@ -41,12 +41,12 @@ def examined(recipe: Recipe, tmp_path: Path) -> Recipe:
     return with_train(
         replace(recipe, model=model),
         steps=10,
-        micro_batch=2,
+        micro_batch_size=2,
         eval_every=6,
         save_every=100,
-        tasks=(f"mine={file}", str(file.with_name("lambada.jsonl"))),
-        tasks_every=4,
-        tasks_limit=40,
+        eval_tasks=(f"mine={file}", str(file.with_name("lambada.jsonl"))),
+        eval_tasks_every=4,
+        eval_tasks_limit=40,
     )
 
 
@@ -77,7 +77,7 @@ def test_tasks_are_asked_when_they_are_due_and_as_gnano_eval_asks_them(examined,
 
 def test_ranks_share_the_work_and_find_what_one_finds(examined, tmp_path):
     # 42 items of 4 answers are 21 batches of 8 texts: one rank has an empty one
-    examined = with_train(examined, steps=4, precision="bf16", tasks_limit=42)
+    examined = with_train(examined, steps=4, precision="bf16", eval_tasks_limit=42)
     alone = train(examined, tmp_path / "alone", build_task_evaluator=build_task_evaluator).run
     ranks = start_ranks(with_train(examined, parallel="fsdp"), tmp_path / "several", 2)
     printed = ends(ranks)
@@ -114,7 +114,7 @@ def test_a_run_stopped_while_it_is_asked_makes_up_for_it(examined, tmp_path):
 
 
 def test_tasks_can_be_added_to_a_run_that_goes_on(examined, tmp_path):
-    plain = with_train(examined, tasks=(), tasks_every=0, tasks_limit=500, steps=10)
+    plain = with_train(examined, eval_tasks=(), eval_tasks_every=0, eval_tasks_limit=500, steps=10)
 
     def watch(row):
         if row["step"] == 5:
@@ -126,7 +126,7 @@ def test_tasks_can_be_added_to_a_run_that_goes_on(examined, tmp_path):
 
 
 def test_a_missing_file_is_told_before_the_first_step(examined, tmp_path):
-    missing = with_train(examined, tasks=("mine=nowhere.jsonl",))
+    missing = with_train(examined, eval_tasks=("mine=nowhere.jsonl",))
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl"):
         train(missing, tmp_path / "run", build_task_evaluator=build_task_evaluator)
     with pytest.raises(ValueError, match=r"exam=gnano\.evals\.open_exam"):

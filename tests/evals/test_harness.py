@@ -24,7 +24,9 @@ def agree(folder, files, names, limit, start="auto", loading=FP32):
     """
     items, near = (1, 1e-3) if loading == FP32 else (3, 0.02)
     asked = EvalConfig(files=files, limit=limit, batch_size=16, add_bos=start)
-    ours = {one.task: one for one in evaluate(load_eval_model(folder, loading, start), asked).scores}
+    ours = {
+        one.task: one for one in evaluate(load_eval_model(folder, loading, start), asked).scores
+    }
     theirs = evaluate_with_lm_eval(folder, names, asked, loading)
     assert {one.task for one in theirs.scores} == set(names) == set(ours)
     for one in theirs.scores:

@@ -49,7 +49,9 @@ def test_nearly_python_has_a_verdict_too(code: str, ended: bool) -> None:
 
 
 @given(text=st.text(min_size=6, max_size=200), wanted=WANTED, ended=st.booleans())
-def test_what_is_said_eight_times_is_never_fine(text: str, wanted: Expectation, ended: bool) -> None:
+def test_what_is_said_eight_times_is_never_fine(
+    text: str, wanted: Expectation, ended: bool
+) -> None:
     assert grade_text(text * 8, wanted, ended).grade != "OK"
 
 
@@ -130,7 +132,9 @@ def test_what_follows_a_function_is_not_its_fault() -> None:
     ],
 )
 def test_each_sign_is_seen_alone(sign: str, text: str, wanted: Expectation) -> None:
-    found = grade_text(text, replace(wanted, topic=wanted.topic_stems if "topic" in sign else ()), False)
+    found = grade_text(
+        text, replace(wanted, topic_stems=wanted.topic_stems if "topic" in sign else ()), False
+    )
     (reason,) = found.reasons
     assert reason.startswith(sign) and found.grade != "OK", found
 

@@ -10,13 +10,13 @@ from tests.evals.conftest import made_items, small_model
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from gnano.evals.likelihood import (
-    GPTScorer,
     EncodedChoice,
     EncodedItem,
-    make_batches,
+    GPTScorer,
+    choice_nll,
     common_prefix_length,
     compute_loglikelihoods,
-    choice_nll,
+    make_batches,
 )
 from gnano.evals.subject import RequestEncoder, load_eval_model
 from gnano.infer.loading import LoadConfig
@@ -69,7 +69,8 @@ def test_no_shape_of_questions_and_no_batch_changes_what_is_found(questions, row
     """Beyond the rounding of the precision, which in bf16 may decide which token is likeliest."""
     head = tuple(heads[0] * 4) if heads else ()  # long enough to be computed apart
     questions = [
-        EncodedItem(tuple(EncodedChoice(head + o.ids, o.scored) for o in q.options)) for q in questions
+        EncodedItem(tuple(EncodedChoice(head + o.ids, o.scored) for o in q.options))
+        for q in questions
     ]
     model = small_model(5, block_size=64).eval().to(dtype)
     found = compute_loglikelihoods(GPTScorer(model), questions, rows)
@@ -125,7 +126,8 @@ def test_what_all_begin_with_is_computed_once():
     model.model.embed_tokens.register_forward_hook(lambda _, x, y: fed.append(x[0].numel()))
     head, ends = tuple(range(40)) * 4, [(1, 2, 3, n) for n in range(8)]
     questions = [
-        EncodedItem(tuple(EncodedChoice((*head, number, *end), 4) for end in ends)) for number in range(6)
+        EncodedItem(tuple(EncodedChoice((*head, number, *end), 4) for end in ends))
+        for number in range(6)
     ]
     compute_loglikelihoods(GPTScorer(model), questions, 24)
     # of an option 3 tokens after what its question shares; each question's own 4; the head, once

@@ -12,7 +12,7 @@ from gnano.data.corpus import TokenizedCorpus
 from gnano.data.instructions.templates import ALPACA, ChatTemplate, save_template
 from gnano.evals.copying import find_longest_copies
 from gnano.evals.judging import Verdict
-from gnano.evals.smoke import PROMPTS, SmokeSample, SmokeReport, run_smoke_test, generate_samples
+from gnano.evals.smoke import PROMPTS, SmokeReport, SmokeSample, generate_samples, run_smoke_test
 from gnano.infer.engine import Completion, Engine
 from gnano.infer.sampling import SamplingParams
 from gnano.model.folder import save_model
@@ -132,7 +132,9 @@ def test_what_cannot_be_asked_so_is_said_before_anything_is_written(
 
 def test_it_tells_how_many_are_done(make_engine, save_engine):
     shown: list[str] = []
-    run_smoke_test(save_engine(make_engine(block_size=128)), max_tokens=16, on_progress=shown.append)
+    run_smoke_test(
+        save_engine(make_engine(block_size=128)), max_tokens=16, on_progress=shown.append
+    )
     counted = [int(text.split()[0]) for text in shown]
     assert counted == sorted(counted) and shown[-1] == "12 of 12 samples"
 

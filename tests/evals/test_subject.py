@@ -42,7 +42,10 @@ def test_a_gpt2_has_its_own_context(words, tmp_path):
     words.save(tmp_path)
     subject = load_eval_model(tmp_path, FP32)
     assert subject.scorer.block_size == 24
-    assert len(compute_loglikelihoods(subject.scorer, subject.encoder.encode_items(made_items(3)), 4)) == 3
+    assert (
+        len(compute_loglikelihoods(subject.scorer, subject.encoder.encode_items(made_items(3)), 4))
+        == 3
+    )
 
 
 def test_our_texts_begin_with_end_of_text_unless_it_is_not_wanted(saved_model, words):

@@ -6,7 +6,7 @@ once, and kept as they are.
 
 from typing import NamedTuple
 
-from gnano.evals.judging import Grade, Expectation
+from gnano.evals.judging import Expectation, Grade
 
 STORY = Expectation(topic_stems=("fisher", "fish", "sea", "boat", "net", "village", "wave"))
 CODE = Expectation(
@@ -14,9 +14,15 @@ CODE = Expectation(
     topic_stems=("word", "count", "text", "split"),
     code_before='def count_words(text):\n    """How often does each word occur in the text?"""',
 )
-LIST = Expectation(kind="list", topic_stems=("towel", "sun", "swim", "hat", "water", "book", "beach"))
+LIST = Expectation(
+    kind="list", topic_stems=("towel", "sun", "swim", "hat", "water", "book", "beach")
+)
 FACT = Expectation(topic_stems=("water", "hydrogen", "oxygen", "element", "atom"))
-ANSWER = Expectation(is_answer=True, topic_stems=("sky", "blue", "light", "scatter"), template_markers=("### Instruction:",))
+ANSWER = Expectation(
+    is_answer=True,
+    topic_stems=("sky", "blue", "light", "scatter"),
+    template_markers=("### Instruction:",),
+)
 CODE_ANSWER = Expectation(kind="code", is_answer=True, topic_stems=("even", "number", "return"))
 
 

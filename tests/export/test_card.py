@@ -37,7 +37,7 @@ def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tuned(tuning: Recipe, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has tuned the one above."""
     tuning = replace(tuning, data=replace(tuning.tuning_data, epochs=1))
-    short = with_train(tuning, base=str(run), tokens_per_step=32 * 8, micro_batch=8)
+    short = with_train(tuning, init_from=str(run), tokens_per_step=32 * 8, micro_batch_size=8)
     return train(short, tmp_path_factory.mktemp("tuned") / "small-sft").run
 
 
@@ -123,7 +123,10 @@ def test_a_bare_folder_has_no_history(base):
         assert f"## {title}" not in text
     assert "## Architecture" in text and "## What it writes" in text
     assert "license" not in front(text) and "from scratch" not in text and "None" not in text
-    assert front(build_model_card(base, "me/base", license_id="mit", prompts=["the"]))["license"] == "mit"
+    assert (
+        front(build_model_card(base, "me/base", license_id="mit", prompts=["the"]))["license"]
+        == "mit"
+    )
 
 
 def test_a_tuned_model_names_its_base_and_its_format(tuned, run):
@@ -139,7 +142,9 @@ def test_a_tuned_model_names_its_base_and_its_format(tuned, run):
 
 
 def test_a_model_that_was_taught_what_is_preferred_has_its_card(preferring, tuned, tmp_path):
-    short = with_train(preferring, base=str(tuned), steps=2, tokens_per_step=192, micro_batch=2)
+    short = with_train(
+        preferring, init_from=str(tuned), steps=2, tokens_per_step=192, micro_batch_size=2
+    )
     run = train(short, tmp_path / "dpo").run
     text = build_model_card(run, "me/small-dpo")
     assert text.count("\n## Training: ") == 3
@@ -164,7 +169,9 @@ def test_the_gpus_that_it_was_trained_on_are_named(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     begun = read_run_metadata(copy / "recipe.toml")
     recipe = with_train(begun.recipe, device="cuda")
-    write_run_metadata(recipe, {**begun.facts, "ranks": 2, "gpu": "NVIDIA H200"}, copy / "recipe.toml")
+    write_run_metadata(
+        recipe, {**begun.facts, "ranks": 2, "gpu": "NVIDIA H200"}, copy / "recipe.toml"
+    )
     assert "| hardware | 2 × NVIDIA H200 |" in build_model_card(copy, "me/small", prompts=["the"])
     assert "| hardware | 1 × CPU |" in build_model_card(run, "me/small", prompts=["the"])
 
@@ -186,7 +193,9 @@ def test_data_sets_of_the_hub_are_named_and_linked(run, recipe, tmp_path):
 def test_names_from_outside_stay_text(tuned, tuning, tmp_path):
     sources = {"a|b\n## Bold <b>": InstructionSource(files=("x.jsonl",))}
     copy = edited(tuned, tmp_path / "copy", replace(tuning.instructions, sources=sources))
-    assert "| a\\|b ## Bold &lt;b> | files of the author | 1 |" in build_model_card(copy, "me/small")
+    assert "| a\\|b ## Bold &lt;b> | files of the author | 1 |" in build_model_card(
+        copy, "me/small"
+    )
 
 
 def test_a_text_cannot_close_its_fence(base):

@@ -31,7 +31,9 @@ def test_out_and_in_again_no_bit_is_lost(to, dtype, ending, checkpoint, source, 
     if to == "pt":  # it is the published file, and this is not the published shape
         from gnano.export.lone_file import TensorFileHints
 
-        hints["hints"] = TensorFileHints(n_head=4, block_size=96, rope_theta=20_000.0, norm_eps=1e-5)
+        hints["hints"] = TensorFileHints(
+            n_head=4, block_size=96, rope_theta=20_000.0, norm_eps=1e-5
+        )
     if to in ("pt", "safetensors"):
         hints["tokenizer"] = checkpoint
     import_model(exported.path, tmp_path / "back", **hints)
@@ -77,7 +79,9 @@ def test_a_folder_is_a_model_of_transformers(checkpoint, source, ids, tmp_path):
 
 def test_a_bf16_folder_takes_half_the_room(checkpoint, tmp_path):
     sizes = [
-        (export_model(checkpoint, "folder", dtype, tmp_path / dtype).path / "model.safetensors").stat()
+        (
+            export_model(checkpoint, "folder", dtype, tmp_path / dtype).path / "model.safetensors"
+        ).stat()
         for dtype in ("fp32", "bf16")
     ]
     assert sizes[1].st_size < 0.6 * sizes[0].st_size

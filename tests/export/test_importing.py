@@ -144,7 +144,9 @@ def test_the_published_file_computes_as_it_is_described(
 
 
 def test_without_heads_a_file_of_tensors_asks_for_them(checkpoint, tmp_path):
-    state = torch.load(export_model(checkpoint, "pt", out=tmp_path / "m.pt").path, weights_only=True)
+    state = torch.load(
+        export_model(checkpoint, "pt", out=tmp_path / "m.pt").path, weights_only=True
+    )
     path = tmp_path / "model.pt"
     torch.save(dict(state), path)  # without the shape that lies in the state dict's metadata
     with pytest.raises(ValueError, match=r"how many heads it has; tell it with --n-head\.$"):
@@ -200,7 +202,9 @@ def test_what_is_something_else_is_one_sentence(ending, checkpoint, tmp_path):
 
 
 def test_what_does_not_fit_is_named(checkpoint, tmp_path):
-    state = torch.load(export_model(checkpoint, "pt", out=tmp_path / "m.pt").path, weights_only=True)
+    state = torch.load(
+        export_model(checkpoint, "pt", out=tmp_path / "m.pt").path, weights_only=True
+    )
     path = tmp_path / "changed.pt"
     gate = "blocks.1.feed_forward.w1.weight"
     changed: list[tuple[dict[str, Any], str]] = [

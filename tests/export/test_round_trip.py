@@ -7,14 +7,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gnano.data.instructions.templates import ChatTemplate, read_jinja_template, save_template, read_template
+from gnano.data.instructions.templates import (
+    ChatTemplate,
+    read_jinja_template,
+    read_template,
+    save_template,
+)
 from gnano.export.formats import export_model
 from gnano.export.importing import import_model
 from gnano.model.folder import load_config, save_model
 from gnano.model.gpt import GPT
 from gnano.tokenizer.bpe import Tokenizer
 
-TEMPLATE = ChatTemplate(user='"{content}"\\n<user>\n', assistant="A:\n", between="", begin="Größe {%\n")
+TEMPLATE = ChatTemplate(
+    user='"{content}"\\n<user>\n', assistant="A:\n", between="", begin="Größe {%\n"
+)
 PADDING = 20  # rows of the vocabulary that no token has
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gnano.data.instructions.templates import ALPACA, save_template, read_template
+from gnano.data.instructions.templates import ALPACA, read_template, save_template
 from gnano.evals.subject import load_eval_model
 from gnano.export.formats import export_model, load_export_source
 from gnano.export.importing import import_model

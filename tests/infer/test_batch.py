@@ -66,7 +66,9 @@ def requests(draw: st.DrawFn) -> tuple[int, int, Request]:
         seed=draw(st.integers(0, 1000)),
     )
     tokens, slide = draw(st.integers(1, 12)), draw(st.booleans())
-    request = Request(prompt_ids=ids, max_new_tokens=tokens, sampling=sampling, logprobs=1, context_shift=slide)
+    request = Request(
+        prompt_ids=ids, max_new_tokens=tokens, sampling=sampling, logprobs=1, context_shift=slide
+    )
     return draw(st.integers(0, 10)), draw(st.integers(1, 60)), request
 
 
@@ -92,7 +94,9 @@ def test_a_row_says_the_same_whoever_else_comes_and_goes(engine, plan, rows):
         moment += 1
     for number, row in found.items():
         expected = alone(engine, plan[number][2])
-        said = expected.output_ids[: len(row.output_ids)] if number in dropped else expected.output_ids
+        said = (
+            expected.output_ids[: len(row.output_ids)] if number in dropped else expected.output_ids
+        )
         assert row.output_ids == said
         if number not in dropped:
             assert row.finish_reason == expected.finish_reason
@@ -180,7 +184,9 @@ def test_where_the_context_is_full_a_text_ends_or_forgets_its_older_half(engine)
     endless = SamplingParams(temperature=0, logit_bias=((engine.tokenizer.end_of_text, -100.0),))
     ended = alone(engine, Request(prompt_ids=prompt, max_new_tokens=300, sampling=endless))
     assert ended.finish_reason == "context" and len(prompt) + len(ended.output_ids) == 97
-    slid = alone(engine, Request(prompt_ids=prompt, max_new_tokens=300, sampling=endless, context_shift=True))
+    slid = alone(
+        engine, Request(prompt_ids=prompt, max_new_tokens=300, sampling=endless, context_shift=True)
+    )
     assert slid.finish_reason == "length" and len(slid.output_ids) == 300
     assert slid.output_ids[: len(ended.output_ids)] == ended.output_ids
     # at the first border the newer half is all that it knows

@@ -70,7 +70,9 @@ def test_a_folder_that_does_not_exist_is_one_sentence(tmp_path):
 
 
 def test_the_same_seed_gives_the_same_text_and_another_seed_another(engine):
-    texts = [engine.generate("Once", 48, SamplingParams(seed=seed)) for seed in (1, 1, 2, 3, None, None)]
+    texts = [
+        engine.generate("Once", 48, SamplingParams(seed=seed)) for seed in (1, 1, 2, 3, None, None)
+    ]
     assert texts[0] == texts[1]
     assert len(set(texts)) == 5
 

@@ -25,7 +25,10 @@ def test_a_log_probability_is_the_logarithm_of_the_models_own_probability(logits
     assert [value for _, value in found.top_logprobs] == pytest.approx(
         [logits[t] - whole for t in order], abs=1e-4
     )
-    assert found.top_logprobs == () or dict(found.top_logprobs).get(token, found.logprob) == found.logprob
+    assert (
+        found.top_logprobs == ()
+        or dict(found.top_logprobs).get(token, found.logprob) == found.logprob
+    )
 
 
 def test_logits_of_any_size_and_in_half_precision_are_welcome():

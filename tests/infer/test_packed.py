@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnano.infer.engine import Engine
-from gnano.infer.packed import OneDnnLinear, can_prepack, without_onednn_for_one_row, prepack_onednn
+from gnano.infer.packed import OneDnnLinear, can_prepack, prepack_onednn, without_onednn_for_one_row
 from gnano.infer.sampling import SamplingParams
 from gnano.infer.speed import count_weight_bytes
 from gnano.model.blocks import Linear

@@ -39,7 +39,7 @@ def settings(kind: Callable[..., Any], *names: str) -> dict[str, Callable[[Engin
 
 WHOLE: dict[str, Callable[[Engine, Any], Any]] = {
     **settings(SamplingParams, "top_k", "no_repeat_ngram", "seed"),
-    **settings(partial(Request, ids=(1,)), "tokens", "log_probs"),
+    **settings(partial(Request, prompt_ids=(1,)), "tokens", "log_probs"),
     **settings(ChatSettings, "tokens"),
     **settings(EvalConfig, "limit", "shots", "heldout_tokens", "batch"),
     **settings(TensorFileHints, "n_head", "block_size"),
@@ -94,7 +94,11 @@ def test_ids_are_those_of_the_tokenizer(engine, door):
 
 
 def test_a_bad_request_changes_nothing_for_the_others_in_its_batch(engine):
-    good = Request(prompt_ids=engine.prompt_ids("Once upon"), max_new_tokens=12, sampling=SamplingParams(seed=1))
+    good = Request(
+        prompt_ids=engine.prompt_ids("Once upon"),
+        max_new_tokens=12,
+        sampling=SamplingParams(seed=1),
+    )
     batch = engine.batch(1)
     expected = batch.add(good)
     while batch:
@@ -140,7 +144,9 @@ def padded(engine) -> Engine:
         SamplingParams(temperature=1.0, seed=1),
         SamplingParams(temperature=100.0, seed=2),
         SamplingParams(seed=3, top_k=5, top_p=0.9, min_p=0.01),
-        SamplingParams(seed=4, repetition_penalty=1.3, presence_penalty=1.0, no_repeat_ngram_size=2),
+        SamplingParams(
+            seed=4, repetition_penalty=1.3, presence_penalty=1.0, no_repeat_ngram_size=2
+        ),
     ],
     ids=["greedy", "drawn", "hot", "limited", "penalised"],
 )

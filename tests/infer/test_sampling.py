@@ -239,7 +239,9 @@ def test_the_ends_of_each_range_are_allowed():
         {"logit_bias": ((0, -100), (1, 100))},
     ):
         sampling = SamplingParams(seed=0, **allowed)
-        assert choose(logits, sampling, sampling.make_generator(), start_history([0], sampling)) in (
+        assert choose(
+            logits, sampling, sampling.make_generator(), start_history([0], sampling)
+        ) in (
             0,
             1,
         )
@@ -322,13 +324,19 @@ def test_the_first_of_several_samples_is_the_one_asked_for_alone(seed):
 
 
 def test_samples_of_neighbouring_seeds_have_nothing_in_common():
-    seeds = {SamplingParams(seed=s).for_sample(number).seed for s in range(50) for number in range(50)}
+    seeds = {
+        SamplingParams(seed=s).for_sample(number).seed for s in range(50) for number in range(50)
+    }
     assert len(seeds) == 50 * 50
 
 
 def test_samples_without_a_seed_are_new_each_time():
     request = SamplingParams()
-    assert texts_of(request.for_sample(0)) != texts_of(request.for_sample(1)) != texts_of(request.for_sample(1))
+    assert (
+        texts_of(request.for_sample(0))
+        != texts_of(request.for_sample(1))
+        != texts_of(request.for_sample(1))
+    )
 
 
 @pytest.mark.parametrize("settings", [{}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.5}], ids=str)

@@ -10,7 +10,7 @@ import torch
 
 from gnano.infer.engine import Engine
 from gnano.infer.quantized import quantize_model
-from gnano.infer.speed import measure_throughput, count_weight_bytes
+from gnano.infer.speed import count_weight_bytes, measure_throughput
 
 
 def test_a_step_reads_all_weights_but_the_input_embedding(make_engine):

@@ -13,7 +13,8 @@ from gnano.infer.step import CompiledDecoder, DecodeRunner
 from gnano.model.compiling import compile_unsupported_reason
 
 needs_compiler = pytest.mark.skipif(
-    compile_unsupported_reason(torch.device("cpu")) is not None, reason="no C++ compiler or no headers"
+    compile_unsupported_reason(torch.device("cpu")) is not None,
+    reason="no C++ compiler or no headers",
 )
 GREEDY = SamplingParams(temperature=0)
 PROMPTS = ["", "Once upon a time", "Once upon a time there was a small engine", "東京 and 🙂"]
@@ -68,7 +69,11 @@ def test_rows_step_together_as_if_each_were_alone(make_engine):
     batch.stepper = DecodeRunner(CompiledDecoder(lean.model), batch.cache)
     prompts = [*PROMPTS, "it", "word " * 12]
     rows = [
-        batch.add(Request(prompt_ids=plain.prompt_ids(prompt), max_new_tokens=5 + 4 * number, sampling=GREEDY))
+        batch.add(
+            Request(
+                prompt_ids=plain.prompt_ids(prompt), max_new_tokens=5 + 4 * number, sampling=GREEDY
+            )
+        )
         for number, prompt in enumerate(prompts)
     ]
     while batch:

@@ -6,9 +6,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from gnano.model.arithmetic import (
-    num_active_parameters,
     flops_per_token,
     kv_cache_bytes_per_token,
+    num_active_parameters,
     num_parameters,
     parameters_by_part,
 )

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gnano.model.arithmetic import flops_per_token, parameters_by_part
 from gnano.model.config import PRESETS, ModelConfig
 from gnano.model.folder import load_model, save_model
-from gnano.model.fp8 import fp8_unsupported_reason, fp8_linear, convert_to_fp8
+from gnano.model.fp8 import convert_to_fp8, fp8_linear, fp8_unsupported_reason
 from gnano.model.gpt import GPT
 
 # half the distance to the next number, relative, and absolute for the smallest ones

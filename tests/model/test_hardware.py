@@ -2,7 +2,7 @@ import pytest
 
 from gnano.model.arithmetic import flops_per_token
 from gnano.model.config import PRESETS
-from gnano.model.hardware import GPUS, get_gpu, compute_mfu, peak_flops, lookup_gpu
+from gnano.model.hardware import GPUS, compute_mfu, get_gpu, lookup_gpu, peak_flops
 
 # as drivers spell them, and how many TFLOP/s that one is made for in bf16
 KNOWN = {
@@ -90,7 +90,9 @@ def test_each_driver_s_name_is_that_of_one_gpu_and_fp8_is_twice_as_fast():
         assert sum(lookup_gpu(device) is gpu for gpu in GPUS) == 1
     assert {gpu.name for gpu in GPUS} == {get_gpu(device).name for device in KNOWN}
     for gpu in GPUS:
-        assert gpu.fp8_tflops is None or gpu.fp8_tflops == pytest.approx(2 * gpu.bf16_tflops, rel=0.02)
+        assert gpu.fp8_tflops is None or gpu.fp8_tflops == pytest.approx(
+            2 * gpu.bf16_tflops, rel=0.02
+        )
 
 
 def test_the_goal_of_94_000_tokens_a_second_on_an_h200_is_60_percent():

@@ -146,7 +146,9 @@ def test_in_bf16_a_scale_is_not_rounded():
     """0.3 in bf16 is off by 0.1 %, and with it all that lies below the head."""
     x, weight, targets = problem(tokens=199, width=64)
     rough = x.detach().bfloat16().requires_grad_()
-    whole = torch.autograd.grad(fused_linear_cross_entropy(rough, weight, targets, 37), (rough, weight))
+    whole = torch.autograd.grad(
+        fused_linear_cross_entropy(rough, weight, targets, 37), (rough, weight)
+    )
     scaled = fused_linear_cross_entropy(rough, weight, targets, 37, scale_N=torch.full((199,), 0.3))
     for one, part in zip(whole, torch.autograd.grad(scaled, (rough, weight)), strict=True):
         share = (one.double() * part.double()).sum() / one.double().pow(2).sum()
@@ -221,9 +223,13 @@ def test_bf16_ends_at_the_logits():
     x = torch.zeros(200, 16, dtype=torch.bfloat16, requires_grad=True)
     _, weight, targets = problem(tokens=200, ignored=0.0)
     expected = 200 * math.log(37)
-    assert fused_linear_cross_entropy(x, weight, targets, 37).item() == pytest.approx(expected, rel=1e-5)
+    assert fused_linear_cross_entropy(x, weight, targets, 37).item() == pytest.approx(
+        expected, rel=1e-5
+    )
     with torch.no_grad():
-        assert fused_linear_cross_entropy(x, weight, targets, 37).item() == pytest.approx(expected, rel=1e-5)
+        assert fused_linear_cross_entropy(x, weight, targets, 37).item() == pytest.approx(
+            expected, rel=1e-5
+        )
 
 
 def test_large_logits_do_not_overflow():

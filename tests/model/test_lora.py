@@ -48,7 +48,7 @@ def test_the_base_s_parameters_keep_names_and_memory_and_the_adapter_s_stand_bes
 ):
     model = make_model()
     before = {name: p.data_ptr() for name, p in model.named_parameters()}
-    add_lora(model, replace(CONFIG, layers=("q_proj", "down_proj")))
+    add_lora(model, replace(CONFIG, target_modules=("q_proj", "down_proj")))
     after = dict(model.named_parameters())
     assert {name: after[name].data_ptr() for name in before} == before
     shapes = {name: list(after[name].shape) for name in after.keys() - before.keys()}
@@ -201,4 +201,6 @@ def test_nonsense_is_refused_by_its_key(mistake, key):
 def test_by_default_nothing_is_adapted_and_where_it_is_all_matrices_of_the_blocks_are(make_model):
     assert LoraConfig().rank == 0
     names = {name for name, part in make_model().model.layers[0].named_modules()}
-    assert {name.rsplit(".", 1)[-1] for name in names if name.endswith("_proj")} == set(TARGET_MODULES)
+    assert {name.rsplit(".", 1)[-1] for name in names if name.endswith("_proj")} == set(
+        TARGET_MODULES
+    )

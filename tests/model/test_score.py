@@ -8,7 +8,8 @@ from gnano.model.compiling import compile_unsupported_reason
 from gnano.model.head_loss import IGNORE_INDEX
 
 can_compile = pytest.mark.skipif(
-    compile_unsupported_reason(torch.device("cpu")) is not None, reason="no C++ compiler or no headers"
+    compile_unsupported_reason(torch.device("cpu")) is not None,
+    reason="no C++ compiler or no headers",
 )
 
 

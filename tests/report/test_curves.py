@@ -16,7 +16,9 @@ from gnano.report.metrics import (
 def test_smoothing_leaves_a_straight_line_straight_and_does_not_lag():
     steps = np.arange(1.0, 401.0)
     falling = Curve("loss", steps, 10.0 - 0.01 * steps)
-    centred = smooth_curve(falling).values[:-10]  # at the end half of the window has not happened yet
+    centred = smooth_curve(falling).values[
+        :-10
+    ]  # at the end half of the window has not happened yet
     np.testing.assert_allclose(centred, falling.values[:-10])
 
 
@@ -48,7 +50,9 @@ def test_a_task_is_followed_by_the_accuracy_that_fits_it(asked):
     assert (hellaswag.name, hellaswag.metric) == ("hellaswag", "acc_norm")
     assert (lambada.name, lambada.metric) == ("lambada", "acc")
     assert hellaswag.steps.tolist() == [50, 100] and hellaswag.values.tolist() == [0.35, 0.45]
-    assert lambada.values.tolist() == [0.2, 0.3] and lambada.standard_errors.tolist() == [0.0201] * 2
+    assert (
+        lambada.values.tolist() == [0.2, 0.3] and lambada.standard_errors.tolist() == [0.0201] * 2
+    )
     assert format_accuracy(lambada, -1) == "0.300 ± 0.020"
 
 

@@ -9,7 +9,7 @@ from gnano.model.hardware import GPUS, get_gpu
 from gnano.report.planning import CostEstimate, plan_cost
 from gnano.report.planning_text import format_plan
 from gnano.train.config import TrainConfig
-from gnano.train.memory import fits_in_memory, estimate_memory
+from gnano.train.memory import estimate_memory, fits_in_memory
 from gnano.train.recipe import Recipe, load_recipe
 
 
@@ -78,8 +78,8 @@ def test_the_first_change_that_makes_it_fit_does(reference, gpu, gpus, micro_bat
     words = chosen.remedy.split()
     flags = dict(zip(words, [*words[1:], ""], strict=True))
     train: dict[str, Any] = dict(
-        micro_batch=int(flags.get("--train.micro-batch", micro_batch)),
-        recompute="--train.recompute" in flags,
+        micro_batch=int(flags.get("--train.micro-batch-size", micro_batch)),
+        recompute="--train.activation_checkpointing" in flags,
         parallel=flags.get("--train.parallel", chosen.parallel),
     )
     settings = replace(recipe.train, **train)

@@ -50,7 +50,9 @@ def test_dark_paper_is_dark(rows):
 
 
 def test_a_title_is_text_never_a_formula(rows):
-    assert render_png_plot(rows(steps=2), "$5 and $6_{") != render_png_plot(rows(steps=2), "$5 and $6")
+    assert render_png_plot(rows(steps=2), "$5 and $6_{") != render_png_plot(
+        rows(steps=2), "$5 and $6"
+    )
 
 
 def test_a_long_source_name_does_not_squeeze_the_curves(rows):

@@ -15,7 +15,7 @@ import tomli_w
 from tests.processes import start, wait_for_step
 from tests.small import with_train
 
-from gnano.report.runs import format_age, list_runs, format_runs_json, format_runs_table
+from gnano.report.runs import format_age, format_runs_json, format_runs_table, list_runs
 from gnano.report.standing import RunStatus, read_run_status
 from gnano.train.recipe import Recipe
 
@@ -103,7 +103,12 @@ def test_a_run_written_before_there_were_events_is_finished_by_its_last_line(beg
 def test_figures_are_the_last_ones_of_the_log(begin):
     rows = [row(1, 6.0), row(2, 5.5, bits=2.5), row(3, 5.1), row(4, None, skipped=True)]
     found = read_run_status(begin(rows=rows))
-    assert (found.step, found.total_steps, found.loss, found.heldout_bits_per_byte) == (4, 40, 5.1, 2.5)
+    assert (found.step, found.total_steps, found.loss, found.heldout_bits_per_byte) == (
+        4,
+        40,
+        5.1,
+        2.5,
+    )
 
 
 def test_after_going_back_the_steps_to_be_done_again_do_not_count(begin):
@@ -196,7 +201,7 @@ TASKS = {
 @pytest.fixture
 def asking(recipe):
     """A recipe that asks tasks."""
-    return with_train(recipe, tasks=("hellaswag", "lambada"))
+    return with_train(recipe, eval_tasks=("hellaswag", "lambada"))
 
 
 def test_a_program_reads_the_last_figures_of_each_task(begin, asking, tmp_path):

@@ -25,7 +25,10 @@ def test_the_width_asked_for_wins_over_the_terminal(rows, monkeypatch):
 
 
 def test_in_colour_only_the_colour_is_added(rows):
-    plain, coloured = render_terminal_plot(rows(), color=False), render_terminal_plot(rows(), color=True)
+    plain, coloured = (
+        render_terminal_plot(rows(), color=False),
+        render_terminal_plot(rows(), color=True),
+    )
     stripped = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
     assert coloured != stripped
     assert [line.rstrip() for line in stripped.split("\n")] == plain.split("\n")
@@ -78,7 +81,9 @@ def test_tasks_have_a_third_panel_where_it_fits_beside_the_others(asked, rows):
 
 
 def test_many_tasks_are_told_by_their_range(asked):
-    text = render_terminal_plot(asked(names=tuple(f"task-{n}" for n in range(8))), 100, 20, color=False)
+    text = render_terminal_plot(
+        asked(names=tuple(f"task-{n}" for n in range(8))), 100, 20, color=False
+    )
     assert "8 tasks: 0.30 to 0.45" in text
 
 

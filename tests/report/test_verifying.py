@@ -15,7 +15,9 @@ from gnano.train.recipe import Recipe
 @pytest.fixture(scope="module")
 def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("trained") / "run"
-    train(with_train(recipe, steps=6, save_every=2, eval_every=2, keep=9, keep_best=False), run)
+    train(
+        with_train(recipe, steps=6, save_every=2, eval_every=2, keep_last=9, keep_best=False), run
+    )
     return run
 
 

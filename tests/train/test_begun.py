@@ -68,7 +68,9 @@ def test_no_flipped_bit_of_a_recipe_passes_for_another_recipe(
             assert str(run) in str(error)
 
 
-def test_a_run_of_an_older_version_goes_on(recipe: Recipe, texts: PretrainingTask, tmp_path: Path) -> None:
+def test_a_run_of_an_older_version_goes_on(
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
+) -> None:
     """What its recipe.toml does not know of yet is at its default."""
     run = tmp_path / "run"
     settled(recipe, run, texts, ALONE)

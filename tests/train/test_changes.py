@@ -64,7 +64,7 @@ def test_every_changed_value_is_shown_and_none_that_may_change_anyway(
     run = tmp_path / "run"
     settled(recipe, run, texts, ALONE)
     sentence, *lines = refusal(
-        with_train(with_peak(recipe, 3e-4), steps=99, keep=7), run, texts
+        with_train(with_peak(recipe, 3e-4), steps=99, keep_last=7), run, texts
     ).splitlines()
     assert lines == ["  train.schedule.peak   0.003 → 0.0003", "  train.steps           40 → 99"]
     assert str(run) in sentence and "2 values differ" in sentence and sentence.endswith(".")
@@ -78,7 +78,10 @@ def test_a_long_value_is_shown_where_it_differs(
         files = tuple(f"part-{number:05}.parquet" for number in range(500))
         left = replace(recipe.pretraining_data.sources["left"], files=(*files, last))
         return replace(
-            recipe, data=replace(recipe.pretraining_data, sources={**recipe.pretraining_data.sources, "left": left})
+            recipe,
+            data=replace(
+                recipe.pretraining_data, sources={**recipe.pretraining_data.sources, "left": left}
+            ),
         )
 
     settled(with_files("old.parquet"), tmp_path / "run", texts, ALONE)
@@ -98,14 +101,14 @@ def test_what_the_sentence_advises_lets_the_changes_through_and_writes_them_down
     assert settled(changed, run, texts, ALONE, advised[1].split()) == changed
     assert settled(changed, run, texts, ALONE) == changed  # it's the run's own recipe from now on
     assert "train.steps" in refusal(recipe, run, texts)
-    settled(with_train(changed, clip=0.5), run, texts, ALONE, ["train.clip"])
+    settled(with_train(changed, grad_clip=0.5), run, texts, ALONE, ["train.grad_clip"])
     assert written(run)["run"] == {
         **facts,
         "changes": [
             {"step": 0, "key": "train.schedule.peak", "from": 3e-3, "to": 3e-4},
             {"step": 0, "key": "train.steps", "from": 40, "to": 99},
             {"step": 0, "key": "train.tokens_per_step", "from": 512, "to": 1024},
-            {"step": 0, "key": "train.clip", "from": 1.0, "to": 0.5},
+            {"step": 0, "key": "train.grad_clip", "from": 1.0, "to": 0.5},
         ],
     }
 
@@ -137,7 +140,9 @@ def test_a_name_that_allows_nothing_is_refused_with_the_one_that_was_meant(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_name_may_be_spelled_as_its_flag_is(recipe: Recipe, texts: PretrainingTask, tmp_path: Path) -> None:
+def test_a_name_may_be_spelled_as_its_flag_is(
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
+) -> None:
     settled(recipe, tmp_path / "run", texts, ALONE)
     changed = with_train(recipe, tokens_per_step=1024)
     assert settled(changed, tmp_path / "run", texts, ALONE, ["train.tokens-per-step"]) == changed
@@ -208,7 +213,11 @@ def prepared(recipe: Recipe, folder: Path, tokenizer: str) -> Recipe:
         for name, source in recipe.pretraining_data.sources.items()
     }
     data = replace(
-        recipe.pretraining_data, folder=str(folder / "data"), tokenizer=tokenizer, sources=sources, workers=1
+        recipe.pretraining_data,
+        folder=str(folder / "data"),
+        tokenizer=tokenizer,
+        sources=sources,
+        workers=1,
     )
     prepare(data)
     return replace(recipe, data=data)
@@ -220,7 +229,9 @@ def test_a_run_goes_on_with_other_data_where_that_is_allowed(
     run = tmp_path / "run"
     recipe = with_train(recipe, steps=4)
     train(recipe, run)
-    other = with_train(prepared(recipe, tmp_path / "other", recipe.pretraining_data.folder), steps=6)
+    other = with_train(
+        prepared(recipe, tmp_path / "other", recipe.pretraining_data.folder), steps=6
+    )
     with pytest.raises(ValueError, match=r"begun on other data .*\(--allow data train\.steps\)"):
         train(other, run)
     assert train(other, run, allowed=["data", "train.steps"]).step == 6
@@ -228,8 +239,14 @@ def test_a_run_goes_on_with_other_data_where_that_is_allowed(
     with pytest.raises(ValueError, match=r"  data   .*fingerprint [0-9a-f]{12}… → "):
         train(with_train(recipe, steps=6), run)
     changes = {change["key"]: change for change in written(run)["run"]["changes"]}
-    assert changes["data"]["from"] == TokenizedCorpus(Path(recipe.pretraining_data.folder)).manifest.fingerprint
-    assert changes["data"]["to"] == TokenizedCorpus(Path(other.pretraining_data.folder)).manifest.fingerprint
+    assert (
+        changes["data"]["from"]
+        == TokenizedCorpus(Path(recipe.pretraining_data.folder)).manifest.fingerprint
+    )
+    assert (
+        changes["data"]["to"]
+        == TokenizedCorpus(Path(other.pretraining_data.folder)).manifest.fingerprint
+    )
 
 
 def test_data_of_another_tokenizer_is_refused_though_data_is_allowed(

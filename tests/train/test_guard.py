@@ -48,7 +48,9 @@ def test_the_data_of_skipped_steps_is_left_out_and_no_other() -> None:
         guard.skip_data(bad[-1] + 1, was_restored=True)
     taken = [guard.data_index(step) for step in range(15)]
     assert taken == [0, 1, 2, 3, 4, 8, 9, 10, 11, 12, 16, 17, 18, 19, 20]
-    again = StabilityMonitor(guard.config, guard.peak_lr, json.loads(json.dumps(guard.state_dict())))
+    again = StabilityMonitor(
+        guard.config, guard.peak_lr, json.loads(json.dumps(guard.state_dict()))
+    )
     assert [again.data_index(step) for step in range(15)] == taken
     again.consecutive_skips = 3
     with pytest.raises(ValueError, match="2 times"):
@@ -88,7 +90,7 @@ def events(run: Path) -> list[dict[str, Any]]:
 @pytest.fixture
 def patient(recipe: Recipe) -> Recipe:
     guard = StabilityConfig(rollback_after=3, max_rollbacks=1)
-    return with_train(recipe, steps=30, save_every=5, eval_every=0, guard=guard)
+    return with_train(recipe, steps=30, save_every=5, eval_every=0, stability=guard)
 
 
 def test_a_poisoned_stretch_of_data_is_gone_around_and_named(
@@ -145,7 +147,7 @@ def test_a_spike_is_skipped_when_asked_for(
 ) -> None:
     """A step with a hundredfold gradient, as a broken document may give."""
     guard = StabilityConfig(spike_threshold=20.0, spike_window=8)
-    recipe = with_train(recipe, steps=20, save_every=6, eval_every=0, guard=guard)
+    recipe = with_train(recipe, steps=20, save_every=6, eval_every=0, stability=guard)
     backward = TrainStep._accumulate_gradients
 
     def spiking(this: TrainStep, micros: Any, stop: Any) -> torch.Tensor:

@@ -50,10 +50,14 @@ def test_bits_per_byte_equal_a_plain_transformers_loop(
     assert ours.bits_per_byte == pytest.approx(bits / size, abs=1e-4)
 
 
-def test_the_bytes_are_those_of_the_held_out_documents(recipe: Recipe, corpus: TokenizedCorpus) -> None:
+def test_the_bytes_are_those_of_the_held_out_documents(
+    recipe: Recipe, corpus: TokenizedCorpus
+) -> None:
     model = GPT.from_config(recipe.model)
     manifest = Manifest.load(corpus.folder)
-    loss = HeldoutSet(corpus, recipe.pretraining_data.weights, recipe.model.block_size, batch_size=3).evaluate(model)
+    loss = HeldoutSet(
+        corpus, recipe.pretraining_data.weights, recipe.model.block_size, batch_size=3
+    ).evaluate(model)
     assert loss.bytes == {
         name: sum(shard.bytes for shard in source.heldout)
         for name, source in manifest.sources.items()
@@ -63,11 +67,16 @@ def test_the_bytes_are_those_of_the_held_out_documents(recipe: Recipe, corpus: T
 def test_the_batch_size_does_not_change_the_figure(recipe: Recipe, corpus: TokenizedCorpus) -> None:
     model = GPT.from_config(recipe.model)
     weights = recipe.pretraining_data.weights
-    figures = [HeldoutSet(corpus, weights, 32, batch_size=b).evaluate(model).bits_per_byte for b in (1, 5, 64)]
+    figures = [
+        HeldoutSet(corpus, weights, 32, batch_size=b).evaluate(model).bits_per_byte
+        for b in (1, 5, 64)
+    ]
     assert figures == pytest.approx([figures[0]] * 3, rel=1e-5)
 
 
-def test_a_part_of_the_held_out_set_is_always_the_same_part(recipe: Recipe, corpus: TokenizedCorpus) -> None:
+def test_a_part_of_the_held_out_set_is_always_the_same_part(
+    recipe: Recipe, corpus: TokenizedCorpus
+) -> None:
     model = GPT.from_config(recipe.model).train()
     heldout = HeldoutSet(corpus, recipe.pretraining_data.weights, 32, batch_size=8)
     part, whole = heldout.evaluate(model, tokens=256), heldout.evaluate(model)

@@ -40,7 +40,9 @@ def one_step(
         tokens_per_step=settings.tokens_per_step,
         grad_clip=settings.grad_clip,
     )
-    loss, norm, skipped, stop = take.run(PrefetchLoader(batches, alone, settings).next_micro_batches(step), lr).tolist()
+    loss, norm, skipped, stop = take.run(
+        PrefetchLoader(batches, alone, settings).next_micro_batches(step), lr
+    ).tolist()
     assert not skipped and not stop
     return loss, norm
 
@@ -75,7 +77,9 @@ def test_a_run_killed_twice_gives_the_same_weights_bit_for_bit(
 def test_the_kills_came_in_different_epochs(long: Recipe) -> None:
     """So that the test above does cross an epoch's end between checkpoints and kills."""
     corpus = TokenizedCorpus(Path(long.pretraining_data.folder))
-    batches = PackedDataset(corpus, long.pretraining_data.weights, long.pretraining_data.seed, long.model.block_size)
+    batches = PackedDataset(
+        corpus, long.pretraining_data.weights, long.pretraining_data.seed, long.model.block_size
+    )
     per_step = long.train.tokens_per_step // long.model.block_size
     epochs = {batches.sampler.locate(step * per_step).epoch for step in (0, 50, 150, LONG)}
     assert len(epochs) >= 3
@@ -126,7 +130,7 @@ def test_a_stop_before_the_first_step_leaves_a_checkpoint_to_begin_from(
     assert result.checkpoint.is_dir()
     again = train(long, run, notify=at_once)  # and once more
     assert (again.step, again.checkpoint) == (0, result.checkpoint)
-    assert train(with_train(long, keep=1), run).start_step == 0
+    assert train(with_train(long, keep_last=1), run).start_step == 0
     assert losses(run) == losses(straight)
 
 
@@ -169,7 +173,7 @@ def test_the_size_of_a_micro_batch_changes_nothing_but_rounding(
         torch.manual_seed(0)
         model = GPT.from_config(shape)
         model.compute_dtype = dtype
-        changed = with_train(replace(recipe, model=shape), micro_batch=micro_batch)
+        changed = with_train(replace(recipe, model=shape), micro_batch_size=micro_batch)
         figures = one_step(changed, batches, model, step=3, lr=1e-3)
         results.append((*figures, torch.cat([p.detach().flatten() for p in model.parameters()])))
     for loss, norm, weights_after in results[1:]:
@@ -186,7 +190,9 @@ def test_the_reported_loss_is_the_mean_over_the_batch_that_a_brute_force_finds(
 ) -> None:
     shape = replace(recipe.model, dropout=0.0)
     corpus = TokenizedCorpus(Path(recipe.pretraining_data.folder))
-    batches = PackedDataset(corpus, recipe.pretraining_data.weights, 0, shape.block_size, packing, inside)
+    batches = PackedDataset(
+        corpus, recipe.pretraining_data.weights, 0, shape.block_size, packing, inside
+    )
     model = GPT.from_config(shape)
     samples = range(5 * 16, 6 * 16)
     x, y, segments = batches.read_batch(samples)
@@ -227,7 +233,9 @@ def test_the_run_folder_holds_a_recipe_that_gives_the_same_run(
     assert seen == {step: losses(straight)[step] for step in range(1, stop_at + 1)}
 
 
-@pytest.mark.skipif(compile_unsupported_reason(torch.device("cpu")) is not None, reason="no C++ compiler")
+@pytest.mark.skipif(
+    compile_unsupported_reason(torch.device("cpu")) is not None, reason="no C++ compiler"
+)
 def test_compiled_and_in_bf16_too_a_run_that_is_gone_on_with_gives_the_same_weights(
     recipe: Recipe, tmp_path: Path
 ) -> None:

@@ -29,7 +29,13 @@ from gnano.model.lora_config import TARGET_MODULES, LoraConfig
 from gnano.model.rope import Rope, rope_table
 from gnano.train import memory as memory_module
 from gnano.train.config import TrainConfig
-from gnano.train.memory import MemoryEstimate, _block_activation_bytes, choose_parallelism, fits_in_memory, estimate_memory
+from gnano.train.memory import (
+    MemoryEstimate,
+    _block_activation_bytes,
+    choose_parallelism,
+    estimate_memory,
+    fits_in_memory,
+)
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.schedule import OptimizerConfig
 from gnano.train.precision import COMPUTE_DTYPES
@@ -148,7 +154,9 @@ def test_the_peak_of_a_sharded_rank_is_predicted(ranks, micro_steps, monkeypatch
         mesh = init_device_mesh("cpu", (1, ranks), mesh_dim_names=("copy", "shard"))
         monkeypatch.setattr(parallel_module, "init_device_mesh", lambda *_, **__: mesh)
         seen = tracked_peak(config, settings, ranks, mesh)
-    assert estimate_memory(config, settings, ranks, "fsdp").allocated_bytes == pytest.approx(seen, rel=0.1)
+    assert estimate_memory(config, settings, ranks, "fsdp").allocated_bytes == pytest.approx(
+        seen, rel=0.1
+    )
 
 
 @pytest.mark.parametrize("micro_steps", [1, 2])
@@ -170,7 +178,9 @@ def test_ddp_s_buckets_are_predicted(micro_steps):
             tracker.reset_mod_stats()
     seen = tracker.get_tracker_snapshot("peak")[CPU]["Total"]
     predicted = estimate_memory(config, settings, 2, "ddp")
-    held = predicted.allocated_bytes - predicted.parts["optimizer moments"]  # there is no optimizer here
+    held = (
+        predicted.allocated_bytes - predicted.parts["optimizer moments"]
+    )  # there is no optimizer here
     assert held == pytest.approx(seen, rel=0.1)
 
 
@@ -232,7 +242,12 @@ def test_recomputation_never_needs_more_memory(config, more, micro_batch, how):
     parallel, ranks = how
     settings = settings_of(config, micro_batch, 2, ranks, **{**more, "recompute": False})
     kept = estimate_memory(config, settings, ranks, parallel)
-    assert estimate_memory(config, replace(settings, recompute=True), ranks, parallel).total_bytes <= kept.total_bytes
+    assert (
+        estimate_memory(
+            config, replace(settings, activation_checkpointing=True), ranks, parallel
+        ).total_bytes
+        <= kept.total_bytes
+    )
 
 
 @given(shapes, settings_like, st.integers(1, 32))
@@ -249,7 +264,10 @@ def test_the_parts_add_up_and_none_is_negative(config, more, micro_batch):
 def test_more_copies_of_a_sharded_model_need_more_memory_each(config, replicas):
     settings = settings_of(config, 1, ranks=16, parallel="fsdp", replicas=replicas)
     whole = estimate_memory(config, settings, 16)
-    assert whole.total_bytes <= estimate_memory(config, replace(settings, replicas=2 * replicas), 16).total_bytes
+    assert (
+        whole.total_bytes
+        <= estimate_memory(config, replace(settings, hsdp_replicas=2 * replicas), 16).total_bytes
+    )
 
 
 def test_auto_copies_the_model_where_that_fits_and_shards_it_where_not():
@@ -260,7 +278,7 @@ def test_auto_copies_the_model_where_that_fits_and_shards_it_where_not():
     assert choose_parallelism(config, settings, 2, rtx) == "fsdp"
     assert choose_parallelism(config, settings, 2, None) == "ddp"
     assert choose_parallelism(config, settings, 1, rtx) == "ddp"
-    assert choose_parallelism(config, replace(settings, replicas=2), 2, h200) == "fsdp"
+    assert choose_parallelism(config, replace(settings, hsdp_replicas=2), 2, h200) == "fsdp"
     for asked in ("ddp", "fsdp"):
         assert choose_parallelism(config, replace(settings, parallel=asked), 2, h200) == asked
 

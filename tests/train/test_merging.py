@@ -35,7 +35,7 @@ def runs(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     train(with_train(recipe, steps=4, save_every=4), folder / "base")
     lora = LoraConfig(rank=2, alpha=8.0)
-    tuning = with_train(recipe, steps=4, save_every=2, base=str(folder / "base"), lora=lora)
+    tuning = with_train(recipe, steps=4, save_every=2, init_from=str(folder / "base"), lora=lora)
     train(tuning, folder / "tuned")
     return folder
 

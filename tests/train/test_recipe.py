@@ -8,7 +8,7 @@ import tomli_w
 
 from gnano.model.arithmetic import num_parameters
 from gnano.model.config import PRESETS
-from gnano.train.recipe import flatten_recipe, load_recipe, list_recipes
+from gnano.train.recipe import flatten_recipe, list_recipes, load_recipe
 
 PRETRAINING = [name for name in list_recipes() if not name.endswith(("-sft", "-dpo"))]
 

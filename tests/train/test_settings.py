@@ -15,7 +15,7 @@ from tests.small import with_train
 from gnano.data.instructions.config import InstructionConfig
 from gnano.evals.asked import EvalConfig
 from gnano.train.loop import train
-from gnano.train.recipe import Recipe, load_recipe, list_recipes
+from gnano.train.recipe import Recipe, list_recipes, load_recipe
 from gnano.utils.ranges import Range
 
 WITHOUT: dict[str, str] = {}  # numbers that any value is right for, and why
@@ -85,19 +85,19 @@ def test_a_number_outside_its_range_is_refused_with_its_key(key: str, tmp_path: 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[train]\nbeta = 0.3", "train.beta is 0.3, but has no effect"),
-        ("[data]\nkind = 'instructions'\n[train]\nbeta = 0.3", "train.beta is 0.3"),
+        ("[train]\nbeta = 0.3", "train.dpo_beta is 0.3, but has no effect"),
+        ("[data]\nkind = 'instructions'\n[train]\nbeta = 0.3", "train.dpo_beta is 0.3"),
         ("[train.optimizer]\nmomentum = 0.9", "train.optimizer.momentum is 0.9"),
-        ("[train.optimizer]\npolar_steps = 4", "train.optimizer.polar_steps is 4"),
+        ("[train.optimizer]\npolar_steps = 4", "train.optimizer.ns_steps is 4"),
         ("[train.schedule]\ndecay = 0.2", "train.schedule.decay is 0.2"),
-        ("[train.guard]\nwindow = 64", "train.guard.window is 64"),
+        ("[train.stability]\nwindow = 64", "train.stability.window is 64"),
         ("[train.lora]\nalpha = 32", "train.lora.alpha is 32.0"),
         ("[train.lora]\ndropout = 0.1", "train.lora.dropout is 0.1"),
-        ("[train.lora]\nlayers = ['q_proj']", "train.lora.layers is"),
-        ("[train]\ntasks_every = 5", "train.tasks_every is 5"),
-        ("[train]\ntasks_limit = 5", "train.tasks_limit is 5"),
+        ("[train.lora]\nlayers = ['q_proj']", "train.lora.target_modules is"),
+        ("[train]\ntasks_every = 5", "train.eval_tasks_every is 5"),
+        ("[train]\ntasks_limit = 5", "train.eval_tasks_limit is 5"),
         ("[train]\nprofile_steps = 5", "train.profile_steps is 5"),
-        ("[train]\neval_every = 0\npatience = 2", "train.patience is 2"),
+        ("[train]\neval_every = 0\npatience = 2", "train.early_stopping_patience is 2"),
         ("[data.sources.a]\nrepo = 'a/b'", "data.sources.a.repo is 'a/b'"),
         ("[data.sources.a]\nsplit = 'test'", "data.sources.a.split is 'test'"),
         (
@@ -156,7 +156,9 @@ def test_where_epochs_decide_over_other_steps_it_is_said(tuning: Recipe, tmp_pat
     recipe = replace(recipe, data=replace(recipe.tuning_data, epochs=0.1))
     result = train(recipe, tmp_path / "run", notify=lambda text, waiting=False: said.append(text))
     assert result.total_steps < 10
-    assert any("data.epochs decides" in text and f"{result.total_steps} steps" in text for text in said)
+    assert any(
+        "data.epochs decides" in text and f"{result.total_steps} steps" in text for text in said
+    )
 
 
 def configs(kind: Any) -> Iterator[type]:

@@ -19,7 +19,9 @@ def texts(recipe: Recipe) -> PretrainingTask:
     return PretrainingTask(recipe.pretraining_data, recipe.model.block_size, base=None)
 
 
-def test_auto_is_settled_once_and_kept(recipe: Recipe, texts: PretrainingTask, tmp_path: Path) -> None:
+def test_auto_is_settled_once_and_kept(
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
+) -> None:
     asked = with_train(recipe, precision="auto", device="auto", compile="auto")
     first = settled(asked, tmp_path / "run", texts, ALONE)
     assert first.train.precision in ("fp32", "bf16") and first.train.device != "auto"
@@ -51,7 +53,7 @@ def test_saving_and_measuring_may_change_under_way(
 ) -> None:
     settled(recipe, tmp_path / "run", texts, ALONE)
     measuring = {"eval_every": 7, "eval_tokens": 64, "profile_at": 3, "trackers": ("tensorboard",)}
-    changed = with_train(recipe, save_every=3, keep=9, **measuring)
+    changed = with_train(recipe, save_every=3, keep_last=9, **measuring)
     assert settled(changed, tmp_path / "run", texts, ALONE) == changed
 
 
@@ -59,7 +61,7 @@ def test_how_the_model_is_divided_over_ranks_may_change_under_way(
     recipe: Recipe, texts: PretrainingTask, tmp_path: Path
 ) -> None:
     settled(recipe, tmp_path / "run", texts, ALONE)
-    changed = with_train(recipe, parallel="fsdp", replicas=2, recompute=True)
+    changed = with_train(recipe, parallel="fsdp", hsdp_replicas=2, activation_checkpointing=True)
     assert settled(changed, tmp_path / "run", texts, ALONE) == changed
 
 
@@ -74,7 +76,9 @@ def test_with_several_ranks_the_way_is_chosen_and_a_split_that_fails_is_refused(
     assert not (tmp_path / "other").exists()
 
 
-def test_fp8_is_refused_where_it_cannot_run(recipe: Recipe, texts: PretrainingTask, tmp_path: Path) -> None:
+def test_fp8_is_refused_where_it_cannot_run(
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=r"FP8.*needs a GPU.*Choose train\.precision"):
         settled(with_train(recipe, precision="fp8"), tmp_path / "run", texts, ALONE)
     assert not (tmp_path / "run").exists()
@@ -98,7 +102,9 @@ def test_a_vocabulary_that_does_not_fit_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_sources_that_do_not_fit_are_refused(recipe: Recipe, texts: PretrainingTask, tmp_path: Path) -> None:
+def test_sources_that_do_not_fit_are_refused(
+    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
+) -> None:
     sources = {"left": recipe.pretraining_data.sources["left"]}
     wrong = replace(recipe, data=replace(recipe.pretraining_data, sources=sources))
     with pytest.raises(ValueError, match=r"holds the sources left, right.*are left"):

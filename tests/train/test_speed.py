@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gnano.model.arithmetic import flops_per_token
 from gnano.model.config import PRESETS, ModelConfig
-from gnano.model.hardware import GPUS, Gpu, get_gpu, compute_mfu
+from gnano.model.hardware import GPUS, Gpu, compute_mfu, get_gpu
 from gnano.train.config import TrainConfig
 from gnano.train.speed import estimate_tokens_per_s
 
@@ -66,9 +66,9 @@ def test_nothing_is_faster_than_the_data_sheet(config, settings, gpu):
     names = {"h200": "NVIDIA H200", "l40s": "NVIDIA L40S"}
     if gpu.name in names:
         assert compute_mfu(speed, config, 1, names[gpu.name], "bf16") == pytest.approx(share)
-    again = replace(settings, recompute=True)
+    again = replace(settings, activation_checkpointing=True)
     assert estimate_tokens_per_s(config, again, gpu) <= speed
-    larger = replace(settings, micro_batch=2 * settings.micro_batch)
+    larger = replace(settings, micro_batch_size=2 * settings.micro_batch)
     assert estimate_tokens_per_s(config, larger, gpu) >= speed
 
 

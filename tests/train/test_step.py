@@ -28,7 +28,9 @@ def make(clip: float = 1e9, scale: GradScaler | None = None, **shape: Any) -> tu
     model = GPT(**{**SHAPE, **shape})
     optimizer = Optimizer(model, OptimizerConfig())
     placed = parallelize(model, ALONE, "auto", None)
-    return model, TrainStep(placed, optimizer, ALONE, tokens_per_step=64, grad_clip=clip, loss_scale=scale)
+    return model, TrainStep(
+        placed, optimizer, ALONE, tokens_per_step=64, grad_clip=clip, loss_scale=scale
+    )
 
 
 def micro(seed: int, ignored: int = 0) -> Batch:

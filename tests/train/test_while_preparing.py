@@ -20,7 +20,9 @@ from gnano.train.recipe import Recipe
 def several(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """The small recipe over tasks of 8 files each, long enough for every one of them."""
     folder = tmp_path_factory.mktemp("several") / "data"
-    data = replace(recipe.pretraining_data, folder=str(folder), tokenizer=recipe.pretraining_data.folder)
+    data = replace(
+        recipe.pretraining_data, folder=str(folder), tokenizer=recipe.pretraining_data.folder
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inputs_module, "SMALL", 8 * 400)
         manifest = prepare(data)

@@ -28,7 +28,9 @@ DOORS = {
 
 
 def told(program: str, variables: dict[str, str]) -> str:
-    env = {name: value for name, value in os.environ.items() if name not in WAIT_POLICY_VARIABLES} | variables
+    env = {
+        name: value for name, value in os.environ.items() if name not in WAIT_POLICY_VARIABLES
+    } | variables
     show = SHOW % (WAIT_POLICY_VARIABLES,)
     command = [sys.executable, "-c", program.replace("SHOW", show), show]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout

@@ -125,7 +125,7 @@ def test_a_glob_stands_for_what_it_reaches(out, pattern, fits, corpus, tmp_path,
 
 def test_a_folder_that_does_not_fit_is_left_alone(corpus, tmp_path):
     folder = tmp_path / "data"
-    config = replace(_data(folder, corpus), tokenizer="bpe-257", heldout=0.0)
+    config = replace(_data(folder, corpus), tokenizer="bpe-257", heldout_fraction=0.0)
     (corpus / "more.txt").write_text("the river and the stone " * 50)
     prepare(config)
     for damage in (

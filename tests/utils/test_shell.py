@@ -12,7 +12,7 @@ from tests.small import with_train
 from gnano.cli.demo import main as demo
 from gnano.export.card import build_model_card
 from gnano.export.formats import _load_snippet, load_export_source
-from gnano.report.runs import list_runs, format_runs_table
+from gnano.report.runs import format_runs_table, list_runs
 from gnano.train.loop import RunResult, train
 from gnano.train.recipe import Recipe
 from gnano.utils.shell import format_shell_command

@@ -9,7 +9,12 @@ from gnano.chat.lines import make_line_reader
 from gnano.chat.repl import ChatOutput, print_answer, respond_to_line, run_chat_loop
 from gnano.chat.session import ChatSession
 from gnano.chat.settings import ChatSettings
-from gnano.data.instructions.templates import ALPACA, read_jinja_template, load_template, read_template
+from gnano.data.instructions.templates import (
+    ALPACA,
+    load_template,
+    read_jinja_template,
+    read_template,
+)
 from gnano.infer.engine import Engine
 from gnano.infer.loading import LoadConfig
 from gnano.model.arithmetic import num_parameters
@@ -21,7 +26,9 @@ INSTALL_HINT = (
     "pip install 'auto-g-nano[chat]' adds texts edited over several lines, a memory of what you "
     "typed, and dim notes."
 )
-NOT_TUNED_NOTE = "This checkpoint was not tuned to answer: it is asked in alpaca's format (--format)."
+NOT_TUNED_NOTE = (
+    "This checkpoint was not tuned to answer: it is asked in alpaca's format (--format)."
+)
 UNKNOWN_TEMPLATE_NOTE = (
     "This checkpoint's chat template is none that can be read here: it is asked in alpaca's format "
     "(--format names another)."
@@ -40,7 +47,9 @@ def open_session(
     folder = find_checkpoint(checkpoint)
     template = given or read_template(folder)
     engine = Engine.load(folder, **asdict(loading))
-    note = "" if template else UNKNOWN_TEMPLATE_NOTE if read_jinja_template(folder) else NOT_TUNED_NOTE
+    note = (
+        "" if template else UNKNOWN_TEMPLATE_NOTE if read_jinja_template(folder) else NOT_TUNED_NOTE
+    )
     return ChatSession(engine, template or ALPACA, settings, system_prompt), note
 
 
@@ -57,7 +66,9 @@ def run_chat(session: ChatSession, note: str, prompt: str | None, model_name: st
     if not interactive:
         return answer_piped_lines(stdin, session, screen)
     size = num_parameters(session.engine.model.config)
-    screen.print_note(f"{model_name} · {size:,} parameters · context {session.context_length:,} · /help")
+    screen.print_note(
+        f"{model_name} · {size:,} parameters · context {session.context_length:,} · /help"
+    )
     if not (find_spec("prompt_toolkit") and find_spec("rich")):
         screen.print_note(INSTALL_HINT)
     run_chat_loop(session, make_line_reader(), screen)

@@ -14,7 +14,7 @@ from types import FrameType
 
 from gnano.chat.commands import run_line
 from gnano.chat.session import ChatSession
-from gnano.utils.terminal import echo, echo_stderr, supports_color, replace_controls
+from gnano.utils.terminal import echo, echo_stderr, replace_controls, supports_color
 
 
 class ChatOutput:
@@ -22,7 +22,9 @@ class ChatOutput:
 
     def __init__(self, is_interactive: bool) -> None:
         self.is_interactive = is_interactive  # is it for a person?
-        self.notes_on_stdout = is_interactive and sys.stdout.isatty()  # are notes between the answers?
+        self.notes_on_stdout = (
+            is_interactive and sys.stdout.isatty()
+        )  # are notes between the answers?
         self.print_note: Callable[[str], object] = echo if self.notes_on_stdout else echo_stderr
         if self.notes_on_stdout and supports_color(sys.stdout) and find_spec("rich"):
             from rich.console import Console

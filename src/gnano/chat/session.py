@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Literal
 
-from gnano.chat.history import Exchange, ConversationHistory
+from gnano.chat.history import ConversationHistory, Exchange
 from gnano.chat.settings import ChatSettings
 from gnano.data.instructions.conversations import Turn
 from gnano.data.instructions.encoding import encode_prompt
@@ -53,7 +53,7 @@ class ChatSession:
 
     def set_system_prompt(self, system_prompt: str) -> None:
         """Set what the model is told before the first question; "" for nothing."""
-        self.history = replace(self.history, system=_clean(system_prompt))
+        self.history = replace(self.history, system_prompt=_clean(system_prompt))
 
     def ask(self, text: str) -> Generator[str]:
         """Return the answer, a piece for each token (perhaps an empty one).
@@ -71,7 +71,9 @@ class ChatSession:
         """Return another answer to the last question, which replaces the one it had."""
         if not self.last_question:
             raise ValueError("There is no question to answer again; ask one first.")
-        return self._start_answer(self.last_question, self.num_before_question, self.num_retries + 1)
+        return self._start_answer(
+            self.last_question, self.num_before_question, self.num_retries + 1
+        )
 
     @property
     def context_length(self) -> int:
@@ -87,7 +89,11 @@ class ChatSession:
     def _start_answer(self, question: str, num_before: int, num_retries: int) -> Generator[str]:
         fallen = self.num_dropped
         ids = self._fit_prompt(question, num_before)
-        self.last_question, self.num_before_question, self.num_retries = question, num_before, num_retries
+        self.last_question, self.num_before_question, self.num_retries = (
+            question,
+            num_before,
+            num_retries,
+        )
         self.answer_stats.append(AnswerStats(len(ids), self.num_dropped - fallen))
         return self._generate(ids, self.answer_stats[-1])
 
@@ -119,7 +125,11 @@ class ChatSession:
         if sampling.seed is not None:
             # another answer is to be another one, and a seed still gives the same session
             sampling = replace(sampling, seed=(sampling.seed + self.num_retries) % 2**63)
-        stream, trim, room = IncrementalDetokenizer(self.stop_strings), StreamingStrip(), self.context_length - len(ids) + 1
+        stream, trim, room = (
+            IncrementalDetokenizer(self.stop_strings),
+            StreamingStrip(),
+            self.context_length - len(ids) + 1,
+        )
         try:
             for token in self.engine.stream_token_ids(ids, limit, sampling, reuse_prefix=True):
                 stats.count_token()
@@ -129,7 +139,9 @@ class ChatSession:
             if stream.stopped or stats.tokens < min(limit, room):
                 stats.finish_reason = "by itself"
             else:
-                stats.finish_reason = "cut, the context is full" if room < limit else "cut at its limit"
+                stats.finish_reason = (
+                    "cut, the context is full" if room < limit else "cut at its limit"
+                )
             yield trim.feed(stream.push(b"", final=True))
         finally:
             stats.answer = trim.text

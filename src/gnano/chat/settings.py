@@ -28,10 +28,10 @@ class ChatSettings:
         if name not in values:
             raise ValueError(f"There is no setting {name!r}; there are {', '.join(values)}.")
         kind = get_type_hints(ChatSettings if name == "tokens" else SamplingParams)[name]
-        value = _parse_value(name, value, kind)
+        parsed = _parse_value(name, value, kind)
         if name == "tokens":
-            return replace(self, tokens=value)
-        return replace(self, sampling=replace(self.sampling, **{name: value}))
+            return replace(self, tokens=parsed)
+        return replace(self, sampling=replace(self.sampling, **{name: parsed}))
 
     def as_dict(self) -> dict[str, Any]:
         """Return all that can be set, by name."""

@@ -15,7 +15,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from gnano.evals.asked import EvalConfig
 from gnano.infer.loading import LoadConfig
 from gnano.infer.sampling import SamplingParams
-from gnano.train.recipe import Recipe, load_recipe, list_recipes
+from gnano.train.recipe import Recipe, list_recipes, load_recipe
 from gnano.utils.paths import expand_path
 
 T = TypeVar("T")
@@ -79,7 +79,9 @@ def parse_recipe(
     return Recipe(**{part: getattr(parsed, part) for part in RECIPE_TABLES}), parsed
 
 
-def parse_finetune_recipe(command: str, description: str, argv: list[str], **own: Any) -> tuple[Recipe, Any]:
+def parse_finetune_recipe(
+    command: str, description: str, argv: list[str], **own: Any
+) -> tuple[Recipe, Any]:
     """`RECIPE --from BASE --files … --out …`, and what `with_recipe` takes."""
     allow = (tuple[str, ...], (), "keys or tables of the recipe that may differ from the run's")
     recipe, parsed = parse_recipe(

@@ -52,7 +52,9 @@ def bench(
         speed = measure_throughput(engine, texts, prompt, tokens, line.update)
     peak = peak_memory_bytes(engine.device) / 1e9
     if json_:
-        steps = [{**asdict(one), "share_of_memory": speed.bandwidth_share(one)} for one in speed.steps]
+        steps = [
+            {**asdict(one), "share_of_memory": speed.bandwidth_share(one)} for one in speed.steps
+        ]
         more = {"prefill_tokens_per_s": speed.prefill_tokens_per_s, "load_s": loaded}
         echo(dump_json({**asdict(speed), **more, "steps": steps, "peak_gb": peak}))
     else:

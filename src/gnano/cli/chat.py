@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import SamplingArgs, LoadArgs
+from gnano.cli.arguments import LoadArgs, SamplingArgs
 from gnano.infer.loading import LoadConfig
 from gnano.infer.sampling import SamplingParams
 

@@ -40,6 +40,9 @@ def main(argv: list[str]) -> int:
     tuned = own.out.with_name(f"{own.out.name}-sft")
     prompt = ("The function returns", "--tokens", "200")
     generate = format_shell_command("gnano", "generate", own.out, *prompt)
-    chat, info = format_shell_command("gnano", "chat", tuned), format_shell_command("gnano", "info", own.out)
+    chat, info = (
+        format_shell_command("gnano", "chat", tuned),
+        format_shell_command("gnano", "info", own.out),
+    )
     echo(NEXT_STEPS.format(generate=generate, chat=chat, info=info), end="")
     return 0

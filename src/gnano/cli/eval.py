@@ -51,7 +51,9 @@ def eval(
 
     with closing(StatusLine()) as line:
         if harness:
-            found = evaluate_with_lm_eval(checkpoint, harness, eval_config, load_config, line.update)
+            found = evaluate_with_lm_eval(
+                checkpoint, harness, eval_config, load_config, line.update
+            )
         else:
             subject = load_eval_model(checkpoint, load_config, eval_config.add_bos)
             found = evaluate(subject, eval_config, line.update, line.print)

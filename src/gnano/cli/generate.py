@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from gnano.cli.arguments import SamplingArgs, LoadArgs
+from gnano.cli.arguments import LoadArgs, SamplingArgs
 from gnano.infer.loading import LoadConfig
 from gnano.infer.sampling import SamplingParams
 from gnano.utils.json_text import dump_json
@@ -65,7 +65,9 @@ def generate(
     from gnano.utils.ranges import Range, check_number
 
     check_number("samples", samples, Range(1))
-    Request(prompt_ids=(), max_new_tokens=tokens, sampling=sampling, logprobs=logprobs)  # before the model
+    Request(
+        prompt_ids=(), max_new_tokens=tokens, sampling=sampling, logprobs=logprobs
+    )  # before the model
     if logprobs is not None and not json_:
         raise ValueError("Log-probabilities are told with --json: add it, or leave them out.")
     prompts = _read_prompts(prompt, file, lines)
@@ -83,7 +85,9 @@ def generate(
             )
         seconds = time.perf_counter() - started
         if json_:
-            echo(dump_json(_completions_as_dict(engine, prompts, found, seconds), ensure_ascii=False))
+            echo(
+                dump_json(_completions_as_dict(engine, prompts, found, seconds), ensure_ascii=False)
+            )
         else:
             _print_completions(prompts, found)
         return

@@ -41,7 +41,9 @@ def import_(
     from gnano.export.lone_file import TensorFileHints
     from gnano.model.arithmetic import num_parameters
 
-    hints = TensorFileHints(n_head=n_head, block_size=block_size, rope_theta=rope_theta, norm_eps=norm_eps)
+    hints = TensorFileHints(
+        n_head=n_head, block_size=block_size, rope_theta=rope_theta, norm_eps=norm_eps
+    )
     found = import_model(path, out, hints, tokenizer)
     config = found.config
     echo(

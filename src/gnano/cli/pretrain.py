@@ -3,7 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
-from gnano.cli.arguments import refuse_shape_flags, parse_recipe
+from gnano.cli.arguments import parse_recipe, refuse_shape_flags
 from gnano.utils.best_effort import best_effort
 from gnano.utils.terminal import echo
 
@@ -18,7 +18,7 @@ examples:
   gnano pretrain 10m
   gnano pretrain 10m --train.steps 200 --out runs/trial
   gnano pretrain mine.toml --train.schedule.peak 1e-3 --data.folder data/mine
-  gnano pretrain 10m --train.tasks hellaswag --train.tasks-every 500   a score on the way
+  gnano pretrain 10m --train.eval_tasks hellaswag --train.eval-tasks-every 500   a score on the way
   gnano pretrain 10m --train.steps 20000 --allow train.steps           a run goes on for longer
   torchrun --standalone --nproc-per-node 8 -m gnano pretrain 1b        all GPUs of a machine
 """
@@ -40,7 +40,9 @@ def main(argv: list[str]) -> int:
     run = own.out or Path("runs") / Path(argv[0]).stem
     progress = ProgressBar()
     with closing(progress.line):
-        result = train(recipe, run, progress, progress.show_message, own.allow, build_task_evaluator)
+        result = train(
+            recipe, run, progress.update, progress.show_message, own.allow, build_task_evaluator
+        )
     if result.is_main:
         echo(f"{result.step:,} of {result.total_steps:,} steps done; {result.checkpoint}")
         with best_effort("page of the run"):

@@ -17,7 +17,7 @@ examples:
   gnano sft 1b-sft --from runs/1b                        Dolly-15k, three epochs
   gnano sft 1b-sft --from runs/1b --files mine.jsonl     records of yours, of any known form
   gnano sft 1b-sft --from runs/1b --train.lora.rank 16 --train.schedule.peak 2e-4
-  gnano sft 1b-sft --from runs/1b --train.patience 3     end early, when it gets no better
+  gnano sft 1b-sft --from runs/1b --train.early_stopping_patience 3     end early, when it gets no better
   torchrun --standalone --nproc-per-node 2 -m gnano sft 1b-sft --from runs/1b
 """
 
@@ -25,7 +25,9 @@ examples:
 def main(argv: list[str]) -> int:
     answers = (int, 24, "held-out questions that base and tuned model answer; 0: none")
     tokens = (int, 128, "tokens of each such answer at most")
-    recipe, own = parse_finetune_recipe("sft", DESCRIPTION, argv, answers=answers, answer_tokens=tokens)
+    recipe, own = parse_finetune_recipe(
+        "sft", DESCRIPTION, argv, answers=answers, answer_tokens=tokens
+    )
     from gnano.tuning import finetune
 
     run = own.out or Path("runs") / Path(argv[0]).stem

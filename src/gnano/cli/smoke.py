@@ -45,7 +45,9 @@ def smoke(
     from gnano.live import StatusLine
 
     with closing(StatusLine()) as line:
-        found = run_smoke_test(checkpoint, format, temperatures, tokens, seed, load_config, data, line.update)
+        found = run_smoke_test(
+            checkpoint, format, temperatures, tokens, seed, load_config, data, line.update
+        )
     if found.note:
         echo_stderr(found.note)
     if json_:

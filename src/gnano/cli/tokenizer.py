@@ -18,7 +18,9 @@ examples:
 """
 
 
-def train_command(files: tuple[str, ...], out: Path, vocab_size: int = 4_096, column: str = "text") -> None:
+def train_command(
+    files: tuple[str, ...], out: Path, vocab_size: int = 4_096, column: str = "text"
+) -> None:
     """Train a byte-level BPE on files of text.
 
     example:
@@ -58,11 +60,11 @@ def gpt2_command(out: Path, files: Path | None = None) -> None:
         out: Folder for tokenizer.json.
         files: Folder with encoder.json and vocab.bpe; if not given, found or fetched.
     """
-    import gnano.tokenizer
+    from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
     from gnano.utils.output import check_output_path
 
     check_output_path(out, "--out", [files] if files else [])
-    gnano.tokenizer.gpt2(files).save(out)
+    load_gpt2_tokenizer(files).save(out)
     echo(f"GPT-2's 50,257 entries: {out / 'tokenizer.json'}")
 
 

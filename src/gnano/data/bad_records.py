@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-RecordT = TypeVar("T")
+RecordT = TypeVar("RecordT")
 MAX_BAD_SHARE = 0.05  # a wrong column, form or encoding spoils nearly all records, a slip but few
 MAX_SHOWN_RECORDS = 5  # bad records that are shown
 
@@ -19,7 +19,12 @@ class RecordError(ValueError):
     """A record that cannot be used; where `line` is 0, so many `records` of a file."""
 
     def __init__(self, path: Path, line: int, reason: str, record_count: int = 1) -> None:
-        self.path, self.line, self.reason, self.record_count = path, line, reason.rstrip("."), record_count
+        self.path, self.line, self.reason, self.record_count = (
+            path,
+            line,
+            reason.rstrip("."),
+            record_count,
+        )
         super().__init__(f"{format_record_error(str(path), line, self.reason)}.")
 
 
@@ -60,7 +65,9 @@ class BadRecordCounter:
 
     def format_summary(self) -> str:
         """The bad ones in a few lines; "" where there are none."""
-        return format_bad_records(self.bad_count, self.read_count, [str(record)[:-1] for record in self.examples])
+        return format_bad_records(
+            self.bad_count, self.read_count, [str(record)[:-1] for record in self.examples]
+        )
 
     def check(self, max_share: float = MAX_BAD_SHARE, prefix: str = "") -> None:
         """Raises ValueError where more than the share `most` of the records cannot be used."""

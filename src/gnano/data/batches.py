@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from gnano.data import packing
-from gnano.data.corpus import TokenizedCorpus, HeldoutRow
-from gnano.data.order import BLOCK_SIZE, ShardNotReady, MixtureSampler, SampleIndex
+from gnano.data.corpus import HeldoutRow, TokenizedCorpus
+from gnano.data.order import BLOCK_SIZE, MixtureSampler, SampleIndex, ShardNotReady
+from gnano.data.packing import BestFitPacking, count_packing, fill_row
 from gnano.data.shards import Tokens
 
 if TYPE_CHECKING:
@@ -81,8 +81,10 @@ class PackedDataset:
         self.packing, self.document_attention_mask = packing, document_attention_mask
         self.weights = corpus.ordered_weights(weights)
         self.end_of_text: int = corpus.manifest.tokenizer["end_of_text"]
-        self.rows_per_shard: list[list[int]] = [[] for _ in corpus.source_names]  # by source and shard
-        self._packing_by_source: dict[int, tuple[int, packing.BestFitPacking]] = {}  # by source
+        self.rows_per_shard: list[list[int]] = [
+            [] for _ in corpus.source_names
+        ]  # by source and shard
+        self._packing_by_source: dict[int, tuple[int, BestFitPacking]] = {}  # by source
         self._rebuild_sampler()
 
     def missing(self, samples: Sequence[int]) -> str | None:
@@ -115,7 +117,7 @@ class PackedDataset:
         for b, i in enumerate(samples):
             if self.packing == "best-fit":
                 place = self.sampler.locate(i)
-                packing.fill_row(
+                fill_row(
                     self.corpus.shard_tokens(place.source, place.shard),
                     self.row_spans(place),
                     inputs[b],
@@ -151,7 +153,7 @@ class PackedDataset:
                 tokens = self.corpus.shard_infos(source)[shard].tokens
                 room += count * self.block_size
                 if self.packing == "best-fit":
-                    cost = packing.count_packing(*self._packing_args(source, shard))
+                    cost = count_packing(*self._packing_args(source, shard))
                     padding += cost.boundary_slots + cost.padding
                     left_out += cost.dropped_documents
                 elif count:
@@ -186,7 +188,7 @@ class PackedDataset:
         """How many rows a shard has."""
         tokens = self.corpus.shard_infos(source)[shard].tokens
         if self.packing == "best-fit":
-            return packing.count_packing(*self._packing_args(source, shard)).rows
+            return count_packing(*self._packing_args(source, shard)).rows
         return -(-(tokens - 1) // self.block_size) if tokens > self.block_size else 0
 
     def _packing_args(self, source: int, shard: int) -> tuple[Any, int, int]:
@@ -194,11 +196,11 @@ class PackedDataset:
         tokens = self.corpus.shard_infos(source)[shard].tokens
         return self.corpus.document_offsets(source, shard), tokens, self.block_size
 
-    def _packing_of(self, index: SampleIndex) -> packing.BestFitPacking:
+    def _packing_of(self, index: SampleIndex) -> BestFitPacking:
         """The rows of a shard; kept for the shards in use, one of each source."""
         number, kept = self._packing_by_source.get(index.source, (-1, None))
         if kept is None or number != index.shard:
-            kept = packing.BestFitPacking(*self._packing_args(index.source, index.shard))
+            kept = BestFitPacking(*self._packing_args(index.source, index.shard))
             self._packing_by_source[index.source] = index.shard, kept
         return kept
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from gnano.data.manifest import Manifest
-from gnano.data.shards import ShardInfo, Offsets, Tokens, open_offsets, open_tokens
+from gnano.data.shards import Offsets, ShardInfo, Tokens, open_offsets, open_tokens
 
 if TYPE_CHECKING:
     from gnano.tokenizer.bpe import Tokenizer
@@ -82,7 +82,9 @@ class TokenizedCorpus:
         opened = self._tokens.get((source, shard))
         if opened is None:
             name = self.source_names[source]
-            opened = open_tokens(self.folder / name, self._shards[name][shard], self.verify_checksums)
+            opened = open_tokens(
+                self.folder / name, self._shards[name][shard], self.verify_checksums
+            )
             self._tokens[source, shard] = opened
         return opened
 

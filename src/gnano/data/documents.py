@@ -22,20 +22,26 @@ from gnano.data.records import (
     Record,
     detect_form,
     missing_column_reason,
-    read_records_of_form,
     read_parquet_rows,
+    read_records_of_form,
 )
-from gnano.data.text_files import check_text, read_lines, find_undecodable
+from gnano.data.text_files import check_text, find_undecodable, read_lines
 
-MIN_CHARS_TO_SPLIT = 16_384  # characters after which a blank line ends a document in a plain-text file
+MIN_CHARS_TO_SPLIT = (
+    16_384  # characters after which a blank line ends a document in a plain-text file
+)
 
 
 class Document(NamedTuple):
     text: str  # blank where a record's text is empty or null
-    split_group: str = ""  # documents of one group stay on one side of the split; "": the text itself
+    split_group: str = (
+        ""  # documents of one group stay on one side of the split; "": the text itself
+    )
 
 
-def read_documents(path: Path, column: str, verify: bool = True) -> Iterator[Document | RecordError]:
+def read_documents(
+    path: Path, column: str, verify: bool = True
+) -> Iterator[Document | RecordError]:
     """The documents of one file, in order; a bad record in the place of what cannot be used.
 
     Of a damaged archive or Parquet file nothing is used; without `check`, for a glance, what comes
@@ -45,16 +51,22 @@ def read_documents(path: Path, column: str, verify: bool = True) -> Iterator[Doc
         form = detect_form(path)
         if form == "parquet":
             rows = read_parquet_rows(path, column, verify)
-            yield from (_record_to_document(path, Record(*row), column) for row in enumerate(rows, 1))
+            yield from (
+                _record_to_document(path, Record(*row), column) for row in enumerate(rows, 1)
+            )
         elif form == "text":
             yield from _split_text(path, verify)
         else:
             for record in read_records_of_form(path, form, verify):
                 found = (
-                    record if isinstance(record, RecordError) else _record_to_document(path, record, column)
+                    record
+                    if isinstance(record, RecordError)
+                    else _record_to_document(path, record, column)
                 )
                 if form == "object" and isinstance(found, RecordError):
-                    yield from _split_text(path, verify)  # a document in JSON, such as a configuration
+                    yield from _split_text(
+                        path, verify
+                    )  # a document in JSON, such as a configuration
                 else:
                     yield found
     except RecordError as error:
@@ -109,7 +121,9 @@ def _join_lines(path: Path, line: int, lines: list[str]) -> Document | RecordErr
 def _record_to_document(path: Path, record: Record, column: str) -> Document | RecordError:
     line, value = record
     if not isinstance(value, dict) or column not in value:
-        return RecordError(path, line, missing_column_reason(column, value if isinstance(value, dict) else ()))
+        return RecordError(
+            path, line, missing_column_reason(column, value if isinstance(value, dict) else ())
+        )
     text = value[column]
     if text is None or isinstance(text, str):
         return Document(text or "")
@@ -117,6 +131,5 @@ def _record_to_document(path: Path, record: Record, column: str) -> Document | R
     return RecordError(
         path,
         line,
-        f"it holds no text in a column {column!r} (what is there is of type {kind}); "
-        f"{COLUMN_HINT}",
+        f"it holds no text in a column {column!r} (what is there is of type {kind}); {COLUMN_HINT}",
     )

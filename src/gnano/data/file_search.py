@@ -123,7 +123,9 @@ def _may_contain_match(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     if not parts or pattern[:1] == ["**"]:
         return bool(pattern)
     return (
-        len(pattern) > 1 and fnmatchcase(parts[0], pattern[0]) and _may_contain_match(parts[1:], pattern[1:])
+        len(pattern) > 1
+        and fnmatchcase(parts[0], pattern[0])
+        and _may_contain_match(parts[1:], pattern[1:])
     )
 
 

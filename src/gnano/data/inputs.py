@@ -62,13 +62,17 @@ def find_source_files(source: SourceConfig, commit: str = "") -> SourceFiles:
     """
     if source.kind == "generator":
         identity = load_generator(source.generator).identity()
-        return SourceFiles(source, ((InputFile(source.generator, source.max_bytes, identity),),), Path())
+        return SourceFiles(
+            source, ((InputFile(source.generator, source.max_bytes, identity),),), Path()
+        )
     if source.kind == "hub":
         from gnano.data.hub.files import resolve_dataset
 
         revision = commit or source.revision
         commit, found = resolve_dataset(source.repo, source.config, source.split, revision)
-        return SourceFiles(source, _group_into_tasks([InputFile(*file) for file in found]), Path(), commit)
+        return SourceFiles(
+            source, _group_into_tasks([InputFile(*file) for file in found]), Path(), commit
+        )
     paths, skipped = find_files(source.files)
     if not paths:
         raise ValueError("files names no file.")
@@ -87,13 +91,17 @@ def check_source_files(source_files: SourceFiles) -> None:
     if source.kind == "hub":
         from gnano.data.hub.files import HubFile, check_file
 
-        check_file(source.repo, source_files.commit, HubFile(*source_files.tasks[0][0]), source.column)
+        check_file(
+            source.repo, source_files.commit, HubFile(*source_files.tasks[0][0]), source.column
+        )
     elif source.kind == "files":
         tasks = (source_files.task_paths(task, Path()) for task in range(len(source_files.tasks)))
         check_column([path for paths in tasks for path in paths], source.column)
         bad: list[RecordError] = []
         for path in source_files.task_paths(0, Path()):
-            for document in islice(read_documents(path, source.column, verify=False), MAX_CHECKED_DOCUMENTS):
+            for document in islice(
+                read_documents(path, source.column, verify=False), MAX_CHECKED_DOCUMENTS
+            ):
                 if isinstance(document, RecordError):
                     bad.append(document)
                 elif document.text.strip():
@@ -101,7 +109,9 @@ def check_source_files(source_files: SourceFiles) -> None:
         if bad:
             raise bad[0]
         if len(source_files.tasks) == 1:
-            raise ValueError(f"{source.location} gives no training text; name files that hold some.")
+            raise ValueError(
+                f"{source.location} gives no training text; name files that hold some."
+            )
 
 
 def read_task_documents(

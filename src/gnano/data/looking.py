@@ -53,6 +53,9 @@ def inspect_sample(dataset: PackedDataset, sample: int) -> SampleDetails:
             length = int(stop - starts[document])
             offset = int(begin - starts[document])
             pieces.append(DocumentSpan(document, len(starts), offset, length, tokens[begin:end]))
-    name, rows = corpus.source_names[place.source], dataset.rows_per_shard[place.source][place.shard]
+    name, rows = (
+        corpus.source_names[place.source],
+        dataset.rows_per_shard[place.source][place.shard],
+    )
     count = sum(last - first for first, last in dataset.row_spans(place))
     return SampleDetails(sample, name, place.epoch, shard.name, place.row, rows, count, pieces)

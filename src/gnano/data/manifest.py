@@ -15,7 +15,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gnano.data.bad_records import MAX_BAD_SHARE, MAX_SHOWN_RECORDS, format_bad_records, format_record_error
+from gnano.data.bad_records import (
+    MAX_BAD_SHARE,
+    MAX_SHOWN_RECORDS,
+    format_bad_records,
+    format_record_error,
+)
 from gnano.data.plan import ShardPlan, SourcePlan
 from gnano.data.shards import ShardInfo
 from gnano.utils.atomic_io import atomic_write_text
@@ -121,7 +126,9 @@ class Manifest:
         try:
             content = json.loads(path.read_text("utf-8"))
             if content["format"] != MANIFEST_FORMAT:
-                raise ValueError(f"format {content['format']}, this version reads {MANIFEST_FORMAT}")
+                raise ValueError(
+                    f"format {content['format']}, this version reads {MANIFEST_FORMAT}"
+                )
             if content.pop("sha256") != _json_sha256(content):
                 raise ValueError("it does not match its own checksum")
             sources = {k: _parse_source(v) for k, v in content.get("sources", {}).items()}
@@ -199,7 +206,9 @@ def _json_sha256(content: Any) -> str:
 
 
 def _parse_source(content: dict[str, Any]) -> SourceInfo:
-    return SourceInfo(tasks=[_parse_task(t) for t in content["tasks"]], complete=content["complete"])
+    return SourceInfo(
+        tasks=[_parse_task(t) for t in content["tasks"]], complete=content["complete"]
+    )
 
 
 def _parse_task(content: dict[str, Any]) -> TaskInfo:

@@ -26,7 +26,9 @@ from numpy.typing import NDArray
 from gnano.data.windows import HASH_BASE, HashArray, IndexArray, SpanHasher, WindowIndex
 
 NGRAM_WORDS = 13  # words
-CHUNK_CHARS = 2**15  # characters made into words together: what is computed of them stays in the cache
+CHUNK_CHARS = (
+    2**15
+)  # characters made into words together: what is computed of them stays in the cache
 WORD_PATTERN = re.compile(r"\w+")
 NON_WORD_PATTERN = re.compile(r"\W")
 TEXT_SEPARATOR = "\n\n\n"  # two texts: the middle one counts as a word, which no text can have
@@ -44,7 +46,9 @@ class NGramIndex:
     """All runs of 13 words of some items; an item of fewer words has none."""
 
     def __init__(self, items: Sequence[str]) -> None:
-        for self._hash_base in count(HASH_BASE, 2):  # in practice the first base tells all words apart
+        for self._hash_base in count(
+            HASH_BASE, 2
+        ):  # in practice the first base tells all words apart
             self._item_words = words = _tokenize_words(items, self._hash_base)
             words.hashes[words.text_breaks] = 0
             different = len(np.unique(words.hashes[words.hashes > 0]))
@@ -69,7 +73,9 @@ class NGramIndex:
         having = np.flatnonzero(asked[self._window_index.window_ids])
         items: dict[int, set[int]] = {kind: set() for kind in ngram_ids}
         for kind, item in zip(
-            self._window_index.window_ids[having].tolist(), self._items[having].tolist(), strict=True
+            self._window_index.window_ids[having].tolist(),
+            self._items[having].tolist(),
+            strict=True,
         ):
             items[kind].add(item)
         return items
@@ -102,7 +108,9 @@ class _TokenizedTexts(NamedTuple):
 
     def words_at(self, word: int) -> list[str]:
         """The 13 words from this one on; fewer if there is a break among them."""
-        return WORD_PATTERN.findall(self.text[self.starts[word] : self.stops[word + NGRAM_WORDS - 1]])
+        return WORD_PATTERN.findall(
+            self.text[self.starts[word] : self.stops[word + NGRAM_WORDS - 1]]
+        )
 
 
 def _tokenize_words(texts: Sequence[str], base: int) -> _TokenizedTexts:
@@ -127,7 +135,9 @@ def _tokenize_words(texts: Sequence[str], base: int) -> _TokenizedTexts:
     return _TokenizedTexts(whole, starts, stops, numbers, np.searchsorted(starts, middles))
 
 
-def _tokenize_chunk(text: str, breaks: IndexArray, base: int) -> tuple[IndexArray, IndexArray, HashArray]:
+def _tokenize_chunk(
+    text: str, breaks: IndexArray, base: int
+) -> tuple[IndexArray, IndexArray, HashArray]:
     """Where the words of a text begin and end, and each one's number."""
     letters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     inside = np.zeros(len(letters) + 2, bool)

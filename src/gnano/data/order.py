@@ -23,7 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK_SIZE = 1_000
-BLOCK_STREAM, ROW_STREAM, EXAMPLE_STREAM, EPOCH_STREAM = 1, 2, 3, 4  # what is drawn: keeps its kinds apart for any seed
+BLOCK_STREAM, ROW_STREAM, EXAMPLE_STREAM, EPOCH_STREAM = (
+    1,
+    2,
+    3,
+    4,
+)  # what is drawn: keeps its kinds apart for any seed
 FEISTEL_ROUNDS = 4  # of the Feistel network, each of two halves
 MASK_64_BITS = 2**64 - 1
 
@@ -85,7 +90,9 @@ class MixtureSampler:
         epoch, rest = divmod(k, ends[-1])
         shard = bisect_right(ends, rest)
         start = ends[shard - 1] if shard else 0
-        row = feistel_permute((ROW_STREAM, self.seed, source, epoch, shard), ends[shard] - start, rest - start)
+        row = feistel_permute(
+            (ROW_STREAM, self.seed, source, epoch, shard), ends[shard] - start, rest - start
+        )
         return SampleIndex(source, epoch, shard, row)
 
 
@@ -145,7 +152,13 @@ def _round_keys(key: tuple[int, ...]) -> list[tuple[int, int]]:
 
 
 def rank_sample_range(
-    step: int, micro_step: int, rank: int, *, samples_per_step: int, micro_batch: int, world_size: int
+    step: int,
+    micro_step: int,
+    rank: int,
+    *,
+    samples_per_step: int,
+    micro_batch: int,
+    world_size: int,
 ) -> range:
     """The samples one rank takes in one micro-step.
 

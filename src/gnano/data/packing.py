@@ -50,7 +50,10 @@ class PlacementStep(NamedTuple):
     def free_tokens_after(self) -> tuple[int, int]:
         """What is left in every row but the last, and in the last."""
         last = self.piece_count - (self.row_count - 1) * self.pieces_per_row
-        return self.free_tokens - self.pieces_per_row * self.piece_tokens, self.free_tokens - last * self.piece_tokens
+        return (
+            self.free_tokens - self.pieces_per_row * self.piece_tokens,
+            self.free_tokens - last * self.piece_tokens,
+        )
 
 
 class PackingCounts(NamedTuple):
@@ -61,7 +64,9 @@ class PackingCounts(NamedTuple):
     boundary_slots: int  # positions that predict nothing, as another piece follows
     padding: int  # tokens of room left empty
     split_documents: int  # documents in more than one piece: those longer than a row, and no others
-    dropped_documents: int  # documents that are in no row: a lone end-of-text has nothing to predict
+    dropped_documents: (
+        int  # documents that are in no row: a lone end-of-text has nothing to predict
+    )
 
 
 class BestFitPacking:
@@ -96,7 +101,11 @@ def count_packing(starts: NDArray[Any], tokens: int, block_size: int) -> Packing
     counts[1] = 0
     pieces = int(counts.sum())
     filled = int(counts @ np.arange(block_size + 2))
-    rows = sum(step.row_count for step in plan_best_fit(counts.tolist()) if step.free_tokens == block_size + 1)
+    rows = sum(
+        step.row_count
+        for step in plan_best_fit(counts.tolist())
+        if step.free_tokens == block_size + 1
+    )
     return PackingCounts(
         rows=rows,
         targets=filled - pieces,
@@ -200,7 +209,9 @@ def _full_rows(sizes: Int64Array, block_size: int) -> Int64Array:
     return np.maximum(-(-(sizes - 1) // block_size) - 1, 0)
 
 
-def _split_documents(starts: NDArray[Any], tokens: int, block_size: int) -> tuple[Int64Array, Int64Array]:
+def _split_documents(
+    starts: NDArray[Any], tokens: int, block_size: int
+) -> tuple[Int64Array, Int64Array]:
     """Where each piece starts and stops, in the shard's order; none of a single token."""
     sizes = _document_sizes(starts, tokens)
     first, sizes = starts.astype(np.int64)[sizes > 1], sizes[sizes > 1]

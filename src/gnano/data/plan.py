@@ -69,7 +69,8 @@ class SourcePlan:
 def estimate_task_tokens(task: TaskFiles, tokens_per_byte: float | None = None) -> int:
     """About how many tokens a task gives."""
     return sum(
-        round(f.size * (tokens_per_byte or TOKENS_PER_BYTE.get(PurePath(f.name).suffix, 0.25))) for f in task
+        round(f.size * (tokens_per_byte or TOKENS_PER_BYTE.get(PurePath(f.name).suffix, 0.25)))
+        for f in task
     )
 
 
@@ -116,7 +117,8 @@ class ShardPlan:
             return False
         # sizes decide how the tasks of a budget are spread, and so what "before" means
         return list(self.iter_tasks()) == list(other.iter_tasks()) and all(
-            source.tasks[: finished_tasks.get(name, 0)] == other.sources[name].tasks[: finished_tasks.get(name, 0)]
+            source.tasks[: finished_tasks.get(name, 0)]
+            == other.sources[name].tasks[: finished_tasks.get(name, 0)]
             for name, source in self.sources.items()
         )
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gnano.data.bad_records import RecordError
-from gnano.data.text_files import require_module, read_lines, find_undecodable
+from gnano.data.text_files import find_undecodable, read_lines, require_module
 
 FileForm = Literal["parquet", "csv", "lines", "list", "object", "text"]
 JSON_SUFFIXES = (".jsonl", ".jsonlines", ".jl", ".ndjson", ".json")
@@ -66,7 +66,9 @@ def read_records(path: Path) -> Iterator[Record | RecordError]:
         yield error
 
 
-def read_records_of_form(path: Path, form: FileForm, verify: bool = True) -> Iterator[Record | RecordError]:
+def read_records_of_form(
+    path: Path, form: FileForm, verify: bool = True
+) -> Iterator[Record | RecordError]:
     """The records of a file that has this form.
 
     Raises RecordError for a damaged file, as `read_lines` and `read_rows` do.
@@ -169,7 +171,9 @@ def _iter_parquet_rows(path: Path, column: str | None) -> Iterator[dict[str, Any
         with parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
             names = file.schema_arrow.names
             if column is not None and column not in names:
-                raise RecordError(path, 0, missing_column_reason(column, names), max(file.metadata.num_rows, 1))
+                raise RecordError(
+                    path, 0, missing_column_reason(column, names), max(file.metadata.num_rows, 1)
+                )
             for batch in file.iter_batches(256, columns=None if column is None else [column]):
                 read += len(batch)
                 yield from batch.to_pylist()

@@ -91,7 +91,10 @@ class ShardWriter:
 
 def has_all_shard_files(folder: Path, shard: ShardInfo) -> bool:
     """Both files exist and have their size; a glance, not a check of the content."""
-    sizes = {"tokens": shard.tokens * TOKEN_DTYPE.itemsize, "docs": shard.documents * OFFSET_DTYPE.itemsize}
+    sizes = {
+        "tokens": shard.tokens * TOKEN_DTYPE.itemsize,
+        "docs": shard.documents * OFFSET_DTYPE.itemsize,
+    }
     paths = {ending: folder / f"{shard.name}.{ending}" for ending in sizes}
     return all(paths[e].is_file() and paths[e].stat().st_size == sizes[e] for e in sizes)
 

@@ -20,11 +20,11 @@ def text_position(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest()[:8], "big")
 
 
-def is_heldout(document: Document, fraction: float, text_position: int | None = None) -> bool:
+def is_heldout(document: Document, fraction: float, position: int | None = None) -> bool:
     """`known` spares the hash where the position of the document's text has been computed."""
-    if document.split_group or text_position is None:
-        text_position = text_position(document.split_group or document.text)
-    return text_position < fraction * 2**64
+    if document.split_group or position is None:
+        position = text_position(document.split_group or document.text)
+    return position < fraction * 2**64
 
 
 def warn_empty_heldout(folder: Path, manifest: Manifest) -> list[str]:
@@ -43,7 +43,7 @@ def warn_empty_heldout(folder: Path, manifest: Manifest) -> list[str]:
 def format_empty_heldout(subject: str, fraction: float, positions: Iterable[int]) -> str:
     """Says that this share holds nothing out, and names one that does, by the texts' positions."""
     found = sorted(set(positions))
-    note = f"Nothing of {subject} is held out at data.heldout {fraction:g}, so its loss on text that is "
+    note = f"Nothing of {subject} is held out at data.heldout_fraction {fraction:g}, so its loss on text that is "
     note += "not trained on cannot be measured"
     count = min(10, max(1, len(found) // 10))
     enough = (found[count - 1] + 1) / 2**64 if len(found) > 1 else 1.0
@@ -51,4 +51,4 @@ def format_empty_heldout(subject: str, fraction: float, positions: Iterable[int]
     enough = math.ceil(enough * 10**digits) / 10**digits
     if enough >= 1:
         return f"{note}: it needs more texts."
-    return f"{note}: data.heldout {enough:g} holds out {count}."
+    return f"{note}: data.heldout_fraction {enough:g} holds out {count}."

@@ -35,7 +35,9 @@ class WindowIndex:
         self.starts: IndexArray = np.flatnonzero(zeros[size:] == zeros[:-size])
         for self._base in count(HASH_BASE, 2):  # in practice the first one tells all kinds apart
             hashes = _rolling_hash(tokens, size, self._base)[self.starts]
-            different, first, self.window_ids = np.unique(hashes, return_index=True, return_inverse=True)
+            different, first, self.window_ids = np.unique(
+                hashes, return_index=True, return_inverse=True
+            )
             self.first_positions: IndexArray = self.starts[first]  # where each kind is first
             if self._is_equal(tokens, self.starts, self.window_ids).all():
                 break
@@ -70,7 +72,9 @@ class SpanHasher:
     """
 
     def __init__(self, tokens: NDArray[Any], base: int = HASH_BASE) -> None:
-        power, self._inverse = _hash_powers(base, max((len(tokens) - 1).bit_length(), MIN_POWER_BITS))
+        power, self._inverse = _hash_powers(
+            base, max((len(tokens) - 1).bit_length(), MIN_POWER_BITS)
+        )
         self._sums = np.zeros(len(tokens) + 1, np.uint64)
         np.cumsum(tokens * power[: len(tokens)], out=self._sums[1:])
 

@@ -39,7 +39,11 @@ PROMPTS = {
 MAX_SAMPLE_TOKENS = 120
 SAMPLING = SamplingParams(temperature=0.7, top_k=40, seed=1)
 NUM_EVAL_QUESTIONS, MAX_ANSWER_TOKENS = 50, 48
-SHOWN_CATEGORIES = ("which module", "signature", "what it does")  # kinds of questions, of each one, if asked
+SHOWN_CATEGORIES = (
+    "which module",
+    "signature",
+    "what it does",
+)  # kinds of questions, of each one, if asked
 
 
 def run_demo(recipe: Recipe, run: Path, questions: int = 0) -> RunResult:
@@ -60,7 +64,7 @@ def run_demo(recipe: Recipe, run: Path, questions: int = 0) -> RunResult:
     )
     progress = ProgressBar()
     try:
-        result = train(recipe, run, progress, progress.show_message)
+        result = train(recipe, run, progress.update, progress.show_message)
     finally:
         progress.line.close()
     if not result.is_finished:
@@ -103,7 +107,9 @@ def _print_result(recipe: Recipe, result: RunResult) -> None:
     fact = f"{ours:.3f} bits per byte of held-out text"
     title = f"{result.run.name}: {fact}"
     with best_effort("comparison with xz"):
-        size, theirs = compute_xz_bits_per_byte(TokenizedCorpus(Path(recipe.pretraining_data.folder)))
+        size, theirs = compute_xz_bits_per_byte(
+            TokenizedCorpus(Path(recipe.pretraining_data.folder))
+        )
         title += f", xz -9 {theirs:.3f}"
         fact = (
             f"{ours:.3f} bits per byte on {size:,} bytes of held-out text; "
@@ -111,7 +117,9 @@ def _print_result(recipe: Recipe, result: RunResult) -> None:
         )
     when = "Complete" if result.start_step < result.total_steps else "Already complete"
     echo(f"\n3. {when}: {fact}.")
-    echo(f"   {result.total_steps:,} steps in {format_clock(last['seconds'])}, loss {last['loss']:.3f} nats\n")
+    echo(
+        f"   {result.total_steps:,} steps in {format_clock(last['seconds'])}, loss {last['loss']:.3f} nats\n"
+    )
     with best_effort("plot in the terminal"):
         write_output(render_terminal_plot(metrics, color=supports_color(sys.stdout)) + "\n")
     written = []
@@ -150,13 +158,18 @@ def _sft_recipe(recipe: Recipe, base: Path, questions: int) -> Recipe:
     return replace(
         lesson,
         data=replace(asked, sources=sources),
-        train=replace(lesson.train, base=str(base), **alike),
+        train=replace(lesson.train, init_from=str(base), **alike),
     )
 
 
 def _run_sft(sft_recipe: Recipe, base: Path) -> RunResult:
     echo("\n5. Taught to answer, by questions about the library of this Python")
-    tuned = finetune(sft_recipe, base.with_name(f"{base.name}-sft"), answers=NUM_EVAL_QUESTIONS, max_tokens=MAX_ANSWER_TOKENS)
+    tuned = finetune(
+        sft_recipe,
+        base.with_name(f"{base.name}-sft"),
+        answers=NUM_EVAL_QUESTIONS,
+        max_tokens=MAX_ANSWER_TOKENS,
+    )
     if tuned.comparison:
         _print_answers(tuned.comparison)
     return tuned.result

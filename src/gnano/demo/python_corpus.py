@@ -54,8 +54,14 @@ def _iter_prose() -> Iterator[Document]:
 
     seen: set[str] = set()
     documents = chain(
-        (Document(_keep_prose_paragraphs(topics[name]), f"topic {name}") for name in sorted(topics)),
-        (Document(_keep_prose_paragraphs(text), f"readme {name}") for name, text in _iter_readmes()),
+        (
+            Document(_keep_prose_paragraphs(topics[name]), f"topic {name}")
+            for name in sorted(topics)
+        ),
+        (
+            Document(_keep_prose_paragraphs(text), f"readme {name}")
+            for name, text in _iter_readmes()
+        ),
         (
             Document(_extract_docstrings(name, path, seen), name)
             for name, path in _sort_by_name_hash(find_library_files() | _find_dependency_files())
@@ -66,7 +72,9 @@ def _iter_prose() -> Iterator[Document]:
 
 def iter_python_code() -> Iterator[Document]:
     """Yield the standard library's source, a document a file."""
-    documents = (Document(read_source(path), name) for name, path in _sort_by_name_hash(find_library_files()))
+    documents = (
+        Document(read_source(path), name) for name, path in _sort_by_name_hash(find_library_files())
+    )
     return (document for document in documents if len(document.text) >= MIN_CHARS)
 
 

@@ -26,9 +26,15 @@ def find_completion(obj: PythonObject) -> tuple[str, str] | None:
     """Lines of a function of which the last breaks off, and the rest of it."""
     if isinstance(obj.node, ast.ClassDef):
         return None
-    nodes = (node for node in ast.walk(obj.node) if isinstance(node, SimpleStatement) and _fills_one_line(obj, node))
+    nodes = (
+        node
+        for node in ast.walk(obj.node)
+        if isinstance(node, SimpleStatement) and _fills_one_line(obj, node)
+    )
     numbers = {node.lineno for node in nodes}
-    for number in sorted(numbers, key=lambda number: text_position(f"{obj.qualified_name} line {number}")):
+    for number in sorted(
+        numbers, key=lambda number: text_position(f"{obj.qualified_name} line {number}")
+    ):
         before, _, line = _code_context(obj, number).rpartition("\n")
         cuts = _find_cuts(before, line)
         if before and cuts:
@@ -61,7 +67,9 @@ def _fills_one_line(obj: PythonObject, node: ast.stmt) -> bool:
 
 def _code_context(obj: PythonObject, number: int) -> str:
     """The line and those before it, down to where the first is indented no more than the rest."""
-    before = [line.expandtabs() for at, line in obj.code_lines if at <= number][-CONTEXT_LINES - 1 :]
+    before = [line.expandtabs() for at, line in obj.code_lines if at <= number][
+        -CONTEXT_LINES - 1 :
+    ]
     least = min(_indent(line) for line in before if line.strip())
     while not before[0].strip() or _indent(before[0]) > least:
         before.pop(0)
@@ -85,7 +93,9 @@ def _find_cuts(before: str, line: str) -> list[int]:
             seen = f"{before}\n{line[:at]}"
             words = [token.string for token in tokens[number:] if token.type in CONTENT_TOKENS]
             words = [word for word in words if not keyword.iskeyword(word)]
-            if any(map(str.isidentifier, words)) and all(_contains_word(seen, word) for word in words):
+            if any(map(str.isidentifier, words)) and all(
+                _contains_word(seen, word) for word in words
+            ):
                 cuts.append(at)
     return cuts
 

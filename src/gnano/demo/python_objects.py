@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from gnano.demo.python_corpus import find_library_files, module_name, read_source, parse_source
+from gnano.demo.python_corpus import find_library_files, module_name, parse_source, read_source
 
 # programs, which nobody imports; and what setuptools puts its own in the place of
 EXCLUDED_MODULES = {"idlelib", "lib2to3", "turtledemo", "distutils"}
@@ -93,7 +93,12 @@ class PythonObject:
         if isinstance(self.node, ast.ClassDef):
             return ""
         given = self.node.args
-        if given.posonlyargs or given.kwonlyargs or ":" in self.definition[:-1] or self.node.returns:
+        if (
+            given.posonlyargs
+            or given.kwonlyargs
+            or ":" in self.definition[:-1]
+            or self.node.returns
+        ):
             return ""
         stars = {
             each.arg: star for each, star in ((given.vararg, "*"), (given.kwarg, "**")) if each

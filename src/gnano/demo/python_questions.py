@@ -22,12 +22,14 @@ from gnano.data.generators import SourceGenerator
 from gnano.data.instructions.conversations import Conversation, Turn
 from gnano.data.split import text_position
 from gnano.demo.python_corpus import identify_installation
-from gnano.demo.python_lines import find_raise, find_completion
+from gnano.demo.python_lines import find_completion, find_raise
 from gnano.demo.python_objects import PythonObject, iter_python_objects
 
 MAX_CHARS = 480  # characters of a question, its context and its answer: less than 200 tokens
 NUMBER_WORDS = "None One Two Three Four Five Six Seven Eight Nine Ten".split()
-QUESTION_KINDS: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+QUESTION_KINDS: dict[str, Any] = tomllib.loads(
+    Path(__file__).with_suffix(".toml").read_text("utf-8")
+)
 
 
 class QuestionAnswer(NamedTuple):
@@ -162,7 +164,9 @@ def _ask_import(obj: PythonObject) -> QuestionAnswer | None:
     return _make_pair("import", obj, "", f"from {obj.module} import {obj.name}")
 
 
-def _make_pair(kind: str, obj: PythonObject, context: str, answer: str, **holes: str) -> QuestionAnswer:
+def _make_pair(
+    kind: str, obj: PythonObject, context: str, answer: str, **holes: str
+) -> QuestionAnswer:
     wordings = QUESTION_KINDS[kind]["wordings"]
     words = wordings[_choose_index(obj, kind, len(wordings))]
     holes |= {"it": obj.qualified_name, "name": obj.name, "scope": obj.scope, "module": obj.module}

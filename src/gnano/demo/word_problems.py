@@ -42,7 +42,9 @@ def _many_of_one(rng: Random) -> str:
     goods = rng.choice(TABLES["goods"])
     price = _draw_price(rng, goods)
     count = rng.randint(3, 9)
-    return _write_problem(rng, "many_of_one", count=count, price=price, total=count * price, **goods)
+    return _write_problem(
+        rng, "many_of_one", count=count, price=price, total=count * price, **goods
+    )
 
 
 def _collection(rng: Random) -> str:

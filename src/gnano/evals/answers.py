@@ -164,7 +164,11 @@ def compare_answers(
         progress = f"answers {when} tuning · {{}} of {len(questions)}"
         engine = Engine.load(folder)
         return generate_answers(
-            engine, template, questions, max_tokens, lambda done: on_progress(progress.format(done + 1))
+            engine,
+            template,
+            questions,
+            max_tokens,
+            lambda done: on_progress(progress.format(done + 1)),
         )
 
     before, after = answer_with(base, "before"), answer_with(tuned, "after")
@@ -214,7 +218,9 @@ def template_markers(template: ChatTemplate) -> tuple[str, ...]:
     return tuple(dict.fromkeys(line for line in lines if len(line) >= MIN_MARKER_LENGTH))
 
 
-def _generate_answer(engine: Engine, template: ChatTemplate, question: Conversation, max_tokens: int) -> Answer:
+def _generate_answer(
+    engine: Engine, template: ChatTemplate, question: Conversation, max_tokens: int
+) -> Answer:
     context = engine.model.config.block_size
     # tuning cuts its questions alike
     ids = truncate_prompt(
@@ -223,7 +229,9 @@ def _generate_answer(engine: Engine, template: ChatTemplate, question: Conversat
     limit = min(max_tokens, context - len(ids))
     output = list(engine.stream_token_ids(ids, limit, GREEDY))
     text = engine.tokenizer.decode(output).strip()
-    return Answer(text, len(output) < limit, any(mark in text for mark in template_markers(template)))
+    return Answer(
+        text, len(output) < limit, any(mark in text for mark in template_markers(template))
+    )
 
 
 def _first_and_last_losses(metrics: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float]]:

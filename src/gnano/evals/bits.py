@@ -33,7 +33,11 @@ def mean_bits_per_byte(parts: Sequence[BitsPerByte]) -> float:
 
 
 def measure_heldout(
-    model: EvalModel, corpus: TokenizedCorpus, max_tokens: int = 0, batch_size: int = 8, on_progress: Report = lambda _: None
+    model: EvalModel,
+    corpus: TokenizedCorpus,
+    max_tokens: int = 0,
+    batch_size: int = 8,
+    on_progress: Report = lambda _: None,
 ) -> list[BitsPerByte]:
     """Measure each source's held-out documents, at most so many of the folder's tokens (0: all)."""
     found = []
@@ -53,13 +57,17 @@ def measure_heldout(
     return found
 
 
-def measure_file(model: EvalModel, path: Path, batch_size: int = 8, on_progress: Report = lambda _: None) -> BitsPerByte:
+def measure_file(
+    model: EvalModel, path: Path, batch_size: int = 8, on_progress: Report = lambda _: None
+) -> BitsPerByte:
     """Measure a text file, or the `text` of a JSONL, CSV or Parquet file."""
     texts = list(read_texts(path, "text"))
     if not texts:
         raise ValueError(f"{path} holds no text.")
     size = sum(len(text.encode("utf-8", "replace")) for text in texts)
-    return _measure_ids(model, path.name, _encode_documents(model, texts), size, batch_size, on_progress)
+    return _measure_ids(
+        model, path.name, _encode_documents(model, texts), size, batch_size, on_progress
+    )
 
 
 def _encode_documents(model: EvalModel, texts: Iterable[str]) -> list[int]:
@@ -70,7 +78,12 @@ def _encode_documents(model: EvalModel, texts: Iterable[str]) -> list[int]:
 
 
 def _measure_ids(
-    model: EvalModel, name: str, ids: Sequence[int], num_bytes: int, batch_size: int, on_progress: Report
+    model: EvalModel,
+    name: str,
+    ids: Sequence[int],
+    num_bytes: int,
+    batch_size: int,
+    on_progress: Report,
 ) -> BitsPerByte:
     length = model.scorer.block_size
     questions = []

@@ -26,7 +26,7 @@ from gnano.evals.evaluation import (
 )
 from gnano.evals.gathering import TASKS, load_tasks
 from gnano.evals.published import REFERENCE_MODELS, ReferenceModel, nearest_models
-from gnano.evals.saved import items_filename, load_newest_result, find_result, choose_result_path
+from gnano.evals.saved import choose_result_path, find_result, items_filename, load_newest_result
 from gnano.evals.subject import DEFAULT_LOADING, check_transformers_installed, load_eval_model
 from gnano.infer.loading import LoadConfig
 from gnano.train.saving.folders import find_checkpoint
@@ -109,7 +109,9 @@ class Comparison:
             "columns": list(map(asdict, self.columns)),
             "texts": self.texts,
             "bits_per_byte": list(map(self.bits_per_byte, self.models)) if self.texts else None,
-            "differences": [{**asdict(one), "clear": one.is_significant} for one in self.differences],
+            "differences": [
+                {**asdict(one), "clear": one.is_significant} for one in self.differences
+            ],
             "published": list(map(asdict, self.published)),
             "notes": self.notes,
         }
@@ -149,7 +151,9 @@ def compare_models(
         notes.append("Bits per byte: no text that all models read; --data DIR or --text FILE.")
     rows: list[ReferenceModel] = []
     if published:
-        rows = _select_reference_models(columns, models, 0 if all_published or not models else MAX_REFERENCE_MODELS)
+        rows = _select_reference_models(
+            columns, models, 0 if all_published or not models else MAX_REFERENCE_MODELS
+        )
         notes += _comparability_notes(columns, models)
     if not models and not rows:
         raise ValueError("There is nothing to show: name models to compare, or known tasks.")
@@ -163,7 +167,11 @@ def compare_models(
 
 
 def _load_or_evaluate(
-    paths: Sequence[Path], config: EvalConfig, loading: LoadConfig, on_progress: Report, on_note: Report
+    paths: Sequence[Path],
+    config: EvalConfig,
+    loading: LoadConfig,
+    on_progress: Report,
+    on_note: Report,
 ) -> list[EvalResult]:
     """Return the evaluation of every model, a saved one where it has the same settings."""
     folders = list(map(find_checkpoint, paths))
@@ -173,7 +181,10 @@ def _load_or_evaluate(
     for folder in folders:
         if resolved.count(folder.resolve()) > 1:
             raise ValueError(f"{folder} is named twice; name each model once.")
-    if replace(config, batch=EvalConfig.batch_size, downloads=EvalConfig.cache_dir) == EvalConfig():
+    if (
+        replace(config, batch_size=EvalConfig.batch_size, cache_dir=EvalConfig.cache_dir)
+        == EvalConfig()
+    ):
         saved = [one for folder in folders if (one := load_newest_result(folder, loading))]
         if len(saved) == len(paths) and (_common_columns(saved, []) or _common_texts(saved)):
             for one in saved:
@@ -253,7 +264,9 @@ def _select_reference_models(
     columns: Sequence[TaskColumn], models: Sequence[EvalResult], limit: int
 ) -> list[ReferenceModel]:
     """Return the nearest `most` rows (0: all) with a score in one of the columns, by tokens."""
-    rows = [row for row in REFERENCE_MODELS if any(column.reference_score(row) for column in columns)]
+    rows = [
+        row for row in REFERENCE_MODELS if any(column.reference_score(row) for column in columns)
+    ]
     if limit:
         rows = nearest_models(rows, [(model.parameters, model.tokens) for model in models], limit)
     return sorted(rows, key=lambda row: (row.tokens is None, row.tokens or 0, row.parameters))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from gnano.evals.comparing import TaskColumn, Comparison
+from gnano.evals.comparing import Comparison, TaskColumn
 from gnano.evals.comparison_table import format_count
 from gnano.report.plot import LIGHT_PALETTE, MATPLOTLIB_MISSING
 from gnano.utils.atomic_io import atomic_write_bytes
@@ -115,7 +115,9 @@ def _draw_scores(
 ) -> None:
     _style_axes(axes, f"{column.title}, {column.metric}")
     for point in published:
-        axes.plot(point.tokens, point.value, "o", color=LIGHT_PALETTE.muted, markersize=4, alpha=0.7)
+        axes.plot(
+            point.tokens, point.value, "o", color=LIGHT_PALETTE.muted, markersize=4, alpha=0.7
+        )
     if column.chance:
         axes.axhline(column.chance, color=LIGHT_PALETTE.muted, linewidth=1, linestyle=DASH_PATTERN)
     for model, color in zip(comparison.models, _model_colors(), strict=False):
@@ -141,7 +143,9 @@ def _set_scales(axes: "Axes", comparison: Comparison, points: Sequence[PlotPoint
     axes.set_xlim(min(tokens, default=1e9) / 3, max(tokens, default=1e12) * 3)
     axes.xaxis.set_major_locator(ticker.LogLocator(numticks=9))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.xaxis.set_major_formatter(lambda tokens, _: re.sub(r"\.0+ ", " ", format_count(round(tokens))))
+    axes.xaxis.set_major_formatter(
+        lambda tokens, _: re.sub(r"\.0+ ", " ", format_count(round(tokens)))
+    )
     axes.yaxis.set_major_locator(ticker.MaxNLocator(6))
     axes.margins(y=0.12)
 
@@ -219,7 +223,13 @@ def _place_labels(axes: "Axes", points: Sequence[PlotPoint]) -> None:
         x, y, *_ = LABEL_PLACES[place]
         _move_label(texts[name], LABEL_PLACES[place])
         if abs(y) > MAX_OFFSET_WITHOUT_LINE:  # a thin line connects the name with its point
-            line = {"arrowstyle": "-", "color": LIGHT_PALETTE.muted, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
+            line = {
+                "arrowstyle": "-",
+                "color": LIGHT_PALETTE.muted,
+                "lw": 0.5,
+                "shrinkA": 0,
+                "shrinkB": 3,
+            }
             axes.annotate("", texts[name].xy, (x, y), textcoords="offset points", arrowprops=line)
 
 

@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gnano.evals.comparing import TaskColumn, Comparison
+from gnano.evals.comparing import Comparison, TaskColumn
 from gnano.evals.published import ReferenceModel
 
 MAX_NAME_LENGTH = 34  # characters of a name
@@ -35,7 +35,11 @@ class TableColumn(NamedTuple):
 def format_comparison(comparison: Comparison, width: int = 100) -> str:
     """Return the text for a terminal of `width` characters."""
     sources = list(dict.fromkeys(row.source for row in comparison.published))
-    parts = [*_format_tables(comparison, sources, width), _format_legend(comparison), _format_differences(comparison)]
+    parts = [
+        *_format_tables(comparison, sources, width),
+        _format_legend(comparison),
+        _format_differences(comparison),
+    ]
     parts.append("\n".join(_wrap(note, width, "") for note in comparison.notes))
     parts.append(_format_sources(comparison.published, sources, width))
     return "\n\n".join(part for part in parts if part)
@@ -94,8 +98,14 @@ def _shorten(name: str) -> str:
 def _fact_columns(comparison: Comparison) -> list[TableColumn]:
     """Return the columns of sizes, tokens and bits per byte."""
     models, rows = comparison.models, comparison.published
-    sizes = [format_count(one.parameters) for one in models], [format_count(one.parameters) for one in rows]
-    tokens = [format_count(one.tokens) for one in models], [format_count(one.tokens) for one in rows]
+    sizes = (
+        [format_count(one.parameters) for one in models],
+        [format_count(one.parameters) for one in rows],
+    )
+    tokens = (
+        [format_count(one.tokens) for one in models],
+        [format_count(one.tokens) for one in rows],
+    )
     found = [
         TableColumn(["parameters", "", "", *sizes[0], "", *sizes[1]], align_right=True),
         TableColumn(["tokens", "", "", *tokens[0], "", *tokens[1]], align_right=True),
@@ -162,7 +172,11 @@ def _format_legend(comparison: Comparison) -> str:
     if comparison.texts:
         lines.append(f"bits/byte: of {', '.join(comparison.texts)}")
     rows = comparison.published
-    shown = {_format_reference(column, row).partition(" ")[2] for column in comparison.columns for row in rows}
+    shown = {
+        _format_reference(column, row).partition(" ")[2]
+        for column in comparison.columns
+        for row in rows
+    }
     for word, other in (("acc", "acc_norm"), ("norm", "acc")):
         if word in shown:
             lines.append(f"{word} beside a score: its source has no {other}; not to be compared")

@@ -98,7 +98,11 @@ def find_contamination(
     num_workers = num_workers or min(available_cores(), -(-total // TOKENS_PER_WORKER))
     num_workers = min(num_workers, len(shards))
     scanner = ShardScanner(corpus, ngrams)
-    answers = scanner.scan(shards) if num_workers == 1 else _scan_in_workers(scanner, list(shards), num_workers)
+    answers = (
+        scanner.scan(shards)
+        if num_workers == 1
+        else _scan_in_workers(scanner, list(shards), num_workers)
+    )
     found: dict[ShardRef, list[Match]] = {shard: [] for shard in shards}
     kinds: set[int] = set()
     done, began = 0, time.monotonic()
@@ -107,7 +111,9 @@ def find_contamination(
             found[shard] += hits
             kinds.update(hit.ngram_id for hit in hits)
             done += tokens
-            on_progress(format_search_progress(done, total, began, f"{len(kinds):,} runs of 13 words found"))
+            on_progress(
+                format_search_progress(done, total, began, f"{len(kinds):,} runs of 13 words found")
+            )
     items_by_kind = ngrams.items_by_ngram(kinds)
     examples: dict[int, CommonSpan] = {}
     for shard, info in shards.items():
@@ -116,7 +122,9 @@ def find_contamination(
             for item in items_by_kind[hit.ngram_id] - examples.keys():
                 examples[item] = CommonSpan(item, hit.words, source, info.name, hit.document)
     numbers = sorted(examples)
-    return ContaminationReport(checked, tuple(numbers), tuple(examples[item] for item in numbers[:MAX_EXAMPLES]))
+    return ContaminationReport(
+        checked, tuple(numbers), tuple(examples[item] for item in numbers[:MAX_EXAMPLES])
+    )
 
 
 def list_shards(corpus: TokenizedCorpus) -> dict[ShardRef, ShardInfo]:
@@ -171,7 +179,9 @@ class ShardScanner:
         return b"".join(self.token_bytes[ids].tolist()).decode("utf-8", errors="replace")
 
 
-def _scan_in_workers(scanner: ShardScanner, shards: list[ShardRef], num_workers: int) -> Generator[ScanResult]:
+def _scan_in_workers(
+    scanner: ShardScanner, shards: list[ShardRef], num_workers: int
+) -> Generator[ScanResult]:
     """Yield what `scanner.scan_all(shards)` does, from several processes and in no order."""
     processes: list[subprocess.Popen[bytes]] = []
     pipes: list[Connection] = []

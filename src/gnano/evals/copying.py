@@ -22,13 +22,15 @@ from numpy.typing import NDArray
 
 from gnano.data.corpus import TokenizedCorpus
 from gnano.data.windows import HashSet, SpanHasher, WindowIndex
-from gnano.evals.contamination import ShardRef, list_shards, format_search_progress
+from gnano.evals.contamination import ShardRef, format_search_progress, list_shards
 
 MIN_SPAN_TOKENS = 8  # tokens: shorter spans are not looked for
 CHUNK_TOKENS = 2**17  # tokens of a shard compared together
 END_SENTINEL = np.uint64(2**40)  # what follows the last token of a part: no sample has it
 MAX_OUTDATED_SHARE = 0.05  # share of the samples whose goals may be too short
-SAMPLE_HASH_FACTOR = 0xD1B54A32D192ED03  # tells equal goals of two samples apart: odd, its bits in no order
+SAMPLE_HASH_FACTOR = (
+    0xD1B54A32D192ED03  # tells equal goals of two samples apart: odd, its bits in no order
+)
 
 
 UInt64Array = NDArray[np.uint64]
@@ -74,7 +76,9 @@ def find_longest_copies(
             done += min(CHUNK_TOKENS, len(part))
             longest = f"longest copy {search.longest.max()} tokens"
             on_progress(format_search_progress(done, total, began, longest))
-    return [_describe_span(corpus, sample, search.found.get(sample)) for sample in range(len(samples))]
+    return [
+        _describe_span(corpus, sample, search.found.get(sample)) for sample in range(len(samples))
+    ]
 
 
 class SpanLocation(NamedTuple):
@@ -100,10 +104,14 @@ class CopySearch:
         self.stretches = SpanHasher(self.row)
         self._windows = WindowIndex(self.row, MIN_SPAN_TOKENS)
         self.starts = self._windows.starts
-        self.max_lengths = zeros[np.searchsorted(zeros, self.starts)] - self.starts  # up to the next 0
+        self.max_lengths = (
+            zeros[np.searchsorted(zeros, self.starts)] - self.starts
+        )  # up to the next 0
         ends = np.cumsum([len(each) for each in rows])
         self.samples = np.searchsorted(ends, self.starts, side="right")
-        self.max_span = int(self.max_lengths.max(initial=MIN_SPAN_TOKENS))  # tokens of the longest span possible
+        self.max_span = int(
+            self.max_lengths.max(initial=MIN_SPAN_TOKENS)
+        )  # tokens of the longest span possible
         self.longest = np.zeros(len(samples), np.int64)  # tokens, by sample
         self.found: dict[int, SpanLocation] = {}
         self._patterns, self._outdated = PatternIndex(self, range(len(samples))), set[int]()
@@ -120,9 +128,13 @@ class CopySearch:
             return
         lasts = np.append(np.flatnonzero(np.diff(places) != 1), len(places) - 1)
         in_run = np.diff(lasts, prepend=-1)
-        rooms = np.repeat(places[lasts], in_run) - places + MIN_SPAN_TOKENS  # up to the end of the run
+        rooms = (
+            np.repeat(places[lasts], in_run) - places + MIN_SPAN_TOKENS
+        )  # up to the end of the run
         stretches, goals = SpanHasher(row), self._patterns
-        while improved := self._extend_matches(row, *goals.find(stretches, places, rooms), shard, first):
+        while improved := self._extend_matches(
+            row, *goals.find(stretches, places, rooms), shard, first
+        ):
             goals = PatternIndex(self, improved)
             self._outdated.update(improved)
         # goals that are too short cost little, new ones for all samples cost more
@@ -170,7 +182,9 @@ class PatternIndex:
         different, firsts = np.unique(hashes[once], return_index=True)
         self._hashes, self._firsts = HashSet(different), np.append(firsts, len(once))
 
-    def find(self, stretches: SpanHasher, places: Int64Array, max_lengths: Int64Array) -> tuple[Int64Array, Int64Array]:
+    def find(
+        self, stretches: SpanHasher, places: Int64Array, max_lengths: Int64Array
+    ) -> tuple[Int64Array, Int64Array]:
         """Return the places in a row where goals are met, and the numbers of their windows."""
         at, windows = [places[:0]], [places[:0]]
         for size in self._sizes.tolist():
@@ -184,7 +198,9 @@ class PatternIndex:
         return np.concatenate(at), np.concatenate(windows)
 
 
-def _describe_span(corpus: TokenizedCorpus, sample: int, span: SpanLocation | None) -> CopiedSpan | None:
+def _describe_span(
+    corpus: TokenizedCorpus, sample: int, span: SpanLocation | None
+) -> CopiedSpan | None:
     if span is None:
         return None
     (source, number), position, tokens = span

@@ -23,7 +23,7 @@ from gnano.data.ngrams import NGramIndex
 from gnano.data.sources import DataConfig
 from gnano.data.split import warn_empty_heldout
 from gnano.evals.asked import ALL_TASKS, EvalConfig
-from gnano.evals.bits import BitsPerByte, measure_heldout, mean_bits_per_byte, measure_file
+from gnano.evals.bits import BitsPerByte, mean_bits_per_byte, measure_file, measure_heldout
 from gnano.evals.contamination import ContaminationReport, find_contamination
 from gnano.evals.gathering import TASKS, EvalItem, TaskItems, load_tasks
 from gnano.evals.likelihood import compute_loglikelihoods
@@ -35,7 +35,9 @@ from gnano.utils.atomic_io import atomic_write_text
 from gnano.utils.json_text import dump_json
 
 ChoiceScores = Sequence[tuple[float, bool]]  # of an item's options: nats, each token the likeliest?
-ScoredTask = tuple[TaskItems, Sequence[ChoiceScores]]  # a task's items, and what a model found of each
+ScoredTask = tuple[
+    TaskItems, Sequence[ChoiceScores]
+]  # a task's items, and what a model found of each
 Report = Callable[[str], None]
 
 
@@ -109,7 +111,9 @@ class EvalResult:
         if self.bits:
             rows = [(part.source, part.bits_per_byte, part.bytes) for part in self.bits]
             if len(rows) > 1:
-                rows.append(("all", mean_bits_per_byte(self.bits), sum(part.bytes for part in self.bits)))
+                rows.append(
+                    ("all", mean_bits_per_byte(self.bits), sum(part.bytes for part in self.bits))
+                )
             width = max(len("held-out text"), *(len(row[0]) for row in rows))
             lines += ["", f"{'held-out text':<{width}}  bits/byte      bytes"]
             lines += [f"{name:<{width}}  {bits:9.4f}  {size:9,}" for name, bits, size in rows]
@@ -120,7 +124,10 @@ class EvalResult:
 
 
 def evaluate(
-    model: EvalModel, config: EvalConfig, on_progress: Report = lambda _: None, on_note: Report = lambda _: None
+    model: EvalModel,
+    config: EvalConfig,
+    on_progress: Report = lambda _: None,
+    on_note: Report = lambda _: None,
 ) -> EvalResult:
     """Measure everything; `show` gets the progress, `note` what is left out and why.
 
@@ -142,7 +149,9 @@ def evaluate(
     if corpus is not None:
         bits += measure_heldout(model, corpus, config.heldout_tokens, rows, on_progress)
     bits += [measure_file(model, path, rows, on_progress) for path in config.text]
-    answered = [(sheet, _run_task(model, sheet, config.batch_size, on_progress)) for sheet in sheets]
+    answered = [
+        (sheet, _run_task(model, sheet, config.batch_size, on_progress)) for sheet in sheets
+    ]
     if config.check_contamination and corpus is not None:
         scores = score_with_contamination(answered, corpus, on_progress)
     else:
@@ -188,7 +197,9 @@ def score_task(task: TaskItems, choice_scores: Sequence[ChoiceScores]) -> TaskSc
         shots=task.shots,
         chance=sum(guess) / len(guess),
         acc=Accuracy.from_counts(sum(plain for plain, _ in each), count),
-        acc_norm=Accuracy.from_counts(sum(n for _, n in each), count) if task.has_acc_norm else None,
+        acc_norm=Accuracy.from_counts(sum(n for _, n in each), count)
+        if task.has_acc_norm
+        else None,
         perplexity=math.exp(min(nats, 700.0)) if single else None,
     )
 
@@ -205,14 +216,18 @@ def is_correct(item: EvalItem, choice_scores: ChoiceScores) -> tuple[bool, bool]
 
 
 def score_with_contamination(
-    scored_tasks: Sequence[ScoredTask], corpus: TokenizedCorpus, on_progress: Report = lambda _: None
+    scored_tasks: Sequence[ScoredTask],
+    corpus: TokenizedCorpus,
+    on_progress: Report = lambda _: None,
 ) -> list[TaskScore]:
     """Return the score of each task, with how many of its items the training shards contain.
 
     The shards are read once, for the items of all tasks.
     """
     items = [item.full_text for sheet, _ in scored_tasks for item in sheet.items]
-    overlap = find_contamination(corpus, items, lambda text: on_progress(f"training shards: {text}"))
+    overlap = find_contamination(
+        corpus, items, lambda text: on_progress(f"training shards: {text}")
+    )
     scores, first = [], 0
     for sheet, found in scored_tasks:
         scores.append(_score_clean_items(sheet, found, overlap, first))
@@ -237,7 +252,7 @@ def _score_clean_items(
     if seen and rest:
         part = replace(task, items=tuple(task.items[number] for number in rest))
         content["clean"] = asdict(score_task(part, [choice_scores[number] for number in rest]))
-    return replace(score_task(task, choice_scores), overlap=content)
+    return replace(score_task(task, choice_scores), contamination=content)
 
 
 def format_contamination(score: TaskScore) -> str:
@@ -251,7 +266,9 @@ def format_contamination(score: TaskScore) -> str:
     return line
 
 
-def _run_task(model: EvalModel, task: TaskItems, batch_size: int, on_progress: Report) -> list[ChoiceScores]:
+def _run_task(
+    model: EvalModel, task: TaskItems, batch_size: int, on_progress: Report
+) -> list[ChoiceScores]:
     on_progress(f"{task.title}: reading {len(task.items):,} items")
     questions = model.encoder.encode_items(task.items)
     began = time.monotonic()
@@ -264,7 +281,9 @@ def _run_task(model: EvalModel, task: TaskItems, batch_size: int, on_progress: R
     return [*compute_loglikelihoods(model.scorer, questions, batch_size, show_progress)]
 
 
-def _load_requested_tasks(config: EvalConfig, skipped: dict[str, str], on_progress: Report) -> list[TaskItems]:
+def _load_requested_tasks(
+    config: EvalConfig, skipped: dict[str, str], on_progress: Report
+) -> list[TaskItems]:
     common = config.limit, config.shots, config.cache_dir, on_progress
     names = [name for name in config.task_names if name not in (ALL_TASKS, "none")]
     sheets = load_tasks(names, config.files, *common)
@@ -283,7 +302,9 @@ def _load_requested_tasks(config: EvalConfig, skipped: dict[str, str], on_progre
     return sorted(sheets, key=lambda s: list(TASKS).index(s.task) if s.spec else len(TASKS))
 
 
-def _open_corpus(model: EvalModel, config: EvalConfig, skipped: dict[str, str]) -> TokenizedCorpus | None:
+def _open_corpus(
+    model: EvalModel, config: EvalConfig, skipped: dict[str, str]
+) -> TokenizedCorpus | None:
     """Open the data folder that was named, or that of the model's own run."""
     if config.data is not None:
         return TokenizedCorpus(config.data)

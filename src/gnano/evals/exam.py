@@ -15,12 +15,12 @@ from torch import Tensor
 
 from gnano.evals.evaluation import Accuracy, is_correct
 from gnano.evals.gathering import TaskItems, load_tasks
-from gnano.evals.likelihood import GPTScorer, EncodedItem, make_batches
+from gnano.evals.likelihood import EncodedItem, GPTScorer, make_batches
 from gnano.evals.subject import RequestEncoder
 from gnano.model.devices import accumulation_dtype
 from gnano.model.gpt import GPT
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.train.heldout import TaskEvaluator, sum_over_ranks, eval_mode
+from gnano.train.heldout import TaskEvaluator, eval_mode, sum_over_ranks
 from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
 
@@ -28,7 +28,7 @@ QuestionBatch = tuple[list[int], bool]  # numbers of the questions, and whether 
 
 
 def build_task_evaluator(recipe: Recipe, tokenizer: Tokenizer, world: DistContext) -> TaskEvaluator:
-    """Return the evaluator of `train.tasks`; the first rank reads or downloads the items."""
+    """Return the evaluator of `train.eval_tasks`; the first rank reads or downloads the items."""
     settings = recipe.train
     files = [name for name in settings.eval_tasks if "=" in name or "/" in name or "." in name]
     names = [name for name in settings.eval_tasks if name not in files]
@@ -51,7 +51,9 @@ def _evaluate_tasks(
             work = partial(_count_correct, GPTScorer(model), sheet, questions)
             parts = list(make_batches(questions, batch_size))
             empty: QuestionBatch = (parts[-1], False)
-            sums = sum_over_ranks(work, ((p, True) for p in parts), len(parts), empty, world, should_stop)
+            sums = sum_over_ranks(
+                work, ((p, True) for p in parts), len(parts), empty, world, should_stop
+            )
             found[sheet.task] = _task_metrics(sheet, *sums)
     return found
 

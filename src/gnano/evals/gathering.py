@@ -123,7 +123,9 @@ def load_tasks(
     """
     named = dict(map(parse_task_file, files))
     names = dict.fromkeys([*tasks, *named])
-    return [_load_task(name, named.get(name), limit, shots, cache_dir, on_progress) for name in names]
+    return [
+        _load_task(name, named.get(name), limit, shots, cache_dir, on_progress) for name in names
+    ]
 
 
 def parse_task_file(file: str) -> tuple[str, str]:
@@ -156,7 +158,9 @@ def _load_task(
         else:
             source = InstructionSource(kind="hub", repo=task.repo, config=task.config, split=split)
             paths = resolve_source_files(source, cache_dir, on_progress)
-        items: list[EvalItem] = read_record_files(paths, partial(parse_item, task), max_bad_share=0).records
+        items: list[EvalItem] = read_record_files(
+            paths, partial(parse_item, task), max_bad_share=0
+        ).records
         return items
 
     on_progress(f"reading {name}")
@@ -269,7 +273,9 @@ def _parse_lambada(record: Record) -> EvalItem:
     return _make_item(context, (word,), 0)
 
 
-_make_arc_task = partial(TaskSpec, repo="allenai/ai2_arc", read=_parse_arc, split="test", ending="\nAnswer:")
+_make_arc_task = partial(
+    TaskSpec, repo="allenai/ai2_arc", parse=_parse_arc, split="test", query_suffix="\nAnswer:"
+)
 TASKS = {
     "hellaswag": TaskSpec("HellaSwag", "Rowan/hellaswag", _parse_hellaswag),
     "arc_easy": _make_arc_task("ARC-Easy", config="ARC-Easy"),
@@ -279,7 +285,13 @@ TASKS = {
         "WinoGrande", "allenai/winogrande", _parse_winogrande, "winogrande_xl", has_acc_norm=False
     ),
     "lambada": TaskSpec(
-        "LAMBADA", "EleutherAI/lambada_openai", _parse_lambada, "default", "test", "", has_acc_norm=False
+        "LAMBADA",
+        "EleutherAI/lambada_openai",
+        _parse_lambada,
+        "default",
+        "test",
+        "",
+        has_acc_norm=False,
     ),
     "openbookqa": TaskSpec("OpenBookQA", "allenai/openbookqa", _parse_openbookqa, "main", "test"),
     "boolq": TaskSpec("BoolQ", "aps/super_glue", _parse_boolq, "boolq", has_acc_norm=False),

@@ -45,7 +45,9 @@ def evaluate_with_lm_eval(
     set_num_threads(loading.threads)
     began = time.monotonic()
     on_progress(f"lm-evaluation-harness: {', '.join(tasks)}")
-    sheets = {sheet.task: sheet for sheet in load_tasks((), config.files, config.limit, config.shots)}
+    sheets = {
+        sheet.task: sheet for sheet in load_tasks((), config.files, config.limit, config.shots)
+    }
     unknown = [name for name in tasks if name not in sheets]
     manager = TaskManager(include_defaults=bool(unknown))  # which takes seconds to find them all
     for name in unknown:
@@ -83,7 +85,10 @@ def evaluate_with_lm_eval(
 
 
 def _model_arguments(folder: Path, config: EvalConfig, loading: LoadConfig) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"pretrained": str(folder), "dtype": TORCH_DTYPE_NAMES[loading.dtype]}
+    arguments: dict[str, Any] = {
+        "pretrained": str(folder),
+        "dtype": TORCH_DTYPE_NAMES[loading.dtype],
+    }
     if config.add_bos != "auto":
         arguments["add_bos_token"] = config.add_bos == "yes"
     elif is_gnano_model(folder):

@@ -40,10 +40,14 @@ class Threshold(NamedTuple):
         return "WEAK" if sign * figure > sign * self.weak else "OK"
 
 
-MIN_CONTINUATION_LENGTH = 10  # characters of a continuation that ends by itself; an answer may be "4"
+MIN_CONTINUATION_LENGTH = (
+    10  # characters of a continuation that ends by itself; an answer may be "4"
+)
 MIN_WORDS_FOR_SHARES = 12  # words; shares of fewer say nothing
 GARBLED_SHARE = Threshold(0.0, 0.005)  # characters that are no text: a sound model writes none
-MIN_LENGTH_FOR_GARBLED = 200  # characters of which that is a share, so that one alone is WEAK at most
+MIN_LENGTH_FOR_GARBLED = (
+    200  # characters of which that is a share, so that one alone is WEAK at most
+)
 LETTER_SHARE = {  # of what is no space; prose has 0.95, sums and tables in it less
     "prose": Threshold(0.70, 0.45),
     "list": Threshold(0.60, 0.35),
@@ -51,7 +55,9 @@ LETTER_SHARE = {  # of what is no space; prose has 0.95, sums and tables in it l
 }
 LATIN_SHARE = Threshold(0.90, 0.60)  # of the letters, as the prompts are English
 COMMON_WORD_SHARE = Threshold(0.20, 0.10)  # of the words; English prose has 0.40 to 0.55
-WELL_FORMED_SHARE = Threshold(0.80, 0.55)  # words like sea, Sea or SEA; pieces drawn at random glue to others
+WELL_FORMED_SHARE = Threshold(
+    0.80, 0.55
+)  # words like sea, Sea or SEA; pieces drawn at random glue to others
 NGRAM_WORDS = 4  # words of a run whose repetition counts
 REPEATED_NGRAM_SHARE = {  # of the runs of four words; prose has under 0.05, code is made of set phrases
     "prose": Threshold(0.15, 0.50),
@@ -81,8 +87,12 @@ WORD_PATTERN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 WORD_SHAPE_PATTERN = re.compile(r"[^\W\d_]?(?:[^\W\d_A-Z]{0,15}|[A-Z]{1,11})(?:['’-]\w{1,15})*")
 LIST_ITEM_PATTERN = re.compile(r"^[ \t]*(?:[-*•+]|\d+[.)])[ \t]*(?=\S)", re.MULTILINE)
 CODE_FENCE_PATTERN = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
-CODE_START_PATTERN = re.compile(r"^(?:def|class|import|from|@|async def)\b.*", re.MULTILINE | re.DOTALL)
-ALLOW_INCOMPLETE_INPUT = 0x4000  # PyCF_ALLOW_INCOMPLETE_INPUT, with which the interpreter's prompt waits
+CODE_START_PATTERN = re.compile(
+    r"^(?:def|class|import|from|@|async def)\b.*", re.MULTILINE | re.DOTALL
+)
+ALLOW_INCOMPLETE_INPUT = (
+    0x4000  # PyCF_ALLOW_INCOMPLETE_INPUT, with which the interpreter's prompt waits
+)
 INCOMPLETE_MESSAGE = "incomplete input"  # Python's message for a text that could go on and be right
 UNTERMINATED_STRING_MESSAGE = "unterminated triple-quoted"
 EFFECTFUL_NODES = (  # that do something; docstrings, names and `pass` do not
@@ -96,7 +106,9 @@ class Expectation:
     """What the prompt asks for."""
 
     kind: TextKind = "prose"
-    topic_stems: tuple[str, ...] = ()  # beginnings of words, in lower case, that are about the prompt
+    topic_stems: tuple[
+        str, ...
+    ] = ()  # beginnings of words, in lower case, that are about the prompt
     code_before: str = ""  # the code that a continuation goes on with
     is_answer: bool = False  # of a tuned model, which ends by itself; else a continuation
     min_words: int = 0  # of an answer at least; with fewer it is WEAK, with a quarter of them FAIL
@@ -135,7 +147,9 @@ def grade_text(text: str, expected: Expectation, finished: bool) -> Verdict:
     if faults:
         grade = "FAIL" if len(faults) >= MAX_WEAK_ISSUES else faults[0].grade
         return Verdict(grade, tuple(fault.reason for fault in faults))
-    return Verdict("OK", (f"{_format_word_count(len(text.split()))}, {repetition_rate(text):.0%} repeated",))
+    return Verdict(
+        "OK", (f"{_format_word_count(len(text.split()))}, {repetition_rate(text):.0%} repeated",)
+    )
 
 
 def repetition_rate(text: str) -> float:
@@ -158,11 +172,17 @@ def _check_characters(text: str, expected: Expectation) -> Iterator[CheckResult]
     dense = [character for character in text if not character.isspace()]
     garbled = sum(map(_is_garbled, dense))
     reason = f"garbled: {garbled} of its {len(dense)} characters are no text"
-    yield CheckResult(GARBLED_SHARE.grade(garbled / max(len(dense), MIN_LENGTH_FOR_GARBLED)), reason)
+    yield CheckResult(
+        GARBLED_SHARE.grade(garbled / max(len(dense), MIN_LENGTH_FOR_GARBLED)), reason
+    )
     letters = [character for character in dense if character.isalpha()]
     share = len(letters) / len(dense)
-    if len(text.split()) >= MIN_WORDS_FOR_SHARES or not expected.is_answer:  # "1, 2, 3" may be an answer
-        yield CheckResult(LETTER_SHARE[expected.kind].grade(share), f"letters: {share:.0%} of its characters")
+    if (
+        len(text.split()) >= MIN_WORDS_FOR_SHARES or not expected.is_answer
+    ):  # "1, 2, 3" may be an answer
+        yield CheckResult(
+            LETTER_SHARE[expected.kind].grade(share), f"letters: {share:.0%} of its characters"
+        )
     if letters:
         latin = sum(character < "\u0250" for character in letters) / len(letters)
         yield CheckResult(LATIN_SHARE.grade(latin), f"script: {latin:.0%} of its letters are Latin")
@@ -186,9 +206,13 @@ def _check_form(text: str, expected: Expectation, finished: bool) -> Iterator[Ch
     if not is_list:  # towel, hat and sunglasses have no small words between them
         spoken = _lower_words(text)
         share = sum(word in COMMON_WORDS for word in spoken) / max(1, len(spoken))
-        yield CheckResult(COMMON_WORD_SHARE.grade(share), f"English: {share:.0%} of its words are common ones")
+        yield CheckResult(
+            COMMON_WORD_SHARE.grade(share), f"English: {share:.0%} of its words are common ones"
+        )
     bare = [word for word in (one.strip(PUNCTUATION) for one in words) if word[:1].isalpha()]
-    shaped = sum(WORD_SHAPE_PATTERN.fullmatch(word) is not None for word in bare) / max(1, len(bare))
+    shaped = sum(WORD_SHAPE_PATTERN.fullmatch(word) is not None for word in bare) / max(
+        1, len(bare)
+    )
     yield CheckResult(WELL_FORMED_SHARE.grade(shaped), f"words: {shaped:.0%} have the form of one")
 
 
@@ -204,16 +228,24 @@ def _has_list_items(text: str, is_answer: bool) -> bool:
 def _check_repetition(text: str, kind: TextKind) -> Iterator[CheckResult]:
     """Check that the same is not said again and again."""
     unit, times = _final_loop(text)
-    reason = f"loop: its last {len(unit) * times} characters are {_shorten_quote(unit)} {times} times"
+    reason = (
+        f"loop: its last {len(unit) * times} characters are {_shorten_quote(unit)} {times} times"
+    )
     yield CheckResult(LOOP_REPEATS.grade(times), reason)
     lines = [LIST_ITEM_PATTERN.sub("", line).strip() for line in text.split("\n")]
     least = 1 if kind == "list" else MIN_LINE_LENGTH
     kept = Counter(line for line in lines if len(line) >= least and any(map(str.isalnum, line)))
     if kept:
         (line, count), *_ = kept.most_common(1)
-        yield CheckResult(REPEATED_LINES.grade(count), f"lines: {count} of {len(lines)} are {_shorten_quote(line)}")
+        yield CheckResult(
+            REPEATED_LINES.grade(count),
+            f"lines: {count} of {len(lines)} are {_shorten_quote(line)}",
+        )
     share = repetition_rate(text)
-    yield CheckResult(REPEATED_NGRAM_SHARE[kind].grade(share), f"repeats: {share:.0%} of its {NGRAM_WORDS}-word runs")
+    yield CheckResult(
+        REPEATED_NGRAM_SHARE[kind].grade(share),
+        f"repeats: {share:.0%} of its {NGRAM_WORDS}-word runs",
+    )
 
 
 def _final_loop(text: str) -> tuple[str, int]:
@@ -239,7 +271,9 @@ def _check_answer(text: str, expected: Expectation, finished: bool) -> Iterator[
     if not finished:
         yield CheckResult("WEAK", "end: it went on up to the limit")
     elif (words := len(text.split())) < expected.min_words:
-        reason = f"short: {_format_word_count(words)}, where {expected.min_words} or more are expected"
+        reason = (
+            f"short: {_format_word_count(words)}, where {expected.min_words} or more are expected"
+        )
         yield CheckResult("FAIL" if words < expected.min_words / 4 else "WEAK", reason)
 
 
@@ -268,7 +302,9 @@ def _shorten_quote(text: str) -> str:
 def _check_python(text: str, expected: Expectation, finished: bool) -> CheckResult:
     """Grade a continuation of the code `before`, or the code in an answer."""
     code: str | None = text
-    if expected.is_answer:  # between fences, else from the first line that begins like code to the end
+    if (
+        expected.is_answer
+    ):  # between fences, else from the first line that begins like code to the end
         block = CODE_FENCE_PATTERN.search(text) or CODE_START_PATTERN.search(text)
         code = block[block.lastindex or 0] if block else None
     if code is None:

@@ -24,7 +24,9 @@ from gnano.model.cache import KVCache
 from gnano.model.devices import accumulation_dtype
 from gnano.model.gpt import GPT
 
-MIN_SHARED_PREFIX = 16  # tokens that all questions begin with, from which on they are computed apart
+MIN_SHARED_PREFIX = (
+    16  # tokens that all questions begin with, from which on they are computed apart
+)
 CPU_LOGITS_BYTES, GPU_LOGITS_BYTES = 2**24, 2**29  # bytes of fp32 logits at once; in a CPU's cache
 TokenIds = tuple[int, ...]
 
@@ -126,7 +128,12 @@ def _shared_prefix(items: Sequence[EncodedItem]) -> TokenIds:
     """Return what all of them begin with, if long enough; no token of it predicts a scored one."""
     options = [option for question in items for option in question.choices]
     size = min(len(option.ids) - option.num_scored - 1 for option in options)
-    size = min(size, common_prefix_length([question.choices[0].ids[: question.num_shared] for question in items]))
+    size = min(
+        size,
+        common_prefix_length(
+            [question.choices[0].ids[: question.num_shared] for question in items]
+        ),
+    )
     return options[0].ids[:size] if size >= MIN_SHARED_PREFIX and len(items) > 1 else ()
 
 
@@ -166,7 +173,11 @@ class GPTScorer:
         cache = self._expand_prefix_cache(model, len(rows), width) if self.prefix else None
         x_BTD = model.hidden_states(ids_BT, cache, prefix_tree=branches)
         options = [option for question in items for option in question.choices]
-        places = [number * width + place for number, row in enumerate(rows) for place in row.scored_positions]
+        places = [
+            number * width + place
+            for number, row in enumerate(rows)
+            for place in row.scored_positions
+        ]
         x_ND = x_BTD.flatten(0, 1)
         return choice_nll(model.logits, model.config.vocab_size, options, x_ND, places)
 
@@ -193,7 +204,9 @@ class _BranchedRow:
             first = fed - option.num_scored  # in the option's own text
             fork = max(first, shared)  # from here on in its branch
             self.scored_positions += range(first - skip, fork - skip)
-            self.scored_positions += range(fork - shared + len(self.ids), fed - shared + len(self.ids))
+            self.scored_positions += range(
+                fork - shared + len(self.ids), fed - shared + len(self.ids)
+            )
             self.ids += option.ids[shared:-1]
             self.branches += [number] * (fed - shared)
             self.positions += range(shared, fed)
@@ -218,7 +231,9 @@ def choice_nll(
         torch.tensor(numbers, device=device) for numbers in (targets, positions, owners)
     )
     found_N2 = torch.empty(len(targets), 2, dtype=accumulation_dtype(device), device=device)
-    size = max(1, (CPU_LOGITS_BYTES if device.type == "cpu" else GPU_LOGITS_BYTES) // (4 * vocab_size))
+    size = max(
+        1, (CPU_LOGITS_BYTES if device.type == "cpu" else GPU_LOGITS_BYTES) // (4 * vocab_size)
+    )
     for start in range(0, len(targets), size):
         rows = slice(start, start + size)
         logits_NV = compute_logits(x_ND[places_N[rows]])

@@ -49,7 +49,9 @@ def load_valid_results(folder: Path, loading: LoadConfig) -> Iterator[tuple[Path
             continue  # none that this version can read: it is made anew
         # below evals/ it may be of another folder of this name; a run may have moved with its own
         other = path.parent == Path("evals") and Path(found.folder).resolve() != folder.resolve()
-        if other or _loading_settings(found.settings) != _loading_settings(settings_dict(EvalConfig(), loading)):
+        if other or _loading_settings(found.settings) != _loading_settings(
+            settings_dict(EvalConfig(), loading)
+        ):
             continue
         written = path.stat().st_mtime
         if all(source.stat().st_mtime <= written for source in _input_files(found, folder)):
@@ -83,7 +85,10 @@ def _read_result(path: Path) -> EvalResult | None:
 
 def _settings_key(result: EvalResult) -> str:
     folder = str(Path(result.folder).resolve())
-    return json.dumps([folder, _score_settings(result.settings), _loading_settings(result.settings)], sort_keys=True)
+    return json.dumps(
+        [folder, _score_settings(result.settings), _loading_settings(result.settings)],
+        sort_keys=True,
+    )
 
 
 def _input_files(result: EvalResult, folder: Path) -> list[Path]:

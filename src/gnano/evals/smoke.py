@@ -16,9 +16,9 @@ from gnano.data.corpus import TokenizedCorpus
 from gnano.data.instructions.conversations import Turn
 from gnano.data.instructions.encoding import encode_prompt
 from gnano.data.instructions.templates import ChatTemplate, load_template, read_template
-from gnano.evals.answers import truncate_prompt, template_markers
+from gnano.evals.answers import template_markers, truncate_prompt
 from gnano.evals.copying import CopiedSpan, find_longest_copies
-from gnano.evals.judging import Grade, TextKind, Verdict, Expectation, grade_text
+from gnano.evals.judging import Expectation, Grade, TextKind, Verdict, grade_text
 from gnano.infer.engine import Engine
 from gnano.infer.loading import LoadConfig
 from gnano.infer.sampling import MAX_COUNT, SamplingParams
@@ -26,7 +26,10 @@ from gnano.train.saving.folders import find_checkpoint
 from gnano.utils.ranges import Range, check_number
 
 MIN_TOKENS = 16  # tokens; less of a text says too little
-MAX_CONTINUATION_TOKENS, MAX_ANSWER_TOKENS = 120, 256  # tokens at most; an answer is to come to its end
+MAX_CONTINUATION_TOKENS, MAX_ANSWER_TOKENS = (
+    120,
+    256,
+)  # tokens at most; an answer is to come to its end
 GRADES: tuple[Grade, ...] = ("OK", "WEAK", "FAIL")
 DEFAULT_LOADING = LoadConfig()
 OWN_TEMPLATE_HINT = "It was tuned with a template of its own, which `--format own` asks in."
@@ -179,7 +182,9 @@ def run_smoke_test(
     """
     if max_tokens is None:
         max_tokens = MAX_CONTINUATION_TOKENS if format == "text" else MAX_ANSWER_TOKENS
-    check_number("tokens", max_tokens, Range(MIN_TOKENS, MAX_COUNT))  # fewer say too little to be judged
+    check_number(
+        "tokens", max_tokens, Range(MIN_TOKENS, MAX_COUNT)
+    )  # fewer say too little to be judged
     if not temperatures:
         raise ValueError("There is no temperature: give one or more (--temperatures 0.7 1.0).")
     samplings = [SamplingParams(temperature=one, seed=seed) for one in temperatures]
@@ -201,7 +206,9 @@ def run_smoke_test(
         pairs = zip(samples, copied, strict=True)
         samples = [replace(sample, copied=span) for sample, span in pairs]
     samples.sort(key=lambda sample: [prompt.name for prompt in PROMPTS].index(sample.name))
-    return SmokeReport(tuple(samples), OWN_TEMPLATE_HINT if template and own and template != own else "")
+    return SmokeReport(
+        tuple(samples), OWN_TEMPLATE_HINT if template and own and template != own else ""
+    )
 
 
 def generate_samples(
@@ -257,7 +264,13 @@ def _build_expectation(prompt: SmokePrompt, template: ChatTemplate | None) -> Ex
         before = prompt.text if prompt.kind == "code" else ""
         return Expectation(kind=prompt.kind, topic_stems=topic, code_before=before)
     marks = template_markers(template)
-    return Expectation(kind=prompt.kind, topic_stems=topic, is_answer=True, min_words=prompt.min_words, template_markers=marks)
+    return Expectation(
+        kind=prompt.kind,
+        topic_stems=topic,
+        is_answer=True,
+        min_words=prompt.min_words,
+        template_markers=marks,
+    )
 
 
 def _escape_controls(text: str) -> str:

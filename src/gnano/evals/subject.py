@@ -25,11 +25,11 @@ from gnano.evals.asked import AddBos
 from gnano.evals.gathering import EvalItem
 from gnano.evals.likelihood import (
     GPU_LOGITS_BYTES,
-    GPTScorer,
-    TokenIds,
+    ChoiceScorer,
     EncodedChoice,
     EncodedItem,
-    ChoiceScorer,
+    GPTScorer,
+    TokenIds,
     choice_nll,
     pad_rows,
 )
@@ -58,7 +58,11 @@ class RequestEncoder:
     """
 
     def __init__(
-        self, encode: Callable[[str], list[int]], bos: TokenIds, document_bos: TokenIds, block_size: int
+        self,
+        encode: Callable[[str], list[int]],
+        bos: TokenIds,
+        document_bos: TokenIds,
+        block_size: int,
     ) -> None:
         self.encode, self.bos, self.document_bos = encode, bos, document_bos
         self.block_size = block_size
@@ -72,7 +76,9 @@ class RequestEncoder:
         return cls(tokenizer.encode, end if add_bos else (), end, block_size)
 
     def encode_items(self, items: Sequence[EvalItem]) -> list[EncodedItem]:
-        return [EncodedItem(tuple(self.encode_choice(*pair) for pair in item.choices)) for item in items]
+        return [
+            EncodedItem(tuple(self.encode_choice(*pair) for pair in item.choices)) for item in items
+        ]
 
     def encode_choice(self, context: str, continuation: str) -> EncodedChoice:
         # a blank at the end of a context belongs to the word that follows it
@@ -98,7 +104,9 @@ class EvalModel:
     loading: LoadConfig
 
 
-def load_eval_model(path: Path, loading: LoadConfig = DEFAULT_LOADING, add_bos: AddBos = "auto") -> EvalModel:
+def load_eval_model(
+    path: Path, loading: LoadConfig = DEFAULT_LOADING, add_bos: AddBos = "auto"
+) -> EvalModel:
     """Open the model of a run, a checkpoint or a Hugging Face folder.
 
     `start` says whether texts begin with end-of-text: auto is so with our models, as in training,
@@ -159,7 +167,9 @@ def _load_gnano_model(path: Path, folder: Path, loading: LoadConfig, add_bos: Ad
     )
 
 
-def _load_transformers_model(path: Path, folder: Path, loading: LoadConfig, add_bos: AddBos) -> EvalModel:
+def _load_transformers_model(
+    path: Path, folder: Path, loading: LoadConfig, add_bos: AddBos
+) -> EvalModel:
     check_transformers_installed(folder)
     import transformers
 

@@ -70,11 +70,17 @@ def build_model_card(
     made, config, template = training_stages(folder), load_config(folder), read_template(folder)
     stored = read_json_object(folder / "config.json")
     if not license_id and made and not made[-1].recipe.train.init_from:
-        license_id = "apache-2.0"  # made from nothing but its own runs, it is its author's to license
+        license_id = (
+            "apache-2.0"  # made from nothing but its own runs, it is its author's to license
+        )
     origin = ", trained from scratch with auto-g-nano" if made else ""
     if made and made[0].instruction_config:
         origin = f", tuned from {_escape_markdown(format_base_name(made[0]))} with auto-g-nano"
-    template_name = Path(made[0].instruction_config.template).stem if made and made[0].instruction_config else ""
+    template_name = (
+        Path(made[0].instruction_config.template).stem
+        if made and made[0].instruction_config
+        else ""
+    )
     pretrained = [stage for stage in made if not stage.instruction_config and stage.metrics]
     return (
         _template_environment()
@@ -88,7 +94,8 @@ def build_model_card(
             origin=origin,
             template=template,
             template_name=template_name,
-            template_example=template and template.render_prompt((Turn("user", "Where is the key?"),)),
+            template_example=template
+            and template.render_prompt((Turn("user", "Where is the key?"),)),
             prompt=DEFAULT_QUESTIONS[0] if template else DEFAULT_PROMPTS[0],
             begin=_required_bos_token(folder),
             files=sorted(files),
@@ -113,14 +120,23 @@ def _template_environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found.filters |= {"fenced": _fence_code, "table": _markdown_table, "plain": _escape_markdown, "commas": "{:,}".format}
+    found.filters |= {
+        "fenced": _fence_code,
+        "table": _markdown_table,
+        "plain": _escape_markdown,
+        "commas": "{:,}".format,
+    }
     found.filters["quoted"] = partial(json.dumps, ensure_ascii=False)  # Python reads JSON strings
     found.globals["shell"] = format_shell_command
     return found
 
 
 def _markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [headers, ["---"] * len(headers), *([_escape_markdown(cell) for cell in row] for row in rows)]
+    lines = [
+        headers,
+        ["---"] * len(headers),
+        *([_escape_markdown(cell) for cell in row] for row in rows),
+    ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -139,7 +155,12 @@ def _fence_code(text: str, language: str = "text") -> str:
     return f"{fence}{language}\n{shown.rstrip()}\n{fence}\n"
 
 
-def _front_matter(run_stages: Sequence[TrainingStage], license_id: str, languages: Sequence[str], is_chat_model: bool) -> str:
+def _front_matter(
+    run_stages: Sequence[TrainingStage],
+    license_id: str,
+    languages: Sequence[str],
+    is_chat_model: bool,
+) -> str:
     """Return the front matter, as YAML."""
     sources = [source for stage in run_stages for source in stage.sources.values()]
     if not languages and sources and all({s.generator, s.repo} & ENGLISH_SOURCES for s in sources):
@@ -149,7 +170,11 @@ def _front_matter(run_stages: Sequence[TrainingStage], license_id: str, language
         language=list(languages) or None,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["llama", *(["gnano"] if run_stages else []), *(["conversational"] if is_chat_model else [])],
+        tags=[
+            "llama",
+            *(["gnano"] if run_stages else []),
+            *(["conversational"] if is_chat_model else []),
+        ],
         datasets=_dataset_repos(run_stages) or None,
     )
     return str(data.to_yaml())
@@ -215,7 +240,9 @@ def _training_rows(stage: TrainingStage) -> list[tuple[str, str]]:
         "precision": f"{train.precision}, master weights in fp32",
         "hardware": f"{ranks} × {facts.get('gpu') or device}" if device else "",
         "peak memory": f"{memory:.1f} GB{' each' * (ranks > 1)}" if memory else "",
-        "time": f"{_format_time(seconds)}, {speed:,.0f} tokens/s at the end" if seconds and speed else "",
+        "time": f"{_format_time(seconds)}, {speed:,.0f} tokens/s at the end"
+        if seconds and speed
+        else "",
         "seed": f"{train.seed}",
         "software": " · ".join(f"{k} {facts[k]}" for k in ("gnano", "torch") if k in facts),
     }
@@ -254,7 +281,9 @@ def _result_paragraphs(stage: TrainingStage) -> list[str]:
 
 def _eval_score_rows(folder: Path) -> list[tuple[str, ...]]:
     """Return the newest score of each task that `gnano eval` kept of this checkpoint."""
-    saved = sorted(load_valid_results(folder, LoadConfig()), key=lambda pair: pair[0].stat().st_mtime)
+    saved = sorted(
+        load_valid_results(folder, LoadConfig()), key=lambda pair: pair[0].stat().st_mtime
+    )
     newest = {score.task: score for _, result in saved for score in result.scores}
     return [
         (
@@ -269,7 +298,9 @@ def _eval_score_rows(folder: Path) -> list[tuple[str, ...]]:
     ]
 
 
-def _generate_samples(folder: Path, chat_template: ChatTemplate | None, prompts: Sequence[str]) -> list[str]:
+def _generate_samples(
+    folder: Path, chat_template: ChatTemplate | None, prompts: Sequence[str]
+) -> list[str]:
     """Return what the model writes for each prompt, behind the prompt."""
     engine = Engine.load(folder)
     titles = prompts or (DEFAULT_QUESTIONS if chat_template else DEFAULT_PROMPTS)
@@ -281,7 +312,9 @@ def _generate_samples(folder: Path, chat_template: ChatTemplate | None, prompts:
     inputs = [(t, prompt) for t, prompt in inputs if len(engine.encode_prompt(prompt)) < context]
     if not inputs:
         return []
-    completions = engine.generate_batch([prompt for _, prompt in inputs], SAMPLE_TOKENS, SAMPLE_SETTINGS)
+    completions = engine.generate_batch(
+        [prompt for _, prompt in inputs], SAMPLE_TOKENS, SAMPLE_SETTINGS
+    )
     between = "\n\n" if chat_template else ""
     return [t + between + found.text for (t, _), [found] in zip(inputs, completions, strict=True)]
 

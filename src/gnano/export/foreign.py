@@ -9,7 +9,13 @@ from torch import Tensor
 
 from gnano.data.instructions.templates import JINJA_TEMPLATE_FILE, ChatTemplate, save_template
 from gnano.model.config import ModelConfig
-from gnano.model.folder import ROPE_BUFFER_SUFFIX, WEIGHTS_NAME, check_model_tensors, save_tensors, save_config
+from gnano.model.folder import (
+    ROPE_BUFFER_SUFFIX,
+    WEIGHTS_NAME,
+    check_model_tensors,
+    save_config,
+    save_tensors,
+)
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.appearing import create_dir_atomically
 from gnano.train.merging import copy_tokenizer_files
@@ -25,7 +31,9 @@ class ImportedModel:
     config: ModelConfig
     tensors: Mapping[str, Tensor]
     tokenizer: Tokenizer
-    tokenizer_folder: Path | None = None  # a folder with tokenizer and chat template, to take as they are
+    tokenizer_folder: Path | None = (
+        None  # a folder with tokenizer and chat template, to take as they are
+    )
     chat_template: str | None = None  # a chat template in Jinja, where there is no such folder
 
     def save_pretrained(self, out: Path) -> None:
@@ -45,7 +53,11 @@ class ImportedModel:
 
 
 def check_and_unify_tensors(
-    tensors: Mapping[str, Tensor], config: ModelConfig, path: Path, file_bytes: int, tie_word_embeddings: bool | None
+    tensors: Mapping[str, Tensor],
+    config: ModelConfig,
+    path: Path,
+    file_bytes: int,
+    tie_word_embeddings: bool | None,
 ) -> dict[str, Tensor]:
     """The tensors of `path`, which has `size` bytes, in one dtype and whole.
 
@@ -57,7 +69,12 @@ def check_and_unify_tensors(
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > 2 * file_bytes:
         raise ValueError(f"{path} claims more numbers than its {file_bytes:,} bytes hold.")
     head, embedding = tensors.get(LM_HEAD_KEY), tensors.get(EMBEDDING_KEY)
-    if tie_word_embeddings and head is not None and embedding is not None and not torch.equal(head, embedding):
+    if (
+        tie_word_embeddings
+        and head is not None
+        and embedding is not None
+        and not torch.equal(head, embedding)
+    ):
         raise ValueError(
             f"{path} says tie_word_embeddings = True, and its {LM_HEAD_KEY} is not its {EMBEDDING_KEY}; "
             f"correct the one that is wrong."

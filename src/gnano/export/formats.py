@@ -20,10 +20,10 @@ from torch import Tensor
 from gnano.export.gguf_file import export_gguf
 from gnano.export.kinds import ExportDtype, ExportFormat, resolve_export_dtype
 from gnano.model.config import PRESETS, ModelConfig
-from gnano.model.folder import WEIGHTS_NAME, load_config, load_tensors, save_tensors, save_config
+from gnano.model.folder import WEIGHTS_NAME, load_config, load_tensors, save_config, save_tensors
 from gnano.model.names import convert_to_published
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.train.appearing import create_file_atomically, create_dir_atomically
+from gnano.train.appearing import create_dir_atomically, create_file_atomically
 from gnano.train.merging import copy_tokenizer_files
 from gnano.train.saving.folders import find_checkpoint
 from gnano.utils.json_text import dump_json
@@ -90,11 +90,17 @@ def export_model(
             f"and run the same command again."
         ) from None
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    return ExportResult(path, sum(file.stat().st_size for file in files), _load_snippet(source, export_format, path))
+    return ExportResult(
+        path, sum(file.stat().st_size for file in files), _load_snippet(source, export_format, path)
+    )
 
 
 def _write_format(
-    source: ExportSource, export_format: ExportFormat, dtype: ExportDtype, path: Path, on_progress: Callable[[str], None]
+    source: ExportSource,
+    export_format: ExportFormat,
+    dtype: ExportDtype,
+    path: Path,
+    on_progress: Callable[[str], None],
 ) -> None:
     match export_format:
         case "folder":
@@ -102,7 +108,11 @@ def _write_format(
             save_tensors(_cast_tensors(source, dtype), path / WEIGHTS_NAME)
             copy_tokenizer_files([source.folder], path)
         case "safetensors":
-            save_tensors(_cast_tensors(source, dtype), path, {CONFIG_METADATA_KEY: dump_json(asdict(source.config))})
+            save_tensors(
+                _cast_tensors(source, dtype),
+                path,
+                {CONFIG_METADATA_KEY: dump_json(asdict(source.config))},
+            )
         case "pt":
             _write_published_pt(source, TORCH_DTYPES[dtype], path)
         case "gguf":
@@ -137,7 +147,11 @@ def _default_path(folder: Path, export_format: ExportFormat, dtype: ExportDtype)
     folder = folder.resolve()
     run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
     suffix = {"safetensors": ".safetensors", "folder": "", "onnx": "-onnx", "gguf": ".gguf"}
-    name = PUBLISHED_FILE_NAMES[dtype] if export_format == "pt" else f"{run.name}-{dtype}{suffix[export_format]}"
+    name = (
+        PUBLISHED_FILE_NAMES[dtype]
+        if export_format == "pt"
+        else f"{run.name}-{dtype}{suffix[export_format]}"
+    )
     return Path("exported", run.name, name)
 
 
@@ -147,7 +161,9 @@ def _load_snippet(source: ExportSource, export_format: ExportFormat, path: Path)
         prompt = ("-p", "Once upon a time", "-n", "60", "-no-cnv")
         return format_shell_command("llama-cli", "-m", path, *prompt)
     # a JSON string is a Python string too
-    name = json.dumps(str(path / "model.onnx" if export_format == "onnx" else path), ensure_ascii=False)
+    name = json.dumps(
+        str(path / "model.onnx" if export_format == "onnx" else path), ensure_ascii=False
+    )
     if export_format == "folder":
         return f"AutoModelForCausalLM.from_pretrained({name})"
     if export_format == "onnx":
@@ -155,5 +171,7 @@ def _load_snippet(source: ExportSource, export_format: ExportFormat, path: Path)
     preset = next((name for name, shape in PRESETS.items() if shape == source.config), None)
     model = f'GPT.from_config(PRESETS["{preset}"])' if preset else "GPT(…)"
     model = "GPT()" if preset == "1b" else model
-    state = f"torch.load({name}, weights_only=True)" if export_format == "pt" else f"load_file({name})"
+    state = (
+        f"torch.load({name}, weights_only=True)" if export_format == "pt" else f"load_file({name})"
+    )
     return f"model = {model}; model.load_state_dict({state})"

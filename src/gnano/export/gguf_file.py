@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from gnano.export.formats import ExportSource
 
 QUANTIZATION_TYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
-GGUF_TOP_LEVEL_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+GGUF_TOP_LEVEL_NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+}
 GGUF_BLOCK_NAMES = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
@@ -29,7 +33,10 @@ GGUF_BLOCK_NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-ROPE_PERMUTED_SUFFIXES = ("self_attn.q_proj.weight", "self_attn.k_proj.weight")  # rows permuted for its RoPE
+ROPE_PERMUTED_SUFFIXES = (
+    "self_attn.q_proj.weight",
+    "self_attn.k_proj.weight",
+)  # rows permuted for its RoPE
 
 
 def export_gguf(source: "ExportSource", path: Path, dtype: str) -> None:
@@ -92,8 +99,13 @@ def to_gguf_name(name: str) -> str:
 
 def gguf_to_hf_names(config: ModelConfig) -> dict[str, str]:
     """Map the names in GGUF to ours."""
-    blocks = [f"model.layers.{n}.{part}" for n in range(config.n_layer) for part in GGUF_BLOCK_NAMES]
-    return {to_gguf_name(f"{module}.weight"): f"{module}.weight" for module in [*GGUF_TOP_LEVEL_NAMES, *blocks]}
+    blocks = [
+        f"model.layers.{n}.{part}" for n in range(config.n_layer) for part in GGUF_BLOCK_NAMES
+    ]
+    return {
+        to_gguf_name(f"{module}.weight"): f"{module}.weight"
+        for module in [*GGUF_TOP_LEVEL_NAMES, *blocks]
+    }
 
 
 def _write_config_metadata(writer: Any, source: "ExportSource") -> None:

@@ -7,8 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnano.export.foreign import ImportedModel, check_vocab_size, check_and_unify_tensors
-from gnano.export.gguf_file import ROPE_PERMUTED_SUFFIXES, import_gguf, gguf_to_hf_names, padding_tokens
+from gnano.export.foreign import ImportedModel, check_and_unify_tensors, check_vocab_size
+from gnano.export.gguf_file import (
+    ROPE_PERMUTED_SUFFIXES,
+    gguf_to_hf_names,
+    import_gguf,
+    padding_tokens,
+)
 from gnano.model.config import ModelConfig
 from gnano.model.names import rope_permute
 from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer
@@ -43,7 +48,9 @@ def read_gguf(path: Path) -> ImportedModel:
     tokenizer = _read_gguf_tokenizer(metadata, path)
     check_vocab_size(tokenizer, config, path)
     tensors = check_and_unify_tensors(tensors, config, path, path.stat().st_size, None)
-    return ImportedModel(config, tensors, tokenizer, chat_template=metadata.get("tokenizer.chat_template"))
+    return ImportedModel(
+        config, tensors, tokenizer, chat_template=metadata.get("tokenizer.chat_template")
+    )
 
 
 class _GgufMetadata:

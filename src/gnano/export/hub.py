@@ -88,7 +88,11 @@ class HubRepo:
             )
         entries: Any = self.api.list_repo_tree(self.repo, recursive=True)
         files = [entry for entry in entries if hasattr(entry, "blob_id")]  # not the folders
-        return {f.path: f.lfs.sha256 if f.lfs else f.blob_id for f in files if f.path != HUB_MANAGED_FILE}
+        return {
+            f.path: f.lfs.sha256 if f.lfs else f.blob_id
+            for f in files
+            if f.path != HUB_MANAGED_FILE
+        }
 
     @contextmanager
     def _explain_errors(self) -> Iterator[None]:

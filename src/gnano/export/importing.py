@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gnano.export.foreign import ImportedModel, check_and_unify_tensors, load_tokenizer_for
 from gnano.export.gguf_reading import read_gguf
-from gnano.export.lone_file import TensorFileHints, read_tensor_file_model, load_tensor_file
+from gnano.export.lone_file import TensorFileHints, load_tensor_file, read_tensor_file_model
 from gnano.model.config import ModelConfig
 from gnano.model.folder import SHARD_INDEX_NAMES, read_json_object
 from gnano.utils.agreement import require_agreement
@@ -24,7 +24,10 @@ DEFAULT_HINTS = TensorFileHints()
 
 
 def import_model(
-    source_path: Path, out: Path, hints: TensorFileHints = DEFAULT_HINTS, tokenizer_folder: Path | None = None
+    source_path: Path,
+    out: Path,
+    hints: TensorFileHints = DEFAULT_HINTS,
+    tokenizer_folder: Path | None = None,
 ) -> ImportedModel:
     """Make the folder `out` of a file or folder; returns what was found in it.
 
@@ -33,7 +36,9 @@ def import_model(
     """
     if not source_path.exists():
         raise FileNotFoundError(f"There is nothing at {source_path}.")
-    check_output_path(out, "--out", [source_path, *([tokenizer_folder] if tokenizer_folder else [])])
+    check_output_path(
+        out, "--out", [source_path, *([tokenizer_folder] if tokenizer_folder else [])]
+    )
     if source_path.is_file() and source_path.suffix == ".gguf":
         if tokenizer_folder:
             raise ValueError(f"{source_path} has a tokenizer of its own; leave --tokenizer out.")
@@ -43,7 +48,9 @@ def import_model(
     else:
         found = _read_hf_folder(source_path, tokenizer_folder)
     for name, hint in vars(hints).items():
-        require_agreement(name, {"the option": hint, f"that of {source_path}": getattr(found.config, name)})
+        require_agreement(
+            name, {"the option": hint, f"that of {source_path}": getattr(found.config, name)}
+        )
     found.save_pretrained(out)
     return found
 
@@ -69,7 +76,9 @@ def _read_hf_folder(folder: Path, tokenizer_folder: Path | None) -> ImportedMode
     words = tokenizer_folder or folder
     loaded = load_tokenizer_for(config, words, folder)
     size = sum(file.stat().st_size for file in files)
-    return ImportedModel(config, check_and_unify_tensors(tensors, config, folder, size, tied), loaded, words)
+    return ImportedModel(
+        config, check_and_unify_tensors(tensors, config, folder, size, tied), loaded, words
+    )
 
 
 def _find_weight_files(folder: Path) -> dict[Path, set[str]]:

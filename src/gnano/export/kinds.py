@@ -21,5 +21,7 @@ def resolve_export_dtype(export_format: ExportFormat, dtype: ExportDtype) -> Exp
     if dtype == "auto":
         return known[0]
     if dtype not in known:
-        raise ValueError(f"{export_format} is written as {', '.join(known)}, not as {dtype} (--dtype).")
+        raise ValueError(
+            f"{export_format} is written as {', '.join(known)}, not as {dtype} (--dtype)."
+        )
     return dtype

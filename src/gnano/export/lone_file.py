@@ -28,7 +28,11 @@ from gnano.utils.agreement import require_agreement
 from gnano.utils.ranges import Range, check_field_ranges
 
 ROPE_ANGLES_KEY = "freqs_cis"
-STATE_DICT_WRAPPERS = ("model", "state_dict", "model_state_dict")  # a training file holds more than a model
+STATE_DICT_WRAPPERS = (
+    "model",
+    "state_dict",
+    "model_state_dict",
+)  # a training file holds more than a model
 WRAPPER_PREFIXES = ("_orig_mod.", "module.")  # torch.compile's and DDP's
 
 
@@ -39,13 +43,17 @@ class TensorFileHints:
     n_head: Annotated[int | None, Range(1, MAX_DIMENSION)] = None  # query heads
     block_size: Annotated[int | None, Range(2, MAX_DIMENSION)] = None  # context, in tokens
     rope_theta: Annotated[float | None, Range(1)] = None
-    norm_eps: Annotated[float | None, Range(0, 1, exclusive_minimum=True, exclusive_maximum=True)] = None
+    norm_eps: Annotated[
+        float | None, Range(0, 1, exclusive_minimum=True, exclusive_maximum=True)
+    ] = None
 
     def __post_init__(self) -> None:
         check_field_ranges(self)
 
 
-def read_tensor_file_model(path: Path, hints: TensorFileHints, tokenizer_folder: Path | None) -> ImportedModel:
+def read_tensor_file_model(
+    path: Path, hints: TensorFileHints, tokenizer_folder: Path | None
+) -> ImportedModel:
     """Raises ValueError or OSError, in a sentence, for a file that is no model."""
     tensors, stored = load_tensor_file(path)
     angles = tensors.pop(ROPE_ANGLES_KEY, None)
@@ -58,7 +66,9 @@ def read_tensor_file_model(path: Path, hints: TensorFileHints, tokenizer_folder:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     tensors = check_and_unify_tensors(tensors, config, path, path.stat().st_size, None)
-    return ImportedModel(config, tensors, load_tokenizer_for(config, tokenizer_folder, path), tokenizer_folder)
+    return ImportedModel(
+        config, tensors, load_tokenizer_for(config, tokenizer_folder, path), tokenizer_folder
+    )
 
 
 def load_tensor_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -117,7 +127,10 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Any]:
 
 
 def _infer_config(
-    tensors: Mapping[str, Tensor], rope_angles: Tensor | None, hints: TensorFileHints, stored_config: dict[str, Any]
+    tensors: Mapping[str, Tensor],
+    rope_angles: Tensor | None,
+    hints: TensorFileHints,
+    stored_config: dict[str, Any],
 ) -> ModelConfig:
     def matrix_shape(*names: str) -> list[int]:
         for name in names:
@@ -165,7 +178,9 @@ def _infer_config(
             f"{known['n_head']} heads do not fit keys of {keys} rows at a width of {width}."
         )
     stated = {"the shape written in the file": stored_config.get("n_kv_head")}
-    known["n_kv_head"] = require_agreement("n_kv_head", {**stated, "that of its matrices": keys // head})
+    known["n_kv_head"] = require_agreement(
+        "n_kv_head", {**stated, "that of its matrices": keys // head}
+    )
     return ModelConfig(**known)
 
 

@@ -38,11 +38,16 @@ if TYPE_CHECKING:
 GRAPH_FILE = "model.onnx"
 QUANTIZATION_BITS = {"int8": 8, "int4": 4}
 QUANTIZATION_GROUP_SIZE = 32  # inputs of a matrix that share a scale and a zero
-MATMUL_ACCURACY_LEVEL = 4  # onnxruntime's level for products in 8 bits: in fp32 a CPU has no kernel for int8
+MATMUL_ACCURACY_LEVEL = (
+    4  # onnxruntime's level for products in 8 bits: in fp32 a CPU has no kernel for int8
+)
 
 
 def export_onnx(
-    source: "ExportSource", folder: Path, dtype: str, on_progress: Callable[[str], None] = lambda _: None
+    source: "ExportSource",
+    folder: Path,
+    dtype: str,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Fill a folder with the model as ONNX.
 
@@ -64,7 +69,11 @@ def export_onnx(
             with tempfile.TemporaryDirectory(dir=folder) as full:
                 _write_onnx(graph, Path(full, GRAPH_FILE), on_progress)
                 on_progress(f"Quantizing to {dtype}")
-                _write_onnx(_quantize_matrices(Path(full, GRAPH_FILE), QUANTIZATION_BITS[dtype]), path, on_progress)
+                _write_onnx(
+                    _quantize_matrices(Path(full, GRAPH_FILE), QUANTIZATION_BITS[dtype]),
+                    path,
+                    on_progress,
+                )
     for name in ("config.json", "generation_config.json"):
         if (source.folder / name).is_file():
             shutil.copyfile(source.folder / name, folder / name)
@@ -100,7 +109,9 @@ def _build_onnx_graph(source: "ExportSource", dtype: str) -> "onnx_ir.Model":
     return graph
 
 
-def _lazy_weight_tensor(source: "ExportSource", name: str, weight: "onnx_ir.Value") -> "onnx_ir.LazyTensor":
+def _lazy_weight_tensor(
+    source: "ExportSource", name: str, weight: "onnx_ir.Value"
+) -> "onnx_ir.LazyTensor":
     import onnx_ir
 
     shape, dtype = weight.shape, weight.dtype
@@ -143,7 +154,9 @@ def _quantize_matrices(path: Path, bits: int) -> "onnx_ir.Model":
         for entry in weight.external_data:
             if entry.key == "location":  # absolute: so the quantizer maps one matrix at a time
                 entry.value = str(path.parent.resolve() / entry.value)
-    quantizer = MatMulNBitsQuantizer(graph, bits, QUANTIZATION_GROUP_SIZE, accuracy_level=MATMUL_ACCURACY_LEVEL)
+    quantizer = MatMulNBitsQuantizer(
+        graph, bits, QUANTIZATION_GROUP_SIZE, accuracy_level=MATMUL_ACCURACY_LEVEL
+    )
     quantizer.process()
     model: onnx.ModelProto = quantizer.model.model
     return onnx_ir.from_proto(model)

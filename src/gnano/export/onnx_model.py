@@ -101,7 +101,9 @@ class OnnxModel(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Logits [B, T, V] in fp32, then keys and values [B, K, past + T, E] of each layer."""
         sees_B1TS = causal_padding_mask(attention_mask, input_ids.shape[1])
-        cos_BTE, sin_BTE = (F.embedding(position_ids, self.get_buffer(name)) for name in ROPE_TABLES)
+        cos_BTE, sin_BTE = (
+            F.embedding(position_ids, self.get_buffer(name)) for name in ROPE_TABLES
+        )
         rope = Rope(cos_BTE[:, None], sin_BTE[:, None])
         x_BTD = self.model.embed_tokens(input_ids).to(self.activation_dtype)
         present: list[Tensor] = []
@@ -130,7 +132,9 @@ def input_output_names(config: ModelConfig) -> tuple[list[str], list[str]]:
     )
 
 
-def trace_model(config: ModelConfig, activation_dtype: torch.dtype, embedding_dtype: torch.dtype) -> "onnx_ir.Model":
+def trace_model(
+    config: ModelConfig, activation_dtype: torch.dtype, embedding_dtype: torch.dtype
+) -> "onnx_ir.Model":
     """The graph, with initializers that have names, dtypes and shapes but no values yet."""
     from torch.export import Dim
 

@@ -30,7 +30,13 @@ from gnano.utils.output import check_output_path
 CARD_FILE = "README.md"
 CHECKSUMS_FILE = "files.json"  # of our checkpoints
 MAX_FILE_BYTES = 50_000_000_000  # bytes: the Hub takes no larger file
-HARD_LINKED_SUFFIXES = (".safetensors", ".gguf", ".onnx", ".data", ".bin")  # large, and never edited by hand
+HARD_LINKED_SUFFIXES = (
+    ".safetensors",
+    ".gguf",
+    ".onnx",
+    ".data",
+    ".bin",
+)  # large, and never edited by hand
 MODEL_FILE_PATTERN = re.compile(  # what a model needs; all else in a folder is nobody's business
     r"(generation_)?config\.json|model\.safetensors|files\.json|tokenizer.*|vocab\.json|merges\.txt"
     r"|special_tokens_map\.json|added_tokens\.json|chat_template\..*|template\.json|README\.md"
@@ -46,7 +52,9 @@ class PublishResult:
 
     def __str__(self) -> str:
         rows = [f"{size:>16,}  {name}" for name, size in self.file_sizes.items()]
-        total = f"{sum(self.file_sizes.values()):>16,}  bytes in {len(rows)} files, in {self.folder}"
+        total = (
+            f"{sum(self.file_sizes.values()):>16,}  bytes in {len(rows)} files, in {self.folder}"
+        )
         end = (
             self.url
             or "Nothing was sent. Look at README.md and its licence; without --dry-run it goes up."
@@ -79,7 +87,10 @@ def publish(
     hub = None if dry_run else HubRepo(repo, private)  # checks the token before anything is written
     _fill_folder(output_folder, source, parts)
     if not (output_folder / CARD_FILE).exists():
-        atomic_write_text(output_folder / CARD_FILE, build_model_card(source, repo, parts, license_id, languages, prompts))
+        atomic_write_text(
+            output_folder / CARD_FILE,
+            build_model_card(source, repo, parts, license_id, languages, prompts),
+        )
     files = {name: (output_folder / name).stat().st_size for name in sorted({*parts, CARD_FILE})}
     if hub is None:
         return PublishResult(output_folder, files, "")
@@ -101,7 +112,9 @@ def _check_repo_id(repo: str) -> None:
 def _collect_files(source: Path, include: Sequence[Path]) -> dict[str, Path]:
     """Map each name in the repository to its file, without a card that is still to be written."""
     load_export_source(source)  # raises unless it is a complete model with its tokenizer
-    found = {p.name: p for p in source.iterdir() if p.is_file() and MODEL_FILE_PATTERN.fullmatch(p.name)}
+    found = {
+        p.name: p for p in source.iterdir() if p.is_file() and MODEL_FILE_PATTERN.fullmatch(p.name)
+    }
     for path in include:
         if not path.exists():
             raise FileNotFoundError(f"There is no {path} to include: export it first, or name it.")

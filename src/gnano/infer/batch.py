@@ -25,7 +25,7 @@ from gnano.infer.sampling import MAX_COUNT, SamplingParams
 from gnano.infer.step import CompiledDecoder, DecodeRunner
 from gnano.model.cache import KVCache
 from gnano.model.gpt import GPT
-from gnano.utils.ranges import Range, check_number, check_field_ranges
+from gnano.utils.ranges import Range, check_field_ranges, check_number
 
 MAX_PREFILL_TOKENS = 16_384  # positions, padding among them, that are computed in one pass at most
 
@@ -82,7 +82,9 @@ class ContinuousBatch:
         assert batch_size == 1 or not reuse_prefix, "which row's text is to be taken over?"
         self.model, self.eos_token_id, self.reuse_prefix = model, eos_token_id, reuse_prefix
         self.vocab_size = vocab_size or model.config.vocab_size
-        self.cached_ids: tuple[int, ...] = ()  # ids of the last text, as far as the cache still has it
+        self.cached_ids: tuple[
+            int, ...
+        ] = ()  # ids of the last text, as far as the cache still has it
         self.max_length = min(max_length or model.config.block_size, model.config.block_size)
         weight = model.model.embed_tokens.weight  # which no quantization changes
         self.device = weight.device
@@ -90,7 +92,9 @@ class ContinuousBatch:
         self.cache = KVCache(model.config, batch_size, self.max_length, dtype, self.device)
         # several rows take a CPU so long to multiply that what lies between is nothing
         gains = batch_size == 1 or self.device.type != "cpu"
-        self.decode_runner = DecodeRunner(compiled_decoder, self.cache) if compiled_decoder and gains else None
+        self.decode_runner = (
+            DecodeRunner(compiled_decoder, self.cache) if compiled_decoder and gains else None
+        )
         self.waiting: deque[SequenceState] = deque()
         self.active: list[SequenceState] = []  # row i of them is row i of the cache
 
@@ -143,7 +147,9 @@ class ContinuousBatch:
         if not logits:
             return []
         logits_BV = torch.cat(logits) if len(logits) > 1 else logits[0]
-        logits_BV = logits_BV[:, : self.vocab_size]  # the vocabulary may be padded beyond the tokens
+        logits_BV = logits_BV[
+            :, : self.vocab_size
+        ]  # the vocabulary may be padded beyond the tokens
         rows = list(self.active)
         tokens = sample_tokens(
             logits_BV,
@@ -210,7 +216,9 @@ class ContinuousBatch:
             part.lengths[:] = known
             padded = [padded[0][known:]]
         hidden_BTD = self.model.hidden_states(torch.tensor(padded, device=self.device), part)
-        last = torch.tensor(lengths, device=self.device) - 1 - (part.max_length - hidden_BTD.shape[1])
+        last = (
+            torch.tensor(lengths, device=self.device) - 1 - (part.max_length - hidden_BTD.shape[1])
+        )
         part.truncate(lengths)
         logits_BV = self.model.logits(hidden_BTD[torch.arange(len(distinct)), last])
         owners = [distinct.index(row.request.prompt_ids) for row in new]

@@ -33,7 +33,9 @@ INFERENCE_DTYPES: dict[InferenceDtype, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-BF16_MIN_PARAMETERS = 50_000_000  # parameters that do not stay in a CPU's cache, so that half the bytes count
+BF16_MIN_PARAMETERS = (
+    50_000_000  # parameters that do not stay in a CPU's cache, so that half the bytes count
+)
 DEFAULT_SAMPLING = SamplingParams()
 MAX_SAMPLES = 100_000
 MAX_BATCH_SIZE = 16  # texts that `complete` writes side by side
@@ -98,12 +100,24 @@ class Engine:
         return engine
 
     def new_batch(
-        self, batch_size: int = 1, max_length: int | None = None, reuse_prefix: bool = False, eos_token_id: int | None = None
+        self,
+        batch_size: int = 1,
+        max_length: int | None = None,
+        reuse_prefix: bool = False,
+        eos_token_id: int | None = None,
     ) -> ContinuousBatch:
         """Of the engine's model, ended by the tokenizer's end-of-text if by nothing else."""
         eos_token_id = self.tokenizer.end_of_text_id if eos_token_id is None else eos_token_id
         vocab = self.tokenizer.vocab_size
-        return ContinuousBatch(self.model, eos_token_id, batch_size, max_length, reuse_prefix, self.compiled_decoder, vocab)
+        return ContinuousBatch(
+            self.model,
+            eos_token_id,
+            batch_size,
+            max_length,
+            reuse_prefix,
+            self.compiled_decoder,
+            vocab,
+        )
 
     def prepare_for_batching(self) -> None:
         """Lay the matrices out for texts side by side, if that was not yet done."""
@@ -158,7 +172,12 @@ class Engine:
         of that is taken over. The result is then the same but for rounding.
         """
         ids = self.encode_prompt(prompt)
-        request = Request(prompt_ids=ids, max_new_tokens=max_new_tokens, sampling=sampling, context_shift=context_shift)
+        request = Request(
+            prompt_ids=ids,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            context_shift=context_shift,
+        )
         if not reuse_prefix or self.conversation_batch:  # it is at work on another text
             batch = self.new_batch(1, len(ids) + max_new_tokens)
         elif self.conversation_batch is None:
@@ -192,7 +211,13 @@ class Engine:
         """
         check_number("samples", num_samples, Range(1, MAX_SAMPLES))
         requests = [
-            Request(prompt_ids=ids, max_new_tokens=max_new_tokens, sampling=own, logprobs=logprobs, context_shift=context_shift)
+            Request(
+                prompt_ids=ids,
+                max_new_tokens=max_new_tokens,
+                sampling=own,
+                logprobs=logprobs,
+                context_shift=context_shift,
+            )
             for ids in map(self.encode_prompt, prompts)
             for own in map(sampling.for_sample, range(num_samples))
         ]
@@ -206,7 +231,9 @@ class Engine:
         done = 0
         while batch:
             for row in batch.step():
-                new = row.output_ids[-1:] if row.finish_reason != "stop" else []  # the token of this step
+                new = (
+                    row.output_ids[-1:] if row.finish_reason != "stop" else []
+                )  # the token of this step
                 data = self.tokenizer.decode_bytes(new)
                 pieces[row].append(streams[row].push(data, final=row.finish_reason is not None))
                 if streams[row].stopped:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gnano.infer.sums import should_use_gemv, gemv
-from gnano.model.blocks import Attention, Block, FeedForward, LMHead, Linear
+from gnano.infer.sums import gemv, should_use_gemv
+from gnano.model.blocks import Attention, Block, FeedForward, Linear, LMHead
 from gnano.model.gpt import GPT
 from gnano.model.rope import Rope
 
@@ -24,7 +24,7 @@ class FusedAttention(Attention):
         self.qkv_proj = FusedLinear(attention.q_proj, attention.k_proj, attention.v_proj)
         self.o_proj = FusedLinear(attention.o_proj)
 
-    def project(self, x_BTD: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+    def project_qkv(self, x_BTD: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
         B, T, _ = x_BTD.shape
         heads_BHTE = self.qkv_proj(x_BTD).view(B, T, self.H + 2 * self.K, -1).transpose(1, 2)
         rotated, v_BKTE = torch.split(heads_BHTE, [self.H + self.K, self.K], dim=1)

@@ -14,7 +14,9 @@ from torch import Tensor
 from gnano.infer.sampling import SamplingParams
 
 
-def truncated_weights(logits_BV: Tensor, params: Sequence[SamplingParams]) -> tuple[Tensor, Tensor | None]:
+def truncated_weights(
+    logits_BV: Tensor, params: Sequence[SamplingParams]
+) -> tuple[Tensor, Tensor | None]:
     """How likely each token is beside the likeliest, and the ids if they were put in order.
 
     The likeliest has 1, what is ruled out 0; the second is None where weight i is id i's.
@@ -63,7 +65,9 @@ def top_token_ids(logits_BV: Tensor, count: int) -> Tensor:
     return ids.gather(-1, order[..., :count])
 
 
-def _candidate_count(weights_BV: Tensor, top_k_B1: Tensor, share_B1: Tensor, min_p_B1: Tensor) -> int:
+def _candidate_count(
+    weights_BV: Tensor, top_k_B1: Tensor, share_B1: Tensor, min_p_B1: Tensor
+) -> int:
     """A number of likeliest tokens that has all that any row keeps; mostly a few hundred do."""
     V = weights_BV.shape[1]
     for K in (256, 2_048, 16_384):

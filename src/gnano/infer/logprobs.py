@@ -27,4 +27,6 @@ def compute_logprob(logits_V: Tensor, token_id: int, num_top: int = 0) -> TokenL
         return TokenLogprob(token_id, float(log_V[token_id]))
     ids = top_token_ids(log_V, min(num_top, len(log_V)))
     values = log_V[ids].tolist()
-    return TokenLogprob(token_id, float(log_V[token_id]), tuple(zip(ids.tolist(), values, strict=True)))
+    return TokenLogprob(
+        token_id, float(log_V[token_id]), tuple(zip(ids.tolist(), values, strict=True))
+    )

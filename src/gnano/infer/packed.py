@@ -26,7 +26,7 @@ class OneDnnLinear(FrozenLinear):
         packed_weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), 1)
         self.register_buffer("packed_weight", packed_weight, persistent=False)
 
-    def product(self, x_NI: Tensor) -> Tensor:
+    def matmul(self, x_NI: Tensor) -> Tensor:
         # the compiler takes the operator itself for one of its own making, with constant weights
         multiply = _packed_matmul_op if torch.compiler.is_compiling() else _packed_matmul
         y_NO: Tensor = multiply(x_NI, self.packed_weight)
@@ -38,7 +38,9 @@ def _packed_matmul(x_NI: Tensor, packed_OI: Tensor) -> Tensor:
     return y_NO
 
 
-_packed_matmul_op = torch.library.custom_op("gnano::packed_product", _packed_matmul, mutates_args=())
+_packed_matmul_op = torch.library.custom_op(
+    "gnano::packed_product", _packed_matmul, mutates_args=()
+)
 
 
 @_packed_matmul_op.register_fake

@@ -45,7 +45,9 @@ class TokenHistory:
 
     def repeated_ngram_ids(self) -> set[int]:
         """The ids that would complete a run of n ids for the second time."""
-        return self.next_ids_by_prefix.get(tuple(self.recent_ids), set()) if self.ngram_size else set()
+        return (
+            self.next_ids_by_prefix.get(tuple(self.recent_ids), set()) if self.ngram_size else set()
+        )
 
     def _record_ngram(self, token: int) -> None:
         if len(self.recent_ids) == self.ngram_size - 1:
@@ -58,7 +60,9 @@ def start_history(prompt: Sequence[int], sampling: SamplingParams) -> TokenHisto
     return TokenHistory(prompt, sampling.no_repeat_ngram_size) if sampling.needs_history else None
 
 
-def apply_penalties(logits_V: Tensor, sampling: SamplingParams, history: TokenHistory | None) -> None:
+def apply_penalties(
+    logits_V: Tensor, sampling: SamplingParams, history: TokenHistory | None
+) -> None:
     """Change fp32 logits [V] in place as bias, penalties and no-repeat ask for."""
     if sampling.logit_bias:
         _apply_logit_bias(logits_V, sampling.logit_bias)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gnano.infer.fixed import FrozenLinear, replace_linears
 from gnano.infer.loading import Quantization
-from gnano.infer.sums import should_use_gemv, gemv
+from gnano.infer.sums import gemv, should_use_gemv
 from gnano.model.blocks import Linear
 from gnano.model.gpt import GPT
 
@@ -39,7 +39,7 @@ class Int8Linear(FrozenLinear):
         self.register_buffer("q_OI", (weight / scale_O1).round().clamp(-127, 127).to(torch.int8))
         self.register_buffer("scale_O", scale_O1[:, 0].to(weight.dtype))
 
-    def product(self, x_NI: Tensor) -> Tensor:
+    def matmul(self, x_NI: Tensor) -> Tensor:
         if should_use_gemv(x_NI, self.out_features):
             return (gemv(x_NI, self.q_OI) * self.scale_O).to(x_NI.dtype)
         if x_NI.device.type == "cpu" and len(x_NI) <= MAX_INT8_MATMUL_ROWS:
@@ -69,8 +69,10 @@ class Int4Linear(FrozenLinear):
             q_OI = (q_OI[:, ::2] << 4 | q_OI[:, 1::2]).to(torch.uint8)
         self.register_buffer("q_OI", q_OI)
 
-    def product(self, x_NI: Tensor) -> Tensor:
-        if self.is_prepacked:  # for many rows too: what lies in this order, only its product can read
+    def matmul(self, x_NI: Tensor) -> Tensor:
+        if (
+            self.is_prepacked
+        ):  # for many rows too: what lies in this order, only its product can read
             y_NO: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
                 x_NI, self.q_OI, GROUP_SIZE, self.scales_zeros_GO2
             )

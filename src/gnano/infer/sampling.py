@@ -7,7 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from gnano.utils.ranges import Range, check_number, check_field_ranges
+from gnano.utils.ranges import Range, check_field_ranges, check_number
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,9 @@ class SamplingParams:
         check_field_ranges(self)
         for token, bias in self.logit_bias:
             check_number("a token of logit_bias", token, Range(0, MAX_COUNT))
-            check_number(f"the logit_bias of token {token}", bias, LOGIT_BIAS_RANGE, is_integer=False)
+            check_number(
+                f"the logit_bias of token {token}", bias, LOGIT_BIAS_RANGE, is_integer=False
+            )
         if len(dict(self.logit_bias)) < len(self.logit_bias):
             raise ValueError("logit_bias names a token twice; give each id one bias.")
 

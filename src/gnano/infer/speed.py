@@ -86,7 +86,11 @@ def measure_throughput(
         if count > 1:
             engine.prepare_for_batching()
         per_s = _measure_tokens_per_s(engine, count, prompt_tokens, new_tokens)
-        half = count * (prompt_tokens + new_tokens // 2) * kv_cache_bytes_per_token(config, dtype.itemsize)
+        half = (
+            count
+            * (prompt_tokens + new_tokens // 2)
+            * kv_cache_bytes_per_token(config, dtype.itemsize)
+        )
         found.append(DecodeThroughput(count, per_s, weights + half))
     return ThroughputReport(prompt_tokens, first, tuple(found), read, weights)
 
@@ -107,7 +111,13 @@ def _random_prompts(engine: Engine, count: int, length: int) -> list[tuple[int, 
 
 def _measure_first_token(engine: Engine, prompt: int) -> float:
     batch = engine.new_batch(1, prompt, eos_token_id=NO_EOS_TOKEN)
-    batch.add(Request(prompt_ids=_random_prompts(engine, 1, prompt)[0], max_new_tokens=1, sampling=GREEDY_SAMPLING))
+    batch.add(
+        Request(
+            prompt_ids=_random_prompts(engine, 1, prompt)[0],
+            max_new_tokens=1,
+            sampling=GREEDY_SAMPLING,
+        )
+    )
     started = time.perf_counter()
     batch.step()  # it gives ids, so a GPU has been waited for
     return time.perf_counter() - started

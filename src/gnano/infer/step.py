@@ -54,7 +54,12 @@ class CompiledDecoder:
         for first in range(0, len(buffers), BLOCKS_PER_COMPILE):
             several = slice(first, first + BLOCKS_PER_COMPILE)
             x_B1D = self.decode_blocks(
-                list(decoder.layers[several]), x_B1D, rope, positions_B1, mask_B11T, buffers[several]
+                list(decoder.layers[several]),
+                x_B1D,
+                rope,
+                positions_B1,
+                mask_B11T,
+                buffers[several],
             )
         y_BV: Tensor = self.compute_logits(decoder.norm, self.model.lm_head, x_B1D)
         return y_BV
@@ -76,7 +81,9 @@ class DecodeRunner:
         """
         cache, rows = self.cache, len(ids)
         assert cache.max_length < cache.capacity, "the cache is full"
-        end = min(-(-(cache.max_length + 1) // CACHE_LENGTH_STEP) * CACHE_LENGTH_STEP, cache.capacity)
+        end = min(
+            -(-(cache.max_length + 1) // CACHE_LENGTH_STEP) * CACHE_LENGTH_STEP, cache.capacity
+        )
         graphed = self.device.type == "cuda"
         # a graph is of a fixed number of rows: those that nobody has are computed with them
         padded = min(1 << (rows - 1).bit_length(), len(cache.lengths)) if graphed else rows

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 class IncrementalDetokenizer:
     def __init__(self, stop_strings: Sequence[str] = ()) -> None:
-        self.stop_strings = (stop_strings,) if isinstance(stop_strings, str) else tuple(stop_strings)
+        self.stop_strings = (
+            (stop_strings,) if isinstance(stop_strings, str) else tuple(stop_strings)
+        )
         if any(not isinstance(text, str) or not text for text in self.stop_strings):
             raise ValueError("A stop string is empty, or no text; give at least one character.")
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -24,7 +26,9 @@ class IncrementalDetokenizer:
             return ""
         self.pending_text += self.decoder.decode(data, final)
         # of stop strings inside one another, the one complete first, however the text is cut
-        met = [(at + len(s), at) for s in self.stop_strings if (at := self.pending_text.find(s)) >= 0]
+        met = [
+            (at + len(s), at) for s in self.stop_strings if (at := self.pending_text.find(s)) >= 0
+        ]
         if met:
             self.stopped = True
             certain, self.pending_text = self.pending_text[: min(met)[1]], ""

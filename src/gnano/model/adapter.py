@@ -110,7 +110,9 @@ def load_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
     return LoraConfig(rank=rank, alpha=alpha, dropout=dropout, target_modules=layers), tensors
 
 
-def check_adapter_shape(tensors: Mapping[str, Tensor], config: LoraConfig, model_config: ModelConfig) -> None:
+def check_adapter_shape(
+    tensors: Mapping[str, Tensor], config: LoraConfig, model_config: ModelConfig
+) -> None:
     """Raises ValueError, naming a tensor, where they are no adapter of all blocks of this shape."""
     with torch.device("meta"):
         model = GPT.from_config(model_config)
@@ -175,7 +177,9 @@ def _check_complete(
     for name in tensors:
         layer = name.removesuffix(LORA_A).removesuffix(LORA_B)
         if not {f"{layer}{LORA_A}", f"{layer}{LORA_B}"} <= tensors.keys():
-            raise ValueError(f"{folder / ADAPTER_WEIGHTS_NAME} has {name} without the other half of its pair.")
+            raise ValueError(
+                f"{folder / ADAPTER_WEIGHTS_NAME} has {name} without the other half of its pair."
+            )
     named = found  # targets may be a pattern: the layers it matched are in the file
     if isinstance(targets, list):
         named = {str(target).rsplit(".", 1)[-1] for target in targets}

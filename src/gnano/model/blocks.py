@@ -126,7 +126,9 @@ class FeedForward(nn.Module):
         super().__init__()
         self.gate_proj = Linear(config.n_embd, config.ffn_hidden)
         self.up_proj = Linear(config.n_embd, config.ffn_hidden)
-        self.down_proj = Linear(config.ffn_hidden, config.n_embd, init_std=_residual_init_std(config))
+        self.down_proj = Linear(
+            config.ffn_hidden, config.n_embd, init_std=_residual_init_std(config)
+        )
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         y_BTD: Tensor = self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))

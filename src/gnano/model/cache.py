@@ -83,7 +83,9 @@ class KVCache:
 
         def copied(buffer_BKTE: Tensor) -> Tensor:
             # zeros, as above
-            return F.pad(buffer_BKTE[:, :, :size].expand(batch_size, -1, -1, -1), (0, 0, 0, extra_capacity))
+            return F.pad(
+                buffer_BKTE[:, :, :size].expand(batch_size, -1, -1, -1), (0, 0, 0, extra_capacity)
+            )
 
         wider.layers = [LayerCache(copied(x.k_BKTE), copied(x.v_BKTE)) for x in self.layers]
         return wider
@@ -110,6 +112,10 @@ class KVCache:
             places = self.lengths[:, None] + np.arange(num_tokens)
             places_BT = torch.from_numpy(places).to(self.layers[0].k_BKTE.device)
         for layer in self.layers:
-            layer.start, layer.end, layer.positions_BT = start, self.max_length + num_tokens, places_BT
+            layer.start, layer.end, layer.positions_BT = (
+                start,
+                self.max_length + num_tokens,
+                places_BT,
+            )
         self.lengths += num_tokens
         return places_BT

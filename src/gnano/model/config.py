@@ -24,7 +24,9 @@ class ModelConfig:
     # key/value heads, each shared by n_head / n_kv_head query heads
     n_kv_head: Annotated[int, Range(1, MAX_DIMENSION)] = 2
     ffn_hidden: Annotated[int, Range(1, MAX_DIMENSION)] = 5_376  # width inside the feed-forward
-    block_size: Annotated[int, Range(2, MAX_DIMENSION)] = 1_024  # context: the most tokens attended to
+    block_size: Annotated[int, Range(2, MAX_DIMENSION)] = (
+        1_024  # context: the most tokens attended to
+    )
     # share of activations zeroed in training
     dropout: Annotated[float, Range(0, 1, exclusive_maximum=True)] = 0.0
     rope_theta: Annotated[float, Range(1)] = 500_000.0  # base of the rotary frequencies

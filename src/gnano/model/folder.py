@@ -25,7 +25,10 @@ from gnano.utils.text import read_text
 
 WEIGHTS_NAME = "model.safetensors"
 PICKLE_WEIGHTS_NAME = "pytorch_model.bin"
-SHARD_INDEX_NAMES = {WEIGHTS_NAME: f"{WEIGHTS_NAME}.index.json", PICKLE_WEIGHTS_NAME: f"{PICKLE_WEIGHTS_NAME}.index.json"}  # of shards
+SHARD_INDEX_NAMES = {
+    WEIGHTS_NAME: f"{WEIGHTS_NAME}.index.json",
+    PICKLE_WEIGHTS_NAME: f"{PICKLE_WEIGHTS_NAME}.index.json",
+}  # of shards
 ROPE_BUFFER_SUFFIX = "rotary_emb.inv_freq"  # older files hold what every reader computes itself
 MODEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -133,7 +136,11 @@ def load_tensors(
     """
     path = folder / WEIGHTS_NAME
     if not path.is_file():
-        others = (name for name in (PICKLE_WEIGHTS_NAME, *SHARD_INDEX_NAMES.values()) if (folder / name).is_file())
+        others = (
+            name
+            for name in (PICKLE_WEIGHTS_NAME, *SHARD_INDEX_NAMES.values())
+            if (folder / name).is_file()
+        )
         other = next((f", but {name}: {_import_advice(folder)}" for name in others), "")
         raise FileNotFoundError(f"{folder} is not a model folder: it has no {WEIGHTS_NAME}{other}.")
     try:
@@ -148,7 +155,9 @@ def load_tensors(
         raise ValueError(f"{path} is damaged or cut short ({error}).") from None
 
 
-def check_model_tensors(tensors: Mapping[str, torch.Tensor], config: ModelConfig, path: Path) -> None:
+def check_model_tensors(
+    tensors: Mapping[str, torch.Tensor], config: ModelConfig, path: Path
+) -> None:
     """ValueError, naming a tensor, unless these are a model of this shape, as floating point."""
     expected = {name: list(t.shape) for name, t in _build_meta_model(config).state_dict().items()}
     for name in sorted(expected.keys() | tensors.keys()):

@@ -88,7 +88,10 @@ class Fp8Linear(Linear):
 
 
 def _is_convertible(layer: Linear, min_intensity: float) -> bool:
-    return not any(size % DIM_MULTIPLE for size in layer.weight.shape) and _intensity(layer) >= min_intensity
+    return (
+        not any(size % DIM_MULTIPLE for size in layer.weight.shape)
+        and _intensity(layer) >= min_intensity
+    )
 
 
 def _intensity(layer: Linear) -> float:
@@ -100,8 +103,14 @@ def _intensity(layer: Linear) -> float:
 class _Fp8LinearFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor) -> Tensor:
-        x_unit, w_unit = _compute_scale(x_NI, FORWARD_DTYPE), _compute_scale(weight_OI, FORWARD_DTYPE)
-        x8_NI, w8_OI = _quantize(x_NI, x_unit, FORWARD_DTYPE), _quantize(weight_OI, w_unit, FORWARD_DTYPE)
+        x_unit, w_unit = (
+            _compute_scale(x_NI, FORWARD_DTYPE),
+            _compute_scale(weight_OI, FORWARD_DTYPE),
+        )
+        x8_NI, w8_OI = (
+            _quantize(x_NI, x_unit, FORWARD_DTYPE),
+            _quantize(weight_OI, w_unit, FORWARD_DTYPE),
+        )
         ctx.save_for_backward(x8_NI, x_unit, weight_OI, w_unit)
         # fast: fewer bits between the partial sums, which gradients cannot do without
         return _scaled_mm(x8_NI, w8_OI, x_unit, w_unit, x_NI.dtype, fast_accum=True)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gnano.model.attention import PrefixTree, prefix_tree_mask, document_mask, ragged_causal_mask
+from gnano.model.attention import PrefixTree, document_mask, prefix_tree_mask, ragged_causal_mask
 from gnano.model.blocks import Decoder, LMHead
 from gnano.model.cache import KVCache
 from gnano.model.config import ModelConfig
@@ -39,7 +39,9 @@ class GPT(nn.Module):
     """
 
     compute_dtype: torch.dtype | None = None  # of the activations; None: as the weights
-    activation_checkpointing: bool = False  # in backward, a block's activations from its input: less memory
+    activation_checkpointing: bool = (
+        False  # in backward, a block's activations from its input: less memory
+    )
     uses_rng: bool = False  # its blocks draw beyond the config's dropout, as adapters may
     is_compiled: bool = False  # by `compile_blocks`
 

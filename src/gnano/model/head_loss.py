@@ -163,7 +163,9 @@ def _slice_nll(
     log_probs_NV = _log_probs(x_ND, weight_VD, vocab_size)
     if scale_N is not None:
         return log_probs_NV, (_target_nll(log_probs_NV, targets_N) * scale_N).sum()
-    return log_probs_NV, F.nll_loss(log_probs_NV, targets_N, ignore_index=IGNORE_INDEX, reduction="sum")
+    return log_probs_NV, F.nll_loss(
+        log_probs_NV, targets_N, ignore_index=IGNORE_INDEX, reduction="sum"
+    )
 
 
 def _log_probs(x_ND: Tensor, weight_VD: Tensor, vocab_size: int) -> Tensor:

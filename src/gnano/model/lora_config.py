@@ -18,7 +18,9 @@ class LoraConfig:
     alpha: Annotated[float, Range(0, 1e30, exclusive_minimum=True)] = 16.0
     # share of the adapter's input zeroed in training
     dropout: Annotated[float, Range(0, 1, exclusive_maximum=True)] = 0.0
-    target_modules: tuple[TargetModule, ...] = TARGET_MODULES  # whose matrices are changed, in every block
+    target_modules: tuple[TargetModule, ...] = (
+        TARGET_MODULES  # whose matrices are changed, in every block
+    )
 
     def __post_init__(self) -> None:
         check_field_ranges(self, "train.lora")
@@ -27,7 +29,7 @@ class LoraConfig:
             reject_unused(self, "train.lora.", names, "train.lora.rank is 0 (no adapter)")
         if not self.target_modules or not set(self.target_modules) <= set(TARGET_MODULES):
             raise ValueError(
-                f"train.lora.layers is {list(self.target_modules)}; name some of {', '.join(TARGET_MODULES)}."
+                f"train.lora.target_modules is {list(self.target_modules)}; name some of {', '.join(TARGET_MODULES)}."
             )
 
     @property

@@ -12,7 +12,11 @@ from torch import Tensor
 
 from gnano.model.config import ModelConfig
 
-_TOP_LEVEL_NAMES = {"token_embedding_table": "model.embed_tokens", "norm": "model.norm", "lm_head": "lm_head"}
+_TOP_LEVEL_NAMES = {
+    "token_embedding_table": "model.embed_tokens",
+    "norm": "model.norm",
+    "lm_head": "lm_head",
+}
 _BLOCK_NAMES = {
     "attention_norm": "input_layernorm",
     "attention.wq": "self_attn.q_proj",
@@ -35,7 +39,9 @@ def is_published_layout(state_dict: Mapping[str, Tensor]) -> bool:
     return "token_embedding_table.weight" in state_dict
 
 
-def convert_from_published(state_dict: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+def convert_from_published(
+    state_dict: Mapping[str, Tensor], config: ModelConfig
+) -> dict[str, Tensor]:
     """The same tensors under Hugging Face's names, queries and keys in half-split order."""
     ours = {}
     for name, tensor in state_dict.items():

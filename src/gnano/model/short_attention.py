@@ -23,8 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CPU_ATTENTION_MAX_LENGTH = 512  # positions; beyond them the kept scores, T² a head, cost more than they save
-QUERY_BLOCK = 128  # queries at a time: shorter blocks skip more of what is masked, in worse products
+CPU_ATTENTION_MAX_LENGTH = (
+    512  # positions; beyond them the kept scores, T² a head, cost more than they save
+)
+QUERY_BLOCK = (
+    128  # queries at a time: shorter blocks skip more of what is masked, in worse products
+)
 
 
 def cpu_attention(
@@ -80,7 +84,12 @@ class _CpuAttention(torch.autograd.Function):
             s = (s * (1 / math.sqrt(E))).to(q.dtype).view(N, -1, stop)
             q_parts.append(torch.bmm(s, k[:, :stop]).view(N, -1, stop - start, E))
             k_parts.append(torch.bmm(some_q.mT, s).mT)
-        return torch.cat(q_parts, dim=2), _sum_key_grads(k_parts, T), _sum_key_grads(v_parts, T), None
+        return (
+            torch.cat(q_parts, dim=2),
+            _sum_key_grads(k_parts, T),
+            _sum_key_grads(v_parts, T),
+            None,
+        )
 
 
 def _query_blocks(T: int) -> list[tuple[int, int]]:

@@ -40,7 +40,9 @@ def describe_data(folder: Path) -> str:
         "",
         *align_columns([(*head, "dropped"), *rows], right=range(1, len(head))),
         "",
-        *align_columns(_length_histogram({name: _document_lengths(manifest, name) for name in sources})),
+        *align_columns(
+            _length_histogram({name: _document_lengths(manifest, name) for name in sources})
+        ),
     ]
     lines += warn_empty_heldout(folder, manifest)
     for name, plan in manifest.plan.sources.items():
@@ -62,7 +64,11 @@ def describe_sample(sample: SampleDetails, tokenizer: Tokenizer) -> str:
     ]
     for piece in sample.documents:
         end = piece.offset + len(piece.ids)
-        part = "whole" if (piece.offset, end) == (0, piece.document_tokens) else f"{piece.offset:,}–{end:,}"
+        part = (
+            "whole"
+            if (piece.offset, end) == (0, piece.document_tokens)
+            else f"{piece.offset:,}–{end:,}"
+        )
         lines.append(
             f"── document {piece.document_index:,} of {piece.document_count:,}, tokens {part} "
             f"of {piece.document_tokens:,} ".ljust(72, "─")

@@ -7,26 +7,26 @@ from typing import Any
 from gnano.data.instructions.config import InstructionConfig
 from gnano.live import format_clock
 from gnano.model.arithmetic import (
-    num_active_parameters,
     flops_per_token,
     kv_cache_bytes_per_token,
+    num_active_parameters,
     parameters_by_part,
 )
 from gnano.model.config import ModelConfig
 from gnano.report.corpus import describe_data
 from gnano.report.metrics import (
     TaskCurve,
-    format_accuracy,
-    heldout_bits_per_byte,
     finite_number,
-    read_metrics,
+    format_accuracy,
     heldout_bits_by_source,
+    heldout_bits_per_byte,
+    read_metrics,
     task_curves,
 )
 from gnano.report.runs import to_printable_line
 from gnano.report.standing import PROBABLY_KILLED, iter_events_reversed, read_run_status
-from gnano.train.recipe import Recipe, load_recipe, list_recipes
-from gnano.train.saving.folders import list_checkpoints, checkpoint_step
+from gnano.train.recipe import Recipe, list_recipes, load_recipe
+from gnano.train.saving.folders import checkpoint_step, list_checkpoints
 from gnano.train.saving.hashes import verify_file_sizes
 
 MAX_EVENTS = 5  # of a run's last ones, shown
@@ -94,18 +94,29 @@ def _describe_run(run: Path) -> str:
     lines = [_describe_recipe(recipe), "", state]
     if now.reason:
         killed = now.reason == PROBABLY_KILLED
-        why = "its process is gone without a word: killed?" if killed else to_printable_line(now.reason)
+        why = (
+            "its process is gone without a word: killed?"
+            if killed
+            else to_printable_line(now.reason)
+        )
         lines.append(f"             {why}")
-    measured = {row["step"]: bits for row in rows if (bits := heldout_bits_per_byte(row)) is not None}
+    measured = {
+        row["step"]: bits for row in rows if (bits := heldout_bits_per_byte(row)) is not None
+    }
     if measured:
         lines.append(_describe_heldout(next(row for row in rows if row["step"] == max(measured))))
     if tasks := task_curves(rows):
         lines.append(_describe_tasks(tasks))
     skipped = sum(bool(row.get("skipped")) for row in rows)
     rollbacks = sum(event["event"] == "rolled back" for event in iter_events_reversed(run))
-    lines.append(f"trouble      {_format_count(skipped, 'step')} skipped, {_format_count(rollbacks, 'rollback')}")
+    lines.append(
+        f"trouble      {_format_count(skipped, 'step')} skipped, {_format_count(rollbacks, 'rollback')}"
+    )
     last_events = list(islice(iter_events_reversed(run), MAX_EVENTS))[::-1]
-    lines += [*_describe_checkpoints(run, measured), *(f"event        {_format_event(**e)}" for e in last_events)]
+    lines += [
+        *_describe_checkpoints(run, measured),
+        *(f"event        {_format_event(**e)}" for e in last_events),
+    ]
     return "\n".join(lines)
 
 

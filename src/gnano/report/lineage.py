@@ -48,7 +48,11 @@ def training_stages(folder: Path) -> list[TrainingStage]:
     with suppress(OSError, ValueError):  # the log may be missing
         rows = [row for row in read_metrics(run / "metrics.jsonl") if row["step"] <= step]
     base = Path(facts.get("base", ""))
-    earlier = training_stages(base) if _read_weights_sha256(base) == facts.get("base_sha256", "none") else []
+    earlier = (
+        training_stages(base)
+        if _read_weights_sha256(base) == facts.get("base_sha256", "none")
+        else []
+    )
     return [TrainingStage(run.name, step, recipe, facts, rows), *earlier]
 
 

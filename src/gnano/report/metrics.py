@@ -133,7 +133,10 @@ def heldout_curves(metrics: MetricRows) -> list[Curve]:
         return []
     found = [(row["step"], heldout_bits_by_source(row)) for row in metrics if row.get("heldout")]
     names = sorted({name for _, bits in found for name in bits})
-    return [total, *(_make_curve(name, ((s, bits.get(name)) for s, bits in found)) for name in names)]
+    return [
+        total,
+        *(_make_curve(name, ((s, bits.get(name)) for s, bits in found)) for name in names),
+    ]
 
 
 def task_curves(metrics: MetricRows) -> list[TaskCurve]:

@@ -38,7 +38,9 @@ SampleTexts = Sequence[tuple[str, str, str]]  # title, prompt, continuation
 HtmlTable = tuple[str, Sequence[str], list[list[str]]]  # title, heads, rows
 
 
-def write_html_report(run: Path, facts: Mapping[str, str] | None = None, samples: SampleTexts = ()) -> Path:
+def write_html_report(
+    run: Path, facts: Mapping[str, str] | None = None, samples: SampleTexts = ()
+) -> Path:
     """Write `run/report.html` from the run's files, finished or not, and return its path.
 
     `facts` become rows of a table (hardware, cost, …), `samples` are what the model wrote.
@@ -115,7 +117,9 @@ def _task_table(curves: list[TaskCurve]) -> HtmlTable:
     rows = []
     for curve in curves:
         points = {step: point for point, step in enumerate(curve.steps)}
-        cells = [format_accuracy(curve, points[step]) if step in points else "–" for step in columns]
+        cells = [
+            format_accuracy(curve, points[step]) if step in points else "–" for step in columns
+        ]
         rows.append([curve.name, *cells, curve.metric])
     heads = ["task", *columns.values(), "measure"]
     return "Accuracy on tasks, ± standard error", heads, rows

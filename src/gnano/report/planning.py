@@ -14,12 +14,14 @@ from typing import Any, Literal
 from gnano.model.arithmetic import flops_per_token, num_parameters, parameters_by_part
 from gnano.model.hardware import GPUS, Gpu, get_gpu
 from gnano.train.config import TrainConfig
-from gnano.train.memory import MemoryEstimate, choose_parallelism, fits_in_memory, estimate_memory
+from gnano.train.memory import MemoryEstimate, choose_parallelism, estimate_memory, fits_in_memory
 from gnano.train.recipe import Recipe
 from gnano.train.speed import estimate_tokens_per_s
 from gnano.utils.ranges import Range, check_number
 
-CHINCHILLA_TOKENS_PER_PARAMETER = 20  # tokens a parameter (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)
+CHINCHILLA_TOKENS_PER_PARAMETER = (
+    20  # tokens a parameter (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)
+)
 MAX_SUGGESTED_GPUS = 64  # that advice goes up to, in multiples of those asked for
 
 
@@ -93,15 +95,19 @@ def plan_cost(
     numbers out of range.
     """
     check_number("gpus", gpus, Range(1, 1_000_000))
-    check_number("price", gpu_hour_price, Range(0, 1_000_000), is_integer=False)  # dollars a GPU-hour
-    check_number("mfu", mfu, Range(0, 1, exclusive_minimum=True), is_integer=False)  # share of the peak
+    check_number(
+        "price", gpu_hour_price, Range(0, 1_000_000), is_integer=False
+    )  # dollars a GPU-hour
+    check_number(
+        "mfu", mfu, Range(0, 1, exclusive_minimum=True), is_integer=False
+    )  # share of the peak
     named = None if gpu_name is None else get_gpu(gpu_name)
     if recipe.train.precision == "auto":
         recipe = replace(recipe, train=replace(recipe.train, precision="bf16"))
     micro_steps = recipe.train.accumulation_steps(recipe.model.block_size, gpus)
     if gpus % (groups := recipe.train.hsdp_replicas):
         raise ValueError(
-            f"{gpus} GPUs cannot form {groups} groups of the same size (train.replicas)."
+            f"{gpus} GPUs cannot form {groups} groups of the same size (train.hsdp_replicas)."
         )
     table = tuple(_estimate(recipe, kind, gpus, gpu_hour_price, mfu) for kind in GPUS)
     chosen = None if named is None else _estimate(recipe, named, gpus, gpu_hour_price, mfu)
@@ -159,7 +165,9 @@ def _find_remedy(
     return None
 
 
-def _memory_reductions(train: TrainConfig, gpus: int, gpu: Gpu) -> Iterator[tuple[str, TrainConfig, int]]:
+def _memory_reductions(
+    train: TrainConfig, gpus: int, gpu: Gpu
+) -> Iterator[tuple[str, TrainConfig, int]]:
     """Ways to need less memory, those that cost least speed first."""
     if train.precision == "fp8" and gpu.fp8_tflops is None:
         settings = replace(train, precision="bf16")
@@ -178,13 +186,18 @@ def _memory_reductions(train: TrainConfig, gpus: int, gpu: Gpu) -> Iterator[tupl
             for recompute in (False, True) if not train.activation_checkpointing else (True,):
                 for micro_batch in halved:
                     settings = replace(
-                        train, parallel=parallel, recompute=recompute, micro_batch=micro_batch
+                        train,
+                        parallel=parallel,
+                        activation_checkpointing=recompute,
+                        micro_batch_size=micro_batch,
                     )
                     words = [
                         f"--gpus {count}" * (count != gpus),
                         f"--train.parallel {parallel}" * (parallel != train.parallel),
-                        "--train.recompute" * (recompute != train.activation_checkpointing),
-                        f"--train.micro-batch {micro_batch}" * (micro_batch != train.micro_batch_size),
+                        "--train.activation_checkpointing"
+                        * (recompute != train.activation_checkpointing),
+                        f"--train.micro-batch-size {micro_batch}"
+                        * (micro_batch != train.micro_batch_size),
                     ]
                     yield " ".join(filter(None, words)), settings, count
 

@@ -28,10 +28,16 @@ def _format_recipe(plan: CostPlan) -> str:
     rows = [_format_row("parameters", f"{count:>15,}")]
     rows += [f"  {part:<{LABEL_WIDTH + 1}}{number:>12,}" for part, number in parts.items()]
     rows += [
-        _format_row("FLOPs", f"{_format_number(flops_per_token(model))} a token, {_format_number(plan.flops)} in all"),
-        _format_row("tokens", f"{_format_number(plan.tokens)}, {plan.tokens / count:.1f} for each parameter"),
         _format_row(
-            "", f"Chinchilla's balance is about {CHINCHILLA_TOKENS_PER_PARAMETER}: {_format_number(balance)}, {steps:,} steps"
+            "FLOPs",
+            f"{_format_number(flops_per_token(model))} a token, {_format_number(plan.flops)} in all",
+        ),
+        _format_row(
+            "tokens", f"{_format_number(plan.tokens)}, {plan.tokens / count:.1f} for each parameter"
+        ),
+        _format_row(
+            "",
+            f"Chinchilla's balance is about {CHINCHILLA_TOKENS_PER_PARAMETER}: {_format_number(balance)}, {steps:,} steps",
         ),
         _format_row(
             "step",
@@ -39,7 +45,10 @@ def _format_recipe(plan: CostPlan) -> str:
             f"{settings.micro_batch_size} × {model.block_size:,} × {plan.micro_steps} "
             f"micro-batch{'es' * (plan.micro_steps > 1)}",
         ),
-        _format_row("precision", settings.precision + ", activations twice" * settings.activation_checkpointing),
+        _format_row(
+            "precision",
+            settings.precision + ", activations twice" * settings.activation_checkpointing,
+        ),
     ]
     return "\n".join(rows)
 
@@ -66,15 +75,23 @@ def _format_cost(plan: CostPlan, estimate: CostEstimate) -> str:
     given = plan.assumed_mfu is not None
     source = "as --mfu says" if given else "expected, not measured (docs/planning.md says why)"
     rows = [
-        _format_row("speed", f"{estimate.tokens_per_s:,.0f} tokens/s, {estimate.mfu:.1%} MFU: {source}"),
+        _format_row(
+            "speed", f"{estimate.tokens_per_s:,.0f} tokens/s, {estimate.mfu:.1%} MFU: {source}"
+        ),
     ]
     if plan.recipe.train.precision == "fp8" and estimate.gpu.fp8_tflops is not None:
         share = estimate.mfu * estimate.gpu.bf16_tflops / estimate.gpu.fp8_tflops
         rows.append(_format_row("", f"MFU is of the bf16 peak; of the FP8 peak it is {share:.1%}"))
     hours = estimate.hours
-    rows.append(_format_row("time", f"{_format_hours(hours)}, {hours * estimate.gpus:,.1f} GPU-hours"))
+    rows.append(
+        _format_row("time", f"{_format_hours(hours)}, {hours * estimate.gpus:,.1f} GPU-hours")
+    )
     if estimate.dollars is not None:
-        rows.append(_format_row("money", f"${estimate.dollars:,.2f} at ${plan.gpu_hour_price:.2f} a GPU-hour"))
+        rows.append(
+            _format_row(
+                "money", f"${estimate.dollars:,.2f} at ${plan.gpu_hour_price:.2f} a GPU-hour"
+            )
+        )
     if estimate.kwh is not None:
         rows.append(_format_row("energy", f"{estimate.kwh:,.0f} kWh at most, of the GPUs alone"))
     return "\n".join(rows)
@@ -94,7 +111,9 @@ def _format_warning(plan: CostPlan, estimate: CostEstimate) -> str:
             f"WARNING: {trouble}. Nothing here makes it fit; take a larger GPU or a smaller model."
         )
     assert estimate.remedy_bytes is not None
-    return f"WARNING: {trouble}. It fits with {estimate.remedy}: {_format_gb(estimate.remedy_bytes)}."
+    return (
+        f"WARNING: {trouble}. It fits with {estimate.remedy}: {_format_gb(estimate.remedy_bytes)}."
+    )
 
 
 def _format_table(plan: CostPlan) -> str:

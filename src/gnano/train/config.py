@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from gnano.model.lora_config import LoraConfig
-from gnano.train.optimizers.schedule import OptimizerConfig, LRSchedule
+from gnano.train.optimizers.schedule import LRSchedule, OptimizerConfig
 from gnano.utils.openmp import THREAD_RANGE
 from gnano.utils.paths import expand_path_fields
 from gnano.utils.ranges import Range, check_field_ranges
@@ -25,9 +25,9 @@ class StabilityConfig:
     stall_timeout: Annotated[float, Range(0)] = 1_800.0
 
     def __post_init__(self) -> None:
-        check_field_ranges(self, "train.guard")
+        check_field_ranges(self, "train.stability")
         if not self.spike_threshold:
-            reject_unused(self, "train.guard.", ("window",), "train.guard.spike is 0")
+            reject_unused(self, "train.stability.", ("window",), "train.stability.spike is 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,9 @@ class TrainConfig:
     # fsdp: groups of ranks that hold a whole model each (HSDP)
     hsdp_replicas: Annotated[int, Range(1, 2**24)] = 1
     compile: Literal["auto", "yes", "no"] = "auto"  # torch.compile the blocks; auto: if it pays
-    activation_checkpointing: bool = False  # compute activations twice instead of keeping them: less memory
+    activation_checkpointing: bool = (
+        False  # compute activations twice instead of keeping them: less memory
+    )
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0  # of the initial weights and of dropout
     init_from: str = ""  # begin with these weights: a run, a checkpoint, a Hugging Face folder
     eval_every: Annotated[int, Range(0)] = 100  # steps between held-out losses; 0: only at the end
@@ -77,9 +79,11 @@ class TrainConfig:
         expand_path_fields(self, ("base", "tasks"))
         check_field_ranges(self, "train")
         if not self.eval_tasks:
-            reject_unused(self, "train.", ("tasks_every", "tasks_limit"), "train.tasks is empty")
+            reject_unused(
+                self, "train.", ("tasks_every", "tasks_limit"), "train.eval_tasks is empty"
+            )
         if not self.profile_start:
-            reject_unused(self, "train.", ("profile_steps",), "train.profile_at is 0")
+            reject_unused(self, "train.", ("profile_steps",), "train.profile_start is 0")
         if not self.eval_every:
             reject_unused(self, "train.", ("patience",), "train.eval_every is 0")
         rise = self.schedule.warmup_steps(self.steps)
@@ -96,7 +100,7 @@ class TrainConfig:
             )
         if self.hsdp_replicas > 1 and self.parallel == "ddp":
             raise ValueError(
-                f"train.replicas {self.hsdp_replicas} groups a sharded model; it needs "
+                f"train.hsdp_replicas {self.hsdp_replicas} groups a sharded model; it needs "
                 f'train.parallel = "fsdp", and this is "ddp".'
             )
 

@@ -28,7 +28,9 @@ class PrefetchLoader:
         data_index: Callable[[int], int] = lambda step: step,
     ) -> None:
         self.dataset, self.world, self.data_index = dataset, world, data_index
-        self.samples_per_step = config.tokens_per_step // dataset.block_size  # sequences, over all ranks
+        self.samples_per_step = (
+            config.tokens_per_step // dataset.block_size
+        )  # sequences, over all ranks
         self.micro_batch_size = config.micro_batch_size
         self.accumulation_steps = config.accumulation_steps(dataset.block_size, world.world_size)
         self.copy_stream = torch.Stream(world.device) if world.device.type == "cuda" else None

@@ -20,11 +20,16 @@ class StabilityMonitor:
     """`state` is what `state()` gave when the run was saved."""
 
     def __init__(
-        self, config: StabilityConfig, peak_lr: float, state: Mapping[str, Any] = MappingProxyType({})
+        self,
+        config: StabilityConfig,
+        peak_lr: float,
+        state: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.config, self.peak_lr = config, peak_lr
         self.consecutive_skips: int = state.get("skipped", 0)  # steps in a row
-        self.skipped_ranges: list[list[int]] = state.get("detours", [])  # [first step, steps of data]
+        self.skipped_ranges: list[list[int]] = state.get(
+            "detours", []
+        )  # [first step, steps of data]
 
     def observe(self, row: dict[str, Any]) -> None:
         """Count the skipped steps in a row; `row` holds the metrics of a step."""
@@ -53,7 +58,10 @@ class StabilityMonitor:
         return f"The last {self.consecutive_skips:,} steps were skipped: {why}; {advice}."
 
     def state_dict(self) -> dict[str, Any]:
-        return {"skipped": self.consecutive_skips, "detours": [list(detour) for detour in self.skipped_ranges]}
+        return {
+            "skipped": self.consecutive_skips,
+            "detours": [list(detour) for detour in self.skipped_ranges],
+        }
 
     def data_index(self, step: int) -> int:
         """Whose samples a step (from 0) takes: those of a later one, once some were gone around."""
@@ -68,7 +76,7 @@ class StabilityMonitor:
         if not was_restored or len(self.skipped_ranges) >= self.config.max_rollbacks:
             why = (
                 f"after it went back and around other data {len(self.skipped_ranges)} times "
-                f"(train.guard.rollbacks)"
+                f"(train.stability.rollbacks)"
                 if was_restored
                 else "with no good checkpoint before them to go back to"
             )

@@ -26,8 +26,8 @@ from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
 from gnano.train.stopping import InterruptedByStop
 
-BatchT = TypeVar("B")
-# the metrics of each task of `train.tasks`; raises CutShortError where the run is to stop
+BatchT = TypeVar("BatchT")
+# the metrics of each task of `train.eval_tasks`; raises CutShortError where the run is to stop
 TaskEvaluator = Callable[[GPT, DistContext, Callable[[], bool]], dict[str, Any]]
 # builds one on all ranks, once; raises ValueError or OSError where items are missing
 TaskEvaluatorFactory = Callable[[Recipe, Tokenizer, DistContext], TaskEvaluator]
@@ -114,7 +114,9 @@ class HeldoutSet:
         padding = torch.zeros(1, self.length, dtype=torch.long)
         empty = Batch(padding, torch.full_like(padding, IGNORE_INDEX), None)
         with eval_mode(model):
-            for source, (name, rows) in enumerate(zip(self.corpus.source_names, self.rows, strict=True)):
+            for source, (name, rows) in enumerate(
+                zip(self.corpus.source_names, self.rows, strict=True)
+            ):
                 if rows:
                     part = rows if tokens is None else rows[: self._row_count(source, tokens)]
                     pairs = iter_heldout_batches(part, self.length, self.batch_size)
@@ -176,7 +178,9 @@ def sum_over_ranks(
         if number % world.world_size == world.rank:
             parts.append(sum_batch(batch))
     # a sharded model is put together by all ranks, so each computes as often as the first
-    if not parts or (batch_count % world.world_size and world.rank >= batch_count % world.world_size):
+    if not parts or (
+        batch_count % world.world_size and world.rank >= batch_count % world.world_size
+    ):
         parts.append(sum_batch(empty_batch))
     found: list[float] = world.all_reduce_sum(torch.stack(parts).sum(0)).tolist()
     return found

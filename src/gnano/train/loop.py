@@ -30,12 +30,12 @@ from gnano.train.recipe import Recipe
 from gnano.train.saving.checkpoint import CheckpointAssets
 from gnano.train.saving.folders import CHECKPOINTS_DIR
 from gnano.train.saving.saver import AsyncCheckpointWriter
-from gnano.train.settle import resolve_device, resolve_recipe
+from gnano.train.settle import resolve_recipe, resolve_run_device
 from gnano.train.stopping import InterruptedByStop, SignalHandler
 from gnano.train.trainee import TrainState
-from gnano.train.waiting import Notify, DataWaiter
+from gnano.train.waiting import DataWaiter, Notify
 from gnano.train.watching.events import EventLog
-from gnano.train.watching.journal import MetricsLogger, MetricsCallback
+from gnano.train.watching.journal import MetricsCallback, MetricsLogger
 from gnano.train.watching.profiling import StepProfiler
 from gnano.train.watching.readings import AsyncMetricReader
 from gnano.utils.openmp import set_num_threads
@@ -73,12 +73,14 @@ def train(
 
     Where a launcher has started several ranks, each calls this, and the first alone writes,
     watches and says. `allow` names values of the recipe that may differ from those that the run
-    was begun with; `exam` is who asks its `train.tasks`. Raises ValueError for what does not fit
+    was begun with; `exam` is who asks its `train.eval_tasks`. Raises ValueError for what does not fit
     together, before anything is computed.
     """
     check_output_path(run, "--out", [*recipe.input_paths], allowed_kind="run")
     with (
-        DistContext.init(resolve_device(recipe, run), recipe.train.stability.stall_timeout) as world,
+        DistContext.init(
+            resolve_run_device(recipe, run), recipe.train.stability.stall_timeout
+        ) as world,
         SignalHandler(world.world_size > 1) as stop,
         run_lock(run, world),
         EventLog(run, world.is_main) as events,
@@ -141,25 +143,39 @@ class Trainer:
         self.checkpoint_writer = AsyncCheckpointWriter(run, settings, beside, event_log.log, notify)
         if settings.eval_tasks and build_task_evaluator is None:
             raise ValueError(
-                "train.tasks needs who asks them: train(…, exam=gnano.evals.open_exam)."
+                "train.eval_tasks needs who asks them: train(…, exam=gnano.evals.open_exam)."
             )
         with signals.exit_immediately(True, notify):
             task.prepare(recipe, run, world, notify)
-            tasks = build_task_evaluator(recipe, task.tokenizer, world) if build_task_evaluator and settings.eval_tasks else None
-        self.train_state = TrainState(recipe, run, world, self.checkpoint_writer.report_damaged, base)
+            tasks = (
+                build_task_evaluator(recipe, task.tokenizer, world)
+                if build_task_evaluator and settings.eval_tasks
+                else None
+            )
+        self.train_state = TrainState(
+            recipe, run, world, self.checkpoint_writer.report_damaged, base
+        )
         self.checkpoint = self.train_state.checkpoint  # the newest, once the loop has ended
         self.step = self.start_step = self.train_state.completed_steps
         # the step whose checkpoint is written or being written
         self.saved_step = self.step if self.checkpoint else None
         known = self.train_state.loaded_state
-        self.stability = StabilityMonitor(settings.stability, settings.schedule.peak, known.get("guard", {}))
+        self.stability = StabilityMonitor(
+            settings.stability, settings.schedule.peak, known.get("guard", {})
+        )
         self.data_loader = PrefetchLoader(task.dataset, world, settings, self.stability.data_index)
         self.data_waiter = DataWaiter(world, signals, notify, task.is_growing)
-        self.evaluator = Evaluator(task.build_heldout(recipe, world), tasks, self.train_state, signals)
-        self.metrics_reader = AsyncMetricReader(settings, world.device, self.step, known.get("seconds", 0.0))
+        self.evaluator = Evaluator(
+            task.build_heldout(recipe, world), tasks, self.train_state, signals
+        )
+        self.metrics_reader = AsyncMetricReader(
+            settings, world.device, self.step, known.get("seconds", 0.0)
+        )
         self.start_messages = task.describe()
         if self.train_state.fp8_layers:
-            self.start_messages.append(f"FP8: {len(self.train_state.fp8_layers)} matrices of the blocks; the rest bf16")
+            self.start_messages.append(
+                f"FP8: {len(self.train_state.fp8_layers)} matrices of the blocks; the rest bf16"
+            )
 
     @property
     def is_finished(self) -> bool:
@@ -172,15 +188,24 @@ class Trainer:
 
     def fit(self, on_metrics: MetricsCallback) -> None:
         """The loop, between a start and a checkpoint at its end."""
-        settings, world, readings, guard = self.recipe.train, self.world, self.metrics_reader, self.stability
-        world.run_on_main(partial(self.checkpoint_writer.check_disk_space, self.train_state.checkpoint_bytes))
+        settings, world, readings, guard = (
+            self.recipe.train,
+            self.world,
+            self.metrics_reader,
+            self.stability,
+        )
+        world.run_on_main(
+            partial(self.checkpoint_writer.check_disk_space, self.train_state.checkpoint_bytes)
+        )
         window = StepProfiler(
             self.run, settings.profile_start, settings.profile_steps, world.rank, self.notify
         )
         journal = MetricsLogger(self.recipe, self.run, world, on_metrics, self.notify)
         self.event_log.log_start(self.step, settings.steps, world.world_size)
         with self.checkpoint_writer, journal, pause_gc(), window:
-            self.data_waiter.wait_until_available(partial(self.evaluator.heldout.missing, settings.eval_tokens))
+            self.data_waiter.wait_until_available(
+                partial(self.evaluator.heldout.missing, settings.eval_tokens)
+            )
             for text in self.start_messages:
                 self.notify(text)
             if self.evaluator.run_pending(journal):
@@ -189,14 +214,18 @@ class Trainer:
             readings.reset_timer()
             while not (self._has_all_steps or readings.stop_requested or self.evaluator.is_pending):
                 world.set_phase(f"reading the data of step {self.step + 1:,}")
-                if not self.data_waiter.wait_until_available(partial(self.data_loader.missing, self.step)):
+                if not self.data_waiter.wait_until_available(
+                    partial(self.data_loader.missing, self.step)
+                ):
                     break
                 micros = self.data_loader.next_micro_batches(self.step)
                 world.set_phase(f"step {self.step + 1:,}")
                 window.step(self.step + 1)
                 try:
                     with self.signals.exit_immediately(compiling, self.notify):
-                        readings.push(self.train_state.train_step(micros, self.step, self.signals.should_stop))
+                        readings.push(
+                            self.train_state.train_step(micros, self.step, self.signals.should_stop)
+                        )
                 except InterruptedByStop:
                     break
                 self.step, compiling = self.step + 1, False
@@ -209,7 +238,7 @@ class Trainer:
                 for row in readings.read_rows(drain=measure or save):
                     guard.observe(row)
                     if measure and row["step"] == self.step and not guard.needs_rollback:
-                        self.evaluator(row)
+                        self.evaluator.evaluate(row)
                         row |= {"final": True} if self.evaluator.should_stop_early else {}
                     journal.log(row)
                     if guard.needs_rollback:
@@ -245,7 +274,9 @@ class Trainer:
     def _save(self) -> None:
         """Start writing the checkpoint of this step."""
         self.world.set_phase("saving")
-        self.train_state.save(self.step, self._state_dict(), self.checkpoint_writer if self.world.is_main else None)
+        self.train_state.save(
+            self.step, self._state_dict(), self.checkpoint_writer if self.world.is_main else None
+        )
         self.saved_step = self.step
 
     def _save_final(self) -> Path:
@@ -267,11 +298,16 @@ class Trainer:
         """
         self.world.set_phase("going back to the last good checkpoint")
         trainee, first = self.train_state, step - self.stability.consecutive_skips
-        start, end = self.data_loader.sample_range(first).start, self.data_loader.sample_range(step - 1).stop
+        start, end = (
+            self.data_loader.sample_range(first).start,
+            self.data_loader.sample_range(step - 1).stop,
+        )
         self.checkpoint_writer.wait_until_idle()
         possible = trainee.restore(lambda state: not state.get("guard", {}).get("skipped"))
         self.stability.skip_data(step, possible)
-        self.event_log.log("rolled back", step=step, to=trainee.completed_steps, samples=[start, end - 1])
+        self.event_log.log(
+            "rolled back", step=step, to=trainee.completed_steps, samples=[start, end - 1]
+        )
         self.notify(
             f"Steps {first + 1:,} to {step:,} were all skipped: back to step {trainee.completed_steps:,}, and "
             f"then past their samples {start:,} to {end - 1:,} (gnano data show)."

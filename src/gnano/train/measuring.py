@@ -8,7 +8,7 @@ figures as one that was never stopped.
 
 from typing import Any
 
-from gnano.train.heldout import TaskEvaluator, HeldoutSet
+from gnano.train.heldout import HeldoutSet, TaskEvaluator
 from gnano.train.lessons.lessons import HeldoutExamples
 from gnano.train.stopping import InterruptedByStop, SignalHandler
 from gnano.train.trainee import TrainState
@@ -23,7 +23,12 @@ class Evaluator:
         train_state: TrainState,
         signals: SignalHandler,
     ) -> None:
-        self.heldout, self.task_evaluator, self.train_state, self.signals = heldout, task_evaluator, train_state, signals
+        self.heldout, self.task_evaluator, self.train_state, self.signals = (
+            heldout,
+            task_evaluator,
+            train_state,
+            signals,
+        )
         self.config = train_state.recipe.train
         known = train_state.loaded_state
         self.is_pending: bool = known.get("unmeasured", False)
@@ -51,7 +56,9 @@ class Evaluator:
                 loss = self.heldout.evaluate(model, part, self.signals.should_stop)
                 found["heldout"] = loss.to_metrics()
             if self.task_evaluator and self._is_task_eval_due(step):
-                found["tasks"] = self.task_evaluator(model, self.train_state.world, self.signals.should_stop)
+                found["tasks"] = self.task_evaluator(
+                    model, self.train_state.world, self.signals.should_stop
+                )
         except InterruptedByStop:
             self.is_pending = True
             row.pop("final", None)
@@ -67,7 +74,9 @@ class Evaluator:
 
     def _is_task_eval_due(self, step: int) -> bool:
         ends = (0, self.config.steps)
-        return self.task_evaluator is not None and (step in ends or is_multiple_of(step, self.config.eval_tasks_every))
+        return self.task_evaluator is not None and (
+            step in ends or is_multiple_of(step, self.config.eval_tasks_every)
+        )
 
     def run_pending(self, metrics_logger: MetricsLogger) -> bool:
         """For what is owed from an earlier part of the run, or by its base; was anything?"""
@@ -75,7 +84,7 @@ class Evaluator:
         if not self.is_pending and (step or not self.config.init_from):
             return False
         row = {"step": step, **({"final": True} if step == self.config.steps else {})}
-        self(row)
+        self.evaluate(row)
         if not self.is_pending:
             metrics_logger.log_update(**row)
         return not self.is_pending

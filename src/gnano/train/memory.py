@@ -75,7 +75,9 @@ def estimate_memory(
     kept, entering, ending = _activation_bytes(config, train_config, tokens, value)
     in_head, after_head = _head_bytes(config, train_config, value, sharded)
     # before it is added
-    embedding = 4 * config.vocab_size * config.n_embd if earlier and not train_config.lora.rank else 0
+    embedding = (
+        4 * config.vocab_size * config.n_embd if earlier and not train_config.lora.rank else 0
+    )
 
     copies = "gathered shards" if sharded else "copies of the weights"
     held = {
@@ -111,7 +113,7 @@ def estimate_memory(
         parts = {**held, **changed}
         parts["framework reserve"] = _framework_reserve_bytes(sum(parts.values()), world_size)
         found.append(MemoryEstimate(moment, parts))
-    return max(found, key=lambda memory: memory.total)
+    return max(found, key=lambda memory: memory.total_bytes)
 
 
 def choose_parallelism(
@@ -127,7 +129,11 @@ def choose_parallelism(
         return "fsdp"
     if world_size == 1 or device_bytes is None:
         return "ddp"
-    return "ddp" if fits_in_memory(estimate_memory(config, train_config, world_size, "ddp"), device_bytes) else "fsdp"
+    return (
+        "ddp"
+        if fits_in_memory(estimate_memory(config, train_config, world_size, "ddp"), device_bytes)
+        else "fsdp"
+    )
 
 
 def fits_in_memory(estimate: MemoryEstimate, device_bytes: int) -> bool:
@@ -164,7 +170,9 @@ def _optimizer_state_bytes(config: ModelConfig, settings: TrainConfig) -> int:
     return 8 * learned - 4 * config.n_layer * (block - 2 * config.n_embd)
 
 
-def _weight_copy_bytes(config: ModelConfig, settings: TrainConfig, element_bytes: int, is_sharded: bool) -> int:
+def _weight_copy_bytes(
+    config: ModelConfig, settings: TrainConfig, element_bytes: int, is_sharded: bool
+) -> int:
     """The weights as the matrix products read them.
 
     In one piece they are cast where they are used, and backward keeps the casts; FP8
@@ -185,17 +193,23 @@ def _activation_bytes(
 ) -> tuple[int, int, int]:
     """Kept for backward; and beside it, what a block works with as backward begins; as it ends."""
     D, F = config.n_embd, config.ffn_hidden
-    block = _block_activation_bytes(config, element_bytes, settings.compile != "no", settings.precision == "fp8")
+    block = _block_activation_bytes(
+        config, element_bytes, settings.compile != "no", settings.precision == "fp8"
+    )
     last_norm = (4 if element_bytes < 4 else 0) * D + 2 * element_bytes * D
     at_work = block + 3 * element_bytes * F  # its activations, and the gradients of the widest
-    if settings.activation_checkpointing:  # the blocks' inputs alone; a block is whole again while it is at work
+    if (
+        settings.activation_checkpointing
+    ):  # the blocks' inputs alone; a block is whole again while it is at work
         kept = config.n_layer * element_bytes * D + last_norm
         return tokens * kept, tokens * at_work, tokens * at_work
     kept = config.n_layer * block + last_norm
     return tokens * kept, tokens * 3 * element_bytes * F, tokens * at_work
 
 
-def _block_activation_bytes(config: ModelConfig, element_bytes: int, compiled: bool, fp8: bool) -> int:
+def _block_activation_bytes(
+    config: ModelConfig, element_bytes: int, compiled: bool, fp8: bool
+) -> int:
     """What backward needs of one block, a token.
 
                       eager                               compiled
@@ -226,7 +240,11 @@ def _head_bytes(
     tokens = settings.micro_batch_size * config.block_size
     V, head = config.padded_vocab_size, config.padded_vocab_size * config.n_embd
     # a sharded head is gathered in the compute dtype, and its gradient is of that
-    cast, grad = (0, element_bytes * head) if is_sharded else (0 if element_bytes == 4 else element_bytes * head, 4 * head)
+    cast, grad = (
+        (0, element_bytes * head)
+        if is_sharded
+        else (0 if element_bytes == 4 else element_bytes * head, 4 * head)
+    )
     if settings.lora.rank:
         grad = 0  # it is frozen
     hidden = element_bytes * tokens * config.n_embd
@@ -250,4 +268,8 @@ def _optimizer_workspace_bytes(config: ModelConfig, settings: TrainConfig, shard
 
 def _framework_reserve_bytes(allocated: int, world_size: int) -> int:
     """An assumption: what is held beside the tensors."""
-    return CUDA_CONTEXT_BYTES + (NCCL_BUFFER_BYTES if world_size > 1 else 0) + int(FRAGMENTATION_SHARE * allocated)
+    return (
+        CUDA_CONTEXT_BYTES
+        + (NCCL_BUFFER_BYTES if world_size > 1 else 0)
+        + int(FRAGMENTATION_SHARE * allocated)
+    )

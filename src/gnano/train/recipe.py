@@ -70,7 +70,7 @@ class Recipe:
             )
         if files:
             config = replace(config, sources={"mine": InstructionSource(files=tuple(files))})
-        train = replace(self.train, base=base or self.train.init_from)
+        train = replace(self.train, init_from=base or self.train.init_from)
         return replace(self, data=config, train=train)
 
     @property
@@ -149,7 +149,9 @@ def _parse_value(expected_type: Any, value: Any, prefix: str, key: str) -> Any:
         known = [f.name for f in fields(expected_type)]
         for key in value:
             if key not in known:
-                raise ValueError(f"{prefix}unknown key {_join_key(key, key)}{_suggest_name(key, known)}.")
+                raise ValueError(
+                    f"{prefix}unknown key {_join_key(key, key)}{_suggest_name(key, known)}."
+                )
         values = {k: _parse_value(hints[k], v, prefix, _join_key(key, k)) for k, v in value.items()}
         try:
             return expected_type(**values)  # type: ignore[operator]
@@ -161,7 +163,9 @@ def _parse_value(expected_type: Any, value: Any, prefix: str, key: str) -> Any:
         tuning = isinstance(value, dict) and "kind" in value
         return _parse_value(InstructionConfig if tuning else DataConfig, value, prefix, key)
     if origin is dict and isinstance(value, Mapping):
-        return {k: _parse_value(arguments[1], v, prefix, _join_key(key, k)) for k, v in value.items()}
+        return {
+            k: _parse_value(arguments[1], v, prefix, _join_key(key, k)) for k, v in value.items()
+        }
     if origin is tuple and isinstance(value, list):
         return tuple(_parse_value(arguments[0], v, prefix, key) for v in value)
     if origin is Literal and value in arguments:
@@ -170,7 +174,9 @@ def _parse_value(expected_type: Any, value: Any, prefix: str, key: str) -> Any:
         return float(value)
     if origin is None and type(value) is expected_type:
         return value
-    wanted = " or ".join(map(repr, arguments)) if origin is Literal else _describe_type(expected_type)
+    wanted = (
+        " or ".join(map(repr, arguments)) if origin is Literal else _describe_type(expected_type)
+    )
     raise ValueError(f"{prefix}{key} is {value!r}; it must be {wanted}.")
 
 
@@ -185,4 +191,6 @@ def _suggest_name(name: str, known: list[str]) -> str:
 
 def _describe_type(expected_type: Any) -> str:
     words = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
-    return words.get(expected_type, "a list of texts" if get_origin(expected_type) is tuple else "a table")
+    return words.get(
+        expected_type, "a list of texts" if get_origin(expected_type) is tuple else "a table"
+    )

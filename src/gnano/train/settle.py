@@ -15,14 +15,27 @@ from gnano.model.arithmetic import flops_per_token
 from gnano.model.compiling import compile_unsupported_reason
 from gnano.model.devices import resolve_device
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.train.begun import RECIPE_FILE, RunMetadata, collect_run_facts, has_started, read_run_metadata, write_run_metadata
-from gnano.train.changes import DATA_KEY, RecipeChange, diff_recipes, resolve_allowed_names, check_changes_allowed
+from gnano.train.begun import (
+    RECIPE_FILE,
+    RunMetadata,
+    collect_run_facts,
+    has_started,
+    read_run_metadata,
+    write_run_metadata,
+)
+from gnano.train.changes import (
+    DATA_KEY,
+    RecipeChange,
+    check_changes_allowed,
+    diff_recipes,
+    resolve_allowed_names,
+)
 from gnano.train.lessons.lessons import TrainingTask
 from gnano.train.memory import choose_parallelism
-from gnano.train.precision import choose_precision, check_precision
+from gnano.train.precision import check_precision, choose_precision
 from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe, flatten_recipe
-from gnano.train.saving.folders import list_checkpoints, checkpoint_step
+from gnano.train.saving.folders import checkpoint_step, list_checkpoints
 from gnano.train.watching.trackers import check_trackers_installed
 
 MIN_COMPILE_FLOPS = 1e15  # FLOPs: about an hour on two cores, where compiling takes a minute
@@ -30,7 +43,7 @@ AUTO_FIELDS = ("device", "precision", "compile", "threads")  # chosen once for a
 AUTO_VALUES = ("auto", 0)  # values of theirs that leave it to the machine
 
 
-def resolve_device(recipe: Recipe, run: Path) -> str:
+def resolve_run_device(recipe: Recipe, run: Path) -> str:
     """The kind of device that the run is on: what it was begun on, what is asked for, or a GPU."""
     name = recipe.train.device
     if name == "auto" and has_started(run):
@@ -52,7 +65,9 @@ def resolve_recipe(
     if not path.exists() and (run / "config.json").exists():
         raise ValueError(f"{run} is a model and no run: name another folder (--out).")
     begun = read_run_metadata(path) if has_started(run) else None
-    settled = _reuse_saved_values(recipe, begun) if begun else _choose_auto_values(recipe, run, world)
+    settled = (
+        _reuse_saved_values(recipe, begun) if begun else _choose_auto_values(recipe, run, world)
+    )
     changed = _check_changes(settled, begun, run, task, allowed)
     check_precision(settled.train.precision, world.device)
     if settled.train.compile == "yes" and (reason := compile_unsupported_reason(world.device)):
@@ -85,7 +100,7 @@ def _choose_auto_values(recipe: Recipe, run: Path, world: DistContext) -> Recipe
     threads = settings.threads or (torch.get_num_threads() if device.type == "cpu" else 0)
     return _replace_train(
         recipe,
-        device=resolve_device(recipe, run),
+        device=resolve_run_device(recipe, run),
         precision=precision,
         compile=compiled,
         threads=threads,
@@ -110,11 +125,19 @@ def _reuse_saved_values(recipe: Recipe, metadata: RunMetadata) -> Recipe:
 
 
 def _check_changes(
-    recipe: Recipe, metadata: RunMetadata | None, run: Path, task: TrainingTask, allowed: Sequence[str]
+    recipe: Recipe,
+    metadata: RunMetadata | None,
+    run: Path,
+    task: TrainingTask,
+    allowed: Sequence[str],
 ) -> list[RecipeChange]:
     """Return how the recipe differs from the run's; raises ValueError where that is not allowed."""
     new = {**flatten_recipe(recipe), DATA_KEY: task.fingerprint}
-    saved = {**flatten_recipe(metadata.recipe), DATA_KEY: metadata.data_fingerprint} if metadata else new
+    saved = (
+        {**flatten_recipe(metadata.recipe), DATA_KEY: metadata.data_fingerprint}
+        if metadata
+        else new
+    )
     allowed = resolve_allowed_names(allowed, {*new, *saved})
     changed = diff_recipes(saved, new)
     check_changes_allowed(changed, allowed, run, _count_saved_steps(run))

@@ -11,7 +11,7 @@ docs/planning.md has them side by side. It knows nothing of slow links between G
 or a throttled clock; what a run really reaches, its own line tells after a minute.
 """
 
-from gnano.model.arithmetic import num_active_parameters, flops_per_token, num_parameters
+from gnano.model.arithmetic import flops_per_token, num_active_parameters, num_parameters
 from gnano.model.config import ModelConfig
 from gnano.model.hardware import Gpu
 from gnano.train.config import TrainConfig
@@ -28,10 +28,16 @@ def estimate_tokens_per_s(
 ) -> float:
     """Tokens a second of all GPUs, in the micro-batch, precision and recomputation given."""
     tokens = train_config.micro_batch_size * config.block_size
-    again = 4 / 3 if train_config.activation_checkpointing else 1.0  # a second forward pass, a third of the work
+    again = (
+        4 / 3 if train_config.activation_checkpointing else 1.0
+    )  # a second forward pass, a third of the work
     work = flops_per_token(config) * again / (gpu.bf16_tflops * 1e12 * MATMUL_UTILIZATION)
-    bytes_moved = _activation_traffic_bytes(config) * again + _weight_traffic_bytes(config, train_config, gpu_count)
-    seconds = tokens * (work + bytes_moved / (gpu.bandwidth_tb_per_s * 1e12 * BANDWIDTH_UTILIZATION))
+    bytes_moved = _activation_traffic_bytes(config) * again + _weight_traffic_bytes(
+        config, train_config, gpu_count
+    )
+    seconds = tokens * (
+        work + bytes_moved / (gpu.bandwidth_tb_per_s * 1e12 * BANDWIDTH_UTILIZATION)
+    )
     if train_config.precision == "fp8":
         seconds /= FP8_SPEEDUP
     host = config.n_layer * KERNELS_PER_BLOCK * KERNEL_LAUNCH_SECONDS * again
@@ -49,6 +55,8 @@ def _activation_traffic_bytes(config: ModelConfig) -> int:
 
 def _weight_traffic_bytes(config: ModelConfig, train_config: TrainConfig, gpu_count: int) -> float:
     """A token's part of what moves once a micro-step (casts, gradients) and once a step."""
-    micro_step = 14 * num_active_parameters(config) / (train_config.micro_batch_size * config.block_size)
+    micro_step = (
+        14 * num_active_parameters(config) / (train_config.micro_batch_size * config.block_size)
+    )
     step = 32 * num_parameters(config) * gpu_count / train_config.tokens_per_step
     return micro_step + step

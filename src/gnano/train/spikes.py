@@ -29,7 +29,9 @@ class SpikeDetector:
         middle = _row_median(self.history)
         spread = MAD_TO_STD * _row_median((self.history - middle).abs())
         # a NaN among the remembered, of a window that is not full, compares as False
-        far = values[:, None] - middle > self.threshold * spread.maximum(MIN_RELATIVE_SPREAD * middle.abs())
+        far = values[:, None] - middle > self.threshold * spread.maximum(
+            MIN_RELATIVE_SPREAD * middle.abs()
+        )
         return far.any()
 
     def update(self, values: Tensor, is_skipped: Tensor) -> None:
@@ -37,7 +39,7 @@ class SpikeDetector:
         later = torch.cat((self.history[:, 1:], values[:, None]), dim=1)
         self.history.copy_(torch.where(is_skipped, self.history, later))
 
-    def state_tensors(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         return {"spikes/seen": self.history}
 
 

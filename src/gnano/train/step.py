@@ -42,7 +42,12 @@ class TrainStep:
         spike_detector: SpikeDetector | None = None,
     ) -> None:
         self.parallel_model, self.optimizer, self.world = parallel_model, optimizer, world
-        self.tokens_per_step, self.grad_clip, self.loss_scale, self.spike_detector = tokens_per_step, grad_clip, loss_scale, spike_detector
+        self.tokens_per_step, self.grad_clip, self.loss_scale, self.spike_detector = (
+            tokens_per_step,
+            grad_clip,
+            loss_scale,
+            spike_detector,
+        )
 
     def run(
         self,
@@ -79,7 +84,9 @@ class TrainStep:
             self.loss_scale.update((~finite).float())
         return torch.stack([loss / counted, norm, why, stops])
 
-    def _accumulate_gradients(self, micro_batches: Sequence[AnyBatch], should_stop: Callable[[], bool]) -> Tensor:
+    def _accumulate_gradients(
+        self, micro_batches: Sequence[AnyBatch], should_stop: Callable[[], bool]
+    ) -> Tensor:
         """Gradients of Σ loss / tokens × loss scale into `.grad`; the sums over all ranks."""
         device = self.world.device
         total, counted = torch.zeros(2, dtype=accumulation_dtype(device), device=device)
@@ -89,7 +96,7 @@ class TrainStep:
             if number and self.world.world_size == 1 and should_stop():
                 self.optimizer.zero_grad()
                 raise InterruptedByStop  # a step may take minutes, and a stop is given seconds
-            with self.parallel_model.backward_context(last=number == len(micro_batches) - 1):
+            with self.parallel_model.backward_context(is_last=number == len(micro_batches) - 1):
                 loss = self.parallel_model.loss_fn(micro)
                 scaled = loss * share * (self.loss_scale.scale if self.loss_scale else 1)
                 scaled.backward()  # type: ignore[no-untyped-call]
@@ -97,6 +104,9 @@ class TrainStep:
             counted += micro.count_targets()
         parameters = self.parallel_model.parameters.values()
         grads = [to_local(p.grad) for p in parameters if p.grad is not None]
-        squares = torch.nn.utils.get_total_norm(grads).to(total.dtype) ** 2 / self.parallel_model.grad_copies
+        squares = (
+            torch.nn.utils.get_total_norm(grads).to(total.dtype) ** 2
+            / self.parallel_model.grad_copies
+        )
         stops = torch.full_like(total, float(should_stop()))
         return self.world.all_reduce_sum(torch.stack([total, counted, squares, stops]))

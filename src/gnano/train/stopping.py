@@ -36,7 +36,9 @@ class SignalHandler:
         self.has_launcher = has_launcher
         self.received_signal: signal.Signals | None = None
         self.received_at = 0.0
-        self.exits_immediately = False  # set while nothing would be lost: the first signal ends it as well
+        self.exits_immediately = (
+            False  # set while nothing would be lost: the first signal ends it as well
+        )
 
     def should_stop(self) -> bool:
         return self.received_signal is not None
@@ -48,7 +50,9 @@ class SignalHandler:
         try:
             yield
         except ImmediateExit:
-            notify("Stopped before the first step: nothing is lost, and the same command begins it.")
+            notify(
+                "Stopped before the first step: nothing is lost, and the same command begins it."
+            )
             raise
         finally:
             self.exits_immediately = False
@@ -68,5 +72,7 @@ class SignalHandler:
             self.received_signal, self.received_at = signal.Signals(number), time.monotonic()
             if self.exits_immediately:
                 raise ImmediateExit(128 + number)
-        elif not self.has_launcher or (number == signal.SIGINT and time.monotonic() - self.received_at > LAUNCHER_ECHO_SECONDS):
+        elif not self.has_launcher or (
+            number == signal.SIGINT and time.monotonic() - self.received_at > LAUNCHER_ECHO_SECONDS
+        ):
             raise KeyboardInterrupt

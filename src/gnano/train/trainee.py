@@ -23,7 +23,7 @@ from gnano.train.base import BaseCheckpoint
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.scaling import GradScaler
 from gnano.train.precision import COMPUTE_DTYPES
-from gnano.train.ranks.parallel import gather_full, to_local, parallelize, shard_like
+from gnano.train.ranks.parallel import gather_full, parallelize, shard_like, to_local
 from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
 from gnano.train.saving.checkpoint import LORA_PREFIX, Snapshot
@@ -33,7 +33,11 @@ from gnano.train.saving.saver import AsyncCheckpointWriter
 from gnano.train.spikes import SpikeDetector
 from gnano.train.step import TrainStep
 
-EXTRA_STATE_PREFIXES = ("loss_scale", "spikes", "lora")  # what has tensors to save beside the optimizer
+EXTRA_STATE_PREFIXES = (
+    "loss_scale",
+    "spikes",
+    "lora",
+)  # what has tensors to save beside the optimizer
 
 
 class TrainState:
@@ -48,7 +52,11 @@ class TrainState:
         base: BaseCheckpoint | None = None,
     ) -> None:
         self.recipe, self.run, self.world, self.on_damaged = recipe, run, world, on_damaged
-        settings, guard, compute = recipe.train, recipe.train.stability, COMPUTE_DTYPES[recipe.train.precision]
+        settings, guard, compute = (
+            recipe.train,
+            recipe.train.stability,
+            COMPUTE_DTYPES[recipe.train.precision],
+        )
         torch.manual_seed(settings.seed)
         self.model = GPT.from_config(recipe.model).to(world.device)
         if base is not None:
@@ -57,13 +65,21 @@ class TrainState:
             add_lora(self.model, settings.lora)
         self.model.compute_dtype = compute
         self.model.activation_checkpointing = settings.activation_checkpointing
-        self.fp8_layers = convert_to_fp8(self.model) if settings.precision == "fp8" else []  # names of layers
+        self.fp8_layers = (
+            convert_to_fp8(self.model) if settings.precision == "fp8" else []
+        )  # names of layers
         if settings.compile == "yes":
             self.model.compile_blocks()
-        self.parallel_model = parallelize(self.model, world, settings.parallel, compute, settings.hsdp_replicas)
+        self.parallel_model = parallelize(
+            self.model, world, settings.parallel, compute, settings.hsdp_replicas
+        )
         self.optimizer = Optimizer(self.model, settings.optimizer)
         self.loss_scale = GradScaler(world.device) if settings.precision == "fp16" else None
-        self.spike_detector = SpikeDetector(guard.spike_window, guard.spike_threshold, world.device) if guard.spike_threshold else None
+        self.spike_detector = (
+            SpikeDetector(guard.spike_window, guard.spike_threshold, world.device)
+            if guard.spike_threshold
+            else None
+        )
         self.step_runner = TrainStep(
             self.parallel_model,
             self.optimizer,
@@ -85,7 +101,10 @@ class TrainState:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def train_step(
-        self, micro_batches: Sequence[AnyBatch], step: int, should_stop: Callable[[], bool] = lambda: False
+        self,
+        micro_batches: Sequence[AnyBatch],
+        step: int,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> Tensor:
         """Take step number `step` (from 0) on this rank's micro-batches; `Step`'s figures."""
         settings = self.recipe.train
@@ -93,7 +112,9 @@ class TrainState:
         words = (settings.seed, step, self.world.rank)
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
         left = 1 - step / settings.steps
-        return self.step_runner.run(micro_batches, settings.schedule(step, settings.steps), left, should_stop)
+        return self.step_runner.run(
+            micro_batches, settings.schedule.lr_at(step, settings.steps), left, should_stop
+        )
 
     def save(self, step: int, state: dict[str, Any], writer: AsyncCheckpointWriter | None) -> None:
         """Begin to write the checkpoint after so many steps; the first rank has the saver."""
@@ -104,7 +125,9 @@ class TrainState:
             weights = merge_lora(weights, self.recipe.train.lora)
         training = gather_full(self._training_tensors(), self.world)
         if writer:
-            writer.start(Snapshot(step, writer.copy_to_cpu(weights), writer.copy_to_cpu(training), state))
+            writer.start(
+                Snapshot(step, writer.copy_to_cpu(weights), writer.copy_to_cpu(training), state)
+            )
 
     def restore(self, is_acceptable: Callable[[dict[str, Any]], bool] = lambda state: True) -> bool:
         """Become what the newest checkpoint with a `good` state holds; False where none is."""
@@ -112,7 +135,9 @@ class TrainState:
         training: dict[str, Tensor] = {}
 
         def read() -> tuple[Path, int, dict[str, Any]] | None:
-            found = latest_valid_checkpoint(self.run, self.recipe.model, self.on_damaged, is_acceptable)
+            found = latest_valid_checkpoint(
+                self.run, self.recipe.model, self.on_damaged, is_acceptable
+            )
             if found is None:
                 return None
             folder, snapshot = found
@@ -146,7 +171,9 @@ class TrainState:
         parts = [part.state_dict() for part in (self.loss_scale, self.spike_detector) if part]
         if self.recipe.train.lora.rank:
             adapter = self.optimizer.parameters.items()
-            parts.append({f"{LORA_PREFIX}{name}": parameter.detach() for name, parameter in adapter})
+            parts.append(
+                {f"{LORA_PREFIX}{name}": parameter.detach() for name, parameter in adapter}
+            )
         return {name: tensor for part in parts for name, tensor in part.items()}
 
     def _load_training_tensors(self, tensors: dict[str, Tensor]) -> None:
@@ -158,7 +185,11 @@ class TrainState:
                 if name not in tensors or tensors[name].shape != tensor.shape:
                     tensors[name] = tensor
             self.optimizer.check_state_dict(
-                {name: t for name, t in tensors.items() if name.split("/")[0] not in EXTRA_STATE_PREFIXES}
+                {
+                    name: t
+                    for name, t in tensors.items()
+                    if name.split("/")[0] not in EXTRA_STATE_PREFIXES
+                }
             )
         parts = shard_like(tensors, own, self.world)
         for name, tensor in others.items():

@@ -14,13 +14,15 @@ POLL_INTERVAL = 1.0  # seconds between two looks
 class Notify(Protocol):
     """Hears a fact about the run, or what it waits for, again and again until it is there."""
 
-    def __call__(self, text: str, is_waiting: bool = False) -> None: ...
+    def __call__(self, text: str, waiting: bool = False) -> None: ...
 
 
 class DataWaiter:
     """All ranks wait together, or none does: a step is begun by everyone or by no one."""
 
-    def __init__(self, world: DistContext, signals: SignalHandler, notify: Notify, is_growing: bool) -> None:
+    def __init__(
+        self, world: DistContext, signals: SignalHandler, notify: Notify, is_growing: bool
+    ) -> None:
         self.world, self.signals, self.notify = world, signals, notify
         # known from the start to be all there, the data needs no word between the ranks
         self.is_growing = bool(world.all_reduce_max(is_growing)[0])
@@ -31,7 +33,9 @@ class DataWaiter:
             self.world.set_phase("waiting for data that is being prepared", math.inf)
         while self.is_growing:
             missing = find_missing()
-            someone_lacks, stopping = self.world.all_reduce_max(missing is not None, self.signals.should_stop())
+            someone_lacks, stopping = self.world.all_reduce_max(
+                missing is not None, self.signals.should_stop()
+            )
             if stopping:
                 return False
             if not someone_lacks:

@@ -11,10 +11,15 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
-FOLDER_MARKERS = {"data folder": ("manifest.json", "tokenizer.json"), "run": ("recipe.toml", "run.lock")}
+FOLDER_MARKERS = {
+    "data folder": ("manifest.json", "tokenizer.json"),
+    "run": ("recipe.toml", "run.lock"),
+}
 
 
-def check_output_path(out: Path, option: str, inputs: Iterable[Path | str] = (), allowed_kind: str = "") -> None:
+def check_output_path(
+    out: Path, option: str, inputs: Iterable[Path | str] = (), allowed_kind: str = ""
+) -> None:
     """Raise ValueError where `out` lies in an input, an input in `out`, or `out` in one of `KINDS`.
 
     `option` is what names another output, `inputs` are paths and globs, and `own` is the one of

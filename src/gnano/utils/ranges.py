@@ -42,9 +42,13 @@ class Range:
         """What a value must be, as the end of a sentence: "at least 1", "more than 0 and …"."""
         bounds = []
         if self.minimum > -math.inf:
-            bounds.append(f"{'more than' if self.exclusive_minimum else 'at least'} {self.minimum:,}")
+            bounds.append(
+                f"{'more than' if self.exclusive_minimum else 'at least'} {self.minimum:,}"
+            )
         if self.maximum < math.inf:
-            bounds.append(f"{'less than' if self.exclusive_maximum else 'at most'} {self.maximum:,}")
+            bounds.append(
+                f"{'less than' if self.exclusive_maximum else 'at most'} {self.maximum:,}"
+            )
         return " and ".join(bounds) or "finite"
 
 

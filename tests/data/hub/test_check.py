@@ -52,7 +52,9 @@ def test_a_footer_longer_than_expected_is_read_whole(hub):
     write_table(table.append_column("text", [["x"] * 50]), out, row_group_size=10)
     content = out.getvalue()
     assert int.from_bytes(content[-8:-4], "little") > 2**16
-    check_file("me/wide", hub.add("me/wide", {"a.parquet": content}), lfs("a.parquet", content), "text")
+    check_file(
+        "me/wide", hub.add("me/wide", {"a.parquet": content}), lfs("a.parquet", content), "text"
+    )
 
 
 @pytest.mark.parametrize(

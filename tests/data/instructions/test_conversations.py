@@ -187,6 +187,10 @@ def test_lists_and_parquet_are_read_as_lines_are(tmp_path: Path) -> None:
 @pytest.mark.skipif(not DOLLY.is_dir(), reason="the real Dolly in ../shared/data is not here")
 def test_all_of_dolly_is_read() -> None:
     reading = read_conversation_files([str(DOLLY)])
-    assert len(reading.records) + reading.bad_records.bad_count == reading.bad_records.read_count == 15_011
+    assert (
+        len(reading.records) + reading.bad_records.bad_count
+        == reading.bad_records.read_count
+        == 15_011
+    )
     assert reading.bad_records.bad_count < 10, reading.warnings
     assert len({conversation.category for conversation in reading.records}) == 8

@@ -15,7 +15,9 @@ ROWS = st.lists(st.integers(1, 20), min_size=1, max_size=3)
 def test_an_epoch_has_every_row_once_where_weights_are_one(rows, seed, epoch):
     deck = EpochSampler(rows, [1.0] * len(rows), seed)
     assert deck.epoch_size == sum(rows)
-    seen = Counter(deck.locate(i)[1:] for i in range(epoch * deck.epoch_size, (epoch + 1) * deck.epoch_size))
+    seen = Counter(
+        deck.locate(i)[1:] for i in range(epoch * deck.epoch_size, (epoch + 1) * deck.epoch_size)
+    )
     assert seen == {(source, row): 1 for source, count in enumerate(rows) for row in range(count)}
 
 
@@ -25,7 +27,9 @@ def test_a_weight_is_how_often_an_epoch_has_a_row_and_no_row_falls_behind(rows, 
     share = max(round(rows[0] * weight), 1)
     seen: Counter[int] = Counter()
     for epoch in range(4):
-        cards = [deck.locate(i) for i in range(epoch * deck.epoch_size, (epoch + 1) * deck.epoch_size)]
+        cards = [
+            deck.locate(i) for i in range(epoch * deck.epoch_size, (epoch + 1) * deck.epoch_size)
+        ]
         assert {card[0] for card in cards} == {epoch}
         assert sum(card[1] == 0 for card in cards) == share
         seen.update(row for _, source, row in cards if source == 0)

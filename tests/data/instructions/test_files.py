@@ -73,6 +73,10 @@ def test_another_split_or_folder_has_a_note_of_its_own(hub, tmp_path):
 def test_the_hubs_records_are_parted_like_local_ones(hub, tmp_path):
     local = tmp_path / "local.jsonl"
     local.write_bytes(jsonl(50))
-    here = InstructionConfig(heldout_fraction=0.3, sources={"d": InstructionSource(files=(str(local),))})
-    there = InstructionConfig(heldout_fraction=0.3, cache_dir=str(tmp_path / "hub"), sources={"d": DOLLY})
+    here = InstructionConfig(
+        heldout_fraction=0.3, sources={"d": InstructionSource(files=(str(local),))}
+    )
+    there = InstructionConfig(
+        heldout_fraction=0.3, cache_dir=str(tmp_path / "hub"), sources={"d": DOLLY}
+    )
     assert load_conversations(there) == load_conversations(here)

@@ -76,7 +76,7 @@ def test_no_source_no_file_and_no_record_are_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"heldout": 1.0}, "data.heldout is 1.0"),
+        ({"heldout": 1.0}, "data.heldout_fraction is 1.0"),
         ({"epochs": -1.0}, "data.epochs is -1.0"),
         ({"seed": -1}, "data.seed is -1"),
         ({"sources": {"a": InstructionSource(weight=0)}}, "weights of data.sources are 0"),

@@ -51,7 +51,9 @@ def test_both_sides_follow_the_same_prompt_and_only_the_last_answer_is_learned(t
     turns = (Turn("user", "Hi", "a map"), Turn("assistant", "Yes?"), Turn("user", "Where?"))
     made = encode_preference(Preference(turns, "Here.", "Over there."), template, tokenizer)
     for side, answer in ((made.chosen, "Here."), (made.rejected, "Over there.")):
-        alone = encode_conversation(Conversation((*turns, Turn("assistant", answer))), template, tokenizer)
+        alone = encode_conversation(
+            Conversation((*turns, Turn("assistant", answer))), template, tokenizer
+        )
         assert side.ids.tolist() == alone.ids.tolist()
         learned = side.ids[side.loss_mask].tolist()
         assert learned == [*tokenizer.encode(answer), tokenizer.end_of_text_id]
@@ -149,7 +151,9 @@ def test_what_is_said_of_the_rows_adds_up() -> None:
     rows = rows_of([pair(60, 9, 9), pair(10, 5, 5)], packing=False)
     assert len(rows.rows) == 2 and rows.missing(range(9)) is None
     # 2 × 14 of 28 positions of the short pair; of the long one as much as fits
-    assert "2 pairs in 2 rows of 64: 28.1% padding, 92 tokens used, 28 of them" in rows.packing_stats()
+    assert (
+        "2 pairs in 2 rows of 64: 28.1% padding, 92 tokens used, 28 of them" in rows.packing_stats()
+    )
     assert "1 pairs cut" in rows.packing_stats()
     with pytest.raises(ValueError, match="no row to learn from"):
         rows_of([])

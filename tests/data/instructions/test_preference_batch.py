@@ -123,7 +123,7 @@ def test_a_model_that_is_its_own_reference_starts_at_ln_2(
     model = model_of(tokenizer, 0)
     batch = rows.collate(rows.rows)
     with torch.no_grad():
-        batch = batch._replace(reference_P=margins(model, batch))
+        batch = batch._replace(reference_margins_P=margins(model, batch))
     assert loss_of(model, batch)[0] == pytest.approx(np.log(2), rel=1e-5)
 
 
@@ -196,7 +196,7 @@ def test_trl_computes_the_same_loss_and_the_same_gradients(
 
     batch = rows.collate([[0, 1], [2, 3], [4]])
     with torch.no_grad():
-        batch = batch._replace(reference_P=margins(reference, batch))
+        batch = batch._replace(reference_margins_P=margins(reference, batch))
     loss, grads = loss_of(model.train(), batch)
     assert loss == pytest.approx(expected.item(), rel=1e-5)
     for name, parameter in theirs[0].named_parameters():

@@ -55,7 +55,9 @@ def test_packed_rows_give_the_gradient_of_the_examples_one_at_a_time() -> None:
     alone = []
     for ids, learned, _ in packed.items:  # without rows, segments and padding
         inputs = torch.from_numpy(ids[None, :-1].astype(np.int64))
-        targets = torch.from_numpy(np.where(learned[1:], ids[1:], IGNORE_INDEX)[None].astype(np.int64))
+        targets = torch.from_numpy(
+            np.where(learned[1:], ids[1:], IGNORE_INDEX)[None].astype(np.int64)
+        )
         alone.append(Batch(inputs, targets, None))
     expected, theirs = gradient(net, alone)
     assert loss == pytest.approx(expected, rel=1e-5)

@@ -18,8 +18,8 @@ from gnano.data.instructions.templates import (
     PLAIN,
     ChatTemplate,
     load_template,
-    save_template,
     read_template,
+    save_template,
 )
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.train import train_bpe

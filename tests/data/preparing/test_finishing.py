@@ -110,7 +110,9 @@ def test_a_text_of_two_groups_is_never_trained_on_if_it_is_held_out_before(
     monkeypatch.setattr("gnano.data.preparing.tokenizing.documents", grouped)
     done = prepared(config)
     manifest = Manifest.load(done.folder)
-    sides = {f"{n}.jsonl": is_heldout(Document("", split_group=f"{n}.jsonl"), 0.3) for n in range(4)}
+    sides = {
+        f"{n}.jsonl": is_heldout(Document("", split_group=f"{n}.jsonl"), 0.3) for n in range(4)
+    }
     assert set(sides.values()) == {False, True}
     kept, dropped = brute_force(manifest, files, lambda file, _: sides[file])
     trained, held = set(), set()

@@ -53,7 +53,9 @@ def test_how_it_is_done_may_change_without_new_preparation(make):
     prepare(config)
     before = identities(Path(config.folder, "a"))
     prepare(
-        replace(config, workers=3, keep_downloads=True, packing="best-fit", inside_documents=True)
+        replace(
+            config, workers=3, keep_downloads=True, packing="best-fit", document_attention_mask=True
+        )
     )
     assert identities(Path(config.folder, "a")) == before
 
@@ -135,7 +137,7 @@ def test_the_same_texts_prepared_elsewhere_give_the_same_order(make, tmp_path):
     for each in (config, other):
         assert prepare(each).complete
         batches.append(PackedDataset(TokenizedCorpus(Path(each.folder)), {"a": 1, "b": 2}, 3, 32))
-    one, two = (batch.batch(range(200)).inputs_BT for batch in batches)
+    one, two = (batch.read_batch(range(200)).inputs_BT for batch in batches)
     assert one.equal(two)
     assert batches[0].corpus.manifest.fingerprint == batches[1].corpus.manifest.fingerprint
 
@@ -195,7 +197,9 @@ def test_a_mended_file_of_another_size_brings_no_document_twice(make, prepared, 
     files = {"a": parts(numbered(0, 240), 4), "b": parts(numbered(900, 1_140), 4)}
     config = with_source(make(**files, heldout=0, max_bad_share=0), "a", max_tokens=3_000)
     broken, later = (
-        Path(config.sources[name].files[0], find_source_files(config.sources[name]).tasks[n][0].name)
+        Path(
+            config.sources[name].files[0], find_source_files(config.sources[name]).tasks[n][0].name
+        )
         for name, n in (("a", 1), ("b", 2))
     )
     common = numbered(5_000, 5_030)

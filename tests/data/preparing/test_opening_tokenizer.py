@@ -8,7 +8,7 @@ from tests.data.conftest import numbered
 from gnano.data.documents import Document
 from gnano.data.preparing.preparation import prepare
 from gnano.data.split import is_heldout
-from gnano.tokenizer.bpe import UNICODE_TO_BYTE, END_OF_TEXT, Tokenizer
+from gnano.tokenizer.bpe import END_OF_TEXT, UNICODE_TO_BYTE, Tokenizer
 
 
 def test_another_tokenizer_laid_into_the_folder_is_noticed(make, mix):

@@ -259,7 +259,9 @@ def test_the_three_sources_real_files_are_prepared(make, prepared, place, column
     if not (REAL / place).is_dir():
         pytest.skip(f"the real files of {place} are not here")
     config = make(a=["to be replaced"], heldout=0.05)
-    source = SourceConfig(files=(str(REAL / place / "**/*.parquet"),), column=column, max_tokens=300_000)
+    source = SourceConfig(
+        files=(str(REAL / place / "**/*.parquet"),), column=column, max_tokens=300_000
+    )
     done = prepared(replace(config, sources={"real": source}))
     info = Manifest.load(done.folder).sources["real"]
     assert info.tokens >= 300_000

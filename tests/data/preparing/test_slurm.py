@@ -91,7 +91,9 @@ def test_slurm_jobs_give_the_folder_that_prepare_gives(slurm, config, files):
     said: list[str] = []
 
     def submit():
-        return ClusterPreparation(scaled, "slurm", tasks=3, workers=2, slurm=OPTIONS, log=said.append).run()
+        return ClusterPreparation(
+            scaled, "slurm", tasks=3, workers=2, slurm=OPTIONS, log=said.append
+        ).run()
 
     assert submit() is None
     # with each job datatrove submits one that merges its statistics

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gnano.data.preparing.status import Counts, SourceStatus, PrepareStatus
+from gnano.data.preparing.status import Counts, PrepareStatus, SourceStatus
 
 
 @pytest.fixture
@@ -54,7 +54,12 @@ def test_what_earlier_runs_did_is_not_todays_pace(clock):
 
 def test_every_source_has_its_figures(clock):
     watched = status(
-        web=SourceStatus(expected_tasks=10, expected_tokens=4_000_000, finished_tasks=3, finished=Counts(1_234, 9, 1_000_000)),
+        web=SourceStatus(
+            expected_tasks=10,
+            expected_tokens=4_000_000,
+            finished_tasks=3,
+            finished=Counts(1_234, 9, 1_000_000),
+        ),
         code=SourceStatus(expected_tasks=2, expected_tokens=1_000_000, downloaded_bytes=2_500_000),
     )
     clock(60)

@@ -12,7 +12,7 @@ from tests.data.conftest import numbered, parts
 from tests.processes import start_prepare, write_recipe
 
 from gnano.data.preparing.preparation import prepare
-from gnano.data.preparing.workers import WorkerEvent, WorkerPool, serialize_error, raise_event_error
+from gnano.data.preparing.workers import WorkerEvent, WorkerPool, raise_event_error, serialize_error
 
 
 @pytest.fixture
@@ -144,7 +144,9 @@ def test_a_full_disk_in_a_worker_is_the_same_error_here(config, monkeypatch):
 )
 def test_an_error_comes_out_as_it_went_in_and_a_sentence_names_its_source(raised, expected):
     with pytest.raises((ValueError, OSError, RuntimeError)) as error:
-        raise_event_error(WorkerEvent(kind="failed", source="a", task=1, error=serialize_error(raised)))
+        raise_event_error(
+            WorkerEvent(kind="failed", source="a", task=1, error=serialize_error(raised))
+        )
     if expected is not None:
         assert type(error.value) is type(expected)
         assert error.value.args[:2] == expected.args

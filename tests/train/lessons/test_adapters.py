@@ -12,7 +12,7 @@ from tests.processes import fingerprint
 from tests.small import with_train
 from transformers import AutoModelForCausalLM
 
-from gnano.model.folder import load_model, load_config
+from gnano.model.folder import load_config, load_model
 from gnano.model.lora_config import LoraConfig
 from gnano.train.loop import RunResult, train
 from gnano.train.recipe import Recipe
@@ -78,7 +78,7 @@ def test_its_rank_cannot_change_under_way_and_its_base_is_needed(
     adapted: Recipe, base: Path, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(base, tmp_path / "copy"))
-    mine = with_train(adapted, base=str(copy), steps=2)
+    mine = with_train(adapted, init_from=str(copy), steps=2)
     mine = replace(mine, data=replace(mine.tuning_data, epochs=0))
     train(mine, tmp_path / "run")
     other = with_train(mine, lora=replace(LORA, rank=8))

@@ -143,7 +143,7 @@ def test_the_same_command_has_nothing_left_to_do(tuning: Recipe, tuned: RunResul
 def test_a_dpo_run_or_another_one_finds_the_template_in_the_base(
     tuning: Recipe, tuned: RunResult, tmp_path: Path
 ) -> None:
-    asked = with_train(with_data(tuning, template=""), base=str(tuned.run))
+    asked = with_train(with_data(tuning, template=""), init_from=str(tuned.run))
     _, lessons = opened(asked, tmp_path)
     assert lessons.chat_template == read_template(tuned.checkpoint) != ALPACA
     assert lessons.base.folder == tuned.checkpoint.absolute()
@@ -151,9 +151,9 @@ def test_a_dpo_run_or_another_one_finds_the_template_in_the_base(
 
 def test_without_a_base_it_says_how_to_name_one(tuning: Recipe, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Tuning begins with a model.*--from"):
-        train(with_train(tuning, base=""), tmp_path / "run")
+        train(with_train(tuning, init_from=""), tmp_path / "run")
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        train(with_train(tuning, base=str(tmp_path / "nowhere")), tmp_path / "run")
+        train(with_train(tuning, init_from=str(tmp_path / "nowhere")), tmp_path / "run")
     assert not (tmp_path / "run" / "recipe.toml").exists()
 
 
@@ -161,7 +161,7 @@ def test_a_run_goes_on_though_its_base_is_gone_and_not_from_another_one(
     tuning: Recipe, base: Path, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(base, tmp_path / "copy"))
-    mine = with_train(tuning, base=str(copy))
+    mine = with_train(tuning, init_from=str(copy))
     whole = train(mine, tmp_path / "whole")
 
     def stop(row: dict[str, object]) -> None:
@@ -219,7 +219,7 @@ def test_bad_records_are_said_and_dropped_or_refused(tuning: Recipe, tmp_path: P
 def test_it_ends_early_when_it_gets_no_better(tuning: Recipe, tmp_path: Path) -> None:
     worse = with_train(
         with_data(tuning, epochs=20),
-        patience=2,
+        early_stopping_patience=2,
         eval_every=2,
         save_every=2,
         schedule=replace(tuning.train.schedule, peak=0.3),
@@ -235,6 +235,10 @@ def test_it_ends_early_when_it_gets_no_better(tuning: Recipe, tmp_path: Path) ->
 
 
 def test_pretraining_can_go_on_from_a_base_too(recipe: Recipe, base: Path, tmp_path: Path) -> None:
-    short = with_train(recipe, base=str(base), steps=2, tokens_per_step=4 * 96, micro_batch=4)
+    short = with_train(
+        recipe, init_from=str(base), steps=2, tokens_per_step=4 * 96, micro_batch_size=4
+    )
     result = train(short, tmp_path / "run")
-    assert result.is_finished and load_recipe(str(result.run / "recipe.toml")).model.block_size == 96
+    assert (
+        result.is_finished and load_recipe(str(result.run / "recipe.toml")).model.block_size == 96
+    )

@@ -46,7 +46,9 @@ def test_the_reference_is_what_transformers_says_of_the_base(
     assert template is not None
     gathered, tokenizer = load_preferences(preferring.tuning_data), Tokenizer.load(base)
     groups = [*gathered.train.values(), *gathered.heldout.values()]
-    pairs: list[PreferencePair] = [encode_preference(p, template, tokenizer) for group in groups for p in group]
+    pairs: list[PreferencePair] = [
+        encode_preference(p, template, tokenizer) for group in groups for p in group
+    ]
     expected = [
         log_prob(model, pair.chosen.ids, pair.chosen.loss_mask)
         - log_prob(model, pair.rejected.ids, pair.rejected.loss_mask)
@@ -85,7 +87,7 @@ def test_a_reference_of_other_pairs_is_not_taken_for_theirs(
     (run / "reference.safetensors").write_bytes(b"torn")
     again = train(preferring, run)
     assert fingerprint(again.checkpoint) == fingerprint(preferred.checkpoint)
-    other = with_train(preferring, beta=0.1)
+    other = with_train(preferring, dpo_beta=0.1)
     assert train(other, tmp_path / "other").is_finished  # another β has the same reference
     ours = load_file(run / "reference.safetensors")["margins"]
     theirs = load_file(tmp_path / "other" / "reference.safetensors")["margins"]

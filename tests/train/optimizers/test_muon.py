@@ -144,7 +144,9 @@ def steps(how: str, at_once: int, bf16: bool) -> dict[str, Tensor]:
         skip = torch.tensor(float(step == 1))
         optimizer.step(0.02, 1 - step / STEPS, torch.tensor(2.0), skip)
         optimizer.zero_grad()
-    optimizer.load_state_dict({name: tensor.clone() for name, tensor in optimizer.state_dict().items()})
+    optimizer.load_state_dict(
+        {name: tensor.clone() for name, tensor in optimizer.state_dict().items()}
+    )
     tensors = {**parameters, **optimizer.state_dict()}
     return {
         name: (t.full_tensor() if isinstance(t, DTensor) else t).detach().clone()

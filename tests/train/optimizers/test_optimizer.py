@@ -137,7 +137,9 @@ def test_a_skipped_step_changes_not_a_bit(kind: Any) -> None:
     before = everything(model, optimizer)
     for bad in (torch.nan, torch.inf, 1.0):
         give_gradients(model, seed=1, factor=bad)
-        optimizer.step(0.01, remaining=0.5, grad_divisor=torch.tensor(bad), skip_step=torch.tensor(1.0))
+        optimizer.step(
+            0.01, remaining=0.5, grad_divisor=torch.tensor(bad), skip_step=torch.tensor(1.0)
+        )
         assert bits(everything(model, optimizer)) == bits(before)
 
 

@@ -26,7 +26,7 @@ def test_it_rises_to_the_peak_and_falls_to_the_floor(
 ) -> None:
     falling = {"decay": decay} if kind == "wsd" else {}
     schedule = LRSchedule(kind=kind, peak=peak, warmup=warmup, floor=floor, **falling)
-    rates = [schedule(step, steps) for step in range(steps)]
+    rates = [schedule.lr_at(step, steps) for step in range(steps)]
     assert rates[:warmup] == sorted(rates[:warmup]) and rates[0] > 0
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
     assert max(rates) == pytest.approx(peak)
@@ -40,7 +40,7 @@ def test_wsd_stays_at_the_peak_until_its_share_of_the_steps_is_left(
     decay: float, warmup: int, steps: int
 ) -> None:
     schedule = LRSchedule(kind="wsd", peak=1.0, warmup=warmup, floor=0.0, decay=decay)
-    rates = [schedule(step, steps) for step in range(warmup, steps)]
+    rates = [schedule.lr_at(step, steps) for step in range(warmup, steps)]
     below = sum(rate < 1.0 for rate in rates)
     assert below == min(round(decay * steps), steps - 1 - warmup)
     falls = [a - b for a, b in pairwise(rates) if a - b > 1e-12]
@@ -51,7 +51,7 @@ def test_wsd_stays_at_the_peak_until_its_share_of_the_steps_is_left(
 def test_the_cosine_is_the_published_formula(
     warmup: int, floor: float, steps: int, step: int
 ) -> None:
-    rate = LRSchedule(peak=0.5, warmup=warmup, floor=floor)(min(step, steps - 1), steps)
+    rate = LRSchedule(peak=0.5, warmup=warmup, floor=floor).lr_at(min(step, steps - 1), steps)
     step = min(step, steps - 1)
     if step < warmup:
         assert rate == pytest.approx(0.5 * (step + 1) / warmup)
@@ -64,7 +64,7 @@ def test_the_cosine_is_the_published_formula(
 @pytest.mark.parametrize(("kind", "at"), [("cosine", 0.55), ("linear", 0.55), ("wsd", 1.0)])
 def test_half_way_through_a_run(kind: Any, at: float) -> None:
     schedule = LRSchedule(kind=kind, peak=1.0, warmup=0, floor=0.1)
-    assert schedule(50, 101) == pytest.approx(at)
+    assert schedule.lr_at(50, 101) == pytest.approx(at)
 
 
 @pytest.mark.parametrize(

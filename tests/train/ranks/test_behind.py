@@ -2,7 +2,7 @@
 
 import math
 
-from gnano.train.ranks.stall import Heartbeat, slowest_ranks, describe_hang
+from gnano.train.ranks.stall import Heartbeat, describe_hang, slowest_ranks
 
 
 def at(number: float, phase: str, host: str = "gpu-a") -> Heartbeat:

@@ -40,7 +40,7 @@ def test_a_launcher_starts_two_ranks_that_train_one_model(
     recipe: Recipe, tmp_path: Path, launcher: str
 ) -> None:
     run = tmp_path / "run"
-    done = launch(launcher, with_train(recipe, steps=4, micro_batch=4), run)
+    done = launch(launcher, with_train(recipe, steps=4, micro_batch_size=4), run)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("4 of 4 steps done") == 1  # two ranks, one voice
     assert sorted(losses(run)) == [1, 2, 3, 4]
@@ -50,7 +50,7 @@ def test_a_launcher_starts_two_ranks_that_train_one_model(
 def test_torchrun_passes_on_the_reason_of_a_rank_that_failed(
     recipe: Recipe, tmp_path: Path
 ) -> None:
-    wrong = with_train(recipe, steps=4, micro_batch=3)
+    wrong = with_train(recipe, steps=4, micro_batch_size=3)
     done = launch("torchrun", wrong, tmp_path / "run")
     assert done.returncode == 1
     assert done.stderr.count("gnano: 512 tokens a step cannot be split over 2 ranks") == 1

@@ -27,7 +27,7 @@ from gnano.train.loop import train
 from gnano.train.optimizers.optimizer import Optimizer
 from gnano.train.optimizers.scaling import GradScaler
 from gnano.train.optimizers.schedule import OptimizerConfig
-from gnano.train.ranks.parallel import to_local, parallelize
+from gnano.train.ranks.parallel import parallelize, to_local
 from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
 from gnano.train.step import TrainStep
@@ -121,17 +121,22 @@ def test_muon_compiled_blocks_and_recomputation_give_the_losses_of_one_plain_ran
     recipe = with_train(plain, steps=6, eval_every=3, precision=precision, **MUON)
     expected = train(recipe, tmp_path / "alone").run
     run = tmp_path / "run"
-    ran(with_train(recipe, parallel=how, compile="yes", recompute=True), run, 2)
+    ran(with_train(recipe, parallel=how, compile="yes", activation_checkpointing=True), run, 2)
     np.testing.assert_allclose(losses(run), losses(expected), rtol=10 * NEAR[precision])
 
 
 def test_the_ranks_together_take_the_samples_of_one_in_their_order(plain: Recipe) -> None:
     corpus = TokenizedCorpus(Path(plain.pretraining_data.folder))
-    batches = PackedDataset(corpus, plain.pretraining_data.weights, plain.pretraining_data.seed, plain.model.block_size)
+    batches = PackedDataset(
+        corpus, plain.pretraining_data.weights, plain.pretraining_data.seed, plain.model.block_size
+    )
     cpu = torch.device("cpu")
 
     def step(size: int) -> torch.Tensor:
-        feeds = [PrefetchLoader(batches, DistContext(cpu, rank, size), plain.train) for rank in range(size)]
+        feeds = [
+            PrefetchLoader(batches, DistContext(cpu, rank, size), plain.train)
+            for rank in range(size)
+        ]
         by_rank = [feed.next_micro_batches(7) for feed in feeds]
         # micro-step by micro-step, rank by rank
         return torch.cat([part.inputs_BT for micro in zip(*by_rank, strict=True) for part in micro])
@@ -157,7 +162,7 @@ def test_a_run_stopped_on_one_rank_goes_on_with_other_ranks_and_another_way(
 
 
 def test_a_mistake_is_said_once_by_all_ranks(plain: Recipe, tmp_path: Path) -> None:
-    ranks = start_ranks(with_train(plain, micro_batch=3), tmp_path / "run", 2)
+    ranks = start_ranks(with_train(plain, micro_batch_size=3), tmp_path / "run", 2)
     printed = ends(ranks)
     assert [rank.returncode for rank in ranks] == [2, 2]
     assert printed[0].startswith("gnano: 512 tokens a step cannot be split over 2 ranks of 3 × 32")
@@ -246,7 +251,9 @@ def poisoned_steps(shape: ModelConfig, how: str, dtype: torch.dtype) -> list[Any
     scale = GradScaler(world.device) if dtype == torch.float16 else None
     optimizer = Optimizer(model, OptimizerConfig())
     tokens = 2 * 2 * shape.block_size
-    step = TrainStep(placed, optimizer, world, tokens_per_step=tokens, grad_clip=1.0, loss_scale=scale)
+    step = TrainStep(
+        placed, optimizer, world, tokens_per_step=tokens, grad_clip=1.0, loss_scale=scale
+    )
     draw = torch.Generator().manual_seed(rank)
     found: list[Any] = []
     for number in range(4):

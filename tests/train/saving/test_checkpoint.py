@@ -16,7 +16,7 @@ from gnano.model.folder import load_model
 from gnano.train.loop import train
 from gnano.train.recipe import Recipe
 from gnano.train.saving.checkpoint import CheckpointAssets, read_checkpoint, write_checkpoint
-from gnano.train.saving.folders import list_checkpoints, find_checkpoint
+from gnano.train.saving.folders import find_checkpoint, list_checkpoints
 from gnano.train.saving.hashes import verify_checksums
 
 STEPS, FIRST = 6, "step-00000003"
@@ -116,7 +116,10 @@ def test_what_is_read_is_what_was_written(run: Path, short: Recipe, tmp_path: Pa
         write_checkpoint(tmp_path, snapshot, CheckpointAssets(short.model, tokenizer)), short.model
     )
     assert again.state == snapshot.state
-    for ours, theirs in ((snapshot.weights, again.weights), (snapshot.training_tensors, again.training_tensors)):
+    for ours, theirs in (
+        (snapshot.weights, again.weights),
+        (snapshot.training_tensors, again.training_tensors),
+    ):
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
@@ -131,7 +134,10 @@ def test_large_states_lie_in_several_files(
     folder = write_checkpoint(tmp_path, snapshot, CheckpointAssets(short.model, tokenizer))
     assert len(list((folder / "trainer").glob("*.safetensors"))) > 5
     again = read_checkpoint(folder, short.model)
-    assert all(torch.equal(t, again.training_tensors[name]) for name, t in snapshot.training_tensors.items())
+    assert all(
+        torch.equal(t, again.training_tensors[name])
+        for name, t in snapshot.training_tensors.items()
+    )
 
 
 def test_where_a_disk_has_gone_nothing_is_written_in_its_place(

@@ -9,7 +9,7 @@ import pytest
 from tests.train.saving.fake import made
 
 from gnano.train.saving import folders
-from gnano.train.saving.folders import list_checkpoints, find_checkpoint, checkpoint_step
+from gnano.train.saving.folders import checkpoint_step, find_checkpoint, list_checkpoints
 from gnano.train.saving.hashes import CHECKSUMS_FILE
 from gnano.train.saving.retention import apply_retention
 

@@ -7,8 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.train.saving.fake import made
 
-from gnano.train.saving.folders import list_checkpoints, checkpoint_step
-from gnano.train.saving.retention import best_checkpoint, remove_partial, quarantine, apply_retention
+from gnano.train.saving.folders import checkpoint_step, list_checkpoints
+from gnano.train.saving.retention import (
+    apply_retention,
+    best_checkpoint,
+    quarantine,
+    remove_partial,
+)
 
 
 def steps(run: Path) -> list[int]:

@@ -14,7 +14,7 @@ from gnano.train.loop import train
 from gnano.train.recipe import Recipe
 from gnano.train.saving import saver as saving
 from gnano.train.saving.checkpoint import write_checkpoint
-from gnano.train.saving.folders import list_checkpoints, checkpoint_step
+from gnano.train.saving.folders import checkpoint_step, list_checkpoints
 from gnano.train.saving.hashes import verify_checksums
 
 
@@ -27,7 +27,7 @@ def plain(recipe: Recipe) -> Recipe:
 def straight(plain: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that nothing happened to; it keeps every checkpoint."""
     run = tmp_path_factory.mktemp("straight") / "run"
-    train(with_train(plain, keep=9), run)
+    train(with_train(plain, keep_last=9), run)
     return run
 
 
@@ -59,7 +59,7 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_does_not_leak_into_i
             far_ahead.set()
 
     run = tmp_path / "run"
-    train(with_train(plain, keep=9), run, watch)
+    train(with_train(plain, keep_last=9), run, watch)
     for step in (10, 20, 30):
         name = f"step-{step:08}"
         verify_checksums(run / "checkpoints" / name)
@@ -109,7 +109,7 @@ def test_no_checkpoint_goes_before_its_successor_was_read_back(
         return folder
 
     monkeypatch.setattr(saving, "write_checkpoint", forgetful)
-    assert train(with_train(plain, keep=1), run).is_finished
+    assert train(with_train(plain, keep_last=1), run).is_finished
     assert len(lies) == 3
     assert [checkpoint_step(folder) for folder in list_checkpoints(run)] == [30]
     verify_checksums(list_checkpoints(run)[-1])

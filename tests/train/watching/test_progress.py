@@ -55,7 +55,7 @@ def watch(*rows, steps=50_000):
     stream = Terminal()
     progress = ProgressBar(StatusLine(stream))
     for row in rows:
-        progress(FIGURES | {"steps": steps} | row)
+        progress.update(FIGURES | {"steps": steps} | row)
     return shown(stream)
 
 
@@ -63,9 +63,9 @@ def test_the_line_has_all_that_is_watched(clock, width):
     heldout = {"bits_per_byte": 1.0229, "sources": {}}
     stream = Terminal()
     progress = ProgressBar(StatusLine(stream))
-    progress(FIGURES | {"heldout": heldout})
+    progress.update(FIGURES | {"heldout": heldout})
     clock[0] += 2
-    progress(FIGURES | {"step": 2})
+    progress.update(FIGURES | {"step": 2})
     assert shown(stream) == (
         "step 2/50,000 · loss 3.214 · 27:46:36 left · 94,210 tokens/s · 60.1% MFU"
         " · held-out 1.023 bits/byte · norm 0.42 · lr 2.96e-04 · 58.2 GB"
@@ -101,7 +101,7 @@ def test_a_log_gets_every_accuracy_on_a_whole_line():
     stream = io.StringIO()
     progress = ProgressBar(StatusLine(stream))
     for step in range(1, 101):
-        progress(FIGURES | {"step": step} | ({"tasks": TASKS} if step % 50 == 0 else {}))
+        progress.update(FIGURES | {"step": step} | ({"tasks": TASKS} if step % 50 == 0 else {}))
     lines = stream.getvalue().splitlines()
     assert [line.split("/")[0] for line in lines] == ["step 1", "step 50", "step 100"]
     assert "hellaswag 0.284 · lambada 0.100" in lines[1]
@@ -132,7 +132,7 @@ def test_the_speed_follows_the_last_steps_but_not_a_single_slow_one():
 def test_mfu_is_unknown_on_an_unknown_gpu_and_not_spoken_of_on_a_cpu():
     assert "MFU unknown" in watch({"mfu": None})
     stream = Terminal()
-    ProgressBar(StatusLine(stream))({k: v for k, v in FIGURES.items() if k != "mfu"})
+    ProgressBar(StatusLine(stream)).update({k: v for k, v in FIGURES.items() if k != "mfu"})
     assert "MFU" not in shown(stream)
 
 
@@ -159,10 +159,10 @@ def test_the_time_left_counts_from_where_this_part_of_the_run_began(clock, width
     stream = Terminal()
     progress = ProgressBar(StatusLine(stream))
     for step in range(1_001, 1_012):
-        progress(FIGURES | {"step": step, "steps": 1_100})
+        progress.update(FIGURES | {"step": step, "steps": 1_100})
         clock[0] += 6
     clock[0] -= 6
-    progress(FIGURES | {"step": 1_011, "steps": 1_100})
+    progress.update(FIGURES | {"step": 1_011, "steps": 1_100})
     assert "left" in shown(stream)
     # 11 figures in 60 s after the first: 5.45 s each, 89 steps to go
     assert "8:05 left" in shown(stream)
@@ -175,7 +175,7 @@ def test_a_log_gets_every_held_out_loss_on_a_whole_line(monkeypatch):
         row: dict[str, object] = FIGURES | {"step": step}
         if step % 250 == 0:
             row = row | {"heldout": {"bits_per_byte": 1.5, "sources": {}}}
-        progress(row)
+        progress.update(row)
     lines = stream.getvalue().splitlines()
     assert [line.split(" · ")[0] for line in lines] == [
         f"step {n:,}/50,000" for n in (1, 250, 500, 750, 1_000)
@@ -186,9 +186,9 @@ def test_a_log_gets_every_held_out_loss_on_a_whole_line(monkeypatch):
 def test_what_is_said_stays_above_the_line(width):
     stream = Terminal()
     progress = ProgressBar(StatusLine(stream))
-    progress(FIGURES)
+    progress.update(FIGURES)
     progress.show_message("wandb stopped, the run goes on: no login")
-    progress(FIGURES | {"step": 2})
+    progress.update(FIGURES | {"step": 2})
     plain = re.sub(r"\x1b\[\w+", "", stream.getvalue()).replace("\r", "")
     assert [line.split(" · ")[0] for line in plain.split("\n")] == [
         "step 1/50,000",

@@ -31,7 +31,7 @@ def test_a_row_has_the_figures_and_the_learning_rate_of_its_own_step() -> None:
     assert [row["step"] for row in rows] == [2, 3, 4, 5]
     assert [row["loss"] for row in rows] == [0.5, 0.4, 0.3, 0.2]
     assert [row["grad_norm"] for row in rows] == [1.0, 0.8, 0.6, 0.4]
-    assert [row["lr"] for row in rows] == [SETTINGS.schedule(n, 5) for n in (1, 2, 3, 4)]
+    assert [row["lr"] for row in rows] == [SETTINGS.schedule.lr_at(n, 5) for n in (1, 2, 3, 4)]
     assert [row["tokens"] for row in rows] == [128, 192, 256, 320]
     assert all(row["seconds"] >= 100 for row in rows)
     assert [row.get("final") for row in rows] == [None, None, None, True]

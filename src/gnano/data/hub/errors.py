@@ -21,11 +21,14 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 MAX_ATTEMPTS = 6  # of a question: about 15 s of waiting
 MAX_DOWNLOAD_ATTEMPTS = 12  # of a download, without a new byte between them: about 3 minutes
-BASE_DELAY_SECONDS, MAX_DELAY_SECONDS = 1.0, 60.0  # seconds: below the first wait, and below every wait
+BASE_DELAY_SECONDS, MAX_DELAY_SECONDS = (
+    1.0,
+    60.0,
+)  # seconds: below the first wait, and below every wait
 MAX_RETRY_AFTER_SECONDS = 900.0  # seconds that a server may ask us to wait
 
 HTTPError: Any = HfHubHTTPError.__bases__[0]  # of httpx or httpx2, by the client's version
-ResponseT = TypeVar("T")
+ResponseT = TypeVar("ResponseT")
 sleep = time.sleep
 
 
@@ -135,7 +138,9 @@ def _retry_delay(error: Any, failures: int) -> float:
     response = getattr(error, "response", None)
     requested = None if response is None else _retry_after(response.headers)
     if requested is not None:
-        return min(max(requested, 0.0), MAX_RETRY_AFTER_SECONDS) + random.uniform(0, BASE_DELAY_SECONDS)
+        return min(max(requested, 0.0), MAX_RETRY_AFTER_SECONDS) + random.uniform(
+            0, BASE_DELAY_SECONDS
+        )
     return random.uniform(0, min(MAX_DELAY_SECONDS, BASE_DELAY_SECONDS * 2 ** (failures - 1)))
 
 

@@ -17,10 +17,24 @@ from urllib.parse import quote
 
 from huggingface_hub import constants, get_hf_file_metadata, utils
 
-from gnano.data.hub.errors import MAX_DOWNLOAD_ATTEMPTS, NotInRepositoryError, hub_endpoint, request_with_retries
-from gnano.data.hub.layout import group_by_split, literal_prefix, matches_any, card_patterns, select_split
+from gnano.data.hub.errors import (
+    MAX_DOWNLOAD_ATTEMPTS,
+    NotInRepositoryError,
+    hub_endpoint,
+    request_with_retries,
+)
+from gnano.data.hub.layout import (
+    card_patterns,
+    group_by_split,
+    literal_prefix,
+    matches_any,
+    select_split,
+)
 
-JSONL_HEAD_BYTES, PARQUET_TAIL_BYTES = 2**16, 2**16  # bytes of a JSONL and of a Parquet file that its check reads first
+JSONL_HEAD_BYTES, PARQUET_TAIL_BYTES = (
+    2**16,
+    2**16,
+)  # bytes of a JSONL and of a Parquet file that its check reads first
 MAX_PARQUET_FOOTER_BYTES = 2**28  # bytes; a Parquet file that claims a longer footer is damaged
 
 
@@ -90,7 +104,13 @@ def download_file(repo: str, commit: str, file: HubFile, folder: Path) -> Path:
     part = target.with_name(target.name + ".incomplete")
     url = _file_url(repo, commit, file)
     for _ in range(2):  # what is left of an older commit, or was damaged on its way, comes anew
-        request_with_retries(lambda: _resume_download(url, part), repo, url, MAX_DOWNLOAD_ATTEMPTS, lambda: _file_size(part))
+        request_with_retries(
+            lambda: _resume_download(url, part),
+            repo,
+            url,
+            MAX_DOWNLOAD_ATTEMPTS,
+            lambda: _file_size(part),
+        )
         if _matches_checksum(part, file):
             return part.replace(target)
         part.unlink()

@@ -11,7 +11,9 @@ import re
 from pathlib import PurePosixPath
 from typing import Any
 
-DATA_FILE_PATTERN = re.compile(r"\.(parquet|(jsonl|jsonlines|jl|ndjson)(\.gz|\.zst)?|json\.(gz|zst))$", re.I)
+DATA_FILE_PATTERN = re.compile(
+    r"\.(parquet|(jsonl|jsonlines|jl|ndjson)(\.gz|\.zst)?|json\.(gz|zst))$", re.I
+)
 # a lone .json may be data or tell about it: it is data where there is no other file that can be
 JSON_FILE_PATTERN = re.compile(r"(^|/)(?!dataset_infos?\.|config\.|state\.)[^/]+\.json$", re.I)
 SPLIT_WORDS = {

@@ -16,7 +16,9 @@ InstructionSourceKind = Literal["files", "hub", "generator"]
 class InstructionSource:
     # how many times an epoch its rows come; 0.5: another half each time
     weight: Annotated[float, Range(0, 1e12)] = 1.0
-    kind: InstructionSourceKind = "files"  # files of yours, a Hub data set, or Python code that writes records
+    kind: InstructionSourceKind = (
+        "files"  # files of yours, a Hub data set, or Python code that writes records
+    )
     files: tuple[str, ...] = ()  # files: paths, folders or globs; JSONL, a JSON list, CSV, Parquet
     repo: str = ""  # hub: the data set, USER/NAME
     config: str = ""  # hub: its configuration, or a folder in it; empty: all of it

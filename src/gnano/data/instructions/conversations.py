@@ -140,7 +140,9 @@ def _parse_messages(value: Any, key: str, before: tuple[Turn, ...]) -> tuple[Tur
         content = "value" if "value" in entry and "content" not in entry else "content"
         name = _text(entry, role)
         if name not in ROLE_ALIASES:
-            raise ValueError(f"{role} of {key} {number} is {name!r}, none of {', '.join(ROLE_ALIASES)}")
+            raise ValueError(
+                f"{role} of {key} {number} is {name!r}, none of {', '.join(ROLE_ALIASES)}"
+            )
         expected = ("user", "assistant")[sum(turn.role != "system" for turn in turns) % 2]
         speaker = ROLE_ALIASES[name]
         if speaker == "system" and turns == [Turn("system", _text(entry, content))]:

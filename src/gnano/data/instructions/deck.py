@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from gnano.data.order import EXAMPLE_STREAM, EPOCH_STREAM, shuffled_indices
+from gnano.data.order import EPOCH_STREAM, EXAMPLE_STREAM, shuffled_indices
 
 
 class EpochSampler:
@@ -41,12 +41,17 @@ class EpochSampler:
     def _shuffle_epoch(self, epoch: int) -> NDArray[np.int64]:
         """Return all (source, row) of an epoch, in its order."""
         parts = []
-        for source, (rows, share) in enumerate(zip(self.row_counts, self.rows_per_epoch, strict=True)):
+        for source, (rows, share) in enumerate(
+            zip(self.row_counts, self.rows_per_epoch, strict=True)
+        ):
             if share:
                 # the source's rows pass by again and again, each time in another order
                 first, last = divmod(epoch * share, rows), (epoch + 1) * share
                 passes = range(first[0], -(-last // rows))
-                orders = [shuffled_indices((EPOCH_STREAM, self.seed, source, number), rows) for number in passes]
+                orders = [
+                    shuffled_indices((EPOCH_STREAM, self.seed, source, number), rows)
+                    for number in passes
+                ]
                 taken = np.concatenate(orders)[first[1] :][:share]
                 parts.append(np.stack([np.full(share, source), taken], 1))
         pairs = np.concatenate(parts)

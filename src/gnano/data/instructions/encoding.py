@@ -72,7 +72,9 @@ class PreferencePair(NamedTuple):
         prompt = self.chosen.answer_start
         answers = [side.ids[prompt:] for side in self.examples]
         room, sizes = length + 2, [len(answer) for answer in answers]  # ids; each side has one more
-        least = min(MIN_PROMPT_TOKENS, prompt, max(length // 4, 1))  # of the prompt: half of a side at most
+        least = min(
+            MIN_PROMPT_TOKENS, prompt, max(length // 4, 1)
+        )  # of the prompt: half of a side at most
         kept = max((room - sum(sizes)) // 2, least)
         room -= 2 * kept
         longest = max(room - min(sizes), room // 2)
@@ -81,7 +83,9 @@ class PreferencePair(NamedTuple):
         return PreferencePair(chosen, rejected, is_truncated=True)
 
 
-def encode_conversation(conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer) -> Example:
+def encode_conversation(
+    conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer
+) -> Example:
     """Return end-of-text, then prompt, answer and end-of-text for each answer."""
     ids, learned = [tokenizer.end_of_text_id], [False]
     for prompt, answer in template.render_turns(conversation):
@@ -94,12 +98,16 @@ def encode_conversation(conversation: Conversation, template: ChatTemplate, toke
 
 def encode_prompt(turns: Sequence[Turn], template: ChatTemplate, tokenizer: Tokenizer) -> list[int]:
     """Return the ids, as in training, up to the answer that is to come after these turns."""
-    example = encode_conversation(Conversation((*turns, Turn("assistant", ""))), template, tokenizer)
+    example = encode_conversation(
+        Conversation((*turns, Turn("assistant", ""))), template, tokenizer
+    )
     ids: list[int] = example.ids[:-1].tolist()  # without the end of the empty answer
     return ids
 
 
-def encode_preference(preference: Preference, template: ChatTemplate, tokenizer: Tokenizer) -> PreferencePair:
+def encode_preference(
+    preference: Preference, template: ChatTemplate, tokenizer: Tokenizer
+) -> PreferencePair:
     """Return two examples, of which only the last answer is learned."""
     turns = (*preference.turns, Turn("assistant", preference.chosen))
     chosen = encode_conversation(Conversation(turns), template, tokenizer)

@@ -22,7 +22,7 @@ from gnano.data.instructions.files import resolve_source_files
 from gnano.data.instructions.reading import LoadedRecords, UnusedKeyCounter, read_record_files
 from gnano.data.split import format_empty_heldout, text_position
 
-RecordT = TypeVar("T", Conversation, Preference)
+RecordT = TypeVar("RecordT", Conversation, Preference)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ def load_preferences(config: InstructionConfig) -> SplitRecords[Preference]:
 
 
 def _generate(source: InstructionSource, kind: type[RecordT]) -> LoadedRecords[RecordT]:
-    return LoadedRecords(list(islice(iter_items(source.generator, kind), source.max_records or None)))
+    return LoadedRecords(
+        list(islice(iter_items(source.generator, kind), source.max_records or None))
+    )
 
 
 def _read_source(
@@ -95,5 +97,7 @@ def _load_and_split(
     if config.heldout_fraction and not gathered.heldout:
         groups = [record.split_key for records in gathered.train.values() for record in records]
         what = f"{len(groups):,} records"
-        gathered.warnings.append(format_empty_heldout(what, config.heldout_fraction, map(text_position, groups)))
+        gathered.warnings.append(
+            format_empty_heldout(what, config.heldout_fraction, map(text_position, groups))
+        )
     return gathered

@@ -22,14 +22,18 @@ class PreferenceBatch(NamedTuple):
     inputs_BT: Tensor  # int64
     targets_BT: Tensor  # int64: the answers' tokens; IGNORE elsewhere
     segments_BT: Tensor | None  # int32: two for each pair; None: attention crosses them
-    pair_index_BT: Tensor  # int64: number of the pair within the batch where a target counts; else 0
+    pair_index_BT: (
+        Tensor  # int64: number of the pair within the batch where a target counts; else 0
+    )
     signs_BT: Tensor  # float32: 1 on the chosen answer's targets, −1 on the rejected one's; else 0
     reference_margins_P: Tensor  # float32: the margins under the reference model
     beta: Tensor  # float32, no dimensions: how much a margin counts
 
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> "PreferenceBatch":
         """Return the same batch with `work` done to each tensor."""
-        return PreferenceBatch._make(None if tensor is None else function(tensor) for tensor in self)
+        return PreferenceBatch._make(
+            None if tensor is None else function(tensor) for tensor in self
+        )
 
     def count_targets(self) -> Tensor:
         """Return how many pairs it has, on its device."""

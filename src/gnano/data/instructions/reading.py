@@ -16,7 +16,7 @@ from gnano.data.file_search import find_files
 from gnano.data.instructions.conversations import Conversation, parse_conversation
 from gnano.data.records import read_records as records_of
 
-ParsedT = TypeVar("T")
+ParsedT = TypeVar("ParsedT")
 MESSAGE_KEYS = {"role", "from", "content", "value"}
 MAX_KEYS_SHOWN = 8
 
@@ -30,7 +30,9 @@ class LoadedRecords(Generic[ParsedT]):
     @property
     def warnings(self) -> list[str]:
         """What to report of bad records, and of files that were left out."""
-        return [notice for notice in (self.skipped_files, self.bad_records.format_summary()) if notice]
+        return [
+            notice for notice in (self.skipped_files, self.bad_records.format_summary()) if notice
+        ]
 
 
 def read_conversation_files(
@@ -62,7 +64,9 @@ def read_record_files(
     records = list(bad.filter(made()))
     bad.check(max_bad_share)
     if not records:
-        raise ValueError(bad.format_summary() or f"{', '.join(patterns)}: there is no record in it.")
+        raise ValueError(
+            bad.format_summary() or f"{', '.join(patterns)}: there is no record in it."
+        )
     return LoadedRecords(records, bad, found.format_skipped())
 
 
@@ -89,8 +93,14 @@ class UnusedKeyCounter:
         """Return one line that names them; none where there are none."""
         if not self.counts:
             return []
-        keys = [f"{key} ({count:,} records)" for key, count in self.counts.most_common(MAX_KEYS_SHOWN)]
-        more = [f"{len(self.counts) - MAX_KEYS_SHOWN:,} more"] if len(self.counts) > MAX_KEYS_SHOWN else []
+        keys = [
+            f"{key} ({count:,} records)" for key, count in self.counts.most_common(MAX_KEYS_SHOWN)
+        ]
+        more = (
+            [f"{len(self.counts) - MAX_KEYS_SHOWN:,} more"]
+            if len(self.counts) > MAX_KEYS_SHOWN
+            else []
+        )
         return [f"Keys that are not used: {', '.join(keys + more)}"]
 
 

@@ -51,7 +51,11 @@ class PackedExamples(ABC, Generic[ItemT, BatchT]):
             first = len(self.items)
             self.items += cast("list[ItemT]", [item.truncate(block_size) for item in source])
             sizes = [item.num_positions for item in self.items[first:]]
-            rows = first_fit_decreasing(sizes, block_size) if packing else [[i] for i in range(len(sizes))]
+            rows = (
+                first_fit_decreasing(sizes, block_size)
+                if packing
+                else [[i] for i in range(len(sizes))]
+            )
             self.rows += ([first + i for i in row] for row in rows)
             counts.append(len(rows))
         self.row_offsets = [0, *accumulate(counts)]

@@ -20,8 +20,14 @@ class Prefetcher:
     Local sources need none and are always ready.
     """
 
-    def __init__(self, folder: Path, source_files: dict[str, SourceFiles], events: "Queue[WorkerEvent]") -> None:
-        self.folder, self.source_files, self.events = folder / DOWNLOADS_FOLDER, source_files, events
+    def __init__(
+        self, folder: Path, source_files: dict[str, SourceFiles], events: "Queue[WorkerEvent]"
+    ) -> None:
+        self.folder, self.source_files, self.events = (
+            folder / DOWNLOADS_FOLDER,
+            source_files,
+            events,
+        )
         self.ready: set[DownloadTask] = set()
         self.in_progress: set[DownloadTask] = set()
         self.finished_sources: set[str] = set()  # sources that need no more
@@ -43,7 +49,10 @@ class Prefetcher:
     @property
     def has_room(self) -> bool:
         """May another one be asked for?"""
-        return self.is_needed and len(self.ready) + len(self.in_progress) < DOWNLOAD_THREADS + MAX_WAITING_TASKS
+        return (
+            self.is_needed
+            and len(self.ready) + len(self.in_progress) < DOWNLOAD_THREADS + MAX_WAITING_TASKS
+        )
 
     def request(self, source: str, task: int) -> None:
         """Fetch a task's files; an event says when they are there."""
@@ -86,7 +95,9 @@ class Prefetcher:
                 self.events.put(WorkerEvent(kind="fetched", source=source, task=task, bytes=size))
             except Exception as error:
                 self.events.put(
-                    WorkerEvent(kind="failed", source=source, task=task, error=serialize_error(error))
+                    WorkerEvent(
+                        kind="failed", source=source, task=task, error=serialize_error(error)
+                    )
                 )
 
 

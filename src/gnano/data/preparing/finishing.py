@@ -54,7 +54,9 @@ class DedupIndex:
     def add(self, keys: HashKeys) -> None:
         if len(keys):
             self.sorted_runs.append(np.sort(keys))
-        while len(self.sorted_runs) > 1 and len(self.sorted_runs[-2]) < 2 * len(self.sorted_runs[-1]):
+        while len(self.sorted_runs) > 1 and len(self.sorted_runs[-2]) < 2 * len(
+            self.sorted_runs[-1]
+        ):
             self.sorted_runs[-2:] = [np.sort(np.concatenate(self.sorted_runs[-2:]), kind="stable")]
 
 
@@ -76,10 +78,15 @@ def has_all_task_files(folder: Path, task: int, info: TaskInfo) -> bool:
     return whole and all(has_all_shard_files(folder, shard) for shard in shards)
 
 
-def merge_draft(draft_folder: Path, draft: TaskDraft, folder: Path, task: int, dedup_index: DedupIndex) -> TaskInfo:
+def merge_draft(
+    draft_folder: Path, draft: TaskDraft, folder: Path, task: int, dedup_index: DedupIndex
+) -> TaskInfo:
     """Move a draft's shards into their source's folder, without the documents seen before."""
     remove_task(folder, task)
-    keys = {s.name: np.fromfile(draft_folder / f"{s.name}.keys", KEY_DTYPE) for s in _draft_shards(draft)}
+    keys = {
+        s.name: np.fromfile(draft_folder / f"{s.name}.keys", KEY_DTYPE)
+        for s in _draft_shards(draft)
+    }
     everything = np.concatenate(list(keys.values()))
     fresh = dedup_index.find_new(everything)
     kept: list[ShardInfo] = []
@@ -128,7 +135,9 @@ def _keys_path(folder: Path, task: int) -> Path:
     return folder / f"{task:05}.keys"
 
 
-def _move_shard(source: Path, shard: ShardInfo, folder: Path, name: str, keep: BoolMask) -> ShardInfo | None:
+def _move_shard(
+    source: Path, shard: ShardInfo, folder: Path, name: str, keep: BoolMask
+) -> ShardInfo | None:
     """The shard under its final name, with the documents to keep; None if there are none."""
     if not keep.any():
         return None

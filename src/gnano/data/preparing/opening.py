@@ -15,9 +15,9 @@ from gnano.data.file_search import find_files
 from gnano.data.inputs import (
     SourceFiles,
     check_source_files,
-    read_task_documents,
-    find_source_files,
     describe_local_file,
+    find_source_files,
+    read_task_documents,
 )
 from gnano.data.manifest import MANIFEST_NAME, Manifest, write_marker
 from gnano.data.plan import ShardPlan, SourcePlan
@@ -149,7 +149,9 @@ def _reopen_if_files_missing(folder: Path, manifest: Manifest) -> None:
         manifest.save(folder)
 
 
-def _save_new_tokenizer(config: DataConfig, folder: Path, inputs: dict[str, SourceFiles]) -> "Tokenizer":
+def _save_new_tokenizer(
+    config: DataConfig, folder: Path, inputs: dict[str, SourceFiles]
+) -> "Tokenizer":
     """Save the tokenizer in a new folder; raises ValueError if other files are in the way."""
     for name in config.sources:
         if found := next((folder / name).glob("*"), None):
@@ -167,7 +169,9 @@ def _save_new_tokenizer(config: DataConfig, folder: Path, inputs: dict[str, Sour
     return tokenizer
 
 
-def _make_tokenizer(config: DataConfig, folder: Path, inputs: dict[str, SourceFiles]) -> "Tokenizer":
+def _make_tokenizer(
+    config: DataConfig, folder: Path, inputs: dict[str, SourceFiles]
+) -> "Tokenizer":
     from gnano.tokenizer.bpe import Tokenizer
     from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
     from gnano.tokenizer.train import train_bpe
@@ -188,7 +192,9 @@ def _make_tokenizer(config: DataConfig, folder: Path, inputs: dict[str, SourceFi
     return load_gpt2_tokenizer(named)
 
 
-def _iter_training_text(config: DataConfig, folder: Path, inputs: dict[str, SourceFiles]) -> Iterator[str]:
+def _iter_training_text(
+    config: DataConfig, folder: Path, inputs: dict[str, SourceFiles]
+) -> Iterator[str]:
     """Training text of all sources in their shares; the held-out part stays unseen."""
     whole = sum(config.weights.values())
     for name, found in inputs.items():
@@ -208,6 +214,8 @@ def _iter_documents(inputs: SourceFiles, downloads: Path) -> Iterator[Document]:
         if inputs.source.kind == "hub":
             download_task(inputs, task, downloads)
         # what is bad is counted, and named, when the task is tokenized
-        for document in read_task_documents(inputs.source, inputs.task_paths(task, downloads), verify=False):
+        for document in read_task_documents(
+            inputs.source, inputs.task_paths(task, downloads), verify=False
+        ):
             if not isinstance(document, RecordError) and document.text.strip():
                 yield document

@@ -30,7 +30,13 @@ from gnano.data.preparing.lock import lock_folder
 from gnano.data.preparing.preparation import finish_folder
 from gnano.data.preparing.scheduling import TaskScheduler
 from gnano.data.preparing.tokenizing import TaskDraft, draft_folder
-from gnano.data.preparing.workers import WorkerEvent, TokenizeJob, Worker, serialize_error, raise_event_error
+from gnano.data.preparing.workers import (
+    TokenizeJob,
+    Worker,
+    WorkerEvent,
+    raise_event_error,
+    serialize_error,
+)
 from gnano.data.sources import DataConfig
 from gnano.utils.atomic_io import atomic_write_text
 
@@ -91,7 +97,9 @@ class TokenizeStep(_DataTroveStep):
         paths = inputs.task_paths(task, downloads)
         if inputs.source.kind == "hub":
             download_task(inputs, task, downloads)
-        worker.tokenize(TokenizeJob(source=source, task=task, paths=list(map(str, paths))), _check_parent)
+        worker.tokenize(
+            TokenizeJob(source=source, task=task, paths=list(map(str, paths))), _check_parent
+        )
         if inputs.source.kind == "hub" and not self.config.keep_downloads:
             for path in paths:
                 path.unlink(missing_ok=True)

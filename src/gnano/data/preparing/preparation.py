@@ -21,9 +21,9 @@ from gnano.data.preparing.downloads import DOWNLOADS_FOLDER, Prefetcher
 from gnano.data.preparing.lock import lock_folder
 from gnano.data.preparing.opening import check_output_folder, open_data_folder
 from gnano.data.preparing.scheduling import TaskScheduler
-from gnano.data.preparing.status import Counts, SourceStatus, PrepareStatus
+from gnano.data.preparing.status import Counts, PrepareStatus, SourceStatus
 from gnano.data.preparing.tokenizing import DRAFTS_FOLDER, TaskDraft, draft_folder
-from gnano.data.preparing.workers import WorkerEvent, TokenizeJob, WorkerPool, raise_event_error
+from gnano.data.preparing.workers import TokenizeJob, WorkerEvent, WorkerPool, raise_event_error
 from gnano.data.sources import DataConfig
 from gnano.utils.host import available_cores
 
@@ -72,7 +72,11 @@ class _Pipeline:
     """One run of `prepare`: its workers, its downloads, and what they have to say."""
 
     def __init__(
-        self, config: DataConfig, manifest: Manifest, inputs: dict[str, SourceFiles], progress: StatusCallback
+        self,
+        config: DataConfig,
+        manifest: Manifest,
+        inputs: dict[str, SourceFiles],
+        progress: StatusCallback,
     ) -> None:
         self.config, self.progress = config, progress
         self.folder = Path(config.folder)
@@ -148,6 +152,9 @@ class _Pipeline:
             info = self.scheduler.manifest.sources[name]
             if info.complete:
                 self.downloads.finish_source(name)
-            status.finished_tasks, status.expected_tasks = len(info.tasks), self.scheduler.estimate_tasks(name)
+            status.finished_tasks, status.expected_tasks = (
+                len(info.tasks),
+                self.scheduler.estimate_tasks(name),
+            )
             status.expected_tokens = self.scheduler.estimate_tokens(name)
             status.finished = Counts(info.documents, info.bytes, info.tokens)

@@ -115,11 +115,15 @@ class ClusterPreparation:
         return manifest
 
     def _run_round(self, scheduler: TaskScheduler, inputs: dict[str, SourceFiles]) -> None:
-        from gnano.data.preparing.pipeline import redirect_output, raise_saved_failure
+        from gnano.data.preparing.pipeline import raise_saved_failure, redirect_output
 
         step, options = self._start_round(scheduler, inputs)
         with redirect_output(step.round_folder):
-            run = self._ray_executor(step, options) if self.executor == "ray" else self._local_executor(step, options)
+            run = (
+                self._ray_executor(step, options)
+                if self.executor == "ray"
+                else self._local_executor(step, options)
+            )
             run.run()
             left = run.get_incomplete_ranks(skip_completed=True)
         raise_saved_failure([step.failures])
@@ -134,7 +138,7 @@ class ClusterPreparation:
 
         datatrove adds a job to each that merges its statistics.
         """
-        from gnano.data.preparing.pipeline import FinishStep, redirect_output, raise_saved_failure
+        from gnano.data.preparing.pipeline import FinishStep, raise_saved_failure, redirect_output
 
         try:
             raise_saved_failure(self.logs_folder.glob("*/failures"))
@@ -154,7 +158,10 @@ class ClusterPreparation:
             with redirect_output(step.round_folder):
                 if step.tasks:
                     # also after ranks that failed: what they did is finished
-                    last |= {"depends": self._slurm_executor(step, options), "run_on_dependency_fail": True}
+                    last |= {
+                        "depends": self._slurm_executor(step, options),
+                        "run_on_dependency_fail": True,
+                    }
                 self._slurm_executor(finish, last).launch_job()
         except subprocess.CalledProcessError as error:
             raise ValueError(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gnano.data.bad_records import format_refusal
 from gnano.data.manifest import Manifest, SourceInfo, TaskInfo, summarize_bad_records
-from gnano.data.preparing.finishing import DedupIndex, merge_draft, load_finished_task
+from gnano.data.preparing.finishing import DedupIndex, load_finished_task, merge_draft
 from gnano.data.preparing.tokenizing import TaskDraft, draft_folder
 
 
@@ -53,7 +53,8 @@ class TaskScheduler:
         if info.complete:
             return len(info.tasks)
         return max(
-            self.plan.sources[source].estimate_tasks(self._tokens_per_byte(source)), len(info.tasks) + 1
+            self.plan.sources[source].estimate_tasks(self._tokens_per_byte(source)),
+            len(info.tasks) + 1,
         )
 
     def estimate_tokens(self, source: str) -> int:
@@ -61,7 +62,9 @@ class TaskScheduler:
         info = self.manifest.sources[source]
         if info.complete:
             return info.tokens
-        return max(self.plan.sources[source].estimate_tokens(self._tokens_per_byte(source)), info.tokens)
+        return max(
+            self.plan.sources[source].estimate_tokens(self._tokens_per_byte(source)), info.tokens
+        )
 
     def _tokens_per_byte(self, source: str) -> float | None:
         """Tokens kept per byte of the files so far: what was dropped is in it."""

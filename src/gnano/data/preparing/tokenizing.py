@@ -60,7 +60,9 @@ class TaskDraft:
     heldout: ShardInfo
     read: int
     dropped: dict[str, int]
-    bad: list[BadRecordPlace] = field(default_factory=list)  # the first of those that cannot be used
+    bad: list[BadRecordPlace] = field(
+        default_factory=list
+    )  # the first of those that cannot be used
 
     @classmethod
     def load(cls, folder: Path) -> "TaskDraft | None":
@@ -201,5 +203,7 @@ class _DraftWriter:
     def _close_shard(self, shard: _OpenShard) -> ShardInfo:
         name = shard.writer.name
         atomic_write_bytes(self.folder / f"{name}.keys", np.array(shard.keys, KEY_DTYPE).tobytes())
-        atomic_write_bytes(self.folder / f"{name}.sizes", np.array(shard.sizes, SIZE_DTYPE).tobytes())
+        atomic_write_bytes(
+            self.folder / f"{name}.sizes", np.array(shard.sizes, SIZE_DTYPE).tobytes()
+        )
         return shard.writer.finish()

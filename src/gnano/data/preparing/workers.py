@@ -74,7 +74,9 @@ class Worker:
             if self.config.decontaminate:
                 from gnano.data.decontamination import DecontaminationFilter
 
-                self.decontamination = DecontaminationFilter(list(map(Path, self.config.decontaminate)))
+                self.decontamination = DecontaminationFilter(
+                    list(map(Path, self.config.decontaminate))
+                )
         tokenize_task(
             self.config,
             self.config.sources[job.source],
@@ -126,7 +128,9 @@ class WorkerPool:
         self.free_count -= 1
         if self.local_worker:
             # a daemon, so that Ctrl-C need not wait for the end of a large file
-            threading.Thread(target=self._run_local, args=(self.local_worker, job), daemon=True).start()
+            threading.Thread(
+                target=self._run_local, args=(self.local_worker, job), daemon=True
+            ).start()
             return
         process = self.idle.pop()
         self.busy[job.source, job.task] = process

@@ -18,7 +18,7 @@ from gnano.data.instructions.gathering import SplitRecords, load_conversations
 from gnano.data.instructions.rows import SFTDataset
 from gnano.model.gpt import GPT
 from gnano.train.heldout import sum_batch_loss
-from gnano.train.lessons.lessons import HeldoutExamples, CategoryLoss, TuningTask
+from gnano.train.lessons.lessons import CategoryLoss, HeldoutExamples, TuningTask
 from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
 

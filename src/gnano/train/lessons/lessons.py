@@ -24,7 +24,7 @@ from gnano.data.instructions.config import InstructionConfig
 from gnano.data.instructions.encoding import Example
 from gnano.data.instructions.files import resolve_source_files
 from gnano.data.instructions.gathering import SplitRecords
-from gnano.data.instructions.rows import SFTDataset, PreferenceDataset
+from gnano.data.instructions.rows import PreferenceDataset, SFTDataset
 from gnano.data.instructions.templates import ALPACA, ChatTemplate, load_template, read_template
 from gnano.data.sources import DataConfig
 from gnano.model.config import ModelConfig
@@ -32,7 +32,7 @@ from gnano.model.folder import load_config
 from gnano.model.gpt import GPT
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.base import BaseCheckpoint, find_base
-from gnano.train.heldout import HeldoutSet, sum_over_ranks, eval_mode
+from gnano.train.heldout import HeldoutSet, eval_mode, sum_over_ranks
 from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
 from gnano.train.saving.folders import list_checkpoints
@@ -89,13 +89,18 @@ class TuningTask(TrainingTask):
     dataset: SFTDataset | PreferenceDataset
 
     def __init__(
-        self, recipe: Recipe, base: BaseCheckpoint | None, run: Path, world: DistContext, notify: Notify
+        self,
+        recipe: Recipe,
+        base: BaseCheckpoint | None,
+        run: Path,
+        world: DistContext,
+        notify: Notify,
     ) -> None:
         """Raises ValueError or OSError where there is no base, or none that can be tuned."""
         if base is None:
             raise ValueError(
                 "Tuning begins with a model: name a run, a checkpoint or a Hugging Face folder "
-                "(--from, or train.base)."
+                "(--from, or train.init_from)."
             )
         # a run that has checkpoints resumes without its base (unless it trains an adapter of it)
         folder = next((f for f in [base.folder, *list_checkpoints(run)] if f.is_dir()), None)
@@ -111,7 +116,12 @@ class TuningTask(TrainingTask):
         world.set_phase("bringing the Hub's files", math.inf)
         for source in config.sources.values():
             world.run_on_main(
-                partial(resolve_source_files, source, Path(config.cache_dir), partial(notify, waiting=True))
+                partial(
+                    resolve_source_files,
+                    source,
+                    Path(config.cache_dir),
+                    partial(notify, waiting=True),
+                )
             )
         records = self.load_records(config)
         self.warnings = records.warnings
@@ -121,7 +131,9 @@ class TuningTask(TrainingTask):
         )
         weights = [config.sources[name].weight for name in train]
         self.dataset = self.pack(list(train.values()), weights, config.seed, config.packing)
-        self.heldout_rows = {name: self.pack([part], [1.0], 0, True) for name, part in heldout.items()}
+        self.heldout_rows = {
+            name: self.pack([part], [1.0], 0, True) for name, part in heldout.items()
+        }
         self.fingerprint = _fingerprint_examples([*train.values(), *heldout.values()])
         self.steps = self._count_steps(recipe, notify)
 
@@ -142,7 +154,10 @@ class TuningTask(TrainingTask):
         return replace(recipe, train=replace(recipe.train, steps=self.steps))
 
     def describe(self) -> list[str]:
-        held, called = sum(len(rows.items) for rows in self.heldout_rows.values()), self.dataset.item_name
+        held, called = (
+            sum(len(rows.items) for rows in self.heldout_rows.values()),
+            self.dataset.item_name,
+        )
         return [
             *self.warnings,
             f"{self.data_location}: {self.dataset.packing_stats()}; {held:,} {called} held out",
@@ -150,7 +165,11 @@ class TuningTask(TrainingTask):
 
     def _count_steps(self, recipe: Recipe, notify: Notify) -> int:
         """The steps of `data.epochs` epochs, or those of the recipe where that is 0."""
-        epochs, settings, rows = recipe.tuning_data.epochs, recipe.train, self.dataset.sampler.epoch_size
+        epochs, settings, rows = (
+            recipe.tuning_data.epochs,
+            recipe.train,
+            self.dataset.sampler.epoch_size,
+        )
         if not epochs:
             return settings.steps
         rows_per_step = max(settings.tokens_per_step // self.sequence_length, 1)
@@ -172,7 +191,7 @@ def _fingerprint_examples(parts: Iterable[Iterable[Any]]) -> str:
         for example in examples:
             hashed.update(len(example.ids).to_bytes(4, "little"))
             hashed.update(example.ids.tobytes())
-            hashed.update(example.learned.tobytes())
+            hashed.update(example.loss_mask.tobytes())
     return hashed.hexdigest()
 
 
@@ -197,7 +216,11 @@ class HeldoutExamples:
         sum_batch: Callable[[GPT, Any], Tensor],
         build_result: Callable[[dict[str, list[float]]], EvalResult],
     ) -> None:
-        self.rows_by_category, self.batch_size, self.world = dict(sorted(rows_by_category.items())), batch_size, world
+        self.rows_by_category, self.batch_size, self.world = (
+            dict(sorted(rows_by_category.items())),
+            batch_size,
+            world,
+        )
         self.sum_batch, self.build_result = sum_batch, build_result
 
     def __bool__(self) -> bool:
@@ -219,7 +242,9 @@ class HeldoutExamples:
                 groups = range(0, len(rows.rows), self.batch_size)
                 batches = (rows.of_rows(rows.rows[at : at + self.batch_size]) for at in groups)
                 work, empty = partial(self.sum_batch, model), rows.of_rows([[]])
-                sums[name] = sum_over_ranks(work, batches, len(groups), empty, self.world, should_stop)
+                sums[name] = sum_over_ranks(
+                    work, batches, len(groups), empty, self.world, should_stop
+                )
         return self.build_result(sums)
 
 

@@ -29,7 +29,7 @@ from gnano.model.folder import save_tensors
 from gnano.model.gpt import GPT
 from gnano.train.base import BaseCheckpoint
 from gnano.train.heldout import eval_mode
-from gnano.train.lessons.lessons import HeldoutExamples, CategoryLoss, TuningTask
+from gnano.train.lessons.lessons import CategoryLoss, HeldoutExamples, TuningTask
 from gnano.train.precision import COMPUTE_DTYPES
 from gnano.train.ranks.world import DistContext
 from gnano.train.recipe import Recipe
@@ -48,7 +48,9 @@ class DPOTask(TuningTask):
     def encode(self, record: Preference) -> PreferencePair:
         return encode_preference(record, self.chat_template, self.tokenizer)
 
-    def pack(self, sources: list[Any], weights: list[float], seed: int, packing: bool) -> PreferenceDataset:
+    def pack(
+        self, sources: list[Any], weights: list[float], seed: int, packing: bool
+    ) -> PreferenceDataset:
         return PreferenceDataset(sources, weights, self.sequence_length, seed, self.beta, packing)
 
     def prepare(self, recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> None:
@@ -66,7 +68,9 @@ class DPOTask(TuningTask):
             rows.reference_margins, known = known[: len(rows.items)], known[len(rows.items) :]
 
     def build_heldout(self, recipe: Recipe, world: DistContext) -> HeldoutExamples:
-        return HeldoutExamples(self.heldout_rows, recipe.train.micro_batch_size, world, _sum_pair_batch, PreferenceLoss)
+        return HeldoutExamples(
+            self.heldout_rows, recipe.train.micro_batch_size, world, _sum_pair_batch, PreferenceLoss
+        )
 
 
 class PreferenceLoss(CategoryLoss):
@@ -120,7 +124,9 @@ def _compute_reference_margins(
     model: GPT, rows: PreferenceDataset, recipe: Recipe, world: DistContext, notify: Notify
 ) -> NDArray[np.float32]:
     """Of all pairs, in their order; each rank computes its share of the rows."""
-    found = torch.zeros(len(rows.items), dtype=accumulation_dtype(world.device), device=world.device)
+    found = torch.zeros(
+        len(rows.items), dtype=accumulation_dtype(world.device), device=world.device
+    )
     batch_rows, all_rows = recipe.train.micro_batch_size, len(rows.rows)
     with eval_mode(model):
         for number, first in enumerate(range(0, all_rows, batch_rows)):

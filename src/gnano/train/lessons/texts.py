@@ -19,7 +19,9 @@ from gnano.train.recipe import Recipe
 class PretrainingTask(TrainingTask):
     """A run that starts with a base has the base's shape, and needs its tokenizer."""
 
-    def __init__(self, config: DataConfig, sequence_length: int, base: BaseCheckpoint | None) -> None:
+    def __init__(
+        self, config: DataConfig, sequence_length: int, base: BaseCheckpoint | None
+    ) -> None:
         has_shape = base is not None and (base.folder / "config.json").is_file()
         self.base_config = load_config(base.folder) if base is not None and has_shape else None
         self.config, self.base = config, base
@@ -68,5 +70,9 @@ class PretrainingTask(TrainingTask):
 
     def build_heldout(self, recipe: Recipe, world: DistContext) -> HeldoutSet:
         return HeldoutSet(
-            self.corpus, self.config.weights, self.sequence_length, recipe.train.micro_batch_size, world
+            self.corpus,
+            self.config.weights,
+            self.sequence_length,
+            recipe.train.micro_batch_size,
+            world,
         )

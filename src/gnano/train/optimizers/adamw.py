@@ -39,7 +39,9 @@ class AdamW:
             self.groups[multiple, decay].append(name)
 
     @torch.no_grad()
-    def step(self, lr: float, grad_divisor: Tensor | None = None, skip_step: Tensor | None = None) -> None:
+    def step(
+        self, lr: float, grad_divisor: Tensor | None = None, skip_step: Tensor | None = None
+    ) -> None:
         """As `Optimizer.step`; the gradients come out divided."""
         if {p.device.type for p in self.parameters.values()} & NO_FUSED_ADAMW_SCALING:
             if skip_step is not None and skip_step:  # which waits for the device

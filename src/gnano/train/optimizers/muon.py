@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from gnano.model.gpt import GPT
 from gnano.train.optimizers.polar import orthogonalize
 from gnano.train.optimizers.schedule import OptimizerConfig
-from gnano.train.optimizers.spread import num_worker_ranks, distribute_work
+from gnano.train.optimizers.spread import distribute_work, num_worker_ranks
 from gnano.train.ranks.parallel import to_local
 
 ADAMW_UPDATE_RMS = 0.2  # of AdamW's updates, as measured by Moonlight
@@ -55,7 +55,9 @@ class Muon:
             shrink = (w * update > 0) * (self.config.weight_decay * remaining)
             _copy_unless_skipped(weights, w - lr * (update + shrink * w), w, skip_step)
 
-    def _compute_update(self, names: list[str], grad_divisor: Tensor | None, skip_step: Tensor | None) -> Tensor:
+    def _compute_update(
+        self, names: list[str], grad_divisor: Tensor | None, skip_step: Tensor | None
+    ) -> Tensor:
         """What these matrices are to move by, stacked, for a learning rate of 1."""
         like = self.parameters[names[0]]
         grads = [self.parameters[name].grad for name in names]
@@ -78,7 +80,9 @@ class Muon:
         return {f"{name}/momentum": self.momentum[name] for name in self.parameters}
 
 
-def _copy_unless_skipped(targets: list[Tensor], new: Tensor, old: Tensor, skip_step: Tensor | None) -> None:
+def _copy_unless_skipped(
+    targets: list[Tensor], new: Tensor, old: Tensor, skip_step: Tensor | None
+) -> None:
     if skip_step is not None:
         new = torch.where(skip_step > 0, old, new)  # chosen, not weighed: new may hold NaN
     for tensor, value in zip(targets, new, strict=True):

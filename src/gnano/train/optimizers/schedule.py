@@ -57,12 +57,16 @@ class OptimizerConfig:
     kind: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of the layers
     beta1: Annotated[float, BELOW_ONE] = 0.9  # AdamW: memory of the gradient's mean
     beta2: Annotated[float, BELOW_ONE] = 0.95  # AdamW: memory of its square
-    eps: Annotated[float, Range(0, 1, exclusive_minimum=True)] = 1e-8  # AdamW: added to the root of the square
+    eps: Annotated[float, Range(0, 1, exclusive_minimum=True)] = (
+        1e-8  # AdamW: added to the root of the square
+    )
     # shrink of the matrices a step, times the learning rate
     weight_decay: Annotated[float, Range(0, 1_000)] = 0.1
     # learning rate of the embedding, in multiples of the schedule's
     embedding_lr_scale: Annotated[float, Range(0, 1_000, exclusive_minimum=True)] = 1.0
-    head_lr_scale: Annotated[float, Range(0, 1_000, exclusive_minimum=True)] = 1.0  # the same for the head
+    head_lr_scale: Annotated[float, Range(0, 1_000, exclusive_minimum=True)] = (
+        1.0  # the same for the head
+    )
     momentum: Annotated[float, BELOW_ONE] = 0.95  # Muon: memory of the gradient's mean
     # Muon: iterations towards the nearest orthogonal matrix
     ns_steps: Annotated[int, Range(1, 8)] = 5

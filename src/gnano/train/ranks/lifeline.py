@@ -25,7 +25,16 @@ from torch.distributed import DistError
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-from gnano.train.ranks.stall import HANG_ADVICE, Watchdog, PhaseTracker, Heartbeat, slowest_ranks, describe_hang, exit_process, report_to_stderr
+from gnano.train.ranks.stall import (
+    HANG_ADVICE,
+    Heartbeat,
+    PhaseTracker,
+    Watchdog,
+    describe_hang,
+    exit_process,
+    report_to_stderr,
+    slowest_ranks,
+)
 from gnano.utils.host import is_running
 
 FAILURE_KEY = "failed"
@@ -48,11 +57,15 @@ class HeartbeatMonitor(Watchdog):
         self.rank, self.world_size = rank, world_size
         self.label = f"rank {rank} on {socket.gethostname()}"
         self.hang_advice = ""  # where all ranks hang in the same exchange
-        self.last_seen: dict[int, tuple[bytes, float]] = {}  # last sign of a rank, and when it was new
+        self.last_seen: dict[
+            int, tuple[bytes, float]
+        ] = {}  # last sign of a rank, and when it was new
         self.beats = self.checked_beats = self.missed_beats = 0
         self.is_exiting = threading.Event()
         super().__init__(phases)
-        self.threads.append(threading.Thread(target=self._run_heartbeat, name="lifeline", daemon=True))
+        self.threads.append(
+            threading.Thread(target=self._run_heartbeat, name="lifeline", daemon=True)
+        )
         self.threads[1].start()
 
     def report_failure(self, error: BaseException) -> None:
@@ -63,7 +76,9 @@ class HeartbeatMonitor(Watchdog):
         maybe_theirs = isinstance(error, RuntimeError) and not isinstance(error, OutOfMemoryError)
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         try:
-            if verdict := self._read_failure(timeout=self.timing.exit_grace if maybe_theirs else 0.0):
+            if verdict := self._read_failure(
+                timeout=self.timing.exit_grace if maybe_theirs else 0.0
+            ):
                 self._exit(verdict.reason)
             self._publish_failure(f"{self.label} failed while {self.phases.phase.name}: {reason}")
         except DistError:
@@ -78,17 +93,26 @@ class HeartbeatMonitor(Watchdog):
                 self.store.set(f"life/{self.rank}", self._own_heartbeat().encode())
                 verdict = self._read_failure() or self._find_dead_rank() or self._find_hung_rank()
             except DistError as error:
-                if not self.stopped.wait(2 * self.timing.check_interval):  # unless all of them are leaving
+                if not self.stopped.wait(
+                    2 * self.timing.check_interval
+                ):  # unless all of them are leaving
                     self._exit(STORE_LOST.format(error))
                 return
             if verdict and verdict.hung_ranks:
                 self.is_exiting.set()
-                report_to_stderr(f"{self.label} stops: {verdict.reason}", with_stacks=self.rank in verdict.hung_ranks)
-                if not self.stopped.wait(3 * self.timing.check_interval):  # all have read it: the store may go
+                report_to_stderr(
+                    f"{self.label} stops: {verdict.reason}",
+                    with_stacks=self.rank in verdict.hung_ranks,
+                )
+                if not self.stopped.wait(
+                    3 * self.timing.check_interval
+                ):  # all have read it: the store may go
                     os._exit(1)
                 return
             if verdict:
-                if not self.stopped.wait(self.timing.exit_grace):  # the main thread may leave on its own
+                if not self.stopped.wait(
+                    self.timing.exit_grace
+                ):  # the main thread may leave on its own
                     self._exit(verdict.reason)
                 return
 
@@ -102,7 +126,7 @@ class HeartbeatMonitor(Watchdog):
 
     def _own_heartbeat(self) -> Heartbeat:
         phase = self.phases.phase
-        return Heartbeat(self.beats, os.getpid(), socket.gethostname(), phase.index, phase.name)
+        return Heartbeat(self.beats, os.getpid(), socket.gethostname(), phase.number, phase.name)
 
     def _find_dead_rank(self) -> Failure | None:
         """Return why all must end if a watched rank has died or lost its heartbeat."""
@@ -129,14 +153,18 @@ class HeartbeatMonitor(Watchdog):
                     f"its machine is gone, or it is stopped or held up as a whole"
                 )
             if reason:
-                return self._publish_failure(f"rank {rank} on {sign.host} (process {sign.pid}) {reason}")
+                return self._publish_failure(
+                    f"rank {rank} on {sign.host} (process {sign.pid}) {reason}"
+                )
         return None
 
     def _find_hung_rank(self) -> Failure | None:
         """Return why all must end if this rank hangs and no other is further behind."""
         phase = self.phases.phase
         held = self.phases.time_in_phase(phase)
-        if held < phase.timeout + 2 * self.timing.check_interval:  # by then the others' heartbeats are new
+        if (
+            held < phase.timeout + 2 * self.timing.check_interval
+        ):  # by then the others' heartbeats are new
             return None
         signs = {
             rank: Heartbeat.decode(self.store.get(f"life/{rank}"))
@@ -145,7 +173,7 @@ class HeartbeatMonitor(Watchdog):
         }
         late = slowest_ranks(signs)
         # a rank that waits for another leaves the report to that: it may be allowed more time
-        if self.rank not in late or signs[self.rank].phase_index != phase.index:
+        if self.rank not in late or signs[self.rank].phase_index != phase.number:
             return None
         together = len(late) == self.world_size
         reason = (

@@ -59,11 +59,17 @@ class ParallelModel:
 
 
 def parallelize(
-    model: GPT, world: DistContext, strategy: str, compute_dtype: torch.dtype | None, replicas: int = 1
+    model: GPT,
+    world: DistContext,
+    strategy: str,
+    compute_dtype: torch.dtype | None,
+    replicas: int = 1,
 ) -> ParallelModel:
     """Give the model, which rank 0 has as it should be, its place on all ranks."""
     if world.world_size == 1:
-        return ParallelModel(model, lambda batch: _batch_loss(model, batch), dict(model.named_parameters()))
+        return ParallelModel(
+            model, lambda batch: _batch_loss(model, batch), dict(model.named_parameters())
+        )
     for tensor in [*model.parameters(), *model.buffers()]:
         world.broadcast(tensor.detach())
     if strategy == "ddp":
@@ -73,13 +79,17 @@ def parallelize(
             gradient_as_bucket_view=True,
             init_sync=False,  # done above
         )
-        return ParallelModel(model, replicated, dict(model.named_parameters()), grad_copies=world.world_size)
+        return ParallelModel(
+            model, replicated, dict(model.named_parameters()), grad_copies=world.world_size
+        )
     if world.world_size % replicas:
         raise ValueError(
-            f"{world.world_size} ranks cannot form {replicas} groups of the same size (train.replicas)."
+            f"{world.world_size} ranks cannot form {replicas} groups of the same size (train.hsdp_replicas)."
         )
     mesh = init_device_mesh(
-        world.device.type, (replicas, world.world_size // replicas), mesh_dim_names=("copy", "shard")
+        world.device.type,
+        (replicas, world.world_size // replicas),
+        mesh_dim_names=("copy", "shard"),
     )
     mesh = mesh if replicas > 1 else mesh["shard"]
     # gradients are summed in fp32, as in one process
@@ -95,7 +105,9 @@ def parallelize(
     # taken now: after a forward pass without a backward one (a held-out loss) FSDP2 leaves the
     # root's parameters gathered, and the model's own are then copies rounded to `compute`
     sharded = dict(model.named_parameters())
-    return ParallelModel(model, lambda batch: _batch_loss(model, batch), sharded, grad_copies=replicas)
+    return ParallelModel(
+        model, lambda batch: _batch_loss(model, batch), sharded, grad_copies=replicas
+    )
 
 
 class _LossModule(nn.Module):

@@ -31,24 +31,30 @@ from typing import NamedTuple, NoReturn, Self
 from gnano.utils.terminal import echo_stderr
 
 MAX_HOSTS_SHOWN = 4  # hosts that a message names
-HANG_ADVICE = "Look there for storage that hangs, a mount that is dead, a device that no longer answers"
+HANG_ADVICE = (
+    "Look there for storage that hangs, a mount that is dead, a device that no longer answers"
+)
 
 
 class WatchdogTiming(NamedTuple):
     """Seconds that the watch over the ranks works with."""
 
     check_interval: float = 1.0  # between two checks
-    pause_threshold: float = 5.0  # between two checks after which the process itself was not running
+    pause_threshold: float = (
+        5.0  # between two checks after which the process itself was not running
+    )
     heartbeat_timeout: float = 40.0  # without a heartbeat after which a rank counts as dead
     exit_grace: float = 10.0  # in which a rank that lost its peers waits to learn which one failed
-    first_collective_timeout: float = 120.0  # for a sum of one number over all ranks, NCCL's start included
+    first_collective_timeout: float = (
+        120.0  # for a sum of one number over all ranks, NCCL's start included
+    )
 
 
 DEFAULT_TIMING = WatchdogTiming()
 
 
 class Phase(NamedTuple):
-    index: float  # phases before it, the same on all ranks; infinite where it waits for rank 0
+    number: float  # phases before it, the same on all ranks; infinite where it waits for rank 0
     name: str
     start_time: float  # by time.monotonic()
     timeout: float  # seconds, may be infinite
@@ -64,7 +70,7 @@ class PhaseTracker:
 
     def set_phase(self, name: str, timeout: float | None = None) -> None:
         timeout = self.timeout if timeout is None else timeout
-        self.phase = Phase(self.phase.index + 1, name, time.monotonic(), timeout)
+        self.phase = Phase(self.phase.number + 1, name, time.monotonic(), timeout)
 
     @contextmanager
     def exclusive_phase(self, is_waiting: bool) -> Iterator[None]:
@@ -75,7 +81,7 @@ class PhaseTracker:
         try:
             yield
         finally:
-            self.phase = phase._replace(since=time.monotonic())
+            self.phase = phase._replace(start_time=time.monotonic())
 
     def record_check(self) -> None:
         """Note that the process is running; the watch calls it at every check."""
@@ -96,7 +102,7 @@ class PhaseTracker:
         if phase.timeout != self.timeout:
             return f"This phase may take {phase.timeout:,g} s."
         return (
-            f"A phase may take {phase.timeout:,g} s: train.guard.stall is the setting "
+            f"A phase may take {phase.timeout:,g} s: train.stability.stall is the setting "
             f"for work that rightly takes longer (0: no limit)."
         )
 
@@ -133,7 +139,7 @@ class Watchdog:
 class Heartbeat(NamedTuple):
     """A heartbeat: that a rank is alive, and its phase."""
 
-    count: int
+    sequence: int
     pid: int
     host: str
     phase_index: float  # of its phase

@@ -28,7 +28,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from gnano.model.host_memory import disable_malloc_trim
 from gnano.train.ranks.lifeline import HeartbeatMonitor
-from gnano.train.ranks.stall import DEFAULT_TIMING, Watchdog, PhaseTracker, WatchdogTiming
+from gnano.train.ranks.stall import DEFAULT_TIMING, PhaseTracker, Watchdog, WatchdogTiming
 
 T = TypeVar("T")
 # Held until the process ends. Python lets go of a group without holding its lock; DDP's own
@@ -51,7 +51,9 @@ class DistContext:
     num_shared_results: int = 0  # results that rank 0 has shared by `by_first`
 
     @classmethod
-    def init(cls, device: str, timeout: float = 0.0, timing: WatchdogTiming = DEFAULT_TIMING) -> "DistContext":
+    def init(
+        cls, device: str, timeout: float = 0.0, timing: WatchdogTiming = DEFAULT_TIMING
+    ) -> "DistContext":
         """Initialize the process group that the environment describes, if it does.
 
         `device` is cpu, cuda (with several ranks: the one of the local rank) or cuda:N. After
@@ -73,7 +75,7 @@ class DistContext:
             if kind.type == "cuda":
                 torch.cuda.set_device(kind if kind.index is not None else 0)
             progress = PhaseTracker(timeout, timing)
-            return cls(kind, progress=progress, watch=Watchdog(progress) if timeout else None)
+            return cls(kind, phases=progress, watchdog=Watchdog(progress) if timeout else None)
         rank = _read_env_int("RANK")
         if kind.type == "cuda":
             kind = _select_gpu(_read_env_int("LOCAL_RANK", 0))
@@ -130,7 +132,7 @@ class DistContext:
         key = f"word/{self.num_shared_results}"
         if self.is_main:
             try:
-                with self.phases.exclusive_phase(waits=False):
+                with self.phases.exclusive_phase(is_waiting=False):
                     outcome = fn()
             except (ValueError, OSError):
                 self.store.set(key, pickle.dumps(None))  # type: ignore[arg-type]
@@ -138,7 +140,7 @@ class DistContext:
             self.store.set(key, pickle.dumps((outcome,)))  # type: ignore[arg-type]
             return outcome
         # not a collective, which would time out after minutes: a checkpoint may take longer
-        with self.phases.exclusive_phase(waits=True):
+        with self.phases.exclusive_phase(is_waiting=True):
             self.store.wait([key], timedelta(days=1))
         result: tuple[T] | None = pickle.loads(self.store.get(key))
         if result is None:
@@ -164,7 +166,9 @@ class DistContext:
                 self.phases.set_phase("waiting for the others to end")
                 dist.barrier()
             elif not isinstance(error, MainRankFailed):
-                self.watchdog.report_failure(error)  # does not return where another rank failed first
+                self.watchdog.report_failure(
+                    error
+                )  # does not return where another rank failed first
         if self.watchdog is not None:
             self.watchdog.close()
         if self.store is not None and error is None:

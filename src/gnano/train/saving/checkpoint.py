@@ -134,7 +134,9 @@ def read_checkpoint(folder: Path, model_config: ModelConfig) -> Snapshot:
         step = int(state.pop("step"))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}).") from None
-    return Snapshot(step, load_parameters(folder, model_config), _read_training(folder / TRAINER_DIR), state)
+    return Snapshot(
+        step, load_parameters(folder, model_config), _read_training(folder / TRAINER_DIR), state
+    )
 
 
 def _write_training(tensors: Mapping[str, Tensor], folder: Path) -> None:

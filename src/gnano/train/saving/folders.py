@@ -52,7 +52,9 @@ def find_checkpoint(path: Path) -> Path:
             f"{path} is a file and no checkpoint's folder; make one of it: gnano import {quoted} "
             f"--out DIR."
         )
-    raise FileNotFoundError(f"{path} holds no checkpoint: neither config.json nor {CHECKPOINTS_DIR}/step-….")
+    raise FileNotFoundError(
+        f"{path} holds no checkpoint: neither config.json nor {CHECKPOINTS_DIR}/step-…."
+    )
 
 
 _locked_files: dict[Path, int] = {}  # descriptors that hold this process's locks, by checkpoint

@@ -8,7 +8,7 @@ from gnano.model.config import ModelConfig
 from gnano.train.saving.checkpoint import Snapshot, read_checkpoint
 from gnano.train.saving.folders import list_checkpoints
 from gnano.train.saving.hashes import verify_checksums
-from gnano.train.saving.retention import remove_partial, remove_checkpoint, quarantine, read_state
+from gnano.train.saving.retention import quarantine, read_state, remove_checkpoint, remove_partial
 
 
 def latest_valid_checkpoint(

@@ -10,7 +10,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from gnano.train.saving.folders import CHECKPOINTS_DIR, STATE_FILE, TRAINER_DIR, list_checkpoints, checkpoint_step, try_exclusive_lock
+from gnano.train.saving.folders import (
+    CHECKPOINTS_DIR,
+    STATE_FILE,
+    TRAINER_DIR,
+    checkpoint_step,
+    list_checkpoints,
+    try_exclusive_lock,
+)
 
 
 def apply_retention(run: Path, keep_last: int, keep_every: int = 0, keep_best: bool = True) -> None:

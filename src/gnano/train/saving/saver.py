@@ -25,7 +25,7 @@ from gnano.train.config import TrainConfig
 from gnano.train.saving.checkpoint import CheckpointAssets, Snapshot, write_checkpoint
 from gnano.train.saving.folders import CHECKPOINTS_DIR, list_checkpoints
 from gnano.train.saving.hashes import verify_checksums
-from gnano.train.saving.retention import remove_partial, remove_checkpoint, apply_retention
+from gnano.train.saving.retention import apply_retention, remove_checkpoint, remove_partial
 from gnano.utils.formatting import format_gb
 
 LogEventFn = Callable[..., None]  # the event's name, then its facts by keyword
@@ -58,7 +58,9 @@ class AsyncCheckpointWriter:
         self.step = -1  # of the snapshot that is being written
         # written by the thread, read by training
         self.saved_folder: Path | None = None
-        self.last_error: OSError | ValueError | None = None  # the last attempt, until the next begins
+        self.last_error: OSError | ValueError | None = (
+            None  # the last attempt, until the next begins
+        )
         self.unreported_failures: deque[str] = deque()  # not reported yet
         self.thread_error: BaseException | None = None
         self.reported_failure: str | None = None  # the failure reported last
@@ -66,7 +68,9 @@ class AsyncCheckpointWriter:
     def report_damaged(self, new_path: Path, reason: str) -> None:
         """Report that a damaged checkpoint was moved to `aside`."""
         self.log_event("damaged", folder=new_path.name, reason=reason)
-        self.notify(f"{reason} The run goes on from the checkpoint before it; {new_path} is left to you.")
+        self.notify(
+            f"{reason} The run goes on from the checkpoint before it; {new_path} is left to you."
+        )
 
     def check_disk_space(self, num_bytes: int) -> None:
         """Raise ValueError where a checkpoint of `size` bytes does not fit; warn if too few do."""
@@ -79,7 +83,7 @@ class AsyncCheckpointWriter:
         if free < num_bytes:
             raise ValueError(f"{room}: free some space, or choose another folder (--out).")
         if free < num_bytes * still:
-            self.notify(f"{room}, and {still} more are kept (train.keep): that will not fit.")
+            self.notify(f"{room}, and {still} more are kept (train.keep_last): that will not fit.")
 
     @torch.no_grad()
     def copy_to_cpu(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -104,7 +108,12 @@ class AsyncCheckpointWriter:
     def start(self, snapshot: Snapshot) -> None:
         """Start writing a snapshot that was copied after `ready()`."""
         assert self.thread is None
-        self.saved_folder, self.last_error, self.thread_error, self.reported_failure = None, None, None, None
+        self.saved_folder, self.last_error, self.thread_error, self.reported_failure = (
+            None,
+            None,
+            None,
+            None,
+        )
         self.cancelled.clear()
         self.step = snapshot.step
         self.thread = threading.Thread(

@@ -21,15 +21,26 @@ from gnano.train.watching.log import JsonLinesWriter
 from gnano.train.watching.trackers import Trackers
 from gnano.utils.host import peak_resident_bytes
 
-MetricsCallback = Callable[[dict[str, Any]], None]  # sees the figures of every step, and `steps`, of all
+MetricsCallback = Callable[
+    [dict[str, Any]], None
+]  # sees the figures of every step, and `steps`, of all
 
 
 class MetricsLogger:
     """Written by the first rank alone; the others' is empty."""
 
-    def __init__(self, recipe: Recipe, run: Path, world: DistContext, on_metrics: MetricsCallback, notify: Notify) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Path,
+        world: DistContext,
+        on_metrics: MetricsCallback,
+        notify: Notify,
+    ) -> None:
         self.recipe, self.world, self.on_metrics, self.notify = recipe, world, on_metrics, notify
-        self.gpu_name = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else None
+        self.gpu_name = (
+            torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else None
+        )
         self.writer = JsonLinesWriter(run / NAME) if world.is_main else None
         self.has_warned = False
         names = recipe.train.trackers if world.is_main else ()
@@ -42,7 +53,9 @@ class MetricsLogger:
         row["memory_gb"] = round(peak_memory_bytes(self.world.device) / 1e9, 3)
         if self.gpu_name is not None:
             ranks, precision = self.world.world_size, self.recipe.train.precision
-            row["mfu"] = compute_mfu(row["tokens_per_s"], self.recipe.model, ranks, self.gpu_name, precision)
+            row["mfu"] = compute_mfu(
+                row["tokens_per_s"], self.recipe.model, ranks, self.gpu_name, precision
+            )
         self._append(**row)
         self.on_metrics({**row, "steps": self.recipe.train.steps})
         self.trackers.log(row)
@@ -56,7 +69,9 @@ class MetricsLogger:
             return
         written = self.writer.write(**values)
         if not written and not self.has_warned:
-            self.notify(f"Lines of {NAME} wait until they can be written ({self.writer.last_error}).")
+            self.notify(
+                f"Lines of {NAME} wait until they can be written ({self.writer.last_error})."
+            )
         self.has_warned = not written
 
     def __enter__(self) -> Self:
@@ -67,7 +82,9 @@ class MetricsLogger:
         if self.writer is None:
             return
         if lost := self.writer.close():
-            self.notify(f"{lost:,} lines of {NAME} could not be written ({self.writer.last_error}).")
+            self.notify(
+                f"{lost:,} lines of {NAME} could not be written ({self.writer.last_error})."
+            )
         if self.gpu_name is not None and error is None:
             predicted = estimate_memory(self.recipe.model, self.recipe.train, self.world.world_size)
             self.notify(

@@ -31,12 +31,20 @@ class StepProfiler:
         notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Record `steps` steps from step `first` on (counted from 1; 0: none)."""
-        self.run, self.first_step, self.num_steps, self.rank, self.notify = run, first_step, num_steps, rank, notify
+        self.run, self.first_step, self.num_steps, self.rank, self.notify = (
+            run,
+            first_step,
+            num_steps,
+            rank,
+            notify,
+        )
         self.profiler: profile | None = None
         self.recorded_from = 0  # first step recorded: a run may resume in the middle of the window
 
     def step(self, step: int) -> None:
-        if self.first_step and (self.profiler or self.first_step - 1 <= step < self.first_step + self.num_steps):
+        if self.first_step and (
+            self.profiler or self.first_step - 1 <= step < self.first_step + self.num_steps
+        ):
             self._try_advance(step)
 
     def __enter__(self) -> Self:
@@ -73,7 +81,9 @@ class StepProfiler:
             activities.append(ProfilerActivity.CUDA)
         with warnings.catch_warnings(action="ignore"):  # it warns where there is no step to warm in
             plan = schedule(wait=0, warmup=warmup, active=self.num_steps, repeat=1)
-        self.profiler = profile(activities=activities, schedule=plan, on_trace_ready=self._export_trace)
+        self.profiler = profile(
+            activities=activities, schedule=plan, on_trace_ready=self._export_trace
+        )
         self.profiler.start()
 
     def _export_trace(self, profiler: profile) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gnano.train.config import TrainConfig
-from gnano.train.step import STEP_METRICS, SKIPPED_SPIKE
+from gnano.train.step import SKIPPED_SPIKE, STEP_METRICS
 
 
 class AsyncMetricReader:
@@ -70,7 +70,7 @@ class AsyncMetricReader:
                 "tokens": self.step * settings.tokens_per_step,
                 "loss": _round_finite(found["loss"]),
                 "grad_norm": _round_finite(found["grad_norm"]),
-                "lr": settings.schedule(self.step - 1, settings.steps),
+                "lr": settings.schedule.lr_at(self.step - 1, settings.steps),
                 "tokens_per_s": round(settings.tokens_per_step / taken, 1),
                 "seconds": self.elapsed_seconds,
                 "skipped": bool(found["skipped"]),
