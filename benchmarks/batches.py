@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gnano.data.batches import PackedDataset
-from gnano.data.corpus import TokenizedCorpus
-from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import DataConfig, SourceConfig
+from gnano.config.data_config import DataConfig, SourceConfig
+from gnano.data.packed_dataset import PackedDataset
+from gnano.data.prepare.pipeline import prepare
+from gnano.data.tokenized_corpus import TokenizedCorpus
 
 REPEATS = 7
 MIX = {"web": 0.40, "synthetic": 0.25, "code": 0.35}

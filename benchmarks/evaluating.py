@@ -20,16 +20,16 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import LlamaForCausalLM
 
-from gnano.evals.bits import measure_file
-from gnano.evals.evaluation import TaskScore, score_task
-from gnano.evals.gathering import TaskItems, load_tasks
+from gnano.config.inference_config import InferenceDtype, LoadConfig
+from gnano.config.model_config import PRESETS
+from gnano.evals.bits_per_byte import measure_file
+from gnano.evals.eval_tasks import TaskItems, load_tasks
 from gnano.evals.harness import to_lm_eval_task
-from gnano.evals.likelihood import compute_loglikelihoods
-from gnano.evals.subject import EvalModel, load_eval_model
-from gnano.infer.loading import InferenceDtype, LoadConfig
-from gnano.model.config import PRESETS
-from gnano.model.folder import save_model
-from gnano.model.gpt import GPT
+from gnano.evals.loglikelihood import compute_loglikelihoods
+from gnano.evals.model_adapter import EvalModel, load_eval_model
+from gnano.evals.runner import TaskScore, score_task
+from gnano.model.hf_io import save_model
+from gnano.model.transformer import GPT
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
 TORCH: dict[InferenceDtype, str] = {"fp32": "float32", "bf16": "bfloat16"}
@@ -131,7 +131,7 @@ def main() -> None:
         text.write_text(load_gpt2_tokenizer().decode(ids[: len(ids) // 1_024 * 1_024]))
         for dtype in TORCH:
             bits(folder, dtype, text)
-        tasks(folder, sheet, asked.batch, asked.rounds)
+        tasks(folder, sheet, asked.batch, asked.beats)
 
 
 if __name__ == "__main__":

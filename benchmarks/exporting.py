@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
-from gnano.export.kinds import FORMAT_DTYPES, ExportDtype, ExportFormat
-from gnano.model.config import PRESETS
-from gnano.model.folder import save_model
-from gnano.model.gpt import GPT
+from gnano.config.export_config import FORMAT_DTYPES, ExportDtype, ExportFormat
+from gnano.config.model_config import PRESETS
+from gnano.model.hf_io import save_model
+from gnano.model.transformer import GPT
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
 SHAPES = [name for name, shape in PRESETS.items() if shape.vocab_size == 50_257]  # GPT-2's

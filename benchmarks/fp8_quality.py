@@ -21,14 +21,14 @@ from pathlib import Path
 
 import torch
 
-from gnano.data.batches import PackedDataset
-from gnano.data.corpus import TokenizedCorpus
-from gnano.data.preparing.preparation import prepare
+from gnano.config.recipe import Recipe, load_recipe
+from gnano.data.packed_dataset import PackedDataset
+from gnano.data.prepare.pipeline import prepare
+from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.model.fp8 import convert_to_fp8, fp8_unsupported_reason
-from gnano.model.gpt import GPT
-from gnano.train.heldout import HeldoutSet
-from gnano.train.ranks.world import DistContext
-from gnano.train.recipe import Recipe, load_recipe
+from gnano.model.transformer import GPT
+from gnano.train.distributed.context import DistContext
+from gnano.train.evaluator import HeldoutSet
 
 LAST = 100  # steps at the end whose mean loss is shown
 

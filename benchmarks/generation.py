@@ -22,19 +22,17 @@ from typing import Any
 
 import torch
 
+from gnano.config.export_config import ExportDtype
+from gnano.config.inference_config import Quantization, SamplingParams
+from gnano.config.model_config import PRESETS
 from gnano.export.formats import export_model
-from gnano.export.kinds import ExportDtype
-from gnano.infer.batch import ContinuousBatch, Request
-from gnano.infer.lean import fuse_projections
-from gnano.infer.loading import Quantization
-from gnano.infer.packed import prepack_onednn
-from gnano.infer.quantized import quantize_model
-from gnano.infer.sampling import SamplingParams
-from gnano.infer.speed import NO_EOS_TOKEN, count_weight_bytes, measure_read_bandwidth
-from gnano.infer.step import CompiledDecoder
-from gnano.model.config import PRESETS
-from gnano.model.folder import save_model
-from gnano.model.gpt import GPT
+from gnano.infer.compiled_decode import CompiledDecoder
+from gnano.infer.continuous_batching import ContinuousBatch, Request
+from gnano.infer.cpu_layers import fuse_projections, prepack_onednn
+from gnano.infer.quantize import quantize_model
+from gnano.infer.throughput import NO_EOS_TOKEN, count_weight_bytes, measure_read_bandwidth
+from gnano.model.hf_io import save_model
+from gnano.model.transformer import GPT
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
 PROMPT = 64
@@ -228,10 +226,10 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     threads = torch.get_num_threads()
     where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {threads} threads"
-    print(f"shape {asked.shape} on {where}, {os.cpu_count()} cores; medians of {asked.rounds}")
+    print(f"shape {asked.shape} on {where}, {os.cpu_count()} cores; medians of {asked.beats}")
     with tempfile.TemporaryDirectory() as folder:
         who = contest(asked.shape, device, Path(folder))
-        written, first, memory = held(who, asked.rounds, asked.tokens, torch.device(device))
+        written, first, memory = held(who, asked.beats, asked.tokens, torch.device(device))
     read = max(memory)
     print(f"memory: {min(memory) / 1e9:.1f} to {read / 1e9:.1f} GB/s, read by a plain sum")
     for name, speed in written.items():
@@ -244,9 +242,9 @@ def main() -> None:
     for name, speed in first.items():
         beside = first[f"{name.split()[0]} ours"]
         print(f"{name:<28}{speed:9.0f} tokens/s of 512 read   ours is {beside / speed:5.2f} ×")
-    if asked.json:
+    if asked.to_json:
         figures = {"write": written, "prompt": first, "read": read}
-        asked.json.write_text(json.dumps(figures, indent=1))
+        asked.to_json.write_text(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

@@ -34,13 +34,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnano.model.arithmetic import num_parameters
-from gnano.model.config import PRESETS, ModelConfig
-from gnano.model.hardware import compute_mfu
-from gnano.train.config import TrainConfig
-from gnano.train.memory import estimate_memory
-from gnano.train.optimizers.schedule import LRSchedule
-from gnano.train.recipe import Recipe
+from gnano.config.model_config import PRESETS, ModelConfig
+from gnano.config.recipe import Recipe
+from gnano.config.train_config import LRSchedule, TrainConfig
+from gnano.model.flops import num_parameters
+from gnano.model.gpu_specs import compute_mfu
+from gnano.train.estimate import estimate_memory
 
 WARMUP, PATIENCE = 3, 1_200  # steps; seconds a measurement may take, compilation and all
 AIMS = {"bf16": 94_000, "fp8": 115_000}  # tokens/s of shape 1b on an H200
@@ -59,9 +58,9 @@ class Setup:
     def __str__(self) -> str:
         parts = [
             f"{self.who:<12} {self.precision:<4} {'compiled' if self.compile else 'eager':<8}",
-            f" {self.micro_batch:>2} sequences",
-            f" × {self.accumulation}" if self.accumulation > 1 else "    ",
-            " recomputed" if self.recompute else "           ",
+            f" {self.micro_batch_size:>2} sequences",
+            f" × {self.accumulation_steps}" if self.accumulation_steps > 1 else "    ",
+            " recomputed" if self.activation_checkpointing else "           ",
             " flash" if self.attention != "sdpa" else "",
         ]
         return "".join(parts)
@@ -70,22 +69,22 @@ class Setup:
         return TrainConfig(
             steps=1_000_000,  # more than are measured
             schedule=LRSchedule(warmup=1),
-            tokens_per_step=self.micro_batch * shape.block_size * self.accumulation,
-            micro_batch_size=self.micro_batch,
+            tokens_per_step=self.micro_batch_size * shape.block_size * self.accumulation_steps,
+            micro_batch_size=self.micro_batch_size,
             precision=self.precision,  # type: ignore[arg-type]
             device=device,
             parallel="ddp",
             compile="yes" if self.compile else "no",
-            activation_checkpointing=self.recompute,
+            activation_checkpointing=self.activation_checkpointing,
         )
 
 
 def gnano_step(setup: Setup, shape: ModelConfig, device: torch.device) -> Callable[[int], Tensor]:
     """A step of the trainer, given its number; returns its loss, on the device."""
-    from gnano.data.batches import Batch
-    from gnano.train.precision import check_precision
-    from gnano.train.ranks.world import DistContext
-    from gnano.train.trainee import TrainState
+    from gnano.data.packed_dataset import Batch
+    from gnano.train.distributed.context import DistContext
+    from gnano.train.resolve import check_precision
+    from gnano.train.train_step import TrainState
 
     check_precision(setup.precision, device)
     recipe = Recipe(model=shape, train=setup.settings(shape, str(device)))
@@ -113,7 +112,7 @@ def transformers_step(
             super().__init__()
             config = {**shape.to_hf(), "attn_implementation": setup.attention}
             self.llama = LlamaForCausalLM(LlamaConfig(**config))
-            if setup.recompute:
+            if setup.activation_checkpointing:
                 self.llama.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
 
         def forward(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
@@ -152,7 +151,7 @@ def random_micros(
     setup: Setup, shape: ModelConfig, device: torch.device
 ) -> list[tuple[Tensor, Tensor]]:
     torch.manual_seed(0)
-    size = (setup.accumulation, setup.micro_batch, shape.block_size + 1)
+    size = (setup.accumulation_steps, setup.micro_batch_size, shape.block_size + 1)
     ids = torch.randint(0, shape.vocab_size, size, device=device)
     return [(part[:, :-1].contiguous(), part[:, 1:].contiguous()) for part in ids]
 
@@ -161,7 +160,7 @@ def measure(
     setup: Setup, shape: ModelConfig, device: torch.device, seconds: float
 ) -> dict[str, Any]:
     """Tokens a second, peak memory and the loss of the last step."""
-    from gnano.train.watching.journal import peak_memory_bytes
+    from gnano.train.logging.metrics_logger import peak_memory_bytes
 
     step = (gnano_step if setup.who == "gnano" else transformers_step)(setup, shape, device)
     number, loss = 0, torch.zeros(())
@@ -183,7 +182,7 @@ def measure(
     until, times = time.perf_counter() + seconds, [steps(at_once)]
     while time.perf_counter() < until or len(times) < 5:
         times.append(steps(at_once))
-    tokens = setup.micro_batch * shape.block_size * setup.accumulation
+    tokens = setup.micro_batch_size * shape.block_size * setup.accumulation_steps
     speed = tokens / statistics.median(times)
     return {"tokens_per_s": speed, "peak_gb": peak_memory_bytes(device) / 1e9, "loss": float(loss)}
 
@@ -239,23 +238,23 @@ class Story:
 
     def best(self, setup: Setup) -> Setup:
         """The fastest over micro-batches and recomputation; what does not fit ends a row."""
-        found = {setup: self.tell(setup)} if setup not in self.speeds else {}
+        found = {setup: self.set_system_prompt(setup)} if setup not in self.speeds else {}
         found = found or {setup: statistics.median(self.speeds[setup])}
         for recompute in (False, True):
             for micro_batch in self.options.micro_batches:
                 tried = replace(setup, micro_batch=micro_batch, recompute=recompute)
                 if tried in found:
                     continue
-                found[tried] = self.tell(tried, setup)
+                found[tried] = self.set_system_prompt(tried, setup)
                 if not found[tried]:
                     break
         return max(found, key=lambda tried: found[tried])
 
     def medians(self, setups: list[Setup]) -> None:
-        for _ in range(self.options.rounds):
+        for _ in range(self.options.beats):
             for setup in setups:
-                self.tell(setup)
-        print(f"\nmedians of all measurements, {self.options.rounds} rounds in turns")
+                self.set_system_prompt(setup)
+        print(f"\nmedians of all measurements, {self.options.beats} rounds in turns")
         theirs = [s for s in setups if s.who != "gnano" and s in self.speeds]
         base = max((statistics.median(self.speeds[s]) for s in theirs), default=0.0)
         for setup in (s for s in setups if s in self.speeds):
@@ -296,7 +295,7 @@ def main() -> None:
     options = parser.parse_args()
     on_gpu = options.device.startswith("cuda")
     options.shape = options.shape or (("124m" if options.quick else "1b") if on_gpu else "demo")
-    options.rounds = options.rounds or (1 if options.quick or not on_gpu else 3)
+    options.beats = options.beats or (1 if options.quick or not on_gpu else 3)
     options.seconds = options.seconds or (3.0 if options.quick or not on_gpu else 6.0)
     options.micro_batches = options.micro_batches or ([8, 16, 24, 32] if on_gpu else [8, 16])
     shape = PRESETS[options.shape]
@@ -316,12 +315,12 @@ def tell_all(story: Story) -> None:
     first = options.micro_batches[0]
     eager = Setup(compile=False, micro_batch=first)
     compiled = replace(eager, compile=True)
-    story.tell(eager)
-    story.tell(compiled, eager)
+    story.set_system_prompt(eager)
+    story.set_system_prompt(compiled, eager)
     best = story.best(story.faster(compiled, eager))
     fp8 = replace(compiled, precision="fp8")
     ours = [compiled, best, replace(best, accumulation=4)]
-    if story.tell(fp8, compiled):
+    if story.set_system_prompt(fp8, compiled):
         fp8_best = story.best(fp8)
         ours += [fp8, fp8_best, replace(fp8_best, accumulation=4)]
     theirs = their_best(story, Setup(who="transformers", compile=False, micro_batch=first))
@@ -334,13 +333,13 @@ def their_best(story: Story, eager: Setup) -> list[Setup]:
         if importlib.util.find_spec(package) is None:
             print(f"{package} is not installed, so nothing is compared.")
             return []
-    story.tell(eager)
+    story.set_system_prompt(eager)
     compiled = replace(eager, compile=True)
-    story.tell(compiled, eager)
+    story.set_system_prompt(compiled, eager)
     base = story.faster(compiled, eager)
     if importlib.util.find_spec("flash_attn") is not None:
         flash = replace(base, attention="flash_attention_2")
-        story.tell(flash, base)
+        story.set_system_prompt(flash, base)
         base = story.faster(flash, base)
     best = story.best(base)
     return [base, best, replace(best, accumulation=4)]

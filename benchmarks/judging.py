@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from gnano.data.documents import read_texts
-from gnano.data.instructions.reading import read_conversation_files
-from gnano.evals.judging import Expectation, grade_text
-from gnano.evals.smoke import PROMPTS
+from gnano.data.readers import read_texts
+from gnano.data.sft.record_loading import read_conversation_files
+from gnano.evals.smoke_test import PROMPTS
+from gnano.evals.text_checks import Expectation, grade_text
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
@@ -102,7 +102,7 @@ def main() -> None:
     draw = random.Random(1)
     for path in asked.prose:
         show(path.parent.name, prose(path, draw))
-    for path in asked.code:
+    for path in asked.code_lines:
         show(f"functions, {path.parent.name}", functions(path, draw))
     for path in asked.answers:
         show("answers with lists", lists(path))

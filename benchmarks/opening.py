@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from gnano.config.data_config import DataConfig, SourceConfig
 from gnano.data.manifest import Manifest, SourceInfo, TaskInfo
-from gnano.data.preparing.preparation import prepare
+from gnano.data.prepare.pipeline import prepare
 from gnano.data.shards import ShardInfo
-from gnano.data.sources import DataConfig, SourceConfig
 
 SHARD = 2**26  # tokens
 DOCUMENT = 1_000  # tokens
@@ -72,14 +72,14 @@ def simulate(folder: Path) -> None:
 
 def measure(folder: Path) -> dict[str, float]:
     """The figures of one process."""
-    from gnano.utils.host import peak_resident_bytes
+    from gnano.utils.platform_support import peak_resident_bytes
 
     def resident() -> float:
         return peak_resident_bytes() / 2**20
 
     began = time.perf_counter()
-    from gnano.data.batches import PackedDataset
-    from gnano.data.corpus import TokenizedCorpus
+    from gnano.data.packed_dataset import PackedDataset
+    from gnano.data.tokenized_corpus import TokenizedCorpus
 
     corpus = TokenizedCorpus(folder / "data", verify_checksums=False)
     batches = PackedDataset(corpus, MIX, 0, 1_024)

@@ -24,15 +24,15 @@ from typing import Any
 
 import torch
 
-from gnano.data.corpus import TokenizedCorpus
-from gnano.data.preparing.preparation import prepare
-from gnano.live import StatusLine
-from gnano.model.config import PRESETS, ModelConfig
-from gnano.model.gpt import GPT
-from gnano.train.loop import train
-from gnano.train.precision import COMPUTE_DTYPES, choose_precision
-from gnano.train.recipe import Recipe, load_recipe
-from gnano.train.watching.progress import ProgressBar
+from gnano.config.model_config import PRESETS, ModelConfig
+from gnano.config.recipe import Recipe, load_recipe
+from gnano.data.prepare.pipeline import prepare
+from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.model.transformer import GPT
+from gnano.train.logging.progress_bar import ProgressBar
+from gnano.train.resolve import COMPUTE_DTYPES, choose_precision
+from gnano.train.trainer import train
+from gnano.utils.progress import StatusLine
 
 BATCH, LENGTH, WARMUP = 4, 256, 10
 

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 from statistics import median
 
-from gnano.data.corpus import TokenizedCorpus
-from gnano.data.ngrams import NGRAM_WORDS, WORD_PATTERN
+from gnano.data.ngram_overlap import NGRAM_WORDS, WORD_PATTERN
+from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.evals.contamination import find_contamination
-from gnano.evals.copying import find_longest_copies
-from gnano.evals.gathering import load_tasks
+from gnano.evals.eval_tasks import load_tasks
+from gnano.evals.memorization import find_longest_copies
 
 PIECE = 256  # tokens
 PEER = 2_000_000  # characters of each source that the peer reads

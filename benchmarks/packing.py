@@ -17,14 +17,13 @@ from pathlib import Path
 
 import torch
 
-from gnano.data.batches import IGNORE_INDEX
-from gnano.data.instructions.encoding import encode_conversation
-from gnano.data.instructions.reading import read_conversation_files
-from gnano.data.instructions.rows import SFTDataset
-from gnano.data.instructions.templates import ALPACA
-from gnano.model.config import PRESETS
-from gnano.model.gpt import GPT
-from gnano.model.host_memory import disable_malloc_trim
+from gnano.config.model_config import PRESETS
+from gnano.data.packed_dataset import IGNORE_INDEX
+from gnano.data.sft.chat_template import ALPACA, encode_conversation
+from gnano.data.sft.record_loading import read_conversation_files
+from gnano.data.sft.sft_dataset import SFTDataset
+from gnano.model.devices import disable_malloc_trim
+from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
@@ -83,7 +82,7 @@ def main() -> None:
         f"padded to {T:,}": worked(model, few, in_fours(alone), cut=False),
     }
     times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(asked.rounds):
+    for _ in range(asked.beats):
         for name, work in works.items():
             started = time.perf_counter()
             work()

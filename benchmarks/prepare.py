@@ -23,10 +23,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gnano.data.corpus import TokenizedCorpus
-from gnano.data.documents import read_texts
-from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import DataConfig, SourceConfig
+from gnano.config.data_config import DataConfig, SourceConfig
+from gnano.data.prepare.pipeline import prepare
+from gnano.data.readers import read_texts
+from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
 REPEATS = 3

@@ -9,12 +9,12 @@ import argparse
 import time
 from pathlib import Path
 
-from gnano.data.corpus import TokenizedCorpus
-from gnano.evals.bits import measure_heldout
-from gnano.evals.likelihood import GPTScorer
-from gnano.evals.subject import load_eval_model
-from gnano.infer.loading import LoadConfig
-from gnano.infer.speed import count_weight_bytes
+from gnano.config.inference_config import LoadConfig
+from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.evals.bits_per_byte import measure_heldout
+from gnano.evals.loglikelihood import GPTScorer
+from gnano.evals.model_adapter import load_eval_model
+from gnano.infer.throughput import count_weight_bytes
 
 KINDS = {
     "fp32": LoadConfig(device="cpu", dtype="fp32"),

@@ -21,22 +21,22 @@ from pathlib import Path
 
 import torch
 
-from gnano.data.batches import Batch
-from gnano.model.arithmetic import num_parameters
-from gnano.model.config import PRESETS, ModelConfig
-from gnano.model.gpt import GPT
-from gnano.model.host_memory import disable_malloc_trim
+from gnano.checkpoint import async_writer as saving
+from gnano.checkpoint.async_writer import AsyncCheckpointWriter
+from gnano.checkpoint.checksums import verify_checksums
+from gnano.checkpoint.format import CheckpointAssets, Snapshot, write_checkpoint
+from gnano.config.model_config import PRESETS, ModelConfig
+from gnano.config.recipe import Recipe
+from gnano.config.train_config import TrainConfig
+from gnano.data.packed_dataset import Batch
+from gnano.model.devices import disable_malloc_trim
+from gnano.model.flops import num_parameters
+from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.tokenizer.train import train_bpe
-from gnano.train.config import TrainConfig
-from gnano.train.ranks.world import DistContext
-from gnano.train.recipe import Recipe
-from gnano.train.saving import saver as saving
-from gnano.train.saving.checkpoint import CheckpointAssets, Snapshot, write_checkpoint
-from gnano.train.saving.hashes import verify_checksums
-from gnano.train.saving.saver import AsyncCheckpointWriter
-from gnano.train.trainee import TrainState
-from gnano.train.watching.events import EventLog
+from gnano.tokenizer.train_bpe import train_bpe
+from gnano.train.distributed.context import DistContext
+from gnano.train.train_step import TrainState
+from gnano.utils.jsonl_log import EventLog
 
 BATCH, T = 2, 512  # of a step: small, so that a pause shows
 STEPS = 24  # the save is begun after a third of them

@@ -22,10 +22,10 @@ from typing import Literal
 import tomli_w
 import torch
 
-from gnano.data.preparing.preparation import prepare
-from gnano.model.config import PRESETS
-from gnano.train.precision import choose_precision
-from gnano.train.recipe import Recipe, load_recipe
+from gnano.config.model_config import PRESETS
+from gnano.config.recipe import Recipe, load_recipe
+from gnano.data.prepare.pipeline import prepare
+from gnano.train.resolve import choose_precision
 
 Parallel = Literal["auto", "ddp", "fsdp"]
 STEPS, WARMUP, MICRO_BATCH, TOKENS = 20, 4, 8, 4_096

@@ -29,10 +29,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gnano.model.arithmetic import flops_per_token
-from gnano.model.config import PRESETS, ModelConfig
-from gnano.model.gpt import GPT
-from gnano.model.host_memory import disable_malloc_trim
+from gnano.config.model_config import PRESETS, ModelConfig
+from gnano.model.devices import disable_malloc_trim
+from gnano.model.flops import flops_per_token
+from gnano.model.transformer import GPT
 
 T = 256
 HEAT = 3  # steps of each setup in the first comparison
@@ -241,7 +241,7 @@ def main() -> None:
             if min(runners[setup].heat) < min(runners[quickest].heat):
                 best[library] = setup
     final = [setup for setup in [*OURS, *best.values(), *LIMITS] if setup in runners]
-    for _ in range(asked.rounds):
+    for _ in range(asked.beats):
         for setup in final:
             runners[setup].times.append(runners[setup].turn())
     for runner in runners.values():

@@ -31,13 +31,13 @@ def serve(shape: str) -> None:
     """Answer lines of "WORK THREADS" with the seconds that the work took with so many threads."""
     import torch  # before gnano, whose own choice would else be made for every setting
 
-    from gnano.infer.batch import ContinuousBatch, Request
-    from gnano.infer.lean import fuse_projections
-    from gnano.infer.sampling import SamplingParams
-    from gnano.infer.speed import NO_EOS_TOKEN
-    from gnano.model.config import PRESETS
-    from gnano.model.gpt import GPT
-    from gnano.train.precision import COMPUTE_DTYPES, choose_precision
+    from gnano.config.inference_config import SamplingParams
+    from gnano.config.model_config import PRESETS
+    from gnano.infer.continuous_batching import ContinuousBatch, Request
+    from gnano.infer.cpu_layers import fuse_projections
+    from gnano.infer.throughput import NO_EOS_TOKEN
+    from gnano.model.transformer import GPT
+    from gnano.train.resolve import COMPUTE_DTYPES, choose_precision
 
     config = PRESETS[shape]
     model, writer = GPT.from_config(config), GPT.from_config(config).eval()

@@ -25,16 +25,16 @@ from typing import Any
 
 import torch
 
-from gnano.data.batches import PackedDataset
-from gnano.data.corpus import TokenizedCorpus
-from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import DataConfig, SourceConfig
-from gnano.model.config import PRESETS
-from gnano.model.gpt import GPT
-from gnano.train.heldout import HeldoutSet
-from gnano.train.optimizers.optimizer import Optimizer
-from gnano.train.optimizers.schedule import LRSchedule, OptimizerConfig
-from gnano.train.precision import COMPUTE_DTYPES, choose_precision
+from gnano.config.data_config import DataConfig, SourceConfig
+from gnano.config.model_config import PRESETS
+from gnano.config.train_config import LRSchedule, OptimizerConfig
+from gnano.data.packed_dataset import PackedDataset
+from gnano.data.prepare.pipeline import prepare
+from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.model.transformer import GPT
+from gnano.train.evaluator import HeldoutSet
+from gnano.train.optim.builder import Optimizer
+from gnano.train.resolve import COMPUTE_DTYPES, choose_precision
 
 ROWS, LENGTH = 8, 256  # of a step
 HELDOUT, GLANCE = 65_536, 8_192  # tokens, at the end and every EVERY steps

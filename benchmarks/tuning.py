@@ -18,19 +18,17 @@ from pathlib import Path
 
 import torch
 
-from gnano.data.batches import Batch
-from gnano.data.instructions.encoding import encode_conversation
-from gnano.data.instructions.reading import read_conversation_files
-from gnano.data.instructions.rows import SFTDataset
-from gnano.data.instructions.templates import ALPACA
-from gnano.model.config import PRESETS
-from gnano.model.lora_config import LoraConfig
+from gnano.config.model_config import PRESETS, LoraConfig
+from gnano.config.recipe import Recipe, load_recipe
+from gnano.data.packed_dataset import Batch
+from gnano.data.sft.chat_template import ALPACA, encode_conversation
+from gnano.data.sft.record_loading import read_conversation_files
+from gnano.data.sft.sft_dataset import SFTDataset
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
-from gnano.train.feed import PrefetchLoader
-from gnano.train.ranks.world import DistContext
-from gnano.train.recipe import Recipe, load_recipe
-from gnano.train.trainee import TrainState
+from gnano.train.data_loader import PrefetchLoader
+from gnano.train.distributed.context import DistContext
+from gnano.train.train_step import TrainState
 
 WARMUP = 2  # steps that compile
 

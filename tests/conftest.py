@@ -13,13 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from gnano.data.instructions.config import InstructionConfig, InstructionSource
-from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import DataConfig, SourceConfig
-from gnano.model.config import ModelConfig
-from gnano.train.config import TrainConfig
-from gnano.train.optimizers.schedule import LRSchedule
-from gnano.train.recipe import Recipe
+from gnano.config.data_config import DataConfig, InstructionConfig, InstructionSource, SourceConfig
+from gnano.config.model_config import ModelConfig
+from gnano.config.recipe import Recipe
+from gnano.config.train_config import LRSchedule, TrainConfig
+from gnano.data.prepare.pipeline import prepare
 
 WORDS = (
     "the a one every no some river stone bird house winter road name letter song light day "
@@ -112,9 +110,9 @@ def base(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder to tune: random weights of the recipe's shape, and its corpus's tokenizer."""
     import torch
 
-    from gnano.data.corpus import TokenizedCorpus
-    from gnano.model.folder import save_model
-    from gnano.model.gpt import GPT
+    from gnano.data.tokenized_corpus import TokenizedCorpus
+    from gnano.model.hf_io import save_model
+    from gnano.model.transformer import GPT
 
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(1)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import tomli_w
 
-from gnano.data.sources import DataConfig
-from gnano.train.recipe import Recipe
+from gnano.config.data_config import DataConfig
+from gnano.config.recipe import Recipe
 
 
 def start(recipe: Recipe, run: Path) -> subprocess.Popen[bytes]:
@@ -28,8 +28,8 @@ def start(recipe: Recipe, run: Path) -> subprocess.Popen[bytes]:
 STOPPED = """
 import signal, sys
 from pathlib import Path
-from gnano.train.recipe import load_recipe
-from gnano.train.loop import train
+from gnano.config.recipe import load_recipe
+from gnano.train.trainer import train
 
 def watch(row):
     if row["step"] == int(sys.argv[3]):
@@ -134,8 +134,8 @@ def losses(run: Path) -> dict[int, tuple[float, float]]:
 PREPARE = """
 import sys
 from gnano.cli import main
-from gnano.data import inputs
-inputs.SMALL = int(sys.argv[1])
+from gnano.data import source_files
+source_files.SMALL = int(sys.argv[1])
 main(["prepare", *sys.argv[2:]])
 """
 

@@ -1,6 +1,6 @@
 """auto-g-nano: from raw text to a language model that you trained yourself.
 
-from gnano import load
+
 
 model = load("runs/demo")
 print(model.generate("Once upon a time", tokens=60))
@@ -9,12 +9,11 @@ print(model.generate("Once upon a time", tokens=60))
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from gnano.utils.host import reject_windows
-from gnano.utils.openmp import set_passive_wait
+from gnano.utils.platform_support import reject_windows, set_passive_wait
 
 if TYPE_CHECKING:
+    from gnano.config.inference_config import InferenceDtype, Quantization
     from gnano.infer.engine import Engine
-    from gnano.infer.loading import InferenceDtype, Quantization
 
 __version__ = "0.1.0"
 set_passive_wait()  # before anything imports torch

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from tests.chaos.runs import run
-from tests.small import with_train
+from tests.small_models import with_train
 
-from gnano.train.recipe import Recipe
+from gnano.config.recipe import Recipe
 
 tried: dict[str, int] = {}
 survived: dict[str, int] = {}

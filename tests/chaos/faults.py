@@ -16,21 +16,21 @@ from typing import Any
 
 # name: module, attribute, and whether the fault strikes before it or after
 MOMENTS = {
-    "in a step": ("gnano.train.step", "Step._backward", "before"),
-    "before the optimizer": ("gnano.train.optimizers.optimizer", "Optimizer.step", "before"),
-    "after the optimizer": ("gnano.train.optimizers.optimizer", "Optimizer.step", "after"),
-    "while data is laid out": ("gnano.train.feed", "Feed.take", "before"),
-    "during evaluation": ("gnano.model.gpt", "GPT.eval", "after"),
-    "after evaluation": ("gnano.train.measuring", "Measuring.__call__", "after"),
-    "when a save begins": ("gnano.train.saving.saver", "Saver.start", "after"),
-    "inside a save": ("gnano.train.saving.checkpoint", "save_model", "after"),
-    "inside a save, later": ("gnano.train.saving.checkpoint", "_write_training", "after"),
-    "before a save is whole": ("gnano.train.saving.checkpoint", "write_hashes", "before"),
-    "before the rename": ("gnano.train.saving.checkpoint", "write_hashes", "after"),
-    "after the rename": ("gnano.train.saving.saver", "verify", "before"),
-    "before an old one goes": ("gnano.train.saving.saver", "tidy", "before"),
-    "while an old one goes": ("gnano.train.saving.retention", "remove", "half"),
-    "in a line of the log": ("gnano.train.watching.log", "Log.write", "half"),
+    "in a step": ("gnano.train.train_step", "Step._backward", "before"),
+    "before the optimizer": ("gnano.train.optim.builder", "Optimizer.step", "before"),
+    "after the optimizer": ("gnano.train.optim.builder", "Optimizer.step", "after"),
+    "while data is laid out": ("gnano.train.data_loader", "Feed.take", "before"),
+    "during evaluation": ("gnano.model.transformer", "GPT.eval", "after"),
+    "after evaluation": ("gnano.train.evaluator", "Measuring.__call__", "after"),
+    "when a save begins": ("gnano.checkpoint.async_writer", "Saver.start", "after"),
+    "inside a save": ("gnano.checkpoint.format", "save_model", "after"),
+    "inside a save, later": ("gnano.checkpoint.format", "_write_training", "after"),
+    "before a save is whole": ("gnano.checkpoint.format", "write_hashes", "before"),
+    "before the rename": ("gnano.checkpoint.format", "write_hashes", "after"),
+    "after the rename": ("gnano.checkpoint.async_writer", "verify", "before"),
+    "before an old one goes": ("gnano.checkpoint.async_writer", "tidy", "before"),
+    "while an old one goes": ("gnano.checkpoint.manager", "remove", "half"),
+    "in a line of the log": ("gnano.utils.jsonl_log", "Log.write", "half"),
 }
 # not one of those that a run comes to again and again
 COMPILING = "while compiling"
@@ -46,12 +46,14 @@ class Fault:
     )
 
     def plant(self) -> None:
-        if self.how == "past":
+        if self.load_snippet == "past":
             _set_clock_back()
-        if self.how.startswith("nan"):
-            _spoil_gradient(range(self.time, self.time + (2 if self.how == "nan twice" else 1)))
-        if self.moment:
-            module, path, when = {**MOMENTS, **ONCE}[self.moment]
+        if self.load_snippet.startswith("nan"):
+            _spoil_gradient(
+                range(self.time, self.time + (2 if self.load_snippet == "nan twice" else 1))
+            )
+        if self.peak_phase:
+            module, path, when = {**MOMENTS, **ONCE}[self.peak_phase]
             owner: Any = importlib.import_module(module)
             *outer, name = path.split(".")
             for part in outer:
@@ -66,7 +68,7 @@ class Fault:
             calls += 1
             now = calls == self.time
             if now and when == "half":
-                _half(self.moment, arguments)
+                _half(self.peak_phase, arguments)
             if now and when != "after":
                 self._strike()
             result = function(*arguments, **named)
@@ -77,9 +79,9 @@ class Fault:
         return wrapped
 
     def _strike(self) -> None:
-        number = {"kill": 9, "term": 15, "int": 2, "usr1": signal.SIGUSR1}[self.how]
+        number = {"kill": 9, "term": 15, "int": 2, "usr1": signal.SIGUSR1}[self.load_snippet]
         os.kill(os.getpid(), number)
-        if self.how != "kill":
+        if self.load_snippet != "kill":
             time.sleep(0.01)  # in another thread than the main one: it is to hear of it first
 
 
@@ -106,7 +108,7 @@ def _spoil_gradient(steps: range) -> None:
     """Of this process alone, in its steps of these numbers (from 1)."""
     import torch
 
-    from gnano.train.step import TrainStep
+    from gnano.train.train_step import TrainStep
 
     backward, calls = TrainStep._accumulate_gradients, 0
 

@@ -17,14 +17,14 @@ from typing import Any
 from tests.chaos.faults import Fault
 from tests.processes import free_port
 
-from gnano.report.metrics import read_metrics
-from gnano.train.recipe import Recipe
+from gnano.config.recipe import Recipe
+from gnano.utils.jsonl_log import read_metrics
 
 PATIENCE = 120.0  # seconds for a process to end
 SAME = ("loss", "grad_norm", "lr", "tokens", "skipped", "heldout", "final")  # of a row
 LOGS = tempfile.TemporaryDirectory()
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["gnano.train.loop", "gnano.report", "tests.chaos.faults"])
+context.set_forkserver_preload(["gnano.train.trainer", "gnano.report", "tests.chaos.faults"])
 
 
 def run(
@@ -77,10 +77,10 @@ def _log(folder: Path, rank: int) -> Path:
 def _train(
     recipe: Recipe, folder: Path, fault: Fault | None, environment: dict[str, str], log: Path
 ) -> None:
-    from gnano.train.loop import train
-    from gnano.train.saving import saver
+    from gnano.checkpoint import async_writer
+    from gnano.train.trainer import train
 
-    saver.RETRY_INTERVAL, saver.STOP_RETRY_SECONDS = (
+    async_writer.RETRY_INTERVAL, async_writer.STOP_RETRY_SECONDS = (
         0.2,
         2.0,
     )  # seconds, so that a test need not wait for long

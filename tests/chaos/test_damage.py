@@ -8,8 +8,8 @@ from tests.chaos.faults import Fault
 from tests.chaos.runs import history, output, run
 from tests.processes import fingerprint
 
-from gnano.train.recipe import Recipe
-from gnano.train.saving.folders import find_checkpoint
+from gnano.checkpoint.format import find_checkpoint
+from gnano.config.recipe import Recipe
 
 LONG = 20  # kills, from which on it is the long form
 WHAT = {"flipped": "byte", "missing": "file"}

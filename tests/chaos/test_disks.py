@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from tests.chaos.runs import begin, history, output, run
 from tests.processes import fingerprint
-from tests.small import with_train
+from tests.small_models import with_train
 
-from gnano.train.recipe import Recipe
-from gnano.train.saving.folders import find_checkpoint, list_checkpoints
-from gnano.train.saving.hashes import verify_checksums
+from gnano.checkpoint.checksums import verify_checksums
+from gnano.checkpoint.format import find_checkpoint, list_checkpoints
+from gnano.config.recipe import Recipe
 
 Mount = Callable[..., Path]
 

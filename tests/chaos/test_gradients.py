@@ -4,10 +4,10 @@ from pathlib import Path
 
 from tests.chaos.faults import Fault
 from tests.chaos.runs import history, output, run
-from tests.small import with_train
+from tests.small_models import with_train
 
-from gnano.train.config import StabilityConfig
-from gnano.train.recipe import Recipe
+from gnano.config.recipe import Recipe
+from gnano.config.train_config import StabilityConfig
 
 
 def test_a_nan_in_the_gradient_of_one_of_two_ranks_is_skipped_by_both(

@@ -8,12 +8,12 @@ import pytest
 from tests.chaos.faults import MOMENTS, Fault
 from tests.chaos.runs import history, output, run
 from tests.processes import fingerprint
-from tests.small import with_train
+from tests.small_models import with_train
 
-from gnano.model.lora_config import LoraConfig
-from gnano.train.alone import current_owner
-from gnano.train.recipe import Recipe
-from gnano.train.saving.folders import find_checkpoint, list_checkpoints
+from gnano.checkpoint.format import find_checkpoint, list_checkpoints
+from gnano.checkpoint.run_lock import current_owner
+from gnano.config.model_config import LoraConfig
+from gnano.config.recipe import Recipe
 
 # in which the training can be at any of its steps; the others come a few times in a run
 OFTEN = ("in a step", "before the optimizer", "after the optimizer", "while data is laid out")
@@ -40,7 +40,7 @@ def test_killed_again_and_again_a_run_ends_as_if_nothing_had_happened(
             break
         assert code == -9, planted
         assert current_owner(folder) is None
-        fault.append(f"kill -9: {planted.moment}")
+        fault.append(f"kill -9: {planted.peak_phase}")
     assert run(chaotic, folder) == [0]
     assert history(folder) == history(calm)
     assert fingerprint(find_checkpoint(folder)) == fingerprint(find_checkpoint(calm))
@@ -85,12 +85,12 @@ def test_two_ranks_killed_again_and_again_end_as_if_nothing_had_happened(
     folder = tmp_path / "run"
     draw = random.Random(kills)
     for planted in drawn(max(kills // 2, 2), seed=100 + kills):
-        on = draw.randrange(2) if planted.moment in OFTEN else 0  # the first alone saves
+        on = draw.randrange(2) if planted.peak_phase in OFTEN else 0  # the first alone saves
         codes = run(pair, folder, planted, ranks=2, on=on)
         if codes == [0, 0]:
             break
         assert codes[on] == -9 and codes[1 - on] not in (0, None), (planted, codes)
-        fault.append(f"kill -9 of one of two ranks: {planted.moment}")
+        fault.append(f"kill -9 of one of two ranks: {planted.peak_phase}")
     assert run(pair, folder, ranks=2) == [0, 0]
     assert history(folder) == history(calm_pair)
     assert fingerprint(find_checkpoint(folder)) == fingerprint(find_checkpoint(calm_pair))
@@ -139,7 +139,7 @@ def test_tuning_that_was_killed_again_and_again_ends_as_if_nothing_had_happened(
         if code == 0:  # it is short, and was over before that moment came
             continue
         assert code == -9, (planted, output(folder))
-        fault.append(f"kill -9 while tuning: {planted.moment}")
+        fault.append(f"kill -9 while tuning: {planted.peak_phase}")
         killed += 1
     assert killed
     assert run(tuned, folder) == [0], output(folder)

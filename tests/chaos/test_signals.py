@@ -11,13 +11,13 @@ import torch
 from tests.chaos.faults import COMPILING, Fault
 from tests.chaos.runs import history, output, run
 from tests.processes import fingerprint
-from tests.small import with_train
+from tests.small_models import with_train
 
-from gnano.model.compiling import compile_unsupported_reason
-from gnano.train.alone import current_owner
-from gnano.train.recipe import Recipe
-from gnano.train.saving.folders import find_checkpoint, list_checkpoints
-from gnano.train.saving.hashes import verify_checksums
+from gnano.checkpoint.checksums import verify_checksums
+from gnano.checkpoint.format import find_checkpoint, list_checkpoints
+from gnano.checkpoint.run_lock import current_owner
+from gnano.config.recipe import Recipe
+from gnano.model.devices import compile_unsupported_reason
 
 PHASES = (
     "in a step",
@@ -141,9 +141,9 @@ def test_a_second_ctrl_c_in_the_middle_of_a_save_ends_at_once_and_leaves_all_who
 TWICE = """
 import os, signal, sys, time
 from gnano.cli import main
-from gnano.train.saving import checkpoint, saver
+from gnano.checkpoint import format, async_writer
 
-write, calls = checkpoint.write_hashes, []
+write, calls = format.write_hashes, []
 
 def slow(folder):
     calls.append(folder)
@@ -154,6 +154,6 @@ def slow(folder):
         time.sleep(30)  # as a slow disk would be
     write(folder)
 
-checkpoint.write_hashes = slow
+format.write_hashes = slow
 main(["pretrain", sys.argv[1], "--out", sys.argv[2]])
 """

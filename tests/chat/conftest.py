@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 from tests.chat.terminal import ForkServer, Terminal
-from tests.saying import teach
+from tests.fakes.scripted_model import teach
 
-from gnano.chat.settings import ChatSettings
-from gnano.data.instructions.templates import ChatTemplate, save_template
+from gnano.chat.chat_settings import ChatSettings
+from gnano.config.inference_config import SamplingParams
+from gnano.data.sft.chat_template import ChatTemplate, save_template
 from gnano.infer.engine import Engine
-from gnano.infer.sampling import SamplingParams
-from gnano.model.folder import save_model
-from gnano.model.gpt import GPT
+from gnano.model.hf_io import save_model
+from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.tokenizer.train import train_bpe
+from gnano.tokenizer.train_bpe import train_bpe
 
 TEMPLATE = ChatTemplate(user="[Ask4] {content}\n")
 LIKELIEST = ChatSettings(

@@ -21,7 +21,7 @@ ENTER, ALT_ENTER, CTRL_C, CTRL_D, UP = "\r", "\x1b\r", "\x03", "\x04", "\x1b[A"
 PATIENCE = 60.0  # seconds
 SERVER = """
 import fcntl, json, os, socket, sys, termios
-import gnano.chat.opening, gnano.cli.chat, torch._dynamo  # what is slow to load
+import gnano.chat.launch, gnano.cli.chat, torch._dynamo  # what is slow to load
 from gnano.cli import main
 
 def begin(arguments, environment, hidden):
@@ -105,7 +105,7 @@ class Terminal:
     def __init__(
         self, server: ForkServer, arguments: list[str], environment: dict[str, str]
     ) -> None:
-        self.ours, theirs = pty.openpty()
+        self.for_gpt, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (40, 120))
         hidden = environment.pop("without", "")
         no_cpr = {"PROMPT_TOOLKIT_NO_CPR": "1"}  # nobody here answers where the cursor is
@@ -121,13 +121,15 @@ class Terminal:
         return ESCAPES.sub("", self.raw.decode("utf-8", "replace"))
 
     def press(self, keys: str) -> None:
-        os.write(self.ours, keys.encode())
+        os.write(self.for_gpt, keys.encode())
 
     def wait_for(self, text: str) -> str:
         """Return, with what came before it, as soon as this is on the screen, again."""
         deadline = time.monotonic() + PATIENCE
         while (at := self.screen.find(text, self.seen)) < 0:
-            assert self._read(deadline), f"{text!r} did not come, but {self.screen[self.seen :]!r}"
+            assert self._read_rows(deadline), (
+                f"{text!r} did not come, but {self.screen[self.seen :]!r}"
+            )
         before = self.screen[self.seen : at]
         self.seen = at + len(text)
         return before
@@ -148,7 +150,7 @@ class Terminal:
     def end(self) -> int:
         """The exit code, as soon as it has ended."""
         deadline = time.monotonic() + PATIENCE
-        while self._read(deadline):
+        while self._read_rows(deadline):
             pass
         assert time.monotonic() < deadline
         self.ended = True
@@ -158,15 +160,15 @@ class Terminal:
         if not self.ended:
             os.kill(self.process, signal.SIGKILL)
             self.server.wait(self.process)
-        os.close(self.ours)
+        os.close(self.for_gpt)
 
     def _read(self, deadline: float) -> bool:
         """Is there more?"""
-        ready, _, _ = select.select([self.ours], [], [], max(deadline - time.monotonic(), 0))
+        ready, _, _ = select.select([self.for_gpt], [], [], max(deadline - time.monotonic(), 0))
         if not ready:
             return False
         try:
-            data = os.read(self.ours, 65536)
+            data = os.read(self.for_gpt, 65536)
         except OSError:  # the other side is closed
             return False
         self.raw += data

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.small import with_train
+from tests.small_models import with_train
 
 from gnano.cli import COMMANDS, main
-from gnano.train.loop import train
-from gnano.train.recipe import Recipe
+from gnano.config.recipe import Recipe
+from gnano.train.trainer import train
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     with pytest.raises(SystemExit) as left:
         main([str(argument) for argument in arguments])
     printed = capsys.readouterr()
-    assert not left.value.code, printed.err
+    assert not left.value.code_lines, printed.err
     return printed.out
 
 
@@ -131,5 +131,5 @@ def test_ctrl_c_ends_any_command_in_one_line_with_its_exit_code(
     monkeypatch.setattr("gnano.report.describe", interrupted)
     with pytest.raises(SystemExit) as left:
         main(["info", "1b"])
-    assert left.value.code == 130
+    assert left.value.code_lines == 130
     assert capsys.readouterr().err.strip().startswith("Stopped.")

@@ -8,8 +8,8 @@ from tests.cli.test_mistakes import one_sentence, refusal
 from tests.evals.conftest import made_items, small_model
 
 from gnano.cli import main
-from gnano.model.folder import save_model
-from gnano.tokenizer.train import train_bpe
+from gnano.model.hf_io import save_model
+from gnano.tokenizer.train_bpe import train_bpe
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def compare(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[str
     with pytest.raises(SystemExit) as left:
         main(["compare", *map(str, arguments)])
     printed = capsys.readouterr()
-    assert not left.value.code, printed.err
+    assert not left.value.code_lines, printed.err
     return printed.out, printed.err
 
 

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.small import with_train
+from tests.small_models import with_train
 
-from gnano.train.loop import train
-from gnano.train.recipe import Recipe
+from gnano.config.recipe import Recipe
+from gnano.train.trainer import train
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import tomli_w
 from tests.cli.test_mistakes import one_sentence, refusal
-from tests.small import with_train
+from tests.small_models import with_train
 
 from gnano.cli import main
-from gnano.train.loop import train
-from gnano.train.recipe import Recipe
+from gnano.config.recipe import Recipe
+from gnano.train.trainer import train
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_what_a_command_needs_is_asked_for_before_its_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gnano.evals.comparing.evaluate", lambda *_: pytest.fail("work began"))
+    monkeypatch.setattr("gnano.evals.comparison.evaluate", lambda *_: pytest.fail("work began"))
     data = replace(
         recipe.pretraining_data,
         folder="data" if arguments[0] == "prepare" else recipe.pretraining_data.folder,
@@ -92,5 +92,5 @@ def test_a_run_without_matplotlib_has_its_page(
     shutil.copytree(run, tmp_path / "run")
     with pytest.raises(SystemExit) as left:
         main(["pretrain", str(path), "--out", str(tmp_path / "run")])
-    assert not left.value.code
+    assert not left.value.code_lines
     assert (tmp_path / "run" / "report.html").exists()

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from tests.cli.test_commands import output
 from tests.cli.test_mistakes import one_sentence, refusal
-from tests.small import with_train
+from tests.small_models import with_train
 
-from gnano.train.loop import train
-from gnano.train.recipe import Recipe
+from gnano.config.recipe import Recipe
+from gnano.train.trainer import train
 
 
 @pytest.fixture(scope="module")

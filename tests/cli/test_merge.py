@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.small import with_train
+from tests.small_models import with_train
 
-from gnano.model.adapter import save_adapter
-from gnano.model.folder import load_model
+from gnano.checkpoint.format import find_checkpoint
+from gnano.config.model_config import LoraConfig
+from gnano.config.recipe import Recipe
+from gnano.model.hf_io import load_model
 from gnano.model.lora import add_lora
-from gnano.model.lora_config import LoraConfig
-from gnano.train.loop import train
-from gnano.train.recipe import Recipe
-from gnano.train.saving.folders import find_checkpoint
+from gnano.model.peft_io import save_adapter
+from gnano.train.trainer import train
 
 CONFIG = LoraConfig(rank=2)
 

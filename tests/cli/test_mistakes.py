@@ -12,15 +12,14 @@ from typing import Any
 
 import pytest
 import tomli_w
-from tests.small import with_train
+from tests.small_models import with_train
 
 from gnano.cli import COMMANDS, main
-from gnano.data.instructions.config import InstructionConfig, InstructionSource
-from gnano.data.sources import DataConfig, SourceConfig
-from gnano.evals.asked import EvalConfig
-from gnano.train.config import TrainConfig
-from gnano.train.loop import train
-from gnano.train.recipe import Recipe, load_recipe
+from gnano.config.data_config import DataConfig, InstructionConfig, InstructionSource, SourceConfig
+from gnano.config.eval_config import EvalConfig
+from gnano.config.recipe import Recipe, load_recipe
+from gnano.config.train_config import TrainConfig
+from gnano.train.trainer import train
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     with pytest.raises(SystemExit) as left:
         main([str(argument) for argument in arguments])
     said = capsys.readouterr().err
-    assert left.value.code == 2, said
+    assert left.value.code_lines == 2, said
     assert "Traceback" not in said
     return said
 
@@ -132,7 +131,7 @@ def test_after_deleting_the_damaged_folder_the_same_prepare_mends_it(
     shutil.rmtree(shard.parent)
     with pytest.raises(SystemExit) as left:
         main(["prepare", str(file)])
-    assert not left.value.code
+    assert not left.value.code_lines
     assert shard.read_bytes() == before
 
 
@@ -172,7 +171,7 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(
     full_disk.undo()
     with pytest.raises(SystemExit) as left:
         main(["pretrain", str(file), "--out", str(run)])
-    assert not left.value.code
+    assert not left.value.code_lines
 
 
 def test_a_full_disk_while_preparing_is_said(
@@ -246,14 +245,14 @@ def test_a_run_refused_before_its_first_step_does_not_bind_its_folder(
     run = tmp_path / "run"
     full = shutil.disk_usage(tmp_path)._replace(free=0)
     with monkeypatch.context() as patched:
-        patched.setattr("gnano.train.saving.saver.shutil.disk_usage", lambda path: full)
+        patched.setattr("gnano.checkpoint.async_writer.shutil.disk_usage", lambda path: full)
         assert "are free in" in refusal(capsys, "pretrain", file, "--out", run)
     assert (run / "recipe.toml").exists()
     mended = ["--model.n-layer", "1", "--train.optimizer.kind", "muon", "--train.seed", "3"]
     for _ in range(2):  # the second one finds it complete
         with pytest.raises(SystemExit) as left:
             main(["pretrain", str(file), "--out", str(run), *mended])
-        assert left.value.code == 0, capsys.readouterr().err
+        assert left.value.code_lines == 0, capsys.readouterr().err
     assert "can't be allowed" in refusal(capsys, "pretrain", file, "--out", run)
 
 
@@ -272,7 +271,7 @@ def test_a_home_is_found_in_every_way_to_type_a_path(
     for options in (["--out=~/a"], ["--out", "~/b"], ["--out", "c", "--data.folder", "~/data"]):
         with pytest.raises(SystemExit) as left:
             main(["pretrain", "~/small.toml", *options])
-        assert left.value.code == 0, capsys.readouterr().err
+        assert left.value.code_lines == 0, capsys.readouterr().err
     assert all((tmp_path / name / "checkpoints").is_dir() for name in "abc")
     for arguments in (["info", "~/a"], ["info", "~/small.toml"], ["weights", "~/a", "~/shared"]):
         main_ends_well(arguments)
@@ -295,7 +294,7 @@ def main_ends_well(arguments: list[str]) -> None:
     try:
         main(arguments)
     except SystemExit as left:
-        assert not left.code, arguments
+        assert not left.code_lines, arguments
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -309,7 +308,7 @@ def test_after_ctrl_c_it_says_that_work_is_kept_only_where_it_is(
     monkeypatch.setattr(f"gnano.cli.{name}.main", interrupted, raising=False)
     with pytest.raises(SystemExit) as left:
         main([command])
-    assert left.value.code == 130
+    assert left.value.code_lines == 130
     said = capsys.readouterr().err
     assert "Stopped." in said
     keeps = {"demo", "prepare", "pretrain", "sft", "dpo", "compare", "publish"}

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 from tests.cli.test_mistakes import one_sentence, refusal
+from tests.fakes.scripted_model import teach
 from tests.infer.conftest import make_engine, save_engine, tokenizer
-from tests.saying import teach
 
 from gnano.cli import main
-from gnano.data.instructions.templates import ChatTemplate, save_template
+from gnano.data.sft.chat_template import ChatTemplate, save_template
 from gnano.infer.engine import Engine
-from gnano.model.gpt import GPT
-from gnano.tokenizer.train import train_bpe
+from gnano.model.transformer import GPT
+from gnano.tokenizer.train_bpe import train_bpe
 
 __all__ = ["make_engine", "save_engine", "tokenizer"]
 # a function in one line, in which no token comes twice: short, and of no topic, but not broken
@@ -25,7 +25,7 @@ def smoke(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, 
     with pytest.raises(SystemExit) as left:
         main(["smoke", *map(str, arguments)])
     printed = capsys.readouterr()
-    code = left.value.code
+    code = left.value.code_lines
     assert isinstance(code, int)
     return code, printed.out, printed.err
 

@@ -13,26 +13,26 @@ from typing import Any
 
 import pytest
 import tomli_w
-from tests.small import with_train
+from tests.small_models import with_train
 
+from gnano.checkpoint.format import find_checkpoint
 from gnano.cli import COMMANDS, OUTPUT_COMMANDS
-from gnano.model.adapter import save_adapter
-from gnano.model.folder import load_model
+from gnano.config.model_config import LoraConfig
+from gnano.config.recipe import Recipe
+from gnano.model.hf_io import load_model
 from gnano.model.lora import add_lora
-from gnano.model.lora_config import LoraConfig
-from gnano.train.loop import train
-from gnano.train.recipe import Recipe
-from gnano.train.saving.folders import find_checkpoint
+from gnano.model.peft_io import save_adapter
+from gnano.train.trainer import train
 
 # each command in a copy of one process that has loaded what is slow to load
 DRIVER = """
 import json, os, sys
 from gnano.utils.streams import prepare_streams
 prepare_streams()  # as main does it, before anything is loaded
-import gnano.cli.arguments, gnano.chat, gnano.evals, gnano.export, gnano.report, gnano.tuning
+import gnano.cli.args, gnano.chat, gnano.evals, gnano.export, gnano.report, gnano.reporting.finetune
 from gnano.cli import main
-from gnano.chat.session import Session
-from gnano.report.description import describe
+from gnano.chat.conversation import Session
+from gnano.reporting.description import describe
 codes = {}
 for name, arguments in json.loads(sys.argv[1]).items():
     if (child := os.fork()) == 0:

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gnano.data import inputs
-from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import DataConfig, SourceConfig
-from gnano.data.split import text_position
+from gnano.config.data_config import DataConfig, SourceConfig
+from gnano.data import source_files
+from gnano.data.manifest import text_position
+from gnano.data.prepare.pipeline import prepare
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.tokenizer.train import train_bpe
+from gnano.tokenizer.train_bpe import train_bpe
 
 DEMO_GENERATORS = [
     *("gnano.demo.python_corpus:PROSE", "gnano.demo.python_corpus:CODE"),
@@ -138,7 +138,7 @@ def mix(tmp_path_factory, tokenizer_folder):
         },
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inputs, "SMALL", 1)
+        patch.setattr(source_files, "SMALL", 1)
         prepare(config)
     return Prepared(Path(config.folder), files)
 
@@ -146,7 +146,7 @@ def mix(tmp_path_factory, tokenizer_folder):
 @pytest.fixture
 def small_tasks(monkeypatch):
     """A task for every file, as if each were large."""
-    monkeypatch.setattr(inputs, "SMALL", 1)
+    monkeypatch.setattr(source_files, "SMALL", 1)
 
 
 @pytest.fixture

@@ -9,15 +9,14 @@ import pytest
 from tests.data.conftest import numbered, parts
 
 from gnano.cli import tokenizer as tokenizer_command
-from gnano.data.decontamination import DecontaminationFilter
-from gnano.data.instructions.config import InstructionConfig, InstructionSource
-from gnano.data.instructions.gathering import load_conversations, load_preferences
+from gnano.config.data_config import DataConfig, InstructionConfig, InstructionSource, SourceConfig
 from gnano.data.manifest import Manifest
-from gnano.data.preparing.preparation import prepare
-from gnano.data.preparing.scale_out import ClusterPreparation
-from gnano.data.sources import DataConfig, SourceConfig
-from gnano.evals.gathering import load_tasks
-from gnano.report.corpus import describe_data
+from gnano.data.ngram_overlap import DecontaminationFilter
+from gnano.data.prepare.cluster import ClusterPreparation
+from gnano.data.prepare.pipeline import prepare
+from gnano.data.sft.record_loading import load_conversations, load_preferences
+from gnano.evals.eval_tasks import load_tasks
+from gnano.reporting.description import describe_data
 
 GOOD = 40
 AT = 31  # the line of the bad record
@@ -82,7 +81,7 @@ def test_one_bad_record_is_counted_and_named_or_refused(
             InstructionConfig(heldout_fraction=0, sources=sources, max_bad_share=share)
         )
         assert len(found.train["a"]) == GOOD
-        return "\n".join(found.complaints)
+        return "\n".join(found.warnings)
 
     asked = {"instruction": "Why?", "output": "so"}
     pair = {"prompt": "Why?", "chosen": "so", "rejected": "no"}

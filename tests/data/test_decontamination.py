@@ -16,9 +16,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, sampled_from
 
-from gnano.data import decontamination, windows
-from gnano.data.decontamination import DecontaminationFilter
-from gnano.data.ngrams import NGRAM_WORDS
+from gnano.data import ngram_overlap, rolling_hash
+from gnano.data.ngram_overlap import NGRAM_WORDS, DecontaminationFilter
 
 EVALS = Path(__file__).parents[3] / "shared/data/evals"
 
@@ -67,7 +66,7 @@ def test_the_answer_is_that_of_comparing_all_runs(tmp_path_factory, items, cut, 
 @given(item=runs, documents=lists(runs, max_size=5))
 def test_runs_of_the_same_hash_are_told_apart(tmp_path_factory, item, documents):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(windows, "BASE", 1)  # at first the sequence of words does not count
+        patch.setattr(rolling_hash, "BASE", 1)  # at first the sequence of words does not count
         found = DecontaminationFilter([items_file(tmp_path_factory.mktemp("items"), [item])])
     assert found.ngram_count == len(grams(item))
     for text in documents:
@@ -77,7 +76,7 @@ def test_runs_of_the_same_hash_are_told_apart(tmp_path_factory, item, documents)
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from gnano.data.decontamination import Decontamination
+from gnano.data.ngram_overlap import Decontamination
 items, documents = map(Path, sys.argv[1:])
 found = Decontamination([items])
 print([found.ngrams, *map(found.contains, json.loads(documents.read_text()))])
@@ -118,7 +117,7 @@ def test_every_process_answers_the_same(tmp_path):
 def test_case_punctuation_and_line_breaks_hide_nothing(made, text):
     found = made("Some other item, not in there.", ITEM)
     for before, after in ("", ""), ("word " * 500, " more" * 500), ("(", ")"):
-        assert found.contains(before + text + after)
+        assert found.is_contaminated(before + text + after)
 
 
 def test_twelve_shared_words_are_not_enough(made):
@@ -127,29 +126,29 @@ def test_twelve_shared_words_are_not_enough(made):
     found = made(ITEM)
     for start in range(ITEM_WORDS - NGRAM_WORDS + 1):
         shared = words[start : start + NGRAM_WORDS]
-        assert found.contains(" ".join(["x", *shared, "y"]))
+        assert found.is_contaminated(" ".join(["x", *shared, "y"]))
         for text in (["x", *shared[1:], "y"], ["x", *shared[:-1], "y"], shared[1:]):
-            assert not found.contains(" ".join(text))
-        assert not found.contains(" ".join([*shared[:6], "x", *shared[6:]]))
+            assert not found.is_contaminated(" ".join(text))
+        assert not found.is_contaminated(" ".join([*shared[:6], "x", *shared[6:]]))
 
 
 @pytest.mark.parametrize("text", ["", "one", "?!", "word " * 11, "word " * 5_000])
 def test_clean_documents_of_any_length_pass(made, text):
-    assert not made(ITEM).contains(text)
+    assert not made(ITEM).is_contaminated(text)
 
 
 def test_items_do_not_run_into_each_other(made):
     found = made("a b c d e f g h i j k l m", "n o p q r s t u v w x y z")
     assert found.ngrams == 2
-    assert not found.contains("b c d e f g h i j k l m n o p q r s t u v w x y")
+    assert not found.is_contaminated("b c d e f g h i j k l m n o p q r s t u v w x y")
 
 
 def test_short_items_are_not_looked_for(made):
     twelve = "a b c d e f g h i j k l"
     found = made(twelve, ITEM)
     assert found.ngrams == ITEM_WORDS - NGRAM_WORDS + 1
-    assert not found.contains(twelve)
-    assert not found.contains(f"{twelve} and then something else")
+    assert not found.is_contaminated(twelve)
+    assert not found.is_contaminated(f"{twelve} and then something else")
 
 
 def test_without_files_every_document_passes():
@@ -247,4 +246,4 @@ def test_real_evaluation_items_are_found_in_longer_texts():
                             f"Before it: {item.upper()}... and after it."
                         ), item
     assert planted > 10_000
-    assert not found.is_contaminated(" ".join(Path(decontamination.__file__).read_text().split()))
+    assert not found.is_contaminated(" ".join(Path(ngram_overlap.__file__).read_text().split()))

@@ -4,17 +4,16 @@ import sys
 
 import pytest
 
-from gnano.data.documents import Document
+from gnano.config.data_config import DataConfig, InstructionConfig, InstructionSource, SourceConfig
 from gnano.data.generators import iter_items, load_generator
-from gnano.data.instructions.config import InstructionConfig, InstructionSource
-from gnano.data.instructions.gathering import load_conversations, load_preferences
-from gnano.data.sources import DataConfig, SourceConfig
+from gnano.data.readers import Document
+from gnano.data.sft.record_loading import load_conversations, load_preferences
 
 MODULE = """
 from itertools import count
-from gnano.data.documents import Document
+from gnano.data.readers import Document
 from gnano.data.generators import SourceGenerator
-from gnano.data.instructions.conversations import Conversation, Turn
+from gnano.data.sft.conversations import Conversation, Turn
 
 def squares():
     for n in count():
@@ -86,7 +85,7 @@ def test_conversations_of_ones_own_are_gathered_and_none_more_than_are_asked_for
 def test_what_is_no_generator_is_refused_in_a_sentence_and_not_called(module, path, error):
     with pytest.raises(ValueError, match=error):
         load_generator(path)
-    assert not sys.modules.get(module) or sys.modules[module].called == []
+    assert not sys.modules.get(module) or sys.modules[module].item_name == []
 
 
 def test_an_item_of_another_kind_is_refused(module):

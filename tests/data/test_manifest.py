@@ -23,8 +23,6 @@ from hypothesis.strategies import (
     tuples,
 )
 
-from gnano.data.bad_records import MAX_BAD_SHARE
-from gnano.data.inputs import InputFile
 from gnano.data.manifest import (
     Manifest,
     SourceInfo,
@@ -33,9 +31,11 @@ from gnano.data.manifest import (
     summarize_bad_records,
     write_marker,
 )
-from gnano.data.plan import ShardPlan, SourcePlan
-from gnano.data.preparing.preparation import prepare
+from gnano.data.prepare.pipeline import prepare
+from gnano.data.prepare.shard_plan import ShardPlan, SourcePlan
+from gnano.data.record_errors import MAX_BAD_SHARE
 from gnano.data.shards import ShardInfo
+from gnano.data.source_files import InputFile
 
 counts = integers(0, 2**40)
 words = text("abc-01", min_size=1, max_size=8)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gnano.data.packing import BestFitPacking, PackingCounts, count_packing, fill_row
-from gnano.model.gpt import GPT
-from gnano.model.head_loss import IGNORE_INDEX
+from gnano.model.fused_cross_entropy import IGNORE_INDEX
+from gnano.model.transformer import GPT
 
 EOT = 60_000  # unlike any other id below
 

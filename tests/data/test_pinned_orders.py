@@ -10,12 +10,11 @@ import pytest
 import torch
 
 import gnano
-from gnano.data.instructions.deck import EpochSampler
-from gnano.data.order import MixtureSampler, feistel_permute, shuffled_indices
-from gnano.data.split import text_position
+from gnano.config.model_config import ModelConfig
+from gnano.data.manifest import text_position
+from gnano.data.sampler import EpochSampler, MixtureSampler, feistel_permute, shuffled_indices
 from gnano.demo.synthetic_text import write_passage
-from gnano.model.config import ModelConfig
-from gnano.model.gpt import GPT
+from gnano.model.transformer import GPT
 
 SOURCE = Path(gnano.__file__).parent
 # drawn from the clock, or from a generator of its own for each answer

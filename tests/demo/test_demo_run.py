@@ -124,7 +124,7 @@ def test_the_mix_that_was_asked_for_is_shown(folder: Path) -> None:
 
 
 def test_the_xz_figure_is_what_the_xz_program_says(folder: Path) -> None:
-    from gnano.data.corpus import TokenizedCorpus
+    from gnano.data.tokenized_corpus import TokenizedCorpus
     from gnano.demo.demo_run import compute_xz_bits_per_byte
 
     if shutil.which("xz") is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gnano.data.instructions.conversations import Conversation
+from gnano.data.sft.conversations import Conversation
 from gnano.demo.python_questions import build_python_questions
 
 # to import these does nothing else, on any machine, and they are Python as it is written
@@ -104,7 +104,7 @@ def test_signatures_are_those_of_the_imported_functions(
             assert one.default == two.default or one.default is ...
 
 
-def evaluated(arguments: ast.arguments) -> inspect.Signature:
+def evaluated(arguments: ast.parameters) -> inspect.Signature:
     """Without annotations, and with `...` for defaults that only the module can evaluate."""
     for each in ast.walk(arguments):
         if isinstance(each, ast.arg):

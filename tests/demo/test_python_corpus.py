@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from gnano.data.documents import Document
-from gnano.data.inputs import read_task_documents
-from gnano.data.sources import SourceConfig
-from gnano.data.split import is_heldout
+from gnano.config.data_config import SourceConfig
+from gnano.data.manifest import is_heldout
+from gnano.data.readers import Document
+from gnano.data.source_files import read_task_documents
 from gnano.demo import python_corpus
 from gnano.demo.python_corpus import (
     _find_dependencies,
@@ -29,8 +29,8 @@ READING_NEEDS = {"email", "importlib", "pydoc_data", "sysconfig"}  # for READMEs
 
 PROGRAM = f"""
 import json, sys
-from gnano.data.sources import Source
-from gnano.data.inputs import documents
+from gnano.config.data_config import Source
+from gnano.data.source_files import documents
 from gnano.demo.python_corpus import identity
 def read(name, size):
     path = f"gnano.demo.python_corpus:{{name}}"
@@ -220,7 +220,7 @@ def test_another_file_or_another_version_is_another_identity(library, tmp_path, 
         folder = tmp_path / f"some-{version}.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_text(f"Name: some\nVersion: {version}\n")
-        return metadata.Distribution.at(folder)
+        return metadata.Distribution.received_at(folder)
 
     library(FILES)
     found = [identify_installation()]

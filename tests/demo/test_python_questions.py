@@ -10,13 +10,12 @@ from itertools import islice
 
 import pytest
 
-from gnano.data.instructions.conversations import Conversation
-from gnano.data.instructions.encoding import encode_conversation
-from gnano.data.instructions.templates import NAMED_TEMPLATES
-from gnano.data.split import text_position
+from gnano.data.manifest import text_position
+from gnano.data.sft.chat_template import NAMED_TEMPLATES, encode_conversation
+from gnano.data.sft.conversations import Conversation
 from gnano.demo.python_corpus import iter_python_code, iter_python_prose
 from gnano.demo.python_questions import build_python_questions
-from gnano.tokenizer.train import train_bpe
+from gnano.tokenizer.train_bpe import train_bpe
 
 KINDS = {"what it does", "which module", "signature", "complete", "name"}
 KINDS |= {"arguments", "default", "base", "import", "raises"}

@@ -7,11 +7,11 @@ import torch
 from tests.infer.conftest import engine, make_engine, save_engine, tokenizer
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from gnano.evals.gathering import EvalItem, load_tasks
-from gnano.model.folder import save_model
-from gnano.model.gpt import GPT
+from gnano.evals.eval_tasks import EvalItem, load_tasks
+from gnano.model.hf_io import save_model
+from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.tokenizer.train import train_bpe
+from gnano.tokenizer.train_bpe import train_bpe
 
 __all__ = ["engine", "make_engine", "save_engine", "tokenizer"]
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 from tests.evals.test_comparison_table import comparison, model
-from tests.report.conftest import without
+from tests.reporting.conftest import without
 
 from gnano.evals.comparison_plot import check_plot_path, draw_comparison, plot_comparison
-from gnano.evals.gathering import TASKS
-from gnano.evals.published import REFERENCE_MODELS
-from gnano.report.plot import LIGHT_PALETTE
+from gnano.evals.eval_tasks import TASKS
+from gnano.evals.reference_scores import REFERENCE_MODELS
+from gnano.reporting.plots import LIGHT_PALETTE
 
 __all__ = ["without"]
 

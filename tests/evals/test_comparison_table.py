@@ -4,12 +4,12 @@ import re
 
 import pytest
 
-from gnano.evals.bits import BitsPerByte
-from gnano.evals.comparing import Comparison, TaskColumn
+from gnano.evals.bits_per_byte import BitsPerByte
+from gnano.evals.comparison import Comparison, TaskColumn
 from gnano.evals.comparison_table import format_comparison, format_count
-from gnano.evals.evaluation import Accuracy, EvalResult, TaskScore
-from gnano.evals.gathering import TASKS
-from gnano.evals.published import REFERENCE_MODELS, ReferenceModel
+from gnano.evals.eval_tasks import TASKS
+from gnano.evals.reference_scores import REFERENCE_MODELS, ReferenceModel
+from gnano.evals.runner import Accuracy, EvalResult, TaskScore
 
 
 def model(name: str, bits: float = 1.0, **scores: float) -> EvalResult:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from tests.conftest import WORDS
 
-from gnano.data.corpus import TokenizedCorpus
-from gnano.data.documents import Document
-from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import DataConfig, SourceConfig
-from gnano.data.split import is_heldout
+from gnano.config.data_config import DataConfig, SourceConfig
+from gnano.data.manifest import is_heldout
+from gnano.data.prepare.pipeline import prepare
+from gnano.data.readers import Document
+from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.evals import contamination
 from gnano.evals.contamination import ContaminationReport, find_contamination
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from tests.evals.conftest import REAL, made_items
 
-from gnano.evals.asked import EvalConfig
-from gnano.evals.evaluation import evaluate
+from gnano.config.eval_config import EvalConfig
+from gnano.config.inference_config import LoadConfig
 from gnano.evals.harness import evaluate_with_lm_eval
-from gnano.evals.subject import load_eval_model
-from gnano.infer.loading import LoadConfig
+from gnano.evals.model_adapter import load_eval_model
+from gnano.evals.runner import evaluate
 
 tasks = pytest.importorskip("lm_eval.tasks")
 FP32 = LoadConfig(dtype="fp32", device="cpu")

@@ -5,10 +5,10 @@ import torch
 from tests.infer.conftest import TEXTS
 
 from gnano.export.formats import ExportSource, load_export_source
-from gnano.model.folder import save_model
-from gnano.model.gpt import GPT
+from gnano.model.hf_io import save_model
+from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.tokenizer.train import train_bpe
+from gnano.tokenizer.train_bpe import train_bpe
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.model.test_names import reference
+from tests.model.test_tensor_names import reference
 
 from gnano.export.formats import export_model, load_export_source
 from gnano.export.importing import import_model
-from gnano.model.folder import load_model
-from gnano.model.gpt import GPT
+from gnano.model.hf_io import load_model
+from gnano.model.transformer import GPT
 
 TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -29,7 +29,7 @@ def test_out_and_in_again_no_bit_is_lost(to, dtype, ending, checkpoint, source, 
     exported = export_model(checkpoint, to, dtype, tmp_path / f"out{ending}")
     hints: Any = {}
     if to == "pt":  # it is the published file, and this is not the published shape
-        from gnano.export.lone_file import TensorFileHints
+        from gnano.export.tensor_file import TensorFileHints
 
         hints["hints"] = TensorFileHints(
             n_head=4, block_size=96, rope_theta=20_000.0, norm_eps=1e-5

@@ -6,10 +6,10 @@ import torch
 from tests.export.conftest import TEMPLATE
 from tests.infer.conftest import TEXTS
 
+from gnano.config.inference_config import SamplingParams
 from gnano.export.formats import export_model
 from gnano.infer.engine import Engine
-from gnano.infer.sampling import SamplingParams
-from gnano.model.folder import load_model
+from gnano.model.hf_io import load_model
 
 gguf = pytest.importorskip("gguf", reason="the package gguf (extra gguf) is not installed")
 AWKWARD = [

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.model.test_names import CONFIG, published, reference
+from tests.model.test_tensor_names import CONFIG, published, reference
 
+from gnano.checkpoint.checksums import verify_checksums
+from gnano.config.inference_config import SamplingParams
 from gnano.export.formats import export_model
 from gnano.export.importing import import_model
-from gnano.export.lone_file import TensorFileHints
+from gnano.export.tensor_file import TensorFileHints
 from gnano.infer.engine import Engine
-from gnano.infer.sampling import SamplingParams
-from gnano.model.folder import load_model
-from gnano.train.saving.hashes import verify_checksums
+from gnano.model.hf_io import load_model
 
 HINTS = TensorFileHints(n_head=4, block_size=96, rope_theta=20_000.0, norm_eps=1e-5)
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import huggingface_hub.constants as constants
 import pytest
-from tests.data.hub.faults import status
-from tests.data.hub.hub_server import HIDDEN, point_client_to
-from tests.export.hub import Model, ModelHub
-from tests.small import with_train
+from tests.data.hf_hub.faults import status
+from tests.data.hf_hub.hub_server import HIDDEN, point_client_to
+from tests.export.fake_hub import Model, ModelHub
+from tests.small_models import with_train
 
+from gnano.checkpoint.checksums import verify_checksums
 from gnano.cli import main
-from gnano.train.loop import train
-from gnano.train.saving.hashes import verify_checksums
+from gnano.train.trainer import train
 
 TOKEN, REPO = "hf_mine", "me/small"
 
@@ -49,7 +49,7 @@ def model(base: Path, tmp_path: Path) -> Path:
 def publish(*arguments: object) -> None:
     with pytest.raises(SystemExit) as left:
         main(["publish", *map(str, arguments)])
-    assert not left.value.code, left.value.code
+    assert not left.value.code_lines, left.value.code_lines
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -57,7 +57,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     with pytest.raises(SystemExit) as left:
         main(["publish", *map(str, arguments)])
     said = capsys.readouterr().err
-    assert left.value.code == 2, said
+    assert left.value.code_lines == 2, said
     assert TOKEN not in said and "Traceback" not in said
     assert said.startswith("gnano: ") and said.count("\n") == 1, said
     return said

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gnano.data.instructions.templates import (
+from gnano.data.sft.chat_template import (
     ChatTemplate,
     read_jinja_template,
     read_template,
@@ -15,8 +15,8 @@ from gnano.data.instructions.templates import (
 )
 from gnano.export.formats import export_model
 from gnano.export.importing import import_model
-from gnano.model.folder import load_config, save_model
-from gnano.model.gpt import GPT
+from gnano.model.hf_io import load_config, save_model
+from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
 
 TEMPLATE = ChatTemplate(

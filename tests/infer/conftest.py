@@ -1,13 +1,11 @@
 import pytest
 import torch
 
-from gnano.infer.choosing import sample_tokens
+from gnano.config.inference_config import apply_penalties, sample_tokens, truncated_weights
 from gnano.infer.engine import Engine
-from gnano.infer.limits import truncated_weights
-from gnano.infer.penalties import apply_penalties
-from gnano.model.folder import save_model
-from gnano.model.gpt import GPT
-from gnano.tokenizer.train import train_bpe
+from gnano.model.hf_io import save_model
+from gnano.model.transformer import GPT
+from gnano.tokenizer.train_bpe import train_bpe
 
 TEXTS = [
     "Once upon a time there was a small engine that read one word after another.",

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from gnano import load
+from gnano.config.inference_config import SamplingParams
 from gnano.infer.engine import Engine
-from gnano.infer.sampling import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
 PROMPTS = [

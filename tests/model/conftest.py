@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 import torch
 
-from gnano.model.folder import save_model
-from gnano.model.gpt import GPT
+from gnano.model.hf_io import save_model
+from gnano.model.transformer import GPT
 
 
 @pytest.fixture

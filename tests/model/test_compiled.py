@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gnano.model.cache import KVCache
-from gnano.model.compiling import compile_unsupported_reason
-from gnano.model.short_attention import cpu_attention
+from gnano.model.cpu_attention import cpu_attention
+from gnano.model.devices import compile_unsupported_reason
+from gnano.model.kv_cache import KVCache
 
 can_compile = pytest.mark.skipif(
     compile_unsupported_reason(torch.device("cpu")) is not None,
@@ -16,7 +16,7 @@ can_compile = pytest.mark.skipif(
 
 def gradients_of(model, ids, targets, segments=None):
     model.zero_grad()
-    loss = model.loss(ids, targets, segments_BT=segments)
+    loss = model.loss(ids, targets, document_ids_BT=segments)
     loss.backward()
     return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
 
@@ -45,7 +45,7 @@ def test_compiling_changes_neither_loss_nor_gradients_nor_names(
     targets[0, :5] = -100
 
     expected, exact = gradients_of(eager, ids, targets, documents(ids))
-    compiled.recompute = recompute
+    compiled.activation_checkpointing = recompute
     loss, gradients = gradients_of(compiled, ids, targets, documents(ids))
     assert loss.item() == pytest.approx(expected.item(), rel=near)
     for name, gradient in exact.items():
@@ -64,7 +64,7 @@ def test_recomputing_gives_the_same_gradients_bit_for_bit(make_model, random_ids
         model = make_model(dropout=dropout).train()
         ids = random_ids(model, 2, 20)
         results = []
-        for model.recompute in (False, True):
+        for model.activation_checkpointing in (False, True):
             torch.manual_seed(0)
             results.append(gradients_of(model, ids, ids, documents(ids)))
         (loss, kept), (again, recomputed) = results

@@ -5,21 +5,20 @@ from unittest import mock
 
 import pytest
 import torch
-from tests.small import with_train
+from tests.small_models import with_train
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gnano.evals.exam import build_task_evaluator
+from gnano.config.recipe import Recipe
+from gnano.config.train_config import OptimizerConfig
+from gnano.evals.train_eval import build_task_evaluator
 from gnano.infer.engine import Engine
 from gnano.model import devices
-from gnano.model.compiling import compile_unsupported_reason
-from gnano.model.devices import resolve_device
-from gnano.train.loop import train
-from gnano.train.optimizers.adamw import AdamW
-from gnano.train.optimizers.schedule import OptimizerConfig
-from gnano.train.precision import choose_precision
-from gnano.train.ranks.world import DistContext
-from gnano.train.recipe import Recipe
+from gnano.model.devices import compile_unsupported_reason, resolve_device
+from gnano.train.distributed.context import DistContext
+from gnano.train.optim.adamw import AdamW
+from gnano.train.resolve import choose_precision
+from gnano.train.trainer import train
 
 MPS = torch.device("mps")
 
@@ -42,7 +41,7 @@ class WithoutFp64(TorchDispatchMode):
 def as_on_mps(monkeypatch):
     here = frozenset({"cpu"})
     monkeypatch.setattr(devices, "WITHOUT_FP64", here)
-    monkeypatch.setattr("gnano.train.optimizers.adamw.WITHOUT_SCALED_ADAMW", here)
+    monkeypatch.setattr("gnano.train.optim.adamw.WITHOUT_SCALED_ADAMW", here)
     fused = torch._fused_adamw_
 
     def ignoring(*arguments, grad_scale=None, found_inf=None, **options):

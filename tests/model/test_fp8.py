@@ -13,11 +13,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from gnano.model.arithmetic import flops_per_token, parameters_by_part
-from gnano.model.config import PRESETS, ModelConfig
-from gnano.model.folder import load_model, save_model
+from gnano.config.model_config import PRESETS, ModelConfig
+from gnano.model.flops import flops_per_token, parameters_by_part
 from gnano.model.fp8 import convert_to_fp8, fp8_linear, fp8_unsupported_reason
-from gnano.model.gpt import GPT
+from gnano.model.hf_io import load_model, save_model
+from gnano.model.transformer import GPT
 
 # half the distance to the next number, relative, and absolute for the smallest ones
 E4M3 = (2.0**-4, 2.0**-10 / 448)

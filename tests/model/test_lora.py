@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gnano.model.gpt import GPT
+from gnano.config.model_config import TARGET_MODULES, LoraConfig
 from gnano.model.lora import add_lora, merge_lora
-from gnano.model.lora_config import TARGET_MODULES, LoraConfig
+from gnano.model.transformer import GPT
 
 CONFIG = LoraConfig(rank=3, alpha=7.0)
 
@@ -143,7 +143,7 @@ def test_activations_computed_twice_give_the_same_gradients(tuned, random_ids, d
     model = tuned(replace(CONFIG, dropout=dropout)).train()
     ids = random_ids(model, 2, 20)
     found = []
-    for model.recompute in (False, True):
+    for model.activation_checkpointing in (False, True):
         torch.manual_seed(3)
         found.append(gradients(model, ids))
     for name, gradient in found[0].items():
@@ -153,7 +153,7 @@ def test_activations_computed_twice_give_the_same_gradients(tuned, random_ids, d
 @pytest.mark.parametrize("recompute", [False, True])
 def test_a_compiled_block_is_one_graph_and_computes_the_same(tuned, random_ids, recompute):
     eager, compiled = tuned().train(), tuned().train()
-    eager.recompute = compiled.recompute = recompute
+    eager.activation_checkpointing = compiled.activation_checkpointing = recompute
     ids = random_ids(eager, 2, 20)
     expected = gradients(eager, ids)
     for block in compiled.model.layers:

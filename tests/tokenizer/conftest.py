@@ -8,7 +8,7 @@ import pytest
 
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
-from gnano.tokenizer.train import train_bpe
+from gnano.tokenizer.train_bpe import train_bpe
 
 SOURCES = ["textwrap", "heapq", "bisect", "json.decoder", "html"]  # of the standard library
 

@@ -119,7 +119,7 @@ import gnano.tokenizer
 print({"tokenizers", "tiktoken", "numpy", "torch"} & sys.modules.keys())
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.gpt2 import gpt2
-from gnano.tokenizer.train import train_bpe
+from gnano.tokenizer.train_bpe import train_bpe
 import gnano.tokenizer.gpt2
 print(callable(gpt2), callable(gnano.tokenizer.gpt2), callable(train_bpe))
 """

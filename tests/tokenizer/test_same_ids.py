@@ -83,7 +83,7 @@ def test_a_long_text_has_the_ids_of_its_parts(gpt2s, tiktokens):
 @pytest.mark.parametrize("config", [None, {"model_type": "llama"}], ids=["alone", "checkpoint"])
 def test_transformers_gives_the_same_ids_from_the_saved_folder(tokenizer, tmp_path, config):
     transformers = pytest.importorskip("transformers")
-    tokenizer.save(tmp_path, context=1024)
+    tokenizer.save(tmp_path, max_length=1024)
     if config:
         (tmp_path / "config.json").write_text(json.dumps(config))
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)

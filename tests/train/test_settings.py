@@ -10,13 +10,13 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 import tomli_w
-from tests.small import with_train
+from tests.small_models import with_train
 
-from gnano.data.instructions.config import InstructionConfig
-from gnano.evals.asked import EvalConfig
-from gnano.train.loop import train
-from gnano.train.recipe import Recipe, list_recipes, load_recipe
-from gnano.utils.ranges import Range
+from gnano.config.data_config import InstructionConfig
+from gnano.config.eval_config import EvalConfig
+from gnano.config.recipe import Recipe, list_recipes, load_recipe
+from gnano.train.trainer import train
+from gnano.utils.validation import Range
 
 WITHOUT: dict[str, str] = {}  # numbers that any value is right for, and why
 TUNING = {"kind": "instructions", "sources": {"mine": {"files": ["a.jsonl"]}}}

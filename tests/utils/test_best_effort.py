@@ -1,6 +1,6 @@
 import pytest
 
-from gnano.utils.best_effort import best_effort
+from gnano.utils.terminal import best_effort
 
 
 @pytest.mark.parametrize("error", [OSError(28, "full"), ValueError("no"), RuntimeError("x\ny")])

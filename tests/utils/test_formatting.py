@@ -3,7 +3,7 @@
 import pytest
 
 from gnano.utils.formatting import format_duration, format_gb, format_table, plural
-from gnano.utils.optional import is_installed, require
+from gnano.utils.optional_packages import is_installed, require
 
 
 def test_numbers_end_in_line_and_text_begins_in_line() -> None:

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import gnano
-from gnano.utils.json_text import dump_json
+from gnano.utils.text import dump_json
 
 SOURCE = Path(gnano.__file__).parent
 # whose JSON has whole numbers and texts alone, or is hashed or read back by ourselves alone

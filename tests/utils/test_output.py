@@ -6,25 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from gnano.checkpoint.export_weights import export_weights, merge_adapter
 from gnano.cli.tokenizer import gpt2_command
 from gnano.cli.tokenizer import train_command as train_tokenizer
-from gnano.data.instructions.config import InstructionConfig, InstructionSource
-from gnano.data.preparing.preparation import prepare
-from gnano.data.sources import DataConfig, SourceConfig
+from gnano.config.data_config import DataConfig, InstructionConfig, InstructionSource, SourceConfig
+from gnano.config.recipe import Recipe
+from gnano.config.train_config import TrainConfig
+from gnano.data.prepare.pipeline import prepare
 from gnano.export.formats import export_model
 from gnano.export.importing import import_model
 from gnano.export.publishing import publish
-from gnano.train.config import TrainConfig
-from gnano.train.loop import train
-from gnano.train.merging import merge_adapter
-from gnano.train.recipe import Recipe
-from gnano.train.sharing import export_weights
-from gnano.utils.output import FOLDER_MARKERS, check_output_path
+from gnano.train.trainer import train
+from gnano.utils.streams import FOLDER_MARKERS, check_output_path
 
 
 def scale_out(config: DataConfig) -> None:
     pytest.importorskip("datatrove")
-    from gnano.data.preparing.scale_out import ClusterPreparation
+    from gnano.data.prepare.cluster import ClusterPreparation
 
     ClusterPreparation(config).run()
 

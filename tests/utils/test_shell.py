@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.small import with_train
+from tests.small_models import with_train
 
 from gnano.cli.demo import main as demo
-from gnano.export.card import build_model_card
+from gnano.config.recipe import Recipe
 from gnano.export.formats import _load_snippet, load_export_source
-from gnano.report.runs import format_runs_table, list_runs
-from gnano.train.loop import RunResult, train
-from gnano.train.recipe import Recipe
+from gnano.export.model_card import build_model_card
+from gnano.reporting.run_list import format_runs_table, list_runs
+from gnano.train.trainer import RunResult, train
 from gnano.utils.shell import format_shell_command
 
 ODD = ["a b", "it's", 'say "no"', "-rf", "$HOME", "a;b", "a`b`", "*", "ä", "a\\b", "~x"]

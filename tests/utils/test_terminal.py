@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import gnano
-from gnano.live import StatusLine
 from gnano.utils import terminal
+from gnano.utils.progress import StatusLine
 
 STEERING = "a\x1b]0;title\x07\x1b[2J\r\x08b\x7f\x9b31m\tc\n"
 SHOWN = "a�]0;title��[2J��b��31m\tc\n"

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import characters, lists, sampled_from, text
 
-from gnano.chat.history import ConversationHistory
-from gnano.data.instructions.templates import load_template
-from gnano.model.folder import read_json_object
-from gnano.train.recipe import load_recipe
+from gnano.chat.conversation import ConversationHistory
+from gnano.config.recipe import load_recipe
+from gnano.data.sft.chat_template import load_template
+from gnano.model.hf_io import read_json_object
 from gnano.utils.text import decode_text, open_stdin, read_stdin, read_text
 
 LINES = lists(text(characters(exclude_characters="\r\n\ufeff", exclude_categories=["Cs"])))

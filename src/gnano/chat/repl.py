@@ -12,8 +12,8 @@ from contextlib import closing, contextmanager, nullcontext
 from importlib.util import find_spec
 from types import FrameType
 
-from gnano.chat.commands import run_line
-from gnano.chat.session import ChatSession
+from gnano.chat.conversation import ChatSession
+from gnano.chat.slash_commands import run_line
 from gnano.utils.terminal import echo, echo_stderr, replace_controls, supports_color
 
 

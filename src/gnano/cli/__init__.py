@@ -13,7 +13,7 @@ import threading
 from typing import NoReturn
 
 from gnano import __version__
-from gnano.utils.host import reject_windows
+from gnano.utils.platform_support import reject_windows
 from gnano.utils.streams import drop_failed_writes, prepare_streams, write_output
 from gnano.utils.terminal import echo, echo_stderr
 
@@ -115,7 +115,7 @@ def _dispatch(arguments: list[str]) -> int | None:
     if hasattr(command, "main"):
         code = command.main(arguments[1:])
     else:  # one function of the module's name
-        from gnano.cli.arguments import run_function  # loads tyro
+        from gnano.cli.args import run_function  # loads tyro
 
         code = run_function(getattr(command, name), arguments[0], arguments[1:])
     return code

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from gnano.cli.arguments import LoadArgs
-from gnano.infer.loading import LoadConfig
-from gnano.utils.json_text import dump_json
+from gnano.cli.args import LoadArgs
+from gnano.config.inference_config import LoadConfig
 from gnano.utils.terminal import echo
+from gnano.utils.text import dump_json
 
 if TYPE_CHECKING:
-    from gnano.infer.speed import ThroughputReport
+    from gnano.infer.throughput import ThroughputReport
 
 
 def bench(
@@ -41,9 +41,9 @@ def bench(
     import time
 
     from gnano.infer.engine import Engine
-    from gnano.infer.speed import measure_throughput
-    from gnano.live import StatusLine
-    from gnano.train.watching.journal import peak_memory_bytes
+    from gnano.infer.throughput import measure_throughput
+    from gnano.train.logging.metrics_logger import peak_memory_bytes
+    from gnano.utils.progress import StatusLine
 
     started = time.perf_counter()
     engine = Engine.load(checkpoint, **asdict(load_config))

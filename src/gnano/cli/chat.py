@@ -5,9 +5,8 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import LoadArgs, SamplingArgs
-from gnano.infer.loading import LoadConfig
-from gnano.infer.sampling import SamplingParams
+from gnano.cli.args import LoadArgs, SamplingArgs
+from gnano.config.inference_config import LoadConfig, SamplingParams
 
 
 def chat(
@@ -36,8 +35,8 @@ def chat(
         sampling: How tokens are drawn.
         loading: How the weights are kept.
     """
-    from gnano.chat.opening import open_session, run_chat
-    from gnano.chat.settings import ChatSettings
+    from gnano.chat.chat_settings import ChatSettings
+    from gnano.chat.launch import open_session, run_chat
 
     settings = ChatSettings(sampling=sampling, tokens=tokens)
     session, note = open_session(checkpoint, format, settings, system, load_config)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import EvalArgs, LoadArgs
-from gnano.evals.asked import EvalConfig
-from gnano.infer.loading import LoadConfig
+from gnano.cli.args import EvalArgs, LoadArgs
+from gnano.config.eval_config import EvalConfig
+from gnano.config.inference_config import LoadConfig
 from gnano.utils.terminal import echo, echo_stderr
 
 
@@ -45,10 +45,10 @@ def compare(
         plot: A picture as well, as PNG: accuracy over tokens, a panel a task.
         loading: How the weights are kept.
     """
-    from gnano.evals.comparing import compare_models
+    from gnano.evals.comparison import compare_models
     from gnano.evals.comparison_plot import check_plot_path, plot_comparison
     from gnano.evals.comparison_table import format_comparison
-    from gnano.live import StatusLine
+    from gnano.utils.progress import StatusLine
 
     check_plot_path(plot)
     with closing(StatusLine()) as line:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from gnano.cli.arguments import run_function
+from gnano.cli.args import run_function
 from gnano.utils.terminal import echo
 
 DATA_USAGE = """\
@@ -42,10 +42,10 @@ def show_sample(
         seed: The recipe's data.seed.
         packing: The recipe's data.packing.
     """
-    from gnano.data.batches import PackedDataset
-    from gnano.data.corpus import TokenizedCorpus
-    from gnano.data.looking import inspect_sample
-    from gnano.report.corpus import describe_sample
+    from gnano.data.inspection import inspect_sample
+    from gnano.data.packed_dataset import PackedDataset
+    from gnano.data.tokenized_corpus import TokenizedCorpus
+    from gnano.reporting.description import describe_sample
 
     corpus = TokenizedCorpus(folder, verify_checksums=False)
     batches = PackedDataset(corpus, weights or corpus.manifest.weights, seed, context, packing)
@@ -61,8 +61,8 @@ def verify_folder(folder: Annotated[Path, tyro.conf.Positional]) -> int:
     Args:
         folder: A folder that `gnano prepare` made.
     """
-    from gnano.data.verifying import verify_data
-    from gnano.live import StatusLine
+    from gnano.data.inspection import verify_data
+    from gnano.utils.progress import StatusLine
 
     with closing(StatusLine()) as line:
         problems = verify_data(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gnano.cli.arguments import parse_finetune_recipe
+from gnano.cli.args import parse_finetune_recipe
 
 DESCRIPTION = """\
 Tune a model on preferences (DPO, https://arxiv.org/abs/2305.18290): of two answers to a question,
@@ -20,7 +20,7 @@ examples:
 
 def main(argv: list[str]) -> int:
     recipe, own = parse_finetune_recipe("dpo", DESCRIPTION, argv)
-    from gnano.tuning import finetune
+    from gnano.reporting.finetune import finetune
 
     run = own.out or Path("runs") / Path(argv[0]).stem
     result, _ = finetune(recipe, run, own.allow)

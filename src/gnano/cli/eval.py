@@ -6,9 +6,9 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import EvalArgs, LoadArgs
-from gnano.evals.asked import EvalConfig
-from gnano.infer.loading import LoadConfig
+from gnano.cli.args import EvalArgs, LoadArgs
+from gnano.config.eval_config import EvalConfig
+from gnano.config.inference_config import LoadConfig
 from gnano.utils.terminal import echo, echo_stderr
 
 
@@ -43,11 +43,11 @@ def eval(
         out: The JSON file; by default in the run, or below evals/.
         loading: How the weights are kept.
     """
-    from gnano.evals.evaluation import evaluate, write_result
     from gnano.evals.harness import evaluate_with_lm_eval
-    from gnano.evals.saved import choose_result_path
-    from gnano.evals.subject import load_eval_model
-    from gnano.live import StatusLine
+    from gnano.evals.model_adapter import load_eval_model
+    from gnano.evals.result_store import choose_result_path
+    from gnano.evals.runner import evaluate, write_result
+    from gnano.utils.progress import StatusLine
 
     with closing(StatusLine()) as line:
         if harness:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from gnano.export.kinds import ExportDtype, ExportFormat
+from gnano.config.export_config import ExportDtype, ExportFormat
 from gnano.utils.terminal import echo
 
 
@@ -36,7 +36,7 @@ def export(
         out: The file or folder to make; by default below exported/.
     """
     from gnano.export.formats import export_model
-    from gnano.live import StatusLine
+    from gnano.utils.progress import StatusLine
 
     with closing(StatusLine()) as line:
         found = export_model(checkpoint, to, dtype, out, line.update)

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from gnano.cli.arguments import LoadArgs, SamplingArgs
-from gnano.infer.loading import LoadConfig
-from gnano.infer.sampling import SamplingParams
-from gnano.utils.json_text import dump_json
+from gnano.cli.args import LoadArgs, SamplingArgs
+from gnano.config.inference_config import LoadConfig, SamplingParams
 from gnano.utils.terminal import echo
-from gnano.utils.text import read_stdin, read_text
+from gnano.utils.text import dump_json, read_stdin, read_text
 
 if TYPE_CHECKING:
     from gnano.infer.engine import Completion, Engine
@@ -59,10 +57,10 @@ def generate(
         log_probs: With --json: each token's log-probability, and so many alternatives.
         loading: How the weights are kept.
     """
-    from gnano.infer.batch import Request
+    from gnano.infer.continuous_batching import Request
     from gnano.infer.engine import Engine
-    from gnano.live import StatusLine
-    from gnano.utils.ranges import Range, check_number
+    from gnano.utils.progress import StatusLine
+    from gnano.utils.validation import Range, check_number
 
     check_number("samples", samples, Range(1))
     Request(

@@ -38,8 +38,8 @@ def import_(
         norm_eps: Added to the mean square in the norms.
     """
     from gnano.export.importing import import_model
-    from gnano.export.lone_file import TensorFileHints
-    from gnano.model.arithmetic import num_parameters
+    from gnano.export.tensor_file import TensorFileHints
+    from gnano.model.flops import num_parameters
 
     hints = TensorFileHints(
         n_head=n_head, block_size=block_size, rope_theta=rope_theta, norm_eps=norm_eps

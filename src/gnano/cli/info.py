@@ -5,8 +5,8 @@ from typing import Annotated
 
 import tyro
 
-from gnano.utils.paths import expand_path
 from gnano.utils.terminal import echo
+from gnano.utils.text import expand_path
 
 
 def info(target: Annotated[str, tyro.conf.Positional], verify: bool = False) -> None:
@@ -24,9 +24,8 @@ def info(target: Annotated[str, tyro.conf.Positional], verify: bool = False) -> 
         verify: Hold every file of a checkpoint, or of all of a run, against its checksum; without
             it only their sizes are looked at. Exit code 2 if one is damaged.
     """
-    from gnano.live import StatusLine
-    from gnano.report.description import describe
-    from gnano.report.verifying import verify_checkpoints
+    from gnano.reporting.description import describe, verify_checkpoints
+    from gnano.utils.progress import StatusLine
 
     target = expand_path(target)
     echo(describe(target))

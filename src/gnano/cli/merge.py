@@ -29,7 +29,7 @@ def merge(
         adapter: A folder as PEFT writes it, or a run or checkpoint of a model tuned by LoRA.
         out: The folder to make; it must not be there yet.
     """
-    from gnano.train.merging import merge_adapter
+    from gnano.checkpoint.export_weights import merge_adapter
 
     folder = merge_adapter(base, adapter, out)
     files = [file for file in folder.iterdir() if file.is_file()]

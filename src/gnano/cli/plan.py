@@ -1,8 +1,8 @@
 """`gnano plan`: what a recipe costs on GPUs, and whether it fits, before one is rented."""
 
-from gnano.cli.arguments import parse_recipe
-from gnano.utils.json_text import dump_json
+from gnano.cli.args import parse_recipe
 from gnano.utils.terminal import echo
+from gnano.utils.text import dump_json
 
 DESCRIPTION = """\
 Say what a recipe needs and costs: parameters, FLOPs, memory by part, tokens/s, hours, money.
@@ -30,8 +30,8 @@ def main(argv: list[str]) -> int:
         mfu=(float | None, None, "share of the bf16 peak to reckon with, instead of the expected"),
         json=(bool, False, "print all figures as JSON"),
     )
-    from gnano.report.planning import plan_cost
-    from gnano.report.planning_text import format_plan
+    from gnano.reporting.cost_plan import plan_cost
+    from gnano.reporting.cost_plan_text import format_plan
 
     found = plan_cost(recipe, own.gpu, own.gpus, own.price, own.mfu)
     echo(dump_json(found.as_dict(), indent=2) if own.json else format_plan(found))

@@ -3,7 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
-from gnano.cli.arguments import parse_recipe
+from gnano.cli.args import parse_recipe
 from gnano.utils.terminal import echo
 
 DESCRIPTION = """\
@@ -25,9 +25,9 @@ examples:
 
 def main(argv: list[str]) -> int:
     recipe, _ = parse_recipe("prepare", DESCRIPTION, argv)
-    from gnano.data.preparing.preparation import prepare
-    from gnano.live import StatusLine
-    from gnano.report.corpus import describe_data
+    from gnano.data.prepare.pipeline import prepare
+    from gnano.reporting.description import describe_data
+    from gnano.utils.progress import StatusLine
 
     with closing(StatusLine()) as line:
         prepare(recipe.pretraining_data, lambda status: line.update(str(status)))

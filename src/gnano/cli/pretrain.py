@@ -3,9 +3,8 @@
 from contextlib import closing
 from pathlib import Path
 
-from gnano.cli.arguments import parse_recipe, refuse_shape_flags
-from gnano.utils.best_effort import best_effort
-from gnano.utils.terminal import echo
+from gnano.cli.args import parse_recipe, refuse_shape_flags
+from gnano.utils.terminal import best_effort, echo
 
 DESCRIPTION = """\
 Train the model of a recipe on the token shards that `gnano prepare` made.
@@ -32,10 +31,10 @@ def main(argv: list[str]) -> int:
         _ = recipe.pretraining_data  # refuses a recipe that tunes, and has nothing to tune
     else:
         refuse_shape_flags(argv)
-    from gnano.evals.exam import build_task_evaluator
-    from gnano.report.page import write_html_report
-    from gnano.train.loop import train
-    from gnano.train.watching.progress import ProgressBar
+    from gnano.evals.train_eval import build_task_evaluator
+    from gnano.reporting.html_report import write_html_report
+    from gnano.train.logging.progress_bar import ProgressBar
+    from gnano.train.trainer import train
 
     run = own.out or Path("runs") / Path(argv[0]).stem
     progress = ProgressBar()

@@ -25,7 +25,7 @@ def runs(folder: Annotated[Path, tyro.conf.Positional] = Path("runs"), json: boo
         folder: The folder that holds the runs.
         json: One JSON object a line, for a program; nothing where there is no run.
     """
-    from gnano.report.runs import format_runs_json, format_runs_table, list_runs
+    from gnano.reporting.run_list import format_runs_json, format_runs_table, list_runs
 
     found = list_runs(folder)
     if text := (format_runs_json if json else format_runs_table)(folder, found):

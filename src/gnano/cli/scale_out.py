@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from gnano.cli.arguments import parse_recipe
+from gnano.cli.args import parse_recipe
 from gnano.utils.terminal import echo, echo_stderr
 
 DESCRIPTION = """\
@@ -24,7 +24,7 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    from gnano.data.preparing.scale_out import ClusterPreparation, SlurmConfig
+    from gnano.data.prepare.cluster import ClusterPreparation, SlurmConfig
 
     recipe, own = parse_recipe(
         "data scale-out",
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
         logs=(Path | None, None, "datatrove's logs and statistics; by default .logs in the folder"),
         slurm=(SlurmConfig, SlurmConfig(), "Slurm's options"),
     )
-    from gnano.report.corpus import describe_data
+    from gnano.reporting.description import describe_data
 
     manifest = ClusterPreparation(
         recipe.pretraining_data,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gnano.cli.arguments import parse_finetune_recipe
+from gnano.cli.args import parse_finetune_recipe
 
 DESCRIPTION = """\
 Tune a model on instructions: from one that continues texts to one that answers.
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     recipe, own = parse_finetune_recipe(
         "sft", DESCRIPTION, argv, answers=answers, answer_tokens=tokens
     )
-    from gnano.tuning import finetune
+    from gnano.reporting.finetune import finetune
 
     run = own.out or Path("runs") / Path(argv[0]).stem
     result, _ = finetune(recipe, run, own.allow, own.answers, own.answer_tokens)

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import LoadArgs
-from gnano.infer.loading import LoadConfig
-from gnano.utils.json_text import dump_json
+from gnano.cli.args import LoadArgs
+from gnano.config.inference_config import LoadConfig
 from gnano.utils.terminal import echo, echo_stderr
+from gnano.utils.text import dump_json
 
 
 def smoke(
@@ -41,8 +41,8 @@ def smoke(
         data: Prepared folder; the longest span of each text that its training shards hold is told.
         loading: How the weights are kept.
     """
-    from gnano.evals.smoke import run_smoke_test
-    from gnano.live import StatusLine
+    from gnano.evals.smoke_test import run_smoke_test
+    from gnano.utils.progress import StatusLine
 
     with closing(StatusLine()) as line:
         found = run_smoke_test(

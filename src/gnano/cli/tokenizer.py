@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.arguments import PATH_REGISTRY
+from gnano.cli.args import PATH_REGISTRY
 from gnano.utils.terminal import echo, echo_stderr
 
 DESCRIPTION = """\
@@ -32,11 +32,11 @@ def train_command(
         vocab_size: Entries, the 256 bytes and end-of-text among them.
         column: Which column of JSONL, CSV and Parquet files holds the text.
     """
-    from gnano.data.bad_records import BadRecordCounter
-    from gnano.data.documents import check_column, read_documents
-    from gnano.data.file_search import find_files
-    from gnano.tokenizer.train import train_bpe
-    from gnano.utils.output import check_output_path
+    from gnano.data.readers import check_column, read_documents
+    from gnano.data.record_errors import BadRecordCounter
+    from gnano.data.source_files import find_files
+    from gnano.tokenizer.train_bpe import train_bpe
+    from gnano.utils.streams import check_output_path
 
     check_output_path(out, "--out", files)
     found, bad = find_files(files), BadRecordCounter()
@@ -61,7 +61,7 @@ def gpt2_command(out: Path, files: Path | None = None) -> None:
         files: Folder with encoder.json and vocab.bpe; if not given, found or fetched.
     """
     from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
-    from gnano.utils.output import check_output_path
+    from gnano.utils.streams import check_output_path
 
     check_output_path(out, "--out", [files] if files else [])
     load_gpt2_tokenizer(files).save(out)
@@ -80,8 +80,8 @@ def show_command(
         tokenizer: Its folder, or a data folder, a run or a checkpoint that has one.
         text: The text to cut.
     """
+    from gnano.checkpoint.format import find_checkpoint
     from gnano.tokenizer.bpe import Tokenizer
-    from gnano.train.saving.folders import find_checkpoint
 
     has_own = (tokenizer / "tokenizer.json").exists()
     loaded = Tokenizer.load(tokenizer if has_own else find_checkpoint(tokenizer))

@@ -25,7 +25,7 @@ def weights(
         checkpoint: A run or a checkpoint.
         out: The folder to make; it must not be there yet.
     """
-    from gnano.train.sharing import export_weights
+    from gnano.checkpoint.export_weights import export_weights
 
     folder = export_weights(checkpoint, out)
     files = [file for file in folder.iterdir() if file.is_file()]

@@ -15,8 +15,8 @@ class SourceGenerator(Generic[ItemT]):
     Put one into a module that Python can import,
 
         # my_texts.py
-        from gnano.data.documents import Document
-        from gnano.data.generators import SourceGenerator
+        from gnano.data.readers import Document
+        pass  # SELFIMPORT
 
         def squares():
             for n in range(1_000_000):

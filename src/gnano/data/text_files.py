@@ -1,4 +1,6 @@
-"""Lines of text files, unpacked where they are packed, with their exact numbers.
+"""Zstandard, unpacked as a stream that notices where a file was cut short.
+
+Lines of text files, unpacked where they are packed, with their exact numbers.
 
 Lines end in LF, CRLF or CR, and have LF here; nothing else ends one. A byte order mark before a
 line is no part of it (where files were joined, one may stand inside). Bytes that are not UTF-8
@@ -18,9 +20,44 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from gnano.data.bad_records import RecordError
-from gnano.data.zstd import ZstdReader
+from gnano.data.record_errors import RecordError
 from gnano.utils.text import utf8_error
+
+
+class ZstdReader(io.RawIOBase):
+    """Unpacks frame after frame; EOFError where the last one is cut short, which zstandard's
+    own reader takes for the end."""
+
+    def __init__(self, file: IO[bytes], zstandard: Any) -> None:
+        self.file, self.zstandard = file, zstandard
+        self.frame: Any = None
+        self.decompressed = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self.decompressed:
+            packed = self.frame.unused_data if self.frame and self.frame.eof else b""
+            packed = packed or self.file.read(2**17)
+            if not packed:
+                if self.frame and not self.frame.eof:
+                    raise EOFError("Compressed file ended in the midst of a frame")
+                return 0
+            if not self.frame or self.frame.eof:
+                self.frame = self.zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj()
+            try:
+                self.decompressed = self.frame.decompress(packed)
+            except self.zstandard.ZstdError as error:
+                raise EOFError(str(error)) from None
+        count = min(len(buffer), len(self.decompressed))
+        buffer[:count], self.decompressed = self.decompressed[:count], self.decompressed[count:]
+        return count
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
 
 BINARY_CHECK_BYTES = 2**13  # bytes by which a binary file is known
 CONTROL_BYTES = bytes({*range(32)} - {7, 8, 9, 10, 11, 12, 13, 26, 27})  # not found in text

@@ -11,25 +11,23 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from gnano.data.corpus import TokenizedCorpus
+from gnano.config.inference_config import SamplingParams
+from gnano.config.recipe import Recipe, load_recipe
 from gnano.data.manifest import Manifest
-from gnano.data.preparing.preparation import prepare
-from gnano.evals.answers import AnswerComparison
+from gnano.data.prepare.pipeline import prepare
+from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.evals.sft_compare import AnswerComparison
 from gnano.infer.engine import Engine
-from gnano.infer.sampling import SamplingParams
-from gnano.live import StatusLine, format_clock
-from gnano.model.arithmetic import flops_per_token, num_parameters
-from gnano.report.metrics import read_metrics
-from gnano.report.page import write_html_report
-from gnano.report.plot import save_png_plot
-from gnano.report.terminal import render_terminal_plot
-from gnano.train.loop import RunResult, train
-from gnano.train.recipe import Recipe, load_recipe
-from gnano.train.watching.progress import ProgressBar
-from gnano.tuning import finetune
-from gnano.utils.best_effort import best_effort
+from gnano.model.flops import flops_per_token, num_parameters
+from gnano.reporting.finetune import finetune
+from gnano.reporting.html_report import write_html_report
+from gnano.reporting.plots import render_terminal_plot, save_png_plot
+from gnano.train.logging.progress_bar import ProgressBar
+from gnano.train.trainer import RunResult, train
+from gnano.utils.jsonl_log import read_metrics
+from gnano.utils.progress import StatusLine, format_clock
 from gnano.utils.streams import write_output
-from gnano.utils.terminal import echo, supports_color
+from gnano.utils.terminal import best_effort, echo, supports_color
 
 PROMPTS = {
     "prose": "Return a new array with",

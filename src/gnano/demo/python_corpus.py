@@ -24,8 +24,8 @@ from importlib import metadata
 from itertools import chain, tee
 from pathlib import Path
 
-from gnano.data.documents import Document
 from gnano.data.generators import SourceGenerator
+from gnano.data.readers import Document
 
 PACKAGE = "auto-g-nano"
 MIN_CHARS = 60  # a shorter paragraph is a label, and a shorter document no text

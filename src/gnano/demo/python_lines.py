@@ -12,7 +12,7 @@ import textwrap
 import tokenize
 from itertools import pairwise
 
-from gnano.data.split import text_position
+from gnano.data.manifest import text_position
 from gnano.demo.python_objects import PythonObject
 
 CONTEXT_LINES = 6  # lines that are shown before the one in question

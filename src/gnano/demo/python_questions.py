@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gnano.data.generators import SourceGenerator
-from gnano.data.instructions.conversations import Conversation, Turn
-from gnano.data.split import text_position
+from gnano.data.manifest import text_position
+from gnano.data.sft.conversations import Conversation, Turn
 from gnano.demo.python_corpus import identify_installation
 from gnano.demo.python_lines import find_completion, find_raise
 from gnano.demo.python_objects import PythonObject, iter_python_objects

@@ -16,8 +16,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from gnano.data.documents import Document
 from gnano.data.generators import SourceGenerator
+from gnano.data.readers import Document
 from gnano.demo.story_cast import CORPUS, LISTS, draw_pupils, draw_scene
 from gnano.demo.text_grammar import (
     capitalize,

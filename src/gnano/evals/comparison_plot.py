@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from gnano.evals.comparing import Comparison, TaskColumn
+from gnano.evals.comparison import Comparison, TaskColumn
 from gnano.evals.comparison_table import format_count
-from gnano.report.plot import LIGHT_PALETTE, MATPLOTLIB_MISSING
+from gnano.reporting.plots import LIGHT_PALETTE, MATPLOTLIB_MISSING
 from gnano.utils.atomic_io import atomic_write_bytes
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
+
 
 PANEL_WIDTH, PANEL_HEIGHT = 5.6, 4.2  # of a panel, inches
 DASH_PATTERN = (0, (4, 3))

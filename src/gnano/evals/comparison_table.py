@@ -15,8 +15,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gnano.evals.comparing import Comparison, TaskColumn
-from gnano.evals.published import ReferenceModel
+from gnano.evals.comparison import Comparison, TaskColumn
+from gnano.evals.reference_scores import ReferenceModel
 
 MAX_NAME_LENGTH = 34  # characters of a name
 

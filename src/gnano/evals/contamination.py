@@ -27,11 +27,11 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gnano.data.corpus import TokenizedCorpus
-from gnano.data.ngrams import NGramIndex
+from gnano.data.ngram_overlap import NGramIndex
 from gnano.data.shards import ShardInfo
-from gnano.live import format_clock
-from gnano.utils.host import available_cores
+from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.utils.platform_support import available_cores
+from gnano.utils.progress import format_clock
 
 BATCH_TOKENS = 2**18  # tokens whose documents are searched together
 TOKENS_PER_WORKER = 2**24  # tokens that are searched in the time that a process takes to start

@@ -2,7 +2,7 @@
 
 A checkpoint is a Hugging Face model, so that lm-evaluation-harness runs on it as it is:
 
-    lm-eval run --model hf --tasks hellaswag --batch_size 32 \\
+    lm-eval run --model hf --tasks hellaswag --batch_size 32 \
         --model_args pretrained=runs/1b/checkpoints/step-00050000,add_bos_token=True
 
 Here it is called with its own tasks, which it downloads, or with the items of `--files`.
@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gnano.evals.asked import EvalConfig
-from gnano.evals.evaluation import Accuracy, EvalResult, TaskScore
-from gnano.evals.gathering import TASKS, TaskItems, load_tasks
-from gnano.evals.subject import TORCH_DTYPE_NAMES, is_gnano_model, training_tokens
-from gnano.infer.loading import LoadConfig
+from gnano.checkpoint.format import find_checkpoint
+from gnano.config.eval_config import EvalConfig
+from gnano.config.inference_config import LoadConfig
+from gnano.evals.eval_tasks import TASKS, TaskItems, load_tasks
+from gnano.evals.model_adapter import TORCH_DTYPE_NAMES, is_gnano_model, training_tokens
+from gnano.evals.runner import Accuracy, EvalResult, TaskScore
 from gnano.model.devices import resolve_device
-from gnano.train.saving.folders import find_checkpoint
-from gnano.utils.openmp import set_num_threads
+from gnano.utils.platform_support import set_num_threads
 
 MISSING_PACKAGE = "lm-evaluation-harness is asked by --harness: pip install 'auto-g-nano[eval]'."
 

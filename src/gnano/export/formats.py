@@ -17,18 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnano.checkpoint.export_weights import copy_tokenizer_files
+from gnano.checkpoint.format import find_checkpoint
+from gnano.config.export_config import ExportDtype, ExportFormat, resolve_export_dtype
+from gnano.config.model_config import PRESETS, ModelConfig
 from gnano.export.gguf_file import export_gguf
-from gnano.export.kinds import ExportDtype, ExportFormat, resolve_export_dtype
-from gnano.model.config import PRESETS, ModelConfig
-from gnano.model.folder import WEIGHTS_NAME, load_config, load_tensors, save_config, save_tensors
-from gnano.model.names import convert_to_published
+from gnano.model.hf_io import WEIGHTS_NAME, load_config, load_tensors, save_config, save_tensors
+from gnano.model.tensor_names import convert_to_published
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.train.appearing import create_dir_atomically, create_file_atomically
-from gnano.train.merging import copy_tokenizer_files
-from gnano.train.saving.folders import find_checkpoint
-from gnano.utils.json_text import dump_json
-from gnano.utils.output import check_output_path
+from gnano.utils.atomic_io import create_dir_atomically, create_file_atomically
 from gnano.utils.shell import format_shell_command
+from gnano.utils.streams import check_output_path
+from gnano.utils.text import dump_json
 
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PUBLISHED_FILE_NAMES = {"fp32": "model_latest.pt", "bf16": "model_bf16.pt"}  # the published names
@@ -118,7 +118,7 @@ def _write_format(
         case "gguf":
             export_gguf(source, path, dtype)
         case "onnx":
-            from gnano.export.onnx import export_onnx
+            from gnano.export.onnx_file import export_onnx
 
             export_onnx(source, path, dtype, on_progress)
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gnano.export.foreign import ImportedModel, check_and_unify_tensors, load_tokenizer_for
-from gnano.export.gguf_reading import read_gguf
-from gnano.export.lone_file import TensorFileHints, load_tensor_file, read_tensor_file_model
-from gnano.model.config import ModelConfig
-from gnano.model.folder import SHARD_INDEX_NAMES, read_json_object
-from gnano.utils.agreement import require_agreement
-from gnano.utils.output import check_output_path
+from gnano.config.model_config import ModelConfig
+from gnano.export.gguf_file import read_gguf
+from gnano.export.imported_model import ImportedModel, check_and_unify_tensors, load_tokenizer_for
+from gnano.export.tensor_file import TensorFileHints, load_tensor_file, read_tensor_file_model
+from gnano.model.hf_io import SHARD_INDEX_NAMES, read_json_object
+from gnano.utils.streams import check_output_path
+from gnano.utils.validation import require_agreement
 
 DEFAULT_HINTS = TensorFileHints()
 

@@ -19,13 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gnano.export.card import build_model_card
+from gnano.checkpoint.export_weights import export_weights
+from gnano.checkpoint.format import find_checkpoint
 from gnano.export.formats import load_export_source
-from gnano.export.hub import HubRepo
-from gnano.train.saving.folders import find_checkpoint
-from gnano.train.sharing import export_weights
+from gnano.export.hub_upload import HubRepo
+from gnano.export.model_card import build_model_card
 from gnano.utils.atomic_io import atomic_replace, atomic_write_text
-from gnano.utils.output import check_output_path
+from gnano.utils.streams import check_output_path
 
 CARD_FILE = "README.md"
 CHECKSUMS_FILE = "files.json"  # of our checkpoints

@@ -1,8 +1,15 @@
-"""A model that continues text: prefill the prompts once, then one token at a time.
+"""Bytes of tokens in, text out, as early as it is certain.
+
+A token can end in the middle of a character and a stop string can span tokens, so text is
+held back until no continuation can change it: never a broken character, never the first
+half of a stop string.
+
+A model that continues text: prefill the prompts once, then one token at a time.
 
 prompts ─▶ ids ─▶ `Batch` ─▶ token by token ─▶ bytes ─▶ text that is certain
 """
 
+import codecs
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -10,23 +17,57 @@ from pathlib import Path
 
 import torch
 
-from gnano.infer.batch import ContinuousBatch, FinishReason, Request, SequenceState
-from gnano.infer.lean import fuse_projections
-from gnano.infer.loading import InferenceDtype, Quantization
-from gnano.infer.logprobs import TokenLogprob
-from gnano.infer.packed import prepack_onednn
-from gnano.infer.quantized import quantize_model
-from gnano.infer.sampling import SamplingParams
-from gnano.infer.step import CompiledDecoder
-from gnano.infer.text_stream import IncrementalDetokenizer
-from gnano.model.compiling import compile_unsupported_reason
-from gnano.model.devices import resolve_device
-from gnano.model.folder import load_model
-from gnano.model.gpt import GPT
+from gnano.checkpoint.format import find_checkpoint
+from gnano.config.inference_config import InferenceDtype, Quantization, SamplingParams, TokenLogprob
+from gnano.infer.compiled_decode import CompiledDecoder
+from gnano.infer.continuous_batching import ContinuousBatch, FinishReason, Request, SequenceState
+from gnano.infer.cpu_layers import fuse_projections, prepack_onednn
+from gnano.infer.quantize import quantize_model
+from gnano.model.devices import compile_unsupported_reason, resolve_device
+from gnano.model.hf_io import load_model
+from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.train.saving.folders import find_checkpoint
-from gnano.utils.openmp import set_num_threads
-from gnano.utils.ranges import Range, check_number
+from gnano.utils.platform_support import set_num_threads
+from gnano.utils.validation import Range, check_number
+
+
+class IncrementalDetokenizer:
+    def __init__(self, stop_strings: Sequence[str] = ()) -> None:
+        self.stop_strings = (
+            (stop_strings,) if isinstance(stop_strings, str) else tuple(stop_strings)
+        )
+        if any(not isinstance(text, str) or not text for text in self.stop_strings):
+            raise ValueError("A stop string is empty, or no text; give at least one character.")
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.pending_text = ""
+        self.stopped = False  # a stop string was met; nothing follows
+
+    def push(self, data: bytes, final: bool = False) -> str:
+        """Take a token's bytes; return the text that is now certain."""
+        if self.stopped:
+            return ""
+        self.pending_text += self.decoder.decode(data, final)
+        # of stop strings inside one another, the one complete first, however the text is cut
+        met = [
+            (at + len(s), at) for s in self.stop_strings if (at := self.pending_text.find(s)) >= 0
+        ]
+        if met:
+            self.stopped = True
+            certain, self.pending_text = self.pending_text[: min(met)[1]], ""
+            return certain
+        keep = 0 if final else self._partial_stop_length()
+        certain = self.pending_text[: len(self.pending_text) - keep]
+        self.pending_text = self.pending_text[len(self.pending_text) - keep :]
+        return certain
+
+    def _partial_stop_length(self) -> int:
+        """Length of the longest end of the held text that begins a stop string."""
+        longest = max(map(len, self.stop_strings), default=0) - 1
+        for length in range(min(longest, len(self.pending_text)), 0, -1):
+            if any(text.startswith(self.pending_text[-length:]) for text in self.stop_strings):
+                return length
+        return 0
+
 
 INFERENCE_DTYPES: dict[InferenceDtype, torch.dtype] = {
     "fp32": torch.float32,

@@ -26,8 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gnano.model.blocks import Linear
-from gnano.model.gpt import GPT
+from gnano.model.layers import Linear
+from gnano.model.transformer import GPT
 
 FORWARD_DTYPE, GRAD_DTYPE = torch.float8_e4m3fn, torch.float8_e5m2
 DIM_MULTIPLE = 16  # the kernels want every dimension to be a multiple of it

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gnano.model.blocks import Linear
-from gnano.model.gpt import GPT
-from gnano.model.lora_config import LoraConfig
+from gnano.config.model_config import LoraConfig
+from gnano.model.layers import Linear
+from gnano.model.transformer import GPT
 
 LORA_A, LORA_B = "lora_A.weight", "lora_B.weight"  # an adapter's parameters in a layer
 

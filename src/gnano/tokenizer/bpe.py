@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from gnano.utils.agreement import require_agreement
+from gnano.utils.validation import require_agreement
 
 if TYPE_CHECKING:
     import tiktoken
+
 
 END_OF_TEXT = "<|endoftext|>"
 

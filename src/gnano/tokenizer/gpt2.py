@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gnano.tokenizer.bpe import Tokenizer
 
+
 ENCODER_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
 SHA256 = {
     ENCODER_FILE: "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",

@@ -1,4 +1,6 @@
-"""Files that appear whole or not at all, even if the process is killed or the power fails.
+"""New files and folders for others to read: they appear complete or not at all.
+
+Files that appear whole or not at all, even if the process is killed or the power fails.
 
     with replacing(path) as temporary:      a hidden file beside `path`, of this process alone
         temporary.write_bytes(content)
@@ -8,9 +10,47 @@ A failure leaves `path` as it was and nothing beside it; its OSError names `path
 """
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+@contextmanager
+def create_file_atomically(out: Path) -> Iterator[Path]:
+    """Yield a hidden path to write to; without a failure it is synced and becomes `out`.
+
+    Raises ValueError or OSError where `out` exists already, or cannot be created.
+    """
+    if os.path.lexists(out):
+        raise FileExistsError(f"{out} is there already: name a place where nothing is yet.")
+    partial = out.with_name(f".{out.name}.partial")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _remove_path(partial)
+    try:
+        yield partial
+        fsync_path(partial)
+        partial.rename(out)
+    finally:
+        _remove_path(partial)
+    fsync_path(out.parent)
+
+
+@contextmanager
+def create_dir_atomically(out: Path) -> Iterator[Path]:
+    """The same for a folder, which is there to be filled."""
+    with create_file_atomically(out) as partial:
+        partial.mkdir()
+        yield partial
+        for file in partial.iterdir():
+            fsync_path(file)
+
+
+def _remove_path(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def atomic_write_bytes(path: Path, content: bytes) -> None:

@@ -1,4 +1,6 @@
-"""Text for people: what a terminal may be sent, and the functions that all printing goes through.
+"""Work that only informs, such as a page, a plot or a comparison: its failure ends nothing else.
+
+Text for people: what a terminal may be sent, and the functions that all printing goes through.
 
 `echo` prints what a command is asked for, and raises where it cannot be written. `note` prints
 what only informs, to stderr, and never raises. Neither lets text from a model, a data set or a
@@ -8,9 +10,26 @@ text as it is.
 
 import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from gnano.utils.streams import write_or_drop, write_output
+
+
+@contextmanager
+def best_effort(artifact: str) -> Iterator[None]:
+    """Note on stderr, in a sentence, why the block could not make `what`, such as "page"."""
+    try:
+        yield
+    except Exception as error:  # whatever it is, the finished work before it stays finished
+        if os.environ.get("GNANO_TRACEBACK"):
+            echo_stderr(traceback.format_exc())
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        reason = str(error).partition("\n")[0].rstrip(".")
+        echo_stderr(f"No {artifact} ({kind}{reason}); all that was finished before it is kept.")
+
 
 CONTROL_CHARACTERS = dict.fromkeys(
     {*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}"

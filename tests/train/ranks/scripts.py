@@ -17,13 +17,13 @@ TIMEOUT = 70.0  # seconds for a process to end
 START = """
 import math, os, sys, threading, time
 import torch
-from gnano.train.ranks.stall import Timing
-from gnano.train.ranks.world import World
+from gnano.train.distributed.watchdog import Timing
+from gnano.train.distributed.context import World
 me = int(os.environ.get("RANK", 0))
 FAST = Timing(every=0.2, late=1.0, grace=2.0, first_exchange=0.5)
 """
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["gnano.train.ranks.world"])
+context.set_forkserver_preload(["gnano.train.distributed.context"])
 
 
 class Script:

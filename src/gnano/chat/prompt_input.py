@@ -1,0 +1,124 @@
+"""Texts that a person types at a terminal, edited over several lines where prompt_toolkit is there.
+
+Enter       ends the text, or after a backslash the line
+Alt-Enter   ends the line
+Tab         completes a command
+Up, Ctrl-R  earlier texts, of earlier sessions too
+
+Without prompt_toolkit there are Enter, and earlier texts where Python has readline.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gnano.chat.slash_commands import COMMANDS
+from gnano.utils.terminal import echo_stderr, supports_escapes
+
+if TYPE_CHECKING:
+    from prompt_toolkit.history import History
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+
+PROMPT, CONTINUATION = "> ", "… "
+
+
+def make_line_reader() -> Callable[[], str]:
+    """Return a function that returns the next text; see `run_repl` for what it raises."""
+    if supports_escapes(sys.stdout) and find_spec("prompt_toolkit"):
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.completion import WordCompleter
+
+        session: PromptSession[str] = PromptSession(
+            PROMPT,
+            multiline=True,
+            prompt_continuation=CONTINUATION,
+            key_bindings=_key_bindings(),
+            history=_file_history(),
+            completer=WordCompleter([f"/{name}" for name in COMMANDS], sentence=True),
+            complete_while_typing=False,
+        )
+        return session.prompt
+    with suppress(ImportError):
+        import readline  # noqa: F401  (arrows and earlier lines, where Python has it)
+    return _read_plain_text
+
+
+def _read_plain_text() -> str:
+    lines = [_read_plain_line(PROMPT)]
+    while lines[-1].endswith("\\"):
+        lines[-1] = lines[-1][:-1]
+        lines.append(_read_plain_line(CONTINUATION))
+    return "\n".join(lines)
+
+
+def _read_plain_line(prompt: str) -> str:
+    if sys.stdout.isatty():
+        return input(prompt)
+    echo_stderr(prompt, end="")  # stdout is for answers
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.removesuffix("\n")
+
+
+def _file_history() -> "History":
+    """Return a history of typed texts, in a file for its owner alone.
+
+    It is in the user's state folder, which by the XDG rules an absolute path may name. Where the
+    file cannot be written, nothing is kept.
+    """
+    from prompt_toolkit.history import FileHistory
+
+    state = os.environ.get("XDG_STATE_HOME", "")
+    folder = Path(state) if Path(state).is_absolute() else Path("~/.local/state")
+    with suppress(RuntimeError):  # there is no home
+        folder = folder.expanduser()
+    path = folder / "gnano" / "chat_history"
+
+    class OwnersHistory(FileHistory):
+        def load_history_strings(self) -> Iterable[str]:
+            with suppress(OSError):
+                return list(super().load_history_strings())
+            return []
+
+        def store_string(self, string: str) -> None:
+            with suppress(OSError, UnicodeError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch(mode=0o600)
+                super().store_string(string)
+
+    return OwnersHistory(path)
+
+
+def _key_bindings() -> "KeyBindings":
+    from prompt_toolkit.enums import DEFAULT_BUFFER
+    from prompt_toolkit.filters import has_focus
+    from prompt_toolkit.key_binding import KeyBindings
+
+    bindings = KeyBindings()
+    typing = has_focus(DEFAULT_BUFFER)  # not where an earlier text is searched for
+
+    @bindings.add("enter", filter=typing)
+    def _(event: "KeyPressEvent") -> None:
+        buffer = event.current_buffer
+        if buffer.document.text_before_cursor.endswith("\\"):
+            buffer.delete_before_cursor()
+            buffer.newline(copy_margin=False)
+        else:
+            buffer.validate_and_handle()
+
+    @bindings.add("escape", "enter", filter=typing)
+    def _(event: "KeyPressEvent") -> None:
+        event.current_buffer.newline(copy_margin=False)
+
+    @bindings.add("c-c", filter=typing)
+    def _(event: "KeyPressEvent") -> None:
+        typed = event.current_buffer.text
+        event.app.exit(exception=KeyboardInterrupt(typed), style="class:aborting")
+
+    return bindings

@@ -1,0 +1,238 @@
+"""Writes checkpoints from a background thread, out of a copy that training does not touch.
+
+    training   … step 500 ─ copy ─ step 501 … step 517 ─ "saved" …
+    thread                   └─ write, sync, rename, read back, old ones go ─┘
+
+A write that fails (a full disk, a folder that may not be written, a mount that has gone) does not
+stop training: it is reported once, and the same copy is tried again until it is written or replaced
+by the next one. No checkpoint is removed before its successor has been read back from the disk.
+"""
+
+import errno
+import os
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from gnano.checkpoint.checksums import verify_checksums
+from gnano.checkpoint.format import (
+    CHECKPOINTS_DIR,
+    CheckpointAssets,
+    Snapshot,
+    list_checkpoints,
+    write_checkpoint,
+)
+from gnano.checkpoint.manager import apply_retention, remove_checkpoint, remove_partial
+from gnano.config.train_config import TrainConfig
+from gnano.utils.formatting import format_gb
+
+LogEventFn = Callable[..., None]  # the event's name, then its facts by keyword
+RETRY_INTERVAL = 20.0  # seconds until a write that failed is tried again
+STOP_RETRY_SECONDS = 10.0  # seconds of trying once the run has been asked to stop
+ABORT_JOIN_SECONDS = 2.0  # seconds for the thread to come to the end of a file, at a second Ctrl-C
+
+
+class _WriteCancelled(Exception):
+    """Raised in the thread, between two files."""
+
+
+class AsyncCheckpointWriter:
+    """Writes the checkpoints of a run; on ranks that never call `start`, it does nothing."""
+
+    def __init__(
+        self,
+        run: Path,
+        settings: TrainConfig,
+        assets: CheckpointAssets,
+        log_event: LogEventFn,
+        notify: Callable[[str], None],
+    ) -> None:
+        self.run, self.settings, self.assets = run, settings, assets
+        self.log_event, self.notify = log_event, notify
+        self.buffers: dict[str, Tensor] = {}
+        self.thread: threading.Thread | None = None
+        self.cancelled = threading.Event()
+        self.is_stopping = False  # the run is ending: the next start verifies and removes old ones
+        self.step = -1  # of the snapshot that is being written
+        # written by the thread, read by training
+        self.saved_folder: Path | None = None
+        self.last_error: OSError | ValueError | None = (
+            None  # the last attempt, until the next begins
+        )
+        self.unreported_failures: deque[str] = deque()  # not reported yet
+        self.thread_error: BaseException | None = None
+        self.reported_failure: str | None = None  # the failure reported last
+
+    def report_damaged(self, new_path: Path, reason: str) -> None:
+        """Report that a damaged checkpoint was moved to `aside`."""
+        self.log_event("damaged", folder=new_path.name, reason=reason)
+        self.notify(
+            f"{reason} The run goes on from the checkpoint before it; {new_path} is left to you."
+        )
+
+    def check_disk_space(self, num_bytes: int) -> None:
+        """Raise ValueError where a checkpoint of `size` bytes does not fit; warn if too few do."""
+        free = shutil.disk_usage(self.run / CHECKPOINTS_DIR).free
+        # the newest ones, the best, and the next, which is written before an old one is removed
+        most = self.settings.keep_last + self.settings.keep_best + 1
+        still = max(most - len(list_checkpoints(self.run)), 1)
+        taken = format_gb(num_bytes, ".3g")
+        room = f"{format_gb(free, '.3g')} are free in {self.run}, a checkpoint takes {taken}"
+        if free < num_bytes:
+            raise ValueError(f"{room}: free some space, or choose another folder (--out).")
+        if free < num_bytes * still:
+            self.notify(f"{room}, and {still} more are kept (train.keep_last): that will not fit.")
+
+    @torch.no_grad()
+    def copy_to_cpu(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copy tensors to the CPU, into buffers that are reused by every save."""
+        for name, tensor in tensors.items():
+            if name not in self.buffers:
+                # pinned: a GPU then copies at the full rate of its bus
+                pinned = tensor.device.type == "cuda"
+                self.buffers[name] = torch.empty_like(tensor, device="cpu", pin_memory=pinned)
+            self.buffers[name].copy_(tensor, non_blocking=True)
+        if any(tensor.device.type != "cpu" for tensor in tensors.values()):
+            torch.accelerator.synchronize()
+        return {name: self.buffers[name] for name in tensors}
+
+    def wait_until_idle(self) -> None:
+        """Wait until the last copy is no longer needed; give it up if it cannot be written."""
+        while self.thread is not None and self.last_error is None:
+            self.thread.join(0.1)
+            self.poll()
+        self._cancel_write()
+
+    def start(self, snapshot: Snapshot) -> None:
+        """Start writing a snapshot that was copied after `ready()`."""
+        assert self.thread is None
+        self.saved_folder, self.last_error, self.thread_error, self.reported_failure = (
+            None,
+            None,
+            None,
+            None,
+        )
+        self.cancelled.clear()
+        self.step = snapshot.step
+        self.thread = threading.Thread(
+            target=self._write_with_retries, args=(snapshot,), name="saver", daemon=True
+        )
+        self.thread.start()
+
+    def poll(self) -> None:
+        """Report how the write is going; called from the training thread."""
+        ended = self.thread is not None and not self.thread.is_alive()  # before reading the rest
+        while self.unreported_failures:
+            failure = self.unreported_failures.popleft()
+            if failure != self.reported_failure:
+                self.reported_failure = failure
+                self.log_event("not saved", step=self.step, reason=failure)
+                self.notify(
+                    f"The checkpoint of step {self.step:,} could not be saved ({failure}): the "
+                    f"training goes on, and it is tried again every {RETRY_INTERVAL:g} s."
+                )
+        if ended:
+            self.thread = None
+            if self.thread_error is not None:
+                raise self.thread_error
+            if self.saved_folder is not None:
+                self.log_event("saved", step=self.step, folder=self.saved_folder.name)
+                if self.reported_failure:
+                    self.notify(f"The checkpoint of step {self.step:,} is saved now.")
+
+    def wait_until_saved(self, stopped_at: Callable[[], float | None] = lambda: None) -> None:
+        """Wait until a write in progress is done.
+
+        `stopped_at` gives the time.monotonic() at which the run was asked to stop, if it was. A
+        write that fails is tried again until then and `LAST_TRIES` longer, and raises its error.
+        """
+        while self.thread is not None:
+            since = stopped_at()
+            self.is_stopping = self.is_stopping or since is not None
+            self.thread.join(0.1)
+            self.poll()
+            late = since is not None and time.monotonic() > since + STOP_RETRY_SECONDS
+            if self.last_error is not None and late:
+                failure = self.last_error
+                self._cancel_write()
+                if self.saved_folder is None:  # the last try may have succeeded meanwhile
+                    raise failure
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Finish a write after an error in training; stop it when the process must end."""
+        if isinstance(error, Exception):
+            self.wait_until_idle()
+        elif error is not None and self.thread is not None:
+            self.cancelled.set()  # what it has written so far is no checkpoint
+            self.thread.join(ABORT_JOIN_SECONDS)
+
+    def _cancel_write(self) -> None:
+        if self.thread is not None:
+            self.cancelled.set()
+            self.thread.join()
+            self.poll()
+
+    def _write_with_retries(self, snapshot: Snapshot) -> None:
+        try:
+            while not self._attempt_write(snapshot):
+                if self.cancelled.wait(RETRY_INTERVAL):
+                    return
+        except _WriteCancelled:
+            pass
+        except BaseException as error:  # a bug: training must end with it
+            self.thread_error = error
+
+    def _attempt_write(self, snapshot: Snapshot) -> bool:
+        settings = self.settings
+        self.last_error = None
+        try:
+            remove_partial(self.run)
+            require_disk_space(self.run, snapshot.num_bytes)
+            folder = write_checkpoint(self.run, snapshot, self.assets, self._raise_if_cancelled)
+            if self.is_stopping:
+                self.saved_folder = folder
+                return True
+            try:
+                verify_checksums(folder, from_disk=True)
+            except ValueError:
+                remove_checkpoint(folder)  # the disk did not keep what was written
+                raise
+        except (OSError, ValueError) as error:
+            self._record_failure(error)
+            return False
+        try:
+            apply_retention(self.run, settings.keep_last, settings.keep_every, settings.keep_best)
+        except OSError as error:
+            self._record_failure(error)  # the new one is complete, and one too many does no harm
+        self.saved_folder = folder
+        return True
+
+    def _record_failure(self, error: OSError | ValueError) -> None:
+        self.unreported_failures.append(str(error))
+        self.last_error = error
+
+    def _raise_if_cancelled(self) -> None:
+        if self.cancelled.is_set():
+            raise _WriteCancelled
+
+
+def require_disk_space(run: Path, num_bytes: int) -> None:
+    """Raises OSError where the disk has no room for so many bytes."""
+    free = shutil.disk_usage(run / CHECKPOINTS_DIR).free
+    if free < num_bytes:
+        raise OSError(
+            errno.ENOSPC,
+            f"{os.strerror(errno.ENOSPC)}: a checkpoint takes {format_gb(num_bytes, '.3g')}, and "
+            f"{format_gb(free, '.3g')} are free",
+            str(run / CHECKPOINTS_DIR),
+        )

@@ -1,0 +1,260 @@
+"""Finds the checkpoints of a run by their names, without importing torch.
+
+A process that reads a checkpoint holds a shared lock on its files.json until it ends; the run's
+retention skips a locked checkpoint and removes it at a later save.
+
+The checkpoint format: a Hugging Face model, and a folder with what only training needs.
+
+    checkpoints/step-00001000/     config.json, model.safetensors, the tokenizer's files
+                    adapter/       with train.lora: the adapter alone, as PEFT reads it
+                    trainer/       state.json: where the run is
+                                   *.safetensors: the optimizer's tensors and others, written by
+                                   torch.distributed.checkpoint
+                    files.json     size and SHA-256 of every other file
+
+Its tensors are not sharded, so it does not depend on how many ranks wrote it or will read it,
+and nothing in it is unpickled. It is written into a folder whose name no reader takes for a
+checkpoint, forced to disk, and renamed: it appears complete or not at all.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shlex
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from gnano.checkpoint.checksums import CHECKSUMS_FILE, write_checksums
+from gnano.config.model_config import LoraConfig, ModelConfig
+from gnano.data.sft.chat_template import ChatTemplate, save_template
+from gnano.model.hf_io import load_parameters, save_model
+from gnano.model.peft_io import save_adapter
+from gnano.model.transformer import GPT
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.utils.atomic_io import fsync_path
+from gnano.utils.file_lock import try_lock
+from gnano.utils.text import dump_json
+
+CHECKPOINTS_DIR = "checkpoints"
+TRAINER_DIR = "trainer"  # in a checkpoint: what only training needs
+STATE_FILE = "state.json"  # in there
+ADAPTER_DIR = "adapter"  # in a checkpoint of a run with train.lora: what it learned alone
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Return the folders of the run's complete checkpoints, oldest first."""
+    found = (run / CHECKPOINTS_DIR).glob("step-*") if (run / CHECKPOINTS_DIR).is_dir() else ()
+    return sorted(p for p in found if re.fullmatch(r"step-\d{8}", p.name) and p.is_dir())
+
+
+def checkpoint_step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the model folder for a path: a run's newest checkpoint, or the folder itself.
+
+    It is locked, so that a run that is still training does not remove it.
+    """
+    if (path / "config.json").is_file():
+        lock_for_reading(path)
+        return path
+    while found := list_checkpoints(path):
+        if lock_for_reading(found[-1]):
+            return found[-1]
+        time.sleep(0.01)  # it is just being removed, so there is a newer one
+    if not path.exists():
+        raise FileNotFoundError(f"There is no checkpoint {path}: the folder does not exist.")
+    if path.is_file():
+        quoted = shlex.quote(str(path))
+        raise FileNotFoundError(
+            f"{path} is a file and no checkpoint's folder; make one of it: gnano import {quoted} "
+            f"--out DIR."
+        )
+    raise FileNotFoundError(
+        f"{path} holds no checkpoint: neither config.json nor {CHECKPOINTS_DIR}/step-…."
+    )
+
+
+_locked_files: dict[Path, int] = {}  # descriptors that hold this process's locks, by checkpoint
+
+
+def lock_for_reading(folder: Path) -> bool:
+    """Keep a checkpoint from being removed while this process runs; False where it is gone.
+
+    A folder without files.json belongs to no run, so nothing removes it.
+    """
+    folder = folder.resolve()
+    if folder not in _locked_files:
+        try:
+            file = os.open(folder / CHECKSUMS_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return folder.is_dir()
+        try:
+            try_lock(file, fcntl.LOCK_SH)
+        except BlockingIOError:
+            os.close(file)
+            return False
+        _locked_files[folder] = file
+    return folder.is_dir()
+
+
+@contextmanager
+def try_exclusive_lock(folder: Path) -> Iterator[bool]:
+    """Yield whether no process reads the checkpoint; none can start to until this exits."""
+    try:
+        file = os.open(folder / CHECKSUMS_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        yield True
+        return
+    try:
+        try_lock(file, fcntl.LOCK_EX)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(file)
+
+
+# one process writes, as intended
+warnings.filterwarnings("ignore", "torch.distributed is disabled", module="torch")
+
+LORA_PREFIX = "lora/"  # before the names of an adapter's tensors, among those of training
+
+# bytes of a file in trainer/: no other Python runs while one is serialized
+MAX_SHARD_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class CheckpointAssets:
+    """The files and metadata that are the same in every checkpoint of a run."""
+
+    model_config: ModelConfig
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None = None  # the chat template of a model that was fine-tuned
+    base_model: str = ""  # the folder of the weights that an adapter changes
+    lora_config: LoraConfig = field(default_factory=LoraConfig)
+
+    def save(self, folder: Path) -> None:
+        self.tokenizer.save(folder, max_length=self.model_config.block_size)
+        if self.chat_template is not None:
+            save_template(self.chat_template, folder)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run between two steps: tensors on the CPU that no longer change."""
+
+    step: int
+    weights: dict[str, Tensor]  # by parameter
+    training_tensors: dict[str, Tensor]  # all else that has tensors, by name
+    state: dict[str, Any]  # the rest, as JSON
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(t.nbytes for t in [*self.weights.values(), *self.training_tensors.values()])
+
+
+def write_checkpoint(
+    run: Path,
+    snapshot: Snapshot,
+    assets: CheckpointAssets,
+    check_cancelled: Callable[[], None] = lambda: None,
+) -> Path:
+    """Write the snapshot; returns its folder, which replaces one of the same step.
+
+    `run/checkpoints` must exist: where a disk has gone, nothing may be written into the empty
+    folder that it leaves. `between` is called after each part, and may raise to cancel.
+    """
+    folder = run / CHECKPOINTS_DIR / f"step-{snapshot.step:08}"
+    partial, old = (folder.with_name(f".{folder.name}.{what}") for what in ("partial", "old"))
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    with torch.device("meta"):
+        model = GPT.from_config(assets.model_config)
+    model.load_state_dict(snapshot.weights, assign=True)
+    (partial / TRAINER_DIR).mkdir()
+    with ThreadPoolExecutor(1) as other:  # writing releases Python's lock, and waits for the disk
+        training = other.submit(_write_training, snapshot.training_tensors, partial / TRAINER_DIR)
+        save_model(model, partial, assets.tokenizer.end_of_text_id)
+        check_cancelled()
+        assets.save(partial)
+        if assets.lora_config.rank:
+            lora = {n: t for n, t in snapshot.training_tensors.items() if n.startswith(LORA_PREFIX)}
+            adapter = {name.removeprefix(LORA_PREFIX): tensor for name, tensor in lora.items()}
+            save_adapter(adapter, assets.lora_config, assets.base_model, partial / ADAPTER_DIR)
+        training.result()
+    check_cancelled()
+    state = {"step": snapshot.step, **snapshot.state}
+    (partial / TRAINER_DIR / STATE_FILE).write_text(dump_json(state, indent=2) + "\n", "utf-8")
+    write_checksums(partial)
+    check_cancelled()
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    partial.rename(folder)
+    fsync_path(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def read_checkpoint(folder: Path, model_config: ModelConfig) -> Snapshot:
+    """Read a checkpoint to the CPU, without verifying its checksums.
+
+    Raises ValueError, naming the file, for what cannot be a checkpoint of this shape.
+    """
+    path = folder / TRAINER_DIR / STATE_FILE
+    try:
+        state = dict(json.loads(path.read_text("utf-8")))
+        step = int(state.pop("step"))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}).") from None
+    return Snapshot(
+        step, load_parameters(folder, model_config), _read_training(folder / TRAINER_DIR), state
+    )
+
+
+def _write_training(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    file, size, files = 1, 0, {}
+    for name, tensor in tensors.items():
+        if size and size + tensor.nbytes > MAX_SHARD_BYTES:
+            file, size = file + 1, 0
+        files[name], size = file, size + tensor.nbytes
+    writer = HuggingFaceStorageWriter(
+        str(folder), save_distributed=True, fqn_to_index_mapping=files
+    )
+    try:
+        save(dict(tensors), storage_writer=writer, no_dist=True)
+    except CheckpointException as error:
+        for failure, _ in error.failures.values():
+            if isinstance(failure, OSError):  # such as a full disk
+                raise failure from None
+        raise
+
+
+def _read_training(folder: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    try:
+        for file in sorted(folder.glob("*.safetensors")):
+            tensors |= load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{folder} cannot be read ({str(error).strip().splitlines()[0]})."
+        ) from None
+    return tensors

@@ -1,0 +1,217 @@
+"""What shape is the model? One frozen dataclass, and the shapes that have a name.
+
+The named shapes are for the vocabulary beside them; a recipe may change any field.
+
+How large is an adapter, and what does it change? LoRA's figures (Hu et al. 2021, 2106.09685).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from gnano.utils.validation import Range, check_field_ranges, reject_unused, require_agreement
+
+VOCAB_MULTIPLE = 128  # rows of the running head: GPUs want matrices of whole tiles
+MAX_DIMENSION, MAX_LAYERS = 2**24, 1_000  # what is beyond them was not written for a model
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    # token ids the model knows; 50,257 is GPT-2's BPE
+    vocab_size: Annotated[int, Range(1, MAX_DIMENSION)] = 50_257
+    n_embd: Annotated[int, Range(1, MAX_DIMENSION)] = 1_792  # width of the residual stream
+    n_layer: Annotated[int, Range(1, MAX_LAYERS)] = 24  # blocks
+    n_head: Annotated[int, Range(1, MAX_DIMENSION)] = 14  # query heads
+    # key/value heads, each shared by n_head / n_kv_head query heads
+    n_kv_head: Annotated[int, Range(1, MAX_DIMENSION)] = 2
+    ffn_hidden: Annotated[int, Range(1, MAX_DIMENSION)] = 5_376  # width inside the feed-forward
+    block_size: Annotated[int, Range(2, MAX_DIMENSION)] = (
+        1_024  # context: the most tokens attended to
+    )
+    # share of activations zeroed in training
+    dropout: Annotated[float, Range(0, 1, exclusive_maximum=True)] = 0.0
+    rope_theta: Annotated[float, Range(1)] = 500_000.0  # base of the rotary frequencies
+    norm_eps: Annotated[float, Range(0, 1)] = 1e-6  # added to the mean square in RMSNorm
+
+    def __post_init__(self) -> None:
+        check_field_ranges(self, "model")
+        if self.n_embd % self.n_head or (self.n_embd // self.n_head) % 2:
+            raise ValueError(
+                f"model.n_embd {self.n_embd:,} does not split into {self.n_head} heads of an even "
+                f"size (model.n_head): {self.n_embd:,} / {self.n_head} = "
+                f"{self.n_embd / self.n_head:g}. Choose n_embd = n_head × an even number."
+            )
+        if self.n_head % self.n_kv_head:
+            raise ValueError(
+                f"{self.n_head} query heads (model.n_head) cannot share {self.n_kv_head} key/value "
+                f"heads (model.n_kv_head) evenly. Choose a divisor of {self.n_head}."
+            )
+
+    @property
+    def head_size(self) -> int:
+        return self.n_embd // self.n_head
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the head while running; on disk there are exactly `vocab_size`."""
+        return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+
+    def to_hf(self) -> dict[str, Any]:
+        """The `config.json` of a Hugging Face `LlamaForCausalLM` of this shape."""
+        return {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.n_embd,
+            "num_hidden_layers": self.n_layer,
+            "num_attention_heads": self.n_head,
+            "num_key_value_heads": self.n_kv_head,
+            "head_dim": self.head_size,
+            "intermediate_size": self.ffn_hidden,
+            "max_position_embeddings": self.block_size,
+            "hidden_act": "silu",
+            "rms_norm_eps": self.norm_eps,
+            # both spellings: a reader that knows only the other one silently takes θ = 10,000
+            "rope_theta": self.rope_theta,
+            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+            "attention_bias": False,
+            "mlp_bias": False,
+            "attention_dropout": self.dropout,
+            "tie_word_embeddings": False,
+            "initializer_range": 0.02,
+        }
+
+    @classmethod
+    def from_hf(cls, config: dict[str, Any]) -> "ModelConfig":
+        """The shape in a Llama `config.json`; raises ValueError for what we cannot run."""
+        refused = {
+            "model_type": config.get("model_type") != "llama",
+            "tie_word_embeddings": bool(config.get("tie_word_embeddings")),
+            "attention_bias": bool(config.get("attention_bias")),
+            "mlp_bias": bool(config.get("mlp_bias")),
+            "hidden_act": config.get("hidden_act", "silu") != "silu",
+            "quantization_config": bool(config.get("quantization_config")),
+        }
+        for key, bad in refused.items():
+            if bad:
+                raise ValueError(
+                    f"config.json says {key} = {config.get(key)!r}; this engine runs biasless, "
+                    f"untied, unquantized Llama models with SiLU only."
+                )
+        config = {**config, "rope_theta": _parse_rope_theta(config)}
+
+        def number(key: str, default: float | None = None) -> Any:
+            value: Any = config.get(key)
+            value = default if value is None else value  # null is absent, as in transformers
+            plain = isinstance(value, int | float) and not isinstance(value, bool)
+            if not plain or not 0 <= value < math.inf:
+                raise ValueError(f"config.json says {key} = {value!r}; it must be a number ≥ 0.")
+            return value
+
+        def whole(key: str, default: int | None = None) -> int:
+            value = number(key, default)
+            if int(value) != value:
+                raise ValueError(f"config.json says {key} = {value!r}; it must be whole.")
+            if value > MAX_DIMENSION:
+                raise ValueError(f"config.json says {key} = {value!r}; no model has so many.")
+            return int(value)
+
+        heads = whole("num_attention_heads")
+        if whole("num_hidden_layers") > MAX_LAYERS:
+            raise ValueError(f"config.json asks for {whole('num_hidden_layers'):,} layers.")
+        shape = cls(
+            vocab_size=whole("vocab_size"),
+            n_embd=whole("hidden_size"),
+            n_layer=whole("num_hidden_layers"),
+            n_head=heads,
+            n_kv_head=whole("num_key_value_heads", heads),
+            ffn_hidden=whole("intermediate_size"),
+            block_size=whole("max_position_embeddings"),
+            dropout=number("attention_dropout", 0.0),
+            rope_theta=number("rope_theta", 10_000.0),
+            norm_eps=number("rms_norm_eps"),
+        )
+        head_size = whole("head_dim", shape.head_size)
+        if head_size != shape.head_size:
+            raise ValueError(
+                f"config.json says head_dim {head_size}, but {shape.n_embd} / "
+                f"{shape.n_head} heads is {shape.head_size}; this engine needs them equal."
+            )
+        return shape
+
+
+def _parse_rope_theta(config: dict[str, Any]) -> Any:
+    """The base of the rotary frequencies in a `config.json`, None where it states none.
+
+    Raises ValueError for scaled frequencies, and where its old and new spellings differ.
+    """
+    thetas: dict[str, Any] = {"rope_theta": config.get("rope_theta")}
+    types: dict[str, Any] = {}
+    for table in ("rope_parameters", "rope_scaling"):
+        rope = config.get(table) or {}
+        if not isinstance(rope, dict):
+            raise ValueError(f"config.json says {table} = {rope!r}; it must be an object.")
+        thetas[f"{table}.rope_theta"] = rope.get("rope_theta")
+        types |= {f"{table}.{key}": rope.get(key) for key in ("rope_type", "type")}
+    theta = require_agreement("In config.json RoPE's base", thetas)
+    scaling = require_agreement("In config.json RoPE's scaling", types)
+    if scaling not in (None, "default"):
+        raise ValueError(f"config.json asks for rope_type {scaling!r}; only default is here.")
+    return theta
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "demo": ModelConfig(
+        vocab_size=4_096,
+        n_embd=256,
+        n_layer=3,
+        n_head=8,
+        n_kv_head=2,
+        ffn_hidden=768,
+        block_size=256,
+    ),
+    "10m": ModelConfig(
+        vocab_size=4_096,
+        n_embd=320,
+        n_layer=6,
+        n_head=10,
+        n_kv_head=2,
+        ffn_hidden=1_024,
+        block_size=256,
+    ),
+    "124m": ModelConfig(n_embd=640, n_layer=12, n_head=10, n_kv_head=2, ffn_hidden=2_080),
+    "350m": ModelConfig(n_embd=1_024, n_layer=22, n_head=8, n_kv_head=2, ffn_hidden=2_816),
+    "1b": ModelConfig(),
+}
+
+
+TargetModule = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+TARGET_MODULES: tuple[TargetModule, ...] = get_args(TargetModule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    # of the change to each matrix; 0: all weights are tuned
+    rank: Annotated[int, Range(0, 2**24)] = 0
+    # the change is scaled by alpha / rank
+    alpha: Annotated[float, Range(0, 1e30, exclusive_minimum=True)] = 16.0
+    # share of the adapter's input zeroed in training
+    dropout: Annotated[float, Range(0, 1, exclusive_maximum=True)] = 0.0
+    target_modules: tuple[TargetModule, ...] = (
+        TARGET_MODULES  # whose matrices are changed, in every block
+    )
+
+    def __post_init__(self) -> None:
+        check_field_ranges(self, "train.lora")
+        if not self.rank:
+            names = ("alpha", "dropout", "layers")
+            reject_unused(self, "train.lora.", names, "train.lora.rank is 0 (no adapter)")
+        if not self.target_modules or not set(self.target_modules) <= set(TARGET_MODULES):
+            raise ValueError(
+                f"train.lora.target_modules is {list(self.target_modules)}; name some of {', '.join(TARGET_MODULES)}."
+            )
+
+    @property
+    def scaling(self) -> float:
+        """What the product of an adapter's two matrices is multiplied by."""
+        return self.alpha / self.rank

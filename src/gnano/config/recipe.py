@@ -1,0 +1,194 @@
+"""What is the experiment? A recipe: one TOML file that holds every value.
+
+    [model]  shape = "10m"        a named shape, and any field of ModelConfig
+    [data]   …                    DataConfig; [data.sources.NAME] a Source each
+             kind = "instructions"   InstructionConfig, likewise; or "preferences"
+    [train]  …                    TrainConfig; [train.optimizer], [train.schedule]
+
+`gnano/recipes/` holds the ones that come with the package. A run writes the recipe it
+settled on back as `recipe.toml`, with a table `[run]` of facts that is not read again.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from importlib import resources
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from gnano.config.data_config import DataConfig, InstructionConfig, InstructionSource
+from gnano.config.model_config import PRESETS, ModelConfig
+from gnano.config.train_config import TrainConfig
+from gnano.utils.text import expand_path, read_text
+from gnano.utils.validation import reject_unused
+
+TUNING_COMMANDS = {"instructions": "sft", "preferences": "dpo"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig | InstructionConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.data, InstructionConfig) or self.data.kind != "preferences":
+            reject_unused(self.train, "train.", ("beta",), "data.kind is not 'preferences'")
+
+    @property
+    def input_paths(self) -> list[str]:
+        """Paths and globs of what a run of it reads."""
+        if isinstance(self.data, DataConfig):
+            data = [self.data.folder]
+        else:
+            data = [file for source in self.data.sources.values() for file in source.files]
+        return [*data, self.train.init_from] if self.train.init_from else data
+
+    @property
+    def pretraining_data(self) -> DataConfig:
+        """Its data where that is texts; raises ValueError where it is not."""
+        if not isinstance(self.data, DataConfig):
+            raise ValueError(
+                f"This recipe tunes a model on {self.data.kind}, which need no preparation: "
+                f"gnano {TUNING_COMMANDS[self.data.kind]} RECIPE --from BASE."
+            )
+        return self.data
+
+    def for_tuning(self, command: str, base: str, files: Sequence[str]) -> "Recipe":
+        """The recipe from this base, and on these files in the place of its own sources.
+
+        What is not given stays as it is. Raises ValueError where another command is for it.
+        """
+        config = self.tuning_data
+        if command != TUNING_COMMANDS[config.kind]:
+            raise ValueError(
+                f"This recipe tunes a model on {config.kind}: gnano {TUNING_COMMANDS[config.kind]} RECIPE."
+            )
+        if files:
+            config = replace(config, sources={"mine": InstructionSource(files=tuple(files))})
+        train = replace(self.train, init_from=base or self.train.init_from)
+        return replace(self, data=config, train=train)
+
+    @property
+    def tuning_data(self) -> InstructionConfig:
+        """Its data where that is instructions or preferences; raises ValueError where it is not."""
+        if not isinstance(self.data, InstructionConfig):
+            raise ValueError(
+                "This recipe trains on texts (its [data] has no kind): gnano pretrain RECIPE."
+            )
+        return self.data
+
+
+def list_recipes() -> list[str]:
+    """The recipes that come with the package, smallest model first."""
+    files = resources.files("gnano").joinpath("recipes").iterdir()
+    names = [file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")]
+    sizes = list(PRESETS)  # from small to large, and most recipes are called after their shape
+    return sorted(
+        names, key=lambda name: (sizes.index(name) if name in sizes else len(sizes), name)
+    )
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by its name, or from the path of a TOML file.
+
+    Raises ValueError naming the file and the key where something is not as it should be.
+    """
+    if name in list_recipes():
+        text = resources.files("gnano").joinpath("recipes", f"{name}.toml").read_text("utf-8")
+    elif (file := Path(expand_path(name))).is_file():
+        text = read_text(file)
+    else:
+        raise ValueError(
+            f"No recipe is called {name!r}{_suggest_name(name, list_recipes())}. "
+            f"There are {', '.join(list_recipes())}, or give the path of a TOML file."
+        )
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"Recipe {name} is not TOML: {error}.") from None
+    data, train = content.get("data", {}), content.get("train", {})
+    tuning = isinstance(data, dict) and "kind" in data
+    if tuning and "epochs" not in data and isinstance(train, dict) and "steps" in train:
+        data["epochs"] = 0.0  # the steps that the file names are those that are taken
+    content.pop("run", None)
+    model = content.get("model", {})
+    shape = model.pop("shape", None) if isinstance(model, dict) else None
+    if shape is not None:
+        if shape not in PRESETS:
+            raise ValueError(
+                f"Recipe {name}: model.shape {shape!r} is none of {', '.join(PRESETS)}."
+            )
+        content["model"] = {**asdict(PRESETS[shape]), **model}
+    recipe: Recipe = _parse_value(Recipe, content, f"Recipe {name}: ", "")
+    return recipe
+
+
+def flatten_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Every value under its dotted name, such as `train.schedule.peak`."""
+
+    def walk(value: Any, name: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {name: value}
+        parts = [walk(inner, f"{name}.{key}" if name else key) for key, inner in value.items()]
+        return {key: inner for part in parts for key, inner in part.items()}
+
+    return walk(asdict(recipe), "")
+
+
+def _parse_value(expected_type: Any, value: Any, prefix: str, key: str) -> Any:
+    """The value of type `kind` that TOML content stands for."""
+    if is_dataclass(expected_type):
+        if not isinstance(value, dict):
+            raise ValueError(f"{prefix}{key} must be a table.")
+        hints = get_type_hints(expected_type)
+        known = [f.name for f in fields(expected_type)]
+        for key in value:
+            if key not in known:
+                raise ValueError(
+                    f"{prefix}unknown key {_join_key(key, key)}{_suggest_name(key, known)}."
+                )
+        values = {k: _parse_value(hints[k], v, prefix, _join_key(key, k)) for k, v in value.items()}
+        try:
+            return expected_type(**values)  # type: ignore[operator]
+        except ValueError as error:
+            known_as = str(error).replace("data.sources.*", key)  # a source knows no name
+            raise ValueError(f"{prefix}{known_as}") from None
+    origin, arguments = get_origin(expected_type), get_args(expected_type)
+    if origin is UnionType:  # of data: which of them, its kind tells
+        tuning = isinstance(value, dict) and "kind" in value
+        return _parse_value(InstructionConfig if tuning else DataConfig, value, prefix, key)
+    if origin is dict and isinstance(value, Mapping):
+        return {
+            k: _parse_value(arguments[1], v, prefix, _join_key(key, k)) for k, v in value.items()
+        }
+    if origin is tuple and isinstance(value, list):
+        return tuple(_parse_value(arguments[0], v, prefix, key) for v in value)
+    if origin is Literal and value in arguments:
+        return value
+    if expected_type is float and type(value) is int:
+        return float(value)
+    if origin is None and type(value) is expected_type:
+        return value
+    wanted = (
+        " or ".join(map(repr, arguments)) if origin is Literal else _describe_type(expected_type)
+    )
+    raise ValueError(f"{prefix}{key} is {value!r}; it must be {wanted}.")
+
+
+def _join_key(table: str, key: str) -> str:
+    return f"{table}.{key}" if table else key
+
+
+def _suggest_name(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _describe_type(expected_type: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
+    return words.get(
+        expected_type, "a list of texts" if get_origin(expected_type) is tuple else "a table"
+    )

@@ -1,1 +1,0 @@
-"""Instructions and answers: records -> conversations -> ids with what is learned -> packed rows."""

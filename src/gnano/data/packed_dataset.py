@@ -1,0 +1,235 @@
+"""Batches of tensors from shards: training samples by number, held-out rows in sequence.
+
+A shard's tokens are cut into rows of T + 1 that overlap by one, so that every token but
+the first is predicted exactly once; the last row is moved back to end with the shard, so
+that none is left over.
+
+    tokens   0 1 2 3 4 5 6 7 8 9        T = 4
+    row 0    0 1 2 3 4
+    row 1            4 5 6 7 8
+    row 2              5 6 7 8 9        (repeats 5 … 8; held-out scoring ignores repeats)
+
+Instead, `packing` "best-fit" lays whole documents together (see `packing`).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from gnano.data.packing import BestFitPacking, count_packing, fill_row
+from gnano.data.sampler import BLOCK_SIZE, MixtureSampler, SampleIndex, ShardNotReady
+from gnano.data.shards import Tokens
+from gnano.data.tokenized_corpus import HeldoutRow, TokenizedCorpus
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+IGNORE_INDEX = -100  # a target that does not count; PyTorch's own choice
+
+
+class Batch(NamedTuple):
+    inputs_BT: "Tensor"  # int64
+    targets_BT: "Tensor"  # int64: the token after each input; IGNORE where none counts
+    segments_BT: "Tensor | None"  # int32: which document; None: attention crosses documents
+
+    def map_tensors(self, function: Callable[["Tensor"], "Tensor"]) -> "Batch":
+        """The same batch, of tensors with which something was done."""
+        segments_BT = None if self.segments_BT is None else function(self.segments_BT)
+        return Batch(function(self.inputs_BT), function(self.targets_BT), segments_BT)
+
+    def count_targets(self) -> "Tensor":
+        """How many of its targets count, on its device."""
+        return (self.targets_BT != IGNORE_INDEX).sum()
+
+    @property
+    def loss_fn(self) -> None:
+        """For `GPT.loss`: nothing weighs its targets, the loss is the sum of their nats."""
+
+
+class PackingStats(NamedTuple):
+    """What the rows of all shards hold beside every token once."""
+
+    packing: str
+    block_size: int  # T
+    target_slots: int  # targets of all rows
+    padding: int  # of these, empty or between two documents
+    repeated_targets: int  # of these, predicted twice
+    dropped_tokens: int  # tokens in no row
+
+    def __str__(self) -> str:
+        room = max(self.target_slots, 1)
+        return (
+            f"rows of {self.block_size:,} tokens, {self.packing}: {self.padding / room:.3%} padding, "
+            f"{self.repeated_targets / room:.3%} predicted twice, {self.dropped_tokens:,} tokens left out"
+        )
+
+
+class PackedDataset:
+    """Sequences by sample number: no state, so any batch can be had at any time."""
+
+    def __init__(
+        self,
+        corpus: TokenizedCorpus,
+        weights: dict[str, float],
+        seed: int,
+        block_size: int,
+        packing: Literal["stream", "best-fit"] = "stream",
+        document_attention_mask: bool = False,
+    ) -> None:
+        self.corpus, self.block_size, self.seed = corpus, block_size, seed
+        self.packing, self.document_attention_mask = packing, document_attention_mask
+        self.weights = corpus.ordered_weights(weights)
+        self.end_of_text: int = corpus.manifest.tokenizer["end_of_text"]
+        self.rows_per_shard: list[list[int]] = [
+            [] for _ in corpus.source_names
+        ]  # by source and shard
+        self._packing_by_source: dict[int, tuple[int, BestFitPacking]] = {}  # by source
+        self._rebuild_sampler()
+
+    def missing(self, samples: Sequence[int]) -> str | None:
+        """What these samples wait for while the folder is being prepared; None: they are here."""
+        # the corpus may have become complete under another reader since this order was made
+        if all(self.sampler.is_complete) or self._first_missing(samples) is None:
+            return None
+        self.corpus.refresh()
+        self._rebuild_sampler()
+        missing = self._first_missing(samples)
+        if missing is None:
+            return None
+        name = self.corpus.source_names[missing.source]
+        return (
+            f"waiting for `gnano prepare`: shard {missing.shard + 1} of source {name!r} "
+            f"in {self.corpus.folder}"
+        )
+
+    def read_sequence(self, sample: int) -> Tokens:
+        """The T + 1 ids of sample i of a stream."""
+        place = self.sampler.locate(sample)
+        ((start, stop),) = self.row_spans(place)
+        return self.corpus.shard_tokens(place.source, place.shard)[start:stop]
+
+    def read_batch(self, samples: Sequence[int]) -> Batch:
+        """The rows of these samples."""
+        B, T = len(samples), self.block_size
+        inputs, targets = np.empty((2, B, T), dtype=np.int64)
+        segments = np.empty((B, T), dtype=np.int32)
+        for b, i in enumerate(samples):
+            if self.packing == "best-fit":
+                place = self.sampler.locate(i)
+                fill_row(
+                    self.corpus.shard_tokens(place.source, place.shard),
+                    self.row_spans(place),
+                    inputs[b],
+                    targets[b],
+                    segments[b],
+                    end_of_text=self.end_of_text,
+                    ignore_index=IGNORE_INDEX,
+                )
+            else:
+                ids = self.read_sequence(i)
+                inputs[b], targets[b] = ids[:-1], ids[1:]
+        if self.document_attention_mask and self.packing == "stream":
+            np.cumsum(inputs == self.end_of_text, axis=1, out=segments)
+        return Batch(
+            _to_tensor(inputs),
+            _to_tensor(targets),
+            _to_tensor(segments) if self.document_attention_mask else None,
+        )
+
+    def row_spans(self, index: SampleIndex) -> list[tuple[int, int]]:
+        """Which tokens of its shard make up a row, [first, last) each."""
+        if self.packing == "best-fit":
+            return self._packing_of(index).row_spans(index.row)
+        tokens = self.corpus.shard_infos(index.source)[index.shard].tokens
+        start = min(index.row * self.block_size, tokens - self.block_size - 1)
+        return [(start, start + self.block_size + 1)]
+
+    def packing_stats(self) -> PackingStats:
+        """Of the shards that are prepared; by arithmetic, nothing is read but documents' starts."""
+        room = padding = repeated = left_out = 0
+        for source, rows in enumerate(self.rows_per_shard):
+            for shard, count in enumerate(rows):
+                tokens = self.corpus.shard_infos(source)[shard].tokens
+                room += count * self.block_size
+                if self.packing == "best-fit":
+                    cost = count_packing(*self._packing_args(source, shard))
+                    padding += cost.boundary_slots + cost.padding
+                    left_out += cost.dropped_documents
+                elif count:
+                    repeated += count * self.block_size - (tokens - 1)
+                else:
+                    left_out += tokens
+        return PackingStats(self.packing, self.block_size, room, padding, repeated, left_out)
+
+    def _rebuild_sampler(self) -> None:
+        """The order over the shards that are there."""
+        complete = []
+        for source, name in enumerate(self.corpus.source_names):
+            rows = self.rows_per_shard[source]
+            for shard in range(len(rows), len(self.corpus.shard_infos(source))):
+                rows.append(self._count_rows(source, shard))
+            complete.append(self.corpus.manifest.sources[name].complete)
+            share = self.weights[source]
+            if share and complete[-1] and not sum(rows):
+                raise ValueError(
+                    f"Source {name!r} of {self.corpus.folder} has fewer than "
+                    f"{self.block_size + 1:,} tokens, not one sequence of the model's context "
+                    f"{self.block_size:,} (model.block_size)."
+                )
+            if share and share / sum(self.weights) * BLOCK_SIZE < 1:
+                raise ValueError(
+                    f"Source {name!r} has {share / sum(self.weights):.2%} of the weight, and would "
+                    f"never come: give it at least 1 in {BLOCK_SIZE:,}, or 0."
+                )
+        self.sampler = MixtureSampler(self.rows_per_shard, self.weights, self.seed, complete)
+
+    def _count_rows(self, source: int, shard: int) -> int:
+        """How many rows a shard has."""
+        tokens = self.corpus.shard_infos(source)[shard].tokens
+        if self.packing == "best-fit":
+            return count_packing(*self._packing_args(source, shard)).rows
+        return -(-(tokens - 1) // self.block_size) if tokens > self.block_size else 0
+
+    def _packing_args(self, source: int, shard: int) -> tuple[Any, int, int]:
+        """What best-fit packing depends on: where documents start, how many tokens, T."""
+        tokens = self.corpus.shard_infos(source)[shard].tokens
+        return self.corpus.document_offsets(source, shard), tokens, self.block_size
+
+    def _packing_of(self, index: SampleIndex) -> BestFitPacking:
+        """The rows of a shard; kept for the shards in use, one of each source."""
+        number, kept = self._packing_by_source.get(index.source, (-1, None))
+        if kept is None or number != index.shard:
+            kept = BestFitPacking(*self._packing_args(index.source, index.shard))
+            self._packing_by_source[index.source] = index.shard, kept
+        return kept
+
+    def _first_missing(self, samples: Sequence[int]) -> ShardNotReady | None:
+        for i in samples:
+            try:
+                self.sampler.locate(i)
+            except ShardNotReady as missing:
+                return missing
+        return None
+
+
+def iter_heldout_batches(
+    rows: Sequence[HeldoutRow], block_size: int, batch_size: int
+) -> Iterator[tuple["Tensor", "Tensor"]]:
+    """Inputs and targets [B, T], int64, with repeats and padding as the target IGNORE."""
+    for first in range(0, len(rows), batch_size):
+        part = rows[first : first + batch_size]
+        inputs = np.zeros((len(part), block_size), dtype=np.int64)
+        targets = np.full((len(part), block_size), IGNORE_INDEX, dtype=np.int64)
+        for number, (ids, new) in enumerate(part):
+            n = len(ids) - 1
+            inputs[number, :n] = ids[:-1]
+            targets[number, n - new : n] = ids[len(ids) - new :]
+        yield _to_tensor(inputs), _to_tensor(targets)
+
+
+def _to_tensor(array: Any) -> "Tensor":
+    import torch
+
+    return torch.from_numpy(array)

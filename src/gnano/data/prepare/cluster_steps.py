@@ -1,0 +1,218 @@
+"""The steps of a datatrove pipeline that prepares a data folder, and the executor on one machine.
+
+    TokenizeStep   rank r of w: tasks r, r + w, r + 2w … of those wanted ─▶ drafts
+    FinishStep     one rank: drafts in the plan's sequence ─▶ shards, manifest
+
+A draft does not depend on which rank makes it, so the shards are those of `prepare`.
+"""
+
+import json
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from datatrove.executor.local import LocalPipelineExecutor
+from datatrove.pipeline.base import PipelineStep
+from datatrove.utils.logging import logger, setup_default_logger
+from datatrove.utils.stats import PipelineStats
+from multiprocess import get_context, parent_process
+from multiprocess.connection import wait
+
+from gnano.config.data_config import DataConfig
+from gnano.data.manifest import Manifest, read_marker
+from gnano.data.prepare.merge_shards import has_all_task_files
+from gnano.data.prepare.pipeline import finish_folder
+from gnano.data.prepare.prefetcher import DOWNLOADS_FOLDER, download_task
+from gnano.data.prepare.task_scheduler import TaskScheduler
+from gnano.data.prepare.tokenize_task import TaskDraft, draft_folder
+from gnano.data.prepare.worker_pool import (
+    TokenizeJob,
+    Worker,
+    WorkerEvent,
+    raise_event_error,
+    serialize_error,
+)
+from gnano.data.source_files import SourceFiles
+from gnano.utils.atomic_io import atomic_write_text
+from gnano.utils.file_lock import lock_folder
+
+DATATROVE_LOG = "datatrove.log"  # in a round's folder: what datatrove would write to the terminal
+
+
+class _DataTroveStep(PipelineStep):  # type: ignore[misc]
+    type = "gnano"
+
+    def __init__(self, config: DataConfig, round_folder: Path) -> None:
+        super().__init__()
+        self.config, self.round_folder = config, round_folder
+        self.folder, self.failures = Path(config.folder), round_folder / "failures"
+
+    def save_failure(self, source: str, task: int, error: Exception) -> WorkerEvent:
+        """Save an error, which executors and schedulers lose, for `raise_saved_failure`."""
+        event = WorkerEvent(kind="failed", source=source, task=task, error=serialize_error(error))
+        self.failures.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(self.failures / f"{source}-{task:05}.json", json.dumps(asdict(event)))
+        return event
+
+
+class TokenizeStep(_DataTroveStep):
+    """Makes the drafts of a rank's tasks: rank r of w takes tasks r, r + w, r + 2w …"""
+
+    name = "tokenize"
+
+    def __init__(
+        self,
+        config: DataConfig,
+        round_folder: Path,
+        inputs: dict[str, SourceFiles],
+        tasks: Sequence[tuple[str, int]],
+    ) -> None:
+        super().__init__(config, round_folder)
+        self.inputs, self.tasks = inputs, tasks
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
+        worker = Worker(self.config)
+        for source, task in self.tasks[rank::world_size]:
+            _check_parent()
+            # a rank may have been broken off, and started once more by its scheduler
+            if is_task_done(self.folder, source, task):
+                self.stat_update("tasks made before", unit="rank")
+                continue
+            with self.track_time("task"):
+                try:
+                    self._tokenize_task(worker, source, task)
+                except BrokenPipeError:
+                    raise
+                except Exception as error:
+                    raise_event_error(self.save_failure(source, task, error))
+        return data
+
+    def _tokenize_task(self, worker: Worker, source: str, task: int) -> None:
+        inputs = self.inputs[source]
+        downloads = self.folder / DOWNLOADS_FOLDER / source
+        paths = inputs.task_paths(task, downloads)
+        if inputs.source.kind == "hub":
+            download_task(inputs, task, downloads)
+        worker.tokenize(
+            TokenizeJob(source=source, task=task, paths=list(map(str, paths))), _check_parent
+        )
+        if inputs.source.kind == "hub" and not self.config.keep_downloads:
+            for path in paths:
+                path.unlink(missing_ok=True)
+        draft = TaskDraft.load(draft_folder(self.folder, source, task))
+        assert draft is not None
+        self.stat_update("documents read", value=draft.read, unit="task")
+        for why, count in draft.dropped.items():
+            self.stat_update(f"documents {why}", value=count, unit="task")
+        for what in ("documents", "tokens", "bytes"):
+            trained = sum(getattr(shard, what) for shard in draft.shards)
+            self.stat_update(what, value=trained, unit="task")
+            self.stat_update(f"{what} held out", value=getattr(draft.heldout, what), unit="task")
+
+
+class FinishStep(_DataTroveStep):
+    """Finishes the drafts that are there, and the manifest if nothing is missing."""
+
+    name = "finish"
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
+        with lock_folder(self.folder):
+            manifest = Manifest.load(self.folder)
+            if manifest.complete:
+                return data
+            scheduler = TaskScheduler(self.folder, manifest)
+            try:
+                for _ in scheduler.advance():
+                    self.stat_update("tasks finished", unit="rank")
+            except Exception as error:
+                self.save_failure(*scheduler.task_order[scheduler.position], error)
+                raise
+            if scheduler.is_complete:
+                finish_folder(self.folder, manifest, self.config.keep_downloads)
+        logger.info(f"{self.folder} lacks about {len(scheduler.pending_tasks()):,} tasks.")
+        return data
+
+
+class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
+    """datatrove's local executor with one process for each rank instead of a pool.
+
+    The pool waits for ever if one of its processes is killed, as for lack of memory; and if this
+    process is killed, the pool's manager lives on and holds the folder's lock.
+    """
+
+    def run(self) -> None:
+        """Run the ranks until all are done or one has failed."""
+        self.save_executor_as_json()
+        ranks = self.get_incomplete_ranks()
+        running: dict[Any, Any] = {}
+        try:
+            while ranks or running:
+                while ranks and len(running) < self.workers:
+                    process = get_context("spawn").Process(
+                        target=self._run_rank, args=(ranks.pop(0),)
+                    )
+                    process.start()
+                    running[process.sentinel] = process
+                for sentinel in wait(list(running)):
+                    process = running.pop(sentinel)
+                    process.join()
+                    if process.exitcode:
+                        return
+        finally:
+            for process in running.values():
+                process.kill()
+                process.join()
+        total = PipelineStats()
+        for rank in range(self.world_size):
+            with self.logging_dir.open(f"stats/{rank:05d}.json") as file:
+                total += PipelineStats.from_json(json.load(file))
+        with self.logging_dir.open("stats.json", "wt") as file:
+            total.save_to_disk(file)
+
+    def _run_rank(self, rank: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started us
+        with redirect_output(self.pipeline[0].home):
+            try:
+                self._run_for_rank(rank)
+            except Exception:  # it is in the log and among the failures
+                sys.exit(1)
+
+
+def _check_parent(*_: int) -> None:
+    """Raise BrokenPipeError if the parent is gone: its successor may do the same task."""
+    if (parent := parent_process()) and not parent.is_alive():
+        raise BrokenPipeError
+
+
+def is_task_done(folder: Path, source: str, task: int) -> bool:
+    """Return whether the task is finished or has a draft."""
+    info = read_marker(folder / source, task)
+    if info and has_all_task_files(folder / source, task, info):
+        return True
+    return TaskDraft.load(draft_folder(folder, source, task)) is not None
+
+
+def raise_saved_failure(folders: Iterable[Path]) -> None:
+    """Raise the first of the failures saved in these folders, and delete them all."""
+    files = [file for folder in folders for file in sorted(folder.glob("*.json"))]
+    events = [WorkerEvent(**json.loads(file.read_text("utf-8"))) for file in files]
+    for file in files:
+        file.unlink()
+    for event in events:
+        raise_event_error(event)
+
+
+@contextmanager
+def redirect_output(round_folder: Path) -> Iterator[None]:
+    """Send datatrove's output to a file: its loggers write to `sys.stderr`, anew for every rank."""
+    with (round_folder / DATATROVE_LOG).open("a", encoding="utf-8") as file, redirect_stderr(file):
+        setup_default_logger()
+        try:
+            yield
+        finally:
+            logger.remove()
+    setup_default_logger()

@@ -1,0 +1,330 @@
+"""Writes the model card, the README.md of a published model, from `card.md.j2`.
+
+    config.json, the weights ────────▶ shape, parameters
+    recipe.toml, metrics.jsonl ──────▶ data, training, results; of the run and of its base's
+    evals/ ──────────────────────────▶ what `gnano eval` measured
+    the engine, with a fixed seed ───▶ a few texts
+    the names of the files ──────────▶ how each tool opens them
+
+A section without facts is left out. Paths of this machine are not published: sources that are the
+author's own files appear by their names.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from gnano.checkpoint.format import find_checkpoint
+from gnano.config.inference_config import LoadConfig, SamplingParams
+from gnano.data.sft.chat_template import ChatTemplate, encode_prompt, read_template
+from gnano.data.sft.conversations import Turn
+from gnano.evals.result_store import load_valid_results
+from gnano.infer.engine import Engine
+from gnano.model.flops import num_parameters
+from gnano.model.hf_io import load_config, read_json_object
+from gnano.train.lineage import TrainingStage, format_base_name, training_stages
+from gnano.utils.jsonl_log import finite_number
+from gnano.utils.shell import format_shell_command
+
+SAMPLE_SETTINGS = SamplingParams(temperature=0.7, top_k=40, seed=1)
+SAMPLE_TOKENS = 80
+DEFAULT_PROMPTS = ("Once upon a time", "The most important thing about water is", "def main(")
+DEFAULT_QUESTIONS = ("What is a language model?", "Name three colours.", "How do I boil an egg?")
+SOURCE_KIND_DESCRIPTIONS = {
+    "gnano.demo.python_corpus:PROSE": "documentation of a Python installation",
+    "gnano.demo.python_corpus:CODE": "code of a Python installation",
+    "gnano.demo.synthetic_text:PASSAGES": "stories written by a generator",
+    "gnano.demo.python_questions:QUESTIONS": "questions about Python's library",
+    "files": "files of the author",
+}
+ENGLISH_SOURCES = {  # sources that are known to be
+    *(name for name in SOURCE_KIND_DESCRIPTIONS if name.startswith("gnano.demo.")),
+    *("HuggingFaceTB/smollm-corpus", "bigcode/starcoderdata", "databricks/databricks-dolly-15k"),
+}
+FINAL_LOSS_DIVISOR = 20  # the training loss is averaged over the last 20th of the steps
+
+
+def build_model_card(
+    folder: Path,
+    repo: str,
+    files: Iterable[str] = (),
+    license_id: str = "",
+    languages: Sequence[str] = (),
+    prompts: Sequence[str] = (),
+) -> str:
+    """Return the card of a checkpoint or model folder, as Markdown under the Hub's front matter.
+
+    `files` are the names of all that is published beside it. Without a `license` the card has
+    that of a model made from scratch, or none; `prompts` take the place of the usual ones.
+    """
+    folder = find_checkpoint(folder)
+    made, config, template = training_stages(folder), load_config(folder), read_template(folder)
+    stored = read_json_object(folder / "config.json")
+    if not license_id and made and not made[-1].recipe.train.init_from:
+        license_id = (
+            "apache-2.0"  # made from nothing but its own runs, it is its author's to license
+        )
+    origin = ", trained from scratch with auto-g-nano" if made else ""
+    if made and made[0].instruction_config:
+        origin = f", tuned from {_escape_markdown(format_base_name(made[0]))} with auto-g-nano"
+    template_name = (
+        Path(made[0].instruction_config.template).stem
+        if made and made[0].instruction_config
+        else ""
+    )
+    pretrained = [stage for stage in made if not stage.instruction_config and stage.metrics]
+    return (
+        _template_environment()
+        .get_template("card.md.j2")
+        .render(
+            metadata=_front_matter(made, license_id, languages, template is not None),
+            repo=repo,
+            config=config,
+            parameters=num_parameters(config),
+            dtype=stored.get("dtype") or stored.get("torch_dtype"),
+            origin=origin,
+            template=template,
+            template_name=template_name,
+            template_example=template
+            and template.render_prompt((Turn("user", "Where is the key?"),)),
+            prompt=DEFAULT_QUESTIONS[0] if template else DEFAULT_PROMPTS[0],
+            begin=_required_bos_token(folder),
+            files=sorted(files),
+            stages=[_describe_stage(stage, len(made) > 1) for stage in made],
+            scores=_eval_score_rows(folder),
+            sampling=SAMPLE_SETTINGS,
+            sample_tokens=SAMPLE_TOKENS,
+            samples=_generate_samples(folder, template, prompts),
+            tokens_read=pretrained[-1].metrics[-1].get("tokens") if pretrained else None,
+            license=license_id,
+            datasets=_dataset_repos(made),
+        )
+    )
+
+
+def _template_environment() -> Environment:
+    """Return the templates' environment; all text from outside passes one of its filters."""
+    found = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    found.filters |= {
+        "fenced": _fence_code,
+        "table": _markdown_table,
+        "plain": _escape_markdown,
+        "commas": "{:,}".format,
+    }
+    found.filters["quoted"] = partial(json.dumps, ensure_ascii=False)  # Python reads JSON strings
+    found.globals["shell"] = format_shell_command
+    return found
+
+
+def _markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [
+        headers,
+        ["---"] * len(headers),
+        *([_escape_markdown(cell) for cell in row] for row in rows),
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _escape_markdown(text: str) -> str:
+    """Escape what Markdown would take for the border of a cell or for HTML."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _fence_code(text: str, language: str = "text") -> str:
+    """Put the text unchanged within a fence that it cannot close."""
+    ticks = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, ticks + 1)
+    shown = "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+    return f"{fence}{language}\n{shown.rstrip()}\n{fence}\n"
+
+
+def _front_matter(
+    run_stages: Sequence[TrainingStage],
+    license_id: str,
+    languages: Sequence[str],
+    is_chat_model: bool,
+) -> str:
+    """Return the front matter, as YAML."""
+    sources = [source for stage in run_stages for source in stage.sources.values()]
+    if not languages and sources and all({s.generator, s.repo} & ENGLISH_SOURCES for s in sources):
+        languages = ["en"]
+    data = ModelCardData(
+        license=license_id or None,
+        language=list(languages) or None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=[
+            "llama",
+            *(["gnano"] if run_stages else []),
+            *(["conversational"] if is_chat_model else []),
+        ],
+        datasets=_dataset_repos(run_stages) or None,
+    )
+    return str(data.to_yaml())
+
+
+def _required_bos_token(folder: Path) -> str:
+    """Return what a text must begin with where the tokenizer does not put it there by itself."""
+    with suppress(OSError, ValueError):
+        settings = read_json_object(folder / "tokenizer_config.json")
+        if settings.get("add_bos_token") is False and isinstance(settings.get("bos_token"), str):
+            return str(settings["bos_token"])
+    return ""
+
+
+def _describe_stage(stage: TrainingStage, has_several_stages: bool) -> dict[str, Any]:
+    """Return what one run learned from, how, and how well."""
+    kind = stage.instruction_config.kind if stage.instruction_config else "pretraining"
+    share = "times an epoch" if stage.instruction_config else "share of the tokens"
+    return {
+        "suffix": f": {kind}" if has_several_stages else "",
+        "head": ("source", "what", share),
+        "data": _data_rows(stage),
+        "training": _training_rows(stage),
+        "results": _result_paragraphs(stage),
+    }
+
+
+def _data_rows(stage: TrainingStage) -> list[tuple[str, str, str]]:
+    total = sum(source.weight for source in stage.sources.values())
+    rows = []
+    for name, source in stage.sources.items():
+        what = SOURCE_KIND_DESCRIPTIONS.get(source.generator or source.kind, source.location)
+        if source.kind == "hub":
+            url = f"https://huggingface.co/datasets/{source.repo}"
+            what = f"[{source.repo}]({url}) {source.config}, {source.split}".replace(" ,", ",")
+        share = f"{source.weight:g}" if stage.instruction_config else f"{source.weight / total:.1%}"
+        rows.append((name, what, share))
+    return rows
+
+
+def _training_rows(stage: TrainingStage) -> list[tuple[str, str]]:
+    train, facts, last = stage.recipe.train, stage.run_metadata, (stage.metrics or [{}])[-1]
+    optimizer, schedule = train.optimizer, train.schedule
+    rates = f"AdamW, β = ({optimizer.beta1:g}, {optimizer.beta2:g}), ε = {optimizer.eps:g}"
+    if optimizer.kind == "muon":
+        rates = f"Muon (momentum {optimizer.momentum:g}) for the layers' matrices; else {rates}"
+    ranks = int(facts.get("ranks", 1))
+    device = {"cuda": "GPU", "mps": "GPU", "cpu": "CPU"}.get(train.device)
+    memory = finite_number(last.get("memory_gb"))
+    seconds, speed = finite_number(last.get("seconds")), finite_number(last.get("tokens_per_s"))
+    tokens_per_step = f"{train.tokens_per_step:,} tokens a step"
+    peak = f"{schedule.peak:g} after {schedule.warmup_steps(train.steps):,} steps of warm-up"
+    is_dpo = stage.instruction_config is not None and stage.instruction_config.kind == "preferences"
+    rows = {
+        "run": f"{stage.run_name}, step {stage.step:,} of {train.steps:,}",
+        "base": format_base_name(stage),
+        "adapter": f"LoRA of rank {train.lora.rank}, merged" if train.lora.rank else "",
+        "tokens": f"{last['tokens']:,}" if last.get("tokens") else "",
+        "batch": f"{tokens_per_step}, {stage.recipe.model.block_size:,} long",
+        "optimizer": f"{rates}, weight decay {optimizer.weight_decay:g}, clip {train.grad_clip:g}",
+        "learning rate": f"{peak}, then {schedule.kind} to {schedule.floor:.0%}",
+        "β of DPO": f"{train.dpo_beta:g}" if is_dpo else "",
+        "precision": f"{train.precision}, master weights in fp32",
+        "hardware": f"{ranks} × {facts.get('gpu') or device}" if device else "",
+        "peak memory": f"{memory:.1f} GB{' each' * (ranks > 1)}" if memory else "",
+        "time": f"{_format_time(seconds)}, {speed:,.0f} tokens/s at the end"
+        if seconds and speed
+        else "",
+        "seed": f"{train.seed}",
+        "software": " · ".join(f"{k} {facts[k]}" for k in ("gnano", "torch") if k in facts),
+    }
+    return [(name, value) for name, value in rows.items() if value]
+
+
+def _result_paragraphs(stage: TrainingStage) -> list[str]:
+    """Return paragraphs on the training loss and the last held-out loss, as far as logged."""
+    kind = stage.instruction_config.kind if stage.instruction_config else ""
+    what = {"instructions": "answers", "preferences": "pairs of answers"}.get(kind, "text")
+    unit = "nats per pair" if kind == "preferences" else "nats per token"
+    losses = [loss for row in stage.metrics if (loss := finite_number(row.get("loss"))) is not None]
+    late = losses[-max(1, len(losses) // FINAL_LOSS_DIVISOR) :]
+    paragraphs = []
+    if late:
+        over = f"the last {len(late):,} steps" if len(late) > 1 else "the last step"
+        paragraphs = [f"Training loss: {sum(late) / len(late):.3f} {unit} over {over}."]
+    measured = [row for row in stage.metrics if isinstance(row.get("heldout"), dict)]
+    if not measured:
+        return paragraphs
+    row, heldout = measured[-1], measured[-1]["heldout"]
+    extent = "all of it" if row.get("final") else "a part of it"
+    paragraphs.append(f"Held-out {what}, {extent}, at step {row['step']:,}:")
+    columns = {"bits per byte": ("bits_per_byte", "sources"), unit: ("loss", "losses")}
+    columns = {head: keys for head, keys in columns.items() if keys[0] in heldout}
+    sources = [heldout.get(parts, {}) for _, parts in columns.values()]
+    names = sorted({name for values in sources for name in values})
+    rows = [(name, *(_format_metric(values.get(name)) for values in sources)) for name in names]
+    rows.append(("all", *(_format_metric(heldout[key]) for key, _ in columns.values())))
+    paragraphs.append(_markdown_table(("held out", *columns), rows).rstrip())
+    if (accuracy := finite_number(heldout.get("accuracy"))) is not None:
+        agreement = f"{accuracy:.1%} of them"
+        paragraphs.append(f"It prefers the same one of a pair as the data do in {agreement}.")
+    return paragraphs
+
+
+def _eval_score_rows(folder: Path) -> list[tuple[str, ...]]:
+    """Return the newest score of each task that `gnano eval` kept of this checkpoint."""
+    saved = sorted(
+        load_valid_results(folder, LoadConfig()), key=lambda pair: pair[0].stat().st_mtime
+    )
+    newest = {score.task: score for _, result in saved for score in result.scores}
+    return [
+        (
+            score.title,
+            f"{score.items:,}",
+            str(score.shots),
+            str(score.acc),
+            str(score.acc_norm or ""),
+            "" if score.chance is None else f"{score.chance:.3f}",
+        )
+        for score in newest.values()
+    ]
+
+
+def _generate_samples(
+    folder: Path, chat_template: ChatTemplate | None, prompts: Sequence[str]
+) -> list[str]:
+    """Return what the model writes for each prompt, behind the prompt."""
+    engine = Engine.load(folder)
+    titles = prompts or (DEFAULT_QUESTIONS if chat_template else DEFAULT_PROMPTS)
+    inputs: list[tuple[str, str | list[int]]] = [(title, title) for title in titles]
+    if chat_template:
+        turns = [(title, (Turn("user", title),)) for title in titles]
+        inputs = [(t, encode_prompt(turn, chat_template, engine.tokenizer)) for t, turn in turns]
+    context = engine.model.config.block_size  # a prompt must leave room for an answer
+    inputs = [(t, prompt) for t, prompt in inputs if len(engine.encode_prompt(prompt)) < context]
+    if not inputs:
+        return []
+    completions = engine.generate_batch(
+        [prompt for _, prompt in inputs], SAMPLE_TOKENS, SAMPLE_SETTINGS
+    )
+    between = "\n\n" if chat_template else ""
+    return [t + between + found.text for (t, _), [found] in zip(inputs, completions, strict=True)]
+
+
+def _dataset_repos(run_stages: Sequence[TrainingStage]) -> list[str]:
+    repos = (source.repo for stage in run_stages for source in stage.sources.values())
+    return list(dict.fromkeys(repo for repo in repos if repo))
+
+
+def _format_metric(value: Any) -> str:
+    return "–" if (number := finite_number(value)) is None else f"{number:.3f}"
+
+
+def _format_time(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 7200 else f"{seconds / 60:.1f} minutes"

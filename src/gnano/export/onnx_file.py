@@ -1,0 +1,342 @@
+"""The model as one graph: what `torch.onnx.export` traces, with no weight in memory.
+
+    input_ids ─▶ embedding ─▶ blocks ─▶ norm ─▶ head ─▶ logits
+    position_ids ─▶ turns ─────┘│▲
+    attention_mask ─▶ who sees ─┘│└─ past_key_values.N ─▶ + the new ones ─▶ present.N
+
+The blocks are those of `gnano.model`; their matrices stand the other way round, [in, out], as
+ONNX multiplies them, and attention is written out. Parameters have names and shapes but hold
+nothing (PyTorch's meta device), so a graph of a billion weights takes no memory until they are
+written.
+
+A checkpoint as ONNX: a graph that onnxruntime runs without PyTorch, on many machines.
+
+    graph (onnx_model) + the checkpoint's tensors, one at a time ─▶ model.onnx
+      int8, int4: onnxruntime's quantizer between the two            model.onnx.data
+
+    fp32   the model as it is
+    fp16   half the size, for GPUs (a CPU computes it in fp32, with casts around each product);
+           norms and rotary positions are computed in fp32, keys and values are kept in fp16
+    int8   the matrices in 8 or 4 bits, for CPUs, each 32 inputs with a scale and a zero of their
+    int4   own, multiplied in 8 bits; norms, attention, keys and values in fp32, the embedding in
+           fp16
+
+Logits are fp32 in each. The folder has what a reader needs beside the graph: config,
+tokenizer, chat template.
+"""
+
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gnano.checkpoint.export_weights import copy_tokenizer_files
+from gnano.config.model_config import ModelConfig
+from gnano.model.kv_cache import LayerCache
+from gnano.model.layers import Attention, Linear, Rope, rope_table
+from gnano.model.transformer import GPT
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+    from gnano.export.formats import ExportSource
+
+
+OPSET = 18
+ROPE_TABLES = ("cos", "sin")  # tables of the rotary positions, [block_size, E/2] in fp32
+
+
+class TransposedLinear(nn.Module):
+    """A linear layer whose weight is [in, out]."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(in_features, out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+class ConcatKVCache(LayerCache):
+    """Keys and values of one layer that become longer with each append: no place is kept free."""
+
+    def append(self, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
+        self.k_BKTE = torch.cat((self.k_BKTE, k_BKTE), dim=2)
+        self.v_BKTE = torch.cat((self.v_BKTE, v_BKTE), dim=2)
+        return self.k_BKTE, self.v_BKTE
+
+
+class OnnxGroupedQueryAttention(Attention):
+    """The same attention with a group's queries as the rows of one product.
+
+    Its keys are then read once and not copied: a step of the `1b` shape in int4 after 900 tokens
+    takes 33 ms on two cores and not 70, of which 30 are the weights.
+    """
+
+    def attend(
+        self, q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, mask_B1TT: Tensor | None
+    ) -> Tensor:
+        assert mask_B1TT is not None
+        B, _, T, E = q_BHTE.shape
+        S, G = k_BKTE.shape[2], self.H // self.K  # keys so far; queries of a group: N is G·T
+        q_BKNE = (q_BHTE * E**-0.5).reshape(B, self.K, G * T, E)
+        scores_BKGTS = (q_BKNE @ k_BKTE.transpose(2, 3)).view(B, self.K, G, T, S)
+        unseen = torch.finfo(q_BHTE.dtype).min
+        scores_BKGTS = torch.where(mask_B1TT[:, :, None], scores_BKGTS, unseen)
+        shares_BKGTS = scores_BKGTS.softmax(4, dtype=torch.float32).to(q_BHTE.dtype)
+        return (shares_BKGTS.view(B, self.K, G * T, S) @ v_BKTE).view(B, self.H, T, E)
+
+
+class OnnxModel(nn.Module):
+    """The language model as a function of what it is given alone; parameters keep their names."""
+
+    def __init__(
+        self, config: ModelConfig, activation_dtype: torch.dtype, embedding_dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        gpt = GPT.from_config(config)
+        self.model, self.lm_head = gpt.model, gpt.lm_head
+        for block in self.model.layers:
+            block.self_attn = OnnxGroupedQueryAttention(config)
+        for name, layer in list(self.named_modules()):
+            if isinstance(layer, Linear):
+                # the head without the rows that pad it while our own engine runs
+                outputs = config.vocab_size if name == "lm_head" else layer.out_features
+                self.set_submodule(name, TransposedLinear(layer.in_features, outputs))
+        self.to(activation_dtype)
+        self.activation_dtype = activation_dtype
+        self.model.embed_tokens.to(embedding_dtype)
+        for name in ROPE_TABLES:
+            self.register_buffer(name, torch.empty(config.block_size, config.head_size // 2))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        past: list[tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, ...]:
+        """Logits [B, T, V] in fp32, then keys and values [B, K, past + T, E] of each layer."""
+        sees_B1TS = causal_padding_mask(attention_mask, input_ids.shape[1])
+        cos_BTE, sin_BTE = (
+            F.embedding(position_ids, self.get_buffer(name)) for name in ROPE_TABLES
+        )
+        rope = Rope(cos_BTE[:, None], sin_BTE[:, None])
+        x_BTD = self.model.embed_tokens(input_ids).to(self.activation_dtype)
+        present: list[Tensor] = []
+        for block, (k_BKTE, v_BKTE) in zip(self.model.layers, past, strict=True):
+            cache = ConcatKVCache(k_BKTE, v_BKTE)
+            x_BTD = block(x_BTD, rope, cache, sees_B1TS)
+            present += cache.k_BKTE, cache.v_BKTE
+        return self.lm_head(self.model.norm(x_BTD)).float(), *present
+
+
+def causal_padding_mask(attention_mask_BS: Tensor, query_tokens: int) -> Tensor:
+    """Return the causal mask of the last `tokens` positions without padding, [B, 1, T, S]."""
+    S = attention_mask_BS.shape[1]
+    key_S, query_T = (torch.arange(n, device=attention_mask_BS.device) for n in (S, query_tokens))
+    query_T1 = query_T[:, None] + (S - query_tokens)
+    return (key_S <= query_T1) & attention_mask_BS.bool()[:, None, None]
+
+
+def input_output_names(config: ModelConfig) -> tuple[list[str], list[str]]:
+    """Of inputs and outputs, as optimum and transformers.js have them."""
+    layers = [f"{n}.{part}" for n in range(config.n_layer) for part in ("key", "value")]
+    inputs = ["input_ids", "attention_mask", "position_ids"]
+    return (
+        [*inputs, *(f"past_key_values.{layer}" for layer in layers)],
+        ["logits", *(f"present.{layer}" for layer in layers)],
+    )
+
+
+def trace_model(
+    config: ModelConfig, activation_dtype: torch.dtype, embedding_dtype: torch.dtype
+) -> "onnx_ir.Model":
+    """The graph, with initializers that have names, dtypes and shapes but no values yet."""
+    from torch.export import Dim
+
+    B, T, P = 2, 3, 5  # an example's; all three are free in the graph
+    batch, length = Dim("batch_size"), Dim("sequence_length")
+    before, so_far = Dim("past_sequence_length"), Dim("total_sequence_length")
+    ids = {0: batch, 1: length}
+    held = {0: batch, 2: before}
+    inputs, outputs = input_output_names(config)
+    with torch.device("meta"):
+        graph = OnnxModel(config, activation_dtype, embedding_dtype).eval()
+        shape = B, config.n_kv_head, P, config.head_size
+        # each a tensor of its own: one that stood in two places would be taken for one input
+        empty = [torch.empty(shape, dtype=activation_dtype) for _ in range(2 * config.n_layer)]
+        program = torch.onnx.export(
+            graph,
+            kwargs={
+                "input_ids": torch.zeros(B, T, dtype=torch.long),
+                "attention_mask": torch.ones(B, P + T, dtype=torch.long),
+                "position_ids": torch.zeros(B, T, dtype=torch.long),
+                "past": list(zip(empty[::2], empty[1::2], strict=True)),
+            },
+            dynamic_shapes={
+                "input_ids": ids,
+                "attention_mask": {0: batch, 1: so_far},
+                "position_ids": ids,
+                "past": [(held, held)] * config.n_layer,
+            },
+            input_names=inputs,
+            output_names=outputs,
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=False,  # it looks at values, and there are none
+            verbose=False,
+        )
+    assert program is not None
+    return program.model
+
+
+GRAPH_FILE = "model.onnx"
+QUANTIZATION_BITS = {"int8": 8, "int4": 4}
+QUANTIZATION_GROUP_SIZE = 32  # inputs of a matrix that share a scale and a zero
+MATMUL_ACCURACY_LEVEL = (
+    4  # onnxruntime's level for products in 8 bits: in fp32 a CPU has no kernel for int8
+)
+
+
+def export_onnx(
+    source: "ExportSource",
+    folder: Path,
+    dtype: str,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Fill a folder with the model as ONNX.
+
+    Inputs are `input_ids`, `attention_mask`, `position_ids` and `past_key_values.N.key` and
+    `.value`, which may be empty; outputs `logits` and `present.N.key` and `.value`: the names of
+    optimum and transformers.js. Batch, length and past are free; a row may be padded at its left.
+
+    Raises ValueError, in a sentence, where a package is missing.
+    """
+    _check_packages()
+    path = folder / GRAPH_FILE
+    with _silence_exporter():
+        on_progress("Tracing the model")
+        graph = _build_onnx_graph(source, dtype)
+        if dtype not in QUANTIZATION_BITS:
+            _write_onnx(graph, path, on_progress)
+        else:
+            # in the output folder: a billion weights are 4 GB, and /tmp may be in memory
+            with tempfile.TemporaryDirectory(dir=folder) as full:
+                _write_onnx(graph, Path(full, GRAPH_FILE), on_progress)
+                on_progress(f"Quantizing to {dtype}")
+                _write_onnx(
+                    _quantize_matrices(Path(full, GRAPH_FILE), QUANTIZATION_BITS[dtype]),
+                    path,
+                    on_progress,
+                )
+    for name in ("config.json", "generation_config.json"):
+        if (source.folder / name).is_file():
+            shutil.copyfile(source.folder / name, folder / name)
+    copy_tokenizer_files([source.folder], folder)
+
+
+def _check_packages() -> None:
+    try:
+        for package in ("onnx", "onnx_ir", "onnxruntime", "onnxscript"):
+            import_module(package)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"ONNX export needs {error.name}: pip install 'auto-g-nano[onnx]'."
+        ) from None
+
+
+def _build_onnx_graph(source: "ExportSource", dtype: str) -> "onnx_ir.Model":
+    """Return the graph; its weights are read from the checkpoint when they are written."""
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+    from onnxscript.optimizer import optimize_ir
+
+    activations = torch.float16 if dtype == "fp16" else torch.float32
+    # what it is rounded to in 4 or 8 bits elsewhere is coarser, and it would be a third of the file
+    embedding = torch.float32 if dtype == "fp32" else torch.float16
+    graph = trace_model(source.config, activations, embedding)
+    weights = dict(graph.graph.initializers)
+    for weight in weights.values():
+        weight.const_value = None  # on the meta device: nothing to fold
+    optimize_ir(graph)
+    ClearMetadataAndDocStringPass()(graph)  # paths of this machine's source files
+    for name, weight in weights.items():
+        weight.const_value = _lazy_weight_tensor(source, name, weight)
+    return graph
+
+
+def _lazy_weight_tensor(
+    source: "ExportSource", name: str, weight: "onnx_ir.Value"
+) -> "onnx_ir.LazyTensor":
+    import onnx_ir
+
+    shape, dtype = weight.shape, weight.dtype
+    assert shape is not None and dtype is not None
+
+    def read() -> "onnx_ir.TensorProtocol":
+        if name in ROPE_TABLES:
+            config = source.config
+            cpu = torch.device("cpu")
+            table = rope_table(config.head_size, config.block_size, config.rope_theta, cpu)
+            tensor = table[ROPE_TABLES.index(name)]
+        else:
+            tensor = source.tensors[name]
+            if "proj" in name or "lm_head" in name:
+                tensor = tensor.T
+        assert tuple(tensor.shape) == shape.numpy(), name
+        tensor = tensor.to(getattr(torch, dtype.numpy().name))
+        return onnx_ir.tensor(tensor.contiguous().numpy())
+
+    return onnx_ir.LazyTensor(read, dtype, shape, name=name)
+
+
+def _write_onnx(graph: "onnx_ir.Model", path: Path, on_progress: Callable[[str], None]) -> None:
+    import onnx_ir
+
+    def count(_: "onnx_ir.TensorProtocol", info: "onnx_ir.external_data.CallbackInfo") -> None:
+        on_progress(f"{path.name}: weight {info.index + 1:,} of {info.total:,}")
+
+    onnx_ir.save(graph, path, external_data=f"{path.name}.data", callback=count)
+
+
+def _quantize_matrices(path: Path, bits: int) -> "onnx_ir.Model":
+    """Return the graph with its matrices in `bits` bits; other weights remain in the file read."""
+    import onnx
+    import onnx_ir
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    graph = onnx.load(path, load_external_data=False)
+    for weight in graph.graph.initializer:
+        for entry in weight.external_data:
+            if entry.key == "location":  # absolute: so the quantizer maps one matrix at a time
+                entry.value = str(path.parent.resolve() / entry.value)
+    quantizer = MatMulNBitsQuantizer(
+        graph, bits, QUANTIZATION_GROUP_SIZE, accuracy_level=MATMUL_ACCURACY_LEVEL
+    )
+    quantizer.process()
+    model: onnx.ModelProto = quantizer.model.model
+    return onnx_ir.from_proto(model)
+
+
+@contextmanager
+def _silence_exporter() -> Iterator[None]:
+    """Suppress the libraries' messages, and keep them from configuring the root logger."""
+    root, handler, before = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
+    root.addHandler(handler)
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+        root.removeHandler(handler)

@@ -1,0 +1,116 @@
+"""How fast could this GPU be, and what share of that is used? One table of dense peak rates.
+
+    MFU = tokens/s × FLOPs a token / (GPUs × dense bf16 peak)
+
+The peak is that of bf16 products with fp32 accumulation and without sparsity: what the matrix
+products of a training step can reach. It is the yardstick for fp16 and FP8 as well. Of an
+FP8 step only the blocks' products run in FP8, so no single peak is its limit; against the one
+of bf16 two precisions compare by their tokens/s alone, and FP8 may pass what bf16 can reach.
+
+A GPU is known by the exact name that its driver gives. A slice of one (MIG), a laptop's or a
+regional variant has a similar name and another rate: it is unknown, and so is its MFU.
+"""
+
+import difflib
+import re
+from dataclasses import dataclass
+
+from gnano.config.model_config import ModelConfig
+from gnano.model.flops import flops_per_token
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Gpu:
+    name: str  # ours, as on the command line
+    name_pattern: str  # a pattern for the whole of torch.cuda.get_device_name()
+    bf16_tflops: float  # TFLOP/s, dense, fp32 accumulation
+    fp8_tflops: float | None  # the same; None: has no FP8
+    memory_gib: float  # GiB that torch can see (total_memory), rounded down
+    bandwidth_tb_per_s: float  # TB/s
+    max_watts: int  # board power at most
+
+    @property
+    def memory_bytes(self) -> int:
+        return int(self.memory_gib * GIB)
+
+
+# name, spelling, bf16, fp8, memory, bandwidth, watts. The memory is what PyTorch's out-of-memory
+# messages name as the capacity; the rest is from the makers' pages, "with sparsity" halved.
+_GPU_ROWS: tuple[tuple[str, str, float, float | None, float, float, int], ...] = (
+    # nvidia.com/en-us/data-center/a100
+    ("a100-40gb", r"(NVIDIA )?A100-(SXM4|PCIE)-40GB", 312.0, None, 39.3, 1.555, 400),
+    ("a100", r"(NVIDIA )?A100(-SXM4-80GB| 80GB PCIe)", 312.0, None, 79.1, 2.039, 400),
+    # nvidia.com/en-us/data-center/h100
+    ("h100-pcie", "NVIDIA H100 PCIe", 756.5, 1513.0, 79.1, 2.0, 350),
+    ("h100-nvl", "NVIDIA H100 NVL", 835.5, 1671.0, 93.0, 3.9, 400),
+    ("h100", "NVIDIA H100 80GB HBM3", 989.5, 1979.0, 79.1, 3.35, 700),
+    # nvidia.com/en-us/data-center/h200
+    ("h200-nvl", "NVIDIA H200 NVL", 835.5, 1671.0, 139.7, 4.8, 600),
+    ("h200", "NVIDIA H200", 989.5, 1979.0, 139.7, 4.8, 700),
+    # nvidia.com/en-us/data-center/hgx, an eighth of its eight GPUs
+    ("b200", "NVIDIA B200", 2250.0, 4500.0, 178.3, 7.7, 1000),
+    # Ada whitepaper, the rows "with FP32 accumulate":
+    # images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf
+    ("rtx-4090", "NVIDIA GeForce RTX 4090", 165.2, 330.3, 23.5, 1.008, 450),
+    # RTX Blackwell whitepaper, the same rows: images.nvidia.com/aem-dam/Solutions/geforce/
+    # blackwell/nvidia-rtx-blackwell-gpu-architecture.pdf
+    ("rtx-5090", "NVIDIA GeForce RTX 5090", 209.5, 419.0, 31.3, 1.792, 575),
+    # nvidia.com/en-us/products/workstations/professional-desktop-gpus/rtx-pro-6000: eighths of
+    # the 4,030 and 3,511 TFLOP/s of FP4 with sparsity; these cards accumulate in fp32 at full rate
+    ("rtx-pro-6000", r"NVIDIA RTX PRO 6000 Blackwell (Workstation|Server) Edition",
+     503.8, 1007.6, 94.9, 1.792, 600),
+    ("rtx-pro-6000-max-q", r"NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition",
+     438.9, 877.8, 94.9, 1.792, 300),
+    # nvidia.com/en-us/data-center/l40s
+    ("l40s", "NVIDIA L40S", 362.05, 733.0, 44.3, 0.864, 350),
+    # amd.com/en/products/accelerators/instinct/mi300/mi300x.html
+    ("mi300x", "AMD Instinct MI300X", 1307.4, 2614.9, 191.9, 5.3, 750),
+)  # fmt: skip
+GPUS = tuple(Gpu(*row) for row in _GPU_ROWS)
+
+
+def lookup_gpu(device_name: str) -> Gpu | None:
+    """The GPU that `torch.cuda.get_device_name()` calls so; None for one not in the table."""
+    return next((gpu for gpu in GPUS if re.fullmatch(gpu.name_pattern, device_name)), None)
+
+
+def get_gpu(name: str) -> Gpu:
+    """A GPU by our name for it (`h200`; spaces and case do not count) or by its driver's.
+
+    Raises ValueError with the closest names there are.
+    """
+    asked = re.sub(r"[\s_]+", "-", name.strip().lower())
+    named = next((gpu for gpu in GPUS if gpu.name == asked), None) or lookup_gpu(name)
+    if named is not None:
+        return named
+    names = [gpu.name for gpu in GPUS]
+    close = [known for known in names if asked and (known in asked or asked in known)]
+    close = close or difflib.get_close_matches(asked, names, n=3)
+    meant = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+    raise ValueError(f"No GPU is called {name!r}{meant}. There are {', '.join(names)}.")
+
+
+def peak_flops(device_name: str, precision: str) -> float | None:
+    """Dense peak FLOP/s of a device in bf16, fp16 or fp8.
+
+    None where it is not known: another GPU, or fp32, whose rate depends on whether TF32 is on.
+    """
+    gpu = lookup_gpu(device_name)
+    # tensor cores multiply fp16 as fast as bf16 on every GPU of the table
+    rates = {"bf16": gpu.bf16_tflops, "fp16": gpu.bf16_tflops, "fp8": gpu.fp8_tflops} if gpu else {}
+    rate = rates.get(precision)
+    return None if rate is None else rate * 1e12
+
+
+def compute_mfu(
+    tokens_per_s: float, config: ModelConfig, num_gpus: int, device_name: str, precision: str
+) -> float | None:
+    """Model FLOPs utilisation (PaLM, appendix B), a share of the dense bf16 peak of all GPUs.
+
+    None, to be shown as "unknown", for a GPU that is not in the table and for fp32.
+    """
+    yardstick = "bf16" if precision == "fp8" else precision
+    peak = peak_flops(device_name, yardstick)
+    return None if peak is None else tokens_per_s * flops_per_token(config) / (num_gpus * peak)

@@ -1,0 +1,183 @@
+"""A model on disk is a Hugging Face folder: `config.json` and `model.safetensors`.
+
+`transformers`, vLLM and llama.cpp's converter open it as it is. Nothing in it is trusted:
+shapes are checked against the config before a weight is used, and nothing is unpickled.
+"""
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from gnano.config.model_config import ModelConfig
+from gnano.model.transformer import GPT
+from gnano.utils.text import dump_json, read_text
+from gnano.utils.validation import require_agreement
+
+WEIGHTS_NAME = "model.safetensors"
+PICKLE_WEIGHTS_NAME = "pytorch_model.bin"
+SHARD_INDEX_NAMES = {
+    WEIGHTS_NAME: f"{WEIGHTS_NAME}.index.json",
+    PICKLE_WEIGHTS_NAME: f"{PICKLE_WEIGHTS_NAME}.index.json",
+}  # of shards
+ROPE_BUFFER_SUFFIX = "rotary_emb.inv_freq"  # older files hold what every reader computes itself
+MODEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def save_model(model: GPT, folder: Path, eos_token_id: int) -> None:
+    """Write config, generation defaults and weights, in the dtype that the weights have."""
+    save_config(model.config, model.lm_head.weight.dtype, folder, eos_token_id)
+    save_tensors(dict(model.state_dict()), folder / WEIGHTS_NAME)
+
+
+def save_config(config: ModelConfig, dtype: torch.dtype, folder: Path, eos_token_id: int) -> None:
+    """Write `config.json` and `generation_config.json`, for weights of this dtype."""
+    named = str(dtype).removeprefix("torch.")
+    precision = {"dtype": named, "torch_dtype": named}  # before transformers 4.56: the latter
+    ends = {"bos_token_id": eos_token_id, "eos_token_id": eos_token_id}
+    _write_json(folder / "config.json", {**config.to_hf(), **ends, **precision})
+    _write_json(folder / "generation_config.json", {**ends, "do_sample": True})
+
+
+def save_tensors(
+    tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file; a write that fails is the OSError that it is."""
+    try:
+        save_file(tensors, path, metadata={"format": "pt", **(metadata or {})})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(path)) from None
+    path.chmod(0o644)  # safetensors writes for the owner alone; a model is there to be read
+
+
+def load_config(folder: Path) -> ModelConfig:
+    content = read_json_object(folder / "config.json")
+    if content.get("tie_word_embeddings"):
+        raise ValueError(
+            f"{folder}: config.json says tie_word_embeddings = True, and the engine runs untied "
+            f"models: {_import_advice(folder)}."
+        )
+    try:
+        return ModelConfig.from_hf(content)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+
+
+def _import_advice(folder: Path) -> str:
+    """Return what to do with a folder whose layout only `gnano import` reads."""
+    return f"make an ordinary folder of it (gnano import {shlex.quote(str(folder))} --out DIR)"
+
+
+def read_json_object(path: Path, folder_kind: str = "a model folder") -> dict[str, Any]:
+    """Return the object in a JSON file of a folder of that kind.
+
+    Raises FileNotFoundError or ValueError where there is none.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} is not {folder_kind}: it has no {path.name}.")
+    try:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object but {str(content)[:40]!r}.")
+    return content
+
+
+def load_model(folder: Path, device: torch.device | str = "cpu") -> GPT:
+    """The model of a folder, in the dtype of its weights.
+
+    Raises FileNotFoundError or ValueError, in a sentence, for a folder that is not a whole
+    Llama model.
+    """
+    model = _build_meta_model(load_config(folder))
+    weights = load_tensors(folder, model.config, device)
+    dtype = next(iter(weights.values())).dtype
+    model.to_empty(device=device).to(dtype)
+    model.load_state_dict(weights)
+    return model
+
+
+def load_parameters(folder: Path, config: ModelConfig) -> dict[str, torch.Tensor]:
+    """The parameters of a model of this shape as they are while it runs, on the CPU.
+
+    Raises FileNotFoundError or ValueError for a folder that holds no such model.
+    """
+    # RoPE's base and the norms' epsilon change no tensor's size: weights under others would load
+    stored = replace(load_config(folder), dropout=config.dropout)
+    there = f"that of {folder / 'config.json'}"
+    for name, wanted in vars(config).items():
+        require_agreement(f"model.{name}", {"the recipe's": wanted, there: getattr(stored, name)})
+    model = _build_meta_model(config)
+    model.load_state_dict(load_tensors(folder, config), assign=True)
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def load_tensors(
+    folder: Path, config: ModelConfig, device: torch.device | str = "cpu"
+) -> dict[str, torch.Tensor]:
+    """Return the tensors of a model folder as stored, under Hugging Face's names.
+
+    On a CPU they are read from the disk when they are used, so what is not used takes no memory.
+    Raises FileNotFoundError or ValueError for a folder that holds no model of this shape.
+    """
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        others = (
+            name
+            for name in (PICKLE_WEIGHTS_NAME, *SHARD_INDEX_NAMES.values())
+            if (folder / name).is_file()
+        )
+        other = next((f", but {name}: {_import_advice(folder)}" for name in others), "")
+        raise FileNotFoundError(f"{folder} is not a model folder: it has no {WEIGHTS_NAME}{other}.")
+    try:
+        tensors = load_file(path)  # mapped: nothing of them is read yet
+        if any(name.endswith(ROPE_BUFFER_SUFFIX) for name in tensors):
+            raise ValueError(
+                f"{path} holds rotary frequencies beside the weights: {_import_advice(folder)}."
+            )
+        check_model_tensors(tensors, config, path)
+        return tensors if str(device) == "cpu" else load_file(path, device=str(device))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}).") from None
+
+
+def check_model_tensors(
+    tensors: Mapping[str, torch.Tensor], config: ModelConfig, path: Path
+) -> None:
+    """ValueError, naming a tensor, unless these are a model of this shape, as floating point."""
+    expected = {name: list(t.shape) for name, t in _build_meta_model(config).state_dict().items()}
+    for name in sorted(expected.keys() | tensors.keys()):
+        found = list(tensors[name].shape) if name in tensors else "missing"
+        if expected.get(name) != found:
+            raise ValueError(
+                f"{path} does not fit its shape: tensor {name} is {found} and ought to be "
+                f"{expected.get(name, 'none such')}."
+            )
+        if tensors[name].dtype not in MODEL_DTYPES:
+            raise ValueError(
+                f"{path}: tensor {name} is {str(tensors[name].dtype).removeprefix('torch.')}; "
+                f"give fp32, bf16 or fp16."
+            )
+
+
+def _build_meta_model(config: ModelConfig) -> GPT:
+    """Return a model of this shape whose parameters hold nothing."""
+    with torch.device("meta"):
+        return GPT.from_config(config)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(dump_json(content, indent=2) + "\n", "utf-8")

@@ -1,0 +1,216 @@
+"""The transformer: a Llama-style decoder in plain PyTorch.
+
+    ids ─▶ embedding ─▶ [ + attention(norm) ─▶ + feed-forward(norm) ] × layers ─▶ norm ─▶ head
+
+Modules carry the names that Hugging Face's `LlamaForCausalLM` gives its tensors, so the
+state dict is the file on disk: no mapping, no second format.
+
+Tensor names carry their shape, here and everywhere in this package:
+B batch, T time, D width, H query heads, K key/value heads, E head size, F feed-forward
+width, V vocabulary, N = B·T tokens.
+
+Weights stay in the dtype they are given (fp32 in training) and are cast where they are
+used: the activations' dtype, `compute_dtype`, decides the precision of the matrix products.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from gnano.config.model_config import ModelConfig
+from gnano.model.fused_cross_entropy import LossFn, fused_linear_cross_entropy, token_nll
+from gnano.model.kv_cache import KVCache
+from gnano.model.layers import (
+    Decoder,
+    LMHead,
+    PrefixTree,
+    document_mask,
+    prefix_tree_mask,
+    ragged_causal_mask,
+    rope_table,
+)
+from gnano.model.tensor_names import convert_from_published, is_published_layout
+
+
+class GPT(nn.Module):
+    """The language model: ids in, logits or loss out.
+
+    The signature and its defaults are the published ones and give the reference model of
+    1,050,002,688 parameters. `GPT.from_config(PRESETS["124m"])` builds the other shapes.
+    """
+
+    compute_dtype: torch.dtype | None = None  # of the activations; None: as the weights
+    activation_checkpointing: bool = (
+        False  # in backward, a block's activations from its input: less memory
+    )
+    uses_rng: bool = False  # its blocks draw beyond the config's dropout, as adapters may
+    is_compiled: bool = False  # by `compile_blocks`
+
+    def __init__(
+        self,
+        vocab_size: int = 50_257,
+        n_embd: int = 1_792,
+        n_layer: int = 24,
+        n_head: int = 14,
+        n_kv_head: int = 2,
+        ffn_hidden: int = 5_376,
+        block_size: int = 1_024,
+        dropout: float = 0.0,
+        *,
+        rope_theta: float = 500_000.0,
+        norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.config = ModelConfig(
+            vocab_size=vocab_size,
+            n_embd=n_embd,
+            n_layer=n_layer,
+            n_head=n_head,
+            n_kv_head=n_kv_head,
+            ffn_hidden=ffn_hidden,
+            block_size=block_size,
+            dropout=dropout,
+            rope_theta=rope_theta,
+            norm_eps=norm_eps,
+        )
+        self.model = Decoder(self.config)
+        self.lm_head = LMHead(self.config)
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> "GPT":
+        return cls(**asdict(config))
+
+    def compile_blocks(self) -> None:
+        """Compile the blocks and the head's loss, in place, for training; before FSDP or DDP.
+
+        All blocks share one compilation, which the first step makes. Modules, parameters and
+        their names stay; held-out text and generation run as before.
+        """
+        for block in self.model.layers:
+            # its forward and not the module: what wraps the module (FSDP's hooks) stays outside
+            block.forward = torch.compile(block.forward, fullgraph=True)
+        self.is_compiled = True
+
+    def num_parameters(self) -> int:
+        """Parameters of the logical model: the head's padding rows are not counted."""
+        padding = (self.config.padded_vocab_size - self.config.vocab_size) * self.config.n_embd
+        return sum(p.numel() for p in self.parameters()) - padding
+
+    def hidden_states(
+        self,
+        ids_BT: Tensor,
+        cache: KVCache | None = None,
+        *,
+        document_ids_BT: Tensor | None = None,
+        prefix_tree: PrefixTree | None = None,
+    ) -> Tensor:
+        """Final hidden states [B, T, D]; with a cache, ids continue what it holds.
+
+        With `segments_BT` (integers) a position attends within its own segment only: several
+        documents in a row are then computed as if each were alone. With `branches` a row holds
+        several continuations of one beginning, each computed as if it alone came after that; with
+        a cache besides, whose rows are of one length, all of them come after what it holds. Whether
+        their places fit the context, whoever made them knows.
+
+        Raises ValueError where the positions would pass the context (`block_size`), and for
+        segments together with a cache, which does not know the segments of what it holds.
+        """
+        if cache is not None and document_ids_BT is not None:
+            raise ValueError(
+                "A KV cache holds one text a row: give segments_BT or cache, not both."
+            )
+        config = self.config
+        past, tokens = cache.max_length if cache else 0, ids_BT.shape[1]
+        end = past + tokens
+        if end > config.block_size and prefix_tree is None:
+            raise ValueError(
+                f"{end:,} tokens do not fit the model's context of {config.block_size:,}."
+            )
+        # positions run on from one segment to the next: RoPE makes attention depend on
+        # distances alone, and those inside a segment are right wherever it starts
+        mask_B1TT = None if document_ids_BT is None else document_mask(document_ids_BT)
+        positions_BT = cache.advance(tokens) if cache else None
+        if positions_BT is not None:
+            mask_B1TT = ragged_causal_mask(positions_BT, end)
+        if prefix_tree is not None:
+            assert positions_BT is None, "rows of a cache that go on in branches are of one length"
+            positions_BT = prefix_tree.positions_BT
+            mask_B1TT = prefix_tree_mask(prefix_tree.branch_ids_BT, past)
+        table = rope_table(config.head_size, config.block_size, config.rope_theta, ids_BT.device)
+        rope = table.select(slice(past, end) if positions_BT is None else positions_BT)
+        x_BTD = self.model.embed_tokens(ids_BT)
+        x_BTD = x_BTD.to(self.compute_dtype or x_BTD.dtype)
+        trains = self.training and torch.is_grad_enabled() and cache is None
+        # other shapes come and go outside training, and each would be compiled anew
+        eager = self.is_compiled and not trains
+        with torch.compiler.set_stance("force_eager") if eager else nullcontext():
+            for number, block in enumerate(self.model.layers):
+                inputs = (x_BTD, rope, cache.layers[number] if cache else None, mask_B1TT)
+                if trains and self.activation_checkpointing:
+                    # without dropout no random numbers are drawn, whose state would be kept
+                    x_BTD = checkpoint(
+                        block,
+                        *inputs,
+                        use_reentrant=False,
+                        preserve_rng_state=self.uses_rng or config.dropout > 0,
+                    )
+                else:
+                    x_BTD = block(*inputs)
+        y_BTD: Tensor = self.model.norm(x_BTD)
+        return y_BTD
+
+    def forward(
+        self, ids_BT: Tensor, cache: KVCache | None = None, *, document_ids_BT: Tensor | None = None
+    ) -> Tensor:
+        """Logits [B, T, V] in fp32; `cache` and `segments_BT` as in `hidden`."""
+        return self.logits(self.hidden_states(ids_BT, cache, document_ids_BT=document_ids_BT))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Of final hidden states [..., D]: [..., V] in fp32."""
+        logits: Tensor = self.lm_head(x)
+        return logits.float()
+
+    def run_unsharded(self, function: Callable[["GPT"], Tensor]) -> Tensor:
+        """What `work` finds by `hidden` and `logits`.
+
+        One call of the model, so that FSDP has put together what both need.
+        """
+        return function(self)
+
+    def loss(
+        self,
+        ids_BT: Tensor,
+        targets_BT: Tensor,
+        *,
+        document_ids_BT: Tensor | None = None,
+        loss_fn: LossFn | None = None,
+    ) -> Tensor:
+        """Sum of the cross-entropy, in nats, over the targets that are not -100.
+
+        Or the loss that `score` makes of the nats [B, T] of all positions (fp32, 0 where the
+        target is -100), with its gradient: score gives its value and its derivative by each.
+        """
+        x_ND = self.hidden_states(ids_BT, document_ids_BT=document_ids_BT).flatten(0, 1)
+        weight_VD, targets_N = self.lm_head.weight, targets_BT.flatten()
+        head = x_ND, weight_VD, targets_N, self.config.vocab_size
+        if loss_fn is None:
+            return fused_linear_cross_entropy(*head, self.is_compiled)
+        value, slopes_BT = loss_fn(token_nll(*head).view_as(targets_BT))
+        if not torch.is_grad_enabled():
+            return value
+        weighted = fused_linear_cross_entropy(*head, self.is_compiled, slopes_BT.flatten())
+        # exactly the score's value, with the gradient of the weighted sum
+        return value + (weighted - weighted.detach())
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Takes Hugging Face's Llama names or the published checkpoint's (see `names`)."""
+        if is_published_layout(state_dict):
+            state_dict = convert_from_published(state_dict, self.config)
+        return super().load_state_dict(state_dict, strict, assign)

@@ -1,0 +1,219 @@
+"""Predicts what a run costs and whether it fits, on GPUs that need not be there.
+
+    recipe ─┬─ parameters, FLOPs, tokens ─────────────────▶ exact
+            ├─ memory of a rank (train/memory.py) ────────▶ predicted; fits? what would help?
+            └─ tokens/s (train/speed.py, or a given MFU) ─▶ expected ─▶ hours, money, energy
+
+GB are 10⁹ bytes, as in the line of a run. `planning_text` has the words.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from gnano.config.recipe import Recipe
+from gnano.config.train_config import TrainConfig
+from gnano.model.flops import flops_per_token, num_parameters, parameters_by_part
+from gnano.model.gpu_specs import GPUS, Gpu, get_gpu
+from gnano.train.estimate import (
+    MemoryEstimate,
+    choose_parallelism,
+    estimate_memory,
+    estimate_tokens_per_s,
+    fits_in_memory,
+)
+from gnano.utils.validation import Range, check_number
+
+CHINCHILLA_TOKENS_PER_PARAMETER = (
+    20  # tokens a parameter (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)
+)
+MAX_SUGGESTED_GPUS = 64  # that advice goes up to, in multiples of those asked for
+
+
+@dataclass(frozen=True)
+class CostEstimate:
+    """A recipe on some GPUs of one kind."""
+
+    gpu: Gpu
+    gpus: int
+    parallel: Literal["ddp", "fsdp"]
+    memory: MemoryEstimate  # of each GPU
+    fits: bool
+    remedy: str | None  # flags that make it fit, where it does not; None: none of ours do
+    remedy_bytes: int | None  # needed with them, of each GPU
+    tokens_per_s: float | None  # of all GPUs; None: not known for fp32, and no FP8 where none is
+    mfu: float | None  # of the dense bf16 peak
+    hours: float | None
+    dollars: float | None  # None: no price was given
+    kwh: float | None  # at full board power
+
+
+@dataclass(frozen=True)
+class CostPlan:
+    recipe: Recipe  # `auto` replaced by what it is on a GPU
+    gpus: int
+    micro_steps: int  # micro-batches a rank computes for one step
+    gpu_hour_price: float | None  # dollars a GPU-hour
+    assumed_mfu: float | None  # given by the user
+    selected: CostEstimate | None
+    estimates: tuple[CostEstimate, ...]
+
+    @property
+    def tokens(self) -> int:
+        return self.recipe.train.steps * self.recipe.train.tokens_per_step
+
+    @property
+    def flops(self) -> int:
+        return self.tokens * flops_per_token(self.recipe.model)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures, for `--json`."""
+        model, count = self.recipe.model, num_parameters(self.recipe.model)
+        return {
+            "parameters": {**parameters_by_part(model), "all": count},
+            "flops_per_token": flops_per_token(model),
+            "flops": self.flops,
+            "tokens": self.tokens,
+            "tokens_per_parameter": self.tokens / count,
+            "chinchilla_tokens": CHINCHILLA_TOKENS_PER_PARAMETER * count,
+            "gpus": self.gpus,
+            "micro_batch": self.recipe.train.micro_batch_size,
+            "micro_steps": self.micro_steps,
+            "precision": self.recipe.train.precision,
+            "price": self.gpu_hour_price,
+            "chosen": self.selected and _estimate_as_dict(self.selected),
+            "table": [_estimate_as_dict(outlook) for outlook in self.estimates],
+        }
+
+
+def plan_cost(
+    recipe: Recipe,
+    gpu_name: str | None = None,
+    gpus: int = 1,
+    gpu_hour_price: float | None = None,
+    mfu: float | None = None,
+) -> CostPlan:
+    """The outlook of a recipe on `gpus` GPUs of the kind named, and on every kind that is known.
+
+    `price` is in dollars a GPU-hour; `mfu`, a share, replaces the expected speed. Raises
+    ValueError for a GPU that is not known, a step that does not split over the GPUs, and
+    numbers out of range.
+    """
+    check_number("gpus", gpus, Range(1, 1_000_000))
+    check_number(
+        "price", gpu_hour_price, Range(0, 1_000_000), is_integer=False
+    )  # dollars a GPU-hour
+    check_number(
+        "mfu", mfu, Range(0, 1, exclusive_minimum=True), is_integer=False
+    )  # share of the peak
+    named = None if gpu_name is None else get_gpu(gpu_name)
+    if recipe.train.precision == "auto":
+        recipe = replace(recipe, train=replace(recipe.train, precision="bf16"))
+    micro_steps = recipe.train.accumulation_steps(recipe.model.block_size, gpus)
+    if gpus % (groups := recipe.train.hsdp_replicas):
+        raise ValueError(
+            f"{gpus} GPUs cannot form {groups} groups of the same size (train.hsdp_replicas)."
+        )
+    table = tuple(_estimate(recipe, kind, gpus, gpu_hour_price, mfu) for kind in GPUS)
+    chosen = None if named is None else _estimate(recipe, named, gpus, gpu_hour_price, mfu)
+    return CostPlan(recipe, gpus, micro_steps, gpu_hour_price, mfu, chosen, table)
+
+
+def _estimate(
+    recipe: Recipe, gpu: Gpu, gpus: int, gpu_hour_price: float | None, mfu: float | None
+) -> CostEstimate:
+    settings = recipe.train
+    parallel = choose_parallelism(recipe.model, settings, gpus, gpu.memory_bytes)
+    memory = estimate_memory(recipe.model, settings, gpus, parallel)
+    able = settings.precision != "fp8" or gpu.fp8_tflops is not None
+    good = able and fits_in_memory(memory, gpu.memory_bytes)
+    remedy = None if good else _find_remedy(recipe, gpu, gpus, parallel)
+    speed = _estimate_tokens_per_s(recipe, gpu, gpus, mfu) if able else None
+    peak = gpus * gpu.bf16_tflops * 1e12
+    hours = speed and settings.steps * settings.tokens_per_step / speed / 3600
+    return CostEstimate(
+        gpu=gpu,
+        gpus=gpus,
+        parallel=parallel,
+        memory=memory,
+        fits=good,
+        remedy=remedy and remedy[0],
+        remedy_bytes=remedy and remedy[1],
+        tokens_per_s=speed,
+        mfu=speed and speed * flops_per_token(recipe.model) / peak,
+        hours=hours,
+        dollars=None if gpu_hour_price is None or hours is None else gpu_hour_price * gpus * hours,
+        kwh=hours and hours * gpus * gpu.max_watts / 1000,
+    )
+
+
+def _estimate_tokens_per_s(recipe: Recipe, gpu: Gpu, gpus: int, mfu: float | None) -> float | None:
+    if mfu is not None:
+        return mfu * gpus * gpu.bf16_tflops * 1e12 / flops_per_token(recipe.model)
+    if recipe.train.precision == "fp32":
+        return None  # a third to a thirtieth of bf16, as the GPU and its TF32 setting will have it
+    return estimate_tokens_per_s(recipe.model, recipe.train, gpu, gpus)
+
+
+def _find_remedy(
+    recipe: Recipe, gpu: Gpu, gpus: int, parallel: Literal["ddp", "fsdp"]
+) -> tuple[str, int] | None:
+    """The first of the changes below that makes it fit, as flags, and the bytes it then needs."""
+    before = replace(recipe.train, parallel=parallel)
+    for flags, settings, count in _memory_reductions(before, gpus, gpu):
+        try:
+            memory = estimate_memory(recipe.model, settings, count)
+        except ValueError:
+            continue  # the step does not split so
+        if fits_in_memory(memory, gpu.memory_bytes):
+            return flags, memory.total_bytes
+    return None
+
+
+def _memory_reductions(
+    train: TrainConfig, gpus: int, gpu: Gpu
+) -> Iterator[tuple[str, TrainConfig, int]]:
+    """Ways to need less memory, those that cost least speed first."""
+    if train.precision == "fp8" and gpu.fp8_tflops is None:
+        settings = replace(train, precision="bf16")
+        yield "--train.precision bf16", settings, gpus
+        for flags, smaller, count in _memory_reductions(settings, gpus, gpu):
+            yield f"--train.precision bf16 {flags}", smaller, count
+        return
+    most = max(MAX_SUGGESTED_GPUS, gpus)
+    counts = [gpus << doublings for doublings in range(10) if gpus << doublings <= most]
+    halvings = range(train.micro_batch_size.bit_length())
+    halved = [train.micro_batch_size >> halving for halving in halvings]  # 8, 4, 2, 1
+    for count in counts:
+        for parallel in ("ddp", "fsdp") if train.parallel == "ddp" else ("fsdp",):
+            if parallel == "fsdp" and count % max(train.hsdp_replicas, 2):
+                continue
+            for recompute in (False, True) if not train.activation_checkpointing else (True,):
+                for micro_batch in halved:
+                    settings = replace(
+                        train,
+                        parallel=parallel,
+                        activation_checkpointing=recompute,
+                        micro_batch_size=micro_batch,
+                    )
+                    words = [
+                        f"--gpus {count}" * (count != gpus),
+                        f"--train.parallel {parallel}" * (parallel != train.parallel),
+                        "--train.activation_checkpointing"
+                        * (recompute != train.activation_checkpointing),
+                        f"--train.micro-batch-size {micro_batch}"
+                        * (micro_batch != train.micro_batch_size),
+                    ]
+                    yield " ".join(filter(None, words)), settings, count
+
+
+def _estimate_as_dict(estimate: CostEstimate) -> dict[str, Any]:
+    figures = {key: value for key, value in vars(estimate).items() if key not in ("gpu", "memory")}
+    memory = {
+        "moment": estimate.memory.peak_phase,
+        "parts": estimate.memory.parts,
+        "needed": estimate.memory.total_bytes,
+        "device": estimate.gpu.memory_bytes,
+    }
+    gpu = {key: value for key, value in asdict(estimate.gpu).items() if key != "spelled"}
+    return {"gpu": gpu, **figures, "memory_bytes": memory}

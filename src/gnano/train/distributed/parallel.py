@@ -1,0 +1,161 @@
+"""Where does the model live? Whole on one device, copied to each rank, or sharded over them.
+
+                 weights, moments      gradients                     exchanged in a step
+    alone        whole                 whole                         nothing
+    ddp          whole on each rank    summed in the backward pass   gradients
+    fsdp         a slice on each rank  summed and scattered          weights twice, gradients
+    fsdp, replicas = R                 the same within each of R groups; gradients between them
+
+Every rank takes its own samples of the same global batch, so all of these compute the same
+step. DDP is PyTorch's; FSDP is FSDP2 (`fully_shard`), which leaves the model's modules and
+names as they are and makes its parameters DTensors.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from gnano.data.any_batch import AnyBatch
+from gnano.model.transformer import GPT
+from gnano.train.distributed.context import DistContext
+
+
+@dataclass(frozen=True)
+class ParallelModel:
+    """The model as this rank computes it."""
+
+    model: GPT
+    loss_fn: Callable[[AnyBatch], Tensor]  # sum of the cross-entropy of a micro-batch, for backward
+    parameters: dict[str, nn.Parameter]  # fp32, as this rank holds them between two steps
+    grad_copies: int = 1  # ranks that hold the same slice of each gradient after the backward pass
+
+    @contextmanager
+    def backward_context(self, is_last: bool) -> Iterator[None]:
+        """Around loss and backward of a micro-batch: only the last one of a step is exchanged."""
+        if isinstance(self.loss_fn, DistributedDataParallel) and not is_last:
+            with self.loss_fn.no_sync():
+                yield
+            return
+        if isinstance(self.model, FSDPModule):
+            self.model.set_requires_gradient_sync(is_last)
+        yield
+
+    def reshard(self) -> None:
+        """Forget gathered parameters, which writing into `parameters` does not reach."""
+        if isinstance(self.model, FSDPModule):
+            self.model.reshard()
+
+
+def parallelize(
+    model: GPT,
+    world: DistContext,
+    strategy: str,
+    compute_dtype: torch.dtype | None,
+    replicas: int = 1,
+) -> ParallelModel:
+    """Give the model, which rank 0 has as it should be, its place on all ranks."""
+    if world.world_size == 1:
+        return ParallelModel(
+            model, lambda batch: _batch_loss(model, batch), dict(model.named_parameters())
+        )
+    for tensor in [*model.parameters(), *model.buffers()]:
+        world.broadcast(tensor.detach())
+    if strategy == "ddp":
+        replicated = DistributedDataParallel(
+            _LossModule(model),
+            device_ids=[world.device] if world.device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+            init_sync=False,  # done above
+        )
+        return ParallelModel(
+            model, replicated, dict(model.named_parameters()), grad_copies=world.world_size
+        )
+    if world.world_size % replicas:
+        raise ValueError(
+            f"{world.world_size} ranks cannot form {replicas} groups of the same size (train.hsdp_replicas)."
+        )
+    mesh = init_device_mesh(
+        world.device.type,
+        (replicas, world.world_size // replicas),
+        mesh_dim_names=("copy", "shard"),
+    )
+    mesh = mesh if replicas > 1 else mesh["shard"]
+    # gradients are summed in fp32, as in one process
+    # what goes into a block stays as it is: rounded to bf16, angles would turn wrong positions
+    policy = MixedPrecisionPolicy(
+        param_dtype=compute_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    for block in model.model.layers:
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    for name in ("loss", "measure"):
+        register_fsdp_forward_method(model, name)
+    # taken now: after a forward pass without a backward one (a held-out loss) FSDP2 leaves the
+    # root's parameters gathered, and the model's own are then copies rounded to `compute`
+    sharded = dict(model.named_parameters())
+    return ParallelModel(
+        model, lambda batch: _batch_loss(model, batch), sharded, grad_copies=replicas
+    )
+
+
+class _LossModule(nn.Module):
+    """The loss as a module's forward, which DDP's hooks need."""
+
+    def __init__(self, model: GPT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: AnyBatch) -> Tensor:
+        return _batch_loss(self.model, batch)
+
+
+def _batch_loss(model: GPT, batch: AnyBatch) -> Tensor:
+    return model.loss(
+        batch.inputs_BT, batch.targets_BT, document_ids_BT=batch.segments_BT, loss_fn=batch.loss_fn
+    )
+
+
+def to_local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this rank holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def gather_full(tensors: Mapping[str, Tensor], world: DistContext) -> dict[str, Tensor]:
+    """The whole tensors, for rank 0 to save; the others help and get nothing."""
+    whole = {}
+    for name, tensor in tensors.items():
+        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if world.is_main:
+            # off the device at once: all of them together need not fit there
+            whole[name] = full.cpu() if isinstance(tensor, DTensor) else full
+    return whole
+
+
+def shard_like(
+    full_tensors: Mapping[str, Tensor], like: Mapping[str, Tensor], world: DistContext
+) -> dict[str, Tensor]:
+    """Rank 0's whole tensors, laid out over the ranks as those of the same names in `like`."""
+    if world.world_size == 1:
+        return {name: full_tensors[name] for name in like}
+    parts: dict[str, Tensor] = {}
+    for name, layout in like.items():
+        full = torch.empty(layout.shape, dtype=layout.dtype, device=world.device)
+        if world.is_main:
+            full.copy_(full_tensors[name])
+        if isinstance(layout, DTensor):
+            parts[name] = distribute_tensor(full, layout.device_mesh, layout.placements)
+        else:
+            parts[name] = world.broadcast(full).to(layout.device)
+    return parts

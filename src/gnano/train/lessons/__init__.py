@@ -1,1 +1,0 @@
-"""What a model learns from: texts, instructions or preferences, each with the same face."""

@@ -1,0 +1,235 @@
+"""Orthogonalizes matrices: the nearest one, U Vᵀ of X = U S Vᵀ, by matrix products alone.
+
+An odd polynomial of a matrix acts on its singular values and leaves U and V as they are:
+
+    a X + b (X Xᵀ) X + c (X Xᵀ)² X  =  U (a S + b S³ + c S⁵) Vᵀ
+
+A few in a row bring every singular value of [0.001, 1] near to 1. The coefficients are those of
+Polar Express (Amsel et al. 2025, https://arxiv.org/abs/2505.16932, algorithm 1), the best
+composition there is for that interval; they replace the fixed ones of Newton–Schulz.
+
+Distributes work on whole matrices over the ranks, in equal shares.
+
+replicated (DDP): each rank has all matrices, works on its share, and all get the results
+
+    rank 0   A B C D ── works on A B ──┐
+    rank 1   A B C D ── works on C D ──┴─ all-gather ─▶ A B C D
+
+sharded by rows (FSDP2): the shares travel to their rank, and back
+
+    rank 0   a₀ b₀ c₀ d₀ ─┐ all-to-all ┌─ A B, worked on ─┐ all-to-all ┌─ a₀ b₀ c₀ d₀
+    rank 1   a₁ b₁ c₁ d₁ ─┘            └─ C D, worked on ─┘            └─ a₁ b₁ c₁ d₁
+
+With HSDP each group of shards does this on its own: dividing the work between groups would cost as
+much in exchanges between machines as it saves.
+
+Muon: each matrix moves along the orthogonal matrix nearest to its momentum.
+
+Every direction that the gradients agree on is then stepped in equally far, not only the few
+that dominate (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
+
+    gradient ─▶ momentum, Nesterov's ─▶ orthogonal ─▶ × 0.2·√(longer side) ─▶ step
+
+The factor gives the update the root mean square of AdamW's, so both take the same learning rate
+and decay (Liu et al. 2025, https://arxiv.org/abs/2502.16982). The decay is cautious: it only
+shrinks what the update is shrinking as well (https://arxiv.org/abs/2510.12402); and it fades to
+nothing by the end of the run.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import pairwise
+from math import sqrt
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Shard
+
+from gnano.config.train_config import OptimizerConfig
+from gnano.model.transformer import GPT
+from gnano.train.distributed.parallel import to_local
+
+POLAR_EXPRESS_COEFFICIENTS = (
+    (8.287212, -23.595887, 17.300387),
+    (4.107059, -2.947850, 0.544843),
+    (3.948691, -2.908902, 0.551819),
+    (3.318420, -2.488488, 0.510049),
+    (2.300652, -1.668904, 0.418807),
+    (1.891301, -1.267996, 0.376804),
+    (1.875001, -1.250002, 0.375000),
+    (1.875, -1.25, 0.375),
+)
+# each polynomial but the last is for values a little beyond 1, where bf16 may round them to
+SAFETY_FACTOR = 1.01
+
+
+def orthogonalize(x_NRC: Tensor, steps: int = 5) -> Tensor:
+    """N matrices [R, C] with their singular values brought to about 1, in the dtype of `x_NRC`.
+
+    A matrix of zeros stays one.
+    """
+    tall = x_NRC.shape[1] > x_NRC.shape[2]
+    x = x_NRC.mT if tall else x_NRC  # the products with the Gram matrix are of the short side
+    wide = torch.promote_types(x.dtype, torch.float32)
+    norm_N11 = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=wide)
+    # the largest singular value is at most the norm; 2 %: bf16 rounds the norm as well
+    x = x / (norm_N11 * 1.02).clamp_min(1e-30).to(x.dtype)
+    for number, (a, b, c) in enumerate(POLAR_EXPRESS_COEFFICIENTS[:steps]):
+        if number < len(POLAR_EXPRESS_COEFFICIENTS) - 1:
+            a, b, c = a / SAFETY_FACTOR, b / SAFETY_FACTOR**3, c / SAFETY_FACTOR**5
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+MatrixFn = Callable[[Tensor], Tensor]  # [N, R, C] -> the same shape; each matrix for itself
+
+
+def num_worker_ranks(parameter: Tensor) -> int:
+    """Return over how many ranks `spread` distributes matrices sharded like this parameter."""
+    group = _process_group(parameter)
+    return 1 if group is None else group.size()
+
+
+def distribute_work(x_NRC: Tensor, like: Tensor, fn: MatrixFn) -> Tensor:
+    """Apply `work` to N matrices, of which `x_NRC` is this rank's part, sharded like `like`.
+
+    Returns the same part of the results. All ranks call this together.
+    """
+    group = _process_group(like)
+    if group is None:
+        return fn(x_NRC)
+    if isinstance(like, DTensor):
+        return _run_all_to_all(x_NRC, like.shape[0], fn, group)
+    return _run_all_gather(x_NRC, fn, group)
+
+
+def _process_group(like: Tensor) -> dist.ProcessGroup | None:
+    """Return the ranks that share the work, None for this one alone."""
+    group: dist.ProcessGroup | None = None
+    if isinstance(like, DTensor):
+        sharded = [n for n, place in enumerate(like.placements) if isinstance(place, Shard)]
+        assert len(sharded) == 1 and like.placements[sharded[0]] == Shard(0), like.placements
+        group = like.device_mesh.get_group(sharded[0])
+    elif dist.is_available() and dist.is_initialized():
+        group = dist.group.WORLD
+    return group if group is not None and group.size() > 1 else None
+
+
+def _run_all_gather(x_NRC: Tensor, fn: MatrixFn, group: dist.ProcessGroup) -> Tensor:
+    N, R, C = x_NRC.shape
+    share = -(-N // group.size())
+    mine = x_NRC[group.rank() * share : (group.rank() + 1) * share]
+    done = x_NRC.new_zeros(share, R, C)
+    if len(mine):
+        done[: len(mine)] = fn(mine)
+    shares = x_NRC.new_empty(group.size(), share, R, C)
+    dist.all_gather(list(shares), done, group=group)
+    return shares.flatten(0, 1)[:N]
+
+
+def _run_all_to_all(x_NrC: Tensor, R: int, fn: MatrixFn, group: dist.ProcessGroup) -> Tensor:
+    N, r, C = x_NrC.shape
+    me = group.rank()
+    counts = _shard_sizes(N, group.size())  # matrices that each rank works on
+    rows = _shard_sizes(R, group.size())  # rows of every matrix that each rank holds
+    assert r == rows[me], f"{r} rows here, {rows[me]} by FSDP2's rule"
+    held = [count * r * C for count in counts]
+    worked = [counts[me] * of * C for of in rows]
+
+    received = x_NrC.new_empty(sum(worked))
+    dist.all_to_all_single(received, x_NrC.flatten(), worked, held, group)
+    parts = [part.view(counts[me], -1, C) for part in torch.split(received, worked) if len(part)]
+    if parts:
+        done = torch.split(fn(torch.cat(parts, dim=1)), rows, dim=1)
+        received = torch.cat([part.flatten() for part in done])
+    returned = x_NrC.new_empty(sum(held))
+    dist.all_to_all_single(returned, received, held, worked, group)
+    return returned.view(N, r, C)
+
+
+def _shard_sizes(total: int, ranks: int) -> list[int]:
+    """Return the rows of each rank as FSDP2 splits them, the last ones less or none."""
+    part = -(-total // ranks)
+    edges = [min(number * part, total) for number in range(ranks + 1)]
+    return [end - start for start, end in pairwise(edges)]
+
+
+ADAMW_UPDATE_RMS = 0.2  # of AdamW's updates, as measured by Moonlight
+BATCH_ELEMENTS = 2**26  # elements a rank holds in one batch of matrices: 256 MiB in fp32
+
+
+class Muon:
+    """The momentum of some matrices, by name."""
+
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], config: OptimizerConfig, model: GPT
+    ) -> None:
+        self.parameters, self.config, self.model = dict(parameters), config, model
+        self.momentum = {name: torch.zeros_like(p.detach()) for name, p in parameters.items()}
+        self.batches = list(_batch_by_shape(self.parameters))
+
+    @torch.no_grad()
+    def step(
+        self,
+        lr: float,
+        remaining: float = 1.0,
+        grad_divisor: Tensor | None = None,
+        skip_step: Tensor | None = None,
+    ) -> None:
+        """As `Optimizer.step`."""
+        for names in self.batches:
+            update = self._compute_update(names, grad_divisor, skip_step)
+            weights = [to_local(self.parameters[name]) for name in names]
+            w = torch.stack(weights)
+            shrink = (w * update > 0) * (self.config.weight_decay * remaining)
+            _copy_unless_skipped(weights, w - lr * (update + shrink * w), w, skip_step)
+
+    def _compute_update(
+        self, names: list[str], grad_divisor: Tensor | None, skip_step: Tensor | None
+    ) -> Tensor:
+        """What these matrices are to move by, stacked, for a learning rate of 1."""
+        like = self.parameters[names[0]]
+        grads = [self.parameters[name].grad for name in names]
+        g = torch.stack([to_local(grad) for grad in grads if grad is not None])
+        assert len(g) == len(names), "a matrix of the layers has no gradient"
+        if grad_divisor is not None:
+            g /= grad_divisor
+        momentum = [to_local(self.momentum[name]) for name in names]
+        before = torch.stack(momentum)
+        m = before.lerp(g, 1 - self.config.momentum)
+        _copy_unless_skipped(momentum, m, before, skip_step)
+        u = g.lerp(m, self.config.momentum)
+        # bf16 where the model's own products are: there it is fast, and it is enough
+        narrow = self.model.compute_dtype is torch.bfloat16
+        u = u.to(torch.bfloat16) if narrow else u
+        o = distribute_work(u, like, partial(orthogonalize, steps=self.config.ns_steps))
+        return o.to(g.dtype) * (ADAMW_UPDATE_RMS * sqrt(max(like.shape)))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {f"{name}/momentum": self.momentum[name] for name in self.parameters}
+
+
+def _copy_unless_skipped(
+    targets: list[Tensor], new: Tensor, old: Tensor, skip_step: Tensor | None
+) -> None:
+    if skip_step is not None:
+        new = torch.where(skip_step > 0, old, new)  # chosen, not weighed: new may hold NaN
+    for tensor, value in zip(targets, new, strict=True):
+        tensor.copy_(value)
+
+
+def _batch_by_shape(parameters: Mapping[str, nn.Parameter]) -> Iterator[list[str]]:
+    """Names of matrices of one shape, as many as are worked on at once."""
+    shapes: dict[torch.Size, list[str]] = defaultdict(list)
+    for name, parameter in parameters.items():
+        shapes[parameter.shape].append(name)
+    for names in shapes.values():
+        like = parameters[names[0]]
+        ranks = num_worker_ranks(like)
+        fit = BATCH_ELEMENTS // max(1, to_local(like).numel())
+        size = max(1, fit // ranks) * ranks  # so that every rank has its share
+        for start in range(0, len(names), size):
+            yield names[start : start + size]

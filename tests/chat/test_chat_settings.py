@@ -1,0 +1,43 @@
+"""Each setting can be changed as it is shown; a mistake is said and changes nothing."""
+
+from dataclasses import fields
+
+import pytest
+
+from gnano.chat.chat_settings import ChatSettings
+from gnano.config.inference_config import SamplingParams
+
+VALUES = {"top_k": "4", "seed": "7", "logit_bias": "13:-5,42:1.5", "tokens": "9"}
+
+
+def test_all_of_sampling_can_be_set_and_shown():
+    settings = ChatSettings()
+    names = [field.name for field in fields(SamplingParams)] + ["tokens"]
+    assert list(settings.as_dict()) == names
+    for name in names:
+        value = VALUES.get(name, "1" if isinstance(settings.as_dict()[name], int) else "0.5")
+        changed = settings.with_value(name.replace("_", "-"), value)
+        assert changed.format_value(name) == value
+        others = {other: shown for other, shown in changed.as_dict().items() if other != name}
+        assert others == {key: settings.as_dict()[key] for key in others}
+        assert changed.with_value(name, settings.format_value(name)) == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("temperature", "warm", "must be a number"),
+        ("temperature", "-1", "at least 0 and at most 100"),
+        ("temperature", "nan", "finite"),
+        ("temperature", "none", "must be a number"),
+        ("top_k", "1.5", "must be a whole number"),
+        ("top_p", "0", "more than 0 and at most 1"),
+        ("seed", "x", "must be a whole number"),
+        ("tokens", "0", "at least 1"),
+        ("top", "1", "there are temperature, top_k"),
+    ],
+)
+def test_a_wrong_value_is_named_in_one_sentence(name, value, reason):
+    with pytest.raises(ValueError, match=r"\.$") as refused:
+        ChatSettings().with_value(name, value)
+    assert reason in str(refused.value) and "\n" not in str(refused.value)

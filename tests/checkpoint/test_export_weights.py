@@ -1,0 +1,164 @@
+"""A shared model is the checkpoint's, whole, openable, and does the run no harm."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tests.small_models import with_train
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gnano.checkpoint.checksums import verify_checksums
+from gnano.checkpoint.export_weights import export_weights
+from gnano.checkpoint.format import find_checkpoint
+from gnano.config.recipe import Recipe
+from gnano.infer.engine import Engine
+from gnano.model.hf_io import load_model
+from gnano.train.trainer import train
+
+MODEL = {
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+
+
+@pytest.fixture(scope="module")
+def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train(with_train(recipe, steps=6, save_every=3), run)
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def test_it_holds_the_model_and_its_list_and_nothing_of_the_training(
+    run: Path, tmp_path: Path
+) -> None:
+    out = export_weights(run, tmp_path / "a" / "shared")
+    assert {p.name for p in out.iterdir()} == {*MODEL, "files.json"}
+    assert set(json.loads((out / "files.json").read_text())) == MODEL
+    newest = find_checkpoint(run)
+    assert all((out / name).read_bytes() == (newest / name).read_bytes() for name in MODEL)
+    verify_checksums(out)
+    verify_checksums(newest)
+    assert [p.name for p in out.parent.iterdir()] == ["shared"]
+
+
+def test_transformers_and_generate_open_it(run: Path, tmp_path: Path) -> None:
+    out = export_weights(run / "checkpoints" / "step-00000003", tmp_path / "shared")
+    theirs = AutoModelForCausalLM.from_pretrained(out)
+    ids = torch.randint(0, 300, (2, 20))
+    ours = load_model(run / "checkpoints" / "step-00000003").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids).logits, ours(ids), atol=1e-4, rtol=0)
+    assert AutoTokenizer.from_pretrained(out)("the river")["input_ids"]
+    assert Engine.load(out).generate("the river", max_new_tokens=5)
+
+
+def test_to_edit_the_config_of_the_shared_model_does_not_damage_the_checkpoint(
+    run: Path, tmp_path: Path
+) -> None:
+    out = export_weights(run, tmp_path / "shared")
+    with (out / "config.json").open("a") as file:
+        file.write(" ")
+    verify_checksums(find_checkpoint(run))
+    with pytest.raises(ValueError, match=r"config\.json"):
+        verify_checksums(out)
+
+
+def test_what_is_shared_outlives_the_run(run: Path, tmp_path: Path) -> None:
+    out = export_weights(run, tmp_path / "shared")
+    shutil.rmtree(run)
+    verify_checksums(out)
+    again = export_weights(out, tmp_path / "again")
+    verify_checksums(again)
+    assert {p.name for p in again.iterdir()} == {*MODEL, "files.json"}
+
+
+def test_where_the_file_system_has_no_links_it_is_copied(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    out = elsewhere / f"gnano-{os.getpid()}" / "shared"
+    try:
+        export_weights(run, out)
+        verify_checksums(out)
+        assert (out / "model.safetensors").stat().st_nlink == 1
+    finally:
+        shutil.rmtree(out.parent, ignore_errors=True)
+
+
+@pytest.mark.parametrize("name", sorted(MODEL))
+def test_a_damaged_file_is_named_and_nothing_is_written(
+    run: Path, tmp_path: Path, name: str
+) -> None:
+    file = find_checkpoint(run) / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="does not match its checksum") as refused:
+        export_weights(run, tmp_path / "b" / "shared")
+    assert str(file) in str(refused.value)
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_damage_to_what_only_training_needs_does_not_matter(run: Path, tmp_path: Path) -> None:
+    shutil.rmtree(find_checkpoint(run) / "trainer")
+    out = export_weights(run, tmp_path / "shared")
+    verify_checksums(out)
+    assert {p.name for p in out.iterdir()} == {*MODEL, "files.json"}
+
+
+def test_a_list_cannot_bring_files_from_elsewhere(run: Path, tmp_path: Path) -> None:
+    (run / "secret").write_text("secret")
+    listed = find_checkpoint(run) / "files.json"
+    entries = json.loads(listed.read_text())
+    entries |= {"../../secret": [6, "0"], str(run / "secret"): [6, "0"], "..": [6, "0"]}
+    listed.write_text(json.dumps(entries))
+    out = export_weights(run, tmp_path / "shared")
+    assert {p.name for p in out.iterdir()} == {*MODEL, "files.json"}
+
+
+def test_what_is_there_already_is_not_touched(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    with pytest.raises(FileExistsError, match="is there already"):
+        export_weights(run, tmp_path / "shared")
+    assert list((tmp_path / "shared").iterdir()) == []
+
+
+def test_what_has_no_list_of_files_is_refused(run: Path, tmp_path: Path) -> None:
+    (find_checkpoint(run) / "files.json").unlink()
+    with pytest.raises(ValueError, match=r"files\.json cannot be read"):
+        export_weights(run, tmp_path / "shared")
+    (find_checkpoint(run) / "files.json").write_text("{}")
+    with pytest.raises(ValueError, match="lists no model"):
+        export_weights(run, tmp_path / "shared")
+    assert not (tmp_path / "shared").exists()
+
+
+@pytest.mark.parametrize("place", ["checkpoints/step-00000009", "shared"])
+def test_it_is_no_checkpoint_to_go_on_from(run: Path, place: str) -> None:
+    with pytest.raises(ValueError, match="which is a run: name another place"):
+        export_weights(run, run / place)
+    assert not (run / place).exists()
+
+
+def test_one_that_was_put_among_a_run_s_checkpoints_is_passed_over(
+    run: Path, tmp_path: Path, recipe: Recipe
+) -> None:
+    shared = export_weights(run, tmp_path / "shared")
+    shutil.rmtree(run / "checkpoints" / "step-00000006")
+    shutil.copytree(shared, run / "checkpoints" / "step-00000005")
+    result = train(with_train(recipe, steps=6, save_every=3), run)
+    assert (result.start_step, result.step) == (3, 6)

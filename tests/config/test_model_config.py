@@ -1,0 +1,139 @@
+import json
+from dataclasses import FrozenInstanceError, asdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gnano.config.model_config import PRESETS, ModelConfig
+from gnano.model.transformer import GPT
+
+
+@st.composite
+def configs(draw):
+    n_kv_head = draw(st.integers(1, 8))
+    n_head = n_kv_head * draw(st.integers(1, 4))
+    return ModelConfig(
+        vocab_size=draw(st.integers(1, 200_000)),
+        n_embd=n_head * 2 * draw(st.integers(1, 64)),
+        n_layer=draw(st.integers(1, 100)),
+        n_head=n_head,
+        n_kv_head=n_kv_head,
+        ffn_hidden=draw(st.integers(1, 20_000)),
+        block_size=draw(st.integers(2, 100_000)),
+        dropout=draw(st.floats(0, 0.99)),
+        rope_theta=draw(st.floats(1, 1e9)),
+        norm_eps=draw(st.floats(1e-12, 1e-2)),
+    )
+
+
+@given(config=configs())
+def test_a_shape_survives_config_json_unchanged(config):
+    assert ModelConfig.from_hf(json.loads(json.dumps(config.to_hf()))) == config
+
+
+def test_transformers_reads_our_config_json_as_we_mean_it():
+    from transformers import LlamaConfig
+
+    ours = ModelConfig(rope_theta=123_456.0, norm_eps=1e-4)
+    theirs = LlamaConfig(**ours.to_hf())
+    assert ModelConfig.from_hf(theirs.to_dict()) == ours
+
+
+@pytest.mark.parametrize(
+    "absent, theta",
+    [(["rope_parameters"], 250_000.0), (["rope_theta"], 250_000.0), (["both"], 10_000.0)],
+)
+def test_either_spelling_of_theta_is_read_and_none_is_llamas_default(absent, theta):
+    config = ModelConfig(rope_theta=250_000.0).to_hf()
+    for key in ["rope_theta", "rope_parameters"] if absent == ["both"] else absent:
+        del config[key]
+    assert ModelConfig.from_hf(config).rope_theta == theta
+
+
+def test_a_config_without_key_value_heads_has_one_for_each_query_head():
+    config = ModelConfig(n_kv_head=2).to_hf()
+    del config["num_key_value_heads"]
+    assert ModelConfig.from_hf(config).n_kv_head == 14
+
+
+@given(vocab=st.integers(1, 300_000))
+def test_padding_goes_to_the_next_multiple_of_128_and_no_further(vocab):
+    padded = ModelConfig(vocab_size=vocab).padded_vocab_size
+    assert padded % 128 == 0
+    assert vocab <= padded < vocab + 128
+
+
+def test_a_config_cannot_change_under_a_running_model():
+    with pytest.raises(FrozenInstanceError):
+        PRESETS["1b"].n_layer = 25  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"n_embd": 100, "n_head": 14}, ["n_embd 100", "14 heads", "n_head", "7.14286"]),
+        ({"n_embd": 42, "n_head": 14}, ["n_embd 42", "14 heads", "even"]),
+        ({"n_head": 14, "n_kv_head": 3}, ["14 query heads", "3 key/value", "divisor of 14"]),
+        ({"n_layer": 0}, ["n_layer is 0", "at least 1"]),
+        ({"vocab_size": -5}, ["vocab_size is -5", "at least 1"]),
+        ({"block_size": 1}, ["block_size is 1", "at least 2"]),
+        ({"dropout": 1.0}, ["dropout is 1.0", "at least 0 and less than 1"]),
+        ({"dropout": -0.1}, ["dropout is -0.1", "at least 0 and less than 1"]),
+    ],
+)
+def test_an_impossible_shape_is_refused_with_what_is_wrong(wrong, words):
+    for build in (ModelConfig, GPT):
+        with pytest.raises(ValueError) as refusal:
+            build(**wrong)
+        message = str(refusal.value)
+        assert "\n" not in message
+        assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    "foreign, words",
+    [
+        ({"model_type": "gpt2"}, ["model_type", "'gpt2'"]),
+        ({"tie_word_embeddings": True}, ["tie_word_embeddings", "True"]),
+        ({"attention_bias": True}, ["attention_bias", "True"]),
+        ({"mlp_bias": True}, ["mlp_bias", "True"]),
+        ({"hidden_act": "gelu"}, ["hidden_act", "'gelu'"]),
+        ({"head_dim": 64}, ["head_dim 64", "128"]),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, ["rope", "'llama3'"]),
+    ],
+)
+def test_a_model_of_another_kind_is_refused_with_what_is_foreign(foreign, words):
+    with pytest.raises(ValueError) as refusal:
+        ModelConfig.from_hf({**ModelConfig().to_hf(), **foreign})
+    message = str(refusal.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "hidden_size", "rms_norm_eps"])
+def test_a_config_that_lacks_a_size_is_refused_by_its_key(key):
+    config = ModelConfig().to_hf()
+    del config[key]
+    with pytest.raises(ValueError, match=key):
+        ModelConfig.from_hf(config)
+
+
+@pytest.mark.parametrize("key", ["rope_type", "type"])
+def test_scaled_rope_is_refused_in_the_older_spelling_too(key):
+    config = ModelConfig().to_hf()
+    del config["rope_parameters"]
+    with pytest.raises(ValueError, match="llama3"):
+        ModelConfig.from_hf({**config, "rope_scaling": {key: "llama3", "factor": 8.0}})
+
+
+@pytest.mark.parametrize("key", ["head_dim", "num_key_value_heads", "rope_theta"])
+def test_null_means_absent_as_it_does_in_transformers(key):
+    config = ModelConfig(n_kv_head=14).to_hf()
+    assert asdict(ModelConfig.from_hf({**config, key: None})) == asdict(ModelConfig(n_kv_head=14))
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "rms_norm_eps"])
+def test_a_value_of_the_wrong_type_is_refused_by_its_key(key):
+    with pytest.raises(ValueError, match=key):
+        ModelConfig.from_hf({**ModelConfig().to_hf(), key: "128"})

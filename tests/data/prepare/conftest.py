@@ -1,0 +1,85 @@
+"""A corpus of many files for ranks to share, and ways to see what they made of it."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.data.conftest import some_texts, write_jsonl
+
+from gnano.config.data_config import DataConfig, SourceConfig
+from gnano.data.prepare.cluster import LOGS_FOLDER
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """Two sources of several files each, with repeats within them, across files and sources."""
+    home = tmp_path_factory.mktemp("corpus")
+    draw = random.Random(0)
+    common = some_texts("xyz", 30)
+    for name, files in (("a", 5), ("b", 4)):
+        for n in range(files):
+            texts = some_texts("abcdefgh", 60, seed=(name, n)) + draw.sample(common, 12)
+            write_jsonl(home / name / f"{n}.jsonl", texts + texts[:3])
+    return home
+
+
+@pytest.fixture
+def config(corpus, tmp_path, tokenizer_folder):
+    """config(folder, corpus=elsewhere, **budgets): both sources, each with its max_tokens."""
+
+    def make(folder, corpus=corpus, **budgets):
+        return DataConfig(
+            folder=str(tmp_path / folder),
+            tokenizer=tokenizer_folder,
+            heldout_fraction=0.1,
+            shard_tokens=1_500,
+            max_bad_share=0,
+            sources={
+                name: SourceConfig(files=(str(corpus / name),), max_tokens=budgets.get(name, 0))
+                for name in ("a", "b")
+            },
+        )
+
+    return make
+
+
+@pytest.fixture
+def files(tree):
+    """files(folder): every file and its bytes, but for datatrove's logs."""
+
+    def read(folder):
+        return {k: v for k, v in tree(folder).items() if not k.startswith(f"{LOGS_FOLDER}/")}
+
+    return read
+
+
+def drafts(folder):
+    """The whole drafts, and when each was made."""
+    found = Path(folder).glob(".work/*/*/draft.json")
+    return {path.parent: path.stat().st_mtime_ns for path in found}
+
+
+def documents_read(folder, number=1):
+    """In how many tasks of a round, and how many in all, by datatrove's own count."""
+    (step,) = json.loads(Path(folder, LOGS_FOLDER, f"{number:03}/tokenize/stats.json").read_text())
+    return step["stats"]["documents read"]["n"], step["stats"]["documents read"]["total"]
+
+
+def break_a_line(path):
+    """A typing error in a late line."""
+    good = path.read_text()
+    lines = good.splitlines(keepends=True)
+    lines[-5] = lines[-5].replace('": "', '"; "')
+    path.write_text("".join(lines))
+    return good
+
+
+def broken(config, corpus, tmp_path, folder):
+    """A corpus with one broken file: its configuration, the file, and what it should hold."""
+    copy = tmp_path / "broken corpus"
+    shutil.copytree(corpus, copy)
+    path = copy / "b/1.jsonl"
+    good = break_a_line(path)
+    return config(folder, copy), path, good

@@ -1,0 +1,271 @@
+"""The same bytes, however many workers, whoever was killed when, whatever was lost."""
+
+import os
+import random
+import re
+import shutil
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.data.conftest import numbered, parts, some_texts
+from tests.processes import children, start_prepare, wait_for_end
+
+from gnano.config.data_config import SourceConfig
+from gnano.data.manifest import Manifest, marker_path
+from gnano.data.prepare.pipeline import prepare
+from gnano.data.tokenized_corpus import TokenizedCorpus
+
+linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc")
+
+
+@pytest.fixture
+def several(make, small_tasks):
+    """several(folder, …): three sources of several tasks, with repeats everywhere."""
+    draw = random.Random(2)
+    common = some_texts("xyz", 40)
+
+    def files(letters, count):
+        texts = some_texts(letters, 150) + draw.sample(common, 25)
+        draw.shuffle(texts)
+        return parts(texts, count)
+
+    content = {"a": files("abcdefgh", 5), "b": files("ijklmnop", 3), "c": files("qrstuvwx", 1)}
+    return lambda folder, **more: make(folder, shard_tokens=2_000, **content, **more)
+
+
+@pytest.fixture
+def undisturbed(several, tree):
+    config = several("undisturbed")
+    prepare(config)
+    return tree(config.folder)
+
+
+def identities(folder):
+    """Which files these are and when they were written: changes when anything is done again."""
+    files = [path for path in folder.rglob("*") if path.suffix in (".tokens", ".docs")]
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_the_number_of_workers_changes_no_byte(several, undisturbed, tree, workers):
+    config = several("parallel", workers=workers)
+    prepare(config)
+    files = tree(config.folder)
+    assert {"manifest.json", "tokenizer.json", "a/00004-000.tokens"} <= set(files)
+    assert files == undisturbed
+
+
+def test_two_runs_give_the_same_bytes_in_the_plans_words(several, undisturbed, tree):
+    config = several("again")
+    prepare(config)
+    assert tree(config.folder) == undisturbed
+    # nothing but shards, keys, tokenizer and manifest is left
+    assert not [name for name in undisturbed if "partial" in name or name.startswith(".")]
+
+
+def test_prepared_again_nothing_is_done_again(several, undisturbed, tree):
+    config = several("undisturbed")
+    before = identities(Path(config.folder))
+    assert prepare(config) == Manifest.load(Path(config.folder))
+    assert identities(Path(config.folder)) == before
+    assert tree(config.folder) == undisturbed
+
+
+def test_every_document_is_in_the_shards_once_and_in_the_plans_order(mix):
+    for name in mix.files:
+        texts = mix.texts(name)
+        trained, heldout = mix.training_documents(name), mix.heldout_documents(name)
+        assert trained == [text for text in texts if text not in heldout]
+        assert heldout == [text for text in texts if text not in trained]
+        assert len(trained) + len(heldout) == len(texts) > 350
+
+
+@linux
+def test_killed_at_ten_moments_it_goes_on_to_the_same_bytes_and_leaves_no_process(
+    several, undisturbed, tree, tmp_path
+):
+    config = several("killed", workers=2)
+    draw = random.Random(3)
+    kills = 0
+    for _ in range(10):
+        process = start_prepare(config, tmp_path / "killed.toml")
+        time.sleep(draw.uniform(0.2, 1.0))
+        workers = children(process.pid)
+        process.kill()
+        output = process.communicate()[0].decode()
+        wait_for_end(workers)
+        if process.returncode == 0:  # it was faster
+            assert tree(config.folder) == undisturbed
+            shutil.rmtree(config.folder)
+        else:
+            assert process.returncode == -9, output
+            kills += 1
+    assert kills
+    process = start_prepare(config, tmp_path / "killed.toml")
+    assert process.wait() == 0, process.communicate()[0].decode()
+    assert tree(config.folder) == undisturbed
+
+
+def end_at(config, last, told):
+    """In a child: prepare, and end as by kill -9 at its n-th step in the file system."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    steps = 0
+
+    def step(event, arguments):
+        nonlocal steps
+        if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"):
+            steps += config.folder in str(arguments[0])
+            if steps == last:
+                os.kill(os.getpid(), 9)
+
+    code = 1
+    try:
+        sys.addaudithook(step)
+        prepare(config)
+        told.write_text(str(steps))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def test_killed_at_any_step_it_goes_on_to_the_same_bytes(several, undisturbed, tree, tmp_path):
+    """Between any two: files half written, drafts half moved, a manifest without its end."""
+    config = several("counted")
+    assert end_at(config, 0, tmp_path / "steps") == 0
+    steps = int((tmp_path / "steps").read_text())
+    draw = random.Random(4)
+    early = draw.sample(range(1, steps - 60), 10)
+    for last in sorted([*early, *draw.sample(range(steps - 60, steps + 1), 6)]):
+        shutil.rmtree(config.folder)
+        assert end_at(config, last, tmp_path / "none") == -9
+        prepare(config)
+        assert tree(config.folder) == undisturbed, f"killed at step {last} of {steps}"
+
+
+LOST = [
+    "a",
+    "b",
+    "a/00003-000.tokens",
+    "b/00001-001.docs",
+    "a/00002-heldout.tokens",
+    "a/00000.keys",
+]
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_what_was_deleted_is_made_again_and_nothing_else(several, undisturbed, tree, lost):
+    config = several("undisturbed")
+    folder = Path(config.folder)
+    before = identities(folder)
+    path = folder / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    prepare(config)
+    assert tree(folder) == undisturbed
+    after = identities(folder)
+    source, _, name = lost.partition("/")
+    anew = {p for p in after if p.parent.name == source and p.name.startswith(name[:5])}
+    assert {p for p in after if after[p] != before[p]} == anew != set()
+
+
+@pytest.mark.parametrize("name", ["a/00001-000.tokens", "c/00000-heldout.docs"])
+def test_a_file_cut_short_is_made_again(several, undisturbed, tree, name):
+    config = several("undisturbed")
+    path = Path(config.folder, name)
+    path.write_bytes(path.read_bytes()[:-2])
+    prepare(config)
+    assert tree(config.folder) == undisturbed
+
+
+def test_what_a_reader_is_told_to_delete_is_made_again(several, undisturbed, tree):
+    """The advice in the message about a damaged shard, followed to the letter."""
+    config = several("undisturbed")
+    path = Path(config.folder, "b", "00001-000.tokens")
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    corpus = TokenizedCorpus(Path(config.folder))
+    shard = [info.name for info in corpus.shard_infos(1)].index("00001-000")
+    with pytest.raises(ValueError, match=re.escape(str(path))) as error:
+        corpus.shard_tokens(1, shard)
+    told = re.search(r"Delete (\S+) in (\S+) and run the same `gnano prepare`", str(error.value))
+    assert told is not None
+    deleted = list(Path(told[2]).glob(told[1]))
+    assert path in deleted
+    for each in deleted:
+        each.unlink()
+    prepare(config)
+    assert tree(config.folder) == undisturbed
+
+
+def test_a_deleted_marker_is_made_again(several, undisturbed, tree):
+    """The advice in the message about a damaged marker."""
+    config = several("undisturbed")
+    folder = Path(config.folder)
+    (folder / "b" / "00002-000.tokens").unlink()
+    manifest = Manifest.load(folder)
+    # what `prepare` makes of it, broken off: a folder in which that task is open
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gnano.data.prepare.pipeline._Preparation.run", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config)
+    assert not Manifest.load(folder).complete
+    assert not marker_path(folder / "b", 2).exists()
+    assert marker_path(folder / "a", 0).exists()
+    marker_path(folder / "a", 0).unlink()
+    assert prepare(config) == manifest
+    assert tree(folder) == undisturbed
+
+
+def interrupt(self):
+    raise KeyboardInterrupt
+
+
+def test_a_damaged_manifest_is_refused_not_overwritten(several, undisturbed):
+    config = several("undisturbed")
+    path = Path(config.folder, "manifest.json")
+    path.write_text(path.read_text().replace('"read": 7', '"read": 8').replace("0.1", "0.2"))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=re.escape(f"{path} is damaged")) as error:
+        prepare(config)
+    assert "\n" not in str(error.value)
+    assert path.read_bytes() == before
+
+
+def test_the_progress_ends_at_what_was_read(make):
+    seen = []
+    config = make(a=numbered(0, 600), b=numbered(700, 720))
+    manifest = prepare(config, lambda status: seen.append((str(status), status.counts)))
+    text, counts = seen[-1]
+    assert "100%" in text and "a  1/1 tasks" in text and "b  1/1 tasks" in text
+    for number, column in enumerate(("documents", "bytes", "tokens")):
+        sources = manifest.sources.values()
+        assert counts[number] == sum(getattr(source, column) for source in sources)
+
+
+REAL = Path(__file__).parents[4] / "shared/data"
+
+
+@pytest.mark.parametrize(
+    ("place", "column"),
+    [("cosmopedia-v2", "text"), ("fineweb-edu-dedup", "text"), ("starcoderdata", "content")],
+)
+def test_the_three_sources_real_files_are_prepared(make, prepared, place, column):
+    """A slice of each, through Parquet as the Hub gives it."""
+    if not (REAL / place).is_dir():
+        pytest.skip(f"the real files of {place} are not here")
+    config = make(a=["to be replaced"], heldout=0.05)
+    source = SourceConfig(
+        files=(str(REAL / place / "**/*.parquet"),), column=column, max_tokens=300_000
+    )
+    done = prepared(replace(config, sources={"real": source}))
+    info = Manifest.load(done.folder).sources["real"]
+    assert info.tokens >= 300_000
+    texts = done.training_documents("real")
+    assert len(texts) == info.documents == len(set(texts))
+    assert sum(len(text.encode()) for text in texts) == info.bytes
+    assert 0 < len(done.heldout_documents("real")) < len(texts)

@@ -1,0 +1,73 @@
+"""What a person reads while it works: how far, how fast, how long."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from gnano.data.prepare.pipeline import Counts, PrepareStatus, SourceStatus
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """clock(seconds): so much time has passed since the beginning."""
+
+    def pass_by(seconds):
+        now = SimpleNamespace(monotonic=lambda: 1_000.0 + seconds)
+        monkeypatch.setattr("gnano.data.prepare.pipeline.time", now)
+
+    pass_by(0)
+    return pass_by
+
+
+def status(**sources):
+    return PrepareStatus(sources, started_at=1_000.0)
+
+
+def test_finished_and_unfinished_tasks_count_together(clock):
+    source = SourceStatus(finished=Counts(5, 50, 10))
+    source.in_progress = {3: Counts(1, 10, 2), 4: Counts(2, 20, 4)}
+    assert source.counts == Counts(8, 80, 16)
+    assert status(a=source, b=source).counts == Counts(16, 160, 32)
+
+
+def test_the_time_left_is_what_is_left_at_the_pace_so_far(clock):
+    watched = status(a=SourceStatus(expected_tokens=1_000), b=SourceStatus(expected_tokens=500))
+    assert watched.seconds_left is None  # no pace yet
+    clock(10)
+    watched.sources["a"].finished = Counts(tokens=300)
+    assert watched.seconds_left == pytest.approx(10 / 300 * (700 + 500))
+    # one that gave more than was expected does not shorten the other
+    watched.sources["a"].finished = Counts(tokens=2_000)
+    assert watched.seconds_left == pytest.approx(10 / 2_000 * 500)
+
+
+def test_what_earlier_runs_did_is_not_todays_pace(clock):
+    watched = status(a=SourceStatus(expected_tokens=1_000, finished=Counts(9, 9_000_000, 400)))
+    watched.resumed_counts = watched.counts
+    clock(5)
+    assert watched.seconds_left is None
+    assert "0.0 MB/s" in str(watched)
+    watched.sources["a"].finished = Counts(10, 19_000_000, 500)
+    assert watched.seconds_left == pytest.approx(5 / 100 * 500)
+    assert "2.0 MB/s" in str(watched)
+
+
+def test_every_source_has_its_figures(clock):
+    watched = status(
+        web=SourceStatus(
+            expected_tasks=10,
+            expected_tokens=4_000_000,
+            finished_tasks=3,
+            finished=Counts(1_234, 9, 1_000_000),
+        ),
+        code=SourceStatus(expected_tasks=2, expected_tokens=1_000_000, downloaded_bytes=2_500_000),
+    )
+    clock(60)
+    first, web, code = str(watched).splitlines()
+    assert first.startswith("20% of about 5 M tokens") and "4:00 left" in first
+    assert web.split() == "web 3/10 tasks, 1,234 documents, 1 M tokens".split()
+    assert code.split() == "code 0/2 tasks, 0 documents, 0 tokens, 2.5 MB downloaded".split()
+
+
+def test_a_preparation_of_nothing_yet_can_be_shown(clock):
+    assert "0%" in str(status()) and "0%" in str(status(a=SourceStatus()))

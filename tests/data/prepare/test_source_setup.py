@@ -1,0 +1,276 @@
+"""What a folder was begun for it stays: another plan is refused, the same one goes on."""
+
+import re
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.data.conftest import (
+    DEMO_GENERATORS,
+    numbered,
+    parts,
+    with_source,
+    write_files,
+    write_jsonl,
+)
+
+from gnano.config.data_config import DataConfig, SourceConfig
+from gnano.data.generators import SourceGenerator
+from gnano.data.manifest import Manifest
+from gnano.data.packed_dataset import PackedDataset
+from gnano.data.prepare.pipeline import prepare, worker_config
+from gnano.data.prepare.worker_pool import TokenizeJob, Worker
+from gnano.data.source_files import find_source_files
+from gnano.data.tokenized_corpus import TokenizedCorpus
+
+
+def identities(folder):
+    """Which files these are and when they were written: changes when anything is done again."""
+    stats = {path: path.stat() for path in folder.rglob("*")}
+    return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in stats.items()}
+
+
+def test_weights_and_seed_may_change_without_new_preparation(make):
+    config = make(a=numbered(0, 100), b=numbered(200, 300))
+    first = prepare(config)
+    folder = Path(config.folder)
+    before = [identities(folder / name) for name in "ab"]
+    sources = {
+        name: replace(s, weight=w)
+        for (name, s), w in zip(config.sources.items(), (0.7, 0.0), strict=True)
+    }
+    again = prepare(replace(config, sources=sources, seed=5))
+    assert [identities(folder / name) for name in "ab"] == before
+    assert again.fingerprint == first.fingerprint
+    assert Manifest.load(folder).weights == {"a": 0.7, "b": 0.0}
+
+
+def test_how_it_is_done_may_change_without_new_preparation(make):
+    config = make(a=numbered(0, 100))
+    prepare(config)
+    before = identities(Path(config.folder, "a"))
+    prepare(
+        replace(
+            config, workers=3, keep_downloads=True, packing="best-fit", document_attention_mask=True
+        )
+    )
+    assert identities(Path(config.folder, "a")) == before
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "heldout": {"heldout": 0.2},
+    "shard_tokens": {"shard_tokens": 1_000},
+    "tokenizer": {"tokenizer": "bpe-300"},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_value_is_refused_by_name_and_nothing_is_touched(make, tree, change):
+    config = make(a=numbered(0, 100), b=numbered(200, 300))
+    prepare(config)
+    before = tree(config.folder)
+    with pytest.raises(ValueError, match=f"another {change};") as error:
+        prepare(replace(config, **CHANGES[change]))
+    assert config.folder in str(error.value)
+    assert tree(config.folder) == before
+
+
+SOURCE_CHANGES: dict[str, Any] = {"max_tokens": 50, "min_chars": 3, "max_chars": 500}
+
+
+@pytest.mark.parametrize("key", SOURCE_CHANGES)
+def test_another_value_of_a_source_is_refused_by_its_name_in_the_recipe(make, key):
+    config = make(a=numbered(0, 100), b=numbered(200, 300))
+    prepare(config)
+    with pytest.raises(ValueError, match=rf"another sources\.b\.{key};"):
+        prepare(with_source(config, "b", **{key: SOURCE_CHANGES[key]}))
+
+
+def test_other_sources_are_refused_by_name(make):
+    config = make(a=numbered(0, 100), b=numbered(200, 300))
+    prepare(config)
+    a, b = config.sources.values()
+    for sources in ({"a": a}, {"a": a, "b": b, "c": b}, {"b": b, "a": a}):
+        with pytest.raises(ValueError, match=re.escape(f"sources ({', '.join(sources)})")):
+            prepare(replace(config, sources=sources))
+
+
+def test_a_file_more_or_a_file_that_grew_is_another_plan(make, tmp_path):
+    config = make(a=numbered(0, 100))
+    prepare(config)
+    more = write_jsonl(tmp_path / "more.jsonl", ["more"])
+    (folder,) = config.sources["a"].files
+    with pytest.raises(ValueError, match=r"another sources\.a\.files;"):
+        prepare(with_source(config, "a", files=(folder, more)))
+    with Path(folder, "a.jsonl").open("a") as file:
+        file.write('{"text": "one more"}\n')
+    with pytest.raises(ValueError, match=r"another sources\.a\.files;"):
+        prepare(config)
+
+
+def test_an_evaluation_more_is_another_plan(make, tmp_path):
+    config = make(a=numbered(0, 100))
+    prepare(config)
+    evaluation = write_jsonl(tmp_path / "evaluation.jsonl", ["a question"])
+    with pytest.raises(ValueError, match="another decontaminate;"):
+        prepare(replace(config, decontaminate=(evaluation,)))
+
+
+def test_a_corpus_that_was_moved_is_the_same_plan(make, tmp_path):
+    config = make(a=parts(numbered(0, 100), 3))
+    first = prepare(config)
+    (files,) = config.sources["a"].files
+    moved = shutil.copy_row(files, tmp_path / "moved" / "elsewhere")
+    assert prepare(with_source(config, "a", files=(f"{moved}/*.jsonl",))) == first
+
+
+def test_the_same_texts_prepared_elsewhere_give_the_same_order(make, tmp_path):
+    config = make("one", a=parts(numbered(0, 200), 3), b=numbered(300, 400))
+    other = replace(config, folder=str(tmp_path / "two"))
+    for name, source in config.sources.items():
+        copied = shutil.copytree(source.files[0], tmp_path / "copied" / name)
+        other = with_source(other, name, files=(str(copied),))
+    batches = []
+    for each in (config, other):
+        assert prepare(each).complete
+        batches.append(PackedDataset(TokenizedCorpus(Path(each.folder)), {"a": 1, "b": 2}, 3, 32))
+    one, two = (batch.read_batch(range(200)).inputs_BT for batch in batches)
+    assert one.equal(two)
+    assert batches[0].corpus.manifest.fingerprint == batches[1].corpus.manifest.fingerprint
+
+
+@pytest.fixture
+def broken(make, small_tasks):
+    """A configuration of four tasks with a broken line in the third, and how to mend it."""
+    config = make(a=parts(numbered(0, 400), 4), shard_tokens=1_000, max_bad_share=0)
+    prepare(replace(config, folder=config.folder + "-whole"))
+    tasks = Manifest.load(Path(config.folder + "-whole")).plan.sources["a"].tasks
+    paths = [Path(config.sources["a"].files[0], file.name) for (file,) in tasks]
+    good = [path.read_text() for path in paths]
+    paths[2].write_text(good[2].replace('"text": "', '"text: "', 1))
+    with pytest.raises(ValueError, match=re.escape(f"{paths[2]}, line 1: it is not JSON")):
+        prepare(config)
+    return config, paths, good
+
+
+def test_a_mended_file_that_no_finished_task_read_is_taken_and_the_rest_kept(broken, tree):
+    config, paths, good = broken
+    folder = Path(config.folder)
+    assert [p.name for p in sorted((folder / "a").glob("*.json"))] == ["00000.json", "00001.json"]
+    before = identities(folder / "a")
+    paths[2].write_text(good[2])
+    prepare(config)
+    after = identities(folder / "a")
+    kept = {path: at for path, at in before.items() if path.suffix in (".tokens", ".docs")}
+    assert kept and kept.items() <= after.items()
+    assert tree(folder) == tree(config.folder + "-whole")
+
+
+def test_a_file_that_a_finished_task_has_read_may_not_change(broken, tree):
+    config, paths, good = broken
+    before = tree(config.folder)
+    paths[1].write_text(good[1] + '{"text": "one more"}\n')
+    with pytest.raises(ValueError, match=r"another sources\.a\.files;"):
+        prepare(config)
+    assert tree(config.folder) == before
+
+
+def test_a_mended_file_is_tokenized_anew_though_a_draft_of_it_is_there(broken, prepared):
+    """Drafts run ahead of what is finished: one of the file as it was must go."""
+    config, paths, good = broken
+    Worker(worker_config(config)).run(
+        TokenizeJob(source="a", task=3, paths=[str(paths[3])]), lambda _: None
+    )
+    assert Path(config.folder, ".work", "a", "00003", "draft.json").exists()
+    paths[2].write_text(good[2])
+    paths[3].write_text(good[3].replace("a few words", "several words"))
+    texts = prepared(config).training_documents("a")
+    assert sum("several" in text for text in texts) > 50
+    assert sum("few" in text for text in texts) > 150
+
+
+def test_a_mended_file_of_another_size_brings_no_document_twice(make, prepared, small_tasks):
+    """By its files' sizes a budget is spread over the sequence: a mended one may turn it around."""
+    files = {"a": parts(numbered(0, 240), 4), "b": parts(numbered(900, 1_140), 4)}
+    config = with_source(make(**files, heldout=0, max_bad_share=0), "a", max_tokens=3_000)
+    broken, later = (
+        Path(
+            config.sources[name].files[0], find_source_files(config.sources[name]).tasks[n][0].name
+        )
+        for name, n in (("a", 1), ("b", 2))
+    )
+    common = numbered(5_000, 5_030)
+    write_jsonl(later, common)
+    broken.write_text("{broken" + 40_000 * " ")
+    with pytest.raises(ValueError, match="is not JSON"):
+        prepare(config)
+    assert len(Manifest.load(Path(config.folder)).sources["b"].tasks) == 3
+    write_jsonl(broken, common[:5])
+    with suppress(ValueError):  # it may be refused
+        done = prepared(config)
+        texts = [text for name in "ab" for text in done.training_documents(name)]
+        assert len(texts) == len(set(texts))
+
+
+def test_files_of_yours_in_the_data_folder_are_never_deleted(tmp_path, tokenizer_folder):
+    """A source called like the folder that its texts lie in, whose names are like ours."""
+    texts = {f"{n:05}.jsonl": numbered(n * 20, n * 20 + 20) for n in range(3)}
+    raw = Path(write_files(tmp_path / "data" / "wiki", texts))
+    before = {path: path.read_bytes() for path in raw.iterdir()}
+    config = DataConfig(
+        folder=str(tmp_path / "data"),
+        tokenizer=tokenizer_folder,
+        workers=1,
+        sources={"wiki": SourceConfig(files=(f"{raw}/*.jsonl",))},
+    )
+    with suppress(ValueError):  # or it may refuse them
+        prepare(config)
+    assert {path: path.read_bytes() for path in before if path.exists()} == before
+
+
+def test_what_is_wrong_with_any_source_is_said_at_once(make, tmp_path):
+    """Nobody wants to mend one only to be told of the next."""
+    config = make(a=numbered(0, 20), b=["x"], c=["y"], d=["z"])
+    nothing = str(tmp_path / "nothing" / "*.txt")
+    (broken,) = Path(config.sources["c"].files[0]).iterdir()
+    broken.write_text("no JSON\n")
+    config = with_source(config, "b", files=(nothing,))
+    config = with_source(config, "d", column="body")
+    with pytest.raises(ValueError, match=r"data\.sources\.b:") as error:
+        prepare(config)
+    lines = str(error.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"data.sources.{name}" for name in "bcd"]
+    assert repr(nothing) in lines[0]
+    assert str(broken) in lines[1] and "not JSON" in lines[1]
+    assert "'body'" in lines[2] and "it has 'text'" in lines[2]
+    assert not Path(config.folder, "manifest.json").exists()
+
+
+CODE = DEMO_GENERATORS[1]
+
+
+def test_a_finished_folder_needs_no_text_that_can_be_made_again(make, monkeypatch):
+    config = make(a=["x"])
+    config = with_source(config, "a", kind="generator", generator=CODE, files=(), max_bytes=20_000)
+    first = prepare(config)
+
+    def elsewhere():
+        raise AssertionError("another Python, with other packages")
+
+    monkeypatch.setattr(CODE.replace(":", "."), SourceGenerator(elsewhere, elsewhere))
+    assert prepare(config) == first
+
+
+@pytest.mark.parametrize("tokenizer", [None, "bpe-257"])
+def test_a_source_without_text_is_named(make, tokenizer):
+    config = make(a=numbered(0, 20), empty=["", " \n"])
+    with pytest.raises(ValueError, match=r"data\.sources\.empty: .*no training text"):
+        prepare(config if tokenizer is None else replace(config, tokenizer=tokenizer))
+
+
+def test_no_sources_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"data\.sources"):
+        prepare(DataConfig(folder=str(tmp_path / "prepared")))

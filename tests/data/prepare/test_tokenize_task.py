@@ -1,0 +1,193 @@
+"""A draft holds its task's documents: bounded, decontaminated, split, and nothing else."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.data.conftest import DEMO_GENERATORS, numbered, some_texts, with_source, write_jsonl
+
+from gnano.config.data_config import DataConfig, SourceConfig
+from gnano.data.manifest import Manifest, is_heldout
+from gnano.data.prepare.pipeline import prepare
+from gnano.data.prepare.tokenize_task import MIN_SHARD_TOKENS, TaskDraft, tokenize_task
+from gnano.data.readers import Document
+from gnano.tokenizer.bpe import Tokenizer
+
+LENGTHS = [1, 4, 5, 6, 9, 10, 11, 50]
+
+
+@pytest.fixture
+def tokenizer(tokenizer_folder):
+    return Tokenizer.load(Path(tokenizer_folder))
+
+
+@pytest.fixture
+def draft(tmp_path, tokenizer):
+    """draft(texts, heldout=…, shard_tokens=…, **source) -> the draft, and its folder."""
+
+    def make(texts, heldout=0.0, shard_tokens=10**6, report=lambda *_: None, **source):
+        path = Path(write_jsonl(tmp_path / "texts.jsonl", texts))
+        folder = tmp_path / "drafts" / "00000"
+        config = DataConfig(heldout_fraction=heldout, shard_tokens=shard_tokens)
+        tokenize_task(config, SourceConfig(**source), [path], tokenizer, None, folder, report)
+        found = TaskDraft.load(folder)
+        assert found is not None
+        return found, folder
+
+    return make
+
+
+def trained(found, folder, tokenizer):
+    """The training documents of a draft."""
+    return [text for shard in found.shards for text in texts_of(folder, shard.name, tokenizer)]
+
+
+def texts_of(folder, name, tokenizer):
+    ids = np.fromfile(folder / f"{name}.tokens", "<u2")
+    cuts = np.flatnonzero(ids == tokenizer.end_of_text)
+    return [tokenizer.decode(part.tolist()) for part in np.split(ids, cuts)[1:]]
+
+
+@pytest.mark.parametrize(("least", "most"), [(1, 0), (5, 0), (0, 10), (5, 10), (10, 10), (51, 0)])
+def test_too_short_and_too_long_documents_are_dropped_and_counted(draft, tokenizer, least, most):
+    texts = ["é" * n for n in LENGTHS]  # characters, not bytes
+    found, folder = draft(texts, min_chars=least, max_chars=most)
+    kept = [t for t in texts if len(t) >= least and (not most or len(t) <= most)]
+    assert trained(found, folder, tokenizer) == kept
+    assert found.read == len(texts)
+    assert found.dropped == {
+        "short": sum(n < least for n in LENGTHS),
+        "long": sum(bool(most) and n > most for n in LENGTHS),
+        "contaminated": 0,
+        "empty": 0,
+        "bad": 0,
+    }
+
+
+def test_documents_that_share_13_words_with_an_evaluation_are_dropped_and_counted(
+    make, prepared, tmp_path
+):
+    asked = " ".join(f"word{n}" for n in range(20))
+    clean = numbered(0, 50)
+    near = " ".join(f"word{n}" for n in range(12))  # one too few
+    dirty = [f"Before. {asked}, after {n}" for n in range(3)]
+    write_jsonl(tmp_path / "evals/one.jsonl", [asked])
+    evaluation = str(tmp_path / "evals/*.jsonl")
+    config = make(a=[*clean[:20], *dirty, near, *clean[20:]], heldout=0)
+    with_it = replace(config, folder=str(tmp_path / "with"), decontaminate=(evaluation,))
+    assert set(prepared(config).training_documents("a")) == {*clean, near, *dirty}
+    assert prepared(with_it).training_documents("a") == [*clean[:20], near, *clean[20:]]
+    source = Manifest.load(tmp_path / "with").sources["a"]
+    assert source.dropped["contaminated"] == 3
+    assert source.read == len(clean) + 4
+
+
+def test_every_document_is_on_the_side_that_its_text_says(draft, tokenizer):
+    texts = numbered(0, 300)
+    _, folder = draft(texts, heldout=0.3)
+    held = [t for t in texts if is_heldout(Document(t), 0.3)]
+    assert texts_of(folder, "heldout", tokenizer) == held
+    assert texts_of(folder, "000", tokenizer) == [t for t in texts if t not in held]
+    assert 50 < len(held) < 130
+
+
+def test_small_shards_hold_the_same_tokens_one_after_another(draft, tokenizer):
+    texts = some_texts("abcdefgh", 400)
+    (whole,) = draft(texts)[0].shards
+    found, folder = draft(texts, shard_tokens=1_500)
+    shards = [np.fromfile(folder / f"{s.name}.tokens", "<u2") for s in found.shards]
+    assert sum(map(len, shards)) == whole.tokens
+    assert trained(found, folder, tokenizer) == texts
+    # each is closed by the document that fills it, and the last is no splinter
+    longest = max(len(tokenizer.encode(text)) + 1 for text in texts)
+    assert all(1_500 <= len(part) < 1_500 + longest for part in shards[:-1])
+    assert 1_500 <= len(shards[-1]) < 2 * 1_500 + longest
+
+
+def test_a_large_shard_is_not_followed_by_a_splinter(draft, monkeypatch):
+    """Rows are drawn within shards: one of a few rows would make a poor order."""
+    monkeypatch.setattr("gnano.data.prepare.tokenize_task.TAIL", 500)
+    assert MIN_SHARD_TOKENS > 500
+    texts = some_texts("abcdefgh", 400)
+    sizes = [shard.tokens for shard in draft(texts, shard_tokens=3_000)[0].shards]
+    assert len(sizes) > 2
+    assert min(sizes) >= 500
+    assert max(sizes[:-1]) < 3_000 + 200
+
+
+def test_document_starts_are_where_end_of_text_stands(mix):
+    end = mix.tokenizer.end_of_text
+    paths = list(mix.folder.glob("*/*.tokens"))
+    assert len(paths) > 12
+    for path in paths:
+        tokens = np.fromfile(path, dtype="<u2")
+        starts = np.fromfile(path.with_suffix(".docs"), dtype="<u4")
+        assert np.flatnonzero(tokens == end).tolist() == starts.tolist()
+
+
+def test_a_typed_end_of_text_ends_no_document(draft, tokenizer):
+    found, folder = draft([f"{n} before<|endoftext|>after" for n in range(20)])
+    tokens = np.fromfile(folder / "000.tokens", "<u2")
+    assert np.count_nonzero(tokens == tokenizer.end_of_text) == 20
+    assert texts_of(folder, "000", tokenizer)[3] == "3 before<|endoftext|>after"
+    assert found.shards[0].documents == 20
+
+
+def test_a_budget_within_one_file_stops_with_the_document_that_reaches_it(draft, tokenizer):
+    texts = numbered(0, 200)
+    sizes = np.cumsum([len(tokenizer.encode(text)) + 1 for text in texts])
+    for budget in (1, int(sizes[9]), int(sizes[9]) + 1, int(sizes[-1]), 10**9):
+        found, folder = draft(texts, max_tokens=budget)
+        wanted = min(int(np.searchsorted(sizes, budget)) + 1, len(texts))
+        assert texts_of(folder, "000", tokenizer) == texts[:wanted]
+        assert found.read == wanted
+
+
+def test_progress_ends_at_what_was_read(draft):
+    seen = []
+    found, _ = draft(numbered(0, 300), report=lambda *counts: seen.append(counts))
+    (shard,) = found.shards
+    assert seen[-1] == (300, shard.bytes, shard.tokens)
+    assert len(seen) > 2
+    assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize("lost", ["000.tokens", "heldout.docs", "draft.json"])
+def test_a_draft_that_is_not_whole_is_none(draft, lost):
+    _, folder = draft(numbered(0, 100), heldout=0.2)
+    (folder / lost).write_bytes((folder / lost).read_bytes()[:-1])
+    assert TaskDraft.load(folder) is None
+    (folder / lost).unlink()
+    assert TaskDraft.load(folder) is None
+
+
+def test_a_draft_broken_off_leaves_none_and_the_next_one_its_own(draft, tmp_path):
+    def stop(documents, size, tokens):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draft(numbered(0, 300), report=stop)
+    assert TaskDraft.load(tmp_path / "drafts" / "00000") is None
+    assert draft(numbered(0, 300))[0].read == 300
+    assert [path.name for path in (tmp_path / "drafts").iterdir()] == ["00000"]
+
+
+@pytest.mark.parametrize("generator", DEMO_GENERATORS)
+def test_generated_text_is_prepared_like_any_other(make, prepared, generator):
+    config = make(a=["to be replaced"], heldout=0.3)
+    generated = {"kind": "generator", "generator": generator, "files": (), "max_bytes": 30_000}
+    done = prepared(with_source(config, "a", **generated))
+    both = {*done.training_documents("a")}, {*done.heldout_documents("a")}
+    assert all(both) and not both[0] & both[1]
+    size = sum(len(text.encode()) for side in both for text in side)
+    assert 20_000 < size < 80_000
+
+
+def test_generated_text_is_the_same_plan_and_the_same_shards_again(make):
+    generated = {"generator": DEMO_GENERATORS[1], "files": (), "max_bytes": 20_000}
+    one, two = (
+        with_source(make(folder, a=["x"]), "a", kind="generator", **generated)
+        for folder in ("one", "two")
+    )
+    assert prepare(one) == prepare(two)

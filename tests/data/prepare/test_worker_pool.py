@@ -1,0 +1,205 @@
+"""Workers are processes of their own: what goes wrong in one is said, and nothing is lost."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.data.conftest import numbered, parts
+from tests.processes import start_prepare, write_recipe
+
+from gnano.data.prepare.pipeline import prepare
+from gnano.data.prepare.worker_pool import (
+    WorkerEvent,
+    WorkerPool,
+    raise_event_error,
+    serialize_error,
+)
+
+
+@pytest.fixture
+def config(make, small_tasks):
+    """Four tasks for two workers."""
+    return make(a=parts(numbered(0, 400), 4), shard_tokens=1_000, workers=2, max_bad_share=0)
+
+
+@pytest.fixture
+def undisturbed(config, tree):
+    whole = replace(config, folder=config.folder + "-whole", workers=1)
+    prepare(whole)
+    return tree(whole.folder)
+
+
+def break_line(config, number):
+    """Break line 21 of one of the files; returns its path and its content before."""
+    path = sorted(Path(config.sources["a"].files[0]).iterdir())[number]
+    good = path.read_text()
+    lines = good.splitlines(keepends=True)
+    lines[20] = lines[20].replace('"text": ', '"text" ')
+    path.write_text("".join(lines))
+    return path, good
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_broken_file_is_named_with_its_line_and_when_mended_the_rest_is_done(
+    config, undisturbed, tree, workers
+):
+    config = replace(config, workers=workers)
+    path, good = break_line(config, 2)
+    with pytest.raises(ValueError, match=re.escape(f"{path}, line 21: it is not JSON")):
+        prepare(config)
+    path.write_text(good)
+    prepare(config)
+    assert tree(config.folder) == undisturbed
+
+
+def test_a_broken_file_ends_the_command_with_one_sentence(config, tmp_path):
+    path, _ = break_line(config, 1)
+    process = start_prepare(config, tmp_path / "broken.toml")
+    output = process.communicate()[0].decode()
+    assert process.returncode == 2
+    said = [line for line in output.splitlines() if line.startswith("gnano: ")]
+    assert len(said) == 1 and f"{path}, line 21: it is not JSON" in said[0]
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("when", ["at work", "before its job"])
+def test_a_killed_worker_is_said_and_the_next_run_goes_on(
+    config, undisturbed, tree, monkeypatch, when
+):
+    give = WorkerPool.submit
+
+    def killing(self, job):
+        if job.task == 3:
+            if when == "before its job":
+                self.idle[-1].kill()
+                self.idle[-1].wait()
+                return give(self, job)
+            give(self, job)
+            self.busy[job.source, job.task].kill()
+            return None
+        return give(self, job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkerPool, "give", killing)
+        with pytest.raises(ValueError, match=r"worker was killed in task 3 of source 'a'") as error:
+            prepare(config)
+    assert "--data.workers" in str(error.value)
+    prepare(config)
+    assert tree(config.folder) == undisturbed
+
+
+def test_no_worker_is_left_after_a_failure(config, monkeypatch):
+    started = []
+    start = WorkerPool._start_process
+
+    def noting(self, config):
+        started.append(start(self, config))
+        return started[-1]
+
+    monkeypatch.setattr(WorkerPool, "_start", noting)
+    break_line(config, 0)
+    with pytest.raises(ValueError, match="not JSON"):
+        prepare(config)
+    assert len(started) == 2
+    assert all(process.poll() is not None for process in started)
+
+
+def test_a_mistake_of_ours_in_a_worker_shows_its_traceback(config, tmp_path, monkeypatch):
+    """In a process of its own, in which a part of the program was broken."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import gnano.data.manifest\ngnano.data.split.position = lambda text: {}['nowhere']\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(RuntimeError, match=r"task \d of source 'a'") as error:
+        prepare(config)
+    assert "Traceback" in str(error.value) and "KeyError: 'nowhere'" in str(error.value)
+
+
+def test_a_mistake_of_ours_in_this_process_shows_its_traceback(config, monkeypatch):
+    monkeypatch.setattr(
+        "gnano.data.prepare.tokenize_task.position", lambda text: {"here": 1}["nowhere"]
+    )
+    with pytest.raises(RuntimeError, match="KeyError: 'nowhere'"):
+        prepare(replace(config, workers=1))
+
+
+def test_a_full_disk_in_a_worker_is_the_same_error_here(config, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "/somewhere/000.keys")
+
+    monkeypatch.setattr("gnano.data.prepare.tokenize_task.write_bytes", full)
+    with pytest.raises(OSError, match="No space") as error:
+        prepare(replace(config, workers=1))
+    assert (error.value.errno, error.value.filename) == (28, "/somewhere/000.keys")
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (ValueError("a sentence."), ValueError("data.sources.a: a sentence.")),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "why"), None),
+        (FileNotFoundError("a sentence."), ValueError("data.sources.a: a sentence.")),
+        (EOFError("it is empty"), None),
+        (PermissionError(13, "Permission denied", "/a"), PermissionError(13, "Permission denied")),
+    ],
+)
+def test_an_error_comes_out_as_it_went_in_and_a_sentence_names_its_source(raised, expected):
+    with pytest.raises((ValueError, OSError, RuntimeError)) as error:
+        raise_event_error(
+            WorkerEvent(kind="failed", source="a", task=1, error=serialize_error(raised))
+        )
+    if expected is not None:
+        assert type(error.value) is type(expected)
+        assert error.value.args[:2] == expected.args
+    assert str(raised) in str(error.value)
+
+
+def test_stray_prints_of_a_library_do_not_disturb_a_worker(
+    config, undisturbed, tree, tmp_path, monkeypatch
+):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import gnano.data.manifest as split\n"
+        "position = split.position\n"
+        "def noisy(text):\n    print('{not an event')\n    return position(text)\n"
+        "split.position = noisy\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    prepare(config)
+    assert tree(config.folder) == undisturbed
+
+
+def test_ctrl_c_ends_the_command_in_one_line_without_workers_left(config, tmp_path):
+    """Ctrl-C reaches the whole group of processes, as in a terminal."""
+    program = (
+        "import os, signal, sys\n"
+        "from gnano.cli import main\n"
+        "from gnano.data import source_files\n"
+        "from gnano.data.prepare.worker_pool import Workers\n"
+        "inputs.SMALL = 1\n"
+        "give = Workers.give\n"
+        "def interrupting(self, job):\n"
+        "    give(self, job)\n"
+        "    if job.task == 2:\n"
+        "        print(*[p.pid for p in self.busy.values()], flush=True)\n"
+        "        os.killpg(0, signal.SIGINT)\n"
+        "Workers.give = interrupting\n"
+        "main(sys.argv[1:])\n"
+    )
+    file = write_recipe(config, tmp_path / "stopped.toml")
+    done = subprocess.run(
+        [sys.executable, "-c", program, "prepare", str(file)],
+        capture_output=True,
+        text=True,
+        process_group=0,
+        check=False,
+    )
+    assert done.returncode == 130, done.stderr
+    assert "Stopped. What was finished is kept" in done.stderr
+    assert "Traceback" not in done.stderr
+    for pid in map(int, done.stdout.split()):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

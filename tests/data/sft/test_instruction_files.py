@@ -1,0 +1,82 @@
+"""The Hub's records come here once, whole, and a run needs no network after that."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.data.hf_hub.hub_server import Hub, point_client_to
+
+from gnano.config.data_config import InstructionConfig, InstructionSource
+from gnano.data.sft.record_loading import load_conversations
+from gnano.data.source_files import resolve_source_files
+
+DOLLY = InstructionSource(kind="hub", repo="databricks/databricks-dolly-15k")
+
+
+def records(count):
+    return [
+        {"instruction": f"Name {n}", "context": "", "response": f"It is {n}.", "category": "naming"}
+        for n in range(count)
+    ]
+
+
+def jsonl(count):
+    return "".join(json.dumps(record) + "\n" for record in records(count)).encode()
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with Hub() as served:
+        point_client_to(served, monkeypatch, tmp_path / "home")
+        served.add(DOLLY.repo, {"README.md": b"#", "databricks-dolly-15k.jsonl": jsonl(50)})
+        yield served
+
+
+def test_a_data_set_comes_once_and_then_without_the_network(hub, tmp_path):
+    said: list[str] = []
+    paths = resolve_source_files(DOLLY, tmp_path / "hub", said.append)
+    assert Path(paths[0]).read_bytes() == jsonl(50)
+    assert said and "databricks-dolly-15k.jsonl" in said[0]
+    asked = len(hub.requests)
+    hub.add(DOLLY.repo, {"databricks-dolly-15k.jsonl": jsonl(60)})  # a newer commit
+    assert resolve_source_files(DOLLY, tmp_path / "hub") == paths
+    assert len(hub.requests) == asked
+
+
+def test_a_file_that_was_damaged_here_is_brought_again(hub, tmp_path):
+    (path,) = resolve_source_files(DOLLY, tmp_path / "hub")
+    Path(path).write_bytes(b"{}")
+    (again,) = resolve_source_files(DOLLY, tmp_path / "hub")
+    assert Path(again).read_bytes() == jsonl(50)
+
+
+def test_a_damaged_note_and_a_missing_data_set_are_one_sentence(hub, tmp_path):
+    resolve_source_files(DOLLY, tmp_path / "hub")
+    (note,) = (tmp_path / "hub").glob("*/*.json")
+    note.write_text('{"commit": ')
+    with pytest.raises(ValueError, match=r"train-main.json is damaged.*delete it"):
+        resolve_source_files(DOLLY, tmp_path / "hub")
+    nowhere = InstructionSource(kind="hub", repo="no/where")
+    with pytest.raises((ValueError, OSError), match="no/where"):
+        resolve_source_files(nowhere, tmp_path / "hub")
+
+
+def test_another_split_or_folder_has_a_note_of_its_own(hub, tmp_path):
+    hub.add("me/two", {"en/train.jsonl": jsonl(3), "en/test.jsonl": jsonl(2)})
+    for split, count in (("train", 3), ("test", 2)):
+        source = InstructionSource(kind="hub", repo="me/two", config="en", split=split)
+        (path,) = resolve_source_files(source, tmp_path / "hub")
+        assert Path(path).read_bytes() == jsonl(count)
+        assert resolve_source_files(source, tmp_path / "hub") == [path]
+
+
+def test_the_hubs_records_are_parted_like_local_ones(hub, tmp_path):
+    local = tmp_path / "local.jsonl"
+    local.write_bytes(jsonl(50))
+    here = InstructionConfig(
+        heldout_fraction=0.3, sources={"d": InstructionSource(files=(str(local),))}
+    )
+    there = InstructionConfig(
+        heldout_fraction=0.3, cache_dir=str(tmp_path / "hub"), sources={"d": DOLLY}
+    )
+    assert load_conversations(there) == load_conversations(here)

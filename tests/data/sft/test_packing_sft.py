@@ -1,0 +1,30 @@
+"""First fit, the longest first: what a person would do by hand."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gnano.data.packing import first_fit_decreasing
+
+
+def by_hand(sizes: list[int], room: int) -> list[list[int]]:
+    rows: list[list[int]] = []
+    for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        for row in rows:
+            if sum(sizes[i] for i in row) + sizes[index] <= room:
+                row.append(index)
+                break
+        else:
+            rows.append([index])
+    return rows
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=40), st.integers(20, 40))
+def test_it_is_first_fit_decreasing(sizes: list[int], room: int) -> None:
+    assert first_fit_decreasing(sizes, room) == by_hand(sizes, room)
+
+
+@pytest.mark.parametrize("size", [0, 9])
+def test_what_fits_no_row_is_a_mistake(size: int) -> None:
+    with pytest.raises(ValueError, match=f"of {size} does not fit"):
+        first_fit_decreasing([4, size], 8)

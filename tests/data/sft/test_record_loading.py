@@ -1,0 +1,99 @@
+"""What is held out is decided by the question, and nothing is mixed up or left unsaid."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gnano.config.data_config import InstructionConfig, InstructionSource
+from gnano.data.sft.conversations import Conversation, Turn
+from gnano.data.sft.record_loading import SplitRecords, load_conversations
+
+
+def write(path: Path, questions: list[str], **more: str) -> str:
+    rows = [{"instruction": q, "output": f"answer {n}", **more} for n, q in enumerate(questions)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def gathered(heldout: float = 0.3, **files: str) -> SplitRecords[Conversation]:
+    sources = {name: InstructionSource(files=(path,)) for name, path in files.items()}
+    return load_conversations(InstructionConfig(heldout_fraction=heldout, sources=sources))
+
+
+def questions(found: dict[str, list[Conversation]]) -> set[str]:
+    return {one.turns[0].content for group in found.values() for one in group}
+
+
+def test_a_question_is_on_one_side_in_every_file_and_under_any_share(tmp_path: Path) -> None:
+    names = [f"What is {n}?" for n in range(200)]
+    a, b = write(tmp_path / "a.jsonl", names), write(tmp_path / "b.jsonl", names[::-1])
+    found = gathered(a=a, b=b)
+    assert not questions(found.train) & questions(found.heldout)
+    assert 30 < len(questions(found.heldout)) < 90
+    assert questions(gathered(0.1, a=a).heldout) < questions(found.heldout)
+    assert len(found.train["a"]) == len(found.train["b"])
+    assert not gathered(0.0, a=a).heldout
+
+
+@given(about=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=20))
+def test_conversations_about_one_thing_are_held_out_together(about: list[str]) -> None:
+    made = [
+        Conversation((Turn("user", f"q{n}"), Turn("assistant", "x")), topic=name)
+        for n, name in enumerate(about)
+    ]
+    assert {one.split_key for one in made} == set(about)
+
+
+def test_categories_are_kept_and_a_source_stands_for_those_without(tmp_path: Path) -> None:
+    names = [f"What is {n}?" for n in range(60)]
+    a = write(tmp_path / "a.jsonl", names, category="naming")
+    b = write(tmp_path / "b.jsonl", [f"{name}?" for name in names])
+    assert gathered(a=a, mine=b).heldout.keys() == {"naming", "mine"}
+
+
+def test_only_the_first_records_are_taken_where_that_is_asked(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [f"What is {n}?" for n in range(50)])
+    sources = {"a": InstructionSource(files=(path,), max_records=7)}
+    found = load_conversations(InstructionConfig(heldout_fraction=0.5, sources=sources))
+    taken = questions(found.train) | questions(found.heldout)
+    assert taken == {f"What is {n}?" for n in range(7)}
+
+
+def test_no_source_no_file_and_no_record_are_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no data.sources.*--files"):
+        gathered()
+    with pytest.raises(ValueError, match=r"'mine' names no file.*data.sources.mine.files"):
+        load_conversations(InstructionConfig(sources={"mine": InstructionSource()}))
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    with pytest.raises(ValueError, match=r"empty.jsonl.*no record"):
+        gathered(a=str(empty))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"heldout": 1.0}, "data.heldout_fraction is 1.0"),
+        ({"epochs": -1.0}, "data.epochs is -1.0"),
+        ({"seed": -1}, "data.seed is -1"),
+        ({"sources": {"a": InstructionSource(weight=0)}}, "weights of data.sources are 0"),
+    ],
+)
+def test_values_out_of_range_are_named(change: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        InstructionConfig(**change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kind": "hub", "repo": "dolly"}, "USER/NAME"),
+        ({"kind": "python", "files": ("a",)}, "files is .* no effect"),
+    ],
+)
+def test_a_source_that_cannot_be_is_refused(change: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        InstructionSource(**change)  # type: ignore[arg-type]

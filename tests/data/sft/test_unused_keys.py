@@ -1,0 +1,48 @@
+"""What a record holds is learned from, or named."""
+
+import json
+
+import pytest
+
+from gnano.config.data_config import InstructionConfig, InstructionSource
+from gnano.data.sft.record_loading import load_conversations, load_preferences
+
+ASKED = {"role": "user", "content": "Where?", "weight": 1, "name": ""}
+RECORDS = {
+    "instructions": [
+        {"instruction": "Where?", "output": "Here.", "category": "a", "tools": ["map"], "id": 7},
+        {"instruction": "When?", "output": "Now.", "tools": [], "system": "Be brief."},
+        {"messages": [ASKED, {"role": "assistant", "content": "Here."}], "prompt": "Where?"},
+        {"prompt": "Where?", "completion": "Here.", "system_prompt": None},
+    ],
+    "preferences": [
+        {"prompt": "Where?", "chosen": "a", "rejected": "b", "tools": ["map"], "id": 7},
+        {"instruction": "Where?", "chosen": "a", "rejected": "b", "prompt": None, "system": "c"},
+        {"prompt": [ASKED], "chosen": "a", "rejected": "b"},
+    ],
+}
+NAMED = {
+    "instructions": {"tools", "id", "messages.weight", "prompt"},
+    "preferences": {"tools", "id", "prompt.weight"},
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_each_key_is_obeyed_or_named_once(kind, tmp_path):
+    path = tmp_path / "records.jsonl"
+    path.write_text("\n".join(map(json.dumps, RECORDS[kind] * 3)))
+    sources = {"mine": InstructionSource(files=(str(path),))}
+    config = InstructionConfig(kind=kind, heldout_fraction=0, sources=sources)
+    gather = load_conversations if kind == "instructions" else load_preferences
+    (said,) = gather(config).warnings
+    start, _, keys = said.partition(": ")
+    assert start == "Keys that are not used"
+    assert {key.split(" (")[0] for key in keys.split(", ")} == NAMED[kind]
+    assert all(key.endswith("(3 records)") for key in keys.split(", "))
+
+
+def test_where_every_key_is_obeyed_nothing_is_named(tmp_path):
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps({"instruction": "a", "context": "b", "response": "c"}))
+    sources = {"mine": InstructionSource(files=(str(path),))}
+    assert load_conversations(InstructionConfig(heldout_fraction=0, sources=sources)).warnings == []

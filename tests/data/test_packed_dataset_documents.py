@@ -1,0 +1,114 @@
+"""Rows of whole documents, and attention inside documents, as batches give them."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from gnano.data.inspection import inspect_sample
+from gnano.data.packed_dataset import IGNORE_INDEX, PackedDataset
+from gnano.data.tokenized_corpus import TokenizedCorpus
+
+T = 48
+WEIGHTS = {"a": 0.0, "b": 1.0, "c": 0.0}
+
+
+@pytest.fixture(scope="module")
+def corpus(mix):
+    return TokenizedCorpus(mix.folder)
+
+
+@pytest.fixture(scope="module")
+def packed(corpus):
+    return PackedDataset(corpus, WEIGHTS, 3, T, "best-fit", document_attention_mask=True)
+
+
+def epoch(batches):
+    """All batches of the first epoch, a sample each."""
+    i = 0
+    while batches.sampler.locate(i).epoch == 0:
+        yield i, batches.batch([i])
+        i += 1
+
+
+def test_packed_every_token_but_a_shards_first_is_a_target_once_an_epoch(mix, packed):
+    targets: Counter[int] = Counter()
+    counted = padding = 0
+    for _, batch in epoch(packed):
+        kept = batch.targets_BT[batch.targets_BT != IGNORE_INDEX]
+        targets.update(kept.tolist())
+        counted += len(kept)
+        padding += T - len(kept)
+    assert targets == Counter(t for tokens in mix.shards("b") for t in tokens[1:].tolist())
+    waste = PackedDataset(packed.corpus, WEIGHTS, 3, T, "best-fit").packing_stats()
+    of_b = sum(packed.rows[1]) * T
+    assert counted + padding == of_b < waste.target_slots
+
+
+def test_packed_only_documents_longer_than_a_row_are_cut(mix, packed):
+    end = mix.tokenizer.end_of_text
+    whole = Counter(
+        tuple(part.tolist())
+        for tokens in mix.shards("b")
+        for part in np.split(tokens, np.flatnonzero(tokens == end))[1:]
+        if len(part) < T  # with the end-of-text after it, no longer than a row
+    )
+    found: Counter[tuple[int, ...]] = Counter()
+    for _, (inputs, _, segments) in epoch(packed):
+        for segment in segments.unique():
+            ids = inputs[segments == segment].tolist()
+            if ids[0] == end:
+                # the last of them is the end-of-text of the next, as a target
+                found[tuple(ids[:-1] if len(ids) > 1 and ids[-1] == end else ids)] += 1
+    assert not whole - found
+
+
+def test_packed_no_target_is_from_another_document(packed):
+    for _, (inputs, targets, segments) in epoch(packed):
+        for row in range(len(inputs)):
+            for t in range(T - 1):
+                if targets[row, t] != IGNORE_INDEX and segments[row, t] == segments[row, t + 1]:
+                    assert targets[row, t] == inputs[row, t + 1]
+                elif targets[row, t] != IGNORE_INDEX:
+                    raise AssertionError("a target in another segment")
+
+
+@pytest.mark.parametrize("packing", ["stream", "best-fit"])
+def test_segments_are_given_only_if_attention_stays_inside_documents(corpus, packing):
+    assert PackedDataset(corpus, WEIGHTS, 3, T, packing).read_batch(range(9)).segments_BT is None
+
+
+def test_in_a_stream_a_segment_begins_with_each_end_of_text(mix, corpus):
+    end = mix.tokenizer.end_of_text
+    inputs, _, segments = PackedDataset(
+        corpus, WEIGHTS, 3, T, document_attention_mask=True
+    ).read_batch(range(40))
+    assert segments is not None
+    plain = PackedDataset(corpus, WEIGHTS, 3, T).read_batch(range(40))
+    assert inputs.equal(plain.inputs_BT)
+    borders = 0
+    for row, numbers in zip(inputs.tolist(), segments.tolist(), strict=True):
+        for t in range(1, T):
+            assert (numbers[t] != numbers[t - 1]) == (row[t] == end)
+            borders += row[t] == end
+    assert borders > 10
+
+
+@pytest.mark.parametrize("packing", ["stream", "best-fit"])
+def test_a_sample_looked_up_is_what_training_reads(mix, corpus, packing):
+    batches = PackedDataset(corpus, {"a": 40, "b": 25, "c": 35}, 7, T, packing)
+    texts = {name: [*mix.training_documents(name)] for name in "abc"}
+    for i in range(0, 300, 7):
+        sample = inspect_sample(batches, i)
+        inputs, targets, _ = batches.read_batch([i])
+        ids = [int(t) for piece in sample.documents for t in piece.ids]
+        seen = {*inputs[0].tolist(), *targets[0].tolist()} - {IGNORE_INDEX}
+        assert set(ids) <= seen
+        assert (
+            inputs[0, : len(sample.documents[0].ids)].tolist()
+            == (sample.documents[0].ids.tolist()[:T])
+        )
+        for piece in sample.documents:
+            text = corpus.tokenizer.decode(piece.ids.tolist())
+            assert any(text.strip("\ufffd") in whole for whole in texts[sample.source])
+            assert piece.offset + len(piece.ids) <= piece.document_tokens

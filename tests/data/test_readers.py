@@ -1,0 +1,304 @@
+import gzip
+import json
+import random
+import re
+import sys
+from collections.abc import Callable
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis.strategies import lists, text
+
+from gnano.data.readers import Document, read_documents, read_texts
+from gnano.data.record_errors import RecordError
+
+TEXTS = ["Grüße, 漢字 🙂\nand a second line\n", "two", "\u2028 three \u0085", '"quoted" \\n']
+
+
+def zstd(content):
+    """With a checksum, as the command-line tool writes it."""
+    return zstandard.ZstdCompressor(write_checksum=True).compress(content)
+
+
+COMPRESSED: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zst": zstd}
+
+
+def texts_of(path, column="text"):
+    return list(read_texts(path, column))
+
+
+def as_jsonl(texts, column="text"):
+    return "".join(json.dumps({column: t, "other": 1}) + "\n" for t in texts).encode()
+
+
+def as_parquet(path, **columns):
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize("packed", COMPRESSED)
+@pytest.mark.parametrize("ending", [".txt", ".md", ".rst", ""])
+def test_a_text_file_is_one_document(file, ending, packed):
+    path = file(f"read.me{ending}{packed}", COMPRESSED[packed](TEXTS[0].encode()))
+    assert list(read_documents(path, "text")) == [Document(TEXTS[0])]
+
+
+@pytest.mark.parametrize("packed", COMPRESSED)
+@pytest.mark.parametrize("ending", [".jsonl", ".ndjson"])
+def test_a_line_of_jsonl_is_a_document(file, ending, packed):
+    path = file(f"lines{ending}{packed}", COMPRESSED[packed](as_jsonl(TEXTS)))
+    assert texts_of(path) == TEXTS
+
+
+def test_a_row_of_parquet_is_a_document(tmp_path):
+    assert texts_of(as_parquet(tmp_path / "rows.parquet", text=TEXTS)) == TEXTS
+
+
+def test_all_row_groups_of_parquet_are_read(tmp_path):
+    texts = [f"document {n}" for n in range(1_000)]
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=30)
+    assert texts_of(path) == texts
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pyarrow.large_string(),
+        pyarrow.string_view(),
+        pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+    ],
+    ids=str,
+)
+def test_all_kinds_of_string_columns_are_read(tmp_path, kind):
+    texts = [f"{row} of {n}" for n in range(10) for row in range(30)]
+    path = tmp_path / "rows.parquet"
+    with pyarrow.parquet.ParquetWriter(path, pyarrow.schema([("text", kind)])) as writer:
+        for n in range(10):  # a dictionary of its own in every row group
+            rows = pyarrow.array([*texts[30 * n : 30 * n + 30], None])
+            rows = rows.dictionary_encode() if pyarrow.types.is_dictionary(kind) else rows
+            writer.write_table(pyarrow.table({"text": rows.cast(kind)}))
+    assert texts_of(path) == texts
+
+
+def test_a_large_parquet_file_is_never_in_memory_as_a_whole(tmp_path):
+    text = noise(2_000).decode()
+    path = tmp_path / "rows.parquet"
+    table = pyarrow.table({"text": [f"{n} {text}" for n in range(20_000)]})  # one row group
+    pyarrow.parquet.write_table(table, path, compression="none", use_dictionary=False)
+    size = table.nbytes
+    del table
+    before = pyarrow.total_allocated_bytes()
+    most = max(pyarrow.total_allocated_bytes() for _ in read_documents(path, "text")) - before
+    assert most < size / 3
+
+
+def test_jsonl_and_parquet_give_the_same_documents(file, tmp_path):
+    texts = [f"document {n}" for n in range(1_000)]
+    jsonl = file("lines.jsonl", as_jsonl(texts, "body"))
+    parquet = as_parquet(tmp_path / "rows.parquet", id=list(range(1_000)), body=texts)
+    assert texts_of(jsonl, "body") == texts_of(parquet, "body") == texts
+
+
+@pytest.mark.parametrize("packed", [".gz", ".zst"])
+def test_archives_joined_with_cat_are_read_to_the_end(file, packed):
+    both = COMPRESSED[packed](b"one\n") + COMPRESSED[packed](b"two\n")
+    assert texts_of(file(f"a.txt{packed}", both)) == ["one\ntwo\n"]
+
+
+@pytest.mark.parametrize("packed", COMPRESSED)
+@pytest.mark.parametrize("ending", [".txt", ".jsonl"])
+def test_an_empty_file_holds_no_document(file, ending, packed):
+    assert texts_of(file(f"empty{ending}{packed}", COMPRESSED[packed](b""))) == []
+
+
+def test_a_parquet_file_without_rows_holds_no_document(tmp_path):
+    empty = pyarrow.array([], pyarrow.string())
+    assert texts_of(as_parquet(tmp_path / "rows.parquet", text=empty)) == []
+
+
+def test_blank_documents_and_blank_lines_are_left_out(file, tmp_path):
+    lines = ['{"text": "a"}', "", "  ", r'{"text": " \n"}', '{"text": null}', '{"text": "b"}']
+    rows = pyarrow.array(["a", "", None, " \n", "b"])
+    assert texts_of(file("blank.txt", " \n\n\t\n")) == []
+    assert texts_of(file("lines.jsonl", "\n".join(lines))) == ["a", "b"]
+    assert texts_of(as_parquet(tmp_path / "rows.parquet", text=rows)) == ["a", "b"]
+
+
+paragraphs = lists(text("ab é\n", min_size=1).filter(str.strip), min_size=1, max_size=30)
+
+
+@settings(deadline=None, max_examples=50)
+@given(paragraphs=paragraphs)
+def test_the_pieces_of_a_long_text_make_the_whole_again(tmp_path_factory, paragraphs):
+    whole = "\n\n".join(paragraph * 500 for paragraph in paragraphs)
+    path = tmp_path_factory.mktemp("long") / "long.txt"
+    path.write_text(whole, newline="")
+    assert "".join(texts_of(path)).rstrip() == whole.rstrip()
+
+
+def test_a_long_text_is_cut_at_blank_lines_and_nowhere_else(file):
+    paragraph = "a line of forty-four characters and its end\n" * 100 + "\n"
+    pieces = texts_of(file("long.txt", paragraph * 40))
+    assert len(pieces) > 1
+    assert "".join(pieces) == paragraph * 40
+    assert all(piece.endswith("\n\n") for piece in pieces)
+    assert all(16_384 <= len(piece) < 16_384 + len(paragraph) for piece in pieces[:-1])
+
+
+def test_a_long_text_without_blank_lines_stays_whole(file):
+    whole = "one line\n" * 10_000
+    assert texts_of(file("long.txt", whole)) == [whole]
+
+
+@pytest.mark.parametrize("packed", COMPRESSED)
+def test_lines_of_text_end_in_lf_and_strings_stay_as_they_are(file, tmp_path, packed):
+    text = file(f"a.txt{packed}", COMPRESSED[packed](b"one\r\ntwo\rthree\n"))
+    assert texts_of(text) == ["one\ntwo\nthree\n"]
+    strings = ["one\r\ntwo\rthree\n", "four"]
+    jsonl = as_jsonl(strings).replace(b"\n", b"\r\n")
+    assert texts_of(file(f"a.jsonl{packed}", COMPRESSED[packed](jsonl))) == strings
+    assert texts_of(as_parquet(tmp_path / "a.parquet", text=strings)) == strings
+
+
+def test_half_a_surrogate_pair_becomes_the_replacement_character(file):
+    path = file("lines.jsonl", r'{"text": "a\ud83dz"}' + "\n" + r'{"text": "a\ud83d\ude42z"}')
+    assert texts_of(path) == ["a\ufffdz", "a🙂z"]
+
+
+def test_a_broken_json_line_is_named_by_file_and_number(file):
+    path = file("lines.jsonl", '{"text": "a"}\n\n{"text": "b}\n{"text": "c"}\n')
+    with pytest.raises(ValueError, match=r"lines\.jsonl, line 3: it is not JSON"):
+        texts_of(path)
+
+
+def test_documents_around_a_broken_line_are_read(file):
+    lines = '{"text": "a"}\n{"text"\n{"text": "b"}\n'
+    first, broken, last = read_documents(file("lines.jsonl", lines), "text")
+    assert (first, last) == (Document("a"), Document("b"))
+    assert isinstance(broken, RecordError) and broken.line == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["[" * 100_000, '{"n": ' + "9" * 5_000 + "}", '{"text": "a"} b'],
+    ids=["too deep", "too large a number", "two on a line"],
+)
+def test_json_that_cannot_be_read_is_named_by_file_and_number(file, line):
+    with pytest.raises(ValueError, match=r"lines\.jsonl, line 2"):
+        texts_of(file("lines.jsonl", f'{{"text": "a"}}\n{line}\n'))
+
+
+def test_a_wrong_column_is_answered_with_the_columns_there_are(file, tmp_path):
+    jsonl = file("lines.jsonl", '{"content": "a", "url": "b"}\n')
+    parquet = as_parquet(tmp_path / "rows.parquet", content=["a"], url=["b"])
+    for path in jsonl, parquet:
+        with pytest.raises(ValueError, match=r"'text'.*'content', 'url'") as error:
+            texts_of(path)
+        assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("line", ['{"content": "b"}', '{"text": 5}', '["b"]', "null"])
+def test_a_record_without_text_is_named_by_its_line(file, line):
+    path = file("lines.jsonl", f'{{"text": "a"}}\n\n{line}\n')
+    with pytest.raises(ValueError, match=r"lines\.jsonl, line 3: it holds no text in a column"):
+        texts_of(path)
+
+
+def test_a_column_without_text_is_refused(file, tmp_path):
+    numbers = as_parquet(tmp_path / "rows.parquet", text=[1, 2])
+    for path in numbers, file("lines.jsonl", '{"text": 5}\n'), file("list.jsonl", '["a"]\n'):
+        with pytest.raises(ValueError, match="no text in a column 'text'") as error:
+            texts_of(path)
+        assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_a_file_that_is_not_utf8_is_named(file, name):
+    path = file(name, '{"text": "café"}\n'.encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"{name}, line 1: its byte 0xE9 is not UTF-8"):
+        texts_of(path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfea\x00", b"\x89PNG\r\n\x1a\n\x00\x00\x00\r"])
+def test_a_file_that_is_named_and_is_no_text_is_refused(file, content):
+    with pytest.raises(ValueError, match=r"a\.txt is (UTF-16|no text but a binary file)"):
+        texts_of(file("a.txt", content))
+
+
+def noise(size):
+    """Text that does not compress away."""
+    draw = random.Random(0)
+    return "\n".join("".join(draw.choices("abcdef ", k=50)) for _ in range(size // 51)).encode()
+
+
+@pytest.mark.parametrize("packed", [".gz", ".zst"])
+@pytest.mark.parametrize("part", [0, 0.01, 0.5, 0.99])
+def test_an_archive_cut_short_is_named(file, packed, part):
+    whole = COMPRESSED[packed](noise(1_000_000))
+    path = file(f"a.txt{packed}", whole[: int(part * len(whole))])
+    with pytest.raises(ValueError, match=rf"a\.txt{packed}: it is damaged"):
+        texts_of(path)
+
+
+@pytest.mark.parametrize("packed", [".gz", ".zst"])
+def test_a_damaged_archive_is_named(file, packed):
+    whole = COMPRESSED[packed](noise(20_000))
+    draw = random.Random(0)
+    for place in draw.sample(range(20, len(whole)), 60):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << draw.randrange(8)
+        try:
+            assert texts_of(file(f"a.txt{packed}", damaged))[0].encode() == noise(20_000)
+        except ValueError as error:
+            assert f"a.txt{packed}" in str(error)
+
+
+@pytest.mark.parametrize("packed", [".gz", ".zst"])
+def test_what_is_no_archive_is_named(file, packed):
+    with pytest.raises(ValueError, match=rf"a\.txt{packed}: it is damaged"):
+        texts_of(file(f"a.txt{packed}", b"plain text, renamed"))
+
+
+@pytest.mark.parametrize("content", ["", "not a table", "PAR1 PAR1 PAR1"])
+def test_what_is_no_parquet_is_named(file, content):
+    with pytest.raises(ValueError, match=r"rows\.parquet: it is not a readable Parquet file"):
+        texts_of(file("rows.parquet", content))
+
+
+@pytest.mark.parametrize("part", [0, 0.01, 0.5, 0.99])
+def test_a_parquet_file_cut_short_is_named_in_one_sentence(file, tmp_path, part):
+    whole = as_parquet(tmp_path / "whole.parquet", text=[noise(5_000).decode()]).read_bytes()
+    with pytest.raises(ValueError, match=r"rows\.parquet: it is not a readable") as error:
+        texts_of(file("rows.parquet", whole[: int(part * len(whole))]))
+    assert re.search(r"[^.]\.$", str(error.value))
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_parquet_file_is_named(file, tmp_path):
+    texts = noise(200_000).decode().split("\n")
+    whole = as_parquet(tmp_path / "whole.parquet", text=texts).read_bytes()
+    draw = random.Random(0)
+    refused = 0
+    for place in draw.sample(range(len(whole)), 100):
+        damaged = bytearray(whole)
+        damaged[place : place + 8] = draw.randbytes(8)
+        try:
+            texts_of(file("rows.parquet", damaged))  # it has no checksum: text may just differ
+        except ValueError as error:
+            refused += 1
+            assert "rows.parquet" in str(error)
+    assert refused > 10
+
+
+@pytest.mark.parametrize(("name", "module"), [("a.parquet", "pyarrow"), ("a.txt.zst", "zstandard")])
+def test_a_missing_package_is_named_with_the_command_that_brings_it(
+    file, monkeypatch, name, module
+):
+    for loaded in [m for m in sys.modules if m.split(".")[0] == module]:
+        monkeypatch.setitem(sys.modules, loaded, None)
+    with pytest.raises(ValueError, match=rf"needs {module}: pip install 'auto-g-nano\[data\]'"):
+        texts_of(file(name, b"anything"))

@@ -1,0 +1,189 @@
+"""A folder is read while it grows: what was given stays, what comes is taken in."""
+
+import json
+import re
+import shutil
+
+import pytest
+from tests.fakes.partial_dataset import Growing
+
+from gnano.data.manifest import Manifest, marker_path
+from gnano.data.packed_dataset import PackedDataset
+from gnano.data.sampler import ShardNotReady
+from gnano.data.tokenized_corpus import TokenizedCorpus
+
+T = 64
+WEIGHTS = {"a": 40.0, "b": 25.0, "c": 35.0}
+SAMPLES = range(2_000)  # more than an epoch of each source
+
+
+@pytest.fixture
+def growing(mix, tmp_path):
+    """The folder of `mix` when its first three tasks, one of each source, were finished."""
+    return Growing(mix.folder, tmp_path / "growing", tasks=3)
+
+
+@pytest.fixture(scope="module")
+def whole(mix):
+    """All samples of the finished folder."""
+    batches = PackedDataset(TokenizedCorpus(mix.folder), WEIGHTS, 7, T)
+    assert {batches.sampler.locate(SAMPLES[-k]).epoch for k in range(1, 20)} == {1}
+    return [tuple(row) for row in batches.read_batch(SAMPLES).inputs_BT.tolist()]
+
+
+def given(batches):
+    """The samples that can be had, by their number."""
+    rows = {}
+    for i in SAMPLES:
+        try:
+            rows[i] = tuple(batches.sequence(i)[:-1].tolist())
+        except ShardNotReady:
+            continue
+    return rows
+
+
+def test_finished_tasks_are_read_before_the_rest_is_there(mix, growing):
+    corpus = TokenizedCorpus(growing.folder)
+    done = growing.sequence[: growing.done]
+    for number, name in enumerate(corpus.source_names):
+        expected = [shard.name for shard in TokenizedCorpus(mix.folder).shard_infos(number)]
+        tasks = [f"{task:05}" for source, task in done if source == name]
+        assert [shard.name for shard in corpus.shard_infos(number)] == [
+            shard for shard in expected if shard[:5] in tasks
+        ]
+        assert not corpus.manifest.sources[name].complete
+    assert not corpus.manifest.complete
+    assert corpus.manifest.fingerprint == Manifest.load(mix.folder).fingerprint
+
+
+def test_growing_never_changes_a_sample_that_was_given(growing, whole):
+    """Held against the finished folder after every task."""
+    batches = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
+    had = 0
+    while growing.done < len(growing.sequence):
+        rows = given(batches)
+        assert rows == {i: whole[i] for i in rows}
+        assert len(rows) > had or growing.done == 3
+        had = len(rows)
+        growing.grow()
+        batches.missing(SAMPLES)  # takes in what is new
+    growing.conclude()
+    batches.corpus.refresh()
+    assert batches.corpus.manifest.complete
+    assert batches.missing(SAMPLES) is None
+    assert given(batches) == dict(enumerate(whole))
+
+
+def test_a_folder_opened_at_any_time_gives_the_same_samples(growing, whole):
+    for _ in range(3):
+        growing.grow(2)
+        rows = given(PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T))
+        assert rows == {i: whole[i] for i in rows}
+
+
+def test_what_is_waited_for_is_named(mix, growing):
+    batches = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
+    there = given(batches)
+    first = next(i for i in SAMPLES if i not in there)
+    assert batches.missing(range(first)) is None
+    source = PackedDataset(TokenizedCorpus(mix.folder), WEIGHTS, 7, T).sampler.locate(first).source
+    count = len(batches.corpus.shard_infos(source))
+    said = batches.missing(range(first + 1))
+    assert said is not None
+    assert f"shard {count + 1} of source {'abc'[source]!r}" in said
+    assert str(growing.folder) in said and "gnano prepare" in said
+
+
+def test_a_folder_with_nothing_finished_is_waited_for(mix, tmp_path):
+    growing = Growing(mix.folder, tmp_path / "growing")
+    batches = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
+    assert batches.missing([0]) is not None
+    growing.grow(3)
+    assert batches.missing([0]) is None
+
+
+def test_a_source_without_weight_is_not_waited_for(mix, tmp_path):
+    growing = Growing(mix.folder, tmp_path / "growing")
+    while not any(name == "b" for name, _ in growing.sequence[: growing.done]):
+        growing.grow()
+    batches = PackedDataset(TokenizedCorpus(growing.folder), {"a": 0, "b": 1, "c": 0}, 7, T)
+    assert batches.missing(range(10)) is None
+
+
+def test_a_reader_that_comes_as_the_markers_are_cleared_reads_on(mix, growing):
+    """`prepare` writes the manifest, then takes the markers away: a reader may be between."""
+    corpus = TokenizedCorpus(growing.folder)
+    growing.conclude()
+    corpus.refresh()
+    assert corpus.manifest == Manifest.load(mix.folder)
+    for source, name in enumerate(corpus.source_names):
+        shards = range(len(corpus.shard_infos(source)))
+        ids = [corpus.shard_tokens(source, shard).tolist() for shard in shards]
+        assert ids == [tokens.tolist() for tokens in mix.shards(name)]
+
+
+def test_a_task_counts_only_behind_all_before_it(growing):
+    """A marker without its predecessors is no part of the list: the list may only grow."""
+    growing.conclude()
+    late = Growing(growing.finished, growing.folder.with_name("late"))
+    late.grow(len(late.sequence))
+    marker_path(late.folder / "a", 1).unlink()
+    manifest = Manifest.load(late.folder)
+    assert len(manifest.sources["a"].tasks) == 1
+    assert not manifest.sources["a"].complete
+    assert manifest.sources["b"].complete
+
+
+def test_a_folder_prepared_anew_under_a_reader_is_noticed(growing):
+    corpus = TokenizedCorpus(growing.folder)
+    other = Manifest.load(growing.folder)
+    other.tokenizer = other.tokenizer | {"fingerprint": "0" * 64}
+    other.save(growing.folder)
+    with pytest.raises(ValueError, match="prepared anew while it was read; start again"):
+        corpus.refresh()
+
+
+def test_a_damaged_marker_is_named(growing):
+    path = growing.folder / "b" / "00000.json"
+    path.write_text(path.read_text()[:-30])
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        TokenizedCorpus(growing.folder)
+
+
+def test_held_out_text_comes_in_the_same_order_as_it_grows(mix, growing):
+    corpus = TokenizedCorpus(growing.folder)
+    for number, name in enumerate(corpus.source_names):
+        whole = mix.heldout(name).tolist()
+        part = corpus.heldout_tokens(number).tolist()
+        assert 0 < len(part) < len(whole)
+        assert part == whole[: len(part)]
+        rows = corpus.heldout_rows(number, T)
+        final = TokenizedCorpus(mix.folder).heldout_rows(number, T)
+        # all but the last, which ends with the text
+        assert [r.ids.tolist() for r in rows[:-1]] == [r.ids.tolist() for r in final][
+            : len(rows) - 1
+        ]
+
+
+def test_a_manifest_of_an_unfinished_folder_holds_no_tasks(growing):
+    """Or they could contradict the markers."""
+    content = json.loads((growing.folder / "manifest.json").read_text())
+    assert "sources" not in content and content["complete"] is False
+
+
+def test_a_source_that_ended_too_short_for_a_sequence_is_refused(mix, tmp_path):
+    growing = Growing(mix.folder, tmp_path / "growing")
+    batches = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, 100_000)
+    growing.conclude()
+    with pytest.raises(ValueError, match=r"fewer than 100,001 tokens.*context 100,000"):
+        batches.missing([0])
+
+
+def test_a_share_too_small_ever_to_come_is_refused(mix):
+    with pytest.raises(ValueError, match=r"'b' has 0\.05% of the weight, and would never come"):
+        PackedDataset(TokenizedCorpus(mix.folder), {"a": 1_000, "b": 1, "c": 1_000}, 7, T)
+
+
+def test_copying_a_folder_elsewhere_gives_the_same_samples(mix, whole, tmp_path):
+    folder = shutil.copytree(mix.folder, tmp_path / "elsewhere")
+    assert given(PackedDataset(TokenizedCorpus(folder), WEIGHTS, 7, T)) == dict(enumerate(whole))

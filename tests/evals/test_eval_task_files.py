@@ -1,0 +1,147 @@
+"""Items come from the files that are named, in one way whatever their format."""
+
+import gzip
+import io
+import json
+
+import pytest
+from tests.data.hf_hub.hub_server import Hub, point_client_to
+from tests.evals.conftest import made_items
+
+from gnano.evals.eval_tasks import load_tasks
+
+ROWS = [
+    {"query": f"Question: {n}?", "choices": [f"a{n}", f"b{n}"], "gold": n % 2} for n in range(20)
+]
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "piqa_small.jsonl"
+    path.write_text("\n".join(map(json.dumps, ROWS)) + "\n")
+    return path
+
+
+def test_a_file_says_its_task_by_its_name_or_is_given_one(file):
+    (known,) = load_tasks([], [str(file)])
+    (mine,) = load_tasks([], [f"mine={file}"])
+    assert (known.task, known.title, mine.task, mine.title) == ("piqa", "PIQA", "mine", "mine")
+    assert known.items[0].contexts == ("Question: 0?\nAnswer:",)
+    assert mine.items[0].contexts == ("Question: 0?",)
+    assert len(known.items) == len(mine.items) == 20
+
+
+def test_formats_make_no_difference(file, tmp_path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    packed = tmp_path / "piqa.jsonl.gz"
+    packed.write_bytes(gzip.compress(file.read_bytes()))
+    listed = tmp_path / "piqa.json"
+    listed.write_text(json.dumps(ROWS))
+    columns = tmp_path / "piqa.parquet"
+    parquet.write_table(pa.Table.from_pylist(ROWS), columns)
+    sheets = [load_tasks([], [str(path)])[0] for path in (file, packed, listed, columns)]
+    assert all(sheet == sheets[0] for sheet in sheets)
+
+
+def test_a_limit_takes_items_from_all_over_the_task(file):
+    (sheet,) = load_tasks([], [str(file)], limit=4)
+    assert [item.answers[0] for item in sheet.items] == ["a0", "a5", "a10", "a15"]
+    assert len(load_tasks([], [str(file)], limit=99)[0].items) == 20
+
+
+def test_examples_stand_before_each_item_and_none_before_itself(file):
+    (sheet,) = load_tasks([], [str(file)], shots=2)
+    solved = [f"Question: {n}?\nAnswer: {'ab'[n % 2]}{n}\n\n" for n in range(3)]
+    assert sheet.items[9].contexts == (f"{solved[0]}{solved[1]}Question: 9?\nAnswer:",)
+    assert sheet.items[0].contexts == (f"{solved[1]}{solved[2]}Question: 0?\nAnswer:",)
+    assert sheet.items[1].contexts == (f"{solved[0]}{solved[2]}Question: 1?\nAnswer:",)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "files", "wrong"),
+    [
+        (["helaswag"], [], "no task 'helaswag'"),
+        ([], ["questions.jsonl"], "which task"),
+        ([], ["piqa_none.jsonl"], "piqa_none.jsonl"),
+    ],
+)
+def test_what_cannot_be_had_is_named(tasks, files, wrong, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ValueError, OSError), match=wrong):
+        load_tasks(tasks, files)
+
+
+def test_a_bad_item_is_named_with_its_file_and_line_and_none_is_left_out_in_silence(file):
+    rows = [json.dumps(row) for row in ROWS]
+    rows[6] = json.dumps({**ROWS[6], "gold": 7})
+    file.write_text("\n".join(rows))
+    with pytest.raises(
+        ValueError, match=r"piqa_small.jsonl, line 7: the right answer is number 7 of 2"
+    ):
+        load_tasks([], [str(file)])
+
+
+def test_more_examples_than_items_are_refused(file):
+    with pytest.raises(ValueError, match="too few for 20 shots"):
+        load_tasks([], [str(file)], shots=20)
+
+
+def test_made_items_are_what_the_other_tests_take_them_for():
+    items = made_items()
+    assert len(set(items)) == len(items) and {item.gold for item in items} == {0, 1, 2, 3}
+
+
+ARC = {
+    "question": "Which is a gas?",
+    "choices": {"text": ["iron", "helium"], "label": ["A", "B"]},
+    "answerKey": "B",
+}
+
+
+def parquet(rows):
+    pa, writer = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    buffer = io.BytesIO()
+    writer.write_table(pa.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """Two data sets in the layouts that the Hub has them in: by configuration, by folder."""
+    with Hub() as served:
+        point_client_to(served, monkeypatch, tmp_path / "home")
+        splits = ("train", "test")
+        arc = {
+            f"ARC-Easy/{split}-00000-of-00001.parquet": parquet(
+                [{**ARC, "question": f"Which, {number}.{n}?"} for n in range(5)]
+            )
+            for number, split in enumerate(splits)
+        }
+        files = [{"split": split, "path": f"ARC-Easy/{split}-*"} for split in splits]
+        served.add("allenai/ai2_arc", arc, [{"config_name": "ARC-Easy", "data_files": files}])
+        texts = [f"He opened the door, {n} times, and saw the dog" for n in range(3)]
+        last = parquet([{"text": text} for text in texts])
+        served.add("EleutherAI/lambada_openai", {"default/test/0000.parquet": last})
+        yield served
+
+
+def test_the_hubs_items_come_once_from_the_split_that_is_asked(hub, tmp_path):
+    easy, last = load_tasks(["arc_easy", "lambada"], cache_dir=tmp_path / "here")
+    assert [item.contexts[0] for item in easy.items] == [
+        f"Question: Which, 1.{n}?\nAnswer:" for n in range(5)
+    ]
+    assert last.items[2].choices == [("He opened the door, 2 times, and saw the", " dog")]
+    asked = len(hub.requests)
+    assert load_tasks(["arc_easy", "lambada"], cache_dir=tmp_path / "here") == [easy, last]
+    assert len(hub.requests) == asked  # and then without the network
+
+
+def test_examples_are_the_training_splits_first(hub, tmp_path):
+    (sheet,) = load_tasks(["arc_easy"], shots=2, cache_dir=tmp_path / "here")
+    head = "".join(f"Question: Which, 0.{n}?\nAnswer: helium\n\n" for n in range(2))
+    assert sheet.items[4].contexts == (f"{head}Question: Which, 1.4?\nAnswer:",)
+
+
+def test_a_task_that_the_hub_does_not_have_is_named(hub, tmp_path):
+    with pytest.raises((ValueError, OSError), match="baber/piqa"):
+        load_tasks(["piqa"], cache_dir=tmp_path / "here")

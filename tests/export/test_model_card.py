@@ -1,0 +1,243 @@
+"""A card says what the run knows, to the digit, and nothing that nobody knows."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.small_models import with_train
+
+from gnano.checkpoint.format import find_checkpoint
+from gnano.config.data_config import DataConfig, InstructionConfig, InstructionSource, SourceConfig
+from gnano.config.eval_config import EvalConfig
+from gnano.config.inference_config import SamplingParams
+from gnano.config.recipe import Recipe
+from gnano.evals.model_adapter import load_eval_model
+from gnano.evals.result_store import default_result_path
+from gnano.evals.runner import evaluate, write_result
+from gnano.export.model_card import build_model_card
+from gnano.infer.engine import Engine
+from gnano.model.flops import num_parameters
+from gnano.train.lineage import training_stages
+from gnano.train.run_dir import read_run_metadata, write_run_metadata
+from gnano.train.trainer import train
+
+
+@pytest.fixture(scope="module")
+def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(recipe, tmp_path_factory.mktemp("pretrained") / "small").run
+
+
+@pytest.fixture(scope="module")
+def tuned(tuning: Recipe, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has tuned the one above."""
+    tuning = replace(tuning, data=replace(tuning.tuning_data, epochs=1))
+    short = with_train(tuning, init_from=str(run), tokens_per_step=32 * 8, micro_batch_size=8)
+    return train(short, tmp_path_factory.mktemp("tuned") / "small-sft").run
+
+
+@pytest.fixture(scope="module")
+def text(run: Path) -> str:
+    return build_model_card(run, "me/small", prompts=["the river"])
+
+
+def front(text: str) -> dict[str, Any]:
+    parts = text.split("---\n")
+    found: dict[str, Any] = yaml.safe_load(parts[1])
+    return found
+
+
+def section(text: str, title: str) -> str:
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def edited(run: Path, to: Path, data: DataConfig | InstructionConfig) -> Path:
+    """A copy of the run, as if it had learned from other data."""
+
+    copy = Path(shutil.copytree(run, to))
+    begun = read_run_metadata(copy / "recipe.toml")
+    write_run_metadata(replace(begun.recipe, data=data), begun.facts, copy / "recipe.toml")
+    return copy
+
+
+def test_the_front_matter_is_what_the_hub_reads(text):
+    assert front(text) == {
+        "license": "apache-2.0",
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["llama", "gnano"],
+    }
+
+
+def test_the_figures_are_those_of_the_log(text, run, recipe):
+    logged = rows(run)
+    assert f"| parameters | {num_parameters(recipe.model):,} |" in section(text, "Architecture")
+    training = section(text, "Training")
+    assert "| run | small, step 40 of 40 |" in training
+    assert f"| tokens | {40 * 512:,} |" in training
+    assert f"| time | {logged[-1]['seconds'] / 60:.1f} minutes" in training
+    assert "0.003 after 5 steps of warm-up, then cosine to 10%" in training
+    late = sum(row["loss"] for row in logged[-2:]) / 2
+    results = section(text, "Results")
+    assert f"Training loss: {late:.3f} nats per token over the last 2 steps." in results
+    heldout = logged[-1]["heldout"]
+    for name, bits in {**heldout["sources"], "all": heldout["bits_per_byte"]}.items():
+        assert f"| {name} | {bits:.3f} |" in results
+    assert "| left | files of the author | 60.0% |" in section(text, "Data")
+
+
+def test_an_earlier_checkpoint_has_its_own_figures(run):
+    early = run / "checkpoints/step-00000030"
+    text = build_model_card(early, "me/small", prompts=["the"])
+    assert "| run | small, step 30 of 40 |" in text
+    assert f"| tokens | {30 * 512:,} |" in text
+    measured = next(row["heldout"] for row in rows(run) if row["step"] == 16)
+    assert "Held-out text, a part of it, at step 16:" in text
+    assert f"| all | {measured['bits_per_byte']:.3f} |" in text
+
+
+def test_the_samples_are_what_the_engine_writes_with_that_seed(text, run):
+    sampling = SamplingParams(temperature=0.7, top_k=40, seed=1)
+    written = Engine.load(run).generate("the river", 80, sampling)
+    assert f"the river{written}".rstrip() in section(text, "What it writes")
+
+
+def test_no_path_of_this_machine_is_told(text, tuned, tmp_path):
+    for said in (text, build_model_card(tuned, "me/small-sft")):
+        assert str(tmp_path.parent.parent) not in said
+        assert ".txt" not in said and ".jsonl" not in said and ".toml" not in said
+
+
+def test_a_bare_folder_has_no_history(base):
+    text = build_model_card(base, "me/base", prompts=["the"])
+    for title in ("Data", "Training", "Results", "Format", "Licence"):
+        assert f"## {title}" not in text
+    assert "## Architecture" in text and "## What it writes" in text
+    assert "license" not in front(text) and "from scratch" not in text and "None" not in text
+    assert (
+        front(build_model_card(base, "me/base", license_id="mit", prompts=["the"]))["license"]
+        == "mit"
+    )
+
+
+def test_a_tuned_model_names_its_base_and_its_format(tuned, run):
+    text = build_model_card(tuned, "me/small-sft")
+    assert "| base | small, step 40 |" in section(text, "Training: instructions")
+    assert "| run | small, step 40 of 40 |" in section(text, "Training: pretraining")
+    assert "Q: Where is the key?" in section(text, "Format")
+    assert "tuned from small, step 40 with auto-g-nano. It answers questions." in text
+    assert "apply_chat_template" in text and "gnano chat small-sft" in text
+    logged = rows(tuned)[-1]["heldout"]
+    assert f"| all | {logged['bits_per_byte']:.3f} | {logged['loss']:.3f} |" in text
+    assert front(text)["license"] == "apache-2.0"
+
+
+def test_a_model_that_was_taught_what_is_preferred_has_its_card(preferring, tuned, tmp_path):
+    short = with_train(
+        preferring, init_from=str(tuned), steps=2, tokens_per_step=192, micro_batch_size=2
+    )
+    run = train(short, tmp_path / "dpo").run
+    text = build_model_card(run, "me/small-dpo")
+    assert text.count("\n## Training: ") == 3
+    assert "| base | small-sft, step " in section(text, "Training: preferences")
+    results, heldout = section(text, "Results: preferences"), rows(run)[-1]["heldout"]
+    assert "nats per pair" in results and "nats per token" not in results
+    assert f"| all | {heldout['loss']:.3f} |" in results
+    assert f"as the data do in {heldout['accuracy']:.1%} of them" in results
+
+
+def test_a_base_with_other_weights_is_not_taken_for_it(tuned, run, tmp_path):
+    copy = Path(shutil.copytree(tuned, tmp_path / "copy"))
+    told = (copy / "recipe.toml").read_text()
+    (copy / "recipe.toml").write_text(re.sub('base_sha256 = ".{64}"', 'base_sha256 = "0"', told))
+    assert [stage.run_name for stage in training_stages(find_checkpoint(copy))] == ["copy"]
+    text = build_model_card(copy, "me/copy")
+    assert "license" not in front(text), "weights of someone else are not ours to license"
+    assert "from scratch" not in text and "| base | small, step 40 |" in text
+
+
+def test_the_gpus_that_it_was_trained_on_are_named(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    begun = read_run_metadata(copy / "recipe.toml")
+    recipe = with_train(begun.recipe, device="cuda")
+    write_run_metadata(
+        recipe, {**begun.facts, "ranks": 2, "gpu": "NVIDIA H200"}, copy / "recipe.toml"
+    )
+    assert "| hardware | 2 × NVIDIA H200 |" in build_model_card(copy, "me/small", prompts=["the"])
+    assert "| hardware | 1 × CPU |" in build_model_card(run, "me/small", prompts=["the"])
+
+
+def test_data_sets_of_the_hub_are_named_and_linked(run, recipe, tmp_path):
+    sources = {
+        "web": SourceConfig(weight=3, kind="hub", repo="HuggingFaceTB/smollm-corpus", config="edu"),
+        "code": SourceConfig(weight=1, kind="hub", repo="bigcode/starcoderdata", config="python"),
+    }
+    copy = edited(run, tmp_path / "copy", replace(recipe.corpus, sources=sources))
+    text = build_model_card(copy, "me/small", prompts=["the"])
+    assert front(text)["datasets"] == ["HuggingFaceTB/smollm-corpus", "bigcode/starcoderdata"]
+    assert front(text)["language"] == ["en"]
+    link = "[HuggingFaceTB/smollm-corpus](https://huggingface.co/datasets/HuggingFaceTB/smollm-cor"
+    assert link in section(text, "Data") and "| 75.0% |" in section(text, "Data")
+    assert "bigcode/starcoderdata" in section(text, "Licence")
+
+
+def test_names_from_outside_stay_text(tuned, tuning, tmp_path):
+    sources = {"a|b\n## Bold <b>": InstructionSource(files=("x.jsonl",))}
+    copy = edited(tuned, tmp_path / "copy", replace(tuning.tuning_data, sources=sources))
+    assert "| a\\|b ## Bold &lt;b> | files of the author | 1 |" in build_model_card(
+        copy, "me/small"
+    )
+
+
+def test_a_text_cannot_close_its_fence(base):
+    text = build_model_card(base, "me/base", prompts=["```\n# Not a title\n````"])
+    assert "\n`````text\n```\n# Not a title\n````" in text
+
+
+def test_a_log_that_is_gone_costs_its_figures_only(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    (copy / "metrics.jsonl").unlink()
+    text = build_model_card(copy, "me/small", prompts=["the"])
+    assert "## Results" not in text and "| run | copy, step 40 of 40 |" in text
+    assert "None" not in text and "tokens/s" not in text
+
+
+def test_each_tool_is_told_how_to_open_it_and_llama_cpp_only_with_a_gguf(run):
+    text = build_model_card(run, "me/small", ["small.gguf", "model.safetensors"], prompts=["the"])
+    use = section(text, "How to use it")
+    assert "llama-cli --hf-repo me/small --hf-file small.gguf" in use
+    assert "vllm serve me/small" in use and "mlx_lm.generate --model me/small" in use
+    assert "llama-cli" not in build_model_card(run, "me/small", prompts=["the"])
+
+
+@pytest.mark.parametrize("which", ["run", "tuned"])
+def test_the_lines_for_transformers_run_as_they_are(which, request, capsys):
+    pytest.importorskip("transformers")
+    run = request.getfixturevalue(which)
+    use = section(build_model_card(run, "me/small", prompts=["the"]), "How to use it")
+    code = re.findall("```python\n(.*?)```", use, re.DOTALL)[0]
+    code = code.replace("me/small", str(find_checkpoint(run))).replace("=60", "=2")
+    exec(code, {})
+    assert "<|endoftext|>" in capsys.readouterr().out
+
+
+def test_what_gnano_eval_has_kept_of_this_checkpoint_is_in_it(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    items = tmp_path / "piqa.jsonl"
+    rows = [{"query": f"the {n}?", "choices": ["river", "bird"], "gold": 0} for n in range(8)]
+    items.write_text("\n".join(map(json.dumps, rows)))
+    found = evaluate(load_eval_model(copy), EvalConfig(files=(str(items),)))
+    write_result(found, default_result_path(found))
+    told = section(build_model_card(copy, "me/small", prompts=["the"]), "Evaluation")
+    (score,) = found.scores
+    assert f"| PIQA | 8 | 0 | {score.acc} | {score.acc_norm} | 0.500 |" in told
+    (copy / "evals" / f"{find_checkpoint(copy).name}.json").write_text('{"scores": 3}')
+    assert "## Evaluation" not in build_model_card(copy, "me/small", prompts=["the"])

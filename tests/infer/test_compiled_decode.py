@@ -1,0 +1,122 @@
+"""A compiled step says what the plain one says."""
+
+import pytest
+import torch
+
+from gnano.config.inference_config import SamplingParams
+from gnano.infer import compiled_decode as steps
+from gnano.infer.compiled_decode import CompiledDecoder, DecodeRunner
+from gnano.infer.continuous_batching import Request
+from gnano.infer.cpu_layers import fuse_projections
+from gnano.infer.engine import INFERENCE_DTYPES, Engine
+from gnano.infer.quantize import quantize_model
+from gnano.model.devices import compile_unsupported_reason
+
+needs_compiler = pytest.mark.skipif(
+    compile_unsupported_reason(torch.device("cpu")) is not None,
+    reason="no C++ compiler or no headers",
+)
+GREEDY = SamplingParams(temperature=0)
+PROMPTS = ["", "Once upon a time", "Once upon a time there was a small engine", "東京 and 🙂"]
+
+
+@needs_compiler
+def test_a_compiled_model_writes_the_same_texts(make_engine, save_engine, monkeypatch):
+    """Alone, in a conversation, to the context's end and beyond it."""
+    monkeypatch.setattr(steps, "SPAN", 32)  # so that a text goes through several of them
+    plain = make_engine()
+    compiled = Engine.load(save_engine(plain), "cpu", "fp32", compile=True)
+    stepped = []
+    step = DecodeRunner.step
+
+    def counted(*args):
+        stepped.append(1)
+        return step(*args)
+
+    monkeypatch.setattr(DecodeRunner, "step", counted)
+    for prompt in PROMPTS:
+        assert compiled.generate(prompt, 24, GREEDY) == plain.generate(prompt, 24, GREEDY)
+    assert len(stepped) > 23 * len(PROMPTS) // 2, "else nothing was compiled"
+    sampling = SamplingParams(seed=3, top_p=0.9, repetition_penalty=1.1)
+    ids = list(plain.token_ids("Once", 200, sampling, context_shift=True))
+    assert list(compiled.stream_token_ids("Once", 200, sampling, context_shift=True)) == ids
+    text = compiled.encode_prompt("Once upon a time")
+    for more in range(1, 4):
+        said = list(compiled.stream_token_ids(text, 9, GREEDY, reuse_prefix=True))
+        assert said == list(plain.token_ids(text, 9, GREEDY))
+        text = (*text, *said, more)
+    found, expected = (one.generate_batch(PROMPTS, 9, GREEDY) for one in (compiled, plain))
+    assert [one[0].token_ids for one in found] == [one[0].token_ids for one in expected]
+
+
+@pytest.fixture
+def graphs_alone(monkeypatch):
+    """Compiles to one graph that PyTorch's own kernels run: machine code takes far longer."""
+    compile = torch.compile
+
+    def without_code(function, **options):
+        return compile(function, fullgraph=options["fullgraph"], backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", without_code)
+
+
+@pytest.mark.usefixtures("graphs_alone")
+def test_rows_step_together_as_if_each_were_alone(make_engine):
+    """As on a GPU, where the steps of several rows are compiled too."""
+    plain, lean = make_engine(), make_engine()
+    fuse_projections(lean.model)
+    batch = lean.batch(3, 90)
+    batch.decode_runner = DecodeRunner(CompiledDecoder(lean.model), batch.cache)
+    prompts = [*PROMPTS, "it", "word " * 12]
+    rows = [
+        batch.add(
+            Request(
+                prompt_ids=plain.prompt_ids(prompt), max_new_tokens=5 + 4 * number, sampling=GREEDY
+            )
+        )
+        for number, prompt in enumerate(prompts)
+    ]
+    while batch:
+        batch.step()
+    for number, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
+        assert row.said == list(plain.token_ids(prompt, 5 + 4 * number, GREEDY)), prompt
+
+
+@pytest.mark.parametrize(
+    ("dtype", "quant", "code"),
+    [
+        ("bf16", "", False),
+        pytest.param("bf16", "int8", True, marks=needs_compiler),
+        ("fp32", "int4", False),
+    ],
+)
+def test_fewer_bits_give_nearly_the_same_logits_compiled(make_engine, dtype, quant, code, request):
+    if not code:
+        request.getfixturevalue("graphs_alone")
+    engine = make_engine()
+    model = fuse_projections(engine.model.to(INFERENCE_DTYPES[dtype]))
+    if quant:
+        quantize_model(model, quant)
+    batch = engine.batch(1, 60)
+    batch.decode_runner = DecodeRunner(CompiledDecoder(model), batch.cache)
+    ids = engine.prompt_ids("Once upon a time there was a small engine")
+    batch.add(Request(prompt_ids=ids, max_new_tokens=8, sampling=GREEDY))
+    batch.step()
+    row = batch.rows[0]
+    while batch.rows:
+        with torch.inference_mode():
+            whole = torch.tensor([[*ids, *row.said]])
+            expected = model.logits(model.hidden_states(whole)[:, -1])
+            found = batch.decode_runner.step([row.said[-1]])
+            batch.cache.lengths -= 1  # forgotten: the batch makes this step itself
+        near = 0.05 if dtype == "bf16" else 1e-3
+        assert (found - expected).norm() < near * expected.norm()
+        batch.step()
+
+
+def test_where_nothing_can_be_compiled_one_sentence_says_so(make_engine, save_engine, monkeypatch):
+    folder = save_engine(make_engine())
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ValueError, match=r"^torch\.compile needs .* Or load the model without"):
+        Engine.load(folder, "cpu", compile=True)

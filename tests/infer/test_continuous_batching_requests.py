@@ -1,0 +1,167 @@
+"""What a request may ask for, at every door; and a vocabulary larger than the tokenizer's."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gnano.chat.chat_settings import ChatSettings
+from gnano.config.eval_config import EvalConfig
+from gnano.config.inference_config import SamplingParams
+from gnano.config.recipe import Recipe
+from gnano.evals.smoke_test import run_smoke_test
+from gnano.export.tensor_file import TensorFileHints
+from gnano.infer.continuous_batching import Request
+from gnano.infer.engine import Engine
+from gnano.infer.throughput import measure_throughput
+from gnano.model.transformer import GPT
+from gnano.reporting.cost_plan import plan_cost
+
+# none of them is a number of tokens, a share, a penalty, …: whatever is asked for, it is refused
+NEVER: tuple[Any, ...] = (math.nan, math.inf, -math.inf, 10**400, -200, "7", True)
+SHARES = (
+    *("temperature", "top_p", "min_p"),
+    *("repetition_penalty", "presence_penalty", "frequency_penalty"),
+)
+
+
+def settings(kind: Callable[..., Any], *names: str) -> dict[str, Callable[[Engine, Any], Any]]:
+    def build(_: Engine, value: Any, name: str) -> Any:
+        return kind(**{name: value})
+
+    label = kind.func.__name__ if isinstance(kind, partial) else kind.__name__
+    return {f"{label} {name}": partial(build, name=name) for name in names}
+
+
+WHOLE: dict[str, Callable[[Engine, Any], Any]] = {
+    **settings(SamplingParams, "top_k", "no_repeat_ngram", "seed"),
+    **settings(partial(Request, prompt_ids=(1,)), "tokens", "log_probs"),
+    **settings(ChatSettings, "tokens"),
+    **settings(EvalConfig, "limit", "shots", "heldout_tokens", "batch"),
+    **settings(TensorFileHints, "n_head", "block_size"),
+    **settings(partial(run_smoke_test, Path("nowhere")), "tokens"),
+    **settings(partial(plan_cost, Recipe()), "gpus"),
+    "logit_bias token": lambda _, value: SamplingParams(logit_bias=((value, 1.0),)),
+    "bench prompt": lambda engine, value: measure_throughput(engine, prompt_tokens=value),
+    "bench tokens": lambda engine, value: measure_throughput(engine, new_tokens=value),
+    "bench texts": lambda engine, value: measure_throughput(engine, batch_sizes=[value]),
+    "samples": lambda engine, value: engine.generate_batch(["x"], 1, num_samples=value),
+    "alternatives": lambda engine, value: engine.generate_batch(["x"], 1, logprobs=value),
+    "tokens": lambda engine, value: engine.generate("x", value),
+    "prompt": lambda engine, value: engine.generate([1, value], 1),
+    "prompt of several": lambda engine, value: engine.generate_batch([[1], [1, value]], 1),
+    "biased token": lambda engine, value: engine.generate(
+        "x", 1, SamplingParams(logit_bias=((value, 1.0),))
+    ),
+}
+DOORS = {
+    **WHOLE,
+    **settings(SamplingParams, *SHARES),
+    **settings(TensorFileHints, "rope_theta", "norm_eps"),
+    **settings(partial(plan_cost, Recipe()), "price", "mfu"),
+    "logit_bias": lambda _, value: SamplingParams(logit_bias=((1, value),)),
+}
+
+
+@pytest.mark.parametrize("value", NEVER, ids=lambda value: repr(value)[:6])
+@pytest.mark.parametrize("door", DOORS)
+def test_a_number_out_of_its_range_is_one_sentence_at_every_door(engine, door, value):
+    with pytest.raises(ValueError) as refused:
+        DOORS[door](engine, value)
+    message = str(refused.value)
+    assert "it must be" in message and "\n" not in message and len(message) < 200, message
+
+
+@pytest.mark.parametrize("value", [0.5, 1e20])
+@pytest.mark.parametrize("door", WHOLE)
+def test_what_is_counted_is_a_whole_number(engine, door, value):
+    with pytest.raises(ValueError, match=r"it must be (a whole number|.*at most)"):
+        WHOLE[door](engine, value)
+
+
+@pytest.mark.parametrize("door", ["prompt", "prompt of several", "biased token"])
+def test_ids_are_those_of_the_tokenizer(engine, door):
+    last = engine.tokenizer.vocab_size - 1
+    DOORS[door](engine, last)
+    with pytest.raises(
+        ValueError, match=rf"is {last + 1}; it must be at least 0 and at most {last}"
+    ):
+        DOORS[door](engine, last + 1)
+
+
+def test_a_bad_request_changes_nothing_for_the_others_in_its_batch(engine):
+    good = Request(
+        prompt_ids=engine.prompt_ids("Once upon"),
+        max_new_tokens=12,
+        sampling=SamplingParams(seed=1),
+    )
+    batch = engine.batch(1)
+    expected = batch.add(good)
+    while batch:
+        batch.step()
+    batch = engine.batch(3)
+    row = batch.add(good)
+    batch.step()
+    for bad in (
+        Request(prompt_ids=(1, -1)),
+        Request(prompt_ids=(1, engine.tokenizer.vocab_size)),
+        Request(prompt_ids=(1, 2.0)),  # type: ignore[arg-type]
+        Request(prompt_ids=()),
+        Request(prompt_ids=(1,), sampling=SamplingParams(logit_bias=((10**6, 1.0),))),
+    ):
+        with pytest.raises(ValueError):
+            batch.add(bad)
+    while batch:
+        batch.step()
+    assert row.said == expected.said and len(row.said) > 1
+
+
+PADDING = 100
+
+
+@pytest.fixture
+def padded(engine) -> Engine:
+    """The engine's model with rows that no token has, each likelier than any token."""
+    config = engine.model.config
+    rows = config.vocab_size
+    model = GPT(**{**vars(config), "vocab_size": rows + PADDING})
+    state = {name: tensor.clone() for name, tensor in engine.model.state_dict().items()}
+    for name in ("lm_head.weight", "model.embed_tokens.weight"):
+        likeliest = torch.cat([state[name] * 3, state[name] * -3])
+        state[name] = torch.cat([state[name], likeliest[-PADDING:]])
+    model.load_state_dict(state)
+    return Engine(model, engine.tokenizer)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        SamplingParams(temperature=0),
+        SamplingParams(temperature=1.0, seed=1),
+        SamplingParams(temperature=100.0, seed=2),
+        SamplingParams(seed=3, top_k=5, top_p=0.9, min_p=0.01),
+        SamplingParams(
+            seed=4, repetition_penalty=1.3, presence_penalty=1.0, no_repeat_ngram_size=2
+        ),
+    ],
+    ids=["greedy", "drawn", "hot", "limited", "penalised"],
+)
+def test_no_id_is_drawn_or_told_that_no_token_has(engine, padded, sampling):
+    ids = torch.tensor([engine.prompt_ids("Once upon a time")])
+    with torch.no_grad():
+        assert padded.model(ids)[0, -1].argmax() >= engine.tokenizer.vocab_size  # they would be
+    prompts = ["", "Once upon a time", "it"]
+    expected = engine.complete(prompts, 24, sampling, logprobs=3, num_samples=2)
+    found = padded.complete(prompts, 24, sampling, logprobs=3, num_samples=2)
+    assert [[one.ids for one in group] for group in found] == [
+        [one.ids for one in group] for group in expected
+    ]  # as without the padding
+    for one in (one for group in found for one in group):
+        assert all(
+            token < engine.tokenizer.vocab_size for p in one.logprobs for token, _ in p.top_logprobs
+        )
+    assert padded.generate("it", 24, sampling) == engine.generate("it", 24, sampling)

@@ -1,0 +1,33 @@
+"""Made lean for writing, a model is the same model."""
+
+import torch
+
+from gnano.config.inference_config import SamplingParams
+from gnano.infer.cpu_layers import fuse_projections
+from gnano.infer.throughput import count_weight_bytes
+from gnano.model.kv_cache import KVCache
+
+GREEDY = SamplingParams(temperature=0)
+
+
+def test_a_lean_model_computes_the_same_whole_and_from_a_cache(make_engine):
+    engine, lean = make_engine(), make_engine()
+    size = count_weight_bytes(engine.model)
+    fuse_projections(lean.model)
+    assert count_weight_bytes(lean.model) == size, "each matrix is kept once"
+    ids = torch.randint(engine.model.config.vocab_size, (3, 40))
+    with torch.no_grad():
+        expected, found = engine.model(ids), lean.model(ids)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+        cache = KVCache(lean.model.config, 3, 40)
+        parts = [lean.model(part, cache) for part in ids.split([17, 1, 22], dim=1)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), expected, atol=1e-4, rtol=1e-5)
+
+
+def test_a_lean_model_writes_the_same_texts(make_engine):
+    engine, lean = make_engine(), make_engine()
+    fuse_projections(lean.model)
+    prompts = ["", "Once upon a time", "東京", "word " * 12]
+    expected = [engine.generate(prompt, 24, GREEDY) for prompt in prompts]
+    assert [lean.generate(prompt, 24, GREEDY) for prompt in prompts] == expected
+    assert [found[0].text for found in lean.complete(prompts, 24, GREEDY)] == expected

@@ -1,0 +1,140 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gnano.model.kv_cache import KVCache
+
+LENGTH = 20
+
+
+def cached(model, ids, chunks):
+    """Logits of the whole sequence, computed chunk by chunk."""
+    cache = KVCache(model.config, len(ids), ids.shape[1])
+    for layer in cache.layers:  # what was not written yet must never be read
+        layer.k_BKTE.fill_(float("nan"))
+        layer.v_BKTE.fill_(float("nan"))
+    with torch.no_grad():
+        logits = torch.cat([model(part, cache) for part in ids.split(chunks, dim=1)], dim=1)
+    assert cache.max_length == ids.shape[1]
+    return logits
+
+
+@pytest.mark.parametrize("n_kv_head", [1, 2, 4])
+@pytest.mark.parametrize(
+    "chunks",
+    [[LENGTH], [9, 1, 10], [14] + [1] * 6, [1] * LENGTH],
+    ids=["at-once", "in-chunks", "prompt-then-tokens", "token-by-token"],
+)
+def test_cached_logits_are_those_of_transformers(
+    n_kv_head, chunks, make_model, as_transformers, random_ids
+):
+    model = make_model(n_kv_head=n_kv_head)
+    ids = random_ids(model, 3, LENGTH)
+    with torch.no_grad():
+        expected = as_transformers(model)(ids).logits
+    torch.testing.assert_close(cached(model, ids, chunks), expected, atol=1e-4, rtol=0)
+
+
+# the fixtures are makers and hold no state between examples
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    cuts=st.sets(st.integers(1, LENGTH - 1)),
+    batch=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+)
+def test_the_cache_changes_nothing_however_the_text_is_cut(
+    cuts, batch, seed, make_model, random_ids
+):
+    model = make_model(seed=seed % 3)
+    ids = random_ids(model, batch, LENGTH, seed)
+    borders = [0, *sorted(cuts), LENGTH]
+    chunks = [end - start for start, end in pairwise(borders)]
+    with torch.no_grad():
+        expected = model(ids)
+    torch.testing.assert_close(cached(model, ids, chunks), expected, atol=1e-4, rtol=0)
+
+
+def test_a_cached_text_ends_where_the_context_ends(make_model, random_ids):
+    model = make_model(block_size=10)
+    ids = random_ids(model, 1, 11)
+    cache = KVCache(model.config, 1, 11)
+    with torch.no_grad():
+        model(ids[:, :10], cache)
+        with pytest.raises(ValueError, match=r"^11 tokens do not fit the model's context of 10\.$"):
+            model(ids[:, 10:], cache)
+
+
+def test_a_full_cache_never_gives_wrong_logits(make_model, random_ids):
+    model = make_model()
+    ids = random_ids(model, 1, 6)
+    with pytest.raises((AssertionError, ValueError)):
+        cache = KVCache(model.config, 1, 4)
+        for token in ids.split(1, dim=1):
+            model(token, cache)
+
+
+def test_the_cache_can_be_kept_in_bf16(make_model, random_ids):
+    model = make_model()
+    ids = random_ids(model, 2, LENGTH)
+    with torch.no_grad():
+        expected = model(ids)
+        model.compute_dtype = torch.bfloat16
+        cache = KVCache(model.config, 2, LENGTH, dtype=torch.bfloat16)
+        logits = torch.cat([model(part, cache) for part in ids.split([16, 1, 3], dim=1)], dim=1)
+    assert (logits - expected).norm() / expected.norm() < 0.05
+
+
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    more=st.lists(st.integers(1, 3), max_size=3),
+    heads=st.sampled_from([1, 2, 4]),
+    seed=st.integers(0, 1000),
+)
+def test_rows_of_different_lengths_are_computed_as_each_alone(
+    lengths, more, heads, seed, make_model, random_ids
+):
+    model = make_model(n_kv_head=heads, seed=seed % 3)
+    total = max(lengths) + sum(more)
+    texts = random_ids(model, len(lengths), total, seed)
+    padded = texts[:, : max(lengths)].clone()
+    for row, length in enumerate(lengths):
+        padded[row, length:] = 0
+    cache = KVCache(model.config, len(lengths), total)
+    with torch.no_grad():
+        parts = [model(padded, cache)]
+        cache.truncate(lengths)
+        for size in more:
+            at = [range(held, held + size) for held in cache.lengths]
+            parts.append(
+                model(torch.stack([texts[row, list(r)] for row, r in enumerate(at)]), cache)
+            )
+        for row, length in enumerate(lengths):
+            found = torch.cat([parts[0][row, :length], *(part[row] for part in parts[1:])])
+            expected = model(texts[row : row + 1, : len(found)])[0]
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_a_row_can_be_filled_alone_and_moved(make_model, random_ids):
+    """As when one text ends, another begins, and the others go on."""
+    model = make_model()
+    a, b = random_ids(model, 1, 9, 1), random_ids(model, 1, 6, 2)
+    cache = KVCache(model.config, 3, LENGTH)
+    with torch.no_grad():
+        model(a[:, :8], cache.slice_rows(0, 1))
+        model(b[:, :5], cache.slice_rows(1, 2))
+        assert cache.lengths.tolist() == [8, 5, 0]
+        cache.copy_row(1, target=0)
+        cache.copy_row(1, target=2)
+        both = model(b[:, 5:].expand(2, 1), cache.slice_rows(0, 2))
+        expected = model(b)[0, -1]
+    assert cache.lengths.tolist() == [6, 6, 5]
+    for row in both:
+        torch.testing.assert_close(row[-1], expected, atol=1e-4, rtol=0)

@@ -1,0 +1,68 @@
+"""Every damaged byte of a checkpoint is found when it is asked for, and all are looked at."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.small_models import with_train
+
+from gnano.config.recipe import Recipe
+from gnano.reporting.description import describe, verify_checkpoints
+from gnano.train.trainer import train
+
+
+@pytest.fixture(scope="module")
+def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train(
+        with_train(recipe, steps=6, save_every=2, eval_every=2, keep_last=9, keep_best=False), run
+    )
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_whole_checkpoints_are_said_to_be_whole(run: Path) -> None:
+    shown: list[str] = []
+    lines = list(verify_checkpoints(str(run), shown.append))
+    folders = [run / "checkpoints" / f"step-{step:08}" for step in (2, 4, 6)]
+    assert lines == [f"{folder}: whole" for folder in folders]
+    assert all(str(f) in said for f, said in zip(folders, shown, strict=True))
+    assert list(verify_checkpoints(str(folders[1]))) == [f"{folders[1]}: whole"]
+
+
+def test_one_flipped_bit_is_found_and_the_others_are_looked_at_all_the_same(run: Path) -> None:
+    file = run / "checkpoints" / "step-00000002" / "model.safetensors"
+    flip(file)
+    lines: list[str] = []
+    with pytest.raises(ValueError, match="step-00000002, 1 of 3"):
+        lines.extend(verify_checkpoints(str(run)))
+    assert [line.rpartition(": ")[2] for line in lines[1:]] == ["whole", "whole"]
+    assert str(file) in lines[0] and "damaged" in lines[0]
+
+
+def test_without_being_asked_only_sizes_are_looked_at(run: Path) -> None:
+    """So that it is instant where a checkpoint has 12 GB: a flipped bit is not seen."""
+    folder = run / "checkpoints" / "step-00000006"
+    flip(folder / "model.safetensors")
+    assert "--verify" in describe(str(folder))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=r"tokenizer\.json is missing"):
+        describe(str(folder))
+
+
+def test_what_has_no_checkpoint_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        list(verify_checkpoints(str(tmp_path)))
+    with pytest.raises(ValueError, match="gnano data verify"):
+        list(verify_checkpoints("1b"))

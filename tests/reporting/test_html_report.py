@@ -1,0 +1,158 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from gnano.reporting.html_report import write_html_report
+
+VOID = {"meta", "img", "source", "br"}
+
+
+class Page(HTMLParser):
+    """The page as a browser sees it: balanced tags, the words shown, and what it refers to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.words: list[str] = []
+        self.refers: list[str] = []
+        self.alt = ""
+        self.feed(text)
+        assert self.open == []
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.alt = dict(attrs).get("alt") or self.alt
+        self.refers += [v for k, v in attrs if k in {"src", "srcset", "href", "action", "data"}]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+
+def test_the_page_tells_what_the_run_was(run):
+    path = write_html_report(
+        run(), {"hardware": "1 × H200"}, [("A story", "Once upon", " a time.\nThe end.")]
+    )
+    assert path.name == "report.html"
+    page = Page(path.read_text("utf-8"))
+    for words in (
+        "first-try", "finished", "200 steps", "819.2 k tokens", "8,001 tokens per second",
+        "100 s training time", "prose", "synthetic", "code", "hardware 1 × H200",
+        "A story", "Once upon a time. The end.", 'note = "a < b & c"',
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert "not finished" not in page.text
+
+
+def test_the_page_stands_alone(run):
+    path = write_html_report(run())
+    text = path.read_text("utf-8")
+    assert "http" not in text and "url(" not in text and "@import" not in text
+    page = Page(text)
+    assert len(page.refers) == 2  # the curves, on light and on dark paper
+    assert all(reference.startswith("data:image/png;base64,iVBOR") for reference in page.refers)
+
+
+def test_nothing_from_outside_becomes_markup(run, without):
+    without("matplotlib")
+    attack = "<script>alert(1)</script>\"'&</p></main><img src=x onerror=alert(1)>"
+    folder = run()
+    (folder / "recipe.toml").write_text(attack)
+    page = Page(write_html_report(folder, {attack: attack}, [(attack,) * 3]).read_text("utf-8"))
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert page.text.count(attack) == 6  # shown as it was written
+
+
+def test_a_source_name_and_a_folder_name_are_text_too(tmp_path, rows, run, without):
+    without("matplotlib")
+    metrics = rows(steps=50)
+    metrics[-1]["heldout"]["sources"] = {"<b>$x$": 1.0}
+    folder = run(metrics).rename(tmp_path / "<i>{css}")
+    page = Page(write_html_report(folder).read_text("utf-8"))
+    assert "<b>$x$" in page.text and "<i>{css}" in page.text
+    assert "b" not in page.tags and "i" not in page.tags
+
+
+def test_an_unfinished_run_of_one_step_has_a_page(run, rows):
+    folder = run(rows(steps=1, every=0, final=False))
+    (folder / "recipe.toml").unlink()
+    page = Page(write_html_report(folder).read_text("utf-8"))
+    assert "not finished: as of step 1" in page.text
+    assert "– held-out bits per byte" in page.text
+    assert "table" not in page.tags and "details" not in page.tags
+
+
+def test_without_matplotlib_the_page_comes_without_the_picture(run, without):
+    without("matplotlib")
+    page = Page(write_html_report(run()).read_text("utf-8"))
+    assert page.refers == [] and "prose" in page.text
+
+
+def test_a_page_is_replaced_whole_and_leaves_nothing_beside_it(run, without):
+    without("matplotlib")
+    folder = run()
+    write_html_report(folder, {"try": "first"})
+    write_html_report(folder, {"try": "second"})
+    assert "second" in (folder / "report.html").read_text("utf-8")
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["metrics.jsonl", "recipe.toml", "report.html"]
+
+
+def test_a_folder_that_is_no_run_is_said_in_one_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "metrics.jsonl"))):
+        write_html_report(tmp_path)
+
+
+def test_the_page_tells_how_the_tasks_went(run, asked):
+    page = Page(write_html_report(run(asked())).read_text("utf-8"))
+    for words in (
+        "task step 50 step 200 measure",
+        "hellaswag 0.300 ± 0.020 0.450 ± 0.020 acc_norm",
+        "lambada 0.150 ± 0.020 0.300 ± 0.020 acc",
+        "source step 50 all held-out text",
+    ):
+        assert words in page.text, words
+    assert "accuracy on tasks" in page.alt
+
+
+def test_a_page_without_tasks_does_not_speak_of_them(run):
+    page = Page(write_html_report(run()).read_text("utf-8"))
+    assert "task" not in page.text and page.tags.count("table") == 1
+    assert page.alt == "Training loss and held-out bits per byte against steps"
+
+
+def test_a_task_that_was_not_asked_at_the_end_has_a_dash_there(run, asked, without):
+    without("matplotlib")
+    metrics = asked()
+    del metrics[-1]["tasks"]["lambada"]
+    page = Page(write_html_report(run(metrics)).read_text("utf-8"))
+    assert "lambada 0.150 ± 0.020 – acc" in page.text
+
+
+def test_tasks_that_were_asked_once_have_one_column(run, asked, without):
+    without("matplotlib")
+    page = Page(write_html_report(run(asked(tasks_every=1_000))).read_text("utf-8"))
+    assert "task step 200 measure hellaswag 0.450 ± 0.020 acc_norm" in page.text
+
+
+def test_the_name_of_a_task_is_text_too(run, asked, without):
+    without("matplotlib")
+    page = Page(write_html_report(run(asked(names=("<b>mine", "<i>")))).read_text("utf-8"))
+    assert "<b>mine 0.300" in page.text and "b" not in page.tags and "i" not in page.tags
+
+
+def test_damaged_tasks_cost_the_page_nothing_else(run, rows, damaged, without):
+    without("matplotlib")
+    metrics = rows(steps=20)
+    metrics[9]["tasks"] = damaged
+    page = Page(write_html_report(run(metrics)).read_text("utf-8"))
+    assert "prose" in page.text and "Accuracy" not in page.text

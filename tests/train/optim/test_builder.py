@@ -1,0 +1,217 @@
+"""AdamW as torch has it, decay on matrices only, and what every optimizer promises."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gnano.config.train_config import OptimizerConfig
+from gnano.model.transformer import GPT
+from gnano.train.optim.builder import Optimizer
+
+SHAPE = dict(
+    vocab_size=130, n_embd=16, n_layer=2, n_head=2, n_kv_head=1, ffn_hidden=24, block_size=8
+)
+KINDS = pytest.mark.parametrize("kind", ["adamw", "muon"])
+
+
+def new_model() -> GPT:
+    torch.manual_seed(0)
+    return GPT(**SHAPE)
+
+
+def give_gradients(model: GPT, seed: int, factor: float = 1.0) -> None:
+    torch.manual_seed(seed)
+    for p in model.parameters():
+        p.grad = torch.randn_like(p) * factor
+    with torch.no_grad():
+        model.lm_head.weight.grad[130:] = 0  # type: ignore[index]
+
+
+def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def everything(model: GPT, optimizer: Optimizer) -> dict[str, Tensor]:
+    return copies({**dict(model.named_parameters()), **optimizer.state_dict()})
+
+
+def bits(tensors: dict[str, Tensor]) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+
+
+def torchs_adamw(model: GPT, **settings: Any) -> torch.optim.AdamW:
+    parameters = list(model.parameters())
+    matrices = [p for p in parameters if p.dim() == 2]
+    gains = [p for p in parameters if p.dim() == 1]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": gains, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, fused=True, **settings)
+
+
+def test_adamw_gives_the_bits_of_torchs() -> None:
+    ours, theirs = new_model(), new_model()
+    optimizer = Optimizer(ours, OptimizerConfig(beta1=0.8, beta2=0.9, eps=1e-6, weight_decay=0.3))
+    reference = torchs_adamw(theirs, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.3)
+    for step, lr in enumerate([0.01, 0.02, 0.005]):
+        for model in (ours, theirs):
+            give_gradients(model, seed=step)
+        optimizer.step(lr)
+        for group in reference.param_groups:
+            group["lr"] = lr
+        reference.step()
+    assert bits(copies(dict(ours.named_parameters()))) == bits(
+        copies(dict(theirs.named_parameters()))
+    )
+    state = {
+        f"{name}/{kind}": tensor
+        for name, p in theirs.named_parameters()
+        for kind, tensor in reference.state[p].items()
+    }
+    assert bits(copies(optimizer.state_dict())) == bits(state)
+
+
+def test_two_steps_of_adamw_equal_the_formula() -> None:
+    model = new_model().double()
+    config = OptimizerConfig(beta1=0.8, beta2=0.9, eps=1e-6, weight_decay=0.3)
+    optimizer = Optimizer(model, config)
+    p = dict(model.named_parameters())["model.layers.0.mlp.up_proj.weight"]
+    expected = p.detach().clone()
+    m = v = torch.zeros_like(expected)
+    for t, lr in ((1, 0.01), (2, 0.02)):
+        give_gradients(model, seed=t)
+        assert p.grad is not None
+        g = p.grad.clone()
+        m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g * g
+        step = (m / (1 - 0.8**t)) / ((v / (1 - 0.9**t)).sqrt() + 1e-6)
+        expected = expected * (1 - lr * 0.3) - lr * step
+        optimizer.step(lr)
+    torch.testing.assert_close(p.detach(), expected)
+
+
+def test_only_matrices_decay_in_adamw() -> None:
+    model = new_model()
+    before = copies(dict(model.named_parameters()))
+    optimizer = Optimizer(model, OptimizerConfig(weight_decay=0.5))
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step(0.1)
+    for name, p in model.named_parameters():
+        shrink = 1.0 if "norm" in name else 1 - 0.1 * 0.5
+        torch.testing.assert_close(p.detach(), before[name] * shrink)
+
+
+def test_embedding_and_head_have_learning_rates_of_their_own() -> None:
+    plain, changed = new_model(), new_model()
+    before = copies(dict(plain.named_parameters()))
+    configs = OptimizerConfig(), OptimizerConfig(embedding_lr_scale=3.0, head_lr_scale=0.5)
+    for model, config in zip((plain, changed), configs, strict=True):
+        give_gradients(model, seed=1)
+        Optimizer(model, config).step(0.01)
+    moved = dict(changed.named_parameters())
+    for name, p in plain.named_parameters():
+        times = {"model.embed_tokens.weight": 3.0, "lm_head.weight": 0.5}.get(name, 1.0)
+        expected = before[name] + times * (p.detach() - before[name])
+        torch.testing.assert_close(moved[name].detach(), expected, rtol=1e-4, atol=1e-7)
+
+
+@KINDS
+def test_a_divisor_is_a_smaller_gradient(kind: Any) -> None:
+    ours, theirs = new_model(), new_model()
+    config = OptimizerConfig(kind=kind, eps=1e-3)  # with a small ε AdamW hardly sees the scale
+    optimizer, reference = Optimizer(ours, config), Optimizer(theirs, config)
+    for step in range(3):
+        give_gradients(ours, seed=step)
+        give_gradients(theirs, seed=step, factor=1 / 64)
+        optimizer.step(0.01, grad_divisor=torch.tensor(64.0))
+        reference.step(0.01)
+    assert bits(everything(ours, optimizer)) == bits(everything(theirs, reference))
+
+
+@KINDS
+def test_a_skipped_step_changes_not_a_bit(kind: Any) -> None:
+    model = new_model()
+    optimizer = Optimizer(model, OptimizerConfig(kind=kind))
+    give_gradients(model, seed=0)
+    optimizer.step(0.01, grad_divisor=torch.tensor(2.0), skip_step=torch.tensor(0.0))
+    before = everything(model, optimizer)
+    for bad in (torch.nan, torch.inf, 1.0):
+        give_gradients(model, seed=1, factor=bad)
+        optimizer.step(
+            0.01, remaining=0.5, grad_divisor=torch.tensor(bad), skip_step=torch.tensor(1.0)
+        )
+        assert bits(everything(model, optimizer)) == bits(before)
+
+
+@KINDS
+def test_a_step_not_skipped_is_the_step_without_the_question(kind: Any) -> None:
+    asked, plain = new_model(), new_model()
+    config = OptimizerConfig(kind=kind)
+    for model, skip in ((asked, torch.tensor(0.0)), (plain, None)):
+        give_gradients(model, seed=0)
+        Optimizer(model, config).step(0.01, skip_step=skip)
+    assert bits(copies(dict(asked.named_parameters()))) == bits(
+        copies(dict(plain.named_parameters()))
+    )
+
+
+@KINDS
+@pytest.mark.parametrize("done", [0, 2])
+def test_what_it_remembers_is_all_it_needs_to_go_on(kind: Any, done: int) -> None:
+    model, config = new_model(), OptimizerConfig(kind=kind)
+    optimizer = Optimizer(model, config)
+    for step in range(done):
+        give_gradients(model, seed=step)
+        optimizer.step(0.01)
+    again = new_model()
+    again.load_state_dict(model.state_dict())
+    successor = Optimizer(again, config)
+    successor.load_state_dict(copies(optimizer.state_dict()))
+    for step in range(done, done + 3):
+        for m, o in ((model, optimizer), (again, successor)):
+            give_gradients(m, seed=step)
+            o.step(0.01, remaining=0.5)
+    assert bits(everything(model, optimizer)) == bits(everything(again, successor))
+
+
+@KINDS
+def test_the_padding_of_the_head_stays_zero(kind: Any) -> None:
+    model = new_model()
+    assert len(model.lm_head.weight) == 256
+    optimizer = Optimizer(model, OptimizerConfig(kind=kind))
+    for step in range(3):
+        give_gradients(model, seed=step)
+        optimizer.step(0.01)
+    assert not model.lm_head.weight[130:].any() and model.lm_head.weight[:130].all()
+
+
+def test_another_optimizers_state_is_refused_by_name() -> None:
+    model = new_model()
+    adamw, muon = (Optimizer(model, OptimizerConfig(kind=k)) for k in ("adamw", "muon"))
+    with pytest.raises(ValueError, match=r"'model\.layers\.0\.mlp\.down_proj\.weight/exp_avg'"):
+        muon.load_state_dict(adamw.state_dict())
+    torn = {**adamw.state_dict(), "model.norm.weight/exp_avg": torch.zeros(3)}
+    with pytest.raises(ValueError, match=r"'model\.norm\.weight/exp_avg' in the shape \[3\]"):
+        adamw.load_state_dict(torn)
+    del torn["model.norm.weight/exp_avg"]
+    with pytest.raises(ValueError, match=r"lacks 'model\.norm\.weight/exp_avg'"):
+        adamw.load_state_dict(torn)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"beta1": 1.0},
+        {"beta2": -0.1},
+        {"eps": 0.0},
+        {"weight_decay": -1.0},
+        {"momentum": 1.0},
+        {"polar_steps": 0},
+        {"polar_steps": 9},
+        {"embedding_lr": 0.0},
+        {"head_lr": -1.0},
+    ],
+)
+def test_values_out_of_range_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"train\.optimizer.*{next(iter(bad))}"):
+        OptimizerConfig(**bad)

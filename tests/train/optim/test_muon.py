@@ -1,0 +1,189 @@
+"""Muon against its formula and against a singular value decomposition, on one rank and many."""
+
+from typing import Any
+
+import pytest
+import torch
+from tests.ranks import on_ranks
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from gnano.config.train_config import OptimizerConfig
+from gnano.model.transformer import GPT
+from gnano.train.optim import muon as muon_module
+from gnano.train.optim.builder import Optimizer
+from gnano.train.optim.muon import orthogonalize
+
+# widths that 4 ranks cannot share evenly: 18 rows are 5, 5, 5, 3, and of 6 the last has none
+SHAPE = dict(
+    vocab_size=130, n_embd=18, n_layer=3, n_head=3, n_kv_head=1, ffn_hidden=22, block_size=8
+)
+STEPS = 3
+
+
+def polar_factor(x: Tensor) -> Tensor:
+    u, _, vt = torch.linalg.svd(x.double(), full_matrices=False)
+    product: Tensor = u @ vt
+    return product
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 40), (40, 7), (64, 320), (96, 96)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_singular_values_come_near_one_along_the_same_directions(
+    shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(3, n, n))[0] for n in shape)
+    short = min(shape)
+    values = torch.logspace(0, -1.5, short)  # a factor of 30 between the first and the last
+    x = left[:, :, :short] @ (values[:, None] * right[:, :short, :])
+    o = orthogonalize((x * 1e-4).to(dtype)).double()
+    s = torch.linalg.svdvals(o)
+    assert s.min() > 0.8 and s.max() < 1.2
+    cosine = torch.nn.functional.cosine_similarity(o.flatten(1), polar_factor(x).flatten(1))
+    assert cosine.min() > 0.98
+
+
+def test_more_steps_come_as_near_as_one_likes() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 12, 20, dtype=torch.float64)
+    torch.testing.assert_close(orthogonalize(x, steps=8), polar_factor(x), atol=1e-5, rtol=0)
+
+
+def test_a_matrix_does_not_depend_on_its_batch_and_zeros_stay_zeros() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 12, 20, dtype=torch.float64)
+    x[1] = 0
+    together = orthogonalize(x)
+    assert not together[1].any()
+    torch.testing.assert_close(together[2:], orthogonalize(x[2:]))
+
+
+def new_model(dtype: torch.dtype = torch.float32) -> GPT:
+    torch.manual_seed(0)
+    return GPT(**SHAPE).to(dtype)
+
+
+def whole_gradients(step: int) -> dict[str, Tensor]:
+    """The same on every rank."""
+    torch.manual_seed(100 + step)
+    return {name: torch.randn_like(p) for name, p in new_model().named_parameters()}
+
+
+def well_conditioned(x: Tensor) -> Tensor:
+    """In fp64, and with singular values that a few steps bring to 1 exactly."""
+    return x.double() if x.dim() == 1 else 0.2 * x.double() + 2 * torch.eye(*x.shape).double()
+
+
+def test_two_steps_equal_the_formula() -> None:
+    model = new_model(torch.float64)
+    config = OptimizerConfig(kind="muon", momentum=0.9, weight_decay=0.4, ns_steps=8)
+    optimizer = Optimizer(model, config)
+    parameters = dict(model.named_parameters())
+    names = [n for n, p in parameters.items() if n.startswith("model.layers") and p.dim() == 2]
+    assert len(names) == 3 * 7
+    expected = {name: parameters[name].detach().clone() for name in names}
+    m = {name: torch.zeros_like(w) for name, w in expected.items()}
+    for step, (lr, left) in enumerate([(0.01, 1.0), (0.02, 0.25)]):
+        gradients = {name: well_conditioned(g) for name, g in whole_gradients(step).items()}
+        for name, p in parameters.items():
+            p.grad = gradients[name] / 3
+        optimizer.step(lr, left, grad_divisor=torch.tensor(1 / 3))
+        for name, w in expected.items():
+            g = gradients[name]
+            m[name] = 0.9 * m[name] + 0.1 * g
+            o = polar_factor(0.9 * m[name] + 0.1 * g) * 0.2 * max(w.shape) ** 0.5
+            agree = torch.sign(o) == torch.sign(w)
+            expected[name] = w - lr * o - lr * 0.4 * left * torch.where(agree, w, 0)
+    for name, w in expected.items():
+        torch.testing.assert_close(parameters[name].detach(), w, atol=2e-7, rtol=0)
+
+
+def test_an_update_is_as_large_as_adamws() -> None:
+    model = new_model()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = Optimizer(model, OptimizerConfig(kind="muon", weight_decay=0.0))
+    for name, p in model.named_parameters():
+        p.grad = whole_gradients(0)[name]
+    optimizer.step(1.0)
+    for name, p in model.named_parameters():
+        if "proj" in name:
+            rms = (p.detach() - before[name]).square().mean().sqrt()
+            assert 0.15 < rms < 0.25  # AdamW's, in the middle of a run: 0.2 to 0.4 (Moonlight)
+
+
+def laid_out(whole: Tensor, like: Tensor) -> Tensor:
+    if isinstance(like, DTensor):
+        return distribute_tensor(whole, like.device_mesh, like.placements)
+    return whole.clone()
+
+
+def steps(how: str, at_once: int, bf16: bool) -> dict[str, Tensor]:
+    """Whole weights and state after some steps, the model laid out in one of three ways."""
+    muon_module.BATCH_ELEMENTS = at_once
+    model = new_model()
+    if bf16:
+        model.compute_dtype = torch.bfloat16
+    mesh = None
+    if how == "fsdp":
+        mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+    elif how == "hsdp":
+        mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("copy", "shard"))
+    if mesh is not None:
+        for block in model.model.layers:
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+    parameters = dict(model.named_parameters())
+    assert all(isinstance(p, DTensor) == (mesh is not None) for p in parameters.values())
+    optimizer = Optimizer(model, OptimizerConfig(kind="muon"))
+    for step in range(STEPS):
+        for name, gradient in whole_gradients(step).items():
+            parameters[name].grad = laid_out(gradient, parameters[name])
+        skip = torch.tensor(float(step == 1))
+        optimizer.step(0.02, 1 - step / STEPS, torch.tensor(2.0), skip)
+        optimizer.zero_grad()
+    optimizer.load_state_dict(
+        {name: tensor.clone() for name, tensor in optimizer.state_dict().items()}
+    )
+    tensors = {**parameters, **optimizer.state_dict()}
+    return {
+        name: (t.full_tensor() if isinstance(t, DTensor) else t).detach().clone()
+        for name, t in tensors.items()
+    }
+
+
+MANY, FEW = 2**26, 1  # elements at once; with 1, as few matrices as there are ranks
+WAYS = {2: [("ddp", MANY), ("fsdp", MANY)], 4: [("ddp", FEW), ("fsdp", FEW), ("hsdp", MANY)]}
+
+
+def each_way(bf16: bool) -> dict[tuple[str, int], dict[str, Tensor]]:
+    """In one meeting of the ranks, because to start them takes longer."""
+    ways = WAYS[torch.distributed.get_world_size()]
+    return {way: steps(*way, bf16=bf16) for way in ways}
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("size", [2, 4])
+def test_any_number_of_ranks_takes_the_steps_of_one(size: int, bf16: bool) -> None:
+    alone = steps("alone", MANY, bf16)
+    ranks = on_ranks(size, each_way, bf16)
+    # an element moves by about 0.2 × 0.02 a step, and bf16 keeps 8 bits of that
+    tolerance = 2e-4 if bf16 else 2e-6
+    for way in WAYS[size]:
+        for name, expected in alone.items():
+            first, *others = (rank[way][name] for rank in ranks)
+            assert (first - expected).abs().max() <= tolerance, f"{way}: {name}"
+            assert all(torch.equal(other, first) for other in others), f"{way}: ranks differ"
+
+
+def failing() -> Any:
+    if torch.distributed.get_rank() == 1:
+        raise RuntimeError("a reason of its own")
+    torch.distributed.barrier()
+
+
+def test_a_rank_that_fails_is_told_of_at_once_with_its_reason() -> None:
+    with pytest.raises(AssertionError, match=r"rank 1 failed:\n(?s:.*)a reason of its own"):
+        on_ranks(2, failing)

@@ -1,0 +1,243 @@
+"""Tuning on instructions: from the base, on the answers, for so many epochs, and to be trusted."""
+
+import json
+import shutil
+import signal
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import write_questions
+from tests.processes import fingerprint
+from tests.small_models import with_train
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gnano.config.recipe import Recipe, load_recipe
+from gnano.data.sft.chat_template import ALPACA, encode_conversation, read_template
+from gnano.data.sft.conversations import Conversation, Turn
+from gnano.data.sft.record_loading import load_conversations
+from gnano.model.hf_io import load_model
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.train.data_loader import Notify
+from gnano.train.distributed.context import DistContext
+from gnano.train.tasks.sft_task import SFTTask
+from gnano.train.tasks.training_task import build_task
+from gnano.train.trainer import RunResult, train
+from gnano.utils.jsonl_log import read_metrics
+
+ALONE = DistContext(torch.device("cpu"))
+
+
+def quiet(text: str, waiting: bool = False) -> None:
+    """Says nothing."""
+
+
+def opened(recipe: Recipe, run: Path, say: Notify = quiet) -> tuple[Recipe, SFTTask]:
+    lessons = build_task(recipe, run, ALONE, say)
+    assert isinstance(lessons, SFTTask)
+    return lessons.resolve(recipe), lessons
+
+
+def with_data(recipe: Recipe, **changes: object) -> Recipe:
+    return replace(recipe, data=replace(recipe.tuning_data, **changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def tuned(tuning: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return train(tuning, tmp_path_factory.mktemp("tuned") / "run")
+
+
+def test_steps_follow_from_the_epochs(tuning: Recipe, tmp_path: Path) -> None:
+    one, lessons = opened(with_data(tuning, epochs=1), tmp_path)
+    three, _ = opened(with_data(tuning, epochs=3), tmp_path)
+    rows = len(lessons.dataset.rows)
+    assert one.train.steps == -(-rows // 4) and three.train.steps == -(-3 * rows // 4)
+    as_given, _ = opened(with_data(tuning, epochs=0), tmp_path)
+    assert as_given.train.steps == tuning.train.steps
+
+
+def test_an_epoch_learns_every_answer_once_and_no_held_out_one(
+    tuning: Recipe, tmp_path: Path
+) -> None:
+    _, lessons = opened(tuning, tmp_path)
+    gathered = load_conversations(tuning.tuning_data)
+    kept = [c for found in gathered.train.values() for c in found]
+    held = [c for found in gathered.heldout.values() for c in found]
+    assert len(kept) + len(held) == 60 and 4 < len(held) < 25
+    seen = Counter(
+        index
+        for sample in range(lessons.dataset.sampler.epoch_size)
+        for index in lessons.dataset.rows[lessons.dataset.locate(sample)[1]]
+    )
+    assert seen == Counter(range(len(kept)))
+    questions = {one.turns[0].content for one in held}
+    text = " ".join(lessons.tokenizer.decode(example.ids) for example in lessons.dataset.items)
+    assert not any(f"{question}\n" in text for question in questions)
+
+
+def test_it_begins_with_the_weights_of_its_base(tuning: Recipe, base: Path, tmp_path: Path) -> None:
+    still = with_train(tuning, schedule=replace(tuning.train.schedule, peak=1e-12))
+    result = train(still, tmp_path / "run")
+    ours, theirs = load_model(result.checkpoint), load_model(base)
+    for name, parameter in theirs.named_parameters():
+        torch.testing.assert_close(
+            dict(ours.named_parameters())[name], parameter, rtol=0, atol=1e-9
+        )
+    rows = read_metrics(result.run / "metrics.jsonl")
+    assert rows[0]["step"] == 0, "the base is measured before the first step"
+    assert rows[0]["heldout"] == rows[-1]["heldout"]
+
+
+def test_the_held_out_loss_is_what_transformers_says_of_the_answers(
+    tuning: Recipe, base: Path, tuned: RunResult
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).requires_grad_(False)
+    template = read_template(tuned.checkpoint)
+    assert template is not None
+    nats, count = 0.0, 0
+    for found in load_conversations(tuning.tuning_data).heldout.values():
+        for one in found:
+            example = encode_conversation(one, template, Tokenizer.load(base))
+            assert len(example.ids) <= 97
+            ids = torch.from_numpy(example.ids.astype("int64"))[None]
+            labels = torch.where(torch.from_numpy(example.loss_mask)[None], ids, -100)
+            counted = int(example.loss_mask[1:].sum())
+            nats += float(model(ids, labels=labels).loss) * counted
+            count += counted
+    first = read_metrics(tuned.run / "metrics.jsonl")[0]["heldout"]
+    assert first["loss"] == pytest.approx(nats / count, abs=2e-5)
+    assert first["losses"].keys() == {"even", "odd"} == first["sources"].keys()
+
+
+def test_it_learns_and_its_checkpoint_says_how_to_ask(tuned: RunResult, base: Path) -> None:
+    rows = read_metrics(tuned.run / "metrics.jsonl")
+    assert rows[-1]["final"] and rows[-1]["heldout"]["loss"] < rows[0]["heldout"]["loss"] - 0.5
+    template, tokenizer = read_template(tuned.checkpoint), Tokenizer.load(tuned.checkpoint)
+    assert template is not None and template.user == "Q: {content}\n"
+    theirs = AutoTokenizer.from_pretrained(tuned.checkpoint)
+    turns = (Turn("user", "Say bird 3"), Turn("assistant", "bird"))
+    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    ids = theirs.apply_chat_template(messages, tokenize=True, return_dict=False)
+    assert ids == encode_conversation(Conversation(turns), template, tokenizer).ids.tolist()
+    config = json.loads((tuned.checkpoint / "tokenizer_config.json").read_text())
+    assert config["chat_template"] == (tuned.checkpoint / "chat_template.jinja").read_text()
+
+
+def test_the_run_notes_what_it_began_with(tuned: RunResult, base: Path, tuning: Recipe) -> None:
+    text = (tuned.run / "recipe.toml").read_text()
+    assert str(base) in text and "base_sha256" in text
+    again = load_recipe(str(tuned.run / "recipe.toml"))
+    assert again.data == tuning.data and again.model.block_size == 96
+
+
+def test_the_same_command_has_nothing_left_to_do(tuning: Recipe, tuned: RunResult) -> None:
+    before = fingerprint(tuned.run)
+    again = train(tuning, tuned.run)
+    assert again.is_finished and again.start_step == again.total_steps == tuned.total_steps
+    assert fingerprint(tuned.run) == before
+
+
+def test_a_dpo_run_or_another_one_finds_the_template_in_the_base(
+    tuning: Recipe, tuned: RunResult, tmp_path: Path
+) -> None:
+    asked = with_train(with_data(tuning, template=""), init_from=str(tuned.run))
+    _, lessons = opened(asked, tmp_path)
+    assert lessons.chat_template == read_template(tuned.checkpoint) != ALPACA
+    assert lessons.base.folder == tuned.checkpoint.absolute()
+
+
+def test_without_a_base_it_says_how_to_name_one(tuning: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Tuning begins with a model.*--from"):
+        train(with_train(tuning, init_from=""), tmp_path / "run")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        train(with_train(tuning, init_from=str(tmp_path / "nowhere")), tmp_path / "run")
+    assert not (tmp_path / "run" / "recipe.toml").exists()
+
+
+def test_a_run_goes_on_though_its_base_is_gone_and_not_from_another_one(
+    tuning: Recipe, base: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(base, tmp_path / "copy"))
+    mine = with_train(tuning, init_from=str(copy))
+    whole = train(mine, tmp_path / "whole")
+
+    def stop(row: dict[str, object]) -> None:
+        if row["step"] == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    assert train(mine, tmp_path / "run", stop).step == 5
+    weights = copy / "model.safetensors"
+    other = weights.read_bytes()
+    weights.write_bytes(other[:-4] + b"\0\0\0\1")
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    for name in ("recipe.toml", "metrics.jsonl"):
+        shutil.copy(tmp_path / "run" / name, begun)
+    with pytest.raises(ValueError, match=r"not what the run began with"):
+        train(mine, begun)  # killed before its first checkpoint
+    shutil.rmtree(copy)
+    result = train(mine, tmp_path / "run")
+    assert result.start_step == 5 and fingerprint(result.run) == fingerprint(whole.run)
+    with pytest.raises(ValueError, match=r"is gone, and is needed"):
+        train(mine, begun)
+
+
+def test_other_records_or_another_template_are_other_data(tuning: Recipe, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.jsonl"
+    write_questions(mine)
+    sources = {"mine": replace(tuning.tuning_data.sources["mine"], files=(str(mine),))}
+    same, lessons = opened(with_data(tuning, sources=sources), tmp_path)
+    assert lessons.fingerprint == opened(tuning, tmp_path)[1].fingerprint, "it is the same text"
+    chatml = opened(with_data(tuning, template="chatml"), tmp_path)[1]
+    write_questions(mine, 61)
+    more = opened(with_data(tuning, sources=sources), tmp_path)[1]
+    assert len({lessons.fingerprint, chatml.fingerprint, more.fingerprint}) == 3
+    del same
+
+
+def test_bad_records_are_said_and_dropped_or_refused(tuning: Recipe, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.jsonl"
+    write_questions(mine)
+    mine.write_text(mine.read_text() + '{"instruction": "Say", "response": ""}\nno json\n')
+    sources = {"mine": replace(tuning.tuning_data.sources["mine"], files=(str(mine),))}
+    asked = with_data(tuning, sources=sources)
+    said: list[str] = []
+    train(asked, tmp_path / "run", notify=lambda text, waiting=False: said.append(text))
+    told = "\n".join(said)
+    assert (
+        "2 of 62 records cannot be used" in told
+        and "mine.jsonl, line 61: response is empty" in told
+    )
+    assert "padding" in told and "examples cut" in told and "held out" in told
+    with pytest.raises(ValueError, match="2 of 62 records"):
+        train(with_data(asked, max_bad_share=0.01), tmp_path / "other")
+
+
+def test_it_ends_early_when_it_gets_no_better(tuning: Recipe, tmp_path: Path) -> None:
+    worse = with_train(
+        with_data(tuning, epochs=20),
+        early_stopping_patience=2,
+        eval_every=2,
+        save_every=2,
+        schedule=replace(tuning.train.schedule, peak=0.3),
+    )
+    result = train(worse, tmp_path / "run")
+    rows = read_metrics(result.run / "metrics.jsonl")
+    losses = [row["heldout"]["bits_per_byte"] for row in rows if "heldout" in row]
+    assert result.is_finished and result.step < result.total_steps and rows[-1]["final"]
+    best = losses.index(min(losses))
+    assert len(losses) - 1 - best == 2, "it goes on for two measurements after its best"
+    again = train(worse, tmp_path / "run")
+    assert again.is_finished and again.step == result.step
+
+
+def test_pretraining_can_go_on_from_a_base_too(recipe: Recipe, base: Path, tmp_path: Path) -> None:
+    short = with_train(
+        recipe, init_from=str(base), steps=2, tokens_per_step=4 * 96, micro_batch_size=4
+    )
+    result = train(short, tmp_path / "run")
+    assert (
+        result.is_finished and load_recipe(str(result.run / "recipe.toml")).model.block_size == 96
+    )

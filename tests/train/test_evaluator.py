@@ -1,0 +1,85 @@
+"""Bits per byte, held against a plain transformers loop over the documents themselves."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from gnano.config.recipe import Recipe
+from gnano.data.manifest import Manifest
+from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.model.hf_io import save_model
+from gnano.model.transformer import GPT
+from gnano.train.evaluator import HeldoutSet
+
+
+@pytest.fixture
+def corpus(recipe: Recipe) -> TokenizedCorpus:
+    return TokenizedCorpus(Path(recipe.pretraining_data.folder))
+
+
+def test_bits_per_byte_equal_a_plain_transformers_loop(
+    recipe: Recipe, corpus: TokenizedCorpus, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    model = GPT.from_config(recipe.model)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(3)
+    save_model(model, tmp_path, corpus.tokenizer.end_of_text_id)
+    llama = LlamaForCausalLM.from_pretrained(tmp_path).eval()
+
+    T = recipe.model.block_size
+    bits, size = 0.0, 0
+    for number, name in enumerate(corpus.source_names):
+        files = sorted((corpus.folder / name).glob("*-heldout.tokens"))
+        raw = b"".join(file.read_bytes() for file in files)
+        ids = torch.tensor(list(memoryview(raw).cast("H")))
+        for start in range(0, len(ids) - 1, T):
+            end = min(start + T, len(ids) - 1)  # targets start + 1 … end, none twice
+            first = max(min(start, len(ids) - 1 - T), 0)  # the last row looks further back
+            with torch.no_grad():
+                logits = llama(ids[None, first:end]).logits[0].double()
+            chosen = logits.log_softmax(-1)[range(end - first), ids[first + 1 : end + 1]]
+            bits -= chosen[start - first :].sum().item() / math.log(2)
+        size += len(corpus.heldout_text(number))
+    ours = HeldoutSet(corpus, recipe.pretraining_data.weights, T, batch_size=8).evaluate(model)
+    assert sum(ours.bytes.values()) == size
+    assert ours.bits_per_byte == pytest.approx(bits / size, abs=1e-4)
+
+
+def test_the_bytes_are_those_of_the_held_out_documents(
+    recipe: Recipe, corpus: TokenizedCorpus
+) -> None:
+    model = GPT.from_config(recipe.model)
+    manifest = Manifest.load(corpus.folder)
+    loss = HeldoutSet(
+        corpus, recipe.pretraining_data.weights, recipe.model.block_size, batch_size=3
+    ).evaluate(model)
+    assert loss.bytes == {
+        name: sum(shard.bytes for shard in source.heldout)
+        for name, source in manifest.sources.items()
+    }
+
+
+def test_the_batch_size_does_not_change_the_figure(recipe: Recipe, corpus: TokenizedCorpus) -> None:
+    model = GPT.from_config(recipe.model)
+    weights = recipe.pretraining_data.weights
+    figures = [
+        HeldoutSet(corpus, weights, 32, batch_size=b).evaluate(model).bits_per_byte
+        for b in (1, 5, 64)
+    ]
+    assert figures == pytest.approx([figures[0]] * 3, rel=1e-5)
+
+
+def test_a_part_of_the_held_out_set_is_always_the_same_part(
+    recipe: Recipe, corpus: TokenizedCorpus
+) -> None:
+    model = GPT.from_config(recipe.model).train()
+    heldout = HeldoutSet(corpus, recipe.pretraining_data.weights, 32, batch_size=8)
+    part, whole = heldout.evaluate(model, tokens=256), heldout.evaluate(model)
+    assert heldout.evaluate(model, tokens=256) == part
+    assert sum(part.bytes.values()) < sum(whole.bytes.values())
+    assert model.training

@@ -1,0 +1,92 @@
+"""Training on a folder that `gnano prepare` is still filling: it waits, and ends the same."""
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.fakes.partial_dataset import Growing
+from tests.processes import fingerprint, losses
+from tests.small_models import with_train
+
+import gnano.train.data_loader
+from gnano.config.recipe import Recipe
+from gnano.data import source_files as inputs_module
+from gnano.data.prepare.pipeline import prepare
+from gnano.train.trainer import train
+
+
+@pytest.fixture(scope="module")
+def several(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """The small recipe over tasks of 8 files each, long enough for every one of them."""
+    folder = tmp_path_factory.mktemp("several") / "data"
+    data = replace(
+        recipe.pretraining_data, folder=str(folder), tokenizer=recipe.pretraining_data.folder
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inputs_module, "SMALL", 8 * 400)
+        manifest = prepare(data)
+    assert min(len(source.tasks) for source in manifest.sources.values()) > 5
+    return with_train(replace(recipe, data=data), eval_tokens=64)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gnano.train.data_loader, "POLL", 0.01)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_that_waits_for_each_shard_gives_the_same_weights(
+    several: Recipe, tmp_path: Path
+) -> None:
+    straight = train(several, tmp_path / "straight")
+    growing = Growing(Path(several.pretraining_data.folder), tmp_path / "data")
+    waits: list[str] = []
+
+    def say(text: str, waiting: bool = False) -> None:
+        if not waiting:
+            return
+        waits.append(text)
+        if growing.done < len(growing.sequence):
+            growing.grow()
+        else:
+            growing.conclude()
+
+    recipe = replace(several, data=replace(several.pretraining_data, folder=str(growing.folder)))
+    waited = train(recipe, tmp_path / "waited", notify=say)
+    assert fingerprint(waited.checkpoint) == fingerprint(straight.checkpoint)
+    assert losses(tmp_path / "waited") == losses(tmp_path / "straight")
+    assert len(waits) > 8
+    assert "waiting for `gnano prepare`: held-out text of source 'left'" in waits[0]
+    assert any("shard 3 of source 'right'" in text for text in waits)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("tasks", [0, 4])
+def test_ctrl_c_while_waiting_ends_the_run_with_a_checkpoint_to_go_on_from(
+    several: Recipe, tmp_path: Path, tasks: int
+) -> None:
+    growing = Growing(Path(several.pretraining_data.folder), tmp_path / "data", tasks)
+    recipe = replace(several, data=replace(several.pretraining_data, folder=str(growing.folder)))
+
+    def say(text: str, waiting: bool = False) -> None:
+        if waiting:
+            signal.raise_signal(signal.SIGINT)
+
+    stopped = train(recipe, tmp_path / "run", notify=say)
+    assert stopped.stopped_by == signal.SIGINT and not stopped.is_finished
+    growing.conclude()
+    finished = train(recipe, tmp_path / "run")
+    assert finished.start_step == stopped.step and finished.is_finished
+    straight = train(several, tmp_path / "straight")
+    assert fingerprint(finished.checkpoint) == fingerprint(straight.checkpoint)
+
+
+def test_a_run_begun_on_another_plan_is_refused(several: Recipe, tmp_path: Path) -> None:
+    train(with_train(several, steps=2), tmp_path / "run")
+    other = replace(several.pretraining_data, folder=str(tmp_path / "other"), shard_tokens=500)
+    prepare(other)
+    same_values = replace(other, shard_tokens=several.pretraining_data.shard_tokens)
+    recipe = with_train(replace(several, data=same_values), steps=2)
+    with pytest.raises(ValueError, match="begun on other data"):
+        train(recipe, tmp_path / "run")
