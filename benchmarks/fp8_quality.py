@@ -28,7 +28,7 @@ from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.model.fp8 import convert_to_fp8, fp8_unsupported_reason
 from gnano.model.transformer import GPT
 from gnano.train.distributed.context import DistContext
-from gnano.train.evaluator import HeldoutSet
+from gnano.train.heldout_loss import HeldoutSet
 
 LAST = 100  # steps at the end whose mean loss is shown
 

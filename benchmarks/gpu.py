@@ -83,7 +83,7 @@ def gnano_step(setup: Setup, shape: ModelConfig, device: torch.device) -> Callab
     """A step of the trainer, given its number; returns its loss, on the device."""
     from gnano.data.packed_dataset import Batch
     from gnano.train.distributed.context import DistContext
-    from gnano.train.resolve import check_precision
+    from gnano.train.precision import check_precision
     from gnano.train.train_step import TrainState
 
     check_precision(setup.precision, device)

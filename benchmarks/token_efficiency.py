@@ -32,9 +32,9 @@ from gnano.data.packed_dataset import PackedDataset
 from gnano.data.prepare.pipeline import prepare
 from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.model.transformer import GPT
-from gnano.train.evaluator import HeldoutSet
+from gnano.train.heldout_loss import HeldoutSet
 from gnano.train.optim.builder import Optimizer
-from gnano.train.resolve import COMPUTE_DTYPES, choose_precision
+from gnano.train.precision import COMPUTE_DTYPES, choose_precision
 
 ROWS, LENGTH = 8, 256  # of a step
 HELDOUT, GLANCE = 65_536, 8_192  # tokens, at the end and every EVERY steps

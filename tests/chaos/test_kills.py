@@ -11,9 +11,9 @@ from tests.processes import fingerprint
 from tests.small_models import with_train
 
 from gnano.checkpoint.format import find_checkpoint, list_checkpoints
-from gnano.checkpoint.run_lock import current_owner
 from gnano.config.model_config import LoraConfig
 from gnano.config.recipe import Recipe
+from gnano.train.run_lock import current_owner
 
 # in which the training can be at any of its steps; the others come a few times in a run
 OFTEN = ("in a step", "before the optimizer", "after the optimizer", "while data is laid out")

@@ -15,9 +15,9 @@ from tests.small_models import with_train
 
 from gnano.checkpoint.checksums import verify_checksums
 from gnano.checkpoint.format import find_checkpoint, list_checkpoints
-from gnano.checkpoint.run_lock import current_owner
 from gnano.config.recipe import Recipe
 from gnano.model.devices import compile_unsupported_reason
+from gnano.train.run_lock import current_owner
 
 PHASES = (
     "in a step",

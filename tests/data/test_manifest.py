@@ -23,6 +23,7 @@ from hypothesis.strategies import (
     tuples,
 )
 
+from gnano.config.data_config import MAX_BAD_SHARE
 from gnano.data.manifest import (
     Manifest,
     SourceInfo,
@@ -33,7 +34,6 @@ from gnano.data.manifest import (
 )
 from gnano.data.prepare.pipeline import prepare
 from gnano.data.prepare.shard_plan import ShardPlan, SourcePlan
-from gnano.data.record_errors import MAX_BAD_SHARE
 from gnano.data.shards import ShardInfo
 from gnano.data.source_files import InputFile
 

@@ -12,7 +12,7 @@ from tests.reporting.conftest import without
 from gnano.evals.comparison_plot import check_plot_path, draw_comparison, plot_comparison
 from gnano.evals.eval_tasks import TASKS
 from gnano.evals.reference_scores import REFERENCE_MODELS
-from gnano.reporting.plots import LIGHT_PALETTE
+from gnano.utils.plot_style import LIGHT_PALETTE
 
 __all__ = ["without"]
 

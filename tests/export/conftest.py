@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.infer.conftest import TEXTS
 
-from gnano.export.formats import ExportSource, load_export_source
+from gnano.export.export_source import ExportSource, load_export_source
 from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from gnano.config.inference_config import LoadConfig
 from gnano.data.sft.chat_template import ALPACA, read_template, save_template
 from gnano.evals.model_adapter import load_eval_model
-from gnano.export.formats import export_model, load_export_source
+from gnano.export.export_source import load_export_source
+from gnano.export.formats import export_model
 from gnano.export.importing import import_model
 from gnano.export.tensor_file import TensorFileHints
 from gnano.infer.engine import Engine

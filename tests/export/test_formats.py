@@ -6,7 +6,8 @@ import pytest
 import torch
 from tests.model.test_tensor_names import reference
 
-from gnano.export.formats import export_model, load_export_source
+from gnano.export.export_source import load_export_source
+from gnano.export.formats import export_model
 from gnano.export.importing import import_model
 from gnano.model.hf_io import load_model
 from gnano.model.transformer import GPT

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gnano.export import onnx_file as onnx_export
-from gnano.export.formats import load_export_source
+from gnano.export.export_source import load_export_source
 from gnano.export.onnx_file import export_onnx, trace_model
 from gnano.model.hf_io import load_model, save_model
 from gnano.model.transformer import GPT

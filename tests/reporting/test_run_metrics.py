@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from gnano.utils.jsonl_log import (
+from gnano.reporting.run_metrics import (
     Curve,
     format_accuracy,
     heldout_curves,

@@ -37,7 +37,7 @@ from gnano.train.estimate import (
     fits_in_memory,
 )
 from gnano.train.optim.builder import Optimizer
-from gnano.train.resolve import COMPUTE_DTYPES
+from gnano.train.precision import COMPUTE_DTYPES
 
 CPU = torch.device("cpu")
 

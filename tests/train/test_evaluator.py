@@ -12,7 +12,7 @@ from gnano.data.manifest import Manifest
 from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT
-from gnano.train.evaluator import HeldoutSet
+from gnano.train.heldout_loss import HeldoutSet
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.small_models import with_train
 
 from gnano.config.recipe import Recipe
 from gnano.config.train_config import StabilityConfig
-from gnano.data.any_batch import AnyBatch
+from gnano.data.sft.sft_dataset import AnyBatch
 from gnano.train.data_loader import PrefetchLoader
 from gnano.train.stability import StabilityMonitor
 from gnano.train.train_step import TrainStep

@@ -6,12 +6,13 @@ What is a model tuned on? Records and how they look to it, as a recipe's `[data]
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from gnano.data.generators import check_generator_path
-from gnano.data.record_errors import MAX_BAD_SHARE
 from gnano.utils.text import expand_path_fields
 from gnano.utils.validation import Range, check_field_ranges, reject_unused
 
 SourceKind = Literal["files", "hub", "generator"]
+
+
+MAX_BAD_SHARE = 0.05  # a wrong column, form or encoding spoils nearly all records, a slip but few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,3 +174,13 @@ class InstructionConfig:
         check_field_ranges(self, "data")
         if self.sources and not sum(source.weight for source in self.sources.values()):
             raise ValueError("All weights of data.sources are 0; give at least one more.")
+
+
+def check_generator_path(path: str) -> None:
+    """Raise ValueError where a generator's path does not have the form MODULE:OBJECT."""
+    module, _, name = path.partition(":")
+    if not all(part.isidentifier() for part in [*module.split("."), name]):
+        raise ValueError(
+            f"A source of kind 'generator' needs generator, MODULE:OBJECT of Python code; it is "
+            f"{path!r}."
+        )

@@ -5,7 +5,7 @@
              kind = "instructions"   InstructionConfig, likewise; or "preferences"
     [train]  …                    TrainConfig; [train.optimizer], [train.schedule]
 
-`gnano/recipes/` holds the ones that come with the package. A run writes the recipe it
+`gnano/config/recipes/` holds the ones that come with the package. A run writes the recipe it
 settled on back as `recipe.toml`, with a table `[run]` of facts that is not read again.
 """
 
@@ -83,7 +83,7 @@ class Recipe:
 
 def list_recipes() -> list[str]:
     """The recipes that come with the package, smallest model first."""
-    files = resources.files("gnano").joinpath("recipes").iterdir()
+    files = resources.files("gnano.config").joinpath("recipes").iterdir()
     names = [file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")]
     sizes = list(PRESETS)  # from small to large, and most recipes are called after their shape
     return sorted(

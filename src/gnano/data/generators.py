@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from gnano.config.data_config import check_generator_path
+
 ItemT = TypeVar("ItemT")
 
 
@@ -38,16 +40,6 @@ class SourceGenerator(Generic[ItemT]):
 
     generate: Callable[[], Iterable[ItemT]]
     identity: Callable[[], str]
-
-
-def check_generator_path(path: str) -> None:
-    """Raise ValueError where a generator's path does not have the form MODULE:OBJECT."""
-    module, _, name = path.partition(":")
-    if not all(part.isidentifier() for part in [*module.split("."), name]):
-        raise ValueError(
-            f"A source of kind 'generator' needs generator, MODULE:OBJECT of Python code; it is "
-            f"{path!r}."
-        )
 
 
 def load_generator(path: str) -> SourceGenerator[object]:

@@ -23,14 +23,10 @@ from typing import Any
 
 import numpy as np
 
+from gnano.config.data_config import MAX_BAD_SHARE
 from gnano.data.prepare.shard_plan import ShardPlan, SourcePlan
 from gnano.data.readers import Document
-from gnano.data.record_errors import (
-    MAX_BAD_SHARE,
-    MAX_SHOWN_RECORDS,
-    format_bad_records,
-    format_record_error,
-)
+from gnano.data.record_errors import MAX_SHOWN_RECORDS, format_bad_records, format_record_error
 from gnano.data.shards import ShardInfo
 from gnano.utils.atomic_io import atomic_write_text
 

@@ -125,7 +125,7 @@ def _join_lines(path: Path, line: int, lines: list[str]) -> Document | RecordErr
     return find_undecodable(path, line, text) or Document(text)
 
 
-def _record_to_document(path: Path, record: Record, column: str) -> Document | RecordError:
+def _record_to_document(path: Path, record: "Record", column: str) -> Document | RecordError:
     line, value = record
     if not isinstance(value, dict) or column not in value:
         return RecordError(

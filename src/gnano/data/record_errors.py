@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from gnano.config.data_config import MAX_BAD_SHARE
+
 RecordT = TypeVar("RecordT")
-MAX_BAD_SHARE = 0.05  # a wrong column, form or encoding spoils nearly all records, a slip but few
 MAX_SHOWN_RECORDS = 5  # bad records that are shown
 
 

@@ -24,8 +24,8 @@ import numpy as np
 
 from gnano.evals.comparison import Comparison, TaskColumn
 from gnano.evals.comparison_table import format_count
-from gnano.reporting.plots import LIGHT_PALETTE, MATPLOTLIB_MISSING
 from gnano.utils.atomic_io import atomic_write_bytes
+from gnano.utils.plot_style import LIGHT_PALETTE, MATPLOTLIB_MISSING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ gguf         see `gguf_file`
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,31 +18,19 @@ import torch
 from torch import Tensor
 
 from gnano.checkpoint.export_weights import copy_tokenizer_files
-from gnano.checkpoint.format import find_checkpoint
 from gnano.config.export_config import ExportDtype, ExportFormat, resolve_export_dtype
-from gnano.config.model_config import PRESETS, ModelConfig
+from gnano.config.model_config import PRESETS
+from gnano.export.export_source import TORCH_DTYPES, ExportSource, load_export_source
 from gnano.export.gguf_file import export_gguf
-from gnano.model.hf_io import WEIGHTS_NAME, load_config, load_tensors, save_config, save_tensors
+from gnano.model.hf_io import WEIGHTS_NAME, save_config, save_tensors
 from gnano.model.tensor_names import convert_to_published
-from gnano.tokenizer.bpe import Tokenizer
 from gnano.utils.atomic_io import create_dir_atomically, create_file_atomically
 from gnano.utils.shell import format_shell_command
 from gnano.utils.streams import check_output_path
 from gnano.utils.text import dump_json
 
-TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PUBLISHED_FILE_NAMES = {"fp32": "model_latest.pt", "bf16": "model_bf16.pt"}  # the published names
 CONFIG_METADATA_KEY = "gnano.shape"  # key of the shape in the metadata of a file of tensors
-
-
-@dataclass(frozen=True)
-class ExportSource:
-    """A model to export: a checkpoint of ours, or any folder of a Llama that we can run."""
-
-    folder: Path  # a Hugging Face folder
-    config: ModelConfig
-    tensors: Mapping[str, Tensor]  # under Hugging Face's names; read from the disk when used
-    tokenizer: Tokenizer
 
 
 @dataclass(frozen=True)
@@ -50,16 +38,6 @@ class ExportResult:
     path: Path  # a file or a folder
     size_bytes: int  # bytes
     load_snippet: str  # to load it
-
-
-def load_export_source(path: Path) -> ExportSource:
-    """Open a run's newest checkpoint, a checkpoint, or a model folder.
-
-    Raises FileNotFoundError or ValueError, in a sentence, if the path is none of them.
-    """
-    folder = find_checkpoint(path)
-    config = load_config(folder)
-    return ExportSource(folder, config, load_tensors(folder, config), Tokenizer.load(folder))
 
 
 def export_model(

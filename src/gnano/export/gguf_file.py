@@ -21,7 +21,7 @@ from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer
 from gnano.utils.validation import require_agreement
 
 if TYPE_CHECKING:
-    from gnano.export.formats import ExportSource
+    from gnano.export.export_source import ExportSource
 
 
 QUANTIZATION_TYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}

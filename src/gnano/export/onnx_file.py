@@ -48,7 +48,7 @@ from gnano.model.transformer import GPT
 if TYPE_CHECKING:
     import onnx_ir
 
-    from gnano.export.formats import ExportSource
+    from gnano.export.export_source import ExportSource
 
 
 OPSET = 18

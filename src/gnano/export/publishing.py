@@ -21,7 +21,7 @@ from pathlib import Path
 
 from gnano.checkpoint.export_weights import export_weights
 from gnano.checkpoint.format import find_checkpoint
-from gnano.export.formats import load_export_source
+from gnano.export.export_source import load_export_source
 from gnano.export.hub_upload import HubRepo
 from gnano.export.model_card import build_model_card
 from gnano.utils.atomic_io import atomic_replace, atomic_write_text

@@ -25,17 +25,17 @@ from gnano.model.flops import (
     parameters_by_part,
 )
 from gnano.reporting.run_list import to_printable_line
-from gnano.reporting.run_status import PROBABLY_KILLED, iter_events_reversed, read_run_status
-from gnano.tokenizer.bpe import Tokenizer
-from gnano.utils.jsonl_log import (
+from gnano.reporting.run_metrics import (
     TaskCurve,
     finite_number,
     format_accuracy,
     heldout_bits_by_source,
     heldout_bits_per_byte,
-    read_metrics,
     task_curves,
 )
+from gnano.reporting.run_status import PROBABLY_KILLED, iter_events_reversed, read_run_status
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.utils.jsonl_log import read_metrics
 from gnano.utils.progress import format_clock
 from gnano.utils.tables import align_columns
 

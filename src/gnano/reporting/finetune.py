@@ -13,8 +13,8 @@ from gnano.config.recipe import Recipe
 from gnano.evals.sft_compare import AnswerComparison, compare_answers
 from gnano.evals.train_eval import build_task_evaluator
 from gnano.reporting.html_report import write_html_report
+from gnano.train.base_checkpoint import find_base
 from gnano.train.logging.progress_bar import ProgressBar
-from gnano.train.tasks.training_task import find_base
 from gnano.train.trainer import RunResult, train
 from gnano.utils.jsonl_log import read_metrics
 from gnano.utils.progress import StatusLine

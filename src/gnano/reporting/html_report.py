@@ -19,19 +19,20 @@ from statistics import median
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from gnano.reporting.plots import DARK_PALETTE, render_png_plot
-from gnano.utils.atomic_io import atomic_write_text
-from gnano.utils.jsonl_log import (
+from gnano.reporting.plots import render_png_plot
+from gnano.reporting.run_metrics import (
     Curve,
     MetricRows,
     TaskCurve,
     format_accuracy,
     heldout_curves,
     loss_curve,
-    read_metrics,
     smooth_curve,
     task_curves,
 )
+from gnano.utils.atomic_io import atomic_write_text
+from gnano.utils.jsonl_log import read_metrics
+from gnano.utils.plot_style import DARK_PALETTE
 from gnano.utils.terminal import best_effort
 
 SampleTexts = Sequence[tuple[str, str, str]]  # title, prompt, continuation

@@ -20,15 +20,13 @@ saved as PNG is drawn by Agg and needs neither, so this works in a server, a thr
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import cycle, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gnano.utils.atomic_io import atomic_write_bytes
-from gnano.utils.jsonl_log import (
+from gnano.reporting.run_metrics import (
     Curve,
     MetricRows,
     TaskCurve,
@@ -38,6 +36,8 @@ from gnano.utils.jsonl_log import (
     smooth_curve,
     task_curves,
 )
+from gnano.utils.atomic_io import atomic_write_bytes
+from gnano.utils.plot_style import LIGHT_PALETTE, MATPLOTLIB_MISSING, Palette, _style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -161,29 +161,6 @@ def _format_ticks(values: list[float]) -> list[str]:
     return [f"{place:,.{decimals}f}" for place in values]
 
 
-MATPLOTLIB_MISSING = "Plots need matplotlib: pip install 'auto-g-nano[plot]'."
-
-
-@dataclass(frozen=True)
-class Palette:
-    background: str
-    text: str
-    muted: str  # small print and axes
-    grid: str
-    loss: str
-    sources: tuple[str, ...]  # told apart also by colour-blind eyes; repeats after the last
-
-
-LIGHT_PALETTE = Palette(
-    "#ffffff", "#1f2328", "#656d76", "#e7eaee", "#2563c9",
-    ("#d1690e", "#0b8a74", "#7c4dcc", "#c2337a", "#8a6d0b", "#3b82a6"),
-)  # fmt: skip
-DARK_PALETTE = Palette(
-    "#161b22", "#e6edf3", "#9198a1", "#2a313c", "#6ba1f5",
-    ("#f0a35e", "#4fc3ab", "#b392f0", "#f07fb4", "#d6b94a", "#7cc0e0"),
-)  # fmt: skip
-
-
 def save_png_plot(metrics: MetricRows, path: Path, title: str) -> None:
     """Write the curves of a run (rows of `read_metrics`) as a PNG of 1,760 × 720 pixels.
 
@@ -229,18 +206,6 @@ def render_png_plot(metrics: MetricRows, title: str, palette: Palette = LIGHT_PA
     png = io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})  # the same run, the same bytes
     return png.getvalue()
-
-
-def _style_axes(axes: "Axes", palette: Palette) -> None:
-    """Only what the eye needs: a light grid, a base line, small grey numbers."""
-    axes.set_facecolor(palette.background)
-    axes.grid(axis="y", color=palette.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "left", "right"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(palette.muted)
-    axes.tick_params(colors=palette.muted, labelsize=9, length=0, pad=6)
-    axes.set_xlabel("step", color=palette.muted, fontsize=9)
 
 
 def _draw_loss(axes: "Axes", loss: Curve, palette: Palette) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from gnano.checkpoint.checksums import verify_file_sizes
 from gnano.checkpoint.format import list_checkpoints
 from gnano.config.recipe import Recipe, load_recipe
-from gnano.utils.jsonl_log import finite_number, heldout_bits_per_byte, task_metrics
+from gnano.reporting.run_metrics import finite_number, heldout_bits_per_byte, task_metrics
 
 RunState = Literal["running", "finished", "stopped", "failed", "unknown"]
 END_EVENT_STATES: dict[str, RunState] = {
@@ -129,7 +129,7 @@ def _iter_rows_until(step: int, path: Path, containing: str) -> Iterator[dict[st
 
 
 def _read_state(run: Path, has_final_row: bool, problems: list[str]) -> tuple[RunState, str]:
-    from gnano.checkpoint.run_lock import current_owner
+    from gnano.train.run_lock import current_owner
 
     if (owner := current_owner(run)) is not None:
         return "running", f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"

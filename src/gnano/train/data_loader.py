@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from gnano.config.train_config import TrainConfig
-from gnano.data.any_batch import AnyBatch
 from gnano.data.sampler import rank_sample_range
+from gnano.data.sft.sft_dataset import AnyBatch, TrainingDataset
 from gnano.train.distributed.context import DistContext
-from gnano.train.tasks.training_task import TrainingDataset
 from gnano.utils.stop_request import SignalHandler
 
 

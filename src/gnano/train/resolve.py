@@ -19,7 +19,6 @@ value that shapes the weights may change only where that is allowed, and is then
 
 import difflib
 import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -32,12 +31,13 @@ from gnano.checkpoint.format import checkpoint_step, list_checkpoints
 from gnano.config.recipe import Recipe, flatten_recipe
 from gnano.model.devices import compile_unsupported_reason, resolve_device
 from gnano.model.flops import flops_per_token
-from gnano.model.fp8 import fp8_unsupported_reason
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.distributed.context import DistContext
 from gnano.train.estimate import choose_parallelism
 from gnano.train.logging.trackers import check_trackers_installed
+from gnano.train.precision import check_precision, choose_precision
 from gnano.train.run_dir import (
+    DATA_KEY,
     RECIPE_FILE,
     RunMetadata,
     collect_run_facts,
@@ -46,47 +46,6 @@ from gnano.train.run_dir import (
     write_run_metadata,
 )
 from gnano.train.tasks.training_task import TrainingTask
-
-MeasuredPrecision = Literal["fp32", "bf16", "fp16"]
-# of the activations; fp8 is that of the large matrix products between them
-COMPUTE_DTYPES = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp8": torch.bfloat16,
-}
-MIN_BF16_SPEEDUP = 1.5  # bf16 rounds more, so it has to be clearly faster
-
-
-def choose_precision(device: torch.device) -> MeasuredPrecision:
-    """`bf16` where the device multiplies bf16 natively, else `fp16` on a GPU, `fp32` on a CPU.
-
-    On Apple's GPUs `fp32`: which of the others is right and faster there was never measured.
-    """
-    if device.type == "mps":
-        return "fp32"
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    speedup = _time_matmul(torch.float32) / _time_matmul(torch.bfloat16)
-    return "bf16" if speedup >= MIN_BF16_SPEEDUP else "fp32"
-
-
-def check_precision(precision: str, device: torch.device) -> None:
-    """Raises ValueError where this device cannot compute in it."""
-    if precision == "fp8" and (reason := fp8_unsupported_reason(device)):
-        raise ValueError(f'{reason} Choose train.precision = "bf16".')
-
-
-def _time_matmul(dtype: torch.dtype, size: int = 768) -> float:
-    """The quickest of a few products of square matrices; about 50 ms in all."""
-    a, b = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - start)
-    return min(times)
-
 
 UNCHECKED_KEYS = {
     *("train.eval_every", "train.eval_tokens", "train.early_stopping_patience"),
@@ -98,7 +57,7 @@ UNCHECKED_KEYS = {
     *("data.folder", "data.workers", "data.keep_downloads", "data.cache_dir"),
     "data.epochs",  # the steps that it makes are compared
 }
-DATA_KEY, STEPS_KEY = "data", "train.steps"
+STEPS_KEY = "train.steps"
 MAX_VALUE_CHARS = 60  # letters of a value: of a longer one, the part that differs is shown
 
 

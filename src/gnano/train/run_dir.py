@@ -19,11 +19,13 @@ from gnano import __version__
 from gnano.checkpoint.format import list_checkpoints
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.model.flops import num_parameters
-from gnano.train.resolve import DATA_KEY
 from gnano.utils.atomic_io import atomic_write_text
 from gnano.utils.text import read_text
 
 RECIPE_FILE, METRICS_FILE = "recipe.toml", "metrics.jsonl"
+
+
+DATA_KEY = "data"  # of a change of the prepared data among the facts
 
 
 @dataclass(frozen=True)

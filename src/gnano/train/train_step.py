@@ -29,11 +29,12 @@ from gnano.checkpoint.async_writer import AsyncCheckpointWriter
 from gnano.checkpoint.format import LORA_PREFIX, Snapshot, list_checkpoints
 from gnano.checkpoint.manager import latest_valid_checkpoint
 from gnano.config.recipe import Recipe
-from gnano.data.any_batch import AnyBatch
+from gnano.data.sft.sft_dataset import AnyBatch
 from gnano.model.devices import accumulation_dtype
 from gnano.model.fp8 import convert_to_fp8
 from gnano.model.lora import add_lora, merge_lora
 from gnano.model.transformer import GPT
+from gnano.train.base_checkpoint import BaseCheckpoint
 from gnano.train.distributed.context import DistContext
 from gnano.train.distributed.parallel import (
     ParallelModel,
@@ -44,9 +45,8 @@ from gnano.train.distributed.parallel import (
 )
 from gnano.train.optim.builder import Optimizer
 from gnano.train.optim.grad_scaler import GradScaler
-from gnano.train.resolve import COMPUTE_DTYPES
+from gnano.train.precision import COMPUTE_DTYPES
 from gnano.train.stability import SpikeDetector
-from gnano.train.tasks.training_task import BaseCheckpoint
 from gnano.utils.stop_request import InterruptedByStop
 
 STEP_METRICS = ("loss", "grad_norm", "skipped", "stop")  # what a step tells, in this order

@@ -21,16 +21,18 @@ from typing import Any
 
 from gnano.checkpoint.async_writer import AsyncCheckpointWriter
 from gnano.checkpoint.format import CHECKPOINTS_DIR, CheckpointAssets
-from gnano.checkpoint.run_lock import run_lock
 from gnano.config.recipe import Recipe
 from gnano.train.data_loader import DataWaiter, Notify, PrefetchLoader
 from gnano.train.distributed.context import DistContext
-from gnano.train.evaluator import Evaluator, TaskEvaluatorFactory, is_multiple_of
+from gnano.train.evaluator import Evaluator, is_multiple_of
+from gnano.train.heldout_loss import TaskEvaluatorFactory
 from gnano.train.logging.metrics_logger import AsyncMetricReader, MetricsCallback, MetricsLogger
 from gnano.train.logging.profiler import StepProfiler
 from gnano.train.resolve import resolve_recipe, resolve_run_device
+from gnano.train.run_lock import run_lock
 from gnano.train.stability import StabilityMonitor
-from gnano.train.tasks.training_task import TrainingTask, build_task
+from gnano.train.tasks.build_task import build_task
+from gnano.train.tasks.training_task import TrainingTask
 from gnano.train.train_step import TrainState
 from gnano.utils.jsonl_log import EventLog
 from gnano.utils.platform_support import set_num_threads

@@ -25,18 +25,12 @@ at which a value was measured: held-out text is measured only now and then, and 
 """
 
 import json
-import math
 import os
 import signal
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
-
-import numpy as np
-from numpy.typing import NDArray
 
 from gnano.utils.text import dump_json
 
@@ -121,24 +115,6 @@ class JsonLinesWriter:
 
 
 ROW_PREFIX = '{"step"'  # how the trainer begins every line
-MetricRow = Mapping[str, Any]
-MetricRows = Sequence[MetricRow]  # what read_metrics returns
-
-
-@dataclass(frozen=True)
-class Curve:
-    name: str
-    steps: NDArray[np.float64]
-    values: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-
-@dataclass(frozen=True)
-class TaskCurve(Curve):
-    metric: str  # what the values are: acc_norm where the length of an answer matters, else acc
-    standard_errors: NDArray[np.float64]  # standard error of each value; NaN where unknown
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -175,107 +151,3 @@ def _parse_row(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
-
-
-def finite_number(value: Any) -> float | None:
-    """Return a value of a log as a float, or None if it is not a finite number."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # an integer of more digits than a float can hold
-        return None
-
-
-def finite_numbers(values: Any) -> dict[str, float]:
-    """Return those of some named values that are finite numbers, as they were written."""
-    named = values if isinstance(values, dict) else {}
-    return {name: value for name, value in named.items() if finite_number(value) is not None}
-
-
-def heldout_bits_per_byte(row: MetricRow) -> float | None:
-    """Return the held-out loss that was measured at a step, if one was."""
-    heldout = row.get("heldout")
-    return finite_number(heldout.get("bits_per_byte")) if isinstance(heldout, dict) else None
-
-
-def heldout_bits_by_source(row: MetricRow) -> dict[str, float]:
-    """Return the held-out loss of each source, by name."""
-    heldout = row.get("heldout")
-    return finite_numbers(heldout.get("sources")) if isinstance(heldout, dict) else {}
-
-
-def task_metrics(row: MetricRow) -> dict[str, dict[str, float]]:
-    """Return what was measured of each task at a step: `acc`, `acc_norm`, `error`, `items`.
-
-    A task without an accuracy was not measured.
-    """
-    tasks = row.get("tasks")
-    named = tasks.items() if isinstance(tasks, dict) else ()
-    known = {name: finite_numbers(values) for name, values in named}
-    return {name: task for name, task in known.items() if "acc" in task or "acc_norm" in task}
-
-
-def loss_curve(metrics: MetricRows) -> Curve:
-    """Return the training loss in nats per token."""
-    return _make_curve("loss", ((row["step"], row.get("loss")) for row in metrics))
-
-
-def heldout_curves(metrics: MetricRows) -> list[Curve]:
-    """Return the held-out bits per byte: the total, then each source by name.
-
-    Empty before the first measurement.
-    """
-    total = _make_curve("total", ((row["step"], heldout_bits_per_byte(row)) for row in metrics))
-    if not len(total):
-        return []
-    found = [(row["step"], heldout_bits_by_source(row)) for row in metrics if row.get("heldout")]
-    names = sorted({name for _, bits in found for name in bits})
-    return [
-        total,
-        *(_make_curve(name, ((s, bits.get(name)) for s, bits in found)) for name in names),
-    ]
-
-
-def task_curves(metrics: MetricRows) -> list[TaskCurve]:
-    """Return the accuracy of each task by name: `acc_norm`, by character, where it was measured."""
-    measured = [(row["step"], task_metrics(row)) for row in metrics if row.get("tasks")]
-    names = sorted({name for _, tasks in measured for name in tasks})
-    return [
-        _make_task_curve(name, [(step, tasks[name]) for step, tasks in measured if name in tasks])
-        for name in names
-    ]
-
-
-def format_accuracy(curve: TaskCurve, index: int) -> str:
-    """Format one point of a curve: 0.284 ± 0.020."""
-    value, error = curve.values[index], curve.standard_errors[index]
-    return f"{value:.3f}" if np.isnan(error) else f"{value:.3f} ± {error:.3f}"
-
-
-def smooth_curve(curve: Curve) -> Curve:
-    """Return the running mean over a twentieth of the run, without lag.
-
-    The window is centered and narrower over the first steps, where the loss falls so fast that
-    the mean of a wide one would be above every point. At the end it is cut off at the last step.
-    """
-    n = len(curve)
-    center = np.arange(n)
-    half_width = np.minimum(center // 4, max(1, n // 40))
-    start, stop = center - half_width, np.minimum(center + half_width + 1, n)
-    sums = np.concatenate([[0.0], np.cumsum(curve.values)])
-    return Curve(curve.name, curve.steps, (sums[stop] - sums[start]) / (stop - start))
-
-
-def _make_task_curve(name: str, points: Sequence[tuple[int, Mapping[str, float]]]) -> TaskCurve:
-    # one measure for the whole curve: the two differ, and a mixed curve would jump
-    measure = "acc_norm" if any("acc_norm" in figures for _, figures in points) else "acc"
-    curve = _make_curve(name, ((step, figures.get(measure)) for step, figures in points))
-    errors = [figures.get("error", np.nan) for _, figures in points if measure in figures]
-    return TaskCurve(name, curve.steps, curve.values, measure, np.asarray(errors, dtype=np.float64))
-
-
-def _make_curve(name: str, points: Iterable[tuple[int, Any]]) -> Curve:
-    finite = [(s, number) for s, value in points if (number := finite_number(value)) is not None]
-    steps, values = zip(*finite, strict=True) if finite else ((), ())
-    return Curve(name, np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64))

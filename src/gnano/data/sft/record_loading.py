@@ -18,11 +18,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from gnano.config.data_config import InstructionConfig, InstructionSource
+from gnano.config.data_config import MAX_BAD_SHARE, InstructionConfig, InstructionSource
 from gnano.data.generators import iter_items
 from gnano.data.manifest import format_empty_heldout, text_position
 from gnano.data.readers import read_records as records_of
-from gnano.data.record_errors import MAX_BAD_SHARE, BadRecordCounter, RecordError
+from gnano.data.record_errors import BadRecordCounter, RecordError
 from gnano.data.sft.conversations import (
     Conversation,
     Preference,

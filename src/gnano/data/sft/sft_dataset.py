@@ -33,13 +33,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gnano.data.packed_dataset import IGNORE_INDEX, Batch
+from gnano.data.packed_dataset import IGNORE_INDEX, Batch, PackedDataset
 from gnano.data.packing import first_fit_decreasing
 from gnano.data.sampler import EpochSampler
-from gnano.data.sft.chat_template import Example, PreferencePair
+from gnano.data.sft.chat_template import (
+    Example,
+    PreferencePair,
+)
 
 ItemT = TypeVar("ItemT", bound=Example | PreferencePair)
-BatchT = TypeVar("BatchT", bound=Batch | PreferenceBatch)
+BatchT = TypeVar("BatchT", bound="Batch | PreferenceBatch")
 
 
 class PackedExamples(ABC, Generic[ItemT, BatchT]):
@@ -133,7 +136,7 @@ class SFTDataset(PackedExamples[Example, Batch]):
         return Batch(*map(torch.from_numpy, arrays))
 
 
-class PreferenceDataset(PackedExamples[PreferencePair, PreferenceBatch]):
+class PreferenceDataset(PackedExamples[PreferencePair, "PreferenceBatch"]):
     """Rows of `length` positions; with `packing` off, each has one pair.
 
     `reference` holds each pair's margin under the reference model, in the order of `items`; it is
@@ -155,7 +158,7 @@ class PreferenceDataset(PackedExamples[PreferencePair, PreferenceBatch]):
         self.beta = beta
         self.reference_margins: NDArray[np.float32] = np.zeros(len(self.items), np.float32)
 
-    def collate(self, rows: Sequence[Sequence[int]]) -> PreferenceBatch:
+    def collate(self, rows: Sequence[Sequence[int]]) -> "PreferenceBatch":
         arrays, places = self._lay_out(rows)
         targets = arrays[1]
         pairs, signs = np.zeros_like(targets), np.zeros(targets.shape, np.float32)
@@ -203,3 +206,9 @@ class PreferenceBatch(NamedTuple):
         slopes_P = self.beta * torch.sigmoid(-logits_P)
         # padding is of pair 0, with the sign 0, also where there is no pair
         return loss, F.pad(slopes_P, (0, 1))[self.pair_index_BT] * self.signs_BT
+
+
+TrainingDataset = PackedDataset | SFTDataset | PreferenceDataset
+
+
+AnyBatch = Batch | PreferenceBatch

@@ -27,7 +27,7 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from gnano.data.any_batch import AnyBatch
+from gnano.data.sft.sft_dataset import AnyBatch
 from gnano.model.transformer import GPT
 from gnano.train.distributed.context import DistContext
 

@@ -27,16 +27,12 @@ from gnano.data.sft.sft_dataset import PreferenceBatch, PreferenceDataset
 from gnano.model.devices import accumulation_dtype
 from gnano.model.hf_io import save_tensors
 from gnano.model.transformer import GPT
+from gnano.train.base_checkpoint import BaseCheckpoint
 from gnano.train.data_loader import Notify
 from gnano.train.distributed.context import DistContext
-from gnano.train.evaluator import eval_mode
-from gnano.train.resolve import COMPUTE_DTYPES
-from gnano.train.tasks.training_task import (
-    BaseCheckpoint,
-    CategoryLoss,
-    HeldoutExamples,
-    TuningTask,
-)
+from gnano.train.heldout_loss import eval_mode
+from gnano.train.precision import COMPUTE_DTYPES
+from gnano.train.tasks.training_task import CategoryLoss, HeldoutExamples, TuningTask
 from gnano.utils.atomic_io import atomic_replace
 
 REFERENCE_FILE = "reference.safetensors"

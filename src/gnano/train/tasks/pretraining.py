@@ -10,9 +10,10 @@ from gnano.data.packed_dataset import PackedDataset
 from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.model.hf_io import load_config
 from gnano.tokenizer.bpe import Tokenizer
+from gnano.train.base_checkpoint import BaseCheckpoint
 from gnano.train.distributed.context import DistContext
-from gnano.train.evaluator import HeldoutSet
-from gnano.train.tasks.training_task import BaseCheckpoint, TrainingTask
+from gnano.train.heldout_loss import HeldoutSet
+from gnano.train.tasks.training_task import TrainingTask
 
 
 class PretrainingTask(TrainingTask):

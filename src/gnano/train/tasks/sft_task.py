@@ -19,7 +19,7 @@ from gnano.data.sft.record_loading import SplitRecords, load_conversations
 from gnano.data.sft.sft_dataset import SFTDataset
 from gnano.model.transformer import GPT
 from gnano.train.distributed.context import DistContext
-from gnano.train.evaluator import sum_batch_loss
+from gnano.train.heldout_loss import sum_batch_loss
 from gnano.train.tasks.training_task import CategoryLoss, HeldoutExamples, TuningTask
 
 

@@ -24,76 +24,21 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from gnano.checkpoint.checksums import sha256_file
-from gnano.checkpoint.format import find_checkpoint, list_checkpoints
-from gnano.config.data_config import DataConfig, InstructionConfig
+from gnano.checkpoint.format import list_checkpoints
+from gnano.config.data_config import InstructionConfig
 from gnano.config.model_config import ModelConfig
 from gnano.config.recipe import Recipe
-from gnano.data.packed_dataset import PackedDataset
 from gnano.data.sft.chat_template import ALPACA, ChatTemplate, Example, load_template, read_template
 from gnano.data.sft.record_loading import SplitRecords
-from gnano.data.sft.sft_dataset import PreferenceDataset, SFTDataset
+from gnano.data.sft.sft_dataset import PreferenceDataset, SFTDataset, TrainingDataset
 from gnano.data.source_files import resolve_source_files
-from gnano.model.hf_io import load_config, load_parameters
+from gnano.model.hf_io import load_config
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
+from gnano.train.base_checkpoint import BaseCheckpoint
 from gnano.train.data_loader import Notify
 from gnano.train.distributed.context import DistContext
-from gnano.train.evaluator import HeldoutSet, eval_mode, sum_over_ranks
-from gnano.train.run_dir import RECIPE_FILE, has_started, read_run_metadata
-
-WEIGHTS_FILE = "model.safetensors"
-
-
-@dataclass(frozen=True)
-class BaseCheckpoint:
-    folder: Path  # the checkpoint itself
-    sha256: str  # of its weights
-
-    def run_facts(self) -> dict[str, str]:
-        """For the run's recipe."""
-        return {"base": str(self.folder), "base_sha256": self.sha256}
-
-    @property
-    def missing_message(self) -> str:
-        return (
-            f"{self.folder}, which the run began with, is gone, and is needed to go on: put it "
-            f"back, or begin anew in another folder (--out)."
-        )
-
-    def load_into(self, model: GPT) -> None:
-        """Copy its weights into the model; raises ValueError where they have changed."""
-        path = self.folder / WEIGHTS_FILE
-        if not path.is_file():
-            raise ValueError(self.missing_message)
-        if sha256_file(path) != self.sha256:
-            raise ValueError(
-                f"{path} is not what the run began with (its hash differs): put that back, or "
-                f"begin anew in another folder (--out)."
-            )
-        weights = load_parameters(self.folder, model.config)
-        for name, parameter in model.named_parameters():
-            parameter.detach().copy_(weights[name])
-
-
-def find_base(path: str, run: Path) -> BaseCheckpoint | None:
-    """What a run in this folder begins with, or began with; None: with the weights of its seed.
-
-    `path` is that of a run, of a checkpoint, or of any Hugging Face folder like one.
-    """
-    if not path:
-        return None
-    if has_started(run):
-        facts = read_run_metadata(run / RECIPE_FILE).facts
-        if isinstance(facts.get("base"), str) and isinstance(facts.get("base_sha256"), str):
-            return BaseCheckpoint(Path(facts["base"]), facts["base_sha256"])
-    folder = find_checkpoint(Path(path)).absolute()
-    if not (folder / WEIGHTS_FILE).is_file():
-        raise FileNotFoundError(f"{folder} is not a model folder: it has no {WEIGHTS_FILE}.")
-    return BaseCheckpoint(folder, sha256_file(folder / WEIGHTS_FILE))
-
-
-TrainingDataset = PackedDataset | SFTDataset | PreferenceDataset
+from gnano.train.heldout_loss import HeldoutSet, eval_mode, sum_over_ranks
 
 
 class EvalResult(Protocol):
@@ -301,22 +246,3 @@ class HeldoutExamples:
                     work, batches, len(groups), empty, self.world, should_stop
                 )
         return self.build_result(sums)
-
-
-def build_task(recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> TrainingTask:
-    """Open the data that the recipe trains on, and its base.
-
-    Raises ValueError or OSError where it is missing or cannot be used.
-    """
-    base = world.run_on_main(partial(find_base, recipe.train.init_from, run))
-    if isinstance(recipe.data, DataConfig):
-        from gnano.train.tasks.pretraining import PretrainingTask
-
-        return PretrainingTask(recipe.pretraining_data, recipe.model.block_size, base)
-    if recipe.data.kind == "preferences":
-        from gnano.train.tasks.dpo_task import DPOTask
-
-        return DPOTask(recipe, base, run, world, notify)
-    from gnano.train.tasks.sft_task import SFTTask
-
-    return SFTTask(recipe, base, run, world, notify)

@@ -6,8 +6,8 @@ from pathlib import Path
 from tests.processes import start, wait_for_step
 from tests.small_models import with_train
 
-from gnano.checkpoint.run_lock import current_owner
 from gnano.config.recipe import Recipe
+from gnano.train.run_lock import current_owner
 
 
 def test_a_second_process_on_a_run_is_refused_with_the_name_of_the_first(
