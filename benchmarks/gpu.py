@@ -58,9 +58,9 @@ class Setup:
     def __str__(self) -> str:
         parts = [
             f"{self.who:<12} {self.precision:<4} {'compiled' if self.compile else 'eager':<8}",
-            f" {self.micro_batch_size:>2} sequences",
-            f" × {self.accumulation_steps}" if self.accumulation_steps > 1 else "    ",
-            " recomputed" if self.activation_checkpointing else "           ",
+            f" {self.micro_batch:>2} sequences",
+            f" × {self.accumulation}" if self.accumulation_steps > 1 else "    ",
+            " recomputed" if self.recompute else "           ",
             " flash" if self.attention != "sdpa" else "",
         ]
         return "".join(parts)
@@ -69,13 +69,13 @@ class Setup:
         return TrainConfig(
             steps=1_000_000,  # more than are measured
             schedule=LRSchedule(warmup=1),
-            tokens_per_step=self.micro_batch_size * shape.block_size * self.accumulation_steps,
-            micro_batch_size=self.micro_batch_size,
+            tokens_per_step=self.micro_batch * shape.block_size * self.accumulation,
+            micro_batch_size=self.micro_batch,
             precision=self.precision,  # type: ignore[arg-type]
             device=device,
             parallel="ddp",
             compile="yes" if self.compile else "no",
-            activation_checkpointing=self.activation_checkpointing,
+            activation_checkpointing=self.recompute,
         )
 
 
@@ -112,7 +112,7 @@ def transformers_step(
             super().__init__()
             config = {**shape.to_hf(), "attn_implementation": setup.attention}
             self.llama = LlamaForCausalLM(LlamaConfig(**config))
-            if setup.activation_checkpointing:
+            if setup.recompute:
                 self.llama.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
 
         def forward(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ def random_micros(
     setup: Setup, shape: ModelConfig, device: torch.device
 ) -> list[tuple[Tensor, Tensor]]:
     torch.manual_seed(0)
-    size = (setup.accumulation_steps, setup.micro_batch_size, shape.block_size + 1)
+    size = (setup.accumulation, setup.micro_batch, shape.block_size + 1)
     ids = torch.randint(0, shape.vocab_size, size, device=device)
     return [(part[:, :-1].contiguous(), part[:, 1:].contiguous()) for part in ids]
 
@@ -182,7 +182,7 @@ def measure(
     until, times = time.perf_counter() + seconds, [steps(at_once)]
     while time.perf_counter() < until or len(times) < 5:
         times.append(steps(at_once))
-    tokens = setup.micro_batch_size * shape.block_size * setup.accumulation_steps
+    tokens = setup.micro_batch * shape.block_size * setup.accumulation
     speed = tokens / statistics.median(times)
     return {"tokens_per_s": speed, "peak_gb": peak_memory_bytes(device) / 1e9, "loss": float(loss)}
 
@@ -238,14 +238,14 @@ class Story:
 
     def best(self, setup: Setup) -> Setup:
         """The fastest over micro-batches and recomputation; what does not fit ends a row."""
-        found = {setup: self.set_system_prompt(setup)} if setup not in self.speeds else {}
+        found = {setup: self.tell(setup)} if setup not in self.speeds else {}
         found = found or {setup: statistics.median(self.speeds[setup])}
         for recompute in (False, True):
             for micro_batch in self.options.micro_batches:
                 tried = replace(setup, micro_batch=micro_batch, recompute=recompute)
                 if tried in found:
                     continue
-                found[tried] = self.set_system_prompt(tried, setup)
+                found[tried] = self.tell(tried, setup)
                 if not found[tried]:
                     break
         return max(found, key=lambda tried: found[tried])
@@ -253,7 +253,7 @@ class Story:
     def medians(self, setups: list[Setup]) -> None:
         for _ in range(self.options.beats):
             for setup in setups:
-                self.set_system_prompt(setup)
+                self.tell(setup)
         print(f"\nmedians of all measurements, {self.options.beats} rounds in turns")
         theirs = [s for s in setups if s.who != "gnano" and s in self.speeds]
         base = max((statistics.median(self.speeds[s]) for s in theirs), default=0.0)
@@ -315,12 +315,12 @@ def tell_all(story: Story) -> None:
     first = options.micro_batches[0]
     eager = Setup(compile=False, micro_batch=first)
     compiled = replace(eager, compile=True)
-    story.set_system_prompt(eager)
-    story.set_system_prompt(compiled, eager)
+    story.tell(eager)
+    story.tell(compiled, eager)
     best = story.best(story.faster(compiled, eager))
     fp8 = replace(compiled, precision="fp8")
     ours = [compiled, best, replace(best, accumulation=4)]
-    if story.set_system_prompt(fp8, compiled):
+    if story.tell(fp8, compiled):
         fp8_best = story.best(fp8)
         ours += [fp8, fp8_best, replace(fp8_best, accumulation=4)]
     theirs = their_best(story, Setup(who="transformers", compile=False, micro_batch=first))
@@ -333,13 +333,13 @@ def their_best(story: Story, eager: Setup) -> list[Setup]:
         if importlib.util.find_spec(package) is None:
             print(f"{package} is not installed, so nothing is compared.")
             return []
-    story.set_system_prompt(eager)
+    story.tell(eager)
     compiled = replace(eager, compile=True)
-    story.set_system_prompt(compiled, eager)
+    story.tell(compiled, eager)
     base = story.faster(compiled, eager)
     if importlib.util.find_spec("flash_attn") is not None:
         flash = replace(base, attention="flash_attention_2")
-        story.set_system_prompt(flash, base)
+        story.tell(flash, base)
         base = story.faster(flash, base)
     best = story.best(base)
     return [base, best, replace(best, accumulation=4)]

@@ -103,7 +103,7 @@ def test_every_file_starts_a_run_that_our_own_command_line_accepts(place, monkey
         command = parsed.training_script_args
         assert (parsed.module, parsed.training_script, command[0]) == (True, "gnano", "pretrain")
         with pytest.raises(SystemExit):
-            pretrain.primary(command[1:])
+            pretrain.main(command[1:])
     assert len(started) == 3
     for recipe, run in started:
         assert recipe.model == ModelConfig()

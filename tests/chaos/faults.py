@@ -16,21 +16,21 @@ from typing import Any
 
 # name: module, attribute, and whether the fault strikes before it or after
 MOMENTS = {
-    "in a step": ("gnano.train.train_step", "Step._backward", "before"),
+    "in a step": ("gnano.train.train_step", "TrainStep._accumulate_gradients", "before"),
     "before the optimizer": ("gnano.train.optim.builder", "Optimizer.step", "before"),
     "after the optimizer": ("gnano.train.optim.builder", "Optimizer.step", "after"),
-    "while data is laid out": ("gnano.train.data_loader", "Feed.take", "before"),
+    "while data is laid out": ("gnano.train.data_loader", "PrefetchLoader.next_micro_batches", "before"),
     "during evaluation": ("gnano.model.transformer", "GPT.eval", "after"),
-    "after evaluation": ("gnano.train.evaluator", "Measuring.__call__", "after"),
-    "when a save begins": ("gnano.checkpoint.async_writer", "Saver.start", "after"),
+    "after evaluation": ("gnano.train.evaluator", "Evaluator.evaluate", "after"),
+    "when a save begins": ("gnano.checkpoint.async_writer", "AsyncCheckpointWriter.start", "after"),
     "inside a save": ("gnano.checkpoint.format", "save_model", "after"),
     "inside a save, later": ("gnano.checkpoint.format", "_write_training", "after"),
-    "before a save is whole": ("gnano.checkpoint.format", "write_hashes", "before"),
-    "before the rename": ("gnano.checkpoint.format", "write_hashes", "after"),
-    "after the rename": ("gnano.checkpoint.async_writer", "verify", "before"),
-    "before an old one goes": ("gnano.checkpoint.async_writer", "tidy", "before"),
-    "while an old one goes": ("gnano.checkpoint.manager", "remove", "half"),
-    "in a line of the log": ("gnano.utils.jsonl_log", "Log.write", "half"),
+    "before a save is whole": ("gnano.checkpoint.format", "write_checksums", "before"),
+    "before the rename": ("gnano.checkpoint.format", "write_checksums", "after"),
+    "after the rename": ("gnano.checkpoint.async_writer", "verify_checksums", "before"),
+    "before an old one goes": ("gnano.checkpoint.async_writer", "apply_retention", "before"),
+    "while an old one goes": ("gnano.checkpoint.manager", "remove_checkpoint", "half"),
+    "in a line of the log": ("gnano.utils.jsonl_log", "JsonLinesWriter.write", "half"),
 }
 # not one of those that a run comes to again and again
 COMPILING = "while compiling"
@@ -46,14 +46,12 @@ class Fault:
     )
 
     def plant(self) -> None:
-        if self.load_snippet == "past":
+        if self.how == "past":
             _set_clock_back()
-        if self.load_snippet.startswith("nan"):
-            _spoil_gradient(
-                range(self.time, self.time + (2 if self.load_snippet == "nan twice" else 1))
-            )
-        if self.peak_phase:
-            module, path, when = {**MOMENTS, **ONCE}[self.peak_phase]
+        if self.how.startswith("nan"):
+            _spoil_gradient(range(self.time, self.time + (2 if self.how == "nan twice" else 1)))
+        if self.moment:
+            module, path, when = {**MOMENTS, **ONCE}[self.moment]
             owner: Any = importlib.import_module(module)
             *outer, name = path.split(".")
             for part in outer:
@@ -68,7 +66,7 @@ class Fault:
             calls += 1
             now = calls == self.time
             if now and when == "half":
-                _half(self.peak_phase, arguments)
+                _half(self.moment, arguments)
             if now and when != "after":
                 self._strike()
             result = function(*arguments, **named)
@@ -79,9 +77,9 @@ class Fault:
         return wrapped
 
     def _strike(self) -> None:
-        number = {"kill": 9, "term": 15, "int": 2, "usr1": signal.SIGUSR1}[self.load_snippet]
+        number = {"kill": 9, "term": 15, "int": 2, "usr1": signal.SIGUSR1}[self.how]
         os.kill(os.getpid(), number)
-        if self.load_snippet != "kill":
+        if self.how != "kill":
             time.sleep(0.01)  # in another thread than the main one: it is to hear of it first
 
 

@@ -40,7 +40,7 @@ def test_killed_again_and_again_a_run_ends_as_if_nothing_had_happened(
             break
         assert code == -9, planted
         assert current_owner(folder) is None
-        fault.append(f"kill -9: {planted.peak_phase}")
+        fault.append(f"kill -9: {planted.moment}")
     assert run(chaotic, folder) == [0]
     assert history(folder) == history(calm)
     assert fingerprint(find_checkpoint(folder)) == fingerprint(find_checkpoint(calm))
@@ -85,12 +85,12 @@ def test_two_ranks_killed_again_and_again_end_as_if_nothing_had_happened(
     folder = tmp_path / "run"
     draw = random.Random(kills)
     for planted in drawn(max(kills // 2, 2), seed=100 + kills):
-        on = draw.randrange(2) if planted.peak_phase in OFTEN else 0  # the first alone saves
+        on = draw.randrange(2) if planted.moment in OFTEN else 0  # the first alone saves
         codes = run(pair, folder, planted, ranks=2, on=on)
         if codes == [0, 0]:
             break
         assert codes[on] == -9 and codes[1 - on] not in (0, None), (planted, codes)
-        fault.append(f"kill -9 of one of two ranks: {planted.peak_phase}")
+        fault.append(f"kill -9 of one of two ranks: {planted.moment}")
     assert run(pair, folder, ranks=2) == [0, 0]
     assert history(folder) == history(calm_pair)
     assert fingerprint(find_checkpoint(folder)) == fingerprint(find_checkpoint(calm_pair))
@@ -139,7 +139,7 @@ def test_tuning_that_was_killed_again_and_again_ends_as_if_nothing_had_happened(
         if code == 0:  # it is short, and was over before that moment came
             continue
         assert code == -9, (planted, output(folder))
-        fault.append(f"kill -9 while tuning: {planted.peak_phase}")
+        fault.append(f"kill -9 while tuning: {planted.moment}")
         killed += 1
     assert killed
     assert run(tuned, folder) == [0], output(folder)

@@ -127,9 +127,7 @@ class Terminal:
         """Return, with what came before it, as soon as this is on the screen, again."""
         deadline = time.monotonic() + PATIENCE
         while (at := self.screen.find(text, self.seen)) < 0:
-            assert self._read_rows(deadline), (
-                f"{text!r} did not come, but {self.screen[self.seen :]!r}"
-            )
+            assert self._read(deadline), f"{text!r} did not come, but {self.screen[self.seen :]!r}"
         before = self.screen[self.seen : at]
         self.seen = at + len(text)
         return before
@@ -150,7 +148,7 @@ class Terminal:
     def end(self) -> int:
         """The exit code, as soon as it has ended."""
         deadline = time.monotonic() + PATIENCE
-        while self._read_rows(deadline):
+        while self._read(deadline):
             pass
         assert time.monotonic() < deadline
         self.ended = True

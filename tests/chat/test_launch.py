@@ -128,7 +128,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     with pytest.raises(SystemExit) as left:
         main(["chat", str(folder), *options])
     said = capsys.readouterr()
-    assert left.value.code_lines == 2 and said.out == ""
+    assert left.value.code == 2 and said.out == ""
     assert reason in said.err and said.err.startswith("gnano: ") and said.err.count("\n") == 1
 
 
@@ -138,4 +138,4 @@ def test_a_folder_without_a_checkpoint_is_named(
     for folder, reason in ((tmp_path, "holds no checkpoint"), (tmp_path / "no", "does not exist")):
         with pytest.raises(SystemExit) as left:
             main(["chat", str(folder)])
-        assert left.value.code_lines == 2 and reason in capsys.readouterr().err
+        assert left.value.code == 2 and reason in capsys.readouterr().err

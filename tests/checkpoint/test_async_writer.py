@@ -32,8 +32,8 @@ def straight(plain: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving, "RETRY", 0.05)
-    monkeypatch.setattr(saving, "LAST_TRIES", 0.3)
+    monkeypatch.setattr(saving, "RETRY_INTERVAL", 0.05)
+    monkeypatch.setattr(saving, "STOP_RETRY_SECONDS", 0.3)
 
 
 def events(run: Path, kind: str) -> list[dict[str, Any]]:

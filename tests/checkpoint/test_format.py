@@ -132,7 +132,7 @@ def test_what_is_read_is_what_was_written(run: Path, short: Recipe, tmp_path: Pa
 def test_large_states_lie_in_several_files(
     run: Path, short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gnano.checkpoint.format.FILE_BYTES", 10_000)
+    monkeypatch.setattr("gnano.checkpoint.format.MAX_SHARD_BYTES", 10_000)
     snapshot = read_checkpoint(find_checkpoint(run), short.model)
     (tmp_path / "checkpoints").mkdir()
     tokenizer = TokenizedCorpus(Path(short.pretraining_data.folder)).tokenizer

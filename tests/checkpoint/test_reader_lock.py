@@ -63,5 +63,5 @@ def test_a_checkpoint_that_goes_between_two_looks_is_passed_over(
     gone, here = list_checkpoints(tmp_path)
     shutil.rmtree(gone)
     looks = [[gone], [here]]
-    monkeypatch.setattr(format, "checkpoints", lambda run: looks.pop(0))
+    monkeypatch.setattr(format, "list_checkpoints", lambda run: looks.pop(0))
     assert find_checkpoint(tmp_path) == here and not looks

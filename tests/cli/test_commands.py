@@ -25,7 +25,7 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     with pytest.raises(SystemExit) as left:
         main([str(argument) for argument in arguments])
     printed = capsys.readouterr()
-    assert not left.value.code_lines, printed.err
+    assert not left.value.code, printed.err
     return printed.out
 
 
@@ -128,8 +128,8 @@ def test_ctrl_c_ends_any_command_in_one_line_with_its_exit_code(
     def interrupted(what: str) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gnano.report.describe", interrupted)
+    monkeypatch.setattr("gnano.reporting.description.describe", interrupted)
     with pytest.raises(SystemExit) as left:
         main(["info", "1b"])
-    assert left.value.code_lines == 130
+    assert left.value.code == 130
     assert capsys.readouterr().err.strip().startswith("Stopped.")

@@ -35,7 +35,7 @@ def compare(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[str
     with pytest.raises(SystemExit) as left:
         main(["compare", *map(str, arguments)])
     printed = capsys.readouterr()
-    assert not left.value.code_lines, printed.err
+    assert not left.value.code, printed.err
     return printed.out, printed.err
 
 

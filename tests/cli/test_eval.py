@@ -64,7 +64,7 @@ def test_a_mistake_is_one_sentence(
     known = {"MODEL": str(saved_model), "ITEMS": str(items)}
     with pytest.raises(SystemExit) as left:
         main(["eval", *(known.get(word, word) for word in arguments)])
-    assert left.value.code_lines == 2
+    assert left.value.code == 2
     sentence = capsys.readouterr().err.strip().splitlines()[-1]
     assert sentence.startswith("gnano: ") and wrong in sentence
     assert not (tmp_path / "evals").exists()

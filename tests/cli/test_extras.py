@@ -92,5 +92,5 @@ def test_a_run_without_matplotlib_has_its_page(
     shutil.copytree(run, tmp_path / "run")
     with pytest.raises(SystemExit) as left:
         main(["pretrain", str(path), "--out", str(tmp_path / "run")])
-    assert not left.value.code_lines
+    assert not left.value.code
     assert (tmp_path / "run" / "report.html").exists()

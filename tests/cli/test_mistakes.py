@@ -40,7 +40,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     with pytest.raises(SystemExit) as left:
         main([str(argument) for argument in arguments])
     said = capsys.readouterr().err
-    assert left.value.code_lines == 2, said
+    assert left.value.code == 2, said
     assert "Traceback" not in said
     return said
 
@@ -131,7 +131,7 @@ def test_after_deleting_the_damaged_folder_the_same_prepare_mends_it(
     shutil.rmtree(shard.parent)
     with pytest.raises(SystemExit) as left:
         main(["prepare", str(file)])
-    assert not left.value.code_lines
+    assert not left.value.code
     assert shard.read_bytes() == before
 
 
@@ -157,7 +157,7 @@ def full_disk() -> Iterator[pytest.MonkeyPatch]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gnano.utils.atomic_io.sync", full)
+        patch.setattr("gnano.utils.atomic_io.fsync_path", full)
         yield patch
 
 
@@ -171,7 +171,7 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(
     full_disk.undo()
     with pytest.raises(SystemExit) as left:
         main(["pretrain", str(file), "--out", str(run)])
-    assert not left.value.code_lines
+    assert not left.value.code
 
 
 def test_a_full_disk_while_preparing_is_said(
@@ -252,7 +252,7 @@ def test_a_run_refused_before_its_first_step_does_not_bind_its_folder(
     for _ in range(2):  # the second one finds it complete
         with pytest.raises(SystemExit) as left:
             main(["pretrain", str(file), "--out", str(run), *mended])
-        assert left.value.code_lines == 0, capsys.readouterr().err
+        assert left.value.code == 0, capsys.readouterr().err
     assert "can't be allowed" in refusal(capsys, "pretrain", file, "--out", run)
 
 
@@ -271,7 +271,7 @@ def test_a_home_is_found_in_every_way_to_type_a_path(
     for options in (["--out=~/a"], ["--out", "~/b"], ["--out", "c", "--data.folder", "~/data"]):
         with pytest.raises(SystemExit) as left:
             main(["pretrain", "~/small.toml", *options])
-        assert left.value.code_lines == 0, capsys.readouterr().err
+        assert left.value.code == 0, capsys.readouterr().err
     assert all((tmp_path / name / "checkpoints").is_dir() for name in "abc")
     for arguments in (["info", "~/a"], ["info", "~/small.toml"], ["weights", "~/a", "~/shared"]):
         main_ends_well(arguments)
@@ -294,7 +294,7 @@ def main_ends_well(arguments: list[str]) -> None:
     try:
         main(arguments)
     except SystemExit as left:
-        assert not left.code_lines, arguments
+        assert not left.code, arguments
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -308,7 +308,7 @@ def test_after_ctrl_c_it_says_that_work_is_kept_only_where_it_is(
     monkeypatch.setattr(f"gnano.cli.{name}.main", interrupted, raising=False)
     with pytest.raises(SystemExit) as left:
         main([command])
-    assert left.value.code_lines == 130
+    assert left.value.code == 130
     said = capsys.readouterr().err
     assert "Stopped." in said
     keeps = {"demo", "prepare", "pretrain", "sft", "dpo", "compare", "publish"}

@@ -14,7 +14,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str, 
     with pytest.raises(SystemExit) as left:
         main(["plan", *arguments])
     printed = capsys.readouterr()
-    return printed.out, printed.err, int(left.value.code_lines or 0)
+    return printed.out, printed.err, int(left.value.code or 0)
 
 
 def test_a_plan_is_made_without_torch():

@@ -33,7 +33,7 @@ def run(file: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
         options = ["--answers", "3", "--answer-tokens", "12", "--out", str(out)]
         main(["sft", str(file), "--from", str(base), *options])
-    assert not left.value.code_lines
+    assert not left.value.code
     return out
 
 

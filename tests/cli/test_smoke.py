@@ -25,7 +25,7 @@ def smoke(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, 
     with pytest.raises(SystemExit) as left:
         main(["smoke", *map(str, arguments)])
     printed = capsys.readouterr()
-    code = left.value.code_lines
+    code = left.value.code
     assert isinstance(code, int)
     return code, printed.out, printed.err
 

@@ -29,7 +29,7 @@ DRIVER = """
 import json, os, sys
 from gnano.utils.streams import prepare_streams
 prepare_streams()  # as main does it, before anything is loaded
-import gnano.cli.args, gnano.chat, gnano.evals, gnano.export, gnano.report, gnano.reporting.finetune
+import gnano.cli.args, gnano.chat.launch, gnano.evals.runner, gnano.export.formats, gnano.reporting.finetune
 from gnano.cli import main
 from gnano.chat.conversation import Session
 from gnano.reporting.description import describe

@@ -138,7 +138,7 @@ def mix(tmp_path_factory, tokenizer_folder):
         },
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source_files, "SMALL", 1)
+        patch.setattr(source_files, "MIN_TASK_BYTES", 1)
         prepare(config)
     return Prepared(Path(config.folder), files)
 
@@ -146,7 +146,7 @@ def mix(tmp_path_factory, tokenizer_folder):
 @pytest.fixture
 def small_tasks(monkeypatch):
     """A task for every file, as if each were large."""
-    monkeypatch.setattr(source_files, "SMALL", 1)
+    monkeypatch.setattr(source_files, "MIN_TASK_BYTES", 1)
 
 
 @pytest.fixture

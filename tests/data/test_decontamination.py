@@ -66,7 +66,7 @@ def test_the_answer_is_that_of_comparing_all_runs(tmp_path_factory, items, cut, 
 @given(item=runs, documents=lists(runs, max_size=5))
 def test_runs_of_the_same_hash_are_told_apart(tmp_path_factory, item, documents):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rolling_hash, "BASE", 1)  # at first the sequence of words does not count
+        patch.setattr(rolling_hash, "HASH_BASE", 1)  # at first the sequence of words does not count
         found = DecontaminationFilter([items_file(tmp_path_factory.mktemp("items"), [item])])
     assert found.ngram_count == len(grams(item))
     for text in documents:

@@ -49,7 +49,7 @@ def test_the_runs_found_are_those_of_comparing_all(items, documents):
 @given(text(characters(), max_size=300), integers(1, 40))
 def test_words_are_those_of_the_regular_expression_wherever_a_text_is_cut(content, part):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ngram_overlap, "PART", part)
+        patch.setattr(ngram_overlap, "CHUNK_CHARS", part)
         index = NGramIndex([content * 2, "another text", content])
     for number, item in enumerate([content * 2, "another text", content]):
         assert (number in index.items_with_ngrams) == bool(grams(item))
@@ -84,7 +84,7 @@ def test_an_index_may_be_sent_to_another_process():
 
 
 def test_words_of_the_same_hash_are_told_apart(monkeypatch):
-    monkeypatch.setattr(ngram_overlap, "BASE", 1)  # at first the sequence of letters does not count
+    monkeypatch.setattr(ngram_overlap, "HASH_BASE", 1)  # at first the sequence of letters does not count
     item = "one owl saw two keels of the other ship as it sank"
     other = item.replace("keels", "sleek")
     index = NGramIndex([f"{item} there", "short"])

@@ -18,7 +18,7 @@ from gnano.data.rolling_hash import HASH_BASE, SpanHasher, WindowIndex
 )
 def test_windows_of_every_size_are_those_of_comparing_all(row, other, size, base):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(windows_module, "BASE", base)
+        patch.setattr(windows_module, "HASH_BASE", base)
         windows = WindowIndex(np.array(row, np.uint64), size)
     known = {tuple(row[i : i + size]) for i in range(len(row) - size + 1)}
     known = {window for window in known if 0 not in window}

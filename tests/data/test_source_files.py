@@ -38,7 +38,7 @@ def names_of(tasks):
 def test_every_file_is_in_one_task_and_small_ones_share(scratch, sizes, small):
     source = write(scratch / "all", sizes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source_files, "SMALL", small)
+        patch.setattr(source_files, "MIN_TASK_BYTES", small)
         tasks = find_source_files(source).tasks
     assert sorted(names_of(tasks)) == sorted(f"{name}.txt" for name in sizes)
     weights = [[file.size for file in task] for task in tasks]
@@ -107,7 +107,7 @@ def test_a_byte_at_the_edges_of_a_large_file_changes_what_stands_for_it(tmp_path
 def test_many_small_files_do_not_become_many_tasks(scratch, small_tasks, monkeypatch):
     source = write(scratch / "many", {f"{n}": 10 for n in range(100)})
     assert len(find_source_files(source).tasks) == 100
-    monkeypatch.setattr(source_files, "MOST_TASKS", 7)
+    monkeypatch.setattr(source_files, "MAX_TASKS", 7)
     assert len(find_source_files(source).tasks) <= 7
 
 

@@ -104,7 +104,7 @@ def test_signatures_are_those_of_the_imported_functions(
             assert one.default == two.default or one.default is ...
 
 
-def evaluated(arguments: ast.parameters) -> inspect.Signature:
+def evaluated(arguments: ast.arguments) -> inspect.Signature:
     """Without annotations, and with `...` for defaults that only the module can evaluate."""
     for each in ast.walk(arguments):
         if isinstance(each, ast.arg):

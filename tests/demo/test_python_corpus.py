@@ -220,7 +220,7 @@ def test_another_file_or_another_version_is_another_identity(library, tmp_path, 
         folder = tmp_path / f"some-{version}.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_text(f"Name: some\nVersion: {version}\n")
-        return metadata.Distribution.received_at(folder)
+        return metadata.Distribution.at(folder)
 
     library(FILES)
     found = [identify_installation()]
@@ -229,6 +229,6 @@ def test_another_file_or_another_version_is_another_identity(library, tmp_path, 
         found.append(identify_installation())
     for version in "1.0", "1.1":
         installed = (package(version),)
-        monkeypatch.setattr(python_corpus, "_dependencies", lambda found=installed: found)
+        monkeypatch.setattr(python_corpus, "_find_dependencies", lambda found=installed: found)
         found.append(identify_installation())
     assert len(set(found)) == len(found) == 6

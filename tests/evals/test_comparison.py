@@ -274,7 +274,7 @@ def test_what_cannot_be_reached_is_told_once(knowing, saved_model, piqa):
 def test_the_run_may_be_moved_with_its_results(run, piqa, asked_for, tmp_path):
     asked = EvalConfig(files=(piqa,), limit=5)
     compare_models([run], asked)
-    shutil.copy_row(run, tmp_path / "elsewhere")
+    shutil.move(run, tmp_path / "elsewhere")
     compare_models([tmp_path / "elsewhere"], asked)
     assert len(asked_for) == 1
 

@@ -96,7 +96,7 @@ def training_documents(corpus):
 def test_an_item_counts_where_a_training_document_shares_thirteen_words(
     corpus, monkeypatch, together
 ):
-    monkeypatch.setattr(contamination, "TOGETHER", together)
+    monkeypatch.setattr(contamination, "BATCH_TOKENS", together)
     items = [CLEAN, VERBATIM, CUT, TWELVE, DRESSED, HELDOUT, "", f"{CLEAN} {VERBATIM}"]
     overlap = find_contamination(corpus, items)
     assert overlap.num_checked == len(items) - 2  # without TWELVE and the empty one
@@ -178,7 +178,7 @@ def test_nobody_goes_on_searching_after_ctrl_c(corpus, many, processes):
 
 @pytest.mark.parametrize("program", ["pass", "import time; time.sleep(0.5)"])
 def test_a_worker_that_was_ended_is_told_of(corpus, many, processes, monkeypatch, program):
-    monkeypatch.setattr(contamination, "PROGRAM", [sys.executable, "-c", program])
+    monkeypatch.setattr(contamination, "WORKER_COMMAND", [sys.executable, "-c", program])
     with pytest.raises(OSError, match=r"ended from outside.*fewer workers\.$"):
         find_contamination(corpus, many[0], num_workers=2)
     assert all(process.returncode is not None for process in processes)

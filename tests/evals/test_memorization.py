@@ -36,7 +36,7 @@ def documents(ids, end):
 
 
 def truth(sample, shards, end):
-    pairs = itertools.matmul(
+    pairs = itertools.product(
         documents(sample, end), [text for ids in shards for text in documents(ids, end)]
     )
     most = max((longest_common(*pair) for pair in pairs), default=0)
@@ -80,7 +80,7 @@ def corpus(recipe):
 
 @pytest.mark.parametrize("part", [50, memorization.CHUNK_TOKENS])
 def test_a_sample_is_traced_to_where_it_was_copied_from(corpus, monkeypatch, part):
-    monkeypatch.setattr(memorization, "PART", part)
+    monkeypatch.setattr(memorization, "CHUNK_TOKENS", part)
     draw = random.Random(5)
     end = corpus.tokenizer.end_of_text
     shards = {

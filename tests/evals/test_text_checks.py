@@ -28,7 +28,7 @@ from gnano.evals.text_checks import Expectation, grade_text
 
 @pytest.mark.parametrize("case", [*KNOWN, *UNSEEN], ids=lambda case: case.name)
 def test_a_text_gets_the_verdict_of_a_reader(case: Case) -> None:
-    found = grade_text(case.text, case.pending_tasks, case.ended)
+    found = grade_text(case.text, case.wanted, case.ended)
     assert found.grade == MISJUDGED.get(case.name, case.grade), found
     assert found.reasons[0].startswith(case.reason), found
 

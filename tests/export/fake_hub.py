@@ -57,7 +57,7 @@ class _ModelHandler(_Handler):
         if self.headers.get("Transfer-Encoding") == "chunked":
             self.body = b"".join(iter(self._chunk, b""))
         else:
-            self.body = self._read_rows(int(self.headers.get("Content-Length", 0)))
+            self.body = self._read(int(self.headers.get("Content-Length", 0)))
         super()._answer()
 
     def _chunk(self) -> bytes:

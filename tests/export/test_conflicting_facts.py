@@ -75,7 +75,7 @@ BY_TRANSFORMERS = {("head size", "eval"), ("smaller vocabulary", "eval")}
 
 @pytest.mark.parametrize(
     ("fact", "door"),
-    [pair for pair in itertools.matmul(DIFFERENT, DOORS) if pair not in BY_TRANSFORMERS],
+    [pair for pair in itertools.product(DIFFERENT, DOORS) if pair not in BY_TRANSFORMERS],
 )
 def test_what_is_stated_twice_and_differently_is_refused_at_every_door(
     folder, fact, door, tmp_path

@@ -85,9 +85,9 @@ def exported(checkpoint, tmp_path_factory):
         if not (place / dtype).exists():
             (place / "first").mkdir()
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(onnx_export, "trace", lambda *shape: trace_once(*shape).clone())
+                patch.setattr(onnx_export, "trace_model", lambda *shape: trace_once(*shape).clone())
                 export_onnx(load_export_source(checkpoint), place / "first", dtype, show)
-            shutil.copy_row(place / "first", place / dtype)
+            shutil.move(place / "first", place / dtype)
         return place / dtype
 
     return export

@@ -49,7 +49,7 @@ def model(base: Path, tmp_path: Path) -> Path:
 def publish(*arguments: object) -> None:
     with pytest.raises(SystemExit) as left:
         main(["publish", *map(str, arguments)])
-    assert not left.value.code_lines, left.value.code_lines
+    assert not left.value.code, left.value.code
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -57,7 +57,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     with pytest.raises(SystemExit) as left:
         main(["publish", *map(str, arguments)])
     said = capsys.readouterr().err
-    assert left.value.code_lines == 2, said
+    assert left.value.code == 2, said
     assert TOKEN not in said and "Traceback" not in said
     assert said.startswith("gnano: ") and said.count("\n") == 1, said
     return said

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from gnano.config.inference_config import apply_penalties, sample_tokens, truncated_weights
 from gnano.infer.engine import Engine
+from gnano.infer.sampling import apply_penalties, sample_tokens, truncated_weights
 from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT
 from gnano.tokenizer.train_bpe import train_bpe

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnano.config.inference_config import compute_logprob
+from gnano.infer.sampling import compute_logprob
 
 
 @settings(deadline=None)

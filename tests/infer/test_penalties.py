@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.infer.conftest import choose, probabilities
 
-from gnano.config.inference_config import SamplingParams, TokenHistory, start_history
+from gnano.config.inference_config import SamplingParams
+from gnano.infer.sampling import TokenHistory, start_history
 
 V = 12
 texts = st.lists(st.integers(0, V - 1), max_size=30)

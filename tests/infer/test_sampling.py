@@ -7,7 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.infer.conftest import choose, probabilities
 
-from gnano.config.inference_config import SamplingParams, sample_tokens, start_history
+from gnano.config.inference_config import SamplingParams
+from gnano.infer.sampling import sample_tokens, start_history
 
 # quarters: equal logits are exactly equal, others differ by more than rounding
 logit_lists = st.lists(st.integers(-40, 40).map(lambda n: n / 4), min_size=1, max_size=20)

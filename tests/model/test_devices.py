@@ -40,8 +40,8 @@ class WithoutFp64(TorchDispatchMode):
 @pytest.fixture
 def as_on_mps(monkeypatch):
     here = frozenset({"cpu"})
-    monkeypatch.setattr(devices, "WITHOUT_FP64", here)
-    monkeypatch.setattr("gnano.train.optim.adamw.WITHOUT_SCALED_ADAMW", here)
+    monkeypatch.setattr(devices, "NO_FP64", here)
+    monkeypatch.setattr("gnano.train.optim.adamw.NO_FUSED_ADAMW_SCALING", here)
     fused = torch._fused_adamw_
 
     def ignoring(*arguments, grad_scale=None, found_inf=None, **options):

@@ -21,7 +21,7 @@ def path(
 ) -> Iterator[Path]:
     """Read in blocks of one byte, of a few, of many."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_status, "BLOCK", request.param)
+        patch.setattr(run_status, "LOG_BLOCK_BYTES", request.param)
         yield tmp_path_factory.mktemp("log") / "log.jsonl"
 
 

@@ -186,7 +186,7 @@ def test_ddp_s_buckets_are_predicted(micro_steps):
 def test_what_a_compiled_block_keeps_is_what_its_partitioner_chooses(precision, monkeypatch):
     """The partitioner that Inductor uses, before any code is generated."""
     # a CPU alone attends to short rows in another way
-    monkeypatch.setattr("gnano.model.layers.LONGEST", 0)
+    monkeypatch.setattr("gnano.model.layers.CPU_ATTENTION_MAX_LENGTH", 0)
     config = ModelConfig(
         vocab_size=256, n_embd=128, n_layer=1, n_head=4, n_kv_head=2, ffn_hidden=320, block_size=96
     )

@@ -79,7 +79,7 @@ class Poison:
                 weight.detach().copy_(kept)
             return figures
 
-        monkeypatch.setattr(PrefetchLoader, "take", taking)
+        monkeypatch.setattr(PrefetchLoader, "next_micro_batches", taking)
         monkeypatch.setattr(TrainStep, "run", stepping)
 
 
@@ -157,7 +157,7 @@ def test_a_spike_is_skipped_when_asked_for(
         return sums * torch.tensor([1.0, 1.0, 1e4 if number == 14 else 1.0, 1.0])
 
     calls: list[int] = []
-    monkeypatch.setattr(TrainStep, "_backward", spiking)
+    monkeypatch.setattr(TrainStep, "_accumulate_gradients", spiking)
     train(recipe, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["skipped"]] == [15]

@@ -15,7 +15,7 @@ from gnano.train.distributed.parallel import parallelize
 from gnano.train.optim.builder import Optimizer
 from gnano.train.optim.grad_scaler import GradScaler
 from gnano.train.train_step import TrainStep
-from gnano.utils.stop_request import InterruptedByStop
+from gnano.utils.stop_request import StopRequestedError
 
 ALONE = DistContext(torch.device("cpu"))
 SHAPE: dict[str, Any] = dict(
@@ -130,7 +130,7 @@ def test_in_fp16_the_loss_scale_finds_its_size_and_training_goes_on() -> None:
 
 
 def test_after_enough_good_steps_a_larger_scale_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gnano.train.optim.grad_scaler.PATIENCE", 3)
+    monkeypatch.setattr("gnano.train.optim.grad_scaler.GROWTH_INTERVAL", 3)
     scale = GradScaler(torch.device("cpu"))
     good, bad = torch.zeros(()), torch.ones(())
     seen = []
@@ -162,7 +162,7 @@ def test_a_step_that_is_given_up_half_way_has_changed_nothing() -> None:
     model, step = make()
     step.run([micro(1)], lr=1e-2)
     before, asked = state(model, step), iter([False, True])
-    with pytest.raises(InterruptedByStop):
+    with pytest.raises(StopRequestedError):
         step.run([micro(2), micro(3), micro(4)], lr=1e-2, should_stop=lambda: next(asked))
     assert all(torch.equal(a, b) for a, b in zip(before, state(model, step), strict=True))
     # and the gradient of its first half is not in the next one

@@ -24,7 +24,7 @@ def several(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         recipe.pretraining_data, folder=str(folder), tokenizer=recipe.pretraining_data.folder
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inputs_module, "SMALL", 8 * 400)
+        patch.setattr(inputs_module, "MIN_TASK_BYTES", 8 * 400)
         manifest = prepare(data)
     assert min(len(source.tasks) for source in manifest.sources.values()) > 5
     return with_train(replace(recipe, data=data), eval_tokens=64)

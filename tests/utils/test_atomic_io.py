@@ -28,7 +28,7 @@ def test_the_content_is_on_the_disk_before_the_name_and_the_name_before_the_retu
         done.append((what.is_dir(), path.exists()))
         sync(what)
 
-    monkeypatch.setattr(atomic_io, "sync", noted)
+    monkeypatch.setattr(atomic_io, "fsync_path", noted)
     atomic_io.atomic_write_bytes(path, b"x")
     assert done == [(False, False), (True, True)]
 

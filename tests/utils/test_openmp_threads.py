@@ -116,4 +116,4 @@ def test_a_number_of_threads_that_no_machine_has_is_refused(
     with pytest.raises(SystemExit) as left:
         main(["generate", str(base), "the", "--threads", threads])
     said = capsys.readouterr().err
-    assert left.value.code_lines == 2 and "threads is" in said and said.count("\n") == 1
+    assert left.value.code == 2 and "threads is" in said and said.count("\n") == 1

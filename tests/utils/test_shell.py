@@ -49,7 +49,7 @@ def test_every_place_that_shows_a_command_quotes_its_words(
     monkeypatch.chdir(tmp_path)
     folder = Path(name)
 
-    monkeypatch.setattr("gnano.demo.demo_run.demo", lambda *_: trained)
+    monkeypatch.setattr("gnano.demo.demo_run.run_demo", lambda *_: trained)
     demo(["--out=" + name])
     lines = [line.split("  ")[1] for line in capsys.readouterr().out.splitlines() if "  " in line]
     generate, chat, info = (shlex.split(line) for line in lines[:3])

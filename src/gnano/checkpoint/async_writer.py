@@ -39,7 +39,7 @@ STOP_RETRY_SECONDS = 10.0  # seconds of trying once the run has been asked to st
 ABORT_JOIN_SECONDS = 2.0  # seconds for the thread to come to the end of a file, at a second Ctrl-C
 
 
-class _WriteCancelled(Exception):
+class _WriteCancelledError(Exception):
     """Raised in the thread, between two files."""
 
 
@@ -187,7 +187,7 @@ class AsyncCheckpointWriter:
             while not self._attempt_write(snapshot):
                 if self.cancelled.wait(RETRY_INTERVAL):
                     return
-        except _WriteCancelled:
+        except _WriteCancelledError:
             pass
         except BaseException as error:  # a bug: training must end with it
             self.thread_error = error
@@ -223,7 +223,7 @@ class AsyncCheckpointWriter:
 
     def _raise_if_cancelled(self) -> None:
         if self.cancelled.is_set():
-            raise _WriteCancelled
+            raise _WriteCancelledError
 
 
 def require_disk_space(run: Path, num_bytes: int) -> None:

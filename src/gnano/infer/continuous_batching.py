@@ -17,16 +17,10 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from gnano.config.inference_config import (
-    MAX_COUNT,
-    SamplingParams,
-    TokenLogprob,
-    compute_logprob,
-    sample_tokens,
-    start_history,
-)
+from gnano.config.inference_config import MAX_COUNT, SamplingParams
 from gnano.infer.compiled_decode import CompiledDecoder, DecodeRunner
 from gnano.infer.cpu_layers import without_onednn_for_one_row
+from gnano.infer.sampling import TokenLogprob, compute_logprob, sample_tokens, start_history
 from gnano.model.kv_cache import KVCache
 from gnano.model.transformer import GPT
 from gnano.utils.validation import Range, check_field_ranges, check_number

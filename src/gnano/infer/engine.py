@@ -18,11 +18,12 @@ from pathlib import Path
 import torch
 
 from gnano.checkpoint.format import find_checkpoint
-from gnano.config.inference_config import InferenceDtype, Quantization, SamplingParams, TokenLogprob
+from gnano.config.inference_config import InferenceDtype, Quantization, SamplingParams
 from gnano.infer.compiled_decode import CompiledDecoder
 from gnano.infer.continuous_batching import ContinuousBatch, FinishReason, Request, SequenceState
 from gnano.infer.cpu_layers import fuse_projections, prepack_onednn
 from gnano.infer.quantize import quantize_model
+from gnano.infer.sampling import TokenLogprob
 from gnano.model.devices import compile_unsupported_reason, resolve_device
 from gnano.model.hf_io import load_model
 from gnano.model.transformer import GPT

@@ -18,7 +18,7 @@ from gnano.train.heldout_loss import HeldoutSet, TaskEvaluator
 from gnano.train.logging.metrics_logger import MetricsLogger
 from gnano.train.tasks.training_task import HeldoutExamples
 from gnano.train.train_step import TrainState
-from gnano.utils.stop_request import InterruptedByStop, SignalHandler
+from gnano.utils.stop_request import StopRequestedError, SignalHandler
 
 
 class Evaluator:
@@ -65,7 +65,7 @@ class Evaluator:
                 found["tasks"] = self.task_evaluator(
                     model, self.train_state.world, self.signals.should_stop
                 )
-        except InterruptedByStop:
+        except StopRequestedError:
             self.is_pending = True
             row.pop("final", None)
             return

@@ -19,7 +19,7 @@ from gnano.model.fused_cross_entropy import IGNORE_INDEX
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.distributed.context import DistContext
-from gnano.utils.stop_request import InterruptedByStop
+from gnano.utils.stop_request import StopRequestedError
 
 BatchT = TypeVar("BatchT")
 
@@ -173,7 +173,7 @@ def sum_over_ranks(
         if number % world.world_size == 0:
             world.set_phase("measuring the held-out loss")
             if world.all_reduce_max(should_stop())[0]:
-                raise InterruptedByStop
+                raise StopRequestedError
         if number % world.world_size == world.rank:
             parts.append(sum_batch(batch))
     # a sharded model is put together by all ranks, so each computes as often as the first

@@ -47,7 +47,7 @@ from gnano.train.optim.builder import Optimizer
 from gnano.train.optim.grad_scaler import GradScaler
 from gnano.train.precision import COMPUTE_DTYPES
 from gnano.train.stability import SpikeDetector
-from gnano.utils.stop_request import InterruptedByStop
+from gnano.utils.stop_request import StopRequestedError
 
 STEP_METRICS = ("loss", "grad_norm", "skipped", "stop")  # what a step tells, in this order
 SKIPPED_NOT_FINITE, SKIPPED_SPIKE = 1, 2  # why a step was skipped
@@ -121,7 +121,7 @@ class TrainStep:
         for number, micro in enumerate(micro_batches):
             if number and self.world.world_size == 1 and should_stop():
                 self.optimizer.zero_grad()
-                raise InterruptedByStop  # a step may take minutes, and a stop is given seconds
+                raise StopRequestedError  # a step may take minutes, and a stop is given seconds
             with self.parallel_model.backward_context(is_last=number == len(micro_batches) - 1):
                 loss = self.parallel_model.loss_fn(micro)
                 scaled = loss * share * (self.loss_scale.scale if self.loss_scale else 1)

@@ -36,7 +36,7 @@ from gnano.train.tasks.training_task import TrainingTask
 from gnano.train.train_step import TrainState
 from gnano.utils.jsonl_log import EventLog
 from gnano.utils.platform_support import set_num_threads
-from gnano.utils.stop_request import InterruptedByStop, SignalHandler
+from gnano.utils.stop_request import StopRequestedError, SignalHandler
 from gnano.utils.streams import check_output_path
 
 
@@ -141,7 +141,7 @@ class Trainer:
         self.checkpoint_writer = AsyncCheckpointWriter(run, settings, beside, event_log.log, notify)
         if settings.eval_tasks and build_task_evaluator is None:
             raise ValueError(
-                "train.eval_tasks needs who asks them: train(…, exam=gnano.evals.open_exam)."
+                "train.eval_tasks needs an evaluator: train(…, build_task_evaluator=…)."
             )
         with signals.exit_immediately(True, notify):
             task.prepare(recipe, run, world, notify)
@@ -224,7 +224,7 @@ class Trainer:
                         readings.push(
                             self.train_state.train_step(micros, self.step, self.signals.should_stop)
                         )
-                except InterruptedByStop:
+                except StopRequestedError:
                     break
                 self.step, compiling = self.step + 1, False
                 last = self.step == settings.steps

@@ -16,7 +16,7 @@ from typing import Self
 LAUNCHER_ECHO_SECONDS = 5.0  # seconds in which a launcher passes a signal on
 
 
-class InterruptedByStop(Exception):
+class StopRequestedError(Exception):
     """What takes long was given up half-way, because the run was asked to stop."""
 
 

@@ -142,7 +142,7 @@ def test_the_command_runs_it(config, files, monkeypatch, capsys, tmp_path):
     prepare(config("one"))
     recipe = tmp_path / "mine.toml"
     recipe.write_text(tomli_w.dumps({"data": asdict(config("two"))}))
-    monkeypatch.setattr(scale_out_module, "LOGS", "elsewhere")
+    monkeypatch.setattr(scale_out_module, "LOGS_FOLDER", "elsewhere")
     logs = tmp_path / "logs"
     assert main([str(recipe), "--tasks", "1", "--logs", str(logs)]) == 0
     assert "Round 001: 9 tasks on 1 ranks" in capsys.readouterr().err

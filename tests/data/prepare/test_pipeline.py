@@ -210,7 +210,7 @@ def test_a_deleted_marker_is_made_again(several, undisturbed, tree):
     manifest = Manifest.load(folder)
     # what `prepare` makes of it, broken off: a folder in which that task is open
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gnano.data.prepare.pipeline._Preparation.run", interrupt)
+        patch.setattr("gnano.data.prepare.pipeline._Pipeline.run", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare(config)
     assert not Manifest.load(folder).complete

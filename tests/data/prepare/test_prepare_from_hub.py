@@ -53,7 +53,7 @@ def hashes(folder: Path) -> dict[str, str]:
 def hub(monkeypatch, tmp_path):
     """The three data sets, in this process, every file a task, no waits."""
     monkeypatch.setattr(hub_errors, "sleep", lambda _: None)
-    monkeypatch.setattr(source_files, "SMALL", 1)
+    monkeypatch.setattr(source_files, "MIN_TASK_BYTES", 1)
     with the_three(rows=200, files=3) as served:
         point_client_to(served, monkeypatch, tmp_path / "home")
         monkeypatch.setenv("HF_TOKEN", "reader")
@@ -170,9 +170,7 @@ def test_killed_in_the_midst_of_a_download_it_asks_for_the_rest_only(tmp_path):
         again = command(config, hub, tmp_path / "home")
         output = again.communicate(timeout=60)[0]
         assert again.returncode == 0, output
-        assert [r.range for r in hub.last_question("storage") if r.range.endswith("-")] == [
-            f"bytes={had}-"
-        ]
+        assert [r.range for r in hub.asked("storage") if r.range.endswith("-")] == [f"bytes={had}-"]
     documents = sum(
         len((tmp_path / "data/books" / f"00000-{part}.docs").read_bytes()) // 4
         for part in ("000", "heldout")

@@ -123,7 +123,7 @@ def test_a_corpus_that_was_moved_is_the_same_plan(make, tmp_path):
     config = make(a=parts(numbered(0, 100), 3))
     first = prepare(config)
     (files,) = config.sources["a"].files
-    moved = shutil.copy_row(files, tmp_path / "moved" / "elsewhere")
+    moved = shutil.move(files, tmp_path / "moved" / "elsewhere")
     assert prepare(with_source(config, "a", files=(f"{moved}/*.jsonl",))) == first
 
 

@@ -64,7 +64,7 @@ def test_files_that_the_budget_does_not_need_are_not_read(tasks_of):
 def test_a_smaller_budgets_held_out_text_is_where_the_larger_ones_begins(make, prepared):
     sources = {name: parts(some_texts(letters, 240), 6) for name, letters in LETTERS.items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gnano.data.source_files.SMALL", 1)
+        patch.setattr("gnano.data.source_files.MIN_TASK_BYTES", 1)
         held = []
         for budget in (500, 5_000, 9_000, 0):
             config = make(str(budget), heldout=0.2, **sources)

@@ -107,7 +107,7 @@ def test_small_shards_hold_the_same_tokens_one_after_another(draft, tokenizer):
 
 def test_a_large_shard_is_not_followed_by_a_splinter(draft, monkeypatch):
     """Rows are drawn within shards: one of a few rows would make a poor order."""
-    monkeypatch.setattr("gnano.data.prepare.tokenize_task.TAIL", 500)
+    monkeypatch.setattr("gnano.data.prepare.tokenize_task.MIN_SHARD_TOKENS", 500)
     assert MIN_SHARD_TOKENS > 500
     texts = some_texts("abcdefgh", 400)
     sizes = [shard.tokens for shard in draft(texts, shard_tokens=3_000)[0].shards]

@@ -121,7 +121,7 @@ def test_a_mistake_of_ours_in_a_worker_shows_its_traceback(config, tmp_path, mon
 
 def test_a_mistake_of_ours_in_this_process_shows_its_traceback(config, monkeypatch):
     monkeypatch.setattr(
-        "gnano.data.prepare.tokenize_task.position", lambda text: {"here": 1}["nowhere"]
+        "gnano.data.prepare.tokenize_task.text_position", lambda text: {"here": 1}["nowhere"]
     )
     with pytest.raises(RuntimeError, match="KeyError: 'nowhere'"):
         prepare(replace(config, workers=1))
@@ -131,7 +131,7 @@ def test_a_full_disk_in_a_worker_is_the_same_error_here(config, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "/somewhere/000.keys")
 
-    monkeypatch.setattr("gnano.data.prepare.tokenize_task.write_bytes", full)
+    monkeypatch.setattr("gnano.data.prepare.tokenize_task.atomic_write_bytes", full)
     with pytest.raises(OSError, match="No space") as error:
         prepare(replace(config, workers=1))
     assert (error.value.errno, error.value.filename) == (28, "/somewhere/000.keys")

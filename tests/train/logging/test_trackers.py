@@ -264,7 +264,7 @@ def test_a_tracker_that_hangs_is_left_and_its_process_ended(tmp_path, library):
 
 
 def test_a_slow_tracker_loses_steps_and_says_so_once(tmp_path, library, monkeypatch):
-    monkeypatch.setattr(trackers, "WAITING", 4)
+    monkeypatch.setattr(trackers, "MAX_PENDING_ROWS", 4)
     library("""
         import pathlib, time
         class init:
