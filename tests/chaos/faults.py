@@ -19,7 +19,11 @@ MOMENTS = {
     "in a step": ("gnano.train.train_step", "TrainStep._accumulate_gradients", "before"),
     "before the optimizer": ("gnano.train.optim.builder", "Optimizer.step", "before"),
     "after the optimizer": ("gnano.train.optim.builder", "Optimizer.step", "after"),
-    "while data is laid out": ("gnano.train.data_loader", "PrefetchLoader.next_micro_batches", "before"),
+    "while data is laid out": (
+        "gnano.train.data_loader",
+        "PrefetchLoader.next_micro_batches",
+        "before",
+    ),
     "during evaluation": ("gnano.model.transformer", "GPT.eval", "after"),
     "after evaluation": ("gnano.train.evaluator", "Evaluator.evaluate", "after"),
     "when a save begins": ("gnano.checkpoint.async_writer", "AsyncCheckpointWriter.start", "after"),

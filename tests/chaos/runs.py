@@ -24,7 +24,9 @@ PATIENCE = 120.0  # seconds for a process to end
 SAME = ("loss", "grad_norm", "lr", "tokens", "skipped", "heldout", "final")  # of a row
 LOGS = tempfile.TemporaryDirectory()
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["gnano.train.trainer", "gnano.reporting.html_report", "tests.chaos.faults"])
+context.set_forkserver_preload(
+    ["gnano.train.trainer", "gnano.reporting.html_report", "tests.chaos.faults"]
+)
 
 
 def run(

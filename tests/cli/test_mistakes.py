@@ -323,7 +323,7 @@ def test_after_ctrl_c_it_says_that_work_is_kept_only_where_it_is(
         ("model.norm-eps", "-1"),
         ("train.seed", "-1"),
         ("data.heldout_fraction", "1.5"),
-        ("train.stability.spike", "-2"),
+        ("train.stability.spike_threshold", "-2"),
     ],
 )
 def test_a_number_outside_its_range_is_refused_at_the_command_line(

@@ -84,7 +84,9 @@ def test_an_index_may_be_sent_to_another_process():
 
 
 def test_words_of_the_same_hash_are_told_apart(monkeypatch):
-    monkeypatch.setattr(ngram_overlap, "HASH_BASE", 1)  # at first the sequence of letters does not count
+    monkeypatch.setattr(
+        ngram_overlap, "HASH_BASE", 1
+    )  # at first the sequence of letters does not count
     item = "one owl saw two keels of the other ship as it sank"
     other = item.replace("keels", "sleek")
     index = NGramIndex([f"{item} there", "short"])

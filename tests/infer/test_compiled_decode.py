@@ -23,7 +23,9 @@ PROMPTS = ["", "Once upon a time", "Once upon a time there was a small engine", 
 @needs_compiler
 def test_a_compiled_model_writes_the_same_texts(make_engine, save_engine, monkeypatch):
     """Alone, in a conversation, to the context's end and beyond it."""
-    monkeypatch.setattr(steps, "CACHE_LENGTH_STEP", 32)  # so that a text goes through several of them
+    monkeypatch.setattr(
+        steps, "CACHE_LENGTH_STEP", 32
+    )  # so that a text goes through several of them
     plain = make_engine()
     compiled = Engine.load(save_engine(plain), "cpu", "fp32", compile=True)
     stepped = []

@@ -90,7 +90,7 @@ def test_a_number_outside_its_range_is_refused_with_its_key(key: str, tmp_path: 
         ("[train.optimizer]\nmomentum = 0.9", "train.optimizer.momentum is 0.9"),
         ("[train.optimizer]\npolar_steps = 4", "train.optimizer.ns_steps is 4"),
         ("[train.schedule]\ndecay = 0.2", "train.schedule.decay is 0.2"),
-        ("[train.stability]\nwindow = 64", "train.stability.window is 64"),
+        ("[train.stability]\nwindow = 64", "train.stability.spike_window is 64"),
         ("[train.lora]\nalpha = 32", "train.lora.alpha is 32.0"),
         ("[train.lora]\ndropout = 0.1", "train.lora.dropout is 0.1"),
         ("[train.lora]\nlayers = ['q_proj']", "train.lora.target_modules is"),

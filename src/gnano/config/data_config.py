@@ -118,9 +118,8 @@ InstructionSourceKind = Literal["files", "hub", "generator"]
 class InstructionSource:
     # how many times an epoch its rows come; 0.5: another half each time
     weight: Annotated[float, Range(0, 1e12)] = 1.0
-    kind: InstructionSourceKind = (
-        "files"  # files of yours, a Hub data set, or Python code that writes records
-    )
+    # files of yours, a Hub data set, or Python code that writes records
+    kind: InstructionSourceKind = "files"
     files: tuple[str, ...] = ()  # files: paths, folders or globs; JSONL, a JSON list, CSV, Parquet
     repo: str = ""  # hub: the data set, USER/NAME
     config: str = ""  # hub: its configuration, or a folder in it; empty: all of it
@@ -170,7 +169,7 @@ class InstructionConfig:
     sources: dict[str, InstructionSource] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        expand_path_fields(self, ("template", "downloads"))
+        expand_path_fields(self, ("template", "cache_dir"))
         check_field_ranges(self, "data")
         if self.sources and not sum(source.weight for source in self.sources.values()):
             raise ValueError("All weights of data.sources are 0; give at least one more.")

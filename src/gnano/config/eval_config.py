@@ -23,9 +23,8 @@ class EvalConfig:
     text: tuple[Path, ...] = ()  # files of text to measure as well
     # of each source's held-out text at most; 0: all
     heldout_tokens: Annotated[int, Range(0)] = 1_000_000
-    check_contamination: bool = (
-        False  # look in the data's training shards for the items (runs of 13 words)
-    )
+    # look in the data's training shards for the items (runs of 13 words)
+    check_contamination: bool = False
     # texts computed side by side; more are faster on a GPU
     batch_size: Annotated[int, Range(1, MAX_BATCH_SIZE)] = 32
     add_bos: AddBos = "auto"  # begin texts with end-of-text; auto: as the model was trained

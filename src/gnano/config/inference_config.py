@@ -23,9 +23,8 @@ Quantization = Literal["", "int8", "int4"]
 @dataclass(frozen=True, kw_only=True)
 class LoadConfig:
     device: str = "auto"  # cpu, cuda, mps …; auto is a GPU with CUDA if there is one
-    dtype: InferenceDtype = (
-        "auto"  # auto: bf16 on a GPU, and for a large model on a CPU that multiplies it
-    )
+    # auto: bf16 on a GPU, and for a large model on a CPU that multiplies it
+    dtype: InferenceDtype = "auto"
     quant: Quantization = ""  # int8 or int4: the matrices in so many bits, a little less exact
     compile: bool = False  # takes some ten seconds at the start, and saves some of each token
     threads: Annotated[int, THREAD_RANGE] = 0  # of a CPU; 0: one per core

@@ -25,9 +25,8 @@ class ModelConfig:
     # key/value heads, each shared by n_head / n_kv_head query heads
     n_kv_head: Annotated[int, Range(1, MAX_DIMENSION)] = 2
     ffn_hidden: Annotated[int, Range(1, MAX_DIMENSION)] = 5_376  # width inside the feed-forward
-    block_size: Annotated[int, Range(2, MAX_DIMENSION)] = (
-        1_024  # context: the most tokens attended to
-    )
+    # context: the most tokens attended to
+    block_size: Annotated[int, Range(2, MAX_DIMENSION)] = 1_024
     # share of activations zeroed in training
     dropout: Annotated[float, Range(0, 1, exclusive_maximum=True)] = 0.0
     rope_theta: Annotated[float, Range(1)] = 500_000.0  # base of the rotary frequencies
@@ -197,14 +196,13 @@ class LoraConfig:
     alpha: Annotated[float, Range(0, 1e30, exclusive_minimum=True)] = 16.0
     # share of the adapter's input zeroed in training
     dropout: Annotated[float, Range(0, 1, exclusive_maximum=True)] = 0.0
-    target_modules: tuple[TargetModule, ...] = (
-        TARGET_MODULES  # whose matrices are changed, in every block
-    )
+    # whose matrices are changed, in every block
+    target_modules: tuple[TargetModule, ...] = TARGET_MODULES
 
     def __post_init__(self) -> None:
         check_field_ranges(self, "train.lora")
         if not self.rank:
-            names = ("alpha", "dropout", "layers")
+            names = ("alpha", "dropout", "target_modules")
             reject_unused(self, "train.lora.", names, "train.lora.rank is 0 (no adapter)")
         if not self.target_modules or not set(self.target_modules) <= set(TARGET_MODULES):
             raise ValueError(

@@ -78,7 +78,7 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         check_field_ranges(self, "train.optimizer")
         if self.kind != "muon":
-            names, why = ("momentum", "polar_steps"), f"train.optimizer.kind is {self.kind!r}"
+            names, why = ("momentum", "ns_steps"), f"train.optimizer.kind is {self.kind!r}"
             reject_unused(self, "train.optimizer.", names, why)
 
 
@@ -99,7 +99,9 @@ class StabilityConfig:
     def __post_init__(self) -> None:
         check_field_ranges(self, "train.stability")
         if not self.spike_threshold:
-            reject_unused(self, "train.stability.", ("window",), "train.stability.spike is 0")
+            reject_unused(
+                self, "train.stability.", ("spike_window",), "train.stability.spike_threshold is 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +120,8 @@ class TrainConfig:
     # fsdp: groups of ranks that hold a whole model each (HSDP)
     hsdp_replicas: Annotated[int, Range(1, 2**24)] = 1
     compile: Literal["auto", "yes", "no"] = "auto"  # torch.compile the blocks; auto: if it pays
-    activation_checkpointing: bool = (
-        False  # compute activations twice instead of keeping them: less memory
-    )
+    # compute activations twice instead of keeping them: less memory
+    activation_checkpointing: bool = False
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0  # of the initial weights and of dropout
     init_from: str = ""  # begin with these weights: a run, a checkpoint, a Hugging Face folder
     eval_every: Annotated[int, Range(0)] = 100  # steps between held-out losses; 0: only at the end
@@ -148,7 +149,7 @@ class TrainConfig:
     dpo_beta: Annotated[float, Range(0, exclusive_minimum=True)] = 0.1
 
     def __post_init__(self) -> None:
-        expand_path_fields(self, ("base", "tasks"))
+        expand_path_fields(self, ("init_from", "eval_tasks"))
         check_field_ranges(self, "train")
         if not self.eval_tasks:
             reject_unused(

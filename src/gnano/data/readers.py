@@ -34,16 +34,14 @@ from typing import Any, Literal, NamedTuple
 from gnano.data.record_errors import RecordError
 from gnano.data.text_files import check_text, find_undecodable, read_lines, require_module
 
-MIN_CHARS_TO_SPLIT = (
-    16_384  # characters after which a blank line ends a document in a plain-text file
-)
+# characters after which a blank line ends a document in a plain-text file
+MIN_CHARS_TO_SPLIT = 16_384
 
 
 class Document(NamedTuple):
     text: str  # blank where a record's text is empty or null
-    split_group: str = (
-        ""  # documents of one group stay on one side of the split; "": the text itself
-    )
+    # documents of one group stay on one side of the split; "": the text itself
+    split_group: str = ""
 
 
 def read_documents(

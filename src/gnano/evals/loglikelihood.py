@@ -24,9 +24,8 @@ from gnano.model.kv_cache import KVCache
 from gnano.model.layers import PrefixTree
 from gnano.model.transformer import GPT
 
-MIN_SHARED_PREFIX = (
-    16  # tokens that all questions begin with, from which on they are computed apart
-)
+# tokens that all questions begin with, from which on they are computed apart
+MIN_SHARED_PREFIX = 16
 CPU_LOGITS_BYTES, GPU_LOGITS_BYTES = 2**24, 2**29  # bytes of fp32 logits at once; in a CPU's cache
 TokenIds = tuple[int, ...]
 

@@ -28,9 +28,8 @@ MIN_SPAN_TOKENS = 8  # tokens: shorter spans are not looked for
 CHUNK_TOKENS = 2**17  # tokens of a shard compared together
 END_SENTINEL = np.uint64(2**40)  # what follows the last token of a part: no sample has it
 MAX_OUTDATED_SHARE = 0.05  # share of the samples whose goals may be too short
-SAMPLE_HASH_FACTOR = (
-    0xD1B54A32D192ED03  # tells equal goals of two samples apart: odd, its bits in no order
-)
+# tells equal goals of two samples apart: odd, its bits in no order
+SAMPLE_HASH_FACTOR = 0xD1B54A32D192ED03
 
 
 UInt64Array = NDArray[np.uint64]

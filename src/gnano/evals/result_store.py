@@ -103,7 +103,7 @@ def _input_files(result: EvalResult, folder: Path) -> list[Path]:
 
 def _score_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that a score depends on, but for the way the weights are kept."""
-    rest = {"batch", "downloads", "loading"}
+    rest = {"batch_size", "cache_dir", "loading"}
     return {name: value for name, value in settings.items() if name not in rest}
 
 

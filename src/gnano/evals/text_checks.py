@@ -40,14 +40,12 @@ class Threshold(NamedTuple):
         return "WEAK" if sign * figure > sign * self.weak else "OK"
 
 
-MIN_CONTINUATION_LENGTH = (
-    10  # characters of a continuation that ends by itself; an answer may be "4"
-)
+# characters of a continuation that ends by itself; an answer may be "4"
+MIN_CONTINUATION_LENGTH = 10
 MIN_WORDS_FOR_SHARES = 12  # words; shares of fewer say nothing
 GARBLED_SHARE = Threshold(0.0, 0.005)  # characters that are no text: a sound model writes none
-MIN_LENGTH_FOR_GARBLED = (
-    200  # characters of which that is a share, so that one alone is WEAK at most
-)
+# characters of which that is a share, so that one alone is WEAK at most
+MIN_LENGTH_FOR_GARBLED = 200
 LETTER_SHARE = {  # of what is no space; prose has 0.95, sums and tables in it less
     "prose": Threshold(0.70, 0.45),
     "list": Threshold(0.60, 0.35),
@@ -90,9 +88,8 @@ CODE_FENCE_PATTERN = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 CODE_START_PATTERN = re.compile(
     r"^(?:def|class|import|from|@|async def)\b.*", re.MULTILINE | re.DOTALL
 )
-ALLOW_INCOMPLETE_INPUT = (
-    0x4000  # PyCF_ALLOW_INCOMPLETE_INPUT, with which the interpreter's prompt waits
-)
+# PyCF_ALLOW_INCOMPLETE_INPUT, with which the interpreter's prompt waits
+ALLOW_INCOMPLETE_INPUT = 0x4000
 INCOMPLETE_MESSAGE = "incomplete input"  # Python's message for a text that could go on and be right
 UNTERMINATED_STRING_MESSAGE = "unterminated triple-quoted"
 EFFECTFUL_NODES = (  # that do something; docstrings, names and `pass` do not

@@ -31,9 +31,8 @@ class ImportedModel:
     config: ModelConfig
     tensors: Mapping[str, Tensor]
     tokenizer: Tokenizer
-    tokenizer_folder: Path | None = (
-        None  # a folder with tokenizer and chat template, to take as they are
-    )
+    # a folder with tokenizer and chat template, to take as they are
+    tokenizer_folder: Path | None = None
     chat_template: str | None = None  # a chat template in Jinja, where there is no such folder
 
     def save_pretrained(self, out: Path) -> None:

@@ -68,9 +68,8 @@ def build_model_card(
     made, config, template = training_stages(folder), load_config(folder), read_template(folder)
     stored = read_json_object(folder / "config.json")
     if not license_id and made and not made[-1].recipe.train.init_from:
-        license_id = (
-            "apache-2.0"  # made from nothing but its own runs, it is its author's to license
-        )
+        # made from nothing but its own runs, it is its author's to license
+        license_id = "apache-2.0"
     origin = ", trained from scratch with auto-g-nano" if made else ""
     if made and made[0].instruction_config:
         origin = f", tuned from {_escape_markdown(format_base_name(made[0]))} with auto-g-nano"

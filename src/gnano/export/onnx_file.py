@@ -203,9 +203,8 @@ def trace_model(
 GRAPH_FILE = "model.onnx"
 QUANTIZATION_BITS = {"int8": 8, "int4": 4}
 QUANTIZATION_GROUP_SIZE = 32  # inputs of a matrix that share a scale and a zero
-MATMUL_ACCURACY_LEVEL = (
-    4  # onnxruntime's level for products in 8 bits: in fp32 a CPU has no kernel for int8
-)
+# onnxruntime's level for products in 8 bits: in fp32 a CPU has no kernel for int8
+MATMUL_ACCURACY_LEVEL = 4
 
 
 def export_onnx(

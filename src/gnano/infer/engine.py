@@ -75,9 +75,8 @@ INFERENCE_DTYPES: dict[InferenceDtype, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-BF16_MIN_PARAMETERS = (
-    50_000_000  # parameters that do not stay in a CPU's cache, so that half the bytes count
-)
+# parameters that do not stay in a CPU's cache, so that half the bytes count
+BF16_MIN_PARAMETERS = 50_000_000
 DEFAULT_SAMPLING = SamplingParams()
 MAX_SAMPLES = 100_000
 MAX_BATCH_SIZE = 16  # texts that `complete` writes side by side

@@ -23,12 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CPU_ATTENTION_MAX_LENGTH = (
-    512  # positions; beyond them the kept scores, T² a head, cost more than they save
-)
-QUERY_BLOCK = (
-    128  # queries at a time: shorter blocks skip more of what is masked, in worse products
-)
+# positions; beyond them the kept scores, T² a head, cost more than they save
+CPU_ATTENTION_MAX_LENGTH = 512
+# queries at a time: shorter blocks skip more of what is masked, in worse products
+QUERY_BLOCK = 128
 
 
 def cpu_attention(

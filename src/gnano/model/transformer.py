@@ -45,9 +45,8 @@ class GPT(nn.Module):
     """
 
     compute_dtype: torch.dtype | None = None  # of the activations; None: as the weights
-    activation_checkpointing: bool = (
-        False  # in backward, a block's activations from its input: less memory
-    )
+    # in backward, a block's activations from its input: less memory
+    activation_checkpointing: bool = False
     uses_rng: bool = False  # its blocks draw beyond the config's dropout, as adapters may
     is_compiled: bool = False  # by `compile_blocks`
 

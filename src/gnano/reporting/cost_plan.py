@@ -24,9 +24,8 @@ from gnano.train.estimate import (
 )
 from gnano.utils.validation import Range, check_number
 
-CHINCHILLA_TOKENS_PER_PARAMETER = (
-    20  # tokens a parameter (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)
-)
+# tokens a parameter (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)
+CHINCHILLA_TOKENS_PER_PARAMETER = 20
 MAX_SUGGESTED_GPUS = 64  # that advice goes up to, in multiples of those asked for
 
 
@@ -215,5 +214,5 @@ def _estimate_as_dict(estimate: CostEstimate) -> dict[str, Any]:
         "needed": estimate.memory.total_bytes,
         "device": estimate.gpu.memory_bytes,
     }
-    gpu = {key: value for key, value in asdict(estimate.gpu).items() if key != "spelled"}
+    gpu = {key: value for key, value in asdict(estimate.gpu).items() if key != "name_pattern"}
     return {"gpu": gpu, **figures, "memory_bytes": memory}

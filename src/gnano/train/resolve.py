@@ -51,7 +51,7 @@ UNCHECKED_KEYS = {
     *("train.eval_every", "train.eval_tokens", "train.early_stopping_patience"),
     *("train.eval_tasks", "train.eval_tasks_every", "train.eval_tasks_limit"),
     *("train.save_every", "train.keep_last", "train.keep_every", "train.keep_best"),
-    *("train.stability.rollbacks", "train.stability.stall"),
+    *("train.stability.max_rollbacks", "train.stability.stall_timeout"),
     *("train.parallel", "train.hsdp_replicas", "train.activation_checkpointing"),
     *("train.trackers", "train.profile_start", "train.profile_steps"),
     *("data.folder", "data.workers", "data.keep_downloads", "data.cache_dir"),

@@ -124,7 +124,7 @@ class StabilityMonitor:
         if not was_restored or len(self.skipped_ranges) >= self.config.max_rollbacks:
             why = (
                 f"after it went back and around other data {len(self.skipped_ranges)} times "
-                f"(train.stability.rollbacks)"
+                f"(train.stability.max_rollbacks)"
                 if was_restored
                 else "with no good checkpoint before them to go back to"
             )

@@ -99,7 +99,10 @@ def test_a_rank_that_hangs_is_named_with_its_phase_by_all(
     for rank, said in enumerate(printed):
         assert f"gnano: rank {rank} on" in said and "stops: rank 1 on" in said
         assert "rank 1 on" in said and 'is held up in "reading the data of step 3" for ' in said
-        assert 'and ranks 0, 2 wait for it in "step 3"' in said and "train.stability.stall" in said
+        assert (
+            'and ranks 0, 2 wait for it in "step 3"' in said
+            and "train.stability.stall_timeout" in said
+        )
         assert ("in <module>" in said) == (rank == 1)  # its stack alone is of interest
 
 

@@ -29,7 +29,7 @@ with World.join("cpu", stall=0.5, timing=FAST._replace(every=0.1, late=0.7)) as 
     assert script.process.exitcode == 1
     assert f"gnano: process {script.process.pid} on " in said
     assert 'has been in "reading the data of step 12" for ' in said
-    assert "A phase may take 0.5 s: train.stability.stall" in said
+    assert "A phase may take 0.5 s: train.stability.stall_timeout" in said
     assert "in read\n" in said  # the stack tells where
 
 

@@ -61,9 +61,8 @@ class ClusterPreparation:
     config: DataConfig
     executor: Literal["local", "slurm", "ray"] = "local"
     tasks: Annotated[int, Range(1, 2**20)] = 64  # ranks that share the work, each with one core
-    workers: Annotated[int, Range(0, 2**20)] = (
-        0  # ranks at a time; 0: one per core, or all that fit
-    )
+    # ranks at a time; 0: one per core, or all that fit
+    workers: Annotated[int, Range(0, 2**20)] = 0
     memory_gb: Annotated[int, Range(1, 2**20)] = 2  # of a rank (Slurm, Ray)
     logs: Path | None = None  # by default in the data folder
     slurm: SlurmConfig = SlurmConfig()

@@ -70,8 +70,9 @@ def open_data_folder(config: DataConfig) -> tuple[Manifest, dict[str, SourceFile
     }
     if begun is None:
         tokenizer = _save_new_tokenizer(config, folder, inputs)
-        keys = ("name", "fingerprint", "vocab_size", "end_of_text")
+        keys = ("name", "fingerprint", "vocab_size")
         vocabulary = {key: getattr(tokenizer, key) for key in keys}
+        vocabulary["end_of_text"] = tokenizer.end_of_text_id
         manifest = Manifest(plan=plan, tokenizer=vocabulary, sources={}, **beside)
         manifest.save(folder)
         return manifest, inputs

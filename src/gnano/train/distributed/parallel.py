@@ -100,7 +100,7 @@ def parallelize(
     for block in model.model.layers:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
-    for name in ("loss", "measure"):
+    for name in ("loss", "run_unsharded"):
         register_fsdp_forward_method(model, name)
     # taken now: after a forward pass without a backward one (a held-out loss) FSDP2 leaves the
     # root's parameters gathered, and the model's own are then copies rounded to `compute`

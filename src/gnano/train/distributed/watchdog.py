@@ -40,14 +40,12 @@ class WatchdogTiming(NamedTuple):
     """Seconds that the watch over the ranks works with."""
 
     check_interval: float = 1.0  # between two checks
-    pause_threshold: float = (
-        5.0  # between two checks after which the process itself was not running
-    )
+    # between two checks after which the process itself was not running
+    pause_threshold: float = 5.0
     heartbeat_timeout: float = 40.0  # without a heartbeat after which a rank counts as dead
     exit_grace: float = 10.0  # in which a rank that lost its peers waits to learn which one failed
-    first_collective_timeout: float = (
-        120.0  # for a sum of one number over all ranks, NCCL's start included
-    )
+    # for a sum of one number over all ranks, NCCL's start included
+    first_collective_timeout: float = 120.0
 
 
 DEFAULT_TIMING = WatchdogTiming()
@@ -102,7 +100,7 @@ class PhaseTracker:
         if phase.timeout != self.timeout:
             return f"This phase may take {phase.timeout:,g} s."
         return (
-            f"A phase may take {phase.timeout:,g} s: train.stability.stall is the setting "
+            f"A phase may take {phase.timeout:,g} s: train.stability.stall_timeout is the setting "
             f"for work that rightly takes longer (0: no limit)."
         )
 
