@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test chaos lint setup clean
+.PHONY: demo test check chaos lint docs setup clean
 
 demo: setup  ## train a small model on this machine's own text and let it write
 	@$(BIN)/gnano demo
@@ -16,10 +16,17 @@ test: setup  ## run the tests
 chaos: setup  ## kill, stop, damage and starve runs, in the long form; a short one is in the tests
 	GNANO_CHAOS=20 $(BIN)/python -m pytest tests/chaos
 
-lint: setup  ## style and types
+check: lint  ## style, types and the fast tests
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 -m 'not slow and not ranks and not compile'
+
+lint: setup  ## style, types and the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+docs: setup  ## the documentation as a site, in site/
+	$(BIN)/mkdocs build --strict
 
 setup: .venv/ready  ## the virtual environment, with pinned packages and this one, editable
 

@@ -146,7 +146,7 @@ def test_what_is_typed_is_text_and_never_a_control_token(make_engine):
 
 
 def test_a_conversation_that_was_loaded_goes_on(session):
-    session.load(ConversationHistory("be brief", (Exchange("one", "a"), Exchange("two", "b"))))
+    session.resume(ConversationHistory("be brief", (Exchange("one", "a"), Exchange("two", "b"))))
     assert "".join(session.regenerate()) == "yes"
     assert session.history == ConversationHistory(
         "be brief", (Exchange("one", "a"), Exchange("two", "yes"))

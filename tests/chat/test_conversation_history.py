@@ -29,7 +29,7 @@ def test_what_is_saved_comes_back_and_is_training_data(folder, history, name):
     path = history.save(folder / name)
     assert ConversationHistory.load(path) == history
     (learned,) = read_conversation_files([str(path)], max_bad_share=0).records
-    assert learned.turns == history.turns()
+    assert learned.to_turns == history.to_turns()
 
 
 def test_a_context_of_another_program_s_record_is_part_of_the_question(tmp_path):

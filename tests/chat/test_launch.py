@@ -44,7 +44,7 @@ def piped(server: ForkServer, tmp_path: Path) -> Callable[..., Done]:
 
 def test_each_line_is_a_question_and_only_answers_come_out(piped, folder):
     done = piped("one\\\n\n/stats\ntwo", folder)
-    assert (done.code_lines, done.out) == (0, f"{UNICODE}\n{UNICODE}\n")
+    assert (done.code, done.out) == (0, f"{UNICODE}\n{UNICODE}\n")
     assert "answers    1, " in done.err and "tokens · " not in done.err
     assert "\x1b" not in done.out + done.err
 
@@ -52,13 +52,13 @@ def test_each_line_is_a_question_and_only_answers_come_out(piped, folder):
 def test_lines_end_where_a_file_s_lines_end(piped, folder):
     """The mark in front of the first is no part of it: /stats is a command."""
     done = piped("\ufeff/stats\r\none\u2028two\x85three\ffour\r\n/stats\r\n".encode(), folder)
-    assert (done.code_lines, done.out) == (0, f"{UNICODE}\n")
+    assert (done.code, done.out) == (0, f"{UNICODE}\n")
     assert "answers    0, " in done.err and "answers    1, " in done.err
 
 
 def test_a_line_that_cannot_be_answered_is_named_and_the_others_are(piped, folder):
     done = piped("a" * 300 + "\n/no\ntwo\n", folder)
-    assert (done.code_lines, done.out) == (2, f"{UNICODE}\n")
+    assert (done.code, done.out) == (2, f"{UNICODE}\n")
     long, unknown = done.err.splitlines()
     assert long.startswith("gnano: line 1: The question has")
     assert unknown.startswith("gnano: line 2: There is no command /no")
@@ -66,17 +66,17 @@ def test_a_line_that_cannot_be_answered_is_named_and_the_others_are(piped, folde
 
 def test_bytes_that_are_no_text_end_nothing(piped, folder):
     done = piped(b"caf\xe9?\n", folder)
-    assert (done.code_lines, done.out, done.err) == (0, f"{UNICODE}\n", "")
+    assert (done.code, done.out, done.err) == (0, f"{UNICODE}\n", "")
 
 
 def test_one_question_on_the_command_line(piped, folder):
     done = piped("not read\n", folder, "--prompt", "well?")
-    assert (done.code_lines, done.out, done.err) == (0, f"{UNICODE}\n", "")
+    assert (done.code, done.out, done.err) == (0, f"{UNICODE}\n", "")
 
 
 def test_it_may_be_kept_in_fewer_bits(piped, folder):
     done = piped("", folder, "--prompt", "one", "--dtype", "bf16", "--quant", "int8")
-    assert (done.code_lines, done.out) == (0, f"{UNICODE}\n")
+    assert (done.code, done.out) == (0, f"{UNICODE}\n")
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(folder):
@@ -107,7 +107,7 @@ def test_a_checkpoint_that_was_not_tuned_is_asked_as_alpaca_and_it_says_so(
     config = {**json.loads(path.read_text()), "chat_template": None}
     path.write_text(json.dumps(config))
     done = piped("well?\n", folder)
-    assert (done.code_lines, done.out) == (0, "yes\n")
+    assert (done.code, done.out) == (0, "yes\n")
     assert len(done.err.splitlines()) == 1 and "was not tuned" in done.err
     assert piped("well?\n", folder, "--format", "plain").err == ""
 

@@ -139,14 +139,14 @@ def test_clean_documents_of_any_length_pass(made, text):
 
 def test_items_do_not_run_into_each_other(made):
     found = made("a b c d e f g h i j k l m", "n o p q r s t u v w x y z")
-    assert found.ngrams == 2
+    assert found.ngram_count == 2
     assert not found.is_contaminated("b c d e f g h i j k l m n o p q r s t u v w x y")
 
 
 def test_short_items_are_not_looked_for(made):
     twelve = "a b c d e f g h i j k l"
     found = made(twelve, ITEM)
-    assert found.ngrams == ITEM_WORDS - NGRAM_WORDS + 1
+    assert found.ngram_count == ITEM_WORDS - NGRAM_WORDS + 1
     assert not found.is_contaminated(twelve)
     assert not found.is_contaminated(f"{twelve} and then something else")
 

@@ -33,7 +33,7 @@ from gnano.data.manifest import (
     write_marker,
 )
 from gnano.data.prepare.pipeline import prepare
-from gnano.data.prepare.shard_plan import ShardPlan, SourcePlan
+from gnano.data.shard_plan import ShardPlan, SourcePlan
 from gnano.data.shards import ShardInfo
 from gnano.data.source_files import InputFile
 

@@ -78,7 +78,7 @@ def test_a_run_does_not_go_on_in_the_next_text():
 def test_an_index_may_be_sent_to_another_process():
     item = " ".join(map(str, range(20)))
     index = pickle.loads(pickle.dumps(NGramIndex(["short", item])))
-    kinds = [each.kind for each in index.find([f"x {item}"])]
+    kinds = [each.ngram_id for each in index.find([f"x {item}"])]
     assert index.items_by_ngram(kinds) == {kind: {1} for kind in kinds}
     assert len(kinds) == 20 - NGRAM_WORDS + 1
 

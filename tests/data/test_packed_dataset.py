@@ -57,7 +57,7 @@ def test_every_row_of_the_raw_files_comes_once_in_each_epoch(mix, batches):
     i = 0
     while len(finished) < len(NAMES):
         place = batches.sampler.locate(i)
-        assert batches.sequence(i).tolist() == expected[place.source, place.shard, place.row]
+        assert batches.read_sequence(i).tolist() == expected[place.source, place.shard, place.row]
         if place.epoch == 0:
             seen[place.source, place.shard, place.row] += 1
         else:
@@ -86,7 +86,7 @@ def test_every_token_but_a_shards_first_is_a_target_in_each_epoch(mix, corpus, l
 
 def test_the_target_of_a_token_is_the_one_after_it(mix, batches):
     samples = range(500, 540)
-    x, y, segments = batches.batch(samples)
+    x, y, segments = batches.read_batch(samples)
     assert segments is None
     assert x.shape == y.shape == (40, T)
     assert str(x.dtype) == str(y.dtype) == "torch.int64"
@@ -100,7 +100,7 @@ def test_the_target_of_a_token_is_the_one_after_it(mix, batches):
 
 
 def test_changing_a_batch_does_not_change_the_corpus(batches):
-    before = batches.batch([3])[0].tolist()
+    before = batches.read_batch([3])[0].tolist()
     batches.batch([3])[0].zero_()
     assert batches.batch([3])[0].tolist() == before
 
@@ -112,7 +112,7 @@ def test_the_mix_of_real_batches_is_exact(mix, batches):
     for block in range(3):
         drawn: Counter[int] = Counter()
         for first in range(block * 1_000, (block + 1) * 1_000, 50):
-            x = batches.batch(range(first, first + 50)).inputs_BT
+            x = batches.read_batch(range(first, first + 50)).inputs_BT
             for row in x.tolist():
                 text = b"".join(pieces[t] for t in row)
                 (source,) = (s for s in range(3) if any(b in letters[s] for b in text))
@@ -121,7 +121,7 @@ def test_the_mix_of_real_batches_is_exact(mix, batches):
 
 
 def digest(batches, samples):
-    return hashlib.sha256(b"".join(batches.sequence(i).tobytes() for i in samples)).hexdigest()
+    return hashlib.sha256(b"".join(batches.read_sequence(i).tobytes() for i in samples)).hexdigest()
 
 
 def test_workers_in_other_processes_read_the_same_in_any_order(mix, batches):
@@ -152,7 +152,7 @@ def test_workers_in_other_processes_read_the_same_in_any_order(mix, batches):
 def test_a_batch_does_not_depend_on_what_was_read_before(mix, batches):
     fresh = PackedDataset(TokenizedCorpus(mix.folder), WEIGHTS, 7, T)
     late = fresh.read_batch(range(2_000, 2_010))
-    batches.batch(range(5_000, 5_050))
+    batches.read_batch(range(5_000, 5_050))
     again = batches.batch(range(2_000, 2_010))
     assert late.inputs_BT.equal(again.inputs_BT) and late.targets_BT.equal(again.targets_BT)
 

@@ -27,7 +27,7 @@ def epoch(batches):
     """All batches of the first epoch, a sample each."""
     i = 0
     while batches.sampler.locate(i).epoch == 0:
-        yield i, batches.batch([i])
+        yield i, batches.read_batch([i])
         i += 1
 
 
@@ -46,7 +46,7 @@ def test_packed_every_token_but_a_shards_first_is_a_target_once_an_epoch(mix, pa
 
 
 def test_packed_only_documents_longer_than_a_row_are_cut(mix, packed):
-    end = mix.tokenizer.end_of_text
+    end = mix.tokenizer.end_of_text_id
     whole = Counter(
         tuple(part.tolist())
         for tokens in mix.shards("b")
@@ -79,7 +79,7 @@ def test_segments_are_given_only_if_attention_stays_inside_documents(corpus, pac
 
 
 def test_in_a_stream_a_segment_begins_with_each_end_of_text(mix, corpus):
-    end = mix.tokenizer.end_of_text
+    end = mix.tokenizer.end_of_text_id
     inputs, _, segments = PackedDataset(
         corpus, WEIGHTS, 3, T, document_attention_mask=True
     ).read_batch(range(40))

@@ -36,7 +36,7 @@ def given(batches):
     rows = {}
     for i in SAMPLES:
         try:
-            rows[i] = tuple(batches.sequence(i)[:-1].tolist())
+            rows[i] = tuple(batches.read_sequence(i)[:-1].tolist())
         except ShardNotReady:
             continue
     return rows

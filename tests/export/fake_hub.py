@@ -82,7 +82,7 @@ class _ModelHandler(_Handler):
     def _hub(self, path: str) -> None:
         if path == "/api/validate-yaml":
             return self._validate()
-        who = self.hub.users.get(self.token_id)
+        who = self.hub.users.get(self.token)
         if who is None:
             return self._refuse(401, "", "Invalid credentials in Authorization header")
         if path == "/api/whoami-v2":

@@ -40,7 +40,7 @@ def test_a_compiled_model_writes_the_same_texts(make_engine, save_engine, monkey
         assert compiled.generate(prompt, 24, GREEDY) == plain.generate(prompt, 24, GREEDY)
     assert len(stepped) > 23 * len(PROMPTS) // 2, "else nothing was compiled"
     sampling = SamplingParams(seed=3, top_p=0.9, repetition_penalty=1.1)
-    ids = list(plain.token_ids("Once", 200, sampling, context_shift=True))
+    ids = list(plain.stream_token_ids("Once", 200, sampling, context_shift=True))
     assert list(compiled.stream_token_ids("Once", 200, sampling, context_shift=True)) == ids
     text = compiled.encode_prompt("Once upon a time")
     for more in range(1, 4):
@@ -67,7 +67,7 @@ def test_rows_step_together_as_if_each_were_alone(make_engine):
     """As on a GPU, where the steps of several rows are compiled too."""
     plain, lean = make_engine(), make_engine()
     fuse_projections(lean.model)
-    batch = lean.batch(3, 90)
+    batch = lean.new_batch(3, 90)
     batch.decode_runner = DecodeRunner(CompiledDecoder(lean.model), batch.cache)
     prompts = [*PROMPTS, "it", "word " * 12]
     rows = [
@@ -99,7 +99,7 @@ def test_fewer_bits_give_nearly_the_same_logits_compiled(make_engine, dtype, qua
     model = fuse_projections(engine.model.to(INFERENCE_DTYPES[dtype]))
     if quant:
         quantize_model(model, quant)
-    batch = engine.batch(1, 60)
+    batch = engine.new_batch(1, 60)
     batch.decode_runner = DecodeRunner(CompiledDecoder(model), batch.cache)
     ids = engine.prompt_ids("Once upon a time there was a small engine")
     batch.add(Request(prompt_ids=ids, max_new_tokens=8, sampling=GREEDY))

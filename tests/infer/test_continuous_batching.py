@@ -35,7 +35,7 @@ def alone(engine: Engine, request: Request) -> SequenceState:
 
 def test_greedy_texts_in_a_batch_are_those_of_transformers(engine, save_engine):
     theirs: Any = LlamaForCausalLM.from_pretrained(save_engine(engine))
-    end = engine.tokenizer.end_of_text
+    end = engine.tokenizer.end_of_text_id
     assert len(set(PROMPTS)) == 20
     for rows in (3, 20):
         batch = batch_of(engine, rows)
@@ -159,7 +159,7 @@ def test_samples_of_one_prompt_compute_it_once_and_differ(engine, monkeypatch):
 
 def test_completions_are_the_text_that_streams_give(engine):
     sampling, stop = SamplingParams(seed=2), ["e", "ab"]
-    found = engine.complete(PROMPTS, 30, sampling, stop)
+    found = engine.generate_batch(PROMPTS, 30, sampling, stop)
     for prompt, [completion] in zip(PROMPTS, found, strict=True):
         assert completion.text == engine.generate(prompt, 30, sampling, stop)
         assert completion.prompt_tokens == len(engine.prompt_ids(prompt))
@@ -168,7 +168,7 @@ def test_completions_are_the_text_that_streams_give(engine):
 
 def test_log_probabilities_are_those_of_transformers(engine, save_engine):
     theirs: Any = LlamaForCausalLM.from_pretrained(save_engine(engine))
-    [[found]] = engine.complete(["Once"], 12, SamplingParams(seed=3, temperature=1.5), logprobs=3)
+    [[found]] = engine.generate_batch(["Once"], 12, SamplingParams(seed=3, temperature=1.5), logprobs=3)
     start = engine.prompt_ids("Once")
     with torch.no_grad():
         logits = theirs(torch.tensor([[*start, *found.ids]])).logits[0, len(start) - 1 : -1]
@@ -180,7 +180,7 @@ def test_log_probabilities_are_those_of_transformers(engine, save_engine):
 
 
 def test_where_the_context_is_full_a_text_ends_or_forgets_its_older_half(engine):
-    prompt = engine.prompt_ids("Once upon a time there was a small engine that read")
+    prompt = engine.encode_prompt("Once upon a time there was a small engine that read")
     endless = SamplingParams(temperature=0, logit_bias=((engine.tokenizer.end_of_text, -100.0),))
     ended = alone(engine, Request(prompt_ids=prompt, max_new_tokens=300, sampling=endless))
     assert ended.finish_reason == "context" and len(prompt) + len(ended.output_ids) == 97
@@ -224,7 +224,7 @@ def test_a_conversation_takes_over_what_was_computed_and_says_the_same(engine, t
     text: list[int] = []
     for number, (question, tokens) in enumerate(turns):
         text = [*([] if number in anew else text), *question][-80:]
-        stream = engine.token_ids(text, tokens, GREEDY, reuse_prefix=True)
+        stream = engine.stream_token_ids(text, tokens, GREEDY, reuse_prefix=True)
         said = [token for token, _ in zip(stream, range(taken), strict=False)]
         stream.close()  # the reader may have heard enough
         assert said == list(engine.token_ids(text, tokens, GREEDY))[:taken]

@@ -95,7 +95,7 @@ def test_ids_are_those_of_the_tokenizer(engine, door):
 
 def test_a_bad_request_changes_nothing_for_the_others_in_its_batch(engine):
     good = Request(
-        prompt_ids=engine.prompt_ids("Once upon"),
+        prompt_ids=engine.encode_prompt("Once upon"),
         max_new_tokens=12,
         sampling=SamplingParams(seed=1),
     )
@@ -151,7 +151,7 @@ def padded(engine) -> Engine:
     ids=["greedy", "drawn", "hot", "limited", "penalised"],
 )
 def test_no_id_is_drawn_or_told_that_no_token_has(engine, padded, sampling):
-    ids = torch.tensor([engine.prompt_ids("Once upon a time")])
+    ids = torch.tensor([engine.encode_prompt("Once upon a time")])
     with torch.no_grad():
         assert padded.model(ids)[0, -1].argmax() >= engine.tokenizer.vocab_size  # they would be
     prompts = ["", "Once upon a time", "it"]

@@ -30,4 +30,4 @@ def test_a_lean_model_writes_the_same_texts(make_engine):
     prompts = ["", "Once upon a time", "東京", "word " * 12]
     expected = [engine.generate(prompt, 24, GREEDY) for prompt in prompts]
     assert [lean.generate(prompt, 24, GREEDY) for prompt in prompts] == expected
-    assert [found[0].text for found in lean.complete(prompts, 24, GREEDY)] == expected
+    assert [found[0].text for found in lean.generate_batch(prompts, 24, GREEDY)] == expected

@@ -53,7 +53,7 @@ def test_a_packed_model_says_the_same_and_keeps_no_second_copy(make_engine, dtyp
     prepack_onednn(packed.model.to(dtype))
     assert not any(isinstance(module, Linear) for module in packed.model.modules())
     assert count_weight_bytes(packed.model) == size
-    ids = torch.tensor([engine.prompt_ids("Once upon a time there was a small engine")])
+    ids = torch.tensor([engine.encode_prompt("Once upon a time there was a small engine")])
     with torch.no_grad():
         expected, found = engine.model(ids), packed.model(ids)
     assert found.shape == expected.shape
@@ -80,7 +80,7 @@ def test_a_loaded_model_is_laid_out_when_that_gains_and_one_that_learns_never(
     make_engine, save_engine
 ):
     learning = make_engine()
-    learning.complete(["a", "b"], 2)
+    learning.generate_batch(["a", "b"], 2)
     assert isinstance(learning.model.lm_head, Linear)
     folder = save_engine(learning)
     assert isinstance(Engine.load(folder, "cpu", "fp32").model.lm_head, OneDnnLinear)

@@ -37,7 +37,7 @@ def test_greedy_tokens_are_those_of_transformers(engine, save_engine):
     from transformers import LlamaForCausalLM
 
     theirs: Any = LlamaForCausalLM.from_pretrained(save_engine(engine))
-    end = engine.tokenizer.end_of_text
+    end = engine.tokenizer.end_of_text_id
     said = set()
     for prompt in PROMPTS:
         start = torch.tensor([[end, *engine.tokenizer.encode(prompt)]])
@@ -85,7 +85,7 @@ def test_a_text_depends_on_its_own_seed_alone(engine):
     undisturbed = torch.rand(4)
 
     torch.manual_seed(9)
-    other = engine.stream("upon", 24, SamplingParams(seed=2))
+    other = engine.stream_text("upon", 24, SamplingParams(seed=2))
     pieces = []
     for piece in engine.stream("Once", 24, sampling):
         pieces.append(piece)
@@ -98,7 +98,7 @@ def test_a_text_depends_on_its_own_seed_alone(engine):
 def test_the_pieces_of_a_stream_are_the_text(engine, stop):
     for seed in range(5):
         sampling = SamplingParams(seed=seed)
-        pieces = list(engine.stream("Once", 64, sampling, stop))
+        pieces = list(engine.stream_text("Once", 64, sampling, stop))
         assert all(pieces), "an empty piece says nothing"
         assert "".join(pieces) == engine.generate("Once", 64, sampling, stop)
         assert not any(text in "".join(pieces) for text in stop)
@@ -108,7 +108,7 @@ def test_the_pieces_of_a_stream_are_the_text(engine, stop):
 def taken(engine):
     """The ids that the engine has computed so far."""
     ids: list[int] = []
-    original = engine.token_ids
+    original = engine.stream_token_ids
 
     def counted(*arguments):
         for token in original(*arguments):
@@ -159,7 +159,7 @@ def test_an_empty_stop_string_is_refused(engine):
 
 
 def test_end_of_text_ends_the_text_and_is_not_printed(engine):
-    ids = list(engine.token_ids("Once", 40, GREEDY))
+    ids = list(engine.stream_token_ids("Once", 40, GREEDY))
     expected = end_within(engine, ids)
     assert 0 < len(expected) < len(ids) == 40
     assert list(engine.token_ids("Once", 40, GREEDY)) == expected
@@ -167,7 +167,7 @@ def test_end_of_text_ends_the_text_and_is_not_printed(engine):
 
 
 def test_text_held_back_is_released_at_end_of_text_too(engine):
-    end_within(engine, list(engine.token_ids("Once", 40, GREEDY)))
+    end_within(engine, list(engine.stream_token_ids("Once", 40, GREEDY)))
     text = engine.generate("Once", 40, GREEDY)
     assert text
     assert engine.generate("Once", 40, GREEDY, stop=[text[-1] + "\N{NULL}"]) == text
@@ -176,7 +176,7 @@ def test_text_held_back_is_released_at_end_of_text_too(engine):
 @pytest.mark.parametrize("prompt", ["", "Once upon a time"])
 def test_a_text_ends_without_error_where_the_context_is_full(make_engine, prompt):
     engine = make_engine(block_size=24)
-    start = [engine.tokenizer.end_of_text, *engine.tokenizer.encode(prompt)]
+    start = [engine.tokenizer.end_of_text_id, *engine.tokenizer.encode(prompt)]
     ids = list(engine.token_ids(prompt, 1_000, GREEDY))
     # the last token is told from a full context and need not fit into it
     assert len(start) + len(ids) == 24 + 1
@@ -189,7 +189,7 @@ def test_a_prompt_that_fills_the_context_still_gets_one_token(make_engine):
     engine = make_engine(block_size=24)
     token = engine.tokenizer.encode("\t")
     assert len(token) == 1
-    assert len(list(engine.token_ids("\t" * 23, 5, GREEDY))) == 1
+    assert len(list(engine.stream_token_ids("\t" * 23, 5, GREEDY))) == 1
     with pytest.raises(ValueError) as refusal:
         engine.generate("\t" * 24, 5, GREEDY)
     message = str(refusal.value)
@@ -199,11 +199,11 @@ def test_a_prompt_that_fills_the_context_still_gets_one_token(make_engine):
 
 @pytest.mark.parametrize("tokens", [0, 1, 7])
 def test_no_more_tokens_are_made_than_asked_for(engine, tokens):
-    assert len(list(engine.token_ids("Once", tokens, SamplingParams(seed=1)))) == tokens
+    assert len(list(engine.stream_token_ids("Once", tokens, SamplingParams(seed=1)))) == tokens
 
 
 def test_a_typed_end_of_text_is_thirteen_characters_and_no_end(engine):
-    assert engine.tokenizer.end_of_text not in engine.tokenizer.encode("<|endoftext|>")
+    assert engine.tokenizer.end_of_text_id not in engine.tokenizer.encode("<|endoftext|>")
     assert engine.generate("<|endoftext|>", 16, GREEDY) != engine.generate("", 16, GREEDY)
 
 
@@ -220,7 +220,7 @@ def test_dropout_is_off_however_the_model_came(engine):
 
 def test_a_model_that_computes_in_bf16_generates(engine):
     engine.model.compute_dtype = torch.bfloat16
-    endless = SamplingParams(seed=1, logit_bias=((engine.tokenizer.end_of_text, -100.0),))
+    endless = SamplingParams(seed=1, logit_bias=((engine.tokenizer.end_of_text_id, -100.0),))
     assert len(list(engine.token_ids("Once upon a time", 24, endless))) == 24
 
 

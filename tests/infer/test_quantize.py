@@ -55,7 +55,7 @@ def both(request, make_engine):
 
 def test_logits_are_near_and_nothing_of_the_large_matrices_is_left(both):
     engine, small = both
-    ids = torch.tensor([engine.prompt_ids("Once upon a time there was a small engine")])
+    ids = torch.tensor([engine.encode_prompt("Once upon a time there was a small engine")])
     with torch.no_grad():
         expected, found = engine.model(ids), small.model(ids)
     assert found.shape == expected.shape

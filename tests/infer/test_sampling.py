@@ -309,7 +309,7 @@ def test_what_else_is_in_the_batch_changes_no_text():
 
 
 def texts_of(sampling, length=30):
-    source, generator = torch.Generator().manual_seed(0), sampling.generator()
+    source, generator = torch.Generator().manual_seed(0), sampling.make_generator()
     return [choose(torch.randn(50, generator=source), sampling, generator) for _ in range(length)]
 
 

@@ -37,7 +37,7 @@ def test_a_packed_document_has_the_logits_it_has_alone(cuts, seed, make_model, r
     ids = random_ids(model, 2, LENGTH, seed)
     borders = [0, *sorted(cuts), LENGTH]
     with torch.no_grad():
-        packed = model(ids, segments_BT=segments(borders, 2))
+        packed = model(ids, document_ids_BT=segments(borders, 2))
         torch.testing.assert_close(packed, alone(model, ids, borders), atol=1e-4, rtol=0)
 
 
@@ -70,7 +70,7 @@ def test_no_document_learns_of_another(make_model, random_ids):
     model = make_model()
     ids, numbers = random_ids(model, 1, LENGTH), segments(BORDERS)
     with torch.no_grad():
-        before = model(ids, segments_BT=numbers)
+        before = model(ids, document_ids_BT=numbers)
         for place in range(LENGTH):
             other = ids.clone()
             other[0, place] = (other[0, place] + 1) % model.config.vocab_size
@@ -86,7 +86,7 @@ def test_each_row_has_its_own_documents(make_model, random_ids):
     ids = random_ids(model, 3, LENGTH)
     borders = [[0, LENGTH], [0, 9, LENGTH], BORDERS]
     with torch.no_grad():
-        packed = model(ids, segments_BT=torch.cat([segments(row) for row in borders]))
+        packed = model(ids, document_ids_BT=torch.cat([segments(row) for row in borders]))
         for row, expected in enumerate(borders):
             separate = alone(model, ids[row : row + 1], expected)
             torch.testing.assert_close(packed[row : row + 1], separate, atol=1e-4, rtol=0)
@@ -98,7 +98,7 @@ def test_a_row_of_one_segment_is_a_row_without(n_kv_head, make_model, random_ids
     ids = random_ids(model, 2, LENGTH)
     for number in (0, 7):
         with torch.no_grad():
-            one = model(ids, segments_BT=torch.full_like(ids, number, dtype=torch.int32))
+            one = model(ids, document_ids_BT=torch.full_like(ids, number, dtype=torch.int32))
             torch.testing.assert_close(one, model(ids), atol=1e-5, rtol=0)
 
 
@@ -119,7 +119,7 @@ def test_packed_logits_are_those_of_transformers_with_positions_from_0(
         theirs = as_transformers(model)(
             ids, attention_mask=hidden, position_ids=positions.repeat(2, 1)
         ).logits
-        ours = model(ids, segments_BT=numbers)
+        ours = model(ids, document_ids_BT=numbers)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
@@ -127,7 +127,7 @@ def test_packing_in_bf16_stays_near_fp32(make_model, random_ids):
     model = make_model()
     ids, numbers = random_ids(model, 2, LENGTH), segments(BORDERS, 2)
     with torch.no_grad():
-        precise = model(ids, segments_BT=numbers)
+        precise = model(ids, document_ids_BT=numbers)
         model.compute_dtype = torch.bfloat16
         rough = model(ids, segments_BT=numbers)
     assert (rough - precise).norm() / precise.norm() < 0.05
@@ -142,7 +142,7 @@ def test_dropout_lets_nothing_through_between_documents(make_model, random_ids):
         logits = []
         for row in (ids, other):
             torch.manual_seed(0)
-            logits.append(model(row, segments_BT=numbers)[0, BORDERS[1] :])
+            logits.append(model(row, document_ids_BT=numbers)[0, BORDERS[1] :])
     assert torch.equal(*logits)
 
 
@@ -150,4 +150,4 @@ def test_segments_and_a_cache_are_refused_together(make_model, random_ids):
     model = make_model()
     ids = random_ids(model, 1, 4)
     with pytest.raises(ValueError, match="segments_BT or cache, not both"):
-        model(ids, KVCache(model.config, 1, 4), segments_BT=torch.zeros_like(ids))
+        model(ids, KVCache(model.config, 1, 4), document_ids_BT=torch.zeros_like(ids))

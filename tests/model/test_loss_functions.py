@@ -29,7 +29,7 @@ def score(nats_BT):
 
 
 def plain(model, ids, targets, segments):
-    logits_BTV = model(ids, segments_BT=segments)
+    logits_BTV = model(ids, document_ids_BT=segments)
     nats_BT = F.cross_entropy(
         logits_BTV.transpose(1, 2), targets, ignore_index=IGNORE_INDEX, reduction="none"
     )

@@ -23,7 +23,7 @@ def test_every_text_comes_back_unchanged(tokenizer, text):
 @unhurried
 @given(text=spiked)
 def test_what_a_user_types_never_becomes_end_of_text(tokenizer, text):
-    assert tokenizer.end_of_text not in tokenizer.encode(text + END + text)
+    assert tokenizer.end_of_text_id not in tokenizer.encode(text + END + text)
 
 
 @unhurried
@@ -44,7 +44,7 @@ def test_an_array_of_a_very_long_text_too(tokenizer):
 
 
 def test_end_of_text_is_no_text_unless_asked_for(tokenizer):
-    ids = [*tokenizer.encode("one"), tokenizer.end_of_text, *tokenizer.encode("two")]
+    ids = [*tokenizer.encode("one"), tokenizer.end_of_text_id, *tokenizer.encode("two")]
     assert tokenizer.decode(ids) == "onetwo"
     assert tokenizer.decode(ids, show_end_of_text=True) == f"one{END}two"
     assert tokenizer.decode_bytes(ids) == b"onetwo"
@@ -52,7 +52,7 @@ def test_end_of_text_is_no_text_unless_asked_for(tokenizer):
 
 def test_end_of_text_alone_stands_for_no_bytes(tokenizer):
     assert tokenizer.token_bytes.shape == (tokenizer.vocab_size,)
-    assert np.flatnonzero(tokenizer.token_bytes == 0).tolist() == [tokenizer.end_of_text]
+    assert np.flatnonzero(tokenizer.token_bytes == 0).tolist() == [tokenizer.end_of_text_id]
 
 
 def test_each_byte_of_a_cut_character_survives(tokenizer):

@@ -55,7 +55,7 @@ def hugging_faces(gpt2_files):
 
 
 def test_gpt2_is_the_published_one(gpt2s):
-    assert (gpt2s.name, gpt2s.vocab_size, gpt2s.end_of_text) == ("gpt2", 50_257, 50_256)
+    assert (gpt2s.name, gpt2s.vocab_size, gpt2s.end_of_text_id) == ("gpt2", 50_257, 50_256)
     assert gpt2s.encode("Hello world") == [15496, 995]
     assert gpt2s.encode("hello world") == [31373, 995]
     assert gpt2s.encode("<|endoftext|>") == [27, 91, 437, 1659, 5239, 91, 29]
@@ -91,7 +91,7 @@ def test_transformers_gives_the_same_ids_from_the_saved_folder(tokenizer, tmp_pa
     for text in [text for text in AWKWARD if "<|endoftext|>" not in text]:
         assert theirs(text).input_ids == tokenizer.encode(text)
         assert theirs.decode(tokenizer.encode(text)) == text
-    assert theirs.bos_token_id == theirs.eos_token_id == tokenizer.end_of_text
+    assert theirs.bos_token_id == theirs.eos_token_id == tokenizer.end_of_text_id
     assert len(theirs) == tokenizer.vocab_size
     assert theirs.model_max_length == 1024
     assert theirs.clean_up_tokenization_spaces is False  # True would eat the blank before a "."

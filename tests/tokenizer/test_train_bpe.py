@@ -17,7 +17,7 @@ from gnano.tokenizer.train_bpe import MAX_WORD_CHARS, WORD_PATTERN, train_bpe
 
 
 def test_the_vocabulary_is_bytes_then_merges_then_end_of_text(own):
-    assert (own.vocab_size, own.name, own.end_of_text) == (600, "bpe-600", 599)
+    assert (own.vocab_size, own.name, own.end_of_text_id) == (600, "bpe-600", 599)
     assert sorted(own.decode_bytes([i]) for i in range(256)) == [bytes([b]) for b in range(256)]
     assert all(own.token_bytes[256:599] >= 2)
 

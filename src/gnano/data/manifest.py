@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from gnano.config.data_config import MAX_BAD_SHARE
-from gnano.data.prepare.shard_plan import ShardPlan, SourcePlan
 from gnano.data.readers import Document
 from gnano.data.record_errors import MAX_SHOWN_RECORDS, format_bad_records, format_record_error
+from gnano.data.shard_plan import ShardPlan, SourcePlan
 from gnano.data.shards import ShardInfo
 from gnano.utils.atomic_io import atomic_write_text
 

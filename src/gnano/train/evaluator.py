@@ -18,7 +18,7 @@ from gnano.train.heldout_loss import HeldoutSet, TaskEvaluator
 from gnano.train.logging.metrics_logger import MetricsLogger
 from gnano.train.tasks.training_task import HeldoutExamples
 from gnano.train.train_step import TrainState
-from gnano.utils.stop_request import StopRequestedError, SignalHandler
+from gnano.utils.stop_request import SignalHandler, StopRequestedError
 
 
 class Evaluator:

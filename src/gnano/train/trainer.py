@@ -36,7 +36,7 @@ from gnano.train.tasks.training_task import TrainingTask
 from gnano.train.train_step import TrainState
 from gnano.utils.jsonl_log import EventLog
 from gnano.utils.platform_support import set_num_threads
-from gnano.utils.stop_request import StopRequestedError, SignalHandler
+from gnano.utils.stop_request import SignalHandler, StopRequestedError
 from gnano.utils.streams import check_output_path
 
 

@@ -102,7 +102,7 @@ class Hub:
         self._server.shutdown()
         self._server.server_close()
 
-    def asked(self, part: str, method: str = "GET") -> list[Request]:
+    def requests_for(self, part: str, method: str = "GET") -> list[Request]:
         """The requests so far whose path holds this."""
         return [r for r in self.requests if r.method == method and part in r.path]
 
@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.token_id = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        self.token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         self.given = self.hub.fault(self.command, path)
         try:
             if self.given.status:
@@ -150,13 +150,13 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(404, "", "Sorry, we can't find the page you are looking for.")
         repo, what, revision, name = found.groups()
         repository = self.hub.repositories.get(repo)
-        if self.token_id and self.token_id not in self.hub.tokens | self.hub.readers:
+        if self.token and self.token not in self.hub.tokens | self.hub.readers:
             return self._refuse(401, "", "Invalid credentials in Authorization header")
-        may_read = self.token_id in self.hub.readers
+        may_read = self.token in self.hub.readers
         if repository is None or (repository.private and not may_read):
             # without a token the Hub does not tell what is missing from what is private
             return self._refuse(
-                404 if self.token_id else 401, "RepoNotFound", "Repository not found"
+                404 if self.token else 401, "RepoNotFound", "Repository not found"
             )
         commit = repository.commit(revision or "main")
         if commit is None:
@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._info(repository, repo, commit)
         if repository.gated and not may_read:
             return self._refuse(
-                403 if self.token_id else 401,
+                403 if self.token else 401,
                 "GatedRepo",
                 f"Access to dataset {repo} is restricted.",
             )
@@ -267,7 +267,7 @@ class _Handler(BaseHTTPRequestHandler):
             sent = b""
         path, asked = unquote(urlsplit(self.path).path), self.headers.get("Range", "")
         # before the answer: whoever has it may look at the list at once
-        self.hub.requests.append(Request(self.command, path, asked, self.token_id, len(sent)))
+        self.hub.requests.append(Request(self.command, path, asked, self.token, len(sent)))
         self.send_response(code)
         for key, value in headers.items():
             self.send_header(key, value)

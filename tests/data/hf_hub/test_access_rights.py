@@ -68,8 +68,8 @@ def test_a_token_with_access_reads_what_is_gated_and_reaches_no_other_host(hub, 
     path = download_file(STARCODER, commit, files[0], Path("got"))
     assert path == Path("got") / PYTHON
     assert path.read_bytes() == hub.repositories[STARCODER].files[PYTHON]
-    assert {r.token_id for r in hub.requests if "/storage/" in r.path} == {""}
-    assert {r.token_id for r in hub.requests if "/storage/" not in r.path} == {"reader"}
+    assert {r.token for r in hub.requests if "/storage/" in r.path} == {""}
+    assert {r.token for r in hub.requests if "/storage/" not in r.path} == {"reader"}
 
 
 def test_a_login_of_earlier_is_used(hub, tmp_path):
@@ -77,7 +77,7 @@ def test_a_login_of_earlier_is_used(hub, tmp_path):
     (tmp_path / "home/token").write_text("reader")
     commit, files = resolve_dataset(STARCODER, "python", "train", "main")
     check_file(STARCODER, commit, files[0], "content")
-    assert {r.token_id for r in hub.requests if "/resolve/" in r.path} == {"reader"}
+    assert {r.token for r in hub.requests if "/resolve/" in r.path} == {"reader"}
 
 
 def test_a_token_that_the_hub_does_not_know_is_named(hub, monkeypatch):

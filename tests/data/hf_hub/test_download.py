@@ -25,7 +25,7 @@ def test_a_cut_connection_is_continued_where_it_broke(hub, tmp_path):
     hub.faults["storage"] = [cut(70_000), cut(50_000)]
     path = download_file(repo, commit, file, tmp_path)
     assert lfs(file.name, path.read_bytes()) == file
-    assert [r.range for r in hub.last_question("storage")] == ["", "bytes=70000-", "bytes=120000-"]
+    assert [r.range for r in hub.requests_for("storage")] == ["", "bytes=70000-", "bytes=120000-"]
     assert [p.name for p in tmp_path.iterdir()] == ["a.jsonl"]
 
 
@@ -35,7 +35,7 @@ def test_a_download_that_stalls_is_continued(hub, tmp_path, monkeypatch):
     hub.faults["storage"] = [stall(2, after=70_000)]
     path = download_file(repo, commit, file, tmp_path)
     assert lfs(file.name, path.read_bytes()) == file
-    assert [r.range for r in hub.last_question("storage")][-1] == "bytes=70000-"
+    assert [r.range for r in hub.requests_for("storage")][-1] == "bytes=70000-"
 
 
 def test_cuts_that_bring_new_bytes_never_end_the_patience(hub, tmp_path):
@@ -43,7 +43,7 @@ def test_cuts_that_bring_new_bytes_never_end_the_patience(hub, tmp_path):
     hub.faults["storage"] = [cut(5_000)] * 30
     path = download_file(repo, commit, file, tmp_path)
     assert lfs(file.name, path.read_bytes()) == file
-    assert len(hub.last_question("storage")) == 31
+    assert len(hub.requests_for("storage")) == 31
 
 
 def test_cuts_that_bring_nothing_end_it_and_the_same_call_goes_on(hub, tmp_path):
@@ -54,7 +54,7 @@ def test_cuts_that_bring_nothing_end_it_and_the_same_call_goes_on(hub, tmp_path)
     hub.faults.clear()
     path = download_file(repo, commit, file, tmp_path)
     assert lfs(file.name, path.read_bytes()) == file
-    assert hub.last_question("storage")[-1].range == "bytes=70000-"
+    assert hub.requests_for("storage")[-1].range == "bytes=70000-"
 
 
 def test_a_server_that_ignores_the_range_is_taken_from_the_beginning(hub, tmp_path):
@@ -108,7 +108,7 @@ def test_a_small_file_outside_lfs_is_checked_by_its_git_hash(hub, tmp_path):
     check_file("me/small", commit, file, "text")
     hub.faults["resolve"] = [wrong(b'{"text": "y"}\n')]
     assert download_file("me/small", commit, file, tmp_path).read_bytes() == b'{"text": "x"}\n'
-    assert len(hub.last_question("resolve")) == 3
+    assert len(hub.requests_for("resolve")) == 3
 
 
 def test_an_empty_file_arrives(hub, tmp_path):
@@ -152,4 +152,4 @@ def test_a_killed_process_is_continued_by_the_next_one(hub, tmp_path):
     hub.requests.clear()
     subprocess.run(program, cwd=tmp_path, env=environment, check=True, timeout=30)
     assert (tmp_path / "got/a.jsonl").read_bytes() == content
-    assert hub.last_question("storage")[-1].range == "bytes=150000-"
+    assert hub.requests_for("storage")[-1].range == "bytes=150000-"

@@ -23,8 +23,8 @@ def test_the_reference_data_sets_pass(hub, monkeypatch, repo, config, column):
     monkeypatch.setenv("HF_TOKEN", "reader")
     commit, files = resolve_dataset(repo, config, "train", "main")
     check_file(repo, commit, files[0], column)
-    assert all(r.token_id == "reader" for r in hub.requests if "/resolve/" in r.path)
-    assert hub.last_question("/storage/"), "it was not looked into"
+    assert all(r.token == "reader" for r in hub.requests if "/resolve/" in r.path)
+    assert hub.requests_for("/storage/"), "it was not looked into"
 
 
 def test_the_pre_flight_of_a_large_file_reads_a_little_of_it(hub):
@@ -38,7 +38,7 @@ def test_the_pre_flight_of_a_large_file_reads_a_little_of_it(hub):
         commit = hub.add("me/big", {name: content})
         check_file("me/big", commit, lfs(name, content), "text")
         assert sum(r.sent for r in hub.requests) <= 2**16 < len(content) / 10
-        assert all(r.range for r in hub.last_question("/storage/"))
+        assert all(r.range for r in hub.requests_for("/storage/"))
 
 
 def test_a_footer_longer_than_expected_is_read_whole(hub):
@@ -95,7 +95,7 @@ def test_a_column_of_numbers_or_structures_is_not_text(hub):
 )
 def test_unusual_but_readable_jsonl_passes(hub, content):
     check_file("me/odd", hub.add("me/odd", {"a.jsonl": content}), lfs("a.jsonl", content), "text")
-    assert hub.last_question("/storage/"), "it was not looked into"
+    assert hub.requests_for("/storage/"), "it was not looked into"
 
 
 def test_a_server_that_sends_no_parts_is_not_downloaded_by_the_check(hub):

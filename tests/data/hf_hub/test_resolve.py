@@ -35,7 +35,7 @@ def test_listing_needs_few_requests_and_downloads_nothing(hub):
     hub.add("me/many", {f"python/train-{n:05}.parquet": b"x" for n in range(500)})
     assert len(names("me/many", "python")) == 500
     assert len(hub.requests) == 2
-    assert not hub.last_question("resolve") and not hub.last_question("storage")
+    assert not hub.requests_for("resolve") and not hub.requests_for("storage")
 
 
 def test_a_listing_of_many_pages_is_read_to_its_end(hub):

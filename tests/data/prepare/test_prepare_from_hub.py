@@ -100,7 +100,7 @@ def test_a_bad_day_at_the_hub_changes_no_byte(hub, tmp_path, monkeypatch):
 def test_only_the_files_that_a_budget_needs_are_downloaded(hub, tmp_path):
     manifest = prepare(reference(tmp_path / "data", max_tokens=1))
     assert [len(source.tasks) for source in manifest.sources.values()] == [1, 1, 1]
-    whole = {r.path for r in hub.last_question("storage") if not r.range}
+    whole = {r.path for r in hub.requests_for("storage") if not r.range}
     assert len(whole) == 3
 
 
@@ -113,7 +113,7 @@ def test_every_source_is_looked_at_before_anything_is_downloaded(hub, tmp_path, 
     assert web.startswith("data.sources.web: ") and "no column 'body'" in web
     assert synthetic.startswith("data.sources.synthetic: ") and "no column 'body'" in synthetic
     assert code.startswith("data.sources.code: ") and f"/datasets/{STARCODER}" in code
-    assert all(r.range for r in hub.last_question("storage")), "a file was downloaded"
+    assert all(r.range for r in hub.requests_for("storage")), "a file was downloaded"
     assert not (tmp_path / "data/manifest.json").exists()
 
 
@@ -128,9 +128,9 @@ def test_a_finished_folder_needs_no_hub(monkeypatch, tmp_path):
 def test_a_branch_that_moves_on_does_not_mix_two_corpora(hub, tmp_path):
     prepare(reference(tmp_path / "data"))
     looked_at = {
-        r.path for r in hub.last_question("storage") if r.range and not r.range.endswith("-")
+        r.path for r in hub.requests_for("storage") if r.range and not r.range.endswith("-")
     }
-    later = next(r.path for r in hub.last_question("storage") if r.path not in looked_at)
+    later = next(r.path for r in hub.requests_for("storage") if r.path not in looked_at)
     hub.faults[later] = [status(403)]
     broken = reference(tmp_path / "broken")
     with pytest.raises(ValueError, match="403"):
@@ -139,7 +139,7 @@ def test_a_branch_that_moves_on_does_not_mix_two_corpora(hub, tmp_path):
     repository.revisions |= {"main": "f" * 40, "before": repository.revisions["main"]}
     prepare(broken)
     assert hashes(tmp_path / "broken") == hashes(tmp_path / "data")
-    assert not hub.last_question("/tree/" + "f" * 40)
+    assert not hub.requests_for("/tree/" + "f" * 40)
 
 
 def test_killed_in_the_midst_of_a_download_it_asks_for_the_rest_only(tmp_path):
@@ -170,7 +170,7 @@ def test_killed_in_the_midst_of_a_download_it_asks_for_the_rest_only(tmp_path):
         again = command(config, hub, tmp_path / "home")
         output = again.communicate(timeout=60)[0]
         assert again.returncode == 0, output
-        assert [r.range for r in hub.asked("storage") if r.range.endswith("-")] == [f"bytes={had}-"]
+        assert [r.range for r in hub.requests_for("storage") if r.range.endswith("-")] == [f"bytes={had}-"]
     documents = sum(
         len((tmp_path / "data/books" / f"00000-{part}.docs").read_bytes()) // 4
         for part in ("000", "heldout")

@@ -45,7 +45,7 @@ def trained(found, folder, tokenizer):
 
 def texts_of(folder, name, tokenizer):
     ids = np.fromfile(folder / f"{name}.tokens", "<u2")
-    cuts = np.flatnonzero(ids == tokenizer.end_of_text)
+    cuts = np.flatnonzero(ids == tokenizer.end_of_text_id)
     return [tokenizer.decode(part.tolist()) for part in np.split(ids, cuts)[1:]]
 
 
@@ -117,7 +117,7 @@ def test_a_large_shard_is_not_followed_by_a_splinter(draft, monkeypatch):
 
 
 def test_document_starts_are_where_end_of_text_stands(mix):
-    end = mix.tokenizer.end_of_text
+    end = mix.tokenizer.end_of_text_id
     paths = list(mix.folder.glob("*/*.tokens"))
     assert len(paths) > 12
     for path in paths:
@@ -129,7 +129,7 @@ def test_document_starts_are_where_end_of_text_stands(mix):
 def test_a_typed_end_of_text_ends_no_document(draft, tokenizer):
     found, folder = draft([f"{n} before<|endoftext|>after" for n in range(20)])
     tokens = np.fromfile(folder / "000.tokens", "<u2")
-    assert np.count_nonzero(tokens == tokenizer.end_of_text) == 20
+    assert np.count_nonzero(tokens == tokenizer.end_of_text_id) == 20
     assert texts_of(folder, "000", tokenizer)[3] == "3 before<|endoftext|>after"
     assert found.shards[0].documents == 20
 

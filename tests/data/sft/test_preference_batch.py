@@ -61,7 +61,7 @@ def model_of(tokenizer: Tokenizer, seed: int) -> GPT:
 
 def margins(model: GPT, batch: PreferenceBatch) -> Tensor:
     """By full logits."""
-    logits_BTV = model(batch.inputs_BT, segments_BT=batch.segments_BT)
+    logits_BTV = model(batch.inputs_BT, document_ids_BT=batch.segments_BT)
     targets_BT = batch.targets_BT.clamp_min(0)
     log_probs_BT = logits_BTV.log_softmax(-1).gather(-1, targets_BT[..., None])[..., 0]
     return batch.compute_margins(-log_probs_BT)

@@ -13,10 +13,10 @@ from gnano.config.data_config import DataConfig
 from gnano.data.manifest import MANIFEST_NAME, Manifest, is_heldout, write_marker
 from gnano.data.prepare.merge_shards import has_all_task_files
 from gnano.data.prepare.prefetcher import DOWNLOADS_FOLDER, download_task
-from gnano.data.prepare.shard_plan import ShardPlan, SourcePlan
 from gnano.data.prepare.tokenize_task import draft_folder
 from gnano.data.readers import Document
 from gnano.data.record_errors import RecordError
+from gnano.data.shard_plan import ShardPlan, SourcePlan
 from gnano.data.source_files import (
     SourceFiles,
     check_source_files,

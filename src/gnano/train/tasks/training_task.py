@@ -241,7 +241,7 @@ class HeldoutExamples:
             for name, rows in self.rows_by_category.items():
                 groups = range(0, len(rows.rows), self.batch_size)
                 batches = (rows.of_rows(rows.rows[at : at + self.batch_size]) for at in groups)
-                work, empty = partial(self.sum_batch, model), rows.of_rows([[]])
+                work, empty = partial(self.sum_batch, model), rows.collate([[]])
                 sums[name] = sum_over_ranks(
                     work, batches, len(groups), empty, self.world, should_stop
                 )

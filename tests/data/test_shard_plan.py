@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import composite, integers, lists, sampled_from
 
 from gnano.data.manifest import Manifest
-from gnano.data.prepare.shard_plan import ShardPlan, SourcePlan, estimate_task_tokens
+from gnano.data.shard_plan import ShardPlan, SourcePlan, estimate_task_tokens
 from gnano.data.source_files import InputFile
 
 ENDINGS = ["txt", "parquet", "jsonl.gz"]
@@ -99,7 +99,7 @@ def test_a_source_with_a_budget_ends_when_the_others_do():
 @given(plan=plans())
 def test_the_expected_tasks_are_the_fewest_that_reach_the_expected_tokens(plan):
     for source in plan.sources.values():
-        count, tokens = source.expected_tasks(), source.expected_tokens()
+        count, tokens = source.estimate_tasks(), source.expected_tokens()
         assert 1 <= count <= len(source.tasks)
         assert sum(map(estimate_task_tokens, source.tasks[:count])) >= tokens
         if source.max_tokens:
