@@ -1,1 +1,1 @@
-"""The chat room: a conversation with a checkpoint, at a terminal or through a pipe."""
+"""Chat with a checkpoint, at a terminal or through a pipe."""

@@ -1,17 +1,15 @@
-"""The questions and answers of a conversation: turns for the model, messages in a file.
+"""A conversation with a model: its settings, its history in a file, and its answers as streams.
+
+A saved conversation is a record that `gnano sft` can train on. An answer that the user stopped has
+`"stopped": true`, so that training can leave it out:
 
     {"messages": [{"role": "system", …}, {"role": "user", …}, {"role": "assistant", …}, …]}
 
-The file is a record that `gnano sft` learns from. An answer that was stopped has
-`"stopped": true` beside its text, so that whoever learns from it can leave it out.
-
-A conversation without a terminal: it takes questions and gives answers in pieces.
-
-Each prompt is built as in training, from the system's turn and the newest exchanges that leave
+Each prompt is built as in training, from the system prompt and the newest exchanges that leave
 room for an answer:
 
-    │ system │ exchange 1 │ exchange 2 │ … │ question │ answer …          │
-             └── fall out ──┘                          └─ at most half ─┘
+    │ system │ exchange 1 │ exchange 2 │ … │ question │ answer …            │
+             └─ dropped first ┘                       └─ at most half of it ┘
 """
 
 import json
@@ -21,55 +19,117 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from textwrap import shorten
 from time import perf_counter
-from typing import Any, Literal
+from types import UnionType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from gnano.chat.chat_settings import ChatSettings
+from gnano.config.inference_config import MAX_COUNT, SamplingParams
 from gnano.data.sft.chat_template import ALPACA, ChatTemplate, encode_prompt
 from gnano.data.sft.conversations import Turn
 from gnano.data.sft.record_loading import read_conversation_files
-from gnano.infer.engine import Engine, IncrementalDetokenizer
+from gnano.infer.engine import Engine
 from gnano.utils.atomic_io import atomic_write_text
+from gnano.utils.formatting import plural
 from gnano.utils.text import dump_json, read_text
+from gnano.utils.validation import Range, check_field_ranges
 
 FILE_SUFFIXES = (".json", ".jsonl")
+MIN_STOP_CHARS = 6  # shorter openings of a question, such as "Q:", may be part of an answer
+FINISH_NOTES = {"stop": "", "length": "token limit reached", "context": "context full"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatSettings:
+    """The settings that `/set` changes: sampling parameters and the length of answers."""
+
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    tokens: Annotated[int, Range(1, MAX_COUNT)] = 256  # maximum length of an answer
+
+    def __post_init__(self) -> None:
+        check_field_ranges(self)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all settings by name."""
+        return {**vars(self.sampling), "tokens": self.tokens}
+
+    def with_value(self, name: str, value: str) -> "ChatSettings":
+        """Return a copy with one setting parsed from text; `top-k` means `top_k`, `none` None.
+
+        Raises ValueError for an unknown name or a value that does not fit.
+        """
+        name = name.replace("-", "_")
+        if name not in self.as_dict():
+            names = ", ".join(self.as_dict())
+            raise ValueError(f"There is no setting {name!r}; the settings are {names}.")
+        if name == "tokens":
+            return replace(self, tokens=_parse_value(name, value, int))
+        parsed = _parse_value(name, value, get_type_hints(SamplingParams)[name])
+        return replace(self, sampling=replace(self.sampling, **{name: parsed}))
+
+    def format_value(self, name: str) -> str:
+        """Return the value of a setting in the form that `with_value` parses."""
+        value = self.as_dict()[name.replace("-", "_")]
+        if isinstance(value, tuple):
+            return ",".join(f"{token}:{bias:g}" for token, bias in value) or "none"
+        return "none" if value is None else str(value)
+
+
+def _parse_value(name: str, text: str, field_type: Any) -> Any:
+    is_none = text.lower() == "none"
+    try:
+        if get_origin(field_type) is tuple:
+            expected = "pairs of a token and a number, such as 13:-5,42:1.5"
+            pairs = [] if is_none else [pair.split(":") for pair in text.split(",")]
+            return tuple((int(token), float(number)) for token, number in pairs)
+        if get_origin(field_type) is UnionType:  # int | None
+            if is_none:
+                return None
+            field_type = get_args(field_type)[0]
+        expected = "a whole number" if field_type is int else "a number"
+        return field_type(text)
+    except ValueError:
+        raise ValueError(f"{name} is {text!r}; it must be {expected}.") from None
 
 
 @dataclass(frozen=True)
 class Exchange:
+    """A question and its answer."""
+
     question: str
-    answer: str  # never empty: what says nothing is no training data
+    answer: str  # never empty: an empty answer is not training data
     was_stopped: bool = False  # by the user, before the model ended it
 
 
 @dataclass(frozen=True)
 class ConversationHistory:
-    system_prompt: str = ""  # what the model is told before the first question
+    """The system prompt and all exchanges of a conversation."""
+
+    system_prompt: str = ""
     exchanges: tuple[Exchange, ...] = ()
 
     def to_turns(self) -> tuple[Turn, ...]:
-        """Return the turns of which a prompt is made."""
+        """Return the turns that a prompt is made from."""
         turns = [Turn("system", self.system_prompt)] if self.system_prompt else []
         for exchange in self.exchanges:
             turns += [Turn("user", exchange.question), Turn("assistant", exchange.answer)]
         return tuple(turns)
 
     def save(self, path: Path) -> Path:
-        """Write the file and return its path; raises ValueError, in a sentence, on failure.
+        """Write the file and return its path, with `.json` added to a name without a suffix.
 
-        A file that is there is replaced if it holds a conversation, and only then.
+        An existing file is replaced only if it holds a conversation. Raises ValueError where
+        nothing can be written.
         """
         if not self.exchanges:
-            raise ValueError("Nothing was said yet that could be saved; ask something first.")
+            raise ValueError("The conversation is empty; ask a question before you save it.")
         path = _with_suffix(path.expanduser())
         if path.suffix not in FILE_SUFFIXES:
-            raise ValueError(f"{path} is no name for a conversation; end it in .json.")
+            raise ValueError(f"{path} does not end in .json or .jsonl; choose such a name.")
         if path.exists():
             try:
                 ConversationHistory.load(path)
             except ValueError:
                 raise ValueError(
-                    f"{path} exists and holds something else than a conversation; choose another "
-                    f"name."
+                    f"{path} exists and is not a conversation; choose another name."
                 ) from None
         messages: list[dict[str, Any]] = [
             {"role": turn.role, "content": turn.content} for turn in self.to_turns()
@@ -88,9 +148,9 @@ class ConversationHistory:
 
     @classmethod
     def load(cls, path: Path) -> "ConversationHistory":
-        """Read the one conversation of a file, of any form that `gnano sft` reads.
+        """Read the only conversation of a file, in any format that `gnano sft` reads.
 
-        Raises ValueError, in a sentence, where there is none, or more.
+        Raises ValueError where the file has none, or more than one.
         """
         path = path.expanduser()
         path = path if path.is_file() else _with_suffix(path)
@@ -99,7 +159,7 @@ class ConversationHistory:
         try:
             found = read_conversation_files([str(path)]).records
             if len(found) > 1:
-                raise ValueError(f"it holds {len(found):,} conversations, and one can go on")
+                raise ValueError(f"it holds {len(found):,} conversations instead of one")
             stopped = _stopped_answers(path)
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from None
@@ -109,19 +169,18 @@ class ConversationHistory:
         turns = list(found[0].turns)
         system = turns.pop(0).content if turns[0].role == "system" else ""
         exchanges: list[Exchange] = []
-        for asked, answer in zip(turns[::2], turns[1::2], strict=True):
-            question = f"{asked.content}\n\n{asked.context}".strip()
-            exchanges.append(Exchange(question, answer.content, len(exchanges) in stopped))
+        for user, assistant in zip(turns[::2], turns[1::2], strict=True):
+            question = f"{user.content}\n\n{user.context}".strip()
+            exchanges.append(Exchange(question, assistant.content, len(exchanges) in stopped))
         return cls(system, tuple(exchanges))
 
 
 def _with_suffix(path: Path) -> Path:
-    """Return the file that a person means who leaves out `.json`."""
     return path if path.suffix or not path.name else path.with_name(f"{path.name}.json")
 
 
 def _stopped_answers(path: Path) -> set[int]:
-    """Return the numbers of the answers that were stopped; other programs' files do not say."""
+    """Return the numbers of the answers that were stopped; only files of ours state this."""
     try:
         messages = json.loads(read_text(path))["messages"]
         answers = [entry for entry in messages if entry["role"] == "assistant"]
@@ -130,11 +189,9 @@ def _stopped_answers(path: Path) -> set[int]:
         return set()
 
 
-MIN_STOP_CHARS = 6  # characters; "Q:" might be part of an answer
-FinishReason = Literal["by itself", "stopped", "cut at its limit", "cut, the context is full"]
-
-
 class ChatSession:
+    """A conversation with an engine; it needs no terminal."""
+
     def __init__(
         self,
         engine: Engine,
@@ -144,70 +201,60 @@ class ChatSession:
     ) -> None:
         self.engine, self.template = engine, template
         self.settings = settings or ChatSettings()
-        self.answer_stats: list[AnswerStats] = []  # of all answers, also those that are forgotten
+        self.context_length = engine.model.config.block_size
+        # a model that did not learn to end its answer continues with the opening of a question
+        opening = template.user.partition("{content}")[0].strip().partition("\n")[0].strip()
+        self.stop_strings = (opening,) if len(opening) >= MIN_STOP_CHARS else ()
+        self.answer_stats: list[AnswerStats] = []  # of all answers, dropped ones included
         self.resume(ConversationHistory(_clean(system_prompt)))
 
     def resume(self, history: ConversationHistory) -> None:
         """Continue this conversation."""
         self.history = history
-        self.num_dropped = 0  # exchanges from the front that the model no longer sees
-        # the last question, whether or not it was answered
+        self.num_dropped = 0  # oldest exchanges that the model no longer sees
+        # the last question, answered or not
         self.last_question = history.exchanges[-1].question if history.exchanges else ""
         self.num_before_question = max(len(history.exchanges) - 1, 0)  # exchanges before it
-        self.num_retries = 0  # answers to it before the next one
+        self.num_retries = 0  # answers to it after the first
 
     def reset(self) -> None:
-        """Begin a new conversation; the system's text and the settings stay."""
+        """Start a new conversation with the same system prompt and settings."""
         self.resume(ConversationHistory(self.history.system_prompt))
 
     def set_system_prompt(self, system_prompt: str) -> None:
-        """Set what the model is told before the first question; "" for nothing."""
+        """Set the system prompt; "" for none."""
         self.history = replace(self.history, system_prompt=_clean(system_prompt))
 
     def ask(self, text: str) -> Generator[str]:
-        """Return the answer, a piece for each token (perhaps an empty one).
+        """Return the answer as a stream, one piece per token; a piece may be empty.
 
-        The exchange is in the history when the generator ends; closed before, it is there as
-        stopped, with the answer so far. Raises ValueError, before the first piece, for a question
-        that does not fit in the context; the session can go on.
+        The exchange enters the history when the generator ends, as stopped if it was closed
+        before. Raises ValueError, before the first piece, for a question that does not fit in the
+        context; the session stays usable.
         """
         question = _clean(text)
         if not question:
-            raise ValueError("The question is empty; write something.")
+            raise ValueError("The question is empty; type one.")
         return self._start_answer(question, len(self.history.exchanges), 0)
 
     def regenerate(self) -> Generator[str]:
-        """Return another answer to the last question, which replaces the one it had."""
+        """Return another answer to the last question, which replaces the previous one."""
         if not self.last_question:
             raise ValueError("There is no question to answer again; ask one first.")
         return self._start_answer(
             self.last_question, self.num_before_question, self.num_retries + 1
         )
 
-    @property
-    def context_length(self) -> int:
-        return self.engine.model.config.block_size
-
-    @property
-    def stop_strings(self) -> tuple[str, ...]:
-        """What opens a next question: a model that did not learn to end goes on with one."""
-        before, _, _ = self.template.user.partition("{content}")
-        opening = before.strip().partition("\n")[0].strip()
-        return (opening,) if len(opening) >= MIN_STOP_CHARS else ()
-
     def _start_answer(self, question: str, num_before: int, num_retries: int) -> Generator[str]:
-        fallen = self.num_dropped
-        ids = self._fit_prompt(question, num_before)
-        self.last_question, self.num_before_question, self.num_retries = (
-            question,
-            num_before,
-            num_retries,
-        )
-        self.answer_stats.append(AnswerStats(len(ids), self.num_dropped - fallen))
-        return self._generate(ids, self.answer_stats[-1])
+        dropped = self.num_dropped
+        prompt_ids = self._fit_prompt(question, num_before)
+        self.last_question, self.num_before_question = question, num_before
+        self.num_retries = num_retries
+        self.answer_stats.append(AnswerStats(len(prompt_ids), self.num_dropped - dropped))
+        return self._generate(prompt_ids, self.answer_stats[-1])
 
     def _fit_prompt(self, question: str, num_before: int) -> list[int]:
-        """Return the ids with the newest of so many exchanges that fit, and set `fallen`."""
+        """Return the prompt's ids with the newest exchanges that fit; update `num_dropped`."""
 
         def encode(first: int) -> list[int]:
             history = replace(self.history, exchanges=self.history.exchanges[first:num_before])
@@ -216,110 +263,90 @@ class ChatSession:
 
         shortest = len(encode(num_before))
         if shortest > self.context_length:
-            system = " with the system's text" if self.history.system_prompt else ""
+            system = " with the system prompt" if self.history.system_prompt else ""
             raise ValueError(
                 f"The question{system} has {shortest:,} tokens, and the model's context is "
                 f"{self.context_length:,}; shorten it."
             )
-        # an answer has half of the context at most, as when questions are asked in `evals/`
-        room = max(self.context_length - self.settings.tokens, self.context_length // 2)
-        # what fell out stays out: else the model would remember now this, now that
+        # an answer has at most half of the context, as in `evals/`
+        budget = max(self.context_length - self.settings.tokens, self.context_length // 2)
+        # a dropped exchange never returns: what the model sees would otherwise alternate
         self.num_dropped += bisect_left(
-            range(self.num_dropped, num_before), True, key=lambda first: len(encode(first)) <= room
+            range(self.num_dropped, num_before),
+            True,
+            key=lambda first: len(encode(first)) <= budget,
         )
         return encode(self.num_dropped)
 
-    def _generate(self, ids: list[int], stats: "AnswerStats") -> Generator[str]:
-        limit, sampling = self.settings.tokens, self.settings.sampling
-        if sampling.seed is not None:
-            # another answer is to be another one, and a seed still gives the same session
+    def _generate(self, prompt_ids: list[int], stats: "AnswerStats") -> Generator[str]:
+        sampling = self.settings.sampling
+        if sampling.seed is not None:  # a retry differs, and a seed still fixes the whole session
             sampling = replace(sampling, seed=(sampling.seed + self.num_retries) % 2**63)
-        stream, trim, room = (
-            IncrementalDetokenizer(self.stop_strings),
-            StreamingStrip(),
-            self.context_length - len(ids) + 1,
-        )
+        strip = StreamingStrip()
         try:
-            for token in self.engine.stream_token_ids(ids, limit, sampling, reuse_prefix=True):
-                stats.count_token()
-                yield trim.feed(stream.push(self.engine.tokenizer.decode_bytes([token])))
-                if stream.stopped:
-                    break
-            if stream.stopped or stats.tokens < min(limit, room):
-                stats.finish_reason = "by itself"
-            else:
-                stats.finish_reason = (
-                    "cut, the context is full" if room < limit else "cut at its limit"
-                )
-            yield trim.feed(stream.push(b"", final=True))
+            for text, sequence in self.engine.stream(
+                prompt_ids, self.settings.tokens, sampling, self.stop_strings, reuse_prefix=True
+            ):
+                stats.record_tokens(len(sequence.output_ids))
+                if sequence.finish_reason:
+                    stats.finish_note = FINISH_NOTES[sequence.finish_reason]
+                yield strip.push(text)
         finally:
-            stats.answer = trim.text
-            self._add_to_history(stats)
-
-    def _add_to_history(self, stats: "AnswerStats") -> None:
-        if stats.answer:  # else there is nothing to remember, and an earlier answer stays
-            exchange = Exchange(self.last_question, stats.answer, stats.finish_reason == "stopped")
-            exchanges = (*self.history.exchanges[: self.num_before_question], exchange)
-            self.history = replace(self.history, exchanges=exchanges)
+            stats.answer = strip.text
+            if stats.answer:  # an empty answer leaves an earlier one in place
+                stopped = stats.finish_note == "stopped"
+                exchange = Exchange(self.last_question, stats.answer, stopped)
+                exchanges = (*self.history.exchanges[: self.num_before_question], exchange)
+                self.history = replace(self.history, exchanges=exchanges)
 
 
 class StreamingStrip:
-    """Text without white space around it, in pieces: joined, they are its `strip()`."""
+    """Removes the white space around a text that arrives in pieces."""
 
     def __init__(self) -> None:
-        self.text = ""
-        self.pending_whitespace = ""  # white space that is the text's, if anything follows
+        self.text = ""  # the stripped text so far
+        self.pending_whitespace = ""  # part of the text only if more follows
 
-    def feed(self, text: str) -> str:
-        self.pending_whitespace = self.pending_whitespace + text if self.text else text.lstrip()
-        piece = self.pending_whitespace.rstrip()
-        self.pending_whitespace = self.pending_whitespace[len(piece) :]
+    def push(self, text: str) -> str:
+        """Return the piece that is now final."""
+        pending = self.pending_whitespace + text if self.text else text.lstrip()
+        piece = pending.rstrip()
+        self.pending_whitespace = pending[len(piece) :]
         self.text += piece
         return piece
 
 
 @dataclass
 class AnswerStats:
-    """Figures of one answer: how long it was, how fast it came, and how it ended."""
+    """Length and speed of an answer, and why it ended."""
 
-    prompt_tokens: int  # tokens before the answer
-    exchanges_dropped: int = 0  # exchanges that fell out of the context to make room for it
+    prompt_tokens: int
+    exchanges_dropped: int = 0  # from the context, to make room for this answer
     answer: str = ""
     tokens: int = 0  # of the answer
-    finish_reason: FinishReason = "stopped"  # until it ends otherwise
+    finish_note: str = "stopped"  # until it ends otherwise; "" if the model ended it
     start_time: float = field(default_factory=perf_counter)
-    first_token_seconds: float = 0.0  # seconds until its first token
-    decode_seconds: float = 0.0  # from there to its last
+    first_token_seconds: float = 0.0
+    decode_seconds: float = 0.0  # from the first token to the last
 
-    def count_token(self) -> None:
-        """Count one more token."""
-        now = perf_counter() - self.start_time
-        if self.tokens == 0:
-            self.first_token_seconds = now
-        self.tokens += 1
-        self.decode_seconds = now - self.first_token_seconds
-
-    def truncation_notice(self, context_length: int) -> str:
-        """Return a notice of the exchanges that fell out of the context; "" where none did."""
-        if not self.exchanges_dropped:
-            return ""
-        if self.exchanges_dropped == 1:
-            what = "The oldest question falls, with its answer,"
-        else:
-            what = f"The {self.exchanges_dropped:,} oldest questions fall, with their answers,"
-        return f"{what} out of the context of {context_length:,} tokens: the model forgets this."
+    def record_tokens(self, count: int) -> None:
+        """Record that the answer now has this many tokens."""
+        if count > self.tokens:
+            now = perf_counter() - self.start_time
+            if self.tokens == 0:
+                self.first_token_seconds = now
+            self.tokens = count
+            self.decode_seconds = now - self.first_token_seconds
 
     def __str__(self) -> str:
-        parts = [f"{self.tokens:,} token{'s' if self.tokens != 1 else ''}"]
+        parts = [plural(self.tokens, "token")]
         if self.tokens > 1 and self.decode_seconds:
             parts.append(f"{(self.tokens - 1) / self.decode_seconds:,.1f} tokens/s")
         if self.tokens:
             parts.append(f"first after {self.first_token_seconds:.2f} s")
-        if self.finish_reason != "by itself":
-            parts.append(self.finish_reason)
-        return " · ".join(parts)
+        return " · ".join([*parts, *filter(None, [self.finish_note])])
 
 
 def _clean(text: str) -> str:
-    """Return the text without white space around it, and without what UTF-8 cannot hold."""
+    """Return the text without surrounding white space and without what UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8").strip()

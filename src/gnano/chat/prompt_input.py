@@ -1,22 +1,23 @@
-"""Texts that a person types at a terminal, edited over several lines where prompt_toolkit is there.
+"""Line input at a terminal, with multi-line editing if prompt_toolkit is installed.
 
-Enter       ends the text, or after a backslash the line
-Alt-Enter   ends the line
-Tab         completes a command
-Up, Ctrl-R  earlier texts, of earlier sessions too
+    Enter       submits the text, or after a backslash starts a new line
+    Alt-Enter   starts a new line
+    Tab         completes a command
+    Up, Ctrl-R  earlier texts, also of earlier sessions
 
-Without prompt_toolkit there are Enter, and earlier texts where Python has readline.
+Without prompt_toolkit: Enter, and earlier texts where Python has readline.
 """
 
 import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gnano.chat.slash_commands import COMMANDS
+from gnano.chat.repl import COMMANDS
+from gnano.utils.optional_packages import is_installed
 from gnano.utils.terminal import echo_stderr, supports_escapes
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ PROMPT, CONTINUATION = "> ", "… "
 
 
 def make_line_reader() -> Callable[[], str]:
-    """Return a function that returns the next text; see `run_repl` for what it raises."""
-    if supports_escapes(sys.stdout) and find_spec("prompt_toolkit"):
+    """Return the function that reads the next text; `run_chat_loop` states what it raises."""
+    if supports_escapes(sys.stdout) and is_installed("prompt_toolkit"):
         from prompt_toolkit import PromptSession
         from prompt_toolkit.completion import WordCompleter
 
@@ -44,7 +45,7 @@ def make_line_reader() -> Callable[[], str]:
         )
         return session.prompt
     with suppress(ImportError):
-        import readline  # noqa: F401  (arrows and earlier lines, where Python has it)
+        import_module("readline")  # enables arrow keys and earlier lines in input()
     return _read_plain_text
 
 
@@ -59,7 +60,7 @@ def _read_plain_text() -> str:
 def _read_plain_line(prompt: str) -> str:
     if sys.stdout.isatty():
         return input(prompt)
-    echo_stderr(prompt, end="")  # stdout is for answers
+    echo_stderr(prompt, end="")  # stdout receives only answers
     line = sys.stdin.readline()
     if not line:
         raise EOFError
@@ -67,20 +68,20 @@ def _read_plain_line(prompt: str) -> str:
 
 
 def _file_history() -> "History":
-    """Return a history of typed texts, in a file for its owner alone.
+    """Return the history of typed texts, in a file that only its owner can read.
 
-    It is in the user's state folder, which by the XDG rules an absolute path may name. Where the
-    file cannot be written, nothing is kept.
+    The file is in XDG_STATE_HOME if that is absolute, else in ~/.local/state. If it cannot be
+    written, nothing is kept.
     """
     from prompt_toolkit.history import FileHistory
 
     state = os.environ.get("XDG_STATE_HOME", "")
     folder = Path(state) if Path(state).is_absolute() else Path("~/.local/state")
-    with suppress(RuntimeError):  # there is no home
+    with suppress(RuntimeError):  # no home directory
         folder = folder.expanduser()
     path = folder / "gnano" / "chat_history"
 
-    class OwnersHistory(FileHistory):
+    class PrivateHistory(FileHistory):
         def load_history_strings(self) -> Iterable[str]:
             with suppress(OSError):
                 return list(super().load_history_strings())
@@ -92,7 +93,7 @@ def _file_history() -> "History":
                 path.touch(mode=0o600)
                 super().store_string(string)
 
-    return OwnersHistory(path)
+    return PrivateHistory(path)
 
 
 def _key_bindings() -> "KeyBindings":
@@ -101,9 +102,9 @@ def _key_bindings() -> "KeyBindings":
     from prompt_toolkit.key_binding import KeyBindings
 
     bindings = KeyBindings()
-    typing = has_focus(DEFAULT_BUFFER)  # not where an earlier text is searched for
+    is_typing = has_focus(DEFAULT_BUFFER)  # and not searching earlier texts
 
-    @bindings.add("enter", filter=typing)
+    @bindings.add("enter", filter=is_typing)
     def _(event: "KeyPressEvent") -> None:
         buffer = event.current_buffer
         if buffer.document.text_before_cursor.endswith("\\"):
@@ -112,11 +113,11 @@ def _key_bindings() -> "KeyBindings":
         else:
             buffer.validate_and_handle()
 
-    @bindings.add("escape", "enter", filter=typing)
+    @bindings.add("escape", "enter", filter=is_typing)
     def _(event: "KeyPressEvent") -> None:
         event.current_buffer.newline(copy_margin=False)
 
-    @bindings.add("c-c", filter=typing)
+    @bindings.add("c-c", filter=is_typing)
     def _(event: "KeyPressEvent") -> None:
         typed = event.current_buffer.text
         event.app.exit(exception=KeyboardInterrupt(typed), style="class:aborting")

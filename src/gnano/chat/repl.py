@@ -1,32 +1,48 @@
-"""The conversation with a person: lines in, answers and notes out, until they leave.
+"""The chat loop: reads lines, runs slash commands, prints answers and notes.
 
-Ctrl-C stops what runs: an answer; then the line that is being typed; then, twice, the program.
-Answers go to stdout. At a terminal notes are printed between them, dim (with `rich`, which knows
-what the terminal can do); otherwise they go to stderr, so that a pipe has the answers alone.
+Ctrl-C interrupts an answer, then the line being typed, then, pressed twice, the program.
+Answers go to stdout. At a terminal, notes are printed between them, dim if `rich` is installed;
+otherwise they go to stderr, so that a pipe receives only the answers.
 """
 
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext
-from importlib.util import find_spec
+from difflib import get_close_matches
+from pathlib import Path
 from types import FrameType
 
-from gnano.chat.conversation import ChatSession
-from gnano.chat.slash_commands import run_line
+from gnano.chat.conversation import ChatSession, ConversationHistory
+from gnano.utils.formatting import plural
+from gnano.utils.optional_packages import is_installed
 from gnano.utils.terminal import echo, echo_stderr, replace_controls, supports_color
+
+COMMANDS = {
+    "help": ("", "show this list"),
+    "reset": ("", "start a new conversation with the same system prompt and settings"),
+    "system": ("TEXT", "set the system prompt; without TEXT, remove it"),
+    "set": ("NAME VALUE", "change a sampling setting; without arguments, show all"),
+    "regen": ("", "answer the last question again"),
+    "save": ("FILE", "write the conversation as JSON that `gnano sft` can train on"),
+    "load": ("FILE", "continue a saved conversation"),
+    "stats": ("", "show token counts, speed, and context use"),
+    "quit": ("", "leave (also Ctrl-D)"),
+}
+MORE_HELP = (
+    "Start a question with // to send text that begins with /. Alt-Enter, or \\ at the end of a "
+    "line, starts another line. Ctrl-C stops an answer."
+)
 
 
 class ChatOutput:
-    """Where notes are printed: `note(text)`."""
+    """The destination of notes: `print_note(text)`."""
 
     def __init__(self, is_interactive: bool) -> None:
-        self.is_interactive = is_interactive  # is it for a person?
-        self.notes_on_stdout = (
-            is_interactive and sys.stdout.isatty()
-        )  # are notes between the answers?
+        self.is_interactive = is_interactive
+        self.notes_on_stdout = is_interactive and sys.stdout.isatty()
         self.print_note: Callable[[str], object] = echo if self.notes_on_stdout else echo_stderr
-        if self.notes_on_stdout and supports_color(sys.stdout) and find_spec("rich"):
+        if self.notes_on_stdout and supports_color(sys.stdout) and is_installed("rich"):
             from rich.console import Console
 
             console = Console(style="dim", markup=False, highlight=False, emoji=False)
@@ -34,25 +50,25 @@ class ChatOutput:
 
 
 def run_chat_loop(session: ChatSession, read_line: Callable[[], str], output: ChatOutput) -> None:
-    """Respond to lines until the person leaves.
+    """Respond to lines until the user leaves.
 
-    `read_line` raises EOFError at the end of the input, and KeyboardInterrupt, with what was typed
-    if that is known.
+    `read_line` raises EOFError at the end of the input, and KeyboardInterrupt with the text
+    typed so far, where that is known.
     """
-    presses = 0  # of Ctrl-C in a row, on a line without text
+    num_interrupts = 0  # Ctrl-C presses in a row on an empty line
     while True:
         try:
             line = read_line().strip()
-            presses = 0
+            num_interrupts = 0
             if line:
                 respond_to_line(line, session, output)
         except KeyboardInterrupt as interrupt:
-            typed = bool(interrupt.args and interrupt.args[0])
-            presses = 0 if typed else presses + 1
-            if presses > 1:
+            has_text = bool(interrupt.args and interrupt.args[0])
+            num_interrupts = 0 if has_text else num_interrupts + 1
+            if num_interrupts > 1:
                 return
-            if presses == 1:
-                output.print_note("Ctrl-C again, or Ctrl-D, leaves.")
+            if num_interrupts == 1:
+                output.print_note("Press Ctrl-C again, or Ctrl-D, to leave.")
         except EOFError:
             return
         except ValueError as error:
@@ -60,7 +76,7 @@ def run_chat_loop(session: ChatSession, read_line: Callable[[], str], output: Ch
 
 
 def respond_to_line(line: str, session: ChatSession, output: ChatOutput) -> None:
-    """Answer a question, or run a command; raises what `perform` does."""
+    """Answer a question or run a command; raises the errors of `run_line`."""
     result = run_line(line, session)
     if isinstance(result, str):
         output.print_note(result)
@@ -68,42 +84,117 @@ def respond_to_line(line: str, session: ChatSession, output: ChatOutput) -> None
         print_answer(result, session, output)
 
 
+def run_line(line: str, session: ChatSession) -> Generator[str] | str:
+    """Start the answer to a question, or run a slash command and return its message.
+
+    Raises ValueError for a mistake in the line, and EOFError for `/quit`.
+    """
+    if line.startswith("//") or not line.startswith("/"):
+        return session.ask(line.removeprefix("/"))
+    name, argument = (*line[1:].split(maxsplit=1), "", "")[:2]
+    argument = argument.strip()
+    if name not in COMMANDS:
+        nearest = get_close_matches(name, COMMANDS, n=1, cutoff=0)[0]
+        raise ValueError(
+            f"There is no command /{name}; did you mean /{nearest}? (/help lists all. To send text "
+            f"that begins with /, type //{name}.)"
+        )
+    if COMMANDS[name][0] == "FILE" and not argument:
+        raise ValueError(f"/{name} needs a file name: /{name} FILE.")
+    match name:
+        case "help":
+            usages = [(f"/{name} {what}".strip(), text) for name, (what, text) in COMMANDS.items()]
+            return "\n".join([*(f"{usage:<16} {text}" for usage, text in usages), MORE_HELP])
+        case "reset":
+            session.reset()
+            return "New conversation."
+        case "system":
+            session.set_system_prompt(argument)
+            if not argument:
+                return "No system prompt."
+            return "The system prompt applies from the next answer on."
+        case "set":
+            return _change_setting(argument, session)
+        case "regen":
+            return session.regenerate()
+        case "save":
+            return f"Saved as {session.history.save(Path(argument))}."
+        case "load":
+            session.resume(ConversationHistory.load(Path(argument)))
+            return f"Loaded {plural(len(session.history.exchanges), 'question')} with answers."
+        case "stats":
+            return _format_stats(session)
+        case _:
+            raise EOFError
+
+
+def _change_setting(argument: str, session: ChatSession) -> str:
+    names = list(session.settings.as_dict())
+    if argument:
+        name, _, value = argument.partition(" ")
+        if not value.strip():
+            raise ValueError(f"/set {name} needs a value: /set {name} VALUE.")
+        session.settings = session.settings.with_value(name, value.strip())
+        names = [name]
+    return "\n".join(f"{name} {session.settings.format_value(name)}" for name in names)
+
+
+def _format_stats(session: ChatSession) -> str:
+    answers = session.answer_stats
+    tokens, seconds = sum(s.tokens for s in answers), sum(s.decode_seconds for s in answers)
+    # the time of a first token is that of its prompt
+    timed = sum(max(s.tokens - 1, 0) for s in answers)
+    rate = f" at {timed / seconds:,.1f} tokens/s" if seconds else ""
+    context = answers[-1].prompt_tokens + answers[-1].tokens if answers else 0
+    return (
+        f"answers    {len(answers):,}, {tokens:,} tokens{rate}\n"
+        f"prompts    {sum(s.prompt_tokens for s in answers):,} tokens, "
+        f"{sum(s.first_token_seconds for s in answers):.2f} s in total until first tokens\n"
+        f"context    {context:,} of {session.context_length:,} tokens at the last answer\n"
+        f"questions  {len(session.history.exchanges):,} in the conversation, "
+        f"{session.num_dropped:,} dropped from the context"
+    )
+
+
 def print_answer(answer: Generator[str], session: ChatSession, output: ChatOutput) -> None:
-    """Print an answer that the session has started, on lines of its own."""
-    speech = session.answer_stats[-1]
-    if forgotten := speech.truncation_notice(session.context_length):
-        output.print_note(forgotten)
+    """Print an answer that the session has started, and at a terminal its figures."""
+    stats = session.answer_stats[-1]
+    if stats.exchanges_dropped:
+        output.print_note(
+            f"Dropped the oldest {plural(stats.exchanges_dropped, 'question')} with answers: the "
+            f"context holds {session.context_length:,} tokens."
+        )
     interrupts = _catch_interrupts() if output.is_interactive else nullcontext(lambda: False)
-    with interrupts as interrupted, closing(answer):
+    with interrupts as is_interrupted, closing(answer):
         for piece in answer:
             echo(piece, end="")
-            if interrupted():
+            if is_interrupted():
                 break
     echo("")
     if output.notes_on_stdout:
-        output.print_note(str(speech))
-    if output.is_interactive and not speech.answer:
-        output.print_note("Nothing was said, so nothing is remembered; /regen asks again.")
+        output.print_note(str(stats))
+    if output.is_interactive and not stats.answer:
+        output.print_note("The answer is empty and was not kept; /regen answers again.")
 
 
 @contextmanager
 def _catch_interrupts() -> Iterator[Callable[[], bool]]:
-    """Tell whether Ctrl-C was pressed, which is only noted, so that a token is computed whole.
+    """Record Ctrl-C instead of raising, so that a token is computed to its end.
 
-    A second press ends the block at once: a long prompt is read in one go.
+    A second press ends the block immediately, since reading a long prompt cannot be divided.
     """
     pressed = False
 
-    def press(number: int, frame: FrameType | None) -> None:
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
         if pressed:
             raise KeyboardInterrupt
         pressed = True
 
-    before = signal.signal(signal.SIGINT, press)
+    previous = signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield lambda: pressed
     except KeyboardInterrupt:
         pass
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)

@@ -35,7 +35,7 @@ def chat(
         sampling: How tokens are drawn.
         loading: How the weights are kept.
     """
-    from gnano.chat.chat_settings import ChatSettings
+    from gnano.chat.conversation import ChatSettings
     from gnano.chat.launch import open_session, run_chat
 
     settings = ChatSettings(sampling=sampling, tokens=tokens)

@@ -226,7 +226,7 @@ def _generate_answer(
         encode_prompt(question.turns[:-1], template, engine.tokenizer), context, max_tokens
     )
     limit = min(max_tokens, context - len(ids))
-    output = list(engine.stream_token_ids(ids, limit, GREEDY))
+    output = engine.generate_batch([ids], limit, GREEDY)[0][0].token_ids
     text = engine.tokenizer.decode(output).strip()
     return Answer(
         text, len(output) < limit, any(mark in text for mark in template_markers(template))

@@ -1,19 +1,14 @@
-"""Bytes of tokens in, text out, as early as it is certain.
+"""The inference engine: loads a checkpoint and continues texts, one as a stream or many at once.
 
-A token can end in the middle of a character and a stop string can span tokens, so text is
-held back until no continuation can change it: never a broken character, never the first
-half of a stop string.
-
-A model that continues text: prefill the prompts once, then one token at a time.
-
-prompts ─▶ ids ─▶ `Batch` ─▶ token by token ─▶ bytes ─▶ text that is certain
+prompts ─▶ ids ─▶ `ContinuousBatch` ─▶ one token per step ─▶ bytes ─▶ text that is final
 """
 
 import codecs
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -33,36 +28,43 @@ from gnano.utils.validation import Range, check_number
 
 
 class IncrementalDetokenizer:
+    """Turns the bytes of tokens into text that no later token can change.
+
+    A token may end inside a character, and a stop string may span tokens: such text is held back,
+    so that neither a broken character nor the start of a stop string is ever returned.
+    """
+
     def __init__(self, stop_strings: Sequence[str] = ()) -> None:
         self.stop_strings = (
             (stop_strings,) if isinstance(stop_strings, str) else tuple(stop_strings)
         )
         if any(not isinstance(text, str) or not text for text in self.stop_strings):
-            raise ValueError("A stop string is empty, or no text; give at least one character.")
+            raise ValueError("A stop string is empty or not a string; give at least one character.")
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.pending_text = ""
-        self.stopped = False  # a stop string was met; nothing follows
+        self.stopped = False  # by a stop string; nothing follows
 
     def push(self, data: bytes, final: bool = False) -> str:
-        """Take a token's bytes; return the text that is now certain."""
+        """Add a token's bytes; return the text that is now final."""
         if self.stopped:
             return ""
         self.pending_text += self.decoder.decode(data, final)
-        # of stop strings inside one another, the one complete first, however the text is cut
-        met = [
-            (at + len(s), at) for s in self.stop_strings if (at := self.pending_text.find(s)) >= 0
+        # of nested stop strings, the one that is complete first, however the text is divided
+        found = [
+            (start + len(stop), start)
+            for stop in self.stop_strings
+            if (start := self.pending_text.find(stop)) >= 0
         ]
-        if met:
+        if found:
             self.stopped = True
-            certain, self.pending_text = self.pending_text[: min(met)[1]], ""
-            return certain
-        keep = 0 if final else self._partial_stop_length()
-        certain = self.pending_text[: len(self.pending_text) - keep]
-        self.pending_text = self.pending_text[len(self.pending_text) - keep :]
-        return certain
+            text, self.pending_text = self.pending_text[: min(found)[1]], ""
+            return text
+        end = len(self.pending_text) - (0 if final else self._partial_stop_length())
+        text, self.pending_text = self.pending_text[:end], self.pending_text[end:]
+        return text
 
     def _partial_stop_length(self) -> int:
-        """Length of the longest end of the held text that begins a stop string."""
+        """Return the length of the longest end of the held text that starts a stop string."""
         longest = max(map(len, self.stop_strings), default=0) - 1
         for length in range(min(longest, len(self.pending_text)), 0, -1):
             if any(text.startswith(self.pending_text[-length:]) for text in self.stop_strings):
@@ -75,31 +77,36 @@ INFERENCE_DTYPES: dict[InferenceDtype, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-# parameters that do not stay in a CPU's cache, so that half the bytes count
+# so many parameters exceed a CPU's cache, so that halving their bytes saves time
 BF16_MIN_PARAMETERS = 50_000_000
 DEFAULT_SAMPLING = SamplingParams()
 MAX_SAMPLES = 100_000
-MAX_BATCH_SIZE = 16  # texts that `complete` writes side by side
+MAX_BATCH_SIZE = 16  # sequences that `generate_batch` decodes together
 
 
 @dataclass(frozen=True)
 class Completion:
+    """A finished continuation of a prompt."""
+
     text: str
-    token_ids: tuple[int, ...]  # without end-of-text; more than the text where a stop string cut it
-    finish_reason: FinishReason  # stop: end-of-text or a stop string; length; context
-    logprobs: tuple[TokenLogprob, ...] = ()  # of the ids, if asked for
+    token_ids: tuple[int, ...]  # without end-of-text, but including those of a stop string
+    finish_reason: FinishReason
+    logprobs: tuple[TokenLogprob, ...] = ()  # of the ids, if requested
     prompt_tokens: int = 0
 
 
 class Engine:
+    """A model and its tokenizer, for generating text."""
+
     def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
-        self.conversation_batch: ContinuousBatch | None = None  # of the conversation
-        self.may_repack = False  # may the model be changed for speed? Not if it goes on learning
+        self.conversation_batch: ContinuousBatch | None = None  # keeps its cache between prompts
+        self.may_repack = False  # whether weights may be stored in a form that cannot be trained
         self.compiled_decoder: CompiledDecoder | None = None
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return self.model.model.embed_tokens.weight.device
 
     @classmethod
@@ -112,19 +119,18 @@ class Engine:
         compile: bool = False,
         threads: int = 0,
     ) -> "Engine":
-        """From a run (its newest checkpoint), a checkpoint, or any Llama folder like it.
+        """Load a run (its newest checkpoint), a checkpoint, or a Llama folder of Hugging Face.
 
-        `device` auto is a GPU with CUDA if there is one; `dtype` auto is bf16 there, and on a CPU
-        that multiplies bf16 if the model is large, else as it is stored. `quant` keeps the
-        matrices in 8 or 4 bits. `compile` takes some seconds here and saves some of each token.
-        `threads` is how many of a CPU's this process computes with from now on, 0 being one per
-        core.
+        `device` auto is a CUDA GPU if there is one. `dtype` auto is bf16 on a GPU, and on a CPU
+        with bf16 instructions for a large model; otherwise the stored dtype. `quant` keeps the
+        matrices in 8 or 4 bits. `compile` takes some seconds and makes each token faster.
+        `threads` sets the CPU threads of this process; 0 is one per core.
         """
         set_num_threads(threads)
         folder = find_checkpoint(Path(path))
         device = resolve_device(device)
-        if compile and (lacking := compile_unsupported_reason(torch.device(device))):
-            raise ValueError(f"{lacking} Or load the model without compile.")
+        if compile and (reason := compile_unsupported_reason(torch.device(device))):
+            raise ValueError(f"{reason} Or load the model without compile.")
         model = load_model(folder, device)
         if dtype == "auto":
             dtype = _default_dtype(model)
@@ -133,7 +139,7 @@ class Engine:
             quantize_model(model, quant)
         engine = cls(model, Tokenizer.load(folder))
         engine.may_repack = True
-        if INFERENCE_DTYPES[dtype] != torch.bfloat16:  # which one row reads fastest as it lies
+        if INFERENCE_DTYPES[dtype] != torch.bfloat16:  # unpacked bf16 is faster for one row
             engine.prepare_for_batching()
         if compile:
             engine.compiled_decoder = CompiledDecoder(model)
@@ -147,23 +153,54 @@ class Engine:
         reuse_prefix: bool = False,
         eos_token_id: int | None = None,
     ) -> ContinuousBatch:
-        """Of the engine's model, ended by the tokenizer's end-of-text if by nothing else."""
-        eos_token_id = self.tokenizer.end_of_text_id if eos_token_id is None else eos_token_id
-        vocab = self.tokenizer.vocab_size
+        """Return an empty batch; `eos_token_id` defaults to the tokenizer's end-of-text."""
         return ContinuousBatch(
             self.model,
-            eos_token_id,
+            self.tokenizer.end_of_text_id if eos_token_id is None else eos_token_id,
             batch_size,
             max_length,
             reuse_prefix,
             self.compiled_decoder,
-            vocab,
+            self.tokenizer.vocab_size,
         )
 
     def prepare_for_batching(self) -> None:
-        """Lay the matrices out for texts side by side, if that was not yet done."""
+        """Repack the matrices for several rows, if permitted and not yet done."""
         if self.may_repack:
             prepack_onednn(self.model)
+
+    def stream(
+        self,
+        prompt: str | Sequence[int],
+        max_new_tokens: int = 128,
+        sampling: SamplingParams = DEFAULT_SAMPLING,
+        stop: Sequence[str] = (),
+        context_shift: bool = False,
+        reuse_prefix: bool = False,
+    ) -> Generator[tuple[str, SequenceState]]:
+        """Generate one sequence; after each step yield the text that became final and the sequence.
+
+        The text may be empty. The sequence carries the ids so far and, at the end, the finish
+        reason: `max_new_tokens` reached, end-of-text, a stop string (which is not returned), or a
+        full context. With `context_shift` a full context loses its older half instead. With
+        `reuse_prefix`, for the prompts of a conversation, the cache of the previous call is kept
+        as far as both prompts agree; results differ only by rounding. Raises ValueError for a
+        prompt that does not fit.
+        """
+        ids = self.encode_prompt(prompt)
+        request = Request(
+            prompt_ids=ids,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            context_shift=context_shift,
+        )
+        if not reuse_prefix or self.conversation_batch:  # the latter: busy with another sequence
+            batch = self.new_batch(1, len(ids) + max_new_tokens)
+        else:
+            if self.conversation_batch is None:
+                self.conversation_batch = self.new_batch(reuse_prefix=True)
+            batch = self.conversation_batch
+        yield from self._decode_text(batch, [batch.add(request)], stop)
 
     def stream_text(
         self,
@@ -172,21 +209,10 @@ class Engine:
         sampling: SamplingParams = DEFAULT_SAMPLING,
         stop: Sequence[str] = (),
         context_shift: bool = False,
-    ) -> Iterator[str]:
-        """Pieces of the continuation as they become certain; joined, they are its text.
-
-        Ends after so many tokens, at end-of-text, before a stop string, or where the
-        context is full; with `slide` the older half of the text is forgotten there. Raises
-        ValueError for a prompt that leaves no room.
-        """
-        text = IncrementalDetokenizer(stop)
-        for token in self.stream_token_ids(prompt, max_new_tokens, sampling, context_shift):
-            if piece := text.push(self.tokenizer.decode_bytes([token])):
-                yield piece
-            if text.stopped:
-                return
-        if piece := text.push(b"", final=True):
-            yield piece
+    ) -> Generator[str]:
+        """Return the pieces of text of `stream`, without empty ones."""
+        stream = self.stream(prompt, max_new_tokens, sampling, stop, context_shift)
+        return (text for text, _ in stream if text)
 
     def generate(
         self,
@@ -196,43 +222,8 @@ class Engine:
         stop: Sequence[str] = (),
         context_shift: bool = False,
     ) -> str:
-        """The whole continuation; the same text that `stream` gives in pieces."""
+        """Return the complete text of `stream`."""
         return "".join(self.stream_text(prompt, max_new_tokens, sampling, stop, context_shift))
-
-    def stream_token_ids(
-        self,
-        prompt: str | Sequence[int],
-        max_new_tokens: int,
-        sampling: SamplingParams,
-        context_shift: bool = False,
-        reuse_prefix: bool = False,
-    ) -> Iterator[int]:
-        """The continuation's ids, up to and without end-of-text.
-
-        In a conversation each prompt begins with the one before: with `reuse` what was computed
-        of that is taken over. The result is then the same but for rounding.
-        """
-        ids = self.encode_prompt(prompt)
-        request = Request(
-            prompt_ids=ids,
-            max_new_tokens=max_new_tokens,
-            sampling=sampling,
-            context_shift=context_shift,
-        )
-        if not reuse_prefix or self.conversation_batch:  # it is at work on another text
-            batch = self.new_batch(1, len(ids) + max_new_tokens)
-        elif self.conversation_batch is None:
-            batch = self.conversation_batch = self.new_batch(reuse_prefix=True)
-        else:
-            batch = self.conversation_batch
-        row = batch.add(request)
-        try:
-            while row.finish_reason is None:
-                said = len(row.output_ids)
-                batch.step()
-                yield from row.output_ids[said:]
-        finally:
-            batch.cancel(row)  # if its reader has heard enough
 
     def generate_batch(
         self,
@@ -245,54 +236,73 @@ class Engine:
         context_shift: bool = False,
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> list[list[Completion]]:
-        """So many completions of each prompt, many side by side; each as alone, but for rounding.
+        """Return `num_samples` completions of each prompt, generated several at a time.
 
-        With `log_probs` each token comes with its log-probability and so many alternatives.
-        `show` is told how many completions are done.
+        Each is the same as if generated alone, except for rounding. With `logprobs` each token
+        has its log-probability and this many alternatives. `on_progress` receives the number of
+        finished completions.
         """
         check_number("samples", num_samples, Range(1, MAX_SAMPLES))
         requests = [
             Request(
                 prompt_ids=ids,
                 max_new_tokens=max_new_tokens,
-                sampling=own,
+                sampling=sample_params,
                 logprobs=logprobs,
                 context_shift=context_shift,
             )
             for ids in map(self.encode_prompt, prompts)
-            for own in map(sampling.for_sample, range(num_samples))
+            for sample_params in map(sampling.for_sample, range(num_samples))
         ]
         if len(requests) > 1:
             self.prepare_for_batching()
         longest = max((len(request.prompt_ids) for request in requests), default=0)
-        rows = max(1, min(MAX_BATCH_SIZE, len(requests)))
-        batch = self.new_batch(rows, longest + max_new_tokens)
-        streams = {batch.add(request): IncrementalDetokenizer(stop) for request in requests}
-        pieces: dict[SequenceState, list[str]] = {row: [] for row in streams}
-        done = 0
-        while batch:
-            for row in batch.step():
-                new = (
-                    row.output_ids[-1:] if row.finish_reason != "stop" else []
-                )  # the token of this step
-                data = self.tokenizer.decode_bytes(new)
-                pieces[row].append(streams[row].push(data, final=row.finish_reason is not None))
-                if streams[row].stopped:
-                    batch.cancel(row)
-                    row.finish_reason = "stop"
-                done += row.finish_reason is not None
-            on_progress(done)
-        found = []
-        for row, texts in pieces.items():
-            assert row.finish_reason is not None, "the batch is empty"
-            said = "".join(texts), tuple(row.output_ids), row.finish_reason, tuple(row.logprobs)
-            found.append(Completion(*said, prompt_tokens=len(row.request.prompt_ids)))
-        return [found[start : start + num_samples] for start in range(0, len(found), num_samples)]
+        batch_size = max(1, min(MAX_BATCH_SIZE, len(requests)))
+        batch = self.new_batch(batch_size, longest + max_new_tokens)
+        texts = {batch.add(request): "" for request in requests}
+        on_progress(done := 0)
+        for text, sequence in self._decode_text(batch, list(texts), stop):
+            texts[sequence] += text
+            if sequence.finish_reason:
+                on_progress(done := done + 1)
+        completions = [
+            Completion(
+                text,
+                tuple(sequence.output_ids),
+                cast(FinishReason, sequence.finish_reason),
+                tuple(sequence.logprobs),
+                len(sequence.request.prompt_ids),
+            )
+            for sequence, text in texts.items()
+        ]
+        starts = range(0, len(completions), num_samples)
+        return [completions[start : start + num_samples] for start in starts]
+
+    def _decode_text(
+        self, batch: ContinuousBatch, sequences: list[SequenceState], stop: Sequence[str]
+    ) -> Generator[tuple[str, SequenceState]]:
+        """Run the batch; after each token yield the text that became final and its sequence."""
+        try:
+            detokenizers = {sequence: IncrementalDetokenizer(stop) for sequence in sequences}
+            while batch:
+                for sequence in batch.step():
+                    is_end = sequence.finish_reason is not None
+                    # end-of-text has no text
+                    new_ids = sequence.output_ids[-1:] if sequence.finish_reason != "stop" else []
+                    detokenizer = detokenizers[sequence]
+                    text = detokenizer.push(self.tokenizer.decode_bytes(new_ids), is_end)
+                    if detokenizer.stopped:
+                        batch.cancel(sequence)
+                        sequence.finish_reason = "stop"
+                    yield text, sequence
+        finally:
+            for sequence in sequences:
+                batch.cancel(sequence)
 
     def encode_prompt(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
-        """A prompt of ids is taken as it is; one of text begins a document.
+        """Return the ids of a prompt; text starts a document, ids are returned unchanged.
 
-        A document starts with end-of-text, so the model has only seen texts begin there.
+        Documents start with end-of-text in training, so the model has seen no other start of text.
         """
         if isinstance(prompt, str):
             return self.tokenizer.end_of_text_id, *self.tokenizer.encode(prompt)
@@ -300,7 +310,7 @@ class Engine:
 
 
 def _default_dtype(model: GPT) -> InferenceDtype:
-    """The dtype to compute in where none was asked for."""
+    """Return the dtype that `auto` means for this model."""
     weight = model.model.embed_tokens.weight
     if weight.device.type == "cuda":
         return "bf16"
