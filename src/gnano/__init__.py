@@ -1,9 +1,7 @@
-"""auto-g-nano: from raw text to a language model that you trained yourself.
+"""auto-g-nano: from raw text to a trained Llama-style language model.
 
-
-
-model = load("runs/demo")
-print(model.generate("Once upon a time", tokens=60))
+    model = load("runs/demo")
+    print(model.generate("Once upon a time", max_new_tokens=60))
 """
 
 from os import PathLike
@@ -26,12 +24,11 @@ def load(
     quant: "Quantization" = "",
     compile: bool = False,
 ) -> "Engine":
-    """A model that continues text: from a run (its newest checkpoint), a checkpoint, or any
-    Hugging Face folder of a Llama. `device` is cpu, cuda, mps …; `dtype` fp32, bf16 or fp16;
-    `quant` int8 or int4 keeps the matrices in so many bits; `compile` takes some seconds and saves
-    some of each token.
+    """Load a run (its newest checkpoint), a checkpoint, or a Llama folder for text generation.
 
-    Raises OSError or ValueError, in a sentence, for what is no such folder.
+    `device` is cpu, cuda, mps or auto; `dtype` fp32, bf16, fp16 or auto; `quant` int8 or int4
+    reduces the matrices to that many bits; `compile` takes some seconds and makes each token
+    faster. Raises OSError or ValueError where the folder is not such a model.
     """
     reject_windows()
     from gnano.infer.engine import Engine

@@ -202,6 +202,7 @@ class ChatSession:
         self.engine, self.template = engine, template
         self.settings = settings or ChatSettings()
         self.context_length = engine.model.config.block_size
+        self.batch = engine.new_batch(reuse_prefix=True)
         # a model that did not learn to end its answer continues with the opening of a question
         opening = template.user.partition("{content}")[0].strip().partition("\n")[0].strip()
         self.stop_strings = (opening,) if len(opening) >= MIN_STOP_CHARS else ()
@@ -285,7 +286,7 @@ class ChatSession:
         strip = StreamingStrip()
         try:
             for text, sequence in self.engine.stream(
-                prompt_ids, self.settings.tokens, sampling, self.stop_strings, reuse_prefix=True
+                prompt_ids, self.settings.tokens, sampling, self.stop_strings, batch=self.batch
             ):
                 stats.record_tokens(len(sequence.output_ids))
                 if sequence.finish_reason:

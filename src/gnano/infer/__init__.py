@@ -1,1 +1,1 @@
-"""The infer room: a checkpoint that continues text."""
+"""Text generation with a trained checkpoint."""

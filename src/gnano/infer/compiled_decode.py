@@ -1,12 +1,13 @@
-"""One token more in each row, in as few calls as can be: compiled, and on a GPU one CUDA graph.
+"""A compiled decoding step: one more token in each row, on a GPU replayed as one CUDA graph.
 
-    ids, places ─▶ embedding ─▶ [4 blocks] ─▶ [4 blocks] ─▶ … ─▶ [norm ─▶ head] ─▶ logits
+    ids, positions ─▶ embedding ─▶ [4 blocks] ─▶ [4 blocks] ─▶ … ─▶ [norm ─▶ head] ─▶ logits
 
-All fours share one compilation. Their products stay PyTorch's own; what lies between two products
-becomes one call. Nothing in it waits for the device.
+All groups of four blocks share one compilation. Matrix products stay PyTorch's; the operations
+between two products become one kernel. Nothing waits for the device.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from types import FunctionType
 from typing import Any
 
@@ -18,14 +19,14 @@ from gnano.model.kv_cache import KVCache, LayerCache
 from gnano.model.layers import Rope, ragged_causal_mask, rope_table
 from gnano.model.transformer import GPT
 
-BLOCKS_PER_COMPILE = 4  # compiled as one; more take longer to compile and gain little
-CACHE_LENGTH_STEP = 256  # positions: so many more are looked at when those before are full
+BLOCKS_PER_COMPILE = 4  # more take longer to compile and gain little
+CACHE_LENGTH_STEP = 256  # the attended part of the cache grows by this many positions
 
 KVBuffers = Sequence[tuple[Tensor, Tensor]]  # keys and values [B, K, end, E] of each layer
 
 
 class CompiledDecoder:
-    """Of a model whose blocks are lean; its first calls compile, which takes seconds."""
+    """The compiled step of a model with fused projections; its first calls compile, for seconds."""
 
     def __init__(self, model: GPT) -> None:
         self.model = model
@@ -35,15 +36,15 @@ class CompiledDecoder:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Compile now, for a row alone."""
+        """Compile now, for one row."""
         config, weight = self.model.config, self.model.model.embed_tokens.weight
-        # the longest cache there can be, of which a step sees a part: it is good for all others
+        # views of the longest possible cache compile to code that fits all shorter ones
         cache = KVCache(config, 1, config.block_size, weight.dtype, weight.device)
         with without_onednn_for_one_row(self.model):
             DecodeRunner(self, cache).step([0])
 
     def decode(self, ids_B1: Tensor, positions_B1: Tensor, buffers: KVBuffers) -> Tensor:
-        """Return logits [B, V] after these tokens, whose keys and values go to these places."""
+        """Return logits [B, V] after these tokens; write their keys and values at the positions."""
         decoder, config = self.model.model, self.model.config
         table = rope_table(config.head_size, config.block_size, config.rope_theta, ids_B1.device)
         rope = table.select(positions_B1)
@@ -51,21 +52,17 @@ class CompiledDecoder:
         torch._dynamo.maybe_mark_dynamic(mask_B11T, 3)
         x_B1D = decoder.embed_tokens(ids_B1)
         for first in range(0, len(buffers), BLOCKS_PER_COMPILE):
-            several = slice(first, first + BLOCKS_PER_COMPILE)
+            group = slice(first, first + BLOCKS_PER_COMPILE)
+            blocks = list(decoder.layers[group])
             x_B1D = self.decode_blocks(
-                list(decoder.layers[several]),
-                x_B1D,
-                rope,
-                positions_B1,
-                mask_B11T,
-                buffers[several],
+                blocks, x_B1D, rope, positions_B1, mask_B11T, buffers[group]
             )
         y_BV: Tensor = self.compute_logits(decoder.norm, self.model.lm_head, x_B1D)
         return y_BV
 
 
 class DecodeRunner:
-    """The steps of one cache: what each of them is to see, and on a GPU the graphs."""
+    """Runs compiled steps on one cache; keeps its views and, on a GPU, the CUDA graphs."""
 
     def __init__(self, decoder: CompiledDecoder, cache: KVCache) -> None:
         self.decoder, self.cache = decoder, cache
@@ -76,7 +73,7 @@ class DecodeRunner:
     def step(self, ids: Sequence[int]) -> Tensor:
         """Return logits [B, V] after the next token of each of the first B rows.
 
-        On a GPU they are overwritten by the next step of as many rows.
+        On a GPU the next step with as many rows overwrites them.
         """
         cache, rows = self.cache, len(ids)
         assert cache.max_length < cache.capacity, "the cache is full"
@@ -84,13 +81,15 @@ class DecodeRunner:
             -(-(cache.max_length + 1) // CACHE_LENGTH_STEP) * CACHE_LENGTH_STEP, cache.capacity
         )
         graphed = self.device.type == "cuda"
-        # a graph is of a fixed number of rows: those that nobody has are computed with them
+        # a graph has a fixed number of rows, so unused ones are computed too
         padded = min(1 << (rows - 1).bit_length(), len(cache.lengths)) if graphed else rows
         inputs = torch.zeros(2, padded, 1, dtype=torch.int64, pin_memory=graphed)
         inputs[0, :rows, 0] = torch.tensor(ids)
         inputs[1, :, 0] = torch.from_numpy(cache.lengths[:padded])
         cache.lengths[:rows] += 1
-        buffers = self._visible_buffers(padded, end)
+        if (padded, end) not in self.buffers:
+            self.buffers[padded, end] = self._visible_buffers(padded, end)
+        buffers = self.buffers[padded, end]
         if not graphed:
             return self.decoder.decode(inputs[0], inputs[1], buffers)
         if (padded, end) not in self.graphs:
@@ -98,24 +97,22 @@ class DecodeRunner:
         return self.graphs[padded, end].replay(inputs)[:rows]
 
     def _visible_buffers(self, rows: int, end: int) -> KVBuffers:
-        """The part of the cache that a step may see, layer by layer."""
-        if (rows, end) not in self.buffers:
-            found = []
-            for layer in self.cache.layers:
-                views = layer.k_BKTE[:rows, :, :end], layer.v_BKTE[:rows, :, :end]
-                for view in views:
-                    torch._dynamo.maybe_mark_dynamic(view, 2)
-                found.append(views)
-            self.buffers[rows, end] = found
-        return self.buffers[rows, end]
+        """Return views of the first rows and positions of the cache, layer by layer."""
+        views = [
+            (layer.k_BKTE[:rows, :, :end], layer.v_BKTE[:rows, :, :end])
+            for layer in self.cache.layers
+        ]
+        for view in chain.from_iterable(views):
+            torch._dynamo.maybe_mark_dynamic(view, 2)
+        return views
 
 
 class _CudaGraph:
-    """A step as one launch: the GPU goes through its kernels without being told each."""
+    """A step that the GPU replays as one launch instead of one per kernel."""
 
     def __init__(self, decoder: CompiledDecoder, inputs_2B1: Tensor, buffers: KVBuffers) -> None:
         self.inputs_2B1 = inputs_2B1
-        # compiles; run again, it gives the same and stores the same
+        # compiles and warms up: repeated, it computes and stores the same
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -127,6 +124,7 @@ class _CudaGraph:
             self.logits_BV = decoder.decode(inputs_2B1[0], inputs_2B1[1], buffers)
 
     def replay(self, inputs_2B1: Tensor) -> Tensor:
+        """Return logits [B, V] for ids and positions, in memory that each replay overwrites."""
         self.inputs_2B1.copy_(inputs_2B1, non_blocking=True)
         self.graph.replay()
         return self.logits_BV
@@ -153,12 +151,12 @@ def _compute_logits(norm: nn.Module, head: nn.Module, x_B1D: Tensor) -> Tensor:
 
 
 def _compile(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
-    # a code object of its own: PyTorch counts compilations by it, and a process that opens many
-    # models would come to the number at which it gives up
+    # a new code object for each model: PyTorch limits the compilations of one code object, and
+    # a process that loads many models would reach the limit
     assert isinstance(function, FunctionType)
     own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
-    # CPU: a product and its sum in one instruction. GPU: one row times a matrix, which may be in
-    # few bits, as a sum that reads it at the memory's pace and not as a product
+    # CPU: multiply-add in one instruction. GPU: tunes the product of one row and a matrix, which
+    # may be quantized, to be a sum that reads the matrix at memory bandwidth
     options: dict[str, dict[str, Any]] = {
         "cpu": {"cpp.enable_floating_point_contract_flag": "fast"},
         "cuda": {"coordinate_descent_tuning": True},

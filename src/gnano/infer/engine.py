@@ -100,7 +100,6 @@ class Engine:
 
     def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
-        self.conversation_batch: ContinuousBatch | None = None  # keeps its cache between prompts
         self.may_repack = False  # whether weights may be stored in a form that cannot be trained
         self.compiled_decoder: CompiledDecoder | None = None
 
@@ -176,15 +175,15 @@ class Engine:
         sampling: SamplingParams = DEFAULT_SAMPLING,
         stop: Sequence[str] = (),
         context_shift: bool = False,
-        reuse_prefix: bool = False,
+        batch: ContinuousBatch | None = None,
     ) -> Generator[tuple[str, SequenceState]]:
         """Generate one sequence; after each step yield the text that became final and the sequence.
 
         The text may be empty. The sequence carries the ids so far and, at the end, the finish
         reason: `max_new_tokens` reached, end-of-text, a stop string (which is not returned), or a
-        full context. With `context_shift` a full context loses its older half instead. With
-        `reuse_prefix`, for the prompts of a conversation, the cache of the previous call is kept
-        as far as both prompts agree; results differ only by rounding. Raises ValueError for a
+        full context. With `context_shift` a full context loses its older half instead. A
+        conversation passes a `batch` with `reuse_prefix`, whose cache is kept from prompt to
+        prompt as far as they agree; results differ only by rounding. Raises ValueError for a
         prompt that does not fit.
         """
         ids = self.encode_prompt(prompt)
@@ -194,12 +193,8 @@ class Engine:
             sampling=sampling,
             context_shift=context_shift,
         )
-        if not reuse_prefix or self.conversation_batch:  # the latter: busy with another sequence
+        if batch is None or batch:  # the latter: busy with another sequence
             batch = self.new_batch(1, len(ids) + max_new_tokens)
-        else:
-            if self.conversation_batch is None:
-                self.conversation_batch = self.new_batch(reuse_prefix=True)
-            batch = self.conversation_batch
         yield from self._decode_text(batch, [batch.add(request)], stop)
 
     def stream_text(

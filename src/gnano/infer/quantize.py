@@ -1,14 +1,14 @@
-"""How is a model read in fewer bytes? Its matrices in 8 or 4 bits, everything else as it is.
+"""Weight-only quantization: the matrices in 8 or 4 bits, everything else unchanged.
 
-One step for one text reads every weight once and multiplies it once, so its time is that of the
-reading. Each matrix W [O, I] is kept as small numbers and what they stand for:
+A decoding step for one text reads each weight once, so its time is that of reading. Each matrix
+W [O, I] is kept as small integers with scales:
 
-    int8   a unit for each output            w ≈ unit · q                q in −127 … 127
-    int4   a unit and a zero for 32 inputs   w ≈ unit · (q − 8) + zero   q in 0 … 15
+    int8   a scale per output                 w ≈ scale · q                q in −127 … 127
+    int4   a scale and a zero per 32 inputs   w ≈ scale · (q − 8) + zero   q in 0 … 15
 
-The products are PyTorch's own on a CPU, which reads the small numbers and multiplies in the
-activations' dtype; elsewhere, and in 8 bits for many rows at once, where multiplying is what
-takes time, the matrix is made whole first.
+On a CPU, PyTorch's own kernels read the integers and multiply in the dtype of the activations.
+Elsewhere, and in 8 bits for many rows, where multiplication dominates, the matrix is first
+converted back.
 """
 
 import torch
@@ -20,12 +20,14 @@ from gnano.infer.cpu_layers import FrozenLinear, gemv, replace_linears, should_u
 from gnano.model.layers import Linear
 from gnano.model.transformer import GPT
 
-GROUP_SIZE = 32  # inputs that share a unit and a zero in 4 bits
-OUTPUT_MULTIPLE = 16  # outputs that the 4-bit product takes at a time
-MAX_INT8_MATMUL_ROWS = 48  # rows up to which the small numbers are multiplied as they are
+GROUP_SIZE = 32  # inputs that share a scale and a zero in 4 bits
+OUTPUT_MULTIPLE = 16  # required by the 4-bit kernel
+MAX_INT8_MATMUL_ROWS = 48  # rows up to which the 8-bit kernel is the faster way
 
 
 class Int8Linear(FrozenLinear):
+    """A linear layer in 8 bits, with one scale per output."""
+
     q_OI: Tensor
     scale_O: Tensor
 
@@ -33,12 +35,13 @@ class Int8Linear(FrozenLinear):
         super().__init__(linear)
         weight = linear.weight.detach()
         scale_O1 = weight.float().abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
-        # the unit as it will be used: what rounding it does, the small numbers make up for
+        # round the scale first, so that the integers compensate for it
         scale_O1 = scale_O1.to(weight.dtype).float()
         self.register_buffer("q_OI", (weight / scale_O1).round().clamp(-127, 127).to(torch.int8))
         self.register_buffer("scale_O", scale_O1[:, 0].to(weight.dtype))
 
     def matmul(self, x_NI: Tensor) -> Tensor:
+        """Return x @ Wᵀ, [N, O]."""
         if should_use_gemv(x_NI, self.out_features):
             return (gemv(x_NI, self.q_OI) * self.scale_O).to(x_NI.dtype)
         if x_NI.device.type == "cpu" and len(x_NI) <= MAX_INT8_MATMUL_ROWS:
@@ -48,7 +51,9 @@ class Int8Linear(FrozenLinear):
 
 
 class Int4Linear(FrozenLinear):
-    q_OI: Tensor  # on a CPU in the order that its product wants, else two to a byte
+    """A linear layer in 4 bits, with a scale and a zero per group of inputs."""
+
+    q_OI: Tensor  # on a CPU in the layout of its kernel, else two per byte
     scales_zeros_GO2: Tensor
 
     def __init__(self, linear: Linear) -> None:
@@ -69,9 +74,8 @@ class Int4Linear(FrozenLinear):
         self.register_buffer("q_OI", q_OI)
 
     def matmul(self, x_NI: Tensor) -> Tensor:
-        if (
-            self.is_prepacked
-        ):  # for many rows too: what lies in this order, only its product can read
+        """Return x @ Wᵀ, [N, O]."""
+        if self.is_prepacked:
             y_NO: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
                 x_NI, self.q_OI, GROUP_SIZE, self.scales_zeros_GO2
             )
@@ -83,13 +87,13 @@ class Int4Linear(FrozenLinear):
 
 
 def quantize_model(model: GPT, quant: Quantization) -> GPT:
-    """Keep the matrices of blocks and head in so many bits, in place.
+    """Quantize the matrices of blocks and head in place.
 
-    Raises ValueError where a matrix is not made of whole groups.
+    Raises ValueError for a matrix whose size does not fit the groups.
     """
     kinds = {"int8": Int8Linear, "int4": Int4Linear}
     if quant not in kinds:
-        raise ValueError(f"quant is {quant!r}; there are {', '.join(kinds)}.")
+        raise ValueError(f"quant is {quant!r}; it must be {' or '.join(kinds)}.")
     for name, layer in model.named_modules():
         if isinstance(layer, Linear):
             outputs, inputs = layer.weight.shape
