@@ -10,7 +10,7 @@ import torch
 from tests.chat.terminal import ForkServer, Terminal
 from tests.fakes.scripted_model import teach
 
-from gnano.chat.chat_settings import ChatSettings
+from gnano.chat.conversation import ChatSettings
 from gnano.config.inference_config import SamplingParams
 from gnano.data.sft.chat_template import ChatTemplate, save_template
 from gnano.infer.engine import Engine

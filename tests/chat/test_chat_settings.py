@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 
-from gnano.chat.chat_settings import ChatSettings
+from gnano.chat.conversation import ChatSettings
 from gnano.config.inference_config import SamplingParams
 
 VALUES = {"top_k": "4", "seed": "7", "logit_bias": "13:-5,42:1.5", "tokens": "9"}

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 from tests.chat.conftest import LIKELIEST, TEMPLATE, UNICODE, Listening
 
-from gnano.chat.chat_settings import ChatSettings
+from gnano.chat.conversation import ChatSettings
 from gnano.chat.conversation import ChatSession, ConversationHistory, Exchange
 from gnano.config.inference_config import SamplingParams
 from gnano.data.sft.chat_template import ALPACA, ChatTemplate, encode_prompt

@@ -4,7 +4,7 @@ import pytest
 from tests.chat.conftest import LIKELIEST, TEMPLATE
 
 from gnano.chat.conversation import ChatSession, ConversationHistory
-from gnano.chat.slash_commands import COMMANDS, run_line
+from gnano.chat.repl import COMMANDS, run_line
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+"""A small random engine, and the sampling functions for one row."""
+
 import pytest
 import torch
 
@@ -14,13 +16,21 @@ TEXTS = [
 ] * 3
 
 
+def generate_ids(engine, prompt, max_new_tokens, sampling, **options):
+    """Return the ids of a stream that is read to its end."""
+    ids = []
+    for _, sequence in engine.stream(prompt, max_new_tokens, sampling, **options):
+        ids = sequence.output_ids
+    return ids
+
+
 def choose(logits_V, sampling, generator, history=None):
-    """The token of one row alone."""
+    """Sample the token of a single row."""
     return sample_tokens(logits_V[None], [sampling], [generator], [history])[0]
 
 
 def probabilities(logits_V, sampling, history=None):
-    """The distribution that a token is drawn from: [V] in fp32, zero for what is ruled out."""
+    """Return the distribution that a token is drawn from: [V] in fp32, 0 for excluded ids."""
     logits_V = logits_V.float().clone()
     apply_penalties(logits_V, sampling, history)
     if sampling.temperature == 0:
@@ -37,10 +47,10 @@ def tokenizer():
 
 @pytest.fixture
 def make_engine(tokenizer):
-    """An engine on a small random model.
+    """Return a function that makes an engine with a small random model.
 
-    Its matrices are five times as large as at the usual start, so that the likeliest token
-    is clearly ahead and each text takes its own way.
+    Its matrices are five times as large as at initialization, so that the likeliest token leads
+    clearly and texts differ.
     """
 
     def make(seed: int = 0, block_size: int = 96) -> Engine:
@@ -69,7 +79,7 @@ def engine(make_engine):
 
 @pytest.fixture
 def save_engine(tmp_path):
-    """A checkpoint folder of the engine's model and tokenizer."""
+    """Return a function that saves an engine as a checkpoint folder."""
 
     def save(engine: Engine):
         folder = tmp_path / "saved"

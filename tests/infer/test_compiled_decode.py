@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.infer.conftest import generate_ids
 
 from gnano.config.inference_config import SamplingParams
 from gnano.infer import compiled_decode as steps
@@ -21,6 +22,8 @@ PROMPTS = ["", "Once upon a time", "Once upon a time there was a small engine", 
 
 
 @needs_compiler
+@pytest.mark.slow
+@pytest.mark.compile
 def test_a_compiled_model_writes_the_same_texts(make_engine, save_engine, monkeypatch):
     """Alone, in a conversation, to the context's end and beyond it."""
     monkeypatch.setattr(
@@ -40,13 +43,13 @@ def test_a_compiled_model_writes_the_same_texts(make_engine, save_engine, monkey
         assert compiled.generate(prompt, 24, GREEDY) == plain.generate(prompt, 24, GREEDY)
     assert len(stepped) > 23 * len(PROMPTS) // 2, "else nothing was compiled"
     sampling = SamplingParams(seed=3, top_p=0.9, repetition_penalty=1.1)
-    ids = list(plain.stream_token_ids("Once", 200, sampling, context_shift=True))
-    assert list(compiled.stream_token_ids("Once", 200, sampling, context_shift=True)) == ids
-    text = compiled.encode_prompt("Once upon a time")
+    ids = generate_ids(plain, "Once", 200, sampling, context_shift=True)
+    assert generate_ids(compiled, "Once", 200, sampling, context_shift=True) == ids
+    text, batch = compiled.encode_prompt("Once upon a time"), compiled.new_batch(reuse_prefix=True)
     for more in range(1, 4):
-        said = list(compiled.stream_token_ids(text, 9, GREEDY, reuse_prefix=True))
-        assert said == list(plain.token_ids(text, 9, GREEDY))
-        text = (*text, *said, more)
+        output = generate_ids(compiled, text, 9, GREEDY, batch=batch)
+        assert output == generate_ids(plain, text, 9, GREEDY)
+        text = (*text, *output, more)
     found, expected = (one.generate_batch(PROMPTS, 9, GREEDY) for one in (compiled, plain))
     assert [one[0].token_ids for one in found] == [one[0].token_ids for one in expected]
 
@@ -62,6 +65,7 @@ def graphs_alone(monkeypatch):
     monkeypatch.setattr(torch, "compile", without_code)
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("graphs_alone")
 def test_rows_step_together_as_if_each_were_alone(make_engine):
     """As on a GPU, where the steps of several rows are compiled too."""
@@ -73,7 +77,9 @@ def test_rows_step_together_as_if_each_were_alone(make_engine):
     rows = [
         batch.add(
             Request(
-                prompt_ids=plain.prompt_ids(prompt), max_new_tokens=5 + 4 * number, sampling=GREEDY
+                prompt_ids=plain.encode_prompt(prompt),
+                max_new_tokens=5 + 4 * number,
+                sampling=GREEDY,
             )
         )
         for number, prompt in enumerate(prompts)
@@ -81,9 +87,11 @@ def test_rows_step_together_as_if_each_were_alone(make_engine):
     while batch:
         batch.step()
     for number, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
-        assert row.said == list(plain.token_ids(prompt, 5 + 4 * number, GREEDY)), prompt
+        assert row.output_ids == generate_ids(plain, prompt, 5 + 4 * number, GREEDY), prompt
 
 
+@pytest.mark.slow
+@pytest.mark.compile
 @pytest.mark.parametrize(
     ("dtype", "quant", "code"),
     [
@@ -101,15 +109,15 @@ def test_fewer_bits_give_nearly_the_same_logits_compiled(make_engine, dtype, qua
         quantize_model(model, quant)
     batch = engine.new_batch(1, 60)
     batch.decode_runner = DecodeRunner(CompiledDecoder(model), batch.cache)
-    ids = engine.prompt_ids("Once upon a time there was a small engine")
+    ids = engine.encode_prompt("Once upon a time there was a small engine")
     batch.add(Request(prompt_ids=ids, max_new_tokens=8, sampling=GREEDY))
     batch.step()
-    row = batch.rows[0]
-    while batch.rows:
+    row = batch.active[0]
+    while batch.active:
         with torch.inference_mode():
-            whole = torch.tensor([[*ids, *row.said]])
+            whole = torch.tensor([[*ids, *row.output_ids]])
             expected = model.logits(model.hidden_states(whole)[:, -1])
-            found = batch.decode_runner.step([row.said[-1]])
+            found = batch.decode_runner.step([row.output_ids[-1]])
             batch.cache.lengths -= 1  # forgotten: the batch makes this step itself
         near = 0.05 if dtype == "bf16" else 1e-3
         assert (found - expected).norm() < near * expected.norm()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from gnano.chat.chat_settings import ChatSettings
+from gnano.chat.conversation import ChatSettings
 from gnano.config.eval_config import EvalConfig
 from gnano.config.inference_config import SamplingParams
 from gnano.config.recipe import Recipe
@@ -38,12 +38,12 @@ def settings(kind: Callable[..., Any], *names: str) -> dict[str, Callable[[Engin
 
 
 WHOLE: dict[str, Callable[[Engine, Any], Any]] = {
-    **settings(SamplingParams, "top_k", "no_repeat_ngram", "seed"),
-    **settings(partial(Request, prompt_ids=(1,)), "tokens", "log_probs"),
+    **settings(SamplingParams, "top_k", "no_repeat_ngram_size", "seed"),
+    **settings(partial(Request, prompt_ids=(1,)), "max_new_tokens", "logprobs"),
     **settings(ChatSettings, "tokens"),
-    **settings(EvalConfig, "limit", "shots", "heldout_tokens", "batch"),
+    **settings(EvalConfig, "limit", "shots", "heldout_tokens", "batch_size"),
     **settings(TensorFileHints, "n_head", "block_size"),
-    **settings(partial(run_smoke_test, Path("nowhere")), "tokens"),
+    **settings(partial(run_smoke_test, Path("nowhere")), "max_tokens"),
     **settings(partial(plan_cost, Recipe()), "gpus"),
     "logit_bias token": lambda _, value: SamplingParams(logit_bias=((value, 1.0),)),
     "bench prompt": lambda engine, value: measure_throughput(engine, prompt_tokens=value),
@@ -62,7 +62,7 @@ DOORS = {
     **WHOLE,
     **settings(SamplingParams, *SHARES),
     **settings(TensorFileHints, "rope_theta", "norm_eps"),
-    **settings(partial(plan_cost, Recipe()), "price", "mfu"),
+    **settings(partial(plan_cost, Recipe()), "gpu_hour_price", "mfu"),
     "logit_bias": lambda _, value: SamplingParams(logit_bias=((1, value),)),
 }
 
@@ -99,11 +99,11 @@ def test_a_bad_request_changes_nothing_for_the_others_in_its_batch(engine):
         max_new_tokens=12,
         sampling=SamplingParams(seed=1),
     )
-    batch = engine.batch(1)
+    batch = engine.new_batch(1)
     expected = batch.add(good)
     while batch:
         batch.step()
-    batch = engine.batch(3)
+    batch = engine.new_batch(3)
     row = batch.add(good)
     batch.step()
     for bad in (
@@ -117,7 +117,7 @@ def test_a_bad_request_changes_nothing_for_the_others_in_its_batch(engine):
             batch.add(bad)
     while batch:
         batch.step()
-    assert row.said == expected.said and len(row.said) > 1
+    assert row.output_ids == expected.output_ids and len(row.output_ids) > 1
 
 
 PADDING = 100
@@ -155,10 +155,10 @@ def test_no_id_is_drawn_or_told_that_no_token_has(engine, padded, sampling):
     with torch.no_grad():
         assert padded.model(ids)[0, -1].argmax() >= engine.tokenizer.vocab_size  # they would be
     prompts = ["", "Once upon a time", "it"]
-    expected = engine.complete(prompts, 24, sampling, logprobs=3, num_samples=2)
-    found = padded.complete(prompts, 24, sampling, logprobs=3, num_samples=2)
-    assert [[one.ids for one in group] for group in found] == [
-        [one.ids for one in group] for group in expected
+    expected = engine.generate_batch(prompts, 24, sampling, logprobs=3, num_samples=2)
+    found = padded.generate_batch(prompts, 24, sampling, logprobs=3, num_samples=2)
+    assert [[one.token_ids for one in group] for group in found] == [
+        [one.token_ids for one in group] for group in expected
     ]  # as without the padding
     for one in (one for group in found for one in group):
         assert all(

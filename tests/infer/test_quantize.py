@@ -80,5 +80,5 @@ def test_what_does_not_divide_is_refused_in_a_sentence():
     model = GPT(32, n_embd=48, n_layer=1, n_head=2, n_kv_head=1, ffn_hidden=40, block_size=8)
     with pytest.raises(ValueError, match=r"48 × 48, and int4 needs multiples of 16 × 32"):
         quantize_model(model, "int4")
-    with pytest.raises(ValueError, match="there are int8, int4"):
+    with pytest.raises(ValueError, match="must be int8 or int4"):
         quantize_model(model, "int3")  # type: ignore[arg-type]

@@ -206,8 +206,8 @@ def test_logits_in_half_precision_are_welcome(dtype):
         ({"repetition_penalty": 1e-45}, "at least 0.01 and at most 100"),
         ({"presence_penalty": -2.1}, "at least -2 and at most 2"),
         ({"frequency_penalty": 2.1}, "at least -2 and at most 2"),
-        ({"no_repeat_ngram": -1}, "at least 0"),
-        ({"no_repeat_ngram": 10**20}, "at most 2,147,483,647"),
+        ({"no_repeat_ngram_size": -1}, "at least 0"),
+        ({"no_repeat_ngram_size": 10**20}, "at most 2,147,483,647"),
         ({"seed": -1}, "at least 0"),
         ({"seed": 2**63}, "at most 9,223,372,036,854,775,807"),
     ],
@@ -234,7 +234,7 @@ def test_the_ends_of_each_range_are_allowed():
         {"min_p": 1},
         {"repetition_penalty": 100},
         {"presence_penalty": -2, "frequency_penalty": 2},
-        {"no_repeat_ngram": 99},
+        {"no_repeat_ngram_size": 99},
         {"logit_bias": ((0, -100), (1, 100))},
     ):
         sampling = SamplingParams(seed=0, **allowed)

@@ -41,12 +41,15 @@ def test_what_is_asked_for_is_measured(engine):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"prompt": 90, "tokens": 20}, r"90 \+ 20 tokens do not fit the model's context of 96"),
-        ({"texts": [0]}, "texts is 0; it must be at least 1"),
-        ({"texts": [10**20]}, "at most 4,096"),
-        ({"texts": []}, "No number of texts"),
-        ({"tokens": 1}, "tokens is 1; it must be at least 2"),
-        ({"prompt": 0}, "prompt is 0; it must be at least 1"),
+        (
+            {"prompt_tokens": 90, "new_tokens": 20},
+            r"90 \+ 20 tokens do not fit the model's context of 96",
+        ),
+        ({"batch_sizes": [0]}, "texts is 0; it must be at least 1"),
+        ({"batch_sizes": [10**20]}, "at most 4,096"),
+        ({"batch_sizes": []}, "No number of texts"),
+        ({"new_tokens": 1}, "tokens is 1; it must be at least 2"),
+        ({"prompt_tokens": 0}, "prompt is 0; it must be at least 1"),
     ],
 )
 def test_what_has_no_room_is_refused(engine, options, reason):

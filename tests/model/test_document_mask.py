@@ -74,7 +74,7 @@ def test_no_document_learns_of_another(make_model, random_ids):
         for place in range(LENGTH):
             other = ids.clone()
             other[0, place] = (other[0, place] + 1) % model.config.vocab_size
-            moved = (model(other, segments_BT=numbers) != before).any(-1)[0]
+            moved = (model(other, document_ids_BT=numbers) != before).any(-1)[0]
             inside = numbers[0] == numbers[0, place]
             later = torch.arange(LENGTH) >= place
             assert moved[place]
@@ -129,7 +129,7 @@ def test_packing_in_bf16_stays_near_fp32(make_model, random_ids):
     with torch.no_grad():
         precise = model(ids, document_ids_BT=numbers)
         model.compute_dtype = torch.bfloat16
-        rough = model(ids, segments_BT=numbers)
+        rough = model(ids, document_ids_BT=numbers)
     assert (rough - precise).norm() / precise.norm() < 0.05
 
 

@@ -189,8 +189,8 @@ def test_the_adapter_lies_where_its_model_does_in_its_dtype(make_model):
         ({"alpha": float("inf")}, "alpha"),
         ({"dropout": 1.0}, "dropout"),
         ({"dropout": -0.1}, "dropout"),
-        ({"layers": ()}, "layers"),
-        ({"layers": ("q_proj", "lm_head")}, "layers"),
+        ({"target_modules": ()}, "target_modules"),
+        ({"target_modules": ("q_proj", "lm_head")}, "target_modules"),
     ],
 )
 def test_nonsense_is_refused_by_its_key(mistake, key):

@@ -54,9 +54,7 @@ class CompiledDecoder:
         for first in range(0, len(buffers), BLOCKS_PER_COMPILE):
             group = slice(first, first + BLOCKS_PER_COMPILE)
             blocks = list(decoder.layers[group])
-            x_B1D = self.decode_blocks(
-                blocks, x_B1D, rope, positions_B1, mask_B11T, buffers[group]
-            )
+            x_B1D = self.decode_blocks(blocks, x_B1D, rope, positions_B1, mask_B11T, buffers[group])
         y_BV: Tensor = self.compute_logits(decoder.norm, self.model.lm_head, x_B1D)
         return y_BV
 

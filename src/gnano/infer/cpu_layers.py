@@ -1,27 +1,19 @@
-"""What takes a matrix's place in a model that only reads and writes texts? One laid out for that.
+"""Linear layers for inference: fused projections, and faster matrix products on a CPU.
 
-It computes what `Linear` does, or nearly, and keeps no second copy: the model can then not be
-trained or saved.
+    q, k, v ─▶ one matrix       gate, up ─▶ one matrix       queries and keys rotated together
 
-How does a CPU multiply by a matrix fastest? One row as it lies, several in oneDNN's order.
+Fusion leaves 4 of a block's 7 products, since each call counts in a decoding step of one text.
+The fastest CPU product depends on the number of rows:
 
-    bf16, one row    PyTorch's own product with a vector, at nearly the pace of the memory
-    several, fp32    oneDNN's, which gets sooner through a matrix that it has laid out itself
+    bf16, one row           PyTorch's product with a vector, close to memory bandwidth
+    one row, compiled       `gemv`: a few sums alongside each other. A library product reads the
+                            matrix at two thirds of the bandwidth (half in 8 bits), because it
+                            works on one sum at a time; four distant rows keep four streams going
+    several rows, or fp32   oneDNN with a matrix in its own layout; one row of bf16 is then
+                            slower, so an engine repacks when several texts are first requested
 
-The numbers and their precision stay. What is laid out is so for good, and one row of bf16 is then
-slower: an engine does it when several texts are first wanted side by side.
-
-One row times a matrix as the compiler does it best on a CPU: as sums, a few side by side.
-
-A product's call reads the matrix at two thirds of the memory's pace, or half of it where the matrix
-is in 8 bits: it has one sum in hand at a time. Four rows of the matrix, far from each other, keep
-four streams of reading going.
-
-Fused projections for inference: the same numbers in fewer operations.
-
-    q, k, v ─▶ one matrix       gate, up ─▶ one matrix       queries and keys are rotated together
-
-A decoding step for one text is short, so that each call counts. Of a block's 7 products 4 are left.
+Weights keep their values and precision, but only one copy, in a form that cannot be trained or
+saved.
 """
 
 from abc import ABC, abstractmethod
@@ -37,6 +29,8 @@ from gnano.model.transformer import GPT
 
 
 class FrozenLinear(nn.Module, ABC):
+    """A linear layer whose weight is stored in another form than `Linear`'s."""
+
     def __init__(self, linear: Linear) -> None:
         super().__init__()
         self.out_features, self.in_features = linear.weight.shape
@@ -44,15 +38,16 @@ class FrozenLinear(nn.Module, ABC):
 
     @abstractmethod
     def matmul(self, x_NI: Tensor) -> Tensor:
-        """x @ Wᵀ, [N, O]."""
+        """Return x @ Wᵀ, [N, O]."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x @ Wᵀ without padding."""
         y_NO = self.matmul(x.reshape(-1, self.in_features).contiguous())
         return y_NO.view(*x.shape[:-1], self.out_features)[..., : self.visible_features]
 
 
 def replace_linears(model: GPT, layer_class: Callable[[Linear], FrozenLinear]) -> GPT:
-    """Put one in the place of each matrix of blocks and head, one after another."""
+    """Replace each linear layer of blocks and head in place, one after another."""
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, Linear):
@@ -61,6 +56,8 @@ def replace_linears(model: GPT, layer_class: Callable[[Linear], FrozenLinear]) -
 
 
 class OneDnnLinear(FrozenLinear):
+    """A linear layer with its weight in oneDNN's layout."""
+
     packed_weight: Tensor
 
     def __init__(self, linear: Linear) -> None:
@@ -69,7 +66,8 @@ class OneDnnLinear(FrozenLinear):
         self.register_buffer("packed_weight", packed_weight, persistent=False)
 
     def matmul(self, x_NI: Tensor) -> Tensor:
-        # the compiler takes the operator itself for one of its own making, with constant weights
+        """Return x @ Wᵀ, [N, O]."""
+        # the compiler expects constant weights from the raw operator, which it also generates
         multiply = _packed_matmul_op if torch.compiler.is_compiling() else _packed_matmul
         y_NO: Tensor = multiply(x_NI, self.packed_weight)
         return y_NO
@@ -91,15 +89,15 @@ def _(x_NI: Tensor, packed_OI: Tensor) -> Tensor:
 
 
 def can_prepack(dtype: torch.dtype) -> bool:
-    """Return whether this processor's oneDNN multiplies laid out matrices of the dtype."""
-    known: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    """Return whether oneDNN multiplies packed matrices of the dtype on this processor."""
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if dtype == torch.bfloat16:
-        return known and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return known and dtype == torch.float32
+        return available and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return available and dtype == torch.float32
 
 
 def prepack_onednn(model: GPT) -> GPT:
-    """Lay out the matrices of blocks and head, in place, where that is known and not yet done."""
+    """Repack the matrices of blocks and head in place, if supported and not yet done."""
     if not isinstance(model.lm_head, Linear):
         return model
     weight = model.lm_head.weight
@@ -110,16 +108,16 @@ def prepack_onednn(model: GPT) -> GPT:
 
 @contextmanager
 def without_onednn_for_one_row(model: GPT) -> Iterator[None]:
-    """While one row is computed: its products in bf16 without oneDNN, where they lie as they were.
+    """Disable oneDNN in the block, for products of one row with unpacked bf16 matrices.
 
-    What else the process multiplies meanwhile goes without it too, which is slower, not wrong.
+    It is disabled for the whole process, so other products are slower meanwhile, but correct.
     """
     head = model.lm_head
-    plain = isinstance(head, Linear) and head.weight.dtype == torch.bfloat16
-    if not plain or head.weight.device.type != "cpu" or not torch._C._get_mkldnn_enabled():
+    is_unpacked = isinstance(head, Linear) and head.weight.dtype == torch.bfloat16
+    if not is_unpacked or head.weight.device.type != "cpu" or not torch._C._get_mkldnn_enabled():
         yield
         return
-    # not `backends.mkldnn.flags`: with its other settings it takes longer than a small product
+    # `backends.mkldnn.flags` would take longer than a small product
     torch._C._set_mkldnn_enabled(False)
     try:
         yield
@@ -127,11 +125,11 @@ def without_onednn_for_one_row(model: GPT) -> Iterator[None]:
         torch._C._set_mkldnn_enabled(True)
 
 
-GEMV_STREAMS = 4  # sums; with eight the streams get in each other's way
+GEMV_STREAMS = 4  # rows read at a time; eight are slower
 
 
 def should_use_gemv(x_NI: Tensor, outputs: int) -> bool:
-    """Is this a moment for `sums`? Of longer rows than there are sums, a product reads faster."""
+    """Return whether `gemv` is faster: one compiled CPU row, no more inputs than outputs."""
     N, inputs = x_NI.shape
     return (
         torch.compiler.is_compiling()
@@ -143,13 +141,13 @@ def should_use_gemv(x_NI: Tensor, outputs: int) -> bool:
 
 
 def gemv(x_1I: Tensor, w_OI: Tensor) -> Tensor:
-    """x @ Wᵀ, [1, O], in fp32."""
+    """Return x @ Wᵀ, [1, O], in fp32, as sums over `GEMV_STREAMS` parts of the matrix."""
     parts = w_OI.view(GEMV_STREAMS, -1, w_OI.shape[1]).float().unbind()
     return torch.cat([(part * x_1I.float()).sum(-1) for part in parts])[None]
 
 
 class FusedAttention(Attention):
-    """Attention whose queries, keys and values come from one matrix; without dropout."""
+    """Attention with one matrix for queries, keys and values, without dropout."""
 
     def __init__(self, attention: Attention) -> None:
         nn.Module.__init__(self)
@@ -158,6 +156,7 @@ class FusedAttention(Attention):
         self.o_proj = FusedLinear(attention.o_proj)
 
     def project_qkv(self, x_BTD: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values as `Attention` does."""
         B, T, _ = x_BTD.shape
         heads_BHTE = self.qkv_proj(x_BTD).view(B, T, self.H + 2 * self.K, -1).transpose(1, 2)
         rotated, v_BKTE = torch.split(heads_BHTE, [self.H + self.K, self.K], dim=1)
@@ -166,7 +165,7 @@ class FusedAttention(Attention):
 
 
 class FusedFeedForward(FeedForward):
-    """SwiGLU whose gate and up come from one matrix."""
+    """SwiGLU with one matrix for gate and up."""
 
     def __init__(self, mlp: FeedForward) -> None:
         nn.Module.__init__(self)
@@ -174,13 +173,14 @@ class FusedFeedForward(FeedForward):
         self.down_proj = FusedLinear(mlp.down_proj)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """Return down(silu(gate x) × up x)."""
         gate, up = self.gate_up_proj(x_BTD).chunk(2, dim=-1)
         y_BTD: Tensor = self.down_proj(F.silu(gate) * up)
         return y_BTD
 
 
 class FusedLinear(Linear):
-    """The matrices of several linear layers, one below the other."""
+    """The stacked matrices of several linear layers."""
 
     def __init__(self, *parts: Linear) -> None:
         inputs, rows = parts[0].weight.shape[1], [len(part.weight) for part in parts]
@@ -191,6 +191,7 @@ class FusedLinear(Linear):
         self.visible_features = count_visible_features(parts[0]) if len(parts) == 1 else sum(rows)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x @ Wᵀ without padding."""
         x_NI = x.reshape(-1, x.shape[-1])
         if should_use_gemv(x_NI, len(self.weight)):
             y_NO = gemv(x_NI, self.weight).to(x.dtype)
@@ -200,17 +201,17 @@ class FusedLinear(Linear):
 
 
 def fuse_projections(model: GPT) -> GPT:
-    """Fuse the matrices of each block, one after another; the model can then not be saved."""
+    """Fuse the projections of each block in place; the model can no longer be trained or saved."""
     for block in model.model.layers:
         assert isinstance(block, Block)
         block.self_attn = FusedAttention(block.self_attn)
         block.mlp = FusedFeedForward(block.mlp)
-    setattr(model, "lm_head", FusedLinear(model.lm_head))  # noqa: B010 no Head, which trains
+    setattr(model, "lm_head", FusedLinear(model.lm_head))  # noqa: B010 it is declared as LMHead
     return model.eval()
 
 
 def count_visible_features(linear: Linear) -> int:
-    """Return a layer's outputs; of the head, without the padding, which is no vocabulary."""
+    """Return the number of a layer's outputs, without the padding of a head."""
     if isinstance(linear, LMHead):
         return linear.vocab_size
     return linear.visible_features if isinstance(linear, FusedLinear) else len(linear.weight)

@@ -1,10 +1,10 @@
-"""How fast does it write, and how fast could it? Tokens a second beside what the memory gives.
+"""Generation speed: tokens per second, compared with what the memory bandwidth allows.
 
-A step reads each weight once, so a text alone can't be written faster than
+A decoding step reads each weight once, so a single text cannot be generated faster than
 
-    bytes the memory gives a second / bytes that a token reads
+    memory bandwidth / bytes read per token
 
-The input embedding is not read: of it a step takes one row.
+The input embedding does not count: a step reads one row of it.
 """
 
 import time
@@ -22,35 +22,38 @@ from gnano.model.transformer import GPT
 from gnano.utils.validation import Range, check_number
 
 GREEDY_SAMPLING = SamplingParams(temperature=0)
-NO_EOS_TOKEN = -1  # an id that no token has: no text ends by itself
-READ_BYTES = 2**28  # bytes that are read to measure the memory, far more than a cache holds
+NO_EOS_TOKEN = -1  # no token has this id, so no text ends early
+READ_BYTES = 2**28  # read to measure the bandwidth; much larger than a cache
 MAX_BENCH_BATCH = 4_096
 NUM_ROUNDS = 5
 
 
 @dataclass(frozen=True)
 class DecodeThroughput:
-    """Texts that are written side by side."""
+    """The decoding speed at one batch size."""
 
     batch_size: int
-    tokens_per_s: float  # of all of them together
-    bytes_per_step: int  # weights, and the keys and values of half of the way
+    tokens_per_s: float  # of all sequences together
+    bytes_per_step: int  # weights, and the KV cache half-way through generation
 
 
 @dataclass(frozen=True)
 class ThroughputReport:
-    prompt_tokens: int  # tokens
-    first_token_s: float  # from a prompt's ids to the first token
+    """The speed of prefill and decoding, and the memory bandwidth."""
+
+    prompt_tokens: int
+    first_token_s: float  # from the prompt's ids to the first token
     steps: tuple[DecodeThroughput, ...]
-    read_bytes_per_s: float  # what the memory gives, measured
-    weight_bytes: int  # that a step reads
+    read_bytes_per_s: float  # measured memory bandwidth
+    weight_bytes: int  # read by a step
 
     @property
     def prefill_tokens_per_s(self) -> float:
+        """Prompt tokens per second."""
         return self.prompt_tokens / self.first_token_s
 
     def bandwidth_share(self, steps: DecodeThroughput) -> float:
-        """Of the memory's bytes a second, those that these steps read."""
+        """Return the share of the memory bandwidth that these steps use."""
         return steps.bytes_per_step * steps.tokens_per_s / steps.batch_size / self.read_bytes_per_s
 
 
@@ -61,49 +64,46 @@ def measure_throughput(
     new_tokens: int = 64,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> ThroughputReport:
-    """The median of a few rounds each; raises ValueError where the context has no room."""
+    """Measure prefill and decoding; raises ValueError for numbers that do not fit the model."""
     config = engine.model.config
     check_number("prompt", prompt_tokens, Range(1, MAX_COUNT))
     check_number("tokens", new_tokens, Range(2, MAX_COUNT))
     if not batch_sizes:
-        raise ValueError("No number of texts is given; name one or more (--texts 1 8 32).")
+        raise ValueError("No batch size is given; name one or more (--texts 1 8 32).")
     for count in batch_sizes:
         check_number("texts", count, Range(1, MAX_BENCH_BATCH))
     if prompt_tokens + new_tokens > config.block_size:
         raise ValueError(
-            f"{prompt_tokens:,} + {new_tokens:,} tokens do not fit the model's context of "
-            f"{config.block_size:,}: measure fewer (--prompt, --tokens)."
+            f"{prompt_tokens:,} + {new_tokens:,} tokens do not fit in the model's context of "
+            f"{config.block_size:,}; reduce --prompt or --tokens."
         )
-    on_progress("what the memory gives")
+    on_progress("memory bandwidth")
     read = measure_read_bandwidth(engine.device)
     on_progress("prefill")
     first = median(_measure_first_token(engine, prompt_tokens) for _ in range(NUM_ROUNDS + 1))
     weights = count_weight_bytes(engine.model)
     dtype = engine.model.compute_dtype or engine.model.model.embed_tokens.weight.dtype
-    found = []
+    steps = []
     for count in sorted(batch_sizes):
-        on_progress(f"{count} texts side by side")
+        on_progress(f"{count} texts at a time")
         if count > 1:
             engine.prepare_for_batching()
         per_s = _measure_tokens_per_s(engine, count, prompt_tokens, new_tokens)
-        half = (
-            count
-            * (prompt_tokens + new_tokens // 2)
-            * kv_cache_bytes_per_token(config, dtype.itemsize)
-        )
-        found.append(DecodeThroughput(count, per_s, weights + half))
-    return ThroughputReport(prompt_tokens, first, tuple(found), read, weights)
+        tokens = count * (prompt_tokens + new_tokens // 2)
+        cache = tokens * kv_cache_bytes_per_token(config, dtype.itemsize)
+        steps.append(DecodeThroughput(count, per_s, weights + cache))
+    return ThroughputReport(prompt_tokens, first, tuple(steps), read, weights)
 
 
 def count_weight_bytes(model: GPT) -> int:
-    """What one step reads of the model: all of it but the input embedding."""
+    """Return the bytes of the model that a step reads: all but the input embedding."""
     tensors = [*model.parameters(), *model.buffers()]
     embedding = model.model.embed_tokens.weight
     return sum(t.numel() * t.element_size() for t in tensors if t is not embedding)
 
 
 def _random_prompts(engine: Engine, count: int, length: int) -> list[tuple[int, ...]]:
-    """Different ones: what several have in common is computed once."""
+    """Return distinct prompts, since equal ones are computed once."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(engine.tokenizer.vocab_size, (count, length), generator=generator)
     return [tuple(row) for row in ids.tolist()]
@@ -111,15 +111,10 @@ def _random_prompts(engine: Engine, count: int, length: int) -> list[tuple[int, 
 
 def _measure_first_token(engine: Engine, prompt: int) -> float:
     batch = engine.new_batch(1, prompt, eos_token_id=NO_EOS_TOKEN)
-    batch.add(
-        Request(
-            prompt_ids=_random_prompts(engine, 1, prompt)[0],
-            max_new_tokens=1,
-            sampling=GREEDY_SAMPLING,
-        )
-    )
+    (ids,) = _random_prompts(engine, 1, prompt)
+    batch.add(Request(prompt_ids=ids, max_new_tokens=1, sampling=GREEDY_SAMPLING))
     started = time.perf_counter()
-    batch.step()  # it gives ids, so a GPU has been waited for
+    batch.step()  # it returns ids, and so waits for a GPU
     return time.perf_counter() - started
 
 
@@ -128,22 +123,22 @@ def _measure_tokens_per_s(engine: Engine, count: int, prompt: int, tokens: int) 
     for ids in _random_prompts(engine, count, prompt):
         batch.add(Request(prompt_ids=ids, max_new_tokens=tokens, sampling=GREEDY_SAMPLING))
     while batch.waiting:
-        batch.step()  # the prompts, and the first token of each
-    took = []
+        batch.step()  # prefill, and the first token of each
+    times = []
     while batch:
         rows = len(batch.active)
         started = time.perf_counter()
         batch.step()
-        took.append((time.perf_counter() - started) / rows)
-    return 1 / median(took)
+        times.append((time.perf_counter() - started) / rows)
+    return 1 / median(times)
 
 
 def measure_read_bandwidth(device: torch.device) -> float:
-    """What the memory gives to one who only reads it: the best of a few sums."""
+    """Return the memory bandwidth in bytes per second: the fastest of a few large sums."""
     memory = torch.ones(READ_BYTES // 4, device=device)
-    took = []
+    times = []
     for _ in range(NUM_ROUNDS + 1):
         started = time.perf_counter()
         memory.sum().item()
-        took.append(time.perf_counter() - started)
-    return READ_BYTES / min(took)
+        times.append(time.perf_counter() - started)
+    return READ_BYTES / min(times)
