@@ -1,13 +1,10 @@
-"""What does a model cost? Parameters, FLOPs and bytes, from its shape alone.
-
-The one place for this arithmetic: `info`, the trainer's figures and every plan use it.
-"""
+"""The cost of a model from its shape: parameters, FLOPs and bytes."""
 
 from gnano.config.model_config import ModelConfig
 
 
 def parameters_by_part(config: ModelConfig) -> dict[str, int]:
-    """Parameters by part; the parts add up to `GPT.num_parameters()`."""
+    """Return the parameters of each part; the parts add up to `GPT.num_parameters()`."""
     D, E = config.n_embd, config.head_size
     attention = 2 * D * config.n_head * E + 2 * D * config.n_kv_head * E
     return {
@@ -20,19 +17,20 @@ def parameters_by_part(config: ModelConfig) -> dict[str, int]:
 
 
 def num_parameters(config: ModelConfig) -> int:
+    """Return the number of parameters."""
     return sum(parameters_by_part(config).values())
 
 
 def num_active_parameters(config: ModelConfig) -> int:
-    """Weights read for each token: all but the input embedding, of which it is one row."""
+    """Return the weights read per token: all but the input embedding, of which it is one row."""
     return num_parameters(config) - parameters_by_part(config)["embedding"]
 
 
 def flops_per_token(config: ModelConfig, seq_len: int | None = None) -> int:
-    """Forward and backward FLOPs a token in sequences of this length (default: the context).
+    """Return forward and backward FLOPs per token at this sequence length (default: the context).
 
-    6·(N − N_embedding) + 12·L·H·d_head·T, the usual count (PaLM, appendix B): attention is
-    counted as if it were not causal, recomputation not at all.
+    6·(N − N_embedding) + 12·L·H·d_head·T, the usual count (PaLM, appendix B): attention counts
+    as if it were not causal, and recomputation does not count.
     """
     T = seq_len or config.block_size
     attention = 12 * config.n_layer * config.n_head * config.head_size * T
@@ -40,5 +38,5 @@ def flops_per_token(config: ModelConfig, seq_len: int | None = None) -> int:
 
 
 def kv_cache_bytes_per_token(config: ModelConfig, bytes_per_value: int = 2) -> int:
-    """Keys and values of one token in all layers; 2 bytes a value is bf16."""
+    """Return the bytes of one token's keys and values in all layers; bf16 by default."""
     return 2 * config.n_layer * config.n_kv_head * config.head_size * bytes_per_value

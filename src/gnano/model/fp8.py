@@ -1,23 +1,22 @@
-"""How does a linear layer compute in 8 bits? Stretch, round, multiply, shrink back.
+"""Linear layers that train in FP8 (8-bit floating point), with one dynamic scale per tensor.
 
-A number of 8 bits has either three bits after the point and a range of ±448 (e4m3) or two
-and ±57,344 (e5m2). So a tensor is stretched until its largest value is the format's largest,
-and rounded; what one then stands for, its unit, multiplies the product of the two:
+The format e4m3 has three mantissa bits and a range of ±448, e5m2 two bits and ±57,344. A tensor
+is divided by its scale, so that its largest value is the format's, and rounded; the product of
+both scales multiplies the result:
 
-    x ──/ unit──▶ 8 bits ─┐
-                          ├─ product, summed in fp32 ──× both units──▶ y in x's dtype
-    w ──/ unit──▶ 8 bits ─┘
+    x ──/ scale──▶ 8 bits ─┐
+                           ├─ product, summed in fp32 ──× both scales──▶ y in x's dtype
+    w ──/ scale──▶ 8 bits ─┘
 
     y  = x wᵀ      e4m3 × e4m3
-    ∂x = ∂y w      e5m2 × e4m3      gradients span more powers of two than they need digits
+    ∂x = ∂y w      e5m2 × e4m3      gradients need range more than precision
     ∂w = ∂yᵀ x     e5m2 × e4m3      in the parameter's dtype: fp32 master weights lose nothing
 
-Backward keeps x in its 8 bits, half of what bf16 keeps. It keeps no copy of the weights: they
-are rounded again from the parameter, which is there anyway, by the unit of the forward pass.
-Units are tensors of no dimensions, so nothing waits for the device.
+Backward stores x in 8 bits, half of bf16, and no copy of the weight, which it quantizes again with
+the same scale. Scales are tensors without dimensions, so nothing waits for the device.
 
-The formats and where each serves: Micikevicius et al. 2022, https://arxiv.org/abs/2209.05433;
-one unit a tensor, measured every time, is torchao's "tensorwise" recipe.
+Formats and their use: Micikevicius et al. 2022, https://arxiv.org/abs/2209.05433. One scale per
+tensor, computed each time, is torchao's "tensorwise" recipe.
 """
 
 from typing import Any
@@ -30,38 +29,37 @@ from gnano.model.layers import Linear
 from gnano.model.transformer import GPT
 
 FORWARD_DTYPE, GRAD_DTYPE = torch.float8_e4m3fn, torch.float8_e5m2
-DIM_MULTIPLE = 16  # the kernels want every dimension to be a multiple of it
-MIN_AMAX = 2.0**-100  # a tensor whose values are all below it has this for its largest
-# I·O / (I + O) from which rounding costs less than FP8 saves. Saved is half of 3 products,
-# 3·I·O FLOPs a token at some 700 TFLOP/s; rounding reads and writes some 7 bytes for each of
+DIM_MULTIPLE = 16  # required of every dimension by the kernels
+MIN_AMAX = 2.0**-100  # lower bound of a tensor's largest value
+# I·O / (I + O) above which FP8 saves more than quantization costs. It saves half of 3 products,
+# 3·I·O FLOPs per token at some 700 TFLOP/s; quantization reads and writes some 7 bytes for each of
 # the I + O values at some 4 TB/s (an H100 or H200): 7/3 · 700 / 4 = 408
 MIN_INTENSITY = 400
 
 
 def fp8_linear(x: Tensor, weight_OI: Tensor) -> Tensor:
-    """x @ weightᵀ with its three products in FP8; from [..., I] to [..., O].
+    """Return x @ weightᵀ, [..., I] to [..., O], with its three products in FP8.
 
-    The result has x's dtype, each gradient that of its tensor. What is not finite in x, the
-    weight or a gradient makes all of a result NaN. I and O must be multiples of 16; the number
-    of tokens need not be.
+    The result has x's dtype, each gradient that of its tensor. A value that is not finite makes
+    the complete result NaN. I and O must be multiples of 16; the number of tokens need not be.
     """
     x_NI = x.reshape(-1, x.shape[-1])
     tokens = len(x_NI)
-    if tokens % DIM_MULTIPLE:  # rows of zeros change no unit and no product
+    if tokens % DIM_MULTIPLE:  # rows of zeros change no scale and no product
         x_NI = F.pad(x_NI, (0, 0, 0, -tokens % DIM_MULTIPLE))
     y_NO: Tensor = _Fp8LinearFunction.apply(x_NI, weight_OI)  # type: ignore[no-untyped-call]
     return y_NO[:tokens].view(*x.shape[:-1], -1)
 
 
 def convert_to_fp8(model: GPT, min_intensity: float = MIN_INTENSITY) -> list[str]:
-    """Let the large layers of the blocks train in FP8; returns their names.
+    """Convert the large layers of the blocks to train in FP8, in place; return their names.
 
-    The head (its errors are the loss's own), the embedding, norms and attention's scores stay
-    as they are, and so do layers that rounding would slow down, such as the key and value
-    projections of all our shapes. A layer computes in FP8 only while it trains: held-out text
-    is measured on the weights as they will be served.
+    The head (its errors enter the loss directly), the embedding, norms and attention scores do
+    not change, and neither do layers that quantization would slow down, such as the key and value
+    projections of all presets. FP8 is used only in training mode: held-out loss is measured on
+    the weights as they will be served.
 
-    Raises ValueError where no layer is large enough.
+    Raises ValueError if no layer is large enough.
     """
     linears = {
         name: layer
@@ -72,8 +70,9 @@ def convert_to_fp8(model: GPT, min_intensity: float = MIN_INTENSITY) -> list[str
     if not names:
         raise ValueError(
             f"No layer of this model gains from FP8 (train.precision): inputs × outputs / "
-            f"(inputs + outputs) has to be at least {min_intensity:g}, and both a multiple of {DIM_MULTIPLE}; here "
-            f'it is {max(map(_intensity, linears.values())):.0f} at most. Choose "bf16".'
+            f"(inputs + outputs) must be at least {min_intensity:g}, and both a multiple of "
+            f"{DIM_MULTIPLE}; here it is at most {max(map(_intensity, linears.values())):.0f}. "
+            f'Choose "bf16".'
         )
     for name in names:
         linears[name].__class__ = Fp8Linear
@@ -81,9 +80,10 @@ def convert_to_fp8(model: GPT, min_intensity: float = MIN_INTENSITY) -> list[str
 
 
 class Fp8Linear(Linear):
-    """A `Linear` that trains in FP8; its parameter and its name are those of any other."""
+    """A `Linear` that trains in FP8, with the same parameter."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x @ Wᵀ."""
         return fp8_linear(x, self.weight) if self.training else super().forward(x)
 
 
@@ -95,7 +95,7 @@ def _is_convertible(layer: Linear, min_intensity: float) -> bool:
 
 
 def _intensity(layer: Linear) -> float:
-    """Multiplications for each value rounded."""
+    """Return the multiplications per quantized value."""
     outputs, inputs = layer.weight.shape
     return inputs * outputs / (inputs + outputs)
 
@@ -103,39 +103,35 @@ def _intensity(layer: Linear) -> float:
 class _Fp8LinearFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor) -> Tensor:
-        x_unit, w_unit = (
-            _compute_scale(x_NI, FORWARD_DTYPE),
-            _compute_scale(weight_OI, FORWARD_DTYPE),
-        )
-        x8_NI, w8_OI = (
-            _quantize(x_NI, x_unit, FORWARD_DTYPE),
-            _quantize(weight_OI, w_unit, FORWARD_DTYPE),
-        )
-        ctx.save_for_backward(x8_NI, x_unit, weight_OI, w_unit)
-        # fast: fewer bits between the partial sums, which gradients cannot do without
-        return _scaled_mm(x8_NI, w8_OI, x_unit, w_unit, x_NI.dtype, fast_accum=True)
+        x_scale = _compute_scale(x_NI, FORWARD_DTYPE)
+        w_scale = _compute_scale(weight_OI, FORWARD_DTYPE)
+        x8_NI = _quantize(x_NI, x_scale, FORWARD_DTYPE)
+        w8_OI = _quantize(weight_OI, w_scale, FORWARD_DTYPE)
+        ctx.save_for_backward(x8_NI, x_scale, weight_OI, w_scale)
+        # fast: partial sums with fewer bits, which gradients do not tolerate
+        return _scaled_mm(x8_NI, w8_OI, x_scale, w_scale, x_NI.dtype, fast_accum=True)
 
     @staticmethod
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor, Tensor]:
-        x8_NI, x_unit, weight_OI, w_unit = ctx.saved_tensors
-        grad_unit = _compute_scale(grad_NO, GRAD_DTYPE)
-        grad8_NO = _quantize(grad_NO, grad_unit, GRAD_DTYPE)
-        w8_OI = _quantize(weight_OI, w_unit, FORWARD_DTYPE)
-        grad_x_NI = _scaled_mm(grad8_NO, w8_OI.t(), grad_unit, w_unit, grad_NO.dtype)
-        grad_w_OI = _scaled_mm(grad8_NO.t(), x8_NI.t(), grad_unit, x_unit, weight_OI.dtype)
+        x8_NI, x_scale, weight_OI, w_scale = ctx.saved_tensors
+        grad_scale = _compute_scale(grad_NO, GRAD_DTYPE)
+        grad8_NO = _quantize(grad_NO, grad_scale, GRAD_DTYPE)
+        w8_OI = _quantize(weight_OI, w_scale, FORWARD_DTYPE)
+        grad_x_NI = _scaled_mm(grad8_NO, w8_OI.t(), grad_scale, w_scale, grad_NO.dtype)
+        grad_w_OI = _scaled_mm(grad8_NO.t(), x8_NI.t(), grad_scale, x_scale, weight_OI.dtype)
         return grad_x_NI, grad_w_OI
 
 
 def _compute_scale(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """What 1 in 8 bits stands for, so that the tensor's largest value is the format's."""
+    """Return the scale that maps the tensor's largest value to the format's."""
     return tensor.abs().amax().float().clamp_min(MIN_AMAX) / torch.finfo(dtype).max
 
 
 def _quantize(tensor: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """The tensor in units, as 8 bits.
+    """Return the tensor divided by its scale, in 8 bits.
 
-    Nothing is clipped: a largest value that rounding left a little above the format's is
-    still nearer to that than to anything beyond, and what is not finite has to show.
+    Nothing is clipped: a largest value slightly above the format's, due to rounding, is still
+    rounded to that, and values that are not finite must remain visible.
     """
     return (tensor.float() * scale.reciprocal()).to(dtype)
 
@@ -148,27 +144,27 @@ def _scaled_mm(
     dtype: torch.dtype,
     fast_accum: bool = False,
 ) -> Tensor:
-    """a @ bᵀ. Tensor cores read 8-bit numbers along K on both sides, so K lies together.
+    """Return a @ bᵀ; tensor cores need K contiguous on both sides.
 
-    Each side is given the geometric mean of the two units. In whatever order a kernel multiplies by
-    them, nothing on the way is then beyond what a product of the unrounded numbers holds too: a
-    gradient's unit may be 1e-34 beside one of 1e+34, by which alone the sum would overflow.
+    Each side gets the geometric mean of both scales. A gradient's scale may be 1e-34 and the other
+    1e+34, which alone would overflow the sum; with the mean no intermediate value exceeds those of
+    the unquantized product, whatever the kernel's order of multiplication.
     """
-    unit = a_scale.sqrt() * b_scale.sqrt()
+    scale = a_scale.sqrt() * b_scale.sqrt()
     return torch._scaled_mm(
         a_MK.contiguous(),
         b_NK.contiguous().t(),
-        scale_a=unit,
-        scale_b=unit,
+        scale_a=scale,
+        scale_b=scale,
         out_dtype=dtype,
         use_fast_accum=fast_accum,
     )
 
 
 def fp8_unsupported_reason(device: torch.device) -> str | None:
-    """Why FP8 products cannot run on this device, in a sentence; None where they can.
+    """Return why FP8 products cannot run on this device, as a sentence; None if they can.
 
-    A CPU computes them too, but several times slower than bf16: good for tests only.
+    A CPU computes them too, but several times slower than bf16: for tests only.
     """
     if device.type != "cuda":
         return f"FP8 (train.precision) needs a GPU with FP8 tensor cores; this runs on {device}."
@@ -177,7 +173,9 @@ def fp8_unsupported_reason(device: torch.device) -> str | None:
         chip = torch.cuda.get_device_properties(device).gcnArchName
         if chip.startswith(("gfx95", "gfx12")):
             return None
-        return f"FP8 (train.precision) needs e4m3fn as on an MI350; {name} ({chip}) lacks it."
+        return (
+            f"FP8 (train.precision) needs e4m3fn, as on an MI350; {name} ({chip}) does not have it."
+        )
     capability = torch.cuda.get_device_capability(device)
     if capability >= (8, 9):
         return None

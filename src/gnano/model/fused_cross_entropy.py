@@ -1,17 +1,16 @@
-"""How wrong is each guess? Head and cross-entropy in slices, so full logits never exist.
+"""Fused head and cross-entropy in slices of tokens, so that full logits never exist.
 
-The logits of 8 × 1,024 tokens over 50,257 entries are 1.6 GB in fp32, and their gradient as
-much again. Here a slice of tokens goes through the head, gives its loss and at once its
-gradients, and is forgotten:
+The logits of 8 × 1,024 tokens over 50,257 entries take 1.6 GB in fp32, and their gradient as much.
+Here each slice goes through the head, yields its loss and gradients, and is dropped:
 
     x_ND ──slice──▶ logits ──▶ nats, softmax − one-hot ──▶ grad x (slice), grad weight (sum)
 
-Nothing is computed twice: the loss is a sum, so its gradient is known up to one factor,
-which backward multiplies in. (The idea is that of Liger Kernel's fused linear
-cross-entropy, https://arxiv.org/abs/2410.10989.)
+Nothing is computed twice: the loss is a sum, so its gradient is known up to one factor, which
+backward multiplies in (as in Liger Kernel's fused linear cross-entropy,
+https://arxiv.org/abs/2410.10989).
 
-A loss that weighs the positions by how wrong all of them are, as of preferences, takes two
-passes: `head_nats` for a score to look at, then `head_loss` with the weights it gave.
+A loss whose weights depend on the nats of all positions, as with preferences, takes two passes:
+`token_nll` for the loss function, then `fused_linear_cross_entropy` with the weights it returned.
 """
 
 from collections.abc import Callable
@@ -22,13 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORE_INDEX = -100  # target of a position that does not count
-# fp32 logits of a slice. On a CPU it stays in the last-level cache from one pass to the next; on
-# a GPU it is large enough that adding up the weight's gradient costs little beside the products
+IGNORE_INDEX = -100  # target of positions without a loss
+# fp32 logits of a slice: on a CPU they stay in the last-level cache between passes; on a GPU they
+# are so large that summing the weight's gradient costs little compared with the products
 CPU_SLICE_BYTES, GPU_SLICE_BYTES = 16 * 2**20, 512 * 2**20
 
-
-# the nats of all positions [B, T], fp32 -> a loss (no dimensions) and its derivative by each [B, T]
+# nats of all positions [B, T], fp32 -> loss (no dimensions) and its gradient by them [B, T]
 LossFn = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -40,19 +38,19 @@ def fused_linear_cross_entropy(
     use_compiled: bool = False,
     scale_N: Tensor | None = None,
 ) -> Tensor:
-    """Sum of the cross-entropy over the positions that count, in nats, fp32, no dimensions.
+    """Return the summed cross-entropy in nats, fp32, without dimensions.
 
-    `x_ND` are the final hidden states in the compute dtype; `weight_VD` may have more rows
-    than `vocab_size` (padding), which take part in nothing; targets equal to `IGNORE`
-    count nothing. `compiled` fuses what lies between the products, where gradients are asked.
-    With `scale_N` (fp32) each position's nats are multiplied by its number.
+    `x_ND` are the final hidden states in the compute dtype. Rows of `weight_VD` from `vocab_size`
+    on are padding and have no effect; neither do targets equal to `IGNORE_INDEX`. `use_compiled`
+    fuses the operations between the products where gradients are needed. `scale_N` (fp32)
+    multiplies the nats of each position.
     """
     size = _slice_size(x_ND, weight_VD)
-    if x_ND.device.type == "cpu":  # a GPU would have to be waited for
-        kept = _valid_positions(targets_N, size)
-        if len(kept) < len(targets_N):
-            x_ND, targets_N = x_ND.index_select(0, kept), targets_N[kept]
-            scale_N = None if scale_N is None else scale_N[kept]
+    if x_ND.device.type == "cpu":  # on a GPU the count would have to be waited for
+        positions = _valid_positions(targets_N, size)
+        if len(positions) < len(targets_N):
+            x_ND, targets_N = x_ND.index_select(0, positions), targets_N[positions]
+            scale_N = None if scale_N is None else scale_N[positions]
     if torch.is_grad_enabled() and (x_ND.requires_grad or weight_VD.requires_grad):
         loss: Tensor = _FusedLinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
             x_ND, weight_VD, targets_N, vocab_size, size, use_compiled, scale_N
@@ -69,7 +67,7 @@ def fused_linear_cross_entropy(
 
 @torch.no_grad()
 def token_nll(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int) -> Tensor:
-    """The cross-entropy of each position [N], in nats, fp32, without gradient; 0 at `IGNORE`."""
+    """Return the cross-entropy of each position [N], in nats, fp32, without gradient."""
     weight_VD = weight_VD.to(x_ND.dtype)
     nats_N = torch.empty_like(targets_N, dtype=torch.float32)
     for rows in _row_slices(x_ND, _slice_size(x_ND, weight_VD)):
@@ -92,11 +90,11 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         total = x_ND.new_zeros((), dtype=torch.float32)
         cast_VD = weight_VD.to(x_ND.dtype)
-        # what is frozen costs nothing: neither its product nor its memory
+        # frozen tensors cost neither products nor memory
         grad_x_ND = torch.empty_like(x_ND) if x_ND.requires_grad else None
         grad_weight_VD = None
         if weight_VD.requires_grad:
-            # fp32 also where the weight itself comes in bf16, as from FSDP: many slices add up
+            # fp32 even for a bf16 weight, as from FSDP, since many slices are summed
             grad_weight_VD = torch.zeros_like(
                 weight_VD, dtype=torch.promote_types(weight_VD.dtype, torch.float32)
             )
@@ -119,7 +117,7 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_x_ND, grad_weight_VD = ctx.saved_tensors
-        # the factor has no dimensions, so the products keep their dtypes and it is not rounded
+        # without dimensions the factor is not rounded, and the products keep their dtypes
         to_x = None if grad_x_ND is None else grad_x_ND * grad
         to_weight = None if grad_weight_VD is None else (grad_weight_VD * grad).to(ctx.weight_dtype)
         return to_x, to_weight, None, None, None, None, None
@@ -135,7 +133,7 @@ def _slice_loss_and_grad(
     grad_weight_VD: Tensor | None,
     scale_N: Tensor | None,
 ) -> None:
-    """One slice: adds its loss and its part of the weight's gradient, writes that of x."""
+    """Add the loss and weight gradient of one slice to the totals, and write that of x."""
     log_probs_NV, nats = _slice_nll(x_ND, weight_VD, targets_N, vocab_size, scale_N)
     total += nats
     columns = torch.arange(len(weight_VD), dtype=torch.int32, device=x_ND.device)
@@ -144,7 +142,7 @@ def _slice_loss_and_grad(
     # ignored rows are masked where they are D wide, not V
     counts_N1 = (targets_N != IGNORE_INDEX)[:, None].to(x_ND.dtype)
     if scale_N is not None:
-        counts_N1 = counts_N1 * scale_N[:, None]  # fp32: a scale in bf16 is off by up to 0.4 %
+        counts_N1 = counts_N1 * scale_N[:, None]  # fp32: in bf16 a scale is wrong by up to 0.4 %
     if grad_x_ND is not None:
         grad_x_ND.copy_((grad_NV @ weight_VD) * counts_N1)
     if grad_weight_VD is not None:
@@ -159,7 +157,7 @@ def _compiled_slice_loss_and_grad() -> Callable[..., None]:
 def _slice_nll(
     x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int, scale_N: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities [N, V] as below, and the sum of the nats."""
+    """Return log-probabilities [N, V] and the sum of the nats."""
     log_probs_NV = _log_probs(x_ND, weight_VD, vocab_size)
     if scale_N is not None:
         return log_probs_NV, (_target_nll(log_probs_NV, targets_N) * scale_N).sum()
@@ -169,7 +167,7 @@ def _slice_nll(
 
 
 def _log_probs(x_ND: Tensor, weight_VD: Tensor, vocab_size: int) -> Tensor:
-    """Log-probabilities [N, V] in fp32, -inf for the padding."""
+    """Return log-probabilities [N, V] in fp32, -inf for padding."""
     logits_NV = F.linear(x_ND, weight_VD).float()
     if vocab_size < len(weight_VD):
         columns = torch.arange(len(weight_VD), dtype=torch.int32, device=x_ND.device)
@@ -186,17 +184,17 @@ def _select_rows(tensor: Tensor | None, rows: slice) -> Tensor | None:
 
 
 def _valid_positions(targets_N: Tensor, slice_size: int) -> Tensor:
-    """Those positions that count, and as many others as fill their last slice.
+    """Return the positions with a loss, and as many others as fill their last slice.
 
-    Prompts and padding are more than half of what a model is tuned on, and in a small model the
-    head is most of the work. Whole slices go, so that those that stay are all of one size.
+    Prompts and padding are more than half of the tokens in fine-tuning, and in a small model the
+    head is most of the work. The remaining slices all have the same size.
     """
     number = -(-int((targets_N != IGNORE_INDEX).sum()) // slice_size)
     return (targets_N == IGNORE_INDEX).argsort(stable=True)[: number * slice_size]
 
 
 def _slice_size(x_ND: Tensor, weight_VD: Tensor) -> int:
-    """Rows of a slice: as many as memory allows, and even: a compiled slice has one size."""
+    """Return the rows per slice, even across slices, since a compiled slice has one size."""
     tokens, allowed = len(x_ND), CPU_SLICE_BYTES if x_ND.device.type == "cpu" else GPU_SLICE_BYTES
     number = -(-tokens // max(1, allowed // (4 * len(weight_VD))))
     return max(1, -(-tokens // max(1, number)))

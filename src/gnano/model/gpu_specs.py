@@ -1,14 +1,14 @@
-"""How fast could this GPU be, and what share of that is used? One table of dense peak rates.
+"""Specifications of GPUs: dense peak FLOP/s, memory and bandwidth, and the MFU computed from them.
 
-    MFU = tokens/s × FLOPs a token / (GPUs × dense bf16 peak)
+    MFU = tokens/s × FLOPs per token / (GPUs × dense bf16 peak)
 
-The peak is that of bf16 products with fp32 accumulation and without sparsity: what the matrix
-products of a training step can reach. It is the yardstick for fp16 and FP8 as well. Of an
-FP8 step only the blocks' products run in FP8, so no single peak is its limit; against the one
-of bf16 two precisions compare by their tokens/s alone, and FP8 may pass what bf16 can reach.
+The peak is that of bf16 products with fp32 accumulation and without sparsity, and it is also the
+reference for fp16 and FP8. In an FP8 step only the products of the blocks run in FP8, so no single
+peak is its limit; relative to bf16, precisions compare by their tokens/s alone, and FP8 may exceed
+what bf16 can reach.
 
-A GPU is known by the exact name that its driver gives. A slice of one (MIG), a laptop's or a
-regional variant has a similar name and another rate: it is unknown, and so is its MFU.
+A GPU is identified by the exact name that its driver reports. Slices (MIG), laptop GPUs and
+regional variants have similar names and other rates: they are unknown, and so is their MFU.
 """
 
 import difflib
@@ -23,21 +23,24 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Gpu:
-    name: str  # ours, as on the command line
-    name_pattern: str  # a pattern for the whole of torch.cuda.get_device_name()
+    """The specifications of a GPU."""
+
+    name: str  # on the command line
+    name_pattern: str  # full match of torch.cuda.get_device_name()
     bf16_tflops: float  # TFLOP/s, dense, fp32 accumulation
-    fp8_tflops: float | None  # the same; None: has no FP8
-    memory_gib: float  # GiB that torch can see (total_memory), rounded down
-    bandwidth_tb_per_s: float  # TB/s
-    max_watts: int  # board power at most
+    fp8_tflops: float | None  # None: no FP8
+    memory_gib: float  # GiB visible to torch (total_memory), rounded down
+    bandwidth_tb_per_s: float
+    max_watts: int  # maximum board power
 
     @property
     def memory_bytes(self) -> int:
+        """The memory in bytes."""
         return int(self.memory_gib * GIB)
 
 
-# name, spelling, bf16, fp8, memory, bandwidth, watts. The memory is what PyTorch's out-of-memory
-# messages name as the capacity; the rest is from the makers' pages, "with sparsity" halved.
+# The memory is the capacity in PyTorch's out-of-memory messages; the rest is from the vendors'
+# pages, values "with sparsity" halved.
 _GPU_ROWS: tuple[tuple[str, str, float, float | None, float, float, int], ...] = (
     # nvidia.com/en-us/data-center/a100
     ("a100-40gb", r"(NVIDIA )?A100-(SXM4|PCIE)-40GB", 312.0, None, 39.3, 1.555, 400),
@@ -72,33 +75,33 @@ GPUS = tuple(Gpu(*row) for row in _GPU_ROWS)
 
 
 def lookup_gpu(device_name: str) -> Gpu | None:
-    """The GPU that `torch.cuda.get_device_name()` calls so; None for one not in the table."""
+    """Return the GPU with this `torch.cuda.get_device_name()`; None if it is not in the table."""
     return next((gpu for gpu in GPUS if re.fullmatch(gpu.name_pattern, device_name)), None)
 
 
 def get_gpu(name: str) -> Gpu:
-    """A GPU by our name for it (`h200`; spaces and case do not count) or by its driver's.
+    """Return a GPU by its short name (`h200`; spaces and case are ignored) or its driver's.
 
-    Raises ValueError with the closest names there are.
+    Raises ValueError with the closest names.
     """
-    asked = re.sub(r"[\s_]+", "-", name.strip().lower())
-    named = next((gpu for gpu in GPUS if gpu.name == asked), None) or lookup_gpu(name)
-    if named is not None:
-        return named
+    short = re.sub(r"[\s_]+", "-", name.strip().lower())
+    gpu = next((gpu for gpu in GPUS if gpu.name == short), None) or lookup_gpu(name)
+    if gpu is not None:
+        return gpu
     names = [gpu.name for gpu in GPUS]
-    close = [known for known in names if asked and (known in asked or asked in known)]
-    close = close or difflib.get_close_matches(asked, names, n=3)
+    close = [known for known in names if short and (known in short or short in known)]
+    close = close or difflib.get_close_matches(short, names, n=3)
     meant = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
-    raise ValueError(f"No GPU is called {name!r}{meant}. There are {', '.join(names)}.")
+    raise ValueError(f"There is no GPU {name!r}{meant}. Known GPUs: {', '.join(names)}.")
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """Dense peak FLOP/s of a device in bf16, fp16 or fp8.
+    """Return the dense peak FLOP/s of a device in bf16, fp16 or fp8.
 
-    None where it is not known: another GPU, or fp32, whose rate depends on whether TF32 is on.
+    None if unknown: other GPUs, and fp32, whose rate depends on whether TF32 is enabled.
     """
     gpu = lookup_gpu(device_name)
-    # tensor cores multiply fp16 as fast as bf16 on every GPU of the table
+    # fp16 is as fast as bf16 on every GPU of the table
     rates = {"bf16": gpu.bf16_tflops, "fp16": gpu.bf16_tflops, "fp8": gpu.fp8_tflops} if gpu else {}
     rate = rates.get(precision)
     return None if rate is None else rate * 1e12
@@ -107,10 +110,9 @@ def peak_flops(device_name: str, precision: str) -> float | None:
 def compute_mfu(
     tokens_per_s: float, config: ModelConfig, num_gpus: int, device_name: str, precision: str
 ) -> float | None:
-    """Model FLOPs utilisation (PaLM, appendix B), a share of the dense bf16 peak of all GPUs.
+    """Return the model FLOPs utilization (PaLM, appendix B), a share of the bf16 peak of all GPUs.
 
-    None, to be shown as "unknown", for a GPU that is not in the table and for fp32.
+    None, shown as "unknown", for GPUs that are not in the table and for fp32.
     """
-    yardstick = "bf16" if precision == "fp8" else precision
-    peak = peak_flops(device_name, yardstick)
+    peak = peak_flops(device_name, "bf16" if precision == "fp8" else precision)
     return None if peak is None else tokens_per_s * flops_per_token(config) / (num_gpus * peak)

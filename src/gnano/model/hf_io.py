@@ -1,6 +1,6 @@
-"""A model on disk is a Hugging Face folder: `config.json` and `model.safetensors`.
+"""Model folders in Hugging Face's format: `config.json` and `model.safetensors`.
 
-`transformers`, vLLM and llama.cpp's converter open it as it is. Nothing in it is trusted:
+transformers, vLLM and llama.cpp's converter read them unchanged. Nothing in a folder is trusted:
 shapes are checked against the config before a weight is used, and nothing is unpickled.
 """
 
@@ -27,13 +27,13 @@ PICKLE_WEIGHTS_NAME = "pytorch_model.bin"
 SHARD_INDEX_NAMES = {
     WEIGHTS_NAME: f"{WEIGHTS_NAME}.index.json",
     PICKLE_WEIGHTS_NAME: f"{PICKLE_WEIGHTS_NAME}.index.json",
-}  # of shards
-ROPE_BUFFER_SUFFIX = "rotary_emb.inv_freq"  # older files hold what every reader computes itself
+}
+ROPE_BUFFER_SUFFIX = "rotary_emb.inv_freq"  # in older files; readers compute it themselves
 MODEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def save_model(model: GPT, folder: Path, eos_token_id: int) -> None:
-    """Write config, generation defaults and weights, in the dtype that the weights have."""
+    """Write config, generation defaults and weights, in the dtype of the weights."""
     save_config(model.config, model.lm_head.weight.dtype, folder, eos_token_id)
     save_tensors(dict(model.state_dict()), folder / WEIGHTS_NAME)
 
@@ -41,7 +41,7 @@ def save_model(model: GPT, folder: Path, eos_token_id: int) -> None:
 def save_config(config: ModelConfig, dtype: torch.dtype, folder: Path, eos_token_id: int) -> None:
     """Write `config.json` and `generation_config.json`, for weights of this dtype."""
     named = str(dtype).removeprefix("torch.")
-    precision = {"dtype": named, "torch_dtype": named}  # before transformers 4.56: the latter
+    precision = {"dtype": named, "torch_dtype": named}  # transformers before 4.56 reads the latter
     ends = {"bos_token_id": eos_token_id, "eos_token_id": eos_token_id}
     _write_json(folder / "config.json", {**config.to_hf(), **ends, **precision})
     _write_json(folder / "generation_config.json", {**ends, "do_sample": True})
@@ -50,7 +50,7 @@ def save_config(config: ModelConfig, dtype: torch.dtype, folder: Path, eos_token
 def save_tensors(
     tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a safetensors file; a write that fails is the OSError that it is."""
+    """Write a safetensors file; raises OSError with its number if that fails."""
     try:
         save_file(tensors, path, metadata={"format": "pt", **(metadata or {})})
     except SafetensorError as error:
@@ -59,15 +59,16 @@ def save_tensors(
             raise
         code = int(number[1])
         raise OSError(code, os.strerror(code), str(path)) from None
-    path.chmod(0o644)  # safetensors writes for the owner alone; a model is there to be read
+    path.chmod(0o644)  # safetensors makes files that only the owner can read
 
 
 def load_config(folder: Path) -> ModelConfig:
+    """Read the shape of the model in a folder; raises FileNotFoundError or ValueError."""
     content = read_json_object(folder / "config.json")
     if content.get("tie_word_embeddings"):
         raise ValueError(
-            f"{folder}: config.json says tie_word_embeddings = True, and the engine runs untied "
-            f"models: {_import_advice(folder)}."
+            f"{folder}: config.json has tie_word_embeddings = True, and only untied models are "
+            f"supported: {_import_advice(folder)}."
         )
     try:
         return ModelConfig.from_hf(content)
@@ -76,15 +77,11 @@ def load_config(folder: Path) -> ModelConfig:
 
 
 def _import_advice(folder: Path) -> str:
-    """Return what to do with a folder whose layout only `gnano import` reads."""
-    return f"make an ordinary folder of it (gnano import {shlex.quote(str(folder))} --out DIR)"
+    return f"convert it (gnano import {shlex.quote(str(folder))} --out DIR)"
 
 
 def read_json_object(path: Path, folder_kind: str = "a model folder") -> dict[str, Any]:
-    """Return the object in a JSON file of a folder of that kind.
-
-    Raises FileNotFoundError or ValueError where there is none.
-    """
+    """Return the object in a JSON file; raises FileNotFoundError or ValueError if there is none."""
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} is not {folder_kind}: it has no {path.name}.")
     try:
@@ -92,15 +89,14 @@ def read_json_object(path: Path, folder_kind: str = "a model folder") -> dict[st
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}.") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no JSON object but {str(content)[:40]!r}.")
+        raise ValueError(f"{path} is not a JSON object but {str(content)[:40]!r}.")
     return content
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> GPT:
-    """The model of a folder, in the dtype of its weights.
+    """Load the model of a folder, in the dtype of its weights.
 
-    Raises FileNotFoundError or ValueError, in a sentence, for a folder that is not a whole
-    Llama model.
+    Raises FileNotFoundError or ValueError for a folder that is not a complete Llama model.
     """
     model = _build_meta_model(load_config(folder))
     weights = load_tensors(folder, model.config, device)
@@ -111,15 +107,15 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> GPT:
 
 
 def load_parameters(folder: Path, config: ModelConfig) -> dict[str, torch.Tensor]:
-    """The parameters of a model of this shape as they are while it runs, on the CPU.
+    """Load the parameters of a model of this shape on the CPU, with the head's padding.
 
     Raises FileNotFoundError or ValueError for a folder that holds no such model.
     """
-    # RoPE's base and the norms' epsilon change no tensor's size: weights under others would load
+    # RoPE's base and the norms' epsilon change no tensor's shape, so they are compared here
     stored = replace(load_config(folder), dropout=config.dropout)
-    there = f"that of {folder / 'config.json'}"
-    for name, wanted in vars(config).items():
-        require_agreement(f"model.{name}", {"the recipe's": wanted, there: getattr(stored, name)})
+    place = f"that of {folder / 'config.json'}"
+    for name, value in vars(config).items():
+        require_agreement(f"model.{name}", {"the recipe's": value, place: getattr(stored, name)})
     model = _build_meta_model(config)
     model.load_state_dict(load_tensors(folder, config), assign=True)
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
@@ -130,8 +126,8 @@ def load_tensors(
 ) -> dict[str, torch.Tensor]:
     """Return the tensors of a model folder as stored, under Hugging Face's names.
 
-    On a CPU they are read from the disk when they are used, so what is not used takes no memory.
-    Raises FileNotFoundError or ValueError for a folder that holds no model of this shape.
+    On a CPU they are memory-mapped and read when they are used. Raises FileNotFoundError or
+    ValueError for a folder that holds no model of this shape.
     """
     path = folder / WEIGHTS_NAME
     if not path.is_file():
@@ -143,38 +139,39 @@ def load_tensors(
         other = next((f", but {name}: {_import_advice(folder)}" for name in others), "")
         raise FileNotFoundError(f"{folder} is not a model folder: it has no {WEIGHTS_NAME}{other}.")
     try:
-        tensors = load_file(path)  # mapped: nothing of them is read yet
+        tensors = load_file(path)  # memory-mapped: nothing is read yet
         if any(name.endswith(ROPE_BUFFER_SUFFIX) for name in tensors):
             raise ValueError(
-                f"{path} holds rotary frequencies beside the weights: {_import_advice(folder)}."
+                f"{path} contains rotary frequencies, which are not weights: "
+                f"{_import_advice(folder)}."
             )
         check_model_tensors(tensors, config, path)
         return tensors if str(device) == "cpu" else load_file(path, device=str(device))
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}).") from None
+        raise ValueError(f"{path} is damaged or incomplete ({error}).") from None
 
 
 def check_model_tensors(
     tensors: Mapping[str, torch.Tensor], config: ModelConfig, path: Path
 ) -> None:
-    """ValueError, naming a tensor, unless these are a model of this shape, as floating point."""
+    """Raise ValueError, naming a tensor, unless these are a floating-point model of this shape."""
     expected = {name: list(t.shape) for name, t in _build_meta_model(config).state_dict().items()}
     for name in sorted(expected.keys() | tensors.keys()):
         found = list(tensors[name].shape) if name in tensors else "missing"
         if expected.get(name) != found:
             raise ValueError(
-                f"{path} does not fit its shape: tensor {name} is {found} and ought to be "
-                f"{expected.get(name, 'none such')}."
+                f"{path} does not have the shape of its config: tensor {name} is {found} and "
+                f"must be {expected.get(name, 'absent')}."
             )
         if tensors[name].dtype not in MODEL_DTYPES:
             raise ValueError(
                 f"{path}: tensor {name} is {str(tensors[name].dtype).removeprefix('torch.')}; "
-                f"give fp32, bf16 or fp16."
+                f"convert it to fp32, bf16 or fp16."
             )
 
 
 def _build_meta_model(config: ModelConfig) -> GPT:
-    """Return a model of this shape whose parameters hold nothing."""
+    """Return a model of this shape without memory for its parameters."""
     with torch.device("meta"):
         return GPT.from_config(config)
 

@@ -1,25 +1,23 @@
-"""Where is a token? Rotary positions, half-split as Hugging Face's Llama has them.
-
-Channel j of a head and channel j + E/2 form a pair, which turns by position × θ^(-2j/E).
-A dot product of two turned vectors then depends on their distance alone
-(Su et al. 2021, https://arxiv.org/abs/2104.09864).
-
-Who sees whom? Softmax attention: causal, and within one document where rows hold several.
-
-one document a row       two, as segments 0 0 0 1 1       a beginning and two branches, 0 0 1 1 2
-×                        ×                                ×
-× ×                      × ×                              × ×
-× × ×                    × × ×                            × × ×
-× × × ×                        ×                          × × × ×
-× × × × ×                      × ×                        × ×     ×
-
-What is the transformer made of? Its modules, each a few lines of plain PyTorch.
+"""The modules of the transformer, in plain PyTorch: RoPE, attention, SwiGLU, blocks, decoder.
 
     block    x + attention(norm x), then + feed-forward(norm x)
-    decoder  embedding, blocks, a last norm
-    head     the output layer
+    decoder  embedding, blocks, final norm
+    head     output layer
 
-Weights are cast where they are used: an activation's dtype decides the precision of its product.
+Weights are cast where they are used: the dtype of the activations is that of each product.
+
+Rotary positions (Su et al. 2021, https://arxiv.org/abs/2104.09864) are half-split, as in Hugging
+Face's Llama: channels j and j + E/2 of a head form a pair, rotated by position × θ^(-2j/E), so that
+a product of a query and a key depends on their distance alone.
+
+Attention is causal, and within one document or branch where a row holds several:
+
+    one document             two documents, ids 0 0 0 1 1     a prefix and two branches, 0 0 1 1 2
+    ×                        ×                                ×
+    × ×                      × ×                              × ×
+    × × ×                    × × ×                            × × ×
+    × × × ×                        ×                          × × × ×
+    × × × × ×                      × ×                        × ×     ×
 """
 
 import math
@@ -38,11 +36,11 @@ from gnano.model.kv_cache import LayerCache
 class Rope(NamedTuple):
     """Cosines and sines of positions, to rotate queries and keys by."""
 
-    cos_TE: Tensor  # [T, E/2], fp32; or [B, 1, T, E/2] where each row has positions of its own
+    cos_TE: Tensor  # [T, E/2], fp32; or [B, 1, T, E/2] for positions per row
     sin_TE: Tensor
 
     def select(self, positions: slice | Tensor) -> "Rope":
-        """Return the rotations of a table's positions: a slice, or [B, T] of each row."""
+        """Return the rotations of some positions of a table: a slice, or [B, T]."""
         if isinstance(positions, slice):
             return Rope(self.cos_TE[positions], self.sin_TE[positions])
         return Rope(self.cos_TE[positions][:, None], self.sin_TE[positions][:, None])
@@ -60,11 +58,11 @@ class Rope(NamedTuple):
         return rotated.to(x_BHTE.dtype)
 
 
-# not a module's buffer: `model.to(bfloat16)` would round the angles with the weights
+# not a buffer of a module: `model.to(bfloat16)` would round the angles
 @lru_cache(maxsize=8)
 def rope_table(head_size: int, length: int, theta: float, device: torch.device) -> Rope:
     """Return the rotations of positions 0 … length-1."""
-    # an inference-mode tensor kept here could not be saved for a later backward pass
+    # a cached inference-mode tensor could not be used in a later backward pass
     with torch.inference_mode(False):
         pairs = torch.arange(0, head_size, 2, dtype=torch.float32, device=device)
         frequencies = 1.0 / theta ** (pairs / head_size)
@@ -76,68 +74,68 @@ def rope_table(head_size: int, length: int, theta: float, device: torch.device) 
 def attend(
     q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, dropout: float = 0.0, mask: Tensor | None = None
 ) -> Tensor:
-    """Softmax attention of the last T positions over all so far; each sees up to itself.
+    """Return causal softmax attention of the last T positions over all S keys.
 
-    A `mask` [B, 1, T, so far] says instead what each position sees (True: this one).
+    A `mask` [B, 1, T, S] replaces the causal one; True where a position attends to a key.
     """
-    T, so_far = q_BHTE.shape[2], k_BKTE.shape[2]
+    T, S = q_BHTE.shape[2], k_BKTE.shape[2]
     if (
         torch.compiler.is_compiling()
         and q_BHTE.device.type == "cpu"
         and q_BHTE.dtype == torch.bfloat16  # in fp32 it is no faster
         and not dropout
-        and 1 < T == so_far <= CPU_ATTENTION_MAX_LENGTH
+        and 1 < T == S <= CPU_ATTENTION_MAX_LENGTH
     ):
         return cpu_attention(q_BHTE, k_BKTE, v_BKTE, mask)
     group = q_BHTE.shape[1] // k_BKTE.shape[1]
-    if T == 1 and so_far > 1 and not dropout:
-        # a group's queries see the same: as rows of one product its keys are read once, uncopied
+    if T == 1 and S > 1 and not dropout:
+        # the queries of a group attend to the same keys: as rows of one product they share a read
         q_BKGE = q_BHTE.reshape(*k_BKTE.shape[:2], group, -1)
         y_BKGE = F.scaled_dot_product_attention(q_BKGE, k_BKTE, v_BKTE, attn_mask=mask)
         return y_BKGE.flatten(1, 2)[:, :, None]
     if mask is not None:
-        # the one fused CUDA kernel that takes a mask on every GPU takes no grouped heads, and
-        # what PyTorch falls back to writes out all [B, H, T, T] scores: the copies are smaller
+        # the only fused CUDA kernel that takes a mask on every GPU takes no grouped heads, and
+        # PyTorch's fallback stores all [B, H, T, T] scores, which are larger than these copies
         k_BKTE, v_BKTE = (x.repeat_interleave(group, dim=1) for x in (k_BKTE, v_BKTE))
-    elif 1 < T < so_far:  # SDPA's own causal mask is aligned to the first position
-        mask = torch.ones(T, so_far, dtype=torch.bool, device=q_BHTE.device).tril(so_far - T)
-    causal = mask is None
-    if T == 1:  # asked as a question of its own: a compiled size is no plain bool
-        causal = False
-    # enable_gqa: the kernels read each key/value head once for its group, without a copy
+    elif 1 < T < S:  # SDPA aligns its own causal mask to the first position
+        mask = torch.ones(T, S, dtype=torch.bool, device=q_BHTE.device).tril(S - T)
+    is_causal = mask is None
+    if T == 1:  # not one expression: in a compiled function, T == 1 is no plain bool
+        is_causal = False
+    # enable_gqa: the kernels read each key/value head once per group, without a copy
     return F.scaled_dot_product_attention(
         q_BHTE,
         k_BKTE,
         v_BKTE,
         attn_mask=mask,
         dropout_p=dropout,
-        is_causal=causal,
+        is_causal=is_causal,
         enable_gqa=q_BHTE.shape[1] != k_BKTE.shape[1],
     )
 
 
 def ragged_causal_mask(positions_BT: Tensor, kv_len: int) -> Tensor:
-    """What the new positions of rows of different lengths see, [B, 1, T, end]: up to themselves."""
+    """Return the causal mask [B, 1, T, kv_len] of rows with different positions."""
     return (torch.arange(kv_len, device=positions_BT.device) <= positions_BT[..., None])[:, None]
 
 
 class PrefixTree(NamedTuple):
-    """What rows consist of that hold several continuations of one beginning."""
+    """The layout of rows that hold a common prefix and several continuations of it."""
 
-    branch_ids_BT: Tensor  # of the branch that each position is in; 0: of the beginning
-    positions_BT: Tensor  # its place in its own text, from 0
+    branch_ids_BT: Tensor  # 0 for the prefix, from 1 for the branches
+    positions_BT: Tensor  # of each token in its own text, from 0
 
 
 def prefix_tree_mask(branch_ids_BT: Tensor, past_len: int = 0) -> Tensor:
-    """What each position sees, [B, 1, T, past + T]: its row's beginning and its own branch."""
+    """Return the mask [B, 1, T, past + T]: each position attends to its prefix and branch."""
     B, T = branch_ids_BT.shape
-    one_B1T, each_BT1 = branch_ids_BT[:, None, :], branch_ids_BT[:, :, None]
-    seen_BTT = ((one_B1T == 0) | (one_B1T == each_BT1)).tril()
-    return torch.cat([seen_BTT.new_ones(B, T, past_len), seen_BTT], dim=-1)[:, None]
+    key_B1T, query_BT1 = branch_ids_BT[:, None, :], branch_ids_BT[:, :, None]
+    mask_BTT = ((key_B1T == 0) | (key_B1T == query_BT1)).tril()
+    return torch.cat([mask_BTT.new_ones(B, T, past_len), mask_BTT], dim=-1)[:, None]
 
 
 def document_mask(document_ids_BT: Tensor) -> Tensor:
-    """What each position sees, [B, 1, T, T]: itself and what came before in its segment."""
+    """Return the mask [B, 1, T, T] of causal attention within each document."""
     same_BTT = document_ids_BT[:, :, None] == document_ids_BT[:, None, :]
     return same_BTT.tril()[:, None]
 
@@ -146,31 +144,35 @@ INIT_STD = 0.02
 
 
 class Linear(nn.Linear):
-    """Biasless; computes in its input's dtype whatever the dtype of the weight."""
+    """A linear layer without bias that computes in the dtype of its input."""
 
     def __init__(self, in_features: int, out_features: int, init_std: float = INIT_STD) -> None:
         self.init_std = init_std
         super().__init__(in_features, out_features, bias=False)
 
     def reset_parameters(self) -> None:
+        """Draw the weight from a normal distribution."""
         nn.init.normal_(self.weight, std=self.init_std)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x @ Wᵀ in the dtype of x."""
         return F.linear(x, self.weight.to(x.dtype))
 
 
 class LMHead(Linear):
-    """The output layer, padded to whole tiles while running and exact in the state dict."""
+    """The output layer; its weight is padded to full tiles, but not in the state dict."""
 
     def __init__(self, config: ModelConfig) -> None:
         self.vocab_size = config.vocab_size
         super().__init__(config.n_embd, config.padded_vocab_size)
 
     def reset_parameters(self) -> None:
+        """Draw the weight from a normal distribution."""
         nn.init.zeros_(self.weight)
         nn.init.normal_(self.weight[: self.vocab_size], std=self.init_std)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return logits [..., V] without padding."""
         return super().forward(x)[..., : self.vocab_size]
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -186,7 +188,7 @@ class LMHead(Linear):
 
 
 class RMSNorm(nn.Module):
-    """x / root-mean-square(x) × weight (Zhang & Sennrich 2019)."""
+    """RMS normalization: x / root-mean-square(x) × weight (Zhang & Sennrich 2019)."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -194,13 +196,14 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized x in its dtype."""
         # fp32: in bf16 the mean of 1,792 squares loses the small channels
         normed = F.rms_norm(x.float(), x.shape[-1:], eps=self.eps)
         return self.weight.to(x.dtype) * normed.to(x.dtype)
 
 
 class Attention(nn.Module):
-    """Causal, with n_head / n_kv_head query heads to each key/value head."""
+    """Grouped-query attention: n_head / n_kv_head query heads share a key/value head."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -219,6 +222,7 @@ class Attention(nn.Module):
         cache: LayerCache | None = None,
         mask_B1TT: Tensor | None = None,
     ) -> Tensor:
+        """Return the attention output [B, T, D]; a cache is extended."""
         B, T, _ = x_BTD.shape
         q_BHTE, k_BKTE, v_BKTE = self.project_qkv(x_BTD, rope)
         if cache is not None:
@@ -237,13 +241,13 @@ class Attention(nn.Module):
     def attend(
         self, q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, mask_B1TT: Tensor | None
     ) -> Tensor:
-        """What each query sees, [B, H, T, E]."""
+        """Return the attention output [B, H, T, E]."""
         dropout = self.dropout if self.training else 0.0
         return attend(q_BHTE, k_BKTE, v_BKTE, dropout, mask_B1TT)
 
 
 class FeedForward(nn.Module):
-    """SwiGLU (Shazeer 2020): down(silu(gate x) × up x)."""
+    """The SwiGLU feed-forward (Shazeer 2020): down(silu(gate x) × up x)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -254,6 +258,7 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """Return the feed-forward output [B, T, D]."""
         y_BTD: Tensor = self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
         return y_BTD
 
@@ -276,6 +281,7 @@ class Block(nn.Module):
         cache: LayerCache | None = None,
         mask_B1TT: Tensor | None = None,
     ) -> Tensor:
+        """Return the residual stream [B, T, D] after this layer."""
         normed_BTD = self.input_layernorm(x_BTD)
         x_BTD = x_BTD + self.dropout(self.self_attn(normed_BTD, rope, cache, mask_B1TT))
         x_BTD = x_BTD + self.dropout(self.mlp(self.post_attention_layernorm(x_BTD)))
@@ -283,7 +289,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Everything below the head."""
+    """Embedding, blocks and final norm; `GPT.hidden_states` runs them."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -294,5 +300,5 @@ class Decoder(nn.Module):
 
 
 def _residual_init_std(config: ModelConfig) -> float:
-    # every layer adds twice to the residual stream; this keeps its variance level at the start
+    # each layer adds twice to the residual stream; this keeps its initial variance constant
     return INIT_STD / math.sqrt(2 * config.n_layer)

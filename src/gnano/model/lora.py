@@ -1,12 +1,12 @@
-"""How does a model learn in a fraction of its weights? Each matrix gets a change of low rank.
+"""LoRA: frozen matrices with trainable low-rank updates.
 
     y = x Wᵀ + alpha / rank · x Aᵀ Bᵀ        W [out, in] is frozen
-                                             A [rank, in], B [out, rank] learn
+                                             A [rank, in], B [out, rank] are trained
 
-B begins as zero, so the model is at first exactly the base. What was learned can be added to
-the matrices (`merged`), and then costs nothing when the model runs.
+B starts as zero, so the model is initially exactly the base. `merge_lora` adds the updates to the
+matrices, after which they cost nothing.
 
-LoRA: Hu et al. 2021, https://arxiv.org/abs/2106.09685; A is drawn as PEFT draws it.
+LoRA: Hu et al. 2021, https://arxiv.org/abs/2106.09685; A is initialized as in PEFT.
 """
 
 import math
@@ -20,15 +20,15 @@ from gnano.config.model_config import LoraConfig
 from gnano.model.layers import Linear
 from gnano.model.transformer import GPT
 
-LORA_A, LORA_B = "lora_A.weight", "lora_B.weight"  # an adapter's parameters in a layer
+LORA_A, LORA_B = "lora_A.weight", "lora_B.weight"  # names within a layer
 
 
 class LoraLinear(Linear):
-    """A `Linear` whose own weight is frozen and keeps its name, with an adapter beside it."""
+    """A `Linear` with a frozen weight of unchanged name, and an adapter."""
 
     def __init__(self, base: Linear, config: LoraConfig) -> None:
         outputs, inputs = base.weight.shape
-        with torch.device("meta"):  # neither takes room nor draws: the weight is the base's
+        with torch.device("meta"):  # allocates and draws nothing: the weight is the base's
             super().__init__(inputs, outputs, base.init_std)
             self.lora_A, self.lora_B = Linear(inputs, config.rank), Linear(config.rank, outputs)
         self.weight = base.weight
@@ -40,19 +40,20 @@ class LoraLinear(Linear):
         self.train(base.training)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x Wᵀ plus the adapter's update."""
         x_in = F.dropout(x, self.dropout, self.training) if self.dropout else x
-        # scaled where it is narrow
-        change: Tensor = self.lora_B(self.scale * self.lora_A(x_in))
-        return super().forward(x) + change
+        # scaled where there are fewest values
+        update: Tensor = self.lora_B(self.scale * self.lora_A(x_in))
+        return super().forward(x) + update
 
 
 def add_lora(model: GPT, config: LoraConfig) -> None:
-    """Freeze the model, and give the layers that the config names an adapter, in place.
+    """Freeze the model and add adapters to the config's target modules, in place.
 
     A is drawn from torch's global generator, on the device and in the dtype of the weights.
-    To be called once, before `compile_blocks`, FSDP or DDP.
+    Call it once, before `compile_blocks`, FSDP or DDP.
     """
-    assert config.rank, "an adapter has a rank"
+    assert config.rank, "an adapter needs a rank"
     model.requires_grad_(False)
     model.uses_rng = config.dropout > 0
     for part in list(model.model.layers.modules()):
@@ -64,17 +65,17 @@ def add_lora(model: GPT, config: LoraConfig) -> None:
 
 @torch.no_grad()
 def merge_lora(tensors: Mapping[str, Tensor], config: LoraConfig) -> dict[str, Tensor]:
-    """Whole tensors by the names of such a model's parameters -> those of a plain GPT.
+    """Return the tensors of a plain GPT from the unsharded ones of a model with adapters.
 
-    Changes are computed in fp32 and added to a copy, which has the dtype of its weight; what
-    no adapter changes is returned as it is.
+    Updates are computed in fp32 and added to a copy in the dtype of the weight; tensors without
+    an adapter are returned unchanged.
     """
-    plain = {}
+    merged = {}
     for name, weight in tensors.items():
         layer = name.removesuffix("weight")
         if f"{layer}{LORA_A}" in tensors:
             a, b = tensors[f"{layer}{LORA_A}"].float(), tensors[f"{layer}{LORA_B}"].float()
-            plain[name] = torch.addmm(weight.float(), b, a, alpha=config.scaling).to(weight.dtype)
+            merged[name] = torch.addmm(weight.float(), b, a, alpha=config.scaling).to(weight.dtype)
         elif not name.endswith((LORA_A, LORA_B)):
-            plain[name] = weight
-    return plain
+            merged[name] = weight
+    return merged

@@ -1,7 +1,7 @@
-"""An adapter on disk is a PEFT folder: `adapter_config.json` and `adapter_model.safetensors`.
+"""Adapter folders in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`.
 
-PEFT, vLLM and llama.cpp's converter open it as it is, and what PEFT wrote is read here, as far
-as it can be computed here. As with a model's folder nothing is trusted and nothing unpickled.
+PEFT, vLLM and llama.cpp's converter read them unchanged. Adapters of PEFT are read here as far as
+their computation is supported. As with model folders, nothing is trusted and nothing unpickled.
 """
 
 import json
@@ -28,8 +28,8 @@ LORA_TENSOR_PATTERN = re.compile(
     rf"{re.escape(PEFT_PREFIX)}(model\.layers\.\d+\.(?:self_attn|mlp)\.(?:{'|'.join(TARGET_MODULES)})"
     rf"\.(?:{re.escape(LORA_A)}|{re.escape(LORA_B)}))"
 )
-# what does not change how an adapter is computed, or is looked at by itself. Any other key that
-# asks for something (DoRA, weights beside the adapter, …) is refused, also one not yet invented
+# keys that do not change the computation of an adapter, or are checked one by one. Any other key
+# with a value (DoRA, additional weights, …) is refused, future ones too
 SUPPORTED_KEYS = {
     *("auto_mapping", "base_model_name_or_path", "ensure_weight_tying", "eva_config"),
     *("exclude_modules", "inference_mode", "layers_pattern", "layers_to_transform"),
@@ -39,16 +39,16 @@ SUPPORTED_KEYS = {
     *("target_modules", "use_rslora"),
 }
 ADAPTER_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-MAX_VALUE = 1e30  # what is beyond it is no rank and no scale
+MAX_VALUE = 1e30  # larger ranks and scales are errors
 SUPPORTED_INITS = (None, True, False, "gaussian", "eva", "orthogonal")  # the others change the base
 
 
 def save_adapter(
     tensors: Mapping[str, Tensor], config: LoraConfig, base_model: str, folder: Path
 ) -> None:
-    """Write the adapter among the tensors, which have the names of our parameters.
+    """Write the adapter tensors, selected by our parameter names, to a folder.
 
-    `base` tells its readers where the model lies that it changes. Makes `folder` if need be.
+    `base_model` is the path or Hub name of the base that readers of the adapter load.
     """
     folder.mkdir(parents=True, exist_ok=True)
     alpha = int(config.alpha) if config.alpha == int(config.alpha) else config.alpha
@@ -78,29 +78,31 @@ def save_adapter(
 
 
 def load_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
-    """The adapter of a folder, on the CPU, by the names of our parameters.
+    """Return the adapter of a folder, on the CPU, under our parameter names.
 
-    Raises FileNotFoundError or ValueError, in a sentence, for a folder that is not a whole
-    LoRA adapter of a Llama, or one that asks for what is not here.
+    Raises FileNotFoundError or ValueError for a folder that is not a complete LoRA adapter of a
+    Llama, or that needs unsupported computation.
     """
     content = read_json_object(folder / ADAPTER_CONFIG_NAME, "an adapter")
     rank, alpha, dropout = _parse_adapter_config(content, folder / ADAPTER_CONFIG_NAME)
     path = folder / ADAPTER_WEIGHTS_NAME
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} has no {ADAPTER_WEIGHTS_NAME}; another format would have to be unpickled, which may run "
-            f"anything, so save the adapter as safetensors."
+            f"{folder} has no {ADAPTER_WEIGHTS_NAME}. Other formats are not read, since unpickling "
+            f"can run any code; save the adapter as safetensors."
         )
     try:
         stored = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}).") from None
+        raise ValueError(f"{path} is damaged or incomplete ({error}).") from None
     tensors = {}
     for name, tensor in stored.items():
-        known = LORA_TENSOR_PATTERN.fullmatch(name)
-        if known is None:
-            raise ValueError(f"{path} holds {name}, which is no part of a Llama's LoRA.")
-        tensors[known[1]] = tensor
+        match = LORA_TENSOR_PATTERN.fullmatch(name)
+        if match is None:
+            raise ValueError(
+                f"{path} contains {name}, which is not part of a Llama's LoRA adapter."
+            )
+        tensors[match[1]] = tensor
     for name, tensor in tensors.items():
         _check_lora_tensor(name, tensor, rank, path)
     found = {name.split(".")[-3] for name in tensors}
@@ -112,7 +114,7 @@ def load_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
 def check_adapter_shape(
     tensors: Mapping[str, Tensor], config: LoraConfig, model_config: ModelConfig
 ) -> None:
-    """Raises ValueError, naming a tensor, where they are no adapter of all blocks of this shape."""
+    """Raise ValueError, naming a tensor, unless they adapt all blocks of this shape."""
     with torch.device("meta"):
         model = GPT.from_config(model_config)
         add_lora(model, config)
@@ -120,70 +122,70 @@ def check_adapter_shape(
         name: p.shape for name, p in model.named_parameters() if name.endswith((LORA_A, LORA_B))
     }
     for name in sorted(expected.keys() | tensors.keys()):
-        wanted = list(expected[name]) if name in expected else "none such"
-        given = list(tensors[name].shape) if name in tensors else "missing"
-        if wanted != given:
+        needed = list(expected[name]) if name in expected else "absent"
+        found = list(tensors[name].shape) if name in tensors else "missing"
+        if needed != found:
             raise ValueError(
-                f"The adapter does not fit the base model: tensor {name} is {given} and ought to "
-                f"be {wanted}; give the model that it was made for."
+                f"The adapter does not fit the base model: tensor {name} is {found} and must be "
+                f"{needed}; use the model that it was trained on."
             )
 
 
 def _parse_adapter_config(content: dict[str, Any], path: Path) -> tuple[int, float, float]:
-    """Return rank, alpha and dropout; ValueError for settings with another computation."""
+    """Return rank, alpha and dropout; raises ValueError for unsupported settings."""
 
-    def refuse(key: str, needed: str) -> ValueError:
-        return ValueError(f"{path} says {key} = {json.dumps(content.get(key))[:60]}; {needed}.")
+    def invalid(key: str, reason: str) -> ValueError:
+        return ValueError(f"{path} has {key} = {json.dumps(content.get(key))[:60]}; {reason}.")
 
     if content.get("peft_type") != "LORA":
-        raise refuse("peft_type", "only LORA is here")
+        raise invalid("peft_type", "only LORA is supported")
     if content.get("bias", "none") not in ("none", None):
-        raise refuse("bias", "only adapters without biases are here")
+        raise invalid("bias", "adapters with biases are not supported")
     if content.get("init_lora_weights") not in SUPPORTED_INITS:
-        raise refuse("init_lora_weights", "that changes the base too, and only adapters are here")
+        raise invalid("init_lora_weights", "this changes the base too, which is not supported")
     for key in sorted(content.keys() - SUPPORTED_KEYS):
         if content[key]:
-            raise refuse(key, "only plain LoRA is here, which has no such thing")
+            raise invalid(key, "only plain LoRA is supported")
     rank: Any = content.get("r")
     if type(rank) is not int or not 1 <= rank < MAX_VALUE:
-        raise refuse("r", "it must be a whole number of at least 1")
+        raise invalid("r", "it must be a whole number of at least 1")
     alpha: Any = content.get("lora_alpha")
     if type(alpha) not in (int, float) or not 0 < alpha < MAX_VALUE:
-        raise refuse("lora_alpha", "it must be a number above 0")
+        raise invalid("lora_alpha", "it must be a number above 0")
     dropout: Any = content.get("lora_dropout", 0.0)
     if type(dropout) not in (int, float) or not 0 <= dropout < 1:
-        raise refuse("lora_dropout", "it must be a number in [0, 1)")
-    if content.get("use_rslora"):  # alpha / √rank (Kalajdzievski 2023): only another scale
+        raise invalid("lora_dropout", "it must be a number in [0, 1)")
+    if content.get("use_rslora"):  # alpha / √rank (Kalajdzievski 2023): another scale
         alpha *= math.sqrt(rank)
     return rank, float(alpha), float(dropout)
 
 
 def _check_lora_tensor(name: str, tensor: Tensor, rank: int, path: Path) -> None:
-    narrow = 0 if name.endswith(LORA_A) else 1  # the dimension that is the rank
-    if tensor.dim() != 2 or tensor.shape[narrow] != rank:
+    if tensor.dim() != 2 or tensor.shape[0 if name.endswith(LORA_A) else 1] != rank:
         raise ValueError(
-            f"{path}: {name} is {list(tensor.shape)}, where {ADAPTER_CONFIG_NAME} says r = {rank}: one of the "
-            f"two files is not this adapter's."
+            f"{path}: {name} is {list(tensor.shape)}, but {ADAPTER_CONFIG_NAME} has r = {rank}: the "
+            f"two files belong to different adapters."
         )
     if tensor.dtype not in ADAPTER_DTYPES or not tensor.isfinite().all():
-        raise ValueError(f"{path}: {name} has values that are no finite floating-point numbers.")
+        raise ValueError(f"{path}: {name} has values that are not finite floating-point numbers.")
 
 
 def _check_complete(
     targets: object, found: set[str], tensors: Mapping[str, Tensor], folder: Path
 ) -> None:
-    """Raise ValueError for an adapter that has lost tensors: the rest would be applied alone."""
+    """Raise ValueError for an adapter with missing tensors."""
     for name in tensors:
         layer = name.removesuffix(LORA_A).removesuffix(LORA_B)
         if not {f"{layer}{LORA_A}", f"{layer}{LORA_B}"} <= tensors.keys():
             raise ValueError(
-                f"{folder / ADAPTER_WEIGHTS_NAME} has {name} without the other half of its pair."
+                f"{folder / ADAPTER_WEIGHTS_NAME} has {name} without the other matrix of its pair."
             )
-    named = found  # targets may be a pattern: the layers it matched are in the file
+    named = found  # targets may be a pattern; the file has the layers that it matched
     if isinstance(targets, list):
         named = {str(target).rsplit(".", 1)[-1] for target in targets}
     if not found or named != found:
         raise ValueError(
-            f"{folder / ADAPTER_CONFIG_NAME} says target_modules = {json.dumps(targets)}, but {ADAPTER_WEIGHTS_NAME} has "
-            f"tensors of {', '.join(sorted(found)) or 'none'}: the adapter is not whole."
+            f"{folder / ADAPTER_CONFIG_NAME} has target_modules = {json.dumps(targets)}, but "
+            f"{ADAPTER_WEIGHTS_NAME} has tensors of {', '.join(sorted(found)) or 'none'}: the adapter "
+            f"is incomplete."
         )

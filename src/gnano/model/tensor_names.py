@@ -1,9 +1,8 @@
-"""What is each tensor called elsewhere? The published checkpoint's names, made ours, and back.
+"""Tensor names of the published checkpoint, converted to Hugging Face's Llama names and back.
 
-Ours are Hugging Face's Llama names. The published checkpoint names its modules otherwise
-and turns neighbouring channels (0, 1), (2, 3), … as pairs, where Hugging Face turns
-(0, E/2), (1, E/2 + 1), …: the rows of wq and wk are put in the order that makes both
-compute the same.
+The published checkpoint also pairs neighboring channels (0, 1), (2, 3), … for RoPE, where Hugging
+Face pairs (0, E/2), (1, E/2 + 1), …: the rows of wq and wk are permuted so that both compute the
+same.
 """
 
 from collections.abc import Mapping
@@ -28,24 +27,23 @@ _BLOCK_NAMES = {
     "feed_forward.w2": "mlp.up_proj",
     "feed_forward.w3": "mlp.down_proj",
 }
-
-
 _PUBLISHED_TOP_LEVEL_NAMES, _PUBLISHED_BLOCK_NAMES = (
     {ours: theirs for theirs, ours in table.items()} for table in (_TOP_LEVEL_NAMES, _BLOCK_NAMES)
 )
 
 
 def is_published_layout(state_dict: Mapping[str, Tensor]) -> bool:
+    """Return whether the tensors have the published checkpoint's names."""
     return "token_embedding_table.weight" in state_dict
 
 
 def convert_from_published(
     state_dict: Mapping[str, Tensor], config: ModelConfig
 ) -> dict[str, Tensor]:
-    """The same tensors under Hugging Face's names, queries and keys in half-split order."""
+    """Return the tensors under Hugging Face's names, queries and keys in half-split order."""
     ours = {}
     for name, tensor in state_dict.items():
-        if name == "freqs_cis":  # the angles: computed here, not stored
+        if name == "freqs_cis":  # RoPE angles, which are computed here
             continue
         module = name.removesuffix(".weight")
         if module in _TOP_LEVEL_NAMES:
@@ -54,7 +52,7 @@ def convert_from_published(
         prefix, _, rest = module.partition(".")
         number, _, part = rest.partition(".")
         if prefix != "blocks" or part not in _BLOCK_NAMES:
-            raise ValueError(f"{name!r} is not a tensor of the published checkpoint's layout.")
+            raise ValueError(f"The published checkpoint's layout has no tensor {name!r}.")
         if part in ("attention.wq", "attention.wk"):
             tensor = rope_permute(tensor, config.head_size)
         ours[f"model.layers.{number}.{_BLOCK_NAMES[part]}.weight"] = tensor
@@ -62,7 +60,7 @@ def convert_from_published(
 
 
 def convert_to_published(name: str, tensor: Tensor, config: ModelConfig) -> tuple[str, Tensor]:
-    """One of our tensors as the published checkpoint has it."""
+    """Return the published checkpoint's name and row order of one of our tensors."""
     module = name.removesuffix(".weight")
     if module in _PUBLISHED_TOP_LEVEL_NAMES:
         return f"{_PUBLISHED_TOP_LEVEL_NAMES[module]}.weight", tensor
@@ -73,12 +71,12 @@ def convert_to_published(name: str, tensor: Tensor, config: ModelConfig) -> tupl
 
 
 def rope_unpermute(weight: Tensor, head_size: int) -> Tensor:
-    """Rows of each head from half-split order (0, 2, …, 1, 3, …) to (0, 1, 2, 3, …)."""
+    """Reorder the rows of each head from half-split (0, 2, …, 1, 3, …) to (0, 1, 2, 3, …)."""
     heads_2_pairs_D = weight.view(-1, 2, head_size // 2, weight.shape[-1])
     return heads_2_pairs_D.transpose(1, 2).reshape(weight.shape)
 
 
 def rope_permute(weight: Tensor, head_size: int) -> Tensor:
-    """Rows of each head from interleaved order (0, 1, 2, 3, …) to (0, 2, …, 1, 3, …)."""
+    """Reorder the rows of each head from (0, 1, 2, 3, …) to half-split (0, 2, …, 1, 3, …)."""
     heads_pairs_2_D = weight.view(-1, head_size // 2, 2, weight.shape[-1])
     return heads_pairs_2_D.transpose(1, 2).reshape(weight.shape)

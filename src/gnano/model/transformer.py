@@ -2,15 +2,15 @@
 
     ids ─▶ embedding ─▶ [ + attention(norm) ─▶ + feed-forward(norm) ] × layers ─▶ norm ─▶ head
 
-Modules carry the names that Hugging Face's `LlamaForCausalLM` gives its tensors, so the
-state dict is the file on disk: no mapping, no second format.
+Modules have the names that Hugging Face's `LlamaForCausalLM` gives its tensors, so the state dict
+is the file on disk.
 
-Tensor names carry their shape, here and everywhere in this package:
-B batch, T time, D width, H query heads, K key/value heads, E head size, F feed-forward
-width, V vocabulary, N = B·T tokens.
+Tensor names carry their shape, here and in the whole package:
+B batch, T time, D width, H query heads, K key/value heads, E head size, F feed-forward width,
+V vocabulary, N = B·T tokens.
 
-Weights stay in the dtype they are given (fp32 in training) and are cast where they are
-used: the activations' dtype, `compute_dtype`, decides the precision of the matrix products.
+Weights keep the dtype they are given (fp32 in training) and are cast where they are used:
+`compute_dtype`, the dtype of the activations, decides the precision of the matrix products.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,14 +40,13 @@ from gnano.model.tensor_names import convert_from_published, is_published_layout
 class GPT(nn.Module):
     """The language model: ids in, logits or loss out.
 
-    The signature and its defaults are the published ones and give the reference model of
-    1,050,002,688 parameters. `GPT.from_config(PRESETS["124m"])` builds the other shapes.
+    Signature and defaults are those of the published reference model with 1,050,002,688
+    parameters. `GPT.from_config(PRESETS["124m"])` builds other shapes.
     """
 
-    compute_dtype: torch.dtype | None = None  # of the activations; None: as the weights
-    # in backward, a block's activations from its input: less memory
-    activation_checkpointing: bool = False
-    uses_rng: bool = False  # its blocks draw beyond the config's dropout, as adapters may
+    compute_dtype: torch.dtype | None = None  # of the activations; None: that of the weights
+    activation_checkpointing: bool = False  # recompute activations in backward, to save memory
+    uses_rng: bool = False  # blocks draw random numbers beyond dropout, as adapters may
     is_compiled: bool = False  # by `compile_blocks`
 
     def __init__(
@@ -82,21 +81,22 @@ class GPT(nn.Module):
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> "GPT":
+        """Build a model of this shape with random weights."""
         return cls(**asdict(config))
 
     def compile_blocks(self) -> None:
-        """Compile the blocks and the head's loss, in place, for training; before FSDP or DDP.
+        """Compile the blocks and the head's loss in place, for training; before FSDP or DDP.
 
-        All blocks share one compilation, which the first step makes. Modules, parameters and
-        their names stay; held-out text and generation run as before.
+        All blocks share one compilation, done in the first step. Modules and parameter names do
+        not change; evaluation and generation run uncompiled.
         """
         for block in self.model.layers:
-            # its forward and not the module: what wraps the module (FSDP's hooks) stays outside
+            # the forward and not the module, so that FSDP's hooks stay outside
             block.forward = torch.compile(block.forward, fullgraph=True)
         self.is_compiled = True
 
     def num_parameters(self) -> int:
-        """Parameters of the logical model: the head's padding rows are not counted."""
+        """Return the number of parameters, without the head's padding."""
         padding = (self.config.padded_vocab_size - self.config.vocab_size) * self.config.n_embd
         return sum(p.numel() for p in self.parameters()) - padding
 
@@ -108,36 +108,36 @@ class GPT(nn.Module):
         document_ids_BT: Tensor | None = None,
         prefix_tree: PrefixTree | None = None,
     ) -> Tensor:
-        """Final hidden states [B, T, D]; with a cache, ids continue what it holds.
+        """Return the final hidden states [B, T, D]; with a cache, ids continue its contents.
 
-        With `segments_BT` (integers) a position attends within its own segment only: several
-        documents in a row are then computed as if each were alone. With `branches` a row holds
-        several continuations of one beginning, each computed as if it alone came after that; with
-        a cache besides, whose rows are of one length, all of them come after what it holds. Whether
-        their places fit the context, whoever made them knows.
+        With `document_ids_BT` (integers) a position attends within its own document only, so
+        that several documents in a row do not affect each other. With `prefix_tree` a row holds
+        several continuations of one prefix, each computed as if it were the only one; with a
+        cache, whose rows must then have equal lengths, they follow its contents. The caller
+        checks that the positions of a prefix tree fit in the context.
 
-        Raises ValueError where the positions would pass the context (`block_size`), and for
-        segments together with a cache, which does not know the segments of what it holds.
+        Raises ValueError where the positions exceed the context (`block_size`), and for document
+        ids together with a cache, which does not store those of its contents.
         """
         if cache is not None and document_ids_BT is not None:
             raise ValueError(
-                "A KV cache holds one text a row: give segments_BT or cache, not both."
+                "A KV cache holds one document per row; pass document_ids_BT or cache, not both."
             )
         config = self.config
         past, tokens = cache.max_length if cache else 0, ids_BT.shape[1]
         end = past + tokens
         if end > config.block_size and prefix_tree is None:
             raise ValueError(
-                f"{end:,} tokens do not fit the model's context of {config.block_size:,}."
+                f"{end:,} tokens do not fit in the model's context of {config.block_size:,}."
             )
-        # positions run on from one segment to the next: RoPE makes attention depend on
-        # distances alone, and those inside a segment are right wherever it starts
+        # positions continue from one document to the next: with RoPE, attention depends on
+        # distances alone, and those within a document are right wherever it starts
         mask_B1TT = None if document_ids_BT is None else document_mask(document_ids_BT)
         positions_BT = cache.advance(tokens) if cache else None
         if positions_BT is not None:
             mask_B1TT = ragged_causal_mask(positions_BT, end)
         if prefix_tree is not None:
-            assert positions_BT is None, "rows of a cache that go on in branches are of one length"
+            assert positions_BT is None, "a prefix tree needs cache rows of equal length"
             positions_BT = prefix_tree.positions_BT
             mask_B1TT = prefix_tree_mask(prefix_tree.branch_ids_BT, past)
         table = rope_table(config.head_size, config.block_size, config.rope_theta, ids_BT.device)
@@ -145,13 +145,13 @@ class GPT(nn.Module):
         x_BTD = self.model.embed_tokens(ids_BT)
         x_BTD = x_BTD.to(self.compute_dtype or x_BTD.dtype)
         trains = self.training and torch.is_grad_enabled() and cache is None
-        # other shapes come and go outside training, and each would be compiled anew
+        # outside training shapes vary, and each would be compiled again
         eager = self.is_compiled and not trains
         with torch.compiler.set_stance("force_eager") if eager else nullcontext():
             for number, block in enumerate(self.model.layers):
                 inputs = (x_BTD, rope, cache.layers[number] if cache else None, mask_B1TT)
                 if trains and self.activation_checkpointing:
-                    # without dropout no random numbers are drawn, whose state would be kept
+                    # the state of the generator is saved only if random numbers are drawn
                     x_BTD = checkpoint(
                         block,
                         *inputs,
@@ -166,19 +166,16 @@ class GPT(nn.Module):
     def forward(
         self, ids_BT: Tensor, cache: KVCache | None = None, *, document_ids_BT: Tensor | None = None
     ) -> Tensor:
-        """Logits [B, T, V] in fp32; `cache` and `segments_BT` as in `hidden`."""
+        """Return logits [B, T, V] in fp32; arguments as in `hidden_states`."""
         return self.logits(self.hidden_states(ids_BT, cache, document_ids_BT=document_ids_BT))
 
     def logits(self, x: Tensor) -> Tensor:
-        """Of final hidden states [..., D]: [..., V] in fp32."""
+        """Return logits [..., V] in fp32 of final hidden states [..., D]."""
         logits: Tensor = self.lm_head(x)
         return logits.float()
 
     def run_unsharded(self, function: Callable[["GPT"], Tensor]) -> Tensor:
-        """What `work` finds by `hidden` and `logits`.
-
-        One call of the model, so that FSDP has put together what both need.
-        """
+        """Return `function(self)`; as one call of the model, for which FSDP gathers all weights."""
         return function(self)
 
     def loss(
@@ -189,27 +186,27 @@ class GPT(nn.Module):
         document_ids_BT: Tensor | None = None,
         loss_fn: LossFn | None = None,
     ) -> Tensor:
-        """Sum of the cross-entropy, in nats, over the targets that are not -100.
+        """Return the summed cross-entropy, in nats, over the targets that are not -100.
 
-        Or the loss that `score` makes of the nats [B, T] of all positions (fp32, 0 where the
-        target is -100), with its gradient: score gives its value and its derivative by each.
+        With `loss_fn`, return the loss that it computes from the nats [B, T] of all positions
+        (fp32, 0 where the target is -100), with the gradient that it also returns.
         """
         x_ND = self.hidden_states(ids_BT, document_ids_BT=document_ids_BT).flatten(0, 1)
         weight_VD, targets_N = self.lm_head.weight, targets_BT.flatten()
         head = x_ND, weight_VD, targets_N, self.config.vocab_size
         if loss_fn is None:
             return fused_linear_cross_entropy(*head, self.is_compiled)
-        value, slopes_BT = loss_fn(token_nll(*head).view_as(targets_BT))
+        value, grads_BT = loss_fn(token_nll(*head).view_as(targets_BT))
         if not torch.is_grad_enabled():
             return value
-        weighted = fused_linear_cross_entropy(*head, self.is_compiled, slopes_BT.flatten())
-        # exactly the score's value, with the gradient of the weighted sum
+        weighted = fused_linear_cross_entropy(*head, self.is_compiled, grads_BT.flatten())
+        # the exact value, with the gradient of the weighted sum
         return value + (weighted - weighted.detach())
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Takes Hugging Face's Llama names or the published checkpoint's (see `names`)."""
+        """Load tensors with Hugging Face's names or the published ones (see `tensor_names`)."""
         if is_published_layout(state_dict):
             state_dict = convert_from_published(state_dict, self.config)
         return super().load_state_dict(state_dict, strict, assign)
