@@ -1,4 +1,4 @@
-"""Checkpoints that say what a test wants, and a terminal to talk with them."""
+"""Engines with scripted answers, and a terminal that runs `gnano chat` with them."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -20,39 +20,39 @@ from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.train_bpe import train_bpe
 
 TEMPLATE = ChatTemplate(user="[Ask4] {content}\n")
-LIKELIEST = ChatSettings(
-    sampling=SamplingParams(temperature=0)
-)  # what a model was made to say, it says
-UNICODE = "e\u0301 東🙂"  # a combining accent, three bytes, four bytes: none of them twice
+GREEDY = ChatSettings(sampling=SamplingParams(temperature=0))
+UNICODE = "e\u0301 東🙂"  # characters of one to four bytes; no token occurs twice
 
 
 @pytest.fixture(scope="session")
-def letters() -> Tokenizer:
-    """Each byte is a token."""
+def byte_tokenizer() -> Tokenizer:
+    """A tokenizer whose tokens are bytes."""
     return train_bpe(["a b"], 257)
 
 
-class Listening(Engine):
-    """An engine that remembers what it was asked."""
+class RecordingEngine(Engine):
+    """An engine that records the ids of its prompts."""
 
-    heard: list[list[int]]
+    prompts: list[list[int]]
 
-    def stream_token_ids(self, prompt: Any, *arguments: Any, **options: Any) -> Iterator[int]:
-        self.heard = [*getattr(self, "heard", []), list(prompt)]
-        return super().stream_token_ids(prompt, *arguments, **options)
+    def stream(self, prompt: Any, *arguments: Any, **options: Any) -> Any:
+        self.prompts = [*getattr(self, "prompts", []), list(prompt)]
+        return super().stream(prompt, *arguments, **options)
 
 
-MakeEngine = Callable[..., Listening]
+MakeEngine = Callable[..., RecordingEngine]
 
 
 @pytest.fixture
-def make_engine(letters: Tokenizer) -> MakeEngine:
-    """A small model with random weights, or one that says this, again and again or once."""
+def make_engine(byte_tokenizer: Tokenizer) -> MakeEngine:
+    """Return a function that makes a small random engine, or one with a scripted answer."""
 
-    def make(say: str | None = None, endless: bool = False, block_size: int = 128) -> Listening:
+    def make(
+        say: str | None = None, endless: bool = False, block_size: int = 128
+    ) -> RecordingEngine:
         torch.manual_seed(0)
         model = GPT(
-            vocab_size=letters.vocab_size,
+            vocab_size=byte_tokenizer.vocab_size,
             n_embd=64,
             n_layer=2,
             n_head=4,
@@ -61,15 +61,15 @@ def make_engine(letters: Tokenizer) -> MakeEngine:
             block_size=block_size,
         )
         if say is not None:
-            teach(model, letters, say, endless)
-        return Listening(model, letters)
+            teach(model, byte_tokenizer, say, endless)
+        return RecordingEngine(model, byte_tokenizer)
 
     return make
 
 
 @pytest.fixture
 def save(tmp_path: Path) -> Callable[[Engine], Path]:
-    """A checkpoint of the engine, tuned with `TEMPLATE` as it says."""
+    """Return a function that saves an engine as a checkpoint with `TEMPLATE`."""
 
     def save(engine: Engine) -> Path:
         folder = tmp_path / "tuned"
@@ -92,7 +92,7 @@ def server() -> Iterator[ForkServer]:
 def chat(
     server: ForkServer, save: Callable[[Engine], Path], tmp_path: Path
 ) -> Iterator[Callable[..., Terminal]]:
-    """`gnano chat` with the engine, in a terminal of its own."""
+    """Return a function that starts `gnano chat` with an engine in a terminal."""
     opened: list[Terminal] = []
 
     def chat(engine: Engine, *options: str, **how: str) -> Terminal:
@@ -107,5 +107,6 @@ def chat(
 
 
 def messages(path: Path) -> list[dict[str, object]]:
+    """Return the messages of a saved conversation."""
     found: list[dict[str, object]] = json.loads(path.read_text("utf-8"))["messages"]
     return found

@@ -1,6 +1,6 @@
-"""A real terminal, and a `gnano` in it: keys in, what a person would see out.
+"""A pseudo-terminal that runs `gnano`: key presses in, screen text out.
 
-Each `gnano` is a copy of one process that has loaded torch, with standard streams of its own.
+Each `gnano` is a fork of one process that has loaded torch, with its own standard streams.
 """
 
 import json
@@ -18,13 +18,13 @@ from pathlib import Path
 
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[=>]")
 ENTER, ALT_ENTER, CTRL_C, CTRL_D, UP = "\r", "\x1b\r", "\x03", "\x04", "\x1b[A"
-PATIENCE = 60.0  # seconds
+TIMEOUT = 60.0  # seconds
 SERVER = """
 import fcntl, json, os, socket, sys, termios
-import gnano.chat.launch, gnano.cli.chat, torch._dynamo  # what is slow to load
+import gnano.chat.launch, gnano.cli.chat, torch._dynamo  # slow to load
 from gnano.cli import main
 
-def begin(arguments, environment, hidden):
+def run(arguments, environment, hidden):
     os.setsid()
     if os.isatty(0):
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -33,7 +33,7 @@ def begin(arguments, environment, hidden):
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     os.environ.update(environment)
-    sys.modules.update(dict.fromkeys(hidden))  # packages that are not to be found
+    sys.modules.update(dict.fromkeys(hidden))  # makes these packages unavailable
     try:
         main(arguments)
     except SystemExit as left:
@@ -54,7 +54,7 @@ while True:
             os.close(stream)
         code = 1
         try:
-            code = begin(*request)
+            code = run(*request)
             sys.stdout.flush(), sys.stderr.flush()
         finally:
             os._exit(code)
@@ -65,7 +65,7 @@ while True:
 
 
 class ForkServer:
-    """Starts `gnano`, with these streams, in copies of one process."""
+    """Starts `gnano` in forks of one process."""
 
     def __init__(self) -> None:
         self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -81,7 +81,7 @@ class ForkServer:
         environment: dict[str, str] | None = None,
         hidden: str = "",
     ) -> int:
-        """Return the process's id; the streams are closed here."""
+        """Start a process and return its id; the streams are closed here."""
         request = json.dumps([arguments, environment or {}, hidden.split()]).encode()
         socket.send_fds(self.requests, [request], streams)
         for stream in set(streams):
@@ -89,7 +89,7 @@ class ForkServer:
         return int(self.requests.recv(100))
 
     def wait(self, process: int) -> int:
-        """Return the exit code of a process that was started, when it has ended."""
+        """Wait for a process and return its exit code."""
         self.requests.send(str(process).encode())
         return int(self.requests.recv(100))
 
@@ -100,32 +100,32 @@ class ForkServer:
 
 
 class Terminal:
-    """The process has it as its controlling terminal: Ctrl-C is a signal where it is one."""
+    """A process and its controlling terminal, so that Ctrl-C is a signal."""
 
     def __init__(
         self, server: ForkServer, arguments: list[str], environment: dict[str, str]
     ) -> None:
-        self.for_gpt, theirs = pty.openpty()
+        self.controller, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (40, 120))
         hidden = environment.pop("without", "")
-        no_cpr = {"PROMPT_TOOLKIT_NO_CPR": "1"}  # nobody here answers where the cursor is
+        no_cpr = {"PROMPT_TOOLKIT_NO_CPR": "1"}  # cursor position requests stay unanswered
         environment = {"TERM": "xterm-256color", **no_cpr, **environment}
         self.server = server
         self.process = server.start(arguments, (theirs,) * 3, environment, hidden)
         self.ended = False
         self.raw = b""
-        self.seen = 0  # characters of the screen that a wait has already passed
+        self.seen = 0  # characters that `wait_for` has passed
 
     @property
     def screen(self) -> str:
         return ESCAPES.sub("", self.raw.decode("utf-8", "replace"))
 
     def press(self, keys: str) -> None:
-        os.write(self.for_gpt, keys.encode())
+        os.write(self.controller, keys.encode())
 
     def wait_for(self, text: str) -> str:
-        """Return, with what came before it, as soon as this is on the screen, again."""
-        deadline = time.monotonic() + PATIENCE
+        """Wait until the text is on the screen (again); return the text before it."""
+        deadline = time.monotonic() + TIMEOUT
         while (at := self.screen.find(text, self.seen)) < 0:
             assert self._read(deadline), f"{text!r} did not come, but {self.screen[self.seen :]!r}"
         before = self.screen[self.seen : at]
@@ -133,21 +133,21 @@ class Terminal:
         return before
 
     def ready(self) -> str:
-        """Return, with what came before it, as soon as it asks for a line, and waits for one.
+        """Wait until the process prompts for a line and sleeps; return the text before the prompt.
 
-        In the moment between the two, Python's readline would lose a signal.
+        Python's readline would lose a signal between the prompt and the sleep.
         """
         before = self.wait_for("\n>")
         status = Path(f"/proc/{self.process}/stat")
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while status.exists() and status.read_text().rpartition(")")[2].split()[0] != "S":
             assert time.monotonic() < deadline
             time.sleep(0.01)
         return before
 
     def end(self) -> int:
-        """The exit code, as soon as it has ended."""
-        deadline = time.monotonic() + PATIENCE
+        """Wait for the end of the process and return its exit code."""
+        deadline = time.monotonic() + TIMEOUT
         while self._read(deadline):
             pass
         assert time.monotonic() < deadline
@@ -158,15 +158,15 @@ class Terminal:
         if not self.ended:
             os.kill(self.process, signal.SIGKILL)
             self.server.wait(self.process)
-        os.close(self.for_gpt)
+        os.close(self.controller)
 
     def _read(self, deadline: float) -> bool:
-        """Is there more?"""
-        ready, _, _ = select.select([self.for_gpt], [], [], max(deadline - time.monotonic(), 0))
+        """Read more of the screen; return False at its end."""
+        ready, _, _ = select.select([self.controller], [], [], max(deadline - time.monotonic(), 0))
         if not ready:
             return False
         try:
-            data = os.read(self.for_gpt, 65536)
+            data = os.read(self.controller, 65536)
         except OSError:  # the other side is closed
             return False
         self.raw += data

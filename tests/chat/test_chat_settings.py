@@ -1,4 +1,4 @@
-"""Each setting can be changed as it is shown; a mistake is said and changes nothing."""
+"""Chat settings, parsed from and shown as text."""
 
 from dataclasses import fields
 
@@ -10,7 +10,7 @@ from gnano.config.inference_config import SamplingParams
 VALUES = {"top_k": "4", "seed": "7", "logit_bias": "13:-5,42:1.5", "tokens": "9"}
 
 
-def test_all_of_sampling_can_be_set_and_shown():
+def test_all_sampling_parameters_can_be_set_and_shown():
     settings = ChatSettings()
     names = [field.name for field in fields(SamplingParams)] + ["tokens"]
     assert list(settings.as_dict()) == names
@@ -34,10 +34,10 @@ def test_all_of_sampling_can_be_set_and_shown():
         ("top_p", "0", "more than 0 and at most 1"),
         ("seed", "x", "must be a whole number"),
         ("tokens", "0", "at least 1"),
-        ("top", "1", "there are temperature, top_k"),
+        ("top", "1", "the settings are temperature, top_k"),
     ],
 )
-def test_a_wrong_value_is_named_in_one_sentence(name, value, reason):
+def test_an_invalid_value_is_one_sentence(name, value, reason):
     with pytest.raises(ValueError, match=r"\.$") as refused:
         ChatSettings().with_value(name, value)
     assert reason in str(refused.value) and "\n" not in str(refused.value)

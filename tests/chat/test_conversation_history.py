@@ -1,9 +1,9 @@
-"""A conversation in a file: ours comes back as it was, and nobody's file is lost."""
+"""Conversations in files: they load as saved, and no other file is overwritten."""
 
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.chat.conftest import messages
 
@@ -21,18 +21,19 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("saved")
 
 
+@settings(max_examples=30, deadline=None)
 @given(
     history=st.builds(ConversationHistory, st.just("") | TEXT, EXCHANGES),
-    name=st.sampled_from(["said", "said.json", "said.jsonl"]),
+    name=st.sampled_from(["chat", "chat.json", "chat.jsonl"]),
 )
-def test_what_is_saved_comes_back_and_is_training_data(folder, history, name):
+def test_a_saved_conversation_loads_unchanged_and_is_training_data(folder, history, name):
     path = history.save(folder / name)
     assert ConversationHistory.load(path) == history
-    (learned,) = read_conversation_files([str(path)], max_bad_share=0).records
-    assert learned.to_turns == history.to_turns()
+    (record,) = read_conversation_files([str(path)], max_bad_share=0).records
+    assert record.turns == history.to_turns()
 
 
-def test_a_context_of_another_program_s_record_is_part_of_the_question(tmp_path):
+def test_the_context_of_a_foreign_record_is_part_of_the_question(tmp_path):
     path = tmp_path / "dolly.json"
     path.write_text(json.dumps({"instruction": "Why?", "context": "Rain.", "response": "So."}))
     assert ConversationHistory.load(path).to_turns() == (
@@ -41,8 +42,8 @@ def test_a_context_of_another_program_s_record_is_part_of_the_question(tmp_path)
     )
 
 
-def test_a_saved_conversation_is_replaced_and_nothing_else(tmp_path):
-    path = ONE.save(tmp_path / "said")
+def test_only_conversations_are_overwritten(tmp_path):
+    path = ONE.save(tmp_path / "chat")
     longer = ConversationHistory("", (*ONE.exchanges, Exchange("two?", "no")))
     assert longer.save(path) == path and len(messages(path)) == 4
     other = tmp_path / "other.json"
@@ -52,32 +53,35 @@ def test_a_saved_conversation_is_replaced_and_nothing_else(tmp_path):
     assert other.read_text() == '{"mine": 1}'
 
 
-@pytest.mark.parametrize("name", ["no/said.json", "said.txt", "file.json/said.json"])
-def test_where_nothing_can_be_saved_one_sentence_says_so(tmp_path, name):
+@pytest.mark.parametrize("name", ["no/chat.json", "chat.txt", "file.json/chat.json"])
+def test_a_failed_save_is_one_sentence(tmp_path, name):
     (tmp_path / "file.json").write_text("")
     with pytest.raises(ValueError, match=r"\.$") as refused:
         ONE.save(tmp_path / name)
     assert name in str(refused.value) and "\n" not in str(refused.value)
 
 
-def test_there_is_nothing_to_save_at_the_beginning(tmp_path):
-    with pytest.raises(ValueError, match="ask something first"):
-        ConversationHistory("be brief").save(tmp_path / "said.json")
+def test_an_empty_conversation_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match="ask a question"):
+        ConversationHistory("be brief").save(tmp_path / "chat.json")
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "said.json"),
+        ("", "chat.json"),
         ("{", "not JSON"),
         ("[]", "no record"),
         ('{"messages": []}', "does not end with an answer"),
         ('{"messages": [{"role": "user", "content": "a"}]}', "does not end with an answer"),
-        ('[{"instruction": "a", "output": "b"}, {"instruction": "c", "output": "d"}]', "2 conv"),
+        (
+            '[{"instruction": "a", "output": "b"}, {"instruction": "c", "output": "d"}]',
+            "2 conversations",
+        ),
     ],
 )
-def test_what_is_no_conversation_is_named_in_one_sentence(tmp_path, text, reason):
-    path = tmp_path / "said.json"
+def test_a_file_without_a_conversation_is_one_sentence(tmp_path, text, reason):
+    path = tmp_path / "chat.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"\.$") as refused:
         ConversationHistory.load(path)

@@ -1,4 +1,4 @@
-"""An answer in pieces is the answer."""
+"""Removal of white space from streamed text."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,5 +8,5 @@ from gnano.chat.conversation import StreamingStrip
 
 @given(st.lists(st.text(" \n\tab🙂")))
 def test_pieces_join_to_the_text_without_white_space_around_it(pieces):
-    trim = StreamingStrip()
-    assert "".join(map(trim.feed, pieces)) == "".join(pieces).strip() == trim.text
+    strip = StreamingStrip()
+    assert "".join(map(strip.push, pieces)) == "".join(pieces).strip() == strip.text

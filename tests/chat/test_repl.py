@@ -1,14 +1,15 @@
-"""What a person meets who talks with a checkpoint, through a real terminal."""
+"""`gnano chat` in a real terminal."""
 
 import pytest
 from tests.chat.conftest import UNICODE, messages
 from tests.chat.terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER, UP
 
-EXTRA = "prompt_toolkit rich"
+pytestmark = pytest.mark.slow  # each test starts a process
+OPTIONAL_PACKAGES = "prompt_toolkit rich"
 
 
-@pytest.mark.parametrize("without", ["", EXTRA])
-def test_a_question_a_command_and_an_exit(chat, make_engine, tmp_path, without):
+@pytest.mark.parametrize("without", ["", OPTIONAL_PACKAGES])
+def test_a_question_a_command_and_quit(chat, make_engine, tmp_path, without):
     terminal = chat(make_engine(UNICODE), without=without)
     banner = terminal.ready()
     assert "context 128" in banner and ("auto-g-nano[chat]" in banner) == bool(without)
@@ -30,8 +31,8 @@ def test_a_question_a_command_and_an_exit(chat, make_engine, tmp_path, without):
     ]
 
 
-@pytest.mark.parametrize("without", ["", EXTRA])
-def test_ctrl_c_stops_the_answer_and_twice_at_the_prompt_it_leaves(
+@pytest.mark.parametrize("without", ["", OPTIONAL_PACKAGES])
+def test_ctrl_c_stops_the_answer_and_twice_at_the_prompt_quits(
     chat, make_engine, tmp_path, without
 ):
     engine = make_engine("abcdefgh", endless=True, block_size=20_000)
@@ -46,7 +47,7 @@ def test_ctrl_c_stops_the_answer_and_twice_at_the_prompt_it_leaves(
     terminal.wait_for("Saved")
     terminal.ready()
     terminal.press(CTRL_C)
-    terminal.wait_for("Ctrl-C again")
+    terminal.wait_for("Press Ctrl-C again")
     terminal.ready()
     terminal.press(CTRL_C)
     assert terminal.end() == 0
@@ -56,7 +57,7 @@ def test_ctrl_c_stops_the_answer_and_twice_at_the_prompt_it_leaves(
     assert "Traceback" not in terminal.screen
 
 
-def test_ctrl_c_clears_the_line_that_is_being_typed(chat, make_engine):
+def test_ctrl_c_clears_a_typed_line(chat, make_engine):
     engine = make_engine("yes")
     terminal = chat(engine)
     terminal.ready()
@@ -76,7 +77,11 @@ def test_ctrl_c_clears_the_line_that_is_being_typed(chat, make_engine):
 
 @pytest.mark.parametrize(
     ("keys", "without"),
-    [(f"one{ALT_ENTER}two{ENTER}", ""), (f"one\\{ENTER}two{ENTER}", ""), ("one\\\rtwo\r", EXTRA)],
+    [
+        (f"one{ALT_ENTER}two{ENTER}", ""),
+        (f"one\\{ENTER}two{ENTER}", ""),
+        ("one\\\rtwo\r", OPTIONAL_PACKAGES),
+    ],
 )
 def test_a_question_may_have_several_lines(chat, make_engine, tmp_path, keys, without):
     terminal = chat(make_engine("yes"), without=without)
@@ -89,7 +94,7 @@ def test_a_question_may_have_several_lines(chat, make_engine, tmp_path, keys, wi
     assert messages(tmp_path / "said.json")[0]["content"] == "one\ntwo"
 
 
-def test_what_was_typed_is_there_next_time_and_for_nobody_else(chat, make_engine, tmp_path):
+def test_typed_texts_are_kept_for_the_next_session_in_a_private_file(chat, make_engine, tmp_path):
     for keys in ("tell me" + ENTER, UP + ENTER):
         terminal = chat(make_engine("yes"))
         terminal.ready()
@@ -102,7 +107,7 @@ def test_what_was_typed_is_there_next_time_and_for_nobody_else(chat, make_engine
     assert file.stat().st_mode & 0o077 == 0
 
 
-def test_a_state_folder_that_cannot_be_written_is_no_error(chat, make_engine, tmp_path):
+def test_a_state_folder_that_cannot_be_written_is_ignored(chat, make_engine, tmp_path):
     (tmp_path / "file").write_text("")
     terminal = chat(make_engine("yes"), XDG_STATE_HOME=str(tmp_path / "file"))
     terminal.ready()
@@ -121,14 +126,14 @@ def test_an_answer_cannot_change_the_terminal(chat, make_engine):
     assert b"\x1b[2J" not in terminal.raw  # which would have cleared the screen
 
 
-def test_old_questions_fall_out_and_it_says_so(chat, make_engine):
+def test_dropped_questions_are_reported(chat, make_engine):
     terminal = chat(make_engine("yes"))
     terminal.ready()
     terminal.press("a" * 40 + ENTER)
-    assert "falls" not in terminal.wait_for("yes\r\n")
+    assert "Dropped" not in terminal.wait_for("yes\r\n")
     terminal.ready()
     terminal.press("b" * 40 + ENTER)
-    assert "The oldest question falls" in terminal.wait_for("yes\r\n")
+    assert "Dropped the oldest 1 question" in terminal.wait_for("yes\r\n")
     terminal.ready()
     terminal.press("c" * 400 + ENTER)
     terminal.wait_for("the model's context is 128; shorten it.")

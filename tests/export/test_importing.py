@@ -244,7 +244,7 @@ def test_a_list_of_files_stays_in_its_folder(theirs, tmp_path):
         ({"num_hidden_layers": 10**9}, "no model has so many"),
         ({"num_hidden_layers": 5000}, "asks for 5,000 layers"),
         ({"hidden_size": 2**40}, "no model has so many"),
-        ({"vocab_size": 2**23}, r"lm_head\.weight is \[\d+, 64\] and ought to be \[8388608, 64\]"),
+        ({"vocab_size": 2**23}, r"lm_head\.weight is \[\d+, 64\] and must be \[8388608, 64\]"),
         ({"mlp_bias": True}, "biasless"),
         ({"rope_parameters": {"rope_type": "llama3"}}, "rope_type 'llama3'"),
         ({"model_type": "mistral"}, "model_type = 'mistral'"),

@@ -21,15 +21,15 @@ from gnano.infer.throughput import measure_throughput
 from gnano.model.transformer import GPT
 from gnano.reporting.cost_plan import plan_cost
 
-# none of them is a number of tokens, a share, a penalty, …: whatever is asked for, it is refused
-NEVER: tuple[Any, ...] = (math.nan, math.inf, -math.inf, 10**400, -200, "7", True)
+# invalid as a number of tokens, a share, a penalty, …
+INVALID_NUMBERS: tuple[Any, ...] = (math.nan, math.inf, -math.inf, 10**400, -200, "7", True)
 SHARES = (
     *("temperature", "top_p", "min_p"),
     *("repetition_penalty", "presence_penalty", "frequency_penalty"),
 )
 
 
-def settings(kind: Callable[..., Any], *names: str) -> dict[str, Callable[[Engine, Any], Any]]:
+def field_entries(kind: Callable[..., Any], *names: str) -> dict[str, Callable[[Engine, Any], Any]]:
     def build(_: Engine, value: Any, name: str) -> Any:
         return kind(**{name: value})
 
@@ -37,14 +37,14 @@ def settings(kind: Callable[..., Any], *names: str) -> dict[str, Callable[[Engin
     return {f"{label} {name}": partial(build, name=name) for name in names}
 
 
-WHOLE: dict[str, Callable[[Engine, Any], Any]] = {
-    **settings(SamplingParams, "top_k", "no_repeat_ngram_size", "seed"),
-    **settings(partial(Request, prompt_ids=(1,)), "max_new_tokens", "logprobs"),
-    **settings(ChatSettings, "tokens"),
-    **settings(EvalConfig, "limit", "shots", "heldout_tokens", "batch_size"),
-    **settings(TensorFileHints, "n_head", "block_size"),
-    **settings(partial(run_smoke_test, Path("nowhere")), "max_tokens"),
-    **settings(partial(plan_cost, Recipe()), "gpus"),
+COUNTS: dict[str, Callable[[Engine, Any], Any]] = {
+    **field_entries(SamplingParams, "top_k", "no_repeat_ngram_size", "seed"),
+    **field_entries(partial(Request, prompt_ids=(1,)), "max_new_tokens", "logprobs"),
+    **field_entries(ChatSettings, "tokens"),
+    **field_entries(EvalConfig, "limit", "shots", "heldout_tokens", "batch_size"),
+    **field_entries(TensorFileHints, "n_head", "block_size"),
+    **field_entries(partial(run_smoke_test, Path("nowhere")), "max_tokens"),
+    **field_entries(partial(plan_cost, Recipe()), "gpus"),
     "logit_bias token": lambda _, value: SamplingParams(logit_bias=((value, 1.0),)),
     "bench prompt": lambda engine, value: measure_throughput(engine, prompt_tokens=value),
     "bench tokens": lambda engine, value: measure_throughput(engine, new_tokens=value),
@@ -58,42 +58,42 @@ WHOLE: dict[str, Callable[[Engine, Any], Any]] = {
         "x", 1, SamplingParams(logit_bias=((value, 1.0),))
     ),
 }
-DOORS = {
-    **WHOLE,
-    **settings(SamplingParams, *SHARES),
-    **settings(TensorFileHints, "rope_theta", "norm_eps"),
-    **settings(partial(plan_cost, Recipe()), "gpu_hour_price", "mfu"),
+ENTRIES = {
+    **COUNTS,
+    **field_entries(SamplingParams, *SHARES),
+    **field_entries(TensorFileHints, "rope_theta", "norm_eps"),
+    **field_entries(partial(plan_cost, Recipe()), "gpu_hour_price", "mfu"),
     "logit_bias": lambda _, value: SamplingParams(logit_bias=((1, value),)),
 }
 
 
-@pytest.mark.parametrize("value", NEVER, ids=lambda value: repr(value)[:6])
-@pytest.mark.parametrize("door", DOORS)
-def test_a_number_out_of_its_range_is_one_sentence_at_every_door(engine, door, value):
-    with pytest.raises(ValueError) as refused:
-        DOORS[door](engine, value)
-    message = str(refused.value)
-    assert "it must be" in message and "\n" not in message and len(message) < 200, message
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_number_out_of_its_range_is_one_sentence_at_every_entry(engine, entry):
+    for value in INVALID_NUMBERS:
+        with pytest.raises(ValueError) as refused:
+            ENTRIES[entry](engine, value)
+        message = str(refused.value)
+        assert "it must be" in message and "\n" not in message and len(message) < 200, message
 
 
-@pytest.mark.parametrize("value", [0.5, 1e20])
-@pytest.mark.parametrize("door", WHOLE)
-def test_what_is_counted_is_a_whole_number(engine, door, value):
-    with pytest.raises(ValueError, match=r"it must be (a whole number|.*at most)"):
-        WHOLE[door](engine, value)
+@pytest.mark.parametrize("entry", COUNTS)
+def test_a_count_is_a_whole_number(engine, entry):
+    for value in (0.5, 1e20):
+        with pytest.raises(ValueError, match=r"it must be (a whole number|.*at most)"):
+            COUNTS[entry](engine, value)
 
 
-@pytest.mark.parametrize("door", ["prompt", "prompt of several", "biased token"])
-def test_ids_are_those_of_the_tokenizer(engine, door):
+@pytest.mark.parametrize("entry", ["prompt", "prompt of several", "biased token"])
+def test_ids_are_those_of_the_tokenizer(engine, entry):
     last = engine.tokenizer.vocab_size - 1
-    DOORS[door](engine, last)
+    ENTRIES[entry](engine, last)
     with pytest.raises(
         ValueError, match=rf"is {last + 1}; it must be at least 0 and at most {last}"
     ):
-        DOORS[door](engine, last + 1)
+        ENTRIES[entry](engine, last + 1)
 
 
-def test_a_bad_request_changes_nothing_for_the_others_in_its_batch(engine):
+def test_an_invalid_request_does_not_affect_the_others_in_its_batch(engine):
     good = Request(
         prompt_ids=engine.encode_prompt("Once upon"),
         max_new_tokens=12,
@@ -125,7 +125,7 @@ PADDING = 100
 
 @pytest.fixture
 def padded(engine) -> Engine:
-    """The engine's model with rows that no token has, each likelier than any token."""
+    """An engine whose head has padding rows that are likelier than any token."""
     config = engine.model.config
     rows = config.vocab_size
     model = GPT(**{**vars(config), "vocab_size": rows + PADDING})
@@ -148,12 +148,12 @@ def padded(engine) -> Engine:
             seed=4, repetition_penalty=1.3, presence_penalty=1.0, no_repeat_ngram_size=2
         ),
     ],
-    ids=["greedy", "drawn", "hot", "limited", "penalised"],
+    ids=["greedy", "drawn", "hot", "limited", "penalized"],
 )
-def test_no_id_is_drawn_or_told_that_no_token_has(engine, padded, sampling):
+def test_padding_ids_are_never_sampled_or_reported(engine, padded, sampling):
     ids = torch.tensor([engine.encode_prompt("Once upon a time")])
     with torch.no_grad():
-        assert padded.model(ids)[0, -1].argmax() >= engine.tokenizer.vocab_size  # they would be
+        assert padded.model(ids)[0, -1].argmax() >= engine.tokenizer.vocab_size  # without the limit
     prompts = ["", "Once upon a time", "it"]
     expected = engine.generate_batch(prompts, 24, sampling, logprobs=3, num_samples=2)
     found = padded.generate_batch(prompts, 24, sampling, logprobs=3, num_samples=2)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.infer.conftest import choose, probabilities
 
 from gnano.config.inference_config import SamplingParams
-from gnano.infer.sampling import TokenHistory, start_history
+from gnano.infer.sampling import TokenHistory, make_generator, needs_history, start_history
 
 V = 12
 texts = st.lists(st.integers(0, V - 1), max_size=30)
@@ -57,7 +57,7 @@ def test_repetition_no_repeat_and_bias_are_those_of_transformers(
     sampling = SamplingParams(
         temperature=1, repetition_penalty=repetition, no_repeat_ngram_size=ngram, logit_bias=pairs
     )
-    history = history_of(sampling, prompt, answer) if sampling.needs_history else None
+    history = history_of(sampling, prompt, answer) if needs_history(sampling) else None
     theirs = by_transformers(logits, prompt + answer, pairs, repetition, ngram)
     if theirs.isinf().all():  # with them nothing is left to draw
         theirs = by_transformers(logits, prompt + answer, pairs, repetition)
@@ -78,7 +78,7 @@ def test_presence_and_frequency_count_the_answer_alone(logits, prompt, answer, p
     times = Counter(answer)
     expected = [logits[j] - times[j] * frequency - float(times[j] > 0) * presence for j in range(V)]
     sampling = SamplingParams(temperature=1, presence_penalty=presence, frequency_penalty=frequency)
-    history = history_of(sampling, prompt, answer) if sampling.needs_history else None
+    history = history_of(sampling, prompt, answer) if needs_history(sampling) else None
     ours = probabilities(torch.tensor(logits), sampling, history)
     torch.testing.assert_close(ours, torch.tensor(expected).softmax(-1))
 
@@ -113,7 +113,7 @@ def test_no_run_of_tokens_comes_twice(temperature, ngram):
     logits = torch.tensor([3.0, 2.0, 1.0, *[-5.0] * 300])
     text = [0, 1, 0, 2, 2]
     sampling = SamplingParams(temperature=temperature, no_repeat_ngram_size=ngram, seed=0)
-    generator, history = sampling.make_generator(), TokenHistory(text, ngram)
+    generator, history = make_generator(sampling.seed), TokenHistory(text, ngram)
     for _ in range(200):
         token = choose(logits, sampling, generator, history)
         history.add(token)
@@ -128,7 +128,7 @@ def test_where_every_token_would_repeat_one_comes_all_the_same(temperature):
     sampling = SamplingParams(temperature=temperature, no_repeat_ngram_size=1, seed=0)
     history = start_history([0, 1, 2], sampling)
     logits = torch.tensor([0.0, 50.0, 1.0])
-    assert choose(logits, sampling, sampling.make_generator(), history) == 1
+    assert choose(logits, sampling, make_generator(sampling.seed), history) == 1
 
 
 @pytest.mark.parametrize("temperature", [0, 1.0])
@@ -136,16 +136,16 @@ def test_a_large_bias_forces_a_token_or_rules_it_out(temperature):
     logits = torch.randn(V, generator=torch.Generator().manual_seed(0)).bfloat16()
     for token in range(V):
         forced = SamplingParams(temperature=temperature, logit_bias=((token, 100.0),), seed=0)
-        assert choose(logits, forced, forced.make_generator()) == token
+        assert choose(logits, forced, make_generator(forced.seed)) == token
         out = SamplingParams(temperature=temperature, logit_bias=((token, -100.0),), seed=0)
-        generator = out.make_generator()
+        generator = make_generator(out.seed)
         assert token not in {choose(logits, out, generator) for _ in range(50)}
 
 
 def test_a_greedy_text_heeds_penalties_too():
     logits = torch.tensor([1.0, 0.8, 0.6, -5.0])
     sampling = SamplingParams(temperature=0, frequency_penalty=0.5)
-    generator, history = sampling.make_generator(), TokenHistory([0, 0, 0])
+    generator, history = make_generator(sampling.seed), TokenHistory([0, 0, 0])
     text = []
     for _ in range(6):
         text.append(choose(logits, sampling, generator, history))
@@ -164,14 +164,14 @@ def test_penalties_leave_the_logits_as_they_are():
         logit_bias=((0, 1.0),),
     )
     history = history_of(sampling, [1, 2], [3])
-    choose(logits, sampling, sampling.make_generator(), history)
+    choose(logits, sampling, make_generator(sampling.seed), history)
     assert torch.equal(logits, copy)
 
 
 def test_a_bias_for_a_token_that_the_model_does_not_have_is_refused():
     sampling = SamplingParams(logit_bias=((3, 1.0), (60_000, 1.0)))
     with pytest.raises(ValueError) as refusal:
-        choose(torch.zeros(V), sampling, sampling.make_generator())
+        choose(torch.zeros(V), sampling, make_generator(sampling.seed))
     assert str(refusal.value) == (
         "A token of logit_bias is 60000; it must be at least 0 and at most 11."
     )

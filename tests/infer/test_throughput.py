@@ -1,16 +1,20 @@
-"""`gnano bench` counts what is read, and measures what is asked for."""
+"""Measured generation speed, and `gnano bench`."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+from contextlib import suppress
 
 import pytest
 import torch
 
-from gnano.infer.engine import Engine
+from gnano.cli import main
+from gnano.infer import throughput
 from gnano.infer.quantize import quantize_model
 from gnano.infer.throughput import count_weight_bytes, measure_throughput
+
+
+@pytest.fixture(autouse=True)
+def _short_reads(monkeypatch):
+    monkeypatch.setattr(throughput, "READ_BYTES", 2**24)
 
 
 def test_a_step_reads_all_weights_but_the_input_embedding(make_engine):
@@ -26,7 +30,7 @@ def test_a_step_reads_all_weights_but_the_input_embedding(make_engine):
     assert matrices < small < 2 * rest - matrices / 2
 
 
-def test_what_is_asked_for_is_measured(engine):
+def test_each_batch_size_is_measured(engine):
     speed = measure_throughput(engine, [1, 3], prompt_tokens=10, new_tokens=6)
     assert [one.batch_size for one in speed.steps] == [1, 3] and speed.prompt_tokens == 10
     assert speed.first_token_s > 0 and speed.read_bytes_per_s > 1e8
@@ -43,33 +47,32 @@ def test_what_is_asked_for_is_measured(engine):
     [
         (
             {"prompt_tokens": 90, "new_tokens": 20},
-            r"90 \+ 20 tokens do not fit the model's context of 96",
+            r"90 \+ 20 tokens do not fit in the model's context of 96",
         ),
         ({"batch_sizes": [0]}, "texts is 0; it must be at least 1"),
         ({"batch_sizes": [10**20]}, "at most 4,096"),
-        ({"batch_sizes": []}, "No number of texts"),
+        ({"batch_sizes": []}, "No batch size is given"),
         ({"new_tokens": 1}, "tokens is 1; it must be at least 2"),
         ({"prompt_tokens": 0}, "prompt is 0; it must be at least 1"),
     ],
 )
-def test_what_has_no_room_is_refused(engine, options, reason):
+def test_invalid_sizes_are_refused(engine, options, reason):
     with pytest.raises(ValueError, match=reason):
         measure_throughput(engine, **options)
 
 
-def test_the_command_prints_a_table_and_json(engine: Engine, save_engine) -> None:
-    folder: Path = save_engine(engine)
-    command = [sys.executable, "-m", "gnano", "bench", str(folder)]
-    few = ["--texts", "1", "2", "--prompt", "8", "--tokens", "4"]
+def test_the_command_prints_a_table_and_json(engine, save_engine, capsys):
+    folder = save_engine(engine)
 
-    def said(*options: str) -> str:
-        return subprocess.run(
-            [*command, *few, *options], capture_output=True, text=True, check=True
-        ).stdout
+    def run(*options: str) -> str:
+        with suppress(SystemExit):
+            arguments = ["--texts", "1", "2", "--prompt", "8", "--tokens", "4"]
+            main(["bench", str(folder), *arguments, *options])
+        return capsys.readouterr().out
 
-    table = said()
-    assert "a text alone" in table and "2 texts side by side" in table and "GB/s" in table
-    found = json.loads(said("--json", "--dtype", "bf16"))
-    assert [one["texts"] for one in found["steps"]] == [1, 2]
+    table = run()
+    assert table.count("tokens/s") == 3 and "GB/s" in table
+    found = json.loads(run("--json", "--dtype", "bf16"))
+    assert [step["batch_size"] for step in found["steps"]] == [1, 2]
     assert found["weight_bytes"] == count_weight_bytes(engine.model.to(torch.bfloat16))
     assert found["peak_gb"] > 0 and found["load_s"] > 0

@@ -30,31 +30,26 @@ def documents(ids):
 
 
 @can_compile
-@pytest.mark.parametrize(
-    ("precision", "near", "recompute"),
-    [(None, 1e-5, False), (torch.bfloat16, 0.03, True)],
-    ids=["fp32", "bf16, recomputed"],
-)
-def test_compiling_changes_neither_loss_nor_gradients_nor_names(
-    precision, near, recompute, make_model, random_ids
-):
+@pytest.mark.slow
+@pytest.mark.compile
+def test_compiling_changes_neither_loss_nor_gradients_nor_names(make_model, random_ids):
     eager, compiled = make_model(n_layer=2).train(), make_model(n_layer=2).train()
     compiled.compile_blocks()
-    eager.compute_dtype = compiled.compute_dtype = precision
+    eager.compute_dtype = compiled.compute_dtype = torch.bfloat16
     ids, targets = random_ids(eager, 2, 20), random_ids(eager, 2, 20, seed=1)
     targets[0, :5] = -100
 
     expected, exact = gradients_of(eager, ids, targets, documents(ids))
-    compiled.activation_checkpointing = recompute
+    compiled.activation_checkpointing = True
     loss, gradients = gradients_of(compiled, ids, targets, documents(ids))
-    assert loss.item() == pytest.approx(expected.item(), rel=near)
+    assert loss.item() == pytest.approx(expected.item(), rel=0.03)
     for name, gradient in exact.items():
         assert gradients[name].dtype == torch.float32
-        assert error(gradients[name], gradient) < near, name
+        assert error(gradients[name], gradient) < 0.03, name
     assert compiled.state_dict().keys() == eager.state_dict().keys()
 
     with torch.no_grad():
-        cache = KVCache(compiled.config, 2, 20, precision or torch.float32)
+        cache = KVCache(compiled.config, 2, 20, torch.bfloat16)
         assert torch.equal(compiled.eval()(ids), eager.eval()(ids))
         assert compiled(ids[:, :3], cache).shape == (2, 3, 131)
 

@@ -149,5 +149,5 @@ def test_dropout_lets_nothing_through_between_documents(make_model, random_ids):
 def test_segments_and_a_cache_are_refused_together(make_model, random_ids):
     model = make_model()
     ids = random_ids(model, 1, 4)
-    with pytest.raises(ValueError, match="segments_BT or cache, not both"):
+    with pytest.raises(ValueError, match="document_ids_BT or cache, not both"):
         model(ids, KVCache(model.config, 1, 4), document_ids_BT=torch.zeros_like(ids))

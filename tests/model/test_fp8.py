@@ -295,6 +295,8 @@ def test_pytorchs_counter_sees_the_same_flops_as_in_bf16_and_as_the_formula(ids)
     assert in_fp8 == ids.numel() * 6 * matrices
 
 
+@pytest.mark.slow
+@pytest.mark.compile
 def test_a_compiled_block_is_one_graph_and_computes_the_same(ids):
     eager, compiled = small(fp8=True), small(fp8=True)
     # the graph is what may break; turning this one into machine code would take a minute
@@ -305,16 +307,6 @@ def test_a_compiled_block_is_one_graph_and_computes_the_same(ids):
     assert loss == pytest.approx(expected, rel=1e-3)
     for name, gradient in expected_gradients.items():
         assert relative(gradients[name], gradient) < 0.1, name
-
-
-def test_a_compiled_product_is_the_same():
-    x, weight, grad = problem()
-    results = []
-    for function in (fp8_linear, torch.compile(fp8_linear, fullgraph=True)):
-        y = function(x, weight)
-        results.append([y, *torch.autograd.grad(y, (x, weight), grad)])
-    for eager, compiled in zip(*results, strict=True):
-        assert relative(compiled, eager) < 0.01
 
 
 def on_meta(shape):

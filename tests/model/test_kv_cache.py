@@ -42,11 +42,7 @@ def test_cached_logits_are_those_of_transformers(
 @settings(
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(
-    cuts=st.sets(st.integers(1, LENGTH - 1)),
-    batch=st.integers(1, 3),
-    seed=st.integers(0, 1000),
-)
+@given(cuts=st.sets(st.integers(1, LENGTH - 1)), batch=st.integers(1, 3), seed=st.integers(0, 1000))
 def test_the_cache_changes_nothing_however_the_text_is_cut(
     cuts, batch, seed, make_model, random_ids
 ):
@@ -65,7 +61,9 @@ def test_a_cached_text_ends_where_the_context_ends(make_model, random_ids):
     cache = KVCache(model.config, 1, 11)
     with torch.no_grad():
         model(ids[:, :10], cache)
-        with pytest.raises(ValueError, match=r"^11 tokens do not fit the model's context of 10\.$"):
+        with pytest.raises(
+            ValueError, match=r"^11 tokens do not fit in the model's context of 10\.$"
+        ):
             model(ids[:, 10:], cache)
 
 

@@ -51,7 +51,9 @@ def rows(make_model, random_ids):
     return model, ids, targets, (torch.arange(20) // 7).repeat(4, 1)
 
 
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=can_compile)])
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=[can_compile, pytest.mark.compile])]
+)
 @pytest.mark.parametrize("frozen", ["nothing", "lm_head", "all but lm_head"])
 def test_a_scored_loss_is_that_of_full_logits(rows, compiled, frozen):
     model, ids, targets, segments = rows
@@ -60,7 +62,7 @@ def test_a_scored_loss_is_that_of_full_logits(rows, compiled, frozen):
             parameter.requires_grad_(name.startswith("lm_head") == frozen.startswith("all"))
     expected = plain(model, ids, targets, segments)
     theirs = gradients(model, expected)
-    model.compiled = compiled  # the head's loss alone: blocks are compiled in test_compiled
+    model.is_compiled = compiled  # the head's loss alone: blocks are compiled in test_compiled
     loss = model.loss(ids, targets, document_ids_BT=segments, loss_fn=score)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     ours = gradients(model, loss)

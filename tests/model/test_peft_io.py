@@ -230,7 +230,7 @@ def test_target_modules_that_the_tensors_belie_are_refused(folder, targets):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda tensors: tensors.pop(NAME), "without the other half"),
+        (lambda tensors: tensors.pop(NAME), "without the other matrix"),
         (lambda tensors: tensors.update({NAME: torch.zeros(2, 64)}), "is [2, 64]"),
         (lambda tensors: tensors.update({NAME: torch.zeros(3, 64, 1)}), "is [3, 64, 1]"),
         (lambda tensors: tensors.update({NAME: torch.zeros(3, 64, dtype=torch.int8)}), "values"),
@@ -277,7 +277,7 @@ def test_a_config_that_is_no_json_object_is_recognised(folder, content):
     [
         ({"n_layer": 3}, "layers.2"),
         ({"n_layer": 1}, "layers.1"),
-        ({"ffn_hidden": 80}, "[3, 96] and ought to be [3, 80]"),
+        ({"ffn_hidden": 80}, "[3, 96] and must be [3, 80]"),
         ({"n_kv_head": 4}, "k_proj"),
     ],
     ids=lambda case: str(case),

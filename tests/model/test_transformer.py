@@ -102,7 +102,7 @@ def test_weights_start_at_0_02_and_less_where_layers_add_up():
 def test_the_context_is_a_limit_with_one_sentence(make_model, random_ids):
     model = make_model(block_size=40)
     model(random_ids(model, 1, 40))
-    with pytest.raises(ValueError, match=r"^41 tokens do not fit the model's context of 40\.$"):
+    with pytest.raises(ValueError, match=r"^41 tokens do not fit in the model's context of 40\.$"):
         model(random_ids(model, 1, 41))
 
 

@@ -1,19 +1,17 @@
 """The start of a chat: loads a checkpoint, then answers one question, a pipe, or a terminal."""
 
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 from gnano.chat.conversation import ChatSession, ChatSettings
 from gnano.chat.prompt_input import make_line_reader
-from gnano.chat.repl import ChatOutput, print_answer, respond_to_line, run_chat_loop
+from gnano.chat.repl import ChatOutput, answer_piped_lines, print_answer, run_chat_loop
 from gnano.checkpoint.format import find_checkpoint
 from gnano.config.inference_config import LoadConfig
 from gnano.data.sft.chat_template import ALPACA, load_template, read_jinja_template, read_template
 from gnano.infer.engine import Engine
 from gnano.model.flops import num_parameters
 from gnano.utils.optional_packages import is_installed
-from gnano.utils.terminal import echo_stderr
 from gnano.utils.text import open_stdin
 
 INSTALL_HINT = (
@@ -67,18 +65,3 @@ def run_chat(session: ChatSession, note: str, prompt: str | None, model_name: st
         output.print_note(INSTALL_HINT)
     run_chat_loop(session, make_line_reader(), output)
     return 0
-
-
-def answer_piped_lines(lines: Iterable[str], session: ChatSession, output: ChatOutput) -> int:
-    """Answer each line; return 2 if any failed, with the reason on stderr, else 0."""
-    code = 0
-    for number, line in enumerate(lines, 1):
-        try:
-            if line.strip():
-                respond_to_line(line.strip(), session, output)
-        except EOFError:
-            break
-        except ValueError as error:
-            echo_stderr(f"gnano: line {number:,}: {error}")
-            code = 2
-    return code

@@ -7,7 +7,7 @@ otherwise they go to stderr, so that a pipe receives only the answers.
 
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
@@ -73,6 +73,21 @@ def run_chat_loop(session: ChatSession, read_line: Callable[[], str], output: Ch
             return
         except ValueError as error:
             output.print_note(str(error))
+
+
+def answer_piped_lines(lines: Iterable[str], session: ChatSession, output: ChatOutput) -> int:
+    """Answer each line; return 2 if any failed, with the reason on stderr, else 0."""
+    code = 0
+    for number, line in enumerate(lines, 1):
+        try:
+            if line.strip():
+                respond_to_line(line.strip(), session, output)
+        except EOFError:
+            break
+        except ValueError as error:
+            echo_stderr(f"gnano: line {number:,}: {error}")
+            code = 2
+    return code
 
 
 def respond_to_line(line: str, session: ChatSession, output: ChatOutput) -> None:

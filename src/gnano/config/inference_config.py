@@ -7,14 +7,10 @@ Nothing here needs torch until a text begins, so that they are a command's optio
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from gnano.utils.platform_support import THREAD_RANGE
 from gnano.utils.validation import Range, check_field_ranges, check_number
-
-if TYPE_CHECKING:
-    import torch
-
 
 InferenceDtype = Literal["auto", "fp32", "bf16", "fp16"]
 Quantization = Literal["", "int8", "int4"]
@@ -69,30 +65,9 @@ class SamplingParams:
             raise ValueError("logit_bias names a token twice; give each id one bias.")
 
     @property
-    def needs_history(self) -> bool:
-        """Whether the text so far has a say."""
-        return bool(
-            self.repetition_penalty != 1
-            or self.presence_penalty
-            or self.frequency_penalty
-            or self.no_repeat_ngram_size
-        )
-
-    @property
     def truncates(self) -> bool:
         """Whether top-k, top-p or min-p may rule tokens out."""
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
-
-    def make_generator(self) -> "torch.Generator":
-        """A source of randomness of its own: nobody else's draws change this text."""
-        import torch
-
-        generator = torch.Generator()
-        if self.seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(self.seed)
-        return generator
 
     def for_sample(self, index: int) -> "SamplingParams":
         """The settings of sample 0, 1, 2 … of one request; 0 is the request made alone."""

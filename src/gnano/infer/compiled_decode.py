@@ -45,9 +45,8 @@ class CompiledDecoder:
 
     def decode(self, ids_B1: Tensor, positions_B1: Tensor, buffers: KVBuffers) -> Tensor:
         """Return logits [B, V] after these tokens; write their keys and values at the positions."""
-        decoder, config = self.model.model, self.model.config
-        table = rope_table(config.head_size, config.block_size, config.rope_theta, ids_B1.device)
-        rope = table.select(positions_B1)
+        decoder = self.model.model
+        rope = rope_table(*self.model.rope_args, ids_B1.device).select(positions_B1)
         mask_B11T = ragged_causal_mask(positions_B1, buffers[0][0].shape[2])
         torch._dynamo.maybe_mark_dynamic(mask_B11T, 3)
         x_B1D = decoder.embed_tokens(ids_B1)

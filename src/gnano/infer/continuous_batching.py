@@ -20,7 +20,13 @@ from torch import Tensor
 from gnano.config.inference_config import MAX_COUNT, SamplingParams
 from gnano.infer.compiled_decode import CompiledDecoder, DecodeRunner
 from gnano.infer.cpu_layers import without_onednn_for_one_row
-from gnano.infer.sampling import TokenLogprob, compute_logprob, sample_tokens, start_history
+from gnano.infer.sampling import (
+    TokenLogprob,
+    compute_logprob,
+    make_generator,
+    sample_tokens,
+    start_history,
+)
 from gnano.model.kv_cache import KVCache
 from gnano.model.transformer import GPT
 from gnano.utils.validation import Range, check_field_ranges, check_number
@@ -55,7 +61,7 @@ class SequenceState:
         self.logprobs: list[TokenLogprob] = []  # of the output, if requested
         self.finish_reason: FinishReason | None = None  # None while in progress
         self.context_shifted = False
-        self.generator = request.sampling.make_generator()
+        self.generator = make_generator(request.sampling.seed)
         self.history = start_history(request.prompt_ids, request.sampling)
 
 

@@ -146,9 +146,19 @@ class TokenHistory:
         self.recent_ids.append(token)
 
 
+def needs_history(sampling: SamplingParams) -> bool:
+    """Return whether the settings depend on the text so far."""
+    return bool(
+        sampling.repetition_penalty != 1
+        or sampling.presence_penalty
+        or sampling.frequency_penalty
+        or sampling.no_repeat_ngram_size
+    )
+
+
 def start_history(prompt: Sequence[int], sampling: SamplingParams) -> TokenHistory | None:
     """Return a history of the prompt if the settings need one, else None."""
-    return TokenHistory(prompt, sampling.no_repeat_ngram_size) if sampling.needs_history else None
+    return TokenHistory(prompt, sampling.no_repeat_ngram_size) if needs_history(sampling) else None
 
 
 def apply_penalties(
@@ -157,7 +167,7 @@ def apply_penalties(
     """Apply bias, penalties and no-repeat to fp32 logits [V] in place."""
     if sampling.logit_bias:
         _apply_logit_bias(logits_V, sampling.logit_bias)
-    if not sampling.needs_history:
+    if not needs_history(sampling):
         return
     if history is None:
         raise ValueError(
@@ -216,6 +226,16 @@ def compute_logprob(logits_V: Tensor, token_id: int, num_top: int = 0) -> TokenL
     )
 
 
+def make_generator(seed: int | None) -> torch.Generator:
+    """Return a random generator for one sequence; None seeds it from the operating system."""
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator
+
+
 def sample_tokens(
     logits_BV: Tensor,
     params: Sequence[SamplingParams],
@@ -247,7 +267,7 @@ def sample_tokens(
 def _penalize_rows(
     logits_BV: Tensor, params: Sequence[SamplingParams], histories: Sequence[TokenHistory | None]
 ) -> Tensor:
-    rows = [row for row, s in enumerate(params) if s.needs_history or s.logit_bias]
+    rows = [row for row, s in enumerate(params) if needs_history(s) or s.logit_bias]
     if not rows:
         return logits_BV
     logits_BV = logits_BV.to(torch.float32, copy=True)

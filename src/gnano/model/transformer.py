@@ -76,6 +76,7 @@ class GPT(nn.Module):
             rope_theta=rope_theta,
             norm_eps=norm_eps,
         )
+        self.rope_args = self.config.head_size, block_size, rope_theta
         self.model = Decoder(self.config)
         self.lm_head = LMHead(self.config)
 
@@ -140,8 +141,8 @@ class GPT(nn.Module):
             assert positions_BT is None, "a prefix tree needs cache rows of equal length"
             positions_BT = prefix_tree.positions_BT
             mask_B1TT = prefix_tree_mask(prefix_tree.branch_ids_BT, past)
-        table = rope_table(config.head_size, config.block_size, config.rope_theta, ids_BT.device)
-        rope = table.select(slice(past, end) if positions_BT is None else positions_BT)
+        positions = slice(past, end) if positions_BT is None else positions_BT
+        rope = rope_table(*self.rope_args, ids_BT.device).select(positions)
         x_BTD = self.model.embed_tokens(ids_BT)
         x_BTD = x_BTD.to(self.compute_dtype or x_BTD.dtype)
         trains = self.training and torch.is_grad_enabled() and cache is None
