@@ -1,4 +1,4 @@
-"""A compiled step says what the plain one says."""
+"""Compiled decoding steps generate the same texts."""
 
 import pytest
 import torch
@@ -24,11 +24,9 @@ PROMPTS = ["", "Once upon a time", "Once upon a time there was a small engine", 
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.compile
-def test_a_compiled_model_writes_the_same_texts(make_engine, save_engine, monkeypatch):
-    """Alone, in a conversation, to the context's end and beyond it."""
-    monkeypatch.setattr(
-        steps, "CACHE_LENGTH_STEP", 32
-    )  # so that a text goes through several of them
+def test_a_compiled_model_generates_the_same_texts(make_engine, save_engine, monkeypatch):
+    """For single texts, a conversation, and beyond the end of the context."""
+    monkeypatch.setattr(steps, "CACHE_LENGTH_STEP", 32)  # so that a text passes several
     plain = make_engine()
     compiled = Engine.load(save_engine(plain), "cpu", "fp32", compile=True)
     stepped = []
@@ -55,8 +53,8 @@ def test_a_compiled_model_writes_the_same_texts(make_engine, save_engine, monkey
 
 
 @pytest.fixture
-def graphs_alone(monkeypatch):
-    """Compiles to one graph that PyTorch's own kernels run: machine code takes far longer."""
+def graphs_only(monkeypatch):
+    """Compile to a graph without generating code, which takes much longer."""
     compile = torch.compile
 
     def without_code(function, **options):
@@ -66,13 +64,13 @@ def graphs_alone(monkeypatch):
 
 
 @pytest.mark.compile
-@pytest.mark.usefixtures("graphs_alone")
-def test_rows_step_together_as_if_each_were_alone(make_engine):
-    """As on a GPU, where the steps of several rows are compiled too."""
-    plain, lean = make_engine(), make_engine()
-    fuse_projections(lean.model)
-    batch = lean.new_batch(3, 90)
-    batch.decode_runner = DecodeRunner(CompiledDecoder(lean.model), batch.cache)
+@pytest.mark.usefixtures("graphs_only")
+def test_rows_of_a_compiled_step_do_not_affect_each_other(make_engine):
+    """On a GPU, steps of several rows are compiled too."""
+    plain, fused = make_engine(), make_engine()
+    fuse_projections(fused.model)
+    batch = fused.new_batch(3, 90)
+    batch.decode_runner = DecodeRunner(CompiledDecoder(fused.model), batch.cache)
     prompts = [*PROMPTS, "it", "word " * 12]
     rows = [
         batch.add(
@@ -100,9 +98,9 @@ def test_rows_step_together_as_if_each_were_alone(make_engine):
         ("fp32", "int4", False),
     ],
 )
-def test_fewer_bits_give_nearly_the_same_logits_compiled(make_engine, dtype, quant, code, request):
+def test_quantized_logits_are_nearly_the_same_compiled(make_engine, dtype, quant, code, request):
     if not code:
-        request.getfixturevalue("graphs_alone")
+        request.getfixturevalue("graphs_only")
     engine = make_engine()
     model = fuse_projections(engine.model.to(INFERENCE_DTYPES[dtype]))
     if quant:
@@ -118,13 +116,13 @@ def test_fewer_bits_give_nearly_the_same_logits_compiled(make_engine, dtype, qua
             whole = torch.tensor([[*ids, *row.output_ids]])
             expected = model.logits(model.hidden_states(whole)[:, -1])
             found = batch.decode_runner.step([row.output_ids[-1]])
-            batch.cache.lengths -= 1  # forgotten: the batch makes this step itself
+            batch.cache.lengths -= 1  # undone: the batch computes this step again
         near = 0.05 if dtype == "bf16" else 1e-3
         assert (found - expected).norm() < near * expected.norm()
         batch.step()
 
 
-def test_where_nothing_can_be_compiled_one_sentence_says_so(make_engine, save_engine, monkeypatch):
+def test_a_missing_compiler_is_reported_at_loading(make_engine, save_engine, monkeypatch):
     folder = save_engine(make_engine())
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)

@@ -1,4 +1,4 @@
-"""Texts written side by side are those that each would be alone."""
+"""Sequences of a batch are the same as if each were generated separately."""
 
 from contextlib import closing
 from itertools import islice
@@ -28,7 +28,7 @@ def batch_of(engine: Engine, rows: int, length: int | None = None) -> Continuous
     return ContinuousBatch(engine.model, engine.tokenizer.end_of_text_id, rows, length)
 
 
-def alone(engine: Engine, request: Request) -> SequenceState:
+def generate_single(engine: Engine, request: Request) -> SequenceState:
     batch = batch_of(engine, 1)
     row = batch.add(request)
     while batch:
@@ -36,7 +36,7 @@ def alone(engine: Engine, request: Request) -> SequenceState:
     return row
 
 
-def test_greedy_texts_in_a_batch_are_those_of_transformers(engine, save_engine):
+def test_greedy_batches_match_transformers(engine, save_engine):
     theirs: Any = LlamaForCausalLM.from_pretrained(save_engine(engine))
     end = engine.tokenizer.end_of_text_id
     assert len(set(PROMPTS)) == 20
@@ -60,7 +60,7 @@ def test_greedy_texts_in_a_batch_are_those_of_transformers(engine, save_engine):
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[int, int, Request]:
-    """When it comes, when it is taken away again, and what it is."""
+    """Draw when a request is added, after how many steps it is canceled, and the request."""
     ids = tuple(draw(st.lists(st.integers(0, 290), min_size=1, max_size=20)))
     sampling = SamplingParams(
         temperature=draw(st.sampled_from([0.0, 0.7, 1.0])),
@@ -79,35 +79,37 @@ def requests(draw: st.DrawFn) -> tuple[int, int, Request]:
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(plan=st.lists(requests(), min_size=1, max_size=7), rows=st.integers(1, 4))
-def test_a_row_says_the_same_whoever_else_comes_and_goes(engine, plan, rows):
+def test_a_sequence_does_not_depend_on_others_that_join_and_leave(engine, plan, rows):
     batch = batch_of(engine, rows)
-    coming = sorted(enumerate(plan), key=lambda one: one[1][0])
+    pending = sorted(enumerate(plan), key=lambda one: one[1][0])
     found: dict[int, SequenceState] = {}
-    dropped: set[int] = set()
-    moment = 0
-    while batch or coming:
-        while coming and coming[0][1][0] <= moment:
-            number, (_, _, request) = coming.pop(0)
+    canceled: set[int] = set()
+    step = 0
+    while batch or pending:
+        while pending and pending[0][1][0] <= step:
+            number, (_, _, request) = pending.pop(0)
             found[number] = batch.add(request)
-        for number, (came, stay, _) in enumerate(plan):
-            if number in found and moment == came + stay and found[number].finish_reason is None:
+        for number, (added, stay, _) in enumerate(plan):
+            if number in found and step == added + stay and found[number].finish_reason is None:
                 batch.cancel(found[number])
-                dropped.add(number)
+                canceled.add(number)
         batch.step()
-        moment += 1
+        step += 1
     for number, row in found.items():
-        expected = alone(engine, plan[number][2])
-        said = (
-            expected.output_ids[: len(row.output_ids)] if number in dropped else expected.output_ids
+        expected = generate_single(engine, plan[number][2])
+        output = (
+            expected.output_ids[: len(row.output_ids)]
+            if number in canceled
+            else expected.output_ids
         )
-        assert row.output_ids == said
-        if number not in dropped:
+        assert row.output_ids == output
+        if number not in canceled:
             assert row.finish_reason == expected.finish_reason
         for ours, theirs in zip(row.logprobs, expected.logprobs, strict=False):
             assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-3)
 
 
-# and what its rounding may do to a token's log-probability; seen on Zen 4: 2e-6, 0.003, 0.033
+# and the tolerance for log-probabilities; observed on Zen 4: 2e-6, 0.003, 0.033
 PRECISIONS = [
     ("fp32", "", 1e-3),
     ("fp32", "int8", 1e-3),
@@ -120,10 +122,10 @@ PRECISIONS = [
 
 
 @pytest.mark.parametrize(("dtype", "quant", "near"), PRECISIONS)
-def test_in_each_precision_company_changes_a_text_by_its_rounding_alone(
+def test_in_each_precision_a_batch_changes_texts_only_by_rounding(
     engine, save_engine, dtype, quant, near
 ):
-    """The texts are the same up to where two tokens are all but equally likely; in fp32 wholly."""
+    """Texts are equal until two tokens are almost equally likely; in fp32 completely."""
     loaded = Engine.load(save_engine(engine), "cpu", dtype, quant)
     sampling = SamplingParams(seed=5, temperature=0.8)
     prompts = PROMPTS[:6]
@@ -144,7 +146,7 @@ def test_in_each_precision_company_changes_a_text_by_its_rounding_alone(
     assert compared > 5 * len(prompts) // 2
 
 
-def test_samples_of_one_prompt_compute_it_once_and_differ(engine, monkeypatch):
+def test_samples_of_a_prompt_compute_it_once_and_differ(engine, monkeypatch):
     seen = []
     hidden = engine.model.hidden_states
 
@@ -163,7 +165,7 @@ def test_samples_of_one_prompt_compute_it_once_and_differ(engine, monkeypatch):
     assert [sample.token_ids for sample in again] == [sample.token_ids for sample in other[:3]]
 
 
-def test_completions_are_the_text_that_streams_give(engine):
+def test_completions_are_the_texts_of_streams(engine):
     sampling, stop = SamplingParams(seed=2), ["e", "ab"]
     found = engine.generate_batch(PROMPTS, 30, sampling, stop)
     for prompt, [completion] in zip(PROMPTS, found, strict=True):
@@ -182,29 +184,35 @@ def test_log_probabilities_are_those_of_transformers(engine, save_engine):
         logits = theirs(torch.tensor([[*start, *found.token_ids]])).logits[0, len(start) - 1 : -1]
     expected = logits.log_softmax(-1)
     assert len(found.logprobs) == len(found.token_ids)
-    for row, token, said in zip(expected, found.token_ids, found.logprobs, strict=True):
-        assert said.token_id == token and said.logprob == pytest.approx(row[token].item(), abs=1e-3)
-        assert [token for token, _ in said.top_logprobs] == row.topk(3).indices.tolist()
+    for row, token, output in zip(expected, found.token_ids, found.logprobs, strict=True):
+        assert output.token_id == token and output.logprob == pytest.approx(
+            row[token].item(), abs=1e-3
+        )
+        assert [token for token, _ in output.top_logprobs] == row.topk(3).indices.tolist()
 
 
-def test_where_the_context_is_full_a_text_ends_or_forgets_its_older_half(engine):
+def test_a_full_context_ends_the_text_or_drops_its_older_half(engine):
     prompt = engine.encode_prompt("Once upon a time there was a small engine that read")
     endless = SamplingParams(temperature=0, logit_bias=((engine.tokenizer.end_of_text_id, -100.0),))
-    ended = alone(engine, Request(prompt_ids=prompt, max_new_tokens=300, sampling=endless))
+    ended = generate_single(
+        engine, Request(prompt_ids=prompt, max_new_tokens=300, sampling=endless)
+    )
     assert ended.finish_reason == "context" and len(prompt) + len(ended.output_ids) == 97
-    slid = alone(
+    shifted = generate_single(
         engine, Request(prompt_ids=prompt, max_new_tokens=300, sampling=endless, context_shift=True)
     )
-    assert slid.finish_reason == "length" and len(slid.output_ids) == 300
-    assert slid.output_ids[: len(ended.output_ids)] == ended.output_ids
-    # at the first border the newer half is all that it knows
-    text = [*prompt, *slid.output_ids]
+    assert shifted.finish_reason == "length" and len(shifted.output_ids) == 300
+    assert shifted.output_ids[: len(ended.output_ids)] == ended.output_ids
+    # after the first shift only the newer half is known
+    text = [*prompt, *shifted.output_ids]
     known = text[: 96 + 1][-(96 // 2 + 1) :]
-    expected = alone(engine, Request(prompt_ids=tuple(known), max_new_tokens=10, sampling=endless))
+    expected = generate_single(
+        engine, Request(prompt_ids=tuple(known), max_new_tokens=10, sampling=endless)
+    )
     assert text[97:107] == expected.output_ids
 
 
-def test_what_has_no_room_is_refused_in_a_sentence_and_the_others_go_on(engine):
+def test_a_prompt_that_does_not_fit_is_refused(engine):
     batch = batch_of(engine, 2)
     row = batch.add(Request(prompt_ids=(1, 2, 3), max_new_tokens=5, sampling=GREEDY))
     with pytest.raises(ValueError, match=r"^The prompt has 97 tokens and does not fit"):
@@ -228,7 +236,7 @@ def test_what_has_no_room_is_refused_in_a_sentence_and_the_others_go_on(engine):
     anew=st.sets(st.integers(0, 5)),
     taken=st.integers(1, 9),
 )
-def test_a_conversation_takes_over_what_was_computed_and_says_the_same(engine, turns, anew, taken):
+def test_reusing_the_prefix_of_a_conversation_changes_nothing(engine, turns, anew, taken):
     text: list[int] = []
     batch = engine.new_batch(reuse_prefix=True)
     for number, (question, tokens) in enumerate(turns):
@@ -241,7 +249,7 @@ def test_a_conversation_takes_over_what_was_computed_and_says_the_same(engine, t
         text += output
 
 
-def test_of_the_next_prompt_only_what_is_new_is_computed(engine, monkeypatch):
+def test_only_the_new_part_of_a_prompt_is_computed(engine, monkeypatch):
     seen = []
     hidden = engine.model.hidden_states
 

@@ -1,4 +1,4 @@
-"""Made lean for writing, a model is the same model."""
+"""Fused projections compute the same."""
 
 import torch
 
@@ -10,7 +10,7 @@ from gnano.model.kv_cache import KVCache
 GREEDY = SamplingParams(temperature=0)
 
 
-def test_a_lean_model_computes_the_same_whole_and_from_a_cache(make_engine):
+def test_fused_projections_compute_the_same_with_and_without_a_cache(make_engine):
     engine, lean = make_engine(), make_engine()
     size = count_weight_bytes(engine.model)
     fuse_projections(lean.model)
@@ -24,7 +24,7 @@ def test_a_lean_model_computes_the_same_whole_and_from_a_cache(make_engine):
     torch.testing.assert_close(torch.cat(parts, dim=1), expected, atol=1e-4, rtol=1e-5)
 
 
-def test_a_lean_model_writes_the_same_texts(make_engine):
+def test_fused_projections_generate_the_same_texts(make_engine):
     engine, lean = make_engine(), make_engine()
     fuse_projections(lean.model)
     prompts = ["", "Once upon a time", "東京", "word " * 12]

@@ -1,4 +1,4 @@
-"""Laid out for a CPU's own product, a model is the same model."""
+"""Matrices in oneDNN's layout compute the same."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from gnano.infer.throughput import count_weight_bytes
 from gnano.model.layers import Linear
 
 GREEDY = SamplingParams(temperature=0)
-# where oneDNN can lay out neither (a Mac) or only fp32 (a processor without AVX-512), what it can
+# oneDNN packs nothing on a Mac, and only fp32 on a processor without AVX-512: test what it can
 PACKED = [dtype for dtype in (torch.float32, torch.bfloat16) if can_prepack(dtype)]
 needs_packing = pytest.mark.skipif(not PACKED, reason="this PyTorch has no oneDNN")
 needs_packed_bf16 = pytest.mark.skipif(
@@ -33,7 +33,7 @@ needs_packed_bf16 = pytest.mark.skipif(
     dtype=st.sampled_from(PACKED or [torch.float32]),
     seed=st.integers(0, 1000),
 )
-def test_a_product_is_that_of_the_matrix(rows, shape, dtype, seed):
+def test_a_packed_product_is_that_of_the_matrix(rows, shape, dtype, seed):
     generator = torch.Generator().manual_seed(seed)
     linear = Linear(shape[1], shape[0]).to(dtype)
     x = torch.randn(rows, 1, shape[1], generator=generator).to(dtype)
@@ -46,7 +46,7 @@ def test_a_product_is_that_of_the_matrix(rows, shape, dtype, seed):
 
 
 @pytest.mark.parametrize("dtype", PACKED)
-def test_a_packed_model_says_the_same_and_keeps_no_second_copy(make_engine, dtype):
+def test_a_packed_model_generates_the_same_and_has_no_second_copy(make_engine, dtype):
     engine, packed = make_engine(), make_engine()
     engine.model.to(dtype)
     size = count_weight_bytes(engine.model)
@@ -64,8 +64,8 @@ def test_a_packed_model_says_the_same_and_keeps_no_second_copy(make_engine, dtyp
 
 
 @needs_packed_bf16
-def test_one_row_goes_without_onednn_and_leaves_it_as_it_was(make_engine):
-    """Else all that a user's process multiplies later would be slow."""
+def test_onednn_is_disabled_for_one_row_and_restored(make_engine):
+    """Otherwise later products of the process would be slow."""
     model = make_engine().model.to(torch.bfloat16)
     with pytest.raises(KeyboardInterrupt), without_onednn_for_one_row(model):
         assert not torch._C._get_mkldnn_enabled()
@@ -76,9 +76,7 @@ def test_one_row_goes_without_onednn_and_leaves_it_as_it_was(make_engine):
 
 
 @needs_packing
-def test_a_loaded_model_is_laid_out_when_that_gains_and_one_that_learns_never(
-    make_engine, save_engine
-):
+def test_only_loaded_models_are_repacked(make_engine, save_engine):
     learning = make_engine()
     learning.generate_batch(["a", "b"], 2)
     assert isinstance(learning.model.lm_head, Linear)
@@ -94,8 +92,8 @@ def test_a_loaded_model_is_laid_out_when_that_gains_and_one_that_learns_never(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_what_this_processor_cannot_lay_out_stays_as_it_is(make_engine, dtype):
-    """Also where oneDNN has no kernels for it: then packing it would be a RuntimeError."""
+def test_unsupported_matrices_are_not_repacked(make_engine, dtype):
+    """Without oneDNN kernels for a dtype, packing would be a RuntimeError."""
     engine = make_engine()
     laid_out = isinstance(prepack_onednn(engine.model.to(dtype)).lm_head, OneDnnLinear)
     assert laid_out == can_prepack(dtype)

@@ -1,3 +1,5 @@
+"""The engine: streams, stop strings, seeds and the end of the context."""
+
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -30,7 +32,7 @@ def end_within(engine: Engine, ids: list[int]) -> list[int]:
     weight, end = engine.model.lm_head.weight, engine.tokenizer.end_of_text_id
     assert end not in ids
     last = next(token for token in reversed(ids) if token != ids[0])
-    with torch.no_grad():  # where it would have said `last`, it now says end-of-text
+    with torch.no_grad():  # swaps the probabilities of `last` and end-of-text
         weight[[last, end]] = weight[[end, last]]
     return ids[: ids.index(last)]
 
@@ -40,7 +42,7 @@ def test_greedy_tokens_are_those_of_transformers(engine, save_engine):
 
     theirs: Any = LlamaForCausalLM.from_pretrained(save_engine(engine))
     end = engine.tokenizer.end_of_text_id
-    said = set()
+    seen = set()
     for prompt in PROMPTS:
         start = torch.tensor([[end, *engine.tokenizer.encode(prompt)]])
         whole = theirs.generate(
@@ -56,22 +58,22 @@ def test_greedy_tokens_are_those_of_transformers(engine, save_engine):
         ids = generate_ids(engine, prompt, 32, GREEDY)
         assert ids == expected, prompt
         assert engine.generate(prompt, 32, GREEDY) == engine.tokenizer.decode(expected)
-        said.update(ids)
-    assert len(said) > 20, "a model that says the same always would prove nothing"
+        seen.update(ids)
+    assert len(seen) > 20, "the texts must differ"
 
 
-def test_what_is_saved_continues_as_before(engine, save_engine):
+def test_a_saved_engine_generates_the_same_texts(engine, save_engine):
     loaded = load(str(save_engine(engine)), device="cpu")
     for prompt in PROMPTS:
         assert loaded.generate(prompt, 24, GREEDY) == engine.generate(prompt, 24, GREEDY)
 
 
-def test_a_folder_that_does_not_exist_is_one_sentence(tmp_path):
+def test_a_missing_folder_is_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"the folder does not exist\.$"):
         Engine.load(tmp_path / "nowhere", device="cpu")
 
 
-def test_the_same_seed_gives_the_same_text_and_another_seed_another(engine):
+def test_a_text_is_determined_by_its_seed(engine):
     texts = [
         engine.generate("Once", 48, SamplingParams(seed=seed)) for seed in (1, 1, 2, 3, None, None)
     ]
@@ -79,12 +81,12 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another(engine):
     assert len(set(texts)) == 5
 
 
-def test_a_text_depends_on_its_own_seed_alone(engine):
-    """Other draws in the same process change nothing, and nothing of theirs is changed."""
+def test_other_random_draws_do_not_change_a_text(engine):
+    """Other draws of the process do not change a text, and are not changed by it."""
     sampling = SamplingParams(seed=1)
     expected = engine.generate("Once", 24, sampling)
     torch.manual_seed(9)
-    undisturbed = torch.rand(4)
+    expected_draws = torch.rand(4)
 
     torch.manual_seed(9)
     other = engine.stream_text("upon", 24, SamplingParams(seed=2))
@@ -92,16 +94,16 @@ def test_a_text_depends_on_its_own_seed_alone(engine):
     for piece in engine.stream_text("Once", 24, sampling):
         pieces.append(piece)
         next(other, "")
-    assert torch.equal(torch.rand(4), undisturbed)
+    assert torch.equal(torch.rand(4), expected_draws)
     assert "".join(pieces) == expected
 
 
-@pytest.mark.parametrize("stop", [(), ("e", "ed"), ("never said",)])
+@pytest.mark.parametrize("stop", [(), ("e", "ed"), ("never seen",)])
 def test_the_pieces_of_a_stream_are_the_text(engine, stop):
     for seed in range(3):
         sampling = SamplingParams(seed=seed)
         pieces = list(engine.stream_text("Once", 64, sampling, stop))
-        assert all(pieces), "an empty piece says nothing"
+        assert all(pieces), "no piece is empty"
         assert "".join(pieces) == engine.generate("Once", 64, sampling, stop)
         assert not any(text in "".join(pieces) for text in stop)
 
@@ -125,15 +127,15 @@ def test_generation_ends_with_the_token_that_completes_a_stop_string(engine):
     assert len(generate_ids(engine, prompt, 64, GREEDY, stop=[first[-1]])) == 1
 
 
-def test_a_stop_string_ends_the_text_wherever_it_begins_and_ends(engine):
+def test_a_stop_string_may_cross_token_boundaries(engine):
     text = engine.generate("Once", 40, GREEDY)
     for start in range(0, len(text) - 6, 3):
-        stop = text[start : start + 6]  # crosses token borders: few tokens are that long
+        stop = text[start : start + 6]  # longer than most tokens, so that it crosses boundaries
         stopped = engine.generate("Once", 40, GREEDY, stop=[stop])
         assert stopped == text[: text.index(stop)]
 
 
-def test_text_held_back_for_a_stop_string_is_released_at_the_end(engine):
+def test_held_back_text_is_released_at_the_end(engine):
     text = engine.generate("Once", 40, GREEDY)
     almost = text[-3:] + "\N{NULL} and on"
     assert engine.generate("Once", 40, GREEDY, stop=[almost]) == text
@@ -152,7 +154,7 @@ def test_end_of_text_ends_the_text_and_is_not_printed(engine):
     assert engine.generate("Once", 40, GREEDY) == engine.tokenizer.decode(expected)
 
 
-def test_text_held_back_is_released_at_end_of_text_too(engine):
+def test_held_back_text_is_released_at_end_of_text(engine):
     end_within(engine, generate_ids(engine, "Once", 40, GREEDY))
     text = engine.generate("Once", 40, GREEDY)
     assert text
@@ -160,11 +162,11 @@ def test_text_held_back_is_released_at_end_of_text_too(engine):
 
 
 @pytest.mark.parametrize("prompt", ["", "Once upon a time"])
-def test_a_text_ends_without_error_where_the_context_is_full(make_engine, prompt):
+def test_a_text_ends_when_the_context_is_full(make_engine, prompt):
     engine = make_engine(block_size=24)
     start = [engine.tokenizer.end_of_text_id, *engine.tokenizer.encode(prompt)]
     ids = generate_ids(engine, prompt, 1_000, GREEDY)
-    # the last token is told from a full context and need not fit into it
+    # the last token is sampled with a full context, and need not fit
     assert len(start) + len(ids) == 24 + 1
     with torch.no_grad():
         whole = engine.model(torch.tensor([start + ids[:-1]]))[0]
@@ -184,16 +186,16 @@ def test_a_prompt_that_fills_the_context_still_gets_one_token(make_engine):
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 7])
-def test_no_more_tokens_are_made_than_asked_for(engine, tokens):
+def test_max_new_tokens_is_a_limit(engine, tokens):
     assert len(generate_ids(engine, "Once", tokens, SamplingParams(seed=1))) == tokens
 
 
-def test_a_typed_end_of_text_is_thirteen_characters_and_no_end(engine):
+def test_a_typed_end_of_text_is_ordinary_text(engine):
     assert engine.tokenizer.end_of_text_id not in engine.tokenizer.encode("<|endoftext|>")
     assert engine.generate("<|endoftext|>", 16, GREEDY) != engine.generate("", 16, GREEDY)
 
 
-def test_dropout_is_off_however_the_model_came(engine):
+def test_an_engine_disables_dropout(engine):
     expected = engine.generate("Once", 24, GREEDY)
     for module in engine.model.modules():
         if hasattr(module, "dropout") and isinstance(module.dropout, float):
@@ -211,6 +213,6 @@ def test_a_model_that_computes_in_bf16_generates(engine):
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "cpu:x"])
-def test_a_device_that_is_not_there_is_a_sentence(engine, save_engine, name):
+def test_a_missing_device_is_one_sentence(engine, save_engine, name):
     with pytest.raises(ValueError, match=f"There is no device '{name}'"):
         Engine.load(save_engine(engine), device=name)

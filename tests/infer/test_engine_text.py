@@ -1,3 +1,5 @@
+"""Incremental detokenization and stop strings."""
+
 from itertools import pairwise
 
 import pytest
@@ -16,18 +18,18 @@ MIXED = [
 ]
 
 
-def cut(data: bytes, places) -> list[bytes]:
-    borders = [0, *sorted({place % (len(data) + 1) for place in places}), len(data)]
+def split_at(data: bytes, positions) -> list[bytes]:
+    borders = [0, *sorted({place % (len(data) + 1) for place in positions}), len(data)]
     return [data[start:end] for start, end in pairwise(borders)]
 
 
-def through(pieces: list[bytes], stop=()) -> str:
+def detokenize(pieces: list[bytes], stop=()) -> str:
     stream = IncrementalDetokenizer(stop)
     return "".join(map(stream.push, pieces)) + stream.push(b"", final=True)
 
 
 @pytest.mark.parametrize("text", MIXED)
-def test_a_character_appears_whole_and_with_its_last_byte(text):
+def test_a_character_appears_with_its_last_byte(text):
     stream, shown = IncrementalDetokenizer(), ""
     for character in text:
         *first, last = character.encode()
@@ -39,41 +41,43 @@ def test_a_character_appears_whole_and_with_its_last_byte(text):
     assert stream.push(b"", final=True) == ""
 
 
-@given(text=st.text(), places=st.lists(st.integers(0, 500)))
-def test_any_text_comes_through_unchanged_however_it_is_cut(text, places):
-    assert through(cut(text.encode(), places)) == text
+@given(text=st.text(), positions=st.lists(st.integers(0, 500)))
+def test_text_is_unchanged_however_it_is_divided(text, positions):
+    assert detokenize(split_at(text.encode(), positions)) == text
 
 
-@given(data=st.binary(), places=st.lists(st.integers(0, 500)))
-@example(data="🙂".encode()[:3], places=[1, 2])
-@example(data=b"\xf0\x80\x80\xe2\x82", places=[1, 3])
-def test_bytes_that_are_no_text_are_replaced_and_never_an_error(data, places):
-    assert through(cut(data, places)) == data.decode("utf-8", "replace")
+@given(data=st.binary(), positions=st.lists(st.integers(0, 500)))
+@example(data="🙂".encode()[:3], positions=[1, 2])
+@example(data=b"\xf0\x80\x80\xe2\x82", positions=[1, 3])
+def test_invalid_bytes_are_replaced(data, positions):
+    assert detokenize(split_at(data, positions)) == data.decode("utf-8", "replace")
 
 
-# few letters, so that stop strings occur, overlap and almost occur; a letter of two bytes
+# few letters, one of two bytes, so that stop strings occur, overlap and almost occur
 letters = "abé"
 stops = st.lists(st.text(letters, min_size=1, max_size=4), min_size=1, max_size=3)
 
 
-@given(text=st.text(letters, max_size=30), stop=stops, places=st.lists(st.integers(0, 60)))
-@example(text="aab", stop=["aab"], places=[1, 2])  # an end that is twice a beginning
-@example(text="éabé", stop=["abé", "b"], places=[3])  # one stop string inside another
-def test_text_ends_before_the_first_stop_string_however_it_is_cut(text, stop, places):
+@given(text=st.text(letters, max_size=30), stop=stops, positions=st.lists(st.integers(0, 60)))
+@example(
+    text="aab", stop=["aab"], positions=[1, 2]
+)  # an end that is the start of the stop string twice
+@example(text="éabé", stop=["abé", "b"], positions=[3])  # nested stop strings
+def test_text_ends_before_the_first_stop_string_however_it_is_divided(text, stop, positions):
     # the first is the one that is complete first; of several, the longest
-    met = [(text.find(s) + len(s), text.find(s)) for s in stop if s in text]
-    expected = text[: min(met)[1]] if met else text
+    found = [(text.find(s) + len(s), text.find(s)) for s in stop if s in text]
+    expected = text[: min(found)[1]] if found else text
     stream = IncrementalDetokenizer(stop)
     shown = ""
-    for piece in cut(text.encode(), places):
+    for piece in split_at(text.encode(), positions):
         shown += stream.push(piece)
-        assert expected.startswith(shown), "what was shown cannot be taken back"
+        assert expected.startswith(shown), "returned text cannot change"
     assert shown + stream.push(b"", final=True) == expected
     assert stream.stopped == any(s in text for s in stop)
 
 
 @given(text=st.text(letters, max_size=30), stop=stops)
-def test_no_more_is_held_back_than_could_become_a_stop_string(text, stop):
+def test_only_possible_starts_of_stop_strings_are_held_back(text, stop):
     stream = IncrementalDetokenizer(stop)
     fed = shown = ""
     for character in text:

@@ -14,7 +14,7 @@ from gnano.infer.sampling import compute_logprob
     token=st.integers(0, 19),
     top=st.integers(0, 25),
 )
-def test_a_log_probability_is_the_logarithm_of_the_models_own_probability(logits, token, top):
+def test_a_log_probability_is_that_of_the_model(logits, token, top):
     token %= len(logits)
     whole = math.log(sum(math.exp(logit) for logit in logits))
     order = sorted(range(len(logits)), key=lambda t: (-logits[t], t))[:top]
@@ -31,7 +31,7 @@ def test_a_log_probability_is_the_logarithm_of_the_models_own_probability(logits
     )
 
 
-def test_logits_of_any_size_and_in_half_precision_are_welcome():
+def test_logits_of_any_magnitude_and_dtype_are_accepted():
     logits = torch.tensor([1_000.0, -1_000.0, 1_000.0], dtype=torch.bfloat16)
     found = compute_logprob(logits, 1, num_top=2)
     assert found.logprob == pytest.approx(-2_000 - math.log(2), rel=1e-3)
@@ -39,6 +39,6 @@ def test_logits_of_any_size_and_in_half_precision_are_welcome():
     assert [value for _, value in found.top_logprobs] == pytest.approx([-math.log(2)] * 2)
 
 
-def test_fewer_than_no_alternatives_are_refused():
+def test_a_negative_number_of_alternatives_is_refused():
     with pytest.raises(ValueError, match=r"top is -1; it must be at least 0\.$"):
         compute_logprob(torch.zeros(3), 0, num_top=-1)

@@ -12,7 +12,7 @@ from gnano.infer.sampling import TokenHistory, make_generator, needs_history, st
 
 V = 12
 texts = st.lists(st.integers(0, V - 1), max_size=30)
-# quarters, with zeros and equals
+# multiples of 1/4, with zeros and equal values
 logit_lists = st.lists(st.integers(-12, 12).map(lambda n: n / 4), min_size=V, max_size=V)
 
 
@@ -50,7 +50,7 @@ def by_transformers(logits, ids, bias=(), repetition=1.0, ngram=0):
     ngram=st.integers(0, 4),
     bias=st.dictionaries(st.integers(0, V - 1), st.integers(-20, 20).map(lambda n: n / 4)),
 )
-def test_repetition_no_repeat_and_bias_are_those_of_transformers(
+def test_repetition_no_repeat_and_bias_match_transformers(
     logits, prompt, answer, repetition, ngram, bias
 ):
     pairs = tuple(bias.items())
@@ -59,7 +59,7 @@ def test_repetition_no_repeat_and_bias_are_those_of_transformers(
     )
     history = history_of(sampling, prompt, answer) if needs_history(sampling) else None
     theirs = by_transformers(logits, prompt + answer, pairs, repetition, ngram)
-    if theirs.isinf().all():  # with them nothing is left to draw
+    if theirs.isinf().all():  # no token remains
         theirs = by_transformers(logits, prompt + answer, pairs, repetition)
     ours = probabilities(torch.tensor(logits), sampling, history)
     torch.testing.assert_close(ours, theirs.softmax(-1))
@@ -73,7 +73,7 @@ def test_repetition_no_repeat_and_bias_are_those_of_transformers(
     presence=st.sampled_from([-2.0, 0.0, 0.5, 2.0]),
     frequency=st.sampled_from([-2.0, 0.0, 0.25, 2.0]),
 )
-def test_presence_and_frequency_count_the_answer_alone(logits, prompt, answer, presence, frequency):
+def test_presence_and_frequency_count_only_the_answer(logits, prompt, answer, presence, frequency):
     """OpenAI's formula: mu[j] - c[j] * frequency - (c[j] > 0) * presence."""
     times = Counter(answer)
     expected = [logits[j] - times[j] * frequency - float(times[j] > 0) * presence for j in range(V)]
@@ -83,7 +83,7 @@ def test_presence_and_frequency_count_the_answer_alone(logits, prompt, answer, p
     torch.testing.assert_close(ours, torch.tensor(expected).softmax(-1))
 
 
-def test_everything_together_goes_in_the_order_that_is_documented():
+def test_all_settings_apply_in_the_documented_order():
     prompt, answer = [1, 2, 3, 1], [4, 4, 2, 3, 5, 2]
     bias = ((2, 1.5), (4, -0.5), (6, 2.0))
     logits = torch.randn(V, generator=torch.Generator().manual_seed(0)).tolist()
@@ -109,7 +109,7 @@ def test_everything_together_goes_in_the_order_that_is_documented():
 
 @pytest.mark.parametrize("temperature", [0, 1.0])
 @pytest.mark.parametrize("ngram", [2, 3])
-def test_no_run_of_tokens_comes_twice(temperature, ngram):
+def test_no_n_gram_occurs_twice(temperature, ngram):
     logits = torch.tensor([3.0, 2.0, 1.0, *[-5.0] * 300])
     text = [0, 1, 0, 2, 2]
     sampling = SamplingParams(temperature=temperature, no_repeat_ngram_size=ngram, seed=0)
@@ -124,7 +124,7 @@ def test_no_run_of_tokens_comes_twice(temperature, ngram):
 
 
 @pytest.mark.parametrize("temperature", [0, 1.0])
-def test_where_every_token_would_repeat_one_comes_all_the_same(temperature):
+def test_if_every_token_is_banned_one_is_sampled(temperature):
     sampling = SamplingParams(temperature=temperature, no_repeat_ngram_size=1, seed=0)
     history = start_history([0, 1, 2], sampling)
     logits = torch.tensor([0.0, 50.0, 1.0])
@@ -132,7 +132,7 @@ def test_where_every_token_would_repeat_one_comes_all_the_same(temperature):
 
 
 @pytest.mark.parametrize("temperature", [0, 1.0])
-def test_a_large_bias_forces_a_token_or_rules_it_out(temperature):
+def test_a_large_bias_forces_or_excludes_a_token(temperature):
     logits = torch.randn(V, generator=torch.Generator().manual_seed(0)).bfloat16()
     for token in range(V):
         forced = SamplingParams(temperature=temperature, logit_bias=((token, 100.0),), seed=0)
@@ -142,7 +142,7 @@ def test_a_large_bias_forces_a_token_or_rules_it_out(temperature):
         assert token not in {choose(logits, out, generator) for _ in range(50)}
 
 
-def test_a_greedy_text_heeds_penalties_too():
+def test_penalties_apply_to_greedy_texts():
     logits = torch.tensor([1.0, 0.8, 0.6, -5.0])
     sampling = SamplingParams(temperature=0, frequency_penalty=0.5)
     generator, history = make_generator(sampling.seed), TokenHistory([0, 0, 0])
@@ -153,7 +153,7 @@ def test_a_greedy_text_heeds_penalties_too():
     assert text == [0, 1, 2, 0, 1, 2]
 
 
-def test_penalties_leave_the_logits_as_they_are():
+def test_penalties_do_not_change_the_given_logits():
     logits = torch.randn(V, generator=torch.Generator().manual_seed(0))
     copy = logits.clone()
     sampling = SamplingParams(
@@ -168,7 +168,7 @@ def test_penalties_leave_the_logits_as_they_are():
     assert torch.equal(logits, copy)
 
 
-def test_a_bias_for_a_token_that_the_model_does_not_have_is_refused():
+def test_a_bias_for_an_unknown_token_is_refused():
     sampling = SamplingParams(logit_bias=((3, 1.0), (60_000, 1.0)))
     with pytest.raises(ValueError) as refusal:
         choose(torch.zeros(V), sampling, make_generator(sampling.seed))

@@ -1,4 +1,4 @@
-"""A model in 8 or 4 bits is nearly the same model, and goes everywhere the other went."""
+"""Models in 8 or 4 bits compute nearly the same, and can be used everywhere."""
 
 import pytest
 import torch
@@ -23,8 +23,8 @@ KINDS = {"int8": (Int8Linear, 127 * 2), "int4": (Int4Linear, 15)}
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
     seed=st.integers(0, 1000),
 )
-def test_a_product_is_off_by_what_rounding_the_matrix_takes(quant, rows, shape, dtype, seed):
-    """And not more: the bound is half a step for each weight."""
+def test_a_product_differs_only_by_rounding_the_matrix(quant, rows, shape, dtype, seed):
+    """The bound is half a quantization step per weight."""
     generator = torch.Generator().manual_seed(seed)
     linear = Linear(shape[1], shape[0]).to(dtype)
     weight = torch.randn(shape, generator=generator) * 0.02
@@ -41,7 +41,7 @@ def test_a_product_is_off_by_what_rounding_the_matrix_takes(quant, rows, shape, 
         step = (2 * weight.abs().amax(1, keepdim=True) / steps).expand(shape)
     else:
         step = ((groups.amax(2) - groups.amin(2)) / steps).repeat_interleave(32, 1)
-    rounding = 2**-7 if dtype == torch.bfloat16 else 1e-5  # of units, zeros and products
+    rounding = 2**-7 if dtype == torch.bfloat16 else 1e-5  # of scales, zeros and products
     bound = F.linear(x.double().abs(), step / 2 * 1.02 + rounding * weight.abs().amax())
     assert ((found.double() - expected).abs() <= bound).all()
 
@@ -53,7 +53,7 @@ def both(request, make_engine):
     return engine, small
 
 
-def test_logits_are_near_and_nothing_of_the_large_matrices_is_left(both):
+def test_logits_are_close_and_no_large_matrix_remains(both):
     engine, small = both
     ids = torch.tensor([engine.encode_prompt("Once upon a time there was a small engine")])
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_logits_are_near_and_nothing_of_the_large_matrices_is_left(both):
     assert kept < 0.35 * sum(p.numel() * 4 for p in engine.model.parameters() if p.dim() == 2)
 
 
-def test_it_is_asked_for_when_a_checkpoint_is_loaded(make_engine, save_engine):
+def test_a_checkpoint_is_quantized_at_loading(make_engine, save_engine):
     engine = make_engine()
     folder = save_engine(engine)
     quantize_model(engine.model, "int8")
@@ -76,7 +76,7 @@ def test_it_is_asked_for_when_a_checkpoint_is_loaded(make_engine, save_engine):
     assert small.model.embed_tokens.weight.dtype == torch.bfloat16
 
 
-def test_what_does_not_divide_is_refused_in_a_sentence():
+def test_sizes_that_do_not_divide_are_refused():
     model = GPT(32, n_embd=48, n_layer=1, n_head=2, n_kv_head=1, ffn_hidden=40, block_size=8)
     with pytest.raises(ValueError, match=r"48 × 48, and int4 needs multiples of 16 × 32"):
         quantize_model(model, "int4")

@@ -10,13 +10,13 @@ from tests.infer.conftest import choose, probabilities
 from gnano.config.inference_config import SamplingParams
 from gnano.infer.sampling import make_generator, sample_tokens, start_history
 
-# quarters: equal logits are exactly equal, others differ by more than rounding
+# multiples of 1/4: equal logits are exactly equal, others differ by more than rounding
 logit_lists = st.lists(st.integers(-40, 40).map(lambda n: n / 4), min_size=1, max_size=20)
 temperatures = st.sampled_from([0.25, 0.5, 0.8, 1.0, 2.0])
 
 
 def by_hand(logits, temperature, top_k=0, top_p=1.0, min_p=0.0):
-    """Likeliest first: at most k, as few of these as reach p, none far below the likeliest.
+    """Return the probabilities after top-k, top-p and min-p, computed token by token.
 
     None where rounding alone decides whether p or the distance is reached.
     """
@@ -49,7 +49,7 @@ def by_hand(logits, temperature, top_k=0, top_p=1.0, min_p=0.0):
     top_p=st.floats(0.01, 0.999) | st.just(1.0),
     min_p=st.floats(0.001, 0.99) | st.just(0.0),
 )
-def test_top_k_top_p_and_min_p_keep_what_they_say(logits, temperature, top_k, top_p, min_p):
+def test_top_k_top_p_and_min_p_keep_the_right_tokens(logits, temperature, top_k, top_p, min_p):
     expected = by_hand(logits, temperature, top_k, top_p, min_p)
     assume(expected is not None)
     sampling = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
@@ -67,16 +67,18 @@ def test_top_k_top_p_and_min_p_keep_what_they_say(logits, temperature, top_k, to
     top_p=st.sampled_from([0.05, 0.5, 0.9, 0.99, 1.0]),
     min_p=st.sampled_from([0.0, 0.0, 0.03]),
 )
-def test_they_keep_it_of_a_large_vocabulary_too(size, spread, seed, top_k, top_p, min_p):
+def test_limits_keep_the_right_tokens_of_a_large_vocabulary(
+    size, spread, seed, top_k, top_p, min_p
+):
     logits = torch.randn(size, generator=torch.Generator().manual_seed(seed)) * spread
-    logits = logits.bfloat16()  # with many equals
+    logits = logits.bfloat16()  # with many equal values
     expected = by_hand(logits.tolist(), 0.9, top_k, top_p, min_p)
     assume(expected is not None)
     sampling = SamplingParams(temperature=0.9, top_k=top_k, top_p=top_p, min_p=min_p)
     ours = probabilities(logits, sampling)
     expected = torch.tensor(expected)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-9)
-    # the share that is reached is a sum of thousands: rounding may move its end by a token
+    # top-p compares a sum of thousands, which rounding may shift by one token
     assert int(((ours > 0) != (expected > 0)).sum()) <= (0 if top_p == 1 else 1)
 
 
@@ -115,7 +117,7 @@ def test_the_distribution_is_that_of_transformers(temperature, top_k, top_p, min
 
 @settings(deadline=None)
 @given(logits=logit_lists, temperature=temperatures, seed=st.integers(0, 1000))
-def test_a_narrow_choice_is_the_greedy_one(logits, temperature, seed):
+def test_limits_to_one_token_are_greedy(logits, temperature, seed):
     values = torch.tensor(logits)
     greedy = logits.index(max(logits))
     nobody = SamplingParams(temperature=0, seed=seed)
@@ -128,7 +130,7 @@ def test_a_narrow_choice_is_the_greedy_one(logits, temperature, seed):
         assert choose(values, sampling, make_generator(sampling.seed)) == greedy
 
 
-def test_choosing_leaves_the_logits_as_they_are():
+def test_sampling_does_not_change_the_logits():
     logits = torch.randn(50, generator=torch.Generator().manual_seed(0))
     copy = logits.clone()
     sampling = SamplingParams(temperature=0.5, top_k=5, top_p=0.7, seed=1)
@@ -148,7 +150,7 @@ def test_choosing_leaves_the_logits_as_they_are():
     ],
     ids=str,
 )
-def test_tokens_come_as_often_as_their_probability_says(settings):
+def test_tokens_are_sampled_with_their_probability(settings):
     draws = 3_000
     logits = torch.tensor([1.0, -2.0, 0.5, 0.0, -0.5, 2.0, -1.0])
     sampling = SamplingParams(seed=0, **settings)
@@ -168,7 +170,7 @@ def test_tokens_come_as_often_as_their_probability_says(settings):
     assert chi_square < 22.5  # 1 in 1,000 by chance at 6 degrees of freedom; the seed is fixed
 
 
-def test_with_neither_top_k_nor_top_p_every_token_can_come():
+def test_without_limits_every_token_can_be_sampled():
     logits = torch.randn(50_257, generator=torch.Generator().manual_seed(0)) * 3
     expected = logits.softmax(-1)
     assert expected.min() > 0
@@ -177,14 +179,14 @@ def test_with_neither_top_k_nor_top_p_every_token_can_come():
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-38, 1e-320])
-def test_a_tiny_temperature_is_the_greedy_choice(temperature):
+def test_a_tiny_temperature_is_greedy(temperature):
     sampling = SamplingParams(temperature=temperature, seed=0)
     logits = torch.tensor([3.0, 20.0, -20.0, 19.0])
     assert choose(logits, sampling, make_generator(sampling.seed)) == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_logits_in_half_precision_are_welcome(dtype):
+def test_logits_in_half_precision_are_accepted(dtype):
     logits = torch.tensor([1.0, 2.0, 3.0], dtype=dtype)
     for temperature in (0, 0.01):
         sampling = SamplingParams(temperature=temperature, seed=0)
@@ -263,7 +265,7 @@ def test_a_seed_that_is_too_large_is_refused_with_the_range():
         (((5, 1.0), (5, 2.0)), "logit_bias names a token twice; give each id one bias."),
     ],
 )
-def test_a_bias_that_makes_no_sense_is_refused(bias, sentence):
+def test_an_invalid_bias_is_refused(bias, sentence):
     with pytest.raises(ValueError) as refusal:
         SamplingParams(logit_bias=bias)
     assert str(refusal.value).startswith(sentence)
@@ -281,7 +283,7 @@ MIXED = [
 ]
 
 
-def test_what_else_is_in_the_batch_changes_no_text():
+def test_other_rows_of_a_batch_do_not_change_a_token():
     together = [(make_generator(s.seed), start_history([1, 2, 3], s)) for s in MIXED]
     alone = [(make_generator(s.seed), start_history([1, 2, 3], s)) for s in MIXED]
     source = torch.Generator().manual_seed(0)
@@ -337,13 +339,13 @@ def test_samples_without_a_seed_are_new_each_time():
 
 @pytest.mark.parametrize("settings", [{}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.5}], ids=str)
 @pytest.mark.parametrize("damage", [math.nan, math.inf])
-def test_a_model_whose_logits_are_no_numbers_is_told_in_one_sentence(settings, damage):
+def test_logits_that_are_not_finite_are_one_sentence(settings, damage):
     sampling = SamplingParams(seed=0, **settings)
     with pytest.raises(ValueError, match=r"not finite numbers.*earlier checkpoint\.$"):
         choose(torch.tensor([0.0, damage, 1.0]), sampling, make_generator(sampling.seed))
 
 
-def test_penalties_without_the_text_so_far_are_refused_not_ignored():
+def test_penalties_without_a_history_are_refused():
     sampling = SamplingParams(temperature=0, frequency_penalty=1.0)
     with pytest.raises(ValueError, match=r"need a history.*start_history"):
         choose(torch.tensor([0.0, 1.0]), sampling, make_generator(sampling.seed))

@@ -1,3 +1,5 @@
+"""A small random model, and its counterpart in transformers."""
+
 from typing import Any
 
 import pytest
@@ -9,10 +11,10 @@ from gnano.model.transformer import GPT
 
 @pytest.fixture
 def make_model():
-    """A small random model; `shape` are GPT's own arguments.
+    """Return a function that makes a small random model; `shape` are arguments of GPT.
 
-    At the usual initial scale attention is nearly flat and the norms are all ones: a wrong
-    mask, turn or permutation would hardly show. Matrices five times as large make it show.
+    At the usual initial scale attention is nearly flat and the norms are all ones, so that a
+    wrong mask, rotation or permutation would hardly show. Matrices are five times as large.
     """
 
     def make(seed: int = 0, **shape: Any) -> GPT:
@@ -29,7 +31,7 @@ def make_model():
 
 @pytest.fixture
 def as_transformers(tmp_path):
-    """What `transformers` makes of the folder that we save."""
+    """Return a function that saves a model and loads it in transformers."""
 
     def load(model: GPT):
         from transformers import LlamaForCausalLM

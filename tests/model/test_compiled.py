@@ -1,4 +1,4 @@
-"""Compiled blocks, recomputed blocks, and attention over short rows: the same numbers."""
+"""Compiled blocks, activation checkpointing, and CPU attention compute the same numbers."""
 
 import pytest
 import torch
@@ -69,7 +69,7 @@ def test_recomputing_gives_the_same_gradients_bit_for_bit(make_model, random_ids
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("length", [2, 128, 200, 256, 300])
-def test_short_attention_is_attention(length, masked):
+def test_cpu_attention_computes_scaled_dot_product_attention(length, masked):
     generator = torch.Generator().manual_seed(length)
     q = torch.randn(2, 6, length, 8, generator=generator).requires_grad_()
     k, v = (torch.randn(2, 2, length, 8, generator=generator).requires_grad_() for _ in range(2))
@@ -89,9 +89,9 @@ def test_short_attention_is_attention(length, masked):
         torch.testing.assert_close(our, their, atol=1e-5, rtol=1e-4)
 
 
-def test_without_a_compiler_one_sentence_says_so(monkeypatch):
+def test_a_missing_compiler_is_one_sentence(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    lacking = compile_unsupported_reason(torch.device("cpu"))
-    assert lacking is not None
-    assert "C++ compiler" in lacking or "Python.h" in lacking
+    reason = compile_unsupported_reason(torch.device("cpu"))
+    assert reason is not None
+    assert "C++ compiler" in reason or "Python.h" in reason

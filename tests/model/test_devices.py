@@ -1,4 +1,4 @@
-"""What Apple's GPUs lack is not asked of them: told on a CPU that is taken for one of them."""
+"""Device names, and the limits of Apple GPUs, simulated on a CPU."""
 
 from pathlib import Path
 from unittest import mock
@@ -24,7 +24,7 @@ MPS = torch.device("mps")
 
 
 class WithoutFp64(TorchDispatchMode):
-    """Refuses tensors of fp64, as a device that has none does."""
+    """Refuses fp64 tensors, as a device without fp64 does."""
 
     calls = 0
 
@@ -51,7 +51,7 @@ def as_on_mps(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["recipe", "tuning", "preferring"])
-def test_training_measuring_and_saving_need_no_fp64(
+def test_training_evaluation_and_saving_need_no_fp64(
     kind: str, request: pytest.FixtureRequest, as_on_mps: None, tmp_path: Path
 ) -> None:
     recipe: Recipe = request.getfixturevalue(kind)
@@ -64,7 +64,7 @@ def test_training_measuring_and_saving_need_no_fp64(
 
 
 @pytest.mark.parametrize("skipped", [0.0, 1.0])
-def test_adamw_divides_and_skips_where_the_kernel_does_neither(
+def test_adamw_scales_and_skips_where_the_kernel_does_neither(
     skipped: float, request: pytest.FixtureRequest
 ) -> None:
     def stepped() -> list[torch.Tensor]:
@@ -82,18 +82,18 @@ def test_adamw_divides_and_skips_where_the_kernel_does_neither(
         torch.testing.assert_close(ours, theirs)
 
 
-def test_on_mps_nothing_is_compiled_or_rounded_unasked() -> None:
+def test_mps_defaults_to_fp32_without_compilation() -> None:
     assert "mps" in (compile_unsupported_reason(MPS) or "")
     assert choose_precision(MPS) == "fp32"
 
 
-def test_auto_never_takes_an_untested_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_never_selects_an_untested_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_device("auto") == "cpu" and resolve_device("mps") == "mps"
 
 
-def test_mps_is_refused_in_a_sentence_where_there_is_none() -> None:
+def test_a_missing_mps_device_is_refused() -> None:
     with (
         mock.patch.object(torch.backends.mps, "is_available", return_value=False),
         pytest.raises(ValueError, match="no device 'mps' here"),

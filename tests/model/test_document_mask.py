@@ -1,4 +1,4 @@
-"""Several documents in a row, each computed as if it were alone."""
+"""Packed documents are computed as if each were the only one in its row."""
 
 from itertools import pairwise
 
@@ -16,23 +16,23 @@ HEADS = pytest.mark.parametrize("n_kv_head", [1, 2, 4])
 
 
 def segments(borders, batch=1):
-    """The number of its document for each position of a row, the same in all rows."""
+    """Return document ids [rows, T], the same in all rows."""
     lengths = torch.tensor([stop - start for start, stop in pairwise(borders)])
     return torch.arange(len(lengths)).repeat_interleave(lengths).repeat(batch, 1)
 
 
 def alone(model, ids, borders):
-    """Logits of each document by itself, from its own position 0, side by side."""
+    """Return the logits of the documents, each computed separately from position 0."""
     parts = [model(ids[:, start:stop]) for start, stop in pairwise(borders)]
     return torch.cat(parts, dim=1)
 
 
-# the fixtures are makers and hold no state between examples
+# the fixtures are functions without state
 @settings(
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(cuts=st.sets(st.integers(1, LENGTH - 1)), seed=st.integers(0, 1000))
-def test_a_packed_document_has_the_logits_it_has_alone(cuts, seed, make_model, random_ids):
+def test_a_packed_document_has_the_logits_of_a_single_one(cuts, seed, make_model, random_ids):
     model = make_model(seed=seed % 3)
     ids = random_ids(model, 2, LENGTH, seed)
     borders = [0, *sorted(cuts), LENGTH]
@@ -66,7 +66,7 @@ def test_packing_changes_no_gradient_beyond_rounding(
         assert error < near, f"{name} is off by {error:.1e} of its length"
 
 
-def test_no_document_learns_of_another(make_model, random_ids):
+def test_documents_do_not_affect_each_other(make_model, random_ids):
     model = make_model()
     ids, numbers = random_ids(model, 1, LENGTH), segments(BORDERS)
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_no_document_learns_of_another(make_model, random_ids):
             assert not moved[~(inside & later)].any()
 
 
-def test_each_row_has_its_own_documents(make_model, random_ids):
+def test_each_row_has_separate_documents(make_model, random_ids):
     model = make_model()
     ids = random_ids(model, 3, LENGTH)
     borders = [[0, LENGTH], [0, 9, LENGTH], BORDERS]
@@ -93,7 +93,7 @@ def test_each_row_has_its_own_documents(make_model, random_ids):
 
 
 @HEADS
-def test_a_row_of_one_segment_is_a_row_without(n_kv_head, make_model, random_ids):
+def test_one_document_per_row_changes_nothing(n_kv_head, make_model, random_ids):
     model = make_model(n_kv_head=n_kv_head)
     ids = random_ids(model, 2, LENGTH)
     for number in (0, 7):
@@ -106,7 +106,7 @@ def test_a_row_of_one_segment_is_a_row_without(n_kv_head, make_model, random_ids
 def test_packed_logits_are_those_of_transformers_with_positions_from_0(
     n_kv_head, make_model, as_transformers, random_ids
 ):
-    """There each document's positions start anew; here they run on. RoPE makes it the same."""
+    """Positions restart in transformers and continue here; with RoPE both are the same."""
     model = make_model(n_kv_head=n_kv_head)
     ids, numbers = random_ids(model, 2, LENGTH), segments(BORDERS, 2)
     positions = torch.cat([torch.arange(stop - start) for start, stop in pairwise(BORDERS)])
@@ -133,7 +133,7 @@ def test_packing_in_bf16_stays_near_fp32(make_model, random_ids):
     assert (rough - precise).norm() / precise.norm() < 0.05
 
 
-def test_dropout_lets_nothing_through_between_documents(make_model, random_ids):
+def test_documents_do_not_affect_each_other_with_dropout(make_model, random_ids):
     model = make_model(dropout=0.3).train()
     ids, numbers = random_ids(model, 1, LENGTH), segments(BORDERS)
     other = ids.clone()
@@ -146,7 +146,7 @@ def test_dropout_lets_nothing_through_between_documents(make_model, random_ids):
     assert torch.equal(*logits)
 
 
-def test_segments_and_a_cache_are_refused_together(make_model, random_ids):
+def test_document_ids_and_a_cache_are_refused_together(make_model, random_ids):
     model = make_model()
     ids = random_ids(model, 1, 4)
     with pytest.raises(ValueError, match="document_ids_BT or cache, not both"):

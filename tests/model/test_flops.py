@@ -1,3 +1,5 @@
+"""Parameter, FLOP and byte counts."""
+
 from dataclasses import asdict
 
 import pytest
@@ -54,11 +56,11 @@ def test_each_part_counts_its_own_tensors():
     }
 
 
-def test_the_reference_model_reads_959_942_144_weights_a_token():
+def test_the_reference_model_reads_959_942_144_weights_per_token():
     assert num_active_parameters(PRESETS["1b"]) == 959_942_144
 
 
-def test_the_reference_model_caches_24_576_bytes_a_token():
+def test_the_reference_model_caches_24_576_bytes_per_token():
     assert kv_cache_bytes_per_token(PRESETS["1b"]) == 24_576
     cache = KVCache(PRESETS["1b"], 1, 10, torch.bfloat16, torch.device("meta"))
     held = sum(layer.k_BKTE.nbytes + layer.v_BKTE.nbytes for layer in cache.layers)
@@ -66,8 +68,8 @@ def test_the_reference_model_caches_24_576_bytes_a_token():
 
 
 @pytest.mark.parametrize("length", [32, 17])
-def test_flops_are_those_that_a_training_step_executes(length):
-    """Every matrix product of forward and backward, as PyTorch's own counter sees them.
+def test_flops_are_those_of_a_training_step(length):
+    """Counts every matrix product of forward and backward with PyTorch's counter.
 
     Two things stand between the formula and the counter. 6·N also counts the weights of the
     norms, which multiply element by element and so are no matrix product. And the counter
@@ -76,7 +78,7 @@ def test_flops_are_those_that_a_training_step_executes(length):
     Nothing else: backward costs twice the forward in each product, the head's included.
     """
     config = ModelConfig(
-        vocab_size=256,  # whole tiles: padding rows would be computed but are not in the formula
+        vocab_size=256,  # full tiles: the formula does not count padding
         n_embd=64,
         n_layer=3,
         n_head=4,
@@ -93,8 +95,8 @@ def test_flops_are_those_that_a_training_step_executes(length):
 
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)
-def test_flops_and_parameters_of_every_shape_are_those_that_torch_counts(config):
-    """On tensors without data: the products of a training step, the head's padding rows too."""
+def test_flops_and_parameters_match_torch_for_every_preset(config):
+    """Counts the products of a training step on meta tensors, including the head's padding."""
     with torch.device("meta"):
         model = GPT.from_config(config)
         ids = torch.zeros(1, config.block_size, dtype=torch.long)
@@ -108,7 +110,7 @@ def test_flops_and_parameters_of_every_shape_are_those_that_torch_counts(config)
     assert counter.get_total_flops() == config.block_size * expected
 
 
-def test_flops_are_of_the_full_context_unless_a_length_is_given():
+def test_flops_default_to_the_full_context():
     for config in PRESETS.values():
         assert flops_per_token(config) == flops_per_token(config, config.block_size)
         assert flops_per_token(config, 1) < flops_per_token(config)

@@ -1,4 +1,4 @@
-"""FP8 training: the products are as exact as 8 bits allow, and nothing else changes."""
+"""FP8 training: products are as exact as 8 bits allow, and nothing else changes."""
 
 from types import SimpleNamespace
 from unittest import mock
@@ -36,18 +36,18 @@ def problem(tokens=48, inputs=64, outputs=48, scale=1.0, seed=0, dtype=torch.bfl
 
 
 def worst(tensor, bits):
-    """The most that rounding to 8 bits may move each value: its share and the format's step."""
+    """Return the largest rounding error of each value in 8 bits, relative and absolute."""
     relative, absolute = bits
     magnitude = tensor.detach().double().abs()
     return torch.maximum(relative * magnitude, absolute * magnitude.max()) * (1 + 1e-6)
 
 
 def assert_within(ours, a, b, a_bits, b_bits):
-    """Of a product a @ bᵀ in float64, and of what rounding both sides can make of it at most."""
+    """Return a @ bᵀ in float64, and the largest error from rounding both sides."""
     exact, a_off, b_off = a.double() @ b.double().T, worst(a, a_bits), worst(b, b_bits)
     a_size, b_size = a.double().abs(), b.double().abs()
     allowed = a_off @ b_size.T + a_size @ b_off.T + a_off @ b_off.T
-    allowed += exact.abs() * 2.0**-8 + 1e-30  # the result itself, in bf16
+    allowed += exact.abs() * 2.0**-8 + 1e-30  # the bf16 result
     assert ((ours.double() - exact).abs() <= allowed * 1.01).all()
 
 
@@ -56,7 +56,7 @@ def relative(ours, theirs):
 
 
 def trained(model, ids):
-    """Loss and gradients of a training step."""
+    """Return the loss and gradients of a training step."""
     model.zero_grad()
     loss = model.loss(ids, ids.roll(-1, 1)) / ids.numel()
     loss.backward()
@@ -85,9 +85,7 @@ def ids():
     scale=st.sampled_from([1e-20, 1e-3, 1.0, 1e4, 1e20]),
     seed=st.integers(0, 10_000),
 )
-def test_all_three_products_stay_within_what_rounding_to_8_bits_allows(
-    tokens, inputs, outputs, scale, seed
-):
+def test_all_three_products_stay_within_rounding_error(tokens, inputs, outputs, scale, seed):
     x, weight, grad = problem(tokens, inputs, outputs, scale, seed)
     y = fp8_linear(x, weight)
     y.backward(grad)
@@ -96,7 +94,7 @@ def test_all_three_products_stay_within_what_rounding_to_8_bits_allows(
     assert_within(weight.grad, grad.T, x.detach().T, E5M2, E4M3)
 
 
-def test_a_product_is_typically_4_percent_off_and_a_gradient_6():
+def test_typical_errors_are_4_percent_and_6_for_gradients():
     x, weight, grad = problem(512, 256, 256)
     y = fp8_linear(x, weight)
     y.backward(grad)
@@ -107,7 +105,7 @@ def test_a_product_is_typically_4_percent_off_and_a_gradient_6():
     assert relative(weight.grad, to_weight) < 0.075
 
 
-def test_leading_dimensions_and_dtypes_are_those_of_a_linear_layer():
+def test_shapes_and_dtypes_are_those_of_a_linear_layer():
     x, weight, _ = problem(2 * 3 * 5, 32, 48)
     x = x.detach().view(2, 3, 5, 32).requires_grad_()
     y = fp8_linear(x, weight)
@@ -132,7 +130,7 @@ def test_the_number_of_tokens_need_not_be_a_multiple_of_16():
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-38, 1e-30, 1e-10, 1e10, 1e37])
-def test_no_magnitude_makes_nan_or_infinity_of_finite_numbers(scale):
+def test_finite_numbers_of_any_magnitude_stay_finite(scale):
     x, weight, grad = problem(scale=scale)
     y = fp8_linear(x, weight)
     y.backward(grad * 1e-30)
@@ -142,7 +140,7 @@ def test_no_magnitude_makes_nan_or_infinity_of_finite_numbers(scale):
         assert not y.any() and not weight.grad.any()
 
 
-ORDERS = {  # in which a library may apply the two units to the product, all of them in fp32
+ORDERS = {  # in which a kernel may apply both scales to the product, in fp32
     "a, then b": lambda a, b, a_unit, b_unit: (a @ b * a_unit) * b_unit,
     "b, then a": lambda a, b, a_unit, b_unit: (a @ b * b_unit) * a_unit,
     "both at once": lambda a, b, a_unit, b_unit: (a @ b) * (a_unit * b_unit),
@@ -155,7 +153,7 @@ ORDERS = {  # in which a library may apply the two units to the product, all of 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("scale", [0.0, 1e-38, 1e-30, 1e-10, 1.0, 1e10, 1e30, 1e37])
 @pytest.mark.parametrize("grad_scale", [1e-30, 1.0])
-def test_no_order_in_which_a_library_multiplies_by_the_units_overflows(order, scale, grad_scale):
+def test_scales_overflow_in_no_order_of_multiplication(order, scale, grad_scale):
     calls = []
 
     def product(a, b, scale_a, scale_b, out_dtype, use_fast_accum):
@@ -177,8 +175,8 @@ def test_no_order_in_which_a_library_multiplies_by_the_units_overflows(order, sc
 
 
 @pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
-def test_what_is_not_finite_is_not_rounded_away(bad):
-    """A step that went wrong has to look wrong, or the trainer would take it."""
+def test_values_that_are_not_finite_remain_visible(bad):
+    """A failed step must be recognizable, so that the trainer skips it."""
     x, weight, grad = problem()
     grad[3, 5] = bad
     fp8_linear(x, weight).backward(grad)
@@ -188,7 +186,7 @@ def test_what_is_not_finite_is_not_rounded_away(bad):
 
 
 class OnGpu(TorchDispatchMode):
-    """Puts every FP8 product to PyTorch's own rules for a GPU, which are stricter than a CPU's."""
+    """Applies PyTorch's rules for GPUs to every FP8 product; those for CPUs are less strict."""
 
     def __init__(self):
         super().__init__()
@@ -207,16 +205,16 @@ class OnGpu(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("tokens", [1, 37, 48])
-def test_a_gpu_takes_the_layout_and_sizes_of_every_product(tokens):
+def test_every_product_has_a_layout_and_size_for_gpus(tokens):
     x, weight, grad = problem(tokens)
     with OnGpu() as gpu:
-        # neither side need lie in memory as the product wants it
+        # no side needs the memory layout of the product
         fp8_linear(x.T.contiguous().T, weight).backward(grad.T.contiguous().T)
     e4m3, e5m2 = torch.float8_e4m3fn, torch.float8_e5m2
     assert gpu.products == [[e4m3, e4m3], [e5m2, e4m3], [e5m2, e4m3]]
 
 
-def test_backward_keeps_the_input_in_one_byte_a_value_and_no_copy_of_the_weight():
+def test_backward_stores_one_byte_per_input_value_and_no_weight():
     x, weight, _ = problem(1024)
     kept = {}
 
@@ -227,7 +225,7 @@ def test_backward_keeps_the_input_in_one_byte_a_value_and_no_copy_of_the_weight(
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         fp8_linear(x, weight)
     assert kept.pop(weight.untyped_storage().data_ptr())
-    assert sum(kept.values()) <= x.numel() + 16  # and two units
+    assert sum(kept.values()) <= x.numel() + 16  # and two scales
 
 
 def test_a_model_in_fp8_has_nearly_the_loss_and_gradients_of_bf16(ids):
@@ -240,7 +238,7 @@ def test_a_model_in_fp8_has_nearly_the_loss_and_gradients_of_bf16(ids):
         assert relative(fp8[1][name], gradient) < 0.2, name
 
 
-def test_it_learns(ids):
+def test_a_model_in_fp8_learns(ids):
     model = small(fp8=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
@@ -261,15 +259,15 @@ def test_gradients_accumulate_over_micro_batches(ids):
         torch.testing.assert_close(parameter.grad, parts[0][name] + parts[1][name])
 
 
-def test_held_out_text_is_measured_without_fp8(ids):
-    """The weights are served in bf16 or fp32, so that is what their loss should be that of."""
+def test_evaluation_does_not_use_fp8(ids):
+    """Weights are served in bf16 or fp32, so their loss is measured in these."""
     fp8, bf16 = small(fp8=True).eval(), small().eval()
     with torch.no_grad():
         assert torch.equal(fp8.loss(ids, ids), bf16.loss(ids, ids))
         assert not torch.equal(fp8.train().loss(ids, ids), bf16.loss(ids, ids))
 
 
-def test_the_checkpoint_is_the_ordinary_one(ids, tmp_path):
+def test_the_state_dict_does_not_change(ids, tmp_path):
     fp8, plain = small(fp8=True), small()
     trained(fp8, ids)
     for model, folder in ((fp8, tmp_path / "fp8"), (plain, tmp_path / "plain")):
@@ -281,8 +279,8 @@ def test_the_checkpoint_is_the_ordinary_one(ids, tmp_path):
     assert {type(module) for module in loaded.modules()} == {type(m) for m in plain.modules()}
 
 
-def test_pytorchs_counter_sees_the_same_flops_as_in_bf16_and_as_the_formula(ids):
-    """A counter that missed FP8 layers would show a fraction of the work."""
+def test_flops_in_fp8_are_those_of_bf16_and_of_the_formula(ids):
+    """FP8 products count like those of bf16."""
     counts = []
     for model in (small(), small(fp8=True)):
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -299,7 +297,7 @@ def test_pytorchs_counter_sees_the_same_flops_as_in_bf16_and_as_the_formula(ids)
 @pytest.mark.compile
 def test_a_compiled_block_is_one_graph_and_computes_the_same(ids):
     eager, compiled = small(fp8=True), small(fp8=True)
-    # the graph is what may break; turning this one into machine code would take a minute
+    # checks the graph only; generating code would take a minute
     compiled.model.layers[0].compile(fullgraph=True, backend="aot_eager")
     (loss, gradients), (expected, expected_gradients) = (
         trained(model, ids) for model in (compiled, eager)
@@ -321,7 +319,7 @@ def test_in_the_reference_model_the_large_layers_of_every_block_run_in_fp8():
     assert names == [f"model.layers.{n}.{name}" for n in range(24) for name in large]
 
 
-def test_the_head_and_everything_that_is_no_linear_layer_stay_as_they_are():
+def test_only_linear_layers_of_blocks_are_converted():
     model, before = on_meta("1b"), on_meta("1b")
     names = set(convert_to_fp8(model, min_intensity=0))
     for (name, module), other in zip(model.named_modules(), before.modules(), strict=True):
@@ -329,13 +327,13 @@ def test_the_head_and_everything_that_is_no_linear_layer_stay_as_they_are():
     assert "lm_head" not in names and len(names) == 24 * 7
 
 
-def test_a_width_that_is_no_multiple_of_16_stays_in_bf16(make_model):
+def test_a_width_that_is_not_a_multiple_of_16_is_not_converted(make_model):
     model = make_model(ffn_hidden=100)
     names = convert_to_fp8(model, min_intensity=0)
     assert not [name for name in names if "mlp" in name] and len(names) == 8
 
 
-def test_a_model_without_a_large_layer_is_refused_in_a_sentence():
+def test_a_model_without_a_large_layer_is_refused():
     with pytest.raises(ValueError, match=r"No layer of this model gains from FP8.*bf16"):
         convert_to_fp8(on_meta("10m"))
 
@@ -348,7 +346,7 @@ def test_a_model_without_a_large_layer_is_refused_in_a_sentence():
         ((8, 9), None, True),
         ((9, 0), None, True),
         ((12, 0), None, True),
-        ((9, 4), "gfx942:sramecc+:xnack-", False),  # MI300X: an FP8 of its own
+        ((9, 4), "gfx942:sramecc+:xnack-", False),  # MI300X: another FP8 format
         ((9, 0), "gfx90a:sramecc+:xnack-", False),
         ((9, 5), "gfx950:sramecc+:xnack-", True),
     ],

@@ -20,7 +20,7 @@ def slices_of(rows: int, padded: int):
 
 
 def problem(tokens=50, width=16, vocab=37, padding=91, ignored=0.3, scale=1.0, seed=0):
-    """Hidden states, head and targets; the padding rows hold what must have no effect."""
+    """Return hidden states, head and targets; padding rows must have no effect."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(tokens, width, generator=generator)
     weight = torch.randn(vocab + padding, width, generator=generator) * scale
@@ -30,7 +30,7 @@ def problem(tokens=50, width=16, vocab=37, padding=91, ignored=0.3, scale=1.0, s
 
 
 def plain(x, weight, targets, vocab, reduction="sum"):
-    """The definition, on full logits, in float64."""
+    """Return the cross-entropy of full logits in float64."""
     logits = x.double() @ weight.double()[:vocab].T
     return F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction=reduction)
 
@@ -80,7 +80,7 @@ def test_without_gradients_the_loss_is_the_same():
 
 
 @pytest.mark.parametrize("frozen", ["x", "weight"])
-def test_one_side_may_be_frozen_and_then_costs_no_product(frozen):
+def test_a_frozen_side_costs_no_product(frozen):
     x, weight, targets = problem()
     with products() as both:
         fused_linear_cross_entropy(x, weight, targets, 37).backward()
@@ -97,7 +97,7 @@ def test_one_side_may_be_frozen_and_then_costs_no_product(frozen):
 
 @contextmanager
 def products():
-    """The matrix products that are computed meanwhile."""
+    """Count the matrix products of the block."""
     seen = []
 
     class Watch(TorchDispatchMode):
@@ -143,7 +143,7 @@ def test_scaled_positions_are_those_of_cross_entropy_on_full_logits(
 
 
 def test_in_bf16_a_scale_is_not_rounded():
-    """0.3 in bf16 is off by 0.1 %, and with it all that lies below the head."""
+    """0.3 in bf16 is wrong by 0.1 %, and would make all gradients wrong."""
     x, weight, targets = problem(tokens=199, width=64)
     rough = x.detach().bfloat16().requires_grad_()
     whole = torch.autograd.grad(
@@ -155,7 +155,7 @@ def test_in_bf16_a_scale_is_not_rounded():
         assert share.item() == pytest.approx(0.3, rel=2e-4)
 
 
-def test_slices_change_nothing():
+def test_slicing_changes_nothing():
     x, weight, targets = problem(tokens=100)
     losses, gradients = [], []
     for rows in (1, 7, 50, 99, 100, 101):
@@ -204,7 +204,7 @@ def test_bf16_states_and_an_fp32_head_give_bf16_and_fp32_gradients_near_the_exac
 
 
 def test_the_mean_over_any_number_of_tokens_scales_both_gradients_alike():
-    """1/N in bf16 is off by up to 0.4 %, and all layers below the head would be with it."""
+    """1/N in bf16 is wrong by up to 0.4 %, and would make all gradients wrong."""
     x, weight, targets = problem(tokens=199, width=64)
     rough = x.detach().bfloat16().requires_grad_()
     total, weight_total = torch.autograd.grad(
@@ -218,8 +218,8 @@ def test_the_mean_over_any_number_of_tokens_scales_both_gradients_alike():
         assert share.item() == pytest.approx(1 / 3, rel=2e-4)
 
 
-def test_bf16_ends_at_the_logits():
-    """Of equal logits the loss is ln V to fp32's precision; ln 37 itself is not bf16's."""
+def test_the_loss_is_computed_in_fp32():
+    """With equal logits the loss is ln V in fp32, which bf16 cannot represent."""
     x = torch.zeros(200, 16, dtype=torch.bfloat16, requires_grad=True)
     _, weight, targets = problem(tokens=200, ignored=0.0)
     expected = 200 * math.log(37)
@@ -240,11 +240,11 @@ def test_large_logits_do_not_overflow():
     assert x.grad.isfinite().all() and weight.grad.isfinite().all()
 
 
-def test_positions_that_do_not_count_cost_nothing():
-    """Else most of tuning a small model would go into guessing its prompts."""
+def test_ignored_positions_cost_nothing():
+    """Otherwise most of the work in fine-tuning would be for prompts."""
     x, weight, targets = problem(tokens=80, ignored=0.0)
     targets[::4] = IGNORE_INDEX
-    targets[10:60] = IGNORE_INDEX  # 23 are left
+    targets[10:60] = IGNORE_INDEX  # 23 remain
     with slices_of(8, len(weight)), products() as seen:
         fused_linear_cross_entropy(x, weight, targets, 37).backward()
     assert len(seen) == 3 * 3, "a slice takes three products, and 23 positions three slices"

@@ -4,7 +4,7 @@ from gnano.config.model_config import PRESETS
 from gnano.model.flops import flops_per_token
 from gnano.model.gpu_specs import GPUS, compute_mfu, get_gpu, lookup_gpu, peak_flops
 
-# as drivers spell them, and how many TFLOP/s that one is made for in bf16
+# driver names and bf16 TFLOP/s
 KNOWN = {
     "A100-SXM4-40GB": 312.0,
     "NVIDIA A100-SXM4-80GB": 312.0,
@@ -24,7 +24,7 @@ KNOWN = {
     "NVIDIA L40S": 362.05,
     "AMD Instinct MI300X": 1307.4,
 }
-# similar names of GPUs, or slices of them, that are slower, and others
+# similar names of slower GPUs and slices
 UNKNOWN = [
     "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
     "NVIDIA A100-SXM-64GB",
@@ -49,8 +49,8 @@ UNKNOWN = [
     "Tesla V100-SXM2-32GB",
     "",
 ]
-# multiprocessors × dense bf16 FLOPs a clock of one × boost clock in GHz: how the makers' figures
-# come about. Tensor cores of GeForce cards sum in fp32 at half their rate.
+# multiprocessors × dense bf16 FLOPs per clock × boost clock in GHz, from which vendors compute
+# their figures. Tensor cores of GeForce cards accumulate in fp32 at half their rate.
 CLOCKS = {
     "a100": (108, 2_048, 1.410),
     "h100-pcie": (114, 4_096, 1.620),
@@ -65,26 +65,26 @@ CLOCKS = {
 
 
 @pytest.mark.parametrize(("device", "tflops"), KNOWN.items())
-def test_a_gpu_is_known_by_its_driver_s_name(device, tflops):
+def test_a_gpu_is_identified_by_its_driver_name(device, tflops):
     assert peak_flops(device, "bf16") == peak_flops(device, "fp16") == tflops * 1e12
     assert peak_flops(device, "fp32") is None
 
 
 @pytest.mark.parametrize("device", UNKNOWN)
-def test_a_slice_a_laptop_s_and_a_regional_gpu_are_unknown_never_wrong(device):
+def test_slices_laptop_and_regional_gpus_are_unknown(device):
     assert lookup_gpu(device) is None
     assert all(peak_flops(device, precision) is None for precision in ("bf16", "fp16", "fp8"))
     assert compute_mfu(1e5, PRESETS["1b"], 1, device, "bf16") is None
 
 
 @pytest.mark.parametrize(("name", "clock"), CLOCKS.items())
-def test_peaks_are_what_multiprocessors_and_clock_give(name, clock):
+def test_peaks_follow_from_multiprocessors_and_clock(name, clock):
     multiprocessors, flops, gigahertz = clock
     expected = multiprocessors * flops * gigahertz / 1_000
     assert get_gpu(name).bf16_tflops == pytest.approx(expected, rel=1e-3)
 
 
-def test_each_driver_s_name_is_that_of_one_gpu_and_fp8_is_twice_as_fast():
+def test_driver_names_are_unique_and_fp8_is_twice_as_fast():
     for device in KNOWN:
         assert get_gpu(device) is lookup_gpu(device)
         assert sum(lookup_gpu(device) is gpu for gpu in GPUS) == 1
@@ -102,7 +102,7 @@ def test_the_goal_of_94_000_tokens_a_second_on_an_h200_is_60_percent():
     assert compute_mfu(188_000, PRESETS["1b"], 2, "NVIDIA H200", "bf16") == share
 
 
-def test_fp8_is_measured_by_the_same_yardstick_as_bf16():
+def test_fp8_has_the_same_reference_peak_as_bf16():
     for device in ("NVIDIA H200", "NVIDIA A100-SXM4-80GB"):
         shares = {compute_mfu(1e5, PRESETS["1b"], 1, device, p) for p in ("bf16", "fp16", "fp8")}
         assert len(shares) == 1
@@ -110,18 +110,18 @@ def test_fp8_is_measured_by_the_same_yardstick_as_bf16():
 
 
 @pytest.mark.parametrize("name", ["h200", "H200", "NVIDIA H200", " h200 ", "RTX 4090", "rtx_4090"])
-def test_a_gpu_is_found_however_it_is_written(name):
+def test_a_gpu_name_may_vary_in_case_and_spaces(name):
     assert get_gpu(name).name in ("h200", "rtx-4090")
 
 
 @pytest.mark.parametrize(
     ("name", "meant"), [("4090", "rtx-4090"), ("h20o", "h200"), ("a10", "a100")]
 )
-def test_an_unknown_gpu_is_named_with_those_that_may_be_meant(name, meant):
+def test_an_unknown_gpu_gets_suggestions(name, meant):
     with pytest.raises(ValueError, match=rf"did you mean .*'{meant}'"):
         get_gpu(name)
 
 
-def test_a_name_like_no_other_gets_the_whole_list():
-    with pytest.raises(ValueError, match=r"There are a100-40gb, a100, .*mi300x"):
+def test_a_name_without_similar_ones_gets_the_complete_list():
+    with pytest.raises(ValueError, match=r"Known GPUs: a100-40gb, a100, .*mi300x"):
         get_gpu("")

@@ -16,7 +16,7 @@ def folder(tmp_path, make_model):
 
 
 def rewrite(folder, change):
-    """The folder's weights, changed."""
+    """Change the weights of a folder."""
     path = folder / "model.safetensors"
     tensors = load_file(path)
     change(tensors)
@@ -24,7 +24,7 @@ def rewrite(folder, change):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_saved_comes_back_bit_for_bit(dtype, make_model, tmp_path):
+def test_a_saved_model_loads_bit_for_bit(dtype, make_model, tmp_path):
     model = make_model(rope_theta=77_777.0, norm_eps=1e-3).to(dtype)
     save_model(model, tmp_path, eos_token_id=0)
     loaded = load_model(tmp_path)
@@ -34,7 +34,7 @@ def test_what_is_saved_comes_back_bit_for_bit(dtype, make_model, tmp_path):
     for name in before:
         assert after[name].dtype == dtype
         assert torch.equal(before[name], after[name]), name
-    # memory that was never written would show here
+    # uninitialized memory would show here
     assert torch.equal(model.lm_head.weight, loaded.lm_head.weight)
     ids = torch.arange(40).view(1, -1)
     with torch.no_grad():
@@ -49,7 +49,7 @@ def test_a_loaded_model_can_be_trained(folder):
         assert parameter.grad is not None and parameter.grad.any(), name
 
 
-def test_the_file_holds_transformers_names_and_exactly_the_vocabulary(make_model, tmp_path):
+def test_the_file_has_the_names_of_transformers_and_no_padding(make_model, tmp_path):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     model = make_model(vocab_size=131)
@@ -64,13 +64,13 @@ def test_the_file_holds_transformers_names_and_exactly_the_vocabulary(make_model
     assert expected["lm_head.weight"] == [131, 64]
 
 
-def test_both_configs_name_the_end_of_text(folder):
+def test_both_configs_contain_the_end_of_text_id(folder):
     for name in ("config.json", "generation_config.json"):
         content = json.loads((folder / name).read_text())
         assert content["eos_token_id"] == content["bos_token_id"] == 7
 
 
-def test_weights_are_read_as_a_running_model_has_them(folder, make_model):
+def test_loaded_parameters_are_padded(folder, make_model):
     model = make_model()
     found = load_parameters(folder, model.config)
     assert found.keys() == dict(model.named_parameters()).keys()
@@ -92,26 +92,26 @@ def refusal_of(folder, error=ValueError) -> str:
     return message
 
 
-def test_a_folder_without_config_is_no_model(tmp_path):
+def test_a_folder_without_config_is_refused(tmp_path):
     assert "no config.json" in refusal_of(tmp_path, FileNotFoundError)
 
 
-def test_a_folder_without_weights_is_no_model(folder):
+def test_a_folder_without_weights_is_refused(folder):
     (folder / "model.safetensors").unlink()
     assert "no model.safetensors" in refusal_of(folder, FileNotFoundError)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
-def test_weights_cut_short_are_recognised(folder, share):
+def test_incomplete_weights_are_refused(folder, share):
     path = folder / "model.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    assert "damaged or cut short" in refusal_of(folder)
+    assert "damaged or incomplete" in refusal_of(folder)
 
 
-def test_weights_that_are_something_else_are_recognised(folder):
+def test_a_file_that_is_not_safetensors_is_refused(folder):
     (folder / "model.safetensors").write_bytes(b"<html>not found</html>" * 100)
-    assert "damaged or cut short" in refusal_of(folder)
+    assert "damaged or incomplete" in refusal_of(folder)
 
 
 def test_a_tensor_of_the_wrong_shape_is_named_with_both_shapes(folder):
@@ -135,13 +135,13 @@ def test_an_unknown_tensor_is_named(folder):
     assert "model.extra.bias" in refusal_of(folder)
 
 
-def test_a_config_that_is_no_json_is_recognised(folder):
+def test_a_config_that_is_not_json_is_refused(folder):
     (folder / "config.json").write_text('{"model_type": "llama",')
     assert "not JSON" in refusal_of(folder)
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null"])
-def test_a_config_that_is_no_object_is_recognised(folder, content):
+def test_a_config_that_is_not_an_object_is_refused(folder, content):
     (folder / "config.json").write_text(content)
     assert "config.json" in refusal_of(folder)
 
@@ -151,7 +151,7 @@ def test_a_config_that_is_no_object_is_recognised(folder, content):
     [{"model_type": "mistral"}, {"tie_word_embeddings": True}, {"head_dim": 32}],
     ids=lambda foreign: next(iter(foreign)),
 )
-def test_a_folder_with_a_model_of_another_kind_is_refused(folder, foreign):
+def test_unsupported_config_values_are_refused(folder, foreign):
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **foreign}))
     with pytest.raises(ValueError) as refused:
@@ -159,8 +159,8 @@ def test_a_folder_with_a_model_of_another_kind_is_refused(folder, foreign):
     assert str(refused.value).startswith(f"{folder}: config.json says {next(iter(foreign))}")
 
 
-def test_a_write_that_the_system_refuses_is_an_os_error_with_its_reason(make_model, tmp_path):
-    """A full disk is such a case; here the system refuses files over 1,000 bytes."""
+def test_a_failed_write_is_an_os_error_with_its_reason(make_model, tmp_path):
+    """The system refuses files over 1,000 bytes, as if the disk were full."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     tensors = dict(make_model().state_dict())

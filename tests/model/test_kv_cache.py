@@ -11,9 +11,9 @@ LENGTH = 20
 
 
 def cached(model, ids, chunks):
-    """Logits of the whole sequence, computed chunk by chunk."""
+    """Return the logits of a sequence, computed chunk by chunk."""
     cache = KVCache(model.config, len(ids), ids.shape[1])
-    for layer in cache.layers:  # what was not written yet must never be read
+    for layer in cache.layers:  # unwritten positions must never be read
         layer.k_BKTE.fill_(float("nan"))
         layer.v_BKTE.fill_(float("nan"))
     with torch.no_grad():
@@ -38,12 +38,12 @@ def test_cached_logits_are_those_of_transformers(
     torch.testing.assert_close(cached(model, ids, chunks), expected, atol=1e-4, rtol=0)
 
 
-# the fixtures are makers and hold no state between examples
+# the fixtures are functions without state
 @settings(
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(cuts=st.sets(st.integers(1, LENGTH - 1)), batch=st.integers(1, 3), seed=st.integers(0, 1000))
-def test_the_cache_changes_nothing_however_the_text_is_cut(
+def test_the_cache_changes_nothing_however_the_text_is_divided(
     cuts, batch, seed, make_model, random_ids
 ):
     model = make_model(seed=seed % 3)
@@ -55,7 +55,7 @@ def test_the_cache_changes_nothing_however_the_text_is_cut(
     torch.testing.assert_close(cached(model, ids, chunks), expected, atol=1e-4, rtol=0)
 
 
-def test_a_cached_text_ends_where_the_context_ends(make_model, random_ids):
+def test_a_cached_text_is_limited_by_the_context(make_model, random_ids):
     model = make_model(block_size=10)
     ids = random_ids(model, 1, 11)
     cache = KVCache(model.config, 1, 11)
@@ -67,7 +67,7 @@ def test_a_cached_text_ends_where_the_context_ends(make_model, random_ids):
             model(ids[:, 10:], cache)
 
 
-def test_a_full_cache_never_gives_wrong_logits(make_model, random_ids):
+def test_a_full_cache_is_an_error(make_model, random_ids):
     model = make_model()
     ids = random_ids(model, 1, 6)
     with pytest.raises((AssertionError, ValueError)):
@@ -76,7 +76,7 @@ def test_a_full_cache_never_gives_wrong_logits(make_model, random_ids):
             model(token, cache)
 
 
-def test_the_cache_can_be_kept_in_bf16(make_model, random_ids):
+def test_the_cache_can_be_in_bf16(make_model, random_ids):
     model = make_model()
     ids = random_ids(model, 2, LENGTH)
     with torch.no_grad():
@@ -96,7 +96,7 @@ def test_the_cache_can_be_kept_in_bf16(make_model, random_ids):
     heads=st.sampled_from([1, 2, 4]),
     seed=st.integers(0, 1000),
 )
-def test_rows_of_different_lengths_are_computed_as_each_alone(
+def test_rows_of_different_lengths_do_not_affect_each_other(
     lengths, more, heads, seed, make_model, random_ids
 ):
     model = make_model(n_kv_head=heads, seed=seed % 3)
@@ -120,8 +120,8 @@ def test_rows_of_different_lengths_are_computed_as_each_alone(
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
-def test_a_row_can_be_filled_alone_and_moved(make_model, random_ids):
-    """As when one text ends, another begins, and the others go on."""
+def test_a_row_can_be_filled_separately_and_copied(make_model, random_ids):
+    """As in continuous batching, when one text ends and another starts."""
     model = make_model()
     a, b = random_ids(model, 1, 9, 1), random_ids(model, 1, 6, 2)
     cache = KVCache(model.config, 3, LENGTH)

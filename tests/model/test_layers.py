@@ -19,7 +19,7 @@ def unit_vector(seed: int, size: int) -> torch.Tensor:
 
 
 def at(position: int, vector: torch.Tensor, theta: float) -> torch.Tensor:
-    """The vector as a query or key of this position."""
+    """Return the vector rotated as a query or key of a position."""
     table = rope_table(len(vector), LENGTH, theta, CPU)
     rope = Rope(*(part[position : position + 1] for part in table))
     turned: torch.Tensor = rope.rotate(vector.view(1, 1, 1, -1)).flatten()
@@ -44,14 +44,14 @@ def test_attention_depends_on_the_distance_only(first, distance, size, theta, se
 
 @settings(deadline=None)
 @given(position=st.integers(0, LENGTH - 1), **shapes)
-def test_a_turn_keeps_the_length_and_position_0_stays(position, size, theta, seed):
+def test_rotation_keeps_norms_and_position_0(position, size, theta, seed):
     vector = unit_vector(seed, size)
     assert at(position, vector, theta).norm().item() == pytest.approx(1, abs=1e-6)
     assert torch.equal(at(0, vector, theta), vector)
 
 
 @pytest.mark.parametrize("theta", [10_000.0, 500_000.0])
-def test_each_pair_turns_by_its_own_angle(theta):
+def test_each_pair_rotates_by_its_angle(theta):
     size = 16
     for pair in range(size // 2):
         vector = torch.zeros(size, dtype=torch.float64)
@@ -63,14 +63,14 @@ def test_each_pair_turns_by_its_own_angle(theta):
             assert turned[pair + size // 2].item() == pytest.approx(math.sin(angle), abs=1e-4)
 
 
-def test_positions_stay_apart_in_a_bf16_model(make_model, random_ids):
-    """Angles rounded to bf16 would make far positions one and the same."""
+def test_positions_stay_distinct_in_bf16(make_model, random_ids):
+    """With angles rounded to bf16, distant positions would be equal."""
     model = make_model(n_layer=1, block_size=LENGTH)
     ids = random_ids(model, 1, LENGTH)
     with torch.no_grad():
         rounded = model.bfloat16()(ids)
         precise = model.float()(ids)
-    # each weight is the same number in both, so only the activations are rounded
+    # both have the same weights, so only activations are rounded
     assert (rounded - precise)[:, 256:].norm() / precise[:, 256:].norm() < 0.03
 
 

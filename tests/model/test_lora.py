@@ -1,4 +1,4 @@
-"""A model with an adapter is at first its base, learns by the adapter alone, and can be merged."""
+"""LoRA: an adapter starts without effect, is the only part trained, and can be merged."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ CONFIG = LoraConfig(rank=3, alpha=7.0)
 
 @pytest.fixture
 def tuned(make_model):
-    """A model whose adapter has learned something: B is not zero, nor small beside W."""
+    """Return a function that makes a model with a trained adapter: B is not zero."""
 
     def make(config: LoraConfig = CONFIG) -> GPT:
         model: GPT = make_model()
@@ -34,7 +34,7 @@ def gradients(model: GPT, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_a_new_adapter_changes_no_bit_of_the_output(make_model, random_ids):
+def test_a_new_adapter_does_not_change_the_output(make_model, random_ids):
     model = make_model()
     ids = random_ids(model, 2, 20)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def test_a_new_adapter_changes_no_bit_of_the_output(make_model, random_ids):
         assert torch.equal(model(ids), before)
 
 
-def test_the_base_s_parameters_keep_names_and_memory_and_the_adapter_s_stand_beside_them(
+def test_base_parameters_keep_names_and_memory(
     make_model,
 ):
     model = make_model()
@@ -61,7 +61,7 @@ def test_the_base_s_parameters_keep_names_and_memory_and_the_adapter_s_stand_bes
     }
 
 
-def test_only_the_adapter_learns_and_all_of_it(tuned, random_ids):
+def test_all_of_the_adapter_and_nothing_else_is_trained(tuned, random_ids):
     model = tuned()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     found = gradients(model, random_ids(model, 2, 20))
@@ -73,7 +73,7 @@ def test_only_the_adapter_learns_and_all_of_it(tuned, random_ids):
         assert torch.equal(parameter, before[name]) == (".lora_" not in name), name
 
 
-def test_a_seed_gives_the_same_adapter_again_and_another_seed_another(make_model):
+def test_an_adapter_depends_on_the_seed(make_model):
     def drawn(seed: int) -> torch.Tensor:
         model = make_model()
         torch.manual_seed(seed)
@@ -84,16 +84,16 @@ def test_a_seed_gives_the_same_adapter_again_and_another_seed_another(make_model
     assert not torch.equal(drawn(5), drawn(6))
 
 
-def test_the_merged_model_is_a_plain_one_with_the_same_logits(tuned, make_model, random_ids):
+def test_a_merged_model_has_the_same_logits(tuned, make_model, random_ids):
     model = tuned()
     tensors = dict(model.named_parameters())
     before = {name: p.detach().clone() for name, p in tensors.items()}
     plain, base = make_model(), make_model()
-    plain.load_state_dict(merge_lora(tensors, CONFIG))  # strict: no name is left over or missing
+    plain.load_state_dict(merge_lora(tensors, CONFIG))  # strict: no name is missing or unexpected
     ids = random_ids(model, 2, 20)
     with torch.no_grad():
         torch.testing.assert_close(plain(ids), model(ids), atol=1e-4, rtol=1e-5)
-        assert (plain(ids) - base(ids)).abs().max() > 0.5  # it has learned something to compare
+        assert (plain(ids) - base(ids)).abs().max() > 0.5  # the adapter has an effect
     assert all(torch.equal(tensors[name], before[name]) for name in before)
 
 
@@ -123,7 +123,7 @@ def test_it_computes_in_the_dtype_of_its_input(tuned, random_ids):
     assert all(gradient.dtype == torch.float32 for gradient in found.values())
 
 
-def test_dropout_is_the_adapter_s_alone_and_only_while_it_learns(make_model, tuned, random_ids):
+def test_dropout_applies_only_to_the_adapter_in_training(make_model, tuned, random_ids):
     config = replace(CONFIG, dropout=0.5)
     ids = random_ids(make_model(), 2, 20)
     with torch.no_grad():
@@ -133,13 +133,13 @@ def test_dropout_is_the_adapter_s_alone_and_only_while_it_learns(make_model, tun
         assert not torch.equal(model(ids), model(ids))
         new = make_model().train()
         before = new(ids)
-        add_lora(new, config)  # B is zero, so dropout before it cannot show
+        add_lora(new, config)  # B is zero, so dropout has no effect yet
         assert torch.equal(new(ids), before)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_activations_computed_twice_give_the_same_gradients(tuned, random_ids, dropout):
-    """With dropout the second time has to draw what the first one drew."""
+def test_activation_checkpointing_gives_the_same_gradients(tuned, random_ids, dropout):
+    """With dropout both passes draw the same numbers."""
     model = tuned(replace(CONFIG, dropout=dropout)).train()
     ids = random_ids(model, 2, 20)
     found = []
@@ -158,7 +158,7 @@ def test_a_compiled_block_is_one_graph_and_computes_the_same(tuned, random_ids):
     ids = random_ids(eager, 2, 20)
     expected = gradients(eager, ids)
     for block in compiled.model.layers:
-        # the graph is what may break; turning this one into machine code would take a minute
+        # checks the graph only; generating code would take a minute
         block.forward = torch.compile(block.forward, fullgraph=True, backend="aot_eager")
     found = gradients(compiled, ids)
     assert found.keys() == expected.keys()
@@ -166,7 +166,7 @@ def test_a_compiled_block_is_one_graph_and_computes_the_same(tuned, random_ids):
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
 
 
-def test_held_out_text_and_generation_see_the_adapter(tuned, make_model, random_ids):
+def test_evaluation_and_generation_use_the_adapter(tuned, make_model, random_ids):
     model = tuned()
     plain = make_model()
     plain.load_state_dict(merge_lora(dict(model.named_parameters()), CONFIG))
@@ -175,7 +175,7 @@ def test_held_out_text_and_generation_see_the_adapter(tuned, make_model, random_
         torch.testing.assert_close(model.loss(ids, ids), plain.loss(ids, ids), rtol=1e-5, atol=1e-3)
 
 
-def test_the_adapter_lies_where_its_model_does_in_its_dtype(make_model):
+def test_the_adapter_has_the_device_and_dtype_of_its_model(make_model):
     model = make_model().to("meta", torch.float64)
     add_lora(model, CONFIG)
     assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.float64)}
@@ -194,12 +194,12 @@ def test_the_adapter_lies_where_its_model_does_in_its_dtype(make_model):
         ({"target_modules": ("q_proj", "lm_head")}, "target_modules"),
     ],
 )
-def test_nonsense_is_refused_by_its_key(mistake, key):
+def test_an_invalid_config_is_refused_by_key(mistake, key):
     with pytest.raises(ValueError, match=rf"^train\.lora\.{key} is .*\.$"):
         LoraConfig(**{"rank": 4, **mistake})
 
 
-def test_by_default_nothing_is_adapted_and_where_it_is_all_matrices_of_the_blocks_are(make_model):
+def test_adapters_are_off_by_default_and_target_all_block_matrices(make_model):
     assert LoraConfig().rank == 0
     names = {name for name, part in make_model().model.layers[0].named_modules()}
     assert {name.rsplit(".", 1)[-1] for name in names if name.endswith("_proj")} == set(

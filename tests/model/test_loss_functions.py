@@ -1,4 +1,4 @@
-"""A loss that looks at all positions before it weighs them: autograd on full logits agrees."""
+"""Losses whose weights depend on all positions, compared with autograd on full logits."""
 
 import pytest
 import torch
@@ -14,12 +14,12 @@ can_compile = pytest.mark.skipif(
 
 
 def curved(nats_BT):
-    """Depends on the nats of each row together; by torch's own autograd on full logits."""
+    """Return a loss of the nats of each row, computed by autograd on full logits."""
     return (nats_BT.sum(1) / 10).tanh().sum() + nats_BT.pow(2).mean()
 
 
 def score(nats_BT):
-    """The same loss and its derivative, of nats that know of no graph."""
+    """Return the same loss and its gradient, of nats without a graph."""
     assert nats_BT.dtype == torch.float32 and not nats_BT.requires_grad
     with torch.enable_grad():
         leaf = nats_BT.clone().requires_grad_()
@@ -44,7 +44,7 @@ def gradients(model, loss):
 
 @pytest.fixture
 def rows(make_model, random_ids):
-    """A model in training, ids, targets and segments: one row ends early, one is all padding."""
+    """A model, ids, targets and document ids; one row ends early, one is padding."""
     model = make_model().train()
     ids, targets = random_ids(model, 4, 20), random_ids(model, 4, 20, seed=1)
     targets[0, :5] = targets[1, 9:] = targets[3] = IGNORE_INDEX
@@ -55,14 +55,14 @@ def rows(make_model, random_ids):
     "compiled", [False, pytest.param(True, marks=[can_compile, pytest.mark.compile])]
 )
 @pytest.mark.parametrize("frozen", ["nothing", "lm_head", "all but lm_head"])
-def test_a_scored_loss_is_that_of_full_logits(rows, compiled, frozen):
+def test_a_loss_function_gives_the_loss_of_full_logits(rows, compiled, frozen):
     model, ids, targets, segments = rows
     for name, parameter in model.named_parameters():
         if frozen != "nothing":
             parameter.requires_grad_(name.startswith("lm_head") == frozen.startswith("all"))
     expected = plain(model, ids, targets, segments)
     theirs = gradients(model, expected)
-    model.is_compiled = compiled  # the head's loss alone: blocks are compiled in test_compiled
+    model.is_compiled = compiled  # only the head's loss; test_compiled compiles blocks
     loss = model.loss(ids, targets, document_ids_BT=segments, loss_fn=score)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     ours = gradients(model, loss)
@@ -71,7 +71,7 @@ def test_a_scored_loss_is_that_of_full_logits(rows, compiled, frozen):
         torch.testing.assert_close(ours[name], their, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_its_value_is_the_scores_own_with_gradients_and_without(rows):
+def test_the_value_is_that_of_the_loss_function(rows):
     model, ids, targets, segments = rows
     odd = torch.tensor(1 / 3), torch.randn(4, 20)
     loss = model.loss(ids, targets, document_ids_BT=segments, loss_fn=lambda nats_BT: odd)
@@ -81,7 +81,7 @@ def test_its_value_is_the_scores_own_with_gradients_and_without(rows):
     assert torch.equal(loss, odd[0])
 
 
-def test_the_sum_as_a_score_is_the_loss_without_one(rows):
+def test_a_sum_as_loss_function_is_the_default_loss(rows):
     model, ids, targets, segments = rows
     expected = model.loss(ids, targets, document_ids_BT=segments)
     theirs = gradients(model, expected)
@@ -96,7 +96,7 @@ def test_the_sum_as_a_score_is_the_loss_without_one(rows):
         torch.testing.assert_close(gradient, theirs[name], rtol=1e-5, atol=1e-6)
 
 
-def test_where_nothing_counts_nothing_is_learned(rows):
+def test_without_targets_gradients_are_zero(rows):
     model, ids, targets, segments = rows
     targets.fill_(IGNORE_INDEX)
     loss = model.loss(ids, targets, document_ids_BT=segments, loss_fn=score)

@@ -1,4 +1,4 @@
-"""An adapter on disk is PEFT's: it reads ours as we mean it, and we read what it wrote."""
+"""Adapter folders, exchanged with PEFT in both directions."""
 
 import json
 
@@ -19,7 +19,7 @@ NAME = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"
 
 @pytest.fixture
 def tuned(make_model):
-    """A model whose adapter has learned something: B is not zero, nor small beside W."""
+    """Return a function that makes a model with a trained adapter: B is not zero."""
 
     def make(config: LoraConfig = CONFIG) -> GPT:
         model: GPT = make_model()
@@ -41,7 +41,7 @@ def folder(tuned, tmp_path):
 
 @pytest.fixture
 def by_peft(make_model, as_transformers, tmp_path):
-    """A folder with an adapter of our base that PEFT drew, scaled up and saved, and its model."""
+    """Return a folder with a scaled random adapter of PEFT for our base, and its model."""
 
     def make(**settings):
         llama = as_transformers(make_model())
@@ -65,7 +65,7 @@ def by_peft(make_model, as_transformers, tmp_path):
     [CONFIG, LoraConfig(rank=8, alpha=2.5, dropout=0.1, target_modules=("v_proj", "gate_proj"))],
     ids=["all layers", "two of them"],
 )
-def test_peft_computes_our_logits_from_our_adapter(
+def test_peft_computes_the_same_logits_from_a_saved_adapter(
     config, tuned, make_model, as_transformers, random_ids, tmp_path
 ):
     model = tuned(config)
@@ -77,12 +77,10 @@ def test_peft_computes_our_logits_from_our_adapter(
         tolerance = 1e-5 * expected.abs().max().item()
         torch.testing.assert_close(model(ids), expected, atol=tolerance, rtol=0)
         with theirs.disable_adapter():
-            assert (theirs(ids).logits - expected).abs().max() > 0.1  # the adapter does something
+            assert (theirs(ids).logits - expected).abs().max() > 0.1  # the adapter has an effect
 
 
-def test_the_gradients_of_a_batch_are_peft_s(
-    tuned, make_model, as_transformers, random_ids, tmp_path
-):
+def test_gradients_are_those_of_peft(tuned, make_model, as_transformers, random_ids, tmp_path):
     model = tuned()
     save_adapter(dict(model.named_parameters()), CONFIG, "base", tmp_path / "adapter")
     theirs = peft.PeftModel.from_pretrained(
@@ -117,7 +115,7 @@ def test_the_gradients_of_a_batch_are_peft_s(
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
-def test_what_peft_saved_is_merged_to_the_weights_that_peft_merges(by_peft, make_model, settings):
+def test_an_adapter_of_peft_merges_to_the_same_weights(by_peft, make_model, settings):
     folder, theirs = by_peft(**settings)
     base = make_model()
     config, changes = load_adapter(folder)
@@ -131,7 +129,7 @@ def test_what_peft_saved_is_merged_to_the_weights_that_peft_merges(by_peft, make
     assert {name.split(".")[-2] for name in changed} == set(config.target_modules)
 
 
-def test_what_is_saved_comes_back_bit_for_bit(tuned, tmp_path):
+def test_a_saved_adapter_loads_bit_for_bit(tuned, tmp_path):
     config = LoraConfig(rank=2, alpha=0.5, dropout=0.25, target_modules=("o_proj", "q_proj"))
     for dtype in (torch.float32, torch.bfloat16):
         learned = {
@@ -148,7 +146,7 @@ def test_what_is_saved_comes_back_bit_for_bit(tuned, tmp_path):
             assert tensors[name].dtype == dtype and torch.equal(tensors[name], tensor), name
 
 
-def test_the_file_names_its_base_and_holds_the_adapter_alone(folder):
+def test_the_files_name_the_base_and_contain_only_the_adapter(folder):
     assert (
         json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
         == "somewhere/base"
@@ -209,20 +207,20 @@ def refusal_of(folder, error=ValueError) -> str:
         ("lora_dropout", "none"),
     ],
 )
-def test_what_cannot_be_applied_is_refused_by_its_key(folder, key, value):
+def test_unsupported_settings_are_refused_by_key(folder, key, value):
     configure(folder, **{key: value})
-    assert f"adapter_config.json says {key} = " in refusal_of(folder)
+    assert f"adapter_config.json has {key} = " in refusal_of(folder)
 
 
 @pytest.mark.parametrize("rank", [1, 4, 10**12])
-def test_a_rank_that_is_not_the_tensors_is_refused_with_both(folder, rank):
+def test_a_rank_that_differs_from_the_tensors_is_refused(folder, rank):
     configure(folder, r=rank)
     message = refusal_of(folder)
     assert f"r = {rank}" in message and "[3, 96]" in message
 
 
 @pytest.mark.parametrize("targets", [[], ["q_proj"], [*TARGET_MODULES, "lm_head"], [["q_proj"]]])
-def test_target_modules_that_the_tensors_belie_are_refused(folder, targets):
+def test_target_modules_that_differ_from_the_tensors_are_refused(folder, targets):
     configure(folder, target_modules=targets)
     assert "target_modules" in refusal_of(folder)
 
@@ -244,17 +242,17 @@ def test_target_modules_that_the_tensors_belie_are_refused(folder, targets):
     ],
     ids=["half", "rank", "dimensions", "integers", "nan", "prefix", "head", "empty"],
 )
-def test_tensors_that_are_no_whole_adapter_are_refused(folder, change, said):
+def test_incomplete_or_foreign_tensors_are_refused(folder, change, said):
     rewrite(folder, change)
     assert said in refusal_of(folder)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
-def test_an_adapter_cut_short_is_recognised(folder, share):
+def test_an_incomplete_adapter_file_is_refused(folder, share):
     path = folder / "adapter_model.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    assert "damaged or cut short" in refusal_of(folder)
+    assert "damaged or incomplete" in refusal_of(folder)
 
 
 def test_a_pickle_is_not_opened(folder):
@@ -262,12 +260,12 @@ def test_a_pickle_is_not_opened(folder):
     assert "safetensors" in refusal_of(folder, FileNotFoundError)
 
 
-def test_a_folder_without_an_adapter_is_none(tmp_path):
+def test_a_folder_without_an_adapter_is_refused(tmp_path):
     assert "adapter_config.json" in refusal_of(tmp_path, FileNotFoundError)
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", '{"r": 3,', "[" * 100_000])
-def test_a_config_that_is_no_json_object_is_recognised(folder, content):
+def test_an_adapter_config_that_is_not_an_object_is_refused(folder, content):
     (folder / "adapter_config.json").write_text(content)
     assert "JSON" in refusal_of(folder)
 
@@ -282,7 +280,7 @@ def test_a_config_that_is_no_json_object_is_recognised(folder, content):
     ],
     ids=lambda case: str(case),
 )
-def test_an_adapter_of_another_shape_of_model_is_refused(folder, make_model, shape, said):
+def test_an_adapter_of_another_model_shape_is_refused(folder, make_model, shape, said):
     config, tensors = load_adapter(folder)
     check_adapter_shape(tensors, config, make_model().config)
     with pytest.raises(
@@ -292,7 +290,7 @@ def test_an_adapter_of_another_shape_of_model_is_refused(folder, make_model, sha
     assert said in str(refusal.value)
 
 
-def test_a_loaded_adapter_goes_on_in_a_model_of_its_base(folder, tuned, tmp_path, random_ids):
+def test_a_loaded_adapter_works_on_its_base(folder, tuned, tmp_path, random_ids):
     model = tuned()
     (tmp_path / "base").mkdir()
     plain = {name: p for name, p in model.state_dict().items() if ".lora_" not in name}

@@ -1,4 +1,4 @@
-"""The published checkpoint against a model of it written here, from its description alone."""
+"""The published checkpoint, compared with a model written from its description alone."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ CONFIG = ModelConfig(
 
 
 def turns(config: ModelConfig) -> torch.Tensor:
-    """`freqs_cis` [T, E/2]: one complex number turns one pair of neighbouring channels."""
+    """Rotate pairs of neighboring channels by the complex numbers `freqs_cis` [T, E/2]."""
     pairs = torch.arange(0, config.head_size, 2, dtype=torch.float64) / config.head_size
     angles = torch.outer(torch.arange(config.block_size).double(), config.rope_theta**-pairs)
     return torch.polar(torch.ones_like(angles), angles)
@@ -46,7 +46,7 @@ def published(config: ModelConfig) -> dict[str, torch.Tensor]:
 
 
 def reference(weights: dict[str, torch.Tensor], config: ModelConfig, ids: torch.Tensor):
-    """Logits in float64, from the published tensors as they are."""
+    """Return logits in float64 from the published tensors."""
     w = {name: tensor.double() for name, tensor in weights.items() if name != "freqs_cis"}
     B, T = ids.shape
 
@@ -79,7 +79,7 @@ def reference(weights: dict[str, torch.Tensor], config: ModelConfig, ids: torch.
     return norm(x, "norm.weight") @ w["lm_head.weight"].T
 
 
-def test_the_published_checkpoint_computes_here_what_it_computes_at_home(tmp_path):
+def test_the_published_checkpoint_has_the_same_logits_here(tmp_path):
     weights = published(CONFIG)
     model = GPT.from_config(CONFIG)
     model.load_state_dict(weights)
@@ -91,7 +91,7 @@ def test_the_published_checkpoint_computes_here_what_it_computes_at_home(tmp_pat
         torch.testing.assert_close(load_model(tmp_path)(ids), expected, atol=1e-4, rtol=0)
 
 
-def test_loading_leaves_the_given_tensors_as_they_are():
+def test_loading_does_not_change_the_given_tensors():
     weights = published(CONFIG)
     copy = {name: tensor.clone() for name, tensor in weights.items()}
     GPT.from_config(CONFIG).load_state_dict(weights)
@@ -103,7 +103,7 @@ def test_loading_leaves_the_given_tensors_as_they_are():
     "name",
     ["blocks.0.attention.wz.weight", "blocks.1.attention.wq.bias", "layers.0.ffn_norm.weight"],
 )
-def test_a_tensor_that_the_published_checkpoint_does_not_have_is_refused_by_name(name):
+def test_an_unknown_published_tensor_is_refused(name):
     weights = published(CONFIG) | {name: torch.zeros(64)}
     with pytest.raises(ValueError) as refusal:
         GPT.from_config(CONFIG).load_state_dict(weights)
@@ -111,7 +111,7 @@ def test_a_tensor_that_the_published_checkpoint_does_not_have_is_refused_by_name
     assert "\n" not in str(refusal.value)
 
 
-def test_a_missing_tensor_is_not_overlooked():
+def test_a_missing_published_tensor_is_refused():
     weights = published(CONFIG)
     del weights["blocks.1.feed_forward.w2.weight"]
     with pytest.raises(RuntimeError, match=r"model\.layers\.1\.mlp\.up_proj\.weight"):

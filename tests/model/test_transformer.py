@@ -53,7 +53,7 @@ def test_gradients_are_those_of_transformers(model, as_transformers, random_ids)
     assert not gradients
 
 
-def test_the_loss_is_a_sum_in_nats_over_the_targets_that_count(make_model, random_ids):
+def test_the_loss_is_a_sum_in_nats_over_targets(make_model, random_ids):
     model = make_model()
     ids, targets = random_ids(model, 2, 16), random_ids(model, 2, 16, seed=1)
     targets[:, ::3] = -100
@@ -68,7 +68,7 @@ def test_the_loss_is_a_sum_in_nats_over_the_targets_that_count(make_model, rando
         assert model.loss(ids, targets).item() == pytest.approx(sum(rows).item(), rel=1e-5)
 
 
-def test_a_batch_with_nothing_to_learn_has_loss_0_and_no_gradient(make_model, random_ids):
+def test_a_batch_without_targets_has_loss_0_and_no_gradient(make_model, random_ids):
     model = make_model()
     ids = random_ids(model, 2, 8)
     loss = model.loss(ids, torch.full_like(ids, -100))
@@ -77,7 +77,7 @@ def test_a_batch_with_nothing_to_learn_has_loss_0_and_no_gradient(make_model, ra
     assert not any(parameter.grad.any() for parameter in model.parameters())
 
 
-def test_a_new_model_knows_nothing(random_ids):
+def test_a_new_model_predicts_uniformly(random_ids):
     torch.manual_seed(0)
     model = GPT.from_config(PRESETS["demo"])
     ids, targets = random_ids(model, 2, 64), random_ids(model, 2, 64, seed=1)
@@ -86,7 +86,7 @@ def test_a_new_model_knows_nothing(random_ids):
     assert nats == pytest.approx(math.log(model.config.vocab_size), abs=0.1)
 
 
-def test_weights_start_at_0_02_and_less_where_layers_add_up():
+def test_initial_weights_are_scaled_by_depth():
     torch.manual_seed(0)
     model = GPT(vocab_size=500, n_embd=128, n_layer=8, n_head=4, n_kv_head=2, ffn_hidden=256)
     for name, tensor in model.state_dict().items():
@@ -99,7 +99,7 @@ def test_weights_start_at_0_02_and_less_where_layers_add_up():
         assert abs(tensor.mean().item()) < 0.05 * expected, name
 
 
-def test_the_context_is_a_limit_with_one_sentence(make_model, random_ids):
+def test_exceeding_the_context_is_one_sentence(make_model, random_ids):
     model = make_model(block_size=40)
     model(random_ids(model, 1, 40))
     with pytest.raises(ValueError, match=r"^41 tokens do not fit in the model's context of 40\.$"):
@@ -154,8 +154,8 @@ def test_bf16_compute_stays_near_fp32_and_leaves_weights_and_gradients_in_fp32(
         assert error < 0.1, name
 
 
-def test_a_model_that_has_generated_can_go_on_training(random_ids, make_model):
-    # a context length of its own, so that nothing was computed for it before
+def test_a_model_can_train_after_generating(random_ids, make_model):
+    # an unused context length, so that no table is cached
     model = make_model(block_size=39)
     ids = random_ids(model, 1, 8)
     with torch.inference_mode():
@@ -163,7 +163,7 @@ def test_a_model_that_has_generated_can_go_on_training(random_ids, make_model):
     model.loss(ids, ids).backward()
 
 
-def test_a_vocabulary_of_any_size_runs_padded_to_whole_tiles_and_is_stored_exactly(make_model):
+def test_the_vocabulary_is_padded_in_memory_and_exact_on_disk(make_model):
     model = make_model(vocab_size=50_257, n_embd=16, n_head=2, n_kv_head=1, ffn_hidden=16)
     assert model.lm_head.weight.shape == (50_304, 16)
     stored = model.state_dict()
@@ -172,7 +172,7 @@ def test_a_vocabulary_of_any_size_runs_padded_to_whole_tiles_and_is_stored_exact
     assert model(torch.tensor([[50_256]])).shape == (1, 1, 50_257)
 
 
-def test_padding_is_never_trained_and_takes_no_part_in_the_loss(make_model, random_ids):
+def test_padding_is_not_trained_and_not_in_the_loss(make_model, random_ids):
     model = make_model(vocab_size=131)
     ids = random_ids(model, 2, 16)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)

@@ -73,7 +73,7 @@ def truncated_weights(
 
 
 def top_token_ids(logits_BV: Tensor, count: int) -> Tensor:
-    """Return the ids of the largest logits in descending order; of equal ones the lower id first."""
+    """Return the ids of the largest logits, descending; of equal ones the lower id first."""
     found = logits_BV.topk(count)
     # topk picks arbitrarily among equal values, which are frequent in bf16: take all that equal
     # the last, and sort them by id

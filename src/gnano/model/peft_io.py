@@ -163,8 +163,8 @@ def _parse_adapter_config(content: dict[str, Any], path: Path) -> tuple[int, flo
 def _check_lora_tensor(name: str, tensor: Tensor, rank: int, path: Path) -> None:
     if tensor.dim() != 2 or tensor.shape[0 if name.endswith(LORA_A) else 1] != rank:
         raise ValueError(
-            f"{path}: {name} is {list(tensor.shape)}, but {ADAPTER_CONFIG_NAME} has r = {rank}: the "
-            f"two files belong to different adapters."
+            f"{path}: {name} is {list(tensor.shape)}, but {ADAPTER_CONFIG_NAME} has r = {rank}; "
+            f"the two files belong to different adapters."
         )
     if tensor.dtype not in ADAPTER_DTYPES or not tensor.isfinite().all():
         raise ValueError(f"{path}: {name} has values that are not finite floating-point numbers.")
@@ -186,6 +186,6 @@ def _check_complete(
     if not found or named != found:
         raise ValueError(
             f"{folder / ADAPTER_CONFIG_NAME} has target_modules = {json.dumps(targets)}, but "
-            f"{ADAPTER_WEIGHTS_NAME} has tensors of {', '.join(sorted(found)) or 'none'}: the adapter "
-            f"is incomplete."
+            f"{ADAPTER_WEIGHTS_NAME} has tensors of {', '.join(sorted(found)) or 'none'}: the "
+            f"adapter is incomplete."
         )
