@@ -48,7 +48,7 @@ def make_engine(byte_tokenizer: Tokenizer) -> MakeEngine:
     """Return a function that makes a small random engine, or one with a scripted answer."""
 
     def make(
-        say: str | None = None, endless: bool = False, block_size: int = 128
+        answer: str | None = None, endless: bool = False, block_size: int = 128
     ) -> RecordingEngine:
         torch.manual_seed(0)
         model = GPT(
@@ -60,8 +60,8 @@ def make_engine(byte_tokenizer: Tokenizer) -> MakeEngine:
             ffn_hidden=96,
             block_size=block_size,
         )
-        if say is not None:
-            teach(model, byte_tokenizer, say, endless)
+        if answer is not None:
+            teach(model, byte_tokenizer, answer, endless)
         return RecordingEngine(model, byte_tokenizer)
 
     return make

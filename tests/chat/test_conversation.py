@@ -84,7 +84,7 @@ def test_an_answer_ends_at_the_end_of_the_context_or_at_its_limit(make_engine):
     session.settings = session.settings.with_value("tokens", "5")
     assert ask(session, "go on") == "abcde"
     endings = [stats.finish_note for stats in session.answer_stats]
-    assert endings == ["cut, the context is full", "cut at its limit"]
+    assert endings == ["context full", "token limit reached"]
 
 
 def test_a_stopped_answer_is_kept_up_to_where_it_stopped(make_engine):

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -37,8 +35,8 @@ def run_piped(server: ForkServer, tmp_path: Path) -> Callable[..., Result]:
         files[0].write_bytes(given if isinstance(given, bytes) else given.encode())
         how = (os.O_RDONLY, *(os.O_WRONLY | os.O_CREAT | os.O_TRUNC,) * 2)
         streams = [os.open(file, flags) for file, flags in zip(files, how, strict=True)]
-        asked = ["chat", *map(str, arguments), "--temperature", "0"]
-        code = server.wait(server.start(asked, (streams[0], streams[1], streams[2])))
+        command = ["chat", *map(str, arguments), "--temperature", "0"]
+        code = server.wait(server.start(command, (streams[0], streams[1], streams[2])))
         return Result(code, files[1].read_text("utf-8"), files[2].read_text("utf-8"))
 
     return run_piped
@@ -81,22 +79,18 @@ def test_a_quantized_model_answers(run_piped, folder):
     assert (done.code, done.out) == (0, f"{UNICODE}\n")
 
 
-def test_a_closed_pipe_ends_the_program_without_a_message(folder):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gnano", "chat", str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdin and process.stdout and process.stderr
-    process.stdin.write(b"one\n")
-    process.stdin.flush()
-    assert process.stdout.readline()
-    process.stdout.close()
-    process.stdin.write(b"two\n" * 3)
-    process.stdin.close()
-    assert process.stderr.read() == b""
-    assert process.wait() == 141
+def test_a_closed_pipe_ends_the_program_without_a_message(server, folder, tmp_path):
+    stdin, to_stdin = os.pipe()
+    from_stdout, stdout = os.pipe()
+    stderr = os.open(tmp_path / "err", os.O_WRONLY | os.O_CREAT)
+    process = server.start(["chat", str(folder)], (stdin, stdout, stderr))
+    os.write(to_stdin, b"one\n")
+    assert os.read(from_stdout, 100)
+    os.close(from_stdout)
+    os.write(to_stdin, b"two\n" * 3)
+    os.close(to_stdin)
+    assert server.wait(process) == 141
+    assert (tmp_path / "err").read_text() == ""
 
 
 def test_an_untuned_checkpoint_uses_alpaca_with_a_note(run_piped, make_engine, save):
@@ -125,17 +119,17 @@ def test_an_untuned_checkpoint_uses_alpaca_with_a_note(run_piped, make_engine, s
 def test_a_mistake_is_one_sentence_and_exit_code_2(
     folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], reason: str
 ) -> None:
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         main(["chat", str(folder), *options])
-    said = capsys.readouterr()
-    assert left.value.code == 2 and said.out == ""
-    assert reason in said.err and said.err.startswith("gnano: ") and said.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert exit_info.value.code == 2 and output.out == ""
+    assert reason in output.err and output.err.startswith("gnano: ") and output.err.count("\n") == 1
 
 
 def test_a_folder_without_a_checkpoint_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for folder, reason in ((tmp_path, "holds no checkpoint"), (tmp_path / "no", "does not exist")):
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_info:
             main(["chat", str(folder)])
-        assert left.value.code == 2 and reason in capsys.readouterr().err
+        assert exit_info.value.code == 2 and reason in capsys.readouterr().err

@@ -20,12 +20,12 @@ def test_a_question_a_command_and_quit(chat, make_engine, tmp_path, without):
     terminal.press("/sats" + ENTER)
     terminal.wait_for("did you mean /stats?")
     terminal.ready()
-    terminal.press(f"/save {tmp_path}/said" + ENTER)
+    terminal.press(f"/save {tmp_path}/chat" + ENTER)
     terminal.wait_for("Saved as")
     terminal.ready()
     terminal.press("/quit" + ENTER)
     assert terminal.end() == 0
-    assert messages(tmp_path / "said.json") == [
+    assert messages(tmp_path / "chat.json") == [
         {"role": "user", "content": "what is it?"},
         {"role": "assistant", "content": UNICODE},
     ]
@@ -43,7 +43,7 @@ def test_ctrl_c_stops_the_answer_and_twice_at_the_prompt_quits(
     terminal.press(CTRL_C)
     terminal.wait_for("· stopped")
     terminal.ready()
-    terminal.press(f"/save {tmp_path}/said.json" + ENTER)
+    terminal.press(f"/save {tmp_path}/chat.json" + ENTER)
     terminal.wait_for("Saved")
     terminal.ready()
     terminal.press(CTRL_C)
@@ -51,7 +51,7 @@ def test_ctrl_c_stops_the_answer_and_twice_at_the_prompt_quits(
     terminal.ready()
     terminal.press(CTRL_C)
     assert terminal.end() == 0
-    _, answer = messages(tmp_path / "said.json")
+    _, answer = messages(tmp_path / "chat.json")
     assert answer["stopped"] is True
     assert len(str(answer["content"])) < 19_000 and str(answer["content"]) in "abcdefgh" * 2_500
     assert "Traceback" not in terminal.screen
@@ -89,9 +89,9 @@ def test_a_question_may_have_several_lines(chat, make_engine, tmp_path, keys, wi
     terminal.press(keys)
     terminal.wait_for("yes\r\n")
     terminal.ready()
-    terminal.press(f"/save {tmp_path}/said.json" + ENTER)
+    terminal.press(f"/save {tmp_path}/chat.json" + ENTER)
     terminal.wait_for("Saved")
-    assert messages(tmp_path / "said.json")[0]["content"] == "one\ntwo"
+    assert messages(tmp_path / "chat.json")[0]["content"] == "one\ntwo"
 
 
 def test_typed_texts_are_kept_for_the_next_session_in_a_private_file(chat, make_engine, tmp_path):

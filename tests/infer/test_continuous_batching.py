@@ -47,15 +47,17 @@ def test_greedy_batches_match_transformers(engine, save_engine):
         while batch:
             batch.step()
         for start, row in zip(ids, found, strict=True):
-            whole = theirs.generate(
+            continuation = theirs.generate(
                 torch.tensor([start]),
                 attention_mask=torch.ones(1, len(start), dtype=torch.long),
                 max_new_tokens=32,
                 do_sample=False,
                 pad_token_id=end,
             )[0, len(start) :].tolist()
-            assert row.output_ids == (whole[: whole.index(end)] if end in whole else whole)
-            assert row.finish_reason == ("stop" if end in whole else "length")
+            assert row.output_ids == (
+                continuation[: continuation.index(end)] if end in continuation else continuation
+            )
+            assert row.finish_reason == ("stop" if end in continuation else "length")
 
 
 @st.composite
@@ -233,19 +235,19 @@ def test_a_prompt_that_does_not_fit_is_refused(engine):
         min_size=1,
         max_size=6,
     ),
-    anew=st.sets(st.integers(0, 5)),
-    taken=st.integers(1, 9),
+    restarts=st.sets(st.integers(0, 5)),
+    num_read=st.integers(1, 9),
 )
-def test_reusing_the_prefix_of_a_conversation_changes_nothing(engine, turns, anew, taken):
+def test_reusing_the_prefix_of_a_conversation_changes_nothing(engine, turns, restarts, num_read):
     text: list[int] = []
     batch = engine.new_batch(reuse_prefix=True)
     for number, (question, tokens) in enumerate(turns):
-        text = [*([] if number in anew else text), *question][-80:]
+        text = [*([] if number in restarts else text), *question][-80:]
         output = []
         with closing(engine.stream(text, tokens, GREEDY, batch=batch)) as stream:
-            for _, sequence in islice(stream, taken):
+            for _, sequence in islice(stream, num_read):
                 output = list(sequence.output_ids)
-        assert output == generate_ids(engine, text, tokens, GREEDY)[:taken]
+        assert output == generate_ids(engine, text, tokens, GREEDY)[:num_read]
         text += output
 
 

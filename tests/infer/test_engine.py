@@ -45,14 +45,14 @@ def test_greedy_tokens_are_those_of_transformers(engine, save_engine):
     seen = set()
     for prompt in PROMPTS:
         start = torch.tensor([[end, *engine.tokenizer.encode(prompt)]])
-        whole = theirs.generate(
+        output = theirs.generate(
             start,
             attention_mask=torch.ones_like(start),
             max_new_tokens=32,
             do_sample=False,
             pad_token_id=end,
         )
-        expected = whole[0, start.shape[1] :].tolist()
+        expected = output[0, start.shape[1] :].tolist()
         if end in expected:
             expected = expected[: expected.index(end)]
         ids = generate_ids(engine, prompt, 32, GREEDY)
@@ -169,8 +169,8 @@ def test_a_text_ends_when_the_context_is_full(make_engine, prompt):
     # the last token is sampled with a full context, and need not fit
     assert len(start) + len(ids) == 24 + 1
     with torch.no_grad():
-        whole = engine.model(torch.tensor([start + ids[:-1]]))[0]
-    assert whole[len(start) - 1 :].argmax(-1).tolist() == ids
+        output = engine.model(torch.tensor([start + ids[:-1]]))[0]
+    assert output[len(start) - 1 :].argmax(-1).tolist() == ids
 
 
 def test_a_prompt_that_fills_the_context_still_gets_one_token(make_engine):

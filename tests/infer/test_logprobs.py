@@ -16,14 +16,14 @@ from gnano.infer.sampling import compute_logprob
 )
 def test_a_log_probability_is_that_of_the_model(logits, token, top):
     token %= len(logits)
-    whole = math.log(sum(math.exp(logit) for logit in logits))
+    log_total = math.log(sum(math.exp(logit) for logit in logits))
     order = sorted(range(len(logits)), key=lambda t: (-logits[t], t))[:top]
     found = compute_logprob(torch.tensor(logits), token, top)
     assert found.token_id == token
-    assert found.logprob == pytest.approx(logits[token] - whole, abs=1e-4)
+    assert found.logprob == pytest.approx(logits[token] - log_total, abs=1e-4)
     assert [t for t, _ in found.top_logprobs] == order
     assert [value for _, value in found.top_logprobs] == pytest.approx(
-        [logits[t] - whole for t in order], abs=1e-4
+        [logits[t] - log_total for t in order], abs=1e-4
     )
     assert (
         found.top_logprobs == ()

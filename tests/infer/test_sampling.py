@@ -18,13 +18,13 @@ temperatures = st.sampled_from([0.25, 0.5, 0.8, 1.0, 2.0])
 def by_hand(logits, temperature, top_k=0, top_p=1.0, min_p=0.0):
     """Return the probabilities after top-k, top-p and min-p, computed token by token.
 
-    None where rounding alone decides whether p or the distance is reached.
+    None where only rounding decides whether p or the distance is reached.
     """
     weights = [math.exp((logit - max(logits)) / temperature) for logit in logits]
     order = sorted(range(len(logits)), key=lambda token: (-logits[token], token))
     if top_k:
         order = order[:top_k]
-    whole = sum(weights[token] for token in order)
+    total = sum(weights[token] for token in order)
     kept, reached = [], 0.0
     for token in order:
         close = top_p < 1 and abs(reached - top_p) < 1e-5
@@ -33,7 +33,7 @@ def by_hand(logits, temperature, top_k=0, top_p=1.0, min_p=0.0):
         if (top_p < 1 and reached >= top_p) or weights[token] < min_p:
             break
         kept.append(token)
-        reached += weights[token] / whole
+        reached += weights[token] / total
     left = sum(weights[token] for token in kept)
     chances = [0.0] * len(logits)
     for token in kept:
@@ -120,9 +120,9 @@ def test_the_distribution_is_that_of_transformers(temperature, top_k, top_p, min
 def test_limits_to_one_token_are_greedy(logits, temperature, seed):
     values = torch.tensor(logits)
     greedy = logits.index(max(logits))
-    nobody = SamplingParams(temperature=0, seed=seed)
-    assert choose(values, nobody, make_generator(nobody.seed)) == greedy
-    assert probabilities(values, nobody).tolist() == [
+    unseeded = SamplingParams(temperature=0, seed=seed)
+    assert choose(values, unseeded, make_generator(unseeded.seed)) == greedy
+    assert probabilities(values, unseeded).tolist() == [
         float(t == greedy) for t in range(len(logits))
     ]
     for narrow in ({"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0, "top_k": 1}):
@@ -285,9 +285,9 @@ MIXED = [
 
 def test_other_rows_of_a_batch_do_not_change_a_token():
     together = [(make_generator(s.seed), start_history([1, 2, 3], s)) for s in MIXED]
-    alone = [(make_generator(s.seed), start_history([1, 2, 3], s)) for s in MIXED]
+    separate = [(make_generator(s.seed), start_history([1, 2, 3], s)) for s in MIXED]
     source = torch.Generator().manual_seed(0)
-    said = set()
+    sampled = set()
     for _ in range(40):
         logits = torch.randn(len(MIXED), 600, generator=source) * 2
         copy = logits.clone()
@@ -295,16 +295,16 @@ def test_other_rows_of_a_batch_do_not_change_a_token():
         tokens = sample_tokens(logits, MIXED, generators, histories)
         expected = [
             choose(row, sampling, *state)
-            for row, sampling, state in zip(logits, MIXED, alone, strict=True)
+            for row, sampling, state in zip(logits, MIXED, separate, strict=True)
         ]
         assert tokens == expected
         assert torch.equal(logits, copy)
-        said.update(tokens)
-        for token, *states in zip(tokens, together, alone, strict=True):
+        sampled.update(tokens)
+        for token, *states in zip(tokens, together, separate, strict=True):
             for _, history in states:
                 if history is not None:
                     history.add(token)
-    assert len(said) > 50, "tokens that are always the same would prove nothing"
+    assert len(sampled) > 50, "the tokens must differ"
 
 
 def texts_of(sampling, length=30):

@@ -50,6 +50,7 @@ def as_on_mps(monkeypatch):
     monkeypatch.setattr(torch, "_fused_adamw_", ignoring)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["recipe", "tuning", "preferring"])
 def test_training_evaluation_and_saving_need_no_fp64(
     kind: str, request: pytest.FixtureRequest, as_on_mps: None, tmp_path: Path

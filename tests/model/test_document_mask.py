@@ -11,19 +11,19 @@ from gnano.model.fused_cross_entropy import IGNORE_INDEX
 from gnano.model.kv_cache import KVCache
 
 LENGTH = 24
-BORDERS = [0, 5, 6, 17, LENGTH]  # four documents, one of a single token
+BOUNDARIES = [0, 5, 6, 17, LENGTH]  # four documents, one of a single token
 HEADS = pytest.mark.parametrize("n_kv_head", [1, 2, 4])
 
 
-def segments(borders, batch=1):
+def segments(boundaries, batch=1):
     """Return document ids [rows, T], the same in all rows."""
-    lengths = torch.tensor([stop - start for start, stop in pairwise(borders)])
+    lengths = torch.tensor([stop - start for start, stop in pairwise(boundaries)])
     return torch.arange(len(lengths)).repeat_interleave(lengths).repeat(batch, 1)
 
 
-def alone(model, ids, borders):
+def logits_per_document(model, ids, boundaries):
     """Return the logits of the documents, each computed separately from position 0."""
-    parts = [model(ids[:, start:stop]) for start, stop in pairwise(borders)]
+    parts = [model(ids[:, start:stop]) for start, stop in pairwise(boundaries)]
     return torch.cat(parts, dim=1)
 
 
@@ -35,10 +35,12 @@ def alone(model, ids, borders):
 def test_a_packed_document_has_the_logits_of_a_single_one(cuts, seed, make_model, random_ids):
     model = make_model(seed=seed % 3)
     ids = random_ids(model, 2, LENGTH, seed)
-    borders = [0, *sorted(cuts), LENGTH]
+    boundaries = [0, *sorted(cuts), LENGTH]
     with torch.no_grad():
-        packed = model(ids, document_ids_BT=segments(borders, 2))
-        torch.testing.assert_close(packed, alone(model, ids, borders), atol=1e-4, rtol=0)
+        packed = model(ids, document_ids_BT=segments(boundaries, 2))
+        torch.testing.assert_close(
+            packed, logits_per_document(model, ids, boundaries), atol=1e-4, rtol=0
+        )
 
 
 @HEADS
@@ -49,14 +51,15 @@ def test_packing_changes_no_gradient_beyond_rounding(
     model = make_model(n_kv_head=n_kv_head)
     model.compute_dtype = dtype
     ids, targets = random_ids(model, 2, LENGTH), random_ids(model, 2, LENGTH, seed=1)
-    targets[:, [stop - 1 for stop in BORDERS[1:]]] = IGNORE_INDEX
+    targets[:, [stop - 1 for stop in BOUNDARIES[1:]]] = IGNORE_INDEX
 
-    packed = model.loss(ids, targets, document_ids_BT=segments(BORDERS, 2))
+    packed = model.loss(ids, targets, document_ids_BT=segments(BOUNDARIES, 2))
     packed.backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     model.zero_grad()
     separate = sum(
-        model.loss(ids[:, start:stop], targets[:, start:stop]) for start, stop in pairwise(BORDERS)
+        model.loss(ids[:, start:stop], targets[:, start:stop])
+        for start, stop in pairwise(BOUNDARIES)
     )
     separate.backward()
 
@@ -68,7 +71,7 @@ def test_packing_changes_no_gradient_beyond_rounding(
 
 def test_documents_do_not_affect_each_other(make_model, random_ids):
     model = make_model()
-    ids, numbers = random_ids(model, 1, LENGTH), segments(BORDERS)
+    ids, numbers = random_ids(model, 1, LENGTH), segments(BOUNDARIES)
     with torch.no_grad():
         before = model(ids, document_ids_BT=numbers)
         for place in range(LENGTH):
@@ -84,11 +87,11 @@ def test_documents_do_not_affect_each_other(make_model, random_ids):
 def test_each_row_has_separate_documents(make_model, random_ids):
     model = make_model()
     ids = random_ids(model, 3, LENGTH)
-    borders = [[0, LENGTH], [0, 9, LENGTH], BORDERS]
+    boundaries = [[0, LENGTH], [0, 9, LENGTH], BOUNDARIES]
     with torch.no_grad():
-        packed = model(ids, document_ids_BT=torch.cat([segments(row) for row in borders]))
-        for row, expected in enumerate(borders):
-            separate = alone(model, ids[row : row + 1], expected)
+        packed = model(ids, document_ids_BT=torch.cat([segments(row) for row in boundaries]))
+        for row, expected in enumerate(boundaries):
+            separate = logits_per_document(model, ids[row : row + 1], expected)
             torch.testing.assert_close(packed[row : row + 1], separate, atol=1e-4, rtol=0)
 
 
@@ -108,8 +111,8 @@ def test_packed_logits_are_those_of_transformers_with_positions_from_0(
 ):
     """Positions restart in transformers and continue here; with RoPE both are the same."""
     model = make_model(n_kv_head=n_kv_head)
-    ids, numbers = random_ids(model, 2, LENGTH), segments(BORDERS, 2)
-    positions = torch.cat([torch.arange(stop - start) for start, stop in pairwise(BORDERS)])
+    ids, numbers = random_ids(model, 2, LENGTH), segments(BOUNDARIES, 2)
+    positions = torch.cat([torch.arange(stop - start) for start, stop in pairwise(BOUNDARIES)])
     hidden = torch.full((2, 1, LENGTH, LENGTH), float("-inf"))
     for query in range(LENGTH):
         for key in range(query + 1):
@@ -125,7 +128,7 @@ def test_packed_logits_are_those_of_transformers_with_positions_from_0(
 
 def test_packing_in_bf16_stays_near_fp32(make_model, random_ids):
     model = make_model()
-    ids, numbers = random_ids(model, 2, LENGTH), segments(BORDERS, 2)
+    ids, numbers = random_ids(model, 2, LENGTH), segments(BOUNDARIES, 2)
     with torch.no_grad():
         precise = model(ids, document_ids_BT=numbers)
         model.compute_dtype = torch.bfloat16
@@ -135,14 +138,14 @@ def test_packing_in_bf16_stays_near_fp32(make_model, random_ids):
 
 def test_documents_do_not_affect_each_other_with_dropout(make_model, random_ids):
     model = make_model(dropout=0.3).train()
-    ids, numbers = random_ids(model, 1, LENGTH), segments(BORDERS)
+    ids, numbers = random_ids(model, 1, LENGTH), segments(BOUNDARIES)
     other = ids.clone()
-    other[0, : BORDERS[1]] = (other[0, : BORDERS[1]] + 1) % model.config.vocab_size
+    other[0, : BOUNDARIES[1]] = (other[0, : BOUNDARIES[1]] + 1) % model.config.vocab_size
     with torch.no_grad():
         logits = []
         for row in (ids, other):
             torch.manual_seed(0)
-            logits.append(model(row, document_ids_BT=numbers)[0, BORDERS[1] :])
+            logits.append(model(row, document_ids_BT=numbers)[0, BOUNDARIES[1] :])
     assert torch.equal(*logits)
 
 

@@ -74,7 +74,7 @@ def test_flops_are_those_of_a_training_step(length):
     Two things stand between the formula and the counter. 6·N also counts the weights of the
     norms, which multiply element by element and so are no matrix product. And the counter
     sees attention only where it is written as matrix products (the math backend), which
-    compute the whole square, as the formula does; a fused causal kernel skips half of it.
+    compute the full square, as the formula does; a fused causal kernel skips half of it.
     Nothing else: backward costs twice the forward in each product, the head's included.
     """
     config = ModelConfig(
@@ -94,9 +94,10 @@ def test_flops_are_those_of_a_training_step(length):
     assert counter.get_total_flops() == ids.numel() * (flops_per_token(config, length) - norms)
 
 
-@pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)
-def test_flops_and_parameters_match_torch_for_every_preset(config):
+@pytest.mark.parametrize("preset", ["10m", pytest.param("1b", marks=pytest.mark.slow)])
+def test_flops_and_parameters_of_presets_match_torch(preset):
     """Counts the products of a training step on meta tensors, including the head's padding."""
+    config = PRESETS[preset]
     with torch.device("meta"):
         model = GPT.from_config(config)
         ids = torch.zeros(1, config.block_size, dtype=torch.long)

@@ -141,12 +141,12 @@ def test_finite_numbers_of_any_magnitude_stay_finite(scale):
 
 
 ORDERS = {  # in which a kernel may apply both scales to the product, in fp32
-    "a, then b": lambda a, b, a_unit, b_unit: (a @ b * a_unit) * b_unit,
-    "b, then a": lambda a, b, a_unit, b_unit: (a @ b * b_unit) * a_unit,
-    "both at once": lambda a, b, a_unit, b_unit: (a @ b) * (a_unit * b_unit),
-    "before it": lambda a, b, a_unit, b_unit: (a * a_unit) @ (b * b_unit),
-    "before it, left": lambda a, b, a_unit, b_unit: ((a * a_unit) * b_unit) @ b,
-    "before it, right": lambda a, b, a_unit, b_unit: a @ ((b * b_unit) * a_unit),
+    "a, then b": lambda a, b, a_scale, b_scale: (a @ b * a_scale) * b_scale,
+    "b, then a": lambda a, b, a_scale, b_scale: (a @ b * b_scale) * a_scale,
+    "both together": lambda a, b, a_scale, b_scale: (a @ b) * (a_scale * b_scale),
+    "before it": lambda a, b, a_scale, b_scale: (a * a_scale) @ (b * b_scale),
+    "before it, left": lambda a, b, a_scale, b_scale: ((a * a_scale) * b_scale) @ b,
+    "before it, right": lambda a, b, a_scale, b_scale: a @ ((b * b_scale) * a_scale),
 }
 
 

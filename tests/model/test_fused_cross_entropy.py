@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gnano.model import fused_cross_entropy as room
+from gnano.model import fused_cross_entropy as module
 from gnano.model.fused_cross_entropy import IGNORE_INDEX, fused_linear_cross_entropy, token_nll
 
 
 @contextmanager
 def slices_of(rows: int, padded: int):
-    with mock.patch.object(room, "CPU_SLICE_BYTES", 4 * padded * rows):
+    with mock.patch.object(module, "CPU_SLICE_BYTES", 4 * padded * rows):
         yield
 
 
@@ -146,11 +146,11 @@ def test_in_bf16_a_scale_is_not_rounded():
     """0.3 in bf16 is wrong by 0.1 %, and would make all gradients wrong."""
     x, weight, targets = problem(tokens=199, width=64)
     rough = x.detach().bfloat16().requires_grad_()
-    whole = torch.autograd.grad(
+    complete = torch.autograd.grad(
         fused_linear_cross_entropy(rough, weight, targets, 37), (rough, weight)
     )
     scaled = fused_linear_cross_entropy(rough, weight, targets, 37, scale_N=torch.full((199,), 0.3))
-    for one, part in zip(whole, torch.autograd.grad(scaled, (rough, weight)), strict=True):
+    for one, part in zip(complete, torch.autograd.grad(scaled, (rough, weight)), strict=True):
         share = (one.double() * part.double()).sum() / one.double().pow(2).sum()
         assert share.item() == pytest.approx(0.3, rel=2e-4)
 
@@ -213,8 +213,8 @@ def test_the_mean_over_any_number_of_tokens_scales_both_gradients_alike():
     mean, weight_mean = torch.autograd.grad(
         fused_linear_cross_entropy(rough, weight, targets, 37) / 3, (rough, weight)
     )
-    for whole, third in ((total, mean), (weight_total, weight_mean)):
-        share = (whole.double() * third.double()).sum() / whole.double().pow(2).sum()
+    for complete, third in ((total, mean), (weight_total, weight_mean)):
+        share = (complete.double() * third.double()).sum() / complete.double().pow(2).sum()
         assert share.item() == pytest.approx(1 / 3, rel=2e-4)
 
 

@@ -85,14 +85,14 @@ def test_a_sum_as_loss_function_is_the_default_loss(rows):
     model, ids, targets, segments = rows
     expected = model.loss(ids, targets, document_ids_BT=segments)
     theirs = gradients(model, expected)
-    whole = model.loss(
+    total = model.loss(
         ids,
         targets,
         document_ids_BT=segments,
         loss_fn=lambda nats_BT: (nats_BT.sum(), torch.ones_like(nats_BT)),
     )
-    assert whole.item() == pytest.approx(expected.item(), rel=1e-6)
-    for name, gradient in gradients(model, whole).items():
+    assert total.item() == pytest.approx(expected.item(), rel=1e-6)
+    for name, gradient in gradients(model, total).items():
         torch.testing.assert_close(gradient, theirs[name], rtol=1e-5, atol=1e-6)
 
 

@@ -132,17 +132,17 @@ def test_an_adapter_of_peft_merges_to_the_same_weights(by_peft, make_model, sett
 def test_a_saved_adapter_loads_bit_for_bit(tuned, tmp_path):
     config = LoraConfig(rank=2, alpha=0.5, dropout=0.25, target_modules=("o_proj", "q_proj"))
     for dtype in (torch.float32, torch.bfloat16):
-        learned = {
+        tensors_before = {
             name: p.detach()
             for name, p in tuned(config).to(dtype).named_parameters()
             if p.requires_grad
         }
-        save_adapter(learned, config, "base", tmp_path / "adapter")
+        save_adapter(tensors_before, config, "base", tmp_path / "adapter")
         found, tensors = load_adapter(tmp_path / "adapter")
         assert set(found.target_modules) == set(config.target_modules)
         assert (found.rank, found.alpha, found.dropout) == (2, 0.5, 0.25)
-        assert tensors.keys() == learned.keys()
-        for name, tensor in learned.items():
+        assert tensors.keys() == tensors_before.keys()
+        for name, tensor in tensors_before.items():
             assert tensors[name].dtype == dtype and torch.equal(tensors[name], tensor), name
 
 
@@ -226,7 +226,7 @@ def test_target_modules_that_differ_from_the_tensors_are_refused(folder, targets
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda tensors: tensors.pop(NAME), "without the other matrix"),
         (lambda tensors: tensors.update({NAME: torch.zeros(2, 64)}), "is [2, 64]"),
@@ -242,9 +242,9 @@ def test_target_modules_that_differ_from_the_tensors_are_refused(folder, targets
     ],
     ids=["half", "rank", "dimensions", "integers", "nan", "prefix", "head", "empty"],
 )
-def test_incomplete_or_foreign_tensors_are_refused(folder, change, said):
+def test_incomplete_or_foreign_tensors_are_refused(folder, change, message):
     rewrite(folder, change)
-    assert said in refusal_of(folder)
+    assert message in refusal_of(folder)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
@@ -271,7 +271,7 @@ def test_an_adapter_config_that_is_not_an_object_is_refused(folder, content):
 
 
 @pytest.mark.parametrize(
-    ("shape", "said"),
+    ("shape", "message"),
     [
         ({"n_layer": 3}, "layers.2"),
         ({"n_layer": 1}, "layers.1"),
@@ -280,14 +280,14 @@ def test_an_adapter_config_that_is_not_an_object_is_refused(folder, content):
     ],
     ids=lambda case: str(case),
 )
-def test_an_adapter_of_another_model_shape_is_refused(folder, make_model, shape, said):
+def test_an_adapter_of_another_model_shape_is_refused(folder, make_model, shape, message):
     config, tensors = load_adapter(folder)
     check_adapter_shape(tensors, config, make_model().config)
     with pytest.raises(
         ValueError, match=r"^The adapter does not fit the base model.*\.$"
     ) as refusal:
         check_adapter_shape(tensors, config, make_model(**shape).config)
-    assert said in str(refusal.value)
+    assert message in str(refusal.value)
 
 
 def test_a_loaded_adapter_works_on_its_base(folder, tuned, tmp_path, random_ids):

@@ -6,7 +6,7 @@ A saved conversation is a record that `gnano sft` can train on. An answer that t
     {"messages": [{"role": "system", …}, {"role": "user", …}, {"role": "assistant", …}, …]}
 
 Each prompt is built as in training, from the system prompt and the newest exchanges that leave
-room for an answer:
+space for an answer:
 
     │ system │ exchange 1 │ exchange 2 │ … │ question │ answer …            │
              └─ dropped first ┘                       └─ at most half of it ┘
@@ -281,7 +281,7 @@ class ChatSession:
 
     def _generate(self, prompt_ids: list[int], stats: "AnswerStats") -> Generator[str]:
         sampling = self.settings.sampling
-        if sampling.seed is not None:  # a retry differs, and a seed still fixes the whole session
+        if sampling.seed is not None:  # a retry differs, and a seed still determines the session
             sampling = replace(sampling, seed=(sampling.seed + self.num_retries) % 2**63)
         strip = StreamingStrip()
         try:
@@ -322,7 +322,7 @@ class AnswerStats:
     """Length and speed of an answer, and why it ended."""
 
     prompt_tokens: int
-    exchanges_dropped: int = 0  # from the context, to make room for this answer
+    exchanges_dropped: int = 0  # from the context, to make space for this answer
     answer: str = ""
     tokens: int = 0  # of the answer
     finish_note: str = "stopped"  # until it ends otherwise; "" if the model ended it

@@ -110,7 +110,7 @@ def prepack_onednn(model: GPT) -> GPT:
 def without_onednn_for_one_row(model: GPT) -> Iterator[None]:
     """Disable oneDNN in the block, for products of one row with unpacked bf16 matrices.
 
-    It is disabled for the whole process, so other products are slower meanwhile, but correct.
+    It is disabled for the entire process, so other products are slower meanwhile, but correct.
     """
     head = model.lm_head
     is_unpacked = isinstance(head, Linear) and head.weight.dtype == torch.bfloat16

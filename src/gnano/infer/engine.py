@@ -1,4 +1,4 @@
-"""The inference engine: loads a checkpoint and continues texts, one as a stream or many at once.
+"""The inference engine: loads a checkpoint and continues texts, one as a stream or many together.
 
 prompts ─▶ ids ─▶ `ContinuousBatch` ─▶ one token per step ─▶ bytes ─▶ text that is final
 """
@@ -77,7 +77,7 @@ INFERENCE_DTYPES: dict[InferenceDtype, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-# so many parameters exceed a CPU's cache, so that halving their bytes saves time
+# larger models exceed a CPU's cache, so that halving their bytes saves time
 BF16_MIN_PARAMETERS = 50_000_000
 DEFAULT_SAMPLING = SamplingParams()
 MAX_SAMPLES = 100_000
@@ -233,7 +233,7 @@ class Engine:
     ) -> list[list[Completion]]:
         """Return `num_samples` completions of each prompt, generated several at a time.
 
-        Each is the same as if generated alone, except for rounding. With `logprobs` each token
+        Each is the same as if generated separately, except for rounding. With `logprobs` each token
         has its log-probability and this many alternatives. `on_progress` receives the number of
         finished completions.
         """

@@ -147,7 +147,7 @@ def _scaled_mm(
     """Return a @ bᵀ; tensor cores need K contiguous on both sides.
 
     Each side gets the geometric mean of both scales. A gradient's scale may be 1e-34 and the other
-    1e+34, which alone would overflow the sum; with the mean no intermediate value exceeds those of
+    1e+34, which would overflow the sum; with the mean no intermediate value exceeds those of
     the unquantized product, whatever the kernel's order of multiplication.
     """
     scale = a_scale.sqrt() * b_scale.sqrt()

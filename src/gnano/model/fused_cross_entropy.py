@@ -59,9 +59,8 @@ def fused_linear_cross_entropy(
     total = x_ND.new_zeros((), dtype=torch.float32)
     weight_VD = weight_VD.to(x_ND.dtype)
     for rows in _row_slices(x_ND, size):
-        total += _slice_nll(
-            x_ND[rows], weight_VD, targets_N[rows], vocab_size, _select_rows(scale_N, rows)
-        )[1]
+        scale = _select_rows(scale_N, rows)
+        total += _slice_nll(x_ND[rows], weight_VD, targets_N[rows], vocab_size, scale)[1]
     return total
 
 

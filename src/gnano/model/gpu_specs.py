@@ -4,7 +4,7 @@
 
 The peak is that of bf16 products with fp32 accumulation and without sparsity, and it is also the
 reference for fp16 and FP8. In an FP8 step only the products of the blocks run in FP8, so no single
-peak is its limit; relative to bf16, precisions compare by their tokens/s alone, and FP8 may exceed
+peak is its limit; relative to bf16, precisions compare only by their tokens/s, and FP8 may exceed
 what bf16 can reach.
 
 A GPU is identified by the exact name that its driver reports. Slices (MIG), laptop GPUs and

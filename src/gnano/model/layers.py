@@ -8,7 +8,7 @@ Weights are cast where they are used: the dtype of the activations is that of ea
 
 Rotary positions (Su et al. 2021, https://arxiv.org/abs/2104.09864) are half-split, as in Hugging
 Face's Llama: channels j and j + E/2 of a head form a pair, rotated by position × θ^(-2j/E), so that
-a product of a query and a key depends on their distance alone.
+a product of a query and a key depends only on their distance.
 
 Attention is causal, and within one document or branch where a row holds several:
 
@@ -227,7 +227,8 @@ class Attention(nn.Module):
         q_BHTE, k_BKTE, v_BKTE = self.project_qkv(x_BTD, rope)
         if cache is not None:
             k_BKTE, v_BKTE = cache.append(k_BKTE, v_BKTE)
-        y_BHTE = self.attend(q_BHTE, k_BKTE, v_BKTE, mask_B1TT)
+        dropout = self.dropout if self.training else 0.0
+        y_BHTE = attend(q_BHTE, k_BKTE, v_BKTE, dropout, mask_B1TT)
         y_BTD: Tensor = self.o_proj(y_BHTE.transpose(1, 2).reshape(B, T, -1))
         return y_BTD
 
@@ -237,13 +238,6 @@ class Attention(nn.Module):
         q_BHTE = rope.rotate(self.q_proj(x_BTD).view(B, T, self.H, -1).transpose(1, 2))
         k_BKTE = rope.rotate(self.k_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2))
         return q_BHTE, k_BKTE, self.v_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2)
-
-    def attend(
-        self, q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, mask_B1TT: Tensor | None
-    ) -> Tensor:
-        """Return the attention output [B, H, T, E]."""
-        dropout = self.dropout if self.training else 0.0
-        return attend(q_BHTE, k_BKTE, v_BKTE, dropout, mask_B1TT)
 
 
 class FeedForward(nn.Module):

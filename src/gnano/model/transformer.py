@@ -5,7 +5,7 @@
 Modules have the names that Hugging Face's `LlamaForCausalLM` gives its tensors, so the state dict
 is the file on disk.
 
-Tensor names carry their shape, here and in the whole package:
+Tensor names carry their shape, here and in the complete package:
 B batch, T time, D width, H query heads, K key/value heads, E head size, F feed-forward width,
 V vocabulary, N = B·T tokens.
 
@@ -131,8 +131,8 @@ class GPT(nn.Module):
             raise ValueError(
                 f"{end:,} tokens do not fit in the model's context of {config.block_size:,}."
             )
-        # positions continue from one document to the next: with RoPE, attention depends on
-        # distances alone, and those within a document are right wherever it starts
+        # positions continue from one document to the next: with RoPE, attention depends only
+        # on distances, and those within a document are right wherever it starts
         mask_B1TT = None if document_ids_BT is None else document_mask(document_ids_BT)
         positions_BT = cache.advance(tokens) if cache else None
         if positions_BT is not None:
