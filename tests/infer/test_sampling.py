@@ -120,9 +120,9 @@ def test_the_distribution_is_that_of_transformers(temperature, top_k, top_p, min
 def test_limits_to_one_token_are_greedy(logits, temperature, seed):
     values = torch.tensor(logits)
     greedy = logits.index(max(logits))
-    unseeded = SamplingParams(temperature=0, seed=seed)
-    assert choose(values, unseeded, make_generator(unseeded.seed)) == greedy
-    assert probabilities(values, unseeded).tolist() == [
+    params = SamplingParams(temperature=0, seed=seed)
+    assert choose(values, params, make_generator(params.seed)) == greedy
+    assert probabilities(values, params).tolist() == [
         float(t == greedy) for t in range(len(logits))
     ]
     for narrow in ({"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0, "top_k": 1}):

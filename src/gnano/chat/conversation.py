@@ -32,7 +32,6 @@ from gnano.utils.formatting import plural
 from gnano.utils.text import dump_json, read_text
 from gnano.utils.validation import Range, check_field_ranges
 
-FILE_SUFFIXES = (".json", ".jsonl")
 MIN_STOP_CHARS = 6  # shorter openings of a question, such as "Q:", may be part of an answer
 FINISH_NOTES = {"stop": "", "length": "token limit reached", "context": "context full"}
 
@@ -122,7 +121,7 @@ class ConversationHistory:
         if not self.exchanges:
             raise ValueError("The conversation is empty; ask a question before you save it.")
         path = _with_suffix(path.expanduser())
-        if path.suffix not in FILE_SUFFIXES:
+        if path.suffix not in (".json", ".jsonl"):
             raise ValueError(f"{path} does not end in .json or .jsonl; choose such a name.")
         if path.exists():
             try:
@@ -134,10 +133,9 @@ class ConversationHistory:
         messages: list[dict[str, Any]] = [
             {"role": turn.role, "content": turn.content} for turn in self.to_turns()
         ]
-        answers = (message for message in messages if message["role"] == "assistant")
-        for message, exchange in zip(answers, self.exchanges, strict=True):
+        for number, exchange in enumerate(reversed(self.exchanges)):
             if exchange.was_stopped:
-                message["stopped"] = True
+                messages[-1 - 2 * number]["stopped"] = True
         indent = None if path.suffix == ".jsonl" else 2
         text = dump_json({"messages": messages}, ensure_ascii=False, indent=indent)
         try:
@@ -152,8 +150,8 @@ class ConversationHistory:
 
         Raises ValueError where the file has none, or more than one.
         """
-        path = path.expanduser()
-        path = path if path.is_file() else _with_suffix(path)
+        if not (path := path.expanduser()).is_file():
+            path = _with_suffix(path)
         if not path.is_file():
             raise ValueError(f"There is no file {path}.")
         try:
@@ -168,10 +166,11 @@ class ConversationHistory:
             raise ValueError(f"{path} cannot be loaded: {reason}.") from None
         turns = list(found[0].turns)
         system = turns.pop(0).content if turns[0].role == "system" else ""
-        exchanges: list[Exchange] = []
-        for user, assistant in zip(turns[::2], turns[1::2], strict=True):
-            question = f"{user.content}\n\n{user.context}".strip()
-            exchanges.append(Exchange(question, assistant.content, len(exchanges) in stopped))
+        pairs = enumerate(zip(turns[::2], turns[1::2], strict=True))
+        exchanges = (
+            Exchange(f"{user.content}\n\n{user.context}".strip(), assistant.content, n in stopped)
+            for n, (user, assistant) in pairs
+        )
         return cls(system, tuple(exchanges))
 
 
@@ -242,9 +241,8 @@ class ChatSession:
         """Return another answer to the last question, which replaces the previous one."""
         if not self.last_question:
             raise ValueError("There is no question to answer again; ask one first.")
-        return self._start_answer(
-            self.last_question, self.num_before_question, self.num_retries + 1
-        )
+        num_retries = self.num_retries + 1
+        return self._start_answer(self.last_question, self.num_before_question, num_retries)
 
     def _start_answer(self, question: str, num_before: int, num_retries: int) -> Generator[str]:
         dropped = self.num_dropped
@@ -272,11 +270,8 @@ class ChatSession:
         # an answer has at most half of the context, as in `evals/`
         budget = max(self.context_length - self.settings.tokens, self.context_length // 2)
         # a dropped exchange never returns: what the model sees would otherwise alternate
-        self.num_dropped += bisect_left(
-            range(self.num_dropped, num_before),
-            True,
-            key=lambda first: len(encode(first)) <= budget,
-        )
+        firsts = range(self.num_dropped, num_before)
+        self.num_dropped += bisect_left(firsts, True, key=lambda n: len(encode(n)) <= budget)
         return encode(self.num_dropped)
 
     def _generate(self, prompt_ids: list[int], stats: "AnswerStats") -> Generator[str]:

@@ -134,10 +134,9 @@ class ContinuousBatch:
         elif sequence in self.active:
             row, last = self.active.index(sequence), self.active.pop()
             if self.reuse_prefix:
-                text = (*sequence.request.prompt_ids, *sequence.output_ids)
-                self.cached_ids = (
-                    text[: self.cache.lengths[0]] if not sequence.context_shifted else ()
-                )
+                ids = (*sequence.request.prompt_ids, *sequence.output_ids)
+                size = 0 if sequence.context_shifted else self.cache.lengths[0]
+                self.cached_ids = ids[:size]
             if last is not sequence:
                 self.cache.copy_row(len(self.active), target=row)
                 self.active[row] = last
@@ -219,9 +218,8 @@ class ContinuousBatch:
             part.lengths[:] = known
             padded = [padded[0][known:]]
         hidden_BTD = self.model.hidden_states(torch.tensor(padded, device=self.device), part)
-        last = (
-            torch.tensor(lengths, device=self.device) - 1 - (part.max_length - hidden_BTD.shape[1])
-        )
+        first_position = part.max_length - hidden_BTD.shape[1]
+        last = torch.tensor(lengths, device=self.device) - 1 - first_position
         part.truncate(lengths)
         logits_BV = self.model.logits(hidden_BTD[torch.arange(len(distinct)), last])
         owners = [distinct.index(sequence.request.prompt_ids) for sequence in new]

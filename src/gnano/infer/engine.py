@@ -26,52 +26,6 @@ from gnano.tokenizer.bpe import Tokenizer
 from gnano.utils.platform_support import set_num_threads
 from gnano.utils.validation import Range, check_number
 
-
-class IncrementalDetokenizer:
-    """Turns the bytes of tokens into text that no later token can change.
-
-    A token may end inside a character, and a stop string may span tokens: such text is held back,
-    so that neither a broken character nor the start of a stop string is ever returned.
-    """
-
-    def __init__(self, stop_strings: Sequence[str] = ()) -> None:
-        self.stop_strings = (
-            (stop_strings,) if isinstance(stop_strings, str) else tuple(stop_strings)
-        )
-        if any(not isinstance(text, str) or not text for text in self.stop_strings):
-            raise ValueError("A stop string is empty or not a string; give at least one character.")
-        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self.pending_text = ""
-        self.stopped = False  # by a stop string; nothing follows
-
-    def push(self, data: bytes, final: bool = False) -> str:
-        """Add a token's bytes; return the text that is now final."""
-        if self.stopped:
-            return ""
-        self.pending_text += self.decoder.decode(data, final)
-        # of nested stop strings, the one that is complete first, however the text is divided
-        found = [
-            (start + len(stop), start)
-            for stop in self.stop_strings
-            if (start := self.pending_text.find(stop)) >= 0
-        ]
-        if found:
-            self.stopped = True
-            text, self.pending_text = self.pending_text[: min(found)[1]], ""
-            return text
-        end = len(self.pending_text) - (0 if final else self._partial_stop_length())
-        text, self.pending_text = self.pending_text[:end], self.pending_text[end:]
-        return text
-
-    def _partial_stop_length(self) -> int:
-        """Return the length of the longest end of the held text that starts a stop string."""
-        longest = max(map(len, self.stop_strings), default=0) - 1
-        for length in range(min(longest, len(self.pending_text)), 0, -1):
-            if any(text.startswith(self.pending_text[-length:]) for text in self.stop_strings):
-                return length
-        return 0
-
-
 INFERENCE_DTYPES: dict[InferenceDtype, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -302,6 +256,51 @@ class Engine:
         if isinstance(prompt, str):
             return self.tokenizer.end_of_text_id, *self.tokenizer.encode(prompt)
         return tuple(prompt)
+
+
+class IncrementalDetokenizer:
+    """Turns the bytes of tokens into text that no later token can change.
+
+    A token may end inside a character, and a stop string may span tokens: such text is held back,
+    so that neither a broken character nor the start of a stop string is ever returned.
+    """
+
+    def __init__(self, stop_strings: Sequence[str] = ()) -> None:
+        self.stop_strings = (
+            (stop_strings,) if isinstance(stop_strings, str) else tuple(stop_strings)
+        )
+        if any(not isinstance(text, str) or not text for text in self.stop_strings):
+            raise ValueError("A stop string is empty or not a string; give at least one character.")
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.pending_text = ""
+        self.stopped = False  # by a stop string; nothing follows
+
+    def push(self, data: bytes, final: bool = False) -> str:
+        """Add a token's bytes; return the text that is now final."""
+        if self.stopped:
+            return ""
+        self.pending_text += self.decoder.decode(data, final)
+        # of nested stop strings, the one that is complete first, however the text is divided
+        found = [
+            (start + len(stop), start)
+            for stop in self.stop_strings
+            if (start := self.pending_text.find(stop)) >= 0
+        ]
+        if found:
+            self.stopped = True
+            text, self.pending_text = self.pending_text[: min(found)[1]], ""
+            return text
+        end = len(self.pending_text) - (0 if final else self._partial_stop_length())
+        text, self.pending_text = self.pending_text[:end], self.pending_text[end:]
+        return text
+
+    def _partial_stop_length(self) -> int:
+        """Return the length of the longest end of the held text that starts a stop string."""
+        longest = max(map(len, self.stop_strings), default=0) - 1
+        for length in range(min(longest, len(self.pending_text)), 0, -1):
+            if any(text.startswith(self.pending_text[-length:]) for text in self.stop_strings):
+                return length
+        return 0
 
 
 def _default_dtype(model: GPT) -> InferenceDtype:

@@ -155,19 +155,27 @@ def check_model_tensors(
     tensors: Mapping[str, torch.Tensor], config: ModelConfig, path: Path
 ) -> None:
     """Raise ValueError, naming a tensor, unless these are a floating-point model of this shape."""
-    expected = {name: list(t.shape) for name, t in _build_meta_model(config).state_dict().items()}
-    for name in sorted(expected.keys() | tensors.keys()):
-        found = list(tensors[name].shape) if name in tensors else "missing"
-        if expected.get(name) != found:
+    mismatch = find_shape_mismatch(tensors, _build_meta_model(config).state_dict())
+    if mismatch:
+        raise ValueError(f"{path} does not have the shape of its config: {mismatch}.")
+    for name, tensor in tensors.items():
+        if tensor.dtype not in MODEL_DTYPES:
             raise ValueError(
-                f"{path} does not have the shape of its config: tensor {name} is {found} and "
-                f"must be {expected.get(name, 'absent')}."
-            )
-        if tensors[name].dtype not in MODEL_DTYPES:
-            raise ValueError(
-                f"{path}: tensor {name} is {str(tensors[name].dtype).removeprefix('torch.')}; "
+                f"{path}: tensor {name} is {str(tensor.dtype).removeprefix('torch.')}; "
                 f"convert it to fp32, bf16 or fp16."
             )
+
+
+def find_shape_mismatch(
+    tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
+) -> str:
+    """Return the first difference in names and shapes as text; "" if there is none."""
+    for name in sorted(expected.keys() | tensors.keys()):
+        found = list(tensors[name].shape) if name in tensors else "missing"
+        needed = list(expected[name].shape) if name in expected else "absent"
+        if found != needed:
+            return f"tensor {name} is {found} and must be {needed}"
+    return ""
 
 
 def _build_meta_model(config: ModelConfig) -> GPT:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gnano.config.model_config import TARGET_MODULES, LoraConfig, ModelConfig
-from gnano.model.hf_io import read_json_object, save_tensors
+from gnano.model.hf_io import find_shape_mismatch, read_json_object, save_tensors
 from gnano.model.lora import LORA_A, LORA_B, add_lora
 from gnano.model.transformer import GPT
 from gnano.utils.text import dump_json
@@ -99,12 +99,9 @@ def load_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
     for name, tensor in stored.items():
         match = LORA_TENSOR_PATTERN.fullmatch(name)
         if match is None:
-            raise ValueError(
-                f"{path} contains {name}, which is not part of a Llama's LoRA adapter."
-            )
+            raise ValueError(f"{path} contains {name}, which is not part of a Llama's LoRA.")
+        _check_lora_tensor(match[1], tensor, rank, path)
         tensors[match[1]] = tensor
-    for name, tensor in tensors.items():
-        _check_lora_tensor(name, tensor, rank, path)
     found = {name.split(".")[-3] for name in tensors}
     _check_complete(content.get("target_modules"), found, tensors, folder)
     layers = tuple(layer for layer in TARGET_MODULES if layer in found)
@@ -118,17 +115,12 @@ def check_adapter_shape(
     with torch.device("meta"):
         model = GPT.from_config(model_config)
         add_lora(model, config)
-    expected = {
-        name: p.shape for name, p in model.named_parameters() if name.endswith((LORA_A, LORA_B))
-    }
-    for name in sorted(expected.keys() | tensors.keys()):
-        needed = list(expected[name]) if name in expected else "absent"
-        found = list(tensors[name].shape) if name in tensors else "missing"
-        if needed != found:
-            raise ValueError(
-                f"The adapter does not fit the base model: tensor {name} is {found} and must be "
-                f"{needed}; use the model that it was trained on."
-            )
+    adapter = {n: p for n, p in model.named_parameters() if n.endswith((LORA_A, LORA_B))}
+    if mismatch := find_shape_mismatch(tensors, adapter):
+        raise ValueError(
+            f"The adapter does not fit the base model: {mismatch}; use the model that it was "
+            f"trained on."
+        )
 
 
 def _parse_adapter_config(content: dict[str, Any], path: Path) -> tuple[int, float, float]:
