@@ -36,30 +36,6 @@ def generate_single(engine: Engine, request: Request) -> SequenceState:
     return row
 
 
-def test_greedy_batches_match_transformers(engine, save_engine):
-    theirs: Any = LlamaForCausalLM.from_pretrained(save_engine(engine))
-    end = engine.tokenizer.end_of_text_id
-    assert len(set(PROMPTS)) == 20
-    for rows in (3, 20):
-        batch = batch_of(engine, rows)
-        ids = [engine.encode_prompt(prompt) for prompt in PROMPTS]
-        found = [batch.add(Request(prompt_ids=i, max_new_tokens=32, sampling=GREEDY)) for i in ids]
-        while batch:
-            batch.step()
-        for start, row in zip(ids, found, strict=True):
-            continuation = theirs.generate(
-                torch.tensor([start]),
-                attention_mask=torch.ones(1, len(start), dtype=torch.long),
-                max_new_tokens=32,
-                do_sample=False,
-                pad_token_id=end,
-            )[0, len(start) :].tolist()
-            assert row.output_ids == (
-                continuation[: continuation.index(end)] if end in continuation else continuation
-            )
-            assert row.finish_reason == ("stop" if end in continuation else "length")
-
-
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[int, int, Request]:
     """Draw when a request is added, after how many steps it is canceled, and the request."""

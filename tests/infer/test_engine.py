@@ -37,6 +37,7 @@ def end_within(engine: Engine, ids: list[int]) -> list[int]:
     return ids[: ids.index(last)]
 
 
+@pytest.mark.slow
 def test_greedy_tokens_are_those_of_transformers(engine, save_engine):
     from transformers import LlamaForCausalLM
 

@@ -68,7 +68,7 @@ def test_the_command_prints_a_table_and_json(engine, save_engine, capsys):
         with suppress(SystemExit):
             arguments = ["--texts", "1", "2", "--prompt", "8", "--tokens", "4"]
             main(["bench", str(folder), *arguments, *options])
-        return capsys.readouterr().out
+        return str(capsys.readouterr().out)
 
     table = run()
     assert table.count("tokens/s") == 3 and "GB/s" in table
