@@ -93,7 +93,6 @@ def test_rows_of_a_compiled_step_do_not_affect_each_other(make_engine):
 @pytest.mark.parametrize(
     ("dtype", "quant", "code"),
     [
-        ("bf16", "", False),
         pytest.param("bf16", "int8", True, marks=needs_compiler),
         ("fp32", "int4", False),
     ],

@@ -157,9 +157,9 @@ def test_a_compiled_block_is_one_graph_and_computes_the_same(tuned, random_ids):
     eager.activation_checkpointing = compiled.activation_checkpointing = True
     ids = random_ids(eager, 2, 20)
     expected = gradients(eager, ids)
-    for block in compiled.model.layers:
-        # checks the graph only; generating code would take a minute
-        block.forward = torch.compile(block.forward, fullgraph=True, backend="aot_eager")
+    block = compiled.model.layers[0]
+    # checks the graph only; generating code would take a minute
+    block.forward = torch.compile(block.forward, fullgraph=True, backend="aot_eager")
     found = gradients(compiled, ids)
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():

@@ -52,10 +52,15 @@ def rows(make_model, random_ids):
 
 
 @pytest.mark.parametrize(
-    "compiled", [False, pytest.param(True, marks=[can_compile, pytest.mark.compile])]
+    ("frozen", "compiled"),
+    [
+        ("nothing", False),
+        ("lm_head", False),
+        ("all but lm_head", False),
+        pytest.param("nothing", True, marks=[can_compile, pytest.mark.slow, pytest.mark.compile]),
+    ],
 )
-@pytest.mark.parametrize("frozen", ["nothing", "lm_head", "all but lm_head"])
-def test_a_loss_function_gives_the_loss_of_full_logits(rows, compiled, frozen):
+def test_a_loss_function_gives_the_loss_of_full_logits(rows, frozen, compiled):
     model, ids, targets, segments = rows
     for name, parameter in model.named_parameters():
         if frozen != "nothing":
