@@ -95,7 +95,7 @@ def render_script(rng: Random, text: str, words: Words) -> str:
 
 
 def with_article(noun: str) -> str:
-    """'apple' -> 'an apple', 'hour' -> 'an hour', 'useful tool' -> 'a useful tool'."""
+    """Add the article: 'apple' -> 'an apple', 'useful tool' -> 'a useful tool'."""
     vowel = noun[:1].lower() in "aeiou" and not _SPOKEN_A.match(noun)
     return f"{'an' if vowel or _SPOKEN_AN.match(noun) else 'a'} {noun}"
 
@@ -107,18 +107,18 @@ def capitalize(text: str) -> str:
 
 
 def _to_title(text: str) -> str:
-    """'box of paints' -> 'Box of Paints'."""
+    """Convert to title case: 'box of paints' -> 'Box of Paints'."""
     return " ".join([w if w in _SMALL_IN_TITLES else capitalize(w) for w in text.split()])
 
 
 def join_words(items: Iterable[str]) -> str:
-    """['a', 'b', 'c'] -> 'a, b and c'."""
+    """Join a list of words: ['a', 'b', 'c'] -> 'a, b and c'."""
     *first, end = items
     return f"{', '.join(first)} and {end}" if first else end
 
 
 def _format_number(value: Fraction | int) -> str:
-    """1200 -> '1,200'; 5/2 -> '2.5'; a value that has no short decimal stays a fraction."""
+    """Format 1200 as '1,200', 5/2 as '2.5', and a value without a short decimal as a fraction."""
     value = Fraction(value)
     if value.denominator == 1:
         return f"{value.numerator:,}"
@@ -134,7 +134,7 @@ def _format_cents(cents: Fraction | int) -> str:
 def format_equation(
     sign: str, parts: Iterable[int | Fraction], form: Callable[[Fraction], str] = _format_number
 ) -> str:
-    """'3 + 4 + 5 = 12': the parts joined by one sign, from left to right, and their result."""
+    """Return '3 + 4 + 5 = 12': the parts joined by one sign, and their result."""
     terms = [Fraction(part) for part in parts]
     return f"{f' {sign} '.join(map(form, terms))} = {form(reduce(_OPERATORS[sign], terms))}"
 
