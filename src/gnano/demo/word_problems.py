@@ -12,6 +12,7 @@ from typing import Any
 from gnano.demo.story_cast import CORPUS, draw_pupils
 from gnano.demo.text_grammar import format_equation, render_phrase, render_script
 
+Words = dict[str, Any]
 LISTS, TABLES, TEXTS = CORPUS["lists"], CORPUS["tables"], CORPUS["texts"]["problem"]
 
 
@@ -58,7 +59,7 @@ def _many_of_one(rng: Random) -> str:
 def _collection(rng: Random) -> str:
     a, b, c = (rng.randint(11, 480) for _ in range(3))
     lost = rng.randint(3, a + b - 5)
-    words = {"a": a, "b": b, "c": c, "lost": lost, "left": a + b - lost}
+    words: Words = {"a": a, "b": b, "c": c, "lost": lost, "left": a + b - lost}
     words |= {"sum": a + b, "total": a + b + c, "a_ones": a % 10, "b_ones": b % 10}
     words |= {"a_tens": a - a % 10, "b_tens": b - b % 10}
     return _write_problem(rng, "collection", "thing", **words)
@@ -68,7 +69,12 @@ def _sharing(rng: Random) -> str:
     heads, each = rng.randint(3, 9), rng.randint(4, 40)
     rest = rng.randrange(heads)
     end = f"and {rest} {'is' if rest == 1 else 'are'} left over" if rest else "and none is left"
-    words = {"heads": heads, "each": each, "shared": heads * each, "total": heads * each + rest}
+    words: Words = {
+        "heads": heads,
+        "each": each,
+        "shared": heads * each,
+        "total": heads * each + rest,
+    }
     return _write_problem(rng, "sharing", "thing", end=end, **words)
 
 
@@ -77,7 +83,7 @@ def _mean(rng: Random) -> str:
     mean = rng.randint(30, 95)
     values = [mean + rng.randint(-7, 7) for _ in range(count - 1)]
     values.append(mean * count - sum(values))
-    words = {"count": count, "mean": mean, "low": min(values), "high": max(values)}
+    words: Words = {"count": count, "mean": mean, "low": min(values), "high": max(values)}
     words |= {"total": mean * count, "values": ", ".join(map(str, values))}
     return _write_problem(rng, "mean", "what", sum=format_equation("+", values), **words)
 
@@ -86,14 +92,14 @@ def _percent(rng: Random) -> str:
     rate = rng.choice([5, 10, 15, 20, 25, 30, 40, 50, 60, 75])
     whole = rng.randint(1, 60) * 20
     part = whole * rate // 100
-    words = {"rate": rate, "whole": whole, "part": part, "left": whole - part}
+    words: Words = {"rate": rate, "whole": whole, "part": part, "left": whole - part}
     words |= {"share": Fraction(whole, 100), "goods": rng.choice(LISTS["goods"])}
     return _write_problem(rng, "percent", **words)
 
 
 def _savings(rng: Random) -> str:
     weekly, weeks, start = rng.randint(2, 15), rng.randint(3, 20), rng.randint(1, 40)
-    words = {"weekly": weekly, "weeks": weeks, "start": start, "gap": weekly * weeks}
+    words: Words = {"weekly": weekly, "weeks": weeks, "start": start, "gap": weekly * weeks}
     words |= {"goal": start + weekly * weeks, "wish": rng.choice(LISTS["wish"])}
     return _write_problem(rng, "savings", **words)
 
@@ -129,19 +135,24 @@ def _fractions(rng: Random) -> str:
 
 def _ground(rng: Random) -> str:
     long, wide = rng.randint(4, 60), rng.randint(2, 30)
-    words = {"half": long + wide, "area": long * wide, "fence": 2 * (long + wide)}
+    words: Words = {"half": long + wide, "area": long * wide, "fence": 2 * (long + wide)}
     return _write_problem(rng, "ground", "ground", long=long, wide=wide, **words)
 
 
 def _warmth(rng: Random) -> str:
     morning, rise, fall = rng.randint(-9, 8), rng.randint(3, 17), rng.randint(2, 15)
-    words = {"morning": morning, "rise": rise, "fall": fall, "town": rng.choice(LISTS["town"])}
+    words: Words = {
+        "morning": morning,
+        "rise": rise,
+        "fall": fall,
+        "town": rng.choice(LISTS["town"]),
+    }
     return _write_problem(rng, "warmth", noon=morning + rise, night=morning + rise - fall, **words)
 
 
 def _pattern(rng: Random) -> str:
     start, step = rng.randint(1, 60), rng.randint(2, 25)
-    words = {f"s{n}": start + step * (n - 1) for n in range(1, 7)}
+    words: Words = {f"s{n}": start + step * (n - 1) for n in range(1, 7)}
     return _write_problem(rng, "pattern", step=step, **words)
 
 
