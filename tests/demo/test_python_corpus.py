@@ -29,15 +29,15 @@ READING_NEEDS = {"email", "importlib", "pydoc_data", "sysconfig"}  # for READMEs
 
 PROGRAM = f"""
 import json, sys
-from gnano.config.data_config import Source
-from gnano.data.source_files import documents
-from gnano.demo.python_corpus import identity
+from gnano.config.data_config import SourceConfig
+from gnano.data.source_files import read_task_documents
+from gnano.demo.python_corpus import identify_installation
 def read(name, size):
     path = f"gnano.demo.python_corpus:{{name}}"
-    return list(documents(Source(kind="generator", generator=path, max_bytes=size), []))
+    return list(read_task_documents(SourceConfig(kind="generator", generator=path, max_bytes=size), []))
 before = set(sys.modules)
 found = read("PROSE", {PROSE}), read("CODE", {CODE})
-print(json.dumps([*found, sorted(set(sys.modules) - before), identity()]))
+print(json.dumps([*found, sorted(set(sys.modules) - before), identify_installation()]))
 """
 
 

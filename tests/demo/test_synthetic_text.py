@@ -52,8 +52,8 @@ def test_passage_k_is_the_same_alone_and_in_the_stream() -> None:
 
 def test_another_process_with_another_hash_seed_writes_the_same_text() -> None:
     code = (
-        "import hashlib; from gnano.demo.synthetic_text import passage;"
-        "text = ''.join(passage(3, k) for k in range(200));"
+        "import hashlib; from gnano.demo.synthetic_text import write_passage;"
+        "text = ''.join(write_passage(3, k) for k in range(200));"
         "print(hashlib.sha256(text.encode()).hexdigest())"
     )
     here = hashlib.sha256("".join(sample(200, seed=3)).encode()).hexdigest()
@@ -171,7 +171,7 @@ def test_quotation_marks_come_in_pairs() -> None:
 
 
 def test_half_are_stories_and_half_are_lessons() -> None:
-    stories = sum(weight for form, weight in FORMS if form.__name__ == "_story")
+    stories = sum(weight for form, weight in FORMS if form.__name__ == "_write_story")
     assert stories * 2 == sum(weight for _, weight in FORMS)
 
 

@@ -97,9 +97,7 @@ def load_recipe(name: str) -> Recipe:
     Raises ValueError naming the file and the key where something is not as it should be.
     """
     if name in list_recipes():
-        text = (
-            resources.files("gnano.config").joinpath("recipes", f"{name}.toml").read_text("utf-8")
-        )
+        text = resources.files("gnano.config").joinpath("recipes", f"{name}.toml").read_text("utf-8")
     elif (file := Path(expand_path(name))).is_file():
         text = read_text(file)
     else:

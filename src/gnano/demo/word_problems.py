@@ -69,12 +69,8 @@ def _sharing(rng: Random) -> str:
     heads, each = rng.randint(3, 9), rng.randint(4, 40)
     rest = rng.randrange(heads)
     end = f"and {rest} {'is' if rest == 1 else 'are'} left over" if rest else "and none is left"
-    words: Words = {
-        "heads": heads,
-        "each": each,
-        "shared": heads * each,
-        "total": heads * each + rest,
-    }
+    words: Words = {"heads": heads, "each": each, "shared": heads * each}
+    words["total"] = words["shared"] + rest
     return _write_problem(rng, "sharing", "thing", end=end, **words)
 
 
@@ -141,12 +137,8 @@ def _ground(rng: Random) -> str:
 
 def _warmth(rng: Random) -> str:
     morning, rise, fall = rng.randint(-9, 8), rng.randint(3, 17), rng.randint(2, 15)
-    words: Words = {
-        "morning": morning,
-        "rise": rise,
-        "fall": fall,
-        "town": rng.choice(LISTS["town"]),
-    }
+    words: Words = {"morning": morning, "rise": rise, "fall": fall}
+    words["town"] = rng.choice(LISTS["town"])
     return _write_problem(rng, "warmth", noon=morning + rise, night=morning + rise - fall, **words)
 
 

@@ -101,7 +101,7 @@ def test_a_data_set_of_the_hub_is_fetched_by_the_ranks(config, files, monkeypatc
     with hub:
         # the client reads the address when it is loaded, so everything is a process of its own
         env = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_TELEMETRY": "1"}
-        scaled = "ScaleOut(config, tasks=2, workers=2).run()"
+        scaled = "ClusterPreparation(config, tasks=2, workers=2).run()"
         for folder, how in (("one", "prepare(config)"), ("two", scaled)):
             given = replace(
                 config(folder), sources={"web": SourceConfig(kind="hub", repo="me/data")}, workers=1
@@ -120,15 +120,15 @@ def test_a_data_set_of_the_hub_is_fetched_by_the_ranks(config, files, monkeypatc
 
 HUB = """
 import json, sys
-from gnano.config.data_config import DataConfig, Source
+from gnano.config.data_config import DataConfig, SourceConfig
 from gnano.data import source_files
 from gnano.data.prepare.pipeline import prepare
-from gnano.data.prepare.cluster import ScaleOut
+from gnano.data.prepare.cluster import ClusterPreparation
 
 if __name__ == "__main__":
-    source_files.SMALL = 1
+    source_files.MIN_TASK_BYTES = 1
     content = json.load(sys.stdin)
-    sources = {{name: Source(**source) for name, source in content.pop("sources").items()}}
+    sources = {{name: SourceConfig(**source) for name, source in content.pop("sources").items()}}
     config = DataConfig(**content, sources=sources)
     {how}
 """

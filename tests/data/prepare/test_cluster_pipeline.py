@@ -41,15 +41,15 @@ def test_a_broken_file_is_one_sentence_and_when_mended_the_rest_is_done(
 
 KILLED = """
 import json, sys
-from gnano.config.data_config import DataConfig, Source
+from gnano.config.data_config import DataConfig, SourceConfig
 from gnano.data import source_files
-from gnano.data.prepare.cluster import ScaleOut
+from gnano.data.prepare.cluster import ClusterPreparation
 
 if __name__ == "__main__":
-    source_files.SMALL = 1
+    source_files.MIN_TASK_BYTES = 1
     config = json.load(sys.stdin)
-    sources = {name: Source(**source) for name, source in config.pop("sources").items()}
-    ScaleOut(DataConfig(**config, sources=sources), "local", tasks=2, workers=2).run()
+    sources = {name: SourceConfig(**source) for name, source in config.pop("sources").items()}
+    ClusterPreparation(DataConfig(**config, sources=sources), "local", tasks=2, workers=2).run()
 """
 
 

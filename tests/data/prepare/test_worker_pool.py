@@ -163,9 +163,9 @@ def test_stray_prints_of_a_library_do_not_disturb_a_worker(
 ):
     (tmp_path / "sitecustomize.py").write_text(
         "import gnano.data.manifest as split\n"
-        "position = split.position\n"
+        "position = split.text_position\n"
         "def noisy(text):\n    print('{not an event')\n    return position(text)\n"
-        "split.position = noisy\n"
+        "split.text_position = noisy\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     prepare(config)
@@ -178,15 +178,15 @@ def test_ctrl_c_ends_the_command_in_one_line_without_workers_left(config, tmp_pa
         "import os, signal, sys\n"
         "from gnano.cli import main\n"
         "from gnano.data import source_files\n"
-        "from gnano.data.prepare.worker_pool import Workers\n"
-        "inputs.SMALL = 1\n"
-        "give = Workers.give\n"
+        "from gnano.data.prepare.worker_pool import WorkerPool\n"
+        "source_files.MIN_TASK_BYTES = 1\n"
+        "submit = WorkerPool.submit\n"
         "def interrupting(self, job):\n"
-        "    give(self, job)\n"
+        "    submit(self, job)\n"
         "    if job.task == 2:\n"
         "        print(*[p.pid for p in self.busy.values()], flush=True)\n"
         "        os.killpg(0, signal.SIGINT)\n"
-        "Workers.give = interrupting\n"
+        "WorkerPool.submit = interrupting\n"
         "main(sys.argv[1:])\n"
     )
     file = write_recipe(config, tmp_path / "stopped.toml")

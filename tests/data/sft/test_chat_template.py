@@ -194,11 +194,11 @@ def test_a_template_of_ones_own_is_a_toml_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('usr = "x"', "unknown key 'usr'; there are begin"),
+        ('usr = "x"', "unknown key 'usr'; known are begin"),
         ("user = 3", "user is 3, not text"),
         ('user = "no hole\\n"', "needs {content}"),
         ('assistant = "A:"', "must end with a new line"),
-        ("user =", "is no template"),
+        ("user =", "is not a template"),
     ],
 )
 def test_a_file_that_is_no_template_is_named_with_its_fault(
@@ -206,10 +206,10 @@ def test_a_file_that_is_no_template_is_named_with_its_fault(
 ) -> None:
     file = tmp_path / "own.toml"
     file.write_text(text)
-    with pytest.raises(ValueError, match=r"own\.toml is no template") as refused:
+    with pytest.raises(ValueError, match=r"own\.toml is not a template") as refused:
         load_template(str(file))
     assert said in str(refused.value) and "\n" not in str(refused.value)
-    with pytest.raises(ValueError, match="'alpacca', and no file: there are alpaca, c"):
+    with pytest.raises(ValueError, match="'alpacca', and there is no such file. Use alpaca, c"):
         load_template("alpacca")
 
 

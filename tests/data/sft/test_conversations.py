@@ -89,7 +89,7 @@ def test_each_form_gives_the_same_conversation(record: object, turns: tuple[Turn
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        ("text", "no record but text"),
+        ("text", "not a record but text"),
         ({}, "its keys are none"),
         ({"question": "?"}, "its keys are question; known are instruction"),
         ({"instruction": "a", "response": " \n"}, "response is empty"),
@@ -112,7 +112,7 @@ def test_each_form_gives_the_same_conversation(record: object, turns: tuple[Turn
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
          "content has a part of type 'image_url', not text"),
         ({"instruction": "a", "output": "b", "system": 7}, "system is a number, not text"),
-        ({"instruction": "a", "output": "b", "history": ["c"]}, "history 1 is no pair"),
+        ({"instruction": "a", "output": "b", "history": ["c"]}, "history 1 is not a pair"),
         ({"instruction": "a", "output": "b", "history": 5}, "history is a number, not a list"),
         ({"prompt": "a", "completion": " "}, "completion is empty"),
     ],
@@ -163,7 +163,7 @@ def test_a_file_without_a_usable_record_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"9 of 9 records cannot be used"):
         read_conversation_files([str(tmp_path / "none.jsonl")], max_bad_share=1)
     (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(ValueError, match="no record in it"):
+    with pytest.raises(ValueError, match="it has no records"):
         read_conversation_files([str(tmp_path / "empty.jsonl")])
 
 

@@ -133,7 +133,7 @@ def test_a_sample_depends_on_nothing_but_its_number() -> None:
     rows.reference_margins = again.reference_margins = np.arange(30, dtype=np.float32)
     together = rows.read_batch(range(12))
     alone = [again.read_batch([i]) for i in reversed(range(12))][::-1]
-    for name in ("inputs_BT", "targets_BT", "segments_BT", "signs_BT", "reference_P"):
+    for name in ("inputs_BT", "targets_BT", "segments_BT", "signs_BT", "reference_margins_P"):
         parts = torch.cat([getattr(batch, name) for batch in alone])
         assert torch.equal(getattr(together, name), parts), name
     nats = torch.rand(12, T)

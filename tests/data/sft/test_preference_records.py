@@ -81,7 +81,7 @@ LISTS = {"chosen": [user("a"), model("b")], "rejected": [user("a"), model("c")]}
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        (None, "no record but nothing"),
+        (None, "not a record but nothing"),
         ({}, "its keys are none"),
         ({"prompt": "a", "chosen": "b"}, "its keys are prompt, chosen; known are chosen and"),
         ({"chosen": "b", "rejected": "c"}, "it has no prompt"),
@@ -97,7 +97,7 @@ LISTS = {"chosen": [user("a"), model("b")], "rejected": [user("a"), model("c")]}
         ({**GOOD, "rejected": ["c"]}, "rejected 1 is text, not a record"),
         ({**GOOD, "rejected": "b\n"}, "chosen and rejected are the same answer"),
         ({**GOOD, "prompt": [user("a")], "rejected": [user("c")]}, "rejected 1 is the user's"),
-        ({**LISTS, "rejected": [user("x"), model("c")]}, "answer different conversations"),
+        ({**LISTS, "rejected": [user("x"), model("c")]}, "have different prompts"),
         ({**LISTS, "rejected": LISTS["chosen"]}, "the same answer"),
         ({**LISTS, "rejected": [user("a")]}, "rejected does not end with an answer"),
         ({**LISTS, "rejected": [model("c")]}, "rejected 1 is the assistant's, where the user's"),

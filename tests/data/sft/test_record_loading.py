@@ -63,9 +63,9 @@ def test_only_the_first_records_are_taken_where_that_is_asked(tmp_path: Path) ->
 
 
 def test_no_source_no_file_and_no_record_are_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no data.sources.*--files"):
+    with pytest.raises(ValueError, match=r"no data\.sources.*--files"):
         gathered()
-    with pytest.raises(ValueError, match=r"'mine' names no file.*data.sources.mine.files"):
+    with pytest.raises(ValueError, match=r"'mine' has no files.*data\.sources\.mine\.files"):
         load_conversations(InstructionConfig(sources={"mine": InstructionSource()}))
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
@@ -76,7 +76,7 @@ def test_no_source_no_file_and_no_record_are_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"heldout": 1.0}, "data.heldout_fraction is 1.0"),
+        ({"heldout_fraction": 1.0}, "data.heldout_fraction is 1.0"),
         ({"epochs": -1.0}, "data.epochs is -1.0"),
         ({"seed": -1}, "data.seed is -1"),
         ({"sources": {"a": InstructionSource(weight=0)}}, "weights of data.sources are 0"),
@@ -91,7 +91,7 @@ def test_values_out_of_range_are_named(change: dict[str, object], said: str) -> 
     ("change", "said"),
     [
         ({"kind": "hub", "repo": "dolly"}, "USER/NAME"),
-        ({"kind": "python", "files": ("a",)}, "files is .* no effect"),
+        ({"kind": "generator", "files": ("a",)}, "files is .* no effect"),
     ],
 )
 def test_a_source_that_cannot_be_is_refused(change: dict[str, object], said: str) -> None:

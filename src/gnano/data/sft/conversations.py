@@ -147,7 +147,9 @@ def _parse_messages(value: Any, key: str, before: tuple[Turn, ...]) -> tuple[Tur
         if speaker == "system" and turns == [Turn("system", _text(entry, content))]:
             continue  # a repetition of the record's "system"
         if speaker != expected and (speaker != "system" or turns):
-            raise ValueError(f"{key} {number} is of the {speaker}; one of the {expected} is due")
+            raise ValueError(
+                f"{key} {number} is the {speaker}'s, where the {expected}'s is expected"
+            )
         turns.append(Turn(speaker, _text(entry, content)))
     return tuple(turns)
 
