@@ -1,4 +1,4 @@
-"""What is said of Python's own library is true: of what is imported, and of its source."""
+"""The answers about the standard library are true of the imported objects and their source."""
 
 import ast
 import importlib
@@ -26,7 +26,7 @@ SAFE = """
 
 @pytest.fixture(scope="module")
 def pairs() -> dict[str, list[Conversation]]:
-    """By kind."""
+    """Return the questions by kind."""
     found = defaultdict(list)
     for pair in build_python_questions():
         found[pair.category].append(pair)
@@ -42,7 +42,7 @@ def answer(pair: Conversation) -> str:
 
 
 def imported(about: str) -> Any:
-    """What has this name; None where it is not safe to import, or of another system."""
+    """Return the object of this name; None if it is unsafe to import or missing on this system."""
     parts = about.split(".")
     if parts[0] not in SAFE:
         return None
@@ -62,7 +62,7 @@ def imported(about: str) -> Any:
 
 
 def source(about: str) -> str:
-    """Of the module that it is in."""
+    """Return the source of the object's module."""
     library = Path(sysconfig.get_paths()["stdlib"])
     parts = about.split(".")
     for count in range(len(parts) - 1, 0, -1):
@@ -74,7 +74,7 @@ def source(about: str) -> str:
 
 
 def functions(found: list[Conversation]) -> list[tuple[Conversation, inspect.Signature]]:
-    """Pairs about what is a Python function once it is imported, and how it is called."""
+    """Return the pairs about imported Python functions with their signatures."""
     signatures = []
     for pair in found:
         function = imported(pair.topic)
@@ -105,7 +105,7 @@ def test_signatures_are_those_of_the_imported_functions(
 
 
 def evaluated(arguments: ast.arguments) -> inspect.Signature:
-    """Without annotations, and with `...` for defaults that only the module can evaluate."""
+    """Return the signature without annotations, with `...` for defaults that are not constants."""
     for each in ast.walk(arguments):
         if isinstance(each, ast.arg):
             each.annotation = None
@@ -119,7 +119,7 @@ def evaluated(arguments: ast.arguments) -> inspect.Signature:
     return inspect.signature(scope["f"])
 
 
-def test_arguments_are_counted_and_named_as_a_caller_gives_them(
+def test_arguments_are_those_of_the_imported_functions(
     pairs: dict[str, list[Conversation]],
 ) -> None:
     numbers = "None One Two Three Four Five Six Seven Eight Nine Ten".split()
@@ -152,7 +152,7 @@ def test_defaults_are_those_of_the_imported_functions(
     assert checked > 100
 
 
-def test_modules_can_be_imported_and_have_what_was_asked_for(
+def test_modules_have_the_objects_of_the_questions(
     pairs: dict[str, list[Conversation]],
 ) -> None:
     checked = 0
@@ -170,7 +170,9 @@ def test_modules_can_be_imported_and_have_what_was_asked_for(
     assert len(set(blind)) == len(blind)
 
 
-def test_imports_import_what_was_asked_for(pairs: dict[str, list[Conversation]]) -> None:
+def test_import_lines_import_the_objects_of_the_questions(
+    pairs: dict[str, list[Conversation]],
+) -> None:
     checked = 0
     for pair in pairs["import"]:
         if (expected := imported(pair.topic)) is not None:
@@ -193,7 +195,7 @@ def test_base_classes_are_those_of_the_imported_classes(
     assert checked > 150
 
 
-def test_a_line_that_is_completed_is_a_line_of_its_module(
+def test_completed_lines_are_lines_of_their_module(
     pairs: dict[str, list[Conversation]],
 ) -> None:
     for pair in pairs["complete"]:
@@ -212,7 +214,7 @@ def test_the_last_line_shown_raises_the_exception(pairs: dict[str, list[Conversa
         assert last in source(pair.topic).expandtabs()
 
 
-def test_sentences_begin_the_docstrings_that_they_are_said_to(
+def test_summaries_are_the_start_of_the_docstrings(
     pairs: dict[str, list[Conversation]],
 ) -> None:
     checked = 0
@@ -231,7 +233,7 @@ def test_sentences_begin_the_docstrings_that_they_are_said_to(
     assert checked > 500
 
 
-def test_the_name_that_fits_is_one_of_three(pairs: dict[str, list[Conversation]]) -> None:
+def test_the_correct_name_is_one_of_three(pairs: dict[str, list[Conversation]]) -> None:
     for pair in pairs["name"]:
         names = context(pair).split(", ")
         assert len(set(names)) == 3

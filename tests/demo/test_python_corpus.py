@@ -34,7 +34,8 @@ from gnano.data.source_files import read_task_documents
 from gnano.demo.python_corpus import identify_installation
 def read(name, size):
     path = f"gnano.demo.python_corpus:{{name}}"
-    return list(read_task_documents(SourceConfig(kind="generator", generator=path, max_bytes=size), []))
+    source = SourceConfig(kind="generator", generator=path, max_bytes=size)
+    return list(read_task_documents(source, []))
 before = set(sys.modules)
 found = read("PROSE", {PROSE}), read("CODE", {CODE})
 print(json.dumps([*found, sorted(set(sys.modules) - before), identify_installation()]))
@@ -43,7 +44,7 @@ print(json.dumps([*found, sorted(set(sys.modules) - before), identify_installati
 
 @pytest.fixture(scope="module")
 def fresh():
-    """Prose, code and imported modules of two new processes with other hashes of strings."""
+    """Prose, code and imported modules of two new processes with different hash seeds."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
@@ -66,12 +67,12 @@ def code(fresh):
     return [Document(*document) for document in fresh[0][1]]
 
 
-def test_every_process_reads_the_same(fresh):
+def test_two_processes_read_the_same_text(fresh):
     one, two = fresh
     assert one == two
 
 
-def test_nothing_is_imported_to_be_read(fresh, prose, code):
+def test_files_are_read_without_importing_them(fresh, prose, code):
     assert any(document.group.startswith(("torch/", "numpy/")) for document in prose)
     read = {d.group.removesuffix(".py").replace("/", ".") for d in prose + code}
     for _, _, imported, _ in fresh:
@@ -82,13 +83,13 @@ def test_nothing_is_imported_to_be_read(fresh, prose, code):
         assert roots.isdisjoint({"torch", "numpy", "sympy", "tokenizers", "tyro"})
 
 
-def test_budgets_end_with_the_document_that_fills_them(prose, code):
+def test_a_budget_ends_with_the_document_that_reaches_it(prose, code):
     for found, budget in ((prose, PROSE), (code, CODE)):
         sizes = [len(document.text.encode()) for document in found]
         assert sum(sizes[:-1]) < budget <= sum(sizes)
 
 
-def test_a_larger_budget_begins_with_the_same_documents(code):
+def test_a_larger_budget_starts_with_the_same_documents(code):
     path = "gnano.demo.python_corpus:CODE"
     fewer = list(
         read_task_documents(SourceConfig(kind="generator", generator=path, max_bytes=CODE // 3), [])
@@ -97,7 +98,7 @@ def test_a_larger_budget_begins_with_the_same_documents(code):
     assert 0 < len(fewer) < len(code)
 
 
-def test_code_is_real_files_of_the_standard_library_that_parse(code):
+def test_code_is_valid_files_of_the_standard_library(code):
     library = Path(sysconfig.get_paths()["stdlib"])
     for document in code:
         path = library / document.group
@@ -146,7 +147,7 @@ ONE, TWO, THREE = (
 
 
 def module(*docstrings):
-    """The first is the module's, the others are those of functions f0, f1 …"""
+    """Return a module with the first docstring and functions f0, f1 … with the others."""
     first, *others = docstrings
     functions = (f'def f{n}():\n    """{d}"""\n' for n, d in enumerate(others))
     return f'"""{first}"""\n\n' + "\n\n".join(functions)
@@ -158,7 +159,7 @@ def test_no_docstring_is_repeated(library):
     assert [whole.count(docstring) for docstring in (ONE, TWO, THREE)] == [1, 1, 1]
 
 
-def test_docstrings_stand_below_the_names_they_document(library):
+def test_docstrings_follow_the_names_they_document(library):
     method = f'    async def f(self):\n        """\n        {TWO}\n        """\n'
     source = f'class C:\n    """{ONE}"""\n\n{method}'
     prose, _ = library({"p/a.py": source, "p/__init__.py": module(THREE)})
@@ -168,7 +169,7 @@ def test_docstrings_stand_below_the_names_they_document(library):
     ]
 
 
-def test_examples_and_tables_between_the_sentences_are_left_out(library):
+def test_examples_and_tables_are_left_out(library):
     example = ">>> f(1, 2) == {3: [4]}; g(5, 6) == {7: [8]}; h(9, 10) == {11: [12]}  # 13"
     table = "=====  =====  ====== | 1 | 2 | 3 |\n=====  =====  ====== | 4 | 5 | 6 |"
     prose, code = library({"a.py": module("\n\n".join([ONE, example, TWO, table, THREE]))})
@@ -183,7 +184,7 @@ def test_tests_and_installed_packages_are_not_the_library(library):
     assert [document.group for document in code] == ["p/d.py"]
 
 
-def test_files_that_cannot_be_read_are_passed_over(library):
+def test_unreadable_files_are_skipped(library):
     prose, code = library(
         {"latin.py": module(ONE + "\xe9"), "broken.py": '"""' + TWO, "good.py": module(THREE)}
     )

@@ -1,4 +1,4 @@
-"""What is left out of a line can be read from the lines above it."""
+"""The rest of a cut line consists of words from the lines before it."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from gnano.demo.python_objects import PythonObject
 Library = Callable[[dict[str, str]], dict[str, PythonObject]]
 
 
-def test_a_line_breaks_off_only_where_all_that_follows_has_been_seen(library: Library) -> None:
+def test_a_line_is_cut_where_its_rest_occurs_before(library: Library) -> None:
     seen = (
         "def f(first, second):\n    '''No.'''\n    third = first\n    return call(third, first)\n"
     )
@@ -23,7 +23,7 @@ def test_a_line_breaks_off_only_where_all_that_follows_has_been_seen(library: Li
     assert find_completion(library({"a.py": new})["a.f"]) is None
 
 
-def test_what_is_raised_stands_at_the_end_of_the_lines_before_it(library: Library) -> None:
+def test_the_raised_exception_is_in_the_last_line(library: Library) -> None:
     text = "def f(a):\n    if a:\n        raise {}\n"
     for written, name in [
         ("ValueError('no')", "ValueError"),

@@ -1,4 +1,4 @@
-"""Thousands of questions, the same in every process, that a small model can take in."""
+"""The questions are reproducible, of all kinds, and fit a small model's context."""
 
 import json
 import os
@@ -21,10 +21,10 @@ KINDS = {"what it does", "which module", "signature", "complete", "name"}
 KINDS |= {"arguments", "default", "base", "import", "raises"}
 PROGRAM = """
 import json, sys
-from gnano.demo.python_questions import python_questions
+from gnano.demo.python_questions import build_python_questions
 before = set(sys.modules)
-found = python_questions()
-print(json.dumps([[c.turns, c.category, c.about] for c in found], default=vars))
+found = build_python_questions()
+print(json.dumps([[c.turns, c.category, c.topic] for c in found], default=vars))
 print(json.dumps([sorted(set(sys.modules) - before), "torch" in sys.modules]))
 """
 
@@ -46,7 +46,7 @@ def answer(pair: Conversation) -> str:
     return pair.turns[1].content
 
 
-def test_every_process_asks_the_same_and_imports_nothing_to_ask() -> None:
+def test_two_processes_build_the_same_questions_without_imports() -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
@@ -64,7 +64,7 @@ def test_every_process_asks_the_same_and_imports_nothing_to_ask() -> None:
     assert {"tkinter", "turtle", "antigravity", "unittest", "xml"}.isdisjoint(modules)
 
 
-def test_there_are_thousands_of_questions_and_hundreds_of_each_kind(
+def test_there_are_thousands_of_questions_of_all_kinds(
     all_pairs: list[Conversation],
 ) -> None:
     assert 4_000 <= len(all_pairs) <= 12_000
@@ -74,7 +74,7 @@ def test_there_are_thousands_of_questions_and_hundreds_of_each_kind(
         assert min(counts.values()) > len(part) / 50
 
 
-def test_no_question_is_asked_twice_and_none_is_empty(all_pairs: list[Conversation]) -> None:
+def test_questions_are_unique_and_complete(all_pairs: list[Conversation]) -> None:
     assert len({asked(pair) for pair in all_pairs}) == len(all_pairs)
     for pair in all_pairs:
         question, given = pair.turns
@@ -84,7 +84,7 @@ def test_no_question_is_asked_twice_and_none_is_empty(all_pairs: list[Conversati
             assert text == text.strip()
 
 
-def test_all_of_them_fit_a_context_of_256_tokens(all_pairs: list[Conversation]) -> None:
+def test_questions_fit_a_context_of_256_tokens(all_pairs: list[Conversation]) -> None:
     texts = [
         document.text
         for read in (iter_python_code, iter_python_prose)
@@ -101,7 +101,7 @@ def test_all_of_them_fit_a_context_of_256_tokens(all_pairs: list[Conversation]) 
     assert sum(len(tokenizer.encode(text)) < 60 for text in words) > len(words) / 2
 
 
-def test_most_answers_are_words_that_the_question_shows(all_pairs: list[Conversation]) -> None:
+def test_most_answers_consist_of_words_of_the_question(all_pairs: list[Conversation]) -> None:
     def words(text: str) -> set[str]:
         return set(re.findall(r"\w+", text))
 
@@ -123,7 +123,7 @@ def test_no_object_is_both_learned_and_held_out(
     assert code.isdisjoint(context(p) for p in heldout if p.category == "complete")
 
 
-def test_what_is_asked_again_is_not_read_again_and_is_the_callers_own() -> None:
+def test_each_caller_gets_its_own_list() -> None:
     one = build_python_questions()
     one.clear()
     assert build_python_questions()

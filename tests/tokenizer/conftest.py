@@ -1,4 +1,4 @@
-"""GPT-2's two files, GPT-2's tokenizer, and a small one trained on Python's own sources."""
+"""Fixtures: GPT-2's files and tokenizer, and a small tokenizer trained on Python's sources."""
 
 import importlib.util
 import inspect
@@ -43,5 +43,5 @@ def own(corpus) -> Tokenizer:
 
 @pytest.fixture(scope="session", params=["gpt2s", "own"])
 def tokenizer(request):
-    """Each promise is tested on both makers' tokenizers."""
+    """GPT-2's tokenizer and a trained one."""
     return request.getfixturevalue(request.param)

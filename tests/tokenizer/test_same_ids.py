@@ -1,4 +1,4 @@
-"""The ids are those that the rest of the world gives the same text."""
+"""The ids are those of tiktoken and Hugging Face."""
 
 import json
 
@@ -54,7 +54,7 @@ def hugging_faces(gpt2_files):
     )
 
 
-def test_gpt2_is_the_published_one(gpt2s):
+def test_the_gpt2_tokenizer_is_the_published_one(gpt2s):
     assert (gpt2s.name, gpt2s.vocab_size, gpt2s.end_of_text_id) == ("gpt2", 50_257, 50_256)
     assert gpt2s.encode("Hello world") == [15496, 995]
     assert gpt2s.encode("hello world") == [31373, 995]
@@ -62,7 +62,7 @@ def test_gpt2_is_the_published_one(gpt2s):
 
 
 @pytest.mark.parametrize("text", AWKWARD)
-def test_gpt2_ids_are_tiktokens_and_hugging_faces(gpt2s, tiktokens, hugging_faces, text):
+def test_gpt2_ids_are_those_of_tiktoken_and_hugging_face(gpt2s, tiktokens, hugging_faces, text):
     ids = gpt2s.encode(text)
     assert ids == tiktokens.encode_ordinary(text)
     assert ids == hugging_faces.encode(text).ids
@@ -70,7 +70,7 @@ def test_gpt2_ids_are_tiktokens_and_hugging_faces(gpt2s, tiktokens, hugging_face
 
 @settings(deadline=None, max_examples=300)
 @given(text=st.text())
-def test_gpt2_ids_are_tiktokens_on_any_text(gpt2s, tiktokens, text):
+def test_gpt2_ids_are_those_of_tiktoken_for_any_text(gpt2s, tiktokens, text):
     assert gpt2s.encode(text) == tiktokens.encode_ordinary(text)
 
 

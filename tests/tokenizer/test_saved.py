@@ -1,4 +1,4 @@
-"""A saved tokenizer comes back as it was; a file that does not fit is named."""
+"""A saved tokenizer is loaded unchanged; unsupported files are refused."""
 
 import json
 import pickle
@@ -26,7 +26,7 @@ def test_a_worker_process_gets_the_same_tokenizer(tokenizer):
     assert same(pickle.loads(pickle.dumps(tokenizer)), tokenizer)
 
 
-def test_what_transformers_saves_again_is_still_the_same_tokenizer(tokenizer, tmp_path):
+def test_a_tokenizer_saved_by_transformers_is_unchanged(tokenizer, tmp_path):
     transformers = pytest.importorskip("transformers")
     tokenizer.save(tmp_path)
     transformers.AutoTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "again")
@@ -41,13 +41,13 @@ def test_another_order_of_merges_is_another_fingerprint(own, tmp_path):
     assert Tokenizer.load(tmp_path).fingerprint != own.fingerprint
 
 
-def test_a_folder_without_a_tokenizer_is_named(tmp_path):
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"empty.tokenizer\.json does not exist"):
         Tokenizer.load(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("content", [b"", b'{"model": ', b"\xff\xfe\x00", b"[" * 100_000])
-def test_a_torn_file_is_named(tmp_path, content):
+def test_a_truncated_file_is_refused(tmp_path, content):
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"tokenizer\.json is not valid JSON"):
         Tokenizer.load(tmp_path)

@@ -1,4 +1,4 @@
-"""A vocabulary of one's own is the one that BPE defines, whole, and always the same."""
+"""A trained vocabulary is that of the BPE algorithm, complete and reproducible."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def test_the_vocabulary_is_bytes_then_merges_then_end_of_text(own):
     assert all(own.token_bytes[256:599] >= 2)
 
 
-def test_every_merge_was_the_most_frequent_pair_when_it_was_learnt(tmp_path):
+def test_every_merge_was_the_most_frequent_pair(tmp_path):
     text = "the cat sat on the mat; the rat that sat at the mat ate the cat's hat " * 3
     trained = train_bpe([text], 270)
     trained.save(tmp_path)
@@ -38,11 +38,11 @@ def test_every_merge_was_the_most_frequent_pair_when_it_was_learnt(tmp_path):
     assert len(learnt["model"]["merges"]) == 270 - 257
 
 
-def test_it_shortens_the_text_that_it_was_trained_on(own, corpus):
+def test_training_reduces_the_number_of_tokens(own, corpus):
     assert sum(len(own.encode_array(text)) for text in corpus) < 0.6 * len("".join(corpus).encode())
 
 
-def test_no_token_crosses_from_one_word_to_the_next(own):
+def test_no_token_crosses_a_word_boundary(own):
     for i in range(256, 599):
         assert re.fullmatch(r"\s+| ?[^\W\d_]+| ?\d+| ?[^\sa-zA-Z0-9]+|'\w+", own.decode([i]))
 
@@ -54,7 +54,7 @@ def test_no_token_crosses_from_one_word_to_the_next(own):
         | sampled_from("'re|'ve|'d|''|\n|  |a".split("|"))
     )
 )
-def test_words_are_those_that_the_tokenizer_encodes(parts):
+def test_training_splits_words_like_encoding(parts):
     text = "".join(parts)
     split = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(text)
     words = pre_tokenizers.Split(Regex(WORD_PATTERN), "isolated").pre_tokenize_str(text)
@@ -62,14 +62,14 @@ def test_words_are_those_that_the_tokenizer_encodes(parts):
 
 
 @pytest.mark.parametrize("letter", ["x", "7", "=", " ", "東"])
-def test_an_endless_word_is_learnt_from_in_parts(letter):
-    """Otherwise each merge walks all of it, and tokens grow as long as it is."""
+def test_a_very_long_word_is_split(letter):
+    """Otherwise each merge reads all of it, and tokens become as long as the word."""
     own = train_bpe([letter * 20_000, "the river and the stone " * 20], 275)
     longest = max(len(own.decode([id])) for id in range(own.end_of_text_id))
     assert MAX_WORD_CHARS // 4 < longest <= MAX_WORD_CHARS
 
 
-def test_ctrl_c_is_heard_while_native_code_trains():
+def test_ctrl_c_interrupts_the_training():
     code = """
 import hashlib, os, signal, threading
 from gnano.tokenizer import train_bpe
@@ -84,7 +84,7 @@ except KeyboardInterrupt:
     assert subprocess.run(command, capture_output=True, text=True, timeout=120).stdout == "heard\n"
 
 
-def test_two_processes_learn_the_same():
+def test_two_processes_train_the_same_vocabulary():
     code = """
 import heapq, inspect, textwrap
 from gnano.tokenizer.train_bpe import train_bpe
@@ -105,7 +105,7 @@ print(train_bpe(corpus, 500).fingerprint)
     assert re.fullmatch(r"[0-9a-f]{64}\n", prints.pop())
 
 
-def test_end_of_text_in_the_corpus_is_plain_text_to_it():
+def test_end_of_text_in_the_corpus_is_plain_text():
     trained = train_bpe(["<|endoftext|>" * 50], 262)
     assert trained.end_of_text_id not in trained.encode("<|endoftext|>")
 
@@ -114,7 +114,7 @@ def test_the_smallest_vocabulary_is_the_bytes_and_end_of_text():
     assert len(train_bpe(["any text"], 257).encode("héllo")) == 6
 
 
-def test_half_a_character_does_not_stop_the_training():
+def test_lone_surrogates_do_not_stop_the_training():
     assert train_bpe(["ab\ud83d ab ab"], 258).vocab_size == 258
 
 
@@ -124,7 +124,7 @@ def test_a_size_out_of_bounds_is_refused(vocab_size):
         train_bpe(["text"], vocab_size)
 
 
-def test_a_corpus_too_small_says_how_far_it_went():
+def test_a_corpus_that_is_too_small_is_refused():
     with pytest.raises(ValueError, match=r"gave only 260 of 300 .* vocab_size of 260 or less"):
         train_bpe(["abc abc abc"], 300)
     assert train_bpe(["abc abc abc"], 260).vocab_size == 260
@@ -136,7 +136,7 @@ def test_an_empty_corpus_is_refused(texts):
         train_bpe(texts, 257)
 
 
-def test_one_string_is_not_taken_for_a_list_of_letters():
+def test_a_single_string_is_refused():
     with pytest.raises(ValueError, match="Pass a list of texts"):
         train_bpe("a whole corpus", 257)
 

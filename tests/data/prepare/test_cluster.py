@@ -1,4 +1,4 @@
-"""The same folder, whoever did the work: `prepare`, or ranks of datatrove's executors."""
+"""Scaled-out preparation gives the same folder as `prepare`."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def test_local_ranks_give_the_folder_that_prepare_gives(config, files, corpus, m
     assert documents_read(scaled.folder) == (9, read)
 
 
-def test_what_is_complete_is_left_alone(config, files):
+def test_a_complete_folder_is_not_changed(config, files):
     done = config("done")
     manifest = prepare(done)
     before = files(done.folder)
@@ -52,8 +52,8 @@ def test_what_is_complete_is_left_alone(config, files):
     assert not Path(done.folder, LOGS_FOLDER).exists()
 
 
-def test_rounds_follow_until_the_budgets_are_met(config, files, corpus, tmp_path):
-    """Most of what a file holds is repeated, so more of them are needed than guessed."""
+def test_rounds_are_repeated_until_the_budgets_are_met(config, files, corpus, tmp_path):
+    """Most documents are duplicates, so more files are needed than estimated."""
     again = tmp_path / "corpus"
     shutil.copytree(corpus / "b", again / "b")
     for n in range(12):
@@ -68,7 +68,7 @@ def test_rounds_follow_until_the_budgets_are_met(config, files, corpus, tmp_path
     assert files(two.folder) == files(one.folder)
 
 
-def test_the_folder_is_locked_meanwhile(config):
+def test_a_locked_folder_is_refused(config):
     from gnano.utils.file_lock import lock_folder
 
     with lock_folder(Path(config("one").folder)), pytest.raises(ValueError, match="at work in"):
@@ -76,7 +76,7 @@ def test_the_folder_is_locked_meanwhile(config):
 
 
 @pytest.mark.parametrize("numbers", [{"tasks": 0}, {"workers": -1}, {"memory_gb": 0}])
-def test_numbers_that_make_no_sense_are_refused(config, numbers):
+def test_numbers_out_of_range_are_refused(config, numbers):
     with pytest.raises(ValueError, match=f"{next(iter(numbers))} is .*; it must be at least"):
         ClusterPreparation(config("one"), **numbers).run()
 
@@ -93,7 +93,7 @@ def test_a_missing_package_is_named_with_its_extra(config, monkeypatch):
         ClusterPreparation(config("one")).run()
 
 
-def test_a_data_set_of_the_hub_is_fetched_by_the_ranks(config, files, monkeypatch, tmp_path):
+def test_ranks_download_a_data_set_from_the_hub(config, files, monkeypatch, tmp_path):
     names = [f"train-{n}.jsonl" for n in range(4)]
     texts = [[{"text": text} for text in some_texts("abcdefgh", 60, seed=n)] for n in names]
     hub = Hub()
@@ -134,7 +134,7 @@ if __name__ == "__main__":
 """
 
 
-def test_the_command_runs_it(config, files, monkeypatch, capsys, tmp_path):
+def test_the_command_line_runs_a_local_preparation(config, files, monkeypatch, capsys, tmp_path):
     import tomli_w
 
     from gnano.cli.scale_out import main

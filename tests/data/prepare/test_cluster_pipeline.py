@@ -1,4 +1,4 @@
-"""Ranks that come to no good end: what is told, what is left, and that the rest goes on."""
+"""Scaled-out preparation after errors and kills: messages, remains, and the next run."""
 
 import json
 import signal
@@ -22,7 +22,7 @@ from gnano.data.prepare.cluster import ClusterPreparation
 pytestmark = pytest.mark.usefixtures("small_tasks")
 
 
-def test_a_broken_file_is_one_sentence_and_when_mended_the_rest_is_done(
+def test_a_bad_file_is_one_error_and_the_rest_is_done_after_its_correction(
     config, files, corpus, tmp_path, capfd
 ):
     prepare(config("one"))
@@ -54,7 +54,7 @@ if __name__ == "__main__":
 
 
 def descendants(process):
-    """Ids of the processes that this one has started, and those of them."""
+    """Return the ids of all child processes of a process."""
     found, parents = [], [process]
     while parents:
         children = Path(f"/proc/{parents.pop()}/task").glob("*/children")
@@ -78,7 +78,7 @@ def alive(process):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
-def test_killed_it_leaves_no_process_and_goes_on_with_the_drafts_it_has(config, files, tmp_path):
+def test_a_killed_run_leaves_no_process_and_its_drafts_are_reused(config, files, tmp_path):
     many = tmp_path / "many"
     for name in ("a", "b"):
         for n in range(4):
@@ -102,7 +102,7 @@ def test_killed_it_leaves_no_process_and_goes_on_with_the_drafts_it_has(config, 
     assert documents_read(two.folder, number=2)[0] == 8 - len(before)
 
 
-def test_a_rank_that_was_killed_is_noticed(config, files):
+def test_a_killed_rank_is_reported(config, files):
     import multiprocess
 
     def kill_one():

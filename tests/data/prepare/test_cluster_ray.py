@@ -1,4 +1,4 @@
-"""Ranks that Ray starts."""
+"""Scaled-out preparation with Ray."""
 
 import pytest
 from tests.data.prepare.conftest import broken, drafts
@@ -28,7 +28,9 @@ def ray():
     module.shutdown()
 
 
-def test_ray_loses_no_failure(ray, config, files, corpus, tmp_path, capfd):
+def test_errors_on_ray_are_reported_and_a_corrected_run_completes(
+    ray, config, files, corpus, tmp_path, capfd
+):
     prepare(config("one"))
     scaled, path, good = broken(config, corpus, tmp_path, "two")
     with pytest.raises(ValueError, match=r"b/1\.jsonl, line 71: it is not JSON"):

@@ -1,4 +1,4 @@
-"""Ranks that Slurm starts, with an `sbatch` of ours: the scripts, and what they do when run."""
+"""Scaled-out preparation with Slurm, on a fake `sbatch`: the job scripts and their results."""
 
 import os
 import re
@@ -39,7 +39,7 @@ OTHERS = {"scontrol": "echo localhost", "squeue": 'cat "$FAKE_SLURM.queue" 2>/de
 
 
 class FakeSlurm:
-    """`sbatch` that only keeps the scripts, and a way to run them as the nodes would."""
+    """An `sbatch` that saves the scripts, and a method that runs them as the nodes would."""
 
     def __init__(self, home):
         self.home = home / "slurm"
@@ -49,7 +49,7 @@ class FakeSlurm:
         return {int(path.stem): path.read_text() for path in sorted(self.home.iterdir())}
 
     def run(self, number):
-        """All tasks of a job array; returns their exit codes."""
+        """Run all tasks of a job array and return their exit codes."""
         script = self.jobs()[number]
         (last,) = re.findall(r"--array=0-(\d+)", script)
         offset = re.search(r"RUN_OFFSET=(\d+)", script)
@@ -120,7 +120,7 @@ def test_slurm_jobs_give_the_folder_that_prepare_gives(slurm, config, files):
     assert len(slurm.jobs()) == 6
 
 
-def test_slurm_goes_on_after_a_rank_that_failed(slurm, config, files, corpus, tmp_path):
+def test_slurm_resumes_after_a_failed_rank(slurm, config, files, corpus, tmp_path):
     prepare(config("one"))
     scaled, path, good = broken(config, corpus, tmp_path, "two")
 
@@ -142,7 +142,7 @@ def test_slurm_goes_on_after_a_rank_that_failed(slurm, config, files, corpus, tm
     assert files(scaled.folder) == files(config("one").folder)
 
 
-def test_slurm_submits_nothing_twice(slurm, config):
+def test_slurm_refuses_to_submit_queued_jobs_again(slurm, config):
     Path(f"{slurm.home}.queue").write_text("103_0\n103_1\n")
     with pytest.raises(ValueError, match=r"still in the queue \(103_0, 103_1"):
         ClusterPreparation(config("one"), "slurm", slurm=OPTIONS).run()

@@ -1,4 +1,4 @@
-"""The same bytes, however many workers, whoever was killed when, whatever was lost."""
+"""Preparation gives the same bytes with any workers, after kills and after lost files."""
 
 import os
 import random
@@ -23,7 +23,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks i
 
 @pytest.fixture
 def several(make, small_tasks):
-    """several(folder, …): three sources of several tasks, with repeats everywhere."""
+    """several(folder, …): three sources of several tasks, with many duplicates."""
     draw = random.Random(2)
     common = some_texts("xyz", 40)
 
@@ -44,7 +44,7 @@ def undisturbed(several, tree):
 
 
 def identities(folder):
-    """Which files these are and when they were written: changes when anything is done again."""
+    """Return the inode and time of each file, which change if a file is written again."""
     files = [path for path in folder.rglob("*") if path.suffix in (".tokens", ".docs")]
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
@@ -58,7 +58,7 @@ def test_the_number_of_workers_changes_no_byte(several, undisturbed, tree, worke
     assert files == undisturbed
 
 
-def test_two_runs_give_the_same_bytes_in_the_plans_words(several, undisturbed, tree):
+def test_two_runs_give_the_same_bytes_and_the_same_plan(several, undisturbed, tree):
     config = several("again")
     prepare(config)
     assert tree(config.folder) == undisturbed
@@ -66,7 +66,7 @@ def test_two_runs_give_the_same_bytes_in_the_plans_words(several, undisturbed, t
     assert not [name for name in undisturbed if "partial" in name or name.startswith(".")]
 
 
-def test_prepared_again_nothing_is_done_again(several, undisturbed, tree):
+def test_preparing_a_complete_folder_again_changes_nothing(several, undisturbed, tree):
     config = several("undisturbed")
     before = identities(Path(config.folder))
     assert prepare(config) == Manifest.load(Path(config.folder))
@@ -84,7 +84,7 @@ def test_every_document_is_in_the_shards_once_and_in_the_plans_order(mix):
 
 
 @linux
-def test_killed_at_ten_moments_it_goes_on_to_the_same_bytes_and_leaves_no_process(
+def test_a_run_killed_ten_times_gives_the_same_bytes_and_leaves_no_process(
     several, undisturbed, tree, tmp_path
 ):
     config = several("killed", workers=2)
@@ -110,7 +110,7 @@ def test_killed_at_ten_moments_it_goes_on_to_the_same_bytes_and_leaves_no_proces
 
 
 def end_at(config, last, told):
-    """In a child: prepare, and end as by kill -9 at its n-th step in the file system."""
+    """Prepare in a child process that ends, as by kill -9, at its n-th file operation."""
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -133,8 +133,8 @@ def end_at(config, last, told):
         os._exit(code)
 
 
-def test_killed_at_any_step_it_goes_on_to_the_same_bytes(several, undisturbed, tree, tmp_path):
-    """Between any two: files half written, drafts half moved, a manifest without its end."""
+def test_a_run_killed_at_any_step_gives_the_same_bytes(several, undisturbed, tree, tmp_path):
+    """Between any two file operations there may be partial files, drafts and manifests."""
     config = several("counted")
     assert end_at(config, 0, tmp_path / "steps") == 0
     steps = int((tmp_path / "steps").read_text())
@@ -158,7 +158,7 @@ LOST = [
 
 
 @pytest.mark.parametrize("lost", LOST)
-def test_what_was_deleted_is_made_again_and_nothing_else(several, undisturbed, tree, lost):
+def test_only_deleted_files_are_made_again(several, undisturbed, tree, lost):
     config = several("undisturbed")
     folder = Path(config.folder)
     before = identities(folder)
@@ -173,7 +173,7 @@ def test_what_was_deleted_is_made_again_and_nothing_else(several, undisturbed, t
 
 
 @pytest.mark.parametrize("name", ["a/00001-000.tokens", "c/00000-heldout.docs"])
-def test_a_file_cut_short_is_made_again(several, undisturbed, tree, name):
+def test_a_truncated_file_is_made_again(several, undisturbed, tree, name):
     config = several("undisturbed")
     path = Path(config.folder, name)
     path.write_bytes(path.read_bytes()[:-2])
@@ -181,8 +181,8 @@ def test_a_file_cut_short_is_made_again(several, undisturbed, tree, name):
     assert tree(config.folder) == undisturbed
 
 
-def test_what_a_reader_is_told_to_delete_is_made_again(several, undisturbed, tree):
-    """The advice in the message about a damaged shard, followed to the letter."""
+def test_files_deleted_on_a_readers_advice_are_made_again(several, undisturbed, tree):
+    """Follow the advice in the message about a damaged shard."""
     config = several("undisturbed")
     path = Path(config.folder, "b", "00001-000.tokens")
     content = bytearray(path.read_bytes())
@@ -203,7 +203,7 @@ def test_what_a_reader_is_told_to_delete_is_made_again(several, undisturbed, tre
 
 
 def test_a_deleted_marker_is_made_again(several, undisturbed, tree):
-    """The advice in the message about a damaged marker."""
+    """Follow the advice in the message about a damaged marker."""
     config = several("undisturbed")
     folder = Path(config.folder)
     (folder / "b" / "00002-000.tokens").unlink()
@@ -225,7 +225,7 @@ def interrupt(self):
     raise KeyboardInterrupt
 
 
-def test_a_damaged_manifest_is_refused_not_overwritten(several, undisturbed):
+def test_a_damaged_manifest_is_refused_and_kept(several, undisturbed):
     config = several("undisturbed")
     path = Path(config.folder, "manifest.json")
     path.write_text(path.read_text().replace('"read": 7', '"read": 8').replace("0.1", "0.2"))
@@ -236,7 +236,7 @@ def test_a_damaged_manifest_is_refused_not_overwritten(several, undisturbed):
     assert path.read_bytes() == before
 
 
-def test_the_progress_ends_at_what_was_read(make):
+def test_the_final_status_has_the_counts_of_the_manifest(make):
     seen = []
     config = make(a=numbered(0, 600), b=numbered(700, 720))
     manifest = prepare(config, lambda status: seen.append((str(status), status.counts)))
@@ -254,8 +254,8 @@ REAL = Path(__file__).parents[4] / "shared/data"
     ("place", "column"),
     [("cosmopedia-v2", "text"), ("fineweb-edu-dedup", "text"), ("starcoderdata", "content")],
 )
-def test_the_three_sources_real_files_are_prepared(make, prepared, place, column):
-    """A slice of each, through Parquet as the Hub gives it."""
+def test_real_files_of_the_three_sources_are_prepared(make, prepared, place, column):
+    """A part of each source, as Parquet like on the Hub."""
     if not (REAL / place).is_dir():
         pytest.skip(f"the real files of {place} are not here")
     config = make(a=["to be replaced"], heldout=0.05)

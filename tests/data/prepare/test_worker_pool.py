@@ -1,4 +1,4 @@
-"""Workers are processes of their own: what goes wrong in one is said, and nothing is lost."""
+"""Errors and kills of worker processes are reported, and no finished work is lost."""
 
 import os
 import re
@@ -34,7 +34,7 @@ def undisturbed(config, tree):
 
 
 def break_line(config, number):
-    """Break line 21 of one of the files; returns its path and its content before."""
+    """Break line 21 of one of the files; return its path and its original content."""
     path = sorted(Path(config.sources["a"].files[0]).iterdir())[number]
     good = path.read_text()
     lines = good.splitlines(keepends=True)
@@ -44,7 +44,7 @@ def break_line(config, number):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_broken_file_is_named_with_its_line_and_when_mended_the_rest_is_done(
+def test_a_bad_record_is_reported_and_the_rest_is_done_after_its_correction(
     config, undisturbed, tree, workers
 ):
     config = replace(config, workers=workers)
@@ -56,7 +56,7 @@ def test_a_broken_file_is_named_with_its_line_and_when_mended_the_rest_is_done(
     assert tree(config.folder) == undisturbed
 
 
-def test_a_broken_file_ends_the_command_with_one_sentence(config, tmp_path):
+def test_a_bad_record_ends_the_command_with_one_error(config, tmp_path):
     path, _ = break_line(config, 1)
     process = start_prepare(config, tmp_path / "broken.toml")
     output = process.communicate()[0].decode()
@@ -67,7 +67,7 @@ def test_a_broken_file_ends_the_command_with_one_sentence(config, tmp_path):
 
 
 @pytest.mark.parametrize("when", ["at work", "before its job"])
-def test_a_killed_worker_is_said_and_the_next_run_goes_on(
+def test_a_killed_worker_is_reported_and_the_next_run_resumes(
     config, undisturbed, tree, monkeypatch, when
 ):
     give = WorkerPool.submit
@@ -100,7 +100,7 @@ def test_no_worker_is_left_after_a_failure(config, monkeypatch):
         started.append(start(self, config))
         return started[-1]
 
-    monkeypatch.setattr(WorkerPool, "_start", noting)
+    monkeypatch.setattr(WorkerPool, "_start_process", noting)
     break_line(config, 0)
     with pytest.raises(ValueError, match="not JSON"):
         prepare(config)
@@ -108,10 +108,11 @@ def test_no_worker_is_left_after_a_failure(config, monkeypatch):
     assert all(process.poll() is not None for process in started)
 
 
-def test_a_mistake_of_ours_in_a_worker_shows_its_traceback(config, tmp_path, monkeypatch):
-    """In a process of its own, in which a part of the program was broken."""
+def test_an_internal_error_in_a_worker_process_has_a_traceback(config, tmp_path, monkeypatch):
+    """The worker process has a broken function."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import gnano.data.manifest\ngnano.data.split.position = lambda text: {}['nowhere']\n"
+        "from gnano.data import manifest\n"
+        "manifest.text_position = lambda text: {}['nowhere']\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(RuntimeError, match=r"task \d of source 'a'") as error:
@@ -119,7 +120,7 @@ def test_a_mistake_of_ours_in_a_worker_shows_its_traceback(config, tmp_path, mon
     assert "Traceback" in str(error.value) and "KeyError: 'nowhere'" in str(error.value)
 
 
-def test_a_mistake_of_ours_in_this_process_shows_its_traceback(config, monkeypatch):
+def test_an_internal_error_in_this_process_has_a_traceback(config, monkeypatch):
     monkeypatch.setattr(
         "gnano.data.prepare.tokenize_task.text_position", lambda text: {"here": 1}["nowhere"]
     )
@@ -127,7 +128,7 @@ def test_a_mistake_of_ours_in_this_process_shows_its_traceback(config, monkeypat
         prepare(replace(config, workers=1))
 
 
-def test_a_full_disk_in_a_worker_is_the_same_error_here(config, monkeypatch):
+def test_a_full_disk_in_a_worker_raises_the_same_error(config, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "/somewhere/000.keys")
 
@@ -147,7 +148,7 @@ def test_a_full_disk_in_a_worker_is_the_same_error_here(config, monkeypatch):
         (PermissionError(13, "Permission denied", "/a"), PermissionError(13, "Permission denied")),
     ],
 )
-def test_an_error_comes_out_as_it_went_in_and_a_sentence_names_its_source(raised, expected):
+def test_errors_cross_the_pipe_unchanged_and_name_their_source(raised, expected):
     with pytest.raises((ValueError, OSError, RuntimeError)) as error:
         raise_event_error(
             WorkerEvent(kind="failed", source="a", task=1, error=serialize_error(raised))
@@ -158,22 +159,20 @@ def test_an_error_comes_out_as_it_went_in_and_a_sentence_names_its_source(raised
     assert str(raised) in str(error.value)
 
 
-def test_stray_prints_of_a_library_do_not_disturb_a_worker(
-    config, undisturbed, tree, tmp_path, monkeypatch
-):
+def test_a_worker_ignores_output_of_libraries(config, undisturbed, tree, tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(
-        "import gnano.data.manifest as split\n"
-        "position = split.text_position\n"
+        "from gnano.data import manifest\n"
+        "position = manifest.text_position\n"
         "def noisy(text):\n    print('{not an event')\n    return position(text)\n"
-        "split.text_position = noisy\n"
+        "manifest.text_position = noisy\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     prepare(config)
     assert tree(config.folder) == undisturbed
 
 
-def test_ctrl_c_ends_the_command_in_one_line_without_workers_left(config, tmp_path):
-    """Ctrl-C reaches the whole group of processes, as in a terminal."""
+def test_ctrl_c_ends_the_command_and_its_workers(config, tmp_path):
+    """Ctrl-C reaches the complete process group, as in a terminal."""
     program = (
         "import os, signal, sys\n"
         "from gnano.cli import main\n"

@@ -1,4 +1,4 @@
-"""One template, and the same ids from our own encoding and from transformers' chat template."""
+"""Chat templates give the same ids in gnano and through transformers' Jinja template."""
 
 import json
 from dataclasses import replace
@@ -76,7 +76,7 @@ def messages(turns: tuple[Turn, ...]) -> list[dict[str, str]]:
 
 @settings(max_examples=60, deadline=None)
 @given(conversation=conversations(), template=st.sampled_from(ALL))
-def test_transformers_renders_our_chat_template_to_the_ids_that_were_trained(
+def test_transformers_renders_the_template_to_the_trained_ids(
     conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer, theirs: Any
 ) -> None:
     theirs.chat_template = template.to_jinja()
@@ -86,7 +86,7 @@ def test_transformers_renders_our_chat_template_to_the_ids_that_were_trained(
 
 @settings(max_examples=40, deadline=None)
 @given(conversation=conversations(), template=st.sampled_from(ALL))
-def test_the_prompt_of_a_chat_is_the_one_that_was_trained(
+def test_the_prompt_in_a_chat_has_the_trained_ids(
     conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer, theirs: Any
 ) -> None:
     theirs.chat_template = template.to_jinja()
@@ -103,7 +103,7 @@ def test_the_prompt_of_a_chat_is_the_one_that_was_trained(
 
 @settings(max_examples=60, deadline=None)
 @given(conversation=conversations(), template=st.sampled_from(ALL))
-def test_answers_and_their_ends_are_learned_and_nothing_else(
+def test_only_answers_and_their_ends_are_learned(
     conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer
 ) -> None:
     ids, learned, _ = encode_conversation(conversation, template, tokenizer)
@@ -113,7 +113,7 @@ def test_answers_and_their_ends_are_learned_and_nothing_else(
     assert ids[0] == ids[-1] == tokenizer.end_of_text_id and not learned[0]
 
 
-def test_alpaca_has_the_published_words() -> None:
+def test_the_alpaca_template_is_the_published_one() -> None:
     asked = Turn("user", "Name a city.")
     assert ALPACA.render_prompt((asked,)) == (
         "Below is an instruction that describes a task. Write a response that appropriately "
@@ -134,7 +134,7 @@ def test_alpaca_has_the_published_words() -> None:
         ({"user_with_context": "{content}\n"}, "needs {context}"),
     ],
 )
-def test_a_template_that_cannot_work_is_refused(parts: dict[str, str], reason: str) -> None:
+def test_an_invalid_template_is_refused(parts: dict[str, str], reason: str) -> None:
     with pytest.raises(ValueError) as refused:
         ChatTemplate(**parts)
     assert reason in str(refused.value)
@@ -142,7 +142,7 @@ def test_a_template_that_cannot_work_is_refused(parts: dict[str, str], reason: s
 
 @settings(max_examples=100, deadline=None)
 @given(conversation=conversations(), length=st.integers(8, 120))
-def test_what_is_too_long_keeps_its_last_answer_or_as_much_as_there_is_room_for(
+def test_a_truncated_example_keeps_its_last_answer(
     conversation: Conversation, length: int, tokenizer: Tokenizer
 ) -> None:
     whole = encode_conversation(conversation, ALPACA, tokenizer)
@@ -158,9 +158,7 @@ def test_what_is_too_long_keeps_its_last_answer_or_as_much_as_there_is_room_for(
     assert any(text[i : i + len(part)] == part for i in range(len(text) - len(part) + 1))
 
 
-def test_the_folder_of_a_tokenizer_can_carry_the_template(
-    tokenizer: Tokenizer, tmp_path: Path
-) -> None:
+def test_transformers_reads_the_saved_template(tokenizer: Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     (tmp_path / "chat_template.jinja").write_text(ALPACA.to_jinja())
     theirs = AutoTokenizer.from_pretrained(tmp_path)
@@ -171,15 +169,13 @@ def test_the_folder_of_a_tokenizer_can_carry_the_template(
 
 
 @pytest.mark.parametrize("template", ALL)
-def test_a_template_that_was_saved_is_the_one_that_is_loaded(
-    template: ChatTemplate, tmp_path: Path
-) -> None:
+def test_a_saved_template_is_loaded_unchanged(template: ChatTemplate, tmp_path: Path) -> None:
     save_template(template, tmp_path)
     assert read_template(tmp_path) == template
     assert (tmp_path / "chat_template.jinja").read_text() == template.to_jinja()
 
 
-def test_a_template_of_ones_own_is_a_toml_file(tmp_path: Path) -> None:
+def test_a_template_can_be_a_toml_file(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text(
         'user = "Q: {content}\\n"\nuser_with_context = "{context}\\nQ: {content}\\n"\n'
@@ -201,15 +197,13 @@ def test_a_template_of_ones_own_is_a_toml_file(tmp_path: Path) -> None:
         ("user =", "is not a template"),
     ],
 )
-def test_a_file_that_is_no_template_is_named_with_its_fault(
-    text: str, said: str, tmp_path: Path
-) -> None:
+def test_an_invalid_template_file_is_reported(text: str, said: str, tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text(text)
     with pytest.raises(ValueError, match=r"own\.toml is not a template") as refused:
         load_template(str(file))
     assert said in str(refused.value) and "\n" not in str(refused.value)
-    with pytest.raises(ValueError, match="'alpacca', and there is no such file. Use alpaca, c"):
+    with pytest.raises(ValueError, match=r"'alpacca', and there is no such file\. Use alpaca"):
         load_template("alpacca")
 
 

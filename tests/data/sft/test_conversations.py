@@ -1,4 +1,4 @@
-"""However people store questions and answers, one conversation comes out, or it says why not."""
+"""Records of every format give the same conversation or an error with a reason."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ FORMS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_system_and_a_history_beside_any_form_are_obeyed(form: str) -> None:
+def test_every_format_may_have_a_system_and_a_history(form: str) -> None:
     beside = {"system": "Be brief.", "history": [["Lost it?", "Yes."]]}
     assert parse_conversation(FORMS[form]).turns == PLAIN
     assert parse_conversation({**FORMS[form], "system": None, "history": []}).turns == PLAIN
@@ -48,7 +48,7 @@ def test_a_system_and_a_history_beside_any_form_are_obeyed(form: str) -> None:
     assert parse_conversation({**FORMS[form], **beside}).turns == (*BEFORE, *PLAIN)
 
 
-def test_a_system_told_twice_is_told_once_or_refused() -> None:
+def test_a_repeated_system_turn_is_used_once_and_a_different_one_refused() -> None:
     record = {"messages": [{"role": "developer", "content": "Be brief."}, *MESSAGES]}
     for system in None, "Be brief.":
         found = parse_conversation({**record, "system": system})
@@ -82,7 +82,7 @@ def test_a_system_told_twice_is_told_once_or_refused() -> None:
         ),
     ],
 )  # fmt: skip
-def test_each_form_gives_the_same_conversation(record: object, turns: tuple[Turn, ...]) -> None:
+def test_each_format_gives_the_same_conversation(record: object, turns: tuple[Turn, ...]) -> None:
     assert parse_conversation(record).turns == turns
 
 
@@ -117,7 +117,7 @@ def test_each_form_gives_the_same_conversation(record: object, turns: tuple[Turn
         ({"prompt": "a", "completion": " "}, "completion is empty"),
     ],
 )  # fmt: skip
-def test_a_bad_record_says_what_is_wrong_with_it(record: object, reason: str) -> None:
+def test_a_bad_record_is_refused_with_a_reason(record: object, reason: str) -> None:
     with pytest.raises(ValueError) as refused:
         parse_conversation(record)
     assert reason in str(refused.value)
@@ -125,7 +125,7 @@ def test_a_bad_record_says_what_is_wrong_with_it(record: object, reason: str) ->
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """Two good records, and bad ones of several kinds."""
+    """A file of two good records and several kinds of bad ones."""
     good = {"instruction": "a", "response": "b", "category": "open_qa"}
     lines = [
         json.dumps(good),

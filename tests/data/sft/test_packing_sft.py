@@ -1,4 +1,4 @@
-"""First fit, the longest first: what a person would do by hand."""
+"""The packing of examples is first-fit decreasing."""
 
 import pytest
 from hypothesis import given
@@ -20,11 +20,11 @@ def by_hand(sizes: list[int], room: int) -> list[list[int]]:
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=40), st.integers(20, 40))
-def test_it_is_first_fit_decreasing(sizes: list[int], room: int) -> None:
+def test_the_packing_is_first_fit_decreasing(sizes: list[int], room: int) -> None:
     assert first_fit_decreasing(sizes, room) == by_hand(sizes, room)
 
 
 @pytest.mark.parametrize("size", [0, 9])
-def test_what_fits_no_row_is_a_mistake(size: int) -> None:
+def test_an_example_longer_than_a_row_is_an_error(size: int) -> None:
     with pytest.raises(ValueError, match=f"of {size} does not fit"):
         first_fit_decreasing([4, size], 8)

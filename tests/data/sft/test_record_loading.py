@@ -1,4 +1,4 @@
-"""What is held out is decided by the question, and nothing is mixed up or left unsaid."""
+"""The held-out split depends on the question; invalid sources are refused."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_a_question_is_on_one_side_in_every_file_and_under_any_share(tmp_path: P
 
 
 @given(about=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=20))
-def test_conversations_about_one_thing_are_held_out_together(about: list[str]) -> None:
+def test_conversations_of_one_topic_are_held_out_together(about: list[str]) -> None:
     made = [
         Conversation((Turn("user", f"q{n}"), Turn("assistant", "x")), topic=name)
         for n, name in enumerate(about)
@@ -47,14 +47,14 @@ def test_conversations_about_one_thing_are_held_out_together(about: list[str]) -
     assert {one.split_key for one in made} == set(about)
 
 
-def test_categories_are_kept_and_a_source_stands_for_those_without(tmp_path: Path) -> None:
+def test_held_out_records_are_grouped_by_category_or_source(tmp_path: Path) -> None:
     names = [f"What is {n}?" for n in range(60)]
     a = write(tmp_path / "a.jsonl", names, category="naming")
     b = write(tmp_path / "b.jsonl", [f"{name}?" for name in names])
     assert gathered(a=a, mine=b).heldout.keys() == {"naming", "mine"}
 
 
-def test_only_the_first_records_are_taken_where_that_is_asked(tmp_path: Path) -> None:
+def test_max_records_limits_the_records(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [f"What is {n}?" for n in range(50)])
     sources = {"a": InstructionSource(files=(path,), max_records=7)}
     found = load_conversations(InstructionConfig(heldout_fraction=0.5, sources=sources))
@@ -62,7 +62,7 @@ def test_only_the_first_records_are_taken_where_that_is_asked(tmp_path: Path) ->
     assert taken == {f"What is {n}?" for n in range(7)}
 
 
-def test_no_source_no_file_and_no_record_are_said(tmp_path: Path) -> None:
+def test_missing_sources_files_and_records_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no data\.sources.*--files"):
         gathered()
     with pytest.raises(ValueError, match=r"'mine' has no files.*data\.sources\.mine\.files"):
@@ -82,7 +82,7 @@ def test_no_source_no_file_and_no_record_are_said(tmp_path: Path) -> None:
         ({"sources": {"a": InstructionSource(weight=0)}}, "weights of data.sources are 0"),
     ],
 )
-def test_values_out_of_range_are_named(change: dict[str, object], said: str) -> None:
+def test_values_out_of_range_are_refused(change: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         InstructionConfig(**change)  # type: ignore[arg-type]
 
@@ -94,6 +94,6 @@ def test_values_out_of_range_are_named(change: dict[str, object], said: str) -> 
         ({"kind": "generator", "files": ("a",)}, "files is .* no effect"),
     ],
 )
-def test_a_source_that_cannot_be_is_refused(change: dict[str, object], said: str) -> None:
+def test_an_invalid_source_is_refused(change: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         InstructionSource(**change)  # type: ignore[arg-type]
