@@ -14,7 +14,8 @@ import pytest
 from gnano.data.sft.conversations import Conversation
 from gnano.demo.python_questions import build_python_questions
 
-# to import these does nothing else, on any machine, and they are Python as it is written
+pytestmark = pytest.mark.slow
+# modules of pure Python whose import has no side effects on any system
 SAFE = """
     argparse ast calendar cmd code collections configparser contextlib copy csv difflib dis email
     fractions ftplib gettext html http imaplib inspect ipaddress json locale logging mailbox

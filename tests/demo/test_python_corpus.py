@@ -24,6 +24,7 @@ from gnano.demo.python_corpus import (
     iter_python_prose,
 )
 
+pytestmark = pytest.mark.slow
 PROSE, CODE = 500_000, 300_000  # bytes; less prose would be the language reference alone
 READING_NEEDS = {"email", "importlib", "pydoc_data", "sysconfig"}  # for READMEs and topics
 
@@ -73,8 +74,8 @@ def test_two_processes_read_the_same_text(fresh):
 
 
 def test_files_are_read_without_importing_them(fresh, prose, code):
-    assert any(document.group.startswith(("torch/", "numpy/")) for document in prose)
-    read = {d.group.removesuffix(".py").replace("/", ".") for d in prose + code}
+    assert any(document.split_group.startswith(("torch/", "numpy/")) for document in prose)
+    read = {d.split_group.removesuffix(".py").replace("/", ".") for d in prose + code}
     for _, _, imported, _ in fresh:
         imported = {name for name in imported if name.split(".")[0] not in READING_NEEDS}
         assert imported.isdisjoint(read)
@@ -101,7 +102,7 @@ def test_a_larger_budget_starts_with_the_same_documents(code):
 def test_code_is_valid_files_of_the_standard_library(code):
     library = Path(sysconfig.get_paths()["stdlib"])
     for document in code:
-        path = library / document.group
+        path = library / document.split_group
         assert path.read_text(encoding="utf-8") == document.text
         assert not {"test", "tests", "site-packages"} & set(path.relative_to(library).parts)
         ast.parse(document.text)
@@ -110,7 +111,7 @@ def test_code_is_valid_files_of_the_standard_library(code):
 def test_prose_has_the_language_reference_readmes_and_docstrings(prose):
     whole = "".join(document.text for document in prose)
     assert 'The "try" statement' in whole
-    kinds = Counter(document.group.split()[0] for document in prose)
+    kinds = Counter(document.split_group.split()[0] for document in prose)
     assert kinds["topic"] > 50
     assert kinds["readme"] > 5
 
@@ -180,16 +181,16 @@ def test_examples_and_tables_are_left_out(library):
 def test_tests_and_installed_packages_are_not_the_library(library):
     names = ["test/a.py", "p/tests/b.py", "site-packages/c.py", "p/d.py"]
     prose, code = library({name: module(ONE + name) for name in names})
-    assert [document.group for document in prose] == [document.group for document in code]
-    assert [document.group for document in code] == ["p/d.py"]
+    assert [document.split_group for document in prose] == [document.group for document in code]
+    assert [document.split_group for document in code] == ["p/d.py"]
 
 
 def test_unreadable_files_are_skipped(library):
     prose, code = library(
         {"latin.py": module(ONE + "\xe9"), "broken.py": '"""' + TWO, "good.py": module(THREE)}
     )
-    assert [document.group for document in prose] == ["good.py"]
-    assert "latin.py" not in {document.group for document in code}
+    assert [document.split_group for document in prose] == ["good.py"]
+    assert "latin.py" not in {document.split_group for document in code}
 
 
 def test_a_modules_docstrings_and_its_source_are_held_out_together(library):

@@ -17,6 +17,7 @@ import pytest
 from gnano.demo import synthetic_text
 from gnano.demo.synthetic_text import FORMS, hash_generator, iter_passages, write_passage
 
+pytestmark = pytest.mark.slow
 NUMBER = r"-?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?"
 EQUATION = re.compile(rf"({NUMBER}(?: [-+×÷] {NUMBER})*) = ({NUMBER})")
 
@@ -87,8 +88,8 @@ def test_another_seed_gives_other_passages() -> None:
 
 def test_passages_are_unique() -> None:
     seen = {hash(text) for text in sample()}
-    seen.update(hash(write_passage(0, k)) for k in range(4_000, 20_000))
-    assert len(seen) == 20_000
+    seen.update(hash(write_passage(0, k)) for k in range(4_000, 8_000))
+    assert len(seen) == 8_000
 
 
 def test_every_passage_has_the_right_length() -> None:
@@ -102,7 +103,7 @@ def test_most_sentences_are_unique() -> None:
 
 def test_no_two_passages_share_most_of_their_phrases() -> None:
     grams = []
-    for text in sample()[:1_000]:
+    for text in sample()[:500]:
         words = re.findall(r"\w+", text.lower())
         grams.append({tuple(words[n : n + 5]) for n in range(len(words) - 4)})
     where = defaultdict(list)

@@ -23,7 +23,7 @@ pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-na
 from gnano.data.prepare import cluster as scale_out_module
 from gnano.data.prepare.cluster import LOGS_FOLDER, ClusterPreparation, SlurmConfig
 
-pytestmark = pytest.mark.usefixtures("small_tasks")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_tasks")]
 
 
 def test_local_ranks_give_the_folder_that_prepare_gives(config, files, corpus, monkeypatch, capfd):

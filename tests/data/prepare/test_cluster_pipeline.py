@@ -19,7 +19,7 @@ pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-na
 
 from gnano.data.prepare.cluster import ClusterPreparation
 
-pytestmark = pytest.mark.usefixtures("small_tasks")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_tasks")]
 
 
 def test_a_bad_file_is_one_error_and_the_rest_is_done_after_its_correction(

@@ -9,7 +9,7 @@ pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-na
 
 from gnano.data.prepare.cluster import ClusterPreparation
 
-pytestmark = pytest.mark.usefixtures("small_tasks")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_tasks")]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-na
 
 from gnano.data.prepare.cluster import ClusterPreparation, SlurmConfig
 
-pytestmark = pytest.mark.usefixtures("small_tasks")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_tasks")]
 
 
 SBATCH = """\

@@ -64,7 +64,7 @@ def brute_force(manifest, files, is_held):
     seen = set()
     kept: dict[str, tuple[list[str], list[str]]] = {name: ([], []) for name in files}
     dropped = dict.fromkeys(files, 0)
-    for name, task in manifest.plan.sequence():
+    for name, task in manifest.plan.iter_tasks():
         documents = [
             (file.name, text)
             for file in manifest.plan.sources[name].tasks[task]

@@ -80,6 +80,7 @@ def command(config: DataConfig, hub: Hub, home: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_errors_of_the_hub_change_no_byte(hub, tmp_path, monkeypatch):
     prepare(reference(tmp_path / "good"))
     make_impatient(monkeypatch)
@@ -97,6 +98,7 @@ def test_errors_of_the_hub_change_no_byte(hub, tmp_path, monkeypatch):
     assert not (tmp_path / "bad/.downloads").exists()
 
 
+@pytest.mark.slow
 def test_only_the_files_that_a_budget_needs_are_downloaded(hub, tmp_path):
     manifest = prepare(reference(tmp_path / "data", max_tokens=1))
     assert [len(source.tasks) for source in manifest.sources.values()] == [1, 1, 1]
@@ -125,6 +127,7 @@ def test_a_finished_folder_needs_no_hub(monkeypatch, tmp_path):
     assert prepare(reference(tmp_path / "data")).fingerprint == first.fingerprint
 
 
+@pytest.mark.slow
 def test_an_unfinished_folder_keeps_its_commit(hub, tmp_path):
     prepare(reference(tmp_path / "data"))
     looked_at = {
@@ -142,6 +145,7 @@ def test_an_unfinished_folder_keeps_its_commit(hub, tmp_path):
     assert not hub.requests_for("/tree/" + "f" * 40)
 
 
+@pytest.mark.slow
 def test_a_killed_download_is_resumed(tmp_path):
     draw = random.Random(0)
     texts = [f"document {n} {draw.randbytes(200).hex(' ', 3)}" for n in range(4_000)]
@@ -180,6 +184,7 @@ def test_a_killed_download_is_resumed(tmp_path):
     assert documents == len(texts)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real samples in ../shared/data are not here")
 def test_columns_from_the_hub_give_the_same_shards_as_local_files(monkeypatch, tmp_path):
     files = REAL / "cosmopedia-v2"

@@ -173,6 +173,7 @@ def test_an_interrupted_draft_is_not_reused(draft, tmp_path):
     assert [path.name for path in (tmp_path / "drafts").iterdir()] == ["00000"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generator", DEMO_GENERATORS)
 def test_generated_text_is_prepared_like_any_other(make, prepared, generator):
     config = make(a=["to be replaced"], heldout=0.3)
@@ -184,6 +185,7 @@ def test_generated_text_is_prepared_like_any_other(make, prepared, generator):
     assert 20_000 < size < 80_000
 
 
+@pytest.mark.slow
 def test_generated_text_is_the_same_plan_and_the_same_shards_again(make):
     generated = {"generator": DEMO_GENERATORS[1], "files": (), "max_bytes": 20_000}
     one, two = (

@@ -56,6 +56,7 @@ def test_a_bad_record_is_reported_and_the_rest_is_done_after_its_correction(
     assert tree(config.folder) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_bad_record_ends_the_command_with_one_error(config, tmp_path):
     path, _ = break_line(config, 1)
     process = start_prepare(config, tmp_path / "broken.toml")
@@ -70,21 +71,18 @@ def test_a_bad_record_ends_the_command_with_one_error(config, tmp_path):
 def test_a_killed_worker_is_reported_and_the_next_run_resumes(
     config, undisturbed, tree, monkeypatch, when
 ):
-    give = WorkerPool.submit
+    submit = WorkerPool.submit
 
-    def killing(self, job):
-        if job.task == 3:
-            if when == "before its job":
-                self.idle[-1].kill()
-                self.idle[-1].wait()
-                return give(self, job)
-            give(self, job)
+    def submit_and_kill(self, job):
+        if job.task == 3 and when == "before its job":
+            self.idle[-1].kill()
+            self.idle[-1].wait()
+        submit(self, job)
+        if job.task == 3 and when == "at work":
             self.busy[job.source, job.task].kill()
-            return None
-        return give(self, job)
 
     with monkeypatch.context() as patch:
-        patch.setattr(WorkerPool, "give", killing)
+        patch.setattr(WorkerPool, "submit", submit_and_kill)
         with pytest.raises(ValueError, match=r"worker was killed in task 3 of source 'a'") as error:
             prepare(config)
     assert "--data.workers" in str(error.value)
@@ -111,8 +109,7 @@ def test_no_worker_is_left_after_a_failure(config, monkeypatch):
 def test_an_internal_error_in_a_worker_process_has_a_traceback(config, tmp_path, monkeypatch):
     """The worker process has a broken function."""
     (tmp_path / "sitecustomize.py").write_text(
-        "from gnano.data import manifest\n"
-        "manifest.text_position = lambda text: {}['nowhere']\n"
+        "from gnano.data import manifest\nmanifest.text_position = lambda text: {}['nowhere']\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(RuntimeError, match=r"task \d of source 'a'") as error:
@@ -171,6 +168,7 @@ def test_a_worker_ignores_output_of_libraries(config, undisturbed, tree, tmp_pat
     assert tree(config.folder) == undisturbed
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_command_and_its_workers(config, tmp_path):
     """Ctrl-C reaches the complete process group, as in a terminal."""
     program = (
