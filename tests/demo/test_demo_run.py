@@ -148,5 +148,5 @@ def test_without_the_plot_packages_the_demo_runs_and_reports_what_is_missing(fol
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert "4. Samples of the model" in done.stdout and "5. Tuning on questions" in done.stdout
     assert done.stderr.count("pip install 'auto-g-nano[plot]'") == 2
-    written = next(line for line in done.stdout.splitlines() if line.startswith("Written: "))
-    assert "report.html" in written and "loss.png" not in written
+    written_line = next(line for line in done.stdout.splitlines() if line.startswith("Written: "))
+    assert "report.html" in written_line and "loss.png" not in written_line

@@ -42,9 +42,9 @@ def answer(pair: Conversation) -> str:
     return pair.turns[1].content
 
 
-def imported(about: str) -> Any:
+def imported(topic: str) -> Any:
     """Return the object of this name; None if it is unsafe to import or missing on this system."""
-    parts = about.split(".")
+    parts = topic.split(".")
     if parts[0] not in SAFE:
         return None
     for count in range(len(parts) - 1, 0, -1):
@@ -62,16 +62,16 @@ def imported(about: str) -> Any:
     return None
 
 
-def source(about: str) -> str:
+def source(topic: str) -> str:
     """Return the source of the object's module."""
     library = Path(sysconfig.get_paths()["stdlib"])
-    parts = about.split(".")
+    parts = topic.split(".")
     for count in range(len(parts) - 1, 0, -1):
         path = library.joinpath(*parts[:count])
         for file in path / "__init__.py", path.with_suffix(".py"):
             if file.is_file():
                 return file.read_text("utf-8")
-    raise AssertionError(f"{about} is in no file")
+    raise AssertionError(f"{topic} is in no file")
 
 
 def functions(found: list[Conversation]) -> list[tuple[Conversation, inspect.Signature]]:
@@ -91,17 +91,17 @@ def test_signatures_are_those_of_the_imported_functions(
 ) -> None:
     for pair in pairs["signature"]:
         ast.parse(answer(pair) + " ...")
-    known = functions(pairs["signature"])
-    assert len(known) > 300
-    for pair, real in known:
+    signatures_by_pair = functions(pairs["signature"])
+    assert len(signatures_by_pair) > 300
+    for pair, real in signatures_by_pair:
         (node,) = ast.parse(answer(pair) + " ...").body
         assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         assert node.name == pair.topic.rpartition(".")[2]
-        written = evaluated(node.args).parameters.values()
-        assert [(p.name, p.kind) for p in written] == [
+        parameters_text = evaluated(node.args).parameters.values()
+        assert [(p.name, p.kind) for p in parameters_text] == [
             (p.name, p.kind) for p in real.parameters.values()
         ]
-        for one, two in zip(written, real.parameters.values(), strict=True):
+        for one, two in zip(parameters_text, real.parameters.values(), strict=True):
             assert one.default == two.default or one.default is ...
 
 
@@ -124,17 +124,17 @@ def test_arguments_are_those_of_the_imported_functions(
     pairs: dict[str, list[Conversation]],
 ) -> None:
     numbers = "None One Two Three Four Five Six Seven Eight Nine Ten".split()
-    known = functions(pairs["arguments"])
-    assert len(known) > 150
-    for pair, signature in known:
+    signatures_by_pair = functions(pairs["arguments"])
+    assert len(signatures_by_pair) > 150
+    for pair, signature in signatures_by_pair:
         names = list(signature.parameters)
         scope, _, name = pair.topic.rpartition(".")
         cls = imported(scope)
         if inspect.isclass(cls) and not isinstance(vars(cls).get(name), staticmethod):
             names = names[1:]
-        count, _, said = answer(pair).removesuffix(".").partition(": ")
+        count, _, names_text = answer(pair).removesuffix(".").partition(": ")
         assert count == numbers[len(names)]
-        assert re.findall(r"\w+", said.replace(" and ", " ")) == names
+        assert re.findall(r"\w+", names_text.replace(" and ", " ")) == names
 
 
 def test_defaults_are_those_of_the_imported_functions(
@@ -200,11 +200,11 @@ def test_completed_lines_are_lines_of_their_module(
     pairs: dict[str, list[Conversation]],
 ) -> None:
     for pair in pairs["complete"]:
-        *before, begun = context(pair).split("\n")
+        *before, cut_line = context(pair).split("\n")
         lines = {line.strip() for line in source(pair.topic).expandtabs().split("\n")}
         assert before
-        assert begun.strip()
-        assert (begun + answer(pair)).strip() in lines
+        assert cut_line.strip()
+        assert (cut_line + answer(pair)).strip() in lines
         assert {line.strip() for line in before} <= lines | {""}
 
 

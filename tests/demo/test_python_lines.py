@@ -25,12 +25,12 @@ def test_a_line_is_cut_where_its_rest_occurs_before(library: Library) -> None:
 
 def test_the_raised_exception_is_in_the_last_line(library: Library) -> None:
     text = "def f(a):\n    if a:\n        raise {}\n"
-    for written, name in [
+    for raised, name in [
         ("ValueError('no')", "ValueError"),
         ("KeyError", "KeyError"),
         ("error", None),
         ("a.Error()", None),
         ("Error(\n            a\n        )", None),
     ]:
-        found = find_raise(library({"a.py": text.format(written)})["a.f"])
-        assert found == (name and (text.format(written).rstrip(), name))
+        found = find_raise(library({"a.py": text.format(raised)})["a.f"])
+        assert found == (name and (text.format(raised).rstrip(), name))

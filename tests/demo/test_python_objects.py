@@ -46,8 +46,8 @@ def test_ambiguous_definitions_are_left_out(library: Library, text: str) -> None
 
 
 def test_a_call_shows_the_complete_signature_or_is_empty(library: Library) -> None:
-    written = ["a, b=1, *c, **d", "", "a, *, b", "a, /", "a: int", "a={1: 2}"]
-    text = "\n".join(f"def f{n}({arguments}): ..." for n, arguments in enumerate(written))
+    parameters = ["a, b=1, *c, **d", "", "a, *, b", "a, /", "a: int", "a={1: 2}"]
+    text = "\n".join(f"def f{n}({arguments}): ..." for n, arguments in enumerate(parameters))
     text += "\nclass C:\n    def m(self, a): ...\n    @staticmethod\n    def s(a): ...\n"
     text += "    @classmethod\n    def c(cls, a): ...\n"
     found = {name: it.call for name, it in library({"a.py": text}).items()}

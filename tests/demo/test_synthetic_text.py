@@ -97,8 +97,8 @@ def test_every_passage_has_the_right_length() -> None:
 
 
 def test_most_sentences_are_unique() -> None:
-    said = [sentence for text in sample() for sentence in sentences(text)]
-    assert len(set(said)) / len(said) > 0.6
+    all_sentences = [sentence for text in sample() for sentence in sentences(text)]
+    assert len(set(all_sentences)) / len(all_sentences) > 0.6
 
 
 def test_no_two_passages_share_most_of_their_phrases() -> None:

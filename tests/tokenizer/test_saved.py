@@ -33,12 +33,12 @@ def test_a_tokenizer_saved_by_transformers_is_unchanged(tokenizer, tmp_path):
     assert same(Tokenizer.load(tmp_path / "again"), tokenizer)
 
 
-def test_another_order_of_merges_is_another_fingerprint(own, tmp_path):
-    own.save(tmp_path)
+def test_another_order_of_merges_is_another_fingerprint(trained_tokenizer, tmp_path):
+    trained_tokenizer.save(tmp_path)
     state = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
     state["model"]["merges"].reverse()
     (tmp_path / "tokenizer.json").write_text(json.dumps(state))
-    assert Tokenizer.load(tmp_path).fingerprint != own.fingerprint
+    assert Tokenizer.load(tmp_path).fingerprint != trained_tokenizer.fingerprint
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
@@ -78,8 +78,8 @@ MISFITS = {
 
 
 @pytest.mark.parametrize("misfit", MISFITS)
-def test_another_kind_of_tokenizer_is_refused(own, tmp_path, misfit):
-    own.save(tmp_path)
+def test_another_kind_of_tokenizer_is_refused(trained_tokenizer, tmp_path, misfit):
+    trained_tokenizer.save(tmp_path)
     state = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
     changed = MISFITS[misfit](state)
     (tmp_path / "tokenizer.json").write_text(json.dumps(changed if misfit == "a list" else state))

@@ -16,35 +16,45 @@ from tokenizers import Regex, pre_tokenizers
 from gnano.tokenizer.train_bpe import MAX_WORD_CHARS, WORD_PATTERN, train_bpe
 
 
-def test_the_vocabulary_is_bytes_then_merges_then_end_of_text(own):
-    assert (own.vocab_size, own.name, own.end_of_text_id) == (600, "bpe-600", 599)
-    assert sorted(own.decode_bytes([i]) for i in range(256)) == [bytes([b]) for b in range(256)]
-    assert all(own.token_bytes[256:599] >= 2)
+def test_the_vocabulary_is_bytes_then_merges_then_end_of_text(trained_tokenizer):
+    assert (
+        trained_tokenizer.vocab_size,
+        trained_tokenizer.name,
+        trained_tokenizer.end_of_text_id,
+    ) == (600, "bpe-600", 599)
+    assert sorted(trained_tokenizer.decode_bytes([i]) for i in range(256)) == [
+        bytes([b]) for b in range(256)
+    ]
+    assert all(trained_tokenizer.token_bytes[256:599] >= 2)
 
 
 def test_every_merge_was_the_most_frequent_pair(tmp_path):
     text = "the cat sat on the mat; the rat that sat at the mat ate the cat's hat " * 3
     trained = train_bpe([text], 270)
     trained.save(tmp_path)
-    learnt = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    learned = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
     words = [list(word.replace(" ", "Ġ")) for word in re.findall(r"'s| ?[a-z]+| ?[;]|\s", text)]
-    for left, right in learnt["model"]["merges"]:
+    for left, right in learned["model"]["merges"]:
         pairs = Counter(pair for word in words for pair in pairwise(word))
         assert pairs[left, right] == max(pairs.values())
         for word in words:
             for i in range(len(word) - 2, -1, -1):
                 if word[i : i + 2] == [left, right]:
                     word[i : i + 2] = [left + right]
-    assert len(learnt["model"]["merges"]) == 270 - 257
+    assert len(learned["model"]["merges"]) == 270 - 257
 
 
-def test_training_reduces_the_number_of_tokens(own, corpus):
-    assert sum(len(own.encode_array(text)) for text in corpus) < 0.6 * len("".join(corpus).encode())
+def test_training_reduces_the_number_of_tokens(trained_tokenizer, corpus):
+    assert sum(len(trained_tokenizer.encode_array(text)) for text in corpus) < 0.6 * len(
+        "".join(corpus).encode()
+    )
 
 
-def test_no_token_crosses_a_word_boundary(own):
+def test_no_token_crosses_a_word_boundary(trained_tokenizer):
     for i in range(256, 599):
-        assert re.fullmatch(r"\s+| ?[^\W\d_]+| ?\d+| ?[^\sa-zA-Z0-9]+|'\w+", own.decode([i]))
+        assert re.fullmatch(
+            r"\s+| ?[^\W\d_]+| ?\d+| ?[^\sa-zA-Z0-9]+|'\w+", trained_tokenizer.decode([i])
+        )
 
 
 @settings(deadline=None)
@@ -64,8 +74,10 @@ def test_training_splits_words_like_encoding(parts):
 @pytest.mark.parametrize("letter", ["x", "7", "=", " ", "東"])
 def test_a_very_long_word_is_split(letter):
     """Otherwise each merge reads all of it, and tokens become as long as the word."""
-    own = train_bpe([letter * 20_000, "the river and the stone " * 20], 275)
-    longest = max(len(own.decode([id])) for id in range(own.end_of_text_id))
+    trained_tokenizer = train_bpe([letter * 20_000, "the river and the stone " * 20], 275)
+    longest = max(
+        len(trained_tokenizer.decode([id])) for id in range(trained_tokenizer.end_of_text_id)
+    )
     assert MAX_WORD_CHARS // 4 < longest <= MAX_WORD_CHARS
 
 

@@ -76,7 +76,7 @@ def break_a_line(path):
     return good
 
 
-def broken(config, corpus, tmp_path, folder):
+def broken_corpus(config, corpus, tmp_path, folder):
     """Return the configuration of a corpus with one bad file, that file, and its correct text."""
     copy = tmp_path / "broken corpus"
     shutil.copytree(corpus, copy)

@@ -54,17 +54,17 @@ def test_a_complete_folder_is_not_changed(config, files):
 
 def test_rounds_are_repeated_until_the_budgets_are_met(config, files, corpus, tmp_path):
     """Most documents are duplicates, so more files are needed than estimated."""
-    again = tmp_path / "corpus"
-    shutil.copytree(corpus / "b", again / "b")
+    second = tmp_path / "corpus"
+    shutil.copytree(corpus / "b", second / "b")
     for n in range(12):
         texts = some_texts("abcdefgh", 10, seed=n) + some_texts("abcdefgh", 80)
-        write_jsonl(again / f"a/{n}.jsonl", texts)
-    tokens = prepare(config("all", again)).sources["a"].tokens
-    one, two = (config(name, again, a=int(tokens * 0.9)) for name in ("one", "two"))
+        write_jsonl(second / f"a/{n}.jsonl", texts)
+    tokens = prepare(config("all", second)).sources["a"].tokens
+    one, two = (config(name, second, a=int(tokens * 0.9)) for name in ("one", "two"))
     prepare(one)
-    said: list[str] = []
-    ClusterPreparation(two, "local", tasks=2, workers=2, log=said.append).run()
-    assert len(said) > 1
+    messages: list[str] = []
+    ClusterPreparation(two, "local", tasks=2, workers=2, log=messages.append).run()
+    assert len(messages) > 1
     assert files(two.folder) == files(one.folder)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.data.conftest import some_texts, write_jsonl
-from tests.data.prepare.conftest import broken, documents_read, drafts
+from tests.data.prepare.conftest import broken_corpus, documents_read, drafts
 
 from gnano.data.prepare.pipeline import prepare
 
@@ -26,7 +26,7 @@ def test_a_bad_file_is_one_error_and_the_rest_is_done_after_its_correction(
     config, files, corpus, tmp_path, capfd
 ):
     prepare(config("one"))
-    scaled, path, good = broken(config, corpus, tmp_path, "two")
+    scaled, path, good = broken_corpus(config, corpus, tmp_path, "two")
     with pytest.raises(ValueError, match=r"b/1\.jsonl, line 71: it is not JSON") as error:
         ClusterPreparation(scaled, "local", tasks=3, workers=2).run()
     assert "Traceback" not in str(error.value)

@@ -1,7 +1,7 @@
 """Scaled-out preparation with Ray."""
 
 import pytest
-from tests.data.prepare.conftest import broken, drafts
+from tests.data.prepare.conftest import broken_corpus, drafts
 
 from gnano.data.prepare.pipeline import prepare
 
@@ -32,7 +32,7 @@ def test_errors_on_ray_are_reported_and_a_corrected_run_completes(
     ray, config, files, corpus, tmp_path, capfd
 ):
     prepare(config("one"))
-    scaled, path, good = broken(config, corpus, tmp_path, "two")
+    scaled, path, good = broken_corpus(config, corpus, tmp_path, "two")
     with pytest.raises(ValueError, match=r"b/1\.jsonl, line 71: it is not JSON"):
         ClusterPreparation(scaled, "ray", tasks=3, workers=2).run()
     before = drafts(scaled.folder)

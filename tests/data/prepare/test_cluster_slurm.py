@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.data.prepare.conftest import broken
+from tests.data.prepare.conftest import broken_corpus
 
 from gnano.data.manifest import Manifest
 from gnano.data.prepare.pipeline import prepare
@@ -88,11 +88,11 @@ OPTIONS = SlurmConfig(partition="cpu", time="01:30:00", qos="long")
 def test_slurm_jobs_give_the_folder_that_prepare_gives(slurm, config, files):
     prepare(config("one"))
     scaled = config("two")
-    said: list[str] = []
+    messages: list[str] = []
 
     def submit():
         return ClusterPreparation(
-            scaled, "slurm", tasks=3, workers=2, slurm=OPTIONS, log=said.append
+            scaled, "slurm", tasks=3, workers=2, slurm=OPTIONS, log=messages.append
         ).run()
 
     assert submit() is None
@@ -106,7 +106,7 @@ def test_slurm_jobs_give_the_folder_that_prepare_gives(slurm, config, files):
     assert f"dependency=afterany:{tokenize}" in scripts[finish]
     assert "array=0-0" in scripts[finish]
     assert "mem-per-cpu=16G" in scripts[finish]
-    assert "squeue --name=gnano-" in said[-1]
+    assert "squeue --name=gnano-" in messages[-1]
 
     assert slurm.run(tokenize) == [0, 0, 0]
     # the job that finishes was lost: it is submitted anew, alone, and nothing is finished here
@@ -122,7 +122,7 @@ def test_slurm_jobs_give_the_folder_that_prepare_gives(slurm, config, files):
 
 def test_slurm_resumes_after_a_failed_rank(slurm, config, files, corpus, tmp_path):
     prepare(config("one"))
-    scaled, path, good = broken(config, corpus, tmp_path, "two")
+    scaled, path, good = broken_corpus(config, corpus, tmp_path, "two")
 
     def submit():
         ClusterPreparation(scaled, "slurm", tasks=4, slurm=OPTIONS).run()

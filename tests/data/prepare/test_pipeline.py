@@ -22,7 +22,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks i
 
 
 @pytest.fixture
-def several(make, small_tasks):
+def make_config(make, small_tasks):
     """several(folder, …): three sources of several tasks, with many duplicates."""
     draw = random.Random(2)
     common = some_texts("xyz", 40)
@@ -37,8 +37,8 @@ def several(make, small_tasks):
 
 
 @pytest.fixture
-def undisturbed(several, tree):
-    config = several("undisturbed")
+def reference_files(make_config, tree):
+    config = make_config("undisturbed")
     prepare(config)
     return tree(config.folder)
 
@@ -49,28 +49,28 @@ def identities(folder):
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
-def test_the_number_of_workers_changes_no_byte(several, undisturbed, tree):
-    config = several("parallel", workers=3)
+def test_the_number_of_workers_changes_no_byte(make_config, reference_files, tree):
+    config = make_config("parallel", workers=3)
     prepare(config)
     files = tree(config.folder)
     assert {"manifest.json", "tokenizer.json", "a/00004-000.tokens"} <= set(files)
-    assert files == undisturbed
+    assert files == reference_files
 
 
-def test_two_runs_give_the_same_bytes_and_the_same_plan(several, undisturbed, tree):
-    config = several("again")
+def test_two_runs_give_the_same_bytes_and_the_same_plan(make_config, reference_files, tree):
+    config = make_config("again")
     prepare(config)
-    assert tree(config.folder) == undisturbed
+    assert tree(config.folder) == reference_files
     # nothing but shards, keys, tokenizer and manifest is left
-    assert not [name for name in undisturbed if "partial" in name or name.startswith(".")]
+    assert not [name for name in reference_files if "partial" in name or name.startswith(".")]
 
 
-def test_preparing_a_complete_folder_again_changes_nothing(several, undisturbed, tree):
-    config = several("undisturbed")
+def test_preparing_a_complete_folder_again_changes_nothing(make_config, reference_files, tree):
+    config = make_config("undisturbed")
     before = identities(Path(config.folder))
     assert prepare(config) == Manifest.load(Path(config.folder))
     assert identities(Path(config.folder)) == before
-    assert tree(config.folder) == undisturbed
+    assert tree(config.folder) == reference_files
 
 
 def test_every_document_is_in_the_shards_once_and_in_the_plans_order(mix):
@@ -85,9 +85,9 @@ def test_every_document_is_in_the_shards_once_and_in_the_plans_order(mix):
 @pytest.mark.slow
 @linux
 def test_a_killed_run_gives_the_same_bytes_and_leaves_no_process(
-    several, undisturbed, tree, tmp_path
+    make_config, reference_files, tree, tmp_path
 ):
-    config = several("killed", workers=2)
+    config = make_config("killed", workers=2)
     draw = random.Random(3)
     kills = 0
     for _ in range(5):
@@ -98,7 +98,7 @@ def test_a_killed_run_gives_the_same_bytes_and_leaves_no_process(
         output = process.communicate()[0].decode()
         wait_for_end(workers)
         if process.returncode == 0:  # it ended before the kill
-            assert tree(config.folder) == undisturbed
+            assert tree(config.folder) == reference_files
             shutil.rmtree(config.folder)
         else:
             assert process.returncode == -9, output
@@ -106,7 +106,7 @@ def test_a_killed_run_gives_the_same_bytes_and_leaves_no_process(
     assert kills
     process = start_prepare(config, tmp_path / "killed.toml")
     assert process.wait() == 0, process.communicate()[0].decode()
-    assert tree(config.folder) == undisturbed
+    assert tree(config.folder) == reference_files
 
 
 def prepare_until(config, last, steps_file):
@@ -134,9 +134,11 @@ def prepare_until(config, last, steps_file):
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_step_gives_the_same_bytes(several, undisturbed, tree, tmp_path):
+def test_a_run_killed_at_any_step_gives_the_same_bytes(
+    make_config, reference_files, tree, tmp_path
+):
     """Between any two file operations there may be partial files, drafts and manifests."""
-    config = several("counted")
+    config = make_config("counted")
     assert prepare_until(config, 0, tmp_path / "steps") == 0
     steps = int((tmp_path / "steps").read_text())
     draw = random.Random(4)
@@ -145,21 +147,21 @@ def test_a_run_killed_at_any_step_gives_the_same_bytes(several, undisturbed, tre
         shutil.rmtree(config.folder)
         assert prepare_until(config, last, tmp_path / "none") == -9
         prepare(config)
-        assert tree(config.folder) == undisturbed, f"killed at step {last} of {steps}"
+        assert tree(config.folder) == reference_files, f"killed at step {last} of {steps}"
 
 
 LOST = ["a", "a/00003-000.tokens", "b/00001-001.docs", "a/00002-heldout.tokens", "a/00000.keys"]
 
 
 @pytest.mark.parametrize("lost", LOST)
-def test_only_deleted_files_are_made_again(several, undisturbed, tree, lost):
-    config = several("undisturbed")
+def test_only_deleted_files_are_made_again(make_config, reference_files, tree, lost):
+    config = make_config("undisturbed")
     folder = Path(config.folder)
     before = identities(folder)
     path = folder / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     prepare(config)
-    assert tree(folder) == undisturbed
+    assert tree(folder) == reference_files
     after = identities(folder)
     source, _, name = lost.partition("/")
     rewritten = {p for p in after if p.parent.name == source and p.name.startswith(name[:5])}
@@ -167,17 +169,17 @@ def test_only_deleted_files_are_made_again(several, undisturbed, tree, lost):
 
 
 @pytest.mark.parametrize("name", ["a/00001-000.tokens", "c/00000-heldout.docs"])
-def test_a_truncated_file_is_made_again(several, undisturbed, tree, name):
-    config = several("undisturbed")
+def test_a_truncated_file_is_made_again(make_config, reference_files, tree, name):
+    config = make_config("undisturbed")
     path = Path(config.folder, name)
     path.write_bytes(path.read_bytes()[:-2])
     prepare(config)
-    assert tree(config.folder) == undisturbed
+    assert tree(config.folder) == reference_files
 
 
-def test_files_deleted_on_a_readers_advice_are_made_again(several, undisturbed, tree):
+def test_files_deleted_on_a_readers_advice_are_made_again(make_config, reference_files, tree):
     """Follow the advice in the message about a damaged shard."""
-    config = several("undisturbed")
+    config = make_config("undisturbed")
     path = Path(config.folder, "b", "00001-000.tokens")
     content = bytearray(path.read_bytes())
     content[100] ^= 1
@@ -193,12 +195,12 @@ def test_files_deleted_on_a_readers_advice_are_made_again(several, undisturbed, 
     for each in deleted:
         each.unlink()
     prepare(config)
-    assert tree(config.folder) == undisturbed
+    assert tree(config.folder) == reference_files
 
 
-def test_a_deleted_marker_is_made_again(several, undisturbed, tree):
+def test_a_deleted_marker_is_made_again(make_config, reference_files, tree):
     """Follow the advice in the message about a damaged marker."""
-    config = several("undisturbed")
+    config = make_config("undisturbed")
     folder = Path(config.folder)
     (folder / "b" / "00002-000.tokens").unlink()
     manifest = Manifest.load(folder)
@@ -212,15 +214,15 @@ def test_a_deleted_marker_is_made_again(several, undisturbed, tree):
     assert marker_path(folder / "a", 0).exists()
     marker_path(folder / "a", 0).unlink()
     assert prepare(config) == manifest
-    assert tree(folder) == undisturbed
+    assert tree(folder) == reference_files
 
 
 def interrupt(self):
     raise KeyboardInterrupt
 
 
-def test_a_damaged_manifest_is_refused_and_kept(several, undisturbed):
-    config = several("undisturbed")
+def test_a_damaged_manifest_is_refused_and_kept(make_config, reference_files):
+    config = make_config("undisturbed")
     path = Path(config.folder, "manifest.json")
     path.write_text(path.read_text().replace('"read": 7', '"read": 8').replace("0.1", "0.2"))
     before = path.read_bytes()

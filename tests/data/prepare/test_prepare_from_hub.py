@@ -102,8 +102,8 @@ def test_errors_of_the_hub_change_no_byte(hub, tmp_path, monkeypatch):
 def test_only_the_files_that_a_budget_needs_are_downloaded(hub, tmp_path):
     manifest = prepare(reference(tmp_path / "data", max_tokens=1))
     assert [len(source.tasks) for source in manifest.sources.values()] == [1, 1, 1]
-    whole = {r.path for r in hub.requests_for("storage") if not r.range}
-    assert len(whole) == 3
+    full = {r.path for r in hub.requests_for("storage") if not r.range}
+    assert len(full) == 3
 
 
 def test_every_source_is_checked_before_the_first_download(hub, tmp_path, monkeypatch):
@@ -130,17 +130,15 @@ def test_a_finished_folder_needs_no_hub(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_an_unfinished_folder_keeps_its_commit(hub, tmp_path):
     prepare(reference(tmp_path / "data"))
-    looked_at = {
-        r.path for r in hub.requests_for("storage") if r.range and not r.range.endswith("-")
-    }
-    later = next(r.path for r in hub.requests_for("storage") if r.path not in looked_at)
+    checked = {r.path for r in hub.requests_for("storage") if r.range and not r.range.endswith("-")}
+    later = next(r.path for r in hub.requests_for("storage") if r.path not in checked)
     hub.faults[later] = [status(403)]
-    broken = reference(tmp_path / "broken")
+    unfinished = reference(tmp_path / "broken")
     with pytest.raises(ValueError, match="403"):
-        prepare(broken)
+        prepare(unfinished)
     repository = hub.repositories[SMOLLM]
     repository.revisions |= {"main": "f" * 40, "before": repository.revisions["main"]}
-    prepare(broken)
+    prepare(unfinished)
     assert hashes(tmp_path / "broken") == hashes(tmp_path / "data")
     assert not hub.requests_for("/tree/" + "f" * 40)
 
@@ -169,13 +167,13 @@ def test_a_killed_download_is_resumed(tmp_path):
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        had = part.stat().st_size
+        size_before = part.stat().st_size
         hub.requests.clear()
-        again = command(config, hub, tmp_path / "home")
-        output = again.communicate(timeout=60)[0]
-        assert again.returncode == 0, output
+        second = command(config, hub, tmp_path / "home")
+        output = second.communicate(timeout=60)[0]
+        assert second.returncode == 0, output
         assert [r.range for r in hub.requests_for("storage") if r.range.endswith("-")] == [
-            f"bytes={had}-"
+            f"bytes={size_before}-"
         ]
     documents = sum(
         len((tmp_path / "data/books" / f"00000-{part}.docs").read_bytes()) // 4

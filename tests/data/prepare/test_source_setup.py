@@ -42,9 +42,9 @@ def test_weights_and_seed_may_change_without_new_preparation(make):
         name: replace(s, weight=w)
         for (name, s), w in zip(config.sources.items(), (0.7, 0.0), strict=True)
     }
-    again = prepare(replace(config, sources=sources, seed=5))
+    second = prepare(replace(config, sources=sources, seed=5))
     assert [identities(folder / name) for name in "ab"] == before
-    assert again.fingerprint == first.fingerprint
+    assert second.fingerprint == first.fingerprint
     assert Manifest.load(folder).weights == {"a": 0.7, "b": 0.0}
 
 
@@ -144,7 +144,7 @@ def test_the_same_texts_prepared_elsewhere_give_the_same_order(make, tmp_path):
 
 
 @pytest.fixture
-def broken(make, small_tasks):
+def broken_corpus(make, small_tasks):
     """A configuration of four tasks with a bad line in the third, and its correction."""
     config = make(a=parts(numbered(0, 400), 4), shard_tokens=1_000, max_bad_share=0)
     prepare(replace(config, folder=config.folder + "-whole"))
@@ -157,8 +157,8 @@ def broken(make, small_tasks):
     return config, paths, good
 
 
-def test_a_corrected_file_of_an_unfinished_task_is_accepted(broken, tree):
-    config, paths, good = broken
+def test_a_corrected_file_of_an_unfinished_task_is_accepted(broken_corpus, tree):
+    config, paths, good = broken_corpus
     folder = Path(config.folder)
     assert [p.name for p in sorted((folder / "a").glob("*.json"))] == ["00000.json", "00001.json"]
     before = identities(folder / "a")
@@ -170,8 +170,8 @@ def test_a_corrected_file_of_an_unfinished_task_is_accepted(broken, tree):
     assert tree(folder) == tree(config.folder + "-whole")
 
 
-def test_a_changed_file_of_a_finished_task_is_refused(broken, tree):
-    config, paths, good = broken
+def test_a_changed_file_of_a_finished_task_is_refused(broken_corpus, tree):
+    config, paths, good = broken_corpus
     before = tree(config.folder)
     paths[1].write_text(good[1] + '{"text": "one more"}\n')
     with pytest.raises(ValueError, match=r"another sources\.a\.files\."):
@@ -179,9 +179,9 @@ def test_a_changed_file_of_a_finished_task_is_refused(broken, tree):
     assert tree(config.folder) == before
 
 
-def test_a_corrected_file_is_tokenized_again_despite_its_draft(broken, prepared):
+def test_a_corrected_file_is_tokenized_again_despite_its_draft(broken_corpus, prepared):
     """Drafts may exist before their tasks are merged; one of the old file must be deleted."""
-    config, paths, good = broken
+    config, paths, good = broken_corpus
     Worker(worker_config(config)).run(
         TokenizeJob(source="a", task=3, paths=[str(paths[3])]), lambda _: None
     )
@@ -197,7 +197,7 @@ def test_a_corrected_file_of_another_size_duplicates_no_document(make, prepared,
     """The order of tasks depends on file sizes, so a corrected file may change it."""
     files = {"a": parts(numbered(0, 240), 4), "b": parts(numbered(900, 1_140), 4)}
     config = with_source(make(**files, heldout=0, max_bad_share=0), "a", max_tokens=3_000)
-    broken, later = (
+    bad_file, later = (
         Path(
             config.sources[name].files[0], find_source_files(config.sources[name]).tasks[n][0].name
         )
@@ -205,11 +205,11 @@ def test_a_corrected_file_of_another_size_duplicates_no_document(make, prepared,
     )
     common = numbered(5_000, 5_030)
     write_jsonl(later, common)
-    broken.write_text("{broken" + 40_000 * " ")
+    bad_file.write_text("{broken" + 40_000 * " ")
     with pytest.raises(ValueError, match="is not JSON"):
         prepare(config)
     assert len(Manifest.load(Path(config.folder)).sources["b"].tasks) == 3
-    write_jsonl(broken, common[:5])
+    write_jsonl(bad_file, common[:5])
     with suppress(ValueError):  # it may be refused
         done = prepared(config)
         texts = [text for name in "ab" for text in done.training_documents(name)]
@@ -236,8 +236,8 @@ def test_errors_of_all_sources_are_reported_together(make, tmp_path):
     """A user wants to correct all errors in one step."""
     config = make(a=numbered(0, 20), b=["x"], c=["y"], d=["z"])
     nothing = str(tmp_path / "nothing" / "*.txt")
-    (broken,) = Path(config.sources["c"].files[0]).iterdir()
-    broken.write_text("no JSON\n")
+    (bad_file,) = Path(config.sources["c"].files[0]).iterdir()
+    bad_file.write_text("no JSON\n")
     config = with_source(config, "b", files=(nothing,))
     config = with_source(config, "d", column="body")
     with pytest.raises(ValueError, match=r"data\.sources\.b:") as error:
@@ -245,7 +245,7 @@ def test_errors_of_all_sources_are_reported_together(make, tmp_path):
     lines = str(error.value).splitlines()
     assert [line.split(":")[0] for line in lines] == [f"data.sources.{name}" for name in "bcd"]
     assert repr(nothing) in lines[0]
-    assert str(broken) in lines[1] and "not JSON" in lines[1]
+    assert str(bad_file) in lines[1] and "not JSON" in lines[1]
     assert "'body'" in lines[2] and "it has 'text'" in lines[2]
     assert not Path(config.folder, "manifest.json").exists()
 

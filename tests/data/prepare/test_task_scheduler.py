@@ -14,7 +14,7 @@ from gnano.tokenizer.bpe import Tokenizer
 
 
 @pytest.fixture
-def tasks_of(make, small_tasks):
+def eight_tasks(make, small_tasks):
     """A configuration of one source of eight tasks, and the texts of these tasks in order."""
     files = parts(some_texts("abcdefgh", 400), 8)
     config = make(a=files, heldout=0.2)
@@ -30,10 +30,10 @@ def tokens_of(done, texts):
 
 
 @pytest.mark.parametrize("needed", [1, 3, 7])
-def test_a_budget_ends_with_the_task_that_reaches_it(tasks_of, prepared, needed):
-    config, tasks = tasks_of
-    all_of_it = prepared(replace(config, folder=config.folder + "-all"))
-    sizes = [tokens_of(all_of_it, texts) for texts in tasks]
+def test_a_budget_ends_with_the_task_that_reaches_it(eight_tasks, prepared, needed):
+    config, tasks = eight_tasks
+    all_prepared = prepared(replace(config, folder=config.folder + "-all"))
+    sizes = [tokens_of(all_prepared, texts) for texts in tasks]
     for number, budget in enumerate((sum(sizes[: needed - 1]) + 1, sum(sizes[:needed]))):
         if needed == 1 and number == 0:
             continue  # within the first file: see test_tokenizing
@@ -47,8 +47,8 @@ def test_a_budget_ends_with_the_task_that_reaches_it(tasks_of, prepared, needed)
         assert info.tokens == sum(sizes[:needed])
 
 
-def test_files_that_the_budget_does_not_need_are_not_read(tasks_of):
-    config, tasks = tasks_of
+def test_files_that_the_budget_does_not_need_are_not_read(eight_tasks):
+    config, tasks = eight_tasks
     done = Path(config.folder + "-all")
     files = Manifest.load(done).plan.sources["a"].tasks
     for (file,) in files[3:]:
@@ -97,11 +97,11 @@ def test_a_source_without_training_text_is_reported_with_its_counts(make):
     texts = [t for t in some_texts("abcdefgh", 300) if is_heldout(Document(t), 0.1)]
     config = make(a=["x", "y", *texts, *texts], heldout=0.1)
     config = with_source(config, "a", min_chars=2)
-    said = (
+    message = (
         rf"'a'.*no training text: {2 * len(texts) + 2} documents read, 2 short, "
         rf"{len(texts)} repeated, {len(texts)} of them held out"
     )
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         prepare(config)
 
 

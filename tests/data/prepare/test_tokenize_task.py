@@ -94,10 +94,10 @@ def test_the_side_of_a_document_depends_on_its_text(draft, tokenizer):
 
 def test_small_shards_have_the_tokens_of_one_large_shard(draft, tokenizer):
     texts = some_texts("abcdefgh", 400)
-    (whole,) = draft(texts)[0].shards
+    (full,) = draft(texts)[0].shards
     found, folder = draft(texts, shard_tokens=1_500)
     shards = [np.fromfile(folder / f"{s.name}.tokens", "<u2") for s in found.shards]
-    assert sum(map(len, shards)) == whole.tokens
+    assert sum(map(len, shards)) == full.tokens
     assert trained(found, folder, tokenizer) == texts
     # each is closed by the document that fills it, and the last is no splinter
     longest = max(len(tokenizer.encode(text)) + 1 for text in texts)

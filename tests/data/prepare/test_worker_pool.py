@@ -27,10 +27,10 @@ def config(make, small_tasks):
 
 
 @pytest.fixture
-def undisturbed(config, tree):
-    whole = replace(config, folder=config.folder + "-whole", workers=1)
-    prepare(whole)
-    return tree(whole.folder)
+def reference_files(config, tree):
+    full = replace(config, folder=config.folder + "-whole", workers=1)
+    prepare(full)
+    return tree(full.folder)
 
 
 def break_line(config, number):
@@ -45,7 +45,7 @@ def break_line(config, number):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_bad_record_is_reported_and_the_rest_is_done_after_its_correction(
-    config, undisturbed, tree, workers
+    config, reference_files, tree, workers
 ):
     config = replace(config, workers=workers)
     path, good = break_line(config, 2)
@@ -53,7 +53,7 @@ def test_a_bad_record_is_reported_and_the_rest_is_done_after_its_correction(
         prepare(config)
     path.write_text(good)
     prepare(config)
-    assert tree(config.folder) == undisturbed
+    assert tree(config.folder) == reference_files
 
 
 @pytest.mark.slow
@@ -62,14 +62,14 @@ def test_a_bad_record_ends_the_command_with_one_error(config, tmp_path):
     process = start_prepare(config, tmp_path / "broken.toml")
     output = process.communicate()[0].decode()
     assert process.returncode == 2
-    said = [line for line in output.splitlines() if line.startswith("gnano: ")]
-    assert len(said) == 1 and f"{path}, line 21: it is not JSON" in said[0]
+    messages = [line for line in output.splitlines() if line.startswith("gnano: ")]
+    assert len(messages) == 1 and f"{path}, line 21: it is not JSON" in messages[0]
     assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("when", ["at work", "before its job"])
 def test_a_killed_worker_is_reported_and_the_next_run_resumes(
-    config, undisturbed, tree, monkeypatch, when
+    config, reference_files, tree, monkeypatch, when
 ):
     submit = WorkerPool.submit
 
@@ -87,18 +87,18 @@ def test_a_killed_worker_is_reported_and_the_next_run_resumes(
             prepare(config)
     assert "--data.workers" in str(error.value)
     prepare(config)
-    assert tree(config.folder) == undisturbed
+    assert tree(config.folder) == reference_files
 
 
 def test_no_worker_is_left_after_a_failure(config, monkeypatch):
     started = []
     start = WorkerPool._start_process
 
-    def noting(self, config):
+    def recording_start(self, config):
         started.append(start(self, config))
         return started[-1]
 
-    monkeypatch.setattr(WorkerPool, "_start_process", noting)
+    monkeypatch.setattr(WorkerPool, "_start_process", recording_start)
     break_line(config, 0)
     with pytest.raises(ValueError, match="not JSON"):
         prepare(config)
@@ -156,7 +156,7 @@ def test_errors_cross_the_pipe_unchanged_and_name_their_source(raised, expected)
     assert str(raised) in str(error.value)
 
 
-def test_a_worker_ignores_output_of_libraries(config, undisturbed, tree, tmp_path, monkeypatch):
+def test_a_worker_ignores_output_of_libraries(config, reference_files, tree, tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(
         "from gnano.data import manifest\n"
         "position = manifest.text_position\n"
@@ -165,7 +165,7 @@ def test_a_worker_ignores_output_of_libraries(config, undisturbed, tree, tmp_pat
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     prepare(config)
-    assert tree(config.folder) == undisturbed
+    assert tree(config.folder) == reference_files
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def theirs(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def hf_tokenizer(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenizer.save(folder)
     return AutoTokenizer.from_pretrained(folder)
@@ -77,26 +77,26 @@ def messages(turns: tuple[Turn, ...]) -> list[dict[str, str]]:
 @settings(max_examples=60, deadline=None)
 @given(conversation=conversations(), template=st.sampled_from(ALL))
 def test_transformers_renders_the_template_to_the_trained_ids(
-    conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer, theirs: Any
+    conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer, hf_tokenizer: Any
 ) -> None:
-    theirs.chat_template = template.to_jinja()
-    ids = theirs.apply_chat_template(messages(conversation.turns), return_dict=False)
+    hf_tokenizer.chat_template = template.to_jinja()
+    ids = hf_tokenizer.apply_chat_template(messages(conversation.turns), return_dict=False)
     assert encode_conversation(conversation, template, tokenizer).ids.tolist() == ids
 
 
 @settings(max_examples=40, deadline=None)
 @given(conversation=conversations(), template=st.sampled_from(ALL))
 def test_the_prompt_in_a_chat_has_the_trained_ids(
-    conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer, theirs: Any
+    conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer, hf_tokenizer: Any
 ) -> None:
-    theirs.chat_template = template.to_jinja()
+    hf_tokenizer.chat_template = template.to_jinja()
     open_turns = conversation.turns[:-1]
-    prompt = theirs.apply_chat_template(
+    prompt = hf_tokenizer.apply_chat_template(
         messages(open_turns), add_generation_prompt=True, tokenize=False
     )
     assert prompt == "<|endoftext|>" + template.render_prompt(open_turns)
     example = encode_conversation(conversation, template, tokenizer)
-    ids = theirs(prompt)["input_ids"]
+    ids = hf_tokenizer(prompt)["input_ids"]
     assert example.ids.tolist()[: len(ids)] == ids == encode_prompt(open_turns, template, tokenizer)
     assert example.loss_mask[len(ids) :].all()
 
@@ -161,8 +161,8 @@ def test_a_truncated_example_keeps_its_last_answer(
 def test_transformers_reads_the_saved_template(tokenizer: Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     (tmp_path / "chat_template.jinja").write_text(ALPACA.to_jinja())
-    theirs = AutoTokenizer.from_pretrained(tmp_path)
-    prompt = theirs.apply_chat_template(
+    hf_tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    prompt = hf_tokenizer.apply_chat_template(
         [{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False
     )
     assert prompt == "<|endoftext|>" + ALPACA.render_prompt((Turn("user", "Hi"),))
@@ -188,7 +188,7 @@ def test_a_template_can_be_a_toml_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('usr = "x"', "unknown key 'usr'; known are begin"),
         ("user = 3", "user is 3, not text"),
@@ -197,12 +197,12 @@ def test_a_template_can_be_a_toml_file(tmp_path: Path) -> None:
         ("user =", "is not a template"),
     ],
 )
-def test_an_invalid_template_file_is_reported(text: str, said: str, tmp_path: Path) -> None:
+def test_an_invalid_template_file_is_reported(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text(text)
     with pytest.raises(ValueError, match=r"own\.toml is not a template") as refused:
         load_template(str(file))
-    assert said in str(refused.value) and "\n" not in str(refused.value)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
     with pytest.raises(ValueError, match=r"'alpacca', and there is no such file\. Use alpaca"):
         load_template("alpacca")
 

@@ -147,10 +147,10 @@ def test_bad_records_are_counted_and_the_first_are_shown_with_their_lines(mixed:
         == [Conversation((Turn("user", "a"), Turn("assistant", "b")), "open_qa")] * 2
     )
     assert [bad.line for bad in reading.bad_records.examples] == [2, 3, 5]
-    (said,) = reading.warnings
-    assert said.startswith("3 of 5 records cannot be used:")
-    assert f"{mixed}, line 2: it is not JSON" in said
-    assert f"{mixed}, line 5: response is empty" in said
+    (message,) = reading.warnings
+    assert message.startswith("3 of 5 records cannot be used:")
+    assert f"{mixed}, line 2: it is not JSON" in message
+    assert f"{mixed}, line 5: response is empty" in message
 
 
 def test_bad_records_can_be_refused(mixed: Path) -> None:

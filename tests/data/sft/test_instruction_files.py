@@ -33,10 +33,10 @@ def hub(monkeypatch, tmp_path):
 
 
 def test_a_data_set_is_downloaded_once(hub, tmp_path):
-    said: list[str] = []
-    paths = resolve_source_files(DOLLY, tmp_path / "hub", said.append)
+    messages: list[str] = []
+    paths = resolve_source_files(DOLLY, tmp_path / "hub", messages.append)
     assert Path(paths[0]).read_bytes() == jsonl(50)
-    assert said and "databricks-dolly-15k.jsonl" in said[0]
+    assert messages and "databricks-dolly-15k.jsonl" in messages[0]
     asked = len(hub.requests)
     hub.add(DOLLY.repo, {"databricks-dolly-15k.jsonl": jsonl(60)})  # a newer commit
     assert resolve_source_files(DOLLY, tmp_path / "hub") == paths

@@ -97,9 +97,9 @@ def test_the_loss_and_its_derivative_are_those_of_the_paper() -> None:
     nats = torch.nn.functional.cross_entropy(logits[0], targets[0], reduction="none")[None]
     loss, slopes = batch.loss_fn(nats.detach())
     assert loss.item() == pytest.approx(hand.item(), rel=1e-6)
-    (theirs,) = torch.autograd.grad(hand, logits, retain_graph=True)
+    (expected,) = torch.autograd.grad(hand, logits, retain_graph=True)
     (ours,) = torch.autograd.grad((nats * slopes).sum(), logits)
-    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_packed_pairs_give_the_loss_and_the_gradient_of_one_pair_at_a_time(
@@ -159,17 +159,17 @@ def test_trl_computes_the_same_loss_and_the_same_gradients(
     from trl.trainer.dpo_trainer import DPOTrainer
 
     model, reference = model_of(tokenizer, 0), model_of(tokenizer, 1)
-    theirs = []
+    hf_models = []
     for name, ours in (("model", model), ("reference", reference)):
         folder = tmp_path / name
         folder.mkdir()
         save_model(ours, folder, eos_token_id=tokenizer.end_of_text_id)
         tokenizer.save(folder)
         save_template(ALPACA, folder)
-        theirs.append(LlamaForCausalLM.from_pretrained(folder, attn_implementation="eager"))
+        hf_models.append(LlamaForCausalLM.from_pretrained(folder, attn_implementation="eager"))
     trainer = DPOTrainer(
-        theirs[0],
-        theirs[1],
+        hf_models[0],
+        hf_models[1],
         args=DPOConfig(
             output_dir=str(tmp_path / "out"),
             beta=BETA,
@@ -187,7 +187,7 @@ def test_trl_computes_the_same_loss_and_the_same_gradients(
         for side, key in ((pair.chosen, "chosen_ids"), (pair.rejected, "rejected_ids")):
             assert side.ids.tolist() == found["prompt_ids"] + found[key]
             assert side.ids[side.loss_mask].tolist() == found[key]
-    expected = trainer.compute_loss(theirs[0].train(), trainer.data_collator(list(tokenized)))
+    expected = trainer.compute_loss(hf_models[0].train(), trainer.data_collator(list(tokenized)))
     expected.backward()
 
     batch = rows.collate([[0, 1], [2, 3], [4]])
@@ -195,6 +195,6 @@ def test_trl_computes_the_same_loss_and_the_same_gradients(
         batch = batch._replace(reference_margins_P=margins(reference, batch))
     loss, grads = loss_of(model.train(), batch)
     assert loss == pytest.approx(expected.item(), rel=1e-5)
-    for name, parameter in theirs[0].named_parameters():
+    for name, parameter in hf_models[0].named_parameters():
         grad = grads[name][: len(parameter)]  # without the head's padding
         torch.testing.assert_close(grad, parameter.grad, rtol=1e-4, atol=1e-5, msg=name)

@@ -58,14 +58,14 @@ def test_packed_rows_give_the_gradient_of_the_examples_one_at_a_time() -> None:
             np.where(learned[1:], ids[1:], IGNORE_INDEX)[None].astype(np.int64)
         )
         alone.append(Batch(inputs, targets, None))
-    expected, theirs = gradient(net, alone)
+    expected, expected_gradient = gradient(net, alone)
     assert loss == pytest.approx(expected, rel=1e-5)
-    torch.testing.assert_close(grad, theirs, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(grad, expected_gradient, rtol=1e-4, atol=1e-6)
     padded = SFTDataset([examples()], [1.0], T, seed=0, packing=False)
     assert len(padded.rows) == 40
     loss, grad = gradient(net, [padded.collate(padded.rows)])
     assert loss == pytest.approx(expected, rel=1e-5)
-    torch.testing.assert_close(grad, theirs, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(grad, expected_gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_prompts_and_padding_are_not_learned() -> None:

@@ -34,8 +34,8 @@ def test_each_unused_key_is_reported_once(kind, tmp_path):
     sources = {"mine": InstructionSource(files=(str(path),))}
     config = InstructionConfig(kind=kind, heldout_fraction=0, sources=sources)
     gather = load_conversations if kind == "instructions" else load_preferences
-    (said,) = gather(config).warnings
-    start, _, keys = said.partition(": ")
+    (message,) = gather(config).warnings
+    start, _, keys = message.partition(": ")
     assert start == "Keys that are not used"
     assert {key.split(" (")[0] for key in keys.split(", ")} == NAMED[kind]
     assert all(key.endswith("(3 records)") for key in keys.split(", "))
