@@ -181,7 +181,9 @@ def test_examples_and_tables_are_left_out(library):
 def test_tests_and_installed_packages_are_not_the_library(library):
     names = ["test/a.py", "p/tests/b.py", "site-packages/c.py", "p/d.py"]
     prose, code = library({name: module(ONE + name) for name in names})
-    assert [document.split_group for document in prose] == [document.group for document in code]
+    assert [document.split_group for document in prose] == [
+        document.split_group for document in code
+    ]
     assert [document.split_group for document in code] == ["p/d.py"]
 
 
