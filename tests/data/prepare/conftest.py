@@ -9,7 +9,9 @@ import pytest
 from tests.data.conftest import some_texts, write_jsonl
 
 from gnano.config.data_config import DataConfig, SourceConfig
+from gnano.data import source_files
 from gnano.data.prepare.cluster import LOGS_FOLDER
+from gnano.data.prepare.pipeline import prepare
 
 
 @pytest.fixture(scope="session")
@@ -25,24 +27,39 @@ def corpus(tmp_path_factory):
     return home
 
 
+def make_config(folder, corpus, tokenizer_folder, **budgets):
+    """Return a configuration of the corpus's two sources with these budgets."""
+    return DataConfig(
+        folder=str(folder),
+        tokenizer=tokenizer_folder,
+        heldout_fraction=0.1,
+        shard_tokens=1_500,
+        max_bad_share=0,
+        sources={
+            name: SourceConfig(files=(str(corpus / name),), max_tokens=budgets.get(name, 0))
+            for name in ("a", "b")
+        },
+    )
+
+
 @pytest.fixture
 def config(corpus, tmp_path, tokenizer_folder):
     """config(folder, corpus=…, **budgets): a configuration of both sources with these budgets."""
 
     def make(folder, corpus=corpus, **budgets):
-        return DataConfig(
-            folder=str(tmp_path / folder),
-            tokenizer=tokenizer_folder,
-            heldout_fraction=0.1,
-            shard_tokens=1_500,
-            max_bad_share=0,
-            sources={
-                name: SourceConfig(files=(str(corpus / name),), max_tokens=budgets.get(name, 0))
-                for name in ("a", "b")
-            },
-        )
+        return make_config(tmp_path / folder, corpus, tokenizer_folder, **budgets)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def reference_folder(corpus, tmp_path_factory, tokenizer_folder):
+    """The folder that `prepare` makes of the corpus. Not to be written to."""
+    folder = tmp_path_factory.mktemp("reference") / "data"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source_files, "MIN_TASK_BYTES", 1)
+        prepare(make_config(folder, corpus, tokenizer_folder))
+    return folder
 
 
 @pytest.fixture

@@ -21,35 +21,28 @@ from gnano.data.prepare.pipeline import prepare
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 
 from gnano.data.prepare import cluster as scale_out_module
-from gnano.data.prepare.cluster import LOGS_FOLDER, ClusterPreparation, SlurmConfig
+from gnano.data.prepare.cluster import ClusterPreparation, SlurmConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_tasks")]
 
 
-def test_local_ranks_give_the_folder_that_prepare_gives(config, files, corpus, monkeypatch, capfd):
-    prepare(config("one"))
+def test_local_ranks_give_the_folder_that_prepare_gives(
+    config, files, corpus, monkeypatch, capfd, reference_folder
+):
     scaled = config("two")
-    # relative paths are found by processes that work in other folders
+    # relative paths also work in processes with other working directories
     monkeypatch.chdir(corpus.parent)
     relative = os.path.relpath(scaled.folder)
     sources = {name: SourceConfig(files=(f"{corpus.name}/{name}",)) for name in ("a", "b")}
     given = replace(scaled, folder=relative, sources=sources)
     manifest = ClusterPreparation(given, "local", tasks=3, workers=2).run()
-    assert files(scaled.folder) == files(config("one").folder)
+    assert files(scaled.folder) == files(reference_folder)
     assert manifest == Manifest.load(Path(scaled.folder))
     assert manifest.sources["b"].dropped["repeated"] > 3
     assert capfd.readouterr() == ("", "")
     read = sum(source.read for source in manifest.sources.values())
     assert documents_read(scaled.folder) == (9, read)
-
-
-def test_a_complete_folder_is_not_changed(config, files):
-    done = config("done")
-    manifest = prepare(done)
-    before = files(done.folder)
-    assert ClusterPreparation(done, "local", tasks=3).run() == manifest
-    assert files(done.folder) == before
-    assert not Path(done.folder, LOGS_FOLDER).exists()
+    assert ClusterPreparation(given, "local").run() == manifest
 
 
 def test_rounds_are_repeated_until_the_budgets_are_met(config, files, corpus, tmp_path):
@@ -81,10 +74,9 @@ def test_numbers_out_of_range_are_refused(config, numbers):
         ClusterPreparation(config("one"), **numbers).run()
 
 
-@pytest.mark.parametrize("executor", ["local", "ray"])
-def test_options_of_slurm_without_slurm_are_refused(config, executor):
+def test_options_of_slurm_without_slurm_are_refused(config):
     with pytest.raises(ValueError, match=r"slurm\.partition is 'cpu', but has no effect where"):
-        ClusterPreparation(config("one"), executor, slurm=SlurmConfig(partition="cpu")).run()
+        ClusterPreparation(config("one"), "ray", slurm=SlurmConfig(partition="cpu")).run()
 
 
 def test_a_missing_package_is_named_with_its_extra(config, monkeypatch):
@@ -99,7 +91,7 @@ def test_ranks_download_a_data_set_from_the_hub(config, files, monkeypatch, tmp_
     hub = Hub()
     hub.add("me/data", dict(zip(names, map(jsonl, texts), strict=True)))
     with hub:
-        # the client reads the address when it is loaded, so everything is a process of its own
+        # the client reads the address when it is imported, so each run is a separate process
         env = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_TELEMETRY": "1"}
         scaled = "ClusterPreparation(config, tasks=2, workers=2).run()"
         for folder, how in (("one", "prepare(config)"), ("two", scaled)):
@@ -134,12 +126,13 @@ if __name__ == "__main__":
 """
 
 
-def test_the_command_line_runs_a_local_preparation(config, files, monkeypatch, capsys, tmp_path):
+def test_the_command_line_runs_a_local_preparation(
+    config, files, monkeypatch, capsys, tmp_path, reference_folder
+):
     import tomli_w
 
     from gnano.cli.scale_out import main
 
-    prepare(config("one"))
     recipe = tmp_path / "mine.toml"
     recipe.write_text(tomli_w.dumps({"data": asdict(config("two"))}))
     monkeypatch.setattr(scale_out_module, "LOGS_FOLDER", "elsewhere")
@@ -147,4 +140,4 @@ def test_the_command_line_runs_a_local_preparation(config, files, monkeypatch, c
     assert main([str(recipe), "--tasks", "1", "--logs", str(logs)]) == 0
     assert "Round 001: 9 tasks on 1 ranks" in capsys.readouterr().err
     assert (logs / "001/tokenize/stats.json").exists()
-    assert files(config("two").folder) == files(config("one").folder)
+    assert files(config("two").folder) == files(reference_folder)

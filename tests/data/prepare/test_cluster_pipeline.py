@@ -23,9 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_tasks")]
 
 
 def test_a_bad_file_is_one_error_and_the_rest_is_done_after_its_correction(
-    config, files, corpus, tmp_path, capfd
+    config, files, corpus, tmp_path, capfd, reference_folder
 ):
-    prepare(config("one"))
     scaled, path, good = broken_corpus(config, corpus, tmp_path, "two")
     with pytest.raises(ValueError, match=r"b/1\.jsonl, line 71: it is not JSON") as error:
         ClusterPreparation(scaled, "local", tasks=3, workers=2).run()
@@ -35,7 +34,7 @@ def test_a_bad_file_is_one_error_and_the_rest_is_done_after_its_correction(
     assert before
     path.write_text(good)
     ClusterPreparation(scaled, "local", tasks=3, workers=2).run()
-    assert files(scaled.folder) == files(config("one").folder)
+    assert files(scaled.folder) == files(reference_folder)
     assert documents_read(scaled.folder, number=2)[0] == 9 - len(before)
 
 
@@ -102,7 +101,7 @@ def test_a_killed_run_leaves_no_process_and_its_drafts_are_reused(config, files,
     assert documents_read(two.folder, number=2)[0] == 8 - len(before)
 
 
-def test_a_killed_rank_is_reported(config, files):
+def test_a_killed_rank_is_reported(config, files, reference_folder):
     import multiprocess
 
     def kill_one():
@@ -115,5 +114,4 @@ def test_a_killed_rank_is_reported(config, files):
         ClusterPreparation(config("two"), "local", tasks=1).run()
     killer.join()
     ClusterPreparation(config("two"), "local", tasks=1).run()
-    prepare(config("one"))
-    assert files(config("two").folder) == files(config("one").folder)
+    assert files(config("two").folder) == files(reference_folder)

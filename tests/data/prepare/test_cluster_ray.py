@@ -3,8 +3,6 @@
 import pytest
 from tests.data.prepare.conftest import broken_corpus, drafts
 
-from gnano.data.prepare.pipeline import prepare
-
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 
 from gnano.data.prepare.cluster import ClusterPreparation
@@ -29,9 +27,8 @@ def ray():
 
 
 def test_errors_on_ray_are_reported_and_a_corrected_run_completes(
-    ray, config, files, corpus, tmp_path, capfd
+    ray, config, files, corpus, tmp_path, capfd, reference_folder
 ):
-    prepare(config("one"))
     scaled, path, good = broken_corpus(config, corpus, tmp_path, "two")
     with pytest.raises(ValueError, match=r"b/1\.jsonl, line 71: it is not JSON"):
         ClusterPreparation(scaled, "ray", tasks=3, workers=2).run()
@@ -40,4 +37,4 @@ def test_errors_on_ray_are_reported_and_a_corrected_run_completes(
     assert "Traceback" not in capfd.readouterr().err
     path.write_text(good)
     ClusterPreparation(scaled, "ray", tasks=1).run()
-    assert files(scaled.folder) == files(config("one").folder)
+    assert files(scaled.folder) == files(reference_folder)

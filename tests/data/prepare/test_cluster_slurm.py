@@ -11,7 +11,6 @@ import pytest
 from tests.data.prepare.conftest import broken_corpus
 
 from gnano.data.manifest import Manifest
-from gnano.data.prepare.pipeline import prepare
 
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 
@@ -85,8 +84,7 @@ def slurm(tmp_path, monkeypatch):
 OPTIONS = SlurmConfig(partition="cpu", time="01:30:00", qos="long")
 
 
-def test_slurm_jobs_give_the_folder_that_prepare_gives(slurm, config, files):
-    prepare(config("one"))
+def test_slurm_jobs_give_the_folder_that_prepare_gives(slurm, config, files, reference_folder):
     scaled = config("two")
     messages: list[str] = []
 
@@ -115,13 +113,14 @@ def test_slurm_jobs_give_the_folder_that_prepare_gives(slurm, config, files):
     finish, _ = list(slurm.jobs())[4:]
     assert "dependency" not in slurm.jobs()[finish].replace("kill-on-invalid-dep", "")
     assert slurm.run(finish) == [0]
-    assert files(scaled.folder) == files(config("one").folder)
+    assert files(scaled.folder) == files(reference_folder)
     assert submit() == Manifest.load(Path(scaled.folder))
     assert len(slurm.jobs()) == 6
 
 
-def test_slurm_resumes_after_a_failed_rank(slurm, config, files, corpus, tmp_path):
-    prepare(config("one"))
+def test_slurm_resumes_after_a_failed_rank(
+    slurm, config, files, corpus, tmp_path, reference_folder
+):
     scaled, path, good = broken_corpus(config, corpus, tmp_path, "two")
 
     def submit():
@@ -139,7 +138,7 @@ def test_slurm_resumes_after_a_failed_rank(slurm, config, files, corpus, tmp_pat
     assert "array=0-0" in slurm.jobs()[tokenize] or "array=0-1" in slurm.jobs()[tokenize]
     assert slurm.run(tokenize).count(0) >= 1
     assert slurm.run(finish) == [0]
-    assert files(scaled.folder) == files(config("one").folder)
+    assert files(scaled.folder) == files(reference_folder)
 
 
 def test_slurm_refuses_to_submit_queued_jobs_again(slurm, config):
