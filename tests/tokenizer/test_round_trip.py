@@ -77,6 +77,7 @@ def test_lone_surrogates_are_encoded(tokenizer):
     assert tokenizer.decode(tokenizer.encode("".join(pair))) == "a🙂b"
 
 
+@pytest.mark.slow
 def test_a_million_spaces_are_encoded(gpt2_tokenizer):
     text = "a" + " " * 1_000_001 + "b"  # tiktoken alone panics on it
     assert gpt2_tokenizer.decode(gpt2_tokenizer.encode(text)) == text

@@ -86,6 +86,7 @@ def test_a_long_text_has_the_ids_of_its_parts(gpt2_tokenizer, tiktoken_encoding)
     assert gpt2_tokenizer.encode(text) == tiktoken_encoding.encode_ordinary(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [None, {"model_type": "llama"}], ids=["alone", "checkpoint"])
 def test_transformers_gives_the_same_ids_from_the_saved_folder(tokenizer, tmp_path, config):
     transformers = pytest.importorskip("transformers")

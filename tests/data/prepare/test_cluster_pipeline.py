@@ -110,7 +110,7 @@ def test_a_killed_rank_is_reported(config, files, reference_folder):
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    with pytest.raises(ValueError, match=r"ranks did not come to an end.*memory"):
+    with pytest.raises(ValueError, match=r"ranks ended before their work was done.*memory"):
         ClusterPreparation(config("two"), "local", tasks=1).run()
     killer.join()
     ClusterPreparation(config("two"), "local", tasks=1).run()

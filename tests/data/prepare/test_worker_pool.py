@@ -67,6 +67,7 @@ def test_a_bad_record_ends_the_command_with_one_error(config, tmp_path):
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["at work", "before its job"])
 def test_a_killed_worker_is_reported_and_the_next_run_resumes(
     config, reference_files, tree, monkeypatch, when

@@ -149,6 +149,7 @@ def test_all_tensors_of_a_batch_move_to_the_device(rows: PreferenceDataset, bord
     assert moved.count_targets().is_meta
 
 
+@pytest.mark.slow
 def test_trl_computes_the_same_loss_and_the_same_gradients(
     tokenizer: Tokenizer, rows: PreferenceDataset, tmp_path: Path
 ) -> None:

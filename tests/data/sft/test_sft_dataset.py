@@ -83,6 +83,7 @@ def test_the_packing_stats_are_correct() -> None:
         SFTDataset([[]], [1.0], T, seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DOLLY.is_dir(), reason="the real Dolly in ../shared/data is not here")
 def test_real_instructions_fill_their_rows() -> None:
     conversations = read_conversation_files([str(DOLLY)]).records[:3_000]
