@@ -109,8 +109,8 @@ def test_code_is_valid_files_of_the_standard_library(code):
 
 
 def test_prose_has_the_language_reference_readmes_and_docstrings(prose):
-    whole = "".join(document.text for document in prose)
-    assert 'The "try" statement' in whole
+    all_text = "".join(document.text for document in prose)
+    assert 'The "try" statement' in all_text
     kinds = Counter(document.split_group.split()[0] for document in prose)
     assert kinds["topic"] > 50
     assert kinds["readme"] > 5
@@ -156,8 +156,8 @@ def module(*docstrings):
 
 def test_no_docstring_is_repeated(library):
     prose, _ = library({"a.py": module(ONE, TWO, TWO), "b.py": module(TWO, THREE, ONE)})
-    whole = "".join(document.text for document in prose)
-    assert [whole.count(docstring) for docstring in (ONE, TWO, THREE)] == [1, 1, 1]
+    all_text = "".join(document.text for document in prose)
+    assert [all_text.count(docstring) for docstring in (ONE, TWO, THREE)] == [1, 1, 1]
 
 
 def test_docstrings_follow_the_names_they_document(library):

@@ -107,7 +107,7 @@ def test_slurm_jobs_give_the_folder_that_prepare_gives(slurm, config, files, ref
     assert "squeue --name=gnano-" in messages[-1]
 
     assert slurm.run(tokenize) == [0, 0, 0]
-    # the job that finishes was lost: it is submitted anew, alone, and nothing is finished here
+    # the finishing job is lost: it alone is submitted again, and nothing is merged here
     assert submit() is None
     assert not list(Path(scaled.folder).glob("*/00000.json"))
     finish, _ = list(slurm.jobs())[4:]

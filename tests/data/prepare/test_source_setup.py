@@ -147,8 +147,8 @@ def test_the_same_texts_prepared_elsewhere_give_the_same_order(make, tmp_path):
 def broken_corpus(make, small_tasks):
     """A configuration of four tasks with a bad line in the third, and its correction."""
     config = make(a=parts(numbered(0, 400), 4), shard_tokens=1_000, max_bad_share=0)
-    prepare(replace(config, folder=config.folder + "-whole"))
-    tasks = Manifest.load(Path(config.folder + "-whole")).plan.sources["a"].tasks
+    prepare(replace(config, folder=config.folder + "-complete"))
+    tasks = Manifest.load(Path(config.folder + "-complete")).plan.sources["a"].tasks
     paths = [Path(config.sources["a"].files[0], file.name) for (file,) in tasks]
     good = [path.read_text() for path in paths]
     paths[2].write_text(good[2].replace('"text": "', '"text: "', 1))
@@ -167,7 +167,7 @@ def test_a_corrected_file_of_an_unfinished_task_is_accepted(broken_corpus, tree)
     after = identities(folder / "a")
     kept = {path: at for path, at in before.items() if path.suffix in (".tokens", ".docs")}
     assert kept and kept.items() <= after.items()
-    assert tree(folder) == tree(config.folder + "-whole")
+    assert tree(folder) == tree(config.folder + "-complete")
 
 
 def test_a_changed_file_of_a_finished_task_is_refused(broken_corpus, tree):

@@ -28,7 +28,7 @@ def config(make, small_tasks):
 
 @pytest.fixture
 def reference_files(config, tree):
-    full = replace(config, folder=config.folder + "-whole", workers=1)
+    full = replace(config, folder=config.folder + "-complete", workers=1)
     prepare(full)
     return tree(full.folder)
 

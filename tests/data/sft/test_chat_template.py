@@ -145,16 +145,16 @@ def test_an_invalid_template_is_refused(parts: dict[str, str], reason: str) -> N
 def test_a_truncated_example_keeps_its_last_answer(
     conversation: Conversation, length: int, tokenizer: Tokenizer
 ) -> None:
-    whole = encode_conversation(conversation, ALPACA, tokenizer)
-    example = whole.truncate(length)
-    assert example.num_positions == min(length, whole.num_positions)
-    assert example.is_truncated == (whole.num_positions > length)
+    complete = encode_conversation(conversation, ALPACA, tokenizer)
+    example = complete.truncate(length)
+    assert example.num_positions == min(length, complete.num_positions)
+    assert example.is_truncated == (complete.num_positions > length)
     assert example.loss_mask[1:].any()  # there is always something to learn
-    last = int((~whole.loss_mask).nonzero()[0][-1]) + 1
-    if len(whole.ids) - last <= length + 1 - min(32, length):
-        assert example.ids.tolist()[last - len(whole.ids) :] == whole.ids.tolist()[last:]
-    # and it is one piece of the whole
-    text, part = whole.ids.tolist(), example.ids.tolist()
+    last = int((~complete.loss_mask).nonzero()[0][-1]) + 1
+    if len(complete.ids) - last <= length + 1 - min(32, length):
+        assert example.ids.tolist()[last - len(complete.ids) :] == complete.ids.tolist()[last:]
+    # and it is one part of the complete example
+    text, part = complete.ids.tolist(), example.ids.tolist()
     assert any(text[i : i + len(part)] == part for i in range(len(text) - len(part) + 1))
 
 

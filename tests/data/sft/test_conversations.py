@@ -41,11 +41,11 @@ FORMS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_format_may_have_a_system_and_a_history(form: str) -> None:
-    beside = {"system": "Be brief.", "history": [["Lost it?", "Yes."]]}
+    extra = {"system": "Be brief.", "history": [["Lost it?", "Yes."]]}
     assert parse_conversation(FORMS[form]).turns == PLAIN
     assert parse_conversation({**FORMS[form], "system": None, "history": []}).turns == PLAIN
     assert parse_conversation({**FORMS[form], "system": ""}).turns == PLAIN
-    assert parse_conversation({**FORMS[form], **beside}).turns == (*BEFORE, *PLAIN)
+    assert parse_conversation({**FORMS[form], **extra}).turns == (*BEFORE, *PLAIN)
 
 
 def test_a_repeated_system_turn_is_used_once_and_a_different_one_refused() -> None:

@@ -72,16 +72,16 @@ def test_both_examples_have_the_same_prompt_and_learn_only_the_last_answer(templ
 def test_a_truncated_pair_loses_prompt_before_answers(
     prompt: int, chosen: int, rejected: int, length: int
 ) -> None:
-    whole = pair(prompt, chosen, rejected)
-    short = whole.truncate(length)
-    if whole.num_positions <= length:
-        assert short is whole
+    complete = pair(prompt, chosen, rejected)
+    short = complete.truncate(length)
+    if complete.num_positions <= length:
+        assert short is complete
         return
     assert short.is_truncated and length - 1 <= short.num_positions <= length
     kept = [int((~side.loss_mask).sum()) for side in (short.chosen, short.rejected)]
     assert kept[0] == kept[1] >= min(MIN_PROMPT_TOKENS, prompt, max(length // 4, 1))
     lost = []
-    for side, before in ((short.chosen, whole.chosen), (short.rejected, whole.rejected)):
+    for side, before in ((short.chosen, complete.chosen), (short.rejected, complete.rejected)):
         start, size = prompt - kept[0], len(side.ids)
         assert size > kept[0], "nothing of an answer is left"
         assert side.ids.tolist() == before.ids[start : start + size].tolist()

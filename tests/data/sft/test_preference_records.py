@@ -68,9 +68,9 @@ def test_each_format_gives_the_same_preference(record: object, turns: tuple[Turn
     ],
 )  # fmt: skip
 def test_every_format_may_have_a_system_and_a_history(record: dict[str, Any]) -> None:
-    beside = {"system": "Be brief.", "history": [["Hi", "Yes?"]]}
+    extra = {"system": "Be brief.", "history": [["Hi", "Yes?"]]}
     turns = (Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Yes?"), *ASKED)
-    assert parse_preference({**record, **beside}) == Preference(turns, "Here.", "There.")
+    assert parse_preference({**record, **extra}) == Preference(turns, "Here.", "There.")
     assert parse_preference(record) == Preference(ASKED, "Here.", "There.")
 
 
