@@ -36,11 +36,21 @@ def make_config(make, small_tasks):
     return lambda folder, **more: make(folder, shard_tokens=2_000, **content, **more)
 
 
+@pytest.fixture(scope="module")
+def reference_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("reference") / "data"
+
+
 @pytest.fixture
-def reference_files(make_config, tree):
-    config = make_config("undisturbed")
-    prepare(config)
-    return tree(config.folder)
+def reference_files(make_config, tree, reference_folder):
+    """The files of an uninterrupted preparation in the folder "uninterrupted"."""
+    folder = make_config("uninterrupted").folder
+    if reference_folder.exists():
+        shutil.copytree(reference_folder, folder)
+    else:
+        prepare(make_config("uninterrupted"))
+        shutil.copytree(folder, reference_folder)
+    return tree(folder)
 
 
 def identities(folder):
@@ -66,7 +76,7 @@ def test_two_runs_give_the_same_bytes_and_the_same_plan(make_config, reference_f
 
 
 def test_preparing_a_complete_folder_again_changes_nothing(make_config, reference_files, tree):
-    config = make_config("undisturbed")
+    config = make_config("uninterrupted")
     before = identities(Path(config.folder))
     assert prepare(config) == Manifest.load(Path(config.folder))
     assert identities(Path(config.folder)) == before
@@ -155,7 +165,7 @@ LOST = ["a", "a/00003-000.tokens", "b/00001-001.docs", "a/00002-heldout.tokens",
 
 @pytest.mark.parametrize("lost", LOST)
 def test_only_deleted_files_are_made_again(make_config, reference_files, tree, lost):
-    config = make_config("undisturbed")
+    config = make_config("uninterrupted")
     folder = Path(config.folder)
     before = identities(folder)
     path = folder / lost
@@ -170,7 +180,7 @@ def test_only_deleted_files_are_made_again(make_config, reference_files, tree, l
 
 @pytest.mark.parametrize("name", ["a/00001-000.tokens", "c/00000-heldout.docs"])
 def test_a_truncated_file_is_made_again(make_config, reference_files, tree, name):
-    config = make_config("undisturbed")
+    config = make_config("uninterrupted")
     path = Path(config.folder, name)
     path.write_bytes(path.read_bytes()[:-2])
     prepare(config)
@@ -179,7 +189,7 @@ def test_a_truncated_file_is_made_again(make_config, reference_files, tree, name
 
 def test_files_deleted_on_a_readers_advice_are_made_again(make_config, reference_files, tree):
     """Follow the advice in the message about a damaged shard."""
-    config = make_config("undisturbed")
+    config = make_config("uninterrupted")
     path = Path(config.folder, "b", "00001-000.tokens")
     content = bytearray(path.read_bytes())
     content[100] ^= 1
@@ -200,7 +210,7 @@ def test_files_deleted_on_a_readers_advice_are_made_again(make_config, reference
 
 def test_a_deleted_marker_is_made_again(make_config, reference_files, tree):
     """Follow the advice in the message about a damaged marker."""
-    config = make_config("undisturbed")
+    config = make_config("uninterrupted")
     folder = Path(config.folder)
     (folder / "b" / "00002-000.tokens").unlink()
     manifest = Manifest.load(folder)
@@ -222,7 +232,7 @@ def interrupt(self):
 
 
 def test_a_damaged_manifest_is_refused_and_kept(make_config, reference_files):
-    config = make_config("undisturbed")
+    config = make_config("uninterrupted")
     path = Path(config.folder, "manifest.json")
     path.write_text(path.read_text().replace('"read": 7', '"read": 8').replace("0.1", "0.2"))
     before = path.read_bytes()

@@ -193,7 +193,7 @@ def read_template(folder: Path) -> ChatTemplate | None:
     template = load_template(str(path))
     if jinja not in (None, template.to_jinja()):
         raise ConflictingValuesError(
-            f"{path} and the chat template in the same folder ({JINJA_TEMPLATE_FILE}) have "
+            f"{path} and the chat template in the same folder ({JINJA_TEMPLATE_FILE}) state "
             f"different formats. Delete the wrong one."
         )
     return template
