@@ -84,9 +84,8 @@ class ChatTemplate:
         """Return each answer with its prompt: [(prompt, answer), …]."""
         pairs: list[tuple[str, str]] = []
         first = next(turn for turn in conversation.turns if turn.role == "user")
-        prompt = ""
-        if conversation.turns[0].role != "system":
-            prompt = self.begin_with_context if first.context else self.begin
+        begin = self.begin_with_context if first.context else self.begin
+        prompt = "" if conversation.turns[0].role == "system" else begin
         for turn in conversation.turns:
             if turn.role == "assistant":
                 pairs.append((prompt + self.assistant, turn.content))
@@ -160,8 +159,7 @@ def load_template(name: str) -> ChatTemplate:
     """
     if name in NAMED_TEMPLATES:
         return NAMED_TEMPLATES[name]
-    path = Path(name)
-    if not path.is_file():
+    if not (path := Path(name)).is_file():
         raise ValueError(
             f"No template is called {name!r}, and there is no such file. Use "
             f"{', '.join(NAMED_TEMPLATES)}, or the path of a TOML file (data.template)."
@@ -304,13 +302,12 @@ class PreferencePair(NamedTuple):
             return self
         start = self.chosen.answer_start
         answers = [example.ids[start:] for example in self.examples]
-        sizes = [len(answer) for answer in answers]
         max_ids = length + 2  # an example has one id more than positions
-        # at most half of each example is prompt
+        # the minimum is at most half of an example
         min_prompt = min(MIN_PROMPT_TOKENS, start, max(length // 4, 1))
-        prompt_size = max((max_ids - sum(sizes)) // 2, min_prompt)
+        prompt_size = max((max_ids - sum(map(len, answers))) // 2, min_prompt)
         max_ids -= 2 * prompt_size
-        longest = max(max_ids - min(sizes), max_ids // 2)
+        longest = max(max_ids - min(map(len, answers)), max_ids // 2)
         prompt = self.chosen.ids[start - prompt_size : start]
         chosen, rejected = (_build_example(prompt, answer[:longest]) for answer in answers)
         return PreferencePair(chosen, rejected, is_truncated=True)
@@ -331,9 +328,9 @@ def encode_conversation(
 
 def encode_prompt(turns: Sequence[Turn], template: ChatTemplate, tokenizer: Tokenizer) -> list[int]:
     """Return the ids before the next answer, the same as in training."""
-    conversation = Conversation((*turns, Turn("assistant", "")))
-    example = encode_conversation(conversation, template, tokenizer)
-    return list(map(int, example.ids[:-1]))  # without the end of the empty answer
+    turns = (*turns, Turn("assistant", ""))
+    ids = encode_conversation(Conversation(turns), template, tokenizer).ids
+    return list(map(int, ids[:-1]))  # without the end of the empty answer
 
 
 def encode_preference(
