@@ -44,13 +44,20 @@ DATATROVE_LOG = "datatrove.log"  # in a round's folder, instead of output on the
 
 
 class _DataTroveStep(PipelineStep):  # type: ignore[misc]
-    """A step with the folders of the data and of the round."""
+    """A step that saves the errors of its tasks."""
 
     type = "gnano"
 
-    def __init__(self, config: DataConfig, round_folder: Path) -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        round_folder: Path,
+        inputs: dict[str, SourceFiles] | None = None,
+        tasks: Sequence[tuple[str, int]] = (),
+    ) -> None:
         super().__init__()
         self.config, self.round_folder = config, round_folder
+        self.inputs, self.tasks = inputs or {}, tasks
         self.folder, self.failures = Path(config.folder), round_folder / "failures"
 
     def save_failure(self, source: str, task: int, error: Exception) -> WorkerEvent:
@@ -65,16 +72,6 @@ class TokenizeStep(_DataTroveStep):
     """Makes the drafts of a rank's tasks."""
 
     name = "tokenize"
-
-    def __init__(
-        self,
-        config: DataConfig,
-        round_folder: Path,
-        inputs: dict[str, SourceFiles],
-        tasks: Sequence[tuple[str, int]],
-    ) -> None:
-        super().__init__(config, round_folder)
-        self.inputs, self.tasks = inputs, tasks
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
         """Make drafts of the tasks rank, rank + world_size and so on."""
