@@ -135,7 +135,7 @@ PREPARE = """
 import sys
 from gnano.cli import main
 from gnano.data import source_files
-source_files.SMALL = int(sys.argv[1])
+source_files.MIN_TASK_BYTES = int(sys.argv[1])
 main(["prepare", *sys.argv[2:]])
 """
 

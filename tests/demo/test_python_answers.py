@@ -1,4 +1,4 @@
-"""What is said of Python's own library is true: of what is imported, and of its source."""
+"""The answers about the standard library are true of the imported objects and their source."""
 
 import ast
 import importlib
@@ -14,7 +14,8 @@ import pytest
 from gnano.data.sft.conversations import Conversation
 from gnano.demo.python_questions import build_python_questions
 
-# to import these does nothing else, on any machine, and they are Python as it is written
+pytestmark = pytest.mark.slow
+# modules of pure Python whose import has no side effects on any system
 SAFE = """
     argparse ast calendar cmd code collections configparser contextlib copy csv difflib dis email
     fractions ftplib gettext html http imaplib inspect ipaddress json locale logging mailbox
@@ -26,7 +27,7 @@ SAFE = """
 
 @pytest.fixture(scope="module")
 def pairs() -> dict[str, list[Conversation]]:
-    """By kind."""
+    """Return the questions by kind."""
     found = defaultdict(list)
     for pair in build_python_questions():
         found[pair.category].append(pair)
@@ -41,9 +42,9 @@ def answer(pair: Conversation) -> str:
     return pair.turns[1].content
 
 
-def imported(about: str) -> Any:
-    """What has this name; None where it is not safe to import, or of another system."""
-    parts = about.split(".")
+def imported(topic: str) -> Any:
+    """Return the object of this name; None if it is unsafe to import or missing on this system."""
+    parts = topic.split(".")
     if parts[0] not in SAFE:
         return None
     for count in range(len(parts) - 1, 0, -1):
@@ -61,20 +62,20 @@ def imported(about: str) -> Any:
     return None
 
 
-def source(about: str) -> str:
-    """Of the module that it is in."""
+def source(topic: str) -> str:
+    """Return the source of the object's module."""
     library = Path(sysconfig.get_paths()["stdlib"])
-    parts = about.split(".")
+    parts = topic.split(".")
     for count in range(len(parts) - 1, 0, -1):
         path = library.joinpath(*parts[:count])
         for file in path / "__init__.py", path.with_suffix(".py"):
             if file.is_file():
                 return file.read_text("utf-8")
-    raise AssertionError(f"{about} is in no file")
+    raise AssertionError(f"{topic} is in no file")
 
 
 def functions(found: list[Conversation]) -> list[tuple[Conversation, inspect.Signature]]:
-    """Pairs about what is a Python function once it is imported, and how it is called."""
+    """Return the pairs about imported Python functions with their signatures."""
     signatures = []
     for pair in found:
         function = imported(pair.topic)
@@ -90,22 +91,22 @@ def test_signatures_are_those_of_the_imported_functions(
 ) -> None:
     for pair in pairs["signature"]:
         ast.parse(answer(pair) + " ...")
-    known = functions(pairs["signature"])
-    assert len(known) > 300
-    for pair, real in known:
+    signatures_by_pair = functions(pairs["signature"])
+    assert len(signatures_by_pair) > 300
+    for pair, real in signatures_by_pair:
         (node,) = ast.parse(answer(pair) + " ...").body
         assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         assert node.name == pair.topic.rpartition(".")[2]
-        written = evaluated(node.args).parameters.values()
-        assert [(p.name, p.kind) for p in written] == [
+        parameters_text = evaluated(node.args).parameters.values()
+        assert [(p.name, p.kind) for p in parameters_text] == [
             (p.name, p.kind) for p in real.parameters.values()
         ]
-        for one, two in zip(written, real.parameters.values(), strict=True):
+        for one, two in zip(parameters_text, real.parameters.values(), strict=True):
             assert one.default == two.default or one.default is ...
 
 
 def evaluated(arguments: ast.arguments) -> inspect.Signature:
-    """Without annotations, and with `...` for defaults that only the module can evaluate."""
+    """Return the signature without annotations, with `...` for defaults that are not constants."""
     for each in ast.walk(arguments):
         if isinstance(each, ast.arg):
             each.annotation = None
@@ -119,21 +120,21 @@ def evaluated(arguments: ast.arguments) -> inspect.Signature:
     return inspect.signature(scope["f"])
 
 
-def test_arguments_are_counted_and_named_as_a_caller_gives_them(
+def test_arguments_are_those_of_the_imported_functions(
     pairs: dict[str, list[Conversation]],
 ) -> None:
     numbers = "None One Two Three Four Five Six Seven Eight Nine Ten".split()
-    known = functions(pairs["arguments"])
-    assert len(known) > 150
-    for pair, signature in known:
+    signatures_by_pair = functions(pairs["arguments"])
+    assert len(signatures_by_pair) > 150
+    for pair, signature in signatures_by_pair:
         names = list(signature.parameters)
         scope, _, name = pair.topic.rpartition(".")
         cls = imported(scope)
         if inspect.isclass(cls) and not isinstance(vars(cls).get(name), staticmethod):
             names = names[1:]
-        count, _, said = answer(pair).removesuffix(".").partition(": ")
+        count, _, names_text = answer(pair).removesuffix(".").partition(": ")
         assert count == numbers[len(names)]
-        assert re.findall(r"\w+", said.replace(" and ", " ")) == names
+        assert re.findall(r"\w+", names_text.replace(" and ", " ")) == names
 
 
 def test_defaults_are_those_of_the_imported_functions(
@@ -152,7 +153,7 @@ def test_defaults_are_those_of_the_imported_functions(
     assert checked > 100
 
 
-def test_modules_can_be_imported_and_have_what_was_asked_for(
+def test_modules_have_the_objects_of_the_questions(
     pairs: dict[str, list[Conversation]],
 ) -> None:
     checked = 0
@@ -170,7 +171,9 @@ def test_modules_can_be_imported_and_have_what_was_asked_for(
     assert len(set(blind)) == len(blind)
 
 
-def test_imports_import_what_was_asked_for(pairs: dict[str, list[Conversation]]) -> None:
+def test_import_lines_import_the_objects_of_the_questions(
+    pairs: dict[str, list[Conversation]],
+) -> None:
     checked = 0
     for pair in pairs["import"]:
         if (expected := imported(pair.topic)) is not None:
@@ -193,15 +196,15 @@ def test_base_classes_are_those_of_the_imported_classes(
     assert checked > 150
 
 
-def test_a_line_that_is_completed_is_a_line_of_its_module(
+def test_completed_lines_are_lines_of_their_module(
     pairs: dict[str, list[Conversation]],
 ) -> None:
     for pair in pairs["complete"]:
-        *before, begun = context(pair).split("\n")
+        *before, cut_line = context(pair).split("\n")
         lines = {line.strip() for line in source(pair.topic).expandtabs().split("\n")}
         assert before
-        assert begun.strip()
-        assert (begun + answer(pair)).strip() in lines
+        assert cut_line.strip()
+        assert (cut_line + answer(pair)).strip() in lines
         assert {line.strip() for line in before} <= lines | {""}
 
 
@@ -212,7 +215,7 @@ def test_the_last_line_shown_raises_the_exception(pairs: dict[str, list[Conversa
         assert last in source(pair.topic).expandtabs()
 
 
-def test_sentences_begin_the_docstrings_that_they_are_said_to(
+def test_summaries_are_the_start_of_the_docstrings(
     pairs: dict[str, list[Conversation]],
 ) -> None:
     checked = 0
@@ -231,7 +234,7 @@ def test_sentences_begin_the_docstrings_that_they_are_said_to(
     assert checked > 500
 
 
-def test_the_name_that_fits_is_one_of_three(pairs: dict[str, list[Conversation]]) -> None:
+def test_the_correct_name_is_one_of_three(pairs: dict[str, list[Conversation]]) -> None:
     for pair in pairs["name"]:
         names = context(pair).split(", ")
         assert len(set(names)) == 3

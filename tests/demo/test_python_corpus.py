@@ -24,26 +24,28 @@ from gnano.demo.python_corpus import (
     iter_python_prose,
 )
 
+pytestmark = pytest.mark.slow
 PROSE, CODE = 500_000, 300_000  # bytes; less prose would be the language reference alone
 READING_NEEDS = {"email", "importlib", "pydoc_data", "sysconfig"}  # for READMEs and topics
 
 PROGRAM = f"""
 import json, sys
-from gnano.config.data_config import Source
-from gnano.data.source_files import documents
-from gnano.demo.python_corpus import identity
+from gnano.config.data_config import SourceConfig
+from gnano.data.source_files import read_task_documents
+from gnano.demo.python_corpus import identify_installation
 def read(name, size):
     path = f"gnano.demo.python_corpus:{{name}}"
-    return list(documents(Source(kind="generator", generator=path, max_bytes=size), []))
+    source = SourceConfig(kind="generator", generator=path, max_bytes=size)
+    return list(read_task_documents(source, []))
 before = set(sys.modules)
 found = read("PROSE", {PROSE}), read("CODE", {CODE})
-print(json.dumps([*found, sorted(set(sys.modules) - before), identity()]))
+print(json.dumps([*found, sorted(set(sys.modules) - before), identify_installation()]))
 """
 
 
 @pytest.fixture(scope="module")
 def fresh():
-    """Prose, code and imported modules of two new processes with other hashes of strings."""
+    """Prose, code and imported modules of two new processes with different hash seeds."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
@@ -66,14 +68,14 @@ def code(fresh):
     return [Document(*document) for document in fresh[0][1]]
 
 
-def test_every_process_reads_the_same(fresh):
+def test_two_processes_read_the_same_text(fresh):
     one, two = fresh
     assert one == two
 
 
-def test_nothing_is_imported_to_be_read(fresh, prose, code):
-    assert any(document.group.startswith(("torch/", "numpy/")) for document in prose)
-    read = {d.group.removesuffix(".py").replace("/", ".") for d in prose + code}
+def test_files_are_read_without_importing_them(fresh, prose, code):
+    assert any(document.split_group.startswith(("torch/", "numpy/")) for document in prose)
+    read = {d.split_group.removesuffix(".py").replace("/", ".") for d in prose + code}
     for _, _, imported, _ in fresh:
         imported = {name for name in imported if name.split(".")[0] not in READING_NEEDS}
         assert imported.isdisjoint(read)
@@ -82,13 +84,13 @@ def test_nothing_is_imported_to_be_read(fresh, prose, code):
         assert roots.isdisjoint({"torch", "numpy", "sympy", "tokenizers", "tyro"})
 
 
-def test_budgets_end_with_the_document_that_fills_them(prose, code):
+def test_a_budget_ends_with_the_document_that_reaches_it(prose, code):
     for found, budget in ((prose, PROSE), (code, CODE)):
         sizes = [len(document.text.encode()) for document in found]
         assert sum(sizes[:-1]) < budget <= sum(sizes)
 
 
-def test_a_larger_budget_begins_with_the_same_documents(code):
+def test_a_larger_budget_starts_with_the_same_documents(code):
     path = "gnano.demo.python_corpus:CODE"
     fewer = list(
         read_task_documents(SourceConfig(kind="generator", generator=path, max_bytes=CODE // 3), [])
@@ -97,19 +99,19 @@ def test_a_larger_budget_begins_with_the_same_documents(code):
     assert 0 < len(fewer) < len(code)
 
 
-def test_code_is_real_files_of_the_standard_library_that_parse(code):
+def test_code_is_valid_files_of_the_standard_library(code):
     library = Path(sysconfig.get_paths()["stdlib"])
     for document in code:
-        path = library / document.group
+        path = library / document.split_group
         assert path.read_text(encoding="utf-8") == document.text
         assert not {"test", "tests", "site-packages"} & set(path.relative_to(library).parts)
         ast.parse(document.text)
 
 
 def test_prose_has_the_language_reference_readmes_and_docstrings(prose):
-    whole = "".join(document.text for document in prose)
-    assert 'The "try" statement' in whole
-    kinds = Counter(document.group.split()[0] for document in prose)
+    all_text = "".join(document.text for document in prose)
+    assert 'The "try" statement' in all_text
+    kinds = Counter(document.split_group.split()[0] for document in prose)
     assert kinds["topic"] > 50
     assert kinds["readme"] > 5
 
@@ -146,7 +148,7 @@ ONE, TWO, THREE = (
 
 
 def module(*docstrings):
-    """The first is the module's, the others are those of functions f0, f1 …"""
+    """Return a module with the first docstring and functions f0, f1 … with the others."""
     first, *others = docstrings
     functions = (f'def f{n}():\n    """{d}"""\n' for n, d in enumerate(others))
     return f'"""{first}"""\n\n' + "\n\n".join(functions)
@@ -154,11 +156,11 @@ def module(*docstrings):
 
 def test_no_docstring_is_repeated(library):
     prose, _ = library({"a.py": module(ONE, TWO, TWO), "b.py": module(TWO, THREE, ONE)})
-    whole = "".join(document.text for document in prose)
-    assert [whole.count(docstring) for docstring in (ONE, TWO, THREE)] == [1, 1, 1]
+    all_text = "".join(document.text for document in prose)
+    assert [all_text.count(docstring) for docstring in (ONE, TWO, THREE)] == [1, 1, 1]
 
 
-def test_docstrings_stand_below_the_names_they_document(library):
+def test_docstrings_follow_the_names_they_document(library):
     method = f'    async def f(self):\n        """\n        {TWO}\n        """\n'
     source = f'class C:\n    """{ONE}"""\n\n{method}'
     prose, _ = library({"p/a.py": source, "p/__init__.py": module(THREE)})
@@ -168,7 +170,7 @@ def test_docstrings_stand_below_the_names_they_document(library):
     ]
 
 
-def test_examples_and_tables_between_the_sentences_are_left_out(library):
+def test_examples_and_tables_are_left_out(library):
     example = ">>> f(1, 2) == {3: [4]}; g(5, 6) == {7: [8]}; h(9, 10) == {11: [12]}  # 13"
     table = "=====  =====  ====== | 1 | 2 | 3 |\n=====  =====  ====== | 4 | 5 | 6 |"
     prose, code = library({"a.py": module("\n\n".join([ONE, example, TWO, table, THREE]))})
@@ -179,16 +181,18 @@ def test_examples_and_tables_between_the_sentences_are_left_out(library):
 def test_tests_and_installed_packages_are_not_the_library(library):
     names = ["test/a.py", "p/tests/b.py", "site-packages/c.py", "p/d.py"]
     prose, code = library({name: module(ONE + name) for name in names})
-    assert [document.group for document in prose] == [document.group for document in code]
-    assert [document.group for document in code] == ["p/d.py"]
+    assert [document.split_group for document in prose] == [
+        document.split_group for document in code
+    ]
+    assert [document.split_group for document in code] == ["p/d.py"]
 
 
-def test_files_that_cannot_be_read_are_passed_over(library):
+def test_unreadable_files_are_skipped(library):
     prose, code = library(
         {"latin.py": module(ONE + "\xe9"), "broken.py": '"""' + TWO, "good.py": module(THREE)}
     )
-    assert [document.group for document in prose] == ["good.py"]
-    assert "latin.py" not in {document.group for document in code}
+    assert [document.split_group for document in prose] == ["good.py"]
+    assert "latin.py" not in {document.split_group for document in code}
 
 
 def test_a_modules_docstrings_and_its_source_are_held_out_together(library):

@@ -1,4 +1,4 @@
-"""What is left out of a line can be read from the lines above it."""
+"""The rest of a cut line consists of words from the lines before it."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from gnano.demo.python_objects import PythonObject
 Library = Callable[[dict[str, str]], dict[str, PythonObject]]
 
 
-def test_a_line_breaks_off_only_where_all_that_follows_has_been_seen(library: Library) -> None:
+def test_a_line_is_cut_where_its_rest_occurs_before(library: Library) -> None:
     seen = (
         "def f(first, second):\n    '''No.'''\n    third = first\n    return call(third, first)\n"
     )
@@ -23,14 +23,14 @@ def test_a_line_breaks_off_only_where_all_that_follows_has_been_seen(library: Li
     assert find_completion(library({"a.py": new})["a.f"]) is None
 
 
-def test_what_is_raised_stands_at_the_end_of_the_lines_before_it(library: Library) -> None:
+def test_the_raised_exception_is_in_the_last_line(library: Library) -> None:
     text = "def f(a):\n    if a:\n        raise {}\n"
-    for written, name in [
+    for raised, name in [
         ("ValueError('no')", "ValueError"),
         ("KeyError", "KeyError"),
         ("error", None),
         ("a.Error()", None),
         ("Error(\n            a\n        )", None),
     ]:
-        found = find_raise(library({"a.py": text.format(written)})["a.f"])
-        assert found == (name and (text.format(written).rstrip(), name))
+        found = find_raise(library({"a.py": text.format(raised)})["a.f"])
+        assert found == (name and (text.format(raised).rstrip(), name))

@@ -1,4 +1,4 @@
-"""What the library offers is found as it is written, and what only looks so is left out."""
+"""Public objects are found with their definitions; ambiguous ones are left out."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from gnano.demo.python_objects import PythonObject
 Library = Callable[[dict[str, str]], dict[str, PythonObject]]
 
 
-def test_public_functions_classes_and_methods_are_found_under_the_names_they_have(
+def test_public_objects_are_found_under_their_qualified_names(
     library: Library,
 ) -> None:
     text = "class C:\n    def m(self): ...\n    def _n(self): ...\n\nasync def f(): ...\n"
@@ -25,7 +25,7 @@ def test_public_functions_classes_and_methods_are_found_under_the_names_they_hav
     ]
 
 
-def test_programs_and_files_that_no_one_can_import_are_left_out(library: Library) -> None:
+def test_files_that_cannot_be_imported_are_left_out(library: Library) -> None:
     names = "idlelib/a.py", "config-3.11/b.py", "p/_c.py", "test/d.py", "e.py"
     assert list(library(dict.fromkeys(names, "def f(): ...\n"))) == ["e.f"]
 
@@ -41,15 +41,13 @@ def test_programs_and_files_that_no_one_can_import_are_left_out(library: Library
         "def _f(a): ...\n",
     ],
 )
-def test_what_the_source_says_of_a_name_is_true_of_it_or_not_said(
-    library: Library, text: str
-) -> None:
+def test_ambiguous_definitions_are_left_out(library: Library, text: str) -> None:
     assert not library({"a.py": text})
 
 
-def test_a_call_shows_all_of_a_signature_or_there_is_none(library: Library) -> None:
-    written = ["a, b=1, *c, **d", "", "a, *, b", "a, /", "a: int", "a={1: 2}"]
-    text = "\n".join(f"def f{n}({arguments}): ..." for n, arguments in enumerate(written))
+def test_a_call_shows_the_complete_signature_or_is_empty(library: Library) -> None:
+    parameters = ["a, b=1, *c, **d", "", "a, *, b", "a, /", "a: int", "a={1: 2}"]
+    text = "\n".join(f"def f{n}({arguments}): ..." for n, arguments in enumerate(parameters))
     text += "\nclass C:\n    def m(self, a): ...\n    @staticmethod\n    def s(a): ...\n"
     text += "    @classmethod\n    def c(cls, a): ...\n"
     found = {name: it.call for name, it in library({"a.py": text}).items()}
@@ -80,7 +78,7 @@ def test_a_call_shows_all_of_a_signature_or_there_is_none(library: Library) -> N
         ("Return " + "very " * 40 + "much.", ""),
     ],
 )
-def test_a_sentence_is_the_docstrings_first_or_none(
+def test_the_summary_is_the_first_sentence_or_empty(
     library: Library, docstring: str, sentence: str
 ) -> None:
     found = library({"a.py": f'def f(a):\n    """{docstring}\n    """\n'})

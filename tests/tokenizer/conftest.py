@@ -1,4 +1,4 @@
-"""GPT-2's two files, GPT-2's tokenizer, and a small one trained on Python's own sources."""
+"""Fixtures: GPT-2's files and tokenizer, and a small tokenizer trained on Python's sources."""
 
 import importlib.util
 import inspect
@@ -26,7 +26,7 @@ def gpt2_files() -> Path:
 
 
 @pytest.fixture(scope="session")
-def gpt2s(gpt2_files) -> Tokenizer:
+def gpt2_tokenizer(gpt2_files) -> Tokenizer:
     return load_gpt2_tokenizer(gpt2_files)
 
 
@@ -37,11 +37,11 @@ def corpus() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def own(corpus) -> Tokenizer:
+def trained_tokenizer(corpus) -> Tokenizer:
     return train_bpe(corpus, 600)
 
 
-@pytest.fixture(scope="session", params=["gpt2s", "own"])
+@pytest.fixture(scope="session", params=["gpt2_tokenizer", "trained_tokenizer"])
 def tokenizer(request):
-    """Each promise is tested on both makers' tokenizers."""
+    """GPT-2's tokenizer and a trained one."""
     return request.getfixturevalue(request.param)

@@ -1,4 +1,4 @@
-"""The ids are those that the rest of the world gives the same text."""
+"""The ids are those of tiktoken and Hugging Face."""
 
 import json
 
@@ -37,7 +37,7 @@ PUBLISHED_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+
 
 
 @pytest.fixture(scope="module")
-def tiktokens(gpt2_files):
+def tiktoken_encoding(gpt2_files):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIKTOKEN_CACHE_DIR", "")  # else it would cache local files, too
         patch.setattr(tiktoken.load, "read_file", lambda name: (gpt2_files / name).read_bytes())
@@ -48,38 +48,45 @@ def tiktokens(gpt2_files):
 
 
 @pytest.fixture(scope="module")
-def hugging_faces(gpt2_files):
+def hf_tokenizer(gpt2_files):
     return ByteLevelBPETokenizer.from_file(
         str(gpt2_files / "encoder.json"), str(gpt2_files / "vocab.bpe")
     )
 
 
-def test_gpt2_is_the_published_one(gpt2s):
-    assert (gpt2s.name, gpt2s.vocab_size, gpt2s.end_of_text_id) == ("gpt2", 50_257, 50_256)
-    assert gpt2s.encode("Hello world") == [15496, 995]
-    assert gpt2s.encode("hello world") == [31373, 995]
-    assert gpt2s.encode("<|endoftext|>") == [27, 91, 437, 1659, 5239, 91, 29]
+def test_the_gpt2_tokenizer_is_the_published_one(gpt2_tokenizer):
+    assert (gpt2_tokenizer.name, gpt2_tokenizer.vocab_size, gpt2_tokenizer.end_of_text_id) == (
+        "gpt2",
+        50_257,
+        50_256,
+    )
+    assert gpt2_tokenizer.encode("Hello world") == [15496, 995]
+    assert gpt2_tokenizer.encode("hello world") == [31373, 995]
+    assert gpt2_tokenizer.encode("<|endoftext|>") == [27, 91, 437, 1659, 5239, 91, 29]
 
 
 @pytest.mark.parametrize("text", AWKWARD)
-def test_gpt2_ids_are_tiktokens_and_hugging_faces(gpt2s, tiktokens, hugging_faces, text):
-    ids = gpt2s.encode(text)
-    assert ids == tiktokens.encode_ordinary(text)
-    assert ids == hugging_faces.encode(text).ids
+def test_gpt2_ids_are_those_of_tiktoken_and_hugging_face(
+    gpt2_tokenizer, tiktoken_encoding, hf_tokenizer, text
+):
+    ids = gpt2_tokenizer.encode(text)
+    assert ids == tiktoken_encoding.encode_ordinary(text)
+    assert ids == hf_tokenizer.encode(text).ids
 
 
 @settings(deadline=None, max_examples=300)
 @given(text=st.text())
-def test_gpt2_ids_are_tiktokens_on_any_text(gpt2s, tiktokens, text):
-    assert gpt2s.encode(text) == tiktokens.encode_ordinary(text)
+def test_gpt2_ids_are_those_of_tiktoken_for_any_text(gpt2_tokenizer, tiktoken_encoding, text):
+    assert gpt2_tokenizer.encode(text) == tiktoken_encoding.encode_ordinary(text)
 
 
-def test_a_long_text_has_the_ids_of_its_parts(gpt2s, tiktokens):
+def test_a_long_text_has_the_ids_of_its_parts(gpt2_tokenizer, tiktoken_encoding):
     text = " ".join(AWKWARD) * 800  # above the length that is left to the slower library
     assert len(text) > 500_000
-    assert gpt2s.encode(text) == tiktokens.encode_ordinary(text)
+    assert gpt2_tokenizer.encode(text) == tiktoken_encoding.encode_ordinary(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [None, {"model_type": "llama"}], ids=["alone", "checkpoint"])
 def test_transformers_gives_the_same_ids_from_the_saved_folder(tokenizer, tmp_path, config):
     transformers = pytest.importorskip("transformers")

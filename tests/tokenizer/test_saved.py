@@ -1,4 +1,4 @@
-"""A saved tokenizer comes back as it was; a file that does not fit is named."""
+"""A saved tokenizer is loaded unchanged; unsupported files are refused."""
 
 import json
 import pickle
@@ -13,7 +13,7 @@ TEXT = "It's a naïve café: 漢字 🙂\r\n    <|endoftext|> 12345"
 def same(one: Tokenizer, other: Tokenizer) -> bool:
     return one.encode(TEXT) == other.encode(TEXT) and all(
         getattr(one, field) == getattr(other, field)
-        for field in ("vocab_size", "end_of_text", "name", "fingerprint")
+        for field in ("vocab_size", "end_of_text_id", "name", "fingerprint")
     )
 
 
@@ -26,28 +26,28 @@ def test_a_worker_process_gets_the_same_tokenizer(tokenizer):
     assert same(pickle.loads(pickle.dumps(tokenizer)), tokenizer)
 
 
-def test_what_transformers_saves_again_is_still_the_same_tokenizer(tokenizer, tmp_path):
+def test_a_tokenizer_saved_by_transformers_is_unchanged(tokenizer, tmp_path):
     transformers = pytest.importorskip("transformers")
     tokenizer.save(tmp_path)
     transformers.AutoTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "again")
     assert same(Tokenizer.load(tmp_path / "again"), tokenizer)
 
 
-def test_another_order_of_merges_is_another_fingerprint(own, tmp_path):
-    own.save(tmp_path)
+def test_another_order_of_merges_is_another_fingerprint(trained_tokenizer, tmp_path):
+    trained_tokenizer.save(tmp_path)
     state = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
     state["model"]["merges"].reverse()
     (tmp_path / "tokenizer.json").write_text(json.dumps(state))
-    assert Tokenizer.load(tmp_path).fingerprint != own.fingerprint
+    assert Tokenizer.load(tmp_path).fingerprint != trained_tokenizer.fingerprint
 
 
-def test_a_folder_without_a_tokenizer_is_named(tmp_path):
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"empty.tokenizer\.json does not exist"):
         Tokenizer.load(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("content", [b"", b'{"model": ', b"\xff\xfe\x00", b"[" * 100_000])
-def test_a_torn_file_is_named(tmp_path, content):
+def test_a_truncated_file_is_refused(tmp_path, content):
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"tokenizer\.json is not valid JSON"):
         Tokenizer.load(tmp_path)
@@ -78,12 +78,12 @@ MISFITS = {
 
 
 @pytest.mark.parametrize("misfit", MISFITS)
-def test_another_kind_of_tokenizer_is_refused_in_one_sentence(own, tmp_path, misfit):
-    own.save(tmp_path)
+def test_another_kind_of_tokenizer_is_refused(trained_tokenizer, tmp_path, misfit):
+    trained_tokenizer.save(tmp_path)
     state = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
     changed = MISFITS[misfit](state)
     (tmp_path / "tokenizer.json").write_text(json.dumps(changed if misfit == "a list" else state))
-    with pytest.raises(ValueError, match=r"tokenizer\.json is no byte-level BPE") as failure:
+    with pytest.raises(ValueError, match=r"tokenizer\.json is not a byte-level BPE") as failure:
         Tokenizer.load(tmp_path)
     assert "\n" not in str(failure.value)
-    assert "use a tokenizer made by" in str(failure.value)
+    assert "or one made by train_bpe()" in str(failure.value)

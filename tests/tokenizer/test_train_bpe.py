@@ -1,4 +1,4 @@
-"""A vocabulary of one's own is the one that BPE defines, whole, and always the same."""
+"""A trained vocabulary is that of the BPE algorithm, complete and reproducible."""
 
 import json
 import os
@@ -16,35 +16,45 @@ from tokenizers import Regex, pre_tokenizers
 from gnano.tokenizer.train_bpe import MAX_WORD_CHARS, WORD_PATTERN, train_bpe
 
 
-def test_the_vocabulary_is_bytes_then_merges_then_end_of_text(own):
-    assert (own.vocab_size, own.name, own.end_of_text_id) == (600, "bpe-600", 599)
-    assert sorted(own.decode_bytes([i]) for i in range(256)) == [bytes([b]) for b in range(256)]
-    assert all(own.token_bytes[256:599] >= 2)
+def test_the_vocabulary_is_bytes_then_merges_then_end_of_text(trained_tokenizer):
+    assert (
+        trained_tokenizer.vocab_size,
+        trained_tokenizer.name,
+        trained_tokenizer.end_of_text_id,
+    ) == (600, "bpe-600", 599)
+    assert sorted(trained_tokenizer.decode_bytes([i]) for i in range(256)) == [
+        bytes([b]) for b in range(256)
+    ]
+    assert all(trained_tokenizer.token_bytes[256:599] >= 2)
 
 
-def test_every_merge_was_the_most_frequent_pair_when_it_was_learnt(tmp_path):
+def test_every_merge_was_the_most_frequent_pair(tmp_path):
     text = "the cat sat on the mat; the rat that sat at the mat ate the cat's hat " * 3
     trained = train_bpe([text], 270)
     trained.save(tmp_path)
-    learnt = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    learned = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
     words = [list(word.replace(" ", "Ġ")) for word in re.findall(r"'s| ?[a-z]+| ?[;]|\s", text)]
-    for left, right in learnt["model"]["merges"]:
+    for left, right in learned["model"]["merges"]:
         pairs = Counter(pair for word in words for pair in pairwise(word))
         assert pairs[left, right] == max(pairs.values())
         for word in words:
             for i in range(len(word) - 2, -1, -1):
                 if word[i : i + 2] == [left, right]:
                     word[i : i + 2] = [left + right]
-    assert len(learnt["model"]["merges"]) == 270 - 257
+    assert len(learned["model"]["merges"]) == 270 - 257
 
 
-def test_it_shortens_the_text_that_it_was_trained_on(own, corpus):
-    assert sum(len(own.encode_array(text)) for text in corpus) < 0.6 * len("".join(corpus).encode())
+def test_training_reduces_the_number_of_tokens(trained_tokenizer, corpus):
+    assert sum(len(trained_tokenizer.encode_array(text)) for text in corpus) < 0.6 * len(
+        "".join(corpus).encode()
+    )
 
 
-def test_no_token_crosses_from_one_word_to_the_next(own):
+def test_no_token_crosses_a_word_boundary(trained_tokenizer):
     for i in range(256, 599):
-        assert re.fullmatch(r"\s+| ?[^\W\d_]+| ?\d+| ?[^\sa-zA-Z0-9]+|'\w+", own.decode([i]))
+        assert re.fullmatch(
+            r"\s+| ?[^\W\d_]+| ?\d+| ?[^\sa-zA-Z0-9]+|'\w+", trained_tokenizer.decode([i])
+        )
 
 
 @settings(deadline=None)
@@ -54,7 +64,7 @@ def test_no_token_crosses_from_one_word_to_the_next(own):
         | sampled_from("'re|'ve|'d|''|\n|  |a".split("|"))
     )
 )
-def test_words_are_those_that_the_tokenizer_encodes(parts):
+def test_training_splits_words_like_encoding(parts):
     text = "".join(parts)
     split = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(text)
     words = pre_tokenizers.Split(Regex(WORD_PATTERN), "isolated").pre_tokenize_str(text)
@@ -62,14 +72,16 @@ def test_words_are_those_that_the_tokenizer_encodes(parts):
 
 
 @pytest.mark.parametrize("letter", ["x", "7", "=", " ", "東"])
-def test_an_endless_word_is_learnt_from_in_parts(letter):
-    """Otherwise each merge walks all of it, and tokens grow as long as it is."""
-    own = train_bpe([letter * 20_000, "the river and the stone " * 20], 275)
-    longest = max(len(own.decode([id])) for id in range(own.end_of_text_id))
+def test_a_very_long_word_is_split(letter):
+    """Otherwise each merge reads all of it, and tokens become as long as the word."""
+    trained_tokenizer = train_bpe([letter * 20_000, "the river and the stone " * 20], 275)
+    longest = max(
+        len(trained_tokenizer.decode([id])) for id in range(trained_tokenizer.end_of_text_id)
+    )
     assert MAX_WORD_CHARS // 4 < longest <= MAX_WORD_CHARS
 
 
-def test_ctrl_c_is_heard_while_native_code_trains():
+def test_ctrl_c_interrupts_the_training():
     code = """
 import hashlib, os, signal, threading
 from gnano.tokenizer import train_bpe
@@ -84,7 +96,7 @@ except KeyboardInterrupt:
     assert subprocess.run(command, capture_output=True, text=True, timeout=120).stdout == "heard\n"
 
 
-def test_two_processes_learn_the_same():
+def test_two_processes_train_the_same_vocabulary():
     code = """
 import heapq, inspect, textwrap
 from gnano.tokenizer.train_bpe import train_bpe
@@ -105,7 +117,7 @@ print(train_bpe(corpus, 500).fingerprint)
     assert re.fullmatch(r"[0-9a-f]{64}\n", prints.pop())
 
 
-def test_end_of_text_in_the_corpus_is_plain_text_to_it():
+def test_end_of_text_in_the_corpus_is_plain_text():
     trained = train_bpe(["<|endoftext|>" * 50], 262)
     assert trained.end_of_text_id not in trained.encode("<|endoftext|>")
 
@@ -114,7 +126,7 @@ def test_the_smallest_vocabulary_is_the_bytes_and_end_of_text():
     assert len(train_bpe(["any text"], 257).encode("héllo")) == 6
 
 
-def test_half_a_character_does_not_stop_the_training():
+def test_lone_surrogates_do_not_stop_the_training():
     assert train_bpe(["ab\ud83d ab ab"], 258).vocab_size == 258
 
 
@@ -124,8 +136,8 @@ def test_a_size_out_of_bounds_is_refused(vocab_size):
         train_bpe(["text"], vocab_size)
 
 
-def test_a_corpus_too_small_says_how_far_it_went():
-    with pytest.raises(ValueError, match=r"gave only 260 of 300 .* vocab_size 260 or less"):
+def test_a_corpus_that_is_too_small_is_refused():
+    with pytest.raises(ValueError, match=r"gave only 260 of 300 .* vocab_size of 260 or less"):
         train_bpe(["abc abc abc"], 300)
     assert train_bpe(["abc abc abc"], 260).vocab_size == 260
 
@@ -136,8 +148,8 @@ def test_an_empty_corpus_is_refused(texts):
         train_bpe(texts, 257)
 
 
-def test_one_string_is_not_taken_for_a_list_of_letters():
-    with pytest.raises(ValueError, match=r"give a list of texts"):
+def test_a_single_string_is_refused():
+    with pytest.raises(ValueError, match="Pass a list of texts"):
         train_bpe("a whole corpus", 257)
 
 

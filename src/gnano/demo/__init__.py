@@ -1,0 +1,1 @@
+"""The `gnano demo` command: its text generators, its questions and its steps."""

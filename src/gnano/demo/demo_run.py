@@ -1,10 +1,9 @@
-"""The whole way through the house, small: text, tokenizer, shards, training, samples.
+"""Runs `gnano demo`: a small version of all steps from text to a model that answers.
 
-    gather and tokenize ─▶ pretrain ─▶ measure against xz ─▶ plot ─▶ let it write
-                                                              ─▶ tune ─▶ let it answer
+    prepare text ─▶ pretrain ─▶ evaluate against xz ─▶ plot ─▶ generate ─▶ tune ─▶ answer
 
-Every part is the real one that a large run uses; only the recipe is small. Each part keeps
-what it finished, so the same command goes on wherever the last one stopped.
+Every step uses the code of a large run; only the recipe is small. Each step keeps its results, so
+the same command resumes after an interruption.
 """
 
 import sys
@@ -37,28 +36,25 @@ PROMPTS = {
 MAX_SAMPLE_TOKENS = 120
 SAMPLING = SamplingParams(temperature=0.7, top_k=40, seed=1)
 NUM_EVAL_QUESTIONS, MAX_ANSWER_TOKENS = 50, 48
-SHOWN_CATEGORIES = (
-    "which module",
-    "signature",
-    "what it does",
-)  # kinds of questions, of each one, if asked
+# categories of the three questions that are printed, if they were evaluated
+SHOWN_CATEGORIES = ("which module", "signature", "what it does")
 
 
 def run_demo(recipe: Recipe, run: Path, questions: int = 0) -> RunResult:
-    """Everything from text to samples in the folder `run`; prints what a person wants to see.
+    """Run all steps, with the pretraining in the folder `run`, and print their results.
 
-    With `questions` it goes on to tune on so many, in the folder `RUN-sft`; the result is then
-    that of the tuning.
+    With `questions`, tune on that many in the folder `RUN-sft`; the result is then that of the
+    tuning.
     """
     if questions < 0:
         raise ValueError(f"questions is {questions}; use 0 (none) or more.")
-    lesson = _sft_recipe(recipe, run, questions) if questions else None
-    echo("1. Text that lies on this machine, as tokens")
+    sft_recipe = _sft_recipe(recipe, run, questions) if questions else None
+    echo("1. Text from this machine, as tokens")
     _print_corpus(_prepare_corpus(recipe), recipe)
-    model = recipe.model
     echo(
-        f"\n2. A Llama of {num_parameters(model):,} parameters, {recipe.train.steps:,} steps of "
-        f"{recipe.train.tokens_per_step:,} tokens, {flops_per_token(model) / 1e6:.1f} MFLOPs each",
+        f"\n2. A Llama of {num_parameters(recipe.model):,} parameters, "
+        f"{recipe.train.steps:,} steps of {recipe.train.tokens_per_step:,} tokens, "
+        f"{flops_per_token(recipe.model) / 1e6:.1f} MFLOPs per token"
     )
     progress = ProgressBar()
     try:
@@ -69,7 +65,28 @@ def run_demo(recipe: Recipe, run: Path, questions: int = 0) -> RunResult:
         return result
     with best_effort("summary of the training"):
         _print_result(recipe, result)
-    return _run_sft(lesson, run) if lesson else result
+    return _run_sft(sft_recipe, run) if sft_recipe else result
+
+
+def compute_xz_bits_per_byte(corpus: TokenizedCorpus) -> tuple[int, float]:
+    """Return the held-out text's size in bytes, and the bits per byte that `xz -9` needs for it."""
+    import lzma  # optional in a Python build; the rest of the demo does not need it
+
+    text = b"".join(corpus.heldout_text(number) for number in range(len(corpus.source_names)))
+    return len(text), 8 * len(lzma.compress(text, preset=9)) / len(text)
+
+
+def _sft_recipe(recipe: Recipe, base: Path, questions: int) -> Recipe:
+    """Return the recipe of the tuning, on the same device and in the same precision."""
+    sft_recipe = load_recipe("demo-sft")
+    data = sft_recipe.tuning_data
+    sources = {name: replace(s, max_records=questions) for name, s in data.sources.items()}
+    shared = {name: getattr(recipe.train, name) for name in ("device", "precision", "compile")}
+    return replace(
+        sft_recipe,
+        data=replace(data, sources=sources),
+        train=replace(sft_recipe.train, init_from=str(base), **shared),
+    )
 
 
 def _prepare_corpus(recipe: Recipe) -> Manifest:
@@ -82,42 +99,41 @@ def _prepare_corpus(recipe: Recipe) -> Manifest:
 
 
 def _print_corpus(manifest: Manifest, recipe: Recipe) -> None:
-    whole = sum(recipe.pretraining_data.weights.values())
+    total_weight = sum(recipe.pretraining_data.weights.values())
     echo(f"   {'source':<10} {'documents':>9} {'tokens':>10} {'held out':>9}   share of batches")
     for name, source in manifest.sources.items():
-        share = recipe.pretraining_data.sources[name].weight / whole
+        share = recipe.pretraining_data.sources[name].weight / total_weight
         echo(
             f"   {name:<10} {source.documents:>9,} {source.tokens:>10,} "
             f"{source.heldout_tokens:>9,}   {share:.0%}"
         )
     tokens = sum(source.tokens for source in manifest.sources.values())
     size = sum(source.bytes for source in manifest.sources.values())
+    epochs = recipe.train.steps * recipe.train.tokens_per_step / tokens
     echo(
-        f"   {manifest.tokenizer['name']} tokenizer, {size / tokens:.2f} bytes a token; "
-        f"{recipe.train.steps * recipe.train.tokens_per_step / tokens:.2f} epochs to come"
+        f"   {manifest.tokenizer['name']} tokenizer, {size / tokens:.2f} bytes per token; "
+        f"{epochs:.2f} epochs of training"
     )
 
 
 def _print_result(recipe: Recipe, result: RunResult) -> None:
     metrics = read_metrics(result.run / "metrics.jsonl")
     last = metrics[-1]
-    ours = last["heldout"]["bits_per_byte"]
-    fact = f"{ours:.3f} bits per byte of held-out text"
+    bits = last["heldout"]["bits_per_byte"]
+    fact = f"{bits:.3f} bits per byte of held-out text"
     title = f"{result.run.name}: {fact}"
     with best_effort("comparison with xz"):
-        size, theirs = compute_xz_bits_per_byte(
-            TokenizedCorpus(Path(recipe.pretraining_data.folder))
-        )
-        title += f", xz -9 {theirs:.3f}"
+        corpus = TokenizedCorpus(Path(recipe.pretraining_data.folder))
+        size, xz_bits = compute_xz_bits_per_byte(corpus)
+        title += f", xz -9 {xz_bits:.3f}"
         fact = (
-            f"{ours:.3f} bits per byte on {size:,} bytes of held-out text; "
-            f"xz -9 needs {theirs:.3f} for the same bytes ({theirs / ours:.2f} × as many)"
+            f"{bits:.3f} bits per byte on {size:,} bytes of held-out text; "
+            f"xz -9 needs {xz_bits:.3f} for the same bytes ({xz_bits / bits:.2f} × as many)"
         )
-    when = "Complete" if result.start_step < result.total_steps else "Already complete"
-    echo(f"\n3. {when}: {fact}.")
-    echo(
-        f"   {result.total_steps:,} steps in {format_clock(last['seconds'])}, loss {last['loss']:.3f} nats\n"
-    )
+    status = "Complete" if result.start_step < result.total_steps else "Already complete"
+    duration = format_clock(last["seconds"])
+    echo(f"\n3. {status}: {fact}.")
+    echo(f"   {result.total_steps:,} steps in {duration}, loss {last['loss']:.3f} nats\n")
     with best_effort("plot in the terminal"):
         write_output(render_terminal_plot(metrics, color=supports_color(sys.stdout)) + "\n")
     written = []
@@ -132,8 +148,8 @@ def _print_result(recipe: Recipe, result: RunResult) -> None:
 
 
 def _print_samples(run: Path) -> list[tuple[str, str, str]]:
-    """What the model writes, shown as it comes: title, prompt and continuation."""
-    echo("\n4. What it writes")
+    """Stream a continuation of each prompt; return title, prompt and continuation."""
+    echo("\n4. Samples of the model")
     engine = Engine.load(run)
     samples = []
     for title, prompt in PROMPTS.items():
@@ -147,48 +163,27 @@ def _print_samples(run: Path) -> list[tuple[str, str, str]]:
     return samples
 
 
-def _sft_recipe(recipe: Recipe, base: Path, questions: int) -> Recipe:
-    """What comes after the pretraining, computed in the same way."""
-    lesson = load_recipe("demo-sft")
-    asked = lesson.tuning_data
-    sources = {name: replace(of, max_records=questions) for name, of in asked.sources.items()}
-    alike = {name: getattr(recipe.train, name) for name in ("device", "precision", "compile")}
-    return replace(
-        lesson,
-        data=replace(asked, sources=sources),
-        train=replace(lesson.train, init_from=str(base), **alike),
-    )
-
-
 def _run_sft(sft_recipe: Recipe, base: Path) -> RunResult:
-    echo("\n5. Taught to answer, by questions about the library of this Python")
-    tuned = finetune(
-        sft_recipe,
-        base.with_name(f"{base.name}-sft"),
-        answers=NUM_EVAL_QUESTIONS,
-        max_tokens=MAX_ANSWER_TOKENS,
-    )
+    echo("\n5. Tuning on questions about Python's standard library")
+    out = base.with_name(f"{base.name}-sft")
+    tuned = finetune(sft_recipe, out, answers=NUM_EVAL_QUESTIONS, max_tokens=MAX_ANSWER_TOKENS)
     if tuned.comparison:
         _print_answers(tuned.comparison)
     return tuned.result
 
 
 def _print_answers(comparison: AnswerComparison) -> None:
-    """Three, the first of its kind each, whether it went well or not."""
+    """Print three answers before and after tuning: the first of each category, good or bad."""
     first = {triple[0].category: triple for triple in reversed(comparison.answer_pairs())}
-    kinds = [kind for kind in dict.fromkeys([*SHOWN_CATEGORIES, *first]) if kind in first]
-    for question, before, after in (first[kind] for kind in kinds[: len(SHOWN_CATEGORIES)]):
-        echo(f"\n── {question.category}, held out " + "─" * (48 - len(question.category)))
-        *_, asked, expected = question.turns
-        echo(f"{asked.content}\n{asked.context}".strip())
-        said = {"before": before.text, "after": after.text, "right": expected.content}
-        for when, text in said.items():
-            echo(f"  {when + ':':<7} {' '.join(text.split())[:150] or '(nothing)'}")
-
-
-def compute_xz_bits_per_byte(corpus: TokenizedCorpus) -> tuple[int, float]:
-    """The held-out text's size in bytes, and what `xz -9` makes of it in bits per byte."""
-    import lzma  # a Python that was built without it has the rest of the demo
-
-    text = b"".join(corpus.heldout_text(number) for number in range(len(corpus.source_names)))
-    return len(text), 8 * len(lzma.compress(text, preset=9)) / len(text)
+    categories = [name for name in dict.fromkeys([*SHOWN_CATEGORIES, *first]) if name in first]
+    for category in categories[: len(SHOWN_CATEGORIES)]:
+        conversation, before, after = first[category]
+        echo(f"\n── {category}, held out " + "─" * (48 - len(category)))
+        *_, question, answer = conversation.turns
+        echo(f"{question.content}\n{question.context}".strip())
+        for label, text in (
+            ("before", before.text),
+            ("after", after.text),
+            ("right", answer.content),
+        ):
+            echo(f"  {label + ':':<7} {' '.join(text.split())[:150] or '(nothing)'}")

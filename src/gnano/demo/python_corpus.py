@@ -1,12 +1,12 @@
-"""Text that is stored on every machine: the Python installation itself.
+"""Two sources of text from the Python installation itself: prose and code, without a download.
 
-Prose: the docstrings of the standard library and of our dependencies, the language reference in
-`pydoc_data.topics`, and the packages' own READMEs; of each the paragraphs that are sentences, not
-the examples, tables and badges between them. Code: the standard library's source. Nothing is
-imported to be read, files are taken in an order drawn from their names alone, and text seen
-before is dropped, so the same packages give the same corpus anywhere.
+Prose: the docstrings of the standard library and of this package's dependencies, the language
+reference in `pydoc_data.topics`, and the packages' READMEs; of each only the paragraphs of
+sentences, without examples, tables and badges. Code: the standard library's source. Files are
+parsed, not imported, their order depends on their names only, and repeated text is dropped, so
+the same packages give the same corpus anywhere.
 
-A module's docstrings are also part of its source. Both carry the file's name as their group, so
+A module's docstrings are also part of its source. Both have the file's name as their group, so
 that one is never training text while the other is held out.
 """
 
@@ -21,65 +21,57 @@ import warnings
 from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
-from itertools import chain, tee
+from itertools import tee
 from pathlib import Path
 
 from gnano.data.generators import SourceGenerator
 from gnano.data.readers import Document
 
 PACKAGE = "auto-g-nano"
-MIN_CHARS = 60  # a shorter paragraph is a label, and a shorter document no text
-MIN_LETTERS = 0.9  # least share of letters, spaces and full stops in a paragraph of sentences
-# other people's tests, and packages' copies of what is elsewhere
-EXCLUDED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
-EXCLUDED_FOLDERS |= {"_distutils", "_vendor"}
-# tables of bytes or of topics, not code that anyone writes
+MIN_CHARS = 60  # shorter paragraphs are labels, and shorter documents no text
+MIN_LETTERS = 0.9  # minimum share of letters, spaces and full stops in a paragraph
+# tests, and packages' copies of other packages
+EXCLUDED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages"}
+EXCLUDED_FOLDERS |= {"__pycache__", "_distutils", "_vendor"}
+# tables of bytes or of topics, not hand-written code
 EXCLUDED_PACKAGES = {"encodings", "pydoc_data", "unidata", "lib-dynload"}
 
 
 def iter_python_prose() -> Iterator[Document]:
-    """Yield the prose: language reference, READMEs, then docstrings. It is read only once."""
-    kept = _prose_cache()
-    kept[0], documents = tee(kept[0])
+    """Yield the prose: language reference, READMEs, then docstrings. Files are read only once."""
+    cached = _prose_cache()
+    cached[0], documents = tee(cached[0])
     return documents
 
 
 @cache
 def _prose_cache() -> list[Iterator[Document]]:
-    return [_iter_prose()]
+    documents = (Document(text, group) for text, group in _iter_prose())
+    return [(document for document in documents if len(document.text) >= MIN_CHARS)]
 
 
-def _iter_prose() -> Iterator[Document]:
+def _iter_prose() -> Iterator[tuple[str, str]]:
     from pydoc_data.topics import topics
 
+    for name in sorted(topics):
+        yield _keep_prose_paragraphs(topics[name]), f"topic {name}"
+    for distribution in _find_dependencies():
+        readme = str(distribution.metadata.json.get("description") or "")
+        yield _keep_prose_paragraphs(readme), f"readme {distribution.metadata['Name']}"
     seen: set[str] = set()
-    documents = chain(
-        (
-            Document(_keep_prose_paragraphs(topics[name]), f"topic {name}")
-            for name in sorted(topics)
-        ),
-        (
-            Document(_keep_prose_paragraphs(text), f"readme {name}")
-            for name, text in _iter_readmes()
-        ),
-        (
-            Document(_extract_docstrings(name, path, seen), name)
-            for name, path in _sort_by_name_hash(find_library_files() | _find_dependency_files())
-        ),
-    )
-    return (document for document in documents if len(document.text) >= MIN_CHARS)
+    for name, path in _sort_by_name_hash(find_library_files() | _find_dependency_files()):
+        yield _extract_docstrings(name, path, seen), name
 
 
 def iter_python_code() -> Iterator[Document]:
-    """Yield the standard library's source, a document a file."""
-    documents = (
-        Document(read_source(path), name) for name, path in _sort_by_name_hash(find_library_files())
-    )
-    return (document for document in documents if len(document.text) >= MIN_CHARS)
+    """Yield the standard library's source, one document per file."""
+    for name, path in _sort_by_name_hash(find_library_files()):
+        if len(source := read_source(path)) >= MIN_CHARS:
+            yield Document(source, name)
 
 
 def identify_installation() -> str:
-    """Identify the text of both without reading it, by versions and the files' names and sizes.
+    """Hash the versions and the files' names and sizes, which identify the text of both sources.
 
     The same packages have the same identity on every machine.
     """
@@ -96,11 +88,11 @@ def identify_installation() -> str:
 
 
 def find_library_files() -> dict[str, Path]:
-    """The standard library's modules that hold code worth reading, by relative name."""
+    """Return the standard library's modules of hand-written code, by relative name."""
     top = Path(sysconfig.get_paths()["stdlib"])
     found = {}
     for folder, inner, names in os.walk(top):
-        # site-packages lie in here too, and may hold a hundred times as much
+        # site-packages is a subfolder, too, and may hold a hundred times as much
         inner[:] = set(inner) - EXCLUDED_FOLDERS - EXCLUDED_PACKAGES
         paths = (Path(folder, name) for name in names if name.endswith(".py"))
         found.update({str(path.relative_to(top)): path for path in paths})
@@ -108,7 +100,7 @@ def find_library_files() -> dict[str, Path]:
 
 
 def _find_dependency_files() -> dict[str, Path]:
-    """The Python files of all we depend on, by their name inside the installation."""
+    """Return the Python files of all dependencies, by their name inside the installation."""
     return {
         str(file): Path(str(file.locate()))
         for distribution in _find_dependencies()
@@ -121,7 +113,7 @@ def _find_dependency_files() -> dict[str, Path]:
 
 @cache
 def _find_dependencies() -> tuple[metadata.Distribution, ...]:
-    """The distributions our package needs, and what they need in turn; extras left out."""
+    """Return the distributions that this package requires, directly or not, without extras."""
     found: dict[str, metadata.Distribution] = {}
     names = [PACKAGE]
     while names:
@@ -138,25 +130,20 @@ def _find_dependencies() -> tuple[metadata.Distribution, ...]:
     return tuple(found[name] for name in sorted(found) if name != PACKAGE)
 
 
-def _iter_readmes() -> Iterator[tuple[str, str]]:
-    for distribution in _find_dependencies():
-        text = distribution.metadata.json.get("description") or ""
-        yield distribution.metadata["Name"], str(text)
-
-
 def _sort_by_name_hash(files: dict[str, Path]) -> list[tuple[str, Path]]:
-    """In an order drawn from the names, so that a budget cuts through all packages alike."""
+    """Sort by a hash of the names, so that a budget takes its share of every package."""
     return sorted(files.items(), key=lambda item: hashlib.sha256(item[0].encode()).digest())
 
 
 def _file_size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # on a package's list, but not there
+    except OSError:  # listed by a package, but missing
         return 0
 
 
 def read_source(path: Path) -> str:
+    """Return the text of a Python file; "" if it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError):  # a few files are latin-1 on purpose
@@ -164,9 +151,9 @@ def read_source(path: Path) -> str:
 
 
 def parse_source(source: str) -> ast.Module | None:
-    """None where it is no Python of this version."""
+    """Return the syntax tree; None if the source is not valid in this Python version."""
     try:
-        with warnings.catch_warnings():  # invalid escapes in other people's strings
+        with warnings.catch_warnings():  # invalid escapes in strings
             warnings.simplefilter("ignore")
             return ast.parse(source)
     except (SyntaxError, RecursionError):
@@ -179,9 +166,9 @@ def module_name(name: str) -> str:
 
 
 def _extract_docstrings(name: str, path: Path, seen: set[str]) -> str:
-    """All docstrings of a module under the names they document; what was seen is left out."""
+    """Return all docstrings of a module under the names they document, except those in `seen`."""
     source = read_source(path)
-    if '"""' not in source:  # parsing is what costs here
+    if '"""' not in source:  # parsing is slow
         return ""
     tree = parse_source(source)
     if tree is None:
@@ -196,7 +183,7 @@ def _extract_docstrings(name: str, path: Path, seen: set[str]) -> str:
 
 
 def _keep_prose_paragraphs(text: str) -> str:
-    """The paragraphs of a text that are made of sentences."""
+    """Return the paragraphs of a text that are made of sentences."""
     kept = []
     for paragraph in re.split(r"\n\s*\n", text):
         paragraph = paragraph.strip("\n")

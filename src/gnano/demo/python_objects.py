@@ -1,8 +1,7 @@
-"""Which functions, methods and classes does the standard library offer, and how are they written?
+"""The public functions, methods and classes of the standard library, read from its source.
 
-All whose names do not begin with an underscore, from every module that is there to be
-imported. They are read, not imported; one that is written twice, or that a decorator turns
-into something else, is left out, so that what the source says of it is true of it.
+They are parsed, not imported. An object that is defined twice, or that a decorator turns into
+something else, is left out, so that its definition is what a caller finds.
 """
 
 import ast
@@ -14,48 +13,54 @@ from functools import cached_property
 
 from gnano.demo.python_corpus import find_library_files, module_name, parse_source, read_source
 
-# programs, which nobody imports; and what setuptools puts its own in the place of
+# programs, which are not imported, and a module that setuptools replaces
 EXCLUDED_MODULES = {"idlelib", "lib2to3", "turtledemo", "distutils"}
-# these leave a function's arguments as they are written
+# they leave a function's arguments as they are written
 TRANSPARENT_DECORATORS = {"classmethod", "staticmethod", "abstractmethod", "abc.abstractmethod"}
 SENTENCE_LENGTHS = range(12, 161)  # characters of a docstring's first sentence
 
 DefinitionNode = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-@dataclass(frozen=True, eq=False)  # each is itself alone: trees have no equals
+@dataclass(frozen=True, eq=False)  # equal by identity: syntax trees have no equality
 class PythonObject:
+    """A function, method or class of a module."""
+
     module: str
-    owner: str  # a method's class; "" for what stands in the module itself
+    owner: str  # a method's class; "" for what the module itself defines
     node: DefinitionNode
     lines: list[str]  # of the module; the first is line 0 here and line 1 in the tree
 
     @property
     def name(self) -> str:
+        """The name alone."""
         return self.node.name
 
     @property
     def scope(self) -> str:
-        """Where it is found, as one writes it: textwrap.TextWrapper."""
+        """The module or class that defines it, for example textwrap.TextWrapper."""
         return f"{self.module}.{self.owner}" if self.owner else self.module
 
     @property
     def qualified_name(self) -> str:
+        """The name with its module and class."""
         return f"{self.scope}.{self.name}"
 
     @property
     def kind(self) -> str:
+        """The word "class", "method" or "function"."""
         if isinstance(self.node, ast.ClassDef):
             return "class"
         return "method" if self.owner else "function"
 
     @cached_property
     def docstring(self) -> str:
+        """The complete docstring; "" without one."""
         return ast.get_docstring(self.node) or ""
 
     @cached_property
     def summary(self) -> str:
-        """The docstring's first; "" where it does not begin with one."""
+        """The docstring's first sentence; "" if it does not begin with one."""
         text = " ".join(re.split(r"\n\s*\n", self.docstring, maxsplit=1)[0].split())
         first = re.split(r"(?<=[.!?])\s+(?=[A-Z])", text, maxsplit=1)[0]
         plain = re.fullmatch(r"[A-Z][\w'-]*,? [^<>=]*[\w.!?)'\"`]", first)
@@ -63,7 +68,7 @@ class PythonObject:
 
     @cached_property
     def definition(self) -> str:
-        """The line that opens its definition: def dedent(text):"""
+        """The line that opens its definition, for example `def dedent(text):`."""
         if isinstance(self.node, ast.ClassDef):
             inside = [ast.unparse(each) for each in [*self.node.bases, *self.node.keywords]]
             return f"class {self.name}({', '.join(inside)}):" if inside else f"class {self.name}:"
@@ -73,7 +78,7 @@ class PythonObject:
 
     @cached_property
     def parameters(self) -> dict[str, str | None]:
-        """What a caller gives, in the order written, and what it is if the caller gives nothing."""
+        """The names of a caller's arguments in order, each with its default's source or None."""
         if isinstance(self.node, ast.ClassDef):
             return {}
         given = self.node.args
@@ -81,7 +86,7 @@ class PythonObject:
         defaults = [None] * (len(plain) - len(given.defaults)) + given.defaults
         pairs: list[tuple[ast.arg, ast.expr | None]] = list(zip(plain, defaults, strict=True))
         if self.owner and "staticmethod" not in decorator_names(self.node):
-            pairs = pairs[1:]  # self, which nobody gives
+            pairs = pairs[1:]  # self
         pairs += [(given.vararg, None)] if given.vararg else []
         pairs += list(zip(given.kwonlyargs, given.kw_defaults, strict=True))
         pairs += [(given.kwarg, None)] if given.kwarg else []
@@ -89,20 +94,15 @@ class PythonObject:
 
     @cached_property
     def call(self) -> str:
-        """With all that it can be given; "" where this would not show its whole signature."""
+        """A call with all arguments; "" where this would not show the complete signature."""
         if isinstance(self.node, ast.ClassDef):
             return ""
         given = self.node.args
-        if (
-            given.posonlyargs
-            or given.kwonlyargs
-            or ":" in self.definition[:-1]
-            or self.node.returns
-        ):
+        is_annotated = self.node.returns or ":" in self.definition[:-1]
+        if given.posonlyargs or given.kwonlyargs or is_annotated:
             return ""
-        stars = {
-            each.arg: star for each, star in ((given.vararg, "*"), (given.kwarg, "**")) if each
-        }
+        starred = (given.vararg, "*"), (given.kwarg, "**")
+        stars = {argument.arg: star for argument, star in starred if argument}
         words = (
             f"{stars.get(name, '')}{name}" if value is None else f"{name}={value}"
             for name, value in self.parameters.items()
@@ -111,7 +111,7 @@ class PythonObject:
 
     @cached_property
     def code_lines(self) -> list[tuple[int, str]]:
-        """Its lines and their numbers in the tree, without the docstring's."""
+        """Its numbered lines without those of the docstring; numbers count from 1."""
         first, last = self.node.lineno, self.node.end_lineno or 0
         hidden = range(0)
         if ast.get_docstring(self.node) is not None:
@@ -122,7 +122,7 @@ class PythonObject:
 
 
 def iter_python_objects() -> Iterator[PythonObject]:
-    """In the order of the modules' names, then as they are written."""
+    """Yield all objects, sorted by module, then in the order of their definitions."""
     for name, path in sorted(find_library_files().items()):
         module = module_name(name)
         parts = module.split(".")
@@ -131,7 +131,7 @@ def iter_python_objects() -> Iterator[PythonObject]:
         source = read_source(path)
         tree = parse_source(source)
         if tree is not None:
-            # not splitlines(): a form feed ends no line for the tree
+            # not splitlines(): to the parser a form feed does not end a line
             lines = source.split("\n")
             for owner, node in _iter_definitions(tree):
                 yield PythonObject(module, owner, node, lines)
@@ -150,7 +150,7 @@ def _iter_unique_definitions(parent: ast.Module | ast.ClassDef) -> Iterator[Defi
     found = [each for each in parent.body if isinstance(each, DefinitionNode)]
     times = Counter(node.name for node in found)
     for each in parent.body:
-        if isinstance(each, ast.Delete):  # a tool of the module's own, gone when it is imported
+        if isinstance(each, ast.Delete):  # a helper that does not exist after the import
             times.update(target.id for target in each.targets if isinstance(target, ast.Name))
     for node in found:
         plain = isinstance(node, ast.ClassDef) or decorator_names(node) <= TRANSPARENT_DECORATORS
@@ -159,4 +159,5 @@ def _iter_unique_definitions(parent: ast.Module | ast.ClassDef) -> Iterator[Defi
 
 
 def decorator_names(node: DefinitionNode) -> set[str]:
+    """Return the source of the definition's decorators."""
     return {ast.unparse(each) for each in node.decorator_list}

@@ -1,10 +1,9 @@
-"""Questions about the Python installation, with their answers.
+"""Questions and answers about the Python installation, for supervised fine-tuning.
 
 They are about the public functions, methods and classes of the standard library, of the kinds in
 `python_questions.toml`; the answer to most of them is in the question's context, so that a small
-model can learn to look for it. Nothing is drawn by chance: whether an object is asked about in a
-kind, and in which words, its name decides. So the same Python gives the same questions, and
-another one mostly the same.
+model can learn to find it. Nothing is random: a hash of an object's name selects its questions
+and their wording. So the same Python gives the same questions, and another one mostly the same.
 
     textwrap.dedent ──▶ "What does textwrap.dedent do?"        Remove any common leading …
                         "Write the line that imports …"        from textwrap import dedent
@@ -14,7 +13,7 @@ import ast
 import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from gnano.demo.python_corpus import identify_installation
 from gnano.demo.python_lines import find_completion, find_raise
 from gnano.demo.python_objects import PythonObject, iter_python_objects
 
-MAX_CHARS = 480  # characters of a question, its context and its answer: less than 200 tokens
+MAX_CHARS = 480  # of a question, its context and its answer: less than 200 tokens
 NUMBER_WORDS = "None One Two Three Four Five Six Seven Eight Nine Ten".split()
 QUESTION_KINDS: dict[str, Any] = tomllib.loads(
     Path(__file__).with_suffix(".toml").read_text("utf-8")
@@ -33,6 +32,8 @@ QUESTION_KINDS: dict[str, Any] = tomllib.loads(
 
 
 class QuestionAnswer(NamedTuple):
+    """One question about an object, with its context and its answer."""
+
     kind: str
     obj: PythonObject
     question: str
@@ -41,21 +42,21 @@ class QuestionAnswer(NamedTuple):
 
 
 def build_python_questions() -> list[Conversation]:
-    """Several thousand, each of one question and one answer; `category` is the kind.
+    """Return several thousand conversations of one question each; `category` is its kind.
 
-    In an order drawn from their texts, so that any part of the list has all kinds.
+    They are sorted by a hash of their texts, so that any part of the list has all kinds.
     """
     return list(_build_questions())
 
 
-@lru_cache(maxsize=1)
+@cache
 def _build_questions() -> tuple[Conversation, ...]:
     kept: dict[str, Conversation] = {}
     for pair in _iter_pairs():
-        # the same code may be written twice in the library; its question's words may differ
+        # the library may have the same code twice, with different wordings of the question
         text = pair.context if pair.kind == "complete" else f"{pair.question}\n{pair.context}"
-        whole = len(pair.question) + len(pair.context) + len(pair.answer)
-        if text not in kept and whole <= MAX_CHARS:
+        length = len(pair.question) + len(pair.context) + len(pair.answer)
+        if text not in kept and length <= MAX_CHARS:
             turns = Turn("user", pair.question, pair.context), Turn("assistant", pair.answer)
             kept[text] = Conversation(turns, pair.kind, pair.obj.qualified_name)
     return tuple(kept[text] for text in sorted(kept, key=text_position))
@@ -63,35 +64,35 @@ def _build_questions() -> tuple[Conversation, ...]:
 
 def _iter_pairs() -> Iterator[QuestionAnswer]:
     objects = list(iter_python_objects())
-    beside: dict[str, list[PythonObject]] = defaultdict(list)
-    for it in objects:
-        beside[f"{it.kind} {it.scope}"].append(it)
-    owners = Counter(it.name for it in objects if not it.owner)
-    modules = sorted({it.module for it in objects})
-    for it in objects:
+    siblings: dict[str, list[PythonObject]] = defaultdict(list)
+    for obj in objects:
+        siblings[f"{obj.kind} {obj.scope}"].append(obj)
+    name_counts = Counter(obj.name for obj in objects if not obj.owner)
+    modules = sorted({obj.module for obj in objects})
+    for obj in objects:
         for pair in (
-            _ask_purpose(it),
-            _ask_module(it, modules, owners[it.name] == 1),
-            _ask_signature(it),
-            _ask_name(it, beside[f"{it.kind} {it.scope}"]),
-            _ask_arguments(it),
-            _ask_default(it),
-            _ask_base(it),
-            _ask_import(it),
+            _ask_purpose(obj),
+            _ask_module(obj, modules, name_counts[obj.name] == 1),
+            _ask_signature(obj),
+            _ask_name(obj, siblings[f"{obj.kind} {obj.scope}"]),
+            _ask_arguments(obj),
+            _ask_default(obj),
+            _ask_base(obj),
+            _ask_import(obj),
         ):
-            if pair and _is_selected(pair.kind, it):
+            if pair and _is_selected(pair.kind, obj):
                 yield pair
         # these take longer to find
         for kind, find in ("complete", find_completion), ("raises", find_raise):
-            if _is_selected(kind, it) and (found := find(it)):
-                yield _make_pair(kind, it, *found)
+            if _is_selected(kind, obj) and (found := find(obj)):
+                yield _make_pair(kind, obj, *found)
 
 
 def _ask_purpose(obj: PythonObject) -> QuestionAnswer | None:
     if not obj.summary:
         return None
     context = obj.definition
-    if _choose_index(obj, "seen", 3):  # else it has to be known, or guessed from the name
+    if _choose_index(obj, "seen", 3):  # else the answer must be known, or guessed from the name
         first = obj.docstring.split("\n\n")[0].replace("\n", "\n    ")
         context += f'\n    """{first}"""'
     return _make_pair("what it does", obj, context, obj.summary)
@@ -102,7 +103,7 @@ def _ask_module(obj: PythonObject, modules: list[str], unique: bool) -> Question
         return None
     form = _choose_index(obj, "form", 5)
     if form == 4:
-        # a name of several modules has no one answer
+        # a name in several modules has several answers
         question = f"Which module of the standard library has the {obj.kind} {obj.name}?"
         return QuestionAnswer("which module", obj, question, "", obj.module) if unique else None
     other = modules[_choose_index(obj, "other", len(modules))]
@@ -142,7 +143,7 @@ def _ask_arguments(obj: PythonObject) -> QuestionAnswer | None:
 
 def _ask_default(obj: PythonObject) -> QuestionAnswer | None:
     defaults = [(name, value) for name, value in obj.parameters.items() if value is not None]
-    # most are None; where there is another, to tell it apart is worth more
+    # most are None; another value makes a better question
     defaults = [pair for pair in defaults if pair[1] != "None"] or defaults
     if not defaults:
         return None
@@ -152,7 +153,7 @@ def _ask_default(obj: PythonObject) -> QuestionAnswer | None:
 
 def _ask_base(obj: PythonObject) -> QuestionAnswer | None:
     bases = obj.node.bases if isinstance(obj.node, ast.ClassDef) else []
-    # no class in another's brackets, and none that is yet to be decided upon
+    # not a subscript such as Generic[T], and not the result of a call
     if len(bases) != 1 or not isinstance(bases[0], ast.Name | ast.Attribute):
         return None
     return _make_pair("base", obj, obj.definition, ast.unparse(bases[0]))
@@ -165,16 +166,16 @@ def _ask_import(obj: PythonObject) -> QuestionAnswer | None:
 
 
 def _make_pair(
-    kind: str, obj: PythonObject, context: str, answer: str, **holes: str
+    kind: str, obj: PythonObject, context: str, answer: str, **fields: str
 ) -> QuestionAnswer:
     wordings = QUESTION_KINDS[kind]["wordings"]
-    words = wordings[_choose_index(obj, kind, len(wordings))]
-    holes |= {"it": obj.qualified_name, "name": obj.name, "scope": obj.scope, "module": obj.module}
-    return QuestionAnswer(kind, obj, words.format(kind=obj.kind, **holes), context, answer)
+    wording = wordings[_choose_index(obj, kind, len(wordings))]
+    fields |= {"it": obj.qualified_name, "name": obj.name, "scope": obj.scope, "module": obj.module}
+    return QuestionAnswer(kind, obj, wording.format(kind=obj.kind, **fields), context, answer)
 
 
 def _choose_index(obj: PythonObject, key: str, count: int) -> int:
-    """One of so many, by its name."""
+    """Return an index below `count`, from a hash of the object's name and the key."""
     return text_position(f"{obj.qualified_name}: {key}") % count
 
 

@@ -1,21 +1,20 @@
-"""The people and animals of a passage, their home and the day, drawn once and then kept."""
+"""Draws the cast and the scene of a passage, and loads the corpus files they are drawn from."""
 
 from pathlib import Path
 from random import Random
 
 from gnano.demo.text_grammar import load_corpus, render_phrase
 
-CORPUS_FOLDER = Path(__file__).with_name("corpus")
-CORPUS = load_corpus(CORPUS_FOLDER)
+CORPUS = load_corpus(Path(__file__).with_name("corpus"))
 LISTS = CORPUS["lists"]
-PRONOUNS = {
+PRONOUNS = {  # by whether it is a girl
     True: {"he": "she", "him": "her", "his": "her", "himself": "herself"},
     False: {"he": "he", "him": "him", "his": "his", "himself": "himself"},
-}  # by whether it is a girl
+}
 
 
-def draw_child(rng: Random, *taken: str) -> tuple[str, bool]:
-    """Draw a name that is not one of those taken, and whether it is a girl's."""
+def _draw_child(rng: Random, *taken: str) -> tuple[str, bool]:
+    """Draw a name that is not taken, and whether it is a girl's."""
     while True:
         is_girl = rng.random() < 0.5
         name = rng.choice(LISTS["girls" if is_girl else "boys"])
@@ -25,8 +24,8 @@ def draw_child(rng: Random, *taken: str) -> tuple[str, bool]:
 
 def draw_pupils(rng: Random) -> dict[str, str]:
     """Draw two pupils, `name` and `other`; the pronouns are those of the first."""
-    name, is_girl = draw_child(rng)
-    other, _ = draw_child(rng, name)
+    name, is_girl = _draw_child(rng)
+    other, _ = _draw_child(rng, name)
     return {"name": name, "other": other} | PRONOUNS[is_girl]
 
 
@@ -43,9 +42,9 @@ def draw_scene(rng: Random, animals: bool, season: str) -> dict[str, str]:
         elder = f"{'Grandmother' if elder_girl else 'Grandfather'} {rng.choice(LISTS['elders'])}"
         intro = whom = f"{friend} the {friend_kind}"
     else:
-        hero, girl = draw_child(rng)
-        friend, friend_girl = draw_child(rng, hero)
-        namesake, elder_girl = draw_child(rng, hero, friend)
+        hero, girl = _draw_child(rng)
+        friend, friend_girl = _draw_child(rng, hero)
+        namesake, elder_girl = _draw_child(rng, hero, friend)
         kind, friend_kind = ("girl" if is_girl else "boy" for is_girl in (girl, friend_girl))
         known = rng.choice(["friend", "best friend", "cousin", "neighbour", "classmate"])
         elder = rng.choice(["Aunt", "Grandma"] if elder_girl else ["Uncle", "Grandpa"])

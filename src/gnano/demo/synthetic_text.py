@@ -1,9 +1,8 @@
-"""Endless little stories and textbook passages in simple, correct English.
+"""An endless source of stories and textbook passages in simple, correct English.
 
-A quarter of the demo's corpus is written here, from the scripts and tables in `corpus/`, without
-a download. The facts are true, the arithmetic is computed, and a model of a few million
-parameters can learn to speak like this. Stories about tiny worlds as a school for tiny models:
-Eldan & Li 2023, arXiv:2305.07759.
+A quarter of the demo's corpus is generated here, from the scripts and tables in `corpus/`, without
+a download. The facts are true, the arithmetic is computed, and a model of a few million parameters
+can learn this language. After TinyStories: Eldan & Li 2023, arXiv:2305.07759.
 
     (seed, k) ──rng──▶ story | lesson | sums ──▶ passage
 """
@@ -43,8 +42,35 @@ _WINTER = re.compile(r"\b(?:sled|snow|snowy|icy)\b")
 _SUMMER = re.compile(r"\b(?:swam|pond|beach|boat|boats|stream|berries|melon|net|rain barrel|bog)\b")
 
 
+def write_passage(seed: int, index: int) -> str:
+    """Return passage `index` of this seed; it depends on nothing else."""
+    # a string seeds through SHA-512: neighboring indices share nothing, in any process
+    rng = Random(f"gnano synthetic {seed} {index}")
+    while True:
+        text = rng.choice(_WEIGHTED_FORMS)(rng)
+        if MIN_CHARS <= len(text) <= MAX_CHARS:
+            return text
+
+
+def iter_passages(seed: int) -> Iterator[str]:
+    """Yield passages without end, no two alike."""
+    return (write_passage(seed, index) for index in count())
+
+
+def hash_generator() -> str:
+    """Hash the code and the corpus that determine all passages."""
+    digest = hashlib.blake2b(digest_size=16)
+    code = [CODE_FOLDER / f"{name}.py" for name in CODE]
+    for path in sorted([*code, *CODE_FOLDER.glob("corpus/*.toml")]):
+        digest.update(f"{path.name}\0{path.read_text('utf-8')}\0".encode())
+    return digest.hexdigest()
+
+
+PASSAGES = SourceGenerator(lambda: map(Document, iter_passages(seed=0)), hash_generator)
+
+
 def _write_story(rng: Random) -> str:
-    """One story of a plot, about a row of its table; most have a title."""
+    """Write a story of a plot, about a row of its table; most have a title."""
     plot = rng.choice(PLOTS)
     row = rng.choice(plot["rows"])
     about = " ".join(row.values())
@@ -60,7 +86,7 @@ def _write_story(rng: Random) -> str:
 
 
 def _draw_school(rng: Random) -> dict[str, Any]:
-    """Two pupils and a teacher, on some day, somewhere."""
+    """Draw two pupils, their teacher, a place and a day."""
     words = draw_pupils(rng)
     words |= {"place": rng.choice(LISTS["places"]), "weekday": rng.choice(LISTS["weekdays"])}
     title = rng.choice(["Miss", "Doctor", "Professor"])
@@ -68,11 +94,11 @@ def _draw_school(rng: Random) -> dict[str, Any]:
 
 
 def _write_page(rng: Random, text: dict[str, Any], words: dict[str, Any], *more_facts: str) -> str:
-    """A heading, an opening, the facts in any order over two paragraphs, something to remember."""
+    """Write a heading, an opening, the facts in any order in two paragraphs, and a reminder."""
     facts = [*text["facts"], *more_facts]
     rng.shuffle(facts)
     half = len(facts) // 2
-    # line by line, for a script of its own for every order would be compiled in vain
+    # line by line: one script for each order of the facts would be compiled in vain
     opening, ending = [text["opening"], *facts[:half]], [*facts[half:], "<remember>"]
     paragraphs = [
         " ".join([render_script(rng, line, words) for line in lines])
@@ -82,7 +108,7 @@ def _write_page(rng: Random, text: dict[str, Any], words: dict[str, Any], *more_
 
 
 def _merge_rows(a: dict[str, str], b: dict[str, str]) -> dict[str, Any]:
-    """The words of two rows, told apart by _a and _b."""
+    """Return the words of two rows, with _a and _b appended to their names."""
     return {f"{key}_a": a[key] for key in a} | {f"{key}_b": b[key] for key in b}
 
 
@@ -111,7 +137,7 @@ def _write_planet_comparison(rng: Random) -> str:
 
 
 def _write_experiment(rng: Random) -> str:
-    """A few things are tested; what happens follows from what they are made of."""
+    """Test a few things; the results follow from their materials."""
     rows = rng.sample(TABLES["samples"], rng.randint(4, 6))
     test = rng.choice(TABLES["tests"])
     words, text = _draw_school(rng) | test, TEXTS["experiment"]
@@ -127,7 +153,7 @@ def _write_experiment(rng: Random) -> str:
 
 
 def _write_odd_one_out(rng: Random) -> str:
-    """Four animals, three of one group: which does not belong, and why?"""
+    """Write puzzles of four animals, three of which are of one group."""
     words = _draw_school(rng)
     puzzles = []
     for _ in range(rng.randint(2, 4)):
@@ -146,7 +172,7 @@ def _write_odd_one_out(rng: Random) -> str:
 
 
 def _write_subjects(rng: Random) -> str:
-    """Two things: what each of them is and what it does."""
+    """Describe two things: what each of them is and what it does."""
     words, text = _draw_school(rng), TEXTS["subjects"]
     parts = []
     for n, row in enumerate(rng.sample(TABLES["subjects"], 2)):
@@ -163,7 +189,7 @@ def _write_subjects(rng: Random) -> str:
 
 
 def _write_countries(rng: Random) -> str:
-    """Three countries: capitals, continents, languages, and what they are known for."""
+    """Describe three countries: capitals, continents, languages, and what they are known for."""
     words, text = _draw_school(rng), TEXTS["countries"]
     rows = rng.sample(TABLES["countries"], 3)
     continents = len({row["continent"] for row in rows})
@@ -175,12 +201,12 @@ def _write_countries(rng: Random) -> str:
 
 
 def _write_why(rng: Random) -> str:
-    """A pupil asks why; a first guess is wrong; the teacher explains."""
+    """Write a dialog: a pupil asks why, a first guess is wrong, the teacher explains."""
     return render_script(rng, TEXTS["why"]["text"], _draw_school(rng) | rng.choice(TABLES["whys"]))
 
 
 def _write_quiz(rng: Random) -> str:
-    """Questions and answers from all the tables."""
+    """Write questions and answers from all the tables."""
     eater, walker = rng.sample(TABLES["animals"], 2)
     land, other_land = rng.sample(TABLES["countries"], 2)
     subject = rng.choice(TABLES["subjects"])
@@ -199,11 +225,10 @@ def _write_quiz(rng: Random) -> str:
 
 
 def _write_vocabulary(rng: Random) -> str:
-    """A few words, what they mean and how they are used."""
+    """Explain a few words: what they mean and how they are used."""
     text = TEXTS["vocabulary"]
     parts = [render_script(rng, text["heading"], _draw_school(rng))]
     for row in rng.sample(TABLES["words"], rng.randint(3, 5)):
-        # every sentence has a pupil of its own
         words = _draw_school(rng) | row
         words["example"] = render_phrase(rng, row["use"], words)
         parts.append(render_script(rng, text["entry"], words))
@@ -211,7 +236,7 @@ def _write_vocabulary(rng: Random) -> str:
 
 
 def _write_how_to(rng: Random) -> str:
-    """A task, step by step, as a list or told of somebody who does it."""
+    """Explain a task step by step, as a list or as a story."""
     task, text = rng.choice(TABLES["tasks"]), TEXTS["how_to"]
     steps = task["steps"].split(" / ")
     words = _draw_school(rng) | task | {"count": NUMBERS[len(steps)]}
@@ -225,47 +250,11 @@ def _write_how_to(rng: Random) -> str:
     return "\n\n".join([heading, opening, body, render_script(rng, text["ending"], words)])
 
 
-# how often each form is drawn: the more a form has to say, the more often
+# the more a form has to say, the larger its weight
 FORMS: list[tuple[Callable[[Random], str], int]] = [
-    (_write_story, 50),
-    (write_sums, 17),
-    (_write_why, 5),
-    (_write_quiz, 5),
-    (_write_subjects, 5),
-    (_write_animal_comparison, 4),
-    (_write_how_to, 3),
-    (_write_vocabulary, 3),
-    (_write_animal, 2),
-    (_write_experiment, 2),
-    (_write_odd_one_out, 2),
-    (_write_countries, 1),
-    (_write_planet_comparison, 1),
+    *((_write_story, 50), (write_sums, 17), (_write_why, 5), (_write_quiz, 5)),
+    *((_write_subjects, 5), (_write_animal_comparison, 4), (_write_how_to, 3)),
+    *((_write_vocabulary, 3), (_write_animal, 2), (_write_experiment, 2)),
+    *((_write_odd_one_out, 2), (_write_countries, 1), (_write_planet_comparison, 1)),
 ]
 _WEIGHTED_FORMS = [form for form, weight in FORMS for _ in range(weight)]
-
-
-def write_passage(seed: int, index: int) -> str:
-    """Write the k-th passage of this seed; it depends on nothing else."""
-    # a string seeds through SHA-512: neighbours in k share nothing, in any process
-    rng = Random(f"gnano synthetic {seed} {index}")
-    while True:
-        text = rng.choice(_WEIGHTED_FORMS)(rng)
-        if MIN_CHARS <= len(text) <= MAX_CHARS:
-            return text
-
-
-def iter_passages(seed: int) -> Iterator[str]:
-    """Write endless passages, no two alike."""
-    return (write_passage(seed, k) for k in count())
-
-
-def hash_generator() -> str:
-    """Hash the code and the corpus that decide all passages."""
-    digest = hashlib.blake2b(digest_size=16)
-    code = [CODE_FOLDER / f"{name}.py" for name in CODE]
-    for path in sorted([*code, *CODE_FOLDER.glob("corpus/*.toml")]):
-        digest.update(f"{path.name}\0{path.read_text('utf-8')}\0".encode())
-    return digest.hexdigest()
-
-
-PASSAGES = SourceGenerator(lambda: map(Document, iter_passages(seed=0)), hash_generator)

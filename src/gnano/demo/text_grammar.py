@@ -1,4 +1,4 @@
-"""A small language for texts that can be said in many ways, and the folder of texts in it.
+r"""A small template language for texts with many variants, and the loader of the corpus files.
 
 A phrase is plain text with three kinds of placeholders:
 
@@ -6,15 +6,15 @@ A phrase is plain text with three kinds of placeholders:
     {thing}      the value of `thing`, the same one throughout the passage
     <weather>    one of the phrases of the pool `weather`, drawn afresh each time
 
-A placeholder may ask for a form of its word: `{a thing}` puts the right article before it,
-`{Thing}` starts it with a capital, `{THING}` writes it as a title. Numbers may be written as
-`{#count}`, 1,200, and amounts in cents as `{$price}`, $12.00; `{= a + b}` is the equation
-"3 + 4 = 7", with a result that is computed, and `{=$ a + b}` is one of cents, "0.03 + 0.04 = 0.07".
+A placeholder may request a form of its word: `{a thing}` adds the right article, `{Thing}` starts
+with a capital, `{THING}` is in title case. `{#count}` is a number, 1,200, and `{$price}` an amount
+in cents, $12.00; `{= a + b}` is the equation "3 + 4 = 7" with a computed result, and `{=$ a + b}`
+the same in cents, "0.03 + 0.04 = 0.07".
 
-A script is a passage. Each line is a sentence, a blank line starts a new paragraph:
+A script is a passage. Each line is a sentence; a blank line starts a new paragraph:
 
     One sentence, in [one|this] way.
-    | Another way to say the same; one is drawn. | A short one may share its line.
+    | An alternative to the sentence above. | A short one may share its line.
     ? A sentence that is left out half of the time.
       A line that starts with two spaces continues the line above.
 
@@ -32,26 +32,20 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-Words = Mapping[str, Any]  # what the placeholders stand for
+Words = Mapping[str, Any]  # the values of the placeholders
 Renderer = Callable[[Random, Words], str]  # a compiled phrase
 
 _TOKEN = re.compile(r"([\[\]|]|\{[^{}]*\}|<[^<>]*>)")
-# written with a vowel but spoken with a consonant, and the other way round
+# written with a vowel but spoken with a consonant, and the reverse
 _SPOKEN_A = re.compile(r"(?:one|once|use|uni|eu|uk|1[02-79]\d|1[02-79]\b)", re.IGNORECASE)
 _SPOKEN_AN = re.compile(r"(?:hour|honest|heir|8|11\b|18\b|11,|18,)", re.IGNORECASE)
 _SMALL_IN_TITLES = frozenset(["a", "an", "and", "for", "in", "of", "on", "the", "to", "with"])
-
-_OPERATORS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "×": operator.mul,
-    "÷": operator.truediv,
-}
+_OPERATORS = {"+": operator.add, "-": operator.sub, "×": operator.mul, "÷": operator.truediv}
 _POOLS: dict[str, list[Renderer]] = {}
 
 
 def load_corpus(folder: Path) -> dict[str, dict[str, Any]]:
-    """Load the sections of all TOML files of a folder; pools are made known to all phrases.
+    """Load the sections of all TOML files of a folder, and register its pools for all phrases.
 
     A text in `lists` is split at white space; those in `tables`, and the rows of `plots`, are
     parsed as tables.
@@ -61,30 +55,47 @@ def load_corpus(folder: Path) -> dict[str, dict[str, Any]]:
         for section, content in tomllib.loads(path.read_text("utf-8")).items():
             corpus[section] |= content
     for name, text in corpus.pop("pools").items():
-        _POOLS[name] = [_compile(line) for line in join_continuation_lines(text).splitlines()]
+        _POOLS[name] = [_compile(line) for line in _join_continued(text).splitlines()]
     lists, tables = corpus["lists"], corpus["tables"]
     lists |= {name: text.split() for name, text in lists.items() if isinstance(text, str)}
-    tables |= {name: parse_table(text) for name, text in tables.items()}
+    tables |= {name: _parse_table(text) for name, text in tables.items()}
     for plot in corpus["plots"].values():
-        plot |= {"title": join_continuation_lines(plot["title"]), "rows": parse_table(plot["rows"])}
+        plot |= {"title": _join_continued(plot["title"]), "rows": _parse_table(plot["rows"])}
     return corpus
 
 
-def join_continuation_lines(text: str) -> str:
+def _join_continued(text: str) -> str:
     """Join each line that starts with two spaces to the line above."""
     return re.sub(r"\n {2,}", " ", text.strip())
 
 
-def parse_table(text: str) -> list[dict[str, str]]:
+def _parse_table(text: str) -> list[dict[str, str]]:
     """Parse a table: the first line names the columns, ';' separates the cells."""
-    header, *lines = join_continuation_lines(text).splitlines()
-    columns = header.split("; ")
+    header, *lines = _join_continued(text).splitlines()
     rows = ([cell.strip() for cell in line.split(";")] for line in lines)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+    return [dict(zip(header.split("; "), row, strict=True)) for row in rows]
+
+
+def render_phrase(rng: Random, text: str, words: Words | None = None) -> str:
+    """Return one of the variants of a phrase."""
+    return _compile(text)(rng, words or {})
+
+
+def render_script(rng: Random, text: str, words: Words) -> str:
+    """Return one variant of a script: sentences joined by spaces, paragraphs by blank lines."""
+    paragraphs = []
+    for sentences in _compile_script(text):
+        drawn = [
+            render(rng, words)
+            for optional, render in sentences
+            if not (optional and rng.random() < 0.5)
+        ]
+        paragraphs.append(" ".join([capitalize(text.strip()) for text in drawn if text]))
+    return "\n\n".join(filter(None, paragraphs))
 
 
 def with_article(noun: str) -> str:
-    """'apple' -> 'an apple', 'hour' -> 'an hour', 'useful tool' -> 'a useful tool'."""
+    """Add the article: 'apple' -> 'an apple', 'useful tool' -> 'a useful tool'."""
     vowel = noun[:1].lower() in "aeiou" and not _SPOKEN_A.match(noun)
     return f"{'an' if vowel or _SPOKEN_AN.match(noun) else 'a'} {noun}"
 
@@ -95,19 +106,19 @@ def capitalize(text: str) -> str:
     return text[:at] + text[at : at + 1].upper() + text[at + 1 :]
 
 
-def to_title(text: str) -> str:
-    """'box of paints' -> 'Box of Paints'."""
+def _to_title(text: str) -> str:
+    """Convert to title case: 'box of paints' -> 'Box of Paints'."""
     return " ".join([w if w in _SMALL_IN_TITLES else capitalize(w) for w in text.split()])
 
 
 def join_words(items: Iterable[str]) -> str:
-    """['a', 'b', 'c'] -> 'a, b and c'."""
+    """Join a list of words: ['a', 'b', 'c'] -> 'a, b and c'."""
     *first, end = items
     return f"{', '.join(first)} and {end}" if first else end
 
 
-def format_number(value: Fraction | int) -> str:
-    """1200 -> '1,200'; 5/2 -> '2.5'; a value that has no short decimal stays a fraction."""
+def _format_number(value: Fraction | int) -> str:
+    """Format 1200 as '1,200', 5/2 as '2.5', and a value without a short decimal as a fraction."""
     value = Fraction(value)
     if value.denominator == 1:
         return f"{value.numerator:,}"
@@ -121,64 +132,11 @@ def _format_cents(cents: Fraction | int) -> str:
 
 
 def format_equation(
-    sign: str, parts: Iterable[int | Fraction], form: Callable[[Fraction], str] = format_number
+    sign: str, parts: Iterable[int | Fraction], form: Callable[[Fraction], str] = _format_number
 ) -> str:
-    """'3 + 4 + 5 = 12': the parts joined by one sign, from left to right, and their result."""
+    """Return '3 + 4 + 5 = 12': the parts joined by one sign, and their result."""
     terms = [Fraction(part) for part in parts]
     return f"{f' {sign} '.join(map(form, terms))} = {form(reduce(_OPERATORS[sign], terms))}"
-
-
-def _compile_calculation(inside: str) -> Renderer:
-    """Compile the inside of `{#n}`, `{$cents}`, `{= a + b}` or `{=$ a + b}`."""
-    key = inside[1:]
-    if inside[0] == "#":
-        return lambda rng, words: format_number(words[key])
-    if inside[0] == "$":
-        return lambda rng, words: f"${_format_cents(words[key])}"
-    kind, *terms = inside.split()
-    form = _format_cents if kind == "=$" else format_number
-
-    def render(rng: Random, words: Words) -> str:
-        parts = [int(term) if term.isdigit() else words[term] for term in terms[::2]]
-        return format_equation(terms[1], parts, form)
-
-    return render
-
-
-def _compile_placeholder(token: str) -> Renderer:
-    """Compile `{thing}` or `<pool>`, in the form that the spelling of its name asks for."""
-    article, _, name = token[1:-1].rpartition(" ")
-    key = name.lower()
-    forms: list[Callable[[str], str]] = []
-    if name[0].isupper():
-        forms.append(to_title if name.isupper() else capitalize)
-    if article:
-        forms.append(with_article)
-    if article == "A":
-        forms.append(capitalize)
-
-    def render(rng: Random, words: Words) -> str:
-        # looked up when rendered: a pool's phrases may draw from pools that are loaded later
-        text = str(words[key]) if token[0] == "{" else _one_of(_POOLS[key])(rng, words)
-        for form in forms:
-            text = form(text)
-        return text
-
-    return render
-
-
-def _literal(text: str) -> Renderer:
-    return lambda rng, words: text
-
-
-def _one_of(options: list[Renderer]) -> Renderer:
-    return lambda rng, words: options[int(rng.random() * len(options))](rng, words)
-
-
-def _concatenate(parts: list[Renderer]) -> Renderer:
-    if len(parts) == 1:
-        return parts[0]
-    return lambda rng, words: "".join([part(rng, words) for part in parts])
 
 
 @cache
@@ -194,7 +152,7 @@ def _compile(text: str) -> Renderer:
             stack[-1].append([])
         elif token == "]":
             options = [_concatenate(option) for option in stack.pop()]
-            stack[-1][-1].append(_one_of(options))
+            stack[-1][-1].append(_choose(options))
         elif token[:1] == "{" and token[1] in "#$=":
             parts.append(_compile_calculation(token[1:-1]))
         elif token[:1] in ("{", "<"):
@@ -205,15 +163,10 @@ def _compile(text: str) -> Renderer:
     return _concatenate(parts)
 
 
-def render_phrase(rng: Random, text: str, words: Words | None = None) -> str:
-    """Write a phrase in one of its ways."""
-    return _compile(text)(rng, words or {})
-
-
 @cache
 def _compile_script(text: str) -> list[list[tuple[bool, Renderer]]]:
     """Compile a script into paragraphs of sentences; the flag marks those that are optional."""
-    blocks = re.split(r"\n\s*\n", re.sub(r"\n\| ", "|", join_continuation_lines(text)))
+    blocks = re.split(r"\n\s*\n", re.sub(r"\n\| ", "|", _join_continued(text)))
     return [
         [
             (line[:2] == "? ", _compile(f"[{line.removeprefix('? ')}]"))
@@ -223,14 +176,54 @@ def _compile_script(text: str) -> list[list[tuple[bool, Renderer]]]:
     ]
 
 
-def render_script(rng: Random, text: str, words: Words) -> str:
-    """Write a script in one of its ways: sentences joined by spaces, paragraphs by blank lines."""
-    paragraphs = []
-    for sentences in _compile_script(text):
-        drawn = [
-            render(rng, words)
-            for optional, render in sentences
-            if not (optional and rng.random() < 0.5)
-        ]
-        paragraphs.append(" ".join([capitalize(text.strip()) for text in drawn if text]))
-    return "\n\n".join(filter(None, paragraphs))
+def _compile_calculation(inside: str) -> Renderer:
+    """Compile the inside of `{#n}`, `{$cents}`, `{= a + b}` or `{=$ a + b}`."""
+    key = inside[1:]
+    if inside[0] == "#":
+        return lambda rng, words: _format_number(words[key])
+    if inside[0] == "$":
+        return lambda rng, words: f"${_format_cents(words[key])}"
+    kind, *terms = inside.split()
+    form = _format_cents if kind == "=$" else _format_number
+
+    def render(rng: Random, words: Words) -> str:
+        parts = [int(term) if term.isdigit() else words[term] for term in terms[::2]]
+        return format_equation(terms[1], parts, form)
+
+    return render
+
+
+def _compile_placeholder(token: str) -> Renderer:
+    """Compile `{thing}` or `<pool>`, in the form that the spelling of its name requests."""
+    article, _, name = token[1:-1].rpartition(" ")
+    key = name.lower()
+    forms: list[Callable[[str], str]] = []
+    if name[0].isupper():
+        forms.append(_to_title if name.isupper() else capitalize)
+    if article:
+        forms.append(with_article)
+    if article == "A":
+        forms.append(capitalize)
+
+    def render(rng: Random, words: Words) -> str:
+        # resolved when rendered: a pool's phrases may draw from pools that are loaded later
+        text = str(words[key]) if token[0] == "{" else _choose(_POOLS[key])(rng, words)
+        for form in forms:
+            text = form(text)
+        return text
+
+    return render
+
+
+def _literal(text: str) -> Renderer:
+    return lambda rng, words: text
+
+
+def _choose(options: list[Renderer]) -> Renderer:
+    return lambda rng, words: options[int(rng.random() * len(options))](rng, words)
+
+
+def _concatenate(parts: list[Renderer]) -> Renderer:
+    if len(parts) == 1:
+        return parts[0]
+    return lambda rng, words: "".join([part(rng, words) for part in parts])

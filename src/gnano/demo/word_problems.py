@@ -1,7 +1,7 @@
 """Word problems with worked solutions: code draws the numbers, the corpus has the words.
 
-Money is counted in whole cents. The corpus writes the equations, of which only the terms are
-given here: the results are computed when the text is written.
+Money is counted in whole cents. The corpus writes the equations; only their terms are given
+here, and the results are computed when the text is rendered.
 """
 
 from fractions import Fraction
@@ -16,11 +16,22 @@ Words = dict[str, Any]
 LISTS, TABLES, TEXTS = CORPUS["lists"], CORPUS["tables"], CORPUS["texts"]["problem"]
 
 
-def _write_problem(rng: Random, name: str, drawn: str = "", **words: object) -> str:
-    """Write the problem `name` about two pupils; the word `drawn` is one of its list."""
+def write_sums(rng: Random) -> str:
+    """Write a page of one to three worked problems of different kinds."""
+    words = {"page": rng.randint(1, 200), "grade": rng.randint(3, 6)}
+    heading = render_phrase(rng, "<sum_title>", words)
+    problems = [write(rng) for write in rng.sample(PROBLEMS, rng.choice([1, 2, 2, 3]))]
+    if len(problems) > 1:
+        label = rng.choice(["Problem", "Example", "Question"])
+        problems = [f"{label} {n}\n\n{text}" for n, text in enumerate(problems, start=1)]
+    return "\n\n".join([heading, *problems])
+
+
+def _write_problem(rng: Random, name: str, list_name: str = "", **words: Any) -> str:
+    """Write the problem `name` about two pupils, with a word drawn from the list, if any."""
     words |= draw_pupils(rng)
-    if drawn:
-        words[drawn] = rng.choice(LISTS[drawn])
+    if list_name:
+        words[list_name] = rng.choice(LISTS[list_name])
     text = TEXTS[name]
     return render_script(rng, text if isinstance(text, str) else rng.choice(text), words)
 
@@ -32,19 +43,17 @@ def _draw_price(rng: Random, goods: dict[str, str]) -> int:
 def _shop(rng: Random) -> str:
     first, second = rng.sample(TABLES["goods"], 2)
     one, two = _draw_price(rng, first), _draw_price(rng, second)
-    total = one + two
-    paid = next(note for note in (200, 500, 1_000, 2_000) if note > total)
-    words: Words = {"first": first["one"], "second": second["one"], "change": paid - total}
-    return _write_problem(rng, "shop", one=one, two=two, total=total, paid=paid, **words)
+    paid = next(note for note in (200, 500, 1_000, 2_000) if note > one + two)
+    words = {"first": first["one"], "second": second["one"], "change": paid - one - two}
+    return _write_problem(rng, "shop", one=one, two=two, total=one + two, paid=paid, **words)
 
 
 def _many_of_one(rng: Random) -> str:
     goods = rng.choice(TABLES["goods"])
     price = _draw_price(rng, goods)
     count = rng.randint(3, 9)
-    return _write_problem(
-        rng, "many_of_one", count=count, price=price, total=count * price, **goods
-    )
+    words = goods | {"count": count, "price": price, "total": count * price}
+    return _write_problem(rng, "many_of_one", **words)
 
 
 def _collection(rng: Random) -> str:
@@ -59,16 +68,10 @@ def _collection(rng: Random) -> str:
 def _sharing(rng: Random) -> str:
     heads, each = rng.randint(3, 9), rng.randint(4, 40)
     rest = rng.randrange(heads)
-    shared = heads * each
     end = f"and {rest} {'is' if rest == 1 else 'are'} left over" if rest else "and none is left"
-    words: Words = {
-        "heads": heads,
-        "each": each,
-        "shared": shared,
-        "total": shared + rest,
-        "end": end,
-    }
-    return _write_problem(rng, "sharing", "thing", **words)
+    words: Words = {"heads": heads, "each": each, "shared": heads * each}
+    words["total"] = words["shared"] + rest
+    return _write_problem(rng, "sharing", "thing", end=end, **words)
 
 
 def _mean(rng: Random) -> str:
@@ -100,7 +103,7 @@ def _savings(rng: Random) -> str:
 def _journey(rng: Random) -> str:
     mover = rng.choice(TABLES["movers"])
     speed, hours = rng.randint(int(mover["low"]), int(mover["high"])), rng.randint(2, 9)
-    words: Words = mover | {"speed": speed, "hours": hours, "way": speed * hours}
+    words = mover | {"speed": speed, "hours": hours, "way": speed * hours}
     return _write_problem(rng, "journey", **words)
 
 
@@ -108,13 +111,7 @@ def _part(rng: Random) -> str:
     under = rng.choice([2, 3, 4, 5, 6, 8, 10])
     over = rng.choice([n for n in range(1, under) if gcd(n, under) == 1])
     one = rng.randint(2, 60)
-    words: Words = {
-        "under": under,
-        "over": over,
-        "one": one,
-        "total": one * under,
-        "some": one * over,
-    }
+    words = {"under": under, "over": over, "one": one, "total": one * under, "some": one * over}
     return _write_problem(rng, "part", "thing", **words)
 
 
@@ -128,7 +125,7 @@ def _fractions(rng: Random) -> str:
     if total.denominator != under:
         divisor = over // total.numerator
         short = f"Divide both by {divisor}, and it is shorter: {over}/{under} = {answer}."
-    words: Words = {"under": under, "over": over, "a": a, "b": b, "answer": answer, "short": short}
+    words = {"under": under, "over": over, "a": a, "b": b, "answer": answer, "short": short}
     return _write_problem(rng, "fractions", "food", **words)
 
 
@@ -139,14 +136,9 @@ def _ground(rng: Random) -> str:
 
 
 def _warmth(rng: Random) -> str:
-    morning, rise = rng.randint(-9, 8), rng.randint(3, 17)
-    fall = rng.randint(2, 15)
-    words: Words = {
-        "morning": morning,
-        "rise": rise,
-        "fall": fall,
-        "town": rng.choice(LISTS["town"]),
-    }
+    morning, rise, fall = rng.randint(-9, 8), rng.randint(3, 17), rng.randint(2, 15)
+    words: Words = {"morning": morning, "rise": rise, "fall": fall}
+    words["town"] = rng.choice(LISTS["town"])
     return _write_problem(rng, "warmth", noon=morning + rise, night=morning + rise - fall, **words)
 
 
@@ -160,14 +152,3 @@ PROBLEMS = (
     *(_shop, _many_of_one, _collection, _sharing, _mean, _percent, _savings),
     *(_journey, _part, _fractions, _ground, _warmth, _pattern),
 )
-
-
-def write_sums(rng: Random) -> str:
-    """Write a page of one to three worked problems of different kinds."""
-    words: Words = {"page": rng.randint(1, 200), "grade": rng.randint(3, 6)}
-    heading = render_phrase(rng, "<sum_title>", words)
-    problems = [write(rng) for write in rng.sample(PROBLEMS, rng.choice([1, 2, 2, 3]))]
-    if len(problems) > 1:
-        label = rng.choice(["Problem", "Example", "Question"])
-        problems = [f"{label} {n}\n\n{text}" for n, text in enumerate(problems, start=1)]
-    return "\n\n".join([heading, *problems])

@@ -1,14 +1,13 @@
-"""Text <-> ids by byte-level BPE, as GPT-2 has it, the one kind of tokenizer here.
+"""A byte-level BPE tokenizer of GPT-2's kind: text to ids and back.
 
     "a café" ──regex──▶ "a", " café" ──UTF-8──▶ bytes ──merges──▶ ids ──decode──▶ "a café"
 
-A vocabulary and an ordered list of merges say everything. All 256 bytes are in the
-vocabulary, so every text has ids and comes back from them unchanged. One id is no text:
-`<|endoftext|>` ends a document, and only code puts it there. Someone who types those 13
-characters gets the ids of 13 characters.
+A vocabulary and an ordered list of merges define it. All 256 bytes are in the vocabulary, so every
+text has ids and decodes from them unchanged. One id is not text: `<|endoftext|>` ends a document,
+and only code adds it. The same 13 characters in a text become the ids of 13 characters.
 
-The `tokenizers` library does the work. For GPT-2's own vocabulary tiktoken gives the same
-ids about four times as fast.
+The `tokenizers` library encodes. For GPT-2's vocabulary tiktoken gives the same ids about four
+times as fast.
 """
 
 import hashlib
@@ -33,17 +32,17 @@ END_OF_TEXT = "<|endoftext|>"
 
 GPT2_FINGERPRINT = "6e3eedb3c08b6140d173df30b0ff0af4dfddeb09183a5e15a8b99ee20c63a78f"
 
-# GPT-2's split into words, written as tiktoken does: it matches the same and backtracks less
+# GPT-2's split into words as written in tiktoken: the same matches with less backtracking
 SPLIT_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
-# tiktoken's regex engine panics on a million blanks in a row; no shorter text can hold them
-TIKTOKEN_MAX_CHARS = 500_000  # characters
+# tiktoken's regex engine panics on a million spaces in a row, which shorter texts cannot contain
+TIKTOKEN_MAX_CHARS = 500_000
 
 
 def _byte_to_unicode() -> dict[str, int]:
-    """GPT-2's letter for each byte, in GPT-2's order: vocabularies are spelled in them.
+    """Return the byte of each of the 256 characters that spell GPT-2's vocabulary, in its order.
 
-    A printable byte stands for itself; the others take the letters from U+0100 on.
+    A printable byte has its own character; the others have those from U+0100 on.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -54,71 +53,69 @@ UNICODE_TO_BYTE = _byte_to_unicode()
 
 
 class Tokenizer:
-    """A byte-level BPE. Make one with `gpt2()`, `train_bpe()` or `Tokenizer.load(folder)`.
+    """A byte-level BPE from `load_gpt2_tokenizer()`, `train_bpe()` or `Tokenizer.load(folder)`.
 
-    It may be pickled, so worker processes can each have one: one process is one thread here,
-    and more processes are the way to more speed.
+    It encodes in one thread. It can be pickled, so that several processes can encode faster.
     """
 
     vocab_size: int  # ids run from 0 to vocab_size - 1
     end_of_text_id: int  # the id of <|endoftext|>
     name: str  # "gpt2", or "bpe-4096" by its size
-    fingerprint: str  # SHA-256 of what decides the ids: the same wherever the ids are the same
-    vocab: dict[str, int]  # the id of each token, spelled in `BYTE_LETTERS`
+    fingerprint: str  # SHA-256 of all that determines the ids
+    vocab: dict[str, int]  # the id of each token, spelled in the keys of `UNICODE_TO_BYTE`
     merges: list[tuple[str, str]]  # earlier ones are applied first
 
     def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
-        """`vocab` spells tokens in `BYTE_LETTERS`; earlier `merges` are applied first."""
         _check_vocab(vocab, merges)
         self.vocab, self.merges = vocab, list(merges)
         self._backend = _build_backend(vocab, self.merges)
         self.vocab_size = len(vocab)
         self.end_of_text_id = vocab[END_OF_TEXT]
-        decisive = [sorted(vocab.items()), self.merges, SPLIT_PATTERN]
-        self.fingerprint = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+        definition = [sorted(vocab.items()), self.merges, SPLIT_PATTERN]
+        self.fingerprint = hashlib.sha256(json.dumps(definition).encode()).hexdigest()
         is_gpt2 = self.fingerprint == GPT2_FINGERPRINT
         self.name = "gpt2" if is_gpt2 else f"bpe-{self.vocab_size}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # the backend's own pickle forgets `encode_special_tokens`
+        # the backend's pickle loses `encode_special_tokens`
         return Tokenizer, (self.vocab, self.merges)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of this text, and no others: nothing is put before or after."""
+        """Return the ids of this text, with nothing added before or after."""
         ids: list[int] = self.encode_array(text).tolist()
         return ids
 
     def encode_array(self, text: str) -> NDArray[np.uint32]:
-        """Return the ids as an array: for tiktoken without a Python object for each."""
+        """Return the ids as an array; tiktoken makes no Python object for each id."""
         text = replace_surrogates(text)
         if self._tiktoken is not None and len(text) < TIKTOKEN_MAX_CHARS:
             return self._tiktoken.encode_to_numpy(text, disallowed_special=())
         return np.array(self._backend.encode(text, add_special_tokens=False).ids, np.uint32)
 
     def decode(self, ids: Iterable[int], *, show_end_of_text: bool = False) -> str:
-        """Return the text of these ids; bytes that are no UTF-8 (half a character) become U+FFFD.
+        """Return the text of these ids; invalid UTF-8 (half a character) becomes U+FFFD.
 
-        End-of-text is left out, or shown as `<|endoftext|>` if you ask for it.
+        End-of-text is left out, or written as `<|endoftext|>` with `show_end_of_text`.
         """
         end = END_OF_TEXT.encode() if show_end_of_text else b""
         return self._decode_bytes(ids, end).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Return the exact bytes of these ids, as streaming needs them. End-of-text is `b""`."""
+        """Return the exact bytes of these ids, for streaming. End-of-text is `b""`."""
         return self._decode_bytes(ids, b"")
 
     @cached_property
     def token_bytes(self) -> NDArray[np.int64]:
-        """How many UTF-8 bytes each id stands for, shape [V]; 0 for end-of-text.
+        """The number of UTF-8 bytes of each id, shape [V]; 0 for end-of-text.
 
-        Bits per byte divides by these: unlike tokens, bytes compare across vocabularies.
+        They allow bits per byte, which can be compared across vocabularies, unlike loss per token.
         """
         return np.array([len(piece) for piece in self._id_bytes], dtype=np.int64)
 
     def save(self, folder: Path, max_length: int | None = None) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`, as `transformers` reads them.
+        """Write `tokenizer.json` and `tokenizer_config.json` in the format of `transformers`.
 
-        `context` is the longest input, in tokens, of the model that it is saved with.
+        `max_length` is the longest input, in tokens, of the model that it is saved with.
         """
         folder.mkdir(parents=True, exist_ok=True)
         config = {
@@ -139,45 +136,45 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Read back what `save` wrote, or another byte-level BPE of GPT-2's kind.
+        """Read a tokenizer that `save` wrote, or another byte-level BPE of GPT-2's kind.
 
-        Raises FileNotFoundError without a `tokenizer.json`, ValueError where it does not fit, or
-        where the files of a model beside it state something else than it does.
+        Raises FileNotFoundError without a `tokenizer.json`, ValueError if it is of another kind or
+        contradicts a model's files in the same folder.
         """
         file = folder / "tokenizer.json"
         if not file.is_file():
             raise FileNotFoundError(
-                f"{file} does not exist; name a folder with a tokenizer, such as a checkpoint's."
+                f"{file} does not exist. Give a folder with a tokenizer, such as a checkpoint."
             )
         try:
             state = json.loads(file.read_bytes())
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{file} is not valid JSON ({error}); copy it here again.") from None
+            raise ValueError(f"{file} is not valid JSON ({error}). Copy it here again.") from None
         try:
             tokenizer = cls(*_parse_tokenizer_json(state))
         except ValueError as error:
             raise ValueError(
-                f"{file} is no byte-level BPE of GPT-2's kind ({error}); "
-                f"use a tokenizer made by gpt2() or train_bpe()."
+                f"{file} is not a byte-level BPE of GPT-2's kind ({error}). "
+                f"Use GPT-2's tokenizer or one made by train_bpe()."
             ) from None
         _check_consistency(folder, tokenizer)
         return tokenizer
 
     @cached_property
     def _id_bytes(self) -> list[bytes]:
-        """The bytes of each id; none for end-of-text."""
+        """The bytes of each id, empty for end-of-text."""
         by_id = sorted(self.vocab, key=self.vocab.__getitem__)
         return [b"" if t == END_OF_TEXT else bytes(UNICODE_TO_BYTE[c] for c in t) for t in by_id]
 
     @cached_property
     def _tiktoken(self) -> "tiktoken.Encoding | None":
-        """tiktoken knows ranks, not merges: the same thing in GPT-2, not in every BPE."""
+        """An encoder for GPT-2 only: it has ranks instead of merges, which differ in other BPEs."""
         if self.name != "gpt2":
             return None
         import tiktoken
 
         ranks = {piece: id for id, piece in enumerate(self._id_bytes) if piece}
-        # never allowed in a text; but without any, `encode_to_numpy` stops at each character
+        # never matched in a text, but without any `encode_to_numpy` stops at each character
         special = {END_OF_TEXT: self.end_of_text_id}
         return tiktoken.Encoding(
             "gpt2", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=special
@@ -185,27 +182,27 @@ class Tokenizer:
 
     def _decode_bytes(self, ids: Iterable[int], end_bytes: bytes) -> bytes:
         ids = list(ids)
-        # checked, because -1 and -100 would quietly count from the vocabulary's end
+        # negative ids such as -1 and -100 would index from the vocabulary's end
         if ids and not (min(ids) >= 0 and max(ids) < self.vocab_size):
             wrong = next(i for i in ids if not 0 <= i < self.vocab_size)
             raise ValueError(
                 f"Id {wrong} is outside the vocabulary of {self.name}, 0 to "
-                f"{self.vocab_size - 1}; decode only ids of the same tokenizer."
+                f"{self.vocab_size - 1}. Decode only ids of the same tokenizer."
             )
         return b"".join(end_bytes if i == self.end_of_text_id else self._id_bytes[i] for i in ids)
 
 
 def _check_consistency(folder: Path, tokenizer: Tokenizer) -> None:
-    """Raise ValueError where a model's files state something else than `tokenizer.json` does.
+    """Raise ValueError if a model's files contradict `tokenizer.json`.
 
-    They state the size of the vocabulary, and the ids and names of the first and last tokens.
+    They have the size of the vocabulary, and the ids and names of the first and last tokens.
     """
     ids = {f"that of {END_OF_TEXT} in tokenizer.json": tokenizer.end_of_text_id}
     names = {"that of tokenizer.json": END_OF_TEXT}
     for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
         try:
             content = json.loads((folder / file).read_bytes())
-        except (OSError, ValueError, RecursionError):  # who needs the file will say so
+        except (OSError, ValueError, RecursionError):  # the model's loader reports it
             continue
         if not isinstance(content, dict):
             continue
@@ -225,9 +222,9 @@ def _check_consistency(folder: Path, tokenizer: Tokenizer) -> None:
 
 
 def replace_surrogates(text: str) -> str:
-    r"""Return the text with lone surrogates, which no UTF-8 can hold, as U+FFFD.
+    r"""Return the text with lone surrogates, which UTF-8 cannot encode, replaced by U+FFFD.
 
-    A JSON file may hold them (`"\ud83d"`); a high and a low one in a row become a character.
+    A JSON file may have them (`"\ud83d"`); a high and a low one in a row become a character.
     """
     try:
         text.encode()
@@ -241,29 +238,29 @@ def _build_backend(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Back
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
-    # "encode them like any other text"; without it a typed <|endoftext|> is the control token
+    # encode special tokens like any other text: a typed <|endoftext|> is not the control token
     backend.encode_special_tokens = True
     return backend
 
 
 def _check_vocab(vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
-    """Raise ValueError, saying what is wrong, unless these make a byte-level BPE."""
+    """Raise ValueError unless these define a byte-level BPE."""
     if END_OF_TEXT not in vocab:
         raise ValueError(f"its vocabulary has no {END_OF_TEXT}")
     if missing := UNICODE_TO_BYTE.keys() - vocab.keys():
-        raise ValueError(f"its vocabulary lacks {len(missing)} of the 256 bytes")
+        raise ValueError(f"its vocabulary misses {len(missing)} of the 256 bytes")
     if set(vocab.values()) != set(range(len(vocab))):
         raise ValueError(f"its ids are not 0 to {len(vocab) - 1}, each once")
     words = vocab.keys() - {END_OF_TEXT}
     if "" in words or not UNICODE_TO_BYTE.keys() >= set("".join(words)):
-        raise ValueError("some of its tokens are not spelled in GPT-2's letters for bytes")
+        raise ValueError("some of its tokens are not spelled in GPT-2's characters for bytes")
     for left, right in merges:
         if not {left, right, left + right} <= words:
             raise ValueError(f"its merge of {left!r} and {right!r} is not in its vocabulary")
 
 
 def _parse_tokenizer_json(state: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Return its vocabulary and merges; ValueError if it states more than is obeyed here."""
+    """Return its vocabulary and merges; raise ValueError if it has settings not supported here."""
     match state:
         case {
             "normalizer": None,
@@ -271,12 +268,12 @@ def _parse_tokenizer_json(state: Any) -> tuple[dict[str, int], list[tuple[str, s
             "model": {"type": "BPE", "vocab": dict(vocab), "merges": list(merges), **model},
             "added_tokens": [{"content": str(added), "id": int(end)}],
         }:
-            # what would change the ids; absent in files of older versions
-            altered = not split.get("use_regex", True)
-            altered = altered or bool(model.get("dropout") or model.get("ignore_merges"))
+            # settings that change the ids; files of older versions do not have them
+            uses_regex = split.get("use_regex", True)
+            is_plain = uses_regex and not (model.get("dropout") or model.get("ignore_merges"))
         case _:
-            altered = True
-    if altered or added != END_OF_TEXT:
+            is_plain = False
+    if not is_plain or added != END_OF_TEXT:
         raise ValueError("it has another model, another split or other added tokens")
     if {type(id) for id in vocab.values()} != {int}:
         raise ValueError("its ids are not whole numbers")

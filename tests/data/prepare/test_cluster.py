@@ -1,4 +1,4 @@
-"""The same folder, whoever did the work: `prepare`, or ranks of datatrove's executors."""
+"""Scaled-out preparation gives the same folder as `prepare`."""
 
 import json
 import os
@@ -21,54 +21,47 @@ from gnano.data.prepare.pipeline import prepare
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 
 from gnano.data.prepare import cluster as scale_out_module
-from gnano.data.prepare.cluster import LOGS_FOLDER, ClusterPreparation, SlurmConfig
+from gnano.data.prepare.cluster import ClusterPreparation, SlurmConfig
 
-pytestmark = pytest.mark.usefixtures("small_tasks")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_tasks")]
 
 
-def test_local_ranks_give_the_folder_that_prepare_gives(config, files, corpus, monkeypatch, capfd):
-    prepare(config("one"))
+def test_local_ranks_give_the_folder_that_prepare_gives(
+    config, files, corpus, monkeypatch, capfd, reference_folder
+):
     scaled = config("two")
-    # relative paths are found by processes that work in other folders
+    # relative paths also work in processes with other working directories
     monkeypatch.chdir(corpus.parent)
     relative = os.path.relpath(scaled.folder)
     sources = {name: SourceConfig(files=(f"{corpus.name}/{name}",)) for name in ("a", "b")}
     given = replace(scaled, folder=relative, sources=sources)
     manifest = ClusterPreparation(given, "local", tasks=3, workers=2).run()
-    assert files(scaled.folder) == files(config("one").folder)
+    assert files(scaled.folder) == files(reference_folder)
     assert manifest == Manifest.load(Path(scaled.folder))
     assert manifest.sources["b"].dropped["repeated"] > 3
     assert capfd.readouterr() == ("", "")
     read = sum(source.read for source in manifest.sources.values())
     assert documents_read(scaled.folder) == (9, read)
+    assert ClusterPreparation(given, "local").run() == manifest
 
 
-def test_what_is_complete_is_left_alone(config, files):
-    done = config("done")
-    manifest = prepare(done)
-    before = files(done.folder)
-    assert ClusterPreparation(done, "local", tasks=3).run() == manifest
-    assert files(done.folder) == before
-    assert not Path(done.folder, LOGS_FOLDER).exists()
-
-
-def test_rounds_follow_until_the_budgets_are_met(config, files, corpus, tmp_path):
-    """Most of what a file holds is repeated, so more of them are needed than guessed."""
-    again = tmp_path / "corpus"
-    shutil.copytree(corpus / "b", again / "b")
+def test_rounds_are_repeated_until_the_budgets_are_met(config, files, corpus, tmp_path):
+    """Most documents are duplicates, so more files are needed than estimated."""
+    second = tmp_path / "corpus"
+    shutil.copytree(corpus / "b", second / "b")
     for n in range(12):
         texts = some_texts("abcdefgh", 10, seed=n) + some_texts("abcdefgh", 80)
-        write_jsonl(again / f"a/{n}.jsonl", texts)
-    tokens = prepare(config("all", again)).sources["a"].tokens
-    one, two = (config(name, again, a=int(tokens * 0.9)) for name in ("one", "two"))
+        write_jsonl(second / f"a/{n}.jsonl", texts)
+    tokens = prepare(config("all", second)).sources["a"].tokens
+    one, two = (config(name, second, a=int(tokens * 0.9)) for name in ("one", "two"))
     prepare(one)
-    said: list[str] = []
-    ClusterPreparation(two, "local", tasks=2, workers=2, log=said.append).run()
-    assert len(said) > 1
+    messages: list[str] = []
+    ClusterPreparation(two, "local", tasks=2, workers=2, log=messages.append).run()
+    assert len(messages) > 1
     assert files(two.folder) == files(one.folder)
 
 
-def test_the_folder_is_locked_meanwhile(config):
+def test_a_locked_folder_is_refused(config):
     from gnano.utils.file_lock import lock_folder
 
     with lock_folder(Path(config("one").folder)), pytest.raises(ValueError, match="at work in"):
@@ -76,15 +69,14 @@ def test_the_folder_is_locked_meanwhile(config):
 
 
 @pytest.mark.parametrize("numbers", [{"tasks": 0}, {"workers": -1}, {"memory_gb": 0}])
-def test_numbers_that_make_no_sense_are_refused(config, numbers):
+def test_numbers_out_of_range_are_refused(config, numbers):
     with pytest.raises(ValueError, match=f"{next(iter(numbers))} is .*; it must be at least"):
         ClusterPreparation(config("one"), **numbers).run()
 
 
-@pytest.mark.parametrize("executor", ["local", "ray"])
-def test_options_of_slurm_without_slurm_are_refused(config, executor):
+def test_options_of_slurm_without_slurm_are_refused(config):
     with pytest.raises(ValueError, match=r"slurm\.partition is 'cpu', but has no effect where"):
-        ClusterPreparation(config("one"), executor, slurm=SlurmConfig(partition="cpu")).run()
+        ClusterPreparation(config("one"), "ray", slurm=SlurmConfig(partition="cpu")).run()
 
 
 def test_a_missing_package_is_named_with_its_extra(config, monkeypatch):
@@ -93,15 +85,15 @@ def test_a_missing_package_is_named_with_its_extra(config, monkeypatch):
         ClusterPreparation(config("one")).run()
 
 
-def test_a_data_set_of_the_hub_is_fetched_by_the_ranks(config, files, monkeypatch, tmp_path):
+def test_ranks_download_a_data_set_from_the_hub(config, files, monkeypatch, tmp_path):
     names = [f"train-{n}.jsonl" for n in range(4)]
     texts = [[{"text": text} for text in some_texts("abcdefgh", 60, seed=n)] for n in names]
     hub = Hub()
     hub.add("me/data", dict(zip(names, map(jsonl, texts), strict=True)))
     with hub:
-        # the client reads the address when it is loaded, so everything is a process of its own
+        # the client reads the address when it is imported, so each run is a separate process
         env = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_TELEMETRY": "1"}
-        scaled = "ScaleOut(config, tasks=2, workers=2).run()"
+        scaled = "ClusterPreparation(config, tasks=2, workers=2).run()"
         for folder, how in (("one", "prepare(config)"), ("two", scaled)):
             given = replace(
                 config(folder), sources={"web": SourceConfig(kind="hub", repo="me/data")}, workers=1
@@ -120,26 +112,27 @@ def test_a_data_set_of_the_hub_is_fetched_by_the_ranks(config, files, monkeypatc
 
 HUB = """
 import json, sys
-from gnano.config.data_config import DataConfig, Source
+from gnano.config.data_config import DataConfig, SourceConfig
 from gnano.data import source_files
 from gnano.data.prepare.pipeline import prepare
-from gnano.data.prepare.cluster import ScaleOut
+from gnano.data.prepare.cluster import ClusterPreparation
 
 if __name__ == "__main__":
-    source_files.SMALL = 1
+    source_files.MIN_TASK_BYTES = 1
     content = json.load(sys.stdin)
-    sources = {{name: Source(**source) for name, source in content.pop("sources").items()}}
+    sources = {{name: SourceConfig(**source) for name, source in content.pop("sources").items()}}
     config = DataConfig(**content, sources=sources)
     {how}
 """
 
 
-def test_the_command_runs_it(config, files, monkeypatch, capsys, tmp_path):
+def test_the_command_line_runs_a_local_preparation(
+    config, files, monkeypatch, capsys, tmp_path, reference_folder
+):
     import tomli_w
 
     from gnano.cli.scale_out import main
 
-    prepare(config("one"))
     recipe = tmp_path / "mine.toml"
     recipe.write_text(tomli_w.dumps({"data": asdict(config("two"))}))
     monkeypatch.setattr(scale_out_module, "LOGS_FOLDER", "elsewhere")
@@ -147,4 +140,4 @@ def test_the_command_runs_it(config, files, monkeypatch, capsys, tmp_path):
     assert main([str(recipe), "--tasks", "1", "--logs", str(logs)]) == 0
     assert "Round 001: 9 tasks on 1 ranks" in capsys.readouterr().err
     assert (logs / "001/tokenize/stats.json").exists()
-    assert files(config("two").folder) == files(config("one").folder)
+    assert files(config("two").folder) == files(reference_folder)

@@ -1,4 +1,4 @@
-"""Ranks that come to no good end: what is told, what is left, and that the rest goes on."""
+"""Scaled-out preparation after errors and kills: messages, remains, and the next run."""
 
 import json
 import signal
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.data.conftest import some_texts, write_jsonl
-from tests.data.prepare.conftest import broken, documents_read, drafts
+from tests.data.prepare.conftest import broken_corpus, documents_read, drafts
 
 from gnano.data.prepare.pipeline import prepare
 
@@ -19,14 +19,13 @@ pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-na
 
 from gnano.data.prepare.cluster import ClusterPreparation
 
-pytestmark = pytest.mark.usefixtures("small_tasks")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_tasks")]
 
 
-def test_a_broken_file_is_one_sentence_and_when_mended_the_rest_is_done(
-    config, files, corpus, tmp_path, capfd
+def test_a_bad_file_is_one_error_and_the_rest_is_done_after_its_correction(
+    config, files, corpus, tmp_path, capfd, reference_folder
 ):
-    prepare(config("one"))
-    scaled, path, good = broken(config, corpus, tmp_path, "two")
+    scaled, path, good = broken_corpus(config, corpus, tmp_path, "two")
     with pytest.raises(ValueError, match=r"b/1\.jsonl, line 71: it is not JSON") as error:
         ClusterPreparation(scaled, "local", tasks=3, workers=2).run()
     assert "Traceback" not in str(error.value)
@@ -35,26 +34,26 @@ def test_a_broken_file_is_one_sentence_and_when_mended_the_rest_is_done(
     assert before
     path.write_text(good)
     ClusterPreparation(scaled, "local", tasks=3, workers=2).run()
-    assert files(scaled.folder) == files(config("one").folder)
+    assert files(scaled.folder) == files(reference_folder)
     assert documents_read(scaled.folder, number=2)[0] == 9 - len(before)
 
 
 KILLED = """
 import json, sys
-from gnano.config.data_config import DataConfig, Source
+from gnano.config.data_config import DataConfig, SourceConfig
 from gnano.data import source_files
-from gnano.data.prepare.cluster import ScaleOut
+from gnano.data.prepare.cluster import ClusterPreparation
 
 if __name__ == "__main__":
-    source_files.SMALL = 1
+    source_files.MIN_TASK_BYTES = 1
     config = json.load(sys.stdin)
-    sources = {name: Source(**source) for name, source in config.pop("sources").items()}
-    ScaleOut(DataConfig(**config, sources=sources), "local", tasks=2, workers=2).run()
+    sources = {name: SourceConfig(**source) for name, source in config.pop("sources").items()}
+    ClusterPreparation(DataConfig(**config, sources=sources), "local", tasks=2, workers=2).run()
 """
 
 
 def descendants(process):
-    """Ids of the processes that this one has started, and those of them."""
+    """Return the ids of all child processes of a process."""
     found, parents = [], [process]
     while parents:
         children = Path(f"/proc/{parents.pop()}/task").glob("*/children")
@@ -78,7 +77,7 @@ def alive(process):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
-def test_killed_it_leaves_no_process_and_goes_on_with_the_drafts_it_has(config, files, tmp_path):
+def test_a_killed_run_leaves_no_process_and_its_drafts_are_reused(config, files, tmp_path):
     many = tmp_path / "many"
     for name in ("a", "b"):
         for n in range(4):
@@ -102,7 +101,7 @@ def test_killed_it_leaves_no_process_and_goes_on_with_the_drafts_it_has(config, 
     assert documents_read(two.folder, number=2)[0] == 8 - len(before)
 
 
-def test_a_rank_that_was_killed_is_noticed(config, files):
+def test_a_killed_rank_is_reported(config, files, reference_folder):
     import multiprocess
 
     def kill_one():
@@ -111,9 +110,8 @@ def test_a_rank_that_was_killed_is_noticed(config, files):
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    with pytest.raises(ValueError, match=r"ranks did not come to an end.*memory"):
+    with pytest.raises(ValueError, match=r"ranks ended before their work was done.*memory"):
         ClusterPreparation(config("two"), "local", tasks=1).run()
     killer.join()
     ClusterPreparation(config("two"), "local", tasks=1).run()
-    prepare(config("one"))
-    assert files(config("two").folder) == files(config("one").folder)
+    assert files(config("two").folder) == files(reference_folder)

@@ -1,15 +1,13 @@
-"""Ranks that Ray starts."""
+"""Scaled-out preparation with Ray."""
 
 import pytest
-from tests.data.prepare.conftest import broken, drafts
-
-from gnano.data.prepare.pipeline import prepare
+from tests.data.prepare.conftest import broken_corpus, drafts
 
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 
 from gnano.data.prepare.cluster import ClusterPreparation
 
-pytestmark = pytest.mark.usefixtures("small_tasks")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_tasks")]
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +26,10 @@ def ray():
     module.shutdown()
 
 
-def test_ray_loses_no_failure(ray, config, files, corpus, tmp_path, capfd):
-    prepare(config("one"))
-    scaled, path, good = broken(config, corpus, tmp_path, "two")
+def test_errors_on_ray_are_reported_and_a_corrected_run_completes(
+    ray, config, files, corpus, tmp_path, capfd, reference_folder
+):
+    scaled, path, good = broken_corpus(config, corpus, tmp_path, "two")
     with pytest.raises(ValueError, match=r"b/1\.jsonl, line 71: it is not JSON"):
         ClusterPreparation(scaled, "ray", tasks=3, workers=2).run()
     before = drafts(scaled.folder)
@@ -38,4 +37,4 @@ def test_ray_loses_no_failure(ray, config, files, corpus, tmp_path, capfd):
     assert "Traceback" not in capfd.readouterr().err
     path.write_text(good)
     ClusterPreparation(scaled, "ray", tasks=1).run()
-    assert files(scaled.folder) == files(config("one").folder)
+    assert files(scaled.folder) == files(reference_folder)

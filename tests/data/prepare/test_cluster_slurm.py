@@ -1,4 +1,4 @@
-"""Ranks that Slurm starts, with an `sbatch` of ours: the scripts, and what they do when run."""
+"""Scaled-out preparation with Slurm, on a fake `sbatch`: the job scripts and their results."""
 
 import os
 import re
@@ -8,16 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.data.prepare.conftest import broken
+from tests.data.prepare.conftest import broken_corpus
 
 from gnano.data.manifest import Manifest
-from gnano.data.prepare.pipeline import prepare
 
 pytest.importorskip("datatrove", reason="needs datatrove: pip install 'auto-g-nano[scale]'")
 
 from gnano.data.prepare.cluster import ClusterPreparation, SlurmConfig
 
-pytestmark = pytest.mark.usefixtures("small_tasks")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_tasks")]
 
 
 SBATCH = """\
@@ -39,7 +38,7 @@ OTHERS = {"scontrol": "echo localhost", "squeue": 'cat "$FAKE_SLURM.queue" 2>/de
 
 
 class FakeSlurm:
-    """`sbatch` that only keeps the scripts, and a way to run them as the nodes would."""
+    """An `sbatch` that saves the scripts, and a method that runs them as the nodes would."""
 
     def __init__(self, home):
         self.home = home / "slurm"
@@ -49,7 +48,7 @@ class FakeSlurm:
         return {int(path.stem): path.read_text() for path in sorted(self.home.iterdir())}
 
     def run(self, number):
-        """All tasks of a job array; returns their exit codes."""
+        """Run all tasks of a job array and return their exit codes."""
         script = self.jobs()[number]
         (last,) = re.findall(r"--array=0-(\d+)", script)
         offset = re.search(r"RUN_OFFSET=(\d+)", script)
@@ -85,14 +84,13 @@ def slurm(tmp_path, monkeypatch):
 OPTIONS = SlurmConfig(partition="cpu", time="01:30:00", qos="long")
 
 
-def test_slurm_jobs_give_the_folder_that_prepare_gives(slurm, config, files):
-    prepare(config("one"))
+def test_slurm_jobs_give_the_folder_that_prepare_gives(slurm, config, files, reference_folder):
     scaled = config("two")
-    said: list[str] = []
+    messages: list[str] = []
 
     def submit():
         return ClusterPreparation(
-            scaled, "slurm", tasks=3, workers=2, slurm=OPTIONS, log=said.append
+            scaled, "slurm", tasks=3, workers=2, slurm=OPTIONS, log=messages.append
         ).run()
 
     assert submit() is None
@@ -106,23 +104,24 @@ def test_slurm_jobs_give_the_folder_that_prepare_gives(slurm, config, files):
     assert f"dependency=afterany:{tokenize}" in scripts[finish]
     assert "array=0-0" in scripts[finish]
     assert "mem-per-cpu=16G" in scripts[finish]
-    assert "squeue --name=gnano-" in said[-1]
+    assert "squeue --name=gnano-" in messages[-1]
 
     assert slurm.run(tokenize) == [0, 0, 0]
-    # the job that finishes was lost: it is submitted anew, alone, and nothing is finished here
+    # the finishing job is lost: it alone is submitted again, and nothing is merged here
     assert submit() is None
     assert not list(Path(scaled.folder).glob("*/00000.json"))
     finish, _ = list(slurm.jobs())[4:]
     assert "dependency" not in slurm.jobs()[finish].replace("kill-on-invalid-dep", "")
     assert slurm.run(finish) == [0]
-    assert files(scaled.folder) == files(config("one").folder)
+    assert files(scaled.folder) == files(reference_folder)
     assert submit() == Manifest.load(Path(scaled.folder))
     assert len(slurm.jobs()) == 6
 
 
-def test_slurm_goes_on_after_a_rank_that_failed(slurm, config, files, corpus, tmp_path):
-    prepare(config("one"))
-    scaled, path, good = broken(config, corpus, tmp_path, "two")
+def test_slurm_resumes_after_a_failed_rank(
+    slurm, config, files, corpus, tmp_path, reference_folder
+):
+    scaled, path, good = broken_corpus(config, corpus, tmp_path, "two")
 
     def submit():
         ClusterPreparation(scaled, "slurm", tasks=4, slurm=OPTIONS).run()
@@ -139,10 +138,10 @@ def test_slurm_goes_on_after_a_rank_that_failed(slurm, config, files, corpus, tm
     assert "array=0-0" in slurm.jobs()[tokenize] or "array=0-1" in slurm.jobs()[tokenize]
     assert slurm.run(tokenize).count(0) >= 1
     assert slurm.run(finish) == [0]
-    assert files(scaled.folder) == files(config("one").folder)
+    assert files(scaled.folder) == files(reference_folder)
 
 
-def test_slurm_submits_nothing_twice(slurm, config):
+def test_slurm_refuses_to_submit_queued_jobs_again(slurm, config):
     Path(f"{slurm.home}.queue").write_text("103_0\n103_1\n")
     with pytest.raises(ValueError, match=r"still in the queue \(103_0, 103_1"):
         ClusterPreparation(config("one"), "slurm", slurm=OPTIONS).run()

@@ -1,4 +1,4 @@
-"""The first of equal documents stays, wherever the others are; found by brute force."""
+"""The merge keeps the first of equal documents, compared with a brute-force search."""
 
 import random
 
@@ -19,7 +19,7 @@ many = integers(0, 2**64 - 1)
 
 @settings(deadline=None)
 @given(groups=lists(lists(few | many, max_size=30), max_size=12))
-def test_a_key_is_fresh_exactly_if_it_was_not_seen_before(groups):
+def test_a_key_is_new_exactly_if_it_was_not_added_before(groups):
     seen, truth = DedupIndex(), set()
     for keys in groups:
         fresh = seen.find_new(np.array(keys, np.uint64))
@@ -33,7 +33,7 @@ def test_a_key_is_fresh_exactly_if_it_was_not_seen_before(groups):
         truth |= kept
 
 
-def test_looking_up_stays_fast_because_the_runs_are_few():
+def test_the_index_has_few_sorted_runs():
     seen = DedupIndex()
     for n in range(1_000):
         seen.add(np.arange(n * 10, n * 10 + 10, dtype=np.uint64))
@@ -44,7 +44,7 @@ def test_looking_up_stays_fast_because_the_runs_are_few():
 
 @pytest.fixture
 def repeated(make, small_tasks):
-    """Three sources with repeats within files, across files and across sources."""
+    """Three sources with duplicates within files, across files and across sources."""
     draw = random.Random(1)
     common = some_texts("xyz", 60)
 
@@ -60,11 +60,11 @@ def repeated(make, small_tasks):
 
 
 def brute_force(manifest, files, is_held):
-    """By source: the training and the held-out documents, and how many repeats were dropped."""
+    """Return each source's training and held-out documents, and its number of duplicates."""
     seen = set()
     kept: dict[str, tuple[list[str], list[str]]] = {name: ([], []) for name in files}
     dropped = dict.fromkeys(files, 0)
-    for name, task in manifest.plan.sequence():
+    for name, task in manifest.plan.iter_tasks():
         documents = [
             (file.name, text)
             for file in manifest.plan.sources[name].tasks[task]
@@ -82,7 +82,7 @@ def brute_force(manifest, files, is_held):
     return kept, dropped
 
 
-def test_of_equal_documents_the_first_in_the_plans_sequence_stays(repeated, prepared):
+def test_the_first_of_equal_documents_in_the_plans_order_is_kept(repeated, prepared):
     config, files = repeated
     done = prepared(config)
     manifest = Manifest.load(done.folder)
@@ -95,10 +95,10 @@ def test_of_equal_documents_the_first_in_the_plans_sequence_stays(repeated, prep
     assert len(everything) == len(set(everything))
 
 
-def test_a_text_of_two_groups_is_never_trained_on_if_it_is_held_out_before(
+def test_a_text_held_out_in_an_earlier_group_is_never_training_text(
     repeated, prepared, monkeypatch
 ):
-    """Documents made from one file may share its side: equal texts may then be on both."""
+    """Documents of one group have the same side, so equal texts of two groups may be on both."""
     config, files = repeated
 
     def grouped(source, paths):
@@ -124,8 +124,8 @@ def test_a_text_of_two_groups_is_never_trained_on_if_it_is_held_out_before(
     assert trained and held and not trained & held
 
 
-def test_within_one_task_held_out_comes_first(make, prepared, monkeypatch):
-    """Where one file holds a text on both sides, training goes without it."""
+def test_a_text_on_both_sides_of_one_task_is_held_out(make, prepared, monkeypatch):
+    """If one file has a text on both sides, it is not training text."""
     texts = numbered(0, 40)
 
     def grouped(source, paths):
@@ -142,8 +142,8 @@ def test_within_one_task_held_out_comes_first(make, prepared, monkeypatch):
         prepare(config)
 
 
-def test_what_is_kept_is_counted_anew(repeated, prepared):
-    """Tokens, documents, bytes and lengths are those of the files, not of the drafts."""
+def test_counts_after_the_merge_are_those_of_the_files(repeated, prepared):
+    """Tokens, documents, bytes and lengths are those of the final files, not of the drafts."""
     config, _ = repeated
     done = prepared(config)
     manifest = Manifest.load(done.folder)
@@ -160,7 +160,7 @@ def test_what_is_kept_is_counted_anew(repeated, prepared):
         assert source.read == len(texts) + len(done.heldout_documents(name)) + out
 
 
-def test_a_task_of_nothing_but_repeats_leaves_no_shard(make, prepared, small_tasks):
+def test_a_task_of_duplicates_only_has_no_shard(make, prepared, small_tasks):
     texts = numbered(0, 60)
     done = prepared(make(a={f"{n}.jsonl": texts for n in range(3)}, heldout=0.2))
     source = Manifest.load(done.folder).sources["a"]
@@ -173,7 +173,7 @@ def test_a_task_of_nothing_but_repeats_leaves_no_shard(make, prepared, small_tas
     }  # fmt: skip
 
 
-def test_keys_tell_almost_equal_documents_apart(make, prepared):
+def test_almost_equal_documents_have_different_keys(make, prepared):
     texts = ["a b", "a  b", "a b ", "A b", "a b.", "a\nb", "a\u00a0b", "é", "e\u0301"]
     done = prepared(make(a=texts, heldout=0))
     assert done.training_documents("a") == texts

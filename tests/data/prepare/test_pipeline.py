@@ -1,4 +1,4 @@
-"""The same bytes, however many workers, whoever was killed when, whatever was lost."""
+"""Preparation gives the same bytes with any workers, after kills and after lost files."""
 
 import os
 import random
@@ -22,8 +22,8 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks i
 
 
 @pytest.fixture
-def several(make, small_tasks):
-    """several(folder, …): three sources of several tasks, with repeats everywhere."""
+def make_config(make, small_tasks):
+    """several(folder, …): three sources of several tasks, with many duplicates."""
     draw = random.Random(2)
     common = some_texts("xyz", 40)
 
@@ -36,42 +36,51 @@ def several(make, small_tasks):
     return lambda folder, **more: make(folder, shard_tokens=2_000, **content, **more)
 
 
+@pytest.fixture(scope="module")
+def reference_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("reference") / "data"
+
+
 @pytest.fixture
-def undisturbed(several, tree):
-    config = several("undisturbed")
-    prepare(config)
-    return tree(config.folder)
+def reference_files(make_config, tree, reference_folder):
+    """The files of an uninterrupted preparation in the folder "uninterrupted"."""
+    folder = make_config("uninterrupted").folder
+    if reference_folder.exists():
+        shutil.copytree(reference_folder, folder)
+    else:
+        prepare(make_config("uninterrupted"))
+        shutil.copytree(folder, reference_folder)
+    return tree(folder)
 
 
 def identities(folder):
-    """Which files these are and when they were written: changes when anything is done again."""
+    """Return the inode and time of each file, which change if a file is written again."""
     files = [path for path in folder.rglob("*") if path.suffix in (".tokens", ".docs")]
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-def test_the_number_of_workers_changes_no_byte(several, undisturbed, tree, workers):
-    config = several("parallel", workers=workers)
+def test_the_number_of_workers_changes_no_byte(make_config, reference_files, tree):
+    config = make_config("parallel", workers=3)
     prepare(config)
     files = tree(config.folder)
     assert {"manifest.json", "tokenizer.json", "a/00004-000.tokens"} <= set(files)
-    assert files == undisturbed
+    assert files == reference_files
 
 
-def test_two_runs_give_the_same_bytes_in_the_plans_words(several, undisturbed, tree):
-    config = several("again")
+def test_two_runs_give_the_same_bytes_and_the_same_plan(make_config, reference_files, tree):
+    config = make_config("again")
     prepare(config)
-    assert tree(config.folder) == undisturbed
+    assert tree(config.folder) == reference_files
     # nothing but shards, keys, tokenizer and manifest is left
-    assert not [name for name in undisturbed if "partial" in name or name.startswith(".")]
+    assert not [name for name in reference_files if "partial" in name or name.startswith(".")]
 
 
-def test_prepared_again_nothing_is_done_again(several, undisturbed, tree):
-    config = several("undisturbed")
+def test_preparing_a_complete_folder_again_changes_nothing(make_config, reference_files, tree):
+    config = make_config("uninterrupted")
     before = identities(Path(config.folder))
     assert prepare(config) == Manifest.load(Path(config.folder))
     assert identities(Path(config.folder)) == before
-    assert tree(config.folder) == undisturbed
+    assert tree(config.folder) == reference_files
 
 
 def test_every_document_is_in_the_shards_once_and_in_the_plans_order(mix):
@@ -83,22 +92,23 @@ def test_every_document_is_in_the_shards_once_and_in_the_plans_order(mix):
         assert len(trained) + len(heldout) == len(texts) > 350
 
 
+@pytest.mark.slow
 @linux
-def test_killed_at_ten_moments_it_goes_on_to_the_same_bytes_and_leaves_no_process(
-    several, undisturbed, tree, tmp_path
+def test_a_killed_run_gives_the_same_bytes_and_leaves_no_process(
+    make_config, reference_files, tree, tmp_path
 ):
-    config = several("killed", workers=2)
+    config = make_config("killed", workers=2)
     draw = random.Random(3)
     kills = 0
-    for _ in range(10):
+    for _ in range(5):
         process = start_prepare(config, tmp_path / "killed.toml")
         time.sleep(draw.uniform(0.2, 1.0))
         workers = children(process.pid)
         process.kill()
         output = process.communicate()[0].decode()
         wait_for_end(workers)
-        if process.returncode == 0:  # it was faster
-            assert tree(config.folder) == undisturbed
+        if process.returncode == 0:  # it ended before the kill
+            assert tree(config.folder) == reference_files
             shutil.rmtree(config.folder)
         else:
             assert process.returncode == -9, output
@@ -106,11 +116,11 @@ def test_killed_at_ten_moments_it_goes_on_to_the_same_bytes_and_leaves_no_proces
     assert kills
     process = start_prepare(config, tmp_path / "killed.toml")
     assert process.wait() == 0, process.communicate()[0].decode()
-    assert tree(config.folder) == undisturbed
+    assert tree(config.folder) == reference_files
 
 
-def end_at(config, last, told):
-    """In a child: prepare, and end as by kill -9 at its n-th step in the file system."""
+def prepare_until(config, last, steps_file):
+    """Prepare in a child process that ends, as by kill -9, at its n-th file operation."""
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -127,63 +137,59 @@ def end_at(config, last, told):
     try:
         sys.addaudithook(step)
         prepare(config)
-        told.write_text(str(steps))
+        steps_file.write_text(str(steps))
         code = 0
     finally:
         os._exit(code)
 
 
-def test_killed_at_any_step_it_goes_on_to_the_same_bytes(several, undisturbed, tree, tmp_path):
-    """Between any two: files half written, drafts half moved, a manifest without its end."""
-    config = several("counted")
-    assert end_at(config, 0, tmp_path / "steps") == 0
+@pytest.mark.slow
+def test_a_run_killed_at_any_step_gives_the_same_bytes(
+    make_config, reference_files, tree, tmp_path
+):
+    """Between any two file operations there may be partial files, drafts and manifests."""
+    config = make_config("counted")
+    assert prepare_until(config, 0, tmp_path / "steps") == 0
     steps = int((tmp_path / "steps").read_text())
     draw = random.Random(4)
-    early = draw.sample(range(1, steps - 60), 10)
-    for last in sorted([*early, *draw.sample(range(steps - 60, steps + 1), 6)]):
+    early = draw.sample(range(1, steps - 60), 6)
+    for last in sorted([*early, *draw.sample(range(steps - 60, steps + 1), 4)]):
         shutil.rmtree(config.folder)
-        assert end_at(config, last, tmp_path / "none") == -9
+        assert prepare_until(config, last, tmp_path / "none") == -9
         prepare(config)
-        assert tree(config.folder) == undisturbed, f"killed at step {last} of {steps}"
+        assert tree(config.folder) == reference_files, f"killed at step {last} of {steps}"
 
 
-LOST = [
-    "a",
-    "b",
-    "a/00003-000.tokens",
-    "b/00001-001.docs",
-    "a/00002-heldout.tokens",
-    "a/00000.keys",
-]
+LOST = ["a", "a/00003-000.tokens", "b/00001-001.docs", "a/00002-heldout.tokens", "a/00000.keys"]
 
 
 @pytest.mark.parametrize("lost", LOST)
-def test_what_was_deleted_is_made_again_and_nothing_else(several, undisturbed, tree, lost):
-    config = several("undisturbed")
+def test_only_deleted_files_are_made_again(make_config, reference_files, tree, lost):
+    config = make_config("uninterrupted")
     folder = Path(config.folder)
     before = identities(folder)
     path = folder / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     prepare(config)
-    assert tree(folder) == undisturbed
+    assert tree(folder) == reference_files
     after = identities(folder)
     source, _, name = lost.partition("/")
-    anew = {p for p in after if p.parent.name == source and p.name.startswith(name[:5])}
-    assert {p for p in after if after[p] != before[p]} == anew != set()
+    rewritten = {p for p in after if p.parent.name == source and p.name.startswith(name[:5])}
+    assert {p for p in after if after[p] != before[p]} == rewritten != set()
 
 
 @pytest.mark.parametrize("name", ["a/00001-000.tokens", "c/00000-heldout.docs"])
-def test_a_file_cut_short_is_made_again(several, undisturbed, tree, name):
-    config = several("undisturbed")
+def test_a_truncated_file_is_made_again(make_config, reference_files, tree, name):
+    config = make_config("uninterrupted")
     path = Path(config.folder, name)
     path.write_bytes(path.read_bytes()[:-2])
     prepare(config)
-    assert tree(config.folder) == undisturbed
+    assert tree(config.folder) == reference_files
 
 
-def test_what_a_reader_is_told_to_delete_is_made_again(several, undisturbed, tree):
-    """The advice in the message about a damaged shard, followed to the letter."""
-    config = several("undisturbed")
+def test_files_deleted_on_a_readers_advice_are_made_again(make_config, reference_files, tree):
+    """Follow the advice in the message about a damaged shard."""
+    config = make_config("uninterrupted")
     path = Path(config.folder, "b", "00001-000.tokens")
     content = bytearray(path.read_bytes())
     content[100] ^= 1
@@ -192,23 +198,23 @@ def test_what_a_reader_is_told_to_delete_is_made_again(several, undisturbed, tre
     shard = [info.name for info in corpus.shard_infos(1)].index("00001-000")
     with pytest.raises(ValueError, match=re.escape(str(path))) as error:
         corpus.shard_tokens(1, shard)
-    told = re.search(r"Delete (\S+) in (\S+) and run the same `gnano prepare`", str(error.value))
-    assert told is not None
-    deleted = list(Path(told[2]).glob(told[1]))
+    advice = re.search(r"Delete (\S+) in (\S+) and run the same `gnano prepare`", str(error.value))
+    assert advice is not None
+    deleted = list(Path(advice[2]).glob(advice[1]))
     assert path in deleted
     for each in deleted:
         each.unlink()
     prepare(config)
-    assert tree(config.folder) == undisturbed
+    assert tree(config.folder) == reference_files
 
 
-def test_a_deleted_marker_is_made_again(several, undisturbed, tree):
-    """The advice in the message about a damaged marker."""
-    config = several("undisturbed")
+def test_a_deleted_marker_is_made_again(make_config, reference_files, tree):
+    """Follow the advice in the message about a damaged marker."""
+    config = make_config("uninterrupted")
     folder = Path(config.folder)
     (folder / "b" / "00002-000.tokens").unlink()
     manifest = Manifest.load(folder)
-    # what `prepare` makes of it, broken off: a folder in which that task is open
+    # an interrupted `prepare` leaves a folder in which that task is not finished
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gnano.data.prepare.pipeline._Pipeline.run", interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -218,15 +224,15 @@ def test_a_deleted_marker_is_made_again(several, undisturbed, tree):
     assert marker_path(folder / "a", 0).exists()
     marker_path(folder / "a", 0).unlink()
     assert prepare(config) == manifest
-    assert tree(folder) == undisturbed
+    assert tree(folder) == reference_files
 
 
 def interrupt(self):
     raise KeyboardInterrupt
 
 
-def test_a_damaged_manifest_is_refused_not_overwritten(several, undisturbed):
-    config = several("undisturbed")
+def test_a_damaged_manifest_is_refused_and_kept(make_config, reference_files):
+    config = make_config("uninterrupted")
     path = Path(config.folder, "manifest.json")
     path.write_text(path.read_text().replace('"read": 7', '"read": 8').replace("0.1", "0.2"))
     before = path.read_bytes()
@@ -236,7 +242,7 @@ def test_a_damaged_manifest_is_refused_not_overwritten(several, undisturbed):
     assert path.read_bytes() == before
 
 
-def test_the_progress_ends_at_what_was_read(make):
+def test_the_final_status_has_the_counts_of_the_manifest(make):
     seen = []
     config = make(a=numbered(0, 600), b=numbered(700, 720))
     manifest = prepare(config, lambda status: seen.append((str(status), status.counts)))
@@ -250,12 +256,13 @@ def test_the_progress_ends_at_what_was_read(make):
 REAL = Path(__file__).parents[4] / "shared/data"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "column"),
     [("cosmopedia-v2", "text"), ("fineweb-edu-dedup", "text"), ("starcoderdata", "content")],
 )
-def test_the_three_sources_real_files_are_prepared(make, prepared, place, column):
-    """A slice of each, through Parquet as the Hub gives it."""
+def test_real_files_of_the_three_sources_are_prepared(make, prepared, place, column):
+    """A part of each source, as Parquet like on the Hub."""
     if not (REAL / place).is_dir():
         pytest.skip(f"the real files of {place} are not here")
     config = make(a=["to be replaced"], heldout=0.05)

@@ -1,4 +1,4 @@
-"""What a person reads while it works: how far, how fast, how long."""
+"""The status that a user sees: progress, speed and time left."""
 
 from types import SimpleNamespace
 
@@ -9,7 +9,7 @@ from gnano.data.prepare.pipeline import Counts, PrepareStatus, SourceStatus
 
 @pytest.fixture
 def clock(monkeypatch):
-    """clock(seconds): so much time has passed since the beginning."""
+    """clock(seconds): set the time since the start."""
 
     def pass_by(seconds):
         now = SimpleNamespace(monotonic=lambda: 1_000.0 + seconds)
@@ -30,7 +30,7 @@ def test_finished_and_unfinished_tasks_count_together(clock):
     assert status(a=source, b=source).counts == Counts(16, 160, 32)
 
 
-def test_the_time_left_is_what_is_left_at_the_pace_so_far(clock):
+def test_the_time_left_follows_from_the_average_speed(clock):
     watched = status(a=SourceStatus(expected_tokens=1_000), b=SourceStatus(expected_tokens=500))
     assert watched.seconds_left is None  # no pace yet
     clock(10)
@@ -41,7 +41,7 @@ def test_the_time_left_is_what_is_left_at_the_pace_so_far(clock):
     assert watched.seconds_left == pytest.approx(10 / 2_000 * 500)
 
 
-def test_what_earlier_runs_did_is_not_todays_pace(clock):
+def test_the_speed_ignores_tokens_of_earlier_processes(clock):
     watched = status(a=SourceStatus(expected_tokens=1_000, finished=Counts(9, 9_000_000, 400)))
     watched.resumed_counts = watched.counts
     clock(5)
@@ -52,7 +52,7 @@ def test_what_earlier_runs_did_is_not_todays_pace(clock):
     assert "2.0 MB/s" in str(watched)
 
 
-def test_every_source_has_its_figures(clock):
+def test_every_source_has_a_line_of_counts(clock):
     watched = status(
         web=SourceStatus(
             expected_tasks=10,
@@ -69,5 +69,5 @@ def test_every_source_has_its_figures(clock):
     assert code.split() == "code 0/2 tasks, 0 documents, 0 tokens, 2.5 MB downloaded".split()
 
 
-def test_a_preparation_of_nothing_yet_can_be_shown(clock):
+def test_an_empty_status_can_be_printed(clock):
     assert "0%" in str(status()) and "0%" in str(status(a=SourceStatus()))

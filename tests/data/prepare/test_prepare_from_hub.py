@@ -1,4 +1,4 @@
-"""`gnano prepare` from a Hub, with the real client: what it fetches, and what it survives."""
+"""`gnano prepare` from a fake Hub with the real client: downloads, errors and resumption."""
 
 import hashlib
 import os
@@ -27,7 +27,7 @@ SMOLLM, STARCODER = "HuggingFaceTB/smollm-corpus", "bigcode/starcoderdata"
 
 
 def reference(folder: Path, **changes) -> DataConfig:
-    """The sources of recipe `1b`, without its budgets, every document on either side."""
+    """The sources of recipe `1b` without budgets, with half of the documents held out."""
     sources = load_recipe("1b").data.sources
     return DataConfig(
         folder=str(folder),
@@ -51,7 +51,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """The three data sets, in this process, every file a task, no waits."""
+    """The three data sets in this process, with one task per file and no waiting."""
     monkeypatch.setattr(hub_errors, "sleep", lambda _: None)
     monkeypatch.setattr(source_files, "MIN_TASK_BYTES", 1)
     with the_three(rows=200, files=3) as served:
@@ -61,7 +61,7 @@ def hub(monkeypatch, tmp_path):
 
 
 def command(config: DataConfig, hub: Hub, home: Path) -> subprocess.Popen[str]:
-    """`gnano prepare` in a process of its own, which learns of the Hub from its environment."""
+    """Start `gnano prepare` in a process whose environment has the Hub's address."""
     recipe = home.with_suffix(".toml")
     recipe.write_text(tomli_w.dumps({"data": asdict(config)}))
     environment = {key: value for key, value in os.environ.items() if key not in HIDDEN}
@@ -80,7 +80,8 @@ def command(config: DataConfig, hub: Hub, home: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_a_bad_day_at_the_hub_changes_no_byte(hub, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_errors_of_the_hub_change_no_byte(hub, tmp_path, monkeypatch):
     prepare(reference(tmp_path / "good"))
     make_impatient(monkeypatch)
     hub.faults["storage"] = [
@@ -97,14 +98,15 @@ def test_a_bad_day_at_the_hub_changes_no_byte(hub, tmp_path, monkeypatch):
     assert not (tmp_path / "bad/.downloads").exists()
 
 
+@pytest.mark.slow
 def test_only_the_files_that_a_budget_needs_are_downloaded(hub, tmp_path):
     manifest = prepare(reference(tmp_path / "data", max_tokens=1))
     assert [len(source.tasks) for source in manifest.sources.values()] == [1, 1, 1]
-    whole = {r.path for r in hub.requests_for("storage") if not r.range}
-    assert len(whole) == 3
+    full = {r.path for r in hub.requests_for("storage") if not r.range}
+    assert len(full) == 3
 
 
-def test_every_source_is_looked_at_before_anything_is_downloaded(hub, tmp_path, monkeypatch):
+def test_every_source_is_checked_before_the_first_download(hub, tmp_path, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     config = reference(tmp_path / "data", column="body")
     with pytest.raises(ValueError) as raised:
@@ -125,24 +127,24 @@ def test_a_finished_folder_needs_no_hub(monkeypatch, tmp_path):
     assert prepare(reference(tmp_path / "data")).fingerprint == first.fingerprint
 
 
-def test_a_branch_that_moves_on_does_not_mix_two_corpora(hub, tmp_path):
+@pytest.mark.slow
+def test_an_unfinished_folder_keeps_its_commit(hub, tmp_path):
     prepare(reference(tmp_path / "data"))
-    looked_at = {
-        r.path for r in hub.requests_for("storage") if r.range and not r.range.endswith("-")
-    }
-    later = next(r.path for r in hub.requests_for("storage") if r.path not in looked_at)
+    checked = {r.path for r in hub.requests_for("storage") if r.range and not r.range.endswith("-")}
+    later = next(r.path for r in hub.requests_for("storage") if r.path not in checked)
     hub.faults[later] = [status(403)]
-    broken = reference(tmp_path / "broken")
+    unfinished = reference(tmp_path / "broken")
     with pytest.raises(ValueError, match="403"):
-        prepare(broken)
+        prepare(unfinished)
     repository = hub.repositories[SMOLLM]
     repository.revisions |= {"main": "f" * 40, "before": repository.revisions["main"]}
-    prepare(broken)
+    prepare(unfinished)
     assert hashes(tmp_path / "broken") == hashes(tmp_path / "data")
     assert not hub.requests_for("/tree/" + "f" * 40)
 
 
-def test_killed_in_the_midst_of_a_download_it_asks_for_the_rest_only(tmp_path):
+@pytest.mark.slow
+def test_a_killed_download_is_resumed(tmp_path):
     draw = random.Random(0)
     texts = [f"document {n} {draw.randbytes(200).hex(' ', 3)}" for n in range(4_000)]
     content = parquet(texts, "cosmopedia-v2")
@@ -165,12 +167,14 @@ def test_killed_in_the_midst_of_a_download_it_asks_for_the_rest_only(tmp_path):
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        had = part.stat().st_size
+        size_before = part.stat().st_size
         hub.requests.clear()
-        again = command(config, hub, tmp_path / "home")
-        output = again.communicate(timeout=60)[0]
-        assert again.returncode == 0, output
-        assert [r.range for r in hub.requests_for("storage") if r.range.endswith("-")] == [f"bytes={had}-"]
+        second = command(config, hub, tmp_path / "home")
+        output = second.communicate(timeout=60)[0]
+        assert second.returncode == 0, output
+        assert [r.range for r in hub.requests_for("storage") if r.range.endswith("-")] == [
+            f"bytes={size_before}-"
+        ]
     documents = sum(
         len((tmp_path / "data/books" / f"00000-{part}.docs").read_bytes()) // 4
         for part in ("000", "heldout")
@@ -178,8 +182,9 @@ def test_killed_in_the_midst_of_a_download_it_asks_for_the_rest_only(tmp_path):
     assert documents == len(texts)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real samples in ../shared/data are not here")
-def test_the_real_columns_from_a_hub_give_what_local_files_give(monkeypatch, tmp_path):
+def test_columns_from_the_hub_give_the_same_shards_as_local_files(monkeypatch, tmp_path):
     files = REAL / "cosmopedia-v2"
     hub = Hub()
     hub.add(SMOLLM, {f"cosmopedia-v2/{f.name}": f.read_bytes() for f in files.iterdir()})

@@ -1,4 +1,4 @@
-"""What a folder was begun for it stays: another plan is refused, the same one goes on."""
+"""A data folder keeps its plan: the same plan is resumed, another one is refused."""
 
 import re
 import shutil
@@ -28,7 +28,7 @@ from gnano.data.tokenized_corpus import TokenizedCorpus
 
 
 def identities(folder):
-    """Which files these are and when they were written: changes when anything is done again."""
+    """Return the inode and time of each file, which change if a file is written again."""
     stats = {path: path.stat() for path in folder.rglob("*")}
     return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in stats.items()}
 
@@ -42,13 +42,13 @@ def test_weights_and_seed_may_change_without_new_preparation(make):
         name: replace(s, weight=w)
         for (name, s), w in zip(config.sources.items(), (0.7, 0.0), strict=True)
     }
-    again = prepare(replace(config, sources=sources, seed=5))
+    second = prepare(replace(config, sources=sources, seed=5))
     assert [identities(folder / name) for name in "ab"] == before
-    assert again.fingerprint == first.fingerprint
+    assert second.fingerprint == first.fingerprint
     assert Manifest.load(folder).weights == {"a": 0.7, "b": 0.0}
 
 
-def test_how_it_is_done_may_change_without_new_preparation(make):
+def test_execution_options_may_change_without_new_preparation(make):
     config = make(a=numbered(0, 100))
     prepare(config)
     before = identities(Path(config.folder, "a"))
@@ -61,18 +61,18 @@ def test_how_it_is_done_may_change_without_new_preparation(make):
 
 
 CHANGES: dict[str, dict[str, Any]] = {
-    "heldout": {"heldout": 0.2},
+    "heldout": {"heldout_fraction": 0.2},
     "shard_tokens": {"shard_tokens": 1_000},
     "tokenizer": {"tokenizer": "bpe-300"},
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_another_value_is_refused_by_name_and_nothing_is_touched(make, tree, change):
+def test_another_value_is_refused_by_name_and_nothing_changes(make, tree, change):
     config = make(a=numbered(0, 100), b=numbered(200, 300))
     prepare(config)
     before = tree(config.folder)
-    with pytest.raises(ValueError, match=f"another {change};") as error:
+    with pytest.raises(ValueError, match=rf"another {change}\.") as error:
         prepare(replace(config, **CHANGES[change]))
     assert config.folder in str(error.value)
     assert tree(config.folder) == before
@@ -85,7 +85,7 @@ SOURCE_CHANGES: dict[str, Any] = {"max_tokens": 50, "min_chars": 3, "max_chars":
 def test_another_value_of_a_source_is_refused_by_its_name_in_the_recipe(make, key):
     config = make(a=numbered(0, 100), b=numbered(200, 300))
     prepare(config)
-    with pytest.raises(ValueError, match=rf"another sources\.b\.{key};"):
+    with pytest.raises(ValueError, match=rf"another sources\.b\.{key}\."):
         prepare(with_source(config, "b", **{key: SOURCE_CHANGES[key]}))
 
 
@@ -98,24 +98,24 @@ def test_other_sources_are_refused_by_name(make):
             prepare(replace(config, sources=sources))
 
 
-def test_a_file_more_or_a_file_that_grew_is_another_plan(make, tmp_path):
+def test_an_additional_or_a_larger_file_is_another_plan(make, tmp_path):
     config = make(a=numbered(0, 100))
     prepare(config)
     more = write_jsonl(tmp_path / "more.jsonl", ["more"])
     (folder,) = config.sources["a"].files
-    with pytest.raises(ValueError, match=r"another sources\.a\.files;"):
+    with pytest.raises(ValueError, match=r"another sources\.a\.files\."):
         prepare(with_source(config, "a", files=(folder, more)))
     with Path(folder, "a.jsonl").open("a") as file:
         file.write('{"text": "one more"}\n')
-    with pytest.raises(ValueError, match=r"another sources\.a\.files;"):
+    with pytest.raises(ValueError, match=r"another sources\.a\.files\."):
         prepare(config)
 
 
-def test_an_evaluation_more_is_another_plan(make, tmp_path):
+def test_an_additional_evaluation_file_is_another_plan(make, tmp_path):
     config = make(a=numbered(0, 100))
     prepare(config)
     evaluation = write_jsonl(tmp_path / "evaluation.jsonl", ["a question"])
-    with pytest.raises(ValueError, match="another decontaminate;"):
+    with pytest.raises(ValueError, match=r"another decontaminate\."):
         prepare(replace(config, decontaminate=(evaluation,)))
 
 
@@ -127,6 +127,7 @@ def test_a_corpus_that_was_moved_is_the_same_plan(make, tmp_path):
     assert prepare(with_source(config, "a", files=(f"{moved}/*.jsonl",))) == first
 
 
+@pytest.mark.slow
 def test_the_same_texts_prepared_elsewhere_give_the_same_order(make, tmp_path):
     config = make("one", a=parts(numbered(0, 200), 3), b=numbered(300, 400))
     other = replace(config, folder=str(tmp_path / "two"))
@@ -143,11 +144,11 @@ def test_the_same_texts_prepared_elsewhere_give_the_same_order(make, tmp_path):
 
 
 @pytest.fixture
-def broken(make, small_tasks):
-    """A configuration of four tasks with a broken line in the third, and how to mend it."""
+def broken_corpus(make, small_tasks):
+    """A configuration of four tasks with a bad line in the third, and its correction."""
     config = make(a=parts(numbered(0, 400), 4), shard_tokens=1_000, max_bad_share=0)
-    prepare(replace(config, folder=config.folder + "-whole"))
-    tasks = Manifest.load(Path(config.folder + "-whole")).plan.sources["a"].tasks
+    prepare(replace(config, folder=config.folder + "-complete"))
+    tasks = Manifest.load(Path(config.folder + "-complete")).plan.sources["a"].tasks
     paths = [Path(config.sources["a"].files[0], file.name) for (file,) in tasks]
     good = [path.read_text() for path in paths]
     paths[2].write_text(good[2].replace('"text": "', '"text: "', 1))
@@ -156,8 +157,8 @@ def broken(make, small_tasks):
     return config, paths, good
 
 
-def test_a_mended_file_that_no_finished_task_read_is_taken_and_the_rest_kept(broken, tree):
-    config, paths, good = broken
+def test_a_corrected_file_of_an_unfinished_task_is_accepted(broken_corpus, tree):
+    config, paths, good = broken_corpus
     folder = Path(config.folder)
     assert [p.name for p in sorted((folder / "a").glob("*.json"))] == ["00000.json", "00001.json"]
     before = identities(folder / "a")
@@ -166,21 +167,21 @@ def test_a_mended_file_that_no_finished_task_read_is_taken_and_the_rest_kept(bro
     after = identities(folder / "a")
     kept = {path: at for path, at in before.items() if path.suffix in (".tokens", ".docs")}
     assert kept and kept.items() <= after.items()
-    assert tree(folder) == tree(config.folder + "-whole")
+    assert tree(folder) == tree(config.folder + "-complete")
 
 
-def test_a_file_that_a_finished_task_has_read_may_not_change(broken, tree):
-    config, paths, good = broken
+def test_a_changed_file_of_a_finished_task_is_refused(broken_corpus, tree):
+    config, paths, good = broken_corpus
     before = tree(config.folder)
     paths[1].write_text(good[1] + '{"text": "one more"}\n')
-    with pytest.raises(ValueError, match=r"another sources\.a\.files;"):
+    with pytest.raises(ValueError, match=r"another sources\.a\.files\."):
         prepare(config)
     assert tree(config.folder) == before
 
 
-def test_a_mended_file_is_tokenized_anew_though_a_draft_of_it_is_there(broken, prepared):
-    """Drafts run ahead of what is finished: one of the file as it was must go."""
-    config, paths, good = broken
+def test_a_corrected_file_is_tokenized_again_despite_its_draft(broken_corpus, prepared):
+    """Drafts may exist before their tasks are merged; one of the old file must be deleted."""
+    config, paths, good = broken_corpus
     Worker(worker_config(config)).run(
         TokenizeJob(source="a", task=3, paths=[str(paths[3])]), lambda _: None
     )
@@ -192,11 +193,11 @@ def test_a_mended_file_is_tokenized_anew_though_a_draft_of_it_is_there(broken, p
     assert sum("few" in text for text in texts) > 150
 
 
-def test_a_mended_file_of_another_size_brings_no_document_twice(make, prepared, small_tasks):
-    """By its files' sizes a budget is spread over the sequence: a mended one may turn it around."""
+def test_a_corrected_file_of_another_size_duplicates_no_document(make, prepared, small_tasks):
+    """The order of tasks depends on file sizes, so a corrected file may change it."""
     files = {"a": parts(numbered(0, 240), 4), "b": parts(numbered(900, 1_140), 4)}
     config = with_source(make(**files, heldout=0, max_bad_share=0), "a", max_tokens=3_000)
-    broken, later = (
+    bad_file, later = (
         Path(
             config.sources[name].files[0], find_source_files(config.sources[name]).tasks[n][0].name
         )
@@ -204,19 +205,19 @@ def test_a_mended_file_of_another_size_brings_no_document_twice(make, prepared, 
     )
     common = numbered(5_000, 5_030)
     write_jsonl(later, common)
-    broken.write_text("{broken" + 40_000 * " ")
+    bad_file.write_text("{broken" + 40_000 * " ")
     with pytest.raises(ValueError, match="is not JSON"):
         prepare(config)
     assert len(Manifest.load(Path(config.folder)).sources["b"].tasks) == 3
-    write_jsonl(broken, common[:5])
+    write_jsonl(bad_file, common[:5])
     with suppress(ValueError):  # it may be refused
         done = prepared(config)
         texts = [text for name in "ab" for text in done.training_documents(name)]
         assert len(texts) == len(set(texts))
 
 
-def test_files_of_yours_in_the_data_folder_are_never_deleted(tmp_path, tokenizer_folder):
-    """A source called like the folder that its texts lie in, whose names are like ours."""
+def test_other_files_in_the_data_folder_are_never_deleted(tmp_path, tokenizer_folder):
+    """A source with the name of its texts' folder, and files with names of shards."""
     texts = {f"{n:05}.jsonl": numbered(n * 20, n * 20 + 20) for n in range(3)}
     raw = Path(write_files(tmp_path / "data" / "wiki", texts))
     before = {path: path.read_bytes() for path in raw.iterdir()}
@@ -231,12 +232,12 @@ def test_files_of_yours_in_the_data_folder_are_never_deleted(tmp_path, tokenizer
     assert {path: path.read_bytes() for path in before if path.exists()} == before
 
 
-def test_what_is_wrong_with_any_source_is_said_at_once(make, tmp_path):
-    """Nobody wants to mend one only to be told of the next."""
+def test_errors_of_all_sources_are_reported_together(make, tmp_path):
+    """A user wants to correct all errors in one step."""
     config = make(a=numbered(0, 20), b=["x"], c=["y"], d=["z"])
     nothing = str(tmp_path / "nothing" / "*.txt")
-    (broken,) = Path(config.sources["c"].files[0]).iterdir()
-    broken.write_text("no JSON\n")
+    (bad_file,) = Path(config.sources["c"].files[0]).iterdir()
+    bad_file.write_text("no JSON\n")
     config = with_source(config, "b", files=(nothing,))
     config = with_source(config, "d", column="body")
     with pytest.raises(ValueError, match=r"data\.sources\.b:") as error:
@@ -244,7 +245,7 @@ def test_what_is_wrong_with_any_source_is_said_at_once(make, tmp_path):
     lines = str(error.value).splitlines()
     assert [line.split(":")[0] for line in lines] == [f"data.sources.{name}" for name in "bcd"]
     assert repr(nothing) in lines[0]
-    assert str(broken) in lines[1] and "not JSON" in lines[1]
+    assert str(bad_file) in lines[1] and "not JSON" in lines[1]
     assert "'body'" in lines[2] and "it has 'text'" in lines[2]
     assert not Path(config.folder, "manifest.json").exists()
 
@@ -252,7 +253,7 @@ def test_what_is_wrong_with_any_source_is_said_at_once(make, tmp_path):
 CODE = DEMO_GENERATORS[1]
 
 
-def test_a_finished_folder_needs_no_text_that_can_be_made_again(make, monkeypatch):
+def test_a_finished_folder_does_not_load_its_generator(make, monkeypatch):
     config = make(a=["x"])
     config = with_source(config, "a", kind="generator", generator=CODE, files=(), max_bytes=20_000)
     first = prepare(config)

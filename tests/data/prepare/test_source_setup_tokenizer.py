@@ -1,4 +1,4 @@
-"""The folder's tokenizer: named or trained on its own corpus, and never another."""
+"""The tokenizer of a data folder: given or trained on its corpus, and never replaced."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from gnano.data.readers import Document
 from gnano.tokenizer.bpe import END_OF_TEXT, UNICODE_TO_BYTE, Tokenizer
 
 
-def test_another_tokenizer_laid_into_the_folder_is_noticed(make, mix):
+def test_a_replaced_tokenizer_is_refused(make, mix):
     config = make(tokenizer="bpe-300", a=mix.texts("a"), b=mix.texts("b"))
     prepare(config)
     mix.tokenizer.save(Path(config.folder))
@@ -40,7 +40,7 @@ def test_a_vocabulary_too_large_for_16_bits_is_refused(make, tmp_path):
 
 
 @pytest.mark.parametrize("heldout", [0.3, 0])
-def test_the_tokenizer_learns_only_from_training_text(make, mix, heldout):
+def test_the_tokenizer_is_trained_on_training_text_only(make, mix, heldout):
     marker = "QZX" * 400
     marked = next(text for n in range(100) if is_heldout(Document(text := f"{n} {marker}"), 0.3))
     config = make(tokenizer="bpe-300", a=[*mix.texts("a"), marked], heldout=heldout)

@@ -1,4 +1,4 @@
-"""A budget takes the first tasks of its source, and the held-out text with them."""
+"""A budget selects the first tasks of its source, with their held-out text."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -14,8 +14,8 @@ from gnano.tokenizer.bpe import Tokenizer
 
 
 @pytest.fixture
-def tasks_of(make, small_tasks):
-    """A configuration of one source of eight tasks, and those tasks' texts in their order."""
+def eight_tasks(make, small_tasks):
+    """A configuration of one source of eight tasks, and the texts of these tasks in order."""
     files = parts(some_texts("abcdefgh", 400), 8)
     config = make(a=files, heldout=0.2)
     prepare(replace(config, folder=config.folder + "-all"))
@@ -24,16 +24,16 @@ def tasks_of(make, small_tasks):
 
 
 def tokens_of(done, texts):
-    """Training tokens of these texts, and of nothing else."""
+    """Return the number of training tokens of these texts."""
     kept = [text for text in texts if not is_heldout(Document(text), 0.2)]
     return sum(len(done.tokenizer.encode(text)) + 1 for text in kept)
 
 
 @pytest.mark.parametrize("needed", [1, 3, 7])
-def test_a_budget_ends_with_the_task_that_reaches_it(tasks_of, prepared, needed):
-    config, tasks = tasks_of
-    all_of_it = prepared(replace(config, folder=config.folder + "-all"))
-    sizes = [tokens_of(all_of_it, texts) for texts in tasks]
+def test_a_budget_ends_with_the_task_that_reaches_it(eight_tasks, prepared, needed):
+    config, tasks = eight_tasks
+    all_prepared = prepared(replace(config, folder=config.folder + "-all"))
+    sizes = [tokens_of(all_prepared, texts) for texts in tasks]
     for number, budget in enumerate((sum(sizes[: needed - 1]) + 1, sum(sizes[:needed]))):
         if needed == 1 and number == 0:
             continue  # within the first file: see test_tokenizing
@@ -47,8 +47,8 @@ def test_a_budget_ends_with_the_task_that_reaches_it(tasks_of, prepared, needed)
         assert info.tokens == sum(sizes[:needed])
 
 
-def test_files_that_the_budget_does_not_need_are_not_read(tasks_of):
-    config, tasks = tasks_of
+def test_files_that_the_budget_does_not_need_are_not_read(eight_tasks):
+    config, tasks = eight_tasks
     done = Path(config.folder + "-all")
     files = Manifest.load(done).plan.sources["a"].tasks
     for (file,) in files[3:]:
@@ -61,7 +61,7 @@ def test_files_that_the_budget_does_not_need_are_not_read(tasks_of):
     assert len(manifest.sources["a"].tasks) == 3
 
 
-def test_a_smaller_budgets_held_out_text_is_where_the_larger_ones_begins(make, prepared):
+def test_held_out_text_of_a_smaller_budget_is_a_prefix_of_that_of_a_larger_one(make, prepared):
     sources = {name: parts(some_texts(letters, 240), 6) for name, letters in LETTERS.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gnano.data.source_files.MIN_TASK_BYTES", 1)
@@ -78,7 +78,7 @@ def test_a_smaller_budgets_held_out_text_is_where_the_larger_ones_begins(make, p
             assert large[name][: len(small[name])] == small[name]
 
 
-def test_the_held_out_texts_are_the_same_whichever_the_sources_and_budgets(make, prepared):
+def test_held_out_texts_do_not_depend_on_sources_and_budgets(make, prepared):
     texts = some_texts("abcdefgh", 300)
     other = some_texts("ijklmnop", 100)
     configs = [
@@ -93,15 +93,15 @@ def test_the_held_out_texts_are_the_same_whichever_the_sources_and_budgets(make,
             assert not any(is_heldout(Document(t), 0.2) for t in done.training_documents(name))
 
 
-def test_a_source_without_training_text_is_named_with_what_became_of_it(make):
+def test_a_source_without_training_text_is_reported_with_its_counts(make):
     texts = [t for t in some_texts("abcdefgh", 300) if is_heldout(Document(t), 0.1)]
     config = make(a=["x", "y", *texts, *texts], heldout=0.1)
     config = with_source(config, "a", min_chars=2)
-    said = (
+    message = (
         rf"'a'.*no training text: {2 * len(texts) + 2} documents read, 2 short, "
         rf"{len(texts)} repeated, {len(texts)} of them held out"
     )
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         prepare(config)
 
 

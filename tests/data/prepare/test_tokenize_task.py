@@ -1,4 +1,4 @@
-"""A draft holds its task's documents: bounded, decontaminated, split, and nothing else."""
+"""A draft has its task's documents: filtered by length, decontaminated and split."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ def tokenizer(tokenizer_folder):
 
 @pytest.fixture
 def draft(tmp_path, tokenizer):
-    """draft(texts, heldout=…, shard_tokens=…, **source) -> the draft, and its folder."""
+    """draft(texts, heldout=…, shard_tokens=…, **source): return the draft and its folder."""
 
     def make(texts, heldout=0.0, shard_tokens=10**6, report=lambda *_: None, **source):
         path = Path(write_jsonl(tmp_path / "texts.jsonl", texts))
@@ -39,7 +39,7 @@ def draft(tmp_path, tokenizer):
 
 
 def trained(found, folder, tokenizer):
-    """The training documents of a draft."""
+    """Return the training documents of a draft."""
     return [text for shard in found.shards for text in texts_of(folder, shard.name, tokenizer)]
 
 
@@ -83,7 +83,7 @@ def test_documents_that_share_13_words_with_an_evaluation_are_dropped_and_counte
     assert source.read == len(clean) + 4
 
 
-def test_every_document_is_on_the_side_that_its_text_says(draft, tokenizer):
+def test_the_side_of_a_document_depends_on_its_text(draft, tokenizer):
     texts = numbered(0, 300)
     _, folder = draft(texts, heldout=0.3)
     held = [t for t in texts if is_heldout(Document(t), 0.3)]
@@ -92,12 +92,12 @@ def test_every_document_is_on_the_side_that_its_text_says(draft, tokenizer):
     assert 50 < len(held) < 130
 
 
-def test_small_shards_hold_the_same_tokens_one_after_another(draft, tokenizer):
+def test_small_shards_have_the_tokens_of_one_large_shard(draft, tokenizer):
     texts = some_texts("abcdefgh", 400)
-    (whole,) = draft(texts)[0].shards
+    (full,) = draft(texts)[0].shards
     found, folder = draft(texts, shard_tokens=1_500)
     shards = [np.fromfile(folder / f"{s.name}.tokens", "<u2") for s in found.shards]
-    assert sum(map(len, shards)) == whole.tokens
+    assert sum(map(len, shards)) == full.tokens
     assert trained(found, folder, tokenizer) == texts
     # each is closed by the document that fills it, and the last is no splinter
     longest = max(len(tokenizer.encode(text)) + 1 for text in texts)
@@ -105,8 +105,8 @@ def test_small_shards_hold_the_same_tokens_one_after_another(draft, tokenizer):
     assert 1_500 <= len(shards[-1]) < 2 * 1_500 + longest
 
 
-def test_a_large_shard_is_not_followed_by_a_splinter(draft, monkeypatch):
-    """Rows are drawn within shards: one of a few rows would make a poor order."""
+def test_the_last_shard_of_a_task_is_not_tiny(draft, monkeypatch):
+    """Rows are shuffled within shards, which needs shards of many rows."""
     monkeypatch.setattr("gnano.data.prepare.tokenize_task.MIN_SHARD_TOKENS", 500)
     assert MIN_SHARD_TOKENS > 500
     texts = some_texts("abcdefgh", 400)
@@ -116,7 +116,7 @@ def test_a_large_shard_is_not_followed_by_a_splinter(draft, monkeypatch):
     assert max(sizes[:-1]) < 3_000 + 200
 
 
-def test_document_starts_are_where_end_of_text_stands(mix):
+def test_documents_start_with_end_of_text(mix):
     end = mix.tokenizer.end_of_text_id
     paths = list(mix.folder.glob("*/*.tokens"))
     assert len(paths) > 12
@@ -134,7 +134,7 @@ def test_a_typed_end_of_text_ends_no_document(draft, tokenizer):
     assert found.shards[0].documents == 20
 
 
-def test_a_budget_within_one_file_stops_with_the_document_that_reaches_it(draft, tokenizer):
+def test_a_budget_ends_with_the_document_that_reaches_it(draft, tokenizer):
     texts = numbered(0, 200)
     sizes = np.cumsum([len(tokenizer.encode(text)) + 1 for text in texts])
     for budget in (1, int(sizes[9]), int(sizes[9]) + 1, int(sizes[-1]), 10**9):
@@ -144,7 +144,7 @@ def test_a_budget_within_one_file_stops_with_the_document_that_reaches_it(draft,
         assert found.read == wanted
 
 
-def test_progress_ends_at_what_was_read(draft):
+def test_the_last_report_has_the_total_counts(draft):
     seen = []
     found, _ = draft(numbered(0, 300), report=lambda *counts: seen.append(counts))
     (shard,) = found.shards
@@ -154,7 +154,7 @@ def test_progress_ends_at_what_was_read(draft):
 
 
 @pytest.mark.parametrize("lost", ["000.tokens", "heldout.docs", "draft.json"])
-def test_a_draft_that_is_not_whole_is_none(draft, lost):
+def test_an_incomplete_draft_is_not_loaded(draft, lost):
     _, folder = draft(numbered(0, 100), heldout=0.2)
     (folder / lost).write_bytes((folder / lost).read_bytes()[:-1])
     assert TaskDraft.load(folder) is None
@@ -162,7 +162,7 @@ def test_a_draft_that_is_not_whole_is_none(draft, lost):
     assert TaskDraft.load(folder) is None
 
 
-def test_a_draft_broken_off_leaves_none_and_the_next_one_its_own(draft, tmp_path):
+def test_an_interrupted_draft_is_not_reused(draft, tmp_path):
     def stop(documents, size, tokens):
         raise KeyboardInterrupt
 
@@ -173,6 +173,7 @@ def test_a_draft_broken_off_leaves_none_and_the_next_one_its_own(draft, tmp_path
     assert [path.name for path in (tmp_path / "drafts").iterdir()] == ["00000"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generator", DEMO_GENERATORS)
 def test_generated_text_is_prepared_like_any_other(make, prepared, generator):
     config = make(a=["to be replaced"], heldout=0.3)
@@ -184,6 +185,7 @@ def test_generated_text_is_prepared_like_any_other(make, prepared, generator):
     assert 20_000 < size < 80_000
 
 
+@pytest.mark.slow
 def test_generated_text_is_the_same_plan_and_the_same_shards_again(make):
     generated = {"generator": DEMO_GENERATORS[1], "files": (), "max_bytes": 20_000}
     one, two = (

@@ -1,4 +1,4 @@
-"""Workers are processes of their own: what goes wrong in one is said, and nothing is lost."""
+"""Errors and kills of worker processes are reported, and no finished work is lost."""
 
 import os
 import re
@@ -27,14 +27,14 @@ def config(make, small_tasks):
 
 
 @pytest.fixture
-def undisturbed(config, tree):
-    whole = replace(config, folder=config.folder + "-whole", workers=1)
-    prepare(whole)
-    return tree(whole.folder)
+def reference_files(config, tree):
+    full = replace(config, folder=config.folder + "-complete", workers=1)
+    prepare(full)
+    return tree(full.folder)
 
 
 def break_line(config, number):
-    """Break line 21 of one of the files; returns its path and its content before."""
+    """Break line 21 of one of the files; return its path and its original content."""
     path = sorted(Path(config.sources["a"].files[0]).iterdir())[number]
     good = path.read_text()
     lines = good.splitlines(keepends=True)
@@ -44,8 +44,8 @@ def break_line(config, number):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_broken_file_is_named_with_its_line_and_when_mended_the_rest_is_done(
-    config, undisturbed, tree, workers
+def test_a_bad_record_is_reported_and_the_rest_is_done_after_its_correction(
+    config, reference_files, tree, workers
 ):
     config = replace(config, workers=workers)
     path, good = break_line(config, 2)
@@ -53,54 +53,53 @@ def test_a_broken_file_is_named_with_its_line_and_when_mended_the_rest_is_done(
         prepare(config)
     path.write_text(good)
     prepare(config)
-    assert tree(config.folder) == undisturbed
+    assert tree(config.folder) == reference_files
 
 
-def test_a_broken_file_ends_the_command_with_one_sentence(config, tmp_path):
+@pytest.mark.slow
+def test_a_bad_record_ends_the_command_with_one_error(config, tmp_path):
     path, _ = break_line(config, 1)
     process = start_prepare(config, tmp_path / "broken.toml")
     output = process.communicate()[0].decode()
     assert process.returncode == 2
-    said = [line for line in output.splitlines() if line.startswith("gnano: ")]
-    assert len(said) == 1 and f"{path}, line 21: it is not JSON" in said[0]
+    messages = [line for line in output.splitlines() if line.startswith("gnano: ")]
+    assert len(messages) == 1 and f"{path}, line 21: it is not JSON" in messages[0]
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["at work", "before its job"])
-def test_a_killed_worker_is_said_and_the_next_run_goes_on(
-    config, undisturbed, tree, monkeypatch, when
+def test_a_killed_worker_is_reported_and_the_next_run_resumes(
+    config, reference_files, tree, monkeypatch, when
 ):
-    give = WorkerPool.submit
+    submit = WorkerPool.submit
 
-    def killing(self, job):
-        if job.task == 3:
-            if when == "before its job":
-                self.idle[-1].kill()
-                self.idle[-1].wait()
-                return give(self, job)
-            give(self, job)
+    def submit_and_kill(self, job):
+        if job.task == 3 and when == "before its job":
+            self.idle[-1].kill()
+            self.idle[-1].wait()
+        submit(self, job)
+        if job.task == 3 and when == "at work":
             self.busy[job.source, job.task].kill()
-            return None
-        return give(self, job)
 
     with monkeypatch.context() as patch:
-        patch.setattr(WorkerPool, "give", killing)
+        patch.setattr(WorkerPool, "submit", submit_and_kill)
         with pytest.raises(ValueError, match=r"worker was killed in task 3 of source 'a'") as error:
             prepare(config)
     assert "--data.workers" in str(error.value)
     prepare(config)
-    assert tree(config.folder) == undisturbed
+    assert tree(config.folder) == reference_files
 
 
 def test_no_worker_is_left_after_a_failure(config, monkeypatch):
     started = []
     start = WorkerPool._start_process
 
-    def noting(self, config):
+    def recording_start(self, config):
         started.append(start(self, config))
         return started[-1]
 
-    monkeypatch.setattr(WorkerPool, "_start", noting)
+    monkeypatch.setattr(WorkerPool, "_start_process", recording_start)
     break_line(config, 0)
     with pytest.raises(ValueError, match="not JSON"):
         prepare(config)
@@ -108,10 +107,10 @@ def test_no_worker_is_left_after_a_failure(config, monkeypatch):
     assert all(process.poll() is not None for process in started)
 
 
-def test_a_mistake_of_ours_in_a_worker_shows_its_traceback(config, tmp_path, monkeypatch):
-    """In a process of its own, in which a part of the program was broken."""
+def test_an_internal_error_in_a_worker_process_has_a_traceback(config, tmp_path, monkeypatch):
+    """The worker process has a broken function."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import gnano.data.manifest\ngnano.data.split.position = lambda text: {}['nowhere']\n"
+        "from gnano.data import manifest\nmanifest.text_position = lambda text: {}['nowhere']\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(RuntimeError, match=r"task \d of source 'a'") as error:
@@ -119,7 +118,7 @@ def test_a_mistake_of_ours_in_a_worker_shows_its_traceback(config, tmp_path, mon
     assert "Traceback" in str(error.value) and "KeyError: 'nowhere'" in str(error.value)
 
 
-def test_a_mistake_of_ours_in_this_process_shows_its_traceback(config, monkeypatch):
+def test_an_internal_error_in_this_process_has_a_traceback(config, monkeypatch):
     monkeypatch.setattr(
         "gnano.data.prepare.tokenize_task.text_position", lambda text: {"here": 1}["nowhere"]
     )
@@ -127,7 +126,7 @@ def test_a_mistake_of_ours_in_this_process_shows_its_traceback(config, monkeypat
         prepare(replace(config, workers=1))
 
 
-def test_a_full_disk_in_a_worker_is_the_same_error_here(config, monkeypatch):
+def test_a_full_disk_in_a_worker_raises_the_same_error(config, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "/somewhere/000.keys")
 
@@ -147,7 +146,7 @@ def test_a_full_disk_in_a_worker_is_the_same_error_here(config, monkeypatch):
         (PermissionError(13, "Permission denied", "/a"), PermissionError(13, "Permission denied")),
     ],
 )
-def test_an_error_comes_out_as_it_went_in_and_a_sentence_names_its_source(raised, expected):
+def test_errors_cross_the_pipe_unchanged_and_name_their_source(raised, expected):
     with pytest.raises((ValueError, OSError, RuntimeError)) as error:
         raise_event_error(
             WorkerEvent(kind="failed", source="a", task=1, error=serialize_error(raised))
@@ -158,35 +157,34 @@ def test_an_error_comes_out_as_it_went_in_and_a_sentence_names_its_source(raised
     assert str(raised) in str(error.value)
 
 
-def test_stray_prints_of_a_library_do_not_disturb_a_worker(
-    config, undisturbed, tree, tmp_path, monkeypatch
-):
+def test_a_worker_ignores_output_of_libraries(config, reference_files, tree, tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(
-        "import gnano.data.manifest as split\n"
-        "position = split.position\n"
+        "from gnano.data import manifest\n"
+        "position = manifest.text_position\n"
         "def noisy(text):\n    print('{not an event')\n    return position(text)\n"
-        "split.position = noisy\n"
+        "manifest.text_position = noisy\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     prepare(config)
-    assert tree(config.folder) == undisturbed
+    assert tree(config.folder) == reference_files
 
 
-def test_ctrl_c_ends_the_command_in_one_line_without_workers_left(config, tmp_path):
-    """Ctrl-C reaches the whole group of processes, as in a terminal."""
+@pytest.mark.slow
+def test_ctrl_c_ends_the_command_and_its_workers(config, tmp_path):
+    """Ctrl-C reaches the complete process group, as in a terminal."""
     program = (
         "import os, signal, sys\n"
         "from gnano.cli import main\n"
         "from gnano.data import source_files\n"
-        "from gnano.data.prepare.worker_pool import Workers\n"
-        "inputs.SMALL = 1\n"
-        "give = Workers.give\n"
+        "from gnano.data.prepare.worker_pool import WorkerPool\n"
+        "source_files.MIN_TASK_BYTES = 1\n"
+        "submit = WorkerPool.submit\n"
         "def interrupting(self, job):\n"
-        "    give(self, job)\n"
+        "    submit(self, job)\n"
         "    if job.task == 2:\n"
         "        print(*[p.pid for p in self.busy.values()], flush=True)\n"
         "        os.killpg(0, signal.SIGINT)\n"
-        "Workers.give = interrupting\n"
+        "WorkerPool.submit = interrupting\n"
         "main(sys.argv[1:])\n"
     )
     file = write_recipe(config, tmp_path / "stopped.toml")

@@ -1,4 +1,4 @@
-"""One template, and the same ids from our own encoding and from transformers' chat template."""
+"""Chat templates give the same ids in gnano and through transformers' Jinja template."""
 
 import json
 from dataclasses import replace
@@ -60,7 +60,7 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def theirs(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def hf_tokenizer(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenizer.save(folder)
     return AutoTokenizer.from_pretrained(folder)
@@ -76,34 +76,34 @@ def messages(turns: tuple[Turn, ...]) -> list[dict[str, str]]:
 
 @settings(max_examples=60, deadline=None)
 @given(conversation=conversations(), template=st.sampled_from(ALL))
-def test_transformers_renders_our_chat_template_to_the_ids_that_were_trained(
-    conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer, theirs: Any
+def test_transformers_renders_the_template_to_the_trained_ids(
+    conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer, hf_tokenizer: Any
 ) -> None:
-    theirs.chat_template = template.to_jinja()
-    ids = theirs.apply_chat_template(messages(conversation.turns), return_dict=False)
+    hf_tokenizer.chat_template = template.to_jinja()
+    ids = hf_tokenizer.apply_chat_template(messages(conversation.turns), return_dict=False)
     assert encode_conversation(conversation, template, tokenizer).ids.tolist() == ids
 
 
 @settings(max_examples=40, deadline=None)
 @given(conversation=conversations(), template=st.sampled_from(ALL))
-def test_the_prompt_of_a_chat_is_the_one_that_was_trained(
-    conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer, theirs: Any
+def test_the_prompt_in_a_chat_has_the_trained_ids(
+    conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer, hf_tokenizer: Any
 ) -> None:
-    theirs.chat_template = template.to_jinja()
+    hf_tokenizer.chat_template = template.to_jinja()
     open_turns = conversation.turns[:-1]
-    prompt = theirs.apply_chat_template(
+    prompt = hf_tokenizer.apply_chat_template(
         messages(open_turns), add_generation_prompt=True, tokenize=False
     )
     assert prompt == "<|endoftext|>" + template.render_prompt(open_turns)
     example = encode_conversation(conversation, template, tokenizer)
-    ids = theirs(prompt)["input_ids"]
+    ids = hf_tokenizer(prompt)["input_ids"]
     assert example.ids.tolist()[: len(ids)] == ids == encode_prompt(open_turns, template, tokenizer)
     assert example.loss_mask[len(ids) :].all()
 
 
 @settings(max_examples=60, deadline=None)
 @given(conversation=conversations(), template=st.sampled_from(ALL))
-def test_answers_and_their_ends_are_learned_and_nothing_else(
+def test_only_answers_and_their_ends_are_learned(
     conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer
 ) -> None:
     ids, learned, _ = encode_conversation(conversation, template, tokenizer)
@@ -113,7 +113,7 @@ def test_answers_and_their_ends_are_learned_and_nothing_else(
     assert ids[0] == ids[-1] == tokenizer.end_of_text_id and not learned[0]
 
 
-def test_alpaca_has_the_published_words() -> None:
+def test_the_alpaca_template_is_the_published_one() -> None:
     asked = Turn("user", "Name a city.")
     assert ALPACA.render_prompt((asked,)) == (
         "Below is an instruction that describes a task. Write a response that appropriately "
@@ -134,7 +134,7 @@ def test_alpaca_has_the_published_words() -> None:
         ({"user_with_context": "{content}\n"}, "needs {context}"),
     ],
 )
-def test_a_template_that_cannot_work_is_refused(parts: dict[str, str], reason: str) -> None:
+def test_an_invalid_template_is_refused(parts: dict[str, str], reason: str) -> None:
     with pytest.raises(ValueError) as refused:
         ChatTemplate(**parts)
     assert reason in str(refused.value)
@@ -142,44 +142,40 @@ def test_a_template_that_cannot_work_is_refused(parts: dict[str, str], reason: s
 
 @settings(max_examples=100, deadline=None)
 @given(conversation=conversations(), length=st.integers(8, 120))
-def test_what_is_too_long_keeps_its_last_answer_or_as_much_as_there_is_room_for(
+def test_a_truncated_example_keeps_its_last_answer(
     conversation: Conversation, length: int, tokenizer: Tokenizer
 ) -> None:
-    whole = encode_conversation(conversation, ALPACA, tokenizer)
-    example = whole.truncate(length)
-    assert example.num_positions == min(length, whole.num_positions)
-    assert example.is_truncated == (whole.num_positions > length)
+    complete = encode_conversation(conversation, ALPACA, tokenizer)
+    example = complete.truncate(length)
+    assert example.num_positions == min(length, complete.num_positions)
+    assert example.is_truncated == (complete.num_positions > length)
     assert example.loss_mask[1:].any()  # there is always something to learn
-    last = int((~whole.loss_mask).nonzero()[0][-1]) + 1
-    if len(whole.ids) - last <= length + 1 - min(32, length):
-        assert example.ids.tolist()[last - len(whole.ids) :] == whole.ids.tolist()[last:]
-    # and it is one piece of the whole
-    text, part = whole.ids.tolist(), example.ids.tolist()
+    last = int((~complete.loss_mask).nonzero()[0][-1]) + 1
+    if len(complete.ids) - last <= length + 1 - min(32, length):
+        assert example.ids.tolist()[last - len(complete.ids) :] == complete.ids.tolist()[last:]
+    # and it is one part of the complete example
+    text, part = complete.ids.tolist(), example.ids.tolist()
     assert any(text[i : i + len(part)] == part for i in range(len(text) - len(part) + 1))
 
 
-def test_the_folder_of_a_tokenizer_can_carry_the_template(
-    tokenizer: Tokenizer, tmp_path: Path
-) -> None:
+def test_transformers_reads_the_saved_template(tokenizer: Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     (tmp_path / "chat_template.jinja").write_text(ALPACA.to_jinja())
-    theirs = AutoTokenizer.from_pretrained(tmp_path)
-    prompt = theirs.apply_chat_template(
+    hf_tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    prompt = hf_tokenizer.apply_chat_template(
         [{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False
     )
     assert prompt == "<|endoftext|>" + ALPACA.render_prompt((Turn("user", "Hi"),))
 
 
 @pytest.mark.parametrize("template", ALL)
-def test_a_template_that_was_saved_is_the_one_that_is_loaded(
-    template: ChatTemplate, tmp_path: Path
-) -> None:
+def test_a_saved_template_is_loaded_unchanged(template: ChatTemplate, tmp_path: Path) -> None:
     save_template(template, tmp_path)
     assert read_template(tmp_path) == template
     assert (tmp_path / "chat_template.jinja").read_text() == template.to_jinja()
 
 
-def test_a_template_of_ones_own_is_a_toml_file(tmp_path: Path) -> None:
+def test_a_template_can_be_a_toml_file(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text(
         'user = "Q: {content}\\n"\nuser_with_context = "{context}\\nQ: {content}\\n"\n'
@@ -192,24 +188,22 @@ def test_a_template_of_ones_own_is_a_toml_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ('usr = "x"', "unknown key 'usr'; there are begin"),
+        ('usr = "x"', "unknown key 'usr'; known are begin"),
         ("user = 3", "user is 3, not text"),
         ('user = "no hole\\n"', "needs {content}"),
         ('assistant = "A:"', "must end with a new line"),
-        ("user =", "is no template"),
+        ("user =", "is not a template"),
     ],
 )
-def test_a_file_that_is_no_template_is_named_with_its_fault(
-    text: str, said: str, tmp_path: Path
-) -> None:
+def test_an_invalid_template_file_is_reported(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text(text)
-    with pytest.raises(ValueError, match=r"own\.toml is no template") as refused:
+    with pytest.raises(ValueError, match=r"own\.toml is not a template") as refused:
         load_template(str(file))
-    assert said in str(refused.value) and "\n" not in str(refused.value)
-    with pytest.raises(ValueError, match="'alpacca', and no file: there are alpaca, c"):
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+    with pytest.raises(ValueError, match=r"'alpacca', and there is no such file\. Use alpaca"):
         load_template("alpacca")
 
 

@@ -1,4 +1,4 @@
-"""However people store questions and answers, one conversation comes out, or it says why not."""
+"""Records of every format give the same conversation or an error with a reason."""
 
 import json
 from pathlib import Path
@@ -40,15 +40,15 @@ FORMS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_system_and_a_history_beside_any_form_are_obeyed(form: str) -> None:
-    beside = {"system": "Be brief.", "history": [["Lost it?", "Yes."]]}
+def test_every_format_may_have_a_system_and_a_history(form: str) -> None:
+    extra = {"system": "Be brief.", "history": [["Lost it?", "Yes."]]}
     assert parse_conversation(FORMS[form]).turns == PLAIN
     assert parse_conversation({**FORMS[form], "system": None, "history": []}).turns == PLAIN
     assert parse_conversation({**FORMS[form], "system": ""}).turns == PLAIN
-    assert parse_conversation({**FORMS[form], **beside}).turns == (*BEFORE, *PLAIN)
+    assert parse_conversation({**FORMS[form], **extra}).turns == (*BEFORE, *PLAIN)
 
 
-def test_a_system_told_twice_is_told_once_or_refused() -> None:
+def test_a_repeated_system_turn_is_used_once_and_a_different_one_refused() -> None:
     record = {"messages": [{"role": "developer", "content": "Be brief."}, *MESSAGES]}
     for system in None, "Be brief.":
         found = parse_conversation({**record, "system": system})
@@ -82,14 +82,14 @@ def test_a_system_told_twice_is_told_once_or_refused() -> None:
         ),
     ],
 )  # fmt: skip
-def test_each_form_gives_the_same_conversation(record: object, turns: tuple[Turn, ...]) -> None:
+def test_each_format_gives_the_same_conversation(record: object, turns: tuple[Turn, ...]) -> None:
     assert parse_conversation(record).turns == turns
 
 
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        ("text", "no record but text"),
+        ("text", "not a record but text"),
         ({}, "its keys are none"),
         ({"question": "?"}, "its keys are question; known are instruction"),
         ({"instruction": "a", "response": " \n"}, "response is empty"),
@@ -112,12 +112,12 @@ def test_each_form_gives_the_same_conversation(record: object, turns: tuple[Turn
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
          "content has a part of type 'image_url', not text"),
         ({"instruction": "a", "output": "b", "system": 7}, "system is a number, not text"),
-        ({"instruction": "a", "output": "b", "history": ["c"]}, "history 1 is no pair"),
+        ({"instruction": "a", "output": "b", "history": ["c"]}, "history 1 is not a pair"),
         ({"instruction": "a", "output": "b", "history": 5}, "history is a number, not a list"),
         ({"prompt": "a", "completion": " "}, "completion is empty"),
     ],
 )  # fmt: skip
-def test_a_bad_record_says_what_is_wrong_with_it(record: object, reason: str) -> None:
+def test_a_bad_record_is_refused_with_a_reason(record: object, reason: str) -> None:
     with pytest.raises(ValueError) as refused:
         parse_conversation(record)
     assert reason in str(refused.value)
@@ -125,7 +125,7 @@ def test_a_bad_record_says_what_is_wrong_with_it(record: object, reason: str) ->
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """Two good records, and bad ones of several kinds."""
+    """A file of two good records and several kinds of bad ones."""
     good = {"instruction": "a", "response": "b", "category": "open_qa"}
     lines = [
         json.dumps(good),
@@ -147,10 +147,10 @@ def test_bad_records_are_counted_and_the_first_are_shown_with_their_lines(mixed:
         == [Conversation((Turn("user", "a"), Turn("assistant", "b")), "open_qa")] * 2
     )
     assert [bad.line for bad in reading.bad_records.examples] == [2, 3, 5]
-    (said,) = reading.warnings
-    assert said.startswith("3 of 5 records cannot be used:")
-    assert f"{mixed}, line 2: it is not JSON" in said
-    assert f"{mixed}, line 5: response is empty" in said
+    (message,) = reading.warnings
+    assert message.startswith("3 of 5 records cannot be used:")
+    assert f"{mixed}, line 2: it is not JSON" in message
+    assert f"{mixed}, line 5: response is empty" in message
 
 
 def test_bad_records_can_be_refused(mixed: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_file_without_a_usable_record_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"9 of 9 records cannot be used"):
         read_conversation_files([str(tmp_path / "none.jsonl")], max_bad_share=1)
     (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(ValueError, match="no record in it"):
+    with pytest.raises(ValueError, match="it has no records"):
         read_conversation_files([str(tmp_path / "empty.jsonl")])
 
 

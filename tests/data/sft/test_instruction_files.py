@@ -1,4 +1,4 @@
-"""The Hub's records come here once, whole, and a run needs no network after that."""
+"""Records of the Hub are downloaded once; later runs need no network."""
 
 import json
 from pathlib import Path
@@ -32,25 +32,25 @@ def hub(monkeypatch, tmp_path):
         yield served
 
 
-def test_a_data_set_comes_once_and_then_without_the_network(hub, tmp_path):
-    said: list[str] = []
-    paths = resolve_source_files(DOLLY, tmp_path / "hub", said.append)
+def test_a_data_set_is_downloaded_once(hub, tmp_path):
+    messages: list[str] = []
+    paths = resolve_source_files(DOLLY, tmp_path / "hub", messages.append)
     assert Path(paths[0]).read_bytes() == jsonl(50)
-    assert said and "databricks-dolly-15k.jsonl" in said[0]
+    assert messages and "databricks-dolly-15k.jsonl" in messages[0]
     asked = len(hub.requests)
     hub.add(DOLLY.repo, {"databricks-dolly-15k.jsonl": jsonl(60)})  # a newer commit
     assert resolve_source_files(DOLLY, tmp_path / "hub") == paths
     assert len(hub.requests) == asked
 
 
-def test_a_file_that_was_damaged_here_is_brought_again(hub, tmp_path):
+def test_a_damaged_file_is_downloaded_again(hub, tmp_path):
     (path,) = resolve_source_files(DOLLY, tmp_path / "hub")
     Path(path).write_bytes(b"{}")
     (again,) = resolve_source_files(DOLLY, tmp_path / "hub")
     assert Path(again).read_bytes() == jsonl(50)
 
 
-def test_a_damaged_note_and_a_missing_data_set_are_one_sentence(hub, tmp_path):
+def test_a_damaged_listing_and_a_missing_data_set_are_refused(hub, tmp_path):
     resolve_source_files(DOLLY, tmp_path / "hub")
     (note,) = (tmp_path / "hub").glob("*/*.json")
     note.write_text('{"commit": ')
@@ -61,7 +61,7 @@ def test_a_damaged_note_and_a_missing_data_set_are_one_sentence(hub, tmp_path):
         resolve_source_files(nowhere, tmp_path / "hub")
 
 
-def test_another_split_or_folder_has_a_note_of_its_own(hub, tmp_path):
+def test_each_split_or_folder_has_its_own_listing(hub, tmp_path):
     hub.add("me/two", {"en/train.jsonl": jsonl(3), "en/test.jsonl": jsonl(2)})
     for split, count in (("train", 3), ("test", 2)):
         source = InstructionSource(kind="hub", repo="me/two", config="en", split=split)
@@ -70,7 +70,7 @@ def test_another_split_or_folder_has_a_note_of_its_own(hub, tmp_path):
         assert resolve_source_files(source, tmp_path / "hub") == [path]
 
 
-def test_the_hubs_records_are_parted_like_local_ones(hub, tmp_path):
+def test_records_of_the_hub_are_split_like_local_ones(hub, tmp_path):
     local = tmp_path / "local.jsonl"
     local.write_bytes(jsonl(50))
     here = InstructionConfig(

@@ -1,4 +1,4 @@
-"""First fit, the longest first: what a person would do by hand."""
+"""The packing of examples is first-fit decreasing."""
 
 import pytest
 from hypothesis import given
@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from gnano.data.packing import first_fit_decreasing
 
 
-def by_hand(sizes: list[int], room: int) -> list[list[int]]:
+def first_fit_by_definition(sizes: list[int], length: int) -> list[list[int]]:
     rows: list[list[int]] = []
     for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
         for row in rows:
-            if sum(sizes[i] for i in row) + sizes[index] <= room:
+            if sum(sizes[i] for i in row) + sizes[index] <= length:
                 row.append(index)
                 break
         else:
@@ -20,11 +20,11 @@ def by_hand(sizes: list[int], room: int) -> list[list[int]]:
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=40), st.integers(20, 40))
-def test_it_is_first_fit_decreasing(sizes: list[int], room: int) -> None:
-    assert first_fit_decreasing(sizes, room) == by_hand(sizes, room)
+def test_the_packing_is_first_fit_decreasing(sizes: list[int], length: int) -> None:
+    assert first_fit_decreasing(sizes, length) == first_fit_by_definition(sizes, length)
 
 
 @pytest.mark.parametrize("size", [0, 9])
-def test_what_fits_no_row_is_a_mistake(size: int) -> None:
+def test_an_example_longer_than_a_row_is_an_error(size: int) -> None:
     with pytest.raises(ValueError, match=f"of {size} does not fit"):
         first_fit_decreasing([4, size], 8)

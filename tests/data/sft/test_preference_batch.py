@@ -1,4 +1,4 @@
-"""DPO's loss: as the paper writes it, as trl computes it, and the same however pairs are packed."""
+"""The DPO loss is that of the paper and of trl, and does not depend on the packing."""
 
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def rows(tokenizer: Tokenizer) -> PreferenceDataset:
 
 
 def model_of(tokenizer: Tokenizer, seed: int) -> GPT:
-    """With matrices large enough that its answers differ, and attention matters."""
+    """Return a model with weights large enough that answers and attention differ."""
     torch.manual_seed(seed)
     model = GPT(tokenizer.vocab_size, 32, 2, 4, 2, 48, T)
     with torch.no_grad():
@@ -60,7 +60,7 @@ def model_of(tokenizer: Tokenizer, seed: int) -> GPT:
 
 
 def margins(model: GPT, batch: PreferenceBatch) -> Tensor:
-    """By full logits."""
+    """Compute the margins from full logits."""
     logits_BTV = model(batch.inputs_BT, document_ids_BT=batch.segments_BT)
     targets_BT = batch.targets_BT.clamp_min(0)
     log_probs_BT = logits_BTV.log_softmax(-1).gather(-1, targets_BT[..., None])[..., 0]
@@ -68,7 +68,7 @@ def margins(model: GPT, batch: PreferenceBatch) -> Tensor:
 
 
 def loss_of(model: GPT, batch: PreferenceBatch) -> tuple[float, dict[str, Tensor]]:
-    """The mean over the pairs, and its gradients."""
+    """Return the mean loss of the pairs and its gradients."""
     model.zero_grad()
     loss = model.loss(
         batch.inputs_BT, batch.targets_BT, document_ids_BT=batch.segments_BT, loss_fn=batch.loss_fn
@@ -78,8 +78,8 @@ def loss_of(model: GPT, batch: PreferenceBatch) -> tuple[float, dict[str, Tensor
     return loss.item() / len(batch.reference_margins_P), grads
 
 
-def test_on_tiny_logits_the_loss_and_its_derivative_are_those_of_the_paper() -> None:
-    """One row: two pairs over four words, in an order that mixes their positions."""
+def test_the_loss_and_its_derivative_are_those_of_the_paper() -> None:
+    """One row with the mixed positions of two pairs over four tokens."""
     torch.manual_seed(0)
     logits = torch.randn(1, 9, 4, dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([[1, 3, 0, 2, 2, 1, 0, IGNORE_INDEX, 3]])
@@ -97,9 +97,9 @@ def test_on_tiny_logits_the_loss_and_its_derivative_are_those_of_the_paper() -> 
     nats = torch.nn.functional.cross_entropy(logits[0], targets[0], reduction="none")[None]
     loss, slopes = batch.loss_fn(nats.detach())
     assert loss.item() == pytest.approx(hand.item(), rel=1e-6)
-    (theirs,) = torch.autograd.grad(hand, logits, retain_graph=True)
+    (expected,) = torch.autograd.grad(hand, logits, retain_graph=True)
     (ours,) = torch.autograd.grad((nats * slopes).sum(), logits)
-    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_packed_pairs_give_the_loss_and_the_gradient_of_one_pair_at_a_time(
@@ -125,9 +125,7 @@ def test_a_model_that_is_its_own_reference_starts_at_ln_2(
     assert loss_of(model, batch)[0] == pytest.approx(np.log(2), rel=1e-5)
 
 
-def test_a_batch_without_a_pair_counts_none_and_teaches_nothing(
-    tokenizer: Tokenizer, rows: PreferenceDataset
-) -> None:
+def test_a_batch_without_pairs_has_no_loss(tokenizer: Tokenizer, rows: PreferenceDataset) -> None:
     batch = rows.collate([[]])
     assert batch.count_targets() == 0 and rows.collate([[0, 3], [1]]).count_targets() == 3
     model = model_of(tokenizer, 0)
@@ -139,7 +137,7 @@ def test_a_batch_without_a_pair_counts_none_and_teaches_nothing(
 
 
 @pytest.mark.parametrize("borders", [True, False])
-def test_a_batch_moves_to_a_device_whole(rows: PreferenceDataset, borders: bool) -> None:
+def test_all_tensors_of_a_batch_move_to_the_device(rows: PreferenceDataset, borders: bool) -> None:
     batch = rows.collate([[0, 3], [1]])
     if not borders:
         batch = batch._replace(segments_BT=None)
@@ -151,27 +149,28 @@ def test_a_batch_moves_to_a_device_whole(rows: PreferenceDataset, borders: bool)
     assert moved.count_targets().is_meta
 
 
+@pytest.mark.slow
 def test_trl_computes_the_same_loss_and_the_same_gradients(
     tokenizer: Tokenizer, rows: PreferenceDataset, tmp_path: Path
 ) -> None:
-    """From the same records: its chat template's ids, its batch, its reference, its loss."""
+    """Compare ids, batch, reference margins and loss of the same records."""
     from datasets import Dataset
     from transformers import AutoTokenizer, LlamaForCausalLM
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
     model, reference = model_of(tokenizer, 0), model_of(tokenizer, 1)
-    theirs = []
+    hf_models = []
     for name, ours in (("model", model), ("reference", reference)):
         folder = tmp_path / name
         folder.mkdir()
         save_model(ours, folder, eos_token_id=tokenizer.end_of_text_id)
         tokenizer.save(folder)
         save_template(ALPACA, folder)
-        theirs.append(LlamaForCausalLM.from_pretrained(folder, attn_implementation="eager"))
+        hf_models.append(LlamaForCausalLM.from_pretrained(folder, attn_implementation="eager"))
     trainer = DPOTrainer(
-        theirs[0],
-        theirs[1],
+        hf_models[0],
+        hf_models[1],
         args=DPOConfig(
             output_dir=str(tmp_path / "out"),
             beta=BETA,
@@ -189,7 +188,7 @@ def test_trl_computes_the_same_loss_and_the_same_gradients(
         for side, key in ((pair.chosen, "chosen_ids"), (pair.rejected, "rejected_ids")):
             assert side.ids.tolist() == found["prompt_ids"] + found[key]
             assert side.ids[side.loss_mask].tolist() == found[key]
-    expected = trainer.compute_loss(theirs[0].train(), trainer.data_collator(list(tokenized)))
+    expected = trainer.compute_loss(hf_models[0].train(), trainer.data_collator(list(tokenized)))
     expected.backward()
 
     batch = rows.collate([[0, 1], [2, 3], [4]])
@@ -197,6 +196,6 @@ def test_trl_computes_the_same_loss_and_the_same_gradients(
         batch = batch._replace(reference_margins_P=margins(reference, batch))
     loss, grads = loss_of(model.train(), batch)
     assert loss == pytest.approx(expected.item(), rel=1e-5)
-    for name, parameter in theirs[0].named_parameters():
+    for name, parameter in hf_models[0].named_parameters():
         grad = grads[name][: len(parameter)]  # without the head's padding
         torch.testing.assert_close(grad, parameter.grad, rtol=1e-4, atol=1e-5, msg=name)

@@ -1,4 +1,4 @@
-"""Both answers of a pair meet in one row, after the same prompt, and only they are learned."""
+"""Both answers of a pair are in one row with the same prompt, and only they are learned."""
 
 from collections import Counter
 
@@ -26,7 +26,7 @@ V, T = 130, 64
 
 
 def pair(prompt: int, chosen: int, rejected: int, seed: int = 0) -> PreferencePair:
-    """Of so many ids each."""
+    """Return a pair with these numbers of ids."""
     draw = np.random.default_rng([seed, prompt, chosen, rejected])
     front = draw.integers(1, V, prompt)
     sides = []
@@ -47,7 +47,7 @@ def rows_of(*sources: list[PreferencePair], packing: bool = True) -> PreferenceD
 
 
 @pytest.mark.parametrize("template", [ALPACA, CHATML])
-def test_both_sides_follow_the_same_prompt_and_only_the_last_answer_is_learned(template) -> None:
+def test_both_examples_have_the_same_prompt_and_learn_only_the_last_answer(template) -> None:
     tokenizer = train_bpe(["Where is it? Here, and there. " * 9] * 3, 265)
     turns = (Turn("user", "Hi", "a map"), Turn("assistant", "Yes?"), Turn("user", "Where?"))
     made = encode_preference(Preference(turns, "Here.", "Over there."), template, tokenizer)
@@ -69,19 +69,19 @@ def test_both_sides_follow_the_same_prompt_and_only_the_last_answer_is_learned(t
     rejected=st.integers(1, 90),
     length=st.integers(2, 150),
 )
-def test_a_pair_that_is_too_long_loses_its_prompts_front_first_and_then_its_answers_ends(
+def test_a_truncated_pair_loses_prompt_before_answers(
     prompt: int, chosen: int, rejected: int, length: int
 ) -> None:
-    whole = pair(prompt, chosen, rejected)
-    short = whole.truncate(length)
-    if whole.num_positions <= length:
-        assert short is whole
+    complete = pair(prompt, chosen, rejected)
+    short = complete.truncate(length)
+    if complete.num_positions <= length:
+        assert short is complete
         return
     assert short.is_truncated and length - 1 <= short.num_positions <= length
     kept = [int((~side.loss_mask).sum()) for side in (short.chosen, short.rejected)]
     assert kept[0] == kept[1] >= min(MIN_PROMPT_TOKENS, prompt, max(length // 4, 1))
     lost = []
-    for side, before in ((short.chosen, whole.chosen), (short.rejected, whole.rejected)):
+    for side, before in ((short.chosen, complete.chosen), (short.rejected, complete.rejected)):
         start, size = prompt - kept[0], len(side.ids)
         assert size > kept[0], "nothing of an answer is left"
         assert side.ids.tolist() == before.ids[start : start + size].tolist()
@@ -94,7 +94,7 @@ def test_a_pair_that_is_too_long_loses_its_prompts_front_first_and_then_its_answ
         assert chosen == rejected or lost[chosen < rejected] >= lost[chosen > rejected]
 
 
-def test_a_pair_lies_whole_in_one_row_as_two_segments_of_which_the_answers_are_learned() -> None:
+def test_a_pair_is_two_segments_of_one_row() -> None:
     rows = rows_of(pairs())
     assert len(rows.rows) < 20
     batch = rows.collate(rows.rows)
@@ -133,7 +133,7 @@ def test_a_sample_depends_on_nothing_but_its_number() -> None:
     rows.reference_margins = again.reference_margins = np.arange(30, dtype=np.float32)
     together = rows.read_batch(range(12))
     alone = [again.read_batch([i]) for i in reversed(range(12))][::-1]
-    for name in ("inputs_BT", "targets_BT", "segments_BT", "signs_BT", "reference_P"):
+    for name in ("inputs_BT", "targets_BT", "segments_BT", "signs_BT", "reference_margins_P"):
         parts = torch.cat([getattr(batch, name) for batch in alone])
         assert torch.equal(getattr(together, name), parts), name
     nats = torch.rand(12, T)
@@ -141,14 +141,14 @@ def test_a_sample_depends_on_nothing_but_its_number() -> None:
     torch.testing.assert_close(together.compute_margins(nats), torch.cat(margins))
 
 
-def test_each_pair_brings_its_own_reference() -> None:
+def test_each_pair_has_its_own_reference_margin() -> None:
     rows = rows_of(pairs())
     assert not rows.collate([[4, 1], [7]]).reference_margins_P.any()
     rows.reference_margins = np.arange(30, dtype=np.float32)
     assert rows.collate([[4, 1], [7]]).reference_margins_P.tolist() == [4, 1, 7]
 
 
-def test_what_is_said_of_the_rows_adds_up() -> None:
+def test_the_packing_stats_are_correct() -> None:
     rows = rows_of([pair(60, 9, 9), pair(10, 5, 5)], packing=False)
     assert len(rows.rows) == 2 and rows.missing(range(9)) is None
     # 2 × 14 of 28 positions of the short pair; of the long one as much as fits

@@ -1,4 +1,4 @@
-"""However people store which answer is better, one preference comes out, or it says why not."""
+"""Records of every preference format give the same preference or an error with a reason."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ SYSTEM = {"role": "system", "content": "Be brief."}
          (Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Yes?"), *ASKED)),
     ],
 )  # fmt: skip
-def test_each_form_gives_the_same_preference(record: object, turns: tuple[Turn, ...]) -> None:
+def test_each_format_gives_the_same_preference(record: object, turns: tuple[Turn, ...]) -> None:
     assert parse_preference(record) == Preference(turns, "Here.", "There.")
 
 
@@ -67,10 +67,10 @@ def test_each_form_gives_the_same_preference(record: object, turns: tuple[Turn, 
          "rejected": [user("Where?"), model("There.")]},
     ],
 )  # fmt: skip
-def test_a_system_and_a_history_beside_any_form_are_obeyed(record: dict[str, Any]) -> None:
-    beside = {"system": "Be brief.", "history": [["Hi", "Yes?"]]}
+def test_every_format_may_have_a_system_and_a_history(record: dict[str, Any]) -> None:
+    extra = {"system": "Be brief.", "history": [["Hi", "Yes?"]]}
     turns = (Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Yes?"), *ASKED)
-    assert parse_preference({**record, **beside}) == Preference(turns, "Here.", "There.")
+    assert parse_preference({**record, **extra}) == Preference(turns, "Here.", "There.")
     assert parse_preference(record) == Preference(ASKED, "Here.", "There.")
 
 
@@ -81,7 +81,7 @@ LISTS = {"chosen": [user("a"), model("b")], "rejected": [user("a"), model("c")]}
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        (None, "no record but nothing"),
+        (None, "not a record but nothing"),
         ({}, "its keys are none"),
         ({"prompt": "a", "chosen": "b"}, "its keys are prompt, chosen; known are chosen and"),
         ({"chosen": "b", "rejected": "c"}, "it has no prompt"),
@@ -97,7 +97,7 @@ LISTS = {"chosen": [user("a"), model("b")], "rejected": [user("a"), model("c")]}
         ({**GOOD, "rejected": ["c"]}, "rejected 1 is text, not a record"),
         ({**GOOD, "rejected": "b\n"}, "chosen and rejected are the same answer"),
         ({**GOOD, "prompt": [user("a")], "rejected": [user("c")]}, "rejected 1 is the user's"),
-        ({**LISTS, "rejected": [user("x"), model("c")]}, "answer different conversations"),
+        ({**LISTS, "rejected": [user("x"), model("c")]}, "have different prompts"),
         ({**LISTS, "rejected": LISTS["chosen"]}, "the same answer"),
         ({**LISTS, "rejected": [user("a")]}, "rejected does not end with an answer"),
         ({**LISTS, "rejected": [model("c")]}, "rejected 1 is the assistant's, where the user's"),
@@ -105,13 +105,13 @@ LISTS = {"chosen": [user("a"), model("b")], "rejected": [user("a"), model("c")]}
         ({**LISTS, "instruction": ""}, "instruction is empty"),
     ],
 )  # fmt: skip
-def test_a_bad_record_says_what_is_wrong_with_it(record: object, reason: str) -> None:
+def test_a_bad_record_is_refused_with_a_reason(record: object, reason: str) -> None:
     with pytest.raises(ValueError) as refused:
         parse_preference(record)
     assert reason in str(refused.value)
 
 
-def test_bad_preferences_are_counted_and_named_with_their_lines(tmp_path: Path) -> None:
+def test_bad_preferences_are_counted_with_their_lines(tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl"
     records = [{**GOOD, "category": "open_qa"}, {**GOOD, "rejected": "b"}, GOOD]
     file.write_text("\n".join(map(json.dumps, records)))

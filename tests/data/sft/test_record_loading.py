@@ -1,4 +1,4 @@
-"""What is held out is decided by the question, and nothing is mixed up or left unsaid."""
+"""The held-out split depends on the question; invalid sources are refused."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def write(path: Path, questions: list[str], **more: str) -> str:
     return str(path)
 
 
-def gathered(heldout: float = 0.3, **files: str) -> SplitRecords[Conversation]:
+def load(heldout: float = 0.3, **files: str) -> SplitRecords[Conversation]:
     sources = {name: InstructionSource(files=(path,)) for name, path in files.items()}
     return load_conversations(InstructionConfig(heldout_fraction=heldout, sources=sources))
 
@@ -30,31 +30,31 @@ def questions(found: dict[str, list[Conversation]]) -> set[str]:
 def test_a_question_is_on_one_side_in_every_file_and_under_any_share(tmp_path: Path) -> None:
     names = [f"What is {n}?" for n in range(200)]
     a, b = write(tmp_path / "a.jsonl", names), write(tmp_path / "b.jsonl", names[::-1])
-    found = gathered(a=a, b=b)
+    found = load(a=a, b=b)
     assert not questions(found.train) & questions(found.heldout)
     assert 30 < len(questions(found.heldout)) < 90
-    assert questions(gathered(0.1, a=a).heldout) < questions(found.heldout)
+    assert questions(load(0.1, a=a).heldout) < questions(found.heldout)
     assert len(found.train["a"]) == len(found.train["b"])
-    assert not gathered(0.0, a=a).heldout
+    assert not load(0.0, a=a).heldout
 
 
-@given(about=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=20))
-def test_conversations_about_one_thing_are_held_out_together(about: list[str]) -> None:
+@given(topics=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=20))
+def test_conversations_of_one_topic_are_held_out_together(topics: list[str]) -> None:
     made = [
         Conversation((Turn("user", f"q{n}"), Turn("assistant", "x")), topic=name)
-        for n, name in enumerate(about)
+        for n, name in enumerate(topics)
     ]
-    assert {one.split_key for one in made} == set(about)
+    assert {one.split_key for one in made} == set(topics)
 
 
-def test_categories_are_kept_and_a_source_stands_for_those_without(tmp_path: Path) -> None:
+def test_held_out_records_are_grouped_by_category_or_source(tmp_path: Path) -> None:
     names = [f"What is {n}?" for n in range(60)]
     a = write(tmp_path / "a.jsonl", names, category="naming")
     b = write(tmp_path / "b.jsonl", [f"{name}?" for name in names])
-    assert gathered(a=a, mine=b).heldout.keys() == {"naming", "mine"}
+    assert load(a=a, mine=b).heldout.keys() == {"naming", "mine"}
 
 
-def test_only_the_first_records_are_taken_where_that_is_asked(tmp_path: Path) -> None:
+def test_max_records_limits_the_records(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [f"What is {n}?" for n in range(50)])
     sources = {"a": InstructionSource(files=(path,), max_records=7)}
     found = load_conversations(InstructionConfig(heldout_fraction=0.5, sources=sources))
@@ -62,38 +62,38 @@ def test_only_the_first_records_are_taken_where_that_is_asked(tmp_path: Path) ->
     assert taken == {f"What is {n}?" for n in range(7)}
 
 
-def test_no_source_no_file_and_no_record_are_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no data.sources.*--files"):
-        gathered()
-    with pytest.raises(ValueError, match=r"'mine' names no file.*data.sources.mine.files"):
+def test_missing_sources_files_and_records_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no data\.sources.*--files"):
+        load()
+    with pytest.raises(ValueError, match=r"'mine' has no files.*data\.sources\.mine\.files"):
         load_conversations(InstructionConfig(sources={"mine": InstructionSource()}))
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     with pytest.raises(ValueError, match=r"empty.jsonl.*no record"):
-        gathered(a=str(empty))
+        load(a=str(empty))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"heldout": 1.0}, "data.heldout_fraction is 1.0"),
+        ({"heldout_fraction": 1.0}, "data.heldout_fraction is 1.0"),
         ({"epochs": -1.0}, "data.epochs is -1.0"),
         ({"seed": -1}, "data.seed is -1"),
         ({"sources": {"a": InstructionSource(weight=0)}}, "weights of data.sources are 0"),
     ],
 )
-def test_values_out_of_range_are_named(change: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_values_out_of_range_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         InstructionConfig(**change)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"kind": "hub", "repo": "dolly"}, "USER/NAME"),
-        ({"kind": "python", "files": ("a",)}, "files is .* no effect"),
+        ({"kind": "generator", "files": ("a",)}, "files is .* no effect"),
     ],
 )
-def test_a_source_that_cannot_be_is_refused(change: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_source_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         InstructionSource(**change)  # type: ignore[arg-type]

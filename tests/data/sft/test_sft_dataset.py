@@ -1,4 +1,4 @@
-"""Packed, padded or one by one: the same is learned, nothing is lost, and nothing but answers."""
+"""Packing changes neither the loss nor the examples, and only answers are learned."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def model() -> GPT:
 
 
 def gradient(model: GPT, batches: list[Batch]) -> tuple[float, torch.Tensor]:
-    """Of the mean over all answers' tokens."""
+    """Return the mean loss over the answers' tokens and its gradient."""
     counted = sum(int((batch.targets_BT != IGNORE_INDEX).sum()) for batch in batches)
     total = 0.0
     for batch in batches:
@@ -58,24 +58,24 @@ def test_packed_rows_give_the_gradient_of_the_examples_one_at_a_time() -> None:
             np.where(learned[1:], ids[1:], IGNORE_INDEX)[None].astype(np.int64)
         )
         alone.append(Batch(inputs, targets, None))
-    expected, theirs = gradient(net, alone)
+    expected, expected_gradient = gradient(net, alone)
     assert loss == pytest.approx(expected, rel=1e-5)
-    torch.testing.assert_close(grad, theirs, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(grad, expected_gradient, rtol=1e-4, atol=1e-6)
     padded = SFTDataset([examples()], [1.0], T, seed=0, packing=False)
     assert len(padded.rows) == 40
     loss, grad = gradient(net, [padded.collate(padded.rows)])
     assert loss == pytest.approx(expected, rel=1e-5)
-    torch.testing.assert_close(grad, theirs, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(grad, expected_gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_prompts_borders_and_padding_are_not_learned() -> None:
+def test_prompts_and_padding_are_not_learned() -> None:
     rows = SFTDataset([examples()], [1.0], T, seed=0)
     batch = rows.collate(rows.rows)
     learned = sum(int(example.loss_mask[1:].sum()) for example in rows.items)
     assert int((batch.targets_BT != IGNORE_INDEX).sum()) == learned
 
 
-def test_what_is_said_of_the_rows_adds_up() -> None:
+def test_the_packing_stats_are_correct() -> None:
     long = [Example(np.arange(1, 101, dtype=np.int32), np.arange(100) > 60), *examples(3)]
     rows = SFTDataset([long], [1.0], T, seed=0)
     assert "4 examples in" in rows.packing_stats() and "1 examples cut" in rows.packing_stats()
@@ -83,6 +83,7 @@ def test_what_is_said_of_the_rows_adds_up() -> None:
         SFTDataset([[]], [1.0], T, seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DOLLY.is_dir(), reason="the real Dolly in ../shared/data is not here")
 def test_real_instructions_fill_their_rows() -> None:
     conversations = read_conversation_files([str(DOLLY)]).records[:3_000]

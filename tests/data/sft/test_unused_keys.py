@@ -1,4 +1,4 @@
-"""What a record holds is learned from, or named."""
+"""Keys of records are used or reported as unused."""
 
 import json
 
@@ -28,20 +28,20 @@ NAMED = {
 
 
 @pytest.mark.parametrize("kind", RECORDS)
-def test_each_key_is_obeyed_or_named_once(kind, tmp_path):
+def test_each_unused_key_is_reported_once(kind, tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_text("\n".join(map(json.dumps, RECORDS[kind] * 3)))
     sources = {"mine": InstructionSource(files=(str(path),))}
     config = InstructionConfig(kind=kind, heldout_fraction=0, sources=sources)
     gather = load_conversations if kind == "instructions" else load_preferences
-    (said,) = gather(config).warnings
-    start, _, keys = said.partition(": ")
+    (message,) = gather(config).warnings
+    start, _, keys = message.partition(": ")
     assert start == "Keys that are not used"
     assert {key.split(" (")[0] for key in keys.split(", ")} == NAMED[kind]
     assert all(key.endswith("(3 records)") for key in keys.split(", "))
 
 
-def test_where_every_key_is_obeyed_nothing_is_named(tmp_path):
+def test_used_keys_are_not_reported(tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_text(json.dumps({"instruction": "a", "context": "b", "response": "c"}))
     sources = {"mine": InstructionSource(files=(str(path),))}

@@ -1,1 +1,1 @@
-"""prepare."""
+"""Preparation of data folders: from documents to token shards."""

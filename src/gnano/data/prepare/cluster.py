@@ -1,11 +1,11 @@
-"""Preparation on many machines with datatrove: the same tasks, drafts and shards as `prepare`.
+"""Prepares a data folder on many machines with datatrove: the same shards as `prepare`.
 
-    plan ─▶ round 1: `TokenizeStep` on many ranks ─▶ `FinishStep`, in sequence ─▶ manifest
-    here     local, Ray or Slurm                      here, or a Slurm job      │
-                 ▲──────────── round 2: the tasks that the budgets still need ◀─┘
+    plan ─▶ round 1: `TokenizeStep` on many ranks ─▶ `FinishStep`, in order ─▶ manifest
+    here     local, Ray or Slurm                      here, or a Slurm job   │
+                 ▲──────── round 2: the tasks that the budgets still need ◀──┘
 
-The data folder is on a file system that all nodes see. Each round has a folder of logs and
-statistics, `.logs/001`, where failures are saved, too: executors and schedulers lose exceptions.
+The data folder is on a file system that all nodes share. Each round has a folder of logs and
+statistics, such as `.logs/001`, which also stores errors, since executors and schedulers lose them.
 """
 
 import hashlib
@@ -18,7 +18,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -29,12 +28,12 @@ from gnano.data.prepare.source_setup import check_output_folder, open_data_folde
 from gnano.data.prepare.task_scheduler import TaskScheduler
 from gnano.data.source_files import SourceFiles
 from gnano.utils.file_lock import lock_folder
+from gnano.utils.optional_packages import require
 from gnano.utils.platform_support import available_cores
 from gnano.utils.validation import Range, check_field_ranges, reject_unused
 
 if TYPE_CHECKING:
     from gnano.data.prepare.cluster_steps import TokenizeStep
-
 
 LOGS_FOLDER = ".logs"  # in the data folder
 
@@ -44,11 +43,11 @@ class SlurmConfig:
     """Options of `sbatch`."""
 
     partition: str = ""  # where the jobs run
-    time: str = "24:00:00"  # limit of each job; what one leaves, the next round does
-    qos: str = ""  # quality of service; empty: the cluster's own
-    # memory of the job that finishes: 24 bytes a document at most
+    time: str = "24:00:00"  # limit of each job; the next round does what is left
+    qos: str = ""  # quality of service; empty: the cluster's default
+    # memory of the job that finishes: 24 bytes per document at most
     finish_memory_gb: Annotated[int, Range(1, 2**20)] = 16
-    env_command: str = ""  # what a node runs first; empty: puts this Python first in PATH
+    env_command: str = ""  # first command of a job; empty: put this Python first in PATH
 
     def __post_init__(self) -> None:
         check_field_ranges(self, "slurm")
@@ -61,7 +60,7 @@ class ClusterPreparation:
     config: DataConfig
     executor: Literal["local", "slurm", "ray"] = "local"
     tasks: Annotated[int, Range(1, 2**20)] = 64  # ranks that share the work, each with one core
-    # ranks at a time; 0: one per core, or all that fit
+    # ranks that run at a time; 0: one per core, or as many as possible
     workers: Annotated[int, Range(0, 2**20)] = 0
     memory_gb: Annotated[int, Range(1, 2**20)] = 2  # of a rank (Slurm, Ray)
     logs: Path | None = None  # by default in the data folder
@@ -74,23 +73,20 @@ class ClusterPreparation:
             names = [field.name for field in fields(SlurmConfig)]
             reject_unused(self.slurm, "slurm.", names, f"executor is {self.executor!r}")
         for package in ("datatrove", "ray") if self.executor == "ray" else ("datatrove",):
-            if find_spec(package) is None:
-                raise ValueError(f"Scaling out needs {package}: pip install 'auto-g-nano[scale]'.")
+            require(package, "scale", f"Scaling out needs {package}")
         check_output_folder(self.config)
-        # nodes and processes have other working directories
+        # absolute paths, since other processes have other working directories
         self.folder = Path(self.config.folder).absolute()
         self.logs_folder = (self.logs or self.folder / LOGS_FOLDER).absolute()
-        evaluations = (Path(path).expanduser() for path in self.config.decontaminate)
+        paths = (Path(path).expanduser().absolute() for path in self.config.decontaminate)
         self.config = replace(
-            self.config,
-            folder=str(self.folder),
-            decontaminate=tuple(str(path.absolute()) for path in evaluations),
+            self.config, folder=str(self.folder), decontaminate=tuple(map(str, paths))
         )
 
     def run(self) -> Manifest | None:
         """Run rounds until the budgets are met; with Slurm submit one round and return None.
 
-        Raises ValueError, in a sentence, where `prepare` does.
+        Raises ValueError in the same cases as `prepare`.
         """
         if self.executor == "slurm":
             self._check_slurm()
@@ -100,7 +96,7 @@ class ClusterPreparation:
                 return manifest
             scheduler = TaskScheduler(self.folder, manifest)
             if self.executor == "slurm":
-                # by the markers alone: all documents' keys are too much for a login node
+                # from the markers only: the keys of all documents are too large for a login node
                 manifest.refresh(self.folder)
                 self._submit_slurm_jobs(scheduler, inputs)
                 return None
@@ -113,100 +109,52 @@ class ClusterPreparation:
             finish_folder(self.folder, manifest, self.config.keep_downloads)
         return manifest
 
-    def _run_round(self, scheduler: TaskScheduler, inputs: dict[str, SourceFiles]) -> None:
-        from gnano.data.prepare.cluster_steps import raise_saved_failure, redirect_output
-
-        step, options = self._start_round(scheduler, inputs)
-        with redirect_output(step.round_folder):
-            run = (
-                self._ray_executor(step, options)
-                if self.executor == "ray"
-                else self._local_executor(step, options)
-            )
-            run.run()
-            left = run.get_incomplete_ranks(skip_completed=True)
-        raise_saved_failure([step.failures])
-        if left:
-            raise ValueError(
-                f"{len(left)} of the ranks did not come to an end, perhaps for lack of "
-                f"memory: see {step.round_folder}, and run the same command again; what is done is kept."
-            )
-
-    def _submit_slurm_jobs(self, scheduler: TaskScheduler, inputs: dict[str, SourceFiles]) -> None:
-        """Submit an array of jobs that make drafts, and a job that finishes them.
-
-        datatrove adds a job to each that merges its statistics.
-        """
-        from gnano.data.prepare.cluster_steps import (
-            FinishStep,
-            raise_saved_failure,
-            redirect_output,
-        )
-
-        try:
-            raise_saved_failure(self.logs_folder.glob("*/failures"))
-        except ValueError as error:
-            raise ValueError(
-                f"{error}\nSo ended the last jobs. When that is mended, the same command "
-                f"submits what is left."
-            ) from None
-        step, options = self._start_round(scheduler, inputs)
-        finish = FinishStep(self.config, step.round_folder)
-        last = {
-            "tasks": 1,
-            "logging_dir": str(step.round_folder / "finish"),
-            "mem_per_cpu_gb": self.slurm.finish_memory_gb,
-        }
-        try:
-            with redirect_output(step.round_folder):
-                if step.tasks:
-                    # also after ranks that failed: what they did is finished
-                    last |= {
-                        "depends": self._slurm_executor(step, options),
-                        "run_on_dependency_fail": True,
-                    }
-                self._slurm_executor(finish, last).launch_job()
-        except subprocess.CalledProcessError as error:
-            raise ValueError(
-                f"sbatch refused a job ({error}): its words are above, the script is in "
-                f"{step.round_folder}."
-            ) from None
-        self.log(
-            f"Submitted: see `squeue --name={self._job_name}`, and the logs in {step.round_folder}. "
-            f"When the jobs have ended, the same command says that {self.folder} is complete, "
-            f"or submits the rest."
-        )
-
     def _start_round(
         self, scheduler: TaskScheduler, inputs: dict[str, SourceFiles]
     ) -> tuple["TokenizeStep", dict[str, Any]]:
-        """The next round's step, and the options of its executor."""
-        from gnano.data.prepare.cluster_steps import TokenizeStep, is_task_done
+        """Create the next round's folder; return its step and the options of its executor."""
+        from gnano.data.prepare import cluster_steps as steps
 
         self.logs_folder.mkdir(parents=True, exist_ok=True)
-        home = self.logs_folder / f"{len(list(self.logs_folder.glob('[0-9]*'))) + 1:03}"
-        home.mkdir()
-        tasks = [task for task in scheduler.pending_tasks() if not is_task_done(self.folder, *task)]
+        folder = self.logs_folder / f"{len(list(self.logs_folder.glob('[0-9]*'))) + 1:03}"
+        folder.mkdir()
+        pending = scheduler.pending_tasks()
+        tasks = [task for task in pending if not steps.is_task_done(self.folder, *task)]
         ranks = max(1, min(self.tasks, len(tasks)))
-        self.log(f"Round {home.name}: {len(tasks):,} tasks on {ranks} ranks; {home}")
-        options: dict[str, Any] = {"tasks": ranks, "logging_dir": str(home / "tokenize")}
+        self.log(f"Round {folder.name}: {len(tasks):,} tasks on {ranks} ranks; {folder}")
+        options: dict[str, Any] = {"tasks": ranks, "logging_dir": str(folder / "tokenize")}
         if self.executor != "local":
             options |= {"workers": self.workers or -1, "mem_per_cpu_gb": self.memory_gb}
-        return TokenizeStep(worker_config(self.config), home, inputs, tasks), options
+        return steps.TokenizeStep(worker_config(self.config), folder, inputs, tasks), options
 
-    def _local_executor(self, step: "TokenizeStep", options: dict[str, Any]) -> Any:
-        from gnano.data.prepare.cluster_steps import LocalExecutor
+    def _run_round(self, scheduler: TaskScheduler, inputs: dict[str, SourceFiles]) -> None:
+        from gnano.data.prepare import cluster_steps as steps
 
-        return LocalExecutor([step], workers=self.workers or available_cores(), **options)
+        step, options = self._start_round(scheduler, inputs)
+        with steps.redirect_output(step.round_folder):
+            if self.executor == "ray":
+                executor = self._ray_executor(step, options)
+            else:
+                workers = self.workers or available_cores()
+                executor = steps.LocalExecutor([step], workers=workers, **options)
+            executor.run()
+            left = executor.get_incomplete_ranks(skip_completed=True)
+        steps.raise_saved_failure([step.failures])
+        if left:
+            raise ValueError(
+                f"{len(left)} of the ranks ended before their work was done, perhaps because "
+                f"memory ran out: see {step.round_folder}. Run the same command again; finished "
+                f"tasks are kept."
+            )
 
     def _ray_executor(self, step: "TokenizeStep", options: dict[str, Any]) -> Any:
         from datatrove.executor.ray import RayPipelineExecutor
 
-        ray: Any = importlib.import_module("ray")  # only in part typed
+        ray: Any = importlib.import_module("ray")  # partly typed
         if not ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             ray.init(
-                # not Ray's own default, which waits minutes for a cluster that is no more
+                # Ray's own default waits for minutes for a cluster that no longer exists
                 address=os.environ.get("RAY_ADDRESS", "local"),
                 include_dashboard=False,
                 log_to_driver=False,
@@ -215,18 +163,57 @@ class ClusterPreparation:
         self.log(f"Ray has {ray.cluster_resources().get('CPU', 0):.0f} cores.")
         return RayPipelineExecutor([step], **options)
 
+    def _submit_slurm_jobs(self, scheduler: TaskScheduler, inputs: dict[str, SourceFiles]) -> None:
+        """Submit an array of jobs that make drafts, and a job that merges them.
+
+        datatrove adds to each a job that merges its statistics.
+        """
+        from gnano.data.prepare import cluster_steps as steps
+
+        try:
+            steps.raise_saved_failure(self.logs_folder.glob("*/failures"))
+        except ValueError as error:
+            raise ValueError(
+                f"{error}\nThe last jobs failed with this error. Correct it and run the same "
+                f"command again, which submits the remaining tasks."
+            ) from None
+        step, options = self._start_round(scheduler, inputs)
+        finish_options = {
+            "tasks": 1,
+            "logging_dir": str(step.round_folder / "finish"),
+            "mem_per_cpu_gb": self.slurm.finish_memory_gb,
+        }
+        try:
+            with steps.redirect_output(step.round_folder):
+                if step.tasks:
+                    # also after ranks that failed, to merge the drafts of the others
+                    finish_options["run_on_dependency_fail"] = True
+                    finish_options["depends"] = self._slurm_executor(step, options)
+                finish = steps.FinishStep(self.config, step.round_folder)
+                self._slurm_executor(finish, finish_options).launch_job()
+        except subprocess.CalledProcessError as error:
+            raise ValueError(
+                f"sbatch refused a job ({error}): its message is above, the script is in "
+                f"{step.round_folder}."
+            ) from None
+        self.log(
+            f"Submitted: see `squeue --name={self._job_name}` and the logs in "
+            f"{step.round_folder}. When the jobs have ended, run the same command again: it "
+            f"reports that {self.folder} is complete, or submits the remaining tasks."
+        )
+
     def _slurm_executor(self, step: Any, options: dict[str, Any]) -> Any:
         from datatrove.executor.slurm import SlurmPipelineExecutor
 
-        here = shlex.quote(str(Path(sys.executable).parent))
+        bin_folder = shlex.quote(str(Path(sys.executable).parent))
         return SlurmPipelineExecutor(
             [step],
             time=self.slurm.time,
             partition=self.slurm.partition,
             qos=self.slurm.qos,
             job_name=self._job_name,
-            env_command=self.slurm.env_command or f"export PATH={here}:$PATH",
-            # else datatrove's merging of statistics stays in the queue after a failed rank
+            env_command=self.slurm.env_command or f"export PATH={bin_folder}:$PATH",
+            # otherwise datatrove's statistics job stays in the queue after a failed rank
             sbatch_args={"kill-on-invalid-dep": "yes"},
             **options,
         )
@@ -237,20 +224,20 @@ class ClusterPreparation:
         return f"gnano-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]}"
 
     def _check_slurm(self) -> None:
-        """Raise ValueError for what would only be noticed after jobs have been submitted."""
+        """Raise ValueError for problems that would otherwise appear after the jobs' submission."""
         if not self.slurm.partition:
-            raise ValueError("Name the partition that runs the jobs (--slurm.partition; `sinfo`).")
+            raise ValueError("Slurm needs the partition of the jobs (--slurm.partition; `sinfo`).")
         if not shutil.which("sbatch"):
             raise ValueError("There is no sbatch here: run this where Slurm jobs are submitted.")
         if len(str(self.logs_folder).split()) > 1:
             raise ValueError(
-                f"{self.logs_folder} has a space, which job scripts cannot take (--logs)."
+                f"{self.logs_folder} has a space, which Slurm scripts cannot contain (--logs)."
             )
         if shutil.which("squeue"):
             command = ["squeue", "--noheader", "--format=%i", f"--name={self._job_name}"]
             jobs = subprocess.run(command, capture_output=True, encoding="utf-8").stdout.split()
             if jobs:
                 raise ValueError(
-                    f"Jobs for {self.folder} are still in the queue ({', '.join(jobs[:3])} …): "
-                    f"wait for them, or end them with `scancel --name={self._job_name}`."
+                    f"Jobs for {self.folder} are still in the queue ({', '.join(jobs[:3])} …). "
+                    f"Wait for them, or cancel them with `scancel --name={self._job_name}`."
                 )

@@ -1,9 +1,9 @@
-"""The steps of a datatrove pipeline that prepares a data folder, and the executor on one machine.
+"""The steps of a datatrove pipeline that prepares a data folder, and its executor on one machine.
 
-    TokenizeStep   rank r of w: tasks r, r + w, r + 2w … of those wanted ─▶ drafts
-    FinishStep     one rank: drafts in the plan's sequence ─▶ shards, manifest
+    TokenizeStep   rank r of w: tasks r, r + w, r + 2w … of the pending ones ─▶ drafts
+    FinishStep     one rank: drafts in the plan's order ─▶ shards, manifest
 
-A draft does not depend on which rank makes it, so the shards are those of `prepare`.
+A draft does not depend on the rank that makes it, so the shards are those of `prepare`.
 """
 
 import json
@@ -40,15 +40,24 @@ from gnano.data.source_files import SourceFiles
 from gnano.utils.atomic_io import atomic_write_text
 from gnano.utils.file_lock import lock_folder
 
-DATATROVE_LOG = "datatrove.log"  # in a round's folder: what datatrove would write to the terminal
+DATATROVE_LOG = "datatrove.log"  # in a round's folder, instead of output on the terminal
 
 
 class _DataTroveStep(PipelineStep):  # type: ignore[misc]
+    """A step that saves the errors of its tasks."""
+
     type = "gnano"
 
-    def __init__(self, config: DataConfig, round_folder: Path) -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        round_folder: Path,
+        inputs: dict[str, SourceFiles] | None = None,
+        tasks: Sequence[tuple[str, int]] = (),
+    ) -> None:
         super().__init__()
         self.config, self.round_folder = config, round_folder
+        self.inputs, self.tasks = inputs or {}, tasks
         self.folder, self.failures = Path(config.folder), round_folder / "failures"
 
     def save_failure(self, source: str, task: int, error: Exception) -> WorkerEvent:
@@ -60,25 +69,16 @@ class _DataTroveStep(PipelineStep):  # type: ignore[misc]
 
 
 class TokenizeStep(_DataTroveStep):
-    """Makes the drafts of a rank's tasks: rank r of w takes tasks r, r + w, r + 2w …"""
+    """Makes the drafts of a rank's tasks."""
 
     name = "tokenize"
 
-    def __init__(
-        self,
-        config: DataConfig,
-        round_folder: Path,
-        inputs: dict[str, SourceFiles],
-        tasks: Sequence[tuple[str, int]],
-    ) -> None:
-        super().__init__(config, round_folder)
-        self.inputs, self.tasks = inputs, tasks
-
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
+        """Make drafts of the tasks rank, rank + world_size and so on."""
         worker = Worker(self.config)
         for source, task in self.tasks[rank::world_size]:
             _check_parent()
-            # a rank may have been broken off, and started once more by its scheduler
+            # the scheduler may have restarted a rank that was interrupted
             if is_task_done(self.folder, source, task):
                 self.stat_update("tasks made before", unit="rank")
                 continue
@@ -97,9 +97,8 @@ class TokenizeStep(_DataTroveStep):
         paths = inputs.task_paths(task, downloads)
         if inputs.source.kind == "hub":
             download_task(inputs, task, downloads)
-        worker.tokenize(
-            TokenizeJob(source=source, task=task, paths=list(map(str, paths))), _check_parent
-        )
+        job = TokenizeJob(source=source, task=task, paths=list(map(str, paths)))
+        worker.tokenize(job, _check_parent)
         if inputs.source.kind == "hub" and not self.config.keep_downloads:
             for path in paths:
                 path.unlink(missing_ok=True)
@@ -108,18 +107,19 @@ class TokenizeStep(_DataTroveStep):
         self.stat_update("documents read", value=draft.read, unit="task")
         for why, count in draft.dropped.items():
             self.stat_update(f"documents {why}", value=count, unit="task")
-        for what in ("documents", "tokens", "bytes"):
-            trained = sum(getattr(shard, what) for shard in draft.shards)
-            self.stat_update(what, value=trained, unit="task")
-            self.stat_update(f"{what} held out", value=getattr(draft.heldout, what), unit="task")
+        for unit in ("documents", "tokens", "bytes"):
+            total = sum(getattr(shard, unit) for shard in draft.shards)
+            self.stat_update(unit, value=total, unit="task")
+            self.stat_update(f"{unit} held out", value=getattr(draft.heldout, unit), unit="task")
 
 
 class FinishStep(_DataTroveStep):
-    """Finishes the drafts that are there, and the manifest if nothing is missing."""
+    """Merges the existing drafts, and completes the manifest if no task is missing."""
 
     name = "finish"
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
+        """Merge drafts in the plan's order as far as there are any."""
         with lock_folder(self.folder):
             manifest = Manifest.load(self.folder)
             if manifest.complete:
@@ -133,15 +133,15 @@ class FinishStep(_DataTroveStep):
                 raise
             if scheduler.is_complete:
                 finish_folder(self.folder, manifest, self.config.keep_downloads)
-        logger.info(f"{self.folder} lacks about {len(scheduler.pending_tasks()):,} tasks.")
+        logger.info(f"{self.folder}: about {len(scheduler.pending_tasks()):,} tasks are missing.")
         return data
 
 
 class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
-    """datatrove's local executor with one process for each rank instead of a pool.
+    """datatrove's local executor with one process per rank instead of a pool.
 
-    The pool waits for ever if one of its processes is killed, as for lack of memory; and if this
-    process is killed, the pool's manager lives on and holds the folder's lock.
+    The pool hangs if one of its processes is killed, for example when memory runs out; and if this
+    process is killed, the pool's manager continues and holds the folder's lock.
     """
 
     def run(self) -> None:
@@ -152,9 +152,8 @@ class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
         try:
             while ranks or running:
                 while ranks and len(running) < self.workers:
-                    process = get_context("spawn").Process(
-                        target=self._run_rank, args=(ranks.pop(0),)
-                    )
+                    context = get_context("spawn")
+                    process = context.Process(target=self._run_rank, args=(ranks.pop(0),))
                     process.start()
                     running[process.sentinel] = process
                 for sentinel in wait(list(running)):
@@ -174,16 +173,16 @@ class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
             total.save_to_disk(file)
 
     def _run_rank(self, rank: int) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started us
-        with redirect_output(self.pipeline[0].home):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+        with redirect_output(self.pipeline[0].round_folder):
             try:
                 self._run_for_rank(rank)
-            except Exception:  # it is in the log and among the failures
+            except Exception:  # the log and the saved failures have it
                 sys.exit(1)
 
 
 def _check_parent(*_: int) -> None:
-    """Raise BrokenPipeError if the parent is gone: its successor may do the same task."""
+    """Raise BrokenPipeError if the parent has ended: its successor may do the same task."""
     if (parent := parent_process()) and not parent.is_alive():
         raise BrokenPipeError
 
@@ -208,7 +207,7 @@ def raise_saved_failure(folders: Iterable[Path]) -> None:
 
 @contextmanager
 def redirect_output(round_folder: Path) -> Iterator[None]:
-    """Send datatrove's output to a file: its loggers write to `sys.stderr`, anew for every rank."""
+    """Send datatrove's output to a file; every rank's loggers write to the current `sys.stderr`."""
     with (round_folder / DATATROVE_LOG).open("a", encoding="utf-8") as file, redirect_stderr(file):
         setup_default_logger()
         try:

@@ -1,16 +1,16 @@
-"""From drafts to what training reads: in the plan's sequence, documents seen before dropped.
+"""Merges drafts into the shards that training reads, without duplicate documents.
 
-    draft (web, 3) ─▶ keys against all that were kept before ─▶ web/00003-000.tokens … ,
-                                                               web/00003-heldout.tokens,
-                                                               web/00003.keys, web/00003.json
+    draft (web, 3) ─▶ keys compared with all kept so far ─▶ web/00003-000.tokens …,
+                                                            web/00003-heldout.tokens,
+                                                            web/00003.keys, web/00003.json
 
-This is the only part of preparation that looks at more than one task, and it is done by one
-process in one order: so "the first of equal documents stays", within a source and across
-sources, gives the same shards however many workers made the drafts. Most drafts have no
-repeats and are renamed as they are. The marker `.json` is written last.
+This is the only part of preparation that depends on more than one task. One process does it in one
+order, so keeping the first of equal documents, within a source and across sources, gives the same
+shards for any number of workers. Most drafts have no duplicates and are renamed unchanged. The
+marker `.json` is written last.
 
-Equal means an equal hash of 64 bits: among 15 million documents, the number of the
-reference run, the chance that any two unequal ones collide is about 6 in a million.
+Equal means an equal hash of 64 bits: among 15 million documents, the number of the reference run,
+the probability that any two different ones collide is about 6 in a million.
 """
 
 import hashlib
@@ -37,13 +37,13 @@ BoolMask = NDArray[np.bool_]
 
 
 class DedupIndex:
-    """The keys of all documents kept so far, 8 bytes each."""
+    """The keys of all documents kept so far, 8 bytes each, in sorted arrays."""
 
     def __init__(self) -> None:
         self.sorted_runs: list[HashKeys] = []  # sorted; each at least twice as long as the next
 
     def find_new(self, keys: HashKeys) -> BoolMask:
-        """Which of these are there for the first time, here and altogether."""
+        """Return a mask of the keys that are new: not in the index, nor earlier in `keys`."""
         firsts = np.zeros(len(keys), dtype=bool)
         firsts[np.unique(keys, return_index=True)[1]] = True
         for run in self.sorted_runs:
@@ -52,16 +52,16 @@ class DedupIndex:
         return firsts
 
     def add(self, keys: HashKeys) -> None:
+        """Add the keys of kept documents."""
+        runs = self.sorted_runs
         if len(keys):
-            self.sorted_runs.append(np.sort(keys))
-        while len(self.sorted_runs) > 1 and len(self.sorted_runs[-2]) < 2 * len(
-            self.sorted_runs[-1]
-        ):
-            self.sorted_runs[-2:] = [np.sort(np.concatenate(self.sorted_runs[-2:]), kind="stable")]
+            runs.append(np.sort(keys))
+        while len(runs) > 1 and len(runs[-2]) < 2 * len(runs[-1]):
+            runs[-2:] = [np.sort(np.concatenate(runs[-2:]), kind="stable")]
 
 
 def load_finished_task(folder: Path, task: int, dedup_index: DedupIndex) -> TaskInfo | None:
-    """A task that was finished before and is whole; its keys are added to those seen."""
+    """Return a task that an earlier process finished, or None; add its keys to the index."""
     info = read_marker(folder, task)
     if info is None or not has_all_task_files(folder, task, info):
         return None
@@ -70,31 +70,31 @@ def load_finished_task(folder: Path, task: int, dedup_index: DedupIndex) -> Task
 
 
 def has_all_task_files(folder: Path, task: int, info: TaskInfo) -> bool:
-    """All files of a finished task are there with their sizes; a glance, as in `is_whole`."""
+    """Return whether all files of a finished task exist with their sizes; they are not read."""
     shards = [*info.shards, info.heldout] if info.heldout else info.shards
     keys = _keys_path(folder, task)
     size = sum(shard.documents for shard in shards) * KEY_DTYPE.itemsize
-    whole = keys.is_file() and keys.stat().st_size == size
-    return whole and all(has_all_shard_files(folder, shard) for shard in shards)
+    has_keys = keys.is_file() and keys.stat().st_size == size
+    return has_keys and all(has_all_shard_files(folder, shard) for shard in shards)
 
 
 def merge_draft(
     draft_folder: Path, draft: TaskDraft, folder: Path, task: int, dedup_index: DedupIndex
 ) -> TaskInfo:
-    """Move a draft's shards into their source's folder, without the documents seen before."""
+    """Move a draft's shards into their source's folder, without duplicates of kept documents."""
     remove_task(folder, task)
-    keys = {
-        s.name: np.fromfile(draft_folder / f"{s.name}.keys", KEY_DTYPE)
-        for s in _draft_shards(draft)
-    }
-    everything = np.concatenate(list(keys.values()))
-    fresh = dedup_index.find_new(everything)
+    # held-out documents first: a text on both sides is removed from training
+    draft_shards = [draft.heldout, *draft.shards]
+    keys = np.concatenate(
+        [np.fromfile(draft_folder / f"{shard.name}.keys", KEY_DTYPE) for shard in draft_shards]
+    )
+    is_new = dedup_index.find_new(keys)
     kept: list[ShardInfo] = []
     lengths = np.zeros(32, dtype=np.int64)
     heldout = None
     start = 0
-    for shard in _draft_shards(draft):
-        keep = fresh[start : start + shard.documents]
+    for shard in draft_shards:
+        keep = is_new[start : start + shard.documents]
         start += shard.documents
         name = f"{task:05}-{HELDOUT_SHARD if shard.name == HELDOUT_SHARD else f'{len(kept):03}'}"
         moved = _move_shard(draft_folder, shard, folder, name, keep)
@@ -103,32 +103,27 @@ def merge_draft(
         elif moved:
             kept.append(moved)
             lengths += _length_histogram(folder, moved)
-    atomic_write_bytes(_keys_path(folder, task), everything[fresh].tobytes())
+    atomic_write_bytes(_keys_path(folder, task), keys[is_new].tobytes())
     info = TaskInfo(
         shards=kept,
         heldout=heldout,
         read=draft.read,
-        dropped={**draft.dropped, "repeated": int((~fresh).sum())},
+        dropped={**draft.dropped, "repeated": int((~is_new).sum())},
         lengths=lengths.tolist(),
         bad=draft.bad,
     )
     write_marker(folder, task, info)
-    dedup_index.add(everything[fresh])
+    dedup_index.add(keys[is_new])
     shutil.rmtree(draft_folder)
     return info
 
 
 def remove_task(folder: Path, task: int) -> None:
-    """Take a task out, its marker first, so that no reader counts on what goes next."""
+    """Delete a task's files, its marker first, so that no reader relies on the others."""
     marker_path(folder, task).unlink(missing_ok=True)
     for path in [*folder.glob(f"{task:05}[-.]*"), *folder.glob(f".{task:05}[-.]*")]:
         if path.suffix in (".tokens", ".docs", ".keys", ".partial"):
             path.unlink()
-
-
-def _draft_shards(draft: TaskDraft) -> list[ShardInfo]:
-    # held-out documents first: where a text is on both sides, training goes without it
-    return [draft.heldout, *draft.shards]
 
 
 def _keys_path(folder: Path, task: int) -> Path:
@@ -138,32 +133,33 @@ def _keys_path(folder: Path, task: int) -> Path:
 def _move_shard(
     source: Path, shard: ShardInfo, folder: Path, name: str, keep: BoolMask
 ) -> ShardInfo | None:
-    """The shard under its final name, with the documents to keep; None if there are none."""
+    """Move a shard to its final name with the documents to keep; None if there are none."""
     if not keep.any():
         return None
     if keep.all():
-        for ending in ("tokens", "docs"):
-            (source / f"{shard.name}.{ending}").replace(folder / f"{name}.{ending}")
+        for suffix in ("tokens", "docs"):
+            (source / f"{shard.name}.{suffix}").replace(folder / f"{name}.{suffix}")
         return ShardInfo(**{**vars(shard), "name": name})
-    # the draft may be of an earlier process: what is read again is checked again
-    tokens, starts = open_tokens(source, shard), open_offsets(source, shard)
+    # the draft may be of an earlier process, so these functions verify its hashes
+    all_tokens, all_offsets = open_tokens(source, shard), open_offsets(source, shard)
     sizes = np.fromfile(source / f"{shard.name}.sizes", SIZE_DTYPE)
-    lengths = np.diff(starts, append=len(tokens)).astype(np.int64)
-    left = tokens[np.repeat(keep, lengths)].astype(TOKEN_DTYPE).tobytes()
-    begins = (np.cumsum(lengths[keep]) - lengths[keep]).astype(OFFSET_DTYPE).tobytes()
-    atomic_write_bytes(folder / f"{name}.tokens", left)
-    atomic_write_bytes(folder / f"{name}.docs", begins)
+    lengths = np.diff(all_offsets, append=len(all_tokens)).astype(np.int64)
+    tokens = all_tokens[np.repeat(keep, lengths)].astype(TOKEN_DTYPE).tobytes()
+    offsets = (np.cumsum(lengths[keep]) - lengths[keep]).astype(OFFSET_DTYPE).tobytes()
+    atomic_write_bytes(folder / f"{name}.tokens", tokens)
+    atomic_write_bytes(folder / f"{name}.docs", offsets)
     return ShardInfo(
         name=name,
         tokens=int(lengths[keep].sum()),
         documents=int(keep.sum()),
         bytes=int(sizes[keep].sum(dtype=np.int64)),
-        sha256_tokens=hashlib.sha256(left).hexdigest(),
-        sha256_docs=hashlib.sha256(begins).hexdigest(),
+        sha256_tokens=hashlib.sha256(tokens).hexdigest(),
+        sha256_docs=hashlib.sha256(offsets).hexdigest(),
     )
 
 
 def _length_histogram(folder: Path, shard: ShardInfo) -> NDArray[np.int64]:
-    starts = open_offsets(folder, shard, verify=False).astype(np.int64)
-    lengths = np.diff(starts, append=shard.tokens)
+    """Count documents by length: bin n has those of 2^n to 2^(n+1) - 1 tokens."""
+    offsets = open_offsets(folder, shard, verify=False).astype(np.int64)
+    lengths = np.diff(offsets, append=shard.tokens)
     return np.bincount(np.frexp(lengths)[1] - 1, minlength=32)

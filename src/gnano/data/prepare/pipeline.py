@@ -1,17 +1,15 @@
-"""The progress of a preparation: counts by source, speed, and the time left.
+"""Prepares a data folder: from documents to token shards, resumable after a kill at any moment.
 
-From documents to token shards; killed at any moment and started again, it goes on.
+    source_setup    prefetcher     worker_pool, tokenize_task     task_scheduler, merge_shards
+    plan ─────────▶ downloads ──▶ workers, one task each ──▶ drafts ──▶ merge, in order ──▶ shards
 
-    plan ─▶ downloads ─▶ workers, one task each ─▶ drafts ─▶ finishing, in sequence ─▶ shards
-    `opening`   ahead    `workers`, `tokenizing`             `scheduling`, `finishing`
-
-Only the last step depends on more than one task, and it is taken in the plan's sequence; so
-the number of workers, and who was killed when, change nothing in the shards.
+Only the merge depends on more than one task, and it follows the plan's order; so the number of
+workers and the time of a kill change nothing in the shards.
 """
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +30,7 @@ from gnano.utils.progress import format_clock
 
 
 class Counts(NamedTuple):
-    """What a task under way, or several finished ones, amount to."""
+    """The size of one task in progress, or of several finished ones."""
 
     documents: int = 0
     bytes: int = 0
@@ -44,64 +42,70 @@ ZERO_COUNTS = Counts()
 
 @dataclass
 class SourceStatus:
-    expected_tasks: int = 0  # expected
-    expected_tokens: int = 0  # expected
-    finished_tasks: int = 0  # tasks
+    """The progress of one source."""
+
+    expected_tasks: int = 0
+    expected_tokens: int = 0
+    finished_tasks: int = 0
     finished: Counts = ZERO_COUNTS
-    in_progress: dict[int, Counts] = field(default_factory=dict)
+    in_progress: dict[int, Counts] = field(default_factory=dict)  # by task
     downloaded_bytes: int = 0  # bytes downloaded by this process
 
     @property
     def counts(self) -> Counts:
-        parts = [self.finished, *self.in_progress.values()]
-        return Counts(*(sum(column) for column in zip(*parts, strict=True)))
+        """The counts of all tasks, finished or in progress."""
+        return _sum_counts([self.finished, *self.in_progress.values()])
 
 
 @dataclass
 class PrepareStatus:
-    """What `prepare` shows while it works."""
+    """The progress of all sources: counts, speed and the time left."""
 
     sources: dict[str, SourceStatus] = field(default_factory=dict)
     started_at: float = field(default_factory=time.monotonic)
-    resumed_counts: Counts = ZERO_COUNTS  # done by earlier processes
+    resumed_counts: Counts = ZERO_COUNTS  # of earlier processes
 
     @property
     def counts(self) -> Counts:
-        parts = [source.counts for source in self.sources.values()]
-        return Counts(*(sum(column) for column in zip(*parts, strict=True)))
+        """The counts of all sources."""
+        return _sum_counts([source.counts for source in self.sources.values()])
 
     @property
     def seconds_left(self) -> float | None:
-        """At the pace so far; None before there is one."""
+        """The time left at the average speed so far; None before there is one."""
         new = self.counts.tokens - self.resumed_counts.tokens
         if new <= 0:
             return None
-        # each source by itself: one that gave more than was guessed does not shorten another
+        # for each source: one with more tokens than estimated does not shorten another
         left = sum(max(s.expected_tokens - s.counts.tokens, 0) for s in self.sources.values())
         return left * (time.monotonic() - self.started_at) / new
 
     def __str__(self) -> str:
-        """How far it is altogether, and a line for each source."""
+        """Return a line for the total, and one for each source."""
         seconds = max(time.monotonic() - self.started_at, 1e-3)
         speed = (self.counts.bytes - self.resumed_counts.bytes) / 1e6 / seconds
         expected = sum(max(s.expected_tokens, s.counts.tokens) for s in self.sources.values())
         share = self.counts.tokens / max(expected, 1)
         left = "" if self.seconds_left is None else f", {format_clock(self.seconds_left)} left"
         lines = [f"{share:.0%} of about {_format_count(expected)} tokens, {speed:.1f} MB/s{left}"]
-        wide = max(map(len, self.sources), default=0)
+        width = max(map(len, self.sources), default=0)
         for name, source in self.sources.items():
             counts = source.counts
             lines.append(
-                f"  {name:<{wide}}  {source.finished_tasks}/{source.expected_tasks} tasks, {counts.documents:,} "
-                f"documents, {_format_count(counts.tokens)} tokens"
+                f"  {name:<{width}}  {source.finished_tasks}/{source.expected_tasks} tasks, "
+                f"{counts.documents:,} documents, {_format_count(counts.tokens)} tokens"
             )
             if source.downloaded_bytes:
                 lines[-1] += f", {_format_count(source.downloaded_bytes)}B downloaded"
         return "\n".join(lines)
 
 
+def _sum_counts(parts: Sequence[Counts]) -> Counts:
+    return Counts(*(sum(column) for column in zip(*parts, strict=True)))
+
+
 def _format_count(number: float) -> str:
-    """1234567 -> '1.23 M'."""
+    """Format 1234567 as '1.23 M'."""
     for unit in ("", " k", " M"):
         if number < 1000:
             return f"{number:.3g}{unit}"
@@ -113,10 +117,10 @@ StatusCallback = Callable[[PrepareStatus], None]
 
 
 def prepare(config: DataConfig, progress: StatusCallback = lambda _: None) -> Manifest:
-    """Make `config.folder` hold the shards that the configuration asks for.
+    """Write the shards of the configuration to `config.folder`, or complete those found there.
 
-    Raises ValueError where a source may not be read or gives no text, a file is not what it
-    seems, or the folder was prepared for something else.
+    Raises ValueError if a source cannot be read or has no text, a file is not of the format of its
+    name, or the folder was prepared from another configuration.
     """
     folder = Path(config.folder)
     check_output_folder(config)
@@ -129,9 +133,9 @@ def prepare(config: DataConfig, progress: StatusCallback = lambda _: None) -> Ma
 
 
 def finish_folder(folder: Path, manifest: Manifest, keep_downloads: bool) -> None:
-    """Every source is complete: one manifest instead of the markers, and nothing left over.
+    """Mark the manifest of a folder with all its shards as complete, and delete temporary files.
 
-    Once more, where an earlier process did not come to the end of it.
+    May be repeated, for a process that was killed in between.
     """
     if not manifest.complete:
         manifest.complete = True
@@ -145,13 +149,13 @@ def finish_folder(folder: Path, manifest: Manifest, keep_downloads: bool) -> Non
 
 
 def worker_config(config: DataConfig) -> DataConfig:
-    """The configuration with the files that `decontaminate` names in the place of its globs."""
+    """Return the configuration with the globs of `decontaminate` replaced by their files."""
     files = find_files(config.decontaminate).paths
     return replace(config, decontaminate=tuple(map(str, files)))
 
 
 class _Pipeline:
-    """One run of `prepare`: its workers, its downloads, and what they have to say."""
+    """One run of `prepare`: assigns tasks to workers and downloads, and handles their events."""
 
     def __init__(
         self,
@@ -165,15 +169,16 @@ class _Pipeline:
         self.scheduler = TaskScheduler(self.folder, manifest)
         self.events: Queue[WorkerEvent] = Queue()
         self.downloads = Prefetcher(self.folder, inputs, self.events)
-        self.assigned: set[tuple[str, int]] = set()  # given to a worker, or drafted before
+        self.assigned: set[tuple[str, int]] = set()  # with a worker or a draft
         self.status = PrepareStatus({name: SourceStatus() for name in config.sources})
 
     def run(self) -> None:
+        """Prepare all tasks that the sources' budgets need."""
         self._advance()
         self.status.resumed_counts = self.status.counts
-        todo = len(self.scheduler.pending_tasks())
-        cores = self.config.workers or available_cores()
-        workers = WorkerPool(max(1, min(cores, todo)), worker_config(self.config), self.events)
+        limit = self.config.workers or available_cores()
+        count = max(1, min(limit, len(self.scheduler.pending_tasks())))
+        workers = WorkerPool(count, worker_config(self.config), self.events)
         with closing(workers), closing(self.downloads):
             self._submit_tasks(workers)
             while not self.scheduler.is_complete:
@@ -185,7 +190,7 @@ class _Pipeline:
                 self.progress(self.status)
 
     def _submit_tasks(self, workers: WorkerPool) -> None:
-        """Hand out what is wanted next, and have the files after that downloaded."""
+        """Assign the next tasks to free workers, and request downloads for those after them."""
         for task in self.scheduler.pending_tasks():
             if not (workers.free_count or self.downloads.has_room):
                 break
@@ -214,7 +219,7 @@ class _Pipeline:
                 self.downloads.delete_files(event.source, event.task, self.config.keep_downloads)
                 self._advance()
             case "failed" if self.scheduler.manifest.sources[event.source].complete:
-                # it was begun in case the budget should need it
+                # the task was started in case the budget needed it
                 if (event.source, event.task) in self.assigned:
                     workers.release(event)
             case "failed":
@@ -222,21 +227,19 @@ class _Pipeline:
             case "died":
                 raise ValueError(
                     f"A worker was killed in task {event.task} of source {event.source!r}, "
-                    f"perhaps for lack of memory: run the same command again, with fewer "
+                    f"perhaps because memory ran out. Run the same command again, with fewer "
                     f"workers (--data.workers)."
                 )
 
     def _advance(self) -> None:
-        """Finish what has its turn; the figures of all sources follow."""
+        """Merge the drafts whose turn it is, and update the status of all sources."""
         for name, task in self.scheduler.advance():
             self.status.sources[name].in_progress.pop(task, None)
         for name, status in self.status.sources.items():
             info = self.scheduler.manifest.sources[name]
             if info.complete:
                 self.downloads.finish_source(name)
-            status.finished_tasks, status.expected_tasks = (
-                len(info.tasks),
-                self.scheduler.estimate_tasks(name),
-            )
+            status.finished_tasks = len(info.tasks)
+            status.expected_tasks = self.scheduler.estimate_tasks(name)
             status.expected_tokens = self.scheduler.estimate_tokens(name)
             status.finished = Counts(info.documents, info.bytes, info.tokens)

@@ -1,7 +1,7 @@
-"""Opens a data folder before any work is done: its plan, its tokenizer, and all sources checked.
+"""Opens a data folder: checks all sources, and creates or verifies its manifest and tokenizer.
 
-Everything that can be known to go wrong goes wrong here: a glob without files, a data set
-that is gated, a renamed column, a folder that was prepared for something else.
+Errors that need no tokenizing are raised here, before the work starts: a glob without files, a
+gated data set, a renamed column, a folder prepared from another configuration.
 """
 
 import shutil
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
     from gnano.tokenizer.bpe import Tokenizer
 
 
-TOKENIZER_SAMPLE_CHARS = 32 * 2**20  # characters of text that a tokenizer of our own is trained on
+TOKENIZER_SAMPLE_CHARS = 32 * 2**20  # characters of text to train a tokenizer on
 
 
 def check_output_folder(config: DataConfig) -> None:
-    """Raises ValueError where shards would lie among the texts or in a folder of another kind."""
+    """Raise ValueError if the output folder contains inputs, or is a folder of another kind."""
     files = [file for source in config.sources.values() for file in source.files]
     inputs = (*files, *config.decontaminate)
     check_output_path(Path(config.folder), "--data.folder", inputs, allowed_kind="data folder")
 
 
 def open_data_folder(config: DataConfig) -> tuple[Manifest, dict[str, SourceFiles]]:
-    """The folder's manifest, begun if it is new, and the inputs of every source.
+    """Return the folder's manifest, created if it is new, and the files of every source.
 
-    A finished folder that is whole comes back as it is, and without a look at the Hub.
-    Raises ValueError, in a sentence for each source, for what stands in the way.
+    A finished folder with all its files is returned unchanged, and without a request to the Hub.
+    Raises ValueError, with a sentence for each source that cannot be used.
     """
     if not config.sources:
-        raise ValueError("The recipe names no data.sources to prepare.")
+        raise ValueError("The recipe has no sources to prepare. Add some (data.sources).")
     folder = Path(config.folder)
-    begun = Manifest.load(folder) if (folder / MANIFEST_NAME).exists() else None
-    inputs = _find_all_sources(config, begun)
+    saved = Manifest.load(folder) if (folder / MANIFEST_NAME).exists() else None
+    inputs = _find_all_sources(config, saved)
     evaluations = find_files(config.decontaminate)
     plan = ShardPlan(
         tokenizer=config.tokenizer,
@@ -62,24 +62,22 @@ def open_data_folder(config: DataConfig) -> tuple[Manifest, dict[str, SourceFile
     )
     skipped = {name: list(found.skipped) for name, found in inputs.items()}
     skipped["data.decontaminate"] = [f"{p.name} ({why})" for p, why in evaluations.skipped.items()]
-    # what may change without another plan
-    beside: dict[str, Any] = {
+    # these may change while the plan stays the same
+    settings: dict[str, Any] = {
         "weights": config.weights,
         "max_bad_share": float(config.max_bad_share),
-        "skipped": {name: left for name, left in skipped.items() if left},
+        "skipped": {name: files for name, files in skipped.items() if files},
     }
-    if begun is None:
+    if saved is None:
         tokenizer = _save_new_tokenizer(config, folder, inputs)
-        keys = ("name", "fingerprint", "vocab_size")
-        vocabulary = {key: getattr(tokenizer, key) for key in keys}
+        vocabulary = {key: getattr(tokenizer, key) for key in ("name", "fingerprint", "vocab_size")}
         vocabulary["end_of_text"] = tokenizer.end_of_text_id
-        manifest = Manifest(plan=plan, tokenizer=vocabulary, sources={}, **beside)
+        manifest = Manifest(plan=plan, tokenizer=vocabulary, sources={}, **settings)
         manifest.save(folder)
         return manifest, inputs
-    manifest = _check_saved_manifest(folder, begun, plan)
-    if any(getattr(manifest, key) != value for key, value in beside.items()):
-        for key, value in beside.items():
-            setattr(manifest, key, value)
+    manifest = _check_saved_manifest(folder, saved, plan)
+    if any(getattr(manifest, key) != value for key, value in settings.items()):
+        vars(manifest).update(settings)
         manifest.save(folder)
     if manifest.complete:
         _reopen_if_files_missing(folder, manifest)
@@ -87,18 +85,18 @@ def open_data_folder(config: DataConfig) -> tuple[Manifest, dict[str, SourceFile
 
 
 def _find_all_sources(config: DataConfig, saved: Manifest | None) -> dict[str, SourceFiles]:
-    """Find and check the files of all sources; the errors of all of them are raised together."""
+    """Find and check the files of all sources; raise the errors of all sources together."""
     found: dict[str, SourceFiles] = {}
     problems = []
     for name, source in config.sources.items():
         earlier = saved.plan.sources.get(name) if saved else None
         if saved and saved.complete and earlier and source.kind != "files":
-            # nothing is left to read: no need for a network, or for the same Python packages
+            # no file will be read, so neither the network nor the same packages are needed
             found[name] = SourceFiles(source, earlier.tasks, Path(), earlier.commit)
             continue
         same = earlier and (earlier.repo, earlier.revision) == (source.repo, source.revision)
         try:
-            # a branch may have moved on since: what was begun goes on with its commit
+            # a branch may have changed since; an unfinished folder keeps its commit
             found[name] = find_source_files(source, earlier.commit if earlier and same else "")
             if saved is None or not saved.complete:
                 check_source_files(found[name])
@@ -112,19 +110,19 @@ def _find_all_sources(config: DataConfig, saved: Manifest | None) -> dict[str, S
 
 
 def _check_saved_manifest(folder: Path, saved: Manifest, plan: ShardPlan) -> Manifest:
-    """The manifest of an earlier run, if what is asked for is what it was begun for."""
+    """Return the saved manifest if it belongs to this plan; raise ValueError otherwise."""
     from gnano.tokenizer.bpe import Tokenizer
 
     if Tokenizer.load(folder).fingerprint != saved.tokenizer["fingerprint"]:
         raise ValueError(
-            f"{folder / 'tokenizer.json'} is not the tokenizer that made these shards: "
-            f"put that one back, or prepare another folder (--data.folder)."
+            f"{folder / 'tokenizer.json'} is not the tokenizer that made these shards. "
+            f"Restore that tokenizer, or prepare another folder (--data.folder)."
         )
     if saved.plan == plan and list(saved.plan.sources) == list(plan.sources):
         return saved
-    done = {name: len(info.tasks) for name, info in saved.sources.items()}
-    if not saved.complete and saved.plan.is_compatible_with(plan, done):
-        # a broken line was mended in a file that no finished task has read
+    finished = {name: len(info.tasks) for name, info in saved.sources.items()}
+    if not saved.complete and saved.plan.is_compatible_with(plan, finished):
+        # a bad record was corrected in a file that no finished task has read
         for name, source in plan.sources.items():
             for task, files in enumerate(source.tasks):
                 if files != saved.plan.sources[name].tasks[task]:
@@ -132,19 +130,18 @@ def _check_saved_manifest(folder: Path, saved: Manifest, plan: ShardPlan) -> Man
         saved.plan = plan
         saved.save(folder)
         return saved
-    different = saved.plan.list_differences(plan)
+    different = " and ".join(saved.plan.list_differences(plan))
     raise ValueError(
-        f"{folder} was prepared for another {' and '.join(different)}; choose another "
-        f"folder (--data.folder)."
+        f"{folder} was prepared with another {different}. Choose another folder (--data.folder)."
     )
 
 
 def _reopen_if_files_missing(folder: Path, manifest: Manifest) -> None:
-    """If files of a finished folder are gone, make it one in which only their tasks are open."""
+    """If files of a finished folder are missing, reopen it with only their tasks unfinished."""
     tasks = [(name, n, i) for name, s in manifest.sources.items() for n, i in enumerate(s.tasks)]
-    whole = [task for task in tasks if has_all_task_files(folder / task[0], *task[1:])]
-    if len(whole) < len(tasks):
-        for name, number, info in whole:
+    complete = [task for task in tasks if has_all_task_files(folder / task[0], *task[1:])]
+    if len(complete) < len(tasks):
+        for name, number, info in complete:
             write_marker(folder / name, number, info)
         manifest.complete = False
         manifest.save(folder)
@@ -153,18 +150,18 @@ def _reopen_if_files_missing(folder: Path, manifest: Manifest) -> None:
 def _save_new_tokenizer(
     config: DataConfig, folder: Path, inputs: dict[str, SourceFiles]
 ) -> "Tokenizer":
-    """Save the tokenizer in a new folder; raises ValueError if other files are in the way."""
+    """Save the tokenizer in a new folder; raise ValueError if the folder has other files."""
     for name in config.sources:
         if found := next((folder / name).glob("*"), None):
             raise ValueError(
-                f"{folder / name} is where the shards of source {name!r} belong, but it holds "
-                f"files of yours ({found.name}); rename the source, or choose another data.folder."
+                f"{folder / name} is the folder for the shards of source {name!r}, but it has "
+                f"other files ({found.name}). Rename the source, or choose another data.folder."
             )
     tokenizer = _make_tokenizer(config, folder, inputs)
     if tokenizer.vocab_size > 2**16:
         raise ValueError(
-            f"data.tokenizer {config.tokenizer!r} has {tokenizer.vocab_size:,} ids, and "
-            f"shards keep ids in 16 bits: use one of {2**16:,} or fewer."
+            f"data.tokenizer {config.tokenizer!r} has {tokenizer.vocab_size:,} ids, but "
+            f"shards store ids in 16 bits. Use one of {2**16:,} ids or fewer."
         )
     tokenizer.save(folder)
     return tokenizer
@@ -182,41 +179,38 @@ def _make_tokenizer(
         return load_gpt2_tokenizer()
     if kind == "bpe" and size.isdecimal():
         return train_bpe(_iter_training_text(config, folder, inputs), int(size))
-    named = Path(config.tokenizer).expanduser()
-    if not named.is_dir():
+    path = Path(config.tokenizer).expanduser()
+    if not path.is_dir():
         raise ValueError(
             f"data.tokenizer is {config.tokenizer!r}, which is neither gpt2, nor bpe-N "
             f"(such as bpe-4096), nor a folder."
         )
-    if (named / "tokenizer.json").exists():
-        return Tokenizer.load(named)
-    return load_gpt2_tokenizer(named)
+    return Tokenizer.load(path) if (path / "tokenizer.json").exists() else load_gpt2_tokenizer(path)
 
 
 def _iter_training_text(
     config: DataConfig, folder: Path, inputs: dict[str, SourceFiles]
 ) -> Iterator[str]:
-    """Training text of all sources in their shares; the held-out part stays unseen."""
-    whole = sum(config.weights.values())
+    """Yield training text of all sources in proportion to their weights, without held-out text."""
+    total_weight = sum(config.weights.values())
     for name, found in inputs.items():
-        share = room = TOKENIZER_SAMPLE_CHARS * found.source.weight / whole
+        share = remaining = TOKENIZER_SAMPLE_CHARS * found.source.weight / total_weight
         for document in _iter_documents(found, folder / DOWNLOADS_FOLDER / name):
-            if room <= 0:
+            if remaining <= 0:
                 break
             if not is_heldout(document, config.heldout_fraction):
-                room -= len(document.text)
+                remaining -= len(document.text)
                 yield document.text
-        if share and room == share:
-            raise ValueError(f"Source {name!r} ({found.source.location}) gives no training text.")
+        if share and remaining == share:
+            raise ValueError(f"Source {name!r} ({found.source.location}) has no training text.")
 
 
 def _iter_documents(inputs: SourceFiles, downloads: Path) -> Iterator[Document]:
     for task in range(len(inputs.tasks)):
         if inputs.source.kind == "hub":
             download_task(inputs, task, downloads)
-        # what is bad is counted, and named, when the task is tokenized
-        for document in read_task_documents(
-            inputs.source, inputs.task_paths(task, downloads), verify=False
-        ):
+        # bad records are counted and reported when the task is tokenized
+        paths = inputs.task_paths(task, downloads)
+        for document in read_task_documents(inputs.source, paths, verify=False):
             if not isinstance(document, RecordError) and document.text.strip():
                 yield document

@@ -1,4 +1,4 @@
-"""Finishes tasks in the plan's order and tells which ones are still needed."""
+"""Merges the tasks' drafts in the plan's order and lists the tasks that are still needed."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,26 +10,24 @@ from gnano.data.record_errors import format_refusal
 
 
 class TaskScheduler:
-    """Finishes drafts in the plan's sequence and knows which ones are wanted.
-
-    Fills `manifest.sources` as it goes.
-    """
+    """Merges drafts in the plan's order, and adds the finished tasks to `manifest.sources`."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder, self.manifest, self.plan = folder, manifest, manifest.plan
         self.task_order = list(self.plan.iter_tasks())
         self.dedup_index = DedupIndex()
-        self.position = 0  # place in the sequence
+        self.position = 0  # index in `task_order`
         manifest.sources = {name: SourceInfo() for name in self.plan.sources}
         for name in self.plan.sources:
             (folder / name).mkdir(exist_ok=True)
 
     @property
     def is_complete(self) -> bool:
+        """Whether all sources have all tasks that they need."""
         return self.position == len(self.task_order)
 
     def advance(self) -> Iterator[tuple[str, int]]:
-        """Finish every task whose turn it is, as far as there are drafts; yields those done."""
+        """Finish tasks in order as far as there are drafts, and yield them."""
         while self.position < len(self.task_order):
             source, task = self.task_order[self.position]
             if not self.manifest.sources[source].complete:
@@ -39,7 +37,7 @@ class TaskScheduler:
             self.position += 1
 
     def pending_tasks(self) -> list[tuple[str, int]]:
-        """Tasks not finished, in their sequence: those that the budgets will likely need."""
+        """Return the unfinished tasks, in order, that the budgets will likely need."""
         needed = {name: self.estimate_tasks(name) for name in self.plan.sources}
         return [
             (source, task)
@@ -48,56 +46,55 @@ class TaskScheduler:
         ]
 
     def estimate_tasks(self, source: str) -> int:
-        """How many tasks the source will likely take."""
+        """Return how many tasks the source will likely need."""
         info = self.manifest.sources[source]
         if info.complete:
             return len(info.tasks)
-        return max(
-            self.plan.sources[source].estimate_tasks(self._tokens_per_byte(source)),
-            len(info.tasks) + 1,
-        )
+        estimate = self.plan.sources[source].estimate_tasks(self._tokens_per_byte(source))
+        return max(estimate, len(info.tasks) + 1)
 
     def estimate_tokens(self, source: str) -> int:
-        """How many training tokens the source will likely have."""
+        """Return how many training tokens the source will likely have."""
         info = self.manifest.sources[source]
         if info.complete:
             return info.tokens
-        return max(
-            self.plan.sources[source].estimate_tokens(self._tokens_per_byte(source)), info.tokens
-        )
+        estimate = self.plan.sources[source].estimate_tokens(self._tokens_per_byte(source))
+        return max(estimate, info.tokens)
 
     def _tokens_per_byte(self, source: str) -> float | None:
-        """Tokens kept per byte of the files so far: what was dropped is in it."""
+        """Return the tokens kept per byte of the finished files; None before the first ones."""
         info = self.manifest.sources[source]
         tasks = self.plan.sources[source].tasks[: len(info.tasks)]
         size = sum(file.size for task in tasks for file in task)
         return info.tokens / size if info.tokens and size else None
 
     def _finish_task(self, source: str, task: int) -> bool:
+        """Finish a task from its draft or an earlier process; return False without either."""
         plan, info = self.plan.sources[source], self.manifest.sources[source]
-        home = self.folder / source
-        done = load_finished_task(home, task, self.dedup_index)
-        if done is None:
+        source_folder = self.folder / source
+        finished = load_finished_task(source_folder, task, self.dedup_index)
+        if finished is None:
             folder = draft_folder(self.folder, source, task)
             draft = TaskDraft.load(folder)
             if draft is None:
                 return False
-            # before it is finished, so that its files may still be mended
+            # before the merge, so that a user can still correct the task's files
             self._check_bad_records(source, [*info.tasks, TaskInfo(**vars(draft), lengths=[])])
-            done = merge_draft(folder, draft, home, task, self.dedup_index)
+            finished = merge_draft(folder, draft, source_folder, task, self.dedup_index)
         else:
-            self._check_bad_records(source, [*info.tasks, done])
-        info.tasks.append(done)
+            self._check_bad_records(source, [*info.tasks, finished])
+        info.tasks.append(finished)
         if len(info.tasks) == len(plan.tasks) or plan.is_budget_reached(info.tokens):
             self._complete_source(source, info)
         return True
 
     def _check_bad_records(self, source: str, tasks: Sequence[TaskInfo]) -> None:
-        """Are more records bad than the recipe allows?"""
-        most = self.manifest.max_bad_share
+        """Raise ValueError if a larger share of the records is bad than the recipe allows."""
         share, notice = summarize_bad_records(self.plan.sources[source], tasks)
-        if share > most:
-            raise ValueError(format_refusal(f"Source {source!r}: {notice}", most))
+        if share > self.manifest.max_bad_share:
+            raise ValueError(
+                format_refusal(f"Source {source!r}: {notice}", self.manifest.max_bad_share)
+            )
 
     def _complete_source(self, source: str, info: SourceInfo) -> None:
         self.manifest.sources[source] = SourceInfo(tasks=info.tasks, complete=True)
@@ -107,6 +104,6 @@ class TaskScheduler:
             heldout = sum(shard.documents for shard in info.heldout)
             where = plan.repo or f"{plan.tasks[0][0].name}{' …' * (len(plan.tasks) > 1)}"
             raise ValueError(
-                f"Source {source!r} ({where}) gives no training text: "
+                f"Source {source!r} ({where}) has no training text: "
                 f"{info.read:,} documents read{dropped}, {heldout:,} of them held out."
             )

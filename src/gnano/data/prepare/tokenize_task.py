@@ -1,12 +1,11 @@
-"""Tokenizes one task into a draft, which may still hold documents that other tasks have, too.
+"""Tokenizes one task into a draft: shards that may still repeat documents of other tasks.
 
-    files ─▶ documents ─▶ bounds, decontamination ─▶ split ─▶ tokenizer ─▶ draft
-                                                                  (see `finishing`)
+    files ─▶ documents ─▶ length limits, decontamination ─▶ held-out split ─▶ tokenizer ─▶ draft
 
-What a draft holds depends on its task and the plan alone, never on the other tasks, so any
-process may make it at any time. Beside each shard lie its documents' keys (hashes of their
-texts) and sizes, for the search for repeats. A draft is written under a name of its own and
-renamed when it is whole.
+A draft depends only on its task and the plan, never on other tasks, so any process may make it at
+any time. Each shard comes with its documents' keys (hashes of their texts) and sizes, with which
+`merge_shards` removes duplicates. A draft is written to a temporary folder and renamed when it is
+complete.
 """
 
 import json
@@ -39,35 +38,33 @@ if TYPE_CHECKING:
 
 KEY_DTYPE = np.dtype("<u8")
 SIZE_DTYPE = np.dtype("<u4")
-MIN_SHARD_TOKENS = 2**16  # tokens; a task's last shard is not shorter, unless the whole task is
-REPORT_EVERY_DOCUMENTS = 64  # documents between two reports of progress
+MIN_SHARD_TOKENS = 2**16  # a task's last shard is not shorter, unless the task is
+REPORT_EVERY_DOCUMENTS = 64  # documents between two progress reports
 HELDOUT_SHARD = "heldout"
-DRAFTS_FOLDER = ".work"  # drafts; in the data folder, so that they can be renamed into place
+DRAFTS_FOLDER = ".work"  # in the data folder, so that shards can be renamed into place
 
-BadRecordPlace = tuple[int, int, str]  # the number of its file in the task, its line, what is wrong
+BadRecordPlace = tuple[int, int, str]  # index of its file in the task, line, what is wrong
 ProgressCallback = Callable[[int, int, int], None]  # documents, bytes and training tokens so far
 
 
 def draft_folder(folder: Path, source: str, task: int) -> Path:
-    """Where a task's draft lies in the data folder."""
+    """Return the folder of a task's draft."""
     return folder / DRAFTS_FOLDER / source / f"{task:05}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskDraft:
-    """What a draft's folder holds."""
+    """The contents of a draft's folder."""
 
     shards: list[ShardInfo]
     heldout: ShardInfo
     read: int
     dropped: dict[str, int]
-    bad: list[BadRecordPlace] = field(
-        default_factory=list
-    )  # the first of those that cannot be used
+    bad: list[BadRecordPlace] = field(default_factory=list)  # the first bad records
 
     @classmethod
     def load(cls, folder: Path) -> "TaskDraft | None":
-        """None where it is not there, or not whole."""
+        """Load a draft; return None if it is missing or incomplete."""
         try:
             content = json.loads((folder / "draft.json").read_text("utf-8"))
         except (FileNotFoundError, ValueError):
@@ -89,7 +86,7 @@ def tokenize_task(
     folder: Path,
     report: ProgressCallback = lambda *_: None,
 ) -> None:
-    """Make the draft `folder` from a task's files."""
+    """Write the draft `folder` from a task's files."""
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -124,7 +121,7 @@ def _filter_documents(
     decontamination: "DecontaminationFilter | None",
     counts: Counter[str],
 ) -> Iterator[Document]:
-    """The documents that pass the gates; the others are counted by the gate that stopped them."""
+    """Yield the documents that pass all filters; count the others by the reason."""
     for document in texts:
         if not document.text.strip():
             counts["empty"] += 1
@@ -139,6 +136,8 @@ def _filter_documents(
 
 
 class _OpenShard(NamedTuple):
+    """A shard that is being written, with its documents' keys and sizes."""
+
     writer: ShardWriter
     keys: "array[int]"
     sizes: "array[int]"
@@ -150,7 +149,7 @@ class _OpenShard(NamedTuple):
 
 
 class _DraftWriter:
-    """A draft's shards, cut after about `shard_tokens`."""
+    """Writes a draft's shards of about `shard_tokens` each."""
 
     def __init__(self, folder: Path, config: DataConfig, end_of_text: int) -> None:
         self.folder, self.config, self.end_of_text = folder, config, end_of_text
@@ -158,7 +157,7 @@ class _DraftWriter:
         self.exit_stack = ExitStack()
         self.heldout = self._open_shard(HELDOUT_SHARD)
         self.shards: list[_OpenShard] = []
-        self.pending: list[tuple[NDArray[Any], int, int]] = []  # of a shard not begun yet
+        self.pending: list[tuple[NDArray[Any], int, int]] = []  # of a shard not started yet
         self.pending_tokens = 0
 
     def __enter__(self) -> "_DraftWriter":
@@ -168,6 +167,7 @@ class _DraftWriter:
         self.exit_stack.close()
 
     def add(self, document: Document, ids: "NDArray[Any]") -> None:
+        """Add a document to the shard of its side of the split."""
         size = len(document.text.encode())
         key = text_position(document.text)
         self.bytes += size
@@ -178,23 +178,24 @@ class _DraftWriter:
         if self.shards and self.shards[-1].writer.tokens < self.config.shard_tokens:
             self.shards[-1].add(ids, size, key)
             return
-        # past a cut: only as many documents as make a shard worth opening begin one
+        # a new shard starts only when it has enough documents for the minimum length
         self.pending.append((ids, size, key))
         self.pending_tokens += len(ids) + 1
         if self.pending_tokens >= min(MIN_SHARD_TOKENS, self.config.shard_tokens):
             self._start_shard()
 
     def finish(self) -> tuple[list[ShardInfo], ShardInfo]:
+        """Close all shards; return those of the training and of the held-out text."""
         if self.pending and not self.shards:
             self._start_shard()
-        for waiting in self.pending:
-            self.shards[-1].add(*waiting)
+        for document in self.pending:
+            self.shards[-1].add(*document)
         return [self._close_shard(shard) for shard in self.shards], self._close_shard(self.heldout)
 
     def _start_shard(self) -> None:
         self.shards.append(self._open_shard(f"{len(self.shards):03}"))
-        for waiting in self.pending:
-            self.shards[-1].add(*waiting)
+        for document in self.pending:
+            self.shards[-1].add(*document)
         self.pending, self.pending_tokens = [], 0
 
     def _open_shard(self, name: str) -> _OpenShard:
@@ -202,9 +203,8 @@ class _DraftWriter:
         return _OpenShard(self.exit_stack.enter_context(writer), array("Q"), array("I"))
 
     def _close_shard(self, shard: _OpenShard) -> ShardInfo:
-        name = shard.writer.name
-        atomic_write_bytes(self.folder / f"{name}.keys", np.array(shard.keys, KEY_DTYPE).tobytes())
-        atomic_write_bytes(
-            self.folder / f"{name}.sizes", np.array(shard.sizes, SIZE_DTYPE).tobytes()
-        )
+        path = self.folder / shard.writer.name
+        keys, sizes = np.array(shard.keys, KEY_DTYPE), np.array(shard.sizes, SIZE_DTYPE)
+        atomic_write_bytes(path.with_suffix(".keys"), keys.tobytes())
+        atomic_write_bytes(path.with_suffix(".sizes"), sizes.tobytes())
         return shard.writer.finish()

@@ -1,12 +1,11 @@
-"""Worker processes that tokenize: one per core, each with one task at a time.
+"""A pool of worker processes that tokenize tasks, one task at a time each.
 
-    prepare ──a job, as a line of JSON──▶ python -m gnano.data.prepare.worker_pool FOLDER
+    prepare ──one job per line of JSON──▶ python -m gnano.data.prepare.worker_pool
             ◀──progress, done, failed────
 
-A worker is a fresh interpreter with two pipes, so it does not matter what the program that
-calls `prepare` has loaded or how it was started. It ends when its input does, or when
-nobody reads its reports: a killed `prepare` leaves no worker behind. A single worker is a
-thread of this process.
+A worker is a new interpreter with two pipes, so it does not depend on what the calling program
+has loaded or how it was started. It ends when its input ends or nobody reads its output, so a
+killed `prepare` leaves no worker running. A single worker is a thread of this process.
 """
 
 import json
@@ -58,7 +57,7 @@ class WorkerEvent:
 
 
 class Worker:
-    """Tokenizes in this process; loads what it needs when the first job comes."""
+    """Tokenizes in this process; loads the tokenizer and the filter with the first job."""
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
@@ -66,7 +65,7 @@ class Worker:
         self.decontamination: DecontaminationFilter | None = None
 
     def tokenize(self, job: TokenizeJob, report: ProgressCallback) -> None:
-        """Make the job's draft."""
+        """Write the job's draft."""
         folder = Path(self.config.folder)
         if self.tokenizer is None:
             from gnano.tokenizer.bpe import Tokenizer
@@ -89,7 +88,7 @@ class Worker:
         )
 
     def run(self, job: TokenizeJob, send: Callable[[WorkerEvent], None]) -> None:
-        """Make the job's draft; progress, success and errors are sent as events."""
+        """Write the job's draft; send progress, success and errors as events."""
         last_report = 0.0
 
         def report(documents: int, size: int, tokens: int) -> None:
@@ -103,7 +102,7 @@ class Worker:
 
         try:
             self.tokenize(job, report)
-        except BrokenPipeError:  # nobody reads the events any more
+        except BrokenPipeError:  # nobody reads the events
             raise
         except Exception as error:
             send(event("failed", error=serialize_error(error)))
@@ -125,10 +124,10 @@ class WorkerPool:
             self.idle = [self._start_process(config) for _ in range(count)]
 
     def submit(self, job: TokenizeJob) -> None:
-        """Hand a job to a free worker."""
+        """Send a job to a free worker."""
         self.free_count -= 1
         if self.local_worker:
-            # a daemon, so that Ctrl-C need not wait for the end of a large file
+            # a daemon, so that Ctrl-C does not wait for the end of a large file
             threading.Thread(
                 target=self._run_local, args=(self.local_worker, job), daemon=True
             ).start()
@@ -141,13 +140,14 @@ class WorkerPool:
             self.events.put(WorkerEvent(kind="died", source=job.source, task=job.task))
 
     def release(self, event: WorkerEvent) -> None:
-        """A worker's job is over: it may have another."""
+        """Make a worker available again after its job."""
         self.free_count += 1
         process = self.busy.pop((event.source, event.task), None)
         if process:
             self.idle.append(process)
 
     def close(self) -> None:
+        """Kill all workers."""
         self.is_closed = True
         for process in [*self.idle, *self.busy.values()]:
             process.kill()
@@ -183,7 +183,7 @@ class WorkerPool:
 
 
 def serialize_error(error: Exception) -> str:
-    """An exception as text that crosses a pipe; see `raise_failure`."""
+    """Return an exception as text for a pipe; `raise_event_error` reads it."""
     if isinstance(error, OSError) and error.errno is not None:
         return json.dumps([error.errno, error.strerror, error.filename])
     if isinstance(error, ValueError | OSError):
@@ -192,12 +192,12 @@ def serialize_error(error: Exception) -> str:
 
 
 def raise_event_error(event: WorkerEvent) -> NoReturn:
-    """Raise here what was raised where the event came from."""
+    """Raise the error that was raised where the event was sent."""
     match json.loads(event.error):
-        case [int(number), str(reason), where]:
-            raise OSError(number, reason, where)
-        case [str(sentence)]:
-            raise ValueError(f"data.sources.{event.source}: {sentence}")
+        case [int(number), str(reason), path]:
+            raise OSError(number, reason, path)
+        case [str(message)]:
+            raise ValueError(f"data.sources.{event.source}: {message}")
         case [None, trace]:
             raise RuntimeError(f"In task {event.task} of source {event.source!r}:\n{trace}")
         case other:
@@ -212,9 +212,9 @@ def _write_line(pipe: IO[str] | None, content: dict[str, Any]) -> None:
 
 def _run_worker() -> None:
     """Run jobs from standard input until it ends; write events to standard output."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for `prepare`, which ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # `prepare` handles Ctrl-C and ends its workers
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # no stray print among the events
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # keeps other output out of the events
     content = json.loads(sys.stdin.readline())
     sources = {name: SourceConfig(**source) for name, source in content.pop("sources").items()}
     worker = Worker(DataConfig(**content, sources=sources))
@@ -225,5 +225,5 @@ def _run_worker() -> None:
 if __name__ == "__main__":
     try:
         _run_worker()
-    except BrokenPipeError:  # `prepare` is gone
+    except BrokenPipeError:  # `prepare` has ended
         os._exit(1)

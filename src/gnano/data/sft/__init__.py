@@ -1,1 +1,1 @@
-"""sft."""
+"""Data for fine-tuning: conversations, preferences, chat templates and packed datasets."""

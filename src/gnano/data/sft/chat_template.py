@@ -1,15 +1,13 @@
-"""Chat templates: how a conversation becomes text, for training, chat and other programs.
+"""Chat templates, and the encoding of conversations as token ids with a loss mask.
 
-A template is text with holes in it. Each answer is closed by end-of-text, which the model
-learns; what leads to an answer, from the answer before or from the start, is its prompt:
+A template is text with placeholders. Each answer ends with end-of-text, which the model learns;
+the text before an answer, from the start or the previous answer, is its prompt:
 
     <|endoftext|>Below is an instruction …### Response:⏎Paris.<|endoftext|>⏎⏎### Instruction:⏎…
     └───────────────── prompt ─────────────────────────┘└── learned ──────┘└── prompt ──
 
-Prompt and answer meet at a line's end, where no token of a byte-level BPE of GPT-2's kind
-reaches across; so to encode them one by one, or all of it at once, gives the same ids.
-
-Token ids of a conversation, and which of them are learned: the answers and their ends.
+A prompt ends with a new line, which no token of GPT-2's byte-level BPE crosses; so prompt and
+answer have the same ids whether they are encoded separately or together.
 """
 
 import json
@@ -17,118 +15,28 @@ import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from gnano.data.sft.conversations import Conversation, Preference, Turn
 from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer
 from gnano.utils.text import read_text
 from gnano.utils.validation import ConflictingValuesError
 
-
-@dataclass(frozen=True, kw_only=True)
-class ChatTemplate:
-    """`{content}` and `{context}` are filled with a turn's, without white space around them."""
-
-    begin: str = ""  # what comes first, where there is no system's turn
-    begin_with_context: str = ""  # the same where the first question has a context
-    system: str = "{content}\n\n"  # a system's turn, in the place of `begin`
-    user: str = "{content}\n"
-    user_with_context: str = "{content}\n\n{context}\n"
-    assistant: str = "\n"  # what opens an answer; ends with a new line
-    between: str = "\n\n"  # after an answer, before the next question
-
-    def __post_init__(self) -> None:
-        if not self.assistant.endswith("\n"):
-            raise ValueError(
-                f"A template's `assistant` is {self.assistant!r}; it must end with a new line, so "
-                f"that a prompt and its answer share no token."
-            )
-        for name, holes in REQUIRED_VARIABLES.items():
-            text = getattr(self, name)
-            for hole in holes:
-                if f"{{{hole}}}" not in text:
-                    raise ValueError(f"A template's `{name}` is {text!r}; it needs {{{hole}}}.")
-
-    def render_turns(self, conversation: Conversation) -> list[tuple[str, str]]:
-        """Return each answer, with the text that leads to it: [(prompt, answer), …]."""
-        pairs: list[tuple[str, str]] = []
-        prompt = ""
-        first = next(turn for turn in conversation.turns if turn.role == "user")
-        if conversation.turns[0].role != "system":
-            prompt = self.begin_with_context if first.context else self.begin
-        for turn in conversation.turns:
-            if turn.role == "assistant":
-                pairs.append((prompt + self.assistant, turn.content))
-                prompt = self.between
-            else:
-                prompt += self._render_turn(turn)
-        return pairs
-
-    def render_prompt(self, turns: tuple[Turn, ...]) -> str:
-        """Return the prompt for the answer that is to come next, with the earlier answers."""
-        pairs = self.render_turns(Conversation((*turns, Turn("assistant", ""))))
-        return END_OF_TEXT.join(prompt + answer for prompt, answer in pairs)
-
-    def to_jinja(self) -> str:
-        """Return the same as a Jinja chat template, as `transformers` and servers read it.
-
-        A user's message may have a `context` beside its `content`.
-        """
-        expressions = {
-            name: _text_to_jinja(text) if name in REQUIRED_VARIABLES else _jinja_literal(text)
-            for name, text in asdict(self).items()
-        }
-        return JINJA_FIELD.sub(lambda field: expressions[field[1]], JINJA_SOURCE)
-
-    @classmethod
-    def from_jinja(cls, text: str) -> "ChatTemplate | None":
-        """Return the template whose `jinja` this is; None where it is of another form."""
-        seen: set[str] = set()
-
-        def group(field: re.Match[str]) -> str:
-            name, known = field[1], field[1] in seen
-            seen.add(name)
-            return f"(?P={name})" if known else f"(?P<{name}>{JINJA_EXPRESSION})"
-
-        found = re.fullmatch(JINJA_FIELD.sub(group, re.escape(JINJA_SOURCE)), text)
-        try:
-            texts = found.groupdict() if found else {}
-            template = cls(**{name: _jinja_to_text(part) for name, part in texts.items()})
-        except ValueError:  # of texts that a template's fields cannot have
-            return None
-        return template if template.to_jinja() == text else None
-
-    def _render_turn(self, turn: Turn) -> str:
-        user = self.user_with_context if turn.context else self.user
-        text = self.system if turn.role == "system" else user
-        # in one pass: a question may contain {context} itself
-        return VARIABLE.sub(lambda hole: getattr(turn, hole[1]).strip(), text)
-
-
+JINJA_TEMPLATE_FILE = "chat_template.jinja"
+TEMPLATE_FILE = "template.json"  # in a checkpoint: the template of its tuning
+MIN_PROMPT_TOKENS = 32  # kept of a prompt whose answer alone is too long
 VARIABLE = re.compile(r"\{(content|context)\}")
 REQUIRED_VARIABLES = {
     "system": ("content",),
     "user": ("content",),
     "user_with_context": ("content", "context"),
 }
-ALPACA = ChatTemplate(
-    begin=(
-        "Below is an instruction that describes a task. Write a response that appropriately "
-        "completes the request.\n\n"
-    ),
-    begin_with_context=(
-        "Below is an instruction that describes a task, paired with an input that provides further "
-        "context. Write a response that appropriately completes the request.\n\n"
-    ),
-    user="### Instruction:\n{content}\n\n",
-    user_with_context="### Instruction:\n{content}\n\n### Input:\n{context}\n\n",
-    assistant="### Response:\n",
-)
-# a template as Jinja; each <field> is an expression of its text
+# a template as Jinja; each <field> becomes a Jinja expression of its text
 JINJA_SOURCE = (
     "{{- bos_token }}"
     "{%- set first = (messages | selectattr('role', 'equalto', 'user') | list)[0] %}"
@@ -144,9 +52,91 @@ JINJA_SOURCE = (
     "{%- endif %}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- <assistant> }}{%- endif %}"
 )
+_literal = partial(json.dumps, ensure_ascii=False)  # a Jinja string has JSON's escapes
 JINJA_FIELD = re.compile("<([a-z_]+)>")
 JINJA_TERM = r'"(?:[^"\\]|\\.)*"|\(message\.(?:content|context) \| trim\)'
 JINJA_EXPRESSION = rf"(?:{JINJA_TERM})(?: \+ (?:{JINJA_TERM}))*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatTemplate:
+    """The parts of a chat format; `{content}` and `{context}` are a turn's, stripped."""
+
+    begin: str = ""  # the start of a conversation without a system turn
+    begin_with_context: str = ""  # the same if the first question has a context
+    system: str = "{content}\n\n"  # a system turn, instead of `begin`
+    user: str = "{content}\n"
+    user_with_context: str = "{content}\n\n{context}\n"
+    assistant: str = "\n"  # before an answer; ends with a new line
+    between: str = "\n\n"  # after an answer, before the next question
+
+    def __post_init__(self) -> None:
+        if not self.assistant.endswith("\n"):
+            # else a prompt and its answer could share a token
+            found = f"A template's `assistant` is {self.assistant!r}"
+            raise ValueError(f"{found}; it must end with a new line.")
+        for name, variables in REQUIRED_VARIABLES.items():
+            for variable in variables:
+                if f"{{{variable}}}" not in (text := getattr(self, name)):
+                    raise ValueError(f"A template's `{name}` is {text!r}; it needs {{{variable}}}.")
+
+    def render_turns(self, conversation: Conversation) -> list[tuple[str, str]]:
+        """Return each answer with its prompt: [(prompt, answer), …]."""
+        pairs: list[tuple[str, str]] = []
+        first = next(turn for turn in conversation.turns if turn.role == "user")
+        begin = self.begin_with_context if first.context else self.begin
+        prompt = "" if conversation.turns[0].role == "system" else begin
+        for turn in conversation.turns:
+            if turn.role == "assistant":
+                pairs.append((prompt + self.assistant, turn.content))
+                prompt = self.between
+            else:
+                user = self.user_with_context if turn.context else self.user
+                text = self.system if turn.role == "system" else user
+                prompt += _fill(text, turn)
+        return pairs
+
+    def render_prompt(self, turns: tuple[Turn, ...]) -> str:
+        """Return the prompt of the next answer, including the earlier answers."""
+        pairs = self.render_turns(Conversation((*turns, Turn("assistant", ""))))
+        return END_OF_TEXT.join(prompt + answer for prompt, answer in pairs)
+
+    def to_jinja(self) -> str:
+        """Return a Jinja chat template for other programs; user messages may have a `context`."""
+        expressions = {
+            name: _text_to_jinja(text) if name in REQUIRED_VARIABLES else _literal(text)
+            for name, text in asdict(self).items()
+        }
+        return JINJA_FIELD.sub(lambda field: expressions[field[1]], JINJA_SOURCE)
+
+    @classmethod
+    def from_jinja(cls, text: str) -> "ChatTemplate | None":
+        """Return the template whose `to_jinja` is this text; None if it has another form."""
+        seen: set[str] = set()
+
+        def group(field: re.Match[str]) -> str:
+            name, is_repeated = field[1], field[1] in seen
+            seen.add(name)
+            return f"(?P={name})" if is_repeated else f"(?P<{name}>{JINJA_EXPRESSION})"
+
+        found = re.fullmatch(JINJA_FIELD.sub(group, re.escape(JINJA_SOURCE)), text)
+        try:
+            texts = found.groupdict() if found else {}
+            template = cls(**{name: _jinja_to_text(part) for name, part in texts.items()})
+        except ValueError:  # the fields are invalid
+            return None
+        return template if template.to_jinja() == text else None
+
+
+ALPACA = ChatTemplate(
+    begin="Below is an instruction that describes a task. Write a response that appropriately "
+    "completes the request.\n\n",
+    begin_with_context="Below is an instruction that describes a task, paired with an input that "
+    "provides further context. Write a response that appropriately completes the request.\n\n",
+    user="### Instruction:\n{content}\n\n",
+    user_with_context="### Instruction:\n{content}\n\n### Input:\n{context}\n\n",
+    assistant="### Response:\n",
+)
 CHATML = ChatTemplate(
     system="<|im_start|>system\n{content}<|im_end|>\n",
     user="<|im_start|>user\n{content}<|im_end|>\n",
@@ -154,49 +144,46 @@ CHATML = ChatTemplate(
     assistant="<|im_start|>assistant\n",
     between="\n",
 )
-PLAIN = ChatTemplate(  # few tokens, for a small model and short answers
+PLAIN = ChatTemplate(  # few tokens, for small models and short answers
     user="Question: {content}\n\n",
     user_with_context="{context}\n\nQuestion: {content}\n\n",
     assistant="Answer:\n",
 )
 NAMED_TEMPLATES = {"alpaca": ALPACA, "chatml": CHATML, "plain": PLAIN}
-JINJA_TEMPLATE_FILE = "chat_template.jinja"
-TEMPLATE_FILE = "template.json"  # in a checkpoint: the template that it was tuned with
 
 
 def load_template(name: str) -> ChatTemplate:
-    """Return a template by its name, or from a TOML or JSON file with the fields of `Template`.
+    """Return a template by its name, or from a TOML or JSON file with fields of `ChatTemplate`.
 
-    Raises ValueError, naming the file and the key, where it is none.
+    Raises ValueError, with the file and the key, if it is not a template.
     """
     if name in NAMED_TEMPLATES:
         return NAMED_TEMPLATES[name]
-    path = Path(name)
-    if not path.is_file():
+    if not (path := Path(name)).is_file():
         raise ValueError(
-            f"No template is called {name!r}, and no file: there are {', '.join(NAMED_TEMPLATES)}, or "
-            f"give the path of a TOML file (data.template)."
+            f"No template is called {name!r}, and there is no such file. Use "
+            f"{', '.join(NAMED_TEMPLATES)}, or the path of a TOML file (data.template)."
         )
     try:
         text = read_text(path)
         content: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         if not isinstance(content, dict):
-            raise ValueError("it holds no table")
+            raise ValueError("it is not a table")
         known = [field.name for field in fields(ChatTemplate)]
         for key, value in content.items():
             if key not in known:
-                raise ValueError(f"unknown key {key!r}; there are {', '.join(known)}")
+                raise ValueError(f"unknown key {key!r}; known are {', '.join(known)}")
             if not isinstance(value, str):
                 raise ValueError(f"{key} is {value!r}, not text")
         return ChatTemplate(**content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no template: {str(error).rstrip('.')}.") from None
+        raise ValueError(f"{path} is not a template: {str(error).rstrip('.')}.") from None
 
 
 def read_template(folder: Path) -> ChatTemplate | None:
-    """Return the one that a checkpoint was tuned with; None where there is none of this form.
+    """Return the template of a checkpoint's tuning; None without one that gnano can represent.
 
-    Raises ValueError where the form that we read and the one that others read differ.
+    Raises ValueError if gnano's file and the Jinja template for other programs differ.
     """
     path, jinja = folder / TEMPLATE_FILE, read_jinja_template(folder)
     if not path.is_file():
@@ -204,20 +191,20 @@ def read_template(folder: Path) -> ChatTemplate | None:
     template = load_template(str(path))
     if jinja not in (None, template.to_jinja()):
         raise ConflictingValuesError(
-            f"{path} and the chat template beside it ({JINJA_TEMPLATE_FILE}) state different formats; "
-            f"delete the one that is wrong."
+            f"{path} and the chat template in the same folder ({JINJA_TEMPLATE_FILE}) state "
+            f"different formats. Delete the wrong one."
         )
     return template
 
 
 def read_jinja_template(folder: Path) -> str | None:
-    """Return a folder's chat template, from where `transformers` reads it; None without one."""
+    """Return a folder's Jinja template from the files that `transformers` reads; None without."""
     path, config = folder / JINJA_TEMPLATE_FILE, folder / "tokenizer_config.json"
     if path.is_file():
         return read_text(path)
     try:
         found = json.loads(read_text(config)).get("chat_template")
-    except (OSError, ValueError, AttributeError):  # who needs the file will say so
+    except (OSError, ValueError, AttributeError):  # the tokenizer's loader reports it
         return None
     return found if isinstance(found, str) else None
 
@@ -226,135 +213,130 @@ def save_template(template: ChatTemplate, folder: Path) -> None:
     """Write a template for gnano, and as a Jinja chat template for `transformers` and servers."""
     (folder / TEMPLATE_FILE).write_text(json.dumps(asdict(template), indent=2) + "\n", "utf-8")
     (folder / JINJA_TEMPLATE_FILE).write_text(template.to_jinja(), "utf-8")
-    path = folder / "tokenizer_config.json"  # where readers before transformers 4.50 look
+    path = folder / "tokenizer_config.json"  # read by transformers before 4.50
     if path.is_file():
         config = {**json.loads(read_text(path)), "chat_template": template.to_jinja()}
         path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
+def _fill(text: str, turn: Turn) -> str:
+    # in one pass: a question may itself contain {context}
+    return VARIABLE.sub(lambda match: getattr(turn, match[1]).strip(), text)
+
+
 def _text_to_jinja(text: str) -> str:
     """Return a Jinja expression of a message's text."""
-    literals_and_holes = VARIABLE.split(text)  # in turns
-    if not literals_and_holes[-1]:
-        literals_and_holes.pop()
-    return " + ".join(
-        f"(message.{part} | trim)" if number % 2 else _jinja_literal(part)
-        for number, part in enumerate(literals_and_holes)
-    )
+    literals_and_variables = enumerate(VARIABLE.split(text))
+    parts = [f"(message.{t} | trim)" if n % 2 else _literal(t) for n, t in literals_and_variables]
+    return " + ".join(parts[:-1] if parts[-1] == '""' else parts)
 
 
 def _jinja_to_text(expression: str) -> str:
-    """Return the text of a Jinja expression that `_jinja` or `_literal` made."""
+    """Return the text whose `_text_to_jinja` or `_literal` is this expression."""
     return "".join(
         json.loads(part) if part.startswith('"') else f"{{{part[9:].partition(' ')[0]}}}"
         for part in re.findall(JINJA_TERM, expression)
     )
 
 
-def _jinja_literal(text: str) -> str:
-    """Return a string of Jinja, whose escapes are Python's."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-MIN_PROMPT_TOKENS = 32  # tokens of the prompt that stay, where even the answer alone is too long
-
-
 class Example(NamedTuple):
+    """The token ids of one conversation, of which only the answers are learned."""
+
     ids: NDArray[np.int32]  # [n], n ≥ 2
-    loss_mask: NDArray[np.bool_]  # [n]: is it part of an answer?
-    is_truncated: bool = False  # is something of it missing?
+    loss_mask: NDArray[np.bool_]  # [n]: true in answers, which include their end-of-text
+    is_truncated: bool = False
 
     @property
     def examples(self) -> tuple["Example"]:
+        """This example, for code that also handles pairs."""
         return (self,)
 
     @property
     def num_positions(self) -> int:
-        """Positions in a row: each id but the first is predicted from those before."""
+        """The number of positions in a row: one for each id but the first."""
         return len(self.ids) - 1
 
     @property
     def answer_start(self) -> int:
-        """Where the last answer begins: after the last id that is not learned."""
+        """The index of the last answer's first id."""
         return int(np.flatnonzero(~self.loss_mask)[-1]) + 1
 
     def truncate(self, length: int) -> "Example":
         """Return the example in at most `length` positions.
 
-        One that is too long loses its front, so that the last answer stays whole; where that
-        is too long itself, it keeps the end of its prompt and loses the answer's end.
+        A longer one loses its start, so that the last answer stays complete. If the answer alone
+        is too long, the example keeps the end of its prompt and loses the answer's end.
         """
-        size, room = len(self.ids), length + 1
-        if size <= room:
+        size, max_ids = len(self.ids), length + 1
+        if size <= max_ids:
             return self
-        start = min(size - room, max(self.answer_start - min(MIN_PROMPT_TOKENS, length), 0))
-        part = slice(start, start + room)
+        start = min(size - max_ids, max(self.answer_start - min(MIN_PROMPT_TOKENS, length), 0))
+        part = slice(start, start + max_ids)
         return Example(self.ids[part], self.loss_mask[part], is_truncated=True)
 
 
 class PreferencePair(NamedTuple):
-    """Two examples that begin with the same ids, the prompt's; each learns its answer."""
+    """Two examples with the ids of the same prompt; each learns its answer."""
 
     chosen: Example
     rejected: Example
-    is_truncated: bool = False  # is something of it missing?
+    is_truncated: bool = False
 
     @property
     def examples(self) -> tuple[Example, Example]:
+        """Both examples."""
         return self.chosen, self.rejected
 
     @property
     def num_positions(self) -> int:
+        """The number of positions of both examples in a row."""
         return self.chosen.num_positions + self.rejected.num_positions
 
     def truncate(self, length: int) -> "PreferencePair":
-        """Return the pair in at most `length` positions together.
+        """Return the pair in at most `length` positions for both examples.
 
-        One that is too long loses the front of the prompt, on both sides alike; where the answers
-        are too long themselves, they lose their ends, the longer one first.
+        A longer one loses the start of the prompt in both examples. If the answers alone are too
+        long, they lose their ends, the longer one first.
         """
         if self.num_positions <= length:
             return self
-        prompt = self.chosen.answer_start
-        answers = [side.ids[prompt:] for side in self.examples]
-        room, sizes = length + 2, [len(answer) for answer in answers]  # ids; each side has one more
-        least = min(
-            MIN_PROMPT_TOKENS, prompt, max(length // 4, 1)
-        )  # of the prompt: half of a side at most
-        kept = max((room - sum(sizes)) // 2, least)
-        room -= 2 * kept
-        longest = max(room - min(sizes), room // 2)
-        front = self.chosen.ids[prompt - kept : prompt]
-        chosen, rejected = (_build_example(front, answer[:longest]) for answer in answers)
+        start = self.chosen.answer_start
+        answers = [example.ids[start:] for example in self.examples]
+        max_ids = length + 2  # an example has one id more than positions
+        # the minimum is at most half of an example
+        min_prompt = min(MIN_PROMPT_TOKENS, start, max(length // 4, 1))
+        prompt_size = max((max_ids - sum(map(len, answers))) // 2, min_prompt)
+        max_ids -= 2 * prompt_size
+        longest = max(max_ids - min(map(len, answers)), max_ids // 2)
+        prompt = self.chosen.ids[start - prompt_size : start]
+        chosen, rejected = (_build_example(prompt, answer[:longest]) for answer in answers)
         return PreferencePair(chosen, rejected, is_truncated=True)
 
 
 def encode_conversation(
     conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer
 ) -> Example:
-    """Return end-of-text, then prompt, answer and end-of-text for each answer."""
-    ids, learned = [tokenizer.end_of_text_id], [False]
+    """Return the ids of end-of-text, then of prompt, answer and end-of-text for each answer."""
+    ids, loss_mask = [tokenizer.end_of_text_id], [False]
     for prompt, answer in template.render_turns(conversation):
-        before = tokenizer.encode(prompt)
-        after = [*tokenizer.encode(answer), tokenizer.end_of_text_id]
-        ids += before + after
-        learned += [False] * len(before) + [True] * len(after)
-    return Example(np.array(ids, np.int32), np.array(learned))
+        prompt_ids = tokenizer.encode(prompt)
+        answer_ids = [*tokenizer.encode(answer), tokenizer.end_of_text_id]
+        ids += prompt_ids + answer_ids
+        loss_mask += [False] * len(prompt_ids) + [True] * len(answer_ids)
+    return Example(np.array(ids, np.int32), np.array(loss_mask))
 
 
 def encode_prompt(turns: Sequence[Turn], template: ChatTemplate, tokenizer: Tokenizer) -> list[int]:
-    """Return the ids, as in training, up to the answer that is to come after these turns."""
-    example = encode_conversation(
-        Conversation((*turns, Turn("assistant", ""))), template, tokenizer
-    )
-    ids: list[int] = example.ids[:-1].tolist()  # without the end of the empty answer
-    return ids
+    """Return the ids before the next answer, the same as in training."""
+    turns = (*turns, Turn("assistant", ""))
+    ids = encode_conversation(Conversation(turns), template, tokenizer).ids
+    return list(map(int, ids[:-1]))  # without the end of the empty answer
 
 
 def encode_preference(
     preference: Preference, template: ChatTemplate, tokenizer: Tokenizer
 ) -> PreferencePair:
-    """Return two examples, of which only the last answer is learned."""
+    """Return two examples that learn only their last answer."""
     turns = (*preference.turns, Turn("assistant", preference.chosen))
     chosen = encode_conversation(Conversation(turns), template, tokenizer)
     prompt, answer = np.split(chosen.ids, [chosen.answer_start])
@@ -362,8 +344,7 @@ def encode_preference(
     return PreferencePair(_build_example(prompt, answer), _build_example(prompt, rejected))
 
 
-def _build_example(prompt: ArrayLike, answer: ArrayLike) -> Example:
-    """Return an example that learns the answer alone."""
-    before, after = np.asarray(prompt, np.int32), np.asarray(answer, np.int32)
-    ids = np.concatenate([before, after])
-    return Example(ids, np.arange(len(ids)) >= len(before))
+def _build_example(prompt: NDArray[Any], answer: NDArray[Any] | list[int]) -> Example:
+    """Return an example that learns only the answer."""
+    ids = np.concatenate([prompt, answer]).astype(np.int32)
+    return Example(ids, np.arange(len(ids)) >= len(prompt))

@@ -1,20 +1,20 @@
-"""Conversations and preferences, parsed from the many forms in which people store them.
+"""Conversations and preferences, and parsers for the record formats in common use.
 
     Dolly      {"instruction", "context", "response", "category"}
-    Alpaca     {"instruction", "input", "output"}, perhaps "history": [[question, answer], …]
+    Alpaca     {"instruction", "input", "output"}, optionally "history": [[question, answer], …]
     prompt     {"prompt", "completion"}, each a text or a list of messages
     messages   {"messages": [{"role": "user", "content": …}, {"role": "assistant", …}, …]}
     ShareGPT   {"conversations": [{"from": "human", "value": …}, {"from": "gpt", …}, …]}
 
-Preferences have two answers, of which the first is the better one:
+Preferences have two answers, a better and a worse one:
 
     text       {"prompt", "chosen", "rejected"}
     messages   {"prompt": […], "chosen": [the answer], "rejected": [the answer]}
-    whole      {"chosen": [prompt …, answer], "rejected": [prompt …, answer]}, perhaps with the
-               first question as "prompt" again
+    complete   {"chosen": [prompt …, answer], "rejected": [prompt …, answer]}, optionally with
+               the first question repeated as "prompt"
     Alpaca     {"instruction", "input" or "context", "chosen", "rejected"}
 
-The keys of a record tell which form it has. Each form may have a "system" and a "history" in
+The keys of a record determine its format. Each format may have a "system" and a "history" in
 addition, and the content of a message may be a list of parts, {"type": "text", "text": …}.
 """
 
@@ -39,9 +39,11 @@ ROLE_ALIASES: dict[str, Role] = {
 
 @dataclass(frozen=True)
 class Turn:
+    """One message of a conversation."""
+
     role: Role
     content: str
-    context: str = ""  # of a user's turn: what the question is about
+    context: str = ""  # of a user turn: the text that the question refers to
 
 
 class _GroupedRecord:
@@ -56,16 +58,16 @@ class _GroupedRecord:
 
 @dataclass(frozen=True)
 class Conversation(_GroupedRecord):
-    """Perhaps a system's turn, then user and assistant in turns; the last word is an answer."""
+    """An optional system turn, then user and assistant alternately, ending with an answer."""
 
     turns: tuple[Turn, ...]
     category: str = ""
-    topic: str = ""  # conversations about the same are held out together; "": the first question
+    topic: str = ""  # conversations of one topic are held out together; "": the first question
 
 
 @dataclass(frozen=True)
 class Preference(_GroupedRecord):
-    """Perhaps a system's turn, then user and assistant in turns; the last word is a question."""
+    """A conversation that ends with a question, a better and a worse answer to it."""
 
     turns: tuple[Turn, ...]
     chosen: str
@@ -75,12 +77,9 @@ class Preference(_GroupedRecord):
 
 
 def parse_conversation(record: Any) -> Conversation:
-    """Parse a record; raises ValueError, saying what is wrong, for one of no known form.
-
-    The other functions here do so too, naming the key.
-    """
+    """Parse a record of any of the formats above; raise ValueError if it has none of them."""
     if not isinstance(record, Mapping):
-        raise ValueError(f"it is no record but {_type_name(record)}")
+        raise ValueError(f"it is not a record but {_type_name(record)}")
     label = _category(record)
     for key in ("messages", "conversations"):
         if key in record:
@@ -107,26 +106,26 @@ def parse_conversation(record: Any) -> Conversation:
 
 
 def parse_preference(record: Any) -> Preference:
-    """Parse a record; raises ValueError, saying what is wrong, for one of no known form."""
+    """Parse a record with two answers; raise ValueError if it has none of the formats above."""
     if not isinstance(record, Mapping):
-        raise ValueError(f"it is no record but {_type_name(record)}")
+        raise ValueError(f"it is not a record but {_type_name(record)}")
     if "chosen" not in record or "rejected" not in record:
         raise ValueError(
             f"its keys are {', '.join(map(str, record)) or 'none'}; known are chosen and rejected, "
-            f"with prompt, with instruction, or as whole conversations"
+            f"with prompt, with instruction, or as complete conversations"
         )
     prompt = _parse_prompt(record)
     turns, chosen = _parse_answer(record, "chosen", prompt)
     other_turns, rejected = _parse_answer(record, "rejected", prompt)
     if turns != other_turns:
-        raise ValueError("chosen and rejected answer different conversations")
+        raise ValueError("chosen and rejected have different prompts")
     if chosen == rejected:
         raise ValueError("chosen and rejected are the same answer")
     return Preference(turns, chosen, rejected, _category(record))
 
 
 def _parse_messages(value: Any, key: str, before: tuple[Turn, ...]) -> tuple[Turn, ...]:
-    """Return the turns before, and those of a list of messages, which follow them."""
+    """Return the turns `before` and those of a list of messages."""
     if not isinstance(value, list):
         raise ValueError(f"{key} is {_type_name(value)}, not a list")
     turns = list(before)
@@ -146,17 +145,17 @@ def _parse_messages(value: Any, key: str, before: tuple[Turn, ...]) -> tuple[Tur
         expected = ("user", "assistant")[sum(turn.role != "system" for turn in turns) % 2]
         speaker = ROLE_ALIASES[name]
         if speaker == "system" and turns == [Turn("system", _text(entry, content))]:
-            continue  # the record's own key says the same
+            continue  # a repetition of the record's "system"
         if speaker != expected and (speaker != "system" or turns):
             raise ValueError(
-                f"{key} {number} is the {speaker}'s, where the {expected}'s was to come"
+                f"{key} {number} is the {speaker}'s, where the {expected}'s is expected"
             )
         turns.append(Turn(speaker, _text(entry, content)))
     return tuple(turns)
 
 
 def _leading_turns(record: Mapping[str, Any]) -> tuple[Turn, ...]:
-    """Return what comes before the record's first question: its system's turn, its history."""
+    """Return the turns before the record's first question: the system turn and the history."""
     system = _text(record, "system", "")
     turns = [Turn("system", system)] if system else []
     history = record.get("history") or []
@@ -164,14 +163,14 @@ def _leading_turns(record: Mapping[str, Any]) -> tuple[Turn, ...]:
         raise ValueError(f"history is {_type_name(history)}, not a list of pairs")
     for number, pair in enumerate(history, 1):
         if not (isinstance(pair, list) and len(pair) == 2):
-            raise ValueError(f"history {number} is no pair of question and answer")
+            raise ValueError(f"history {number} is not a pair of question and answer")
         question, answer = (_text({"text": content}, "text") for content in pair)
         turns += [Turn("user", question), Turn("assistant", answer)]
     return tuple(turns)
 
 
 def _parse_prompt(record: Mapping[str, Any]) -> tuple[Turn, ...]:
-    """Return the turns that an answer follows; none where the record does not tell them apart."""
+    """Return the turns before the answers; none if they are part of the answers' messages."""
     before = _leading_turns(record)
     if isinstance(record.get("prompt"), list):
         turns = _parse_messages(record["prompt"], "prompt", before)
@@ -189,7 +188,7 @@ def _parse_prompt(record: Mapping[str, Any]) -> tuple[Turn, ...]:
 def _parse_answer(
     record: Mapping[str, Any], key: str, prompt: tuple[Turn, ...]
 ) -> tuple[tuple[Turn, ...], str]:
-    """Return what is answered by the text or the messages of a key, and the answer."""
+    """Return the prompt and the answer of a key's text or messages."""
     value = record[key]
     if not isinstance(value, list):
         answer = _text(record, key)
@@ -197,14 +196,12 @@ def _parse_answer(
             raise ValueError("it has no prompt")
         return prompt, answer
     first = value[0] if value else None
-    begins_with_prompt = (
-        isinstance(first, Mapping) and first.get("role", first.get("from")) != "assistant"
-    )
-    if begins_with_prompt and not isinstance(record.get("prompt"), list):
-        turns = _parse_messages(value, key, _leading_turns(record))
+    has_prompt = isinstance(first, Mapping) and first.get("role", first.get("from")) != "assistant"
+    if not prompt or (has_prompt and not isinstance(record.get("prompt"), list)):
+        before = _leading_turns(record)
     else:
-        turns = _parse_messages(value, key, prompt or _leading_turns(record))
-    _check_answered(turns, key)
+        before = prompt
+    turns = _check_answered(_parse_messages(value, key, before), key)
     if prompt and prompt[-1] not in turns:
         raise ValueError(f"{key} does not begin with the prompt")
     return turns[:-1], turns[-1].content
@@ -224,7 +221,7 @@ def _category(record: Mapping[str, Any]) -> str:
 
 
 def _text(record: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    """Return the text of a key, which must not be missing or empty, unless there is a default."""
+    """Return the text of a key; raise ValueError if it is missing or empty without a default."""
     value = record.get(key, default)
     if value is None and default is not None:
         return default
@@ -243,6 +240,6 @@ def _text(record: Mapping[str, Any], key: str, default: str | None = None) -> st
 
 
 def _type_name(value: Any) -> str:
-    """Return what a person calls this kind of value."""
+    """Return the name of a JSON value's type for error messages."""
     kinds = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
     return "nothing" if value is None else kinds.get(type(value), "a record")

@@ -1,24 +1,22 @@
-"""Rows of examples, or of pairs of answers, in which only the answers are learned.
+"""Datasets of packed examples (SFT) and packed answer pairs (DPO), and the DPO loss.
 
-A row has T positions, and each of its examples is a segment, which sees nothing of others:
+A row has T positions. Each of its examples is a segment; attention does not cross segments:
 
     inputs    p p p a a a │ p p a a │ 0 0        p prompt, a answer, 0 padding
     targets   · · a a a e │ · a a e │ · ·        e end-of-text, · not learned
     segments  0 0 0 0 0 0 │ 1 1 1 1 │ 2 2
 
-A pair lies whole in one row, as two segments with the same prompt, so that its loss needs no
-other row. The items of each source are packed once; each epoch has the rows in an order of its
-own (see `deck`).
+The two examples of a pair are in the same row, as two segments with the same prompt, so that its
+loss needs no other row. The items of each source are packed once; `EpochSampler` shuffles the rows
+for each epoch.
 
-The loss of DPO on packed pairs of answers: how much likelier the chosen one is to become.
-
-    inputs    p p p a a a │ p p p b b │ …      p prompt, a chosen, b rejected
-    targets   · · a a a e │ · · b b e │ …      e end-of-text, · not learned
-    pairs     0 0 0 0 0 0 │ 0 0 0 0 0 │ …      of the answers: the pair's number
+    inputs    p p p a a a │ p p p b b │ …        p prompt, a chosen, b rejected
+    targets   · · a a a e │ · · b b e │ …        e end-of-text, · not learned
+    pairs     0 0 0 0 0 0 │ 0 0 0 0 0 │ …        in answers: the pair's number
     signs     0 0 + + + + │ 0 0 − − − │ …
 
-A pair's margin is log p(chosen) − log p(rejected) = −Σ signs · nats. The loss asks that it be
-larger than the reference model's: −log σ(β (margin − reference)), summed over the pairs
+A pair's margin is log p(chosen) − log p(rejected) = −Σ signs · nll. The DPO loss increases it above
+the reference model's margin: −log σ(β (margin − reference)), summed over the pairs
 (Rafailov et al. 2023, https://arxiv.org/abs/2305.18290).
 """
 
@@ -36,19 +34,16 @@ from torch import Tensor
 from gnano.data.packed_dataset import IGNORE_INDEX, Batch, PackedDataset
 from gnano.data.packing import first_fit_decreasing
 from gnano.data.sampler import EpochSampler
-from gnano.data.sft.chat_template import (
-    Example,
-    PreferencePair,
-)
+from gnano.data.sft.chat_template import Example, PreferencePair
 
 ItemT = TypeVar("ItemT", bound=Example | PreferencePair)
 BatchT = TypeVar("BatchT", bound="Batch | PreferenceBatch")
 
 
 class PackedExamples(ABC, Generic[ItemT, BatchT]):
-    """Rows of `length` positions; with `packing` off, each has one item."""
+    """Rows of `block_size` positions; without `packing` each has one item."""
 
-    item_name: str  # what a person calls the items
+    item_name: str  # for messages
 
     def __init__(
         self,
@@ -60,17 +55,14 @@ class PackedExamples(ABC, Generic[ItemT, BatchT]):
     ) -> None:
         self.block_size = block_size
         self.items: list[ItemT] = []
-        self.rows: list[list[int]] = []  # of numbers of items, source by source
+        self.rows: list[list[int]] = []  # of indices into `items`, source by source
         counts = []
         for source in sources:
             first = len(self.items)
             self.items += cast("list[ItemT]", [item.truncate(block_size) for item in source])
             sizes = [item.num_positions for item in self.items[first:]]
-            rows = (
-                first_fit_decreasing(sizes, block_size)
-                if packing
-                else [[i] for i in range(len(sizes))]
-            )
+            single_rows = [[i] for i in range(len(sizes))]
+            rows = first_fit_decreasing(sizes, block_size) if packing else single_rows
             self.rows += ([first + i for i in row] for row in rows)
             counts.append(len(rows))
         self.row_offsets = [0, *accumulate(counts)]
@@ -78,9 +70,10 @@ class PackedExamples(ABC, Generic[ItemT, BatchT]):
 
     @abstractmethod
     def collate(self, rows: Sequence[Sequence[int]]) -> BatchT:
-        """Return the batch of these items, by their numbers, a row each."""
+        """Return the batch of these rows of indices into `items`."""
 
     def read_batch(self, samples: Sequence[int]) -> BatchT:
+        """Return the batch of these samples."""
         return self.collate([self.rows[self.locate(sample)[1]] for sample in samples])
 
     def locate(self, sample: int) -> tuple[int, int]:
@@ -89,36 +82,36 @@ class PackedExamples(ABC, Generic[ItemT, BatchT]):
         return epoch, self.row_offsets[source] + row
 
     def missing(self, samples: Sequence[int]) -> str | None:
-        """Return what these samples wait for: nothing."""
+        """Return None: no data of these samples is missing, unlike in a growing corpus."""
         return None
 
     def packing_stats(self) -> str:
-        """Say how full the rows are, and what had to be cut."""
-        room = len(self.rows) * self.block_size
+        """Return a line about the padding, the tokens, and the truncated items."""
+        name, positions = self.item_name, len(self.rows) * self.block_size
         used = sum(item.num_positions for item in self.items)
         examples = [example for item in self.items for example in item.examples]
         learned = sum(int(example.loss_mask[1:].sum()) for example in examples)
-        cut = sum(item.is_truncated for item in self.items)
+        truncated = sum(item.is_truncated for item in self.items)
         return (
-            f"{len(self.items):,} {self.item_name} in {len(self.rows):,} rows of {self.block_size:,}: "
-            f"{1 - used / room:.1%} padding, {used:,} tokens used, {learned:,} of them answers, "
-            f"{cut:,} {self.item_name} cut"
+            f"{len(self.items):,} {name} in {len(self.rows):,} rows of {self.block_size:,}: "
+            f"{1 - used / positions:.1%} padding, {used:,} tokens used, {learned:,} of them "
+            f"answers, {truncated:,} {name} cut"
         )
 
     def _lay_out(
         self, rows: Sequence[Sequence[int]]
     ) -> tuple[tuple[NDArray[Any], ...], list[tuple[int, slice]]]:
-        """Return inputs, targets and segments [B, T], and where each example lies in them."""
+        """Return inputs, targets and segments [B, T], and the row and slice of each example."""
         shape = len(rows), self.block_size
         inputs, targets = np.zeros(shape, np.int64), np.full(shape, IGNORE_INDEX, np.int64)
         segments = np.zeros(shape, np.int32)
         places = []
         for number, row in enumerate(rows):
             start = segment = 0
-            for ids, learned, _ in (example for i in row for example in self.items[i].examples):
+            for ids, loss_mask, _ in (example for i in row for example in self.items[i].examples):
                 place = number, slice(start, start + len(ids) - 1)
                 inputs[place] = ids[:-1]
-                targets[place] = np.where(learned[1:], ids[1:], IGNORE_INDEX)
+                targets[place] = np.where(loss_mask[1:], ids[1:], IGNORE_INDEX)
                 segments[place] = segment
                 start, segment = place[1].stop, segment + 1
                 places.append(place)
@@ -127,20 +120,21 @@ class PackedExamples(ABC, Generic[ItemT, BatchT]):
 
 
 class SFTDataset(PackedExamples[Example, Batch]):
-    """Rows of `length` positions; with `packing` off, each has one example."""
+    """Rows of examples, for supervised fine-tuning."""
 
     item_name = "examples"
 
     def collate(self, rows: Sequence[Sequence[int]]) -> Batch:
+        """Return the batch of these rows of indices into `items`."""
         arrays, _ = self._lay_out(rows)
         return Batch(*map(torch.from_numpy, arrays))
 
 
 class PreferenceDataset(PackedExamples[PreferencePair, "PreferenceBatch"]):
-    """Rows of `length` positions; with `packing` off, each has one pair.
+    """Rows of answer pairs, for DPO.
 
-    `reference` holds each pair's margin under the reference model, in the order of `items`; it is
-    0 until someone has measured it.
+    `reference_margins` has each pair's margin under the reference model, in the order of `items`;
+    it is 0 until the caller has computed it.
     """
 
     item_name = "pairs"
@@ -159,10 +153,11 @@ class PreferenceDataset(PackedExamples[PreferencePair, "PreferenceBatch"]):
         self.reference_margins: NDArray[np.float32] = np.zeros(len(self.items), np.float32)
 
     def collate(self, rows: Sequence[Sequence[int]]) -> "PreferenceBatch":
+        """Return the batch of these rows of indices into `items`."""
         arrays, places = self._lay_out(rows)
         targets = arrays[1]
         pairs, signs = np.zeros_like(targets), np.zeros(targets.shape, np.float32)
-        for number, place in enumerate(places):  # chosen and rejected take turns
+        for number, place in enumerate(places):  # chosen and rejected alternate
             learned = targets[place] != IGNORE_INDEX
             pairs[place] = learned * (number // 2)
             signs[place] = learned * (-1 if number % 2 else 1)
@@ -172,43 +167,39 @@ class PreferenceDataset(PackedExamples[PreferencePair, "PreferenceBatch"]):
 
 
 class PreferenceBatch(NamedTuple):
+    """A batch of answer pairs, with its DPO loss; P is the number of pairs."""
+
     inputs_BT: Tensor  # int64
-    targets_BT: Tensor  # int64: the answers' tokens; IGNORE elsewhere
+    targets_BT: Tensor  # int64: the answers' tokens; IGNORE_INDEX elsewhere
     segments_BT: Tensor | None  # int32: two for each pair; None: attention crosses them
-    pair_index_BT: (
-        Tensor  # int64: number of the pair within the batch where a target counts; else 0
-    )
+    pair_index_BT: Tensor  # int64: on targets, the pair's index in the batch; 0 elsewhere
     signs_BT: Tensor  # float32: 1 on the chosen answer's targets, −1 on the rejected one's; else 0
     reference_margins_P: Tensor  # float32: the margins under the reference model
-    beta: Tensor  # float32, no dimensions: how much a margin counts
+    beta: Tensor  # float32, no dimensions: the scale of the margins
 
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> "PreferenceBatch":
-        """Return the same batch with `work` done to each tensor."""
-        return PreferenceBatch._make(
-            None if tensor is None else function(tensor) for tensor in self
-        )
+        """Return the batch with `function` applied to each tensor."""
+        return PreferenceBatch._make(None if one is None else function(one) for one in self)
 
     def count_targets(self) -> Tensor:
-        """Return how many pairs it has, on its device."""
+        """Return the number of pairs, on the batch's device."""
         return torch.full((), len(self.reference_margins_P), device=self.reference_margins_P.device)
 
     def compute_margins(self, nll_BT: Tensor) -> Tensor:
-        """Return log p(chosen) − log p(rejected) of each pair [P], from all positions' nats."""
-        number_P1 = torch.arange(len(self.reference_margins_P), device=nll_BT.device)[:, None]
+        """Return log p(chosen) − log p(rejected) of each pair, from the loss of each position."""
+        pair_P1 = torch.arange(len(self.reference_margins_P), device=nll_BT.device)[:, None]
         signed_N = (self.signs_BT * nll_BT).flatten()
-        # not index_add_, which on a GPU adds in an order of chance
-        return -torch.where(self.pair_index_BT.flatten() == number_P1, signed_N, 0).sum(1)
+        # not index_add_, whose order of additions on a GPU is random
+        return -torch.where(self.pair_index_BT.flatten() == pair_P1, signed_N, 0).sum(1)
 
     def loss_fn(self, nll_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Return DPO's loss, summed over the pairs, and its derivative by each position's nats."""
+        """Return the sum of the pairs' DPO losses and its derivative by each position's loss."""
         logits_P = self.beta * (self.compute_margins(nll_BT) - self.reference_margins_P)
         loss = -F.logsigmoid(logits_P).sum()
         slopes_P = self.beta * torch.sigmoid(-logits_P)
-        # padding is of pair 0, with the sign 0, also where there is no pair
+        # padding has pair index 0 and sign 0, even in a batch without pairs
         return loss, F.pad(slopes_P, (0, 1))[self.pair_index_BT] * self.signs_BT
 
 
 TrainingDataset = PackedDataset | SFTDataset | PreferenceDataset
-
-
 AnyBatch = Batch | PreferenceBatch
