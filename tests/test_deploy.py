@@ -1,4 +1,4 @@
-"""The files under deploy/ are run here, with the cluster's programs played by small scripts."""
+"""Runs the files of deploy/ with small scripts in the place of the cluster's programs."""
 
 import json
 import os
@@ -14,7 +14,6 @@ import pytest
 import yaml
 from torch.distributed.run import get_args_parser
 
-import gnano.train
 from gnano.cli import pretrain
 from gnano.config.model_config import ModelConfig
 
@@ -30,8 +29,8 @@ SKYPILOT = {
     "SKYPILOT_NODE_IPS": "10.0.0.7\n10.0.0.8",
     "SKYPILOT_NUM_GPUS_PER_NODE": "8",
 }
-# what a program that is played notes down: its arguments, one call a line
-NOTE = f"""#!/bin/bash
+# a fake program records its arguments, one call per line
+RECORD_CALL = f"""#!/bin/bash
 {shlex.quote(sys.executable)} - "$@" >> "$0.calls" <<END
 import json, sys
 print(json.dumps(sys.argv[1:]))
@@ -42,36 +41,36 @@ SRUN = 'while [[ "$1" == -* ]]; do shift; done\nexec "$@"\n'
 
 
 @pytest.fixture
-def place(tmp_path):
-    """A folder to start from, with a `bin` whose programs come before all others."""
+def workdir(tmp_path):
+    """Return a working folder with a `bin` that comes first on the path."""
     (tmp_path / "bin").mkdir()
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/activate").touch()
     for name, rest in {"scontrol": SCONTROL, "srun": SRUN, "torchrun": "", "pip": ""}.items():
-        play(tmp_path, name, rest)
+        write_program(tmp_path, name, rest)
     return tmp_path
 
 
-def play(place, name, rest):
-    program = place / "bin" / name
-    program.write_text(NOTE + rest)
+def write_program(workdir, name, rest):
+    program = workdir / "bin" / name
+    program.write_text(RECORD_CALL + rest)
     program.chmod(0o755)
 
 
-def calls(place, name):
-    noted = place / "bin" / f"{name}.calls"
+def calls(workdir, name):
+    noted = workdir / "bin" / f"{name}.calls"
     return [json.loads(line) for line in noted.read_text().splitlines()] if noted.exists() else []
 
 
-def start(place, command, variables):
-    path = f"{place / 'bin'}:{os.environ['PATH']}"
+def start(workdir, command, variables):
+    path = f"{workdir / 'bin'}:{os.environ['PATH']}"
     env = {**os.environ, **variables, "PATH": path}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=place, env=env, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(command, cwd=workdir, env=env, stdout=pipe, stderr=pipe, text=True)
 
 
-def run_all(place):
-    """Each file's command line as torchrun gets it."""
+def torchrun_commands(workdir):
+    """Return the command line that torchrun receives from each file."""
     kubernetes = yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())
     (job,) = [part for part in kubernetes if part["kind"] == "TrainJob"]
     skypilot = yaml.safe_load((DEPLOY / "skypilot.yaml").read_text())
@@ -82,23 +81,24 @@ def run_all(place):
     }
     lines = {}
     for name, (command, variables) in scripts.items():
-        process = start(place, command, variables)
+        process = start(workdir, command, variables)
         _, error = process.communicate(timeout=60)
         assert (process.returncode, error) == (0, ""), name
-        lines[name] = calls(place, "torchrun")[-1]
-    assert len(calls(place, "torchrun")) == len(scripts)
+        lines[name] = calls(workdir, "torchrun")[-1]
+    assert len(calls(workdir, "torchrun")) == len(scripts)
     return lines
 
 
-def test_every_file_starts_a_run_that_our_own_command_line_accepts(place, monkeypatch):
+@pytest.mark.slow
+def test_every_file_starts_a_run_that_gnano_accepts(workdir, monkeypatch):
     started = []
 
-    def train(recipe, run, watch, say, allow, exam):
+    def train(recipe, run, *others):
         started.append((recipe, run))
         raise SystemExit
 
-    monkeypatch.setitem(vars(gnano.train), "train", train)
-    for arguments in run_all(place).values():
+    monkeypatch.setattr("gnano.train.trainer.train", train)
+    for arguments in torchrun_commands(workdir).values():
         parsed = get_args_parser().parse_args(arguments)  # torchrun's own
         command = parsed.training_script_args
         assert (parsed.module, parsed.training_script, command[0]) == (True, "gnano", "pretrain")
@@ -107,11 +107,14 @@ def test_every_file_starts_a_run_that_our_own_command_line_accepts(place, monkey
     assert len(started) == 3
     for recipe, run in started:
         assert recipe.model == ModelConfig()
-        assert run.name == "1b" and recipe.corpus.folder.endswith("data/1b")
+        assert run.name == "1b" and recipe.pretraining_data.folder.endswith("data/1b")
 
 
-def test_the_nodes_find_one_another(place):
-    lines = {name: get_args_parser().parse_args(line) for name, line in run_all(place).items()}
+def test_nodes_share_a_rendezvous(workdir):
+    lines = {
+        name: get_args_parser().parse_args(line)
+        for name, line in torchrun_commands(workdir).items()
+    }
     slurm, skypilot, kubernetes = lines["slurm"], lines["skypilot"], lines["kubernetes"]
     assert (slurm.nnodes, slurm.rdzv_backend, slurm.rdzv_id) == ("2", "c10d", "123456")
     assert slurm.rdzv_endpoint == "node7:23456"
@@ -120,9 +123,9 @@ def test_the_nodes_find_one_another(place):
     assert kubernetes.nnodes == "1:1"  # torchrun's default: the operator sets PET_NNODES
 
 
-def test_kubernetes_tells_torchrun_who_it_is_through_its_environment(monkeypatch):
-    told = {"NNODES": "2", "NPROC_PER_NODE": "8", "NODE_RANK": "1", "MASTER_ADDR": "node-0"}
-    for name, value in told.items():
+def test_kubernetes_configures_torchrun_through_the_environment(monkeypatch):
+    settings = {"NNODES": "2", "NPROC_PER_NODE": "8", "NODE_RANK": "1", "MASTER_ADDR": "node-0"}
+    for name, value in settings.items():
         monkeypatch.setenv(f"PET_{name}", value)
     parsed = get_args_parser().parse_args(["-m", "gnano", "pretrain", "1b"])
     assert (parsed.nnodes, parsed.nproc_per_node, parsed.node_rank) == ("2", "8", 1)
@@ -130,55 +133,57 @@ def test_kubernetes_tells_torchrun_who_it_is_through_its_environment(monkeypatch
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 143])
-def test_slurm_keeps_the_exit_code_of_a_run_that_ends_by_itself(place, code):
-    play(place, "torchrun", f"exit {code}\n")
-    process = start(place, ["bash", str(DEPLOY / "slurm.sbatch")], SLURM)
+def test_slurm_keeps_the_exit_code_of_a_run_that_ends(workdir, code):
+    write_program(workdir, "torchrun", f"exit {code}\n")
+    process = start(workdir, ["bash", str(DEPLOY / "slurm.sbatch")], SLURM)
     process.communicate(timeout=60)
     assert process.returncode == code
-    assert [call[0] for call in calls(place, "scontrol")] == ["show"]
+    assert [call[0] for call in calls(workdir, "scontrol")] == ["show"]
 
 
-def test_slurm_queues_the_job_again_when_its_time_is_up(place):
-    """torchrun gets SIGTERM, may take its time to save, and ends with 1, as it always does."""
+@pytest.mark.slow
+def test_slurm_requeues_the_job_at_its_time_limit(workdir):
+    """Torchrun gets SIGTERM, has time to save, and exits with 1, as always."""
     trap = "trap 'sleep 1; touch saved; exit 1' TERM\ntouch up\nwhile true; do sleep 0.1; done\n"
-    assert run_out_of_time(place, trap) == 1
-    assert (place / "saved").exists()
-    assert calls(place, "scontrol")[1:] == [["requeue", "123456"]]
+    assert run_to_time_limit(workdir, trap) == 1
+    assert (workdir / "saved").exists()
+    assert calls(workdir, "scontrol")[1:] == [["requeue", "123456"]]
 
 
-def test_slurm_does_not_queue_a_run_again_that_finished_in_its_last_minutes(place):
-    assert run_out_of_time(place, "trap '' TERM\ntouch up\nsleep 2\nexit 0\n") == 0
-    assert [call[0] for call in calls(place, "scontrol")] == ["show"]
+@pytest.mark.slow
+def test_slurm_does_not_requeue_a_run_that_finished_in_its_last_minutes(workdir):
+    assert run_to_time_limit(workdir, "trap '' TERM\ntouch up\nsleep 1\nexit 0\n") == 0
+    assert [call[0] for call in calls(workdir, "scontrol")] == ["show"]
 
 
-def run_out_of_time(place, torchrun):
-    """The batch script's exit code, with the signal that Slurm is asked for sent to it alone."""
-    play(place, "torchrun", torchrun)
-    process = start(place, ["bash", str(DEPLOY / "slurm.sbatch")], SLURM)
-    while not (place / "up").exists():
+def run_to_time_limit(workdir, torchrun):
+    """Return the exit code of the batch script after the signal that it requests from Slurm."""
+    write_program(workdir, "torchrun", torchrun)
+    process = start(workdir, ["bash", str(DEPLOY / "slurm.sbatch")], SLURM)
+    while not (workdir / "up").exists():
         time.sleep(0.05)
-    asked = re.search(r"#SBATCH --signal=B:(\w+)@", (DEPLOY / "slurm.sbatch").read_text())
-    assert asked is not None
-    process.send_signal(signal.Signals[f"SIG{asked[1]}"])
+    requested = re.search(r"#SBATCH --signal=B:(\w+)@", (DEPLOY / "slurm.sbatch").read_text())
+    assert requested is not None
+    process.send_signal(signal.Signals[f"SIG{requested[1]}"])
     process.communicate(timeout=60)
     return process.returncode
 
 
-def test_the_ranks_have_time_to_save_before_the_machine_is_taken(place):
-    """What torchrun waits for is shorter than what the cluster gives."""
+def test_the_ranks_have_time_to_save_before_the_machine_is_taken(workdir):
+    """The timeout of torchrun is shorter than the notice that the cluster gives."""
     slurm = (DEPLOY / "slurm.sbatch").read_text()
     (warning,) = re.findall(r"#SBATCH --signal=B:\w+@(\d+)", slurm)
-    (patience,) = re.findall(r"export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=(\d+)", slurm)
-    assert 60 < int(patience) < int(warning)
+    (timeout,) = re.findall(r"export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=(\d+)", slurm)
+    assert 60 < int(timeout) < int(warning)
     parts = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
     pod = pod_of(parts)
     (node,) = pod["containers"]
     env = {entry["name"]: entry["value"] for entry in node["env"]}
-    patience = int(env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"])
-    assert 60 < patience < pod["terminationGracePeriodSeconds"]
+    timeout = int(env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"])
+    assert 60 < timeout < pod["terminationGracePeriodSeconds"]
 
 
-def test_the_parts_of_the_kubernetes_file_belong_together():
+def test_the_parts_of_the_kubernetes_file_match():
     parts = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
     claim, runtime, job = parts
     assert [part["kind"] for part in parts] == [
@@ -192,7 +197,7 @@ def test_the_parts_of_the_kubernetes_file_belong_together():
     (node,) = pod["containers"]
     assert {m["name"] for m in node["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
     (replicated,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
-    # Kubeflow Trainer puts a TrainJob's command, image and resources where it finds these names
+    # Kubeflow Trainer puts a TrainJob's command, image and resources where these names are
     assert replicated["name"] == node["name"] == "node"
     step = replicated["template"]["metadata"]["labels"][
         "trainer.kubeflow.org/trainjob-ancestor-step"
