@@ -72,7 +72,7 @@ def corpus(tmp_path):
 
 def refused(door: str, out: Path, source: Path, home: Path) -> None:
     before = sorted(home.rglob("*"))
-    with pytest.raises(ValueError, match=r"name another place for the output \(\S+\)\.$"):
+    with pytest.raises(ValueError, match=r"choose another output path \(\S+\)\.$"):
         DOORS[door](out, source)
     assert sorted(home.rglob("*")) == before
 
@@ -117,7 +117,7 @@ def test_a_glob_stands_for_what_it_reaches(out, pattern, fits, corpus, tmp_path,
     if fits:
         check_output_path(Path(out), "--out", [pattern])
     else:
-        with pytest.raises(ValueError, match="name another place"):
+        with pytest.raises(ValueError, match="choose another output path"):
             check_output_path(Path(out), "--out", [pattern])
 
 

@@ -16,7 +16,7 @@ from gnano.export.formats import _load_snippet
 from gnano.export.model_card import build_model_card
 from gnano.reporting.run_list import format_runs_table, list_runs
 from gnano.train.trainer import RunResult, train
-from gnano.utils.shell import format_shell_command
+from gnano.utils.formatting import format_shell_command
 
 ODD = ["a b", "it's", 'say "no"', "-rf", "$HOME", "a;b", "a`b`", "*", "ä", "a\\b", "~x"]
 names = st.text(st.characters(blacklist_characters="\0/", blacklist_categories=["Cs"]), min_size=1)

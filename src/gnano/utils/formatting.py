@@ -1,14 +1,16 @@
-"""Numbers and tables as text for people: aligned columns, counted nouns, sizes, durations."""
+"""Numbers, tables and commands as text for people."""
 
-from collections.abc import Collection, Sequence
+import shlex
+from collections.abc import Container, Sequence
+from pathlib import Path
 
 
-def format_table(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
-    """Return one line per row with aligned columns; the `left` ones hold text, others numbers."""
+def align_columns(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:
+    """Return each row as a line of columns; those numbered in `right` are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if number in left else cell.rjust(width)
+            cell.rjust(width) if number in right else cell.ljust(width)
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
@@ -26,8 +28,20 @@ def format_gb(size: float, spec: str = ".2f") -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return one number in the unit that suits it: 95 s, 6.8 min, 3.1 h, 6.9 days."""
+    """Return one number in a suitable unit: 95 s, 6.8 min, 3.1 h, 6.9 days."""
     for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def format_shell_command(*arguments: str | Path) -> str:
+    """Join the words of a command, each quoted where a shell would split or expand it.
+
+    A path that begins with a dash is written ./-path, so that it is not taken for an option.
+    """
+    words = (
+        f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
+        for word in arguments
+    )
+    return shlex.join(words)

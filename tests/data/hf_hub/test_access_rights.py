@@ -32,7 +32,7 @@ def test_a_missing_data_set_may_also_be_a_private_one(hub, monkeypatch):
 
 
 def test_a_missing_revision_is_named(hub):
-    with pytest.raises(ValueError, match=r"revision/v9 is not there: .*no such branch"):
+    with pytest.raises(ValueError, match=r"revision/v9 does not exist: .*no such branch"):
         resolve_dataset(SMOLLM, "", "train", "v9")
 
 
@@ -42,14 +42,14 @@ def test_a_name_that_is_none_is_refused_before_any_request(hub):
     assert not hub.requests
 
 
-def test_a_gated_data_set_says_where_to_accept_its_licence(hub):
+def test_a_gated_data_set_says_where_to_accept_its_license(hub):
     commit, files = resolve_dataset(STARCODER, "python", "train", "main")
     page, tokens = f"{hub.endpoint}/datasets/{STARCODER}", f"{hub.endpoint}/settings/tokens"
     for ask in (check_content, fetch):
         with pytest.raises(ValueError) as refused:
             ask(STARCODER, commit, files[0])
         assert str(refused.value) == (
-            f"bigcode/starcoderdata is gated: accept its licence at {page}, then log in with "
+            f"bigcode/starcoderdata is gated: accept its license at {page}, then log in with "
             f"`hf auth login` or set HF_TOKEN ({tokens})."
         )
 

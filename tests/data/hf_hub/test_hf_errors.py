@@ -53,7 +53,7 @@ def test_when_patience_ends_the_sentence_names_address_reason_and_what_next(hub,
     commit = hub.repositories[DOLLY].revisions["main"]
     assert str(given_up.value) == (
         f"{hub.endpoint}/api/datasets/{DOLLY}/tree/{commit}?recursive=True failed 6 times in a "
-        f"row, the last time with 500 Internal Server Error; the same command goes on where it "
+        f"row, the last time with 500 Internal Server Error; the same command continues where it "
         f"stopped."
     )
 
@@ -88,6 +88,6 @@ def test_a_login_page_of_a_hotel_is_not_taken_for_the_hub(hub):
 
 def test_offline_mode_is_named(hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match=r"HF_HUB_OFFLINE .*is set, so .* is not asked"):
+    with pytest.raises(ValueError, match=r"HF_HUB_OFFLINE .*is set, so .* is not requested"):
         resolve_dataset(DOLLY, "", "train", "main")
     assert not hub.requests
