@@ -101,7 +101,7 @@ def test_the_target_of_a_token_is_the_one_after_it(mix, batches):
 
 def test_changing_a_batch_does_not_change_the_corpus(batches):
     before = batches.read_batch([3])[0].tolist()
-    batches.batch([3])[0].zero_()
+    batches.read_batch([3])[0].zero_()
     assert batches.batch([3])[0].tolist() == before
 
 
@@ -153,7 +153,7 @@ def test_a_batch_does_not_depend_on_what_was_read_before(mix, batches):
     fresh = PackedDataset(TokenizedCorpus(mix.folder), WEIGHTS, 7, T)
     late = fresh.read_batch(range(2_000, 2_010))
     batches.read_batch(range(5_000, 5_050))
-    again = batches.batch(range(2_000, 2_010))
+    again = batches.read_batch(range(2_000, 2_010))
     assert late.inputs_BT.equal(again.inputs_BT) and late.targets_BT.equal(again.targets_BT)
 
 

@@ -41,7 +41,7 @@ def test_packed_every_token_but_a_shards_first_is_a_target_once_an_epoch(mix, pa
         padding += T - len(kept)
     assert targets == Counter(t for tokens in mix.shards("b") for t in tokens[1:].tolist())
     waste = PackedDataset(packed.corpus, WEIGHTS, 3, T, "best-fit").packing_stats()
-    of_b = sum(packed.rows[1]) * T
+    of_b = sum(packed.rows_per_shard[1]) * T
     assert counted + padding == of_b < waste.target_slots
 
 

@@ -99,7 +99,7 @@ def test_a_source_with_a_budget_ends_when_the_others_do():
 @given(plan=plans())
 def test_the_expected_tasks_are_the_fewest_that_reach_the_expected_tokens(plan):
     for source in plan.sources.values():
-        count, tokens = source.estimate_tasks(), source.expected_tokens()
+        count, tokens = source.estimate_tasks(), source.estimate_tokens()
         assert 1 <= count <= len(source.tasks)
         assert sum(map(estimate_task_tokens, source.tasks[:count])) >= tokens
         if source.max_tokens:

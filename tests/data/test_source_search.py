@@ -68,7 +68,7 @@ def test_of_a_file_and_its_link_in_one_folder_the_first_in_order_is_taken(place)
 @pytest.mark.parametrize("pattern", ["y**z", "**.txt", "deep/***", "{place}/d**/c.txt"])
 def test_a_pattern_that_is_none_is_named_and_explained(place, pattern):
     asked = pattern.format(place=place)
-    with pytest.raises(ValueError, match=r"is no pattern: \*\* .* write \* instead\.$") as error:
+    with pytest.raises(ValueError, match=r"is not a valid pattern: \*\* .* write \* instead\.$") as error:
         find_files(("a.txt", asked))
     assert repr(asked) in str(error.value)
 
@@ -176,7 +176,7 @@ def test_what_is_named_itself_is_not_skipped(place, file):
 @pytest.mark.parametrize("name", ["picture.png", "._a.jsonl", "deep/noise"])
 def test_a_binary_file_that_is_named_is_refused(place, file, name):
     file(f"place/{name}", LEFT_BY_OTHERS[name])
-    with pytest.raises(ValueError, match=f"^{name} is no text but a binary file: name files of"):
+    with pytest.raises(ValueError, match=f"^{name} is a binary file, not text: name files of"):
         find_files((name,))
 
 

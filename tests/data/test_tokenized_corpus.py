@@ -180,7 +180,7 @@ def test_a_source_that_ended_too_short_for_a_sequence_is_refused(mix, tmp_path):
 
 
 def test_a_share_too_small_ever_to_come_is_refused(mix):
-    with pytest.raises(ValueError, match=r"'b' has 0\.05% of the weight, and would never come"):
+    with pytest.raises(ValueError, match=r"'b' has 0\.05% of the weight, and would never be sampled"):
         PackedDataset(TokenizedCorpus(mix.folder), {"a": 1_000, "b": 1, "c": 1_000}, 7, T)
 
 

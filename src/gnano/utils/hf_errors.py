@@ -1,7 +1,7 @@
 """Errors of the Hugging Face Hub: transient ones are retried, the others explained in a sentence.
 
-    429, 5xx, no connection, a broken one, a timeout ─▶ wait, retry ─▶ OSError after the last attempt
-    401, 403, 404 and the like                       ─▶ ValueError, immediately
+    429, 5xx, no or a broken connection, timeout ─▶ wait, retry ─▶ OSError after the last attempt
+    401, 403, 404 and the like                   ─▶ ValueError, immediately
 
 The waits double, and each is drawn uniformly below that bound ("full jitter": AWS Architecture
 Blog, Exponential Backoff and Jitter, 2015), so that machines that failed together do not retry

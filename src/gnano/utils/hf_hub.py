@@ -10,12 +10,12 @@ A split's files are found by the repository's card, or else by their names:
 The keys of a card and the split words in a name are those of
 https://huggingface.co/docs/hub/datasets-manual-configuration.
 
-A commit never changes, so the name, size and hash of its files can be checked against the download.
 `huggingface_hub` provides the endpoint, the token, the session and the errors. Its own downloads
 restart in every process, so files are downloaded here, by plain HTTP into `NAME.incomplete`, which
-a later range request continues.
+a later range request continues. Size and hash are checked: a commit never changes.
 """
 
+import functools
 import hashlib
 import io
 import json
@@ -58,7 +58,7 @@ class HubFile(NamedTuple):
 
 
 def group_by_split(names: list[str], split: str, folder: str = "") -> NamesBySplit:
-    """Return the data files below a folder by split; all are "train" if no name contains a split."""
+    """Return the data files below a folder by split; all are "train" if no name has one."""
     found: NamesBySplit = {}
     for name in select_data_files(names):
         found.setdefault(_split_from_path(name.removeprefix(folder), split), []).append(name)
@@ -142,7 +142,9 @@ def resolve_dataset(repo: str, config: str, split: str, revision: str) -> tuple[
         try:
             files = _list_files(repo, tree, config.strip("/"))
         except NotInRepositoryError:
-            names = sorted(configs.keys() | _list_folders(repo, tree))
+            entries = _list_tree(repo, tree, "", recursive=False)
+            folders = {entry["path"] for entry in entries if entry["type"] == "directory"}
+            names = sorted(configs.keys() | folders)
             raise ValueError(
                 f"{repo} has no configuration or folder {config!r}; it has "
                 f"{', '.join(names) or 'none'} (config)."
@@ -185,14 +187,10 @@ def download_file(repo: str, commit: str, file: HubFile, folder: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".incomplete")
     url = _file_url(repo, commit, file)
+    resume = functools.partial(_resume_download, url, partial)
+    received = functools.partial(_file_size, partial)
     for _ in range(2):  # a rest of an older commit, or a damaged one, is downloaded again
-        request_with_retries(
-            lambda: _resume_download(url, partial),
-            repo,
-            url,
-            MAX_DOWNLOAD_ATTEMPTS,
-            lambda: _file_size(partial),
-        )
+        request_with_retries(resume, repo, url, MAX_DOWNLOAD_ATTEMPTS, received)
         if _matches_checksum(partial, file):
             return partial.replace(target)
         partial.unlink()
@@ -250,11 +248,6 @@ def _list_files(repo: str, tree: str, folder: str) -> list[HubFile]:
         for entry in _list_tree(repo, tree, folder, recursive=True)
         if entry["type"] == "file"
     )
-
-
-def _list_folders(repo: str, tree: str) -> set[str]:
-    entries = _list_tree(repo, tree, "", recursive=False)
-    return {entry["path"] for entry in entries if entry["type"] == "directory"}
 
 
 def _files_of_config(

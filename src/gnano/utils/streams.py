@@ -1,7 +1,7 @@
-"""The standard streams of a process, and the check of output paths.
+r"""The standard streams of a process, and the check of output paths.
 
     closed (`<&-`, `>&-`, `2>&-`)           is replaced by /dev/null, under its own descriptor
-    a character the encoding does not have  is written as JSON escapes it, \\u00e9
+    a character the encoding does not have  is written as JSON escapes it, \u00e9
     a write that fails                      is dropped on a stream that only informs
 
 Without this, a progress line on a full disk or in a closed terminal would end the work it reports
