@@ -1,3 +1,5 @@
+"""Rows, batches and held-out rows contain every token as they should, in every process."""
+
 import hashlib
 import json
 import os
@@ -33,7 +35,7 @@ def batches(corpus):
 
 
 def cut(tokens, length):
-    """The rows of a shard, by hand: T + 1 ids, T further each time, the last one moved back."""
+    """Cut a shard into rows of T + 1 ids, T further each time, the last one moved back."""
     rows = []
     start = 0
     while start + length + 1 <= len(tokens):
@@ -44,14 +46,14 @@ def cut(tokens, length):
     return rows
 
 
-def test_every_row_of_the_raw_files_comes_once_in_each_epoch(mix, batches):
+def test_every_row_occurs_once_per_epoch(mix, batches):
     expected = {
         (source, shard, row): ids.tolist()
         for source, name in enumerate(NAMES)
         for shard, tokens in enumerate(mix.shards(name))
         for row, ids in enumerate(cut(tokens, T))
     }
-    assert max(shard for _, shard, _ in expected) > 1  # or there is little to get wrong
+    assert max(shard for _, shard, _ in expected) > 1  # several shards
     seen: Counter[tuple[int, int, int]] = Counter()
     finished: set[int] = set()
     i = 0
@@ -79,9 +81,9 @@ def test_every_token_but_a_shards_first_is_a_target_in_each_epoch(mix, corpus, l
     assert once <= targets
     # no more than one row of each shard repeats what another has
     assert targets.total() - once.total() < len(shards) * length
-    waste = batches.packing_stats()
-    of_b = sum(batches.rows_per_shard[1]) * length - once.total()
-    assert (waste.padding, waste.dropped_tokens) == (0, 0) and waste.repeated_targets >= of_b
+    stats = batches.packing_stats()
+    slots = sum(batches.rows_per_shard[1]) * length - once.total()
+    assert (stats.padding, stats.dropped_tokens) == (0, 0) and stats.repeated_targets >= slots
 
 
 def test_the_target_of_a_token_is_the_one_after_it(mix, batches):
@@ -102,11 +104,11 @@ def test_the_target_of_a_token_is_the_one_after_it(mix, batches):
 def test_changing_a_batch_does_not_change_the_corpus(batches):
     before = batches.read_batch([3])[0].tolist()
     batches.read_batch([3])[0].zero_()
-    assert batches.batch([3])[0].tolist() == before
+    assert batches.read_batch([3])[0].tolist() == before
 
 
 def test_the_mix_of_real_batches_is_exact(mix, batches):
-    """Which source a row is from is told by its letters alone."""
+    """The letters of a row identify its source."""
     letters = [bytes(range(ord(first), ord(first) + 8)) for first in "aiq"]
     pieces = [mix.tokenizer.decode_bytes([t]) for t in range(mix.tokenizer.vocab_size)]
     for block in range(3):
@@ -128,11 +130,12 @@ def test_workers_in_other_processes_read_the_same_in_any_order(mix, batches):
     program = (
         "import hashlib, json, sys\n"
         "from pathlib import Path\n"
-        "from gnano.data.packed_dataset import Batches; from gnano.data.tokenized_corpus import Corpus\n"
+        "from gnano.data.packed_dataset import PackedDataset\n"
+        "from gnano.data.tokenized_corpus import TokenizedCorpus\n"
         "folder, weights, parts = json.load(sys.stdin)\n"
-        "batches = Batches(Corpus(Path(folder)), weights, 7, 16)\n"
+        "batches = PackedDataset(TokenizedCorpus(Path(folder)), weights, 7, 16)\n"
         "for samples in parts:\n"
-        "    rows = b''.join(batches.sequence(i).tobytes() for i in samples)\n"
+        "    rows = b''.join(batches.read_sequence(i).tobytes() for i in samples)\n"
         "    print(hashlib.sha256(rows).hexdigest())\n"
     )
     forwards = [list(range(first, first + 100)) for first in range(0, 3_000, 100)]
@@ -162,12 +165,12 @@ def test_the_order_of_the_recipes_sources_does_not_matter(corpus, batches):
     assert digest(turned, range(500)) == digest(batches, range(500))
 
 
-def test_a_target_that_does_not_count_is_what_the_model_leaves_out():
+def test_the_ignore_index_is_the_models():
     assert gnano.model.fused_cross_entropy.IGNORE_INDEX == IGNORE_INDEX
 
 
 def counted(rows, length, size=5):
-    """The held-out targets that count, in order."""
+    """Return the held-out targets that count, in order."""
     found = []
     for x, y in iter_heldout_batches(rows, length, size):
         assert x.shape == y.shape == (len(y), length)
@@ -185,17 +188,16 @@ def test_every_held_out_token_but_the_first_counts_exactly_once(mix, corpus, sou
 
 
 @pytest.mark.parametrize("length", [7, 64, 10**5])
-def test_counted_targets_stand_for_exactly_the_bytes_of_the_held_out_texts(mix, corpus, length):
-    """Or bits per byte would be bits per something else."""
+def test_counted_targets_represent_exactly_the_bytes_of_the_held_out_texts(mix, corpus, length):
     for source, name in enumerate(NAMES):
         heldout = set(mix.texts(name)) - set(mix.training_documents(name))
         targets = counted(corpus.heldout_rows(source, length), length)
-        stand_for = int(corpus.tokenizer.token_bytes[targets].sum())
-        assert stand_for == sum(len(text.encode()) for text in heldout) > 500
+        represented = int(corpus.tokenizer.token_bytes[targets].sum())
+        assert represented == sum(len(text.encode()) for text in heldout) > 500
 
 
 @pytest.mark.parametrize("length", [7, 64])
-def test_a_counted_target_is_predicted_from_what_stands_before_it(mix, corpus, length):
+def test_a_counted_target_is_predicted_from_the_tokens_before_it(mix, corpus, length):
     tokens = mix.heldout("a").tolist()
     place = 1
     for x, y in iter_heldout_batches(corpus.heldout_rows(0, length), length, 4):
@@ -223,7 +225,7 @@ def test_without_held_out_documents_there_are_no_rows(make):
     assert corpus.heldout_text(0) == b""
 
 
-def test_a_context_longer_than_a_source_is_refused_with_both_named(corpus):
+def test_a_context_longer_than_a_source_is_refused(corpus):
     with pytest.raises(ValueError, match=r"'a'.*context 100,000 \(model\.block_size\)"):
         PackedDataset(corpus, WEIGHTS, 0, 100_000)
 
@@ -248,7 +250,7 @@ def test_a_source_without_weight_may_be_too_short(mix, corpus):
 @pytest.mark.parametrize(
     "weights", [{"a": 1, "b": 1}, {"a": 1, "b": 1, "c": 1, "d": 1}, {"a": 1, "b": 1, "x": 1}, {}]
 )
-def test_a_recipe_of_other_sources_than_the_folders_is_refused(corpus, weights):
+def test_a_recipe_with_other_sources_is_refused(corpus, weights):
     with pytest.raises(ValueError, match="holds the sources a, b, c, but") as error:
         PackedDataset(corpus, weights, 0, T)
     assert str(corpus.folder) in str(error.value)

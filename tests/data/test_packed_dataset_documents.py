@@ -1,4 +1,4 @@
-"""Rows of whole documents, and attention inside documents, as batches give them."""
+"""Rows of complete documents, and attention inside documents, in batches."""
 
 from collections import Counter
 
@@ -24,7 +24,7 @@ def packed(corpus):
 
 
 def epoch(batches):
-    """All batches of the first epoch, a sample each."""
+    """Yield the samples of the first epoch, one per batch."""
     i = 0
     while batches.sampler.locate(i).epoch == 0:
         yield i, batches.read_batch([i])
@@ -40,14 +40,14 @@ def test_packed_every_token_but_a_shards_first_is_a_target_once_an_epoch(mix, pa
         counted += len(kept)
         padding += T - len(kept)
     assert targets == Counter(t for tokens in mix.shards("b") for t in tokens[1:].tolist())
-    waste = PackedDataset(packed.corpus, WEIGHTS, 3, T, "best-fit").packing_stats()
-    of_b = sum(packed.rows_per_shard[1]) * T
-    assert counted + padding == of_b < waste.target_slots
+    stats = PackedDataset(packed.corpus, WEIGHTS, 3, T, "best-fit").packing_stats()
+    slots = sum(packed.rows_per_shard[1]) * T
+    assert counted + padding == slots < stats.target_slots
 
 
-def test_packed_only_documents_longer_than_a_row_are_cut(mix, packed):
+def test_packed_only_documents_longer_than_a_row_are_split(mix, packed):
     end = mix.tokenizer.end_of_text_id
-    whole = Counter(
+    expected = Counter(
         tuple(part.tolist())
         for tokens in mix.shards("b")
         for part in np.split(tokens, np.flatnonzero(tokens == end))[1:]
@@ -58,9 +58,9 @@ def test_packed_only_documents_longer_than_a_row_are_cut(mix, packed):
         for segment in segments.unique():
             ids = inputs[segments == segment].tolist()
             if ids[0] == end:
-                # the last of them is the end-of-text of the next, as a target
+                # the last id is the end-of-text of the next document, as a target
                 found[tuple(ids[:-1] if len(ids) > 1 and ids[-1] == end else ids)] += 1
-    assert not whole - found
+    assert not expected - found
 
 
 def test_packed_no_target_is_from_another_document(packed):
@@ -74,11 +74,11 @@ def test_packed_no_target_is_from_another_document(packed):
 
 
 @pytest.mark.parametrize("packing", ["stream", "best-fit"])
-def test_segments_are_given_only_if_attention_stays_inside_documents(corpus, packing):
+def test_segments_exist_only_with_a_document_mask(corpus, packing):
     assert PackedDataset(corpus, WEIGHTS, 3, T, packing).read_batch(range(9)).segments_BT is None
 
 
-def test_in_a_stream_a_segment_begins_with_each_end_of_text(mix, corpus):
+def test_in_a_stream_each_end_of_text_starts_a_segment(mix, corpus):
     end = mix.tokenizer.end_of_text_id
     inputs, _, segments = PackedDataset(
         corpus, WEIGHTS, 3, T, document_attention_mask=True
@@ -95,7 +95,7 @@ def test_in_a_stream_a_segment_begins_with_each_end_of_text(mix, corpus):
 
 
 @pytest.mark.parametrize("packing", ["stream", "best-fit"])
-def test_a_sample_looked_up_is_what_training_reads(mix, corpus, packing):
+def test_an_inspected_sample_equals_the_training_sample(mix, corpus, packing):
     batches = PackedDataset(corpus, {"a": 40, "b": 25, "c": 35}, 7, T, packing)
     texts = {name: [*mix.training_documents(name)] for name in "abc"}
     for i in range(0, 300, 7):
@@ -110,5 +110,8 @@ def test_a_sample_looked_up_is_what_training_reads(mix, corpus, packing):
         )
         for piece in sample.documents:
             text = corpus.tokenizer.decode(piece.ids.tolist())
-            assert any(text.strip("\ufffd") in whole for whole in texts[sample.source])
+            assert any(
+                text.strip("\ufffd") in text_of_document
+                for text_of_document in texts[sample.source]
+            )
             assert piece.offset + len(piece.ids) <= piece.document_tokens

@@ -85,7 +85,7 @@ def read_documents(
 
 
 def read_texts(path: Path, column: str) -> Iterator[str]:
-    """Yield the texts of a file's documents except blank ones; raise ValueError for a bad record."""
+    """Yield the texts of a file's nonblank documents; raise ValueError for a bad record."""
     check_text(path)
     for document in read_documents(path, column):
         if isinstance(document, RecordError):

@@ -2,14 +2,6 @@
 
     resolve_dataset ─▶ commit, files ── check_file ─▶ access, column, rows ── download_file ─▶ file
 
-A split's files are found by the repository's card, or else by their names:
-
-    card: {config_name, data_dir, data_files} ─▶ patterns by split ─▶ names that they match
-    no card: python/train-00000-of-00059.parquet, data/test/a.jsonl ─▶ the split in the name
-
-The keys of a card and the split words in a name are those of
-https://huggingface.co/docs/hub/datasets-manual-configuration.
-
 `huggingface_hub` provides the endpoint, the token, the session and the errors. Its own downloads
 restart in every process, so files are downloaded here, by plain HTTP into `NAME.incomplete`, which
 a later range request continues. Size and hash are checked: a commit never changes.
@@ -26,6 +18,13 @@ from urllib.parse import quote
 
 from huggingface_hub import constants, get_hf_file_metadata, utils
 
+from gnano.utils.hf_dataset_splits import (
+    NamesBySplit,
+    card_patterns,
+    group_by_split,
+    matches_any,
+    select_split,
+)
 from gnano.utils.hf_errors import (
     MAX_DOWNLOAD_ATTEMPTS,
     NotInRepositoryError,
@@ -33,20 +32,8 @@ from gnano.utils.hf_errors import (
     request_with_retries,
 )
 
-DATA_FILE_PATTERN = re.compile(
-    r"\.(parquet|(jsonl|jsonlines|jl|ndjson)(\.gz|\.zst)?|json\.(gz|zst))$", re.I
-)
-# a .json file may hold data or metadata: it counts as data where no other data file exists
-JSON_FILE_PATTERN = re.compile(r"(^|/)(?!dataset_infos?\.|config\.|state\.)[^/]+\.json$", re.I)
-SPLIT_WORDS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "dev", "val"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
 JSONL_HEAD_BYTES = PARQUET_TAIL_BYTES = 2**16  # the part of a file that its check reads first
 MAX_PARQUET_FOOTER_BYTES = 2**28  # a Parquet file that claims a longer footer is damaged
-
-NamesBySplit = dict[str, list[str]]  # file names by split; "": their names contain no split
 
 
 class HubFile(NamedTuple):
@@ -57,80 +44,10 @@ class HubFile(NamedTuple):
     checksum: str  # LFS sha256 if it has one, else the git blob id
 
 
-def group_by_split(names: list[str], split: str, folder: str = "") -> NamesBySplit:
-    """Return the data files below a folder by split; all are "train" if no name has one."""
-    found: NamesBySplit = {}
-    for name in select_data_files(names):
-        found.setdefault(_split_from_path(name.removeprefix(folder), split), []).append(name)
-    if found.keys() == {""}:
-        return {"train": found[""]}
-    return found or {"": names}
-
-
-def select_data_files(names: list[str]) -> list[str]:
-    """Return the names of files that hold records."""
-    return [name for name in names if DATA_FILE_PATTERN.search(name)] or [
-        name for name in names if JSON_FILE_PATTERN.search(name)
-    ]
-
-
-def card_patterns(data_files: Any, folder: str) -> NamesBySplit:
-    """Return a card's `data_files`, in any of its forms, as globs by split."""
-    if isinstance(data_files, dict):
-        data_files = [{"split": split, "path": path} for split, path in data_files.items()]
-    globs: NamesBySplit = {}
-    for item in [data_files] if isinstance(data_files, str) else data_files or []:
-        split, path = (item.get("split"), item["path"]) if isinstance(item, dict) else ("", item)
-        for glob in [path] if isinstance(path, str) else path:
-            globs.setdefault(split or "train", []).append(str(PurePosixPath(folder, glob)))
-    return globs
-
-
-def literal_prefix(glob: str) -> str:
-    """Return the folder that contains all files of a glob."""
-    return re.split(r"[*?\[]", glob)[0].rpartition("/")[0]
-
-
-def matches_any(name: str, patterns: list[str]) -> bool:
-    """Return whether a glob matches; `**` crosses folders, `*` and `?` do not."""
-    return any(re.fullmatch(_glob_to_regex(glob), name) for glob in patterns)
-
-
-def select_split(found: NamesBySplit, split: str, where: str) -> set[str]:
-    """Return the data files of a split; raise ValueError, naming what exists instead."""
-    names = set(select_data_files(found.get(split, [])))
-    if names:
-        return names
-    if split not in found and (others := sorted(of for of in found if of)):
-        raise ValueError(f"{where} has no split {split!r}; it has {', '.join(others)} (split).")
-    kinds = {PurePosixPath(name).suffix for names in found.values() for name in names} - {""}
-    has = f"it has {', '.join(sorted(kinds))}" if kinds else "it is empty"
-    raise ValueError(f"{where} has no .parquet, .jsonl or .json file of split {split!r}; {has}.")
-
-
-def _split_from_path(path: str, split: str) -> str:
-    """Return the split in a file's name, else in its nearest folder's; "" if there is none."""
-    words = {split: split} | {word: split for split, words in SPLIT_WORDS.items() for word in words}
-    for part in reversed(path.lower().split("/")):
-        for word, split in words.items():
-            if re.search(rf"(?<![a-z]){re.escape(word.lower())}(?![a-z])", part):
-                return split
-    return ""
-
-
-def _glob_to_regex(glob: str) -> str:
-    regexes = {"**/": "(.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(
-        part.replace("[!", "[^") if part.startswith("[") else regexes.get(part, re.escape(part))
-        for part in re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", glob)
-    )
-
-
 def resolve_dataset(repo: str, config: str, split: str, revision: str) -> tuple[str, list[HubFile]]:
     """Return the revision's commit SHA and the data files of this config (or folder) and split.
 
-    Raises ValueError for what does not exist or may not be read, naming what exists instead;
-    ConnectionError where the Hub cannot be reached.
+    Raises ValueError, naming what exists instead, or ConnectionError if the Hub is unreachable.
     """
     utils.validate_repo_id(repo)
     root = f"{hub_endpoint()}/api/datasets/{repo}"
@@ -157,10 +74,10 @@ def resolve_dataset(repo: str, config: str, split: str, revision: str) -> tuple[
 
 
 def check_file(repo: str, commit: str, file: HubFile, column: str) -> None:
-    """Check before the download: access to the file, its text column, its first row.
+    """Check access to a file, its text column and its first row; raise ValueError otherwise.
 
-    Raises ValueError with what to do. Reads a Parquet file's footer or the first lines of a JSONL
-    file; of compressed files (.gz, .zst) only the access is checked.
+    Reads a Parquet file's footer or the first lines of a JSONL file; of compressed files only the
+    access is checked.
     """
     url = _file_url(repo, commit, file)
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
@@ -256,7 +173,9 @@ def _files_of_config(
     """Return the files below a card configuration's folders, and their names by split."""
     folder = str(config.get("data_dir") or "").strip("./")
     globs = card_patterns(config.get("data_files"), folder)
-    prefixes = {literal_prefix(glob) for glob in globs.get(split, [])} if globs else {folder}
+    # the folders that contain all files of the globs
+    prefixes = {re.split(r"[*?\[]", glob)[0].rpartition("/")[0] for glob in globs.get(split, [])}
+    prefixes = prefixes if globs else {folder}
     files = sorted({file for prefix in prefixes for file in _list_files(repo, tree, prefix)})
     names = [file.name for file in files]
     if not globs:

@@ -55,7 +55,7 @@ def parquet(texts: list[str], like: str, column: str = "") -> bytes:
         case _:
             raise ValueError(like)
     table = pyarrow.table(columns)
-    if not texts:  # no value tells what the column holds
+    if not texts:  # no value determines the column's type
         text = pyarrow.array([], pyarrow.string())
         table = pyarrow.table(dict.fromkeys(columns, text))
     out = io.BytesIO()

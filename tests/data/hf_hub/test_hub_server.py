@@ -1,4 +1,4 @@
-"""Our own small Hub."""
+"""The local Hub itself."""
 
 from tests.data.hf_hub.hub_server import Hub
 
