@@ -129,6 +129,7 @@ def test_documents_without_text_are_counted_and_never_refused(tmp_path, make, pr
     assert (source.read, source.dropped["empty"], source.dropped["bad"]) == (62, 41, 0)
 
 
+@pytest.mark.slow
 def test_bad_records_are_the_same_for_every_number_of_workers_and_ranks(
     tmp_path, make, tree, small_tasks, monkeypatch
 ):

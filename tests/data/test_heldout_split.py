@@ -77,7 +77,9 @@ def test_a_single_text_cannot_be_held_out(positions):
     assert format_empty_heldout("it", 0.1, positions).endswith("it needs more texts.")
 
 
-def test_an_empty_heldout_split_is_reported_with_a_suggested_fraction(base, tmp_path):
+@pytest.mark.slow
+def test_an_empty_heldout_split_is_reported_with_a_suggested_fraction(base, tmp_path, monkeypatch):
+    monkeypatch.setattr("gnano.utils.hf_errors.sleep", lambda seconds: None)  # no Hub here
     texts = [f"{n} " + "the river and the stone " * 5 for n in range(30)]
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
     config = DataConfig(

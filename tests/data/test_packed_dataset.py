@@ -126,6 +126,7 @@ def digest(batches, samples):
     return hashlib.sha256(b"".join(batches.read_sequence(i).tobytes() for i in samples)).hexdigest()
 
 
+@pytest.mark.slow
 def test_workers_in_other_processes_read_the_same_in_any_order(mix, batches):
     program = (
         "import hashlib, json, sys\n"

@@ -33,6 +33,20 @@ def test_unstable_random_functions_are_not_used() -> None:
 def test_the_sample_order_is_pinned() -> None:
     assert shuffled_indices((3, 0, 0), 8).tolist() == [0, 4, 7, 1, 5, 6, 3, 2]
     assert [feistel_permute((2, 0, 0, 0, 0), 8, i) for i in range(8)] == [1, 5, 0, 3, 6, 4, 2, 7]
+    assert [feistel_permute((7, 0), 12, i) for i in range(12)] == [
+        0,
+        5,
+        2,
+        3,
+        8,
+        1,
+        6,
+        4,
+        7,
+        11,
+        9,
+        10,
+    ]
     order = MixtureSampler([[5, 4], [3]], [0.7, 0.3], 5)
     places = [tuple(order.locate(sample)) for sample in (0, 1, 2, 999, 1000, 12345)]
     assert places == [

@@ -166,11 +166,6 @@ def test_lines_of_text_end_in_lf_and_strings_stay_as_they_are(file, tmp_path, pa
     assert texts_of(as_parquet(tmp_path / "a.parquet", text=strings)) == strings
 
 
-def test_a_lone_surrogate_becomes_the_replacement_character(file):
-    path = file("lines.jsonl", r'{"text": "a\ud83dz"}' + "\n" + r'{"text": "a\ud83d\ude42z"}')
-    assert texts_of(path) == ["a\ufffdz", "a🙂z"]
-
-
 def test_a_broken_json_line_is_named_by_file_and_number(file):
     path = file("lines.jsonl", '{"text": "a"}\n\n{"text": "b}\n{"text": "c"}\n')
     with pytest.raises(ValueError, match=r"lines\.jsonl, line 3: it is not JSON"):

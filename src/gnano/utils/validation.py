@@ -83,7 +83,8 @@ def check_number(key: str, value: Any, allowed: Range, is_integer: bool = True) 
     """Raise ValueError, naming the key, unless the value is None or such a number."""
     if value is None:
         return
-    if not isinstance(value, Real) or isinstance(value, bool):
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number:
         raise ValueError(f"{key} is {value!r}; it must be a number.")
     if value not in allowed:
         expected = allowed if abs(value) <= MAX_FLOAT else "finite"

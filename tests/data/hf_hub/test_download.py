@@ -29,6 +29,7 @@ def test_a_broken_connection_is_resumed(hub, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.jsonl"]
 
 
+@pytest.mark.slow
 def test_a_stalled_download_is_resumed(hub, tmp_path, monkeypatch):
     make_impatient(monkeypatch)
     repo, commit, file = served(hub)
@@ -132,6 +133,7 @@ download_file("me/big", commit, file, Path("got"))
 """
 
 
+@pytest.mark.slow
 def test_the_next_process_resumes_after_a_kill(hub, tmp_path):
     content = b'{"text": "x"}\n' + b"0123456789" * 30_000
     hub.add("me/big", {"a.jsonl": content})

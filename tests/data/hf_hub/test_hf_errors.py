@@ -58,6 +58,7 @@ def test_the_final_error_names_address_reason_and_next_step(hub, waits):
     )
 
 
+@pytest.mark.slow
 def test_a_silent_server_is_retried_after_a_timeout(hub, waits, tmp_path, monkeypatch):
     make_impatient(monkeypatch)
     hub.faults = {"revision": [stall(2)], "tree": [stall(2)]}
