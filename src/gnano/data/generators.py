@@ -14,9 +14,8 @@ ItemT = TypeVar("ItemT")
 class SourceGenerator(Generic[ItemT]):
     """A custom source: documents, or the conversations or preferences of fine-tuning.
 
-    Define one in a module that Python can import,
+    Define one in a module that Python can import, such as my_texts.py,
 
-        # my_texts.py
         from gnano.data.generators import SourceGenerator
         from gnano.data.readers import Document
 

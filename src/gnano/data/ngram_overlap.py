@@ -18,10 +18,9 @@ fewer than 13 words has no run and is not searched for.
 
 import re
 import sys
-from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,15 +167,12 @@ class DecontaminationFilter:
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        items: list[str] = []
-        ends = []  # of each file's items in `items`
-        for path in files:
-            items.extend(_iter_strings(_read_items(path)))
-            ends.append(len(items))
-        self._index = NGramIndex(items)
-        searchable = sorted(self._index.items_with_ngrams)
-        for path, end, before in zip(files, ends, [0, *ends], strict=False):
-            if bisect_left(searchable, before) == bisect_left(searchable, end):
+        items_by_file = [list(_iter_strings(_read_items(path))) for path in files]
+        self._index = NGramIndex(list(chain.from_iterable(items_by_file)))
+        searchable, end = self._index.items_with_ngrams, 0
+        for path, items in zip(files, items_by_file, strict=True):
+            start, end = end, end + len(items)
+            if searchable.isdisjoint(range(start, end)):
                 raise ValueError(
                     f"{path} holds no text of {NGRAM_WORDS} words or more, so nothing of it can be "
                     f"searched for: remove it from data.decontaminate."

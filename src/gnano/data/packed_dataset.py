@@ -174,7 +174,13 @@ class PackedDataset:
         for source, name in enumerate(self.corpus.source_names):
             rows = self.rows_per_shard[source]
             for shard in range(len(rows), len(self.corpus.shard_infos(source))):
-                rows.append(self._count_rows(source, shard))
+                if self.packing == "best-fit":
+                    rows.append(count_packing(*self._packing_args(source, shard)).rows)
+                else:
+                    tokens = self.corpus.shard_infos(source)[shard].tokens
+                    rows.append(
+                        -(-(tokens - 1) // self.block_size) if tokens > self.block_size else 0
+                    )
             complete.append(self.corpus.manifest.sources[name].complete)
             share = self.weights[source]
             if share and complete[-1] and not sum(rows):
@@ -189,13 +195,6 @@ class PackedDataset:
                     f"never be sampled: give it at least 1 in {BLOCK_SIZE:,}, or 0."
                 )
         self.sampler = MixtureSampler(self.rows_per_shard, self.weights, self.seed, complete)
-
-    def _count_rows(self, source: int, shard: int) -> int:
-        """Return the number of rows of a shard."""
-        tokens = self.corpus.shard_infos(source)[shard].tokens
-        if self.packing == "best-fit":
-            return count_packing(*self._packing_args(source, shard)).rows
-        return -(-(tokens - 1) // self.block_size) if tokens > self.block_size else 0
 
     def _packing_args(self, source: int, shard: int) -> tuple[Any, int, int]:
         """Return the arguments of best-fit packing: document starts, token count, T."""

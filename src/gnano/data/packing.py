@@ -229,15 +229,13 @@ def _split_documents(
 
 
 def first_fit_decreasing(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Return rows of indices: each example, longest first, is in the first row that fits it.
-
-    A tree over the rows, where each node is the most free space below it, finds that row in log₂
-    steps.
-    """
+    """Return rows of indices: each example, longest first, is in the first row that fits it."""
     width = 1
     while width < len(sizes):
         width *= 2
-    free = [capacity] * (2 * width)  # node n has the children 2n and 2n + 1; rows are the last half
+    # a tree of the most free space below each node finds the row in log₂ steps: node n has the
+    # children 2n and 2n + 1, and the rows are its last half
+    free = [capacity] * (2 * width)
     rows: list[list[int]] = []
     for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
         size = sizes[index]

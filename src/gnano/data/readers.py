@@ -179,10 +179,7 @@ def read_records(path: Path) -> Iterator[Record | RecordError]:
 def read_records_of_form(
     path: Path, form: FileForm, verify: bool = True
 ) -> Iterator[Record | RecordError]:
-    """Yield the records of a file of this form.
-
-    Raises RecordError for a damaged file, as `read_lines` and `read_parquet_rows` do.
-    """
+    """Yield the records of a file of this form; raise RecordError if it is damaged."""
     match form:
         case "parquet":
             for number, row in enumerate(read_parquet_rows(path, verify=verify), 1):

@@ -24,10 +24,7 @@ IndexArray = NDArray[np.int64]
 
 
 class WindowIndex:
-    """All windows of `size` numbers of an array, except those that contain a 0.
-
-    Equal windows have the same id, counted from 0.
-    """
+    """All windows of `size` nonzero numbers of an array; equal windows have the same id."""
 
     def __init__(self, tokens: HashArray, size: int) -> None:
         self.size, self._tokens = size, tokens

@@ -101,26 +101,23 @@ class ShardPlan:
         if list(mine) != list(yours):
             return [*found, f"sources ({', '.join(yours)})"]
         for name, source in mine.items():
+            tasks_key = "generator" if source["kind"] == "generator" else "files"
             found += [
-                f"sources.{name}.{_input_key(source['kind']) if key == 'tasks' else key}"
+                f"sources.{name}.{tasks_key if key == 'tasks' else key}"
                 for key in source
                 if source[key] != yours[name][key]
             ]
         return found
 
     def is_compatible_with(self, other: "ShardPlan", finished_tasks: dict[str, int]) -> bool:
-        """Return whether another plan differs only in files that no finished task has read.
-
-        `finished_tasks` counts each source's finished tasks.
-        """
-        if not {f"sources.{name}.files" for name in self.sources}.issuperset(
-            self.list_differences(other)
-        ):
+        """Return whether another plan differs only in files that no finished task has read."""
+        allowed = {f"sources.{name}.files" for name in self.sources}
+        if not allowed.issuperset(self.list_differences(other)):
             return False
+        counts = {name: finished_tasks.get(name, 0) for name in self.sources}
         # sizes determine how the tasks of a budget are spread, and so their sequence
         return list(self.iter_tasks()) == list(other.iter_tasks()) and all(
-            source.tasks[: finished_tasks.get(name, 0)]
-            == other.sources[name].tasks[: finished_tasks.get(name, 0)]
+            source.tasks[: counts[name]] == other.sources[name].tasks[: counts[name]]
             for name, source in self.sources.items()
         )
 
@@ -133,8 +130,3 @@ class ShardPlan:
             sources[name] = SourcePlan(**{**source, "tasks": tasks})
         files = tuple(InputFile(*file) for file in content["decontaminate"])
         return cls(**{**content, "decontaminate": files, "sources": sources})
-
-
-def _input_key(kind: str) -> str:
-    """Return the key of a source's settings that names its tasks."""
-    return "generator" if kind == "generator" else "files"

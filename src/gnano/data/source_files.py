@@ -75,10 +75,7 @@ class SourceFiles:
 
 
 def find_source_files(source: SourceConfig, commit: str = "") -> SourceFiles:
-    """Return the source's tasks; on the Hub those of `commit`, if an earlier run has fixed it.
-
-    Raises ValueError for what does not exist or may not be read.
-    """
+    """Return the source's tasks, on the Hub at a given commit; raise ValueError if it has none."""
     if source.kind == "generator":
         identity = load_generator(source.generator).identity()
         file = InputFile(source.generator, source.max_bytes, identity)
@@ -176,10 +173,7 @@ def _group_into_tasks(files: list[InputFile]) -> tuple[TaskFiles, ...]:
 def resolve_source_files(
     source: InstructionSource, cache_dir: Path, notify: Callable[[str], None] = lambda _: None
 ) -> list[str]:
-    """Return paths or globs of a fine-tuning source, after downloading the Hub's files.
-
-    Raises ValueError or OSError for what does not exist or may not be read.
-    """
+    """Return paths or globs of a fine-tuning source, after downloading the Hub's files."""
     if source.kind != "hub":
         return list(source.files)
     from gnano.utils.hf_hub import HubFile, download_file, resolve_dataset

@@ -16,10 +16,7 @@ from pathlib import Path
 
 @contextmanager
 def create_file_atomically(out: Path) -> Iterator[Path]:
-    """Yield a hidden path to write to; on success it is synced and renamed to `out`.
-
-    Raises FileExistsError where `out` exists, OSError where it cannot be created.
-    """
+    """Yield a hidden path to write to; on success it becomes `out`, which must not exist."""
     if os.path.lexists(out):
         raise FileExistsError(f"{out} already exists: choose an output path that does not exist.")
     partial = out.with_name(f".{out.name}.partial")

@@ -25,15 +25,12 @@ class ImmediateExit(SystemExit):
 
 
 class SignalHandler:
-    """Context manager that remembers the first signal; a second one stops immediately.
-
-    `has_launcher` tells that a launcher forwards signals.
-    """
+    """Context manager that records the first signal; a second one stops immediately."""
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
     def __init__(self, has_launcher: bool = False) -> None:
-        self.has_launcher = has_launcher
+        self.has_launcher = has_launcher  # which forwards signals
         self.received_signal: signal.Signals | None = None
         self.received_at = 0.0
         self.exits_immediately = False  # nothing would be lost: the first signal ends the process

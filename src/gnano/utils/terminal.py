@@ -21,10 +21,7 @@ CONTROL_CHARACTERS = dict.fromkeys(
 
 @contextmanager
 def best_effort(artifact: str) -> Iterator[None]:
-    """Report a failure of the block on stderr, in one sentence, instead of raising it.
-
-    `artifact` names what the block makes, such as "page".
-    """
+    """Report a failure to make the artifact, such as "page", on stderr instead of raising it."""
     try:
         yield
     except Exception as error:  # any failure: the work finished before it stays finished

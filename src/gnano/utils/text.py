@@ -17,10 +17,7 @@ from typing import Any, TextIO
 
 
 def dump_json(value: Any, **options: Any) -> str:
-    """Return a value as JSON that every reader accepts: NaN and infinities become null.
-
-    `options` are those of `json.dumps`.
-    """
+    """Return strict JSON, as `json.dumps` does; NaN and infinities become null."""
     return json.dumps(_replace_non_finite(value), allow_nan=False, **options)
 
 

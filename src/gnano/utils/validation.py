@@ -69,10 +69,7 @@ class Range:
 
 
 def check_field_ranges(config: object, prefix: str = "") -> None:
-    """Raise ValueError, naming the key, for the first field outside the range in its annotation.
-
-    `prefix` is the name of the configuration's table in a recipe, such as "train.schedule".
-    """
+    """Raise ValueError for the first field outside its range; `prefix`: its table in a recipe."""
     kind: Hashable = type(config)  # type: ignore[assignment]  # mypy: no class is hashable
     for name, (allowed, is_integer) in _field_ranges(kind).items():
         key = f"{prefix}.{name}" if prefix else name
@@ -109,10 +106,9 @@ def _field_ranges(kind: Hashable) -> dict[str, tuple[Range, bool]]:
 
 
 def reject_unused(config: object, prefix: str, names: Sequence[str], reason: str) -> None:
-    """Raise ValueError, naming the key, for the first of these fields that is not its default.
+    """Raise ValueError for the first of these fields that is not its default.
 
-    `prefix` precedes the field's name, such as "train."; `reason` is the other setting, because
-    of which the field has no effect.
+    `prefix` precedes the field's name, such as "train."; `reason` is why it has no effect.
     """
     assert is_dataclass(config)
     for field in fields(config):
