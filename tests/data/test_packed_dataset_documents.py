@@ -1,4 +1,4 @@
-"""Rows of complete documents, and attention inside documents, in batches."""
+"""Rows of complete documents, and attention inside documents, in dataset."""
 
 from collections import Counter
 
@@ -23,11 +23,11 @@ def packed(corpus):
     return PackedDataset(corpus, WEIGHTS, 3, T, "best-fit", document_attention_mask=True)
 
 
-def epoch(batches):
+def epoch(dataset):
     """Yield the samples of the first epoch, one per batch."""
     i = 0
-    while batches.sampler.locate(i).epoch == 0:
-        yield i, batches.read_batch([i])
+    while dataset.sampler.locate(i).epoch == 0:
+        yield i, dataset.read_batch([i])
         i += 1
 
 
@@ -96,11 +96,11 @@ def test_in_a_stream_each_end_of_text_starts_a_segment(mix, corpus):
 
 @pytest.mark.parametrize("packing", ["stream", "best-fit"])
 def test_an_inspected_sample_equals_the_training_sample(mix, corpus, packing):
-    batches = PackedDataset(corpus, {"a": 40, "b": 25, "c": 35}, 7, T, packing)
+    dataset = PackedDataset(corpus, {"a": 40, "b": 25, "c": 35}, 7, T, packing)
     texts = {name: [*mix.training_documents(name)] for name in "abc"}
     for i in range(0, 300, 7):
-        sample = inspect_sample(batches, i)
-        inputs, targets, _ = batches.read_batch([i])
+        sample = inspect_sample(dataset, i)
+        inputs, targets, _ = dataset.read_batch([i])
         ids = [int(t) for piece in sample.documents for t in piece.ids]
         seen = {*inputs[0].tolist(), *targets[0].tolist()} - {IGNORE_INDEX}
         assert set(ids) <= seen

@@ -47,8 +47,8 @@ def test_the_sample_order_is_pinned() -> None:
         9,
         10,
     ]
-    order = MixtureSampler([[5, 4], [3]], [0.7, 0.3], 5)
-    places = [tuple(order.locate(sample)) for sample in (0, 1, 2, 999, 1000, 12345)]
+    sampler = MixtureSampler([[5, 4], [3]], [0.7, 0.3], 5)
+    places = [tuple(sampler.locate(sample)) for sample in (0, 1, 2, 999, 1000, 12345)]
     assert places == [
         *[(0, 0, 0, 4), (0, 0, 0, 2), (0, 0, 0, 3)],
         *[(0, 77, 1, 2), (0, 77, 1, 0), (1, 1236, 0, 2)],

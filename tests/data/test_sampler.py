@@ -31,8 +31,8 @@ def corpora(draw):
     return draw(lists(source, min_size=1, max_size=4))
 
 
-def walk(order, samples):
-    return [order.locate(i) for i in range(samples)]
+def walk(sampler, samples):
+    return [sampler.locate(i) for i in range(samples)]
 
 
 def by_epoch(places):
@@ -46,8 +46,8 @@ def by_epoch(places):
 @settings(deadline=None, max_examples=20)
 @given(weights=many_weights, seed=seeds)
 def test_every_block_holds_the_exact_mix(weights, seed):
-    order = MixtureSampler([[7]] * len(weights), weights, seed)
-    places = walk(order, 3 * BLOCK_SIZE)
+    sampler = MixtureSampler([[7]] * len(weights), weights, seed)
+    places = walk(sampler, 3 * BLOCK_SIZE)
     blocks = [
         Counter(p.source for p in places[b * BLOCK_SIZE : (b + 1) * BLOCK_SIZE]) for b in range(3)
     ]
@@ -148,21 +148,21 @@ def test_other_seeds_give_other_orders(seed, other):
 
 
 def test_samples_can_be_located_in_any_order():
-    order = MixtureSampler([[30, 20], [70]], [2, 1], 5)
-    forwards = walk(order, 4 * BLOCK_SIZE)
+    sampler = MixtureSampler([[30, 20], [70]], [2, 1], 5)
+    forwards = walk(sampler, 4 * BLOCK_SIZE)
     fresh = MixtureSampler([[30, 20], [70]], [2, 1], 5)
     assert [fresh.locate(i) for i in reversed(range(4 * BLOCK_SIZE))] == forwards[::-1]
-    assert order.locate(10**12) == fresh.locate(10**12)
+    assert sampler.locate(10**12) == fresh.locate(10**12)
 
 
 def test_a_fresh_process_gives_the_same_order():
     program = (
         "from gnano.data.sampler import MixtureSampler\n"
-        "order = MixtureSampler([[30, 20], [70]], [0.4, 0.6], 5)\n"
-        "print([tuple(order.locate(i)) for i in range(1500)])\n"
+        "sampler = MixtureSampler([[30, 20], [70]], [0.4, 0.6], 5)\n"
+        "print([tuple(sampler.locate(i)) for i in range(1500)])\n"
     )
-    order = MixtureSampler([[30, 20], [70]], [0.4, 0.6], 5)
-    expected = f"{[tuple(place) for place in walk(order, 1500)]}\n"
+    sampler = MixtureSampler([[30, 20], [70]], [0.4, 0.6], 5)
+    expected = f"{[tuple(place) for place in walk(sampler, 1500)]}\n"
     for hash_seed in "1", "2":
         out = subprocess.run(
             [sys.executable, "-c", program],
@@ -174,10 +174,10 @@ def test_a_fresh_process_gives_the_same_order():
         assert out.stdout == expected
 
 
-def outcome(order, i):
+def outcome(sampler, i):
     """Return the index, or the source and shard that the sample waits for."""
     try:
-        return order.locate(i)
+        return sampler.locate(i)
     except ShardNotReady as missing:
         return missing.source, missing.shard
 
@@ -205,8 +205,8 @@ def test_a_sample_waits_exactly_while_later_shards_could_change_it(rows, seed, d
 
 
 def test_a_source_without_shards_is_waited_for():
-    order = MixtureSampler([[9], []], [1, 1], 0, [True, False])
-    found = Counter(outcome(order, i)[:1] for i in range(BLOCK_SIZE))
+    sampler = MixtureSampler([[9], []], [1, 1], 0, [True, False])
+    found = Counter(outcome(sampler, i)[:1] for i in range(BLOCK_SIZE))
     assert found == {(0,): 500, (1,): 500}
 
 

@@ -135,10 +135,10 @@ def test_without_checksums_only_the_size_is_checked(copy):
 def test_training_never_sees_a_damaged_shard(copy):
     for path in (copy / "b").glob("*-[0-9]*.tokens"):
         flip(path, 0.5)
-    batches = PackedDataset(TokenizedCorpus(copy), {"a": 1, "b": 1, "c": 1}, 0, 16)
+    dataset = PackedDataset(TokenizedCorpus(copy), {"a": 1, "b": 1, "c": 1}, 0, 16)
     for i in range(50):
-        if batches.sampler.locate(i).source == 1:
+        if dataset.sampler.locate(i).source == 1:
             with pytest.raises(ValueError, match="does not match its checksum"):
-                batches.read_batch([i])
+                dataset.read_batch([i])
         else:
-            batches.read_batch([i])
+            dataset.read_batch([i])

@@ -26,17 +26,17 @@ def growing(mix, tmp_path):
 @pytest.fixture(scope="module")
 def all_samples(mix):
     """Return all samples of the finished folder."""
-    batches = PackedDataset(TokenizedCorpus(mix.folder), WEIGHTS, 7, T)
-    assert {batches.sampler.locate(SAMPLES[-k]).epoch for k in range(1, 20)} == {1}
-    return [tuple(row) for row in batches.read_batch(SAMPLES).inputs_BT.tolist()]
+    dataset = PackedDataset(TokenizedCorpus(mix.folder), WEIGHTS, 7, T)
+    assert {dataset.sampler.locate(SAMPLES[-k]).epoch for k in range(1, 20)} == {1}
+    return [tuple(row) for row in dataset.read_batch(SAMPLES).inputs_BT.tolist()]
 
 
-def available_samples(batches):
+def available_samples(dataset):
     """Return the available samples by number."""
     rows = {}
     for i in SAMPLES:
         try:
-            rows[i] = tuple(batches.read_sequence(i)[:-1].tolist())
+            rows[i] = tuple(dataset.read_sequence(i)[:-1].tolist())
         except ShardNotReady:
             continue
     return rows
@@ -58,20 +58,20 @@ def test_finished_tasks_are_read_during_preparation(mix, growing):
 
 def test_growing_never_changes_an_available_sample(growing, all_samples):
     """Compare with the finished folder after every task."""
-    batches = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
+    dataset = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
     had = 0
     while growing.done < len(growing.sequence):
-        rows = available_samples(batches)
+        rows = available_samples(dataset)
         assert rows == {i: all_samples[i] for i in rows}
         assert len(rows) > had or growing.done == 3
         had = len(rows)
         growing.grow()
-        batches.missing(SAMPLES)  # adds new shards
+        dataset.missing(SAMPLES)  # adds new shards
     growing.conclude()
-    batches.corpus.refresh()
-    assert batches.corpus.manifest.complete
-    assert batches.missing(SAMPLES) is None
-    assert available_samples(batches) == dict(enumerate(all_samples))
+    dataset.corpus.refresh()
+    assert dataset.corpus.manifest.complete
+    assert dataset.missing(SAMPLES) is None
+    assert available_samples(dataset) == dict(enumerate(all_samples))
 
 
 def test_a_folder_opened_at_any_time_gives_the_same_samples(growing, all_samples):
@@ -82,13 +82,13 @@ def test_a_folder_opened_at_any_time_gives_the_same_samples(growing, all_samples
 
 
 def test_the_missing_shard_is_named(mix, growing):
-    batches = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
-    there = available_samples(batches)
+    dataset = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
+    there = available_samples(dataset)
     first = next(i for i in SAMPLES if i not in there)
-    assert batches.missing(range(first)) is None
+    assert dataset.missing(range(first)) is None
     source = PackedDataset(TokenizedCorpus(mix.folder), WEIGHTS, 7, T).sampler.locate(first).source
-    count = len(batches.corpus.shard_infos(source))
-    message = batches.missing(range(first + 1))
+    count = len(dataset.corpus.shard_infos(source))
+    message = dataset.missing(range(first + 1))
     assert message is not None
     assert f"shard {count + 1} of source {'abc'[source]!r}" in message
     assert str(growing.folder) in message and "gnano prepare" in message
@@ -96,18 +96,18 @@ def test_the_missing_shard_is_named(mix, growing):
 
 def test_a_folder_with_nothing_finished_is_waited_for(mix, tmp_path):
     growing = Growing(mix.folder, tmp_path / "growing")
-    batches = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
-    assert batches.missing([0]) is not None
+    dataset = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
+    assert dataset.missing([0]) is not None
     growing.grow(3)
-    assert batches.missing([0]) is None
+    assert dataset.missing([0]) is None
 
 
 def test_a_source_without_weight_is_not_waited_for(mix, tmp_path):
     growing = Growing(mix.folder, tmp_path / "growing")
     while not any(name == "b" for name, _ in growing.sequence[: growing.done]):
         growing.grow()
-    batches = PackedDataset(TokenizedCorpus(growing.folder), {"a": 0, "b": 1, "c": 0}, 7, T)
-    assert batches.missing(range(10)) is None
+    dataset = PackedDataset(TokenizedCorpus(growing.folder), {"a": 0, "b": 1, "c": 0}, 7, T)
+    assert dataset.missing(range(10)) is None
 
 
 def test_a_reader_continues_while_the_markers_are_deleted(mix, growing):
@@ -172,10 +172,10 @@ def test_a_manifest_of_an_unfinished_folder_holds_no_tasks(growing):
 
 def test_a_source_that_ended_too_short_for_a_sequence_is_refused(mix, tmp_path):
     growing = Growing(mix.folder, tmp_path / "growing")
-    batches = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, 100_000)
+    dataset = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, 100_000)
     growing.conclude()
     with pytest.raises(ValueError, match=r"fewer than 100,001 tokens.*context 100,000"):
-        batches.missing([0])
+        dataset.missing([0])
 
 
 def test_a_weight_too_small_to_be_sampled_is_refused(mix):

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gnano.config.data_config import InstructionSource, SourceConfig
 from gnano.data.generators import iter_items, load_generator
@@ -36,6 +36,9 @@ from gnano.data.record_errors import RecordError
 from gnano.data.text_files import check_text, is_binary
 from gnano.utils.atomic_io import atomic_write_text
 from gnano.utils.optional_packages import require
+
+if TYPE_CHECKING:
+    from gnano.utils.hf_hub import HubFile
 
 MIN_TASK_BYTES = 8 * 2**20  # smaller files are joined until a task has this size
 MAX_TASKS = 2_000  # of one source, unless its files are large
@@ -176,15 +179,14 @@ def resolve_source_files(
     """Return paths or globs of a fine-tuning source, after downloading the Hub's files."""
     if source.kind != "hub":
         return list(source.files)
-    from gnano.utils.hf_hub import HubFile, download_file, resolve_dataset
+    from gnano.utils.hf_hub import download_file, resolve_dataset
 
     folder = cache_dir / source.repo.replace("/", "--")
     listing = folder / f"{_listing_name(source)}.json"
     if listing.is_file():
         commit, files = _read_listing(listing)
     else:
-        commit, found = resolve_dataset(source.repo, source.config, source.split, source.revision)
-        files = [HubFile(*file) for file in found]
+        commit, files = resolve_dataset(source.repo, source.config, source.split, source.revision)
     paths = []
     for number, file in enumerate(files, 1):
         size = f"{file.size / 1e6:,.1f} MB"
@@ -203,7 +205,7 @@ def _listing_name(source: InstructionSource) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:16]  # a path, such as data/en
 
 
-def _read_listing(listing: Path) -> tuple[str, list[Any]]:
+def _read_listing(listing: Path) -> tuple[str, "list[HubFile]"]:
     from gnano.utils.hf_hub import HubFile
 
     try:
