@@ -42,9 +42,7 @@ def test_successful_writes_are_kept() -> None:
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
-def test_closed_streams_keep_their_descriptors_in_children_too(
-    closed: str,
-) -> None:
+def test_closed_streams_keep_their_descriptors_in_children_too(closed: str) -> None:
     program = """
 import os, subprocess
 assert os.open(os.devnull, os.O_RDONLY) > 2

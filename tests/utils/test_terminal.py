@@ -83,9 +83,7 @@ def test_escapes_and_color_depend_on_the_terminal(
     assert "a note\n" in terminal_stream.getvalue()
 
 
-def test_a_status_line_replaces_control_characters(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_status_line_replaces_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     terminal_stream = FakeTerminal()
     line = StatusLine(terminal_stream)

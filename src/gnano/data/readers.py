@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gnano.data.record_errors import RecordError
-from gnano.data.text_files import check_text, find_undecodable, read_lines, require_module
+from gnano.data.text_files import check_text, find_undecodable, read_lines
+from gnano.utils.optional_packages import require
 
 FileForm = Literal["parquet", "csv", "lines", "list", "object", "text"]
 MIN_CHARS_TO_SPLIT = 16_384  # characters after which a blank line ends a document of a text file
@@ -275,7 +276,10 @@ def _read_csv(path: Path, verify: bool) -> Iterator[Record | RecordError]:
 
 
 def _iter_parquet_rows(path: Path, column: str | None) -> Iterator[dict[str, Any]]:
-    pyarrow, parquet = require_module("pyarrow", path), require_module("pyarrow.parquet", path)
+    require("pyarrow", "data", f"Reading {path} needs pyarrow")
+    import pyarrow
+    from pyarrow import parquet
+
     read = 0
     try:
         # buffered reading of one column: otherwise the complete column of a row group is in memory

@@ -10,7 +10,6 @@ partial read is enough: of a file that cannot be read to its end, nothing is use
 
 import codecs
 import gzip
-import importlib
 import io
 import re
 import zlib
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gnano.data.record_errors import RecordError
+from gnano.utils.optional_packages import require
 from gnano.utils.text import utf8_error
 
 BINARY_CHECK_BYTES = 2**13  # read to recognize a binary file
@@ -86,16 +86,6 @@ def compression_suffix(path: Path) -> str:
     )
 
 
-def require_module(module: str, path: Path) -> Any:
-    """Import an optional package; raise ValueError with the command that installs it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise ValueError(
-            f"Reading {path} needs {module.split('.')[0]}: pip install 'auto-g-nano[data]'."
-        ) from None
-
-
 def _iter_lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
@@ -115,8 +105,8 @@ def _open_decompressed(path: Path) -> IO[bytes]:
     if suffix == ".gz":
         return io.BufferedReader(gzip.GzipFile(path))
     if suffix == ".zst":
-        zstandard = require_module("zstandard", path)
-        return io.BufferedReader(ZstdReader(path.open("rb"), zstandard), 2**17)
+        require("zstandard", "data", f"Reading {path} needs zstandard")
+        return io.BufferedReader(ZstdReader(path.open("rb")), 2**17)
     return path.open("rb")
 
 
@@ -126,7 +116,9 @@ class ZstdReader(io.RawIOBase):
     zstandard's own reader takes a truncated frame for the end of the file.
     """
 
-    def __init__(self, file: IO[bytes], zstandard: Any) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
+        import zstandard
+
         self.file, self.zstandard = file, zstandard
         self.frame: Any = None
         self.decompressed = b""

@@ -164,9 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._info(repository, repo, commit)
         if repository.gated and not may_read:
             return self._refuse(
-                403 if self.token else 401,
-                "GatedRepo",
-                f"Access to dataset {repo} is restricted.",
+                403 if self.token else 401, "GatedRepo", f"Access to dataset {repo} is restricted."
             )
         if name not in repository.files:
             return self._refuse(404, "EntryNotFound", "Entry not found")

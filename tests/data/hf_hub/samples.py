@@ -103,8 +103,5 @@ def the_three(rows: int = 50, files: int = 2) -> Hub:
         {"instruction": f"Say {i}.", "context": "", "response": str(i), "category": "open_qa"}
         for i in range(rows)
     ]
-    hub.add(
-        DOLLY,
-        {"README.md": b"# Dolly\n", "databricks-dolly-15k.jsonl": jsonl(dolly)},
-    )
+    hub.add(DOLLY, {"README.md": b"# Dolly\n", "databricks-dolly-15k.jsonl": jsonl(dolly)})
     return hub
