@@ -64,13 +64,14 @@ def test_packed_only_documents_longer_than_a_row_are_split(mix, packed):
 
 
 def test_packed_no_target_is_from_another_document(packed):
-    for _, (inputs, targets, segments) in epoch(packed):
-        for row in range(len(inputs)):
+    for _, (inputs_BT, targets_BT, segments_BT) in epoch(packed):
+        for inputs, targets, segments in zip(
+            inputs_BT.tolist(), targets_BT.tolist(), segments_BT.tolist(), strict=True
+        ):
             for t in range(T - 1):
-                if targets[row, t] != IGNORE_INDEX and segments[row, t] == segments[row, t + 1]:
-                    assert targets[row, t] == inputs[row, t + 1]
-                elif targets[row, t] != IGNORE_INDEX:
-                    raise AssertionError("a target in another segment")
+                if targets[t] != IGNORE_INDEX:
+                    assert segments[t] == segments[t + 1], "a target in another segment"
+                    assert targets[t] == inputs[t + 1]
 
 
 @pytest.mark.parametrize("packing", ["stream", "best-fit"])

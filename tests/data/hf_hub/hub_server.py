@@ -62,15 +62,12 @@ class Hub:
     def add(
         self,
         repo: str,
-        files: dict[str, bytes] | Path,
+        files: dict[str, bytes],
         configs: list[dict[str, Any]] | None = None,
         gated: bool = False,
         private: bool = False,
     ) -> str:
-        """Add a dataset of these files, or of those in a folder; return its commit on `main`."""
-        if isinstance(files, Path):
-            paths = [path for path in files.rglob("*") if path.is_file()]
-            files = {path.relative_to(files).as_posix(): path.read_bytes() for path in paths}
+        """Add a dataset of these files; return its commit on `main`."""
         digest = hashlib.sha1(repo.encode())
         for name in sorted(files):
             digest.update(name.encode() + files[name])
