@@ -5,16 +5,22 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 
 
-def align_columns(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:
-    """Return each row as a line of columns; those numbered in `right` are right-aligned."""
+def format_table(rows: Sequence[Sequence[str]], left: Container[int] = (0,)) -> list[str]:
+    """Return one line per row; the `left` columns are left-aligned text, the others numbers."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.rjust(width) if number in right else cell.ljust(width)
+            cell.ljust(width) if number in left else cell.rjust(width)
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
+
+
+def align_columns(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:
+    """Return one line per row, as `format_table` does; only the `right` columns hold numbers."""
+    columns = range(max(map(len, rows), default=0))
+    return format_table(rows, [column for column in columns if column not in right])
 
 
 def plural(count: int, noun: str) -> str:
