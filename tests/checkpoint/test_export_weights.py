@@ -132,7 +132,7 @@ def test_a_list_cannot_bring_files_from_elsewhere(run: Path, tmp_path: Path) -> 
 
 def test_what_is_there_already_is_not_touched(run: Path, tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         export_weights(run, tmp_path / "shared")
     assert list((tmp_path / "shared").iterdir()) == []
 
@@ -149,7 +149,7 @@ def test_what_has_no_list_of_files_is_refused(run: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("place", ["checkpoints/step-00000009", "shared"])
 def test_it_is_no_checkpoint_to_go_on_from(run: Path, place: str) -> None:
-    with pytest.raises(ValueError, match="which is a run: name another place"):
+    with pytest.raises(ValueError, match="which is a run: choose another output path"):
         export_weights(run, run / place)
     assert not (run / place).exists()
 

@@ -94,7 +94,7 @@ def test_an_adapter_of_another_kind_or_shape_is_refused(
 def test_no_folder_is_written_over(run: Path, adapter: Path, tmp_path: Path) -> None:
     there = Path(shutil.copytree(adapter, tmp_path / "there"))
     done = gnano("merge", run, adapter, there)
-    assert done.returncode == 2 and "is there already" in done.stderr
+    assert done.returncode == 2 and "already exists" in done.stderr
     assert {p.name for p in there.iterdir()} == {p.name for p in adapter.iterdir()}
 
 

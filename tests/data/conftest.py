@@ -1,4 +1,4 @@
-"""Small corpora whose texts are known, and ways to look at shards without our own readers."""
+"""Small corpora with known texts, and readers of shards that use only NumPy."""
 
 import json
 import os
@@ -20,11 +20,11 @@ DEMO_GENERATORS = [
     *("gnano.demo.python_corpus:PROSE", "gnano.demo.python_corpus:CODE"),
     "gnano.demo.synthetic_text:PASSAGES",
 ]
-LETTERS = {"a": "abcdefgh", "b": "ijklmnop", "c": "qrstuvwx"}  # tell the sources apart
+LETTERS = {"a": "abcdefgh", "b": "ijklmnop", "c": "qrstuvwx"}  # identify the sources
 
 
 def some_texts(letters, count, seed=0):
-    """Different short documents, with characters of one to four bytes."""
+    """Return distinct short documents, with characters of one to four bytes."""
     draw = random.Random(f"{letters} {seed}")
     words = ["".join(draw.choices(letters, k=draw.randint(1, 8))) for _ in range(200)]
     texts = [
@@ -40,7 +40,7 @@ def numbered(start, stop):
 
 
 def parts(texts, count):
-    """The texts as so many files."""
+    """Distribute texts over `count` files."""
     return {f"{n}.jsonl": texts[n::count] for n in range(count)}
 
 
@@ -51,14 +51,14 @@ def write_jsonl(path, texts):
 
 
 def write_files(folder, files):
-    """{name: texts} as JSONL files; returns their folder."""
+    """Write {name: texts} as JSONL files; return their folder."""
     for name, texts in files.items():
         write_jsonl(folder / name, texts)
     return str(folder)
 
 
 def with_source(config, name, **changes):
-    """The configuration with one of its sources changed."""
+    """Return the configuration with one source changed."""
     return replace(
         config, sources=config.sources | {name: replace(config.sources[name], **changes)}
     )
@@ -69,14 +69,14 @@ class Prepared:
     """A prepared folder, read with nothing but NumPy."""
 
     folder: Path
-    files: dict[str, dict[str, list[str]]]  # what the sources were made from, by file
+    files: dict[str, dict[str, list[str]]]  # the texts of each source by file
 
     @property
     def tokenizer(self):
         return Tokenizer.load(self.folder)
 
     def texts(self, source):
-        """What a source was made from, in the order of its plan."""
+        """Return the texts of a source in the order of its plan."""
         plan = json.loads((self.folder / "manifest.json").read_text())["plan"]
         tasks = plan["sources"][source]["tasks"]
         return [text for task in tasks for file in task for text in self.files[source][file[0]]]
@@ -90,7 +90,7 @@ class Prepared:
         return np.concatenate([np.empty(0, "<u2"), *(np.fromfile(p, "<u2") for p in paths)])
 
     def documents(self, tokens):
-        """The texts in a row of ids: end-of-text stands before each."""
+        """Decode ids into texts; end-of-text precedes each."""
         tokenizer = self.tokenizer
         assert not len(tokens) or tokens[0] == tokenizer.end_of_text_id
         cuts = np.flatnonzero(tokens == tokenizer.end_of_text_id)
@@ -105,7 +105,7 @@ class Prepared:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_power_failure():
-    """Nothing is forced onto the disk: a killed process needs it not, and tests would wait."""
+    """Skip fsync: it only matters after a power failure, and is slow."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
         yield
@@ -113,7 +113,7 @@ def no_power_failure():
 
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory):
-    """A small tokenizer of our own, saved: nothing needs to be trained to prepare with it."""
+    """Return the folder of a small tokenizer, so that preparation needs no training."""
     folder = tmp_path_factory.mktemp("tokenizer")
     texts = [text for letters in LETTERS.values() for text in some_texts(letters, 200)]
     train_bpe(texts, 320).save(folder)
@@ -122,7 +122,7 @@ def tokenizer_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def mix(tmp_path_factory, tokenizer_folder):
-    """Three prepared sources of three tasks with several shards each. Not to be written to."""
+    """Return a read-only folder of three sources with three tasks of several shards each."""
     home = tmp_path_factory.mktemp("mix")
     files = {name: parts(some_texts(letters, 400), 3) for name, letters in LETTERS.items()}
     weights = {"a": 40, "b": 25, "c": 35}
@@ -145,20 +145,20 @@ def mix(tmp_path_factory, tokenizer_folder):
 
 @pytest.fixture
 def small_tasks(monkeypatch):
-    """A task for every file, as if each were large."""
+    """Make every file a separate task."""
     monkeypatch.setattr(source_files, "MIN_TASK_BYTES", 1)
 
 
 @pytest.fixture
 def make(tmp_path, tokenizer_folder):
-    """make(a=[texts], b={file: [texts]}, heldout=0.2 …): a configuration to prepare."""
+    """make(a=[texts], b={file: [texts]}, heldout=0.2 …): return a configuration."""
 
     def config(folder="prepared", tokenizer=tokenizer_folder, heldout=0.1, workers=1, **named):
         texts = {n: named.pop(n) for n in list(named) if isinstance(named[n], list | dict)}
         sources = {}
         for name, content in texts.items():
             files = content if isinstance(content, dict) else {f"{name}.jsonl": content}
-            # the same texts lie at the same place, others at another
+            # equal texts have the same path, different ones another
             home = tmp_path / str(text_position(json.dumps(files))) / name
             sources[name] = SourceConfig(files=(write_files(home, files),))
         return DataConfig(
@@ -175,18 +175,18 @@ def make(tmp_path, tokenizer_folder):
 
 @pytest.fixture
 def prepared():
-    """prepared(configuration): prepare it and look at what is there."""
+    """prepared(config): prepare it and return the folder."""
 
-    def look(config):
+    def run(config):
         prepare(config)
         return Prepared(Path(config.folder), {})
 
-    return look
+    return run
 
 
 @pytest.fixture
 def tree():
-    """tree(folder): every file below it, and its bytes; not the lock."""
+    """tree(folder): return the bytes of every file below it, except the lock."""
 
     def read(folder):
         files = (p for p in Path(folder).rglob("*") if p.is_file() and p.name != ".lock")
@@ -197,7 +197,7 @@ def tree():
 
 @pytest.fixture
 def file(tmp_path):
-    """file("name", bytes or str) writes a file and gives its path."""
+    """file("name", bytes or str): write a file and return its path."""
 
     def write(name, content):
         path = tmp_path / name

@@ -1,4 +1,4 @@
-"""A record that cannot be used is left out, counted and named, the same by every door."""
+"""Bad records are left out, counted and named, the same by every command."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from gnano.reporting.description import describe_data
 GOOD = 40
 AT = 31  # the line of the bad record
 
-SPOILT = {
+BAD_RECORDS = {
     "raw tab": (b'{"KEY": "one\ttwo"}', "it is not JSON (Invalid control character"),
     "cut": (b'{"KEY": "one', "it is not JSON"),
     "another key": (b'{"body": "x"}', "body"),
@@ -33,11 +33,13 @@ SPOILT = {
 }
 
 
-def spoilt(folder: Path, name: str, key: str, record: Mapping[str, object], kind: str) -> str:
-    """A file of good records with a bad one at line AT, after a blank line."""
+def with_bad_record(
+    folder: Path, name: str, key: str, record: Mapping[str, object], kind: str
+) -> str:
+    """Write a file of good records with a bad one at line AT, after a blank line."""
     lines = [json.dumps({**record, key: f"{record.get(key, 'text')} {n}"}) for n in range(GOOD)]
     encoded = [line.encode() for line in lines]
-    encoded[AT - 2 : AT - 2] = [b"", SPOILT[kind][0].replace(b"KEY", key.encode())]
+    encoded[AT - 2 : AT - 2] = [b"", BAD_RECORDS[kind][0].replace(b"KEY", key.encode())]
     path = folder / name
     path.write_bytes(b"\n".join(encoded))
     return str(path)
@@ -56,17 +58,17 @@ def config_of(folder: Path, path: str, tokenizer: str, share: float) -> DataConf
 
 
 @pytest.mark.parametrize("share", [0.05, 0.01, 0])
-@pytest.mark.parametrize("kind", SPOILT)
+@pytest.mark.parametrize("kind", BAD_RECORDS)
 def test_one_bad_record_is_counted_and_named_or_refused(
     tmp_path, tokenizer_folder, kind, share, capsys
 ):
-    """1 of 41 records: the default share lets it pass."""
-    reason = SPOILT[kind][1]
+    """1 of 41 records is within the default share."""
+    reason = BAD_RECORDS[kind][1]
 
-    def check(said: str) -> None:
+    def check(report: str) -> None:
         if share:
-            assert f"1 of {GOOD + 1} records cannot be used:" in said
-        assert f"a.jsonl, line {AT}: " in said and reason in said
+            assert f"1 of {GOOD + 1} records cannot be used:" in report
+        assert f"a.jsonl, line {AT}: " in report and reason in report
 
     def by_prepare(path: str) -> str:
         config = config_of(tmp_path, path, tokenizer_folder, share)
@@ -75,52 +77,50 @@ def test_one_bad_record_is_counted_and_named_or_refused(
         assert (source.read, source.documents, source.dropped["bad"]) == (GOOD + 1, GOOD, 1)
         return describe_data(Path(config.folder))
 
-    def by_tuning(gathering, path: str) -> str:
+    def by_tuning(load, path: str) -> str:
         sources = {"a": InstructionSource(files=(path,))}
-        found = gathering(
-            InstructionConfig(heldout_fraction=0, sources=sources, max_bad_share=share)
-        )
+        found = load(InstructionConfig(heldout_fraction=0, sources=sources, max_bad_share=share))
         assert len(found.train["a"]) == GOOD
         return "\n".join(found.warnings)
 
-    asked = {"instruction": "Why?", "output": "so"}
+    question = {"instruction": "Why?", "output": "so"}
     pair = {"prompt": "Why?", "chosen": "so", "rejected": "no"}
-    doors = {
-        "prepare": lambda: by_prepare(spoilt(tmp_path, "a.jsonl", "text", {}, kind)),
+    commands = {
+        "prepare": lambda: by_prepare(with_bad_record(tmp_path, "a.jsonl", "text", {}, kind)),
         "sft": lambda: by_tuning(
-            load_conversations, spoilt(tmp_path, "a.jsonl", "output", asked, kind)
+            load_conversations, with_bad_record(tmp_path, "a.jsonl", "output", question, kind)
         ),
         "dpo": lambda: by_tuning(
-            load_preferences, spoilt(tmp_path, "a.jsonl", "chosen", pair, kind)
+            load_preferences, with_bad_record(tmp_path, "a.jsonl", "chosen", pair, kind)
         ),
     }
-    for door in doors.values():
+    for command in commands.values():
         if share == 0.05:
-            check(door())
+            check(command())
         else:
             with pytest.raises(ValueError, match="line") as error:
-                door()
+                command()
             check(str(error.value))
 
 
-@pytest.mark.parametrize("kind", SPOILT)
-def test_the_tokenizer_and_the_evaluations_do_likewise(tmp_path, kind, capsys):
-    path = spoilt(tmp_path, "a.jsonl", "text", {}, kind)
+@pytest.mark.parametrize("kind", BAD_RECORDS)
+def test_tokenizer_training_and_evaluation_name_a_bad_record(tmp_path, kind, capsys):
+    path = with_bad_record(tmp_path, "a.jsonl", "text", {}, kind)
     tokenizer_command.train_command((path,), tmp_path / "tokenizer", vocab_size=262)
     assert f"a.jsonl, line {AT}: " in capsys.readouterr().err
-    # an item that is missed would be trained on, or not be asked: none may be bad
+    # a missed item would be trained on, or not be evaluated: none may be bad
     if kind != "another key":  # every string is an item, whatever its key
         items = {"text": " ".join(f"word{n}" for n in range(14))}
-        path = spoilt(tmp_path, "b.jsonl", "text", items, kind)
-        if "not" in SPOILT[kind][1]:
+        path = with_bad_record(tmp_path, "b.jsonl", "text", items, kind)
+        if "not" in BAD_RECORDS[kind][1]:
             with pytest.raises(ValueError, match=rf"b\.jsonl, line {AT}: "):
                 DecontaminationFilter([Path(path)])
     questions = {"query": "Why?", "choices": ["a", "b"], "gold": 0}
     with pytest.raises(ValueError, match=rf"c\.jsonl, line {AT}: "):
-        load_tasks([], [f"mine={spoilt(tmp_path, 'c.jsonl', 'query', questions, kind)}"])
+        load_tasks([], [f"mine={with_bad_record(tmp_path, 'c.jsonl', 'query', questions, kind)}"])
 
 
-def test_documents_without_text_are_counted_and_refuse_nothing(tmp_path, make, prepared):
+def test_documents_without_text_are_counted_and_never_refused(tmp_path, make, prepared):
     config = make(a=[*numbered(0, 20), *["", " \n"] * 20, "last"], heldout=0, max_bad_share=0)
     path = Path(config.sources["a"].files[0], "a.jsonl")
     path.write_text(path.read_text() + '{"text": null}\n')
@@ -129,7 +129,8 @@ def test_documents_without_text_are_counted_and_refuse_nothing(tmp_path, make, p
     assert (source.read, source.dropped["empty"], source.dropped["bad"]) == (62, 41, 0)
 
 
-def test_what_is_bad_is_the_same_for_every_number_of_workers_and_ranks(
+@pytest.mark.slow
+def test_bad_records_are_the_same_for_every_number_of_workers_and_ranks(
     tmp_path, make, tree, small_tasks, monkeypatch
 ):
     """Bad records, a cut archive and skipped files: the manifest is the same byte for byte."""
@@ -159,17 +160,19 @@ def test_what_is_bad_is_the_same_for_every_number_of_workers_and_ranks(
     assert manifest.sources["a"].dropped["bad"] == 6
     skipped = {"a": [".DS_Store (hidden)"], "data.decontaminate": ["._items.txt (hidden)"]}
     assert manifest.skipped == skipped
-    said = describe_data(tmp_path / "1")
-    assert "6 of 406 records cannot be used:" in said and "1 left out: .DS_Store (hidden)" in said
-    assert "cut.jsonl.gz: it is damaged" in said and "line 8: it is not JSON" in said
+    report = describe_data(tmp_path / "1")
+    assert (
+        "6 of 406 records cannot be used:" in report and "1 left out: .DS_Store (hidden)" in report
+    )
+    assert "cut.jsonl.gz: it is damaged" in report and "line 8: it is not JSON" in report
 
 
-def test_too_many_are_refused_before_a_file_is_finished_and_may_then_be_mended_or_allowed(
+def test_too_many_bad_records_are_refused_until_corrected_or_allowed(
     tmp_path, make, tree, small_tasks
 ):
     config = make(a=parts(numbered(0, 400), 4), max_bad_share=0.1)
-    prepare(replace(config, folder=str(tmp_path / "whole")))
-    name = Manifest.load(tmp_path / "whole").plan.sources["a"].tasks[2][0].name
+    prepare(replace(config, folder=str(tmp_path / "complete")))
+    name = Manifest.load(tmp_path / "complete").plan.sources["a"].tasks[2][0].name
     path = Path(config.sources["a"].files[0], name)
     good = path.read_text()
     path.write_text(good.replace('"text"', '"body"', 60))
@@ -177,8 +180,8 @@ def test_too_many_are_refused_before_a_file_is_finished_and_may_then_be_mended_o
         prepare(config)
     path.write_text(good)
     prepare(config)
-    assert tree(config.folder) == tree(tmp_path / "whole")
-    # or, of a folder begun with the bad file, by a larger share
+    assert tree(config.folder) == tree(tmp_path / "complete")
+    # or allowed by a larger share, in a folder that was started with the bad file
     path.write_text(good.replace('"text"', '"body"', 60))
     other = replace(config, folder=str(tmp_path / "other"))
     with pytest.raises(ValueError, match="60 of 300 records"):

@@ -1,4 +1,4 @@
-"""A recipe may name Python code that writes its data, and nothing else of Python."""
+"""A recipe may name Python code that generates its data."""
 
 import sys
 
@@ -45,9 +45,7 @@ def module(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_texts_of_ones_own_are_prepared_like_any_other(
-    module, prepared, tmp_path, tokenizer_folder, workers
-):
+def test_custom_texts_are_prepared(module, prepared, tmp_path, tokenizer_folder, workers):
     squares, cubes = (
         SourceConfig(kind="generator", generator=f"{module}:{name}", max_bytes=5_000)
         for name in ("SQUARES", "CUBES")
@@ -65,7 +63,7 @@ def test_texts_of_ones_own_are_prepared_like_any_other(
     assert len(done.training_documents("cubes")) > 100
 
 
-def test_conversations_of_ones_own_are_gathered_and_none_more_than_are_asked_for(module):
+def test_custom_conversations_are_loaded_up_to_the_limit(module):
     questions = InstructionSource(kind="generator", generator=f"{module}:QUESTIONS", max_records=20)
     config = InstructionConfig(heldout_fraction=0, sources={"sums": questions})
     assert len(load_conversations(config).train["sums"]) == 20
@@ -82,12 +80,12 @@ def test_conversations_of_ones_own_are_gathered_and_none_more_than_are_asked_for
         ("os:getcwd", "is builtin_function_or_method; a gnano"),
     ],
 )
-def test_what_is_no_generator_is_refused_in_a_sentence_and_not_called(module, path, error):
+def test_another_object_is_refused_and_not_called(module, path, error):
     with pytest.raises(ValueError, match=error):
         load_generator(path)
-    assert not sys.modules.get(module) or sys.modules[module].item_name == []
+    assert not sys.modules.get(module) or sys.modules[module].called == []
 
 
-def test_an_item_of_another_kind_is_refused(module):
+def test_an_item_of_another_type_is_refused(module):
     with pytest.raises(ValueError, match="gives Conversation; Document is needed"):
         next(iter_items(f"{module}:QUESTIONS", Document))

@@ -1,3 +1,5 @@
+"""The held-out split: a hash of the text decides, and an empty split is reported."""
+
 import json
 import re
 from dataclasses import replace
@@ -21,33 +23,33 @@ from gnano.reporting.description import describe_data
 from gnano.train.tasks.pretraining import PretrainingTask
 
 text = any_text(max_size=20)
-shares = floats(0, 1, exclude_max=True)
+fractions = floats(0, 1, exclude_max=True)
 
 
 @settings(deadline=None, max_examples=40)
-@given(one=text, two=text, group=any_text(min_size=1, max_size=20), share=shares)
-def test_a_group_stays_together(one, two, group, share):
-    assert is_heldout(Document(one, group), share) == is_heldout(Document(two, group), share)
+@given(one=text, two=text, group=any_text(min_size=1, max_size=20), fraction=fractions)
+def test_a_group_stays_together(one, two, group, fraction):
+    assert is_heldout(Document(one, group), fraction) == is_heldout(Document(two, group), fraction)
 
 
 @settings(deadline=None, max_examples=40)
-@given(text=text, share=shares, more=shares)
-def test_a_larger_share_only_adds_documents(text, share, more):
-    if is_heldout(Document(text), min(share, more)):
-        assert is_heldout(Document(text), max(share, more))
+@given(text=text, fraction=fractions, more=fractions)
+def test_a_larger_fraction_only_adds_documents(text, fraction, more):
+    if is_heldout(Document(text), min(fraction, more)):
+        assert is_heldout(Document(text), max(fraction, more))
 
 
 @settings(deadline=None, max_examples=40)
 @given(text=text)
-def test_a_share_of_0_holds_nothing_out(text):
+def test_a_fraction_of_0_holds_nothing_out(text):
     assert not is_heldout(Document(text), 0)
 
 
-@pytest.mark.parametrize("share", [0.005, 0.1, 0.5, 0.9])
-def test_the_share_is_kept_over_many_documents(share):
+@pytest.mark.parametrize("fraction", [0.005, 0.1, 0.5, 0.9])
+def test_the_fraction_is_kept_over_many_documents(fraction):
     count = 20_000
-    held = sum(is_heldout(Document(f"document {n}"), share) for n in range(count))
-    assert abs(held - count * share) < 5 * (count * share * (1 - share)) ** 0.5
+    held = sum(is_heldout(Document(f"document {n}"), fraction) for n in range(count))
+    assert abs(held - count * fraction) < 5 * (count * fraction * (1 - fraction)) ** 0.5
 
 
 def test_a_document_is_on_the_same_side_in_every_version():
@@ -56,60 +58,61 @@ def test_a_document_is_on_the_same_side_in_every_version():
     assert held == [2, 10, 13, 14, 17, 36, 37]
 
 
-def named_share(note):
-    assert note.count("Nothing of ") == 1
-    (share,) = re.findall(r"data\.heldout (\S+) holds out", note)
-    return float(share)
+def suggested_fraction(warning):
+    assert warning.count("Nothing of ") == 1
+    (fraction,) = re.findall(r"data\.heldout_fraction (\S+) holds out", warning)
+    return float(fraction)
 
 
 @given(positions=sets(integers(0, 2**63), min_size=2, max_size=400))
-def test_the_share_that_is_named_holds_out_a_few_and_leaves_the_others(positions):
-    share = named_share(format_empty_heldout("it", 1e-9, positions))
-    held = sum(position < share * 2**64 for position in positions)
-    # two digits of a share may take more than the ten that are meant
-    assert held >= 1 and share <= 1.1 * (sorted(positions)[:10][-1] + 1) / 2**64
+def test_the_suggested_fraction_holds_out_only_a_few(positions):
+    fraction = suggested_fraction(format_empty_heldout("it", 1e-9, positions))
+    held = sum(position < fraction * 2**64 for position in positions)
+    # rounding up to two digits may hold out more than the ten
+    assert held >= 1 and fraction <= 1.1 * (sorted(positions)[:10][-1] + 1) / 2**64
 
 
 @pytest.mark.parametrize("positions", [[], [5], [5, 5]])
-def test_of_one_text_nothing_can_be_held_out(positions):
+def test_a_single_text_cannot_be_held_out(positions):
     assert format_empty_heldout("it", 0.1, positions).endswith("it needs more texts.")
 
 
-def test_where_nothing_is_held_out_every_command_says_so_and_what_would_do(base, tmp_path):
-    """Of a text whose documents are few, and of few questions."""
-    (tmp_path / "a.txt").write_text(
-        "".join(f"{n} the river and the stone\n\n" * 900 for n in range(9))
-    )
+@pytest.mark.slow
+def test_an_empty_heldout_split_is_reported_with_a_suggested_fraction(base, tmp_path, monkeypatch):
+    monkeypatch.setattr("gnano.utils.hf_errors.sleep", lambda seconds: None)  # no Hub here
+    texts = [f"{n} " + "the river and the stone " * 5 for n in range(30)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
     config = DataConfig(
         folder=str(tmp_path / "data"),
         tokenizer=str(base),
         heldout_fraction=1e-6,
-        sources={"a": SourceConfig(files=(str(tmp_path / "a.txt"),))},
+        workers=1,
+        sources={"a": SourceConfig(files=(str(tmp_path / "a.jsonl"),))},
     )
     manifest = prepare(config)
     assert manifest.sources["a"].documents > 2 and not manifest.sources["a"].heldout_tokens
     evaluated: list[str] = []
-    asked = EvalConfig(tasks=(), data=Path(config.folder))
-    evaluate(load_eval_model(base, LoadConfig(dtype="fp32")), asked, on_note=evaluated.append)
-    said = {
+    eval_config = EvalConfig(tasks=(), data=Path(config.folder))
+    evaluate(load_eval_model(base, LoadConfig(dtype="fp32")), eval_config, on_note=evaluated.append)
+    reports = {
         "prepare, info": describe_data(Path(config.folder)),
         "pretrain": "\n".join(PretrainingTask(config, 32, None).describe()),
         "eval": "\n".join(evaluated),
     }
-    shares = {door: named_share(text) for door, text in said.items()}
-    share = shares["pretrain"]
-    assert shares == dict.fromkeys(said, share)
-    better = prepare(replace(config, heldout_fraction=share, folder=str(tmp_path / "better")))
+    fractions = {command: suggested_fraction(text) for command, text in reports.items()}
+    fraction = fractions["pretrain"]
+    assert fractions == dict.fromkeys(reports, fraction)
+    better = prepare(replace(config, heldout_fraction=fraction, folder=str(tmp_path / "better")))
     assert better.sources["a"].heldout_tokens and better.sources["a"].tokens
     assert "Nothing of" not in describe_data(tmp_path / "better")
 
 
-def test_where_no_question_is_held_out_tuning_says_so_and_what_would_do(tmp_path):
+def test_fine_tuning_reports_an_empty_heldout_split(tmp_path):
     records = [{"instruction": f"What is {n}?", "output": str(n)} for n in range(20)]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, records)))
     sources = {"mine": InstructionSource(files=(str(tmp_path / "q.jsonl"),))}
     found = load_conversations(InstructionConfig(heldout_fraction=1e-6, sources=sources))
-    share = named_share("\n".join(found.warnings))
-    found = load_conversations(InstructionConfig(heldout_fraction=share, sources=sources))
+    fraction = suggested_fraction("\n".join(found.warnings))
+    found = load_conversations(InstructionConfig(heldout_fraction=fraction, sources=sources))
     assert found.heldout and found.train["mine"] and not found.warnings
     assert not load_conversations(InstructionConfig(heldout_fraction=0, sources=sources)).warnings

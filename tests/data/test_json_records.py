@@ -1,7 +1,7 @@
-"""Records are known by what a file holds, whatever it is called and however it is packed.
+"""Records are recognized by content, whatever the file's name and compression.
 
-The first table has every spelling of the same records, and the tests go through every door that
-reads records: none may take one of them for raw text.
+`FORMS` has every form of the same records, and every command that reads records is tested: none may
+take them for plain text.
 """
 
 import csv
@@ -57,7 +57,7 @@ def marked(records):
     return b"\xef\xbb\xbf\r\n" + lines(records, "\r\n")
 
 
-SPELLINGS = {
+FORMS = {
     "a.jsonl": lines,
     "a.json": lines,
     "A.JSONL": lines,
@@ -84,8 +84,8 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def spelled(file, name, records, packing=""):
-    return file(f"x/{name}{packing}", PACKED[packing](SPELLINGS[name](records)))
+def write_form(file, name, records, packing=""):
+    return file(f"x/{name}{packing}", PACKED[packing](FORMS[name](records)))
 
 
 def values_of(path):
@@ -93,11 +93,11 @@ def values_of(path):
 
 
 @pytest.mark.parametrize("packing", PACKED)
-@pytest.mark.parametrize("name", SPELLINGS)
-def test_every_spelling_gives_the_same_records(file, name, packing):
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_gives_the_same_records(file, name, packing):
     if packing and name in ("a.parquet", "a.pq"):
         pytest.skip("Parquet is packed inside")
-    path = spelled(
+    path = write_form(
         file, name, [{"text": each, "id": f"{n}"} for n, each in enumerate(TEXTS)], packing
     )
     assert [value["text"] for value in values_of(path)] == TEXTS
@@ -105,31 +105,33 @@ def test_every_spelling_gives_the_same_records(file, name, packing):
     assert detect_form(path) != "text"
 
 
-@pytest.mark.parametrize("name", SPELLINGS)
-def test_every_door_reads_every_spelling(file, tmp_path, name, capsys):
-    path = str(spelled(file, name, [{"body": each, "id": f"{n}"} for n, each in enumerate(TEXTS)]))
+@pytest.mark.parametrize("name", FORMS)
+def test_every_command_reads_every_form(file, tmp_path, name, capsys):
+    path = str(
+        write_form(file, name, [{"body": each, "id": f"{n}"} for n, each in enumerate(TEXTS)])
+    )
     # tokenizer train
     out = tmp_path / "tokenizer"
     tokenizer_command.train_command((path,), out, vocab_size=300, column="body")
     assert Tokenizer.load(out).fingerprint == train_bpe(TEXTS, 300).fingerprint
     # sft, and with it dpo, smoke and chat's records
-    asked = [{"instruction": each, "output": "yes"} for each in TEXTS]
-    tuned = read_conversation_files([str(spelled(file, name, asked))]).records
-    assert [one.turns[0].content for one in tuned] == TEXTS
+    questions = [{"instruction": each, "output": "yes"} for each in TEXTS]
+    conversations = read_conversation_files([str(write_form(file, name, questions))]).records
+    assert [one.turns[0].content for one in conversations] == TEXTS
     # decontamination and its search for items
-    assert DecontaminationFilter([spelled(file, name, asked)]).is_contaminated(
+    assert DecontaminationFilter([write_form(file, name, questions)]).is_contaminated(
         f"so {TEXTS[17]} it is"
     )
     # eval --files
     if name not in ("a.csv", "A.TSV"):  # a list of choices has no place in a field
         items = [{"query": each, "choices": ["a", "b"], "gold": 1} for each in TEXTS]
-        (sheet,) = load_tasks([], [f"mine={spelled(file, name, items)}"])
+        (sheet,) = load_tasks([], [f"mine={write_form(file, name, items)}"])
         assert len(sheet.items) == len(TEXTS)
 
 
 @pytest.mark.parametrize("name", ["a.json", "part-00000", "a.csv", "pretty.json", "a.pq"])
 def test_prepare_trains_on_the_column_of_every_form(file, make, prepared, name):
-    path = spelled(file, name, [{"body": each, "url": "https://x"} for each in TEXTS])
+    path = write_form(file, name, [{"body": each, "url": "https://x"} for each in TEXTS])
     config = make(a=["to be replaced"], heldout=0)
     source = SourceConfig(files=(str(path),), column="body")
     assert prepared(replace(config, sources={"a": source})).training_documents("a") == TEXTS
@@ -137,9 +139,9 @@ def test_prepare_trains_on_the_column_of_every_form(file, make, prepared, name):
 
 @settings(deadline=None, max_examples=40)
 @given(texts=lists(text('a{}[],"\\\n\r\t\u2028\x85\x0c é🙂', min_size=1), min_size=2, max_size=8))
-def test_what_strings_hold_misleads_no_reader(tmp_path_factory, texts):
+def test_the_content_of_strings_does_not_confuse_a_reader(tmp_path_factory, texts):
     records = [{"text": each} for each in texts]
-    for name, write in SPELLINGS.items():
+    for name, write in FORMS.items():
         if name in ("a.csv", "A.TSV"):
             continue  # in a text file every line ends in LF
         path = tmp_path_factory.mktemp("any") / name
@@ -158,7 +160,7 @@ def test_what_strings_hold_misleads_no_reader(tmp_path_factory, texts):
         ("notes", "{ braces }\n{ and more }\n"),
     ],
 )
-def test_what_is_text_stays_text(file, name, content):
+def test_text_is_not_taken_for_records(file, name, content):
     assert list(read_texts(file(name, content), "text")) == [content]
 
 
@@ -169,17 +171,21 @@ def test_one_object_over_several_lines_is_a_record_where_it_has_the_column(file)
 
 @pytest.mark.parametrize("half", [r"\ud83d", r"\uDE42", r"\ud83d\ud83d"])
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "list.json"])
-def test_half_a_surrogate_pair_is_mended_for_every_reader(file, name, half):
+def test_lone_surrogates_are_replaced_for_every_reader(file, name, half):
     record = (
         f'{{"instruction": "a{half}z", "output": ["x", {{"{half}": "\\ud83d\\ude42 {half}"}}]}}'
     )
     content = f"[{record}]" if name == "list.json" else f"{record}\n{record}\n"
     for value in values_of(file(name, content)):
-        whole = json.dumps(value, ensure_ascii=False)
-        assert whole.encode().decode() == whole and "\ufffd" in whole and "🙂" in whole
+        text_of_value = json.dumps(value, ensure_ascii=False)
+        assert (
+            text_of_value.encode().decode() == text_of_value
+            and "\ufffd" in text_of_value
+            and "🙂" in text_of_value
+        )
 
 
-def test_a_column_that_plain_text_has_no_use_for_is_refused(file, make, prepared):
+def test_a_column_is_refused_for_plain_text(file, make, prepared):
     path = str(file("a.txt", "prose\n"))
     config = replace(make(a=["x"]), sources={"a": SourceConfig(files=(path,), column="body")})
     with pytest.raises(ValueError, match=r"column is 'body', but .*a\.txt is plain text"):

@@ -1,4 +1,4 @@
-"""manifest.json and the markers beside the shards: read back as written, or refused by name."""
+"""The manifest and the task markers are read as written, or refused by name."""
 
 import hashlib
 import json
@@ -57,7 +57,7 @@ task_infos = builds(
     lengths=lists(counts, min_size=32, max_size=32),
     bad=lists(tuples(counts, counts, text()), max_size=2),
 )
-input_files = builds(InputFile, name=text(), size=counts, identity=words)
+input_files = builds(InputFile, name=text(), size=counts, fingerprint=words)
 source_plans = builds(
     SourcePlan,
     **dict.fromkeys(("repo", "config", "split", "revision", "commit", "column"), text(max_size=8)),
@@ -89,7 +89,7 @@ manifests = builds(
 
 @settings(deadline=None, max_examples=30)
 @given(manifest=manifests)
-def test_a_manifest_comes_back_as_it_was_with_its_sources_in_order(manifest):
+def test_a_manifest_is_read_as_it_was_written(manifest):
     with TemporaryDirectory() as folder:
         manifest.save(Path(folder))
         loaded = Manifest.load(Path(folder))
@@ -101,7 +101,7 @@ def test_a_manifest_comes_back_as_it_was_with_its_sources_in_order(manifest):
 
 @settings(deadline=None, max_examples=30)
 @given(info=task_infos, task=integers(0, 99_999))
-def test_a_marker_comes_back_as_it_was(info, task):
+def test_a_marker_is_read_as_it_was_written(info, task):
     with TemporaryDirectory() as folder:
         assert read_marker(Path(folder), task) is None
         write_marker(Path(folder), task, info)
@@ -187,7 +187,7 @@ EDITS = {
     "a list": lambda content: [content],
     "a number": lambda content: 1,
     "empty": lambda content: "",
-    "cut short": lambda content: json.dumps(content)[:-20],
+    "truncated": lambda content: json.dumps(content)[:-20],
     "not JSON": lambda content: "format = 1",
 }
 
@@ -205,7 +205,7 @@ def test_an_unedited_manifest_is_read(damaged):
     assert Manifest.load(damaged(lambda content: content)).complete
 
 
-def test_a_manifest_of_other_bytes_than_text_is_refused(tmp_path):
+def test_a_manifest_that_is_not_utf_8_is_refused(tmp_path):
     (tmp_path / "manifest.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=re.escape(str(tmp_path / "manifest.json"))):
         Manifest.load(tmp_path)
@@ -221,13 +221,13 @@ def test_a_damaged_marker_is_refused_by_name(tmp_path, content):
     assert "delete it and run the same `gnano prepare` again" in str(error.value)
 
 
-def test_a_folder_that_was_never_prepared_says_how_to(tmp_path):
+def test_an_unprepared_folder_names_the_command(tmp_path):
     with pytest.raises(FileNotFoundError, match="gnano prepare") as error:
         Manifest.load(tmp_path)
     assert str(tmp_path) in str(error.value)
 
 
-def test_a_disk_that_fills_up_leaves_the_old_manifest(mix, tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_old_manifest(mix, tmp_path, monkeypatch):
     manifest = Manifest.load(mix.folder)
     manifest.save(tmp_path)
 
@@ -241,7 +241,7 @@ def test_a_disk_that_fills_up_leaves_the_old_manifest(mix, tmp_path, monkeypatch
     assert Manifest.load(tmp_path) == manifest
 
 
-def test_a_folder_of_an_earlier_version_that_counted_no_bad_records_is_read(make):
+def test_a_manifest_without_bad_record_counts_is_read(make):
     folder = Path(prepare_and_forget(make(a=["x", "y"], heldout=0)))
     manifest = Manifest.load(folder)
     assert (manifest.max_bad_share, manifest.skipped) == (MAX_BAD_SHARE, {})
@@ -258,6 +258,6 @@ def prepare_and_forget(config):
         del content[key]
     (task,) = content["sources"]["a"]["tasks"]
     del task["bad"], task["dropped"]["bad"], task["dropped"]["empty"]
-    whole = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    path.write_text(json.dumps({**content, "sha256": whole}))
+    checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({**content, "sha256": checksum}))
     return config.folder

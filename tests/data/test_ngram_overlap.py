@@ -1,4 +1,4 @@
-"""Runs of 13 words are found in many texts at once, and none that is not in one of them."""
+"""Exactly the runs of 13 words that texts share with items are found."""
 
 import pickle
 import re
@@ -12,7 +12,7 @@ from gnano.data.ngram_overlap import NGRAM_WORDS, NGramIndex
 
 
 def grams(text):
-    """What is to be compared, taken literally."""
+    """Return the runs of 13 words by definition."""
     words = re.findall(r"\w+", text.lower())
     return {tuple(words[i : i + 13]) for i in range(len(words) - 12)}
 
@@ -25,7 +25,7 @@ texts = lists(sampled_from(TOKENS), max_size=40).map(" ".join)
 
 @settings(deadline=None)
 @given(items=lists(texts, max_size=5), documents=lists(texts, max_size=5))
-def test_the_runs_found_are_those_of_comparing_all(items, documents):
+def test_the_found_runs_equal_a_comparison_of_all(items, documents):
     index = NGramIndex(items)
     of_items, of_documents = [[grams(text) for text in row] for row in (items, documents)]
     known = set().union(*of_items)
@@ -47,7 +47,7 @@ def test_the_runs_found_are_those_of_comparing_all(items, documents):
 
 @settings(deadline=None)
 @given(text(characters(), max_size=300), integers(1, 40))
-def test_words_are_those_of_the_regular_expression_wherever_a_text_is_cut(content, part):
+def test_words_do_not_depend_on_the_chunk_size(content, part):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ngram_overlap, "CHUNK_CHARS", part)
         index = NGramIndex([content * 2, "another text", content])
@@ -56,14 +56,14 @@ def test_words_are_those_of_the_regular_expression_wherever_a_text_is_cut(conten
     assert len(index) == len(grams(content * 2) | grams(content))
 
 
-def test_a_word_longer_than_a_part_is_a_word():
+def test_a_word_may_be_longer_than_a_chunk():
     long = "x" * (5 * ngram_overlap.CHUNK_CHARS)
     item = " ".join([*"abcdefghijkl", long])
     assert [each.words for each in NGramIndex([item]).find([f"0 {item}."])] == [item]
     assert not list(NGramIndex([item]).find([f"{item}x"]))
 
 
-def test_a_run_does_not_go_on_in_the_next_text():
+def test_a_run_does_not_continue_in_the_next_text():
     item = "a b c d e f g h i j k l m n"
     index = NGramIndex([item])
     for cut in range(len(item)):
@@ -75,7 +75,7 @@ def test_a_run_does_not_go_on_in_the_next_text():
     assert len(index) == 14 - NGRAM_WORDS + 1
 
 
-def test_an_index_may_be_sent_to_another_process():
+def test_an_index_can_be_pickled():
     item = " ".join(map(str, range(20)))
     index = pickle.loads(pickle.dumps(NGramIndex(["short", item])))
     kinds = [each.ngram_id for each in index.find([f"x {item}"])]
@@ -83,7 +83,7 @@ def test_an_index_may_be_sent_to_another_process():
     assert len(kinds) == 20 - NGRAM_WORDS + 1
 
 
-def test_words_of_the_same_hash_are_told_apart(monkeypatch):
+def test_words_with_the_same_hash_are_distinguished(monkeypatch):
     monkeypatch.setattr(
         ngram_overlap, "HASH_BASE", 1
     )  # at first the sequence of letters does not count

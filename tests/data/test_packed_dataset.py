@@ -1,3 +1,5 @@
+"""Rows, dataset and held-out rows contain every token as they should, in every process."""
+
 import hashlib
 import json
 import os
@@ -28,12 +30,12 @@ def corpus(mix):
 
 
 @pytest.fixture(scope="module")
-def batches(corpus):
+def dataset(corpus):
     return PackedDataset(corpus, WEIGHTS, 7, T)
 
 
 def cut(tokens, length):
-    """The rows of a shard, by hand: T + 1 ids, T further each time, the last one moved back."""
+    """Cut a shard into rows of T + 1 ids, T further each time, the last one moved back."""
     rows = []
     start = 0
     while start + length + 1 <= len(tokens):
@@ -44,20 +46,20 @@ def cut(tokens, length):
     return rows
 
 
-def test_every_row_of_the_raw_files_comes_once_in_each_epoch(mix, batches):
+def test_every_row_occurs_once_per_epoch(mix, dataset):
     expected = {
         (source, shard, row): ids.tolist()
         for source, name in enumerate(NAMES)
         for shard, tokens in enumerate(mix.shards(name))
         for row, ids in enumerate(cut(tokens, T))
     }
-    assert max(shard for _, shard, _ in expected) > 1  # or there is little to get wrong
+    assert max(shard for _, shard, _ in expected) > 1  # several shards
     seen: Counter[tuple[int, int, int]] = Counter()
     finished: set[int] = set()
     i = 0
     while len(finished) < len(NAMES):
-        place = batches.sampler.locate(i)
-        assert batches.read_sequence(i).tolist() == expected[place.source, place.shard, place.row]
+        place = dataset.sampler.locate(i)
+        assert dataset.read_sequence(i).tolist() == expected[place.source, place.shard, place.row]
         if place.epoch == 0:
             seen[place.source, place.shard, place.row] += 1
         else:
@@ -68,51 +70,51 @@ def test_every_row_of_the_raw_files_comes_once_in_each_epoch(mix, batches):
 
 @pytest.mark.parametrize("length", [1, 2, 16, 333])
 def test_every_token_but_a_shards_first_is_a_target_in_each_epoch(mix, corpus, length):
-    batches = PackedDataset(corpus, {"a": 0, "b": 1, "c": 0}, 3, length)
+    dataset = PackedDataset(corpus, {"a": 0, "b": 1, "c": 0}, 3, length)
     targets: Counter[int] = Counter()
     i = 0
-    while batches.sampler.locate(i).epoch == 0:
-        targets.update(batches.read_sequence(i)[1:].tolist())
+    while dataset.sampler.locate(i).epoch == 0:
+        targets.update(dataset.read_sequence(i)[1:].tolist())
         i += 1
     shards = mix.shards("b")
     once = Counter(chain.from_iterable(tokens[1:].tolist() for tokens in shards))
     assert once <= targets
     # no more than one row of each shard repeats what another has
     assert targets.total() - once.total() < len(shards) * length
-    waste = batches.packing_stats()
-    of_b = sum(batches.rows_per_shard[1]) * length - once.total()
-    assert (waste.padding, waste.dropped_tokens) == (0, 0) and waste.repeated_targets >= of_b
+    stats = dataset.packing_stats()
+    slots = sum(dataset.rows_per_shard[1]) * length - once.total()
+    assert (stats.padding, stats.dropped_tokens) == (0, 0) and stats.repeated_targets >= slots
 
 
-def test_the_target_of_a_token_is_the_one_after_it(mix, batches):
+def test_the_target_of_a_token_is_the_one_after_it(mix, dataset):
     samples = range(500, 540)
-    x, y, segments = batches.read_batch(samples)
+    x, y, segments = dataset.read_batch(samples)
     assert segments is None
     assert x.shape == y.shape == (40, T)
     assert str(x.dtype) == str(y.dtype) == "torch.int64"
     raw = {name: mix.shards(name) for name in NAMES}
     for number, i in enumerate(samples):
-        place = batches.sampler.locate(i)
+        place = dataset.sampler.locate(i)
         tokens = raw[NAMES[place.source]][place.shard]
         start = min(place.row * T, len(tokens) - T - 1)
         assert x[number].tolist() == tokens[start : start + T].tolist()
         assert y[number].tolist() == tokens[start + 1 : start + T + 1].tolist()
 
 
-def test_changing_a_batch_does_not_change_the_corpus(batches):
-    before = batches.read_batch([3])[0].tolist()
-    batches.batch([3])[0].zero_()
-    assert batches.batch([3])[0].tolist() == before
+def test_changing_a_batch_does_not_change_the_corpus(dataset):
+    before = dataset.read_batch([3])[0].tolist()
+    dataset.read_batch([3])[0].zero_()
+    assert dataset.read_batch([3])[0].tolist() == before
 
 
-def test_the_mix_of_real_batches_is_exact(mix, batches):
-    """Which source a row is from is told by its letters alone."""
+def test_the_mix_of_real_batches_is_exact(mix, dataset):
+    """The letters of a row identify its source."""
     letters = [bytes(range(ord(first), ord(first) + 8)) for first in "aiq"]
     pieces = [mix.tokenizer.decode_bytes([t]) for t in range(mix.tokenizer.vocab_size)]
     for block in range(3):
         drawn: Counter[int] = Counter()
         for first in range(block * 1_000, (block + 1) * 1_000, 50):
-            x = batches.read_batch(range(first, first + 50)).inputs_BT
+            x = dataset.read_batch(range(first, first + 50)).inputs_BT
             for row in x.tolist():
                 text = b"".join(pieces[t] for t in row)
                 (source,) = (s for s in range(3) if any(b in letters[s] for b in text))
@@ -120,19 +122,21 @@ def test_the_mix_of_real_batches_is_exact(mix, batches):
         assert drawn == {0: 400, 1: 250, 2: 350}
 
 
-def digest(batches, samples):
-    return hashlib.sha256(b"".join(batches.read_sequence(i).tobytes() for i in samples)).hexdigest()
+def digest(dataset, samples):
+    return hashlib.sha256(b"".join(dataset.read_sequence(i).tobytes() for i in samples)).hexdigest()
 
 
-def test_workers_in_other_processes_read_the_same_in_any_order(mix, batches):
+@pytest.mark.slow
+def test_workers_in_other_processes_read_the_same_in_any_order(mix, dataset):
     program = (
         "import hashlib, json, sys\n"
         "from pathlib import Path\n"
-        "from gnano.data.packed_dataset import Batches; from gnano.data.tokenized_corpus import Corpus\n"
+        "from gnano.data.packed_dataset import PackedDataset\n"
+        "from gnano.data.tokenized_corpus import TokenizedCorpus\n"
         "folder, weights, parts = json.load(sys.stdin)\n"
-        "batches = Batches(Corpus(Path(folder)), weights, 7, 16)\n"
+        "dataset = PackedDataset(TokenizedCorpus(Path(folder)), weights, 7, 16)\n"
         "for samples in parts:\n"
-        "    rows = b''.join(batches.sequence(i).tobytes() for i in samples)\n"
+        "    rows = b''.join(dataset.read_sequence(i).tobytes() for i in samples)\n"
         "    print(hashlib.sha256(rows).hexdigest())\n"
     )
     forwards = [list(range(first, first + 100)) for first in range(0, 3_000, 100)]
@@ -146,28 +150,28 @@ def test_workers_in_other_processes_read_the_same_in_any_order(mix, batches):
             text=True,
             check=True,
         )
-        assert out.stdout.split() == [digest(batches, part) for part in parts]
+        assert out.stdout.split() == [digest(dataset, part) for part in parts]
 
 
-def test_a_batch_does_not_depend_on_what_was_read_before(mix, batches):
+def test_a_batch_does_not_depend_on_what_was_read_before(mix, dataset):
     fresh = PackedDataset(TokenizedCorpus(mix.folder), WEIGHTS, 7, T)
     late = fresh.read_batch(range(2_000, 2_010))
-    batches.read_batch(range(5_000, 5_050))
-    again = batches.batch(range(2_000, 2_010))
+    dataset.read_batch(range(5_000, 5_050))
+    again = dataset.read_batch(range(2_000, 2_010))
     assert late.inputs_BT.equal(again.inputs_BT) and late.targets_BT.equal(again.targets_BT)
 
 
-def test_the_order_of_the_recipes_sources_does_not_matter(corpus, batches):
+def test_the_order_of_the_recipes_sources_does_not_matter(corpus, dataset):
     turned = PackedDataset(corpus, dict(reversed(WEIGHTS.items())), 7, T)
-    assert digest(turned, range(500)) == digest(batches, range(500))
+    assert digest(turned, range(500)) == digest(dataset, range(500))
 
 
-def test_a_target_that_does_not_count_is_what_the_model_leaves_out():
+def test_the_ignore_index_is_the_models():
     assert gnano.model.fused_cross_entropy.IGNORE_INDEX == IGNORE_INDEX
 
 
 def counted(rows, length, size=5):
-    """The held-out targets that count, in order."""
+    """Return the held-out targets that count, in order."""
     found = []
     for x, y in iter_heldout_batches(rows, length, size):
         assert x.shape == y.shape == (len(y), length)
@@ -185,17 +189,16 @@ def test_every_held_out_token_but_the_first_counts_exactly_once(mix, corpus, sou
 
 
 @pytest.mark.parametrize("length", [7, 64, 10**5])
-def test_counted_targets_stand_for_exactly_the_bytes_of_the_held_out_texts(mix, corpus, length):
-    """Or bits per byte would be bits per something else."""
+def test_counted_targets_represent_exactly_the_bytes_of_the_held_out_texts(mix, corpus, length):
     for source, name in enumerate(NAMES):
         heldout = set(mix.texts(name)) - set(mix.training_documents(name))
         targets = counted(corpus.heldout_rows(source, length), length)
-        stand_for = int(corpus.tokenizer.token_bytes[targets].sum())
-        assert stand_for == sum(len(text.encode()) for text in heldout) > 500
+        represented = int(corpus.tokenizer.token_bytes[targets].sum())
+        assert represented == sum(len(text.encode()) for text in heldout) > 500
 
 
 @pytest.mark.parametrize("length", [7, 64])
-def test_a_counted_target_is_predicted_from_what_stands_before_it(mix, corpus, length):
+def test_a_counted_target_is_predicted_from_the_tokens_before_it(mix, corpus, length):
     tokens = mix.heldout("a").tolist()
     place = 1
     for x, y in iter_heldout_batches(corpus.heldout_rows(0, length), length, 4):
@@ -223,7 +226,7 @@ def test_without_held_out_documents_there_are_no_rows(make):
     assert corpus.heldout_text(0) == b""
 
 
-def test_a_context_longer_than_a_source_is_refused_with_both_named(corpus):
+def test_a_context_longer_than_a_source_is_refused(corpus):
     with pytest.raises(ValueError, match=r"'a'.*context 100,000 \(model\.block_size\)"):
         PackedDataset(corpus, WEIGHTS, 0, 100_000)
 
@@ -232,8 +235,8 @@ def test_a_source_just_long_enough_gives_a_sequence(mix, corpus):
     longest = {name: max(map(len, mix.shards(name))) for name in NAMES}
     for name in NAMES:
         weights = {other: float(other == name) for other in NAMES}
-        batches = PackedDataset(corpus, weights, 0, longest[name] - 1)
-        assert len(batches.read_sequence(0)) == longest[name]
+        dataset = PackedDataset(corpus, weights, 0, longest[name] - 1)
+        assert len(dataset.read_sequence(0)) == longest[name]
         with pytest.raises(ValueError, match=f"{name!r}.*context {longest[name]:,}"):
             PackedDataset(corpus, weights, 0, longest[name])
 
@@ -241,14 +244,14 @@ def test_a_source_just_long_enough_gives_a_sequence(mix, corpus):
 def test_a_source_without_weight_may_be_too_short(mix, corpus):
     length = max(max(map(len, mix.shards(name))) for name in NAMES) - 1
     longest = max(NAMES, key=lambda name: max(map(len, mix.shards(name))))
-    batches = PackedDataset(corpus, {name: float(name == longest) for name in NAMES}, 0, length)
-    assert {batches.sampler.locate(i).source for i in range(1_000)} == {NAMES.index(longest)}
+    dataset = PackedDataset(corpus, {name: float(name == longest) for name in NAMES}, 0, length)
+    assert {dataset.sampler.locate(i).source for i in range(1_000)} == {NAMES.index(longest)}
 
 
 @pytest.mark.parametrize(
     "weights", [{"a": 1, "b": 1}, {"a": 1, "b": 1, "c": 1, "d": 1}, {"a": 1, "b": 1, "x": 1}, {}]
 )
-def test_a_recipe_of_other_sources_than_the_folders_is_refused(corpus, weights):
+def test_a_recipe_with_other_sources_is_refused(corpus, weights):
     with pytest.raises(ValueError, match="holds the sources a, b, c, but") as error:
         PackedDataset(corpus, weights, 0, T)
     assert str(corpus.folder) in str(error.value)

@@ -1,4 +1,4 @@
-"""Rows of whole documents, and attention inside documents, as batches give them."""
+"""Rows of complete documents, and attention inside documents, in dataset."""
 
 from collections import Counter
 
@@ -23,11 +23,11 @@ def packed(corpus):
     return PackedDataset(corpus, WEIGHTS, 3, T, "best-fit", document_attention_mask=True)
 
 
-def epoch(batches):
-    """All batches of the first epoch, a sample each."""
+def epoch(dataset):
+    """Yield the samples of the first epoch, one per batch."""
     i = 0
-    while batches.sampler.locate(i).epoch == 0:
-        yield i, batches.read_batch([i])
+    while dataset.sampler.locate(i).epoch == 0:
+        yield i, dataset.read_batch([i])
         i += 1
 
 
@@ -40,14 +40,14 @@ def test_packed_every_token_but_a_shards_first_is_a_target_once_an_epoch(mix, pa
         counted += len(kept)
         padding += T - len(kept)
     assert targets == Counter(t for tokens in mix.shards("b") for t in tokens[1:].tolist())
-    waste = PackedDataset(packed.corpus, WEIGHTS, 3, T, "best-fit").packing_stats()
-    of_b = sum(packed.rows[1]) * T
-    assert counted + padding == of_b < waste.target_slots
+    stats = PackedDataset(packed.corpus, WEIGHTS, 3, T, "best-fit").packing_stats()
+    slots = sum(packed.rows_per_shard[1]) * T
+    assert counted + padding == slots < stats.target_slots
 
 
-def test_packed_only_documents_longer_than_a_row_are_cut(mix, packed):
+def test_packed_only_documents_longer_than_a_row_are_split(mix, packed):
     end = mix.tokenizer.end_of_text_id
-    whole = Counter(
+    expected = Counter(
         tuple(part.tolist())
         for tokens in mix.shards("b")
         for part in np.split(tokens, np.flatnonzero(tokens == end))[1:]
@@ -58,27 +58,28 @@ def test_packed_only_documents_longer_than_a_row_are_cut(mix, packed):
         for segment in segments.unique():
             ids = inputs[segments == segment].tolist()
             if ids[0] == end:
-                # the last of them is the end-of-text of the next, as a target
+                # the last id is the end-of-text of the next document, as a target
                 found[tuple(ids[:-1] if len(ids) > 1 and ids[-1] == end else ids)] += 1
-    assert not whole - found
+    assert not expected - found
 
 
 def test_packed_no_target_is_from_another_document(packed):
-    for _, (inputs, targets, segments) in epoch(packed):
-        for row in range(len(inputs)):
+    for _, (inputs_BT, targets_BT, segments_BT) in epoch(packed):
+        for inputs, targets, segments in zip(
+            inputs_BT.tolist(), targets_BT.tolist(), segments_BT.tolist(), strict=True
+        ):
             for t in range(T - 1):
-                if targets[row, t] != IGNORE_INDEX and segments[row, t] == segments[row, t + 1]:
-                    assert targets[row, t] == inputs[row, t + 1]
-                elif targets[row, t] != IGNORE_INDEX:
-                    raise AssertionError("a target in another segment")
+                if targets[t] != IGNORE_INDEX:
+                    assert segments[t] == segments[t + 1], "a target in another segment"
+                    assert targets[t] == inputs[t + 1]
 
 
 @pytest.mark.parametrize("packing", ["stream", "best-fit"])
-def test_segments_are_given_only_if_attention_stays_inside_documents(corpus, packing):
+def test_segments_exist_only_with_a_document_mask(corpus, packing):
     assert PackedDataset(corpus, WEIGHTS, 3, T, packing).read_batch(range(9)).segments_BT is None
 
 
-def test_in_a_stream_a_segment_begins_with_each_end_of_text(mix, corpus):
+def test_in_a_stream_each_end_of_text_starts_a_segment(mix, corpus):
     end = mix.tokenizer.end_of_text_id
     inputs, _, segments = PackedDataset(
         corpus, WEIGHTS, 3, T, document_attention_mask=True
@@ -95,12 +96,12 @@ def test_in_a_stream_a_segment_begins_with_each_end_of_text(mix, corpus):
 
 
 @pytest.mark.parametrize("packing", ["stream", "best-fit"])
-def test_a_sample_looked_up_is_what_training_reads(mix, corpus, packing):
-    batches = PackedDataset(corpus, {"a": 40, "b": 25, "c": 35}, 7, T, packing)
+def test_an_inspected_sample_equals_the_training_sample(mix, corpus, packing):
+    dataset = PackedDataset(corpus, {"a": 40, "b": 25, "c": 35}, 7, T, packing)
     texts = {name: [*mix.training_documents(name)] for name in "abc"}
     for i in range(0, 300, 7):
-        sample = inspect_sample(batches, i)
-        inputs, targets, _ = batches.read_batch([i])
+        sample = inspect_sample(dataset, i)
+        inputs, targets, _ = dataset.read_batch([i])
         ids = [int(t) for piece in sample.documents for t in piece.ids]
         seen = {*inputs[0].tolist(), *targets[0].tolist()} - {IGNORE_INDEX}
         assert set(ids) <= seen
@@ -110,5 +111,8 @@ def test_a_sample_looked_up_is_what_training_reads(mix, corpus, packing):
         )
         for piece in sample.documents:
             text = corpus.tokenizer.decode(piece.ids.tolist())
-            assert any(text.strip("\ufffd") in whole for whole in texts[sample.source])
+            assert any(
+                text.strip("\ufffd") in text_of_document
+                for text_of_document in texts[sample.source]
+            )
             assert piece.offset + len(piece.ids) <= piece.document_tokens

@@ -1,3 +1,5 @@
+"""Best-fit packing contains every token once, splits only long documents and fills rows."""
+
 from collections import Counter
 from itertools import pairwise
 
@@ -22,13 +24,13 @@ def starts_of(sizes):
 
 
 def packed(sizes, length):
-    """All rows, as lists of pieces."""
+    """Return all rows as lists of pieces."""
     packing = BestFitPacking(starts_of(sizes), sum(sizes), length)
     return [packing.row_spans(n) for n in range(packing.row_count)]
 
 
 def documents(sizes):
-    """The (start, stop) of each document that has something to predict, its end too."""
+    """Return (start, stop) of each document with a target, including the end-of-text after it."""
     starts = [*starts_of(sizes).tolist(), sum(sizes)]
     last = len(sizes) - 1
     ends = [stop + (d < last) for d, stop in enumerate(starts[1:])]
@@ -38,22 +40,22 @@ def documents(sizes):
 
 
 def filled(tokens, pieces, length):
-    """Inputs, targets and segments of one row, as lists."""
+    """Return inputs, targets and segments of one row as lists."""
     inputs, targets = np.full(length, -7, np.int64), np.full(length, -7, np.int64)
     segments = np.full(length, -7, np.int32)
     fill_row(tokens, pieces, inputs, targets, segments, end_of_text=EOT, ignore_index=IGNORE_INDEX)
     return inputs.tolist(), targets.tolist(), segments.tolist()
 
 
-def place_one_by_one(sizes, room):
-    """Best-fit decreasing as one would say it: what is left in each row."""
+def place_one_by_one(sizes, capacity):
+    """Return the free space of each row after naive best-fit decreasing."""
     left: list[int] = []
     for size in sorted(sizes, reverse=True):
         fitting = [row for row, free in enumerate(left) if free >= size]
         if fitting:
             left[min(fitting, key=lambda row: left[row])] -= size
         else:
-            left.append(room - size)
+            left.append(capacity - size)
     return left
 
 
@@ -67,7 +69,7 @@ def test_every_token_but_the_shards_first_is_a_target_exactly_once(sizes, length
 
 
 @given(sizes=shards, length=lengths)
-def test_a_target_is_predicted_from_its_own_document_and_what_stood_before_it(sizes, length):
+def test_a_target_is_predicted_from_earlier_tokens_of_its_document(sizes, length):
     tokens = np.arange(sum(sizes))
     fits = [(a, b) for a, b in documents(sizes) if b - a <= length + 1]
     document_start = {token: a for a, b in fits for token in range(a + 1, b)}
@@ -83,7 +85,7 @@ def test_a_target_is_predicted_from_its_own_document_and_what_stood_before_it(si
 
 
 @given(sizes=shards, length=lengths)
-def test_a_document_is_cut_only_if_it_is_longer_than_a_row(sizes, length):
+def test_a_document_is_split_only_if_it_is_longer_than_a_row(sizes, length):
     pieces = sorted(piece for row in packed(sizes, length) for piece in row)
     expected = []
     for start, stop in documents(sizes):
@@ -95,14 +97,14 @@ def test_a_document_is_cut_only_if_it_is_longer_than_a_row(sizes, length):
 
 
 @given(sizes=shards, length=lengths)
-def test_no_row_is_over_full_or_empty_and_no_two_could_be_one(sizes, length):
+def test_rows_are_neither_overfull_nor_empty_and_no_two_could_be_joined(sizes, length):
     totals = sorted(sum(b - a for a, b in row) for row in packed(sizes, length))
     assert all(2 <= total <= length + 1 for total in totals)
     assert len(totals) < 2 or totals[0] + totals[1] > length + 1
 
 
 @given(sizes=shards, length=lengths)
-def test_rows_are_as_full_as_when_each_piece_is_placed_by_itself(sizes, length):
+def test_rows_are_as_full_as_when_pieces_are_placed_one_by_one(sizes, length):
     rows = packed(sizes, length)
     left = [length + 1 - sum(b - a for a, b in row) for row in rows]
     pieces = [b - a for row in rows for a, b in row]
@@ -110,7 +112,7 @@ def test_rows_are_as_full_as_when_each_piece_is_placed_by_itself(sizes, length):
 
 
 @given(sizes=shards, length=lengths)
-def test_rows_and_waste_are_known_without_placing_a_piece(sizes, length):
+def test_counts_are_exact_without_placing_a_piece(sizes, length):
     rows = packed(sizes, length)
     tokens = np.arange(sum(sizes))
     targets = [filled(tokens, row, length)[1] for row in rows]
@@ -129,7 +131,7 @@ def test_rows_and_waste_are_known_without_placing_a_piece(sizes, length):
 
 
 @given(sizes=shards, length=lengths)
-def test_a_row_is_its_pieces_and_then_padding_in_a_segment_of_its_own(sizes, length):
+def test_a_row_is_its_pieces_and_padding_in_a_separate_segment(sizes, length):
     tokens = np.arange(sum(sizes), dtype=np.uint16)
     for pieces in packed(sizes, length):
         inputs, targets, segments = filled(tokens, pieces, length)
@@ -144,11 +146,11 @@ def test_a_row_is_its_pieces_and_then_padding_in_a_segment_of_its_own(sizes, len
             assert (targets[place] == IGNORE_INDEX) == (now != then)
 
 
-def test_a_shard_packed_by_hand():
-    """Pinned, for a run that is resumed must find the rows that it began with."""
+def test_packing_of_a_fixed_shard_is_pinned():
+    """A resumed run must find the same rows."""
     sizes = [3, 12, 2, 1, 5, 2, 4, 2]  # starts: 0 3 15 17 18 23 25 29
     rows = packed(sizes, 4)
-    assert rows == [  # full rows of long documents, the one that fits exactly, then the rests
+    assert rows == [  # full rows of long documents, an exact fit, then the rests
         [(3, 8)],
         [(7, 12)],
         [(11, 16)],
@@ -179,14 +181,14 @@ def test_a_shard_without_documents_has_no_rows():
 
 
 @pytest.mark.parametrize("n", [-1, 2])
-def test_a_row_that_is_not_there_is_refused(n):
+def test_a_row_out_of_range_is_refused(n):
     packing = BestFitPacking(starts_of([4, 5]), 9, 4)
     assert packing.row_count == 2
     with pytest.raises(IndexError, match=f"row {n} of 2"):
         packing.row_spans(n)
 
 
-def test_a_corpus_of_many_lengths_is_packed_with_hardly_a_gap():
+def test_a_corpus_of_many_lengths_is_packed_almost_without_padding():
     draw = np.random.default_rng(1)
     sizes = np.clip(draw.lognormal(5.5, 1.2, 20_000), 2, 60_000).astype(int)
     found = count_packing(starts_of(sizes), int(sizes.sum()), 1024)
@@ -194,8 +196,8 @@ def test_a_corpus_of_many_lengths_is_packed_with_hardly_a_gap():
     assert found.targets / (found.rows * 1024) > 0.995
 
 
-def test_the_loss_of_packed_rows_is_that_of_the_documents_alone():
-    """The arrays and the model's segments mean the same thing."""
+def test_the_loss_of_packed_rows_equals_that_of_the_documents():
+    """The segments keep attention inside the documents."""
     length, draw = 16, np.random.default_rng(2)
     sizes = draw.integers(1, length + 1, 30).tolist()
     tokens = draw.integers(0, 90, sum(sizes)).astype(np.uint16)
@@ -208,8 +210,8 @@ def test_the_loss_of_packed_rows_is_that_of_the_documents_alone():
     inputs, targets, segments = map(torch.from_numpy, arrays)
     with torch.no_grad():
         together = model.loss(inputs, targets, document_ids_BT=segments).item()
-        alone = 0.0
+        separate = 0.0
         for start, stop in documents(sizes):
             ids = torch.from_numpy(tokens[start:stop].astype(np.int64))[None]
-            alone += model.loss(ids[:, :-1], ids[:, 1:]).item()
-    assert together == pytest.approx(alone, rel=1e-5)
+            separate += model.loss(ids[:, :-1], ids[:, 1:]).item()
+    assert together == pytest.approx(separate, rel=1e-5)

@@ -1,4 +1,4 @@
-"""A line ends where its file says, its number is exact, and a binary file is known as one."""
+"""Line ends and numbers of text files are exact, and binary files are recognized."""
 
 import gzip
 from collections.abc import Callable
@@ -28,7 +28,7 @@ inner = text("ab é🙂\u2028\u2029\x85\x0c\x0b\x1c\x00\t", max_size=8)
     packing=sampled_from(list(PACKED)),
     marks=sampled_from(["", "\ufeff"]),
 )
-def test_lines_end_in_lf_crlf_and_cr_alone(tmp_path_factory, parts, end, packing, marks):
+def test_lines_end_only_in_lf_crlf_or_cr(tmp_path_factory, parts, end, packing, marks):
     path = tmp_path_factory.mktemp("lines") / f"a.txt{packing}"
     path.write_bytes(PACKED[packing]("".join(f"{marks}{part}{end}" for part in parts).encode()))
     assert list(read_lines(path)) == [(n, f"{part}\n") for n, part in enumerate(parts, 1)]
@@ -41,9 +41,7 @@ def test_lines_end_in_lf_crlf_and_cr_alone(tmp_path_factory, parts, end, packing
     number=integers(0, 8),
     packing=sampled_from(list(PACKED)),
 )
-def test_a_byte_that_is_not_utf8_costs_its_line_alone(
-    tmp_path_factory, parts, end, number, packing
-):
+def test_a_byte_that_is_not_utf8_costs_only_its_line(tmp_path_factory, parts, end, number, packing):
     number %= len(parts)
     encoded = [part.encode() for part in parts]
     encoded[number] += b"caf\xe9"
@@ -81,13 +79,13 @@ def test_text_of_any_encoding_is_not_binary(file, content, packing):
     "content",
     [bytes(range(256)), "UTF-16".encode("utf-16-le"), b"\x00\x05\x16\x07Mac OS X", 512 * b"\x00"],
 )
-def test_what_is_no_text_is_binary(file, content, packing):
+def test_other_content_is_binary(file, content, packing):
     assert is_binary(file(f"a{packing}", PACKED[packing](content)))
 
 
 @pytest.mark.parametrize("packing", PACKED)
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_utf_16_is_called_by_its_name(file, encoding, packing):
+def test_utf_16_is_named(file, encoding, packing):
     path = file(f"a.txt{packing}", PACKED[packing]("\ufeffwords".encode(encoding)))
     with pytest.raises(ValueError, match=r"a\.txt.* is UTF-16 text.*iconv -f UTF-16 -t UTF-8"):
         is_binary(path)
@@ -95,10 +93,10 @@ def test_utf_16_is_called_by_its_name(file, encoding, packing):
 
 @pytest.mark.parametrize("packing", [".gz", ".zst"])
 @pytest.mark.parametrize("part", [0.02, 0.5, 0.99])
-def test_of_an_archive_that_is_cut_no_line_is_used(file, packing, part):
+def test_no_line_of_a_truncated_archive_is_used(file, packing, part):
     content = "".join(f"{n} {n**9} {n**7}\n" for n in range(20_000)).encode()
-    whole = PACKED[packing](content)
-    path = file(f"a.txt{packing}", whole[: int(part * len(whole))])
+    packed = PACKED[packing](content)
+    path = file(f"a.txt{packing}", packed[: int(part * len(packed))])
     lines: list[tuple[int, str]] = []
     with pytest.raises(RecordError, match=r"it is damaged after line [\d,]+ ") as error:
         lines += read_lines(path)

@@ -1,11 +1,11 @@
-"""Stretches of one row are found in another: all that are there, and no others."""
+"""Exactly the windows that two arrays share are found."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, sampled_from
 
-from gnano.data import rolling_hash as windows_module
+from gnano.data import rolling_hash
 from gnano.data.rolling_hash import HASH_BASE, SpanHasher, WindowIndex
 
 
@@ -16,9 +16,9 @@ from gnano.data.rolling_hash import HASH_BASE, SpanHasher, WindowIndex
     size=integers(1, 9),
     base=sampled_from([1, HASH_BASE]),  # with 1, at first, the sequence does not count
 )
-def test_windows_of_every_size_are_those_of_comparing_all(row, other, size, base):
+def test_the_found_windows_equal_a_comparison_of_all(row, other, size, base):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(windows_module, "HASH_BASE", base)
+        patch.setattr(rolling_hash, "HASH_BASE", base)
         windows = WindowIndex(np.array(row, np.uint64), size)
     known = {tuple(row[i : i + size]) for i in range(len(row) - size + 1)}
     known = {window for window in known if 0 not in window}
@@ -33,7 +33,7 @@ def test_windows_of_every_size_are_those_of_comparing_all(row, other, size, base
 
 @settings(deadline=None)
 @given(lists(integers(0, 2), min_size=1, max_size=40))
-def test_stretches_have_the_same_hash_where_their_numbers_are_the_same(row):
+def test_spans_have_the_same_hash_exactly_if_they_are_equal(row):
     pairs = [(a, b) for a in range(len(row)) for b in range(a + 1, len(row) + 1)]
     starts, stops = (np.array(column) for column in zip(*pairs, strict=True))
     hashes = SpanHasher(np.array(row, np.uint64) + np.uint64(1)).hash(starts, stops)

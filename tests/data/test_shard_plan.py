@@ -1,4 +1,4 @@
-"""The plan decides every byte, so it must tell apart what differs and nothing else."""
+"""The plan contains everything that affects the bytes of the shards, and nothing else."""
 
 from collections import Counter
 from dataclasses import replace
@@ -58,9 +58,9 @@ def plans(draw):
 
 @settings(deadline=None)
 @given(plan=plans())
-def test_the_sequence_holds_every_task_once_and_each_sources_in_order(plan):
-    sequence = list(plan.sequence())
-    assert sequence == list(plan.sequence())
+def test_the_sequence_contains_every_task_once_in_each_sources_order(plan):
+    sequence = list(plan.iter_tasks())
+    assert sequence == list(plan.iter_tasks())
     for name, source in plan.sources.items():
         assert [task for s, task in sequence if s == name] == list(range(len(source.tasks)))
     assert len(sequence) == sum(len(source.tasks) for source in plan.sources.values())
@@ -80,13 +80,13 @@ def test_the_sources_advance_together(counts):
     for name, _ in plan.iter_tasks():
         done[name] += 1
         for (one, of_one), (two, of_two) in product(zip(names, counts, strict=True), repeat=2):
-            # at no time is a source further ahead of another than one task of each
-            apart = done[one] / of_one - done[two] / of_two
-            assert apart <= 1 / of_one + 1 / of_two
+            # a source is never more than one task of each ahead of another
+            lead = done[one] / of_one - done[two] / of_two
+            assert lead <= 1 / of_one + 1 / of_two
 
 
 def test_a_source_with_a_budget_ends_when_the_others_do():
-    """Of 100 equal files the budget needs about 10: they must not take ten times as long."""
+    """The budget needs about 10 of 100 equal files."""
     tasks = [one_file(n, 4_000) for n in range(100)]
     budget = 10 * estimate_task_tokens(tasks[0])
     plan = plan_of(a=source_plan(tasks, max_tokens=budget), b=source_plan(tasks[:10]))
@@ -99,7 +99,7 @@ def test_a_source_with_a_budget_ends_when_the_others_do():
 @given(plan=plans())
 def test_the_expected_tasks_are_the_fewest_that_reach_the_expected_tokens(plan):
     for source in plan.sources.values():
-        count, tokens = source.estimate_tasks(), source.expected_tokens()
+        count, tokens = source.estimate_tasks(), source.estimate_tokens()
         assert 1 <= count <= len(source.tasks)
         assert sum(map(estimate_task_tokens, source.tasks[:count])) >= tokens
         if source.max_tokens:
@@ -110,7 +110,7 @@ def test_the_expected_tasks_are_the_fewest_that_reach_the_expected_tokens(plan):
             )
 
 
-def test_the_rate_measured_so_far_replaces_the_guess():
+def test_a_measured_rate_replaces_the_default():
     source = source_plan([one_file(n, 1_000) for n in range(10)], max_tokens=4_000)
     assert source.estimate_tasks(tokens_per_byte=0.5) == 8
     assert source.estimate_tasks(tokens_per_byte=4) == 1
@@ -144,14 +144,14 @@ SOURCE_CHANGES = {
 
 
 @pytest.mark.parametrize("key", CHANGES)
-def test_each_value_that_decides_the_bytes_is_in_the_plan_by_its_name(key):
+def test_each_setting_that_affects_the_bytes_is_in_the_plan(key):
     other = replace(PLAN, **{key: CHANGES[key]})
     assert PLAN.list_differences(other) == [key]
     assert fingerprint(other) != fingerprint(PLAN)
 
 
 @pytest.mark.parametrize("key", SOURCE_CHANGES)
-def test_each_value_of_a_source_is_in_the_plan_by_its_name(key):
+def test_each_setting_of_a_source_is_in_the_plan(key):
     changed = replace(PLAN.sources["b"], **{key: SOURCE_CHANGES[key]})
     other = replace(PLAN, sources=PLAN.sources | {"b": changed})
     assert PLAN.list_differences(other) == [f"sources.b.{key}"]
@@ -168,14 +168,14 @@ FILES = {
 
 
 @pytest.mark.parametrize("change", FILES)
-def test_another_file_is_another_plan(change):
+def test_changed_files_change_the_plan(change):
     changed = replace(PLAN.sources["a"], tasks=(FILES[change], one_file(1)))
     other = replace(PLAN, sources=PLAN.sources | {"a": changed})
     assert PLAN.list_differences(other) == ["sources.a.files"]
     assert fingerprint(other) != fingerprint(PLAN)
 
 
-def test_other_sources_or_another_order_of_them_is_another_plan():
+def test_other_sources_or_another_order_change_the_plan():
     a, b = PLAN.sources["a"], PLAN.sources["b"]
     others = [{"a": a}, {"a": a, "b": b, "c": b}, {"b": b, "a": a}, {"a": a, "c": b}]
     prints = {fingerprint(PLAN)}
@@ -186,7 +186,7 @@ def test_other_sources_or_another_order_of_them_is_another_plan():
     assert len(prints) == 1 + len(others)
 
 
-def test_several_differences_are_all_named():
+def test_all_differences_are_named():
     changed = replace(PLAN.sources["a"], column="body", min_chars=5)
     other = replace(PLAN, heldout=0.3, sources=PLAN.sources | {"a": changed})
     assert PLAN.list_differences(other) == ["heldout", "sources.a.column", "sources.a.min_chars"]
@@ -199,7 +199,7 @@ def fingerprint(plan, tokenizer="t"):
     ).fingerprint
 
 
-def test_the_tokenizer_itself_is_in_the_fingerprint_and_the_weights_are_not():
+def test_the_fingerprint_depends_on_the_tokenizer_not_the_weights():
     assert fingerprint(PLAN, "t") != fingerprint(PLAN, "u")
     weighted = Manifest(
         plan=PLAN, tokenizer={"fingerprint": "t"}, weights={"a": 1.0}, sources={}, complete=True
@@ -207,23 +207,23 @@ def test_the_tokenizer_itself_is_in_the_fingerprint_and_the_weights_are_not():
     assert weighted.fingerprint == fingerprint(PLAN, "t")
 
 
-def mended(task, of="a"):
-    """The plan with another content in one task of a source."""
+def corrected(task, of="a"):
+    """Return the plan with another content in one task of a source."""
     tasks = list(PLAN.sources[of].tasks)
-    tasks[task] = (tasks[task][0]._replace(size=101, identity="mended"),)
+    tasks[task] = (tasks[task][0]._replace(size=101, fingerprint="corrected"),)
     changed = replace(PLAN.sources[of], tasks=tuple(tasks))
     return replace(PLAN, sources=PLAN.sources | {of: changed})
 
 
-def test_a_file_may_be_mended_until_its_task_is_finished():
-    assert PLAN.is_compatible_with(mended(1), {"a": 1, "b": 1})
-    assert PLAN.is_compatible_with(mended(0, "b"), {"a": 2, "b": 0})
-    assert not PLAN.is_compatible_with(mended(1), {"a": 2, "b": 0})
-    assert not PLAN.is_compatible_with(mended(0), {"a": 1})
+def test_a_file_may_be_corrected_until_its_task_is_finished():
+    assert PLAN.is_compatible_with(corrected(1), {"a": 1, "b": 1})
+    assert PLAN.is_compatible_with(corrected(0, "b"), {"a": 2, "b": 0})
+    assert not PLAN.is_compatible_with(corrected(1), {"a": 2, "b": 0})
+    assert not PLAN.is_compatible_with(corrected(0), {"a": 1})
 
 
-def test_nothing_but_content_may_be_mended():
-    new = mended(1)
+def test_only_file_contents_may_change():
+    new = corrected(1)
     for key in CHANGES:
         assert not PLAN.is_compatible_with(replace(new, **{key: CHANGES[key]}), {})
     for key in SOURCE_CHANGES:

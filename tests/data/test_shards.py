@@ -1,3 +1,5 @@
+"""Shards are read as written, and a damaged one is named when it is first read."""
+
 import re
 import shutil
 from pathlib import Path
@@ -25,7 +27,7 @@ def write(folder, documents, name="00000"):
 
 @settings(deadline=None, max_examples=40)
 @given(documents=many_documents)
-def test_ids_and_document_starts_come_back_as_they_were(documents):
+def test_ids_and_document_starts_are_read_as_written(documents):
     with TemporaryDirectory() as folder:
         info = write(folder, documents)
         tokens = np.array(open_tokens(Path(folder), info))
@@ -44,11 +46,11 @@ def test_the_file_is_little_endian_16_bit_ids_and_nothing_else(tmp_path):
     assert (tmp_path / "00000.docs").read_bytes() == b"\x00\x00\x00\x00\x03\x00\x00\x00"
 
 
-def test_a_shard_has_no_name_before_it_is_whole(tmp_path):
+def test_a_shard_is_not_visible_before_it_is_complete(tmp_path):
     with ShardWriter(tmp_path, "00000", END) as shard:
         shard.add(np.array([1, 2, 3]), 3)
         assert not list(tmp_path.glob("*.tokens")) + list(tmp_path.glob("*.docs"))
-    assert not list(tmp_path.glob("*.tokens")) + list(tmp_path.glob("*.docs"))  # broken off
+    assert not list(tmp_path.glob("*.tokens")) + list(tmp_path.glob("*.docs"))  # interrupted
 
 
 def test_a_reader_cannot_change_a_shard(tmp_path):
@@ -59,7 +61,7 @@ def test_a_reader_cannot_change_a_shard(tmp_path):
 
 @pytest.fixture
 def copy(mix, tmp_path):
-    """A prepared folder of our own, to be damaged."""
+    """Return a copy of the prepared folder, to be damaged."""
     return Path(shutil.copytree(mix.folder, tmp_path / "copy"))
 
 
@@ -120,8 +122,8 @@ def test_damaged_document_starts_are_named_when_first_read(copy, damage):
         TokenizedCorpus(copy).document_offsets(1, 1)
 
 
-def test_a_glance_at_one_sample_reads_no_whole_shard(copy):
-    """`check=False`: a wrong size is still noticed, a flipped bit is left to training."""
+def test_without_checksums_only_the_size_is_checked(copy):
+    """A wrong size is still noticed, a flipped bit is not."""
     path = copy / "b" / "00000-001.tokens"
     flip(path, 0.4)
     TokenizedCorpus(copy, verify_checksums=False).shard_tokens(1, 1)
@@ -133,10 +135,10 @@ def test_a_glance_at_one_sample_reads_no_whole_shard(copy):
 def test_training_never_sees_a_damaged_shard(copy):
     for path in (copy / "b").glob("*-[0-9]*.tokens"):
         flip(path, 0.5)
-    batches = PackedDataset(TokenizedCorpus(copy), {"a": 1, "b": 1, "c": 1}, 0, 16)
+    dataset = PackedDataset(TokenizedCorpus(copy), {"a": 1, "b": 1, "c": 1}, 0, 16)
     for i in range(50):
-        if batches.sampler.locate(i).source == 1:
+        if dataset.sampler.locate(i).source == 1:
             with pytest.raises(ValueError, match="does not match its checksum"):
-                batches.read_batch([i])
+                dataset.read_batch([i])
         else:
-            batches.read_batch([i])
+            dataset.read_batch([i])

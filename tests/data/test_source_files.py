@@ -1,4 +1,4 @@
-"""Files become tasks by their names and sizes alone, wherever they lie."""
+"""Files are grouped into tasks by their names and sizes only, wherever they are."""
 
 import shutil
 
@@ -29,7 +29,7 @@ def write(folder, sizes):
 
 
 def names_of(tasks):
-    """The files' names, in their order."""
+    """Return the files' names in order."""
     return [file.name for task in tasks for file in task]
 
 
@@ -46,41 +46,41 @@ def test_every_file_is_in_one_task_and_small_ones_share(scratch, sizes, small):
         assert all(sum(task) >= small for task in weights)
     else:
         assert len(tasks) == 1
-    # none waits for more than it needs: each task but the last is full with its last file
+    # each task but the last is full only with its last file
     assert all(sum(task[:-1]) < small for task in weights[:-1])
 
 
-def test_the_order_is_that_of_no_sorted_names_and_the_same_elsewhere(scratch, small_tasks):
+def test_the_order_is_not_sorted_and_independent_of_the_location(scratch, small_tasks):
     sizes = {f"{n:03}": 5 for n in range(60)}
     here = find_source_files(write(scratch / "here", sizes)).tasks
     there = find_source_files(write(scratch / "far" / "away", sizes)).tasks
     assert here == there
     order = names_of(here)
     early = [int(name[:3]) for name in order[:20]]
-    # a budget that takes a third must not take the first third
+    # a budget of a third must not be the first third of the names
     assert min(early) < 20 and max(early) >= 40 and sum(n >= 20 for n in early) >= 5
 
 
-def test_a_file_more_moves_no_other(scratch, small_tasks):
+def test_another_file_does_not_move_the_others(scratch, small_tasks):
     sizes = {f"{n}": 5 for n in range(20)}
     before = names_of(find_source_files(write(scratch / "more", sizes)).tasks)
     after = names_of(find_source_files(write(scratch / "more", sizes | {"new": 5})).tasks)
     assert [name for name in after if name != "new.txt"] == before
 
 
-def test_the_name_is_below_the_folder_that_all_files_share(tmp_path, small_tasks, monkeypatch):
+def test_names_are_relative_to_the_common_folder(tmp_path, small_tasks, monkeypatch):
     for place in ("x/a.txt", "x/y/b.txt", "x/z/c.txt"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text(place)
-    whole = find_source_files(SourceConfig(files=(str(tmp_path / "x"),)))
-    assert sorted(names_of(whole.tasks)) == ["a.txt", "y/b.txt", "z/c.txt"]
-    assert whole.root == tmp_path / "x"
+    complete = find_source_files(SourceConfig(files=(str(tmp_path / "x"),)))
+    assert sorted(names_of(complete.tasks)) == ["a.txt", "y/b.txt", "z/c.txt"]
+    assert complete.root == tmp_path / "x"
     monkeypatch.chdir(tmp_path)
     relative = find_source_files(SourceConfig(files=("x/*.txt", "x/*/*.txt")))
-    assert relative == replace_source(whole, relative.source)
+    assert relative == replace_source(complete, relative.source)
     (path,) = relative.task_paths(0, tmp_path / "elsewhere")
     assert path.read_text() == f"x/{relative.tasks[0][0].name}"
-    monkeypatch.chdir("/")  # a worker's folder need not be ours
+    monkeypatch.chdir("/")  # a worker's current folder may differ
     assert path.is_file()
 
 
@@ -89,7 +89,7 @@ def replace_source(found, source):
 
 
 @pytest.mark.parametrize("place", [0, FINGERPRINT_BYTES - 1, -FINGERPRINT_BYTES, -1])
-def test_a_byte_at_the_edges_of_a_large_file_changes_what_stands_for_it(tmp_path, place):
+def test_a_byte_at_the_ends_of_a_large_file_changes_its_fingerprint(tmp_path, place):
     path = tmp_path / "a.txt"
     content = bytearray(b"x" * (3 * FINGERPRINT_BYTES))
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""A folder is read while it grows: what was given stays, what comes is taken in."""
+"""A folder can be read while it grows: samples never change, new ones are added."""
 
 import json
 import re
@@ -19,30 +19,30 @@ SAMPLES = range(2_000)  # more than an epoch of each source
 
 @pytest.fixture
 def growing(mix, tmp_path):
-    """The folder of `mix` when its first three tasks, one of each source, were finished."""
+    """Return the folder of `mix` after its first three tasks, one of each source."""
     return Growing(mix.folder, tmp_path / "growing", tasks=3)
 
 
 @pytest.fixture(scope="module")
-def whole(mix):
-    """All samples of the finished folder."""
-    batches = PackedDataset(TokenizedCorpus(mix.folder), WEIGHTS, 7, T)
-    assert {batches.sampler.locate(SAMPLES[-k]).epoch for k in range(1, 20)} == {1}
-    return [tuple(row) for row in batches.read_batch(SAMPLES).inputs_BT.tolist()]
+def all_samples(mix):
+    """Return all samples of the finished folder."""
+    dataset = PackedDataset(TokenizedCorpus(mix.folder), WEIGHTS, 7, T)
+    assert {dataset.sampler.locate(SAMPLES[-k]).epoch for k in range(1, 20)} == {1}
+    return [tuple(row) for row in dataset.read_batch(SAMPLES).inputs_BT.tolist()]
 
 
-def given(batches):
-    """The samples that can be had, by their number."""
+def available_samples(dataset):
+    """Return the available samples by number."""
     rows = {}
     for i in SAMPLES:
         try:
-            rows[i] = tuple(batches.read_sequence(i)[:-1].tolist())
+            rows[i] = tuple(dataset.read_sequence(i)[:-1].tolist())
         except ShardNotReady:
             continue
     return rows
 
 
-def test_finished_tasks_are_read_before_the_rest_is_there(mix, growing):
+def test_finished_tasks_are_read_during_preparation(mix, growing):
     corpus = TokenizedCorpus(growing.folder)
     done = growing.sequence[: growing.done]
     for number, name in enumerate(corpus.source_names):
@@ -56,62 +56,62 @@ def test_finished_tasks_are_read_before_the_rest_is_there(mix, growing):
     assert corpus.manifest.fingerprint == Manifest.load(mix.folder).fingerprint
 
 
-def test_growing_never_changes_a_sample_that_was_given(growing, whole):
-    """Held against the finished folder after every task."""
-    batches = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
+def test_growing_never_changes_an_available_sample(growing, all_samples):
+    """Compare with the finished folder after every task."""
+    dataset = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
     had = 0
     while growing.done < len(growing.sequence):
-        rows = given(batches)
-        assert rows == {i: whole[i] for i in rows}
+        rows = available_samples(dataset)
+        assert rows == {i: all_samples[i] for i in rows}
         assert len(rows) > had or growing.done == 3
         had = len(rows)
         growing.grow()
-        batches.missing(SAMPLES)  # takes in what is new
+        dataset.missing(SAMPLES)  # adds new shards
     growing.conclude()
-    batches.corpus.refresh()
-    assert batches.corpus.manifest.complete
-    assert batches.missing(SAMPLES) is None
-    assert given(batches) == dict(enumerate(whole))
+    dataset.corpus.refresh()
+    assert dataset.corpus.manifest.complete
+    assert dataset.missing(SAMPLES) is None
+    assert available_samples(dataset) == dict(enumerate(all_samples))
 
 
-def test_a_folder_opened_at_any_time_gives_the_same_samples(growing, whole):
+def test_a_folder_opened_at_any_time_gives_the_same_samples(growing, all_samples):
     for _ in range(3):
         growing.grow(2)
-        rows = given(PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T))
-        assert rows == {i: whole[i] for i in rows}
+        rows = available_samples(PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T))
+        assert rows == {i: all_samples[i] for i in rows}
 
 
-def test_what_is_waited_for_is_named(mix, growing):
-    batches = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
-    there = given(batches)
+def test_the_missing_shard_is_named(mix, growing):
+    dataset = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
+    there = available_samples(dataset)
     first = next(i for i in SAMPLES if i not in there)
-    assert batches.missing(range(first)) is None
+    assert dataset.missing(range(first)) is None
     source = PackedDataset(TokenizedCorpus(mix.folder), WEIGHTS, 7, T).sampler.locate(first).source
-    count = len(batches.corpus.shard_infos(source))
-    said = batches.missing(range(first + 1))
-    assert said is not None
-    assert f"shard {count + 1} of source {'abc'[source]!r}" in said
-    assert str(growing.folder) in said and "gnano prepare" in said
+    count = len(dataset.corpus.shard_infos(source))
+    message = dataset.missing(range(first + 1))
+    assert message is not None
+    assert f"shard {count + 1} of source {'abc'[source]!r}" in message
+    assert str(growing.folder) in message and "gnano prepare" in message
 
 
 def test_a_folder_with_nothing_finished_is_waited_for(mix, tmp_path):
     growing = Growing(mix.folder, tmp_path / "growing")
-    batches = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
-    assert batches.missing([0]) is not None
+    dataset = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
+    assert dataset.missing([0]) is not None
     growing.grow(3)
-    assert batches.missing([0]) is None
+    assert dataset.missing([0]) is None
 
 
 def test_a_source_without_weight_is_not_waited_for(mix, tmp_path):
     growing = Growing(mix.folder, tmp_path / "growing")
     while not any(name == "b" for name, _ in growing.sequence[: growing.done]):
         growing.grow()
-    batches = PackedDataset(TokenizedCorpus(growing.folder), {"a": 0, "b": 1, "c": 0}, 7, T)
-    assert batches.missing(range(10)) is None
+    dataset = PackedDataset(TokenizedCorpus(growing.folder), {"a": 0, "b": 1, "c": 0}, 7, T)
+    assert dataset.missing(range(10)) is None
 
 
-def test_a_reader_that_comes_as_the_markers_are_cleared_reads_on(mix, growing):
-    """`prepare` writes the manifest, then takes the markers away: a reader may be between."""
+def test_a_reader_continues_while_the_markers_are_deleted(mix, growing):
+    """`prepare` writes the manifest, then deletes the markers."""
     corpus = TokenizedCorpus(growing.folder)
     growing.conclude()
     corpus.refresh()
@@ -122,8 +122,8 @@ def test_a_reader_that_comes_as_the_markers_are_cleared_reads_on(mix, growing):
         assert ids == [tokens.tolist() for tokens in mix.shards(name)]
 
 
-def test_a_task_counts_only_behind_all_before_it(growing):
-    """A marker without its predecessors is no part of the list: the list may only grow."""
+def test_a_task_counts_only_after_all_earlier_ones(growing):
+    """A marker without its predecessors is ignored, because the list may only grow."""
     growing.conclude()
     late = Growing(growing.finished, growing.folder.with_name("late"))
     late.grow(len(late.sequence))
@@ -134,7 +134,7 @@ def test_a_task_counts_only_behind_all_before_it(growing):
     assert manifest.sources["b"].complete
 
 
-def test_a_folder_prepared_anew_under_a_reader_is_noticed(growing):
+def test_a_folder_prepared_anew_while_it_is_read_is_noticed(growing):
     corpus = TokenizedCorpus(growing.folder)
     other = Manifest.load(growing.folder)
     other.tokenizer = other.tokenizer | {"fingerprint": "0" * 64}
@@ -150,13 +150,13 @@ def test_a_damaged_marker_is_named(growing):
         TokenizedCorpus(growing.folder)
 
 
-def test_held_out_text_comes_in_the_same_order_as_it_grows(mix, growing):
+def test_held_out_text_keeps_its_order_as_it_grows(mix, growing):
     corpus = TokenizedCorpus(growing.folder)
     for number, name in enumerate(corpus.source_names):
-        whole = mix.heldout(name).tolist()
+        expected = mix.heldout(name).tolist()
         part = corpus.heldout_tokens(number).tolist()
-        assert 0 < len(part) < len(whole)
-        assert part == whole[: len(part)]
+        assert 0 < len(part) < len(expected)
+        assert part == expected[: len(part)]
         rows = corpus.heldout_rows(number, T)
         final = TokenizedCorpus(mix.folder).heldout_rows(number, T)
         # all but the last, which ends with the text
@@ -166,24 +166,27 @@ def test_held_out_text_comes_in_the_same_order_as_it_grows(mix, growing):
 
 
 def test_a_manifest_of_an_unfinished_folder_holds_no_tasks(growing):
-    """Or they could contradict the markers."""
     content = json.loads((growing.folder / "manifest.json").read_text())
     assert "sources" not in content and content["complete"] is False
 
 
 def test_a_source_that_ended_too_short_for_a_sequence_is_refused(mix, tmp_path):
     growing = Growing(mix.folder, tmp_path / "growing")
-    batches = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, 100_000)
+    dataset = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, 100_000)
     growing.conclude()
     with pytest.raises(ValueError, match=r"fewer than 100,001 tokens.*context 100,000"):
-        batches.missing([0])
+        dataset.missing([0])
 
 
-def test_a_share_too_small_ever_to_come_is_refused(mix):
-    with pytest.raises(ValueError, match=r"'b' has 0\.05% of the weight, and would never come"):
+def test_a_weight_too_small_to_be_sampled_is_refused(mix):
+    with pytest.raises(
+        ValueError, match=r"'b' has 0\.05% of the weight, and would never be sampled"
+    ):
         PackedDataset(TokenizedCorpus(mix.folder), {"a": 1_000, "b": 1, "c": 1_000}, 7, T)
 
 
-def test_copying_a_folder_elsewhere_gives_the_same_samples(mix, whole, tmp_path):
+def test_copying_a_folder_elsewhere_gives_the_same_samples(mix, all_samples, tmp_path):
     folder = shutil.copytree(mix.folder, tmp_path / "elsewhere")
-    assert given(PackedDataset(TokenizedCorpus(folder), WEIGHTS, 7, T)) == dict(enumerate(whole))
+    assert available_samples(PackedDataset(TokenizedCorpus(folder), WEIGHTS, 7, T)) == dict(
+        enumerate(all_samples)
+    )

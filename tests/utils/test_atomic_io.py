@@ -1,4 +1,4 @@
-"""A file is there whole, or as it was before, with nothing left beside it."""
+"""A write is complete or leaves the old file, with no temporary file left."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ import pytest
 from gnano.utils import atomic_io
 
 
-def test_a_new_file_and_one_that_is_replaced_have_all_their_content(tmp_path: Path) -> None:
+def test_a_new_and_a_replaced_file_have_their_full_content(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     atomic_io.atomic_write_text(path, "é\n")
     assert path.read_bytes() == "é\n".encode()
@@ -18,23 +18,23 @@ def test_a_new_file_and_one_that_is_replaced_have_all_their_content(tmp_path: Pa
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_content_is_on_the_disk_before_the_name_and_the_name_before_the_return(
+def test_the_content_is_synced_before_the_rename_and_the_folder_before_the_return(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, done = tmp_path / "a", []
     sync = atomic_io.fsync_path
 
-    def noted(what: Path) -> None:
-        done.append((what.is_dir(), path.exists()))
-        sync(what)
+    def record(synced: Path) -> None:
+        done.append((synced.is_dir(), path.exists()))
+        sync(synced)
 
-    monkeypatch.setattr(atomic_io, "fsync_path", noted)
+    monkeypatch.setattr(atomic_io, "fsync_path", record)
     atomic_io.atomic_write_bytes(path, b"x")
     assert done == [(False, False), (True, True)]
 
 
 @pytest.mark.parametrize("name", ["fsync", "replace"])
-def test_what_fails_leaves_the_old_content_alone_and_names_the_file(
+def test_a_failed_write_keeps_the_old_content_and_names_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     path = tmp_path / "a"
@@ -50,7 +50,7 @@ def test_what_fails_leaves_the_old_content_alone_and_names_the_file(
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_an_interrupted_write_leaves_the_old_content_alone(tmp_path: Path) -> None:
+def test_an_interrupted_write_keeps_the_old_content(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old")
     with pytest.raises(KeyboardInterrupt), atomic_io.atomic_replace(path) as temporary:
@@ -59,12 +59,12 @@ def test_an_interrupted_write_leaves_the_old_content_alone(tmp_path: Path) -> No
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_two_processes_that_write_one_file_do_not_share_a_temporary(tmp_path: Path) -> None:
-    with atomic_io.atomic_replace(tmp_path / "a") as ours:
-        ours.write_bytes(b"ours")
+def test_two_processes_use_different_temporary_files(tmp_path: Path) -> None:
+    with atomic_io.atomic_replace(tmp_path / "a") as first:
+        first.write_bytes(b"first")
         if (child := os.fork()) == 0:
-            with atomic_io.atomic_replace(tmp_path / "a") as theirs:
-                theirs.write_bytes(b"theirs")
-                os._exit(0 if theirs != ours else 1)
+            with atomic_io.atomic_replace(tmp_path / "a") as second:
+                second.write_bytes(b"second")
+                os._exit(0 if second != first else 1)
         assert os.waitpid(child, 0)[1] == 0
-        assert ours.read_bytes() == b"ours"
+        assert first.read_bytes() == b"first"

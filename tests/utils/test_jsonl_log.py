@@ -6,7 +6,7 @@ from pathlib import Path
 from gnano.utils.jsonl_log import JsonLinesWriter, read_metrics
 
 
-def test_a_torn_line_is_ended_and_the_next_is_whole(tmp_path: Path) -> None:
+def test_a_torn_line_is_ended_before_the_next(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     log = JsonLinesWriter(tmp_path / "metrics.jsonl")
@@ -17,7 +17,7 @@ def test_a_torn_line_is_ended_and_the_next_is_whole(tmp_path: Path) -> None:
     assert [row["loss"] for row in read_metrics(file)] == [2.0, 1.5]
 
 
-def test_a_log_that_cannot_be_opened_yet_loses_no_line(tmp_path: Path) -> None:
+def test_lines_wait_until_the_log_can_be_opened(tmp_path: Path) -> None:
     log = JsonLinesWriter(tmp_path / "gone" / "metrics.jsonl")
     assert not log.write(step=1, loss=2.0)
     assert "metrics.jsonl" in str(log.last_error)
@@ -27,7 +27,7 @@ def test_a_log_that_cannot_be_opened_yet_loses_no_line(tmp_path: Path) -> None:
     assert [row["loss"] for row in read_metrics(log.path)] == [2.0, 1.0]
 
 
-def test_what_was_written_is_never_rewritten(tmp_path: Path) -> None:
+def test_written_lines_are_never_rewritten(tmp_path: Path) -> None:
     for step in range(3):
         log = JsonLinesWriter(tmp_path / "metrics.jsonl")
         before = (tmp_path / "metrics.jsonl").read_bytes()

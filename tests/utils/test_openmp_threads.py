@@ -1,4 +1,4 @@
-"""Idle threads sleep in every process of ours, and how many there are can be asked for."""
+"""Idle OpenMP threads sleep in every process of gnano, and their number can be set."""
 
 import os
 import re
@@ -15,9 +15,9 @@ from gnano.config.recipe import Recipe
 from gnano.train.trainer import train
 from gnano.utils.platform_support import WAIT_POLICY_VARIABLES
 
-# each ends by telling what the process, with torch loaded after it, has in its environment
+# each prints the environment, and whether torch has been imported
 SHOW = "import os, sys; print({name: os.environ.get(name) for name in %r}, 'torch' in sys.modules)"
-DOORS = {
+ENTRY_POINTS = {
     "import gnano": "import gnano; SHOW",
     "gnano.load": "from gnano import load; SHOW",
     "a module of a worker": "import gnano.data.prepare.worker_pool; SHOW",
@@ -27,7 +27,7 @@ DOORS = {
 }
 
 
-def told(program: str, variables: dict[str, str]) -> str:
+def run_and_show(program: str, variables: dict[str, str]) -> str:
     env = {
         name: value for name, value in os.environ.items() if name not in WAIT_POLICY_VARIABLES
     } | variables
@@ -36,47 +36,48 @@ def told(program: str, variables: dict[str, str]) -> str:
     return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_threads_wait_asleep_and_torch_is_not_loaded_before_that_is_said(door: str) -> None:
+@pytest.mark.parametrize("entry", ENTRY_POINTS)
+def test_the_wait_policy_is_set_before_torch_is_imported(entry: str) -> None:
     own = dict.fromkeys(WAIT_POLICY_VARIABLES) | {"OMP_WAIT_POLICY": "PASSIVE"}
-    assert told(DOORS[door], {}) == f"{own} False\n"
+    assert run_and_show(ENTRY_POINTS[entry], {}) == f"{own} False\n"
 
 
 @pytest.mark.parametrize("name", WAIT_POLICY_VARIABLES)
-def test_what_the_user_set_stands(name: str) -> None:
+def test_a_setting_of_the_user_is_kept(name: str) -> None:
     own = dict.fromkeys(WAIT_POLICY_VARIABLES) | {name: "7"}
-    assert told(DOORS["import gnano"], {name: "7"}) == f"{own} False\n"
+    assert run_and_show(ENTRY_POINTS["import gnano"], {name: "7"}) == f"{own} False\n"
 
 
-def test_the_openmp_that_torch_brings_has_heard_it() -> None:
+@pytest.mark.slow
+def test_torch_uses_the_wait_policy() -> None:
     env = {name: value for name, value in os.environ.items() if name not in WAIT_POLICY_VARIABLES}
     found = subprocess.run(
         [sys.executable, "-c", "import gnano.model.transformer"],
-        env=env | {"OMP_DISPLAY_ENV": "verbose"},  # on loading it prints what it goes by
+        env=env | {"OMP_DISPLAY_ENV": "verbose"},  # OpenMP prints its settings when it is loaded
         capture_output=True,
         text=True,
         check=True,
     )
-    # the turns or milliseconds that a thread spins before it sleeps; OMP_WAIT_POLICY itself is
-    # printed as PASSIVE by libgomp where it is not set at all
+    # turns or milliseconds that a thread spins before it sleeps; OMP_WAIT_POLICY itself is no
+    # evidence, as libgomp prints PASSIVE even where it is not set
     spins = re.findall(r"(?:GOMP_SPINCOUNT|KMP_BLOCKTIME) *= *'([^']*)'", found.stderr)
     if not spins:
-        pytest.skip("this PyTorch has no OpenMP that tells its settings")
+        pytest.skip("this PyTorch has no OpenMP that prints its settings")
     assert set(spins) <= {"0", "0ms"}
 
 
-class AskedError(Exception):
+class ThreadCountError(Exception):
     pass
 
 
 @pytest.fixture
-def asking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ends what asks for a number of threads, telling the number."""
+def raising_set_num_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `torch.set_num_threads` raise the number of threads."""
 
-    def ask(count: int) -> None:
-        raise AskedError(count)
+    def raise_count(count: int) -> None:
+        raise ThreadCountError(count)
 
-    monkeypatch.setattr(torch, "set_num_threads", ask)
+    monkeypatch.setattr(torch, "set_num_threads", raise_count)
 
 
 @pytest.mark.parametrize(
@@ -90,30 +91,32 @@ def asking(monkeypatch: pytest.MonkeyPatch) -> None:
         "compare BASE --text TEXT",
     ],
 )
-@pytest.mark.usefixtures("asking")
-def test_every_command_that_opens_a_model_computes_with_the_threads_asked_for(
+@pytest.mark.usefixtures("raising_set_num_threads")
+def test_every_command_with_a_model_sets_the_threads(
     command: str, base: Path, tmp_path: Path
 ) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the river and the bird\n")
     words = command.replace("BASE", str(base)).replace("TEXT", str(text)).split()
-    with pytest.raises(AskedError, match=r"^3$"):
+    with pytest.raises(ThreadCountError, match=r"^3$"):
         main([*words, "--threads", "3"])
 
 
-@pytest.mark.usefixtures("asking")
+@pytest.mark.usefixtures("raising_set_num_threads")
 @pytest.mark.parametrize("kind", ["recipe", "tuning", "preferring"])
-def test_so_does_training(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_training_sets_the_threads(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     recipe: Recipe = request.getfixturevalue(kind)
-    with pytest.raises(AskedError, match=r"^3$"):
+    with pytest.raises(ThreadCountError, match=r"^3$"):
         train(with_train(recipe, threads=3), tmp_path / "run")
 
 
 @pytest.mark.parametrize("threads", ["-1", "1025", "1000000000000"])
-def test_a_number_of_threads_that_no_machine_has_is_refused(
+def test_an_impossible_number_of_threads_is_refused(
     threads: str, base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as stopped:
         main(["generate", str(base), "the", "--threads", threads])
-    said = capsys.readouterr().err
-    assert left.value.code == 2 and "threads is" in said and said.count("\n") == 1
+    stderr = capsys.readouterr().err
+    assert stopped.value.code == 2 and "threads is" in stderr and stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""No command writes among what it reads, or into what another command made."""
+"""No command writes into its inputs, or into a data folder or run of another command."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,8 +35,8 @@ def _tuning(source: Path) -> InstructionConfig:
     return InstructionConfig(sources={"a": InstructionSource(files=(str(source),))})
 
 
-# each writes to its first path and reads its second one
-DOORS: dict[str, Callable[[Path, Path], object]] = {
+# each writes to its first path and reads its second
+COMMANDS: dict[str, Callable[[Path, Path], object]] = {
     "prepare": lambda out, source: prepare(_data(out, source)),
     "prepare decontaminated": lambda out, source: prepare(
         replace(_data(out, out.with_name("other")), decontaminate=(str(source),))
@@ -70,31 +70,31 @@ def corpus(tmp_path):
     return folder
 
 
-def refused(door: str, out: Path, source: Path, home: Path) -> None:
+def check_refused(command: str, out: Path, source: Path, home: Path) -> None:
     before = sorted(home.rglob("*"))
-    with pytest.raises(ValueError, match=r"name another place for the output \(\S+\)\.$"):
-        DOORS[door](out, source)
+    with pytest.raises(ValueError, match=r"choose another output path \(\S+\)\.$"):
+        COMMANDS[command](out, source)
     assert sorted(home.rglob("*")) == before
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_output_and_input_do_not_lie_in_each_other(door, corpus, tmp_path):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_output_and_input_must_not_contain_each_other(command, corpus, tmp_path):
     (tmp_path / "link").symlink_to(corpus)
     for out in corpus, corpus / "shards", corpus / "part/../shards", tmp_path / "link/shards":
-        refused(door, out, corpus, tmp_path)
-    refused(door, corpus, corpus / "part", tmp_path)
+        check_refused(command, out, corpus, tmp_path)
+    check_refused(command, corpus, corpus / "part", tmp_path)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("kind", FOLDER_MARKERS)
-def test_nothing_is_written_into_what_another_command_made(door, kind, corpus, tmp_path):
+def test_nothing_is_written_into_a_data_folder_or_run(command, kind, corpus, tmp_path):
     made = tmp_path / "made"
     (made / "deep").mkdir(parents=True)
     for name in FOLDER_MARKERS[kind]:
         (made / name).write_text("")
-    refused(door, made / "deep/out", corpus, tmp_path)
-    if CONTINUED.get(door.split()[0]) != kind:
-        refused(door, made, corpus, tmp_path)
+    check_refused(command, made / "deep/out", corpus, tmp_path)
+    if CONTINUED.get(command.split()[0]) != kind:
+        check_refused(command, made, corpus, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -112,16 +112,18 @@ def test_nothing_is_written_into_what_another_command_made(door, kind, corpus, t
         ("new", "corpus/part/a.txt", True),
     ],
 )
-def test_a_glob_stands_for_what_it_reaches(out, pattern, fits, corpus, tmp_path, monkeypatch):
+def test_globs_are_checked_by_the_files_they_match(
+    out, pattern, fits, corpus, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     if fits:
         check_output_path(Path(out), "--out", [pattern])
     else:
-        with pytest.raises(ValueError, match="name another place"):
+        with pytest.raises(ValueError, match="choose another output path"):
             check_output_path(Path(out), "--out", [pattern])
 
 
-def test_a_folder_that_does_not_fit_is_left_alone(corpus, tmp_path):
+def test_a_folder_with_other_settings_is_not_deleted(corpus, tmp_path):
     folder = tmp_path / "data"
     config = replace(_data(folder, corpus), tokenizer="bpe-257", heldout_fraction=0.0)
     (corpus / "more.txt").write_text("the river and the stone " * 50)

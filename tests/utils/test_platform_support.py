@@ -1,4 +1,4 @@
-"""What one operating system lacks is asked for in `utils/platform_support.py` alone."""
+"""Functions that macOS or Windows does not have are called in `platform_support` only."""
 
 import os
 import re
@@ -15,17 +15,17 @@ import gnano
 from gnano.config.recipe import Recipe
 from gnano.utils import platform_support
 
-# what Python has on Linux and not on macOS
+# names that Python has on Linux and not on macOS
 MISSING = (
     "sched_getaffinity sched_setaffinity sched_getparam sched_setscheduler sched_getscheduler "
     "posix_fadvise posix_fallocate copy_file_range fdatasync memfd_create splice eventfd pipe2 "
     "pidfd_open getrandom setresuid getresuid getxattr setxattr listxattr O_DIRECT O_TMPFILE "
     "O_NOATIME O_PATH POSIX_FADV_DONTNEED"
 ).split()
-OTHERS = "RUSAGE_THREAD ru_maxrss prlimit epoll /proc/ /dev/shm /sys/ prctl renameat2".split()
+OTHER_NAMES = "RUSAGE_THREAD ru_maxrss prlimit epoll /proc/ /dev/shm /sys/ prctl renameat2".split()
 
 # loaded by every process whose PYTHONPATH has its folder, before anything else
-AS_ON_MACOS = f"""
+LIKE_MACOS = f"""
 import multiprocessing, os, select, sys
 from pathlib import Path
 
@@ -35,25 +35,25 @@ def absent(path):
     return name.startswith(("/proc", "/sys/", "/dev/shm"))
 
 def without(function):
-    def asked(path, *arguments, **options):
+    def checked(path, *arguments, **options):
         if absent(path):
             raise FileNotFoundError(2, "No such file or directory", os.fspath(path))
         return function(path, *arguments, **options)
-    return asked
+    return checked
 
-def heed(event, arguments):
+def audit(event, arguments):
     if event == "open" and absent(arguments[0]):
         raise FileNotFoundError(2, "No such file or directory", os.fspath(arguments[0]))
 
 for name in {MISSING}:
     if hasattr(os, name):
         delattr(os, name)
-if hasattr(os, "process_cpu_count"):  # asks sched_getaffinity
+if hasattr(os, "process_cpu_count"):  # calls sched_getaffinity
     os.process_cpu_count = os.cpu_count
 if hasattr(select, "epoll"):
     del select.epoll
 os.stat, os.listdir, os.scandir = without(os.stat), without(os.listdir), without(os.scandir)
-sys.addaudithook(heed)
+sys.addaudithook(audit)
 multiprocessing.set_start_method("spawn")
 Path(os.environ["AS_ON_MACOS"], str(os.getpid())).write_text(" ".join(sys.orig_argv))
 """
@@ -66,16 +66,17 @@ assert not hasattr(os, "sched_getaffinity") and not os.path.exists("/proc/self")
 for command in sys.argv[1].split(";"):
     try:
         main(command.split())
-    except SystemExit as left:
-        assert not left.code, (command, left.code)
+    except SystemExit as stopped:
+        assert not stopped.code, (command, stopped.code)
 """
 
 
-def test_the_demos_steps_run_without_what_macos_lacks(recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_main_commands_run_without_linux_only_functions(recipe: Recipe, tmp_path: Path) -> None:
     customize, seen = tmp_path / "customize", tmp_path / "seen"
     for folder in (customize, seen):
         folder.mkdir()
-    (customize / "sitecustomize.py").write_text(AS_ON_MACOS)
+    (customize / "sitecustomize.py").write_text(LIKE_MACOS)
     small = with_train(recipe, steps=2, save_every=1, eval_every=2, compile="no")
     content = asdict(small)
     content["data"] |= {"folder": str(tmp_path / "data"), "workers": 2}
@@ -86,7 +87,6 @@ def test_the_demos_steps_run_without_what_macos_lacks(recipe: Recipe, tmp_path: 
         "pretrain small.toml --out run",
         "pretrain small.toml --out run --train.steps 3 --allow train.steps",
         "generate run the -n 4 --json",
-        "bench run --texts 1 --prompt 4 --tokens 4",
         "info run",
         "runs .",
     ]
@@ -99,8 +99,8 @@ def test_the_demos_steps_run_without_what_macos_lacks(recipe: Recipe, tmp_path: 
     assert len([line for line in ran if "gnano.data.prepare.worker_pool" in line]) == 2
 
 
-def test_no_other_module_names_what_one_system_lacks() -> None:
-    pattern = re.compile("|".join(rf"\b{name}\b" for name in MISSING) + "|" + "|".join(OTHERS))
+def test_no_other_module_uses_functions_of_one_system() -> None:
+    pattern = re.compile("|".join(rf"\b{name}\b" for name in MISSING) + "|" + "|".join(OTHER_NAMES))
     assert pattern.search("os.sched_getaffinity(0)") and pattern.search("/proc/self")
     root = Path(gnano.__file__).parent
     found = [
@@ -113,11 +113,11 @@ def test_no_other_module_names_what_one_system_lacks() -> None:
     assert found == []
 
 
-def test_peak_memory_is_in_bytes_on_either_system(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_memory_is_in_bytes_on_both_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     import resource
 
-    held = platform_support.peak_resident_bytes()
-    assert 2**24 < held < 2**40
+    peak = platform_support.peak_resident_bytes()
+    assert 2**24 < peak < 2**40
     usage = resource.getrusage(resource.RUSAGE_SELF)
     unit = 1 if sys.platform == "darwin" else 1024
     in_bytes = type("Usage", (), {"ru_maxrss": usage.ru_maxrss * unit})
@@ -126,7 +126,7 @@ def test_peak_memory_is_in_bytes_on_either_system(monkeypatch: pytest.MonkeyPatc
     assert platform_support.peak_resident_bytes() == usage.ru_maxrss * unit
 
 
-def test_a_process_is_told_running_until_it_has_ended() -> None:
+def test_a_process_is_running_until_it_has_ended() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert platform_support.is_running(child.pid) and platform_support.is_running(os.getpid())
     child.communicate(b"\n")
@@ -142,14 +142,14 @@ sys.platform = "win32"
 
 
 @pytest.mark.parametrize("command", [["pretrain", "demo"], ["generate", "runs/demo"], ["--help"]])
-def test_on_windows_a_sentence_names_wsl(command: list[str]) -> None:
+def test_on_windows_commands_name_wsl(command: list[str]) -> None:
     program = f"{ON_WINDOWS}\nfrom gnano.cli import main\nmain({command})"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert found.returncode == 2 and found.stdout == ""
     assert found.stderr.count("\n") == 1 and "WSL" in found.stderr
 
 
-def test_on_windows_load_raises_the_same_sentence() -> None:
+def test_on_windows_load_names_wsl() -> None:
     program = f"""{ON_WINDOWS}
 from gnano import load
 try:

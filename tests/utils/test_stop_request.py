@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: which, and that an ignored one stays ignored."""
+"""Signals that request a stop are recorded, and an ignored SIGHUP stays ignored."""
 
 import signal
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ def hangup() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", SignalHandler.signals)
-def test_a_signal_is_remembered_and_its_handler_given_back(number: signal.Signals) -> None:
+def test_a_signal_is_recorded_and_its_handler_restored(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with SignalHandler() as stop:
         assert not stop.should_stop()
@@ -25,7 +25,7 @@ def test_a_signal_is_remembered_and_its_handler_given_back(number: signal.Signal
     assert signal.getsignal(number) == before
 
 
-def test_under_nohup_a_closed_terminal_asks_for_nothing(hangup: None) -> None:
+def test_under_nohup_a_closed_terminal_requests_no_stop(hangup: None) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with SignalHandler() as stop:
         signal.raise_signal(signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""What only informs never raises, and every text can be encoded."""
+"""Writes to stderr never raise, closed streams are reopened, and every text can be encoded."""
 
 import json
 import os
@@ -16,16 +16,14 @@ prepare_streams()
 
 
 def run(shell: str, program: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    """The program, its streams directed as the shell's words say."""
+    """Run a program with the redirections of a shell."""
     command = ["bash", "-c", f'"$0" -c "$1" {shell}', sys.executable, PREPARED.format(more=program)]
     return subprocess.run(command, capture_output=True, env={**os.environ, **environment})
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize("where", [">/dev/full", "> >(true)", ">&-"])
-def test_a_stream_that_only_informs_never_raises_and_never_changes_the_exit_code(
-    stream: str, where: str
-) -> None:
+def test_failed_writes_never_raise_or_change_the_exit_code(stream: str, where: str) -> None:
     program = f"""
 drop_failed_writes({stream!r})
 for _ in range(3):
@@ -38,15 +36,13 @@ sys.exit(7)
     assert (done.returncode, done.stdout, done.stderr) == (7, b"", b"")
 
 
-def test_a_stream_that_only_informs_shows_all_that_can_be_written() -> None:
+def test_successful_writes_are_kept() -> None:
     done = run("", "drop_failed_writes('stderr'); print('one', file=sys.stderr)")
     assert done.stderr == b"one\n"
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
-def test_no_file_gets_the_number_of_a_standard_stream_and_children_have_all_three(
-    closed: str,
-) -> None:
+def test_closed_streams_keep_their_descriptors_in_children_too(closed: str) -> None:
     program = """
 import os, subprocess
 assert os.open(os.devnull, os.O_RDONLY) > 2

@@ -1,4 +1,4 @@
-"""Text from models, data and file names cannot steer a terminal."""
+"""Printing to terminals: control characters, escape sequences, and failures that are only noted."""
 
 import ast
 import io
@@ -9,41 +9,41 @@ import pytest
 import gnano
 from gnano.utils import terminal
 from gnano.utils.progress import StatusLine
+from gnano.utils.terminal import best_effort
 
-STEERING = "a\x1b]0;title\x07\x1b[2J\r\x08b\x7f\x9b31m\tc\n"
-SHOWN = "a�]0;title��[2J��b��31m\tc\n"
+UNSAFE_TEXT = "a\x1b]0;title\x07\x1b[2J\r\x08b\x7f\x9b31m\tc\n"
+SAFE_TEXT = "a�]0;title��[2J��b��31m\tc\n"
 
 
-class Screen(io.StringIO):
+class FakeTerminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
 
-class Broken(io.StringIO):
+class FullDisk(io.StringIO):
     def write(self, text: str) -> int:
         raise OSError(28, "No space left on device")
 
 
-def test_a_terminal_gets_no_control_characters_and_a_pipe_gets_the_text_as_it_is() -> None:
-    assert terminal.replace_controls(STEERING, Screen()) == SHOWN
-    assert terminal.replace_controls(STEERING, io.StringIO()) == STEERING
+def test_control_characters_are_replaced_for_terminals_only() -> None:
+    assert terminal.replace_controls(UNSAFE_TEXT, FakeTerminal()) == SAFE_TEXT
+    assert terminal.replace_controls(UNSAFE_TEXT, io.StringIO()) == UNSAFE_TEXT
 
 
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
-def test_both_functions_that_print_go_through_it(
+def test_echo_functions_replace_control_characters(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    screen = Screen()
-    monkeypatch.setattr(f"sys.{name}", screen)
-    (terminal.echo if name == "stdout" else terminal.echo_stderr)(STEERING, end="")
-    assert screen.getvalue() == SHOWN
+    terminal_stream = FakeTerminal()
+    monkeypatch.setattr(f"sys.{name}", terminal_stream)
+    (terminal.echo if name == "stdout" else terminal.echo_stderr)(UNSAFE_TEXT, end="")
+    assert terminal_stream.getvalue() == SAFE_TEXT
 
 
-def test_nothing_in_the_package_prints_in_another_way() -> None:
-    """Then no text reaches a terminal as it is, and no note ends what it tells of."""
+def test_the_package_prints_through_echo_only() -> None:
     package = Path(gnano.__file__).parent
     assert "echo(" in (package / "cli" / "generate.py").read_text("utf-8")
-    others = {"live.py", "utils/streams.py", "train/watching/tracker_process.py"}
+    others = {"utils/streams.py", "train/logging/tracker_process.py"}
     for file in sorted(package.rglob("*.py")):
         if (name := file.relative_to(package).as_posix()) in others:
             continue
@@ -51,7 +51,7 @@ def test_nothing_in_the_package_prints_in_another_way() -> None:
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 assert called not in ("print", "sys.stdout.write", "sys.stderr.write"), (
-                    f"{name}:{node.lineno} {called}: use utils.terminal's echo or note"
+                    f"{name}:{node.lineno} {called}: use echo or echo_stderr of utils.terminal"
                 )
 
 
@@ -65,43 +65,56 @@ def test_nothing_in_the_package_prints_in_another_way() -> None:
         ({"TERM": "unknown"}, False, False),
     ],
 )
-def test_a_terminal_gets_only_the_escapes_that_it_understands(
+def test_escapes_and_color_depend_on_the_terminal(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], escapes: bool, color: bool
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert terminal.supports_escapes(Screen()) is escapes
-    assert terminal.supports_color(Screen()) is color
+    assert terminal.supports_escapes(FakeTerminal()) is escapes
+    assert terminal.supports_color(FakeTerminal()) is color
     assert not terminal.supports_escapes(io.StringIO())
-    screen = Screen()
-    line = StatusLine(screen)
+    terminal_stream = FakeTerminal()
+    line = StatusLine(terminal_stream)
     line.update("step 1\nof 2")
     line.print("a note")
     line.close()
-    assert ("\x1b" in screen.getvalue()) is escapes
-    assert "a note\n" in screen.getvalue()
+    assert ("\x1b" in terminal_stream.getvalue()) is escapes
+    assert "a note\n" in terminal_stream.getvalue()
 
 
-def test_a_live_line_shows_no_control_characters_of_a_file_name(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_status_line_replaces_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    screen = Screen()
-    line = StatusLine(screen)
+    terminal_stream = FakeTerminal()
+    line = StatusLine(terminal_stream)
     line.update("reading a\x1b[8mb")
     line.print("read a\x1b[8mb")
-    assert "\x1b[8m" not in screen.getvalue()
+    assert "\x1b[8m" not in terminal_stream.getvalue()
 
 
-def test_a_live_line_that_cannot_be_written_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_status_line_that_cannot_be_written_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = io.StringIO()
     line = StatusLine(closed)
     closed.close()
-    for one in (StatusLine(Broken()), line):
+    for one in (StatusLine(FullDisk()), line):
         one.update("step 1", important=True)
         one.print("a note")
         one.close()
     monkeypatch.setattr("sys.stderr", None)
     StatusLine().update("step 1", important=True)
     terminal.echo_stderr("a note")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "full"), ValueError("no"), RuntimeError("x\ny")])
+def test_best_effort_reports_a_failure_in_one_sentence(
+    capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    with best_effort("page"):
+        raise error
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("No page (") and stderr.endswith(".\n") and stderr.count("\n") == 1
+
+
+def test_best_effort_does_not_catch_ctrl_c() -> None:
+    with pytest.raises(KeyboardInterrupt), best_effort("page"):
+        raise KeyboardInterrupt

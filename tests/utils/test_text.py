@@ -1,7 +1,9 @@
-"""One text, saved by any editor, is the same text at every door."""
+"""Text that any editor saved is read the same everywhere, and JSON that is written is strict."""
 
+import ast
 import io
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import characters, lists, sampled_from, text
 
+import gnano
 from gnano.chat.conversation import ConversationHistory
 from gnano.config.recipe import load_recipe
 from gnano.data.sft.chat_template import load_template
 from gnano.model.hf_io import read_json_object
-from gnano.utils.text import decode_text, open_stdin, read_stdin, read_text
+from gnano.utils.text import decode_text, dump_json, open_stdin, read_stdin, read_text
 
+SOURCE = Path(gnano.__file__).parent
 LINES = lists(text(characters(exclude_characters="\r\n\ufeff", exclude_categories=["Cs"])))
 
 
@@ -25,7 +29,7 @@ def stdin(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
 
 
 @given(lines=LINES, ending=sampled_from(["\n", "\r\n", "\r"]), mark=sampled_from(["", "\ufeff"]))
-def test_lines_end_in_lf_crlf_or_cr_and_in_nothing_else(lines, ending, mark):
+def test_lines_end_only_in_lf_crlf_or_cr(lines, ending, mark):
     content = (mark + "".join(line + ending for line in lines)).encode()
     assert decode_text(content, "it").split("\n") == [*lines, ""]
     with pytest.MonkeyPatch.context() as patch:
@@ -35,13 +39,13 @@ def test_lines_end_in_lf_crlf_or_cr_and_in_nothing_else(lines, ending, mark):
         assert list(open_stdin()) == [f"{line}\n" for line in lines]
 
 
-def generate_reads(path: Path) -> list[str]:
+def read_prompts(path: Path) -> list[str]:
     from gnano.cli.generate import _read_prompts
 
     return _read_prompts((), path, True)
 
 
-def marked(path: Path) -> list[Any]:
+def was_stopped(path: Path) -> list[Any]:
     return [exchange.was_stopped for exchange in ConversationHistory.load(path).exchanges]
 
 
@@ -49,19 +53,19 @@ MESSAGES = [
     {"role": "user", "content": "a"},
     {"role": "assistant", "content": "b", "stopped": True},
 ]
-DOORS: dict[str, tuple[Callable[[Path], Any], str]] = {
+READERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "mine.toml": (lambda path: load_recipe(str(path)), "[data]\nfolder = 'é'\n"),
     "template.toml": (lambda path: load_template(str(path)), 'assistant = "é:\\n"\n'),
     "template.json": (lambda path: load_template(str(path)), '{"assistant":\n"é:\\n"}'),
-    "talk.json": (marked, json.dumps({"messages": MESSAGES}, indent=1)),
+    "talk.json": (was_stopped, json.dumps({"messages": MESSAGES}, indent=1)),
     "config.json": (read_json_object, '{"a":\n"é"}\n'),
-    "prompts.txt": (generate_reads, "é\n\n\u2028b\n"),
+    "prompts.txt": (read_prompts, "é\n\n\u2028b\n"),
 }
 
 
-@pytest.mark.parametrize("name", DOORS)
-def test_every_door_reads_what_an_editor_saved(name, tmp_path):
-    read, content = DOORS[name]
+@pytest.mark.parametrize("name", READERS)
+def test_every_reader_accepts_a_byte_order_mark_and_crlf(name, tmp_path):
+    read, content = READERS[name]
     path = tmp_path / name
     path.write_bytes(content.encode())
     expected = read(path)
@@ -72,17 +76,62 @@ def test_every_door_reads_what_an_editor_saved(name, tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-@pytest.mark.parametrize("name", sorted(DOORS.keys() - {"talk.json"}))
-def test_utf_16_is_refused_by_its_name(name, encoding, tmp_path):
-    read, content = DOORS[name]
+@pytest.mark.parametrize("name", sorted(READERS.keys() - {"talk.json"}))
+def test_utf_16_is_refused_by_name(name, encoding, tmp_path):
+    read, content = READERS[name]
     path = tmp_path / name
     path.write_bytes(("\ufeff" + content).encode(encoding))
     with pytest.raises(ValueError, match=rf"{name} is .*UTF-16 text.*iconv"):
         read(path)
 
 
-def test_bytes_that_are_not_utf_8_are_named_with_their_line(tmp_path):
+def test_the_line_of_bytes_that_are_not_utf_8_is_named(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"one\r\ntwo\rthree\ncaf\xe9\n")
     with pytest.raises(ValueError, match=r"a\.txt, line 4 is not UTF-8"):
         read_text(path)
+
+
+# their JSON holds only integers and strings, or gnano alone reads or hashes it
+USES_JSON_DUMPS = {
+    "checkpoint/checksums.py",
+    "checkpoint/export_weights.py",
+    "data/manifest.py",
+    "data/prepare/cluster_steps.py",
+    "data/prepare/tokenize_task.py",
+    "data/prepare/worker_pool.py",
+    "data/readers.py",  # to replace lone surrogates
+    "data/sft/chat_template.py",
+    "data/source_files.py",
+    "demo/python_corpus.py",
+    "evals/result_store.py",  # to compare settings
+    "evals/runner.py",  # to compare settings
+    "export/formats.py",  # a path as a Python string
+    "export/model_card.py",  # a path as a Python string
+    "model/peft_io.py",  # in an error message
+    "tokenizer/bpe.py",
+    "train/distributed/heartbeat.py",
+    "train/distributed/watchdog.py",
+    "train/resolve.py",  # in an error message
+    "train/run_lock.py",
+    "utils/text.py",
+}
+
+
+def test_numbers_that_are_not_finite_become_null():
+    value = {"a": [math.nan, (math.inf, 1.5)], "b": {"c": -math.inf}, "d": 1, "e": True}
+    found = json.loads(dump_json(value))
+    assert found == {"a": [None, [None, 1.5]], "b": {"c": None}, "d": 1, "e": True}
+    assert dump_json({"ä": 1}, ensure_ascii=False, indent=1) == '{\n "ä": 1\n}'
+
+
+def test_modules_that_write_metrics_as_json_use_dump_json():
+    users = {
+        file.relative_to(SOURCE).as_posix()
+        for file in SOURCE.rglob("*.py")
+        if "json.dump" in file.read_text("utf-8")
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("json.dumps", "json.dump")
+    }
+    assert "utils/text.py" in users
+    assert users <= USES_JSON_DUMPS, "use dump_json, or list here a module without floats"

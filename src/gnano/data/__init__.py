@@ -1,1 +1,1 @@
-"""The data room: documents -> token shards -> the order -> batches."""
+"""Training data: readers, token shards, the sample order and batches."""

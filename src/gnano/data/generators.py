@@ -1,4 +1,4 @@
-"""Sources of data that are written by Python code instead of being read from files."""
+"""Data sources that are written by Python code instead of being read from files."""
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator
@@ -12,13 +12,12 @@ ItemT = TypeVar("ItemT")
 
 @dataclass(frozen=True)
 class SourceGenerator(Generic[ItemT]):
-    """A source of data of your own: documents, or the conversations or preferences of a tuning.
+    """A custom source: documents, or the conversations or preferences of fine-tuning.
 
-    Put one into a module that Python can import,
+    Define one in a module that Python can import, such as my_texts.py,
 
-        # my_texts.py
+        from gnano.data.generators import SourceGenerator
         from gnano.data.readers import Document
-        pass  # SELFIMPORT
 
         def squares():
             for n in range(1_000_000):
@@ -33,8 +32,8 @@ class SourceGenerator(Generic[ItemT]):
         generator = "my_texts:SQUARES"
         max_bytes = 1_000_000
 
-    `generate` must give the same items in the same order in every process; a corpus takes them
-    until `max_bytes` are reached, so it may be endless. `identity` stands for them all: where it
+    `generate` must yield the same items in the same order in every process; a corpus reads them
+    until `max_bytes` is reached, so it may be endless. `identity` identifies all items: when it
     changes, prepared data is out of date.
     """
 
@@ -43,7 +42,7 @@ class SourceGenerator(Generic[ItemT]):
 
 
 def load_generator(path: str) -> SourceGenerator[object]:
-    """Import MODULE:OBJECT. Raises ValueError where that is no SourceGenerator."""
+    """Import MODULE:OBJECT; raise ValueError if it is not a SourceGenerator."""
     check_generator_path(path)
     module, _, name = path.partition(":")
     try:
@@ -59,7 +58,7 @@ def load_generator(path: str) -> SourceGenerator[object]:
 
 
 def iter_items(path: str, kind: type[ItemT]) -> Iterator[ItemT]:
-    """Yield the items of MODULE:OBJECT. Raises ValueError for one that is not of this kind."""
+    """Yield the items of MODULE:OBJECT; raise ValueError for an item of another type."""
     for item in load_generator(path).generate():
         if not isinstance(item, kind):
             raise ValueError(

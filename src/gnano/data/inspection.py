@@ -1,7 +1,4 @@
-"""Shows what a training sample is made of: where it is stored and its documents.
-
-Checks that every byte of a prepared folder is what was written.
-"""
+"""Inspection of prepared data: the documents of a training sample, and checksums of all shards."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,18 +13,23 @@ from gnano.data.shards import ShardInfo, Tokens, open_offsets, open_tokens
 from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.utils.platform_support import available_cores
 
+CHUNK_TOKENS = 2**24  # tokens checked together
+VerifyProgress = Callable[[int, int, int], None]  # shards checked, all shards, bytes read
+
 
 class DocumentSpan(NamedTuple):
     """A part of one document."""
 
-    document_index: int  # its number in the shard
-    document_count: int  # how many the shard has
-    offset: int  # which of its tokens is the first here; token 0 is its end-of-text
-    document_tokens: int  # tokens of the whole document
+    document_index: int  # in the shard
+    document_count: int  # of the shard
+    offset: int  # of the first token here in the document; token 0 is its end-of-text
+    document_tokens: int  # tokens of the complete document
     ids: Tokens
 
 
 class SampleDetails(NamedTuple):
+    """A training sample: where it is stored, and the documents in it."""
+
     number: int
     source: str
     epoch: int
@@ -39,46 +41,46 @@ class SampleDetails(NamedTuple):
 
 
 def inspect_sample(dataset: PackedDataset, sample: int) -> SampleDetails:
-    """Sample i as `batches` gives it. Raises ValueError if it is not prepared yet."""
+    """Return the details of a sample; raise ValueError if it is not prepared yet."""
     if sample < 0:
-        raise ValueError(f"Samples are counted from 0; {sample} is none.")
+        raise ValueError(f"Samples are counted from 0; {sample} does not exist.")
     if missing := dataset.missing([sample]):
-        raise ValueError(f"Sample {sample:,} is not there: {missing}.")
-    place = dataset.sampler.locate(sample)
+        raise ValueError(f"Sample {sample:,} is not prepared yet: {missing}.")
+    index = dataset.sampler.locate(sample)
     corpus = dataset.corpus
-    shard = corpus.shard_infos(place.source)[place.shard]
-    tokens = corpus.shard_tokens(place.source, place.shard)
-    starts = corpus.document_offsets(place.source, place.shard).astype(np.int64)
-    pieces = []
-    for first, last in dataset.row_spans(place):
-        # a range may hold several documents, and begin or end inside one
+    shard = corpus.shard_infos(index.source)[index.shard]
+    tokens = corpus.shard_tokens(index.source, index.shard)
+    starts = corpus.document_offsets(index.source, index.shard).astype(np.int64)
+    row_spans = dataset.row_spans(index)
+    documents = []
+    for first, last in row_spans:
+        # a span may hold several documents, and start or end inside one
         cuts = [first, *starts[(starts > first) & (starts < last)].tolist(), last]
         for begin, end in pairwise(cuts):
             if first < begin == end - 1 and begin in starts:
-                continue  # the end of the document before, to be predicted, not a beginning
+                continue  # only the end-of-text that the previous document predicts
             document = int(np.searchsorted(starts, begin, side="right")) - 1
             stop = starts[document + 1] if document + 1 < len(starts) else len(tokens)
             length = int(stop - starts[document])
             offset = int(begin - starts[document])
-            pieces.append(DocumentSpan(document, len(starts), offset, length, tokens[begin:end]))
-    name, rows = (
-        corpus.source_names[place.source],
-        dataset.rows_per_shard[place.source][place.shard],
+            documents.append(DocumentSpan(document, len(starts), offset, length, tokens[begin:end]))
+    return SampleDetails(
+        number=sample,
+        source=corpus.source_names[index.source],
+        epoch=index.epoch,
+        shard=shard.name,
+        row=index.row,
+        row_count=dataset.rows_per_shard[index.source][index.shard],
+        tokens=sum(last - first for first, last in row_spans),
+        documents=documents,
     )
-    count = sum(last - first for first, last in dataset.row_spans(place))
-    return SampleDetails(sample, name, place.epoch, shard.name, place.row, rows, count, pieces)
-
-
-VerifyProgress = Callable[[int, int, int], None]  # shards checked, shards in all, bytes read
-
-CHUNK_TOKENS = 2**24  # tokens looked at together
 
 
 def verify_data(folder: Path, progress: VerifyProgress = lambda *_: None) -> list[str]:
-    """Hold every shard against its checksums and its documents; one sentence for each problem.
+    """Check every shard's checksums and documents; return one sentence for each problem.
 
-    Covers what is finished where the folder is still being prepared. Raises ValueError or
-    FileNotFoundError if manifest or tokenizer are not in order.
+    While the folder is being prepared, the finished shards are checked. Raises ValueError or
+    FileNotFoundError if the manifest or the tokenizer is damaged.
     """
     corpus = TokenizedCorpus(folder)
     vocabulary = corpus.manifest.tokenizer
@@ -90,7 +92,7 @@ def verify_data(folder: Path, progress: VerifyProgress = lambda *_: None) -> lis
     ]
     problems = []
     size = 0
-    # threads: hashing lets go of the interpreter's lock
+    # threads suffice: hashing releases the interpreter's lock
     with ThreadPoolExecutor(available_cores()) as pool:
         limits = vocabulary["vocab_size"], vocabulary["end_of_text"]
         checks = pool.map(lambda job: list(_check_shard(job[0], job[1], *limits)), shards)
@@ -101,7 +103,9 @@ def verify_data(folder: Path, progress: VerifyProgress = lambda *_: None) -> lis
     return problems
 
 
-def _check_shard(folder: Path, shard: ShardInfo, vocab_size: int, end: int) -> Iterator[str]:
+def _check_shard(
+    folder: Path, shard: ShardInfo, vocab_size: int, end_of_text: int
+) -> Iterator[str]:
     try:
         tokens, starts = open_tokens(folder, shard), open_offsets(folder, shard)
     except ValueError as error:
@@ -109,10 +113,10 @@ def _check_shard(folder: Path, shard: ShardInfo, vocab_size: int, end: int) -> I
         return
     ends = 0
     for first in range(0, len(tokens), CHUNK_TOKENS):
-        part = tokens[first : first + CHUNK_TOKENS]
-        ends += int(np.count_nonzero(part == end))
-        if part.max() >= vocab_size:
-            yield f"{folder / shard.name}.tokens holds ids past the vocabulary's {vocab_size:,}."
+        chunk = tokens[first : first + CHUNK_TOKENS]
+        ends += int(np.count_nonzero(chunk == end_of_text))
+        if chunk.max() >= vocab_size:
+            yield f"{folder / shard.name}.tokens holds ids of {vocab_size:,} or more."
             return
-    if ends != len(starts) or not (tokens[starts] == end).all():
-        yield f"{folder / shard.name}.docs does not name where the documents start."
+    if ends != len(starts) or not (tokens[starts] == end_of_text).all():
+        yield f"{folder / shard.name}.docs does not match where the documents start."

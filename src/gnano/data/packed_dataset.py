@@ -1,15 +1,15 @@
-"""Batches of tensors from shards: training samples by number, held-out rows in sequence.
+"""Batches of tensors from token shards: training samples by number, held-out rows in sequence.
 
-A shard's tokens are cut into rows of T + 1 that overlap by one, so that every token but
-the first is predicted exactly once; the last row is moved back to end with the shard, so
-that none is left over.
+A shard's tokens are cut into rows of T + 1 that overlap by one, so that every token but the first
+is predicted exactly once; the last row is moved back to end with the shard, so that no token is
+left over.
 
     tokens   0 1 2 3 4 5 6 7 8 9        T = 4
     row 0    0 1 2 3 4
     row 1            4 5 6 7 8
-    row 2              5 6 7 8 9        (repeats 5 … 8; held-out scoring ignores repeats)
+    row 2              5 6 7 8 9        (repeats 5 … 8; held-out evaluation ignores repeats)
 
-Instead, `packing` "best-fit" lays whole documents together (see `packing`).
+With `packing` "best-fit", rows hold complete documents instead (see `gnano.data.packing`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,49 +25,51 @@ from gnano.data.tokenized_corpus import HeldoutRow, TokenizedCorpus
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-IGNORE_INDEX = -100  # a target that does not count; PyTorch's own choice
+IGNORE_INDEX = -100  # a target that does not count; PyTorch's default
 
 
 class Batch(NamedTuple):
+    """B rows of T tokens."""
+
     inputs_BT: "Tensor"  # int64
-    targets_BT: "Tensor"  # int64: the token after each input; IGNORE where none counts
-    segments_BT: "Tensor | None"  # int32: which document; None: attention crosses documents
+    targets_BT: "Tensor"  # int64: the token after each input; IGNORE_INDEX where none counts
+    segments_BT: "Tensor | None"  # int32: the document's number; None: attention crosses documents
 
     def map_tensors(self, function: Callable[["Tensor"], "Tensor"]) -> "Batch":
-        """The same batch, of tensors with which something was done."""
+        """Return a batch of the results of a function on each tensor."""
         segments_BT = None if self.segments_BT is None else function(self.segments_BT)
         return Batch(function(self.inputs_BT), function(self.targets_BT), segments_BT)
 
     def count_targets(self) -> "Tensor":
-        """How many of its targets count, on its device."""
+        """Return how many targets count, as a tensor on the batch's device."""
         return (self.targets_BT != IGNORE_INDEX).sum()
 
     @property
     def loss_fn(self) -> None:
-        """For `GPT.loss`: nothing weighs its targets, the loss is the sum of their nats."""
+        """None, for `GPT.loss`: the loss is the unweighted sum of the targets' nats."""
 
 
 class PackingStats(NamedTuple):
-    """What the rows of all shards hold beside every token once."""
+    """The overhead of packing: padding, repeated and dropped tokens."""
 
     packing: str
     block_size: int  # T
     target_slots: int  # targets of all rows
-    padding: int  # of these, empty or between two documents
-    repeated_targets: int  # of these, predicted twice
+    padding: int  # target slots that are empty or between two documents
+    repeated_targets: int  # target slots whose token is predicted twice
     dropped_tokens: int  # tokens in no row
 
     def __str__(self) -> str:
-        room = max(self.target_slots, 1)
+        slots = max(self.target_slots, 1)
         return (
-            f"rows of {self.block_size:,} tokens, {self.packing}: {self.padding / room:.3%} padding, "
-            f"{self.repeated_targets / room:.3%} predicted twice, {self.dropped_tokens:,} tokens left out"
+            f"rows of {self.block_size:,} tokens, {self.packing}: {self.padding / slots:.3%} "
+            f"padding, {self.repeated_targets / slots:.3%} predicted twice, "
+            f"{self.dropped_tokens:,} tokens left out"
         )
 
 
 class PackedDataset:
-    """Sequences by sample number: no state, so any batch can be had at any time."""
+    """Training samples by number; stateless, so any batch can be read at any time."""
 
     def __init__(
         self,
@@ -82,15 +84,14 @@ class PackedDataset:
         self.packing, self.document_attention_mask = packing, document_attention_mask
         self.weights = corpus.ordered_weights(weights)
         self.end_of_text: int = corpus.manifest.tokenizer["end_of_text"]
-        self.rows_per_shard: list[list[int]] = [
-            [] for _ in corpus.source_names
-        ]  # by source and shard
-        self._packing_by_source: dict[int, tuple[int, BestFitPacking]] = {}  # by source
+        # by source and shard
+        self.rows_per_shard: list[list[int]] = [[] for _ in corpus.source_names]
+        self._packing_by_source: dict[int, tuple[int, BestFitPacking]] = {}  # shard, its packing
         self._rebuild_sampler()
 
     def missing(self, samples: Sequence[int]) -> str | None:
-        """What these samples wait for while the folder is being prepared; None: they are here."""
-        # the corpus may have become complete under another reader since this order was made
+        """Return what these samples wait for while the folder is being prepared, or None."""
+        # another reader may have refreshed the corpus since this sampler was made
         if all(self.sampler.is_complete) or self._first_missing(samples) is None:
             return None
         self.corpus.refresh()
@@ -105,22 +106,22 @@ class PackedDataset:
         )
 
     def read_sequence(self, sample: int) -> Tokens:
-        """The T + 1 ids of sample i of a stream."""
-        place = self.sampler.locate(sample)
-        ((start, stop),) = self.row_spans(place)
-        return self.corpus.shard_tokens(place.source, place.shard)[start:stop]
+        """Return the T + 1 ids of a sample, with `packing` "stream"."""
+        index = self.sampler.locate(sample)
+        ((start, stop),) = self.row_spans(index)
+        return self.corpus.shard_tokens(index.source, index.shard)[start:stop]
 
     def read_batch(self, samples: Sequence[int]) -> Batch:
-        """The rows of these samples."""
+        """Return the batch of these samples."""
         B, T = len(samples), self.block_size
         inputs, targets = np.empty((2, B, T), dtype=np.int64)
         segments = np.empty((B, T), dtype=np.int32)
         for b, i in enumerate(samples):
             if self.packing == "best-fit":
-                place = self.sampler.locate(i)
+                index = self.sampler.locate(i)
                 fill_row(
-                    self.corpus.shard_tokens(place.source, place.shard),
-                    self.row_spans(place),
+                    self.corpus.shard_tokens(index.source, index.shard),
+                    self.row_spans(index),
                     inputs[b],
                     targets[b],
                     segments[b],
@@ -139,71 +140,66 @@ class PackedDataset:
         )
 
     def row_spans(self, index: SampleIndex) -> list[tuple[int, int]]:
-        """Which tokens of its shard make up a row, [first, last) each."""
+        """Return the spans [start, stop) of its shard's tokens that make up a row."""
         if self.packing == "best-fit":
-            return self._packing_of(index).row_spans(index.row)
+            shard, packing = self._packing_by_source.get(index.source, (-1, None))
+            if packing is None or shard != index.shard:  # one packing per source is cached
+                packing = BestFitPacking(*self._packing_args(index.source, index.shard))
+                self._packing_by_source[index.source] = index.shard, packing
+            return packing.row_spans(index.row)
         tokens = self.corpus.shard_infos(index.source)[index.shard].tokens
         start = min(index.row * self.block_size, tokens - self.block_size - 1)
         return [(start, start + self.block_size + 1)]
 
     def packing_stats(self) -> PackingStats:
-        """Of the shards that are prepared; by arithmetic, nothing is read but documents' starts."""
-        room = padding = repeated = left_out = 0
+        """Return the overhead in all prepared shards; reads only the documents' starts."""
+        slots = padding = repeated = dropped = 0
         for source, rows in enumerate(self.rows_per_shard):
             for shard, count in enumerate(rows):
                 tokens = self.corpus.shard_infos(source)[shard].tokens
-                room += count * self.block_size
+                slots += count * self.block_size
                 if self.packing == "best-fit":
-                    cost = count_packing(*self._packing_args(source, shard))
-                    padding += cost.boundary_slots + cost.padding
-                    left_out += cost.dropped_documents
+                    counts = count_packing(*self._packing_args(source, shard))
+                    padding += counts.boundary_slots + counts.padding
+                    dropped += counts.dropped_documents
                 elif count:
                     repeated += count * self.block_size - (tokens - 1)
                 else:
-                    left_out += tokens
-        return PackingStats(self.packing, self.block_size, room, padding, repeated, left_out)
+                    dropped += tokens
+        return PackingStats(self.packing, self.block_size, slots, padding, repeated, dropped)
 
     def _rebuild_sampler(self) -> None:
-        """The order over the shards that are there."""
+        """Order the samples of all prepared shards."""
         complete = []
         for source, name in enumerate(self.corpus.source_names):
             rows = self.rows_per_shard[source]
             for shard in range(len(rows), len(self.corpus.shard_infos(source))):
-                rows.append(self._count_rows(source, shard))
+                if self.packing == "best-fit":
+                    rows.append(count_packing(*self._packing_args(source, shard)).rows)
+                else:
+                    tokens = self.corpus.shard_infos(source)[shard].tokens
+                    rows.append(
+                        -(-(tokens - 1) // self.block_size) if tokens > self.block_size else 0
+                    )
             complete.append(self.corpus.manifest.sources[name].complete)
             share = self.weights[source]
             if share and complete[-1] and not sum(rows):
                 raise ValueError(
                     f"Source {name!r} of {self.corpus.folder} has fewer than "
-                    f"{self.block_size + 1:,} tokens, not one sequence of the model's context "
-                    f"{self.block_size:,} (model.block_size)."
+                    f"{self.block_size + 1:,} tokens, not enough for one sequence of the model's "
+                    f"context {self.block_size:,} (model.block_size)."
                 )
             if share and share / sum(self.weights) * BLOCK_SIZE < 1:
                 raise ValueError(
                     f"Source {name!r} has {share / sum(self.weights):.2%} of the weight, and would "
-                    f"never come: give it at least 1 in {BLOCK_SIZE:,}, or 0."
+                    f"never be sampled: give it at least 1 in {BLOCK_SIZE:,}, or 0."
                 )
         self.sampler = MixtureSampler(self.rows_per_shard, self.weights, self.seed, complete)
 
-    def _count_rows(self, source: int, shard: int) -> int:
-        """How many rows a shard has."""
-        tokens = self.corpus.shard_infos(source)[shard].tokens
-        if self.packing == "best-fit":
-            return count_packing(*self._packing_args(source, shard)).rows
-        return -(-(tokens - 1) // self.block_size) if tokens > self.block_size else 0
-
     def _packing_args(self, source: int, shard: int) -> tuple[Any, int, int]:
-        """What best-fit packing depends on: where documents start, how many tokens, T."""
+        """Return the arguments of best-fit packing: document starts, token count, T."""
         tokens = self.corpus.shard_infos(source)[shard].tokens
         return self.corpus.document_offsets(source, shard), tokens, self.block_size
-
-    def _packing_of(self, index: SampleIndex) -> BestFitPacking:
-        """The rows of a shard; kept for the shards in use, one of each source."""
-        number, kept = self._packing_by_source.get(index.source, (-1, None))
-        if kept is None or number != index.shard:
-            kept = BestFitPacking(*self._packing_args(index.source, index.shard))
-            self._packing_by_source[index.source] = index.shard, kept
-        return kept
 
     def _first_missing(self, samples: Sequence[int]) -> ShardNotReady | None:
         for i in samples:
@@ -217,15 +213,15 @@ class PackedDataset:
 def iter_heldout_batches(
     rows: Sequence[HeldoutRow], block_size: int, batch_size: int
 ) -> Iterator[tuple["Tensor", "Tensor"]]:
-    """Inputs and targets [B, T], int64, with repeats and padding as the target IGNORE."""
+    """Yield inputs and targets [B, T], int64; repeated and padding targets are IGNORE_INDEX."""
     for first in range(0, len(rows), batch_size):
-        part = rows[first : first + batch_size]
-        inputs = np.zeros((len(part), block_size), dtype=np.int64)
-        targets = np.full((len(part), block_size), IGNORE_INDEX, dtype=np.int64)
-        for number, (ids, new) in enumerate(part):
+        batch = rows[first : first + batch_size]
+        inputs = np.zeros((len(batch), block_size), dtype=np.int64)
+        targets = np.full((len(batch), block_size), IGNORE_INDEX, dtype=np.int64)
+        for b, (ids, new_targets) in enumerate(batch):
             n = len(ids) - 1
-            inputs[number, :n] = ids[:-1]
-            targets[number, n - new : n] = ids[len(ids) - new :]
+            inputs[b, :n] = ids[:-1]
+            targets[b, n - new_targets : n] = ids[len(ids) - new_targets :]
         yield _to_tensor(inputs), _to_tensor(targets)
 
 

@@ -1,30 +1,30 @@
-"""Best-fit packing of documents into rows: only what is longer than a row is cut.
+"""Packing of documents (best fit) and of fine-tuning examples (first fit) into rows.
 
-A row has room for T + 1 tokens: T inputs, and their targets one further. A document is its
-end-of-text, its ids, and the end-of-text that begins the next one, or the model would never
-learn where texts end. One that is longer than a row becomes full rows and a rest, which
-overlap by one token. So every token of a shard but the first is predicted exactly once.
+Best fit: only documents longer than a row are split. A row holds T + 1 tokens: T inputs and their
+targets, one position further. A document is its end-of-text, its ids, and the end-of-text that
+starts the next document; without the latter the model would never learn where texts end. A document
+longer than a row becomes full rows and a rest, which overlap by one token, so that every token of a
+shard but the first is predicted exactly once.
 
     document   0 1 2 3 4 5 6 7 8        T = 4
     piece      0 1 2 3 4
     piece              4 5 6 7 8
 
-All pieces are then placed, long ones first, each in the row with the least room that still
-takes it, or in a new one: best-fit decreasing, as in Ding et al. 2024, "Fewer Truncations
-Improve Language Modeling" (https://arxiv.org/abs/2404.10830). Pieces of one length are alike,
-and so are rows with the same room left; so the plan is made for all of them at once, from the
-counts of the lengths alone, in a few steps for each length:
+All pieces are then placed, longest first, each in the row with the least free space that still fits
+it, or in a new row: best-fit decreasing, as in Ding et al. 2024, "Fewer Truncations Improve
+Language Modeling" (https://arxiv.org/abs/2404.10830). Pieces of the same length are
+interchangeable, and so are rows with the same free space, so all of them are planned together from
+the counts of the lengths, in a few steps per length:
 
-    lengths ──counts──▶ best_fit: steps ─┬─▶ waste
-                                         └─▶ Packing: which piece stands in which row
+    lengths ──counts──▶ plan_best_fit: steps ─┬─▶ PackingCounts
+                                              └─▶ BestFitPacking: the pieces of each row
 
-Attention stays inside a piece (`segments`); nothing is predicted across a border.
+Attention stays inside a piece (`segments`); nothing is predicted across a boundary.
 
-Packing of whole examples into rows: first fit, the longest first (Johnson 1973).
+First fit, the longest example first (Johnson 1973); attention stays inside an example, so what
+shares a row only changes the time it takes:
 
-    sizes 6 4 3 2 2, room 8      row 0: 6 2      row 1: 4 3      row 2: 2
-
-Attention stays inside an example, so what shares a row changes nothing but the time it takes.
+    sizes 6 4 3 2 2, capacity 8      row 0: 6 2      row 1: 4 3      row 2: 2
 """
 
 from bisect import bisect_left, insort
@@ -40,12 +40,12 @@ TokenSpan = tuple[int, int]  # (start, stop) in the shard's tokens
 
 
 class PlacementStep(NamedTuple):
-    """One step of the plan: that many pieces of one length, into rows with the same room."""
+    """One step of the plan: pieces of one length are placed in rows with the same free space."""
 
     piece_tokens: int  # tokens of each piece
     piece_count: int
-    free_tokens: int  # tokens that each of the rows had left; T + 1: rows opened now
-    row_count: int  # each takes as many pieces as fit, the last one perhaps fewer
+    free_tokens: int  # free tokens of each row before; T + 1: new rows
+    row_count: int  # each takes as many pieces as fit, the last one possibly fewer
 
     @property
     def pieces_per_row(self) -> int:
@@ -54,7 +54,7 @@ class PlacementStep(NamedTuple):
 
     @property
     def free_tokens_after(self) -> tuple[int, int]:
-        """What is left in every row but the last, and in the last."""
+        """Free tokens after the step in every row but the last, and in the last."""
         last = self.piece_count - (self.row_count - 1) * self.pieces_per_row
         return (
             self.free_tokens - self.pieces_per_row * self.piece_tokens,
@@ -63,35 +63,35 @@ class PlacementStep(NamedTuple):
 
 
 class PackingCounts(NamedTuple):
-    """What packing costs: rows · T = targets + borders + padding. Shards may be added up."""
+    """The cost of packing: rows · T = targets + boundary_slots + padding."""
 
     rows: int
     targets: int  # positions that predict a token
     boundary_slots: int  # positions that predict nothing, as another piece follows
-    padding: int  # tokens of room left empty
-    split_documents: int  # documents in more than one piece: those longer than a row, and no others
-    dropped_documents: (
-        int  # documents that are in no row: a lone end-of-text has nothing to predict
-    )
+    padding: int  # empty positions
+    split_documents: int  # documents in several pieces: exactly those longer than a row
+    dropped_documents: int  # documents in no row: a lone end-of-text has nothing to predict
 
 
 class BestFitPacking:
-    """The rows of one shard: a pure function of its documents' starts and of T."""
+    """The rows of one shard: a pure function of its documents' starts and T."""
 
     def __init__(self, starts: NDArray[Any], tokens: int, block_size: int) -> None:
-        """`starts`: position of each document's end-of-text; `length`: T."""
-        begin, stop = _split_documents(starts, tokens, block_size)
-        sizes = stop - begin
-        placed, self.row_count = _assign_rows(np.bincount(sizes, minlength=block_size + 2).tolist())
+        """Pack a shard of `tokens` tokens, with end-of-text at `starts`, for T = `block_size`."""
+        piece_starts, piece_stops = _split_documents(starts, tokens, block_size)
+        sizes = piece_stops - piece_starts
+        assigned, self.row_count = _assign_rows(
+            np.bincount(sizes, minlength=block_size + 2).tolist()
+        )
         row = np.empty_like(sizes)
-        row[np.argsort(-sizes, kind="stable")] = placed
-        # pieces came in the shard's order, and so they stand in a row
+        row[np.argsort(-sizes, kind="stable")] = assigned
+        # a stable sort keeps the pieces of a row in the shard's order
         order = np.argsort(row, kind="stable")
-        self._starts, self._stops = begin[order], stop[order]
+        self._starts, self._stops = piece_starts[order], piece_stops[order]
         self._row_ends = np.cumsum(np.bincount(row, minlength=self.row_count))
 
     def row_spans(self, row: int) -> list[TokenSpan]:
-        """The pieces of row n, in the order in which the shard has them."""
+        """Return the pieces of a row, in the shard's order."""
         if not 0 <= row < self.row_count:
             raise IndexError(f"row {row} of {self.row_count}")
         part = slice(self._row_ends[row - 1] if row else 0, self._row_ends[row])
@@ -99,7 +99,7 @@ class BestFitPacking:
 
 
 def count_packing(starts: NDArray[Any], tokens: int, block_size: int) -> PackingCounts:
-    """What becomes of the places in a shard's rows, without placing a piece."""
+    """Count the positions of a shard's rows by use, without placing the pieces."""
     sizes = _document_sizes(starts, tokens)
     full = _full_rows(sizes, block_size)
     counts = np.bincount(sizes - full * block_size, minlength=block_size + 2)
@@ -132,10 +132,10 @@ def fill_row(
     end_of_text: int,
     ignore_index: int,
 ) -> None:
-    """Lay the pieces one after another into the arrays [T] of one row, and pad the rest.
+    """Write the pieces one after another into the arrays [T] of one row, and pad the rest.
 
-    The target is `ignore` where no token of the same piece follows. Segments number the
-    pieces from 0; the padding is end-of-text, in a segment of its own, the last.
+    The target is `ignore_index` where no token of the same piece follows. Segments number the
+    pieces from 0; the padding is end-of-text, in one further segment.
     """
     length = len(inputs)
     inputs[:], targets[:], segments[:] = end_of_text, ignore_index, len(pieces)
@@ -151,74 +151,75 @@ def fill_row(
 
 
 def plan_best_fit(counts: Sequence[int]) -> Iterator[PlacementStep]:
-    """The plan for `counts[n]` pieces of n tokens, where the last n is the room of a row.
+    """Yield the plan for `counts[n]` pieces of n tokens, where the last n is a row's capacity.
 
-    The same rows, up to the names of equals, as from placing one piece after another: the
-    row with the least room that takes a piece still has the least after it, as long as it
-    takes one more, so it is filled before the next is touched.
+    The rows equal those of placing one piece after another, up to the names of equal rows: the row
+    with the least free space that fits a piece still has the least after it, as long as it fits
+    another one, so it is filled before the next row is used.
     """
-    new = len(counts) - 1  # room of a row not opened yet, of which there is no end
-    rows: dict[int, int] = {}  # how many open rows have so much room left
-    rooms = [new]  # in order: those of `rows`, and a new row's
-    for size in range(new, 0, -1):
+    capacity = len(counts) - 1
+    open_rows: dict[int, int] = {}  # how many open rows have this many free tokens
+    free_sizes = [capacity]  # sorted keys of `open_rows`, and a new row's
+    for size in range(capacity, 0, -1):
         left = counts[size]
         while left:
-            at = bisect_left(rooms, size)
-            room = rooms[at]
-            each = room // size
-            taken = -(-left // each)
-            if room != new:
-                taken = min(taken, rows[room])
-                rows[room] -= taken
-                if not rows[room]:
-                    del rows[room], rooms[at]
-            step = PlacementStep(size, min(left, taken * each), room, taken)
+            at = bisect_left(free_sizes, size)
+            free = free_sizes[at]
+            per_row = free // size
+            used = -(-left // per_row)
+            if free != capacity:
+                used = min(used, open_rows[free])
+                open_rows[free] -= used
+                if not open_rows[free]:
+                    del open_rows[free], free_sizes[at]
+            step = PlacementStep(size, min(left, used * per_row), free, used)
             yield step
             left -= step.piece_count
-            for after, count in zip(step.free_tokens_after, (taken - 1, 1), strict=True):
+            for after, count in zip(step.free_tokens_after, (used - 1, 1), strict=True):
                 if not count:
                     continue
-                if after not in rows:
-                    insort(rooms, after)
-                rows[after] = rows.get(after, 0) + count
+                if after not in open_rows:
+                    insort(free_sizes, after)
+                open_rows[after] = open_rows.get(after, 0) + count
 
 
 def _assign_rows(counts: Sequence[int]) -> tuple[Int64Array, int]:
-    """The row of each piece, the longest piece first; and how many rows there are."""
-    opened = 0
-    open_rows: defaultdict[int, list[int]] = defaultdict(list)  # by the room left in them
-    placed = [np.empty(0, np.int64)]
+    """Return the row of each piece, longest piece first, and the number of rows."""
+    row_count = 0
+    open_rows: defaultdict[int, list[int]] = defaultdict(list)  # by their free tokens
+    assigned = [np.empty(0, np.int64)]
     for step in plan_best_fit(counts):
         if step.free_tokens == len(counts) - 1:
-            rows = list(range(opened, opened + step.row_count))
-            opened += step.row_count
+            rows = list(range(row_count, row_count + step.row_count))
+            row_count += step.row_count
         else:
             rows = open_rows[step.free_tokens][-step.row_count :]
             del open_rows[step.free_tokens][-step.row_count :]
-        placed.append(np.repeat(np.array(rows, np.int64), step.pieces_per_row)[: step.piece_count])
+        repeated = np.repeat(np.array(rows, np.int64), step.pieces_per_row)
+        assigned.append(repeated[: step.piece_count])
         usual, last = step.free_tokens_after
         open_rows[usual] += rows[:-1]
         open_rows[last].append(rows[-1])
-    return np.concatenate(placed), opened
+    return np.concatenate(assigned), row_count
 
 
 def _document_sizes(starts: NDArray[Any], tokens: int) -> Int64Array:
-    """Tokens of each document, the end-of-text after it among them."""
+    """Return the tokens of each document, including the end-of-text after it."""
     begin = starts.astype(np.int64)
     sizes: Int64Array = np.append(begin, tokens)[1:] - begin
-    sizes[:-1] += 1  # after the shard's last document there is none
+    sizes[:-1] += 1  # none follows the last document
     return sizes
 
 
 def _full_rows(sizes: Int64Array, block_size: int) -> Int64Array:
-    """How many full rows come before the last piece of each document."""
+    """Return the number of full rows before the last piece of each document."""
     return np.maximum(-(-(sizes - 1) // block_size) - 1, 0)
 
 
 def _split_documents(
     starts: NDArray[Any], tokens: int, block_size: int
 ) -> tuple[Int64Array, Int64Array]:
-    """Where each piece starts and stops, in the shard's order; none of a single token."""
+    """Return where each piece starts and stops, in the shard's order; none is a single token."""
     sizes = _document_sizes(starts, tokens)
     first, sizes = starts.astype(np.int64)[sizes > 1], sizes[sizes > 1]
     count = _full_rows(sizes, block_size) + 1
@@ -228,14 +229,13 @@ def _split_documents(
 
 
 def first_fit_decreasing(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Return rows of indices: each example, longest first, is in the first row that takes it.
-
-    A tree over the rows, each node the most room below it, finds that row in log₂ steps.
-    """
+    """Return rows of indices: each example, longest first, is in the first row that fits it."""
     width = 1
     while width < len(sizes):
         width *= 2
-    most = [capacity] * (2 * width)  # node n has the children 2n and 2n + 1; rows are the last half
+    # a tree of the most free space below each node finds the row in log₂ steps: node n has the
+    # children 2n and 2n + 1, and the rows are its last half
+    free = [capacity] * (2 * width)
     rows: list[list[int]] = []
     for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
         size = sizes[index]
@@ -243,13 +243,13 @@ def first_fit_decreasing(sizes: Sequence[int], capacity: int) -> list[list[int]]
             raise ValueError(f"an example of {size} does not fit a row of {capacity}")
         node = 1
         while node < width:
-            node = 2 * node if most[2 * node] >= size else 2 * node + 1
+            node = 2 * node if free[2 * node] >= size else 2 * node + 1
         row = node - width
         if row == len(rows):
             rows.append([])
         rows[row].append(index)
-        most[node] -= size
+        free[node] -= size
         while node > 1:
             node //= 2
-            most[node] = max(most[2 * node], most[2 * node + 1])
+            free[node] = max(free[2 * node], free[2 * node + 1])
     return rows

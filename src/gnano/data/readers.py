@@ -1,25 +1,22 @@
-"""Documents out of text, JSON lines, CSV and Parquet files.
+"""Readers of documents and records: text, JSON, JSON lines, CSV and Parquet files.
 
-A document is one piece of text that belongs together. Which side of the held-out split it
-falls on depends on its `group` alone: by default its own text, so that equal texts always
-fall on the same side; documents made from one file may share the file's name as group.
+A document is one connected piece of text. Its `split_group` alone determines whether it is held
+out: by default its own text, so that equal texts are always on the same side; documents made from
+one file may use the file's name as group.
 
-    text      one document a file; a long file is cut at blank lines
-    records   one document each, from one column (`records.py` says what files hold some)
+    text      one document per file; a long file is split at blank lines
+    records   one document per record, from one column
 
-In files read as text every line ends in LF, whether CR, LF or both stood there (Python's
-universal newlines): what a model need not learn twice. What JSON and Parquet spell inside
-their strings stays as it is.
+In text files every line ends in LF, whether LF, CRLF or CR was there (Python's universal newlines).
+Strings inside JSON and Parquet are not changed.
 
-Records of files: JSON lines, a list in JSON, CSV or Parquet.
-
-What a file holds is told by its name and its content together, and packing makes no difference:
+A file's name and content together determine its form; compression makes no difference:
 
     parquet  *.parquet, or its first bytes
-    csv      *.csv *.tsv, with the names of the columns in the first line
+    csv      *.csv *.tsv, with the column names in the first line
     lines    *.jsonl *.jsonlines *.jl *.ndjson *.json, or two JSON objects in the first two lines
     list     the same names, where the first character is [
-    object   *.json whose one object takes several lines
+    object   *.json whose one object spans several lines
     text     everything else
 """
 
@@ -32,46 +29,56 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gnano.data.record_errors import RecordError
-from gnano.data.text_files import check_text, find_undecodable, read_lines, require_module
+from gnano.data.text_files import check_text, find_undecodable, read_lines
+from gnano.utils.optional_packages import require
 
-# characters after which a blank line ends a document in a plain-text file
-MIN_CHARS_TO_SPLIT = 16_384
+FileForm = Literal["parquet", "csv", "lines", "list", "object", "text"]
+MIN_CHARS_TO_SPLIT = 16_384  # characters after which a blank line ends a document of a text file
+JSON_SUFFIXES = (".jsonl", ".jsonlines", ".jl", ".ndjson", ".json")
+CSV_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # which no UTF-8 text can hold
+COLUMN_HINT = "set column to the right one"
+LIST_SEPARATOR = re.compile(r"[\s,]*")
+
+csv.field_size_limit(2**31 - 1)  # a document may be long
 
 
 class Document(NamedTuple):
+    """A piece of text."""
+
     text: str  # blank where a record's text is empty or null
-    # documents of one group stay on one side of the split; "": the text itself
+    # documents of one group stay on one side of the held-out split; "": the text itself
     split_group: str = ""
+
+
+class Record(NamedTuple):
+    """The content of a record."""
+
+    line: int  # where it starts; in Parquet, the number of its row
+    value: Any
 
 
 def read_documents(
     path: Path, column: str, verify: bool = True
 ) -> Iterator[Document | RecordError]:
-    """The documents of one file, in order; a bad record in the place of what cannot be used.
+    """Yield the documents of a file in order, and an error in place of each bad record.
 
-    Of a damaged archive or Parquet file nothing is used; without `check`, for a glance, what comes
-    before the damage is.
+    Nothing of a damaged archive or Parquet file is used; without `verify`, what comes before the
+    damage is.
     """
     try:
         form = detect_form(path)
         if form == "parquet":
             rows = read_parquet_rows(path, column, verify)
-            yield from (
-                _record_to_document(path, Record(*row), column) for row in enumerate(rows, 1)
-            )
+            for row in enumerate(rows, 1):
+                yield _record_to_document(path, Record(*row), column)
         elif form == "text":
             yield from _split_text(path, verify)
         else:
             for record in read_records_of_form(path, form, verify):
-                found = (
-                    record
-                    if isinstance(record, RecordError)
-                    else _record_to_document(path, record, column)
-                )
+                found = _record_to_document(path, record, column)
                 if form == "object" and isinstance(found, RecordError):
-                    yield from _split_text(
-                        path, verify
-                    )  # a document in JSON, such as a configuration
+                    yield from _split_text(path, verify)  # a JSON document, such as a configuration
                 else:
                     yield found
     except RecordError as error:
@@ -79,7 +86,7 @@ def read_documents(
 
 
 def read_texts(path: Path, column: str) -> Iterator[str]:
-    """The texts of a file's documents, blank ones left out; raises ValueError for a bad record."""
+    """Yield the texts of a file's nonblank documents; raise ValueError for a bad record."""
     check_text(path)
     for document in read_documents(path, column):
         if isinstance(document, RecordError):
@@ -89,11 +96,11 @@ def read_texts(path: Path, column: str) -> Iterator[str]:
 
 
 def check_column(paths: Sequence[Path], column: str) -> None:
-    """Raises ValueError where a column is named, and all files are plain text, which has none."""
+    """Raise ValueError if a column is set and all files are plain text, which has no columns."""
     if column != "text" and paths and all(_form_or_damaged(path) == "text" for path in paths):
         raise ValueError(
             f"column is {column!r}, but {paths[0]}{' …' * (len(paths) > 1)} is plain text, which "
-            f"has no columns: leave column out."
+            f"has no columns: remove column."
         )
 
 
@@ -123,62 +130,47 @@ def _join_lines(path: Path, line: int, lines: list[str]) -> Document | RecordErr
     return find_undecodable(path, line, text) or Document(text)
 
 
-def _record_to_document(path: Path, record: "Record", column: str) -> Document | RecordError:
+def _record_to_document(
+    path: Path, record: Record | RecordError, column: str
+) -> Document | RecordError:
+    if isinstance(record, RecordError):
+        return record
     line, value = record
     if not isinstance(value, dict) or column not in value:
-        return RecordError(
-            path, line, missing_column_reason(column, value if isinstance(value, dict) else ())
-        )
+        columns = value if isinstance(value, dict) else ()
+        return RecordError(path, line, _missing_column_reason(column, columns))
     text = value[column]
     if text is None or isinstance(text, str):
         return Document(text or "")
     kind = type(text).__name__
-    return RecordError(
-        path,
-        line,
-        f"it holds no text in a column {column!r} (what is there is of type {kind}); {COLUMN_HINT}",
-    )
-
-
-FileForm = Literal["parquet", "csv", "lines", "list", "object", "text"]
-JSON_SUFFIXES = (".jsonl", ".jsonlines", ".jl", ".ndjson", ".json")
-CSV_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # of a surrogate pair, which no UTF-8 text can hold
-COLUMN_HINT = "set column to the right one"
-LIST_SEPARATOR = re.compile(r"[\s,]*")
-
-csv.field_size_limit(2**31 - 1)  # a document may be long
-
-
-class Record(NamedTuple):
-    line: int  # where it begins; in Parquet, the number of its row
-    value: Any
+    reason = f"it holds no text in a column {column!r} (its type is {kind}); {COLUMN_HINT}"
+    return RecordError(path, line, reason)
 
 
 def detect_form(path: Path) -> FileForm:
-    """What a file holds; raises RecordError for one that cannot be read."""
-    ending = unpacked_suffix(path)
-    if ending == ".parquet" or _starts_with(path, b"PAR1"):
+    """Return the form of a file; raise RecordError for one that cannot be read."""
+    suffix = _decompressed_suffix(path)
+    if suffix == ".parquet" or _starts_with(path, b"PAR1"):
         return "parquet"
-    if ending in CSV_DELIMITERS:
+    if suffix in CSV_DELIMITERS:
         return "csv"
     lines = (line.strip() for _, line in read_lines(path, verify=False) if line.strip())
     first, second = [*islice(lines, 2), "", ""][:2]
-    if ending not in JSON_SUFFIXES:
+    if suffix not in JSON_SUFFIXES:
         return "lines" if _is_json_object(first) and _is_json_object(second) else "text"
     if first.startswith("[") and not (second and first.endswith("]")):
         return "list"
-    whole = not second or first.endswith("}") or _is_json_object(second)
-    return "lines" if whole or ending != ".json" or not first.startswith("{") else "object"
+    is_one_line = not second or first.endswith("}") or _is_json_object(second)
+    return "lines" if is_one_line or suffix != ".json" or not first.startswith("{") else "object"
 
 
-def unpacked_suffix(path: Path) -> str:
-    """The ending of a file's name, below that of its packing: ".jsonl" of A.JSONL.gz."""
+def _decompressed_suffix(path: Path) -> str:
+    """Return the suffix of a file's name without compression: ".jsonl" for A.JSONL.gz."""
     return Path(path.name.lower().removesuffix(".gz").removesuffix(".zst")).suffix
 
 
 def read_records(path: Path) -> Iterator[Record | RecordError]:
-    """All records of a file; bad ones for a line that holds none, and for a damaged file."""
+    """Yield the records of a file; an error for a line that holds none, and for a damaged file."""
     try:
         yield from read_records_of_form(path, detect_form(path))
     except RecordError as error:
@@ -188,10 +180,7 @@ def read_records(path: Path) -> Iterator[Record | RecordError]:
 def read_records_of_form(
     path: Path, form: FileForm, verify: bool = True
 ) -> Iterator[Record | RecordError]:
-    """The records of a file that has this form.
-
-    Raises RecordError for a damaged file, as `read_lines` and `read_rows` do.
-    """
+    """Yield the records of a file of this form; raise RecordError if it is damaged."""
     match form:
         case "parquet":
             for number, row in enumerate(read_parquet_rows(path, verify=verify), 1):
@@ -201,19 +190,19 @@ def read_records_of_form(
         case "list":
             yield from _read_json_list(path, verify)
         case "object":
-            yield parse_json_record(path, 1, "".join(line for _, line in read_lines(path, verify)))
+            yield _parse_json_record(path, 1, "".join(line for _, line in read_lines(path, verify)))
         case _:
             for number, line in read_lines(path, verify):
                 if line.strip():
-                    yield parse_json_record(path, number, line)
+                    yield _parse_json_record(path, number, line)
 
 
 def read_parquet_rows(
     path: Path, column: str | None = None, verify: bool = True
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file: all their columns, or the one named.
+    """Yield the rows of a Parquet file, with all columns or only the given one.
 
-    Raises RecordError for a damaged file: before its first row, or, without `check`, where the
+    Raises RecordError for a damaged file: before its first row or, without `verify`, where the
     damage is.
     """
     if verify:
@@ -222,8 +211,8 @@ def read_parquet_rows(
     yield from _iter_parquet_rows(path, column)
 
 
-def parse_json_record(path: Path, line: int, text: str) -> Record | RecordError:
-    """The record that this JSON text is; halves of surrogate pairs become U+FFFD."""
+def _parse_json_record(path: Path, line: int, text: str) -> Record | RecordError:
+    """Parse JSON text as a record; lone surrogates become U+FFFD."""
     if bad := find_undecodable(path, line, text):
         return bad
     try:
@@ -264,48 +253,54 @@ def _read_json_list(path: Path, verify: bool) -> Iterator[Record | RecordError]:
 
 def _read_csv(path: Path, verify: bool) -> Iterator[Record | RecordError]:
     lines = (line for _, line in read_lines(path, verify))
-    reader = csv.DictReader(lines, delimiter=CSV_DELIMITERS[unpacked_suffix(path)], strict=True)
+    reader = csv.DictReader(
+        lines, delimiter=CSV_DELIMITERS[_decompressed_suffix(path)], strict=True
+    )
     while True:
-        begun = reader.line_num
+        previous = reader.line_num
         try:
             row = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield RecordError(path, begun + 1, f"it is not CSV ({error})", reader.line_num - begun)
+            yield RecordError(
+                path, previous + 1, f"it is not CSV ({error})", reader.line_num - previous
+            )
             continue
         text = "".join(value for value in row.values() if isinstance(value, str))
         line = reader.line_num - text.count("\n")
         if None in row:
-            yield RecordError(path, line, "it has more fields than the first line names")
+            yield RecordError(path, line, "it has more fields than the first line")
         else:
             yield find_undecodable(path, line, text) or Record(line, row)
 
 
 def _iter_parquet_rows(path: Path, column: str | None) -> Iterator[dict[str, Any]]:
-    pyarrow, parquet = require_module("pyarrow", path), require_module("pyarrow.parquet", path)
+    require("pyarrow", "data", f"Reading {path} needs pyarrow")
+    import pyarrow
+    from pyarrow import parquet
+
     read = 0
     try:
-        # buffered, and only what is asked for: otherwise a row group's column is held whole
+        # buffered reading of one column: otherwise the complete column of a row group is in memory
         with parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
             names = file.schema_arrow.names
             if column is not None and column not in names:
-                raise RecordError(
-                    path, 0, missing_column_reason(column, names), max(file.metadata.num_rows, 1)
-                )
+                reason = _missing_column_reason(column, names)
+                raise RecordError(path, 0, reason, max(file.metadata.num_rows, 1))
             for batch in file.iter_batches(256, columns=None if column is None else [column]):
                 read += len(batch)
                 yield from batch.to_pylist()
     except (FileNotFoundError, PermissionError):
         raise
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        why = str(error).rstrip(".")
-        reason = f"it is not a readable Parquet file ({why}), so nothing of it is used"
+        cause = str(error).rstrip(".")
+        reason = f"it is not a readable Parquet file ({cause}), so nothing of it is used"
         raise RecordError(path, 0, reason, read + 1) from None
 
 
-def missing_column_reason(column: str, columns: Collection[str]) -> str:
-    """What to say of a record or a table without the column that is to hold the text."""
+def _missing_column_reason(column: str, columns: Collection[str]) -> str:
+    """Return the error for a record or table without the text column."""
     has = ", ".join(map(repr, columns)) or "none"
     return f"it holds no text in a column {column!r} (it has {has}); {COLUMN_HINT}"
 

@@ -1,11 +1,11 @@
-"""Finds stretches of one row of numbers in another, by rolling hashes.
+"""Rolling hashes: finds windows of one array of integers in another.
 
-    other row ─▶ all windows of so many numbers ─▶ hashes ─▶ bit table
-                                                                │
-    row       ─▶ all windows ───────▶ rolling hash ─▶ marked there? ─▶ the same numbers?
+    other array ─▶ all windows of a size ─▶ hashes ─▶ bit table
+                                                          │
+    array       ─▶ all windows ─▶ rolling hashes ─▶ marked there? ─▶ the same numbers?
 
-The table turns away nearly all windows of a row that shares nothing, and what it lets through is
-compared number by number. Numbers may be hashes of words, or the ids of a tokenizer.
+The table rejects nearly all windows of an array that shares nothing, and the others are compared
+number by number. The numbers may be hashes of words, or the ids of a tokenizer.
 """
 
 from functools import lru_cache
@@ -15,60 +15,59 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-BITS_PER_HASH = 64  # bits of the table for each hash looked for: at most 1 in 64 is marked
-HASH_BASE = 0x9E3779B97F4A7C15  # of the hashes: odd, its bits in no order
-MIN_POWER_BITS = 16  # a table of 2^16 powers is the smallest one made
+BITS_PER_HASH = 64  # bits of the table per hash: at most 1 in 64 is marked
+HASH_BASE = 0x9E3779B97F4A7C15  # an odd number of irregular bits
+MIN_POWER_BITS = 16  # the smallest table holds 2^16 powers
 
 HashArray = NDArray[np.uint64]
 IndexArray = NDArray[np.int64]
 
 
 class WindowIndex:
-    """All windows of `size` numbers in a row, except those with a 0 in them.
-
-    Windows of the same numbers are one `kind`; kinds are counted from 0.
-    """
+    """All windows of `size` nonzero numbers of an array; equal windows have the same id."""
 
     def __init__(self, tokens: HashArray, size: int) -> None:
         self.size, self._tokens = size, tokens
         zeros = np.concatenate([[0], np.cumsum(tokens == 0)])
         self.starts: IndexArray = np.flatnonzero(zeros[size:] == zeros[:-size])
-        for self._base in count(HASH_BASE, 2):  # in practice the first one tells all kinds apart
+        for self._base in count(HASH_BASE, 2):  # in practice the first base has no collision
             hashes = _rolling_hash(tokens, size, self._base)[self.starts]
-            different, first, self.window_ids = np.unique(
+            distinct, first, self.window_ids = np.unique(
                 hashes, return_index=True, return_inverse=True
             )
-            self.first_positions: IndexArray = self.starts[first]  # where each kind is first
+            self.first_positions: IndexArray = self.starts[first]  # by id
             if self._is_equal(tokens, self.starts, self.window_ids).all():
                 break
-        self._hashes = HashSet(different)
+        self._hashes = HashSet(distinct)
 
     def __len__(self) -> int:
-        """How many kinds there are."""
+        """Return the number of distinct windows."""
         return len(self.first_positions)
 
     def find(self, tokens: HashArray) -> tuple[IndexArray, IndexArray]:
-        """Where in another row such windows begin, and of which kind each of them is."""
-        places, kinds = self._hashes.find(_rolling_hash(tokens, self.size, self._base))
-        if len(places):
-            same = self._is_equal(tokens, places, kinds)
-            places, kinds = places[same], kinds[same]
-        return places, kinds
+        """Return where such windows start in another array, and the id of each."""
+        starts, ids = self._hashes.find(_rolling_hash(tokens, self.size, self._base))
+        if len(starts):
+            equal = self._is_equal(tokens, starts, ids)
+            starts, ids = starts[equal], ids[equal]
+        return starts, ids
 
-    def _is_equal(self, row: HashArray, starts: IndexArray, kinds: IndexArray) -> NDArray[np.bool_]:
-        """Whether the windows that start here in a row are of these kinds, number by number."""
-        places = self.first_positions[kinds]
-        same = np.ones(len(starts), bool)
+    def _is_equal(
+        self, tokens: HashArray, starts: IndexArray, ids: IndexArray
+    ) -> NDArray[np.bool_]:
+        """Return whether the windows at these starts have these ids, number by number."""
+        positions = self.first_positions[ids]
+        equal = np.ones(len(starts), bool)
         for i in range(self.size):
-            same &= row[starts + i] == self._tokens[places + i]
-        return same
+            equal &= tokens[starts + i] == self._tokens[positions + i]
+        return equal
 
 
 class SpanHasher:
-    """Hashes of stretches of a row, wherever they are and however long: Σ n_j · base^j.
+    """Hashes of arbitrary spans of an array: Σ n_j · base^j.
 
-    With the sums up to every place at hand, that of a stretch is the difference of two of them,
-    divided by the power of its place.
+    With the prefix sums computed once, the hash of a span is the difference of two of them, divided
+    by the power of its start.
     """
 
     def __init__(self, tokens: NDArray[Any], base: int = HASH_BASE) -> None:
@@ -79,12 +78,12 @@ class SpanHasher:
         np.cumsum(tokens * power[: len(tokens)], out=self._sums[1:])
 
     def hash(self, starts: IndexArray, stops: IndexArray) -> HashArray:
-        """Of the stretches from these places up to those; none is empty."""
+        """Return the hashes of the spans [start, stop); none may be empty."""
         return (self._sums[stops] - self._sums[starts]) * self._inverse[starts]
 
 
 class HashSet:
-    """Some hashes, each once and in order, to look for among very many."""
+    """A sorted set of distinct hashes, searched for in much larger arrays."""
 
     def __init__(self, hashes: HashArray) -> None:
         self._hashes = hashes
@@ -94,44 +93,44 @@ class HashSet:
         np.bitwise_or.at(self._table, byte, np.left_shift(1, bit, dtype=np.uint8))
 
     def find(self, hashes: HashArray) -> tuple[IndexArray, IndexArray]:
-        """Which of these are among the hashes, and which of the hashes they are."""
+        """Return which of the given hashes are in the set, and their indices in the set."""
         byte, bit = self._table_bits(hashes)
         marked = np.flatnonzero(self._table[byte] >> bit & 1)
         if not len(marked):
             return marked, marked
-        which = np.searchsorted(self._hashes, hashes[marked]).clip(max=len(self._hashes) - 1)
-        same = self._hashes[which] == hashes[marked]
-        return marked[same], which[same]
+        index = np.searchsorted(self._hashes, hashes[marked]).clip(max=len(self._hashes) - 1)
+        equal = self._hashes[index] == hashes[marked]
+        return marked[equal], index[equal]
 
     def _table_bits(self, hashes: HashArray) -> tuple[HashArray, NDArray[np.uint8]]:
-        """Where in the table a hash is marked: which byte, and which bit of it."""
-        place = hashes >> self._shift
-        return place >> np.uint64(3), place.astype(np.uint8) & np.uint8(7)
+        """Return the byte of the table that marks each hash, and the bit in it."""
+        position = hashes >> self._shift
+        return position >> np.uint64(3), position.astype(np.uint8) & np.uint8(7)
 
 
 @lru_cache(2)
 def _hash_powers(base: int, bits: int) -> tuple[HashArray, HashArray]:
-    """base^0, base^1, … modulo 2^64, and what they are divided by with."""
+    """Return base^0, base^1, … modulo 2^64, and their inverses."""
 
     def powers(factor: int) -> HashArray:
-        row = np.full(2**bits, factor, np.uint64)
-        row[0] = 1
-        return np.multiply.accumulate(row)
+        factors = np.full(2**bits, factor, np.uint64)
+        factors[0] = 1
+        return np.multiply.accumulate(factors)
 
     return powers(base), powers(pow(base, -1, 2**64))
 
 
-def _rolling_hash(row: HashArray, size: int, base: int) -> HashArray:
-    """For each window of `size` numbers n, Σ n_i · base^(size - 1 - i) modulo 2^64."""
-    if len(row) < size:
-        return row[:0]
+def _rolling_hash(tokens: HashArray, size: int, base: int) -> HashArray:
+    """Return, for each window of `size` numbers n, Σ n_i · base^(size - 1 - i) modulo 2^64."""
+    if len(tokens) < size:
+        return tokens[:0]
     if size == 1:
-        return row
+        return tokens
     half = size // 2
-    part = _rolling_hash(row, half, base)
-    whole = part[:-half] * np.uint64(pow(base, half, 2**64))
-    whole += part[half:]
+    half_hashes = _rolling_hash(tokens, half, base)
+    hashes = half_hashes[:-half] * np.uint64(pow(base, half, 2**64))
+    hashes += half_hashes[half:]
     if size % 2:
-        whole = whole[:-1] * np.uint64(base % 2**64)
-        whole += row[size - 1 :]
-    return whole
+        hashes = hashes[:-1] * np.uint64(base % 2**64)
+        hashes += tokens[size - 1 :]
+    return hashes

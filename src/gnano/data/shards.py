@@ -1,12 +1,11 @@
-"""Token shards on disk: `uint16` ids in a row, and where each document starts.
+"""Token shards on disk: `uint16` ids, and where each document starts.
 
     00000.tokens   little-endian uint16: <eot> document <eot> document …
     00000.docs     little-endian uint32: position of each document's end-of-text token
 
-End-of-text comes first: the first token of a document is then predicted from "something
-new begins", and generation starts from it. Files are written under a temporary name and
-renamed when whole. Their SHA-256 stands in the manifest and is checked when a shard is
-first read.
+End-of-text comes first: the first token of a document is then predicted from "a new document
+starts", and generation starts from it. Files are written under a temporary name and renamed when
+complete. Their SHA-256 is in the manifest and is checked when a shard is first read.
 """
 
 import hashlib
@@ -15,7 +14,6 @@ import os
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -32,9 +30,9 @@ Offsets = np.ndarray[tuple[int], np.dtype[np.uint32]]
 
 @dataclass(frozen=True, kw_only=True)
 class ShardInfo:
-    """What the manifest knows of one shard."""
+    """What the manifest stores about one shard."""
 
-    name: str  # file name without its ending
+    name: str  # file name without the extension
     tokens: int
     documents: int
     bytes: int  # UTF-8 bytes of the text
@@ -43,7 +41,7 @@ class ShardInfo:
 
 
 class ShardWriter:
-    """Writes one shard; nothing is visible under its name until `finish`."""
+    """Writes one shard; its files appear on `finish`."""
 
     def __init__(self, folder: Path, name: str, end_of_text: int) -> None:
         self.folder, self.name = folder, name
@@ -57,13 +55,11 @@ class ShardWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: Any, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.file.close()
 
     def add(self, ids: NDArray[Any], size: int) -> None:
-        """One document's ids; `size` is its length in UTF-8 bytes."""
+        """Append a document's ids; `size` is its length in UTF-8 bytes."""
         assert ids.max(initial=0) < 2**16 and ids.min(initial=0) >= 0, "an id of more than 16 bits"
         self.offsets.append(self.tokens)
         data = self.end_of_text + ids.astype(TOKEN_DTYPE).tobytes()
@@ -73,6 +69,7 @@ class ShardWriter:
         self.bytes += size
 
     def finish(self) -> ShardInfo:
+        """Sync and rename the files; return their description."""
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
@@ -90,49 +87,49 @@ class ShardWriter:
 
 
 def has_all_shard_files(folder: Path, shard: ShardInfo) -> bool:
-    """Both files exist and have their size; a glance, not a check of the content."""
+    """Return whether both files exist with the right size; their content is not checked."""
     sizes = {
         "tokens": shard.tokens * TOKEN_DTYPE.itemsize,
         "docs": shard.documents * OFFSET_DTYPE.itemsize,
     }
-    paths = {ending: folder / f"{shard.name}.{ending}" for ending in sizes}
-    return all(paths[e].is_file() and paths[e].stat().st_size == sizes[e] for e in sizes)
+    paths = {folder / f"{shard.name}.{suffix}": size for suffix, size in sizes.items()}
+    return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
 
 
 def open_tokens(folder: Path, shard: ShardInfo, verify: bool = True) -> Tokens:
-    """The ids of a shard, mapped read-only, after checking its size and checksum."""
+    """Map the ids of a shard read-only, after checking its size and checksum."""
     path = folder / f"{shard.name}.tokens"
     tokens: Tokens = _map_file(path, TOKEN_DTYPE, shard.sha256_tokens, shard.tokens, verify)
     return tokens
 
 
 def open_offsets(folder: Path, shard: ShardInfo, verify: bool = True) -> Offsets:
-    """Where each document's end-of-text token stands, mapped read-only and checked."""
+    """Map the positions of the documents' end-of-text tokens read-only, after the same checks."""
     path = folder / f"{shard.name}.docs"
     starts: Offsets = _map_file(path, OFFSET_DTYPE, shard.sha256_docs, shard.documents, verify)
     return starts
 
 
 def _map_file(path: Path, dtype: np.dtype[Any], sha256: str, count: int, verify: bool) -> Any:
-    mend = f"Delete {path.stem}.* in {path.parent} and run the same `gnano prepare` again."
+    advice = f"Delete {path.stem}.* in {path.parent} and run the same `gnano prepare` again."
     if not path.is_file():
-        raise ValueError(f"{path} is missing, though manifest.json lists it. {mend}")
+        raise ValueError(f"{path} is missing, though manifest.json lists it. {advice}")
     size = path.stat().st_size
     expected = count * dtype.itemsize
     if size != expected:
         raise ValueError(
-            f"{path} has {size:,} bytes where manifest.json says {expected:,}: "
-            f"the file is cut short or not its own. {mend}"
+            f"{path} has {size:,} bytes, and manifest.json says {expected:,}: "
+            f"the file is truncated or another one. {advice}"
         )
     if not count:
         return np.empty(0, dtype)
     with path.open("rb") as file:
-        # read, not mapped: in large pieces, after which what follows finds it in memory
+        # read in large pieces, which also fills the page cache for the map
         if verify and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             raise ValueError(
-                f"{path} does not match its checksum in manifest.json: damaged. {mend}"
+                f"{path} does not match its checksum in manifest.json: damaged. {advice}"
             )
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    # rows come in no order: reading ahead would cost 20 ms for 2 KB of a file not in memory
+    # rows are read in random order: reading ahead would cost 20 ms for 2 KB of an uncached file
     mapped.madvise(mmap.MADV_RANDOM)
     return np.frombuffer(mapped, dtype)

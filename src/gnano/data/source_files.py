@@ -1,25 +1,22 @@
-"""The files of a source's records: the user's, or the Hub's, which are downloaded once.
+"""The files of a data source: found on disk or on the Hugging Face Hub, and grouped into tasks.
 
-The Hub's files are stored in a folder of their own, with a listing of them and their commit. While
-it is there, the network is not asked again, so a run goes on without it, and with the same data.
+    globs, a Hub dataset or a generator ─▶ files ─▶ a fixed order ─▶ tasks
+
+A task is the unit of work of a worker: one file, or several small ones. The order is determined by
+the files' names only, so that a budget samples a corpus that was sorted by topic or date, and the
+same files give the same tasks in every location.
+
+Paths, folders and globs are searched by code of this module, so that every version of Python finds
+the same files. `**` matches any folders, and at a pattern's end everything below. Linked folders
+are followed once. Files that are never data (hidden ones, what editors and systems leave, pictures
+and other binary files) are skipped in folders and globs, and listed; a file that is named itself is
+read or refused.
+
+Fine-tuning files of the Hub are downloaded once into a folder with a listing of them and their
+commit. While the listing exists, the network is not used, so a later run reads the same data:
 
     data/hub/databricks--databricks-dolly-15k/main.json      {"commit": …, "files": …}
                                               3f2c…/databricks-dolly-15k.jsonl
-
-The files that paths, folders and globs name.
-
-The walk is our own, so that every version of Python finds the same files. `**` stands for any
-folders, and at a pattern's end for everything below. Linked folders are followed once. Files that
-nobody means (hidden ones, what editors and systems leave, pictures and other binary files) are
-left out of folders and globs, and named; a file that is named itself is read or refused.
-
-The files of a source in a fixed order, grouped into tasks.
-
-    globs, a Hub data set, or a generator ─▶ files ─▶ a fixed order ─▶ tasks
-
-A task is what one worker takes on at a time: one file, or several small ones together. The
-order is drawn from the files' names alone, so that a budget cuts through a corpus that was
-sorted by topic or date, and the same files give the same tasks wherever they lie.
 """
 
 import hashlib
@@ -28,10 +25,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gnano.config.data_config import InstructionSource, SourceConfig
 from gnano.data.generators import iter_items, load_generator
@@ -39,26 +35,158 @@ from gnano.data.readers import Document, check_column, read_documents
 from gnano.data.record_errors import RecordError
 from gnano.data.text_files import check_text, is_binary
 from gnano.utils.atomic_io import atomic_write_text
+from gnano.utils.optional_packages import require
+
+if TYPE_CHECKING:
+    from gnano.utils.hf_hub import HubFile
+
+MIN_TASK_BYTES = 8 * 2**20  # smaller files are joined until a task has this size
+MAX_TASKS = 2_000  # of one source, unless its files are large
+MAX_CHECKED_DOCUMENTS = 1_000  # documents at the start of a file, one of which must hold text
+FINGERPRINT_BYTES = 2**16  # bytes at both ends of a local file that represent its content
+MAX_SHOWN_FILES = 5  # skipped files that are shown
+PROGRAM_LEFTOVERS = ("__pycache__", "Thumbs.db", "desktop.ini")
+
+
+class InputFile(NamedTuple):
+    """A file of a source."""
+
+    name: str  # relative to the files' common folder, or in the Hub's repository
+    size: int  # bytes on disk
+    fingerprint: str  # represents the content
+
+
+TaskFiles = tuple[InputFile, ...]
+
+
+@dataclass(frozen=True)
+class SourceFiles:
+    """The files of one source."""
+
+    source: SourceConfig
+    tasks: tuple[TaskFiles, ...]
+    root: Path  # local files: their common folder
+    commit: str = ""  # Hub: the revision's commit
+    skipped: tuple[str, ...] = ()  # local files that were skipped, each with the reason
+
+    def task_paths(self, task: int, downloads: Path) -> list[Path]:
+        """Return where a task's files are, or will be when they are downloaded."""
+        if self.source.kind == "generator":
+            return []
+        root = downloads if self.source.kind == "hub" else self.root
+        return [root / file.name for file in self.tasks[task]]
+
+
+def find_source_files(source: SourceConfig, commit: str = "") -> SourceFiles:
+    """Return the source's tasks, on the Hub at a given commit; raise ValueError if it has none."""
+    if source.kind == "generator":
+        identity = load_generator(source.generator).identity()
+        file = InputFile(source.generator, source.max_bytes, identity)
+        return SourceFiles(source, ((file,),), Path())
+    if source.kind == "hub":
+        from gnano.utils.hf_hub import resolve_dataset
+
+        revision = commit or source.revision
+        commit, found = resolve_dataset(source.repo, source.config, source.split, revision)
+        tasks = _group_into_tasks([InputFile(*file) for file in found])
+        return SourceFiles(source, tasks, Path(), commit)
+    paths, skipped = find_files(source.files)
+    if not paths:
+        raise ValueError("files names no file.")
+    root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    tasks = _group_into_tasks([describe_local_file(path.absolute(), root) for path in paths])
+    left_out = (f"{os.path.relpath(path, root)} ({why})" for path, why in skipped.items())
+    return SourceFiles(source, tasks, root, skipped=tuple(left_out))
+
+
+def check_source_files(source_files: SourceFiles) -> None:
+    """Check the source's first file: access, its column, some text; raise ValueError otherwise."""
+    source = source_files.source
+    if source.kind == "hub":
+        from gnano.utils.hf_hub import HubFile, check_file
+
+        file = HubFile(*source_files.tasks[0][0])
+        check_file(source.repo, source_files.commit, file, source.column)
+    elif source.kind == "files":
+        tasks = (source_files.task_paths(task, Path()) for task in range(len(source_files.tasks)))
+        check_column([path for paths in tasks for path in paths], source.column)
+        bad: list[RecordError] = []
+        for path in source_files.task_paths(0, Path()):
+            documents = read_documents(path, source.column, verify=False)
+            for document in islice(documents, MAX_CHECKED_DOCUMENTS):
+                if isinstance(document, RecordError):
+                    bad.append(document)
+                elif document.text.strip():
+                    return
+        if bad:
+            raise bad[0]
+        if len(source_files.tasks) == 1:
+            raise ValueError(f"{source.location} holds no training text; name files that do.")
+
+
+def read_task_documents(
+    source: SourceConfig, paths: Sequence[Path], verify: bool = True
+) -> Iterator[Document | RecordError]:
+    """Yield the documents of a task in order, as `read_documents` does."""
+    if source.kind == "generator":
+        total = 0
+        for document in iter_items(source.generator, Document):
+            if total >= source.max_bytes:
+                return
+            total += len(document.text.encode())
+            yield document
+    for path in paths:
+        yield from read_documents(path, source.column, verify)
+
+
+def describe_local_file(path: Path, root: Path) -> InputFile:
+    """Describe a local file by its name relative to `root`."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        edges = file.read(FINGERPRINT_BYTES)
+        file.seek(max(size - FINGERPRINT_BYTES, 0))
+        edges += file.read(FINGERPRINT_BYTES)
+    identity = hashlib.blake2b(edges, digest_size=16).hexdigest()
+    return InputFile(path.relative_to(root).as_posix(), size, identity)
+
+
+def _group_into_tasks(files: list[InputFile]) -> tuple[TaskFiles, ...]:
+    """Group the files in their order, small ones together; a small rest joins the last task."""
+    for suffix, package in ((".parquet", "pyarrow"), (".zst", "zstandard")):
+        name = next((file.name for file in files if file.name.endswith(suffix)), None)
+        if name:  # checked here, not after hours of reading other files
+            require(package, "data", f"Reading {name} needs {package}")
+    files = sorted(files, key=lambda file: hashlib.sha256(file.name.encode()).digest())
+    minimum = max(MIN_TASK_BYTES, sum(file.size for file in files) // MAX_TASKS)
+    tasks: list[TaskFiles] = []
+    group: list[InputFile] = []
+    size = 0
+    for file in files:
+        group.append(file)
+        size += file.size
+        if size >= minimum:
+            tasks.append(tuple(group))
+            group, size = [], 0
+    if group:
+        last = tasks.pop() if tasks else ()
+        tasks.append((*last, *group))
+    return tuple(tasks)
 
 
 def resolve_source_files(
     source: InstructionSource, cache_dir: Path, notify: Callable[[str], None] = lambda _: None
 ) -> list[str]:
-    """Return paths or globs of the source's files, which are local from then on.
-
-    Raises ValueError or OSError, in a sentence, for what is not there or may not be read.
-    """
+    """Return paths or globs of a fine-tuning source, after downloading the Hub's files."""
     if source.kind != "hub":
         return list(source.files)
-    from gnano.utils.hf_hub import HubFile, download_file, resolve_dataset
+    from gnano.utils.hf_hub import download_file, resolve_dataset
 
     folder = cache_dir / source.repo.replace("/", "--")
     listing = folder / f"{_listing_name(source)}.json"
     if listing.is_file():
         commit, files = _read_listing(listing)
     else:
-        commit, found = resolve_dataset(source.repo, source.config, source.split, source.revision)
-        files = [HubFile(*file) for file in found]
+        commit, files = resolve_dataset(source.repo, source.config, source.split, source.revision)
     paths = []
     for number, file in enumerate(files, 1):
         size = f"{file.size / 1e6:,.1f} MB"
@@ -70,14 +198,14 @@ def resolve_source_files(
 
 
 def _listing_name(source: InstructionSource) -> str:
-    """Return a name: another configuration, split or revision has a listing of its own."""
+    """Return the name of the listing of a configuration, split and revision."""
     name = "-".join(filter(None, (source.config, source.split, source.revision)))
     if name.replace("-", "").replace("_", "").replace(".", "").isalnum():
         return name
     return hashlib.sha256(name.encode()).hexdigest()[:16]  # a path, such as data/en
 
 
-def _read_listing(listing: Path) -> tuple[str, list[Any]]:
+def _read_listing(listing: Path) -> tuple[str, "list[HubFile]"]:
     from gnano.utils.hf_hub import HubFile
 
     try:
@@ -85,25 +213,23 @@ def _read_listing(listing: Path) -> tuple[str, list[Any]]:
         return str(content["commit"]), [HubFile(*file) for file in content["files"]]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"{listing} is damaged ({error}): delete it, and the Hub is asked again."
+            f"{listing} is damaged ({error}): delete it to list the Hub's files again."
         ) from None
 
 
-MAX_SHOWN_FILES = 5  # skipped files that are shown
-PROGRAM_LEFTOVERS = ("__pycache__", "Thumbs.db", "desktop.ini")
-
-
 class FileSearchResult(NamedTuple):
+    """The files that were found, and those that were skipped."""
+
     paths: list[Path]
-    skipped: dict[Path, str]  # what was left out, and why
+    skipped: dict[Path, str]  # with the reason
 
     def format_skipped(self) -> str:
-        """What was left out, in a few words; "" where it is nothing."""
+        """Return a summary of the skipped files; "" where there are none."""
         return format_skipped_files([f"{path} ({why})" for path, why in self.skipped.items()])
 
 
 def format_skipped_files(skipped: Sequence[str]) -> str:
-    """How many files were left out, and the first of them; "" where none was."""
+    """Return how many files were skipped, and the first of them; "" where there are none."""
     if not skipped:
         return ""
     more = f" and {len(skipped) - MAX_SHOWN_FILES:,} more" if len(skipped) > MAX_SHOWN_FILES else ""
@@ -111,11 +237,11 @@ def format_skipped_files(skipped: Sequence[str]) -> str:
 
 
 def find_files(patterns: Sequence[str]) -> FileSearchResult:
-    """The files that paths and globs name, sorted; a folder means all inside it.
+    """Return the sorted files that paths and globs name; a folder stands for all files inside.
 
-    A file reached by several ways (`a`, `/here/a`, `b/../a`, a link) is found once, by the
-    name it was first given. Raises FileNotFoundError or ValueError, naming the pattern, where it
-    names no file, and ValueError for a binary file that is named itself.
+    A file with several paths (`a`, `/here/a`, `b/../a`, a link) is found once, by the first of
+    them. Raises FileNotFoundError or ValueError, naming the pattern, if it matches no file, and
+    ValueError for a binary file that is named itself.
     """
     found: dict[Path, Path] = {}
     skipped: dict[Path, str] = {}
@@ -129,9 +255,8 @@ def find_files(patterns: Sequence[str]) -> FileSearchResult:
             matches = _search_pattern(path, pattern, skipped)
         if not matches:
             left = FileSearchResult([], skipped).format_skipped()
-            raise FileNotFoundError(
-                f"No file matches {pattern!r} (looked from {Path.cwd()}{f'; {left}' * bool(left)})."
-            )
+            detail = f"searched from {Path.cwd()}{f'; {left}' * bool(left)}"
+            raise FileNotFoundError(f"No file matches {pattern!r} ({detail}).")
         for match in matches:
             found.setdefault(match.resolve(), match)
     left_out = {path: skipped[path] for path in sorted(skipped) if path.resolve() not in found}
@@ -139,27 +264,24 @@ def find_files(patterns: Sequence[str]) -> FileSearchResult:
 
 
 def _search_pattern(path: Path, pattern: str, skipped: dict[Path, str]) -> list[Path]:
-    """What a folder or a glob names, that below linked folders last.
-
-    Adds to `skipped` what is left out.
-    """
+    """Return the matches of a folder or glob, those below linked folders last; extend `skipped`."""
     base, rest = Path(path.anchor), list(path.parts[bool(path.anchor) :])
-    while rest and (base / rest[0]).exists():  # a name may have brackets, too
+    while rest and (base / rest[0]).exists():  # a name may contain brackets, too
         base /= rest.pop(0)
     if any("**" in part and part != "**" for part in rest):
         raise ValueError(
-            f"{pattern!r} is no pattern: ** stands for any folders and must be alone between "
+            f"{pattern!r} is not a valid pattern: ** matches any folders and must be alone between "
             f"two slashes, as in data/**/*.txt; within a name write * instead."
         )
     rest = rest or ["**"]
-    hidden = any(part.startswith(".") for part in rest)  # asked for by name
+    hidden = any(part.startswith(".") for part in rest)  # the pattern names them
     found: list[Path] = []
     seen: set[Path] = set()
-    waiting = [base]
-    while waiting:
+    pending = [base]
+    while pending:
         links: list[Path] = []
         files: list[Path] = []
-        for folder in waiting:  # grows as folders are found
+        for folder in pending:  # grows as folders are found
             if (real := folder.resolve()) in seen or not folder.is_dir():
                 continue
             seen.add(real)
@@ -170,22 +292,22 @@ def _search_pattern(path: Path, pattern: str, skipped: dict[Path, str]) -> list[
                 continue
             for entry in entries:
                 parts = entry.relative_to(base).parts
-                folders = entry.is_dir()
-                if not (_may_contain_match(parts, rest) if folders else _matches(parts, rest)):
+                is_folder = entry.is_dir()
+                if not (_may_contain_match(parts, rest) if is_folder else _matches(parts, rest)):
                     continue
-                if why := _skip_reason(entry, hidden):
-                    skipped[entry] = why
-                elif folders:
-                    (links if entry.is_symlink() else waiting).append(entry)
+                if reason := _skip_reason(entry, hidden):
+                    skipped[entry] = reason
+                elif is_folder:
+                    (links if entry.is_symlink() else pending).append(entry)
                 else:
                     files.append(entry)
         found += sorted(files)
-        waiting = links
+        pending = links
     return found
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Does the pattern name this path?"""
+    """Return whether a pattern matches a path."""
     if not pattern:
         return not parts
     if pattern[0] == "**":
@@ -194,7 +316,7 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _may_contain_match(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """May the pattern name something inside this folder?"""
+    """Return whether a pattern may match something inside a folder."""
     if not parts or pattern[:1] == ["**"]:
         return bool(pattern)
     return (
@@ -205,7 +327,7 @@ def _may_contain_match(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _skip_reason(entry: Path, hidden: bool) -> str:
-    """Why an entry of a folder is left out; "" where it is not."""
+    """Return why an entry of a folder is skipped; "" where it is not."""
     name = entry.name
     if name.startswith(".") and not hidden:
         return "hidden"
@@ -218,147 +340,5 @@ def _skip_reason(entry: Path, hidden: bool) -> str:
     if entry.is_dir():
         return ""
     if not entry.is_file():
-        return "no regular file"
+        return "not a regular file"
     return "binary" if is_binary(entry) else ""
-
-
-MIN_TASK_BYTES = 8 * 2**20  # bytes; smaller files are put together until a task has as many
-MAX_TASKS = 2_000  # of one source, unless its files are large
-MAX_CHECKED_DOCUMENTS = 1_000  # documents of a file, one of which must be of use
-FINGERPRINT_BYTES = 2**16  # bytes at both ends of a local file that stand for its content
-
-
-class InputFile(NamedTuple):
-    name: str  # below the files' common folder, or in the Hub's repository
-    size: int  # bytes on disk
-    fingerprint: str  # stands for the content
-
-
-TaskFiles = tuple[InputFile, ...]
-
-
-@dataclass(frozen=True)
-class SourceFiles:
-    """One source's files, found."""
-
-    source: SourceConfig
-    tasks: tuple[TaskFiles, ...]
-    root: Path  # local files: their common folder
-    commit: str = ""  # Hub: the revision's commit
-    skipped: tuple[str, ...] = ()  # local files that were left out, each with the reason
-
-    def task_paths(self, task: int, downloads: Path) -> list[Path]:
-        """Where a task's files lie, or will lie when they are downloaded."""
-        if self.source.kind == "generator":
-            return []
-        root = downloads if self.source.kind == "hub" else self.root
-        return [root / file.name for file in self.tasks[task]]
-
-
-def find_source_files(source: SourceConfig, commit: str = "") -> SourceFiles:
-    """The source's tasks; on the Hub those of `commit`, if an earlier run has settled it.
-
-    Raises ValueError, in a sentence, for what is not there or may not be read.
-    """
-    if source.kind == "generator":
-        identity = load_generator(source.generator).identity()
-        return SourceFiles(
-            source, ((InputFile(source.generator, source.max_bytes, identity),),), Path()
-        )
-    if source.kind == "hub":
-        from gnano.utils.hf_hub import resolve_dataset
-
-        revision = commit or source.revision
-        commit, found = resolve_dataset(source.repo, source.config, source.split, revision)
-        return SourceFiles(
-            source, _group_into_tasks([InputFile(*file) for file in found]), Path(), commit
-        )
-    paths, skipped = find_files(source.files)
-    if not paths:
-        raise ValueError("files names no file.")
-    root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
-    tasks = _group_into_tasks([describe_local_file(path.absolute(), root) for path in paths])
-    left_out = (f"{os.path.relpath(path, root)} ({why})" for path, why in skipped.items())
-    return SourceFiles(source, tasks, root, skipped=tuple(left_out))
-
-
-def check_source_files(source_files: SourceFiles) -> None:
-    """Read a little of the source's first file: our rights to it, its column, some text.
-
-    Raises ValueError, in a sentence, for what stands in the way.
-    """
-    source = source_files.source
-    if source.kind == "hub":
-        from gnano.utils.hf_hub import HubFile, check_file
-
-        check_file(
-            source.repo, source_files.commit, HubFile(*source_files.tasks[0][0]), source.column
-        )
-    elif source.kind == "files":
-        tasks = (source_files.task_paths(task, Path()) for task in range(len(source_files.tasks)))
-        check_column([path for paths in tasks for path in paths], source.column)
-        bad: list[RecordError] = []
-        for path in source_files.task_paths(0, Path()):
-            for document in islice(
-                read_documents(path, source.column, verify=False), MAX_CHECKED_DOCUMENTS
-            ):
-                if isinstance(document, RecordError):
-                    bad.append(document)
-                elif document.text.strip():
-                    return
-        if bad:
-            raise bad[0]
-        if len(source_files.tasks) == 1:
-            raise ValueError(
-                f"{source.location} gives no training text; name files that hold some."
-            )
-
-
-def read_task_documents(
-    source: SourceConfig, paths: Sequence[Path], verify: bool = True
-) -> Iterator[Document | RecordError]:
-    """The documents of a task, in order; see `read_documents`."""
-    if source.kind == "generator":
-        total = 0
-        for document in iter_items(source.generator, Document):
-            if total >= source.max_bytes:
-                return
-            total += len(document.text.encode())
-            yield document
-    for path in paths:
-        yield from read_documents(path, source.column, verify)
-
-
-def describe_local_file(path: Path, root: Path) -> InputFile:
-    """A file on this machine, by its name below `root`."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        edges = file.read(FINGERPRINT_BYTES)
-        file.seek(max(size - FINGERPRINT_BYTES, 0))
-        edges += file.read(FINGERPRINT_BYTES)
-    identity = hashlib.blake2b(edges, digest_size=16).hexdigest()
-    return InputFile(path.relative_to(root).as_posix(), size, identity)
-
-
-def _group_into_tasks(files: list[InputFile]) -> tuple[TaskFiles, ...]:
-    """The files in their order, small ones together; what is left at the end joins the last."""
-    for suffix, package in ((".parquet", "pyarrow"), (".zst", "zstandard")):
-        read = next((file.name for file in files if file.name.endswith(suffix)), None)
-        if read and find_spec(package) is None:  # asked for before hours of other files are read
-            raise ValueError(f"Reading {read} needs {package}: pip install 'auto-g-nano[data]'.")
-    files = sorted(files, key=lambda file: hashlib.sha256(file.name.encode()).digest())
-    least = max(MIN_TASK_BYTES, sum(file.size for file in files) // MAX_TASKS)
-    tasks: list[TaskFiles] = []
-    group: list[InputFile] = []
-    size = 0
-    for file in files:
-        group.append(file)
-        size += file.size
-        if size >= least:
-            tasks.append(tuple(group))
-            group, size = [], 0
-    if group and tasks:
-        tasks[-1] += tuple(group)
-    elif group:
-        tasks.append(tuple(group))
-    return tuple(tasks)

@@ -1,4 +1,4 @@
-"""A prepared folder, or one that is still being prepared, opened for reading."""
+"""Reads a prepared folder, or one that is still being prepared."""
 
 from functools import cached_property
 from pathlib import Path
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 
 class HeldoutRow(NamedTuple):
-    ids: Tokens  # [T + 1], or fewer where the whole shard is shorter
-    new_targets: int  # how many of the last targets no earlier row had
+    """A row of held-out tokens."""
+
+    ids: Tokens  # [T + 1], or fewer if all held-out tokens of the source are
+    new_targets: int  # how many of the last targets are in no earlier row
 
 
 class TokenizedCorpus:
-    """Shards are mapped on first use, and then held against their checksums.
+    """The shards of a folder, mapped and checked against their checksums on first use.
 
-    `check=False` leaves the checksums out, for a glance at a single sample.
+    `verify_checksums=False` skips the checksums, to look at a single sample.
     """
 
     def __init__(self, folder: Path, verify_checksums: bool = True) -> None:
@@ -33,7 +35,7 @@ class TokenizedCorpus:
         self._update_shards()
 
     def refresh(self) -> None:
-        """Take in what `gnano prepare` has finished since."""
+        """Add what `gnano prepare` has finished since."""
         if self.manifest.complete:
             return
         latest = Manifest.load(self.folder)
@@ -42,12 +44,13 @@ class TokenizedCorpus:
         if latest.complete:
             self.manifest = latest
         else:
-            # its own list only grows, whereas a reader of markers may come as they are cleared
+            # the list in memory only grows, whereas the markers are deleted at the end
             self.manifest.refresh(self.folder)
         self._update_shards()
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
+        """The folder's tokenizer; raises ValueError if it is not the one of the shards."""
         from gnano.tokenizer.bpe import Tokenizer
 
         tokenizer = Tokenizer.load(self.folder)
@@ -58,10 +61,8 @@ class TokenizedCorpus:
         return tokenizer
 
     def ordered_weights(self, weights: dict[str, float]) -> list[float]:
-        """A recipe's weights by name, in this folder's order of sources."""
-        unknown = sorted(set(weights) - set(self.source_names))
-        lacking = sorted(set(self.source_names) - set(weights))
-        if unknown or lacking:
+        """Return a recipe's weights by name in this folder's order of sources."""
+        if set(weights) != set(self.source_names):
             raise ValueError(
                 f"{self.folder} holds the sources {', '.join(self.source_names)}, but the recipe's "
                 f"data.sources are {', '.join(weights)}; prepare the recipe's data, or name "
@@ -74,27 +75,25 @@ class TokenizedCorpus:
         return [weights[name] for name in self.source_names]
 
     def shard_infos(self, source: int) -> list[ShardInfo]:
-        """The training shards of a source, in their sequence, as far as they are prepared."""
+        """Return the prepared training shards of a source, in order."""
         return self._shards[self.source_names[source]]
 
     def shard_tokens(self, source: int, shard: int) -> Tokens:
-        """The ids of a training shard; its checksum is held against it the first time."""
-        opened = self._tokens.get((source, shard))
-        if opened is None:
+        """Return the ids of a training shard; its checksum is checked the first time."""
+        if (source, shard) not in self._tokens:
             name = self.source_names[source]
-            opened = open_tokens(
+            self._tokens[source, shard] = open_tokens(
                 self.folder / name, self._shards[name][shard], self.verify_checksums
             )
-            self._tokens[source, shard] = opened
-        return opened
+        return self._tokens[source, shard]
 
     def document_offsets(self, source: int, shard: int) -> Offsets:
-        """Where the documents of a training shard start."""
+        """Return where the documents of a training shard start."""
         name = self.source_names[source]
         return open_offsets(self.folder / name, self._shards[name][shard], self.verify_checksums)
 
     def heldout_tokens(self, source: int) -> Tokens:
-        """The ids of a source's held-out documents, as far as they are prepared."""
+        """Return the ids of a source's prepared held-out documents."""
         name = self.source_names[source]
         parts = [
             open_tokens(self.folder / name, shard, self.verify_checksums)
@@ -103,7 +102,7 @@ class TokenizedCorpus:
         return np.concatenate(parts) if parts else np.empty(0, np.uint16)
 
     def heldout_rows(self, source: int, block_size: int) -> list[HeldoutRow]:
-        """All held-out rows of a source, T = `length`."""
+        """Return all held-out rows of a source, with T = `block_size`."""
         tokens = self.heldout_tokens(source)
         rows = []
         seen = 0
@@ -114,7 +113,7 @@ class TokenizedCorpus:
         return rows
 
     def heldout_text(self, source: int) -> bytes:
-        """The held-out documents of a source, joined, as the bytes they came as."""
+        """Return the joined held-out documents of a source as their original bytes."""
         return self.tokenizer.decode_bytes(self.heldout_tokens(source).tolist())
 
     def _update_shards(self) -> None:
@@ -122,7 +121,7 @@ class TokenizedCorpus:
 
 
 def heldout_row_starts(tokens: int, block_size: int) -> list[int]:
-    """Where the rows of a held-out shard start; a shard shorter than a row is one row."""
+    """Return where held-out rows start; fewer tokens than a row are one row."""
     if tokens < 2:
         return []
     last = max(tokens - block_size - 1, 0)

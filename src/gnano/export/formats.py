@@ -25,7 +25,7 @@ from gnano.export.gguf_file import export_gguf
 from gnano.model.hf_io import WEIGHTS_NAME, save_config, save_tensors
 from gnano.model.tensor_names import convert_to_published
 from gnano.utils.atomic_io import create_dir_atomically, create_file_atomically
-from gnano.utils.shell import format_shell_command
+from gnano.utils.formatting import format_shell_command
 from gnano.utils.streams import check_output_path
 from gnano.utils.text import dump_json
 

@@ -31,7 +31,7 @@ from gnano.model.flops import num_parameters
 from gnano.model.hf_io import load_config, read_json_object
 from gnano.reporting.run_metrics import finite_number
 from gnano.train.lineage import TrainingStage, format_base_name, training_stages
-from gnano.utils.shell import format_shell_command
+from gnano.utils.formatting import format_shell_command
 
 SAMPLE_SETTINGS = SamplingParams(temperature=0.7, top_k=40, seed=1)
 SAMPLE_TOKENS = 80

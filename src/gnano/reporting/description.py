@@ -37,7 +37,7 @@ from gnano.reporting.run_status import PROBABLY_KILLED, iter_events_reversed, re
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.utils.jsonl_log import read_metrics
 from gnano.utils.progress import format_clock
-from gnano.utils.tables import align_columns
+from gnano.utils.formatting import align_columns
 
 MAX_EVENTS = 5  # of a run's last ones, shown
 

@@ -1,12 +1,10 @@
-"""New files and folders for others to read: they appear complete or not at all.
+"""Atomic writes: a file or folder appears complete or not at all, even after a power failure.
 
-Files that appear whole or not at all, even if the process is killed or the power fails.
-
-    with replacing(path) as temporary:      a hidden file beside `path`, of this process alone
+    with atomic_replace(path) as temporary:      a hidden file in the same folder
         temporary.write_bytes(content)
-    ─▶ forced to disk ─▶ renamed over `path` ─▶ the folder's names forced to disk
+    ─▶ fsync ─▶ rename over `path` ─▶ fsync of the folder
 
-A failure leaves `path` as it was and nothing beside it; its OSError names `path`.
+A failure leaves `path` as it was and removes the temporary file; its OSError names `path`.
 """
 
 import os
@@ -18,12 +16,9 @@ from pathlib import Path
 
 @contextmanager
 def create_file_atomically(out: Path) -> Iterator[Path]:
-    """Yield a hidden path to write to; without a failure it is synced and becomes `out`.
-
-    Raises ValueError or OSError where `out` exists already, or cannot be created.
-    """
+    """Yield a hidden path to write to; on success it becomes `out`, which must not exist."""
     if os.path.lexists(out):
-        raise FileExistsError(f"{out} is there already: name a place where nothing is yet.")
+        raise FileExistsError(f"{out} already exists: choose an output path that does not exist.")
     partial = out.with_name(f".{out.name}.partial")
     out.parent.mkdir(parents=True, exist_ok=True)
     _remove_path(partial)
@@ -38,7 +33,7 @@ def create_file_atomically(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def create_dir_atomically(out: Path) -> Iterator[Path]:
-    """The same for a folder, which is there to be filled."""
+    """Yield a new, empty hidden folder that becomes `out`, as `create_file_atomically` does."""
     with create_file_atomically(out) as partial:
         partial.mkdir()
         yield partial
@@ -54,18 +49,19 @@ def _remove_path(path: Path) -> None:
 
 
 def atomic_write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file's content."""
     with atomic_replace(path) as temporary:
         temporary.write_bytes(content)
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Write UTF-8; what it cannot hold, half a surrogate pair, becomes "?"."""
+    """Replace a file's content with UTF-8 text; a lone surrogate becomes "?"."""
     atomic_write_bytes(path, text.encode("utf-8", errors="replace"))
 
 
 @contextmanager
 def atomic_replace(path: Path) -> Iterator[Path]:
-    """Yield where to write the file that then takes the place of `path`."""
+    """Yield a temporary path to write to; on success it replaces `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield temporary
@@ -84,7 +80,7 @@ def atomic_replace(path: Path) -> Iterator[Path]:
 
 
 def fsync_path(path: Path) -> None:
-    """Force a file, or the names in a folder, to disk."""
+    """Force a file's content, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

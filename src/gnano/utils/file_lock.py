@@ -1,7 +1,4 @@
-"""One `gnano prepare` at a time in a folder; the lock goes with the process that holds it.
-
-Advisory locks on open files: taken without waiting, released by the kernel with the process.
-"""
+"""Advisory file locks: taken without waiting, released by the kernel when the process ends."""
 
 import errno
 import fcntl
@@ -10,26 +7,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LOCK_NAME = ".lock"
+_BUSY = {errno.EWOULDBLOCK, errno.EACCES}
+# file systems without locks (some network ones): work continues without this protection
+_UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Raises ValueError if another process is preparing this folder."""
+    """Hold the lock of a data folder; raise ValueError if another `gnano prepare` has it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_NAME).open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
-                f"Another `gnano prepare` is at work in {folder}; wait for it, or choose another "
+                f"Another `gnano prepare` is running in {folder}; wait for it, or choose another "
                 f"folder (--data.folder)."
             ) from None
         yield
-
-
-_BUSY = {errno.EWOULDBLOCK, errno.EACCES}
-# file systems without locks (some network ones): work continues without this protection
-_UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 def try_lock(file: int, mode: int) -> None:

@@ -1,10 +1,12 @@
-"""Numbers and tables as text for people: aligned columns, counted nouns, sizes, durations."""
+"""Numbers, tables and commands as text for people."""
 
-from collections.abc import Collection, Sequence
+import shlex
+from collections.abc import Container, Sequence
+from pathlib import Path
 
 
-def format_table(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
-    """Return one line per row with aligned columns; the `left` ones hold text, others numbers."""
+def format_table(rows: Sequence[Sequence[str]], left: Container[int] = (0,)) -> list[str]:
+    """Return one line per row; the `left` columns are left-aligned text, the others numbers."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -13,6 +15,12 @@ def format_table(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) ->
         ).rstrip()
         for row in rows
     ]
+
+
+def align_columns(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:
+    """Return one line per row, as `format_table` does; only the `right` columns hold numbers."""
+    columns = range(max(map(len, rows), default=0))
+    return format_table(rows, [column for column in columns if column not in right])
 
 
 def plural(count: int, noun: str) -> str:
@@ -26,8 +34,20 @@ def format_gb(size: float, spec: str = ".2f") -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return one number in the unit that suits it: 95 s, 6.8 min, 3.1 h, 6.9 days."""
+    """Return one number in a suitable unit: 95 s, 6.8 min, 3.1 h, 6.9 days."""
     for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def format_shell_command(*arguments: str | Path) -> str:
+    """Join the words of a command, each quoted where a shell would split or expand it.
+
+    A path that begins with a dash is written ./-path, so that it is not taken for an option.
+    """
+    words = (
+        f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
+        for word in arguments
+    )
+    return shlex.join(words)

@@ -1,11 +1,11 @@
-"""Errors of the Hub: transient ones are retried, the others explained in one sentence.
+"""Errors of the Hugging Face Hub: transient ones are retried, the others explained in a sentence.
 
-    429, 5xx, no connection, a cut one, silence ─▶ wait, ask again ─▶ OSError when patience ends
-    401, 403, 404 and the like                  ─▶ ValueError, one sentence, at once
+    429, 5xx, no or a broken connection, timeout ─▶ wait, retry ─▶ OSError after the last attempt
+    401, 403, 404 and the like                   ─▶ ValueError, immediately
 
-The waits double and are drawn at random below that ("full jitter": AWS Architecture Blog,
-Exponential Backoff and Jitter, 2015), so that many machines that failed together do not
-come back together.
+The waits double, and each is drawn uniformly below that bound ("full jitter": AWS Architecture
+Blog, Exponential Backoff and Jitter, 2015), so that machines that failed together do not retry
+together.
 """
 
 import random
@@ -19,27 +19,26 @@ from typing import Any, TypeVar
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-MAX_ATTEMPTS = 6  # of a question: about 15 s of waiting
+MAX_ATTEMPTS = 6  # of an API request: about 15 s of waiting
 MAX_DOWNLOAD_ATTEMPTS = 12  # of a download, without a new byte between them: about 3 minutes
-BASE_DELAY_SECONDS, MAX_DELAY_SECONDS = (
-    1.0,
-    60.0,
-)  # seconds: below the first wait, and below every wait
-MAX_RETRY_AFTER_SECONDS = 900.0  # seconds that a server may ask us to wait
+BASE_DELAY_SECONDS = 1.0  # bound of the first wait
+MAX_DELAY_SECONDS = 60.0  # bound of every wait
+MAX_RETRY_AFTER_SECONDS = 900.0  # longest wait that a server may request
+RETRY_HINT = "the same command continues where it stopped"
 
-HTTPError: Any = HfHubHTTPError.__bases__[0]  # of httpx or httpx2, by the client's version
+HTTPError: Any = HfHubHTTPError.__bases__[0]  # from httpx or httpx2, by the client's version
 ResponseT = TypeVar("ResponseT")
 sleep = time.sleep
 
 
 class NotInRepositoryError(ValueError):
-    """The repository and the revision are there, the file or folder is not."""
+    """The repository and the revision exist, the file or folder does not."""
 
 
 def hub_endpoint() -> str:
     """Return the address of the Hub: HF_ENDPOINT, as the client read it."""
     if not constants.ENDPOINT.startswith(("http://", "https://")):
-        raise ValueError(f"HF_ENDPOINT is {constants.ENDPOINT!r}; an address begins with https://.")
+        raise ValueError(f"HF_ENDPOINT is {constants.ENDPOINT!r}; an address starts with https://.")
     return constants.ENDPOINT
 
 
@@ -50,10 +49,10 @@ def request_with_retries(
     max_attempts: int = MAX_ATTEMPTS,
     progress: Callable[[], int] = lambda: 0,
 ) -> ResponseT:
-    """Call `request`, retrying transient failures up to `attempts` times in a row.
+    """Call `request`, retrying transient failures up to `max_attempts` times in a row.
 
-    A failure after `progress` has grown is the first in a row again. Raises ValueError for
-    a permanent failure, ConnectionError after the last attempt.
+    The count starts anew whenever `progress` has grown. Raises ValueError for a permanent failure,
+    ConnectionError after the last attempt.
     """
     failures, reached = 0, progress()
     while True:
@@ -61,7 +60,7 @@ def request_with_retries(
             return request()
         except OfflineModeIsEnabled:
             raise ValueError(
-                f"HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set, so {url} is not asked; "
+                f"HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set, so {url} is not requested; "
                 f"unset it to read {repo}."
             ) from None
         except HTTPError as error:
@@ -78,7 +77,7 @@ def request_with_retries(
 
 
 def explain_http_error(error: Any, repo: str, url: str) -> ValueError:
-    """A refusal as a sentence: what it is about, and what to do."""
+    """Return a permanent HTTP error as a sentence: what was refused, and what to do."""
     page, tokens = f"{hub_endpoint()}/datasets/{repo}", f"{hub_endpoint()}/settings/tokens"
     status = error.response.status_code
     code = error.response.headers.get("X-Error-Code", "")
@@ -91,37 +90,37 @@ def explain_http_error(error: Any, repo: str, url: str) -> ValueError:
     if code == "GatedRepo" and with_token:
         return ValueError(
             f"{repo} is gated, and the account of your token has no access yet: accept its "
-            f"licence at {page} with that account; a fine-grained token must also be allowed "
+            f"license at {page} with that account; a fine-grained token must also be allowed "
             f"to read gated repositories ({tokens})."
         )
     if code == "GatedRepo":
         return ValueError(
-            f"{repo} is gated: accept its licence at {page}, then log in with `hf auth login` "
+            f"{repo} is gated: accept its license at {page}, then log in with `hf auth login` "
             f"or set HF_TOKEN ({tokens})."
         )
     if code == "RevisionNotFound":
         return ValueError(
-            f"{url} is not there: {repo} has no such branch, tag or commit (revision)."
+            f"{url} does not exist: {repo} has no such branch, tag or commit (revision)."
         )
     if code == "EntryNotFound":
-        return NotInRepositoryError(f"{url} is not there: {repo} has no such file or folder.")
+        return NotInRepositoryError(f"{url} does not exist: {repo} has no such file or folder.")
     if code == "RepoNotFound" or status in (401, 404):
         login = "" if with_token else "; if it is private, log in with `hf auth login`"
         return ValueError(
-            f"The Hub has no data set {repo} ({page}) that you may see: check its name{login}."
+            f"The Hub has no dataset {repo} ({page}) that you may read: check its name{login}."
         )
     return ValueError(f"{url} was refused with {_format_reason(error)}.")
 
 
 def _connection_error(error: Any, url: str, failures: int) -> ConnectionError:
-    again = "the same command goes on where it stopped"
+    reason = _format_reason(error)
     if type(error).__name__.startswith("Connect"):
         return ConnectionError(
-            f"No connection to the Hub at {hub_endpoint()} for {url} ({_format_reason(error)}): check the "
-            f"network and HF_ENDPOINT; {again}."
+            f"No connection to the Hub at {hub_endpoint()} for {url} ({reason}): check the "
+            f"network and HF_ENDPOINT; {RETRY_HINT}."
         )
     return ConnectionError(
-        f"{url} failed {failures} times in a row, the last time with {_format_reason(error)}; {again}."
+        f"{url} failed {failures} times in a row, the last time with {reason}; {RETRY_HINT}."
     )
 
 
@@ -134,13 +133,12 @@ def _format_reason(error: Any) -> str:
 
 
 def _retry_delay(error: Any, failures: int) -> float:
-    """Seconds until the next try: what the server asks for, else a draw from a doubling range."""
+    """Return the seconds until the next attempt: the server's, else drawn from a doubling range."""
     response = getattr(error, "response", None)
     requested = None if response is None else _retry_after(response.headers)
     if requested is not None:
-        return min(max(requested, 0.0), MAX_RETRY_AFTER_SECONDS) + random.uniform(
-            0, BASE_DELAY_SECONDS
-        )
+        jitter = random.uniform(0, BASE_DELAY_SECONDS)
+        return min(max(requested, 0.0), MAX_RETRY_AFTER_SECONDS) + jitter
     return random.uniform(0, min(MAX_DELAY_SECONDS, BASE_DELAY_SECONDS * 2 ** (failures - 1)))
 
 
@@ -148,7 +146,7 @@ def _retry_after(headers: Any) -> float | None:
     after = headers.get("Retry-After", "")
     if after.isdecimal():
         return float(after)
-    # the Hub's own quota header: "api";r=0;t=55 is nothing left for 55 seconds
+    # the Hub's own quota header: "api";r=0;t=55 means that no request is left for 55 seconds
     if quota := re.search(r"r=0\s*;\s*t=(\d+)", headers.get("RateLimit", "")):
         return float(quota[1])
     try:

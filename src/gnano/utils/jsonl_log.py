@@ -1,27 +1,19 @@
-"""The events of a run in `events.jsonl`: starts and ends, what was saved and what failed.
+"""JSON-lines logs of a run: `metrics.jsonl` and `events.jsonl`, written append-only and read back.
 
     {"time": "2026-11-25T00:15:06Z", "event": "saved", "step": 1000, "folder": "step-00001000"}
 
-started, saved, not saved, damaged, rolled back, stopped, finished, failed.
+Events: started, saved, not saved, damaged, rolled back, stopped, finished, failed.
 
-A log of JSON lines that is only ever appended to, and that a full disk does not stop.
+A line that cannot be written, on a full disk for example, is kept and written before the next one,
+so the log has a gap only if the process ends before there is space. A line that a kill tore in the
+middle stays as a line of its own, which readers skip.
 
-A line that cannot be written is kept and tried again with the next one, so the log has a gap
-only if the process ends before there is room. What a kill tore, in the middle of a line, is left
-as a line of its own, which readers skip.
-
-The metrics of a run: its log as rows, the finite numbers in a row, and the curves of a run.
-
-`metrics.jsonl` is append-only: one JSON object a line. A run that is killed and resumed restarts
-from its last checkpoint, so some steps are written twice, and the line that was being written may
-be torn:
+A run that is killed and resumed restarts from its last checkpoint, so `metrics.jsonl` holds some
+steps twice, and the line that was being written may be torn:
 
     {"step": 7, "loss": 5.20, …}
     {"step": 8, "loss": 5.1                  torn: skipped
     {"step": 7, "loss": 5.21, …}             the later line counts
-
-A log may be damaged anywhere, so only finite numbers are taken from a row. A curve holds the steps
-at which a value was measured: held-out text is measured only now and then, and a loss may be NaN.
 """
 
 import json
@@ -35,10 +27,11 @@ from typing import Any, Self
 from gnano.utils.text import dump_json
 
 EVENTS_FILE = "events.jsonl"
+ROW_PREFIX = '{"step"'  # the start of every line of metrics
 
 
 class EventLog:
-    """Written by the main rank alone; an end is logged only after a start."""
+    """The log of events, written by the main rank only; an end is logged only after a start."""
 
     def __init__(self, run: Path, is_main: bool) -> None:
         self.path, self.is_main = run / EVENTS_FILE, is_main
@@ -46,17 +39,20 @@ class EventLog:
         self.has_started = False
 
     def log(self, event: str, **facts: Any) -> None:
+        """Append an event with the current time."""
         if self.is_main:
             self.writer = self.writer or JsonLinesWriter(self.path)
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             self.writer.write(time=now, event=event, **facts)
 
     def log_start(self, step: int, total_steps: int, world_size: int) -> None:
+        """Log "started"."""
         process = {"pid": os.getpid(), "host": socket.gethostname()}
         self.log("started", step=step, steps=total_steps, ranks=world_size, **process)
         self.has_started = True
 
     def log_end(self, step: int, stopped_by: signal.Signals | None) -> None:
+        """Log "finished", or "stopped" with the signal."""
         if stopped_by is None:
             self.log("finished", step=step)
         else:
@@ -75,19 +71,22 @@ class EventLog:
 
 
 class JsonLinesWriter:
+    """Appends JSON objects to a file; `last_error` is why the last line is not written yet."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.file: int | None = None
         self.pending = b""
-        self.last_error: OSError | None = None  # why the last line is still unwritten
+        self.last_error: OSError | None = None
         self.flush()
 
     def write(self, **values: Any) -> bool:
-        """Append a line; False where it has to wait, for the reason `lacking`."""
+        """Append a line; return False where it has to wait, for the reason `last_error`."""
         self.pending += dump_json(values).encode() + b"\n"
         return self.flush()
 
     def flush(self) -> bool:
+        """Write the pending lines; return whether none is left."""
         try:
             if self.file is None:
                 self.file = self._open()
@@ -99,14 +98,14 @@ class JsonLinesWriter:
         return not self.pending
 
     def close(self) -> int:
-        """How many lines could not be written to the end."""
+        """Flush, close the file and return how many lines could not be written."""
         self.flush()
         if self.file is not None:
             os.close(self.file)
         return self.pending.count(b"\n")
 
     def _open(self) -> int:
-        # unbuffered: a line that fails must not come again, half of it, with a later one
+        # unbuffered: half of a line that failed must not be written again with a later one
         file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         end = os.lseek(file, 0, os.SEEK_END)
         if end > 0 and os.pread(file, 1, end - 1) != b"\n":
@@ -114,13 +113,10 @@ class JsonLinesWriter:
         return file
 
 
-ROW_PREFIX = '{"step"'  # how the trainer begins every line
-
-
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a `metrics.jsonl`, one a step, in the order of the steps.
+    """Return the rows of a `metrics.jsonl`, one per step, in the order of the steps.
 
-    FileNotFoundError if there is no such file, ValueError if it holds no whole line yet.
+    Raises FileNotFoundError if there is no such file, ValueError if it holds no complete line yet.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -132,7 +128,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         for line in lines:
             if (row := _parse_row(line)) is not None:
                 step = row["step"]
-                # a line without a loss adds to its step (a last measurement); it does not redo it
+                # a line without a loss adds to its step (a late evaluation); it replaces nothing
                 rows[step] = row if "loss" in row else {**rows.get(step, {}), **row}
     if not rows:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Packages that only some features need, which an extra of auto-g-nano installs."""
+"""Packages that only some features need; an extra of auto-g-nano installs them."""
 
 from importlib.util import find_spec
 

@@ -1,16 +1,13 @@
-"""What differs between the operating systems this runs on: processor cores, memory, page cache.
+"""Differences between Linux and macOS (cores, memory, page cache), and OpenMP's threads.
 
-Linux and macOS have the same file locks, links and signals; what only one of them has, or counts
-in another unit, is asked for here and nowhere else. Windows has none of it.
+Both systems have the same file locks, links and signals; everything that only one of them has, or
+that they report in different units, is read here. Windows is not supported.
 
-OpenMP's threads: how they wait for one another, and how many there are.
-
-PyTorch spreads every product over a team of OpenMP threads. By default a thread that is done spins
-until the others are, which gains microseconds where nothing else runs. Where anything does, the
-thread it waits for may be the one whose core it occupies, and a small model becomes ten times
-slower. The libraries (libgomp in PyTorch's wheels for Linux, LLVM's libomp on macOS) read the
-variable when they are loaded, so it is set before `import torch` and inherited by every process
-that is started from here.
+PyTorch spreads matrix products over a team of OpenMP threads. By default a thread that has finished
+spins until the others have, which saves microseconds on an idle machine. On a busy one it may
+occupy the core of the thread that it waits for, and a small model becomes ten times slower. The
+OpenMP libraries (libgomp in PyTorch's Linux wheels, LLVM's libomp on macOS) read the wait policy
+when they are loaded, so it is set before `import torch` and inherited by child processes.
 """
 
 import os
@@ -19,9 +16,13 @@ from pathlib import Path
 
 from gnano.utils.validation import Range
 
+THREAD_RANGE = Range(0, 1_024)  # 0: one per core
+# libgomp and libomp know the first; the others are their own names for the same choice
+WAIT_POLICY_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
 
 def reject_windows() -> None:
-    """Raise OSError on Windows, which lacks the file locks and signals that a run rests on."""
+    """Raise OSError on Windows, which lacks the file locks and signals that a run needs."""
     if sys.platform == "win32":
         raise OSError(
             "gnano does not run on Windows itself: install WSL, the Windows Subsystem for Linux "
@@ -30,56 +31,49 @@ def reject_windows() -> None:
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use: on macOS, which does not tell, all there are."""
+    """Return how many cores this process may use; on macOS, all cores of the machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def peak_resident_bytes() -> int:
-    """Return the most memory that this process has had resident."""
-    import resource  # which Windows lacks
+    """Return the peak resident memory of this process."""
+    import resource  # not available on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts KiB
 
 
 def drop_from_page_cache(path: Path) -> None:
-    """Let the next read of a file come from the disk, where the system can be asked for that."""
+    """Make the next read of a file come from the disk, where the system supports it."""
     if hasattr(os, "posix_fadvise"):
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process of this machine runs; one that has ended but still has its number
-    is told apart on Linux alone.
-    """
+    """Return whether a process runs on this machine; zombies are recognized on Linux only."""
     try:
         os.kill(pid, 0)
         if Path("/proc/self/stat").exists():
-            status = Path(f"/proc/{pid}/stat").read_bytes()  # with a name of whatever bytes
+            status = Path(f"/proc/{pid}/stat").read_bytes()  # the process name may be any bytes
             return status.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except PermissionError:  # somebody else's
+    except PermissionError:  # it belongs to another user
         return True
     except OSError:
         return False
     return True
 
 
-THREAD_RANGE = Range(0, 1_024)  # 0: one per core
-# libgomp and libomp know the first; the others are their own names for the same choice
-WAIT_POLICY_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-
-
 def set_passive_wait() -> None:
-    """Let idle threads sleep, where no variable of the user's says how they wait."""
+    """Let idle OpenMP threads sleep, unless the user has set how they wait."""
     if not any(name in os.environ for name in WAIT_POLICY_VARIABLES):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def set_num_threads(count: int) -> None:
-    """Compute with so many threads on the CPU; 0 leaves it to PyTorch, which takes one per core."""
+    """Set the number of CPU threads; 0 keeps PyTorch's default, one per core."""
     if count:
         import torch
 

@@ -1,9 +1,9 @@
-"""Signals that stop a run after its step: Ctrl-C, SIGTERM, SIGHUP and SIGUSR1.
+"""Signals that stop a run after its current step: Ctrl-C, SIGTERM, SIGHUP and SIGUSR1.
 
-SIGHUP is sent when a terminal closes; under `nohup` it stays ignored. SIGUSR1 is what a Slurm job
-asks for, to be told of its time limit. Alone, a second signal stops at once. A launcher passes on
-to its ranks what a terminal or a cluster has sent them already, so among several only a Ctrl-C
-some seconds later stops at once.
+A closed terminal sends SIGHUP; under `nohup` it stays ignored. Slurm can send SIGUSR1 before a
+job's time limit. In a single process, a second signal stops immediately. A launcher such as
+torchrun forwards to its ranks the signals that the terminal or cluster has already sent them, so
+under a launcher only a Ctrl-C at least 5 s later stops immediately.
 """
 
 import signal
@@ -13,45 +13,41 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
-LAUNCHER_ECHO_SECONDS = 5.0  # seconds in which a launcher passes a signal on
+LAUNCHER_ECHO_SECONDS = 5.0  # seconds within which a launcher forwards a signal
 
 
 class StopRequestedError(Exception):
-    """What takes long was given up half-way, because the run was asked to stop."""
+    """Long work was interrupted because the run was requested to stop."""
 
 
 class ImmediateExit(SystemExit):
-    """Ends a process that was asked to stop before it had done anything."""
+    """Ends a process that received a signal before there was anything to lose."""
 
 
 class SignalHandler:
-    """While entered, the first signal is remembered; a second one stops at once.
-
-    `launched`: by a launcher that passes signals on.
-    """
+    """Context manager that records the first signal; a second one stops immediately."""
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
     def __init__(self, has_launcher: bool = False) -> None:
-        self.has_launcher = has_launcher
+        self.has_launcher = has_launcher  # which forwards signals
         self.received_signal: signal.Signals | None = None
         self.received_at = 0.0
-        self.exits_immediately = (
-            False  # set while nothing would be lost: the first signal ends it as well
-        )
+        self.exits_immediately = False  # nothing would be lost: the first signal ends the process
 
     def should_stop(self) -> bool:
+        """Return whether a signal was received."""
         return self.received_signal is not None
 
     @contextmanager
     def exit_immediately(self, enabled: bool, notify: Callable[[str], None]) -> Iterator[None]:
-        """Around what may take minutes and has nothing to lose: a signal then ends it, if `now`."""
+        """Let a signal end the block immediately, if enabled: it has nothing to lose."""
         self.exits_immediately = enabled
         try:
             yield
         except ImmediateExit:
             notify(
-                "Stopped before the first step: nothing is lost, and the same command begins it."
+                "Stopped before the first step: nothing is lost, and the same command starts it."
             )
             raise
         finally:
@@ -60,11 +56,11 @@ class SignalHandler:
     def __enter__(self) -> Self:
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         numbers = [n for n in self.signals if n != signal.SIGHUP or not ignored]
-        self._before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        self._previous = {number: signal.signal(number, self._on_signal) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -1,19 +1,11 @@
-"""The standard streams of a process: always there, and able to encode every character.
+r"""The standard streams of a process, and the check of output paths.
 
-    closed (`<&-`, `>&-`, `2>&-`)           is /dev/null instead, under its own descriptor
+    closed (`<&-`, `>&-`, `2>&-`)           is replaced by /dev/null, under its own descriptor
     a character the encoding does not have  is written as JSON escapes it, \u00e9
     a write that fails                      is dropped on a stream that only informs
 
-Without this a progress line on a full disk, or in a terminal that was closed, ends the work it
-reports on, and Python turns the exit code of finished work into 120 when it flushes at the end.
-
-Where a command may write: apart from what it reads, and not inside a run or a data folder.
-
-    check_output(Path("corpus"), "--data.folder", inputs=["corpus"], own="data folder")
-    # ValueError: corpus is the input itself: name another place for the output (--data.folder).
-
-Shards beside the text that they are made of would be read as text by the next command, and be in
-the way of whoever wants to delete them.
+Without this, a progress line on a full disk or in a closed terminal would end the work it reports
+on, and Python's final flush would turn the exit code of finished work into 120.
 """
 
 import codecs
@@ -29,12 +21,15 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-
 ESCAPE_HANDLER = "gnano.json-escape"
+FOLDER_MARKERS = {
+    "data folder": ("manifest.json", "tokenizer.json"),
+    "run": ("recipe.toml", "run.lock"),
+}
 
 
 def prepare_streams() -> None:
-    """Open the standard streams that are closed, and let stdout and stderr encode any text."""
+    """Open closed standard streams, and let stdout and stderr encode any text."""
     codecs.register_error(ESCAPE_HANDLER, _escape_error)
     closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
     if closed:
@@ -48,34 +43,31 @@ def prepare_streams() -> None:
 
 
 def drop_failed_writes(name: str) -> None:
-    """Make sys.stdout or sys.stderr (by name) a stream whose writes never raise.
-
-    A stream that somebody has put in the place of the process's own is left alone.
-    """
+    """Make writes to sys.stdout or sys.stderr (by name) never raise, unless it was replaced."""
     stream = getattr(sys, name)
     if stream is not getattr(sys, f"__{name}__") or not isinstance(stream, io.TextIOWrapper):
         return
     with suppress(OSError):
         stream.flush()
     raw = _LossyFile(stream.fileno(), "w", closefd=False)
-    forgiving = io.TextIOWrapper(
+    lossy = io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
-    setattr(sys, name, forgiving)
+    setattr(sys, name, lossy)
 
 
 def write_output(text: str = "") -> None:
     """Write text to stdout and flush it.
 
-    Raises OSError, naming standard output, where that fails. What stdout still holds then goes
-    nowhere, as Python would try it again at the end.
+    Raises OSError, naming standard output, where that fails; stdout's buffer is then discarded,
+    because Python would try to write it again at exit.
     """
     try:
-        if text:  # a full disk refuses even to write nothing
+        if text:  # a full disk refuses even an empty write
             sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
@@ -86,7 +78,7 @@ def write_output(text: str = "") -> None:
 
 
 def write_or_drop(stream: TextIO, text: str) -> None:
-    """Write and flush text that only informs: a stream that fails or is closed drops it."""
+    """Write and flush text; a stream that fails or is closed drops it."""
     with suppress(OSError, ValueError):
         stream.write(text)
         stream.flush()
@@ -101,8 +93,8 @@ class _LossyFile(io.FileIO):
 
 
 def _occupy_descriptors() -> None:
-    """Put /dev/null under those of 0, 1 and 2 that are closed, for children and later files."""
-    null = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    """Open /dev/null as each of the descriptors 0, 1 and 2 that is closed."""
+    null = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
     while null <= 2:
         os.set_inheritable(null, True)
         null = os.open(os.devnull, os.O_RDWR)
@@ -116,22 +108,20 @@ def _escape_error(error: UnicodeError) -> tuple[str, int]:
     return "".join(f"\\u{pair.hex()}" for pair in pairs), error.end
 
 
-FOLDER_MARKERS = {
-    "data folder": ("manifest.json", "tokenizer.json"),
-    "run": ("recipe.toml", "run.lock"),
-}
-
-
 def check_output_path(
     out: Path, option: str, inputs: Iterable[Path | str] = (), allowed_kind: str = ""
 ) -> None:
-    """Raise ValueError where `out` lies in an input, an input in `out`, or `out` in one of `KINDS`.
+    """Raise ValueError if `out` is in an input, contains one, or is in a data folder or run.
 
-    `option` is what names another output, `inputs` are paths and globs, and `own` is the one of
-    `KINDS` that `out` itself may be already, to be continued.
+    Shards beside their text would be read as text by the next command. `option` is the option that
+    sets the output, `inputs` are paths and globs, and `allowed_kind` is the key of FOLDER_MARKERS
+    that `out` itself may be, to be continued.
+
+    >>> check_output_path(Path("corpus"), "--data.folder", inputs=["corpus"])
+    ValueError: corpus is the input itself: choose another output path (--data.folder).
     """
     place = out.expanduser().resolve()
-    advice = f"name another place for the output ({option})"
+    advice = f"choose another output path ({option})"
     for folder in (place, *place.parents):
         for kind, names in FOLDER_MARKERS.items():
             if all((folder / name).exists() for name in names):
@@ -140,16 +130,16 @@ def check_output_path(
                 if kind != allowed_kind:
                     raise ValueError(f"{out} is a {kind}: {advice}.")
     for given in inputs:
-        read, everything = _input_extent(Path(given).expanduser())
-        if everything and place.is_relative_to(read):
+        read, recursive = _input_extent(Path(given).expanduser())
+        if recursive and place.is_relative_to(read):
             where = "the input itself" if place == read else f"inside the input {given}"
             raise ValueError(f"{out} is {where}: {advice}.")
         if read.is_relative_to(place):
-            raise ValueError(f"{out} holds the input {given}: {advice}.")
+            raise ValueError(f"{out} contains the input {given}: {advice}.")
 
 
 def _input_extent(path: Path) -> tuple[Path, bool]:
-    """The file or folder that a path or glob begins with; whether all that lies below is read."""
+    """Return the fixed start of a path or glob, and whether everything below it is read."""
     if path.exists():
         return path.resolve(), path.is_dir()
     fixed = []
@@ -157,5 +147,4 @@ def _input_extent(path: Path) -> tuple[Path, bool]:
         if set(part) & set("*?["):
             break
         fixed.append(part)
-    everything = "**" in path.parts and fnmatch("manifest.json", path.name)
-    return Path(*fixed).resolve(), everything
+    return Path(*fixed).resolve(), "**" in path.parts and fnmatch("manifest.json", path.name)

@@ -1,12 +1,8 @@
-"""JSON that every reader takes: it has no NaN and no infinity, so those are written as null.
+"""Text and JSON in and out: UTF-8 files, standard input, strict JSON, and paths with `~`.
 
-The text of files and of standard input, read in the same way by every command.
-
-Text is UTF-8. A byte order mark at its start is no part of it. Lines end in LF, CRLF or CR, and in
-nothing else (`str.splitlines` also cuts at form feeds, U+0085 and U+2028); text that was read has
-LF alone.
-
-Paths that people type: `~` is their home, in a recipe as on a command line.
+Text is UTF-8. A byte order mark at its start is not part of it. Lines end in LF, CRLF or CR, and in
+nothing else (`str.splitlines` also splits at form feeds, U+0085 and U+2028); text that was read has
+LF only.
 """
 
 import codecs
@@ -21,7 +17,7 @@ from typing import Any, TextIO
 
 
 def dump_json(value: Any, **options: Any) -> str:
-    """The value as `json.dumps` writes it with these options; null for what is not finite."""
+    """Return strict JSON, as `json.dumps` does; NaN and infinities become null."""
     return json.dumps(_replace_non_finite(value), allow_nan=False, **options)
 
 
@@ -36,12 +32,12 @@ def _replace_non_finite(value: Any) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """The whole text of a file; raises ValueError, naming file and line, where it is not UTF-8."""
+    """Return the text of a file; raise ValueError, naming file and line, if it is not UTF-8."""
     return decode_text(path.read_bytes(), str(path))
 
 
 def decode_text(content: bytes, name: str) -> str:
-    """The text of these bytes of a file; raises ValueError, as `read_text` does."""
+    """Decode the bytes of the file `name`; raise ValueError as `read_text` does."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -51,12 +47,12 @@ def decode_text(content: bytes, name: str) -> str:
 
 
 def normalize_newlines(text: str) -> str:
-    """The text with LF at the end of every line."""
+    """Replace CRLF and CR by LF."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def utf8_error(name: str, content: bytes, line: int) -> ValueError:
-    """The error of a file, of which `content` is at least the first bytes, that is not UTF-8."""
+    """Return the error for a file that is not UTF-8; `content` is at least its first bytes."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return ValueError(
             f"{name} is UTF-16 text, and UTF-8 is needed: convert it with "
@@ -66,30 +62,30 @@ def utf8_error(name: str, content: bytes, line: int) -> ValueError:
 
 
 def read_stdin() -> str:
-    """The whole text of standard input; raises ValueError, as `read_text` does."""
+    """Return the text of standard input; raise ValueError as `read_text` does."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         return decode_text(sys.stdin.buffer.read(), "standard input")
     return sys.stdin.read()
 
 
 def open_stdin() -> TextIO:
-    """Standard input, to read line by line; bytes that are not UTF-8 become U+FFFD."""
+    """Return standard input for reading by line; bytes that are not UTF-8 become U+FFFD."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace", newline=None)
     return sys.stdin
 
 
 def expand_path(path: str) -> str:
-    """The path with a leading ~ or ~user written out; as it is where there is no such user."""
-    return os.path.expanduser(path)  # noqa: PTH111  Path's raises where there is no such user
+    """Expand a leading ~ or ~user; a path with an unknown user is returned unchanged."""
+    return os.path.expanduser(path)  # noqa: PTH111  Path's raises for an unknown user
 
 
 def expand_path_fields(config: object, names: Sequence[str]) -> None:
-    """Write out a leading ~ in these fields, paths or lists of them, of a frozen dataclass.
+    """Expand a leading ~ in these fields, paths or lists of paths, of a frozen dataclass.
 
-    For use in its `__post_init__`. A ~ after the first letter, as in TASK=~/PATH, is left.
+    For use in its `__post_init__`. A ~ elsewhere, as in TASK=~/PATH, is not expanded.
     """
     for name in names:
         value = getattr(config, name)
-        whole = expand_path(value) if isinstance(value, str) else tuple(map(expand_path, value))
-        object.__setattr__(config, name, whole)
+        expanded = expand_path(value) if isinstance(value, str) else tuple(map(expand_path, value))
+        object.__setattr__(config, name, expanded)

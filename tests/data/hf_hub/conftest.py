@@ -1,4 +1,4 @@
-"""The real client against a small Hub of ours, and short ways to ask it."""
+"""Fixtures that connect the real client to a small local Hub."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ import pytest
 from tests.data.hf_hub.hub_server import point_client_to
 from tests.data.hf_hub.samples import the_three
 
-from gnano.utils import hf_errors as hub_errors
+from gnano.utils import hf_errors
 from gnano.utils.hf_hub import HubFile, resolve_dataset
 
 
@@ -20,15 +20,15 @@ def names(repo, config="", split="train", revision="main"):
 
 @pytest.fixture
 def waits(monkeypatch):
-    """How long we would have waited between tries."""
+    """Record the waits between attempts instead of waiting."""
     seconds: list[float] = []
-    monkeypatch.setattr(hub_errors, "sleep", seconds.append)
+    monkeypatch.setattr(hf_errors, "sleep", seconds.append)
     return seconds
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path, waits):
-    """The three data sets of the reference recipe; no token, no login, impatient."""
+    """Serve the three datasets of the reference recipe, without a token or login."""
     with the_three() as served:
         point_client_to(served, monkeypatch, tmp_path / "home")
         yield served

@@ -1,15 +1,15 @@
-"""The bad days of our small Hub: what may happen to a request.
+"""Faults of the local Hub: what can happen to a request.
 
     hub.faults["python/train-"] = [status(503), cut(1000)]
 
-A fault belongs to requests whose path holds its key; each such request takes the first one
-off the list, so two faults hit the first two requests. `status` hits any of them, the other
-kinds only those that send something.
+A fault applies to requests whose path contains its key; each such request takes the first one off
+the list, so two faults hit the first two requests. `status` hits every request, the other kinds
+only those that send content.
 """
 
 from dataclasses import dataclass
 
-LFS = (".parquet", ".jsonl", ".gz", ".zst")  # suffixes of what is kept in LFS
+LFS = (".parquet", ".jsonl", ".gz", ".zst")  # suffixes of files in LFS
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Fault:
     cut: int = -1  # bytes of a file after which the connection breaks
     stall: float = 0.0  # seconds of silence after `cut` bytes (0 bytes if that is not given)
     content: bytes | None = None  # send this instead of the file
-    ignore_range: bool = False  # send the file whole, with 200
+    ignore_range: bool = False  # send the complete file, with 200
 
     def hits(self, method: str, path: str) -> bool:
         redirected = "/resolve/" in path and path.endswith(LFS)

@@ -1,15 +1,14 @@
-"""A small Hub on this machine: enough of its protocol for the real client, and its bad days.
+"""A small local Hub: enough of its protocol for the real client, and faults on request.
 
     hub = Hub()
     hub.add("me/data", {"README.md": b"…", "python/train-00000-of-00001.parquet": parquet})
     with hub:                                    # listens on hub.endpoint, in threads
         hub.faults["python/train-"] = [status(503), cut(1000)]
         subprocess.run(command, env=os.environ | {"HF_ENDPOINT": hub.endpoint})
-    hub.requests                                 # what was asked: method, path, range, token
+    hub.requests                                 # the requests: method, path, range, token
 
-Data files (by suffix) are kept "in LFS": listed with their SHA-256, and `resolve` redirects
-to another host name, as the Hub does to its storage, which no token may reach. The others
-are git blobs.
+Data files (by suffix) are "in LFS": listed with their SHA-256, and `resolve` redirects to another
+host name, as the Hub does to its storage, which no token may reach. The others are git blobs.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from tests.data.hf_hub.faults import LFS, Fault
 
-HIDDEN = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE")  # a token of whoever runs us
+HIDDEN = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE")  # tokens of the user
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Request:
     path: str  # without the query
     range: str  # the header's value; "": all
     token: str
-    sent: int = 0  # bytes of the answer's body that were meant to be sent
+    sent: int = 0  # bytes of the answer's body to be sent
 
 
 @dataclass
@@ -63,15 +62,12 @@ class Hub:
     def add(
         self,
         repo: str,
-        files: dict[str, bytes] | Path,
+        files: dict[str, bytes],
         configs: list[dict[str, Any]] | None = None,
         gated: bool = False,
         private: bool = False,
     ) -> str:
-        """A data set of these files, or of those in a folder; returns its commit on `main`."""
-        if isinstance(files, Path):
-            paths = [path for path in files.rglob("*") if path.is_file()]
-            files = {path.relative_to(files).as_posix(): path.read_bytes() for path in paths}
+        """Add a dataset of these files; return its commit on `main`."""
         digest = hashlib.sha1(repo.encode())
         for name in sorted(files):
             digest.update(name.encode() + files[name])
@@ -103,7 +99,7 @@ class Hub:
         self._server.server_close()
 
     def requests_for(self, part: str, method: str = "GET") -> list[Request]:
-        """The requests so far whose path holds this."""
+        """Return the requests so far whose path contains this."""
         return [r for r in self.requests if r.method == method and part in r.path]
 
     def fault(self, method: str, path: str) -> Fault:
@@ -139,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._storage(path)
             else:
                 self._hub(path)
-        except ConnectionError:  # the other side has left
+        except ConnectionError:  # the client has disconnected
             self.close_connection = True
 
     def _hub(self, path: str) -> None:
@@ -154,10 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(401, "", "Invalid credentials in Authorization header")
         may_read = self.token in self.hub.readers
         if repository is None or (repository.private and not may_read):
-            # without a token the Hub does not tell what is missing from what is private
-            return self._refuse(
-                404 if self.token else 401, "RepoNotFound", "Repository not found"
-            )
+            # without a token the Hub does not distinguish missing from private
+            return self._refuse(404 if self.token else 401, "RepoNotFound", "Repository not found")
         commit = repository.commit(revision or "main")
         if commit is None:
             return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
@@ -167,9 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._info(repository, repo, commit)
         if repository.gated and not may_read:
             return self._refuse(
-                403 if self.token else 401,
-                "GatedRepo",
-                f"Access to dataset {repo} is restricted.",
+                403 if self.token else 401, "GatedRepo", f"Access to dataset {repo} is restricted."
             )
         if name not in repository.files:
             return self._refuse(404, "EntryNotFound", "Entry not found")
@@ -242,10 +234,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.given.content is not None:
             content = self.given.content
         size = len(content)
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if asked is None or self.given.ignore_range:
+        requested = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if requested is None or self.given.ignore_range:
             return self._send(200, headers, content)
-        first, last = int(asked[1]), min(int(asked[2] or size), size - 1)
+        first, last = int(requested[1]), min(int(requested[2] or size), size - 1)
         if first >= size:
             return self._send(416, {"Content-Range": f"bytes */{size}"}, b"")
         headers = headers | {"Content-Range": f"bytes {first}-{last}/{size}"}
@@ -265,9 +257,9 @@ class _Handler(BaseHTTPRequestHandler):
         sent = body[: max(fault.cut, 0)] if breaks else body
         if self.command == "HEAD":
             sent = b""
-        path, asked = unquote(urlsplit(self.path).path), self.headers.get("Range", "")
-        # before the answer: whoever has it may look at the list at once
-        self.hub.requests.append(Request(self.command, path, asked, self.token, len(sent)))
+        path, requested = unquote(urlsplit(self.path).path), self.headers.get("Range", "")
+        # before the answer: the client may inspect the list immediately after it
+        self.hub.requests.append(Request(self.command, path, requested, self.token, len(sent)))
         self.send_response(code)
         for key, value in headers.items():
             self.send_header(key, value)
@@ -297,7 +289,7 @@ def _sha256(content: bytes) -> str:
 
 
 def point_client_to(hub: Hub, monkeypatch: Any, home: Path) -> None:
-    """Let the client in this process ask this Hub: no token, no login."""
+    """Connect the client in this process to this Hub, without a token or login."""
     import huggingface_hub.constants as constants
 
     for name in HIDDEN:
@@ -305,7 +297,7 @@ def point_client_to(hub: Hub, monkeypatch: Any, home: Path) -> None:
     monkeypatch.setenv("HF_HOME", str(home))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    # else the client's first request asks the Hub which programs to name in its User-Agent
+    # otherwise the client's first request asks for the agents to name in its User-Agent
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
     # so long that no busy machine makes a server silent that is not meant to be
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 60)

@@ -55,7 +55,7 @@ def parquet(texts: list[str], like: str, column: str = "") -> bytes:
         case _:
             raise ValueError(like)
     table = pyarrow.table(columns)
-    if not texts:  # no value tells what the column holds
+    if not texts:  # no value determines the column's type
         text = pyarrow.array([], pyarrow.string())
         table = pyarrow.table(dict.fromkeys(columns, text))
     out = io.BytesIO()
@@ -103,8 +103,5 @@ def the_three(rows: int = 50, files: int = 2) -> Hub:
         {"instruction": f"Say {i}.", "context": "", "response": str(i), "category": "open_qa"}
         for i in range(rows)
     ]
-    hub.add(
-        DOLLY,
-        {"README.md": b"# Dolly\n", "databricks-dolly-15k.jsonl": jsonl(dolly)},
-    )
+    hub.add(DOLLY, {"README.md": b"# Dolly\n", "databricks-dolly-15k.jsonl": jsonl(dolly)})
     return hub

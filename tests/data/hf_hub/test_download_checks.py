@@ -1,4 +1,4 @@
-"""The pre-flight: a file without the text is found out by reading a little of it."""
+"""A file without text is refused after reading a little of it."""
 
 import os
 
@@ -19,15 +19,15 @@ from gnano.utils.hf_hub import check_file, resolve_dataset
         (DOLLY, "", "response"),
     ],
 )
-def test_the_reference_data_sets_pass(hub, monkeypatch, repo, config, column):
+def test_the_reference_datasets_pass(hub, monkeypatch, repo, config, column):
     monkeypatch.setenv("HF_TOKEN", "reader")
     commit, files = resolve_dataset(repo, config, "train", "main")
     check_file(repo, commit, files[0], column)
     assert all(r.token == "reader" for r in hub.requests if "/resolve/" in r.path)
-    assert hub.requests_for("/storage/"), "it was not looked into"
+    assert hub.requests_for("/storage/"), "the content was not read"
 
 
-def test_the_pre_flight_of_a_large_file_reads_a_little_of_it(hub):
+def test_the_check_of_a_large_file_reads_little_of_it(hub):
     noise = [os.urandom(20_000).hex() for _ in range(50)]
     for name, content in {
         "a.parquet": parquet(noise, "cosmopedia-v2"),
@@ -41,7 +41,7 @@ def test_the_pre_flight_of_a_large_file_reads_a_little_of_it(hub):
         assert all(r.range for r in hub.requests_for("/storage/"))
 
 
-def test_a_footer_longer_than_expected_is_read_whole(hub):
+def test_a_long_footer_is_read_completely(hub):
     import io
 
     import pyarrow
@@ -74,10 +74,10 @@ def test_a_footer_longer_than_expected_is_read_whole(hub):
         ("a.jsonl", jsonl([{"body": "x"}]), "no column 'text'; it has 'body': name"),
         ("a.jsonl", b"[1, 2]\n", "no column 'text'; it has none"),
         ("a.jsonl", jsonl([{"text": 3}]), "has int in 'text', not text"),
-        ("a.jsonl", b"{'text'}\n", "does not begin with JSON"),
+        ("a.jsonl", b"{'text'}\n", "does not start with JSON"),
     ],
 )
-def test_a_file_without_the_text_is_found_out_before_its_download(hub, name, content, sentence):
+def test_a_file_without_text_is_refused_before_its_download(hub, name, content, sentence):
     commit = hub.add("me/odd", {name: content})
     with pytest.raises(ValueError, match=sentence):
         check_file("me/odd", commit, lfs(name, content), "text")
@@ -95,13 +95,13 @@ def test_a_column_of_numbers_or_structures_is_not_text(hub):
 )
 def test_unusual_but_readable_jsonl_passes(hub, content):
     check_file("me/odd", hub.add("me/odd", {"a.jsonl": content}), lfs("a.jsonl", content), "text")
-    assert hub.requests_for("/storage/"), "it was not looked into"
+    assert hub.requests_for("/storage/"), "the content was not read"
 
 
-def test_a_server_that_sends_no_parts_is_not_downloaded_by_the_check(hub):
+def test_without_range_requests_the_check_does_not_download(hub):
     commit, files = resolve_dataset(SMOLLM, "cosmopedia-v2", "train", "main")
     hub.faults["/storage/"] = [Fault(ignore_range=True)]
-    with pytest.raises(ValueError, match="cannot be read in parts"):
+    with pytest.raises(ValueError, match="does not support range requests"):
         check_file(SMOLLM, commit, files[0], "text")
 
 

@@ -1,9 +1,9 @@
-"""Which files a configuration and a split mean: by the data set's card, or by their names."""
+"""The files of a configuration and split, by the card or by their names."""
 
 import pytest
 from tests.data.hf_hub.conftest import names
 
-from gnano.utils.hf_hub import matches_any
+from gnano.utils.hf_dataset_splits import matches_any
 
 LAYOUT = [
     "README.md",
@@ -32,7 +32,7 @@ LAYOUT = [
         ({}, "test", [2]),
     ],
 )
-def test_every_spelling_of_a_card_is_understood(hub, config, split, expected):
+def test_every_form_of_a_card_is_understood(hub, config, split, expected):
     files = dict.fromkeys(LAYOUT, b"x")
     hub.add("me/card", files, configs=[{"config_name": "the one"} | config])
     assert names("me/card", "the one", split) == [LAYOUT[n] for n in expected]
@@ -50,12 +50,12 @@ def test_every_spelling_of_a_card_is_understood(hub, config, split, expected):
         (["Training1.jsonl", "restrained.jsonl"], "train", ["Training1.jsonl"]),
         (["a.jsonl.gz", "a.ndjson.zst", "a.json.gz", "a.txt"], "train", [0, 1, 2]),
         (["a.jl", "b.jsonlines", "C.JSONL"], "train", [0, 1, 2]),
-        (["train-0.parquet", "train.json", "info.json"], "train", [0]),  # they tell about it
+        (["train-0.parquet", "train.json", "info.json"], "train", [0]),  # metadata
         (["train.json", "test.json", "dataset_infos.json"], "train", [0]),
         (["alpaca.json", "config.json"], "train", [0]),
     ],
 )
-def test_without_a_card_the_names_tell_the_split(hub, files, split, expected):
+def test_without_a_card_the_names_determine_the_split(hub, files, split, expected):
     hub.add("me/names", dict.fromkeys(files, b"x"))
     expected = sorted(files[e] if isinstance(e, int) else e for e in expected)
     assert names("me/names", split=split) == expected
@@ -72,5 +72,5 @@ def test_without_a_card_the_names_tell_the_split(hub, files, split, expected):
         ("[!a].jsonl", "a.jsonl", False),
     ],
 )
-def test_a_star_stays_in_its_folder_and_two_cross_it(glob, name, expected):
+def test_one_star_stays_in_a_folder_and_two_cross_folders(glob, name, expected):
     assert matches_any(name, [glob]) is expected

@@ -1,4 +1,4 @@
-"""From a data set's name to its files: pinned to a commit, cheaply, or what there is instead."""
+"""A dataset resolves to files at a fixed commit with few requests; errors list what exists."""
 
 import pytest
 from tests.data.hf_hub.conftest import lfs, names
@@ -26,7 +26,7 @@ def test_a_folder_gives_its_files_where_the_card_has_no_configuration(hub):
     assert names(STARCODER, "python/") == names(STARCODER, "python")
 
 
-def test_no_configuration_means_the_whole_repository(hub):
+def test_no_configuration_means_all_files(hub):
     assert names(DOLLY) == ["databricks-dolly-15k.jsonl"]
     assert len(names(STARCODER)) == 4
 
@@ -38,21 +38,21 @@ def test_listing_needs_few_requests_and_downloads_nothing(hub):
     assert not hub.requests_for("resolve") and not hub.requests_for("storage")
 
 
-def test_a_listing_of_many_pages_is_read_to_its_end(hub):
+def test_a_listing_of_many_pages_is_read_completely(hub):
     hub.page = 7
     expected = [f"python/train-{n:05}.parquet" for n in range(50)]
     hub.add("me/many", dict.fromkeys(expected, b"x"))
     assert names("me/many", "python") == expected
 
 
-def test_an_unknown_configuration_is_answered_with_those_there_are(hub):
+def test_an_unknown_configuration_lists_the_existing_ones(hub):
     with pytest.raises(ValueError, match=r"no configuration or folder 'fineweb'; it has cosmope"):
         resolve_dataset(SMOLLM, "fineweb", "train", "main")
     with pytest.raises(ValueError, match=r"folder 'pyton'; it has python, rust \(config\)\.$"):
         resolve_dataset(STARCODER, "pyton", "train", "main")
 
 
-def test_an_unknown_split_is_answered_with_those_there_are(hub):
+def test_an_unknown_split_lists_the_existing_ones(hub):
     hub.add("me/two", {"train-0.parquet": b"", "val-0.parquet": b""})
     with pytest.raises(ValueError, match=r"no split 'test'; it has train, validation \(split\)"):
         resolve_dataset("me/two", "", "test", "main")
@@ -60,13 +60,13 @@ def test_an_unknown_split_is_answered_with_those_there_are(hub):
         resolve_dataset(SMOLLM, "cosmopedia-v2", "test", "main")
 
 
-def test_a_data_set_without_files_that_we_read_says_what_it_has(hub):
+def test_a_dataset_without_readable_files_lists_its_file_types(hub):
     hub.add("me/csv", {"data/a.csv": b"", "data/b.txt": b""})
     with pytest.raises(ValueError, match=r"no \.parquet, \.jsonl or .* it has \.csv, \.txt\."):
         resolve_dataset("me/csv", "data", "train", "main")
 
 
-def test_a_card_that_names_a_missing_folder_says_so(hub):
+def test_a_missing_folder_of_a_card_is_named(hub):
     hub.add("me/card", {"a.jsonl": b""}, [{"config_name": "c", "data_files": "gone/*.jsonl"}])
-    with pytest.raises(ValueError, match=r"tree/.*gone.* is not there"):
+    with pytest.raises(ValueError, match=r"tree/.*gone.* does not exist"):
         resolve_dataset("me/card", "c", "train", "main")

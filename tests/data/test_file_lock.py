@@ -1,4 +1,4 @@
-"""Two preparations in one folder would undo each other's work."""
+"""Only one process prepares a folder at a time."""
 
 import re
 import subprocess
@@ -13,29 +13,29 @@ from gnano.utils.file_lock import lock_folder
 HOLD = """
 import sys, time
 from pathlib import Path
-from gnano.utils.file_lock import locked
-with locked(Path(sys.argv[1])):
+from gnano.utils.file_lock import lock_folder
+with lock_folder(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
-def test_a_second_preparation_is_refused_while_another_process_is_at_it(make):
+def test_a_second_process_cannot_prepare_the_same_folder(make):
     config = make(a=numbered(0, 20))
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, config.folder], stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
-        with pytest.raises(ValueError, match=re.escape(f"at work in {config.folder}")) as error:
+        with pytest.raises(ValueError, match=re.escape(f"running in {config.folder}")) as error:
             prepare(config)
         assert "--data.folder" in str(error.value) and "\n" not in str(error.value)
         process.kill()
         process.wait()
-        assert prepare(config).complete  # a killed process holds nothing
+        assert prepare(config).complete  # the kernel released the lock of the killed process
 
 
-def test_a_second_preparation_is_refused_within_a_process_too(tmp_path):
+def test_a_folder_cannot_be_locked_twice_in_one_process(tmp_path):
     refused = pytest.raises(ValueError, match="Another `gnano prepare`")
     with lock_folder(tmp_path), refused, lock_folder(tmp_path):
         pass
@@ -43,13 +43,13 @@ def test_a_second_preparation_is_refused_within_a_process_too(tmp_path):
         pass
 
 
-def test_a_preparation_that_failed_holds_nothing(make):
+def test_a_failed_preparation_releases_the_lock(make):
     config = make(a=[""])
     for _ in range(2):
         with pytest.raises(ValueError, match="no training text"):
             prepare(config)
 
 
-def test_another_folder_may_be_prepared_at_the_same_time(make, tmp_path):
+def test_different_folders_can_be_prepared_at_the_same_time(make, tmp_path):
     with lock_folder(tmp_path / "other"):
         assert prepare(make(a=numbered(0, 20))).complete

@@ -1,4 +1,4 @@
-"""A command that is shown does, when it is copied, what was meant."""
+"""Commands that are shown to the user can be copied into a shell."""
 
 import ast
 import shlex
@@ -16,19 +16,19 @@ from gnano.export.formats import _load_snippet
 from gnano.export.model_card import build_model_card
 from gnano.reporting.run_list import format_runs_table, list_runs
 from gnano.train.trainer import RunResult, train
-from gnano.utils.shell import format_shell_command
+from gnano.utils.formatting import format_shell_command
 
-ODD = ["a b", "it's", 'say "no"', "-rf", "$HOME", "a;b", "a`b`", "*", "ä", "a\\b", "~x"]
+SPECIAL_NAMES = ["a b", "it's", 'say "no"', "-rf", "$HOME", "a;b", "a`b`", "*", "ä", "a\\b", "~x"]
 names = st.text(st.characters(blacklist_characters="\0/", blacklist_categories=["Cs"]), min_size=1)
 
 
 @given(st.lists(names))
-def test_the_words_come_back(words: list[str]) -> None:
+def test_a_shell_splits_a_command_into_its_words(words: list[str]) -> None:
     assert shlex.split(format_shell_command("gnano", *words)) == ["gnano", *words]
 
 
 @given(names)
-def test_a_path_comes_back_and_is_no_option(name: str) -> None:
+def test_a_path_is_not_taken_for_an_option(name: str) -> None:
     _, _, word = shlex.split(format_shell_command("gnano", "info", Path(name)))
     assert Path(word) == Path(name) and not word.startswith("-")
 
@@ -38,8 +38,8 @@ def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunResu
     return train(with_train(recipe, steps=2, save_every=2), tmp_path_factory.mktemp("shell") / "r")
 
 
-@pytest.mark.parametrize("name", ODD)
-def test_every_place_that_shows_a_command_quotes_its_words(
+@pytest.mark.parametrize("name", SPECIAL_NAMES)
+def test_every_shown_command_quotes_its_words(
     name: str,
     trained: RunResult,
     tmp_path: Path,
@@ -61,8 +61,8 @@ def test_every_place_that_shows_a_command_quotes_its_words(
     assert Path(chat[2]) == Path(f"{name}-sft") and Path(info[2]) == folder
 
     folder.mkdir()
-    said = format_runs_table(folder, list_runs(folder)).removesuffix(" begins one.")
-    assert Path(shlex.split(said.partition("holds no run: ")[2])[4]) == folder / "NAME"
+    table = format_runs_table(folder, list_runs(folder)).removesuffix(" begins one.")
+    assert Path(shlex.split(table.partition("holds no run: ")[2])[4]) == folder / "NAME"
 
     source = load_export_source(trained.checkpoint)
     assert Path(shlex.split(_load_snippet(source, "gguf", folder))[2]) == folder

@@ -1,0 +1,39 @@
+"""The source tree keeps the shape that a reader relies on: unique names, short files, one map."""
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "src/gnano").rglob("*.py"))
+MODULES = [path for path in SOURCES if path.stem not in ("__init__", "__main__")]
+
+
+def test_no_module_name_occurs_twice():
+    counts = Counter(path.stem for path in MODULES)
+    assert [name for name, count in counts.items() if count > 1] == []
+
+
+def test_no_file_is_longer_than_350_lines():
+    lengths = {path.name: len(path.read_text("utf-8").splitlines()) for path in SOURCES}
+    assert {name: lines for name, lines in lengths.items() if lines > 350} == {}
+
+
+def test_every_module_has_one_line_in_the_architecture_page():
+    page = (ROOT / "docs/architecture.md").read_text("utf-8")
+    listed = Counter(line.split("`")[1] for line in page.splitlines() if line.startswith("| `"))
+    wanted = {str(path.relative_to(ROOT / "src/gnano")) for path in MODULES}
+    assert listed == Counter(wanted)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))
+def test_docstrings_are_statements(path):
+    tree = ast.parse(path.read_text("utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    found = [
+        ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, documented)
+    ]
+    first = [docstring.split("\n\n")[0] for docstring in found]
+    assert [docstring for docstring in first if docstring.rstrip().endswith("?")] == []
