@@ -106,7 +106,7 @@ class Times:
 
 def measure(recipe: Recipe, run: Path) -> tuple[Times, Times, float]:
     """Return the times of the trainer's and the bare loop's steps, and of a checkpoint."""
-    ours, bare = Times(), Times()
+    own, bare = Times(), Times()
     step = bare_loop(recipe)
     progress = ProgressBar(StatusLine(io.StringIO()))
     since = 0.0, 0.0
@@ -117,23 +117,23 @@ def measure(recipe: Recipe, run: Path) -> tuple[Times, Times, float]:
         if row["step"] > WARMUP and not row.get(
             "final"
         ):  # the last step also evaluates held-out text
-            since = ours.add(since)
+            since = own.add(since)
             step()
             since = bare.add(since)
         since = time.perf_counter(), time.process_time()
 
     train(recipe, run, on_step)
-    return ours, bare, time.perf_counter() - since[0]
+    return own, bare, time.perf_counter() - since[0]
 
 
-def compare(name: str, ours: list[float], bare: list[float]) -> None:
+def compare(name: str, own: list[float], bare: list[float]) -> None:
     def format_times(times: list[float]) -> str:
         low, median, high = (1e3 * cut for cut in statistics.quantiles(times, n=4))
         return f"{median:8.2f} ms ({low:.2f} … {high:.2f})"
 
-    pairs = statistics.median(a / b for a, b in zip(ours, bare, strict=True)) - 1
-    share = statistics.median(ours) / statistics.median(bare) - 1
-    print(f"  {name:<15}  bare loop {format_times(bare)}   trainer {format_times(ours)}")
+    pairs = statistics.median(a / b for a, b in zip(own, bare, strict=True)) - 1
+    share = statistics.median(own) / statistics.median(bare) - 1
+    print(f"  {name:<15}  bare loop {format_times(bare)}   trainer {format_times(own)}")
     print(f"  {'':<15}  data and bookkeeping {share:+.1%}; {pairs:+.1%} in the median pair")
 
 
@@ -147,13 +147,13 @@ def main() -> None:
             "vocab_size"
         ]
         assert vocab_size == recipe.model.vocab_size
-        ours, bare, checkpoint = measure(recipe, Path(folder) / "run")
+        own, bare, checkpoint = measure(recipe, Path(folder) / "run")
     print(
         f"shape {name}, {recipe.train.precision}, {torch.get_num_threads()} threads, "
-        f"{BATCH} × {LENGTH} tokens a step, medians of {len(ours.wall)} (quartiles), taking turns"
+        f"{BATCH} × {LENGTH} tokens a step, medians of {len(own.wall)} (quartiles), taking turns"
     )
-    compare("clock", ours.wall, bare.wall)
-    compare("processor", ours.processor, bare.processor)
+    compare("clock", own.wall, bare.wall)
+    compare("processor", own.processor, bare.processor)
     print(f"  a checkpoint takes {checkpoint:.2f} s")
 
 

@@ -50,7 +50,8 @@ def measure_contamination(corpus: TokenizedCorpus, items: list[str]) -> None:
     set_speed = num_bytes / seconds / 1e6
     print(
         f"{len(items):,} items, {len(known):,} runs: {speed:.1f} MB of text/s, a Python set "
-        f"{set_speed:.1f} ({speed / set_speed:.1f} ×); {len(report.contaminated_items):,} items found"
+        f"{set_speed:.1f} ({speed / set_speed:.1f} ×); "
+        f"{len(report.contaminated_items):,} items found"
     )
 
 

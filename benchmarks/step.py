@@ -252,7 +252,7 @@ def main() -> None:
     return None
 
 
-def report(runners: dict[str, Runner], name: str, batch: int, peers: list[str]) -> None:
+def report(runners: dict[str, Runner], name: str, batch: int, libraries: list[str]) -> None:
     per_token = flops_per_token(PRESETS[name], T)
     own = runners[GNANO[0]].times
     print("| setup | ms (from – to) | tokens/s | GFLOP/s | gnano is faster by | start |")
@@ -277,9 +277,9 @@ def report(runners: dict[str, Runner], name: str, batch: int, peers: list[str]) 
             f"| {setup}{stage} | {span} | {speed} | {flops / median / 1e9:,.0f} | {ratio} "
             f"| {runner.start:.0f} s |"
         )
-    if not peers:
+    if not libraries:
         return
-    rounds = zip(*(runners[peer].times for peer in peers), strict=True)
+    rounds = zip(*(runners[setup].times for setup in libraries), strict=True)
     ratios = [min(others) / one for one, others in zip(own, rounds, strict=True)]
     print(
         f"gnano against the fastest other of each round: {statistics.median(ratios):.2f} × "

@@ -43,7 +43,7 @@ def model_dir(recipe, corpus, tmp_path_factory) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)
-    folder = tmp_path_factory.mktemp("bits") / "model"
+    folder: Path = tmp_path_factory.mktemp("bits") / "model"
     corpus.tokenizer.save(folder)
     save_model(model, folder, corpus.tokenizer.end_of_text_id)
     return folder

@@ -28,7 +28,7 @@ TEXT = "A stone sees the river; no bird takes a letter under the house. A café,
 @pytest.fixture(scope="session")
 def trained_dir(trained_model, words, tmp_path_factory) -> Path:
     """A checkpoint folder of the model that knows the answers."""
-    folder = tmp_path_factory.mktemp("model") / "trained"
+    folder: Path = tmp_path_factory.mktemp("model") / "trained"
     words.save(folder)
     save_model(trained_model, folder, words.end_of_text_id)
     return folder

@@ -12,7 +12,6 @@ from gnano.data.sft.conversations import Conversation, Turn
 from gnano.evals.sft_compare import (
     Answer,
     AnswerComparison,
-    ModelAnswers,
     generate_answers,
     select_questions,
 )
@@ -24,8 +23,8 @@ def question(text: str, answer: str = "so", category: str = "") -> Conversation:
     return Conversation((Turn("user", text), Turn("assistant", answer)), category)
 
 
-def answers(*texts: str, stopped: bool = True) -> ModelAnswers:
-    return ModelAnswers(tuple(Answer(text, stopped, contains_template=False) for text in texts))
+def answers(*texts: str, stopped: bool = True) -> tuple[Answer, ...]:
+    return tuple(Answer(text, stopped, contains_template=False) for text in texts)
 
 
 def teach_text(engine: Engine, text: str | None) -> Engine:
@@ -45,7 +44,7 @@ def teach_text(engine: Engine, text: str | None) -> Engine:
 )
 def test_exact_answer_is_not_empty_ends_and_contains_no_template(engine, text, is_exact):
     template = ChatTemplate(user="Question: {content}\n")
-    (one,) = generate_answers(teach_text(engine, text), template, [question("what?")], 30).answers
+    (one,) = generate_answers(teach_text(engine, text), template, [question("what?")], 30)
     assert one.is_exact == is_exact
     assert one.stopped == (text is not None)
 
@@ -55,18 +54,19 @@ def test_truncated_answer_has_not_stopped(make_engine):
     length = len(make_engine().tokenizer.encode(text))
     for limit, stopped in ((length, False), (length + 1, True)):
         engine = teach_text(make_engine(), text)
-        (one,) = generate_answers(engine, ALPACA, [question("what?")], limit).answers
+        (one,) = generate_answers(engine, ALPACA, [question("what?")], limit)
         assert (one.text, one.stopped) == (text, stopped)
 
 
 def test_question_longer_than_the_context_is_truncated_and_answered(engine):
-    assert len(generate_answers(engine, ALPACA, [question("word " * 300)], 20).answers) == 1
+    assert len(generate_answers(engine, ALPACA, [question("word " * 300)], 20)) == 1
 
 
 def test_rates_are_means_over_all_answers():
     good, cut = Answer("a b c d e", True, False), Answer("x " * 50, False, False)
-    both = ModelAnswers((good, cut))
-    assert both.exact_rate == 0.5 and both.repetition_rate == pytest.approx((0 + 46 / 47) / 2)
+    rates = AnswerComparison(QUESTIONS, (good, cut), (good, good), {}).rates
+    assert rates["exact"] == (0.5, 1.0)
+    assert rates["repetition"] == pytest.approx(((0 + 46 / 47) / 2, 0))
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=30))
@@ -108,7 +108,7 @@ def test_table_has_losses_and_rates() -> None:
 def test_rates_without_meaning_are_not_in_the_table() -> None:
     different = AnswerComparison(QUESTIONS, answers("a", "b"), answers("c", "d"), COMPARISON.losses)
     assert "word for word" not in different.format_table()
-    nothing = AnswerComparison([], ModelAnswers(()), ModelAnswers(()), COMPARISON.losses)
+    nothing = AnswerComparison([], (), (), COMPARISON.losses)
     assert "exact format" not in nothing.format_table() and "2.105" in nothing.format_table()
 
 

@@ -17,16 +17,11 @@ from pathlib import Path
 from gnano.checkpoint.format import find_checkpoint
 from gnano.config.eval_config import ALL_TASKS, EvalConfig
 from gnano.config.inference_config import LoadConfig
+from gnano.evals import result_store
 from gnano.evals.bits_per_byte import mean_bits_per_byte
 from gnano.evals.eval_tasks import TASKS, load_tasks
 from gnano.evals.model_adapter import DEFAULT_LOADING, check_transformers_installed, load_eval_model
 from gnano.evals.reference_scores import REFERENCE_MODELS, ReferenceModel, nearest_models
-from gnano.evals.result_store import (
-    choose_result_path,
-    find_result,
-    items_filename,
-    load_newest_result,
-)
 from gnano.evals.runner import (
     Accuracy,
     EvalResult,
@@ -192,14 +187,16 @@ def _load_or_evaluate(
             raise ValueError(f"{folder} is named twice; name each model once.")
     default = EvalConfig()
     if replace(config, batch_size=default.batch_size, cache_dir=default.cache_dir) == default:
-        stored = [one for folder in folders if (one := load_newest_result(folder, loading))]
+        stored = [
+            one for folder in folders if (one := result_store.load_newest_result(folder, loading))
+        ]
         if len(stored) == len(paths) and (_common_columns(stored, []) or _common_texts(stored)):
             for one in stored:
                 on_note(f"{one.name}: stored result")
             return stored
     results = []
     for number, (path, folder) in enumerate(zip(paths, folders, strict=True), 1):
-        result = find_result(folder, config, loading)
+        result = result_store.find_result(folder, config, loading)
         if result is not None:
             on_note(f"{result.name}: stored result")
         else:
@@ -210,7 +207,7 @@ def _load_or_evaluate(
             show("loading")
             result = evaluate(load_eval_model(path, loading, config.add_bos), config, show)
             with best_effort("stored result"):
-                write_result(result, choose_result_path(result))
+                write_result(result, result_store.choose_result_path(result))
         results.append(result)
     return results
 
@@ -241,7 +238,9 @@ def _describe_items(score: TaskScore | None, model: EvalResult) -> str:
     if score is None:
         return "none"
     shots = f", {score.shots}-shot" if score.shots else ""
-    return f"{score.items:,} of {items_filename(model, score.task) or 'the Hub'}{shots}"
+    return (
+        f"{score.items:,} of {result_store.items_filename(model, score.task) or 'the Hub'}{shots}"
+    )
 
 
 def _columns_of_config(config: EvalConfig) -> tuple[TaskColumn, ...]:

@@ -95,9 +95,11 @@ def draw_comparison(comparison: Comparison) -> "Figure":
     for axes in panels[count:]:
         axes.set_axis_off()
     points = [_reference_points(column, comparison) for column in comparison.columns]
+    tokens = [model.tokens for model in comparison.models if model.tokens]
+    tokens += [point.tokens for own in points for point in own]
     for axes, column, own in zip(panels, comparison.columns, points, strict=False):
         _draw_scores(axes, column, comparison, own)
-        _set_scales(axes, comparison, [point for one in points for point in one])
+        _style_axes(axes, f"{column.title}, {column.metric}", tokens)
     _draw_legend(figure, comparison, across)
     figure.draw_without_rendering()  # lays out the panels; labels need their final positions
     figure.set_layout_engine("none")
@@ -118,7 +120,6 @@ def _draw_scores(
     axes: "Axes", column: TaskColumn, comparison: Comparison, published: Sequence[PlotPoint]
 ) -> None:
     muted = LIGHT_PALETTE.muted
-    _style_axes(axes, f"{column.title}, {column.metric}")
     for point in published:
         axes.plot(point.tokens, point.value, "o", color=muted, markersize=4, alpha=0.7)
     if column.chance:
@@ -135,12 +136,11 @@ def _draw_scores(
             axes.axhspan(value - stderr, value + stderr, color=color, alpha=0.12, linewidth=0)
 
 
-def _set_scales(axes: "Axes", comparison: Comparison, points: Sequence[PlotPoint]) -> None:
-    """Give all panels the same range of tokens."""
+def _style_axes(axes: "Axes", title: str, tokens: Sequence[int]) -> None:
+    """Draw a light grid, a base line and small gray numbers; all panels share the token scale."""
     from matplotlib import ticker
 
-    tokens = [point.tokens for point in points]
-    tokens += [model.tokens for model in comparison.models if model.tokens]
+    muted = LIGHT_PALETTE.muted
     axes.set_xscale("log")
     axes.set_xlim(min(tokens, default=1e9) / 3, max(tokens, default=1e12) * 3)
     axes.xaxis.set_major_locator(ticker.LogLocator(numticks=9))
@@ -150,17 +150,13 @@ def _set_scales(axes: "Axes", comparison: Comparison, points: Sequence[PlotPoint
     )
     axes.yaxis.set_major_locator(ticker.MaxNLocator(6))
     axes.margins(y=0.12)
-
-
-def _style_axes(axes: "Axes", title: str) -> None:
-    """Draw a light grid, a base line and small gray numbers."""
     axes.grid(axis="y", color=LIGHT_PALETTE.grid, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "left", "right"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(LIGHT_PALETTE.muted)
-    axes.tick_params(colors=LIGHT_PALETTE.muted, labelsize=9, length=0, pad=6)
-    axes.set_xlabel("training tokens", color=LIGHT_PALETTE.muted, fontsize=9)
+    axes.spines["bottom"].set_color(muted)
+    axes.tick_params(colors=muted, labelsize=9, length=0, pad=6)
+    axes.set_xlabel("training tokens", color=muted, fontsize=9)
     axes.set_title(title, loc="left", fontsize=10.5, color=LIGHT_PALETTE.text, pad=10)
 
 

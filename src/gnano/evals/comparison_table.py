@@ -13,25 +13,18 @@ Tasks that do not fit the width follow in further tables with the same names.
 
 import textwrap
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from gnano.evals.comparison import Comparison, TaskColumn
 from gnano.evals.reference_scores import ReferenceModel
 from gnano.evals.runner import EvalResult
+from gnano.utils.formatting import format_table
 
 MAX_NAME_LENGTH = 34  # characters
 
 
-class TableColumn(NamedTuple):
-    """The cells of a column: three of the heading, each model, guessing, each published row."""
-
-    cells: list[str]
-    align_right: bool = False
-
-    @property
-    def width(self) -> int:
-        """Width in characters."""
-        return max(map(len, self.cells))
+# cells of a column: three of the heading, each model, guessing, each published row
+Cells = list[str]
+RIGHT_ALIGNED = ("parameters", "tokens")  # headings
 
 
 def format_comparison(comparison: Comparison, width: int = 100) -> str:
@@ -51,7 +44,7 @@ def _format_tables(comparison: Comparison, sources: Sequence[str], width: int) -
     """Return one table, or several where the columns do not fit the width."""
     published = [f"{row.name} [{sources.index(row.source) + 1}]" for row in comparison.published]
     models = [_shorten(model.name) for model in comparison.models]
-    names = TableColumn(["", "", "", *models, "guessing", *published])
+    names = ["", "", "", *models, "guessing", *published]
     tables = [[names, *_fact_columns(comparison)]]
     for column in comparison.columns:
         scores = _score_column(column, comparison)
@@ -61,30 +54,27 @@ def _format_tables(comparison: Comparison, sources: Sequence[str], width: int) -
     return ["\n".join(_format_lines(table, len(models), table is tables[0])) for table in tables]
 
 
-def _total_width(columns: Sequence[TableColumn]) -> int:
-    return sum(one.width + 2 for one in columns) - 2
+def _total_width(columns: Sequence[Cells]) -> int:
+    return sum(max(map(len, cells)) + 2 for cells in columns) - 2
 
 
-def _format_lines(columns: Sequence[TableColumn], num_models: int, keep_empty: bool) -> list[str]:
+def _format_lines(columns: Sequence[Cells], num_models: int, keep_empty: bool) -> list[str]:
     """Return a table's lines; `keep_empty` keeps published rows without a score in it."""
-    rows = list(zip(*(one.cells for one in columns), strict=True))
-    guessing, published = rows[3 + num_models], rows[4 + num_models :]
-    lines = [line for row in rows[:3] if (line := _format_line(columns, row))]
-    lines += [_format_line(columns, row) for row in rows[3 : 3 + num_models]]
-    if any(guessing[1:]):
-        lines.append(_format_line(columns, guessing))
-    published = [row for row in published if keep_empty or any(row[1:])]
+    rows = list(zip(*columns, strict=True))
+    left = [number for number, cells in enumerate(columns) if cells[0] not in RIGHT_ALIGNED]
+    lines = format_table(rows, left)
+    guessing = 3 + num_models
+    shown = [line for line in lines[:3] if line] + lines[3:guessing]
+    if any(rows[guessing][1:]):
+        shown.append(lines[guessing])
+    published = [
+        line
+        for row, line in zip(rows[guessing + 1 :], lines[guessing + 1 :], strict=True)
+        if keep_empty or any(row[1:])
+    ]
     if num_models and published:
-        lines.append("─" * _total_width(columns))
-    return lines + [_format_line(columns, row) for row in published]
-
-
-def _format_line(columns: Sequence[TableColumn], row: Sequence[str]) -> str:
-    cells = (
-        text.rjust(one.width) if one.align_right else text.ljust(one.width)
-        for one, text in zip(columns, row, strict=True)
-    )
-    return "  ".join(cells).rstrip()
+        shown.append("─" * _total_width(columns))
+    return shown + published
 
 
 def _shorten(name: str) -> str:
@@ -92,7 +82,7 @@ def _shorten(name: str) -> str:
     return name if len(name) <= MAX_NAME_LENGTH else f"…{name[1 - MAX_NAME_LENGTH :]}"
 
 
-def _fact_columns(comparison: Comparison) -> list[TableColumn]:
+def _fact_columns(comparison: Comparison) -> list[Cells]:
     """Return the columns of sizes, tokens and bits per byte."""
     models, rows = comparison.models, comparison.published
 
@@ -100,13 +90,12 @@ def _fact_columns(comparison: Comparison) -> list[TableColumn]:
         return [format_count(getattr(one, field)) for one in models]
 
     columns = [
-        TableColumn([field, "", "", *counts(models, field), "", *counts(rows, field)], True)
-        for field in ("parameters", "tokens")
+        [field, "", "", *counts(models, field), "", *counts(rows, field)] for field in RIGHT_ALIGNED
     ]
     if comparison.texts:
         bits = list(map(comparison.bits_per_byte, models))
         cells = [f"{one:.4f}{_best_mark(one, bits, min(bits))}" for one in bits]
-        columns.append(TableColumn(["bits/byte", "", "", *cells, "", *[""] * len(rows)]))
+        columns.append(["bits/byte", "", "", *cells, "", *[""] * len(rows)])
     return columns
 
 
@@ -121,7 +110,7 @@ def format_count(number: int | None) -> str:
     return str(number)
 
 
-def _score_column(column: TaskColumn, comparison: Comparison) -> TableColumn:
+def _score_column(column: TaskColumn, comparison: Comparison) -> Cells:
     accuracies = [column.accuracy_of(model) for model in comparison.models]
     values = [one.value for one in accuracies]
     cells = [
@@ -133,7 +122,7 @@ def _score_column(column: TaskColumn, comparison: Comparison) -> TableColumn:
         mark = _best_mark(one.value, values, max(values))
         cells.append(f"{one.value:.3f} {_format_stderr(one.stderr)}{mark}")
     cells.append("" if column.chance is None else f"{column.chance:.3f}")
-    return TableColumn(cells + [_format_reference(column, row) for row in comparison.published])
+    return cells + [_format_reference(column, row) for row in comparison.published]
 
 
 def _format_stderr(stderr: float) -> str:

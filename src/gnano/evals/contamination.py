@@ -194,7 +194,7 @@ def _scan_in_workers(
             with worker_end:
                 fd = worker_end.fileno()
                 command = [*WORKER_COMMAND, str(fd)]
-                # in a process group of its own: Ctrl-C reaches only the parent, which ends it
+                # in a separate process group: Ctrl-C reaches only the parent, which ends it
                 processes.append(subprocess.Popen(command, pass_fds=[fd], process_group=0))
         packed = pickle.dumps(scanner)
         for pipe in pipes:

@@ -57,7 +57,7 @@ def evaluate_with_lm_eval(
             model_args=_model_arguments(folder, config, loading),
             tasks=[to_lm_eval_task(own[name]) if name in own else name for name in tasks],
             task_manager=manager,
-            num_fewshot=config.shots or None,  # of its own tasks; ours contain their examples
+            num_fewshot=config.shots or None,  # only for its own tasks
             limit=config.limit or None,
             batch_size=config.batch_size,
             device=resolve_device(loading.device),

@@ -228,7 +228,7 @@ def choice_nll(
     """Return each choice's nats and its number of tokens that are not the argmax: [O, 2], fp64.
 
     `positions` are the rows of `x_ND` that predict the scored tokens of all choices in order. The
-    work is done in slices, because the logits of a whole batch may not fit in memory.
+    work is done in slices, because the logits of a full batch may not fit in memory.
     """
     device = x_ND.device
     targets = [token for choice in choices for token in choice.ids[-choice.num_scored :]]

@@ -107,7 +107,7 @@ class CopySearch:
     """
 
     def __init__(self, samples: Sequence[Sequence[int]], end_of_text: int) -> None:
-        # ids from 1; 0 stands after each sample and for end-of-text, which no span crosses
+        # ids from 1; 0 marks the end of each sample and end-of-text, which no span crosses
         rows = [np.append(np.asarray(ids, np.int64) + 1, 0) for ids in samples]
         row = np.concatenate([*rows, np.zeros(1, np.int64)])
         row[row == end_of_text + 1] = 0

@@ -6,7 +6,7 @@ places.
 
 Every task has two columns, as in lm-evaluation-harness. `acc`: the answer with the highest
 log-likelihood wins. `acc_norm`: the log-likelihood is first divided by the length of the answer, in
-characters unless the note says tokens. The two can differ by ten points, and acc favors short
+characters unless the note names tokens. The two can differ by ten points, and acc favors short
 answers: on arc_challenge and openbookqa a weak model's acc falls below chance. Compare acc only
 with acc and acc_norm only with acc_norm. The harness has no acc_norm for winogrande, boolq and
 lambada.

@@ -50,29 +50,12 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class ModelAnswers:
-    """One model's answers to the questions."""
-
-    answers: tuple[Answer, ...]
-
-    @property
-    def exact_rate(self) -> float:
-        """Share of the answers in the exact format."""
-        return mean(answer.is_exact for answer in self.answers)
-
-    @property
-    def repetition_rate(self) -> float:
-        """Mean repetition rate of the answers."""
-        return mean(repetition_rate(answer.text) for answer in self.answers)
-
-
-@dataclass(frozen=True)
 class AnswerComparison:
     """Answers and losses before and after tuning."""
 
     questions: list[Conversation]
-    before: ModelAnswers
-    after: ModelAnswers
+    before: tuple[Answer, ...]
+    after: tuple[Answer, ...]
     losses: dict[str, tuple[float, float]]  # nats per token before and after: all, then categories
 
     @property
@@ -81,15 +64,16 @@ class AnswerComparison:
         if not self.questions:
             return {}
         expected = [question.turns[-1].content.strip() for question in self.questions]
-        before, after = (
-            mean(one.text == text for one, text in zip(model.answers, expected, strict=True))
-            for model in (self.before, self.after)
-        )
-        return {
-            "exact": (self.before.exact_rate, self.after.exact_rate),
-            "repetition": (self.before.repetition_rate, self.after.repetition_rate),
-            "same": (before, after),
-        }
+
+        def rates(answers: tuple[Answer, ...]) -> tuple[float, float, float]:
+            return (
+                mean(answer.is_exact for answer in answers),
+                mean(repetition_rate(answer.text) for answer in answers),
+                mean(one.text == text for one, text in zip(answers, expected, strict=True)),
+            )
+
+        pairs = zip(rates(self.before), rates(self.after), strict=True)
+        return dict(zip(("exact", "repetition", "same"), pairs, strict=True))
 
     def format_table(self) -> str:
         """Return losses and rates as text for a terminal."""
@@ -144,7 +128,7 @@ class AnswerComparison:
 
     def answer_pairs(self) -> list[tuple[Conversation, Answer, Answer]]:
         """Return each question with its answer before and after."""
-        return list(zip(self.questions, self.before.answers, self.after.answers, strict=True))
+        return list(zip(self.questions, self.before, self.after, strict=True))
 
 
 def _last_question(question: Conversation) -> str:
@@ -174,9 +158,9 @@ def compare_answers(
     questions = select_questions(load_conversations(config).heldout, count)
     template = read_template(tuned) or ALPACA
 
-    def answer_with(folder: Path, when: str) -> ModelAnswers:
+    def answer_with(folder: Path, when: str) -> tuple[Answer, ...]:
         if not questions:
-            return ModelAnswers(())
+            return ()
 
         def show(done: int) -> None:
             on_progress(f"answers {when} tuning · {done + 1} of {len(questions)}")
@@ -208,7 +192,7 @@ def generate_answers(
     questions: Sequence[Conversation],
     max_tokens: int,
     on_progress: Callable[[int], None] = lambda _: None,
-) -> ModelAnswers:
+) -> tuple[Answer, ...]:
     """Return the greedy answer to each question's last turn, of at most `max_tokens` tokens.
 
     `on_progress` receives the number of questions finished.
@@ -224,7 +208,7 @@ def generate_answers(
         output = list(engine.stream_token_ids(ids, limit, GREEDY))
         text = engine.tokenizer.decode(output).strip()
         answers.append(Answer(text, len(output) < limit, any(mark in text for mark in markers)))
-    return ModelAnswers(tuple(answers))
+    return tuple(answers)
 
 
 def select_questions(

@@ -22,6 +22,7 @@ from gnano.evals.memorization import CopiedSpan, find_longest_copies
 from gnano.evals.sft_compare import template_markers, truncate_prompt
 from gnano.evals.text_checks import Expectation, Grade, TextKind, Verdict, grade_text
 from gnano.infer.engine import Engine
+from gnano.utils.formatting import format_table
 from gnano.utils.validation import Range, check_number
 
 MIN_TOKENS = 16  # fewer are too short to be graded
@@ -85,15 +86,13 @@ class SmokeReport:
 
     def format_table(self) -> str:
         """Return a line for each sample, and the totals."""
-        rows = ["prompt    temp  grade"]
+        rows = [("prompt", "temp", "grade", "reason")]
         for sample in self.samples:
             first, *more = sample.verdict.reasons
             reason = f"{first} (and {len(more)} more)" if more else first
-            rows.append(
-                f"{sample.name:<9} {sample.temperature:<4}  {sample.verdict.grade:<4}   {reason}"
-            )
+            rows.append((sample.name, str(sample.temperature), sample.verdict.grade, reason))
         total = " · ".join(f"{count} {grade}" for grade, count in self.counts.items())
-        return "\n".join([*rows, "", total])
+        return "\n".join([*format_table(rows, left=range(4)), "", total])
 
     def format_texts(self) -> str:
         """Return the samples in full."""
@@ -216,14 +215,11 @@ def _load_template(format: str, folder: Path) -> ChatTemplate | None:
 
 
 def _build_expectation(prompt: SmokePrompt, template: ChatTemplate | None) -> Expectation:
-    stems = tuple(prompt.topic_stems.split())
-    if template is None:
-        before = prompt.text if prompt.kind == "code" else ""
-        return Expectation(kind=prompt.kind, topic_stems=stems, code_before=before)
     return Expectation(
         kind=prompt.kind,
-        topic_stems=stems,
-        is_answer=True,
+        topic_stems=tuple(prompt.topic_stems.split()),
+        code_before=prompt.text if template is None else "",
+        is_answer=template is not None,
         min_words=prompt.min_words,
-        template_markers=template_markers(template),
+        template_markers=template_markers(template) if template else (),
     )

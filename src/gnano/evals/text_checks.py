@@ -9,7 +9,7 @@ parse. The thresholds are the constants below.
 A verdict is FAIL where no working model writes such a text, WEAK where one may occasionally do so,
 else OK. Wrong facts and bad style are OK: this is a smoke test.
 
-Python code is judged by its longest beginning of complete lines that parses; where the token limit
+Python code is graded by its longest beginning of complete lines that parses; where the token limit
 truncated the text, an unfinished rest is accepted.
 """
 
@@ -68,7 +68,7 @@ MIN_LOOP_LENGTH = 40  # characters; "ha ha ha" is no loop
 REPEATED_LINES = Threshold(2, 4)  # occurrences of one line in a text
 MIN_LINE_LENGTH = 16  # characters; shorter lines such as `else:` repeat by chance
 LONG_TEXT_WORDS = 50  # a longer text needs two words of its topic, a shorter one needs one
-MAX_WEAK_ISSUES = 4  # so many WEAK checks make a text FAIL
+MAX_WEAK_ISSUES = 4  # as many WEAK checks make a text FAIL
 
 COMMON_WORDS = frozenset(
     """
