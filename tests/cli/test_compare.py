@@ -43,13 +43,13 @@ def test_two_models_side_by_side_and_the_second_time_as_saved(capsys, place):
     typed = ("one", "other", "--files", "piqa.jsonl", "mine=piqa.jsonl", "--limit", 10)
     first, said = compare(capsys, *typed)
     assert "model 1 of 2 · one" in said
-    for word in ("PIQA", "mine", "one minus other:", "within the error", "[1] https://"):
+    for word in ("PIQA", "mine", "one, less other:", "within the error", "[1] https://"):
         assert word in first
     assert {path.name for path in (place / "evals").iterdir()} == {"one.json", "other.json"}
     again, said = compare(capsys, *typed)
-    assert again == first and said == "one: stored result\nother: stored result\n"
+    assert again == first and said == "one: as saved\nother: as saved\n"
     bare, said = compare(capsys, "one", "other")
-    assert bare == first and "stored result" in said
+    assert bare == first and "as saved" in said
     assert "https://" not in compare(capsys, *typed, "--no-published")[0]
     assert "SmolLM2-1.7B" in compare(capsys, *typed, "--all-published")[0]
 

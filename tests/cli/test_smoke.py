@@ -98,8 +98,8 @@ def test_a_model_asked_in_another_template_than_its_own_is_told_of(capsys, answe
     ("arguments", "reason"),
     [
         (["-n", "2"], "tokens is 2; it must be at least 16"),
-        (["--format", "poem"], "There is no format 'poem'"),
-        (["--format", "own"], "has no readable template"),
+        (["--format", "poem"], "No format is called 'poem'"),
+        (["--format", "own"], "has no template that can be read"),
         (["--temperatures"], "There is no temperature"),
         (["--seed", "-3"], "seed is -3"),
     ],
