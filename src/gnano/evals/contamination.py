@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gnano.data.ngram_overlap import NGramIndex
 from gnano.data.shards import ShardInfo
@@ -170,14 +169,14 @@ class ShardScanner:
         first = 0
         while first < len(edges) - 1:
             last = max(first + 1, bisect_right(edges, edges[first] + BATCH_TOKENS) - 1)
-            texts = [self._decode(ids[a:b]) for a, b in pairwise(edges[first : last + 1])]
+            texts = [
+                b"".join(self.token_bytes[ids[a:b]].tolist()).decode("utf-8", errors="replace")
+                for a, b in pairwise(edges[first : last + 1])
+            ]
             found = self.ngrams.find(texts)
             matches = [Match(one.ngram_id, one.words, first + one.text_index) for one in found]
             yield edges[last] - edges[first], matches
             first = last
-
-    def _decode(self, ids: NDArray[Any]) -> str:
-        return b"".join(self.token_bytes[ids].tolist()).decode("utf-8", errors="replace")
 
 
 def _scan_in_workers(

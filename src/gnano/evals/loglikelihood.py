@@ -58,9 +58,7 @@ class EncodedItem:
 class ChoiceScorer(Protocol):
     """A model that scores the choices of items."""
 
-    @property
-    def block_size(self) -> int:
-        """Context length in tokens."""
+    block_size: int  # context length in tokens
 
     def set_prefix(self, prefix: TokenIds) -> None:
         """Set the ids that all items of the following batches begin with."""
@@ -146,18 +144,10 @@ class GPTScorer:
 
     def __init__(self, model: GPT) -> None:
         self.model = model
+        self.block_size = model.config.block_size
+        self.device = model.model.embed_tokens.weight.device
         self.prefix: TokenIds = ()
         self.prefix_cache: KVCache | None = None
-
-    @property
-    def block_size(self) -> int:
-        """Context length in tokens."""
-        return self.model.config.block_size
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the model."""
-        return self.model.model.embed_tokens.weight.device
 
     def set_prefix(self, prefix: TokenIds) -> None:
         """Set the shared prefix; its keys and values are computed with the next batch."""

@@ -46,24 +46,18 @@ DEFAULT_LOADING = LoadConfig()
 TORCH_DTYPE_NAMES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
+@dataclass
 class RequestEncoder:
-    """Encodes items as token ids of at most `block_size` inputs.
+    """Encodes items as token ids of at most `block_size` inputs."""
 
-    `bos` begins every text. `document_bos` begins each of several documents in a row, and a text
-    whose first token would otherwise have no token to be predicted from.
-    """
+    encode: Callable[[str], list[int]]
+    bos: TokenIds  # begins every text
+    document_bos: TokenIds  # begins each document in a row, and a text without any other token
+    block_size: int
 
-    def __init__(
-        self,
-        encode: Callable[[str], list[int]],
-        bos: TokenIds,
-        document_bos: TokenIds,
-        block_size: int,
-    ) -> None:
-        self.encode, self.bos, self.document_bos = encode, bos, document_bos
-        self.block_size = block_size
+    def __post_init__(self) -> None:
         # the choices of an item usually share one context
-        self.encode_context = lru_cache(maxsize=4)(encode)
+        self.encode_context = lru_cache(maxsize=4)(self.encode)
 
     @classmethod
     def for_gpt(cls, tokenizer: Tokenizer, block_size: int, add_bos: bool = True) -> Self:
@@ -208,14 +202,9 @@ class TransformersScorer:
     """Scores with any transformers model, computing each choice in full."""
 
     def __init__(self, model: Any) -> None:
-        self.model = model
-
-    @property
-    def block_size(self) -> int:
-        """Context length in tokens."""
-        config = self.model.config
+        self.model, config = model, model.config
         size = getattr(config, "max_position_embeddings", None) or getattr(config, "n_ctx", None)
-        return int(size or 2_048)
+        self.block_size = int(size or 2_048)
 
     def set_prefix(self, prefix: TokenIds) -> None:
         """Do nothing; no prefix is cached."""

@@ -120,11 +120,7 @@ class Verdict:
     reasons: tuple[str, ...]  # worst first; for an OK text its statistics
 
 
-class CheckResult(NamedTuple):
-    """The grade of one check."""
-
-    grade: Grade
-    reason: str
+Check = tuple[Grade, str]  # the grade of one check and its reason
 
 
 def grade_text(text: str, expected: Expectation, finished: bool) -> Verdict:
@@ -144,10 +140,10 @@ def grade_text(text: str, expected: Expectation, finished: bool) -> Verdict:
         *_check_answer(text, expected, finished),
         *_check_topic(text, expected),
     ]
-    issues = [one for grade in ("FAIL", "WEAK") for one in results if one.grade == grade]
+    issues = [one for grade in ("FAIL", "WEAK") for one in results if one[0] == grade]
     if issues:
-        grade = "FAIL" if len(issues) >= MAX_WEAK_ISSUES else issues[0].grade
-        return Verdict(grade, tuple(issue.reason for issue in issues))
+        grade = "FAIL" if len(issues) >= MAX_WEAK_ISSUES else issues[0][0]
+        return Verdict(grade, tuple(reason for _, reason in issues))
     words = plural(len(text.split()), "word")
     return Verdict("OK", (f"{words}, {repetition_rate(text):.0%} repeated",))
 
@@ -167,35 +163,35 @@ def _check_presence(text: str, expected: Expectation, finished: bool) -> str:
     return ""
 
 
-def _check_characters(text: str, expected: Expectation) -> Iterator[CheckResult]:
+def _check_characters(text: str, expected: Expectation) -> Iterator[Check]:
     """Check that the characters are text in the prompt's script."""
     dense = [character for character in text if not character.isspace()]
     garbled = sum(map(_is_garbled, dense))
     grade = GARBLED_SHARE.grade(garbled / max(len(dense), MIN_LENGTH_FOR_GARBLED))
-    yield CheckResult(grade, f"garbled: {garbled} of its {len(dense)} characters are not text")
+    yield grade, f"garbled: {garbled} of its {len(dense)} characters are not text"
     letters = [character for character in dense if character.isalpha()]
     share = len(letters) / len(dense)
     # "1, 2, 3" may be an answer
     if len(text.split()) >= MIN_WORDS_FOR_SHARES or not expected.is_answer:
         grade = LETTER_SHARE[expected.kind].grade(share)
-        yield CheckResult(grade, f"letters: {share:.0%} of its characters")
+        yield grade, f"letters: {share:.0%} of its characters"
     if letters:
         latin = sum(character < "\u0250" for character in letters) / len(letters)
-        yield CheckResult(LATIN_SHARE.grade(latin), f"script: {latin:.0%} of its letters are Latin")
+        yield LATIN_SHARE.grade(latin), f"script: {latin:.0%} of its letters are Latin"
 
 
 def _is_garbled(character: str) -> bool:
     return character == "\ufffd" or unicodedata.category(character) in ("Cc", "Cn", "Co", "Cs")
 
 
-def _check_form(text: str, expected: Expectation, finished: bool) -> Iterator[CheckResult]:
+def _check_form(text: str, expected: Expectation, finished: bool) -> Iterator[Check]:
     """Check that the text is English, a list or Python, as the prompt requires."""
     if expected.kind == "code":
         yield _check_python(text, expected, finished)
         return
     is_list = expected.kind == "list" and _has_list_items(text, expected.is_answer)
     if expected.kind == "list" and not is_list:
-        yield CheckResult("WEAK", "list: it has no further item")
+        yield "WEAK", "list: it has no further item"
     words = text.split()
     if len(words) < MIN_WORDS_FOR_SHARES:
         return
@@ -203,11 +199,11 @@ def _check_form(text: str, expected: Expectation, finished: bool) -> Iterator[Ch
         lower = _lower_words(text)
         share = sum(word in COMMON_WORDS for word in lower) / max(1, len(lower))
         grade = COMMON_WORD_SHARE.grade(share)
-        yield CheckResult(grade, f"English: {share:.0%} of its words are common ones")
+        yield grade, f"English: {share:.0%} of its words are common ones"
     bare = [word for word in (one.strip(PUNCTUATION) for one in words) if word[:1].isalpha()]
     shaped = sum(WORD_SHAPE_PATTERN.fullmatch(word) is not None for word in bare)
     share = shaped / max(1, len(bare))
-    yield CheckResult(WELL_FORMED_SHARE.grade(share), f"words: {share:.0%} are well-formed")
+    yield WELL_FORMED_SHARE.grade(share), f"words: {share:.0%} are well-formed"
 
 
 def _has_list_items(text: str, is_answer: bool) -> bool:
@@ -219,22 +215,22 @@ def _has_list_items(text: str, is_answer: bool) -> bool:
     return max(items, len(lines), text.count(",")) >= 2
 
 
-def _check_repetition(text: str, kind: TextKind) -> Iterator[CheckResult]:
+def _check_repetition(text: str, kind: TextKind) -> Iterator[Check]:
     """Check for a loop at the end, repeated lines and repeated runs of words."""
     unit, times = _final_loop(text)
     size = len(unit) * times
     reason = f"loop: its last {size} characters are {_shorten_quote(unit)} {times} times"
-    yield CheckResult(LOOP_REPEATS.grade(times), reason)
+    yield LOOP_REPEATS.grade(times), reason
     lines = [LIST_ITEM_PATTERN.sub("", line).strip() for line in text.split("\n")]
     min_length = 1 if kind == "list" else MIN_LINE_LENGTH
     kept = [line for line in lines if len(line) >= min_length and any(map(str.isalnum, line))]
     if kept:
         (line, count), *_ = Counter(kept).most_common(1)
         reason = f"lines: {count} of {len(lines)} are {_shorten_quote(line)}"
-        yield CheckResult(REPEATED_LINES.grade(count), reason)
+        yield REPEATED_LINES.grade(count), reason
     share = repetition_rate(text)
     reason = f"repeats: {share:.0%} of its {NGRAM_WORDS}-word runs"
-    yield CheckResult(REPEATED_NGRAM_SHARE[kind].grade(share), reason)
+    yield REPEATED_NGRAM_SHARE[kind].grade(share), reason
 
 
 def _final_loop(text: str) -> tuple[str, int]:
@@ -250,28 +246,28 @@ def _final_loop(text: str) -> tuple[str, int]:
     return "", 0
 
 
-def _check_answer(text: str, expected: Expectation, finished: bool) -> Iterator[CheckResult]:
+def _check_answer(text: str, expected: Expectation, finished: bool) -> Iterator[Check]:
     """Check that an answer is long enough, ends, and contains no part of the template."""
     if not expected.is_answer:
         return
     for marker in expected.template_markers:
         if marker in text:
-            yield CheckResult("FAIL", f"template: it contains {marker!r}")
+            yield "FAIL", f"template: it contains {marker!r}"
     if not finished:
-        yield CheckResult("WEAK", "end: it reached the token limit")
+        yield "WEAK", "end: it reached the token limit"
     elif (count := len(text.split())) < expected.min_words:
         grade: Grade = "FAIL" if count < expected.min_words / 4 else "WEAK"
         expected_words = f"{expected.min_words} or more are expected"
-        yield CheckResult(grade, f"short: {plural(count, 'word')}, where {expected_words}")
+        yield grade, f"short: {plural(count, 'word')}, where {expected_words}"
 
 
-def _check_topic(text: str, expected: Expectation) -> Iterator[CheckResult]:
+def _check_topic(text: str, expected: Expectation) -> Iterator[Check]:
     words = _lower_words(text)
     if expected.topic_stems:
         count = sum(word.startswith(expected.topic_stems) for word in words)
         needed = 2 if len(words) > LONG_TEXT_WORDS else 1
         reason = f"topic: {count} of {plural(len(words), 'word')} on the prompt's topic"
-        yield CheckResult("OK" if count >= needed else "WEAK", reason)
+        yield "OK" if count >= needed else "WEAK", reason
 
 
 def _lower_words(text: str) -> list[str]:
@@ -283,13 +279,13 @@ def _shorten_quote(text: str) -> str:
     return repr(line if len(line) <= 40 else f"{line[:39]}…")
 
 
-def _check_python(text: str, expected: Expectation, finished: bool) -> CheckResult:
+def _check_python(text: str, expected: Expectation, finished: bool) -> Check:
     """Grade a continuation of `code_before`, or the code in an answer."""
     code = text
     if expected.is_answer:  # the code in fences, else from the first line that looks like code
         block = CODE_FENCE_PATTERN.search(text) or CODE_START_PATTERN.search(text)
         if block is None:
-            return CheckResult("FAIL", "Python: there is none in it")
+            return "FAIL", "Python: there is none in it"
         code = block[block.lastindex or 0]
     lines = code.split("\n")
     full = _parse_python(expected.code_before + code)
@@ -306,8 +302,8 @@ def _check_python(text: str, expected: Expectation, finished: bool) -> CheckResu
         elif rest and not (has_effect and rest[0][0] not in " \t"):  # else text after the code
             good = sum(bool(line.strip()) for line in lines[:num_parsed])
             reason = f"Python: {good} of its {good + len(rest)} lines, then {full}"
-            return CheckResult("WEAK" if has_effect else "FAIL", reason)
-    return CheckResult("OK" if has_effect else "WEAK", "Python: its function does nothing")
+            return "WEAK" if has_effect else "FAIL", reason
+    return "OK" if has_effect else "WEAK", "Python: its function does nothing"
 
 
 def _is_incomplete_python(before: str, lines: list[str]) -> bool:
