@@ -1,14 +1,14 @@
-"""What does FP8 cost in quality? Trainings in pairs that differ in nothing else.
+"""Cost of FP8 in quality: pairs of training runs that differ only in precision.
 
     python benchmarks/fp8_quality.py [RECIPE [STEPS [PEAK]]]        (demo, 500, the recipe's)
 
-The same weights and the same batches in the same order, once in bf16 and once with every linear
-layer of the blocks in FP8: also the small ones, which a real run leaves in bf16. A second pair
-has another order of the data. What lies between two orders in one precision is luck, and
-the cost of FP8 is to be read beside it.
+The same weights and the same batches in the same order are trained once in bf16 and once with every
+linear layer of the blocks in FP8, including the small ones that a real run keeps in bf16. A second
+pair uses another order of the data. The difference between two orders in one precision is noise,
+with which the cost of FP8 is compared.
 
-The demo's text is prepared in a temporary folder; another recipe's has to be in its own. A CPU
-multiplies the same 8-bit numbers as a GPU, but adds them up in fp32 everywhere, where a GPU's
+The demo's text is prepared in a temporary folder; another recipe's data must be prepared. A CPU
+multiplies the same 8-bit numbers as a GPU, but accumulates in fp32 everywhere, where a GPU's
 forward pass keeps about 14 bits of a sum.
 """
 
@@ -30,13 +30,13 @@ from gnano.model.transformer import GPT
 from gnano.train.distributed.context import DistContext
 from gnano.train.heldout_loss import HeldoutSet
 
-LAST = 100  # steps at the end whose mean loss is shown
+LAST_STEPS = 100  # final steps whose mean loss is reported
 
 
 def run(
     recipe: Recipe, fp8: bool, order: int, steps: int, device: torch.device
 ) -> dict[str, float]:
-    """Train; the held-out bits per byte at the end, and the losses of the last steps."""
+    """Train; return the final held-out bits per byte and the mean loss of the last steps."""
     settings, data, length = recipe.train, recipe.pretraining_data, recipe.model.block_size
     corpus = TokenizedCorpus(Path(data.folder))
     batches = PackedDataset(
@@ -74,10 +74,10 @@ def run(
         corpus, data.weights, length, settings.micro_batch_size, DistContext(device)
     )
     bits = heldout.evaluate(model).bits_per_byte
-    last = torch.stack(losses[-LAST:]).tolist()
+    last = torch.stack(losses[-LAST_STEPS:]).tolist()
     print(
-        f"  {'FP8' if fp8 else 'bf16':<4} order {order}: {bits:.4f} bits per byte held out, "
-        f"{statistics.fmean(last):.4f} nats a token over the last {len(last)} steps "
+        f"  {'FP8' if fp8 else 'bf16':<4} order {order}: {bits:.4f} held-out bits per byte, "
+        f"{statistics.fmean(last):.4f} nats per token over the last {len(last)} steps "
         f"({len(layers)} layers in FP8, {time.monotonic() - started:.0f} s)",
         flush=True,
     )
@@ -107,12 +107,13 @@ def main() -> None:
             [run(recipe, fp8, order, steps, device) for fp8 in (False, True)]
             for order in (recipe.pretraining_data.seed, recipe.pretraining_data.seed + 1)
         ]
-    for what, unit in (("bits", "bits per byte held out"), ("loss", "nats a token in training")):
-        costs = [fp8[what] - bf16[what] for bf16, fp8 in pairs]
-        luck = [second[what] - first[what] for first, second in zip(*pairs, strict=True)]
+    units = {"bits": "held-out bits per byte", "loss": "nats per token in training"}
+    for key, unit in units.items():
+        costs = [fp8[key] - bf16[key] for bf16, fp8 in pairs]
+        noise = [second[key] - first[key] for first, second in zip(*pairs, strict=True)]
         print(
             f"  {unit}: FP8 costs {costs[0]:+.4f} and {costs[1]:+.4f}; "
-            f"the other order of the data {luck[0]:+.4f} in bf16, {luck[1]:+.4f} in FP8"
+            f"another order of the data {noise[0]:+.4f} in bf16, {noise[1]:+.4f} in FP8"
         )
 
 

@@ -1,11 +1,12 @@
-"""How fast does the engine write, beside llama.cpp, transformers and the memory's own speed?
+"""Speed of text generation, compared with llama.cpp, transformers and the memory bandwidth.
 
     python benchmarks/generation.py                    shape 1b, random weights
     python benchmarks/generation.py --shape 124m --rounds 3 --tokens 8
 
-On this machine's CPU, or its GPU where it has one. One text after a prompt, then eight side by
-side, in turns with the peers on the same weights at the same bits; medians are told. llama.cpp
-comes with `pip install llama-cpp-python gguf`, which compiles it for this processor.
+Runs on the CPU, or on the GPU if there is one. One text after a prompt, then eight in a batch, in
+turns with the other libraries on the same weights with the same number of bits; medians are
+reported. llama.cpp comes with `pip install llama-cpp-python gguf`, which compiles it for this
+processor.
 """
 
 import argparse
@@ -35,14 +36,14 @@ from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
-PROMPT = 64
-GGUF: dict[Quantization, ExportDtype] = {"": "bf16", "int8": "q8_0", "int4": "q4_0"}  # as many bits
+PROMPT_TOKENS = 64
+GGUF_DTYPES: dict[Quantization, ExportDtype] = {"": "bf16", "int8": "q8_0", "int4": "q4_0"}
 SHAPES = [name for name, shape in PRESETS.items() if shape.vocab_size == 50_257]  # GPT-2's
 GREEDY = SamplingParams(temperature=0)
-Write = Callable[[int], float]  # a number of tokens -> seconds for them, after the prompt
+Generate = Callable[[int], float]  # number of tokens -> seconds, without the prompt
 
 
-def fresh(shape: str, device: str) -> GPT:
+def random_model(shape: str, device: str) -> GPT:
     torch.manual_seed(0)
     with torch.device("meta"):
         model = GPT.from_config(PRESETS[shape])
@@ -54,13 +55,13 @@ def fresh(shape: str, device: str) -> GPT:
     return model
 
 
-def ours(model: GPT, texts: int, compiled: CompiledDecoder | None = None) -> Write:
-    def write(tokens: int) -> float:
+def gnano_generate(model: GPT, texts: int, compiled: CompiledDecoder | None = None) -> Generate:
+    def generate(tokens: int) -> float:
         batch = ContinuousBatch(
-            model, NO_EOS_TOKEN, texts, PROMPT + tokens + 1, compiled_decoder=compiled
+            model, NO_EOS_TOKEN, texts, PROMPT_TOKENS + tokens + 1, compiled_decoder=compiled
         )
         for number in range(texts):
-            ids = (number + 1, *range(1, PROMPT))
+            ids = (number + 1, *range(1, PROMPT_TOKENS))
             batch.add(Request(prompt_ids=ids, max_new_tokens=tokens + 1, sampling=GREEDY))
         batch.step()
         started = time.perf_counter()
@@ -68,11 +69,11 @@ def ours(model: GPT, texts: int, compiled: CompiledDecoder | None = None) -> Wri
             batch.step()
         return time.perf_counter() - started
 
-    return write
+    return generate
 
 
-def ours_prefill(model: GPT) -> float:
-    """Seconds for a prompt of 512."""
+def gnano_prefill(model: GPT) -> float:
+    """Return the seconds for a prompt of 512 tokens."""
     batch = ContinuousBatch(model, NO_EOS_TOKEN, 1, 512)
     batch.add(Request(prompt_ids=tuple(range(512)), max_new_tokens=1, sampling=GREEDY))
     started = time.perf_counter()
@@ -81,6 +82,8 @@ def ours_prefill(model: GPT) -> float:
 
 
 class Transformers:
+    """The same model in transformers, eager and compiled."""
+
     def __init__(self, folder: Path, device: str) -> None:
         from transformers import LlamaForCausalLM
 
@@ -89,12 +92,12 @@ class Transformers:
         self.device = device
 
     @torch.inference_mode()
-    def write(self, tokens: int, compiled: bool = False) -> float:
+    def generate(self, tokens: int, compiled: bool = False) -> float:
         from transformers import StaticCache
 
-        ids = torch.arange(PROMPT, device=self.device)[None]
+        ids = torch.arange(PROMPT_TOKENS, device=self.device)[None]
         if compiled:
-            cache = StaticCache(config=self.model.config, max_cache_len=PROMPT + tokens + 1)
+            cache = StaticCache(config=self.model.config, max_cache_len=PROMPT_TOKENS + tokens + 1)
             step: Any = torch.compile(self.model.forward)
         else:
             cache, step = None, self.model.forward
@@ -103,9 +106,9 @@ class Transformers:
         token = out.logits[:, -1].argmax(-1, keepdim=True)
         took = 0.0
         for number in range(tokens):
-            place = torch.tensor([PROMPT + number], device=self.device)
+            position = torch.tensor([PROMPT_TOKENS + number], device=self.device)
             started = time.perf_counter()
-            out = step(token, past_key_values=cache, use_cache=True, cache_position=place)
+            out = step(token, past_key_values=cache, use_cache=True, cache_position=position)
             token = out.logits[:, -1].argmax(-1, keepdim=True)
             token.item()
             took += time.perf_counter() - started
@@ -120,19 +123,21 @@ class Transformers:
 
 
 class LlamaCpp:
+    """The same model in llama.cpp."""
+
     def __init__(self, path: Path, threads: int) -> None:
         import llama_cpp
 
-        peer: Any = llama_cpp
+        library: Any = llama_cpp
         gpu = -1 if torch.cuda.is_available() else 0
-        self.model = peer.Llama(
+        self.model = library.Llama(
             str(path), n_ctx=1024, n_threads=threads, n_threads_batch=threads, verbose=False,
             n_gpu_layers=gpu,
         )  # fmt: skip
 
-    def write(self, tokens: int) -> float:
+    def generate(self, tokens: int) -> float:
         self.model.reset()
-        self.model.eval(list(range(PROMPT)))
+        self.model.eval(list(range(PROMPT_TOKENS)))
         started = time.perf_counter()
         for number in range(tokens):
             self.model.eval([number + 1])
@@ -146,105 +151,125 @@ class LlamaCpp:
 
 
 @dataclass
-class Contest:
-    """Who takes turns, by names that begin with the bits."""
+class Contenders:
+    """The measured functions, by names that begin with the precision."""
 
-    writes: dict[str, tuple[Write, int]] = field(default_factory=dict)  # how, and texts
+    generates: dict[str, tuple[Generate, int]] = field(default_factory=dict)  # with the texts
     prefills: dict[str, Callable[[], float]] = field(default_factory=dict)
-    limits: dict[str, int] = field(default_factory=dict)  # bits: bytes a step reads
+    limits: dict[str, int] = field(default_factory=dict)  # precision: bytes read per step
 
 
-def contest(shape: str, device: str, folder: Path) -> Contest:
-    """All that is installed, on the same weights; `folder` is for their files."""
-    found = Contest()
+def find_contenders(shape: str, device: str, folder: Path) -> Contenders:
+    """Return all that are installed, with the same weights; `folder` is for their files."""
+    found = Contenders()
     saved = folder / "model"
     saved.mkdir()
     tokenizer = load_gpt2_tokenizer()
     tokenizer.save(saved)
-    save_model(fresh(shape, device), saved, tokenizer.end_of_text_id)
+    save_model(random_model(shape, device), saved, tokenizer.end_of_text_id)
     quants: tuple[Quantization, ...] = ("", "int8", "int4")
     for quant in quants:
-        bits = quant or "bf16"
-        model = fuse_projections(fresh(shape, device))
+        precision = quant or "bf16"
+        model = fuse_projections(random_model(shape, device))
         if quant:
             quantize_model(model, quant)
-        found.limits[bits] = count_weight_bytes(model)
-        found.writes[f"{bits} ours"] = ours(model, 1), 1
-        found.writes[f"{bits} ours compiled"] = ours(model, 1, CompiledDecoder(model)), 1
-        # as `Engine` has them: bf16 on a CPU is laid out where several are wanted
-        several = model if quant else prepack_onednn(fuse_projections(fresh(shape, device)))
-        graphs = CompiledDecoder(several) if device == "cuda" else None
+        found.limits[precision] = count_weight_bytes(model)
+        found.generates[f"{precision} gnano"] = gnano_generate(model, 1), 1
+        found.generates[f"{precision} gnano compiled"] = (
+            gnano_generate(model, 1, CompiledDecoder(model)),
+            1,
+        )
+        # as in `Engine`: bf16 weights on a CPU are prepacked for batches
+        batch_model = (
+            model if quant else prepack_onednn(fuse_projections(random_model(shape, device)))
+        )
+        graphs = CompiledDecoder(batch_model) if device == "cuda" else None
         for texts in (8,) if device == "cpu" else (8, 64):
-            found.writes[f"{bits} ours, {texts} texts"] = ours(several, texts, graphs), texts
-        found.prefills[f"{bits} ours"] = partial(ours_prefill, model)
+            found.generates[f"{precision} gnano, {texts} texts"] = (
+                gnano_generate(batch_model, texts, graphs),
+                texts,
+            )
+        found.prefills[f"{precision} gnano"] = partial(gnano_prefill, model)
         try:
-            path = folder / f"{bits}.gguf"
-            export_model(saved, "gguf", GGUF[quant], path)
-            peer = LlamaCpp(path, torch.get_num_threads())
-            found.writes[f"{bits} llama.cpp"] = peer.write, 1
-            found.prefills[f"{bits} llama.cpp"] = peer.prefill
+            path = folder / f"{precision}.gguf"
+            export_model(saved, "gguf", GGUF_DTYPES[quant], path)
+            llama = LlamaCpp(path, torch.get_num_threads())
+            found.generates[f"{precision} llama.cpp"] = llama.generate, 1
+            found.prefills[f"{precision} llama.cpp"] = llama.prefill
         except (ImportError, ValueError) as error:
-            print(f"no llama.cpp beside {bits}: {error}")
-    theirs = Transformers(saved, device)
-    found.writes["bf16 transformers"] = theirs.write, 1
-    found.writes["bf16 transformers compiled"] = lambda tokens: theirs.write(tokens, True), 1
-    found.prefills["bf16 transformers"] = theirs.prefill
+            print(f"no llama.cpp for {precision}: {error}")
+    transformers = Transformers(saved, device)
+    found.generates["bf16 transformers"] = transformers.generate, 1
+    found.generates["bf16 transformers compiled"] = (
+        lambda tokens: transformers.generate(tokens, True),
+        1,
+    )
+    found.prefills["bf16 transformers"] = transformers.prefill
     return found
 
 
-def held(
-    who: Contest, rounds: int, tokens: int, device: torch.device
+def measure(
+    contenders: Contenders, rounds: int, tokens: int, device: torch.device
 ) -> tuple[dict[str, float], dict[str, float], list[float]]:
-    """Tokens a second, written and read, by name: the medians of the turns after the first.
+    """Return tokens per second of generation and prefill by name, and the memory bandwidths.
 
-    And the bytes a second that the memory gave between the rounds, which others may share.
+    The speeds are medians of the rounds after the first. The bandwidth in bytes per second is
+    measured between the rounds, because other programs may use the memory.
     """
-    memory = []
-    speeds: dict[str, list[float]] = {name: [] for name in who.writes}
-    prompts: dict[str, list[float]] = {name: [] for name in who.prefills}
+    bandwidths = []
+    speeds: dict[str, list[float]] = {name: [] for name in contenders.generates}
+    prompts: dict[str, list[float]] = {name: [] for name in contenders.prefills}
     for number in range(rounds + 1):  # the first warms up
-        for name, (write, texts) in who.writes.items():
-            took = write(tokens)
+        for name, (generate, texts) in contenders.generates.items():
+            took = generate(tokens)
             if number:
                 speeds[name].append(texts * tokens / took)
-        for name, prefill in who.prefills.items():
+        for name, prefill in contenders.prefills.items():
             took = prefill()
             if number:
                 prompts[name].append(512 / took)
-        memory.append(measure_read_bandwidth(device))
-    written = {name: statistics.median(found) for name, found in speeds.items()}
-    return written, {name: statistics.median(found) for name, found in prompts.items()}, memory
+        bandwidths.append(measure_read_bandwidth(device))
+    generated, prefilled = (
+        {name: statistics.median(taken) for name, taken in each.items()}
+        for each in (speeds, prompts)
+    )
+    return generated, prefilled, bandwidths
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--shape", default="1b", choices=SHAPES)
-    parser.add_argument("--tokens", type=int, default=16, help="written in each turn")
+    parser.add_argument("--tokens", type=int, default=16, help="generated in each round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write the figures there too")
-    asked = parser.parse_args()
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     threads = torch.get_num_threads()
     where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {threads} threads"
-    print(f"shape {asked.shape} on {where}, {os.cpu_count()} cores; medians of {asked.beats}")
+    print(f"shape {args.shape} on {where}, {os.cpu_count()} cores; medians of {args.rounds}")
     with tempfile.TemporaryDirectory() as folder:
-        who = contest(asked.shape, device, Path(folder))
-        written, first, memory = held(who, asked.beats, asked.tokens, torch.device(device))
-    read = max(memory)
-    print(f"memory: {min(memory) / 1e9:.1f} to {read / 1e9:.1f} GB/s, read by a plain sum")
-    for name, speed in written.items():
-        kind = name.split()[0]
-        limit, best = read / who.limits[kind], written[f"{kind} ours compiled"]
+        contenders = find_contenders(args.shape, device, Path(folder))
+        generated, prefilled, bandwidths = measure(
+            contenders, args.rounds, args.tokens, torch.device(device)
+        )
+    bandwidth = max(bandwidths)
+    print(f"memory: {min(bandwidths) / 1e9:.1f} to {bandwidth / 1e9:.1f} GB/s, read by a plain sum")
+    for name, speed in generated.items():
+        precision = name.split()[0]
+        limit = bandwidth / contenders.limits[precision]
+        best = generated[f"{precision} gnano compiled"]
         print(
-            f"{name:<28}{speed:9.1f} tokens/s   ours compiled is {best / speed:5.2f} ×   "
+            f"{name:<28}{speed:9.1f} tokens/s   gnano compiled is {best / speed:5.2f} ×   "
             f"{speed / limit:5.2f} of {limit:.1f}, the memory's limit for one text"
         )
-    for name, speed in first.items():
-        beside = first[f"{name.split()[0]} ours"]
-        print(f"{name:<28}{speed:9.0f} tokens/s of 512 read   ours is {beside / speed:5.2f} ×")
-    if asked.to_json:
-        figures = {"write": written, "prompt": first, "read": read}
-        asked.to_json.write_text(json.dumps(figures, indent=1))
+    for name, speed in prefilled.items():
+        own = prefilled[f"{name.split()[0]} gnano"]
+        print(
+            f"{name:<28}{speed:9.0f} tokens/s of 512 in the prompt   gnano is {own / speed:5.2f} ×"
+        )
+    if args.json:
+        results = {"write": generated, "prompt": prefilled, "read": bandwidth}
+        args.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
-"""How fast does one GPU train, and what did each change give? Beside transformers + accelerate.
+"""Training speed of one GPU and the gain of each change, compared with transformers and accelerate.
 
-    python benchmarks/gpu.py                         shape 1b, the whole story (about an hour)
+    python benchmarks/gpu.py                         shape 1b, all measurements (about an hour)
     python benchmarks/gpu.py --quick                 124m, one round (minutes)
     python benchmarks/gpu.py --device cpu --shape demo
 
-Whole steps on random tokens through the trainer's own `Trainee`: loss, backward, clipping,
-AdamW. The story, each line with its gain over the line it builds on:
+Complete steps on random tokens through the trainer's `TrainState`: loss, backward, clipping,
+AdamW. Each line reports its gain over the line it builds on:
 
     eager ─▶ compiled ─▶ best of micro-batch × recomputation ─▶ FP8 ─▶ accumulation
 
-and the same for transformers' Llama under accelerate's bf16 (whole-model torch.compile, fused
-AdamW, SDPA or flash attention where it is installed). Then the ones that count run once more in
-turns, and medians are compared. Each measurement is a process of its own: nothing is left in
-memory, and one that does not fit is a line that says so.
+and the same for transformers' Llama with accelerate's bf16 (torch.compile of the model, fused
+AdamW, SDPA or flash attention where it is installed). Then the most important setups run again in
+turns, and their medians are compared. Each measurement is a separate process, so nothing is left in
+memory, and one that does not fit is reported as such.
 
 Needs torch; transformers and accelerate for the comparison.
 """
@@ -41,33 +41,36 @@ from gnano.model.flops import num_parameters
 from gnano.model.gpu_specs import compute_mfu
 from gnano.train.estimate import estimate_memory
 
-WARMUP, PATIENCE = 3, 1_200  # steps; seconds a measurement may take, compilation and all
-AIMS = {"bf16": 94_000, "fp8": 115_000}  # tokens/s of shape 1b on an H200
+WARMUP = 3  # steps
+TIMEOUT = 1_200  # seconds of a measurement, including compilation
+TARGETS = {"bf16": 94_000, "fp8": 115_000}  # tokens/s of shape 1b on an H200
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    who: str = "gnano"
+    """A library and its settings."""
+
+    library: str = "gnano"
     precision: str = "bf16"
     compile: bool = True
     micro_batch: int = 8
     recompute: bool = False
     accumulation: int = 1
-    attention: str = "sdpa"  # transformers' name for it
+    attention: str = "sdpa"  # name in transformers
 
     def __str__(self) -> str:
         parts = [
-            f"{self.who:<12} {self.precision:<4} {'compiled' if self.compile else 'eager':<8}",
+            f"{self.library:<12} {self.precision:<4} {'compiled' if self.compile else 'eager':<8}",
             f" {self.micro_batch:>2} sequences",
-            f" × {self.accumulation}" if self.accumulation_steps > 1 else "    ",
+            f" × {self.accumulation}" if self.accumulation > 1 else "    ",
             " recomputed" if self.recompute else "           ",
             " flash" if self.attention != "sdpa" else "",
         ]
         return "".join(parts)
 
-    def settings(self, shape: ModelConfig, device: str) -> TrainConfig:
+    def train_config(self, shape: ModelConfig, device: str) -> TrainConfig:
         return TrainConfig(
-            steps=1_000_000,  # more than are measured
+            steps=1_000_000,  # more than measured
             schedule=LRSchedule(warmup=1),
             tokens_per_step=self.micro_batch * shape.block_size * self.accumulation,
             micro_batch_size=self.micro_batch,
@@ -80,20 +83,20 @@ class Setup:
 
 
 def gnano_step(setup: Setup, shape: ModelConfig, device: torch.device) -> Callable[[int], Tensor]:
-    """A step of the trainer, given its number; returns its loss, on the device."""
+    """Return a function that trains one step, given its number, and returns its loss."""
     from gnano.data.packed_dataset import Batch
     from gnano.train.distributed.context import DistContext
     from gnano.train.precision import check_precision
     from gnano.train.train_step import TrainState
 
     check_precision(setup.precision, device)
-    recipe = Recipe(model=shape, train=setup.settings(shape, str(device)))
+    recipe = Recipe(model=shape, train=setup.train_config(shape, str(device)))
     with tempfile.TemporaryDirectory() as empty:
-        trainee = TrainState(recipe, Path(empty), DistContext.init(str(device)))
-    micros = [Batch(*pair, None) for pair in random_micros(setup, shape, device)]
+        train_state = TrainState(recipe, Path(empty), DistContext.init(str(device)))
+    micro_batches = [Batch(*pair, None) for pair in random_micro_batches(setup, shape, device)]
 
     def step(number: int) -> Tensor:
-        return trainee.train_step(micros, number)[0]
+        return train_state.train_step(micro_batches, number)[0]
 
     return step
 
@@ -101,12 +104,12 @@ def gnano_step(setup: Setup, shape: ModelConfig, device: torch.device) -> Callab
 def transformers_step(
     setup: Setup, shape: ModelConfig, device: torch.device
 ) -> Callable[[int], Tensor]:
-    """The same with Hugging Face's parts, put together for speed."""
+    """Return the same function with transformers and accelerate."""
     from accelerate import Accelerator
     from transformers import LlamaConfig, LlamaForCausalLM
 
     class Loss(torch.nn.Module):
-        """The loss alone leaves the model: accelerate would copy the logits to fp32 once more."""
+        """Return only the loss: accelerate would copy the logits to fp32 again."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -131,12 +134,12 @@ def transformers_step(
         parameters.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True
     )
     model, optimizer = accelerator.prepare(parameters, optimizer)
-    micros = random_micros(setup, shape, device)
+    micro_batches = random_micro_batches(setup, shape, device)
 
     def step(number: int) -> Tensor:
         total = torch.zeros((), device=device)
-        for inputs_BT, targets_BT in micros:
-            loss = model(inputs_BT, targets_BT) / len(micros)
+        for inputs_BT, targets_BT in micro_batches:
+            loss = model(inputs_BT, targets_BT) / len(micro_batches)
             accelerator.backward(loss)
             total += loss.detach()
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
@@ -147,7 +150,7 @@ def transformers_step(
     return step
 
 
-def random_micros(
+def random_micro_batches(
     setup: Setup, shape: ModelConfig, device: torch.device
 ) -> list[tuple[Tensor, Tensor]]:
     torch.manual_seed(0)
@@ -159,53 +162,59 @@ def random_micros(
 def measure(
     setup: Setup, shape: ModelConfig, device: torch.device, seconds: float
 ) -> dict[str, Any]:
-    """Tokens a second, peak memory and the loss of the last step."""
+    """Return tokens per second, peak memory and the loss of the last step."""
     from gnano.train.logging.metrics_logger import peak_memory_bytes
 
-    step = (gnano_step if setup.who == "gnano" else transformers_step)(setup, shape, device)
+    step = (gnano_step if setup.library == "gnano" else transformers_step)(setup, shape, device)
     number, loss = 0, torch.zeros(())
 
     def steps(count: int) -> float:
-        """Seconds a step, of so many; only their end is waited for."""
+        """Return the seconds per step of `count` steps, synchronizing at their end."""
         nonlocal number, loss
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         for _ in range(count):
             loss = step(number)
             number += 1
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return (time.perf_counter() - began) / count
+        return (time.perf_counter() - started_at) / count
 
     steps(WARMUP)
     gc.collect()
-    at_once = max(1, round(0.5 / steps(1)))
-    until, times = time.perf_counter() + seconds, [steps(at_once)]
-    while time.perf_counter() < until or len(times) < 5:
-        times.append(steps(at_once))
+    count = max(1, round(0.5 / steps(1)))
+    deadline, times = time.perf_counter() + seconds, [steps(count)]
+    while time.perf_counter() < deadline or len(times) < 5:
+        times.append(steps(count))
     tokens = setup.micro_batch * shape.block_size * setup.accumulation
     speed = tokens / statistics.median(times)
     return {"tokens_per_s": speed, "peak_gb": peak_memory_bytes(device) / 1e9, "loss": float(loss)}
 
 
-def in_a_process(setup: Setup, options: argparse.Namespace) -> dict[str, Any]:
-    """`measure` elsewhere; `failed` says in a few words why there is no figure."""
+def measure_in_process(setup: Setup, options: argparse.Namespace) -> dict[str, Any]:
+    """Run `measure` in a new process; the key `failed` contains the reason of a failure."""
     one = json.dumps(asdict(setup))
     command = [sys.executable, __file__, "--device", options.device, "--shape", options.shape]
     command += ["--seconds", str(options.seconds), "--one", one]
     try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        process = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
     except subprocess.TimeoutExpired:
-        return {"failed": f"no figure after {PATIENCE // 60} minutes"}
-    if ran.returncode == 0:
-        result: dict[str, Any] = json.loads(ran.stdout.strip().split("\n")[-1])
+        return {"failed": f"no result after {TIMEOUT // 60} minutes"}
+    if process.returncode == 0:
+        result: dict[str, Any] = json.loads(process.stdout.strip().split("\n")[-1])
         return result
-    if "OutOfMemoryError" in ran.stderr or "out of memory" in ran.stderr or ran.returncode == -9:
+    if (
+        "OutOfMemoryError" in process.stderr
+        or "out of memory" in process.stderr
+        or process.returncode == -9
+    ):
         return {"failed": "does not fit"}
-    return {"failed": (ran.stderr.strip().split("\n") or ["?"])[-1][:100]}
+    return {"failed": (process.stderr.strip().split("\n") or ["?"])[-1][:100]}
 
 
-class Story:
-    """Measures and prints: a line each, with its gain over another one."""
+class Benchmark:
+    """Measures setups and prints a line for each, with its gain over another one."""
 
     def __init__(self, options: argparse.Namespace, shape: ModelConfig) -> None:
         self.options, self.shape = options, shape
@@ -213,9 +222,9 @@ class Story:
         self.gpu = torch.cuda.get_device_name(options.device) if on_gpu else None
         self.speeds: dict[Setup, list[float]] = {}
 
-    def tell(self, setup: Setup, before: Setup | None = None) -> float:
-        """The speed of a setup, 0 where it cannot run."""
-        result = in_a_process(setup, self.options)
+    def measure(self, setup: Setup, before: Setup | None = None) -> float:
+        """Print and return the speed of a setup; 0 if it cannot run."""
+        result = measure_in_process(setup, self.options)
         if "failed" in result:
             print(f"{setup}  {result['failed']}", flush=True)
             return 0.0
@@ -237,35 +246,39 @@ class Story:
         return max(setups, key=lambda setup: statistics.median(self.speeds.get(setup, [0.0])))
 
     def best(self, setup: Setup) -> Setup:
-        """The fastest over micro-batches and recomputation; what does not fit ends a row."""
-        found = {setup: self.tell(setup)} if setup not in self.speeds else {}
+        """Return the fastest over micro-batches and recomputation; stop at a size that fails."""
+        found = {setup: self.measure(setup)} if setup not in self.speeds else {}
         found = found or {setup: statistics.median(self.speeds[setup])}
         for recompute in (False, True):
             for micro_batch in self.options.micro_batches:
                 tried = replace(setup, micro_batch=micro_batch, recompute=recompute)
                 if tried in found:
                     continue
-                found[tried] = self.tell(tried, setup)
+                found[tried] = self.measure(tried, setup)
                 if not found[tried]:
                     break
         return max(found, key=lambda tried: found[tried])
 
     def medians(self, setups: list[Setup]) -> None:
-        for _ in range(self.options.beats):
+        for _ in range(self.options.rounds):
             for setup in setups:
-                self.tell(setup)
-        print(f"\nmedians of all measurements, {self.options.beats} rounds in turns")
-        theirs = [s for s in setups if s.who != "gnano" and s in self.speeds]
-        base = max((statistics.median(self.speeds[s]) for s in theirs), default=0.0)
+                self.measure(setup)
+        print(f"\nmedians of all measurements, {self.options.rounds} rounds in turns")
+        others = [s for s in setups if s.library != "gnano" and s in self.speeds]
+        base = max((statistics.median(self.speeds[s]) for s in others), default=0.0)
         for setup in (s for s in setups if s in self.speeds):
             taken = self.speeds[setup]
             speed = statistics.median(taken)
             ratio = f"  {speed / base:5.2f} × transformers at its best" if base else ""
-            aimed = self.gpu == "NVIDIA H200" and self.options.shape == "1b"
-            aim = f"  aim {AIMS[setup.precision]:,}" if aimed and setup.who == "gnano" else ""
+            has_target = self.gpu == "NVIDIA H200" and self.options.shape == "1b"
+            target = (
+                f"  target {TARGETS[setup.precision]:,}"
+                if has_target and setup.library == "gnano"
+                else ""
+            )
             print(
                 f"{setup}  {speed:9,.0f} tokens/s{self._share(speed, setup)}"
-                f"  ({min(taken) / speed:.2f} … {max(taken) / speed:.2f}){ratio}{aim}"
+                f"  ({min(taken) / speed:.2f} … {max(taken) / speed:.2f}){ratio}{target}"
             )
 
     def _share(self, speed: float, setup: Setup) -> str:
@@ -275,9 +288,9 @@ class Story:
         return "  MFU unknown" if share is None else f"  {share:5.1%} MFU"
 
     def _predicted(self, setup: Setup) -> str:
-        if self.gpu is None or setup.who != "gnano":
+        if self.gpu is None or setup.library != "gnano":
             return ""
-        memory = estimate_memory(self.shape, setup.settings(self.shape, self.options.device))
+        memory = estimate_memory(self.shape, setup.train_config(self.shape, self.options.device))
         return f" (predicted {memory.allocated_bytes / 1e9:.1f})"
 
 
@@ -288,14 +301,14 @@ def main() -> None:
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--shape", choices=list(PRESETS))
     parser.add_argument("--quick", action="store_true", help="a small shape, one round")
-    parser.add_argument("--rounds", type=int, help="of the comparison in turns")
-    parser.add_argument("--seconds", type=float, help="of each measurement")
-    parser.add_argument("--micro-batches", type=int, nargs="+", help="sequences at once")
+    parser.add_argument("--rounds", type=int, help="rounds of the comparison in turns")
+    parser.add_argument("--seconds", type=float, help="seconds of each measurement")
+    parser.add_argument("--micro-batches", type=int, nargs="+", help="sequences per micro-batch")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     on_gpu = options.device.startswith("cuda")
     options.shape = options.shape or (("124m" if options.quick else "1b") if on_gpu else "demo")
-    options.beats = options.beats or (1 if options.quick or not on_gpu else 3)
+    options.rounds = options.rounds or (1 if options.quick or not on_gpu else 3)
     options.seconds = options.seconds or (3.0 if options.quick or not on_gpu else 6.0)
     options.micro_batches = options.micro_batches or ([8, 16, 24, 32] if on_gpu else [8, 16])
     shape = PRESETS[options.shape]
@@ -303,45 +316,47 @@ def main() -> None:
         setup = Setup(**json.loads(options.one))
         print(json.dumps(measure(setup, shape, torch.device(options.device), options.seconds)))
         return
-    tell_all(Story(options, shape))
+    run_all(Benchmark(options, shape))
 
 
-def tell_all(story: Story) -> None:
-    options, shape = story.options, story.shape
+def run_all(benchmark: Benchmark) -> None:
+    options, shape = benchmark.options, benchmark.shape
     print(
-        f"{story.gpu or 'CPU'}, torch {torch.__version__}, shape {options.shape}: "
+        f"{benchmark.gpu or 'CPU'}, torch {torch.__version__}, shape {options.shape}: "
         f"{num_parameters(shape):,} parameters, sequences of {shape.block_size:,}\n"
     )
     first = options.micro_batches[0]
     eager = Setup(compile=False, micro_batch=first)
     compiled = replace(eager, compile=True)
-    story.tell(eager)
-    story.tell(compiled, eager)
-    best = story.best(story.faster(compiled, eager))
+    benchmark.measure(eager)
+    benchmark.measure(compiled, eager)
+    best = benchmark.best(benchmark.faster(compiled, eager))
     fp8 = replace(compiled, precision="fp8")
-    ours = [compiled, best, replace(best, accumulation=4)]
-    if story.tell(fp8, compiled):
-        fp8_best = story.best(fp8)
-        ours += [fp8, fp8_best, replace(fp8_best, accumulation=4)]
-    theirs = their_best(story, Setup(who="transformers", compile=False, micro_batch=first))
+    own = [compiled, best, replace(best, accumulation=4)]
+    if benchmark.measure(fp8, compiled):
+        fp8_best = benchmark.best(fp8)
+        own += [fp8, fp8_best, replace(fp8_best, accumulation=4)]
+    others = best_of_transformers(
+        benchmark, Setup(library="transformers", compile=False, micro_batch=first)
+    )
     print()
-    story.medians(list(dict.fromkeys([*ours, *theirs])))
+    benchmark.medians(list(dict.fromkeys([*own, *others])))
 
 
-def their_best(story: Story, eager: Setup) -> list[Setup]:
+def best_of_transformers(benchmark: Benchmark, eager: Setup) -> list[Setup]:
     for package in ("transformers", "accelerate"):
         if importlib.util.find_spec(package) is None:
             print(f"{package} is not installed, so nothing is compared.")
             return []
-    story.tell(eager)
+    benchmark.measure(eager)
     compiled = replace(eager, compile=True)
-    story.tell(compiled, eager)
-    base = story.faster(compiled, eager)
+    benchmark.measure(compiled, eager)
+    base = benchmark.faster(compiled, eager)
     if importlib.util.find_spec("flash_attn") is not None:
         flash = replace(base, attention="flash_attention_2")
-        story.tell(flash, base)
-        base = story.faster(flash, base)
-    best = story.best(base)
+        benchmark.measure(flash, base)
+        base = benchmark.faster(flash, base)
+    best = benchmark.best(base)
     return [base, best, replace(best, accumulation=4)]
 
 

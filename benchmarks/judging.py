@@ -1,10 +1,10 @@
-"""Do texts that people wrote pass the smoke test's rules, and do random ones fail?
+"""Grades of the smoke test's checks for human texts, which should pass, and random ones.
 
     python benchmarks/judging.py --prose wiki.parquet books.parquet --code python.parquet \\
         --answers dolly.jsonl
 
-Pieces as long as those that a model writes for `gnano smoke` (120 tokens of GPT-2), judged by the
-same rules without the prompts' topics; and continuations of the prompts by tokens drawn at random.
+Pieces as long as the texts of `gnano smoke` (120 tokens of GPT-2) are graded by the same checks
+without the prompts' topics, and so are continuations of the prompts by random tokens.
 """
 
 import argparse
@@ -23,35 +23,35 @@ from gnano.evals.text_checks import Expectation, grade_text
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
-TOKENS, COUNT = 120, 400
-ASKS_FOR_A_LIST = re.compile(r"(?i)(list|name|give me|what are some)\b")
-Case = tuple[str, Expectation, bool]  # text, what it should be, did it end by itself?
+TOKENS, COUNT = 120, 400  # per text, texts
+LIST_REQUEST_PATTERN = re.compile(r"(?i)(list|name|give me|what are some)\b")
+Case = tuple[str, Expectation, bool]  # text, expectation, finished
 
 
 @cache
-def words() -> Tokenizer:
+def get_tokenizer() -> Tokenizer:
     return load_gpt2_tokenizer()
 
 
-def cut(text: str) -> str:
-    tokenizer = words()
+def truncate(text: str) -> str:
+    tokenizer = get_tokenizer()
     return tokenizer.decode(tokenizer.encode(text)[:TOKENS])
 
 
-def prose(path: Path, draw: random.Random) -> Iterator[Case]:
-    """From the middle of documents, from a blank on."""
+def prose_cases(path: Path, rng: random.Random) -> Iterator[Case]:
+    """Yield pieces from the middle of documents, beginning at a space."""
     texts = list(read_texts(path, "text"))
     for _ in range(COUNT):
-        text = draw.choice(texts)
-        start = draw.randrange(max(1, len(text) - 700))
+        text = rng.choice(texts)
+        start = rng.randrange(max(1, len(text) - 700))
         piece = text[start : start + 900]
-        yield cut(piece[max(piece.find(" "), 0) :]), Expectation(), False
+        yield truncate(piece[max(piece.find(" "), 0) :]), Expectation(), False
 
 
-def functions(path: Path, draw: random.Random) -> Iterator[Case]:
-    """The first one with a docstring in each file, after the docstring."""
+def function_cases(path: Path, rng: random.Random) -> Iterator[Case]:
+    """Yield the body of the first function with a docstring in each file."""
     texts = list(read_texts(path, "content"))
-    for text in draw.sample(texts, min(COUNT, len(texts))):
+    for text in rng.sample(texts, min(COUNT, len(texts))):
         try:
             tree = ast.parse(text)
         except (SyntaxError, ValueError):
@@ -62,23 +62,24 @@ def functions(path: Path, draw: random.Random) -> Iterator[Case]:
                 end = node.body[0].end_lineno or node.lineno
                 before = "\n".join(lines[node.lineno - 1 : end])
                 after = "\n".join(["", *lines[end : end + 80]])
-                yield cut(after), Expectation(kind="code", code_before=before), False
+                yield truncate(after), Expectation(kind="code", code_before=before), False
                 break
 
 
-def lists(path: Path) -> Iterator[Case]:
-    """Whole answers to those who ask for a list."""
+def list_cases(path: Path) -> Iterator[Case]:
+    """Yield the full answers to requests for a list."""
     records = read_conversation_files([str(path)]).records
-    asked = [one.turns for one in records if ASKS_FOR_A_LIST.match(one.turns[0].content)]
-    for turns in asked[:COUNT]:
+    requests = [one.turns for one in records if LIST_REQUEST_PATTERN.match(one.turns[0].content)]
+    for turns in requests[:COUNT]:
         yield turns[-1].content, Expectation(kind="list", is_answer=True), True
 
 
-def noise(draw: random.Random) -> Iterator[Case]:
-    tokenizer = words()
+def noise_cases(rng: random.Random) -> Iterator[Case]:
+    """Yield random tokens as continuations of the prompts."""
+    tokenizer = get_tokenizer()
     for _ in range(40):
         for prompt in PROMPTS:
-            ids = [draw.randrange(tokenizer.vocab_size - 1) for _ in range(TOKENS)]
+            ids = [rng.randrange(tokenizer.vocab_size - 1) for _ in range(TOKENS)]
             yield (
                 tokenizer.decode(ids),
                 Expectation(kind=prompt.kind, code_before=prompt.text),
@@ -86,10 +87,10 @@ def noise(draw: random.Random) -> Iterator[Case]:
             )
 
 
-def show(name: str, cases: Iterable[Case]) -> None:
-    found = Counter(grade_text(*case).grade for case in cases)
+def print_grades(name: str, cases: Iterable[Case]) -> None:
+    counts = Counter(grade_text(*case).grade for case in cases)
     print(
-        f"{name:<24}" + "  ".join(f"{found[grade]:4} {grade}" for grade in ("OK", "WEAK", "FAIL"))
+        f"{name:<24}" + "  ".join(f"{counts[grade]:4} {grade}" for grade in ("OK", "WEAK", "FAIL"))
     )
 
 
@@ -98,15 +99,15 @@ def main() -> None:
     parser.add_argument("--prose", type=Path, nargs="*", default=[])
     parser.add_argument("--code", type=Path, nargs="*", default=[])
     parser.add_argument("--answers", type=Path, nargs="*", default=[])
-    asked = parser.parse_args()
-    draw = random.Random(1)
-    for path in asked.prose:
-        show(path.parent.name, prose(path, draw))
-    for path in asked.code_lines:
-        show(f"functions, {path.parent.name}", functions(path, draw))
-    for path in asked.answers:
-        show("answers with lists", lists(path))
-    show("random tokens", noise(draw))
+    args = parser.parse_args()
+    rng = random.Random(1)
+    for path in args.prose:
+        print_grades(path.parent.name, prose_cases(path, rng))
+    for path in args.code:
+        print_grades(f"functions, {path.parent.name}", function_cases(path, rng))
+    for path in args.answers:
+        print_grades("answers with lists", list_cases(path))
+    print_grades("random tokens", noise_cases(rng))
 
 
 if __name__ == "__main__":

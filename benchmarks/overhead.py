@@ -1,15 +1,15 @@
-"""What does a step cost beyond the mathematics? The trainer beside a bare loop, step by step.
+"""Overhead of the trainer per step, compared with a bare PyTorch loop.
 
     python benchmarks/overhead.py [demo|10m] [STEPS]
 
-`gnano.train.train` runs on a prepared corpus: batches out of shards, metrics, the live line,
-checks, everything but held-out losses and checkpoints, which are timed on their own. After each
-of its steps, in the same process, a bare loop takes one: the same model and shape, random tokens
-that are there already, loss, backward, PyTorch's `clip_grad_norm_` and its fused AdamW. So
-both meet the same moments of the machine. 4 sequences of 256 tokens a step.
+`gnano.train.trainer.train` runs on a prepared corpus with batches from shards, metrics, the status
+line and checks; held-out losses and checkpoints are timed separately. After each of its steps, a
+bare loop takes one in the same process: the same model and shape, random tokens in memory, loss,
+backward, PyTorch's `clip_grad_norm_` and fused AdamW. Both therefore run under the same load of the
+machine. A step has 4 sequences of 256 tokens.
 
-On a machine that others use as well, set OMP_NUM_THREADS=1 and look at the processor's time,
-which does not run while someone else computes.
+On a machine with other users, set OMP_NUM_THREADS=1 and compare processor time, which does not
+include time in which other processes run.
 """
 
 import io
@@ -38,7 +38,7 @@ BATCH, LENGTH, WARMUP = 4, 256, 10
 
 
 def recipe_for(shape: ModelConfig, folder: Path, steps: int) -> Recipe:
-    """The demo's recipe, with less of this Python's own text, in another shape."""
+    """Return the demo's recipe with less text and another model shape."""
     demo = load_recipe("demo")
     sources = {
         name: replace(source, max_bytes=1_500_000)
@@ -62,7 +62,7 @@ def recipe_for(shape: ModelConfig, folder: Path, steps: int) -> Recipe:
 
 
 def bare_loop(recipe: Recipe) -> Callable[[], None]:
-    """One step of it: nothing but what PyTorch needs to train this model."""
+    """Return a step of a minimal PyTorch training loop."""
     model = GPT.from_config(recipe.model)
     model.compute_dtype = COMPUTE_DTYPES[recipe.train.precision]
     groups: list[dict[str, Any]] = [
@@ -91,47 +91,49 @@ def bare_loop(recipe: Recipe) -> Callable[[], None]:
 
 @dataclass
 class Times:
-    """Of each step: seconds on the clock, and of this process on a processor."""
+    """Wall-clock and processor seconds of each step."""
 
     wall: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
 
     def add(self, since: tuple[float, float]) -> tuple[float, float]:
-        """The time since then; returns what time it is."""
+        """Add the time since `since`; return the current time."""
         now = time.perf_counter(), time.process_time()
         self.wall.append(now[0] - since[0])
         self.processor.append(now[1] - since[1])
         return now
 
 
-def timed(recipe: Recipe, run: Path) -> tuple[Times, Times, float]:
-    """The trainer's steps, the bare loop's, and the seconds of a checkpoint."""
-    ours, bare = Times(), Times()
+def measure(recipe: Recipe, run: Path) -> tuple[Times, Times, float]:
+    """Return the times of the trainer's and the bare loop's steps, and of a checkpoint."""
+    own, bare = Times(), Times()
     step = bare_loop(recipe)
     progress = ProgressBar(StatusLine(io.StringIO()))
     since = 0.0, 0.0
 
-    def watch(row: dict[str, Any]) -> None:
+    def on_step(row: dict[str, Any]) -> None:
         nonlocal since
         progress.update(row)
-        if row["step"] > WARMUP and not row.get("final"):  # the last measures held-out text too
-            since = ours.add(since)
+        if row["step"] > WARMUP and not row.get(
+            "final"
+        ):  # the last step also evaluates held-out text
+            since = own.add(since)
             step()
             since = bare.add(since)
         since = time.perf_counter(), time.process_time()
 
-    train(recipe, run, watch)
-    return ours, bare, time.perf_counter() - since[0]
+    train(recipe, run, on_step)
+    return own, bare, time.perf_counter() - since[0]
 
 
-def compare(what: str, ours: list[float], bare: list[float]) -> None:
-    def shown(times: list[float]) -> str:
+def compare(name: str, own: list[float], bare: list[float]) -> None:
+    def format_times(times: list[float]) -> str:
         low, median, high = (1e3 * cut for cut in statistics.quantiles(times, n=4))
         return f"{median:8.2f} ms ({low:.2f} … {high:.2f})"
 
-    pairs = statistics.median(a / b for a, b in zip(ours, bare, strict=True)) - 1
-    share = statistics.median(ours) / statistics.median(bare) - 1
-    print(f"  {what:<15}  bare loop {shown(bare)}   trainer {shown(ours)}")
+    pairs = statistics.median(a / b for a, b in zip(own, bare, strict=True)) - 1
+    share = statistics.median(own) / statistics.median(bare) - 1
+    print(f"  {name:<15}  bare loop {format_times(bare)}   trainer {format_times(own)}")
     print(f"  {'':<15}  data and bookkeeping {share:+.1%}; {pairs:+.1%} in the median pair")
 
 
@@ -145,13 +147,13 @@ def main() -> None:
             "vocab_size"
         ]
         assert vocab_size == recipe.model.vocab_size
-        ours, bare, checkpoint = timed(recipe, Path(folder) / "run")
+        own, bare, checkpoint = measure(recipe, Path(folder) / "run")
     print(
         f"shape {name}, {recipe.train.precision}, {torch.get_num_threads()} threads, "
-        f"{BATCH} × {LENGTH} tokens a step, medians of {len(ours.wall)} (quartiles), taking turns"
+        f"{BATCH} × {LENGTH} tokens a step, medians of {len(own.wall)} (quartiles), taking turns"
     )
-    compare("clock", ours.wall, bare.wall)
-    compare("processor", ours.processor, bare.processor)
+    compare("clock", own.wall, bare.wall)
+    compare("processor", own.processor, bare.processor)
     print(f"  a checkpoint takes {checkpoint:.2f} s")
 
 

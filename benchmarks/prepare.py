@@ -1,13 +1,13 @@
-"""Does preparation tokenize as fast as tiktoken can? And is its memory flat?
+"""Tokenization speed of preparation compared with tiktoken, and its memory.
 
     python benchmarks/prepare.py [--workers 2] [--megabytes 64] FILES …
 
-FILES are Parquet files with a column `text` (or --column); each is read as often as makes up
-the megabytes of text, every copy's documents marked by a first line of their own, so that
-none is a repeat. Two figures, in turns: bare `tiktoken.encode_ordinary` over the same
-documents, already in memory, in as many processes at once; and the whole of `gnano prepare`,
-from Parquet to finished shards. Then the ids are compared. Last, the peak of the resident
-memory of `prepare` and of each of its workers, for the text once and for ten times as much.
+FILES are Parquet files with a column `text` (or --column). They are repeated to give the requested
+megabytes, each copy's documents with a first line of their own, so that none is a duplicate. Two
+speeds are measured in turns: bare `tiktoken.encode_ordinary` over the same documents in memory, in
+as many processes; and the complete `gnano prepare`, from Parquet to finished shards. Then the ids
+are compared. With --memory, the peak resident memory of `prepare` and of each worker is measured
+for the text once and for ten times as much.
 """
 
 import argparse
@@ -32,23 +32,25 @@ from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 REPEATS = 3
 
 
-def corpus(files: list[str], column: str, megabytes: float, parts: int, folder: Path) -> list[Path]:
-    """Parquet files of equal size with so much text in all."""
+def write_corpus(
+    files: list[str], column: str, megabytes: float, parts: int, folder: Path
+) -> list[Path]:
+    """Write Parquet files of equal size with `megabytes` of text in total."""
     texts = [text for file in files for text in read_texts(Path(file), column)]
     size = sum(len(text.encode()) for text in texts)
     copies = max(1, round(megabytes * 1e6 / size))
-    every = [f"{copy} {text}" for copy in range(copies) for text in texts]
+    documents = [f"{copy} {text}" for copy in range(copies) for text in texts]
     folder.mkdir()
     paths = []
     for part in range(parts):
         paths.append(folder / f"{part:03}.parquet")
-        rows = pa.table({"text": every[part::parts]})
+        rows = pa.table({"text": documents[part::parts]})
         pq.write_table(rows, paths[-1], row_group_size=1_000)
     return paths
 
 
 def bare(path: Path, ready: "threading.Barrier", out: "object") -> None:
-    """One process: read the documents, wait for the others, then only tokenize."""
+    """Read the documents, wait for the other processes, then only tokenize."""
     encoding = load_gpt2_tokenizer()._tiktoken
     assert encoding is not None
     texts = list(read_texts(path, "text"))
@@ -59,7 +61,7 @@ def bare(path: Path, ready: "threading.Barrier", out: "object") -> None:
 
 
 def bare_speed(paths: list[Path], workers: int) -> float:
-    """Tokens a second of so many processes together, each with its own files."""
+    """Return the tokens per second of all processes, each with its own files."""
     context = get_context("spawn")
     speed = 0.0
     ready, out = context.Barrier(workers), context.Queue()
@@ -80,7 +82,7 @@ def config(paths: list[Path], folder: Path, workers: int) -> DataConfig:
 
 
 def prepared_speed(paths: list[Path], folder: Path, workers: int) -> float:
-    """Tokens a second of the whole preparation, held-out ones included."""
+    """Return the tokens per second of the complete preparation, including held-out ones."""
     started = time.perf_counter()
     manifest = prepare(config(paths, folder, workers))
     source = manifest.sources["text"]
@@ -88,28 +90,28 @@ def prepared_speed(paths: list[Path], folder: Path, workers: int) -> float:
 
 
 def same_ids(paths: list[Path], folder: Path) -> int:
-    """Compare every document's ids with bare tiktoken's; returns how many documents agree."""
+    """Check that every document's ids equal tiktoken's; return the number of documents."""
     encoding = load_gpt2_tokenizer()._tiktoken
     assert encoding is not None
-    opened = TokenizedCorpus(folder)
-    ours = set()
-    shards = [opened.shard_tokens(0, n) for n in range(len(opened.shard_infos(0)))] + [
-        opened.heldout_tokens(0)
+    corpus = TokenizedCorpus(folder)
+    ids = set()
+    shards = [corpus.shard_tokens(0, n) for n in range(len(corpus.shard_infos(0)))] + [
+        corpus.heldout_tokens(0)
     ]
     for tokens in shards:
-        starts = np.flatnonzero(tokens == opened.tokenizer.end_of_text_id)
-        ours |= {part[1:].tobytes() for part in np.split(tokens, starts)[1:]}
-    theirs = {
+        starts = np.flatnonzero(tokens == corpus.tokenizer.end_of_text_id)
+        ids |= {part[1:].tobytes() for part in np.split(tokens, starts)[1:]}
+    expected = {
         np.array(encoding.encode_ordinary(text), np.uint16).tobytes()
         for path in paths
         for text in read_texts(path, "text")
     }
-    assert ours == theirs, "the ids differ"
-    return len(ours)
+    assert ids == expected, "the ids differ"
+    return len(ids)
 
 
 def peaks(paths: list[Path], folder: Path, workers: int) -> tuple[float, list[float]]:
-    """MB at most resident in `prepare` and in its workers, in a process of its own."""
+    """Return the peak resident MB of `prepare` in a new process, and of its workers."""
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
         "from prepare import *;"
@@ -147,29 +149,29 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--megabytes", type=float, default=64)
     parser.add_argument(
-        "--memory", action="store_true", help="measure memory as well, at 1 × and 10 ×"
+        "--memory", action="store_true", help="also measure memory, at 1 × and 10 ×"
     )
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder, parts = Path(name), 4 * asked.workers
-        paths = corpus(asked.files, asked.column, asked.megabytes, parts, folder / "text")
-        print(f"{asked.megabytes:g} MB of text in {parts} files, {asked.workers} workers")
+        folder, parts = Path(name), 4 * args.workers
+        paths = write_corpus(args.files, args.column, args.megabytes, parts, folder / "text")
+        print(f"{args.megabytes:g} MB of text in {parts} files, {args.workers} workers")
         for repeat in range(REPEATS):
-            theirs = bare_speed(paths, asked.workers)
-            ours = prepared_speed(paths, folder / f"{repeat}", asked.workers)
+            bare = bare_speed(paths, args.workers)
+            prepared = prepared_speed(paths, folder / f"{repeat}", args.workers)
             print(
-                f"  bare tiktoken {theirs / 1e6:6.2f} M tokens/s · prepare {ours / 1e6:6.2f} M"
-                f" · {ours / theirs:.2f} ×",
+                f"  bare tiktoken {bare / 1e6:6.2f} M tokens/s · prepare {prepared / 1e6:6.2f} M"
+                f" · {prepared / bare:.2f} ×",
                 flush=True,
             )
         print(f"  {same_ids(paths, folder / '0'):,} documents with the same ids as tiktoken's")
-        if asked.memory:
+        if args.memory:
             for factor in (1, 10):
-                size = factor * asked.megabytes
-                paths = corpus(
-                    asked.files, asked.column, size, parts * factor, folder / f"text{factor}"
+                size = factor * args.megabytes
+                paths = write_corpus(
+                    args.files, args.column, size, parts * factor, folder / f"text{factor}"
                 )
-                main_mb, workers_mb = peaks(paths, folder / f"peak{factor}", asked.workers)
+                main_mb, workers_mb = peaks(paths, folder / f"peak{factor}", args.workers)
                 each = ", ".join(f"{mb:.0f}" for mb in workers_mb)
                 print(f"  {size:g} MB: prepare {main_mb:.0f} MB resident, workers {each} MB")
 

@@ -1,11 +1,10 @@
-"""What does a checkpoint cost? The pause that training sees, the seconds of a write, a resume.
+"""Cost of a checkpoint: the pause of training, the time of the write, and a resume.
 
     python benchmarks/saving.py 124m            pause, write and resume, with real steps between
-    python benchmarks/saving.py 1b --only-write bytes and seconds alone: 13 GB of memory and disk
+    python benchmarks/saving.py 1b --only-write size and time of the write: 13 GB of memory and disk
 
-The limit is the same number of bytes written and forced to disk in one go, before and after; the
-pause is told beside the median step of the same run. Files go to --folder, on the disk that is
-to be measured.
+The limit is the same number of bytes written to one file and synced, before and after; the pause is
+compared with the median step of the same run. Files go to --folder, on the disk to be measured.
 """
 
 import argparse
@@ -38,11 +37,11 @@ from gnano.train.distributed.context import DistContext
 from gnano.train.train_step import TrainState
 from gnano.utils.jsonl_log import EventLog
 
-BATCH, T = 2, 512  # of a step: small, so that a pause shows
-STEPS = 24  # the save is begun after a third of them
+BATCH, T = 2, 512  # small, so that a pause is visible
+STEPS = 24  # a save starts after a third of them
 
 
-def recipe_of(shape: ModelConfig) -> Recipe:
+def make_recipe(shape: ModelConfig) -> Recipe:
     settings = TrainConfig(
         steps=1_000,
         tokens_per_step=BATCH * T,
@@ -53,42 +52,42 @@ def recipe_of(shape: ModelConfig) -> Recipe:
     return Recipe(model=replace(shape, block_size=T), train=settings)
 
 
-def step(trainee: TrainState, number: int) -> float:
+def step(train_state: TrainState, number: int) -> float:
     started = time.perf_counter()
     ids = torch.randint(0, 4_096, (BATCH, T + 1))
-    trainee.train_step([Batch(ids[:, :-1], ids[:, 1:], None)], number)
+    train_state.train_step([Batch(ids[:, :-1], ids[:, 1:], None)], number)
     return time.perf_counter() - started
 
 
-def pause(name: str, run: Path, tokenizer: Tokenizer) -> None:
-    """Steps, of which some are taken while a checkpoint is written; twice."""
-    recipe = recipe_of(PRESETS[name])
-    trainee = TrainState(recipe, run, DistContext(torch.device("cpu")))
-    events, beside = EventLog(run, is_main=True), CheckpointAssets(recipe.model, tokenizer)
-    saver = AsyncCheckpointWriter(run, recipe.train, beside, events.log, lambda _: None)
-    step(trainee, 0)
+def measure_pause(name: str, run: Path, tokenizer: Tokenizer) -> None:
+    """Take steps before and during the write of a checkpoint, twice."""
+    recipe = make_recipe(PRESETS[name])
+    train_state = TrainState(recipe, run, DistContext(torch.device("cpu")))
+    events, assets = EventLog(run, is_main=True), CheckpointAssets(recipe.model, tokenizer)
+    writer = AsyncCheckpointWriter(run, recipe.train, assets, events.log, lambda _: None)
+    step(train_state, 0)
     for which in ("first", "second"):
-        before = [step(trainee, n) for n in range(STEPS // 3)]
+        before = [step(train_state, n) for n in range(STEPS // 3)]
         started = time.perf_counter()
-        trainee.save(1 + (which == "second"), {}, saver)
-        seen = time.perf_counter() - started
+        train_state.save(1 + (which == "second"), {}, writer)
+        pause = time.perf_counter() - started
         during: list[float] = []
-        while saver.thread is not None:
-            during.append(step(trainee, 1))
-            saver.poll()
+        while writer.thread is not None:
+            during.append(step(train_state, 1))
+            writer.poll()
         took = time.perf_counter() - started
-        usual = statistics.median(before)
-        slower = sum(during) - len(during) * usual
+        median = statistics.median(before)
+        slower = sum(during) - len(during) * median
         print(
-            f"{name}, {which} save: pause {seen:.2f} s = {seen / usual:.2f} steps of {usual:.2f} "
-            f"s, written after {took:.1f} s; the {len(during)} steps meanwhile took {slower:.1f} s "
-            f"more"
+            f"{name}, {which} save: pause {pause:.2f} s = {pause / median:.2f} steps of "
+            f"{median:.2f} s, written after {took:.1f} s; the {len(during)} steps during it took "
+            f"{slower:.1f} s longer"
         )
-    saver.wait_until_saved()
+    writer.wait_until_saved()
 
 
-def write(name: str, run: Path, tokenizer: Tokenizer) -> None:
-    """The write alone, from tensors that are there."""
+def measure_write(name: str, run: Path, tokenizer: Tokenizer) -> None:
+    """Measure the write alone, from tensors in memory."""
     shape = PRESETS[name]
     with torch.device("meta"):
         parameters = {n: p.shape for n, p in GPT.from_config(shape).named_parameters()}
@@ -116,8 +115,8 @@ def write(name: str, run: Path, tokenizer: Tokenizer) -> None:
     shutil.rmtree(folder)
 
 
-def limit(size: int, folder: Path) -> None:
-    """The same bytes in one file, nothing else."""
+def measure_limit(size: int, folder: Path) -> None:
+    """Measure writing as many bytes to one file."""
     block = os.urandom(2**26)
     started = time.perf_counter()
     with (folder / "limit").open("wb", buffering=0) as file:
@@ -129,52 +128,53 @@ def limit(size: int, folder: Path) -> None:
     (folder / "limit").unlink()
 
 
-def resume(name: str, run: Path) -> None:
-    """A new process, from its start to the end of its first new step."""
+def measure_resume(name: str, run: Path) -> None:
+    """Measure a new process from its start to the end of its first new step."""
     started = time.time()
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, __file__, name, "--resume", str(run)],
         capture_output=True,
         text=True,
         check=True,
     ).stdout.split()
-    loaded, restored, done = (float(at) - started for at in told)
+    loaded, restored, done = (float(at) - started for at in output)
     print(
         f"{name}, resume: {done:.1f} s to the end of the first new step (imports {loaded:.1f}, "
         f"checked and read {restored - loaded:.1f}, step {done - restored:.1f})"
     )
 
 
-def resumed(name: str, run: Path) -> None:
+def resume(name: str, run: Path) -> None:
+    """Print the times after the imports, after the restore, and after a step."""
     print(time.time())
-    trainee = TrainState(recipe_of(PRESETS[name]), run, DistContext(torch.device("cpu")))
+    train_state = TrainState(make_recipe(PRESETS[name]), run, DistContext(torch.device("cpu")))
     print(time.time())
-    step(trainee, trainee.completed_steps)
+    step(train_state, train_state.completed_steps)
     print(time.time())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("shape", nargs="?", default="124m", choices=list(PRESETS))
-    parser.add_argument("--only-write", action="store_true", help="bytes and seconds alone")
-    parser.add_argument("--folder", type=Path, help="on the disk that is to be measured")
+    parser.add_argument("--only-write", action="store_true", help="measure only the write")
+    parser.add_argument("--folder", type=Path, help="folder on the disk to be measured")
     parser.add_argument("--resume", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.resume:
-        return resumed(asked.shape, asked.resume)
+    args = parser.parse_args()
+    if args.resume:
+        return resume(args.shape, args.resume)
     disable_malloc_trim()
     saving.RETRY_INTERVAL = 1.0
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         run = Path(folder, "run")
         (run / "checkpoints").mkdir(parents=True)
         tokenizer = train_bpe(["some text of a few words"] * 10, 260)
-        size = 12 * num_parameters(PRESETS[asked.shape])
-        limit(size, Path(folder))
-        write(asked.shape, run, tokenizer)
-        limit(size, Path(folder))
-        if not asked.only_write:
-            pause(asked.shape, run, tokenizer)
-            resume(asked.shape, run)
+        size = 12 * num_parameters(PRESETS[args.shape])
+        measure_limit(size, Path(folder))
+        measure_write(args.shape, run, tokenizer)
+        measure_limit(size, Path(folder))
+        if not args.only_write:
+            measure_pause(args.shape, run, tokenizer)
+            measure_resume(args.shape, run)
     return None
 
 

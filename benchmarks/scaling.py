@@ -1,12 +1,11 @@
-"""Do two processes train twice as fast as one? On a CPU, over gloo, a thread each.
+"""Scaling from one process to two on a CPU, over gloo with one thread each.
 
     python benchmarks/scaling.py [demo|10m] [ROUNDS]
 
-The same recipe and global batch, `python -m gnano pretrain` each time, in turns: alone; two
-ranks with DDP; two ranks with FSDP. Beside them one process with two threads, the other
-way to use two cores, and as the limit two processes that each train alone and know nothing of
-each other: what the machine's memory and clock leave of 2. Speeds are medians over the steps of
-a run, then over rounds.
+The same recipe and global batch with `python -m gnano pretrain`, in turns: one process; two ranks
+with DDP; two ranks with FSDP. For comparison one process with two threads, the other way to use two
+cores; and as the limit two independent processes, which shows setup the machine's memory and clock
+allow. Speeds are medians over the steps of a run, then over rounds.
 """
 
 import json
@@ -33,15 +32,15 @@ PYTHON = [sys.executable, "-m"]
 RANKS = [*PYTHON, "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 
 
-def prepared(name: str, folder: Path) -> Recipe:
-    """The demo's recipe and some of its text, in another shape and with larger steps."""
+def prepare_recipe(name: str, folder: Path) -> Recipe:
+    """Prepare some of the demo's text; return a recipe with another shape and larger steps."""
     demo = load_recipe("demo")
-    few = {
+    sources = {
         key: replace(part, max_bytes=1_500_000)
         for key, part in demo.pretraining_data.sources.items()
     }
     data = replace(
-        demo.pretraining_data, folder=str(folder / "data"), sources=few, heldout_fraction=0.002
+        demo.pretraining_data, folder=str(folder / "data"), sources=sources, heldout_fraction=0.002
     )
     settings = replace(
         demo.train,
@@ -67,10 +66,10 @@ def start(recipe: Recipe, out: Path, threads: int, launcher: list[str]) -> "subp
 
 
 def speed(process: "subprocess.Popen[str]", out: Path) -> float:
-    """Tokens a second of a run, over its steps after the first ones."""
-    said, _ = process.communicate()
+    """Return the median tokens per second of a run's steps after the warm-up."""
+    output, _ = process.communicate()
     if process.returncode:
-        raise SystemExit(said)
+        raise SystemExit(output)
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return float(statistics.median(row["tokens_per_s"] for row in rows[WARMUP:-1]))
 
@@ -80,35 +79,35 @@ def main() -> None:
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
     speeds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        recipe = prepared(name, place)
+        work_dir = Path(folder)
+        recipe = prepare_recipe(name, work_dir)
 
         def measure(
-            what: str, n: int, parallel: Parallel, threads: int, launcher: list[str], at_once: int
+            setup: str, n: int, parallel: Parallel, threads: int, launcher: list[str], count: int
         ) -> None:
             own = replace(recipe, train=replace(recipe.train, parallel=parallel))
             outs = [
-                place / f"{what.split(':')[0].replace(' ', '-')}-{n}-{i}" for i in range(at_once)
+                work_dir / f"{setup.split(':')[0].replace(' ', '-')}-{n}-{i}" for i in range(count)
             ]
             running = [start(own, out, threads, launcher) for out in outs]
             total = sum(speed(process, out) for process, out in zip(running, outs, strict=True))
-            speeds.setdefault(what, []).append(total)
+            speeds.setdefault(setup, []).append(total)
 
         for n in range(rounds):
             measure("1 process", n, "auto", 1, PYTHON, 1)
             measure("2 ranks, ddp", n, "ddp", 1, RANKS, 1)
             measure("2 ranks, fsdp", n, "fsdp", 1, RANKS, 1)
             measure("1 process, 2 threads", n, "auto", 2, PYTHON, 1)
-            measure("limit: 2 processes that share nothing", n, "auto", 1, PYTHON, 2)
+            measure("limit: 2 independent processes", n, "auto", 1, PYTHON, 2)
     print(
         f"shape {name}, {recipe.train.precision}, {TOKENS:,} tokens a step in micro-batches of "
-        f"{MICRO_BATCH} × {recipe.model.block_size}, a thread each, medians of {rounds} rounds"
+        f"{MICRO_BATCH} × {recipe.model.block_size}, one thread each, medians of {rounds} rounds"
     )
     base = speeds["1 process"]
-    for what, taken in speeds.items():
+    for setup, taken in speeds.items():
         ratios = [a / b for a, b in zip(taken, base, strict=True)]
         print(
-            f"  {what:<38} {statistics.median(taken):8,.0f} tokens/s"
+            f"  {setup:<38} {statistics.median(taken):8,.0f} tokens/s"
             f"  {statistics.median(ratios):5.2f} × ({min(ratios):.2f} … {max(ratios):.2f})"
         )
 

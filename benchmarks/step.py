@@ -1,18 +1,18 @@
-"""How fast is a training step? Ours beside transformers and litgpt, each at its best.
+"""Time of a training step, compared with transformers and litgpt, each in its best setup.
 
     python benchmarks/step.py [demo|10m] [--batch 16] [--rounds 9] [--only "bf16 compiled"]
 
-One step is forward, backward, clipping and fused AdamW on random tokens, T = 256. Each setup
-lives in a process of its own, as a user would run it, and they take turns: first all of them
-for a short heat, then ours, the best of each library and the limits for the rounds. What is
-compared is the median of the ratios within a round, since others use the machine as well.
+A step is forward, backward, clipping and fused AdamW on random tokens, T = 256. Each setup runs in
+its own process, as a user would run it, and they take turns: first all of them for a few steps,
+then gnano, the best setup of each library and the limits for the rounds. The reported figure is the
+median of the ratios within a round, because other programs may use the machine.
 
-    ours          bf16 compute, fp32 master weights; eager, and blocks compiled
+    gnano         bf16 compute, fp32 master weights; eager, and blocks compiled
     the others    {fp32, autocast, pure bf16} × {eager, torch.compile of model and loss}
-    the limits    the step's own matrix products, alone; a bf16 product of 1,024 × 1,024
+    the limits    the step's own matrix products only; a bf16 product of 1,024 × 1,024
 
-In pure bf16 weights and moments are bf16 too: less work than ours, and less precise.
-litgpt's rows are left out where it is not installed (`pip install --no-deps litgpt`).
+In pure bf16, weights and moments are bf16 too: less work than gnano's, and less precise. litgpt's
+rows are omitted if it is not installed (`pip install --no-deps litgpt`).
 """
 
 import argparse
@@ -35,28 +35,28 @@ from gnano.model.flops import flops_per_token
 from gnano.model.transformer import GPT
 
 T = 256
-HEAT = 3  # steps of each setup in the first comparison
-OURS = ["gnano bf16 compiled", "gnano bf16 eager"]
+QUALIFYING_STEPS = 3  # steps of each setup in the first comparison
+GNANO = ["gnano bf16 compiled", "gnano bf16 eager"]
 LIMITS = ["limit: the step's products", "limit: product of 1,024³"]
 Step = Callable[[], None]
 
 
-def setups() -> list[str]:
+def list_setups() -> list[str]:
     libraries = ["transformers"] + (["litgpt"] if find_spec("litgpt") else [])
-    ways = [f"{p} {how}" for p in ("fp32", "autocast", "bf16") for how in ("eager", "compiled")]
-    return OURS + [f"{library} {way}" for library in libraries for way in ways]
+    modes = [f"{p} {mode}" for p in ("fp32", "autocast", "bf16") for mode in ("eager", "compiled")]
+    return GNANO + [f"{library} {mode}" for library in libraries for mode in modes]
 
 
-def our_step(shape: ModelConfig, batch: int, how: str) -> Step:
+def gnano_step(shape: ModelConfig, batch: int, mode: str) -> Step:
     disable_malloc_trim()  # as the trainer does on a CPU
     model = GPT.from_config(shape)
     model.compute_dtype = torch.bfloat16
-    if how == "compiled":
+    if mode == "compiled":
         model.compile_blocks()
-    return step_of(model, lambda x, y: model.loss(x, y) / y.numel(), batch)
+    return make_step(model, lambda x, y: model.loss(x, y) / y.numel(), batch)
 
 
-def their_step(library: str, precision: str, how: str, shape: ModelConfig, batch: int) -> Step:
+def library_step(library: str, precision: str, mode: str, shape: ModelConfig, batch: int) -> Step:
     model, logits_of = (llama if library == "transformers" else litgpt)(shape)
     if precision == "bf16":
         model.bfloat16()
@@ -66,7 +66,7 @@ def their_step(library: str, precision: str, how: str, shape: ModelConfig, batch
             logits = logits_of(x_BT)
         return F.cross_entropy(logits.flatten(0, 1).float(), y_BT.flatten())
 
-    return step_of(model, torch.compile(loss) if how == "compiled" else loss, batch)
+    return make_step(model, torch.compile(loss) if mode == "compiled" else loss, batch)
 
 
 def llama(shape: ModelConfig) -> tuple[torch.nn.Module, Callable[[Tensor], Tensor]]:
@@ -102,7 +102,7 @@ def litgpt(shape: ModelConfig) -> tuple[torch.nn.Module, Callable[[Tensor], Tens
     return model, model
 
 
-def step_of(
+def make_step(
     model: torch.nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor], batch: int
 ) -> Step:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, fused=True)
@@ -117,22 +117,22 @@ def step_of(
     return step
 
 
-def products(shape: ModelConfig, batch: int) -> Step:
-    """Every product of the layers with their weights, there and back, and nothing else.
+def product_step(shape: ModelConfig, batch: int) -> Step:
+    """Return a step of only the layers' products with their weights, forward and backward.
 
-    Written into memory that is there already, as no step can. Attention's are not among them.
+    The outputs are preallocated, which a real step cannot do. Attention is not included.
     """
     D, F_, KE = shape.n_embd, shape.ffn_hidden, shape.n_kv_head * shape.head_size
     block = [(D, D), (D, KE), (D, KE), (D, D), (D, F_), (D, F_), (F_, D)]
     sizes = block * shape.n_layer + [(D, shape.padded_vocab_size)]
-    made: dict[tuple[int, int], list[Tensor]] = {}
+    tensors: dict[tuple[int, int], list[Tensor]] = {}
     for i, o in set(sizes):
         pairs = [(batch * T, i), (o, i), (batch * T, o), (batch * T, i), (o, i), (batch * T, o)]
-        made[i, o] = [torch.randn(pair, dtype=torch.bfloat16) for pair in pairs]
+        tensors[i, o] = [torch.randn(pair, dtype=torch.bfloat16) for pair in pairs]
 
     def step() -> None:
         for size in sizes:
-            x, w, grad, to_x, to_w, y = made[size]
+            x, w, grad, to_x, to_w, y = tensors[size]
             torch.mm(x, w.T, out=y)
             torch.mm(grad, w, out=to_x)
             torch.mm(grad.T, x, out=to_w)
@@ -140,7 +140,7 @@ def products(shape: ModelConfig, batch: int) -> Step:
     return step
 
 
-def square() -> Step:
+def square_step() -> Step:
     a = torch.randn(1_024, 1_024, dtype=torch.bfloat16)
     y = torch.empty_like(a)
 
@@ -151,19 +151,19 @@ def square() -> Step:
     return step
 
 
-def work(setup: str, name: str, batch: int) -> None:
-    """The process of one setup: a step for each line of input, its seconds as a line."""
+def serve(setup: str, name: str, batch: int) -> None:
+    """Take a step for each line of input and print its seconds."""
     shape = PRESETS[name]
     torch.manual_seed(0)
     if setup == LIMITS[0]:
-        step = products(shape, batch)
+        step = product_step(shape, batch)
     elif setup == LIMITS[1]:
-        step = square()
-    elif setup in OURS:
-        step = our_step(shape, batch, setup.split()[-1])
+        step = square_step()
+    elif setup in GNANO:
+        step = gnano_step(shape, batch, setup.split()[-1])
     else:
-        library, precision, how = setup.split()
-        step = their_step(library, precision, how, shape, batch)
+        library, precision, mode = setup.split()
+        step = library_step(library, precision, mode, shape, batch)
     for _ in range(2):
         step()
     print("ready", flush=True)
@@ -174,7 +174,7 @@ def work(setup: str, name: str, batch: int) -> None:
 
 
 class Runner:
-    """A setup in its own process, asleep between its turns."""
+    """A setup in its own process, which waits between its turns."""
 
     def __init__(self, setup: str, name: str, batch: int) -> None:
         started = time.perf_counter()
@@ -185,12 +185,12 @@ class Runner:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self.alive = self._line() == "ready"
+        self.is_running = self._line() == "ready"
         self.start = time.perf_counter() - started  # seconds: import, compilation, two steps
-        self.heat: list[float] = []
+        self.qualifying: list[float] = []
         self.times: list[float] = []
 
-    def turn(self) -> float:
+    def step(self) -> float:
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
@@ -210,58 +210,60 @@ def main() -> None:
     parser.add_argument("shape", nargs="?", default="demo", choices=["demo", "10m"])
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--only", default="", help="of the others, those with one of these words")
+    parser.add_argument(
+        "--only", default="", help="only other setups that contain one of these words"
+    )
     parser.add_argument("--setup", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.setup:
-        return work(asked.setup, asked.shape, asked.batch)
+    args = parser.parse_args()
+    if args.setup:
+        return serve(args.setup, args.shape, args.batch)
     threads = torch.get_num_threads()
-    print(f"{asked.shape}, {asked.batch} × {T}, {threads} threads, {os.cpu_count()} processors")
+    print(f"{args.shape}, {args.batch} × {T}, {threads} threads, {os.cpu_count()} processors")
     if not find_spec("litgpt"):
-        print("litgpt is not installed: its rows are left out.")
+        print("litgpt is not installed: its rows are omitted.")
 
-    words = [word.strip() for word in asked.only.split(",")]
+    words = [word.strip() for word in args.only.split(",")]
     runners: dict[str, Runner] = {}
-    for setup in [*setups(), *LIMITS]:
-        if setup not in OURS + LIMITS and not any(word in setup for word in words):
+    for setup in [*list_setups(), *LIMITS]:
+        if setup not in GNANO + LIMITS and not any(word in setup for word in words):
             continue
-        runner = Runner(setup, asked.shape, asked.batch)
-        if runner.alive:
+        runner = Runner(setup, args.shape, args.batch)
+        if runner.is_running:
             runners[setup] = runner
         else:
             print(f"  {setup} does not run here.")
-    for _ in range(HEAT):
+    for _ in range(QUALIFYING_STEPS):
         for runner in runners.values():
-            runner.heat.append(runner.turn())
+            runner.qualifying.append(runner.step())
     best: dict[str, str] = {}
-    for setup in setups():
+    for setup in list_setups():
         library = setup.split()[0]
-        if setup in runners and setup not in OURS:
-            quickest = best.setdefault(library, setup)
-            if min(runners[setup].heat) < min(runners[quickest].heat):
+        if setup in runners and setup not in GNANO:
+            fastest = best.setdefault(library, setup)
+            if min(runners[setup].qualifying) < min(runners[fastest].qualifying):
                 best[library] = setup
-    final = [setup for setup in [*OURS, *best.values(), *LIMITS] if setup in runners]
-    for _ in range(asked.beats):
+    final = [setup for setup in [*GNANO, *best.values(), *LIMITS] if setup in runners]
+    for _ in range(args.rounds):
         for setup in final:
-            runners[setup].times.append(runners[setup].turn())
+            runners[setup].times.append(runners[setup].step())
     for runner in runners.values():
         runner.end()
-    report(runners, asked.shape, asked.batch, list(best.values()))
+    report(runners, args.shape, args.batch, list(best.values()))
     return None
 
 
-def report(runners: dict[str, Runner], name: str, batch: int, peers: list[str]) -> None:
+def report(runners: dict[str, Runner], name: str, batch: int, libraries: list[str]) -> None:
     per_token = flops_per_token(PRESETS[name], T)
-    ours = runners[OURS[0]].times
-    print("| setup | ms (from – to) | tokens/s | GFLOP/s | ours is faster by | start |")
+    own = runners[GNANO[0]].times
+    print("| setup | ms (from – to) | tokens/s | GFLOP/s | gnano is faster by | start |")
     print("|---|---|---|---|---|---|")
     for setup, runner in runners.items():
-        times = runner.times or runner.heat
+        times = runner.times or runner.qualifying
         median = statistics.median(times)
         span = f"{1e3 * median:,.0f} ({1e3 * min(times):,.0f} – {1e3 * max(times):,.0f})"
         ratio = ""
         if runner.times and setup != LIMITS[1]:
-            paired = statistics.median(b / a for a, b in zip(ours, times, strict=True))
+            paired = statistics.median(b / a for a, b in zip(own, times, strict=True))
             ratio = f"{paired:.2f} ×"
         speed = f"{batch * T / median:,.0f}"
         flops = per_token * batch * T
@@ -270,17 +272,17 @@ def report(runners: dict[str, Runner], name: str, batch: int, peers: list[str]) 
             flops -= 12 * shape.n_layer * shape.n_head * shape.head_size * T * T * batch
         if setup == LIMITS[1]:
             speed, flops = "", 10 * 2 * 1_024**3
-        heat = "" if runner.times else ", heat"
+        stage = "" if runner.times else ", qualifying"
         print(
-            f"| {setup}{heat} | {span} | {speed} | {flops / median / 1e9:,.0f} | {ratio} "
+            f"| {setup}{stage} | {span} | {speed} | {flops / median / 1e9:,.0f} | {ratio} "
             f"| {runner.start:.0f} s |"
         )
-    if not peers:
+    if not libraries:
         return
-    rounds = zip(*(runners[peer].times for peer in peers), strict=True)
-    ratios = [min(theirs) / our for our, theirs in zip(ours, rounds, strict=True)]
+    rounds = zip(*(runners[setup].times for setup in libraries), strict=True)
+    ratios = [min(others) / one for one, others in zip(own, rounds, strict=True)]
     print(
-        f"ours against the quickest other of each round: {statistics.median(ratios):.2f} × "
+        f"gnano against the fastest other of each round: {statistics.median(ratios):.2f} × "
         f"({min(ratios):.2f} – {max(ratios):.2f})"
     )
 

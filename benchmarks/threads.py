@@ -1,12 +1,12 @@
-"""Thread settings on a quiet machine and beside other work, as ratios to PyTorch's defaults.
+"""Thread settings on an idle machine and next to other load, relative to PyTorch's defaults.
 
     python benchmarks/threads.py [SHAPE] [ROUNDS]
 
-OpenMP reads its variables when it is loaded, so that each setting has a process of its own. They
-take turns, one piece of work at a time, first with nothing else running and then beside one busy
-loop per core. The peer in every row is PyTorch as installed: all cores, no variable set.
+OpenMP reads its variables when it is loaded, so each setting has its own process. They take turns,
+one task at a time, first with nothing else running and then next to one busy loop per core. The
+baseline in every row is PyTorch as installed: all cores, no variable set.
 
-OMP_WAIT_POLICY=PASSIVE, one thread per core, is what every command of gnano takes.
+OMP_WAIT_POLICY=PASSIVE with one thread per core is what every gnano command uses.
 """
 
 import os
@@ -18,18 +18,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 BATCH, LENGTH, TOKENS = 4, 256, 24
-WORK = {"train": "a training step of 4 × 256 tokens", "write": "24 tokens of one text"}
-PEER = "PyTorch's defaults"
+TASKS = {"train": "a training step of 4 × 256 tokens", "write": "24 generated tokens of one text"}
+BASELINE = "PyTorch's defaults"
 VARIABLES: dict[str, dict[str, str]] = {
-    PEER: {},
+    BASELINE: {},
     "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
     "gnano's: PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
 }
 
 
 def serve(shape: str) -> None:
-    """Answer lines of "WORK THREADS" with the seconds that the work took with so many threads."""
-    import torch  # before gnano, whose own choice would else be made for every setting
+    """Answer input lines "TASK THREADS" with the seconds of the task on that many threads."""
+    import torch  # before gnano, which would set its own policy
 
     from gnano.config.inference_config import SamplingParams
     from gnano.config.model_config import PRESETS
@@ -46,12 +46,12 @@ def serve(shape: str) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     ids_BT = torch.randint(config.vocab_size, (BATCH, LENGTH))
 
-    def train() -> None:
+    def train_step() -> None:
         (model.loss(ids_BT, ids_BT.roll(-1, 1)) / ids_BT.numel()).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    def write() -> None:
+    def generate() -> None:
         batch = ContinuousBatch(writer, NO_EOS_TOKEN, max_length=LENGTH)
         batch.add(
             Request(
@@ -67,12 +67,12 @@ def serve(shape: str) -> None:
         name, threads = line.split()
         torch.set_num_threads(int(threads))
         start = time.perf_counter()
-        train() if name == "train" else write()
+        train_step() if name == "train" else generate()
         print(time.perf_counter() - start, flush=True)
 
 
 class Setting:
-    """A process with these variables, asked to work with so many threads."""
+    """A process with environment variables that runs tasks."""
 
     def __init__(self, shape: str, variables: dict[str, str]) -> None:
         unset = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
@@ -85,9 +85,9 @@ class Setting:
             text=True,
         )
 
-    def seconds(self, work: str, threads: int) -> float:
+    def measure(self, task: str, threads: int) -> float:
         assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(f"{work} {threads}\n")
+        self.process.stdin.write(f"{task} {threads}\n")
         self.process.stdin.flush()
         return float(self.process.stdout.readline())
 
@@ -122,24 +122,28 @@ def main() -> None:
             for process in [stack.enter_context(Setting(shape, variables))]
             for threads in dict.fromkeys((cores, 1))
         }
-        for company in (0, cores):
-            with busy_loops(company):
-                for work, text in WORK.items():
+        for num_loops in (0, cores):
+            with busy_loops(num_loops):
+                for task, text in TASKS.items():
                     times: dict[tuple[str, int], list[float]] = {key: [] for key in settings}
                     for number in range(rounds + 1):
                         for key, (process, threads) in settings.items():
-                            process.seconds(work, threads)  # a pool of another size is new
-                            seconds = process.seconds(work, threads)
+                            process.measure(task, threads)  # starts a pool of this size
+                            seconds = process.measure(task, threads)
                             if number:
                                 times[key].append(seconds)
-                    print(f"{text}, beside {company} busy loops" if company else f"{text}, alone")
-                    show(times, (PEER, cores))
+                    print(
+                        f"{text}, with {num_loops} busy loops"
+                        if num_loops
+                        else f"{text}, idle machine"
+                    )
+                    print_times(times, (BASELINE, cores))
 
 
-def show(times: dict[tuple[str, int], list[float]], peer: tuple[str, int]) -> None:
+def print_times(times: dict[tuple[str, int], list[float]], baseline: tuple[str, int]) -> None:
     for (name, threads), own in times.items():
         low, median, high = (1e3 * cut for cut in statistics.quantiles(own, n=4))
-        ratio = statistics.median(b / a for a, b in zip(own, times[peer], strict=True))
+        ratio = statistics.median(b / a for a, b in zip(own, times[baseline], strict=True))
         plural = "s" if threads > 1 else ""
         print(
             f"  {name:<24} {threads:>2} thread{plural:<1}  {median:9.1f} ms "

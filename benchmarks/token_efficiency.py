@@ -1,18 +1,18 @@
-"""How many steps does Muon need for AdamW's loss? Both tuned, on the same text in the same order.
+"""Steps that Muon needs for AdamW's loss, both tuned, on the same text in the same order.
 
     python benchmarks/token_efficiency.py CORPORA [--work FOLDER] [--steps 320]
 
-CORPORA holds fineweb-edu-dedup, cosmopedia-v2 and starcoderdata/python, as Parquet files. Shape
-`10m` with a vocabulary of 4,096 trained on them, mixed 40 : 25 : 35; steps of 8 × 256 tokens; bf16
-products where they are worth it. No text is read twice.
+CORPORA contains fineweb-edu-dedup, cosmopedia-v2 and starcoderdata/python as Parquet files. Shape
+`10m` with a vocabulary of 4,096 is trained on them, mixed 40 : 25 : 35, in steps of 8 × 256 tokens,
+with bf16 products where they are fast. No text is read twice.
 
-AdamW runs over all the steps, with each of several peak learning rates; it has the reference
-recipe's cosine to 10 %, and once Muon's short warm-up and straight line to 0. Muon runs over a
-share of the steps, and its schedule is that much shorter: a point on the way of a longer run would
-be no fair comparison, because its learning rate has not fallen yet. What counts is the held-out
-loss at the end, in bits per byte of the same 65,536 tokens.
+AdamW runs over all steps with each of several peak learning rates and the reference recipe's cosine
+to 10 %, and once with Muon's short warm-up and linear decay to 0. Muon runs over a share of the
+steps with a correspondingly shorter schedule: a point within a longer run would be an unfair
+comparison, because its learning rate has not decayed yet. The result is the final held-out loss in
+bits per byte of the same 65,536 tokens.
 
-Trials that FOLDER knows are not run again: it may be stopped, and go on.
+Finished trials are stored in FOLDER and not repeated, so the benchmark can be interrupted.
 """
 
 import argparse
@@ -36,13 +36,15 @@ from gnano.train.heldout_loss import HeldoutSet
 from gnano.train.optim.builder import Optimizer
 from gnano.train.precision import COMPUTE_DTYPES, choose_precision
 
-ROWS, LENGTH = 8, 256  # of a step
-HELDOUT, GLANCE = 65_536, 8_192  # tokens, at the end and every EVERY steps
-EVERY = 32
+ROWS, LENGTH = 8, 256  # per step
+FINAL_TOKENS, CURVE_TOKENS = 65_536, 8_192  # held-out tokens at the end and in between
+EVAL_EVERY = 32  # steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
+    """A training run."""
+
     name: str
     steps: int
     optimizer: OptimizerConfig
@@ -51,13 +53,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
+    """The results of a trial."""
+
     bits_per_byte: float
-    curve: list[tuple[int, float]]  # step, bits per byte at a glance
+    curve: list[tuple[int, float]]  # step, bits per byte of a few tokens
     seconds: float
-    in_optimizer: float  # seconds of these
+    optimizer_seconds: float
 
 
-def trials(steps: int) -> list[Trial]:
+def list_trials(steps: int) -> list[Trial]:
     adamw = [
         Trial(
             name=f"AdamW {peak:g}",
@@ -67,8 +71,8 @@ def trials(steps: int) -> list[Trial]:
         )
         for peak in (1e-3, 2e-3, 4e-3)
     ]
-    straight = LRSchedule(kind="linear", peak=2e-3, warmup=10, floor=0.0)
-    adamw.append(replace(adamw[1], name="AdamW 0.002, Muon's schedule", schedule=straight))
+    linear = LRSchedule(kind="linear", peak=2e-3, warmup=10, floor=0.0)
+    adamw.append(replace(adamw[1], name="AdamW 0.002, Muon's schedule", schedule=linear))
     muon = [
         Trial(
             name=f"Muon {peak:g}",
@@ -81,7 +85,7 @@ def trials(steps: int) -> list[Trial]:
     return adamw + muon
 
 
-def data(corpora: Path) -> dict[str, SourceConfig]:
+def make_sources(corpora: Path) -> dict[str, SourceConfig]:
     folders = {
         "web": (0.40, "fineweb-edu-dedup", "text"),
         "synthetic": (0.25, "cosmopedia-v2", "text"),
@@ -95,12 +99,15 @@ def data(corpora: Path) -> dict[str, SourceConfig]:
     }
 
 
-class Laboratory:
-    """The text and what is measured on it."""
+class TrialRunner:
+    """Runs trials on prepared text and stores their outcomes."""
 
     def __init__(self, corpora: Path, work: Path) -> None:
         config = DataConfig(
-            folder=str(work / "data"), tokenizer="bpe-4096", workers=1, sources=data(corpora)
+            folder=str(work / "data"),
+            tokenizer="bpe-4096",
+            workers=1,
+            sources=make_sources(corpora),
         )
         prepare(config)
         corpus = TokenizedCorpus(work / "data")
@@ -109,27 +116,27 @@ class Laboratory:
         self.dtype = COMPUTE_DTYPES[choose_precision(torch.device("cpu"))]
         self.log = work / "trials.jsonl"
 
-    def outcome(self, trial: Trial) -> Outcome:
+    def run(self, trial: Trial) -> Outcome:
         key = json.loads(json.dumps(asdict(trial)))
-        for row in self._known():
+        for row in self._stored_rows():
             if row["trial"] == key:
                 return Outcome(**row["outcome"])
-        outcome = self._run(trial)
+        outcome = self._train(trial)
         with self.log.open("a") as file:
             file.write(json.dumps({"trial": key, "outcome": asdict(outcome)}) + "\n")
         return outcome
 
-    def _known(self) -> Iterator[dict[str, Any]]:
+    def _stored_rows(self) -> Iterator[dict[str, Any]]:
         if self.log.exists():
             yield from map(json.loads, self.log.read_text().splitlines())
 
-    def _run(self, trial: Trial) -> Outcome:
+    def _train(self, trial: Trial) -> Outcome:
         torch.manual_seed(0)
         model = GPT.from_config(PRESETS["10m"])
         model.compute_dtype = self.dtype
         optimizer = Optimizer(model, trial.optimizer)
         curve = []
-        started, in_optimizer = time.perf_counter(), 0.0
+        started, optimizer_seconds = time.perf_counter(), 0.0
         for step in range(trial.steps):
             x_BT, y_BT, _ = self.batches.read_batch(range(step * ROWS, (step + 1) * ROWS))
             loss = model.loss(x_BT, y_BT) / y_BT.numel()
@@ -141,14 +148,14 @@ class Laboratory:
             lr, left = trial.schedule.lr_at(step, trial.steps), 1 - step / trial.steps
             optimizer.step(lr, left, grad_divisor=norm.clamp_min(1))
             optimizer.zero_grad()
-            in_optimizer += time.perf_counter() - before
-            if (step + 1) % EVERY == 0 and step + 1 < trial.steps:
+            optimizer_seconds += time.perf_counter() - before
+            if (step + 1) % EVAL_EVERY == 0 and step + 1 < trial.steps:
                 curve.append(
-                    (step + 1, round(self.heldout.evaluate(model, GLANCE).bits_per_byte, 4))
+                    (step + 1, round(self.heldout.evaluate(model, CURVE_TOKENS).bits_per_byte, 4))
                 )
         seconds = time.perf_counter() - started
-        end = round(self.heldout.evaluate(model, HELDOUT).bits_per_byte, 5)
-        return Outcome(end, curve, round(seconds, 1), round(in_optimizer, 1))
+        end = round(self.heldout.evaluate(model, FINAL_TOKENS).bits_per_byte, 5)
+        return Outcome(end, curve, round(seconds, 1), round(optimizer_seconds, 1))
 
 
 def main() -> None:
@@ -156,17 +163,19 @@ def main() -> None:
     parser.add_argument("corpora", type=Path)
     parser.add_argument("--work", type=Path, default=Path("data/token-efficiency"))
     parser.add_argument("--steps", type=int, default=320)
-    arguments = parser.parse_args()
-    if not (arguments.corpora / "fineweb-edu-dedup").is_dir():
-        parser.error(f"{arguments.corpora} holds no fineweb-edu-dedup; name the corpora's folder.")
-    laboratory = Laboratory(arguments.corpora, arguments.work)
-    print("| trial | steps | bits per byte | seconds | of these in the optimizer |")
+    args = parser.parse_args()
+    if not (args.corpora / "fineweb-edu-dedup").is_dir():
+        parser.error(
+            f"{args.corpora} contains no fineweb-edu-dedup; name the folder of the corpora."
+        )
+    runner = TrialRunner(args.corpora, args.work)
+    print("| trial | steps | bits per byte | seconds | of which in the optimizer |")
     print("|---|---|---|---|---|")
-    for trial in trials(arguments.steps):
-        out = laboratory.outcome(trial)
+    for trial in list_trials(args.steps):
+        out = runner.run(trial)
         print(
             f"| {trial.name} | {trial.steps} | {out.bits_per_byte:.4f} | {out.seconds:.0f} | "
-            f"{out.in_optimizer:.0f} |",
+            f"{out.optimizer_seconds:.0f} |",
             flush=True,
         )
 

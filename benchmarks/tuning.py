@@ -1,11 +1,11 @@
-"""How long does tuning take? Steps of recipe `1b-sft` on packed rows, beside pretraining's.
+"""Speed of fine-tuning with recipe `1b-sft` on packed rows, compared with pretraining.
 
     python benchmarks/tuning.py dolly.jsonl                          shape 1b, on a GPU
-    python benchmarks/tuning.py dolly.jsonl --shape demo --steps 3   anywhere: proves the code
+    python benchmarks/tuning.py dolly.jsonl --shape demo --steps 3   anywhere, to test the code
 
-The trainer's own steps from random weights: those of the recipe, in which attention stays inside
-each example; the same with an adapter of rank 16; and the same rows without borders, as pretraining
-has them. They take turns; medians are told, and how long the recipe's epochs take at that pace.
+The trainer's steps from random weights: those of the recipe, in which attention stays inside each
+example; the same with a LoRA adapter of rank 16; and the same rows without document boundaries, as
+in pretraining. They take turns; medians are reported, and the time of the recipe's epochs.
 """
 
 import argparse
@@ -33,8 +33,8 @@ from gnano.train.train_step import TrainState
 WARMUP = 2  # steps that compile
 
 
-def setups(recipe: Recipe) -> dict[str, Recipe]:
-    """What is compared, by name."""
+def list_setups(recipe: Recipe) -> dict[str, Recipe]:
+    """Return the compared recipes by name."""
     adapter = replace(recipe.train, lora=LoraConfig(rank=16))
     return {
         "tuning": recipe,
@@ -43,19 +43,19 @@ def setups(recipe: Recipe) -> dict[str, Recipe]:
     }
 
 
-def stepping(
-    recipe: Recipe, rows: SFTDataset, world: DistContext, borders: bool
+def make_step(
+    recipe: Recipe, rows: SFTDataset, world: DistContext, boundaries: bool
 ) -> Callable[[int], float]:
     with tempfile.TemporaryDirectory() as empty:
-        trainee = TrainState(recipe, Path(empty), world)
-    feed = PrefetchLoader(rows, world, recipe.train)
+        train_state = TrainState(recipe, Path(empty), world)
+    loader = PrefetchLoader(rows, world, recipe.train)
 
     def step(number: int) -> float:
-        micros = feed.next_micro_batches(number)
-        if not borders:
-            micros = [Batch(*micro[:2], None) for micro in micros]
+        micro_batches = loader.next_micro_batches(number)
+        if not boundaries:
+            micro_batches = [Batch(*micro[:2], None) for micro in micro_batches]
         started = time.perf_counter()
-        trainee.train_step(micros, number)[0].item()
+        train_state.train_step(micro_batches, number)[0].item()
         return time.perf_counter() - started
 
     return step
@@ -63,41 +63,41 @@ def stepping(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("files", nargs="+", help="instructions, such as Dolly's JSONL")
+    parser.add_argument("files", nargs="+", help="instruction files, such as Dolly's JSONL")
     parser.add_argument("--shape", default="1b", choices=list(PRESETS))
-    parser.add_argument("--tokenizer", type=Path, help="a folder that has one; by default GPT-2's")
-    parser.add_argument("--steps", type=int, default=10, help="measured of each")
-    asked = parser.parse_args()
-    tokenizer = Tokenizer.load(asked.tokenizer) if asked.tokenizer else load_gpt2_tokenizer()
+    parser.add_argument("--tokenizer", type=Path, help="folder of a tokenizer; by default GPT-2's")
+    parser.add_argument("--steps", type=int, default=10, help="measured steps of each")
+    args = parser.parse_args()
+    tokenizer = Tokenizer.load(args.tokenizer) if args.tokenizer else load_gpt2_tokenizer()
     recipe = load_recipe("1b-sft")
-    shape = replace(PRESETS[asked.shape], vocab_size=tokenizer.vocab_size)
+    shape = replace(PRESETS[args.shape], vocab_size=tokenizer.vocab_size)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     settings = replace(recipe.train, device=device, precision="bf16", compile="yes")
     recipe = replace(recipe, model=shape, train=settings)
 
-    conversations = read_conversation_files(asked.files).records
+    conversations = read_conversation_files(args.files).records
     examples = [encode_conversation(one, ALPACA, tokenizer) for one in conversations]
     rows = SFTDataset([examples], [1.0], shape.block_size, seed=0)
     where = torch.cuda.get_device_name() if device == "cuda" else device
-    print(f"{asked.shape} on {where}: {rows.packing_stats()}")
+    print(f"{args.shape} on {where}: {rows.packing_stats()}")
     world = DistContext.init(device)
     steps = {
-        name: stepping(of, rows, world, borders=name != "pretraining")
-        for name, of in setups(recipe).items()
+        name: make_step(own, rows, world, boundaries=name != "pretraining")
+        for name, own in list_setups(recipe).items()
     }
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(WARMUP + asked.steps):
+    for number in range(WARMUP + args.steps):
         for name, step in steps.items():
             times[name].append(step(number))
-    usual = {name: statistics.median(took[WARMUP:]) for name, took in times.items()}
+    medians = {name: statistics.median(took[WARMUP:]) for name, took in times.items()}
     epochs = recipe.tuning_data.epochs
-    whole = epochs * len(rows.rows) * shape.block_size
-    for name, seconds in usual.items():
+    total_tokens = epochs * len(rows.rows) * shape.block_size
+    for name, seconds in medians.items():
         speed = settings.tokens_per_step / seconds
         print(
-            f"{name:<18} {seconds * 1e3:8,.0f} ms a step, {speed:9,.0f} tokens/s, "
-            f"{usual['pretraining'] / seconds:.2f} × pretraining; "
-            f"{epochs:g} epochs in {whole / speed / 60:.1f} min"
+            f"{name:<18} {seconds * 1e3:8,.0f} ms per step, {speed:9,.0f} tokens/s, "
+            f"{medians['pretraining'] / seconds:.2f} × pretraining; "
+            f"{epochs:g} epochs in {total_tokens / speed / 60:.1f} min"
         )
 
 

@@ -1,7 +1,7 @@
-"""Texts of which a reader says: it is fine, it is weak, it is broken.
+"""Texts with the grades that a reader gives them.
 
-The limits of `judging` were settled on `KNOWN`; the texts of `UNSEEN` were written afterwards, run
-once, and kept as they are.
+The thresholds of `text_checks` were chosen on `KNOWN`; the texts of `UNSEEN` were written later and
+are kept unchanged.
 """
 
 from typing import NamedTuple
@@ -30,14 +30,14 @@ class Case(NamedTuple):
     name: str
     grade: Grade
     text: str
-    wanted: Expectation
-    ended: bool = False
-    reason: str = ""  # the beginning of the first
+    expected: Expectation
+    finished: bool = False
+    reason: str = ""  # beginning of the first reason
 
 
 KNOWN = [
     Case(
-        "a story that goes on until the limit",
+        "a story up to the limit",
         "OK",
         " who mended his nets every evening while the gulls cried over the harbour. His wife had "
         "died many winters ago, and his only companion was a grey cat that slept in the bottom of "
@@ -56,7 +56,7 @@ KNOWN = [
         reason="loop",
     ),
     Case(
-        "a story that says much again, though never word for word at its end",
+        "a story that repeats itself without a loop at its end",
         "WEAK",
         " and the old man was very sad. The old man went to the sea and he saw a fish. The fish "
         "said that he was very sad. The old man went to the village and he saw a girl. The girl "
@@ -66,7 +66,7 @@ KNOWN = [
         reason="repeats",
     ),
     Case(
-        "a function whose last line the limit cut",
+        "a function whose last line the limit truncated",
         "OK",
         "\n    counts = {}\n    for word in text.lower().split():\n"
         "        word = word.strip('.,;:!?')\n        if word:\n"
@@ -77,7 +77,7 @@ KNOWN = [
         CODE,
     ),
     Case(
-        "English where Python was begun",
+        "English instead of Python",
         "FAIL",
         " The function counts the words of the text and returns them.\n\nIn this chapter we will "
         "see how a text is split into words, and how each word is counted. We begin with a text",
@@ -96,17 +96,17 @@ KNOWN = [
         reason="Python: 4 of its 12 lines",
     ),
     Case(
-        "a list that goes on",
+        "a list with further items",
         "OK",
         " a hat with a wide brim\n- sun cream, factor 30 or more\n- two bottles of water\n"
         "- swimming trunks\n- a good book\n- sandals\n- a light jumper for the evening\n"
         "- snacks that do not melt\n- a bag for wet clothes\n- playing cards\n- an umb",
         LIST,
     ),
-    Case("a fact, and the end", "OK", " hydrogen and oxygen.", FACT, ended=True),
-    Case("nothing but a full stop", "FAIL", ".\n", FACT, ended=True, reason="there is no letter"),
+    Case("a fact, and the end", "OK", " hydrogen and oxygen.", FACT, finished=True),
+    Case("only a period", "FAIL", ".\n", FACT, finished=True, reason="there is no letter"),
     Case(
-        "pieces of words drawn at random",
+        "random pieces of words",
         "FAIL",
         " odessos{{Kingelectric Bas()]additional hum.__lict ForumBinding Mal><Argent ouslysoft"
         "Key(orth 771seeingMurray idelines}}nostic clipmand rupt NavyConfig enz",
@@ -114,20 +114,20 @@ KNOWN = [
         reason="English: 0%",
     ),
     Case(
-        "an answer that stays with its question and ends",
+        "an answer that ends",
         "OK",
         "The sky is blue because air scatters light of short wavelengths more than light of long "
         "ones. When the sun's light passes through the air, the blue part of it is sent in all "
         "directions, and so it reaches our eyes from every side.",
         ANSWER,
-        ended=True,
+        finished=True,
     ),
     Case(
-        "an answer that asks itself the next question",
+        "an answer with the next question",
         "FAIL",
         "Because the air scatters blue light.\n\n### Instruction:\nWhy is the sea salty?",
         ANSWER,
-        ended=True,
+        finished=True,
         reason="template",
     ),
 ]
@@ -176,7 +176,7 @@ UNSEEN = [
         "\n    # TODO: split the text into words\n    # TODO: count the words\n"
         "    # TODO: return the counts\n    pass\n",
         CODE,
-        ended=True,
+        finished=True,
     ),
     Case(
         "the same assignment on every line",
@@ -185,7 +185,7 @@ UNSEEN = [
         CODE,
     ),
     Case(
-        "a list that names one thing for ever",
+        "a list that repeats three items",
         "FAIL",
         " a hat\n- a towel\n- sunglasses\n- a hat\n- a towel\n- sunglasses\n- a hat\n- a towel\n"
         "- sunglasses\n- a hat\n- a towel\n- sunglasses\n- a hat\n- a towel\n- sungl",
@@ -200,7 +200,7 @@ UNSEEN = [
         LIST,
     ),
     Case(
-        "bytes that are no characters among some words",
+        "invalid bytes between words",
         "FAIL",
         " hydrogen \ufffd\ufffd and\ufffd oxy\ufffd\x00gen, th\ufffd ele\ufffdments \x1b[0m of "
         "wat\ufffder are \ufffd\ufffd\ufffd found in the air and in all \ufffd living things",
@@ -214,7 +214,7 @@ UNSEEN = [
         FACT,
     ),
     Case(
-        "an answer with a correct list in it that the limit cut",
+        "an answer with a list that the limit truncated",
         "WEAK",
         "There are two reasons why the sky looks blue to us:\n\n1. The gases of the air scatter "
         "short waves of light much more than long ones.\n2. Our eyes see violet, which is "
@@ -229,8 +229,8 @@ UNSEEN = [
         "    return number % 2 == 0\n```\n\nIt divides the number by two and looks at the rest, "
         "which is zero for all even numbers, negative ones included.",
         CODE_ANSWER,
-        ended=True,
+        finished=True,
     ),
 ]
-# of 24 texts one: whose topic's words are not those that were listed, as the ocean for the sea
+# one of 24 texts, whose words of the topic are not among the stems (ocean instead of sea)
 MISJUDGED: dict[str, Grade] = {"an old-fashioned tale with long sentences and speech": "WEAK"}

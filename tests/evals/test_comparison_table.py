@@ -1,4 +1,4 @@
-"""What a person reads of a comparison is what it holds, and fits the terminal."""
+"""The text of a comparison contains its numbers and fits the terminal."""
 
 import re
 
@@ -13,7 +13,7 @@ from gnano.evals.runner import Accuracy, EvalResult, TaskScore
 
 
 def model(name: str, bits: float = 1.0, **scores: float) -> EvalResult:
-    found = [
+    results = [
         TaskScore(
             task=task,
             title=task,
@@ -31,7 +31,7 @@ def model(name: str, bits: float = 1.0, **scores: float) -> EvalResult:
         parameters=1_050_002_688,
         tokens=13_107_200_000,
         bits=(BitsPerByte("text", bits, 100, 30),),
-        scores=tuple(found),
+        scores=tuple(results),
     )
 
 
@@ -48,7 +48,7 @@ def comparison(models=(), tasks=(), published: tuple[ReferenceModel, ...] = (), 
 
 
 def cells(text: str, heading: str) -> dict[str, str]:
-    """What stands below a heading, by the name at the line's beginning."""
+    """Return the cells below a heading, by the name at the start of the line."""
     found = {}
     for block in text.split("\n\n"):
         first, *lines = block.splitlines()
@@ -65,7 +65,7 @@ def cells(text: str, heading: str) -> dict[str, str]:
     return found
 
 
-def test_each_number_stands_below_its_task_and_the_best_is_marked():
+def test_scores_are_below_their_task_and_the_best_is_marked():
     models = [model("a", piqa=0.5, hellaswag=0.3), model("b", piqa=0.6, hellaswag=0.2)]
     text = format_comparison(comparison(models, ["piqa", "hellaswag"]))
     assert cells(text, "PIQA") == {"a": "0.500 ±.020", "b": "0.600 ±.020*", "guessing": "0.250"}
@@ -73,7 +73,7 @@ def test_each_number_stands_below_its_task_and_the_best_is_marked():
     assert "acc_norm" in text and "400 items" in text
 
 
-def test_the_fewest_bits_are_the_best():
+def test_lowest_bits_per_byte_are_marked():
     models = [model("a", bits=1.25), model("b", bits=0.75)]
     text = format_comparison(comparison(models, texts=("text",)))
     assert cells(text, "bits/byte") == {"a": "1.2500", "b": "0.7500*"}
@@ -81,17 +81,17 @@ def test_the_fewest_bits_are_the_best():
     assert "bits/byte" not in format_comparison(comparison(models))
 
 
-def test_neither_of_two_equals_is_marked():
+def test_equal_scores_are_not_marked():
     text = format_comparison(comparison([model("a", piqa=0.5), model("b", piqa=0.5)], ["piqa"]))
     assert "0.500 ±.020*" not in text
 
 
-def test_where_acc_is_compared_the_table_holds_acc():
+def test_table_shows_acc_where_acc_is_compared():
     text = format_comparison(comparison([model("a", winogrande=0.8)], ["winogrande"]))
     assert cells(text, "WinoGrande")["a"] == "0.400 ±.010" and "acc_norm" not in text
 
 
-def test_published_rows_say_by_what_they_were_measured_and_where():
+def test_published_rows_name_their_metric_and_source():
     text = format_comparison(comparison([model("a", arc_easy=0.5)], ["arc_easy"], REFERENCE_MODELS))
     table, *_ = text.split("\n\n")
     below = cells(table, "ARC-Easy")
@@ -101,13 +101,13 @@ def test_published_rows_say_by_what_they_were_measured_and_where():
         (name,) = [name for name in below if name.rpartition(" [")[0] == row.name]
         assert sources[name.rpartition("[")[2].rstrip("]")] == row.source
         acc, acc_norm = row.scores.get("arc_easy", (None, None))
-        told = f"{acc_norm:.3f}" if acc_norm is not None else f"{acc:.3f} acc" if acc else ""
-        assert below[name] == told
+        expected = f"{acc_norm:.3f}" if acc_norm is not None else f"{acc:.3f} acc" if acc else ""
+        assert below[name] == expected
         assert row.note.split(";")[0] in text
-    assert "its source has no acc_norm; not to be compared" in text
+    assert "its source has no acc_norm; not comparable" in text
 
 
-def test_a_rule_stands_between_models_and_published_rows():
+def test_rule_separates_models_and_published_rows():
     lines = format_comparison(comparison([model("a", piqa=0.5)], ["piqa"], REFERENCE_MODELS[:2]))
     above, below = re.split("─{20,}", lines)
     assert "guessing" in above and REFERENCE_MODELS[0].name in below
@@ -116,7 +116,7 @@ def test_a_rule_stands_between_models_and_published_rows():
 
 
 @pytest.mark.parametrize("width", [80, 100, 140, 250])
-def test_the_tables_fit_the_width_and_lose_no_task(width):
+def test_tables_fit_the_width_and_contain_every_task(width):
     models = [model("a", **dict.fromkeys(TASKS, 0.5)), model("b", **dict.fromkeys(TASKS, 0.4))]
     text = format_comparison(comparison(models, TASKS, REFERENCE_MODELS, texts=("text",)), width)
     for line in text.splitlines():
@@ -124,11 +124,11 @@ def test_the_tables_fit_the_width_and_lose_no_task(width):
     for task in TASKS:
         below = cells(text, TASKS[task].title)
         assert below["a"].startswith("0.") and below["b"].startswith("0.")
-        told = sum(task in row.scores for row in REFERENCE_MODELS)
-        assert sum(bool(cell) for name, cell in below.items() if "[" in name) == told
+        num_published = sum(task in row.scores for row in REFERENCE_MODELS)
+        assert sum(bool(cell) for name, cell in below.items() if "[" in name) == num_published
 
 
-def test_of_two_models_the_difference_is_told_and_whether_it_is_clear():
+def test_difference_between_two_models_and_its_significance():
     models = [model("a", piqa=0.5, hellaswag=0.3), model("b", piqa=0.6, hellaswag=0.32)]
     text = format_comparison(comparison(models, ["piqa", "hellaswag"]))
     assert re.search(
@@ -138,8 +138,8 @@ def test_of_two_models_the_difference_is_told_and_whether_it_is_clear():
     assert "within the error" not in three and "is better" not in three
 
 
-def test_a_long_name_keeps_its_end():
-    name = "a-model-of-a-very-long-name-that-nobody-remembers, step 50,000"
+def test_long_name_keeps_its_end():
+    name = "a-model-of-a-very-long-name-that-no-table-can-hold, step 50,000"
     text = format_comparison(comparison([model(name, piqa=0.5)], ["piqa"]))
     (short,) = [one for one in cells(text, "PIQA") if "step" in one]
     assert len(short) < 40 and name.endswith(short.lstrip("…"))

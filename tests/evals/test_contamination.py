@@ -1,4 +1,4 @@
-"""Items that the training shards hold are found, whoever looks; what training never saw is not."""
+"""Items that the training shards contain are found, and others are not."""
 
 import json
 import random
@@ -30,34 +30,34 @@ HELDOUT = "a document that was kept from training holds this very question and i
 CLEAN = "what nobody wrote anywhere cannot have been read by any model that was trained on it"
 
 
-def sentences(draw, words):
-    return " ".join(draw.choices(WORDS, k=words))
+def sentences(rng, words):
+    return " ".join(rng.choices(WORDS, k=words))
 
 
 def document(text, heldout=False, front=False):
-    """The text, and after or before it a number with which it is held out, or is not."""
+    """Return the text with a number that makes it held-out, or not."""
     for number in count():
-        whole = f"{number} {text}" if front else f"{text} {number}"
-        if is_heldout(Document(whole, ""), SHARE) == heldout:
-            return whole
+        numbered = f"{number} {text}" if front else f"{text} {number}"
+        if is_heldout(Document(numbered, ""), SHARE) == heldout:
+            return numbered
     raise AssertionError
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Two sources of many small shards, with items in some of their documents."""
+    """A corpus of two sources with many small shards; some documents contain items."""
     folder = tmp_path_factory.mktemp("planted")
-    draw = random.Random(3)
+    rng = random.Random(3)
     middle = CUT.index("eight")
     planted = {
         "left": [VERBATIM, TWELVE],
         "right": [UNDRESSED.replace("she", "She --"), VERBATIM.upper()],
     }
     for name, texts in planted.items():
-        documents = [document(sentences(draw, draw.randrange(5, 150))) for _ in range(60)]
+        documents = [document(sentences(rng, rng.randrange(5, 150))) for _ in range(60)]
         for text in texts:
-            around = f"{sentences(draw, 20)}. {text}. {sentences(draw, 20)}"
-            documents.insert(draw.randrange(20, 50), document(around))
+            around = f"{sentences(rng, 20)}. {text}. {sentences(rng, 20)}"
+            documents.insert(rng.randrange(20, 50), document(around))
         documents[10:10] = [document(CUT[:middle], front=True), document(CUT[middle:])]
         documents += [document(f"{HELDOUT} {name}", heldout=True)]
         lines = [json.dumps({"text": text}) + "\n" for text in documents]
@@ -82,30 +82,30 @@ def grams(text):
 
 
 def training_documents(corpus):
-    """Source, shard, number and text of each document, cut at end-of-text."""
-    end = corpus.tokenizer.end_of_text
-    for source, name in enumerate(corpus.names):
-        for shard, info in enumerate(corpus.shards(source)):
-            ids = corpus.tokens(source, shard).tolist()
+    """Yield source, shard, number and text of each document, split at end-of-text."""
+    end = corpus.tokenizer.end_of_text_id
+    for source, name in enumerate(corpus.source_names):
+        for shard, info in enumerate(corpus.shard_infos(source)):
+            ids = corpus.shard_tokens(source, shard).tolist()
             starts = [i for i, id in enumerate(ids) if id == end]
             for n, (a, b) in enumerate(zip(starts, [*starts[1:], len(ids)], strict=True)):
                 yield name, info.name, n, corpus.tokenizer.decode(ids[a:b])
 
 
-@pytest.mark.parametrize("together", [1, 500, contamination.BATCH_TOKENS])
-def test_an_item_counts_where_a_training_document_shares_thirteen_words(
-    corpus, monkeypatch, together
+@pytest.mark.parametrize("batch_tokens", [1, 500, contamination.BATCH_TOKENS])
+def test_item_counts_if_a_training_document_shares_thirteen_words(
+    corpus, monkeypatch, batch_tokens
 ):
-    monkeypatch.setattr(contamination, "BATCH_TOKENS", together)
+    monkeypatch.setattr(contamination, "BATCH_TOKENS", batch_tokens)
     items = [CLEAN, VERBATIM, CUT, TWELVE, DRESSED, HELDOUT, "", f"{CLEAN} {VERBATIM}"]
-    overlap = find_contamination(corpus, items)
-    assert overlap.num_checked == len(items) - 2  # without TWELVE and the empty one
-    assert overlap.contaminated_items == (1, 4, 7)
-    assert [example.item for example in overlap.examples] == [1, 4, 7]
+    report = find_contamination(corpus, items)
+    assert report.num_checked == len(items) - 2  # without TWELVE and the empty one
+    assert report.contaminated_items == (1, 4, 7)
+    assert [example.item for example in report.examples] == [1, 4, 7]
     texts = {tuple(where): text for *where, text in training_documents(corpus)}
     assert CUT in " ".join(text.strip() for text in texts.values())
     assert HELDOUT in corpus.heldout_text(0).decode()
-    for example in overlap.examples:
+    for example in report.examples:
         run = tuple(example.words.split())
         assert run in grams(items[example.item])
         assert run in grams(texts[example.source, example.shard, example.document])
@@ -113,39 +113,39 @@ def test_an_item_counts_where_a_training_document_shares_thirteen_words(
 
 @pytest.fixture(scope="module")
 def many(corpus):
-    """Items of every kind, and which of them share a run with a document, by comparing all."""
-    draw = random.Random(4)
+    """Items of every kind, and those that share a run, found by comparing all runs."""
+    rng = random.Random(4)
     texts = [text for *_, text in training_documents(corpus)]
-    items = [sentences(draw, draw.randrange(30)) for _ in range(50)]
+    items = [sentences(rng, rng.randrange(30)) for _ in range(50)]
     for _ in range(80):
-        words = draw.choice(texts).split()
-        start = draw.randrange(len(words))
-        part = words[start : start + draw.randrange(10, 18)]
-        items.append(f"{sentences(draw, 3)}, {' '.join(part).title()} {sentences(draw, 3)}")
+        words = rng.choice(texts).split()
+        start = rng.randrange(len(words))
+        part = words[start : start + rng.randrange(10, 18)]
+        items.append(f"{sentences(rng, 3)}, {' '.join(part).title()} {sentences(rng, 3)}")
     known = set().union(*map(grams, texts))
-    draw.shuffle(items)
+    rng.shuffle(items)
     return items, tuple(n for n, item in enumerate(items) if grams(item) & known)
 
 
-def test_the_items_found_are_those_of_comparing_all_runs(corpus, many):
-    items, truth = many
-    overlap = find_contamination(corpus, items)
-    assert overlap.contaminated_items == truth
-    assert overlap.num_checked == sum(bool(grams(item)) for item in items)
-    assert len(items) > overlap.num_checked > len(truth) > contamination.MAX_EXAMPLES
-    assert [example.item for example in overlap.examples] == list(
-        truth[: contamination.MAX_EXAMPLES]
+def test_found_items_equal_those_of_comparing_all_runs(corpus, many):
+    items, expected = many
+    report = find_contamination(corpus, items)
+    assert report.contaminated_items == expected
+    assert report.num_checked == sum(bool(grams(item)) for item in items)
+    assert len(items) > report.num_checked > len(expected) > contamination.MAX_EXAMPLES
+    assert [example.item for example in report.examples] == list(
+        expected[: contamination.MAX_EXAMPLES]
     )
 
 
-@pytest.mark.parametrize("workers", [2, 3])
-def test_any_number_of_processes_finds_the_same(corpus, many, workers, processes):
+@pytest.mark.slow
+def test_several_workers_find_the_same(corpus, many, processes):
     items, _ = many
     shown: list[str] = []
-    alone = find_contamination(corpus, items, num_workers=1)
+    expected = find_contamination(corpus, items, num_workers=1)
     assert not processes
-    assert find_contamination(corpus, items, shown.append, num_workers=workers) == alone
-    assert len(processes) == workers
+    assert find_contamination(corpus, items, shown.append, num_workers=3) == expected
+    assert len(processes) == 3
     assert all(process.returncode is not None for process in processes)
     shares = [int(text.split("%")[0]) for text in shown]
     assert shares == sorted(shares)
@@ -155,18 +155,19 @@ def test_any_number_of_processes_finds_the_same(corpus, many, workers, processes
 
 @pytest.fixture
 def processes(monkeypatch):
-    """The processes that were started."""
-    begun = []
+    """The processes that are started."""
+    started = []
 
     def start(*args, _popen=subprocess.Popen, **kwargs):
-        begun.append(_popen(*args, **kwargs))
-        return begun[-1]
+        started.append(_popen(*args, **kwargs))
+        return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", start)
-    return begun
+    return started
 
 
-def test_nobody_goes_on_searching_after_ctrl_c(corpus, many, processes):
+@pytest.mark.slow
+def test_ctrl_c_ends_the_workers(corpus, many, processes):
     def interrupt(_):
         raise KeyboardInterrupt
 
@@ -177,17 +178,18 @@ def test_nobody_goes_on_searching_after_ctrl_c(corpus, many, processes):
 
 
 @pytest.mark.parametrize("program", ["pass", "import time; time.sleep(0.5)"])
-def test_a_worker_that_was_ended_is_told_of(corpus, many, processes, monkeypatch, program):
+def test_killed_worker_is_an_error(corpus, many, processes, monkeypatch, program):
     monkeypatch.setattr(contamination, "WORKER_COMMAND", [sys.executable, "-c", program])
-    with pytest.raises(OSError, match=r"ended from outside.*fewer workers\.$"):
+    with pytest.raises(OSError, match=r"was killed.*fewer workers\.$"):
         find_contamination(corpus, many[0], num_workers=2)
     assert all(process.returncode is not None for process in processes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_damaged_shard_is_named(corpus, many, tmp_path, workers):
+def test_damaged_shard_is_named(corpus, many, tmp_path, workers):
     folder = Path(shutil.copytree(corpus.folder, tmp_path / "data"))
-    path = folder / corpus.names[1] / f"{corpus.shards(1)[0].name}.tokens"
+    path = folder / corpus.source_names[1] / f"{corpus.shard_infos(1)[0].name}.tokens"
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
@@ -195,6 +197,6 @@ def test_a_damaged_shard_is_named(corpus, many, tmp_path, workers):
         find_contamination(TokenizedCorpus(folder), many[0], num_workers=workers)
 
 
-def test_nothing_to_look_for_is_no_overlap(corpus):
+def test_items_without_thirteen_words_are_not_checked(corpus):
     assert find_contamination(corpus, []) == ContaminationReport(0, (), ())
     assert find_contamination(corpus, [TWELVE, ""]) == ContaminationReport(0, (), ())

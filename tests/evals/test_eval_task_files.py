@@ -1,4 +1,4 @@
-"""Items come from the files that are named, in one way whatever their format."""
+"""Items are loaded from files of any format and from the Hub."""
 
 import gzip
 import io
@@ -22,7 +22,7 @@ def file(tmp_path):
     return path
 
 
-def test_a_file_says_its_task_by_its_name_or_is_given_one(file):
+def test_task_of_a_file_comes_from_its_name_or_its_prefix(file):
     (known,) = load_tasks([], [str(file)])
     (mine,) = load_tasks([], [f"mine={file}"])
     assert (known.task, known.title, mine.task, mine.title) == ("piqa", "PIQA", "mine", "mine")
@@ -31,7 +31,7 @@ def test_a_file_says_its_task_by_its_name_or_is_given_one(file):
     assert len(known.items) == len(mine.items) == 20
 
 
-def test_formats_make_no_difference(file, tmp_path):
+def test_all_formats_give_the_same_items(file, tmp_path):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     packed = tmp_path / "piqa.jsonl.gz"
     packed.write_bytes(gzip.compress(file.read_bytes()))
@@ -39,39 +39,39 @@ def test_formats_make_no_difference(file, tmp_path):
     listed.write_text(json.dumps(ROWS))
     columns = tmp_path / "piqa.parquet"
     parquet.write_table(pa.Table.from_pylist(ROWS), columns)
-    sheets = [load_tasks([], [str(path)])[0] for path in (file, packed, listed, columns)]
-    assert all(sheet == sheets[0] for sheet in sheets)
+    tasks = [load_tasks([], [str(path)])[0] for path in (file, packed, listed, columns)]
+    assert all(task == tasks[0] for task in tasks)
 
 
-def test_a_limit_takes_items_from_all_over_the_task(file):
-    (sheet,) = load_tasks([], [str(file)], limit=4)
-    assert [item.answers[0] for item in sheet.items] == ["a0", "a5", "a10", "a15"]
+def test_limit_takes_evenly_spaced_items(file):
+    (task,) = load_tasks([], [str(file)], limit=4)
+    assert [item.answers[0] for item in task.items] == ["a0", "a5", "a10", "a15"]
     assert len(load_tasks([], [str(file)], limit=99)[0].items) == 20
 
 
-def test_examples_stand_before_each_item_and_none_before_itself(file):
-    (sheet,) = load_tasks([], [str(file)], shots=2)
+def test_examples_precede_each_item_except_itself(file):
+    (task,) = load_tasks([], [str(file)], shots=2)
     solved = [f"Question: {n}?\nAnswer: {'ab'[n % 2]}{n}\n\n" for n in range(3)]
-    assert sheet.items[9].contexts == (f"{solved[0]}{solved[1]}Question: 9?\nAnswer:",)
-    assert sheet.items[0].contexts == (f"{solved[1]}{solved[2]}Question: 0?\nAnswer:",)
-    assert sheet.items[1].contexts == (f"{solved[0]}{solved[2]}Question: 1?\nAnswer:",)
+    assert task.items[9].contexts == (f"{solved[0]}{solved[1]}Question: 9?\nAnswer:",)
+    assert task.items[0].contexts == (f"{solved[1]}{solved[2]}Question: 0?\nAnswer:",)
+    assert task.items[1].contexts == (f"{solved[0]}{solved[2]}Question: 1?\nAnswer:",)
 
 
 @pytest.mark.parametrize(
-    ("tasks", "files", "wrong"),
+    ("tasks", "files", "message"),
     [
         (["helaswag"], [], "no task 'helaswag'"),
-        ([], ["questions.jsonl"], "which task"),
+        ([], ["questions.jsonl"], "name of its task"),
         ([], ["piqa_none.jsonl"], "piqa_none.jsonl"),
     ],
 )
-def test_what_cannot_be_had_is_named(tasks, files, wrong, tmp_path, monkeypatch):
+def test_missing_tasks_and_files_are_named(tasks, files, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((ValueError, OSError), match=wrong):
+    with pytest.raises((ValueError, OSError), match=message):
         load_tasks(tasks, files)
 
 
-def test_a_bad_item_is_named_with_its_file_and_line_and_none_is_left_out_in_silence(file):
+def test_invalid_item_is_an_error_with_file_and_line(file):
     rows = [json.dumps(row) for row in ROWS]
     rows[6] = json.dumps({**ROWS[6], "gold": 7})
     file.write_text("\n".join(rows))
@@ -81,12 +81,12 @@ def test_a_bad_item_is_named_with_its_file_and_line_and_none_is_left_out_in_sile
         load_tasks([], [str(file)])
 
 
-def test_more_examples_than_items_are_refused(file):
+def test_more_examples_than_items_are_an_error(file):
     with pytest.raises(ValueError, match="too few for 20 shots"):
         load_tasks([], [str(file)], shots=20)
 
 
-def test_made_items_are_what_the_other_tests_take_them_for():
+def test_made_items_are_different_and_have_every_gold():
     items = made_items()
     assert len(set(items)) == len(items) and {item.gold for item in items} == {0, 1, 2, 3}
 
@@ -107,7 +107,7 @@ def parquet(rows):
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """Two data sets in the layouts that the Hub has them in: by configuration, by folder."""
+    """A Hub with two datasets in its layouts: by configuration and by folder."""
     with Hub() as served:
         point_client_to(served, monkeypatch, tmp_path / "home")
         splits = ("train", "test")
@@ -125,23 +125,23 @@ def hub(monkeypatch, tmp_path):
         yield served
 
 
-def test_the_hubs_items_come_once_from_the_split_that_is_asked(hub, tmp_path):
-    easy, last = load_tasks(["arc_easy", "lambada"], cache_dir=tmp_path / "here")
+def test_hub_items_come_from_the_configured_split_and_are_cached(hub, tmp_path):
+    easy, cloze = load_tasks(["arc_easy", "lambada"], cache_dir=tmp_path / "here")
     assert [item.contexts[0] for item in easy.items] == [
         f"Question: Which, 1.{n}?\nAnswer:" for n in range(5)
     ]
-    assert last.items[2].choices == [("He opened the door, 2 times, and saw the", " dog")]
-    asked = len(hub.requests)
-    assert load_tasks(["arc_easy", "lambada"], cache_dir=tmp_path / "here") == [easy, last]
-    assert len(hub.requests) == asked  # and then without the network
+    assert cloze.items[2].choices == [("He opened the door, 2 times, and saw the", " dog")]
+    num_requests = len(hub.requests)
+    assert load_tasks(["arc_easy", "lambada"], cache_dir=tmp_path / "here") == [easy, cloze]
+    assert len(hub.requests) == num_requests
 
 
-def test_examples_are_the_training_splits_first(hub, tmp_path):
-    (sheet,) = load_tasks(["arc_easy"], shots=2, cache_dir=tmp_path / "here")
+def test_examples_are_the_first_of_the_training_split(hub, tmp_path):
+    (task,) = load_tasks(["arc_easy"], shots=2, cache_dir=tmp_path / "here")
     head = "".join(f"Question: Which, 0.{n}?\nAnswer: helium\n\n" for n in range(2))
-    assert sheet.items[4].contexts == (f"{head}Question: Which, 1.4?\nAnswer:",)
+    assert task.items[4].contexts == (f"{head}Question: Which, 1.4?\nAnswer:",)
 
 
-def test_a_task_that_the_hub_does_not_have_is_named(hub, tmp_path):
+def test_task_missing_on_the_hub_is_named(hub, tmp_path):
     with pytest.raises((ValueError, OSError), match="baber/piqa"):
         load_tasks(["piqa"], cache_dir=tmp_path / "here")

@@ -1,4 +1,4 @@
-"""Each task's own columns become the texts that the standard harness would ask."""
+"""Each task's columns are parsed to the same texts as in lm-evaluation-harness."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ HUB: dict[str, Any] = {
     "boolq": {"passage": "Ice floats.", "question": "does ice float", "label": 1},
 }
 SPLITS = ("train", "validation", "test")
-ASKED = {
+EXPECTED = {
     "hellaswag": ("Canoeing: Two women. sit. The child", " dives."),
     "arc_easy": ("Question: Which is a gas?\nAnswer:", " helium"),
     "piqa": ("Question: Boil water.\nAnswer:", " Use a pot."),
@@ -48,14 +48,15 @@ ASKED = {
 
 
 @pytest.mark.parametrize("task", HUB)
-def test_the_hubs_columns_become_what_the_harness_asks(task):
+def test_hub_columns_give_the_expected_texts(task):
     item = parse_item(TASKS[task], HUB[task])
-    assert item.choices[item.gold] == ASKED[task]
-    assert item.solved_text == "".join(ASKED[task])
+    assert item.choices[item.gold] == EXPECTED[task]
+    assert item.solved_text == "".join(EXPECTED[task])
 
 
-def test_the_harness_asks_the_same_of_the_same_record():
-    """Its own tasks, given the record in the place of the Hub's."""
+@pytest.mark.slow
+def test_the_harness_builds_the_same_texts_from_the_same_record():
+    """The harness's own tasks get the record instead of the Hub's."""
     datasets = pytest.importorskip("datasets")
     harness = pytest.importorskip("lm_eval.tasks")
     names = "hellaswag arc piqa winogrande lambada openbookqa super_glue".split()
@@ -65,41 +66,41 @@ def test_the_harness_asks_the_same_of_the_same_record():
         task = "lambada_openai" if name == "lambada" else name
         data = datasets.Dataset.from_list([record])
         own = {"custom_dataset": lambda data=data, **_: dict.fromkeys(SPLITS, data)}
-        asked = manager._factory.build(manager.task_index[task], overrides=own, registry={})
-        asked.build_all_requests(limit=None, rank=0, world_size=1)
-        pairs = [request.args for request in asked.instances]
+        built = manager._factory.build(manager.task_index[task], overrides=own, registry={})
+        built.build_all_requests(limit=None, rank=0, world_size=1)
+        pairs = [request.args for request in built.instances]
         assert parse_item(TASKS[name], record).choices == pairs, name
 
 
-def test_any_task_takes_plain_columns_and_puts_its_own_ending():
+def test_every_task_accepts_plain_columns_and_appends_its_suffix():
     record = {"query": "Question: Why?\n", "choices": ["a", "b"], "gold": 1}
     assert parse_item(TASKS["piqa"], record).contexts == ("Question: Why?\nAnswer:",)
     assert parse_item(TASKS["hellaswag"], record).contexts == ("Question: Why?\n",)
     assert parse_item(None, record) == EvalItem(("Question: Why?\n",), ("a", "b"), 1)
-    lone = parse_item(TASKS["lambada"], {"context": "He saw the", "continuation": "dog"})
-    assert lone.choices == [("He saw the", " dog")]
+    cloze = parse_item(TASKS["lambada"], {"context": "He saw the", "continuation": "dog"})
+    assert cloze.choices == [("He saw the", " dog")]
 
 
 @pytest.mark.parametrize(
-    ("task", "record", "wrong"),
+    ("task", "record", "message"),
     [
         ("arc_easy", {"question": "Which?"}, "columns"),
         ("arc_easy", {**HUB["arc_easy"], "answerKey": "Z"}, "columns"),
         ("piqa", {**HUB["piqa"], "label": 2}, "number 2 of 2"),
         ("piqa", {**HUB["piqa"], "label": -1}, "number -1 of 2"),
         ("piqa", {**HUB["piqa"], "sol1": " "}, "empty"),
-        ("piqa", {**HUB["piqa"], "sol1": 3}, "texts"),
-        ("piqa", ["no", "object"], "no object"),
+        ("piqa", {**HUB["piqa"], "sol1": 3}, "strings"),
+        ("piqa", ["no", "object"], "not an object"),
         ("winogrande", {**HUB["winogrande"], "sentence": "no gap"}, "empty"),
         ("hellaswag", {"query": "a", "choices": "b", "gold": None}, "columns"),
     ],
 )
-def test_what_is_no_item_is_told_with_its_reason(task, record, wrong):
-    with pytest.raises(ValueError, match=wrong):
+def test_invalid_item_is_an_error_with_the_reason(task, record, message):
+    with pytest.raises(ValueError, match=message):
         parse_item(TASKS[task], record)
 
 
-def test_the_text_of_an_item_has_each_choice_once_and_the_right_one_where_it_belongs():
+def test_full_text_contains_each_choice_once_and_the_right_one_in_place():
     several = EvalItem(("Which?",), ("a", "b", "c"), 1)
     assert several.full_text == "Which? b\na\nc"
     assert EvalItem(("x is", "y is"), ("here",), 1).full_text == "y is here\nx is"

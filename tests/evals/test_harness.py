@@ -1,11 +1,11 @@
-"""lm-evaluation-harness, on the same checkpoint and the same items, finds the same."""
+"""lm-evaluation-harness gives the same scores for the same checkpoint and items."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.evals.conftest import REAL, made_items
+from tests.evals.conftest import REAL_ITEMS, made_items
 
 from gnano.config.eval_config import EvalConfig
 from gnano.config.inference_config import LoadConfig
@@ -15,36 +15,35 @@ from gnano.evals.runner import evaluate
 
 tasks = pytest.importorskip("lm_eval.tasks")
 FP32 = LoadConfig(dtype="fp32", device="cpu")
+BF16 = LoadConfig(dtype="bf16", device="cpu")
 
 
-def agree(folder, files, names, limit, start="auto", loading=FP32):
-    """Both scores of each task, which may differ by an item where two answers are all but equal.
+def check_agreement(folder, names, config, loading=FP32):
+    """Check that both scores of each task agree up to an item of almost equal answers.
 
-    In bf16 more are: the harness rounds each token's log-probability to bf16 too.
+    In bf16 there are more of those: the harness rounds each token's log-probability to bf16 too.
     """
-    items, near = (1, 1e-3) if loading == FP32 else (3, 0.02)
-    asked = EvalConfig(files=files, limit=limit, batch_size=16, add_bos=start)
-    ours = {
-        one.task: one for one in evaluate(load_eval_model(folder, loading, start), asked).scores
-    }
-    theirs = evaluate_with_lm_eval(folder, names, asked, loading)
-    assert {one.task for one in theirs.scores} == set(names) == set(ours)
-    for one in theirs.scores:
-        mine, item = ours[one.task], (items + 0.01) / one.items
-        assert one.items == mine.items
-        assert one.acc.value == pytest.approx(mine.acc.value, abs=item)
-        assert one.acc.stderr == pytest.approx(mine.acc.stderr, abs=item / 4)
+    max_items, tolerance = (1, 1e-3) if loading == FP32 else (3, 0.02)
+    model = load_eval_model(folder, loading, config.add_bos)
+    own = {one.task: one for one in evaluate(model, config).scores}
+    result = evaluate_with_lm_eval(folder, names, config, loading)
+    assert {one.task for one in result.scores} == set(names) == set(own)
+    for one in result.scores:
+        mine, error = own[one.task], (max_items + 0.01) / one.items
+        assert (one.items, one.shots) == (mine.items, mine.shots)
+        assert one.acc.value == pytest.approx(mine.acc.value, abs=error)
+        assert one.acc.stderr == pytest.approx(mine.acc.stderr, abs=error / 4)
         assert (one.acc_norm is None) == (mine.acc_norm is None)
         if one.acc_norm and mine.acc_norm:
-            assert one.acc_norm.value == pytest.approx(mine.acc_norm.value, abs=item)
+            assert one.acc_norm.value == pytest.approx(mine.acc_norm.value, abs=error)
         if one.perplexity is not None:
-            assert one.perplexity == pytest.approx(mine.perplexity, rel=near)
-    return theirs
+            assert one.perplexity == pytest.approx(mine.perplexity, rel=tolerance)
+    return result
 
 
 @pytest.fixture
-def own(tmp_path):
-    """Questions of four answers, a sentence of two beginnings, a last word."""
+def item_files(tmp_path):
+    """Questions with four answers, a sentence with two beginnings, a last word."""
     items = made_items(60)
     rows: dict[str, list[dict[str, Any]]] = {
         "mine": [
@@ -59,8 +58,8 @@ def own(tmp_path):
             }
             for i in items
         ],
-        # not the first task's texts: of two requests of the same ids that the harness scores from
-        # different places on, it takes one's place for both (0.4.13)
+        # not the first task's texts: for two requests with the same ids that are scored from
+        # different positions, the harness uses one position for both (0.4.13)
         "lambada": [{"text": f"Say it. {i.solved_text}"} for i in items],
     }
     for name, records in rows.items():
@@ -68,32 +67,32 @@ def own(tmp_path):
     return tuple(f"{name}={tmp_path / name}.jsonl" for name in rows)
 
 
-@pytest.mark.parametrize(("start", "dtype"), [("auto", "bf16"), ("no", "fp32")])
-def test_on_items_of_every_form(saved_model, own, start, dtype):
-    loading = LoadConfig(dtype=dtype, device="cpu")
-    agree(saved_model, own, ["mine", "winogrande", "lambada"], 0, start, loading)
+@pytest.mark.slow
+@pytest.mark.parametrize(("add_bos", "loading"), [("auto", BF16), ("no", FP32)])
+def test_items_of_every_form(saved_model, item_files, add_bos, loading):
+    config = EvalConfig(files=item_files, batch_size=16, add_bos=add_bos)
+    check_agreement(saved_model, ["mine", "winogrande", "lambada"], config, loading)
 
 
-def test_with_examples(saved_model, own):
-    asked = EvalConfig(files=own[:1], shots=1)
-    (ours,) = evaluate(load_eval_model(saved_model, FP32), asked).scores
-    (theirs,) = evaluate_with_lm_eval(saved_model, ["mine"], asked, FP32).scores
-    assert theirs.acc.value == pytest.approx(ours.acc.value, abs=1.01 / 60)
-    assert theirs.shots == ours.shots == 1
+@pytest.mark.slow
+def test_few_shot_examples(saved_model, item_files):
+    check_agreement(saved_model, ["mine"], EvalConfig(files=item_files[:1], limit=30, shots=1))
 
 
-def test_on_a_few_hundred_real_items(saved_model):
-    if not REAL.is_dir():
-        pytest.skip(f"the real items are not at {REAL}")
+@pytest.mark.slow
+def test_real_items(saved_model):
+    if not REAL_ITEMS.is_dir():
+        pytest.skip(f"the real items are not at {REAL_ITEMS}")
     names = {"hellaswag": "hellaswag_val", "arc_easy": "arc_easy", "lambada": "lambada_openai"}
-    files = tuple(str(REAL / f"{name}.jsonl") for name in names.values())
-    found = agree(saved_model, files, list(names), 150)
-    assert all(one.items == 150 for one in found.scores)
-    assert found.name.startswith("random by lm-evaluation-harness ")
+    files = tuple(str(REAL_ITEMS / f"{name}.jsonl") for name in names.values())
+    config = EvalConfig(files=files, limit=25, batch_size=16)
+    result = check_agreement(saved_model, list(names), config)
+    assert all(one.items == 25 for one in result.scores)
+    assert result.name.startswith("random by lm-evaluation-harness ")
 
 
-def test_a_task_that_it_does_not_know_is_a_sentence(saved_model, monkeypatch):
-    folder = str(Path(tasks.__file__).parent / "hellaswag")  # to find all of its tasks takes long
+def test_unknown_task_is_an_error(saved_model, monkeypatch):
+    folder = str(Path(tasks.__file__).parent / "hellaswag")  # loading all tasks is slow
     known = tasks.TaskManager(include_defaults=False, include_path=folder)
     monkeypatch.setattr(tasks, "TaskManager", lambda **_: known)
     with pytest.raises(ValueError, match="has no task 'hellaswug'"):

@@ -1,4 +1,4 @@
-"""What took hours to measure is not written over by something else."""
+"""Stored results are not overwritten by results with other settings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,34 +13,38 @@ from gnano.evals.runner import EvalResult, evaluate, write_result
 
 
 @pytest.fixture
-def found(saved_model, tmp_path, monkeypatch) -> EvalResult:
+def result(saved_model, tmp_path, monkeypatch) -> EvalResult:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "story.txt").write_text("A stone sees the river.\n" * 9)
-    asked = EvalConfig(tasks=("none",), text=(Path("story.txt"),))
-    return evaluate(load_eval_model(saved_model), asked)
+    config = EvalConfig(tasks=("none",), text=(Path("story.txt"),))
+    return evaluate(load_eval_model(saved_model), config)
 
 
-def test_a_result_takes_the_place_of_one_of_the_same_settings_only(found, saved_model, tmp_path):
-    other = replace(found, settings={**found.settings, "limit": 7})
-    coarse = replace(found, settings={**found.settings, "loading": {"dtype": "", "quant": "int8"}})
-    places = []
-    for one in (found, other, coarse, found, other):
-        places.append(choose_result_path(one))
-        write_result(one, places[-1])
-    assert places[0].name == "random.json" and places[3:] == places[:2]
-    assert len(set(places)) == 3 == len(list((tmp_path / "evals").iterdir()))
-    there = dict(load_valid_results(saved_model, LoadConfig()))
-    assert set(there) == set(places[:2]) and there[places[0]] == found
+def test_result_replaces_only_one_with_the_same_settings(result, saved_model, tmp_path):
+    other = replace(result, settings={**result.settings, "limit": 7})
+    quantized = replace(
+        result, settings={**result.settings, "loading": {"dtype": "", "quant": "int8"}}
+    )
+    paths = []
+    for one in (result, other, quantized, result, other):
+        paths.append(choose_result_path(one))
+        write_result(one, paths[-1])
+    assert paths[0].name == "random.json" and paths[3:] == paths[:2]
+    assert len(set(paths)) == 3 == len(list((tmp_path / "evals").iterdir()))
+    stored = dict(load_valid_results(saved_model, LoadConfig()))
+    assert set(stored) == set(paths[:2]) and stored[paths[0]] == result
 
 
-def test_a_file_that_is_no_result_is_written_over(found):
-    choose_result_path(found).parent.mkdir()
-    choose_result_path(found).write_text("torn")
-    assert choose_result_path(found).name == "random.json"
+def test_file_that_is_no_result_is_overwritten(result):
+    choose_result_path(result).parent.mkdir()
+    choose_result_path(result).write_text("torn")
+    assert choose_result_path(result).name == "random.json"
 
 
-def test_of_another_folder_of_the_same_name_nothing_is_taken_and_nothing_lost(found, saved_model):
-    elsewhere = replace(found, folder="/somewhere/else/random")
+def test_result_of_another_folder_with_the_same_name_is_neither_used_nor_overwritten(
+    result, saved_model
+):
+    elsewhere = replace(result, folder="/somewhere/else/random")
     write_result(elsewhere, choose_result_path(elsewhere))
-    assert choose_result_path(found) != choose_result_path(elsewhere)
+    assert choose_result_path(result) != choose_result_path(elsewhere)
     assert dict(load_valid_results(saved_model, LoadConfig())) == {}

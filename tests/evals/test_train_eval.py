@@ -1,4 +1,4 @@
-"""Tasks asked on the way are in the run's log, the same for any number of ranks."""
+"""Task accuracies during training are in the metrics log and do not depend on the ranks."""
 
 import json
 import signal
@@ -19,54 +19,53 @@ from gnano.evals.runner import evaluate
 from gnano.evals.train_eval import build_task_evaluator
 from gnano.train.trainer import train
 
+pytestmark = pytest.mark.slow
 
-def items_file(folder: Path) -> Path:
-    """Items short enough for a context of 32 tokens, and one answer each of a second task."""
-    path = folder / "mine.jsonl"
-    rows = [
+
+def write_task_files(folder: Path) -> tuple[str, str]:
+    """Write items that fit a context of 32 tokens, and a second task with one answer each."""
+    rows: list[dict[str, Any]] = [
         {"query": f"number {n}", "choices": [a.split(" in ")[0] for a in i.answers], "gold": i.gold}
         for n, i in enumerate(made_items(50))
     ]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    last = [{"context": f"the {n} river", "continuation": "stone"} for n in range(9)]
-    (folder / "lambada.jsonl").write_text("\n".join(map(json.dumps, last)))
-    return path
+    cloze = [{"context": f"the {n} river", "continuation": "stone"} for n in range(9)]
+    for name, records in (("mine", rows), ("lambada", cloze)):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
+    return f"mine={folder}/mine.jsonl", f"{folder}/lambada.jsonl"
 
 
 @pytest.fixture
-def examined(recipe: Recipe, tmp_path: Path) -> Recipe:
-    """Asked every 4 steps of 10, 40 items; held-out text after other steps."""
-    file = items_file(tmp_path)
-    model = replace(recipe.model, dropout=0.0)
+def task_recipe(recipe: Recipe, tmp_path: Path) -> Recipe:
+    """A recipe that evaluates 40 items every 4 of 10 steps, and held-out text at other steps."""
     return with_train(
-        replace(recipe, model=model),
+        replace(recipe, model=replace(recipe.model, dropout=0.0)),
         steps=10,
         micro_batch_size=2,
         eval_every=6,
         save_every=100,
-        eval_tasks=(f"mine={file}", str(file.with_name("lambada.jsonl"))),
+        eval_tasks=write_task_files(tmp_path),
         eval_tasks_every=4,
         eval_tasks_limit=40,
     )
 
 
-def rows(run: Path) -> list[dict[str, Any]]:
+def read_rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def asked(run: Path) -> dict[int, dict[str, Any]]:
-    return {row["step"]: row["tasks"] for row in rows(run) if "tasks" in row}
+def read_tasks(run: Path) -> dict[int, dict[str, Any]]:
+    return {row["step"]: row["tasks"] for row in read_rows(run) if "tasks" in row}
 
 
-def test_tasks_are_asked_when_they_are_due_and_as_gnano_eval_asks_them(examined, tmp_path):
-    run = train(examined, tmp_path / "run", build_task_evaluator=build_task_evaluator).run
-    found = asked(run)
-    assert list(found) == [4, 8, 10]
-    assert [row["step"] for row in rows(run) if "heldout" in row] == [6, 10]
-    subject = load_eval_model(run, LoadConfig(dtype="fp32"))
-    ours = evaluate(subject, EvalConfig(files=examined.train.tasks, limit=40))
-    for one in ours.scores:
-        last = found[10][one.task]
+def test_tasks_are_evaluated_on_schedule_and_as_by_gnano_eval(task_recipe, tmp_path):
+    run = train(task_recipe, tmp_path / "run", build_task_evaluator=build_task_evaluator).run
+    by_step = read_tasks(run)
+    assert list(by_step) == [4, 8, 10]
+    assert [row["step"] for row in read_rows(run) if "heldout" in row] == [6, 10]
+    model = load_eval_model(run, LoadConfig(dtype="fp32"))
+    config = EvalConfig(files=task_recipe.train.eval_tasks, limit=40)
+    for one in evaluate(model, config).scores:
+        last = by_step[10][one.task]
         assert last["items"] == one.items
         assert last["acc"] == pytest.approx(one.acc.value, abs=1e-5)
         assert last["error"] == pytest.approx(one.primary.stderr, abs=1e-5)
@@ -75,59 +74,66 @@ def test_tasks_are_asked_when_they_are_due_and_as_gnano_eval_asks_them(examined,
         )
 
 
-def test_ranks_share_the_work_and_find_what_one_finds(examined, tmp_path):
-    # 42 items of 4 answers are 21 batches of 8 texts: one rank has an empty one
-    examined = with_train(examined, steps=4, precision="bf16", eval_tasks_limit=42)
-    alone = train(examined, tmp_path / "alone", build_task_evaluator=build_task_evaluator).run
-    ranks = start_ranks(with_train(examined, parallel="fsdp"), tmp_path / "several", 2)
+@pytest.mark.ranks
+def test_ranks_share_the_work_and_give_the_same_result(task_recipe, tmp_path):
+    # 42 items with 4 answers are 21 batches of 8 texts: one rank has an empty batch
+    small = with_train(
+        task_recipe, steps=2, eval_every=0, eval_tasks_every=2, precision="bf16",
+        eval_tasks_limit=42,
+    )  # fmt: skip
+    single = train(small, tmp_path / "single", build_task_evaluator=build_task_evaluator).run
+    ranks = start_ranks(with_train(small, parallel="fsdp"), tmp_path / "several", 2)
     printed = ends(ranks)
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(printed)
-    found, expected = asked(tmp_path / "several"), asked(alone)
+    found, expected = read_tasks(tmp_path / "several"), read_tasks(single)
     assert list(found) == list(expected)
     for step, tasks in expected.items():
-        for task, figures in tasks.items():
-            for name, value in figures.items():
-                # an item in 42 may fall to the other side by rounding
+        for task, metrics in tasks.items():
+            for name, value in metrics.items():
+                # rounding may change one item of 42
                 assert found[step][task][name] == pytest.approx(value, abs=1.01 / 42)
 
 
-def test_a_run_stopped_while_it_is_asked_makes_up_for_it(examined, tmp_path):
-    whole = train(examined, tmp_path / "whole", build_task_evaluator=build_task_evaluator).run
+def test_evaluation_interrupted_by_a_stop_runs_after_resuming(task_recipe, tmp_path):
+    complete = train(
+        task_recipe, tmp_path / "complete", build_task_evaluator=build_task_evaluator
+    ).run
 
-    def stopping(recipe, tokenizer, world):
-        ask = build_task_evaluator(recipe, tokenizer, world)
+    def build_stopping(recipe, tokenizer, world):
+        evaluate_tasks = build_task_evaluator(recipe, tokenizer, world)
 
-        def first_time(model, world, stop):
+        def stop_first(model, world, should_stop):
             signal.raise_signal(signal.SIGTERM)
-            return ask(model, world, stop)
+            return evaluate_tasks(model, world, should_stop)
 
-        return first_time
+        return stop_first
 
-    stopped = train(examined, tmp_path / "run", build_task_evaluator=stopping)
+    run = tmp_path / "run"
+    stopped = train(task_recipe, run, build_task_evaluator=build_stopping)
     assert stopped.stopped_by == signal.SIGTERM and stopped.step == 4
-    assert asked(tmp_path / "run") == {}
-    again = train(examined, tmp_path / "run", build_task_evaluator=build_task_evaluator)
-    assert again.is_finished and asked(tmp_path / "run") == asked(whole)
-    assert [r["loss"] for r in rows(whole) if "loss" in r] == [
-        r["loss"] for r in rows(tmp_path / "run") if "loss" in r
-    ]
+    assert read_tasks(run) == {}
+    resumed = train(task_recipe, run, build_task_evaluator=build_task_evaluator)
+    assert resumed.is_finished and read_tasks(run) == read_tasks(complete)
+    losses = [[row["loss"] for row in read_rows(one) if "loss" in row] for one in (complete, run)]
+    assert losses[0] == losses[1]
 
 
-def test_tasks_can_be_added_to_a_run_that_goes_on(examined, tmp_path):
-    plain = with_train(examined, eval_tasks=(), eval_tasks_every=0, eval_tasks_limit=500, steps=10)
+def test_tasks_can_be_added_when_resuming(task_recipe, tmp_path):
+    plain = with_train(task_recipe, eval_tasks=(), eval_tasks_every=0, eval_tasks_limit=500)
 
-    def watch(row):
+    def stop_at_5(row):
         if row["step"] == 5:
             signal.raise_signal(signal.SIGTERM)
 
-    train(plain, tmp_path / "run", watch)
-    assert train(examined, tmp_path / "run", build_task_evaluator=build_task_evaluator).is_finished
-    assert list(asked(tmp_path / "run")) == [8, 10]
+    run = tmp_path / "run"
+    train(plain, run, stop_at_5)
+    assert train(task_recipe, run, build_task_evaluator=build_task_evaluator).is_finished
+    assert list(read_tasks(run)) == [8, 10]
 
 
-def test_a_missing_file_is_told_before_the_first_step(examined, tmp_path):
-    missing = with_train(examined, eval_tasks=("mine=nowhere.jsonl",))
+def test_missing_file_or_evaluator_is_an_error_before_the_first_step(task_recipe, tmp_path):
+    missing = with_train(task_recipe, eval_tasks=("mine=nowhere.jsonl",))
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl"):
         train(missing, tmp_path / "run", build_task_evaluator=build_task_evaluator)
-    with pytest.raises(ValueError, match=r"exam=gnano\.evals\.open_exam"):
-        train(examined, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"needs an evaluator.*build_task_evaluator"):
+        train(task_recipe, tmp_path / "run")

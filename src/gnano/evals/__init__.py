@@ -1,1 +1,1 @@
-"""Evaluation of models."""
+"""Evaluation of models: tasks, bits per byte, comparison, contamination and smoke tests."""

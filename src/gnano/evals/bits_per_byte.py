@@ -1,8 +1,9 @@
-"""Bits per byte of text: of the held-out documents of a data folder, or of any file.
+"""Bits per byte of text: the held-out documents of a data folder, or any file.
 
-All tokens' cost in bits over the UTF-8 bytes that they stand for: models with different tokenizers
-compare, and so does any compressor. The documents follow one another, as in training, and are cut
-to the model's context; for a model with a tokenizer of its own they are decoded and encoded anew.
+Bits per byte is the negative log-likelihood of all tokens in bits, divided by the number of UTF-8
+bytes they encode, so models with different tokenizers (and compressors) can be compared. Documents
+follow one another, as in training, and are split at the model's context length. A model with
+another tokenizer gets the decoded documents, encoded by its own tokenizer.
 """
 
 import math
@@ -21,6 +22,8 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class BitsPerByte:
+    """Bits per byte of one source or file."""
+
     source: str
     bits_per_byte: float
     bytes: int
@@ -28,7 +31,7 @@ class BitsPerByte:
 
 
 def mean_bits_per_byte(parts: Sequence[BitsPerByte]) -> float:
-    """Return the bits per byte over the bytes of all parts."""
+    """Return the mean over all parts, weighted by their bytes."""
     return sum(p.bits_per_byte * p.bytes for p in parts) / sum(p.bytes for p in parts)
 
 
@@ -39,35 +42,34 @@ def measure_heldout(
     batch_size: int = 8,
     on_progress: Report = lambda _: None,
 ) -> list[BitsPerByte]:
-    """Measure each source's held-out documents, at most so many of the folder's tokens (0: all)."""
-    found = []
+    """Measure the first `max_tokens` tokens (0: all) of each source's held-out documents."""
+    results = []
     for number, name in enumerate(corpus.source_names):
         ids = corpus.heldout_tokens(number)[: max_tokens or None].tolist()
         if len(ids) < 2:
             continue
         if model.tokenizer and model.tokenizer.fingerprint == corpus.tokenizer.fingerprint:
-            size = int(corpus.tokenizer.token_bytes[ids].sum())
+            num_bytes = int(corpus.tokenizer.token_bytes[ids].sum())
         else:
             end = corpus.tokenizer.end_of_text_id
-            documents = [list(part) for ends, part in groupby(ids, end.__eq__) if not ends]
+            documents = [list(part) for is_end, part in groupby(ids, end.__eq__) if not is_end]
             texts = [corpus.tokenizer.decode_bytes(part) for part in documents]
-            size = sum(map(len, texts))
+            num_bytes = sum(map(len, texts))
             ids = _encode_documents(model, (text.decode("utf-8", "replace") for text in texts))
-        found.append(_measure_ids(model, name, ids, size, batch_size, on_progress))
-    return found
+        results.append(_measure_ids(model, name, ids, num_bytes, batch_size, on_progress))
+    return results
 
 
 def measure_file(
     model: EvalModel, path: Path, batch_size: int = 8, on_progress: Report = lambda _: None
 ) -> BitsPerByte:
-    """Measure a text file, or the `text` of a JSONL, CSV or Parquet file."""
+    """Measure a text file, or the `text` column of a JSONL, CSV or Parquet file."""
     texts = list(read_texts(path, "text"))
     if not texts:
-        raise ValueError(f"{path} holds no text.")
-    size = sum(len(text.encode("utf-8", "replace")) for text in texts)
-    return _measure_ids(
-        model, path.name, _encode_documents(model, texts), size, batch_size, on_progress
-    )
+        raise ValueError(f"{path} contains no text.")
+    num_bytes = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    ids = _encode_documents(model, texts)
+    return _measure_ids(model, path.name, ids, num_bytes, batch_size, on_progress)
 
 
 def _encode_documents(model: EvalModel, texts: Iterable[str]) -> list[int]:
@@ -86,18 +88,18 @@ def _measure_ids(
     on_progress: Report,
 ) -> BitsPerByte:
     length = model.scorer.block_size
-    questions = []
-    scored = 0  # tokens before the row that are scored already
+    rows = []
+    num_scored = 0  # tokens scored by earlier rows
     for start in heldout_row_starts(len(ids), length):
-        part = tuple(ids[start : start + length + 1])
-        last = start + len(part) - 1
-        questions.append(EncodedItem((EncodedChoice(part, last - scored),)))
-        scored = last
-    found = compute_loglikelihoods(
+        row = tuple(ids[start : start + length + 1])
+        last = start + len(row) - 1
+        rows.append(EncodedItem((EncodedChoice(row, last - num_scored),)))
+        num_scored = last
+    scores = compute_loglikelihoods(
         model.scorer,
-        questions,
+        rows,
         batch_size,
-        lambda done: on_progress(f"{name}: {done:,} of {len(questions):,} rows"),
+        lambda done: on_progress(f"{name}: {done:,} of {len(rows):,} rows"),
     )
-    nats = -sum(options[0][0] for options in found)
+    nats = -sum(choices[0][0] for choices in scores)
     return BitsPerByte(name, nats / math.log(2) / num_bytes, num_bytes, len(ids))

@@ -1,16 +1,15 @@
-"""A comparison as a picture: a panel for each task, accuracy over the tokens of training.
+"""A comparison as a plot: one panel per task, accuracy over training tokens.
 
     ┌ HellaSwag, acc_norm ───────────┐
-    │                     ∘ SmolLM   │   ∘  published, small and grey, by name
-    │          ∘ Pythia-160M         │   ●  yours, with one standard error up and down
-    │   ●                            │   ─  yours, where its tokens are unknown
+    │                     ∘ SmolLM   │   ∘  published: small, gray, labeled
+    │          ∘ Pythia-160M         │   ●  compared model, with an error bar of one standard error
+    │   ●                            │   ─  compared model with an unknown number of tokens
     │- - - - - - - - - guessing - - -│
     └─ 10 B ──── 100 B ──── 1 T ─────┘
 
-Only published scores of the panel's own metric are drawn: the other is another scale.
+Only published scores of the panel's own metric are drawn, because the other has another scale.
 """
 
-import importlib.util
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ import numpy as np
 from gnano.evals.comparison import Comparison, TaskColumn
 from gnano.evals.comparison_table import format_count
 from gnano.utils.atomic_io import atomic_write_bytes
+from gnano.utils.optional_packages import is_installed
 from gnano.utils.plot_style import LIGHT_PALETTE, MATPLOTLIB_MISSING
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
-
-PANEL_WIDTH, PANEL_HEIGHT = 5.6, 4.2  # of a panel, inches
+PANEL_WIDTH, PANEL_HEIGHT = 5.6, 4.2  # inches
 DASH_PATTERN = (0, (4, 3))
 MAX_OFFSET_WITHOUT_LINE = 6  # points
-# places of a name beside its point: offset in points, and the end of the name that is there
+LABEL_ROUNDS = 4  # times that every label is placed again
+# positions of a label: offset from its point in points, and the label's anchor
 LABEL_PLACES = (
     (6, 0, "left", "center"), (-6, 0, "right", "center"),
     (0, 6, "center", "bottom"), (0, -6, "center", "top"),
@@ -49,31 +49,34 @@ LABEL_PLACES = (
 
 
 class PlotPoint(NamedTuple):
+    """A published score."""
+
     name: str
     tokens: int
     value: float
 
 
 def check_plot_path(path: Path | None) -> None:
-    """Raise ValueError, before hours of evaluation, if the picture cannot be drawn."""
+    """Raise ValueError if the plot cannot be written; called before hours of evaluation."""
     if path is None:
         return
     if path.suffix.lower() != ".png":
-        raise ValueError(f"{path} cannot be drawn: the picture is a PNG, name a FILE.png.")
-    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError(f"{path} cannot be written: the plot is a PNG, name a FILE.png.")
+    if not is_installed("matplotlib"):
         raise ValueError(MATPLOTLIB_MISSING)
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
-    """Write the picture. Raises ValueError where there is no task, or no matplotlib."""
+    """Write the plot; raise ValueError if there is no task or matplotlib is not installed."""
     png = io.BytesIO()
-    # without matplotlib's version in it: the same results, the same bytes
+    # without matplotlib's version, so that the same results give the same bytes
     draw_comparison(comparison).savefig(png, format="png", metadata={"Software": None})
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_bytes(path, png.getvalue())
 
 
 def draw_comparison(comparison: Comparison) -> "Figure":
+    """Return the figure with a panel for each column."""
     try:
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -85,61 +88,59 @@ def draw_comparison(comparison: Comparison) -> "Figure":
     across = count if count < 4 else 2 if count == 4 else 3
     down = ceil(count / across)
     layout = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.14, wspace=0.02)  # inches, share
-    legend = 0.3 * ceil((len(comparison.models) + 2) / across)
-    size = across * PANEL_WIDTH, down * PANEL_HEIGHT + legend
+    legend_height = 0.3 * ceil((len(comparison.models) + 2) / across)
+    size = across * PANEL_WIDTH, down * PANEL_HEIGHT + legend_height
     figure = Figure(figsize=size, dpi=160, facecolor=LIGHT_PALETTE.background, layout=layout)
     panels = figure.subplots(down, across, squeeze=False).flatten().tolist()
     for axes in panels[count:]:
         axes.set_axis_off()
     points = [_reference_points(column, comparison) for column in comparison.columns]
-    for axes, column, some in zip(panels, comparison.columns, points, strict=False):
-        _draw_scores(axes, column, comparison, some)
-        _set_scales(axes, comparison, [point for some in points for point in some])
+    tokens = [model.tokens for model in comparison.models if model.tokens]
+    tokens += [point.tokens for own in points for point in own]
+    for axes, column, own in zip(panels, comparison.columns, points, strict=False):
+        _draw_scores(axes, column, comparison, own)
+        _style_axes(axes, f"{column.title}, {column.metric}", tokens)
     _draw_legend(figure, comparison, across)
-    figure.draw_without_rendering()  # places the panels, then the names in them
+    figure.draw_without_rendering()  # lays out the panels; labels need their final positions
     figure.set_layout_engine("none")
-    for axes, some in zip(panels, points, strict=False):
-        _place_labels(axes, some)
+    for axes, own in zip(panels, points, strict=False):
+        _place_labels(axes, own)
     return figure
 
 
 def _reference_points(column: TaskColumn, comparison: Comparison) -> list[PlotPoint]:
     return [
-        PlotPoint(row.name, row.tokens, cell[0])
+        PlotPoint(row.name, row.tokens, score[0])
         for row in comparison.published
-        if (cell := column.reference_score(row)) and cell[1] == column.metric and row.tokens
+        if (score := column.reference_score(row)) and score[1] == column.metric and row.tokens
     ]
 
 
 def _draw_scores(
     axes: "Axes", column: TaskColumn, comparison: Comparison, published: Sequence[PlotPoint]
 ) -> None:
-    _style_axes(axes, f"{column.title}, {column.metric}")
+    muted = LIGHT_PALETTE.muted
     for point in published:
-        axes.plot(
-            point.tokens, point.value, "o", color=LIGHT_PALETTE.muted, markersize=4, alpha=0.7
-        )
+        axes.plot(point.tokens, point.value, "o", color=muted, markersize=4, alpha=0.7)
     if column.chance:
-        axes.axhline(column.chance, color=LIGHT_PALETTE.muted, linewidth=1, linestyle=DASH_PATTERN)
+        axes.axhline(column.chance, color=muted, linewidth=1, linestyle=DASH_PATTERN)
     for model, color in zip(comparison.models, _model_colors(), strict=False):
-        found = column.accuracy_of(model)
+        value, stderr = (one := column.accuracy_of(model)).value, one.stderr
         if model.tokens:
             axes.errorbar(
-                model.tokens, found.value, found.stderr,
+                model.tokens, value, stderr,
                 fmt="o", color=color, markersize=7, elinewidth=1.6, capsize=3, zorder=3,
             )  # fmt: skip
-        else:  # of unknown tokens: a line across
-            low, high = found.value - found.stderr, found.value + found.stderr
-            axes.axhline(found.value, color=color, linewidth=1.6)
-            axes.axhspan(low, high, color=color, alpha=0.12, linewidth=0)
+        else:
+            axes.axhline(value, color=color, linewidth=1.6)
+            axes.axhspan(value - stderr, value + stderr, color=color, alpha=0.12, linewidth=0)
 
 
-def _set_scales(axes: "Axes", comparison: Comparison, points: Sequence[PlotPoint]) -> None:
-    """Give all panels the same range of tokens."""
+def _style_axes(axes: "Axes", title: str, tokens: Sequence[int]) -> None:
+    """Draw a light grid, a base line and small gray numbers; all panels share the token scale."""
     from matplotlib import ticker
 
-    tokens = [point.tokens for point in points]
-    tokens += [model.tokens for model in comparison.models if model.tokens]
+    muted = LIGHT_PALETTE.muted
     axes.set_xscale("log")
     axes.set_xlim(min(tokens, default=1e9) / 3, max(tokens, default=1e12) * 3)
     axes.xaxis.set_major_locator(ticker.LogLocator(numticks=9))
@@ -149,17 +150,13 @@ def _set_scales(axes: "Axes", comparison: Comparison, points: Sequence[PlotPoint
     )
     axes.yaxis.set_major_locator(ticker.MaxNLocator(6))
     axes.margins(y=0.12)
-
-
-def _style_axes(axes: "Axes", title: str) -> None:
-    """Draw a light grid, a base line and small grey numbers, no more."""
     axes.grid(axis="y", color=LIGHT_PALETTE.grid, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "left", "right"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(LIGHT_PALETTE.muted)
-    axes.tick_params(colors=LIGHT_PALETTE.muted, labelsize=9, length=0, pad=6)
-    axes.set_xlabel("tokens trained on", color=LIGHT_PALETTE.muted, fontsize=9)
+    axes.spines["bottom"].set_color(muted)
+    axes.tick_params(colors=muted, labelsize=9, length=0, pad=6)
+    axes.set_xlabel("training tokens", color=muted, fontsize=9)
     axes.set_title(title, loc="left", fontsize=10.5, color=LIGHT_PALETTE.text, pad=10)
 
 
@@ -168,7 +165,7 @@ def _model_colors() -> Iterator[str]:
 
 
 def _draw_legend(figure: "Figure", comparison: Comparison, columns: int) -> None:
-    """Explain the signs above all panels."""
+    """Draw the legend above all panels."""
     from matplotlib.lines import Line2D
 
     marker = partial(Line2D, [], [], markersize=6)
@@ -186,27 +183,27 @@ def _draw_legend(figure: "Figure", comparison: Comparison, columns: int) -> None
     )  # fmt: skip
     for text, name in zip(legend.get_texts(), entries, strict=True):
         text.set_parse_math(False)  # a "$" in a name is a dollar
-        text.set_text(name)  # only now: a label that begins with "_" would be left out
+        text.set_text(name)  # set here: the constructor omits labels that begin with "_"
 
 
 def _place_labels(axes: "Axes", points: Sequence[PlotPoint]) -> None:
-    """Write each published point's name where it hides the least of points, edges and names.
+    """Label each published point where the label hides the least of points, edges and labels.
 
-    Every name takes the best of its places, given those of the others, four times over.
+    Every label takes its best place, given the places of the others, `LABEL_ROUNDS` times.
     """
-    at = axes.transData.transform
+    to_pixels = axes.transData.transform
     dots = [
-        at((x, y))
+        to_pixels((x, y))
         for line in axes.lines
-        if line.get_marker() in ("o", "_")  # points, and the ends of errors
+        if line.get_marker() in ("o", "_")  # points, and the ends of error bars
         for x, y in np.asarray(line.get_xydata())
     ]
-    texts = [_add_label(axes, point) for point in points]
-    boxes: list[list[Bbox]] = []  # of each name, at each place
-    costs: list[list[float]] = []  # there, without the other names
-    for text in texts:
-        others = [dot for dot in dots if abs(dot - at(text.xy)).max() > 1]
-        boxes.append([_move_label(text, place) for place in LABEL_PLACES])
+    labels = [_add_label(axes, point) for point in points]
+    boxes: list[list[Bbox]] = []  # of each label at each place
+    costs: list[list[float]] = []  # of each label at each place, without the other labels
+    for label in labels:
+        others = [dot for dot in dots if abs(dot - to_pixels(label.xy)).max() > 1]
+        boxes.append([_move_label(label, place) for place in LABEL_PLACES])
         costs.append(
             [
                 4 * (box.width * box.height - _shared_area(box, axes.bbox))
@@ -215,42 +212,40 @@ def _place_labels(axes: "Axes", points: Sequence[PlotPoint]) -> None:
             ]
         )
     chosen: dict[int, int] = {}
-    for name in [*range(len(texts))] * 4:
-        taken = [boxes[other][place] for other, place in chosen.items() if other != name]
-        each = zip(boxes[name], costs[name], strict=True)
-        totals = [cost + 2 * sum(_shared_area(box, one) for one in taken) for box, cost in each]
-        chosen[name] = totals.index(min(totals))
-    for name, place in chosen.items():
+    for number in [*range(len(labels))] * LABEL_ROUNDS:
+        taken = [boxes[other][place] for other, place in chosen.items() if other != number]
+        totals = [
+            cost + 2 * sum(_shared_area(box, one) for one in taken)
+            for box, cost in zip(boxes[number], costs[number], strict=True)
+        ]
+        chosen[number] = totals.index(min(totals))
+    line = {"arrowstyle": "-", "color": LIGHT_PALETTE.muted, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
+    for number, place in chosen.items():
         x, y, *_ = LABEL_PLACES[place]
-        _move_label(texts[name], LABEL_PLACES[place])
-        if abs(y) > MAX_OFFSET_WITHOUT_LINE:  # a thin line connects the name with its point
-            line = {
-                "arrowstyle": "-",
-                "color": LIGHT_PALETTE.muted,
-                "lw": 0.5,
-                "shrinkA": 0,
-                "shrinkB": 3,
-            }
-            axes.annotate("", texts[name].xy, (x, y), textcoords="offset points", arrowprops=line)
+        _move_label(labels[number], LABEL_PLACES[place])
+        if abs(y) > MAX_OFFSET_WITHOUT_LINE:  # a thin line connects the label to its point
+            axes.annotate(
+                "", labels[number].xy, (x, y), textcoords="offset points", arrowprops=line
+            )
 
 
 def _add_label(axes: "Axes", point: PlotPoint) -> "Annotation":
     from matplotlib.patheffects import withStroke
 
-    text = axes.annotate(
+    label = axes.annotate(
         point.name, (point.tokens, point.value), (0, 0), textcoords="offset points",
         fontsize=7.5, color=LIGHT_PALETTE.muted,
     )  # fmt: skip
-    text.set_parse_math(False)  # a "$" in a name is a dollar
-    text.set_path_effects([withStroke(linewidth=2.5, foreground=LIGHT_PALETTE.background)])
-    return text
+    label.set_parse_math(False)  # a "$" in a name is a dollar
+    label.set_path_effects([withStroke(linewidth=2.5, foreground=LIGHT_PALETTE.background)])
+    return label
 
 
-def _move_label(text: "Annotation", place: tuple[float, float, str, str]) -> "Bbox":
-    """Move a name to a place of its point; return its box in pixels."""
-    x, y, side, height = place
-    text.set(position=(x, y), ha=side, va=height)
-    return text.get_window_extent()
+def _move_label(label: "Annotation", place: tuple[float, float, str, str]) -> "Bbox":
+    """Move a label to a place relative to its point; return its box in pixels."""
+    x, y, horizontal, vertical = place
+    label.set(position=(x, y), ha=horizontal, va=vertical)
+    return label.get_window_extent()
 
 
 def _shared_area(one: "Bbox", other: "Bbox") -> float:

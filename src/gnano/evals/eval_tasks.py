@@ -1,27 +1,26 @@
-"""Evaluation tasks: their items, worded as lm-evaluation-harness words them, and their sources.
+r"""Evaluation tasks: their items, worded as in lm-evaluation-harness, and their sources.
 
-    record ──read_item──▶ Item: several texts, of which the model should find one the likeliest
+    record ──parse_item──▶ EvalItem: several choices, of which the gold one should be the likeliest
 
-    task           context                                     answers
-    hellaswag      Canoeing: Two women … And they              four endings
-    arc, piqa      Question: …\nAnswer:                        two to five
-    openbookqa     a beginning                                 four endings
-    boolq          a passage\nQuestion: …?\nAnswer:            no, yes
-    winogrande     the sentence up to one of two names (each)  the rest of it
-    lambada        a passage without its last word             that word: must be the likeliest
+    task           context                                         answers
+    hellaswag      Canoeing: Two women … And they                  four endings
+    arc, piqa      Question: …\nAnswer:                            two to five
+    openbookqa     the beginning of a sentence                     four endings
+    boolq          a passage\nQuestion: …?\nAnswer:                no, yes
+    winogrande     the sentence up to one of two names, each       the rest of the sentence
+    lambada        a passage without its last word                 that word (as the argmax)
 
-Beside each task's own columns on the Hub, any of them takes `query, choices, gold`, and a task of
-one answer `context, continuation`. Items come from named files, else from the Hub, which is asked
-once:
+Besides its own columns on the Hub, every task accepts `query, choices, gold`, and a task with one
+answer `context, continuation`. Items come from files, or from the Hub, downloaded once:
 
-    --files evals/hellaswag_val.jsonl   a known task, by the beginning of the file's name
-    --files mine=questions.jsonl        a task of your own
-    --tasks hellaswag arc_easy          the Hub's, kept in data/hub
+    --files evals/hellaswag_val.jsonl   a known task, recognized by the start of the file name
+    --files mine=questions.jsonl        a custom task
+    --tasks hellaswag arc_easy          from the Hub, cached in data/hub
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,11 +38,11 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class EvalItem:
-    """One context with several answers, or several contexts of one answer."""
+    """One context with several answers, or several contexts with one answer."""
 
     contexts: tuple[str, ...]
     answers: tuple[str, ...]
-    gold: int  # number of the right one
+    gold: int  # index of the right choice
 
     @property
     def choices(self) -> list[tuple[str, str]]:
@@ -55,33 +54,29 @@ class EvalItem:
 
     @property
     def solved_text(self) -> str:
-        """The item with its right answer, as an example for others."""
+        """The item with its right answer, used as a few-shot example."""
         return "".join(self.choices[self.gold])
 
     @property
     def full_text(self) -> str:
-        """The solved item and the wrong answers, to be searched for elsewhere."""
+        """The solved item and the wrong answers, used to search for contamination."""
         choices = self.answers if len(self.answers) > 1 else self.contexts
-        others = (text for number, text in enumerate(choices) if number != self.gold)
-        return "\n".join((self.solved_text, *others))
-
-    def with_prefix(self, prefix: str) -> "EvalItem":
-        """Return the item with these examples before its contexts."""
-        return EvalItem(tuple(prefix + c for c in self.contexts), self.answers, self.gold)
+        wrong = (text for number, text in enumerate(choices) if number != self.gold)
+        return "\n".join((self.solved_text, *wrong))
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A known task: how its records are read, and where the Hub has them."""
+    """A known task: its parser and its location on the Hub."""
 
     title: str
-    repo: str  # on the Hub
+    repo: str
     parse: Callable[[Record], EvalItem]
     config: str = ""
     split: str = "validation"
-    fewshot_split: str = "train"  # the split that shots are taken from
-    query_suffix: str = ""  # after a `query`
-    has_acc_norm: bool = True  # whether accuracy by length means anything for it
+    fewshot_split: str = "train"  # split of the few-shot examples
+    query_suffix: str = ""  # appended to a `query`
+    has_acc_norm: bool = True  # whether normalizing by answer length is meaningful
 
 
 @dataclass(frozen=True)
@@ -90,20 +85,22 @@ class TaskItems:
 
     task: str
     items: tuple[EvalItem, ...]
-    shots: int = 0  # solved examples before each
+    shots: int = 0  # solved examples before each item
 
     @property
     def spec(self) -> TaskSpec | None:
+        """The known task of this name; None for a custom task."""
         return TASKS.get(self.task)
 
     @property
     def has_acc_norm(self) -> bool:
-        """Whether the length of an answer means anything."""
-        choices = any(len(item.choices) > 1 for item in self.items)
-        return choices and (self.spec is None or self.spec.has_acc_norm)
+        """Whether normalizing by answer length is meaningful."""
+        has_choices = any(len(item.choices) > 1 for item in self.items)
+        return has_choices and (self.spec is None or self.spec.has_acc_norm)
 
     @property
     def title(self) -> str:
+        """Display name."""
         return self.spec.title if self.spec else self.task
 
 
@@ -115,31 +112,31 @@ def load_tasks(
     cache_dir: Path = DEFAULT_CACHE_DIR,
     on_progress: Log = lambda _: None,
 ) -> list[TaskItems]:
-    """Load the items of these tasks, and of those that the files belong to.
+    """Load the items of the named tasks and of the tasks of the files.
 
-    `limit`: so many of each task, spread over all of them (0: all). `shots`: solved examples
-    before each item, the first of the training split, or of the file itself. Raises ValueError or
-    OSError, in a sentence, for what does not exist or is no item.
+    `limit` items (0: all) are taken from each task, evenly spaced. `shots` solved examples precede
+    each item: the first of the training split, or of the file itself. Raises ValueError or OSError
+    if a task or file does not exist or a record is not a valid item.
     """
-    named = dict(map(parse_task_file, files))
-    names = dict.fromkeys([*tasks, *named])
+    paths = dict(map(parse_task_file, files))
+    names = dict.fromkeys([*tasks, *paths])
     return [
-        _load_task(name, named.get(name), limit, shots, cache_dir, on_progress) for name in names
+        _load_task(name, paths.get(name), limit, shots, cache_dir, on_progress) for name in names
     ]
 
 
 def parse_task_file(file: str) -> tuple[str, str]:
-    """Split TASK=PATH, or a path whose name begins with its task, into task and path."""
+    """Split TASK=PATH, or a path whose file name begins with its task, into task and path."""
     name, equals, path = file.partition("=")
     if equals and "/" not in name:
         return name, expand_path(path)
-    found = [task for task in TASKS if Path(file).name.startswith(task)]
-    if not found:
+    known = [task for task in TASKS if Path(file).name.startswith(task)]
+    if not known:
         raise ValueError(
-            f"{file} does not say which task its items are of; write it as TASK={file}, with one "
-            f"of {', '.join(TASKS)} or a name of your own."
+            f"{file} does not begin with the name of its task; write it as TASK={file}, with one "
+            f"of {', '.join(TASKS)} or the name of a custom task."
         )
-    return found[0], file
+    return known[0], file
 
 
 def _load_task(
@@ -148,8 +145,8 @@ def _load_task(
     task = TASKS.get(name)
     if task is None and path is None:
         raise ValueError(
-            f"There is no task {name!r}; there are {', '.join(TASKS)}, or name a file of your own "
-            f"items: --files {name}=PATH."
+            f"There is no task {name!r}; there are {', '.join(TASKS)}. For a custom task name the "
+            f"file of its items: --files {name}=PATH."
         )
 
     def read_split(split: str) -> list[EvalItem]:
@@ -158,17 +155,16 @@ def _load_task(
         else:
             source = InstructionSource(kind="hub", repo=task.repo, config=task.config, split=split)
             paths = resolve_source_files(source, cache_dir, on_progress)
-        items: list[EvalItem] = read_record_files(
-            paths, partial(parse_item, task), max_bad_share=0
-        ).records
+        parse = partial(parse_item, task)
+        items: list[EvalItem] = read_record_files(paths, parse, max_bad_share=0).records
         return items
 
     on_progress(f"reading {name}")
     items = read_split(task.split if task else "")
     if shots:
-        own = path is not None or task is None or not task.fewshot_split
-        examples = items if own or task is None else read_split(task.fewshot_split)
-        if len(examples) < shots + own:
+        from_items = path is not None or task is None or not task.fewshot_split
+        examples = items if from_items or task is None else read_split(task.fewshot_split)
+        if len(examples) < shots + from_items:
             raise ValueError(f"{name} has {len(examples):,} items, too few for {shots} shots.")
         items = [_add_fewshot_examples(item, examples, shots) for item in items]
     count = len(items)
@@ -178,27 +174,28 @@ def _load_task(
 
 
 def _add_fewshot_examples(item: EvalItem, examples: Sequence[EvalItem], shots: int) -> EvalItem:
-    """Put the first examples before the item, the item itself not among them."""
+    """Prepend the first examples, skipping the item itself."""
     others = [example for example in examples[: shots + 1] if example != item][:shots]
-    return item.with_prefix("".join(f"{example.solved_text}\n\n" for example in others))
+    prefix = "".join(f"{example.solved_text}\n\n" for example in others)
+    return replace(item, contexts=tuple(prefix + context for context in item.contexts))
 
 
 def parse_item(task: TaskSpec | None, record: Any) -> EvalItem:
-    """Return the item of a record; raises ValueError, saying what is wrong, where it is none.
+    """Return the item of a record; `task` is None for a custom task.
 
-    Without a task it is one of the user's own.
+    Raises ValueError with the reason if the record is not a valid item.
     """
     if not isinstance(record, dict):
-        raise ValueError("it is no object with columns")
+        raise ValueError("it is not an object with columns")
     try:
         item = _parse_record(task, record)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        wanted = "query, choices, gold" if task is None else f"those of {task.title}"
-        has = ", ".join(map(repr, record)) or "none"
-        why = f"{type(error).__name__} {error}".strip()
-        raise ValueError(f"its columns are not {wanted} ({why}); it has {has}") from None
+        expected = "query, choices, gold" if task is None else f"those of {task.title}"
+        present = ", ".join(map(repr, record)) or "none"
+        reason = f"{type(error).__name__} {error}".strip()
+        raise ValueError(f"its columns are not {expected} ({reason}); it has {present}") from None
     if not all(isinstance(text, str) for text in item.contexts + item.answers):
-        raise ValueError("context and answers must be texts")
+        raise ValueError("context and answers must be strings")
     if not all(answer.strip() for answer in item.answers):
         raise ValueError("an answer is empty")
     if not 0 <= item.gold < len(item.choices):
@@ -238,7 +235,7 @@ def _parse_hellaswag(record: Record) -> EvalItem:
 
 
 def _strip_wikihow_marks(text: str) -> str:
-    """Remove the marks of WikiHow's pages, which a part of HellaSwag is from."""
+    """Remove the markup of WikiHow pages, the source of a part of HellaSwag."""
     text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
     return text.replace("  ", " ")
 
@@ -247,13 +244,13 @@ def _parse_arc(record: Record) -> EvalItem:
     return _parse_labeled_choices(f"Question: {record['question']}\nAnswer:", record)
 
 
+def _parse_openbookqa(record: Record) -> EvalItem:
+    return _parse_labeled_choices(record["question_stem"], record)
+
+
 def _parse_piqa(record: Record) -> EvalItem:
     answers = record["sol1"], record["sol2"]
     return _make_item(f"Question: {record['goal']}\nAnswer:", answers, record["label"])
-
-
-def _parse_openbookqa(record: Record) -> EvalItem:
-    return _parse_labeled_choices(record["question_stem"], record)
 
 
 def _parse_boolq(record: Record) -> EvalItem:
@@ -273,26 +270,21 @@ def _parse_lambada(record: Record) -> EvalItem:
     return _make_item(context, (word,), 0)
 
 
-_make_arc_task = partial(
+_arc_task = partial(
     TaskSpec, repo="allenai/ai2_arc", parse=_parse_arc, split="test", query_suffix="\nAnswer:"
 )
+_raw_acc_task = partial(TaskSpec, has_acc_norm=False)
 TASKS = {
     "hellaswag": TaskSpec("HellaSwag", "Rowan/hellaswag", _parse_hellaswag),
-    "arc_easy": _make_arc_task("ARC-Easy", config="ARC-Easy"),
-    "arc_challenge": _make_arc_task("ARC-Challenge", config="ARC-Challenge"),
+    "arc_easy": _arc_task("ARC-Easy", config="ARC-Easy"),
+    "arc_challenge": _arc_task("ARC-Challenge", config="ARC-Challenge"),
     "piqa": TaskSpec("PIQA", "baber/piqa", _parse_piqa, query_suffix="\nAnswer:"),
-    "winogrande": TaskSpec(
-        "WinoGrande", "allenai/winogrande", _parse_winogrande, "winogrande_xl", has_acc_norm=False
+    "winogrande": _raw_acc_task(
+        "WinoGrande", "allenai/winogrande", _parse_winogrande, "winogrande_xl"
     ),
-    "lambada": TaskSpec(
-        "LAMBADA",
-        "EleutherAI/lambada_openai",
-        _parse_lambada,
-        "default",
-        "test",
-        "",
-        has_acc_norm=False,
+    "lambada": _raw_acc_task(
+        "LAMBADA", "EleutherAI/lambada_openai", _parse_lambada, "default", "test", ""
     ),
     "openbookqa": TaskSpec("OpenBookQA", "allenai/openbookqa", _parse_openbookqa, "main", "test"),
-    "boolq": TaskSpec("BoolQ", "aps/super_glue", _parse_boolq, "boolq", has_acc_norm=False),
+    "boolq": _raw_acc_task("BoolQ", "aps/super_glue", _parse_boolq, "boolq"),
 }

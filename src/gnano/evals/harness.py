@@ -1,11 +1,11 @@
-"""Adapter to lm-evaluation-harness: the same checkpoint, or the same items, measured by it.
+r"""Adapter to lm-evaluation-harness: evaluates a checkpoint on the harness's tasks or on `--files`.
 
-A checkpoint is a Hugging Face model, so that lm-evaluation-harness runs on it as it is:
+A checkpoint is a Hugging Face model, so the harness also runs on it directly:
 
     lm-eval run --model hf --tasks hellaswag --batch_size 32 \
         --model_args pretrained=runs/1b/checkpoints/step-00050000,add_bos_token=True
 
-Here it is called with its own tasks, which it downloads, or with the items of `--files`.
+The harness downloads its own tasks.
 """
 
 import time
@@ -20,9 +20,8 @@ from gnano.evals.eval_tasks import TASKS, TaskItems, load_tasks
 from gnano.evals.model_adapter import TORCH_DTYPE_NAMES, is_gnano_model, training_tokens
 from gnano.evals.runner import Accuracy, EvalResult, TaskScore
 from gnano.model.devices import resolve_device
+from gnano.utils.optional_packages import require
 from gnano.utils.platform_support import set_num_threads
-
-MISSING_PACKAGE = "lm-evaluation-harness is asked by --harness: pip install 'auto-g-nano[eval]'."
 
 
 def evaluate_with_lm_eval(
@@ -34,53 +33,54 @@ def evaluate_with_lm_eval(
 ) -> EvalResult:
     """Return the harness's scores.
 
-    Raises ValueError where it is not installed, or does not know a task.
+    Raises ValueError if the harness is not installed or does not know a task.
     """
-    try:
-        import lm_eval
-        from lm_eval.tasks import TaskManager
-    except ImportError:
-        raise ValueError(MISSING_PACKAGE) from None
+    require("lm_eval", "eval", "--harness needs lm-evaluation-harness")
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
     folder = find_checkpoint(path)
     set_num_threads(loading.threads)
-    began = time.monotonic()
+    started_at = time.monotonic()
     on_progress(f"lm-evaluation-harness: {', '.join(tasks)}")
-    sheets = {
-        sheet.task: sheet for sheet in load_tasks((), config.files, config.limit, config.shots)
-    }
-    unknown = [name for name in tasks if name not in sheets]
-    manager = TaskManager(include_defaults=bool(unknown))  # which takes seconds to find them all
-    for name in unknown:
+    own = {one.task: one for one in load_tasks((), config.files, config.limit, config.shots)}
+    foreign = [name for name in tasks if name not in own]
+    manager = TaskManager(include_defaults=bool(foreign))  # finding them all takes seconds
+    for name in foreign:
         if name not in manager.all_tasks:
-            raise ValueError(f"lm-evaluation-harness has no task {name!r}: lm-eval ls tasks.")
+            raise ValueError(
+                f"lm-evaluation-harness has no task {name!r}; `lm-eval ls tasks` lists them."
+            )
     try:
-        found = lm_eval.simple_evaluate(
+        output = lm_eval.simple_evaluate(
             model="hf",
             model_args=_model_arguments(folder, config, loading),
-            tasks=[to_lm_eval_task(sheets[name]) if name in sheets else name for name in tasks],
+            tasks=[to_lm_eval_task(own[name]) if name in own else name for name in tasks],
             task_manager=manager,
-            num_fewshot=config.shots or None,  # of its own tasks; ours bring their examples along
+            num_fewshot=config.shots or None,  # only for its own tasks
             limit=config.limit or None,
             batch_size=config.batch_size,
             device=resolve_device(loading.device),
             log_samples=False,
-            bootstrap_iters=100,  # of means the error is computed, else there is none
+            bootstrap_iters=100,  # 0 would also disable the closed-form error of means
         )
-    except AssertionError as error:  # its way to refuse, mostly without a message
-        why = str(error) or "an answer is longer than the context of the model"
-        raise ValueError(f"lm-evaluation-harness cannot ask {folder.name}: {why}.") from None
-    counts = found["n-samples"]
+    except AssertionError as error:  # how the harness rejects input, mostly without a message
+        reason = str(error) or "an answer is longer than the context of the model"
+        raise ValueError(
+            f"lm-evaluation-harness cannot evaluate {folder.name}: {reason}."
+        ) from None
+    counts = output["n-samples"]
     return EvalResult(
         name=f"{path.name} by lm-evaluation-harness {lm_eval.__version__}",
         folder=str(folder),
-        parameters=int(found["config"]["model_num_parameters"]),
+        parameters=int(output["config"]["model_num_parameters"]),
         tokens=training_tokens(folder),
         scores=tuple(
-            _to_task_score(name, found["results"][name], counts[name]["effective"], config.shots)
+            _to_task_score(name, output["results"][name], counts[name]["effective"], config.shots)
             for name in counts
         ),
         settings={"harness": lm_eval.__version__, "tasks": list(tasks)},
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - started_at,
     )
 
 
@@ -89,15 +89,13 @@ def _model_arguments(folder: Path, config: EvalConfig, loading: LoadConfig) -> d
         "pretrained": str(folder),
         "dtype": TORCH_DTYPE_NAMES[loading.dtype],
     }
-    if config.add_bos != "auto":
-        arguments["add_bos_token"] = config.add_bos == "yes"
-    elif is_gnano_model(folder):
-        arguments["add_bos_token"] = True
-    return arguments
+    if config.add_bos == "auto" and not is_gnano_model(folder):
+        return arguments
+    return {**arguments, "add_bos_token": config.add_bos != "no"}
 
 
 def to_lm_eval_task(task: TaskItems) -> Any:
-    """Return our items as a task of the harness."""
+    """Return gnano's items as a task of the harness."""
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
 
@@ -118,16 +116,18 @@ def to_lm_eval_task(task: TaskItems) -> Any:
         "num_fewshot": 0,
     }
     if len(task.items[0].choices) == 1:
+        perplexity = {
+            "metric": "perplexity",
+            "aggregation": "perplexity",
+            "higher_is_better": False,
+        }
         config |= {
             "output_type": "loglikelihood",
             "doc_to_choice": None,
             "doc_to_target": lambda row: f" {row['answers'][0]}",
-            "metric_list": [
-                _mean_metric("acc"),
-                {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False},
-            ],
+            "metric_list": [_mean_metric("acc"), perplexity],
         }
-    elif len(task.items[0].contexts) > 1:  # its form of it: the choices are the contexts
+    elif len(task.items[0].contexts) > 1:  # in the harness's form the contexts are the choices
         config |= {
             "doc_to_text": lambda row: row["gold"],
             "doc_to_choice": lambda row: row["contexts"],
@@ -142,23 +142,23 @@ def _mean_metric(metric: str) -> dict[str, Any]:
 
 
 def _to_task_score(name: str, result: dict[str, Any], items: int, shots: int) -> TaskScore:
-    """Return the accuracies and the perplexity of its result of a task."""
-
     def accuracy(metric: str) -> Accuracy | None:
         if f"{metric},none" not in result:
             return None
         return Accuracy(float(result[f"{metric},none"]), float(result[f"{metric}_stderr,none"]))
 
-    plain = accuracy("acc")
-    if plain is None:
-        raise ValueError(f"lm-evaluation-harness tells no accuracy of {name}; call it directly.")
+    acc = accuracy("acc")
+    if acc is None:
+        raise ValueError(
+            f"lm-evaluation-harness reports no accuracy for {name}; call lm-eval directly."
+        )
     return TaskScore(
         task=name,
         title=TASKS[name].title if name in TASKS else name,
         items=items,
         shots=shots,
         chance=None,
-        acc=plain,
+        acc=acc,
         acc_norm=accuracy("acc_norm"),
         perplexity=result.get("perplexity,none"),
     )

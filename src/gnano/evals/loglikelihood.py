@@ -1,13 +1,12 @@
-"""Log-likelihoods of texts under a model; what the texts begin with is computed once.
+"""Log-likelihoods of texts under a model, computing shared prefixes once.
 
-    examples ─┬─ context 1 ─┬─ answer a       a question's context and all its answers are a row,
-              │             └─ answer b       in which no answer sees another; what all questions
-              └─ context 2 ─┬─ answer a       begin with is kept as keys and values
+    examples ─┬─ context 1 ─┬─ answer a       An item's context and all its answers form one row,
+              │             └─ answer b       in which no answer attends to another. The prefix of
+              └─ context 2 ─┬─ answer a       all items is kept as cached keys and values.
                             └─ answer b
 
-A question's options may differ anywhere: what all of them begin with is found by their tokens.
-Rows are padded at their ends, where nothing sees it, so that a result does not depend on its batch,
-but for rounding.
+The prefix that an item's choices share is found by comparing token ids. Rows are padded at their
+ends, which no token attends to, so a result depends on its batch only through rounding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,74 +23,77 @@ from gnano.model.kv_cache import KVCache
 from gnano.model.layers import PrefixTree
 from gnano.model.transformer import GPT
 
-# tokens that all questions begin with, from which on they are computed apart
-MIN_SHARED_PREFIX = 16
-CPU_LOGITS_BYTES, GPU_LOGITS_BYTES = 2**24, 2**29  # bytes of fp32 logits at once; in a CPU's cache
+MIN_SHARED_PREFIX = 16  # tokens; a shorter prefix of all items is not cached
+# bytes of fp32 logits computed together; the CPU's fit in its cache
+CPU_LOGITS_BYTES, GPU_LOGITS_BYTES = 2**24, 2**29
 TokenIds = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class EncodedChoice:
+    """Token ids of a context and one answer."""
+
     ids: TokenIds
-    num_scored: int  # how many of the last ids are scored
+    num_scored: int  # the last `num_scored` ids are scored
 
 
 @dataclass(frozen=True)
 class EncodedItem:
+    """The encoded choices of an evaluation item."""
+
     choices: tuple[EncodedChoice, ...]
 
     @property
     def num_shared(self) -> int:
-        """Number of tokens common to all options; the last one of an option is never fed."""
-        return common_prefix_length([option.ids[:-1] for option in self.choices])
+        """Number of leading tokens that all choices share; their last tokens are never inputs."""
+        return common_prefix_length([choice.ids[:-1] for choice in self.choices])
 
     @property
     def num_fed(self) -> int:
-        """Number of tokens that are fed for the question, what is shared once."""
+        """Number of input tokens, with the shared ones counted once."""
         shared = self.num_shared
-        return shared + sum(len(option.ids) - 1 - shared for option in self.choices)
+        return shared + sum(len(choice.ids) - 1 - shared for choice in self.choices)
 
 
 class ChoiceScorer(Protocol):
-    """A model that scores the options of questions."""
+    """A model that scores the choices of items."""
 
-    @property
-    def block_size(self) -> int: ...
+    block_size: int  # context length in tokens
 
     def set_prefix(self, prefix: TokenIds) -> None:
-        """Set what all questions of the next batches begin with."""
+        """Set the ids that all items of the following batches begin with."""
 
     def score_choices(self, items: Sequence[EncodedItem]) -> Tensor:
-        """Return nats and number of tokens that were not the likeliest of each option: [O, 2].
+        """Return nats and the number of tokens that are not the argmax, per choice: [O, 2], fp64.
 
-        fp64, on the model's device.
+        The tensor is on the model's device.
         """
 
 
 def common_prefix_length(texts: Sequence[TokenIds]) -> int:
-    """Return the number of ids that all of these begin with."""
+    """Return the number of leading ids that all texts share."""
     first, *others = texts
     shortest = min(map(len, texts))
-    differ = (at for at in range(shortest) if any(text[at] != first[at] for text in others))
-    return next(differ, shortest)
+    differing = (at for at in range(shortest) if any(text[at] != first[at] for text in others))
+    return next(differing, shortest)
 
 
 def make_batches(items: Sequence[EncodedItem], batch_size: int) -> Iterator[list[int]]:
-    """Yield the numbers of the questions of each batch, longest first, of at most `rows` options.
+    """Yield the item numbers of each batch, longest first, with at most `batch_size` choices.
 
-    A question of more options than that is a batch of its own.
+    An item with more choices is a batch by itself.
     """
-    lengths = [question.num_fed for question in items]
+    lengths = [item.num_fed for item in items]
     order = sorted(range(len(items)), key=lambda number: (-lengths[number], number))
     batch: list[int] = []
-    filled = 0
+    num_choices = 0
     for number in order:
         count = len(items[number].choices)
-        if batch and filled + count > batch_size:
+        if batch and num_choices + count > batch_size:
             yield batch
-            batch, filled = [], 0
+            batch, num_choices = [], 0
         batch.append(number)
-        filled += count
+        num_choices += count
     if batch:
         yield batch
 
@@ -102,113 +104,108 @@ def compute_loglikelihoods(
     batch_size: int = 32,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> list[list[tuple[float, bool]]]:
-    """Return for each question's options log-likelihood in nats and whether greedy decoding agrees.
+    """Return each choice's log-likelihood in nats and whether greedy decoding produces it.
 
-    `rows` options are computed side by side. `show` is called with the number of questions done.
+    At most `batch_size` choices are computed together. `on_progress` receives the number of items
+    finished.
     """
     if not items:
         return []
     scorer.set_prefix(_shared_prefix(items))
-    numbers: list[int] = []
-    found: list[Tensor] = []
+    order: list[int] = []
+    scores: list[Tensor] = []
     for batch in make_batches(items, batch_size):
-        on_progress(len(numbers))
-        found.append(scorer.score_choices([items[number] for number in batch]))
-        numbers += batch
-    pairs = iter(torch.cat(found).tolist())  # of a GPU waited for here, once
-    answers: dict[int, list[tuple[float, bool]]] = {}
-    for number in numbers:
+        on_progress(len(order))
+        scores.append(scorer.score_choices([items[number] for number in batch]))
+        order += batch
+    pairs = iter(torch.cat(scores).tolist())  # the only synchronization with a GPU
+    by_item: dict[int, list[tuple[float, bool]]] = {}
+    for number in order:
         own = islice(pairs, len(items[number].choices))
-        answers[number] = [(-nats, missed == 0) for nats, missed in own]
-    return [answers[number] for number in range(len(items))]
+        by_item[number] = [(-nats, missed == 0) for nats, missed in own]
+    return [by_item[number] for number in range(len(items))]
 
 
 def _shared_prefix(items: Sequence[EncodedItem]) -> TokenIds:
-    """Return what all of them begin with, if long enough; no token of it predicts a scored one."""
-    options = [option for question in items for option in question.choices]
-    size = min(len(option.ids) - option.num_scored - 1 for option in options)
+    """Return the prefix of all items if it is long enough; it predicts no scored token."""
+    choices = [choice for item in items for choice in item.choices]
     size = min(
-        size,
-        common_prefix_length(
-            [question.choices[0].ids[: question.num_shared] for question in items]
-        ),
+        *(len(choice.ids) - choice.num_scored - 1 for choice in choices),
+        common_prefix_length([item.choices[0].ids[: item.num_shared] for item in items]),
     )
-    return options[0].ids[:size] if size >= MIN_SHARED_PREFIX and len(items) > 1 else ()
+    return choices[0].ids[:size] if size >= MIN_SHARED_PREFIX and len(items) > 1 else ()
 
 
 class GPTScorer:
-    """One of our models: called once a batch, so that ranks that share it call it equally often."""
+    """Scores with a gnano model, calling it once per batch.
+
+    Ranks that share a sharded model therefore call it equally often.
+    """
 
     def __init__(self, model: GPT) -> None:
         self.model = model
+        self.block_size = model.config.block_size
+        self.device = model.model.embed_tokens.weight.device
         self.prefix: TokenIds = ()
         self.prefix_cache: KVCache | None = None
 
-    @property
-    def block_size(self) -> int:
-        return self.model.config.block_size
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.model.embed_tokens.weight.device
-
     def set_prefix(self, prefix: TokenIds) -> None:
+        """Set the shared prefix; its keys and values are computed with the next batch."""
         self.prefix, self.prefix_cache = prefix, None
 
     @torch.no_grad()
     def score_choices(self, items: Sequence[EncodedItem]) -> Tensor:
+        """Return nats and non-argmax token counts of every choice: [O, 2], fp64."""
         return self.model.run_unsharded(partial(self._compute_nll, items=items))
 
     def _compute_nll(self, model: GPT, items: Sequence[EncodedItem]) -> Tensor:
-        rows = [_BranchedRow(question, len(self.prefix)) for question in items]
+        rows = [_BranchedRow(item, len(self.prefix)) for item in items]
         width = max(1, *(len(row.ids) for row in rows))
-        ids_BT, numbers_BT, places_BT = (
+        ids_BT, branches_BT, positions_BT = (
             pad_rows(parts, width, self.device)
             for parts in zip(*((row.ids, row.branches, row.positions) for row in rows), strict=True)
         )
-        # a lone option a row is plain text, which attention reads fastest without a mask
-        unbranched = all(len(question.choices) == 1 for question in items)
-        branches = None if unbranched and not self.prefix else PrefixTree(numbers_BT, places_BT)
+        # rows of one choice are plain text, for which attention is fastest without a mask
+        is_plain = all(len(item.choices) == 1 for item in items)
+        tree = None if is_plain and not self.prefix else PrefixTree(branches_BT, positions_BT)
         cache = self._expand_prefix_cache(model, len(rows), width) if self.prefix else None
-        x_BTD = model.hidden_states(ids_BT, cache, prefix_tree=branches)
-        options = [option for question in items for option in question.choices]
-        places = [
-            number * width + place
+        x_BTD = model.hidden_states(ids_BT, cache, prefix_tree=tree)
+        choices = [choice for item in items for choice in item.choices]
+        positions = [
+            number * width + position
             for number, row in enumerate(rows)
-            for place in row.scored_positions
+            for position in row.scored_positions
         ]
         x_ND = x_BTD.flatten(0, 1)
-        return choice_nll(model.logits, model.config.vocab_size, options, x_ND, places)
+        return choice_nll(model.logits, model.config.vocab_size, choices, x_ND, positions)
 
     def _expand_prefix_cache(self, model: GPT, rows: int, capacity: int) -> KVCache:
         if self.prefix_cache is None:
-            weight = model.model.embed_tokens.weight
-            dtype = model.compute_dtype or weight.dtype
+            dtype = model.compute_dtype or model.model.embed_tokens.weight.dtype
             self.prefix_cache = KVCache(model.config, 1, len(self.prefix), dtype, self.device)
             model.hidden_states(torch.tensor([self.prefix], device=self.device), self.prefix_cache)
         return self.prefix_cache.expand(rows, capacity)
 
 
 class _BranchedRow:
-    """A question as a row of tokens after the first `skip`: its beginning, then its branches."""
+    """An item as one row of tokens after the first `skip`: the shared tokens, then the branches."""
 
     def __init__(self, item: EncodedItem, skip: int) -> None:
         shared = item.num_shared
         self.ids = list(item.choices[0].ids[skip:shared])
-        self.branches = [0] * len(self.ids)  # of the branch
+        self.branches = [0] * len(self.ids)  # branch number of each token; 0: shared
         self.positions = list(range(skip, shared))
-        self.scored_positions: list[int] = []  # places in the row that predict the scored tokens
-        for number, option in enumerate(item.choices, 1):
-            fed = len(option.ids) - 1
-            first = fed - option.num_scored  # in the option's own text
-            fork = max(first, shared)  # from here on in its branch
+        self.scored_positions: list[int] = []  # positions in the row that predict scored tokens
+        for number, choice in enumerate(item.choices, 1):
+            num_inputs = len(choice.ids) - 1
+            first = num_inputs - choice.num_scored  # position in the choice's own text
+            fork = max(first, shared)  # later positions are in this choice's branch
+            offset = len(self.ids) - shared
             self.scored_positions += range(first - skip, fork - skip)
-            self.scored_positions += range(
-                fork - shared + len(self.ids), fed - shared + len(self.ids)
-            )
-            self.ids += option.ids[shared:-1]
-            self.branches += [number] * (fed - shared)
-            self.positions += range(shared, fed)
+            self.scored_positions += range(fork + offset, num_inputs + offset)
+            self.ids += choice.ids[shared:-1]
+            self.branches += [number] * (num_inputs - shared)
+            self.positions += range(shared, num_inputs)
 
 
 def choice_nll(
@@ -218,36 +215,35 @@ def choice_nll(
     x_ND: Tensor,
     positions: Sequence[int],
 ) -> Tensor:
-    """Return nats of each option and how many of its tokens greedy decoding misses: [O, 2], fp64.
+    """Return each choice's nats and its number of tokens that are not the argmax: [O, 2], fp64.
 
-    `places` are those, in x_ND, of the hidden states that predict the options' scored tokens.
-    Computed in slices: the logits of a whole batch may not fit in memory.
+    `positions` are the rows of `x_ND` that predict the scored tokens of all choices in order. The
+    work is done in slices, because the logits of a full batch may not fit in memory.
     """
     device = x_ND.device
-    targets = [token for option in choices for token in option.ids[-option.num_scored :]]
-    owners = [row for row, option in enumerate(choices) for _ in range(option.num_scored)]
-    targets_N, places_N, owners_N = (
+    targets = [token for choice in choices for token in choice.ids[-choice.num_scored :]]
+    owners = [row for row, choice in enumerate(choices) for _ in range(choice.num_scored)]
+    targets_N, positions_N, owners_N = (
         torch.tensor(numbers, device=device) for numbers in (targets, positions, owners)
     )
-    found_N2 = torch.empty(len(targets), 2, dtype=accumulation_dtype(device), device=device)
-    size = max(
-        1, (CPU_LOGITS_BYTES if device.type == "cpu" else GPU_LOGITS_BYTES) // (4 * vocab_size)
-    )
+    scores_N2 = torch.empty(len(targets), 2, dtype=accumulation_dtype(device), device=device)
+    max_bytes = CPU_LOGITS_BYTES if device.type == "cpu" else GPU_LOGITS_BYTES
+    size = max(1, max_bytes // (4 * vocab_size))
     for start in range(0, len(targets), size):
         rows = slice(start, start + size)
-        logits_NV = compute_logits(x_ND[places_N[rows]])
+        logits_NV = compute_logits(x_ND[positions_N[rows]])
         target_N = logits_NV.gather(1, targets_N[rows, None])[:, 0]
-        # in bf16 several tokens are often equally likely: argmax takes one, as greedy decoding does
-        likeliest_N1 = logits_NV.argmax(-1, keepdim=True)
-        most_N1 = logits_NV.gather(1, likeliest_N1)
-        # in place: each pass more over them is as long as the product that made them
-        total_N = logits_NV.sub_(most_N1).exp_().sum(-1)
-        found_N2[rows, 0] = total_N.log() + (most_N1[:, 0] - target_N)
-        found_N2[rows, 1] = targets_N[rows] != likeliest_N1[:, 0]
-    found_O2 = torch.zeros(len(choices), 2, dtype=found_N2.dtype, device=device)
-    return found_O2.index_add_(0, owners_N, found_N2)
+        # in bf16 several tokens often share the maximum: argmax takes one, as greedy decoding does
+        argmax_N1 = logits_NV.argmax(-1, keepdim=True)
+        max_N1 = logits_NV.gather(1, argmax_N1)
+        # in place: another pass over the logits takes as long as the product that made them
+        total_N = logits_NV.sub_(max_N1).exp_().sum(-1)
+        scores_N2[rows, 0] = total_N.log() + (max_N1[:, 0] - target_N)
+        scores_N2[rows, 1] = targets_N[rows] != argmax_N1[:, 0]
+    scores_O2 = torch.zeros(len(choices), 2, dtype=scores_N2.dtype, device=device)
+    return scores_O2.index_add_(0, owners_N, scores_N2)
 
 
 def pad_rows(rows: Sequence[Sequence[int]], width: int, device: torch.device) -> Tensor:
-    """Return the parts as [B, T], 0 after each one's end."""
-    return torch.tensor([[*part, *[0] * (width - len(part))] for part in rows], device=device)
+    """Return the rows as one tensor [B, T], padded with 0 at their ends."""
+    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)

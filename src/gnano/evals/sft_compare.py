@@ -1,13 +1,13 @@
-"""Comparison of a base and a tuned model on held-out questions.
+"""Comparison of a base model and its tuned version on held-out questions.
 
                                 before    after
-held-out answers, nats a token   3.412    2.105
+held-out answers, nats per token 3.412    2.105
 answers in the exact format         0%      94%
 repetition                         61%       8%
 
-exact format   something is said, end-of-text closes it within the limit, and nothing in it
-               is the template's: no second question, no second answer's head
-repetition     share of runs of four words that were said before in the same answer
+exact format   The answer is not empty, end-of-text closes it within the limit, and it contains
+               no part of the template: no second question and no header of a second answer.
+repetition     Share of runs of four words that occurred earlier in the same answer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,83 +25,74 @@ from gnano.data.sft.record_loading import load_conversations
 from gnano.evals.text_checks import repetition_rate
 from gnano.infer.engine import Engine
 from gnano.utils.atomic_io import atomic_write_text
+from gnano.utils.formatting import format_table
 from gnano.utils.terminal import best_effort
 from gnano.utils.text import dump_json
 
 GREEDY = SamplingParams(temperature=0.0)
-MIN_MARKER_LENGTH = 6  # characters of a template's line, at least, that mean nothing else
-MAX_QUESTION_LENGTH = 600  # characters of a question in the file that people read
+MIN_MARKER_LENGTH = 6  # characters; a shorter line of a template may occur in other text
+MAX_QUESTION_LENGTH = 600  # characters of a question in answers.md
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Answer:
+    """A generated answer."""
+
     text: str
-    stopped: bool  # by end-of-text; else the limit cut it off
-    contains_template: bool  # whether a part of the template is in it
+    stopped: bool  # by end-of-text; False: truncated by the limit
+    contains_template: bool
 
     @property
     def is_exact(self) -> bool:
+        """Whether the answer is in the exact format."""
         return bool(self.text.strip()) and self.stopped and not self.contains_template
 
 
 @dataclass(frozen=True)
-class ModelAnswers:
-    """What one model says to some questions."""
-
-    answers: tuple[Answer, ...]
-
-    @property
-    def exact_rate(self) -> float:
-        """Share of the answers in the exact format."""
-        return mean(answer.is_exact for answer in self.answers)
-
-    @property
-    def repetition_rate(self) -> float:
-        return mean(repetition_rate(answer.text) for answer in self.answers)
-
-
-@dataclass(frozen=True)
 class AnswerComparison:
+    """Answers and losses before and after tuning."""
+
     questions: list[Conversation]
-    before: ModelAnswers
-    after: ModelAnswers
-    losses: dict[str, tuple[float, float]]  # nats a token, before and after: all, then categories
+    before: tuple[Answer, ...]
+    after: tuple[Answer, ...]
+    losses: dict[str, tuple[float, float]]  # nats per token before and after: all, then categories
 
     @property
     def rates(self) -> dict[str, tuple[float, float]]:
-        """Before and after: exact format, repetition, share of answers that are the data's own."""
+        """Before and after: exact format, repetition, share of answers equal to the data's."""
         if not self.questions:
             return {}
         expected = [question.turns[-1].content.strip() for question in self.questions]
-        before, after = (
-            mean(one.text == text for one, text in zip(given.answers, expected, strict=True))
-            for given in (self.before, self.after)
-        )
-        return {
-            "exact": (self.before.exact_rate, self.after.exact_rate),
-            "repetition": (self.before.repetition_rate, self.after.repetition_rate),
-            "same": (before, after),
-        }
+
+        def rates(answers: tuple[Answer, ...]) -> tuple[float, float, float]:
+            return (
+                mean(answer.is_exact for answer in answers),
+                mean(repetition_rate(answer.text) for answer in answers),
+                mean(one.text == text for one, text in zip(answers, expected, strict=True)),
+            )
+
+        pairs = zip(rates(self.before), rates(self.after), strict=True)
+        return dict(zip(("exact", "repetition", "same"), pairs, strict=True))
 
     def format_table(self) -> str:
         """Return losses and rates as text for a terminal."""
         rows = [("", "before", "after")]
         for name, (before, after) in self.losses.items():
-            label = "held-out answers, nats a token" if name == "all" else f"  {name}"
+            label = "held-out answers, nats per token" if name == "all" else f"  {name}"
             rows.append((label, f"{before:.3f}", f"{after:.3f}"))
         labels = {
             "exact": f"in the exact format, of {len(self.questions)} answers",
-            "repetition": "repetition in them",
+            "repetition": "repetition in the answers",
             "same": "word for word as in the data",
         }
         for name, (before, after) in self.rates.items():
-            if name != "same" or before or after:  # of answers at length no two are alike
+            if name != "same" or before or after:  # long answers are never equal to the data's
                 rows.append((labels[name], f"{before:.0%}", f"{after:.0%}"))
-        width = max(len(row[0]) for row in rows)
-        return "\n".join(f"{label:<{width}}  {a:>7}  {b:>7}".rstrip() for label, a, b in rows)
+        return "\n".join(format_table(rows))
 
     def to_dict(self) -> dict[str, Any]:
+        """Return losses, rates and answers for JSON."""
         return {
             "losses": self.losses,
             **{name: self.rates.get(name) for name in ("exact", "repetition", "same")},
@@ -117,7 +108,7 @@ class AnswerComparison:
         }
 
     def to_markdown(self) -> str:
-        """Return the answers side by side, for a person to read."""
+        """Return the answers next to each other as Markdown."""
         parts = ["# Answers before and after tuning\n", f"```\n{self.format_table()}\n```\n"]
         for number, (question, before, after) in enumerate(self.answer_pairs(), 1):
             quoted = "\n".join(f"> {line}" for line in _last_question(question).splitlines())
@@ -128,16 +119,25 @@ class AnswerComparison:
         return "\n".join(parts)
 
     def report_samples(self, count: int = 3) -> list[tuple[str, str, str]]:
-        """Return title, question and answer of the first few, for the run's page."""
-        found = []
+        """Return title, question and answer of the first `count` questions for the HTML report."""
+        samples = []
         for question, before, after in self.answer_pairs()[:count]:
             prompt = f"{_last_question(question)}\n\n"
-            found += [("before", prompt, before.text), ("after", prompt, after.text)]
-        return found
+            samples += [("before", prompt, before.text), ("after", prompt, after.text)]
+        return samples
 
     def answer_pairs(self) -> list[tuple[Conversation, Answer, Answer]]:
         """Return each question with its answer before and after."""
-        return list(zip(self.questions, self.before.answers, self.after.answers, strict=True))
+        return list(zip(self.questions, self.before, self.after, strict=True))
+
+
+def _last_question(question: Conversation) -> str:
+    last = [turn for turn in question.turns if turn.role == "user"][-1]
+    return f"{last.content}\n\n{last.context}".strip()[:MAX_QUESTION_LENGTH]
+
+
+def _format_cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", "<br>") or "*nothing*"
 
 
 def compare_answers(
@@ -150,33 +150,40 @@ def compare_answers(
     max_tokens: int,
     on_progress: Report = lambda _: None,
 ) -> AnswerComparison:
-    """Let base and tuned model answer; write `answers.md` and `answers.json` into the run.
+    """Generate answers of both models; write `answers.md` and `answers.json` into the run.
 
-    `metrics` are the rows of the run's log; `count` questions are answered, with `tokens` at most.
+    `metrics` are the rows of the run's metrics log. `count` questions are answered, each with at
+    most `max_tokens` tokens.
     """
     questions = select_questions(load_conversations(config).heldout, count)
     template = read_template(tuned) or ALPACA
 
-    def answer_with(folder: Path, when: str) -> ModelAnswers:
+    def answer_with(folder: Path, when: str) -> tuple[Answer, ...]:
         if not questions:
-            return ModelAnswers(())
-        progress = f"answers {when} tuning · {{}} of {len(questions)}"
-        engine = Engine.load(folder)
-        return generate_answers(
-            engine,
-            template,
-            questions,
-            max_tokens,
-            lambda done: on_progress(progress.format(done + 1)),
-        )
+            return ()
+
+        def show(done: int) -> None:
+            on_progress(f"answers {when} tuning · {done + 1} of {len(questions)}")
+
+        return generate_answers(Engine.load(folder), template, questions, max_tokens, show)
 
     before, after = answer_with(base, "before"), answer_with(tuned, "after")
-    found = AnswerComparison(questions, before, after, _first_and_last_losses(metrics))
+    comparison = AnswerComparison(questions, before, after, _first_and_last_losses(metrics))
     with best_effort("answers.md"):
-        atomic_write_text(run_dir / "answers.md", found.to_markdown())
+        atomic_write_text(run_dir / "answers.md", comparison.to_markdown())
     with best_effort("answers.json"):
-        atomic_write_text(run_dir / "answers.json", dump_json(found.to_dict(), indent=1))
-    return found
+        atomic_write_text(run_dir / "answers.json", dump_json(comparison.to_dict(), indent=1))
+    return comparison
+
+
+def _first_and_last_losses(metrics: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float]]:
+    measured = [row["heldout"] for row in metrics if "losses" in row.get("heldout", {})]
+    if not measured:
+        return {}
+    first, last = measured[0], measured[-1]
+    ends = last["losses"]  # has other categories if the records have changed since
+    parts = {name: (nats, ends[name]) for name, nats in first["losses"].items() if name in ends}
+    return {"all": (first["loss"], last["loss"]), **(parts if len(parts) > 1 else {})}
 
 
 def generate_answers(
@@ -185,68 +192,40 @@ def generate_answers(
     questions: Sequence[Conversation],
     max_tokens: int,
     on_progress: Callable[[int], None] = lambda _: None,
-) -> ModelAnswers:
-    """Return the likeliest answer to each question's last turn, of at most `tokens` tokens.
+) -> tuple[Answer, ...]:
+    """Return the greedy answer to each question's last turn, of at most `max_tokens` tokens.
 
-    `show` is called with the number of questions done.
+    `on_progress` receives the number of questions finished.
     """
-    found = []
+    block_size = engine.model.config.block_size
+    markers = template_markers(template)
+    answers = []
     for number, question in enumerate(questions):
         on_progress(number)
-        found.append(_generate_answer(engine, template, question, max_tokens))
-    return ModelAnswers(tuple(found))
+        prompt = encode_prompt(question.turns[:-1], template, engine.tokenizer)
+        ids = truncate_prompt(prompt, block_size, max_tokens)  # as in tuning
+        limit = min(max_tokens, block_size - len(ids))
+        output = engine.generate_batch([ids], limit, GREEDY)[0][0].token_ids
+        text = engine.tokenizer.decode(output).strip()
+        answers.append(Answer(text, len(output) < limit, any(mark in text for mark in markers)))
+    return tuple(answers)
 
 
 def select_questions(
     heldout: Mapping[str, Sequence[Conversation]], count: int
 ) -> list[Conversation]:
-    """Return the first `count` held-out conversations, taken from the categories in turn."""
+    """Return `count` held-out conversations, taken from the categories in turn."""
     turns = chain.from_iterable(zip_longest(*(heldout[name] for name in sorted(heldout))))
     return [question for question in turns if question is not None][:count]
 
 
 def truncate_prompt(ids: Sequence[int], block_size: int, max_tokens: int) -> Sequence[int]:
-    """Drop the beginning of a prompt so that `tokens`, or half the context, are left to write."""
+    """Drop the beginning of a prompt so that `max_tokens`, or half the context, are free."""
     return ids[-max(block_size - max_tokens, block_size // 2) :]
 
 
 def template_markers(template: ChatTemplate) -> tuple[str, ...]:
-    """Return the first line of each part of a template, if long enough to mean nothing else."""
+    """Return the first line of each part of a template that is long enough to be recognized."""
     parts = (getattr(template, field.name) for field in fields(template))
     lines = (part.partition("{")[0].strip().partition("\n")[0] for part in parts)
     return tuple(dict.fromkeys(line for line in lines if len(line) >= MIN_MARKER_LENGTH))
-
-
-def _generate_answer(
-    engine: Engine, template: ChatTemplate, question: Conversation, max_tokens: int
-) -> Answer:
-    context = engine.model.config.block_size
-    # tuning cuts its questions alike
-    ids = truncate_prompt(
-        encode_prompt(question.turns[:-1], template, engine.tokenizer), context, max_tokens
-    )
-    limit = min(max_tokens, context - len(ids))
-    output = engine.generate_batch([ids], limit, GREEDY)[0][0].token_ids
-    text = engine.tokenizer.decode(output).strip()
-    return Answer(
-        text, len(output) < limit, any(mark in text for mark in template_markers(template))
-    )
-
-
-def _first_and_last_losses(metrics: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float]]:
-    measured = [row["heldout"] for row in metrics if "losses" in row.get("heldout", {})]
-    if not measured:
-        return {}
-    first, last = measured[0], measured[-1]
-    ends = last["losses"]  # of other categories where the records have changed since
-    parts = {name: (nats, ends[name]) for name, nats in first["losses"].items() if name in ends}
-    return {"all": (first["loss"], last["loss"]), **(parts if len(parts) > 1 else {})}
-
-
-def _last_question(question: Conversation) -> str:
-    last = [turn for turn in question.turns if turn.role == "user"][-1]
-    return f"{last.content}\n\n{last.context}".strip()[:MAX_QUESTION_LENGTH]
-
-
-def _format_cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", "<br>") or "*nothing*"

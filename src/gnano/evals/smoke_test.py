@@ -1,11 +1,12 @@
-"""Smoke test: a model writes twelve samples, each judged by the rules of `judge`.
+"""Smoke test: a model writes twelve samples of `smoke_prompts.json`, and each is graded.
 
-    6 prompts ─▶ × 2 temperatures ─▶ 12 texts, side by side ─▶ `judge` ─▶ OK, WEAK or FAIL
+    6 prompts ─▶ × 2 temperatures ─▶ 12 texts in batches ─▶ `grade_text` ─▶ OK, WEAK or FAIL
 
-A base model continues the beginnings of texts; a tuned one gets the same things as instructions,
-in its template. The same seed gives the same samples.
+A base model continues the beginnings of texts; a tuned model gets equivalent instructions in its
+chat template. The same seed gives the same samples.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,96 +22,48 @@ from gnano.evals.memorization import CopiedSpan, find_longest_copies
 from gnano.evals.sft_compare import template_markers, truncate_prompt
 from gnano.evals.text_checks import Expectation, Grade, TextKind, Verdict, grade_text
 from gnano.infer.engine import Engine
+from gnano.utils.formatting import format_table
 from gnano.utils.validation import Range, check_number
 
-MIN_TOKENS = 16  # tokens; less of a text says too little
-MAX_CONTINUATION_TOKENS, MAX_ANSWER_TOKENS = (
-    120,
-    256,
-)  # tokens at most; an answer is to come to its end
+MIN_TOKENS = 16  # fewer are too short to be graded
+MAX_CONTINUATION_TOKENS = 120
+MAX_ANSWER_TOKENS = 256  # more, because an answer is expected to end
 GRADES: tuple[Grade, ...] = ("OK", "WEAK", "FAIL")
 DEFAULT_LOADING = LoadConfig()
-OWN_TEMPLATE_HINT = "It was tuned with a template of its own, which `--format own` asks in."
+OWN_TEMPLATE_HINT = "The model was tuned with its own template; use it with `--format own`."
 
 
 @dataclass(frozen=True, kw_only=True)
 class SmokePrompt:
+    """A prompt in two forms, with the expected properties of the text."""
+
     name: str
     kind: TextKind
-    text: str  # for a base model to continue
-    instruction: str  # for a tuned model to answer
-    min_words: int  # of an answer, at least
-    topic_stems: str  # beginnings of words that a text about it has
+    text: str  # beginning of a text, for a base model
+    instruction: str  # for a tuned model
+    min_words: int  # of an answer
+    topic_stems: str  # beginnings of words about the topic
 
 
-# no text ends with white space, which in most tokenizers belongs to the word that follows
-PROMPTS = (
-    SmokePrompt(
-        name="story",
-        kind="prose",
-        text="Once upon a time, in a small village by the sea, there lived an old fisherman",
-        instruction="Tell a story of three sentences about an old fisherman in a village by the "
-        "sea.",
-        min_words=20,
-        topic_stems="fish boat sea net ship sail shore wave water village catch caught ocean old",
-    ),
-    SmokePrompt(
-        name="function",
-        kind="code",
-        text='def count_words(text):\n    """Return a dictionary with the number of times each '
-        'word occurs in the text."""',
-        instruction="Write a Python function count_words(text) that returns a dictionary with the "
-        "number of times each word occurs in the text.",
-        min_words=4,
-        topic_stems="word text count dict split",
-    ),
-    SmokePrompt(
-        name="question",
-        kind="prose",
-        text="Question: Why do leaves change their color in autumn?\nAnswer:",
-        instruction="Why do leaves change their color in autumn?",
-        min_words=8,
-        topic_stems="leaf leaves tree color colour green yellow orange chloro pigment autumn sunlight",
-    ),
-    SmokePrompt(
-        name="essay",
-        kind="prose",
-        text="The invention of the printing press changed the world. Before it, books were copied "
-        "by hand, and",
-        instruction="Explain in three sentences how the invention of the printing press changed "
-        "the world.",
-        min_words=20,
-        topic_stems="print book press writ read copi copy paper text manuscript scribe page publish",
-    ),
-    SmokePrompt(
-        name="list",
-        kind="list",
-        text="Things to take along for a day at the beach:\n\n- a towel\n- sunglasses\n-",
-        instruction="List six things to take along for a day at the beach.",
-        min_words=6,
-        topic_stems="towel sun swim hat water beach sand umbrella book snack drink bag food ball shoe",
-    ),
-    SmokePrompt(
-        name="fact",
-        kind="prose",
-        text="Water is made of two elements,",
-        instruction="Which two elements is water made of?",
-        min_words=1,
-        topic_stems="water hydrogen oxygen element atom molecul",
-    ),
+# no text ends with white space, which in most tokenizers belongs to the following word
+PROMPTS = tuple(
+    SmokePrompt(**content)
+    for content in json.loads(Path(__file__).with_name("smoke_prompts.json").read_text("utf-8"))
 )
 
 
 @dataclass(frozen=True)
 class SmokeSample:
-    name: str  # the prompt's
+    """A generated text and its verdict."""
+
+    name: str  # of the prompt
     temperature: float
     prompt: str
     text: str
     tokens: int
-    finished: bool  # by itself; else the limit cut it off
+    finished: bool  # False: truncated by the token limit
     verdict: Verdict
-    copied: CopiedSpan | None = None  # the longest span of it that stands in the training shards
+    copied: CopiedSpan | None = None  # the longest span that the training shards contain
 
 
 @dataclass(frozen=True)
@@ -122,24 +75,24 @@ class SmokeReport:
 
     @property
     def counts(self) -> dict[Grade, int]:
-        found = Counter(sample.verdict.grade for sample in self.samples)
-        return {grade: found[grade] for grade in GRADES}
+        """Number of samples of each grade."""
+        counts = Counter(sample.verdict.grade for sample in self.samples)
+        return {grade: counts[grade] for grade in GRADES}
 
     @property
     def has_failures(self) -> bool:
+        """Whether any sample is FAIL."""
         return self.counts["FAIL"] > 0
 
     def format_table(self) -> str:
-        """Return a line for each sample, and the sum."""
-        rows = ["prompt    temp  judged"]
+        """Return a line for each sample, and the totals."""
+        rows = [("prompt", "temp", "grade", "reason")]
         for sample in self.samples:
             first, *more = sample.verdict.reasons
             reason = f"{first} (and {len(more)} more)" if more else first
-            rows.append(
-                f"{sample.name:<9} {sample.temperature:<4}  {sample.verdict.grade:<4}  {reason}"
-            )
+            rows.append((sample.name, str(sample.temperature), sample.verdict.grade, reason))
         total = " · ".join(f"{count} {grade}" for grade, count in self.counts.items())
-        return "\n".join([*rows, "", total])
+        return "\n".join([*format_table(rows, left=range(4)), "", total])
 
     def format_texts(self) -> str:
         """Return the samples in full."""
@@ -147,18 +100,23 @@ class SmokeReport:
         for sample in self.samples:
             head = f"── {sample.name} at {sample.temperature}: {sample.verdict.grade} "
             parts += [head.ljust(60, "─"), *(f"   {reason}" for reason in sample.verdict.reasons)]
-            if sample.copied:
-                span = sample.copied
+            if span := sample.copied:
                 where = f"{span.source}, {span.shard}"
                 parts.append(f"   {span.tokens} tokens in a row as in {where}: {span.text!r}")
             parts += ["", _escape_controls(sample.prompt + sample.text), ""]
         return "\n".join(parts).rstrip()
 
     def to_dict(self) -> dict[str, Any]:
+        """Return counts and samples for JSON."""
         samples = [{**asdict(sample), **asdict(sample.verdict)} for sample in self.samples]
         for sample in samples:
             del sample["verdict"]
         return {**{grade.lower(): n for grade, n in self.counts.items()}, "samples": samples}
+
+
+def _escape_controls(text: str) -> str:
+    """Escape control characters, which would affect the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def run_smoke_test(
@@ -171,24 +129,22 @@ def run_smoke_test(
     data: Path | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> SmokeReport:
-    """Judge samples of a run's newest checkpoint, or of any Llama folder like it.
+    """Grade samples of a run's newest checkpoint, or of a Llama folder.
 
-    `format` is text for a base model, own for the template that a model was tuned with, or a
-    template's name or file. With `data`, a prepared folder, what is copied from its training shards
-    is reported. `tokens` of a text at most are 120 by default, or 256 of an answer.
-    Raises ValueError for impossible settings, OSError where there is no checkpoint.
+    `format` is "text" for a base model, "own" for the template the model was tuned with, or the
+    name or file of a template. With `data`, a prepared folder, spans copied from its training
+    shards are reported. `max_tokens` of each text defaults to 120, or 256 for an answer. Raises
+    ValueError for invalid settings, OSError if there is no checkpoint.
     """
     if max_tokens is None:
         max_tokens = MAX_CONTINUATION_TOKENS if format == "text" else MAX_ANSWER_TOKENS
-    check_number(
-        "tokens", max_tokens, Range(MIN_TOKENS, MAX_COUNT)
-    )  # fewer say too little to be judged
+    check_number("tokens", max_tokens, Range(MIN_TOKENS, MAX_COUNT))
     if not temperatures:
         raise ValueError("There is no temperature: give one or more (--temperatures 0.7 1.0).")
     samplings = [SamplingParams(temperature=one, seed=seed) for one in temperatures]
     folder = find_checkpoint(checkpoint)
     template = _load_template(format, folder)
-    own = read_template(folder)
+    own_template = read_template(folder)
     corpus = None if data is None else TokenizedCorpus(data)
     engine = Engine.load(folder, **asdict(loading))
     total = len(samplings) * len(PROMPTS)
@@ -200,13 +156,12 @@ def run_smoke_test(
     for sampling in samplings:
         samples += generate_samples(engine, template, sampling, max_tokens, show_progress)
     if corpus is not None:
-        copied = find_longest_copies(corpus, [sample.text for sample in samples], on_progress)
-        pairs = zip(samples, copied, strict=True)
+        spans = find_longest_copies(corpus, [sample.text for sample in samples], on_progress)
+        pairs = zip(samples, spans, strict=True)
         samples = [replace(sample, copied=span) for sample, span in pairs]
     samples.sort(key=lambda sample: [prompt.name for prompt in PROMPTS].index(sample.name))
-    return SmokeReport(
-        tuple(samples), OWN_TEMPLATE_HINT if template and own and template != own else ""
-    )
+    uses_other = template and own_template and template != own_template
+    return SmokeReport(tuple(samples), OWN_TEMPLATE_HINT if uses_other else "")
 
 
 def generate_samples(
@@ -216,23 +171,28 @@ def generate_samples(
     max_tokens: int,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> list[SmokeSample]:
-    """Return a judged sample of each prompt, or of its instruction where there is a template."""
-    context = engine.model.config.block_size
+    """Return a graded sample for each prompt, or for its instruction if there is a template."""
     prompts = []
     for prompt in PROMPTS:
         if template is None:
             ids: Sequence[int] = engine.encode_prompt(prompt.text)
         else:
             ids = encode_prompt((Turn("user", prompt.instruction),), template, engine.tokenizer)
-        prompts.append(truncate_prompt(ids, context, max_tokens))
+        prompts.append(truncate_prompt(ids, engine.model.config.block_size, max_tokens))
     completions = engine.generate_batch(prompts, max_tokens, sampling, on_progress=on_progress)
     samples = []
-    for prompt, (found,) in zip(PROMPTS, completions, strict=True):
-        ended = found.finish_reason == "stop"
-        verdict = grade_text(found.text, _build_expectation(prompt, template), ended)
-        shown = prompt.text if template is None else f"{prompt.instruction}\n\n"
-        where = prompt.name, sampling.temperature, shown
-        samples.append(SmokeSample(*where, found.text, len(found.token_ids), ended, verdict))
+    for prompt, (completion,) in zip(PROMPTS, completions, strict=True):
+        finished = completion.finish_reason == "stop"
+        sample = SmokeSample(
+            name=prompt.name,
+            temperature=sampling.temperature,
+            prompt=prompt.text if template is None else f"{prompt.instruction}\n\n",
+            text=completion.text,
+            tokens=len(completion.token_ids),
+            finished=finished,
+            verdict=grade_text(completion.text, _build_expectation(prompt, template), finished),
+        )
+        samples.append(sample)
     return samples
 
 
@@ -240,37 +200,26 @@ def _load_template(format: str, folder: Path) -> ChatTemplate | None:
     if format == "text":
         return None
     if format == "own":
-        if found := read_template(folder):
-            return found
-        raise ValueError(
-            f"{folder} has no template that can be read here; name one, as in --format alpaca."
-        )
+        if template := read_template(folder):
+            return template
+        raise ValueError(f"{folder} has no readable template; name one, as in --format alpaca.")
     try:
         return load_template(format)
     except ValueError:
         if Path(format).is_file():
             raise
         raise ValueError(
-            f"No format is called {format!r}: there are text, own, alpaca, chatml, plain, and the "
-            f"path of a template's file."
+            f"There is no format {format!r}: use text, own, alpaca, chatml, plain, or the path of "
+            f"a template file."
         ) from None
 
 
 def _build_expectation(prompt: SmokePrompt, template: ChatTemplate | None) -> Expectation:
-    topic = tuple(prompt.topic_stems.split())
-    if template is None:
-        before = prompt.text if prompt.kind == "code" else ""
-        return Expectation(kind=prompt.kind, topic_stems=topic, code_before=before)
-    marks = template_markers(template)
     return Expectation(
         kind=prompt.kind,
-        topic_stems=topic,
-        is_answer=True,
+        topic_stems=tuple(prompt.topic_stems.split()),
+        code_before=prompt.text if template is None else "",
+        is_answer=template is not None,
         min_words=prompt.min_words,
-        template_markers=marks,
+        template_markers=template_markers(template) if template else (),
     )
-
-
-def _escape_controls(text: str) -> str:
-    """Escape control characters, which would act on the terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)

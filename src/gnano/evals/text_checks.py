@@ -1,16 +1,16 @@
-"""Rules of thumb for whether a text is sensible, each of which states what it found.
+"""Heuristic checks of whether a text is sensible; every check states what it found.
 
-Nothing here understands a text. A broken model shows all the same: it writes nothing, or bytes, or
-word salad without the small words of English, or the same again and again, or code that does not
-parse. The limits are the constants below.
+The checks do not understand a text, but they detect a broken model: it writes nothing, bytes, word
+salad without the common words of English, the same text again and again, or code that does not
+parse. The thresholds are the constants below.
 
-    text ─▶ nothing? bytes? ─▶ English, Python? ─▶ repeats, loops? ─▶ of the topic? ─▶ Verdict
+    text ─▶ present? ─▶ characters ─▶ English or Python? ─▶ repetition ─▶ topic ─▶ Verdict
 
-A verdict is FAIL where no fair model writes so, WEAK where it may happen to one, else OK. Wrong
-facts and bad style are OK here: this is a smoke test.
+A verdict is FAIL where no working model writes such a text, WEAK where one may occasionally do so,
+else OK. Wrong facts and bad style are OK: this is a smoke test.
 
-Python counts as far as its longest beginning of whole lines parses; where the limit of tokens cut
-the text, an unfinished rest is no fault.
+Python code is graded by its longest beginning of complete lines that parses; where the token limit
+truncated the text, an unfinished rest is accepted.
 """
 
 import ast
@@ -23,51 +23,52 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal, NamedTuple
 
+from gnano.utils.formatting import plural
+
 Grade = Literal["OK", "WEAK", "FAIL"]
 TextKind = Literal["prose", "list", "code"]
 
 
 class Threshold(NamedTuple):
-    """Beyond `weak` a figure is WEAK, beyond `fail` FAIL; fail < weak: low values are bad."""
+    """Beyond `weak` a value is WEAK, beyond `fail` FAIL; if fail < weak, low values are bad."""
 
     weak: float
     fail: float
 
-    def grade(self, figure: float) -> Grade:
+    def grade(self, value: float) -> Grade:
+        """Return the grade of a value."""
         sign = 1 if self.weak < self.fail else -1
-        if sign * figure > sign * self.fail:
+        if sign * value > sign * self.fail:
             return "FAIL"
-        return "WEAK" if sign * figure > sign * self.weak else "OK"
+        return "WEAK" if sign * value > sign * self.weak else "OK"
 
 
-# characters of a continuation that ends by itself; an answer may be "4"
-MIN_CONTINUATION_LENGTH = 10
-MIN_WORDS_FOR_SHARES = 12  # words; shares of fewer say nothing
-GARBLED_SHARE = Threshold(0.0, 0.005)  # characters that are no text: a sound model writes none
-# characters of which that is a share, so that one alone is WEAK at most
+MIN_CONTINUATION_LENGTH = 10  # characters of a continuation that ends by itself
+MIN_WORDS_FOR_SHARES = 12  # shares of fewer words mean nothing
+GARBLED_SHARE = Threshold(0.0, 0.005)  # of the characters; a working model writes none
+# the share is of at least this many characters, so that a single one is WEAK at most
 MIN_LENGTH_FOR_GARBLED = 200
-LETTER_SHARE = {  # of what is no space; prose has 0.95, sums and tables in it less
+LETTER_SHARE = {  # of the non-space characters; prose has 0.95, less with numbers and tables
     "prose": Threshold(0.70, 0.45),
     "list": Threshold(0.60, 0.35),
     "code": Threshold(0.25, 0.15),
 }
 LATIN_SHARE = Threshold(0.90, 0.60)  # of the letters, as the prompts are English
 COMMON_WORD_SHARE = Threshold(0.20, 0.10)  # of the words; English prose has 0.40 to 0.55
-WELL_FORMED_SHARE = Threshold(
-    0.80, 0.55
-)  # words like sea, Sea or SEA; pieces drawn at random glue to others
+# words shaped like sea, Sea or SEA; random tokens run into each other
+WELL_FORMED_SHARE = Threshold(0.80, 0.55)
 NGRAM_WORDS = 4  # words of a run whose repetition counts
-REPEATED_NGRAM_SHARE = {  # of the runs of four words; prose has under 0.05, code is made of set phrases
+REPEATED_NGRAM_SHARE = {  # of the runs; prose has under 0.05, code consists of set phrases
     "prose": Threshold(0.15, 0.50),
     "list": Threshold(0.20, 0.50),
     "code": Threshold(0.35, 0.65),
 }
-LOOP_REPEATS = Threshold(2, 3)  # repeats at the end of a text: three are WEAK, four FAIL
-MIN_LOOP_LENGTH = 40  # characters at the end that a loop takes: "ha ha ha" is none
+LOOP_REPEATS = Threshold(2, 3)  # at the end of a text: three are WEAK, four FAIL
+MIN_LOOP_LENGTH = 40  # characters; "ha ha ha" is no loop
 REPEATED_LINES = Threshold(2, 4)  # occurrences of one line in a text
-MIN_LINE_LENGTH = 16  # characters of a line that is not often the same by chance, as `else:` is
-LONG_TEXT_WORDS = 50  # words; a text with more has two of its topic's, one with fewer has one
-MAX_WEAK_ISSUES = 4  # weak signs in one text that are no chance any more
+MIN_LINE_LENGTH = 16  # characters; shorter lines such as `else:` repeat by chance
+LONG_TEXT_WORDS = 50  # a longer text needs two words of its topic, a shorter one needs one
+MAX_WEAK_ISSUES = 4  # as many WEAK checks make a text FAIL
 
 COMMON_WORDS = frozenset(
     """
@@ -88,11 +89,10 @@ CODE_FENCE_PATTERN = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 CODE_START_PATTERN = re.compile(
     r"^(?:def|class|import|from|@|async def)\b.*", re.MULTILINE | re.DOTALL
 )
-# PyCF_ALLOW_INCOMPLETE_INPUT, with which the interpreter's prompt waits
-ALLOW_INCOMPLETE_INPUT = 0x4000
-INCOMPLETE_MESSAGE = "incomplete input"  # Python's message for a text that could go on and be right
+ALLOW_INCOMPLETE_INPUT = 0x4000  # PyCF_ALLOW_INCOMPLETE_INPUT, a flag of `compile`
+INCOMPLETE_MESSAGE = "incomplete input"  # Python's message for code that may be continued
 UNTERMINATED_STRING_MESSAGE = "unterminated triple-quoted"
-EFFECTFUL_NODES = (  # that do something; docstrings, names and `pass` do not
+EFFECTFUL_NODES = (  # docstrings, names and `pass` have no effect
     *(ast.Return, ast.Yield, ast.Raise, ast.Assert, ast.Call),
     *(ast.Assign, ast.AugAssign, ast.AnnAssign),
 )
@@ -100,57 +100,56 @@ EFFECTFUL_NODES = (  # that do something; docstrings, names and `pass` do not
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """What the prompt asks for."""
+    """The properties that the prompt requires of a text."""
 
     kind: TextKind = "prose"
-    topic_stems: tuple[
+    topic_stems: tuple[str, ...] = ()  # lower-case beginnings of words about the prompt's topic
+    code_before: str = ""  # code that a continuation continues
+    is_answer: bool = False  # an answer of a tuned model, which ends by itself; else a continuation
+    min_words: int = 0  # of an answer; fewer are WEAK, less than a quarter FAIL
+    template_markers: tuple[
         str, ...
-    ] = ()  # beginnings of words, in lower case, that are about the prompt
-    code_before: str = ""  # the code that a continuation goes on with
-    is_answer: bool = False  # of a tuned model, which ends by itself; else a continuation
-    min_words: int = 0  # of an answer at least; with fewer it is WEAK, with a quarter of them FAIL
-    template_markers: tuple[str, ...] = ()  # of the template, which an answer does not write
+    ] = ()  # parts of the template, which an answer must not contain
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """The grade of a text and the reasons for it."""
+
     grade: Grade
-    reasons: tuple[str, ...]  # worst first; of an OK text what speaks for it
+    reasons: tuple[str, ...]  # worst first; for an OK text its statistics
 
 
-class CheckResult(NamedTuple):
-    grade: Grade
-    reason: str
+Check = tuple[Grade, str]  # the grade of one check and its reason
 
 
 def grade_text(text: str, expected: Expectation, finished: bool) -> Verdict:
-    """Grade a text; `ended`: by itself, else the limit of tokens cut it off.
+    """Grade a text; `finished` is False if the token limit truncated it.
 
-    White space around it counts for nothing.
+    White space at its ends is ignored.
     """
     text = text.rstrip()
     if not finished:
         text = text.removesuffix("\ufffd").rstrip()  # half a character
     if missing := _check_presence(text, expected, finished):
         return Verdict("FAIL", (missing,))
-    found = [
+    results = [
         *_check_characters(text, expected),
         *_check_form(text, expected, finished),
         *_check_repetition(text, expected.kind),
         *_check_answer(text, expected, finished),
         *_check_topic(text, expected),
     ]
-    faults = [one for grade in ("FAIL", "WEAK") for one in found if one.grade == grade]
-    if faults:
-        grade = "FAIL" if len(faults) >= MAX_WEAK_ISSUES else faults[0].grade
-        return Verdict(grade, tuple(fault.reason for fault in faults))
-    return Verdict(
-        "OK", (f"{_format_word_count(len(text.split()))}, {repetition_rate(text):.0%} repeated",)
-    )
+    issues = [one for grade in ("FAIL", "WEAK") for one in results if one[0] == grade]
+    if issues:
+        grade = "FAIL" if len(issues) >= MAX_WEAK_ISSUES else issues[0][0]
+        return Verdict(grade, tuple(reason for _, reason in issues))
+    words = plural(len(text.split()), "word")
+    return Verdict("OK", (f"{words}, {repetition_rate(text):.0%} repeated",))
 
 
 def repetition_rate(text: str) -> float:
-    """Return the share of the text's runs of four words that are repeats; 0 of a short text."""
+    """Return the share of the text's runs of four words that are repeats; 0 for a short text."""
     words = text.split()
     runs = [tuple(words[at : at + NGRAM_WORDS]) for at in range(len(words) - NGRAM_WORDS + 1)]
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
@@ -160,61 +159,55 @@ def _check_presence(text: str, expected: Expectation, finished: bool) -> str:
     if not any(map(str.isalnum, text)):
         return "nothing was written" if not text.strip() else "there is no letter or digit in it"
     if finished and not expected.is_answer and len(text.strip()) < MIN_CONTINUATION_LENGTH:
-        return f"ends at once: {len(text.strip())} characters"
+        return f"ends immediately: {len(text.strip())} characters"
     return ""
 
 
-def _check_characters(text: str, expected: Expectation) -> Iterator[CheckResult]:
-    """Check that it is text, and written in the prompt's letters."""
+def _check_characters(text: str, expected: Expectation) -> Iterator[Check]:
+    """Check that the characters are text in the prompt's script."""
     dense = [character for character in text if not character.isspace()]
     garbled = sum(map(_is_garbled, dense))
-    reason = f"garbled: {garbled} of its {len(dense)} characters are no text"
-    yield CheckResult(
-        GARBLED_SHARE.grade(garbled / max(len(dense), MIN_LENGTH_FOR_GARBLED)), reason
-    )
+    grade = GARBLED_SHARE.grade(garbled / max(len(dense), MIN_LENGTH_FOR_GARBLED))
+    yield grade, f"garbled: {garbled} of its {len(dense)} characters are not text"
     letters = [character for character in dense if character.isalpha()]
     share = len(letters) / len(dense)
-    if (
-        len(text.split()) >= MIN_WORDS_FOR_SHARES or not expected.is_answer
-    ):  # "1, 2, 3" may be an answer
-        yield CheckResult(
-            LETTER_SHARE[expected.kind].grade(share), f"letters: {share:.0%} of its characters"
-        )
+    # "1, 2, 3" may be an answer
+    if len(text.split()) >= MIN_WORDS_FOR_SHARES or not expected.is_answer:
+        grade = LETTER_SHARE[expected.kind].grade(share)
+        yield grade, f"letters: {share:.0%} of its characters"
     if letters:
         latin = sum(character < "\u0250" for character in letters) / len(letters)
-        yield CheckResult(LATIN_SHARE.grade(latin), f"script: {latin:.0%} of its letters are Latin")
+        yield LATIN_SHARE.grade(latin), f"script: {latin:.0%} of its letters are Latin"
 
 
 def _is_garbled(character: str) -> bool:
     return character == "\ufffd" or unicodedata.category(character) in ("Cc", "Cn", "Co", "Cs")
 
 
-def _check_form(text: str, expected: Expectation, finished: bool) -> Iterator[CheckResult]:
-    """Check that it is what the prompt begins: English, a list, Python."""
+def _check_form(text: str, expected: Expectation, finished: bool) -> Iterator[Check]:
+    """Check that the text is English, a list or Python, as the prompt requires."""
     if expected.kind == "code":
         yield _check_python(text, expected, finished)
         return
     is_list = expected.kind == "list" and _has_list_items(text, expected.is_answer)
     if expected.kind == "list" and not is_list:
-        yield CheckResult("WEAK", "list: it has no further item")
+        yield "WEAK", "list: it has no further item"
     words = text.split()
     if len(words) < MIN_WORDS_FOR_SHARES:
         return
-    if not is_list:  # towel, hat and sunglasses have no small words between them
-        spoken = _lower_words(text)
-        share = sum(word in COMMON_WORDS for word in spoken) / max(1, len(spoken))
-        yield CheckResult(
-            COMMON_WORD_SHARE.grade(share), f"English: {share:.0%} of its words are common ones"
-        )
+    if not is_list:  # a list of nouns has no common words
+        lower = _lower_words(text)
+        share = sum(word in COMMON_WORDS for word in lower) / max(1, len(lower))
+        grade = COMMON_WORD_SHARE.grade(share)
+        yield grade, f"English: {share:.0%} of its words are common ones"
     bare = [word for word in (one.strip(PUNCTUATION) for one in words) if word[:1].isalpha()]
-    shaped = sum(WORD_SHAPE_PATTERN.fullmatch(word) is not None for word in bare) / max(
-        1, len(bare)
-    )
-    yield CheckResult(WELL_FORMED_SHARE.grade(shaped), f"words: {shaped:.0%} have the form of one")
+    shaped = sum(WORD_SHAPE_PATTERN.fullmatch(word) is not None for word in bare)
+    share = shaped / max(1, len(bare))
+    yield WELL_FORMED_SHARE.grade(share), f"words: {share:.0%} are well-formed"
 
 
 def _has_list_items(text: str, is_answer: bool) -> bool:
-    """Count items: a continuation begins within one; an answer's may have no mark, or one line."""
+    """Return whether there are items: one more in a continuation, two of any form in an answer."""
     items = len(LIST_ITEM_PATTERN.findall(text))
     if not is_answer:
         return items >= 1
@@ -222,73 +215,63 @@ def _has_list_items(text: str, is_answer: bool) -> bool:
     return max(items, len(lines), text.count(",")) >= 2
 
 
-def _check_repetition(text: str, kind: TextKind) -> Iterator[CheckResult]:
-    """Check that the same is not said again and again."""
+def _check_repetition(text: str, kind: TextKind) -> Iterator[Check]:
+    """Check for a loop at the end, repeated lines and repeated runs of words."""
     unit, times = _final_loop(text)
-    reason = (
-        f"loop: its last {len(unit) * times} characters are {_shorten_quote(unit)} {times} times"
-    )
-    yield CheckResult(LOOP_REPEATS.grade(times), reason)
+    size = len(unit) * times
+    reason = f"loop: its last {size} characters are {_shorten_quote(unit)} {times} times"
+    yield LOOP_REPEATS.grade(times), reason
     lines = [LIST_ITEM_PATTERN.sub("", line).strip() for line in text.split("\n")]
-    least = 1 if kind == "list" else MIN_LINE_LENGTH
-    kept = Counter(line for line in lines if len(line) >= least and any(map(str.isalnum, line)))
+    min_length = 1 if kind == "list" else MIN_LINE_LENGTH
+    kept = [line for line in lines if len(line) >= min_length and any(map(str.isalnum, line))]
     if kept:
-        (line, count), *_ = kept.most_common(1)
-        yield CheckResult(
-            REPEATED_LINES.grade(count),
-            f"lines: {count} of {len(lines)} are {_shorten_quote(line)}",
-        )
+        (line, count), *_ = Counter(kept).most_common(1)
+        reason = f"lines: {count} of {len(lines)} are {_shorten_quote(line)}"
+        yield REPEATED_LINES.grade(count), reason
     share = repetition_rate(text)
-    yield CheckResult(
-        REPEATED_NGRAM_SHARE[kind].grade(share),
-        f"repeats: {share:.0%} of its {NGRAM_WORDS}-word runs",
-    )
+    reason = f"repeats: {share:.0%} of its {NGRAM_WORDS}-word runs"
+    yield REPEATED_NGRAM_SHARE[kind].grade(share), reason
 
 
 def _final_loop(text: str) -> tuple[str, int]:
-    """Return what the text ends with over and over, and how often; ("", 0) if nothing."""
+    """Return the unit that the end of the text repeats and how often; ("", 0) if there is none."""
     end = text.strip()[-2_000:]
     for period in range(1, len(end) // 3 + 1):
         pairs = zip(reversed(end), reversed(end[:-period]), strict=False)
         length = period + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         unit = end[-period:]
-        # a rule of dashes ends no worse than it began
+        # a line of dashes is no loop
         if length >= max(3 * period, MIN_LOOP_LENGTH) and any(map(str.isalnum, unit)):
             return unit, length // period
     return "", 0
 
 
-def _check_answer(text: str, expected: Expectation, finished: bool) -> Iterator[CheckResult]:
-    """Check that an answer is long enough and ends, without the template's words."""
+def _check_answer(text: str, expected: Expectation, finished: bool) -> Iterator[Check]:
+    """Check that an answer is long enough, ends, and contains no part of the template."""
     if not expected.is_answer:
         return
-    for mark in expected.template_markers:
-        if mark in text:
-            yield CheckResult("FAIL", f"template: {mark!r} is in it")
+    for marker in expected.template_markers:
+        if marker in text:
+            yield "FAIL", f"template: it contains {marker!r}"
     if not finished:
-        yield CheckResult("WEAK", "end: it went on up to the limit")
-    elif (words := len(text.split())) < expected.min_words:
-        reason = (
-            f"short: {_format_word_count(words)}, where {expected.min_words} or more are expected"
-        )
-        yield CheckResult("FAIL" if words < expected.min_words / 4 else "WEAK", reason)
+        yield "WEAK", "end: it reached the token limit"
+    elif (count := len(text.split())) < expected.min_words:
+        grade: Grade = "FAIL" if count < expected.min_words / 4 else "WEAK"
+        expected_words = f"{expected.min_words} or more are expected"
+        yield grade, f"short: {plural(count, 'word')}, where {expected_words}"
 
 
-def _check_topic(text: str, expected: Expectation) -> Iterator[CheckResult]:
+def _check_topic(text: str, expected: Expectation) -> Iterator[Check]:
     words = _lower_words(text)
     if expected.topic_stems:
-        found = sum(word.startswith(expected.topic_stems) for word in words)
+        count = sum(word.startswith(expected.topic_stems) for word in words)
         needed = 2 if len(words) > LONG_TEXT_WORDS else 1
-        reason = f"topic: {found} of {_format_word_count(len(words))} on what the prompt is about"
-        yield CheckResult("OK" if found >= needed else "WEAK", reason)
+        reason = f"topic: {count} of {plural(len(words), 'word')} on the prompt's topic"
+        yield "OK" if count >= needed else "WEAK", reason
 
 
 def _lower_words(text: str) -> list[str]:
     return [word.lower() for word in WORD_PATTERN.findall(text)]
-
-
-def _format_word_count(words: int) -> str:
-    return "1 word" if words == 1 else f"{words} words"
 
 
 def _shorten_quote(text: str) -> str:
@@ -296,48 +279,46 @@ def _shorten_quote(text: str) -> str:
     return repr(line if len(line) <= 40 else f"{line[:39]}…")
 
 
-def _check_python(text: str, expected: Expectation, finished: bool) -> CheckResult:
-    """Grade a continuation of the code `before`, or the code in an answer."""
-    code: str | None = text
-    if (
-        expected.is_answer
-    ):  # between fences, else from the first line that begins like code to the end
+def _check_python(text: str, expected: Expectation, finished: bool) -> Check:
+    """Grade a continuation of `code_before`, or the code in an answer."""
+    code = text
+    if expected.is_answer:  # the code in fences, else from the first line that looks like code
         block = CODE_FENCE_PATTERN.search(text) or CODE_START_PATTERN.search(text)
-        code = block[block.lastindex or 0] if block else None
-    if code is None:
-        return CheckResult("FAIL", "Python: there is none in it")
+        if block is None:
+            return "FAIL", "Python: there is none in it"
+        code = block[block.lastindex or 0]
     lines = code.split("\n")
     full = _parse_python(expected.code_before + code)
-    kept, tree = len(lines), full
-    while not isinstance(tree, ast.Module) and kept:
-        kept -= 1
-        tree = _parse_python(expected.code_before + "\n".join(lines[:kept]))
-    does_something = isinstance(tree, ast.Module) and _has_effects(tree)
+    num_parsed, tree = len(lines), full
+    while not isinstance(tree, ast.Module) and num_parsed:
+        num_parsed -= 1
+        tree = _parse_python(expected.code_before + "\n".join(lines[:num_parsed]))
+    has_effect = isinstance(tree, ast.Module) and _has_effects(tree)
     if not isinstance(full, ast.Module):
-        rest = [line for line in lines[kept:] if line.strip()]
+        rest = [line for line in lines[num_parsed:] if line.strip()]
         if not finished and _is_incomplete_python(expected.code_before, lines):
-            # a function may be one `try` or one call, which is none before its end
-            does_something = does_something or UNTERMINATED_STRING_MESSAGE not in full
-        elif rest and not (does_something and rest[0][0] not in " \t"):  # else text that follows
-            good = sum(bool(line.strip()) for line in lines[:kept])
+            # a function may consist of one `try` or one call, which parses only when complete
+            has_effect = has_effect or UNTERMINATED_STRING_MESSAGE not in full
+        elif rest and not (has_effect and rest[0][0] not in " \t"):  # else text after the code
+            good = sum(bool(line.strip()) for line in lines[:num_parsed])
             reason = f"Python: {good} of its {good + len(rest)} lines, then {full}"
-            return CheckResult("WEAK" if does_something else "FAIL", reason)
-    return CheckResult("OK" if does_something else "WEAK", "Python: its function does nothing")
+            return "WEAK" if has_effect else "FAIL", reason
+    return "OK" if has_effect else "WEAK", "Python: its function does nothing"
 
 
 def _is_incomplete_python(before: str, lines: list[str]) -> bool:
-    """Tell whether it is right as far as it goes; the last line may break off anywhere."""
+    """Return whether the code is valid so far; its last line may end anywhere."""
     for part in (lines, lines[:-1]):
-        found = _parse_python(before + "\n".join(part), ALLOW_INCOMPLETE_INPUT)
-        if isinstance(found, ast.Module) or found == INCOMPLETE_MESSAGE:
+        result = _parse_python(before + "\n".join(part), ALLOW_INCOMPLETE_INPUT)
+        if isinstance(result, ast.Module) or result == INCOMPLETE_MESSAGE:
             return any(map(str.strip, part))
     return False
 
 
 def _parse_python(code: str, flags: int = 0) -> ast.Module | str:
-    """Return the tree, or Python's word for what is wrong."""
+    """Return the tree, or Python's message about the error."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # of escapes that will be errors one day
+        with warnings.catch_warnings(action="ignore"):  # about invalid escapes
             tree = compile(code, "text", "exec", ast.PyCF_ONLY_AST | flags)
     except SyntaxError as error:
         return error.msg.partition(" (detected at")[0]

@@ -1,7 +1,7 @@
-"""Accuracy on tasks while a model trains, on a part of each task, shared among the ranks.
+"""Task accuracy during training, on a part of each task, shared among the ranks.
 
-Every rank scores its share of the batches and the numbers of right answers are added up, so that
-any number of ranks finds the same. All ranks assemble a sharded model together, so each of them
+Every rank scores its share of the batches and the counts of right answers are summed, so the result
+does not depend on the number of ranks. All ranks gather a sharded model together, so each of them
 runs it equally often.
 """
 
@@ -24,18 +24,18 @@ from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.distributed.context import DistContext
 from gnano.train.heldout_loss import TaskEvaluator, eval_mode, sum_over_ranks
 
-QuestionBatch = tuple[list[int], bool]  # numbers of the questions, and whether they count
+ItemBatch = tuple[list[int], bool]  # item numbers, and whether they count
 
 
 def build_task_evaluator(recipe: Recipe, tokenizer: Tokenizer, world: DistContext) -> TaskEvaluator:
-    """Return the evaluator of `train.eval_tasks`; the first rank reads or downloads the items."""
-    settings = recipe.train
-    files = [name for name in settings.eval_tasks if "=" in name or "/" in name or "." in name]
-    names = [name for name in settings.eval_tasks if name not in files]
-    sheets = world.run_on_main(partial(load_tasks, names, files, settings.eval_tasks_limit))
-    wording = RequestEncoder.for_gpt(tokenizer, recipe.model.block_size)
-    tasks = [(sheet, wording.encode_items(sheet.items)) for sheet in sheets]
-    return partial(_evaluate_tasks, tasks, 4 * settings.micro_batch_size)
+    """Return the evaluator of `train.eval_tasks`; the main rank reads or downloads the items."""
+    config = recipe.train
+    files = [name for name in config.eval_tasks if "=" in name or "/" in name or "." in name]
+    names = [name for name in config.eval_tasks if name not in files]
+    loaded = world.run_on_main(partial(load_tasks, names, files, config.eval_tasks_limit))
+    encoder = RequestEncoder.for_gpt(tokenizer, recipe.model.block_size)
+    tasks = [(task, encoder.encode_items(task.items)) for task in loaded]
+    return partial(_evaluate_tasks, tasks, 4 * config.micro_batch_size)
 
 
 def _evaluate_tasks(
@@ -45,30 +45,29 @@ def _evaluate_tasks(
     world: DistContext,
     should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
-    found = {}
+    results = {}
     with eval_mode(model):
-        for sheet, questions in tasks:
-            work = partial(_count_correct, GPTScorer(model), sheet, questions)
-            parts = list(make_batches(questions, batch_size))
-            empty: QuestionBatch = (parts[-1], False)
-            sums = sum_over_ranks(
-                work, ((p, True) for p in parts), len(parts), empty, world, should_stop
-            )
-            found[sheet.task] = _task_metrics(sheet, *sums)
-    return found
+        for task, items in tasks:
+            count = partial(_count_correct, GPTScorer(model), task, items)
+            batches = list(make_batches(items, batch_size))
+            empty: ItemBatch = (batches[-1], False)
+            counted = ((batch, True) for batch in batches)
+            sums = sum_over_ranks(count, counted, len(batches), empty, world, should_stop)
+            results[task.task] = _task_metrics(task, *sums)
+    return results
 
 
 def _count_correct(
-    scorer: GPTScorer, task: TaskItems, items: list[EncodedItem], batch: QuestionBatch
+    scorer: GPTScorer, task: TaskItems, items: list[EncodedItem], batch: ItemBatch
 ) -> Tensor:
-    """Return how many items of a batch are right, and how many by character: [2]."""
+    """Return the numbers of right answers by log-likelihood and per character: [2]."""
     numbers, counts = batch
     pairs = iter(scorer.score_choices([items[number] for number in numbers]).tolist())
     total = torch.zeros(2, dtype=accumulation_dtype(scorer.device), device=scorer.device)
     for number in numbers:
-        options = islice(pairs, len(items[number].choices))
-        known = [(-nats, missed == 0) for nats, missed in options]
-        total += torch.tensor(is_correct(task.items[number], known), device=total.device)
+        own = islice(pairs, len(items[number].choices))
+        scores = [(-nats, missed == 0) for nats, missed in own]
+        total += torch.tensor(is_correct(task.items[number], scores), device=total.device)
     return total if counts else torch.zeros_like(total)
 
 
