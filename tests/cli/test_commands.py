@@ -80,9 +80,9 @@ def test_info_verifies_every_byte_of_a_checkpoint_or_of_all_of_a_run(
     capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path
 ) -> None:
     text = output(capsys, "info", run, "--verify")
-    assert text.count(": whole\n") == len(list((run / "checkpoints").iterdir())) > 1
+    assert text.count(": intact\n") == len(list((run / "checkpoints").iterdir())) > 1
     checkpoint = run / "checkpoints" / "step-00000008"
-    assert f"{checkpoint}: whole" in output(capsys, "info", checkpoint, "--verify")
+    assert f"{checkpoint}: intact" in output(capsys, "info", checkpoint, "--verify")
 
 
 def test_runs_lists_them_for_people_and_for_programs(

@@ -52,8 +52,8 @@ def test_it_prints_a_table_and_keeps_the_figures(saved_model, items, tmp_path):
         (["MODEL", "--tasks", "none", "--data", "nowhere"], "nowhere"),
         (["MODEL", "--tasks", "none", "--text", "nowhere.txt"], "nowhere.txt"),
         (["MODEL", "--tasks", "none", "--limit", "-1"], "-1"),
-        (["MODEL", "--files", "ITEMS", "--overlap"], "--data"),
-        (["MODEL", "--files", "ITEMS", "--batch", "0"], "batch"),
+        (["MODEL", "--files", "ITEMS", "--check-contamination"], "--data"),
+        (["MODEL", "--files", "ITEMS", "--batch-size", "0"], "batch"),
         (["MODEL", "--tasks", "none", "--heldout-tokens", "-5"], "-5"),
     ],
 )

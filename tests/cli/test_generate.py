@@ -73,15 +73,15 @@ def test_many_texts_are_written_side_by_side_and_are_those_of_each_alone(
 def test_a_program_gets_ids_reasons_log_probabilities_and_speeds(
     said: Callable[..., str],
 ) -> None:
-    options = "-n", 6, "--temperature", 0, "--json", "--log-probs", 2
+    options = "-n", 6, "--temperature", 0, "--json", "--logprobs", 2
     found = json.loads(said("--lines", *options, given="the river\n\na tree\n"))
     assert [one["prompt"] for one in found["completions"]] == ["the river", "a tree"]
     assert found["seconds"] > 0 and found["tokens_per_s"] > 0
-    assert found["tokens"] == sum(len(one["ids"]) for one in found["completions"])
+    assert found["tokens"] == sum(len(one["token_ids"]) for one in found["completions"])
     for one in found["completions"]:
-        assert one["reason"] in ("length", "stop") and one["prompt_tokens"] >= 2
-        assert len(one["log_probs"]) == len(one["ids"])
-        for told in one["log_probs"]:
+        assert one["finish_reason"] in ("length", "stop") and one["prompt_tokens"] >= 2
+        assert len(one["logprobs"]) == len(one["token_ids"])
+        for told in one["logprobs"]:
             assert len(told["top"]) == 2
             # greedy: what was said is the likeliest
             assert told["top"][0] == [told["token"], told["logprob"]]
@@ -96,11 +96,11 @@ def test_a_program_gets_ids_reasons_log_probabilities_and_speeds(
         (["--file", "nowhere.txt"], "nowhere.txt"),
         (["x", "-n", "-5"], "tokens is -5; it must be at least 0 and at most 2,147,483,647."),
         (["--file", sys.executable], "is not UTF-8 text"),
-        (["x", "--no-repeat-ngram", "9" * 20], "it must be at least 0 and at most 2,147,483,647."),
+        (["x", "--no-repeat-ngram-size", "9" * 20], "it must be at least 0 and at most 2,147,483,647."),
         (["x", "--repetition-penalty", "1e-45"], "it must be at least 0.01 and at most 100."),
         (["x", "--seed", "-1"], "seed is -1; it must be at least 0"),
         (["x", "--samples", "0"], "samples is 0; it must be at least 1."),
-        (["x", "--log-probs", "1"], "are told with --json"),
+        (["x", "--logprobs", "1"], "are printed with --json"),
         (["x", "--min-p", "2"], "min_p is 2.0; it must be at least 0 and at most 1."),
         (["word " * 500], "tokens and leaves no room in the model's context"),
     ],

@@ -47,7 +47,7 @@ def test_a_damaged_checkpoint_is_named_with_all_the_others_and_the_exit_code_say
     done = gnano("info", run, "--verify")
     assert "step-00000002" in refused(done)
     assert f"damaged: {weights}" in done.stdout
-    assert f"{run / 'checkpoints' / 'step-00000004'}: whole\n" in done.stdout
+    assert f"{run / 'checkpoints' / 'step-00000004'}: intact\n" in done.stdout
 
 
 def test_what_cannot_be_verified_is_said(run: Path, recipe: Recipe) -> None:

@@ -19,7 +19,7 @@ from gnano.config.recipe import Recipe
 def file(tuning: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tuning recipe as a file, without its base, as recipes come."""
     content = asdict(tuning)
-    content["train"]["base"] = ""
+    content["train"]["init_from"] = ""
     path = tmp_path_factory.mktemp("recipe") / "small.toml"
     path.write_text(tomli_w.dumps(content))
     return path

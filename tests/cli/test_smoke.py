@@ -77,7 +77,7 @@ def test_programs_read_what_people_do(capsys, answering) -> None:
     assert code == 0 and (found["ok"], found["weak"], found["fail"]) == (0, 12, 0)
     assert len(found["samples"]) == 12
     for sample in found["samples"]:
-        assert sample["text"] == LINE and sample["ended"] and sample["grade"] == "WEAK"
+        assert sample["text"] == LINE and sample["finished"] and sample["grade"] == "WEAK"
 
 
 def test_the_same_seed_gives_the_same_texts_and_another_gives_others(capsys, broken) -> None:

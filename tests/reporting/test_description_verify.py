@@ -36,9 +36,9 @@ def test_whole_checkpoints_are_said_to_be_whole(run: Path) -> None:
     shown: list[str] = []
     lines = list(verify_checkpoints(str(run), shown.append))
     folders = [run / "checkpoints" / f"step-{step:08}" for step in (2, 4, 6)]
-    assert lines == [f"{folder}: whole" for folder in folders]
+    assert lines == [f"{folder}: intact" for folder in folders]
     assert all(str(f) in said for f, said in zip(folders, shown, strict=True))
-    assert list(verify_checkpoints(str(folders[1]))) == [f"{folders[1]}: whole"]
+    assert list(verify_checkpoints(str(folders[1]))) == [f"{folders[1]}: intact"]
 
 
 def test_one_flipped_bit_is_found_and_the_others_are_looked_at_all_the_same(run: Path) -> None:
@@ -47,7 +47,7 @@ def test_one_flipped_bit_is_found_and_the_others_are_looked_at_all_the_same(run:
     lines: list[str] = []
     with pytest.raises(ValueError, match="step-00000002, 1 of 3"):
         lines.extend(verify_checkpoints(str(run)))
-    assert [line.rpartition(": ")[2] for line in lines[1:]] == ["whole", "whole"]
+    assert [line.rpartition(": ")[2] for line in lines[1:]] == ["intact", "intact"]
     assert str(file) in lines[0] and "damaged" in lines[0]
 
 
