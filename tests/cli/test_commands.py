@@ -48,7 +48,7 @@ def test_every_command_has_help_with_examples(
     assert "example" in text and f"gnano {command} " in text
 
 
-def test_a_recipe_s_help_shows_its_own_values(capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipe_help_shows_the_values_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     text = output(capsys, "pretrain", "1b", "--help")
     assert "--train.steps" in text and "50000" in text and "optimizer steps in all" in text
 
@@ -65,7 +65,7 @@ def test_generate_gives_the_same_text_for_the_same_seed(
     assert texts[1].startswith("the river")
 
 
-def test_info_knows_recipes_data_runs_and_checkpoints(
+def test_info_describes_recipes_data_runs_and_checkpoints(
     capsys: pytest.CaptureFixture[str], run: Path, recipe: Recipe
 ) -> None:
     assert "1,050,002,688" in output(capsys, "info", "1b")
@@ -76,7 +76,7 @@ def test_info_knows_recipes_data_runs_and_checkpoints(
     assert "Every file is there and has its size" in output(capsys, "info", checkpoint)
 
 
-def test_info_verifies_every_byte_of_a_checkpoint_or_of_all_of_a_run(
+def test_info_verifies_a_checkpoint_or_all_of_a_run(
     capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path
 ) -> None:
     text = output(capsys, "info", run, "--verify")
@@ -85,16 +85,14 @@ def test_info_verifies_every_byte_of_a_checkpoint_or_of_all_of_a_run(
     assert f"{checkpoint}: intact" in output(capsys, "info", checkpoint, "--verify")
 
 
-def test_runs_lists_them_for_people_and_for_programs(
-    capsys: pytest.CaptureFixture[str], run: Path
-) -> None:
+def test_runs_prints_a_table_or_json(capsys: pytest.CaptureFixture[str], run: Path) -> None:
     assert "run  finished   8/8  100%" in output(capsys, "runs", run.parent)
     found = json.loads(output(capsys, "runs", run.parent, "--json"))
     assert (found["name"], found["state"], found["step"]) == ("run", "finished", 8)
     assert found["checkpoint"].endswith("step-00000008")
 
 
-def test_weights_makes_a_folder_that_generate_opens(
+def test_generate_opens_the_folder_that_weights_makes(
     capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path
 ) -> None:
     assert "6 files" in output(capsys, "weights", run, tmp_path / "shared")
@@ -104,7 +102,7 @@ def test_weights_makes_a_folder_that_generate_opens(
     )
 
 
-def test_a_trained_tokenizer_cuts_text_and_gives_it_back(
+def test_a_trained_tokenizer_round_trips_text(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "a.txt").write_text("the quick brown fox and the lazy dog " * 50)
@@ -116,13 +114,13 @@ def test_a_trained_tokenizer_cuts_text_and_gives_it_back(
     assert len(pieces) < len("the brown dog")
 
 
-def test_output_may_be_cut_off_by_its_reader(run: Path) -> None:
+def test_a_closed_pipe_is_no_error(run: Path) -> None:
     command = f"{sys.executable} -m gnano info 1b | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stdout.startswith("parameters") and "Traceback" not in done.stderr
 
 
-def test_ctrl_c_ends_any_command_in_one_line_with_its_exit_code(
+def test_ctrl_c_exits_with_130_and_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(what: str) -> str:

@@ -39,7 +39,7 @@ def compare(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[str
     return printed.out, printed.err
 
 
-def test_two_models_side_by_side_and_the_second_time_as_saved(capsys, place):
+def test_two_models_are_compared_and_results_reused(capsys, place):
     typed = ("one", "other", "--files", "piqa.jsonl", "mine=piqa.jsonl", "--limit", 10)
     first, said = compare(capsys, *typed)
     assert "model 1 of 2 · one" in said
@@ -54,7 +54,7 @@ def test_two_models_side_by_side_and_the_second_time_as_saved(capsys, place):
     assert "SmolLM2-1.7B" in compare(capsys, *typed, "--all-published")[0]
 
 
-def test_json_and_nothing_else_is_printed_and_the_picture_beside_it(capsys, place):
+def test_json_goes_to_stdout_and_the_plot_to_its_file(capsys, place):
     typed = ("one", "--files", "piqa.jsonl", "--json", "--plot", "new/picture.png")
     out, said = compare(capsys, *typed)
     found = json.loads(out)
@@ -63,12 +63,12 @@ def test_json_and_nothing_else_is_printed_and_the_picture_beside_it(capsys, plac
     assert said.endswith("\nnew/picture.png\n")
 
 
-def test_without_a_model_the_published_scores_alone(capsys, place):
+def test_without_a_model_only_published_scores_are_shown(capsys, place):
     out, _ = compare(capsys, "--tasks", "lambada")
     assert "LAMBADA" in out and "Cerebras-GPT-111M [1]" in out and "SmolLM" not in out
 
 
-def test_the_terminal_s_width_is_kept(capsys, place, monkeypatch):
+def test_the_table_fits_the_terminal_width(capsys, place, monkeypatch):
     wide, _ = compare(capsys, "--tasks", "all")
     monkeypatch.setenv("COLUMNS", "200")
     assert len(compare(capsys, "--tasks", "all")[0].splitlines()) < len(wide.splitlines())
@@ -86,14 +86,12 @@ def test_the_terminal_s_width_is_kept(capsys, place, monkeypatch):
         (("--files", "questions.jsonl"), "does not say which task"),
     ],
 )
-def test_a_mistake_is_one_sentence(capsys, place, typed, wrong):
+def test_errors_are_one_sentence(capsys, place, typed, wrong):
     assert wrong in one_sentence(refusal(capsys, "compare", *typed))
     assert not (place / "evals").exists()
 
 
-def test_a_picture_that_cannot_be_drawn_is_told_before_anything_is_computed(
-    capsys, place, monkeypatch
-):
+def test_a_missing_plot_package_is_reported_before_evaluation(capsys, place, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
     typed = ("compare", "one", "--files", "piqa.jsonl", "--plot", "a.png")
     assert "auto-g-nano[plot]" in refusal(capsys, *typed)

@@ -31,7 +31,7 @@ def items(tmp_path):
     return path
 
 
-def test_it_prints_a_table_and_keeps_the_figures(saved_model, items, tmp_path):
+def test_eval_prints_a_table_and_saves_the_result(saved_model, items, tmp_path):
     (tmp_path / "story.txt").write_text("A stone sees the river.\n" * 20)
     told = gnano(saved_model, "--files", items, "--text", "story.txt", "--limit", 20, cwd=tmp_path)
     assert told.returncode == 0, told.stderr
@@ -57,7 +57,7 @@ def test_it_prints_a_table_and_keeps_the_figures(saved_model, items, tmp_path):
         (["MODEL", "--tasks", "none", "--heldout-tokens", "-5"], "-5"),
     ],
 )
-def test_a_mistake_is_one_sentence(
+def test_errors_are_one_sentence(
     saved_model, items, tmp_path, arguments, wrong, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -70,7 +70,7 @@ def test_a_mistake_is_one_sentence(
     assert not (tmp_path / "evals").exists()
 
 
-def test_ctrl_c_leaves_nothing_half_written(saved_model, tmp_path):
+def test_ctrl_c_leaves_no_partial_result(saved_model, tmp_path):
     text = tmp_path / "long.txt"
     text.write_text("A stone sees the river, and no bird takes a letter.\n" * 40_000)
     command = [sys.executable, "-m", "gnano", "eval", saved_model, "--tasks", "none"]

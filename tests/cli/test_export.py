@@ -24,7 +24,7 @@ def gnano(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
 
 
-def test_what_goes_out_comes_in_again_and_says_the_same(run: Path, tmp_path: Path) -> None:
+def test_an_exported_model_imports_and_generates_the_same(run: Path, tmp_path: Path) -> None:
     done = gnano(tmp_path, "export", run, "--to", "safetensors", "--dtype", "fp32")
     made = "exported/run/run-fp32.safetensors"
     assert done.returncode == 0 and done.stdout.startswith(f"{made}: 0."), done.stderr
@@ -38,7 +38,7 @@ def test_what_goes_out_comes_in_again_and_says_the_same(run: Path, tmp_path: Pat
     assert said[0] == said[1] and said[0].startswith("the river")
 
 
-def test_a_mistake_is_a_sentence_and_leaves_nothing(run: Path, tmp_path: Path) -> None:
+def test_errors_are_one_sentence_and_leave_no_files(run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.pt").touch()
     (tmp_path / "folder").mkdir()
     for arguments, said in (
@@ -57,9 +57,7 @@ def test_a_mistake_is_a_sentence_and_leaves_nothing(run: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("to", ["pt", "safetensors", "folder", "gguf"])
-def test_where_there_is_no_room_a_sentence_says_so_and_nothing_is_left(
-    to: str, run: Path, tmp_path: Path
-) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_files(to: str, run: Path, tmp_path: Path) -> None:
     def no_room() -> None:  # no file may become larger, as on a disk that is full
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 

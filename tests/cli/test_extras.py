@@ -48,13 +48,12 @@ def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("gguf", ["export", "RUN", "--to", "gguf", "--out", "out"]),
         ("onnxscript", ["export", "RUN", "--to", "onnx", "--out", "out"]),
         ("gguf", ["import", "m.gguf", "--out", "out"]),
-        ("huggingface_hub", ["publish", "RUN", "me/model", "--out", "out"]),
         ("datatrove", ["data", "scale-out", "RECIPE", "--data.folder", "out"]),
         ("ray", ["data", "scale-out", "RECIPE", "--data.folder", "out", "--executor", "ray"]),
     ],
     indirect=["hidden"],
 )
-def test_what_a_command_needs_is_asked_for_before_its_work(
+def test_missing_packages_are_reported_before_the_work(
     hidden: str,
     arguments: list[str],
     recipe: Recipe,
@@ -84,7 +83,7 @@ def test_what_a_command_needs_is_asked_for_before_its_work(
 
 
 @pytest.mark.parametrize("hidden", ["matplotlib"], indirect=True)
-def test_a_run_without_matplotlib_has_its_page(
+def test_a_run_without_matplotlib_has_a_report(
     hidden: str, run: Path, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "recipe.toml"

@@ -36,7 +36,9 @@ def said(
     return generate
 
 
-def test_a_prompt_may_come_from_anywhere(said: Callable[..., str], tmp_path: Path) -> None:
+def test_prompts_come_from_arguments_files_and_pipes(
+    said: Callable[..., str], tmp_path: Path
+) -> None:
     options = "-n", 8, "--seed", 1
     expected = said("the river\nflows", *options)
     assert expected.startswith("the river\nflows")
@@ -47,7 +49,7 @@ def test_a_prompt_may_come_from_anywhere(said: Callable[..., str], tmp_path: Pat
     assert said("--file", "-", *options, given="the river\nflows\n") == expected
 
 
-def test_lines_end_where_a_file_s_lines_end(said: Callable[..., str], tmp_path: Path) -> None:
+def test_lines_split_only_at_newlines(said: Callable[..., str], tmp_path: Path) -> None:
     """Form feed, U+0085 and U+2028 end no line; a byte order mark and CR are no text."""
     lines = ["It was\fone page", "the\u2028end", "a\x85b", "last"]
     content = "\ufeff" + "\r\n".join([*lines[:2], "", " ", *lines[2:]])
@@ -58,7 +60,7 @@ def test_lines_end_where_a_file_s_lines_end(said: Callable[..., str], tmp_path: 
         assert [one["prompt"] for one in json.loads(found)["completions"]] == lines
 
 
-def test_many_texts_are_written_side_by_side_and_are_those_of_each_alone(
+def test_a_batch_gives_the_texts_of_single_prompts(
     said: Callable[..., str],
 ) -> None:
     options = "-n", 8, "--seed", 1
@@ -70,7 +72,7 @@ def test_many_texts_are_written_side_by_side_and_are_those_of_each_alone(
     assert samples.count("the river") >= 3 and said("the river", *options) in samples
 
 
-def test_a_program_gets_ids_reasons_log_probabilities_and_speeds(
+def test_json_has_token_ids_finish_reasons_logprobs_and_speed(
     said: Callable[..., str],
 ) -> None:
     options = "-n", 6, "--temperature", 0, "--json", "--logprobs", 2
@@ -96,7 +98,10 @@ def test_a_program_gets_ids_reasons_log_probabilities_and_speeds(
         (["--file", "nowhere.txt"], "nowhere.txt"),
         (["x", "-n", "-5"], "tokens is -5; it must be at least 0 and at most 2,147,483,647."),
         (["--file", sys.executable], "is not UTF-8 text"),
-        (["x", "--no-repeat-ngram-size", "9" * 20], "it must be at least 0 and at most 2,147,483,647."),
+        (
+            ["x", "--no-repeat-ngram-size", "9" * 20],
+            "it must be at least 0 and at most 2,147,483,647.",
+        ),
         (["x", "--repetition-penalty", "1e-45"], "it must be at least 0.01 and at most 100."),
         (["x", "--seed", "-1"], "seed is -1; it must be at least 0"),
         (["x", "--samples", "0"], "samples is 0; it must be at least 1."),
@@ -105,7 +110,7 @@ def test_a_program_gets_ids_reasons_log_probabilities_and_speeds(
         (["word " * 500], "tokens and leaves no room in the model's context"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(
+def test_invalid_arguments_are_one_sentence(
     run: Path,
     arguments: list[str],
     reason: str,
@@ -116,13 +121,13 @@ def test_what_cannot_be_is_one_sentence(
     assert reason in one_sentence(refusal(capsys, "generate", run, *arguments))
 
 
-def test_a_prompt_that_is_refused_is_not_written_like_a_text(run: Path) -> None:
+def test_a_refused_prompt_is_not_printed(run: Path) -> None:
     command = [sys.executable, "-m", "gnano", "generate", str(run), "word " * 500]
     left = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert left.returncode == 2 and left.stdout == ""
 
 
-def test_a_reader_that_has_seen_enough_ends_it_quietly(run: Path) -> None:
+def test_a_closed_pipe_exits_without_a_traceback(run: Path) -> None:
     command = [sys.executable, "-m", "gnano", "generate", str(run), "--file", "-", "--lines"]
     process = subprocess.Popen(
         [*command, "-n", "4", "--samples", "20"],

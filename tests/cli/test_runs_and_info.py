@@ -36,7 +36,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return said[0]
 
 
-def test_a_damaged_checkpoint_is_named_with_all_the_others_and_the_exit_code_says_so(
+def test_verify_lists_all_checkpoints_and_exits_with_2_for_damage(
     run: Path,
 ) -> None:
     weights = run / "checkpoints" / "step-00000002" / "model.safetensors"
@@ -50,13 +50,13 @@ def test_a_damaged_checkpoint_is_named_with_all_the_others_and_the_exit_code_say
     assert f"{run / 'checkpoints' / 'step-00000004'}: intact\n" in done.stdout
 
 
-def test_what_cannot_be_verified_is_said(run: Path, recipe: Recipe) -> None:
+def test_a_path_without_checkpoints_cannot_be_verified(run: Path, recipe: Recipe) -> None:
     shutil.rmtree(run / "checkpoints")
     assert "holds no checkpoint" in refused(gnano("info", run, "--verify"))
     assert "gnano data verify" in refused(gnano("info", recipe.pretraining_data.folder, "--verify"))
 
 
-def test_an_empty_folder_has_no_runs_and_a_missing_one_is_a_mistake(tmp_path: Path) -> None:
+def test_an_empty_folder_has_no_runs_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
     done = gnano("runs", tmp_path)
     assert done.returncode == 0 and "holds no run" in done.stdout
     done = gnano("runs", tmp_path, "--json")
@@ -64,7 +64,7 @@ def test_an_empty_folder_has_no_runs_and_a_missing_one_is_a_mistake(tmp_path: Pa
     assert str(tmp_path / "no") in refused(gnano("runs", tmp_path / "no"))
 
 
-def test_weights_that_are_there_already_or_damaged_are_refused(run: Path, tmp_path: Path) -> None:
+def test_weights_refuses_existing_and_damaged_folders(run: Path, tmp_path: Path) -> None:
     assert "is a run" in refused(gnano("weights", run, run))
     assert "does not exist" in refused(gnano("weights", tmp_path / "no", tmp_path / "out"))
     (run / "checkpoints" / "step-00000004" / "config.json").write_text("{}")

@@ -37,7 +37,7 @@ def run(file: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
-def test_base_and_tuned_model_stand_side_by_side(
+def test_base_and_tuned_model_are_compared(
     run: Path, file: Path, base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--answers", 3, "--answer-tokens", 12, "--out", run)
@@ -56,7 +56,7 @@ def test_base_and_tuned_model_stand_side_by_side(
     assert found["answers"][0]["after"]["text"][:10] in (run / "report.html").read_text()
 
 
-def test_files_of_ones_own_take_the_place_of_the_recipe_s(
+def test_files_replace_the_sources_of_the_recipe(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = tmp_path / "mine.jsonl"
@@ -70,15 +70,15 @@ def test_files_of_ones_own_take_the_place_of_the_recipe_s(
     assert not json.loads((out / "answers.json").read_text())["answers"]
 
 
-def test_where_nothing_was_held_out_it_says_so(
+def test_a_run_without_held_out_questions_says_so(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--data.heldout_fraction", 0, "--out", tmp_path / "run")
     said = output(capsys, "sft", file, "--from", base, *options)
-    assert "No question was held out (data.heldout_fraction is 0%)" in said and "before" not in said
+    assert "no question is held out (data.heldout_fraction is 0%)" in said and "before" not in said
 
 
-def test_what_can_be_asked_of_a_run_can_be_asked_of_a_tuned_one(
+def test_other_commands_accept_a_tuned_run(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = output(capsys, "info", run)
@@ -90,7 +90,7 @@ def test_what_can_be_asked_of_a_run_can_be_asked_of_a_tuned_one(
     output(capsys, "generate", tmp_path / "shared", "Q: Say bird\n\n", "-n", 5)
 
 
-def test_recipes_that_come_with_the_package_are_told_and_planned(
+def test_packaged_recipes_are_described_and_planned(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert "instructions, 3 epochs: dolly" in output(capsys, "info", "1b-sft")
@@ -110,7 +110,7 @@ def test_recipes_that_come_with_the_package_are_told_and_planned(
         (["pretrain", "1b-sft"], "gnano sft RECIPE --from BASE"),
     ],
 )
-def test_the_wrong_command_or_base_is_one_sentence(
+def test_a_wrong_command_or_base_is_one_sentence(
     arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -119,7 +119,7 @@ def test_the_wrong_command_or_base_is_one_sentence(
     assert not list(tmp_path.glob("runs/*/recipe.toml"))
 
 
-def test_a_base_that_is_no_model_and_files_that_are_none_are_named(
+def test_invalid_bases_and_files_are_named(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "model").mkdir()
@@ -136,7 +136,7 @@ def test_a_base_that_is_no_model_and_files_that_are_none_are_named(
     assert find_checkpoint(base) == base
 
 
-def test_a_finished_tuning_ends_well_when_its_base_has_moved(
+def test_a_finished_run_succeeds_when_its_base_has_moved(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = shutil.copytree(base, tmp_path / "base")
@@ -147,7 +147,7 @@ def test_a_finished_tuning_ends_well_when_its_base_has_moved(
     assert "3 of 3 steps done" in said
 
 
-def test_steps_that_are_typed_are_those_that_a_tuning_takes(
+def test_the_steps_flag_replaces_the_epochs(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--from", base, "--answers", 0, "--out", tmp_path / "run")

@@ -53,7 +53,7 @@ def answering(save_engine):
     return save_engine(Engine(model, tokenizer))
 
 
-def test_a_model_that_fails_leaves_with_1_and_with_reasons_and_texts(capsys, broken) -> None:
+def test_a_failing_model_exits_with_1_and_reasons(capsys, broken) -> None:
     code, out, _ = smoke(capsys, broken, "-n", 40)
     assert code == 1
     table, _, texts = out.partition("\n\n──")
@@ -63,14 +63,14 @@ def test_a_model_that_fails_leaves_with_1_and_with_reasons_and_texts(capsys, bro
     assert texts.count("Once upon a time") == 2 and texts.count("def count_words(text):") == 2
 
 
-def test_one_that_does_not_fail_leaves_with_0(capsys, answering) -> None:
+def test_a_passing_model_exits_with_0(capsys, answering) -> None:
     code, out, err = smoke(capsys, answering, "--format", "alpaca", "--temperatures", 0)
     assert code == 0, out
     assert "0 OK · 6 WEAK · 0 FAIL" in out and out.count(LINE) == 6
     assert "--format own" not in err
 
 
-def test_programs_read_what_people_do(capsys, answering) -> None:
+def test_json_holds_the_same_grades(capsys, answering) -> None:
     told = (answering, "--format", "alpaca", "--temperatures", 0, 0.1, "--json")
     code, out, _ = smoke(capsys, *told)
     found = json.loads(out)
@@ -80,13 +80,13 @@ def test_programs_read_what_people_do(capsys, answering) -> None:
         assert sample["text"] == LINE and sample["finished"] and sample["grade"] == "WEAK"
 
 
-def test_the_same_seed_gives_the_same_texts_and_another_gives_others(capsys, broken) -> None:
+def test_the_seed_determines_the_texts(capsys, broken) -> None:
     told = (broken, "-n", 16, "--seed")
     assert smoke(capsys, *told, 1) == smoke(capsys, *told, 1)
     assert smoke(capsys, *told, 1)[1] != smoke(capsys, *told, 2)[1]
 
 
-def test_a_model_asked_in_another_template_than_its_own_is_told_of(capsys, answering) -> None:
+def test_another_template_than_the_model_s_own_gives_a_note(capsys, answering) -> None:
     save_template(ChatTemplate(user="Q: {content}\n"), answering)
     told = (answering, "--temperatures", 0, "--format")
     assert "--format own" in smoke(capsys, *told, "alpaca")[2]
@@ -104,11 +104,11 @@ def test_a_model_asked_in_another_template_than_its_own_is_told_of(capsys, answe
         (["--seed", "-3"], "seed is -3"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_2(capsys, broken, arguments, reason) -> None:
+def test_errors_exit_with_2(capsys, broken, arguments, reason) -> None:
     assert reason in one_sentence(refusal(capsys, "smoke", broken, *arguments))
 
 
-def test_a_place_without_a_checkpoint_is_named(capsys, tmp_path: Path) -> None:
+def test_a_path_without_a_checkpoint_is_named(capsys, tmp_path: Path) -> None:
     said = one_sentence(refusal(capsys, "smoke", tmp_path / "no"))
     assert "There is no checkpoint" in said and "no:" in said
     assert "holds no checkpoint" in one_sentence(refusal(capsys, "smoke", tmp_path))

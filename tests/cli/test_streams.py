@@ -134,7 +134,7 @@ def run_all(arguments: dict[str, list[Any]], where: Path, streams: str) -> dict[
         (">/dev/full", 2),
     ],
 )
-def test_every_command_ends_as_it_does_with_all_its_streams(
+def test_every_command_survives_broken_streams(
     place: Path, recipe: Recipe, base: Path, tmp_path: Path, streams: str, printing: int | None
 ) -> None:
     arguments = commands(place, recipe, base)

@@ -24,7 +24,7 @@ TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         *(("gguf", dtype, ".gguf") for dtype in TORCH),
     ],
 )
-def test_out_and_in_again_no_bit_is_lost(to, dtype, ending, checkpoint, source, tmp_path):
+def test_export_and_import_lose_no_bit(to, dtype, ending, checkpoint, source, tmp_path):
     if to == "gguf":
         pytest.importorskip("gguf")
     exported = export_model(checkpoint, to, dtype, tmp_path / f"out{ending}")
@@ -36,7 +36,7 @@ def test_out_and_in_again_no_bit_is_lost(to, dtype, ending, checkpoint, source, 
             n_head=4, block_size=96, rope_theta=20_000.0, norm_eps=1e-5
         )
     if to in ("pt", "safetensors"):
-        hints["tokenizer"] = checkpoint
+        hints["tokenizer_folder"] = checkpoint
     import_model(exported.path, tmp_path / "back", **hints)
     back = load_export_source(tmp_path / "back")
     assert back.config.n_head == source.config.n_head
@@ -49,7 +49,7 @@ def test_out_and_in_again_no_bit_is_lost(to, dtype, ending, checkpoint, source, 
         assert torch.equal(back.tensors[name], tensor.to(TORCH[dtype])), name
 
 
-def test_a_pt_file_computes_as_the_published_description_says(checkpoint, source, ids, tmp_path):
+def test_a_pt_file_computes_like_the_published_model(checkpoint, source, ids, tmp_path):
     exported = export_model(checkpoint, "pt", out=tmp_path / "model_latest.pt")
     state = torch.load(exported.path, weights_only=True)
     expected = load_model(checkpoint)(ids).detach()
@@ -60,7 +60,7 @@ def test_a_pt_file_computes_as_the_published_description_says(checkpoint, source
     assert torch.equal(model(ids).detach(), expected)
 
 
-def test_a_folder_is_a_model_of_transformers(checkpoint, source, ids, tmp_path):
+def test_transformers_loads_an_exported_folder(checkpoint, source, ids, tmp_path):
     from transformers import AutoTokenizer, LlamaForCausalLM
 
     folder = export_model(checkpoint, "folder", "fp32", tmp_path / "folder").path
@@ -78,7 +78,7 @@ def test_a_folder_is_a_model_of_transformers(checkpoint, source, ids, tmp_path):
     assert said == "hi"
 
 
-def test_a_bf16_folder_takes_half_the_room(checkpoint, tmp_path):
+def test_a_bf16_folder_has_half_the_size(checkpoint, tmp_path):
     sizes = [
         (
             export_model(checkpoint, "folder", dtype, tmp_path / dtype).path / "model.safetensors"
@@ -88,7 +88,7 @@ def test_a_bf16_folder_takes_half_the_room(checkpoint, tmp_path):
     assert sizes[1].st_size < 0.6 * sizes[0].st_size
 
 
-def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(checkpoint, tmp_path):
+def test_export_errors_leave_no_files(checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"^pt is written as fp32, bf16, not as q8_0"):
         export_model(checkpoint, "pt", "q8_0", tmp_path / "x.pt")
     (tmp_path / "there.pt").write_text("mine")
@@ -100,7 +100,7 @@ def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(checkpoint, t
     assert [file.name for file in tmp_path.iterdir()] == ["there.pt"]
 
 
-def test_without_a_place_it_lies_below_exported(checkpoint, tmp_path, monkeypatch):
+def test_the_default_path_is_below_exported(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert str(export_model(checkpoint, "pt").path) == "exported/small/model_latest.pt"
     assert str(export_model(checkpoint, "pt", "bf16").path) == "exported/small/model_bf16.pt"

@@ -29,7 +29,7 @@ AWKWARD = [
 ]
 
 
-def test_it_says_what_a_reader_must_know(checkpoint, source, tmp_path):
+def test_the_metadata_is_complete(checkpoint, source, tmp_path):
     path = export_model(checkpoint, "gguf", "q8_0", tmp_path / "model.gguf").path
     reader = gguf.GGUFReader(path)
 
@@ -42,7 +42,7 @@ def test_it_says_what_a_reader_must_know(checkpoint, source, tmp_path):
     assert said("llama.rope.freq_base") == config.rope_theta
     assert said("llama.attention.head_count_kv") == config.n_kv_head
     assert said("tokenizer.ggml.model") == "gpt2" and said("tokenizer.ggml.pre") == "gpt-2"
-    assert said("tokenizer.ggml.eos_token_id") == tokenizer.end_of_text
+    assert said("tokenizer.ggml.eos_token_id") == tokenizer.end_of_text_id
     assert said("tokenizer.chat_template") == TEMPLATE
     assert len(said("tokenizer.ggml.tokens")) == config.vocab_size
     shapes = {
@@ -92,17 +92,17 @@ def test_llama_cpp_computes_the_same(llama, checkpoint, source, ids):
     greedy = SamplingParams(temperature=0)
     for prompt in ("Once upon a time", "It read"):
         said = list(Engine.load(checkpoint, "cpu").stream_token_ids(prompt, 24, greedy))
-        whole = [tokenizer.end_of_text, *tokenizer.encode(prompt)]
+        whole = [tokenizer.end_of_text_id, *tokenizer.encode(prompt)]
         model.reset()
         found: list[int] = []
         for token in model.generate(whole, temp=0.0, top_k=1, repeat_penalty=1.0):
-            if token == tokenizer.end_of_text or len(found) == len(said):
+            if token == tokenizer.end_of_text_id or len(found) == len(said):
                 break
             found.append(token)
         assert found == said
 
 
 @pytest.mark.parametrize(("dtype", "within"), [("q8_0", 0.005), ("q4_0", 0.03)])
-def test_few_bits_cost_llama_cpp_little(llama, checkpoint, ids, dtype, within):
+def test_quantization_costs_little_in_llama_cpp(llama, checkpoint, ids, dtype, within):
     exact = nats(load_model(checkpoint)(ids)[0].detach(), ids)
     assert nats(logits_of(llama(dtype), ids), ids) == pytest.approx(exact, rel=within)

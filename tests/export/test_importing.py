@@ -39,8 +39,8 @@ def theirs(checkpoint, tokenizer, tmp_path):
             max_position_embeddings=96,
             tie_word_embeddings=tied,
             initializer_range=0.15,
-            bos_token_id=tokenizer.end_of_text,
-            eos_token_id=tokenizer.end_of_text,
+            bos_token_id=tokenizer.end_of_text_id,
+            eos_token_id=tokenizer.end_of_text_id,
         )
         model = LlamaForCausalLM(config).eval()
         folder = tmp_path / "theirs"
@@ -53,7 +53,7 @@ def theirs(checkpoint, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("shard", ["5GB", "40KB"])
-def test_a_folder_of_transformers_computes_the_same(theirs, tied, shard, ids, tmp_path):
+def test_a_transformers_folder_computes_the_same(theirs, tied, shard, ids, tmp_path):
     folder, model = theirs(tied, max_shard_size=shard)
     assert (folder / "model.safetensors.index.json").exists() == (shard == "40KB")
     import_model(folder, tmp_path / "ours")
@@ -64,7 +64,7 @@ def test_a_folder_of_transformers_computes_the_same(theirs, tied, shard, ids, tm
     assert Engine.load(tmp_path / "ours", "cpu").generate("Once", 8, SamplingParams(temperature=0))
 
 
-def test_older_weights_of_pytorch_are_read_too(theirs, ids, tmp_path):
+def test_pytorch_bin_weights_are_read(theirs, ids, tmp_path):
     folder, model = theirs()
     state = load_file(folder / "model.safetensors")
     state["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
@@ -78,7 +78,7 @@ def test_older_weights_of_pytorch_are_read_too(theirs, ids, tmp_path):
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("buffers", [False, True])
 @pytest.mark.parametrize("file", ["a.pt", "a.safetensors", "pytorch_model.bin", "shards"])
-def test_a_lone_file_is_read_as_kindly_as_a_folder(theirs, tied, buffers, file, ids, tmp_path):
+def test_bare_files_of_all_kinds_are_read(theirs, tied, buffers, file, ids, tmp_path):
     folder, model = theirs(tied)
     state = load_file(folder / "model.safetensors")
     assert ("lm_head.weight" in state) != tied
@@ -101,7 +101,7 @@ def test_a_lone_file_is_read_as_kindly_as_a_folder(theirs, tied, buffers, file, 
         hints: dict[str, Any] = {}
     else:
         given = TensorFileHints(n_head=4, block_size=96, rope_theta=10_000.0, norm_eps=1e-6)
-        hints = {"hints": given, "tokenizer": folder}
+        hints = {"hints": given, "tokenizer_folder": folder}
     import_model(path, tmp_path / "ours", **hints)
     with torch.no_grad():
         assert torch.allclose(load_model(tmp_path / "ours")(ids), model(ids).logits, atol=1e-4)
@@ -110,9 +110,7 @@ def test_a_lone_file_is_read_as_kindly_as_a_folder(theirs, tied, buffers, file, 
 @pytest.mark.parametrize("angles", [True, False])
 @pytest.mark.parametrize("ending", [".pt", ".safetensors"])
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_the_published_file_computes_as_it_is_described(
-    angles, ending, wrapped, tokenizer, tmp_path
-):
+def test_the_published_file_computes_as_described(angles, ending, wrapped, tokenizer, tmp_path):
     weights = published(CONFIG)
     if not angles:
         del weights["freqs_cis"]
@@ -143,13 +141,13 @@ def test_the_published_file_computes_as_it_is_described(
     assert model.config.block_size == 32 and model.config.n_head == 4
 
 
-def test_without_heads_a_file_of_tensors_asks_for_them(checkpoint, tmp_path):
+def test_a_tensor_file_without_heads_names_the_option(checkpoint, tmp_path):
     state = torch.load(
         export_model(checkpoint, "pt", out=tmp_path / "m.pt").path, weights_only=True
     )
     path = tmp_path / "model.pt"
     torch.save(dict(state), path)  # without the shape that lies in the state dict's metadata
-    with pytest.raises(ValueError, match=r"how many heads it has; tell it with --n-head\.$"):
+    with pytest.raises(ValueError, match=r"how many heads it has; pass --n-head\.$"):
         import_model(path, tmp_path / "ours", tokenizer_folder=checkpoint)
     with pytest.raises(ValueError, match="5 heads do not fit keys of 32 rows at a width of 64"):
         import_model(path, tmp_path / "ours", TensorFileHints(n_head=5), checkpoint)
@@ -176,7 +174,7 @@ def test_code_in_a_file_is_never_run(tmp_path, monkeypatch, theirs):
 
 @pytest.mark.parametrize("ending", [".pt", ".safetensors", ".gguf", ""])
 @pytest.mark.parametrize("left", [0, 3, 60, 0.5, 0.98])
-def test_what_is_cut_short_is_one_sentence(ending, left, checkpoint, tmp_path):
+def test_truncated_files_are_one_sentence(ending, left, checkpoint, tmp_path):
     to: Any = ending.removeprefix(".") or "folder"
     path = export_model(checkpoint, to, "auto", tmp_path / f"whole{ending}").path
     file = path if ending else path / "model.safetensors"
@@ -188,7 +186,7 @@ def test_what_is_cut_short_is_one_sentence(ending, left, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".pt", ".safetensors", ".gguf"])
-def test_what_is_something_else_is_one_sentence(ending, checkpoint, tmp_path):
+def test_mislabeled_files_are_one_sentence(ending, checkpoint, tmp_path):
     others = {"text": b"Once upon a time\n" * 99, "zip": b"PK\3\4" + b"\0" * 99}
     for other in ({".pt": "gguf", ".safetensors": "pt", ".gguf": "safetensors"}[ending],):
         path = export_model(checkpoint, other, "auto", tmp_path / f"whole.{other}").path  # type: ignore[arg-type]
@@ -201,7 +199,7 @@ def test_what_is_something_else_is_one_sentence(ending, checkpoint, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_what_does_not_fit_is_named(checkpoint, tmp_path):
+def test_tensors_that_do_not_fit_are_named(checkpoint, tmp_path):
     state = torch.load(
         export_model(checkpoint, "pt", out=tmp_path / "m.pt").path, weights_only=True
     )
@@ -211,7 +209,7 @@ def test_what_does_not_fit_is_named(checkpoint, tmp_path):
         ({"blocks.1.attention.bias": torch.ones(64)}, "'blocks.1.attention.bias' is not a tensor"),
         ({gate: state[gate][:-1]}, r"layers\.1\.mlp\.gate_proj\.weight is \[95, 64\] and ought"),
         ({gate: state[gate].int()}, r"gate_proj\.weight is int32; give fp32"),
-        ({gate: 7}, "w1.weight', which is no tensor"),
+        ({gate: 7}, "w1.weight', which is not a tensor"),
     ]
     for change, said in changed:
         torch.save({**state, **change}, path)
@@ -224,7 +222,7 @@ def test_what_does_not_fit_is_named(checkpoint, tmp_path):
         import_model(path, tmp_path / "out", HINTS, checkpoint)
 
 
-def test_a_list_of_files_stays_in_its_folder(theirs, tmp_path):
+def test_a_weight_index_cannot_leave_its_folder(theirs, tmp_path):
     folder, _ = theirs(max_shard_size="40KB")
     outside = tmp_path / "outside.safetensors"
     shutil.copy(next(folder.glob("model-00001*")), outside)
@@ -234,7 +232,9 @@ def test_a_list_of_files_stays_in_its_folder(theirs, tmp_path):
         first = next(iter(listed["weight_map"]))
         listed["weight_map"][first] = name
         index.write_text(json.dumps(listed))
-        with pytest.raises((ValueError, FileNotFoundError), match=r"no file beside it|lacks"):
+        with pytest.raises(
+            (ValueError, FileNotFoundError), match=r"not a file in its folder|has no"
+        ):
             import_model(folder, tmp_path / "ours")
 
 
@@ -250,7 +250,7 @@ def test_a_list_of_files_stays_in_its_folder(theirs, tmp_path):
         ({"model_type": "mistral"}, "model_type = 'mistral'"),
     ],
 )
-def test_a_config_that_is_absurd_or_foreign_is_one_sentence(theirs, change, said, tmp_path):
+def test_unsupported_configs_are_one_sentence(theirs, change, said, tmp_path):
     folder, _ = theirs()
     config = folder / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
@@ -258,7 +258,7 @@ def test_a_config_that_is_absurd_or_foreign_is_one_sentence(theirs, change, said
         import_model(folder, tmp_path / "ours")
 
 
-def test_a_gguf_file_that_is_no_plain_llama_is_named(checkpoint, tmp_path):
+def test_unsupported_gguf_files_are_named(checkpoint, tmp_path):
     pytest.importorskip("gguf")
     path = export_model(checkpoint, "gguf", "q8_0", tmp_path / "q8.gguf").path
     with pytest.raises(ValueError, match="is Q8_0; only F32, F16 and BF16 can be imported"):
@@ -267,7 +267,7 @@ def test_a_gguf_file_that_is_no_plain_llama_is_named(checkpoint, tmp_path):
     for old, new, said in [
         (b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0gemma", "the kind 'gemma'"),
         (b"gpt-2", b"gpt-3", "the split 'gpt-3'"),
-        (b"blk.1.ffn_up.weight", b"blk.1.ffn_un.weight", "ffn_un.weight has no place"),
+        (b"blk.1.ffn_up.weight", b"blk.1.ffn_un.weight", "ffn_un.weight does not belong"),
     ]:
         assert old in whole
         path = tmp_path / "changed.gguf"

@@ -72,7 +72,7 @@ def at_the_hub(hub: ModelHub) -> dict[str, bytes]:
     return {n: c for n, c in hub.models[REPO].files.items() if n != ".gitattributes"}
 
 
-def test_what_arrives_is_the_model_and_nothing_else(hub, model, tmp_path, capsys):
+def test_only_the_model_is_uploaded(hub, model, tmp_path, capsys):
     publish(model, REPO)
     expected = contents(model)
     del expected["notes.txt"], expected[".env"]
@@ -82,7 +82,7 @@ def test_what_arrives_is_the_model_and_nothing_else(hub, model, tmp_path, capsys
     assert capsys.readouterr().out.endswith(f"{hub.endpoint}/{REPO}\n")
 
 
-def test_of_a_run_the_newest_checkpoint_goes_up_without_its_trainer(hub, recipe, tmp_path):
+def test_a_run_publishes_its_newest_checkpoint_without_trainer_state(hub, recipe, tmp_path):
     run = train(with_train(recipe, steps=4, save_every=2), tmp_path / "run").run
     publish(run, REPO, "--prompts", "the")
     names = {p.name for p in (run / "checkpoints/step-00000004").iterdir() if p.is_file()}
@@ -92,7 +92,7 @@ def test_of_a_run_the_newest_checkpoint_goes_up_without_its_trainer(hub, recipe,
     verify_checksums(tmp_path / "published/small")
 
 
-def test_exported_files_go_up_beside_it(hub, model, tmp_path):
+def test_included_files_are_uploaded(hub, model, tmp_path):
     (tmp_path / "small.gguf").write_bytes(b"GGUF")
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx/model.onnx").write_bytes(b"graph")
@@ -104,7 +104,7 @@ def test_exported_files_go_up_beside_it(hub, model, tmp_path):
     assert hub.models[REPO].private
 
 
-def test_a_dry_run_asks_nobody_and_writes_the_folder(hub, model, tmp_path, monkeypatch, capsys):
+def test_a_dry_run_writes_the_folder_without_requests(hub, model, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("HF_TOKEN")
     publish(model, REPO, "--dry-run", "--out", tmp_path / "look")
     said = capsys.readouterr().out
@@ -114,7 +114,7 @@ def test_a_dry_run_asks_nobody_and_writes_the_folder(hub, model, tmp_path, monke
     assert not hub.requests
 
 
-def test_an_edited_card_is_what_goes_up(hub, model, tmp_path):
+def test_an_edited_card_is_uploaded(hub, model, tmp_path):
     (model / "README.md").unlink()
     publish(model, REPO, "--dry-run", "--license", "mit", "--prompts", "the")
     card = tmp_path / "published/small/README.md"
@@ -126,7 +126,7 @@ def test_an_edited_card_is_what_goes_up(hub, model, tmp_path):
     assert ".cache/key" not in at_the_hub(hub)
 
 
-def test_nothing_is_there_before_all_of_it_is(hub, model, tmp_path, monkeypatch, capsys):
+def test_the_commit_is_atomic_and_uploads_are_reused(hub, model, tmp_path, monkeypatch, capsys):
     (tmp_path / "small.gguf").write_bytes(b"GGUF")
     command = (model, REPO, "--include", tmp_path / "small.gguf")
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
@@ -143,7 +143,7 @@ def test_nothing_is_there_before_all_of_it_is(hub, model, tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_stopped_goes_on(hub, model, tmp_path, how):
+def test_an_interrupted_upload_resumes(hub, model, tmp_path, how):
     weights = (model / "model.safetensors").read_bytes()
     (tmp_path / "early.gguf").write_bytes(b"GGUF" * 100)
     command = [sys.executable, "-m", "gnano", "publish", model, REPO]
@@ -157,7 +157,7 @@ def test_a_run_that_is_stopped_goes_on(hub, model, tmp_path, how):
     started.send_signal(how)
     said = started.communicate(timeout=60)[1]
     if how == signal.SIGINT:
-        assert started.returncode == 130 and "the same command goes on" in said, said
+        assert started.returncode == 130 and "the same command resumes" in said, said
     hub.hold = b""
     assert not at_the_hub(hub)
     publish(*command[4:])
@@ -165,7 +165,7 @@ def test_a_run_that_is_stopped_goes_on(hub, model, tmp_path, how):
     assert len(hub.stored) == 2, "what had arrived was sent again"
 
 
-def test_files_of_others_are_not_replaced_by_mistake(hub, model, tmp_path, capsys):
+def test_other_files_are_replaced_only_with_update(hub, model, tmp_path, capsys):
     hub.models[REPO] = Model(files={"config.json": b"{}", "theirs.bin": b"1"})
     said = refusal(capsys, model, REPO)
     assert "holds other files (config.json and 1 more)" in said and "--update" in said
@@ -175,19 +175,19 @@ def test_files_of_others_are_not_replaced_by_mistake(hub, model, tmp_path, capsy
     assert hub.models[REPO].files["theirs.bin"] == b"1"
 
 
-def test_a_public_repository_is_not_taken_for_a_private_one(hub, model, capsys):
+def test_private_refuses_a_public_repository(hub, model, capsys):
     hub.models[REPO] = Model()
     assert "is public" in refusal(capsys, model, REPO, "--private")
     assert not at_the_hub(hub)
 
 
-def test_another_model_in_the_folder_is_named(hub, model, capsys):
+def test_a_changed_file_in_the_folder_is_named(hub, model, capsys):
     publish(model, REPO, "--dry-run")
     (model / "generation_config.json").write_text("{}")
-    assert "generation_config.json is there and is another file" in refusal(capsys, model, REPO)
+    assert "generation_config.json exists and differs from" in refusal(capsys, model, REPO)
 
 
-def test_a_folder_with_other_things_is_not_filled(hub, model, tmp_path, capsys):
+def test_a_folder_with_other_files_is_refused(hub, model, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/diary.txt").write_text("dear")
     said = refusal(capsys, model, REPO, "--out", tmp_path / "mine")
@@ -195,7 +195,7 @@ def test_a_folder_with_other_things_is_not_filled(hub, model, tmp_path, capsys):
     assert contents(tmp_path / "mine") == {"diary.txt": b"dear"}
 
 
-def test_the_stored_login_will_do(hub, model, monkeypatch):
+def test_the_stored_login_is_used(hub, model, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     Path(constants.HF_TOKEN_PATH).parent.mkdir()
     Path(constants.HF_TOKEN_PATH).write_text(f"{TOKEN}\n")
@@ -204,22 +204,22 @@ def test_the_stored_login_will_do(hub, model, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["small", "me/", "a/b/c", "me/sm all", "me/a--b", "-me/a", "me/é"])
-def test_a_name_that_the_hub_does_not_take_is_named(hub, model, capsys, name):
+def test_invalid_repository_names_are_refused(hub, model, capsys, name):
     argument = [model, "--", name] if name.startswith("-") else [model, name]
-    assert f"{name!r} is no name of a repository" in refusal(capsys, *argument)
+    assert f"{name!r} is not the name of a repository" in refusal(capsys, *argument)
     assert not hub.requests
 
 
 MISTAKES: dict[str, Any] = {
     "no token": (None, REPO, "needs a token"),
     "a bad one": ("hf_forged", REPO, "does not accept the token (401"),
-    "a broken one": ("hf_\nü", REPO, "holds a character that no token has"),
+    "a broken one": ("hf_\nü", REPO, "holds an invalid character"),
     "of someone else": ("hf_other", REPO, "of other may not write to me/small (403"),
 }
 
 
 @pytest.mark.parametrize("what", MISTAKES)
-def test_a_token_that_will_not_do_is_known_at_once(hub, model, monkeypatch, capsys, what):
+def test_unusable_tokens_are_reported_first(hub, model, monkeypatch, capsys, what):
     token, repo, expected = MISTAKES[what]
     monkeypatch.delenv("HF_TOKEN")
     if token:
@@ -229,7 +229,7 @@ def test_a_token_that_will_not_do_is_known_at_once(hub, model, monkeypatch, caps
     assert not hub.stored
 
 
-def test_a_card_that_the_hub_refuses_is_known_before_anything_is_sent(hub, model, capsys):
+def test_a_rejected_card_is_reported_before_the_upload(hub, model, capsys):
     (model / "README.md").write_text("---\nlicense: not-a-license\n---\n")
     said = refusal(capsys, model, REPO)
     assert "README.md" in said and '"license" must be one of' in said
@@ -240,10 +240,10 @@ def test_a_file_that_is_too_large_is_named(hub, model, tmp_path, capsys):
     with (tmp_path / "huge.gguf").open("wb") as file:
         file.truncate(50_000_000_001)
     said = refusal(capsys, model, REPO, "--include", tmp_path / "huge.gguf")
-    assert "huge.gguf has 50.0 GB, and the Hub takes files of 50 at most" in said
+    assert "huge.gguf has 50.0 GB, and the Hub accepts at most 50" in said
 
 
-def test_without_a_network_the_sentence_says_so(hub, model, monkeypatch, capsys):
+def test_a_missing_network_is_reported(hub, model, monkeypatch, capsys):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     said = refusal(capsys, model, REPO)
     assert "The Hub at http://127.0.0.1:9 could not be reached" in said

@@ -34,13 +34,13 @@ def model(request, tokenizer, tmp_path_factory) -> Path:
     made = GPT(vocab_size=rows, rope_theta=123_456.7, norm_eps=3e-6, **shape)
     folder = Path(tmp_path_factory.mktemp("round") / "model")
     tokenizer.save(folder, 80)
-    save_model(made.to(request.param), folder, tokenizer.end_of_text)
+    save_model(made.to(request.param), folder, tokenizer.end_of_text_id)
     save_template(TEMPLATE, folder)
     return folder
 
 
 @pytest.mark.parametrize("to", ["folder", "safetensors", "pt", "gguf"])
-def test_every_fact_survives_the_way_out_and_back(model, to, tmp_path):
+def test_every_fact_survives_export_and_import(model, to, tmp_path):
     if to == "gguf":
         pytest.importorskip("gguf")
     weights = load_file(model / "model.safetensors")
@@ -63,7 +63,7 @@ def test_every_fact_survives_the_way_out_and_back(model, to, tmp_path):
         assert found[tensor].dtype == dtype and torch.equal(found[tensor], weights[tensor]), tensor
 
 
-def test_a_template_that_is_not_ours_survives_gguf_as_it_is(checkpoint, tmp_path):
+def test_a_foreign_template_survives_gguf(checkpoint, tmp_path):
     pytest.importorskip("gguf")
     path = export_model(checkpoint, "gguf", "fp32", tmp_path / "m.gguf").path
     import_model(path, tmp_path / "back")

@@ -28,7 +28,7 @@ def changed(recipe: Recipe, **train: Any) -> Recipe:
     return replace(recipe, train=replace(recipe.train, **train))
 
 
-def test_hours_and_money_follow_from_the_share_that_is_given(reference):
+def test_hours_and_cost_follow_from_the_mfu(reference):
     found = plan_cost(reference, "h200", gpus=2, gpu_hour_price=3.5, mfu=0.5)
     chosen = outlook(reference, "h200", gpus=2, price=3.5, mfu=0.5)
     tokens_per_s = 0.5 * 2 * 989.5e12 / flops_per_token(PRESETS["1b"])
@@ -48,7 +48,7 @@ def test_the_reference_model_fits_two_h200_with_the_published_split(reference):
     assert chosen.memory.total_bytes < 60e9
 
 
-def test_the_text_names_parts_that_add_up(reference):
+def test_the_text_has_all_figures(reference):
     text = format_plan(plan_cost(reference, "h200", gpus=2, gpu_hour_price=3.5))
     for words in (
         "1,050,002,688", "90,060,544", "12.5 for each parameter", "about 20",
@@ -68,7 +68,7 @@ def test_every_known_gpu_is_in_the_table(reference):
 @pytest.mark.parametrize("gpus", [1, 2, 8])
 @pytest.mark.parametrize("gpu", ["rtx-4090", "rtx-5090", "a100-40gb"])
 @pytest.mark.parametrize("micro_batch", [8, 32])
-def test_the_first_change_that_makes_it_fit_does(reference, gpu, gpus, micro_batch):
+def test_the_suggested_change_makes_it_fit(reference, gpu, gpus, micro_batch):
     recipe = changed(reference, micro_batch=micro_batch, precision="bf16")
     chosen = outlook(recipe, gpu, gpus)
     if chosen.fits:
@@ -99,7 +99,7 @@ def test_a_model_too_large_for_one_gpu_is_sharded_over_more():
     assert "--gpus" in chosen.remedy and "--train.parallel fsdp" in chosen.remedy
 
 
-def test_a_model_that_nothing_here_makes_fit_says_so():
+def test_a_model_without_a_remedy_says_so():
     model = replace(PRESETS["1b"], n_embd=16_384, n_head=128, n_kv_head=128, ffn_hidden=65_536)
     train = TrainConfig(micro_batch_size=1, tokens_per_step=64 * 1_024)
     recipe = Recipe(model=model, train=train)
@@ -116,7 +116,7 @@ def test_fp8_is_planned_only_where_there_is_fp8(reference):
     assert "of the FP8 peak it is" in format_plan(plan_cost(recipe, "h200"))
 
 
-def test_the_speed_of_fp32_is_unknown_not_wrong(reference):
+def test_the_speed_of_fp32_is_unknown(reference):
     recipe = changed(reference, precision="fp32")
     chosen = outlook(recipe, "h200", price=1.0)
     assert chosen.tokens_per_s is None and chosen.dollars is None
@@ -133,11 +133,11 @@ def test_the_speed_of_fp32_is_unknown_not_wrong(reference):
         ({"mfu": 45.0}, "mfu is 45"),
     ],
 )
-def test_a_mistake_is_one_sentence(reference, options, sentence):
+def test_errors_are_one_sentence(reference, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         plan_cost(reference, **options)
 
 
-def test_groups_that_do_not_come_out_even_are_refused(reference):
+def test_uneven_replica_groups_are_refused(reference):
     with pytest.raises(ValueError, match="2 GPUs cannot form 4 groups"):
         plan_cost(changed(reference, replicas=4), gpus=2)

@@ -32,7 +32,7 @@ def flip(file: Path) -> None:
     file.write_bytes(content)
 
 
-def test_whole_checkpoints_are_said_to_be_whole(run: Path) -> None:
+def test_intact_checkpoints_are_reported(run: Path) -> None:
     shown: list[str] = []
     lines = list(verify_checkpoints(str(run), shown.append))
     folders = [run / "checkpoints" / f"step-{step:08}" for step in (2, 4, 6)]
@@ -41,7 +41,7 @@ def test_whole_checkpoints_are_said_to_be_whole(run: Path) -> None:
     assert list(verify_checkpoints(str(folders[1]))) == [f"{folders[1]}: intact"]
 
 
-def test_one_flipped_bit_is_found_and_the_others_are_looked_at_all_the_same(run: Path) -> None:
+def test_one_flipped_bit_is_found_and_the_others_are_still_verified(run: Path) -> None:
     file = run / "checkpoints" / "step-00000002" / "model.safetensors"
     flip(file)
     lines: list[str] = []
@@ -51,7 +51,7 @@ def test_one_flipped_bit_is_found_and_the_others_are_looked_at_all_the_same(run:
     assert str(file) in lines[0] and "damaged" in lines[0]
 
 
-def test_without_being_asked_only_sizes_are_looked_at(run: Path) -> None:
+def test_without_verify_only_sizes_are_checked(run: Path) -> None:
     """So that it is instant where a checkpoint has 12 GB: a flipped bit is not seen."""
     folder = run / "checkpoints" / "step-00000006"
     flip(folder / "model.safetensors")
@@ -61,7 +61,7 @@ def test_without_being_asked_only_sizes_are_looked_at(run: Path) -> None:
         describe(str(folder))
 
 
-def test_what_has_no_checkpoint_is_said(tmp_path: Path) -> None:
+def test_a_path_without_checkpoints_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no checkpoint"):
         list(verify_checkpoints(str(tmp_path)))
     with pytest.raises(ValueError, match="gnano data verify"):

@@ -80,7 +80,7 @@ def test_the_state_is_how_the_last_start_ended(begin, events, state, reason):
     assert (found.state, found.reason) == (state, reason)
 
 
-def test_a_run_is_running_for_as_long_as_its_process_lives(begin):
+def test_a_run_is_running_while_its_process_lives(begin):
     run = begin(events=[STARTED])
     program = [sys.executable, "-c", HOLD, run / "run.lock"]
     process = subprocess.Popen(program, stdout=subprocess.PIPE)
@@ -94,13 +94,13 @@ def test_a_run_is_running_for_as_long_as_its_process_lives(begin):
     assert (read_run_status(run).state, read_run_status(run).reason) == ("failed", "killed?")
 
 
-def test_a_run_written_before_there_were_events_is_finished_by_its_last_line(begin):
+def test_a_run_without_events_is_finished_by_its_final_row(begin):
     run = begin(rows=[row(40, final=True)])
     (run / "events.jsonl").unlink()
     assert read_run_status(run).state == "finished"
 
 
-def test_figures_are_the_last_ones_of_the_log(begin):
+def test_values_are_the_last_ones_of_the_log(begin):
     rows = [row(1, 6.0), row(2, 5.5, bits=2.5), row(3, 5.1), row(4, None, skipped=True)]
     found = read_run_status(begin(rows=rows))
     assert (found.step, found.total_steps, found.loss, found.heldout_bits_per_byte) == (
@@ -111,13 +111,13 @@ def test_figures_are_the_last_ones_of_the_log(begin):
     )
 
 
-def test_after_going_back_the_steps_to_be_done_again_do_not_count(begin):
+def test_rolled_back_steps_do_not_count(begin):
     rows = [row(1, 6.0), row(2, 5.9, bits=2.5), row(8, 4.0, bits=2.0), row(2, 5.8), row(3, 5.7)]
     found = read_run_status(begin(rows=rows))
     assert (found.step, found.loss, found.heldout_bits_per_byte) == (3, 5.7, 2.5)
 
 
-def test_runs_lie_one_or_two_levels_deep_and_the_last_active_is_on_top(begin, tmp_path):
+def test_runs_are_listed_two_levels_deep_last_active_first(begin, tmp_path):
     begin("old", age=3 * 86_400)
     begin("group/new", age=5)
     begin("middle", age=7_300)
@@ -132,7 +132,7 @@ def test_runs_lie_one_or_two_levels_deep_and_the_last_active_is_on_top(begin, tm
     assert lines[2].endswith(" 2 h") and lines[3].endswith(" 3 d")
 
 
-def test_a_run_s_own_folder_lists_that_run(begin):
+def test_the_folder_of_a_run_lists_that_run(begin):
     run = begin("alone", rows=[row(10)])
     assert "alone" in format_runs_table(run, list_runs(run)) and "10/40  25%" in format_runs_table(
         run, list_runs(run)
@@ -141,7 +141,7 @@ def test_a_run_s_own_folder_lists_that_run(begin):
 
 @pytest.mark.parametrize("name", ["recipe.toml", "metrics.jsonl", "events.jsonl"])
 @pytest.mark.parametrize("damage", ["noise", "folder", "torn"])
-def test_what_is_unreadable_in_one_run_is_said_and_the_others_are_listed(begin, name, damage):
+def test_unreadable_files_of_one_run_do_not_hide_the_others(begin, name, damage):
     whole = begin("whole", [row(3)], [STARTED, event("finished", 3)])
     hurt = begin("hurt", [row(4)], [STARTED, event("finished", 4)])
     file = hurt / name
@@ -163,7 +163,7 @@ def test_what_is_unreadable_in_one_run_is_said_and_the_others_are_listed(begin, 
     assert name in format_runs_table(whole.parent, list(runs.values()))
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_the_good_one(begin):
+def test_a_damaged_checkpoint_is_named_and_skipped(begin):
     run = begin(rows=[row(20)])
     for step in (10, 20):
         folder = run / "checkpoints" / f"step-{step:08}"
@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_the_good_one(beg
     assert read_run_status(run).checkpoint is None
 
 
-def test_a_program_reads_the_same_as_json_lines(begin, tmp_path):
+def test_json_has_the_same_values(begin, tmp_path):
     begin("a", [row(4, 5.1, bits=2.5)], [STARTED, event("failed", 4, reason="No space.")])
     begin("b", age=60)
     first, second = map(
@@ -204,7 +204,7 @@ def asking(recipe):
     return with_train(recipe, eval_tasks=("hellaswag", "lambada"))
 
 
-def test_a_program_reads_the_last_figures_of_each_task(begin, asking, tmp_path):
+def test_json_has_the_last_values_of_each_task(begin, asking, tmp_path):
     older = {name: {**found, "acc": 0.01} for name, found in TASKS.items()}
     redone = {name: {**found, "acc": 0.99} for name, found in TASKS.items()}
     rows = [row(2, tasks=older), row(3, tasks=TASKS), row(9, tasks=redone), row(4), row(5)]
@@ -225,7 +225,7 @@ def test_the_table_of_runs_has_no_tasks(begin, asking, tmp_path):
     assert asked == format_runs_table(folder, list_runs(folder))
 
 
-def test_damaged_tasks_are_passed_over(begin, asking, damaged):
+def test_damaged_tasks_are_ignored(begin, asking, damaged):
     rows = [row(2, tasks=TASKS), row(3, bits=2.5, tasks=damaged)]
     found = read_run_status(begin(rows=rows, recipe=asking))
     assert (found.step, found.heldout_bits_per_byte, found.tasks) == (3, 2.5, TASKS)
@@ -236,27 +236,25 @@ def test_damaged_tasks_are_passed_over(begin, asking, damaged):
     assert read_run_status(run).tasks == TASKS
 
 
-def test_a_reason_cannot_steer_the_terminal(begin, tmp_path):
+def test_a_reason_cannot_control_the_terminal(begin, tmp_path):
     begin("a\x1b[2Jb", events=[STARTED, event("failed", reason="\x1b[31mred\nand\tmore")])
     text = format_runs_table(tmp_path / "runs", list_runs(tmp_path / "runs"))
     assert "\x1b" not in text and "red and more" in text and len(text.splitlines()) == 3
 
 
-def test_an_age_is_one_number_in_the_unit_that_suits_it():
+def test_an_age_is_one_number_with_a_unit():
     seconds = (-5, 0, 59.4, 61, 3_599, 7_300, 86_400 * 5 + 1)
     assert [*map(format_age, seconds)] == ["0 s", "0 s", "59 s", "1 min", "59 min", "2 h", "5 d"]
 
 
-def test_a_folder_without_runs_says_so_and_a_missing_one_is_an_error(tmp_path):
+def test_an_empty_folder_has_no_runs_and_a_missing_one_is_an_error(tmp_path):
     assert "holds no run" in format_runs_table(tmp_path, list_runs(tmp_path))
     assert format_runs_json(tmp_path, list_runs(tmp_path)) == ""
     with pytest.raises(FileNotFoundError, match="no folder"):
         list_runs(tmp_path / "nowhere")
 
 
-def test_a_real_run_is_followed_from_its_start_over_a_kill_and_a_stop_to_its_end(
-    recipe: Recipe, tmp_path: Path
-) -> None:
+def test_status_follows_a_run_through_kill_and_stop(recipe: Recipe, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "real"
     run.parent.mkdir()
     long = with_train(recipe, steps=4_000, save_every=5)
