@@ -1,4 +1,4 @@
-"""`gnano sft` and `gnano dpo` through the real program: a tuned model, a table, one sentence."""
+"""`gnano sft` and `gnano dpo` tune a model, print a table, and report errors in one sentence."""
 
 import json
 import shutil
@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from tests.cli.test_commands import output
-from tests.cli.test_mistakes import one_sentence, refusal
+from tests.cli.runner import error_output, error_sentence, output
 from tests.conftest import write_questions
 
 from gnano.checkpoint.format import find_checkpoint
@@ -17,7 +16,7 @@ from gnano.config.recipe import Recipe
 
 @pytest.fixture(scope="module")
 def file(tuning: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tuning recipe as a file, without its base, as recipes come."""
+    """The tuning recipe as a file, without its base, like the packaged recipes."""
     content = asdict(tuning)
     content["train"]["init_from"] = ""
     path = tmp_path_factory.mktemp("recipe") / "small.toml"
@@ -115,7 +114,7 @@ def test_a_wrong_command_or_base_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    assert said in one_sentence(refusal(capsys, *arguments))
+    assert said in error_sentence(capsys, *arguments)
     assert not list(tmp_path.glob("runs/*/recipe.toml"))
 
 
@@ -125,13 +124,13 @@ def test_invalid_bases_and_files_are_named(
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     out = ("--out", tmp_path / "run")
-    assert "model" in one_sentence(refusal(capsys, "sft", file, "--from", tmp_path / "model", *out))
+    assert "model" in error_sentence(capsys, "sft", file, "--from", tmp_path / "model", *out)
     nothing = ("--files", tmp_path / "*.jsonl")
-    said = one_sentence(refusal(capsys, "sft", file, "--from", base, *nothing, *out))
+    said = error_sentence(capsys, "sft", file, "--from", base, *nothing, *out)
     assert "No file matches" in said
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"instruction": 3, "response": "x"}\n')
-    said = refusal(capsys, "sft", file, "--from", base, "--files", bad, *out)
+    said = error_output(capsys, "sft", file, "--from", base, "--files", bad, *out)
     assert "bad.jsonl, line 1: instruction is a number, not text" in said
     assert find_checkpoint(base) == base
 

@@ -20,7 +20,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def checkpoint(tokenizer, tmp_path_factory) -> Path:
-    """A model folder; its queries and keys are large, so that a wrong turn shows."""
+    """A model folder; its queries and keys are large, so that a wrong rotation shows."""
     torch.manual_seed(0)
     model = GPT(
         vocab_size=tokenizer.vocab_size,

@@ -1,7 +1,6 @@
-"""Every fact that a model's files state twice: all doors refuse files that state it differently.
+"""Facts that a model's files state twice: all readers refuse files that state them differently.
 
-Readers differ in which statement they believe: what one of them opens would be another model for
-the next.
+Programs differ in which statement they use, so such a file is a different model for each of them.
 """
 
 import itertools
@@ -26,16 +25,20 @@ from gnano.infer.engine import Engine
 from gnano.model.hf_io import load_config, load_parameters
 from gnano.tokenizer.bpe import Tokenizer
 
-DOORS: dict[str, Callable[[Path, Path], Any]] = {
+READERS: dict[str, Callable[[Path, Path], Any]] = {
     "generate": lambda folder, _: Engine.load(folder, "cpu"),
     "eval": lambda folder, _: load_eval_model(folder, LoadConfig(device="cpu")),
     "export": lambda folder, _: load_export_source(folder),
     "import": import_model,
 }
-CONFIG, GENERATION, WORDS = "config.json", "generation_config.json", "tokenizer_config.json"
+CONFIG, GENERATION, TOKENIZER_CONFIG = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+)
 OLD, NEW = "rope_scaling", "rope_parameters"
-# file, what it states, and the words with which both statements are named
-DIFFERENT: dict[str, tuple[str, dict[str, Any], list[str]]] = {
+# file, changed facts, and words of the error
+CONFLICTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "theta, old": (CONFIG, {"rope_theta": 1e4}, ["rope_theta is 10000.0", f"{NEW}.rope_theta"]),
     "theta, new": (CONFIG, {NEW: {"rope_theta": 5e5}}, [f"{NEW}.rope_theta is 500000.0"]),
     "theta, scaling": (CONFIG, {OLD: {"rope_theta": 5e5}}, [f"{OLD}.rope_theta is 500000.0"]),
@@ -48,8 +51,12 @@ DIFFERENT: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "last token": (CONFIG, {"eos_token_id": 2}, ["eos_token", "config.json is 2"]),
     "first token": (CONFIG, {"bos_token_id": 1}, ["bos_token", "config.json is 1"]),
     "last tokens": (GENERATION, {"eos_token_id": [2, 3]}, ["generation_config.json is [2, 3]"]),
-    "last token's name": (WORDS, {"eos_token": "</s>"}, ["eos_token", "'</s>'"]),
-    "first token's name": (WORDS, {"bos_token": {"content": "<s>"}}, ["bos_token", "'<s>'"]),
+    "last token's name": (TOKENIZER_CONFIG, {"eos_token": "</s>"}, ["eos_token", "'</s>'"]),
+    "first token's name": (
+        TOKENIZER_CONFIG,
+        {"bos_token": {"content": "<s>"}},
+        ["bos_token", "'<s>'"],
+    ),
 }
 
 
@@ -62,26 +69,28 @@ def state(path: Path, statements: dict[str, Any]) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **statements}))
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_consistent_files_are_opened(folder, door, tmp_path):
+@pytest.mark.parametrize("reader", READERS)
+def test_consistent_files_are_opened(folder, reader, tmp_path):
     state(folder / CONFIG, {"eos_token_id": [Tokenizer.load(folder).end_of_text_id]})
-    state(folder / WORDS, {"model_max_length": 10**30})  # which governs nothing, as elsewhere
-    assert DOORS[door](folder, tmp_path / "out")
+    state(
+        folder / TOKENIZER_CONFIG, {"model_max_length": 10**30}
+    )  # which governs nothing, as elsewhere
+    assert READERS[reader](folder, tmp_path / "out")
 
 
-# what we do not run is opened by transformers, which looks at the sizes itself
+# transformers opens what our engine does not support, and checks these itself
 BY_TRANSFORMERS = {("head size", "eval"), ("smaller vocabulary", "eval")}
 
 
 @pytest.mark.parametrize(
-    ("fact", "door"),
-    [pair for pair in itertools.product(DIFFERENT, DOORS) if pair not in BY_TRANSFORMERS],
+    ("fact", "reader"),
+    [pair for pair in itertools.product(CONFLICTS, READERS) if pair not in BY_TRANSFORMERS],
 )
-def test_conflicting_facts_are_refused_by_every_reader(folder, fact, door, tmp_path):
-    file, statements, words = DIFFERENT[fact]
+def test_conflicting_facts_are_refused_by_every_reader(folder, fact, reader, tmp_path):
+    file, statements, words = CONFLICTS[fact]
     state(folder / file, statements)
     with pytest.raises(ValueError) as refused:
-        DOORS[door](folder, tmp_path / "out")
+        READERS[reader](folder, tmp_path / "out")
     message = str(refused.value)
     assert all(word in message for word in words) and "\n" not in message, message
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""What was exported is the model: by our own reader, and by those it was written for."""
+"""Exported models compute the same, in our reader and in those of other programs."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from tests.model.test_tensor_names import reference
 from gnano.export.export_source import load_export_source
 from gnano.export.formats import export_model
 from gnano.export.importing import import_model
+from gnano.export.tensor_file import TensorFileHints
 from gnano.model.hf_io import load_model
 from gnano.model.transformer import GPT
 
@@ -30,8 +31,6 @@ def test_export_and_import_lose_no_bit(to, dtype, ending, checkpoint, source, tm
     exported = export_model(checkpoint, to, dtype, tmp_path / f"out{ending}")
     hints: Any = {}
     if to == "pt":  # it is the published file, and this is not the published shape
-        from gnano.export.tensor_file import TensorFileHints
-
         hints["hints"] = TensorFileHints(
             n_head=4, block_size=96, rope_theta=20_000.0, norm_eps=1e-5
         )
@@ -66,16 +65,16 @@ def test_transformers_loads_an_exported_folder(checkpoint, source, ids, tmp_path
     folder = export_model(checkpoint, "folder", "fp32", tmp_path / "folder").path
     assert all(file.stat().st_mode & 0o777 == 0o644 for file in folder.iterdir())
     loading: Any = LlamaForCausalLM
-    theirs = loading.from_pretrained(folder)
+    hf_model = loading.from_pretrained(folder)
     with torch.no_grad():
-        expected, found = load_model(checkpoint)(ids), theirs(ids).logits
+        expected, found = load_model(checkpoint)(ids), hf_model(ids).logits
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    words: Any = AutoTokenizer
-    theirs_too = words.from_pretrained(folder)
+    tokenizers: Any = AutoTokenizer
+    hf_tokenizer = tokenizers.from_pretrained(folder)
     text = "a 'quoted'  naïve\tword\n\n東京 🙂 <|endoftex|>"
-    assert theirs_too.encode(text, add_special_tokens=True) == source.tokenizer.encode(text)
-    said = theirs_too.apply_chat_template([{"content": "hi", "role": "user"}], tokenize=False)
-    assert said == "hi"
+    assert hf_tokenizer.encode(text, add_special_tokens=True) == source.tokenizer.encode(text)
+    rendered = hf_tokenizer.apply_chat_template([{"content": "hi", "role": "user"}], tokenize=False)
+    assert rendered == "hi"
 
 
 def test_a_bf16_folder_has_half_the_size(checkpoint, tmp_path):

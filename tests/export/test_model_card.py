@@ -1,4 +1,4 @@
-"""A card says what the run knows, to the digit, and nothing that nobody knows."""
+"""A model card states the facts of the run exactly, and nothing that is unknown."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tuned(tuning: Recipe, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has tuned the one above."""
+    """A fine-tuning run of the one above."""
     tuning = replace(tuning, data=replace(tuning.tuning_data, epochs=1))
     short = with_train(tuning, init_from=str(run), tokens_per_step=32 * 8, micro_batch_size=8)
     return train(short, tmp_path_factory.mktemp("tuned") / "small-sft").run
@@ -60,11 +60,11 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 
 def edited(run: Path, to: Path, data: DataConfig | InstructionConfig) -> Path:
-    """A copy of the run, as if it had learned from other data."""
+    """Return a copy of the run, as if it had trained on other data."""
 
     copy = Path(shutil.copytree(run, to))
-    begun = read_run_metadata(copy / "recipe.toml")
-    write_run_metadata(replace(begun.recipe, data=data), begun.facts, copy / "recipe.toml")
+    metadata = read_run_metadata(copy / "recipe.toml")
+    write_run_metadata(replace(metadata.recipe, data=data), metadata.facts, copy / "recipe.toml")
     return copy
 
 
@@ -111,9 +111,9 @@ def test_the_samples_are_reproducible(text, run):
 
 
 def test_no_local_path_is_published(text, tuned, tmp_path):
-    for said in (text, build_model_card(tuned, "me/small-sft")):
-        assert str(tmp_path.parent.parent) not in said
-        assert ".txt" not in said and ".jsonl" not in said and ".toml" not in said
+    for card in (text, build_model_card(tuned, "me/small-sft")):
+        assert str(tmp_path.parent.parent) not in card
+        assert ".txt" not in card and ".jsonl" not in card and ".toml" not in card
 
 
 def test_a_bare_folder_has_no_training_sections(base):
@@ -159,8 +159,10 @@ def test_a_dpo_model_has_all_three_stages(preferring, tuned, tmp_path):
 
 def test_a_base_with_other_weights_is_ignored(tuned, run, tmp_path):
     copy = Path(shutil.copytree(tuned, tmp_path / "copy"))
-    told = (copy / "recipe.toml").read_text()
-    (copy / "recipe.toml").write_text(re.sub('base_sha256 = ".{64}"', 'base_sha256 = "0"', told))
+    recipe_text = (copy / "recipe.toml").read_text()
+    (copy / "recipe.toml").write_text(
+        re.sub('base_sha256 = ".{64}"', 'base_sha256 = "0"', recipe_text)
+    )
     assert [stage.run_name for stage in training_stages(find_checkpoint(copy))] == ["copy"]
     text = build_model_card(copy, "me/copy")
     assert "license" not in front(text), "weights of someone else are not ours to license"
@@ -169,10 +171,10 @@ def test_a_base_with_other_weights_is_ignored(tuned, run, tmp_path):
 
 def test_the_training_hardware_is_named(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
-    begun = read_run_metadata(copy / "recipe.toml")
-    recipe = with_train(begun.recipe, device="cuda")
+    metadata = read_run_metadata(copy / "recipe.toml")
+    recipe = with_train(metadata.recipe, device="cuda")
     write_run_metadata(
-        recipe, {**begun.facts, "ranks": 2, "gpu": "NVIDIA H200"}, copy / "recipe.toml"
+        recipe, {**metadata.facts, "ranks": 2, "gpu": "NVIDIA H200"}, copy / "recipe.toml"
     )
     assert "| hardware | 2 × NVIDIA H200 |" in build_model_card(copy, "me/small", prompts=["the"])
     assert "| hardware | 1 × CPU |" in build_model_card(run, "me/small", prompts=["the"])
@@ -239,8 +241,8 @@ def test_saved_eval_scores_are_included(run, tmp_path):
     items.write_text("\n".join(map(json.dumps, rows)))
     found = evaluate(load_eval_model(copy), EvalConfig(files=(str(items),)))
     write_result(found, default_result_path(found))
-    told = section(build_model_card(copy, "me/small", prompts=["the"]), "Evaluation")
+    scores = section(build_model_card(copy, "me/small", prompts=["the"]), "Evaluation")
     (score,) = found.scores
-    assert f"| PIQA | 8 | 0 | {score.acc} | {score.acc_norm} | 0.500 |" in told
+    assert f"| PIQA | 8 | 0 | {score.acc} | {score.acc_norm} | 0.500 |" in scores
     (copy / "evals" / f"{find_checkpoint(copy).name}.json").write_text('{"scores": 3}')
     assert "## Evaluation" not in build_model_card(copy, "me/small", prompts=["the"])

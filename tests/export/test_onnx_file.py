@@ -1,4 +1,4 @@
-"""A model as ONNX: onnxruntime and transformers, which know nothing of our code, must agree."""
+"""ONNX exports compute the same in onnxruntime as our model and transformers."""
 
 import json
 import logging
@@ -20,6 +20,7 @@ from gnano.tokenizer.train_bpe import train_bpe
 
 ort = pytest.importorskip("onnxruntime", reason="ONNX export needs auto-g-nano[onnx]")
 pytest.importorskip("onnxscript", reason="ONNX export needs auto-g-nano[onnx]")
+pytestmark = pytest.mark.slow  # tracing takes seconds per dtype
 
 LAYERS, K, E = 2, 2, 16
 CONTEXT = 1_024
@@ -28,7 +29,7 @@ DTYPES = ("fp32", "fp16", "int8", "int4")
 
 
 class Runner:
-    """A folder's graph with onnxruntime, as a stranger would call it."""
+    """Runs a folder's graph with onnxruntime, without our code."""
 
     def __init__(self, folder):
         options = ort.SessionOptions()
@@ -38,7 +39,7 @@ class Runner:
         self.kv_dtype = np.float16 if half else np.float32
 
     def __call__(self, ids, mask=None, past=None):
-        """Logits and the present; mask [B, past + T], positions count what it lets through."""
+        """Return logits and present; mask is [B, past + T], positions count its ones."""
         ids = np.asarray(ids)
         B, T = ids.shape
         past = past or [np.zeros((B, K, 0, E), self.kv_dtype)] * (2 * LAYERS)
@@ -53,7 +54,7 @@ class Runner:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A model of 270 words whose queries and keys are large, so that a wrong turn shows."""
+    """A model of 270 tokens; its queries and keys are large, so that a wrong rotation shows."""
     folder = tmp_path_factory.mktemp("onnx") / "checkpoint"
     tokenizer = train_bpe([WORDS], 270)
     torch.manual_seed(0)
@@ -77,16 +78,16 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(checkpoint, tmp_path_factory):
-    """Dtype -> folder; each is exported once, and moved away from where it was written."""
+    """A function dtype -> folder; each is exported once, and moved afterwards."""
     place = tmp_path_factory.mktemp("exported")
     trace_once = cache(trace_model)  # int8 and int4 have the same graph, traced in seconds
 
-    def export(dtype, show=lambda _: None):
+    def export(dtype, on_progress=lambda _: None):
         if not (place / dtype).exists():
             (place / "first").mkdir()
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(onnx_export, "trace_model", lambda *shape: trace_once(*shape).clone())
-                export_onnx(load_export_source(checkpoint), place / "first", dtype, show)
+                export_onnx(load_export_source(checkpoint), place / "first", dtype, on_progress)
             shutil.move(place / "first", place / dtype)
         return place / dtype
 
@@ -119,7 +120,7 @@ def close(found, expected):
 
 
 def test_progress_is_reported_and_logging_is_unchanged(exported, capfd):
-    """It is the first test, so that it is the one that exports."""
+    """It is the first test of the file, so it runs the export."""
     before = logging.root.level, list(logging.root.handlers), logging.root.manager.disable
     shown: list[str] = []
     exported("int8", shown.append)
@@ -162,11 +163,11 @@ def test_weights_are_exact(dtype, exported, checkpoint):
 
     model = onnx.load(exported(dtype) / "model.onnx")
     source = load_export_source(checkpoint)
-    held = {weight.name: weight for weight in model.graph.initializer}
-    assert held["lm_head.weight"].data_type == getattr(onnx.TensorProto, WIDTHS[dtype])
+    initializers = {weight.name: weight for weight in model.graph.initializer}
+    assert initializers["lm_head.weight"].data_type == getattr(onnx.TensorProto, WIDTHS[dtype])
     for name, tensor in source.tensors.items():
-        found = torch.from_numpy(onnx.numpy_helper.to_array(held[name]).copy())
-        if "proj" in name or "lm_head" in name:  # the other way round, as ONNX multiplies
+        found = torch.from_numpy(onnx.numpy_helper.to_array(initializers[name]).copy())
+        if "proj" in name or "lm_head" in name:  # transposed, as ONNX multiplies
             found = found.T
         assert torch.equal(found, tensor.to(found.dtype)), name
 
@@ -181,7 +182,7 @@ def test_logits_match_transformers(runner, checkpoint, ids):
 
 
 def test_logits_depend_on_positions(runner, ids):
-    """Else the tests above would pass without rotary positions."""
+    """Without this, the tests above would pass without rotary positions."""
     logits = runner(ids[:, :50])[0]
     swapped = runner(np.concatenate((ids[:, 1:2], ids[:, :1], ids[:, 2:50]), axis=1))[0]
     assert abs(swapped - logits)[:, 2:].max() > 0.01
@@ -223,19 +224,19 @@ def test_left_padding_does_not_change_a_row(dtype, exported, ids):
     mask[1, :pad] = 0
     logits, past = run(padded, mask)
     assert np.isfinite(logits).all()
-    alone, alone_past = run(row[None])
-    np.testing.assert_allclose(logits[1, pad:], alone[0], atol=allowed)
+    single, single_past = run(row[None])
+    np.testing.assert_allclose(logits[1, pad:], single[0], atol=allowed)
     step = ids[:, 30:31]
     logits, _ = run(step, np.concatenate((mask, np.ones((2, 1), np.int64)), axis=1), past)
-    alone, _ = run(step[1:], past=alone_past)
-    np.testing.assert_allclose(logits[1], alone[0], atol=allowed)
+    single, _ = run(step[1:], past=single_past)
+    np.testing.assert_allclose(logits[1], single[0], atol=allowed)
 
 
 @pytest.mark.parametrize(("dtype", "share"), [("fp16", 0.99), ("int8", 0.94), ("int4", 0.6)])
 def test_lower_precision_mostly_predicts_the_same(dtype, share, exported, ours, ids):
-    """Random weights leave the likeliest of 270 words barely ahead: a hard test for few bits.
+    """With random weights the likeliest of 270 tokens is barely ahead: a hard test for few bits.
 
-    Found: fp16 99.9 %, int8 97 %, int4 68 %, as in our own engine; of a trained model more.
+    Measured: fp16 99.9 %, int8 97 %, int4 68 %, as in our own engine; of a trained model more.
     """
     logits, _ = Runner(exported(dtype))(ids[:, :400])
     assert logits.dtype == np.float32
@@ -245,11 +246,11 @@ def test_lower_precision_mostly_predicts_the_same(dtype, share, exported, ours, 
 @pytest.mark.parametrize("dtype", ["fp16", "int8", "int4"])
 def test_lower_precision_continues_from_a_past(dtype, exported, ids):
     run = Runner(exported(dtype))
-    whole, _ = run(ids[:, :20])
+    full, _ = run(ids[:, :20])
     _, past = run(ids[:, :19])
     logits, _ = run(ids[:, 19:20], past=past)
     # in 8 bits the activations of other rows decide nothing, but the order of sums may
-    np.testing.assert_allclose(logits[:, 0], whole[:, -1], atol=0.02)
+    np.testing.assert_allclose(logits[:, 0], full[:, -1], atol=0.02)
 
 
 def test_fewer_bits_make_smaller_files(exported):

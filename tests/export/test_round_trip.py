@@ -1,4 +1,4 @@
-"""Each format that is written and read × each fact of a model: all of them come back."""
+"""Every format keeps every fact of a model through export and import."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ PADDING = 20  # rows of the vocabulary that no token has
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def model(request, tokenizer, tmp_path_factory) -> Path:
-    """A tuned model whose facts are nobody's defaults."""
+    """A tuned model with no default values."""
     torch.manual_seed(0)
     shape = dict(n_embd=64, n_layer=2, n_head=8, n_kv_head=2, ffn_hidden=96, block_size=80)
     rows = tokenizer.vocab_size + PADDING
@@ -47,8 +47,8 @@ def test_every_fact_survives_export_and_import(model, to, tmp_path):
     dtype = weights["lm_head.weight"].dtype
     name = {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
     path = export_model(model, to, name, tmp_path / f"out.{to}").path  # type: ignore[arg-type]
-    words = model if to in ("safetensors", "pt") else None  # files of tensors alone
-    import_model(path, out := tmp_path / "back", tokenizer_folder=words)
+    tokenizer_folder = model if to in ("safetensors", "pt") else None  # files of tensors alone
+    import_model(path, out := tmp_path / "back", tokenizer_folder=tokenizer_folder)
 
     assert load_config(out) == load_config(model)
     assert Tokenizer.load(out).fingerprint == Tokenizer.load(model).fingerprint

@@ -1,4 +1,4 @@
-"""What is said of a run: where it stands, what is best, what went wrong."""
+"""The description of a run shows its state, its best checkpoint and its problems."""
 
 import json
 import os
@@ -28,8 +28,8 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
-def lines(run: Path, begin: str) -> list[str]:
-    return [line for line in describe(str(run)).splitlines() if line.startswith(begin)]
+def lines(run: Path, prefix: str) -> list[str]:
+    return [line for line in describe(str(run)).splitlines() if line.startswith(prefix)]
 
 
 def append(file: Path, **values: object) -> None:
@@ -63,9 +63,9 @@ def test_the_last_accuracy_of_each_task_is_shown(run: Path) -> None:
 
 
 def test_damaged_tasks_are_ignored(run: Path, damaged: object) -> None:
-    whole = describe(str(run))
+    before = describe(str(run))
     append(run / "metrics.jsonl", step=6, final=True, tasks=damaged)
-    assert describe(str(run)) == whole
+    assert describe(str(run)) == before
 
 
 def test_damaged_values_of_a_source_are_ignored(run: Path) -> None:
@@ -75,18 +75,18 @@ def test_damaged_values_of_a_source_are_ignored(run: Path) -> None:
 
 
 def test_the_best_checkpoint_is_the_intact_one_with_the_lowest_heldout_loss(run: Path) -> None:
-    """Of those that were measured on the same text; at the end it is another."""
+    """Only of those measured on the same text; the final evaluation uses another."""
     rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     bits = {r["step"]: r["heldout"]["bits_per_byte"] for r in rows if "heldout" in r}
     better, worse = sorted((2, 4), key=lambda step: bits[step])
-    said = lines(run, "checkpoint")
-    [best] = [line for line in said if "   best" in line]
+    checkpoints = lines(run, "checkpoint")
+    [best] = [line for line in checkpoints if "   best" in line]
     assert best.endswith(f"step-{better:08}   best: {bits[better]:.3f} bits per byte")
     os.truncate(run / "checkpoints" / f"step-{better:08}" / "model.safetensors", 9)
-    said = lines(run, "checkpoint")
-    [best] = [line for line in said if "   best" in line]
+    checkpoints = lines(run, "checkpoint")
+    [best] = [line for line in checkpoints if "   best" in line]
     assert f"step-{worse:08}   best" in best
-    assert sum("damaged" in line and f"step-{better:08}" in line for line in said) == 1
+    assert sum("damaged" in line and f"step-{better:08}" in line for line in checkpoints) == 1
 
 
 def test_skipped_steps_and_rollbacks_are_counted(run: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every damaged byte of a checkpoint is found when it is asked for, and all are looked at."""
+"""`verify_checkpoints` finds every damaged byte, and verifies all checkpoints."""
 
 import shutil
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_intact_checkpoints_are_reported(run: Path) -> None:
     lines = list(verify_checkpoints(str(run), shown.append))
     folders = [run / "checkpoints" / f"step-{step:08}" for step in (2, 4, 6)]
     assert lines == [f"{folder}: intact" for folder in folders]
-    assert all(str(f) in said for f, said in zip(folders, shown, strict=True))
+    assert all(str(f) in text for f, text in zip(folders, shown, strict=True))
     assert list(verify_checkpoints(str(folders[1]))) == [f"{folders[1]}: intact"]
 
 
@@ -52,7 +52,7 @@ def test_one_flipped_bit_is_found_and_the_others_are_still_verified(run: Path) -
 
 
 def test_without_verify_only_sizes_are_checked(run: Path) -> None:
-    """So that it is instant where a checkpoint has 12 GB: a flipped bit is not seen."""
+    """Without --verify it is instant for a checkpoint of 12 GB, and misses a flipped bit."""
     folder = run / "checkpoints" / "step-00000006"
     flip(folder / "model.safetensors")
     assert "--verify" in describe(str(folder))

@@ -9,14 +9,14 @@ VOID = {"meta", "img", "source", "br"}
 
 
 class Page(HTMLParser):
-    """The page as a browser sees it: balanced tags, the words shown, and what it refers to."""
+    """The report as a browser parses it: balanced tags, visible text, and references."""
 
     def __init__(self, text):
         super().__init__()
         self.open: list[str] = []
         self.tags: list[str] = []
         self.words: list[str] = []
-        self.refers: list[str] = []
+        self.references: list[str] = []
         self.alt = ""
         self.feed(text)
         assert self.open == []
@@ -25,7 +25,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.alt = dict(attrs).get("alt") or self.alt
-        self.refers += [v for k, v in attrs if k in {"src", "srcset", "href", "action", "data"}]
+        self.references += [v for k, v in attrs if k in {"src", "srcset", "href", "action", "data"}]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -57,8 +57,8 @@ def test_the_report_loads_nothing(run):
     text = path.read_text("utf-8")
     assert "http" not in text and "url(" not in text and "@import" not in text
     page = Page(text)
-    assert len(page.refers) == 2  # the curves, on light and on dark paper
-    assert all(reference.startswith("data:image/png;base64,iVBOR") for reference in page.refers)
+    assert len(page.references) == 2  # the curves, on light and on dark paper
+    assert all(reference.startswith("data:image/png;base64,iVBOR") for reference in page.references)
 
 
 def test_untrusted_text_is_escaped(run, without):
@@ -94,7 +94,7 @@ def test_an_unfinished_run_of_one_step_has_a_report(run, rows):
 def test_without_matplotlib_the_report_has_no_plot(run, without):
     without("matplotlib")
     page = Page(write_html_report(run()).read_text("utf-8"))
-    assert page.refers == [] and "prose" in page.text
+    assert page.references == [] and "prose" in page.text
 
 
 def test_a_report_is_replaced_atomically(run, without):
@@ -112,10 +112,10 @@ def test_a_folder_without_a_log_is_an_error(tmp_path):
         write_html_report(tmp_path)
 
 
-def test_the_report_shows_the_tasks(run, asked):
-    page = Page(write_html_report(run(asked())).read_text("utf-8"))
+def test_the_report_shows_the_tasks(run, rows_with_tasks):
+    page = Page(write_html_report(run(rows_with_tasks())).read_text("utf-8"))
     for words in (
-        "task step 50 step 200 measure",
+        "task step 50 step 200 metric",
         "hellaswag 0.300 ± 0.020 0.450 ± 0.020 acc_norm",
         "lambada 0.150 ± 0.020 0.300 ± 0.020 acc",
         "source step 50 all held-out text",
@@ -130,23 +130,25 @@ def test_a_report_without_tasks_does_not_mention_them(run):
     assert page.alt == "Training loss and held-out bits per byte against steps"
 
 
-def test_a_task_missing_at_the_end_has_a_dash(run, asked, without):
+def test_a_task_missing_at_the_end_has_a_dash(run, rows_with_tasks, without):
     without("matplotlib")
-    metrics = asked()
+    metrics = rows_with_tasks()
     del metrics[-1]["tasks"]["lambada"]
     page = Page(write_html_report(run(metrics)).read_text("utf-8"))
     assert "lambada 0.150 ± 0.020 – acc" in page.text
 
 
-def test_tasks_evaluated_once_have_one_column(run, asked, without):
+def test_tasks_evaluated_once_have_one_column(run, rows_with_tasks, without):
     without("matplotlib")
-    page = Page(write_html_report(run(asked(tasks_every=1_000))).read_text("utf-8"))
-    assert "task step 200 measure hellaswag 0.450 ± 0.020 acc_norm" in page.text
+    page = Page(write_html_report(run(rows_with_tasks(tasks_every=1_000))).read_text("utf-8"))
+    assert "task step 200 metric hellaswag 0.450 ± 0.020 acc_norm" in page.text
 
 
-def test_task_names_are_escaped(run, asked, without):
+def test_task_names_are_escaped(run, rows_with_tasks, without):
     without("matplotlib")
-    page = Page(write_html_report(run(asked(names=("<b>mine", "<i>")))).read_text("utf-8"))
+    page = Page(
+        write_html_report(run(rows_with_tasks(names=("<b>mine", "<i>")))).read_text("utf-8")
+    )
     assert "<b>mine 0.300" in page.text and "b" not in page.tags and "i" not in page.tags
 
 

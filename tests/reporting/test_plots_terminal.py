@@ -69,20 +69,20 @@ def test_ticks_are_few_round_and_inside(start, stop):
     assert all(start - 1e-9 <= place <= stop + 1e-9 for place in places)
 
 
-def test_tasks_have_a_third_panel_if_it_fits(asked, rows):
-    text = render_terminal_plot(asked(), 120, 20, color=False)
+def test_tasks_have_a_third_panel_if_it_fits(rows_with_tasks, rows):
+    text = render_terminal_plot(rows_with_tasks(), 120, 20, color=False)
     assert "hellaswag 0.45, lambada 0.30" in text
     lines = text.split("\n")
     assert len(lines) == 20 and max(map(len, lines)) <= 120
     assert any(character in BRAILLE for line in lines for character in line[85:])
     for width, height in ((89, 20), (40, 30)):
-        narrow = render_terminal_plot(asked(), width, height)
+        narrow = render_terminal_plot(rows_with_tasks(), width, height)
         assert narrow == render_terminal_plot(rows(), width, height)
 
 
-def test_many_tasks_show_their_range(asked):
+def test_many_tasks_show_their_range(rows_with_tasks):
     text = render_terminal_plot(
-        asked(names=tuple(f"task-{n}" for n in range(8))), 100, 20, color=False
+        rows_with_tasks(names=tuple(f"task-{n}" for n in range(8))), 100, 20, color=False
     )
     assert "8 tasks: 0.30 to 0.45" in text
 

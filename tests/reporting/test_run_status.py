@@ -1,4 +1,4 @@
-"""A log read from its end gives what it gives from its beginning, backwards."""
+"""A log read backwards gives the same lines as read forwards."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ TORN = st.sampled_from(["", "{", '{"step": 3, "lo', "[1]", "nan", "é"])
 def path(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """Read in blocks of one byte, of a few, of many."""
+    """A log that is read in blocks of one, a few or many bytes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_status, "LOG_BLOCK_BYTES", request.param)
         yield tmp_path_factory.mktemp("log") / "log.jsonl"

@@ -194,13 +194,13 @@ def _memory_reductions(
                         activation_checkpointing=recompute,
                         micro_batch_size=micro_batch,
                     )
-                    flags = [
+                    changes = [
                         f"--gpus {count}" * (count != gpus),
                         f"--train.parallel {parallel}" * (parallel != train.parallel),
                         "--train.activation_checkpointing" * (recompute != checkpointing),
                         f"--train.micro-batch-size {micro_batch}" * (micro_batch != batch),
                     ]
-                    yield " ".join(filter(None, flags)), changed, count
+                    yield " ".join(filter(None, changes)), changed, count
 
 
 def _estimate_as_dict(estimate: CostEstimate) -> dict[str, Any]:
