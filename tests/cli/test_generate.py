@@ -51,9 +51,7 @@ def test_lines_split_only_at_newlines(generate: Callable[..., str], tmp_path: Pa
         assert [one["prompt"] for one in json.loads(found)["completions"]] == lines
 
 
-def test_a_batch_gives_the_texts_of_single_prompts(
-    generate: Callable[..., str],
-) -> None:
+def test_a_batch_gives_the_texts_of_single_prompts(generate: Callable[..., str]) -> None:
     options = "-n", 8, "--seed", 1
     both = generate("the river", "a tree", *options)
     for number, prompt in enumerate(("the river", "a tree"), 1):
@@ -63,9 +61,7 @@ def test_a_batch_gives_the_texts_of_single_prompts(
     assert samples.count("the river") >= 3 and generate("the river", *options) in samples
 
 
-def test_json_has_token_ids_finish_reasons_logprobs_and_speed(
-    generate: Callable[..., str],
-) -> None:
+def test_json_has_token_ids_finish_reasons_logprobs_and_speed(generate: Callable[..., str]) -> None:
     options = "-n", 6, "--temperature", 0, "--json", "--logprobs", 2
     found = json.loads(generate("--lines", *options, stdin="the river\n\na tree\n"))
     assert [one["prompt"] for one in found["completions"]] == ["the river", "a tree"]

@@ -177,9 +177,7 @@ def test_missing_permission_names_the_path(file: Path, tmp_path: Path) -> None:
     assert "Permission denied" in one_sentence(done.stderr) and "locked" in done.stderr
 
 
-def test_an_unknown_command_lists_the_commands(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_an_unknown_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert "demo, prepare" in error_sentence(capsys, "pretain")
 
 

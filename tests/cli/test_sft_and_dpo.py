@@ -89,9 +89,7 @@ def test_other_commands_accept_a_tuned_run(
     output(capsys, "generate", tmp_path / "shared", "Q: Say bird\n\n", "-n", 5)
 
 
-def test_packaged_recipes_are_described_and_planned(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_packaged_recipes_are_described_and_planned(capsys: pytest.CaptureFixture[str]) -> None:
     assert "instructions, 3 epochs: dolly" in output(capsys, "info", "1b-sft")
     assert "1,050,002,688" in output(capsys, "plan", "1b-sft", "--gpu", "h200")
     assert "preferences, 1 epochs" in output(capsys, "info", "1b-dpo")

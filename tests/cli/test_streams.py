@@ -130,11 +130,7 @@ def run_all(arguments: dict[str, list[Any]], where: Path, streams: str) -> dict[
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("streams", "print_code"),
-    [
-        ("<&- >&- 2>&-", None),
-        ("2>/dev/full # ascii", None),
-        (">/dev/full", 2),
-    ],
+    [("<&- >&- 2>&-", None), ("2>/dev/full # ascii", None), (">/dev/full", 2)],
 )
 def test_every_command_survives_broken_streams(
     workdir: Path, recipe: Recipe, base: Path, tmp_path: Path, streams: str, print_code: int | None

@@ -5,14 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import (
-    DEFAULT_LOAD,
-    DEFAULT_SAMPLING,
-    JsonFlag,
-    LoadArgs,
-    PathArg,
-    SamplingArgs,
-)
+from gnano.cli.args import DEFAULT_LOAD, DEFAULT_SAMPLING, JsonFlag, LoadArgs, PathArg, SamplingArgs
 from gnano.utils.terminal import echo
 
 

@@ -2,13 +2,7 @@
 
 from pathlib import Path
 
-from gnano.cli.args import (
-    ALLOW_HELP,
-    default_run_dir,
-    exit_code,
-    parse_recipe,
-    refuse_shape_flags,
-)
+from gnano.cli.args import ALLOW_HELP, default_run_dir, exit_code, parse_recipe, refuse_shape_flags
 
 DESCRIPTION = """\
 Train the model of a recipe on the token shards that `gnano prepare` made.
