@@ -94,7 +94,7 @@ def test_json_has_token_ids_finish_reasons_logprobs_and_speed(generate: Callable
         (["x", "--samples", "0"], "samples is 0; it must be at least 1."),
         (["x", "--logprobs", "1"], "are printed with --json"),
         (["x", "--min-p", "2"], "min_p is 2.0; it must be at least 0 and at most 1."),
-        (["word " * 500], "tokens and leaves no room in the model's context"),
+        (["word " * 500], "The prompt has "),
     ],
 )
 def test_invalid_arguments_are_one_sentence(

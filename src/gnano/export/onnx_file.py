@@ -24,7 +24,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +37,7 @@ from gnano.export.export_source import ExportSource
 from gnano.model.kv_cache import LayerCache
 from gnano.model.layers import Attention, Linear, Rope, rope_table
 from gnano.model.transformer import GPT
+from gnano.utils.optional_packages import require
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -64,7 +64,8 @@ def export_onnx(
     optimum and transformers.js. Batch size, length and past are free; a row may be padded on its
     left. Raises ValueError if a package is missing.
     """
-    _check_packages()
+    for package in ("onnx", "onnx_ir", "onnxruntime", "onnxscript"):
+        require(package, "onnx", f"ONNX export needs {package}")
     path = folder / GRAPH_FILE
     with _silence_exporter():
         on_progress("Tracing the model")
@@ -231,16 +232,6 @@ def trace_model(
         )
     assert program is not None
     return program.model
-
-
-def _check_packages() -> None:
-    try:
-        for package in ("onnx", "onnx_ir", "onnxruntime", "onnxscript"):
-            import_module(package)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"ONNX export needs {error.name}: pip install 'auto-g-nano[onnx]'."
-        ) from None
 
 
 def _build_onnx_graph(source: ExportSource, dtype: str) -> "onnx_ir.Model":

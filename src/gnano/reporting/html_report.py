@@ -97,8 +97,11 @@ def _plot_data_uris(metrics: MetricRows) -> tuple[str, str] | None:
     if not is_installed("matplotlib"):
         return None
     with best_effort("picture in the page"):
-        light, dark = render_png_plot(metrics, ""), render_png_plot(metrics, "", DARK_PALETTE)
-        return _data_uri(light), _data_uri(dark)
+        light, dark = (
+            "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+            for png in (render_png_plot(metrics, ""), render_png_plot(metrics, "", DARK_PALETTE))
+        )
+        return light, dark
     return None
 
 
@@ -131,10 +134,6 @@ def _first_and_last_step(steps: Sequence[float]) -> dict[float, str]:
     """Return the columns of a table of curves, as step -> title."""
     ends = (min(steps), max(steps)) if steps else ()
     return {step: f"step {step:,.0f}" for step in ends}
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def _latest_value(metrics: MetricRows, key: str) -> float | None:

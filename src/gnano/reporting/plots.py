@@ -34,7 +34,8 @@ from gnano.reporting.run_metrics import (
     task_curves,
 )
 from gnano.utils.atomic_io import atomic_write_bytes
-from gnano.utils.plot_style import LIGHT_PALETTE, MATPLOTLIB_MISSING, Palette, _style_axes
+from gnano.utils.optional_packages import require
+from gnano.utils.plot_style import LIGHT_PALETTE, Palette, _style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,12 +54,8 @@ def render_terminal_plot(
     The panels are side by side, or stacked and without tasks where the terminal is narrow. Without
     `color` the text has no escape codes, for a pipe, a log or an issue.
     """
-    try:
-        import plotext
-    except ModuleNotFoundError:
-        raise ValueError(
-            "Plots in the terminal need plotext: pip install 'auto-g-nano[plot]'."
-        ) from None
+    require("plotext", "plot", "Plots in the terminal need plotext")
+    import plotext
 
     panels = _build_panels(metrics, width)
     if not panels:
@@ -170,12 +167,10 @@ def save_png_plot(metrics: MetricRows, path: Path, title: str) -> None:
 
 def render_png_plot(metrics: MetricRows, title: str, palette: Palette = LIGHT_PALETTE) -> bytes:
     """Return the picture of `save_png_plot` as bytes, in light or dark colors."""
-    try:
-        from matplotlib import ticker
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ModuleNotFoundError:
-        raise ValueError(MATPLOTLIB_MISSING) from None
+    require("matplotlib", "plot", "Plots need matplotlib")
+    from matplotlib import ticker
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     layout = ConstrainedLayoutEngine(w_pad=0.16, h_pad=0.14, wspace=0.02)  # inches, share
     tasks = task_curves(metrics)
