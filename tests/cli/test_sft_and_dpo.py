@@ -36,6 +36,7 @@ def run(file: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
+@pytest.mark.slow
 def test_base_and_tuned_model_are_compared(
     run: Path, file: Path, base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,6 +56,7 @@ def test_base_and_tuned_model_are_compared(
     assert found["answers"][0]["after"]["text"][:10] in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_files_replace_the_sources_of_the_recipe(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +71,7 @@ def test_files_replace_the_sources_of_the_recipe(
     assert not json.loads((out / "answers.json").read_text())["answers"]
 
 
+@pytest.mark.slow
 def test_a_run_without_held_out_questions_says_so(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,6 +80,7 @@ def test_a_run_without_held_out_questions_says_so(
     assert "no question is held out (data.heldout_fraction is 0%)" in said and "before" not in said
 
 
+@pytest.mark.slow
 def test_other_commands_accept_a_tuned_run(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,6 +137,7 @@ def test_invalid_bases_and_files_are_named(
     assert find_checkpoint(base) == base
 
 
+@pytest.mark.slow
 def test_a_finished_run_succeeds_when_its_base_has_moved(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,6 +149,7 @@ def test_a_finished_run_succeeds_when_its_base_has_moved(
     assert "3 of 3 steps done" in said
 
 
+@pytest.mark.slow
 def test_the_steps_flag_replaces_the_epochs(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,9 +85,3 @@ def test_many_tasks_show_their_range(rows_with_tasks):
         rows_with_tasks(names=tuple(f"task-{n}" for n in range(8))), 100, 20, color=False
     )
     assert "8 tasks: 0.30 to 0.45" in text
-
-
-def test_damaged_tasks_leave_the_plot_unchanged(rows, damaged):
-    metrics = rows(steps=20)
-    metrics[9]["tasks"] = damaged
-    assert render_terminal_plot(metrics, 120) == render_terminal_plot(rows(steps=20), 120)

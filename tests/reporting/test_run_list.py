@@ -254,6 +254,7 @@ def test_an_empty_folder_has_no_runs_and_a_missing_one_is_an_error(tmp_path):
         list_runs(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_status_follows_a_run_through_kill_and_stop(recipe: Recipe, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "real"
     run.parent.mkdir()
