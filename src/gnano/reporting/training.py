@@ -7,8 +7,9 @@ from pathlib import Path
 from gnano.config.recipe import Recipe
 from gnano.evals.train_eval import build_task_evaluator
 from gnano.reporting.html_report import SampleTexts, write_html_report
+from gnano.train import trainer
 from gnano.train.logging.progress_bar import ProgressBar
-from gnano.train.trainer import RunResult, train
+from gnano.train.trainer import RunResult
 from gnano.utils.terminal import best_effort, echo
 
 
@@ -29,7 +30,7 @@ def train_with_progress(recipe: Recipe, run_dir: Path, allow: Sequence[str] = ()
     """Start or resume a run with a progress bar, and print on the main rank where it ended."""
     progress = ProgressBar()
     with closing(progress.line):
-        result = train(
+        result = trainer.train(
             recipe, run_dir, progress.update, progress.show_message, allow, build_task_evaluator
         )
     if result.is_main:
