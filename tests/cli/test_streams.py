@@ -37,8 +37,8 @@ for name, arguments in json.loads(sys.argv[1]).items():
     if (child := os.fork()) == 0:
         try:
             main(arguments)
-        except SystemExit as left:
-            code = left.code or 0
+        except SystemExit as error:
+            code = error.code or 0
         try:  # what Python does at the end
             sys.stdout.flush(), sys.stderr.flush()
         except OSError:

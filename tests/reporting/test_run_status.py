@@ -28,8 +28,8 @@ def path(
 @settings(deadline=None, max_examples=30)
 @given(objects=OBJECTS, torn=TORN)
 def test_complete_lines_are_read_newest_first(path, objects, torn):
-    whole = [json.dumps(o, ensure_ascii=False) for o in objects]
-    path.write_text("\n".join([*whole[:2], torn, *whole[2:], torn]), encoding="utf-8")
+    lines = [json.dumps(o, ensure_ascii=False) for o in objects]
+    path.write_text("\n".join([*lines[:2], torn, *lines[2:], torn]), encoding="utf-8")
     assert list(iter_json_objects_reversed(path)) == objects[::-1]
 
 
