@@ -70,10 +70,110 @@ def describe(target: str) -> str:
     )
 
 
+def describe_data(folder: Path) -> str:
+    """Describe a folder by its manifest: sources, mix, dropped documents, and document lengths."""
+    manifest = Manifest.load(folder)
+    sources = manifest.sources
+    total_weight = sum(manifest.weights.values())
+    rows = [
+        (
+            name,
+            f"{manifest.weights[name] / total_weight:.1%}",
+            f"{source.documents:,}",
+            f"{source.tokens:,}",
+            f"{source.bytes / max(source.tokens, 1):.2f}",
+            f"{source.heldout_tokens:,}",
+            f"{len(source.shards):,}",
+            ", ".join(f"{n:,} {why}" for why, n in source.dropped.items() if n) or "none",
+        )
+        for name, source in sources.items()
+    ]
+    total = sum(source.tokens for source in sources.values())
+    headers = ("source", "share", "documents", "tokens", "bytes/token", "held out", "shards")
+    lines = [
+        f"{folder}: {total:,} training tokens, {manifest.tokenizer['name']} tokenizer of "
+        f"{manifest.tokenizer['vocab_size']:,}, fingerprint {manifest.fingerprint[:12]}"
+    ]
+    if not manifest.complete:
+        incomplete = [name for name, source in sources.items() if not source.complete]
+        lines.append(
+            f"Not complete yet ({', '.join(incomplete)}): run the same `gnano prepare` to resume; "
+            f"`gnano pretrain` may start and waits for the shards it needs."
+        )
+    lines += [
+        "",
+        *align_columns([(*headers, "dropped"), *rows], right=range(1, len(headers))),
+        "",
+        *align_columns(_length_histogram(manifest)),
+        *warn_empty_heldout(folder, manifest),
+    ]
+    for name, plan in manifest.plan.sources.items():
+        _, bad = summarize_bad_records(plan, sources[name].tasks)
+        lines += [f"{name}: {bad}"] if bad else []
+        if plan.commit:
+            where = f"{plan.repo} {plan.config}".strip()
+            lines.append(f"{name}: {where}, {plan.split} at commit {plan.commit[:12]}")
+    lines += [f"{name}: {format_skipped_files(left)}" for name, left in manifest.skipped.items()]
+    return "\n".join(lines)
+
+
+def describe_sample(sample: SampleDetails, tokenizer: Tokenizer) -> str:
+    """Return where a sample is stored, and its text with a line between documents."""
+    lines = [
+        f"sample {sample.number:,}: source {sample.source}, epoch {sample.epoch}, "
+        f"shard {sample.shard}, row {sample.row:,} of {sample.row_count:,}; "
+        f"{sample.tokens:,} tokens, {plural(len(sample.documents), 'document')}"
+    ]
+    for piece in sample.documents:
+        end = piece.offset + len(piece.ids)
+        is_complete = (piece.offset, end) == (0, piece.document_tokens)
+        span = "all" if is_complete else f"{piece.offset:,}–{end:,}"
+        lines.append(
+            f"── document {piece.document_index:,} of {piece.document_count:,}, tokens {span} "
+            f"of {piece.document_tokens:,} ".ljust(72, "─")
+        )
+        lines.append(tokenizer.decode(piece.ids.tolist()))
+    return "\n".join(lines)
+
+
 def describe_files(folder: Path) -> str:
     """Return the number of files in a model folder, and their size."""
     sizes = [file.stat().st_size for file in folder.iterdir() if file.is_file()]
     return f"{folder}: {len(sizes)} files, {format_gb(sum(sizes))}"
+
+
+def verify_checkpoints(
+    target: str, on_progress: Callable[[str], None] = lambda _: None
+) -> Iterator[str]:
+    """Verify a checkpoint, or each of a run, and yield a line for each as soon as it is done.
+
+    `on_progress` receives a text before each checkpoint. Raises ValueError for a path without
+    checkpoints, and at the end if one is damaged.
+    """
+    path = Path(target)
+    folders = [path] if (path / "files.json").is_file() else list_checkpoints(path)
+    if not folders:
+        raise ValueError(
+            f"{target} holds no checkpoint to verify; give a run or a checkpoint "
+            f"(for prepared data: gnano data verify FOLDER)."
+        )
+    damaged = []
+    for number, folder in enumerate(folders, 1):
+        if not lock_for_reading(folder) and folder != path:
+            continue  # a running process has just replaced it by a newer one
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        on_progress(f"verifying {folder} · {number} of {len(folders)} · {format_gb(size)}")
+        try:
+            verify_checksums(folder, from_disk=True)
+            yield f"{folder}: intact"
+        except (OSError, ValueError) as error:
+            damaged.append(folder.name)
+            yield f"{folder}: damaged: {error}"
+    if damaged:
+        raise ValueError(
+            f"Damaged: {', '.join(damaged)}, {len(damaged)} of {len(folders)}; restore the file, "
+            f"or delete that checkpoint and resume from another."
+        )
 
 
 def _describe_recipe(recipe: Recipe) -> str:
@@ -203,72 +303,6 @@ def _format_si(number: float) -> str:
     return f"{number:.3g} Y"
 
 
-def describe_data(folder: Path) -> str:
-    """Describe a folder by its manifest: sources, mix, dropped documents, and document lengths."""
-    manifest = Manifest.load(folder)
-    sources = manifest.sources
-    total_weight = sum(manifest.weights.values())
-    rows = [
-        (
-            name,
-            f"{manifest.weights[name] / total_weight:.1%}",
-            f"{source.documents:,}",
-            f"{source.tokens:,}",
-            f"{source.bytes / max(source.tokens, 1):.2f}",
-            f"{source.heldout_tokens:,}",
-            f"{len(source.shards):,}",
-            ", ".join(f"{n:,} {why}" for why, n in source.dropped.items() if n) or "none",
-        )
-        for name, source in sources.items()
-    ]
-    total = sum(source.tokens for source in sources.values())
-    headers = ("source", "share", "documents", "tokens", "bytes/token", "held out", "shards")
-    lines = [
-        f"{folder}: {total:,} training tokens, {manifest.tokenizer['name']} tokenizer of "
-        f"{manifest.tokenizer['vocab_size']:,}, fingerprint {manifest.fingerprint[:12]}"
-    ]
-    if not manifest.complete:
-        incomplete = [name for name, source in sources.items() if not source.complete]
-        lines.append(
-            f"Not complete yet ({', '.join(incomplete)}): run the same `gnano prepare` to resume; "
-            f"`gnano pretrain` may start and waits for the shards it needs."
-        )
-    lines += [
-        "",
-        *align_columns([(*headers, "dropped"), *rows], right=range(1, len(headers))),
-        "",
-        *align_columns(_length_histogram(manifest)),
-        *warn_empty_heldout(folder, manifest),
-    ]
-    for name, plan in manifest.plan.sources.items():
-        _, bad = summarize_bad_records(plan, sources[name].tasks)
-        lines += [f"{name}: {bad}"] if bad else []
-        if plan.commit:
-            where = f"{plan.repo} {plan.config}".strip()
-            lines.append(f"{name}: {where}, {plan.split} at commit {plan.commit[:12]}")
-    lines += [f"{name}: {format_skipped_files(left)}" for name, left in manifest.skipped.items()]
-    return "\n".join(lines)
-
-
-def describe_sample(sample: SampleDetails, tokenizer: Tokenizer) -> str:
-    """Return where a sample is stored, and its text with a line between documents."""
-    lines = [
-        f"sample {sample.number:,}: source {sample.source}, epoch {sample.epoch}, "
-        f"shard {sample.shard}, row {sample.row:,} of {sample.row_count:,}; "
-        f"{sample.tokens:,} tokens, {plural(len(sample.documents), 'document')}"
-    ]
-    for piece in sample.documents:
-        end = piece.offset + len(piece.ids)
-        is_complete = (piece.offset, end) == (0, piece.document_tokens)
-        span = "all" if is_complete else f"{piece.offset:,}–{end:,}"
-        lines.append(
-            f"── document {piece.document_index:,} of {piece.document_count:,}, tokens {span} "
-            f"of {piece.document_tokens:,} ".ljust(72, "─")
-        )
-        lines.append(tokenizer.decode(piece.ids.tolist()))
-    return "\n".join(lines)
-
-
 def _length_histogram(manifest: Manifest) -> list[tuple[str, ...]]:
     """Return the share of documents by length, a row for each power of two."""
     lengths = {
@@ -287,37 +321,3 @@ def _format_bar(share: float) -> str:
     full, eighths = divmod(round(share * BAR_WIDTH * 8), 8)
     bar = BAR_BLOCKS[-1] * full + BAR_BLOCKS[eighths].strip()
     return f"{share:6.1%} {bar:<{BAR_WIDTH}}"
-
-
-def verify_checkpoints(
-    target: str, on_progress: Callable[[str], None] = lambda _: None
-) -> Iterator[str]:
-    """Verify a checkpoint, or each of a run, and yield a line for each as soon as it is done.
-
-    `on_progress` receives a text before each checkpoint. Raises ValueError for a path without
-    checkpoints, and at the end if one is damaged.
-    """
-    path = Path(target)
-    folders = [path] if (path / "files.json").is_file() else list_checkpoints(path)
-    if not folders:
-        raise ValueError(
-            f"{target} holds no checkpoint to verify; give a run or a checkpoint "
-            f"(for prepared data: gnano data verify FOLDER)."
-        )
-    damaged = []
-    for number, folder in enumerate(folders, 1):
-        if not lock_for_reading(folder) and folder != path:
-            continue  # a running process has just replaced it by a newer one
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        on_progress(f"verifying {folder} · {number} of {len(folders)} · {format_gb(size)}")
-        try:
-            verify_checksums(folder, from_disk=True)
-            yield f"{folder}: intact"
-        except (OSError, ValueError) as error:
-            damaged.append(folder.name)
-            yield f"{folder}: damaged: {error}"
-    if damaged:
-        raise ValueError(
-            f"Damaged: {', '.join(damaged)}, {len(damaged)} of {len(folders)}; restore the file, "
-            f"or delete that checkpoint and resume from another."
-        )
