@@ -39,10 +39,10 @@ def test_lines_end_only_in_lf_crlf_or_cr(lines, ending, mark):
         assert list(open_stdin()) == [f"{line}\n" for line in lines]
 
 
-def read_prompts(path: Path) -> list[str]:
-    from gnano.cli.generate import _read_prompts
+def read_prompts_file(path: Path) -> list[str]:
+    from gnano.reporting.completions import read_prompts
 
-    return _read_prompts((), path, True)
+    return read_prompts((), path, True)
 
 
 def was_stopped(path: Path) -> list[Any]:
