@@ -59,7 +59,7 @@ READERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "template.json": (lambda path: load_template(str(path)), '{"assistant":\n"é:\\n"}'),
     "talk.json": (was_stopped, json.dumps({"messages": MESSAGES}, indent=1)),
     "config.json": (read_json_object, '{"a":\n"é"}\n'),
-    "prompts.txt": (read_prompts, "é\n\n\u2028b\n"),
+    "prompts.txt": (read_prompts_file, "é\n\n\u2028b\n"),
 }
 
 

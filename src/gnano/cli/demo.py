@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gnano.cli.args import exit_code, parse_recipe
-from gnano.utils.shell import format_shell_command
+from gnano.utils.formatting import format_shell_command
 from gnano.utils.terminal import echo
 
 DESCRIPTION = """\
