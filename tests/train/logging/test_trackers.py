@@ -315,7 +315,7 @@ def test_after_a_kill_the_curves_are_written_and_the_process_ends(tmp_path):
         logger = Trackers(["tensorboard"], pathlib.Path({str(tmp_path)!r}), {{}}, print)
         for step in range(1, 6):
             logger.log({{"step": step, "loss": 1.0 / step}})
-        (tracker,) = watch.trackers
+        (tracker,) = logger.trackers
         while tracker.pending:
             tracker.flush()
         print(tracker.process.pid, flush=True)
