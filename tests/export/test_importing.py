@@ -243,11 +243,11 @@ def test_a_weight_index_cannot_leave_its_folder(hf_folder, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_hidden_layers": 10**9}, "no model has so many"),
-        ({"num_hidden_layers": 5000}, "asks for 5,000 layers"),
-        ({"hidden_size": 2**40}, "no model has so many"),
+        ({"num_hidden_layers": 10**9}, "the largest supported is 1,000"),
+        ({"num_hidden_layers": 5000}, "num_hidden_layers = 5,000"),
+        ({"hidden_size": 2**40}, "the largest supported is 16,777,216"),
         ({"vocab_size": 2**23}, r"lm_head\.weight is \[\d+, 64\] and must be \[8388608, 64\]"),
-        ({"mlp_bias": True}, "biasless"),
+        ({"mlp_bias": True}, "without biases"),
         ({"rope_parameters": {"rope_type": "llama3"}}, "rope_type 'llama3'"),
         ({"model_type": "mistral"}, "model_type = 'mistral'"),
     ],

@@ -156,8 +156,7 @@ def test_unsupported_config_values_are_refused(folder, foreign):
     path.write_text(json.dumps({**json.loads(path.read_text()), **foreign}))
     with pytest.raises(ValueError) as refused:
         load_model(folder)
-    assert str(refused.value).startswith(f"{folder}: config.json ")
-    assert next(iter(foreign)) in str(refused.value)
+    assert str(refused.value).startswith(f"{folder}: config.json has {next(iter(foreign))}")
 
 
 def test_a_failed_write_is_an_os_error_with_its_reason(make_model, tmp_path):

@@ -90,7 +90,7 @@ def test_its_rank_cannot_change_under_way_and_its_base_is_needed(
 
 
 def test_what_an_adapter_cannot_be_learned_with_is_refused(adapted: Recipe) -> None:
-    with pytest.raises(ValueError, match="learns an adapter"):
+    with pytest.raises(ValueError, match="trains an adapter"):
         with_train(adapted, optimizer=replace(adapted.train.optimizer, kind="muon"))
-    with pytest.raises(ValueError, match="learns an adapter"):
+    with pytest.raises(ValueError, match="trains an adapter"):
         with_train(adapted, precision="fp8")
