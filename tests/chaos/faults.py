@@ -16,7 +16,7 @@ from typing import Any
 
 # name: module, attribute, and whether the fault strikes before it or after
 MOMENTS = {
-    "in a step": ("gnano.train.train_step", "TrainStep._accumulate_gradients", "before"),
+    "in a step": ("gnano.train.train_step", "TrainState.train_step", "before"),
     "before the optimizer": ("gnano.train.optim.builder", "Optimizer.step", "before"),
     "after the optimizer": ("gnano.train.optim.builder", "Optimizer.step", "after"),
     "while data is laid out": (
@@ -110,20 +110,20 @@ def _spoil_gradient(steps: range) -> None:
     """Of this process alone, in its steps of these numbers (from 1)."""
     import torch
 
-    from gnano.train.train_step import TrainStep
+    from gnano.train.train_step import TrainState
 
-    backward, calls = TrainStep._accumulate_gradients, 0
+    train_step, calls = TrainState.train_step, 0
 
-    def spoiled(this: TrainStep, *arguments: Any) -> torch.Tensor:
+    def spoiled(this: TrainState, *arguments: Any) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls in steps:
             parameter = next(this.parallel_model.model.parameters())
             hook = parameter.register_hook(lambda grad: grad * torch.nan)
             try:
-                return backward(this, *arguments)
+                return train_step(this, *arguments)
             finally:
                 hook.remove()
-        return backward(this, *arguments)
+        return train_step(this, *arguments)
 
-    TrainStep._accumulate_gradients = spoiled  # type: ignore[method-assign,assignment]
+    TrainState.train_step = spoiled  # type: ignore[method-assign,assignment]

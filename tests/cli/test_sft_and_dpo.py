@@ -101,7 +101,7 @@ def test_recipes_that_come_with_the_package_are_told_and_planned(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["sft", "1b-sft"], "Tuning begins with a model"),
+        (["sft", "1b-sft"], "Tuning needs a base model"),
         (["sft", "1b-sft", "--from", "nowhere"], "nowhere"),
         (["sft", "1b"], "trains on texts"),
         (["sft", "1b-dpo"], "gnano dpo RECIPE"),

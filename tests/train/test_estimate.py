@@ -64,11 +64,13 @@ def prepared(config: ModelConfig, settings: TrainConfig) -> GPT:
 def tracked_peak(config: ModelConfig, settings: TrainConfig, ranks: int = 1, mesh=None) -> int:
     """Bytes that one step holds at most, of an eager run on this CPU."""
     # tensors without data can't say which positions count
-    everything = mock.patch.object(head_loss_module, "_counted", lambda to, size: to)
+    everything = mock.patch.object(head_loss_module, "_valid_positions", lambda to, size: to)
     with FakeTensorMode(allow_non_fake_inputs=True), everything:
         model: Any = prepared(config, settings)  # FSDP gives it methods
         if mesh is not None:
-            world: Any = SimpleNamespace(size=ranks, device=CPU, from_first=lambda tensor: tensor)
+            world: Any = SimpleNamespace(
+                world_size=ranks, device=CPU, broadcast=lambda tensor: tensor
+            )
             compute = COMPUTE_DTYPES[settings.precision]
             parallel_module.parallelize(model, world, "fsdp", compute, settings.hsdp_replicas)
         optimizer = Optimizer(model, settings.optimizer)
@@ -104,7 +106,7 @@ def process_group(backend: str, store: Store, ranks: int) -> Iterator[None]:
         ("10m", 16, 1, {"precision": "bf16"}),
         ("10m", 16, 1, {"precision": "fp32"}),
         ("10m", 4, 2, {"precision": "fp16"}),
-        ("10m", 16, 1, {"precision": "bf16", "recompute": True}),
+        ("10m", 16, 1, {"precision": "bf16", "activation_checkpointing": True}),
         ("demo", 64, 2, {"precision": "bf16"}),
         ("demo", 1, 1, {"precision": "fp32"}),
         ("10m", 1, 1, {"precision": "bf16", "optimizer": OptimizerConfig(kind="muon")}),
@@ -222,7 +224,7 @@ shapes = st.builds(
 ways = {
     "precision": st.sampled_from(["auto", "fp32", "bf16", "fp16", "fp8"]),
     "compile": st.sampled_from(["auto", "yes", "no"]),
-    "recompute": st.booleans(),
+    "activation_checkpointing": st.booleans(),
     "optimizer": st.builds(OptimizerConfig, kind=st.sampled_from(["adamw", "muon"])),
 }
 settings_like = st.fixed_dictionaries(ways)
@@ -238,7 +240,9 @@ def test_more_gpus_under_fsdp_never_need_more_memory_each(config, more, micro_ba
 @given(shapes, settings_like, st.integers(1, 32), st.sampled_from([("ddp", 1), ("fsdp", 4)]))
 def test_recomputation_never_needs_more_memory(config, more, micro_batch, how):
     parallel, ranks = how
-    settings = settings_of(config, micro_batch, 2, ranks, **{**more, "recompute": False})
+    settings = settings_of(
+        config, micro_batch, 2, ranks, **{**more, "activation_checkpointing": False}
+    )
     kept = estimate_memory(config, settings, ranks, parallel)
     assert (
         estimate_memory(
@@ -260,7 +264,7 @@ def test_the_parts_add_up_and_none_is_negative(config, more, micro_batch):
 
 @given(shapes, st.sampled_from([1, 2, 4, 8]))
 def test_more_copies_of_a_sharded_model_need_more_memory_each(config, replicas):
-    settings = settings_of(config, 1, ranks=16, parallel="fsdp", replicas=replicas)
+    settings = settings_of(config, 1, ranks=16, parallel="fsdp", hsdp_replicas=replicas)
     whole = estimate_memory(config, settings, 16)
     assert (
         whole.total_bytes

@@ -52,7 +52,12 @@ def test_saving_and_measuring_may_change_under_way(
     recipe: Recipe, texts: PretrainingTask, tmp_path: Path
 ) -> None:
     settled(recipe, tmp_path / "run", texts, ALONE)
-    measuring = {"eval_every": 7, "eval_tokens": 64, "profile_at": 3, "trackers": ("tensorboard",)}
+    measuring = {
+        "eval_every": 7,
+        "eval_tokens": 64,
+        "profile_start": 3,
+        "trackers": ("tensorboard",),
+    }
     changed = with_train(recipe, save_every=3, keep_last=9, **measuring)
     assert settled(changed, tmp_path / "run", texts, ALONE) == changed
 
@@ -97,7 +102,7 @@ def test_a_vocabulary_that_does_not_fit_is_refused(
     recipe: Recipe, texts: PretrainingTask, tmp_path: Path
 ) -> None:
     wrong = replace(recipe, model=replace(recipe.model, vocab_size=512))
-    with pytest.raises(ValueError, match=r"300 entries.*vocab_size 512"):
+    with pytest.raises(ValueError, match=r"vocabulary of 300.*vocab_size is 512"):
         settled(wrong, tmp_path / "run", texts, ALONE)
     assert not (tmp_path / "run").exists()
 

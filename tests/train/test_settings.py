@@ -85,19 +85,22 @@ def test_a_number_outside_its_range_is_refused_with_its_key(key: str, tmp_path: 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[train]\nbeta = 0.3", "train.dpo_beta is 0.3, but has no effect"),
-        ("[data]\nkind = 'instructions'\n[train]\nbeta = 0.3", "train.dpo_beta is 0.3"),
+        ("[train]\ndpo_beta = 0.3", "train.dpo_beta is 0.3, but has no effect"),
+        ("[data]\nkind = 'instructions'\n[train]\ndpo_beta = 0.3", "train.dpo_beta is 0.3"),
         ("[train.optimizer]\nmomentum = 0.9", "train.optimizer.momentum is 0.9"),
-        ("[train.optimizer]\npolar_steps = 4", "train.optimizer.ns_steps is 4"),
+        ("[train.optimizer]\nns_steps = 4", "train.optimizer.ns_steps is 4"),
         ("[train.schedule]\ndecay = 0.2", "train.schedule.decay is 0.2"),
-        ("[train.stability]\nwindow = 64", "train.stability.spike_window is 64"),
+        ("[train.stability]\nspike_window = 64", "train.stability.spike_window is 64"),
         ("[train.lora]\nalpha = 32", "train.lora.alpha is 32.0"),
         ("[train.lora]\ndropout = 0.1", "train.lora.dropout is 0.1"),
-        ("[train.lora]\nlayers = ['q_proj']", "train.lora.target_modules is"),
-        ("[train]\ntasks_every = 5", "train.eval_tasks_every is 5"),
-        ("[train]\ntasks_limit = 5", "train.eval_tasks_limit is 5"),
+        ("[train.lora]\ntarget_modules = ['q_proj']", "train.lora.target_modules is"),
+        ("[train]\neval_tasks_every = 5", "train.eval_tasks_every is 5"),
+        ("[train]\neval_tasks_limit = 5", "train.eval_tasks_limit is 5"),
         ("[train]\nprofile_steps = 5", "train.profile_steps is 5"),
-        ("[train]\neval_every = 0\npatience = 2", "train.early_stopping_patience is 2"),
+        (
+            "[train]\neval_every = 0\nearly_stopping_patience = 2",
+            "train.early_stopping_patience is 2",
+        ),
         ("[data.sources.a]\nrepo = 'a/b'", "data.sources.a.repo is 'a/b'"),
         ("[data.sources.a]\nsplit = 'test'", "data.sources.a.split is 'test'"),
         (
@@ -157,7 +160,8 @@ def test_where_epochs_decide_over_other_steps_it_is_said(tuning: Recipe, tmp_pat
     result = train(recipe, tmp_path / "run", notify=lambda text, waiting=False: said.append(text))
     assert result.total_steps < 10
     assert any(
-        "data.epochs decides" in text and f"{result.total_steps} steps" in text for text in said
+        "data.epochs sets the number" in text and f"{result.total_steps} steps" in text
+        for text in said
     )
 
 

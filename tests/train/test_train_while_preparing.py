@@ -32,7 +32,7 @@ def several(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gnano.train.data_loader, "POLL", 0.01)
+    monkeypatch.setattr(gnano.train.data_loader, "POLL_INTERVAL", 0.01)
 
 
 @pytest.mark.usefixtures("quick")
@@ -88,5 +88,5 @@ def test_a_run_begun_on_another_plan_is_refused(several: Recipe, tmp_path: Path)
     prepare(other)
     same_values = replace(other, shard_tokens=several.pretraining_data.shard_tokens)
     recipe = with_train(replace(several, data=same_values), steps=2)
-    with pytest.raises(ValueError, match="begun on other data"):
+    with pytest.raises(ValueError, match="started on other data"):
         train(recipe, tmp_path / "run")

@@ -20,16 +20,14 @@ from tests.small_models import with_train
 
 from gnano.config.model_config import ModelConfig
 from gnano.config.recipe import Recipe
-from gnano.config.train_config import OptimizerConfig
+from gnano.config.train_config import LRSchedule, OptimizerConfig, TrainConfig
 from gnano.data.packed_dataset import Batch, PackedDataset
 from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.model.transformer import GPT
 from gnano.train.data_loader import PrefetchLoader
 from gnano.train.distributed.context import DistContext
 from gnano.train.distributed.parallel import parallelize, to_local
-from gnano.train.optim.builder import Optimizer
-from gnano.train.optim.grad_scaler import GradScaler
-from gnano.train.train_step import TrainStep
+from gnano.train.train_step import TrainState
 from gnano.train.trainer import train
 
 STEPS = 20
@@ -38,7 +36,7 @@ WAYS = [
     (2, "bf16", {"parallel": "fsdp"}),
     (4, "bf16", {"parallel": "ddp"}),
     (4, "fp32", {"parallel": "fsdp"}),
-    (4, "bf16", {"parallel": "fsdp", "replicas": 2}),
+    (4, "bf16", {"parallel": "fsdp", "hsdp_replicas": 2}),
 ]
 NEAR = {"fp32": 1e-5, "bf16": 1e-3}  # of the losses, relative
 MUON: dict[str, Any] = {"optimizer": OptimizerConfig(kind="muon")}
@@ -48,7 +46,7 @@ MUON: dict[str, Any] = {"optimizer": OptimizerConfig(kind="muon")}
 def plain(recipe: Recipe) -> Recipe:
     """No dropout, whose draws differ from rank to rank; steps of 16 sequences, 2 at once."""
     model = replace(recipe.model, dropout=0.0)
-    changes = {"steps": STEPS, "micro_batch": 2, "save_every": 100, "eval_every": 10}
+    changes = {"steps": STEPS, "micro_batch_size": 2, "save_every": 100, "eval_every": 10}
     return with_train(replace(recipe, model=model), **changes)
 
 
@@ -244,16 +242,16 @@ def poisoned_steps(shape: ModelConfig, how: str, dtype: torch.dtype) -> list[Any
     """Of four steps, the third not finite on one rank: skipped, weights moved, loss scale."""
     rank = torch.distributed.get_rank()
     world = DistContext(torch.device("cpu"), rank, 2)
-    torch.manual_seed(0)
-    model = GPT.from_config(shape)
-    placed = parallelize(model, world, how, dtype)
-    model.compute_dtype = dtype
-    scale = GradScaler(world.device) if dtype == torch.float16 else None
-    optimizer = Optimizer(model, OptimizerConfig())
-    tokens = 2 * 2 * shape.block_size
-    step = TrainStep(
-        placed, optimizer, world, tokens_per_step=tokens, grad_clip=1.0, loss_scale=scale
+    config = TrainConfig(
+        tokens_per_step=2 * 2 * shape.block_size,
+        micro_batch_size=2,
+        parallel=how,  # type: ignore[arg-type]
+        precision="fp16" if dtype == torch.float16 else "bf16",
+        compile="no",
+        schedule=LRSchedule(peak=1e-2, warmup=0, floor=1.0),
     )
+    state = TrainState(Recipe(model=shape, train=config), Path("no run"), world)
+    model, scaler = state.model, state.loss_scale
     draw = torch.Generator().manual_seed(rank)
     found: list[Any] = []
     for number in range(4):
@@ -261,11 +259,11 @@ def poisoned_steps(shape: ModelConfig, how: str, dtype: torch.dtype) -> list[Any
         factor = torch.nan if rank == 1 and number == 2 else 1.0
         hook = model.model.norm.register_forward_hook(lambda _, given, y, f=factor: y * f)
         before = [to_local(p.detach()).clone() for p in model.parameters()]
-        skipped = step.run([Batch(ids[:, :-1], ids[:, 1:], None)], 1e-2).tolist()[2]
+        skipped = state.train_step([Batch(ids[:, :-1], ids[:, 1:], None)], number).tolist()[2]
         hook.remove()
         pairs = zip(before, model.parameters(), strict=True)
         moved = any(not torch.equal(was, to_local(p.detach())) for was, p in pairs)
-        found.append((skipped, moved, scale.scale.item() if scale else 0.0))
+        found.append((skipped, moved, scaler.scale.item() if scaler else 0.0))
     return found
 
 

@@ -82,10 +82,10 @@ def test_its_rank_cannot_change_under_way_and_its_base_is_needed(
     mine = replace(mine, data=replace(mine.tuning_data, epochs=0))
     train(mine, tmp_path / "run")
     other = with_train(mine, lora=replace(LORA, rank=8))
-    with pytest.raises(ValueError, match=r"train\.lora\.rank can't be allowed to change"):
+    with pytest.raises(ValueError, match=r"train\.lora\.rank cannot change"):
         train(other, tmp_path / "run", allowed=["train.lora"])
     shutil.rmtree(copy)
-    with pytest.raises(ValueError, match="is gone, and is needed"):
+    with pytest.raises(ValueError, match="is missing, and the run cannot resume"):
         train(mine, tmp_path / "run")
 
 

@@ -22,9 +22,8 @@ from gnano.model.hf_io import load_model
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.data_loader import Notify
 from gnano.train.distributed.context import DistContext
-from gnano.train.tasks.build_task import build_task
 from gnano.train.tasks.sft_task import SFTTask
-from gnano.train.trainer import RunResult, train
+from gnano.train.trainer import RunResult, build_task, train
 from gnano.utils.jsonl_log import read_metrics
 
 ALONE = DistContext(torch.device("cpu"))
@@ -149,7 +148,7 @@ def test_a_dpo_run_or_another_one_finds_the_template_in_the_base(
 
 
 def test_without_a_base_it_says_how_to_name_one(tuning: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"Tuning begins with a model.*--from"):
+    with pytest.raises(ValueError, match=r"Tuning needs a base model.*--from"):
         train(with_train(tuning, init_from=""), tmp_path / "run")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         train(with_train(tuning, init_from=str(tmp_path / "nowhere")), tmp_path / "run")
@@ -175,12 +174,12 @@ def test_a_run_goes_on_though_its_base_is_gone_and_not_from_another_one(
     begun.mkdir()
     for name in ("recipe.toml", "metrics.jsonl"):
         shutil.copy(tmp_path / "run" / name, begun)
-    with pytest.raises(ValueError, match=r"not what the run began with"):
+    with pytest.raises(ValueError, match=r"has changed since the run was started"):
         train(mine, begun)  # killed before its first checkpoint
     shutil.rmtree(copy)
     result = train(mine, tmp_path / "run")
     assert result.start_step == 5 and fingerprint(result.run) == fingerprint(whole.run)
-    with pytest.raises(ValueError, match=r"is gone, and is needed"):
+    with pytest.raises(ValueError, match=r"is missing, and the run cannot resume"):
         train(mine, begun)
 
 
