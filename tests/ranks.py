@@ -1,9 +1,10 @@
-"""A function in several real processes that have met through gloo, as ranks do.
+"""Processes that start quickly, and functions in several of them that form a process group.
 
-    on_ranks(4, function, *arguments) ─▶ [what rank 0 returned, …, what rank 3 returned]
+    on_ranks(4, function, *arguments) ─▶ [result of rank 0, …, result of rank 3]
 
-The function stands at the top of its module, where a new process finds it by name. The ranks meet
-in a file, so no port has to be free.
+The function must be at the top level of its module, where a new process finds it by name. The
+ranks connect through a file, so they need no free port. `forkserver` forks from a process that has
+loaded PyTorch.
 """
 
 import multiprocessing
@@ -16,53 +17,56 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 120.0  # seconds for all of it
+TIMEOUT = 120.0  # seconds for all ranks
+forkserver = multiprocessing.get_context("forkserver")
+forkserver.set_forkserver_preload(
+    ["gnano.train.trainer", "gnano.reporting.html_report", "tests.chaos.faults"]
+)
 
 
 def on_ranks(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What each rank's call returned; fails with the traceback of the first that did not."""
-    context = multiprocessing.get_context("spawn")
+    """Return the result of each rank; fail with the traceback of the first rank that failed."""
     with tempfile.TemporaryDirectory() as folder:
-        ends, processes = [], []
+        receivers, processes = [], []
         for rank in range(size):
-            mine, theirs = context.Pipe(duplex=False)
-            work = (rank, size, Path(folder, "meeting"), theirs, function, arguments)
-            processes.append(context.Process(target=_rank, args=work, daemon=True))
+            receiver, sender = forkserver.Pipe(duplex=False)
+            work = (rank, size, Path(folder, "rendezvous"), sender, function, arguments)
+            processes.append(forkserver.Process(target=_run_rank, args=work, daemon=True))
             processes[-1].start()
-            theirs.close()  # so that its end shows here
-            ends.append(mine)
+            sender.close()  # so that the receiver sees the end of the process
+            receivers.append(receiver)
         try:
-            return _results(ends)
+            return _receive_results(receivers)
         finally:
             for process in processes:
                 process.kill()
                 process.join()
 
 
-def _results(ends: list[Connection]) -> list[Any]:
-    deadline = time.monotonic() + PATIENCE
+def _receive_results(receivers: list[Connection]) -> list[Any]:
+    deadline = time.monotonic() + TIMEOUT
     results: dict[int, Any] = {}
-    while len(results) < len(ends):
-        waiting = [end for rank, end in enumerate(ends) if rank not in results]
-        ready = wait(waiting, timeout=max(deadline - time.monotonic(), 0))
-        assert ready, f"only the ranks {sorted(results)} were done in {PATIENCE:g} s"
-        for end in ready:
-            assert isinstance(end, Connection)
-            rank = ends.index(end)
+    while len(results) < len(receivers):
+        pending = [receiver for rank, receiver in enumerate(receivers) if rank not in results]
+        ready = wait(pending, timeout=max(deadline - time.monotonic(), 0))
+        assert ready, f"only the ranks {sorted(results)} were done in {TIMEOUT:g} s"
+        for receiver in ready:
+            assert isinstance(receiver, Connection)
+            rank = receivers.index(receiver)
             try:
-                well, outcome = pickle.loads(end.recv_bytes())
+                succeeded, result = pickle.loads(receiver.recv_bytes())
             except EOFError:
-                well, outcome = False, "it ended without a word"
-            assert well, f"rank {rank} failed:\n{outcome}"
-            results[rank] = outcome
-    return [results[rank] for rank in range(len(ends))]
+                succeeded, result = False, "it ended without a result"
+            assert succeeded, f"rank {rank} failed:\n{result}"
+            results[rank] = result
+    return [results[rank] for rank in range(len(receivers))]
 
 
-def _rank(
+def _run_rank(
     rank: int,
     size: int,
-    meeting: Path,
-    answer: Connection,
+    rendezvous: Path,
+    sender: Connection,
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
@@ -71,11 +75,13 @@ def _rank(
 
     torch.set_num_threads(1)
     try:
-        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
-        # pickled here: torch's own way of sending tensors needs this process to live on
-        outcome = pickle.dumps((True, function(*arguments)))
+        dist.init_process_group(
+            "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=size
+        )
+        # pickled here: torch's own way of sending tensors needs this process to stay alive
+        result = pickle.dumps((True, function(*arguments)))
         dist.barrier()
     except BaseException:
-        outcome = pickle.dumps((False, traceback.format_exc()))
-    answer.send_bytes(outcome)
-    answer.close()
+        result = pickle.dumps((False, traceback.format_exc()))
+    sender.send_bytes(result)
+    sender.close()

@@ -143,10 +143,10 @@ def test_a_truncated_checkpoint_is_found(
     weights = result.checkpoint / "model.safetensors"
     os.truncate(weights, weights.stat().st_size - 100)
     assert str(weights) in one_sentence(refusal(capsys, "generate", run, "the"))
-    assert "cut short" in one_sentence(refusal(capsys, "info", result.checkpoint))
+    assert "truncated" in one_sentence(refusal(capsys, "info", result.checkpoint))
     shutil.rmtree(run / "checkpoints" / "step-00000002")
     said = one_sentence(refusal(capsys, "pretrain", file, "--out", run, "--train.steps", "4"))
-    assert f"{weights} has" in said and "cut short" in said
+    assert f"{weights} has" in said and "truncated" in said
 
 
 @pytest.fixture

@@ -241,11 +241,11 @@ def test_a_list_of_files_stays_in_its_folder(theirs, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"num_hidden_layers": 10**9}, "no model has so many"),
-        ({"num_hidden_layers": 5000}, "asks for 5,000 layers"),
-        ({"hidden_size": 2**40}, "no model has so many"),
+        ({"num_hidden_layers": 10**9}, "the largest supported is 1,000"),
+        ({"num_hidden_layers": 5000}, "num_hidden_layers = 5,000"),
+        ({"hidden_size": 2**40}, "the largest supported is 16,777,216"),
         ({"vocab_size": 2**23}, r"lm_head\.weight is \[\d+, 64\] and ought to be \[8388608, 64\]"),
-        ({"mlp_bias": True}, "biasless"),
+        ({"mlp_bias": True}, "without biases"),
         ({"rope_parameters": {"rope_type": "llama3"}}, "rope_type 'llama3'"),
         ({"model_type": "mistral"}, "model_type = 'mistral'"),
     ],

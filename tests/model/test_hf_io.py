@@ -156,7 +156,7 @@ def test_a_folder_with_a_model_of_another_kind_is_refused(folder, foreign):
     path.write_text(json.dumps({**json.loads(path.read_text()), **foreign}))
     with pytest.raises(ValueError) as refused:
         load_model(folder)
-    assert str(refused.value).startswith(f"{folder}: config.json says {next(iter(foreign))}")
+    assert str(refused.value).startswith(f"{folder}: config.json has {next(iter(foreign))}")
 
 
 def test_a_write_that_the_system_refuses_is_an_os_error_with_its_reason(make_model, tmp_path):

@@ -1,1 +1,1 @@
-"""checkpoint."""
+"""Checkpoints: their format, checksums, background writing, retention, and export of weights."""

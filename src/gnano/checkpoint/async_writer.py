@@ -1,11 +1,11 @@
-"""Writes checkpoints from a background thread, out of a copy that training does not touch.
+"""Writes checkpoints from a background thread, from a copy that training does not change.
 
     training   … step 500 ─ copy ─ step 501 … step 517 ─ "saved" …
-    thread                   └─ write, sync, rename, read back, old ones go ─┘
+    thread                   └─ write, fsync, rename, verify, remove old ones ─┘
 
-A write that fails (a full disk, a folder that may not be written, a mount that has gone) does not
-stop training: it is reported once, and the same copy is tried again until it is written or replaced
-by the next one. No checkpoint is removed before its successor has been read back from the disk.
+A write that fails (a full disk, a read-only folder, an unmounted disk) does not stop training: it
+is reported once, and the same copy is written again until it succeeds or is replaced by the next
+one. No checkpoint is removed before its successor has been read back from the disk.
 """
 
 import errno
@@ -33,10 +33,10 @@ from gnano.checkpoint.manager import apply_retention, remove_checkpoint, remove_
 from gnano.config.train_config import TrainConfig
 from gnano.utils.formatting import format_gb
 
-LogEventFn = Callable[..., None]  # the event's name, then its facts by keyword
-RETRY_INTERVAL = 20.0  # seconds until a write that failed is tried again
-STOP_RETRY_SECONDS = 10.0  # seconds of trying once the run has been asked to stop
-ABORT_JOIN_SECONDS = 2.0  # seconds for the thread to come to the end of a file, at a second Ctrl-C
+LogEventFn = Callable[..., None]  # the event's name, then its details by keyword
+RETRY_INTERVAL = 20.0  # seconds until a failed write is tried again
+STOP_RETRY_SECONDS = 10.0  # seconds of retries after the run was requested to stop
+ABORT_JOIN_SECONDS = 2.0  # seconds for the thread to finish a file after a second Ctrl-C
 
 
 class _WriteCancelledError(Exception):
@@ -59,40 +59,43 @@ class AsyncCheckpointWriter:
         self.buffers: dict[str, Tensor] = {}
         self.thread: threading.Thread | None = None
         self.cancelled = threading.Event()
-        self.is_stopping = False  # the run is ending: the next start verifies and removes old ones
+        self.is_stopping = False  # the run ends: its next start verifies and removes old ones
         self.step = -1  # of the snapshot that is being written
+        self.reported_failure: str | None = None  # the failure reported last
         # written by the thread, read by training
         self.saved_folder: Path | None = None
-        self.last_error: OSError | ValueError | None = (
-            None  # the last attempt, until the next begins
-        )
-        self.unreported_failures: deque[str] = deque()  # not reported yet
+        self.last_error: OSError | ValueError | None = None  # of the last attempt
+        self.unreported_failures: deque[str] = deque()
         self.thread_error: BaseException | None = None
-        self.reported_failure: str | None = None  # the failure reported last
 
     def report_damaged(self, new_path: Path, reason: str) -> None:
-        """Report that a damaged checkpoint was moved to `aside`."""
+        """Report that a damaged checkpoint was renamed to `new_path`."""
         self.log_event("damaged", folder=new_path.name, reason=reason)
         self.notify(
-            f"{reason} The run goes on from the checkpoint before it; {new_path} is left to you."
+            f"{reason} Training resumes from the checkpoint before it; {new_path} is kept for you "
+            f"to examine or delete."
         )
 
     def check_disk_space(self, num_bytes: int) -> None:
-        """Raise ValueError where a checkpoint of `size` bytes does not fit; warn if too few do."""
+        """Raise ValueError if no checkpoint of `num_bytes` fits; warn if too few fit."""
         free = shutil.disk_usage(self.run / CHECKPOINTS_DIR).free
         # the newest ones, the best, and the next, which is written before an old one is removed
         most = self.settings.keep_last + self.settings.keep_best + 1
-        still = max(most - len(list_checkpoints(self.run)), 1)
-        taken = format_gb(num_bytes, ".3g")
-        room = f"{format_gb(free, '.3g')} are free in {self.run}, a checkpoint takes {taken}"
+        missing = max(most - len(list_checkpoints(self.run)), 1)
+        sizes = (
+            f"{format_gb(free, '.3g')} are free in {self.run}, a checkpoint takes "
+            f"{format_gb(num_bytes, '.3g')}"
+        )
         if free < num_bytes:
-            raise ValueError(f"{room}: free some space, or choose another folder (--out).")
-        if free < num_bytes * still:
-            self.notify(f"{room}, and {still} more are kept (train.keep_last): that will not fit.")
+            raise ValueError(f"{sizes}: free some space, or choose another folder (--out).")
+        if free < num_bytes * missing:
+            self.notify(
+                f"{sizes}, and {missing} more are kept (train.keep_last): the disk will be full."
+            )
 
     @torch.no_grad()
     def copy_to_cpu(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Copy tensors to the CPU, into buffers that are reused by every save."""
+        """Copy tensors to the CPU, into buffers that every save reuses."""
         for name, tensor in tensors.items():
             if name not in self.buffers:
                 # pinned: a GPU then copies at the full rate of its bus
@@ -104,76 +107,74 @@ class AsyncCheckpointWriter:
         return {name: self.buffers[name] for name in tensors}
 
     def wait_until_idle(self) -> None:
-        """Wait until the last copy is no longer needed; give it up if it cannot be written."""
+        """Wait until the last copy is no longer needed; discard it if it cannot be written."""
         while self.thread is not None and self.last_error is None:
             self.thread.join(0.1)
             self.poll()
         self._cancel_write()
 
     def start(self, snapshot: Snapshot) -> None:
-        """Start writing a snapshot that was copied after `ready()`."""
+        """Start writing a snapshot that was copied after `wait_until_idle()`."""
         assert self.thread is None
-        self.saved_folder, self.last_error, self.thread_error, self.reported_failure = (
-            None,
-            None,
-            None,
-            None,
-        )
+        self.saved_folder = self.last_error = self.thread_error = self.reported_failure = None
         self.cancelled.clear()
         self.step = snapshot.step
         self.thread = threading.Thread(
-            target=self._write_with_retries, args=(snapshot,), name="saver", daemon=True
+            target=self._write_with_retries,
+            args=(snapshot,),
+            name="saver",  # cli/__init__.py ends the process by this name
+            daemon=True,
         )
         self.thread.start()
 
     def poll(self) -> None:
-        """Report how the write is going; called from the training thread."""
-        ended = self.thread is not None and not self.thread.is_alive()  # before reading the rest
+        """Report the progress of the write; called from the training thread."""
+        has_ended = self.thread is not None and not self.thread.is_alive()  # before reading results
         while self.unreported_failures:
             failure = self.unreported_failures.popleft()
             if failure != self.reported_failure:
                 self.reported_failure = failure
                 self.log_event("not saved", step=self.step, reason=failure)
                 self.notify(
-                    f"The checkpoint of step {self.step:,} could not be saved ({failure}): the "
-                    f"training goes on, and it is tried again every {RETRY_INTERVAL:g} s."
+                    f"The checkpoint of step {self.step:,} could not be saved ({failure}): "
+                    f"training continues, and the save is retried every {RETRY_INTERVAL:g} s."
                 )
-        if ended:
+        if has_ended:
             self.thread = None
             if self.thread_error is not None:
                 raise self.thread_error
             if self.saved_folder is not None:
                 self.log_event("saved", step=self.step, folder=self.saved_folder.name)
                 if self.reported_failure:
-                    self.notify(f"The checkpoint of step {self.step:,} is saved now.")
+                    self.notify(f"The checkpoint of step {self.step:,} is now saved.")
 
     def wait_until_saved(self, stopped_at: Callable[[], float | None] = lambda: None) -> None:
         """Wait until a write in progress is done.
 
-        `stopped_at` gives the time.monotonic() at which the run was asked to stop, if it was. A
-        write that fails is tried again until then and `LAST_TRIES` longer, and raises its error.
+        `stopped_at` returns the time.monotonic() of a stop request, or None. A write that fails is
+        retried until `STOP_RETRY_SECONDS` after that, and then raises its error.
         """
         while self.thread is not None:
             since = stopped_at()
             self.is_stopping = self.is_stopping or since is not None
             self.thread.join(0.1)
             self.poll()
-            late = since is not None and time.monotonic() > since + STOP_RETRY_SECONDS
-            if self.last_error is not None and late:
+            is_late = since is not None and time.monotonic() > since + STOP_RETRY_SECONDS
+            if self.last_error is not None and is_late:
                 failure = self.last_error
                 self._cancel_write()
-                if self.saved_folder is None:  # the last try may have succeeded meanwhile
+                if self.saved_folder is None:  # the last attempt may have succeeded meanwhile
                     raise failure
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Finish a write after an error in training; stop it when the process must end."""
+        """Finish a write after an error in training; abort it when the process must end."""
         if isinstance(error, Exception):
             self.wait_until_idle()
         elif error is not None and self.thread is not None:
-            self.cancelled.set()  # what it has written so far is no checkpoint
+            self.cancelled.set()  # a partial folder is not taken for a checkpoint
             self.thread.join(ABORT_JOIN_SECONDS)
 
     def _cancel_write(self) -> None:
@@ -213,7 +214,7 @@ class AsyncCheckpointWriter:
         try:
             apply_retention(self.run, settings.keep_last, settings.keep_every, settings.keep_best)
         except OSError as error:
-            self._record_failure(error)  # the new one is complete, and one too many does no harm
+            self._record_failure(error)  # the new one is complete; one too many does no harm
         self.saved_folder = folder
         return True
 
@@ -227,7 +228,7 @@ class AsyncCheckpointWriter:
 
 
 def require_disk_space(run: Path, num_bytes: int) -> None:
-    """Raises OSError where the disk has no room for so many bytes."""
+    """Raise OSError if the disk does not have so many free bytes."""
     free = shutil.disk_usage(run / CHECKPOINTS_DIR).free
     if free < num_bytes:
         raise OSError(

@@ -10,11 +10,11 @@ from gnano.utils.atomic_io import fsync_path
 from gnano.utils.platform_support import drop_from_page_cache
 
 CHECKSUMS_FILE = "files.json"
-HASH_THREADS = 4  # files: a processor hashes 1 to 2 GB/s, a good disk reads more
+HASH_THREADS = 4  # a core hashes 1 to 2 GB/s, a good disk reads more
 
 
 def write_checksums(folder: Path) -> None:
-    """List every file of the folder, and force all of it to disk."""
+    """Write the checksums of every file of the folder, and force all of it to disk."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     hashes = {
         str(file.relative_to(folder)): [file.stat().st_size, sha256]
@@ -26,7 +26,7 @@ def write_checksums(folder: Path) -> None:
 
 
 def verify_checksums(folder: Path, from_disk: bool = False) -> None:
-    """Compare every file with `files.json`; raises ValueError naming the first that differs.
+    """Compare every file with `files.json`; raise ValueError naming the first that differs.
 
     `from_disk` drops the files from the page cache first, so that the disk itself is read.
     """
@@ -40,21 +40,22 @@ def verify_checksums(folder: Path, from_disk: bool = False) -> None:
 
 
 def verify_file_sizes(folder: Path) -> dict[Path, str]:
-    """Check only that every file exists and has its size; returns the expected hashes."""
+    """Check only that every file exists and has its size; return the expected hashes."""
     expected = {}
     for path, (size, sha256) in _read_checksums(folder).items():
         if not path.is_file():
             raise ValueError(f"{path} is missing from the checkpoint.")
         if path.stat().st_size != size:
             raise ValueError(
-                f"{path} has {path.stat().st_size:,} bytes where {size:,} were written: "
-                f"it is cut short or was replaced."
+                f"{path} has {path.stat().st_size:,} bytes, but {size:,} were written: "
+                f"it is truncated or was replaced."
             )
         expected[path] = sha256
     return expected
 
 
 def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

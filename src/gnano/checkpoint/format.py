@@ -1,20 +1,18 @@
-"""Finds the checkpoints of a run by their names, without importing torch.
-
-A process that reads a checkpoint holds a shared lock on its files.json until it ends; the run's
-retention skips a locked checkpoint and removes it at a later save.
-
-The checkpoint format: a Hugging Face model, and a folder with what only training needs.
+"""The checkpoint format: a Hugging Face model, and a folder with the state of training.
 
     checkpoints/step-00001000/     config.json, model.safetensors, the tokenizer's files
-                    adapter/       with train.lora: the adapter alone, as PEFT reads it
-                    trainer/       state.json: where the run is
+                    adapter/       with train.lora: the adapter alone, in PEFT's format
+                    trainer/       state.json: the position of the run
                                    *.safetensors: the optimizer's tensors and others, written by
                                    torch.distributed.checkpoint
                     files.json     size and SHA-256 of every other file
 
-Its tensors are not sharded, so it does not depend on how many ranks wrote it or will read it,
-and nothing in it is unpickled. It is written into a folder whose name no reader takes for a
+Its tensors are not sharded, so it does not depend on the number of ranks that wrote it or will read
+it, and nothing in it is unpickled. It is written to a folder whose name no reader takes for a
 checkpoint, forced to disk, and renamed: it appears complete or not at all.
+
+A process that reads a checkpoint holds a shared lock on its files.json until it ends; the run's
+retention skips a locked checkpoint and removes it at a later save.
 """
 
 import fcntl
@@ -53,8 +51,16 @@ from gnano.utils.text import dump_json
 
 CHECKPOINTS_DIR = "checkpoints"
 TRAINER_DIR = "trainer"  # in a checkpoint: what only training needs
-STATE_FILE = "state.json"  # in there
-ADAPTER_DIR = "adapter"  # in a checkpoint of a run with train.lora: what it learned alone
+STATE_FILE = "state.json"  # in TRAINER_DIR
+ADAPTER_DIR = "adapter"  # in a checkpoint of a run with train.lora: the adapter
+LORA_PREFIX = "lora/"  # before the names of an adapter's tensors, among the training tensors
+# bytes of a file in trainer/: Python's other threads stop while one is serialized
+MAX_SHARD_BYTES = 64 * 2**20
+
+# one process writes, as intended
+warnings.filterwarnings("ignore", "torch.distributed is disabled", module="torch")
+
+_locked_files: dict[Path, int] = {}  # file descriptors of this process's locks, by checkpoint
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -64,13 +70,15 @@ def list_checkpoints(run: Path) -> list[Path]:
 
 
 def checkpoint_step(folder: Path) -> int:
+    """Return the step of a checkpoint, from its name."""
     return int(folder.name.removeprefix("step-"))
 
 
 def find_checkpoint(path: Path) -> Path:
     """Return the model folder for a path: a run's newest checkpoint, or the folder itself.
 
-    It is locked, so that a run that is still training does not remove it.
+    It is locked, so that a run that is still training does not remove it. Raises FileNotFoundError
+    if there is none.
     """
     if (path / "config.json").is_file():
         lock_for_reading(path)
@@ -78,13 +86,13 @@ def find_checkpoint(path: Path) -> Path:
     while found := list_checkpoints(path):
         if lock_for_reading(found[-1]):
             return found[-1]
-        time.sleep(0.01)  # it is just being removed, so there is a newer one
+        time.sleep(0.01)  # it is being removed, so there is a newer one
     if not path.exists():
         raise FileNotFoundError(f"There is no checkpoint {path}: the folder does not exist.")
     if path.is_file():
         quoted = shlex.quote(str(path))
         raise FileNotFoundError(
-            f"{path} is a file and no checkpoint's folder; make one of it: gnano import {quoted} "
+            f"{path} is a file, not the folder of a checkpoint; convert it: gnano import {quoted} "
             f"--out DIR."
         )
     raise FileNotFoundError(
@@ -92,11 +100,8 @@ def find_checkpoint(path: Path) -> Path:
     )
 
 
-_locked_files: dict[Path, int] = {}  # descriptors that hold this process's locks, by checkpoint
-
-
 def lock_for_reading(folder: Path) -> bool:
-    """Keep a checkpoint from being removed while this process runs; False where it is gone.
+    """Keep a checkpoint from being removed while this process runs; return False if it is gone.
 
     A folder without files.json belongs to no run, so nothing removes it.
     """
@@ -117,7 +122,7 @@ def lock_for_reading(folder: Path) -> bool:
 
 @contextmanager
 def try_exclusive_lock(folder: Path) -> Iterator[bool]:
-    """Yield whether no process reads the checkpoint; none can start to until this exits."""
+    """Yield whether no process reads the checkpoint; none can start to before this exits."""
     try:
         file = os.open(folder / CHECKSUMS_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -132,26 +137,18 @@ def try_exclusive_lock(folder: Path) -> Iterator[bool]:
         os.close(file)
 
 
-# one process writes, as intended
-warnings.filterwarnings("ignore", "torch.distributed is disabled", module="torch")
-
-LORA_PREFIX = "lora/"  # before the names of an adapter's tensors, among those of training
-
-# bytes of a file in trainer/: no other Python runs while one is serialized
-MAX_SHARD_BYTES = 64 * 2**20
-
-
 @dataclass(frozen=True)
 class CheckpointAssets:
     """The files and metadata that are the same in every checkpoint of a run."""
 
     model_config: ModelConfig
     tokenizer: Tokenizer
-    chat_template: ChatTemplate | None = None  # the chat template of a model that was fine-tuned
-    base_model: str = ""  # the folder of the weights that an adapter changes
+    chat_template: ChatTemplate | None = None  # of a fine-tuned model
+    base_model: str = ""  # folder of the weights that an adapter changes
     lora_config: LoraConfig = field(default_factory=LoraConfig)
 
     def save(self, folder: Path) -> None:
+        """Write the files of tokenizer and chat template."""
         self.tokenizer.save(folder, max_length=self.model_config.block_size)
         if self.chat_template is not None:
             save_template(self.chat_template, folder)
@@ -159,15 +156,16 @@ class CheckpointAssets:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run between two steps: tensors on the CPU that no longer change."""
+    """The state of a run between two steps, in tensors on the CPU that no longer change."""
 
     step: int
     weights: dict[str, Tensor]  # by parameter
-    training_tensors: dict[str, Tensor]  # all else that has tensors, by name
-    state: dict[str, Any]  # the rest, as JSON
+    training_tensors: dict[str, Tensor]  # all other tensors, by name
+    state: dict[str, Any]  # everything else, as JSON
 
     @property
     def num_bytes(self) -> int:
+        """Size of all tensors."""
         return sum(t.nbytes for t in [*self.weights.values(), *self.training_tensors.values()])
 
 
@@ -177,10 +175,10 @@ def write_checkpoint(
     assets: CheckpointAssets,
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> Path:
-    """Write the snapshot; returns its folder, which replaces one of the same step.
+    """Write the snapshot; return its folder, which replaces one of the same step.
 
-    `run/checkpoints` must exist: where a disk has gone, nothing may be written into the empty
-    folder that it leaves. `between` is called after each part, and may raise to cancel.
+    `run/checkpoints` must exist: if a disk was unmounted, nothing may be written to the empty
+    mount point. `check_cancelled` is called after each part, and may raise an error to cancel.
     """
     folder = run / CHECKPOINTS_DIR / f"step-{snapshot.step:08}"
     partial, old = (folder.with_name(f".{folder.name}.{what}") for what in ("partial", "old"))
@@ -190,8 +188,8 @@ def write_checkpoint(
         model = GPT.from_config(assets.model_config)
     model.load_state_dict(snapshot.weights, assign=True)
     (partial / TRAINER_DIR).mkdir()
-    with ThreadPoolExecutor(1) as other:  # writing releases Python's lock, and waits for the disk
-        training = other.submit(_write_training, snapshot.training_tensors, partial / TRAINER_DIR)
+    with ThreadPoolExecutor(1) as thread:  # writing releases Python's lock
+        training = thread.submit(_write_training, snapshot.training_tensors, partial / TRAINER_DIR)
         save_model(model, partial, assets.tokenizer.end_of_text_id)
         check_cancelled()
         assets.save(partial)
@@ -217,7 +215,7 @@ def write_checkpoint(
 def read_checkpoint(folder: Path, model_config: ModelConfig) -> Snapshot:
     """Read a checkpoint to the CPU, without verifying its checksums.
 
-    Raises ValueError, naming the file, for what cannot be a checkpoint of this shape.
+    Raises ValueError, naming the file, for a checkpoint that is unreadable or of another shape.
     """
     path = folder / TRAINER_DIR / STATE_FILE
     try:
@@ -231,11 +229,11 @@ def read_checkpoint(folder: Path, model_config: ModelConfig) -> Snapshot:
 
 
 def _write_training(tensors: Mapping[str, Tensor], folder: Path) -> None:
-    file, size, files = 1, 0, {}
+    index, size, files = 1, 0, {}
     for name, tensor in tensors.items():
         if size and size + tensor.nbytes > MAX_SHARD_BYTES:
-            file, size = file + 1, 0
-        files[name], size = file, size + tensor.nbytes
+            index, size = index + 1, 0
+        files[name], size = index, size + tensor.nbytes
     writer = HuggingFaceStorageWriter(
         str(folder), save_distributed=True, fqn_to_index_mapping=files
     )

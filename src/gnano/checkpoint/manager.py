@@ -1,9 +1,11 @@
-"""Finds the newest valid checkpoint of a run, and sets damaged ones aside.
+"""Finds the newest valid checkpoint of a run, and removes those that need not be kept.
 
-Removes checkpoints: the newest few, every n-th and the best are kept, partial ones never.
+A damaged checkpoint is renamed and left to the user. Retention keeps the newest few, every n-th and
+the best; partial folders are removed.
 
-keep = 2, every = 1,000, best      500  1,000  1,500  2,000  2,500  3,000  3,500
-                                   ×    every  ×      every  best   newest newest
+    keep_last = 2, keep_every = 1,000, keep_best
+        500  1,000  1,500  2,000  2,500  3,000  3,500
+        ×    every  ×      every  best   newest newest
 """
 
 import json
@@ -33,41 +35,41 @@ def latest_valid_checkpoint(
     on_damaged: Callable[[Path, str], None],
     is_acceptable: Callable[[dict[str, Any]], bool] = lambda state: True,
 ) -> tuple[Path, Snapshot] | None:
-    """Read the newest checkpoint that is undamaged and whose state is `good`; None without one.
+    """Read the newest valid checkpoint whose state `is_acceptable`; return None without one.
 
-    Later ones are removed, so that no run resumes from them; a damaged one is moved aside, and
-    `damaged` is called with its new place and the reason. Raises ValueError where all are damaged:
+    Later ones are removed, so that no run resumes from them; a damaged one is renamed, and
+    `on_damaged` is called with its new path and the reason. Raises ValueError if all are damaged:
     only the user can decide to start again.
     """
     remove_partial(run)
     reasons: dict[Path, str] = {}
-    passed: list[Path] = []
+    rejected: list[Path] = []
     for folder in reversed(list_checkpoints(run)):
         try:
             verify_checksums(folder)
             if not is_acceptable(read_state(folder)):
-                passed.append(folder)
+                rejected.append(folder)
                 continue
             snapshot = read_checkpoint(folder, model_config)
         except ValueError as error:
             reasons[folder] = str(error)
             continue
-        for bad, reason in reasons.items():
-            on_damaged(quarantine(bad), reason)
-        for later in passed:
+        for damaged, reason in reasons.items():
+            on_damaged(quarantine(damaged), reason)
+        for later in rejected:
             remove_checkpoint(later)
         return folder, snapshot
-    if reasons and not passed:
-        folder, reason = next(iter(reasons.items()))
+    if reasons and not rejected:
+        reason = next(iter(reasons.values()))
         raise ValueError(
-            f"{reason} There is no whole checkpoint before it: put the file back, or begin "
-            f"anew in another folder (--out)."
+            f"{reason} There is no valid checkpoint before it: restore the file, or start again "
+            f"in another folder (--out)."
         )
     return None
 
 
 def apply_retention(run: Path, keep_last: int, keep_every: int = 0, keep_best: bool = True) -> None:
-    """Remove all other checkpoints; call it when the newest has been verified."""
+    """Remove the checkpoints that need not be kept; call it after the newest has been verified."""
     found = list_checkpoints(run)
     kept = {*found[-keep_last:], *([best_checkpoint(found)] if keep_best else [])}
     for folder in found:
@@ -78,14 +80,14 @@ def apply_retention(run: Path, keep_last: int, keep_every: int = 0, keep_best: b
 
 
 def best_checkpoint(folders: list[Path]) -> Path | None:
-    """Return the checkpoint with the lowest held-out loss, of those where it was measured."""
+    """Return the checkpoint with the lowest held-out loss, if any was evaluated."""
     measured = {folder: read_state(folder).get("heldout") for folder in folders}
     losses = {folder: loss for folder, loss in measured.items() if isinstance(loss, float)}
     return min(losses, key=lambda folder: losses[folder]) if losses else None
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Read a checkpoint's state.json; {} where that cannot be read."""
+    """Read a checkpoint's state.json; return {} if it cannot be read."""
     try:
         state = json.loads((folder / TRAINER_DIR / STATE_FILE).read_text("utf-8"))
     except (OSError, ValueError):
@@ -94,23 +96,23 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def remove_partial(run: Path) -> None:
-    """Remove the partial folders that a kill left while checkpoints were written or removed."""
+    """Remove the partial folders that a kill left during a save or a removal."""
     for partial in (run / CHECKPOINTS_DIR).glob(".step-*"):
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Remove a checkpoint; a kill in the middle leaves no folder that looks like one."""
-    doomed = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(doomed, ignore_errors=True)
-    folder.replace(doomed)
-    shutil.rmtree(doomed)
+    """Remove a checkpoint; a kill during it leaves no folder that looks like one."""
+    hidden = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.replace(hidden)
+    shutil.rmtree(hidden)
 
 
 def quarantine(folder: Path) -> Path:
-    """Rename a damaged checkpoint so that no reader takes it for one; returns its new path."""
+    """Rename a damaged checkpoint so that no reader takes it for one; return its new path."""
     name = f"damaged-{folder.name}"
-    places = (folder.with_name(name if n == 1 else f"{name}-{n}") for n in count(1))
-    aside = next(place for place in places if not place.exists())
-    folder.rename(aside)
-    return aside
+    paths = (folder.with_name(name if n == 1 else f"{name}-{n}") for n in count(1))
+    new_path = next(path for path in paths if not path.exists())
+    folder.rename(new_path)
+    return new_path

@@ -1,8 +1,10 @@
-"""What goes into the mix? Each source's text and its share, as a recipe's `[data]` says.
+"""The settings of `[data]` in a recipe: the sources of a corpus and the mix of their texts.
 
-What is a model tuned on? Records and how they look to it, as a recipe's `[data]` says.
+`DataConfig` describes the texts of pretraining, `InstructionConfig` the records of fine-tuning and
+how they become text.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -11,175 +13,177 @@ from gnano.utils.validation import Range, check_field_ranges, reject_unused
 
 SourceKind = Literal["files", "hub", "generator"]
 
-
-MAX_BAD_SHARE = 0.05  # a wrong column, form or encoding spoils nearly all records, a slip but few
+MAX_BAD_SHARE = 0.05  # a wrong column, form or encoding spoils nearly all records, not just a few
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    # share of the sequences, relative to the other sources' weights
+    """A source of texts for pretraining."""
+
+    # share of the sequences, relative to the weights of the other sources
     weight: Annotated[float, Range(0, 1e12)] = 1.0
-    kind: SourceKind = "files"  # files of yours, a Hub data set, or Python code that writes text
+    kind: SourceKind = "files"  # local files, a Hub data set, or Python code that generates text
     files: tuple[str, ...] = ()  # files: paths, folders, globs; text, JSONL, CSV, Parquet, packed
     repo: str = ""  # hub: the data set, USER/NAME
     config: str = ""  # hub: its configuration, or a folder in it; empty: all of it
-    split: str = "train"  # hub: which split
-    revision: str = "main"  # hub: branch, tag or commit; the commit found is kept
+    split: str = "train"  # hub: its split
+    revision: str = "main"  # hub: branch, tag or commit; the data folder keeps the commit found
     generator: str = ""  # generator: MODULE:OBJECT, a gnano.data.generators.SourceGenerator
-    column: str = "text"  # which column of JSONL, CSV and Parquet files holds the text
-    # files, hub: stop with the file that reaches so many, or in it; 0: all
+    column: str = "text"  # column of JSONL, CSV and Parquet files that holds the text
+    # files, hub: stop at or within the file that reaches this many tokens; 0: all
     max_tokens: Annotated[int, Range(0)] = 0
-    max_bytes: Annotated[int, Range(0)] = 0  # generator: how much UTF-8 text to take
-    min_chars: Annotated[int, Range(0)] = 1  # drop shorter documents
-    max_chars: Annotated[int, Range(0)] = 0  # drop longer documents; 0: none is too long
+    max_bytes: Annotated[int, Range(0)] = 0  # generator: bytes of UTF-8 text to generate
+    min_chars: Annotated[int, Range(0)] = 1  # drop documents with fewer characters
+    max_chars: Annotated[int, Range(0)] = 0  # drop documents with more characters; 0: no limit
 
     def __post_init__(self) -> None:
-        expand_path_fields(self, ("files",))
-        check_field_ranges(self, "data.sources.*")
-        why = f"kind is {self.kind!r}"
-        if self.kind != "hub":
-            reject_unused(self, "data.sources.*.", ("repo", "config", "split", "revision"), why)
-        if self.kind == "generator":
-            reject_unused(self, "data.sources.*.", ("files", "column"), why)
-            check_generator_path(self.generator)
-        else:
-            reject_unused(self, "data.sources.*.", ("generator",), why)
+        _check_source(self)
         if 0 < self.max_chars < self.min_chars:
             raise ValueError(
                 f"A source's max_chars {self.max_chars} is below its min_chars {self.min_chars}, "
-                f"so no document would stay."
+                f"so all documents would be dropped."
             )
         if self.kind == "generator" and not self.max_bytes:
-            raise ValueError(f"A source of kind {self.kind!r} needs max_bytes, how much to take.")
-        if self.kind == "generator" and self.max_tokens > 0:
-            raise ValueError(f"A source of kind {self.kind!r} takes max_bytes, not max_tokens.")
-        if self.kind != "generator" and self.max_bytes > 0:
+            raise ValueError("A source of kind 'generator' needs max_bytes, the size of its text.")
+        if self.kind == "generator":
+            reject_unused(self, "data.sources.*.", ("column",), "kind is 'generator'")
+            if self.max_tokens > 0:
+                raise ValueError("A source of kind 'generator' takes max_bytes, not max_tokens.")
+        elif self.max_bytes > 0:
             raise ValueError(f"A source of kind {self.kind!r} takes max_tokens, not max_bytes.")
-        if self.kind == "hub" and self.repo.count("/") != 1:
-            raise ValueError(
-                f"A source of kind 'hub' needs repo, USER/NAME of a data set; it is {self.repo!r}."
-            )
-        if self.kind == "hub" and self.files:
-            raise ValueError("A source of kind 'hub' takes repo and config; files needs 'files'.")
 
     @property
     def location(self) -> str:
-        """Where its text lies, for messages."""
-        if self.kind == "hub":
-            return f"{self.repo} {self.config}".strip()
-        return ", ".join(self.files) or self.generator or self.kind
+        """Where its text is stored, for messages."""
+        return _source_location(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    folder: str = "data/mine"  # where the token shards lie
+    """The corpus of a pretraining run."""
+
+    folder: str = "data/mine"  # folder of the token shards
     tokenizer: str = "gpt2"  # gpt2, bpe-N (trained on this corpus, N entries), or a folder
-    # share of the documents kept from training
+    # share of the documents held out from training
     heldout_fraction: Annotated[float, Range(0, 1, exclusive_maximum=True)] = 0.005
-    # tokens in a shard file, about; 2 bytes each
+    # approximate tokens in a shard file; 2 bytes each
     shard_tokens: Annotated[int, Range(1, 2**31 - 1)] = 2**26
     decontaminate: tuple[str, ...] = ()  # evaluation files; documents sharing 13 words are dropped
     workers: Annotated[int, Range(0, 2**16)] = 0  # processes that tokenize; 0: one per core
-    # a source is refused where a greater share of its records cannot be used
+    # largest share of a source's records that may be unusable; above it the source is refused
     max_bad_share: Annotated[float, Range(0, 1)] = MAX_BAD_SHARE
     keep_downloads: bool = False  # keep the Hub's files after they are tokenized
-    packing: Literal["stream", "best-fit"] = "stream"  # cut rows anywhere, or at documents' ends
-    document_attention_mask: bool = False  # attention stays inside each document
-    seed: Annotated[int, Range(0, 2**63 - 1)] = 0  # of the order in which sequences are read
+    packing: Literal["stream", "best-fit"] = "stream"  # split rows anywhere, or between documents
+    document_attention_mask: bool = False  # limit attention to each document
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0  # seed of the order of the sequences
     sources: dict[str, SourceConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         expand_path_fields(self, ("folder", "tokenizer", "decontaminate"))
         check_field_ranges(self, "data")
-        if self.sources and not sum(source.weight for source in self.sources.values()):
-            raise ValueError("All weights of data.sources are 0; give at least one a share.")
+        _check_weights(self.sources)
+        by_folder: dict[str, str] = {}
         for name in self.sources:
             if not name.replace("-", "").replace("_", "").isalnum():
                 raise ValueError(
-                    f"Source {name!r} names a folder: use letters, digits, - and _ only."
+                    f"The name of source {name!r} becomes a folder: use only letters, digits, - "
+                    f"and _."
                 )
-        by_folder: dict[str, str] = {}
-        for name in self.sources:
             if (other := by_folder.setdefault(name.casefold(), name)) != name:
                 raise ValueError(
-                    f"Sources {other!r} and {name!r} would share one folder where file names "
+                    f"Sources {other!r} and {name!r} would share one folder on file systems that "
                     f"ignore case, as on macOS: rename one."
                 )
 
     @property
     def weights(self) -> dict[str, float]:
+        """The weight of each source."""
         return {name: source.weight for name, source in self.sources.items()}
-
-
-InstructionSourceKind = Literal["files", "hub", "generator"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class InstructionSource:
-    # how many times an epoch its rows come; 0.5: another half each time
+    """A source of records for fine-tuning."""
+
+    # how many times its rows come in an epoch; 0.5: half of them, another half each epoch
     weight: Annotated[float, Range(0, 1e12)] = 1.0
-    # files of yours, a Hub data set, or Python code that writes records
-    kind: InstructionSourceKind = "files"
+    kind: SourceKind = "files"  # local files, a Hub data set, or Python code that generates records
     files: tuple[str, ...] = ()  # files: paths, folders or globs; JSONL, a JSON list, CSV, Parquet
     repo: str = ""  # hub: the data set, USER/NAME
     config: str = ""  # hub: its configuration, or a folder in it; empty: all of it
-    split: str = "train"  # hub: which split
-    revision: str = "main"  # hub: branch, tag or commit; the commit found is kept
+    split: str = "train"  # hub: its split
+    revision: str = "main"  # hub: branch, tag or commit; the run keeps the commit found
     generator: str = ""  # generator: MODULE:OBJECT, a gnano.data.generators.SourceGenerator
-    max_records: Annotated[int, Range(0)] = 0  # take the first so many; 0: all
+    max_records: Annotated[int, Range(0)] = 0  # use only the first records; 0: all
 
     def __post_init__(self) -> None:
-        expand_path_fields(self, ("files",))
-        check_field_ranges(self, "data.sources.*")
-        why = f"kind is {self.kind!r}"
-        if self.kind != "hub":
-            reject_unused(self, "data.sources.*.", ("repo", "config", "split", "revision"), why)
-        if self.kind != "files":
-            reject_unused(self, "data.sources.*.", ("files",), why)
-        if self.kind == "generator":
-            check_generator_path(self.generator)
-        else:
-            reject_unused(self, "data.sources.*.", ("generator",), why)
-        if self.kind == "hub" and self.repo.count("/") != 1:
-            raise ValueError(
-                f"A source of kind 'hub' needs repo, USER/NAME of a data set; it is {self.repo!r}."
-            )
+        _check_source(self)
 
     @property
     def location(self) -> str:
-        """Where its records lie, for messages."""
-        if self.kind == "hub":
-            return f"{self.repo} {self.config}".strip()
-        return ", ".join(self.files) or self.generator or self.kind
+        """Where its records are stored, for messages."""
+        return _source_location(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class InstructionConfig:
-    kind: Literal["instructions", "preferences"] = "instructions"  # answers, or pairs of them
-    template: str = ""  # alpaca, chatml, plain, a TOML file; empty: the base's own, or alpaca
-    # passes over the rows: train.steps follow from it; 0: they are as given
+    """The records of a fine-tuning run."""
+
+    kind: Literal["instructions", "preferences"] = "instructions"  # answers, or pairs of answers
+    template: str = ""  # alpaca, chatml, plain, a TOML file; empty: that of the base, or alpaca
+    # passes over the rows, which set train.steps; 0: train.steps as given
     epochs: Annotated[float, Range(0)] = 3.0
-    # share of the questions kept from training
+    # share of the questions held out from training
     heldout_fraction: Annotated[float, Range(0, 1, exclusive_maximum=True)] = 0.02
-    packing: bool = True  # several examples in a row, each on its own
-    # a source is refused where a greater share of its records cannot be used
+    packing: bool = True  # several examples in a row, without attention between them
+    # largest share of a source's records that may be unusable; above it the source is refused
     max_bad_share: Annotated[float, Range(0, 1)] = MAX_BAD_SHARE
-    cache_dir: str = "data/hub"  # where the Hub's files are kept
-    seed: Annotated[int, Range(0, 2**63 - 1)] = 0  # of the order in which rows are read
+    cache_dir: str = "data/hub"  # folder for the Hub's files
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0  # seed of the order of the rows
     sources: dict[str, InstructionSource] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         expand_path_fields(self, ("template", "cache_dir"))
         check_field_ranges(self, "data")
-        if self.sources and not sum(source.weight for source in self.sources.values()):
-            raise ValueError("All weights of data.sources are 0; give at least one more.")
+        _check_weights(self.sources)
 
 
 def check_generator_path(path: str) -> None:
-    """Raise ValueError where a generator's path does not have the form MODULE:OBJECT."""
+    """Raise ValueError unless a generator's path has the form MODULE:OBJECT."""
     module, _, name = path.partition(":")
     if not all(part.isidentifier() for part in [*module.split("."), name]):
         raise ValueError(
             f"A source of kind 'generator' needs generator, MODULE:OBJECT of Python code; it is "
             f"{path!r}."
         )
+
+
+def _check_source(source: SourceConfig | InstructionSource) -> None:
+    """Raise ValueError for values out of range, and for those that the source's kind excludes."""
+    expand_path_fields(source, ("files",))
+    check_field_ranges(source, "data.sources.*")
+    names_by_kind: dict[SourceKind, tuple[str, ...]] = {
+        "hub": ("repo", "config", "split", "revision"),
+        "files": ("files",),
+        "generator": ("generator",),
+    }
+    for kind, names in names_by_kind.items():
+        if source.kind != kind:
+            reject_unused(source, "data.sources.*.", names, f"kind is {source.kind!r}")
+    if source.kind == "generator":
+        check_generator_path(source.generator)
+    if source.kind == "hub" and source.repo.count("/") != 1:
+        raise ValueError(
+            f"A source of kind 'hub' needs repo, USER/NAME of a data set; it is {source.repo!r}."
+        )
+
+
+def _source_location(source: SourceConfig | InstructionSource) -> str:
+    if source.kind == "hub":
+        return f"{source.repo} {source.config}".strip()
+    return ", ".join(source.files) or source.generator or source.kind
+
+
+def _check_weights(sources: Mapping[str, SourceConfig | InstructionSource]) -> None:
+    if sources and not sum(source.weight for source in sources.values()):
+        raise ValueError("All weights of data.sources are 0; give at least one a weight above 0.")

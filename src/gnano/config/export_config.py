@@ -1,11 +1,11 @@
-"""What can be exported, and in which precision? A command's choices, without torch."""
+"""The formats and dtypes of `gnano export`."""
 
 from typing import Literal
 
 ExportFormat = Literal["pt", "safetensors", "folder", "onnx", "gguf"]
 ExportDtype = Literal["auto", "fp32", "bf16", "fp16", "q8_0", "q4_0", "int8", "int4"]
 
-# auto is the first
+# the first of a format is its default
 FORMAT_DTYPES: dict[ExportFormat, tuple[ExportDtype, ...]] = {
     "pt": ("fp32", "bf16"),
     "safetensors": ("bf16", "fp32", "fp16"),
@@ -16,12 +16,12 @@ FORMAT_DTYPES: dict[ExportFormat, tuple[ExportDtype, ...]] = {
 
 
 def resolve_export_dtype(export_format: ExportFormat, dtype: ExportDtype) -> ExportDtype:
-    """The precision to write; raises ValueError for one that the format has not."""
-    known = FORMAT_DTYPES[export_format]
+    """Return the dtype to write; raise ValueError for one that the format does not support."""
+    supported = FORMAT_DTYPES[export_format]
     if dtype == "auto":
-        return known[0]
-    if dtype not in known:
+        return supported[0]
+    if dtype not in supported:
         raise ValueError(
-            f"{export_format} is written as {', '.join(known)}, not as {dtype} (--dtype)."
+            f"{export_format} is written as {', '.join(supported)}, not as {dtype} (--dtype)."
         )
     return dtype

@@ -1,8 +1,6 @@
-"""What shape is the model? One frozen dataclass, and the shapes that have a name.
+"""The shape of a model, the presets of shapes, and the settings of a LoRA adapter.
 
-The named shapes are for the vocabulary beside them; a recipe may change any field.
-
-How large is an adapter, and what does it change? LoRA's figures (Hu et al. 2021, 2106.09685).
+LoRA: Hu et al. 2021, https://arxiv.org/abs/2106.09685.
 """
 
 import math
@@ -11,23 +9,27 @@ from typing import Annotated, Any, Literal, get_args
 
 from gnano.utils.validation import Range, check_field_ranges, reject_unused, require_agreement
 
-VOCAB_MULTIPLE = 128  # rows of the running head: GPUs want matrices of whole tiles
-MAX_DIMENSION, MAX_LAYERS = 2**24, 1_000  # what is beyond them was not written for a model
+VOCAB_MULTIPLE = 128  # of the head's rows while running: GPUs are fast with complete tiles
+MAX_DIMENSION, MAX_LAYERS = 2**24, 1_000  # larger values in a file are errors
+TargetModule = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+TARGET_MODULES: tuple[TargetModule, ...] = get_args(TargetModule)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    # token ids the model knows; 50,257 is GPT-2's BPE
+    """The shape of a model."""
+
+    # size of the vocabulary, in tokens; 50,257 is GPT-2's BPE
     vocab_size: Annotated[int, Range(1, MAX_DIMENSION)] = 50_257
     n_embd: Annotated[int, Range(1, MAX_DIMENSION)] = 1_792  # width of the residual stream
-    n_layer: Annotated[int, Range(1, MAX_LAYERS)] = 24  # blocks
+    n_layer: Annotated[int, Range(1, MAX_LAYERS)] = 24  # transformer blocks
     n_head: Annotated[int, Range(1, MAX_DIMENSION)] = 14  # query heads
-    # key/value heads, each shared by n_head / n_kv_head query heads
+    # key/value heads; n_head / n_kv_head query heads share one
     n_kv_head: Annotated[int, Range(1, MAX_DIMENSION)] = 2
-    ffn_hidden: Annotated[int, Range(1, MAX_DIMENSION)] = 5_376  # width inside the feed-forward
-    # context: the most tokens attended to
+    ffn_hidden: Annotated[int, Range(1, MAX_DIMENSION)] = 5_376  # width of the feed-forward layer
+    # context length, in tokens
     block_size: Annotated[int, Range(2, MAX_DIMENSION)] = 1_024
-    # share of activations zeroed in training
+    # probability of dropping an activation in training
     dropout: Annotated[float, Range(0, 1, exclusive_maximum=True)] = 0.0
     rope_theta: Annotated[float, Range(1)] = 500_000.0  # base of the rotary frequencies
     norm_eps: Annotated[float, Range(0, 1)] = 1e-6  # added to the mean square in RMSNorm
@@ -48,15 +50,16 @@ class ModelConfig:
 
     @property
     def head_size(self) -> int:
+        """Width of a head."""
         return self.n_embd // self.n_head
 
     @property
     def padded_vocab_size(self) -> int:
-        """Rows of the head while running; on disk there are exactly `vocab_size`."""
+        """Rows of the head while running; on disk it has exactly `vocab_size`."""
         return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
     def to_hf(self) -> dict[str, Any]:
-        """The `config.json` of a Hugging Face `LlamaForCausalLM` of this shape."""
+        """Return the `config.json` of a Hugging Face `LlamaForCausalLM` of this shape."""
         return {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
@@ -82,8 +85,8 @@ class ModelConfig:
 
     @classmethod
     def from_hf(cls, config: dict[str, Any]) -> "ModelConfig":
-        """The shape in a Llama `config.json`; raises ValueError for what we cannot run."""
-        refused = {
+        """Read the shape from a Llama `config.json`; raise ValueError for unsupported models."""
+        unsupported = {
             "model_type": config.get("model_type") != "llama",
             "tie_word_embeddings": bool(config.get("tie_word_embeddings")),
             "attention_bias": bool(config.get("attention_bias")),
@@ -91,71 +94,71 @@ class ModelConfig:
             "hidden_act": config.get("hidden_act", "silu") != "silu",
             "quantization_config": bool(config.get("quantization_config")),
         }
-        for key, bad in refused.items():
-            if bad:
+        for key, is_unsupported in unsupported.items():
+            if is_unsupported:
                 raise ValueError(
-                    f"config.json says {key} = {config.get(key)!r}; this engine runs biasless, "
-                    f"untied, unquantized Llama models with SiLU only."
+                    f"config.json has {key} = {config.get(key)!r}; only Llama models without "
+                    f"biases, tied embeddings and quantization, with SiLU, are supported."
                 )
         config = {**config, "rope_theta": _parse_rope_theta(config)}
 
         def number(key: str, default: float | None = None) -> Any:
             value: Any = config.get(key)
-            value = default if value is None else value  # null is absent, as in transformers
-            plain = isinstance(value, int | float) and not isinstance(value, bool)
-            if not plain or not 0 <= value < math.inf:
-                raise ValueError(f"config.json says {key} = {value!r}; it must be a number ≥ 0.")
+            value = default if value is None else value  # null means absent, as in transformers
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not 0 <= value < math.inf:
+                raise ValueError(f"config.json has {key} = {value!r}; it must be a number ≥ 0.")
             return value
 
-        def whole(key: str, default: int | None = None) -> int:
+        def integer(key: str, default: int | None = None, maximum: int = MAX_DIMENSION) -> int:
             value = number(key, default)
             if int(value) != value:
-                raise ValueError(f"config.json says {key} = {value!r}; it must be whole.")
-            if value > MAX_DIMENSION:
-                raise ValueError(f"config.json says {key} = {value!r}; no model has so many.")
+                raise ValueError(f"config.json has {key} = {value!r}; it must be an integer.")
+            if value > maximum:
+                raise ValueError(
+                    f"config.json has {key} = {value:,}; the largest supported is {maximum:,}."
+                )
             return int(value)
 
-        heads = whole("num_attention_heads")
-        if whole("num_hidden_layers") > MAX_LAYERS:
-            raise ValueError(f"config.json asks for {whole('num_hidden_layers'):,} layers.")
+        heads = integer("num_attention_heads")
         shape = cls(
-            vocab_size=whole("vocab_size"),
-            n_embd=whole("hidden_size"),
-            n_layer=whole("num_hidden_layers"),
+            vocab_size=integer("vocab_size"),
+            n_embd=integer("hidden_size"),
+            n_layer=integer("num_hidden_layers", maximum=MAX_LAYERS),
             n_head=heads,
-            n_kv_head=whole("num_key_value_heads", heads),
-            ffn_hidden=whole("intermediate_size"),
-            block_size=whole("max_position_embeddings"),
+            n_kv_head=integer("num_key_value_heads", heads),
+            ffn_hidden=integer("intermediate_size"),
+            block_size=integer("max_position_embeddings"),
             dropout=number("attention_dropout", 0.0),
             rope_theta=number("rope_theta", 10_000.0),
             norm_eps=number("rms_norm_eps"),
         )
-        head_size = whole("head_dim", shape.head_size)
+        head_size = integer("head_dim", shape.head_size)
         if head_size != shape.head_size:
             raise ValueError(
-                f"config.json says head_dim {head_size}, but {shape.n_embd} / "
-                f"{shape.n_head} heads is {shape.head_size}; this engine needs them equal."
+                f"config.json has head_dim {head_size}, but {shape.n_embd} / {shape.n_head} heads "
+                f"is {shape.head_size}; only models in which they are equal are supported."
             )
         return shape
 
 
 def _parse_rope_theta(config: dict[str, Any]) -> Any:
-    """The base of the rotary frequencies in a `config.json`, None where it states none.
+    """Return the base of the rotary frequencies in a `config.json`, or None if it has none.
 
-    Raises ValueError for scaled frequencies, and where its old and new spellings differ.
+    Raises ValueError for scaled frequencies, and if its old and new spellings differ.
     """
     thetas: dict[str, Any] = {"rope_theta": config.get("rope_theta")}
     types: dict[str, Any] = {}
     for table in ("rope_parameters", "rope_scaling"):
         rope = config.get(table) or {}
         if not isinstance(rope, dict):
-            raise ValueError(f"config.json says {table} = {rope!r}; it must be an object.")
+            raise ValueError(f"config.json has {table} = {rope!r}; it must be an object.")
         thetas[f"{table}.rope_theta"] = rope.get("rope_theta")
         types |= {f"{table}.{key}": rope.get(key) for key in ("rope_type", "type")}
     theta = require_agreement("In config.json RoPE's base", thetas)
     scaling = require_agreement("In config.json RoPE's scaling", types)
     if scaling not in (None, "default"):
-        raise ValueError(f"config.json asks for rope_type {scaling!r}; only default is here.")
+        raise ValueError(f"config.json has rope_type {scaling!r}; only default is supported.")
     return theta
 
 
@@ -184,19 +187,17 @@ PRESETS: dict[str, ModelConfig] = {
 }
 
 
-TargetModule = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-TARGET_MODULES: tuple[TargetModule, ...] = get_args(TargetModule)
-
-
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    # of the change to each matrix; 0: all weights are tuned
+    """The adapter of a fine-tuning run (LoRA)."""
+
+    # rank of the change to each matrix; 0: no adapter, all weights are trained
     rank: Annotated[int, Range(0, 2**24)] = 0
     # the change is scaled by alpha / rank
     alpha: Annotated[float, Range(0, 1e30, exclusive_minimum=True)] = 16.0
-    # share of the adapter's input zeroed in training
+    # probability of dropping an input of the adapter in training
     dropout: Annotated[float, Range(0, 1, exclusive_maximum=True)] = 0.0
-    # whose matrices are changed, in every block
+    # the matrices that are changed, in every block
     target_modules: tuple[TargetModule, ...] = TARGET_MODULES
 
     def __post_init__(self) -> None:
@@ -206,10 +207,11 @@ class LoraConfig:
             reject_unused(self, "train.lora.", names, "train.lora.rank is 0 (no adapter)")
         if not self.target_modules or not set(self.target_modules) <= set(TARGET_MODULES):
             raise ValueError(
-                f"train.lora.target_modules is {list(self.target_modules)}; name some of {', '.join(TARGET_MODULES)}."
+                f"train.lora.target_modules is {list(self.target_modules)}; name some of "
+                f"{', '.join(TARGET_MODULES)}."
             )
 
     @property
     def scaling(self) -> float:
-        """What the product of an adapter's two matrices is multiplied by."""
+        """The factor of the product of an adapter's two matrices."""
         return self.alpha / self.rank

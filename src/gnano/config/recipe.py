@@ -1,12 +1,12 @@
-"""What is the experiment? A recipe: one TOML file that holds every value.
+"""Recipes: one TOML file that holds every setting of an experiment.
 
-    [model]  shape = "10m"        a named shape, and any field of ModelConfig
-    [data]   …                    DataConfig; [data.sources.NAME] a Source each
+    [model]  shape = "10m"        a preset, and any field of ModelConfig
+    [data]   …                    DataConfig; [data.sources.NAME] a SourceConfig each
              kind = "instructions"   InstructionConfig, likewise; or "preferences"
-    [train]  …                    TrainConfig; [train.optimizer], [train.schedule]
+    [train]  …                    TrainConfig; [train.optimizer], [train.schedule] …
 
-`gnano/config/recipes/` holds the ones that come with the package. A run writes the recipe it
-settled on back as `recipe.toml`, with a table `[run]` of facts that is not read again.
+`gnano/config/recipes/` holds the recipes of the package. A run writes the recipe that it resolved
+as `recipe.toml`, with a table `[run]` of metadata, which `load_recipe` ignores.
 """
 
 import difflib
@@ -29,6 +29,8 @@ TUNING_COMMANDS = {"instructions": "sft", "preferences": "dpo"}
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
+    """The settings of an experiment."""
+
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig | InstructionConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -39,7 +41,7 @@ class Recipe:
 
     @property
     def input_paths(self) -> list[str]:
-        """Paths and globs of what a run of it reads."""
+        """Paths and globs of the files that a run reads."""
         if isinstance(self.data, DataConfig):
             data = [self.data.folder]
         else:
@@ -48,56 +50,58 @@ class Recipe:
 
     @property
     def pretraining_data(self) -> DataConfig:
-        """Its data where that is texts; raises ValueError where it is not."""
+        """The data of a pretraining recipe; raises ValueError for another recipe."""
         if not isinstance(self.data, DataConfig):
             raise ValueError(
-                f"This recipe tunes a model on {self.data.kind}, which need no preparation: "
-                f"gnano {TUNING_COMMANDS[self.data.kind]} RECIPE --from BASE."
+                f"This recipe fine-tunes a model on {self.data.kind}, which need no preparation: "
+                f"run gnano {TUNING_COMMANDS[self.data.kind]} RECIPE --from BASE."
+            )
+        return self.data
+
+    @property
+    def tuning_data(self) -> InstructionConfig:
+        """The data of a fine-tuning recipe; raises ValueError for another recipe."""
+        if not isinstance(self.data, InstructionConfig):
+            raise ValueError(
+                "This recipe trains on texts (its [data] has no kind): run gnano pretrain RECIPE."
             )
         return self.data
 
     def for_tuning(self, command: str, base: str, files: Sequence[str]) -> "Recipe":
-        """The recipe from this base, and on these files in the place of its own sources.
+        """Return the recipe with this base model and, if given, these files as its only source.
 
-        What is not given stays as it is. Raises ValueError where another command is for it.
+        Raises ValueError if the recipe belongs to another command.
         """
         config = self.tuning_data
         if command != TUNING_COMMANDS[config.kind]:
             raise ValueError(
-                f"This recipe tunes a model on {config.kind}: gnano {TUNING_COMMANDS[config.kind]} RECIPE."
+                f"This recipe fine-tunes a model on {config.kind}: run gnano "
+                f"{TUNING_COMMANDS[config.kind]} RECIPE."
             )
         if files:
             config = replace(config, sources={"mine": InstructionSource(files=tuple(files))})
         train = replace(self.train, init_from=base or self.train.init_from)
         return replace(self, data=config, train=train)
 
-    @property
-    def tuning_data(self) -> InstructionConfig:
-        """Its data where that is instructions or preferences; raises ValueError where it is not."""
-        if not isinstance(self.data, InstructionConfig):
-            raise ValueError(
-                "This recipe trains on texts (its [data] has no kind): gnano pretrain RECIPE."
-            )
-        return self.data
-
 
 def list_recipes() -> list[str]:
-    """The recipes that come with the package, smallest model first."""
+    """Return the names of the package's recipes, smallest model first."""
     files = resources.files("gnano.config").joinpath("recipes").iterdir()
     names = [file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")]
-    sizes = list(PRESETS)  # from small to large, and most recipes are called after their shape
+    sizes = list(PRESETS)  # from small to large, and most recipes are named after their preset
     return sorted(
         names, key=lambda name: (sizes.index(name) if name in sizes else len(sizes), name)
     )
 
 
 def load_recipe(name: str) -> Recipe:
-    """A recipe by its name, or from the path of a TOML file.
+    """Load a recipe of the package by its name, or from the path of a TOML file.
 
-    Raises ValueError naming the file and the key where something is not as it should be.
+    Raises ValueError naming the file and the key for an invalid recipe.
     """
     if name in list_recipes():
-        text = resources.files("gnano.config").joinpath("recipes", f"{name}.toml").read_text("utf-8")
+        folder = resources.files("gnano.config").joinpath("recipes")
+        text = folder.joinpath(f"{name}.toml").read_text("utf-8")
     elif (file := Path(expand_path(name))).is_file():
         text = read_text(file)
     else:
@@ -108,11 +112,11 @@ def load_recipe(name: str) -> Recipe:
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"Recipe {name} is not TOML: {error}.") from None
+        raise ValueError(f"Recipe {name} is not valid TOML: {error}.") from None
     data, train = content.get("data", {}), content.get("train", {})
-    tuning = isinstance(data, dict) and "kind" in data
-    if tuning and "epochs" not in data and isinstance(train, dict) and "steps" in train:
-        data["epochs"] = 0.0  # the steps that the file names are those that are taken
+    is_tuning = isinstance(data, dict) and "kind" in data
+    if is_tuning and "epochs" not in data and isinstance(train, dict) and "steps" in train:
+        data["epochs"] = 0.0  # the file sets the steps
     content.pop("run", None)
     model = content.get("model", {})
     shape = model.pop("shape", None) if isinstance(model, dict) else None
@@ -127,7 +131,7 @@ def load_recipe(name: str) -> Recipe:
 
 
 def flatten_recipe(recipe: Recipe) -> dict[str, Any]:
-    """Every value under its dotted name, such as `train.schedule.peak`."""
+    """Return every value by its dotted name, such as `train.schedule.peak`."""
 
     def walk(value: Any, name: str) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -139,27 +143,27 @@ def flatten_recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def _parse_value(expected_type: Any, value: Any, prefix: str, key: str) -> Any:
-    """The value of type `kind` that TOML content stands for."""
+    """Convert a value of TOML to `expected_type`; `prefix` names the recipe in error messages."""
     if is_dataclass(expected_type):
         if not isinstance(value, dict):
             raise ValueError(f"{prefix}{key} must be a table.")
         hints = get_type_hints(expected_type)
         known = [f.name for f in fields(expected_type)]
-        for key in value:
-            if key not in known:
+        for name in value:
+            if name not in known:
                 raise ValueError(
-                    f"{prefix}unknown key {_join_key(key, key)}{_suggest_name(key, known)}."
+                    f"{prefix}unknown key {_join_key(key, name)}{_suggest_name(name, known)}."
                 )
         values = {k: _parse_value(hints[k], v, prefix, _join_key(key, k)) for k, v in value.items()}
         try:
             return expected_type(**values)  # type: ignore[operator]
         except ValueError as error:
-            known_as = str(error).replace("data.sources.*", key)  # a source knows no name
-            raise ValueError(f"{prefix}{known_as}") from None
+            message = str(error).replace("data.sources.*", key)  # a source does not know its name
+            raise ValueError(f"{prefix}{message}") from None
     origin, arguments = get_origin(expected_type), get_args(expected_type)
-    if origin is UnionType:  # of data: which of them, its kind tells
-        tuning = isinstance(value, dict) and "kind" in value
-        return _parse_value(InstructionConfig if tuning else DataConfig, value, prefix, key)
+    if origin is UnionType:  # of `data`, which has a kind in a fine-tuning recipe
+        is_tuning = isinstance(value, dict) and "kind" in value
+        return _parse_value(InstructionConfig if is_tuning else DataConfig, value, prefix, key)
     if origin is dict and isinstance(value, Mapping):
         return {
             k: _parse_value(arguments[1], v, prefix, _join_key(key, k)) for k, v in value.items()
@@ -172,10 +176,12 @@ def _parse_value(expected_type: Any, value: Any, prefix: str, key: str) -> Any:
         return float(value)
     if origin is None and type(value) is expected_type:
         return value
-    wanted = (
-        " or ".join(map(repr, arguments)) if origin is Literal else _describe_type(expected_type)
-    )
-    raise ValueError(f"{prefix}{key} is {value!r}; it must be {wanted}.")
+    names = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
+    if origin is Literal:
+        expected = " or ".join(map(repr, arguments))
+    else:
+        expected = names.get(expected_type, "a list of texts" if origin is tuple else "a table")
+    raise ValueError(f"{prefix}{key} is {value!r}; it must be {expected}.")
 
 
 def _join_key(table: str, key: str) -> str:
@@ -185,10 +191,3 @@ def _join_key(table: str, key: str) -> str:
 def _suggest_name(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _describe_type(expected_type: Any) -> str:
-    words = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
-    return words.get(
-        expected_type, "a list of texts" if get_origin(expected_type) is tuple else "a table"
-    )

@@ -66,7 +66,7 @@ def load_config(folder: Path) -> ModelConfig:
     content = read_json_object(folder / "config.json")
     if content.get("tie_word_embeddings"):
         raise ValueError(
-            f"{folder}: config.json says tie_word_embeddings = True, and the engine runs untied "
+            f"{folder}: config.json has tie_word_embeddings = True, and the engine runs untied "
             f"models: {_import_advice(folder)}."
         )
     try:

@@ -117,7 +117,12 @@ class TrainState:
                 self.optimizer.zero_grad()
                 raise StopRequestedError  # a step may take minutes, and a stop has seconds
             with self.parallel_model.backward_context(is_last=number == len(micro_batches) - 1):
-                loss = self.parallel_model.loss_fn(batch)
+                loss = self.parallel_model.loss_fn(
+                    batch.inputs_BT,
+                    batch.targets_BT,
+                    document_ids_BT=batch.segments_BT,
+                    loss_fn=batch.loss_fn,
+                )
                 (loss * share * scale).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             counted += batch.count_targets()

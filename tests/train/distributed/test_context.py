@@ -1,4 +1,4 @@
-"""Ranks meet, agree, and end together: whoever fails or hangs is named to the others."""
+"""Ranks connect, share results, and end together: a rank that fails or hangs is named."""
 
 import signal
 import time
@@ -6,23 +6,29 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.train.ranks.scripts import start
+from tests.train.distributed.rank_scripts import start
 
 from gnano.train.distributed.context import DistContext, first_collective_advice
 
-
-def run(body: str, size: int = 2, stopped: int | None = None) -> tuple[list[int | None], list[str]]:
-    """Exit codes and outputs of a script in so many ranks; a `stopped` one ends with the rest."""
-    ranks = start(body, size)
-    if stopped is not None:
-        for rank in ranks[:stopped] + ranks[stopped + 1 :]:
-            rank.process.join(70)
-        ranks[stopped].process.kill()
-    printed = [rank.end() for rank in ranks]
-    return [rank.process.exitcode for rank in ranks], printed
+ranks = pytest.mark.ranks
+slow = pytest.mark.slow
 
 
-def test_a_process_on_its_own_is_a_world_of_one_and_pays_nothing() -> None:
+def run(
+    body: str, size: int = 2, stopped_rank: int | None = None
+) -> tuple[list[int | None], list[str]]:
+    """Return exit codes and outputs of a script; `stopped_rank` is killed after the others end."""
+    scripts = start(body, size)
+    if stopped_rank is not None:
+        for rank, script in enumerate(scripts):
+            if rank != stopped_rank:
+                script.process.join(70)
+        scripts[stopped_rank].process.kill()
+    outputs = [script.finish() for script in scripts]
+    return [script.process.exitcode for script in scripts], outputs
+
+
+def test_a_single_process_has_no_process_group() -> None:
     with DistContext.init("cpu") as world:
         assert (world.rank, world.world_size, world.is_main) == (0, 1, True)
         assert not torch.distributed.is_initialized()
@@ -31,170 +37,188 @@ def test_a_process_on_its_own_is_a_world_of_one_and_pays_nothing() -> None:
         assert world.all_reduce_sum(torch.tensor(3.0)) == 3.0
 
 
-def test_ranks_sum_compare_and_learn_from_the_first() -> None:
-    codes, printed = run(
+@ranks
+@slow
+def test_collectives_and_results_of_rank_0() -> None:
+    codes, outputs = run(
         """
-with World.join("cpu") as world:
-    total = world.sum(torch.tensor([1.0, me])).tolist()
-    most = world.most(me, -me)
-    told = world.by_first(lambda: f"from {me}")
-    first = world.from_first(torch.full((2,), float(me))).tolist()
-    print(total, most, told, first)
+with DistContext.init("cpu") as world:
+    total = world.all_reduce_sum(torch.tensor([1.0, rank])).tolist()
+    most = world.all_reduce_max(rank, -rank)
+    result = world.run_on_main(lambda: f"from {rank}")
+    copy = world.broadcast(torch.full((2,), float(rank))).tolist()
+    print(total, most, result, copy)
 """,
         size=3,
     )
-    assert codes == [0, 0, 0], printed
-    assert printed == ["[3.0, 3.0] [2, 0] from 0 [0.0, 0.0]\n"] * 3
+    assert codes == [0, 0, 0], outputs
+    assert outputs == ["[3.0, 3.0] [2, 0] from 0 [0.0, 0.0]\n"] * 3
 
 
+@ranks
+@slow
 def test_a_rank_that_fails_ends_the_others_with_its_reason() -> None:
-    codes, printed = run(
+    codes, outputs = run(
         """
-with World.join("cpu", timing=FAST) as world:
-    world.doing("step 7")
-    if me == 1:
+with DistContext.init("cpu", timing=FAST) as world:
+    world.set_phase("step 7")
+    if rank == 1:
         raise OSError("the disk of this machine is gone")
-    world.sum(torch.zeros(()))
+    world.all_reduce_sum(torch.zeros(()))
     time.sleep(600)
 """
     )
     assert codes == [1, 1]
-    assert "rank 0 on" in printed[0] and "stops: rank 1 on" in printed[0]
-    assert "failed while step 7: OSError: the disk of this machine is gone" in printed[0]
+    assert "rank 0 on" in outputs[0] and "stops: rank 1 on" in outputs[0]
+    assert 'failed in "step 7": OSError: the disk of this machine is gone' in outputs[0]
 
 
-def test_an_exchange_that_does_not_begin_ends_with_advice() -> None:
-    """As where NCCL hangs over peer access that does not work: one rank never comes."""
-    codes, printed = run(
+@ranks
+@slow
+def test_a_first_collective_that_hangs_ends_with_advice() -> None:
+    """NCCL hangs like this if peer access does not work: one rank never joins."""
+    codes, outputs = run(
         """
-if me == 1:
-    World.sum = lambda self, tensor: time.sleep(600)
-with World.join("cpu", timing=FAST) as world:
+if rank == 1:
+    DistContext.all_reduce_sum = lambda self, tensor: time.sleep(600)
+with DistContext.init("cpu", timing=FAST) as world:
     pass
 """
     )
     assert 1 in codes and 0 not in codes
-    assert 'all 2 ranks are held up in "the first exchange" for' in printed[0]
-    assert "Check that the ranks can reach one another" in printed[0]
+    assert 'all 2 ranks have been stuck in "the first collective" for' in outputs[0]
+    assert "Check that the ranks can reach one another" in outputs[0]
 
 
-HANG = """
-with World.join("cpu", stall=1.0, timing=FAST) as world:
-    for step in range(1, 100):
-        world.doing(f"reading the data of step {step}")
-        if step == 3 and me == 1:
-            os.mkfifo("shard")
-            open("shard", "rb")  # nobody writes: as on a mount that is dead
-        world.doing(f"step {step}")
-        world.sum(torch.zeros(()))
-"""
-
-
-def test_a_rank_that_hangs_is_named_with_its_phase_by_all(
+@ranks
+@slow
+def test_all_ranks_name_the_one_that_hangs_with_its_phase(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    codes, printed = run(HANG, size=3)
-    assert codes == [1, 1, 1]
-    for rank, said in enumerate(printed):
-        assert f"gnano: rank {rank} on" in said and "stops: rank 1 on" in said
-        assert "rank 1 on" in said and 'is held up in "reading the data of step 3" for ' in said
-        assert (
-            'and ranks 0, 2 wait for it in "step 3"' in said
-            and "train.stability.stall_timeout" in said
-        )
-        assert ("in <module>" in said) == (rank == 1)  # its stack alone is of interest
-
-
-def test_work_of_rank_0_that_hangs_is_not_blamed_on_those_who_wait_for_it() -> None:
-    codes, printed = run(
+    codes, outputs = run(
         """
-with World.join("cpu", stall=1.0, timing=FAST) as world:
-    world.doing("saving")
-    world.by_first(lambda: time.sleep(600))
+with DistContext.init("cpu", timeout=1.0, timing=FAST) as world:
+    for step in range(1, 100):
+        world.set_phase(f"reading the data of step {step}")
+        if step == 3 and rank == 1:
+            os.mkfifo("shard")
+            open("shard", "rb")  # without a writer it hangs, as on a dead mount
+        world.set_phase(f"step {step}")
+        world.all_reduce_sum(torch.zeros(()))
+""",
+        size=3,
+    )
+    assert codes == [1, 1, 1]
+    for rank, output in enumerate(outputs):
+        assert f"gnano: rank {rank} on" in output and "stops: rank 1 on" in output
+        assert 'has been stuck in "reading the data of step 3" for ' in output
+        assert 'and ranks 0, 2 wait for it in "step 3"' in output
+        assert "train.stability.stall_timeout" in output
+        assert ("in <module>" in output) == (rank == 1)  # only its stack matters
+
+
+@ranks
+@slow
+def test_ranks_that_wait_for_rank_0_are_not_blamed_for_its_hang() -> None:
+    codes, outputs = run(
+        """
+with DistContext.init("cpu", timeout=1.0, timing=FAST) as world:
+    world.set_phase("saving")
+    world.run_on_main(lambda: time.sleep(600))
 """
     )
     assert codes == [1, 1]
-    for said in printed:
-        assert "rank 0 on" in said and 'held up in "saving" for' in said
-        assert 'and rank 1 waits for it in "saving"' in said
+    for output in outputs:
+        assert "rank 0 on" in output and 'has been stuck in "saving" for' in output
+        assert 'and rank 1 waits for it in "saving"' in output
 
 
-def test_ranks_wait_for_as_long_as_the_one_that_is_behind_may_take() -> None:
-    codes, printed = run(
+@ranks
+@slow
+def test_ranks_wait_as_long_as_the_slowest_one_may_take() -> None:
+    codes, outputs = run(
         """
-with World.join("cpu", stall=1.0, timing=FAST) as world:
-    if me == 1:
-        world.doing("waiting for data", math.inf)
+with DistContext.init("cpu", timeout=1.0, timing=FAST) as world:
+    if rank == 1:
+        world.set_phase("waiting for data", math.inf)
         time.sleep(2.5)
     else:
-        world.doing("waiting for data")
-        world.doing("step 1")
-    world.sum(torch.zeros(()))
-    for step in range(6):  # slow, but it moves on
-        world.doing(f"step {step}")
+        world.set_phase("waiting for data")
+        world.set_phase("step 1")
+    world.all_reduce_sum(torch.zeros(()))
+    for step in range(6):  # slow, but the phases change
+        world.set_phase(f"step {step}")
         time.sleep(0.3)
     print("done")
 """
     )
-    assert (codes, printed) == ([0, 0], ["done\n"] * 2)
+    assert (codes, outputs) == ([0, 0], ["done\n"] * 2)
 
 
-@pytest.mark.parametrize("stopped", [0, 1])
-def test_a_rank_that_is_stopped_is_found_by_its_silence(stopped: int) -> None:
-    """Also the first, with which the store is silent, where the ranks look for one another."""
-    codes, printed = run(
+@ranks
+@slow
+@pytest.mark.parametrize("stopped_rank", [0, 1])
+def test_a_stopped_rank_is_detected_by_its_missing_heartbeat(stopped_rank: int) -> None:
+    """With rank 0, the store that the ranks share stops too."""
+    codes, outputs = run(
         f"""
 import signal
-with World.join("cpu", stall=600.0, timing=FAST._replace(silent=3.0, grace=1.0)) as world:
-    world.doing("step 1")
+timing = FAST._replace(heartbeat_timeout=3.0, exit_grace=1.0)
+with DistContext.init("cpu", timeout=600.0, timing=timing) as world:
+    world.set_phase("step 1")
     time.sleep(1)
-    if me == {stopped}:
+    if rank == {stopped_rank}:
         os.kill(os.getpid(), signal.SIGSTOP)
-    world.sum(torch.zeros(()))
+    world.all_reduce_sum(torch.zeros(()))
 """,
-        stopped=stopped,
+        stopped_rank=stopped_rank,
     )
-    assert codes[1 - stopped] == 1
-    told = ["no answer for 3 s", "rank 1 on"][stopped]
-    assert told in printed[1 - stopped]
+    assert codes[1 - stopped_rank] == 1
+    reason = ["no response for 3 s", "rank 1 on"][stopped_rank]
+    assert reason in outputs[1 - stopped_rank]
 
 
-def test_ranks_that_were_all_stopped_together_go_on() -> None:
-    """A laptop's sleep, or a launcher that is stopped with all it has started."""
-    script = """
-with World.join("cpu", stall=1.5, timing=FAST._replace(silent=2.0)) as world:
-    world.doing("step 1")
-    print("begun", flush=True)
-    for _ in range(10):  # most of it lies after the stop
+@ranks
+@slow
+def test_ranks_that_were_all_paused_together_continue() -> None:
+    """A laptop that sleeps, or a launcher that is stopped with its processes."""
+    scripts = start(
+        """
+timing = FAST._replace(heartbeat_timeout=2.0)
+with DistContext.init("cpu", timeout=1.5, timing=timing) as world:
+    world.set_phase("step 1")
+    print("started", flush=True)
+    for _ in range(10):  # most of it runs after the pause
         time.sleep(0.1)
-    world.sum(torch.zeros(()))
+    world.all_reduce_sum(torch.zeros(()))
     print("done")
-"""
-    ranks = start(script, 2)
-    for rank in ranks:
-        rank.wait_for("begun")
-    for rank in ranks:
-        rank.send(signal.SIGSTOP)
+""",
+        2,
+    )
+    for script in scripts:
+        script.wait_for("started")
+    for script in scripts:
+        script.send(signal.SIGSTOP)
     time.sleep(2.5)
-    for rank in ranks:
-        rank.send(signal.SIGCONT)
-    assert [rank.end() for rank in ranks] == ["begun\ndone\n"] * 2
+    for script in scripts:
+        script.send(signal.SIGCONT)
+    assert [script.finish() for script in scripts] == ["started\ndone\n"] * 2
 
 
-def test_on_a_box_without_peer_access_the_setting_that_helps_is_named(
+def test_without_peer_access_the_setting_that_helps_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda a, b: {a, b} != {0, 2})
-    said = first_collective_advice(torch.device("cuda", 0))
-    assert "no peer access between GPUs 0 and 2" in said and "NCCL_P2P_DISABLE=1" in said
+    advice = first_collective_advice(torch.device("cuda", 0))
+    assert "no peer access between GPUs 0 and 2" in advice and "NCCL_P2P_DISABLE=1" in advice
     monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda a, b: a < b)
     assert "no peer access between GPUs 0 and 1" in first_collective_advice(torch.device("cuda", 0))
 
 
 @pytest.mark.parametrize("bad", [{"WORLD_SIZE": "two"}, {"WORLD_SIZE": "2", "RANK": ""}])
-def test_a_half_set_environment_is_said(
+def test_an_incomplete_environment_is_refused(
     bad: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in bad.items():

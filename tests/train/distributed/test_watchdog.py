@@ -1,4 +1,4 @@
-"""A process that trains alone and hangs ends in a sentence; one that is slow or asleep goes on."""
+"""A process that hangs ends with an error; one that is slow or was paused continues."""
 
 import os
 import signal
@@ -6,91 +6,98 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.train.ranks.scripts import start
+from tests.train.distributed.rank_scripts import start
+
+pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 
 
-def test_a_read_that_never_returns_ends_with_the_phase_and_the_place(
+def test_a_read_that_never_returns_ends_with_phase_and_stack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    os.mkfifo("shard")  # opened by nobody else: to open it hangs, as on a dead mount
+    os.mkfifo("shard")  # without a writer, opening it hangs, as on a dead mount
     (script,) = start(
         """
 def read(path):
     return open(path, "rb").read()
 
-with World.join("cpu", stall=0.5, timing=FAST._replace(every=0.1, late=0.7)) as world:
-    world.doing("step 11")
-    world.doing("reading the data of step 12")
+timing = FAST._replace(check_interval=0.1, pause_threshold=0.7)
+with DistContext.init("cpu", timeout=0.5, timing=timing) as world:
+    world.set_phase("step 11")
+    world.set_phase("reading the data of step 12")
     read("shard")
 """
     )
-    said = script.end()
+    output = script.finish()
     assert script.process.exitcode == 1
-    assert f"gnano: process {script.process.pid} on " in said
-    assert 'has been in "reading the data of step 12" for ' in said
-    assert "A phase may take 0.5 s: train.stability.stall_timeout" in said
-    assert "in read\n" in said  # the stack tells where
+    assert f"gnano: process {script.process.pid} on " in output
+    assert 'has been in "reading the data of step 12" for ' in output
+    assert "A phase may take 0.5 s; raise train.stability.stall_timeout" in output
+    assert "in read\n" in output  # the stack
 
 
-def test_a_run_that_is_slow_but_moves_on_is_left_alone() -> None:
+def test_a_slow_run_whose_phases_change_continues() -> None:
     (script,) = start(
         """
-with World.join("cpu", stall=0.6, timing=FAST._replace(every=0.1, late=0.7)) as world:
+timing = FAST._replace(check_interval=0.1, pause_threshold=0.7)
+with DistContext.init("cpu", timeout=0.6, timing=timing) as world:
     for step in range(10):
-        world.doing(f"step {step}")
+        world.set_phase(f"step {step}")
         time.sleep(0.1)
 print("done")
 """
     )
-    assert script.end() == "done\n"
+    assert script.finish() == "done\n"
 
 
-def test_a_phase_may_have_a_limit_of_its_own() -> None:
+def test_a_phase_may_have_its_own_limit() -> None:
     (script,) = start(
         """
-with World.join("cpu", stall=0.3, timing=FAST._replace(every=0.1, late=0.7)) as world:
-    world.doing("waiting for data", math.inf)
+timing = FAST._replace(check_interval=0.1, pause_threshold=0.7)
+with DistContext.init("cpu", timeout=0.3, timing=timing) as world:
+    world.set_phase("waiting for data", math.inf)
     time.sleep(0.8)
-    print("the data came", flush=True)
-    world.doing("saving", 0.2)
+    print("the data is complete", flush=True)
+    world.set_phase("saving", 0.2)
     time.sleep(60)
 """
     )
-    said = script.end()
-    assert script.process.exitcode == 1 and said.startswith("the data came\n")
-    assert 'in "saving" for' in said and "This phase may take 0.2 s." in said
+    output = script.finish()
+    assert script.process.exitcode == 1 and output.startswith("the data is complete\n")
+    assert 'in "saving" for' in output and "This phase may take 0.2 s." in output
 
 
-def test_a_run_that_was_stopped_for_longer_than_the_limit_goes_on() -> None:
+def test_a_run_paused_for_longer_than_the_limit_continues() -> None:
     (script,) = start(
         """
-with World.join("cpu", stall=1.0, timing=FAST._replace(every=0.1, late=0.7)) as world:
-    world.doing("step 1")
-    print("begun", flush=True)
-    for _ in range(8):  # most of it lies after the stop
+timing = FAST._replace(check_interval=0.1, pause_threshold=0.7)
+with DistContext.init("cpu", timeout=1.0, timing=timing) as world:
+    world.set_phase("step 1")
+    print("started", flush=True)
+    for _ in range(8):  # most of it runs after the pause
         time.sleep(0.05)
 print("done")
 """
     )
-    script.wait_for("begun")
+    script.wait_for("started")
     script.send(signal.SIGSTOP)
     time.sleep(1.5)
     script.send(signal.SIGCONT)
-    assert script.end() == "begun\ndone\n" and script.process.exitcode == 0
+    assert script.finish() == "started\ndone\n" and script.process.exitcode == 0
 
 
-def test_without_a_limit_nobody_watches_and_after_the_run_neither() -> None:
+def test_there_is_no_watchdog_without_a_limit_or_after_the_run() -> None:
     (script,) = start(
         """
-with World.join("cpu", timing=FAST._replace(every=0.1, late=0.7)) as world:
-    world.doing("step 1", 0.1)
+timing = FAST._replace(check_interval=0.1, pause_threshold=0.7)
+with DistContext.init("cpu", timing=timing) as world:
+    world.set_phase("step 1", 0.1)
     assert threading.active_count() == 1
-with World.join("cpu", stall=0.3, timing=FAST._replace(every=0.1, late=0.7)) as world:
+with DistContext.init("cpu", timeout=0.3, timing=timing) as world:
     assert threading.active_count() == 2
 assert threading.active_count() == 1
 time.sleep(0.6)
 print("done")
 """
     )
-    assert script.end() == "done\n"
+    assert script.finish() == "done\n"

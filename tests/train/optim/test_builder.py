@@ -1,4 +1,4 @@
-"""AdamW as torch has it, decay on matrices only, and what every optimizer promises."""
+"""AdamW equals torch's, only matrices decay, and the properties of every optimizer."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def new_model() -> GPT:
     return GPT(**SHAPE)
 
 
-def give_gradients(model: GPT, seed: int, factor: float = 1.0) -> None:
+def set_gradients(model: GPT, seed: int, factor: float = 1.0) -> None:
     torch.manual_seed(seed)
     for p in model.parameters():
         p.grad = torch.randn_like(p) * factor
@@ -29,19 +29,19 @@ def give_gradients(model: GPT, seed: int, factor: float = 1.0) -> None:
         model.lm_head.weight.grad[130:] = 0  # type: ignore[index]
 
 
-def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def copy_all(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
-def everything(model: GPT, optimizer: Optimizer) -> dict[str, Tensor]:
-    return copies({**dict(model.named_parameters()), **optimizer.state_dict()})
+def full_state(model: GPT, optimizer: Optimizer) -> dict[str, Tensor]:
+    return copy_all({**dict(model.named_parameters()), **optimizer.state_dict()})
 
 
-def bits(tensors: dict[str, Tensor]) -> dict[str, bytes]:
+def as_bytes(tensors: dict[str, Tensor]) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
 
 
-def torchs_adamw(model: GPT, **settings: Any) -> torch.optim.AdamW:
+def torch_adamw(model: GPT, **settings: Any) -> torch.optim.AdamW:
     parameters = list(model.parameters())
     matrices = [p for p in parameters if p.dim() == 2]
     gains = [p for p in parameters if p.dim() == 1]
@@ -49,26 +49,26 @@ def torchs_adamw(model: GPT, **settings: Any) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, fused=True, **settings)
 
 
-def test_adamw_gives_the_bits_of_torchs() -> None:
+def test_adamw_equals_torch_bit_for_bit() -> None:
     ours, theirs = new_model(), new_model()
     optimizer = Optimizer(ours, OptimizerConfig(beta1=0.8, beta2=0.9, eps=1e-6, weight_decay=0.3))
-    reference = torchs_adamw(theirs, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.3)
+    reference = torch_adamw(theirs, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.3)
     for step, lr in enumerate([0.01, 0.02, 0.005]):
         for model in (ours, theirs):
-            give_gradients(model, seed=step)
+            set_gradients(model, seed=step)
         optimizer.step(lr)
         for group in reference.param_groups:
             group["lr"] = lr
         reference.step()
-    assert bits(copies(dict(ours.named_parameters()))) == bits(
-        copies(dict(theirs.named_parameters()))
+    assert as_bytes(copy_all(dict(ours.named_parameters()))) == as_bytes(
+        copy_all(dict(theirs.named_parameters()))
     )
     state = {
         f"{name}/{kind}": tensor
         for name, p in theirs.named_parameters()
         for kind, tensor in reference.state[p].items()
     }
-    assert bits(copies(optimizer.state_dict())) == bits(state)
+    assert as_bytes(copy_all(optimizer.state_dict())) == as_bytes(state)
 
 
 def test_two_steps_of_adamw_equal_the_formula() -> None:
@@ -79,7 +79,7 @@ def test_two_steps_of_adamw_equal_the_formula() -> None:
     expected = p.detach().clone()
     m = v = torch.zeros_like(expected)
     for t, lr in ((1, 0.01), (2, 0.02)):
-        give_gradients(model, seed=t)
+        set_gradients(model, seed=t)
         assert p.grad is not None
         g = p.grad.clone()
         m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g * g
@@ -91,7 +91,7 @@ def test_two_steps_of_adamw_equal_the_formula() -> None:
 
 def test_only_matrices_decay_in_adamw() -> None:
     model = new_model()
-    before = copies(dict(model.named_parameters()))
+    before = copy_all(dict(model.named_parameters()))
     optimizer = Optimizer(model, OptimizerConfig(weight_decay=0.5))
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
@@ -101,12 +101,12 @@ def test_only_matrices_decay_in_adamw() -> None:
         torch.testing.assert_close(p.detach(), before[name] * shrink)
 
 
-def test_embedding_and_head_have_learning_rates_of_their_own() -> None:
+def test_embedding_and_head_have_their_own_learning_rates() -> None:
     plain, changed = new_model(), new_model()
-    before = copies(dict(plain.named_parameters()))
+    before = copy_all(dict(plain.named_parameters()))
     configs = OptimizerConfig(), OptimizerConfig(embedding_lr_scale=3.0, head_lr_scale=0.5)
     for model, config in zip((plain, changed), configs, strict=True):
-        give_gradients(model, seed=1)
+        set_gradients(model, seed=1)
         Optimizer(model, config).step(0.01)
     moved = dict(changed.named_parameters())
     for name, p in plain.named_parameters():
@@ -116,62 +116,62 @@ def test_embedding_and_head_have_learning_rates_of_their_own() -> None:
 
 
 @KINDS
-def test_a_divisor_is_a_smaller_gradient(kind: Any) -> None:
+def test_a_divisor_equals_a_smaller_gradient(kind: Any) -> None:
     ours, theirs = new_model(), new_model()
     config = OptimizerConfig(kind=kind, eps=1e-3)  # with a small ε AdamW hardly sees the scale
     optimizer, reference = Optimizer(ours, config), Optimizer(theirs, config)
     for step in range(3):
-        give_gradients(ours, seed=step)
-        give_gradients(theirs, seed=step, factor=1 / 64)
+        set_gradients(ours, seed=step)
+        set_gradients(theirs, seed=step, factor=1 / 64)
         optimizer.step(0.01, grad_divisor=torch.tensor(64.0))
         reference.step(0.01)
-    assert bits(everything(ours, optimizer)) == bits(everything(theirs, reference))
+    assert as_bytes(full_state(ours, optimizer)) == as_bytes(full_state(theirs, reference))
 
 
 @KINDS
-def test_a_skipped_step_changes_not_a_bit(kind: Any) -> None:
+def test_a_skipped_step_changes_nothing(kind: Any) -> None:
     model = new_model()
     optimizer = Optimizer(model, OptimizerConfig(kind=kind))
-    give_gradients(model, seed=0)
+    set_gradients(model, seed=0)
     optimizer.step(0.01, grad_divisor=torch.tensor(2.0), skip_step=torch.tensor(0.0))
-    before = everything(model, optimizer)
+    before = full_state(model, optimizer)
     for bad in (torch.nan, torch.inf, 1.0):
-        give_gradients(model, seed=1, factor=bad)
+        set_gradients(model, seed=1, factor=bad)
         optimizer.step(
             0.01, remaining=0.5, grad_divisor=torch.tensor(bad), skip_step=torch.tensor(1.0)
         )
-        assert bits(everything(model, optimizer)) == bits(before)
+        assert as_bytes(full_state(model, optimizer)) == as_bytes(before)
 
 
 @KINDS
-def test_a_step_not_skipped_is_the_step_without_the_question(kind: Any) -> None:
-    asked, plain = new_model(), new_model()
+def test_a_step_that_is_not_skipped_equals_one_without_the_flag(kind: Any) -> None:
+    flagged, plain = new_model(), new_model()
     config = OptimizerConfig(kind=kind)
-    for model, skip in ((asked, torch.tensor(0.0)), (plain, None)):
-        give_gradients(model, seed=0)
+    for model, skip in ((flagged, torch.tensor(0.0)), (plain, None)):
+        set_gradients(model, seed=0)
         Optimizer(model, config).step(0.01, skip_step=skip)
-    assert bits(copies(dict(asked.named_parameters()))) == bits(
-        copies(dict(plain.named_parameters()))
+    assert as_bytes(copy_all(dict(flagged.named_parameters()))) == as_bytes(
+        copy_all(dict(plain.named_parameters()))
     )
 
 
 @KINDS
-@pytest.mark.parametrize("done", [0, 2])
-def test_what_it_remembers_is_all_it_needs_to_go_on(kind: Any, done: int) -> None:
+@pytest.mark.parametrize("steps_before", [0, 2])
+def test_a_restored_state_continues_identically(kind: Any, steps_before: int) -> None:
     model, config = new_model(), OptimizerConfig(kind=kind)
     optimizer = Optimizer(model, config)
-    for step in range(done):
-        give_gradients(model, seed=step)
+    for step in range(steps_before):
+        set_gradients(model, seed=step)
         optimizer.step(0.01)
-    again = new_model()
-    again.load_state_dict(model.state_dict())
-    successor = Optimizer(again, config)
-    successor.load_state_dict(copies(optimizer.state_dict()))
-    for step in range(done, done + 3):
-        for m, o in ((model, optimizer), (again, successor)):
-            give_gradients(m, seed=step)
+    copy = new_model()
+    copy.load_state_dict(model.state_dict())
+    copied_optimizer = Optimizer(copy, config)
+    copied_optimizer.load_state_dict(copy_all(optimizer.state_dict()))
+    for step in range(steps_before, steps_before + 3):
+        for m, o in ((model, optimizer), (copy, copied_optimizer)):
+            set_gradients(m, seed=step)
             o.step(0.01, remaining=0.5)
-    assert bits(everything(model, optimizer)) == bits(everything(again, successor))
+    assert as_bytes(full_state(model, optimizer)) == as_bytes(full_state(copy, copied_optimizer))
 
 
 @KINDS
@@ -180,22 +180,22 @@ def test_the_padding_of_the_head_stays_zero(kind: Any) -> None:
     assert len(model.lm_head.weight) == 256
     optimizer = Optimizer(model, OptimizerConfig(kind=kind))
     for step in range(3):
-        give_gradients(model, seed=step)
+        set_gradients(model, seed=step)
         optimizer.step(0.01)
     assert not model.lm_head.weight[130:].any() and model.lm_head.weight[:130].all()
 
 
-def test_another_optimizers_state_is_refused_by_name() -> None:
+def test_the_state_of_another_optimizer_is_refused() -> None:
     model = new_model()
     adamw, muon = (Optimizer(model, OptimizerConfig(kind=k)) for k in ("adamw", "muon"))
     with pytest.raises(ValueError, match=r"'model\.layers\.0\.mlp\.down_proj\.weight/exp_avg'"):
         muon.load_state_dict(adamw.state_dict())
-    torn = {**adamw.state_dict(), "model.norm.weight/exp_avg": torch.zeros(3)}
-    with pytest.raises(ValueError, match=r"'model\.norm\.weight/exp_avg' in the shape \[3\]"):
-        adamw.load_state_dict(torn)
-    del torn["model.norm.weight/exp_avg"]
+    incomplete = {**adamw.state_dict(), "model.norm.weight/exp_avg": torch.zeros(3)}
+    with pytest.raises(ValueError, match=r"'model\.norm\.weight/exp_avg' with shape \[3\]"):
+        adamw.load_state_dict(incomplete)
+    del incomplete["model.norm.weight/exp_avg"]
     with pytest.raises(ValueError, match=r"lacks 'model\.norm\.weight/exp_avg'"):
-        adamw.load_state_dict(torn)
+        adamw.load_state_dict(incomplete)
 
 
 @pytest.mark.parametrize(
@@ -206,10 +206,10 @@ def test_another_optimizers_state_is_refused_by_name() -> None:
         {"eps": 0.0},
         {"weight_decay": -1.0},
         {"momentum": 1.0},
-        {"polar_steps": 0},
-        {"polar_steps": 9},
-        {"embedding_lr": 0.0},
-        {"head_lr": -1.0},
+        {"ns_steps": 0},
+        {"ns_steps": 9},
+        {"embedding_lr_scale": 0.0},
+        {"head_lr_scale": -1.0},
     ],
 )
 def test_values_out_of_range_are_refused(bad: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ KINDS = ["cosine", "wsd", "linear"]
     floats(0, 1),
     integers(60, 500),
 )
-def test_it_rises_to_the_peak_and_falls_to_the_floor(
+def test_the_rate_rises_to_the_peak_and_falls_to_the_floor(
     kind: Any, peak: float, warmup: int, floor: float, decay: float, steps: int
 ) -> None:
     falling = {"decay": decay} if kind == "wsd" else {}
@@ -31,14 +31,12 @@ def test_it_rises_to_the_peak_and_falls_to_the_floor(
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
     assert max(rates) == pytest.approx(peak)
     # a decay over less than half a step is none
-    ends_on = peak if kind == "wsd" and round(decay * steps) == 0 else floor * peak
-    assert rates[-1] == pytest.approx(ends_on)
+    last = peak if kind == "wsd" and round(decay * steps) == 0 else floor * peak
+    assert rates[-1] == pytest.approx(last)
 
 
 @given(floats(0, 1), integers(0, 50), integers(60, 500))
-def test_wsd_stays_at_the_peak_until_its_share_of_the_steps_is_left(
-    decay: float, warmup: int, steps: int
-) -> None:
+def test_wsd_stays_at_the_peak_until_its_decay(decay: float, warmup: int, steps: int) -> None:
     schedule = LRSchedule(kind="wsd", peak=1.0, warmup=warmup, floor=0.0, decay=decay)
     rates = [schedule.lr_at(step, steps) for step in range(warmup, steps)]
     below = sum(rate < 1.0 for rate in rates)
@@ -48,7 +46,7 @@ def test_wsd_stays_at_the_peak_until_its_share_of_the_steps_is_left(
 
 
 @given(integers(0, 50), floats(0, 1), integers(60, 500), integers(0, 499))
-def test_the_cosine_is_the_published_formula(
+def test_the_cosine_equals_the_published_formula(
     warmup: int, floor: float, steps: int, step: int
 ) -> None:
     rate = LRSchedule(peak=0.5, warmup=warmup, floor=floor).lr_at(min(step, steps - 1), steps)
@@ -61,10 +59,10 @@ def test_the_cosine_is_the_published_formula(
         assert rate == pytest.approx(low + 0.5 * (0.5 - low) * (1 + math.cos(angle)))
 
 
-@pytest.mark.parametrize(("kind", "at"), [("cosine", 0.55), ("linear", 0.55), ("wsd", 1.0)])
-def test_half_way_through_a_run(kind: Any, at: float) -> None:
+@pytest.mark.parametrize(("kind", "rate"), [("cosine", 0.55), ("linear", 0.55), ("wsd", 1.0)])
+def test_the_rate_halfway_through_a_run(kind: Any, rate: float) -> None:
     schedule = LRSchedule(kind=kind, peak=1.0, warmup=0, floor=0.1)
-    assert schedule.lr_at(50, 101) == pytest.approx(at)
+    assert schedule.lr_at(50, 101) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(

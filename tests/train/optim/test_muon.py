@@ -1,6 +1,4 @@
-"""Muon against its formula and against a singular value decomposition, on one rank and many."""
-
-from typing import Any
+"""Muon against its formula and against a singular value decomposition, on one and many ranks."""
 
 import pytest
 import torch
@@ -16,7 +14,7 @@ from gnano.train.optim import muon as muon_module
 from gnano.train.optim.builder import Optimizer
 from gnano.train.optim.muon import orthogonalize
 
-# widths that 4 ranks cannot share evenly: 18 rows are 5, 5, 5, 3, and of 6 the last has none
+# widths that 4 ranks cannot share evenly: 18 rows are 5, 5, 5, 3; of 6 rows the last has none
 SHAPE = dict(
     vocab_size=130, n_embd=18, n_layer=3, n_head=3, n_kv_head=1, ffn_hidden=22, block_size=8
 )
@@ -31,7 +29,7 @@ def polar_factor(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 40), (40, 7), (64, 320), (96, 96)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_singular_values_come_near_one_along_the_same_directions(
+def test_orthogonalize_brings_singular_values_near_one(
     shape: tuple[int, int], dtype: torch.dtype
 ) -> None:
     torch.manual_seed(0)
@@ -46,13 +44,13 @@ def test_singular_values_come_near_one_along_the_same_directions(
     assert cosine.min() > 0.98
 
 
-def test_more_steps_come_as_near_as_one_likes() -> None:
+def test_more_iterations_converge_to_the_polar_factor() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 12, 20, dtype=torch.float64)
     torch.testing.assert_close(orthogonalize(x, steps=8), polar_factor(x), atol=1e-5, rtol=0)
 
 
-def test_a_matrix_does_not_depend_on_its_batch_and_zeros_stay_zeros() -> None:
+def test_a_matrix_does_not_depend_on_its_batch_and_zeros_stay_zero() -> None:
     torch.manual_seed(0)
     x = torch.randn(3, 12, 20, dtype=torch.float64)
     x[1] = 0
@@ -66,14 +64,14 @@ def new_model(dtype: torch.dtype = torch.float32) -> GPT:
     return GPT(**SHAPE).to(dtype)
 
 
-def whole_gradients(step: int) -> dict[str, Tensor]:
-    """The same on every rank."""
+def full_gradients(step: int) -> dict[str, Tensor]:
+    """Return gradients that are the same on every rank."""
     torch.manual_seed(100 + step)
     return {name: torch.randn_like(p) for name, p in new_model().named_parameters()}
 
 
 def well_conditioned(x: Tensor) -> Tensor:
-    """In fp64, and with singular values that a few steps bring to 1 exactly."""
+    """Convert to fp64, with singular values that a few iterations bring to 1 exactly."""
     return x.double() if x.dim() == 1 else 0.2 * x.double() + 2 * torch.eye(*x.shape).double()
 
 
@@ -86,17 +84,17 @@ def test_two_steps_equal_the_formula() -> None:
     assert len(names) == 3 * 7
     expected = {name: parameters[name].detach().clone() for name in names}
     m = {name: torch.zeros_like(w) for name, w in expected.items()}
-    for step, (lr, left) in enumerate([(0.01, 1.0), (0.02, 0.25)]):
-        gradients = {name: well_conditioned(g) for name, g in whole_gradients(step).items()}
+    for step, (lr, remaining) in enumerate([(0.01, 1.0), (0.02, 0.25)]):
+        gradients = {name: well_conditioned(g) for name, g in full_gradients(step).items()}
         for name, p in parameters.items():
             p.grad = gradients[name] / 3
-        optimizer.step(lr, left, grad_divisor=torch.tensor(1 / 3))
+        optimizer.step(lr, remaining, grad_divisor=torch.tensor(1 / 3))
         for name, w in expected.items():
             g = gradients[name]
             m[name] = 0.9 * m[name] + 0.1 * g
             o = polar_factor(0.9 * m[name] + 0.1 * g) * 0.2 * max(w.shape) ** 0.5
-            agree = torch.sign(o) == torch.sign(w)
-            expected[name] = w - lr * o - lr * 0.4 * left * torch.where(agree, w, 0)
+            is_shrinking = torch.sign(o) == torch.sign(w)
+            expected[name] = w - lr * o - lr * 0.4 * remaining * torch.where(is_shrinking, w, 0)
     for name, w in expected.items():
         torch.testing.assert_close(parameters[name].detach(), w, atol=2e-7, rtol=0)
 
@@ -106,7 +104,7 @@ def test_an_update_is_as_large_as_adamws() -> None:
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = Optimizer(model, OptimizerConfig(kind="muon", weight_decay=0.0))
     for name, p in model.named_parameters():
-        p.grad = whole_gradients(0)[name]
+        p.grad = full_gradients(0)[name]
     optimizer.step(1.0)
     for name, p in model.named_parameters():
         if "proj" in name:
@@ -114,22 +112,22 @@ def test_an_update_is_as_large_as_adamws() -> None:
             assert 0.15 < rms < 0.25  # AdamW's, in the middle of a run: 0.2 to 0.4 (Moonlight)
 
 
-def laid_out(whole: Tensor, like: Tensor) -> Tensor:
+def shard_like(full: Tensor, like: Tensor) -> Tensor:
     if isinstance(like, DTensor):
-        return distribute_tensor(whole, like.device_mesh, like.placements)
-    return whole.clone()
+        return distribute_tensor(full, like.device_mesh, like.placements)
+    return full.clone()
 
 
-def steps(how: str, at_once: int, bf16: bool) -> dict[str, Tensor]:
-    """Whole weights and state after some steps, the model laid out in one of three ways."""
-    muon_module.BATCH_ELEMENTS = at_once
+def train_steps(strategy: str, batch_elements: int, bf16: bool) -> dict[str, Tensor]:
+    """Take some steps with a distributed model; return its full weights and optimizer state."""
+    muon_module.BATCH_ELEMENTS = batch_elements
     model = new_model()
     if bf16:
         model.compute_dtype = torch.bfloat16
     mesh = None
-    if how == "fsdp":
+    if strategy == "fsdp":
         mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
-    elif how == "hsdp":
+    elif strategy == "hsdp":
         mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("copy", "shard"))
     if mesh is not None:
         for block in model.model.layers:
@@ -139,8 +137,8 @@ def steps(how: str, at_once: int, bf16: bool) -> dict[str, Tensor]:
     assert all(isinstance(p, DTensor) == (mesh is not None) for p in parameters.values())
     optimizer = Optimizer(model, OptimizerConfig(kind="muon"))
     for step in range(STEPS):
-        for name, gradient in whole_gradients(step).items():
-            parameters[name].grad = laid_out(gradient, parameters[name])
+        for name, gradient in full_gradients(step).items():
+            parameters[name].grad = shard_like(gradient, parameters[name])
         skip = torch.tensor(float(step == 1))
         optimizer.step(0.02, 1 - step / STEPS, torch.tensor(2.0), skip)
         optimizer.zero_grad()
@@ -154,36 +152,32 @@ def steps(how: str, at_once: int, bf16: bool) -> dict[str, Tensor]:
     }
 
 
-MANY, FEW = 2**26, 1  # elements at once; with 1, as few matrices as there are ranks
-WAYS = {2: [("ddp", MANY), ("fsdp", MANY)], 4: [("ddp", FEW), ("fsdp", FEW), ("hsdp", MANY)]}
+MANY, FEW = 2**26, 1  # elements of a batch; with 1, as few matrices as there are ranks
+STRATEGIES = {2: [("ddp", MANY), ("fsdp", MANY)], 4: [("ddp", FEW), ("fsdp", FEW), ("hsdp", MANY)]}
+PRECISIONS = {"fp32": False, "bf16": True}
 
 
-def each_way(bf16: bool) -> dict[tuple[str, int], dict[str, Tensor]]:
-    """In one meeting of the ranks, because to start them takes longer."""
-    ways = WAYS[torch.distributed.get_world_size()]
-    return {way: steps(*way, bf16=bf16) for way in ways}
+def train_with_each_strategy() -> dict[tuple[str, int, str], dict[str, Tensor]]:
+    """Use one process group for all of them, because starting the ranks takes longer."""
+    strategies = STRATEGIES[torch.distributed.get_world_size()]
+    return {
+        (*strategy, precision): train_steps(*strategy, bf16)
+        for strategy in strategies
+        for precision, bf16 in PRECISIONS.items()
+    }
 
 
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.ranks
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4])
-def test_any_number_of_ranks_takes_the_steps_of_one(size: int, bf16: bool) -> None:
-    alone = steps("alone", MANY, bf16)
-    ranks = on_ranks(size, each_way, bf16)
+def test_several_ranks_take_the_steps_of_a_single_one(size: int) -> None:
+    single = {name: train_steps("single", MANY, bf16) for name, bf16 in PRECISIONS.items()}
+    ranks = on_ranks(size, train_with_each_strategy)
     # an element moves by about 0.2 × 0.02 a step, and bf16 keeps 8 bits of that
-    tolerance = 2e-4 if bf16 else 2e-6
-    for way in WAYS[size]:
-        for name, expected in alone.items():
-            first, *others = (rank[way][name] for rank in ranks)
-            assert (first - expected).abs().max() <= tolerance, f"{way}: {name}"
-            assert all(torch.equal(other, first) for other in others), f"{way}: ranks differ"
-
-
-def failing() -> Any:
-    if torch.distributed.get_rank() == 1:
-        raise RuntimeError("a reason of its own")
-    torch.distributed.barrier()
-
-
-def test_a_rank_that_fails_is_told_of_at_once_with_its_reason() -> None:
-    with pytest.raises(AssertionError, match=r"rank 1 failed:\n(?s:.*)a reason of its own"):
-        on_ranks(2, failing)
+    tolerance = {"fp32": 2e-6, "bf16": 2e-4}
+    for key in ranks[0]:
+        precision = key[-1]
+        for name, expected in single[precision].items():
+            first, *others = (rank[key][name] for rank in ranks)
+            assert (first - expected).abs().max() <= tolerance[precision], f"{key}: {name}"
+            assert all(torch.equal(other, first) for other in others), f"{key}: ranks differ"

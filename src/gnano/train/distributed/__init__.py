@@ -1,1 +1,1 @@
-"""distributed."""
+"""Training on several ranks: process groups, DDP and FSDP2, and the watchdog for hangs."""

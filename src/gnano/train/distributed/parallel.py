@@ -1,19 +1,20 @@
-"""Where does the model live? Whole on one device, copied to each rank, or sharded over them.
+"""Places the model on the ranks: on a single device, replicated (DDP), or sharded (FSDP2).
 
-                 weights, moments      gradients                     exchanged in a step
-    alone        whole                 whole                         nothing
-    ddp          whole on each rank    summed in the backward pass   gradients
-    fsdp         a slice on each rank  summed and scattered          weights twice, gradients
-    fsdp, replicas = R                 the same within each of R groups; gradients between them
+                       weights, moments      gradients                     exchanged in a step
+    single rank        complete              complete                      nothing
+    ddp                complete on each      summed in the backward pass   gradients
+    fsdp               a shard on each rank  summed and scattered          weights twice, gradients
+    fsdp, hsdp_replicas = R         the same within each of R groups; gradients between them
 
-Every rank takes its own samples of the same global batch, so all of these compute the same
-step. DDP is PyTorch's; FSDP is FSDP2 (`fully_shard`), which leaves the model's modules and
-names as they are and makes its parameters DTensors.
+Every rank takes its own samples of the same global batch, so all of these compute the same step.
+DDP is PyTorch's; FSDP is FSDP2 (`fully_shard`), which leaves the model's modules and names as they
+are and makes its parameters DTensors.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,6 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from gnano.data.sft.sft_dataset import AnyBatch
 from gnano.model.transformer import GPT
 from gnano.train.distributed.context import DistContext
 
@@ -37,13 +37,13 @@ class ParallelModel:
     """The model as this rank computes it."""
 
     model: GPT
-    loss_fn: Callable[[AnyBatch], Tensor]  # sum of the cross-entropy of a micro-batch, for backward
+    loss_fn: Callable[..., Tensor]  # as `GPT.loss`, for backward
     parameters: dict[str, nn.Parameter]  # fp32, as this rank holds them between two steps
-    grad_copies: int = 1  # ranks that hold the same slice of each gradient after the backward pass
+    grad_copies: int = 1  # ranks that hold the same shard of each gradient after the backward pass
 
     @contextmanager
     def backward_context(self, is_last: bool) -> Iterator[None]:
-        """Around loss and backward of a micro-batch: only the last one of a step is exchanged."""
+        """Wrap loss and backward of a micro-batch: only the last of a step exchanges gradients."""
         if isinstance(self.loss_fn, DistributedDataParallel) and not is_last:
             with self.loss_fn.no_sync():
                 yield
@@ -53,7 +53,7 @@ class ParallelModel:
         yield
 
     def reshard(self) -> None:
-        """Forget gathered parameters, which writing into `parameters` does not reach."""
+        """Discard gathered parameters, which writing to `parameters` does not change."""
         if isinstance(self.model, FSDPModule):
             self.model.reshard()
 
@@ -65,11 +65,9 @@ def parallelize(
     compute_dtype: torch.dtype | None,
     replicas: int = 1,
 ) -> ParallelModel:
-    """Give the model, which rank 0 has as it should be, its place on all ranks."""
+    """Distribute rank 0's model over all ranks; `strategy` is ddp or fsdp."""
     if world.world_size == 1:
-        return ParallelModel(
-            model, lambda batch: _batch_loss(model, batch), dict(model.named_parameters())
-        )
+        return ParallelModel(model, model.loss, dict(model.named_parameters()))
     for tensor in [*model.parameters(), *model.buffers()]:
         world.broadcast(tensor.detach())
     if strategy == "ddp":
@@ -79,21 +77,18 @@ def parallelize(
             gradient_as_bucket_view=True,
             init_sync=False,  # done above
         )
-        return ParallelModel(
-            model, replicated, dict(model.named_parameters()), grad_copies=world.world_size
-        )
+        parameters = dict(model.named_parameters())
+        return ParallelModel(model, replicated, parameters, grad_copies=world.world_size)
     if world.world_size % replicas:
         raise ValueError(
-            f"{world.world_size} ranks cannot form {replicas} groups of the same size (train.hsdp_replicas)."
+            f"{world.world_size} ranks cannot form {replicas} groups of the same size; choose a "
+            f"divisor of {world.world_size} (train.hsdp_replicas)."
         )
-    mesh = init_device_mesh(
-        world.device.type,
-        (replicas, world.world_size // replicas),
-        mesh_dim_names=("copy", "shard"),
-    )
+    shape = (replicas, world.world_size // replicas)
+    mesh = init_device_mesh(world.device.type, shape, mesh_dim_names=("copy", "shard"))
     mesh = mesh if replicas > 1 else mesh["shard"]
-    # gradients are summed in fp32, as in one process
-    # what goes into a block stays as it is: rounded to bf16, angles would turn wrong positions
+    # gradients are summed in fp32, as in a single process; the inputs of a block are not cast:
+    # with angles rounded to bf16, RoPE would rotate by wrong positions
     policy = MixedPrecisionPolicy(
         param_dtype=compute_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
@@ -102,12 +97,10 @@ def parallelize(
     fully_shard(model, mesh=mesh, mp_policy=policy)
     for name in ("loss", "run_unsharded"):
         register_fsdp_forward_method(model, name)
-    # taken now: after a forward pass without a backward one (a held-out loss) FSDP2 leaves the
-    # root's parameters gathered, and the model's own are then copies rounded to `compute`
+    # taken now: after a forward pass without a backward pass (a held-out loss) FSDP2 leaves the
+    # root's parameters gathered, and those of the model are then copies in the compute dtype
     sharded = dict(model.named_parameters())
-    return ParallelModel(
-        model, lambda batch: _batch_loss(model, batch), sharded, grad_copies=replicas
-    )
+    return ParallelModel(model, model.loss, sharded, grad_copies=replicas)
 
 
 class _LossModule(nn.Module):
@@ -117,45 +110,39 @@ class _LossModule(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: AnyBatch) -> Tensor:
-        return _batch_loss(self.model, batch)
-
-
-def _batch_loss(model: GPT, batch: AnyBatch) -> Tensor:
-    return model.loss(
-        batch.inputs_BT, batch.targets_BT, document_ids_BT=batch.segments_BT, loss_fn=batch.loss_fn
-    )
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.model.loss(*args, **kwargs)
 
 
 def to_local(tensor: Tensor) -> Tensor:
-    """The part of a tensor that this rank holds."""
+    """Return the part of a tensor that this rank holds."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def gather_full(tensors: Mapping[str, Tensor], world: DistContext) -> dict[str, Tensor]:
-    """The whole tensors, for rank 0 to save; the others help and get nothing."""
-    whole = {}
+    """Return the full tensors on rank 0, to be saved; {} on the other ranks, which take part."""
+    gathered = {}
     for name, tensor in tensors.items():
         full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         if world.is_main:
-            # off the device at once: all of them together need not fit there
-            whole[name] = full.cpu() if isinstance(tensor, DTensor) else full
-    return whole
+            # moved to the CPU one by one: all of them together need not fit on the device
+            gathered[name] = full.cpu() if isinstance(tensor, DTensor) else full
+    return gathered
 
 
 def shard_like(
     full_tensors: Mapping[str, Tensor], like: Mapping[str, Tensor], world: DistContext
 ) -> dict[str, Tensor]:
-    """Rank 0's whole tensors, laid out over the ranks as those of the same names in `like`."""
+    """Distribute rank 0's full tensors over the ranks like those of the same names in `like`."""
     if world.world_size == 1:
         return {name: full_tensors[name] for name in like}
-    parts: dict[str, Tensor] = {}
+    shards: dict[str, Tensor] = {}
     for name, layout in like.items():
         full = torch.empty(layout.shape, dtype=layout.dtype, device=world.device)
         if world.is_main:
             full.copy_(full_tensors[name])
         if isinstance(layout, DTensor):
-            parts[name] = distribute_tensor(full, layout.device_mesh, layout.placements)
+            shards[name] = distribute_tensor(full, layout.device_mesh, layout.placements)
         else:
-            parts[name] = world.broadcast(full).to(layout.device)
-    return parts
+            shards[name] = world.broadcast(full).to(layout.device)
+    return shards

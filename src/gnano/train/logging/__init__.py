@@ -1,1 +1,1 @@
-"""logging."""
+"""Logging of a run: metrics.jsonl, the progress line, trackers and the profiler."""

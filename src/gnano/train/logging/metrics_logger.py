@@ -1,14 +1,12 @@
-"""Who hears of a step? The log of the run first, then who watches it, then its trackers.
+"""Logs the metrics of every step: to metrics.jsonl, then to a callback, then to the trackers.
 
-`metrics.jsonl` has one JSON object a line and is only ever appended to. After a kill the steps
-since the last checkpoint are done again and logged again, with the same figures; a reader takes
-the later line of a step, adds to it one without a loss, and skips a torn one.
+`metrics.jsonl` has one JSON object per line and is append-only. After a kill, the steps since the
+last checkpoint are repeated and logged again, with the same values; a reader uses the later line of
+a step, adds a line without a loss to it, and skips a torn one (`utils/jsonl_log.py`).
 
-Reads the metrics of a step from the device once they have arrived.
-
-A GPU is given its work ahead of time; reading a loss immediately would make the host wait until it
-is computed, and then the device wait for the host. So a step's metrics are copied to the host in
-the background, and read when the next step has been started.
+A GPU gets its work ahead of time; reading a loss immediately would make the host wait until it is
+computed, and then the device wait for the host. `AsyncMetricReader` copies a step's metrics to the
+host in the background, and reads them when the next step has been started.
 """
 
 import math
@@ -28,18 +26,16 @@ from gnano.train.data_loader import Notify
 from gnano.train.distributed.context import DistContext
 from gnano.train.estimate import estimate_memory
 from gnano.train.logging.trackers import Trackers
-from gnano.train.run_dir import METRICS_FILE as NAME
+from gnano.train.run_dir import METRICS_FILE
 from gnano.train.train_step import SKIPPED_SPIKE, STEP_METRICS
 from gnano.utils.jsonl_log import JsonLinesWriter
 from gnano.utils.platform_support import peak_resident_bytes
 
-MetricsCallback = Callable[
-    [dict[str, Any]], None
-]  # sees the figures of every step, and `steps`, of all
+MetricsCallback = Callable[[dict[str, Any]], None]  # gets each row, and `steps`, their number
 
 
 class MetricsLogger:
-    """Written by the first rank alone; the others' is empty."""
+    """Writes metrics.jsonl on the main rank; does nothing on the other ranks."""
 
     def __init__(
         self,
@@ -53,13 +49,13 @@ class MetricsLogger:
         self.gpu_name = (
             torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else None
         )
-        self.writer = JsonLinesWriter(run / NAME) if world.is_main else None
+        self.writer = JsonLinesWriter(run / METRICS_FILE) if world.is_main else None
         self.has_warned = False
         names = recipe.train.trackers if world.is_main else ()
         self.trackers = Trackers(names, run, flatten_recipe(recipe), notify)
 
     def log(self, row: dict[str, Any]) -> None:
-        """The figures of a step, to all; they gain what this device makes of them."""
+        """Log the metrics of a step everywhere, with the memory and MFU of this device added."""
         if self.writer is None:
             return
         row["memory_gb"] = round(peak_memory_bytes(self.world.device) / 1e9, 3)
@@ -73,7 +69,7 @@ class MetricsLogger:
         self.trackers.log(row)
 
     def log_update(self, step: int, **values: Any) -> None:
-        """What is learned of a step only after it was written."""
+        """Add metrics of a step that were computed after its row was written."""
         self._append(step=step, **values)
 
     def _append(self, **values: Any) -> None:
@@ -82,7 +78,8 @@ class MetricsLogger:
         written = self.writer.write(**values)
         if not written and not self.has_warned:
             self.notify(
-                f"Lines of {NAME} wait until they can be written ({self.writer.last_error})."
+                f"Lines of {METRICS_FILE} cannot be written now and will be retried "
+                f"({self.writer.last_error})."
             )
         self.has_warned = not written
 
@@ -95,25 +92,29 @@ class MetricsLogger:
             return
         if lost := self.writer.close():
             self.notify(
-                f"{lost:,} lines of {NAME} could not be written ({self.writer.last_error})."
+                f"{lost:,} lines of {METRICS_FILE} could not be written ({self.writer.last_error})."
             )
         if self.gpu_name is not None and error is None:
             predicted = estimate_memory(self.recipe.model, self.recipe.train, self.world.world_size)
             self.notify(
-                f"memory: {peak_memory_bytes(self.world.device) / 1e9:.1f} GB at most, "
+                f"peak memory: {peak_memory_bytes(self.world.device) / 1e9:.1f} GB, "
                 f"{predicted.allocated_bytes / 1e9:.1f} predicted"
             )
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Bytes: the most that PyTorch held on a GPU, or that the process had resident."""
+    """Return the peak of PyTorch's memory on a GPU, else of the process's resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return peak_resident_bytes()
 
 
 class AsyncMetricReader:
-    """Starts after `step` steps and `seconds` of training; `late` steps may be unread."""
+    """Reads the metrics of steps from the device without making it wait.
+
+    It starts after `step` steps and `elapsed` seconds of training. At most `max_pending` steps stay
+    unread: 1 on a GPU, 0 on a CPU, which has computed a step when it returns.
+    """
 
     def __init__(
         self,
@@ -125,16 +126,15 @@ class AsyncMetricReader:
     ) -> None:
         self.settings, self.step = settings, step
         self.start_time = time.monotonic() - elapsed
-        # a CPU has computed a step when it returns
         self.max_pending = max_pending if max_pending is not None else int(device.type == "cuda")
-        self.stop_requested = False  # has any rank been asked to stop?
-        # figures on the host, complete once their event is
+        self.stop_requested = False  # on any rank
+        # metrics on the host, complete once their event is
         self.pending: deque[tuple[Tensor, torch.Event | None]] = deque()
-        self.step_start_time = time.perf_counter()  # when the step that is read next began
+        self.step_start_time = time.perf_counter()  # of the step that is read next
 
     @property
     def elapsed_seconds(self) -> float:
-        """Training so far, over all parts of the run."""
+        """Seconds of training so far, in all processes of the run."""
         return round(time.monotonic() - self.start_time, 3)
 
     def push(self, metrics: Tensor) -> None:
@@ -148,38 +148,38 @@ class AsyncMetricReader:
         self.pending.append((metrics, arrived))
 
     def read_rows(self, drain: bool = False) -> Iterator[dict[str, Any]]:
-        """Yield the rows of the steps that are due, oldest first; waits until they are computed."""
+        """Yield the rows of the steps that are due, oldest first; wait until they are computed."""
         settings = self.settings
         while len(self.pending) > (0 if drain else self.max_pending):
-            figures, arrived = self.pending.popleft()
+            metrics, arrived = self.pending.popleft()
             if arrived is not None:
                 arrived.synchronize()
-            found = dict(zip(STEP_METRICS, figures.tolist(), strict=True))
-            taken = time.perf_counter() - self.step_start_time
-            self.step_start_time += taken
+            values = dict(zip(STEP_METRICS, metrics.tolist(), strict=True))
+            seconds = time.perf_counter() - self.step_start_time
+            self.step_start_time += seconds
             self.step += 1
-            self.stop_requested = self.stop_requested or found["stop"] > 0
+            self.stop_requested = self.stop_requested or values["stop"] > 0
             yield {
                 "step": self.step,
                 "tokens": self.step * settings.tokens_per_step,
-                "loss": _round_finite(found["loss"]),
-                "grad_norm": _round_finite(found["grad_norm"]),
+                "loss": _round_finite(values["loss"]),
+                "grad_norm": _round_finite(values["grad_norm"]),
                 "lr": settings.schedule.lr_at(self.step - 1, settings.steps),
-                "tokens_per_s": round(settings.tokens_per_step / taken, 1),
+                "tokens_per_s": round(settings.tokens_per_step / seconds, 1),
                 "seconds": self.elapsed_seconds,
-                "skipped": bool(found["skipped"]),
-                **({"spike": True} if found["skipped"] == SKIPPED_SPIKE else {}),
+                "skipped": bool(values["skipped"]),
+                **({"spike": True} if values["skipped"] == SKIPPED_SPIKE else {}),
                 **({"final": True} if self.step == settings.steps else {}),
             }
 
     def rewind(self, step: int) -> None:
-        """Continue from an earlier step, dropping what is unread."""
+        """Continue from an earlier step; unread metrics are dropped."""
         self.pending.clear()
         self.step = step
         self.reset_timer()
 
     def reset_timer(self) -> None:
-        """Exclude the time until now from that of the next step."""
+        """Exclude the time until now from the next step's time."""
         self.step_start_time = time.perf_counter()
 
 

@@ -1,11 +1,11 @@
 """Profiles a window of a few steps with torch's profiler, on request.
 
-    step:    98   99  100  101  102  103        profile_at = 100, profile_steps = 3
+    step:    98   99  100  101  102  103     train.profile_start = 100, profile_steps = 3
                  warm ├── recorded ──┤ written
 
 Each rank writes `profile/step-00000100-rank0.json.gz`, which https://ui.perfetto.dev and
-chrome://tracing open as it is, and beside it the costliest operations as a table. With no
-window asked for, a step costs one comparison.
+chrome://tracing open directly, and next to it a table of the most expensive operations. Without a
+window, a step costs one comparison.
 """
 
 import warnings
@@ -20,7 +20,7 @@ TABLE_ROWS = 25  # operations in the table
 
 
 class StepProfiler:
-    """Called with the number of each step before it starts; its errors never stop the run."""
+    """Profiles the steps of a window; its errors never stop the run."""
 
     def __init__(
         self,
@@ -30,56 +30,48 @@ class StepProfiler:
         rank: int = 0,
         notify: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Record `steps` steps from step `first` on (counted from 1; 0: none)."""
-        self.run, self.first_step, self.num_steps, self.rank, self.notify = (
-            run,
-            first_step,
-            num_steps,
-            rank,
-            notify,
-        )
+        """Record `num_steps` steps from `first_step` on (counted from 1; 0: none)."""
+        self.run, self.first_step, self.num_steps = run, first_step, num_steps
+        self.rank, self.notify = rank, notify
         self.profiler: profile | None = None
-        self.recorded_from = 0  # first step recorded: a run may resume in the middle of the window
+        self.recorded_from = 0  # first step recorded: a run may resume inside the window
 
     def step(self, step: int) -> None:
-        if self.first_step and (
-            self.profiler or self.first_step - 1 <= step < self.first_step + self.num_steps
-        ):
+        """Advance the profiler; called with the number of each step before it starts."""
+        end = self.first_step + self.num_steps
+        if self.first_step and (self.profiler or self.first_step - 1 <= step < end):
             self._try_advance(step)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Write what there is, if the run ends inside the window."""
+        """Write what was recorded if the run ends inside the window."""
         if self.profiler is not None:
             self._try_advance(self.first_step + self.num_steps)
 
     def _try_advance(self, step: int) -> None:
         try:
-            self._advance(step)
+            if self.profiler is None:
+                self._start_profiler(step)
+            elif step < self.first_step + self.num_steps:
+                self.profiler.step()
+            else:
+                profiler, self.profiler, self.first_step = self.profiler, None, 0
+                profiler.stop()  # which writes the trace
         except Exception as error:  # a trace is not worth a run
             self.first_step, self.profiler = 0, None
             reason = str(error).split("\n")[0]
-            self.notify(f"No profile, the run goes on: {type(error).__name__}: {reason}")
-
-    def _advance(self, step: int) -> None:
-        if self.profiler is None:
-            self._start_profiler(step)
-        elif step < self.first_step + self.num_steps:
-            self.profiler.step()
-        else:
-            profiler, self.profiler, self.first_step = self.profiler, None, 0
-            profiler.stop()  # which writes it
+            self.notify(f"No profile, training continues: {type(error).__name__}: {reason}")
 
     def _start_profiler(self, step: int) -> None:
-        # the GPU's tracing takes seconds to get going: in the step before those recorded
+        # GPU tracing takes seconds to start: in the step before the recorded ones
         warmup = max(0, self.first_step - step)
         self.recorded_from = step + warmup
         activities = [ProfilerActivity.CPU]
         if torch.cuda.is_available():
             activities.append(ProfilerActivity.CUDA)
-        with warnings.catch_warnings(action="ignore"):  # it warns where there is no step to warm in
+        with warnings.catch_warnings(action="ignore"):  # it warns without a warm-up step
             plan = schedule(wait=0, warmup=warmup, active=self.num_steps, repeat=1)
         self.profiler = profile(
             activities=activities, schedule=plan, on_trace_ready=self._export_trace

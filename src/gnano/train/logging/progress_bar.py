@@ -11,23 +11,24 @@ from typing import Any
 from gnano.utils.formatting import plural
 from gnano.utils.progress import StatusLine, format_clock
 
-SPEED_SMOOTHING = 0.05  # weight of the newest step in the speed shown: about the last 20 count
+SPEED_SMOOTHING = 0.05  # weight of the newest step in the speed shown: an average over about 20
 
 
 class ProgressBar:
-    """Called with the metrics of every step; shows them with the time left."""
+    """Shows the metrics of the current step and the time left."""
 
     def __init__(self, line: StatusLine | None = None) -> None:
         self.line = line or StatusLine()
-        self.steps_seen = 0  # steps, in this part of the run
+        self.steps_seen = 0  # in this process; a resumed run starts at 0 again
         self.start_time = time.monotonic()
-        self.seconds_per_token = 0.0  # seconds a token, smoothed: times add up where speeds do not
+        self.seconds_per_token = 0.0  # smoothed; times, unlike speeds, can be averaged
         self.loss_text = "…"
         self.steps_skipped = 0
         self.heldout_text = self.tasks_text = ""
 
     def update(self, metrics: dict[str, Any]) -> None:
-        self._update(metrics)
+        """Show the metrics of a step, and `steps`, the number of all steps."""
+        self._record(metrics)
         speed = 1 / self.seconds_per_token
         parts = [
             f"step {metrics['step']:,}/{metrics['steps']:,}",
@@ -42,25 +43,24 @@ class ProgressBar:
             f"lr {metrics['lr']:.2e}",
             f"{metrics['memory_gb']:.1f} GB" if "memory_gb" in metrics else "",
         ]
-        self.line.update(
-            " · ".join(filter(None, parts)), important=not {"heldout", "tasks"}.isdisjoint(metrics)
-        )
+        has_results = not {"heldout", "tasks"}.isdisjoint(metrics)
+        self.line.update(" · ".join(filter(None, parts)), important=has_results)
 
     def show_message(self, text: str, waiting: bool = False) -> None:
-        """Show a message that stays, or what the run is waiting for."""
+        """Show a message above the line or, with `waiting`, what the run waits for in the line."""
         if waiting:
             self.line.update(text)
         else:
             self.line.print(text)
 
-    def _update(self, metrics: dict[str, Any]) -> None:
-        now, pace = time.monotonic(), 1 / metrics["tokens_per_s"]
+    def _record(self, metrics: dict[str, Any]) -> None:
+        seconds_per_token = 1 / metrics["tokens_per_s"]
         self.steps_seen += 1
         if self.steps_seen == 1:
-            self.start_time = now  # the first step also compiles and warms up
+            self.start_time = time.monotonic()  # the first step also compiles and warms up
         if self.steps_seen <= 2:
-            self.seconds_per_token = pace
-        self.seconds_per_token += SPEED_SMOOTHING * (pace - self.seconds_per_token)
+            self.seconds_per_token = seconds_per_token
+        self.seconds_per_token += SPEED_SMOOTHING * (seconds_per_token - self.seconds_per_token)
         self.steps_skipped += bool(metrics.get("skipped"))
         if metrics["loss"] is not None:
             self.loss_text = f"{metrics['loss']:.3f}"
@@ -70,11 +70,11 @@ class ProgressBar:
             self.tasks_text = _format_tasks(metrics["tasks"])
 
     def _time_left(self, steps: int) -> str:
-        """Return the time left at the pace since the first step, evaluations included."""
+        """Return the time left at the average speed since the first step, evaluations included."""
         if self.steps_seen < 2:
             return ""
-        each = (time.monotonic() - self.start_time) / (self.steps_seen - 1)
-        return f"{format_clock(each * steps)} left"
+        seconds_per_step = (time.monotonic() - self.start_time) / (self.steps_seen - 1)
+        return f"{format_clock(seconds_per_step * steps)} left"
 
 
 def _format_heldout(result: dict[str, Any]) -> str:
@@ -86,7 +86,7 @@ def _format_heldout(result: dict[str, Any]) -> str:
 
 
 def _format_tasks(results: Any) -> str:
-    """Return one part per task; results in a form that is unknown are ignored."""
+    """Return the main accuracy of each task; results of an unknown form are ignored."""
     tasks = results.items() if isinstance(results, dict) else ()
     main = {name: f.get("acc_norm", f.get("acc")) for name, f in tasks if isinstance(f, dict)}
     numbers = {name: value for name, value in main.items() if isinstance(value, int | float)}
@@ -94,7 +94,7 @@ def _format_tasks(results: Any) -> str:
 
 
 def _format_mfu(metrics: dict[str, Any], tokens_per_s: float) -> str:
-    """Return the MFU at the speed shown; none on a CPU, unknown on an unknown GPU."""
+    """Return the MFU at the speed shown: "" on a CPU, unknown on an unknown GPU."""
     if "mfu" not in metrics:
         return ""
     if metrics["mfu"] is None:

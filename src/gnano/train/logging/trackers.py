@@ -1,10 +1,10 @@
-"""Sends metrics to TensorBoard and Weights & Biases, each in a process of its own.
+"""Sends metrics to TensorBoard and Weights & Biases, each in its own process.
 
-    step ──▶ rows ──▶ pipe, never waited for ──▶ process: TensorBoard's file, or W&B's server
+    step ──▶ rows ──▶ pipe, non-blocking ──▶ process: TensorBoard's file, or W&B's server
               └─ full: dropped, and reported once
 
-A tracker that fails, hangs or is slow costs a step no more than a write that does not wait; a
-process that hangs is killed at the end. `metrics.jsonl` has every figure anyway.
+A tracker that fails, hangs or is slow costs a step no more than a non-blocking write; a process
+that hangs is killed at the end. `metrics.jsonl` has all the metrics in any case.
 """
 
 import os
@@ -25,18 +25,18 @@ CLOSE_TIMEOUT = 8.0  # seconds that all trackers together get to finish
 
 
 def check_trackers_installed(names: Sequence[str]) -> None:
-    """Raise ValueError naming a tracker that is requested but not installed."""
+    """Raise ValueError naming a requested tracker that is not installed."""
     for name in names:
-        problem = f"train.trackers asks for {name!r}, which is not installed"
-        require(name, "track", problem, ", or leave it out")
+        problem = f"train.trackers names {name!r}, which is not installed"
+        require(name, "track", problem, ", or remove it from train.trackers")
 
 
 class Trackers:
-    """Gets the metrics of every step; never raises and never waits while training.
+    """The trackers of a run; logging never raises an error and never waits.
 
-    `names` are "tensorboard" and "wandb"; `run` is the folder for their files; `recipe` is what W&B
-    shows beside the curves; `say` gets a sentence for a person, on the training thread. Raises
-    ValueError for a tracker that is not installed.
+    `names` are "tensorboard" and "wandb"; `run` is the folder for their files; W&B shows `recipe`
+    with the curves; `notify` gets messages for the user, on the training thread. Raises ValueError
+    for a tracker that is not installed.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class Trackers:
         notify: Callable[[str], None],
     ) -> None:
         check_trackers_installed(names)
-        opening = {"run": str(run.resolve()), "recipe": recipe, "parent": os.getpid()}
-        self.trackers = [_TrackerProcess(name, run, opening, notify) for name in names]
+        header = {"run": str(run.resolve()), "recipe": recipe, "parent": os.getpid()}
+        self.trackers = [_TrackerProcess(name, run, header, notify) for name in names]
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Pass on the metrics of a step, as they are in metrics.jsonl."""
@@ -56,9 +56,9 @@ class Trackers:
             tracker.send(metrics)
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Let the trackers finish, for at most `patience` seconds in all."""
-        until = time.monotonic() + timeout
-        while [t for t in self.trackers if not t.finish()] and time.monotonic() < until:
+        """Let the trackers finish, for at most `timeout` seconds in all."""
+        deadline = time.monotonic() + timeout
+        while [t for t in self.trackers if not t.finish()] and time.monotonic() < deadline:
             time.sleep(0.02)
         for tracker in self.trackers:
             tracker.close()
@@ -66,7 +66,7 @@ class Trackers:
 
 
 class _TrackerProcess:
-    """One tracker: its process, and the rows that the pipe to it has no room for yet."""
+    """A tracker's process, and the rows that its pipe has no space for yet."""
 
     def __init__(
         self, name: str, run: Path, header: dict[str, Any], notify: Callable[[str], None]
@@ -89,6 +89,7 @@ class _TrackerProcess:
             self.send(header)
 
     def send(self, row: dict[str, Any]) -> None:
+        """Write a row if the pipe has space, else keep it."""
         if self._has_ended():
             return
         if len(self.pending) < MAX_PENDING_ROWS:
@@ -96,7 +97,7 @@ class _TrackerProcess:
         else:
             self.num_dropped += 1
             if self.num_dropped == 1:
-                self._report("cannot keep up: it is missing steps; metrics.jsonl has them all.")
+                self._report("cannot keep up and misses steps; metrics.jsonl has them all.")
         self.flush()
 
     def flush(self) -> None:
@@ -110,10 +111,10 @@ class _TrackerProcess:
                 if written < len(row):
                     self.pending.appendleft(row[written:])
         except (BlockingIOError, BrokenPipeError):
-            pass  # there is no room, or the process is about to end
+            pass  # the pipe is full, or the process is about to end
 
     def finish(self) -> bool:
-        """Write what is left, then close the pipe; returns whether the process has ended."""
+        """Write what is left, then close the pipe; return whether the process has ended."""
         if not self._has_ended():
             assert self.process is not None and self.process.stdin is not None
             if not self.process.stdin.closed:
@@ -123,11 +124,12 @@ class _TrackerProcess:
         return self.process is None
 
     def close(self) -> None:
+        """Kill a process that has not finished, and report missing steps."""
         if self.process is not None:
             self.process.kill()
-            self._report("did not finish in time and was left; metrics.jsonl has every step.")
+            self._report("did not finish in time and was ended; metrics.jsonl has every step.")
         elif self.num_dropped:
-            self._report(f"is missing {self.num_dropped:,} steps; metrics.jsonl has them all.")
+            self._report(f"misses {self.num_dropped:,} steps; metrics.jsonl has them all.")
 
     def _has_ended(self) -> bool:
         """Return whether the process has ended, and report why it failed if it did."""
@@ -141,7 +143,7 @@ class _TrackerProcess:
 
     def _report_end(self, reason: str) -> None:
         where = f" ({self.log_path})" if self.log_path.exists() else ""
-        self._report(f"stopped, the run goes on: {reason}{where}")
+        self._report(f"stopped, training continues: {reason}{where}")
 
     def _report(self, text: str) -> None:
         self.notify(f"{self.name} {text}")

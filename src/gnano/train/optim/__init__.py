@@ -1,1 +1,1 @@
-"""optim."""
+"""Optimizers: AdamW, Muon, and dynamic loss scaling for fp16."""

@@ -1,39 +1,37 @@
-"""Orthogonalizes matrices: the nearest one, U Vᵀ of X = U S Vᵀ, by matrix products alone.
+"""Muon: each matrix moves along the orthogonal matrix nearest to its momentum.
 
-An odd polynomial of a matrix acts on its singular values and leaves U and V as they are:
+Every direction on which the gradients agree then gets a step of the same size, not only the few
+that dominate (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
+
+    gradient ─▶ Nesterov momentum ─▶ orthogonalize ─▶ × 0.2·√(longer side) ─▶ step
+
+The factor gives the update the root mean square of AdamW's, so both use the same learning rate and
+weight decay (Liu et al. 2025, https://arxiv.org/abs/2502.16982). The decay is cautious: it only
+shrinks what the update also shrinks (https://arxiv.org/abs/2510.12402), and it fades to zero by the
+end of the run.
+
+Orthogonalization needs matrix products only. An odd polynomial of a matrix X = U S Vᵀ acts on its
+singular values and leaves U and V unchanged:
 
     a X + b (X Xᵀ) X + c (X Xᵀ)² X  =  U (a S + b S³ + c S⁵) Vᵀ
 
-A few in a row bring every singular value of [0.001, 1] near to 1. The coefficients are those of
-Polar Express (Amsel et al. 2025, https://arxiv.org/abs/2505.16932, algorithm 1), the best
-composition there is for that interval; they replace the fixed ones of Newton–Schulz.
+A few of them in a row bring every singular value in [0.001, 1] close to 1. The coefficients are
+those of Polar Express (Amsel et al. 2025, https://arxiv.org/abs/2505.16932, algorithm 1), the best
+composition for that interval; they replace the fixed ones of Newton–Schulz.
 
-Distributes work on whole matrices over the ranks, in equal shares.
+The ranks share the work in equal parts. Replicated matrices (DDP): each rank has all of them,
+orthogonalizes its part, and all ranks get the results
 
-replicated (DDP): each rank has all matrices, works on its share, and all get the results
+    rank 0   A B C D ── orthogonalize A B ──┐
+    rank 1   A B C D ── orthogonalize C D ──┴─ all-gather ─▶ A B C D
 
-    rank 0   A B C D ── works on A B ──┐
-    rank 1   A B C D ── works on C D ──┴─ all-gather ─▶ A B C D
+Matrices sharded by rows (FSDP2): the shards travel to the rank that works on them, and back
 
-sharded by rows (FSDP2): the shares travel to their rank, and back
+    rank 0   a₀ b₀ c₀ d₀ ─┐ all-to-all ┌─ A B, done ─┐ all-to-all ┌─ a₀ b₀ c₀ d₀
+    rank 1   a₁ b₁ c₁ d₁ ─┘            └─ C D, done ─┘            └─ a₁ b₁ c₁ d₁
 
-    rank 0   a₀ b₀ c₀ d₀ ─┐ all-to-all ┌─ A B, worked on ─┐ all-to-all ┌─ a₀ b₀ c₀ d₀
-    rank 1   a₁ b₁ c₁ d₁ ─┘            └─ C D, worked on ─┘            └─ a₁ b₁ c₁ d₁
-
-With HSDP each group of shards does this on its own: dividing the work between groups would cost as
-much in exchanges between machines as it saves.
-
-Muon: each matrix moves along the orthogonal matrix nearest to its momentum.
-
-Every direction that the gradients agree on is then stepped in equally far, not only the few
-that dominate (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
-
-    gradient ─▶ momentum, Nesterov's ─▶ orthogonal ─▶ × 0.2·√(longer side) ─▶ step
-
-The factor gives the update the root mean square of AdamW's, so both take the same learning rate
-and decay (Liu et al. 2025, https://arxiv.org/abs/2502.16982). The decay is cautious: it only
-shrinks what the update is shrinking as well (https://arxiv.org/abs/2510.12402); and it fades to
-nothing by the end of the run.
+With HSDP each group of shards does this by itself: dividing the work between groups would cost as
+much in communication between machines as it saves.
 """
 
 from collections import defaultdict
@@ -51,6 +49,10 @@ from gnano.config.train_config import OptimizerConfig
 from gnano.model.transformer import GPT
 from gnano.train.distributed.parallel import to_local
 
+ADAMW_UPDATE_RMS = 0.2  # root mean square of AdamW's updates, measured by Moonlight
+BATCH_ELEMENTS = 2**26  # elements of a batch of matrices per rank: 256 MiB in fp32
+MatrixFn = Callable[[Tensor], Tensor]  # [N, R, C] -> the same shape, each matrix independently
+
 POLAR_EXPRESS_COEFFICIENTS = (
     (8.287212, -23.595887, 17.300387),
     (4.107059, -2.947850, 0.544843),
@@ -61,20 +63,96 @@ POLAR_EXPRESS_COEFFICIENTS = (
     (1.875001, -1.250002, 0.375000),
     (1.875, -1.25, 0.375),
 )
-# each polynomial but the last is for values a little beyond 1, where bf16 may round them to
+# all polynomials but the last allow for values slightly above 1, to which bf16 may round
 SAFETY_FACTOR = 1.01
 
 
-def orthogonalize(x_NRC: Tensor, steps: int = 5) -> Tensor:
-    """N matrices [R, C] with their singular values brought to about 1, in the dtype of `x_NRC`.
+class Muon:
+    """The optimizer of some matrices, by name, with their momentum."""
 
-    A matrix of zeros stays one.
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], config: OptimizerConfig, model: GPT
+    ) -> None:
+        self.parameters, self.config, self.model = dict(parameters), config, model
+        self.momentum = {name: torch.zeros_like(p.detach()) for name, p in parameters.items()}
+        self.batches = list(_batch_by_shape(self.parameters))
+
+    @torch.no_grad()
+    def step(
+        self,
+        lr: float,
+        remaining: float = 1.0,
+        grad_divisor: Tensor | None = None,
+        skip_step: Tensor | None = None,
+    ) -> None:
+        """Update the weights as `Optimizer.step` does."""
+        for names in self.batches:
+            update = self._compute_update(names, grad_divisor, skip_step)
+            weights = [to_local(self.parameters[name]) for name in names]
+            w = torch.stack(weights)
+            shrink = (w * update > 0) * (self.config.weight_decay * remaining)
+            _copy_unless_skipped(weights, w - lr * (update + shrink * w), w, skip_step)
+
+    def _compute_update(
+        self, names: list[str], grad_divisor: Tensor | None, skip_step: Tensor | None
+    ) -> Tensor:
+        """Update the momentum; return the stacked updates for a learning rate of 1."""
+        like = self.parameters[names[0]]
+        grads = [self.parameters[name].grad for name in names]
+        g = torch.stack([to_local(grad) for grad in grads if grad is not None])
+        assert len(g) == len(names), "a matrix of a layer has no gradient"
+        if grad_divisor is not None:
+            g /= grad_divisor
+        momentum = [to_local(self.momentum[name]) for name in names]
+        before = torch.stack(momentum)
+        m = before.lerp(g, 1 - self.config.momentum)
+        _copy_unless_skipped(momentum, m, before, skip_step)
+        u = g.lerp(m, self.config.momentum)
+        # bf16 if the model computes in bf16: it is fast there, and precise enough
+        narrow = self.model.compute_dtype is torch.bfloat16
+        u = u.to(torch.bfloat16) if narrow else u
+        o = distribute_work(u, like, partial(orthogonalize, steps=self.config.ns_steps))
+        return o.to(g.dtype) * (ADAMW_UPDATE_RMS * sqrt(max(like.shape)))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the momentum as `parameter/momentum`."""
+        return {f"{name}/momentum": momentum for name, momentum in self.momentum.items()}
+
+
+def _copy_unless_skipped(
+    targets: list[Tensor], new: Tensor, old: Tensor, skip_step: Tensor | None
+) -> None:
+    if skip_step is not None:
+        new = torch.where(skip_step > 0, old, new)  # selected, not weighted: new may hold NaN
+    for tensor, value in zip(targets, new, strict=True):
+        tensor.copy_(value)
+
+
+def _batch_by_shape(parameters: Mapping[str, nn.Parameter]) -> Iterator[list[str]]:
+    """Yield the names of matrices of one shape, as many as are processed together."""
+    shapes: dict[torch.Size, list[str]] = defaultdict(list)
+    for name, parameter in parameters.items():
+        shapes[parameter.shape].append(name)
+    for names in shapes.values():
+        like = parameters[names[0]]
+        group = _process_group(like)
+        ranks = 1 if group is None else group.size()
+        fit = BATCH_ELEMENTS // max(1, to_local(like).numel())
+        size = max(1, fit // ranks) * ranks  # a multiple: every rank gets the same number
+        for start in range(0, len(names), size):
+            yield names[start : start + size]
+
+
+def orthogonalize(x_NRC: Tensor, steps: int = 5) -> Tensor:
+    """Return N matrices [R, C] with singular values of about 1, in the dtype of `x_NRC`.
+
+    A matrix of zeros stays zero.
     """
     tall = x_NRC.shape[1] > x_NRC.shape[2]
-    x = x_NRC.mT if tall else x_NRC  # the products with the Gram matrix are of the short side
+    x = x_NRC.mT if tall else x_NRC  # the Gram matrix then has the size of the short side
     wide = torch.promote_types(x.dtype, torch.float32)
     norm_N11 = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=wide)
-    # the largest singular value is at most the norm; 2 %: bf16 rounds the norm as well
+    # the largest singular value is at most the norm; 2 % more, because bf16 rounds the norm too
     x = x / (norm_N11 * 1.02).clamp_min(1e-30).to(x.dtype)
     for number, (a, b, c) in enumerate(POLAR_EXPRESS_COEFFICIENTS[:steps]):
         if number < len(POLAR_EXPRESS_COEFFICIENTS) - 1:
@@ -84,19 +162,10 @@ def orthogonalize(x_NRC: Tensor, steps: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
-MatrixFn = Callable[[Tensor], Tensor]  # [N, R, C] -> the same shape; each matrix for itself
-
-
-def num_worker_ranks(parameter: Tensor) -> int:
-    """Return over how many ranks `spread` distributes matrices sharded like this parameter."""
-    group = _process_group(parameter)
-    return 1 if group is None else group.size()
-
-
 def distribute_work(x_NRC: Tensor, like: Tensor, fn: MatrixFn) -> Tensor:
-    """Apply `work` to N matrices, of which `x_NRC` is this rank's part, sharded like `like`.
+    """Apply `fn` to N matrices, of which `x_NRC` is this rank's part, sharded like `like`.
 
-    Returns the same part of the results. All ranks call this together.
+    Returns the same part of the results. All ranks must call it together.
     """
     group = _process_group(like)
     if group is None:
@@ -107,7 +176,7 @@ def distribute_work(x_NRC: Tensor, like: Tensor, fn: MatrixFn) -> Tensor:
 
 
 def _process_group(like: Tensor) -> dist.ProcessGroup | None:
-    """Return the ranks that share the work, None for this one alone."""
+    """Return the ranks that share the work; None if there is only this one."""
     group: dist.ProcessGroup | None = None
     if isinstance(like, DTensor):
         sharded = [n for n, place in enumerate(like.placements) if isinstance(place, Shard)]
@@ -133,11 +202,11 @@ def _run_all_gather(x_NRC: Tensor, fn: MatrixFn, group: dist.ProcessGroup) -> Te
 def _run_all_to_all(x_NrC: Tensor, R: int, fn: MatrixFn, group: dist.ProcessGroup) -> Tensor:
     N, r, C = x_NrC.shape
     me = group.rank()
-    counts = _shard_sizes(N, group.size())  # matrices that each rank works on
-    rows = _shard_sizes(R, group.size())  # rows of every matrix that each rank holds
-    assert r == rows[me], f"{r} rows here, {rows[me]} by FSDP2's rule"
+    counts = _shard_sizes(N, group.size())  # matrices per rank to work on
+    rows = _shard_sizes(R, group.size())  # rows of every matrix per rank
+    assert r == rows[me], f"{r} rows on this rank, {rows[me]} by FSDP2's rule"
     held = [count * r * C for count in counts]
-    worked = [counts[me] * of * C for of in rows]
+    worked = [counts[me] * n * C for n in rows]
 
     received = x_NrC.new_empty(sum(worked))
     dist.all_to_all_single(received, x_NrC.flatten(), worked, held, group)
@@ -151,85 +220,7 @@ def _run_all_to_all(x_NrC: Tensor, R: int, fn: MatrixFn, group: dist.ProcessGrou
 
 
 def _shard_sizes(total: int, ranks: int) -> list[int]:
-    """Return the rows of each rank as FSDP2 splits them, the last ones less or none."""
+    """Return the rows of each rank as FSDP2 splits them; the last ranks have fewer or none."""
     part = -(-total // ranks)
     edges = [min(number * part, total) for number in range(ranks + 1)]
     return [end - start for start, end in pairwise(edges)]
-
-
-ADAMW_UPDATE_RMS = 0.2  # of AdamW's updates, as measured by Moonlight
-BATCH_ELEMENTS = 2**26  # elements a rank holds in one batch of matrices: 256 MiB in fp32
-
-
-class Muon:
-    """The momentum of some matrices, by name."""
-
-    def __init__(
-        self, parameters: Mapping[str, nn.Parameter], config: OptimizerConfig, model: GPT
-    ) -> None:
-        self.parameters, self.config, self.model = dict(parameters), config, model
-        self.momentum = {name: torch.zeros_like(p.detach()) for name, p in parameters.items()}
-        self.batches = list(_batch_by_shape(self.parameters))
-
-    @torch.no_grad()
-    def step(
-        self,
-        lr: float,
-        remaining: float = 1.0,
-        grad_divisor: Tensor | None = None,
-        skip_step: Tensor | None = None,
-    ) -> None:
-        """As `Optimizer.step`."""
-        for names in self.batches:
-            update = self._compute_update(names, grad_divisor, skip_step)
-            weights = [to_local(self.parameters[name]) for name in names]
-            w = torch.stack(weights)
-            shrink = (w * update > 0) * (self.config.weight_decay * remaining)
-            _copy_unless_skipped(weights, w - lr * (update + shrink * w), w, skip_step)
-
-    def _compute_update(
-        self, names: list[str], grad_divisor: Tensor | None, skip_step: Tensor | None
-    ) -> Tensor:
-        """What these matrices are to move by, stacked, for a learning rate of 1."""
-        like = self.parameters[names[0]]
-        grads = [self.parameters[name].grad for name in names]
-        g = torch.stack([to_local(grad) for grad in grads if grad is not None])
-        assert len(g) == len(names), "a matrix of the layers has no gradient"
-        if grad_divisor is not None:
-            g /= grad_divisor
-        momentum = [to_local(self.momentum[name]) for name in names]
-        before = torch.stack(momentum)
-        m = before.lerp(g, 1 - self.config.momentum)
-        _copy_unless_skipped(momentum, m, before, skip_step)
-        u = g.lerp(m, self.config.momentum)
-        # bf16 where the model's own products are: there it is fast, and it is enough
-        narrow = self.model.compute_dtype is torch.bfloat16
-        u = u.to(torch.bfloat16) if narrow else u
-        o = distribute_work(u, like, partial(orthogonalize, steps=self.config.ns_steps))
-        return o.to(g.dtype) * (ADAMW_UPDATE_RMS * sqrt(max(like.shape)))
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {f"{name}/momentum": self.momentum[name] for name in self.parameters}
-
-
-def _copy_unless_skipped(
-    targets: list[Tensor], new: Tensor, old: Tensor, skip_step: Tensor | None
-) -> None:
-    if skip_step is not None:
-        new = torch.where(skip_step > 0, old, new)  # chosen, not weighed: new may hold NaN
-    for tensor, value in zip(targets, new, strict=True):
-        tensor.copy_(value)
-
-
-def _batch_by_shape(parameters: Mapping[str, nn.Parameter]) -> Iterator[list[str]]:
-    """Names of matrices of one shape, as many as are worked on at once."""
-    shapes: dict[torch.Size, list[str]] = defaultdict(list)
-    for name, parameter in parameters.items():
-        shapes[parameter.shape].append(name)
-    for names in shapes.values():
-        like = parameters[names[0]]
-        ranks = num_worker_ranks(like)
-        fit = BATCH_ELEMENTS // max(1, to_local(like).numel())
-        size = max(1, fit // ranks) * ranks  # so that every rank has its share
-        for start in range(0, len(names), size):
-            yield names[start : start + size]

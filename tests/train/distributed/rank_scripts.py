@@ -1,10 +1,9 @@
-"""Python code in processes of their own, which are forked from one that has loaded PyTorch.
+"""Python code in several processes, which are forked from one that has loaded PyTorch.
 
-ranks = start("with World.join('cpu', timing=FAST) as world: print(world.rank)", size=2)
-[rank.end() for rank in ranks]    ─▶ ["0\\n", "1\\n"]
+ranks = start("with DistContext.init('cpu', timing=FAST) as world: print(world.rank)", size=2)
+[rank.finish() for rank in ranks]    ─▶ ["0\\n", "1\\n"]
 """
 
-import multiprocessing
 import os
 import signal
 import tempfile
@@ -12,27 +11,30 @@ import time
 from pathlib import Path
 
 from tests.processes import free_port
+from tests.ranks import forkserver
 
 TIMEOUT = 70.0  # seconds for a process to end
-START = """
+PREAMBLE = """
 import math, os, sys, threading, time
 import torch
-from gnano.train.distributed.watchdog import Timing
-from gnano.train.distributed.context import World
-me = int(os.environ.get("RANK", 0))
-FAST = Timing(every=0.2, late=1.0, grace=2.0, first_exchange=0.5)
+from gnano.train.distributed.watchdog import WatchdogTiming
+from gnano.train.distributed.context import DistContext
+rank = int(os.environ.get("RANK", 0))
+FAST = WatchdogTiming(
+    check_interval=0.2, pause_threshold=1.0, exit_grace=2.0, first_collective_timeout=0.5
+)
 """
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["gnano.train.distributed.context"])
 
 
 class Script:
+    """A process that runs some code."""
+
     def __init__(self, body: str, environment: dict[str, str]) -> None:
         with tempfile.NamedTemporaryFile(delete=False) as file:
             self.output = Path(file.name)
-        arguments = (START + body, environment, self.output, Path.cwd())
-        # daemon: ended with the tests, where one of them failed
-        self.process = context.Process(target=_run, args=arguments, daemon=True)
+        arguments = (PREAMBLE + body, environment, self.output, Path.cwd())
+        # daemon: ended with the tests, even after a failure
+        self.process = forkserver.Process(target=_run, args=arguments, daemon=True)
         self.process.start()
 
     def wait_for(self, text: str) -> None:
@@ -45,22 +47,22 @@ class Script:
         assert self.process.pid is not None
         os.kill(self.process.pid, number)
 
-    def end(self) -> str:
-        """What it printed; it has ended, or is ended here."""
+    def finish(self) -> str:
+        """Wait for the end of the process, kill it after a timeout, and return its output."""
         self.process.join(TIMEOUT)
         self.process.kill()
         self.process.join()
-        printed = self.output.read_text()
+        output = self.output.read_text()
         self.output.unlink(missing_ok=True)
-        return printed
+        return output
 
 
 def start(body: str, size: int = 1) -> list[Script]:
-    """Run the code in so many ranks."""
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    """Start the code on `size` ranks."""
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
     ranks = [dict(zip(names, map(str, (rank, rank, size)), strict=True)) for rank in range(size)]
-    return [Script(body, {**meeting, **rank} if size > 1 else {}) for rank in ranks]
+    return [Script(body, {**rendezvous, **rank} if size > 1 else {}) for rank in ranks]
 
 
 def _run(code: str, environment: dict[str, str], output: Path, folder: Path) -> None:
