@@ -49,7 +49,7 @@ def reference_run(long_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory)
     return run
 
 
-def test_a_run_killed_twice_gives_the_same_weights_bit_for_bit(
+def test_resume_after_kills_is_bit_identical(
     long_recipe: Recipe, reference_run: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "killed"
@@ -63,7 +63,7 @@ def test_a_run_killed_twice_gives_the_same_weights_bit_for_bit(
     assert losses(run) == losses(reference_run)
 
 
-def test_the_kills_came_in_different_epochs(long_recipe: Recipe) -> None:
+def test_kills_are_in_different_epochs(long_recipe: Recipe) -> None:
     """So that the test above does cross an epoch's end between checkpoints and kills."""
     corpus = TokenizedCorpus(Path(long_recipe.pretraining_data.folder))
     dataset = PackedDataset(
@@ -77,7 +77,7 @@ def test_the_kills_came_in_different_epochs(long_recipe: Recipe) -> None:
     assert len(epochs) >= 3
 
 
-def test_stopping_and_going_on_in_one_process_gives_the_same_weights(
+def test_stop_and_resume_in_one_process_is_bit_identical(
     long_recipe: Recipe, reference_run: Path, tmp_path: Path
 ) -> None:
     def interrupt(figures: dict[str, object]) -> None:
@@ -96,7 +96,7 @@ def test_stopping_and_going_on_in_one_process_gives_the_same_weights(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
-def test_a_signal_ends_the_run_with_a_checkpoint_and_its_exit_code(
+def test_signal_saves_a_checkpoint_and_sets_the_exit_code(
     long_recipe: Recipe, tmp_path: Path, number: signal.Signals
 ) -> None:
     run = tmp_path / "run"
@@ -110,7 +110,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_its_exit_code(
     assert int(newest.removeprefix("step-")) == max(losses(run)) < STEPS
 
 
-def test_a_stop_before_the_first_step_leaves_a_checkpoint_to_begin_from(
+def test_stop_before_the_first_step_saves_a_checkpoint(
     long_recipe: Recipe, reference_run: Path, tmp_path: Path
 ) -> None:
     def at_once(text: str, waiting: bool = False) -> None:
@@ -126,7 +126,7 @@ def test_a_stop_before_the_first_step_leaves_a_checkpoint_to_begin_from(
     assert losses(run) == losses(reference_run)
 
 
-def test_a_run_that_is_stopped_while_it_waits_for_data_ends_with_the_signal_s_code(
+def test_signal_before_the_first_step_sets_the_exit_code(
     long_recipe: Recipe, tmp_path: Path
 ) -> None:
     """Nothing was logged yet, so there is no page of it either."""
@@ -141,7 +141,7 @@ def test_a_run_that_is_stopped_while_it_waits_for_data_ends_with_the_signal_s_co
     assert "Traceback" not in output
 
 
-def test_a_finished_run_is_left_as_it_is(long_recipe: Recipe, reference_run: Path) -> None:
+def test_finished_run_is_unchanged(long_recipe: Recipe, reference_run: Path) -> None:
     def files() -> dict[Path, int]:
         found = (p for p in reference_run.rglob("*") if p.is_file() and p.name != "run.lock")
         return {p: p.stat().st_mtime_ns for p in found}
@@ -153,7 +153,7 @@ def test_a_finished_run_is_left_as_it_is(long_recipe: Recipe, reference_run: Pat
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-3)])
-def test_the_size_of_a_micro_batch_changes_nothing_but_rounding(
+def test_micro_batch_size_changes_only_rounding(
     recipe: Recipe, precision: str, tolerance: float
 ) -> None:
     """One step of 16 sequences: at once, in 4 parts, one by one."""
@@ -177,9 +177,7 @@ def test_the_size_of_a_micro_batch_changes_nothing_but_rounding(
 
 @pytest.mark.parametrize("packing", ["stream", "best-fit"])
 @pytest.mark.parametrize("inside", [False, True])
-def test_the_reported_loss_is_the_mean_over_the_batch_that_a_brute_force_finds(
-    recipe: Recipe, packing: Any, inside: bool
-) -> None:
+def test_reported_loss_matches_brute_force_mean(recipe: Recipe, packing: Any, inside: bool) -> None:
     shape = replace(recipe.model, dropout=0.0)
     corpus = TokenizedCorpus(Path(recipe.pretraining_data.folder))
     dataset = PackedDataset(
@@ -195,20 +193,20 @@ def test_the_reported_loss_is_the_mean_over_the_batch_that_a_brute_force_finds(
     assert loss == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_training_lowers_the_loss_on_text_it_never_saw(reference_run: Path) -> None:
+def test_training_lowers_the_heldout_loss(reference_run: Path) -> None:
     rows = [json.loads(line) for line in (reference_run / "metrics.jsonl").read_text().splitlines()]
     heldout = [row["heldout"]["bits_per_byte"] for row in rows if "heldout" in row]
     assert heldout[-1] < 0.95 * heldout[0]
     assert rows[-1]["final"] and rows[-1]["step"] == STEPS
 
 
-def test_a_diverging_run_stops_with_a_sentence(recipe: Recipe, tmp_path: Path) -> None:
+def test_diverging_run_fails_with_advice(recipe: Recipe, tmp_path: Path) -> None:
     schedule = replace(recipe.train.schedule, peak=1e30)
     with pytest.raises(ValueError, match=r"infinite or NaN in step \d+ and stayed .* Lower"):
         train(with_train(recipe, schedule=schedule), tmp_path / "run")
 
 
-def test_the_run_folder_holds_a_recipe_that_gives_the_same_run(
+def test_saved_recipe_reproduces_the_run(
     long_recipe: Recipe, reference_run: Path, tmp_path: Path
 ) -> None:
     again = load_recipe(str(reference_run / "recipe.toml"))
@@ -228,9 +226,7 @@ def test_the_run_folder_holds_a_recipe_that_gives_the_same_run(
 @pytest.mark.skipif(
     compile_unsupported_reason(torch.device("cpu")) is not None, reason="no C++ compiler"
 )
-def test_compiled_and_in_bf16_too_a_run_that_is_gone_on_with_gives_the_same_weights(
-    recipe: Recipe, tmp_path: Path
-) -> None:
+def test_compiled_bf16_resume_is_bit_identical(recipe: Recipe, tmp_path: Path) -> None:
     """With measurements before the checkpoint and after it, as a long run has by default."""
     changes = {"precision": "bf16", "compile": "yes", "steps": 8, "save_every": 4, "eval_every": 3}
     usual = with_train(recipe, **changes)

@@ -211,14 +211,10 @@ class Trainer:
         """Train until the last step or a stop signal, and write the final checkpoint."""
         if self.is_finished:
             return self._result()
-        config, world, evaluator, reader = (
-            self.config,
-            self.world,
-            self.evaluator,
-            self.metrics_reader,
-        )
-        size = self.train_state.checkpoint_bytes
-        world.run_on_main(partial(self.checkpoint_writer.check_disk_space, size))
+        config, world = self.config, self.world
+        evaluator, reader = self.evaluator, self.metrics_reader
+        num_bytes = self.train_state.checkpoint_bytes
+        world.run_on_main(partial(self.checkpoint_writer.check_disk_space, num_bytes))
         profiler = StepProfiler(
             self.run, config.profile_start, config.profile_steps, world.rank, self.notify
         )
