@@ -1,20 +1,19 @@
-"""`gnano compare`, as it is typed: a table, JSON, a picture, mistakes."""
+"""`gnano compare` prints a table or JSON, writes a plot, and reuses saved results."""
 
 import json
 from pathlib import Path
 
 import pytest
-from tests.cli.test_mistakes import one_sentence, refusal
+from tests.cli.runner import error_sentence, run_gnano
 from tests.evals.conftest import made_items, small_model
 
-from gnano.cli import main
 from gnano.model.hf_io import save_model
 from gnano.tokenizer.train_bpe import train_bpe
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch) -> Path:
-    """A folder with two models, and items of a task of one's own and of a known one."""
+def workdir(tmp_path: Path, monkeypatch) -> Path:
+    """A working folder with two models and the items of a task."""
     monkeypatch.chdir(tmp_path)
     items = made_items(30)
     tokenizer = train_bpe([item.solved_text for item in items] * 2, 300)
@@ -30,52 +29,49 @@ def place(tmp_path: Path, monkeypatch) -> Path:
 
 
 def compare(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[str, str]:
-    """What is printed for people, and beside it."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as left:
-        main(["compare", *map(str, arguments)])
-    printed = capsys.readouterr()
-    assert not left.value.code, printed.err
-    return printed.out, printed.err
+    """Return stdout and stderr of a comparison that must succeed."""
+    code, out, err = run_gnano(capsys, "compare", *arguments)
+    assert code == 0, err
+    return out, err
 
 
-def test_two_models_side_by_side_and_the_second_time_as_saved(capsys, place):
-    typed = ("one", "other", "--files", "piqa.jsonl", "mine=piqa.jsonl", "--limit", 10)
-    first, said = compare(capsys, *typed)
-    assert "model 1 of 2 · one" in said
+def test_two_models_are_compared_and_results_reused(capsys, workdir):
+    arguments = ("one", "other", "--files", "piqa.jsonl", "mine=piqa.jsonl", "--limit", 10)
+    first, err = compare(capsys, *arguments)
+    assert "model 1 of 2 · one" in err
     for word in ("PIQA", "mine", "one, less other:", "within the error", "[1] https://"):
         assert word in first
-    assert {path.name for path in (place / "evals").iterdir()} == {"one.json", "other.json"}
-    again, said = compare(capsys, *typed)
-    assert again == first and said == "one: as saved\nother: as saved\n"
-    bare, said = compare(capsys, "one", "other")
-    assert bare == first and "as saved" in said
-    assert "https://" not in compare(capsys, *typed, "--no-published")[0]
-    assert "SmolLM2-1.7B" in compare(capsys, *typed, "--all-published")[0]
+    assert {path.name for path in (workdir / "evals").iterdir()} == {"one.json", "other.json"}
+    again, err = compare(capsys, *arguments)
+    assert again == first and err == "one: as saved\nother: as saved\n"
+    bare, err = compare(capsys, "one", "other")
+    assert bare == first and "as saved" in err
+    assert "https://" not in compare(capsys, *arguments, "--no-published")[0]
+    assert "SmolLM2-1.7B" in compare(capsys, *arguments, "--all-published")[0]
 
 
-def test_json_and_nothing_else_is_printed_and_the_picture_beside_it(capsys, place):
-    typed = ("one", "--files", "piqa.jsonl", "--json", "--plot", "new/picture.png")
-    out, said = compare(capsys, *typed)
+def test_json_goes_to_stdout_and_the_plot_to_its_file(capsys, workdir):
+    arguments = ("one", "--files", "piqa.jsonl", "--json", "--plot", "new/picture.png")
+    out, err = compare(capsys, *arguments)
     found = json.loads(out)
     assert found["columns"][0]["items"] == 30 and found["models"][0]["name"] == "one"
-    assert (place / "new/picture.png").read_bytes().startswith(b"\x89PNG")
-    assert said.endswith("\nnew/picture.png\n")
+    assert (workdir / "new/picture.png").read_bytes().startswith(b"\x89PNG")
+    assert err.endswith("\nnew/picture.png\n")
 
 
-def test_without_a_model_the_published_scores_alone(capsys, place):
+def test_without_a_model_only_published_scores_are_shown(capsys, workdir):
     out, _ = compare(capsys, "--tasks", "lambada")
     assert "LAMBADA" in out and "Cerebras-GPT-111M [1]" in out and "SmolLM" not in out
 
 
-def test_the_terminal_s_width_is_kept(capsys, place, monkeypatch):
+def test_the_table_fits_the_terminal_width(capsys, workdir, monkeypatch):
     wide, _ = compare(capsys, "--tasks", "all")
     monkeypatch.setenv("COLUMNS", "200")
     assert len(compare(capsys, "--tasks", "all")[0].splitlines()) < len(wide.splitlines())
 
 
 @pytest.mark.parametrize(
-    ("typed", "wrong"),
+    ("arguments", "message"),
     [
         (("nothing",), "no checkpoint nothing"),
         (("one", "one/."), "named twice"),
@@ -86,15 +82,13 @@ def test_the_terminal_s_width_is_kept(capsys, place, monkeypatch):
         (("--files", "questions.jsonl"), "does not say which task"),
     ],
 )
-def test_a_mistake_is_one_sentence(capsys, place, typed, wrong):
-    assert wrong in one_sentence(refusal(capsys, "compare", *typed))
-    assert not (place / "evals").exists()
+def test_errors_are_one_sentence(capsys, workdir, arguments, message):
+    assert message in error_sentence(capsys, "compare", *arguments)
+    assert not (workdir / "evals").exists()
 
 
-def test_a_picture_that_cannot_be_drawn_is_told_before_anything_is_computed(
-    capsys, place, monkeypatch
-):
+def test_a_missing_plot_package_is_reported_before_evaluation(capsys, workdir, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
-    typed = ("compare", "one", "--files", "piqa.jsonl", "--plot", "a.png")
-    assert "auto-g-nano[plot]" in refusal(capsys, *typed)
-    assert not (place / "evals").exists()
+    arguments = ("compare", "one", "--files", "piqa.jsonl", "--plot", "a.png")
+    assert "auto-g-nano[plot]" in error_sentence(capsys, *arguments)
+    assert not (workdir / "evals").exists()

@@ -1,4 +1,4 @@
-"""`gnano eval` as a person types it."""
+"""`gnano eval` prints a table, saves the result, and reports errors in one sentence."""
 
 import json
 import os
@@ -8,20 +8,15 @@ import sys
 import time
 
 import pytest
+from tests.cli.runner import error_sentence, output
 from tests.evals.conftest import made_items, saved_model, words
-
-from gnano.cli import main
 
 __all__ = ["saved_model", "words"]
 
 
-def gnano(*arguments, cwd):
-    command = [sys.executable, "-m", "gnano", "eval", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
-
-
 @pytest.fixture
-def items(tmp_path):
+def items(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "piqa.jsonl"
     rows = [
         {"query": item.contexts[0], "choices": list(item.answers), "gold": item.gold}
@@ -31,20 +26,19 @@ def items(tmp_path):
     return path
 
 
-def test_it_prints_a_table_and_keeps_the_figures(saved_model, items, tmp_path):
+def test_eval_prints_a_table_and_saves_the_result(saved_model, items, tmp_path, capsys):
     (tmp_path / "story.txt").write_text("A stone sees the river.\n" * 20)
-    told = gnano(saved_model, "--files", items, "--text", "story.txt", "--limit", 20, cwd=tmp_path)
-    assert told.returncode == 0, told.stderr
-    assert "PIQA" in told.stdout and "story.txt" in told.stdout
-    kept = json.loads((tmp_path / "evals/random.json").read_text())
-    assert kept["scores"][0]["items"] == 20
-    printed = gnano(saved_model, "--files", items, "--limit", 20, "--json", cwd=tmp_path)
-    again = json.loads(printed.stdout)
-    assert again["scores"] == kept["scores"] and again["bits"] == []
+    arguments = ("eval", saved_model, "--files", items, "--limit", 20)
+    table = output(capsys, *arguments, "--text", "story.txt")
+    assert "PIQA" in table and "story.txt" in table
+    saved = json.loads((tmp_path / "evals/random.json").read_text())
+    assert saved["scores"][0]["items"] == 20
+    printed = json.loads(output(capsys, *arguments, "--json"))
+    assert printed["scores"] == saved["scores"] and printed["bits"] == []
 
 
 @pytest.mark.parametrize(
-    ("arguments", "wrong"),
+    ("arguments", "message"),
     [
         (["nowhere"], "nowhere"),
         (["MODEL", "--tasks", "helaswag"], "no task 'helaswag'"),
@@ -52,25 +46,19 @@ def test_it_prints_a_table_and_keeps_the_figures(saved_model, items, tmp_path):
         (["MODEL", "--tasks", "none", "--data", "nowhere"], "nowhere"),
         (["MODEL", "--tasks", "none", "--text", "nowhere.txt"], "nowhere.txt"),
         (["MODEL", "--tasks", "none", "--limit", "-1"], "-1"),
-        (["MODEL", "--files", "ITEMS", "--overlap"], "--data"),
-        (["MODEL", "--files", "ITEMS", "--batch", "0"], "batch"),
+        (["MODEL", "--files", "ITEMS", "--check-contamination"], "--data"),
+        (["MODEL", "--files", "ITEMS", "--batch-size", "0"], "batch"),
         (["MODEL", "--tasks", "none", "--heldout-tokens", "-5"], "-5"),
     ],
 )
-def test_a_mistake_is_one_sentence(
-    saved_model, items, tmp_path, arguments, wrong, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    known = {"MODEL": str(saved_model), "ITEMS": str(items)}
-    with pytest.raises(SystemExit) as left:
-        main(["eval", *(known.get(word, word) for word in arguments)])
-    assert left.value.code == 2
-    sentence = capsys.readouterr().err.strip().splitlines()[-1]
-    assert sentence.startswith("gnano: ") and wrong in sentence
+def test_errors_are_one_sentence(saved_model, items, tmp_path, arguments, message, capsys):
+    known = {"MODEL": saved_model, "ITEMS": items}
+    assert message in error_sentence(capsys, "eval", *(known.get(word, word) for word in arguments))
     assert not (tmp_path / "evals").exists()
 
 
-def test_ctrl_c_leaves_nothing_half_written(saved_model, tmp_path):
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_partial_result(saved_model, tmp_path):
     text = tmp_path / "long.txt"
     text.write_text("A stone sees the river, and no bird takes a letter.\n" * 40_000)
     command = [sys.executable, "-m", "gnano", "eval", saved_model, "--tasks", "none"]

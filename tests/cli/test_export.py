@@ -1,72 +1,60 @@
-"""gnano export and gnano import print what they made, and a mistake is a sentence."""
+"""`gnano export` and `gnano import` print what they made, or one sentence."""
 
 import resource
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.small_models import with_train
-
-from gnano.config.recipe import Recipe
-from gnano.train.trainer import train
+from tests.cli.runner import error_sentence, output
 
 
-@pytest.fixture(scope="module")
-def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    train(with_train(recipe, steps=2, save_every=2), folder)
-    return folder
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def gnano(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gnano", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+def test_an_exported_model_imports_and_generates_the_same(capsys, run: Path, workdir: Path) -> None:
+    out = output(capsys, "export", run, "--to", "safetensors", "--dtype", "fp32")
+    path = "exported/run/run-fp32.safetensors"
+    assert out.startswith(f"{path}: 0.") and f'load_file("{path}")' in out
+    tokenizer = next((run / "checkpoints").iterdir())
+    assert output(capsys, "import", path, "--out", "back", "--tokenizer", tokenizer).startswith(
+        "back: "
+    )
+    assert "Every file is there" in output(capsys, "info", "back")
+    arguments = ("the river", "-n", 8, "--temperature", 0)
+    texts = [output(capsys, "generate", model, *arguments) for model in (run, "back")]
+    assert texts[0] == texts[1] and texts[0].startswith("the river")
 
 
-def test_what_goes_out_comes_in_again_and_says_the_same(run: Path, tmp_path: Path) -> None:
-    done = gnano(tmp_path, "export", run, "--to", "safetensors", "--dtype", "fp32")
-    made = "exported/run/run-fp32.safetensors"
-    assert done.returncode == 0 and done.stdout.startswith(f"{made}: 0."), done.stderr
-    assert f'load_file("{made}")' in done.stdout
-    words = next((run / "checkpoints").iterdir())
-    done = gnano(tmp_path, "import", made, "--out", "back", "--tokenizer", words)
-    assert done.returncode == 0 and done.stdout.startswith("back: "), done.stderr
-    assert "Every file is there" in gnano(tmp_path, "info", "back").stdout
-    asked = ("the river", "-n", 8, "--temperature", 0)
-    said = [gnano(tmp_path, "generate", model, *asked).stdout for model in (run, "back")]
-    assert said[0] == said[1] and said[0].startswith("the river")
-
-
-def test_a_mistake_is_a_sentence_and_leaves_nothing(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty.pt").touch()
-    (tmp_path / "folder").mkdir()
-    for arguments, said in (
+def test_errors_are_one_sentence_and_leave_no_files(capsys, run: Path, workdir: Path) -> None:
+    Path("empty.pt").touch()
+    Path("folder").mkdir()
+    for arguments, message in (
         (("export", run, "--to", "gguf", "--dtype", "int4"), "gguf is written as bf16"),
-        (("export", "nowhere", "--to", "pt"), "the folder does not exist"),
+        (("export", "nowhere", "--to", "pt"), "nowhere"),
         (("export", "folder", "--to", "pt"), "holds no checkpoint"),
         (("import", "empty.pt", "--out", "out"), "empty.pt"),
         (("import", "nowhere", "--out", "out"), "nothing at nowhere"),
         (("import", "folder", "--out", "out"), "has no config.json"),
     ):
-        done = gnano(tmp_path, *arguments)
-        lines = done.stderr.splitlines()
-        assert done.returncode == 2 and len(lines) == 1 and said in lines[0], done.stderr
-        assert lines[0].endswith(".")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["empty.pt", "folder"]
+        assert message in error_sentence(capsys, *arguments)
+    assert sorted(file.name for file in workdir.iterdir()) == ["empty.pt", "folder"]
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Keep files from growing beyond 20 kB, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("to", ["pt", "safetensors", "folder", "gguf"])
-def test_where_there_is_no_room_a_sentence_says_so_and_nothing_is_left(
-    to: str, run: Path, tmp_path: Path
+def test_a_full_disk_is_reported_and_leaves_no_files(
+    capsys, to: str, run: Path, workdir: Path, full_disk: None
 ) -> None:
-    def no_room() -> None:  # no file may become larger, as on a disk that is full
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    done = subprocess.run(
-        [sys.executable, "-m", "gnano", "export", str(run), "--to", to, "--out", "out"],
-        capture_output=True, text=True, check=False, cwd=tmp_path, preexec_fn=no_room,
-    )  # fmt: skip
-    lines = done.stderr.splitlines()
-    assert done.returncode == 2 and len(lines) == 1 and lines[0].startswith("gnano: ")
-    assert "out" in lines[0] and not list(tmp_path.iterdir())
+    assert "out" in error_sentence(capsys, "export", run, "--to", to, "--out", "out")
+    assert not list(workdir.iterdir())

@@ -1,4 +1,4 @@
-"""Without an optional package a command says so before its work, or leaves out what informs."""
+"""A missing optional package is reported before the work, or only costs what it adds."""
 
 import json
 import shutil
@@ -8,17 +8,15 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from tests.cli.test_mistakes import one_sentence, refusal
+from tests.cli.runner import error_sentence, output
 from tests.small_models import with_train
 
-from gnano.cli import main
 from gnano.config.recipe import Recipe
-from gnano.train.trainer import train
 
 
 @pytest.fixture
-def hidden(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """The package that the test's parameter names cannot be imported."""
+def missing_package(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """Make the package in the test's parameter fail to import."""
     package: str = request.param
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
@@ -26,15 +24,8 @@ def hidden(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> s
     return package
 
 
-@pytest.fixture(scope="module")
-def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("extras") / "run"
-    train(with_train(recipe, steps=2, save_every=2), folder)
-    return folder
-
-
 @pytest.mark.parametrize(
-    ("hidden", "arguments"),
+    ("missing_package", "arguments"),
     [
         ("pyarrow", ["prepare", "RECIPE", "--data.sources.left.files", "a.txt", "z.parquet"]),
         ("zstandard", ["prepare", "RECIPE", "--data.sources.left.files", "a.txt", "z.jsonl.zst"]),
@@ -48,14 +39,13 @@ def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("gguf", ["export", "RUN", "--to", "gguf", "--out", "out"]),
         ("onnxscript", ["export", "RUN", "--to", "onnx", "--out", "out"]),
         ("gguf", ["import", "m.gguf", "--out", "out"]),
-        ("huggingface_hub", ["publish", "RUN", "me/model", "--out", "out"]),
         ("datatrove", ["data", "scale-out", "RECIPE", "--data.folder", "out"]),
         ("ray", ["data", "scale-out", "RECIPE", "--data.folder", "out", "--executor", "ray"]),
     ],
-    indirect=["hidden"],
+    indirect=["missing_package"],
 )
-def test_what_a_command_needs_is_asked_for_before_its_work(
-    hidden: str,
+def test_missing_packages_are_reported_before_the_work(
+    missing_package: str,
     arguments: list[str],
     recipe: Recipe,
     run: Path,
@@ -64,7 +54,9 @@ def test_what_a_command_needs_is_asked_for_before_its_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gnano.evals.comparison.evaluate", lambda *_: pytest.fail("work began"))
+    monkeypatch.setattr(
+        "gnano.evals.comparison.evaluate", lambda *_: pytest.fail("the work started")
+    )
     data = replace(
         recipe.pretraining_data,
         folder="data" if arguments[0] == "prepare" else recipe.pretraining_data.folder,
@@ -76,21 +68,23 @@ def test_what_a_command_needs_is_asked_for_before_its_work(
     Path("foreign").mkdir()
     Path("foreign/config.json").write_text(json.dumps({"model_type": "gpt2"}))
     names = {"RECIPE": "1b-sft" if arguments[0] == "sft" else "recipe.toml", "RUN": str(run)}
-    said = one_sentence(refusal(capsys, *(names.get(word, word) for word in arguments)))
-    assert "pip install 'auto-g-nano[" in said
-    made = {path.name for path in tmp_path.iterdir()} & {"out", "data", "p.png"}
-    assert not [path for name in made for path in Path(name).rglob("*.safetensors")]
-    assert not [path for name in made for path in Path(name).rglob("*.tokens")]
+    error = error_sentence(capsys, *(names.get(word, word) for word in arguments))
+    assert "pip install 'auto-g-nano[" in error
+    written = {path.name for path in tmp_path.iterdir()} & {"out", "data", "p.png"}
+    assert not [path for name in written for path in Path(name).rglob("*.safetensors")]
+    assert not [path for name in written for path in Path(name).rglob("*.tokens")]
 
 
-@pytest.mark.parametrize("hidden", ["matplotlib"], indirect=True)
-def test_a_run_without_matplotlib_has_its_page(
-    hidden: str, run: Path, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("missing_package", ["matplotlib"], indirect=True)
+def test_a_run_without_matplotlib_has_a_report(
+    missing_package: str,
+    run: Path,
+    recipe: Recipe,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = tmp_path / "recipe.toml"
-    path.write_text(tomli_w.dumps(asdict(with_train(recipe, steps=2, save_every=2))))
+    path.write_text(tomli_w.dumps(asdict(with_train(recipe, steps=4, save_every=2))))
     shutil.copytree(run, tmp_path / "run")
-    with pytest.raises(SystemExit) as left:
-        main(["pretrain", str(path), "--out", str(tmp_path / "run")])
-    assert not left.value.code
+    output(capsys, "pretrain", path, "--out", tmp_path / "run")
     assert (tmp_path / "run" / "report.html").exists()

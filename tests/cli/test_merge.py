@@ -1,31 +1,21 @@
-"""gnano merge makes one model of two folders, and a mistake is a sentence that leaves nothing."""
+"""`gnano merge` merges an adapter into its base; an error is one sentence and leaves no files."""
 
 import json
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from tests.small_models import with_train
+from tests.cli.runner import error_sentence, output, run_gnano
 
 from gnano.checkpoint.format import find_checkpoint
 from gnano.config.model_config import LoraConfig
-from gnano.config.recipe import Recipe
 from gnano.model.hf_io import load_model
 from gnano.model.lora import add_lora
 from gnano.model.peft_io import save_adapter
-from gnano.train.trainer import train
 
 CONFIG = LoraConfig(rank=2)
-
-
-@pytest.fixture(scope="module")
-def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    train(with_train(recipe, steps=2, save_every=2), folder)
-    return folder
 
 
 @pytest.fixture
@@ -37,66 +27,57 @@ def adapter(run: Path, tmp_path: Path) -> Path:
     return tmp_path / "adapter"
 
 
-def gnano(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gnano", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def merge_error(capsys, tmp_path: Path) -> Callable[..., str]:
+    """Return the sentence of a merge that must fail."""
+
+    def merge(*arguments: object) -> str:
+        sentence = error_sentence(capsys, "merge", *arguments, tmp_path / "out")
+        assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*.partial"))
+        return sentence
+
+    return merge
 
 
-def refused(out: Path, *arguments: object) -> str:
-    done = gnano("merge", *arguments, out)
-    said = done.stderr.splitlines()
-    assert done.returncode == 2 and len(said) == 1 and said[0].startswith("gnano: "), done.stderr
-    assert said[0].endswith(".") and not out.exists()
-    assert not list(out.parent.glob(".*.partial"))
-    return said[0]
-
-
-def test_the_folder_it_prints_can_be_looked_at_and_continues_text(
-    run: Path, adapter: Path, tmp_path: Path
-) -> None:
+def test_the_merged_folder_is_described_and_generates(capsys, run, adapter, tmp_path) -> None:
     out = tmp_path / "merged"
-    done = gnano("merge", run, adapter, out)
-    assert done.returncode == 0 and done.stdout.startswith(f"{out}: 6 files, "), done.stderr
-    assert "Every file is there" in gnano("info", out).stdout
-    assert gnano("generate", out, "the river", "-n", 4).stdout.startswith("the river")
+    assert output(capsys, "merge", run, adapter, out).startswith(f"{out}: 6 files, ")
+    assert "Every file is there" in output(capsys, "info", out)
+    assert output(capsys, "generate", out, "the river", "-n", 4).startswith("the river")
 
 
-def test_what_is_no_base_or_no_adapter_is_named(run: Path, adapter: Path, tmp_path: Path) -> None:
-    out, empty = tmp_path / "out", tmp_path / "empty"
-    empty.mkdir()
-    assert f"{tmp_path / 'no'}" in refused(out, tmp_path / "no", adapter)
-    assert f"{empty} holds no checkpoint" in refused(out, empty, adapter)
-    assert f"{tmp_path / 'no'} is no adapter" in refused(out, run, tmp_path / "no")
-    assert f"{empty} is no adapter" in refused(out, run, empty)
-    # its weights are all tuned, so there is no adapter to take
-    assert f"{run} is no adapter" in refused(out, run, run)
+def test_a_path_that_is_no_base_or_adapter_is_named(merge_error, run, adapter, tmp_path) -> None:
+    (empty := tmp_path / "empty").mkdir()
+    assert f"{tmp_path / 'no'}" in merge_error(tmp_path / "no", adapter)
+    assert f"{empty} holds no checkpoint" in merge_error(empty, adapter)
+    assert str(tmp_path / "no") in merge_error(run, tmp_path / "no")
+    assert str(empty) in merge_error(run, empty)
+    # all its weights are trained, so there is no adapter
+    assert str(run) in merge_error(run, run)
 
 
-def test_a_damaged_adapter_is_named(run: Path, adapter: Path, tmp_path: Path) -> None:
+def test_a_damaged_adapter_is_named(merge_error, run, adapter) -> None:
     weights = adapter / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    assert f"{weights} is damaged or cut short" in refused(tmp_path / "out", run, adapter)
+    assert f"{weights} is damaged" in merge_error(run, adapter)
     weights.unlink()
-    assert "adapter_model.safetensors" in refused(tmp_path / "out", run, adapter)
+    assert "adapter_model.safetensors" in merge_error(run, adapter)
 
 
-def test_an_adapter_of_another_kind_or_shape_is_refused(
-    run: Path, adapter: Path, tmp_path: Path
-) -> None:
+def test_an_adapter_of_another_kind_or_shape_is_refused(merge_error, run, adapter) -> None:
     config = adapter / "adapter_config.json"
     content = json.loads(config.read_text())
     config.write_text(json.dumps({**content, "use_dora": True}))
-    assert "use_dora" in refused(tmp_path / "out", run, adapter)
+    assert "use_dora" in merge_error(run, adapter)
     config.write_text(json.dumps({**content, "r": 3}))
-    assert "r = 3" in refused(tmp_path / "out", run, adapter)
+    assert "r = 3" in merge_error(run, adapter)
 
 
-def test_no_folder_is_written_over(run: Path, adapter: Path, tmp_path: Path) -> None:
-    there = Path(shutil.copytree(adapter, tmp_path / "there"))
-    done = gnano("merge", run, adapter, there)
-    assert done.returncode == 2 and "is there already" in done.stderr
-    assert {p.name for p in there.iterdir()} == {p.name for p in adapter.iterdir()}
+def test_an_existing_folder_is_not_overwritten(capsys, run, adapter, tmp_path) -> None:
+    existing = Path(shutil.copytree(adapter, tmp_path / "existing"))
+    assert str(existing) in error_sentence(capsys, "merge", run, adapter, existing)
+    assert {p.name for p in existing.iterdir()} == {p.name for p in adapter.iterdir()}
 
 
-def test_three_folders_are_asked_for(run: Path) -> None:
-    assert gnano("merge", run).returncode == 2
+def test_a_missing_argument_exits_with_2(capsys, run) -> None:
+    assert run_gnano(capsys, "merge", run)[0] == 2

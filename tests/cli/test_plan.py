@@ -17,7 +17,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str, 
     return printed.out, printed.err, int(left.value.code or 0)
 
 
-def test_a_plan_is_made_without_torch():
+def test_plan_does_not_import_torch():
     program = (
         "import sys; from gnano.cli import main\n"
         "try: main(['plan', '1b', '--gpu', 'h200', '--gpus', '2', '--price', '3.5'])\n"
@@ -47,7 +47,7 @@ def test_json_holds_the_same_figures(capsys):
     assert chosen["dollars"] == pytest.approx(chosen["hours"] * 2 * 3.5)
 
 
-def test_what_will_not_fit_is_advice_not_an_error(capsys):
+def test_a_model_that_does_not_fit_is_a_warning(capsys):
     text, _, code = run(capsys, "1b", "--gpu", "rtx-4090")
     assert code == 0
     assert "WARNING" in text and "will not fit rtx-4090" in text and "It fits with --" in text
@@ -63,7 +63,7 @@ def test_what_will_not_fit_is_advice_not_an_error(capsys):
         ((), "Name a recipe"),
     ],
 )
-def test_a_mistake_ends_in_one_sentence_and_exit_code_2(capsys, arguments, sentence):
+def test_errors_are_one_sentence_with_exit_code_2(capsys, arguments, sentence):
     _, said, code = run(capsys, *arguments)
     assert code == 2 and sentence in said and "Traceback" not in said
     assert said.startswith("gnano: ") and said.count("\n") == 1

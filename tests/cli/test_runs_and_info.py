@@ -1,72 +1,53 @@
-"""A mistake in looking after runs ends in a sentence and exit code 2, and harms nothing."""
+"""Errors of `runs`, `info` and `weights` are one sentence with exit code 2, and change nothing."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from tests.small_models import with_train
+from tests.cli.runner import error_sentence, one_sentence, output, run_gnano
 
 from gnano.config.recipe import Recipe
-from gnano.train.trainer import train
-
-
-@pytest.fixture(scope="module")
-def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    train(with_train(recipe, steps=4, save_every=2), folder)
-    return folder
 
 
 @pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
+def run_copy(run: Path, tmp_path: Path) -> Path:
     """A copy that a test may damage."""
-    return Path(shutil.copytree(trained, tmp_path / "run"))
+    return Path(shutil.copytree(run, tmp_path / "run"))
 
 
-def gnano(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gnano", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def refused(done: subprocess.CompletedProcess[str]) -> str:
-    said = [line for line in done.stderr.splitlines() if line.startswith("gnano: ")]
-    assert done.returncode == 2 and len(said) == 1 and said[0].endswith("."), done.stderr
-    return said[0]
-
-
-def test_a_damaged_checkpoint_is_named_with_all_the_others_and_the_exit_code_says_so(
-    run: Path,
-) -> None:
-    weights = run / "checkpoints" / "step-00000002" / "model.safetensors"
+def test_verify_lists_all_checkpoints_and_exits_with_2_for_damage(capsys, run_copy: Path) -> None:
+    weights = run_copy / "checkpoints" / "step-00000002" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert gnano("info", run).returncode == 0
-    done = gnano("info", run, "--verify")
-    assert "step-00000002" in refused(done)
-    assert f"damaged: {weights}" in done.stdout
-    assert f"{run / 'checkpoints' / 'step-00000004'}: whole\n" in done.stdout
+    output(capsys, "info", run_copy)
+    code, out, err = run_gnano(capsys, "info", run_copy, "--verify")
+    assert code == 2 and "step-00000002" in one_sentence(err)
+    assert f"damaged: {weights}" in out
+    assert f"{run_copy / 'checkpoints' / 'step-00000004'}: intact\n" in out
 
 
-def test_what_cannot_be_verified_is_said(run: Path, recipe: Recipe) -> None:
-    shutil.rmtree(run / "checkpoints")
-    assert "holds no checkpoint" in refused(gnano("info", run, "--verify"))
-    assert "gnano data verify" in refused(gnano("info", recipe.pretraining_data.folder, "--verify"))
+def test_a_path_without_checkpoints_cannot_be_verified(
+    capsys, run_copy: Path, recipe: Recipe
+) -> None:
+    shutil.rmtree(run_copy / "checkpoints")
+    assert "holds no checkpoint" in error_sentence(capsys, "info", run_copy, "--verify")
+    data = recipe.pretraining_data.folder
+    assert "gnano data verify" in error_sentence(capsys, "info", data, "--verify")
 
 
-def test_an_empty_folder_has_no_runs_and_a_missing_one_is_a_mistake(tmp_path: Path) -> None:
-    done = gnano("runs", tmp_path)
-    assert done.returncode == 0 and "holds no run" in done.stdout
-    done = gnano("runs", tmp_path, "--json")
-    assert (done.returncode, done.stdout) == (0, "")
-    assert str(tmp_path / "no") in refused(gnano("runs", tmp_path / "no"))
+def test_an_empty_folder_has_no_runs_and_a_missing_one_is_an_error(capsys, tmp_path: Path) -> None:
+    assert "holds no run" in output(capsys, "runs", tmp_path)
+    assert output(capsys, "runs", tmp_path, "--json") == ""
+    assert str(tmp_path / "no") in error_sentence(capsys, "runs", tmp_path / "no")
 
 
-def test_weights_that_are_there_already_or_damaged_are_refused(run: Path, tmp_path: Path) -> None:
-    assert "is a run" in refused(gnano("weights", run, run))
-    assert "does not exist" in refused(gnano("weights", tmp_path / "no", tmp_path / "out"))
-    (run / "checkpoints" / "step-00000004" / "config.json").write_text("{}")
-    assert "config.json" in refused(gnano("weights", run, tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
+def test_weights_refuses_existing_and_damaged_folders(
+    capsys, run_copy: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert "is a run" in error_sentence(capsys, "weights", run_copy, run_copy)
+    assert str(tmp_path / "no") in error_sentence(capsys, "weights", tmp_path / "no", out)
+    (run_copy / "checkpoints" / "step-00000004" / "config.json").write_text("{}")
+    assert "config.json" in error_sentence(capsys, "weights", run_copy, out)
+    assert not out.exists()

@@ -1,4 +1,4 @@
-"""`gnano sft` and `gnano dpo` through the real program: a tuned model, a table, one sentence."""
+"""`gnano sft` and `gnano dpo` tune a model, print a table, and report errors in one sentence."""
 
 import json
 import shutil
@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from tests.cli.test_commands import output
-from tests.cli.test_mistakes import one_sentence, refusal
+from tests.cli.runner import error_output, error_sentence, output
 from tests.conftest import write_questions
 
 from gnano.checkpoint.format import find_checkpoint
@@ -17,9 +16,9 @@ from gnano.config.recipe import Recipe
 
 @pytest.fixture(scope="module")
 def file(tuning: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tuning recipe as a file, without its base, as recipes come."""
+    """The tuning recipe as a file, without its base, like the packaged recipes."""
     content = asdict(tuning)
-    content["train"]["base"] = ""
+    content["train"]["init_from"] = ""
     path = tmp_path_factory.mktemp("recipe") / "small.toml"
     path.write_text(tomli_w.dumps(content))
     return path
@@ -37,7 +36,7 @@ def run(file: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
-def test_base_and_tuned_model_stand_side_by_side(
+def test_base_and_tuned_model_are_compared(
     run: Path, file: Path, base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--answers", 3, "--answer-tokens", 12, "--out", run)
@@ -56,7 +55,7 @@ def test_base_and_tuned_model_stand_side_by_side(
     assert found["answers"][0]["after"]["text"][:10] in (run / "report.html").read_text()
 
 
-def test_files_of_ones_own_take_the_place_of_the_recipe_s(
+def test_files_replace_the_sources_of_the_recipe(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = tmp_path / "mine.jsonl"
@@ -70,15 +69,15 @@ def test_files_of_ones_own_take_the_place_of_the_recipe_s(
     assert not json.loads((out / "answers.json").read_text())["answers"]
 
 
-def test_where_nothing_was_held_out_it_says_so(
+def test_a_run_without_held_out_questions_says_so(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--data.heldout_fraction", 0, "--out", tmp_path / "run")
     said = output(capsys, "sft", file, "--from", base, *options)
-    assert "No question was held out (data.heldout_fraction is 0%)" in said and "before" not in said
+    assert "no question is held out (data.heldout_fraction is 0%)" in said and "before" not in said
 
 
-def test_what_can_be_asked_of_a_run_can_be_asked_of_a_tuned_one(
+def test_other_commands_accept_a_tuned_run(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = output(capsys, "info", run)
@@ -90,9 +89,7 @@ def test_what_can_be_asked_of_a_run_can_be_asked_of_a_tuned_one(
     output(capsys, "generate", tmp_path / "shared", "Q: Say bird\n\n", "-n", 5)
 
 
-def test_recipes_that_come_with_the_package_are_told_and_planned(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_packaged_recipes_are_described_and_planned(capsys: pytest.CaptureFixture[str]) -> None:
     assert "instructions, 3 epochs: dolly" in output(capsys, "info", "1b-sft")
     assert "1,050,002,688" in output(capsys, "plan", "1b-sft", "--gpu", "h200")
     assert "preferences, 1 epochs" in output(capsys, "info", "1b-dpo")
@@ -110,33 +107,33 @@ def test_recipes_that_come_with_the_package_are_told_and_planned(
         (["pretrain", "1b-sft"], "gnano sft RECIPE --from BASE"),
     ],
 )
-def test_the_wrong_command_or_base_is_one_sentence(
+def test_a_wrong_command_or_base_is_one_sentence(
     arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    assert said in one_sentence(refusal(capsys, *arguments))
+    assert said in error_sentence(capsys, *arguments)
     assert not list(tmp_path.glob("runs/*/recipe.toml"))
 
 
-def test_a_base_that_is_no_model_and_files_that_are_none_are_named(
+def test_invalid_bases_and_files_are_named(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     out = ("--out", tmp_path / "run")
-    assert "model" in one_sentence(refusal(capsys, "sft", file, "--from", tmp_path / "model", *out))
+    assert "model" in error_sentence(capsys, "sft", file, "--from", tmp_path / "model", *out)
     nothing = ("--files", tmp_path / "*.jsonl")
-    said = one_sentence(refusal(capsys, "sft", file, "--from", base, *nothing, *out))
+    said = error_sentence(capsys, "sft", file, "--from", base, *nothing, *out)
     assert "No file matches" in said
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"instruction": 3, "response": "x"}\n')
-    said = refusal(capsys, "sft", file, "--from", base, "--files", bad, *out)
+    said = error_output(capsys, "sft", file, "--from", base, "--files", bad, *out)
     assert "bad.jsonl, line 1: instruction is a number, not text" in said
     assert find_checkpoint(base) == base
 
 
-def test_a_finished_tuning_ends_well_when_its_base_has_moved(
+def test_a_finished_run_succeeds_when_its_base_has_moved(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = shutil.copytree(base, tmp_path / "base")
@@ -147,7 +144,7 @@ def test_a_finished_tuning_ends_well_when_its_base_has_moved(
     assert "3 of 3 steps done" in said
 
 
-def test_steps_that_are_typed_are_those_that_a_tuning_takes(
+def test_the_steps_flag_replaces_the_epochs(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--from", base, "--answers", 0, "--out", tmp_path / "run")

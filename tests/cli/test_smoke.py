@@ -1,14 +1,13 @@
-"""`gnano smoke`, as a program: exit codes, the same texts again, tables and JSON."""
+"""`gnano smoke`: exit codes, reproducible texts, tables and JSON."""
 
 import json
 from pathlib import Path
 
 import pytest
-from tests.cli.test_mistakes import one_sentence, refusal
+from tests.cli.runner import error_sentence, run_gnano
 from tests.fakes.scripted_model import teach
 from tests.infer.conftest import make_engine, save_engine, tokenizer
 
-from gnano.cli import main
 from gnano.data.sft.chat_template import ChatTemplate, save_template
 from gnano.infer.engine import Engine
 from gnano.model.transformer import GPT
@@ -20,25 +19,18 @@ LINE = "def f(a): return not b or c and d"
 
 
 def smoke(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """The exit code, and what is printed for people and beside it."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as left:
-        main(["smoke", *map(str, arguments)])
-    printed = capsys.readouterr()
-    code = left.value.code
-    assert isinstance(code, int)
-    return code, printed.out, printed.err
+    return run_gnano(capsys, "smoke", *arguments)
 
 
 @pytest.fixture
 def broken(make_engine, save_engine):
-    """Random weights."""
+    """A model of random weights."""
     return save_engine(make_engine(block_size=256))
 
 
 @pytest.fixture
 def answering(save_engine):
-    """A model that answers anything with that line, and ends."""
+    """A model that answers everything with that line, and ends."""
     tokenizer = train_bpe([LINE] * 9, 278)
     model = GPT(
         vocab_size=tokenizer.vocab_size,
@@ -53,7 +45,7 @@ def answering(save_engine):
     return save_engine(Engine(model, tokenizer))
 
 
-def test_a_model_that_fails_leaves_with_1_and_with_reasons_and_texts(capsys, broken) -> None:
+def test_a_failing_model_exits_with_1_and_reasons(capsys, broken) -> None:
     code, out, _ = smoke(capsys, broken, "-n", 40)
     assert code == 1
     table, _, texts = out.partition("\n\n──")
@@ -63,34 +55,34 @@ def test_a_model_that_fails_leaves_with_1_and_with_reasons_and_texts(capsys, bro
     assert texts.count("Once upon a time") == 2 and texts.count("def count_words(text):") == 2
 
 
-def test_one_that_does_not_fail_leaves_with_0(capsys, answering) -> None:
+def test_a_passing_model_exits_with_0(capsys, answering) -> None:
     code, out, err = smoke(capsys, answering, "--format", "alpaca", "--temperatures", 0)
     assert code == 0, out
     assert "0 OK · 6 WEAK · 0 FAIL" in out and out.count(LINE) == 6
     assert "--format own" not in err
 
 
-def test_programs_read_what_people_do(capsys, answering) -> None:
-    told = (answering, "--format", "alpaca", "--temperatures", 0, 0.1, "--json")
-    code, out, _ = smoke(capsys, *told)
+def test_json_holds_the_same_grades(capsys, answering) -> None:
+    arguments = (answering, "--format", "alpaca", "--temperatures", 0, 0.1, "--json")
+    code, out, _ = smoke(capsys, *arguments)
     found = json.loads(out)
     assert code == 0 and (found["ok"], found["weak"], found["fail"]) == (0, 12, 0)
     assert len(found["samples"]) == 12
     for sample in found["samples"]:
-        assert sample["text"] == LINE and sample["ended"] and sample["grade"] == "WEAK"
+        assert sample["text"] == LINE and sample["finished"] and sample["grade"] == "WEAK"
 
 
-def test_the_same_seed_gives_the_same_texts_and_another_gives_others(capsys, broken) -> None:
-    told = (broken, "-n", 16, "--seed")
-    assert smoke(capsys, *told, 1) == smoke(capsys, *told, 1)
-    assert smoke(capsys, *told, 1)[1] != smoke(capsys, *told, 2)[1]
+def test_the_seed_determines_the_texts(capsys, broken) -> None:
+    arguments = (broken, "-n", 16, "--seed")
+    assert smoke(capsys, *arguments, 1) == smoke(capsys, *arguments, 1)
+    assert smoke(capsys, *arguments, 1)[1] != smoke(capsys, *arguments, 2)[1]
 
 
-def test_a_model_asked_in_another_template_than_its_own_is_told_of(capsys, answering) -> None:
+def test_another_template_than_the_model_s_own_gives_a_note(capsys, answering) -> None:
     save_template(ChatTemplate(user="Q: {content}\n"), answering)
-    told = (answering, "--temperatures", 0, "--format")
-    assert "--format own" in smoke(capsys, *told, "alpaca")[2]
-    code, out, err = smoke(capsys, *told, "own")
+    arguments = (answering, "--temperatures", 0, "--format")
+    assert "--format own" in smoke(capsys, *arguments, "alpaca")[2]
+    code, out, err = smoke(capsys, *arguments, "own")
     assert code == 0 and out.count(LINE) == 6 and "--format own" not in err
 
 
@@ -104,11 +96,11 @@ def test_a_model_asked_in_another_template_than_its_own_is_told_of(capsys, answe
         (["--seed", "-3"], "seed is -3"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_2(capsys, broken, arguments, reason) -> None:
-    assert reason in one_sentence(refusal(capsys, "smoke", broken, *arguments))
+def test_errors_exit_with_2(capsys, broken, arguments, reason) -> None:
+    assert reason in error_sentence(capsys, "smoke", broken, *arguments)
 
 
-def test_a_place_without_a_checkpoint_is_named(capsys, tmp_path: Path) -> None:
-    said = one_sentence(refusal(capsys, "smoke", tmp_path / "no"))
-    assert "There is no checkpoint" in said and "no:" in said
-    assert "holds no checkpoint" in one_sentence(refusal(capsys, "smoke", tmp_path))
+def test_a_path_without_a_checkpoint_is_named(capsys, tmp_path: Path) -> None:
+    error = error_sentence(capsys, "smoke", tmp_path / "no")
+    assert "There is no checkpoint" in error and "no:" in error
+    assert "holds no checkpoint" in error_sentence(capsys, "smoke", tmp_path)

@@ -20,7 +20,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def checkpoint(tokenizer, tmp_path_factory) -> Path:
-    """A model folder; its queries and keys are large, so that a wrong turn shows."""
+    """A model folder; its queries and keys are large, so that a wrong rotation shows."""
     torch.manual_seed(0)
     model = GPT(
         vocab_size=tokenizer.vocab_size,
@@ -40,7 +40,7 @@ def checkpoint(tokenizer, tmp_path_factory) -> Path:
                 parameter.mul_(2)
     folder: Path = tmp_path_factory.mktemp("models") / "small"
     tokenizer.save(folder, model.config.block_size)
-    save_model(model, folder, tokenizer.end_of_text)
+    save_model(model, folder, tokenizer.end_of_text_id)
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     return folder
 
@@ -53,4 +53,4 @@ def source(checkpoint) -> ExportSource:
 @pytest.fixture(scope="session")
 def ids(tokenizer) -> torch.Tensor:
     text = "Once upon a time there was naïve 東京 🙂, and it read 12 words"
-    return torch.tensor([[tokenizer.end_of_text, *tokenizer.encode(text)]])
+    return torch.tensor([[tokenizer.end_of_text_id, *tokenizer.encode(text)]])

@@ -1,13 +1,13 @@
-"""The small Hub of `tests/data/hub`, with models that can be made and written to.
+"""The fake Hub of `tests/data/hf_hub`, with model repositories that can be created and written.
 
     hub = ModelHub(users={"hf_mine": "me"})
     with hub:
         subprocess.run(command, env=os.environ | {"HF_ENDPOINT": hub.endpoint})
     hub.models["me/demo"].files                  # name -> bytes, as committed
-    hub.stored                                   # the large files that arrived, in their order
-    hub.hold = b"…"                              # the upload of what holds this stops half-way
+    hub.stored                                   # SHA-256 of the large files, in order of arrival
+    hub.hold = b"…"                              # an upload that contains this stops half-way
 
-`hub.faults` are those of the small Hub: `hub.faults["/storage/"] = [status(500)]`.
+`hub.faults` are those of the fake Hub: `hub.faults["/storage/"] = [status(500)]`.
 """
 
 import base64
@@ -82,22 +82,22 @@ class _ModelHandler(_Handler):
     def _hub(self, path: str) -> None:
         if path == "/api/validate-yaml":
             return self._validate()
-        who = self.hub.users.get(self.token)
-        if who is None:
+        user = self.hub.users.get(self.token)
+        if user is None:
             return self._refuse(401, "", "Invalid credentials in Authorization header")
         if path == "/api/whoami-v2":
-            return self._json({"type": "user", "name": who, "orgs": [], "auth": {}})
+            return self._json({"type": "user", "name": user, "orgs": [], "auth": {}})
         if path == "/api/repos/create":
-            return self._create(who)
+            return self._create(user)
         if found := re.fullmatch(r"/(.+)\.git/info/lfs/objects/batch", path):
             return self._batch()
         found = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(\w+)/main)?", path)
         assert found is not None, path
         repo, what = found.groups()
         model = self.hub.models.get(repo)
-        if model is None or (model.private and not repo.startswith(f"{who}/")):
+        if model is None or (model.private and not repo.startswith(f"{user}/")):
             return self._refuse(404, "RepoNotFound", "Repository not found")
-        if what in ("preupload", "commit") and not repo.startswith(f"{who}/"):
+        if what in ("preupload", "commit") and not repo.startswith(f"{user}/"):
             return self._refuse(403, "", "Forbidden: you must use a write token")
         answers: Any = {
             None: self._about,
@@ -114,26 +114,26 @@ class _ModelHandler(_Handler):
             return self._send(400, {}, json.dumps({"errors": [{"message": error}]}).encode())
         return self._json({"errors": [], "warnings": []})
 
-    def _create(self, who: str) -> None:
-        asked = json.loads(self.body)
-        repo = f"{asked['organization']}/{asked['name']}"
-        if asked["organization"] != who:
+    def _create(self, user: str) -> None:
+        request = json.loads(self.body)
+        repo = f"{request['organization']}/{request['name']}"
+        if request["organization"] != user:
             return self._refuse(
                 403, "", f"You don't have the rights to create a model under {repo}"
             )
         if repo in self.hub.models:
             return self._refuse(409, "", "You already created this model repo")
-        private = asked.get("visibility") == "private" or bool(asked.get("private"))
+        private = request.get("visibility") == "private" or bool(request.get("private"))
         self.hub.models[repo] = Model(private)
         return self._json({"url": f"{self.hub.endpoint}/{repo}"})
 
     def _batch(self) -> None:
         objects = []
-        for asked in json.loads(self.body)["objects"]:
-            address = f"{self.hub.endpoint}/storage/{asked['oid']}"
-            there = asked["oid"] in self.hub.storage
+        for request in json.loads(self.body)["objects"]:
+            address = f"{self.hub.endpoint}/storage/{request['oid']}"
+            there = request["oid"] in self.hub.storage
             upload = {} if there else {"actions": {"upload": {"href": address, "header": {}}}}
-            objects.append({"oid": asked["oid"], "size": asked["size"], **upload})
+            objects.append({"oid": request["oid"], "size": request["size"], **upload})
         self._json({"transfer": "basic", "objects": objects})
 
     def _about(self, repo: str, model: Model) -> Any:

@@ -1,7 +1,6 @@
-"""Every fact that a model's files state twice: all doors refuse files that state it differently.
+"""Facts that a model's files state twice: all readers refuse files that state them differently.
 
-Readers differ in which statement they believe: what one of them opens would be another model for
-the next.
+Programs differ in which statement they use, so such a file is a different model for each of them.
 """
 
 import itertools
@@ -26,16 +25,20 @@ from gnano.infer.engine import Engine
 from gnano.model.hf_io import load_config, load_parameters
 from gnano.tokenizer.bpe import Tokenizer
 
-DOORS: dict[str, Callable[[Path, Path], Any]] = {
+READERS: dict[str, Callable[[Path, Path], Any]] = {
     "generate": lambda folder, _: Engine.load(folder, "cpu"),
     "eval": lambda folder, _: load_eval_model(folder, LoadConfig(device="cpu")),
     "export": lambda folder, _: load_export_source(folder),
     "import": import_model,
 }
-CONFIG, GENERATION, WORDS = "config.json", "generation_config.json", "tokenizer_config.json"
+CONFIG, GENERATION, TOKENIZER_CONFIG = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+)
 OLD, NEW = "rope_scaling", "rope_parameters"
-# file, what it states, and the words with which both statements are named
-DIFFERENT: dict[str, tuple[str, dict[str, Any], list[str]]] = {
+# file, changed facts, and words of the error
+CONFLICTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "theta, old": (CONFIG, {"rope_theta": 1e4}, ["rope_theta is 10000.0", f"{NEW}.rope_theta"]),
     "theta, new": (CONFIG, {NEW: {"rope_theta": 5e5}}, [f"{NEW}.rope_theta is 500000.0"]),
     "theta, scaling": (CONFIG, {OLD: {"rope_theta": 5e5}}, [f"{OLD}.rope_theta is 500000.0"]),
@@ -48,8 +51,12 @@ DIFFERENT: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "last token": (CONFIG, {"eos_token_id": 2}, ["eos_token", "config.json is 2"]),
     "first token": (CONFIG, {"bos_token_id": 1}, ["bos_token", "config.json is 1"]),
     "last tokens": (GENERATION, {"eos_token_id": [2, 3]}, ["generation_config.json is [2, 3]"]),
-    "last token's name": (WORDS, {"eos_token": "</s>"}, ["eos_token", "'</s>'"]),
-    "first token's name": (WORDS, {"bos_token": {"content": "<s>"}}, ["bos_token", "'<s>'"]),
+    "last token's name": (TOKENIZER_CONFIG, {"eos_token": "</s>"}, ["eos_token", "'</s>'"]),
+    "first token's name": (
+        TOKENIZER_CONFIG,
+        {"bos_token": {"content": "<s>"}},
+        ["bos_token", "'<s>'"],
+    ),
 }
 
 
@@ -62,35 +69,35 @@ def state(path: Path, statements: dict[str, Any]) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **statements}))
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_files_that_agree_are_opened(folder, door, tmp_path):
+@pytest.mark.parametrize("reader", READERS)
+def test_consistent_files_are_opened(folder, reader, tmp_path):
     state(folder / CONFIG, {"eos_token_id": [Tokenizer.load(folder).end_of_text_id]})
-    state(folder / WORDS, {"model_max_length": 10**30})  # which governs nothing, as elsewhere
-    assert DOORS[door](folder, tmp_path / "out")
+    state(
+        folder / TOKENIZER_CONFIG, {"model_max_length": 10**30}
+    )  # which governs nothing, as elsewhere
+    assert READERS[reader](folder, tmp_path / "out")
 
 
-# what we do not run is opened by transformers, which looks at the sizes itself
+# transformers opens what our engine does not support, and checks these itself
 BY_TRANSFORMERS = {("head size", "eval"), ("smaller vocabulary", "eval")}
 
 
 @pytest.mark.parametrize(
-    ("fact", "door"),
-    [pair for pair in itertools.product(DIFFERENT, DOORS) if pair not in BY_TRANSFORMERS],
+    ("fact", "reader"),
+    [pair for pair in itertools.product(CONFLICTS, READERS) if pair not in BY_TRANSFORMERS],
 )
-def test_what_is_stated_twice_and_differently_is_refused_at_every_door(
-    folder, fact, door, tmp_path
-):
-    file, statements, words = DIFFERENT[fact]
+def test_conflicting_facts_are_refused_by_every_reader(folder, fact, reader, tmp_path):
+    file, statements, words = CONFLICTS[fact]
     state(folder / file, statements)
     with pytest.raises(ValueError) as refused:
-        DOORS[door](folder, tmp_path / "out")
+        READERS[reader](folder, tmp_path / "out")
     message = str(refused.value)
     assert all(word in message for word in words) and "\n" not in message, message
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["rope_theta", "norm_eps", "block_size"])
-def test_a_recipe_and_the_config_of_its_checkpoint_state_one_shape(folder, name):
+def test_a_recipe_that_differs_from_the_config_is_refused(folder, name):
     config = load_config(folder)
     assert load_parameters(folder, config)  # as they are, they agree
     keys = {"rope_theta": NEW, "norm_eps": "rms_norm_eps", "block_size": "max_position_embeddings"}
@@ -104,7 +111,7 @@ def test_a_recipe_and_the_config_of_its_checkpoint_state_one_shape(folder, name)
         load_parameters(folder, config)
 
 
-def test_a_tied_head_is_the_embedding(folder, tmp_path):
+def test_a_tied_head_equals_the_embedding(folder, tmp_path):
     path = folder / "model.safetensors"
     tensors = load_file(path)
     state(folder / CONFIG, {"tie_word_embeddings": True})
@@ -118,7 +125,7 @@ def test_a_tied_head_is_the_embedding(folder, tmp_path):
         import_model(folder, tmp_path / "other")
 
 
-def test_a_list_of_files_states_what_they_hold(folder, tmp_path):
+def test_a_weight_index_must_match_the_files(folder, tmp_path):
     path = folder / "model.safetensors"
     names, shard = sorted(load_file(path)), "model-00001-of-00001.safetensors"
     path.rename(folder / shard)
@@ -126,11 +133,11 @@ def test_a_list_of_files_states_what_they_hold(folder, tmp_path):
     index.write_text(json.dumps({"weight_map": dict.fromkeys(names, shard)}))
     import_model(folder, tmp_path / "out")
     index.write_text(json.dumps({"weight_map": dict.fromkeys(names[1:], shard)}))
-    with pytest.raises(ValueError, match=rf"{shard} holds {names[0]}, and the list"):
+    with pytest.raises(ValueError, match=rf"{shard} holds {names[0]}, but the index"):
         import_model(folder, tmp_path / "other")
 
 
-def test_a_template_of_ours_and_the_one_that_others_read_are_the_same(folder):
+def test_template_json_must_match_the_jinja_template(folder):
     save_template(ALPACA, folder)
     assert read_template(folder) == ALPACA
     jinja = folder / "chat_template.jinja"
@@ -144,7 +151,7 @@ def test_a_template_of_ours_and_the_one_that_others_read_are_the_same(folder):
 
 @pytest.mark.parametrize("to", ["pt", "safetensors", "folder", "gguf"])
 @pytest.mark.parametrize("name", ["n_head", "block_size", "rope_theta", "norm_eps"])
-def test_an_option_does_not_contradict_the_shape_in_a_file(checkpoint, to, name, tmp_path):
+def test_an_option_that_differs_from_the_file_is_refused(checkpoint, to, name, tmp_path):
     path = export_model(checkpoint, to, out=tmp_path / f"model.{to}").path
     known = getattr(load_config(checkpoint), name)
     words = None if to == "gguf" else checkpoint
@@ -154,7 +161,7 @@ def test_an_option_does_not_contradict_the_shape_in_a_file(checkpoint, to, name,
         import_model(path, tmp_path / "other", other, words)
 
 
-def test_the_angles_in_a_published_file_are_those_of_its_base(checkpoint, tmp_path):
+def test_the_rotary_angles_must_match_the_base(checkpoint, tmp_path):
     config = load_config(checkpoint)
     path = export_model(checkpoint, "pt", out=tmp_path / "model.pt").path
     tensors = dict(torch.load(path, weights_only=True))
@@ -179,9 +186,7 @@ def test_the_angles_in_a_published_file_are_those_of_its_base(checkpoint, tmp_pa
         ("llama.vocab_size", "the number of tokens"),
     ],
 )
-def test_the_facts_of_a_gguf_file_are_those_of_its_tensors_and_tokens(
-    checkpoint, key, words, tmp_path
-):
+def test_gguf_metadata_must_match_tensors_and_tokens(checkpoint, key, words, tmp_path):
     gguf = pytest.importorskip("gguf")
     path = export_model(checkpoint, "gguf", "fp32", tmp_path / "model.gguf").path
     field = gguf.GGUFReader(path, "r+").get_field(key)

@@ -1,4 +1,4 @@
-"""What was exported is the model: by our own reader, and by those it was written for."""
+"""Exported models compute the same, in our reader and in those of other programs."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from tests.model.test_tensor_names import reference
 from gnano.export.export_source import load_export_source
 from gnano.export.formats import export_model
 from gnano.export.importing import import_model
+from gnano.export.tensor_file import TensorFileHints
 from gnano.model.hf_io import load_model
 from gnano.model.transformer import GPT
 
@@ -24,19 +25,17 @@ TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         *(("gguf", dtype, ".gguf") for dtype in TORCH),
     ],
 )
-def test_out_and_in_again_no_bit_is_lost(to, dtype, ending, checkpoint, source, tmp_path):
+def test_export_and_import_lose_no_bit(to, dtype, ending, checkpoint, source, tmp_path):
     if to == "gguf":
         pytest.importorskip("gguf")
     exported = export_model(checkpoint, to, dtype, tmp_path / f"out{ending}")
     hints: Any = {}
     if to == "pt":  # it is the published file, and this is not the published shape
-        from gnano.export.tensor_file import TensorFileHints
-
         hints["hints"] = TensorFileHints(
             n_head=4, block_size=96, rope_theta=20_000.0, norm_eps=1e-5
         )
     if to in ("pt", "safetensors"):
-        hints["tokenizer"] = checkpoint
+        hints["tokenizer_folder"] = checkpoint
     import_model(exported.path, tmp_path / "back", **hints)
     back = load_export_source(tmp_path / "back")
     assert back.config.n_head == source.config.n_head
@@ -49,7 +48,7 @@ def test_out_and_in_again_no_bit_is_lost(to, dtype, ending, checkpoint, source, 
         assert torch.equal(back.tensors[name], tensor.to(TORCH[dtype])), name
 
 
-def test_a_pt_file_computes_as_the_published_description_says(checkpoint, source, ids, tmp_path):
+def test_a_pt_file_computes_like_the_published_model(checkpoint, source, ids, tmp_path):
     exported = export_model(checkpoint, "pt", out=tmp_path / "model_latest.pt")
     state = torch.load(exported.path, weights_only=True)
     expected = load_model(checkpoint)(ids).detach()
@@ -60,25 +59,25 @@ def test_a_pt_file_computes_as_the_published_description_says(checkpoint, source
     assert torch.equal(model(ids).detach(), expected)
 
 
-def test_a_folder_is_a_model_of_transformers(checkpoint, source, ids, tmp_path):
+def test_transformers_loads_an_exported_folder(checkpoint, source, ids, tmp_path):
     from transformers import AutoTokenizer, LlamaForCausalLM
 
     folder = export_model(checkpoint, "folder", "fp32", tmp_path / "folder").path
     assert all(file.stat().st_mode & 0o777 == 0o644 for file in folder.iterdir())
     loading: Any = LlamaForCausalLM
-    theirs = loading.from_pretrained(folder)
+    hf_model = loading.from_pretrained(folder)
     with torch.no_grad():
-        expected, found = load_model(checkpoint)(ids), theirs(ids).logits
+        expected, found = load_model(checkpoint)(ids), hf_model(ids).logits
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    words: Any = AutoTokenizer
-    theirs_too = words.from_pretrained(folder)
+    tokenizers: Any = AutoTokenizer
+    hf_tokenizer = tokenizers.from_pretrained(folder)
     text = "a 'quoted'  naïve\tword\n\n東京 🙂 <|endoftex|>"
-    assert theirs_too.encode(text, add_special_tokens=True) == source.tokenizer.encode(text)
-    said = theirs_too.apply_chat_template([{"content": "hi", "role": "user"}], tokenize=False)
-    assert said == "hi"
+    assert hf_tokenizer.encode(text, add_special_tokens=True) == source.tokenizer.encode(text)
+    rendered = hf_tokenizer.apply_chat_template([{"content": "hi", "role": "user"}], tokenize=False)
+    assert rendered == "hi"
 
 
-def test_a_bf16_folder_takes_half_the_room(checkpoint, tmp_path):
+def test_a_bf16_folder_has_half_the_size(checkpoint, tmp_path):
     sizes = [
         (
             export_model(checkpoint, "folder", dtype, tmp_path / dtype).path / "model.safetensors"
@@ -88,7 +87,7 @@ def test_a_bf16_folder_takes_half_the_room(checkpoint, tmp_path):
     assert sizes[1].st_size < 0.6 * sizes[0].st_size
 
 
-def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(checkpoint, tmp_path):
+def test_export_errors_leave_no_files(checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"^pt is written as fp32, bf16, not as q8_0"):
         export_model(checkpoint, "pt", "q8_0", tmp_path / "x.pt")
     (tmp_path / "there.pt").write_text("mine")
@@ -100,7 +99,7 @@ def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(checkpoint, t
     assert [file.name for file in tmp_path.iterdir()] == ["there.pt"]
 
 
-def test_without_a_place_it_lies_below_exported(checkpoint, tmp_path, monkeypatch):
+def test_the_default_path_is_below_exported(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert str(export_model(checkpoint, "pt").path) == "exported/small/model_latest.pt"
     assert str(export_model(checkpoint, "pt", "bf16").path) == "exported/small/model_bf16.pt"

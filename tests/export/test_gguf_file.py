@@ -1,4 +1,4 @@
-"""A GGUF file, read by the package that defines it and by llama.cpp."""
+"""GGUF files are read by the package gguf and by llama.cpp."""
 
 import numpy as np
 import pytest
@@ -29,22 +29,22 @@ AWKWARD = [
 ]
 
 
-def test_it_says_what_a_reader_must_know(checkpoint, source, tmp_path):
+def test_the_metadata_is_complete(checkpoint, source, tmp_path):
     path = export_model(checkpoint, "gguf", "q8_0", tmp_path / "model.gguf").path
     reader = gguf.GGUFReader(path)
 
-    def said(key):
+    def field(key):
         return reader.get_field(key).contents()
 
     config, tokenizer = source.config, source.tokenizer
-    assert said("general.architecture") == "llama"
-    assert said("llama.context_length") == config.block_size
-    assert said("llama.rope.freq_base") == config.rope_theta
-    assert said("llama.attention.head_count_kv") == config.n_kv_head
-    assert said("tokenizer.ggml.model") == "gpt2" and said("tokenizer.ggml.pre") == "gpt-2"
-    assert said("tokenizer.ggml.eos_token_id") == tokenizer.end_of_text
-    assert said("tokenizer.chat_template") == TEMPLATE
-    assert len(said("tokenizer.ggml.tokens")) == config.vocab_size
+    assert field("general.architecture") == "llama"
+    assert field("llama.context_length") == config.block_size
+    assert field("llama.rope.freq_base") == config.rope_theta
+    assert field("llama.attention.head_count_kv") == config.n_kv_head
+    assert field("tokenizer.ggml.model") == "gpt2" and field("tokenizer.ggml.pre") == "gpt-2"
+    assert field("tokenizer.ggml.eos_token_id") == tokenizer.end_of_text_id
+    assert field("tokenizer.chat_template") == TEMPLATE
+    assert len(field("tokenizer.ggml.tokens")) == config.vocab_size
     shapes = {
         tensor.name: (list(tensor.shape), tensor.tensor_type.name) for tensor in reader.tensors
     }
@@ -59,7 +59,7 @@ def llama(tmp_path, checkpoint):
 
     def load(dtype):
         path = export_model(checkpoint, "gguf", dtype, tmp_path / f"{dtype}.gguf").path
-        fp32 = gguf.GGMLQuantizationType.F32.value  # its cache is fp16 if it is not told
+        fp32 = gguf.GGMLQuantizationType.F32.value  # its cache is fp16 by default
         model = llama_cpp.Llama(
             str(path), n_ctx=96, logits_all=True, verbose=False, type_k=fp32, type_v=fp32,
             n_threads=1, seed=0,
@@ -91,18 +91,18 @@ def test_llama_cpp_computes_the_same(llama, checkpoint, source, ids):
         assert theirs == tokenizer.encode(text), text
     greedy = SamplingParams(temperature=0)
     for prompt in ("Once upon a time", "It read"):
-        said = list(Engine.load(checkpoint, "cpu").stream_token_ids(prompt, 24, greedy))
-        whole = [tokenizer.end_of_text, *tokenizer.encode(prompt)]
+        expected_ids = list(Engine.load(checkpoint, "cpu").stream_token_ids(prompt, 24, greedy))
+        prompt_ids = [tokenizer.end_of_text_id, *tokenizer.encode(prompt)]
         model.reset()
         found: list[int] = []
-        for token in model.generate(whole, temp=0.0, top_k=1, repeat_penalty=1.0):
-            if token == tokenizer.end_of_text or len(found) == len(said):
+        for token in model.generate(prompt_ids, temp=0.0, top_k=1, repeat_penalty=1.0):
+            if token == tokenizer.end_of_text_id or len(found) == len(expected_ids):
                 break
             found.append(token)
-        assert found == said
+        assert found == expected_ids
 
 
 @pytest.mark.parametrize(("dtype", "within"), [("q8_0", 0.005), ("q4_0", 0.03)])
-def test_few_bits_cost_llama_cpp_little(llama, checkpoint, ids, dtype, within):
+def test_quantization_costs_little_in_llama_cpp(llama, checkpoint, ids, dtype, within):
     exact = nats(load_model(checkpoint)(ids)[0].detach(), ids)
     assert nats(logits_of(llama(dtype), ids), ids) == pytest.approx(exact, rel=within)

@@ -1,4 +1,4 @@
-"""What comes from elsewhere is understood as it was meant, or refused in a sentence."""
+"""Models of other programs are read correctly, or refused in one sentence."""
 
 import json
 import os
@@ -23,8 +23,8 @@ HINTS = TensorFileHints(n_head=4, block_size=96, rope_theta=20_000.0, norm_eps=1
 
 
 @pytest.fixture
-def theirs(checkpoint, tokenizer, tmp_path):
-    """A folder of transformers' own making."""
+def hf_folder(checkpoint, tokenizer, tmp_path):
+    """A function that makes a folder with transformers."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     def make(tied: bool = False, **saving: Any):
@@ -39,11 +39,11 @@ def theirs(checkpoint, tokenizer, tmp_path):
             max_position_embeddings=96,
             tie_word_embeddings=tied,
             initializer_range=0.15,
-            bos_token_id=tokenizer.end_of_text,
-            eos_token_id=tokenizer.end_of_text,
+            bos_token_id=tokenizer.end_of_text_id,
+            eos_token_id=tokenizer.end_of_text_id,
         )
         model = LlamaForCausalLM(config).eval()
-        folder = tmp_path / "theirs"
+        folder = tmp_path / "hf"
         model.save_pretrained(folder, **saving)
         tokenizer.save(folder)
         return folder, model
@@ -53,33 +53,35 @@ def theirs(checkpoint, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("shard", ["5GB", "40KB"])
-def test_a_folder_of_transformers_computes_the_same(theirs, tied, shard, ids, tmp_path):
-    folder, model = theirs(tied, max_shard_size=shard)
+def test_a_transformers_folder_computes_the_same(hf_folder, tied, shard, ids, tmp_path):
+    folder, model = hf_folder(tied, max_shard_size=shard)
     assert (folder / "model.safetensors.index.json").exists() == (shard == "40KB")
-    import_model(folder, tmp_path / "ours")
+    import_model(folder, tmp_path / "imported")
     with torch.no_grad():
-        expected, found = model(ids).logits, load_model(tmp_path / "ours")(ids)
+        expected, found = model(ids).logits, load_model(tmp_path / "imported")(ids)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    verify_checksums(tmp_path / "ours")
-    assert Engine.load(tmp_path / "ours", "cpu").generate("Once", 8, SamplingParams(temperature=0))
+    verify_checksums(tmp_path / "imported")
+    assert Engine.load(tmp_path / "imported", "cpu").generate(
+        "Once", 8, SamplingParams(temperature=0)
+    )
 
 
-def test_older_weights_of_pytorch_are_read_too(theirs, ids, tmp_path):
-    folder, model = theirs()
+def test_pytorch_bin_weights_are_read(hf_folder, ids, tmp_path):
+    folder, model = hf_folder()
     state = load_file(folder / "model.safetensors")
     state["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
     torch.save(state, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    import_model(folder, tmp_path / "ours")
+    import_model(folder, tmp_path / "imported")
     with torch.no_grad():
-        assert torch.allclose(load_model(tmp_path / "ours")(ids), model(ids).logits, atol=1e-4)
+        assert torch.allclose(load_model(tmp_path / "imported")(ids), model(ids).logits, atol=1e-4)
 
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("buffers", [False, True])
 @pytest.mark.parametrize("file", ["a.pt", "a.safetensors", "pytorch_model.bin", "shards"])
-def test_a_lone_file_is_read_as_kindly_as_a_folder(theirs, tied, buffers, file, ids, tmp_path):
-    folder, model = theirs(tied)
+def test_bare_files_of_all_kinds_are_read(hf_folder, tied, buffers, file, ids, tmp_path):
+    folder, model = hf_folder(tied)
     state = load_file(folder / "model.safetensors")
     assert ("lm_head.weight" in state) != tied
     if buffers:
@@ -96,23 +98,21 @@ def test_a_lone_file_is_read_as_kindly_as_a_folder(theirs, tied, buffers, file, 
         save(state, folder / file)
     path = folder if file in ("pytorch_model.bin", "shards") else folder / file
     if path == folder:
-        with pytest.raises((OSError, ValueError), match=r"gnano import \S+theirs --out DIR"):
+        with pytest.raises((OSError, ValueError), match=r"gnano import \S+hf --out DIR"):
             load_model(folder)
         hints: dict[str, Any] = {}
     else:
         given = TensorFileHints(n_head=4, block_size=96, rope_theta=10_000.0, norm_eps=1e-6)
-        hints = {"hints": given, "tokenizer": folder}
-    import_model(path, tmp_path / "ours", **hints)
+        hints = {"hints": given, "tokenizer_folder": folder}
+    import_model(path, tmp_path / "imported", **hints)
     with torch.no_grad():
-        assert torch.allclose(load_model(tmp_path / "ours")(ids), model(ids).logits, atol=1e-4)
+        assert torch.allclose(load_model(tmp_path / "imported")(ids), model(ids).logits, atol=1e-4)
 
 
 @pytest.mark.parametrize("angles", [True, False])
 @pytest.mark.parametrize("ending", [".pt", ".safetensors"])
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_the_published_file_computes_as_it_is_described(
-    angles, ending, wrapped, tokenizer, tmp_path
-):
+def test_the_published_file_computes_as_described(angles, ending, wrapped, tokenizer, tmp_path):
     weights = published(CONFIG)
     if not angles:
         del weights["freqs_cis"]
@@ -121,20 +121,20 @@ def test_the_published_file_computes_as_it_is_described(
         torch.save({"model": weights, "step": 7} if wrapped else weights, path)
     else:
         save_file(weights, path)
-    words = tmp_path / "words"
-    # as small as the model's vocabulary is, none has so few tokens
+    tokenizer_folder = tmp_path / "words"
+    # no tokenizer has as few tokens as the vocabulary of this model
     with pytest.raises(ValueError, match="has 131 tokens and no tokenizer"):
-        import_model(path, tmp_path / "ours", TensorFileHints(n_head=4))
-    tokenizer.save(words)
+        import_model(path, tmp_path / "imported", TensorFileHints(n_head=4))
+    tokenizer.save(tokenizer_folder)
     with pytest.raises(ValueError, match="more than the model's 131"):
-        import_model(path, tmp_path / "ours", TensorFileHints(n_head=4), words)
+        import_model(path, tmp_path / "imported", TensorFileHints(n_head=4), tokenizer_folder)
     larger = {**weights}
     for name in ("token_embedding_table.weight", "lm_head.weight"):
         larger[name] = torch.cat([weights[name], torch.zeros(tokenizer.vocab_size - 131, 64)])
     torch.save(larger, path) if ending == ".pt" else save_file(larger, path)
     hints = TensorFileHints() if angles else TensorFileHints(n_head=4, block_size=32)
-    import_model(path, tmp_path / "ours", hints, words)
-    model = load_model(tmp_path / "ours")
+    import_model(path, tmp_path / "imported", hints, tokenizer_folder)
+    model = load_model(tmp_path / "imported")
     ids = torch.randint(131, (2, 32), generator=torch.Generator().manual_seed(0))
     expected = reference(weights, CONFIG, ids)
     torch.testing.assert_close(
@@ -143,16 +143,16 @@ def test_the_published_file_computes_as_it_is_described(
     assert model.config.block_size == 32 and model.config.n_head == 4
 
 
-def test_without_heads_a_file_of_tensors_asks_for_them(checkpoint, tmp_path):
+def test_a_tensor_file_without_heads_names_the_option(checkpoint, tmp_path):
     state = torch.load(
         export_model(checkpoint, "pt", out=tmp_path / "m.pt").path, weights_only=True
     )
     path = tmp_path / "model.pt"
-    torch.save(dict(state), path)  # without the shape that lies in the state dict's metadata
-    with pytest.raises(ValueError, match=r"how many heads it has; tell it with --n-head\.$"):
-        import_model(path, tmp_path / "ours", tokenizer_folder=checkpoint)
+    torch.save(dict(state), path)  # without the shape in the state dict's metadata
+    with pytest.raises(ValueError, match=r"how many heads it has; pass --n-head\.$"):
+        import_model(path, tmp_path / "imported", tokenizer_folder=checkpoint)
     with pytest.raises(ValueError, match="5 heads do not fit keys of 32 rows at a width of 64"):
-        import_model(path, tmp_path / "ours", TensorFileHints(n_head=5), checkpoint)
+        import_model(path, tmp_path / "imported", TensorFileHints(n_head=5), checkpoint)
 
 
 class Hostile:
@@ -160,25 +160,25 @@ class Hostile:
         return os.mkdir, ("code-was-run",)
 
 
-def test_code_in_a_file_is_never_run(tmp_path, monkeypatch, theirs):
+def test_code_in_a_file_is_never_run(tmp_path, monkeypatch, hf_folder):
     monkeypatch.chdir(tmp_path)
     torch.save({"model": Hostile()}, "a.pt")
     (tmp_path / "b.pt").write_bytes(pickle.dumps(Hostile()))
-    folder, _ = theirs()
+    folder, _ = hf_folder()
     (folder / "model.safetensors").unlink()
     torch.save({"lm_head.weight": Hostile()}, folder / "pytorch_model.bin")
     for path in (tmp_path / "a.pt", tmp_path / "b.pt", folder):
-        with pytest.raises(ValueError, match="was not opened, since that could run code") as said:
+        with pytest.raises(ValueError, match="was not opened, since that could run code") as error:
             import_model(path, tmp_path / "out")
-        assert "weights_only" not in str(said.value) and "torch.load" not in str(said.value)
+        assert "weights_only" not in str(error.value) and "torch.load" not in str(error.value)
     assert not (tmp_path / "code-was-run").exists() and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("ending", [".pt", ".safetensors", ".gguf", ""])
 @pytest.mark.parametrize("left", [0, 3, 60, 0.5, 0.98])
-def test_what_is_cut_short_is_one_sentence(ending, left, checkpoint, tmp_path):
+def test_truncated_files_are_one_sentence(ending, left, checkpoint, tmp_path):
     to: Any = ending.removeprefix(".") or "folder"
-    path = export_model(checkpoint, to, "auto", tmp_path / f"whole{ending}").path
+    path = export_model(checkpoint, to, "auto", tmp_path / f"intact{ending}").path
     file = path if ending else path / "model.safetensors"
     os.truncate(file, int(left * file.stat().st_size) if isinstance(left, float) else left)
     with pytest.raises(ValueError, match=r"\.$") as caught:
@@ -188,20 +188,20 @@ def test_what_is_cut_short_is_one_sentence(ending, left, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".pt", ".safetensors", ".gguf"])
-def test_what_is_something_else_is_one_sentence(ending, checkpoint, tmp_path):
+def test_mislabeled_files_are_one_sentence(ending, checkpoint, tmp_path):
     others = {"text": b"Once upon a time\n" * 99, "zip": b"PK\3\4" + b"\0" * 99}
     for other in ({".pt": "gguf", ".safetensors": "pt", ".gguf": "safetensors"}[ending],):
-        path = export_model(checkpoint, other, "auto", tmp_path / f"whole.{other}").path  # type: ignore[arg-type]
+        path = export_model(checkpoint, other, "auto", tmp_path / f"intact.{other}").path  # type: ignore[arg-type]
         others[other] = path.read_bytes()
     for content in others.values():
-        path = tmp_path / f"mislabelled{ending}"
+        path = tmp_path / f"mislabeled{ending}"
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"mislabelled.*\.$") as caught:
+        with pytest.raises(ValueError, match=r"mislabeled.*\.$") as caught:
             import_model(path, tmp_path / "out", HINTS, checkpoint)
         assert "\n" not in str(caught.value)
 
 
-def test_what_does_not_fit_is_named(checkpoint, tmp_path):
+def test_tensors_that_do_not_fit_are_named(checkpoint, tmp_path):
     state = torch.load(
         export_model(checkpoint, "pt", out=tmp_path / "m.pt").path, weights_only=True
     )
@@ -211,21 +211,21 @@ def test_what_does_not_fit_is_named(checkpoint, tmp_path):
         ({"blocks.1.attention.bias": torch.ones(64)}, "'blocks.1.attention.bias' is not a tensor"),
         ({gate: state[gate][:-1]}, r"layers\.1\.mlp\.gate_proj\.weight is \[95, 64\] and ought"),
         ({gate: state[gate].int()}, r"gate_proj\.weight is int32; give fp32"),
-        ({gate: 7}, "w1.weight', which is no tensor"),
+        ({gate: 7}, "w1.weight', which is not a tensor"),
     ]
-    for change, said in changed:
+    for change, message in changed:
         torch.save({**state, **change}, path)
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             import_model(path, tmp_path / "out", HINTS, checkpoint)
-    # a number that claims to be a matrix of gigabytes
+    # one number that claims to be a matrix of gigabytes
     rows = torch.zeros(1).expand(2**24, 64)
     torch.save({**state, "token_embedding_table.weight": rows, "lm_head.weight": rows}, path)
     with pytest.raises(ValueError, match=r"claims more numbers than its .* bytes hold"):
         import_model(path, tmp_path / "out", HINTS, checkpoint)
 
 
-def test_a_list_of_files_stays_in_its_folder(theirs, tmp_path):
-    folder, _ = theirs(max_shard_size="40KB")
+def test_a_weight_index_cannot_leave_its_folder(hf_folder, tmp_path):
+    folder, _ = hf_folder(max_shard_size="40KB")
     outside = tmp_path / "outside.safetensors"
     shutil.copy(next(folder.glob("model-00001*")), outside)
     index = folder / "model.safetensors.index.json"
@@ -234,12 +234,14 @@ def test_a_list_of_files_stays_in_its_folder(theirs, tmp_path):
         first = next(iter(listed["weight_map"]))
         listed["weight_map"][first] = name
         index.write_text(json.dumps(listed))
-        with pytest.raises((ValueError, FileNotFoundError), match=r"no file beside it|lacks"):
-            import_model(folder, tmp_path / "ours")
+        with pytest.raises(
+            (ValueError, FileNotFoundError), match=r"not a file in its folder|has no"
+        ):
+            import_model(folder, tmp_path / "imported")
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"num_hidden_layers": 10**9}, "the largest supported is 1,000"),
         ({"num_hidden_layers": 5000}, "num_hidden_layers = 5,000"),
@@ -250,27 +252,27 @@ def test_a_list_of_files_stays_in_its_folder(theirs, tmp_path):
         ({"model_type": "mistral"}, "model_type = 'mistral'"),
     ],
 )
-def test_a_config_that_is_absurd_or_foreign_is_one_sentence(theirs, change, said, tmp_path):
-    folder, _ = theirs()
+def test_unsupported_configs_are_one_sentence(hf_folder, change, message, tmp_path):
+    folder, _ = hf_folder()
     config = folder / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
-    with pytest.raises(ValueError, match=said):
-        import_model(folder, tmp_path / "ours")
+    with pytest.raises(ValueError, match=message):
+        import_model(folder, tmp_path / "imported")
 
 
-def test_a_gguf_file_that_is_no_plain_llama_is_named(checkpoint, tmp_path):
+def test_unsupported_gguf_files_are_named(checkpoint, tmp_path):
     pytest.importorskip("gguf")
     path = export_model(checkpoint, "gguf", "q8_0", tmp_path / "q8.gguf").path
     with pytest.raises(ValueError, match="is Q8_0; only F32, F16 and BF16 can be imported"):
         import_model(path, tmp_path / "out")
-    whole = export_model(checkpoint, "gguf", "fp32", tmp_path / "f32.gguf").path.read_bytes()
-    for old, new, said in [
+    content = export_model(checkpoint, "gguf", "fp32", tmp_path / "f32.gguf").path.read_bytes()
+    for old, new, message in [
         (b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0gemma", "the kind 'gemma'"),
         (b"gpt-2", b"gpt-3", "the split 'gpt-3'"),
-        (b"blk.1.ffn_up.weight", b"blk.1.ffn_un.weight", "ffn_un.weight has no place"),
+        (b"blk.1.ffn_up.weight", b"blk.1.ffn_un.weight", "ffn_un.weight does not belong"),
     ]:
-        assert old in whole
+        assert old in content
         path = tmp_path / "changed.gguf"
-        path.write_bytes(whole.replace(old, new))
-        with pytest.raises(ValueError, match=said):
+        path.write_bytes(content.replace(old, new))
+        with pytest.raises(ValueError, match=message):
             import_model(path, tmp_path / "out")

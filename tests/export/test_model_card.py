@@ -1,4 +1,4 @@
-"""A card says what the run knows, to the digit, and nothing that nobody knows."""
+"""A model card states the facts of the run exactly, and nothing that is unknown."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tuned(tuning: Recipe, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has tuned the one above."""
+    """A fine-tuning run of the one above."""
     tuning = replace(tuning, data=replace(tuning.tuning_data, epochs=1))
     short = with_train(tuning, init_from=str(run), tokens_per_step=32 * 8, micro_batch_size=8)
     return train(short, tmp_path_factory.mktemp("tuned") / "small-sft").run
@@ -60,15 +60,15 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 
 def edited(run: Path, to: Path, data: DataConfig | InstructionConfig) -> Path:
-    """A copy of the run, as if it had learned from other data."""
+    """Return a copy of the run, as if it had trained on other data."""
 
     copy = Path(shutil.copytree(run, to))
-    begun = read_run_metadata(copy / "recipe.toml")
-    write_run_metadata(replace(begun.recipe, data=data), begun.facts, copy / "recipe.toml")
+    metadata = read_run_metadata(copy / "recipe.toml")
+    write_run_metadata(replace(metadata.recipe, data=data), metadata.facts, copy / "recipe.toml")
     return copy
 
 
-def test_the_front_matter_is_what_the_hub_reads(text):
+def test_the_front_matter_is_valid_for_the_hub(text):
     assert front(text) == {
         "license": "apache-2.0",
         "library_name": "transformers",
@@ -77,7 +77,7 @@ def test_the_front_matter_is_what_the_hub_reads(text):
     }
 
 
-def test_the_figures_are_those_of_the_log(text, run, recipe):
+def test_the_figures_match_the_log(text, run, recipe):
     logged = rows(run)
     assert f"| parameters | {num_parameters(recipe.model):,} |" in section(text, "Architecture")
     training = section(text, "Training")
@@ -104,23 +104,23 @@ def test_an_earlier_checkpoint_has_its_own_figures(run):
     assert f"| all | {measured['bits_per_byte']:.3f} |" in text
 
 
-def test_the_samples_are_what_the_engine_writes_with_that_seed(text, run):
+def test_the_samples_are_reproducible(text, run):
     sampling = SamplingParams(temperature=0.7, top_k=40, seed=1)
     written = Engine.load(run).generate("the river", 80, sampling)
-    assert f"the river{written}".rstrip() in section(text, "What it writes")
+    assert f"the river{written}".rstrip() in section(text, "Samples")
 
 
-def test_no_path_of_this_machine_is_told(text, tuned, tmp_path):
-    for said in (text, build_model_card(tuned, "me/small-sft")):
-        assert str(tmp_path.parent.parent) not in said
-        assert ".txt" not in said and ".jsonl" not in said and ".toml" not in said
+def test_no_local_path_is_published(text, tuned, tmp_path):
+    for card in (text, build_model_card(tuned, "me/small-sft")):
+        assert str(tmp_path.parent.parent) not in card
+        assert ".txt" not in card and ".jsonl" not in card and ".toml" not in card
 
 
-def test_a_bare_folder_has_no_history(base):
+def test_a_bare_folder_has_no_training_sections(base):
     text = build_model_card(base, "me/base", prompts=["the"])
-    for title in ("Data", "Training", "Results", "Format", "Licence"):
+    for title in ("Data", "Training", "Results", "Format", "License"):
         assert f"## {title}" not in text
-    assert "## Architecture" in text and "## What it writes" in text
+    assert "## Architecture" in text and "## Samples" in text
     assert "license" not in front(text) and "from scratch" not in text and "None" not in text
     assert (
         front(build_model_card(base, "me/base", license_id="mit", prompts=["the"]))["license"]
@@ -128,7 +128,7 @@ def test_a_bare_folder_has_no_history(base):
     )
 
 
-def test_a_tuned_model_names_its_base_and_its_format(tuned, run):
+def test_a_tuned_model_names_its_base_and_format(tuned, run):
     text = build_model_card(tuned, "me/small-sft")
     assert "| base | small, step 40 |" in section(text, "Training: instructions")
     assert "| run | small, step 40 of 40 |" in section(text, "Training: pretraining")
@@ -140,7 +140,7 @@ def test_a_tuned_model_names_its_base_and_its_format(tuned, run):
     assert front(text)["license"] == "apache-2.0"
 
 
-def test_a_model_that_was_taught_what_is_preferred_has_its_card(preferring, tuned, tmp_path):
+def test_a_dpo_model_has_all_three_stages(preferring, tuned, tmp_path):
     short = with_train(
         preferring, init_from=str(tuned), steps=2, tokens_per_step=192, micro_batch_size=2
     )
@@ -151,45 +151,50 @@ def test_a_model_that_was_taught_what_is_preferred_has_its_card(preferring, tune
     results, heldout = section(text, "Results: preferences"), rows(run)[-1]["heldout"]
     assert "nats per pair" in results and "nats per token" not in results
     assert f"| all | {heldout['loss']:.3f} |" in results
-    assert f"as the data do in {heldout['accuracy']:.1%} of them" in results
+    assert (
+        f"It prefers the same answer as the data in {heldout['accuracy']:.1%} of the pairs"
+        in results
+    )
 
 
-def test_a_base_with_other_weights_is_not_taken_for_it(tuned, run, tmp_path):
+def test_a_base_with_other_weights_is_ignored(tuned, run, tmp_path):
     copy = Path(shutil.copytree(tuned, tmp_path / "copy"))
-    told = (copy / "recipe.toml").read_text()
-    (copy / "recipe.toml").write_text(re.sub('base_sha256 = ".{64}"', 'base_sha256 = "0"', told))
+    recipe_text = (copy / "recipe.toml").read_text()
+    (copy / "recipe.toml").write_text(
+        re.sub('base_sha256 = ".{64}"', 'base_sha256 = "0"', recipe_text)
+    )
     assert [stage.run_name for stage in training_stages(find_checkpoint(copy))] == ["copy"]
     text = build_model_card(copy, "me/copy")
     assert "license" not in front(text), "weights of someone else are not ours to license"
     assert "from scratch" not in text and "| base | small, step 40 |" in text
 
 
-def test_the_gpus_that_it_was_trained_on_are_named(run, tmp_path):
+def test_the_training_hardware_is_named(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
-    begun = read_run_metadata(copy / "recipe.toml")
-    recipe = with_train(begun.recipe, device="cuda")
+    metadata = read_run_metadata(copy / "recipe.toml")
+    recipe = with_train(metadata.recipe, device="cuda")
     write_run_metadata(
-        recipe, {**begun.facts, "ranks": 2, "gpu": "NVIDIA H200"}, copy / "recipe.toml"
+        recipe, {**metadata.facts, "ranks": 2, "gpu": "NVIDIA H200"}, copy / "recipe.toml"
     )
     assert "| hardware | 2 × NVIDIA H200 |" in build_model_card(copy, "me/small", prompts=["the"])
     assert "| hardware | 1 × CPU |" in build_model_card(run, "me/small", prompts=["the"])
 
 
-def test_data_sets_of_the_hub_are_named_and_linked(run, recipe, tmp_path):
+def test_hub_data_sets_are_linked(run, recipe, tmp_path):
     sources = {
         "web": SourceConfig(weight=3, kind="hub", repo="HuggingFaceTB/smollm-corpus", config="edu"),
         "code": SourceConfig(weight=1, kind="hub", repo="bigcode/starcoderdata", config="python"),
     }
-    copy = edited(run, tmp_path / "copy", replace(recipe.corpus, sources=sources))
+    copy = edited(run, tmp_path / "copy", replace(recipe.pretraining_data, sources=sources))
     text = build_model_card(copy, "me/small", prompts=["the"])
     assert front(text)["datasets"] == ["HuggingFaceTB/smollm-corpus", "bigcode/starcoderdata"]
     assert front(text)["language"] == ["en"]
     link = "[HuggingFaceTB/smollm-corpus](https://huggingface.co/datasets/HuggingFaceTB/smollm-cor"
     assert link in section(text, "Data") and "| 75.0% |" in section(text, "Data")
-    assert "bigcode/starcoderdata" in section(text, "Licence")
+    assert "bigcode/starcoderdata" in section(text, "License")
 
 
-def test_names_from_outside_stay_text(tuned, tuning, tmp_path):
+def test_source_names_are_escaped(tuned, tuning, tmp_path):
     sources = {"a|b\n## Bold <b>": InstructionSource(files=("x.jsonl",))}
     copy = edited(tuned, tmp_path / "copy", replace(tuning.tuning_data, sources=sources))
     assert "| a\\|b ## Bold &lt;b> | files of the author | 1 |" in build_model_card(
@@ -197,12 +202,12 @@ def test_names_from_outside_stay_text(tuned, tuning, tmp_path):
     )
 
 
-def test_a_text_cannot_close_its_fence(base):
+def test_a_sample_cannot_close_its_fence(base):
     text = build_model_card(base, "me/base", prompts=["```\n# Not a title\n````"])
     assert "\n`````text\n```\n# Not a title\n````" in text
 
 
-def test_a_log_that_is_gone_costs_its_figures_only(run, tmp_path):
+def test_a_missing_log_leaves_out_only_its_figures(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     (copy / "metrics.jsonl").unlink()
     text = build_model_card(copy, "me/small", prompts=["the"])
@@ -210,7 +215,7 @@ def test_a_log_that_is_gone_costs_its_figures_only(run, tmp_path):
     assert "None" not in text and "tokens/s" not in text
 
 
-def test_each_tool_is_told_how_to_open_it_and_llama_cpp_only_with_a_gguf(run):
+def test_each_tool_has_a_command_and_llama_cpp_only_with_gguf(run):
     text = build_model_card(run, "me/small", ["small.gguf", "model.safetensors"], prompts=["the"])
     use = section(text, "How to use it")
     assert "llama-cli --hf-repo me/small --hf-file small.gguf" in use
@@ -219,7 +224,7 @@ def test_each_tool_is_told_how_to_open_it_and_llama_cpp_only_with_a_gguf(run):
 
 
 @pytest.mark.parametrize("which", ["run", "tuned"])
-def test_the_lines_for_transformers_run_as_they_are(which, request, capsys):
+def test_the_transformers_snippet_runs(which, request, capsys):
     pytest.importorskip("transformers")
     run = request.getfixturevalue(which)
     use = section(build_model_card(run, "me/small", prompts=["the"]), "How to use it")
@@ -229,15 +234,15 @@ def test_the_lines_for_transformers_run_as_they_are(which, request, capsys):
     assert "<|endoftext|>" in capsys.readouterr().out
 
 
-def test_what_gnano_eval_has_kept_of_this_checkpoint_is_in_it(run, tmp_path):
+def test_saved_eval_scores_are_included(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     items = tmp_path / "piqa.jsonl"
     rows = [{"query": f"the {n}?", "choices": ["river", "bird"], "gold": 0} for n in range(8)]
     items.write_text("\n".join(map(json.dumps, rows)))
     found = evaluate(load_eval_model(copy), EvalConfig(files=(str(items),)))
     write_result(found, default_result_path(found))
-    told = section(build_model_card(copy, "me/small", prompts=["the"]), "Evaluation")
+    scores = section(build_model_card(copy, "me/small", prompts=["the"]), "Evaluation")
     (score,) = found.scores
-    assert f"| PIQA | 8 | 0 | {score.acc} | {score.acc_norm} | 0.500 |" in told
+    assert f"| PIQA | 8 | 0 | {score.acc} | {score.acc_norm} | 0.500 |" in scores
     (copy / "evals" / f"{find_checkpoint(copy).name}.json").write_text('{"scores": 3}')
     assert "## Evaluation" not in build_model_card(copy, "me/small", prompts=["the"])

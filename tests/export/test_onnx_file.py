@@ -1,4 +1,4 @@
-"""A model as ONNX: onnxruntime and transformers, which know nothing of our code, must agree."""
+"""ONNX exports compute the same in onnxruntime as our model and transformers."""
 
 import json
 import logging
@@ -20,6 +20,7 @@ from gnano.tokenizer.train_bpe import train_bpe
 
 ort = pytest.importorskip("onnxruntime", reason="ONNX export needs auto-g-nano[onnx]")
 pytest.importorskip("onnxscript", reason="ONNX export needs auto-g-nano[onnx]")
+pytestmark = pytest.mark.slow  # tracing takes seconds per dtype
 
 LAYERS, K, E = 2, 2, 16
 CONTEXT = 1_024
@@ -28,7 +29,7 @@ DTYPES = ("fp32", "fp16", "int8", "int4")
 
 
 class Runner:
-    """A folder's graph with onnxruntime, as a stranger would call it."""
+    """Runs a folder's graph with onnxruntime, without our code."""
 
     def __init__(self, folder):
         options = ort.SessionOptions()
@@ -38,7 +39,7 @@ class Runner:
         self.kv_dtype = np.float16 if half else np.float32
 
     def __call__(self, ids, mask=None, past=None):
-        """Logits and the present; mask [B, past + T], positions count what it lets through."""
+        """Return logits and present; mask is [B, past + T], positions count its ones."""
         ids = np.asarray(ids)
         B, T = ids.shape
         past = past or [np.zeros((B, K, 0, E), self.kv_dtype)] * (2 * LAYERS)
@@ -53,7 +54,7 @@ class Runner:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A model of 270 words whose queries and keys are large, so that a wrong turn shows."""
+    """A model of 270 tokens; its queries and keys are large, so that a wrong rotation shows."""
     folder = tmp_path_factory.mktemp("onnx") / "checkpoint"
     tokenizer = train_bpe([WORDS], 270)
     torch.manual_seed(0)
@@ -77,16 +78,16 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(checkpoint, tmp_path_factory):
-    """Dtype -> folder; each is exported once, and moved away from where it was written."""
+    """A function dtype -> folder; each is exported once, and moved afterwards."""
     place = tmp_path_factory.mktemp("exported")
     trace_once = cache(trace_model)  # int8 and int4 have the same graph, traced in seconds
 
-    def export(dtype, show=lambda _: None):
+    def export(dtype, on_progress=lambda _: None):
         if not (place / dtype).exists():
             (place / "first").mkdir()
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(onnx_export, "trace_model", lambda *shape: trace_once(*shape).clone())
-                export_onnx(load_export_source(checkpoint), place / "first", dtype, show)
+                export_onnx(load_export_source(checkpoint), place / "first", dtype, on_progress)
             shutil.move(place / "first", place / dtype)
         return place / dtype
 
@@ -118,8 +119,8 @@ def close(found, expected):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_progress_is_shown_and_a_callers_logging_left_alone(exported, capfd):
-    """It is the first test, so that it is the one that exports."""
+def test_progress_is_reported_and_logging_is_unchanged(exported, capfd):
+    """It is the first test of the file, so it runs the export."""
     before = logging.root.level, list(logging.root.handlers), logging.root.manager.disable
     shown: list[str] = []
     exported("int8", shown.append)
@@ -128,7 +129,7 @@ def test_progress_is_shown_and_a_callers_logging_left_alone(exported, capfd):
     assert "".join(capfd.readouterr()) == ""
 
 
-def test_names_are_those_of_optimum(runner):
+def test_names_match_optimum(runner):
     layers = [f"{n}.{part}" for n in range(LAYERS) for part in ("key", "value")]
     inputs = ["input_ids", "attention_mask", "position_ids"]
     assert [x.name for x in runner.session.get_inputs()] == [
@@ -141,7 +142,7 @@ def test_names_are_those_of_optimum(runner):
     ]
 
 
-def test_shapes_are_free_in_batch_length_and_past_alone(runner):
+def test_batch_length_and_past_are_dynamic(runner):
     shapes = {x.name: x.shape for x in runner.session.get_inputs()}
     assert shapes["input_ids"] == ["batch_size", "sequence_length"]
     assert shapes["attention_mask"] == ["batch_size", "total_sequence_length"]
@@ -149,7 +150,7 @@ def test_shapes_are_free_in_batch_length_and_past_alone(runner):
     assert runner.session.get_outputs()[0].shape[2] == 270  # not the 384 rows of the running head
 
 
-def test_logits_are_those_of_our_model(runner, ours, ids):
+def test_logits_match_our_model(runner, ours, ids):
     close(runner(ids[:, :50])[0], ours(ids[:, :50]))
 
 
@@ -157,21 +158,21 @@ WIDTHS = {"fp32": "FLOAT", "fp16": "FLOAT16"}
 
 
 @pytest.mark.parametrize("dtype", WIDTHS)
-def test_every_number_is_in_it_as_it_was(dtype, exported, checkpoint):
+def test_weights_are_exact(dtype, exported, checkpoint):
     import onnx
 
     model = onnx.load(exported(dtype) / "model.onnx")
     source = load_export_source(checkpoint)
-    held = {weight.name: weight for weight in model.graph.initializer}
-    assert held["lm_head.weight"].data_type == getattr(onnx.TensorProto, WIDTHS[dtype])
+    initializers = {weight.name: weight for weight in model.graph.initializer}
+    assert initializers["lm_head.weight"].data_type == getattr(onnx.TensorProto, WIDTHS[dtype])
     for name, tensor in source.tensors.items():
-        found = torch.from_numpy(onnx.numpy_helper.to_array(held[name]).copy())
-        if "proj" in name or "lm_head" in name:  # the other way round, as ONNX multiplies
+        found = torch.from_numpy(onnx.numpy_helper.to_array(initializers[name]).copy())
+        if "proj" in name or "lm_head" in name:  # transposed, as ONNX multiplies
             found = found.T
         assert torch.equal(found, tensor.to(found.dtype)), name
 
 
-def test_logits_are_those_of_transformers(runner, checkpoint, ids):
+def test_logits_match_transformers(runner, checkpoint, ids):
     from transformers import LlamaForCausalLM
 
     llama = LlamaForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
@@ -180,14 +181,14 @@ def test_logits_are_those_of_transformers(runner, checkpoint, ids):
     close(runner(ids[:, :50])[0], expected)
 
 
-def test_the_order_of_words_reaches_the_logits(runner, ids):
-    """Else the tests above would pass without rotary positions."""
+def test_logits_depend_on_positions(runner, ids):
+    """Without this, the tests above would pass without rotary positions."""
     logits = runner(ids[:, :50])[0]
     swapped = runner(np.concatenate((ids[:, 1:2], ids[:, :1], ids[:, 2:50]), axis=1))[0]
     assert abs(swapped - logits)[:, 2:].max() > 0.01
 
 
-def test_prefill_and_single_steps_are_the_whole_row(runner, ours, ids):
+def test_prefill_and_single_steps_match_the_full_forward(runner, ours, ids):
     logits, past = runner(ids[:, :7])
     found = [logits]
     for place in range(7, 20):
@@ -197,7 +198,7 @@ def test_prefill_and_single_steps_are_the_whole_row(runner, ours, ids):
     close(np.concatenate(found, axis=1), ours(ids[:, :20]))
 
 
-def test_several_tokens_after_a_past_see_only_themselves_and_before(runner, ours, ids):
+def test_several_tokens_after_a_past_are_causal(runner, ours, ids):
     _, past = runner(ids[:, :9])
     close(runner(ids[:, 9:20], past=past)[0], ours(ids[:, :20])[:, 9:])
 
@@ -206,7 +207,7 @@ def test_one_token_and_no_past(runner, ours, ids):
     close(runner(ids[:1, :1])[0], ours(ids[:1, :1]))
 
 
-def test_the_last_place_of_the_context(runner, ours, ids):
+def test_the_last_position_of_the_context(runner, ours, ids):
     _, past = runner(ids[:, : CONTEXT - 1])
     logits, present = runner(ids[:, CONTEXT - 1 :], past=past)
     close(logits[:, 0], ours(ids)[:, -1])
@@ -214,7 +215,7 @@ def test_the_last_place_of_the_context(runner, ours, ids):
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-def test_a_row_padded_at_its_left_is_as_if_alone(dtype, exported, ids):
+def test_left_padding_does_not_change_a_row(dtype, exported, ids):
     run = Runner(exported(dtype))
     allowed = 1e-4 if dtype == "fp32" else 0.02
     row, pad = ids[1, :8], 5
@@ -223,19 +224,19 @@ def test_a_row_padded_at_its_left_is_as_if_alone(dtype, exported, ids):
     mask[1, :pad] = 0
     logits, past = run(padded, mask)
     assert np.isfinite(logits).all()
-    alone, alone_past = run(row[None])
-    np.testing.assert_allclose(logits[1, pad:], alone[0], atol=allowed)
+    single, single_past = run(row[None])
+    np.testing.assert_allclose(logits[1, pad:], single[0], atol=allowed)
     step = ids[:, 30:31]
     logits, _ = run(step, np.concatenate((mask, np.ones((2, 1), np.int64)), axis=1), past)
-    alone, _ = run(step[1:], past=alone_past)
-    np.testing.assert_allclose(logits[1], alone[0], atol=allowed)
+    single, _ = run(step[1:], past=single_past)
+    np.testing.assert_allclose(logits[1], single[0], atol=allowed)
 
 
 @pytest.mark.parametrize(("dtype", "share"), [("fp16", 0.99), ("int8", 0.94), ("int4", 0.6)])
-def test_smaller_numbers_mostly_choose_the_same(dtype, share, exported, ours, ids):
-    """Random weights leave the likeliest of 270 words barely ahead: a hard test for few bits.
+def test_lower_precision_mostly_predicts_the_same(dtype, share, exported, ours, ids):
+    """With random weights the likeliest of 270 tokens is barely ahead: a hard test for few bits.
 
-    Found: fp16 99.9 %, int8 97 %, int4 68 %, as in our own engine; of a trained model more.
+    Measured: fp16 99.9 %, int8 97 %, int4 68 %, as in our own engine; of a trained model more.
     """
     logits, _ = Runner(exported(dtype))(ids[:, :400])
     assert logits.dtype == np.float32
@@ -243,22 +244,22 @@ def test_smaller_numbers_mostly_choose_the_same(dtype, share, exported, ours, id
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "int8", "int4"])
-def test_smaller_numbers_also_go_on_from_a_past(dtype, exported, ids):
+def test_lower_precision_continues_from_a_past(dtype, exported, ids):
     run = Runner(exported(dtype))
-    whole, _ = run(ids[:, :20])
+    full, _ = run(ids[:, :20])
     _, past = run(ids[:, :19])
     logits, _ = run(ids[:, 19:20], past=past)
     # in 8 bits the activations of other rows decide nothing, but the order of sums may
-    np.testing.assert_allclose(logits[:, 0], whole[:, -1], atol=0.02)
+    np.testing.assert_allclose(logits[:, 0], full[:, -1], atol=0.02)
 
 
-def test_fewer_bits_are_fewer_bytes(exported):
+def test_fewer_bits_make_smaller_files(exported):
     sizes = [(exported(dtype) / "model.onnx.data").stat().st_size for dtype in DTYPES]
     assert sizes == sorted(sizes, reverse=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_folder_holds_what_a_reader_needs_and_nothing_else(dtype, exported, checkpoint):
+def test_the_folder_is_complete(dtype, exported, checkpoint):
     folder = exported(dtype)
     assert sorted(file.name for file in folder.iterdir()) == [
         "chat_template.jinja",
@@ -273,13 +274,13 @@ def test_the_folder_holds_what_a_reader_needs_and_nothing_else(dtype, exported, 
     assert Tokenizer.load(folder).fingerprint == Tokenizer.load(checkpoint).fingerprint
 
 
-def test_the_graph_tells_nothing_of_the_machine_that_made_it(exported, checkpoint):
+def test_the_graph_holds_no_local_paths(exported, checkpoint):
     graph = (exported("int4") / "model.onnx").read_bytes()
     for place in (str(checkpoint.parent.parent), "site-packages", "gnano/export"):
         assert place.encode() not in graph
 
 
-def test_a_missing_package_is_named_with_its_cure(checkpoint, tmp_path, monkeypatch):
+def test_a_missing_package_is_named(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ValueError, match=r"onnxscript: pip install 'auto-g-nano\[onnx\]'"):
         export_onnx(load_export_source(checkpoint), tmp_path / "out", "fp32")

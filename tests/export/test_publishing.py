@@ -1,4 +1,4 @@
-"""What is published is the model, byte for byte, whole or not at all, and never by mistake."""
+"""A publication is the model, byte for byte, atomic, and never accidental."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ def hub(
 
 @pytest.fixture
 def model(base: Path, tmp_path: Path) -> Path:
-    """A model folder that a test may change, with things in it that are nobody's business."""
+    """A model folder that a test may change, with private files in it."""
     folder = Path(shutil.copytree(base, tmp_path / "model"))
     (folder / "notes.txt").write_text("private")
     (folder / ".env").write_text("SECRET=1")
@@ -47,20 +47,20 @@ def model(base: Path, tmp_path: Path) -> Path:
 
 
 def publish(*arguments: object) -> None:
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         main(["publish", *map(str, arguments)])
-    assert not left.value.code, left.value.code
+    assert not exit_info.value.code, exit_info.value.code
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+def error_sentence(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     capsys.readouterr()
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         main(["publish", *map(str, arguments)])
-    said = capsys.readouterr().err
-    assert left.value.code == 2, said
-    assert TOKEN not in said and "Traceback" not in said
-    assert said.startswith("gnano: ") and said.count("\n") == 1, said
-    return said
+    message = capsys.readouterr().err
+    assert exit_info.value.code == 2, message
+    assert TOKEN not in message and "Traceback" not in message
+    assert message.startswith("gnano: ") and message.count("\n") == 1, message
+    return message
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -72,7 +72,7 @@ def at_the_hub(hub: ModelHub) -> dict[str, bytes]:
     return {n: c for n, c in hub.models[REPO].files.items() if n != ".gitattributes"}
 
 
-def test_what_arrives_is_the_model_and_nothing_else(hub, model, tmp_path, capsys):
+def test_only_the_model_is_uploaded(hub, model, tmp_path, capsys):
     publish(model, REPO)
     expected = contents(model)
     del expected["notes.txt"], expected[".env"]
@@ -82,7 +82,7 @@ def test_what_arrives_is_the_model_and_nothing_else(hub, model, tmp_path, capsys
     assert capsys.readouterr().out.endswith(f"{hub.endpoint}/{REPO}\n")
 
 
-def test_of_a_run_the_newest_checkpoint_goes_up_without_its_trainer(hub, recipe, tmp_path):
+def test_a_run_publishes_its_newest_checkpoint_without_trainer_state(hub, recipe, tmp_path):
     run = train(with_train(recipe, steps=4, save_every=2), tmp_path / "run").run
     publish(run, REPO, "--prompts", "the")
     names = {p.name for p in (run / "checkpoints/step-00000004").iterdir() if p.is_file()}
@@ -92,7 +92,7 @@ def test_of_a_run_the_newest_checkpoint_goes_up_without_its_trainer(hub, recipe,
     verify_checksums(tmp_path / "published/small")
 
 
-def test_exported_files_go_up_beside_it(hub, model, tmp_path):
+def test_included_files_are_uploaded(hub, model, tmp_path):
     (tmp_path / "small.gguf").write_bytes(b"GGUF")
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx/model.onnx").write_bytes(b"graph")
@@ -104,17 +104,17 @@ def test_exported_files_go_up_beside_it(hub, model, tmp_path):
     assert hub.models[REPO].private
 
 
-def test_a_dry_run_asks_nobody_and_writes_the_folder(hub, model, tmp_path, monkeypatch, capsys):
+def test_a_dry_run_writes_the_folder_without_requests(hub, model, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("HF_TOKEN")
-    publish(model, REPO, "--dry-run", "--out", tmp_path / "look")
-    said = capsys.readouterr().out
+    publish(model, REPO, "--dry-run", "--out", tmp_path / "review")
+    message = capsys.readouterr().out
     size = (model / "model.safetensors").stat().st_size
-    assert f"{size:,}  model.safetensors\n" in said and "Nothing was sent." in said
-    assert f"{sum(map(len, contents(tmp_path / 'look').values())):,}  bytes in" in said
+    assert f"{size:,}  model.safetensors\n" in message and "Nothing was sent." in message
+    assert f"{sum(map(len, contents(tmp_path / 'review').values())):,}  bytes in" in message
     assert not hub.requests
 
 
-def test_an_edited_card_is_what_goes_up(hub, model, tmp_path):
+def test_an_edited_card_is_uploaded(hub, model, tmp_path):
     (model / "README.md").unlink()
     publish(model, REPO, "--dry-run", "--license", "mit", "--prompts", "the")
     card = tmp_path / "published/small/README.md"
@@ -126,13 +126,13 @@ def test_an_edited_card_is_what_goes_up(hub, model, tmp_path):
     assert ".cache/key" not in at_the_hub(hub)
 
 
-def test_nothing_is_there_before_all_of_it_is(hub, model, tmp_path, monkeypatch, capsys):
+def test_the_commit_is_atomic_and_uploads_are_reused(hub, model, tmp_path, monkeypatch, capsys):
     (tmp_path / "small.gguf").write_bytes(b"GGUF")
     command = (model, REPO, "--include", tmp_path / "small.gguf")
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
     hub.faults["/storage/"] = [status(503)]  # a passing one is tried again
     hub.faults["/commit/"] = [status(500)] * 9
-    assert "failed with 500" in refusal(capsys, *command)
+    assert "failed with 500" in error_sentence(capsys, *command)
     assert not at_the_hub(hub) and len(hub.stored) == 2
     hub.faults.clear()
     publish(*command)
@@ -142,8 +142,9 @@ def test_nothing_is_there_before_all_of_it_is(hub, model, tmp_path, monkeypatch,
     assert len(hub.models[REPO].commits) == 1, "a run for nothing has made a commit"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_stopped_goes_on(hub, model, tmp_path, how):
+def test_an_interrupted_upload_resumes(hub, model, tmp_path, how):
     weights = (model / "model.safetensors").read_bytes()
     (tmp_path / "early.gguf").write_bytes(b"GGUF" * 100)
     command = [sys.executable, "-m", "gnano", "publish", model, REPO]
@@ -155,9 +156,9 @@ def test_a_run_that_is_stopped_goes_on(hub, model, tmp_path, how):
     started = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     assert hub.held.wait(60)
     started.send_signal(how)
-    said = started.communicate(timeout=60)[1]
+    message = started.communicate(timeout=60)[1]
     if how == signal.SIGINT:
-        assert started.returncode == 130 and "the same command goes on" in said, said
+        assert started.returncode == 130 and "the same command resumes" in message, message
     hub.hold = b""
     assert not at_the_hub(hub)
     publish(*command[4:])
@@ -165,37 +166,37 @@ def test_a_run_that_is_stopped_goes_on(hub, model, tmp_path, how):
     assert len(hub.stored) == 2, "what had arrived was sent again"
 
 
-def test_files_of_others_are_not_replaced_by_mistake(hub, model, tmp_path, capsys):
+def test_other_files_are_replaced_only_with_update(hub, model, tmp_path, capsys):
     hub.models[REPO] = Model(files={"config.json": b"{}", "theirs.bin": b"1"})
-    said = refusal(capsys, model, REPO)
-    assert "holds other files (config.json and 1 more)" in said and "--update" in said
+    message = error_sentence(capsys, model, REPO)
+    assert "holds other files (config.json and 1 more)" in message and "--update" in message
     assert hub.models[REPO].files["config.json"] == b"{}"
     publish(model, REPO, "--update")
     assert hub.models[REPO].files["config.json"] == (model / "config.json").read_bytes()
     assert hub.models[REPO].files["theirs.bin"] == b"1"
 
 
-def test_a_public_repository_is_not_taken_for_a_private_one(hub, model, capsys):
+def test_private_refuses_a_public_repository(hub, model, capsys):
     hub.models[REPO] = Model()
-    assert "is public" in refusal(capsys, model, REPO, "--private")
+    assert "is public" in error_sentence(capsys, model, REPO, "--private")
     assert not at_the_hub(hub)
 
 
-def test_another_model_in_the_folder_is_named(hub, model, capsys):
+def test_a_changed_file_in_the_folder_is_named(hub, model, capsys):
     publish(model, REPO, "--dry-run")
     (model / "generation_config.json").write_text("{}")
-    assert "generation_config.json is there and is another file" in refusal(capsys, model, REPO)
+    assert "generation_config.json exists and differs from" in error_sentence(capsys, model, REPO)
 
 
-def test_a_folder_with_other_things_is_not_filled(hub, model, tmp_path, capsys):
+def test_a_folder_with_other_files_is_refused(hub, model, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/diary.txt").write_text("dear")
-    said = refusal(capsys, model, REPO, "--out", tmp_path / "mine")
-    assert "mine holds diary.txt, which is not to be published" in said
+    message = error_sentence(capsys, model, REPO, "--out", tmp_path / "mine")
+    assert "mine holds diary.txt, which is not to be published" in message
     assert contents(tmp_path / "mine") == {"diary.txt": b"dear"}
 
 
-def test_the_stored_login_will_do(hub, model, monkeypatch):
+def test_the_stored_login_is_used(hub, model, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     Path(constants.HF_TOKEN_PATH).parent.mkdir()
     Path(constants.HF_TOKEN_PATH).write_text(f"{TOKEN}\n")
@@ -204,53 +205,53 @@ def test_the_stored_login_will_do(hub, model, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["small", "me/", "a/b/c", "me/sm all", "me/a--b", "-me/a", "me/é"])
-def test_a_name_that_the_hub_does_not_take_is_named(hub, model, capsys, name):
+def test_invalid_repository_names_are_refused(hub, model, capsys, name):
     argument = [model, "--", name] if name.startswith("-") else [model, name]
-    assert f"{name!r} is no name of a repository" in refusal(capsys, *argument)
+    assert f"{name!r} is not the name of a repository" in error_sentence(capsys, *argument)
     assert not hub.requests
 
 
 MISTAKES: dict[str, Any] = {
     "no token": (None, REPO, "needs a token"),
     "a bad one": ("hf_forged", REPO, "does not accept the token (401"),
-    "a broken one": ("hf_\nü", REPO, "holds a character that no token has"),
+    "a broken one": ("hf_\nü", REPO, "holds an invalid character"),
     "of someone else": ("hf_other", REPO, "of other may not write to me/small (403"),
 }
 
 
 @pytest.mark.parametrize("what", MISTAKES)
-def test_a_token_that_will_not_do_is_known_at_once(hub, model, monkeypatch, capsys, what):
+def test_unusable_tokens_are_reported_first(hub, model, monkeypatch, capsys, what):
     token, repo, expected = MISTAKES[what]
     monkeypatch.delenv("HF_TOKEN")
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
-    said = refusal(capsys, model, repo)
-    assert expected in said and (not token or token not in said)
+    message = error_sentence(capsys, model, repo)
+    assert expected in message and (not token or token not in message)
     assert not hub.stored
 
 
-def test_a_card_that_the_hub_refuses_is_known_before_anything_is_sent(hub, model, capsys):
+def test_a_rejected_card_is_reported_before_the_upload(hub, model, capsys):
     (model / "README.md").write_text("---\nlicense: not-a-license\n---\n")
-    said = refusal(capsys, model, REPO)
-    assert "README.md" in said and '"license" must be one of' in said
+    message = error_sentence(capsys, model, REPO)
+    assert "README.md" in message and '"license" must be one of' in message
     assert not hub.models and not hub.stored
 
 
 def test_a_file_that_is_too_large_is_named(hub, model, tmp_path, capsys):
     with (tmp_path / "huge.gguf").open("wb") as file:
         file.truncate(50_000_000_001)
-    said = refusal(capsys, model, REPO, "--include", tmp_path / "huge.gguf")
-    assert "huge.gguf has 50.0 GB, and the Hub takes files of 50 at most" in said
+    message = error_sentence(capsys, model, REPO, "--include", tmp_path / "huge.gguf")
+    assert "huge.gguf has 50.0 GB, and the Hub accepts at most 50" in message
 
 
-def test_without_a_network_the_sentence_says_so(hub, model, monkeypatch, capsys):
+def test_a_missing_network_is_reported(hub, model, monkeypatch, capsys):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    said = refusal(capsys, model, REPO)
-    assert "The Hub at http://127.0.0.1:9 could not be reached" in said
+    message = error_sentence(capsys, model, REPO)
+    assert "The Hub at http://127.0.0.1:9 could not be reached" in message
 
 
 def test_a_damaged_model_is_not_published(hub, model, capsys):
     weights = (model / "model.safetensors").read_bytes()
     (model / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    assert "model.safetensors" in refusal(capsys, model, REPO)
+    assert "model.safetensors" in error_sentence(capsys, model, REPO)
     assert not hub.models

@@ -1,4 +1,4 @@
-"""Each format that is written and read × each fact of a model: all of them come back."""
+"""Every format keeps every fact of a model through export and import."""
 
 import json
 from pathlib import Path
@@ -27,28 +27,28 @@ PADDING = 20  # rows of the vocabulary that no token has
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def model(request, tokenizer, tmp_path_factory) -> Path:
-    """A tuned model whose facts are nobody's defaults."""
+    """A tuned model with no default values."""
     torch.manual_seed(0)
     shape = dict(n_embd=64, n_layer=2, n_head=8, n_kv_head=2, ffn_hidden=96, block_size=80)
     rows = tokenizer.vocab_size + PADDING
     made = GPT(vocab_size=rows, rope_theta=123_456.7, norm_eps=3e-6, **shape)
     folder = Path(tmp_path_factory.mktemp("round") / "model")
     tokenizer.save(folder, 80)
-    save_model(made.to(request.param), folder, tokenizer.end_of_text)
+    save_model(made.to(request.param), folder, tokenizer.end_of_text_id)
     save_template(TEMPLATE, folder)
     return folder
 
 
 @pytest.mark.parametrize("to", ["folder", "safetensors", "pt", "gguf"])
-def test_every_fact_survives_the_way_out_and_back(model, to, tmp_path):
+def test_every_fact_survives_export_and_import(model, to, tmp_path):
     if to == "gguf":
         pytest.importorskip("gguf")
     weights = load_file(model / "model.safetensors")
     dtype = weights["lm_head.weight"].dtype
     name = {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
     path = export_model(model, to, name, tmp_path / f"out.{to}").path  # type: ignore[arg-type]
-    words = model if to in ("safetensors", "pt") else None  # files of tensors alone
-    import_model(path, out := tmp_path / "back", tokenizer_folder=words)
+    tokenizer_folder = model if to in ("safetensors", "pt") else None  # files of tensors alone
+    import_model(path, out := tmp_path / "back", tokenizer_folder=tokenizer_folder)
 
     assert load_config(out) == load_config(model)
     assert Tokenizer.load(out).fingerprint == Tokenizer.load(model).fingerprint
@@ -63,7 +63,7 @@ def test_every_fact_survives_the_way_out_and_back(model, to, tmp_path):
         assert found[tensor].dtype == dtype and torch.equal(found[tensor], weights[tensor]), tensor
 
 
-def test_a_template_that_is_not_ours_survives_gguf_as_it_is(checkpoint, tmp_path):
+def test_a_foreign_template_survives_gguf(checkpoint, tmp_path):
     pytest.importorskip("gguf")
     path = export_model(checkpoint, "gguf", "fp32", tmp_path / "m.gguf").path
     import_model(path, tmp_path / "back")

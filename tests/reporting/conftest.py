@@ -9,11 +9,11 @@ import pytest
 
 @pytest.fixture
 def rows():
-    """Rows like a real run's: noisy falling loss, held-out text every `every` steps."""
+    """Rows like those of a real run: a noisy falling loss, held-out text every `every` steps."""
 
     def make(steps=200, every=50, final=True):
         noise = random.Random(1)
-        made = []
+        result = []
         for step in range(1, steps + 1):
             loss = 3.1 + 7.2 * math.exp(-step / 30)
             row: dict[str, Any] = {
@@ -27,29 +27,29 @@ def rows():
                 total = loss / 2.7
                 sources = {"prose": total + 0.3, "synthetic": total - 0.6, "code": total - 0.1}
                 row["heldout"] = {"bits_per_byte": total, "sources": sources}
-            made.append(row)
+            result.append(row)
         if final:
-            made[-1]["final"] = True
-        return made
+            result[-1]["final"] = True
+        return result
 
     return make
 
 
 @pytest.fixture
-def asked(rows):
-    """Rows of a run that was asked tasks, every `tasks_every` steps and at the end."""
+def rows_with_tasks(rows):
+    """Rows of a run with tasks, every `tasks_every` steps and at the end."""
 
     def make(tasks_every=50, names=("hellaswag", "lambada"), **more):
-        made = rows(**more)
-        for row in made:
-            done = row["step"] / len(made)
-            if row is made[-1] or row["step"] % tasks_every == 0:
+        result = rows(**more)
+        for row in result:
+            done = row["step"] / len(result)
+            if row is result[-1] or row["step"] % tasks_every == 0:
                 row["tasks"] = {
                     name: {"items": 500, "acc": round(0.1 + 0.2 * done, 5), "error": 0.0201}
                     for name in names
                 }
                 row["tasks"][names[0]]["acc_norm"] = round(0.25 + 0.2 * done, 5)
-        return made
+        return result
 
     return make
 
@@ -63,13 +63,13 @@ def asked(rows):
     ids=str,
 )  # fmt: skip
 def damaged(request):
-    """What may stand in the place of a row's tasks, and holds no accuracy."""
+    """A damaged value of a row's tasks, without an accuracy."""
     return request.param
 
 
 @pytest.fixture
 def run(tmp_path, rows):
-    """A run folder; `make(rows)` writes its log."""
+    """A function that makes a run folder with a log."""
 
     def make(metrics=None):
         folder = tmp_path / "first-try"
@@ -84,7 +84,7 @@ def run(tmp_path, rows):
 
 @pytest.fixture
 def without(monkeypatch):
-    """As if these packages were not installed."""
+    """A function that makes packages fail to import."""
 
     def hide(*names):
         for name in names:

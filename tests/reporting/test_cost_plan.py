@@ -18,42 +18,42 @@ def reference() -> Recipe:
     return load_recipe("1b")
 
 
-def outlook(recipe: Recipe, gpu: str, gpus: int = 1, **options: Any) -> CostEstimate:
-    chosen = plan_cost(recipe, gpu, gpus, **options).selected
-    assert chosen is not None
-    return chosen
+def estimate(recipe: Recipe, gpu: str, gpus: int = 1, **options: Any) -> CostEstimate:
+    estimated = plan_cost(recipe, gpu, gpus, **options).selected
+    assert estimated is not None
+    return estimated
 
 
 def changed(recipe: Recipe, **train: Any) -> Recipe:
     return replace(recipe, train=replace(recipe.train, **train))
 
 
-def test_hours_and_money_follow_from_the_share_that_is_given(reference):
+def test_hours_and_cost_follow_from_the_mfu(reference):
     found = plan_cost(reference, "h200", gpus=2, gpu_hour_price=3.5, mfu=0.5)
-    chosen = outlook(reference, "h200", gpus=2, price=3.5, mfu=0.5)
+    estimated = estimate(reference, "h200", gpus=2, gpu_hour_price=3.5, mfu=0.5)
     tokens_per_s = 0.5 * 2 * 989.5e12 / flops_per_token(PRESETS["1b"])
     hours = 50_000 * 262_144 / tokens_per_s / 3_600
-    assert chosen.tokens_per_s == pytest.approx(tokens_per_s)
-    assert chosen.hours == pytest.approx(hours)
-    assert chosen.dollars == pytest.approx(hours * 2 * 3.5)
-    assert chosen.kwh == pytest.approx(hours * 2 * 0.7)
+    assert estimated.tokens_per_s == pytest.approx(tokens_per_s)
+    assert estimated.hours == pytest.approx(hours)
+    assert estimated.dollars == pytest.approx(hours * 2 * 3.5)
+    assert estimated.kwh == pytest.approx(hours * 2 * 0.7)
     assert found.tokens == 13_107_200_000
     assert found.flops == 13_107_200_000 * flops_per_token(PRESETS["1b"])
 
 
 def test_the_reference_model_fits_two_h200_with_the_published_split(reference):
     assert plan_cost(reference, gpus=2).micro_steps == 16  # 8 × 16 × 1,024 × 2 GPUs
-    chosen = outlook(reference, "h200", gpus=2)
-    assert chosen.fits and chosen.parallel == "ddp" and chosen.remedy is None
-    assert chosen.memory.total_bytes < 60e9
+    estimated = estimate(reference, "h200", gpus=2)
+    assert estimated.fits and estimated.parallel == "ddp" and estimated.remedy is None
+    assert estimated.memory.total_bytes < 60e9
 
 
-def test_the_text_names_parts_that_add_up(reference):
+def test_the_text_has_all_figures(reference):
     text = format_plan(plan_cost(reference, "h200", gpus=2, gpu_hour_price=3.5))
     for words in (
-        "1,050,002,688", "90,060,544", "12.5 for each parameter", "about 20",
+        "1,050,002,688", "90,060,544", "12.5 per parameter", "about 20",
         "262,144 tokens = 2 GPUs × 8 × 1,024 × 16 micro-batches", "optimizer moments", "MFU",
-        "expected, not measured", "a GPU-hour", "kWh",
+        "expected, not measured", "per GPU-hour", "kWh",
     ):  # fmt: skip
         assert words in text, words
     assert "WARNING" not in text
@@ -68,25 +68,25 @@ def test_every_known_gpu_is_in_the_table(reference):
 @pytest.mark.parametrize("gpus", [1, 2, 8])
 @pytest.mark.parametrize("gpu", ["rtx-4090", "rtx-5090", "a100-40gb"])
 @pytest.mark.parametrize("micro_batch", [8, 32])
-def test_the_first_change_that_makes_it_fit_does(reference, gpu, gpus, micro_batch):
-    recipe = changed(reference, micro_batch=micro_batch, precision="bf16")
-    chosen = outlook(recipe, gpu, gpus)
-    if chosen.fits:
-        assert chosen.remedy is None
+def test_the_suggested_change_makes_it_fit(reference, gpu, gpus, micro_batch):
+    recipe = changed(reference, micro_batch_size=micro_batch, precision="bf16")
+    estimated = estimate(recipe, gpu, gpus)
+    if estimated.fits:
+        assert estimated.remedy is None
         return
-    assert chosen.remedy is not None
-    words = chosen.remedy.split()
+    assert estimated.remedy is not None
+    words = estimated.remedy.split()
     flags = dict(zip(words, [*words[1:], ""], strict=True))
     train: dict[str, Any] = dict(
-        micro_batch=int(flags.get("--train.micro-batch-size", micro_batch)),
-        recompute="--train.activation_checkpointing" in flags,
-        parallel=flags.get("--train.parallel", chosen.parallel),
+        micro_batch_size=int(flags.get("--train.micro-batch-size", micro_batch)),
+        activation_checkpointing="--train.activation_checkpointing" in flags,
+        parallel=flags.get("--train.parallel", estimated.parallel),
     )
     settings = replace(recipe.train, **train)
     then = estimate_memory(recipe.model, settings, int(flags.get("--gpus", gpus)))
-    assert then.total_bytes == chosen.remedy_bytes
+    assert then.total_bytes == estimated.remedy_bytes
     assert fits_in_memory(then, get_gpu(gpu).memory_bytes)
-    assert not fits_in_memory(chosen.memory, get_gpu(gpu).memory_bytes)
+    assert not fits_in_memory(estimated.memory, get_gpu(gpu).memory_bytes)
 
 
 def test_a_model_too_large_for_one_gpu_is_sharded_over_more():
@@ -94,50 +94,50 @@ def test_a_model_too_large_for_one_gpu_is_sharded_over_more():
         PRESETS["1b"], n_embd=4_096, n_head=32, n_layer=32, n_kv_head=8, ffn_hidden=14_336
     )
     train = TrainConfig(micro_batch_size=1, tokens_per_step=64 * 1_024)
-    chosen = outlook(Recipe(model=model, train=train), "h100")
-    assert not chosen.fits and chosen.remedy is not None
-    assert "--gpus" in chosen.remedy and "--train.parallel fsdp" in chosen.remedy
+    estimated = estimate(Recipe(model=model, train=train), "h100")
+    assert not estimated.fits and estimated.remedy is not None
+    assert "--gpus" in estimated.remedy and "--train.parallel fsdp" in estimated.remedy
 
 
-def test_a_model_that_nothing_here_makes_fit_says_so():
+def test_a_model_without_a_remedy_says_so():
     model = replace(PRESETS["1b"], n_embd=16_384, n_head=128, n_kv_head=128, ffn_hidden=65_536)
     train = TrainConfig(micro_batch_size=1, tokens_per_step=64 * 1_024)
     recipe = Recipe(model=model, train=train)
-    assert outlook(recipe, "rtx-4090").remedy is None
-    assert "Nothing here makes it fit" in format_plan(plan_cost(recipe, "rtx-4090"))
+    assert estimate(recipe, "rtx-4090").remedy is None
+    assert "No known change makes it fit" in format_plan(plan_cost(recipe, "rtx-4090"))
 
 
 def test_fp8_is_planned_only_where_there_is_fp8(reference):
     recipe = changed(reference, precision="fp8")
-    chosen = outlook(recipe, "a100")
-    assert not chosen.fits and chosen.tokens_per_s is None
-    assert chosen.remedy == "--train.precision bf16"
+    estimated = estimate(recipe, "a100")
+    assert not estimated.fits and estimated.tokens_per_s is None
+    assert estimated.remedy == "--train.precision bf16"
     assert "a100 has no FP8" in format_plan(plan_cost(recipe, "a100"))
     assert "of the FP8 peak it is" in format_plan(plan_cost(recipe, "h200"))
 
 
-def test_the_speed_of_fp32_is_unknown_not_wrong(reference):
+def test_the_speed_of_fp32_is_unknown(reference):
     recipe = changed(reference, precision="fp32")
-    chosen = outlook(recipe, "h200", price=1.0)
-    assert chosen.tokens_per_s is None and chosen.dollars is None
+    estimated = estimate(recipe, "h200", gpu_hour_price=1.0)
+    assert estimated.tokens_per_s is None and estimated.dollars is None
     assert "unknown in fp32" in format_plan(plan_cost(recipe, "h200"))
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"gpu": "h20o"}, "did you mean 'h200'"),
+        ({"gpu_name": "h20o"}, "did you mean 'h200'"),
         ({"gpus": 0}, "gpus is 0"),
         ({"gpus": 3}, "cannot be split over 3 ranks"),
-        ({"price": -1.0}, "price is -1"),
+        ({"gpu_hour_price": -1.0}, "price is -1"),
         ({"mfu": 45.0}, "mfu is 45"),
     ],
 )
-def test_a_mistake_is_one_sentence(reference, options, sentence):
+def test_errors_are_one_sentence(reference, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         plan_cost(reference, **options)
 
 
-def test_groups_that_do_not_come_out_even_are_refused(reference):
+def test_uneven_replica_groups_are_refused(reference):
     with pytest.raises(ValueError, match="2 GPUs cannot form 4 groups"):
-        plan_cost(changed(reference, replicas=4), gpus=2)
+        plan_cost(changed(reference, hsdp_replicas=4), gpus=2)

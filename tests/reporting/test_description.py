@@ -1,4 +1,4 @@
-"""What is said of a run: where it stands, what is best, what went wrong."""
+"""The description of a run shows its state, its best checkpoint and its problems."""
 
 import json
 import os
@@ -28,8 +28,8 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
-def lines(run: Path, begin: str) -> list[str]:
-    return [line for line in describe(str(run)).splitlines() if line.startswith(begin)]
+def lines(run: Path, prefix: str) -> list[str]:
+    return [line for line in describe(str(run)).splitlines() if line.startswith(prefix)]
 
 
 def append(file: Path, **values: object) -> None:
@@ -37,7 +37,7 @@ def append(file: Path, **values: object) -> None:
         log.write(json.dumps(values) + "\n")
 
 
-def test_a_run_says_where_it_stands_and_what_happened_last(run: Path) -> None:
+def test_a_run_shows_its_state_and_last_events(run: Path) -> None:
     assert "finished: step 6 of 6, loss " in lines(run, "run")[0]
     assert "bits per byte at step 6 (left " in lines(run, "held-out")[0]
     assert lines(run, "trouble") == ["trouble      0 steps skipped, 0 rollbacks"]
@@ -45,7 +45,7 @@ def test_a_run_says_where_it_stands_and_what_happened_last(run: Path) -> None:
     assert 0 < len(events) <= 5 and "finished, step 6" in events[-1]
 
 
-def test_the_last_accuracy_on_each_task_is_told(run: Path) -> None:
+def test_the_last_accuracy_of_each_task_is_shown(run: Path) -> None:
     assert not lines(run, "tasks")
     older = {"piqa": {"items": 500, "acc": 0.5, "error": 0.02}}
     latest = {
@@ -62,31 +62,31 @@ def test_the_last_accuracy_on_each_task_is_told(run: Path) -> None:
     ]
 
 
-def test_damaged_tasks_are_passed_over(run: Path, damaged: object) -> None:
-    whole = describe(str(run))
+def test_damaged_tasks_are_ignored(run: Path, damaged: object) -> None:
+    before = describe(str(run))
     append(run / "metrics.jsonl", step=6, final=True, tasks=damaged)
-    assert describe(str(run)) == whole
+    assert describe(str(run)) == before
 
 
-def test_damaged_figures_of_a_source_are_passed_over(run: Path) -> None:
+def test_damaged_values_of_a_source_are_ignored(run: Path) -> None:
     heldout = {"bits_per_byte": 1.5, "sources": {"left": "?", "right": 1.25}}
     append(run / "metrics.jsonl", step=6, final=True, heldout=heldout)
     assert lines(run, "held-out") == ["held-out     1.500 bits per byte at step 6 (right 1.250)"]
 
 
-def test_the_best_checkpoint_is_the_whole_one_with_the_lowest_heldout_loss(run: Path) -> None:
-    """Of those that were measured on the same text; at the end it is another."""
+def test_the_best_checkpoint_is_the_intact_one_with_the_lowest_heldout_loss(run: Path) -> None:
+    """Only of those measured on the same text; the final evaluation uses another."""
     rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     bits = {r["step"]: r["heldout"]["bits_per_byte"] for r in rows if "heldout" in r}
     better, worse = sorted((2, 4), key=lambda step: bits[step])
-    said = lines(run, "checkpoint")
-    [best] = [line for line in said if "   best" in line]
+    checkpoints = lines(run, "checkpoint")
+    [best] = [line for line in checkpoints if "   best" in line]
     assert best.endswith(f"step-{better:08}   best: {bits[better]:.3f} bits per byte")
     os.truncate(run / "checkpoints" / f"step-{better:08}" / "model.safetensors", 9)
-    said = lines(run, "checkpoint")
-    [best] = [line for line in said if "   best" in line]
+    checkpoints = lines(run, "checkpoint")
+    [best] = [line for line in checkpoints if "   best" in line]
     assert f"step-{worse:08}   best" in best
-    assert sum("damaged" in line and f"step-{better:08}" in line for line in said) == 1
+    assert sum("damaged" in line and f"step-{better:08}" in line for line in checkpoints) == 1
 
 
 def test_skipped_steps_and_rollbacks_are_counted(run: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_run_before_its_first_step_is_described(run: Path) -> None:
     assert lines(run, "checkpoint") == ["checkpoint   none yet"] and not lines(run, "event")
 
 
-def test_the_reason_of_a_failure_is_told(run: Path) -> None:
+def test_the_reason_of_a_failure_is_shown(run: Path) -> None:
     append(run / "events.jsonl", time="2026-11-25T00:15:06Z", event="started", step=6)
     append(run / "events.jsonl", time="2026-11-25T00:15:09Z", event="failed", reason="No space.")
     text = describe(str(run))

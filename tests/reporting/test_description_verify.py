@@ -1,4 +1,4 @@
-"""Every damaged byte of a checkpoint is found when it is asked for, and all are looked at."""
+"""`verify_checkpoints` finds every damaged byte, and verifies all checkpoints."""
 
 import shutil
 from pathlib import Path
@@ -32,27 +32,27 @@ def flip(file: Path) -> None:
     file.write_bytes(content)
 
 
-def test_whole_checkpoints_are_said_to_be_whole(run: Path) -> None:
+def test_intact_checkpoints_are_reported(run: Path) -> None:
     shown: list[str] = []
     lines = list(verify_checkpoints(str(run), shown.append))
     folders = [run / "checkpoints" / f"step-{step:08}" for step in (2, 4, 6)]
-    assert lines == [f"{folder}: whole" for folder in folders]
-    assert all(str(f) in said for f, said in zip(folders, shown, strict=True))
-    assert list(verify_checkpoints(str(folders[1]))) == [f"{folders[1]}: whole"]
+    assert lines == [f"{folder}: intact" for folder in folders]
+    assert all(str(f) in text for f, text in zip(folders, shown, strict=True))
+    assert list(verify_checkpoints(str(folders[1]))) == [f"{folders[1]}: intact"]
 
 
-def test_one_flipped_bit_is_found_and_the_others_are_looked_at_all_the_same(run: Path) -> None:
+def test_one_flipped_bit_is_found_and_the_others_are_still_verified(run: Path) -> None:
     file = run / "checkpoints" / "step-00000002" / "model.safetensors"
     flip(file)
     lines: list[str] = []
     with pytest.raises(ValueError, match="step-00000002, 1 of 3"):
         lines.extend(verify_checkpoints(str(run)))
-    assert [line.rpartition(": ")[2] for line in lines[1:]] == ["whole", "whole"]
+    assert [line.rpartition(": ")[2] for line in lines[1:]] == ["intact", "intact"]
     assert str(file) in lines[0] and "damaged" in lines[0]
 
 
-def test_without_being_asked_only_sizes_are_looked_at(run: Path) -> None:
-    """So that it is instant where a checkpoint has 12 GB: a flipped bit is not seen."""
+def test_without_verify_only_sizes_are_checked(run: Path) -> None:
+    """Without --verify it is instant for a checkpoint of 12 GB, and misses a flipped bit."""
     folder = run / "checkpoints" / "step-00000006"
     flip(folder / "model.safetensors")
     assert "--verify" in describe(str(folder))
@@ -61,7 +61,7 @@ def test_without_being_asked_only_sizes_are_looked_at(run: Path) -> None:
         describe(str(folder))
 
 
-def test_what_has_no_checkpoint_is_said(tmp_path: Path) -> None:
+def test_a_path_without_checkpoints_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no checkpoint"):
         list(verify_checkpoints(str(tmp_path)))
     with pytest.raises(ValueError, match="gnano data verify"):

@@ -9,14 +9,14 @@ VOID = {"meta", "img", "source", "br"}
 
 
 class Page(HTMLParser):
-    """The page as a browser sees it: balanced tags, the words shown, and what it refers to."""
+    """The report as a browser parses it: balanced tags, visible text, and references."""
 
     def __init__(self, text):
         super().__init__()
         self.open: list[str] = []
         self.tags: list[str] = []
         self.words: list[str] = []
-        self.refers: list[str] = []
+        self.references: list[str] = []
         self.alt = ""
         self.feed(text)
         assert self.open == []
@@ -25,7 +25,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.alt = dict(attrs).get("alt") or self.alt
-        self.refers += [v for k, v in attrs if k in {"src", "srcset", "href", "action", "data"}]
+        self.references += [v for k, v in attrs if k in {"src", "srcset", "href", "action", "data"}]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -37,7 +37,7 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
-def test_the_page_tells_what_the_run_was(run):
+def test_the_report_shows_the_run(run):
     path = write_html_report(
         run(), {"hardware": "1 × H200"}, [("A story", "Once upon", " a time.\nThe end.")]
     )
@@ -52,16 +52,16 @@ def test_the_page_tells_what_the_run_was(run):
     assert "not finished" not in page.text
 
 
-def test_the_page_stands_alone(run):
+def test_the_report_loads_nothing(run):
     path = write_html_report(run())
     text = path.read_text("utf-8")
     assert "http" not in text and "url(" not in text and "@import" not in text
     page = Page(text)
-    assert len(page.refers) == 2  # the curves, on light and on dark paper
-    assert all(reference.startswith("data:image/png;base64,iVBOR") for reference in page.refers)
+    assert len(page.references) == 2  # the curves, on light and on dark paper
+    assert all(reference.startswith("data:image/png;base64,iVBOR") for reference in page.references)
 
 
-def test_nothing_from_outside_becomes_markup(run, without):
+def test_untrusted_text_is_escaped(run, without):
     without("matplotlib")
     attack = "<script>alert(1)</script>\"'&</p></main><img src=x onerror=alert(1)>"
     folder = run()
@@ -72,7 +72,7 @@ def test_nothing_from_outside_becomes_markup(run, without):
     assert page.text.count(attack) == 6  # shown as it was written
 
 
-def test_a_source_name_and_a_folder_name_are_text_too(tmp_path, rows, run, without):
+def test_source_and_folder_names_are_escaped(tmp_path, rows, run, without):
     without("matplotlib")
     metrics = rows(steps=50)
     metrics[-1]["heldout"]["sources"] = {"<b>$x$": 1.0}
@@ -82,7 +82,7 @@ def test_a_source_name_and_a_folder_name_are_text_too(tmp_path, rows, run, witho
     assert "b" not in page.tags and "i" not in page.tags
 
 
-def test_an_unfinished_run_of_one_step_has_a_page(run, rows):
+def test_an_unfinished_run_of_one_step_has_a_report(run, rows):
     folder = run(rows(steps=1, every=0, final=False))
     (folder / "recipe.toml").unlink()
     page = Page(write_html_report(folder).read_text("utf-8"))
@@ -91,13 +91,13 @@ def test_an_unfinished_run_of_one_step_has_a_page(run, rows):
     assert "table" not in page.tags and "details" not in page.tags
 
 
-def test_without_matplotlib_the_page_comes_without_the_picture(run, without):
+def test_without_matplotlib_the_report_has_no_plot(run, without):
     without("matplotlib")
     page = Page(write_html_report(run()).read_text("utf-8"))
-    assert page.refers == [] and "prose" in page.text
+    assert page.references == [] and "prose" in page.text
 
 
-def test_a_page_is_replaced_whole_and_leaves_nothing_beside_it(run, without):
+def test_a_report_is_replaced_atomically(run, without):
     without("matplotlib")
     folder = run()
     write_html_report(folder, {"try": "first"})
@@ -107,15 +107,15 @@ def test_a_page_is_replaced_whole_and_leaves_nothing_beside_it(run, without):
     assert names == ["metrics.jsonl", "recipe.toml", "report.html"]
 
 
-def test_a_folder_that_is_no_run_is_said_in_one_sentence(tmp_path):
+def test_a_folder_without_a_log_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "metrics.jsonl"))):
         write_html_report(tmp_path)
 
 
-def test_the_page_tells_how_the_tasks_went(run, asked):
-    page = Page(write_html_report(run(asked())).read_text("utf-8"))
+def test_the_report_shows_the_tasks(run, rows_with_tasks):
+    page = Page(write_html_report(run(rows_with_tasks())).read_text("utf-8"))
     for words in (
-        "task step 50 step 200 measure",
+        "task step 50 step 200 metric",
         "hellaswag 0.300 ± 0.020 0.450 ± 0.020 acc_norm",
         "lambada 0.150 ± 0.020 0.300 ± 0.020 acc",
         "source step 50 all held-out text",
@@ -124,33 +124,35 @@ def test_the_page_tells_how_the_tasks_went(run, asked):
     assert "accuracy on tasks" in page.alt
 
 
-def test_a_page_without_tasks_does_not_speak_of_them(run):
+def test_a_report_without_tasks_does_not_mention_them(run):
     page = Page(write_html_report(run()).read_text("utf-8"))
     assert "task" not in page.text and page.tags.count("table") == 1
     assert page.alt == "Training loss and held-out bits per byte against steps"
 
 
-def test_a_task_that_was_not_asked_at_the_end_has_a_dash_there(run, asked, without):
+def test_a_task_missing_at_the_end_has_a_dash(run, rows_with_tasks, without):
     without("matplotlib")
-    metrics = asked()
+    metrics = rows_with_tasks()
     del metrics[-1]["tasks"]["lambada"]
     page = Page(write_html_report(run(metrics)).read_text("utf-8"))
     assert "lambada 0.150 ± 0.020 – acc" in page.text
 
 
-def test_tasks_that_were_asked_once_have_one_column(run, asked, without):
+def test_tasks_evaluated_once_have_one_column(run, rows_with_tasks, without):
     without("matplotlib")
-    page = Page(write_html_report(run(asked(tasks_every=1_000))).read_text("utf-8"))
-    assert "task step 200 measure hellaswag 0.450 ± 0.020 acc_norm" in page.text
+    page = Page(write_html_report(run(rows_with_tasks(tasks_every=1_000))).read_text("utf-8"))
+    assert "task step 200 metric hellaswag 0.450 ± 0.020 acc_norm" in page.text
 
 
-def test_the_name_of_a_task_is_text_too(run, asked, without):
+def test_task_names_are_escaped(run, rows_with_tasks, without):
     without("matplotlib")
-    page = Page(write_html_report(run(asked(names=("<b>mine", "<i>")))).read_text("utf-8"))
+    page = Page(
+        write_html_report(run(rows_with_tasks(names=("<b>mine", "<i>")))).read_text("utf-8")
+    )
     assert "<b>mine 0.300" in page.text and "b" not in page.tags and "i" not in page.tags
 
 
-def test_damaged_tasks_cost_the_page_nothing_else(run, rows, damaged, without):
+def test_damaged_tasks_leave_the_rest_of_the_report(run, rows, damaged, without):
     without("matplotlib")
     metrics = rows(steps=20)
     metrics[9]["tasks"] = damaged

@@ -17,14 +17,14 @@ def test_plain_text_fits_and_has_no_escape_codes(rows, width, height):
     assert "training loss: 3." in text and "held-out bits per byte: 1.1" in text
 
 
-def test_the_width_asked_for_wins_over_the_terminal(rows, monkeypatch):
+def test_the_given_width_overrides_the_terminal(rows, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("LINES", "10")
     lines = render_terminal_plot(rows(), 100, 24, color=False).split("\n")
     assert len(lines) == 24 and max(map(len, lines)) > 80
 
 
-def test_in_colour_only_the_colour_is_added(rows):
+def test_color_only_adds_escape_codes(rows):
     plain, coloured = (
         render_terminal_plot(rows(), color=False),
         render_terminal_plot(rows(), color=True),
@@ -34,7 +34,7 @@ def test_in_colour_only_the_colour_is_added(rows):
     assert [line.rstrip() for line in stripped.split("\n")] == plain.split("\n")
 
 
-def test_a_falling_loss_falls_on_the_screen(rows):
+def test_a_falling_loss_falls_in_the_plot(rows):
     lines = render_terminal_plot(rows(every=0), 60, 16, color=False).split("\n")
     places = [(r, c) for r, line in enumerate(lines) for c, x in enumerate(line) if x in BRAILLE]
     assert min(places)[1] < 10  # the highest point stands on the left
@@ -46,17 +46,17 @@ def test_one_step_and_no_heldout_yet_is_one_visible_point(rows):
     assert text.count("●") == 1 and "held-out" not in text
 
 
-def test_fifty_thousand_steps_are_drawn_on_the_same_screen(rows):
+def test_long_runs_have_the_same_height(rows):
     many, few = (render_terminal_plot(rows(steps=n, every=n // 50), 60, 16) for n in (50_000, 500))
     assert len(many.split("\n")) == len(few.split("\n"))
 
 
-def test_a_plot_too_small_to_read_says_what_would_do(rows):
+def test_a_plot_that_is_too_small_is_refused(rows):
     with pytest.raises(ValueError, match="at least 30 × 16"):
         render_terminal_plot(rows(), 40, 9)
 
 
-def test_without_plotext_one_sentence_says_how_to_get_it(rows, without):
+def test_missing_plotext_is_reported(rows, without):
     without("plotext")
     with pytest.raises(ValueError, match=r"pip install 'auto-g-nano\[plot\]'"):
         render_terminal_plot(rows())
@@ -69,25 +69,25 @@ def test_ticks_are_few_round_and_inside(start, stop):
     assert all(start - 1e-9 <= place <= stop + 1e-9 for place in places)
 
 
-def test_tasks_have_a_third_panel_where_it_fits_beside_the_others(asked, rows):
-    text = render_terminal_plot(asked(), 120, 20, color=False)
+def test_tasks_have_a_third_panel_if_it_fits(rows_with_tasks, rows):
+    text = render_terminal_plot(rows_with_tasks(), 120, 20, color=False)
     assert "hellaswag 0.45, lambada 0.30" in text
     lines = text.split("\n")
     assert len(lines) == 20 and max(map(len, lines)) <= 120
     assert any(character in BRAILLE for line in lines for character in line[85:])
     for width, height in ((89, 20), (40, 30)):
-        narrow = render_terminal_plot(asked(), width, height)
+        narrow = render_terminal_plot(rows_with_tasks(), width, height)
         assert narrow == render_terminal_plot(rows(), width, height)
 
 
-def test_many_tasks_are_told_by_their_range(asked):
+def test_many_tasks_show_their_range(rows_with_tasks):
     text = render_terminal_plot(
-        asked(names=tuple(f"task-{n}" for n in range(8))), 100, 20, color=False
+        rows_with_tasks(names=tuple(f"task-{n}" for n in range(8))), 100, 20, color=False
     )
     assert "8 tasks: 0.30 to 0.45" in text
 
 
-def test_damaged_tasks_leave_the_plot_as_it_was(rows, damaged):
+def test_damaged_tasks_leave_the_plot_unchanged(rows, damaged):
     metrics = rows(steps=20)
     metrics[9]["tasks"] = damaged
     assert render_terminal_plot(metrics, 120) == render_terminal_plot(rows(steps=20), 120)

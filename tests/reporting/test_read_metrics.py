@@ -33,7 +33,7 @@ def test_a_line_torn_anywhere_is_skipped(log, length):
     assert [row["step"] for row in read_metrics(log(line(1) + torn + "\n" + line(3)))] == [1, 3]
 
 
-def test_a_line_written_right_behind_a_torn_one_is_not_lost(log):
+def test_a_line_appended_to_a_torn_one_is_read(log):
     rows = read_metrics(log(line(1) + line(2)[:14] + line(2, loss=4.5) + line(3)))
     assert [(row["step"], row["loss"]) for row in rows] == [(1, 5.0), (2, 4.5), (3, 5.0)]
 
@@ -44,13 +44,13 @@ def test_a_file_cut_inside_a_character_is_read(tmp_path):
     assert [row["step"] for row in read_metrics(path)] == [1]
 
 
-def test_a_last_measurement_on_a_line_of_its_own_keeps_the_loss_of_its_step(log):
+def test_a_final_row_keeps_the_loss_of_its_step(log):
     final = json.dumps({"step": 2, "final": True, "heldout": {"bits_per_byte": 1.5}}) + "\n"
     last = read_metrics(log(line(1) + line(2) + final))[-1]
     assert (last["loss"], last["final"], last["heldout"]["bits_per_byte"]) == (5.0, True, 1.5)
 
 
-def test_a_missing_log_is_said_in_one_sentence(tmp_path):
+def test_a_missing_log_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"metrics\.jsonl inside a run's folder"):
         read_metrics(tmp_path / "metrics.jsonl")
     with pytest.raises(FileNotFoundError):
@@ -58,11 +58,11 @@ def test_a_missing_log_is_said_in_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "\n", line(1)[:9], "[1]\n"])
-def test_a_log_without_a_step_is_said_in_one_sentence(log, text):
+def test_a_log_without_a_step_is_an_error(log, text):
     with pytest.raises(ValueError, match="no finished step yet"):
         read_metrics(log(text))
 
 
-def test_a_long_run_is_read_whole(log):
+def test_a_long_run_is_read_completely(log):
     path = log("".join(line(s, tokens=s * 4096, grad_norm=0.9, lr=3e-4) for s in range(50_000)))
     assert len(read_metrics(path)) == 50_000

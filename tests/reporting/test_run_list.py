@@ -1,4 +1,4 @@
-"""The list of runs says of each where it stands, whatever has happened to it or to the others."""
+"""The list of runs shows the status of each, whatever has happened to it or to the others."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from gnano.config.recipe import Recipe
 from gnano.reporting.run_list import format_age, format_runs_json, format_runs_table, list_runs
 from gnano.reporting.run_status import RunStatus, read_run_status
 
-HOLD = """
+LOCK_HOLDER = """
 import fcntl, json, os, sys, time
 
 with open(sys.argv[1], "w") as file:
@@ -31,8 +31,8 @@ with open(sys.argv[1], "w") as file:
 
 
 @pytest.fixture
-def begin(tmp_path, recipe):
-    """Write a run as the trainer leaves it: `begin("name", rows, events)`."""
+def make_run(tmp_path, recipe):
+    """A function that writes a run as the trainer does: `make_run("name", rows, events)`."""
     plain = recipe
 
     def write(name: str = "demo", rows=(), events=(), age=0.0, recipe=plain) -> Path:
@@ -75,14 +75,14 @@ SAVED = event("saved", 10, folder="step-00000010")
         ([event("failed", reason="No room.")], "failed", "No room."),
     ],
 )
-def test_the_state_is_how_the_last_start_ended(begin, events, state, reason):
-    found = read_run_status(begin(rows=[row(1)], events=events))
+def test_the_state_is_how_the_last_start_ended(make_run, events, state, reason):
+    found = read_run_status(make_run(rows=[row(1)], events=events))
     assert (found.state, found.reason) == (state, reason)
 
 
-def test_a_run_is_running_for_as_long_as_its_process_lives(begin):
-    run = begin(events=[STARTED])
-    program = [sys.executable, "-c", HOLD, run / "run.lock"]
+def test_a_run_is_running_while_its_process_lives(make_run):
+    run = make_run(events=[STARTED])
+    program = [sys.executable, "-c", LOCK_HOLDER, run / "run.lock"]
     process = subprocess.Popen(program, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None and process.stdout.readline() == b"held\n"
@@ -94,15 +94,15 @@ def test_a_run_is_running_for_as_long_as_its_process_lives(begin):
     assert (read_run_status(run).state, read_run_status(run).reason) == ("failed", "killed?")
 
 
-def test_a_run_written_before_there_were_events_is_finished_by_its_last_line(begin):
-    run = begin(rows=[row(40, final=True)])
+def test_a_run_without_events_is_finished_by_its_final_row(make_run):
+    run = make_run(rows=[row(40, final=True)])
     (run / "events.jsonl").unlink()
     assert read_run_status(run).state == "finished"
 
 
-def test_figures_are_the_last_ones_of_the_log(begin):
+def test_values_are_the_last_ones_of_the_log(make_run):
     rows = [row(1, 6.0), row(2, 5.5, bits=2.5), row(3, 5.1), row(4, None, skipped=True)]
-    found = read_run_status(begin(rows=rows))
+    found = read_run_status(make_run(rows=rows))
     assert (found.step, found.total_steps, found.loss, found.heldout_bits_per_byte) == (
         4,
         40,
@@ -111,17 +111,17 @@ def test_figures_are_the_last_ones_of_the_log(begin):
     )
 
 
-def test_after_going_back_the_steps_to_be_done_again_do_not_count(begin):
+def test_rolled_back_steps_do_not_count(make_run):
     rows = [row(1, 6.0), row(2, 5.9, bits=2.5), row(8, 4.0, bits=2.0), row(2, 5.8), row(3, 5.7)]
-    found = read_run_status(begin(rows=rows))
+    found = read_run_status(make_run(rows=rows))
     assert (found.step, found.loss, found.heldout_bits_per_byte) == (3, 5.7, 2.5)
 
 
-def test_runs_lie_one_or_two_levels_deep_and_the_last_active_is_on_top(begin, tmp_path):
-    begin("old", age=3 * 86_400)
-    begin("group/new", age=5)
-    begin("middle", age=7_300)
-    begin("too/deep/to/see")
+def test_runs_are_listed_two_levels_deep_last_active_first(make_run, tmp_path):
+    make_run("old", age=3 * 86_400)
+    make_run("group/new", age=5)
+    make_run("middle", age=7_300)
+    make_run("too/deep/to/see")
     (tmp_path / "runs" / "notes").mkdir()
     (tmp_path / "runs" / "a file").write_text("")
     folder = tmp_path / "runs"
@@ -132,8 +132,8 @@ def test_runs_lie_one_or_two_levels_deep_and_the_last_active_is_on_top(begin, tm
     assert lines[2].endswith(" 2 h") and lines[3].endswith(" 3 d")
 
 
-def test_a_run_s_own_folder_lists_that_run(begin):
-    run = begin("alone", rows=[row(10)])
+def test_the_folder_of_a_run_lists_that_run(make_run):
+    run = make_run("alone", rows=[row(10)])
     assert "alone" in format_runs_table(run, list_runs(run)) and "10/40  25%" in format_runs_table(
         run, list_runs(run)
     )
@@ -141,10 +141,10 @@ def test_a_run_s_own_folder_lists_that_run(begin):
 
 @pytest.mark.parametrize("name", ["recipe.toml", "metrics.jsonl", "events.jsonl"])
 @pytest.mark.parametrize("damage", ["noise", "folder", "torn"])
-def test_what_is_unreadable_in_one_run_is_said_and_the_others_are_listed(begin, name, damage):
-    whole = begin("whole", [row(3)], [STARTED, event("finished", 3)])
-    hurt = begin("hurt", [row(4)], [STARTED, event("finished", 4)])
-    file = hurt / name
+def test_unreadable_files_of_one_run_do_not_hide_the_others(make_run, name, damage):
+    intact = make_run("whole", [row(3)], [STARTED, event("finished", 3)])
+    damaged_run = make_run("damaged_run", [row(4)], [STARTED, event("finished", 4)])
+    file = damaged_run / name
     content = file.read_bytes()
     file.unlink()
     match damage:
@@ -154,17 +154,17 @@ def test_what_is_unreadable_in_one_run_is_said_and_the_others_are_listed(begin, 
             file.mkdir()
         case "torn":
             file.write_bytes(content[:9])
-    runs = {run.run_dir: run for run in list_runs(whole.parent)}
-    assert (runs[whole].state, runs[whole].step, runs[whole].problems) == ("finished", 3, ())
+    runs = {run.run_dir: run for run in list_runs(intact.parent)}
+    assert (runs[intact].state, runs[intact].step, runs[intact].problems) == ("finished", 3, ())
     if (name, damage) == ("recipe.toml", "folder"):
-        assert hurt not in runs  # a folder of that name makes no run
+        assert damaged_run not in runs  # a folder of that name makes no run
         return
-    assert any(name in problem for problem in runs[hurt].problems)
-    assert name in format_runs_table(whole.parent, list(runs.values()))
+    assert any(name in problem for problem in runs[damaged_run].problems)
+    assert name in format_runs_table(intact.parent, list(runs.values()))
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_the_good_one(begin):
-    run = begin(rows=[row(20)])
+def test_a_damaged_checkpoint_is_named_and_skipped(make_run):
+    run = make_run(rows=[row(20)])
     for step in (10, 20):
         folder = run / "checkpoints" / f"step-{step:08}"
         folder.mkdir(parents=True)
@@ -179,9 +179,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_the_good_one(beg
     assert read_run_status(run).checkpoint is None
 
 
-def test_a_program_reads_the_same_as_json_lines(begin, tmp_path):
-    begin("a", [row(4, 5.1, bits=2.5)], [STARTED, event("failed", 4, reason="No space.")])
-    begin("b", age=60)
+def test_json_has_the_same_values(make_run, tmp_path):
+    make_run("a", [row(4, 5.1, bits=2.5)], [STARTED, event("failed", 4, reason="No space.")])
+    make_run("b", age=60)
     first, second = map(
         json.loads, format_runs_json(tmp_path / "runs", list_runs(tmp_path / "runs")).splitlines()
     )
@@ -199,78 +199,76 @@ TASKS = {
 
 
 @pytest.fixture
-def asking(recipe):
-    """A recipe that asks tasks."""
+def recipe_with_tasks(recipe):
+    """A recipe with tasks."""
     return with_train(recipe, eval_tasks=("hellaswag", "lambada"))
 
 
-def test_a_program_reads_the_last_figures_of_each_task(begin, asking, tmp_path):
+def test_json_has_the_last_values_of_each_task(make_run, recipe_with_tasks, tmp_path):
     older = {name: {**found, "acc": 0.01} for name, found in TASKS.items()}
     redone = {name: {**found, "acc": 0.99} for name, found in TASKS.items()}
     rows = [row(2, tasks=older), row(3, tasks=TASKS), row(9, tasks=redone), row(4), row(5)]
-    begin("a", rows, recipe=asking)
-    begin("b", [row(1)], recipe=asking, age=60)
-    begin("c", [row(1)], age=90)
+    make_run("a", rows, recipe=recipe_with_tasks)
+    make_run("b", [row(1)], recipe=recipe_with_tasks, age=60)
+    make_run("c", [row(1)], age=90)
     folder = tmp_path / "runs"
     first, *others = map(json.loads, format_runs_json(folder, list_runs(folder)).splitlines())
     assert first["tasks"] == TASKS
     assert [run["tasks"] for run in others] == [{}, {}]
 
 
-def test_the_table_of_runs_has_no_tasks(begin, asking, tmp_path):
+def test_the_table_of_runs_has_no_tasks(make_run, recipe_with_tasks, tmp_path):
     folder = tmp_path / "runs"
-    begin("a", [row(3, tasks=TASKS)], recipe=asking)
-    asked = format_runs_table(folder, list_runs(folder))
+    make_run("a", [row(3, tasks=TASKS)], recipe=recipe_with_tasks)
+    with_tasks = format_runs_table(folder, list_runs(folder))
     (folder / "a" / "metrics.jsonl").write_text(json.dumps(row(3)) + "\n")
-    assert asked == format_runs_table(folder, list_runs(folder))
+    assert with_tasks == format_runs_table(folder, list_runs(folder))
 
 
-def test_damaged_tasks_are_passed_over(begin, asking, damaged):
+def test_damaged_tasks_are_ignored(make_run, recipe_with_tasks, damaged):
     rows = [row(2, tasks=TASKS), row(3, bits=2.5, tasks=damaged)]
-    found = read_run_status(begin(rows=rows, recipe=asking))
+    found = read_run_status(make_run(rows=rows, recipe=recipe_with_tasks))
     assert (found.step, found.heldout_bits_per_byte, found.tasks) == (3, 2.5, TASKS)
     mixed = {**TASKS, "piqa": None}
-    run = begin("mixed", [row(2, tasks=mixed)], recipe=asking)
+    run = make_run("mixed", [row(2, tasks=mixed)], recipe=recipe_with_tasks)
     assert read_run_status(run).tasks == TASKS
     (run / "recipe.toml").write_text("torn")
     assert read_run_status(run).tasks == TASKS
 
 
-def test_a_reason_cannot_steer_the_terminal(begin, tmp_path):
-    begin("a\x1b[2Jb", events=[STARTED, event("failed", reason="\x1b[31mred\nand\tmore")])
+def test_a_reason_cannot_control_the_terminal(make_run, tmp_path):
+    make_run("a\x1b[2Jb", events=[STARTED, event("failed", reason="\x1b[31mred\nand\tmore")])
     text = format_runs_table(tmp_path / "runs", list_runs(tmp_path / "runs"))
     assert "\x1b" not in text and "red and more" in text and len(text.splitlines()) == 3
 
 
-def test_an_age_is_one_number_in_the_unit_that_suits_it():
+def test_an_age_is_one_number_with_a_unit():
     seconds = (-5, 0, 59.4, 61, 3_599, 7_300, 86_400 * 5 + 1)
     assert [*map(format_age, seconds)] == ["0 s", "0 s", "59 s", "1 min", "59 min", "2 h", "5 d"]
 
 
-def test_a_folder_without_runs_says_so_and_a_missing_one_is_an_error(tmp_path):
+def test_an_empty_folder_has_no_runs_and_a_missing_one_is_an_error(tmp_path):
     assert "holds no run" in format_runs_table(tmp_path, list_runs(tmp_path))
     assert format_runs_json(tmp_path, list_runs(tmp_path)) == ""
     with pytest.raises(FileNotFoundError, match="no folder"):
         list_runs(tmp_path / "nowhere")
 
 
-def test_a_real_run_is_followed_from_its_start_over_a_kill_and_a_stop_to_its_end(
-    recipe: Recipe, tmp_path: Path
-) -> None:
+def test_status_follows_a_run_through_kill_and_stop(recipe: Recipe, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "real"
     run.parent.mkdir()
     long = with_train(recipe, steps=4_000, save_every=5)
     process = start(long, run)
     try:
         wait_for_step(run, 12, process)
-        found = _listed(run)
+        found = _only_run(run)
         assert found.state == "running" and str(process.pid) in found.reason
         assert found.step is not None and found.step >= 12 and found.total_steps == 4_000
         assert found.checkpoint is not None and found.loss is not None
     finally:
         process.kill()
         process.communicate()
-    killed = _listed(run)
+    killed = _only_run(run)
     assert (killed.state, killed.reason) == ("failed", "killed?")
 
     process = start(long, run)
@@ -278,11 +276,11 @@ def test_a_real_run_is_followed_from_its_start_over_a_kill_and_a_stop_to_its_end
     wait_for_step(run, killed.step + 1, process)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-    stopped = _listed(run)
+    stopped = _only_run(run)
     assert (stopped.state, stopped.reason) == ("stopped", "SIGTERM")
     assert stopped.checkpoint is not None and stopped.problems == ()
 
 
-def _listed(run: Path) -> RunStatus:
+def _only_run(run: Path) -> RunStatus:
     [found] = list_runs(run.parent)
     return found

@@ -27,13 +27,13 @@ def test_smoothing_takes_most_of_the_noise_away():
     assert smooth_curve(Curve("loss", np.arange(800.0), noise)).values.std() < 0.35
 
 
-def test_a_loss_that_blew_up_is_no_point_of_the_curve(rows):
+def test_non_finite_losses_are_not_in_the_curve(rows):
     metrics = rows(steps=5)
     metrics[2]["loss"], metrics[3]["loss"] = math.nan, math.inf
     assert loss_curve(metrics).steps.tolist() == [1, 2, 5]
 
 
-def test_a_source_that_came_later_has_only_its_own_points(rows):
+def test_a_later_source_has_only_its_own_points(rows):
     metrics = rows(steps=100, every=25)
     metrics[-1]["heldout"]["sources"]["maths"] = 1.2
     total, *sources = heldout_curves(metrics)
@@ -45,8 +45,8 @@ def test_without_a_measurement_there_is_no_heldout_curve(rows):
     assert heldout_curves(rows(every=0)) == []
 
 
-def test_a_task_is_followed_by_the_accuracy_that_fits_it(asked):
-    hellaswag, lambada = task_curves(asked(steps=100))
+def test_a_task_curve_uses_acc_norm_if_present(rows_with_tasks):
+    hellaswag, lambada = task_curves(rows_with_tasks(steps=100))
     assert (hellaswag.name, hellaswag.metric) == ("hellaswag", "acc_norm")
     assert (lambada.name, lambada.metric) == ("lambada", "acc")
     assert hellaswag.steps.tolist() == [50, 100] and hellaswag.values.tolist() == [0.35, 0.45]
@@ -56,24 +56,24 @@ def test_a_task_is_followed_by_the_accuracy_that_fits_it(asked):
     assert format_accuracy(lambada, -1) == "0.300 ± 0.020"
 
 
-def test_a_task_that_came_later_or_left_has_only_its_own_points(asked):
-    metrics = asked(steps=100, tasks_every=25)
+def test_a_task_curve_has_only_its_own_points(rows_with_tasks):
+    metrics = rows_with_tasks(steps=100, tasks_every=25)
     metrics[24]["tasks"]["piqa"] = {"acc": 0.5}
     del metrics[99]["tasks"]["lambada"]
     points = {curve.name: curve.steps.tolist() for curve in task_curves(metrics)}
     assert points == {"hellaswag": [25, 50, 75, 100], "lambada": [25, 50, 75], "piqa": [25]}
 
 
-def test_two_measures_of_a_task_are_not_mixed_into_one_curve(asked):
-    metrics = asked(steps=100)
+def test_a_task_curve_does_not_mix_metrics(rows_with_tasks):
+    metrics = rows_with_tasks(steps=100)
     metrics[49]["tasks"]["lambada"]["acc_norm"] = 0.9
     assert task_curves(metrics)[1].values.tolist() == [0.9]
     metrics[49]["tasks"]["hellaswag"]["acc_norm"] = None
     assert task_curves(metrics)[0].values.tolist() == [0.45]
 
 
-def test_an_accuracy_without_an_error_is_told_alone(asked):
-    metrics = asked(steps=100)
+def test_an_accuracy_without_an_error_has_no_plus_minus(rows_with_tasks):
+    metrics = rows_with_tasks(steps=100)
     metrics[99]["tasks"]["lambada"]["error"] = "?"
     assert format_accuracy(task_curves(metrics)[1], -1) == "0.300"
 
@@ -82,8 +82,8 @@ def test_without_a_task_there_is_no_curve(rows):
     assert task_curves(rows()) == []
 
 
-def test_damaged_tasks_are_no_points_and_hide_no_others(asked, rows, damaged):
-    metrics = asked(steps=100)
+def test_damaged_tasks_do_not_hide_others(rows_with_tasks, rows, damaged):
+    metrics = rows_with_tasks(steps=100)
     metrics[49]["tasks"] = damaged
     assert [curve.steps.tolist() for curve in task_curves(metrics)] == [[100], [100]]
     alone = rows(steps=100)
@@ -95,7 +95,7 @@ def test_damaged_tasks_are_no_points_and_hide_no_others(asked, rows, damaged):
     "heldout",
     [None, [], "1.1", {"bits_per_byte": None}, {"sources": {"a": 1.0}}, {"bits_per_byte": "1"}],
 )
-def test_damaged_heldout_figures_are_no_points_and_hide_no_others(rows, heldout):
+def test_damaged_heldout_values_do_not_hide_others(rows, heldout):
     metrics = rows(steps=100)
     metrics[49]["heldout"] = heldout
     assert heldout_curves(metrics)[0].steps.tolist() == [100]

@@ -1,4 +1,4 @@
-"""A log read from its end gives what it gives from its beginning, backwards."""
+"""A log read backwards gives the same lines as read forwards."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ TORN = st.sampled_from(["", "{", '{"step": 3, "lo', "[1]", "nan", "é"])
 def path(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """Read in blocks of one byte, of a few, of many."""
+    """A log that is read in blocks of one, a few or many bytes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_status, "LOG_BLOCK_BYTES", request.param)
         yield tmp_path_factory.mktemp("log") / "log.jsonl"
@@ -27,7 +27,7 @@ def path(
 
 @settings(deadline=None)  # of a machine that is busy
 @given(objects=OBJECTS, torn=TORN)
-def test_every_whole_line_is_found_the_newest_first(path, objects, torn):
+def test_complete_lines_are_read_newest_first(path, objects, torn):
     whole = [json.dumps(o, ensure_ascii=False) for o in objects]
     path.write_text("\n".join([*whole[:2], torn, *whole[2:], torn]), encoding="utf-8")
     assert list(iter_json_objects_reversed(path)) == objects[::-1]
@@ -35,7 +35,7 @@ def test_every_whole_line_is_found_the_newest_first(path, objects, torn):
 
 @settings(deadline=None)  # of a machine that is busy
 @given(objects=OBJECTS)
-def test_only_lines_that_hold_the_text_are_looked_at(path, objects):
+def test_only_lines_with_the_text_are_read(path, objects):
     marked = [{**o, "heldout": 1} if n % 3 else {"step": n} for n, o in enumerate(objects)]
     path.write_text("".join(json.dumps(o) + "\n" for o in marked))
     found = list(iter_json_objects_reversed(path, '"heldout"'))

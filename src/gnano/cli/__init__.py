@@ -1,7 +1,7 @@
-"""`gnano COMMAND …`: one small file a command, loaded only when it is asked for.
+"""Command-line interface: `gnano COMMAND …`, one module per command, loaded when it is used.
 
-A user's mistake ends in one sentence and exit code 2, Ctrl-C in 130. What we did not
-foresee keeps its traceback; `GNANO_TRACEBACK=1` shows it for mistakes too.
+A user's mistake exits with one sentence and code 2, Ctrl-C with 130. An unforeseen error keeps its
+traceback; `GNANO_TRACEBACK=1` shows it for mistakes too.
 """
 
 import errno
@@ -10,6 +10,8 @@ import keyword
 import os
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 from gnano import __version__
@@ -18,60 +20,59 @@ from gnano.utils.streams import drop_failed_writes, prepare_streams, write_outpu
 from gnano.utils.terminal import echo, echo_stderr
 
 COMMANDS = {
-    "demo": "train a small model on this machine's own text and let it write",
+    "demo": "train a small model on text from this machine and sample from it",
     "prepare": "turn documents into token shards",
-    "data": "look at a sample of prepared data, verify it, prepare it on many machines",
-    "tokenizer": "train a tokenizer, or fetch GPT-2's, and look at what it does",
-    "plan": "what a recipe costs on GPUs, and whether it fits",
-    "pretrain": "train a model on token shards, or go on where a run stopped",
-    "sft": "tune a model to follow instructions",
-    "dpo": "tune a model on which of two answers is preferred",
-    "eval": "how good a checkpoint is: held-out text, known tasks",
-    "compare": "models side by side, with published scores of others",
-    "chat": "talk with a checkpoint",
-    "generate": "let a checkpoint continue a text",
-    "bench": "how fast a checkpoint writes, and what the memory would allow",
-    "smoke": "does a checkpoint write at all sensibly",
-    "info": "what is in a recipe, a data folder, a run or a checkpoint",
-    "runs": "how the runs of a folder stand",
-    "weights": "a checkpoint's model alone, as a folder to share",
-    "export": "a checkpoint as GGUF, ONNX, safetensors, a PyTorch file",
-    "import": "a model of another format, as a folder that all commands here open",
-    "publish": "a model on the Hugging Face Hub, with a card of how it was made",
-    "merge": "a base model and a LoRA adapter, made one model",
+    "data": "inspect prepared data, verify it, prepare it on many machines",
+    "tokenizer": "train a tokenizer, download GPT-2's, show how one splits text",
+    "plan": "estimate cost and memory of a recipe on GPUs",
+    "pretrain": "train a model on token shards, or resume a run",
+    "sft": "fine-tune a model to follow instructions",
+    "dpo": "fine-tune a model on preferred and rejected answers",
+    "eval": "evaluate a checkpoint: held-out text, benchmark tasks",
+    "compare": "compare models with one another and with published scores",
+    "chat": "chat with a checkpoint",
+    "generate": "continue a text with a checkpoint",
+    "bench": "measure generation speed, and compare it with the memory bandwidth",
+    "smoke": "check that a checkpoint writes sensible text",
+    "info": "describe a recipe, a data folder, a run or a checkpoint",
+    "runs": "list the runs in a folder and their status",
+    "weights": "copy a checkpoint's model into a folder to share",
+    "export": "write a checkpoint as GGUF, ONNX, safetensors or a PyTorch file",
+    "import": "convert a model of another format into a folder for gnano",
+    "publish": "upload a model to the Hugging Face Hub, with a model card",
+    "merge": "merge a LoRA adapter into its base model",
 }
 
-# which keep what was finished, and go on from there when they are started again
+# these keep finished work, and resume when they are started again
 RESUMABLE_COMMANDS = ("demo", "prepare", "pretrain", "sft", "dpo", "compare", "publish")
 
-USAGE = f"""\
-gnano {__version__}: train your own language model, from raw text to a model that talks.
-
-usage: gnano COMMAND [options]        gnano COMMAND --help for examples
-
-{chr(10).join(f"  {name:<10} {what}" for name, what in COMMANDS.items())}
-
-first steps:
-  gnano demo                                   all of it, small, in minutes
-  gnano info 1b                                what the reference model is
-  gnano plan 1b --gpu h200 --price 3.5         what it costs, before a GPU-hour is spent
-  gnano prepare 10m --help                     your own text as token shards
-"""
-
-ERRNO_ADVICE = {
-    errno.ENOSPC: "free some space and run the same command again: what is finished is kept",
-    errno.EDQUOT: "free some of your quota and run the same command again",
-    errno.EACCES: "choose a place you may write to, or change its permissions",
-    errno.EPERM: "choose a place you may write to, or change its permissions",
-    errno.EROFS: "choose a place that is not read-only",
-}
-
-
-# their product is what they print: that it cannot be written is a failure; of all others the
-# product is a file, and what they print only informs
+# their result is what they print, so a failed write is an error; the result of the others is a
+# file, and their output only informs
 OUTPUT_COMMANDS = {
     *("data", "tokenizer", "plan", "eval", "compare", "chat", "generate", "bench", "smoke"),
     *("info", "runs"),
+}
+
+USAGE = f"""\
+gnano {__version__}: train your own language model, from raw text to a chat model.
+
+usage: gnano COMMAND [options]        gnano COMMAND --help for examples
+
+{chr(10).join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items())}
+
+first steps:
+  gnano demo                                   the full pipeline, small, in minutes
+  gnano info 1b                                the reference model
+  gnano plan 1b --gpu h200 --price 3.5         its cost, before you pay for a GPU
+  gnano prepare 10m --help                     turn your own text into token shards
+"""
+
+ERRNO_ADVICE = {
+    errno.ENOSPC: "free some space and run the same command again: finished work is kept",
+    errno.EDQUOT: "free some of your quota and run the same command again",
+    errno.EACCES: "choose a place that you may write to, or change its permissions",
+    errno.EPERM: "choose a place that you may write to, or change its permissions",
+    errno.EROFS: "choose a place that is not read-only",
 }
 
 
@@ -82,47 +83,51 @@ def main(argv: list[str] | None = None) -> NoReturn:
     drop_failed_writes("stderr")
     try:
         try:
-            sys.exit(_dispatch(arguments))
+            command = _load_command(arguments)
+            sys.exit(command(arguments[1:]) if command else 0)
         finally:
-            write_output()  # what others than us have printed, such as --help
+            write_output()  # output that other code has printed, such as --help
     except KeyboardInterrupt:
-        goes_on = " What was finished is kept; the same command goes on."
-        echo_stderr(f"\nStopped.{goes_on if arguments[0] in RESUMABLE_COMMANDS else ''}")
+        kept = " Finished work is kept; the same command resumes."
+        echo_stderr(f"\nStopped.{kept if arguments[0] in RESUMABLE_COMMANDS else ''}")
         _exit_process(130)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         sys.exit(141)
     except (ValueError, OSError) as error:
         if os.environ.get("GNANO_TRACEBACK"):
             raise
-        _exit_with_error(_error_message(error))
+        rank = os.environ.get("RANK", "0")  # of several that a launcher has started
+        echo_stderr(f"gnano: {'' if rank == '0' else f'rank {rank}: '}{_error_message(error)}")
+        sys.exit(2)
 
 
-def _dispatch(arguments: list[str]) -> int | None:
+def _load_command(arguments: list[str]) -> Callable[[list[str]], int | None] | None:
+    """Return the function of a command, given its arguments; None after help or version."""
     reject_windows()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         echo(USAGE, end="")
-        return 0
+        return None
     if arguments[0] in ("-V", "--version"):
         echo(__version__)
-        return 0
+        return None
     if arguments[0] not in COMMANDS:
-        raise ValueError(f"There is no command {arguments[0]!r}; there are {', '.join(COMMANDS)}.")
+        raise ValueError(
+            f"There is no command {arguments[0]!r}; the commands are {', '.join(COMMANDS)}."
+        )
     if arguments[0] not in OUTPUT_COMMANDS:
         drop_failed_writes("stdout")
     name = f"{arguments[0]}_" if keyword.iskeyword(arguments[0]) else arguments[0]
-    command = importlib.import_module(f"gnano.cli.{name}")
-    code: int | None
-    if hasattr(command, "main"):
-        code = command.main(arguments[1:])
-    else:  # one function of the module's name
+    module = importlib.import_module(f"gnano.cli.{name}")
+    command: Callable[[list[str]], int | None] | None = getattr(module, "main", None)
+    if command is None:  # a function with the module's name
         from gnano.cli.args import run_function  # loads tyro
 
-        code = run_function(getattr(command, name), arguments[0], arguments[1:])
-    return code
+        command = partial(run_function, getattr(module, name), arguments[0])
+    return command
 
 
 def _exit_process(code: int) -> NoReturn:
-    """End the process; at once where a thread is in native code, which nothing else ends."""
+    """Exit; without unwinding where a thread is in native code, which nothing else ends."""
     names = {thread.name for thread in threading.enumerate()}
     if names & {"saver", "tokenizer training"}:
         sys.stdout.flush()
@@ -134,14 +139,8 @@ def _exit_process(code: int) -> NoReturn:
 def _error_message(error: ValueError | OSError) -> str:
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    name = error.filename2 if full and error.filename2 else error.filename  # of a copy: where to
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    name = error.filename2 if is_full and error.filename2 else error.filename  # of a copy: target
     where = f": {name}" if name else ""
     advice = ERRNO_ADVICE.get(error.errno)
     return f"{error.strerror}{where}{f'; {advice}' if advice else ''}."
-
-
-def _exit_with_error(sentence: str) -> NoReturn:
-    rank = os.environ.get("RANK", "0")  # of several that a launcher has started
-    echo_stderr(f"gnano: {'' if rank == '0' else f'rank {rank}: '}{sentence}")
-    sys.exit(2)

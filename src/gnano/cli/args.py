@@ -1,7 +1,7 @@
-"""A command's arguments: its function's parameters, or a recipe with any value overridden.
+"""Parses command arguments: a function's parameters, or a recipe with any value overridden.
 
-Both come from dataclasses and signatures through tyro, so that a field's comment is its
-help text and a recipe's key is its flag: `train.steps` in TOML, `--train.steps` here.
+Both come from signatures and dataclasses through tyro, so a field's comment is its help text and a
+recipe's key is its flag: `train.steps` in TOML, `--train.steps` here.
 """
 
 from collections.abc import Callable
@@ -19,22 +19,26 @@ from gnano.utils.text import expand_path
 
 T = TypeVar("T")
 RECIPE_TABLES = ("model", "data", "train")
+ALLOW_HELP = "keys or tables of the recipe that may differ from those of the run"
 PATH_REGISTRY = ConstructorRegistry()
-# their fields are options of the command itself
+PathArg = Annotated[Path, tyro.conf.Positional]
+JsonFlag = Annotated[bool, tyro.conf.arg(name="json")]
+# the fields of these become options of the command itself
 SamplingArgs = Annotated[SamplingParams, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
 EvalArgs = Annotated[EvalConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
 LoadArgs = Annotated[LoadConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
+DEFAULT_SAMPLING, DEFAULT_EVAL, DEFAULT_LOAD = SamplingParams(), EvalConfig(), LoadConfig()
 
 
 @PATH_REGISTRY.primitive_rule
-def _path_constructor(given: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
-    """A path whose leading ~, which a shell leaves in --out=~/x and in quotes, is the home."""
-    if given.type is not Path:
+def _path_constructor(type_info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+    """Expand a leading ~, which a shell leaves unexpanded in --out=~/x and in quotes."""
+    if type_info.type is not Path:
         return None
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar="PATH",
-        instance_from_str=lambda typed: Path(expand_path(typed[0])),
+        instance_from_str=lambda words: Path(expand_path(words[0])),
         is_instance=lambda value: isinstance(value, Path),
         str_from_instance=lambda path: [str(path)],
     )
@@ -47,13 +51,13 @@ def run_function(function: Callable[..., T], command: str, argv: list[str]) -> T
 
 
 def parse_recipe(
-    command: str, description: str, argv: list[str], recipe_name: str | None = None, **own: Any
+    command: str, description: str, argv: list[str], recipe_name: str | None = None, **options: Any
 ) -> tuple[Recipe, Any]:
-    """`RECIPE --model.… --data.… --train.…`, and the command's own options beside them.
+    """Parse `RECIPE --model.… --data.… --train.…` and the options of the command.
 
-    The recipe is the first argument, unless it is `fixed`. `own` maps an option's name to
-    (type, default, help). Returns the recipe as overridden, and an object that carries the
-    own options.
+    The recipe is the first argument unless `recipe_name` fixes it. `options` maps a name to
+    (type, default, help). Returns the recipe with its overrides, and an object that holds the
+    options.
     """
     usage = f"gnano {command}"
     if recipe_name is None:
@@ -63,13 +67,13 @@ def parse_recipe(
             usage = f"gnano {command} {recipe_name}"
         elif not {"-h", "--help"} & set(argv):
             raise ValueError(
-                f"Name a recipe: {usage}. There are {', '.join(list_recipes())}, "
-                f"or give the path of a TOML file."
+                f"Name a recipe: {usage}. The recipes are {', '.join(list_recipes())}; the path of "
+                f"a TOML file works too."
             )
     recipe = load_recipe(recipe_name) if recipe_name else Recipe()
     fields: list[Any] = [
         (name, Annotated[kind, tyro.conf.arg(name=name.rstrip("_"), help=text)], default)
-        for name, (kind, default, text) in own.items()
+        for name, (kind, default, text) in options.items()
     ]
     fields += [(part, type(getattr(recipe, part)), getattr(recipe, part)) for part in RECIPE_TABLES]
     arguments: Any = make_dataclass("Arguments", fields, frozen=True, kw_only=True)
@@ -79,36 +83,45 @@ def parse_recipe(
 
 
 def parse_finetune_recipe(
-    command: str, description: str, argv: list[str], **own: Any
+    command: str, description: str, argv: list[str], **options: Any
 ) -> tuple[Recipe, Any]:
-    """`RECIPE --from BASE --files … --out …`, and what `with_recipe` takes."""
-    allow = (tuple[str, ...], (), "keys or tables of the recipe that may differ from the run's")
+    """Parse `RECIPE --from BASE --files … --out …`, and what `parse_recipe` parses."""
     recipe, parsed = parse_recipe(
         command,
         description,
         argv,
-        from_=(str, "", "the model to begin with: a run, a checkpoint or a Hugging Face folder"),
-        files=(tuple[str, ...], (), "records to learn from, instead of the recipe's sources"),
-        out=(Path | None, None, "where the run is written; by default runs/RECIPE"),
-        allow=allow,
-        **own,
+        from_=(str, "", "the model to start from: a run, a checkpoint or a Hugging Face folder"),
+        files=(tuple[str, ...], (), "training records that replace the recipe's sources"),
+        out=(Path | None, None, "folder of the run; by default runs/RECIPE"),
+        allow=(tuple[str, ...], (), ALLOW_HELP),
+        **options,
     )
     recipe = recipe.for_tuning(command, parsed.from_, parsed.files)
     refuse_shape_flags(argv)
     if "--train.steps" in flag_names(argv):
         if "--data.epochs" in flag_names(argv) and recipe.tuning_data.epochs:
-            raise ValueError("--train.steps and --data.epochs both say how long: leave one out.")
+            raise ValueError("--train.steps and --data.epochs both set the length: leave one out.")
         recipe = replace(recipe, data=replace(recipe.tuning_data, epochs=0.0))
     return recipe, parsed
 
 
 def refuse_shape_flags(argv: list[str]) -> None:
-    """Raise ValueError for a flag that a run which begins with a base would not obey."""
+    """Raise ValueError for a shape flag, which a run that starts from a base would ignore."""
     for flag in sorted(flag_names(argv)):
         if flag.startswith("--model.") and flag != "--model.dropout":
             raise ValueError(f"{flag} has no effect: the model has the shape of its base.")
 
 
 def flag_names(argv: list[str]) -> set[str]:
-    """The options among the arguments, without their values, as they are spelled in the help."""
+    """Return the flags among the arguments, without values, spelled as in the help."""
     return {part.split("=")[0].replace("_", "-") for part in argv if part.startswith("--")}
+
+
+def default_run_dir(argv: list[str]) -> Path:
+    """Return runs/RECIPE for the recipe that the arguments start with."""
+    return Path("runs") / Path(argv[0]).stem
+
+
+def exit_code(stopped_by: int | None) -> int:
+    """Return 0, or 128 plus the number of the signal that stopped a run."""
+    return 128 + stopped_by if stopped_by else 0

@@ -1,26 +1,24 @@
-"""`gnano chat`: talk with a checkpoint."""
+"""The command `gnano chat`: chats with a checkpoint."""
 
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import LoadArgs, SamplingArgs
-from gnano.config.inference_config import LoadConfig, SamplingParams
+from gnano.cli.args import DEFAULT_LOAD, DEFAULT_SAMPLING, LoadArgs, PathArg, SamplingArgs
 
 
 def chat(
-    checkpoint: Annotated[Path, tyro.conf.Positional],
+    checkpoint: PathArg,
     format: str | None = None,
     system: str = "",
     prompt: str | None = None,
     tokens: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256,
-    sampling: SamplingArgs = SamplingParams(),  # noqa: B008 frozen
-    load_config: LoadArgs = LoadConfig(),  # noqa: B008 frozen
+    sampling: SamplingArgs = DEFAULT_SAMPLING,
+    load_config: LoadArgs = DEFAULT_LOAD,
 ) -> int:
-    """Talk with a run's newest checkpoint, or with any Llama folder like it; /help says how.
+    """Chat with a run's newest checkpoint, or with another Llama folder; /help lists commands.
 
-    examples:
+    command examples:
       gnano chat runs/demo-sft
       gnano chat runs/demo-sft --temperature 0.3 --system "Answer in one sentence."
       gnano chat runs/demo-sft --prompt "Which module has sqrt?"
@@ -28,12 +26,12 @@ def chat(
 
     Args:
         checkpoint: A run, a checkpoint, or a Hugging Face folder of a Llama model.
-        format: alpaca, chatml, plain, or a file; by default what the checkpoint was tuned with.
-        system: What the model is told before the first question.
-        prompt: Answer this one question, and end.
-        tokens: Tokens of an answer at most.
-        sampling: How tokens are drawn.
-        loading: How the weights are kept.
+        format: alpaca, chatml, plain, or a file; by default the template used in fine-tuning.
+        system: System message before the first question.
+        prompt: Answer this one question, and exit.
+        tokens: Maximum tokens per answer.
+        sampling: How tokens are sampled.
+        load_config: How the weights are loaded.
     """
     from gnano.chat.chat_settings import ChatSettings
     from gnano.chat.launch import open_session, run_chat

@@ -1,4 +1,4 @@
-"""`gnano compare`: models side by side, and what others published of theirs."""
+"""The command `gnano compare`: compares models with one another and with published scores."""
 
 import shutil
 from contextlib import closing
@@ -7,43 +7,42 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import EvalArgs, LoadArgs
-from gnano.config.eval_config import EvalConfig
-from gnano.config.inference_config import LoadConfig
+from gnano.cli.args import DEFAULT_EVAL, DEFAULT_LOAD, EvalArgs, JsonFlag, LoadArgs
 from gnano.utils.terminal import echo, echo_stderr
 
 
 def compare(
     models: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
-    eval_config: EvalArgs = EvalConfig(),  # noqa: B008 frozen
+    eval_config: EvalArgs = DEFAULT_EVAL,
     published: bool = True,
     all_published: bool = False,
     plot: Path | None = None,
-    json_: Annotated[bool, tyro.conf.arg(name="json", help="Print JSON, no table.")] = False,
-    load_config: LoadArgs = LoadConfig(),  # noqa: B008 frozen
+    json_: JsonFlag = False,
+    load_config: LoadArgs = DEFAULT_LOAD,
 ) -> None:
-    """Put models side by side under the same settings, with published scores of the same tasks.
+    """Compare models under the same settings, with published scores on the same tasks.
 
-    examples:
-      gnano compare runs/1b runs/1b-fast                     what is saved, else all eight tasks
+    command examples:
+      gnano compare runs/1b runs/1b-fast                     saved results, or all eight tasks
       gnano compare runs/1b ~/SmolLM2-1.7B ~/pythia-1b --tasks hellaswag piqa --limit 1000
       gnano compare runs/1b runs/1b-sft --files evals/*.jsonl --plot compared.png
-      gnano compare runs/1b ~/pythia-1b --tasks none --text book.txt      bits per byte alone
+      gnano compare runs/1b ~/pythia-1b --tasks none --text book.txt      bits per byte only
       gnano compare runs/1b/checkpoints/step-000{1,2,3}0000 --tasks arc_easy
-      gnano compare --tasks hellaswag                        the published scores alone
+      gnano compare --tasks hellaswag                        published scores only
       gnano compare runs/1b runs/1b-fast --json | jq .differences
 
-    Results that gnano eval or an earlier comparison has saved are used again, if they are of the
-    same settings and neither weights nor items are newer. For two models each difference is told,
-    and whether it is more than two standard errors.
+    Results that gnano eval or an earlier comparison has saved are reused if the settings are the
+    same and neither weights nor items are newer. For two models, each difference is shown, and
+    whether it exceeds two standard errors.
 
     Args:
         models: Runs, checkpoints, or Hugging Face folders of any causal models.
-        asked: What is measured.
-        published: Show what others published of their models.
-        all_published: All of those, not only the nearest in parameters and tokens.
-        plot: A picture as well, as PNG: accuracy over tokens, a panel a task.
-        loading: How the weights are kept.
+        eval_config: What is evaluated.
+        published: Show published scores of other models.
+        all_published: Show all of them, not only the nearest in parameters and tokens.
+        plot: Also write a plot, as PNG: accuracy over tokens, a panel per task.
+        json_: Print JSON instead of a table.
+        load_config: How the weights are loaded.
     """
     from gnano.evals.comparison import compare_models
     from gnano.evals.comparison_plot import check_plot_path, plot_comparison
@@ -52,11 +51,11 @@ def compare(
 
     check_plot_path(plot)
     with closing(StatusLine()) as line:
-        found = compare_models(
+        result = compare_models(
             models, eval_config, load_config, published, all_published, line.update, line.print
         )
     width = shutil.get_terminal_size((100, 24)).columns
-    echo(found.to_json() if json_ else format_comparison(found, width))
+    echo(result.to_json() if json_ else format_comparison(result, width))
     if plot:
-        plot_comparison(found, plot)
+        plot_comparison(result, plot)
         echo_stderr(f"\n{plot}")

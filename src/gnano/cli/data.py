@@ -1,17 +1,16 @@
-"""`gnano data`: look at prepared data, check it, or prepare it on many machines."""
+"""The command `gnano data`: inspects, verifies or scales out the preparation of data."""
 
 from contextlib import closing
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from gnano.cli.args import run_function
+from gnano.cli.args import PathArg, run_function
 from gnano.utils.terminal import echo
 
 DATA_USAGE = """\
-usage: gnano data show FOLDER SAMPLE     a training sample: its source and its documents
-       gnano data verify FOLDER          hold every file against its checksum
+usage: gnano data show FOLDER SAMPLE     print a training sample, its source and its documents
+       gnano data verify FOLDER          verify every file against its checksum
        gnano data scale-out RECIPE       prepare on many machines (local, Slurm, Ray)
 
 `gnano data show --help` and so on for options and examples.
@@ -19,7 +18,7 @@ usage: gnano data show FOLDER SAMPLE     a training sample: its source and its d
 
 
 def show_sample(
-    folder: Annotated[Path, tyro.conf.Positional],
+    folder: PathArg,
     sample: Annotated[int, tyro.conf.Positional],
     *,
     context: int = 1_024,
@@ -29,16 +28,16 @@ def show_sample(
 ) -> None:
     """Print a training sample with its source and the borders of its documents.
 
-    examples:
+    command examples:
       gnano data show data/1b 0
       gnano data show data/1b 123456 --seed 1 --weights web 0.5 synthetic 0.2 code 0.3
       gnano data show data/demo 7 --context 256
 
     Args:
-        folder: A folder that `gnano prepare` made.
-        sample: Which sample, from 0; step s takes samples s × n … (s + 1) × n - 1.
+        folder: A folder made by `gnano prepare`.
+        sample: Index of the sample, from 0; step s takes samples s × n … (s + 1) × n - 1.
         context: Tokens in a sequence, the recipe's model.block_size.
-        weights: The sources' weights; by default those they were prepared with.
+        weights: Weights of the sources; by default those they were prepared with.
         seed: The recipe's data.seed.
         packing: The recipe's data.packing.
     """
@@ -48,18 +47,18 @@ def show_sample(
     from gnano.reporting.description import describe_sample
 
     corpus = TokenizedCorpus(folder, verify_checksums=False)
-    batches = PackedDataset(corpus, weights or corpus.manifest.weights, seed, context, packing)
-    echo(describe_sample(inspect_sample(batches, sample), corpus.tokenizer))
+    dataset = PackedDataset(corpus, weights or corpus.manifest.weights, seed, context, packing)
+    echo(describe_sample(inspect_sample(dataset, sample), corpus.tokenizer))
 
 
-def verify_folder(folder: Annotated[Path, tyro.conf.Positional]) -> int:
-    """Hold every shard of a prepared folder against its checksum; exit code 1 if one is damaged.
+def verify_folder(folder: PathArg) -> int:
+    """Verify every shard of a prepared folder against its checksum; exit code 1 for damage.
 
-    examples:
+    command examples:
       gnano data verify data/1b
 
     Args:
-        folder: A folder that `gnano prepare` made.
+        folder: A folder made by `gnano prepare`.
     """
     from gnano.data.inspection import verify_data
     from gnano.utils.progress import StatusLine
@@ -73,6 +72,7 @@ def verify_folder(folder: Annotated[Path, tyro.conf.Positional]) -> int:
 
 
 def main(argv: list[str]) -> int:
+    """Run the subcommand that the arguments name."""
     match argv:
         case ["show", *rest]:
             run_function(show_sample, "data show", rest)
@@ -86,4 +86,6 @@ def main(argv: list[str]) -> int:
         case [] | ["-h" | "--help"]:
             echo(DATA_USAGE, end="")
             return 0
-    raise ValueError(f"There is no `gnano data {argv[0]}`; there are show, verify, scale-out.")
+    raise ValueError(
+        f"There is no `gnano data {argv[0]}`; the subcommands are show, verify, scale-out."
+    )

@@ -1,48 +1,49 @@
-"""`gnano demo`: from this machine's own text to a model that writes and answers, in minutes."""
+"""The command `gnano demo`: the full pipeline on text from this machine, in minutes."""
 
 from pathlib import Path
 
-from gnano.cli.args import parse_recipe
+from gnano.cli.args import exit_code, parse_recipe
 from gnano.utils.shell import format_shell_command
 from gnano.utils.terminal import echo
 
 DESCRIPTION = """\
-Train a small language model on the text of this Python installation, and let it write;
-then tune it on questions about Python's library, and let it answer.
+Train a small language model on the text of this Python installation, and sample from it;
+then fine-tune it on questions about Python's library, and let it answer.
 
-Interrupted with Ctrl-C, the same command goes on; run again when complete, it shows its samples.
+Interrupted with Ctrl-C, the same command resumes; run again when complete, it shows its samples.
 
-examples:
+command examples:
   gnano demo
-  gnano demo --train.steps 100 --out runs/short     a shorter one, beside it
-  gnano demo --questions 0                          it writes, and is not taught to answer
+  gnano demo --train.steps 100 --out runs/short     a shorter run, in another folder
+  gnano demo --questions 0                          without the fine-tuning
 """
 
 NEXT_STEPS = """
-Go on:
+Next steps:
   {generate}
   {chat:<48}  ask it about Python's library
   {info}
-  gnano info 1b                                     the reference model, in figures
+  gnano info 1b                                     describe the reference model
 """
 
 
 def main(argv: list[str]) -> int:
-    out = (Path, Path("runs/demo"), "where the run is written")
-    questions = (int, 12_000, "questions it is then tuned on, in the folder OUT-sft; 0: none")
-    recipe, own = parse_recipe("demo", DESCRIPTION, argv, "demo", out=out, questions=questions)
+    """Run the demo, and print commands to try next."""
+    out = (Path, Path("runs/demo"), "folder of the run")
+    questions = (int, 12_000, "questions for the fine-tuning, in the folder OUT-sft; 0: none")
+    recipe, options = parse_recipe("demo", DESCRIPTION, argv, "demo", out=out, questions=questions)
     from gnano.demo.demo_run import run_demo
 
-    result = run_demo(recipe, own.out, own.questions)
+    result = run_demo(recipe, options.out, options.questions)
     if result.stopped_by is not None:
-        echo(f"Stopped after step {result.step:,}; the same command goes on from there.")
-        return 128 + result.stopped_by
-    tuned = own.out.with_name(f"{own.out.name}-sft")
+        echo(f"Stopped after step {result.step:,}; the same command resumes from there.")
+        return exit_code(result.stopped_by)
     prompt = ("The function returns", "--tokens", "200")
-    generate = format_shell_command("gnano", "generate", own.out, *prompt)
-    chat, info = (
-        format_shell_command("gnano", "chat", tuned),
-        format_shell_command("gnano", "info", own.out),
-    )
-    echo(NEXT_STEPS.format(generate=generate, chat=chat, info=info), end="")
+    tuned = options.out.with_name(f"{options.out.name}-sft")
+    commands = {
+        "generate": format_shell_command("gnano", "generate", options.out, *prompt),
+        "chat": format_shell_command("gnano", "chat", tuned),
+        "info": format_shell_command("gnano", "info", options.out),
+    }
+    echo(NEXT_STEPS.format(**commands), end="")
     return 0

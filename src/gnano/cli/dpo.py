@@ -1,17 +1,15 @@
-"""`gnano dpo`: tune a model on which of two answers people prefer."""
+"""The command `gnano dpo`: fine-tunes a model on preferred and rejected answers."""
 
-from pathlib import Path
-
-from gnano.cli.args import parse_finetune_recipe
+from gnano.cli.args import default_run_dir, exit_code, parse_finetune_recipe
 
 DESCRIPTION = """\
-Tune a model on preferences (DPO, https://arxiv.org/abs/2305.18290): of two answers to a question,
-the chosen one becomes more likely and the rejected one less, as far as that stays near the base.
+Fine-tune a model on preferences (DPO, https://arxiv.org/abs/2305.18290): of two answers to a
+question, the chosen one becomes more likely and the rejected one less, close to the base model.
 
-The base is a model that `gnano sft` has tuned. Stopped or killed, the same command goes on and
+The base is a model that `gnano sft` has tuned. Stopped or killed, the same command resumes and
 gives the same weights, on a CPU bit for bit.
 
-examples:
+command examples:
   gnano dpo 1b-dpo --from runs/1b-sft
   gnano dpo 1b-dpo --from runs/1b-sft --files mine.jsonl --train.dpo_beta 0.2
   gnano dpo 1b-dpo --from runs/1b-sft --train.lora.rank 16 --train.schedule.peak 5e-6
@@ -19,9 +17,9 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    recipe, own = parse_finetune_recipe("dpo", DESCRIPTION, argv)
+    """Run the fine-tuning."""
+    recipe, options = parse_finetune_recipe("dpo", DESCRIPTION, argv)
     from gnano.reporting.finetune import finetune
 
-    run = own.out or Path("runs") / Path(argv[0]).stem
-    result, _ = finetune(recipe, run, own.allow)
-    return 128 + result.stopped_by if result.stopped_by else 0
+    run = options.out or default_run_dir(argv)
+    return exit_code(finetune(recipe, run, options.allow).result.stopped_by)

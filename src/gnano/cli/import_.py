@@ -1,15 +1,13 @@
-"""`gnano import`: a model of another format, as a folder that all commands here open."""
+"""The command `gnano import`: converts a model of another format into a folder for gnano."""
 
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
+from gnano.cli.args import PathArg
 from gnano.utils.terminal import echo
 
 
 def import_(
-    path: Annotated[Path, tyro.conf.Positional],
+    path: PathArg,
     out: Path,
     tokenizer: Path | None = None,
     n_head: int | None = None,
@@ -17,21 +15,21 @@ def import_(
     rope_theta: float | None = None,
     norm_eps: float | None = None,
 ) -> None:
-    """Make a checkpoint folder of a file or folder of a Llama from elsewhere.
+    """Make a checkpoint folder from another program's Llama file or folder.
 
-    examples:
+    command examples:
       gnano import downloads/model_bf16.pt --out models/1b          the published names
       gnano import downloads/SmolLlama --out models/smol            a Hugging Face folder
       gnano import downloads/model-BF16.gguf --out models/1b        F32, F16 or BF16
       gnano import weights.safetensors --out models/mine --n-head 12 --tokenizer data/mine
 
-    No code in a file is run, and what does not fit is named. The shape is read from the tensors;
-    the options tell what a file of tensors alone does not.
+    Code in a file is never run, and errors name what does not fit. The shape is read from the
+    tensors; the options state what a bare tensor file does not.
 
     Args:
         path: A .pt, .safetensors or .gguf file, or a Hugging Face folder.
-        out: The folder to make; it must not be there yet.
-        tokenizer: A folder with tokenizer.json; without it GPT-2's is taken for 50,257 tokens.
+        out: The folder to make; it must not exist yet.
+        tokenizer: A folder with tokenizer.json; by default GPT-2's, for 50,257 tokens.
         n_head: Query heads.
         block_size: Context, in tokens.
         rope_theta: Base of the rotary frequencies.
@@ -44,8 +42,7 @@ def import_(
     hints = TensorFileHints(
         n_head=n_head, block_size=block_size, rope_theta=rope_theta, norm_eps=norm_eps
     )
-    found = import_model(path, out, hints, tokenizer)
-    config = found.config
+    config = import_model(path, out, hints, tokenizer).config
     echo(
         f"{out}: {num_parameters(config):,} parameters, {config.n_layer} layers, width "
         f"{config.n_embd:,}, {config.n_head} heads on {config.n_kv_head}, context "

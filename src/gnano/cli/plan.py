@@ -1,17 +1,17 @@
-"""`gnano plan`: what a recipe costs on GPUs, and whether it fits, before one is rented."""
+"""The command `gnano plan`: estimates what a recipe costs on GPUs, and whether it fits."""
 
 from gnano.cli.args import parse_recipe
 from gnano.utils.terminal import echo
 from gnano.utils.text import dump_json
 
 DESCRIPTION = """\
-Say what a recipe needs and costs: parameters, FLOPs, memory by part, tokens/s, hours, money.
+Estimate what a recipe needs and costs: parameters, FLOPs, memory by part, tokens/s, hours, money.
 
-Nothing is computed and no GPU is needed. Memory is predicted, speed is an expectation; where
-it will not fit, the first change that helps is named. Without --gpu there is the table of all
-known GPUs alone. Any value of the recipe can be changed under its dotted name.
+No training runs and no GPU is needed. Memory is predicted, speed is an expectation; if it will
+not fit, the first change that helps is named. Without --gpu only the table of all known GPUs is
+printed. Any value of the recipe can be changed under its dotted name.
 
-examples:
+command examples:
   gnano plan 1b                                     on every known GPU
   gnano plan 1b --gpu h200 --gpus 2 --price 3.5
   gnano plan 1b --gpu rtx-4090 --train.micro-batch-size 4 --train.activation_checkpointing
@@ -20,19 +20,20 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    recipe, own = parse_recipe(
+    """Print the plan as text or as JSON."""
+    recipe, options = parse_recipe(
         "plan",
         DESCRIPTION,
         argv,
         gpu=(str | None, None, "a GPU's name, such as h200 or 'NVIDIA H200'"),
-        gpus=(int, 1, "how many of them"),
-        price=(float | None, None, "dollars a GPU-hour"),
-        mfu=(float | None, None, "share of the bf16 peak to reckon with, instead of the expected"),
+        gpus=(int, 1, "number of GPUs"),
+        price=(float | None, None, "dollars per GPU-hour"),
+        mfu=(float | None, None, "share of the bf16 peak to assume, instead of the expected one"),
         json=(bool, False, "print all figures as JSON"),
     )
     from gnano.reporting.cost_plan import plan_cost
     from gnano.reporting.cost_plan_text import format_plan
 
-    found = plan_cost(recipe, own.gpu, own.gpus, own.price, own.mfu)
-    echo(dump_json(found.as_dict(), indent=2) if own.json else format_plan(found))
+    plan = plan_cost(recipe, options.gpu, options.gpus, options.price, options.mfu)
+    echo(dump_json(plan.as_dict(), indent=2) if options.json else format_plan(plan))
     return 0

@@ -1,4 +1,4 @@
-"""`gnano prepare`: documents into token shards."""
+"""The command `gnano prepare`: turns documents into token shards."""
 
 from contextlib import closing
 from pathlib import Path
@@ -9,14 +9,14 @@ from gnano.utils.terminal import echo
 DESCRIPTION = """\
 Turn the documents of a recipe's sources into token shards in its data folder.
 
-Sources are files of yours or data sets of the Hub, of which only the files that the budget
-needs are downloaded. Broken off, killed, or started again with another number of workers,
-the same command goes on and gives the same shards, byte for byte. `gnano pretrain` may
-start as soon as every source has a first shard.
+Sources are your own files, or data sets of the Hub, of which only the files that the budget needs
+are downloaded. Interrupted, killed, or started with another number of workers, the same command
+resumes and gives the same shards, byte for byte. `gnano pretrain` may start as soon as every
+source has a first shard.
 
-examples:
+command examples:
   gnano prepare demo
-  gnano prepare 1b                             the Hub's data sets, some 13 billion tokens
+  gnano prepare 1b                             data sets of the Hub, some 13 billion tokens
   gnano prepare 10m --data.sources.web.files 'wiki/*.parquet' \\
       --data.sources.synthetic.files books.jsonl.gz --data.sources.code.files src/
   gnano prepare mine.toml --data.tokenizer bpe-8192 --data.workers 2
@@ -24,6 +24,7 @@ examples:
 
 
 def main(argv: list[str]) -> int:
+    """Prepare the data, and describe the folder."""
     recipe, _ = parse_recipe("prepare", DESCRIPTION, argv)
     from gnano.data.prepare.pipeline import prepare
     from gnano.reporting.description import describe_data

@@ -1,15 +1,16 @@
-"""`gnano publish`: a model on the Hugging Face Hub, with a card of how it was made."""
+"""The command `gnano publish`: uploads a model to the Hugging Face Hub, with a model card."""
 
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from gnano.cli.args import PathArg
 from gnano.utils.terminal import echo
 
 
 def publish(
-    checkpoint: Annotated[Path, tyro.conf.Positional],
+    checkpoint: PathArg,
     repo: Annotated[str, tyro.conf.Positional],
     private: bool = False,
     dry_run: bool = False,
@@ -20,34 +21,35 @@ def publish(
     prompts: tuple[str, ...] = (),
     out: Path | None = None,
 ) -> None:
-    """Publish a model on the Hugging Face Hub: weights, tokenizer, and a card of how it was made.
+    """Publish a model on the Hugging Face Hub: weights, tokenizer, and a model card.
 
-    examples:
-      gnano publish runs/demo me/my-demo --dry-run          the folder, to look at; nothing is sent
+    command examples:
+      gnano publish runs/demo me/my-demo --dry-run          write the folder, send nothing
       gnano publish runs/demo me/my-demo --private
       gnano publish runs/demo me/my-demo --include demo.gguf onnx/
-      gnano publish runs/demo-sft me/my-demo --update       over what is there
+      gnano publish runs/demo-sft me/my-demo --update       replace existing files
 
-    The card, README.md, tells what the run knows: architecture, data, training, losses, and a few
-    texts written for it. Edit it in the folder as you like: a README.md that is there is kept.
-    The token comes from HF_TOKEN or `hf auth login`. Stopped, the same command goes on.
+    The card, README.md, states what is known of the run: architecture, data, training, losses, and
+    a few samples. Edit it in the folder as you like: an existing README.md is kept. The token
+    comes from HF_TOKEN or `hf auth login`. Interrupted, the same command resumes.
 
     Args:
         checkpoint: A run, a checkpoint, or a Hugging Face folder of a Llama model.
-        repo: Where to: USER/NAME, or ORGANISATION/NAME.
-        private: Make the repository one that only you can see.
-        dry_run: Write the folder and say what would be sent, but send nothing.
-        update: Replace files of a repository that holds others already.
-        license: As the Hub spells it, such as mit; by default apache-2.0 for a model made from
-            scratch, and none for one that began with weights of someone else.
-        language: What it writes, such as en de; by default en where all data is known to be.
-        include: Files or folders to publish beside it, such as what gnano export wrote.
-        prompts: What the card's texts begin with, or the questions that are answered there.
+        repo: The repository: USER/NAME, or ORGANIZATION/NAME.
+        private: Make the repository private.
+        dry_run: Write the folder and list what would be sent, but send nothing.
+        update: Replace files of a repository that holds other files already.
+        license: As the Hub spells it, such as mit; by default apache-2.0 for a model trained from
+            scratch, and none for one that started from someone else's weights.
+        language: Languages of the model, such as en de; by default en if all its data is known to
+            be English.
+        include: Files or folders to publish alongside, such as those gnano export wrote.
+        prompts: Prompts of the card's samples, or questions for a chat model.
         out: The folder to fill; by default published/NAME.
     """
     from gnano.export.publishing import publish
 
-    done = publish(
+    result = publish(
         checkpoint,
         repo,
         private=private,
@@ -59,4 +61,4 @@ def publish(
         allow_update=update,
         dry_run=dry_run,
     )
-    echo(str(done))
+    echo(str(result))

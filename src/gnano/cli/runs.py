@@ -1,29 +1,27 @@
-"""`gnano runs`: how the runs of a folder stand."""
+"""The command `gnano runs`: lists the runs in a folder and their status."""
 
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
+from gnano.cli.args import PathArg
 from gnano.utils.terminal import echo
 
 
-def runs(folder: Annotated[Path, tyro.conf.Positional] = Path("runs"), json: bool = False) -> None:
-    """List the runs below a folder, two levels deep: state, step, losses, checkpoint, age.
+def runs(folder: PathArg = Path("runs"), json: bool = False) -> None:
+    """List the runs in a folder, two levels deep: state, step, losses, checkpoint, age.
 
-    examples:
+    command examples:
       gnano runs                          those in ./runs
       gnano runs /data/trials
       gnano runs --json | jq 'select(.state == "failed")'
 
     running: a process works on it. finished: all its steps are done. stopped: by a signal, with
-    a checkpoint. failed: with a reason, or killed? where its process is gone without a word.
-    The checkpoint is the newest whose files have their sizes; gnano info RUN --verify checks
-    every byte.
+    a checkpoint. failed: with a reason, or killed? if its process disappeared without logging an
+    end. The checkpoint is the newest whose files have the right sizes; gnano info RUN --verify
+    checks every byte.
 
     Args:
         folder: The folder that holds the runs.
-        json: One JSON object a line, for a program; nothing where there is no run.
+        json: Print one JSON object per line; nothing if there is no run.
     """
     from gnano.reporting.run_list import format_runs_json, format_runs_table, list_runs
 

@@ -1,35 +1,34 @@
-"""`gnano sft`: tune a base model to follow instructions."""
+"""The command `gnano sft`: fine-tunes a base model to follow instructions."""
 
-from pathlib import Path
-
-from gnano.cli.args import parse_finetune_recipe
+from gnano.cli.args import default_run_dir, exit_code, parse_finetune_recipe
 
 DESCRIPTION = """\
-Tune a model on instructions: from one that continues texts to one that answers.
+Fine-tune a model on instructions: from one that continues texts to one that answers.
 
-The base is a run (its newest checkpoint), a checkpoint, or a Hugging Face folder of a Llama; the
-model has its shape and its tokenizer, whatever the recipe's [model] says, but for the dropout.
-At the end both answer questions that were held out, side by side in OUT/answers.md.
+The base is a run (its newest checkpoint), a checkpoint, or a Hugging Face folder of a Llama. The
+model takes its shape and its tokenizer from the base; of the recipe's [model] only the dropout
+counts. At the end both models answer held-out questions, side by side in OUT/answers.md.
 
-Stopped or killed, the same command goes on and gives the same weights, on a CPU bit for bit.
+Stopped or killed, the same command resumes and gives the same weights, on a CPU bit for bit.
 
-examples:
+command examples:
   gnano sft 1b-sft --from runs/1b                        Dolly-15k, three epochs
-  gnano sft 1b-sft --from runs/1b --files mine.jsonl     records of yours, of any known form
+  gnano sft 1b-sft --from runs/1b --files mine.jsonl     your records, in any known format
   gnano sft 1b-sft --from runs/1b --train.lora.rank 16 --train.schedule.peak 2e-4
-  gnano sft 1b-sft --from runs/1b --train.early_stopping_patience 3     end early, when it gets no better
+  gnano sft 1b-sft --from runs/1b --train.early_stopping_patience 3     stop when it stops improving
   torchrun --standalone --nproc-per-node 2 -m gnano sft 1b-sft --from runs/1b
 """
 
 
 def main(argv: list[str]) -> int:
+    """Run the fine-tuning, and compare the model with its base."""
     answers = (int, 24, "held-out questions that base and tuned model answer; 0: none")
-    tokens = (int, 128, "tokens of each such answer at most")
-    recipe, own = parse_finetune_recipe(
+    tokens = (int, 128, "maximum tokens per answer")
+    recipe, options = parse_finetune_recipe(
         "sft", DESCRIPTION, argv, answers=answers, answer_tokens=tokens
     )
     from gnano.reporting.finetune import finetune
 
-    run = own.out or Path("runs") / Path(argv[0]).stem
-    result, _ = finetune(recipe, run, own.allow, own.answers, own.answer_tokens)
-    return 128 + result.stopped_by if result.stopped_by else 0
+    run = options.out or default_run_dir(argv)
+    tuning = finetune(recipe, run, options.allow, options.answers, options.answer_tokens)
+    return exit_code(tuning.result.stopped_by)

@@ -1,4 +1,4 @@
-"""`gnano smoke`: does a checkpoint write at all sensibly?"""
+"""The command `gnano smoke`: checks that a checkpoint writes sensible text."""
 
 from contextlib import closing
 from pathlib import Path
@@ -6,52 +6,52 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import LoadArgs
-from gnano.config.inference_config import LoadConfig
+from gnano.cli.args import DEFAULT_LOAD, JsonFlag, LoadArgs, PathArg
 from gnano.utils.terminal import echo, echo_stderr
 from gnano.utils.text import dump_json
 
 
 def smoke(
-    checkpoint: Annotated[Path, tyro.conf.Positional],
+    checkpoint: PathArg,
     format: str = "text",
     temperatures: tuple[float, ...] = (0.7, 1.0),
     tokens: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None,
     seed: int = 0,
     data: Path | None = None,
-    json_: Annotated[bool, tyro.conf.arg(name="json", help="For programs.")] = False,
-    load_config: LoadArgs = LoadConfig(),  # noqa: B008 frozen
+    json_: JsonFlag = False,
+    load_config: LoadArgs = DEFAULT_LOAD,
 ) -> int:
-    """Let a model write twelve texts, and judge each: OK, WEAK or FAIL; exit code 1 if one fails.
+    """Generate twelve texts and grade each: OK, WEAK or FAIL; exit code 1 if one fails.
 
-    examples:
+    command examples:
       gnano smoke runs/demo
       gnano smoke runs/demo-sft --format own
       gnano smoke some-tuned-model --format alpaca --temperatures 0.3
-      gnano smoke runs/1b --data data/1b           and what is copied from there
+      gnano smoke runs/1b --data data/1b           and look for copied training text
       gnano smoke runs/1b --json > smoke.json && echo "it writes"
 
     Args:
         checkpoint: A run, a checkpoint, or a Hugging Face folder of a Llama model.
-        format: text: beginnings to continue. For a tuned model, instructions: own is the template
-            that it was tuned with; or alpaca, chatml, plain, or a file.
-        temperatures: At each of them all six prompts are written once.
-        tokens: Of a text at most; by default 120, or 256 of an answer, which is to end.
-        seed: Same seed, same texts.
-        data: Prepared folder; the longest span of each text that its training shards hold is told.
-        loading: How the weights are kept.
+        format: text: prompts to continue. For a tuned model, instructions: own is the template
+            used in its fine-tuning; or alpaca, chatml, plain, or a file.
+        temperatures: All six prompts are run once at each temperature.
+        tokens: Maximum tokens per text; by default 120, or 256 for an answer, which should end.
+        seed: The same seed gives the same texts.
+        data: Prepared folder; reports the longest span of each text found in its training shards.
+        json_: Print JSON.
+        load_config: How the weights are loaded.
     """
     from gnano.evals.smoke_test import run_smoke_test
     from gnano.utils.progress import StatusLine
 
     with closing(StatusLine()) as line:
-        found = run_smoke_test(
+        report = run_smoke_test(
             checkpoint, format, temperatures, tokens, seed, load_config, data, line.update
         )
-    if found.note:
-        echo_stderr(found.note)
+    if report.note:
+        echo_stderr(report.note)
     if json_:
-        echo(dump_json(found.to_dict(), ensure_ascii=False))
+        echo(dump_json(report.to_dict(), ensure_ascii=False))
     else:
-        echo(f"{found.format_table()}\n\n{found.format_texts()}")
-    return int(found.has_failures)
+        echo(f"{report.format_table()}\n\n{report.format_texts()}")
+    return int(report.has_failures)

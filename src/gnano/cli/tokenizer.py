@@ -1,17 +1,17 @@
-"""`gnano tokenizer`: train one, fetch GPT-2's, look at what it does."""
+"""The command `gnano tokenizer`: trains a tokenizer, downloads GPT-2's, or shows its tokens."""
 
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import PATH_REGISTRY
+from gnano.cli.args import PATH_REGISTRY, PathArg
 from gnano.utils.terminal import echo, echo_stderr
 
 DESCRIPTION = """\
-Train a tokenizer, or fetch GPT-2's, and look at what it does.
+Train a tokenizer, download GPT-2's, or show how one splits text.
 
-examples:
+command examples:
   gnano tokenizer train --files 'corpus/**/*.txt' --vocab-size 8192 --out tok
   gnano tokenizer gpt2 --out tok
   gnano tokenizer show tok "The quick brown fox"
@@ -21,16 +21,16 @@ examples:
 def train_command(
     files: tuple[str, ...], out: Path, vocab_size: int = 4_096, column: str = "text"
 ) -> None:
-    """Train a byte-level BPE on files of text.
+    """Train a byte-level BPE tokenizer on text files.
 
-    example:
+    command example:
       gnano tokenizer train --files 'corpus/**/*.txt' --vocab-size 8192 --out tok
 
     Args:
         files: Paths, folders or globs: text, JSONL, CSV or Parquet; .gz and .zst.
         out: Folder for tokenizer.json.
-        vocab_size: Entries, the 256 bytes and end-of-text among them.
-        column: Which column of JSONL, CSV and Parquet files holds the text.
+        vocab_size: Vocabulary size, with the 256 bytes and end-of-text.
+        column: Column of JSONL, CSV and Parquet files that holds the text.
     """
     from gnano.data.readers import check_column, read_documents
     from gnano.data.record_errors import BadRecordCounter
@@ -51,14 +51,14 @@ def train_command(
 
 
 def gpt2_command(out: Path, files: Path | None = None) -> None:
-    """Write GPT-2's tokenizer as the files that transformers reads.
+    """Write GPT-2's tokenizer as files that transformers reads.
 
-    example:
+    command example:
       gnano tokenizer gpt2 --out tok
 
     Args:
         out: Folder for tokenizer.json.
-        files: Folder with encoder.json and vocab.bpe; if not given, found or fetched.
+        files: Folder with encoder.json and vocab.bpe; by default found locally or downloaded.
     """
     from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
     from gnano.utils.streams import check_output_path
@@ -68,28 +68,27 @@ def gpt2_command(out: Path, files: Path | None = None) -> None:
     echo(f"GPT-2's 50,257 entries: {out / 'tokenizer.json'}")
 
 
-def show_command(
-    tokenizer: Annotated[Path, tyro.conf.Positional], text: Annotated[str, tyro.conf.Positional]
-) -> None:
-    """Show how a tokenizer cuts a text: a token a line, its id before it.
+def show_command(tokenizer: PathArg, text: Annotated[str, tyro.conf.Positional]) -> None:
+    """Show how a tokenizer splits a text: one token per line, after its id.
 
-    example:
+    command example:
       gnano tokenizer show runs/demo "The quick brown fox"
 
     Args:
         tokenizer: Its folder, or a data folder, a run or a checkpoint that has one.
-        text: The text to cut.
+        text: The text to split.
     """
     from gnano.checkpoint.format import find_checkpoint
     from gnano.tokenizer.bpe import Tokenizer
 
     has_own = (tokenizer / "tokenizer.json").exists()
     loaded = Tokenizer.load(tokenizer if has_own else find_checkpoint(tokenizer))
-    for number in loaded.encode(text):
-        echo(f"{number:>6}  {loaded.decode_bytes([number])!r}")
+    for token in loaded.encode(text):
+        echo(f"{token:>6}  {loaded.decode_bytes([token])!r}")
 
 
 def main(argv: list[str]) -> None:
+    """Run the subcommand that the arguments name."""
     with PATH_REGISTRY:
         tyro.extras.subcommand_cli_from_dict(
             {"train": train_command, "gpt2": gpt2_command, "show": show_command},

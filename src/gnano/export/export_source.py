@@ -1,4 +1,4 @@
-"""What is exported: a checkpoint and its weights."""
+"""Loads the model to export: shape, tensors and tokenizer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.flo
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A model to export: a checkpoint of ours, or any folder of a Llama that we can run."""
+    """A model to export: a checkpoint, or the Hugging Face folder of a Llama."""
 
-    folder: Path  # a Hugging Face folder
+    folder: Path
     config: ModelConfig
-    tensors: Mapping[str, Tensor]  # under Hugging Face's names; read from the disk when used
+    tensors: Mapping[str, Tensor]  # under Hugging Face's names; read from disk when used
     tokenizer: Tokenizer
 
 
 def load_export_source(path: Path) -> ExportSource:
     """Open a run's newest checkpoint, a checkpoint, or a model folder.
 
-    Raises FileNotFoundError or ValueError, in a sentence, if the path is none of them.
+    Raises FileNotFoundError or ValueError if the path is none of them.
     """
     folder = find_checkpoint(path)
     config = load_config(folder)

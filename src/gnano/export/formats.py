@@ -1,9 +1,9 @@
 """Exports a checkpoint: each format is written atomically and comes with a line that loads it.
 
 pt           the published names, with RoPE on neighboring channels, for the published class
-safetensors  the tensors under Hugging Face's names, with the shape beside them
+safetensors  the tensors under Hugging Face's names, with the shape as metadata
 folder       a Hugging Face folder in another dtype, for transformers, vLLM and mlx-lm
-onnx         see `onnx`
+onnx         see `onnx_file`
 gguf         see `gguf_file`
 """
 
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gnano.checkpoint.export_weights import copy_tokenizer_files
 from gnano.config.export_config import ExportDtype, ExportFormat, resolve_export_dtype
@@ -29,15 +28,18 @@ from gnano.utils.shell import format_shell_command
 from gnano.utils.streams import check_output_path
 from gnano.utils.text import dump_json
 
-PUBLISHED_FILE_NAMES = {"fp32": "model_latest.pt", "bf16": "model_bf16.pt"}  # the published names
-CONFIG_METADATA_KEY = "gnano.shape"  # key of the shape in the metadata of a file of tensors
+PUBLISHED_FILE_NAMES = {"fp32": "model_latest.pt", "bf16": "model_bf16.pt"}
+FORMAT_SUFFIXES = {"safetensors": ".safetensors", "folder": "", "onnx": "-onnx", "gguf": ".gguf"}
+CONFIG_METADATA_KEY = "gnano.shape"  # key of the shape in a tensor file's metadata
 
 
 @dataclass(frozen=True)
 class ExportResult:
+    """What was exported, and how to load it."""
+
     path: Path  # a file or a folder
-    size_bytes: int  # bytes
-    load_snippet: str  # to load it
+    size_bytes: int
+    load_snippet: str  # a line of Python or of a shell
 
 
 def export_model(
@@ -47,30 +49,31 @@ def export_model(
     out: Path | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> ExportResult:
-    """Write a run's newest checkpoint, or another, as `to`; by default below `exported/`.
+    """Write a run's newest checkpoint, or another model, by default below `exported/`.
 
-    Raises ValueError or OSError, in a sentence, for a dtype that the format does not have, a path
-    that is no checkpoint, and an output that exists.
+    Raises ValueError or OSError for a dtype that the format does not have, a path that is not a
+    checkpoint, and an output that exists.
     """
-    precision = resolve_export_dtype(export_format, dtype)
+    dtype = resolve_export_dtype(export_format, dtype)
     check_output_path(out or Path("exported"), "--out", [checkpoint])
     source = load_export_source(checkpoint)
-    path = out or _default_path(source.folder, export_format, precision)
-    new = create_dir_atomically if export_format in ("folder", "onnx") else create_file_atomically
+    path = out or _default_path(source.folder, export_format, dtype)
+    create = (
+        create_dir_atomically if export_format in ("folder", "onnx") else create_file_atomically
+    )
     try:
-        with new(path) as partial:
-            _write_format(source, export_format, precision, partial, on_progress)
+        with create(path) as partial:
+            _write_format(source, export_format, dtype, partial, on_progress)
     except OSError as error:
         if error.errno is not None or type(error) is not OSError:  # its message is specific
             raise
         raise OSError(
-            f"{path} could not be written whole ({error}): is there room for it? Free some space "
+            f"{path} could not be written completely ({error}): is the disk full? Free some space "
             f"and run the same command again."
         ) from None
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    return ExportResult(
-        path, sum(file.stat().st_size for file in files), _load_snippet(source, export_format, path)
-    )
+    size = sum(file.stat().st_size for file in files)
+    return ExportResult(path, size, _load_snippet(source, export_format, path))
 
 
 def _write_format(
@@ -80,57 +83,49 @@ def _write_format(
     path: Path,
     on_progress: Callable[[str], None],
 ) -> None:
-    match export_format:
-        case "folder":
-            save_config(source.config, TORCH_DTYPES[dtype], path, source.tokenizer.end_of_text_id)
-            save_tensors(_cast_tensors(source, dtype), path / WEIGHTS_NAME)
-            copy_tokenizer_files([source.folder], path)
-        case "safetensors":
-            save_tensors(
-                _cast_tensors(source, dtype),
-                path,
-                {CONFIG_METADATA_KEY: dump_json(asdict(source.config))},
-            )
-        case "pt":
-            _write_published_pt(source, TORCH_DTYPES[dtype], path)
-        case "gguf":
-            export_gguf(source, path, dtype)
-        case "onnx":
-            from gnano.export.onnx_file import export_onnx
+    if export_format == "gguf":
+        export_gguf(source, path, dtype)
+        return
+    if export_format == "onnx":
+        from gnano.export.onnx_file import export_onnx
 
-            export_onnx(source, path, dtype, on_progress)
-
-
-def _cast_tensors(source: ExportSource, dtype: ExportDtype) -> dict[str, Tensor]:
-    return {name: tensor.to(TORCH_DTYPES[dtype]) for name, tensor in source.tensors.items()}
+        export_onnx(source, path, dtype, on_progress)
+        return
+    torch_dtype, shape = TORCH_DTYPES[dtype], dump_json(asdict(source.config))
+    if export_format == "pt":
+        _write_published_pt(source, torch_dtype, path, shape)
+        return
+    tensors = {name: tensor.to(torch_dtype) for name, tensor in source.tensors.items()}
+    if export_format == "safetensors":
+        save_tensors(tensors, path, {CONFIG_METADATA_KEY: shape})
+        return
+    save_config(source.config, torch_dtype, path, source.tokenizer.end_of_text_id)
+    save_tensors(tensors, path / WEIGHTS_NAME)
+    copy_tokenizer_files([source.folder], path)
 
 
-def _write_published_pt(source: ExportSource, dtype: torch.dtype, path: Path) -> None:
-    """Write a state dict that `GPT(…).load_state_dict` of the published class takes.
+def _write_published_pt(source: ExportSource, dtype: torch.dtype, path: Path, shape: str) -> None:
+    """Write a state dict for `load_state_dict` of the published class.
 
     The shape is in the state dict's metadata, where PyTorch keeps what is not a tensor.
     """
     state: Any = OrderedDict()
-    state._metadata = {CONFIG_METADATA_KEY: dump_json(asdict(source.config))}
+    state._metadata = {CONFIG_METADATA_KEY: shape}
     for name, tensor in source.tensors.items():
         published_name, permuted = convert_to_published(name, tensor, source.config)
         state[published_name] = permuted.to(dtype)
     try:
         torch.save(state, path)
-    except RuntimeError as error:  # of its C++ code, which hides the system's reason
+    except RuntimeError as error:  # from its C++ code, which hides the system's reason
         raise OSError(str(error).splitlines()[0]) from None
 
 
 def _default_path(folder: Path, export_format: ExportFormat, dtype: ExportDtype) -> Path:
     folder = folder.resolve()
     run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
-    suffix = {"safetensors": ".safetensors", "folder": "", "onnx": "-onnx", "gguf": ".gguf"}
-    name = (
-        PUBLISHED_FILE_NAMES[dtype]
-        if export_format == "pt"
-        else f"{run.name}-{dtype}{suffix[export_format]}"
-    )
-    return Path("exported", run.name, name)
+    if export_format == "pt":
+        return Path("exported", run.name, PUBLISHED_FILE_NAMES[dtype])
+    return Path("exported", run.name, f"{run.name}-{dtype}{FORMAT_SUFFIXES[export_format]}")
 
 
 def _load_snippet(source: ExportSource, export_format: ExportFormat, path: Path) -> str:

@@ -1,13 +1,12 @@
-"""A GGUF file, which llama.cpp and what is built on it read: weights, shape and tokenizer in one.
+"""Reads and writes GGUF files, the format of llama.cpp: weights, shape and tokenizer in one.
 
-Its Llama turns neighbouring channels, as the published checkpoint does: queries and keys go in by
-that order. Norms stay fp32. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
-
-A GGUF file of a Llama with a tokenizer of GPT-2's kind, in F32, F16 or BF16.
+GGUF's Llama rotates neighboring channels, like the published checkpoint: rows of queries and keys
+are permuted to that order. Norms stay fp32. Models with a tokenizer of GPT-2's kind in F32, F16 or
+BF16 can be read. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +14,12 @@ from torch import Tensor
 
 from gnano.config.model_config import ModelConfig
 from gnano.data.sft.chat_template import read_jinja_template
+from gnano.export.export_source import ExportSource
 from gnano.export.imported_model import ImportedModel, check_and_unify_tensors, check_vocab_size
 from gnano.model.tensor_names import rope_permute, rope_unpermute
 from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer
+from gnano.utils.optional_packages import require
 from gnano.utils.validation import require_agreement
-
-if TYPE_CHECKING:
-    from gnano.export.export_source import ExportSource
-
 
 QUANTIZATION_TYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 GGUF_TOP_LEVEL_NAMES = {
@@ -41,19 +38,17 @@ GGUF_BLOCK_NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-ROPE_PERMUTED_SUFFIXES = (
-    "self_attn.q_proj.weight",
-    "self_attn.k_proj.weight",
-)  # rows permuted for its RoPE
+ROPE_PERMUTED_SUFFIXES = ("self_attn.q_proj.weight", "self_attn.k_proj.weight")
+MAX_BLOCKS = 1_000
 
 
-def export_gguf(source: "ExportSource", path: Path, dtype: str) -> None:
-    """Write the matrices as `dtype`, one of `KINDS`, one at a time, so that memory holds only one.
+def export_gguf(source: ExportSource, path: Path, dtype: str) -> None:
+    """Write the matrices as `dtype`, one at a time, so that memory holds only one.
 
-    Raises ValueError for a width that is not a multiple of the block of 32.
+    Raises ValueError for a width that is not a multiple of the quantization's block of 32.
     """
     gguf = import_gguf()
-    kind = getattr(gguf.GGMLQuantizationType, QUANTIZATION_TYPES[dtype])
+    matrix_type = getattr(gguf.GGMLQuantizationType, QUANTIZATION_TYPES[dtype])
     writer = gguf.GGUFWriter(path, "llama")
     file_type = "ALL_F32" if dtype == "fp32" else f"MOSTLY_{QUANTIZATION_TYPES[dtype]}"
     writer.add_file_type(getattr(gguf.LlamaFileType, file_type))
@@ -63,17 +58,17 @@ def export_gguf(source: "ExportSource", path: Path, dtype: str) -> None:
         writer.add_chat_template(template)
     pending = []
     for name, tensor in source.tensors.items():
-        stored = kind if tensor.dim() == 2 else gguf.GGMLQuantizationType.F32
+        stored = matrix_type if tensor.dim() == 2 else gguf.GGMLQuantizationType.F32
         block, size = gguf.GGML_QUANT_SIZES[stored]
         if tensor.shape[-1] % block:
             raise ValueError(
                 f"{name} is {tensor.shape[-1]} wide, and {dtype} needs a multiple of {block}: "
                 f"export as bf16 (--dtype bf16)."
             )
-        shape, stored_bytes = tuple(tensor.shape), tensor.numel() // block * size
+        shape, num_bytes = tuple(tensor.shape), tensor.numel() // block * size
         # raw_dtype overrides the array's dtype
         array = np.dtype(np.float32)
-        writer.add_tensor_info(to_gguf_name(name), shape, array, stored_bytes, raw_dtype=stored)
+        writer.add_tensor_info(to_gguf_name(name), shape, array, num_bytes, raw_dtype=stored)
         pending.append((tensor, name, stored))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -87,17 +82,15 @@ def export_gguf(source: "ExportSource", path: Path, dtype: str) -> None:
 
 
 def import_gguf() -> Any:
-    """Return the package `gguf`; raises ValueError, in a sentence, if it is not installed."""
-    try:
-        import gguf
-    except ModuleNotFoundError:
-        raise ValueError(
-            "GGUF files need the package gguf: pip install 'auto-g-nano[gguf]'."
-        ) from None
+    """Return the package `gguf`; raise ValueError if it is not installed."""
+    require("gguf", "gguf", "GGUF files need the package gguf")
+    import gguf
+
     return gguf
 
 
 def to_gguf_name(name: str) -> str:
+    """Return a tensor's name in GGUF."""
     module = name.removesuffix(".weight")
     if module in GGUF_TOP_LEVEL_NAMES:
         return f"{GGUF_TOP_LEVEL_NAMES[module]}.weight"
@@ -106,7 +99,7 @@ def to_gguf_name(name: str) -> str:
 
 
 def gguf_to_hf_names(config: ModelConfig) -> dict[str, str]:
-    """Map the names in GGUF to ours."""
+    """Map the tensor names in GGUF to those of Hugging Face."""
     blocks = [
         f"model.layers.{n}.{part}" for n in range(config.n_layer) for part in GGUF_BLOCK_NAMES
     ]
@@ -116,7 +109,12 @@ def gguf_to_hf_names(config: ModelConfig) -> dict[str, str]:
     }
 
 
-def _write_config_metadata(writer: Any, source: "ExportSource") -> None:
+def padding_tokens(token_ids: range) -> list[str]:
+    """Return tokens for unused embedding rows, named as llama.cpp's converter names them."""
+    return [f"[PAD{row}]" for row in token_ids]
+
+
+def _write_config_metadata(writer: Any, source: ExportSource) -> None:
     config = source.config
     writer.add_name(source.folder.resolve().name)
     writer.add_context_length(config.block_size)
@@ -131,16 +129,11 @@ def _write_config_metadata(writer: Any, source: "ExportSource") -> None:
     writer.add_vocab_size(config.vocab_size)
 
 
-def padding_tokens(token_ids: range) -> list[str]:
-    """Return tokens for embedding rows without one, named as llama.cpp's converter names them."""
-    return [f"[PAD{row}]" for row in token_ids]
-
-
-def _write_tokenizer_metadata(writer: Any, source: "ExportSource", gguf: Any) -> None:
+def _write_tokenizer_metadata(writer: Any, source: ExportSource, gguf: Any) -> None:
     tokenizer = source.tokenizer
     tokens = sorted(tokenizer.vocab, key=tokenizer.vocab.__getitem__)
     kinds = [gguf.TokenType.NORMAL] * len(tokens)
-    # llama.cpp wants a token for each row
+    # llama.cpp needs a token for each row
     unused = padding_tokens(range(len(tokens), source.config.vocab_size))
     tokens += unused
     kinds += [gguf.TokenType.UNUSED] * len(unused)
@@ -155,33 +148,32 @@ def _write_tokenizer_metadata(writer: Any, source: "ExportSource", gguf: Any) ->
     writer.add_add_bos_token(False)
 
 
-MAX_BLOCKS = 1_000
-
-
 def read_gguf(path: Path) -> ImportedModel:
-    """Read a model; raises ValueError or OSError, in a sentence, for a file that is unusable."""
+    """Read a model; raise ValueError or OSError for a file that cannot be used."""
     gguf = import_gguf()
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise ValueError(f"{path} is no GGUF file: it does not begin like one.")
+            raise ValueError(f"{path} is not a GGUF file: it does not start like one.")
     try:
         reader = gguf.GGUFReader(path, "c")  # memory-mapped, copy on write
     except Exception as error:  # the reader fails in many ways on a damaged file
-        raise ValueError(f"{path} is damaged or cut short ({error}).") from None
+        raise ValueError(f"{path} is damaged or truncated ({error}).") from None
     metadata = _GgufMetadata(reader, path)
-    config = _read_gguf_config(metadata, reader)
+    config = _read_gguf_config(metadata)
     names = gguf_to_hf_names(config)
     tensors: dict[str, Tensor] = {}
     for entry in reader.tensors:
         if entry.name not in names:
-            raise ValueError(f"{path}: tensor {entry.name} has no place in a plain Llama.")
+            raise ValueError(f"{path}: tensor {entry.name} does not belong to a plain Llama.")
         name, tensor = names[entry.name], _read_gguf_tensor(entry, gguf, path)
         if name.endswith(ROPE_PERMUTED_SUFFIXES) and tensor.dim() == 2:
             if tensor.shape[0] % config.head_size:
-                raise ValueError(f"{path}: tensor {entry.name} is not made of whole heads.")
+                raise ValueError(
+                    f"{path}: the rows of tensor {entry.name} are not a multiple of the head size."
+                )
             tensor = rope_permute(tensor, config.head_size)
         tensors[name] = tensor
-    tokenizer = _read_gguf_tokenizer(metadata, path)
+    tokenizer = _read_gguf_tokenizer(metadata)
     check_vocab_size(tokenizer, config, path)
     tensors = check_and_unify_tensors(tensors, config, path, path.stat().st_size, None)
     return ImportedModel(
@@ -190,8 +182,6 @@ def read_gguf(path: Path) -> ImportedModel:
 
 
 class _GgufMetadata:
-    """The file's metadata."""
-
     def __init__(self, reader: Any, path: Path) -> None:
         self.reader, self.path = reader, path
 
@@ -202,21 +192,22 @@ class _GgufMetadata:
     def get_number(self, key: str, default: float | None = None) -> Any:
         value = self.get(f"llama.{key}", default)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{self.path} says {value!r} for llama.{key}; it must be a number.")
+            raise ValueError(f"{self.path}: llama.{key} is {value!r}; it must be a number.")
         # it is fp32 in the file: 1e-6, and not 9.999999974752427e-07
         return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
-def _read_gguf_config(metadata: _GgufMetadata, reader: Any) -> ModelConfig:
+def _read_gguf_config(metadata: _GgufMetadata) -> ModelConfig:
     path = metadata.path
     if (kind := metadata.get("general.architecture")) != "llama":
-        raise ValueError(f"{path} holds a model of the kind {kind!r}; only llama is known here.")
+        raise ValueError(f"{path} holds a model of the kind {kind!r}; only llama is supported.")
     if (scaling := metadata.get("llama.rope.scaling.type", "none")) != "none":
-        raise ValueError(f"{path} scales RoPE ({scaling}); that is not known here.")
+        raise ValueError(f"{path} scales RoPE ({scaling}), which is not supported.")
     heads, blocks = metadata.get_number("attention.head_count"), metadata.get_number("block_count")
     if not 0 < blocks <= MAX_BLOCKS:
-        raise ValueError(f"{path} says that it has {blocks} blocks.")
-    embedding = next((t for t in reader.tensors if t.name == "token_embd.weight"), None)
+        raise ValueError(f"{path} claims to have {blocks} blocks.")
+    tensors = metadata.reader.tensors
+    embedding = next((t for t in tensors if t.name == "token_embd.weight"), None)
     if embedding is None:
         raise ValueError(f"{path} has no tensor token_embd.weight.")
     rows = {"that of llama.vocab_size": metadata.get("llama.vocab_size")}
@@ -235,8 +226,8 @@ def _read_gguf_config(metadata: _GgufMetadata, reader: Any) -> ModelConfig:
     for key in ("rope.dimension_count", "attention.key_length", "attention.value_length"):
         if (size := metadata.get_number(key, config.head_size)) != config.head_size:
             raise ValueError(
-                f"{path} says {size} for llama.{key}, and {config.n_embd} / {heads} heads is "
-                f"{config.head_size}: such heads are not known here."
+                f"{path}: llama.{key} is {size}, but {config.n_embd} / {heads} heads is "
+                f"{config.head_size}; other head sizes are not supported."
             )
     return config
 
@@ -246,7 +237,7 @@ def _read_gguf_tensor(entry: Any, gguf: Any, path: Path) -> Tensor:
     if entry.tensor_type not in (kinds.F32, kinds.F16, kinds.BF16):
         raise ValueError(
             f"{path}: tensor {entry.name} is {entry.tensor_type.name}; only F32, F16 and BF16 can "
-            f"be imported, as the others have lost what the model was."
+            f"be imported, as the others do not hold the original weights."
         )
     data = torch.from_numpy(entry.data)
     if entry.tensor_type == kinds.BF16:
@@ -254,12 +245,13 @@ def _read_gguf_tensor(entry: Any, gguf: Any, path: Path) -> Tensor:
     return data.reshape([int(size) for size in reversed(entry.shape)])
 
 
-def _read_gguf_tokenizer(metadata: _GgufMetadata, path: Path) -> Tokenizer:
+def _read_gguf_tokenizer(metadata: _GgufMetadata) -> Tokenizer:
+    path = metadata.path
     kind, split = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     if kind != "gpt2" or split != "gpt-2":
         raise ValueError(
-            f"{path} has a tokenizer of the kind {kind!r} with the split {split!r}; known here is "
-            f"GPT-2's ('gpt2', 'gpt-2')."
+            f"{path} has a tokenizer of the kind {kind!r} with the split {split!r}; only GPT-2's "
+            f"('gpt2', 'gpt-2') is supported."
         )
     tokens, merges = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.merges")
     if not isinstance(tokens, list) or not isinstance(merges, list):

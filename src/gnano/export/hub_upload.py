@@ -1,7 +1,4 @@
-"""A repository on the Hub: lists its files and replaces them in one commit.
-
-huggingface_hub does the work; its errors become sentences.
-"""
+"""Lists the files of a repository on the Hub, and replaces them in one commit."""
 
 import hashlib
 import re
@@ -18,18 +15,18 @@ from huggingface_hub.utils.sha import git_hash
 from gnano.utils.text import read_text
 
 HUB_MANAGED_FILE = ".gitattributes"  # the Hub writes it into every repository
-RETRY_HINT = "the same command goes on, and sends nothing twice"
+RETRY_HINT = "the same command resumes, and sends nothing twice"
 HF_UTILS: Any = utils  # its own exports are not typed as such
 HTTP_ERROR: Any = errors.HfHubHTTPError.__bases__[0]  # httpx or httpx2, by the client's version
 
 
 class HubRepo:
-    """A repository and the files it held when this object was made; created by the first `send`."""
+    """A repository and its files when this object was made; the first `upload` creates it."""
 
     def __init__(self, repo: str, private: bool) -> None:
         self.repo, self.private = repo, private
         self.api = HfApi(token=_read_token())
-        # it would log each failed attempt; we report the last one
+        # it would log each failed attempt; only the last one is reported
         HF_UTILS.logging.set_verbosity_error()
         if not sys.stderr.isatty():
             HF_UTILS.disable_progress_bars()
@@ -38,7 +35,7 @@ class HubRepo:
             self.remote_files = self._list_remote_files()
 
     def check_no_conflicts(self, folder: Path, files: Mapping[str, int]) -> None:
-        """Raises ValueError where sending would change a file or join files of another model."""
+        """Raise ValueError if an upload would change a file or mix files of two models."""
         others = [
             name
             for name, known in (self.remote_files or {}).items()
@@ -47,12 +44,12 @@ class HubRepo:
         if others:
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
             raise ValueError(
-                f"{self.repo} is there already and holds other files ({others[0]}{more}): name "
+                f"{self.repo} exists already and holds other files ({others[0]}{more}): name "
                 f"another repository, or add --update to replace those of the same names."
             )
 
     def upload(self, folder: Path, files: Mapping[str, int], card_name: str) -> str:
-        """Commit all files, the card included, and return the repository's address."""
+        """Commit all files, the card included, and return the repository's URL."""
         with self._explain_errors():
             self._validate_card(folder / card_name)
             if self.remote_files is None:
@@ -73,17 +70,17 @@ class HubRepo:
         )
         if answer.status_code == 400:
             reason = "; ".join(str(e.get("message")) for e in answer.json().get("errors", []))
-            raise ValueError(f"The Hub does not take {path} ({reason or 400}): mend it there.")
+            raise ValueError(f"The Hub rejects {path} ({reason or 400}): correct the file.")
 
     def _list_remote_files(self) -> dict[str, str] | None:
-        """Return name -> SHA-256 of a large file, git's SHA-1 of another; None: no repository."""
+        """Return name -> SHA-256 of an LFS file, git's SHA-1 of another; None: no repository."""
         try:
             public = not self.api.model_info(self.repo).private
         except errors.RepositoryNotFoundError:
             return None
         if public and self.private:
             raise ValueError(
-                f"{self.repo} is there already and is public: make it private in its settings, or "
+                f"{self.repo} exists already and is public: make it private in its settings, or "
                 f"leave --private out."
             )
         entries: Any = self.api.list_repo_tree(self.repo, recursive=True)
@@ -96,7 +93,7 @@ class HubRepo:
 
     @contextmanager
     def _explain_errors(self) -> Iterator[None]:
-        """Raise the client's errors as sentences."""
+        """Raise the client's errors as errors of one sentence."""
         try:
             yield
         except errors.OfflineModeIsEnabled:
@@ -105,8 +102,8 @@ class HubRepo:
             raise self._to_readable_error(error) from None
         except JSONDecodeError:
             raise ValueError(
-                f"{self.api.endpoint} does not answer as the Hub does; check HF_ENDPOINT, and "
-                f"whether the network wants a login."
+                f"{self.api.endpoint} does not respond as the Hub does; check HF_ENDPOINT, and "
+                f"whether the network requires a login."
             ) from None
         except ValueError as error:  # the client's may have several lines
             raise ValueError(" ".join(str(error).split())) from None
@@ -117,21 +114,21 @@ class HubRepo:
         if response is None:
             reason = " ".join(str(cause).split()).rstrip(".") or type(cause).__name__
             return ConnectionError(
-                f"The Hub at {self.api.endpoint} could not be reached, or broke off ({reason}): "
+                f"The Hub at {self.api.endpoint} could not be reached, or disconnected ({reason}): "
                 f"check the network and HF_ENDPOINT; {RETRY_HINT}."
             )
         reason = response.headers.get("X-Error-Message") or response.reason_phrase
         reason = f"{response.status_code} {reason}".rstrip(" .")
         if response.status_code == 401:
             return ValueError(
-                f"The Hub does not accept the token ({reason}): make a new one that may write, "
+                f"The Hub does not accept the token ({reason}): create a new one that may write, "
                 f"then set HF_TOKEN or log in again with `hf auth login`."
             )
         if response.status_code == 403:
-            owner = f" of {self.user_name}" if hasattr(self, "name") else ""
+            owner = f" of {self.user_name}" if hasattr(self, "user_name") else ""
             return ValueError(
-                f"The token{owner} may not write to {self.repo} ({reason}): take one that may "
-                f"write, or a repository of yours."
+                f"The token{owner} may not write to {self.repo} ({reason}): use one that may "
+                f"write, or your own repository."
             )
         if response.status_code == 429 or response.status_code >= 500:
             return ConnectionError(f"The Hub failed with {reason}; {RETRY_HINT}.")
@@ -142,16 +139,16 @@ def _read_token() -> str:
     token = get_token()
     if not token:
         raise ValueError(
-            "Publishing needs a token of the Hub that may write: make one in your settings "
-            "there (Access Tokens), then `hf auth login`, or set HF_TOKEN."
+            "Publishing needs a token of the Hub that may write: create one in its settings "
+            "(Access Tokens), then run `hf auth login`, or set HF_TOKEN."
         )
-    if not re.fullmatch(r"[!-~]+", token):  # an error about a header would print it
-        raise ValueError("HF_TOKEN holds a character that no token has: set it again.")
+    if not re.fullmatch(r"[!-~]+", token):  # the error about an HTTP header would print it
+        raise ValueError("HF_TOKEN holds an invalid character: set it again.")
     return token
 
 
 def _hub_hash(path: Path, is_lfs: bool) -> str:
-    """Return the hash that the Hub lists for a file: SHA-256 of a large one, git's of another."""
+    """Return the hash that the Hub lists: SHA-256 of an LFS file, git's of another."""
     if is_lfs:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""A model read from another format, and the folder that is written for it."""
+"""Holds a model read from another format, checks it, and saves it as a folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,14 +26,13 @@ LM_HEAD_KEY, EMBEDDING_KEY = "lm_head.weight", "model.embed_tokens.weight"
 
 @dataclass(frozen=True)
 class ImportedModel:
-    """Tensors under our names, checked against the shape."""
+    """A model under Hugging Face's tensor names, checked against its shape."""
 
     config: ModelConfig
     tensors: Mapping[str, Tensor]
     tokenizer: Tokenizer
-    # a folder with tokenizer and chat template, to take as they are
-    tokenizer_folder: Path | None = None
-    chat_template: str | None = None  # a chat template in Jinja, where there is no such folder
+    tokenizer_folder: Path | None = None  # tokenizer and chat template to copy unchanged
+    chat_template: str | None = None  # in Jinja, where there is no such folder
 
     def save_pretrained(self, out: Path) -> None:
         """Write the folder `out` atomically."""
@@ -58,13 +57,13 @@ def check_and_unify_tensors(
     file_bytes: int,
     tie_word_embeddings: bool | None,
 ) -> dict[str, Tensor]:
-    """The tensors of `path`, which has `size` bytes, in one dtype and whole.
+    """Return the tensors of `path`, which has `file_bytes` bytes, complete and in one dtype.
 
-    `tied` says whether the head is the embedding; None: where the file has no head of its own.
-    Raises ValueError, naming one, where they are not those of this shape.
+    With `tie_word_embeddings` None, the head is the embedding if the file has no head. Raises
+    ValueError, naming a tensor, where they do not match the shape.
     """
     tensors = {name: t for name, t in tensors.items() if not name.endswith(ROPE_BUFFER_SUFFIX)}
-    # a few bytes can say of themselves that they are a large matrix
+    # a stride of 0 makes a few bytes a large matrix
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > 2 * file_bytes:
         raise ValueError(f"{path} claims more numbers than its {file_bytes:,} bytes hold.")
     head, embedding = tensors.get(LM_HEAD_KEY), tensors.get(EMBEDDING_KEY)
@@ -75,8 +74,8 @@ def check_and_unify_tensors(
         and not torch.equal(head, embedding)
     ):
         raise ValueError(
-            f"{path} says tie_word_embeddings = True, and its {LM_HEAD_KEY} is not its {EMBEDDING_KEY}; "
-            f"correct the one that is wrong."
+            f"{path} sets tie_word_embeddings = True, but its {LM_HEAD_KEY} is not its "
+            f"{EMBEDDING_KEY}; correct the one that is wrong."
         )
     if head is None and embedding is not None and tie_word_embeddings is not False:
         tensors[LM_HEAD_KEY] = embedding.clone()
@@ -86,22 +85,23 @@ def check_and_unify_tensors(
 
 
 def load_tokenizer_for(config: ModelConfig, folder: Path | None, path: Path) -> Tokenizer:
-    """Of the folder that was named; else GPT-2's, if the vocabulary is as large."""
-    if folder is None and config.vocab_size != 50_257:
+    """Load the tokenizer of a folder; without one GPT-2's, if the vocabulary size matches."""
+    if folder is not None:
+        tokenizer = Tokenizer.load(folder)
+        check_vocab_size(tokenizer, config, folder)
+        return tokenizer
+    if config.vocab_size != 50_257:
         raise ValueError(
             f"{path} has {config.vocab_size:,} tokens and no tokenizer; name a folder that has it "
             f"(--tokenizer)."
         )
-    if folder is None:
-        from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
+    from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
-        return load_gpt2_tokenizer()
-    tokenizer = Tokenizer.load(folder)
-    check_vocab_size(tokenizer, config, folder)
-    return tokenizer
+    return load_gpt2_tokenizer()
 
 
 def check_vocab_size(tokenizer: Tokenizer, config: ModelConfig, path: Path) -> None:
+    """Raise ValueError for a tokenizer with more tokens than the model."""
     if tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
             f"The tokenizer of {path} has {tokenizer.vocab_size:,} tokens, more than the model's "

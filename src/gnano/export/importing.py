@@ -1,11 +1,11 @@
-"""A model from elsewhere, made a folder that all our commands open.
+"""Imports a model of another program as a folder that all commands read.
 
-    model.pt, .safetensors ─▶ lone_file ─┐
-    model.gguf ─────────────▶ gguf ──────┼─▶ checked ─▶ OUT/ config, weights, tokenizer, files.json
-    a Hugging Face folder ──▶ below ─────┘
+    model.pt, .safetensors ─▶ tensor_file ─┐
+    model.gguf ─────────────▶ gguf_file ───┼─▶ checks ─▶ OUT/ config, weights, tokenizer, files.json
+    a Hugging Face folder ──▶ below ───────┘
 
-Nothing in such a file is trusted: no code is run, names and shapes are held against the shape that
-they claim, and a folder's list of files stays in the folder.
+Files are not trusted: no code is run, tensor names and shapes are checked against the config, and
+a folder's weight index cannot name files outside the folder.
 """
 
 from pathlib import Path
@@ -29,30 +29,28 @@ def import_model(
     hints: TensorFileHints = DEFAULT_HINTS,
     tokenizer_folder: Path | None = None,
 ) -> ImportedModel:
-    """Make the folder `out` of a file or folder; returns what was found in it.
+    """Write the folder `out` from a file or folder, and return the model.
 
-    `hints` are for what a file of tensors alone does not state. Raises ValueError or OSError, in a
-    sentence, for what is damaged, hostile or no Llama that we can run.
+    `hints` state what a bare tensor file does not. Raises ValueError or OSError for a model that
+    is damaged, hostile or not a supported Llama.
     """
     if not source_path.exists():
         raise FileNotFoundError(f"There is nothing at {source_path}.")
-    check_output_path(
-        out, "--out", [source_path, *([tokenizer_folder] if tokenizer_folder else [])]
-    )
+    check_output_path(out, "--out", filter(None, [source_path, tokenizer_folder]))
     if source_path.is_file() and source_path.suffix == ".gguf":
         if tokenizer_folder:
-            raise ValueError(f"{source_path} has a tokenizer of its own; leave --tokenizer out.")
-        found = read_gguf(source_path)
+            raise ValueError(f"{source_path} includes a tokenizer; leave --tokenizer out.")
+        model = read_gguf(source_path)
     elif source_path.is_file():
-        found = read_tensor_file_model(source_path, hints, tokenizer_folder)
+        model = read_tensor_file_model(source_path, hints, tokenizer_folder)
     else:
-        found = _read_hf_folder(source_path, tokenizer_folder)
+        model = _read_hf_folder(source_path, tokenizer_folder)
     for name, hint in vars(hints).items():
         require_agreement(
-            name, {"the option": hint, f"that of {source_path}": getattr(found.config, name)}
+            name, {"the option": hint, f"that of {source_path}": getattr(model.config, name)}
         )
-    found.save_pretrained(out)
-    return found
+    model.save_pretrained(out)
+    return model
 
 
 def _read_hf_folder(folder: Path, tokenizer_folder: Path | None) -> ImportedModel:
@@ -69,28 +67,24 @@ def _read_hf_folder(folder: Path, tokenizer_folder: Path | None) -> ImportedMode
         if listed and (wrong := sorted(listed ^ found.keys())):
             holds = "holds" if wrong[0] in found else "does not hold"
             raise ValueError(
-                f"{file} {holds} {wrong[0]}, and the list beside it states otherwise; copy both "
-                f"again."
+                f"{file} {holds} {wrong[0]}, but the index in its folder differs; copy both again."
             )
         tensors |= found
-    words = tokenizer_folder or folder
-    loaded = load_tokenizer_for(config, words, folder)
+    tokenizer = load_tokenizer_for(config, tokenizer_folder or folder, folder)
     size = sum(file.stat().st_size for file in files)
-    return ImportedModel(
-        config, check_and_unify_tensors(tensors, config, folder, size, tied), loaded, words
-    )
+    tensors = check_and_unify_tensors(tensors, config, folder, size, tied)
+    return ImportedModel(config, tensors, tokenizer, tokenizer_folder or folder)
 
 
 def _find_weight_files(folder: Path) -> dict[Path, set[str]]:
-    """Map each file of weights to the names of its tensors, as far as an index lists them."""
+    """Map each weight file to its tensor names, as far as an index lists them."""
     for single, index in SHARD_INDEX_NAMES.items():  # in the order of transformers
         if (folder / single).is_file():
             return {folder / single: set()}
         if (folder / index).is_file():
             return _read_weight_index(folder / index, Path(single).suffix)
-    raise FileNotFoundError(
-        f"{folder} has no weights: none of {', '.join([*SHARD_INDEX_NAMES, *SHARD_INDEX_NAMES.values()])}."
-    )
+    names = [*SHARD_INDEX_NAMES, *SHARD_INDEX_NAMES.values()]
+    raise FileNotFoundError(f"{folder} has no weights: none of {', '.join(names)}.")
 
 
 def _read_weight_index(index: Path, suffix: str) -> dict[Path, set[str]]:
@@ -100,8 +94,8 @@ def _read_weight_index(index: Path, suffix: str) -> dict[Path, set[str]]:
     files: dict[Path, set[str]] = {}
     for tensor, name in listed.items():
         if Path(str(name)).name != name or not name.endswith(suffix):
-            raise ValueError(f"{index} names {name!r}, which is no file beside it.")
+            raise ValueError(f"{index} names {name!r}, which is not a file in its folder.")
         if not (index.parent / name).is_file():
-            raise FileNotFoundError(f"{index.parent} lacks {name}, which its list names.")
+            raise FileNotFoundError(f"{index.parent} has no {name}, which its index names.")
         files.setdefault(index.parent / name, set()).add(tensor)
     return files

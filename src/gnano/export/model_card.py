@@ -2,12 +2,12 @@
 
     config.json, the weights ────────▶ shape, parameters
     recipe.toml, metrics.jsonl ──────▶ data, training, results; of the run and of its base's
-    evals/ ──────────────────────────▶ what `gnano eval` measured
-    the engine, with a fixed seed ───▶ a few texts
-    the names of the files ──────────▶ how each tool opens them
+    evals/ ──────────────────────────▶ scores of `gnano eval`
+    the engine, with a fixed seed ───▶ samples
+    the file names ──────────────────▶ how to load them in each tool
 
-A section without facts is left out. Paths of this machine are not published: sources that are the
-author's own files appear by their names.
+A section without facts is left out. Paths of this machine are not published: the author's own
+files appear by the name of their source.
 """
 
 import json
@@ -44,7 +44,7 @@ SOURCE_KIND_DESCRIPTIONS = {
     "gnano.demo.python_questions:QUESTIONS": "questions about Python's library",
     "files": "files of the author",
 }
-ENGLISH_SOURCES = {  # sources that are known to be
+ENGLISH_SOURCES = {
     *(name for name in SOURCE_KIND_DESCRIPTIONS if name.startswith("gnano.demo.")),
     *("HuggingFaceTB/smollm-corpus", "bigcode/starcoderdata", "databricks/databricks-dolly-15k"),
 }
@@ -59,126 +59,108 @@ def build_model_card(
     languages: Sequence[str] = (),
     prompts: Sequence[str] = (),
 ) -> str:
-    """Return the card of a checkpoint or model folder, as Markdown under the Hub's front matter.
+    """Return the card of a checkpoint or model folder, as Markdown with the Hub's front matter.
 
-    `files` are the names of all that is published beside it. Without a `license` the card has
-    that of a model made from scratch, or none; `prompts` take the place of the usual ones.
+    `files` are the names of all published files. Without `license_id`, a model trained from
+    scratch gets apache-2.0 and others none. `prompts` replace the default ones.
     """
     folder = find_checkpoint(folder)
-    made, config, template = training_stages(folder), load_config(folder), read_template(folder)
+    stages, config, template = training_stages(folder), load_config(folder), read_template(folder)
     stored = read_json_object(folder / "config.json")
-    if not license_id and made and not made[-1].recipe.train.init_from:
-        # made from nothing but its own runs, it is its author's to license
+    tuning = stages[0].instruction_config if stages else None
+    if not license_id and stages and not stages[-1].recipe.train.init_from:
         license_id = "apache-2.0"
-    origin = ", trained from scratch with auto-g-nano" if made else ""
-    if made and made[0].instruction_config:
-        origin = f", tuned from {_escape_markdown(format_base_name(made[0]))} with auto-g-nano"
-    template_name = (
-        Path(made[0].instruction_config.template).stem
-        if made and made[0].instruction_config
-        else ""
-    )
-    pretrained = [stage for stage in made if not stage.instruction_config and stage.metrics]
-    return (
-        _template_environment()
-        .get_template("card.md.j2")
-        .render(
-            metadata=_front_matter(made, license_id, languages, template is not None),
-            repo=repo,
-            config=config,
-            parameters=num_parameters(config),
-            dtype=stored.get("dtype") or stored.get("torch_dtype"),
-            origin=origin,
-            template=template,
-            template_name=template_name,
-            template_example=template
-            and template.render_prompt((Turn("user", "Where is the key?"),)),
-            prompt=DEFAULT_QUESTIONS[0] if template else DEFAULT_PROMPTS[0],
-            begin=_required_bos_token(folder),
-            files=sorted(files),
-            stages=[_describe_stage(stage, len(made) > 1) for stage in made],
-            scores=_eval_score_rows(folder),
-            sampling=SAMPLE_SETTINGS,
-            sample_tokens=SAMPLE_TOKENS,
-            samples=_generate_samples(folder, template, prompts),
-            tokens_read=pretrained[-1].metrics[-1].get("tokens") if pretrained else None,
-            license=license_id,
-            datasets=_dataset_repos(made),
-        )
+    origin = ", trained from scratch with auto-g-nano" if stages else ""
+    if tuning:
+        origin = f", tuned from {_escape_markdown(format_base_name(stages[0]))} with auto-g-nano"
+    example = template and template.render_prompt((Turn("user", "Where is the key?"),))
+    pretrained = [stage for stage in stages if not stage.instruction_config and stage.metrics]
+    card = _template_environment().get_template("card.md.j2")
+    return card.render(
+        metadata=_front_matter(stages, license_id, languages, template is not None),
+        repo=repo,
+        config=config,
+        parameters=num_parameters(config),
+        dtype=stored.get("dtype") or stored.get("torch_dtype"),
+        origin=origin,
+        template=template,
+        template_name=Path(tuning.template).stem if tuning else "",
+        template_example=example,
+        prompt=DEFAULT_QUESTIONS[0] if template else DEFAULT_PROMPTS[0],
+        begin=_required_bos_token(folder),
+        files=sorted(files),
+        stages=[_describe_stage(stage, len(stages) > 1) for stage in stages],
+        scores=_eval_score_rows(folder),
+        sampling=SAMPLE_SETTINGS,
+        sample_tokens=SAMPLE_TOKENS,
+        samples=_generate_samples(folder, template, prompts),
+        tokens_read=pretrained[-1].metrics[-1].get("tokens") if pretrained else None,
+        license=license_id,
+        datasets=_dataset_repos(stages),
     )
 
 
 def _template_environment() -> Environment:
-    """Return the templates' environment; all text from outside passes one of its filters."""
-    found = Environment(
+    """Return the template's environment; all untrusted text passes one of its filters."""
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found.filters |= {
+    environment.filters |= {
         "fenced": _fence_code,
         "table": _markdown_table,
         "plain": _escape_markdown,
         "commas": "{:,}".format,
+        "quoted": partial(json.dumps, ensure_ascii=False),  # Python reads JSON strings
     }
-    found.filters["quoted"] = partial(json.dumps, ensure_ascii=False)  # Python reads JSON strings
-    found.globals["shell"] = format_shell_command
-    return found
+    environment.globals["shell"] = format_shell_command
+    return environment
 
 
 def _markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [
-        headers,
-        ["---"] * len(headers),
-        *([_escape_markdown(cell) for cell in row] for row in rows),
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    cells = ([_escape_markdown(cell) for cell in row] for row in rows)
+    return "".join(f"| {' | '.join(row)} |\n" for row in [headers, ["---"] * len(headers), *cells])
 
 
 def _escape_markdown(text: str) -> str:
-    """Escape what Markdown would take for the border of a cell or for HTML."""
+    """Escape text that Markdown would read as the border of a cell or as HTML."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _fence_code(text: str, language: str = "text") -> str:
-    """Put the text unchanged within a fence that it cannot close."""
+    """Put the text in a fence that it cannot close."""
     ticks = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, ticks + 1)
-    shown = "".join(
+    printable = "".join(
         c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
     )
-    return f"{fence}{language}\n{shown.rstrip()}\n{fence}\n"
+    return f"{fence}{language}\n{printable.rstrip()}\n{fence}\n"
 
 
 def _front_matter(
-    run_stages: Sequence[TrainingStage],
-    license_id: str,
-    languages: Sequence[str],
-    is_chat_model: bool,
+    stages: Sequence[TrainingStage], license_id: str, languages: Sequence[str], is_chat_model: bool
 ) -> str:
     """Return the front matter, as YAML."""
-    sources = [source for stage in run_stages for source in stage.sources.values()]
+    sources = [source for stage in stages for source in stage.sources.values()]
     if not languages and sources and all({s.generator, s.repo} & ENGLISH_SOURCES for s in sources):
         languages = ["en"]
+    tags = ["llama", *["gnano"] * bool(stages), *["conversational"] * is_chat_model]
     data = ModelCardData(
         license=license_id or None,
         language=list(languages) or None,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=[
-            "llama",
-            *(["gnano"] if run_stages else []),
-            *(["conversational"] if is_chat_model else []),
-        ],
-        datasets=_dataset_repos(run_stages) or None,
+        tags=tags,
+        datasets=_dataset_repos(stages) or None,
     )
     return str(data.to_yaml())
 
 
 def _required_bos_token(folder: Path) -> str:
-    """Return what a text must begin with where the tokenizer does not put it there by itself."""
+    """Return the token that a prompt must start with if the tokenizer does not add it."""
     with suppress(OSError, ValueError):
         settings = read_json_object(folder / "tokenizer_config.json")
         if settings.get("add_bos_token") is False and isinstance(settings.get("bos_token"), str):
@@ -187,12 +169,12 @@ def _required_bos_token(folder: Path) -> str:
 
 
 def _describe_stage(stage: TrainingStage, has_several_stages: bool) -> dict[str, Any]:
-    """Return what one run learned from, how, and how well."""
+    """Return the data, the settings and the results of a run."""
     kind = stage.instruction_config.kind if stage.instruction_config else "pretraining"
     share = "times an epoch" if stage.instruction_config else "share of the tokens"
     return {
         "suffix": f": {kind}" if has_several_stages else "",
-        "head": ("source", "what", share),
+        "headers": ("source", "content", share),
         "data": _data_rows(stage),
         "training": _training_rows(stage),
         "results": _result_paragraphs(stage),
@@ -203,12 +185,12 @@ def _data_rows(stage: TrainingStage) -> list[tuple[str, str, str]]:
     total = sum(source.weight for source in stage.sources.values())
     rows = []
     for name, source in stage.sources.items():
-        what = SOURCE_KIND_DESCRIPTIONS.get(source.generator or source.kind, source.location)
+        content = SOURCE_KIND_DESCRIPTIONS.get(source.generator or source.kind, source.location)
         if source.kind == "hub":
             url = f"https://huggingface.co/datasets/{source.repo}"
-            what = f"[{source.repo}]({url}) {source.config}, {source.split}".replace(" ,", ",")
+            content = f"[{source.repo}]({url}) {source.config}, {source.split}".replace(" ,", ",")
         share = f"{source.weight:g}" if stage.instruction_config else f"{source.weight / total:.1%}"
-        rows.append((name, what, share))
+        rows.append((name, content, share))
     return rows
 
 
@@ -222,6 +204,7 @@ def _training_rows(stage: TrainingStage) -> list[tuple[str, str]]:
     device = {"cuda": "GPU", "mps": "GPU", "cpu": "CPU"}.get(train.device)
     memory = finite_number(last.get("memory_gb"))
     seconds, speed = finite_number(last.get("seconds")), finite_number(last.get("tokens_per_s"))
+    time = f"{_format_time(seconds)}, {speed:,.0f} tokens/s at the end" if seconds and speed else ""
     tokens_per_step = f"{train.tokens_per_step:,} tokens a step"
     peak = f"{schedule.peak:g} after {schedule.warmup_steps(train.steps):,} steps of warm-up"
     is_dpo = stage.instruction_config is not None and stage.instruction_config.kind == "preferences"
@@ -237,9 +220,7 @@ def _training_rows(stage: TrainingStage) -> list[tuple[str, str]]:
         "precision": f"{train.precision}, master weights in fp32",
         "hardware": f"{ranks} × {facts.get('gpu') or device}" if device else "",
         "peak memory": f"{memory:.1f} GB{' each' * (ranks > 1)}" if memory else "",
-        "time": f"{_format_time(seconds)}, {speed:,.0f} tokens/s at the end"
-        if seconds and speed
-        else "",
+        "time": time,
         "seed": f"{train.seed}",
         "software": " · ".join(f"{k} {facts[k]}" for k in ("gnano", "torch") if k in facts),
     }
@@ -247,37 +228,36 @@ def _training_rows(stage: TrainingStage) -> list[tuple[str, str]]:
 
 
 def _result_paragraphs(stage: TrainingStage) -> list[str]:
-    """Return paragraphs on the training loss and the last held-out loss, as far as logged."""
+    """Return paragraphs on the training loss and the last held-out loss, if logged."""
     kind = stage.instruction_config.kind if stage.instruction_config else ""
-    what = {"instructions": "answers", "preferences": "pairs of answers"}.get(kind, "text")
+    content = {"instructions": "answers", "preferences": "pairs of answers"}.get(kind, "text")
     unit = "nats per pair" if kind == "preferences" else "nats per token"
     losses = [loss for row in stage.metrics if (loss := finite_number(row.get("loss"))) is not None]
     late = losses[-max(1, len(losses) // FINAL_LOSS_DIVISOR) :]
     paragraphs = []
     if late:
-        over = f"the last {len(late):,} steps" if len(late) > 1 else "the last step"
-        paragraphs = [f"Training loss: {sum(late) / len(late):.3f} {unit} over {over}."]
+        span = f"the last {len(late):,} steps" if len(late) > 1 else "the last step"
+        paragraphs = [f"Training loss: {sum(late) / len(late):.3f} {unit} over {span}."]
     measured = [row for row in stage.metrics if isinstance(row.get("heldout"), dict)]
     if not measured:
         return paragraphs
     row, heldout = measured[-1], measured[-1]["heldout"]
     extent = "all of it" if row.get("final") else "a part of it"
-    paragraphs.append(f"Held-out {what}, {extent}, at step {row['step']:,}:")
+    paragraphs.append(f"Held-out {content}, {extent}, at step {row['step']:,}:")
     columns = {"bits per byte": ("bits_per_byte", "sources"), unit: ("loss", "losses")}
-    columns = {head: keys for head, keys in columns.items() if keys[0] in heldout}
+    columns = {header: keys for header, keys in columns.items() if keys[0] in heldout}
     sources = [heldout.get(parts, {}) for _, parts in columns.values()]
     names = sorted({name for values in sources for name in values})
     rows = [(name, *(_format_metric(values.get(name)) for values in sources)) for name in names]
     rows.append(("all", *(_format_metric(heldout[key]) for key, _ in columns.values())))
     paragraphs.append(_markdown_table(("held out", *columns), rows).rstrip())
     if (accuracy := finite_number(heldout.get("accuracy"))) is not None:
-        agreement = f"{accuracy:.1%} of them"
-        paragraphs.append(f"It prefers the same one of a pair as the data do in {agreement}.")
+        paragraphs.append(f"It prefers the same answer as the data in {accuracy:.1%} of the pairs.")
     return paragraphs
 
 
 def _eval_score_rows(folder: Path) -> list[tuple[str, ...]]:
-    """Return the newest score of each task that `gnano eval` kept of this checkpoint."""
+    """Return the newest score of each task that `gnano eval` saved for this checkpoint."""
     saved = sorted(
         load_valid_results(folder, LoadConfig()), key=lambda pair: pair[0].stat().st_mtime
     )
@@ -298,14 +278,14 @@ def _eval_score_rows(folder: Path) -> list[tuple[str, ...]]:
 def _generate_samples(
     folder: Path, chat_template: ChatTemplate | None, prompts: Sequence[str]
 ) -> list[str]:
-    """Return what the model writes for each prompt, behind the prompt."""
+    """Return each prompt with the model's continuation or answer."""
     engine = Engine.load(folder)
     titles = prompts or (DEFAULT_QUESTIONS if chat_template else DEFAULT_PROMPTS)
     inputs: list[tuple[str, str | list[int]]] = [(title, title) for title in titles]
     if chat_template:
         turns = [(title, (Turn("user", title),)) for title in titles]
         inputs = [(t, encode_prompt(turn, chat_template, engine.tokenizer)) for t, turn in turns]
-    context = engine.model.config.block_size  # a prompt must leave room for an answer
+    context = engine.model.config.block_size  # a prompt must leave space for an answer
     inputs = [(t, prompt) for t, prompt in inputs if len(engine.encode_prompt(prompt)) < context]
     if not inputs:
         return []
@@ -313,11 +293,11 @@ def _generate_samples(
         [prompt for _, prompt in inputs], SAMPLE_TOKENS, SAMPLE_SETTINGS
     )
     between = "\n\n" if chat_template else ""
-    return [t + between + found.text for (t, _), [found] in zip(inputs, completions, strict=True)]
+    return [t + between + group[0].text for (t, _), group in zip(inputs, completions, strict=True)]
 
 
-def _dataset_repos(run_stages: Sequence[TrainingStage]) -> list[str]:
-    repos = (source.repo for stage in run_stages for source in stage.sources.values())
+def _dataset_repos(stages: Sequence[TrainingStage]) -> list[str]:
+    repos = (source.repo for stage in stages for source in stage.sources.values())
     return list(dict.fromkeys(repo for repo in repos if repo))
 
 

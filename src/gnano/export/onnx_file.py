@@ -1,28 +1,21 @@
-"""The model as one graph: what `torch.onnx.export` traces, with no weight in memory.
+"""Exports a checkpoint as ONNX: a graph that onnxruntime runs without PyTorch.
+
+    meta-device model ─▶ graph ─┬─ + the checkpoint's tensors, one at a time ─▶ model.onnx
+                                └─ int8, int4: onnxruntime's quantizer          model.onnx.data
 
     input_ids ─▶ embedding ─▶ blocks ─▶ norm ─▶ head ─▶ logits
-    position_ids ─▶ turns ─────┘│▲
-    attention_mask ─▶ who sees ─┘│└─ past_key_values.N ─▶ + the new ones ─▶ present.N
-
-The blocks are those of `gnano.model`; their matrices stand the other way round, [in, out], as
-ONNX multiplies them, and attention is written out. Parameters have names and shapes but hold
-nothing (PyTorch's meta device), so a graph of a billion weights takes no memory until they are
-written.
-
-A checkpoint as ONNX: a graph that onnxruntime runs without PyTorch, on many machines.
-
-    graph (onnx_model) + the checkpoint's tensors, one at a time ─▶ model.onnx
-      int8, int4: onnxruntime's quantizer between the two            model.onnx.data
+    position_ids ─▶ rotation ──┘│▲
+    attention_mask ─▶ mask ─────┘│└─ past_key_values.N ─▶ + the new ones ─▶ present.N
 
     fp32   the model as it is
     fp16   half the size, for GPUs (a CPU computes it in fp32, with casts around each product);
            norms and rotary positions are computed in fp32, keys and values are kept in fp16
-    int8   the matrices in 8 or 4 bits, for CPUs, each 32 inputs with a scale and a zero of their
-    int4   own, multiplied in 8 bits; norms, attention, keys and values in fp32, the embedding in
-           fp16
+    int8   the matrices in 8 or 4 bits, for CPUs, with a scale and a zero point per 32 inputs, and
+    int4   multiplied in 8 bits; norms, attention, keys and values in fp32, the embedding in fp16
 
-Logits are fp32 in each. The folder has what a reader needs beside the graph: config,
-tokenizer, chat template.
+Logits are fp32 in each. The blocks are those of `gnano.model`, with matrices transposed to
+[in, out], as ONNX multiplies them, and attention written out. Parameters are on the meta device, so
+a graph of a billion weights takes no memory until they are written.
 """
 
 import logging
@@ -31,7 +24,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,18 +33,57 @@ from torch import Tensor, nn
 
 from gnano.checkpoint.export_weights import copy_tokenizer_files
 from gnano.config.model_config import ModelConfig
+from gnano.export.export_source import ExportSource
 from gnano.model.kv_cache import LayerCache
 from gnano.model.layers import Attention, Linear, Rope, rope_table
 from gnano.model.transformer import GPT
+from gnano.utils.optional_packages import require
 
 if TYPE_CHECKING:
     import onnx_ir
 
-    from gnano.export.export_source import ExportSource
-
-
 OPSET = 18
-ROPE_TABLES = ("cos", "sin")  # tables of the rotary positions, [block_size, E/2] in fp32
+GRAPH_FILE = "model.onnx"
+ROPE_TABLES = ("cos", "sin")  # buffers of the rotary positions, [block_size, E/2] in fp32
+QUANTIZATION_BITS = {"int8": 8, "int4": 4}
+QUANTIZATION_GROUP_SIZE = 32  # inputs of a matrix that share a scale and a zero point
+# onnxruntime's level for products in 8 bits: in fp32 a CPU has no kernel for int8
+MATMUL_ACCURACY_LEVEL = 4
+
+
+def export_onnx(
+    source: ExportSource,
+    folder: Path,
+    dtype: str,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Fill a folder with the model as ONNX, its config, tokenizer and chat template.
+
+    Inputs are `input_ids`, `attention_mask`, `position_ids` and `past_key_values.N.key` and
+    `.value`, which may be empty; outputs `logits` and `present.N.key` and `.value`: the names of
+    optimum and transformers.js. Batch size, length and past are free; a row may be padded on its
+    left. Raises ValueError if a package is missing.
+    """
+    for package in ("onnx", "onnx_ir", "onnxruntime", "onnxscript"):
+        require(package, "onnx", f"ONNX export needs {package}")
+    path = folder / GRAPH_FILE
+    with _silence_exporter():
+        on_progress("Tracing the model")
+        graph = _build_onnx_graph(source, dtype)
+        if dtype not in QUANTIZATION_BITS:
+            _write_onnx(graph, path, on_progress)
+        else:
+            # in the output folder: a billion weights are 4 GB, and /tmp may be in memory
+            with tempfile.TemporaryDirectory(dir=folder) as full:
+                full_path = Path(full, GRAPH_FILE)
+                _write_onnx(graph, full_path, on_progress)
+                on_progress(f"Quantizing to {dtype}")
+                quantized = _quantize_matrices(full_path, QUANTIZATION_BITS[dtype])
+                _write_onnx(quantized, path, on_progress)
+    for name in ("config.json", "generation_config.json"):
+        if (source.folder / name).is_file():
+            shutil.copyfile(source.folder / name, folder / name)
+    copy_tokenizer_files([source.folder], folder)
 
 
 class TransposedLinear(nn.Module):
@@ -63,41 +94,44 @@ class TransposedLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(in_features, out_features))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer."""
         return x @ self.weight
 
 
 class ConcatKVCache(LayerCache):
-    """Keys and values of one layer that become longer with each append: no place is kept free."""
+    """Keys and values of one layer, which grow with each append."""
 
     def append(self, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
+        """Append keys and values, and return all of them."""
         self.k_BKTE = torch.cat((self.k_BKTE, k_BKTE), dim=2)
         self.v_BKTE = torch.cat((self.v_BKTE, v_BKTE), dim=2)
         return self.k_BKTE, self.v_BKTE
 
 
 class OnnxGroupedQueryAttention(Attention):
-    """The same attention with a group's queries as the rows of one product.
+    """Attention with a group's queries as the rows of one product.
 
-    Its keys are then read once and not copied: a step of the `1b` shape in int4 after 900 tokens
-    takes 33 ms on two cores and not 70, of which 30 are the weights.
+    Its keys are read once and not copied: a step of the `1b` shape in int4 after 900 tokens takes
+    33 ms on two cores instead of 70, of which 30 are the weights.
     """
 
     def attend(
         self, q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, mask_B1TT: Tensor | None
     ) -> Tensor:
+        """Return the attention's output [B, H, T, E]."""
         assert mask_B1TT is not None
         B, _, T, E = q_BHTE.shape
         S, G = k_BKTE.shape[2], self.H // self.K  # keys so far; queries of a group: N is G·T
         q_BKNE = (q_BHTE * E**-0.5).reshape(B, self.K, G * T, E)
         scores_BKGTS = (q_BKNE @ k_BKTE.transpose(2, 3)).view(B, self.K, G, T, S)
-        unseen = torch.finfo(q_BHTE.dtype).min
-        scores_BKGTS = torch.where(mask_B1TT[:, :, None], scores_BKGTS, unseen)
-        shares_BKGTS = scores_BKGTS.softmax(4, dtype=torch.float32).to(q_BHTE.dtype)
-        return (shares_BKGTS.view(B, self.K, G * T, S) @ v_BKTE).view(B, self.H, T, E)
+        masked = torch.finfo(q_BHTE.dtype).min
+        scores_BKGTS = torch.where(mask_B1TT[:, :, None], scores_BKGTS, masked)
+        weights_BKGTS = scores_BKGTS.softmax(4, dtype=torch.float32).to(q_BHTE.dtype)
+        return (weights_BKGTS.view(B, self.K, G * T, S) @ v_BKTE).view(B, self.H, T, E)
 
 
 class OnnxModel(nn.Module):
-    """The language model as a function of what it is given alone; parameters keep their names."""
+    """The language model as a pure function of its inputs; parameters keep their names."""
 
     def __init__(
         self, config: ModelConfig, activation_dtype: torch.dtype, embedding_dtype: torch.dtype
@@ -109,7 +143,7 @@ class OnnxModel(nn.Module):
             block.self_attn = OnnxGroupedQueryAttention(config)
         for name, layer in list(self.named_modules()):
             if isinstance(layer, Linear):
-                # the head without the rows that pad it while our own engine runs
+                # the head without the rows that pad it in our engine
                 outputs = config.vocab_size if name == "lm_head" else layer.out_features
                 self.set_submodule(name, TransposedLinear(layer.in_features, outputs))
         self.to(activation_dtype)
@@ -125,8 +159,8 @@ class OnnxModel(nn.Module):
         position_ids: Tensor,
         past: list[tuple[Tensor, Tensor]],
     ) -> tuple[Tensor, ...]:
-        """Logits [B, T, V] in fp32, then keys and values [B, K, past + T, E] of each layer."""
-        sees_B1TS = causal_padding_mask(attention_mask, input_ids.shape[1])
+        """Return logits [B, T, V] in fp32, then keys and values [B, K, past + T, E] per layer."""
+        mask_B1TS = causal_padding_mask(attention_mask, input_ids.shape[1])
         cos_BTE, sin_BTE = (
             F.embedding(position_ids, self.get_buffer(name)) for name in ROPE_TABLES
         )
@@ -135,13 +169,13 @@ class OnnxModel(nn.Module):
         present: list[Tensor] = []
         for block, (k_BKTE, v_BKTE) in zip(self.model.layers, past, strict=True):
             cache = ConcatKVCache(k_BKTE, v_BKTE)
-            x_BTD = block(x_BTD, rope, cache, sees_B1TS)
+            x_BTD = block(x_BTD, rope, cache, mask_B1TS)
             present += cache.k_BKTE, cache.v_BKTE
         return self.lm_head(self.model.norm(x_BTD)).float(), *present
 
 
 def causal_padding_mask(attention_mask_BS: Tensor, query_tokens: int) -> Tensor:
-    """Return the causal mask of the last `tokens` positions without padding, [B, 1, T, S]."""
+    """Return the causal mask of the last `query_tokens` positions without padding, [B, 1, T, S]."""
     S = attention_mask_BS.shape[1]
     key_S, query_T = (torch.arange(n, device=attention_mask_BS.device) for n in (S, query_tokens))
     query_T1 = query_T[:, None] + (S - query_tokens)
@@ -149,7 +183,7 @@ def causal_padding_mask(attention_mask_BS: Tensor, query_tokens: int) -> Tensor:
 
 
 def input_output_names(config: ModelConfig) -> tuple[list[str], list[str]]:
-    """Of inputs and outputs, as optimum and transformers.js have them."""
+    """Return the names of inputs and outputs, as in optimum and transformers.js."""
     layers = [f"{n}.{part}" for n in range(config.n_layer) for part in ("key", "value")]
     inputs = ["input_ids", "attention_mask", "position_ids"]
     return (
@@ -161,22 +195,22 @@ def input_output_names(config: ModelConfig) -> tuple[list[str], list[str]]:
 def trace_model(
     config: ModelConfig, activation_dtype: torch.dtype, embedding_dtype: torch.dtype
 ) -> "onnx_ir.Model":
-    """The graph, with initializers that have names, dtypes and shapes but no values yet."""
+    """Return the graph; its initializers have names, dtypes and shapes but no values yet."""
     from torch.export import Dim
 
-    B, T, P = 2, 3, 5  # an example's; all three are free in the graph
+    B, T, P = 2, 3, 5  # example sizes of batch, length and past; all three are free in the graph
     batch, length = Dim("batch_size"), Dim("sequence_length")
-    before, so_far = Dim("past_sequence_length"), Dim("total_sequence_length")
+    past_length, total_length = Dim("past_sequence_length"), Dim("total_sequence_length")
     ids = {0: batch, 1: length}
-    held = {0: batch, 2: before}
+    cached = {0: batch, 2: past_length}
     inputs, outputs = input_output_names(config)
     with torch.device("meta"):
-        graph = OnnxModel(config, activation_dtype, embedding_dtype).eval()
+        model = OnnxModel(config, activation_dtype, embedding_dtype).eval()
         shape = B, config.n_kv_head, P, config.head_size
-        # each a tensor of its own: one that stood in two places would be taken for one input
+        # distinct tensors: one that is passed twice would become one input
         empty = [torch.empty(shape, dtype=activation_dtype) for _ in range(2 * config.n_layer)]
         program = torch.onnx.export(
-            graph,
+            model,
             kwargs={
                 "input_ids": torch.zeros(B, T, dtype=torch.long),
                 "attention_mask": torch.ones(B, P + T, dtype=torch.long),
@@ -185,82 +219,28 @@ def trace_model(
             },
             dynamic_shapes={
                 "input_ids": ids,
-                "attention_mask": {0: batch, 1: so_far},
+                "attention_mask": {0: batch, 1: total_length},
                 "position_ids": ids,
-                "past": [(held, held)] * config.n_layer,
+                "past": [(cached, cached)] * config.n_layer,
             },
             input_names=inputs,
             output_names=outputs,
             opset_version=OPSET,
             dynamo=True,
-            optimize=False,  # it looks at values, and there are none
+            optimize=False,  # it reads values, and there are none
             verbose=False,
         )
     assert program is not None
     return program.model
 
 
-GRAPH_FILE = "model.onnx"
-QUANTIZATION_BITS = {"int8": 8, "int4": 4}
-QUANTIZATION_GROUP_SIZE = 32  # inputs of a matrix that share a scale and a zero
-# onnxruntime's level for products in 8 bits: in fp32 a CPU has no kernel for int8
-MATMUL_ACCURACY_LEVEL = 4
-
-
-def export_onnx(
-    source: "ExportSource",
-    folder: Path,
-    dtype: str,
-    on_progress: Callable[[str], None] = lambda _: None,
-) -> None:
-    """Fill a folder with the model as ONNX.
-
-    Inputs are `input_ids`, `attention_mask`, `position_ids` and `past_key_values.N.key` and
-    `.value`, which may be empty; outputs `logits` and `present.N.key` and `.value`: the names of
-    optimum and transformers.js. Batch, length and past are free; a row may be padded at its left.
-
-    Raises ValueError, in a sentence, where a package is missing.
-    """
-    _check_packages()
-    path = folder / GRAPH_FILE
-    with _silence_exporter():
-        on_progress("Tracing the model")
-        graph = _build_onnx_graph(source, dtype)
-        if dtype not in QUANTIZATION_BITS:
-            _write_onnx(graph, path, on_progress)
-        else:
-            # in the output folder: a billion weights are 4 GB, and /tmp may be in memory
-            with tempfile.TemporaryDirectory(dir=folder) as full:
-                _write_onnx(graph, Path(full, GRAPH_FILE), on_progress)
-                on_progress(f"Quantizing to {dtype}")
-                _write_onnx(
-                    _quantize_matrices(Path(full, GRAPH_FILE), QUANTIZATION_BITS[dtype]),
-                    path,
-                    on_progress,
-                )
-    for name in ("config.json", "generation_config.json"):
-        if (source.folder / name).is_file():
-            shutil.copyfile(source.folder / name, folder / name)
-    copy_tokenizer_files([source.folder], folder)
-
-
-def _check_packages() -> None:
-    try:
-        for package in ("onnx", "onnx_ir", "onnxruntime", "onnxscript"):
-            import_module(package)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"ONNX export needs {error.name}: pip install 'auto-g-nano[onnx]'."
-        ) from None
-
-
-def _build_onnx_graph(source: "ExportSource", dtype: str) -> "onnx_ir.Model":
+def _build_onnx_graph(source: ExportSource, dtype: str) -> "onnx_ir.Model":
     """Return the graph; its weights are read from the checkpoint when they are written."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
     from onnxscript.optimizer import optimize_ir
 
     activations = torch.float16 if dtype == "fp16" else torch.float32
-    # what it is rounded to in 4 or 8 bits elsewhere is coarser, and it would be a third of the file
+    # fp16 is finer than the 4 or 8 bits of the matrices; fp32 would be a third of the file
     embedding = torch.float32 if dtype == "fp32" else torch.float16
     graph = trace_model(source.config, activations, embedding)
     weights = dict(graph.graph.initializers)
@@ -274,7 +254,7 @@ def _build_onnx_graph(source: "ExportSource", dtype: str) -> "onnx_ir.Model":
 
 
 def _lazy_weight_tensor(
-    source: "ExportSource", name: str, weight: "onnx_ir.Value"
+    source: ExportSource, name: str, weight: "onnx_ir.Value"
 ) -> "onnx_ir.LazyTensor":
     import onnx_ir
 
@@ -283,8 +263,7 @@ def _lazy_weight_tensor(
 
     def read() -> "onnx_ir.TensorProtocol":
         if name in ROPE_TABLES:
-            config = source.config
-            cpu = torch.device("cpu")
+            config, cpu = source.config, torch.device("cpu")
             table = rope_table(config.head_size, config.block_size, config.rope_theta, cpu)
             tensor = table[ROPE_TABLES.index(name)]
         else:
@@ -301,14 +280,14 @@ def _lazy_weight_tensor(
 def _write_onnx(graph: "onnx_ir.Model", path: Path, on_progress: Callable[[str], None]) -> None:
     import onnx_ir
 
-    def count(_: "onnx_ir.TensorProtocol", info: "onnx_ir.external_data.CallbackInfo") -> None:
+    def show(_: "onnx_ir.TensorProtocol", info: "onnx_ir.external_data.CallbackInfo") -> None:
         on_progress(f"{path.name}: weight {info.index + 1:,} of {info.total:,}")
 
-    onnx_ir.save(graph, path, external_data=f"{path.name}.data", callback=count)
+    onnx_ir.save(graph, path, external_data=f"{path.name}.data", callback=show)
 
 
 def _quantize_matrices(path: Path, bits: int) -> "onnx_ir.Model":
-    """Return the graph with its matrices in `bits` bits; other weights remain in the file read."""
+    """Return the graph with its matrices in `bits` bits; other weights stay in the source file."""
     import onnx
     import onnx_ir
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer

@@ -1,9 +1,8 @@
-"""A file of tensors alone: the published checkpoint's, or one that `gnano export` wrote.
+"""Reads a bare tensor file: the published checkpoint, or a file that `gnano export` wrote.
 
-Nothing in it says how many heads there are, and it need not say for how long a context. The
-options, what the file has written beside its tensors, and the angles that the published file holds
-(`freqs_cis` [T, E/2]) must agree; what none of them states is that of a named shape with the same
-matrices, or the reference model's.
+Its tensors do not state the number of heads, nor always the context. The command's options, the
+file's metadata and the rotary angles of the published file (`freqs_cis` [T, E/2]) must agree;
+what none of them states is taken from a preset with the same matrices, or from the reference model.
 """
 
 import json
@@ -27,17 +26,13 @@ from gnano.model.tensor_names import convert_from_published
 from gnano.utils.validation import Range, check_field_ranges, require_agreement
 
 ROPE_ANGLES_KEY = "freqs_cis"
-STATE_DICT_WRAPPERS = (
-    "model",
-    "state_dict",
-    "model_state_dict",
-)  # a training file holds more than a model
+STATE_DICT_WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys in a training file
 WRAPPER_PREFIXES = ("_orig_mod.", "module.")  # torch.compile's and DDP's
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorFileHints:
-    """What a file of tensors need not say."""
+    """Facts that a tensor file does not have to state."""
 
     n_head: Annotated[int | None, Range(1, MAX_DIMENSION)] = None  # query heads
     block_size: Annotated[int | None, Range(2, MAX_DIMENSION)] = None  # context, in tokens
@@ -53,7 +48,7 @@ class TensorFileHints:
 def read_tensor_file_model(
     path: Path, hints: TensorFileHints, tokenizer_folder: Path | None
 ) -> ImportedModel:
-    """Raises ValueError or OSError, in a sentence, for a file that is no model."""
+    """Read a model; raise ValueError or OSError for a file that is not one."""
     tensors, stored = load_tensor_file(path)
     angles = tensors.pop(ROPE_ANGLES_KEY, None)
     try:
@@ -71,9 +66,9 @@ def read_tensor_file_model(
 
 
 def load_tensor_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a .safetensors file, or a .bin or .pt that holds tensors and no code.
+    """Read the tensors of a .safetensors, .bin or .pt file without running code in it.
 
-    Also returns the shape that `gnano export` writes beside the tensors, empty where there is none.
+    Also returns the shape in the metadata that `gnano export` writes, or an empty dict.
     """
     read = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
     tensors, text = read(path)
@@ -81,7 +76,7 @@ def load_tensor_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         shape = json.loads(text or "{}")
         ModelConfig(**shape)
     except (ValueError, TypeError):
-        raise ValueError(f"{path}: the shape written in it is not a model's.") from None
+        raise ValueError(f"{path}: the shape in its metadata is not that of a model.") from None
     return tensors, dict(shape)
 
 
@@ -91,7 +86,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, (file.metadata() or {}).get(CONFIG_METADATA_KEY)
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}).") from None
+        raise ValueError(f"{path} is damaged or truncated ({error}).") from None
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Any]:
@@ -103,21 +98,21 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Any]:
             )
     except pickle.UnpicklingError:  # its message explains how to run the code in the file
         raise ValueError(
-            f"{path} holds something else than tensors, or is damaged, and was not opened, since "
-            f"that could run code; save a state dict alone, or as safetensors."
+            f"{path} holds something other than tensors, or is damaged, and was not opened, since "
+            f"that could run code; save only a state dict, or use safetensors."
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is no PyTorch file, or is cut short ({reason}).") from None
+        raise ValueError(f"{path} is not a PyTorch file, or is truncated ({reason}).") from None
     for wrapper in STATE_DICT_WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not content:
-        raise ValueError(f"{path} holds no state dict but {type(content).__name__}.")
+        raise ValueError(f"{path} holds {type(content).__name__} and not a state dict.")
     tensors = {}
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise ValueError(f"{path} holds {name!r}, which is no tensor: save a state dict alone.")
+            raise ValueError(f"{path} holds {name!r}, which is not a tensor: save only tensors.")
         for prefix in WRAPPER_PREFIXES:
             name = name.removeprefix(prefix)
         tensors[name] = tensor
@@ -135,7 +130,7 @@ def _infer_config(
         for name in names:
             if name in tensors and tensors[name].dim() == 2:
                 return list(tensors[name].shape)
-        raise ValueError(f"it is no Llama's state dict: it has no matrix {names[0]}.")
+        raise ValueError(f"it is not the state dict of a Llama: it has no matrix {names[0]}.")
 
     vocabulary, width = matrix_shape("model.embed_tokens.weight", "token_embedding_table.weight")
     hidden, _ = matrix_shape(
@@ -150,7 +145,7 @@ def _infer_config(
     matrices = {
         "vocab_size": vocabulary, "n_embd": width, "n_layer": len(layers), "ffn_hidden": hidden
     }  # fmt: skip
-    defaults: dict[str, Any] = {}  # where nothing states it
+    defaults: dict[str, Any] = {}  # for what nothing states
     for preset in PRESETS.values():
         same = all(getattr(preset, name) == value for name, value in matrices.items())
         if same and preset.n_kv_head * preset.head_size == keys:
@@ -161,7 +156,7 @@ def _infer_config(
         defaults["block_size"] = len(rope_angles)
     statements = {
         "the option": vars(hints),
-        "the shape written in the file": stored_config,
+        "the shape in the metadata": stored_config,
         "that of its matrices": matrices,
         f"that of {ROPE_ANGLES_KEY}": from_angles,
     }
@@ -171,12 +166,12 @@ def _infer_config(
         if (value := require_agreement(name, stated)) is not None:
             known[name] = value
     if "n_head" not in known:
-        raise ValueError("nothing in it says how many heads it has; tell it with --n-head.")
+        raise ValueError("it does not state how many heads it has; pass --n-head.")
     if not 0 < known["n_head"] <= width or keys % (head := width // known["n_head"]):
         raise ValueError(
             f"{known['n_head']} heads do not fit keys of {keys} rows at a width of {width}."
         )
-    stated = {"the shape written in the file": stored_config.get("n_kv_head")}
+    stated = {"the shape in the metadata": stored_config.get("n_kv_head")}
     known["n_kv_head"] = require_agreement(
         "n_kv_head", {**stated, "that of its matrices": keys // head}
     )
@@ -184,7 +179,7 @@ def _infer_config(
 
 
 def _check_rope_angles(angles: Tensor, config: ModelConfig) -> None:
-    """Raise ValueError unless position 1 of the angles [T, E/2] is rotated by the shape's base."""
+    """Raise ValueError unless position 1 of the angles [T, E/2] is rotated by the config's base."""
     if not angles.is_complex() or angles.dim() != 2 or len(angles) < 2:
         return
     exponents = torch.arange(0, config.head_size, 2, dtype=torch.float64) / config.head_size
@@ -192,6 +187,6 @@ def _check_rope_angles(angles: Tensor, config: ModelConfig) -> None:
     if not torch.allclose(found, config.rope_theta**-exponents, rtol=0.01, atol=0):
         base = float(found[1:2].pow(-config.head_size / 2).mean())
         raise ValueError(
-            f"its {ROPE_ANGLES_KEY} are those of a base of about {base:,.0f}, not {config.rope_theta:,.0f}; "
-            f"tell the base that it was trained with (--rope-theta)."
+            f"its {ROPE_ANGLES_KEY} are those of a base of about {base:,.0f}, not "
+            f"{config.rope_theta:,.0f}; pass the base that it was trained with (--rope-theta)."
         )

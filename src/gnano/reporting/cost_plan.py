@@ -1,10 +1,10 @@
-"""Predicts what a run costs and whether it fits, on GPUs that need not be there.
+"""Predicts what a run costs and whether it fits, on GPUs that need not be present.
 
     recipe ─┬─ parameters, FLOPs, tokens ─────────────────▶ exact
-            ├─ memory of a rank (train/memory.py) ────────▶ predicted; fits? what would help?
-            └─ tokens/s (train/speed.py, or a given MFU) ─▶ expected ─▶ hours, money, energy
+            ├─ memory of a rank (train/estimate.py) ──────▶ predicted; fits? which change helps?
+            └─ tokens/s (train/estimate.py, or an MFU) ───▶ expected ─▶ hours, money, energy
 
-GB are 10⁹ bytes, as in the line of a run. `planning_text` has the words.
+GB are 10⁹ bytes, as in the progress line of a run. `cost_plan_text` formats a plan.
 """
 
 from collections.abc import Iterator
@@ -24,23 +24,23 @@ from gnano.train.estimate import (
 )
 from gnano.utils.validation import Range, check_number
 
-# tokens a parameter (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)
+# tokens per parameter (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
-MAX_SUGGESTED_GPUS = 64  # that advice goes up to, in multiples of those asked for
+MAX_SUGGESTED_GPUS = 64  # suggestions go up to this number, in multiples of the planned one
 
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """A recipe on some GPUs of one kind."""
+    """Memory, speed and cost of a recipe on GPUs of one kind."""
 
     gpu: Gpu
     gpus: int
     parallel: Literal["ddp", "fsdp"]
     memory: MemoryEstimate  # of each GPU
     fits: bool
-    remedy: str | None  # flags that make it fit, where it does not; None: none of ours do
-    remedy_bytes: int | None  # needed with them, of each GPU
-    tokens_per_s: float | None  # of all GPUs; None: not known for fp32, and no FP8 where none is
+    remedy: str | None  # flags that make it fit, if it does not; None: no known change does
+    remedy_bytes: int | None  # memory of each GPU with these flags
+    tokens_per_s: float | None  # of all GPUs; None: not known for fp32, or no FP8 on this GPU
     mfu: float | None  # of the dense bf16 peak
     hours: float | None
     dollars: float | None  # None: no price was given
@@ -49,24 +49,28 @@ class CostEstimate:
 
 @dataclass(frozen=True)
 class CostPlan:
-    recipe: Recipe  # `auto` replaced by what it is on a GPU
+    """Cost estimates of a recipe on the chosen GPUs and on all known ones."""
+
+    recipe: Recipe  # with `auto` resolved as on a GPU
     gpus: int
-    micro_steps: int  # micro-batches a rank computes for one step
-    gpu_hour_price: float | None  # dollars a GPU-hour
+    micro_steps: int  # micro-batches per rank and step
+    gpu_hour_price: float | None  # dollars
     assumed_mfu: float | None  # given by the user
     selected: CostEstimate | None
     estimates: tuple[CostEstimate, ...]
 
     @property
     def tokens(self) -> int:
+        """Tokens of the complete run."""
         return self.recipe.train.steps * self.recipe.train.tokens_per_step
 
     @property
     def flops(self) -> int:
+        """FLOPs of the complete run."""
         return self.tokens * flops_per_token(self.recipe.model)
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures, for `--json`."""
+        """Return all figures, for `--json`."""
         model, count = self.recipe.model, num_parameters(self.recipe.model)
         return {
             "parameters": {**parameters_by_part(model), "all": count},
@@ -81,7 +85,7 @@ class CostPlan:
             "precision": self.recipe.train.precision,
             "price": self.gpu_hour_price,
             "chosen": self.selected and _estimate_as_dict(self.selected),
-            "table": [_estimate_as_dict(outlook) for outlook in self.estimates],
+            "table": [_estimate_as_dict(estimate) for estimate in self.estimates],
         }
 
 
@@ -92,19 +96,14 @@ def plan_cost(
     gpu_hour_price: float | None = None,
     mfu: float | None = None,
 ) -> CostPlan:
-    """The outlook of a recipe on `gpus` GPUs of the kind named, and on every kind that is known.
+    """Estimate a recipe on `gpus` GPUs of the named kind, and of every known kind.
 
-    `price` is in dollars a GPU-hour; `mfu`, a share, replaces the expected speed. Raises
-    ValueError for a GPU that is not known, a step that does not split over the GPUs, and
-    numbers out of range.
+    `gpu_hour_price` is in dollars; `mfu`, a share, replaces the expected speed. Raises ValueError
+    for an unknown GPU, a step that cannot be split over the GPUs, and numbers out of range.
     """
     check_number("gpus", gpus, Range(1, 1_000_000))
-    check_number(
-        "price", gpu_hour_price, Range(0, 1_000_000), is_integer=False
-    )  # dollars a GPU-hour
-    check_number(
-        "mfu", mfu, Range(0, 1, exclusive_minimum=True), is_integer=False
-    )  # share of the peak
+    check_number("price", gpu_hour_price, Range(0, 1_000_000), is_integer=False)
+    check_number("mfu", mfu, Range(0, 1, exclusive_minimum=True), is_integer=False)
     named = None if gpu_name is None else get_gpu(gpu_name)
     if recipe.train.precision == "auto":
         recipe = replace(recipe, train=replace(recipe.train, precision="bf16"))
@@ -113,29 +112,29 @@ def plan_cost(
         raise ValueError(
             f"{gpus} GPUs cannot form {groups} groups of the same size (train.hsdp_replicas)."
         )
-    table = tuple(_estimate(recipe, kind, gpus, gpu_hour_price, mfu) for kind in GPUS)
-    chosen = None if named is None else _estimate(recipe, named, gpus, gpu_hour_price, mfu)
-    return CostPlan(recipe, gpus, micro_steps, gpu_hour_price, mfu, chosen, table)
+    table = tuple(_estimate(recipe, gpu, gpus, gpu_hour_price, mfu) for gpu in GPUS)
+    selected = None if named is None else _estimate(recipe, named, gpus, gpu_hour_price, mfu)
+    return CostPlan(recipe, gpus, micro_steps, gpu_hour_price, mfu, selected, table)
 
 
 def _estimate(
     recipe: Recipe, gpu: Gpu, gpus: int, gpu_hour_price: float | None, mfu: float | None
 ) -> CostEstimate:
-    settings = recipe.train
-    parallel = choose_parallelism(recipe.model, settings, gpus, gpu.memory_bytes)
-    memory = estimate_memory(recipe.model, settings, gpus, parallel)
-    able = settings.precision != "fp8" or gpu.fp8_tflops is not None
-    good = able and fits_in_memory(memory, gpu.memory_bytes)
-    remedy = None if good else _find_remedy(recipe, gpu, gpus, parallel)
-    speed = _estimate_tokens_per_s(recipe, gpu, gpus, mfu) if able else None
+    train = recipe.train
+    parallel = choose_parallelism(recipe.model, train, gpus, gpu.memory_bytes)
+    memory = estimate_memory(recipe.model, train, gpus, parallel)
+    is_supported = train.precision != "fp8" or gpu.fp8_tflops is not None
+    fits = is_supported and fits_in_memory(memory, gpu.memory_bytes)
+    remedy = None if fits else _find_remedy(recipe, gpu, gpus, parallel)
+    speed = _estimate_tokens_per_s(recipe, gpu, gpus, mfu) if is_supported else None
     peak = gpus * gpu.bf16_tflops * 1e12
-    hours = speed and settings.steps * settings.tokens_per_step / speed / 3600
+    hours = speed and train.steps * train.tokens_per_step / speed / 3600
     return CostEstimate(
         gpu=gpu,
         gpus=gpus,
         parallel=parallel,
         memory=memory,
-        fits=good,
+        fits=fits,
         remedy=remedy and remedy[0],
         remedy_bytes=remedy and remedy[1],
         tokens_per_s=speed,
@@ -150,20 +149,20 @@ def _estimate_tokens_per_s(recipe: Recipe, gpu: Gpu, gpus: int, mfu: float | Non
     if mfu is not None:
         return mfu * gpus * gpu.bf16_tflops * 1e12 / flops_per_token(recipe.model)
     if recipe.train.precision == "fp32":
-        return None  # a third to a thirtieth of bf16, as the GPU and its TF32 setting will have it
+        return None  # a third to a thirtieth of bf16, depending on the GPU and its TF32 setting
     return estimate_tokens_per_s(recipe.model, recipe.train, gpu, gpus)
 
 
 def _find_remedy(
     recipe: Recipe, gpu: Gpu, gpus: int, parallel: Literal["ddp", "fsdp"]
 ) -> tuple[str, int] | None:
-    """The first of the changes below that makes it fit, as flags, and the bytes it then needs."""
+    """Return the flags of the first change that makes it fit, and the bytes it then needs."""
     before = replace(recipe.train, parallel=parallel)
-    for flags, settings, count in _memory_reductions(before, gpus, gpu):
+    for flags, train, count in _memory_reductions(before, gpus, gpu):
         try:
-            memory = estimate_memory(recipe.model, settings, count)
+            memory = estimate_memory(recipe.model, train, count)
         except ValueError:
-            continue  # the step does not split so
+            continue  # the step cannot be split this way
         if fits_in_memory(memory, gpu.memory_bytes):
             return flags, memory.total_bytes
     return None
@@ -172,38 +171,36 @@ def _find_remedy(
 def _memory_reductions(
     train: TrainConfig, gpus: int, gpu: Gpu
 ) -> Iterator[tuple[str, TrainConfig, int]]:
-    """Ways to need less memory, those that cost least speed first."""
+    """Yield changes that need less memory, those that cost least speed first."""
     if train.precision == "fp8" and gpu.fp8_tflops is None:
-        settings = replace(train, precision="bf16")
-        yield "--train.precision bf16", settings, gpus
-        for flags, smaller, count in _memory_reductions(settings, gpus, gpu):
+        bf16 = replace(train, precision="bf16")
+        yield "--train.precision bf16", bf16, gpus
+        for flags, smaller, count in _memory_reductions(bf16, gpus, gpu):
             yield f"--train.precision bf16 {flags}", smaller, count
         return
     most = max(MAX_SUGGESTED_GPUS, gpus)
+    batch, checkpointing = train.micro_batch_size, train.activation_checkpointing
     counts = [gpus << doublings for doublings in range(10) if gpus << doublings <= most]
-    halvings = range(train.micro_batch_size.bit_length())
-    halved = [train.micro_batch_size >> halving for halving in halvings]  # 8, 4, 2, 1
+    halved = [batch >> halving for halving in range(batch.bit_length())]  # 8, 4, 2, 1
     for count in counts:
         for parallel in ("ddp", "fsdp") if train.parallel == "ddp" else ("fsdp",):
             if parallel == "fsdp" and count % max(train.hsdp_replicas, 2):
                 continue
-            for recompute in (False, True) if not train.activation_checkpointing else (True,):
+            for recompute in (True,) if checkpointing else (False, True):
                 for micro_batch in halved:
-                    settings = replace(
+                    changed = replace(
                         train,
                         parallel=parallel,
                         activation_checkpointing=recompute,
                         micro_batch_size=micro_batch,
                     )
-                    words = [
+                    changes = [
                         f"--gpus {count}" * (count != gpus),
                         f"--train.parallel {parallel}" * (parallel != train.parallel),
-                        "--train.activation_checkpointing"
-                        * (recompute != train.activation_checkpointing),
-                        f"--train.micro-batch-size {micro_batch}"
-                        * (micro_batch != train.micro_batch_size),
+                        "--train.activation_checkpointing" * (recompute != checkpointing),
+                        f"--train.micro-batch-size {micro_batch}" * (micro_batch != batch),
                     ]
-                    yield " ".join(filter(None, words)), settings, count
+                    yield " ".join(filter(None, changes)), changed, count
 
 
 def _estimate_as_dict(estimate: CostEstimate) -> dict[str, Any]:

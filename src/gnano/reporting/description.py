@@ -1,8 +1,6 @@
-"""Describes a recipe, a data folder, a run or a checkpoint in a few lines.
+"""Describes a recipe, a data folder, a run, a checkpoint or a training sample, as text.
 
-Describes prepared data and one of its samples, as text for a terminal.
-
-Verifies every byte of a run's checkpoints against the hashes written with them.
+`verify_checkpoints` verifies every byte of checkpoints against the hashes written with them.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,6 +10,7 @@ from typing import Any
 
 from gnano.checkpoint.checksums import verify_checksums, verify_file_sizes
 from gnano.checkpoint.format import checkpoint_step, list_checkpoints, lock_for_reading
+from gnano.checkpoint.manager import best_checkpoint
 from gnano.config.data_config import InstructionConfig
 from gnano.config.model_config import ModelConfig
 from gnano.config.recipe import Recipe, list_recipes, load_recipe
@@ -24,6 +23,7 @@ from gnano.model.flops import (
     num_active_parameters,
     parameters_by_part,
 )
+from gnano.model.hf_io import load_config
 from gnano.reporting.run_list import to_printable_line
 from gnano.reporting.run_metrics import (
     TaskCurve,
@@ -35,17 +35,20 @@ from gnano.reporting.run_metrics import (
 )
 from gnano.reporting.run_status import PROBABLY_KILLED, iter_events_reversed, read_run_status
 from gnano.tokenizer.bpe import Tokenizer
+from gnano.utils.formatting import format_gb, plural
 from gnano.utils.jsonl_log import read_metrics
 from gnano.utils.progress import format_clock
 from gnano.utils.tables import align_columns
 
-MAX_EVENTS = 5  # of a run's last ones, shown
+MAX_EVENTS = 5  # the number of a run's last events that are shown
+BAR_WIDTH = 14  # characters of the longest bar
+BAR_BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
 def describe(target: str) -> str:
-    """Describe a recipe by its name or file, or a folder of ours.
+    """Describe a recipe by its name or file, or a folder made by gnano.
 
-    Raises ValueError or FileNotFoundError, in a sentence, for anything else.
+    Raises ValueError or FileNotFoundError for anything else.
     """
     path = Path(target)
     if target in list_recipes() or path.is_file():
@@ -67,15 +70,21 @@ def describe(target: str) -> str:
     )
 
 
+def describe_files(folder: Path) -> str:
+    """Return the number of files in a model folder, and their size."""
+    sizes = [file.stat().st_size for file in folder.iterdir() if file.is_file()]
+    return f"{folder}: {len(sizes)} files, {format_gb(sum(sizes))}"
+
+
 def _describe_recipe(recipe: Recipe) -> str:
-    settings = recipe.train
-    tokens = settings.steps * settings.tokens_per_step
+    train = recipe.train
+    tokens = train.steps * train.tokens_per_step
     flops = tokens * flops_per_token(recipe.model)
     return (
         f"{_describe_model(recipe.model)}\n\n"
-        f"training     {settings.steps:,} steps × {settings.tokens_per_step:,} tokens"
+        f"training     {train.steps:,} steps × {train.tokens_per_step:,} tokens"
         f" = {_format_si(tokens)} tokens, {_format_si(flops)} FLOPs\n"
-        f"micro-batch  {settings.micro_batch_size} × {recipe.model.block_size:,} tokens\n"
+        f"micro-batch  {train.micro_batch_size} × {recipe.model.block_size:,} tokens\n"
         f"data         {_describe_mix(recipe)}"
     )
 
@@ -91,43 +100,40 @@ def _describe_mix(recipe: Recipe) -> str:
 
 
 def _describe_run(run: Path) -> str:
-    recipe = load_recipe(str(run / "recipe.toml"))
-    now = read_run_status(run)
+    recipe, status = load_recipe(str(run / "recipe.toml")), read_run_status(run)
     rows = []
-    if now.step is not None:
+    if status.step is not None:
         # later steps are from before a rollback, and will be redone
-        rows = [row for row in read_metrics(run / "metrics.jsonl") if row["step"] <= now.step]
-    state = f"run          {now.state}: step {now.step or 0:,} of {recipe.train.steps:,}"
+        rows = [row for row in read_metrics(run / "metrics.jsonl") if row["step"] <= status.step]
+    state = f"run          {status.state}: step {status.step or 0:,} of {recipe.train.steps:,}"
     if rows:
-        loss = "none" if now.loss is None else f"{now.loss:.3f}"
-        state += f", loss {loss}, {format_clock(finite_number(rows[-1].get('seconds')) or 0)} of training"
+        loss = "none" if status.loss is None else f"{status.loss:.3f}"
+        clock = format_clock(finite_number(rows[-1].get("seconds")) or 0)
+        state += f", loss {loss}, {clock} of training"
     lines = [_describe_recipe(recipe), "", state]
-    if now.reason:
-        killed = now.reason == PROBABLY_KILLED
-        why = (
-            "its process is gone without a word: killed?"
-            if killed
-            else to_printable_line(now.reason)
-        )
-        lines.append(f"             {why}")
-    measured = {
+    if status.reason == PROBABLY_KILLED:
+        lines.append("             its process ended without logging a reason: killed?")
+    elif status.reason:
+        lines.append(f"             {to_printable_line(status.reason)}")
+    bits_by_step = {
         row["step"]: bits for row in rows if (bits := heldout_bits_per_byte(row)) is not None
     }
-    if measured:
-        lines.append(_describe_heldout(next(row for row in rows if row["step"] == max(measured))))
+    if bits_by_step:
+        step = max(bits_by_step)
+        lines.append(_describe_heldout(next(row for row in rows if row["step"] == step)))
     if tasks := task_curves(rows):
         lines.append(_describe_tasks(tasks))
     skipped = sum(bool(row.get("skipped")) for row in rows)
     rollbacks = sum(event["event"] == "rolled back" for event in iter_events_reversed(run))
-    lines.append(
-        f"trouble      {_format_count(skipped, 'step')} skipped, {_format_count(rollbacks, 'rollback')}"
-    )
+    lines.append(f"trouble      {plural(skipped, 'step')} skipped, {plural(rollbacks, 'rollback')}")
     last_events = list(islice(iter_events_reversed(run), MAX_EVENTS))[::-1]
-    lines += [
-        *_describe_checkpoints(run, measured),
-        *(f"event        {_format_event(**e)}" for e in last_events),
-    ]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            *lines,
+            *_describe_checkpoints(run, bits_by_step),
+            *(f"event        {_format_event(**event)}" for event in last_events),
+        ]
+    )
 
 
 def _describe_heldout(row: dict[str, Any]) -> str:
@@ -137,17 +143,15 @@ def _describe_heldout(row: dict[str, Any]) -> str:
 
 
 def _describe_tasks(curves: list[TaskCurve]) -> str:
-    """List the tasks that were measured last."""
+    """List the tasks that were evaluated last."""
     step = max(curve.steps[-1] for curve in curves)
     last = [curve for curve in curves if curve.steps[-1] == step]
     parts = " · ".join(f"{curve.name} {format_accuracy(curve, -1)}" for curve in last)
     return f"tasks        {to_printable_line(parts)} (step {step:,.0f})"
 
 
-def _describe_checkpoints(run: Path, heldout_by_step: dict[int, float]) -> list[str]:
-    """List the checkpoints, with marks for the damaged ones and the best of the others."""
-    from gnano.checkpoint.manager import best_checkpoint
-
+def _describe_checkpoints(run: Path, bits_by_step: dict[int, float]) -> list[str]:
+    """List the checkpoints; mark the damaged ones, and the best of the others."""
     marks = dict.fromkeys(list_checkpoints(run), "")
     for folder in marks:
         try:
@@ -155,7 +159,7 @@ def _describe_checkpoints(run: Path, heldout_by_step: dict[int, float]) -> list[
         except (OSError, ValueError) as error:
             marks[folder] = f"   damaged: {error}"
     if best := best_checkpoint([folder for folder, mark in marks.items() if not mark]):
-        bits = heldout_by_step.get(checkpoint_step(best))
+        bits = bits_by_step.get(checkpoint_step(best))
         marks[best] = "   best" if bits is None else f"   best: {bits:.3f} bits per byte"
     return [f"checkpoint   {f}{mark}" for f, mark in marks.items()] or ["checkpoint   none yet"]
 
@@ -167,8 +171,6 @@ def _format_event(time: str = "?", event: str = "?", step: int | None = None, **
 
 
 def _describe_checkpoint(folder: Path) -> str:
-    from gnano.model.hf_io import load_config
-
     text = f"{folder}\n{_describe_model(load_config(folder))}"
     if (folder / "files.json").is_file():
         verify_file_sizes(folder)
@@ -185,28 +187,20 @@ def _describe_model(config: ModelConfig) -> str:
         f"and {config.n_kv_head} key/value heads of {config.head_size}, feed-forward "
         f"{config.ffn_hidden:,}, vocabulary {config.vocab_size:,}, context "
         f"{config.block_size:,}\n"
-        f"FLOPs        {_format_si(flops_per_token(config))} a token trained, "
-        f"{_format_si(2 * num_active_parameters(config))} a token read at short context\n"
+        f"FLOPs        {_format_si(flops_per_token(config))} per token in training, "
+        f"{_format_si(2 * num_active_parameters(config))} per token read at short context\n"
         f"bytes        {_format_si(2 * sum(parts.values()))}B of weights in bf16, "
-        f"{kv_cache_bytes_per_token(config):,} B of KV cache a token in bf16"
+        f"{kv_cache_bytes_per_token(config):,} B of KV cache per token in bf16"
     )
 
 
-def _format_count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
 def _format_si(number: float) -> str:
-    """Shorten a number: 13107200000 -> '13.1 G'."""
+    """Return a shortened number: 13107200000 -> '13.1 G'."""
     for unit in ("", " k", " M", " G", " T", " P", " E", " Z"):
         if number < 1000:
             return f"{number:.3g}{unit}"
         number /= 1000
     return f"{number:.3g} Y"
-
-
-BAR_WIDTH = 14  # characters of the longest bar
-BAR_BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
 def describe_data(folder: Path) -> str:
@@ -228,19 +222,24 @@ def describe_data(folder: Path) -> str:
         for name, source in sources.items()
     ]
     total = sum(source.tokens for source in sources.values())
-    head = ("source", "share", "documents", "tokens", "bytes/token", "held out", "shards")
+    headers = ("source", "share", "documents", "tokens", "bytes/token", "held out", "shards")
     lines = [
         f"{folder}: {total:,} training tokens, {manifest.tokenizer['name']} tokenizer of "
-        f"{manifest.tokenizer['vocab_size']:,}, fingerprint {manifest.fingerprint[:12]}",
-        *([] if manifest.complete else [_incomplete_notice(manifest)]),
-        "",
-        *align_columns([(*head, "dropped"), *rows], right=range(1, len(head))),
-        "",
-        *align_columns(
-            _length_histogram({name: _document_lengths(manifest, name) for name in sources})
-        ),
+        f"{manifest.tokenizer['vocab_size']:,}, fingerprint {manifest.fingerprint[:12]}"
     ]
-    lines += warn_empty_heldout(folder, manifest)
+    if not manifest.complete:
+        incomplete = [name for name, source in sources.items() if not source.complete]
+        lines.append(
+            f"Not complete yet ({', '.join(incomplete)}): run the same `gnano prepare` to resume; "
+            f"`gnano pretrain` may start and waits for the shards it needs."
+        )
+    lines += [
+        "",
+        *align_columns([(*headers, "dropped"), *rows], right=range(1, len(headers))),
+        "",
+        *align_columns(_length_histogram(manifest)),
+        *warn_empty_heldout(folder, manifest),
+    ]
     for name, plan in manifest.plan.sources.items():
         _, bad = summarize_bad_records(plan, sources[name].tasks)
         lines += [f"{name}: {bad}"] if bad else []
@@ -255,39 +254,27 @@ def describe_sample(sample: SampleDetails, tokenizer: Tokenizer) -> str:
     """Return where a sample is stored, and its text with a line between documents."""
     lines = [
         f"sample {sample.number:,}: source {sample.source}, epoch {sample.epoch}, "
-        f"shard {sample.shard}, row {sample.row:,} of {sample.row_count:,}; {sample.tokens:,} tokens, "
-        f"{len(sample.documents)} document{'s' * (len(sample.documents) != 1)}"
+        f"shard {sample.shard}, row {sample.row:,} of {sample.row_count:,}; "
+        f"{sample.tokens:,} tokens, {plural(len(sample.documents), 'document')}"
     ]
     for piece in sample.documents:
         end = piece.offset + len(piece.ids)
-        part = (
-            "whole"
-            if (piece.offset, end) == (0, piece.document_tokens)
-            else f"{piece.offset:,}–{end:,}"
-        )
+        is_complete = (piece.offset, end) == (0, piece.document_tokens)
+        span = "all" if is_complete else f"{piece.offset:,}–{end:,}"
         lines.append(
-            f"── document {piece.document_index:,} of {piece.document_count:,}, tokens {part} "
+            f"── document {piece.document_index:,} of {piece.document_count:,}, tokens {span} "
             f"of {piece.document_tokens:,} ".ljust(72, "─")
         )
         lines.append(tokenizer.decode(piece.ids.tolist()))
     return "\n".join(lines)
 
 
-def _incomplete_notice(manifest: Manifest) -> str:
-    incomplete = [name for name, source in manifest.sources.items() if not source.complete]
-    return (
-        f"Not complete yet ({', '.join(incomplete)}): run the same `gnano prepare` to go on; "
-        f"`gnano pretrain` may start and waits for what it needs."
-    )
-
-
-def _document_lengths(manifest: Manifest, name: str) -> list[int]:
-    columns = zip(*(task.lengths for task in manifest.sources[name].tasks), strict=True)
-    return [sum(column) for column in columns]
-
-
-def _length_histogram(lengths: dict[str, list[int]]) -> list[tuple[str, ...]]:
-    """Return the shares of the documents by length, a row for each power of two."""
+def _length_histogram(manifest: Manifest) -> list[tuple[str, ...]]:
+    """Return the share of documents by length, a row for each power of two."""
+    lengths = {
+        name: [sum(n) for n in zip(*(task.lengths for task in source.tasks), strict=True)]
+        for name, source in manifest.sources.items()
+    }
     used = [n for counts in lengths.values() for n, count in enumerate(counts) if count]
     rows = [("tokens in a document", *lengths)]
     for n in range(min(used, default=0), max(used, default=-1) + 1):
@@ -305,32 +292,32 @@ def _format_bar(share: float) -> str:
 def verify_checkpoints(
     target: str, on_progress: Callable[[str], None] = lambda _: None
 ) -> Iterator[str]:
-    """Verify a checkpoint, or each of a run, and yield a line for each when it is done.
+    """Verify a checkpoint, or each of a run, and yield a line for each as soon as it is done.
 
-    `show` is called with the checkpoint that is being read. Raises ValueError for a path without
-    checkpoints, and, when all are verified, if one is damaged.
+    `on_progress` receives a text before each checkpoint. Raises ValueError for a path without
+    checkpoints, and at the end if one is damaged.
     """
     path = Path(target)
     folders = [path] if (path / "files.json").is_file() else list_checkpoints(path)
     if not folders:
         raise ValueError(
-            f"{target} holds no checkpoint that could be verified; give a run or a checkpoint "
-            f"(prepared data: gnano data verify FOLDER)."
+            f"{target} holds no checkpoint to verify; give a run or a checkpoint "
+            f"(for prepared data: gnano data verify FOLDER)."
         )
     damaged = []
     for number, folder in enumerate(folders, 1):
         if not lock_for_reading(folder) and folder != path:
             continue  # a running process has just replaced it by a newer one
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        on_progress(f"verifying {folder} · {number} of {len(folders)} · {size / 1e9:.2f} GB")
+        on_progress(f"verifying {folder} · {number} of {len(folders)} · {format_gb(size)}")
         try:
             verify_checksums(folder, from_disk=True)
-            yield f"{folder}: whole"
+            yield f"{folder}: intact"
         except (OSError, ValueError) as error:
             damaged.append(folder.name)
             yield f"{folder}: damaged: {error}"
     if damaged:
         raise ValueError(
-            f"Damaged: {', '.join(damaged)}, {len(damaged)} of {len(folders)}; put the file back, "
-            f"or delete that checkpoint and go on from another."
+            f"Damaged: {', '.join(damaged)}, {len(damaged)} of {len(folders)}; restore the file, "
+            f"or delete that checkpoint and resume from another."
         )

@@ -1,9 +1,10 @@
-"""Finetuning of a base model, and its comparison with the base on held-out questions.
+"""Fine-tunes a base model, and compares the two on held-out questions.
 
 gnano sft   on answers to questions      gnano dpo   on preferred and rejected answers
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,19 +12,19 @@ from gnano.checkpoint.format import list_checkpoints
 from gnano.checkpoint.manager import best_checkpoint
 from gnano.config.recipe import Recipe
 from gnano.evals.sft_compare import AnswerComparison, compare_answers
-from gnano.evals.train_eval import build_task_evaluator
-from gnano.reporting.html_report import write_html_report
+from gnano.reporting.training import report_run, train_with_progress
 from gnano.train.base_checkpoint import find_base
-from gnano.train.logging.progress_bar import ProgressBar
-from gnano.train.trainer import RunResult, train
+from gnano.train.trainer import RunResult
 from gnano.utils.jsonl_log import read_metrics
 from gnano.utils.progress import StatusLine
 from gnano.utils.terminal import best_effort, echo
 
 
 class FinetuneResult(NamedTuple):
+    """Result of a fine-tuning run, with the comparison if the run is complete."""
+
     result: RunResult
-    comparison: AnswerComparison | None  # where the run is complete, on its first rank
+    comparison: AnswerComparison | None  # on the main rank of a finished run
 
 
 def finetune(
@@ -33,24 +34,17 @@ def finetune(
     answers: int = 24,
     max_tokens: int = 128,
 ) -> FinetuneResult:
-    """Start or resume the recipe in the folder `run`; once done, compare with the base.
+    """Start or resume a fine-tuning run; once it is complete, compare the model with its base.
 
-    `answers` is the number of held-out questions that both models answer, with `tokens` at most.
+    Both models answer `answers` held-out questions, with at most `max_tokens` tokens each.
     """
     kind = recipe.tuning_data.kind  # refuses a recipe of texts before anything starts
-    progress = ProgressBar()
-    try:
-        result = train(
-            recipe, run_dir, progress.update, progress.show_message, allow, build_task_evaluator
-        )
-    finally:
-        progress.line.close()
+    result = train_with_progress(recipe, run_dir, allow)
     if not result.is_main:
         return FinetuneResult(result, None)
-    echo(f"{result.step:,} of {result.total_steps:,} steps done; {result.checkpoint}")
     if best := best_checkpoint(list_checkpoints(run_dir)):
-        same = "the newest" if best == result.checkpoint else str(best)
-        echo(f"The checkpoint with the lowest held-out loss: {same}")
+        name = "the newest" if best == result.checkpoint else str(best)
+        echo(f"The checkpoint with the lowest held-out loss: {name}")
     if result.is_finished and kind == "instructions":
         with best_effort("comparison with the base"):
             return FinetuneResult(result, _compare_with_base(recipe, result, answers, max_tokens))
@@ -63,22 +57,16 @@ def _compare_with_base(
     base = find_base(recipe.train.init_from, result.run)
     assert base is not None
     metrics = read_metrics(result.run / "metrics.jsonl")
-    line = StatusLine()
     models = base.folder, result.checkpoint, result.run
-    try:
-        found = compare_answers(
+    with closing(StatusLine()) as line:
+        comparison = compare_answers(
             recipe.tuning_data, *models, metrics, num_questions, max_tokens, line.update
         )
-    finally:
-        line.close()
-    if found.losses or found.questions:
-        echo(f"\n{found.format_table()}\n")
+    if comparison.losses or comparison.questions:
+        echo(f"\n{comparison.format_table()}\n")
         echo(f"Answers side by side: {result.run / 'answers.md'}")
     else:
         share = recipe.tuning_data.heldout_fraction
-        echo(
-            f"No question was held out (data.heldout_fraction is {share:.0%}): nothing to compare."
-        )
-    with best_effort("page of the run"):
-        echo(f"The run as a page: {write_html_report(result.run, samples=found.report_samples())}")
-    return found
+        echo(f"Nothing to compare: no question is held out (data.heldout_fraction is {share:.0%}).")
+    report_run(result.run, comparison.report_samples())
+    return comparison

@@ -1,19 +1,18 @@
-"""Writes a run as one page: `report.html`, a single file to open, mail or keep.
+"""Writes the report of a run, `report.html`: one page to open, mail or keep.
 
     name and state
     headline figures
-    curves                          (a picture for light and one for dark)
+    curves                          (one picture for light mode, one for dark mode)
     held-out table · tasks · facts
     samples, the prompt marked
-    the whole recipe, folded
+    the complete recipe, folded
 
-The page loads nothing, and the template `report.html.j2` escapes all text: what a model writes is
-text from outside.
+The page loads nothing from elsewhere, and the template `report.html.j2` escapes all text: what a
+model writes is untrusted.
 """
 
 import base64
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -31,12 +30,14 @@ from gnano.reporting.run_metrics import (
     task_curves,
 )
 from gnano.utils.atomic_io import atomic_write_text
+from gnano.utils.formatting import format_duration
 from gnano.utils.jsonl_log import read_metrics
+from gnano.utils.optional_packages import is_installed
 from gnano.utils.plot_style import DARK_PALETTE
 from gnano.utils.terminal import best_effort
 
 SampleTexts = Sequence[tuple[str, str, str]]  # title, prompt, continuation
-HtmlTable = tuple[str, Sequence[str], list[list[str]]]  # title, heads, rows
+HtmlTable = tuple[str, Sequence[str], list[list[str]]]  # title, headers, rows
 
 
 def write_html_report(
@@ -44,7 +45,7 @@ def write_html_report(
 ) -> Path:
     """Write `run/report.html` from the run's files, finished or not, and return its path.
 
-    `facts` become rows of a table (hardware, cost, …), `samples` are what the model wrote.
+    `facts` become rows of a table (hardware, cost, …), `samples` are texts of the model. Raises
     FileNotFoundError or ValueError if the run has not logged a step yet.
     """
     metrics = read_metrics(run / "metrics.jsonl")
@@ -87,17 +88,20 @@ def _headline_figures(metrics: MetricRows) -> list[tuple[str, str]]:
         ("training loss, smoothed, nats per token", smoothed),
         ("held-out bits per byte", f"{heldout[0].values[-1]:.3f}" if heldout else "–"),
         ("tokens per second, median", f"{median(rates):,.0f}" if rates else "–"),
-        ("training time", "–" if seconds is None else _format_duration(seconds)),
+        ("training time", "–" if seconds is None else format_duration(seconds)),
     ]
 
 
 def _plot_data_uris(metrics: MetricRows) -> tuple[str, str] | None:
-    """Return the curves on light and dark paper as data URIs; None without a working matplotlib."""
-    if find_spec("matplotlib") is None:
+    """Return the light and the dark plot as data URIs; None without a working matplotlib."""
+    if not is_installed("matplotlib"):
         return None
     with best_effort("picture in the page"):
-        light, dark = render_png_plot(metrics, ""), render_png_plot(metrics, "", DARK_PALETTE)
-        return _data_uri(light), _data_uri(dark)
+        light, dark = (
+            "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+            for png in (render_png_plot(metrics, ""), render_png_plot(metrics, "", DARK_PALETTE))
+        )
+        return light, dark
     return None
 
 
@@ -122,8 +126,8 @@ def _task_table(curves: list[TaskCurve]) -> HtmlTable:
             format_accuracy(curve, points[step]) if step in points else "–" for step in columns
         ]
         rows.append([curve.name, *cells, curve.metric])
-    heads = ["task", *columns.values(), "measure"]
-    return "Accuracy on tasks, ± standard error", heads, rows
+    headers = ["task", *columns.values(), "metric"]
+    return "Accuracy on tasks, ± standard error", headers, rows
 
 
 def _first_and_last_step(steps: Sequence[float]) -> dict[float, str]:
@@ -132,25 +136,13 @@ def _first_and_last_step(steps: Sequence[float]) -> dict[float, str]:
     return {step: f"step {step:,.0f}" for step in ends}
 
 
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
 def _latest_value(metrics: MetricRows, key: str) -> float | None:
     return next((row[key] for row in reversed(metrics) if row.get(key) is not None), None)
 
 
 def _format_count(count: float) -> str:
-    """Shorten a count: 49152 -> 49.2 k, 13107200000 -> 13.1 B."""
+    """Return a shortened count: 49152 -> 49.2 k, 13107200000 -> 13.1 B."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:.1f} {letter}"
     return f"{count:.0f}"
-
-
-def _format_duration(seconds: float) -> str:
-    """Format one number in the unit that suits it: 95 s, 6.8 min, 3.1 h, 6.9 days."""
-    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"

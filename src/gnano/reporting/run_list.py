@@ -1,11 +1,11 @@
-"""A table of the runs below a folder, the last active one first.
+"""Lists the runs in a folder, the last active one first.
 
     run         state          step          loss   bits/byte  checkpoint  age
     demo        running   1,240/5,000  24%  3.214       1.102       1,000  3 s
     big/second  failed      800/5,000  16%  3.401       1.160         500  2 d
         failed: The loss or its gradient became infinite …
 
-The problems of a run are listed below its row; they keep no other run from being listed.
+The problems of a run are listed below its row; the other runs are listed in any case.
 """
 
 import time
@@ -22,13 +22,13 @@ COLUMN_HEADERS = ("run", "state", "step", "", "loss", "bits/byte", "checkpoint",
 
 
 def list_runs(folder: Path) -> list[RunStatus]:
-    """Return the status of each run in a folder or in its folders, the latest activity first.
+    """Return the status of each run in a folder, up to two levels deep, last active first.
 
     Raises FileNotFoundError if there is no such folder.
     """
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"There is no folder {folder}: name the one that holds your runs, or begin a run "
+            f"There is no folder {folder}: name the one that holds your runs, or start a run "
             f"with gnano pretrain."
         )
     found = [folder / "recipe.toml", *folder.glob("*/recipe.toml"), *folder.glob("*/*/recipe.toml")]
@@ -39,8 +39,8 @@ def list_runs(folder: Path) -> list[RunStatus]:
 def format_runs_table(folder: Path, runs: Sequence[RunStatus]) -> str:
     """Return the runs as a table for a terminal; a sentence if there are none."""
     if not runs:
-        begin = format_shell_command("gnano", "pretrain", "RECIPE", "--out", folder / "NAME")
-        return f"{folder} holds no run: {begin} begins one."
+        command = format_shell_command("gnano", "pretrain", "RECIPE", "--out", folder / "NAME")
+        return f"{folder} holds no run: {command} begins one."
     now = time.time()
     rows = [COLUMN_HEADERS, *(_table_row(folder, run, now) for run in runs)]
     head, *aligned = align_columns(rows, right=range(2, len(COLUMN_HEADERS)))
@@ -51,7 +51,7 @@ def format_runs_table(folder: Path, runs: Sequence[RunStatus]) -> str:
 
 
 def format_runs_json(folder: Path, runs: Sequence[RunStatus]) -> str:
-    """Return the runs for a program: one JSON object a line."""
+    """Return one JSON object per line and run."""
     return "\n".join(dump_json(_status_as_dict(folder, run)) for run in runs)
 
 
@@ -64,9 +64,9 @@ def format_age(seconds: float) -> str:
 
 
 def to_printable_line(text: str) -> str:
-    """Return text from outside on one line, without characters that control a terminal."""
-    words = " ".join(text.split())
-    return "".join(letter if letter.isprintable() else "�" for letter in words)
+    """Return untrusted text on one line, without characters that control a terminal."""
+    line = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else "�" for letter in line)
 
 
 def _run_name(folder: Path, run: Path) -> str:

@@ -1,4 +1,8 @@
-"""The values and curves in a run's metrics."""
+"""Reads values and curves from a run's metrics.
+
+A log may be damaged anywhere, so only finite numbers are taken. A curve holds the steps at which
+a value was measured: held-out text is measured only at some steps, and a loss may be NaN.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 MetricRow = Mapping[str, Any]
-
-
 MetricRows = Sequence[MetricRow]  # what read_metrics returns
 
 
 @dataclass(frozen=True)
 class Curve:
+    """The measured values of a metric, by step."""
+
     name: str
     steps: NDArray[np.float64]
     values: NDArray[np.float64]
@@ -26,12 +30,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class TaskCurve(Curve):
-    metric: str  # what the values are: acc_norm where the length of an answer matters, else acc
-    standard_errors: NDArray[np.float64]  # standard error of each value; NaN where unknown
+    """The accuracy of a task, by step."""
+
+    metric: str  # acc_norm if the task has it, else acc
+    standard_errors: NDArray[np.float64]  # NaN where unknown
 
 
 def finite_number(value: Any) -> float | None:
-    """Return a value of a log as a float, or None if it is not a finite number."""
+    """Return a logged value as a float, or None if it is not a finite number."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     try:
@@ -41,13 +47,13 @@ def finite_number(value: Any) -> float | None:
 
 
 def finite_numbers(values: Any) -> dict[str, float]:
-    """Return those of some named values that are finite numbers, as they were written."""
+    """Return the entries of a mapping that are finite numbers, unchanged."""
     named = values if isinstance(values, dict) else {}
     return {name: value for name, value in named.items() if finite_number(value) is not None}
 
 
 def heldout_bits_per_byte(row: MetricRow) -> float | None:
-    """Return the held-out loss that was measured at a step, if one was."""
+    """Return the held-out loss of a step, or None if it was not measured."""
     heldout = row.get("heldout")
     return finite_number(heldout.get("bits_per_byte")) if isinstance(heldout, dict) else None
 
@@ -59,10 +65,7 @@ def heldout_bits_by_source(row: MetricRow) -> dict[str, float]:
 
 
 def task_metrics(row: MetricRow) -> dict[str, dict[str, float]]:
-    """Return what was measured of each task at a step: `acc`, `acc_norm`, `error`, `items`.
-
-    A task without an accuracy was not measured.
-    """
+    """Return each task's `acc`, `acc_norm`, `error` and `items`; only tasks with an accuracy."""
     tasks = row.get("tasks")
     named = tasks.items() if isinstance(tasks, dict) else ()
     known = {name: finite_numbers(values) for name, values in named}
@@ -75,10 +78,7 @@ def loss_curve(metrics: MetricRows) -> Curve:
 
 
 def heldout_curves(metrics: MetricRows) -> list[Curve]:
-    """Return the held-out bits per byte: the total, then each source by name.
-
-    Empty before the first measurement.
-    """
+    """Return the held-out bits per byte: the total, then each source; empty if never measured."""
     total = _make_curve("total", ((row["step"], heldout_bits_per_byte(row)) for row in metrics))
     if not len(total):
         return []
@@ -91,7 +91,7 @@ def heldout_curves(metrics: MetricRows) -> list[Curve]:
 
 
 def task_curves(metrics: MetricRows) -> list[TaskCurve]:
-    """Return the accuracy of each task by name: `acc_norm`, by character, where it was measured."""
+    """Return the accuracy of each task, by name."""
     measured = [(row["step"], task_metrics(row)) for row in metrics if row.get("tasks")]
     names = sorted({name for _, tasks in measured for name in tasks})
     return [
@@ -110,7 +110,7 @@ def smooth_curve(curve: Curve) -> Curve:
     """Return the running mean over a twentieth of the run, without lag.
 
     The window is centered and narrower over the first steps, where the loss falls so fast that
-    the mean of a wide one would be above every point. At the end it is cut off at the last step.
+    the mean of a wide one would be above every point. It ends at the last step.
     """
     n = len(curve)
     center = np.arange(n)
@@ -121,11 +121,11 @@ def smooth_curve(curve: Curve) -> Curve:
 
 
 def _make_task_curve(name: str, points: Sequence[tuple[int, Mapping[str, float]]]) -> TaskCurve:
-    # one measure for the whole curve: the two differ, and a mixed curve would jump
-    measure = "acc_norm" if any("acc_norm" in figures for _, figures in points) else "acc"
-    curve = _make_curve(name, ((step, figures.get(measure)) for step, figures in points))
-    errors = [figures.get("error", np.nan) for _, figures in points if measure in figures]
-    return TaskCurve(name, curve.steps, curve.values, measure, np.asarray(errors, dtype=np.float64))
+    # one metric for the curve: acc_norm and acc differ, and a mixed curve would jump
+    metric = "acc_norm" if any("acc_norm" in values for _, values in points) else "acc"
+    curve = _make_curve(name, ((step, values.get(metric)) for step, values in points))
+    errors = [values.get("error", np.nan) for _, values in points if metric in values]
+    return TaskCurve(name, curve.steps, curve.values, metric, np.asarray(errors, dtype=np.float64))
 
 
 def _make_curve(name: str, points: Iterable[tuple[int, Any]]) -> Curve:

@@ -1,12 +1,12 @@
-"""The status of a run, read from its folder quickly and in spite of damaged files.
+"""Reads the status of a run from its folder, quickly and in spite of damaged files.
 
-    run.lock        does a process hold it? ────────────▶ running
+    run.lock        held by a process ──────────────────▶ running
     events.jsonl    how the last start ended ───────────▶ finished, stopped, failed
     metrics.jsonl   its last lines ─────────────────────▶ step, loss, held-out, tasks
     checkpoints/    the newest whose files have their sizes
 
-A run that was killed cannot log that: it logged a start, nobody holds its lock, and no end is
-logged. Logs are read from their end backwards, so that a long one costs nothing.
+A killed run logs no end: it logged a start, and no process holds its lock. Logs are read backwards
+from their end, so the time does not depend on their length.
 """
 
 import json
@@ -36,21 +36,23 @@ TaskMetrics = dict[str, dict[str, float]]  # name -> acc, error and the like
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
+    """State, progress and problems of a run."""
+
     run_dir: Path
     state: RunState
-    reason: str  # of that state: who runs it, which signal, what failed; "" where there is none
-    step: int | None  # the last one in its log; None before the first
-    total_steps: int | None  # in all; None where its recipe cannot be read
+    reason: str  # of the state: process, signal or error; "" where there is none
+    step: int | None  # the last one in the log; None before the first
+    total_steps: int | None  # None where the recipe cannot be read
     loss: float | None  # the last finite one, nats per token
-    heldout_bits_per_byte: float | None  # the last measured, bits per byte
-    tasks: TaskMetrics  # the last measured
-    checkpoint: Path | None  # the newest whose files are there with their sizes
-    last_active: float  # when something last happened, in seconds since 1970
+    heldout_bits_per_byte: float | None  # the last measured
+    tasks: TaskMetrics  # the last evaluated
+    checkpoint: Path | None  # the newest whose files have their sizes
+    last_active: float  # time of the last change, in seconds since 1970
     problems: tuple[str, ...]  # what is damaged or cannot be read, a sentence each
 
 
 def read_run_status(run: Path) -> RunStatus:
-    """Return the run's status; what cannot be read is listed as a problem, not raised."""
+    """Return the run's status; unreadable files become problems instead of errors."""
     problems: list[str] = []
     recipe = _try_load_recipe(run, problems)
     last, loss, heldout, tasks = _read_last_metrics(run, recipe, problems)
@@ -71,7 +73,7 @@ def read_run_status(run: Path) -> RunStatus:
 
 
 def iter_events_reversed(run: Path) -> Iterator[dict[str, Any]]:
-    """Yield the run's events, newest first; none where none were logged."""
+    """Yield the run's events, newest first."""
     path = run / "events.jsonl"
     if path.exists():
         yield from (e for e in iter_json_objects_reversed(path) if isinstance(e.get("event"), str))
@@ -100,13 +102,13 @@ def _read_last_metrics(
         last = next(rows, None)
         if last is None:
             if path.stat().st_size:
-                problems.append("metrics.jsonl cannot be read: it holds no whole line of a step.")
+                problems.append("metrics.jsonl cannot be read: it holds no complete row of a step.")
             return nothing
         loss = _first_known(finite_number(row.get("loss")) for row in chain([last], rows))
         heldout = _first_known(
             map(heldout_bits_per_byte, _iter_rows_until(last["step"], path, '"heldout"'))
         )
-        # in a run that does not measure any, the search would read the whole log
+        # in a run without tasks the search would read the complete log
         has_tasks = recipe is None or recipe.train.eval_tasks
         tasks = map(
             task_metrics, _iter_rows_until(last["step"], path, '"tasks"') if has_tasks else ()
@@ -143,17 +145,17 @@ def _read_state(run: Path, has_final_row: bool, problems: list[str]) -> tuple[Ru
         problems.append(f"events.jsonl cannot be read: {error}")
         return "unknown", ""
     if damaged:
-        problems.append("events.jsonl cannot be read: it holds no whole line of a start or an end.")
+        problems.append("events.jsonl cannot be read: it holds no complete start or end.")
         return "unknown", ""
     for event, before in zip_longest(changes, changes[1:]):
         if event["event"] == "started":
             break
-        # an end without a start before it is a command that was refused and changed nothing
+        # an end without a start before it is a refused command, which changed nothing
         if before is None or before["event"] == "started":
             return END_EVENT_STATES[event["event"]], str(
                 event.get("signal") or event.get("reason") or ""
             )
-    finished = has_final_row and not changes  # by a version that logged no events
+    finished = has_final_row and not changes  # a version that logged no events
     return ("finished", "") if finished else ("failed", PROBABLY_KILLED)
 
 
@@ -177,10 +179,7 @@ def _read_last_activity(run: Path) -> float:
 
 
 def iter_json_objects_reversed(path: Path, containing: str = "") -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects of a log, newest first, from lines that contain a text.
-
-    Torn lines are skipped. Raises OSError for a file that cannot be read.
-    """
+    """Yield the JSON objects on lines that contain a text, newest first; skip torn lines."""
     for line in _iter_lines_reversed(path):
         if containing.encode() in line:
             with suppress(ValueError):
@@ -191,7 +190,7 @@ def iter_json_objects_reversed(path: Path, containing: str = "") -> Iterator[dic
 def _iter_lines_reversed(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
-        rest = b""  # the end of a line that begins in the block before
+        rest = b""  # the end of a line that starts in the block before
         while end > 0:
             start = max(0, end - LOG_BLOCK_BYTES)
             file.seek(start)

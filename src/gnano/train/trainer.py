@@ -80,14 +80,15 @@ def train(
     `build_task_evaluator` evaluates the tasks of `train.eval_tasks`. Raises ValueError for
     settings that do not fit together, before anything is computed.
     """
-    with open_trainer(recipe, run, notify, allowed, build_task_evaluator) as trainer:
-        return trainer.fit(on_metrics)
+    with open_trainer(recipe, run, on_metrics, notify, allowed, build_task_evaluator) as trainer:
+        return trainer.fit()
 
 
 @contextmanager
 def open_trainer(
     recipe: Recipe,
     run: Path,
+    on_metrics: MetricsCallback,
     notify: Notify,
     allowed: Sequence[str],
     build_task_evaluator: TaskEvaluatorFactory | None,
@@ -105,7 +106,9 @@ def open_trainer(
         task = build_task(recipe, run, world, notify)
         recipe = world.run_on_main(partial(resolve_recipe, recipe, run, task, world, allowed))
         set_num_threads(recipe.train.threads)
-        yield Trainer(recipe, run, task, world, signals, event_log, notify, build_task_evaluator)
+        yield Trainer(
+            recipe, run, task, world, signals, event_log, on_metrics, notify, build_task_evaluator
+        )
 
 
 def build_task(recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> TrainingTask:
@@ -150,11 +153,12 @@ class Trainer:
         world: DistContext,
         signals: SignalHandler,
         event_log: EventLog,
+        on_metrics: MetricsCallback,
         notify: Notify,
         build_task_evaluator: TaskEvaluatorFactory | None,
     ) -> None:
         self.recipe, self.run, self.world, self.signals = recipe, run, world, signals
-        self.event_log, self.notify = event_log, notify
+        self.event_log, self.on_metrics, self.notify = event_log, on_metrics, notify
         config, base = recipe.train, task.base
         self.config = config
         if world.is_main:
@@ -207,7 +211,7 @@ class Trainer:
     def _has_all_steps(self) -> bool:
         return self.step >= self.config.steps or self.evaluator.should_stop_early
 
-    def fit(self, on_metrics: MetricsCallback) -> RunResult:
+    def fit(self) -> RunResult:
         """Train until the last step or a stop signal, and write the final checkpoint."""
         if self.is_finished:
             return self._result()
@@ -218,7 +222,7 @@ class Trainer:
         profiler = StepProfiler(
             self.run, config.profile_start, config.profile_steps, world.rank, self.notify
         )
-        logger = MetricsLogger(self.recipe, self.run, world, on_metrics, self.notify)
+        logger = MetricsLogger(self.recipe, self.run, world, self.on_metrics, self.notify)
         self.event_log.log_start(self.step, config.steps, world.world_size)
         with self.checkpoint_writer, logger, pause_gc(), profiler:
             self.data_waiter.wait_until_available(

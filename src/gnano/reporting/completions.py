@@ -1,0 +1,121 @@
+"""Reads prompts, generates their completions, and formats them for people and programs."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gnano.config.inference_config import LoadConfig, SamplingParams
+from gnano.infer.continuous_batching import Request
+from gnano.infer.engine import Completion, Engine
+from gnano.utils.progress import StatusLine
+from gnano.utils.text import dump_json, read_stdin, read_text
+from gnano.utils.validation import Range, check_number
+
+
+def read_prompts(arguments: Sequence[str], file: Path | None, lines: bool) -> list[str]:
+    """Return the prompts of the arguments, else of the file or of standard input.
+
+    With `lines`, each line that is not blank is a prompt. Raises ValueError where there is none.
+    """
+    if arguments:
+        if file or lines:
+            raise ValueError("Prompts come as arguments or from a file, not both: leave one out.")
+        return list(arguments)
+    if file and str(file) != "-":
+        text, name = read_text(file), str(file)
+    elif file or not sys.stdin.isatty():
+        text, name = read_stdin(), "standard input"
+    else:
+        raise ValueError('There is no prompt: give one ("" starts a new text), a file, or a pipe.')
+    if not lines and text:
+        return [text.removesuffix("\n")]
+    if not (prompts := [line for line in text.split("\n") if line.strip()]):
+        raise ValueError(f"There is no prompt in {name}: it has no line with text.")
+    return prompts
+
+
+def iter_output(
+    checkpoint: Path,
+    load_config: LoadConfig,
+    prompts: list[str],
+    max_new_tokens: int,
+    sampling: SamplingParams,
+    stop: Sequence[str] = (),
+    num_samples: int = 1,
+    logprobs: int | None = None,
+    context_shift: bool = False,
+    as_json: bool = False,
+) -> Iterator[str]:
+    """Yield what `gnano generate` prints: one text in pieces as it is generated, or all at the end.
+
+    Raises ValueError, before the model is loaded, for settings that are out of range.
+    """
+    check_number("samples", num_samples, Range(1))
+    Request(prompt_ids=(), max_new_tokens=max_new_tokens, sampling=sampling, logprobs=logprobs)
+    if logprobs is not None and not as_json:
+        raise ValueError("Log-probabilities are printed with --json: add it, or leave them out.")
+    engine = Engine.load(checkpoint, **asdict(load_config))
+    if not as_json and num_samples == 1 and len(prompts) == 1:
+        pieces = engine.stream_text(prompts[0], max_new_tokens, sampling, stop, context_shift)
+        # the first piece comes first: a prompt that is refused must not be printed
+        yield prompts[0] + next(pieces, "")
+        yield from pieces
+        yield "\n"
+        return
+    started, total = time.perf_counter(), len(prompts) * num_samples
+    with closing(StatusLine()) as line:
+
+        def show_progress(done: int) -> None:
+            if line.is_terminal:
+                line.update(f"{done} of {total} texts")
+
+        groups = engine.generate_batch(
+            prompts, max_new_tokens, sampling, stop, num_samples, logprobs, context_shift,
+            show_progress,
+        )  # fmt: skip
+    seconds = time.perf_counter() - started
+    completions = [(p, one) for p, group in zip(prompts, groups, strict=True) for one in group]
+    if as_json:
+        yield dump_json(_completions_as_dict(engine, completions, seconds), ensure_ascii=False)
+        yield "\n"
+        return
+    for number, (prompt, completion) in enumerate(completions, 1):
+        yield f"── {number} of {total} {'─' * 40}\n{prompt}{completion.text}\n"
+
+
+def _completions_as_dict(
+    engine: Engine, completions: list[tuple[str, Completion]], seconds: float
+) -> dict[str, Any]:
+    def decode(token: int) -> str:
+        return engine.tokenizer.decode([token])
+
+    entries: list[dict[str, Any]] = []
+    for prompt, completion in completions:
+        entry: dict[str, Any] = {
+            "prompt": prompt,
+            "text": completion.text,
+            "finish_reason": completion.finish_reason,
+            "prompt_tokens": completion.prompt_tokens,
+            "token_ids": completion.token_ids,
+        }
+        if completion.logprobs:
+            entry["logprobs"] = [
+                {
+                    "token": decode(item.token_id),
+                    "logprob": item.logprob,
+                    "top": [[decode(token), value] for token, value in item.top_logprobs],
+                }
+                for item in completion.logprobs
+            ]
+        entries.append(entry)
+    tokens = sum(len(entry["token_ids"]) for entry in entries)
+    return {
+        "completions": entries,
+        "tokens": tokens,
+        "seconds": round(seconds, 3),
+        "tokens_per_s": round(tokens / seconds, 1),
+    }
