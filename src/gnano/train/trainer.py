@@ -169,16 +169,12 @@ class Trainer:
         )
         self.checkpoint_writer = AsyncCheckpointWriter(run, config, assets, event_log.log, notify)
         if config.eval_tasks and build_task_evaluator is None:
-            raise ValueError(
-                "train.eval_tasks needs an evaluator: train(…, build_task_evaluator=…)."
-            )
+            raise ValueError("train.eval_tasks needs train(…, build_task_evaluator=…).")
         with signals.exit_immediately(True, notify):
             task.prepare(recipe, run, world, notify)
-            task_evaluator = (
-                build_task_evaluator(recipe, task.tokenizer, world)
-                if build_task_evaluator and config.eval_tasks
-                else None
-            )
+            task_evaluator = None
+            if build_task_evaluator and config.eval_tasks:
+                task_evaluator = build_task_evaluator(recipe, task.tokenizer, world)
         self.train_state = TrainState(
             recipe, run, world, self.checkpoint_writer.report_damaged, base
         )
@@ -274,8 +270,9 @@ class Trainer:
             if self._has_all_steps and (message := self.stability.final_message(self.step)):
                 self.notify(message)
             self.checkpoint = self._save_final()
-        self.event_log.log_end(self.step, self._stop_signal())
-        return self._result()
+        result = self._result()
+        self.event_log.log_end(self.step, result.stopped_by)
+        return result
 
     def _log_steps(self, logger: MetricsLogger, drain: bool) -> None:
         """Log the steps whose metrics have arrived, with the evaluation that is due now."""
@@ -309,11 +306,12 @@ class Trainer:
         if self.saved_step != self.step:
             self._save()
         self.world.set_phase("waiting until the checkpoint is written", math.inf)
-
-        def stopped_at() -> float | None:
-            return self.signals.received_at if self.signals.received_signal else None
-
-        self.world.run_on_main(partial(self.checkpoint_writer.wait_until_saved, stopped_at))
+        signals = self.signals
+        self.world.run_on_main(
+            lambda: self.checkpoint_writer.wait_until_saved(
+                lambda: signals.received_at if signals.received_signal else None
+            )
+        )
         return self.run / CHECKPOINTS_DIR / f"step-{self.step:08}"
 
     def _roll_back(self, step: int) -> None:
@@ -339,19 +337,15 @@ class Trainer:
         )
         self.metrics_reader.rewind(self.step)
 
-    def _stop_signal(self) -> signal.Signals | None:
-        if self.is_finished:
-            return None
-        return self.signals.received_signal or signal.SIGTERM  # another rank received it
-
     def _result(self) -> RunResult:
         assert self.checkpoint is not None
+        stop_signal = self.signals.received_signal or signal.SIGTERM  # of another rank
         return RunResult(
             run=self.run,
             checkpoint=self.checkpoint,
             step=self.step,
             total_steps=self.config.steps,
             start_step=self.start_step,
-            stopped_by=self._stop_signal(),
+            stopped_by=None if self.is_finished else stop_signal,
             is_main=self.world.is_main,
         )
