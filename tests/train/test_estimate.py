@@ -265,9 +265,9 @@ def test_parts_add_up_and_none_is_negative(config, changes, micro_batch):
 @given(shapes, st.sampled_from([1, 2, 4, 8]))
 def test_more_hsdp_replicas_never_need_less_memory_each(config, replicas):
     settings = make_config(config, 1, ranks=16, parallel="fsdp", hsdp_replicas=replicas)
-    whole = estimate_memory(config, settings, 16)
+    fewer = estimate_memory(config, settings, 16)
     assert (
-        whole.total_bytes
+        fewer.total_bytes
         <= estimate_memory(config, replace(settings, hsdp_replicas=2 * replicas), 16).total_bytes
     )
 

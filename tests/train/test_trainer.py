@@ -1,4 +1,4 @@
-"""The promises of the loop: exact resume, an honest mean, and Ctrl-C that loses nothing."""
+"""The training loop: exact resume, the mean loss of a step, and signals that lose nothing."""
 
 import json
 import shutil
@@ -43,12 +43,13 @@ def long_recipe(recipe: Recipe) -> Recipe:
 
 @pytest.fixture(scope="module")
 def reference_run(long_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nothing ever happened to."""
+    """An uninterrupted run."""
     run = tmp_path_factory.mktemp("reference") / "run"
     assert train(long_recipe, run).is_finished
     return run
 
 
+@pytest.mark.slow
 def test_resume_after_kills_is_bit_identical(
     long_recipe: Recipe, reference_run: Path, tmp_path: Path
 ) -> None:
@@ -56,7 +57,7 @@ def test_resume_after_kills_is_bit_identical(
     kill_at(long_recipe, run, step=65)
     kill_at(long_recipe, run, step=170)
     result = train(long_recipe, run)
-    assert result.start_step in (100, 150)  # that of step 150 may not have been whole yet
+    assert result.start_step in (100, 150)  # that of step 150 may be incomplete
     assert fingerprint(result.checkpoint) == fingerprint(
         reference_run / "checkpoints" / result.checkpoint.name
     )
@@ -64,7 +65,7 @@ def test_resume_after_kills_is_bit_identical(
 
 
 def test_kills_are_in_different_epochs(long_recipe: Recipe) -> None:
-    """So that the test above does cross an epoch's end between checkpoints and kills."""
+    """So that the test above crosses the end of an epoch between checkpoints and kills."""
     corpus = TokenizedCorpus(Path(long_recipe.pretraining_data.folder))
     dataset = PackedDataset(
         corpus,
@@ -77,6 +78,7 @@ def test_kills_are_in_different_epochs(long_recipe: Recipe) -> None:
     assert len(epochs) >= 3
 
 
+@pytest.mark.slow
 def test_stop_and_resume_in_one_process_is_bit_identical(
     long_recipe: Recipe, reference_run: Path, tmp_path: Path
 ) -> None:
@@ -96,40 +98,53 @@ def test_stop_and_resume_in_one_process_is_bit_identical(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
-def test_signal_saves_a_checkpoint_and_sets_the_exit_code(
+def test_signal_stops_the_run_with_a_checkpoint(
     long_recipe: Recipe, tmp_path: Path, number: signal.Signals
 ) -> None:
+    def interrupt(row: dict[str, object]) -> None:
+        if row["step"] == 6:
+            signal.raise_signal(number)
+
+    result = train(long_recipe, tmp_path / "run", interrupt)
+    assert (result.step, result.stopped_by) == (6, number)
+    assert result.checkpoint.name == "step-00000006" and result.checkpoint.is_dir()
+
+
+@pytest.mark.slow
+def test_signal_sets_the_exit_code(long_recipe: Recipe, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(long_recipe, run)
     wait_for_step(run, 60, process)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     output = process.communicate(timeout=60)[0].decode()
-    assert process.returncode == 128 + number, output
+    assert process.returncode == 128 + signal.SIGTERM, output
     assert "Traceback" not in output
     newest = max((run / "checkpoints").iterdir()).name
     assert int(newest.removeprefix("step-")) == max(losses(run)) < STEPS
 
 
+@pytest.mark.slow
 def test_stop_before_the_first_step_saves_a_checkpoint(
     long_recipe: Recipe, reference_run: Path, tmp_path: Path
 ) -> None:
-    def at_once(text: str, waiting: bool = False) -> None:
+    def stop(text: str, waiting: bool = False) -> None:
         signal.raise_signal(signal.SIGTERM)
 
     run = tmp_path / "run"
-    result = train(long_recipe, run, notify=at_once)
+    result = train(long_recipe, run, notify=stop)
     assert (result.step, result.is_finished) == (0, False)
     assert result.checkpoint.is_dir()
-    again = train(long_recipe, run, notify=at_once)  # and once more
+    again = train(long_recipe, run, notify=stop)
     assert (again.step, again.checkpoint) == (0, result.checkpoint)
     assert train(with_train(long_recipe, keep_last=1), run).start_step == 0
     assert losses(run) == losses(reference_run)
 
 
+@pytest.mark.slow
 def test_signal_before_the_first_step_sets_the_exit_code(
     long_recipe: Recipe, tmp_path: Path
 ) -> None:
-    """Nothing was logged yet, so there is no page of it either."""
+    """Nothing is logged yet, so there is no report either."""
     run = tmp_path / "run"
     process = start(with_train(long_recipe, steps=10**6), run)
     while not (run / "events.jsonl").exists():
@@ -156,7 +171,7 @@ def test_finished_run_is_unchanged(long_recipe: Recipe, reference_run: Path) -> 
 def test_micro_batch_size_changes_only_rounding(
     recipe: Recipe, precision: str, tolerance: float
 ) -> None:
-    """One step of 16 sequences: at once, in 4 parts, one by one."""
+    """One step of 16 sequences, in 1, 4 and 16 micro-batches."""
     shape = replace(recipe.model, dropout=0.0)
     corpus = TokenizedCorpus(Path(recipe.pretraining_data.folder))
     dataset = PackedDataset(corpus, recipe.pretraining_data.weights, 0, shape.block_size)
@@ -200,6 +215,7 @@ def test_training_lowers_the_heldout_loss(reference_run: Path) -> None:
     assert rows[-1]["final"] and rows[-1]["step"] == STEPS
 
 
+@pytest.mark.slow
 def test_diverging_run_fails_with_advice(recipe: Recipe, tmp_path: Path) -> None:
     schedule = replace(recipe.train.schedule, peak=1e30)
     with pytest.raises(ValueError, match=r"infinite or NaN in step \d+ and stayed .* Lower"):
@@ -223,17 +239,19 @@ def test_saved_recipe_reproduces_the_run(
     assert seen == {step: losses(reference_run)[step] for step in range(1, stop_at + 1)}
 
 
+@pytest.mark.slow
+@pytest.mark.compile
 @pytest.mark.skipif(
     compile_unsupported_reason(torch.device("cpu")) is not None, reason="no C++ compiler"
 )
 def test_compiled_bf16_resume_is_bit_identical(recipe: Recipe, tmp_path: Path) -> None:
-    """With measurements before the checkpoint and after it, as a long run has by default."""
+    """With evaluations before and after the checkpoint, as a long run has by default."""
     changes = {"precision": "bf16", "compile": "yes", "steps": 8, "save_every": 4, "eval_every": 3}
-    usual = with_train(recipe, **changes)
-    reference_run = train(usual, tmp_path / "reference")
+    recipe = with_train(recipe, **changes)
+    reference_run = train(recipe, tmp_path / "reference")
     run = Path(shutil.copytree(tmp_path / "reference", tmp_path / "run"))
     shutil.rmtree(run / "checkpoints" / reference_run.checkpoint.name)
-    result = train(with_train(usual, eval_every=2), run)  # which changes nothing of what is learned
+    result = train(with_train(recipe, eval_every=2), run)  # which does not change the weights
     assert (result.start_step, result.step) == (4, 8)
     assert fingerprint(result.checkpoint) == fingerprint(reference_run.checkpoint)
     assert losses(run) == losses(tmp_path / "reference")
