@@ -1,6 +1,7 @@
 """A training step is one mean over all targets, and a step that is not finite changes nothing."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,10 +76,9 @@ def test_step_with_clipping_matches_torch() -> None:
     reference = GPT.from_config(MODEL)
     reference.load_state_dict(state.model.state_dict())
     matrices = [p for p in reference.parameters() if p.dim() >= 2]
-    gains = {"params": [p for p in reference.parameters() if p.dim() < 2], "weight_decay": 0.0}
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices}, gains], lr=1e-2, betas=(0.9, 0.95), weight_decay=0.1
-    )
+    gains = [p for p in reference.parameters() if p.dim() < 2]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": gains, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.95), weight_decay=0.1)
     for step in range(3):
         x, y = concatenate(batches)
         cross_entropy(reference(x).flatten(0, 1), y.flatten()).backward()

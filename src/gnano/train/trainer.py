@@ -224,8 +224,8 @@ class Trainer:
             self.data_waiter.wait_until_available(
                 partial(evaluator.heldout.missing, config.eval_tokens)
             )
-            for message in self.start_messages:
-                self.notify(message)
+            for text in self.start_messages:
+                self.notify(text)
             if pending := evaluator.run_pending(self.step):
                 logger.log_update(**pending)
                 self.saved_step = None  # its checkpoint records a pending evaluation
