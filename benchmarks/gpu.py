@@ -59,7 +59,7 @@ class Setup:
         parts = [
             f"{self.who:<12} {self.precision:<4} {'compiled' if self.compile else 'eager':<8}",
             f" {self.micro_batch:>2} sequences",
-            f" × {self.accumulation}" if self.accumulation_steps > 1 else "    ",
+            f" × {self.accumulation}" if self.accumulation > 1 else "    ",
             " recomputed" if self.recompute else "           ",
             " flash" if self.attention != "sdpa" else "",
         ]
