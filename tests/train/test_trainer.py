@@ -23,7 +23,7 @@ from gnano.train.distributed.context import DistContext
 from gnano.train.train_step import TrainState
 from gnano.train.trainer import train
 
-STEPS = 300  # of a run that is killed: some seconds
+STEPS = 240  # of a run that is killed: some seconds
 SINGLE = DistContext(torch.device("cpu"))
 
 
@@ -136,8 +136,14 @@ def test_stop_before_the_first_step_saves_a_checkpoint(
     assert result.checkpoint.is_dir()
     again = train(long_recipe, run, notify=stop)
     assert (again.step, again.checkpoint) == (0, result.checkpoint)
-    assert train(with_train(long_recipe, keep_last=1), run).start_step == 0
-    assert losses(run) == losses(reference_run)
+
+    def interrupt(row: dict[str, object]) -> None:
+        if row["step"] == 20:
+            signal.raise_signal(signal.SIGTERM)
+
+    assert train(with_train(long_recipe, keep_last=1), run, interrupt).start_step == 0
+    expected = losses(reference_run)
+    assert losses(run) == {step: expected[step] for step in range(1, 21)}
 
 
 @pytest.mark.slow
