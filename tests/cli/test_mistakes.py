@@ -234,7 +234,7 @@ def test_a_run_refused_before_its_first_step_leaves_its_folder_usable(
     mended = ["--model.n-layer", "1", "--train.optimizer.kind", "muon", "--train.seed", "3"]
     for _ in range(2):  # the second one finds it complete
         output(capsys, "pretrain", str(file), "--out", str(run), *mended)
-    assert "can't be allowed" in error_output(capsys, "pretrain", file, "--out", run)
+    assert "cannot change" in error_output(capsys, "pretrain", file, "--out", run)
 
 
 def test_shape_flags_are_refused_with_a_base(file: Path, base: Path, capsys: Any) -> None:
