@@ -28,15 +28,16 @@ WORDS = (
 
 # files whose few tests take long: begun first, so that at the end no worker has one to itself
 LONG = (
-    "train/ranks/test_parallel.py",
-    "train/ranks/test_world.py",
+    "train/distributed/test_parallel.py",
+    "train/distributed/test_context.py",
+    "checkpoint/test_master_weights.py",
     "train/test_loop.py",
     "test_demo.py",
     "train/lessons/test_ranks.py",
     "chaos/test_disks.py",
     "cli/test_export.py",
     "chaos/",
-    "train/ranks/",
+    "train/distributed/",
     "cli/",
     "train/",
     "export/",

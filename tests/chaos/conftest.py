@@ -1,4 +1,4 @@
-"""How many faults a run is put through, and how many it came out of."""
+"""Counts the faults that runs were exposed to, and those that they survived."""
 
 import os
 from collections.abc import Iterator
@@ -10,44 +10,45 @@ from tests.small_models import with_train
 
 from gnano.config.recipe import Recipe
 
-tried: dict[str, int] = {}
-survived: dict[str, int] = {}
+tried_counts: dict[str, int] = {}
+survived_counts: dict[str, int] = {}
 
 
 @pytest.fixture(scope="session")
 def kills() -> int:
-    """`GNANO_CHAOS=20 make test` kills as often as that; a plain `make test` less."""
+    """Return the number of kills: GNANO_CHAOS (20 in `make chaos`), or fewer by default."""
     return int(os.environ.get("GNANO_CHAOS", "6"))
 
 
 @pytest.fixture(scope="session")
-def chaotic(recipe: Recipe) -> Recipe:
-    """A run over three epochs, with dropout, that measures and saves often."""
+def chaos_recipe(recipe: Recipe) -> Recipe:
+    """A run of three epochs, with dropout, that evaluates and saves often."""
     return with_train(recipe, steps=60, save_every=8, eval_every=12)
 
 
 @pytest.fixture(scope="session")
-def calm(chaotic: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nothing ever happened to."""
-    folder = tmp_path_factory.mktemp("calm") / "run"
-    assert run(chaotic, folder) == [0]
+def reference_run(chaos_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without faults."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    assert run(chaos_recipe, folder) == [0]
     return folder
 
 
 @pytest.fixture
-def fault(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    """What a test does to a run, as `kind: detail`; counted as survived where the test passes."""
-    done: list[str] = []
+def survived(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """The faults of a test, as `kind: detail`; they count as survived if the test passes."""
+    faults: list[str] = []
     failed = request.session.testsfailed
-    yield done
-    for kind in (what.partition(":")[0] for what in done):
-        tried[kind] = tried.get(kind, 0) + 1
-        survived[kind] = survived.get(kind, 0) + (request.session.testsfailed == failed)
+    yield faults
+    for kind in (fault.partition(":")[0] for fault in faults):
+        tried_counts[kind] = tried_counts.get(kind, 0) + 1
+        passed = request.session.testsfailed == failed
+        survived_counts[kind] = survived_counts.get(kind, 0) + passed
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if tried:
-        whole = f"{sum(survived.values())} of {sum(tried.values())}"
-        terminalreporter.write_sep("=", f"faults survived: {whole}")
-        for kind, times in tried.items():
-            terminalreporter.write_line(f"{survived[kind]:>4} of {times:<4} {kind}")
+    if tried_counts:
+        total = f"{sum(survived_counts.values())} of {sum(tried_counts.values())}"
+        terminalreporter.write_sep("=", f"faults survived: {total}")
+        for kind, count in tried_counts.items():
+            terminalreporter.write_line(f"{survived_counts[kind]:>4} of {count:<4} {kind}")

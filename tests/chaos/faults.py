@@ -1,8 +1,8 @@
-"""Faults that are planted in a process of their own, at a moment inside the program.
+"""Faults that are planted in a separate process, at a moment inside the program.
 
-    Fault("inside a save", 2)   kills the process when it is there for the second time
+    Fault("inside a save", 2)   kills the process when it reaches that moment for the second time
 
-A moment is a function of ours, before or after which the fault strikes.
+A moment is before or after a call of one of our functions.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# name: module, attribute, and whether the fault strikes before it or after
+# name: module, attribute, and whether the fault is before or after the call
 MOMENTS = {
     "in a step": ("gnano.train.train_step", "TrainState.train_step", "before"),
     "before the optimizer": ("gnano.train.optim.builder", "Optimizer.step", "before"),
@@ -36,7 +36,7 @@ MOMENTS = {
     "while an old one goes": ("gnano.checkpoint.manager", "remove_checkpoint", "half"),
     "in a line of the log": ("gnano.utils.jsonl_log", "JsonLinesWriter.write", "half"),
 }
-# not one of those that a run comes to again and again
+# a moment that a run reaches only once
 COMPILING = "while compiling"
 ONCE = {COMPILING: ("torch._inductor.graph", "GraphLowering.codegen", "before")}
 
@@ -44,25 +44,24 @@ ONCE = {COMPILING: ("torch._inductor.graph", "GraphLowering.codegen", "before")}
 @dataclass(frozen=True)
 class Fault:
     moment: str
-    time: int = 1  # at which of its times in this process, from 1
-    how: str = (
-        "kill"  # kill: SIGKILL; term, int, usr1: that signal; nan: a gradient; past: the clock
-    )
+    time: int = 1  # the number of the call in this process, from 1
+    # kill: SIGKILL; term, int, usr1: that signal; nan: a gradient; past: the clock
+    how: str = "kill"
 
     def plant(self) -> None:
         if self.how == "past":
             _set_clock_back()
         if self.how.startswith("nan"):
-            _spoil_gradient(range(self.time, self.time + (2 if self.how == "nan twice" else 1)))
+            _corrupt_gradient(range(self.time, self.time + (2 if self.how == "nan twice" else 1)))
         if self.moment:
             module, path, when = {**MOMENTS, **ONCE}[self.moment]
             owner: Any = importlib.import_module(module)
             *outer, name = path.split(".")
             for part in outer:
                 owner = getattr(owner, part)
-            setattr(owner, name, self._striking(getattr(owner, name), when))
+            setattr(owner, name, self._wrap(getattr(owner, name), when))
 
-    def _striking(self, function: Callable[..., Any], when: str) -> Callable[..., Any]:
+    def _wrap(self, function: Callable[..., Any], when: str) -> Callable[..., Any]:
         calls = 0
 
         def wrapped(*arguments: Any, **named: Any) -> Any:
@@ -70,25 +69,25 @@ class Fault:
             calls += 1
             now = calls == self.time
             if now and when == "half":
-                _half(self.moment, arguments)
+                _do_half(self.moment, arguments)
             if now and when != "after":
-                self._strike()
+                self._inject()
             result = function(*arguments, **named)
             if now and when == "after":
-                self._strike()
+                self._inject()
             return result
 
         return wrapped
 
-    def _strike(self) -> None:
+    def _inject(self) -> None:
         number = {"kill": 9, "term": 15, "int": 2, "usr1": signal.SIGUSR1}[self.how]
         os.kill(os.getpid(), number)
         if self.how != "kill":
-            time.sleep(0.01)  # in another thread than the main one: it is to hear of it first
+            time.sleep(0.01)  # in another thread: the main thread must receive the signal first
 
 
-def _half(moment: str, arguments: tuple[Any, ...]) -> None:
-    """Do a part of what the function would do."""
+def _do_half(moment: str, arguments: tuple[Any, ...]) -> None:
+    """Do a part of the function's work."""
     if moment == "in a line of the log":
         os.write(arguments[0].file, b'{"step": 7, "lo')
     else:  # a checkpoint that is being removed
@@ -99,22 +98,22 @@ def _half(moment: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _set_clock_back() -> None:
-    """The machine's clock stands ten years earlier; the steady one goes on, as it does."""
+    """Set the wall clock back by ten years; the monotonic clock is unchanged."""
     now, gmtime = time.time, time.gmtime
     years = 10 * 365 * 86_400
     time.time = lambda: now() - years
     time.gmtime = lambda at=None: gmtime(now() - years if at is None else at)
 
 
-def _spoil_gradient(steps: range) -> None:
-    """Of this process alone, in its steps of these numbers (from 1)."""
+def _corrupt_gradient(steps: range) -> None:
+    """Make the gradient of this process NaN in these of its steps (from 1)."""
     import torch
 
     from gnano.train.train_step import TrainState
 
     train_step, calls = TrainState.train_step, 0
 
-    def spoiled(this: TrainState, *arguments: Any) -> torch.Tensor:
+    def corrupted(this: TrainState, *arguments: Any) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls in steps:
@@ -126,4 +125,4 @@ def _spoil_gradient(steps: range) -> None:
                 hook.remove()
         return train_step(this, *arguments)
 
-    TrainState.train_step = spoiled  # type: ignore[method-assign,assignment]
+    TrainState.train_step = corrupted  # type: ignore[method-assign,assignment]

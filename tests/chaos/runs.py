@@ -1,4 +1,4 @@
-"""Training runs in separate processes, on one or several ranks, with a fault if wanted.
+"""Training runs in separate processes, on one or several ranks, optionally with a fault.
 
 They do what `python -m gnano pretrain` does, without the seconds that loading PyTorch takes.
 """

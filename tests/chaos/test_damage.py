@@ -1,4 +1,4 @@
-"""A flipped byte or a missing file, whichever a run has written, is named and survived."""
+"""A flipped byte or a missing file, in any file of a run, is reported and survived."""
 
 import shutil
 from pathlib import Path
@@ -11,38 +11,40 @@ from tests.processes import fingerprint
 from gnano.checkpoint.format import find_checkpoint
 from gnano.config.recipe import Recipe
 
-LONG = 20  # kills, from which on it is the long form
-WHAT = {"flipped": "byte", "missing": "file"}
+pytestmark = pytest.mark.slow
+
+LONG = 20  # kills of the long form
+UNITS = {"flipped": "byte", "missing": "file"}
 
 
 @pytest.fixture(scope="module")
-def killed(chaotic: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run in the middle, with two checkpoints and all its files."""
+def killed(chaos_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was killed halfway, with two checkpoints and all its files."""
     folder = tmp_path_factory.mktemp("killed") / "run"
-    assert run(chaotic, folder, Fault("in a step", 30)) == [-9]
+    assert run(chaos_recipe, folder, Fault("in a step", 30)) == [-9]
     return folder
 
 
 def files(folder: Path) -> list[str]:
-    """Of a run: the kinds of files, its newest checkpoint's among them."""
+    """Return all kinds of files of a run, including those of its newest checkpoint."""
     newest = find_checkpoint(folder)
     paths = [*folder.glob("*.*"), *newest.rglob("*.*")]
     return [str(p.relative_to(folder)) for p in paths if p.is_file()]
 
 
 @pytest.mark.parametrize("damage", ["flipped", "missing"])
-def test_damage_to_every_kind_of_file_is_named_and_survived(
-    chaotic: Recipe,
-    calm: Path,
+def test_damage_to_every_kind_of_file_is_reported_and_survived(
+    chaos_recipe: Recipe,
+    reference_run: Path,
     killed: Path,
     kills: int,
     tmp_path: Path,
     damage: str,
-    fault: list[str],
+    survived: list[str],
 ) -> None:
     for number, name in enumerate(files(killed)):
         if kills < LONG and number % 2 != (damage == "missing"):
-            continue  # short form: every kind once, one way or the other
+            continue  # short form: every file once, flipped or missing
         folder = Path(shutil.copytree(killed, tmp_path / str(number)))
         file = folder / name
         if damage == "missing":
@@ -51,19 +53,21 @@ def test_damage_to_every_kind_of_file_is_named_and_survived(
             content = bytearray(file.read_bytes())
             content[len(content) // 2] ^= 1
             file.write_bytes(content)
-        [code] = run(chaotic, folder)
-        said = output(folder)
+        [code] = run(chaos_recipe, folder)
+        printed = output(folder)
         kind = name if "/" not in name else f"checkpoint's {Path(name).name}"
-        fault.append(f"{damage} {WHAT[damage]}: {kind}")
+        survived.append(f"{damage} {UNITS[damage]}: {kind}")
         if (name, damage) == ("recipe.toml", "flipped"):
-            # what the run was begun with cannot be known any more: it is refused, and named
-            assert code == 2 and "recipe.toml" in said and "Traceback" not in said, said
+            # the settings of the run are unknown: it is refused, and the file named
+            assert code == 2 and "recipe.toml" in printed and "Traceback" not in printed, printed
             shutil.copy(killed / name, file)
-            code = run(chaotic, folder)[0]
+            code = run(chaos_recipe, folder)[0]
         if name.startswith("checkpoints/"):
-            assert name.split("/")[1] in said, said
-        assert code == 0, (name, said)
-        assert fingerprint(find_checkpoint(folder)) == fingerprint(find_checkpoint(calm)), name
+            assert name.split("/")[1] in printed, printed
+        assert code == 0, (name, printed)
+        assert fingerprint(find_checkpoint(folder)) == fingerprint(
+            find_checkpoint(reference_run)
+        ), name
         if name != "metrics.jsonl":
-            assert history(folder) == history(calm), name
+            assert history(folder) == history(reference_run), name
         shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""A save holds nothing up and loses nothing: not when it is slow, not when it fails."""
+"""A save delays nothing and loses nothing, even if it is slow or fails."""
 
 import json
 import signal
@@ -10,11 +10,13 @@ import pytest
 from tests.processes import fingerprint, losses
 from tests.small_models import with_train
 
-from gnano.checkpoint import async_writer as saving
+from gnano.checkpoint import async_writer
 from gnano.checkpoint.checksums import verify_checksums
 from gnano.checkpoint.format import checkpoint_step, list_checkpoints, write_checkpoint
 from gnano.config.recipe import Recipe
 from gnano.train.trainer import train
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -23,17 +25,17 @@ def plain(recipe: Recipe) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def straight(plain: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nothing happened to; it keeps every checkpoint."""
-    run = tmp_path_factory.mktemp("straight") / "run"
+def reference_run(plain: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train without interruption, and keep every checkpoint."""
+    run = tmp_path_factory.mktemp("reference") / "run"
     train(with_train(plain, keep_last=9), run)
     return run
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving, "RETRY_INTERVAL", 0.05)
-    monkeypatch.setattr(saving, "STOP_RETRY_SECONDS", 0.3)
+def short_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(async_writer, "RETRY_INTERVAL", 0.05)
+    monkeypatch.setattr(async_writer, "STOP_RETRY_SECONDS", 0.3)
 
 
 def events(run: Path, kind: str) -> list[dict[str, Any]]:
@@ -41,101 +43,101 @@ def events(run: Path, kind: str) -> list[dict[str, Any]]:
     return [row for row in rows if row["event"] == kind]
 
 
-def test_training_goes_on_while_a_checkpoint_is_written_and_does_not_leak_into_it(
-    plain: Recipe, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_training_continues_during_a_save_and_does_not_change_it(
+    plain: Recipe, reference_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    far_ahead, write = threading.Event(), write_checkpoint
+    is_far_ahead, write = threading.Event(), write_checkpoint
 
     def slow(*arguments: Any) -> Path:
         if arguments[1].step == 10:
-            assert far_ahead.wait(60), "the training waits for its checkpoint"
+            assert is_far_ahead.wait(60), "training waits for its checkpoint"
         return write(*arguments)
 
-    monkeypatch.setattr(saving, "write_checkpoint", slow)
+    monkeypatch.setattr(async_writer, "write_checkpoint", slow)
 
-    def watch(row: dict[str, Any]) -> None:
+    def on_metrics(row: dict[str, Any]) -> None:
         if row["step"] == 18:
-            far_ahead.set()
+            is_far_ahead.set()
 
     run = tmp_path / "run"
-    train(with_train(plain, keep_last=9), run, watch)
+    train(with_train(plain, keep_last=9), run, on_metrics)
     for step in (10, 20, 30):
         name = f"step-{step:08}"
         verify_checksums(run / "checkpoints" / name)
         assert fingerprint(run / "checkpoints" / name) == fingerprint(
-            straight / "checkpoints" / name
+            reference_run / "checkpoints" / name
         )
 
 
-def test_a_disk_that_goes_and_comes_back_costs_a_warning_and_no_step(
-    plain: Recipe, straight: Path, tmp_path: Path
+def test_a_disk_that_disappears_for_a_while_costs_a_warning_and_no_step(
+    plain: Recipe, reference_run: Path, tmp_path: Path
 ) -> None:
-    run, said = tmp_path / "run", list[str]()
+    run, messages = tmp_path / "run", list[str]()
     folder, elsewhere = run / "checkpoints", tmp_path / "elsewhere"
 
-    def watch(row: dict[str, Any]) -> None:
+    def on_metrics(row: dict[str, Any]) -> None:
         if row["step"] == 15:
             folder.rename(elsewhere)
         if row["step"] == 28:
-            assert not folder.exists(), "it was written where the disk was not"
+            assert not folder.exists(), "it was written to the mount point"
             elsewhere.rename(folder)
 
-    result = train(plain, run, watch, notify=lambda text, waiting=False: said.append(text))
+    result = train(plain, run, on_metrics, notify=lambda text, waiting=False: messages.append(text))
     assert result.is_finished
-    assert losses(run) == losses(straight)
+    assert losses(run) == losses(reference_run)
     assert [event["step"] for event in events(run, "not saved")] == [20]
-    assert any("step 20 could not be saved (" in text for text in said), said
+    assert any("step 20 could not be saved (" in text for text in messages), messages
     assert fingerprint(result.checkpoint) == fingerprint(
-        straight / "checkpoints" / result.checkpoint.name
+        reference_run / "checkpoints" / result.checkpoint.name
     )
 
 
-def test_no_checkpoint_goes_before_its_successor_was_read_back(
+def test_no_checkpoint_is_removed_before_its_successor_is_verified(
     plain: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that does not keep what it was given: each new checkpoint has a byte flipped."""
-    run, write, lies = tmp_path / "run", write_checkpoint, list[int]()
+    """The disk flips a byte of each new checkpoint."""
+    run, write, flipped = tmp_path / "run", write_checkpoint, list[int]()
 
-    def forgetful(*arguments: Any) -> Path:
+    def write_and_flip(*arguments: Any) -> Path:
         folder = write(*arguments)
-        if arguments[1].step == 30 and len(lies) < 3:
-            lies.append(arguments[1].step)
+        if arguments[1].step == 30 and len(flipped) < 3:
+            flipped.append(arguments[1].step)
             content = bytearray((folder / "model.safetensors").read_bytes())
             content[-1] ^= 1
             (folder / "model.safetensors").write_bytes(content)
-            # the last one, which keep = 1 is about to let go
+            # keep_last = 1 would now remove step 20
             assert [checkpoint_step(old) for old in list_checkpoints(run)] == [20, 30]
         return folder
 
-    monkeypatch.setattr(saving, "write_checkpoint", forgetful)
+    monkeypatch.setattr(async_writer, "write_checkpoint", write_and_flip)
     assert train(with_train(plain, keep_last=1), run).is_finished
-    assert len(lies) == 3
+    assert len(flipped) == 3
     assert [checkpoint_step(folder) for folder in list_checkpoints(run)] == [30]
     verify_checksums(list_checkpoints(run)[-1])
     assert "does not match its checksum" in events(run, "not saved")[0]["reason"]
 
 
-def test_a_stop_with_no_room_says_so_and_leaves_the_last_good_checkpoint(
-    plain: Recipe, straight: Path, tmp_path: Path
+def test_a_stop_without_a_disk_fails_and_keeps_the_last_checkpoint(
+    plain: Recipe, reference_run: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     folder, elsewhere = run / "checkpoints", tmp_path / "elsewhere"
 
-    def watch(row: dict[str, Any]) -> None:
+    def on_metrics(row: dict[str, Any]) -> None:
         if row["step"] == 25:
             folder.rename(elsewhere)
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(OSError, match="No such file"):
-        train(plain, run, watch)
+        train(plain, run, on_metrics)
     elsewhere.rename(folder)
     assert events(run, "failed")
     result = train(plain, run)
     assert result.start_step == 20 and result.is_finished
-    assert losses(run) == losses(straight)
+    assert losses(run) == losses(reference_run)
 
 
-def test_a_disk_too_small_for_one_checkpoint_is_refused_before_anything_is_computed(
+def test_a_disk_too_small_for_a_checkpoint_is_refused_before_the_first_step(
     plain: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import shutil
@@ -147,12 +149,12 @@ def test_a_disk_too_small_for_one_checkpoint_is_refused_before_anything_is_compu
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-def test_a_mistake_of_ours_in_the_thread_ends_the_run_and_is_not_swallowed(
+def test_a_bug_in_the_thread_ends_the_run(
     plain: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> Path:
-        raise TypeError("ours")
+        raise TypeError("a bug")
 
-    monkeypatch.setattr(saving, "write_checkpoint", broken)
-    with pytest.raises(TypeError, match="ours"):
+    monkeypatch.setattr(async_writer, "write_checkpoint", broken)
+    with pytest.raises(TypeError, match="a bug"):
         train(plain, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""A shared model is the checkpoint's, whole, openable, and does the run no harm."""
+"""Exported weights are those of the checkpoint, complete and loadable, and the run is unchanged."""
 
 import json
 import os
@@ -40,21 +40,19 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
-def test_it_holds_the_model_and_its_list_and_nothing_of_the_training(
-    run: Path, tmp_path: Path
-) -> None:
-    out = export_weights(run, tmp_path / "a" / "shared")
+def test_the_export_has_the_model_and_no_training_state(run: Path, tmp_path: Path) -> None:
+    out = export_weights(run, tmp_path / "a" / "exported")
     assert {p.name for p in out.iterdir()} == {*MODEL, "files.json"}
     assert set(json.loads((out / "files.json").read_text())) == MODEL
     newest = find_checkpoint(run)
     assert all((out / name).read_bytes() == (newest / name).read_bytes() for name in MODEL)
     verify_checksums(out)
     verify_checksums(newest)
-    assert [p.name for p in out.parent.iterdir()] == ["shared"]
+    assert [p.name for p in out.parent.iterdir()] == ["exported"]
 
 
-def test_transformers_and_generate_open_it(run: Path, tmp_path: Path) -> None:
-    out = export_weights(run / "checkpoints" / "step-00000003", tmp_path / "shared")
+def test_transformers_and_the_engine_load_the_export(run: Path, tmp_path: Path) -> None:
+    out = export_weights(run / "checkpoints" / "step-00000003", tmp_path / "exported")
     theirs = AutoModelForCausalLM.from_pretrained(out)
     ids = torch.randint(0, 300, (2, 20))
     ours = load_model(run / "checkpoints" / "step-00000003").eval()
@@ -64,10 +62,10 @@ def test_transformers_and_generate_open_it(run: Path, tmp_path: Path) -> None:
     assert Engine.load(out).generate("the river", max_new_tokens=5)
 
 
-def test_to_edit_the_config_of_the_shared_model_does_not_damage_the_checkpoint(
+def test_an_edit_of_the_exported_config_does_not_change_the_checkpoint(
     run: Path, tmp_path: Path
 ) -> None:
-    out = export_weights(run, tmp_path / "shared")
+    out = export_weights(run, tmp_path / "exported")
     with (out / "config.json").open("a") as file:
         file.write(" ")
     verify_checksums(find_checkpoint(run))
@@ -75,8 +73,8 @@ def test_to_edit_the_config_of_the_shared_model_does_not_damage_the_checkpoint(
         verify_checksums(out)
 
 
-def test_what_is_shared_outlives_the_run(run: Path, tmp_path: Path) -> None:
-    out = export_weights(run, tmp_path / "shared")
+def test_the_export_survives_the_removal_of_the_run(run: Path, tmp_path: Path) -> None:
+    out = export_weights(run, tmp_path / "exported")
     shutil.rmtree(run)
     verify_checksums(out)
     again = export_weights(out, tmp_path / "again")
@@ -84,13 +82,13 @@ def test_what_is_shared_outlives_the_run(run: Path, tmp_path: Path) -> None:
     assert {p.name for p in again.iterdir()} == {*MODEL, "files.json"}
 
 
-def test_where_the_file_system_has_no_links_it_is_copied(
+def test_on_another_file_system_weights_are_copied(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = Path("/dev/shm")
     if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is no second file system")
-    out = elsewhere / f"gnano-{os.getpid()}" / "shared"
+    out = elsewhere / f"gnano-{os.getpid()}" / "exported"
     try:
         export_weights(run, out)
         verify_checksums(out)
@@ -108,57 +106,57 @@ def test_a_damaged_file_is_named_and_nothing_is_written(
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(ValueError, match="does not match its checksum") as refused:
-        export_weights(run, tmp_path / "b" / "shared")
+        export_weights(run, tmp_path / "b" / "exported")
     assert str(file) in str(refused.value)
     assert list((tmp_path / "b").iterdir()) == []
 
 
-def test_damage_to_what_only_training_needs_does_not_matter(run: Path, tmp_path: Path) -> None:
+def test_a_damaged_training_state_does_not_matter(run: Path, tmp_path: Path) -> None:
     shutil.rmtree(find_checkpoint(run) / "trainer")
-    out = export_weights(run, tmp_path / "shared")
+    out = export_weights(run, tmp_path / "exported")
     verify_checksums(out)
     assert {p.name for p in out.iterdir()} == {*MODEL, "files.json"}
 
 
-def test_a_list_cannot_bring_files_from_elsewhere(run: Path, tmp_path: Path) -> None:
+def test_a_manipulated_list_cannot_add_other_files(run: Path, tmp_path: Path) -> None:
     (run / "secret").write_text("secret")
     listed = find_checkpoint(run) / "files.json"
     entries = json.loads(listed.read_text())
     entries |= {"../../secret": [6, "0"], str(run / "secret"): [6, "0"], "..": [6, "0"]}
     listed.write_text(json.dumps(entries))
-    out = export_weights(run, tmp_path / "shared")
+    out = export_weights(run, tmp_path / "exported")
     assert {p.name for p in out.iterdir()} == {*MODEL, "files.json"}
 
 
-def test_what_is_there_already_is_not_touched(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "shared").mkdir()
+def test_an_existing_folder_is_refused(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "exported").mkdir()
     with pytest.raises(FileExistsError, match="is there already"):
-        export_weights(run, tmp_path / "shared")
-    assert list((tmp_path / "shared").iterdir()) == []
+        export_weights(run, tmp_path / "exported")
+    assert list((tmp_path / "exported").iterdir()) == []
 
 
-def test_what_has_no_list_of_files_is_refused(run: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_list_of_files_is_refused(run: Path, tmp_path: Path) -> None:
     (find_checkpoint(run) / "files.json").unlink()
     with pytest.raises(ValueError, match=r"files\.json cannot be read"):
-        export_weights(run, tmp_path / "shared")
+        export_weights(run, tmp_path / "exported")
     (find_checkpoint(run) / "files.json").write_text("{}")
     with pytest.raises(ValueError, match="lists no model"):
-        export_weights(run, tmp_path / "shared")
-    assert not (tmp_path / "shared").exists()
+        export_weights(run, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
 
 
-@pytest.mark.parametrize("place", ["checkpoints/step-00000009", "shared"])
-def test_it_is_no_checkpoint_to_go_on_from(run: Path, place: str) -> None:
+@pytest.mark.parametrize("place", ["checkpoints/step-00000009", "exported"])
+def test_an_export_into_a_run_is_refused(run: Path, place: str) -> None:
     with pytest.raises(ValueError, match="which is a run: name another place"):
         export_weights(run, run / place)
     assert not (run / place).exists()
 
 
-def test_one_that_was_put_among_a_run_s_checkpoints_is_passed_over(
+def test_a_run_does_not_resume_from_an_exported_folder(
     run: Path, tmp_path: Path, recipe: Recipe
 ) -> None:
-    shared = export_weights(run, tmp_path / "shared")
+    exported = export_weights(run, tmp_path / "exported")
     shutil.rmtree(run / "checkpoints" / "step-00000006")
-    shutil.copytree(shared, run / "checkpoints" / "step-00000005")
+    shutil.copytree(exported, run / "checkpoints" / "step-00000005")
     result = train(with_train(recipe, steps=6, save_every=3), run)
     assert (result.start_step, result.step) == (3, 6)

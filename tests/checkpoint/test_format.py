@@ -1,4 +1,4 @@
-"""A checkpoint is a Hugging Face model that is whole, or another one is taken and it is named."""
+"""A checkpoint is a complete Hugging Face model, or it is reported and an earlier one is used."""
 
 import json
 import os
@@ -19,6 +19,7 @@ from gnano.checkpoint.format import (
     read_checkpoint,
     write_checkpoint,
 )
+from gnano.checkpoint.manager import latest_valid_checkpoint
 from gnano.config.recipe import Recipe
 from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.model.hf_io import load_model
@@ -54,7 +55,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
-def test_transformers_opens_a_checkpoint_as_it_is(run: Path, recipe: Recipe) -> None:
+def test_transformers_loads_a_checkpoint(run: Path, recipe: Recipe) -> None:
     folder = find_checkpoint(run)
     theirs = AutoModelForCausalLM.from_pretrained(folder)
     ids = torch.randint(0, 300, (2, 20))
@@ -67,52 +68,72 @@ def test_transformers_opens_a_checkpoint_as_it_is(run: Path, recipe: Recipe) -> 
     assert AutoTokenizer.from_pretrained(folder)(text)["input_ids"] == ours
 
 
-def test_a_checkpoint_lists_every_file_it_has(run: Path) -> None:
+def test_a_checkpoint_lists_every_file(run: Path) -> None:
     folder = find_checkpoint(run)
     assert sorted(json.loads((folder / "files.json").read_text())) == FILES
     verify_checksums(folder)
 
 
 @pytest.mark.parametrize("name", [*FILES, "files.json"])
-@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
-def test_damage_to_any_file_is_named_and_the_checkpoint_before_is_used(
-    run: Path, trained: Path, short: Recipe, name: str, damage: str
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_damage_to_any_file_is_detected_and_the_checkpoint_before_is_used(
+    run: Path, short: Recipe, name: str, damage: str
 ) -> None:
     newest = find_checkpoint(run)
-    file = newest / name
+    damage_file(newest / name, damage)
+    damaged: dict[Path, str] = {}
+    found = latest_valid_checkpoint(run, short.model, damaged.__setitem__)
+    assert found is not None
+    if (name, damage) == ("files.json", "truncate"):  # only its last newline: nothing is lost
+        assert (found[0], damaged) == (newest, {})
+        return
+    assert found[0].name == FIRST and found[1].step == 3
+    ((new_path, reason),) = damaged.items()
+    # a flipped hash in files.json is reported for the file that it belongs to
+    assert str(newest if name == "files.json" else newest / name) in reason
+    # renamed so that no reader takes it for a checkpoint, and left to the user
+    assert new_path == newest.parent / f"damaged-{newest.name}" and new_path.is_dir()
+    assert [path.name for path in list_checkpoints(run)] == [FIRST]
+
+
+@pytest.mark.slow
+def test_a_run_with_a_damaged_checkpoint_ends_with_the_same_weights(
+    run: Path, trained: Path, short: Recipe
+) -> None:
+    newest = find_checkpoint(run)
+    damage_file(newest / "model.safetensors", "flip")
+    messages: list[str] = []
+    result = train(short, run, notify=lambda text, waiting=False: messages.append(text))
+    assert (result.start_step, result.step) == (3, STEPS)
+    assert any(str(newest / "model.safetensors") in text for text in messages), messages
+    assert fingerprint(result.checkpoint) == fingerprint(trained / "checkpoints" / newest.name)
+    assert [path.name for path in list_checkpoints(run)] == [FIRST, newest.name]
+
+
+def damage_file(file: Path, damage: str) -> None:
     content = bytearray(file.read_bytes())
     match damage:
         case "flip":
             content[len(content) // 2] ^= 1
             file.write_bytes(content)
-        case "cut":
+        case "truncate":
             os.truncate(file, len(content) - 1)
         case "remove":
             file.unlink()
-    said: list[str] = []
-    result = train(short, run, notify=lambda text, waiting=False: said.append(text))
-    if (name, damage) == ("files.json", "cut"):  # its last newline: nothing is lost
-        assert result.start_step == STEPS
-        return
-    assert (result.start_step, result.step) == (3, STEPS)
-    named = newest if name == "files.json" else file  # a flipped hash accuses the file it is of
-    assert any(str(named) in text for text in said), said
-    assert fingerprint(result.checkpoint) == fingerprint(trained / "checkpoints" / newest.name)
-    # set aside under a name that no reader takes for a checkpoint, and left to the user
-    assert [p.name for p in list_checkpoints(run)] == [FIRST, newest.name]
-    assert (newest.parent / f"damaged-{newest.name}").is_dir()
 
 
-def test_where_every_checkpoint_is_damaged_nothing_is_begun_anew(run: Path, short: Recipe) -> None:
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_again(
+    run: Path, short: Recipe
+) -> None:
     for folder in list_checkpoints(run):
         os.truncate(folder / "model.safetensors", 100)
     before = sorted(p.name for p in (run / "checkpoints").iterdir())
-    with pytest.raises(ValueError, match=r"model\.safetensors has 100 bytes .* begin anew"):
+    with pytest.raises(ValueError, match=r"model\.safetensors has 100 bytes.* start again"):
         train(short, run)
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == before
 
 
-def test_what_is_read_is_what_was_written(run: Path, short: Recipe, tmp_path: Path) -> None:
+def test_a_snapshot_survives_writing_and_reading(run: Path, short: Recipe, tmp_path: Path) -> None:
     snapshot = read_checkpoint(find_checkpoint(run), short.model)
     assert snapshot.step == STEPS and snapshot.state["seconds"] > 0
     (tmp_path / "checkpoints").mkdir()
@@ -129,7 +150,7 @@ def test_what_is_read_is_what_was_written(run: Path, short: Recipe, tmp_path: Pa
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def test_large_states_lie_in_several_files(
+def test_a_large_state_is_split_over_several_files(
     run: Path, short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gnano.checkpoint.format.MAX_SHARD_BYTES", 10_000)
@@ -145,7 +166,7 @@ def test_large_states_lie_in_several_files(
     )
 
 
-def test_where_a_disk_has_gone_nothing_is_written_in_its_place(
+def test_nothing_is_written_to_an_empty_mount_point(
     run: Path, short: Recipe, tmp_path: Path
 ) -> None:
     snapshot = read_checkpoint(find_checkpoint(run), short.model)
@@ -157,13 +178,13 @@ def test_where_a_disk_has_gone_nothing_is_written_in_its_place(
     assert list(empty.iterdir()) == []
 
 
-def test_what_is_no_checkpoint_is_said_so(tmp_path: Path) -> None:
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="does not exist"):
         find_checkpoint(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
         find_checkpoint(tmp_path)
 
 
-def test_others_on_the_machine_may_read_a_checkpoint(run: Path) -> None:
+def test_other_users_may_read_a_checkpoint(run: Path) -> None:
     for file in find_checkpoint(run).rglob("*"):
         assert file.is_dir() or file.stat().st_mode & 0o044 == 0o044, file

@@ -1,11 +1,11 @@
-"""What stays: the newest, every n-th and the best; never the last one, never a torn one."""
+"""Retention keeps the newest, every n-th and the best checkpoint; partial ones are removed."""
 
 import json
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.checkpoint.fake_checkpoint import made
+from tests.checkpoint.fake_checkpoint import make_checkpoints
 
 from gnano.checkpoint.format import checkpoint_step, list_checkpoints
 from gnano.checkpoint.manager import apply_retention, best_checkpoint, quarantine, remove_partial
@@ -15,9 +15,9 @@ def steps(run: Path) -> list[int]:
     return [checkpoint_step(folder) for folder in list_checkpoints(run)]
 
 
-def test_the_newest_every_nth_and_the_best_stay(tmp_path: Path) -> None:
+def test_the_newest_every_nth_and_the_best_are_kept(tmp_path: Path) -> None:
     losses = {500: 3.0, 1000: 2.5, 1500: 2.0, 2000: 2.1, 2500: 2.2, 3000: None}
-    made(tmp_path, losses)
+    make_checkpoints(tmp_path, losses)
     apply_retention(tmp_path, keep_last=2, keep_every=1000)
     assert steps(tmp_path) == [1000, 1500, 2000, 2500, 3000]
     apply_retention(tmp_path, keep_last=2)
@@ -26,21 +26,21 @@ def test_the_newest_every_nth_and_the_best_stay(tmp_path: Path) -> None:
     assert steps(tmp_path) == [3000]
 
 
-@settings(deadline=None)  # a busy disk is no failure
+@settings(deadline=None, max_examples=30)  # a busy disk is not a failure
 @given(
     st.dictionaries(st.integers(0, 30), st.none() | st.floats(0.1, 9), min_size=1),
     st.integers(1, 4),
     st.integers(0, 7),
     st.booleans(),
 )
-def test_whatever_is_asked_the_newest_stays_and_nothing_comes_back(
+def test_any_settings_keep_the_newest_and_are_idempotent(
     losses: dict[int, float | None], keep: int, every: int, best: bool
 ) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
-        made(run, losses)
+        make_checkpoints(run, losses)
         before = steps(run)
         apply_retention(run, keep, every, best)
         after = steps(run)
@@ -53,14 +53,14 @@ def test_whatever_is_asked_the_newest_stays_and_nothing_comes_back(
         assert steps(run) == after
 
 
-def test_torn_folders_are_not_counted_not_kept_and_do_not_push_out_a_good_one(
+def test_partial_folders_do_not_count_and_are_removed(
     tmp_path: Path,
 ) -> None:
-    made(tmp_path, {10: None, 20: None})
+    make_checkpoints(tmp_path, {10: None, 20: None})
     folder = tmp_path / "checkpoints"
-    for torn in (".step-00000030.partial", ".step-00000005.old"):
-        (folder / torn / "trainer").mkdir(parents=True)
-    (folder / "step-00000099.old").mkdir()  # a stranger's: no name of ours, left alone
+    for partial in (".step-00000030.partial", ".step-00000005.old"):
+        (folder / partial / "trainer").mkdir(parents=True)
+    (folder / "step-00000099.old").mkdir()  # not a name of a checkpoint: left untouched
     apply_retention(tmp_path, keep_last=2)
     assert steps(tmp_path) == [10, 20]
     remove_partial(tmp_path)
@@ -71,9 +71,9 @@ def test_torn_folders_are_not_counted_not_kept_and_do_not_push_out_a_good_one(
     ]
 
 
-def test_a_damaged_one_is_set_aside_as_often_as_it_happens(tmp_path: Path) -> None:
+def test_several_damaged_checkpoints_of_a_step_are_quarantined(tmp_path: Path) -> None:
     for _ in range(3):
-        made(tmp_path, {10: None})
+        make_checkpoints(tmp_path, {10: None})
         quarantine(list_checkpoints(tmp_path)[0])
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
         "damaged-step-00000010",
@@ -82,10 +82,10 @@ def test_a_damaged_one_is_set_aside_as_often_as_it_happens(tmp_path: Path) -> No
     ]
 
 
-def test_the_best_is_the_lowest_and_an_unreadable_state_counts_as_unmeasured(
+def test_the_best_has_the_lowest_loss_and_an_unreadable_state_has_none(
     tmp_path: Path,
 ) -> None:
-    made(tmp_path, {10: 2.0, 20: 1.0, 30: 3.0})
+    make_checkpoints(tmp_path, {10: 2.0, 20: 1.0, 30: 3.0})
     found = list_checkpoints(tmp_path)
     assert best_checkpoint(found) == found[1]
     (found[1] / "trainer" / "state.json").write_text(json.dumps({"heldout": 1.0})[:-3])

@@ -1,7 +1,7 @@
-"""Checkpoints hold the fp32 weights that the optimizer steps, however the model computes.
+"""Checkpoints hold the fp32 weights of the optimizer, whatever the compute dtype.
 
-A measurement is a forward pass without a backward one. What a wrapper keeps gathered after it, in
-the precision of the products, must reach neither a checkpoint nor the steps after a restore.
+An evaluation is a forward pass without a backward pass. Parameters that FSDP keeps gathered after
+it, in the compute dtype, must reach neither a checkpoint nor the steps after a restore.
 """
 
 import json
@@ -12,11 +12,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.processes import ends, fingerprint, losses, start_ranks
+from tests.chaos.faults import Fault
+from tests.chaos.runs import output, run
+from tests.processes import fingerprint, losses
 from tests.ranks import on_ranks
 from tests.small_models import with_train
 
-from gnano.checkpoint.format import CHECKPOINTS_DIR, CheckpointAssets, write_checkpoint
+from gnano.checkpoint.format import (
+    CHECKPOINTS_DIR,
+    CheckpointAssets,
+    find_checkpoint,
+    write_checkpoint,
+)
 from gnano.config.model_config import LoraConfig
 from gnano.config.recipe import Recipe
 from gnano.config.train_config import OptimizerConfig
@@ -28,98 +35,99 @@ from gnano.train.distributed.parallel import gather_full
 from gnano.train.heldout_loss import eval_mode
 from gnano.train.train_step import TrainState
 
+pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 FSDP: dict[str, Any] = {"parallel": "fsdp"}
-COMPANY: dict[str, dict[str, Any]] = {
-    "fsdp": FSDP,
-    "hsdp": {**FSDP, "replicas": 2},
-    "fp16": {**FSDP, "precision": "fp16"},
-    "muon": {**FSDP, "optimizer": OptimizerConfig(kind="muon")},
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "hsdp": {**FSDP, "hsdp_replicas": 2},
+    "fp16 and muon": {**FSDP, "precision": "fp16", "optimizer": OptimizerConfig(kind="muon")},
     "adapter": {**FSDP, "lora": LoraConfig(rank=2)},
 }
 
 
 @pytest.fixture(scope="module")
-def in_bf16(recipe: Recipe) -> Recipe:
-    changes = {"precision": "bf16", "micro_batch": 2, "eval_every": 4, "save_every": 4, "steps": 8}
+def bf16_recipe(recipe: Recipe) -> Recipe:
+    changes = {
+        "precision": "bf16",
+        "micro_batch_size": 2,
+        "eval_every": 4,
+        "save_every": 4,
+        "steps": 8,
+    }
     return with_train(recipe, **changes)
 
 
-def around_a_measurement(recipes: dict[str, Recipe], runs: Path) -> dict[str, tuple[Any, ...]]:
-    """Of each recipe: dtypes saved, tensors saved otherwise than stepped, is a restore obeyed?"""
+def save_after_evaluation(recipes: dict[str, Recipe], runs: Path) -> dict[str, tuple[Any, ...]]:
+    """Return for each recipe: saved dtypes, tensors saved wrongly, whether a restore works."""
     rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     world = DistContext(torch.device("cpu"), rank, size)
-    return {name: _around(recipe, runs / name, world) for name, recipe in recipes.items()}
+    return {name: _save_and_restore(recipe, runs / name, world) for name, recipe in recipes.items()}
 
 
-def _around(recipe: Recipe, run: Path, world: DistContext) -> tuple[Any, ...]:
+def _save_and_restore(recipe: Recipe, run: Path, world: DistContext) -> tuple[Any, ...]:
     corpus, ids = TokenizedCorpus(Path(recipe.pretraining_data.folder)), torch.arange(32)[None]
-    batches = PackedDataset(corpus, recipe.pretraining_data.weights, 0, recipe.model.block_size)
-    feed = PrefetchLoader(batches, world, recipe.train)
-    trainee = TrainState(recipe, run, world)
+    dataset = PackedDataset(corpus, recipe.pretraining_data.weights, 0, recipe.model.block_size)
+    loader = PrefetchLoader(dataset, world, recipe.train)
+    state = TrainState(recipe, run, world)
 
-    def measured() -> float:
-        with eval_mode(trainee.model):
-            return trainee.model.loss(ids, ids).item()
+    def evaluate() -> float:
+        with eval_mode(state.model):
+            return state.model.loss(ids, ids).item()
 
-    trainee.train_step(feed.next_micro_batches(0), 0)
-    # at this moment, before any measurement, the model's own are those that the optimizer steps
-    masters = gather_full(dict(trainee.model.named_parameters()), world)
-    masters = {name: tensor.detach().clone() for name, tensor in masters.items()}
-    before = measured()
-    found: list[Any] = []
-    keeper = SimpleNamespace(ready=lambda: None, copy=_cloned, start=found.append)
-    trainee.save(1, {}, keeper if world.is_main else None)  # type: ignore[arg-type]
+    state.train_step(loader.next_micro_batches(0), 0)
+    # now, before any evaluation, the model's own parameters are those that the optimizer updates
+    masters = _clone_all(gather_full(dict(state.model.named_parameters()), world))
+    before = evaluate()
+    snapshots: list[Any] = []
+    writer = SimpleNamespace(
+        wait_until_idle=lambda: None, copy_to_cpu=_clone_all, start=snapshots.append
+    )
+    state.save(1, {}, writer if world.is_main else None)  # type: ignore[arg-type]
     if world.is_main:
         (run / CHECKPOINTS_DIR).mkdir(parents=True)
-        write_checkpoint(run, found[0], CheckpointAssets(recipe.model, corpus.tokenizer))
-    trainee.train_step(feed.next_micro_batches(1), 1)
-    assert measured() != before
+        write_checkpoint(run, snapshots[0], CheckpointAssets(recipe.model, corpus.tokenizer))
+    state.train_step(loader.next_micro_batches(1), 1)
+    assert evaluate() != before
     torch.distributed.barrier()
-    assert trainee.restore()
-    saved = found[0].weights if found else {}
-    learned = {name: tensor for name, tensor in masters.items() if name in saved}
-    assert learned or not world.is_main
-    if recipe.train.lora.rank:  # beside the merged weights lies what was learned
-        learned = {name: tensor for name, tensor in learned.items() if "layers" not in name}
-    other = [name for name, tensor in learned.items() if not torch.equal(saved[name], tensor)]
-    return {str(tensor.dtype) for tensor in saved.values()}, other, measured() == before
+    assert state.restore()
+    saved = snapshots[0].weights if snapshots else {}
+    trained = {name: tensor for name, tensor in masters.items() if name in saved}
+    assert trained or not world.is_main
+    if recipe.train.lora.rank:  # the layers are saved with the adapter merged
+        trained = {name: tensor for name, tensor in trained.items() if "layers" not in name}
+    wrong = [name for name, tensor in trained.items() if not torch.equal(saved[name], tensor)]
+    return {str(tensor.dtype) for tensor in saved.values()}, wrong, evaluate() == before
 
 
-def _cloned(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _clone_all(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
-def test_what_is_saved_after_a_measurement_is_what_the_optimizer_steps(
-    in_bf16: Recipe, tmp_path: Path
+def test_weights_saved_after_an_evaluation_are_those_of_the_optimizer(
+    bf16_recipe: Recipe, tmp_path: Path
 ) -> None:
-    recipes = {name: with_train(in_bf16, **how) for name, how in COMPANY.items()}
-    first, *others = on_ranks(4, around_a_measurement, recipes, tmp_path)
-    assert first == {name: ({"torch.float32"}, [], True) for name in COMPANY}
-    assert all(obeyed for other in others for _, _, obeyed in other.values())
+    recipes = {name: with_train(bf16_recipe, **changes) for name, changes in CONFIGURATIONS.items()}
+    first, *others = on_ranks(4, save_after_evaluation, recipes, tmp_path)
+    assert first == {name: ({"torch.float32"}, [], True) for name in CONFIGURATIONS}
+    assert all(restored for other in others for _, _, restored in other.values())
 
 
-@pytest.mark.parametrize("how", ["fsdp", "ddp", "alone"])
-def test_a_run_in_bf16_goes_on_from_a_measured_checkpoint_bit_for_bit(
-    in_bf16: Recipe, tmp_path: Path, how: str
+@pytest.mark.parametrize(("parallel", "size"), [("fsdp", 2), ("ddp", 2), ("auto", 1)])
+def test_a_bf16_run_resumes_from_an_evaluated_checkpoint_bit_for_bit(
+    bf16_recipe: Recipe, tmp_path: Path, parallel: str, size: int
 ) -> None:
-    """Ended at step 4, which is measured and saved, and gone on with in other processes."""
-    recipe = with_train(in_bf16, parallel="auto" if how == "alone" else how)
-
-    def ran(run: Path, stop_after: int | None = None) -> Path:
-        ranks = start_ranks(recipe, run, 1 if how == "alone" else 2, stop_after)
-        printed = ends(ranks)
-        codes = {rank.returncode for rank in ranks}
-        assert codes == ({0} if stop_after is None else {143}), "\n".join(printed)
-        return run / CHECKPOINTS_DIR
-
-    straight = ran(tmp_path / "straight") / "step-00000008"
-    half = ran(tmp_path / "run", stop_after=4) / "step-00000004"
-    stored = load_file(half / "model.safetensors").values()
+    """The run is stopped after step 4, which is evaluated and saved, and resumed."""
+    recipe = with_train(bf16_recipe, parallel=parallel)
+    reference, resumed = tmp_path / "reference", tmp_path / "resumed"
+    assert run(recipe, reference, ranks=size) == [0] * size, output(reference)
+    stop = Fault("after evaluation", 1, "term")
+    assert run(recipe, resumed, stop, ranks=size) == [143] * size, output(resumed)
+    stopped = find_checkpoint(resumed)
+    assert "heldout" in (resumed / "metrics.jsonl").read_text()
+    stored = load_file(stopped / "model.safetensors").values()
     assert {tensor.dtype for tensor in stored} == {torch.float32}
     assert any((tensor != tensor.bfloat16().float()).any() for tensor in stored)
-    config = json.loads((half / "config.json").read_text())
+    config = json.loads((stopped / "config.json").read_text())
     assert config.get("dtype", config.get("torch_dtype")) == "float32"
-    assert "heldout" in (tmp_path / "run/metrics.jsonl").read_text()
-    again = ran(tmp_path / "run") / "step-00000008"
-    assert fingerprint(again) == fingerprint(straight)
-    assert losses(tmp_path / "run") == losses(tmp_path / "straight")
+    assert run(recipe, resumed, ranks=size) == [0] * size, output(resumed)
+    assert fingerprint(find_checkpoint(resumed)) == fingerprint(find_checkpoint(reference))
+    assert losses(resumed) == losses(reference)

@@ -1,4 +1,4 @@
-"""What a base and an adapter are merged to is the tuned model: whole, openable, or not there."""
+"""Base and adapter are merged to the fine-tuned model, complete and loadable, or not at all."""
 
 import json
 import shutil
@@ -23,13 +23,13 @@ from gnano.model.peft_io import save_adapter
 from gnano.train.trainer import train
 
 CONFIG = LoraConfig(rank=3, alpha=7.0)
-OF_BASE = {"config.json", "generation_config.json", "model.safetensors"}
-WORDS = {"tokenizer.json", "tokenizer_config.json"}
+BASE_FILES = {"config.json", "generation_config.json", "model.safetensors"}
+TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json"}
 
 
 @pytest.fixture(scope="module")
 def runs(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base, and an adapter that a run of it learned."""
+    """A base, and a run that trained an adapter of it."""
     folder = tmp_path_factory.mktemp("runs")
     train(with_train(recipe, steps=4, save_every=4), folder / "base")
     lora = LoraConfig(rank=2, alpha=8.0)
@@ -40,13 +40,13 @@ def runs(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def base(runs: Path, tmp_path: Path) -> Path:
-    """A model to share, that a test may change."""
+    """An exported model that a test may change."""
     return export_weights(runs / "base", tmp_path / "base")
 
 
 @pytest.fixture
 def adapter(base: Path, tmp_path: Path) -> Path:
-    """A folder that holds an adapter and nothing else; its B is not zero, nor small beside W."""
+    """A folder with only an adapter, whose B is neither zero nor small compared with W."""
     model = load_model(base)
     torch.manual_seed(1)
     add_lora(model, CONFIG)
@@ -61,7 +61,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_run_s_adapter_and_its_base_are_the_run_s_model_bit_for_bit(
+def test_the_adapter_and_base_of_a_run_merge_to_its_model_bit_for_bit(
     runs: Path, tmp_path: Path
 ) -> None:
     out = merge_adapter(runs / "base", runs / "tuned", tmp_path / "a" / "merged")
@@ -76,25 +76,25 @@ def test_a_run_s_adapter_and_its_base_are_the_run_s_model_bit_for_bit(
     assert [p.name for p in out.parent.iterdir()] == ["merged"]
 
 
-def test_a_checkpoint_and_its_adapter_folder_are_meant_by_their_paths(
-    runs: Path, tmp_path: Path
-) -> None:
+def test_an_adapter_is_given_by_its_checkpoint_or_its_folder(runs: Path, tmp_path: Path) -> None:
     steps = runs / "tuned" / "checkpoints"
     first, second = (
         merge_adapter(runs / "base", steps / "step-00000002", tmp_path / "a"),
         merge_adapter(runs / "base", steps / "step-00000002" / "adapter", tmp_path / "b"),
     )
     newest = merge_adapter(find_checkpoint(runs / "base"), runs / "tuned", tmp_path / "c")
-    of = {folder: (folder / "model.safetensors").read_bytes() for folder in (first, second, newest)}
-    assert of[first] == of[second] != of[newest]
+    weights = {
+        folder: (folder / "model.safetensors").read_bytes() for folder in (first, second, newest)
+    }
+    assert weights[first] == weights[second] != weights[newest]
 
 
-def test_transformers_peft_and_generate_agree_on_it(
+def test_transformers_peft_and_the_engine_agree_on_the_merged_model(
     base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     out = merge_adapter(base, adapter, tmp_path / "merged")
     verify_checksums(out)
-    assert names(out) == {*OF_BASE, *WORDS, "files.json"}
+    assert names(out) == {*BASE_FILES, *TOKENIZER_FILES, "files.json"}
     ids = torch.randint(0, 300, (2, 20))
     merged = AutoModelForCausalLM.from_pretrained(out)
     plain = AutoModelForCausalLM.from_pretrained(base)
@@ -108,7 +108,7 @@ def test_transformers_peft_and_generate_agree_on_it(
     assert Engine.load(out).generate("the river", max_new_tokens=5)
 
 
-def test_the_merged_model_has_the_dtype_and_the_config_of_the_base(
+def test_the_merged_model_has_dtype_and_config_of_the_base(
     base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     half = Path(shutil.copytree(base, tmp_path / "half"))
@@ -120,9 +120,7 @@ def test_the_merged_model_has_the_dtype_and_the_config_of_the_base(
         assert (out / name).read_bytes() == (half / name).read_bytes()
 
 
-def test_neither_the_base_nor_the_adapter_is_touched(
-    base: Path, adapter: Path, tmp_path: Path
-) -> None:
+def test_base_and_adapter_are_unchanged(base: Path, adapter: Path, tmp_path: Path) -> None:
     def content() -> dict[Path, bytes]:
         return {path: path.read_bytes() for part in (base, adapter) for path in part.iterdir()}
 
@@ -135,72 +133,74 @@ def test_neither_the_base_nor_the_adapter_is_touched(
     verify_checksums(out)
 
 
-def words(folder: Path, **files: str) -> None:
+def write_files(folder: Path, **files: str) -> None:
     for name, text in files.items():
         (folder / name.replace("__", ".")).write_text(text)
 
 
-def test_the_base_s_template_comes_along(base: Path, adapter: Path, tmp_path: Path) -> None:
-    words(base, chat_template__jinja="of base", template__json="{}")
+def test_the_template_of_the_base_is_copied(base: Path, adapter: Path, tmp_path: Path) -> None:
+    write_files(base, chat_template__jinja="of base", template__json="{}")
     out = merge_adapter(base, adapter, tmp_path / "merged")
     assert (out / "chat_template.jinja").read_text() == "of base"
     assert (out / "template.json").read_text() == "{}"
 
 
-def test_a_template_of_the_adapter_replaces_all_of_the_base_s(
+def test_a_template_of_the_adapter_replaces_that_of_the_base(
     base: Path, adapter: Path, tmp_path: Path
 ) -> None:
-    words(base, chat_template__jinja="of base", template__json="{}")
-    words(adapter, chat_template__jinja="of adapter")
+    write_files(base, chat_template__jinja="of base", template__json="{}")
+    write_files(adapter, chat_template__jinja="of adapter")
     out = merge_adapter(base, adapter, tmp_path / "merged")
     assert (out / "chat_template.jinja").read_text() == "of adapter"
-    assert not (out / "template.json").exists()  # it would tell gnano another form
+    assert not (out / "template.json").exists()  # it would give gnano another template
     assert (out / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
 
 
-def test_a_tokenizer_of_the_adapter_brings_its_own_template_or_none(
+def test_a_tokenizer_of_the_adapter_comes_with_its_template_or_none(
     base: Path, adapter: Path, tmp_path: Path
 ) -> None:
-    words(base, chat_template__jinja="of base", special_tokens_map__json="{}")
-    for name in WORDS:
+    write_files(base, chat_template__jinja="of base", special_tokens_map__json="{}")
+    for name in TOKENIZER_FILES:
         shutil.copyfile(base / name, adapter / name)
-    words(adapter, tokenizer_config__json='{"chat_template": "of adapter"}')
+    write_files(adapter, tokenizer_config__json='{"chat_template": "of adapter"}')
     out = merge_adapter(base, adapter, tmp_path / "merged")
-    assert names(out) == {*OF_BASE, *WORDS, "files.json"}
+    assert names(out) == {*BASE_FILES, *TOKENIZER_FILES, "files.json"}
     assert "of adapter" in (out / "tokenizer_config.json").read_text()
 
 
-def test_the_template_of_the_adapter_s_checkpoint_is_its_own(
+def test_the_template_of_the_adapter_s_checkpoint_is_used(
     runs: Path, base: Path, tmp_path: Path
 ) -> None:
     tuned = Path(shutil.copytree(find_checkpoint(runs / "tuned"), tmp_path / "tuned"))
-    words(base, chat_template__jinja="of base")
-    words(tuned, chat_template__jinja="of tuned")
+    write_files(base, chat_template__jinja="of base")
+    write_files(tuned, chat_template__jinja="of tuned")
     out = merge_adapter(base, tuned, tmp_path / "merged")
     assert (out / "chat_template.jinja").read_text() == "of tuned"
 
 
-def test_an_adapter_is_not_added_twice(runs: Path, tmp_path: Path) -> None:
+def test_an_adapter_is_not_merged_twice(runs: Path, tmp_path: Path) -> None:
     tuned = runs / "tuned"
     checkpoint = find_checkpoint(tuned)
     older = tuned / "checkpoints" / "step-00000002"
-    alone = Path(shutil.copytree(checkpoint, tmp_path / "alone"))
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
     for base, adapter in (
         (tuned, tuned),
         (older, checkpoint / "adapter"),
-        (alone, alone),
-        (alone, alone / "adapter"),
+        (copy, copy),
+        (copy, copy / "adapter"),
     ):
-        with pytest.raises(ValueError, match=r"would be changed twice.*gnano weights"):
+        with pytest.raises(ValueError, match=r"would be merged twice.*gnano weights"):
             merge_adapter(base, adapter, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_an_adapter_on_top_of_another_is_welcome(runs: Path, adapter: Path, tmp_path: Path) -> None:
+def test_an_adapter_of_a_merged_model_can_be_merged(
+    runs: Path, adapter: Path, tmp_path: Path
+) -> None:
     verify_checksums(merge_adapter(runs / "tuned", adapter, tmp_path / "merged"))
 
 
-def test_what_fails_leaves_nothing_behind(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_a_failure_leaves_no_folder(base: Path, adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     other = ModelConfig(vocab_size=300, n_embd=32, n_layer=1, n_head=4, n_kv_head=2, ffn_hidden=48)
     path = base / "config.json"
@@ -211,17 +211,17 @@ def test_what_fails_leaves_nothing_behind(base: Path, adapter: Path, tmp_path: P
     path.write_bytes(config)
     weights = adapter / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="damaged or cut short"):
+    with pytest.raises(ValueError, match="damaged or "):
         merge_adapter(base, adapter, tmp_path / "b" / "merged")
     assert list((tmp_path / "b").iterdir()) == []
 
 
-@pytest.mark.parametrize("there", ["folder", "file", "dangling link"])
-def test_what_is_there_already_is_left_as_it_is(
-    base: Path, adapter: Path, tmp_path: Path, there: str
+@pytest.mark.parametrize("existing", ["folder", "file", "dangling link"])
+def test_an_existing_output_is_unchanged(
+    base: Path, adapter: Path, tmp_path: Path, existing: str
 ) -> None:
     out = tmp_path / "out"
-    match there:
+    match existing:
         case "folder":
             out.mkdir()
         case "file":
@@ -234,9 +234,7 @@ def test_what_is_there_already_is_left_as_it_is(
     assert out.is_symlink() or out.exists()
 
 
-def test_it_does_not_stand_among_a_run_s_checkpoints(
-    runs: Path, adapter: Path, tmp_path: Path
-) -> None:
+def test_an_output_inside_a_run_is_refused(runs: Path, adapter: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(runs / "base", tmp_path / "run"))
     with pytest.raises(ValueError, match="which is a run"):
         merge_adapter(run, adapter, run / "checkpoints" / "step-00000009")

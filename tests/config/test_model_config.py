@@ -1,3 +1,5 @@
+"""A shape survives config.json, and impossible or unsupported shapes are refused."""
+
 import json
 from dataclasses import FrozenInstanceError, asdict
 
@@ -28,11 +30,11 @@ def configs(draw):
 
 
 @given(config=configs())
-def test_a_shape_survives_config_json_unchanged(config):
+def test_a_shape_survives_config_json(config):
     assert ModelConfig.from_hf(json.loads(json.dumps(config.to_hf()))) == config
 
 
-def test_transformers_reads_our_config_json_as_we_mean_it():
+def test_transformers_reads_the_same_config():
     from transformers import LlamaConfig
 
     ours = ModelConfig(rope_theta=123_456.0, norm_eps=1e-4)
@@ -44,33 +46,33 @@ def test_transformers_reads_our_config_json_as_we_mean_it():
     "absent, theta",
     [(["rope_parameters"], 250_000.0), (["rope_theta"], 250_000.0), (["both"], 10_000.0)],
 )
-def test_either_spelling_of_theta_is_read_and_none_is_llamas_default(absent, theta):
+def test_both_spellings_of_theta_are_read_with_llamas_default(absent, theta):
     config = ModelConfig(rope_theta=250_000.0).to_hf()
     for key in ["rope_theta", "rope_parameters"] if absent == ["both"] else absent:
         del config[key]
     assert ModelConfig.from_hf(config).rope_theta == theta
 
 
-def test_a_config_without_key_value_heads_has_one_for_each_query_head():
+def test_without_key_value_heads_there_is_one_per_query_head():
     config = ModelConfig(n_kv_head=2).to_hf()
     del config["num_key_value_heads"]
     assert ModelConfig.from_hf(config).n_kv_head == 14
 
 
 @given(vocab=st.integers(1, 300_000))
-def test_padding_goes_to_the_next_multiple_of_128_and_no_further(vocab):
+def test_the_vocabulary_is_padded_to_the_next_multiple_of_128(vocab):
     padded = ModelConfig(vocab_size=vocab).padded_vocab_size
     assert padded % 128 == 0
     assert vocab <= padded < vocab + 128
 
 
-def test_a_config_cannot_change_under_a_running_model():
+def test_a_config_is_immutable():
     with pytest.raises(FrozenInstanceError):
         PRESETS["1b"].n_layer = 25  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
-    "wrong, words",
+    "wrong, parts",
     [
         ({"n_embd": 100, "n_head": 14}, ["n_embd 100", "14 heads", "n_head", "7.14286"]),
         ({"n_embd": 42, "n_head": 14}, ["n_embd 42", "14 heads", "even"]),
@@ -82,17 +84,17 @@ def test_a_config_cannot_change_under_a_running_model():
         ({"dropout": -0.1}, ["dropout is -0.1", "at least 0 and less than 1"]),
     ],
 )
-def test_an_impossible_shape_is_refused_with_what_is_wrong(wrong, words):
+def test_an_impossible_shape_is_refused(wrong, parts):
     for build in (ModelConfig, GPT):
-        with pytest.raises(ValueError) as refusal:
+        with pytest.raises(ValueError) as error:
             build(**wrong)
-        message = str(refusal.value)
+        message = str(error.value)
         assert "\n" not in message
-        assert all(word in message for word in words), message
+        assert all(part in message for part in parts), message
 
 
 @pytest.mark.parametrize(
-    "foreign, words",
+    "unsupported, parts",
     [
         ({"model_type": "gpt2"}, ["model_type", "'gpt2'"]),
         ({"tie_word_embeddings": True}, ["tie_word_embeddings", "True"]),
@@ -103,16 +105,16 @@ def test_an_impossible_shape_is_refused_with_what_is_wrong(wrong, words):
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, ["rope", "'llama3'"]),
     ],
 )
-def test_a_model_of_another_kind_is_refused_with_what_is_foreign(foreign, words):
-    with pytest.raises(ValueError) as refusal:
-        ModelConfig.from_hf({**ModelConfig().to_hf(), **foreign})
-    message = str(refusal.value)
+def test_an_unsupported_model_is_refused(unsupported, parts):
+    with pytest.raises(ValueError) as error:
+        ModelConfig.from_hf({**ModelConfig().to_hf(), **unsupported})
+    message = str(error.value)
     assert "\n" not in message
-    assert all(word in message for word in words), message
+    assert all(part in message for part in parts), message
 
 
 @pytest.mark.parametrize("key", ["vocab_size", "hidden_size", "rms_norm_eps"])
-def test_a_config_that_lacks_a_size_is_refused_by_its_key(key):
+def test_a_missing_size_is_refused(key):
     config = ModelConfig().to_hf()
     del config[key]
     with pytest.raises(ValueError, match=key):
@@ -120,7 +122,7 @@ def test_a_config_that_lacks_a_size_is_refused_by_its_key(key):
 
 
 @pytest.mark.parametrize("key", ["rope_type", "type"])
-def test_scaled_rope_is_refused_in_the_older_spelling_too(key):
+def test_scaled_rope_is_refused_in_the_older_spelling(key):
     config = ModelConfig().to_hf()
     del config["rope_parameters"]
     with pytest.raises(ValueError, match="llama3"):
@@ -128,12 +130,12 @@ def test_scaled_rope_is_refused_in_the_older_spelling_too(key):
 
 
 @pytest.mark.parametrize("key", ["head_dim", "num_key_value_heads", "rope_theta"])
-def test_null_means_absent_as_it_does_in_transformers(key):
+def test_null_means_absent(key):
     config = ModelConfig(n_kv_head=14).to_hf()
     assert asdict(ModelConfig.from_hf({**config, key: None})) == asdict(ModelConfig(n_kv_head=14))
 
 
 @pytest.mark.parametrize("key", ["hidden_size", "rms_norm_eps"])
-def test_a_value_of_the_wrong_type_is_refused_by_its_key(key):
+def test_a_value_of_the_wrong_type_is_refused(key):
     with pytest.raises(ValueError, match=key):
         ModelConfig.from_hf({**ModelConfig().to_hf(), key: "128"})

@@ -228,7 +228,7 @@ class AsyncCheckpointWriter:
 
 
 def require_disk_space(run: Path, num_bytes: int) -> None:
-    """Raise OSError if the disk does not have so many free bytes."""
+    """Raise OSError if the disk has less free space."""
     free = shutil.disk_usage(run / CHECKPOINTS_DIR).free
     if free < num_bytes:
         raise OSError(

@@ -81,9 +81,9 @@ def apply_retention(run: Path, keep_last: int, keep_every: int = 0, keep_best: b
 
 def best_checkpoint(folders: list[Path]) -> Path | None:
     """Return the checkpoint with the lowest held-out loss, if any was evaluated."""
-    measured = {folder: read_state(folder).get("heldout") for folder in folders}
-    losses = {folder: loss for folder, loss in measured.items() if isinstance(loss, float)}
-    return min(losses, key=lambda folder: losses[folder]) if losses else None
+    losses = {folder: read_state(folder).get("heldout") for folder in folders}
+    evaluated = [folder for folder in folders if isinstance(losses[folder], float)]
+    return min(evaluated, key=lambda folder: losses[folder]) if evaluated else None
 
 
 def read_state(folder: Path) -> dict[str, Any]:

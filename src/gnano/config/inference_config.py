@@ -65,7 +65,7 @@ class SamplingParams:
                 f"the logit_bias of token {token}", bias, LOGIT_BIAS_RANGE, is_integer=False
             )
         if len(dict(self.logit_bias)) < len(self.logit_bias):
-            raise ValueError("logit_bias lists a token twice; give each token id one bias.")
+            raise ValueError("logit_bias names a token twice; give each token id one bias.")
 
     @property
     def needs_history(self) -> bool:

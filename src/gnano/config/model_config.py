@@ -164,25 +164,13 @@ def _parse_rope_theta(config: dict[str, Any]) -> Any:
 
 PRESETS: dict[str, ModelConfig] = {
     "demo": ModelConfig(
-        vocab_size=4_096,
-        n_embd=256,
-        n_layer=3,
-        n_head=8,
-        n_kv_head=2,
-        ffn_hidden=768,
-        block_size=256,
+        vocab_size=4_096, n_embd=256, n_layer=3, n_head=8, ffn_hidden=768, block_size=256
     ),
     "10m": ModelConfig(
-        vocab_size=4_096,
-        n_embd=320,
-        n_layer=6,
-        n_head=10,
-        n_kv_head=2,
-        ffn_hidden=1_024,
-        block_size=256,
+        vocab_size=4_096, n_embd=320, n_layer=6, n_head=10, ffn_hidden=1_024, block_size=256
     ),
-    "124m": ModelConfig(n_embd=640, n_layer=12, n_head=10, n_kv_head=2, ffn_hidden=2_080),
-    "350m": ModelConfig(n_embd=1_024, n_layer=22, n_head=8, n_kv_head=2, ffn_hidden=2_816),
+    "124m": ModelConfig(n_embd=640, n_layer=12, n_head=10, ffn_hidden=2_080),
+    "350m": ModelConfig(n_embd=1_024, n_layer=22, n_head=8, ffn_hidden=2_816),
     "1b": ModelConfig(),
 }
 

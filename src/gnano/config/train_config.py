@@ -65,9 +65,9 @@ class LRSchedule:
 class OptimizerConfig:
     """The optimizer and its hyperparameters."""
 
-    kind: Literal["adamw", "muon"] = "adamw"  # muon: Muon for the matrices of the layers
+    kind: Literal["adamw", "muon"] = "adamw"  # muon: for the layers' matrices, else AdamW
     beta1: Annotated[float, BELOW_ONE] = 0.9  # AdamW: decay of the running mean of the gradient
-    beta2: Annotated[float, BELOW_ONE] = 0.95  # AdamW: decay of the running mean of its square
+    beta2: Annotated[float, BELOW_ONE] = 0.95  # AdamW: the same for its square
     # AdamW: added to the root of the mean square
     eps: Annotated[float, Range(0, 1, exclusive_minimum=True)] = 1e-8
     # shrinkage of the matrices per step, times the learning rate
@@ -96,7 +96,7 @@ class StabilityConfig:
     max_rollbacks: Annotated[int, Range(0)] = 3  # rollbacks after which the run fails
     # robust z-score of loss or gradient norm above which a step is skipped; 0: off
     spike_threshold: Annotated[float, Range(0)] = 0.0
-    spike_window: Annotated[int, Range(1, 2**24)] = 128  # earlier steps in the z-score
+    spike_window: Annotated[int, Range(1, 2**24)] = 128  # earlier steps for the z-score
     # seconds in one phase after which the run ends as hung; 0: no limit
     stall_timeout: Annotated[float, Range(0)] = 1_800.0
 
@@ -145,9 +145,9 @@ class TrainConfig:
     keep_best: bool = True  # keep the checkpoint with the lowest held-out loss
     # held-out losses in a row without a new best after which the run ends; 0: off
     early_stopping_patience: Annotated[int, Range(0)] = 0
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # where to send metrics
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # also get the metrics
     profile_start: Annotated[int, Range(0)] = 0  # first step that torch's profiler records; 0: none
-    profile_steps: Annotated[int, Range(1)] = 3  # steps that it records
+    profile_steps: Annotated[int, Range(1)] = 3  # steps to record
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: LRSchedule = field(default_factory=LRSchedule)
     stability: StabilityConfig = field(default_factory=StabilityConfig)
@@ -159,12 +159,8 @@ class TrainConfig:
         expand_path_fields(self, ("init_from", "eval_tasks"))
         check_field_ranges(self, "train")
         if not self.eval_tasks:
-            reject_unused(
-                self,
-                "train.",
-                ("eval_tasks_every", "eval_tasks_limit"),
-                "train.eval_tasks is empty",
-            )
+            names = ("eval_tasks_every", "eval_tasks_limit")
+            reject_unused(self, "train.", names, "train.eval_tasks is empty")
         if not self.profile_start:
             reject_unused(self, "train.", ("profile_steps",), "train.profile_start is 0")
         if not self.eval_every:

@@ -223,7 +223,7 @@ def test_a_tracker_that_dies_is_dropped_while_training(tmp_path, library):
             def __init__(self, **settings): pass
             def __enter__(self): return self
             def __exit__(self, *error): pass
-            def log(self, figures, step):
+            def log(self, metrics, step):
                 if step == 3:
                     os._exit(7)
         Settings = dict
@@ -267,7 +267,7 @@ def test_a_slow_tracker_misses_steps_which_is_reported_once(tmp_path, library, m
             def __init__(self, dir, **settings): self.gate = pathlib.Path(dir, "go")
             def __enter__(self): return self
             def __exit__(self, *error): pass
-            def log(self, figures, step):
+            def log(self, metrics, step):
                 while not self.gate.exists():
                     time.sleep(0.05)
         Settings = dict
@@ -299,7 +299,7 @@ def test_the_output_of_a_library_goes_to_a_log_file(tmp_path, library, capfd):
             def __init__(self, **settings): print("noise")
             def __enter__(self): return self
             def __exit__(self, *error): pass
-            def log(self, figures, step): print("more", step)
+            def log(self, metrics, step): print("more", step)
         Settings = dict
     """)
     with closing(Trackers(["wandb"], tmp_path, RECIPE, print)) as logger:
@@ -315,7 +315,7 @@ def test_after_a_kill_the_curves_are_written_and_the_process_ends(tmp_path):
         logger = Trackers(["tensorboard"], pathlib.Path({str(tmp_path)!r}), {{}}, print)
         for step in range(1, 6):
             logger.log({{"step": step, "loss": 1.0 / step}})
-        (tracker,) = watch.trackers
+        (tracker,) = logger.trackers
         while tracker.pending:
             tracker.flush()
         print(tracker.process.pid, flush=True)

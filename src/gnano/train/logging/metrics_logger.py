@@ -60,22 +60,19 @@ class MetricsLogger:
             return
         row["memory_gb"] = round(peak_memory_bytes(self.world.device) / 1e9, 3)
         if self.gpu_name is not None:
-            ranks, precision = self.world.world_size, self.recipe.train.precision
+            recipe, ranks = self.recipe, self.world.world_size
             row["mfu"] = compute_mfu(
-                row["tokens_per_s"], self.recipe.model, ranks, self.gpu_name, precision
+                row["tokens_per_s"], recipe.model, ranks, self.gpu_name, recipe.train.precision
             )
-        self._append(**row)
+        self.log_update(**row)
         self.on_metrics({**row, "steps": self.recipe.train.steps})
         self.trackers.log(row)
 
     def log_update(self, step: int, **values: Any) -> None:
-        """Add metrics of a step that were computed after its row was written."""
-        self._append(step=step, **values)
-
-    def _append(self, **values: Any) -> None:
+        """Append a line to metrics.jsonl only: metrics of a step computed after its row."""
         if self.writer is None:
             return
-        written = self.writer.write(**values)
+        written = self.writer.write(step=step, **values)
         if not written and not self.has_warned:
             self.notify(
                 f"Lines of {METRICS_FILE} cannot be written now and will be retried "
@@ -110,11 +107,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 class AsyncMetricReader:
-    """Reads the metrics of steps from the device without making it wait.
-
-    It starts after `step` steps and `elapsed` seconds of training. At most `max_pending` steps stay
-    unread: 1 on a GPU, 0 on a CPU, which has computed a step when it returns.
-    """
+    """Reads the metrics of steps from the device without making it wait."""
 
     def __init__(
         self,
@@ -124,8 +117,10 @@ class AsyncMetricReader:
         elapsed: float = 0.0,
         max_pending: int | None = None,
     ) -> None:
+        """Start after `step` steps and `elapsed` seconds of training."""
         self.settings, self.step = settings, step
         self.start_time = time.monotonic() - elapsed
+        # steps that stay unread: a CPU has computed a step when it returns
         self.max_pending = max_pending if max_pending is not None else int(device.type == "cuda")
         self.stop_requested = False  # on any rank
         # metrics on the host, complete once their event is
