@@ -97,12 +97,6 @@ def test_a_trained_tokenizer_round_trips_text(
     assert len(pieces) < len("the brown dog")
 
 
-def test_a_closed_pipe_is_no_error(run: Path) -> None:
-    command = f"{sys.executable} -m gnano info 1b | head -n 1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert done.stdout.startswith("parameters") and "Traceback" not in done.stderr
-
-
 def test_ctrl_c_exits_with_130_and_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ def test_two_models_are_compared_and_results_reused(capsys, workdir):
     assert "SmolLM2-1.7B" in compare(capsys, *arguments, "--all-published")[0]
 
 
+@pytest.mark.slow
 def test_json_goes_to_stdout_and_the_plot_to_its_file(capsys, workdir):
     arguments = ("one", "--files", "piqa.jsonl", "--json", "--plot", "new/picture.png")
     out, err = compare(capsys, *arguments)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.cli.runner import error_sentence, output
+from tests.cli.runner import error_sentence, output, run_gnano
 
 
 @pytest.fixture
@@ -108,12 +108,12 @@ def test_invalid_arguments_are_one_sentence(
     assert reason in error_sentence(capsys, "generate", run, *arguments)
 
 
-def test_a_refused_prompt_is_not_printed(run: Path) -> None:
-    command = [sys.executable, "-m", "gnano", "generate", str(run), "word " * 500]
-    left = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert left.returncode == 2 and left.stdout == ""
+def test_a_refused_prompt_is_not_printed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run_gnano(capsys, "generate", run, "word " * 500)
+    assert code == 2 and out == ""
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_exits_without_a_traceback(run: Path) -> None:
     command = [sys.executable, "-m", "gnano", "generate", str(run), "--file", "-", "--lines"]
     process = subprocess.Popen(

@@ -27,25 +27,26 @@ def file(tuning: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(file: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("tuned") / "run"
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         from gnano.cli import main
 
         options = ["--answers", "3", "--answer-tokens", "12", "--out", str(out)]
         main(["sft", str(file), "--from", str(base), *options])
-    assert not left.value.code
+    assert not exit_info.value.code
     return out
 
 
+@pytest.mark.slow
 def test_base_and_tuned_model_are_compared(
     run: Path, file: Path, base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--answers", 3, "--answer-tokens", 12, "--out", run)
-    said = output(capsys, "sft", file, "--from", base, *options)  # again: it is done
-    assert "steps done" in said and "lowest held-out loss" in said
-    row = next(line for line in said.splitlines() if line.startswith("held-out answers"))
+    text = output(capsys, "sft", file, "--from", base, *options)  # again: it is done
+    assert "steps done" in text and "lowest held-out loss" in text
+    row = next(line for line in text.splitlines() if line.startswith("held-out answers"))
     before, after = map(float, row.split()[-2:])
     assert after < before
-    assert "in the exact format, of 3 answers" in said and "repetition" in said
+    assert "in the exact format, of 3 answers" in text and "repetition" in text
     found = json.loads((run / "answers.json").read_text())
     assert found["losses"]["all"] == pytest.approx([before, after], abs=6e-4)
     assert len(found["answers"]) == 3
@@ -55,6 +56,7 @@ def test_base_and_tuned_model_are_compared(
     assert found["answers"][0]["after"]["text"][:10] in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_files_replace_the_sources_of_the_recipe(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,19 +71,21 @@ def test_files_replace_the_sources_of_the_recipe(
     assert not json.loads((out / "answers.json").read_text())["answers"]
 
 
+@pytest.mark.slow
 def test_a_run_without_held_out_questions_says_so(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--data.heldout_fraction", 0, "--out", tmp_path / "run")
-    said = output(capsys, "sft", file, "--from", base, *options)
-    assert "no question is held out (data.heldout_fraction is 0%)" in said and "before" not in said
+    text = output(capsys, "sft", file, "--from", base, *options)
+    assert "no question is held out (data.heldout_fraction is 0%)" in text and "before" not in text
 
 
+@pytest.mark.slow
 def test_other_commands_accept_a_tuned_run(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = output(capsys, "info", run)
-    assert "instructions, 2 epochs: mine" in told and "finished" in told and "best" in told
+    text = output(capsys, "info", run)
+    assert "instructions, 2 epochs: mine" in text and "finished" in text and "best" in text
     assert "finished" in output(capsys, "runs", run.parent)
     output(capsys, "weights", run, tmp_path / "shared")
     assert (tmp_path / "shared" / "chat_template.jinja").is_file()
@@ -96,7 +100,7 @@ def test_packaged_recipes_are_described_and_planned(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["sft", "1b-sft"], "Tuning needs a base model"),
         (["sft", "1b-sft", "--from", "nowhere"], "nowhere"),
@@ -108,11 +112,11 @@ def test_packaged_recipes_are_described_and_planned(capsys: pytest.CaptureFixtur
     ],
 )
 def test_a_wrong_command_or_base_is_one_sentence(
-    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    assert said in error_sentence(capsys, *arguments)
+    assert message in error_sentence(capsys, *arguments)
     assert not list(tmp_path.glob("runs/*/recipe.toml"))
 
 
@@ -124,15 +128,16 @@ def test_invalid_bases_and_files_are_named(
     out = ("--out", tmp_path / "run")
     assert "model" in error_sentence(capsys, "sft", file, "--from", tmp_path / "model", *out)
     nothing = ("--files", tmp_path / "*.jsonl")
-    said = error_sentence(capsys, "sft", file, "--from", base, *nothing, *out)
-    assert "No file matches" in said
+    error = error_sentence(capsys, "sft", file, "--from", base, *nothing, *out)
+    assert "No file matches" in error
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"instruction": 3, "response": "x"}\n')
-    said = error_output(capsys, "sft", file, "--from", base, "--files", bad, *out)
-    assert "bad.jsonl, line 1: instruction is a number, not text" in said
+    error = error_output(capsys, "sft", file, "--from", base, "--files", bad, *out)
+    assert "bad.jsonl, line 1: instruction is a number, not text" in error
     assert find_checkpoint(base) == base
 
 
+@pytest.mark.slow
 def test_a_finished_run_succeeds_when_its_base_has_moved(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,10 +145,11 @@ def test_a_finished_run_succeeds_when_its_base_has_moved(
     options = ("--answers", 2, "--answer-tokens", 4, "--out", tmp_path / "run", "--train.steps", 3)
     assert "3 of 3 steps done" in output(capsys, "sft", file, "--from", here, *options)
     here.rename(tmp_path / "elsewhere")
-    said = output(capsys, "sft", file, "--from", here, *options)
-    assert "3 of 3 steps done" in said
+    text = output(capsys, "sft", file, "--from", here, *options)
+    assert "3 of 3 steps done" in text
 
 
+@pytest.mark.slow
 def test_the_steps_flag_replaces_the_epochs(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,17 +30,15 @@ import json, os, sys
 from gnano.utils.streams import prepare_streams
 prepare_streams()  # as main does it, before anything is loaded
 import gnano.cli.args, gnano.chat.launch, gnano.evals.runner, gnano.export.formats
-import gnano.reporting.finetune
+import gnano.reporting.description, gnano.reporting.finetune
 from gnano.cli import main
-from gnano.chat.conversation import Session
-from gnano.reporting.description import describe
 codes = {}
 for name, arguments in json.loads(sys.argv[1]).items():
     if (child := os.fork()) == 0:
         try:
             main(arguments)
-        except SystemExit as left:
-            code = left.code or 0
+        except SystemExit as error:
+            code = error.code or 0
         try:  # what Python does at the end
             sys.stdout.flush(), sys.stderr.flush()
         except OSError:

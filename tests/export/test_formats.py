@@ -59,6 +59,7 @@ def test_a_pt_file_computes_like_the_published_model(checkpoint, source, ids, tm
     assert torch.equal(model(ids).detach(), expected)
 
 
+@pytest.mark.slow
 def test_transformers_loads_an_exported_folder(checkpoint, source, ids, tmp_path):
     from transformers import AutoTokenizer, LlamaForCausalLM
 

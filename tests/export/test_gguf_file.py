@@ -87,8 +87,8 @@ def test_llama_cpp_computes_the_same(llama, checkpoint, source, ids):
     expected = load_model(checkpoint)(ids)[0].detach()
     torch.testing.assert_close(logits_of(model, ids), expected, atol=1e-3, rtol=1e-3)
     for text in AWKWARD:
-        theirs = model.tokenize(text.encode(), add_bos=False, special=False)
-        assert theirs == tokenizer.encode(text), text
+        encoded = model.tokenize(text.encode(), add_bos=False, special=False)
+        assert encoded == tokenizer.encode(text), text
     greedy = SamplingParams(temperature=0)
     for prompt in ("Once upon a time", "It read"):
         expected_ids = list(Engine.load(checkpoint, "cpu").stream_token_ids(prompt, 24, greedy))

@@ -175,12 +175,12 @@ def test_code_in_a_file_is_never_run(tmp_path, monkeypatch, hf_folder):
 
 
 @pytest.mark.parametrize("ending", [".pt", ".safetensors", ".gguf", ""])
-@pytest.mark.parametrize("left", [0, 3, 60, 0.5, 0.98])
-def test_truncated_files_are_one_sentence(ending, left, checkpoint, tmp_path):
+@pytest.mark.parametrize("kept", [0, 3, 60, 0.5, 0.98])
+def test_truncated_files_are_one_sentence(ending, kept, checkpoint, tmp_path):
     to: Any = ending.removeprefix(".") or "folder"
     path = export_model(checkpoint, to, "auto", tmp_path / f"intact{ending}").path
     file = path if ending else path / "model.safetensors"
-    os.truncate(file, int(left * file.stat().st_size) if isinstance(left, float) else left)
+    os.truncate(file, int(kept * file.stat().st_size) if isinstance(kept, float) else kept)
     with pytest.raises(ValueError, match=r"\.$") as caught:
         import_model(path, tmp_path / "out", HINTS, checkpoint if ending != "" else None)
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)

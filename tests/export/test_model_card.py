@@ -140,6 +140,7 @@ def test_a_tuned_model_names_its_base_and_format(tuned, run):
     assert front(text)["license"] == "apache-2.0"
 
 
+@pytest.mark.slow
 def test_a_dpo_model_has_all_three_stages(preferring, tuned, tmp_path):
     short = with_train(
         preferring, init_from=str(tuned), steps=2, tokens_per_step=192, micro_batch_size=2
@@ -224,6 +225,7 @@ def test_each_tool_has_a_command_and_llama_cpp_only_with_gguf(run):
 
 
 @pytest.mark.parametrize("which", ["run", "tuned"])
+@pytest.mark.slow
 def test_the_transformers_snippet_runs(which, request, capsys):
     pytest.importorskip("transformers")
     run = request.getfixturevalue(which)
@@ -234,6 +236,7 @@ def test_the_transformers_snippet_runs(which, request, capsys):
     assert "<|endoftext|>" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_saved_eval_scores_are_included(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     items = tmp_path / "piqa.jsonl"

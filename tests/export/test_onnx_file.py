@@ -79,17 +79,17 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(checkpoint, tmp_path_factory):
     """A function dtype -> folder; each is exported once, and moved afterwards."""
-    place = tmp_path_factory.mktemp("exported")
+    folder = tmp_path_factory.mktemp("exported")
     trace_once = cache(trace_model)  # int8 and int4 have the same graph, traced in seconds
 
     def export(dtype, on_progress=lambda _: None):
-        if not (place / dtype).exists():
-            (place / "first").mkdir()
+        if not (folder / dtype).exists():
+            (folder / "first").mkdir()
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(onnx_export, "trace_model", lambda *shape: trace_once(*shape).clone())
-                export_onnx(load_export_source(checkpoint), place / "first", dtype, on_progress)
-            shutil.move(place / "first", place / dtype)
-        return place / dtype
+                export_onnx(load_export_source(checkpoint), folder / "first", dtype, on_progress)
+            shutil.move(folder / "first", folder / dtype)
+        return folder / dtype
 
     return export
 
@@ -100,7 +100,7 @@ def runner(exported):
 
 
 @pytest.fixture(scope="module")
-def ours(checkpoint):
+def our_logits(checkpoint):
     model = load_model(checkpoint)
 
     @torch.no_grad()
@@ -150,8 +150,8 @@ def test_batch_length_and_past_are_dynamic(runner):
     assert runner.session.get_outputs()[0].shape[2] == 270  # not the 384 rows of the running head
 
 
-def test_logits_match_our_model(runner, ours, ids):
-    close(runner(ids[:, :50])[0], ours(ids[:, :50]))
+def test_logits_match_our_model(runner, our_logits, ids):
+    close(runner(ids[:, :50])[0], our_logits(ids[:, :50]))
 
 
 WIDTHS = {"fp32": "FLOAT", "fp16": "FLOAT16"}
@@ -188,29 +188,29 @@ def test_logits_depend_on_positions(runner, ids):
     assert abs(swapped - logits)[:, 2:].max() > 0.01
 
 
-def test_prefill_and_single_steps_match_the_full_forward(runner, ours, ids):
+def test_prefill_and_single_steps_match_the_full_forward(runner, our_logits, ids):
     logits, past = runner(ids[:, :7])
     found = [logits]
-    for place in range(7, 20):
-        logits, past = runner(ids[:, place : place + 1], past=past)
-        assert past[0].shape == (2, K, place + 1, E)
+    for position in range(7, 20):
+        logits, past = runner(ids[:, position : position + 1], past=past)
+        assert past[0].shape == (2, K, position + 1, E)
         found.append(logits)
-    close(np.concatenate(found, axis=1), ours(ids[:, :20]))
+    close(np.concatenate(found, axis=1), our_logits(ids[:, :20]))
 
 
-def test_several_tokens_after_a_past_are_causal(runner, ours, ids):
+def test_several_tokens_after_a_past_are_causal(runner, our_logits, ids):
     _, past = runner(ids[:, :9])
-    close(runner(ids[:, 9:20], past=past)[0], ours(ids[:, :20])[:, 9:])
+    close(runner(ids[:, 9:20], past=past)[0], our_logits(ids[:, :20])[:, 9:])
 
 
-def test_one_token_and_no_past(runner, ours, ids):
-    close(runner(ids[:1, :1])[0], ours(ids[:1, :1]))
+def test_one_token_and_no_past(runner, our_logits, ids):
+    close(runner(ids[:1, :1])[0], our_logits(ids[:1, :1]))
 
 
-def test_the_last_position_of_the_context(runner, ours, ids):
+def test_the_last_position_of_the_context(runner, our_logits, ids):
     _, past = runner(ids[:, : CONTEXT - 1])
     logits, present = runner(ids[:, CONTEXT - 1 :], past=past)
-    close(logits[:, 0], ours(ids)[:, -1])
+    close(logits[:, 0], our_logits(ids)[:, -1])
     assert present[0].shape[2] == CONTEXT
 
 
@@ -233,14 +233,14 @@ def test_left_padding_does_not_change_a_row(dtype, exported, ids):
 
 
 @pytest.mark.parametrize(("dtype", "share"), [("fp16", 0.99), ("int8", 0.94), ("int4", 0.6)])
-def test_lower_precision_mostly_predicts_the_same(dtype, share, exported, ours, ids):
+def test_lower_precision_mostly_predicts_the_same(dtype, share, exported, our_logits, ids):
     """With random weights the likeliest of 270 tokens is barely ahead: a hard test for few bits.
 
     Measured: fp16 99.9 %, int8 97 %, int4 68 %, as in our own engine; of a trained model more.
     """
     logits, _ = Runner(exported(dtype))(ids[:, :400])
     assert logits.dtype == np.float32
-    assert (logits.argmax(2) == ours(ids[:, :400]).argmax(2)).mean() >= share
+    assert (logits.argmax(2) == our_logits(ids[:, :400]).argmax(2)).mean() >= share
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "int8", "int4"])
@@ -276,8 +276,8 @@ def test_the_folder_is_complete(dtype, exported, checkpoint):
 
 def test_the_graph_holds_no_local_paths(exported, checkpoint):
     graph = (exported("int4") / "model.onnx").read_bytes()
-    for place in (str(checkpoint.parent.parent), "site-packages", "gnano/export"):
-        assert place.encode() not in graph
+    for path in (str(checkpoint.parent.parent), "site-packages", "gnano/export"):
+        assert path.encode() not in graph
 
 
 def test_a_missing_package_is_named(checkpoint, tmp_path, monkeypatch):

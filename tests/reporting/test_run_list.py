@@ -133,8 +133,8 @@ def test_runs_are_listed_two_levels_deep_last_active_first(make_run, tmp_path):
 
 
 def test_the_folder_of_a_run_lists_that_run(make_run):
-    run = make_run("alone", rows=[row(10)])
-    assert "alone" in format_runs_table(run, list_runs(run)) and "10/40  25%" in format_runs_table(
+    run = make_run("single", rows=[row(10)])
+    assert "single" in format_runs_table(run, list_runs(run)) and "10/40  25%" in format_runs_table(
         run, list_runs(run)
     )
 
@@ -142,7 +142,7 @@ def test_the_folder_of_a_run_lists_that_run(make_run):
 @pytest.mark.parametrize("name", ["recipe.toml", "metrics.jsonl", "events.jsonl"])
 @pytest.mark.parametrize("damage", ["noise", "folder", "torn"])
 def test_unreadable_files_of_one_run_do_not_hide_the_others(make_run, name, damage):
-    intact = make_run("whole", [row(3)], [STARTED, event("finished", 3)])
+    intact = make_run("intact", [row(3)], [STARTED, event("finished", 3)])
     damaged_run = make_run("damaged_run", [row(4)], [STARTED, event("finished", 4)])
     file = damaged_run / name
     content = file.read_bytes()
@@ -254,6 +254,7 @@ def test_an_empty_folder_has_no_runs_and_a_missing_one_is_an_error(tmp_path):
         list_runs(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_status_follows_a_run_through_kill_and_stop(recipe: Recipe, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "real"
     run.parent.mkdir()

@@ -86,9 +86,9 @@ def test_damaged_tasks_do_not_hide_others(rows_with_tasks, rows, damaged):
     metrics = rows_with_tasks(steps=100)
     metrics[49]["tasks"] = damaged
     assert [curve.steps.tolist() for curve in task_curves(metrics)] == [[100], [100]]
-    alone = rows(steps=100)
-    alone[49]["tasks"] = damaged
-    assert task_curves(alone) == []
+    only_damaged = rows(steps=100)
+    only_damaged[49]["tasks"] = damaged
+    assert task_curves(only_damaged) == []
 
 
 @pytest.mark.parametrize(

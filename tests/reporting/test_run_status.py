@@ -25,15 +25,15 @@ def path(
         yield tmp_path_factory.mktemp("log") / "log.jsonl"
 
 
-@settings(deadline=None)  # of a machine that is busy
+@settings(deadline=None, max_examples=30)
 @given(objects=OBJECTS, torn=TORN)
 def test_complete_lines_are_read_newest_first(path, objects, torn):
-    whole = [json.dumps(o, ensure_ascii=False) for o in objects]
-    path.write_text("\n".join([*whole[:2], torn, *whole[2:], torn]), encoding="utf-8")
+    lines = [json.dumps(o, ensure_ascii=False) for o in objects]
+    path.write_text("\n".join([*lines[:2], torn, *lines[2:], torn]), encoding="utf-8")
     assert list(iter_json_objects_reversed(path)) == objects[::-1]
 
 
-@settings(deadline=None)  # of a machine that is busy
+@settings(deadline=None, max_examples=30)
 @given(objects=OBJECTS)
 def test_only_lines_with_the_text_are_read(path, objects):
     marked = [{**o, "heldout": 1} if n % 3 else {"step": n} for n, o in enumerate(objects)]

@@ -36,9 +36,9 @@ def test_lines_end_in_lf_crlf_or_cr_and_in_nothing_else(lines, ending, mark):
 
 
 def generate_reads(path: Path) -> list[str]:
-    from gnano.cli.generate import _read_prompts
+    from gnano.reporting.completions import read_prompts
 
-    return _read_prompts((), path, True)
+    return read_prompts((), path, True)
 
 
 def marked(path: Path) -> list[Any]:

@@ -21,8 +21,7 @@ def info(target: Annotated[str, tyro.conf.Positional], verify: bool = False) -> 
 
     Args:
         target: A recipe's name or file, or the path of a folder made by gnano.
-        verify: Verify every file of a checkpoint, or of all checkpoints of a run, against its
-            checksum; by default only sizes are checked. Exit code 2 for damage.
+        verify: Verify checksums, not only sizes; of a run, all checkpoints. Exits with 2 on damage.
     """
     from gnano.reporting.description import describe, verify_checkpoints
     from gnano.utils.progress import StatusLine

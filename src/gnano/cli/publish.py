@@ -39,10 +39,8 @@ def publish(
         private: Make the repository private.
         dry_run: Write the folder and list what would be sent, but send nothing.
         update: Replace files of a repository that holds other files already.
-        license: As the Hub spells it, such as mit; by default apache-2.0 for a model trained from
-            scratch, and none for one that started from someone else's weights.
-        language: Languages of the model, such as en de; by default en if all its data is known to
-            be English.
+        license: Its id on the Hub, such as mit; by default apache-2.0 if trained from scratch.
+        language: Languages, such as en de; by default en if all data is known to be English.
         include: Files or folders to publish alongside, such as those gnano export wrote.
         prompts: Prompts of the card's samples, or questions for a chat model.
         out: The folder to fill; by default published/NAME.

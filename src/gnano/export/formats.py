@@ -130,21 +130,17 @@ def _default_path(folder: Path, export_format: ExportFormat, dtype: ExportDtype)
 
 def _load_snippet(source: ExportSource, export_format: ExportFormat, path: Path) -> str:
     """Return a line of Python or of a shell that loads the exported model."""
-    if export_format == "gguf":
-        prompt = ("-p", "Once upon a time", "-n", "60", "-no-cnv")
-        return format_shell_command("llama-cli", "-m", path, *prompt)
-    # a JSON string is a Python string too
-    name = json.dumps(
-        str(path / "model.onnx" if export_format == "onnx" else path), ensure_ascii=False
-    )
-    if export_format == "folder":
-        return f"AutoModelForCausalLM.from_pretrained({name})"
-    if export_format == "onnx":
-        return f"onnxruntime.InferenceSession({name})"
+    file = path / "model.onnx" if export_format == "onnx" else path
+    name = json.dumps(str(file), ensure_ascii=False)  # a JSON string is a Python string too
     preset = next((name for name, shape in PRESETS.items() if shape == source.config), None)
-    model = f'GPT.from_config(PRESETS["{preset}"])' if preset else "GPT(…)"
-    model = "GPT()" if preset == "1b" else model
-    state = (
-        f"torch.load({name}, weights_only=True)" if export_format == "pt" else f"load_file({name})"
-    )
-    return f"model = {model}; model.load_state_dict({state})"
+    known = {None: "GPT(…)", "1b": "GPT()"}
+    model = known.get(preset, f'GPT.from_config(PRESETS["{preset}"])')
+    prompt = ("-p", "Once upon a time", "-n", "60", "-no-cnv")
+    snippets: dict[ExportFormat, str] = {
+        "gguf": format_shell_command("llama-cli", "-m", path, *prompt),
+        "folder": f"AutoModelForCausalLM.from_pretrained({name})",
+        "onnx": f"onnxruntime.InferenceSession({name})",
+        "pt": f"model = {model}; model.load_state_dict(torch.load({name}, weights_only=True))",
+        "safetensors": f"model = {model}; model.load_state_dict(load_file({name}))",
+    }
+    return snippets[export_format]

@@ -93,7 +93,7 @@ class HubRepo:
 
     @contextmanager
     def _explain_errors(self) -> Iterator[None]:
-        """Raise the client's errors as errors of one sentence."""
+        """Turn the client's errors into errors of one sentence."""
         try:
             yield
         except errors.OfflineModeIsEnabled:

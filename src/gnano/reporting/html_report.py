@@ -106,7 +106,7 @@ def _plot_data_uris(metrics: MetricRows) -> tuple[str, str] | None:
 
 
 def _heldout_table(curves: list[Curve], is_final: bool) -> HtmlTable:
-    columns = _first_and_last_step([step for curve in curves[:1] for step in curve.steps])
+    columns = _first_and_last_step(curves[:1])
     if curves and is_final:
         columns[curves[0].steps[-1]] = "all held-out text"
     rows = []
@@ -118,20 +118,18 @@ def _heldout_table(curves: list[Curve], is_final: bool) -> HtmlTable:
 
 
 def _task_table(curves: list[TaskCurve]) -> HtmlTable:
-    columns = _first_and_last_step([step for curve in curves for step in curve.steps])
+    columns = _first_and_last_step(curves)
     rows = []
     for curve in curves:
-        points = {step: point for point, step in enumerate(curve.steps)}
-        cells = [
-            format_accuracy(curve, points[step]) if step in points else "–" for step in columns
-        ]
-        rows.append([curve.name, *cells, curve.metric])
+        cells = {step: format_accuracy(curve, point) for point, step in enumerate(curve.steps)}
+        rows.append([curve.name, *(cells.get(step, "–") for step in columns), curve.metric])
     headers = ["task", *columns.values(), "metric"]
     return "Accuracy on tasks, ± standard error", headers, rows
 
 
-def _first_and_last_step(steps: Sequence[float]) -> dict[float, str]:
+def _first_and_last_step(curves: Sequence[Curve]) -> dict[float, str]:
     """Return the columns of a table of curves, as step -> title."""
+    steps = [step for curve in curves for step in curve.steps]
     ends = (min(steps), max(steps)) if steps else ()
     return {step: f"step {step:,.0f}" for step in ends}
 
