@@ -1,4 +1,4 @@
-"""Changes to the small recipe of `conftest.py`."""
+"""Variants of the small recipe of `conftest.py`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,10 +14,10 @@ def with_train(recipe: Recipe, **changes: object) -> Recipe:
     return replace(recipe, train=replace(recipe.train, **changes))  # type: ignore[arg-type]
 
 
-def settled(
-    recipe: Recipe, run: Path, lessons: TrainingTask, world: DistContext, allow: Sequence[str] = ()
+def resolve_started(
+    recipe: Recipe, run: Path, task: TrainingTask, world: DistContext, allow: Sequence[str] = ()
 ) -> Recipe:
-    """As `settle` leaves the folder of a run that then takes a step."""
-    found = resolve_recipe(recipe, run, lessons, world, allow)
+    """Resolve the recipe, and let its run have taken a step."""
+    resolved = resolve_recipe(recipe, run, task, world, allow)
     (run / "metrics.jsonl").write_text('{"step": 1, "loss": 5.0}\n')
-    return found
+    return resolved

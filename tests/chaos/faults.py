@@ -16,7 +16,7 @@ from typing import Any
 
 # name: module, attribute, and whether the fault is before or after the call
 MOMENTS = {
-    "in a step": ("gnano.train.train_step", "TrainStep._accumulate_gradients", "before"),
+    "in a step": ("gnano.train.train_step", "TrainState.train_step", "before"),
     "before the optimizer": ("gnano.train.optim.builder", "Optimizer.step", "before"),
     "after the optimizer": ("gnano.train.optim.builder", "Optimizer.step", "after"),
     "while data is laid out": (
@@ -109,20 +109,20 @@ def _corrupt_gradient(steps: range) -> None:
     """Make the gradient of this process NaN in these of its steps (from 1)."""
     import torch
 
-    from gnano.train.train_step import TrainStep
+    from gnano.train.train_step import TrainState
 
-    backward, calls = TrainStep._accumulate_gradients, 0
+    train_step, calls = TrainState.train_step, 0
 
-    def corrupted(this: TrainStep, *arguments: Any) -> torch.Tensor:
+    def corrupted(this: TrainState, *arguments: Any) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls in steps:
             parameter = next(this.parallel_model.model.parameters())
             hook = parameter.register_hook(lambda grad: grad * torch.nan)
             try:
-                return backward(this, *arguments)
+                return train_step(this, *arguments)
             finally:
                 hook.remove()
-        return backward(this, *arguments)
+        return train_step(this, *arguments)
 
-    TrainStep._accumulate_gradients = corrupted  # type: ignore[method-assign,assignment]
+    TrainState.train_step = corrupted  # type: ignore[method-assign,assignment]

@@ -35,7 +35,7 @@ def test_two_ranks_roll_back_together_and_skip_data_with_nan_gradients(
     codes = run(recipe, folder, Fault("", 9, "nan twice"), ranks=2, on=1)
     survived.append("NaN: data of two steps, on one of two ranks")
     assert codes == [0, 0], output(folder)
-    assert "Steps 9 to 10 were all skipped: back to step 8" in output(folder)
+    assert "Steps 9 to 10 were all skipped: restored step 8" in output(folder)
     per_step = recipe.train.tokens_per_step // recipe.model.block_size
     assert f"samples {8 * per_step:,} to {10 * per_step - 1:,}" in output(folder)
     assert [row["step"] for row in history(folder) if row["skipped"]] == []

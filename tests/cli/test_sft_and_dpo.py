@@ -102,7 +102,7 @@ def test_packaged_recipes_are_described_and_planned(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sft", "1b-sft"], "Tuning begins with a model"),
+        (["sft", "1b-sft"], "Tuning needs a base model"),
         (["sft", "1b-sft", "--from", "nowhere"], "nowhere"),
         (["sft", "1b"], "trains on texts"),
         (["sft", "1b-dpo"], "gnano dpo RECIPE"),

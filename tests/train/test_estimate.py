@@ -1,4 +1,4 @@
-"""The prediction against PyTorch's own tracker, of a real training step on tensors without data."""
+"""Memory estimates against PyTorch's memory tracker in a real training step on fake tensors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,7 +21,6 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from gnano.config.model_config import PRESETS, TARGET_MODULES, LoraConfig, ModelConfig
 from gnano.config.train_config import OptimizerConfig, TrainConfig
-from gnano.data.packed_dataset import Batch
 from gnano.model import fused_cross_entropy as head_loss_module
 from gnano.model.gpu_specs import get_gpu
 from gnano.model.layers import Rope, rope_table
@@ -42,15 +41,15 @@ from gnano.train.precision import COMPUTE_DTYPES
 CPU = torch.device("cpu")
 
 
-def settings_of(
-    config: ModelConfig, micro_batch: int, micro_steps: int = 1, ranks: int = 1, **more
+def make_config(
+    config: ModelConfig, micro_batch: int, micro_steps: int = 1, ranks: int = 1, **changes
 ):
     tokens = micro_batch * config.block_size * micro_steps * ranks
-    more = {"device": "cpu", **more}
-    return TrainConfig(micro_batch_size=micro_batch, tokens_per_step=tokens, **more)
+    changes = {"device": "cpu", **changes}
+    return TrainConfig(micro_batch_size=micro_batch, tokens_per_step=tokens, **changes)
 
 
-def prepared(config: ModelConfig, settings: TrainConfig) -> GPT:
+def make_model(config: ModelConfig, settings: TrainConfig) -> GPT:
     model = GPT.from_config(config)
     model.compute_dtype = COMPUTE_DTYPES[settings.precision]
     model.activation_checkpointing = settings.activation_checkpointing
@@ -62,13 +61,15 @@ def prepared(config: ModelConfig, settings: TrainConfig) -> GPT:
 
 
 def tracked_peak(config: ModelConfig, settings: TrainConfig, ranks: int = 1, mesh=None) -> int:
-    """Bytes that one step holds at most, of an eager run on this CPU."""
-    # tensors without data can't say which positions count
-    everything = mock.patch.object(head_loss_module, "_counted", lambda to, size: to)
-    with FakeTensorMode(allow_non_fake_inputs=True), everything:
-        model: Any = prepared(config, settings)  # FSDP gives it methods
+    """Return the peak bytes of one eager step on this CPU."""
+    # fake tensors cannot show which positions count
+    all_positions = mock.patch.object(head_loss_module, "_valid_positions", lambda to, size: to)
+    with FakeTensorMode(allow_non_fake_inputs=True), all_positions:
+        model: Any = make_model(config, settings)  # FSDP gives it methods
         if mesh is not None:
-            world: Any = SimpleNamespace(size=ranks, device=CPU, from_first=lambda tensor: tensor)
+            world: Any = SimpleNamespace(
+                world_size=ranks, device=CPU, broadcast=lambda tensor: tensor
+            )
             compute = COMPUTE_DTYPES[settings.precision]
             parallel_module.parallelize(model, world, "fsdp", compute, settings.hsdp_replicas)
         optimizer = Optimizer(model, settings.optimizer)
@@ -81,10 +82,10 @@ def tracked_peak(config: ModelConfig, settings: TrainConfig, ranks: int = 1, mes
                 if mesh is not None:
                     model.set_requires_gradient_sync(number == micro_steps - 1)
                 model.loss(ids, ids).backward()
-                tracker.reset_mod_stats()  # it follows a module once only
+                tracker.reset_mod_stats()  # it tracks a module only once
             if mesh is None:
                 optimizer.step(1e-3)
-    rope_table.cache_clear()  # of tensors without data, which others would be given
+    rope_table.cache_clear()  # of fake tensors
     return tracker.get_tracker_snapshot("peak")[CPU]["Total"]
 
 
@@ -97,58 +98,59 @@ def process_group(backend: str, store: Store, ranks: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("shape", "micro_batch", "micro_steps", "more"),
+    ("shape", "micro_batch", "micro_steps", "changes"),
     [
         ("1b", 8, 1, {"precision": "bf16"}),  # four of its layers
-        ("10m", 16, 1, {"precision": "bf16"}),
         ("10m", 16, 1, {"precision": "fp32"}),
         ("10m", 4, 2, {"precision": "fp16"}),
-        ("10m", 16, 1, {"precision": "bf16", "recompute": True}),
+        ("10m", 16, 1, {"precision": "bf16", "activation_checkpointing": True}),
         ("demo", 64, 2, {"precision": "bf16"}),
-        ("demo", 1, 1, {"precision": "fp32"}),
         ("10m", 1, 1, {"precision": "bf16", "optimizer": OptimizerConfig(kind="muon")}),
     ],
 )
-def test_the_peak_of_a_step_is_predicted(shape, micro_batch, micro_steps, more):
+def test_estimate_matches_tracked_peak(shape, micro_batch, micro_steps, changes):
     config = replace(PRESETS[shape], n_layer=min(4, PRESETS[shape].n_layer))
-    settings = settings_of(config, micro_batch, micro_steps, compile="no", **more)
+    settings = make_config(config, micro_batch, micro_steps, compile="no", **changes)
     seen = tracked_peak(config, settings)
     assert estimate_memory(config, settings).allocated_bytes == pytest.approx(seen, rel=0.1)
 
 
 @pytest.mark.parametrize("layers", [TARGET_MODULES, ("k_proj", "down_proj")])
-def test_what_an_adapter_holds_is_predicted(layers):
-    """The tracker follows no frozen weights, so part by part."""
+def test_estimate_of_adapter_memory(layers):
+    """The tracker ignores frozen weights, so this compares part by part."""
     config, lora = PRESETS["10m"], LoraConfig(rank=64, target_modules=layers)
-    settings = settings_of(config, 1, 2, compile="no", precision="bf16", lora=lora)
+    settings = make_config(config, 1, 2, compile="no", precision="bf16", lora=lora)
     model = GPT.from_config(config)
     add_lora(model, lora)
-    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     parts = estimate_memory(config, settings).parts
     assert parts["weights"] == 4 * sum(p.numel() for p in model.parameters())
-    assert parts["gradients"] == 4 * learned
+    assert parts["gradients"] == 4 * trainable
     moments = Optimizer(model, settings.optimizer).state_dict().values()
-    kept = sum(moment.numel() * moment.element_size() for moment in moments)
-    assert parts["optimizer moments"] == pytest.approx(kept, rel=1e-3)
-    whole = estimate_memory(config, replace(settings, lora=LoraConfig()))
-    assert sum(parts.values()) < whole.total_bytes
+    num_bytes = sum(moment.numel() * moment.element_size() for moment in moments)
+    assert parts["optimizer moments"] == pytest.approx(num_bytes, rel=1e-3)
+    full = estimate_memory(config, replace(settings, lora=LoraConfig()))
+    assert sum(parts.values()) < full.total_bytes
 
 
-def test_the_peak_of_an_fp8_step_is_predicted():
+@pytest.mark.slow
+def test_estimate_matches_tracked_peak_of_fp8():
     config = replace(PRESETS["1b"], n_layer=2, vocab_size=4_096)
-    settings = settings_of(config, 8, compile="no", precision="fp8")
+    settings = make_config(config, 8, compile="no", precision="fp8")
     seen = tracked_peak(config, settings)
     assert estimate_memory(config, settings).allocated_bytes == pytest.approx(seen, rel=0.1)
     assert seen < tracked_peak(config, replace(settings, precision="bf16"))
 
 
-@pytest.mark.parametrize(("ranks", "micro_steps"), [(4, 1), (4, 2), (16, 1)])
-def test_the_peak_of_a_sharded_rank_is_predicted(ranks, micro_steps, monkeypatch):
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "micro_steps"), [(4, 2), (16, 1)])
+def test_estimate_matches_tracked_peak_of_sharded_rank(ranks, micro_steps, monkeypatch):
     config = PRESETS["10m"]
-    settings = settings_of(config, 8, micro_steps, ranks, compile="no", precision="bf16")
+    settings = make_config(config, 8, micro_steps, ranks, compile="no", precision="bf16")
     with process_group("fake", FakeStore(), ranks):
-        # laid out by real tensors, which a fake mode has none of
+        # the mesh is made of real tensors
         mesh = init_device_mesh("cpu", (1, ranks), mesh_dim_names=("copy", "shard"))
         monkeypatch.setattr(parallel_module, "init_device_mesh", lambda *_, **__: mesh)
         seen = tracked_peak(config, settings, ranks, mesh)
@@ -158,10 +160,10 @@ def test_the_peak_of_a_sharded_rank_is_predicted(ranks, micro_steps, monkeypatch
 
 
 @pytest.mark.parametrize("micro_steps", [1, 2])
-def test_ddp_s_buckets_are_predicted(micro_steps):
+def test_estimate_includes_ddp_buckets(micro_steps):
     config = PRESETS["demo"]
-    settings = settings_of(config, 2, micro_steps, ranks=2, compile="no", precision="bf16")
-    model = prepared(config, settings)
+    settings = make_config(config, 2, micro_steps, ranks=2, compile="no", precision="bf16")
+    model = make_model(config, settings)
     ids = torch.zeros(2, config.block_size, dtype=torch.long)
     tracker = MemTracker()
     tracker.track_external(model)
@@ -169,23 +171,23 @@ def test_ddp_s_buckets_are_predicted(micro_steps):
     with process_group("gloo", store, 1), tracker:
         loss = parallel_module._LossModule(model)
         replica = DistributedDataParallel(loss, gradient_as_bucket_view=True, init_sync=False)
-        batch = Batch(ids, ids, None)
         for number in range(micro_steps):
             with nullcontext() if number == micro_steps - 1 else replica.no_sync():
-                replica(batch).backward()
+                replica(ids, ids).backward()
             tracker.reset_mod_stats()
     seen = tracker.get_tracker_snapshot("peak")[CPU]["Total"]
     predicted = estimate_memory(config, settings, 2, "ddp")
-    held = (
-        predicted.allocated_bytes - predicted.parts["optimizer moments"]
-    )  # there is no optimizer here
-    assert held == pytest.approx(seen, rel=0.1)
+    # there is no optimizer here
+    expected = predicted.allocated_bytes - predicted.parts["optimizer moments"]
+    assert expected == pytest.approx(seen, rel=0.1)
 
 
+@pytest.mark.slow
+@pytest.mark.compile
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_what_a_compiled_block_keeps_is_what_its_partitioner_chooses(precision, monkeypatch):
-    """The partitioner that Inductor uses, before any code is generated."""
-    # a CPU alone attends to short rows in another way
+def test_compiled_activations_match_partitioner(precision, monkeypatch):
+    """Inductor's partitioner decides what is kept; no code is generated."""
+    # a CPU has a separate path for short rows
     monkeypatch.setattr("gnano.model.layers.CPU_ATTENTION_MAX_LENGTH", 0)
     config = ModelConfig(
         vocab_size=256, n_embd=128, n_layer=1, n_head=4, n_kv_head=2, ffn_hidden=320, block_size=96
@@ -194,11 +196,11 @@ def test_what_a_compiled_block_keeps_is_what_its_partitioner_chooses(precision, 
     model = GPT.from_config(config)
     block = model.model.layers[0]
     table = rope_table(config.head_size, T, config.rope_theta, CPU)
-    aside = {t.untyped_storage()._cdata for t in [*model.parameters(), *table]}
+    ignored = {t.untyped_storage()._cdata for t in [*model.parameters(), *table]}
     kept: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage()._cdata not in aside and tensor.numel() % (B * T) == 0:
+        if tensor.untyped_storage()._cdata not in ignored and tensor.numel() % (B * T) == 0:
             kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
@@ -219,26 +221,28 @@ shapes = st.builds(
     st.integers(2, 32), st.integers(1, 16), st.sampled_from([32, 64, 128]), st.integers(64, 8_192),
     st.integers(256, 100_000), st.sampled_from([128, 1_024, 4_096]),
 )  # fmt: skip
-ways = {
+settings = {
     "precision": st.sampled_from(["auto", "fp32", "bf16", "fp16", "fp8"]),
     "compile": st.sampled_from(["auto", "yes", "no"]),
-    "recompute": st.booleans(),
+    "activation_checkpointing": st.booleans(),
     "optimizer": st.builds(OptimizerConfig, kind=st.sampled_from(["adamw", "muon"])),
 }
-settings_like = st.fixed_dictionaries(ways)
+config_kwargs = st.fixed_dictionaries(settings)
 
 
-@given(shapes, settings_like, st.sampled_from([1, 2, 4, 8]), st.sampled_from([2, 4, 8]))
-def test_more_gpus_under_fsdp_never_need_more_memory_each(config, more, micro_batch, ranks):
-    settings = settings_of(config, micro_batch, micro_steps=32, **more)
+@given(shapes, config_kwargs, st.sampled_from([1, 2, 4, 8]), st.sampled_from([2, 4, 8]))
+def test_more_fsdp_ranks_never_need_more_memory_each(config, changes, micro_batch, ranks):
+    settings = make_config(config, micro_batch, micro_steps=32, **changes)
     fewer, twice = (estimate_memory(config, settings, n, "fsdp") for n in (ranks, 2 * ranks))
     assert twice.total_bytes <= fewer.total_bytes
 
 
-@given(shapes, settings_like, st.integers(1, 32), st.sampled_from([("ddp", 1), ("fsdp", 4)]))
-def test_recomputation_never_needs_more_memory(config, more, micro_batch, how):
+@given(shapes, config_kwargs, st.integers(1, 32), st.sampled_from([("ddp", 1), ("fsdp", 4)]))
+def test_activation_checkpointing_never_needs_more_memory(config, changes, micro_batch, how):
     parallel, ranks = how
-    settings = settings_of(config, micro_batch, 2, ranks, **{**more, "recompute": False})
+    settings = make_config(
+        config, micro_batch, 2, ranks, **{**changes, "activation_checkpointing": False}
+    )
     kept = estimate_memory(config, settings, ranks, parallel)
     assert (
         estimate_memory(
@@ -248,50 +252,50 @@ def test_recomputation_never_needs_more_memory(config, more, micro_batch, how):
     )
 
 
-@given(shapes, settings_like, st.integers(1, 32))
-def test_the_parts_add_up_and_none_is_negative(config, more, micro_batch):
-    memory = estimate_memory(config, settings_of(config, micro_batch, **more))
+@given(shapes, config_kwargs, st.integers(1, 32))
+def test_parts_add_up_and_none_is_negative(config, changes, micro_batch):
+    memory = estimate_memory(config, make_config(config, micro_batch, **changes))
     assert memory.total_bytes == sum(memory.parts.values())
     assert memory.allocated_bytes == memory.total_bytes - memory.parts["framework reserve"]
     assert min(memory.parts.values()) >= 0
-    smaller = estimate_memory(config, settings_of(config, 1, **more))
+    smaller = estimate_memory(config, make_config(config, 1, **changes))
     assert smaller.total_bytes <= memory.total_bytes
 
 
 @given(shapes, st.sampled_from([1, 2, 4, 8]))
-def test_more_copies_of_a_sharded_model_need_more_memory_each(config, replicas):
-    settings = settings_of(config, 1, ranks=16, parallel="fsdp", replicas=replicas)
-    whole = estimate_memory(config, settings, 16)
+def test_more_hsdp_replicas_never_need_less_memory_each(config, replicas):
+    settings = make_config(config, 1, ranks=16, parallel="fsdp", hsdp_replicas=replicas)
+    fewer = estimate_memory(config, settings, 16)
     assert (
-        whole.total_bytes
+        fewer.total_bytes
         <= estimate_memory(config, replace(settings, hsdp_replicas=2 * replicas), 16).total_bytes
     )
 
 
-def test_auto_copies_the_model_where_that_fits_and_shards_it_where_not():
+def test_auto_parallelism_is_ddp_where_the_model_fits():
     config = PRESETS["1b"]
-    settings = settings_of(config, 8, ranks=2, precision="bf16")
+    settings = make_config(config, 8, ranks=2, precision="bf16")
     h200, rtx = get_gpu("h200").memory_bytes, get_gpu("rtx-4090").memory_bytes
     assert choose_parallelism(config, settings, 2, h200) == "ddp"
     assert choose_parallelism(config, settings, 2, rtx) == "fsdp"
     assert choose_parallelism(config, settings, 2, None) == "ddp"
     assert choose_parallelism(config, settings, 1, rtx) == "ddp"
     assert choose_parallelism(config, replace(settings, hsdp_replicas=2), 2, h200) == "fsdp"
-    for asked in ("ddp", "fsdp"):
-        assert choose_parallelism(config, replace(settings, parallel=asked), 2, h200) == asked
+    for parallel in ("ddp", "fsdp"):
+        assert choose_parallelism(config, replace(settings, parallel=parallel), 2, h200) == parallel
 
 
-def test_the_head_s_slices_are_those_of_the_model():
+def test_slice_sizes_equal_those_of_the_model():
     assert memory_module.CPU_SLICE_BYTES == head_loss_module.CPU_SLICE_BYTES
     assert memory_module.GPU_SLICE_BYTES == head_loss_module.GPU_SLICE_BYTES
 
 
 def test_a_tenth_of_the_device_stays_free():
-    memory = MemoryEstimate("now", {"weights": 80, "framework reserve": 10})
+    memory = MemoryEstimate("in the head", {"weights": 80, "framework reserve": 10})
     assert fits_in_memory(memory, 100) and not fits_in_memory(memory, 99)
 
 
-def test_a_step_that_does_not_split_is_refused_with_the_arithmetic():
-    settings = settings_of(PRESETS["1b"], 8)
+def test_step_that_cannot_be_split_is_refused():
+    settings = make_config(PRESETS["1b"], 8)
     with pytest.raises(ValueError, match="cannot be split over 3 ranks"):
         estimate_memory(PRESETS["1b"], settings, 3)

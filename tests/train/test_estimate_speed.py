@@ -1,4 +1,4 @@
-"""The expectation against runs that others have published, and where laws hold."""
+"""Speed estimates against published runs, and their bounds."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from gnano.model.flops import flops_per_token
 from gnano.model.gpu_specs import GPUS, Gpu, compute_mfu, get_gpu
 from gnano.train.estimate import estimate_tokens_per_s
 
-# of the same width and depth; a feed-forward of 8/3 the width has the weights of theirs
+# of the same width and depth; a feed-forward of 8/3 the width has as many weights
 NANOCHAT_D32 = ModelConfig(
     vocab_size=65_536, n_embd=2_048, n_layer=32, n_head=16, n_kv_head=16, ffn_hidden=5_461,
     block_size=2_048,
@@ -41,7 +41,7 @@ def expected_mfu(config: ModelConfig, settings: TrainConfig, gpu: Gpu) -> float:
     ],
     ids=["nanochat", "torchtitan", "llm.c"],
 )
-def test_published_runs_are_met_within_a_quarter(
+def test_estimate_is_within_a_quarter_of_published_runs(
     config, micro_batch, tokens_per_step, gpu, gpus, published
 ):
     settings = TrainConfig(micro_batch_size=micro_batch, tokens_per_step=tokens_per_step)
@@ -59,7 +59,7 @@ settings_like = st.builds(
 
 
 @given(st.sampled_from(list(PRESETS.values())), settings_like, st.sampled_from(GPUS))
-def test_nothing_is_faster_than_the_data_sheet(config, settings, gpu):
+def test_estimate_never_exceeds_the_data_sheet(config, settings, gpu):
     share = expected_mfu(config, settings, gpu)
     assert 0 < share < 0.65
     speed = estimate_tokens_per_s(config, settings, gpu)
@@ -72,7 +72,7 @@ def test_nothing_is_faster_than_the_data_sheet(config, settings, gpu):
     assert estimate_tokens_per_s(config, larger, gpu) >= speed
 
 
-def test_fp8_is_faster_and_small_models_wait_for_their_kernels():
+def test_fp8_is_faster_and_small_models_are_launch_bound():
     settings, h200 = TrainConfig(micro_batch_size=8, tokens_per_step=2**18), get_gpu("h200")
     fast = estimate_tokens_per_s(PRESETS["1b"], replace(settings, precision="fp8"), h200)
     assert fast == pytest.approx(1.25 * estimate_tokens_per_s(PRESETS["1b"], settings, h200))

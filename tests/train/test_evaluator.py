@@ -1,4 +1,4 @@
-"""Bits per byte, held against a plain transformers loop over the documents themselves."""
+"""Bits per byte against a plain transformers loop over the held-out documents."""
 
 import math
 from pathlib import Path
@@ -20,7 +20,8 @@ def corpus(recipe: Recipe) -> TokenizedCorpus:
     return TokenizedCorpus(Path(recipe.pretraining_data.folder))
 
 
-def test_bits_per_byte_equal_a_plain_transformers_loop(
+@pytest.mark.slow
+def test_bits_per_byte_match_transformers(
     recipe: Recipe, corpus: TokenizedCorpus, tmp_path: Path
 ) -> None:
     torch.manual_seed(1)
@@ -38,8 +39,8 @@ def test_bits_per_byte_equal_a_plain_transformers_loop(
         raw = b"".join(file.read_bytes() for file in files)
         ids = torch.tensor(list(memoryview(raw).cast("H")))
         for start in range(0, len(ids) - 1, T):
-            end = min(start + T, len(ids) - 1)  # targets start + 1 … end, none twice
-            first = max(min(start, len(ids) - 1 - T), 0)  # the last row looks further back
+            end = min(start + T, len(ids) - 1)  # targets start + 1 … end, each once
+            first = max(min(start, len(ids) - 1 - T), 0)  # the last row has more context
             with torch.no_grad():
                 logits = llama(ids[None, first:end]).logits[0].double()
             chosen = logits.log_softmax(-1)[range(end - first), ids[first + 1 : end + 1]]
@@ -50,9 +51,7 @@ def test_bits_per_byte_equal_a_plain_transformers_loop(
     assert ours.bits_per_byte == pytest.approx(bits / size, abs=1e-4)
 
 
-def test_the_bytes_are_those_of_the_held_out_documents(
-    recipe: Recipe, corpus: TokenizedCorpus
-) -> None:
+def test_bytes_are_those_of_the_held_out_documents(recipe: Recipe, corpus: TokenizedCorpus) -> None:
     model = GPT.from_config(recipe.model)
     manifest = Manifest.load(corpus.folder)
     loss = HeldoutSet(
@@ -64,22 +63,20 @@ def test_the_bytes_are_those_of_the_held_out_documents(
     }
 
 
-def test_the_batch_size_does_not_change_the_figure(recipe: Recipe, corpus: TokenizedCorpus) -> None:
+def test_batch_size_does_not_change_the_loss(recipe: Recipe, corpus: TokenizedCorpus) -> None:
     model = GPT.from_config(recipe.model)
     weights = recipe.pretraining_data.weights
-    figures = [
+    results = [
         HeldoutSet(corpus, weights, 32, batch_size=b).evaluate(model).bits_per_byte
         for b in (1, 5, 64)
     ]
-    assert figures == pytest.approx([figures[0]] * 3, rel=1e-5)
+    assert results == pytest.approx([results[0]] * 3, rel=1e-5)
 
 
-def test_a_part_of_the_held_out_set_is_always_the_same_part(
-    recipe: Recipe, corpus: TokenizedCorpus
-) -> None:
+def test_token_budget_always_covers_the_same_part(recipe: Recipe, corpus: TokenizedCorpus) -> None:
     model = GPT.from_config(recipe.model).train()
     heldout = HeldoutSet(corpus, recipe.pretraining_data.weights, 32, batch_size=8)
-    part, whole = heldout.evaluate(model, tokens=256), heldout.evaluate(model)
+    part, full = heldout.evaluate(model, tokens=256), heldout.evaluate(model)
     assert heldout.evaluate(model, tokens=256) == part
-    assert sum(part.bytes.values()) < sum(whole.bytes.values())
+    assert sum(part.bytes.values()) < sum(full.bytes.values())
     assert model.training

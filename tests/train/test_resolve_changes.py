@@ -1,8 +1,6 @@
-"""A run that goes on must be the run that was begun, but for what its user allows."""
+"""A resumed run must have the recipe that it was started with, except for allowed changes."""
 
 import re
-import subprocess
-import sys
 import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,8 +11,9 @@ import tomli_w
 import torch
 from tests.conftest import write_corpus
 from tests.processes import fingerprint, losses
-from tests.small_models import settled, with_train
+from tests.small_models import resolve_started, with_train
 
+from gnano.cli import main
 from gnano.config.data_config import SourceConfig
 from gnano.config.recipe import Recipe
 from gnano.data.prepare.pipeline import prepare
@@ -23,33 +22,35 @@ from gnano.train.distributed.context import DistContext
 from gnano.train.tasks.pretraining import PretrainingTask
 from gnano.train.trainer import train
 
-ALONE = DistContext(torch.device("cpu"))
+SINGLE = DistContext(torch.device("cpu"))
 
 
 @pytest.fixture
-def texts(recipe: Recipe) -> PretrainingTask:
+def task(recipe: Recipe) -> PretrainingTask:
     return PretrainingTask(recipe.pretraining_data, recipe.model.block_size, base=None)
 
 
-@pytest.mark.parametrize("change", [{"steps": 99}, {"seed": 5}, {"clip": 0.5}, {"micro_batch": 4}])
-def test_a_changed_value_is_named_and_refused(
-    recipe: Recipe, texts: PretrainingTask, tmp_path: Path, change: dict[str, float]
+@pytest.mark.parametrize(
+    "change", [{"steps": 99}, {"seed": 5}, {"grad_clip": 0.5}, {"micro_batch_size": 4}]
+)
+def test_changed_value_is_refused_by_name(
+    recipe: Recipe, task: PretrainingTask, tmp_path: Path, change: dict[str, float]
 ) -> None:
-    settled(recipe, tmp_path / "run", texts, ALONE)
+    resolve_started(recipe, tmp_path / "run", task, SINGLE)
     name, value = next(iter(change.items()))
     with pytest.raises(ValueError, match=rf"train\.{name}   .* → {value}$"):
-        settled(with_train(recipe, **change), tmp_path / "run", texts, ALONE)
+        resolve_started(with_train(recipe, **change), tmp_path / "run", task, SINGLE)
 
 
 def with_peak(recipe: Recipe, peak: float) -> Recipe:
     return with_train(recipe, schedule=replace(recipe.train.schedule, peak=peak))
 
 
-def refusal(recipe: Recipe, run: Path, texts: PretrainingTask, *allow: str) -> str:
-    """What is said against this recipe; the run's own is left as it was."""
+def refusal(recipe: Recipe, run: Path, task: PretrainingTask, *allow: str) -> str:
+    """Return the error about this recipe, which leaves the run's recipe unchanged."""
     before = (run / "recipe.toml").read_bytes()
     with pytest.raises(ValueError) as refused:
-        settled(recipe, run, texts, ALONE, allow)
+        resolve_started(recipe, run, task, SINGLE, allow)
     assert (run / "recipe.toml").read_bytes() == before
     return str(refused.value)
 
@@ -58,21 +59,21 @@ def written(run: Path) -> dict[str, Any]:
     return tomllib.loads((run / "recipe.toml").read_text())
 
 
-def test_every_changed_value_is_shown_and_none_that_may_change_anyway(
-    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
+def test_error_lists_exactly_the_checked_changes(
+    recipe: Recipe, task: PretrainingTask, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    settled(recipe, run, texts, ALONE)
+    resolve_started(recipe, run, task, SINGLE)
     sentence, *lines = refusal(
-        with_train(with_peak(recipe, 3e-4), steps=99, keep_last=7), run, texts
+        with_train(with_peak(recipe, 3e-4), steps=99, keep_last=7), run, task
     ).splitlines()
     assert lines == ["  train.schedule.peak   0.003 → 0.0003", "  train.steps           40 → 99"]
     assert str(run) in sentence and "2 values differ" in sentence and sentence.endswith(".")
     assert "(--out)" in sentence and "--allow train.schedule.peak train.steps" in sentence
 
 
-def test_a_long_value_is_shown_where_it_differs(
-    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
+def test_long_value_is_shown_where_it_differs(
+    recipe: Recipe, task: PretrainingTask, tmp_path: Path
 ) -> None:
     def with_files(last: str) -> Recipe:
         files = tuple(f"part-{number:05}.parquet" for number in range(500))
@@ -84,24 +85,24 @@ def test_a_long_value_is_shown_where_it_differs(
             ),
         )
 
-    settled(with_files("old.parquet"), tmp_path / "run", texts, ALONE)
-    _, line = refusal(with_files("new.parquet"), tmp_path / "run", texts).splitlines()
+    resolve_started(with_files("old.parquet"), tmp_path / "run", task, SINGLE)
+    _, line = refusal(with_files("new.parquet"), tmp_path / "run", task).splitlines()
     assert "old.parquet" in line and "new.parquet" in line and len(line) < 200
 
 
-def test_what_the_sentence_advises_lets_the_changes_through_and_writes_them_down(
-    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
+def test_suggested_flags_allow_and_record_the_changes(
+    recipe: Recipe, task: PretrainingTask, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    settled(recipe, run, texts, ALONE)
+    resolve_started(recipe, run, task, SINGLE)
     facts = written(run)["run"]
     changed = with_train(with_peak(recipe, 3e-4), steps=99, tokens_per_step=1024)
-    advised = re.search(r"--allow ([^)]*)\)", refusal(changed, run, texts, "train.schedule"))
+    advised = re.search(r"--allow ([^)]*)\)", refusal(changed, run, task, "train.schedule"))
     assert advised
-    assert settled(changed, run, texts, ALONE, advised[1].split()) == changed
-    assert settled(changed, run, texts, ALONE) == changed  # it's the run's own recipe from now on
-    assert "train.steps" in refusal(recipe, run, texts)
-    settled(with_train(changed, grad_clip=0.5), run, texts, ALONE, ["train.grad_clip"])
+    assert resolve_started(changed, run, task, SINGLE, advised[1].split()) == changed
+    assert resolve_started(changed, run, task, SINGLE) == changed
+    assert "train.steps" in refusal(recipe, run, task)
+    resolve_started(with_train(changed, grad_clip=0.5), run, task, SINGLE, ["train.grad_clip"])
     assert written(run)["run"] == {
         **facts,
         "changes": [
@@ -113,18 +114,18 @@ def test_what_the_sentence_advises_lets_the_changes_through_and_writes_them_down
     }
 
 
-def test_a_table_allows_what_is_in_it_and_nothing_else(
-    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
+def test_table_name_allows_only_its_keys(
+    recipe: Recipe, task: PretrainingTask, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    settled(recipe, run, texts, ALONE)
+    resolve_started(recipe, run, task, SINGLE)
     both = with_train(with_peak(recipe, 3e-4), seed=5)
-    assert "--allow train.schedule train.seed" in refusal(both, run, texts, "train.schedule")
-    assert settled(with_peak(recipe, 3e-4), run, texts, ALONE, ["train.schedule"])
+    assert "--allow train.schedule train.seed" in refusal(both, run, task, "train.schedule")
+    assert resolve_started(with_peak(recipe, 3e-4), run, task, SINGLE, ["train.schedule"])
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("given", "suggested"),
     [
         ("train.scheduel.peak", "train.schedule.peak"),
         ("peak", "train.schedule.peak"),
@@ -132,27 +133,28 @@ def test_a_table_allows_what_is_in_it_and_nothing_else(
         ("Data", "data"),
     ],
 )
-def test_a_name_that_allows_nothing_is_refused_with_the_one_that_was_meant(
-    recipe: Recipe, texts: PretrainingTask, tmp_path: Path, said: str, meant: str
+def test_unknown_allow_name_is_refused_with_a_suggestion(
+    recipe: Recipe, task: PretrainingTask, tmp_path: Path, given: str, suggested: str
 ) -> None:
-    with pytest.raises(ValueError, match=rf"--allow {said}: .*mean '{re.escape(meant)}'"):
-        settled(recipe, tmp_path / "run", texts, ALONE, [said])
+    with pytest.raises(ValueError, match=rf"--allow {given}: .*mean '{re.escape(suggested)}'"):
+        resolve_started(recipe, tmp_path / "run", task, SINGLE, [given])
     assert not (tmp_path / "run").exists()
 
 
-def test_a_name_may_be_spelled_as_its_flag_is(
-    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
-) -> None:
-    settled(recipe, tmp_path / "run", texts, ALONE)
+def test_allow_name_may_use_dashes(recipe: Recipe, task: PretrainingTask, tmp_path: Path) -> None:
+    resolve_started(recipe, tmp_path / "run", task, SINGLE)
     changed = with_train(recipe, tokens_per_step=1024)
-    assert settled(changed, tmp_path / "run", texts, ALONE, ["train.tokens-per-step"]) == changed
+    assert (
+        resolve_started(changed, tmp_path / "run", task, SINGLE, ["train.tokens-per-step"])
+        == changed
+    )
 
 
-def test_what_the_checkpoints_would_not_fit_is_never_allowed(
-    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
+def test_fixed_values_can_never_change(
+    recipe: Recipe, task: PretrainingTask, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    settled(recipe, run, texts, ALONE)
+    resolve_started(recipe, run, task, SINGLE)
     deeper = replace(recipe, model=replace(recipe.model, n_layer=3))
     muon = with_train(recipe, optimizer=replace(recipe.train.optimizer, kind="muon"))
     narrow = with_train(recipe, precision="fp16")
@@ -161,17 +163,16 @@ def test_what_the_checkpoints_would_not_fit_is_never_allowed(
         (muon, "train.optimizer.kind"),
         (narrow, "train.precision"),
     ]:
-        assert f"{key} can't be allowed" in refusal(changed, run, texts, "model", "train")
+        assert f"{key} cannot change" in refusal(changed, run, task, "model", "train")
     softer = replace(recipe, model=replace(recipe.model, dropout=0.2))
-    assert settled(softer, run, texts, ALONE, ["model.dropout"]) == softer
+    assert resolve_started(softer, run, task, SINGLE, ["model.dropout"]) == softer
 
 
-def test_an_extended_run_is_the_one_that_was_asked_for_more_at_once(
-    recipe: Recipe, tmp_path: Path
-) -> None:
-    """Under a learning rate that does not follow from the number of steps, bit for bit."""
+@pytest.mark.slow
+def test_extended_run_equals_one_started_longer(recipe: Recipe, tmp_path: Path) -> None:
+    """Bit for bit, with a learning rate that does not depend on the number of steps."""
     even = with_train(recipe, schedule=replace(recipe.train.schedule, floor=1.0))
-    straight = train(with_train(even, steps=9), tmp_path / "straight")
+    reference = train(with_train(even, steps=9), tmp_path / "reference")
     run = tmp_path / "run"
     assert train(with_train(even, steps=6), run).is_finished
     short = losses(run)
@@ -179,34 +180,37 @@ def test_an_extended_run_is_the_one_that_was_asked_for_more_at_once(
         train(with_train(even, steps=9), run)
     longer = train(with_train(even, steps=9), run, allowed=["train.steps"])
     assert longer.is_finished and (longer.start_step, longer.step) == (6, 9)
-    assert fingerprint(longer.checkpoint) == fingerprint(straight.checkpoint)
+    assert fingerprint(longer.checkpoint) == fingerprint(reference.checkpoint)
     seen = losses(run)
-    assert {step: seen[step] for step in short} == short and seen == losses(straight.run)
+    assert {step: seen[step] for step in short} == short and seen == losses(reference.run)
     assert written(run)["run"]["changes"] == [{"step": 6, "key": "train.steps", "from": 6, "to": 9}]
 
 
-def test_steps_that_are_done_cannot_be_taken_back(recipe: Recipe, tmp_path: Path) -> None:
+def test_completed_steps_cannot_be_removed(recipe: Recipe, tmp_path: Path) -> None:
     train(with_train(recipe, steps=6), tmp_path / "run")
-    with pytest.raises(ValueError, match=r"has done 6 steps, and is now asked for 4"):
+    with pytest.raises(ValueError, match=r"has completed 6 steps, but train.steps is 4"):
         train(with_train(recipe, steps=4), tmp_path / "run", allowed=["train.steps"])
 
 
-def test_a_change_is_allowed_on_the_command_line(recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_allow_flag_of_the_command_line(
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(with_train(recipe, steps=3), tmp_path / "run")
     file = tmp_path / "small.toml"
     file.write_text(tomli_w.dumps(asdict(with_train(with_peak(recipe, 3e-4), steps=5))))
-    command = [sys.executable, "-m", "gnano", "pretrain", str(file), "--out", str(tmp_path / "run")]
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2 and "Traceback" not in refused.stderr
-    assert "\n  train.schedule.peak   0.003 → 0.0003\n" in refused.stderr
-    command += ["--allow", "train.schedule.peak", "train.steps"]
-    allowed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert allowed.returncode == 0, allowed.stderr
-    assert "5 of 5 steps done" in allowed.stdout and max(losses(tmp_path / "run")) == 5
+    command = ["pretrain", str(file), "--out", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as refused:
+        main(command)
+    assert refused.value.code == 2
+    assert "\n  train.schedule.peak   0.003 → 0.0003\n" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as finished:
+        main([*command, "--allow", "train.schedule.peak", "train.steps"])
+    assert finished.value.code == 0 and max(losses(tmp_path / "run")) == 5
 
 
 def prepared(recipe: Recipe, folder: Path, tokenizer: str) -> Recipe:
-    """The recipe on other data than its own, of the same sources."""
+    """Return the recipe with other data from sources of the same names."""
     write_corpus(folder / "corpus", documents=40)
     sources = {
         name: SourceConfig(weight=source.weight, files=(str(folder / "corpus" / name),))
@@ -223,16 +227,15 @@ def prepared(recipe: Recipe, folder: Path, tokenizer: str) -> Recipe:
     return replace(recipe, data=data)
 
 
-def test_a_run_goes_on_with_other_data_where_that_is_allowed(
-    recipe: Recipe, tmp_path: Path
-) -> None:
+@pytest.mark.slow
+def test_run_resumes_on_other_data_if_allowed(recipe: Recipe, tmp_path: Path) -> None:
     run = tmp_path / "run"
     recipe = with_train(recipe, steps=4)
     train(recipe, run)
     other = with_train(
         prepared(recipe, tmp_path / "other", recipe.pretraining_data.folder), steps=6
     )
-    with pytest.raises(ValueError, match=r"begun on other data .*\(--allow data train\.steps\)"):
+    with pytest.raises(ValueError, match=r"started on other data .*\(--allow data train\.steps\)"):
         train(other, run)
     assert train(other, run, allowed=["data", "train.steps"]).step == 6
     assert train(other, run).start_step == 6
@@ -249,9 +252,7 @@ def test_a_run_goes_on_with_other_data_where_that_is_allowed(
     )
 
 
-def test_data_of_another_tokenizer_is_refused_though_data_is_allowed(
-    recipe: Recipe, tmp_path: Path
-) -> None:
+def test_data_of_another_tokenizer_is_always_refused(recipe: Recipe, tmp_path: Path) -> None:
     run = tmp_path / "run"
     result = train(with_train(recipe, steps=2), run)
     other = with_train(prepared(recipe, tmp_path / "other", "bpe-300"), steps=2)

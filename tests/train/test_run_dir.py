@@ -1,4 +1,4 @@
-"""The recipe in a run's folder: damage is found and named, an older version's is understood."""
+"""A run's recipe.toml: damage is detected and reported, older versions are read."""
 
 import re
 import tomllib
@@ -7,74 +7,75 @@ from pathlib import Path
 import pytest
 import tomli_w
 import torch
-from tests.small_models import settled
+from tests.small_models import resolve_started
 
 from gnano.config.recipe import Recipe
 from gnano.train.distributed.context import DistContext
 from gnano.train.tasks.pretraining import PretrainingTask
 
-ALONE = DistContext(torch.device("cpu"))
+SINGLE = DistContext(torch.device("cpu"))
 
 
 @pytest.fixture
-def texts(recipe: Recipe) -> PretrainingTask:
+def task(recipe: Recipe) -> PretrainingTask:
     return PretrainingTask(recipe.pretraining_data, recipe.model.block_size, base=None)
 
 
 @pytest.mark.parametrize(
-    ("pattern", "becomes"),
+    ("pattern", "replacement"),
     [
         (b"(?s).*", b""),
         (b"steps = ", b"steps # "),
-        (b"clip =", b"clap ="),
+        (b"grad_clip =", b"grad_clap ="),
         (b"\\[run\\]", b"[ran]"),
         (b"data_fingerprint", b"data_fingerprinu"),
         (b'kind = "cosine"', b'kind = "cosinf"'),
         (b"fp32", b"fp\xff2"),
     ],
 )
-def test_a_damaged_recipe_of_a_run_is_named_with_what_to_do(
-    recipe: Recipe, texts: PretrainingTask, tmp_path: Path, pattern: bytes, becomes: bytes
+def test_damaged_recipe_is_reported_with_advice(
+    recipe: Recipe, task: PretrainingTask, tmp_path: Path, pattern: bytes, replacement: bytes
 ) -> None:
     run = tmp_path / "run"
-    settled(recipe, run, texts, ALONE)
+    resolve_started(recipe, run, task, SINGLE)
     file = run / "recipe.toml"
-    damaged = re.sub(pattern, lambda _: becomes, file.read_bytes(), count=1)
+    damaged = re.sub(pattern, lambda _: replacement, file.read_bytes(), count=1)
     assert damaged != file.read_bytes()
     file.write_bytes(damaged)
     with pytest.raises(ValueError) as refused:
-        settled(recipe, run, texts, ALONE)
-    said = str(refused.value)
-    assert said.startswith(f"{file} is damaged") and "delete it" in said
+        resolve_started(recipe, run, task, SINGLE)
+    message = str(refused.value)
+    assert message.startswith(f"{file} is damaged") and "delete it" in message
     assert file.read_bytes() == damaged
-    assert "\n" not in said and said.endswith(".")
+    assert "\n" not in message and message.endswith(".")
     file.unlink()
-    assert settled(recipe, run, texts, ALONE) == recipe
+    assert resolve_started(recipe, run, task, SINGLE) == recipe
 
 
-def test_no_flipped_bit_of_a_recipe_passes_for_another_recipe(
-    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
+def test_flipped_bits_never_give_another_recipe(
+    recipe: Recipe, task: PretrainingTask, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    settled(recipe, run, texts, ALONE)
-    whole = (run / "recipe.toml").read_bytes()
-    for place in range(0, len(whole), 7):
-        flipped = bytearray(whole)
+    resolve_started(recipe, run, task, SINGLE)
+    content = (run / "recipe.toml").read_bytes()
+    for place in range(0, len(content), 13):
+        flipped = bytearray(content)
         flipped[place] ^= 1 << place % 8
         (run / "recipe.toml").write_bytes(flipped)
-        try:  # it may have hit a fact, or what is free to change
-            assert settled(recipe, run, texts, ALONE) == recipe
+        try:  # it may have changed a fact, or an unchecked value
+            assert resolve_started(recipe, run, task, SINGLE) == recipe
         except ValueError as error:
             assert str(run) in str(error)
 
 
-def test_a_run_of_an_older_version_goes_on(
-    recipe: Recipe, texts: PretrainingTask, tmp_path: Path
+def test_run_of_an_older_version_resumes(
+    recipe: Recipe, task: PretrainingTask, tmp_path: Path
 ) -> None:
-    """What its recipe.toml does not know of yet is at its default."""
+    """Keys that its recipe.toml lacks have their defaults."""
     run = tmp_path / "run"
-    settled(recipe, run, texts, ALONE)
+    resolve_started(recipe, run, task, SINGLE)
     old = tomllib.loads((run / "recipe.toml").read_text())
-    del old["train"]["guard"], old["train"]["keep_best"], old["data"]["inside_documents"]
+    del old["train"]["stability"], old["train"]["keep_best"]
+    del old["data"]["document_attention_mask"]
     (run / "recipe.toml").write_text(tomli_w.dumps(old))
-    assert settled(recipe, run, texts, ALONE) == recipe
+    assert resolve_started(recipe, run, task, SINGLE) == recipe

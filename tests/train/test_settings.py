@@ -1,4 +1,4 @@
-"""Every number of a recipe has a range, and every value that is set is used or refused."""
+"""Every number of a recipe has a range, and a value without effect is refused."""
 
 import inspect
 import math
@@ -23,7 +23,7 @@ TUNING = {"kind": "instructions", "sources": {"mine": {"files": ["a.jsonl"]}}}
 
 
 def numbers(kind: Any, key: str = "") -> Iterator[tuple[str, type, Range | None]]:
-    """Dotted name, type and range of every number of a configuration and of those inside it."""
+    """Yield dotted name, type and range of every number of a configuration."""
     for name, hint in get_type_hints(kind, include_extras=True).items():
         yield from _numbers(hint, f"{key}.{name}" if key else name)
 
@@ -48,7 +48,7 @@ def _numbers(hint: Any, key: str, allowed: Range | None = None) -> Iterator[Any]
 RECIPE = {key: (kind, allowed) for key, kind, allowed in numbers(Recipe)}
 
 
-def test_every_number_of_a_recipe_and_of_a_command_has_a_range_or_a_reason() -> None:
+def test_every_number_has_a_range() -> None:
     assert len(RECIPE) > 50 and "train.schedule.peak" in RECIPE
     assert "data.sources.mine.weight" in RECIPE and "tuning data.sources.mine.weight" in RECIPE
     found = [*numbers(Recipe), *numbers(EvalConfig)]
@@ -59,7 +59,7 @@ GENERATOR = "[data.sources.a]\nkind = 'generator'\ngenerator = 'a:b'\nmax_bytes 
 
 
 @pytest.mark.parametrize("key", RECIPE)
-def test_a_number_outside_its_range_is_refused_with_its_key(key: str, tmp_path: Path) -> None:
+def test_number_outside_its_range_is_refused(key: str, tmp_path: Path) -> None:
     kind, allowed = RECIPE[key]
     assert allowed is not None
     outside: list[Any] = [math.nan, math.inf, -math.inf] if kind is float else []
@@ -83,21 +83,24 @@ def test_a_number_outside_its_range_is_refused_with_its_key(key: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("[train]\nbeta = 0.3", "train.dpo_beta is 0.3, but has no effect"),
-        ("[data]\nkind = 'instructions'\n[train]\nbeta = 0.3", "train.dpo_beta is 0.3"),
+        ("[train]\ndpo_beta = 0.3", "train.dpo_beta is 0.3, but has no effect"),
+        ("[data]\nkind = 'instructions'\n[train]\ndpo_beta = 0.3", "train.dpo_beta is 0.3"),
         ("[train.optimizer]\nmomentum = 0.9", "train.optimizer.momentum is 0.9"),
-        ("[train.optimizer]\npolar_steps = 4", "train.optimizer.ns_steps is 4"),
+        ("[train.optimizer]\nns_steps = 4", "train.optimizer.ns_steps is 4"),
         ("[train.schedule]\ndecay = 0.2", "train.schedule.decay is 0.2"),
-        ("[train.stability]\nwindow = 64", "train.stability.spike_window is 64"),
+        ("[train.stability]\nspike_window = 64", "train.stability.spike_window is 64"),
         ("[train.lora]\nalpha = 32", "train.lora.alpha is 32.0"),
         ("[train.lora]\ndropout = 0.1", "train.lora.dropout is 0.1"),
-        ("[train.lora]\nlayers = ['q_proj']", "train.lora.target_modules is"),
-        ("[train]\ntasks_every = 5", "train.eval_tasks_every is 5"),
-        ("[train]\ntasks_limit = 5", "train.eval_tasks_limit is 5"),
+        ("[train.lora]\ntarget_modules = ['q_proj']", "train.lora.target_modules is"),
+        ("[train]\neval_tasks_every = 5", "train.eval_tasks_every is 5"),
+        ("[train]\neval_tasks_limit = 5", "train.eval_tasks_limit is 5"),
         ("[train]\nprofile_steps = 5", "train.profile_steps is 5"),
-        ("[train]\neval_every = 0\npatience = 2", "train.early_stopping_patience is 2"),
+        (
+            "[train]\neval_every = 0\nearly_stopping_patience = 2",
+            "train.early_stopping_patience is 2",
+        ),
         ("[data.sources.a]\nrepo = 'a/b'", "data.sources.a.repo is 'a/b'"),
         ("[data.sources.a]\nsplit = 'test'", "data.sources.a.split is 'test'"),
         (
@@ -114,33 +117,33 @@ def test_a_number_outside_its_range_is_refused_with_its_key(key: str, tmp_path: 
         ),
     ],
 )
-def test_a_setting_that_nothing_would_read_is_refused(text: str, said: str, tmp_path: Path) -> None:
+def test_setting_without_effect_is_refused(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "recipe.toml"
     file.write_text(text)
     with pytest.raises(ValueError, match="has no effect where") as refused:
         load_recipe(str(file))
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize("name", list_recipes())
-def test_recipes_of_the_package_rise_for_less_than_half_of_their_steps(name: str) -> None:
+def test_recipes_warm_up_for_less_than_half_of_their_steps(name: str) -> None:
     settings = load_recipe(name).train
     assert 0 < settings.schedule.warmup_steps(settings.steps) < settings.steps / 2
 
 
-def test_a_recipe_without_a_warm_up_rises_for_a_share_of_its_steps() -> None:
+def test_default_warmup_is_a_share_of_the_steps() -> None:
     settings = Recipe().train
     assert 0 < settings.schedule.warmup_steps(settings.steps) <= settings.steps / 10
 
 
-def test_a_warm_up_that_fills_the_run_is_refused_and_one_short_of_it_is_not() -> None:
+def test_warmup_of_the_complete_run_is_refused() -> None:
     recipe = load_recipe("124m")
-    with pytest.raises(ValueError, match=r"train.schedule.warmup takes 500 steps.*are 500"):
+    with pytest.raises(ValueError, match=r"train.schedule.warmup takes 500 of 500 steps"):
         with_train(recipe, steps=500)
     assert with_train(recipe, steps=501).train.steps == 501
 
 
-def test_steps_that_a_tuning_recipe_names_without_epochs_are_taken(tmp_path: Path) -> None:
+def test_tuning_steps_without_epochs_are_used(tmp_path: Path) -> None:
     file = tmp_path / "recipe.toml"
     for named, epochs in (({}, 0), ({"epochs": 2}, 2)):
         file.write_text(tomli_w.dumps({"data": {**TUNING, **named}, "train": {"steps": 7}}))
@@ -150,19 +153,22 @@ def test_steps_that_a_tuning_recipe_names_without_epochs_are_taken(tmp_path: Pat
     assert load_recipe(str(file)).tuning_data.epochs == InstructionConfig().epochs
 
 
-def test_where_epochs_decide_over_other_steps_it_is_said(tuning: Recipe, tmp_path: Path) -> None:
-    said: list[str] = []
+def test_epochs_that_override_steps_are_reported(tuning: Recipe, tmp_path: Path) -> None:
+    messages: list[str] = []
     recipe = with_train(tuning, steps=1_000_000)
     recipe = replace(recipe, data=replace(recipe.tuning_data, epochs=0.1))
-    result = train(recipe, tmp_path / "run", notify=lambda text, waiting=False: said.append(text))
+    result = train(
+        recipe, tmp_path / "run", notify=lambda text, waiting=False: messages.append(text)
+    )
     assert result.total_steps < 10
     assert any(
-        "data.epochs decides" in text and f"{result.total_steps} steps" in text for text in said
+        "data.epochs sets the number" in text and f"{result.total_steps} steps" in text
+        for text in messages
     )
 
 
 def configs(kind: Any) -> Iterator[type]:
-    """The dataclasses of a recipe that hold its values."""
+    """Yield the dataclasses of a recipe."""
     if is_dataclass(kind):
         yield kind  # type: ignore[misc]
         inside: Any = get_type_hints(kind).values()
@@ -172,8 +178,8 @@ def configs(kind: Any) -> Iterator[type]:
         yield from configs(part)
 
 
-def test_every_setting_has_a_comment_of_its_own_which_is_its_help() -> None:
-    """Help is taken from the field's line, or from the one above, which must be no other's."""
+def test_every_setting_has_a_help_comment() -> None:
+    """The help of a field is the comment on its line or on the line above it."""
     checked = 0
     for kind in {*configs(Recipe)} - {Recipe}:
         lines = inspect.getsource(kind).split("\n")
@@ -184,8 +190,13 @@ def test_every_setting_has_a_comment_of_its_own_which_is_its_help() -> None:
             if line.startswith(f"    {name}: ")
         }
         for name, number in places.items():
-            beside, above = "  # " in lines[number], lines[number - 1].startswith("    # ")
+            has_trailing, has_preceding = (
+                "  # " in lines[number],
+                lines[number - 1].startswith("    # "),
+            )
             is_table = "field(default_factory" in lines[number]
-            assert beside != above or (is_table and not above), f"{kind.__name__}.{name}"
+            assert has_trailing != has_preceding or (is_table and not has_preceding), (
+                f"{kind.__name__}.{name}"
+            )
             checked += not is_table
     assert checked > 80

@@ -1,4 +1,4 @@
-"""Training on a folder that `gnano prepare` is still filling: it waits, and ends the same."""
+"""Training during `gnano prepare` waits for data and gives the same weights."""
 
 import signal
 from dataclasses import replace
@@ -18,7 +18,7 @@ from gnano.train.trainer import train
 
 @pytest.fixture(scope="module")
 def several(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """The small recipe over tasks of 8 files each, long enough for every one of them."""
+    """The small recipe over tasks of 8 files each, long enough to read every task."""
     folder = tmp_path_factory.mktemp("several") / "data"
     data = replace(
         recipe.pretraining_data, folder=str(folder), tokenizer=recipe.pretraining_data.folder
@@ -31,19 +31,18 @@ def several(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gnano.train.data_loader, "POLL", 0.01)
+def short_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gnano.train.data_loader, "POLL_INTERVAL", 0.01)
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_run_that_waits_for_each_shard_gives_the_same_weights(
-    several: Recipe, tmp_path: Path
-) -> None:
-    straight = train(several, tmp_path / "straight")
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_poll")
+def test_run_that_waits_for_shards_gives_the_same_weights(several: Recipe, tmp_path: Path) -> None:
+    reference = train(several, tmp_path / "reference")
     growing = Growing(Path(several.pretraining_data.folder), tmp_path / "data")
     waits: list[str] = []
 
-    def say(text: str, waiting: bool = False) -> None:
+    def notify(text: str, waiting: bool = False) -> None:
         if not waiting:
             return
         waits.append(text)
@@ -53,40 +52,41 @@ def test_a_run_that_waits_for_each_shard_gives_the_same_weights(
             growing.conclude()
 
     recipe = replace(several, data=replace(several.pretraining_data, folder=str(growing.folder)))
-    waited = train(recipe, tmp_path / "waited", notify=say)
-    assert fingerprint(waited.checkpoint) == fingerprint(straight.checkpoint)
-    assert losses(tmp_path / "waited") == losses(tmp_path / "straight")
+    waited = train(recipe, tmp_path / "waited", notify=notify)
+    assert fingerprint(waited.checkpoint) == fingerprint(reference.checkpoint)
+    assert losses(tmp_path / "waited") == losses(tmp_path / "reference")
     assert len(waits) > 8
     assert "waiting for `gnano prepare`: held-out text of source 'left'" in waits[0]
     assert any("shard 3 of source 'right'" in text for text in waits)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("short_poll")
+@pytest.mark.slow
 @pytest.mark.parametrize("tasks", [0, 4])
-def test_ctrl_c_while_waiting_ends_the_run_with_a_checkpoint_to_go_on_from(
+def test_ctrl_c_while_waiting_saves_a_checkpoint(
     several: Recipe, tmp_path: Path, tasks: int
 ) -> None:
     growing = Growing(Path(several.pretraining_data.folder), tmp_path / "data", tasks)
     recipe = replace(several, data=replace(several.pretraining_data, folder=str(growing.folder)))
 
-    def say(text: str, waiting: bool = False) -> None:
+    def notify(text: str, waiting: bool = False) -> None:
         if waiting:
             signal.raise_signal(signal.SIGINT)
 
-    stopped = train(recipe, tmp_path / "run", notify=say)
+    stopped = train(recipe, tmp_path / "run", notify=notify)
     assert stopped.stopped_by == signal.SIGINT and not stopped.is_finished
     growing.conclude()
     finished = train(recipe, tmp_path / "run")
     assert finished.start_step == stopped.step and finished.is_finished
-    straight = train(several, tmp_path / "straight")
-    assert fingerprint(finished.checkpoint) == fingerprint(straight.checkpoint)
+    reference = train(several, tmp_path / "reference")
+    assert fingerprint(finished.checkpoint) == fingerprint(reference.checkpoint)
 
 
-def test_a_run_begun_on_another_plan_is_refused(several: Recipe, tmp_path: Path) -> None:
+def test_run_on_another_shard_plan_is_refused(several: Recipe, tmp_path: Path) -> None:
     train(with_train(several, steps=2), tmp_path / "run")
     other = replace(several.pretraining_data, folder=str(tmp_path / "other"), shard_tokens=500)
     prepare(other)
     same_values = replace(other, shard_tokens=several.pretraining_data.shard_tokens)
     recipe = with_train(replace(several, data=same_values), steps=2)
-    with pytest.raises(ValueError, match="begun on other data"):
+    with pytest.raises(ValueError, match="started on other data"):
         train(recipe, tmp_path / "run")

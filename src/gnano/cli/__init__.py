@@ -10,6 +10,8 @@ import keyword
 import os
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 from gnano import __version__
@@ -81,7 +83,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
     drop_failed_writes("stderr")
     try:
         try:
-            sys.exit(_dispatch(arguments))
+            command = _load_command(arguments)
+            sys.exit(command(arguments[1:]) if command else 0)
         finally:
             write_output()  # output that other code has printed, such as --help
     except KeyboardInterrupt:
@@ -98,14 +101,15 @@ def main(argv: list[str] | None = None) -> NoReturn:
         sys.exit(2)
 
 
-def _dispatch(arguments: list[str]) -> int | None:
+def _load_command(arguments: list[str]) -> Callable[[list[str]], int | None] | None:
+    """Return the function of a command, given its arguments; None after help or version."""
     reject_windows()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         echo(USAGE, end="")
-        return 0
+        return None
     if arguments[0] in ("-V", "--version"):
         echo(__version__)
-        return 0
+        return None
     if arguments[0] not in COMMANDS:
         raise ValueError(
             f"There is no command {arguments[0]!r}; the commands are {', '.join(COMMANDS)}."
@@ -113,15 +117,13 @@ def _dispatch(arguments: list[str]) -> int | None:
     if arguments[0] not in OUTPUT_COMMANDS:
         drop_failed_writes("stdout")
     name = f"{arguments[0]}_" if keyword.iskeyword(arguments[0]) else arguments[0]
-    command = importlib.import_module(f"gnano.cli.{name}")
-    code: int | None
-    if hasattr(command, "main"):
-        code = command.main(arguments[1:])
-    else:  # a function with the module's name
+    module = importlib.import_module(f"gnano.cli.{name}")
+    command: Callable[[list[str]], int | None] | None = getattr(module, "main", None)
+    if command is None:  # a function with the module's name
         from gnano.cli.args import run_function  # loads tyro
 
-        code = run_function(getattr(command, name), arguments[0], arguments[1:])
-    return code
+        command = partial(run_function, getattr(module, name), arguments[0])
+    return command
 
 
 def _exit_process(code: int) -> NoReturn:

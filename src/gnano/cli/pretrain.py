@@ -28,7 +28,11 @@ def main(argv: list[str]) -> int:
     recipe, options = parse_recipe("pretrain", DESCRIPTION, argv, out=out, allow=allow)
     if recipe.train.init_from:
         refuse_shape_flags(argv)
-    from gnano.reporting.training import pretrain
+    else:
+        _ = recipe.pretraining_data  # refuses a fine-tuning recipe, which needs a base
+    from gnano.reporting.training import open_training, report_pretraining
 
-    run = options.out or default_run_dir(argv)
-    return exit_code(pretrain(recipe, run, options.allow).stopped_by)
+    with open_training(recipe, options.out or default_run_dir(argv), options.allow) as trainer:
+        result = trainer.fit()
+    report_pretraining(result)
+    return exit_code(result.stopped_by)

@@ -1,1 +1,1 @@
-"""The train room: recipes, the one loop, and checkpoints."""
+"""Training: the trainer, its parts, and the estimates of memory and speed."""

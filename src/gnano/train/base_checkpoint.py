@@ -1,4 +1,8 @@
-"""The checkpoint that a run starts from."""
+"""The base: the checkpoint whose weights a run starts with, instead of random ones.
+
+A new run records the base's folder and the hash of its weights, so a run without a checkpoint
+starts again with the same weights, even if the folder that its user gave has changed.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,29 +18,32 @@ WEIGHTS_FILE = "model.safetensors"
 
 @dataclass(frozen=True)
 class BaseCheckpoint:
-    folder: Path  # the checkpoint itself
-    sha256: str  # of its weights
+    """A checkpoint folder and the hash of its weights."""
+
+    folder: Path
+    sha256: str  # of the weights
 
     def run_facts(self) -> dict[str, str]:
-        """For the run's recipe."""
+        """Return what the run's recipe.toml records."""
         return {"base": str(self.folder), "base_sha256": self.sha256}
 
     @property
     def missing_message(self) -> str:
+        """The error message for a missing base."""
         return (
-            f"{self.folder}, which the run began with, is gone, and is needed to go on: put it "
-            f"back, or begin anew in another folder (--out)."
+            f"{self.folder}, the base of the run, is missing, and the run cannot resume without "
+            f"it. Put it back, or start a new run in another folder (--out)."
         )
 
     def load_into(self, model: GPT) -> None:
-        """Copy its weights into the model; raises ValueError where they have changed."""
+        """Copy its weights into the model; raise ValueError where they have changed."""
         path = self.folder / WEIGHTS_FILE
         if not path.is_file():
             raise ValueError(self.missing_message)
         if sha256_file(path) != self.sha256:
             raise ValueError(
-                f"{path} is not what the run began with (its hash differs): put that back, or "
-                f"begin anew in another folder (--out)."
+                f"{path} has changed since the run was started (its hash differs). Restore it, "
+                f"or start a new run in another folder (--out)."
             )
         weights = load_parameters(self.folder, model.config)
         for name, parameter in model.named_parameters():
@@ -44,9 +51,10 @@ class BaseCheckpoint:
 
 
 def find_base(path: str, run: Path) -> BaseCheckpoint | None:
-    """What a run in this folder begins with, or began with; None: with the weights of its seed.
+    """Return the base of a run in the folder `run`, or None for random weights.
 
-    `path` is that of a run, of a checkpoint, or of any Hugging Face folder like one.
+    A started run keeps the base that it recorded. `path` is a run, a checkpoint, or any Hugging
+    Face model folder.
     """
     if not path:
         return None

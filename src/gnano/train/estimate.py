@@ -1,25 +1,26 @@
-"""How much memory does a rank need? Its bytes by part, at the moment when it holds the most.
+"""Estimates of a training run's memory and speed, from its shape alone; they need no torch.
+
+Memory: the bytes of one rank by part, at the moment when it holds the most.
 
     forward ──▶ head and loss ──▶ backward ─────────────▶ step
     activations  + logits slice    activations shrink,     optimizer's
     grow         + head's gradient gradients grow          working set
 
-What a rank holds between two steps is exact arithmetic. The activations follow the code of the
-model line by line (`_block_bytes`); a test runs the real training step on fake tensors under
-PyTorch's memory tracker and holds this to what is seen there. What PyTorch and the driver hold
-besides is an assumption (`_reserve`). Nothing here needs torch, so it can be asked before.
+The tensors that a rank holds between two steps are exact arithmetic. The activations follow the
+code of the model line by line (`_block_activation_bytes`); a test runs the real training step on
+fake tensors under PyTorch's memory tracker and compares. The memory of PyTorch and the driver is an
+assumption (`_framework_reserve_bytes`).
 
-How fast will it be? An expectation from the shape and the GPU's data sheet, not a measurement.
+Speed: an expectation from the shape and the GPU's data sheet, not a measurement. The time of a
+micro-step is the larger of the GPU's time and the time the host needs to launch the kernels, which
+limits small models.
 
-A rank's time for a micro-step is the larger of two: what the GPU needs, and what the host
-needs to hand out the kernels, which is what small models wait for.
+    GPU    FLOPs / (peak × `MATMUL_UTILIZATION`) + bytes / (bandwidth × `BANDWIDTH_UTILIZATION`)
+    host   kernels × `KERNEL_LAUNCH_SECONDS`
 
-    GPU    FLOPs / (bf16 peak × `PRODUCTS`)  +  bytes moved / (bandwidth × `STREAMS`)
-    host   kernels × `LAUNCH`
-
-The two shares are assumptions, set so that the formula comes near to published runs:
-docs/planning.md has them side by side. It knows nothing of slow links between GPUs, slow data
-or a throttled clock; what a run really reaches, its own line tells after a minute.
+The two utilizations are assumptions, set so that the formula is close to published runs:
+docs/planning.md compares them. Slow links between GPUs, slow data and thermal throttling are not
+included; a run's progress line shows its real speed after a minute.
 """
 
 from dataclasses import dataclass
@@ -35,28 +36,35 @@ from gnano.model.flops import (
 )
 from gnano.model.gpu_specs import Gpu
 
-SPARE_SHARE = 0.1  # of the device, that `auto` leaves free
+SPARE_SHARE = 0.1  # of the device's memory, that `auto` leaves free
 CPU_SLICE_BYTES, GPU_SLICE_BYTES = 16 * 2**20, 512 * 2**20  # of the head's fp32 logits at a time
 CUDA_CONTEXT_BYTES = 800_000_000  # the driver's context, kernels, cuBLAS
-NCCL_BUFFER_BYTES = 700_000_000  # NCCL's buffers, where there are several ranks
-FRAGMENTATION_SHARE = 0.04  # of what is allocated, lost between blocks of the allocator
-MUON_CHUNK_ELEMENTS = 2**26  # elements that Muon works on at once
+NCCL_BUFFER_BYTES = 700_000_000  # NCCL's buffers, with several ranks
+FRAGMENTATION_SHARE = 0.04  # of the allocated bytes, lost between blocks of the allocator
+MUON_CHUNK_ELEMENTS = 2**26  # elements that Muon processes together
+
+MATMUL_UTILIZATION = 0.65  # of the peak rate, in matrix products and attention of training sizes
+BANDWIDTH_UTILIZATION = 0.8  # of the bandwidth, in elementwise operations
+KERNEL_LAUNCH_SECONDS = 6e-6
+KERNELS_PER_BLOCK = 30  # forward and backward, compiled
+FP8_SPEEDUP = 1.25  # torchtitan on H100: 8,532 against 6,667 tokens/s (docs/planning.md)
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """A rank's bytes by part, and when it holds so many."""
+    """The peak memory of a rank, in bytes by part, and the phase in which it occurs."""
 
     peak_phase: str
     parts: dict[str, int]
 
     @property
     def total_bytes(self) -> int:
+        """The sum of all parts."""
         return sum(self.parts.values())
 
     @property
     def allocated_bytes(self) -> int:
-        """What `torch.cuda.max_memory_allocated` would say: all but the reserve."""
+        """The value of `torch.cuda.max_memory_allocated`: all but the reserve."""
         return self.total_bytes - self.parts["framework reserve"]
 
 
@@ -66,41 +74,39 @@ def estimate_memory(
     world_size: int = 1,
     parallel: Literal["ddp", "fsdp"] | None = None,
 ) -> MemoryEstimate:
-    """The peak of one rank in training, in bytes: that of the moment which needs most.
+    """Return the peak memory of one rank in training.
 
-    `parallel` None is `settings.parallel`, of which `auto` counts as ddp. A precision of
-    `auto` counts as bf16, `compile` of `auto` as yes: what they are on a GPU. Raises
-    ValueError where the step does not split over the ranks.
+    `parallel` None means that of the config, where auto counts as ddp. Precision auto counts as
+    bf16 and compile auto as yes, as they are on a GPU. Raises ValueError where the step cannot be
+    split over the ranks.
     """
     parallel = parallel or ("fsdp" if train_config.parallel == "fsdp" else "ddp")
     sharded = parallel == "fsdp" and world_size > 1
     shards = max(1, world_size // train_config.hsdp_replicas) if sharded else 1
     micro_steps = train_config.accumulation_steps(config.block_size, world_size)
     tokens = train_config.micro_batch_size * config.block_size
-    value = 4 if train_config.precision == "fp32" else 2  # bytes of an activation
+    value_bytes = 4 if train_config.precision == "fp32" else 2  # of an activation
     block, ends = _count_parameters(config)
     count = config.n_layer * block + ends
 
-    learned = _count_trainable(config, train_config)
-    held_weights = count + (learned if train_config.lora.rank else 0)
-    whole, share = 4 * learned, 4 * learned // shards  # fp32, of what learns; of this rank's
-    # FSDP keeps the gradients of inner micro-steps whole; DDP's buckets are there from the start,
-    # and become the gradients in the last micro-step
-    earlier = whole if micro_steps > 1 else 0
-    buckets = whole if world_size > 1 and not sharded else 0
-    own = 0 if buckets else share
-    copied = _weight_copy_bytes(config, train_config, value, sharded)
-    kept, entering, ending = _activation_bytes(config, train_config, tokens, value)
-    in_head, after_head = _head_bytes(config, train_config, value, sharded)
-    # before it is added
-    embedding = (
-        4 * config.vocab_size * config.n_embd if earlier and not train_config.lora.rank else 0
-    )
+    trainable = _count_trainable(config, train_config)
+    has_adapter = train_config.lora.rank > 0
+    full_grads, own_grads = 4 * trainable, 4 * trainable // shards  # fp32
+    # FSDP keeps the full gradients of inner micro-steps; DDP allocates its buckets at the start,
+    # and they become the gradients in the last micro-step
+    earlier_grads = full_grads if micro_steps > 1 else 0
+    buckets = full_grads if world_size > 1 and not sharded else 0
+    own_grads = 0 if buckets else own_grads
+    copied = _weight_copy_bytes(config, train_config, value_bytes, sharded)
+    kept, entering, ending = _activation_bytes(config, train_config, tokens, value_bytes)
+    in_head, after_head = _head_bytes(config, train_config, value_bytes, sharded)
+    # the embedding's gradient, before it is accumulated
+    embedding = 4 * config.vocab_size * config.n_embd if earlier_grads and not has_adapter else 0
 
     copies = "gathered shards" if sharded else "copies of the weights"
     held = {
-        "weights": 4 * held_weights // shards,
-        "gradients": earlier,
+        "weights": 4 * (count + (trainable if has_adapter else 0)) // shards,
+        "gradients": earlier_grads,
         "optimizer moments": _optimizer_state_bytes(config, train_config) // shards,
         copies: copied,
         "activations": kept,
@@ -109,35 +115,35 @@ def estimate_memory(
         "optimizer's working set": 0,
         "framework reserve": 0,
     }
-    moments = {
+    phases = {
         "in the head": {"head and logits slice": in_head},
         "entering backward": {"activations": kept + entering, "head and logits slice": after_head},
         "ending backward": {
-            "gradients": max(earlier, own),
+            "gradients": max(earlier_grads, own_grads),
             copies: copied if sharded else 0,
             "activations": ending,
             "head and logits slice": embedding,
-            "exchange buffers": buckets + (4 * min(ends, learned) if sharded else 0),
+            "exchange buffers": buckets + (4 * min(ends, trainable) if sharded else 0),
         },
         "in the optimizer": {
-            "gradients": own,
+            "gradients": own_grads,
             copies: 0,
             "activations": 0,
             "optimizer's working set": _optimizer_workspace_bytes(config, train_config, shards),
         },
     }
-    found = []
-    for moment, changed in moments.items():
+    estimates = []
+    for phase, changed in phases.items():
         parts = {**held, **changed}
         parts["framework reserve"] = _framework_reserve_bytes(sum(parts.values()), world_size)
-        found.append(MemoryEstimate(moment, parts))
-    return max(found, key=lambda memory: memory.total_bytes)
+        estimates.append(MemoryEstimate(phase, parts))
+    return max(estimates, key=lambda estimate: estimate.total_bytes)
 
 
 def choose_parallelism(
     config: ModelConfig, train_config: TrainConfig, world_size: int, device_bytes: int | None
 ) -> Literal["ddp", "fsdp"]:
-    """What `train.parallel` asks for; for `auto` ddp where it fits with room to spare, else fsdp.
+    """Return the value of `train.parallel`; for auto ddp where it fits in memory, else fsdp.
 
     `device_bytes` is the memory of one device; None (a CPU) counts as enough.
     """
@@ -147,20 +153,17 @@ def choose_parallelism(
         return "fsdp"
     if world_size == 1 or device_bytes is None:
         return "ddp"
-    return (
-        "ddp"
-        if fits_in_memory(estimate_memory(config, train_config, world_size, "ddp"), device_bytes)
-        else "fsdp"
-    )
+    estimate = estimate_memory(config, train_config, world_size, "ddp")
+    return "ddp" if fits_in_memory(estimate, device_bytes) else "fsdp"
 
 
 def fits_in_memory(estimate: MemoryEstimate, device_bytes: int) -> bool:
-    """Whether a device of so many bytes has room for it, with a tenth to spare."""
+    """Return whether the estimate fits a device, with a tenth of its memory to spare."""
     return estimate.total_bytes <= (1 - SPARE_SHARE) * device_bytes
 
 
 def _count_parameters(config: ModelConfig) -> tuple[int, int]:
-    """Parameters of a block, and of all outside the blocks, the head's padding included."""
+    """Return the parameters of a block, and of all outside the blocks with the head's padding."""
     parts = parameters_by_part(config)
     norms = 2 * config.n_embd
     block = (parts["attention"] + parts["feed-forward"]) // config.n_layer + norms
@@ -169,32 +172,32 @@ def _count_parameters(config: ModelConfig) -> tuple[int, int]:
 
 
 def _count_trainable(config: ModelConfig, settings: TrainConfig) -> int:
-    """Parameters that learn: all of them, padding included, or those of the adapters."""
+    """Return the number of trainable parameters: all, with padding, or those of the adapter."""
     if not settings.lora.rank:
         block, ends = _count_parameters(config)
         return config.n_layer * block + ends
     D, F, K = config.n_embd, config.ffn_hidden, config.n_kv_head * config.head_size
-    across = {"q_proj": 2 * D, "o_proj": 2 * D, "k_proj": D + K, "v_proj": D + K}
-    ends_of = (across.get(layer, D + F) for layer in settings.lora.target_modules)
-    return config.n_layer * settings.lora.rank * sum(ends_of)
+    in_plus_out = {"q_proj": 2 * D, "o_proj": 2 * D, "k_proj": D + K, "v_proj": D + K}
+    widths = (in_plus_out.get(layer, D + F) for layer in settings.lora.target_modules)
+    return config.n_layer * settings.lora.rank * sum(widths)
 
 
 def _optimizer_state_bytes(config: ModelConfig, settings: TrainConfig) -> int:
-    """fp32: two of each parameter for AdamW, one of each matrix of the layers for Muon."""
-    learned = _count_trainable(config, settings)
+    """Return the fp32 moments: two per parameter for AdamW, one per layer matrix for Muon."""
+    trainable = _count_trainable(config, settings)
     if settings.optimizer.kind == "adamw":
-        return 8 * learned
+        return 8 * trainable
     block, _ = _count_parameters(config)
-    return 8 * learned - 4 * config.n_layer * (block - 2 * config.n_embd)
+    return 8 * trainable - 4 * config.n_layer * (block - 2 * config.n_embd)
 
 
 def _weight_copy_bytes(
     config: ModelConfig, settings: TrainConfig, element_bytes: int, is_sharded: bool
 ) -> int:
-    """The weights as the matrix products read them.
+    """Return the bytes of the weights as the matrix products read them.
 
-    In one piece they are cast where they are used, and backward keeps the casts; FP8
-    casts again. Sharded, the block at work and the next are gathered; embedding and head stay so.
+    Unsharded weights are cast where they are used, and backward keeps the casts; FP8 casts again.
+    Of sharded ones the current block and the next are gathered; embedding and head stay gathered.
     """
     block, ends = _count_parameters(config)
     if is_sharded:
@@ -209,30 +212,28 @@ def _weight_copy_bytes(
 def _activation_bytes(
     config: ModelConfig, settings: TrainConfig, tokens: int, element_bytes: int
 ) -> tuple[int, int, int]:
-    """Kept for backward; and beside it, what a block works with as backward begins; as it ends."""
+    """Return the bytes kept for backward, and a block's extra bytes at its start and at its end."""
     D, F = config.n_embd, config.ffn_hidden
     block = _block_activation_bytes(
         config, element_bytes, settings.compile != "no", settings.precision == "fp8"
     )
     last_norm = (4 if element_bytes < 4 else 0) * D + 2 * element_bytes * D
-    at_work = block + 3 * element_bytes * F  # its activations, and the gradients of the widest
-    if (
-        settings.activation_checkpointing
-    ):  # the blocks' inputs alone; a block is whole again while it is at work
+    in_block = block + 3 * element_bytes * F  # and the gradients of the widest
+    if settings.activation_checkpointing:  # the blocks' inputs; one block is recomputed at a time
         kept = config.n_layer * element_bytes * D + last_norm
-        return tokens * kept, tokens * at_work, tokens * at_work
+        return tokens * kept, tokens * in_block, tokens * in_block
     kept = config.n_layer * block + last_norm
-    return tokens * kept, tokens * 3 * element_bytes * F, tokens * at_work
+    return tokens * kept, tokens * 3 * element_bytes * F, tokens * in_block
 
 
 def _block_activation_bytes(
     config: ModelConfig, element_bytes: int, compiled: bool, fp8: bool
 ) -> int:
-    """What backward needs of one block, a token.
+    """Return the bytes per token that backward needs of one block.
 
                       eager                               compiled
     two norms         x in fp32, normed, × gain           x, × gain
-    attention         q, k, v, out (twice), logsumexp     the same, and what o_proj gave
+    attention         q, k, v, out (twice), logsumexp     the same, and the output of o_proj
     feed-forward      gate, silu, up, product             gate, up, product
     """
     D, F, K = config.n_embd, config.ffn_hidden, config.n_kv_head * config.head_size
@@ -240,35 +241,32 @@ def _block_activation_bytes(
     if compiled:
         kept = element_bytes * (7 * D + 2 * K + 3 * F)
     else:
-        norms = 2 * 4 * D + 4 * element_bytes * D  # in fp32 the x of the norm is the stream's own
+        norms = 2 * 4 * D + 4 * element_bytes * D  # in fp32 the x is the residual stream
         kept = norms + element_bytes * (3 * D + 2 * K + 4 * F)
-    # FP8 keeps the inputs of its products in one byte instead of two: out and product. A norm's
-    # output goes to several, which keep one each, and to the key and value projections in bf16
+    # FP8 keeps the inputs of its products in one byte instead of two: out and product. Several
+    # products keep a norm's output once each, and the key and value projections keep it in bf16
     return kept + statistics - (F if fp8 else 0)
 
 
 def _head_bytes(
     config: ModelConfig, settings: TrainConfig, element_bytes: int, is_sharded: bool
 ) -> tuple[int, int]:
-    """What head and loss hold while they compute; and as they hand their gradients on.
+    """Return the bytes of head and loss while they compute, and when they return gradients.
 
-    A slice of fp32 logits S becomes log-probabilities, probabilities, the targets' ones and their
-    difference, at most four and a mask at once; compiled, two in the compute dtype.
+    A slice of fp32 logits becomes log-probabilities, probabilities, the one-hot targets and their
+    difference: at most four tensors and a mask together; compiled, two in the compute dtype.
     """
     tokens = settings.micro_batch_size * config.block_size
     V, head = config.padded_vocab_size, config.padded_vocab_size * config.n_embd
-    # a sharded head is gathered in the compute dtype, and its gradient is of that
-    cast, grad = (
-        (0, element_bytes * head)
-        if is_sharded
-        else (0 if element_bytes == 4 else element_bytes * head, 4 * head)
-    )
+    # a sharded head is gathered in the compute dtype, which is also that of its gradient
+    cast = 0 if is_sharded or element_bytes == 4 else element_bytes * head
+    grad = (element_bytes if is_sharded else 4) * head
     if settings.lora.rank:
         grad = 0  # it is frozen
     hidden = element_bytes * tokens * config.n_embd
-    allowed = CPU_SLICE_BYTES if settings.device == "cpu" else GPU_SLICE_BYTES
-    number = -(-tokens // max(1, allowed // (4 * V)))
-    rows = -(-tokens // number)
+    slice_bytes = CPU_SLICE_BYTES if settings.device == "cpu" else GPU_SLICE_BYTES
+    num_slices = -(-tokens // max(1, slice_bytes // (4 * V)))
+    rows = -(-tokens // num_slices)
     if settings.compile != "no":
         slices = element_bytes * (2 * rows * V + head)
     else:
@@ -277,39 +275,28 @@ def _head_bytes(
 
 
 def _optimizer_workspace_bytes(config: ModelConfig, settings: TrainConfig, shards: int) -> int:
-    """AdamW is one kernel, in place. Muon stacks matrices of one shape: six fp32 stacks at once."""
+    """Return 0 for AdamW, which is in place; Muon needs six fp32 stacks of matrices of a shape."""
     if settings.optimizer.kind == "adamw":
         return 0
-    alike = 2 * config.n_layer * config.n_embd * max(config.ffn_hidden, config.n_embd)
-    return 6 * 4 * min(MUON_CHUNK_ELEMENTS, alike // shards)
+    elements = 2 * config.n_layer * config.n_embd * max(config.ffn_hidden, config.n_embd)
+    return 6 * 4 * min(MUON_CHUNK_ELEMENTS, elements // shards)
 
 
 def _framework_reserve_bytes(allocated: int, world_size: int) -> int:
-    """An assumption: what is held beside the tensors."""
-    return (
-        CUDA_CONTEXT_BYTES
-        + (NCCL_BUFFER_BYTES if world_size > 1 else 0)
-        + int(FRAGMENTATION_SHARE * allocated)
-    )
-
-
-MATMUL_UTILIZATION = 0.65  # of its peak rate, in matrix products and attention of training sizes
-BANDWIDTH_UTILIZATION = 0.8  # of its bandwidth, in everything that works element by element
-KERNEL_LAUNCH_SECONDS = 6e-6  # seconds to hand out a kernel
-KERNELS_PER_BLOCK = 30  # a block's, forward and backward, compiled
-FP8_SPEEDUP = 1.25  # torchtitan on H100: 8,532 against 6,667 tokens/s (docs/planning.md)
+    """Return the assumed bytes of PyTorch and the driver."""
+    nccl = NCCL_BUFFER_BYTES if world_size > 1 else 0
+    return CUDA_CONTEXT_BYTES + nccl + int(FRAGMENTATION_SHARE * allocated)
 
 
 def estimate_tokens_per_s(
     config: ModelConfig, train_config: TrainConfig, gpu: Gpu, gpu_count: int = 1
 ) -> float:
-    """Tokens a second of all GPUs, in the micro-batch, precision and recomputation given."""
+    """Return tokens per second of all GPUs, with the config's micro-batch and precision."""
     tokens = train_config.micro_batch_size * config.block_size
-    again = (
-        4 / 3 if train_config.activation_checkpointing else 1.0
-    )  # a second forward pass, a third of the work
-    work = flops_per_token(config) * again / (gpu.bf16_tflops * 1e12 * MATMUL_UTILIZATION)
-    bytes_moved = _activation_traffic_bytes(config) * again + _weight_traffic_bytes(
+    # with activation checkpointing a second forward pass: a third of the work
+    recompute = 4 / 3 if train_config.activation_checkpointing else 1.0
+    work = flops_per_token(config) * recompute / (gpu.bf16_tflops * 1e12 * MATMUL_UTILIZATION)
+    bytes_moved = _activation_traffic_bytes(config) * recompute + _weight_traffic_bytes(
         config, train_config, gpu_count
     )
     seconds = tokens * (
@@ -317,21 +304,21 @@ def estimate_tokens_per_s(
     )
     if train_config.precision == "fp8":
         seconds /= FP8_SPEEDUP
-    host = config.n_layer * KERNELS_PER_BLOCK * KERNEL_LAUNCH_SECONDS * again
+    host = config.n_layer * KERNELS_PER_BLOCK * KERNEL_LAUNCH_SECONDS * recompute
     return gpu_count * tokens / max(seconds, host)
 
 
 def _activation_traffic_bytes(config: ModelConfig) -> int:
-    """Read and written a token outside the matrix products, compiled, in 2 bytes a value."""
+    """Return the bytes per token moved outside matrix products: compiled, 2 bytes per value."""
     D, K = config.n_embd, config.n_kv_head * config.head_size
-    # two norms, two residual sums, rotation, attention's ends; silu × up. Backward: twice that
+    # two norms, two residual sums, RoPE, attention's inputs and outputs; silu × up. Backward: twice
     block = 3 * (13 * D + 4 * K + 3 * config.ffn_hidden) * 2
-    logits = 12 * config.padded_vocab_size  # fp32 and bf16, there and back
+    logits = 12 * config.padded_vocab_size  # fp32 and bf16, forward and backward
     return config.n_layer * block + logits
 
 
 def _weight_traffic_bytes(config: ModelConfig, train_config: TrainConfig, gpu_count: int) -> float:
-    """A token's part of what moves once a micro-step (casts, gradients) and once a step."""
+    """Return the bytes per token of the moves of each micro-step (casts, gradients) and step."""
     micro_step = (
         14 * num_active_parameters(config) / (train_config.micro_batch_size * config.block_size)
     )

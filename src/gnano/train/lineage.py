@@ -1,4 +1,4 @@
-"""The runs that made a model: the one that a checkpoint is stored in, and those of its bases."""
+"""The lineage of a model: the run that a checkpoint is stored in, and those of its bases."""
 
 import json
 import tomllib
@@ -16,27 +16,29 @@ from gnano.utils.text import read_text
 
 @dataclass(frozen=True)
 class TrainingStage:
-    """A run that made the model, up to the checkpoint that was taken from it."""
+    """A run that trained the model, up to the checkpoint that was used."""
 
     run_name: str
     step: int
     recipe: Recipe
     run_metadata: dict[str, Any]  # table [run] of its recipe
-    metrics: list[dict[str, Any]]  # of its log
+    metrics: list[dict[str, Any]]  # rows of its log
 
     @property
     def sources(self) -> "dict[str, SourceConfig | InstructionSource]":
+        """The data sources by name."""
         return dict(self.recipe.data.sources)
 
     @property
     def instruction_config(self) -> InstructionConfig | None:
+        """The data of a tuning run; None for pretraining."""
         return self.recipe.data if isinstance(self.recipe.data, InstructionConfig) else None
 
 
 def training_stages(folder: Path) -> list[TrainingStage]:
-    """Return the runs that a checkpoint comes from, the last one first; none for a bare folder.
+    """Return the runs that a checkpoint comes from, the last first; [] for other model folders.
 
-    The base of a tuned model is among them where it is still there with the same weights.
+    The base's runs are included if the base still exists with the same weights.
     """
     run = folder.resolve().parent.parent
     if folder.resolve().parent.name != "checkpoints" or not (run / "recipe.toml").is_file():
@@ -56,7 +58,7 @@ def training_stages(folder: Path) -> list[TrainingStage]:
 
 
 def format_base_name(stage: TrainingStage) -> str:
-    """Return the run or folder that a run was initialized from, without the path to it."""
+    """Return the name of the run or folder that a run was initialized from, without its path."""
     path = Path(stage.run_metadata.get("base") or stage.recipe.train.init_from)
     if path.parent.name == "checkpoints":
         return f"{path.parent.parent.name}, step {checkpoint_step(path):,}"
@@ -64,7 +66,7 @@ def format_base_name(stage: TrainingStage) -> str:
 
 
 def _read_weights_sha256(folder: Path) -> str:
-    """Return the hash that a checkpoint lists for its weights; "" where it is unknown."""
+    """Return the hash that a checkpoint records for its weights, or ""."""
     with suppress(OSError, ValueError, LookupError, TypeError):
         return str(json.loads((folder / "files.json").read_text("utf-8"))["model.safetensors"][1])
     return ""

@@ -1,20 +1,13 @@
-"""The precision of the activations, chosen by a measurement.
+"""The resolved recipe of a run: every `auto` replaced, and compared with the run's earlier recipe.
 
-bf16 products are 3 to 5 times as fast as fp32 on a CPU with AVX512-BF16 or AMX, and
-several times slower on one without. Master weights stay fp32 either way.
+A new run writes its resolved recipe into its folder. A resumed run must have the same values, apart
+from those that its user allows to change (`--allow`), which are then recorded:
 
-The changes of the recipe that a resumed run accepts: what its user allows.
+    unchecked  neither the weights nor the order of the data depend on it
+    allowed    by its name, or by that of a table that contains it
+    fixed      the checkpoints would not fit another value
 
-    free      neither the weights nor the order of the data follow from it
-    allowed   by its name, or by that of a table it stands in (`--allow`)
-    fixed     the checkpoints would not fit another value
-
-`data` is a name twice over: of the table, and of what was prepared, known by its fingerprint.
-
-The resolved recipe of a run: every `auto` replaced, and compared with an earlier part.
-
-A new run writes its resolved recipe into its folder. A run that resumes must have the same: a
-value that shapes the weights may change only where that is allowed, and is then written too.
+`data` names two things: the table, and the prepared data, known by its fingerprint.
 """
 
 import difflib
@@ -23,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -55,20 +48,26 @@ UNCHECKED_KEYS = {
     *("train.parallel", "train.hsdp_replicas", "train.activation_checkpointing"),
     *("train.trackers", "train.profile_start", "train.profile_steps"),
     *("data.folder", "data.workers", "data.keep_downloads", "data.cache_dir"),
-    "data.epochs",  # the steps that it makes are compared
+    "data.epochs",  # the resulting steps are compared
 }
 STEPS_KEY = "train.steps"
-MAX_VALUE_CHARS = 60  # letters of a value: of a longer one, the part that differs is shown
+MAX_VALUE_CHARS = 60  # characters of a value: of a longer one, the part that differs is shown
+MIN_COMPILE_FLOPS = 1e15  # FLOPs: about an hour on two cores, where compiling takes a minute
+AUTO_FIELDS = ("device", "precision", "compile", "threads")  # chosen once for the whole run
+AUTO_VALUES = ("auto", 0)  # values of these fields that let the program choose
 
 
 @dataclass(frozen=True)
 class RecipeChange:
+    """A value of the recipe that differs from the run's."""
+
     key: str
-    before: Any  # None: there was no such key
-    after: Any  # None: there is none any more
+    before: Any  # None: the key was absent
+    after: Any  # None: the key is absent now
 
     @property
     def is_fixed(self) -> bool:
+        """Return whether the change can never be allowed."""
         if self.key == "train.precision":
             return "fp16" in (self.before, self.after)  # its loss scale is saved
         if self.key == "train.optimizer.kind" or self.key.startswith("train.lora."):
@@ -77,55 +76,55 @@ class RecipeChange:
 
     @property
     def allow_name(self) -> str:
-        """What to allow: a source that came or went is one thing, not twelve."""
-        whole = self.before is not None and self.after is not None
-        return self.key if whole else self.key.rpartition(".")[0]
+        """Return the name to allow; for an added or removed source, that of its table."""
+        is_changed = self.before is not None and self.after is not None
+        return self.key if is_changed else self.key.rpartition(".")[0]
 
     def __str__(self) -> str:
         if self.key == DATA_KEY:
             return f"fingerprint {self.before[:12]}… → {self.after[:12]}…"
-        before, now = (
+        before, after = (
             "nothing" if value is None else json.dumps(value, ensure_ascii=False)
             for value in (self.before, self.after)
         )
-        if max(len(before), len(now)) > MAX_VALUE_CHARS:
-            pairs = zip(before, now, strict=False)
+        if max(len(before), len(after)) > MAX_VALUE_CHARS:
+            pairs = zip(before, after, strict=False)
             same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
             start = max(same - MAX_VALUE_CHARS // 3, 0)
-            before, now = _excerpt(before, start), _excerpt(now, start)
-        return f"{before} → {now}"
+            before, after = _excerpt(before, start), _excerpt(after, start)
+        return f"{before} → {after}"
 
     def to_record(self, step: int) -> dict[str, Any]:
-        """For the run's recipe. TOML has no null: a side on which there was nothing is left out."""
+        """Return the entry for the run's recipe.toml; TOML has no null, so None is left out."""
         entries = {"step": step, "key": self.key, "from": self.before, "to": self.after}
         return {name: value for name, value in entries.items() if value is not None}
 
 
 def diff_recipes(saved: Mapping[str, Any], requested: Mapping[str, Any]) -> list[RecipeChange]:
-    """What differs between the values of two recipes, by dotted names, in their order."""
-    found = (
+    """Return the differences between two flat recipes, sorted by key."""
+    changes = (
         RecipeChange(key, saved.get(key), requested.get(key))
         for key in sorted({*saved, *requested} - UNCHECKED_KEYS)
     )
-    return [change for change in found if change.before != change.after]
+    return [change for change in changes if change.before != change.after]
 
 
 def resolve_allowed_names(allow: Sequence[str], keys: Iterable[str]) -> list[str]:
-    """What `--allow` was given, as the recipe spells it.
+    """Return the names given to `--allow`, as the recipe spells them.
 
-    Raises ValueError where a name is that of no key and no table.
+    Raises ValueError where a name is neither a key nor a table.
     """
-    parts = [key.split(".") for key in [*keys, DATA_KEY]]
-    known = sorted({".".join(way[:end]) for way in parts for end in range(1, len(way) + 1)})
+    paths = [key.split(".") for key in [*keys, DATA_KEY]]
+    known = sorted({".".join(path[:end]) for path in paths for end in range(1, len(path) + 1)})
     spelled = {name.replace("-", "_"): name for name in known}  # flags are spelled with dashes
     for name in allow:
         if name.replace("-", "_") not in spelled:
             ends = [key for key in known if key.endswith(f".{name}")]
-            meant = ends or difflib.get_close_matches(name, known, n=1)
+            similar = ends or difflib.get_close_matches(name, known, n=1)
             raise ValueError(
                 f"--allow {name}: the recipe has no such key"
-                f"{f' (did you mean {meant[0]!r}?)' if meant else ''}; name keys such as "
-                f"train.steps, or a table such as train.schedule for all that is in it."
+                f"{f' (did you mean {similar[0]!r}?)' if similar else ''}. Give keys such as "
+                f"train.steps, or a table such as train.schedule for all keys in it."
             )
     return [spelled[name.replace("-", "_")] for name in allow]
 
@@ -133,32 +132,32 @@ def resolve_allowed_names(allow: Sequence[str], keys: Iterable[str]) -> list[str
 def check_changes_allowed(
     changes: list[RecipeChange], allowed: Sequence[str], run: Path, saved_steps: int
 ) -> None:
-    """Raises ValueError, showing what changed, where that may not be; `done` are steps saved."""
+    """Raise ValueError, listing the changes, unless all of them are allowed."""
     by_key = {change.key: change for change in changes}
     steps = by_key.get(STEPS_KEY)
-    others = "go on with the same values, or name another folder (--out)."
+    others = "resume with the same values, or choose another folder (--out)."
     if fixed := [change.key for change in changes if change.is_fixed]:
-        what = f"{', '.join(fixed)} can't be allowed to change: its checkpoints would not fit"
         raise ValueError(
-            f"{_describe_difference(run, changes)}, and {what}; {others}{_format_changes(changes)}"
+            f"{_describe_difference(run, changes)}, and {', '.join(fixed)} cannot change, because "
+            f"the checkpoints would not fit; {others}{_format_changes(changes)}"
         )
     if steps and steps.after < saved_steps:
         raise ValueError(
-            f"{run} has done {saved_steps:,} steps, and is now asked for {steps.after:,} in all "
-            f"(train.steps); ask for {saved_steps:,} or more, or name another folder (--out)."
+            f"{run} has completed {saved_steps:,} steps, but train.steps is {steps.after:,}; set "
+            f"it to {saved_steps:,} or more, or choose another folder (--out)."
         )
     refused = [change for change in changes if not _is_allowed(change.key, allowed)]
     if not refused:
         return
     if steps and changes == [steps] and steps.after > steps.before:
         raise ValueError(
-            f"{run} was begun with {steps.before:,} steps, and {steps.after:,} extend it: add "
-            f"--allow train.steps if that is meant, {others}{_format_changes(changes)}"
+            f"{run} was started with {steps.before:,} steps, and {steps.after:,} extend it: add "
+            f"--allow train.steps to extend it, {others}{_format_changes(changes)}"
         )
-    lacking = [change.allow_name for change in refused]
+    missing = [change.allow_name for change in refused]
     if DATA_KEY in by_key and not _is_allowed(DATA_KEY, allowed):
-        lacking = [DATA_KEY, *(name for name in lacking if not _is_allowed(name, [DATA_KEY]))]
-    flag = " ".join(dict.fromkeys([*allowed, *lacking]))
+        missing = [DATA_KEY, *(name for name in missing if not _is_allowed(name, [DATA_KEY]))]
+    flag = " ".join(dict.fromkeys([*allowed, *missing]))
     raise ValueError(
         f"{_describe_difference(run, changes)}; allow {'it' if len(changes) == 1 else 'them'} "
         f"(--allow {flag}), {others}{_format_changes(changes)}"
@@ -168,9 +167,9 @@ def check_changes_allowed(
 def _describe_difference(run: Path, changes: list[RecipeChange]) -> str:
     keys = {change.key for change in changes}
     kinds = {"on other data": DATA_KEY in keys, "with another recipe": bool(keys - {DATA_KEY})}
-    what = " and ".join(text for text, differs in kinds.items() if differs)
+    how = " and ".join(text for text, differs in kinds.items() if differs)
     count = f"{len(changes)} value{'s differ' if changes[1:] else ' differs'}"
-    return f"{run} was begun {what} ({count} from its recipe.toml)"
+    return f"{run} was started {how} ({count} from its recipe.toml)"
 
 
 def _format_changes(changes: list[RecipeChange]) -> str:
@@ -187,13 +186,8 @@ def _excerpt(text: str, start: int) -> str:
     return f"{'…' * (start > 0)}{text[start:end]}{'…' * (end < len(text))}"
 
 
-MIN_COMPILE_FLOPS = 1e15  # FLOPs: about an hour on two cores, where compiling takes a minute
-AUTO_FIELDS = ("device", "precision", "compile", "threads")  # chosen once for a whole run
-AUTO_VALUES = ("auto", 0)  # values of theirs that leave it to the machine
-
-
 def resolve_run_device(recipe: Recipe, run: Path) -> str:
-    """The kind of device that the run is on: what it was begun on, what is asked for, or a GPU."""
+    """Return the device of the run: that of the recipe, else the run's, else the best available."""
     name = recipe.train.device
     if name == "auto" and has_started(run):
         name = read_run_metadata(run / RECIPE_FILE).recipe.train.device
@@ -203,50 +197,57 @@ def resolve_run_device(recipe: Recipe, run: Path) -> str:
 def resolve_recipe(
     recipe: Recipe, run: Path, task: TrainingTask, world: DistContext, allowed: Sequence[str] = ()
 ) -> Recipe:
-    """The recipe with `auto` replaced; written to the run's folder, or compared with it.
+    """Return the recipe with `auto` replaced; write it to the run's folder, or compare with it.
 
-    `allow` names keys and tables of the recipe that may differ from what the run was begun
-    with. Raises ValueError where recipe, data and an earlier part of the run do not fit together.
+    `allowed` names keys and tables of the recipe that may differ from the run's. Raises ValueError
+    where recipe, data and the run so far do not fit together.
     """
     recipe = task.resolve(recipe)
     recipe.train.accumulation_steps(recipe.model.block_size, world.world_size)
     path = run / RECIPE_FILE
     if not path.exists() and (run / "config.json").exists():
-        raise ValueError(f"{run} is a model and no run: name another folder (--out).")
-    begun = read_run_metadata(path) if has_started(run) else None
-    settled = (
-        _reuse_saved_values(recipe, begun) if begun else _choose_auto_values(recipe, run, world)
-    )
-    changed = _check_changes(settled, begun, run, task, allowed)
-    check_precision(settled.train.precision, world.device)
-    if settled.train.compile == "yes" and (reason := compile_unsupported_reason(world.device)):
+        raise ValueError(f"{run} is a model folder, not a run; choose another folder (--out).")
+    saved = read_run_metadata(path) if has_started(run) else None
+    if saved:  # chosen once: a noisy measurement cannot change them
+        unset = [name for name in AUTO_FIELDS if getattr(recipe.train, name) in AUTO_VALUES]
+        recipe = _replace_train(recipe, **{n: getattr(saved.recipe.train, n) for n in unset})
+    else:
+        recipe = _choose_auto_values(recipe, run, world)
+    changes = _check_changes(recipe, saved, run, task, allowed)
+    check_precision(recipe.train.precision, world.device)
+    if recipe.train.compile == "yes" and (reason := compile_unsupported_reason(world.device)):
         raise ValueError(f'{reason} Or choose train.compile = "no".')
-    check_trackers_installed(settled.train.trackers)
-    if begun is None:
-        facts = collect_run_facts(settled, task.fingerprint, world.world_size)
+    check_trackers_installed(recipe.train.trackers)
+    if saved is None:
+        facts = collect_run_facts(recipe, task.fingerprint, world.world_size)
         base = task.base.run_facts() if task.base else {}
-        write_run_metadata(settled, {**facts, **base}, path)
-    elif changed:
-        done = _count_saved_steps(run)
-        entries = [*begun.facts.get("changes", ()), *(change.to_record(done) for change in changed)]
-        write_run_metadata(settled, {**begun.facts, "changes": entries}, path)
-    if world.world_size > 1 and settled.train.parallel == "auto":
-        settled = _replace_train(settled, parallel=_choose_parallelism(settled, world))
-    return settled
+        write_run_metadata(recipe, {**facts, **base}, path)
+    elif changes:
+        step = _count_saved_steps(run)
+        records = [change.to_record(step) for change in changes]
+        facts = {**saved.facts, "changes": [*saved.facts.get("changes", ()), *records]}
+        write_run_metadata(recipe, facts, path)
+    if world.world_size > 1 and recipe.train.parallel == "auto":
+        memory = None
+        if world.device.type == "cuda":
+            memory = torch.cuda.get_device_properties(world.device).total_memory
+        parallel = choose_parallelism(recipe.model, recipe.train, world.world_size, memory)
+        recipe = _replace_train(recipe, parallel=parallel)
+    return recipe
 
 
 def _choose_auto_values(recipe: Recipe, run: Path, world: DistContext) -> Recipe:
-    """Replace what a new run leaves to the machine."""
-    settings, device = recipe.train, world.device
-    precision, compiled = settings.precision, settings.compile
+    """Replace the values that a new run leaves to the program."""
+    config, device = recipe.train, world.device
+    precision, compiled = config.precision, config.compile
     if precision == "auto":
         precision = choose_precision(device)
     if compiled == "auto":
-        tokens = settings.steps * settings.tokens_per_step
+        tokens = config.steps * config.tokens_per_step
         pays = device.type == "cuda" or tokens * flops_per_token(recipe.model) > MIN_COMPILE_FLOPS
         compiled = "yes" if pays and compile_unsupported_reason(device) is None else "no"
-    # how a sum is split among threads shapes its last bits
-    threads = settings.threads or (torch.get_num_threads() if device.type == "cpu" else 0)
+    # the last bits of a sum depend on the number of threads
+    threads = config.threads or (torch.get_num_threads() if device.type == "cpu" else 0)
     return _replace_train(
         recipe,
         device=resolve_run_device(recipe, run),
@@ -256,21 +257,8 @@ def _choose_auto_values(recipe: Recipe, run: Path, world: DistContext) -> Recipe
     )
 
 
-def _choose_parallelism(recipe: Recipe, world: DistContext) -> Literal["ddp", "fsdp"]:
-    memory = None
-    if world.device.type == "cuda":
-        memory = torch.cuda.get_device_properties(world.device).total_memory
-    return choose_parallelism(recipe.model, recipe.train, world.world_size, memory)
-
-
 def _replace_train(recipe: Recipe, **changes: Any) -> Recipe:
     return replace(recipe, train=replace(recipe.train, **changes))
-
-
-def _reuse_saved_values(recipe: Recipe, metadata: RunMetadata) -> Recipe:
-    """Replace what was left to the machine as before: a noisy moment cannot change it."""
-    left = [name for name in AUTO_FIELDS if getattr(recipe.train, name) in AUTO_VALUES]
-    return _replace_train(recipe, **{name: getattr(metadata.recipe.train, name) for name in left})
 
 
 def _check_changes(
@@ -280,7 +268,7 @@ def _check_changes(
     task: TrainingTask,
     allowed: Sequence[str],
 ) -> list[RecipeChange]:
-    """Return how the recipe differs from the run's; raises ValueError where that is not allowed."""
+    """Return how the recipe differs from the run's; raise ValueError where that is not allowed."""
     new = {**flatten_recipe(recipe), DATA_KEY: task.fingerprint}
     saved = (
         {**flatten_recipe(metadata.recipe), DATA_KEY: metadata.data_fingerprint}
@@ -288,25 +276,20 @@ def _check_changes(
         else new
     )
     allowed = resolve_allowed_names(allowed, {*new, *saved})
-    changed = diff_recipes(saved, new)
-    check_changes_allowed(changed, allowed, run, _count_saved_steps(run))
-    if any(change.key == DATA_KEY for change in changed):
-        _check_same_tokenizer(run, task)
-    return changed
-
-
-def _check_same_tokenizer(run: Path, task: TrainingTask) -> None:
-    """More data is one thing; ids that stand for other texts are another."""
-    saved = list_checkpoints(run)
-    if saved and Tokenizer.load(saved[-1]).fingerprint != task.tokenizer.fingerprint:
+    changes = diff_recipes(saved, new)
+    check_changes_allowed(changes, allowed, run, _count_saved_steps(run))
+    checkpoints = list_checkpoints(run) if any(c.key == DATA_KEY for c in changes) else []
+    # other data may be allowed, but not ids that mean other texts
+    if checkpoints and (Tokenizer.load(checkpoints[-1]).fingerprint != task.tokenizer.fingerprint):
         raise ValueError(
-            f"{task.data_location} was tokenized otherwise than what {run} has learned from, so its "
-            f"ids mean other texts; prepare it with the tokenizer of the run "
-            f"(data.tokenizer = {str(saved[-1])!r}), or name another folder (--out)."
+            f"{task.data_location} was tokenized with another tokenizer than the data of "
+            f"{run}, so its ids mean other texts. Prepare it with the tokenizer of the run "
+            f"(data.tokenizer = {str(checkpoints[-1])!r}), or choose another folder (--out)."
         )
+    return changes
 
 
 def _count_saved_steps(run: Path) -> int:
-    """Steps of the newest checkpoint."""
-    saved = list_checkpoints(run)
-    return checkpoint_step(saved[-1]) if saved else 0
+    """Return the step of the newest checkpoint, or 0."""
+    checkpoints = list_checkpoints(run)
+    return checkpoint_step(checkpoints[-1]) if checkpoints else 0

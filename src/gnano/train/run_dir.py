@@ -1,8 +1,8 @@
 """The metadata of a run: its folder's `recipe.toml`, which is written atomically.
 
-[model] [data] [train]    the settled recipe, as it is now
-[run]                     facts of the beginning: versions, commit, data
-[[run.changes]]           what was allowed to change since: step, key, from, to
+[model] [data] [train]    the resolved recipe, as it is now
+[run]                     facts of the start: versions, commit, data
+[[run.changes]]           changes that were allowed since: step, key, from, to
 """
 
 import platform
@@ -23,20 +23,20 @@ from gnano.utils.atomic_io import atomic_write_text
 from gnano.utils.text import read_text
 
 RECIPE_FILE, METRICS_FILE = "recipe.toml", "metrics.jsonl"
-
-
-DATA_KEY = "data"  # of a change of the prepared data among the facts
+DATA_KEY = "data"  # the key of a change of the prepared data
 
 
 @dataclass(frozen=True)
 class RunMetadata:
+    """The content of a run's `recipe.toml`."""
+
     recipe: Recipe
     facts: dict[str, Any]  # the table [run]
-    data_fingerprint: str  # fingerprint of the data it was last on
+    data_fingerprint: str  # of the data that it trained on last
 
 
 def has_started(run: Path) -> bool:
-    """Is there a step or a checkpoint? Without, what a run was begun with binds nobody."""
+    """Return whether the run has a step or a checkpoint; before that its recipe may change."""
     log = run / METRICS_FILE
     return (run / RECIPE_FILE).is_file() and bool(
         list_checkpoints(run) or (log.is_file() and log.stat().st_size)
@@ -44,7 +44,7 @@ def has_started(run: Path) -> bool:
 
 
 def read_run_metadata(path: Path) -> RunMetadata:
-    """Raises ValueError, naming the file, where it is not as it was written."""
+    """Read a `recipe.toml`; raise ValueError where it is damaged."""
     try:
         recipe = load_recipe(str(path))
         facts = tomllib.loads(read_text(path)).get("run")
@@ -54,13 +54,14 @@ def read_run_metadata(path: Path) -> RunMetadata:
     except (ValueError, TypeError, KeyError) as error:
         reason = str(error).removeprefix(f"Recipe {path}").lstrip(": ").rstrip(".")
         raise ValueError(
-            f"{path} is damaged, or of another version of gnano ({reason}): mend it or put a copy "
-            f"back; or delete it, and the same command writes it anew, comparing nothing."
+            f"{path} is damaged, or of another version of gnano ({reason}): repair it or restore a "
+            f"copy; or delete it, and the same command writes a new one, without a comparison."
         ) from None
     return RunMetadata(recipe, facts, [facts["data_fingerprint"], *data][-1])
 
 
 def write_run_metadata(recipe: Recipe, facts: dict[str, Any], path: Path) -> None:
+    """Write a `recipe.toml`."""
     import tomli_w
 
     content: dict[str, Any] = {**asdict(recipe), "run": facts}
@@ -69,7 +70,7 @@ def write_run_metadata(recipe: Recipe, facts: dict[str, Any], path: Path) -> Non
 
 
 def collect_run_facts(recipe: Recipe, fingerprint: str, world_size: int) -> dict[str, Any]:
-    """What a new run notes of where it begins."""
+    """Return the facts that a new run records."""
     on_gpu = recipe.train.device == "cuda"
     return {
         "gnano": __version__,
@@ -85,11 +86,10 @@ def collect_run_facts(recipe: Recipe, fingerprint: str, world_size: int) -> dict
 
 
 def _git_commit() -> str:
-    """The commit of the checkout this package runs from, or "" for an installed one."""
+    """Return the commit of the checkout that contains this package, or ""."""
     command, here = ["git", "rev-parse", "HEAD"], Path(__file__).parent
     try:
-        return subprocess.run(
-            command, cwd=here, capture_output=True, encoding="utf-8"
-        ).stdout.strip()
+        found = subprocess.run(command, cwd=here, capture_output=True, encoding="utf-8")
+        return found.stdout.strip()
     except OSError:
         return ""

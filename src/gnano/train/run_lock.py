@@ -1,7 +1,7 @@
 """The lock of a run: only one process at a time may train in a folder.
 
-Rank 0 holds a lock on `run.lock` for as long as it lives. The kernel releases it when the process
-ends, however it ends, so a killed run leaves nothing behind that has to be cleared.
+Rank 0 holds a lock on `run.lock`. The kernel releases it when the process ends, in whatever way, so
+a killed run needs no cleanup.
 """
 
 import fcntl
@@ -19,31 +19,30 @@ from gnano.utils.file_lock import try_lock
 if TYPE_CHECKING:
     from gnano.train.distributed.context import DistContext
 
-
 LOCK_FILE = "run.lock"
-LOCK_ATTEMPTS = 3  # another process may hold the lock for a moment, only to read who has it
+LOCK_ATTEMPTS = 3  # `current_owner` in another process may hold the lock for a moment
 
 
 @contextmanager
 def run_lock(run: Path, world: "DistContext") -> Iterator[None]:
-    """Hold the run's lock; raises ValueError where another process has it."""
-    files: list[int] = []  # rank 0's
+    """Hold the run's lock; raise ValueError where another process has it."""
+    files: list[int] = []  # of rank 0
     world.run_on_main(lambda: files.append(_acquire_run_lock(run)))
     try:
         yield
     finally:
         for file in files:
-            if not (run / "recipe.toml").exists():  # refused before there was a run
+            if not (run / "recipe.toml").exists():  # refused before the run was created
                 (run / LOCK_FILE).unlink(missing_ok=True)
-                with suppress(OSError):  # where it was not empty before
+                with suppress(OSError):  # the folder has other files
                     run.rmdir()
             os.close(file)
 
 
 def _acquire_run_lock(run: Path) -> int:
-    """The locked file, with this process as its owner."""
+    """Return the descriptor of the locked file, which names this process as its owner."""
     run.mkdir(parents=True, exist_ok=True)
-    # not inherited by programs that are started from here: it would outlive this process
+    # not inherited by child processes, which may outlive this process
     file = os.open(run / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     for attempt in range(1, LOCK_ATTEMPTS + 1):
         try:
@@ -57,8 +56,8 @@ def _acquire_run_lock(run: Path) -> int:
             os.close(file)
             raise ValueError(
                 f"{run} is being trained by process {owner.get('pid', '?')} on "
-                f"{owner.get('host', '?')} since {owner.get('since', '?')}: stop that one first, "
-                f"or name another folder (--out)."
+                f"{owner.get('host', '?')} since {owner.get('since', '?')}. Stop it first, or "
+                f"choose another folder (--out)."
             ) from None
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
@@ -68,7 +67,7 @@ def _acquire_run_lock(run: Path) -> int:
 
 
 def current_owner(run: Path) -> dict[str, Any] | None:
-    """The process that trains this run now: pid, host, since; None where there is none."""
+    """Return the process that trains this run now (pid, host, since), or None."""
     try:
         file = os.open(run / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

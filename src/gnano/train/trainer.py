@@ -1,12 +1,12 @@
-"""The training loop: batches in, checkpoints out.
+"""The training loop: a run's `Trainer`, and `train`, which runs a recipe in a folder.
 
-    sample numbers ─▶ micro-batches ─▶ step ─▶ figures, read a step late on a GPU
+    sample indices ─▶ micro-batches ─▶ step ─▶ metrics (on a GPU read one step late)
                                         │
-          checkpoint, held-out loss ◀───┘
+        checkpoint, evaluation ◀────────┘
 
-Everything a step needs follows from its number: the samples, the learning rate, the draws of
-dropout. So a run that was killed continues from its last checkpoint and gives the same weights,
-on a CPU bit for bit, and any number of ranks takes the same samples in the same order.
+Everything that a step needs follows from its number: its samples, its learning rate, the random
+numbers of dropout. So a killed run that resumes from its last checkpoint gives the same weights, on
+a CPU bit for bit, and any number of ranks trains on the same samples in the same order.
 """
 
 import gc
@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from gnano.checkpoint.async_writer import AsyncCheckpointWriter
 from gnano.checkpoint.format import CHECKPOINTS_DIR, CheckpointAssets
+from gnano.config.data_config import DataConfig
 from gnano.config.recipe import Recipe
+from gnano.train.base_checkpoint import find_base
 from gnano.train.data_loader import DataWaiter, Notify, PrefetchLoader
 from gnano.train.distributed.context import DistContext
 from gnano.train.evaluator import Evaluator, is_multiple_of
@@ -31,7 +32,9 @@ from gnano.train.logging.profiler import StepProfiler
 from gnano.train.resolve import resolve_recipe, resolve_run_device
 from gnano.train.run_lock import run_lock
 from gnano.train.stability import StabilityMonitor
-from gnano.train.tasks.build_task import build_task
+from gnano.train.tasks.dpo_task import DPOTask
+from gnano.train.tasks.pretraining import PretrainingTask
+from gnano.train.tasks.sft_task import SFTTask
 from gnano.train.tasks.training_task import TrainingTask
 from gnano.train.train_step import TrainState
 from gnano.utils.jsonl_log import EventLog
@@ -42,21 +45,24 @@ from gnano.utils.streams import check_output_path
 
 @dataclass(frozen=True)
 class RunResult:
+    """The state of a run when `Trainer.fit` returns."""
+
     run: Path
-    checkpoint: Path
-    step: int  # steps done
-    total_steps: int  # steps in all
-    start_step: int  # steps that were done when this call began
-    stopped_by: signal.Signals | None  # the signal that ended it before it was finished
-    is_main: bool  # is this the rank that speaks for all?
+    checkpoint: Path  # the newest
+    step: int  # completed steps
+    total_steps: int
+    start_step: int  # steps that had been completed before this call
+    stopped_by: signal.Signals | None  # the signal that stopped the run before its end
+    is_main: bool  # whether this is rank 0, which reports for all ranks
 
     @property
     def is_finished(self) -> bool:
+        """Return whether the run has reached its end."""
         return self.stopped_by is None
 
 
 def ignore_message(text: str, waiting: bool = False) -> None:
-    """Says nothing."""
+    """Drop a message about the run."""
 
 
 def train(
@@ -67,38 +73,62 @@ def train(
     allowed: Sequence[str] = (),
     build_task_evaluator: TaskEvaluatorFactory | None = None,
 ) -> RunResult:
-    """Run the recipe in the folder `run`, or go on with it; returns when done or stopped.
+    """Start or resume the recipe in the folder `run`, and return when it is finished or stopped.
 
-    Where a launcher has started several ranks, each calls this, and the first alone writes,
-    watches and says. `allow` names values of the recipe that may differ from those that the run
-    was begun with; `exam` is who asks its `train.eval_tasks`. Raises ValueError for what does not fit
-    together, before anything is computed.
+    Where a launcher started several ranks, each of them calls this, and rank 0 writes and reports.
+    `allowed` names values of the recipe that may differ from those that the run was started with;
+    `build_task_evaluator` evaluates the tasks of `train.eval_tasks`. Raises ValueError for
+    settings that do not fit together, before anything is computed.
     """
+    with open_trainer(recipe, run, on_metrics, notify, allowed, build_task_evaluator) as trainer:
+        return trainer.fit()
+
+
+@contextmanager
+def open_trainer(
+    recipe: Recipe,
+    run: Path,
+    on_metrics: MetricsCallback,
+    notify: Notify,
+    allowed: Sequence[str],
+    build_task_evaluator: TaskEvaluatorFactory | None,
+) -> Iterator["Trainer"]:
+    """Yield the trainer of a run, which is locked until the context ends; arguments as `train`."""
     check_output_path(run, "--out", [*recipe.input_paths], allowed_kind="run")
+    device = resolve_run_device(recipe, run)
     with (
-        DistContext.init(
-            resolve_run_device(recipe, run), recipe.train.stability.stall_timeout
-        ) as world,
-        SignalHandler(world.world_size > 1) as stop,
+        DistContext.init(device, recipe.train.stability.stall_timeout) as world,
+        SignalHandler(world.world_size > 1) as signals,
         run_lock(run, world),
-        EventLog(run, world.is_main) as events,
+        EventLog(run, world.is_main) as event_log,
     ):
         notify = notify if world.is_main else ignore_message
-        lessons = build_task(recipe, run, world, notify)
-        recipe = world.run_on_main(partial(resolve_recipe, recipe, run, lessons, world, allowed))
+        task = build_task(recipe, run, world, notify)
+        recipe = world.run_on_main(partial(resolve_recipe, recipe, run, task, world, allowed))
         set_num_threads(recipe.train.threads)
-        course = Trainer(recipe, run, lessons, world, stop, events, notify, build_task_evaluator)
-        if not course.is_finished:
-            course.fit(on_metrics)
-        return course.result()
+        yield Trainer(
+            recipe, run, task, world, signals, event_log, on_metrics, notify, build_task_evaluator
+        )
+
+
+def build_task(recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> TrainingTask:
+    """Open the data that the recipe trains on, and its base.
+
+    Raises ValueError or OSError where they are missing or cannot be used.
+    """
+    base = world.run_on_main(partial(find_base, recipe.train.init_from, run))
+    if isinstance(recipe.data, DataConfig):
+        return PretrainingTask(recipe.pretraining_data, recipe.model.block_size, base)
+    task = DPOTask if recipe.data.kind == "preferences" else SFTTask
+    return task(recipe, base, run, world, notify)
 
 
 @contextmanager
 def pause_gc() -> Iterator[None]:
-    """Run Python's garbage collector only where it is called, at the same steps on every rank.
+    """Disable automatic garbage collection; the trainer collects at the same steps on every rank.
 
-    Otherwise it stops one rank for some milliseconds at a moment of its own, and all others wait
-    for it in the next exchange.
+    An automatic collection pauses one rank for some milliseconds at an arbitrary moment, and all
+    others wait for it in the next collective operation.
     """
     enabled = gc.isenabled()
     gc.collect()
@@ -113,7 +143,7 @@ def pause_gc() -> Iterator[None]:
 
 
 class Trainer:
-    """A run on its way: what the loop works with, and the loop."""
+    """Trains one run: its task, training state, checkpoints and logs, and the loop over them."""
 
     def __init__(
         self,
@@ -123,203 +153,199 @@ class Trainer:
         world: DistContext,
         signals: SignalHandler,
         event_log: EventLog,
+        on_metrics: MetricsCallback,
         notify: Notify,
         build_task_evaluator: TaskEvaluatorFactory | None,
     ) -> None:
         self.recipe, self.run, self.world, self.signals = recipe, run, world, signals
-        self.event_log, self.notify = event_log, notify
-        settings, base = recipe.train, task.base
-        beside = CheckpointAssets(
-            recipe.model,
-            task.tokenizer,
-            task.chat_template,
-            str(base.folder) if base else "",
-            settings.lora,
-        )
+        self.event_log, self.on_metrics, self.notify = event_log, on_metrics, notify
+        config, base = recipe.train, task.base
+        self.config = config
         if world.is_main:
             (run / CHECKPOINTS_DIR).mkdir(exist_ok=True)
-        self.checkpoint_writer = AsyncCheckpointWriter(run, settings, beside, event_log.log, notify)
-        if settings.eval_tasks and build_task_evaluator is None:
-            raise ValueError(
-                "train.eval_tasks needs an evaluator: train(…, build_task_evaluator=…)."
-            )
+        base_folder = str(base.folder) if base else ""
+        assets = CheckpointAssets(
+            recipe.model, task.tokenizer, task.chat_template, base_folder, config.lora
+        )
+        self.checkpoint_writer = AsyncCheckpointWriter(run, config, assets, event_log.log, notify)
+        if config.eval_tasks and build_task_evaluator is None:
+            raise ValueError("train.eval_tasks needs train(…, build_task_evaluator=…).")
         with signals.exit_immediately(True, notify):
             task.prepare(recipe, run, world, notify)
-            tasks = (
-                build_task_evaluator(recipe, task.tokenizer, world)
-                if build_task_evaluator and settings.eval_tasks
-                else None
-            )
+            task_evaluator = None
+            if build_task_evaluator and config.eval_tasks:
+                task_evaluator = build_task_evaluator(recipe, task.tokenizer, world)
         self.train_state = TrainState(
             recipe, run, world, self.checkpoint_writer.report_damaged, base
         )
-        self.checkpoint = self.train_state.checkpoint  # the newest, once the loop has ended
+        loaded = self.train_state.loaded_state
+        self.checkpoint = self.train_state.checkpoint  # the newest, once `fit` has returned
         self.step = self.start_step = self.train_state.completed_steps
         # the step whose checkpoint is written or being written
         self.saved_step = self.step if self.checkpoint else None
-        known = self.train_state.loaded_state
         self.stability = StabilityMonitor(
-            settings.stability, settings.schedule.peak, known.get("guard", {})
+            config.stability, config.schedule.peak, loaded.get("stability", {})
         )
-        self.data_loader = PrefetchLoader(task.dataset, world, settings, self.stability.data_index)
+        self.data_loader = PrefetchLoader(task.dataset, world, config, self.stability.data_index)
         self.data_waiter = DataWaiter(world, signals, notify, task.is_growing)
         self.evaluator = Evaluator(
-            task.build_heldout(recipe, world), tasks, self.train_state, signals
+            task.build_heldout(recipe, world), task_evaluator, self.train_state, signals
         )
         self.metrics_reader = AsyncMetricReader(
-            settings, world.device, self.step, known.get("seconds", 0.0)
+            config, world.device, self.step, loaded.get("seconds", 0.0)
         )
         self.start_messages = task.describe()
-        if self.train_state.fp8_layers:
-            self.start_messages.append(
-                f"FP8: {len(self.train_state.fp8_layers)} matrices of the blocks; the rest bf16"
-            )
+        if layers := self.train_state.fp8_layers:
+            self.start_messages.append(f"FP8: {len(layers)} matrices of the blocks; the rest bf16")
 
     @property
     def is_finished(self) -> bool:
-        """Is there nothing left to do, or to measure?"""
+        """Return whether nothing is left to train or to evaluate."""
         return self.checkpoint is not None and self._has_all_steps and not self.evaluator.is_pending
 
     @property
     def _has_all_steps(self) -> bool:
-        return self.step >= self.recipe.train.steps or self.evaluator.should_stop_early
+        return self.step >= self.config.steps or self.evaluator.should_stop_early
 
-    def fit(self, on_metrics: MetricsCallback) -> None:
-        """The loop, between a start and a checkpoint at its end."""
-        settings, world, readings, guard = (
-            self.recipe.train,
-            self.world,
-            self.metrics_reader,
-            self.stability,
+    def fit(self) -> RunResult:
+        """Train until the last step or a stop signal, and write the final checkpoint."""
+        if self.is_finished:
+            return self._result()
+        config, world = self.config, self.world
+        evaluator, reader = self.evaluator, self.metrics_reader
+        num_bytes = self.train_state.checkpoint_bytes
+        world.run_on_main(partial(self.checkpoint_writer.check_disk_space, num_bytes))
+        profiler = StepProfiler(
+            self.run, config.profile_start, config.profile_steps, world.rank, self.notify
         )
-        world.run_on_main(
-            partial(self.checkpoint_writer.check_disk_space, self.train_state.checkpoint_bytes)
-        )
-        window = StepProfiler(
-            self.run, settings.profile_start, settings.profile_steps, world.rank, self.notify
-        )
-        journal = MetricsLogger(self.recipe, self.run, world, on_metrics, self.notify)
-        self.event_log.log_start(self.step, settings.steps, world.world_size)
-        with self.checkpoint_writer, journal, pause_gc(), window:
+        logger = MetricsLogger(self.recipe, self.run, world, self.on_metrics, self.notify)
+        self.event_log.log_start(self.step, config.steps, world.world_size)
+        with self.checkpoint_writer, logger, pause_gc(), profiler:
             self.data_waiter.wait_until_available(
-                partial(self.evaluator.heldout.missing, settings.eval_tokens)
+                partial(evaluator.heldout.missing, config.eval_tokens)
             )
             for text in self.start_messages:
                 self.notify(text)
-            if self.evaluator.run_pending(journal):
-                self.saved_step = None  # its checkpoint says that it was owed
-            compiling = settings.compile == "yes"  # in the first step
-            readings.reset_timer()
-            while not (self._has_all_steps or readings.stop_requested or self.evaluator.is_pending):
+            if pending := evaluator.run_pending(self.step):
+                logger.log_update(**pending)
+                self.saved_step = None  # its checkpoint records a pending evaluation
+            is_compiling = config.compile == "yes"  # in the first step
+            reader.reset_timer()
+            while not (self._has_all_steps or reader.stop_requested or evaluator.is_pending):
                 world.set_phase(f"reading the data of step {self.step + 1:,}")
                 if not self.data_waiter.wait_until_available(
                     partial(self.data_loader.missing, self.step)
                 ):
                     break
-                micros = self.data_loader.next_micro_batches(self.step)
+                batches = self.data_loader.next_micro_batches(self.step)
                 world.set_phase(f"step {self.step + 1:,}")
-                window.step(self.step + 1)
+                profiler.step(self.step + 1)
                 try:
-                    with self.signals.exit_immediately(compiling, self.notify):
-                        readings.push(
-                            self.train_state.train_step(micros, self.step, self.signals.should_stop)
+                    with self.signals.exit_immediately(is_compiling, self.notify):
+                        metrics = self.train_state.train_step(
+                            batches, self.step, self.signals.should_stop
                         )
                 except StopRequestedError:
                     break
-                self.step, compiling = self.step + 1, False
-                last = self.step == settings.steps
-                if not last:
+                reader.push(metrics)
+                self.step, is_compiling = self.step + 1, False
+                is_last = self.step == config.steps
+                if not is_last:
                     self.data_loader.prefetch(self.step)  # while the device computes
 
-                measure = self.evaluator.is_due(self.step)
-                save = not last and is_multiple_of(self.step, settings.save_every)
-                for row in readings.read_rows(drain=measure or save):
-                    guard.observe(row)
-                    if measure and row["step"] == self.step and not guard.needs_rollback:
-                        self.evaluator.evaluate(row)
-                        row |= {"final": True} if self.evaluator.should_stop_early else {}
-                    journal.log(row)
-                    if guard.needs_rollback:
-                        break
+                is_eval = evaluator.is_due(self.step)
+                is_save = not is_last and is_multiple_of(self.step, config.save_every)
+                self._log_steps(logger, drain=is_eval or is_save)
                 self.checkpoint_writer.poll()
-                if guard.needs_rollback:
-                    self._roll_back(row["step"])
-                elif save:
+                if self.stability.needs_rollback:
+                    self._roll_back(reader.step)
+                elif is_save:
                     self._save()
-                if measure or save:
+                if is_eval or is_save:
                     gc.collect()
-                    readings.reset_timer()
-            for row in readings.read_rows(drain=True):
-                guard.observe(row)
-                journal.log(row)
-            if self._has_all_steps and (told := guard.final_message(self.step)):
-                self.notify(told)
+                    reader.reset_timer()
+            for row in reader.read_rows(drain=True):
+                self.stability.observe(row)
+                logger.log(row)
+            if self._has_all_steps and (message := self.stability.final_message(self.step)):
+                self.notify(message)
             self.checkpoint = self._save_final()
-        self.event_log.log_end(self.step, self._stop_signal())
+        result = self._result()
+        self.event_log.log_end(self.step, result.stopped_by)
+        return result
 
-    def result(self) -> RunResult:
-        assert self.checkpoint is not None
-        return RunResult(
-            run=self.run,
-            checkpoint=self.checkpoint,
-            step=self.step,
-            total_steps=self.recipe.train.steps,
-            start_step=self.start_step,
-            stopped_by=self._stop_signal(),
-            is_main=self.world.is_main,
-        )
+    def _log_steps(self, logger: MetricsLogger, drain: bool) -> None:
+        """Log the steps whose metrics have arrived, with the evaluation that is due now."""
+        for row in self.metrics_reader.read_rows(drain):
+            self.stability.observe(row)
+            is_due = row["step"] == self.step and self.evaluator.is_due(self.step)
+            if is_due and not self.stability.needs_rollback:
+                row |= self.evaluator.evaluate(self.step)
+                if self.evaluator.is_pending:
+                    row.pop("final", None)
+                if self.evaluator.should_stop_early:
+                    row["final"] = True
+            logger.log(row)
+            if self.stability.needs_rollback:
+                break
 
     def _save(self) -> None:
         """Start writing the checkpoint of this step."""
         self.world.set_phase("saving")
-        self.train_state.save(
-            self.step, self._state_dict(), self.checkpoint_writer if self.world.is_main else None
-        )
+        state = {
+            "seconds": self.metrics_reader.elapsed_seconds,
+            "stability": self.stability.state_dict(),
+            **self.evaluator.state_dict(self.step),
+        }
+        writer = self.checkpoint_writer if self.world.is_main else None
+        self.train_state.save(self.step, state, writer)
         self.saved_step = self.step
 
     def _save_final(self) -> Path:
-        """Write the checkpoint of the step that the run ends on; returns its folder."""
+        """Write the checkpoint of the step that the run ends on, and return its folder."""
         if self.saved_step != self.step:
             self._save()
         self.world.set_phase("waiting until the checkpoint is written", math.inf)
-
-        def stopped_at() -> float | None:
-            return self.signals.received_at if self.signals.received_signal else None
-
-        self.world.run_on_main(partial(self.checkpoint_writer.wait_until_saved, stopped_at))
+        signals = self.signals
+        self.world.run_on_main(
+            lambda: self.checkpoint_writer.wait_until_saved(
+                lambda: signals.received_at if signals.received_signal else None
+            )
+        )
         return self.run / CHECKPOINTS_DIR / f"step-{self.step:08}"
 
     def _roll_back(self, step: int) -> None:
-        """Restore the last good checkpoint, to skip the data of the steps up to `step` later.
+        """Restore the last good checkpoint and skip the data of the skipped steps up to `step`.
 
-        Raises ValueError where there is none, or where that was done too often.
+        Raises ValueError where there is no such checkpoint, or after too many rollbacks.
         """
-        self.world.set_phase("going back to the last good checkpoint")
-        trainee, first = self.train_state, step - self.stability.consecutive_skips
-        start, end = (
-            self.data_loader.sample_range(first).start,
-            self.data_loader.sample_range(step - 1).stop,
-        )
+        self.world.set_phase("restoring the last good checkpoint")
+        state, first = self.train_state, step - self.stability.consecutive_skips
+        start = self.data_loader.sample_range(first).start
+        last = self.data_loader.sample_range(step - 1).stop - 1
         self.checkpoint_writer.wait_until_idle()
-        possible = trainee.restore(lambda state: not state.get("guard", {}).get("skipped"))
-        self.stability.skip_data(step, possible)
-        self.event_log.log(
-            "rolled back", step=step, to=trainee.completed_steps, samples=[start, end - 1]
+        was_restored = state.restore(
+            lambda saved: not saved.get("stability", {}).get("consecutive_skips")
         )
+        self.stability.skip_data(step, was_restored)
+        self.step = state.completed_steps
+        self.saved_step = None  # this step's checkpoint is replaced: other data follows it now
+        self.event_log.log("rolled back", step=step, to=self.step, samples=[start, last])
         self.notify(
-            f"Steps {first + 1:,} to {step:,} were all skipped: back to step {trainee.completed_steps:,}, and "
-            f"then past their samples {start:,} to {end - 1:,} (gnano data show)."
+            f"Steps {first + 1:,} to {step:,} were all skipped: restored step {self.step:,}; their "
+            f"samples {start:,} to {last:,} will be skipped (to inspect them: gnano data show)."
         )
-        self.step = trainee.completed_steps
-        self.saved_step = None  # the same step again, but it leads elsewhere
         self.metrics_reader.rewind(self.step)
 
-    def _state_dict(self) -> dict[str, Any]:
-        """All that is to be remembered beside tensors."""
-        now = {"seconds": self.metrics_reader.elapsed_seconds, "guard": self.stability.state_dict()}
-        return {**now, **self.evaluator.state_dict(self.step)}
-
-    def _stop_signal(self) -> signal.Signals | None:
-        if self.is_finished:
-            return None
-        return self.signals.received_signal or signal.SIGTERM  # which was sent to another rank
+    def _result(self) -> RunResult:
+        assert self.checkpoint is not None
+        stop_signal = self.signals.received_signal or signal.SIGTERM  # of another rank
+        return RunResult(
+            run=self.run,
+            checkpoint=self.checkpoint,
+            step=self.step,
+            total_steps=self.config.steps,
+            start_step=self.start_step,
+            stopped_by=None if self.is_finished else stop_signal,
+            is_main=self.world.is_main,
+        )

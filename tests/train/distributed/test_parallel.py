@@ -20,16 +20,14 @@ from tests.small_models import with_train
 
 from gnano.config.model_config import ModelConfig
 from gnano.config.recipe import Recipe
-from gnano.config.train_config import OptimizerConfig
+from gnano.config.train_config import LRSchedule, OptimizerConfig, TrainConfig
 from gnano.data.packed_dataset import Batch, PackedDataset
 from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.model.transformer import GPT
 from gnano.train.data_loader import PrefetchLoader
 from gnano.train.distributed.context import DistContext
 from gnano.train.distributed.parallel import parallelize, to_local
-from gnano.train.optim.builder import Optimizer
-from gnano.train.optim.grad_scaler import GradScaler
-from gnano.train.train_step import TrainStep
+from gnano.train.train_step import TrainState
 from gnano.train.trainer import train
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
@@ -224,16 +222,16 @@ def steps_with_a_nan(shape: ModelConfig, parallel: str, dtype: torch.dtype) -> l
     """Take four steps, the third not finite on one rank; return (skipped, moved, loss scale)."""
     rank = torch.distributed.get_rank()
     world = DistContext(torch.device("cpu"), rank, 2)
-    torch.manual_seed(0)
-    model = GPT.from_config(shape)
-    parallel_model = parallelize(model, world, parallel, dtype)
-    model.compute_dtype = dtype
-    scale = GradScaler(world.device) if dtype == torch.float16 else None
-    optimizer = Optimizer(model, OptimizerConfig())
-    tokens = 2 * 2 * shape.block_size
-    step = TrainStep(
-        parallel_model, optimizer, world, tokens_per_step=tokens, grad_clip=1.0, loss_scale=scale
+    config = TrainConfig(
+        tokens_per_step=2 * 2 * shape.block_size,
+        micro_batch_size=2,
+        parallel=parallel,  # type: ignore[arg-type]
+        precision="fp16" if dtype == torch.float16 else "bf16",
+        compile="no",
+        schedule=LRSchedule(peak=1e-2, warmup=0, floor=1.0),
     )
+    state = TrainState(Recipe(model=shape, train=config), Path("no run"), world)
+    model, scaler = state.model, state.loss_scale
     generator = torch.Generator().manual_seed(rank)
     results: list[Any] = []
     for number in range(4):
@@ -241,11 +239,11 @@ def steps_with_a_nan(shape: ModelConfig, parallel: str, dtype: torch.dtype) -> l
         factor = torch.nan if rank == 1 and number == 2 else 1.0
         hook = model.model.norm.register_forward_hook(lambda _, args, y, f=factor: y * f)
         before = [to_local(p.detach()).clone() for p in model.parameters()]
-        skipped = step.run([Batch(ids[:, :-1], ids[:, 1:], None)], 1e-2).tolist()[2]
+        skipped = state.train_step([Batch(ids[:, :-1], ids[:, 1:], None)], number).tolist()[2]
         hook.remove()
         pairs = zip(before, model.parameters(), strict=True)
         moved = any(not torch.equal(old, to_local(p.detach())) for old, p in pairs)
-        results.append((skipped, moved, scale.scale.item() if scale else 0.0))
+        results.append((skipped, moved, scaler.scale.item() if scaler else 0.0))
     return results
 
 

@@ -1,4 +1,4 @@
-"""Tuning on instructions: from the base, on the answers, for so many epochs, and to be trusted."""
+"""Supervised fine-tuning: starts from its base, trains on the answers, counts epochs."""
 
 import json
 import shutil
@@ -22,22 +22,21 @@ from gnano.model.hf_io import load_model
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.data_loader import Notify
 from gnano.train.distributed.context import DistContext
-from gnano.train.tasks.build_task import build_task
 from gnano.train.tasks.sft_task import SFTTask
-from gnano.train.trainer import RunResult, train
+from gnano.train.trainer import RunResult, build_task, train
 from gnano.utils.jsonl_log import read_metrics
 
-ALONE = DistContext(torch.device("cpu"))
+SINGLE = DistContext(torch.device("cpu"))
 
 
-def quiet(text: str, waiting: bool = False) -> None:
-    """Says nothing."""
+def ignore_message(text: str, waiting: bool = False) -> None:
+    """Drop a message."""
 
 
-def opened(recipe: Recipe, run: Path, say: Notify = quiet) -> tuple[Recipe, SFTTask]:
-    lessons = build_task(recipe, run, ALONE, say)
-    assert isinstance(lessons, SFTTask)
-    return lessons.resolve(recipe), lessons
+def open_task(recipe: Recipe, run: Path, notify: Notify = ignore_message) -> tuple[Recipe, SFTTask]:
+    task = build_task(recipe, run, SINGLE, notify)
+    assert isinstance(task, SFTTask)
+    return task.resolve(recipe), task
 
 
 def with_data(recipe: Recipe, **changes: object) -> Recipe:
@@ -49,50 +48,48 @@ def tuned(tuning: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunResult
     return train(tuning, tmp_path_factory.mktemp("tuned") / "run")
 
 
-def test_steps_follow_from_the_epochs(tuning: Recipe, tmp_path: Path) -> None:
-    one, lessons = opened(with_data(tuning, epochs=1), tmp_path)
-    three, _ = opened(with_data(tuning, epochs=3), tmp_path)
-    rows = len(lessons.dataset.rows)
+def test_steps_follow_from_epochs(tuning: Recipe, tmp_path: Path) -> None:
+    one, task = open_task(with_data(tuning, epochs=1), tmp_path)
+    three, _ = open_task(with_data(tuning, epochs=3), tmp_path)
+    rows = len(task.dataset.rows)
     assert one.train.steps == -(-rows // 4) and three.train.steps == -(-3 * rows // 4)
-    as_given, _ = opened(with_data(tuning, epochs=0), tmp_path)
+    as_given, _ = open_task(with_data(tuning, epochs=0), tmp_path)
     assert as_given.train.steps == tuning.train.steps
 
 
-def test_an_epoch_learns_every_answer_once_and_no_held_out_one(
-    tuning: Recipe, tmp_path: Path
-) -> None:
-    _, lessons = opened(tuning, tmp_path)
-    gathered = load_conversations(tuning.tuning_data)
-    kept = [c for found in gathered.train.values() for c in found]
-    held = [c for found in gathered.heldout.values() for c in found]
-    assert len(kept) + len(held) == 60 and 4 < len(held) < 25
+def test_epoch_has_every_training_answer_once(tuning: Recipe, tmp_path: Path) -> None:
+    _, task = open_task(tuning, tmp_path)
+    records = load_conversations(tuning.tuning_data)
+    train_records = [c for found in records.train.values() for c in found]
+    heldout_records = [c for found in records.heldout.values() for c in found]
+    assert len(train_records) + len(heldout_records) == 60 and 4 < len(heldout_records) < 25
     seen = Counter(
         index
-        for sample in range(lessons.dataset.sampler.epoch_size)
-        for index in lessons.dataset.rows[lessons.dataset.locate(sample)[1]]
+        for sample in range(task.dataset.sampler.epoch_size)
+        for index in task.dataset.rows[task.dataset.locate(sample)[1]]
     )
-    assert seen == Counter(range(len(kept)))
-    questions = {one.turns[0].content for one in held}
-    text = " ".join(lessons.tokenizer.decode(example.ids) for example in lessons.dataset.items)
+    assert seen == Counter(range(len(train_records)))
+    questions = {one.turns[0].content for one in heldout_records}
+    text = " ".join(task.tokenizer.decode(example.ids) for example in task.dataset.items)
     assert not any(f"{question}\n" in text for question in questions)
 
 
-def test_it_begins_with_the_weights_of_its_base(tuning: Recipe, base: Path, tmp_path: Path) -> None:
-    still = with_train(tuning, schedule=replace(tuning.train.schedule, peak=1e-12))
-    result = train(still, tmp_path / "run")
+def test_run_starts_with_the_weights_of_its_base(
+    tuning: Recipe, base: Path, tmp_path: Path
+) -> None:
+    frozen = with_train(tuning, schedule=replace(tuning.train.schedule, peak=1e-12))
+    result = train(frozen, tmp_path / "run")
     ours, theirs = load_model(result.checkpoint), load_model(base)
     for name, parameter in theirs.named_parameters():
         torch.testing.assert_close(
             dict(ours.named_parameters())[name], parameter, rtol=0, atol=1e-9
         )
     rows = read_metrics(result.run / "metrics.jsonl")
-    assert rows[0]["step"] == 0, "the base is measured before the first step"
+    assert rows[0]["step"] == 0, "the base is evaluated before the first step"
     assert rows[0]["heldout"] == rows[-1]["heldout"]
 
 
-def test_the_held_out_loss_is_what_transformers_says_of_the_answers(
-    tuning: Recipe, base: Path, tuned: RunResult
-) -> None:
+def test_heldout_loss_matches_transformers(tuning: Recipe, base: Path, tuned: RunResult) -> None:
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).requires_grad_(False)
     template = read_template(tuned.checkpoint)
     assert template is not None
@@ -111,7 +108,7 @@ def test_the_held_out_loss_is_what_transformers_says_of_the_answers(
     assert first["losses"].keys() == {"even", "odd"} == first["sources"].keys()
 
 
-def test_it_learns_and_its_checkpoint_says_how_to_ask(tuned: RunResult, base: Path) -> None:
+def test_loss_falls_and_checkpoint_has_the_chat_template(tuned: RunResult, base: Path) -> None:
     rows = read_metrics(tuned.run / "metrics.jsonl")
     assert rows[-1]["final"] and rows[-1]["heldout"]["loss"] < rows[0]["heldout"]["loss"] - 0.5
     template, tokenizer = read_template(tuned.checkpoint), Tokenizer.load(tuned.checkpoint)
@@ -125,43 +122,41 @@ def test_it_learns_and_its_checkpoint_says_how_to_ask(tuned: RunResult, base: Pa
     assert config["chat_template"] == (tuned.checkpoint / "chat_template.jinja").read_text()
 
 
-def test_the_run_notes_what_it_began_with(tuned: RunResult, base: Path, tuning: Recipe) -> None:
+def test_run_records_its_base(tuned: RunResult, base: Path, tuning: Recipe) -> None:
     text = (tuned.run / "recipe.toml").read_text()
     assert str(base) in text and "base_sha256" in text
     again = load_recipe(str(tuned.run / "recipe.toml"))
     assert again.data == tuning.data and again.model.block_size == 96
 
 
-def test_the_same_command_has_nothing_left_to_do(tuning: Recipe, tuned: RunResult) -> None:
+def test_finished_run_is_unchanged(tuning: Recipe, tuned: RunResult) -> None:
     before = fingerprint(tuned.run)
     again = train(tuning, tuned.run)
     assert again.is_finished and again.start_step == again.total_steps == tuned.total_steps
     assert fingerprint(tuned.run) == before
 
 
-def test_a_dpo_run_or_another_one_finds_the_template_in_the_base(
-    tuning: Recipe, tuned: RunResult, tmp_path: Path
-) -> None:
-    asked = with_train(with_data(tuning, template=""), init_from=str(tuned.run))
-    _, lessons = opened(asked, tmp_path)
-    assert lessons.chat_template == read_template(tuned.checkpoint) != ALPACA
-    assert lessons.base.folder == tuned.checkpoint.absolute()
+def test_template_is_read_from_the_base(tuning: Recipe, tuned: RunResult, tmp_path: Path) -> None:
+    requested = with_train(with_data(tuning, template=""), init_from=str(tuned.run))
+    _, task = open_task(requested, tmp_path)
+    assert task.chat_template == read_template(tuned.checkpoint) != ALPACA
+    assert task.base.folder == tuned.checkpoint.absolute()
 
 
-def test_without_a_base_it_says_how_to_name_one(tuning: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"Tuning begins with a model.*--from"):
+def test_missing_base_is_reported(tuning: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Tuning needs a base model.*--from"):
         train(with_train(tuning, init_from=""), tmp_path / "run")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         train(with_train(tuning, init_from=str(tmp_path / "nowhere")), tmp_path / "run")
     assert not (tmp_path / "run" / "recipe.toml").exists()
 
 
-def test_a_run_goes_on_though_its_base_is_gone_and_not_from_another_one(
+def test_run_resumes_without_its_base_but_not_from_another(
     tuning: Recipe, base: Path, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(base, tmp_path / "copy"))
     mine = with_train(tuning, init_from=str(copy))
-    whole = train(mine, tmp_path / "whole")
+    complete = train(mine, tmp_path / "complete")
 
     def stop(row: dict[str, object]) -> None:
         if row["step"] == 5:
@@ -171,51 +166,52 @@ def test_a_run_goes_on_though_its_base_is_gone_and_not_from_another_one(
     weights = copy / "model.safetensors"
     other = weights.read_bytes()
     weights.write_bytes(other[:-4] + b"\0\0\0\1")
-    begun = tmp_path / "begun"
-    begun.mkdir()
+    started = tmp_path / "started"
+    started.mkdir()
     for name in ("recipe.toml", "metrics.jsonl"):
-        shutil.copy(tmp_path / "run" / name, begun)
-    with pytest.raises(ValueError, match=r"not what the run began with"):
-        train(mine, begun)  # killed before its first checkpoint
+        shutil.copy(tmp_path / "run" / name, started)
+    with pytest.raises(ValueError, match=r"has changed since the run was started"):
+        train(mine, started)  # killed before its first checkpoint
     shutil.rmtree(copy)
     result = train(mine, tmp_path / "run")
-    assert result.start_step == 5 and fingerprint(result.run) == fingerprint(whole.run)
-    with pytest.raises(ValueError, match=r"is gone, and is needed"):
-        train(mine, begun)
+    assert result.start_step == 5 and fingerprint(result.run) == fingerprint(complete.run)
+    with pytest.raises(ValueError, match=r"is missing, and the run cannot resume"):
+        train(mine, started)
 
 
-def test_other_records_or_another_template_are_other_data(tuning: Recipe, tmp_path: Path) -> None:
+def test_fingerprint_depends_on_records_and_template(tuning: Recipe, tmp_path: Path) -> None:
     mine = tmp_path / "mine.jsonl"
     write_questions(mine)
     sources = {"mine": replace(tuning.tuning_data.sources["mine"], files=(str(mine),))}
-    same, lessons = opened(with_data(tuning, sources=sources), tmp_path)
-    assert lessons.fingerprint == opened(tuning, tmp_path)[1].fingerprint, "it is the same text"
-    chatml = opened(with_data(tuning, template="chatml"), tmp_path)[1]
+    task = open_task(with_data(tuning, sources=sources), tmp_path)[1]
+    assert task.fingerprint == open_task(tuning, tmp_path)[1].fingerprint, (
+        "the records are the same"
+    )
+    chatml = open_task(with_data(tuning, template="chatml"), tmp_path)[1]
     write_questions(mine, 61)
-    more = opened(with_data(tuning, sources=sources), tmp_path)[1]
-    assert len({lessons.fingerprint, chatml.fingerprint, more.fingerprint}) == 3
-    del same
+    more = open_task(with_data(tuning, sources=sources), tmp_path)[1]
+    assert len({task.fingerprint, chatml.fingerprint, more.fingerprint}) == 3
 
 
-def test_bad_records_are_said_and_dropped_or_refused(tuning: Recipe, tmp_path: Path) -> None:
+def test_bad_records_are_reported_or_refused(tuning: Recipe, tmp_path: Path) -> None:
     mine = tmp_path / "mine.jsonl"
     write_questions(mine)
     mine.write_text(mine.read_text() + '{"instruction": "Say", "response": ""}\nno json\n')
     sources = {"mine": replace(tuning.tuning_data.sources["mine"], files=(str(mine),))}
-    asked = with_data(tuning, sources=sources)
-    said: list[str] = []
-    train(asked, tmp_path / "run", notify=lambda text, waiting=False: said.append(text))
-    told = "\n".join(said)
+    requested = with_data(tuning, sources=sources)
+    messages: list[str] = []
+    train(requested, tmp_path / "run", notify=lambda text, waiting=False: messages.append(text))
+    output = "\n".join(messages)
     assert (
-        "2 of 62 records cannot be used" in told
-        and "mine.jsonl, line 61: response is empty" in told
+        "2 of 62 records cannot be used" in output
+        and "mine.jsonl, line 61: response is empty" in output
     )
-    assert "padding" in told and "examples cut" in told and "held out" in told
+    assert "padding" in output and "examples cut" in output and "held out" in output
     with pytest.raises(ValueError, match="2 of 62 records"):
-        train(with_data(asked, max_bad_share=0.01), tmp_path / "other")
+        train(with_data(requested, max_bad_share=0.01), tmp_path / "other")
 
 
-def test_it_ends_early_when_it_gets_no_better(tuning: Recipe, tmp_path: Path) -> None:
+def test_early_stopping(tuning: Recipe, tmp_path: Path) -> None:
     worse = with_train(
         with_data(tuning, epochs=20),
         early_stopping_patience=2,
@@ -228,12 +224,12 @@ def test_it_ends_early_when_it_gets_no_better(tuning: Recipe, tmp_path: Path) ->
     losses = [row["heldout"]["bits_per_byte"] for row in rows if "heldout" in row]
     assert result.is_finished and result.step < result.total_steps and rows[-1]["final"]
     best = losses.index(min(losses))
-    assert len(losses) - 1 - best == 2, "it goes on for two measurements after its best"
+    assert len(losses) - 1 - best == 2, "it stops two evaluations after its best"
     again = train(worse, tmp_path / "run")
     assert again.is_finished and again.step == result.step
 
 
-def test_pretraining_can_go_on_from_a_base_too(recipe: Recipe, base: Path, tmp_path: Path) -> None:
+def test_pretraining_can_start_from_a_base(recipe: Recipe, base: Path, tmp_path: Path) -> None:
     short = with_train(
         recipe, init_from=str(base), steps=2, tokens_per_step=4 * 96, micro_batch_size=4
     )

@@ -14,7 +14,7 @@ are and makes its parameters DTensors.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,6 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from gnano.data.sft.sft_dataset import AnyBatch
 from gnano.model.transformer import GPT
 from gnano.train.distributed.context import DistContext
 
@@ -38,7 +37,7 @@ class ParallelModel:
     """The model as this rank computes it."""
 
     model: GPT
-    loss_fn: Callable[[AnyBatch], Tensor]  # summed cross-entropy of a micro-batch, for backward
+    loss_fn: Callable[..., Tensor]  # as `GPT.loss`, for backward
     parameters: dict[str, nn.Parameter]  # fp32, as this rank holds them between two steps
     grad_copies: int = 1  # ranks that hold the same shard of each gradient after the backward pass
 
@@ -68,7 +67,7 @@ def parallelize(
 ) -> ParallelModel:
     """Distribute rank 0's model over all ranks; `strategy` is ddp or fsdp."""
     if world.world_size == 1:
-        return ParallelModel(model, partial(_batch_loss, model), dict(model.named_parameters()))
+        return ParallelModel(model, model.loss, dict(model.named_parameters()))
     for tensor in [*model.parameters(), *model.buffers()]:
         world.broadcast(tensor.detach())
     if strategy == "ddp":
@@ -101,7 +100,7 @@ def parallelize(
     # taken now: after a forward pass without a backward pass (a held-out loss) FSDP2 leaves the
     # root's parameters gathered, and those of the model are then copies in the compute dtype
     sharded = dict(model.named_parameters())
-    return ParallelModel(model, partial(_batch_loss, model), sharded, grad_copies=replicas)
+    return ParallelModel(model, model.loss, sharded, grad_copies=replicas)
 
 
 class _LossModule(nn.Module):
@@ -111,14 +110,8 @@ class _LossModule(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: AnyBatch) -> Tensor:
-        return _batch_loss(self.model, batch)
-
-
-def _batch_loss(model: GPT, batch: AnyBatch) -> Tensor:
-    return model.loss(
-        batch.inputs_BT, batch.targets_BT, document_ids_BT=batch.segments_BT, loss_fn=batch.loss_fn
-    )
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.model.loss(*args, **kwargs)
 
 
 def to_local(tensor: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""tasks."""
+"""The training tasks: pretraining, supervised fine-tuning (SFT), preference tuning (DPO)."""

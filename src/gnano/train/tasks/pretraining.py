@@ -1,4 +1,4 @@
-"""Pretraining on token shards that `gnano prepare` made, or is making."""
+"""Pretraining on the token shards of `gnano prepare`, which may still be running."""
 
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from gnano.train.tasks.training_task import TrainingTask
 
 
 class PretrainingTask(TrainingTask):
-    """A run that starts with a base has the base's shape, and needs its tokenizer."""
+    """Trains on a corpus; with a base the model has its shape, and the data needs its tokenizer."""
 
     def __init__(
         self, config: DataConfig, sequence_length: int, base: BaseCheckpoint | None
@@ -35,13 +35,14 @@ class PretrainingTask(TrainingTask):
             return
         if Tokenizer.load(base.folder).fingerprint != self.tokenizer.fingerprint:
             raise ValueError(
-                f"{self.data_location} was tokenized otherwise than {base.folder} has learned, so its ids "
-                f"mean other texts; prepare it with that tokenizer "
+                f"{self.data_location} was tokenized with another tokenizer than that of "
+                f"{base.folder}, so its ids mean other texts. Prepare it with that tokenizer "
                 f"(data.tokenizer = {str(base.folder)!r})."
             )
 
     @cached_property  # built when first used: errors of the recipe are reported before its own
     def dataset(self) -> PackedDataset:  # type: ignore[override]
+        """The packed corpus."""
         config = self.config
         return PackedDataset(
             self.corpus,
@@ -53,22 +54,25 @@ class PretrainingTask(TrainingTask):
         )
 
     def describe(self) -> list[str]:
+        """Return the size of the data, and a warning where nothing is held out."""
         notes = warn_empty_heldout(self.corpus.folder, self.corpus.manifest)
         return [f"{self.data_location}: {self.dataset.packing_stats()}", *notes]
 
     def resolve(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with the base's shape; raise ValueError where the data differs."""
         recipe = super().resolve(recipe)
         vocab_size = self.corpus.manifest.tokenizer["vocab_size"]
         if recipe.model.vocab_size != vocab_size:
             raise ValueError(
-                f"{self.data_location} was tokenized with {vocab_size:,} entries, but the model has "
-                f"model.vocab_size {recipe.model.vocab_size:,}; set it to {vocab_size}, or prepare "
-                f"with another data.tokenizer."
+                f"{self.data_location} was tokenized with a vocabulary of {vocab_size:,}, but "
+                f"model.vocab_size is {recipe.model.vocab_size:,}. Set it to {vocab_size}, or "
+                f"prepare the data with another data.tokenizer."
             )
         self.corpus.ordered_weights(recipe.pretraining_data.weights)
         return recipe
 
     def build_heldout(self, recipe: Recipe, world: DistContext) -> HeldoutSet:
+        """Return the held-out documents."""
         return HeldoutSet(
             self.corpus,
             self.config.weights,

@@ -1,28 +1,21 @@
-"""The base: the model whose weights a run starts with, instead of random ones.
+"""The training tasks' base classes: the data that a run trains on and is evaluated on.
 
-A new run records the base's folder and the hash of its weights. So a run that has no checkpoint yet
-starts with the same weights again, whatever became of the folder that its user named.
+    [data] of texts          ─▶ PretrainingTask   token shards, held-out documents
+    [data] of instructions   ─▶ SFTTask           packed answers to questions
+    [data] of preferences    ─▶ DPOTask           packed pairs of answers
 
-Training tasks: what a run trains on, and what it is evaluated on.
-
-    [data] of texts          ─▶ Texts           token shards, held-out documents
-    [data] of instructions   ─▶ Instructions    packed answers to questions
-    [data] of preferences    ─▶ Preferences     packed pairs of answers
-
-Instructions and preferences tune a base: they take its model shape and tokenizer, perhaps its
-chat template, and count their steps in epochs.
+SFT and DPO tune a base: they take its model shape and tokenizer, its chat template if it has one,
+and count their steps in epochs.
 """
 
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import Any
 
 from gnano.checkpoint.format import list_checkpoints
 from gnano.config.data_config import InstructionConfig
@@ -33,30 +26,22 @@ from gnano.data.sft.record_loading import SplitRecords
 from gnano.data.sft.sft_dataset import PreferenceDataset, SFTDataset, TrainingDataset
 from gnano.data.source_files import resolve_source_files
 from gnano.model.hf_io import load_config
-from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.base_checkpoint import BaseCheckpoint
 from gnano.train.data_loader import Notify
 from gnano.train.distributed.context import DistContext
-from gnano.train.heldout_loss import HeldoutSet, eval_mode, sum_over_ranks
-
-
-class EvalResult(Protocol):
-    @property
-    def objective(self) -> float:
-        """The number that checkpoints are compared by; lower is better."""
-
-    def to_metrics(self) -> dict[str, Any]:
-        """Return the metrics for the log."""
+from gnano.train.heldout_loss import HeldoutExamples, HeldoutSet
 
 
 class TrainingTask(ABC):
+    """The data, tokenizer and base of a run."""
+
     data_location: str  # where the data is stored, for messages
     fingerprint: str  # of all data
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None = None
     base: BaseCheckpoint | None  # None: the run starts with random weights
-    base_config: ModelConfig | None  # that of the base
+    base_config: ModelConfig | None
     is_growing: bool = False  # whether `gnano prepare` is still adding data
     dataset: TrainingDataset
 
@@ -73,16 +58,17 @@ class TrainingTask(ABC):
     def describe(self) -> list[str]:
         """Return the messages to show before the first step."""
 
-    def prepare(self, recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> None:  # noqa: B027
-        """Compute what has to be there before the first step."""
+    def prepare(self, recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> None:
+        """Compute what the first step needs; by default nothing."""
+        return
 
     @abstractmethod
-    def build_heldout(self, recipe: Recipe, world: DistContext) -> "HeldoutSet | HeldoutExamples":
+    def build_heldout(self, recipe: Recipe, world: DistContext) -> HeldoutSet | HeldoutExamples:
         """Return the held-out data, ready to be evaluated."""
 
 
 class TuningTask(TrainingTask):
-    """What tuning on instructions and on preferences have in common."""
+    """The common part of SFT and DPO."""
 
     base: BaseCheckpoint
     chat_template: ChatTemplate
@@ -96,13 +82,13 @@ class TuningTask(TrainingTask):
         world: DistContext,
         notify: Notify,
     ) -> None:
-        """Raises ValueError or OSError where there is no base, or none that can be tuned."""
+        """Read and encode the data; raise ValueError or OSError where no base can be tuned."""
         if base is None:
             raise ValueError(
-                "Tuning begins with a model: name a run, a checkpoint or a Hugging Face folder "
+                "Tuning needs a base model. Give a run, a checkpoint or a Hugging Face folder "
                 "(--from, or train.init_from)."
             )
-        # a run that has checkpoints resumes without its base (unless it trains an adapter of it)
+        # a run that has checkpoints resumes without its base, unless it trains an adapter of it
         folder = next((f for f in [base.folder, *list_checkpoints(run)] if f.is_dir()), None)
         if folder is None:
             raise ValueError(base.missing_message)
@@ -112,21 +98,15 @@ class TuningTask(TrainingTask):
         self.base_config, self.tokenizer = load_config(folder), Tokenizer.load(folder)
         self.sequence_length, self.beta = self.base_config.block_size, recipe.train.dpo_beta
         self.data_location = ", ".join(source.location for source in config.sources.values())
-        # rank 0 downloads for all that share its disk; the others find the files
-        world.set_phase("bringing the Hub's files", math.inf)
+        # rank 0 downloads for all ranks that share its disk; the others find the files
+        world.set_phase("downloading files from the Hub", math.inf)
+        cache, notify_waiting = Path(config.cache_dir), partial(notify, waiting=True)
         for source in config.sources.values():
-            world.run_on_main(
-                partial(
-                    resolve_source_files,
-                    source,
-                    Path(config.cache_dir),
-                    partial(notify, waiting=True),
-                )
-            )
+            world.run_on_main(partial(resolve_source_files, source, cache, notify_waiting))
         records = self.load_records(config)
         self.warnings = records.warnings
         train, heldout = (
-            {name: [self.encode(one) for one in found] for name, found in part.items()}
+            {name: [self.encode(record) for record in found] for name, found in part.items()}
             for part in (records.train, records.heldout)
         )
         weights = [config.sources[name].weight for name in train]
@@ -147,102 +127,46 @@ class TuningTask(TrainingTask):
 
     @abstractmethod
     def pack(self, sources: list[Any], weights: list[float], seed: int, packing: bool) -> Any:
-        """Return the encoded records in rows of `length` positions."""
+        """Return the encoded records in rows of `sequence_length` positions."""
 
     def resolve(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with the base's shape and the number of steps."""
         recipe = super().resolve(recipe)
         return replace(recipe, train=replace(recipe.train, steps=self.steps))
 
     def describe(self) -> list[str]:
-        held, called = (
-            sum(len(rows.items) for rows in self.heldout_rows.values()),
-            self.dataset.item_name,
-        )
+        """Return the warnings, and the size of the data."""
+        heldout = sum(len(rows.items) for rows in self.heldout_rows.values())
         return [
             *self.warnings,
-            f"{self.data_location}: {self.dataset.packing_stats()}; {held:,} {called} held out",
+            f"{self.data_location}: {self.dataset.packing_stats()}; "
+            f"{heldout:,} {self.dataset.item_name} held out",
         ]
 
     def _count_steps(self, recipe: Recipe, notify: Notify) -> int:
-        """The steps of `data.epochs` epochs, or those of the recipe where that is 0."""
-        epochs, settings, rows = (
-            recipe.tuning_data.epochs,
-            recipe.train,
-            self.dataset.sampler.epoch_size,
-        )
+        """Return the steps of `data.epochs` epochs, or those of the recipe where that is 0."""
+        epochs, steps = recipe.tuning_data.epochs, recipe.train.steps
         if not epochs:
-            return settings.steps
-        rows_per_step = max(settings.tokens_per_step // self.sequence_length, 1)
-        steps = max(math.ceil(epochs * rows / rows_per_step), 1)
-        if steps != settings.steps:
+            return steps
+        rows = self.dataset.sampler.epoch_size
+        rows_per_step = max(recipe.train.tokens_per_step // self.sequence_length, 1)
+        counted = max(math.ceil(epochs * rows / rows_per_step), 1)
+        if counted != steps:
             notify(
-                f"{epochs:g} epochs of {rows:,} rows are {steps:,} steps (data.epochs decides; "
-                f"0 leaves it to train.steps)"
+                f"{epochs:g} epochs of {rows:,} rows are {counted:,} steps (data.epochs sets the "
+                f"number; data.epochs 0 uses train.steps)"
             )
-        return steps
+        return counted
 
 
 def _fingerprint_examples(parts: Iterable[Iterable[Any]]) -> str:
-    """Hash all examples, which tokens count in the loss, and which belong together."""
-    hashed = hashlib.sha256()
+    """Hash all examples: their tokens, their loss masks, and which belong together."""
+    digest = hashlib.sha256()
     for part in parts:
-        hashed.update(b"part")
+        digest.update(b"part")
         examples: Iterable[Example] = (example for item in part for example in item.examples)
         for example in examples:
-            hashed.update(len(example.ids).to_bytes(4, "little"))
-            hashed.update(example.ids.tobytes())
-            hashed.update(example.loss_mask.tobytes())
-    return hashed.hexdigest()
-
-
-@dataclass(frozen=True)
-class CategoryLoss:
-    """Sums over the held-out examples of each category; the subclass says of what."""
-
-    sums: dict[str, list[float]]
-
-    def total(self, column: int) -> float:
-        return sum(sums[column] for sums in self.sums.values())
-
-
-class HeldoutExamples:
-    """The held-out rows of each category; every evaluation covers all of them."""
-
-    def __init__(
-        self,
-        rows_by_category: Mapping[str, Any],
-        batch_size: int,
-        world: DistContext,
-        sum_batch: Callable[[GPT, Any], Tensor],
-        build_result: Callable[[dict[str, list[float]]], EvalResult],
-    ) -> None:
-        self.rows_by_category, self.batch_size, self.world = (
-            dict(sorted(rows_by_category.items())),
-            batch_size,
-            world,
-        )
-        self.sum_batch, self.build_result = sum_batch, build_result
-
-    def __bool__(self) -> bool:
-        return bool(self.rows_by_category)
-
-    def is_covered_by(self, tokens: int) -> bool:
-        return True
-
-    def missing(self, tokens: int) -> str | None:
-        return None
-
-    def evaluate(
-        self, model: GPT, tokens: int | None = None, should_stop: Callable[[], bool] = lambda: False
-    ) -> EvalResult:
-        """Raises CutShortError where `stop` returns True on any of the ranks."""
-        sums = {}
-        with eval_mode(model):
-            for name, rows in self.rows_by_category.items():
-                groups = range(0, len(rows.rows), self.batch_size)
-                batches = (rows.of_rows(rows.rows[at : at + self.batch_size]) for at in groups)
-                work, empty = partial(self.sum_batch, model), rows.collate([[]])
-                sums[name] = sum_over_ranks(
-                    work, batches, len(groups), empty, self.world, should_stop
-                )
-        return self.build_result(sums)
+            digest.update(len(example.ids).to_bytes(4, "little"))
+            digest.update(example.ids.tobytes())
+            digest.update(example.loss_mask.tobytes())
+    return digest.hexdigest()
