@@ -91,7 +91,9 @@ def test_llama_cpp_computes_the_same(llama, checkpoint, source, ids):
         assert encoded == tokenizer.encode(text), text
     greedy = SamplingParams(temperature=0)
     for prompt in ("Once upon a time", "It read"):
-        expected_ids = list(Engine.load(checkpoint, "cpu").generate_batch([prompt], 24, greedy)[0][0].token_ids)
+        expected_ids = list(
+            Engine.load(checkpoint, "cpu").generate_batch([prompt], 24, greedy)[0][0].token_ids
+        )
         prompt_ids = [tokenizer.end_of_text_id, *tokenizer.encode(prompt)]
         model.reset()
         found: list[int] = []
