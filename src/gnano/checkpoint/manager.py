@@ -82,8 +82,8 @@ def apply_retention(run: Path, keep_last: int, keep_every: int = 0, keep_best: b
 def best_checkpoint(folders: list[Path]) -> Path | None:
     """Return the checkpoint with the lowest held-out loss, if any was evaluated."""
     losses = {folder: read_state(folder).get("heldout") for folder in folders}
-    evaluated = [folder for folder in folders if isinstance(losses[folder], float)]
-    return min(evaluated, key=lambda folder: losses[folder]) if evaluated else None
+    evaluated = {folder: loss for folder, loss in losses.items() if isinstance(loss, float)}
+    return min(evaluated, key=evaluated.__getitem__, default=None)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
