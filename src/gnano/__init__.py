@@ -1,5 +1,6 @@
 """auto-g-nano: from raw text to a trained Llama-style language model.
 
+Example:
     model = load("runs/demo")
     print(model.generate("Once upon a time", max_new_tokens=60))
 """

@@ -91,7 +91,9 @@ def test_llama_cpp_computes_the_same(llama, checkpoint, source, ids):
         assert theirs == tokenizer.encode(text), text
     greedy = SamplingParams(temperature=0)
     for prompt in ("Once upon a time", "It read"):
-        said = list(Engine.load(checkpoint, "cpu").generate_batch([prompt], 24, greedy)[0][0].token_ids)
+        said = list(
+            Engine.load(checkpoint, "cpu").generate_batch([prompt], 24, greedy)[0][0].token_ids
+        )
         whole = [tokenizer.end_of_text, *tokenizer.encode(prompt)]
         model.reset()
         found: list[int] = []
