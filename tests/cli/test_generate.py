@@ -102,7 +102,7 @@ def test_a_program_gets_ids_reasons_log_probabilities_and_speeds(
         (["x", "--samples", "0"], "samples is 0; it must be at least 1."),
         (["x", "--log-probs", "1"], "are told with --json"),
         (["x", "--min-p", "2"], "min_p is 2.0; it must be at least 0 and at most 1."),
-        (["word " * 500], "tokens and does not fit in the model's context"),
+        (["word " * 500], "tokens and leaves no room in the model's context"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(

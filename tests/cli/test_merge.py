@@ -75,7 +75,7 @@ def test_what_is_no_base_or_no_adapter_is_named(run: Path, adapter: Path, tmp_pa
 def test_a_damaged_adapter_is_named(run: Path, adapter: Path, tmp_path: Path) -> None:
     weights = adapter / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    assert f"{weights} is damaged or incomplete" in refused(tmp_path / "out", run, adapter)
+    assert f"{weights} is damaged or cut short" in refused(tmp_path / "out", run, adapter)
     weights.unlink()
     assert "adapter_model.safetensors" in refused(tmp_path / "out", run, adapter)
 
