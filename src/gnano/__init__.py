@@ -1,7 +1,8 @@
 """auto-g-nano: from raw text to a trained Llama-style language model.
 
-model = load("runs/demo")
-print(model.generate("Once upon a time", max_new_tokens=60))
+Example:
+    model = load("runs/demo")
+    print(model.generate("Once upon a time", max_new_tokens=60))
 """
 
 from os import PathLike
