@@ -174,7 +174,7 @@ def test_a_killed_rank_ends_the_others_and_is_named(
 def test_gradients_are_exchanged_once_a_step(plain: Recipe, tmp_path: Path, parallel: str) -> None:
     """Counted in the profiler's trace of a step of 8 micro-batches."""
     changes = {"micro_batch_size": 1, "profile_start": 3, "profile_steps": 1}
-    recipe = with_train(plain, parallel=parallel, steps=3, eval_every=0, **changes)
+    recipe = with_train(plain, parallel=parallel, steps=4, eval_every=0, **changes)
     assert run(recipe, tmp_path, ranks=2) == [0, 0], output(tmp_path)
     with gzip.open(tmp_path / "profile" / "step-00000003-rank0.json.gz") as trace:
         names = [event.get("name", "") for event in json.load(trace)["traceEvents"]]
