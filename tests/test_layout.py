@@ -23,7 +23,8 @@ def test_no_file_is_longer_than_350_lines():
 
 def test_every_module_has_one_line_in_the_architecture_page():
     page = (ROOT / "docs/architecture.md").read_text("utf-8")
-    listed = Counter(line.split("`")[1] for line in page.splitlines() if line.startswith("| `"))
+    rows = (line.split("`")[1] for line in page.splitlines() if line.startswith("| `"))
+    listed = Counter(name for name in rows if name.endswith(".py"))
     wanted = {str(path.relative_to(ROOT / "src/gnano")) for path in MODULES}
     assert listed == Counter(wanted)
 
