@@ -41,8 +41,7 @@ from gnano.model.flops import num_parameters
 from gnano.model.gpu_specs import compute_mfu
 from gnano.train.estimate import estimate_memory
 
-WARMUP = 3  # steps
-TIMEOUT = 1_200  # seconds of a measurement, including compilation
+WARMUP, TIMEOUT = 3, 1_200  # steps; seconds of a measurement, including compilation
 TARGETS = {"bf16": 94_000, "fp8": 115_000}  # tokens/s of shape 1b on an H200
 
 
@@ -196,21 +195,16 @@ def measure_in_process(setup: Setup, options: argparse.Namespace) -> dict[str, A
     command = [sys.executable, __file__, "--device", options.device, "--shape", options.shape]
     command += ["--seconds", str(options.seconds), "--one", one]
     try:
-        process = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
         return {"failed": f"no result after {TIMEOUT // 60} minutes"}
-    if process.returncode == 0:
-        result: dict[str, Any] = json.loads(process.stdout.strip().split("\n")[-1])
+    if done.returncode == 0:
+        result: dict[str, Any] = json.loads(done.stdout.strip().split("\n")[-1])
         return result
-    if (
-        "OutOfMemoryError" in process.stderr
-        or "out of memory" in process.stderr
-        or process.returncode == -9
-    ):
+    out_of_memory = "OutOfMemoryError" in done.stderr or "out of memory" in done.stderr
+    if out_of_memory or done.returncode == -9:
         return {"failed": "does not fit"}
-    return {"failed": (process.stderr.strip().split("\n") or ["?"])[-1][:100]}
+    return {"failed": (done.stderr.strip().split("\n") or ["?"])[-1][:100]}
 
 
 class Benchmark:
@@ -235,11 +229,8 @@ class Benchmark:
             changed = ", ".join(k for k, v in asdict(setup).items() if v != asdict(before)[k])
             gain = f"  {speed / statistics.median(self.speeds[before]):5.2f} × by {changed}"
         peak = f"{result['peak_gb']:5.1f} GB{self._predicted(setup)}"
-        print(
-            f"{setup}  {speed:9,.0f} tokens/s{self._share(speed, setup)}"
-            f"  {peak}  loss {result['loss']:.2f}{gain}",
-            flush=True,
-        )
+        speed_text = f"{speed:9,.0f} tokens/s{self._share(speed, setup)}"
+        print(f"{setup}  {speed_text}  {peak}  loss {result['loss']:.2f}{gain}", flush=True)
         return speed
 
     def faster(self, *setups: Setup) -> Setup:
@@ -270,12 +261,9 @@ class Benchmark:
             taken = self.speeds[setup]
             speed = statistics.median(taken)
             ratio = f"  {speed / base:5.2f} × transformers at its best" if base else ""
-            has_target = self.gpu == "NVIDIA H200" and self.options.shape == "1b"
-            target = (
-                f"  target {TARGETS[setup.precision]:,}"
-                if has_target and setup.library == "gnano"
-                else ""
-            )
+            measured = (self.gpu, self.options.shape, setup.library)
+            has_target = measured == ("NVIDIA H200", "1b", "gnano")
+            target = f"  target {TARGETS[setup.precision]:,}" if has_target else ""
             print(
                 f"{setup}  {speed:9,.0f} tokens/s{self._share(speed, setup)}"
                 f"  ({min(taken) / speed:.2f} … {max(taken) / speed:.2f}){ratio}{target}"
@@ -336,9 +324,7 @@ def run_all(benchmark: Benchmark) -> None:
     if benchmark.measure(fp8, compiled):
         fp8_best = benchmark.best(fp8)
         own += [fp8, fp8_best, replace(fp8_best, accumulation=4)]
-    others = best_of_transformers(
-        benchmark, Setup(library="transformers", compile=False, micro_batch=first)
-    )
+    others = best_of_transformers(benchmark, replace(eager, library="transformers"))
     print()
     benchmark.medians(list(dict.fromkeys([*own, *others])))
 
