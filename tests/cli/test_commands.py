@@ -33,7 +33,7 @@ def test_every_command_has_help_with_examples(
 
 def test_recipe_help_shows_the_values_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     text = output(capsys, "pretrain", "1b", "--help")
-    assert "--train.steps" in text and "50000" in text and "optimizer steps in all" in text
+    assert "--train.steps" in text and "50000" in text and "optimizer steps of the run" in text
 
 
 def test_generate_gives_the_same_text_for_the_same_seed(
