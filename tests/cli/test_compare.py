@@ -39,13 +39,13 @@ def test_two_models_are_compared_and_results_reused(capsys, workdir):
     arguments = ("one", "other", "--files", "piqa.jsonl", "mine=piqa.jsonl", "--limit", 10)
     first, err = compare(capsys, *arguments)
     assert "model 1 of 2 · one" in err
-    for word in ("PIQA", "mine", "one, less other:", "within the error", "[1] https://"):
+    for word in ("PIQA", "mine", "one minus other:", "within the error", "[1] https://"):
         assert word in first
     assert {path.name for path in (workdir / "evals").iterdir()} == {"one.json", "other.json"}
     again, err = compare(capsys, *arguments)
-    assert again == first and err == "one: as saved\nother: as saved\n"
+    assert again == first and err == "one: stored result\nother: stored result\n"
     bare, err = compare(capsys, "one", "other")
-    assert bare == first and "as saved" in err
+    assert bare == first and "stored result" in err
     assert "https://" not in compare(capsys, *arguments, "--no-published")[0]
     assert "SmolLM2-1.7B" in compare(capsys, *arguments, "--all-published")[0]
 
@@ -80,7 +80,7 @@ def test_the_table_fits_the_terminal_width(capsys, workdir, monkeypatch):
         (("one", "--tasks", "helaswag"), "no task 'helaswag'"),
         (("one", "--plot", "a.gif"), "FILE.png"),
         (("--no-published",), "nothing to show"),
-        (("--files", "questions.jsonl"), "does not say which task"),
+        (("--files", "questions.jsonl"), "name of its task"),
     ],
 )
 def test_errors_are_one_sentence(capsys, workdir, arguments, message):
@@ -89,7 +89,7 @@ def test_errors_are_one_sentence(capsys, workdir, arguments, message):
 
 
 def test_a_missing_plot_package_is_reported_before_evaluation(capsys, workdir, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+    monkeypatch.setattr("gnano.utils.optional_packages.find_spec", lambda name, package=None: None)
     arguments = ("compare", "one", "--files", "piqa.jsonl", "--plot", "a.png")
     assert "auto-g-nano[plot]" in error_sentence(capsys, *arguments)
     assert not (workdir / "evals").exists()

@@ -42,7 +42,7 @@ def test_eval_prints_a_table_and_saves_the_result(saved_model, items, tmp_path, 
     [
         (["nowhere"], "nowhere"),
         (["MODEL", "--tasks", "helaswag"], "no task 'helaswag'"),
-        (["MODEL", "--files", "questions.jsonl"], "which task"),
+        (["MODEL", "--files", "questions.jsonl"], "name of its task"),
         (["MODEL", "--tasks", "none", "--data", "nowhere"], "nowhere"),
         (["MODEL", "--tasks", "none", "--text", "nowhere.txt"], "nowhere.txt"),
         (["MODEL", "--tasks", "none", "--limit", "-1"], "-1"),

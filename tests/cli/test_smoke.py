@@ -90,8 +90,8 @@ def test_another_template_than_the_model_s_own_gives_a_note(capsys, answering) -
     ("arguments", "reason"),
     [
         (["-n", "2"], "tokens is 2; it must be at least 16"),
-        (["--format", "poem"], "No format is called 'poem'"),
-        (["--format", "own"], "has no template that can be read"),
+        (["--format", "poem"], "There is no format 'poem'"),
+        (["--format", "own"], "has no readable template"),
         (["--temperatures"], "There is no temperature"),
         (["--seed", "-3"], "seed is -3"),
     ],
