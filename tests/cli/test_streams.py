@@ -125,32 +125,35 @@ def run_all(arguments: dict[str, list[Any]], where: Path, streams: str) -> dict[
     return codes
 
 
+CLOSED = "<&- >&- 2>&-"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("streams", "print_code"),
-    [("<&- >&- 2>&-", None), ("2>/dev/full # ascii", None), (">/dev/full", 2)],
+    [(CLOSED, None), ("2>/dev/full # ascii", None), (">/dev/full", 2)],
 )
 def test_every_command_survives_broken_streams(
     workdir: Path, recipe: Recipe, base: Path, tmp_path: Path, streams: str, print_code: int | None
 ) -> None:
     arguments = commands(workdir, recipe, base)
     assert {name.split()[0] for name in arguments} == set(COMMANDS)
+    if streams != CLOSED:  # the slow ones, which print like pretrain, run once
+        del arguments["sft"], arguments["dpo"]
     codes = run_all(arguments, tmp_path, streams)
     for name in arguments:
         expected = USUAL_CODES.get(name, 0)
         if print_code and name.split()[0] in OUTPUT_COMMANDS and name != "chat stdin":
             expected = print_code
         assert codes[name] == expected, (name, (tmp_path / "err").read_text("utf-8", "replace"))
-    written = {
-        "data/manifest.json",
-        "tuned/answers.md",
-        "tuned/report.html",
-        "pretrained/report.html",
-    }
-    written |= {"weights", "run.safetensors", "imported", "published/README.md", "merged"}
-    written |= {"evaluation.json"}
+    written = {"data/manifest.json", "pretrained/report.html", "weights", "run.safetensors"}
+    written |= {"imported", "published/README.md", "merged", "evaluation.json"}
+    runs = ["pretrained"]
+    if streams == CLOSED:
+        written |= {"tuned/answers.md", "tuned/report.html"}
+        runs += ["tuned", "preferred"]
     assert [name for name in written if not (tmp_path / name).exists()] == []
-    for name in ("pretrained", "tuned", "preferred"):
+    for name in runs:
         assert find_checkpoint(tmp_path / name)
         assert '"finished"' in (tmp_path / name / "events.jsonl").read_text()
     if "ascii" in streams:
