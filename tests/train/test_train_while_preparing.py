@@ -82,6 +82,7 @@ def test_ctrl_c_while_waiting_saves_a_checkpoint(
     assert fingerprint(finished.checkpoint) == fingerprint(reference.checkpoint)
 
 
+@pytest.mark.slow
 def test_run_on_another_shard_plan_is_refused(several: Recipe, tmp_path: Path) -> None:
     train(with_train(several, steps=2), tmp_path / "run")
     other = replace(several.pretraining_data, folder=str(tmp_path / "other"), shard_tokens=500)

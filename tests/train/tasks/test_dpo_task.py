@@ -76,6 +76,7 @@ def test_resume_is_bit_identical(preferring: Recipe, tuned: RunResult, tmp_path:
     assert fingerprint(result.checkpoint) == fingerprint(tuned.checkpoint)
 
 
+@pytest.mark.slow
 def test_reference_margins_are_recomputed_if_invalid(
     preferring: Recipe, tuned: RunResult, tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ def test_optimizer_has_moments_of_the_adapter_only(tuned: RunResult) -> None:
     assert {f"lora/{name}" for name in moments} < set(training)
 
 
+@pytest.mark.slow
 def test_resume_is_bit_identical(adapted: Recipe, tuned: RunResult, tmp_path: Path) -> None:
     def stop(row: dict[str, object]) -> None:
         if row["step"] == 5:

@@ -74,6 +74,7 @@ def test_epoch_has_every_training_answer_once(tuning: Recipe, tmp_path: Path) ->
     assert not any(f"{question}\n" in text for question in questions)
 
 
+@pytest.mark.slow
 def test_run_starts_with_the_weights_of_its_base(
     tuning: Recipe, base: Path, tmp_path: Path
 ) -> None:
@@ -151,6 +152,7 @@ def test_missing_base_is_reported(tuning: Recipe, tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "recipe.toml").exists()
 
 
+@pytest.mark.slow
 def test_run_resumes_without_its_base_but_not_from_another(
     tuning: Recipe, base: Path, tmp_path: Path
 ) -> None:
@@ -193,6 +195,7 @@ def test_fingerprint_depends_on_records_and_template(tuning: Recipe, tmp_path: P
     assert len({task.fingerprint, chatml.fingerprint, more.fingerprint}) == 3
 
 
+@pytest.mark.slow
 def test_bad_records_are_reported_or_refused(tuning: Recipe, tmp_path: Path) -> None:
     mine = tmp_path / "mine.jsonl"
     write_questions(mine)
@@ -211,6 +214,7 @@ def test_bad_records_are_reported_or_refused(tuning: Recipe, tmp_path: Path) -> 
         train(with_data(requested, max_bad_share=0.01), tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_early_stopping(tuning: Recipe, tmp_path: Path) -> None:
     worse = with_train(
         with_data(tuning, epochs=20),
