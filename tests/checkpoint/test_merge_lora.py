@@ -206,7 +206,7 @@ def test_a_failure_leaves_no_folder(base: Path, adapter: Path, tmp_path: Path) -
     path = base / "config.json"
     config = path.read_bytes()
     path.write_text(json.dumps(other.to_hf()))
-    with pytest.raises(ValueError, match=r"model\.safetensors does not fit"):
+    with pytest.raises(ValueError, match=r"model\.safetensors does not have the shape"):
         merge_adapter(base, adapter, tmp_path / "b" / "merged")
     path.write_bytes(config)
     weights = adapter / "adapter_model.safetensors"

@@ -262,7 +262,7 @@ def test_a_seed_that_is_too_large_is_refused_with_the_range():
             ((-1, 1.0),),
             "a token of logit_bias is -1; it must be at least 0 and at most 2,147,483,647.",
         ),
-        (((5, 1.0), (5, 2.0)), "logit_bias names a token twice; give each id one bias."),
+        (((5, 1.0), (5, 2.0)), "logit_bias names a token twice; give each token id one bias."),
     ],
 )
 def test_an_invalid_bias_is_refused(bias, sentence):

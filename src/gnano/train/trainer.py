@@ -112,10 +112,7 @@ def open_trainer(
 
 
 def build_task(recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> TrainingTask:
-    """Open the data that the recipe trains on, and its base.
-
-    Raises ValueError or OSError where they are missing or cannot be used.
-    """
+    """Open the data that the recipe trains on, and its base; raises ValueError or OSError."""
     base = world.run_on_main(partial(find_base, recipe.train.init_from, run))
     if isinstance(recipe.data, DataConfig):
         return PretrainingTask(recipe.pretraining_data, recipe.model.block_size, base)

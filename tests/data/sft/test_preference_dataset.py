@@ -156,5 +156,5 @@ def test_the_packing_stats_are_correct() -> None:
         "2 pairs in 2 rows of 64: 28.1% padding, 92 tokens used, 28 of them" in rows.packing_stats()
     )
     assert "1 pairs cut" in rows.packing_stats()
-    with pytest.raises(ValueError, match="no row to learn from"):
+    with pytest.raises(ValueError, match="no row to train on"):
         rows_of([])

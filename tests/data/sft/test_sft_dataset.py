@@ -79,7 +79,7 @@ def test_the_packing_stats_are_correct() -> None:
     long = [Example(np.arange(1, 101, dtype=np.int32), np.arange(100) > 60), *examples(3)]
     rows = SFTDataset([long], [1.0], T, seed=0)
     assert "4 examples in" in rows.packing_stats() and "1 examples cut" in rows.packing_stats()
-    with pytest.raises(ValueError, match="no row to learn from"):
+    with pytest.raises(ValueError, match="no row to train on"):
         SFTDataset([[]], [1.0], T, seed=0)
 
 
