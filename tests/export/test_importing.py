@@ -210,7 +210,7 @@ def test_tensors_that_do_not_fit_are_named(checkpoint, tmp_path):
     changed: list[tuple[dict[str, Any], str]] = [
         ({"blocks.1.attention.bias": torch.ones(64)}, "has no tensor 'blocks.1.attention.bias'"),
         ({gate: state[gate][:-1]}, r"layers\.1\.mlp\.gate_proj\.weight is \[95, 64\] and must"),
-        ({gate: state[gate].int()}, r"gate_proj\.weight is int32; give fp32"),
+        ({gate: state[gate].int()}, r"gate_proj\.weight is int32; convert it to fp32"),
         ({gate: 7}, "w1.weight', which is not a tensor"),
     ]
     for change, message in changed:
