@@ -243,7 +243,7 @@ def test_a_run_refused_before_its_first_step_leaves_its_folder_usable(
 
 def test_shape_flags_are_refused_with_a_base(file: Path, base: Path, capsys: Any) -> None:
     for command, recipe in (("sft", "1b-sft"), ("dpo", "1b-dpo"), ("pretrain", str(file))):
-        origin = ["--train.init_from"] if command == "pretrain" else ["--from"]
+        origin = ["--train.init-from"] if command == "pretrain" else ["--from"]
         error = error_output(capsys, command, recipe, *origin, base, "--model.n-layer", "3")
         assert "--model.n-layer has no effect: the model has the shape of its base." in error
 

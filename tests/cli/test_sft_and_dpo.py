@@ -75,7 +75,7 @@ def test_files_replace_the_sources_of_the_recipe(
 def test_a_run_without_held_out_questions_says_so(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ("--data.heldout_fraction", 0, "--out", tmp_path / "run")
+    options = ("--data.heldout-fraction", 0, "--out", tmp_path / "run")
     text = output(capsys, "sft", file, "--from", base, *options)
     assert "no question is held out (data.heldout_fraction is 0%)" in text and "before" not in text
 

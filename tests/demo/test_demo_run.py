@@ -14,7 +14,7 @@ import pytest
 pytestmark = pytest.mark.slow
 TINY = [
     "--data.tokenizer", "bpe-512",
-    "--data.heldout_fraction", "0.1",
+    "--data.heldout-fraction", "0.1",
     "--data.sources.prose.max-bytes", "150000",
     "--data.sources.synthetic.max-bytes", "100000",
     "--data.sources.code.max-bytes", "150000",

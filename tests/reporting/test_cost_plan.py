@@ -79,7 +79,7 @@ def test_the_suggested_change_makes_it_fit(reference, gpu, gpus, micro_batch):
     flags = dict(zip(words, [*words[1:], ""], strict=True))
     train: dict[str, Any] = dict(
         micro_batch_size=int(flags.get("--train.micro-batch-size", micro_batch)),
-        activation_checkpointing="--train.activation_checkpointing" in flags,
+        activation_checkpointing="--train.activation-checkpointing" in flags,
         parallel=flags.get("--train.parallel", estimated.parallel),
     )
     settings = replace(recipe.train, **train)

@@ -11,7 +11,7 @@ gives the same weights, on a CPU bit for bit.
 
 command examples:
   gnano dpo 1b-dpo --from runs/1b-sft
-  gnano dpo 1b-dpo --from runs/1b-sft --files mine.jsonl --train.dpo_beta 0.2
+  gnano dpo 1b-dpo --from runs/1b-sft --files mine.jsonl --train.dpo-beta 0.2
   gnano dpo 1b-dpo --from runs/1b-sft --train.lora.rank 16 --train.schedule.peak 5e-6
 """
 

@@ -14,7 +14,7 @@ printed. Any value of the recipe can be changed under its dotted name.
 command examples:
   gnano plan 1b                                     on every known GPU
   gnano plan 1b --gpu h200 --gpus 2 --price 3.5
-  gnano plan 1b --gpu rtx-4090 --train.micro-batch-size 4 --train.activation_checkpointing
+  gnano plan 1b --gpu rtx-4090 --train.micro-batch-size 4 --train.activation-checkpointing
   gnano plan 350m --gpu h100 --train.precision fp8 --mfu 0.4 --json
 """
 

@@ -15,7 +15,7 @@ command examples:
   gnano pretrain 10m
   gnano pretrain 10m --train.steps 200 --out runs/trial
   gnano pretrain mine.toml --train.schedule.peak 1e-3 --data.folder data/mine
-  gnano pretrain 10m --train.eval_tasks hellaswag --train.eval-tasks-every 500   scores on the way
+  gnano pretrain 10m --train.eval-tasks hellaswag --train.eval-tasks-every 500   scores on the way
   gnano pretrain 10m --train.steps 20000 --allow train.steps           extend a run
   torchrun --standalone --nproc-per-node 8 -m gnano pretrain 1b        all GPUs of a machine
 """

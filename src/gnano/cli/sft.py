@@ -15,7 +15,7 @@ command examples:
   gnano sft 1b-sft --from runs/1b                        Dolly-15k, three epochs
   gnano sft 1b-sft --from runs/1b --files mine.jsonl     your records, in any known format
   gnano sft 1b-sft --from runs/1b --train.lora.rank 16 --train.schedule.peak 2e-4
-  gnano sft 1b-sft --from runs/1b --train.early_stopping_patience 3     stop when it stops improving
+  gnano sft 1b-sft --from runs/1b --train.early-stopping-patience 3     stop when it stops improving
   torchrun --standalone --nproc-per-node 2 -m gnano sft 1b-sft --from runs/1b
 """
 

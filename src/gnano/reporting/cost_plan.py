@@ -197,7 +197,7 @@ def _memory_reductions(
                     changes = [
                         f"--gpus {count}" * (count != gpus),
                         f"--train.parallel {parallel}" * (parallel != train.parallel),
-                        "--train.activation_checkpointing" * (recompute != checkpointing),
+                        "--train.activation-checkpointing" * (recompute != checkpointing),
                         f"--train.micro-batch-size {micro_batch}" * (micro_batch != batch),
                     ]
                     yield " ".join(filter(None, changes)), changed, count
