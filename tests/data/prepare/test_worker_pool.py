@@ -196,7 +196,7 @@ def test_ctrl_c_ends_the_command_and_its_workers(config, tmp_path):
         check=False,
     )
     assert done.returncode == 130, done.stderr
-    assert "Stopped. What was finished is kept" in done.stderr
+    assert "Stopped. Finished work is kept" in done.stderr
     assert "Traceback" not in done.stderr
     for pid in map(int, done.stdout.split()):
         with pytest.raises(ProcessLookupError):

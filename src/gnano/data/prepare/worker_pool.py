@@ -176,7 +176,8 @@ class WorkerPool:
     def _read_events(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            self.events.put(WorkerEvent(**json.loads(line)))
+            if line.endswith("\n"):  # else the process was killed while it wrote the line
+                self.events.put(WorkerEvent(**json.loads(line)))
         for (source, task), busy in list(self.busy.items()):
             if busy is process:
                 self.events.put(WorkerEvent(kind="died", source=source, task=task))
