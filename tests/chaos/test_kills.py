@@ -18,7 +18,7 @@ from gnano.train.run_lock import current_owner
 pytestmark = pytest.mark.slow
 
 # reached in every step; the others are reached a few times in a run
-EVERY_STEP = ("in a step", "before the optimizer", "after the optimizer", "while data is laid out")
+EVERY_STEP = ("in a step", "before the optimizer", "after the optimizer", "while a batch is loaded")
 
 
 def random_faults(kills: int, seed: int) -> list[Fault]:
@@ -125,10 +125,10 @@ def test_a_run_killed_on_two_ranks_resumes_on_one_and_then_on_four(
 
 
 @pytest.fixture(scope="module", params=["instructions", "an adapter", "preferences"])
-def tuning_recipe(request: pytest.FixtureRequest, tuning: Recipe, preferring: Recipe) -> Recipe:
+def tuning_recipe(request: pytest.FixtureRequest, sft_recipe: Recipe, dpo_recipe: Recipe) -> Recipe:
     if request.param == "preferences":
-        return preferring
-    return with_train(tuning, lora=LoraConfig(rank=4 * (request.param == "an adapter")))
+        return dpo_recipe
+    return with_train(sft_recipe, lora=LoraConfig(rank=4 * (request.param == "an adapter")))
 
 
 @pytest.fixture(scope="module")

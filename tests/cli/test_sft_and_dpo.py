@@ -15,9 +15,9 @@ from gnano.config.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
-def file(tuning: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(sft_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tuning recipe as a file, without its base, like the packaged recipes."""
-    content = asdict(tuning)
+    content = asdict(sft_recipe)
     content["train"]["init_from"] = ""
     path = tmp_path_factory.mktemp("recipe") / "small.toml"
     path.write_text(tomli_w.dumps(content))

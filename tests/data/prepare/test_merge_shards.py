@@ -45,13 +45,13 @@ def test_the_index_has_few_sorted_runs():
 @pytest.fixture
 def repeated(make, small_tasks):
     """Three sources with duplicates within files, across files and across sources."""
-    draw = random.Random(1)
+    rng = random.Random(1)
     common = some_texts("xyz", 60)
 
     def files(letters, count):
-        texts = some_texts(letters, 120) + draw.sample(common, 40)
-        draw.shuffle(texts)
-        found = parts(texts + draw.sample(texts, 30), count)
+        texts = some_texts(letters, 120) + rng.sample(common, 40)
+        rng.shuffle(texts)
+        found = parts(texts + rng.sample(texts, 30), count)
         found["0.jsonl"] += found["0.jsonl"][:10]  # equal documents in one file
         return found
 

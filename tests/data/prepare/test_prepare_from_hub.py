@@ -145,8 +145,8 @@ def test_an_unfinished_folder_keeps_its_commit(hub, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_download_is_resumed(tmp_path):
-    draw = random.Random(0)
-    texts = [f"document {n} {draw.randbytes(200).hex(' ', 3)}" for n in range(4_000)]
+    rng = random.Random(0)
+    texts = [f"document {n} {rng.randbytes(200).hex(' ', 3)}" for n in range(4_000)]
     content = parquet(texts, "cosmopedia-v2")
     hub = Hub(readers={"reader"})
     hub.add("me/books", {"books/train-00000-of-00001.parquet": content})
