@@ -138,7 +138,7 @@ def tuning_reference(tuning_recipe: Recipe, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
-def test_tuning_killed_again_and_again_ends_like_a_run_without_faults(
+def test_fine_tuning_killed_again_and_again_ends_like_a_run_without_faults(
     tuning_recipe: Recipe, tuning_reference: Path, kills: int, tmp_path: Path, survived: list[str]
 ) -> None:
     folder = tmp_path / "run"
@@ -148,7 +148,7 @@ def test_tuning_killed_again_and_again_ends_like_a_run_without_faults(
         if code == 0:  # the run is short, and ended before it reached the moment
             continue
         assert code == -9, (planted, output(folder))
-        survived.append(f"kill -9 while tuning: {planted.moment}")
+        survived.append(f"kill -9 during fine-tuning: {planted.moment}")
         killed += 1
     assert killed
     assert run(tuning_recipe, folder) == [0], output(folder)

@@ -1,4 +1,4 @@
-"""A save delays nothing and loses nothing, even if it is slow or fails."""
+"""A slow or failed save neither delays the training nor loses a checkpoint."""
 
 import json
 import signal
@@ -69,7 +69,7 @@ def test_training_continues_during_a_save_and_does_not_change_it(
         )
 
 
-def test_a_disk_that_disappears_for_a_while_costs_a_warning_and_no_step(
+def test_a_disk_that_disappears_for_a_while_causes_only_a_warning(
     plain: Recipe, reference_run: Path, tmp_path: Path
 ) -> None:
     run, messages = tmp_path / "run", list[str]()

@@ -72,7 +72,7 @@ def test_files_replace_the_sources_of_the_recipe(
 
 
 @pytest.mark.slow
-def test_a_run_without_held_out_questions_says_so(
+def test_a_run_without_held_out_questions_reports_it(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--data.heldout-fraction", 0, "--out", tmp_path / "run")

@@ -20,7 +20,7 @@ SAMPLES = range(2_000)  # more than an epoch of each source
 @pytest.fixture
 def partial(mix, tmp_path):
     """Return the folder of `mix` after its first three tasks, one of each source."""
-    return PartialDataset(mix.folder, tmp_path / "growing", tasks=3)
+    return PartialDataset(mix.folder, tmp_path / "partial", tasks=3)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_finished_tasks_are_read_during_preparation(mix, partial):
     assert corpus.manifest.fingerprint == Manifest.load(mix.folder).fingerprint
 
 
-def test_growing_never_changes_an_available_sample(partial, all_samples):
+def test_a_new_task_never_changes_an_available_sample(partial, all_samples):
     """Compare with the finished folder after every task."""
     dataset = PackedDataset(TokenizedCorpus(partial.folder), WEIGHTS, 7, T)
     had = 0
@@ -95,7 +95,7 @@ def test_the_missing_shard_is_named(mix, partial):
 
 
 def test_a_folder_with_nothing_finished_is_waited_for(mix, tmp_path):
-    partial = PartialDataset(mix.folder, tmp_path / "growing")
+    partial = PartialDataset(mix.folder, tmp_path / "partial")
     dataset = PackedDataset(TokenizedCorpus(partial.folder), WEIGHTS, 7, T)
     assert dataset.missing([0]) is not None
     partial.finish_tasks(3)
@@ -103,7 +103,7 @@ def test_a_folder_with_nothing_finished_is_waited_for(mix, tmp_path):
 
 
 def test_a_source_without_weight_is_not_waited_for(mix, tmp_path):
-    partial = PartialDataset(mix.folder, tmp_path / "growing")
+    partial = PartialDataset(mix.folder, tmp_path / "partial")
     while not any(name == "b" for name, _ in partial.sequence[: partial.done]):
         partial.finish_tasks()
     dataset = PackedDataset(TokenizedCorpus(partial.folder), {"a": 0, "b": 1, "c": 0}, 7, T)
@@ -134,7 +134,7 @@ def test_a_task_counts_only_after_all_earlier_ones(partial):
     assert manifest.sources["b"].complete
 
 
-def test_a_folder_prepared_anew_while_it_is_read_is_noticed(partial):
+def test_a_folder_prepared_again_while_it_is_read_is_refused(partial):
     corpus = TokenizedCorpus(partial.folder)
     other = Manifest.load(partial.folder)
     other.tokenizer = other.tokenizer | {"fingerprint": "0" * 64}
@@ -171,7 +171,7 @@ def test_a_manifest_of_an_unfinished_folder_holds_no_tasks(partial):
 
 
 def test_a_source_that_ended_too_short_for_a_sequence_is_refused(mix, tmp_path):
-    partial = PartialDataset(mix.folder, tmp_path / "growing")
+    partial = PartialDataset(mix.folder, tmp_path / "partial")
     dataset = PackedDataset(TokenizedCorpus(partial.folder), WEIGHTS, 7, 100_000)
     partial.finish_all()
     with pytest.raises(ValueError, match=r"fewer than 100,001 tokens.*context 100,000"):

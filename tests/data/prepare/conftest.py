@@ -54,7 +54,7 @@ def config(corpus, tmp_path, tokenizer_folder):
 
 @pytest.fixture(scope="session")
 def reference_folder(corpus, tmp_path_factory, tokenizer_folder):
-    """The folder that `prepare` makes of the corpus. Not to be written to."""
+    """The folder that `prepare` makes of the corpus; tests must not change it."""
     folder = tmp_path_factory.mktemp("reference") / "data"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source_files, "MIN_TASK_BYTES", 1)

@@ -23,7 +23,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks i
 
 @pytest.fixture
 def make_config(make, small_tasks):
-    """several(folder, …): three sources of several tasks, with many duplicates."""
+    """make_config(folder, …): configure three sources of several tasks, with many duplicates."""
     rng = random.Random(2)
     common = some_texts("xyz", 40)
 

@@ -1,4 +1,4 @@
-"""Several ranks compute the same steps as a single one, however the model is distributed."""
+"""Several ranks compute the same steps as a single one, with every kind of parallelism."""
 
 import gzip
 import json

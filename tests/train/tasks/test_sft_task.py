@@ -30,7 +30,7 @@ SINGLE = DistContext(torch.device("cpu"))
 
 
 def ignore_message(text: str, waiting: bool = False) -> None:
-    """Drop a message."""
+    """Do not print the message."""
 
 
 def open_task(recipe: Recipe, run: Path, notify: Notify = ignore_message) -> tuple[Recipe, SFTTask]:

@@ -36,7 +36,7 @@ def row_values(run: Path) -> list[list[float]]:
         ("preferences", "fsdp", "fp32"),
     ],
 )
-def test_two_ranks_tune_like_one(
+def test_two_ranks_fine_tune_like_a_single_one(
     sft_recipe: Recipe, dpo_recipe: Recipe, tmp_path: Path, data: str, parallel: str, precision: str
 ) -> None:
     recipe = dpo_recipe if data == "preferences" else sft_recipe
