@@ -135,5 +135,5 @@ def test_missing_file_or_evaluator_is_an_error_before_the_first_step(task_recipe
     missing = with_train(task_recipe, eval_tasks=("mine=nowhere.jsonl",))
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl"):
         train(missing, tmp_path / "run", build_task_evaluator=build_task_evaluator)
-    with pytest.raises(ValueError, match=r"needs an evaluator.*build_task_evaluator"):
+    with pytest.raises(ValueError, match=r"needs train.*build_task_evaluator"):
         train(task_recipe, tmp_path / "run")
