@@ -1,9 +1,9 @@
-"""What many tests stand on: a small corpus of two sources, prepared once, and its recipe."""
+"""Shared fixtures: a small prepared corpus, a base model, and recipes for each kind of training."""
 
 import os
 
-# models of a few thousand weights: two threads would wait for each other more than work;
-# set before torch is loaded, and inherited by the processes that tests start
+# the models have a few thousand weights, for which several threads are slower than one;
+# set before torch is imported, and inherited by the processes that tests start
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import json
@@ -26,14 +26,14 @@ WORDS = (
 ).split()
 
 
-# files whose few tests take long: begun first, so that at the end no worker has one to itself
-LONG = (
+# slow files and folders: started first, so that they do not run alone at the end
+SLOW_PATHS = (
     "train/distributed/test_parallel.py",
     "train/distributed/test_context.py",
     "checkpoint/test_master_weights.py",
-    "train/test_loop.py",
-    "test_demo.py",
-    "train/lessons/test_ranks.py",
+    "train/test_trainer.py",
+    "demo/test_demo_run.py",
+    "train/tasks/test_tasks_on_ranks.py",
     "chaos/test_disks.py",
     "cli/test_export.py",
     "chaos/",
@@ -46,26 +46,30 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def place(item: pytest.Item) -> int:
-        name = item.path.as_posix()
-        return next((at for at, part in enumerate(LONG) if f"tests/{part}" in name), len(LONG))
+    """Sort the tests by their position in SLOW_PATHS; all others follow."""
+    tests = Path(__file__).parent
 
-    items.sort(key=place)
+    def position(item: pytest.Item) -> int:
+        path = item.path.relative_to(tests) if item.path.is_relative_to(tests) else item.path
+        matches = (at for at, slow in enumerate(SLOW_PATHS) if path.is_relative_to(slow))
+        return next(matches, len(SLOW_PATHS))
+
+    items.sort(key=position)
 
 
 def write_corpus(folder: Path, documents: int = 120) -> None:
-    """Two folders of text files, the same every time."""
-    draw = random.Random(0)
+    """Write two folders of text files, the same on every call."""
+    rng = random.Random(0)
     for source in ("left", "right"):
         (folder / source).mkdir(parents=True)
         for number in range(documents):
-            text = " ".join(draw.choices(WORDS, k=draw.randrange(20, 120)))
+            text = " ".join(rng.choices(WORDS, k=rng.randrange(20, 120)))
             (folder / source / f"{number:04}.txt").write_text(f"{source} {number}: {text}.\n")
 
 
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """A recipe whose data is prepared: T = 32, a vocabulary of 300, more than two epochs."""
+    """A pretraining recipe with prepared data: 32 positions, 300 token ids, over two epochs."""
     folder = tmp_path_factory.mktemp("small")
     write_corpus(folder / "corpus")
     data = DataConfig(
@@ -108,7 +112,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 @pytest.fixture(scope="session")
 def base(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder to tune: random weights of the recipe's shape, and its corpus's tokenizer."""
+    """A model folder to fine-tune: random weights, and the tokenizer of the recipe's corpus."""
     import torch
 
     from gnano.data.tokenized_corpus import TokenizedCorpus
@@ -126,15 +130,15 @@ def base(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_questions(path: Path, count: int = 60) -> None:
-    """Dolly's form, in two categories; every other one has a context."""
-    draw = random.Random(1)
+    """Write records with the keys of Dolly, in two categories; every other record has a context."""
+    rng = random.Random(1)
     records = []
     for number in range(count):
-        words = draw.choices(WORDS, k=3)
+        words = rng.choices(WORDS, k=3)
         records.append(
             {
                 "instruction": f"Say {' '.join(words)} {number}",
-                "context": " ".join(draw.choices(WORDS, k=5)) if number % 2 else "",
+                "context": " ".join(rng.choices(WORDS, k=5)) if number % 2 else "",
                 "response": f"{words[0]} {words[-1]}",
                 "category": "even" if number % 4 else "odd",
             }
@@ -143,8 +147,8 @@ def write_questions(path: Path, count: int = 60) -> None:
 
 
 @pytest.fixture(scope="session")
-def tuning(recipe: Recipe, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """A recipe that tunes `base` on 60 questions: T = 96, two epochs of some 7 steps."""
+def sft_recipe(recipe: Recipe, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """An SFT recipe for `base` on 60 records: 96 positions, two epochs of about 7 steps."""
     path = tmp_path_factory.mktemp("questions") / "questions.jsonl"
     write_questions(path)
     sources = {"mine": InstructionSource(files=(str(path),))}
@@ -169,15 +173,15 @@ def tuning(recipe: Recipe, base: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def preferring(tuning: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """A recipe that tunes `base` on 60 pairs of answers: the shorter one is preferred."""
+def dpo_recipe(sft_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A DPO recipe for `base` on 60 pairs of answers: the shorter one is preferred."""
     path = tmp_path_factory.mktemp("preferences") / "preferences.jsonl"
-    draw = random.Random(2)
+    rng = random.Random(2)
     with path.open("w") as file:
         for number in range(60):
-            words = draw.choices(WORDS, k=4)
+            words = rng.choices(WORDS, k=4)
             record = {"prompt": f"Say {words[0]} {number}", "chosen": words[1]}
             file.write(json.dumps({**record, "rejected": " ".join(words[1:])}) + "\n")
     sources = {"mine": InstructionSource(files=(str(path),))}
-    data = replace(tuning.tuning_data, kind="preferences", sources=sources)
-    return replace(tuning, data=data, train=replace(tuning.train, dpo_beta=0.5))
+    data = replace(sft_recipe.tuning_data, kind="preferences", sources=sources)
+    return replace(sft_recipe, data=data, train=replace(sft_recipe.train, dpo_beta=0.5))

@@ -1,10 +1,10 @@
-"""Processes that start quickly, and functions in several of them that form a process group.
+"""Runs a function on several ranks: processes that start quickly and form a process group.
 
     on_ranks(4, function, *arguments) ─▶ [result of rank 0, …, result of rank 3]
 
-The function must be at the top level of its module, where a new process finds it by name. The
-ranks connect through a file, so they need no free port. `forkserver` forks from a process that has
-loaded PyTorch.
+The function must be at the top level of its module, where a new process can import it. The ranks
+connect through a file, so they need no free port. `forkserver` forks from a process that has
+imported PyTorch, which saves the seconds that this takes.
 """
 
 import multiprocessing
@@ -33,7 +33,7 @@ def on_ranks(size: int, function: Callable[..., Any], *arguments: Any) -> list[A
             work = (rank, size, Path(folder, "rendezvous"), sender, function, arguments)
             processes.append(forkserver.Process(target=_run_rank, args=work, daemon=True))
             processes[-1].start()
-            sender.close()  # so that the receiver sees the end of the process
+            sender.close()  # so that the receiver gets EOFError when the process ends
             receivers.append(receiver)
         try:
             return _receive_results(receivers)
@@ -49,14 +49,14 @@ def _receive_results(receivers: list[Connection]) -> list[Any]:
     while len(results) < len(receivers):
         pending = [receiver for rank, receiver in enumerate(receivers) if rank not in results]
         ready = wait(pending, timeout=max(deadline - time.monotonic(), 0))
-        assert ready, f"only the ranks {sorted(results)} were done in {TIMEOUT:g} s"
+        assert ready, f"only the ranks {sorted(results)} returned within {TIMEOUT:g} s"
         for receiver in ready:
             assert isinstance(receiver, Connection)
             rank = receivers.index(receiver)
             try:
                 succeeded, result = pickle.loads(receiver.recv_bytes())
             except EOFError:
-                succeeded, result = False, "it ended without a result"
+                succeeded, result = False, "the process ended without a result"
             assert succeeded, f"rank {rank} failed:\n{result}"
             results[rank] = result
     return [results[rank] for rank in range(len(receivers))]
@@ -78,7 +78,7 @@ def _run_rank(
         dist.init_process_group(
             "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=size
         )
-        # pickled here: torch's own way of sending tensors needs this process to stay alive
+        # pickled here: PyTorch would share tensors by handles that end with this process
         result = pickle.dumps((True, function(*arguments)))
         dist.barrier()
     except BaseException:

@@ -1,10 +1,11 @@
-"""The source tree keeps the shape that a reader relies on: unique names, short files, one map."""
+"""The source tree: unique module names, short files, and a complete architecture page."""
 
 import ast
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.conftest import SLOW_PATHS
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "src/gnano").rglob("*.py"))
@@ -19,6 +20,10 @@ def test_no_module_name_occurs_twice():
 def test_no_file_is_longer_than_350_lines():
     lengths = {path.name: len(path.read_text("utf-8").splitlines()) for path in SOURCES}
     assert {name: lines for name, lines in lengths.items() if lines > 350} == {}
+
+
+def test_the_slow_test_paths_exist():
+    assert [path for path in SLOW_PATHS if not (ROOT / "tests" / path).exists()] == []
 
 
 def test_every_module_has_one_line_in_the_architecture_page():

@@ -1,8 +1,8 @@
-"""Faults that are planted in a separate process, at a moment inside the program.
+"""Faults that are injected in a separate process, at a given moment inside the program.
 
     Fault("inside a save", 2)   kills the process when it reaches that moment for the second time
 
-A moment is before or after a call of one of our functions.
+A moment is before, after, or (`half`) in the middle of a call of one of our functions.
 """
 
 import importlib
@@ -14,26 +14,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# name: module, attribute, and whether the fault is before or after the call
+# name: module, attribute, and whether the fault is before, after or in the middle of the call
 MOMENTS = {
     "in a step": ("gnano.train.train_step", "TrainState.train_step", "before"),
     "before the optimizer": ("gnano.train.optim.builder", "Optimizer.step", "before"),
     "after the optimizer": ("gnano.train.optim.builder", "Optimizer.step", "after"),
-    "while data is laid out": (
+    "while a batch is loaded": (
         "gnano.train.data_loader",
         "PrefetchLoader.next_micro_batches",
         "before",
     ),
     "during evaluation": ("gnano.model.transformer", "GPT.eval", "after"),
     "after evaluation": ("gnano.train.evaluator", "Evaluator.evaluate", "after"),
-    "when a save begins": ("gnano.checkpoint.async_writer", "AsyncCheckpointWriter.start", "after"),
+    "when a save starts": ("gnano.checkpoint.async_writer", "AsyncCheckpointWriter.start", "after"),
     "inside a save": ("gnano.checkpoint.format", "save_model", "after"),
     "inside a save, later": ("gnano.checkpoint.format", "_write_training", "after"),
-    "before a save is whole": ("gnano.checkpoint.format", "write_checksums", "before"),
+    "before a save is complete": ("gnano.checkpoint.format", "write_checksums", "before"),
     "before the rename": ("gnano.checkpoint.format", "write_checksums", "after"),
     "after the rename": ("gnano.checkpoint.async_writer", "verify_checksums", "before"),
-    "before an old one goes": ("gnano.checkpoint.async_writer", "apply_retention", "before"),
-    "while an old one goes": ("gnano.checkpoint.manager", "remove_checkpoint", "half"),
+    "before an old checkpoint is removed": (
+        "gnano.checkpoint.async_writer",
+        "apply_retention",
+        "before",
+    ),
+    "while an old checkpoint is removed": ("gnano.checkpoint.manager", "remove_checkpoint", "half"),
     "in a line of the log": ("gnano.utils.jsonl_log", "JsonLinesWriter.write", "half"),
 }
 # a moment that a run reaches only once
@@ -44,15 +48,16 @@ ONCE = {COMPILING: ("torch._inductor.graph", "GraphLowering.codegen", "before")}
 @dataclass(frozen=True)
 class Fault:
     moment: str
-    time: int = 1  # the number of the call in this process, from 1
-    # kill: SIGKILL; term, int, usr1: that signal; nan: a gradient; past: the clock
+    call: int = 1  # which call in this process, or which step (for nan), from 1
+    # kill, term, int, usr1: this signal; nan, nan twice: the gradient of one or two steps is NaN;
+    # clock set back: by ten years
     how: str = "kill"
 
     def plant(self) -> None:
-        if self.how == "past":
+        if self.how == "clock set back":
             _set_clock_back()
         if self.how.startswith("nan"):
-            _corrupt_gradient(range(self.time, self.time + (2 if self.how == "nan twice" else 1)))
+            _corrupt_gradient(range(self.call, self.call + (2 if self.how == "nan twice" else 1)))
         if self.moment:
             module, path, when = {**MOMENTS, **ONCE}[self.moment]
             owner: Any = importlib.import_module(module)
@@ -67,7 +72,7 @@ class Fault:
         def wrapped(*arguments: Any, **named: Any) -> Any:
             nonlocal calls
             calls += 1
-            now = calls == self.time
+            now = calls == self.call
             if now and when == "half":
                 _do_half(self.moment, arguments)
             if now and when != "after":
@@ -87,14 +92,14 @@ class Fault:
 
 
 def _do_half(moment: str, arguments: tuple[Any, ...]) -> None:
-    """Do a part of the function's work."""
+    """Do a part of the work of the call: write half a line, or remove half a checkpoint."""
     if moment == "in a line of the log":
         os.write(arguments[0].file, b'{"step": 7, "lo')
     else:  # a checkpoint that is being removed
-        old: Path = arguments[0]
-        doomed = old.with_name(f".{old.name}.old")
-        old.rename(doomed)
-        next(doomed.glob("*.json")).unlink()
+        checkpoint: Path = arguments[0]
+        renamed = checkpoint.with_name(f".{checkpoint.name}.old")
+        checkpoint.rename(renamed)
+        next(renamed.glob("*.json")).unlink()
 
 
 def _set_clock_back() -> None:
@@ -102,11 +107,11 @@ def _set_clock_back() -> None:
     now, gmtime = time.time, time.gmtime
     years = 10 * 365 * 86_400
     time.time = lambda: now() - years
-    time.gmtime = lambda at=None: gmtime(now() - years if at is None else at)
+    time.gmtime = lambda seconds=None: gmtime(now() - years if seconds is None else seconds)
 
 
 def _corrupt_gradient(steps: range) -> None:
-    """Make the gradient of this process NaN in these of its steps (from 1)."""
+    """Make the gradient of this process NaN in these of its steps, counted from 1."""
     import torch
 
     from gnano.train.train_step import TrainState

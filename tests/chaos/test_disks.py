@@ -1,4 +1,4 @@
-"""A full, read-only or unmounted disk costs a warning; training continues, nothing is lost."""
+"""With a full, read-only or unmounted disk, training warns and continues; nothing is lost."""
 
 import os
 import subprocess

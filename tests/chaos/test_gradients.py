@@ -1,4 +1,4 @@
-"""A gradient that is not finite costs its own steps, and no others."""
+"""Only the steps with a gradient that is not finite are skipped."""
 
 from pathlib import Path
 

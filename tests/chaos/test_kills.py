@@ -18,7 +18,7 @@ from gnano.train.run_lock import current_owner
 pytestmark = pytest.mark.slow
 
 # reached in every step; the others are reached a few times in a run
-EVERY_STEP = ("in a step", "before the optimizer", "after the optimizer", "while data is laid out")
+EVERY_STEP = ("in a step", "before the optimizer", "after the optimizer", "while a batch is loaded")
 
 
 def random_faults(kills: int, seed: int) -> list[Fault]:
@@ -125,10 +125,10 @@ def test_a_run_killed_on_two_ranks_resumes_on_one_and_then_on_four(
 
 
 @pytest.fixture(scope="module", params=["instructions", "an adapter", "preferences"])
-def tuning_recipe(request: pytest.FixtureRequest, tuning: Recipe, preferring: Recipe) -> Recipe:
+def tuning_recipe(request: pytest.FixtureRequest, sft_recipe: Recipe, dpo_recipe: Recipe) -> Recipe:
     if request.param == "preferences":
-        return preferring
-    return with_train(tuning, lora=LoraConfig(rank=4 * (request.param == "an adapter")))
+        return dpo_recipe
+    return with_train(sft_recipe, lora=LoraConfig(rank=4 * (request.param == "an adapter")))
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def tuning_reference(tuning_recipe: Recipe, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
-def test_tuning_killed_again_and_again_ends_like_a_run_without_faults(
+def test_fine_tuning_killed_again_and_again_ends_like_a_run_without_faults(
     tuning_recipe: Recipe, tuning_reference: Path, kills: int, tmp_path: Path, survived: list[str]
 ) -> None:
     folder = tmp_path / "run"
@@ -148,7 +148,7 @@ def test_tuning_killed_again_and_again_ends_like_a_run_without_faults(
         if code == 0:  # the run is short, and ended before it reached the moment
             continue
         assert code == -9, (planted, output(folder))
-        survived.append(f"kill -9 while tuning: {planted.moment}")
+        survived.append(f"kill -9 during fine-tuning: {planted.moment}")
         killed += 1
     assert killed
     assert run(tuning_recipe, folder) == [0], output(folder)

@@ -23,13 +23,13 @@ pytestmark = pytest.mark.slow
 
 PHASES = (
     "in a step",
-    "while data is laid out",
+    "while a batch is loaded",
     "during evaluation",
     "after evaluation",
-    "when a save begins",
+    "when a save starts",
     "inside a save",
     "before the rename",
-    "while an old one goes",
+    "while an old checkpoint is removed",
 )
 
 
@@ -38,7 +38,7 @@ def test_a_stop_in_each_phase_ends_with_a_checkpoint_and_its_code(
     chaos_recipe: Recipe, reference_run: Path, tmp_path: Path, moment: str, survived: list[str]
 ) -> None:
     folder = tmp_path / "run"
-    every_step = moment in ("in a step", "while data is laid out")
+    every_step = moment in ("in a step", "while a batch is loaded")
     how, code = ("usr1", 138) if moment == "inside a save" else ("term", 143)
     assert run(chaos_recipe, folder, Fault(moment, 20 if every_step else 2, how)) == [code], output(
         folder
@@ -103,8 +103,8 @@ def test_a_signal_to_one_of_two_ranks_stops_both(
 ) -> None:
     folder = tmp_path / "run"
     # evaluated every 12 steps
-    for moment, time, step in (("in a step", 2, 2), ("during evaluation", 1, 12)):
-        codes = run(chaos_recipe, folder, Fault(moment, time, "term"), ranks=2, on=1)
+    for moment, call, step in (("in a step", 2, 2), ("during evaluation", 1, 12)):
+        codes = run(chaos_recipe, folder, Fault(moment, call, "term"), ranks=2, on=1)
         assert codes == [143, 143], output(folder)
         survived.append(f"stop signal to one of two ranks: {moment}")
         assert history(folder)[-1]["step"] == step
@@ -115,7 +115,7 @@ def test_a_clock_set_back_changes_nothing(
 ) -> None:
     folder = tmp_path / "run"
     assert run(chaos_recipe, folder, Fault("in a step", 30)) == [-9]
-    assert run(chaos_recipe, folder, Fault("", how="past")) == [0]
+    assert run(chaos_recipe, folder, Fault("", how="clock set back")) == [0]
     survived.append("clock set back: ten years")
     assert history(folder) == history(reference_run)
     assert fingerprint(find_checkpoint(folder)) == fingerprint(find_checkpoint(reference_run))

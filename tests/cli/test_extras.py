@@ -1,4 +1,4 @@
-"""A missing optional package is reported before the work, or only costs what it adds."""
+"""A missing optional package is reported before the work, or only its feature is left out."""
 
 import json
 import shutil

@@ -15,9 +15,9 @@ from gnano.config.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
-def file(tuning: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(sft_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tuning recipe as a file, without its base, like the packaged recipes."""
-    content = asdict(tuning)
+    content = asdict(sft_recipe)
     content["train"]["init_from"] = ""
     path = tmp_path_factory.mktemp("recipe") / "small.toml"
     path.write_text(tomli_w.dumps(content))
@@ -72,7 +72,7 @@ def test_files_replace_the_sources_of_the_recipe(
 
 
 @pytest.mark.slow
-def test_a_run_without_held_out_questions_says_so(
+def test_a_run_without_held_out_questions_reports_it(
     file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--data.heldout-fraction", 0, "--out", tmp_path / "run")

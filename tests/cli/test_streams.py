@@ -52,7 +52,7 @@ with open(sys.argv[2], "w") as file:
 
 @pytest.fixture(scope="module")
 def workdir(
-    recipe: Recipe, tuning: Recipe, preferring: Recipe, tmp_path_factory: pytest.TempPathFactory
+    recipe: Recipe, sft_recipe: Recipe, dpo_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A folder with a run, an adapter for it, recipes, and a text."""
     folder = tmp_path_factory.mktemp("streams")
@@ -65,8 +65,8 @@ def workdir(
     recipes = {
         "pretrain": with_train(recipe, steps=2),
         "prepare": replace(recipe, data=replace(data, folder="data")),
-        "sft": replace(tuning, data=replace(tuning.tuning_data, epochs=1)),
-        "dpo": replace(preferring, data=replace(preferring.tuning_data, epochs=1)),
+        "sft": replace(sft_recipe, data=replace(sft_recipe.tuning_data, epochs=1)),
+        "dpo": replace(dpo_recipe, data=replace(dpo_recipe.tuning_data, epochs=1)),
     }
     for name, one in recipes.items():
         (folder / f"{name}.toml").write_text(tomli_w.dumps(asdict(one)))

@@ -25,11 +25,10 @@ LETTERS = {"a": "abcdefgh", "b": "ijklmnop", "c": "qrstuvwx"}  # identify the so
 
 def some_texts(letters, count, seed=0):
     """Return distinct short documents, with characters of one to four bytes."""
-    draw = random.Random(f"{letters} {seed}")
-    words = ["".join(draw.choices(letters, k=draw.randint(1, 8))) for _ in range(200)]
+    rng = random.Random(f"{letters} {seed}")
+    words = ["".join(rng.choices(letters, k=rng.randint(1, 8))) for _ in range(200)]
     texts = [
-        " ".join(draw.choices(words, k=draw.randint(3, 40)))
-        + draw.choice([".", "é!", " 漢字", " 🙂"])
+        " ".join(rng.choices(words, k=rng.randint(3, 40))) + rng.choice([".", "é!", " 漢字", " 🙂"])
         for _ in range(count)
     ]
     return list(dict.fromkeys(texts))

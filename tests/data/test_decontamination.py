@@ -41,8 +41,8 @@ def items_file(folder, items):
 
 
 @pytest.fixture
-def made(tmp_path):
-    """made(*items): return the filter of a file with these items."""
+def make_filter(tmp_path):
+    """make_filter(*items): return the filter of a file with these items."""
     return lambda *items: DecontaminationFilter([items_file(tmp_path, items)])
 
 
@@ -52,7 +52,7 @@ texts = lists(sampled_from("a b B c, é É 1 _ -".split()), max_size=60).map(" "
 
 @settings(deadline=None)
 @given(items=lists(texts, max_size=6), cut=integers(0, 40), document=texts)
-def test_the_answer_equals_a_comparison_of_all_runs(tmp_path_factory, items, cut, document):
+def test_the_filter_equals_a_brute_force_comparison(tmp_path_factory, items, cut, document):
     known = set().union(*map(grams, [ITEM, *items]))
     found = DecontaminationFilter([items_file(tmp_path_factory.mktemp("items"), [ITEM, *items])])
     assert found.ngram_count == len(known)
@@ -102,16 +102,16 @@ def test_every_process_gives_the_same_answer(tmp_path):
         " ".join(ITEM.split()[2:17]),
     ],
 )
-def test_case_punctuation_and_line_breaks_hide_nothing(made, text):
-    found = made("Some other item, not in there.", ITEM)
+def test_case_punctuation_and_line_breaks_are_ignored(make_filter, text):
+    found = make_filter("Some other item, not in there.", ITEM)
     for before, after in ("", ""), ("word " * 500, " more" * 500), ("(", ")"):
         assert found.is_contaminated(before + text + after)
 
 
-def test_twelve_shared_words_are_not_enough(made):
+def test_twelve_shared_words_are_not_enough(make_filter):
     words = re.findall(r"\w+", ITEM)
     assert len(words) == ITEM_WORDS
-    found = made(ITEM)
+    found = make_filter(ITEM)
     for start in range(ITEM_WORDS - NGRAM_WORDS + 1):
         shared = words[start : start + NGRAM_WORDS]
         assert found.is_contaminated(" ".join(["x", *shared, "y"]))
@@ -121,19 +121,19 @@ def test_twelve_shared_words_are_not_enough(made):
 
 
 @pytest.mark.parametrize("text", ["", "one", "?!", "word " * 11, "word " * 5_000])
-def test_clean_documents_of_any_length_pass(made, text):
-    assert not made(ITEM).is_contaminated(text)
+def test_clean_documents_of_any_length_pass(make_filter, text):
+    assert not make_filter(ITEM).is_contaminated(text)
 
 
-def test_runs_do_not_cross_item_boundaries(made):
-    found = made("a b c d e f g h i j k l m", "n o p q r s t u v w x y z")
+def test_runs_do_not_cross_item_boundaries(make_filter):
+    found = make_filter("a b c d e f g h i j k l m", "n o p q r s t u v w x y z")
     assert found.ngram_count == 2
     assert not found.is_contaminated("b c d e f g h i j k l m n o p q r s t u v w x y")
 
 
-def test_short_items_are_not_searched_for(made):
+def test_short_items_are_not_searched_for(make_filter):
     twelve = "a b c d e f g h i j k l"
-    found = made(twelve, ITEM)
+    found = make_filter(twelve, ITEM)
     assert found.ngram_count == ITEM_WORDS - NGRAM_WORDS + 1
     assert not found.is_contaminated(twelve)
     assert not found.is_contaminated(f"{twelve} and then something else")

@@ -52,7 +52,7 @@ def test_the_fraction_is_kept_over_many_documents(fraction):
     assert abs(held - count * fraction) < 5 * (count * fraction * (1 - fraction)) ** 0.5
 
 
-def test_a_document_is_on_the_same_side_in_every_version():
+def test_a_document_is_in_the_same_split_in_every_version():
     # the held-out documents of a run of weeks must not become training text after an update
     held = [n for n in range(40) if is_heldout(Document(f"document {n}"), 0.2)]
     assert held == [2, 10, 13, 14, 17, 36, 37]

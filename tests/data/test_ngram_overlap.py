@@ -25,7 +25,7 @@ texts = lists(sampled_from(TOKENS), max_size=40).map(" ".join)
 
 @settings(deadline=None)
 @given(items=lists(texts, max_size=5), documents=lists(texts, max_size=5))
-def test_the_found_runs_equal_a_comparison_of_all(items, documents):
+def test_the_found_runs_equal_a_brute_force_comparison(items, documents):
     index = NGramIndex(items)
     of_items, of_documents = [[grams(text) for text in row] for row in (items, documents)]
     known = set().union(*of_items)

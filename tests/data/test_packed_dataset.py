@@ -1,4 +1,4 @@
-"""Rows, dataset and held-out rows contain every token as they should, in every process."""
+"""Training and held-out rows contain each token as often as they must, in every process."""
 
 import hashlib
 import json

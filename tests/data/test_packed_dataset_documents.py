@@ -1,4 +1,4 @@
-"""Rows of complete documents, and attention inside documents, in dataset."""
+"""Rows of complete documents, and document masks, in the packed dataset."""
 
 from collections import Counter
 

@@ -189,8 +189,8 @@ def test_a_row_out_of_range_is_refused(n):
 
 
 def test_a_corpus_of_many_lengths_is_packed_almost_without_padding():
-    draw = np.random.default_rng(1)
-    sizes = np.clip(draw.lognormal(5.5, 1.2, 20_000), 2, 60_000).astype(int)
+    rng = np.random.default_rng(1)
+    sizes = np.clip(rng.lognormal(5.5, 1.2, 20_000), 2, 60_000).astype(int)
     found = count_packing(starts_of(sizes), int(sizes.sum()), 1024)
     assert found.padding / (found.rows * 1024) < 0.001
     assert found.targets / (found.rows * 1024) > 0.995
@@ -198,9 +198,9 @@ def test_a_corpus_of_many_lengths_is_packed_almost_without_padding():
 
 def test_the_loss_of_packed_rows_equals_that_of_the_documents():
     """The segments keep attention inside the documents."""
-    length, draw = 16, np.random.default_rng(2)
-    sizes = draw.integers(1, length + 1, 30).tolist()
-    tokens = draw.integers(0, 90, sum(sizes)).astype(np.uint16)
+    length, rng = 16, np.random.default_rng(2)
+    sizes = rng.integers(1, length + 1, 30).tolist()
+    tokens = rng.integers(0, 90, sum(sizes)).astype(np.uint16)
     torch.manual_seed(0)
     model = GPT(91, 32, 2, 4, 2, 48, block_size=length)
     rows = packed(sizes, length)

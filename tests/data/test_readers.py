@@ -228,8 +228,8 @@ def test_a_binary_or_utf_16_file_is_refused(file, content):
 
 def noise(size):
     """Return text that compresses poorly."""
-    draw = random.Random(0)
-    return "\n".join("".join(draw.choices("abcdef ", k=50)) for _ in range(size // 51)).encode()
+    rng = random.Random(0)
+    return "\n".join("".join(rng.choices("abcdef ", k=50)) for _ in range(size // 51)).encode()
 
 
 @pytest.mark.parametrize("packed", [".gz", ".zst"])
@@ -244,10 +244,10 @@ def test_a_truncated_archive_is_named(file, packed, part):
 @pytest.mark.parametrize("packed", [".gz", ".zst"])
 def test_a_damaged_archive_is_named(file, packed):
     content = COMPRESSED[packed](noise(20_000))
-    draw = random.Random(0)
-    for place in draw.sample(range(20, len(content)), 60):
+    rng = random.Random(0)
+    for place in rng.sample(range(20, len(content)), 60):
         damaged = bytearray(content)
-        damaged[place] ^= 1 << draw.randrange(8)
+        damaged[place] ^= 1 << rng.randrange(8)
         try:
             assert texts_of(file(f"a.txt{packed}", damaged))[0].encode() == noise(20_000)
         except ValueError as error:
@@ -278,11 +278,11 @@ def test_a_truncated_parquet_file_is_named_in_one_sentence(file, tmp_path, part)
 def test_a_damaged_parquet_file_is_named(file, tmp_path):
     texts = noise(200_000).decode().split("\n")
     content = as_parquet(tmp_path / "complete.parquet", text=texts).read_bytes()
-    draw = random.Random(0)
+    rng = random.Random(0)
     refused = 0
-    for place in draw.sample(range(len(content)), 100):
+    for place in rng.sample(range(len(content)), 100):
         damaged = bytearray(content)
-        damaged[place : place + 8] = draw.randbytes(8)
+        damaged[place : place + 8] = rng.randbytes(8)
         try:
             texts_of(file("rows.parquet", damaged))  # it has no checksum: text may just differ
         except ValueError as error:

@@ -41,7 +41,7 @@ def test_lines_end_only_in_lf_crlf_or_cr(tmp_path_factory, parts, end, packing, 
     number=integers(0, 8),
     packing=sampled_from(list(PACKED)),
 )
-def test_a_byte_that_is_not_utf8_costs_only_its_line(tmp_path_factory, parts, end, number, packing):
+def test_a_byte_that_is_not_utf8_drops_only_its_line(tmp_path_factory, parts, end, number, packing):
     number %= len(parts)
     encoded = [part.encode() for part in parts]
     encoded[number] += b"caf\xe9"

@@ -16,7 +16,7 @@ from gnano.data.rolling_hash import HASH_BASE, SpanHasher, WindowIndex
     size=integers(1, 9),
     base=sampled_from([1, HASH_BASE]),  # with 1, at first, the sequence does not count
 )
-def test_the_found_windows_equal_a_comparison_of_all(row, other, size, base):
+def test_the_found_windows_equal_a_brute_force_comparison(row, other, size, base):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rolling_hash, "HASH_BASE", base)
         windows = WindowIndex(np.array(row, np.uint64), size)

@@ -94,7 +94,7 @@ def test_no_sequence_is_skipped_or_repeated_within_an_epoch(rows, seed):
         assert set(last) <= set(every)
 
 
-def test_the_test_above_sees_many_epochs():
+def test_a_mixture_of_few_rows_has_many_epochs():
     epochs = by_epoch(walk(MixtureSampler([[3, 0, 5], [60] * 5], [1, 1], 0), 2 * BLOCK_SIZE))
     assert len(epochs[0]) == 1000 // 8
     assert len(epochs[1]) == 4

@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from tests.fakes.partial_dataset import Growing
+from tests.fakes.partial_dataset import PartialDataset
 
 from gnano.data.manifest import Manifest, marker_path
 from gnano.data.packed_dataset import PackedDataset
@@ -18,9 +18,9 @@ SAMPLES = range(2_000)  # more than an epoch of each source
 
 
 @pytest.fixture
-def growing(mix, tmp_path):
+def partial(mix, tmp_path):
     """Return the folder of `mix` after its first three tasks, one of each source."""
-    return Growing(mix.folder, tmp_path / "growing", tasks=3)
+    return PartialDataset(mix.folder, tmp_path / "partial", tasks=3)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,9 @@ def available_samples(dataset):
     return rows
 
 
-def test_finished_tasks_are_read_during_preparation(mix, growing):
-    corpus = TokenizedCorpus(growing.folder)
-    done = growing.sequence[: growing.done]
+def test_finished_tasks_are_read_during_preparation(mix, partial):
+    corpus = TokenizedCorpus(partial.folder)
+    done = partial.sequence[: partial.done]
     for number, name in enumerate(corpus.source_names):
         expected = [shard.name for shard in TokenizedCorpus(mix.folder).shard_infos(number)]
         tasks = [f"{task:05}" for source, task in done if source == name]
@@ -56,33 +56,33 @@ def test_finished_tasks_are_read_during_preparation(mix, growing):
     assert corpus.manifest.fingerprint == Manifest.load(mix.folder).fingerprint
 
 
-def test_growing_never_changes_an_available_sample(growing, all_samples):
+def test_a_new_task_never_changes_an_available_sample(partial, all_samples):
     """Compare with the finished folder after every task."""
-    dataset = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
+    dataset = PackedDataset(TokenizedCorpus(partial.folder), WEIGHTS, 7, T)
     had = 0
-    while growing.done < len(growing.sequence):
+    while partial.done < len(partial.sequence):
         rows = available_samples(dataset)
         assert rows == {i: all_samples[i] for i in rows}
-        assert len(rows) > had or growing.done == 3
+        assert len(rows) > had or partial.done == 3
         had = len(rows)
-        growing.grow()
+        partial.finish_tasks()
         dataset.missing(SAMPLES)  # adds new shards
-    growing.conclude()
+    partial.finish_all()
     dataset.corpus.refresh()
     assert dataset.corpus.manifest.complete
     assert dataset.missing(SAMPLES) is None
     assert available_samples(dataset) == dict(enumerate(all_samples))
 
 
-def test_a_folder_opened_at_any_time_gives_the_same_samples(growing, all_samples):
+def test_a_folder_opened_at_any_time_gives_the_same_samples(partial, all_samples):
     for _ in range(3):
-        growing.grow(2)
-        rows = available_samples(PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T))
+        partial.finish_tasks(2)
+        rows = available_samples(PackedDataset(TokenizedCorpus(partial.folder), WEIGHTS, 7, T))
         assert rows == {i: all_samples[i] for i in rows}
 
 
-def test_the_missing_shard_is_named(mix, growing):
-    dataset = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
+def test_the_missing_shard_is_named(mix, partial):
+    dataset = PackedDataset(TokenizedCorpus(partial.folder), WEIGHTS, 7, T)
     there = available_samples(dataset)
     first = next(i for i in SAMPLES if i not in there)
     assert dataset.missing(range(first)) is None
@@ -91,29 +91,29 @@ def test_the_missing_shard_is_named(mix, growing):
     message = dataset.missing(range(first + 1))
     assert message is not None
     assert f"shard {count + 1} of source {'abc'[source]!r}" in message
-    assert str(growing.folder) in message and "gnano prepare" in message
+    assert str(partial.folder) in message and "gnano prepare" in message
 
 
 def test_a_folder_with_nothing_finished_is_waited_for(mix, tmp_path):
-    growing = Growing(mix.folder, tmp_path / "growing")
-    dataset = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, T)
+    partial = PartialDataset(mix.folder, tmp_path / "partial")
+    dataset = PackedDataset(TokenizedCorpus(partial.folder), WEIGHTS, 7, T)
     assert dataset.missing([0]) is not None
-    growing.grow(3)
+    partial.finish_tasks(3)
     assert dataset.missing([0]) is None
 
 
 def test_a_source_without_weight_is_not_waited_for(mix, tmp_path):
-    growing = Growing(mix.folder, tmp_path / "growing")
-    while not any(name == "b" for name, _ in growing.sequence[: growing.done]):
-        growing.grow()
-    dataset = PackedDataset(TokenizedCorpus(growing.folder), {"a": 0, "b": 1, "c": 0}, 7, T)
+    partial = PartialDataset(mix.folder, tmp_path / "partial")
+    while not any(name == "b" for name, _ in partial.sequence[: partial.done]):
+        partial.finish_tasks()
+    dataset = PackedDataset(TokenizedCorpus(partial.folder), {"a": 0, "b": 1, "c": 0}, 7, T)
     assert dataset.missing(range(10)) is None
 
 
-def test_a_reader_continues_while_the_markers_are_deleted(mix, growing):
+def test_a_reader_continues_while_the_markers_are_deleted(mix, partial):
     """`prepare` writes the manifest, then deletes the markers."""
-    corpus = TokenizedCorpus(growing.folder)
-    growing.conclude()
+    corpus = TokenizedCorpus(partial.folder)
+    partial.finish_all()
     corpus.refresh()
     assert corpus.manifest == Manifest.load(mix.folder)
     for source, name in enumerate(corpus.source_names):
@@ -122,11 +122,11 @@ def test_a_reader_continues_while_the_markers_are_deleted(mix, growing):
         assert ids == [tokens.tolist() for tokens in mix.shards(name)]
 
 
-def test_a_task_counts_only_after_all_earlier_ones(growing):
+def test_a_task_counts_only_after_all_earlier_ones(partial):
     """A marker without its predecessors is ignored, because the list may only grow."""
-    growing.conclude()
-    late = Growing(growing.finished, growing.folder.with_name("late"))
-    late.grow(len(late.sequence))
+    partial.finish_all()
+    late = PartialDataset(partial.finished, partial.folder.with_name("late"))
+    late.finish_tasks(len(late.sequence))
     marker_path(late.folder / "a", 1).unlink()
     manifest = Manifest.load(late.folder)
     assert len(manifest.sources["a"].tasks) == 1
@@ -134,24 +134,24 @@ def test_a_task_counts_only_after_all_earlier_ones(growing):
     assert manifest.sources["b"].complete
 
 
-def test_a_folder_prepared_anew_while_it_is_read_is_noticed(growing):
-    corpus = TokenizedCorpus(growing.folder)
-    other = Manifest.load(growing.folder)
+def test_a_folder_prepared_again_while_it_is_read_is_refused(partial):
+    corpus = TokenizedCorpus(partial.folder)
+    other = Manifest.load(partial.folder)
     other.tokenizer = other.tokenizer | {"fingerprint": "0" * 64}
-    other.save(growing.folder)
+    other.save(partial.folder)
     with pytest.raises(ValueError, match="prepared anew while it was read; start again"):
         corpus.refresh()
 
 
-def test_a_damaged_marker_is_named(growing):
-    path = growing.folder / "b" / "00000.json"
+def test_a_damaged_marker_is_named(partial):
+    path = partial.folder / "b" / "00000.json"
     path.write_text(path.read_text()[:-30])
     with pytest.raises(ValueError, match=re.escape(str(path))):
-        TokenizedCorpus(growing.folder)
+        TokenizedCorpus(partial.folder)
 
 
-def test_held_out_text_keeps_its_order_as_it_grows(mix, growing):
-    corpus = TokenizedCorpus(growing.folder)
+def test_held_out_text_keeps_its_order_as_it_grows(mix, partial):
+    corpus = TokenizedCorpus(partial.folder)
     for number, name in enumerate(corpus.source_names):
         expected = mix.heldout(name).tolist()
         part = corpus.heldout_tokens(number).tolist()
@@ -165,15 +165,15 @@ def test_held_out_text_keeps_its_order_as_it_grows(mix, growing):
         ]
 
 
-def test_a_manifest_of_an_unfinished_folder_holds_no_tasks(growing):
-    content = json.loads((growing.folder / "manifest.json").read_text())
+def test_a_manifest_of_an_unfinished_folder_holds_no_tasks(partial):
+    content = json.loads((partial.folder / "manifest.json").read_text())
     assert "sources" not in content and content["complete"] is False
 
 
 def test_a_source_that_ended_too_short_for_a_sequence_is_refused(mix, tmp_path):
-    growing = Growing(mix.folder, tmp_path / "growing")
-    dataset = PackedDataset(TokenizedCorpus(growing.folder), WEIGHTS, 7, 100_000)
-    growing.conclude()
+    partial = PartialDataset(mix.folder, tmp_path / "partial")
+    dataset = PackedDataset(TokenizedCorpus(partial.folder), WEIGHTS, 7, 100_000)
+    partial.finish_all()
     with pytest.raises(ValueError, match=r"fewer than 100,001 tokens.*context 100,000"):
         dataset.missing([0])
 

@@ -86,7 +86,7 @@ def test_more_examples_than_items_are_an_error(file):
         load_tasks([], [str(file)], shots=20)
 
 
-def test_made_items_are_different_and_have_every_gold():
+def test_generated_items_are_different_and_have_every_gold():
     items = made_items()
     assert len(set(items)) == len(items) and {item.gold for item in items} == {0, 1, 2, 3}
 

@@ -1,4 +1,4 @@
-"""Log-likelihoods equal those from transformers' logits, whatever is in the same batch."""
+"""Log-likelihoods equal those from transformers' logits, in batches with any other items."""
 
 import random
 from functools import cache

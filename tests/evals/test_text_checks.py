@@ -47,7 +47,7 @@ def test_any_text_has_a_verdict_with_a_reason(
 @given(
     code=st.text(alphabet="def f(x):\n\t \"'\\return[{1}]#@=", max_size=60), finished=st.booleans()
 )
-def test_almost_python_has_a_verdict(code: str, finished: bool) -> None:
+def test_code_that_is_almost_python_has_a_verdict(code: str, finished: bool) -> None:
     for expected in (CODE, CODE_ANSWER):
         assert grade_text(code, expected, finished).reasons
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.evals.conftest import made_items
-from tests.processes import ends, start_ranks
+from tests.processes import start_ranks, wait_for_outputs
 from tests.small_models import with_train
 
 from gnano.config.eval_config import EvalConfig
@@ -83,7 +83,7 @@ def test_ranks_share_the_work_and_give_the_same_result(task_recipe, tmp_path):
     )  # fmt: skip
     single = train(small, tmp_path / "single", build_task_evaluator=build_task_evaluator).run
     ranks = start_ranks(with_train(small, parallel="fsdp"), tmp_path / "several", 2)
-    printed = ends(ranks)
+    printed = wait_for_outputs(ranks)
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(printed)
     found, expected = read_tasks(tmp_path / "several"), read_tasks(single)
     assert list(found) == list(expected)

@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.data.hf_hub.hub_server import Hub, _Handler
 
-LARGE = (".safetensors", ".gguf", ".onnx")  # kept in LFS, as the Hub's .gitattributes says
+LARGE = (".safetensors", ".gguf", ".onnx")  # kept in LFS, like in the Hub's .gitattributes
 
 
 @dataclass

@@ -105,6 +105,6 @@ def test_llama_cpp_computes_the_same(llama, checkpoint, source, ids):
 
 
 @pytest.mark.parametrize(("dtype", "within"), [("q8_0", 0.005), ("q4_0", 0.03)])
-def test_quantization_costs_little_in_llama_cpp(llama, checkpoint, ids, dtype, within):
+def test_quantization_changes_the_loss_little_in_llama_cpp(llama, checkpoint, ids, dtype, within):
     exact = nats(load_model(checkpoint)(ids)[0].detach(), ids)
     assert nats(logits_of(llama(dtype), ids), ids) == pytest.approx(exact, rel=within)

@@ -33,10 +33,10 @@ def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tuned(tuning: Recipe, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tuned(sft_recipe: Recipe, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fine-tuning run of the one above."""
-    tuning = replace(tuning, data=replace(tuning.tuning_data, epochs=1))
-    short = with_train(tuning, init_from=str(run), tokens_per_step=32 * 8, micro_batch_size=8)
+    sft_recipe = replace(sft_recipe, data=replace(sft_recipe.tuning_data, epochs=1))
+    short = with_train(sft_recipe, init_from=str(run), tokens_per_step=32 * 8, micro_batch_size=8)
     return train(short, tmp_path_factory.mktemp("tuned") / "small-sft").run
 
 
@@ -141,9 +141,9 @@ def test_a_tuned_model_names_its_base_and_format(tuned, run):
 
 
 @pytest.mark.slow
-def test_a_dpo_model_has_all_three_stages(preferring, tuned, tmp_path):
+def test_a_dpo_model_has_all_three_stages(dpo_recipe, tuned, tmp_path):
     short = with_train(
-        preferring, init_from=str(tuned), steps=2, tokens_per_step=192, micro_batch_size=2
+        dpo_recipe, init_from=str(tuned), steps=2, tokens_per_step=192, micro_batch_size=2
     )
     run = train(short, tmp_path / "dpo").run
     text = build_model_card(run, "me/small-dpo")
@@ -195,9 +195,9 @@ def test_hub_data_sets_are_linked(run, recipe, tmp_path):
     assert "bigcode/starcoderdata" in section(text, "License")
 
 
-def test_source_names_are_escaped(tuned, tuning, tmp_path):
+def test_source_names_are_escaped(tuned, sft_recipe, tmp_path):
     sources = {"a|b\n## Bold <b>": InstructionSource(files=("x.jsonl",))}
-    copy = edited(tuned, tmp_path / "copy", replace(tuning.tuning_data, sources=sources))
+    copy = edited(tuned, tmp_path / "copy", replace(sft_recipe.tuning_data, sources=sources))
     assert "| a\\|b ## Bold &lt;b> | files of the author | 1 |" in build_model_card(
         copy, "me/small"
     )

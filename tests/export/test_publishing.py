@@ -139,7 +139,7 @@ def test_the_commit_is_atomic_and_uploads_are_reused(hub, model, tmp_path, monke
     assert at_the_hub(hub) == contents(tmp_path / "published/small")
     assert len(hub.stored) == 2, "what had arrived was sent again"
     publish(*command)
-    assert len(hub.models[REPO].commits) == 1, "a run for nothing has made a commit"
+    assert len(hub.models[REPO].commits) == 1, "a run without changes has made a commit"
 
 
 @pytest.mark.slow

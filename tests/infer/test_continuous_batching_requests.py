@@ -1,4 +1,4 @@
-"""What a request may ask for, at every door; and a vocabulary larger than the tokenizer's."""
+"""Invalid requests are refused by every function, and padding ids are never sampled."""
 
 import math
 from collections.abc import Callable
@@ -68,7 +68,7 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_a_number_out_of_its_range_is_one_sentence_at_every_entry(engine, entry):
+def test_a_number_out_of_its_range_is_one_sentence_in_every_function(engine, entry):
     for value in INVALID_NUMBERS:
         with pytest.raises(ValueError) as refused:
             ENTRIES[entry](engine, value)

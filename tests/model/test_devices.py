@@ -51,7 +51,7 @@ def as_on_mps(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["recipe", "tuning", "preferring"])
+@pytest.mark.parametrize("kind", ["recipe", "sft_recipe", "dpo_recipe"])
 def test_training_evaluation_and_saving_need_no_fp64(
     kind: str, request: pytest.FixtureRequest, as_on_mps: None, tmp_path: Path
 ) -> None:

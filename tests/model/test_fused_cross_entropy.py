@@ -80,7 +80,7 @@ def test_without_gradients_the_loss_is_the_same():
 
 
 @pytest.mark.parametrize("frozen", ["x", "weight"])
-def test_a_frozen_side_costs_no_product(frozen):
+def test_no_product_is_computed_for_a_frozen_side(frozen):
     x, weight, targets = problem()
     with products() as both:
         fused_linear_cross_entropy(x, weight, targets, 37).backward()
@@ -203,7 +203,7 @@ def test_bf16_states_and_an_fp32_head_give_bf16_and_fp32_gradients_near_the_exac
     assert relative(weight.grad, to_weight) < 0.01
 
 
-def test_the_mean_over_any_number_of_tokens_scales_both_gradients_alike():
+def test_the_mean_over_any_number_of_tokens_scales_both_gradients_equally():
     """1/N in bf16 is wrong by up to 0.4 %, and would make all gradients wrong."""
     x, weight, targets = problem(tokens=199, width=64)
     rough = x.detach().bfloat16().requires_grad_()
@@ -240,7 +240,7 @@ def test_large_logits_do_not_overflow():
     assert x.grad.isfinite().all() and weight.grad.isfinite().all()
 
 
-def test_ignored_positions_cost_nothing():
+def test_nothing_is_computed_for_ignored_positions():
     """Otherwise most of the work in fine-tuning would be for prompts."""
     x, weight, targets = problem(tokens=80, ignored=0.0)
     targets[::4] = IGNORE_INDEX

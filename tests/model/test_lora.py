@@ -113,7 +113,7 @@ def test_weights_in_bf16_are_merged_in_fp32_and_rounded_once(tuned):
         assert (ours == exact.to(torch.bfloat16)).float().mean() > 0.99
 
 
-def test_it_computes_in_the_dtype_of_its_input(tuned, random_ids):
+def test_an_adapter_computes_in_the_dtype_of_its_input(tuned, random_ids):
     model = tuned()
     model.compute_dtype = torch.bfloat16
     ids = random_ids(model, 2, 20)

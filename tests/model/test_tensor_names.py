@@ -1,4 +1,4 @@
-"""The published checkpoint, compared with a model written from its description alone."""
+"""The published checkpoint, compared with a model written only from its description."""
 
 import pytest
 import torch

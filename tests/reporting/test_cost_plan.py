@@ -99,7 +99,7 @@ def test_a_model_too_large_for_one_gpu_is_sharded_over_more():
     assert "--gpus" in estimated.remedy and "--train.parallel fsdp" in estimated.remedy
 
 
-def test_a_model_without_a_remedy_says_so():
+def test_a_model_that_no_setting_makes_fit_is_reported():
     model = replace(PRESETS["1b"], n_embd=16_384, n_head=128, n_kv_head=128, ffn_hidden=65_536)
     train = TrainConfig(micro_batch_size=1, tokens_per_step=64 * 1_024)
     recipe = Recipe(model=model, train=train)

@@ -37,7 +37,7 @@ def test_color_only_adds_escape_codes(rows):
 def test_a_falling_loss_falls_in_the_plot(rows):
     lines = render_terminal_plot(rows(every=0), 60, 16, color=False).split("\n")
     points = [(r, c) for r, line in enumerate(lines) for c, x in enumerate(line) if x in BRAILLE]
-    assert min(points)[1] < 10  # the highest point stands on the left
+    assert min(points)[1] < 10  # the highest point is on the left
     assert max(points, key=lambda point: point[1])[0] >= 10  # the last one near the bottom
 
 

@@ -1,4 +1,4 @@
-"""The list of runs shows the status of each, whatever has happened to it or to the others."""
+"""The list of runs shows the status of each, even if it or another one is damaged."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""GPT-2's files are found and verified; if missing, one error says how to get them."""
+"""GPT-2's files are found and verified; if missing, one error explains how to get them."""
 
 import hashlib
 import importlib.util

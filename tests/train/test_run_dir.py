@@ -71,7 +71,7 @@ def test_flipped_bits_never_give_another_recipe(
 def test_run_of_an_older_version_resumes(
     recipe: Recipe, task: PretrainingTask, tmp_path: Path
 ) -> None:
-    """Keys that its recipe.toml lacks have their defaults."""
+    """Keys that are missing in its recipe.toml have their defaults."""
     run = tmp_path / "run"
     resolve_started(recipe, run, task, SINGLE)
     old = tomllib.loads((run / "recipe.toml").read_text())

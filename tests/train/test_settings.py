@@ -153,9 +153,9 @@ def test_tuning_steps_without_epochs_are_used(tmp_path: Path) -> None:
     assert load_recipe(str(file)).tuning_data.epochs == InstructionConfig().epochs
 
 
-def test_epochs_that_override_steps_are_reported(tuning: Recipe, tmp_path: Path) -> None:
+def test_epochs_that_override_steps_are_reported(sft_recipe: Recipe, tmp_path: Path) -> None:
     messages: list[str] = []
-    recipe = with_train(tuning, steps=1_000_000)
+    recipe = with_train(sft_recipe, steps=1_000_000)
     recipe = replace(recipe, data=replace(recipe.tuning_data, epochs=0.1))
     result = train(
         recipe, tmp_path / "run", notify=lambda text, waiting=False: messages.append(text)

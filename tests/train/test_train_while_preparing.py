@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.fakes.partial_dataset import Growing
+from tests.fakes.partial_dataset import PartialDataset
 from tests.processes import fingerprint, losses
 from tests.small_models import with_train
 
@@ -39,19 +39,19 @@ def short_poll(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("short_poll")
 def test_run_that_waits_for_shards_gives_the_same_weights(several: Recipe, tmp_path: Path) -> None:
     reference = train(several, tmp_path / "reference")
-    growing = Growing(Path(several.pretraining_data.folder), tmp_path / "data")
+    partial = PartialDataset(Path(several.pretraining_data.folder), tmp_path / "data")
     waits: list[str] = []
 
     def notify(text: str, waiting: bool = False) -> None:
         if not waiting:
             return
         waits.append(text)
-        if growing.done < len(growing.sequence):
-            growing.grow()
+        if partial.done < len(partial.sequence):
+            partial.finish_tasks()
         else:
-            growing.conclude()
+            partial.finish_all()
 
-    recipe = replace(several, data=replace(several.pretraining_data, folder=str(growing.folder)))
+    recipe = replace(several, data=replace(several.pretraining_data, folder=str(partial.folder)))
     waited = train(recipe, tmp_path / "waited", notify=notify)
     assert fingerprint(waited.checkpoint) == fingerprint(reference.checkpoint)
     assert losses(tmp_path / "waited") == losses(tmp_path / "reference")
@@ -66,8 +66,8 @@ def test_run_that_waits_for_shards_gives_the_same_weights(several: Recipe, tmp_p
 def test_ctrl_c_while_waiting_saves_a_checkpoint(
     several: Recipe, tmp_path: Path, tasks: int
 ) -> None:
-    growing = Growing(Path(several.pretraining_data.folder), tmp_path / "data", tasks)
-    recipe = replace(several, data=replace(several.pretraining_data, folder=str(growing.folder)))
+    partial = PartialDataset(Path(several.pretraining_data.folder), tmp_path / "data", tasks)
+    recipe = replace(several, data=replace(several.pretraining_data, folder=str(partial.folder)))
 
     def notify(text: str, waiting: bool = False) -> None:
         if waiting:
@@ -75,7 +75,7 @@ def test_ctrl_c_while_waiting_saves_a_checkpoint(
 
     stopped = train(recipe, tmp_path / "run", notify=notify)
     assert stopped.stopped_by == signal.SIGINT and not stopped.is_finished
-    growing.conclude()
+    partial.finish_all()
     finished = train(recipe, tmp_path / "run")
     assert finished.start_step == stopped.step and finished.is_finished
     reference = train(several, tmp_path / "reference")

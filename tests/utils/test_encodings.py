@@ -1,4 +1,4 @@
-"""Text in files and pipes is UTF-8 on every machine, whatever its locale is."""
+"""Text in files and pipes is UTF-8 on every machine, with any locale."""
 
 import ast
 import re

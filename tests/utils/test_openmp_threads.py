@@ -103,7 +103,7 @@ def test_every_command_with_a_model_sets_the_threads(
 
 
 @pytest.mark.usefixtures("raising_set_num_threads")
-@pytest.mark.parametrize("kind", ["recipe", "tuning", "preferring"])
+@pytest.mark.parametrize("kind", ["recipe", "sft_recipe", "dpo_recipe"])
 def test_training_sets_the_threads(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

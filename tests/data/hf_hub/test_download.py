@@ -1,4 +1,4 @@
-"""Downloads lose nothing and send nothing twice, whatever the connection does."""
+"""Downloads are complete after any connection error, and transfer no byte twice."""
 
 import os
 import signal

@@ -18,11 +18,11 @@ from gnano.data.prepare.pipeline import prepare
 def corpus(tmp_path_factory):
     """Two sources of several files each, with duplicates within and across files and sources."""
     home = tmp_path_factory.mktemp("corpus")
-    draw = random.Random(0)
+    rng = random.Random(0)
     common = some_texts("xyz", 30)
     for name, files in (("a", 5), ("b", 4)):
         for n in range(files):
-            texts = some_texts("abcdefgh", 60, seed=(name, n)) + draw.sample(common, 12)
+            texts = some_texts("abcdefgh", 60, seed=(name, n)) + rng.sample(common, 12)
             write_jsonl(home / name / f"{n}.jsonl", texts + texts[:3])
     return home
 
@@ -54,7 +54,7 @@ def config(corpus, tmp_path, tokenizer_folder):
 
 @pytest.fixture(scope="session")
 def reference_folder(corpus, tmp_path_factory, tokenizer_folder):
-    """The folder that `prepare` makes of the corpus. Not to be written to."""
+    """The folder that `prepare` makes of the corpus; tests must not change it."""
     folder = tmp_path_factory.mktemp("reference") / "data"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source_files, "MIN_TASK_BYTES", 1)

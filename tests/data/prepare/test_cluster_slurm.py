@@ -38,7 +38,7 @@ OTHERS = {"scontrol": "echo localhost", "squeue": 'cat "$FAKE_SLURM.queue" 2>/de
 
 
 class FakeSlurm:
-    """An `sbatch` that saves the scripts, and a method that runs them as the nodes would."""
+    """An `sbatch` that saves the scripts, and a method that runs them like the nodes do."""
 
     def __init__(self, home):
         self.home = home / "slurm"

@@ -45,13 +45,13 @@ def test_the_index_has_few_sorted_runs():
 @pytest.fixture
 def repeated(make, small_tasks):
     """Three sources with duplicates within files, across files and across sources."""
-    draw = random.Random(1)
+    rng = random.Random(1)
     common = some_texts("xyz", 60)
 
     def files(letters, count):
-        texts = some_texts(letters, 120) + draw.sample(common, 40)
-        draw.shuffle(texts)
-        found = parts(texts + draw.sample(texts, 30), count)
+        texts = some_texts(letters, 120) + rng.sample(common, 40)
+        rng.shuffle(texts)
+        found = parts(texts + rng.sample(texts, 30), count)
         found["0.jsonl"] += found["0.jsonl"][:10]  # equal documents in one file
         return found
 
@@ -98,7 +98,7 @@ def test_the_first_of_equal_documents_in_the_plans_order_is_kept(repeated, prepa
 def test_a_text_held_out_in_an_earlier_group_is_never_training_text(
     repeated, prepared, monkeypatch
 ):
-    """Documents of one group have the same side, so equal texts of two groups may be on both."""
+    """A group is in one split; so equal texts of two groups may be in different splits."""
     config, files = repeated
 
     def grouped(source, paths):
@@ -124,8 +124,8 @@ def test_a_text_held_out_in_an_earlier_group_is_never_training_text(
     assert trained and held and not trained & held
 
 
-def test_a_text_on_both_sides_of_one_task_is_held_out(make, prepared, monkeypatch):
-    """If one file has a text on both sides, it is not training text."""
+def test_a_text_in_both_splits_of_one_task_is_held_out(make, prepared, monkeypatch):
+    """If one file has a text in both splits, it is not training text."""
     texts = numbered(0, 40)
 
     def grouped(source, paths):

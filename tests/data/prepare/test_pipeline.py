@@ -23,13 +23,13 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks i
 
 @pytest.fixture
 def make_config(make, small_tasks):
-    """several(folder, …): three sources of several tasks, with many duplicates."""
-    draw = random.Random(2)
+    """make_config(folder, …): configure three sources of several tasks, with many duplicates."""
+    rng = random.Random(2)
     common = some_texts("xyz", 40)
 
     def files(letters, count):
-        texts = some_texts(letters, 150) + draw.sample(common, 25)
-        draw.shuffle(texts)
+        texts = some_texts(letters, 150) + rng.sample(common, 25)
+        rng.shuffle(texts)
         return parts(texts, count)
 
     content = {"a": files("abcdefgh", 5), "b": files("ijklmnop", 3), "c": files("qrstuvwx", 1)}
@@ -98,11 +98,11 @@ def test_a_killed_run_gives_the_same_bytes_and_leaves_no_process(
     make_config, reference_files, tree, tmp_path
 ):
     config = make_config("killed", workers=2)
-    draw = random.Random(3)
+    rng = random.Random(3)
     kills = 0
     for _ in range(5):
         process = start_prepare(config, tmp_path / "killed.toml")
-        time.sleep(draw.uniform(0.2, 1.0))
+        time.sleep(rng.uniform(0.2, 1.0))
         workers = children(process.pid)
         process.kill()
         output = process.communicate()[0].decode()
@@ -151,9 +151,9 @@ def test_a_run_killed_at_any_step_gives_the_same_bytes(
     config = make_config("counted")
     assert prepare_until(config, 0, tmp_path / "steps") == 0
     steps = int((tmp_path / "steps").read_text())
-    draw = random.Random(4)
-    early = draw.sample(range(1, steps - 60), 6)
-    for last in sorted([*early, *draw.sample(range(steps - 60, steps + 1), 4)]):
+    rng = random.Random(4)
+    early = rng.sample(range(1, steps - 60), 6)
+    for last in sorted([*early, *rng.sample(range(steps - 60, steps + 1), 4)]):
         shutil.rmtree(config.folder)
         assert prepare_until(config, last, tmp_path / "none") == -9
         prepare(config)

@@ -27,11 +27,11 @@ SMOLLM, STARCODER = "HuggingFaceTB/smollm-corpus", "bigcode/starcoderdata"
 
 
 def reference(folder: Path, **changes) -> DataConfig:
-    """The sources of recipe `1b` without budgets, with half of the documents held out."""
+    """The sources of recipe `1b` without budgets, with a tenth of the documents held out."""
     sources = load_recipe("1b").data.sources
     return DataConfig(
         folder=str(folder),
-        tokenizer="gpt2",  # needs no text: nothing is downloaded before the plan is settled
+        tokenizer="gpt2",  # needs no training: nothing is downloaded before the plan is complete
         heldout_fraction=0.1,
         workers=1,
         sources={
@@ -145,8 +145,8 @@ def test_an_unfinished_folder_keeps_its_commit(hub, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_download_is_resumed(tmp_path):
-    draw = random.Random(0)
-    texts = [f"document {n} {draw.randbytes(200).hex(' ', 3)}" for n in range(4_000)]
+    rng = random.Random(0)
+    texts = [f"document {n} {rng.randbytes(200).hex(' ', 3)}" for n in range(4_000)]
     content = parquet(texts, "cosmopedia-v2")
     hub = Hub(readers={"reader"})
     hub.add("me/books", {"books/train-00000-of-00001.parquet": content})
@@ -156,7 +156,7 @@ def test_a_killed_download_is_resumed(tmp_path):
         config = DataConfig(
             folder=str(tmp_path / "data"), tokenizer="gpt2", sources={"books": source}
         )
-        # the look before reads the file's end; what stalls is the download after it
+        # the first request is the check, which reads the footer; the second, the download, stalls
         hub.faults["storage"] = [Fault(), stall(60, after=half)]
         process = command(config, hub, tmp_path / "home")
         part = tmp_path / "data/.downloads/books/books/train-00000-of-00001.parquet.incomplete"

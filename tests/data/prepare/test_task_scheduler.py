@@ -36,7 +36,7 @@ def test_a_budget_ends_with_the_task_that_reaches_it(eight_tasks, prepared, need
     sizes = [tokens_of(all_prepared, texts) for texts in tasks]
     for number, budget in enumerate((sum(sizes[: needed - 1]) + 1, sum(sizes[:needed]))):
         if needed == 1 and number == 0:
-            continue  # within the first file: see test_tokenizing
+            continue  # ends in the first file: test_a_budget_ends_with_the_document_that_reaches_it
         wanted = with_source(config, "a", max_tokens=budget)
         done = prepared(replace(wanted, folder=f"{config.folder}-{number}"))
         both = done.training_documents("a"), done.heldout_documents("a")

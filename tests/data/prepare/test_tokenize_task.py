@@ -68,11 +68,11 @@ def test_too_short_and_too_long_documents_are_dropped_and_counted(draft, tokeniz
 def test_documents_that_share_13_words_with_an_evaluation_are_dropped_and_counted(
     make, prepared, tmp_path
 ):
-    asked = " ".join(f"word{n}" for n in range(20))
+    item = " ".join(f"word{n}" for n in range(20))
     clean = numbered(0, 50)
-    near = " ".join(f"word{n}" for n in range(12))  # one too few
-    dirty = [f"Before. {asked}, after {n}" for n in range(3)]
-    write_jsonl(tmp_path / "evals/one.jsonl", [asked])
+    near = " ".join(f"word{n}" for n in range(12))  # one word too few
+    dirty = [f"Before. {item}, after {n}" for n in range(3)]
+    write_jsonl(tmp_path / "evals/one.jsonl", [item])
     evaluation = str(tmp_path / "evals/*.jsonl")
     config = make(a=[*clean[:20], *dirty, near, *clean[20:]], heldout=0)
     with_it = replace(config, folder=str(tmp_path / "with"), decontaminate=(evaluation,))
@@ -83,7 +83,7 @@ def test_documents_that_share_13_words_with_an_evaluation_are_dropped_and_counte
     assert source.read == len(clean) + 4
 
 
-def test_the_side_of_a_document_depends_on_its_text(draft, tokenizer):
+def test_the_split_of_a_document_depends_on_its_text(draft, tokenizer):
     texts = numbered(0, 300)
     _, folder = draft(texts, heldout=0.3)
     held = [t for t in texts if is_heldout(Document(t), 0.3)]
@@ -99,7 +99,7 @@ def test_small_shards_have_the_tokens_of_one_large_shard(draft, tokenizer):
     shards = [np.fromfile(folder / f"{s.name}.tokens", "<u2") for s in found.shards]
     assert sum(map(len, shards)) == full.tokens
     assert trained(found, folder, tokenizer) == texts
-    # each is closed by the document that fills it, and the last is no splinter
+    # each shard ends with the document that fills it, and the last one is not tiny
     longest = max(len(tokenizer.encode(text)) + 1 for text in texts)
     assert all(1_500 <= len(part) < 1_500 + longest for part in shards[:-1])
     assert 1_500 <= len(shards[-1]) < 2 * 1_500 + longest

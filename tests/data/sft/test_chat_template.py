@@ -114,12 +114,12 @@ def test_only_answers_and_their_ends_are_learned(
 
 
 def test_the_alpaca_template_is_the_published_one() -> None:
-    asked = Turn("user", "Name a city.")
-    assert ALPACA.render_prompt((asked,)) == (
+    question = Turn("user", "Name a city.")
+    assert ALPACA.render_prompt((question,)) == (
         "Below is an instruction that describes a task. Write a response that appropriately "
         "completes the request.\n\n### Instruction:\nName a city.\n\n### Response:\n"
     )
-    assert ALPACA.render_prompt((replace(asked, context="In Peru."),)) == (
+    assert ALPACA.render_prompt((replace(question, context="In Peru."),)) == (
         "Below is an instruction that describes a task, paired with an input that provides further "
         "context. Write a response that appropriately completes the request.\n\n### Instruction:\n"
         "Name a city.\n\n### Input:\nIn Peru.\n\n### Response:\n"

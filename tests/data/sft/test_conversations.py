@@ -10,7 +10,7 @@ from gnano.data.sft.conversations import Conversation, Turn, parse_conversation
 from gnano.data.sft.record_loading import read_conversation_files
 
 DOLLY = Path(__file__).parents[4] / "shared/data/databricks-dolly-15k"
-ASKED = (Turn("user", "Where is it?", "A map."), Turn("assistant", "There."))
+ONE_TURN = (Turn("user", "Where is it?", "A map."), Turn("assistant", "There."))
 PLAIN = (Turn("user", "Where is it?"), Turn("assistant", "There."))
 BEFORE = (
     Turn("system", "Be brief."),
@@ -60,8 +60,8 @@ def test_a_repeated_system_turn_is_used_once_and_a_different_one_refused() -> No
 @pytest.mark.parametrize(
     ("record", "turns"),
     [
-        ({"instruction": "Where is it?", "context": " A map.\n", "response": "There."}, ASKED),
-        ({"instruction": "Where is it?", "input": "A map.", "output": " There.\n"}, ASKED),
+        ({"instruction": "Where is it?", "context": " A map.\n", "response": "There."}, ONE_TURN),
+        ({"instruction": "Where is it?", "input": "A map.", "output": " There.\n"}, ONE_TURN),
         ({"instruction": "Where is it?", "input": "", "output": "There."}, PLAIN),
         ({"instruction": "Where is it?", "context": None, "response": "There."}, PLAIN),
         ({"instruction": "Where is it?", "response": "There."}, PLAIN),

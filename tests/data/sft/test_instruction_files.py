@@ -37,10 +37,10 @@ def test_a_data_set_is_downloaded_once(hub, tmp_path):
     paths = resolve_source_files(DOLLY, tmp_path / "hub", messages.append)
     assert Path(paths[0]).read_bytes() == jsonl(50)
     assert messages and "databricks-dolly-15k.jsonl" in messages[0]
-    asked = len(hub.requests)
+    request_count = len(hub.requests)
     hub.add(DOLLY.repo, {"databricks-dolly-15k.jsonl": jsonl(60)})  # a newer commit
     assert resolve_source_files(DOLLY, tmp_path / "hub") == paths
-    assert len(hub.requests) == asked
+    assert len(hub.requests) == request_count
 
 
 def test_a_damaged_file_is_downloaded_again(hub, tmp_path):

@@ -27,18 +27,18 @@ V, T = 130, 64
 
 def pair(prompt: int, chosen: int, rejected: int, seed: int = 0) -> PreferencePair:
     """Return a pair with these numbers of ids."""
-    draw = np.random.default_rng([seed, prompt, chosen, rejected])
-    front = draw.integers(1, V, prompt)
+    rng = np.random.default_rng([seed, prompt, chosen, rejected])
+    front = rng.integers(1, V, prompt)
     sides = []
     for size in (chosen, rejected):
-        ids = np.concatenate([front, draw.integers(1, V, size)]).astype(np.int32)
+        ids = np.concatenate([front, rng.integers(1, V, size)]).astype(np.int32)
         sides.append(Example(ids, np.arange(prompt + size) >= prompt))
     return PreferencePair(sides[0], sides[1])
 
 
 def pairs(count: int = 30, seed: int = 0) -> list[PreferencePair]:
-    draw = np.random.default_rng(seed)
-    sizes = draw.integers(1, 14, (count, 3)).tolist()
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 14, (count, 3)).tolist()
     return [pair(p, c, r, seed=n) for n, (p, c, r) in enumerate(sizes)]
 
 

@@ -9,7 +9,7 @@ import pytest
 from gnano.data.sft.conversations import Preference, Turn, parse_preference
 from gnano.data.sft.record_loading import read_record_files
 
-ASKED = (Turn("user", "Where?"),)
+QUESTION = (Turn("user", "Where?"),)
 
 
 def user(content: str) -> dict[str, str]:
@@ -26,29 +26,29 @@ SYSTEM = {"role": "system", "content": "Be brief."}
 @pytest.mark.parametrize(
     ("record", "turns"),
     [
-        ({"prompt": " Where?\n", "chosen": "Here.", "rejected": " There.\n"}, ASKED),
-        ({"prompt": "Where?", "chosen": [model("Here.")], "rejected": [model("There.")]}, ASKED),
+        ({"prompt": " Where?\n", "chosen": "Here.", "rejected": " There.\n"}, QUESTION),
+        ({"prompt": "Where?", "chosen": [model("Here.")], "rejected": [model("There.")]}, QUESTION),
         ({"prompt": [user("Where?")], "chosen": [model("Here.")], "rejected": [model("There.")]},
-         ASKED),
-        ({"prompt": [user("Where?")], "chosen": "Here.", "rejected": "There."}, ASKED),
+         QUESTION),
+        ({"prompt": [user("Where?")], "chosen": "Here.", "rejected": "There."}, QUESTION),
         ({"chosen": [user("Where?"), model("Here.")],
-          "rejected": [user("Where?"), model("There.")]}, ASKED),
+          "rejected": [user("Where?"), model("There.")]}, QUESTION),
         ({"prompt": "Where?", "chosen": [user("Where?"), model("Here.")],
-          "rejected": [user("Where?"), model("There.")]}, ASKED),
+          "rejected": [user("Where?"), model("There.")]}, QUESTION),
         ({"prompt": None, "chosen": [user("Where?"), model("Here.")],
-          "rejected": [user("Where?"), model("There.")]}, ASKED),
-        ({"instruction": "Where?", "chosen": "Here.", "rejected": "There."}, ASKED),
-        ({"instruction": "Where?", "input": "", "chosen": "Here.", "rejected": "There."}, ASKED),
+          "rejected": [user("Where?"), model("There.")]}, QUESTION),
+        ({"instruction": "Where?", "chosen": "Here.", "rejected": "There."}, QUESTION),
+        ({"instruction": "Where?", "input": "", "chosen": "Here.", "rejected": "There."}, QUESTION),
         ({"instruction": "Where?", "input": "A map.", "chosen": "Here.", "rejected": "There."},
          (Turn("user", "Where?", "A map."),)),
         ({"instruction": "Where?", "context": "A map.", "chosen": "Here.", "rejected": "There."},
          (Turn("user", "Where?", "A map."),)),
         ({"prompt": [SYSTEM, user("Hi"), model("Yes?"), user("Where?")],
           "chosen": [model("Here.")], "rejected": [model("There.")]},
-         (Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Yes?"), *ASKED)),
+         (Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Yes?"), *QUESTION)),
         ({"chosen": [SYSTEM, user("Hi"), model("Yes?"), user("Where?"), model("Here.")],
           "rejected": [SYSTEM, user("Hi"), model("Yes?"), user("Where?"), model("There.")]},
-         (Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Yes?"), *ASKED)),
+         (Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Yes?"), *QUESTION)),
     ],
 )  # fmt: skip
 def test_each_format_gives_the_same_preference(record: object, turns: tuple[Turn, ...]) -> None:
@@ -69,9 +69,9 @@ def test_each_format_gives_the_same_preference(record: object, turns: tuple[Turn
 )  # fmt: skip
 def test_every_format_may_have_a_system_and_a_history(record: dict[str, Any]) -> None:
     extra = {"system": "Be brief.", "history": [["Hi", "Yes?"]]}
-    turns = (Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Yes?"), *ASKED)
+    turns = (Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Yes?"), *QUESTION)
     assert parse_preference({**record, **extra}) == Preference(turns, "Here.", "There.")
-    assert parse_preference(record) == Preference(ASKED, "Here.", "There.")
+    assert parse_preference(record) == Preference(QUESTION, "Here.", "There.")
 
 
 GOOD: dict[str, Any] = {"prompt": "a", "chosen": "b", "rejected": "c"}
@@ -128,4 +128,4 @@ def test_preferences_about_the_same_question_are_held_out_together() -> None:
     same = {**GOOD, "chosen": "d", "category": "else"}
     assert parse_preference(GOOD).split_key == parse_preference(same).split_key
     assert parse_preference(GOOD).split_key != parse_preference({**GOOD, "prompt": "x"}).split_key
-    assert Preference(ASKED, "b", "c", topic="a subject").split_key == "a subject"
+    assert Preference(QUESTION, "b", "c", topic="a subject").split_key == "a subject"

@@ -27,7 +27,9 @@ def questions(found: dict[str, list[Conversation]]) -> set[str]:
     return {one.turns[0].content for group in found.values() for one in group}
 
 
-def test_a_question_is_on_one_side_in_every_file_and_under_any_share(tmp_path: Path) -> None:
+def test_a_question_is_in_the_same_split_in_every_file_and_with_any_fraction(
+    tmp_path: Path,
+) -> None:
     names = [f"What is {n}?" for n in range(200)]
     a, b = write(tmp_path / "a.jsonl", names), write(tmp_path / "b.jsonl", names[::-1])
     found = load(a=a, b=b)

@@ -18,13 +18,13 @@ V, T = 130, 32
 
 
 def examples(count: int = 40) -> list[Example]:
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     made = []
     for _ in range(count):
-        n = int(draw.integers(4, 30))
+        n = int(rng.integers(4, 30))
         learned = np.zeros(n, bool)
-        learned[int(draw.integers(1, n)) :] = True
-        made.append(Example(draw.integers(1, V, n).astype(np.int32), learned))
+        learned[int(rng.integers(1, n)) :] = True
+        made.append(Example(rng.integers(1, V, n).astype(np.int32), learned))
     return made
 
 

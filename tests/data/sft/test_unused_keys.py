@@ -7,18 +7,18 @@ import pytest
 from gnano.config.data_config import InstructionConfig, InstructionSource
 from gnano.data.sft.record_loading import load_conversations, load_preferences
 
-ASKED = {"role": "user", "content": "Where?", "weight": 1, "name": ""}
+USER_MESSAGE = {"role": "user", "content": "Where?", "weight": 1, "name": ""}
 RECORDS = {
     "instructions": [
         {"instruction": "Where?", "output": "Here.", "category": "a", "tools": ["map"], "id": 7},
         {"instruction": "When?", "output": "Now.", "tools": [], "system": "Be brief."},
-        {"messages": [ASKED, {"role": "assistant", "content": "Here."}], "prompt": "Where?"},
+        {"messages": [USER_MESSAGE, {"role": "assistant", "content": "Here."}], "prompt": "Where?"},
         {"prompt": "Where?", "completion": "Here.", "system_prompt": None},
     ],
     "preferences": [
         {"prompt": "Where?", "chosen": "a", "rejected": "b", "tools": ["map"], "id": 7},
         {"instruction": "Where?", "chosen": "a", "rejected": "b", "prompt": None, "system": "c"},
-        {"prompt": [ASKED], "chosen": "a", "rejected": "b"},
+        {"prompt": [USER_MESSAGE], "chosen": "a", "rejected": "b"},
     ],
 }
 NAMED = {

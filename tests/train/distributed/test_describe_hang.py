@@ -35,7 +35,7 @@ def test_a_large_job_fits_one_line() -> None:
     )
 
 
-def test_work_of_rank_0_for_all_ranks() -> None:
+def test_ranks_that_wait_for_work_of_rank_0_are_reported_as_waiting() -> None:
     heartbeats = {0: heartbeat(30, "saving"), 1: heartbeat(math.inf, "saving")}
     assert describe_hang(heartbeats, 1_800) == (
         'rank 0 on gpu-a has been stuck in "saving" for 1,800 s, '

@@ -1,4 +1,4 @@
-"""Several ranks compute the same steps as a single one, however the model is distributed."""
+"""Several ranks compute the same steps as a single one, with every kind of parallelism."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from tests.chaos.faults import Fault
 from tests.chaos.runs import output, run, start, wait_for_output
-from tests.fakes.partial_dataset import Growing
+from tests.fakes.partial_dataset import PartialDataset
 from tests.ranks import on_ranks
 from tests.small_models import with_train
 
@@ -186,15 +186,15 @@ def test_gradients_are_exchanged_once_a_step(plain: Recipe, tmp_path: Path, para
 def test_ranks_wait_together_for_data_that_is_still_being_prepared(
     plain: Recipe, single_rank: Path, tmp_path: Path
 ) -> None:
-    growing = Growing(Path(plain.pretraining_data.folder), tmp_path / "data")
-    data = replace(plain.pretraining_data, folder=str(growing.folder))
+    partial = PartialDataset(Path(plain.pretraining_data.folder), tmp_path / "data")
+    data = replace(plain.pretraining_data, folder=str(partial.folder))
     folder = tmp_path / "run"
     processes = start(with_train(replace(plain, data=data), parallel="ddp"), folder, ranks=2)
     wait_for_output("waiting for `gnano prepare`: held-out text", folder)
-    while growing.done < len(growing.sequence):
+    while partial.done < len(partial.sequence):
         time.sleep(0.5)
-        growing.grow()
-    growing.conclude()
+        partial.finish_tasks()
+    partial.finish_all()
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0], output(folder)

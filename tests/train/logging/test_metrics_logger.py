@@ -1,4 +1,4 @@
-"""Metrics are read late, but each is in the row of its own step, and none is lost."""
+"""Metrics are read one step later; each is in the row of its own step, and none is lost."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Trackers get every metric, and their failures cost curves, never the run."""
+"""Trackers get every metric, and a tracker that fails never ends the run."""
 
 import importlib
 import json
@@ -281,7 +281,7 @@ def test_a_slow_tracker_misses_steps_which_is_reported_once(tmp_path, library, m
     assert len(messages) == 2 and messages[1].startswith("wandb misses 4,")
 
 
-def test_an_unwritable_folder_costs_only_the_curves(offline):
+def test_an_unwritable_folder_stops_the_trackers_but_not_the_run(offline):
     unwritable = Path("/proc/sys/kernel")
     if not unwritable.is_dir():
         pytest.skip("there is no unwritable folder")

@@ -20,8 +20,8 @@ from gnano.utils.jsonl_log import read_metrics
 
 
 @pytest.fixture(scope="module")
-def tuned(preferring: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    return train(preferring, tmp_path_factory.mktemp("dpo") / "run")
+def tuned(dpo_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return train(dpo_recipe, tmp_path_factory.mktemp("dpo") / "run")
 
 
 def heldout_metrics(run: Path) -> list[dict[str, Any]]:
@@ -38,12 +38,12 @@ def log_prob(model: torch.nn.Module, ids: Any, loss_mask: Any) -> float:
 
 
 def test_reference_margins_match_transformers(
-    preferring: Recipe, tuned: RunResult, base: Path
+    dpo_recipe: Recipe, tuned: RunResult, base: Path
 ) -> None:
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     template = read_template(tuned.checkpoint)
     assert template is not None
-    records, tokenizer = load_preferences(preferring.tuning_data), Tokenizer.load(base)
+    records, tokenizer = load_preferences(dpo_recipe.tuning_data), Tokenizer.load(base)
     groups = [*records.train.values(), *records.heldout.values()]
     pairs: list[PreferencePair] = [
         encode_preference(p, template, tokenizer) for group in groups for p in group
@@ -66,26 +66,26 @@ def test_loss_starts_at_log_two_and_learns_preferences(tuned: RunResult) -> None
     assert first["loss"] == pytest.approx(0.693, abs=0.05)
 
 
-def test_resume_is_bit_identical(preferring: Recipe, tuned: RunResult, tmp_path: Path) -> None:
+def test_resume_is_bit_identical(dpo_recipe: Recipe, tuned: RunResult, tmp_path: Path) -> None:
     def stop(row: dict[str, object]) -> None:
         if row["step"] == 5:
             signal.raise_signal(signal.SIGTERM)
 
-    assert train(preferring, tmp_path / "run", stop).step == 5
-    result = train(preferring, tmp_path / "run")
+    assert train(dpo_recipe, tmp_path / "run", stop).step == 5
+    result = train(dpo_recipe, tmp_path / "run")
     assert fingerprint(result.checkpoint) == fingerprint(tuned.checkpoint)
 
 
 @pytest.mark.slow
 def test_reference_margins_are_recomputed_if_invalid(
-    preferring: Recipe, tuned: RunResult, tmp_path: Path
+    dpo_recipe: Recipe, tuned: RunResult, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "reference.safetensors").write_bytes(b"torn")
-    again = train(preferring, run)
+    again = train(dpo_recipe, run)
     assert fingerprint(again.checkpoint) == fingerprint(tuned.checkpoint)
-    other = with_train(preferring, dpo_beta=0.1)
+    other = with_train(dpo_recipe, dpo_beta=0.1)
     assert train(other, tmp_path / "other").is_finished  # another β has the same reference margins
     ours = load_file(run / "reference.safetensors")["margins"]
     theirs = load_file(tmp_path / "other" / "reference.safetensors")["margins"]

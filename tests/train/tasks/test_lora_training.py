@@ -22,8 +22,8 @@ LORA = LoraConfig(rank=4, alpha=8.0)
 
 
 @pytest.fixture(scope="module")
-def adapted(tuning: Recipe) -> Recipe:
-    return with_train(tuning, lora=LORA, schedule=replace(tuning.train.schedule, peak=2e-2))
+def adapted(sft_recipe: Recipe) -> Recipe:
+    return with_train(sft_recipe, lora=LORA, schedule=replace(sft_recipe.train.schedule, peak=2e-2))
 
 
 @pytest.fixture(scope="module")

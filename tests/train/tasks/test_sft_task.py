@@ -30,7 +30,7 @@ SINGLE = DistContext(torch.device("cpu"))
 
 
 def ignore_message(text: str, waiting: bool = False) -> None:
-    """Drop a message."""
+    """Do not print the message."""
 
 
 def open_task(recipe: Recipe, run: Path, notify: Notify = ignore_message) -> tuple[Recipe, SFTTask]:
@@ -44,22 +44,22 @@ def with_data(recipe: Recipe, **changes: object) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def tuned(tuning: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    return train(tuning, tmp_path_factory.mktemp("tuned") / "run")
+def tuned(sft_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return train(sft_recipe, tmp_path_factory.mktemp("tuned") / "run")
 
 
-def test_steps_follow_from_epochs(tuning: Recipe, tmp_path: Path) -> None:
-    one, task = open_task(with_data(tuning, epochs=1), tmp_path)
-    three, _ = open_task(with_data(tuning, epochs=3), tmp_path)
+def test_steps_follow_from_epochs(sft_recipe: Recipe, tmp_path: Path) -> None:
+    one, task = open_task(with_data(sft_recipe, epochs=1), tmp_path)
+    three, _ = open_task(with_data(sft_recipe, epochs=3), tmp_path)
     rows = len(task.dataset.rows)
     assert one.train.steps == -(-rows // 4) and three.train.steps == -(-3 * rows // 4)
-    as_given, _ = open_task(with_data(tuning, epochs=0), tmp_path)
-    assert as_given.train.steps == tuning.train.steps
+    as_given, _ = open_task(with_data(sft_recipe, epochs=0), tmp_path)
+    assert as_given.train.steps == sft_recipe.train.steps
 
 
-def test_epoch_has_every_training_answer_once(tuning: Recipe, tmp_path: Path) -> None:
-    _, task = open_task(tuning, tmp_path)
-    records = load_conversations(tuning.tuning_data)
+def test_epoch_has_every_training_answer_once(sft_recipe: Recipe, tmp_path: Path) -> None:
+    _, task = open_task(sft_recipe, tmp_path)
+    records = load_conversations(sft_recipe.tuning_data)
     train_records = [c for found in records.train.values() for c in found]
     heldout_records = [c for found in records.heldout.values() for c in found]
     assert len(train_records) + len(heldout_records) == 60 and 4 < len(heldout_records) < 25
@@ -76,9 +76,9 @@ def test_epoch_has_every_training_answer_once(tuning: Recipe, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_run_starts_with_the_weights_of_its_base(
-    tuning: Recipe, base: Path, tmp_path: Path
+    sft_recipe: Recipe, base: Path, tmp_path: Path
 ) -> None:
-    frozen = with_train(tuning, schedule=replace(tuning.train.schedule, peak=1e-12))
+    frozen = with_train(sft_recipe, schedule=replace(sft_recipe.train.schedule, peak=1e-12))
     result = train(frozen, tmp_path / "run")
     ours, theirs = load_model(result.checkpoint), load_model(base)
     for name, parameter in theirs.named_parameters():
@@ -90,12 +90,14 @@ def test_run_starts_with_the_weights_of_its_base(
     assert rows[0]["heldout"] == rows[-1]["heldout"]
 
 
-def test_heldout_loss_matches_transformers(tuning: Recipe, base: Path, tuned: RunResult) -> None:
+def test_heldout_loss_matches_transformers(
+    sft_recipe: Recipe, base: Path, tuned: RunResult
+) -> None:
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).requires_grad_(False)
     template = read_template(tuned.checkpoint)
     assert template is not None
     nats, count = 0.0, 0
-    for found in load_conversations(tuning.tuning_data).heldout.values():
+    for found in load_conversations(sft_recipe.tuning_data).heldout.values():
         for one in found:
             example = encode_conversation(one, template, Tokenizer.load(base))
             assert len(example.ids) <= 97
@@ -123,41 +125,43 @@ def test_loss_falls_and_checkpoint_has_the_chat_template(tuned: RunResult, base:
     assert config["chat_template"] == (tuned.checkpoint / "chat_template.jinja").read_text()
 
 
-def test_run_records_its_base(tuned: RunResult, base: Path, tuning: Recipe) -> None:
+def test_run_records_its_base(tuned: RunResult, base: Path, sft_recipe: Recipe) -> None:
     text = (tuned.run / "recipe.toml").read_text()
     assert str(base) in text and "base_sha256" in text
     again = load_recipe(str(tuned.run / "recipe.toml"))
-    assert again.data == tuning.data and again.model.block_size == 96
+    assert again.data == sft_recipe.data and again.model.block_size == 96
 
 
-def test_finished_run_is_unchanged(tuning: Recipe, tuned: RunResult) -> None:
+def test_finished_run_is_unchanged(sft_recipe: Recipe, tuned: RunResult) -> None:
     before = fingerprint(tuned.run)
-    again = train(tuning, tuned.run)
+    again = train(sft_recipe, tuned.run)
     assert again.is_finished and again.start_step == again.total_steps == tuned.total_steps
     assert fingerprint(tuned.run) == before
 
 
-def test_template_is_read_from_the_base(tuning: Recipe, tuned: RunResult, tmp_path: Path) -> None:
-    requested = with_train(with_data(tuning, template=""), init_from=str(tuned.run))
+def test_template_is_read_from_the_base(
+    sft_recipe: Recipe, tuned: RunResult, tmp_path: Path
+) -> None:
+    requested = with_train(with_data(sft_recipe, template=""), init_from=str(tuned.run))
     _, task = open_task(requested, tmp_path)
     assert task.chat_template == read_template(tuned.checkpoint) != ALPACA
     assert task.base.folder == tuned.checkpoint.absolute()
 
 
-def test_missing_base_is_reported(tuning: Recipe, tmp_path: Path) -> None:
+def test_missing_base_is_reported(sft_recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Tuning needs a base model.*--from"):
-        train(with_train(tuning, init_from=""), tmp_path / "run")
+        train(with_train(sft_recipe, init_from=""), tmp_path / "run")
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        train(with_train(tuning, init_from=str(tmp_path / "nowhere")), tmp_path / "run")
+        train(with_train(sft_recipe, init_from=str(tmp_path / "nowhere")), tmp_path / "run")
     assert not (tmp_path / "run" / "recipe.toml").exists()
 
 
 @pytest.mark.slow
 def test_run_resumes_without_its_base_but_not_from_another(
-    tuning: Recipe, base: Path, tmp_path: Path
+    sft_recipe: Recipe, base: Path, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(base, tmp_path / "copy"))
-    mine = with_train(tuning, init_from=str(copy))
+    mine = with_train(sft_recipe, init_from=str(copy))
     complete = train(mine, tmp_path / "complete")
 
     def stop(row: dict[str, object]) -> None:
@@ -181,27 +185,27 @@ def test_run_resumes_without_its_base_but_not_from_another(
         train(mine, started)
 
 
-def test_fingerprint_depends_on_records_and_template(tuning: Recipe, tmp_path: Path) -> None:
+def test_fingerprint_depends_on_records_and_template(sft_recipe: Recipe, tmp_path: Path) -> None:
     mine = tmp_path / "mine.jsonl"
     write_questions(mine)
-    sources = {"mine": replace(tuning.tuning_data.sources["mine"], files=(str(mine),))}
-    task = open_task(with_data(tuning, sources=sources), tmp_path)[1]
-    assert task.fingerprint == open_task(tuning, tmp_path)[1].fingerprint, (
+    sources = {"mine": replace(sft_recipe.tuning_data.sources["mine"], files=(str(mine),))}
+    task = open_task(with_data(sft_recipe, sources=sources), tmp_path)[1]
+    assert task.fingerprint == open_task(sft_recipe, tmp_path)[1].fingerprint, (
         "the records are the same"
     )
-    chatml = open_task(with_data(tuning, template="chatml"), tmp_path)[1]
+    chatml = open_task(with_data(sft_recipe, template="chatml"), tmp_path)[1]
     write_questions(mine, 61)
-    more = open_task(with_data(tuning, sources=sources), tmp_path)[1]
+    more = open_task(with_data(sft_recipe, sources=sources), tmp_path)[1]
     assert len({task.fingerprint, chatml.fingerprint, more.fingerprint}) == 3
 
 
 @pytest.mark.slow
-def test_bad_records_are_reported_or_refused(tuning: Recipe, tmp_path: Path) -> None:
+def test_bad_records_are_reported_or_refused(sft_recipe: Recipe, tmp_path: Path) -> None:
     mine = tmp_path / "mine.jsonl"
     write_questions(mine)
     mine.write_text(mine.read_text() + '{"instruction": "Say", "response": ""}\nno json\n')
-    sources = {"mine": replace(tuning.tuning_data.sources["mine"], files=(str(mine),))}
-    requested = with_data(tuning, sources=sources)
+    sources = {"mine": replace(sft_recipe.tuning_data.sources["mine"], files=(str(mine),))}
+    requested = with_data(sft_recipe, sources=sources)
     messages: list[str] = []
     train(requested, tmp_path / "run", notify=lambda text, waiting=False: messages.append(text))
     output = "\n".join(messages)
@@ -215,13 +219,13 @@ def test_bad_records_are_reported_or_refused(tuning: Recipe, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_early_stopping(tuning: Recipe, tmp_path: Path) -> None:
+def test_early_stopping(sft_recipe: Recipe, tmp_path: Path) -> None:
     worse = with_train(
-        with_data(tuning, epochs=20),
+        with_data(sft_recipe, epochs=20),
         early_stopping_patience=2,
         eval_every=2,
         save_every=2,
-        schedule=replace(tuning.train.schedule, peak=0.3),
+        schedule=replace(sft_recipe.train.schedule, peak=0.3),
     )
     result = train(worse, tmp_path / "run")
     rows = read_metrics(result.run / "metrics.jsonl")

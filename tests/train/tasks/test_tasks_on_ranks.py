@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.processes import ends, start_ranks
+from tests.processes import start_ranks, wait_for_outputs
 from tests.small_models import with_train
 
 from gnano.config.model_config import LoraConfig
@@ -36,17 +36,17 @@ def row_values(run: Path) -> list[list[float]]:
         ("preferences", "fsdp", "fp32"),
     ],
 )
-def test_two_ranks_tune_like_one(
-    tuning: Recipe, preferring: Recipe, tmp_path: Path, data: str, parallel: str, precision: str
+def test_two_ranks_fine_tune_like_a_single_one(
+    sft_recipe: Recipe, dpo_recipe: Recipe, tmp_path: Path, data: str, parallel: str, precision: str
 ) -> None:
-    recipe = preferring if data == "preferences" else tuning
+    recipe = dpo_recipe if data == "preferences" else sft_recipe
     # without dropout, whose random numbers differ by rank
     recipe = replace(recipe, model=replace(recipe.model, dropout=0.0))
     lora = LoraConfig(rank=4 * (data == "an adapter"))
     recipe = with_train(recipe, lora=lora, precision=precision)
     single_rank = train(recipe, tmp_path / "single_rank")
     ranks = start_ranks(with_train(recipe, parallel=parallel), tmp_path / "run", 2)
-    printed = ends(ranks)
+    printed = wait_for_outputs(ranks)
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(printed)
     for ours, theirs in zip(row_values(tmp_path / "run"), row_values(single_rank.run), strict=True):
         assert ours == pytest.approx(theirs, rel=2e-3)
