@@ -134,12 +134,12 @@ def test_a_task_counts_only_after_all_earlier_ones(growing):
     assert manifest.sources["b"].complete
 
 
-def test_a_folder_prepared_anew_while_it_is_read_is_noticed(growing):
+def test_a_folder_prepared_again_while_it_is_read_is_noticed(growing):
     corpus = TokenizedCorpus(growing.folder)
     other = Manifest.load(growing.folder)
     other.tokenizer = other.tokenizer | {"fingerprint": "0" * 64}
     other.save(growing.folder)
-    with pytest.raises(ValueError, match="prepared anew while it was read; start again"):
+    with pytest.raises(ValueError, match="prepared again while it was read; start again"):
         corpus.refresh()
 
 
