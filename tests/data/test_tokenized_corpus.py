@@ -139,7 +139,7 @@ def test_a_folder_prepared_again_while_it_is_read_is_refused(partial):
     other = Manifest.load(partial.folder)
     other.tokenizer = other.tokenizer | {"fingerprint": "0" * 64}
     other.save(partial.folder)
-    with pytest.raises(ValueError, match="prepared anew while it was read; start again"):
+    with pytest.raises(ValueError, match="prepared again while it was read; start again"):
         corpus.refresh()
 
 

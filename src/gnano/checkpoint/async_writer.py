@@ -32,6 +32,7 @@ from gnano.checkpoint.format import (
 from gnano.checkpoint.manager import apply_retention, remove_checkpoint, remove_partial
 from gnano.config.train_config import TrainConfig
 from gnano.utils.formatting import format_gb
+from gnano.utils.stop_request import CHECKPOINT_THREAD_NAME
 
 LogEventFn = Callable[..., None]  # the event's name, then its details by keyword
 RETRY_INTERVAL = 20.0  # seconds until a failed write is tried again
@@ -59,7 +60,8 @@ class AsyncCheckpointWriter:
         self.buffers: dict[str, Tensor] = {}
         self.thread: threading.Thread | None = None
         self.cancelled = threading.Event()
-        self.is_stopping = False  # the run ends: its next start verifies and removes old ones
+        # the run ends: skip verification and retention; the next start does both
+        self.is_stopping = False
         self.step = -1  # of the snapshot that is being written
         self.reported_failure: str | None = None  # the failure reported last
         # written by the thread, read by training
@@ -80,17 +82,18 @@ class AsyncCheckpointWriter:
         """Raise ValueError if no checkpoint of `num_bytes` fits; warn if too few fit."""
         free = shutil.disk_usage(self.run / CHECKPOINTS_DIR).free
         # the newest ones, the best, and the next, which is written before an old one is removed
-        most = self.settings.keep_last + self.settings.keep_best + 1
-        missing = max(most - len(list_checkpoints(self.run)), 1)
+        max_kept = self.settings.keep_last + self.settings.keep_best + 1
+        num_still_to_write = max(max_kept - len(list_checkpoints(self.run)), 1)
         sizes = (
             f"{format_gb(free, '.3g')} are free in {self.run}, a checkpoint takes "
             f"{format_gb(num_bytes, '.3g')}"
         )
         if free < num_bytes:
             raise ValueError(f"{sizes}: free some space, or choose another folder (--out).")
-        if free < num_bytes * missing:
+        if free < num_bytes * num_still_to_write:
             self.notify(
-                f"{sizes}, and {missing} more are kept (train.keep_last): the disk will be full."
+                f"{sizes}, and {num_still_to_write} more are kept (train.keep_last): the disk will "
+                f"be full."
             )
 
     @torch.no_grad()
@@ -122,7 +125,7 @@ class AsyncCheckpointWriter:
         self.thread = threading.Thread(
             target=self._write_with_retries,
             args=(snapshot,),
-            name="saver",  # cli/__init__.py ends the process by this name
+            name=CHECKPOINT_THREAD_NAME,
             daemon=True,
         )
         self.thread.start()
@@ -206,7 +209,7 @@ class AsyncCheckpointWriter:
             try:
                 verify_checksums(folder, from_disk=True)
             except ValueError:
-                remove_checkpoint(folder)  # the disk did not keep what was written
+                remove_checkpoint(folder)  # the data read back differs from what was written
                 raise
         except (OSError, ValueError) as error:
             self._record_failure(error)
@@ -214,7 +217,7 @@ class AsyncCheckpointWriter:
         try:
             apply_retention(self.run, settings.keep_last, settings.keep_every, settings.keep_best)
         except OSError as error:
-            self._record_failure(error)  # the new one is complete; one too many does no harm
+            self._record_failure(error)  # the new one is complete; keeping an extra one is harmless
         self.saved_folder = folder
         return True
 

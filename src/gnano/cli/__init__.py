@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from gnano import __version__
 from gnano.utils.platform_support import reject_windows
+from gnano.utils.stop_request import CHECKPOINT_THREAD_NAME
 from gnano.utils.streams import drop_failed_writes, prepare_streams, write_output
 from gnano.utils.terminal import echo, echo_stderr
 
@@ -129,7 +130,7 @@ def _load_command(arguments: list[str]) -> Callable[[list[str]], int | None] | N
 def _exit_process(code: int) -> NoReturn:
     """Exit; without unwinding where a thread is in native code, which nothing else ends."""
     names = {thread.name for thread in threading.enumerate()}
-    if names & {"saver", "tokenizer training"}:
+    if names & {CHECKPOINT_THREAD_NAME, "tokenizer training"}:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # else Python unwinds that thread in the middle of C++, which aborts

@@ -10,8 +10,8 @@ exist yet cannot change what came before it.
 
 A step takes the next samples, whichever rank computes them: see `rank_sample_range`.
 
-`EpochSampler` maps it to (epoch, source, row). A source's weight is how many times its rows occur
-in an epoch, and every epoch is shuffled anew:
+`EpochSampler` maps a sample's number to (epoch, source, row). A source's weight is how many times
+its rows occur in an epoch, and every epoch is reshuffled:
 
     weights 2, 1, ½     epoch    every row of a twice, of b once, and half the rows of c;
                                  the next epoch has the other half of c
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 BLOCK_SIZE = 1_000
 # the first number of a random key: independent streams for every seed
 BLOCK_STREAM, ROW_STREAM, EXAMPLE_STREAM, EPOCH_STREAM = 1, 2, 3, 4
-FEISTEL_ROUNDS = 4  # each of two halves
+FEISTEL_ROUNDS = 4  # each round updates both halves
 MASK_64_BITS = 2**64 - 1
 
 
@@ -39,7 +39,7 @@ class SampleIndex(NamedTuple):
     """Where a sample is stored."""
 
     source: int
-    epoch: int  # how many times the source was read completely before
+    epoch: int  # completed passes over the source
     shard: int
     row: int  # sequence of the shard
 
@@ -99,7 +99,10 @@ class MixtureSampler:
 
 @lru_cache(maxsize=16)
 def _shuffled_block(seed: int, block: int, counts: tuple[int, ...]) -> tuple[list[int], list[int]]:
-    """Return, for each position of a block, its source and how often that source came before."""
+    """Return the source of each position of a block, and its occurrence.
+
+    The occurrence is how many earlier positions of the block have that source.
+    """
     sources = np.repeat(np.arange(len(counts)), counts)
     sources = sources[shuffled_indices((BLOCK_STREAM, seed, block), len(sources))]
     occurrences = np.empty_like(sources)
@@ -180,7 +183,7 @@ class EpochSampler:
             max(round(count * weight), 1) if count and weight else 0
             for count, weight in zip(row_counts, weights, strict=True)
         ]
-        self.epoch_size = sum(self.rows_per_epoch)  # rows an epoch
+        self.epoch_size = sum(self.rows_per_epoch)  # rows per epoch
         if not self.epoch_size:
             raise ValueError(
                 "There is no row to train on: give a source with records a weight above 0."
@@ -207,7 +210,7 @@ class EpochSampler:
                     shuffled_indices((EPOCH_STREAM, self.seed, source, number), rows)
                     for number in passes
                 ]
-                taken = np.concatenate(orders)[offset:][:share]
-                parts.append(np.stack([np.full(share, source), taken], 1))
+                selected = np.concatenate(orders)[offset:][:share]
+                parts.append(np.stack([np.full(share, source), selected], 1))
         pairs = np.concatenate(parts)
         return pairs[shuffled_indices((EXAMPLE_STREAM, self.seed, epoch), len(pairs))]

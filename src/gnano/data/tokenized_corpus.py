@@ -40,7 +40,7 @@ class TokenizedCorpus:
             return
         latest = Manifest.load(self.folder)
         if latest.fingerprint != self.manifest.fingerprint:
-            raise ValueError(f"{self.folder} was prepared anew while it was read; start again.")
+            raise ValueError(f"{self.folder} was prepared again while it was read; start again.")
         if latest.complete:
             self.manifest = latest
         else:

@@ -99,6 +99,7 @@ def _write_format(
     if export_format == "safetensors":
         save_tensors(tensors, path, {CONFIG_METADATA_KEY: shape})
         return
+    assert export_format == "folder", export_format
     save_config(source.config, torch_dtype, path, source.tokenizer.end_of_text_id)
     save_tensors(tensors, path / WEIGHTS_NAME)
     copy_tokenizer_files([source.folder], path)

@@ -1,4 +1,4 @@
-"""The inference engine: loads a checkpoint and continues texts, one as a stream or many together.
+"""The inference engine: generates text, streaming one sequence or batching several.
 
 prompts ─▶ ids ─▶ `ContinuousBatch` ─▶ one token per step ─▶ bytes ─▶ text that is final
 """
@@ -72,7 +72,7 @@ class Engine:
         compile: bool = False,
         threads: int = 0,
     ) -> "Engine":
-        """Load a run (its newest checkpoint), a checkpoint, or a Llama folder of Hugging Face.
+        """Load a run (its newest checkpoint), a checkpoint, or a Hugging Face Llama folder.
 
         `device` auto is a CUDA GPU if there is one. `dtype` auto is bf16 on a GPU, and on a CPU
         with bf16 instructions for a large model; otherwise the stored dtype. `quant` keeps the
@@ -135,9 +135,9 @@ class Engine:
 
         The text may be empty. The sequence carries the ids so far and, at the end, the finish
         reason: `max_new_tokens` reached, end-of-text, a stop string (which is not returned), or a
-        full context. With `context_shift` a full context loses its older half instead. A
-        conversation passes a `batch` with `reuse_prefix`, whose cache is kept from prompt to
-        prompt as far as they agree; results differ only by rounding. Raises ValueError for a
+        full context. With `context_shift` the older half of a full context is dropped instead. A
+        conversation passes a `batch` with `reuse_prefix`, whose cache is reused for the common
+        prefix of successive prompts; results differ only by rounding. Raises ValueError for a
         prompt that does not fit.
         """
         ids = self.encode_prompt(prompt)
@@ -147,7 +147,7 @@ class Engine:
             sampling=sampling,
             context_shift=context_shift,
         )
-        if batch is None or batch:  # the latter: busy with another sequence
+        if batch is None or batch:  # none was passed, or it is busy with other sequences
             batch = self.new_batch(1, len(ids) + max_new_tokens)
         yield from self._decode_text(batch, [batch.add(request)], stop)
 
@@ -280,7 +280,7 @@ class IncrementalDetokenizer:
         if self.stopped:
             return ""
         self.pending_text += self.decoder.decode(data, final)
-        # of nested stop strings, the one that is complete first, however the text is divided
+        # if several match, the one that ends first wins, independent of chunk boundaries
         found = [
             (start + len(stop), start)
             for stop in self.stop_strings
@@ -295,7 +295,10 @@ class IncrementalDetokenizer:
         return text
 
     def _partial_stop_length(self) -> int:
-        """Return the length of the longest end of the held text that starts a stop string."""
+        """Return how many characters to hold back.
+
+        They are the longest suffix of the pending text that is a prefix of a stop string.
+        """
         longest = max(map(len, self.stop_strings), default=0) - 1
         for length in range(min(longest, len(self.pending_text)), 0, -1):
             if any(text.startswith(self.pending_text[-length:]) for text in self.stop_strings):

@@ -68,10 +68,10 @@ class PrefetchLoader:
 
     def _load_micro_batches(self, step: int) -> list[AnyBatch]:
         batches = []
-        for number in range(self.accumulation_steps):
+        for index in range(self.accumulation_steps):
             samples = rank_sample_range(
                 self.data_index(step),
-                number,
+                index,
                 self.world.rank,
                 samples_per_step=self.samples_per_step,
                 micro_batch=self.micro_batch_size,

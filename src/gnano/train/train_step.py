@@ -6,10 +6,11 @@
     micro-batches ─▶ loss ─▶ backward, summed in .grad ─▶ Σ over all ranks ─▶ optimizer
                                                           loss, tokens, grad², stop
 
-The divisor of the gradients (the targets that count in the whole step, gradient clipping, the loss
-scale of fp16) is one number on the device that goes into the optimizer's kernel, and so is whether
-the step is skipped: its loss or gradient is not finite, or spikes. The ranks exchange four sums,
-once per step; the host reads the metrics one step late, when the device computes the next step.
+The gradients are divided by one number on the device, which combines the targets that count in the
+whole step, gradient clipping and the loss scale of fp16. A second number says whether the step is
+skipped, because its loss or gradient is not finite or spikes; both go into the optimizer's kernel.
+The ranks exchange four sums once per step, and the host reads the metrics of a GPU one step late,
+while it computes the next step.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,13 +42,14 @@ from gnano.utils.stop_request import StopRequestedError
 
 STEP_METRICS = ("loss", "grad_norm", "skipped", "stop")  # of a step, in this order
 SKIPPED_NOT_FINITE, SKIPPED_SPIKE = 1, 2  # why a step was skipped
-# of the names of saved tensors that are not the optimizer's
+# prefixes of saved tensors that do not belong to the optimizer
 EXTRA_STATE_PREFIXES = ("loss_scale", "spikes", "lora")
 
 
 class TrainState:
-    """The model on all ranks and its optimizer, as the run's newest checkpoint or its base has it.
+    """The model on all ranks and its optimizer.
 
+    They are restored from the run's newest checkpoint, or initialized from its base or its seed.
     `on_damaged` is called with each damaged checkpoint that was skipped, and the reason.
     """
 
@@ -95,7 +97,7 @@ class TrainState:
         step: int,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Tensor:
-        """Take step `step` (from 0) and return its `STEP_METRICS` [4], over all ranks.
+        """Run training step `step` (zero-based); return its `STEP_METRICS` [4], over all ranks.
 
         `micro_batches` are those of this rank, on its device; so are the metrics, in the widest
         dtype of the device. The loss is the mean in nats over all targets that count; the norm is
@@ -110,38 +112,40 @@ class TrainState:
         torch.manual_seed(int(seed[0]))
         scale = loss_scale.scale if loss_scale else 1
         # DDP and FSDP average the gradients over the ranks; a step needs their sum
-        share = world.world_size / config.tokens_per_step
-        total, counted = torch.zeros(2, dtype=accumulation_dtype(world.device), device=world.device)
-        for number, batch in enumerate(micro_batches):
-            if number and world.world_size == 1 and should_stop():
+        loss_weight = world.world_size / config.tokens_per_step
+        sums_dtype = accumulation_dtype(world.device)
+        loss_sum, num_targets = torch.zeros(2, dtype=sums_dtype, device=world.device)
+        for index, batch in enumerate(micro_batches):
+            if index and world.world_size == 1 and should_stop():
                 self.optimizer.zero_grad()
-                raise StopRequestedError  # a step may take minutes, and a stop has seconds
-            with self.parallel_model.backward_context(is_last=number == len(micro_batches) - 1):
+                # a step may take minutes, but a stop request allows only seconds
+                raise StopRequestedError
+            with self.parallel_model.backward_context(is_last=index == len(micro_batches) - 1):
                 loss = self.parallel_model.loss_fn(
                     batch.inputs_BT,
                     batch.targets_BT,
                     document_ids_BT=batch.segments_BT,
                     loss_fn=batch.loss_fn,
                 )
-                (loss * share * scale).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-            counted += batch.count_targets()
+                (loss * loss_weight * scale).backward()  # type: ignore[no-untyped-call]
+            loss_sum += loss.detach()
+            num_targets += batch.count_targets()
         parameters = self.parallel_model.parameters.values()
         grads = [to_local(p.grad) for p in parameters if p.grad is not None]
-        squares = torch.nn.utils.get_total_norm(grads).to(total.dtype) ** 2
-        squares = squares / self.parallel_model.grad_copies
-        stops = torch.full_like(total, float(should_stop()))
+        grad_norm_sq = torch.nn.utils.get_total_norm(grads).to(sums_dtype) ** 2
+        grad_norm_sq = grad_norm_sq / self.parallel_model.grad_copies
+        stop_count = torch.full_like(loss_sum, float(should_stop()))
 
-        sums = world.all_reduce_sum(torch.stack([total, counted, squares, stops]))
-        loss, counted, squares, stops = sums.unbind()
-        counted = counted.clamp_min(1)  # a step in which no target counts has zero loss
-        factor = counted / config.tokens_per_step * scale
-        norm = squares.sqrt() / factor
-        finite = (norm + loss).isfinite()
-        divisor = factor * (norm / config.grad_clip).clamp_min(1)
+        sums = world.all_reduce_sum(torch.stack([loss_sum, num_targets, grad_norm_sq, stop_count]))
+        loss_sum, num_targets, grad_norm_sq, stop_count = sums.unbind()
+        num_targets = num_targets.clamp_min(1)  # a step in which no target counts has zero loss
+        grad_scale = num_targets / config.tokens_per_step * scale
+        norm = grad_norm_sq.sqrt() / grad_scale
+        finite = (norm + loss_sum).isfinite()
+        divisor = grad_scale * (norm / config.grad_clip).clamp_min(1)
         skipped = SKIPPED_NOT_FINITE * (~finite).to(norm.dtype)
         if self.spike_detector:
-            values = torch.stack([loss / counted, norm])
+            values = torch.stack([loss_sum / num_targets, norm])
             skipped += SKIPPED_SPIKE * (self.spike_detector.is_spike(values) & finite)
             self.spike_detector.update(values, skipped > 0)
         self.optimizer.step(
@@ -153,7 +157,7 @@ class TrainState:
         self.optimizer.zero_grad()
         if loss_scale:
             loss_scale.update((~finite).float())
-        return torch.stack([loss / counted, norm, skipped, stops])
+        return torch.stack([loss_sum / num_targets, norm, skipped, stop_count])
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -194,7 +198,8 @@ class TrainState:
         if loaded is None:
             return False
         self.checkpoint, self.completed_steps, self.loaded_state = loaded
-        if not self.recipe.train.lora.rank:  # else they are the base's, and the adapter is below
+        # with LoRA, the weights come from the base; the adapter is restored below
+        if not self.recipe.train.lora.rank:
             parameters = dict(self.parallel_model.parameters)
             for name, part in shard_like(weights, parameters, self.world).items():
                 to_local(parameters[name].detach()).copy_(to_local(part))

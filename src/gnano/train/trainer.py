@@ -78,7 +78,7 @@ def train(
     Where a launcher started several ranks, each of them calls this, and rank 0 writes and reports.
     `allowed` names values of the recipe that may differ from those that the run was started with;
     `build_task_evaluator` evaluates the tasks of `train.eval_tasks`. Raises ValueError for
-    settings that do not fit together, before anything is computed.
+    conflicting settings, before anything is computed.
     """
     with open_trainer(recipe, run, on_metrics, notify, allowed, build_task_evaluator) as trainer:
         return trainer.fit()
@@ -225,7 +225,8 @@ class Trainer:
                 self.notify(text)
             if pending := evaluator.run_pending(self.step):
                 logger.log_update(**pending)
-                self.saved_step = None  # its checkpoint records a pending evaluation
+                # the existing checkpoint still lists this evaluation as pending, so save again
+                self.saved_step = None
             is_compiling = config.compile == "yes"  # in the first step
             reader.reset_timer()
             while not (self._has_all_steps or reader.stop_requested or evaluator.is_pending):
@@ -312,9 +313,9 @@ class Trainer:
         return self.run / CHECKPOINTS_DIR / f"step-{self.step:08}"
 
     def _roll_back(self, step: int) -> None:
-        """Restore the last good checkpoint and skip the data of the skipped steps up to `step`.
+        """Roll back, and exclude the samples of the failed steps, which end before `step`.
 
-        Raises ValueError where there is no such checkpoint, or after too many rollbacks.
+        Raises ValueError where there is no good checkpoint to restore, or after too many rollbacks.
         """
         self.world.set_phase("restoring the last good checkpoint")
         state, first = self.train_state, step - self.stability.consecutive_skips
@@ -326,7 +327,8 @@ class Trainer:
         )
         self.stability.skip_data(step, was_restored)
         self.step = state.completed_steps
-        self.saved_step = None  # this step's checkpoint is replaced: other data follows it now
+        # the data after this step has changed, so its checkpoint must be rewritten
+        self.saved_step = None
         self.event_log.log("rolled back", step=step, to=self.step, samples=[start, last])
         self.notify(
             f"Steps {first + 1:,} to {step:,} were all skipped: restored step {self.step:,}; their "

@@ -51,7 +51,7 @@ def request_with_retries(
 ) -> ResponseT:
     """Call `request`, retrying transient failures up to `max_attempts` times in a row.
 
-    The count starts anew whenever `progress` has grown. Raises ValueError for a permanent failure,
+    The count restarts whenever `progress` has grown. Raises ValueError for a permanent failure,
     ConnectionError after the last attempt.
     """
     failures, reached = 0, progress()

@@ -184,7 +184,10 @@ def _files_of_config(
 
 
 def _read_range(repo: str, url: str, first: int, last: int) -> bytes:
-    """Return bytes `first` to `last`, inclusive; raise ValueError if the whole file would come."""
+    """Return bytes `first` to `last`, inclusive.
+
+    Raises ValueError where the server would send the complete file.
+    """
 
     def request() -> bytes:
         with utils.get_session().stream("GET", url, **_request_options(first, last)) as response:

@@ -14,6 +14,8 @@ from types import FrameType
 from typing import Self
 
 LAUNCHER_ECHO_SECONDS = 5.0  # seconds within which a launcher forwards a signal
+# while a thread of this name runs, cli/__init__.py exits without unwinding
+CHECKPOINT_THREAD_NAME = "checkpoint-writer"
 
 
 class StopRequestedError(Exception):

@@ -201,16 +201,16 @@ def _run_all_gather(x_NRC: Tensor, fn: MatrixFn, group: dist.ProcessGroup) -> Te
 
 def _run_all_to_all(x_NrC: Tensor, R: int, fn: MatrixFn, group: dist.ProcessGroup) -> Tensor:
     N, r, C = x_NrC.shape
-    me = group.rank()
+    rank = group.rank()
     counts = _shard_sizes(N, group.size())  # matrices per rank to work on
     rows = _shard_sizes(R, group.size())  # rows of every matrix per rank
-    assert r == rows[me], f"{r} rows on this rank, {rows[me]} by FSDP2's rule"
+    assert r == rows[rank], f"{r} rows on this rank, {rows[rank]} by FSDP2's rule"
     held = [count * r * C for count in counts]
-    worked = [counts[me] * n * C for n in rows]
+    worked = [counts[rank] * n * C for n in rows]
 
     received = x_NrC.new_empty(sum(worked))
     dist.all_to_all_single(received, x_NrC.flatten(), worked, held, group)
-    parts = [part.view(counts[me], -1, C) for part in torch.split(received, worked) if len(part)]
+    parts = [part.view(counts[rank], -1, C) for part in torch.split(received, worked) if len(part)]
     if parts:
         done = torch.split(fn(torch.cat(parts, dim=1)), rows, dim=1)
         received = torch.cat([part.flatten() for part in done])
