@@ -8,7 +8,7 @@ from tests.chaos.faults import Fault
 from tests.chaos.runs import history, output, run
 from tests.processes import fingerprint
 
-from gnano.checkpoint.format import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.recipe import Recipe
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from tests.processes import fingerprint
 from tests.small_models import with_train
 
 from gnano.checkpoint.checksums import verify_checksums
-from gnano.checkpoint.format import find_checkpoint, list_checkpoints
+from gnano.checkpoint.run_checkpoints import find_checkpoint, list_checkpoints
 from gnano.config.recipe import Recipe
 
 pytestmark = pytest.mark.slow

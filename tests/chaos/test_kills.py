@@ -10,7 +10,7 @@ from tests.chaos.runs import history, output, run
 from tests.processes import fingerprint
 from tests.small_models import with_train
 
-from gnano.checkpoint.format import find_checkpoint, list_checkpoints
+from gnano.checkpoint.run_checkpoints import find_checkpoint, list_checkpoints
 from gnano.config.model_config import LoraConfig
 from gnano.config.recipe import Recipe
 from gnano.train.run_lock import current_owner

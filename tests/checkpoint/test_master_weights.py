@@ -18,12 +18,8 @@ from tests.processes import fingerprint, losses
 from tests.ranks import on_ranks
 from tests.small_models import with_train
 
-from gnano.checkpoint.format import (
-    CHECKPOINTS_DIR,
-    CheckpointAssets,
-    find_checkpoint,
-    write_checkpoint,
-)
+from gnano.checkpoint.format import CheckpointAssets, write_checkpoint
+from gnano.checkpoint.run_checkpoints import CHECKPOINTS_DIR, find_checkpoint
 from gnano.config.model_config import LoraConfig
 from gnano.config.recipe import Recipe
 from gnano.config.train_config import OptimizerConfig

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gnano.checkpoint.checksums import verify_checksums
 from gnano.checkpoint.export_weights import export_weights, merge_adapter
-from gnano.checkpoint.format import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.model_config import LoraConfig, ModelConfig
 from gnano.config.recipe import Recipe
 from gnano.infer.engine import Engine

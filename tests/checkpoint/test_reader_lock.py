@@ -9,10 +9,10 @@ import pytest
 from tests.checkpoint.fake_checkpoint import make_checkpoints
 from tests.ranks import forkserver
 
-from gnano.checkpoint import format
+from gnano.checkpoint import run_checkpoints
 from gnano.checkpoint.checksums import CHECKSUMS_FILE
-from gnano.checkpoint.format import checkpoint_step, find_checkpoint, list_checkpoints
 from gnano.checkpoint.manager import apply_retention
+from gnano.checkpoint.run_checkpoints import checkpoint_step, find_checkpoint, list_checkpoints
 
 
 def read_until(path: Path, found: Path, finished: Event) -> None:
@@ -64,5 +64,5 @@ def test_a_checkpoint_removed_during_the_search_is_skipped(
     removed, newest = list_checkpoints(tmp_path)
     shutil.rmtree(removed)
     listings = [[removed], [newest]]
-    monkeypatch.setattr(format, "list_checkpoints", lambda run: listings.pop(0))
+    monkeypatch.setattr(run_checkpoints, "list_checkpoints", lambda run: listings.pop(0))
     assert find_checkpoint(tmp_path) == newest and not listings

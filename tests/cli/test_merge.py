@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.cli.runner import error_sentence, output, run_gnano
 
-from gnano.checkpoint.format import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.model_config import LoraConfig
 from gnano.model.hf_io import load_model
 from gnano.model.lora import add_lora

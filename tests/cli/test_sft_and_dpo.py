@@ -10,7 +10,7 @@ import tomli_w
 from tests.cli.runner import error_output, error_sentence, output
 from tests.conftest import write_questions
 
-from gnano.checkpoint.format import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.recipe import Recipe
 
 

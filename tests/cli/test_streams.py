@@ -15,7 +15,7 @@ import pytest
 import tomli_w
 from tests.small_models import with_train
 
-from gnano.checkpoint.format import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.cli import COMMANDS, OUTPUT_COMMANDS
 from gnano.config.model_config import LoraConfig
 from gnano.config.recipe import Recipe

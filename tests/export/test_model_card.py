@@ -11,7 +11,7 @@ import pytest
 import yaml
 from tests.small_models import with_train
 
-from gnano.checkpoint.format import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.data_config import DataConfig, InstructionConfig, InstructionSource, SourceConfig
 from gnano.config.eval_config import EvalConfig
 from gnano.config.inference_config import SamplingParams

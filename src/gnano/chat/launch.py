@@ -6,7 +6,7 @@ from pathlib import Path
 from gnano.chat.conversation import ChatSession, ChatSettings
 from gnano.chat.prompt_input import make_line_reader
 from gnano.chat.repl import ChatOutput, answer_piped_lines, print_answer, run_chat_loop
-from gnano.checkpoint.format import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import LoadConfig
 from gnano.data.sft.chat_template import ALPACA, load_template, read_jinja_template, read_template
 from gnano.infer.engine import Engine

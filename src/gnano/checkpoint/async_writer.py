@@ -22,14 +22,9 @@ import torch
 from torch import Tensor
 
 from gnano.checkpoint.checksums import verify_checksums
-from gnano.checkpoint.format import (
-    CHECKPOINTS_DIR,
-    CheckpointAssets,
-    Snapshot,
-    list_checkpoints,
-    write_checkpoint,
-)
+from gnano.checkpoint.format import CheckpointAssets, Snapshot, write_checkpoint
 from gnano.checkpoint.manager import apply_retention, remove_checkpoint, remove_partial
+from gnano.checkpoint.run_checkpoints import CHECKPOINTS_DIR, list_checkpoints
 from gnano.config.train_config import TrainConfig
 from gnano.utils.formatting import format_gb
 from gnano.utils.stop_request import CHECKPOINT_THREAD_NAME

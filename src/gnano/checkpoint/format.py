@@ -10,22 +10,13 @@
 Its tensors are not sharded, so it does not depend on the number of ranks that wrote it or will read
 it, and nothing in it is unpickled. It is written to a folder whose name no reader takes for a
 checkpoint, forced to disk, and renamed: it appears complete or not at all.
-
-A process that reads a checkpoint holds a shared lock on its files.json until it ends; the run's
-retention skips a locked checkpoint and removes it at a later save.
 """
 
-import fcntl
 import json
-import os
-import re
-import shlex
 import shutil
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,11 +25,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
-from torch.distributed.checkpoint.state_dict_saver import save
 
-from gnano.checkpoint.checksums import CHECKSUMS_FILE, write_checksums
+from gnano.checkpoint.checksums import write_checksums
+from gnano.checkpoint.run_checkpoints import ADAPTER_DIR, CHECKPOINTS_DIR, STATE_FILE, TRAINER_DIR
 from gnano.config.model_config import LoraConfig, ModelConfig
 from gnano.data.sft.chat_template import ChatTemplate, save_template
 from gnano.model.hf_io import load_parameters, save_model
@@ -46,95 +35,14 @@ from gnano.model.peft_io import save_adapter
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.utils.atomic_io import fsync_path
-from gnano.utils.file_lock import try_lock
 from gnano.utils.text import dump_json
 
-CHECKPOINTS_DIR = "checkpoints"
-TRAINER_DIR = "trainer"  # in a checkpoint: what only training needs
-STATE_FILE = "state.json"  # in TRAINER_DIR
-ADAPTER_DIR = "adapter"  # in a checkpoint of a run with train.lora: the adapter
 LORA_PREFIX = "lora/"  # before the names of an adapter's tensors, among the training tensors
 # bytes of a file in trainer/: Python's other threads stop while one is serialized
 MAX_SHARD_BYTES = 64 * 2**20
 
 # one process writes, as intended
 warnings.filterwarnings("ignore", "torch.distributed is disabled", module="torch")
-
-_locked_files: dict[Path, int] = {}  # file descriptors of this process's locks, by checkpoint
-
-
-def list_checkpoints(run: Path) -> list[Path]:
-    """Return the folders of the run's complete checkpoints, oldest first."""
-    found = (run / CHECKPOINTS_DIR).glob("step-*") if (run / CHECKPOINTS_DIR).is_dir() else ()
-    return sorted(p for p in found if re.fullmatch(r"step-\d{8}", p.name) and p.is_dir())
-
-
-def checkpoint_step(folder: Path) -> int:
-    """Return the step of a checkpoint, from its name."""
-    return int(folder.name.removeprefix("step-"))
-
-
-def find_checkpoint(path: Path) -> Path:
-    """Return the model folder for a path: a run's newest checkpoint, or the folder itself.
-
-    It is locked, so that a run that is still training does not remove it. Raises FileNotFoundError
-    if there is none.
-    """
-    if (path / "config.json").is_file():
-        lock_for_reading(path)
-        return path
-    while found := list_checkpoints(path):
-        if lock_for_reading(found[-1]):
-            return found[-1]
-        time.sleep(0.01)  # it is being removed, so there is a newer one
-    if not path.exists():
-        raise FileNotFoundError(f"There is no checkpoint {path}: the folder does not exist.")
-    if path.is_file():
-        quoted = shlex.quote(str(path))
-        raise FileNotFoundError(
-            f"{path} is a file, not the folder of a checkpoint; convert it: gnano import {quoted} "
-            f"--out DIR."
-        )
-    raise FileNotFoundError(
-        f"{path} holds no checkpoint: neither config.json nor {CHECKPOINTS_DIR}/step-…."
-    )
-
-
-def lock_for_reading(folder: Path) -> bool:
-    """Keep a checkpoint from being removed while this process runs; return False if it is gone.
-
-    A folder without files.json belongs to no run, so nothing removes it.
-    """
-    folder = folder.resolve()
-    if folder not in _locked_files:
-        try:
-            file = os.open(folder / CHECKSUMS_FILE, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return folder.is_dir()
-        try:
-            try_lock(file, fcntl.LOCK_SH)
-        except BlockingIOError:
-            os.close(file)
-            return False
-        _locked_files[folder] = file
-    return folder.is_dir()
-
-
-@contextmanager
-def try_exclusive_lock(folder: Path) -> Iterator[bool]:
-    """Yield whether no process reads the checkpoint; none can start to before this exits."""
-    try:
-        file = os.open(folder / CHECKSUMS_FILE, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        yield True
-        return
-    try:
-        try_lock(file, fcntl.LOCK_EX)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(file)
 
 
 @dataclass(frozen=True)
@@ -229,6 +137,11 @@ def read_checkpoint(folder: Path, model_config: ModelConfig) -> Snapshot:
 
 
 def _write_training(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    # imported here: it takes as long as torch itself, and few commands write a checkpoint
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
     index, size, files = 1, 0, {}
     for name, tensor in tensors.items():
         if size and size + tensor.nbytes > MAX_SHARD_BYTES:

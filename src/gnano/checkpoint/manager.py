@@ -13,20 +13,21 @@ import shutil
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gnano.checkpoint.checksums import verify_checksums
-from gnano.checkpoint.format import (
+from gnano.checkpoint.run_checkpoints import (
     CHECKPOINTS_DIR,
     STATE_FILE,
     TRAINER_DIR,
-    Snapshot,
     checkpoint_step,
     list_checkpoints,
-    read_checkpoint,
     try_exclusive_lock,
 )
 from gnano.config.model_config import ModelConfig
+
+if TYPE_CHECKING:
+    from gnano.checkpoint.format import Snapshot
 
 
 def latest_valid_checkpoint(
@@ -34,13 +35,15 @@ def latest_valid_checkpoint(
     model_config: ModelConfig,
     on_damaged: Callable[[Path, str], None],
     is_acceptable: Callable[[dict[str, Any]], bool] = lambda state: True,
-) -> tuple[Path, Snapshot] | None:
+) -> "tuple[Path, Snapshot] | None":
     """Read the newest valid checkpoint whose state `is_acceptable`; return None without one.
 
     Later ones are removed, so that no run resumes from them; a damaged one is renamed, and
     `on_damaged` is called with its new path and the reason. Raises ValueError if all are damaged:
     only the user can decide to start again.
     """
+    from gnano.checkpoint.format import read_checkpoint
+
     remove_partial(run)
     reasons: dict[Path, str] = {}
     rejected: list[Path] = []

@@ -78,7 +78,7 @@ def show_command(tokenizer: PathArg, text: Annotated[str, tyro.conf.Positional])
         tokenizer: Its folder, or a data folder, a run or a checkpoint that has one.
         text: The text to split.
     """
-    from gnano.checkpoint.format import find_checkpoint
+    from gnano.checkpoint.run_checkpoints import find_checkpoint
     from gnano.tokenizer.bpe import Tokenizer
 
     has_own = (tokenizer / "tokenizer.json").exists()

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from math import hypot
 from pathlib import Path
 
-from gnano.checkpoint.format import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.eval_config import ALL_TASKS, EvalConfig
 from gnano.config.inference_config import LoadConfig
 from gnano.evals import result_store

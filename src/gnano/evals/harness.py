@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gnano.checkpoint.format import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.eval_config import EvalConfig
 from gnano.config.inference_config import LoadConfig
 from gnano.evals.eval_tasks import TASKS, TaskItems, load_tasks

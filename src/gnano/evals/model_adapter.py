@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gnano.checkpoint.format import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.eval_config import AddBos
 from gnano.config.inference_config import LoadConfig
 from gnano.config.model_config import ModelConfig

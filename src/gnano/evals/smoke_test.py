@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gnano.checkpoint.format import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import MAX_COUNT, LoadConfig, SamplingParams
 from gnano.data.sft.chat_template import ChatTemplate, encode_prompt, load_template, read_template
 from gnano.data.sft.conversations import Turn

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gnano.checkpoint.format import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.model_config import ModelConfig
 from gnano.model.hf_io import load_config, load_tensors
 from gnano.tokenizer.bpe import Tokenizer

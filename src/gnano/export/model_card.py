@@ -21,7 +21,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from gnano.checkpoint.format import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import LoadConfig, SamplingParams
 from gnano.data.sft.chat_template import ChatTemplate, encode_prompt, read_template
 from gnano.data.sft.conversations import Turn

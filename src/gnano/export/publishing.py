@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gnano.checkpoint.export_weights import export_weights
-from gnano.checkpoint.format import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.export.export_source import load_export_source
 from gnano.export.hub_upload import HubRepo
 from gnano.export.model_card import build_model_card

@@ -12,7 +12,7 @@ from typing import cast
 
 import torch
 
-from gnano.checkpoint.format import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import InferenceDtype, Quantization, SamplingParams
 from gnano.infer.compiled_decode import CompiledDecoder
 from gnano.infer.continuous_batching import ContinuousBatch, FinishReason, Request, SequenceState

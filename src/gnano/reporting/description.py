@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gnano.checkpoint.checksums import verify_checksums, verify_file_sizes
-from gnano.checkpoint.format import checkpoint_step, list_checkpoints, lock_for_reading
 from gnano.checkpoint.manager import best_checkpoint
+from gnano.checkpoint.run_checkpoints import checkpoint_step, list_checkpoints, lock_for_reading
 from gnano.config.data_config import InstructionConfig
 from gnano.config.model_config import ModelConfig
 from gnano.config.recipe import Recipe, list_recipes, load_recipe
@@ -23,7 +23,6 @@ from gnano.model.flops import (
     num_active_parameters,
     parameters_by_part,
 )
-from gnano.model.hf_io import load_config
 from gnano.reporting.run_list import to_printable_line
 from gnano.reporting.run_metrics import (
     TaskCurve,
@@ -270,6 +269,8 @@ def _format_event(time: str = "?", event: str = "?", step: int | None = None, **
 
 
 def _describe_checkpoint(folder: Path) -> str:
+    from gnano.model.hf_io import load_config  # loads torch
+
     text = f"{folder}\n{_describe_model(load_config(folder))}"
     if (folder / "files.json").is_file():
         verify_file_sizes(folder)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from gnano.checkpoint.format import checkpoint_step
+from gnano.checkpoint.run_checkpoints import checkpoint_step
 from gnano.reporting.run_status import PROBABLY_KILLED, RunStatus, read_run_status
 from gnano.utils.formatting import align_columns, format_shell_command
 from gnano.utils.text import dump_json

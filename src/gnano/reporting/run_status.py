@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gnano.checkpoint.checksums import verify_file_sizes
-from gnano.checkpoint.format import list_checkpoints
+from gnano.checkpoint.run_checkpoints import list_checkpoints
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.reporting.run_metrics import finite_number, heldout_bits_per_byte, task_metrics
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gnano.checkpoint.format import checkpoint_step
+from gnano.checkpoint.run_checkpoints import checkpoint_step
 from gnano.config.data_config import InstructionConfig, InstructionSource, SourceConfig
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.utils.jsonl_log import read_metrics

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from gnano.checkpoint.format import checkpoint_step, list_checkpoints
+from gnano.checkpoint.run_checkpoints import checkpoint_step, list_checkpoints
 from gnano.config.recipe import Recipe, flatten_recipe
 from gnano.model.devices import compile_unsupported_reason, resolve_device
 from gnano.model.flops import flops_per_token

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from gnano import __version__
-from gnano.checkpoint.format import list_checkpoints
+from gnano.checkpoint.run_checkpoints import list_checkpoints
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.model.flops import num_parameters
 from gnano.utils.atomic_io import atomic_write_text

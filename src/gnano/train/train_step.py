@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from gnano.checkpoint.async_writer import AsyncCheckpointWriter
-from gnano.checkpoint.format import LORA_PREFIX, Snapshot, list_checkpoints
+from gnano.checkpoint.format import LORA_PREFIX, Snapshot
 from gnano.checkpoint.manager import latest_valid_checkpoint
+from gnano.checkpoint.run_checkpoints import list_checkpoints
 from gnano.config.recipe import Recipe
 from gnano.data.sft.sft_dataset import AnyBatch
 from gnano.model.devices import accumulation_dtype

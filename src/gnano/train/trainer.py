@@ -19,7 +19,8 @@ from functools import partial
 from pathlib import Path
 
 from gnano.checkpoint.async_writer import AsyncCheckpointWriter
-from gnano.checkpoint.format import CHECKPOINTS_DIR, CheckpointAssets
+from gnano.checkpoint.format import CheckpointAssets
+from gnano.checkpoint.run_checkpoints import CHECKPOINTS_DIR
 from gnano.config.data_config import DataConfig
 from gnano.config.recipe import Recipe
 from gnano.train.base_checkpoint import find_base
@@ -77,8 +78,7 @@ def train(
 
     Where a launcher started several ranks, each of them calls this, and rank 0 writes and reports.
     `allowed` names values of the recipe that may differ from those that the run was started with;
-    `build_task_evaluator` evaluates the tasks of `train.eval_tasks`. Raises ValueError for
-    conflicting settings, before anything is computed.
+    `build_task_evaluator` is for `train.eval_tasks`. Raises ValueError for conflicting settings.
     """
     with open_trainer(recipe, run, on_metrics, notify, allowed, build_task_evaluator) as trainer:
         return trainer.fit()

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gnano.checkpoint.format import list_checkpoints
+from gnano.checkpoint.run_checkpoints import list_checkpoints
 from gnano.config.data_config import InstructionConfig
 from gnano.config.model_config import ModelConfig
 from gnano.config.recipe import Recipe
