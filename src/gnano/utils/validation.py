@@ -111,6 +111,8 @@ def reject_unused(config: object, prefix: str, names: Sequence[str], reason: str
     `prefix` precedes the field's name, such as "train."; `reason` is why it has no effect.
     """
     assert is_dataclass(config)
+    unknown = set(names) - {field.name for field in fields(config)}
+    assert not unknown, unknown  # a field that was renamed would be accepted without effect
     for field in fields(config):
         # an empty value is not set: JSON has a list for an empty tuple
         value = getattr(config, field.name) or field.default
