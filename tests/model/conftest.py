@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from gnano.config.model_config import LoraConfig
 from gnano.model.hf_io import save_model
+from gnano.model.lora import add_lora
 from gnano.model.transformer import GPT
 
 
@@ -51,3 +53,22 @@ def random_ids():
         return torch.randint(model.config.vocab_size, (batch, length), generator=generator)
 
     return draw
+
+
+ADAPTER_CONFIG = LoraConfig(rank=3, alpha=7.0)
+
+
+@pytest.fixture
+def tuned(make_model):
+    """Return a function that makes a model with a trained adapter: B is not zero."""
+
+    def make(config: LoraConfig = ADAPTER_CONFIG) -> GPT:
+        model: GPT = make_model()
+        add_lora(model, config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.endswith("lora_B.weight"):
+                    parameter.normal_(std=0.2)
+        return model
+
+    return make

@@ -4,28 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.model.conftest import ADAPTER_CONFIG as CONFIG
 
 from gnano.config.model_config import TARGET_MODULES, LoraConfig
 from gnano.model.lora import add_lora, merge_lora
 from gnano.model.transformer import GPT
-
-CONFIG = LoraConfig(rank=3, alpha=7.0)
-
-
-@pytest.fixture
-def tuned(make_model):
-    """Return a function that makes a model with a trained adapter: B is not zero."""
-
-    def make(config: LoraConfig = CONFIG) -> GPT:
-        model: GPT = make_model()
-        add_lora(model, config)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name.endswith("lora_B.weight"):
-                    parameter.normal_(std=0.2)
-        return model
-
-    return make
 
 
 def gradients(model: GPT, ids: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.model.conftest import ADAPTER_CONFIG as CONFIG
 
 from gnano.config.model_config import TARGET_MODULES, LoraConfig
 from gnano.model.hf_io import load_model, save_model
@@ -13,24 +14,7 @@ from gnano.model.lora import add_lora, merge_lora
 from gnano.model.peft_io import check_adapter_shape, load_adapter, save_adapter
 from gnano.model.transformer import GPT
 
-CONFIG = LoraConfig(rank=3, alpha=7.0)
 NAME = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"
-
-
-@pytest.fixture
-def tuned(make_model):
-    """Return a function that makes a model with a trained adapter: B is not zero."""
-
-    def make(config: LoraConfig = CONFIG) -> GPT:
-        model: GPT = make_model()
-        add_lora(model, config)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name.endswith("lora_B.weight"):
-                    parameter.normal_(std=0.2)
-        return model
-
-    return make
 
 
 @pytest.fixture

@@ -1,10 +1,16 @@
 import json
 import math
 import random
+import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.small_models import with_train
+
+from gnano.config.recipe import Recipe
+from gnano.train.trainer import train
 
 
 @pytest.fixture
@@ -91,3 +97,19 @@ def without(monkeypatch):
             monkeypatch.setitem(sys.modules, name, None)
 
     return hide
+
+
+@pytest.fixture(scope="session")
+def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of six steps with three checkpoints."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train(
+        with_train(recipe, steps=6, save_every=2, eval_every=2, keep_last=9, keep_best=False), run
+    )
+    return run
+
+
+@pytest.fixture
+def trained_copy(trained: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change or damage."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))

@@ -6,26 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.small_models import with_train
 
-from gnano.config.recipe import Recipe
 from gnano.reporting.description import describe
-from gnano.train.trainer import train
-
-
-@pytest.fixture(scope="module")
-def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("trained") / "run"
-    train(
-        with_train(recipe, steps=6, save_every=2, eval_every=2, keep_last=9, keep_best=False), run
-    )
-    return run
 
 
 @pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
-    return Path(shutil.copytree(trained, tmp_path / "run"))
+def run(trained_copy: Path) -> Path:
+    return trained_copy
 
 
 def lines(run: Path, prefix: str) -> list[str]:
