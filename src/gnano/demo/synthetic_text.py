@@ -4,7 +4,7 @@ A quarter of the demo's corpus is generated here, from the scripts and tables in
 a download. The facts are true, the arithmetic is computed, and a model of a few million parameters
 can learn this language. After TinyStories: Eldan & Li 2023, arXiv:2305.07759.
 
-    (seed, k) ──rng──▶ story | page   | sums ──▶ passage
+    (seed, k) ──rng──▶ story | page | sums ──▶ passage
 """
 
 import hashlib

@@ -1,1 +1,1 @@
-"""reporting."""
+"""Reports for people: the status, metrics, plots, page, description and cost of runs."""
