@@ -16,6 +16,7 @@ from gnano.checkpoint.format import write_checkpoint
 from gnano.checkpoint.run_checkpoints import checkpoint_step, list_checkpoints
 from gnano.config.recipe import Recipe
 from gnano.train.trainer import train
+from gnano.utils.stop_request import CHECKPOINT_THREAD_NAME
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +48,7 @@ def events(run: Path, kind: str) -> list[dict[str, Any]]:
 def wait_for_writer() -> None:
     """Wait until the checkpoint that is being written is complete, on a busy machine too."""
     for thread in threading.enumerate():
-        if thread.name == "saver":
+        if thread.name == CHECKPOINT_THREAD_NAME:
             thread.join(60)
             assert not thread.is_alive()
 
