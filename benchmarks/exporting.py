@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from gnano.config.export_config import FORMAT_DTYPES, ExportDtype, ExportFormat
+from gnano.config.inference_config import FORMAT_DTYPES, ExportDtype, ExportFormat
 from gnano.config.model_config import PRESETS
 from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT

@@ -23,8 +23,7 @@ from typing import Any
 
 import torch
 
-from gnano.config.export_config import ExportDtype
-from gnano.config.inference_config import Quantization, SamplingParams
+from gnano.config.inference_config import ExportDtype, Quantization, SamplingParams
 from gnano.config.model_config import PRESETS
 from gnano.export.formats import export_model
 from gnano.infer.compiled_decode import CompiledDecoder

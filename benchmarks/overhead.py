@@ -32,7 +32,7 @@ from gnano.model.transformer import GPT
 from gnano.train.logging.progress_bar import ProgressBar
 from gnano.train.precision import COMPUTE_DTYPES, choose_precision
 from gnano.train.trainer import train
-from gnano.utils.progress import StatusLine
+from gnano.utils.terminal import StatusLine
 
 BATCH, LENGTH, WARMUP = 4, 256, 10
 

@@ -89,7 +89,7 @@ def test_errors_are_one_sentence(capsys, workdir, arguments, message):
 
 
 def test_a_missing_plot_package_is_reported_before_evaluation(capsys, workdir, monkeypatch):
-    monkeypatch.setattr("gnano.utils.optional_packages.find_spec", lambda name, package=None: None)
+    monkeypatch.setattr("gnano.utils.platform_support.find_spec", lambda name, package=None: None)
     arguments = ("compare", "one", "--files", "piqa.jsonl", "--plot", "a.png")
     assert "auto-g-nano[plot]" in error_sentence(capsys, *arguments)
     assert not (workdir / "evals").exists()

@@ -17,7 +17,7 @@ from tests.small_models import with_train
 
 from gnano.cli import COMMANDS
 from gnano.config.data_config import DataConfig, InstructionConfig, InstructionSource, SourceConfig
-from gnano.config.eval_config import EvalConfig
+from gnano.config.inference_config import EvalConfig
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.config.train_config import TrainConfig
 from gnano.train.trainer import train
@@ -140,7 +140,7 @@ def full_disk() -> Iterator[pytest.MonkeyPatch]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gnano.utils.atomic_io.fsync_path", full)
+        patch.setattr("gnano.utils.files.fsync_path", full)
         yield patch
 
 

@@ -27,7 +27,7 @@ from gnano.train.trainer import train
 # each command runs in a fork of one process that has imported what is slow to import
 DRIVER = """
 import json, os, sys
-from gnano.utils.streams import prepare_streams
+from gnano.utils.terminal import prepare_streams
 prepare_streams()  # as main does it, before anything is loaded
 import gnano.cli.args, gnano.chat.launch, gnano.evals.runner, gnano.export.formats
 import gnano.reporting.description, gnano.reporting.finetune

@@ -8,12 +8,12 @@ import pytest
 from tests.data.conftest import numbered
 
 from gnano.data.prepare.pipeline import prepare
-from gnano.utils.file_lock import lock_folder
+from gnano.utils.files import lock_folder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from gnano.utils.file_lock import lock_folder
+from gnano.utils.files import lock_folder
 with lock_folder(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -11,8 +11,7 @@ from hypothesis.strategies import floats, integers, sets
 from hypothesis.strategies import text as any_text
 
 from gnano.config.data_config import DataConfig, InstructionConfig, InstructionSource, SourceConfig
-from gnano.config.eval_config import EvalConfig
-from gnano.config.inference_config import LoadConfig
+from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.data.manifest import format_empty_heldout, is_heldout
 from gnano.data.prepare.pipeline import prepare
 from gnano.data.readers import Document

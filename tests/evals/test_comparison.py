@@ -11,8 +11,7 @@ import pytest
 from tests.evals.conftest import NUM_KNOWN, made_items, write_items
 from tests.small_models import with_train
 
-from gnano.config.eval_config import EvalConfig
-from gnano.config.inference_config import LoadConfig
+from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.evals import comparison
 from gnano.evals.comparison import Comparison, TaskColumn, compare_models
 from gnano.evals.model_adapter import load_eval_model

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from tests.evals.conftest import REAL_ITEMS, made_items
 
-from gnano.config.eval_config import EvalConfig
-from gnano.config.inference_config import LoadConfig
+from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.evals.harness import evaluate_with_lm_eval
 from gnano.evals.model_adapter import load_eval_model
 from gnano.evals.runner import evaluate

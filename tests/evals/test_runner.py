@@ -16,8 +16,7 @@ from tests.evals.conftest import NUM_KNOWN, made_items, small_model, write_items
 from tests.small_models import with_train
 
 from gnano.config.data_config import DataConfig, SourceConfig
-from gnano.config.eval_config import EvalConfig
-from gnano.config.inference_config import LoadConfig
+from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.data.prepare.pipeline import prepare
 from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.evals.eval_tasks import EvalItem, TaskItems

@@ -11,8 +11,7 @@ from tests.evals.conftest import made_items
 from tests.processes import start_ranks, wait_for_outputs
 from tests.small_models import with_train
 
-from gnano.config.eval_config import EvalConfig
-from gnano.config.inference_config import LoadConfig
+from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.config.recipe import Recipe
 from gnano.evals.model_adapter import load_eval_model
 from gnano.evals.runner import evaluate

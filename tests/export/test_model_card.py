@@ -13,8 +13,7 @@ from tests.small_models import with_train
 
 from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.data_config import DataConfig, InstructionConfig, InstructionSource, SourceConfig
-from gnano.config.eval_config import EvalConfig
-from gnano.config.inference_config import SamplingParams
+from gnano.config.inference_config import EvalConfig, SamplingParams
 from gnano.config.recipe import Recipe
 from gnano.evals.model_adapter import load_eval_model
 from gnano.evals.result_store import default_result_path

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from gnano.chat.conversation import ChatSettings
-from gnano.config.eval_config import EvalConfig
-from gnano.config.inference_config import SamplingParams
+from gnano.config.inference_config import EvalConfig, SamplingParams
 from gnano.config.recipe import Recipe
 from gnano.evals.smoke_test import run_smoke_test
 from gnano.export.tensor_file import TensorFileHints

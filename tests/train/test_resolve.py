@@ -90,7 +90,7 @@ def test_fp8_is_refused_where_unsupported(
 def test_missing_tracker_is_reported_before_the_run_starts(
     recipe: Recipe, task: PretrainingTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gnano.utils.optional_packages.find_spec", lambda name: None)
+    monkeypatch.setattr("gnano.utils.platform_support.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"'wandb', which is not installed: pip install"):
         resolve_started(with_train(recipe, trackers=("wandb",)), tmp_path / "run", task, SINGLE)
     assert not (tmp_path / "run").exists()

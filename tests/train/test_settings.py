@@ -13,7 +13,7 @@ import tomli_w
 from tests.small_models import with_train
 
 from gnano.config.data_config import InstructionConfig
-from gnano.config.eval_config import EvalConfig
+from gnano.config.inference_config import EvalConfig
 from gnano.config.recipe import Recipe, list_recipes, load_recipe
 from gnano.train.trainer import train
 from gnano.utils.validation import Range

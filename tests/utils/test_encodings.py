@@ -51,7 +51,7 @@ def test_every_text_file_and_pipe_names_its_encoding() -> None:
     for file in sorted(package.rglob("*.py")):
         for node in without_encoding(ast.parse(file.read_text("utf-8"))):
             line = ast.unparse(node)
-            # functions of utils.text, and datatrove's files
+            # functions of utils.files, and datatrove's files
             if not line.startswith(("write_text(", "read_text(")) and "logging_dir" not in line:
                 found.append(f"{file.relative_to(package)}:{node.lineno} {line}")
     assert found == []

@@ -9,7 +9,7 @@ from gnano.utils.formatting import (
     format_table,
     plural,
 )
-from gnano.utils.optional_packages import is_installed, require
+from gnano.utils.platform_support import is_installed, require
 
 
 def test_numbers_are_right_aligned_and_text_is_left_aligned() -> None:

@@ -17,7 +17,7 @@ from gnano.export.formats import export_model
 from gnano.export.importing import import_model
 from gnano.export.publishing import publish
 from gnano.train.trainer import train
-from gnano.utils.streams import FOLDER_MARKERS, check_output_path
+from gnano.utils.files import FOLDER_MARKERS, check_output_path
 
 
 def scale_out(config: DataConfig) -> None:

@@ -27,9 +27,8 @@ from gnano.data.sft.chat_template import ALPACA, ChatTemplate, encode_prompt
 from gnano.data.sft.conversations import Turn
 from gnano.data.sft.record_loading import read_conversation_files
 from gnano.infer.engine import Engine
-from gnano.utils.atomic_io import atomic_write_text
+from gnano.utils.files import atomic_write_text, dump_json, read_text
 from gnano.utils.formatting import plural
-from gnano.utils.text import dump_json, read_text
 from gnano.utils.validation import Range, check_field_ranges
 
 MIN_STOP_CHARS = 6  # shorter openings of a question, such as "Q:", may be part of an answer

@@ -11,8 +11,8 @@ from gnano.config.inference_config import LoadConfig
 from gnano.data.sft.chat_template import ALPACA, load_template, read_jinja_template, read_template
 from gnano.infer.engine import Engine
 from gnano.model.flops import num_parameters
-from gnano.utils.optional_packages import is_installed
-from gnano.utils.text import open_stdin
+from gnano.utils.files import open_stdin
+from gnano.utils.platform_support import is_installed
 
 INSTALL_HINT = (
     "For multi-line editing, a history of your questions, and dim notes: "

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gnano.chat.repl import COMMANDS
-from gnano.utils.optional_packages import is_installed
+from gnano.utils.platform_support import is_installed
 from gnano.utils.terminal import echo_stderr, supports_escapes
 
 if TYPE_CHECKING:

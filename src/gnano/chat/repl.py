@@ -15,7 +15,7 @@ from types import FrameType
 
 from gnano.chat.conversation import ChatSession, ConversationHistory
 from gnano.utils.formatting import plural
-from gnano.utils.optional_packages import is_installed
+from gnano.utils.platform_support import is_installed
 from gnano.utils.terminal import echo, echo_stderr, replace_controls, supports_color
 
 COMMANDS = {

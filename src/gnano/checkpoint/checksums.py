@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from gnano.utils.atomic_io import fsync_path
+from gnano.utils.files import fsync_path
 from gnano.utils.platform_support import drop_from_page_cache
 
 CHECKSUMS_FILE = "files.json"

@@ -30,8 +30,7 @@ from gnano.checkpoint.run_checkpoints import ADAPTER_DIR, CHECKPOINTS_DIR, find_
 from gnano.model.hf_io import load_model, save_tensors
 from gnano.model.lora import merge_lora
 from gnano.model.peft_io import ADAPTER_CONFIG_NAME, check_adapter_shape, load_adapter
-from gnano.utils.atomic_io import create_dir_atomically
-from gnano.utils.streams import check_output_path
+from gnano.utils.files import check_output_path, create_dir_atomically
 
 CONFIG_FILES = ("config.json", "generation_config.json")
 CHAT_TEMPLATE_FILES = ("chat_template.jinja", "template.json")

@@ -34,8 +34,7 @@ from gnano.model.hf_io import load_parameters, save_model
 from gnano.model.peft_io import save_adapter
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.utils.atomic_io import fsync_path
-from gnano.utils.text import dump_json
+from gnano.utils.files import dump_json, fsync_path
 
 LORA_PREFIX = "lora/"  # before the names of an adapter's tensors, among the training tensors
 # bytes of a file in trainer/: Python's other threads stop while one is serialized

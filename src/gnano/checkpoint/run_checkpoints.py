@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gnano.checkpoint.checksums import CHECKSUMS_FILE
-from gnano.utils.file_lock import try_lock
+from gnano.utils.files import try_lock
 
 CHECKPOINTS_DIR = "checkpoints"
 TRAINER_DIR = "trainer"  # in a checkpoint: what only training needs

@@ -17,8 +17,13 @@ from typing import NoReturn
 from gnano import __version__
 from gnano.utils.platform_support import reject_windows
 from gnano.utils.stop_request import CHECKPOINT_THREAD_NAME
-from gnano.utils.streams import drop_failed_writes, prepare_streams, write_output
-from gnano.utils.terminal import echo, echo_stderr
+from gnano.utils.terminal import (
+    drop_failed_writes,
+    echo,
+    echo_stderr,
+    prepare_streams,
+    write_output,
+)
 
 COMMANDS = {
     "demo": "train a small model on text from this machine and sample from it",

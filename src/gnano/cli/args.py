@@ -12,10 +12,9 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from gnano.config.eval_config import EvalConfig
-from gnano.config.inference_config import LoadConfig, SamplingParams
+from gnano.config.inference_config import EvalConfig, LoadConfig, SamplingParams
 from gnano.config.recipe import Recipe, list_recipes, load_recipe
-from gnano.utils.text import expand_path
+from gnano.utils.files import expand_path
 
 T = TypeVar("T")
 RECIPE_TABLES = ("model", "data", "train")

@@ -47,7 +47,7 @@ def compare(
     from gnano.evals.comparison import compare_models
     from gnano.evals.comparison_plot import check_plot_path, plot_comparison
     from gnano.evals.comparison_table import format_comparison
-    from gnano.utils.progress import StatusLine
+    from gnano.utils.terminal import StatusLine
 
     check_plot_path(plot)
     with closing(StatusLine()) as line:

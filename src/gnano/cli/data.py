@@ -61,7 +61,7 @@ def verify_folder(folder: PathArg) -> int:
         folder: A folder made by `gnano prepare`.
     """
     from gnano.data.inspection import verify_data
-    from gnano.utils.progress import StatusLine
+    from gnano.utils.terminal import StatusLine
 
     with closing(StatusLine()) as line:
         problems = verify_data(

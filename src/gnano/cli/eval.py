@@ -43,7 +43,7 @@ def eval(
     from gnano.evals.model_adapter import load_eval_model
     from gnano.evals.result_store import choose_result_path
     from gnano.evals.runner import evaluate, write_result
-    from gnano.utils.progress import StatusLine
+    from gnano.utils.terminal import StatusLine
 
     with closing(StatusLine()) as line:
         if harness:

@@ -4,7 +4,7 @@ from contextlib import closing
 from pathlib import Path
 
 from gnano.cli.args import PathArg
-from gnano.config.export_config import ExportDtype, ExportFormat
+from gnano.config.inference_config import ExportDtype, ExportFormat
 from gnano.utils.terminal import echo
 
 
@@ -31,7 +31,7 @@ def export(
         out: The file or folder to write; by default below exported/.
     """
     from gnano.export.formats import export_model
-    from gnano.utils.progress import StatusLine
+    from gnano.utils.terminal import StatusLine
 
     with closing(StatusLine()) as line:
         result = export_model(checkpoint, to, dtype, out, line.update)

@@ -1,8 +1,8 @@
 """The command `gnano plan`: estimates what a recipe costs on GPUs, and whether it fits."""
 
 from gnano.cli.args import parse_recipe
+from gnano.utils.files import dump_json
 from gnano.utils.terminal import echo
-from gnano.utils.text import dump_json
 
 DESCRIPTION = """\
 Estimate what a recipe needs and costs: parameters, FLOPs, memory by part, tokens/s, hours, money.

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     recipe, _ = parse_recipe("prepare", DESCRIPTION, argv)
     from gnano.data.prepare.pipeline import prepare
     from gnano.reporting.description import describe_data
-    from gnano.utils.progress import StatusLine
+    from gnano.utils.terminal import StatusLine
 
     with closing(StatusLine()) as line:
         prepare(recipe.pretraining_data, lambda status: line.update(str(status)))

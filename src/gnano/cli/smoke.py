@@ -7,8 +7,8 @@ from typing import Annotated
 import tyro
 
 from gnano.cli.args import DEFAULT_LOAD, JsonFlag, LoadArgs, PathArg
+from gnano.utils.files import dump_json
 from gnano.utils.terminal import echo, echo_stderr
-from gnano.utils.text import dump_json
 
 
 def smoke(
@@ -42,7 +42,7 @@ def smoke(
         load_config: How the weights are loaded.
     """
     from gnano.evals.smoke_test import run_smoke_test
-    from gnano.utils.progress import StatusLine
+    from gnano.utils.terminal import StatusLine
 
     with closing(StatusLine()) as line:
         report = run_smoke_test(

@@ -36,7 +36,7 @@ def train_command(
     from gnano.data.record_errors import BadRecordCounter
     from gnano.data.source_files import find_files
     from gnano.tokenizer.train_bpe import train_bpe
-    from gnano.utils.streams import check_output_path
+    from gnano.utils.files import check_output_path
 
     check_output_path(out, "--out", files)
     found, bad = find_files(files), BadRecordCounter()
@@ -61,7 +61,7 @@ def gpt2_command(out: Path, files: Path | None = None) -> None:
         files: Folder with encoder.json and vocab.bpe; by default found locally or downloaded.
     """
     from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
-    from gnano.utils.streams import check_output_path
+    from gnano.utils.files import check_output_path
 
     check_output_path(out, "--out", [files] if files else [])
     load_gpt2_tokenizer(files).save(out)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from gnano.utils.text import expand_path_fields
+from gnano.utils.files import expand_path_fields
 from gnano.utils.validation import Range, check_field_ranges, reject_unused
 
 SourceKind = Literal["files", "hub", "generator"]

@@ -1,12 +1,14 @@
-"""The settings of inference: how a model is loaded, and how the next token of a text is sampled.
+"""The settings of using a trained model: loading, sampling, evaluation and export.
 
 They are the options of several commands; nothing here needs torch until a text is generated.
 """
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
+from gnano.utils.files import expand_path_fields
 from gnano.utils.platform_support import THREAD_RANGE
 from gnano.utils.validation import Range, check_field_ranges, check_number
 
@@ -14,6 +16,20 @@ InferenceDtype = Literal["auto", "fp32", "bf16", "fp16"]
 Quantization = Literal["", "int8", "int4"]
 MAX_COUNT = 2**31 - 1  # of tokens, token ids and alternatives
 LOGIT_BIAS_RANGE = Range(-100, 100)
+ALL_TASKS = "all"
+MAX_SHOTS, MAX_BATCH_SIZE = 1_000, 65_536
+AddBos = Literal["auto", "yes", "no"]
+ExportFormat = Literal["pt", "safetensors", "folder", "onnx", "gguf"]
+ExportDtype = Literal["auto", "fp32", "bf16", "fp16", "q8_0", "q4_0", "int8", "int4"]
+
+# the first of a format is its default
+FORMAT_DTYPES: dict[ExportFormat, tuple[ExportDtype, ...]] = {
+    "pt": ("fp32", "bf16"),
+    "safetensors": ("bf16", "fp32", "fp16"),
+    "folder": ("bf16", "fp32", "fp16"),
+    "onnx": ("fp32", "fp16", "int8", "int4"),
+    "gguf": ("bf16", "fp32", "fp16", "q8_0", "q4_0"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,3 +94,44 @@ class SamplingParams:
         derived = np.random.SeedSequence(self.seed, spawn_key=(index,))
         seed = int(derived.generate_state(1, np.uint64)[0]) >> 1
         return dataclasses.replace(self, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Tasks and texts to evaluate, and how."""
+
+    tasks: tuple[str, ...] = ()  # names, all or none; default: all, or those of files
+    files: tuple[str, ...] = ()  # items that replace the Hub's: TASK….jsonl, or TASK=PATH
+    limit: Annotated[int, Range(0)] = 0  # items per task, spread over all of it; 0: all
+    shots: Annotated[int, Range(0, MAX_SHOTS)] = 0  # solved examples before each item
+    data: Path | None = None  # data folder whose held-out text is evaluated; default: the run's
+    text: tuple[Path, ...] = ()  # text files to evaluate as well
+    # most tokens of each source's held-out text; 0: all
+    heldout_tokens: Annotated[int, Range(0)] = 1_000_000
+    # search the data's training shards for the items (runs of 13 words)
+    check_contamination: bool = False
+    # texts computed in one batch; more are faster on a GPU
+    batch_size: Annotated[int, Range(1, MAX_BATCH_SIZE)] = 32
+    add_bos: AddBos = "auto"  # start texts with end-of-text; auto: as the model was trained
+    cache_dir: Path = Path("data/hub")  # folder for the Hub's files
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The names of the tasks, with the default filled in."""
+        return self.tasks or (() if self.files else (ALL_TASKS,))
+
+    def __post_init__(self) -> None:
+        expand_path_fields(self, ("files",))
+        check_field_ranges(self)
+
+
+def resolve_export_dtype(export_format: ExportFormat, dtype: ExportDtype) -> ExportDtype:
+    """Return the dtype to write; raise ValueError for one that the format does not support."""
+    supported = FORMAT_DTYPES[export_format]
+    if dtype == "auto":
+        return supported[0]
+    if dtype not in supported:
+        raise ValueError(
+            f"{export_format} is written as {', '.join(supported)}, not as {dtype} (--dtype)."
+        )
+    return dtype

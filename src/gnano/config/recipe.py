@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from gnano.config.data_config import DataConfig, InstructionConfig, InstructionSource
 from gnano.config.model_config import PRESETS, ModelConfig
 from gnano.config.train_config import TrainConfig
-from gnano.utils.text import expand_path, read_text
+from gnano.utils.files import expand_path, read_text
 from gnano.utils.validation import reject_unused
 
 TUNING_COMMANDS = {"instructions": "sft", "preferences": "dpo"}

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from gnano.config.model_config import LoraConfig
+from gnano.utils.files import expand_path_fields
 from gnano.utils.formatting import plural
 from gnano.utils.platform_support import THREAD_RANGE
-from gnano.utils.text import expand_path_fields
 from gnano.utils.validation import Range, check_field_ranges, reject_unused
 
 BELOW_ONE = Range(0, 1, exclusive_maximum=True)

@@ -27,7 +27,7 @@ from gnano.data.readers import Document
 from gnano.data.record_errors import MAX_SHOWN_RECORDS, format_bad_records, format_record_error
 from gnano.data.shard_plan import ShardPlan, SourcePlan
 from gnano.data.shards import ShardInfo
-from gnano.utils.atomic_io import atomic_write_text
+from gnano.utils.files import atomic_write_text
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = 2

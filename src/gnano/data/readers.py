@@ -30,7 +30,7 @@ from typing import Any, Literal, NamedTuple
 
 from gnano.data.record_errors import RecordError
 from gnano.data.text_files import check_text, find_undecodable, read_lines
-from gnano.utils.optional_packages import require
+from gnano.utils.platform_support import require
 
 FileForm = Literal["parquet", "csv", "lines", "list", "object", "text"]
 MIN_CHARS_TO_SPLIT = 16_384  # characters after which a blank line ends a document of a text file

@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gnano.utils.atomic_io import atomic_write_bytes
+from gnano.utils.files import atomic_write_bytes
 
 TOKEN_DTYPE = np.dtype("<u2")
 OFFSET_DTYPE = np.dtype("<u4")

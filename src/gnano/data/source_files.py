@@ -34,8 +34,8 @@ from gnano.data.generators import iter_items, load_generator
 from gnano.data.readers import Document, check_column, read_documents
 from gnano.data.record_errors import RecordError
 from gnano.data.text_files import check_text, is_binary
-from gnano.utils.atomic_io import atomic_write_text
-from gnano.utils.optional_packages import require
+from gnano.utils.files import atomic_write_text
+from gnano.utils.platform_support import require
 
 if TYPE_CHECKING:
     from gnano.utils.hf_hub import HubFile

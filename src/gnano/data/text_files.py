@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from gnano.data.record_errors import RecordError
-from gnano.utils.optional_packages import require
-from gnano.utils.text import utf8_error
+from gnano.utils.files import utf8_error
+from gnano.utils.platform_support import require
 
 BINARY_CHECK_BYTES = 2**13  # read to recognize a binary file
 CONTROL_BYTES = bytes({*range(32)} - {7, 8, 9, 10, 11, 12, 13, 26, 27})  # not found in text

@@ -23,10 +23,9 @@ from gnano.reporting.html_report import write_html_report
 from gnano.reporting.plots import render_terminal_plot, save_png_plot
 from gnano.train.logging.progress_bar import ProgressBar
 from gnano.train.trainer import RunResult, train
+from gnano.utils.formatting import format_clock
 from gnano.utils.jsonl_log import read_metrics
-from gnano.utils.progress import StatusLine, format_clock
-from gnano.utils.streams import write_output
-from gnano.utils.terminal import best_effort, echo, supports_color
+from gnano.utils.terminal import StatusLine, best_effort, echo, supports_color, write_output
 
 PROMPTS = {
     "prose": "Return a new array with",

@@ -15,8 +15,7 @@ from math import hypot
 from pathlib import Path
 
 from gnano.checkpoint.run_checkpoints import find_checkpoint
-from gnano.config.eval_config import ALL_TASKS, EvalConfig
-from gnano.config.inference_config import LoadConfig
+from gnano.config.inference_config import ALL_TASKS, EvalConfig, LoadConfig
 from gnano.evals import result_store
 from gnano.evals.bits_per_byte import mean_bits_per_byte
 from gnano.evals.eval_tasks import TASKS, load_tasks
@@ -30,8 +29,8 @@ from gnano.evals.runner import (
     format_contamination,
     write_result,
 )
+from gnano.utils.files import dump_json
 from gnano.utils.terminal import best_effort
-from gnano.utils.text import dump_json
 
 MAX_REFERENCE_MODELS = 12  # published rows shown next to models, unless all are requested
 Report = Callable[[str], None]

@@ -23,8 +23,8 @@ import numpy as np
 
 from gnano.evals.comparison import Comparison, TaskColumn
 from gnano.evals.comparison_table import format_count
-from gnano.utils.atomic_io import atomic_write_bytes
-from gnano.utils.optional_packages import is_installed
+from gnano.utils.files import atomic_write_bytes
+from gnano.utils.platform_support import is_installed
 from gnano.utils.plot_style import LIGHT_PALETTE, MATPLOTLIB_MISSING
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ import numpy as np
 from gnano.data.ngram_overlap import NGramIndex
 from gnano.data.shards import ShardInfo
 from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.utils.formatting import format_clock
 from gnano.utils.platform_support import available_cores
-from gnano.utils.progress import format_clock
 
 BATCH_TOKENS = 2**18  # tokens of the documents searched together
 TOKENS_PER_WORKER = 2**24  # tokens searched in the time that a process takes to start

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from gnano.config.data_config import InstructionSource
-from gnano.config.eval_config import EvalConfig
+from gnano.config.inference_config import EvalConfig
 from gnano.data.sft.record_loading import read_record_files
 from gnano.data.source_files import resolve_source_files
-from gnano.utils.text import expand_path
+from gnano.utils.files import expand_path
 
 DEFAULT_CACHE_DIR = EvalConfig.cache_dir
 Record = Mapping[str, Any]

@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from gnano.checkpoint.run_checkpoints import find_checkpoint
-from gnano.config.eval_config import EvalConfig
-from gnano.config.inference_config import LoadConfig
+from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.evals.eval_tasks import TASKS, TaskItems, load_tasks
 from gnano.evals.model_adapter import TORCH_DTYPE_NAMES, is_gnano_model, training_tokens
 from gnano.evals.runner import Accuracy, EvalResult, TaskScore
 from gnano.model.devices import resolve_device
-from gnano.utils.optional_packages import require
-from gnano.utils.platform_support import set_num_threads
+from gnano.utils.platform_support import require, set_num_threads
 
 
 def evaluate_with_lm_eval(

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from gnano.checkpoint.run_checkpoints import find_checkpoint
-from gnano.config.eval_config import AddBos
-from gnano.config.inference_config import LoadConfig
+from gnano.config.inference_config import AddBos, LoadConfig
 from gnano.config.model_config import ModelConfig
 from gnano.evals.eval_tasks import EvalItem
 from gnano.evals.loglikelihood import (
@@ -38,8 +37,7 @@ from gnano.model.flops import num_parameters
 from gnano.model.hf_io import WEIGHTS_NAME, read_json_object
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.lineage import training_stages
-from gnano.utils.optional_packages import require
-from gnano.utils.platform_support import set_num_threads
+from gnano.utils.platform_support import require, set_num_threads
 from gnano.utils.validation import ConflictingValuesError
 
 DEFAULT_LOADING = LoadConfig()

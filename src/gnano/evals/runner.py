@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gnano.config.data_config import DataConfig
-from gnano.config.eval_config import ALL_TASKS, EvalConfig
-from gnano.config.inference_config import LoadConfig
+from gnano.config.inference_config import ALL_TASKS, EvalConfig, LoadConfig
 from gnano.data.manifest import warn_empty_heldout
 from gnano.data.ngram_overlap import NGramIndex
 from gnano.data.tokenized_corpus import TokenizedCorpus
@@ -30,10 +29,8 @@ from gnano.evals.eval_tasks import TASKS, EvalItem, TaskItems, load_tasks
 from gnano.evals.loglikelihood import compute_loglikelihoods
 from gnano.evals.model_adapter import EvalModel
 from gnano.train.lineage import training_stages
-from gnano.utils.atomic_io import atomic_write_text
-from gnano.utils.formatting import format_table
-from gnano.utils.progress import format_clock
-from gnano.utils.text import dump_json
+from gnano.utils.files import atomic_write_text, dump_json
+from gnano.utils.formatting import format_clock, format_table
 
 # per choice of an item: log-likelihood in nats, and whether greedy decoding produces it
 ChoiceScores = Sequence[tuple[float, bool]]

@@ -24,10 +24,9 @@ from gnano.data.sft.conversations import Conversation
 from gnano.data.sft.record_loading import load_conversations
 from gnano.evals.text_checks import repetition_rate
 from gnano.infer.engine import Engine
-from gnano.utils.atomic_io import atomic_write_text
+from gnano.utils.files import atomic_write_text, dump_json
 from gnano.utils.formatting import format_table
 from gnano.utils.terminal import best_effort
-from gnano.utils.text import dump_json
 
 GREEDY = SamplingParams(temperature=0.0)
 MIN_MARKER_LENGTH = 6  # characters; a shorter line of a template may occur in other text

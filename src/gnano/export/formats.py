@@ -17,16 +17,19 @@ from typing import Any
 import torch
 
 from gnano.checkpoint.export_weights import copy_tokenizer_files
-from gnano.config.export_config import ExportDtype, ExportFormat, resolve_export_dtype
+from gnano.config.inference_config import ExportDtype, ExportFormat, resolve_export_dtype
 from gnano.config.model_config import PRESETS
 from gnano.export.export_source import TORCH_DTYPES, ExportSource, load_export_source
 from gnano.export.gguf_file import export_gguf
 from gnano.model.hf_io import WEIGHTS_NAME, save_config, save_tensors
 from gnano.model.tensor_names import convert_to_published
-from gnano.utils.atomic_io import create_dir_atomically, create_file_atomically
+from gnano.utils.files import (
+    check_output_path,
+    create_dir_atomically,
+    create_file_atomically,
+    dump_json,
+)
 from gnano.utils.formatting import format_shell_command
-from gnano.utils.streams import check_output_path
-from gnano.utils.text import dump_json
 
 PUBLISHED_FILE_NAMES = {"fp32": "model_latest.pt", "bf16": "model_bf16.pt"}
 FORMAT_SUFFIXES = {"safetensors": ".safetensors", "folder": "", "onnx": "-onnx", "gguf": ".gguf"}

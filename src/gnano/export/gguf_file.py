@@ -18,7 +18,7 @@ from gnano.export.export_source import ExportSource
 from gnano.export.imported_model import ImportedModel, check_and_unify_tensors, check_vocab_size
 from gnano.model.tensor_names import rope_permute, rope_unpermute
 from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer
-from gnano.utils.optional_packages import require
+from gnano.utils.platform_support import require
 from gnano.utils.validation import require_agreement
 
 QUANTIZATION_TYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}

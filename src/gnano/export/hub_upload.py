@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, HfApi, errors, get_token, utils
 from huggingface_hub.utils.sha import git_hash
 
-from gnano.utils.text import read_text
+from gnano.utils.files import read_text
 
 HUB_MANAGED_FILE = ".gitattributes"  # the Hub writes it into every repository
 RETRY_HINT = "the same command resumes, and sends nothing twice"

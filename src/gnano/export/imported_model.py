@@ -19,7 +19,7 @@ from gnano.model.hf_io import (
     save_tensors,
 )
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.utils.atomic_io import create_dir_atomically
+from gnano.utils.files import create_dir_atomically
 
 LM_HEAD_KEY, EMBEDDING_KEY = "lm_head.weight", "model.embed_tokens.weight"
 

@@ -17,7 +17,7 @@ from gnano.export.gguf_file import read_gguf
 from gnano.export.imported_model import ImportedModel, check_and_unify_tensors, load_tokenizer_for
 from gnano.export.tensor_file import TensorFileHints, load_tensor_file, read_tensor_file_model
 from gnano.model.hf_io import SHARD_INDEX_NAMES, read_json_object
-from gnano.utils.streams import check_output_path
+from gnano.utils.files import check_output_path
 from gnano.utils.validation import require_agreement
 
 DEFAULT_HINTS = TensorFileHints()

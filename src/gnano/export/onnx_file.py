@@ -37,7 +37,7 @@ from gnano.export.export_source import ExportSource
 from gnano.model.kv_cache import LayerCache
 from gnano.model.layers import Attention, Linear, Rope, rope_table
 from gnano.model.transformer import GPT
-from gnano.utils.optional_packages import require
+from gnano.utils.platform_support import require
 
 if TYPE_CHECKING:
     import onnx_ir

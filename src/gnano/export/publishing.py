@@ -23,8 +23,7 @@ from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.export.export_source import load_export_source
 from gnano.export.hub_upload import HubRepo
 from gnano.export.model_card import build_model_card
-from gnano.utils.atomic_io import atomic_replace, atomic_write_text
-from gnano.utils.streams import check_output_path
+from gnano.utils.files import atomic_replace, atomic_write_text, check_output_path
 
 CARD_FILE = "README.md"
 CHECKSUMS_FILE = "files.json"

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from gnano.config.model_config import ModelConfig
 from gnano.model.transformer import GPT
-from gnano.utils.text import dump_json, read_text
+from gnano.utils.files import dump_json, read_text
 from gnano.utils.validation import require_agreement
 
 WEIGHTS_NAME = "model.safetensors"

@@ -20,7 +20,7 @@ from gnano.config.model_config import TARGET_MODULES, LoraConfig, ModelConfig
 from gnano.model.hf_io import find_shape_mismatch, read_json_object, save_tensors
 from gnano.model.lora import LORA_A, LORA_B, add_lora
 from gnano.model.transformer import GPT
-from gnano.utils.text import dump_json
+from gnano.utils.files import dump_json
 
 ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."  # PEFT's two wrappers around the model

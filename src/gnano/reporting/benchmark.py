@@ -10,8 +10,8 @@ from gnano.config.inference_config import LoadConfig
 from gnano.infer.engine import Engine
 from gnano.infer.throughput import ThroughputReport, measure_throughput
 from gnano.train.logging.metrics_logger import peak_memory_bytes
-from gnano.utils.progress import StatusLine
-from gnano.utils.text import dump_json
+from gnano.utils.files import dump_json
+from gnano.utils.terminal import StatusLine
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 from gnano.config.inference_config import LoadConfig, SamplingParams
 from gnano.infer.continuous_batching import Request
 from gnano.infer.engine import Completion, Engine
-from gnano.utils.progress import StatusLine
-from gnano.utils.text import dump_json, read_stdin, read_text
+from gnano.utils.files import dump_json, read_stdin, read_text
+from gnano.utils.terminal import StatusLine
 from gnano.utils.validation import Range, check_number
 
 

@@ -2,8 +2,7 @@
 
 from gnano.model.flops import flops_per_token, num_parameters, parameters_by_part
 from gnano.reporting.cost_plan import CHINCHILLA_TOKENS_PER_PARAMETER, CostEstimate, CostPlan
-from gnano.utils.formatting import align_columns, format_gb
-from gnano.utils.progress import format_clock
+from gnano.utils.formatting import align_columns, format_clock, format_gb
 
 LABEL_WIDTH = 13
 

@@ -34,9 +34,8 @@ from gnano.reporting.run_metrics import (
 )
 from gnano.reporting.run_status import PROBABLY_KILLED, iter_events_reversed, read_run_status
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.utils.formatting import align_columns, format_gb, plural
+from gnano.utils.formatting import align_columns, format_clock, format_gb, plural
 from gnano.utils.jsonl_log import read_metrics
-from gnano.utils.progress import format_clock
 
 MAX_EVENTS = 5  # the number of a run's last events that are shown
 BAR_WIDTH = 14  # characters of the longest bar

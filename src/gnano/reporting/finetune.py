@@ -16,8 +16,7 @@ from gnano.reporting.training import report_run, train_with_progress
 from gnano.train.base_checkpoint import find_base
 from gnano.train.trainer import RunResult
 from gnano.utils.jsonl_log import read_metrics
-from gnano.utils.progress import StatusLine
-from gnano.utils.terminal import best_effort, echo
+from gnano.utils.terminal import StatusLine, best_effort, echo
 
 
 class FinetuneResult(NamedTuple):

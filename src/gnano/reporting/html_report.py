@@ -29,10 +29,10 @@ from gnano.reporting.run_metrics import (
     smooth_curve,
     task_curves,
 )
-from gnano.utils.atomic_io import atomic_write_text
+from gnano.utils.files import atomic_write_text
 from gnano.utils.formatting import format_duration
 from gnano.utils.jsonl_log import read_metrics
-from gnano.utils.optional_packages import is_installed
+from gnano.utils.platform_support import is_installed
 from gnano.utils.plot_style import DARK_PALETTE
 from gnano.utils.terminal import best_effort
 

@@ -33,8 +33,8 @@ from gnano.reporting.run_metrics import (
     smooth_curve,
     task_curves,
 )
-from gnano.utils.atomic_io import atomic_write_bytes
-from gnano.utils.optional_packages import require
+from gnano.utils.files import atomic_write_bytes
+from gnano.utils.platform_support import require
 from gnano.utils.plot_style import LIGHT_PALETTE, Palette, _style_axes
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from gnano.checkpoint.run_checkpoints import checkpoint_step
 from gnano.reporting.run_status import PROBABLY_KILLED, RunStatus, read_run_status
+from gnano.utils.files import dump_json
 from gnano.utils.formatting import align_columns, format_shell_command
-from gnano.utils.text import dump_json
 
 COLUMN_HEADERS = ("run", "state", "step", "", "loss", "bits/byte", "checkpoint", "age")
 

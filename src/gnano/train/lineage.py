@@ -10,8 +10,8 @@ from typing import Any
 from gnano.checkpoint.run_checkpoints import checkpoint_step
 from gnano.config.data_config import InstructionConfig, InstructionSource, SourceConfig
 from gnano.config.recipe import Recipe, load_recipe
+from gnano.utils.files import read_text
 from gnano.utils.jsonl_log import read_metrics
-from gnano.utils.text import read_text
 
 
 @dataclass(frozen=True)

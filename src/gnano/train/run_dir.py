@@ -19,8 +19,7 @@ from gnano import __version__
 from gnano.checkpoint.run_checkpoints import list_checkpoints
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.model.flops import num_parameters
-from gnano.utils.atomic_io import atomic_write_text
-from gnano.utils.text import read_text
+from gnano.utils.files import atomic_write_text, read_text
 
 RECIPE_FILE, METRICS_FILE = "recipe.toml", "metrics.jsonl"
 DATA_KEY = "data"  # the key of a change of the prepared data

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gnano.utils.file_lock import try_lock
+from gnano.utils.files import try_lock
 
 if TYPE_CHECKING:
     from gnano.train.distributed.context import DistContext

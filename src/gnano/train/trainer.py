@@ -38,10 +38,10 @@ from gnano.train.tasks.pretraining import PretrainingTask
 from gnano.train.tasks.sft_task import SFTTask
 from gnano.train.tasks.training_task import TrainingTask
 from gnano.train.train_step import TrainState
+from gnano.utils.files import check_output_path
 from gnano.utils.jsonl_log import EventLog
 from gnano.utils.platform_support import set_num_threads
 from gnano.utils.stop_request import SignalHandler, StopRequestedError
-from gnano.utils.streams import check_output_path
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,13 @@ def format_duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def format_clock(seconds: float) -> str:
+    """Return 42 as "0:42" and 3725 as "1:02:05"."""
+    minutes, second = divmod(max(round(seconds), 0), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
 def format_shell_command(*arguments: str | Path) -> str:
     """Join the words of a command, each quoted where a shell would split or expand it.
 

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from gnano.utils.text import dump_json
+from gnano.utils.files import dump_json
 
 EVENTS_FILE = "events.jsonl"
 ROW_PREFIX = '{"step"'  # the start of every line of metrics

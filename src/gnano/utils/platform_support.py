@@ -1,4 +1,4 @@
-"""Differences between Linux and macOS (cores, memory, page cache), and OpenMP's threads.
+"""What a machine has: Linux or macOS (cores, memory, page cache), threads, optional packages.
 
 Both systems have the same file locks, links and signals; everything that only one of them has, or
 that they report in different units, is read here. Windows is not supported.
@@ -12,6 +12,7 @@ when they are loaded, so it is set before `import torch` and inherited by child 
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from gnano.utils.validation import Range
@@ -78,3 +79,18 @@ def set_num_threads(count: int) -> None:
         import torch
 
         torch.set_num_threads(count)
+
+
+def is_installed(package: str) -> bool:
+    """Return whether a package can be imported, without importing it."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None  # no origin: only a folder of that name
+
+
+def require(package: str, extra: str, problem: str, otherwise: str = "") -> None:
+    """Raise ValueError unless the package is installed: the problem, and how to install it.
+
+    >>> require("gguf", "gguf", "GGUF files need the package gguf")
+    """
+    if not is_installed(package):
+        raise ValueError(f"{problem}: pip install 'auto-g-nano[{extra}]'{otherwise}.")

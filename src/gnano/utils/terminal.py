@@ -1,22 +1,41 @@
-"""Printing for people, safe for terminals, and work whose failure must not end a command.
+r"""Output on a terminal, in a pipe or a log, and work whose failure must not end a command.
 
 `echo` prints a command's result and raises where it cannot be written. `echo_stderr` prints
-information to stderr and never raises. Neither lets text from a model, a dataset or a file name
-control a terminal: control characters are replaced there. A pipe or a file gets the text unchanged.
+information to stderr and never raises. `StatusLine` shows the progress of long work: rewritten in
+place in a terminal, printed sparsely in a log. None of them lets text from a model, a dataset or a
+file name control a terminal: control characters are replaced there. A pipe or a file gets the text
+unchanged.
+
+`prepare_streams` and `drop_failed_writes` make the standard streams safe to write to:
+
+    closed (`<&-`, `>&-`, `2>&-`)           is replaced by /dev/null, under its own descriptor
+    a character the encoding does not have  is written as JSON escapes it, \u00e9
+    a write that fails                      is dropped on a stream that only informs
+
+Without this, a progress line on a full disk or in a closed terminal would end the work it reports
+on, and Python's final flush would turn the exit code of finished work into 120.
 """
 
+import codecs
+import io
 import os
+import shutil
 import sys
+import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TextIO
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
-from gnano.utils.streams import write_or_drop, write_output
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 CONTROL_CHARACTERS = dict.fromkeys(
     {*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}"
 )
+ESCAPE_HANDLER = "gnano.json-escape"
+LOG_INTERVAL = 15.0  # seconds between lines where the output is not a terminal
 
 
 @contextmanager
@@ -56,3 +75,128 @@ def supports_escapes(stream: TextIO) -> bool:
 def supports_color(stream: TextIO) -> bool:
     """Return whether a stream is a color terminal and NO_COLOR (https://no-color.org) is unset."""
     return supports_escapes(stream) and not os.environ.get("NO_COLOR")
+
+
+class StatusLine:
+    """One or several lines that show progress; where they cannot be written, nothing happens."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+        self.is_terminal = supports_escapes(self.stream)
+        self.last_shown = -LOG_INTERVAL
+        self.height = 0  # lines on the terminal that the next ones replace
+
+    def update(self, text: str, important: bool = False) -> None:
+        """Replace what is shown; a log gets one line every 15 s, or if it is important."""
+        now = time.monotonic()
+        lines = text.translate(CONTROL_CHARACTERS).split("\n")
+        if self.is_terminal:
+            width = shutil.get_terminal_size().columns - 1
+            up = f"\x1b[{self.height - 1}A" if self.height > 1 else ""
+            # each line is cleared to its end, then everything below them
+            body = "\n".join(f"{truncate_parts(line, width)}\x1b[K" for line in lines)
+            write_or_drop(self.stream, f"\r{up}{body}\x1b[J")
+            self.height = len(lines)
+        elif important or now - self.last_shown >= LOG_INTERVAL:
+            write_or_drop(self.stream, " · ".join(line.strip() for line in lines) + "\n")
+        else:
+            return
+        self.last_shown = now
+
+    def print(self, text: str) -> None:
+        """Print a line that is not replaced."""
+        self.close()
+        write_or_drop(self.stream, text.translate(CONTROL_CHARACTERS) + "\n")
+
+    def close(self) -> None:
+        """End the line, so that the next output starts on a new one."""
+        if self.height:
+            write_or_drop(self.stream, "\n")
+            self.height = 0
+
+
+def truncate_parts(line: str, width: int) -> str:
+    """Drop " · "-separated parts until the line fits: a truncated number would mislead."""
+    while len(line) > width and " · " in line:
+        line = line.rsplit(" · ", 1)[0]
+    return line[:width]
+
+
+def prepare_streams() -> None:
+    """Open closed standard streams, and let stdout and stderr encode any text."""
+    codecs.register_error(ESCAPE_HANDLER, _escape_error)
+    closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
+    if closed:
+        _occupy_descriptors()
+        for name in closed:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=ESCAPE_HANDLER)
+
+
+def drop_failed_writes(name: str) -> None:
+    """Make writes to sys.stdout or sys.stderr (by name) never raise, unless it was replaced."""
+    stream = getattr(sys, name)
+    if stream is not getattr(sys, f"__{name}__") or not isinstance(stream, io.TextIOWrapper):
+        return
+    with suppress(OSError):
+        stream.flush()
+    raw = _LossyFile(stream.fileno(), "w", closefd=False)
+    lossy = io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+    setattr(sys, name, lossy)
+
+
+def write_output(text: str = "") -> None:
+    """Write text to stdout and flush it.
+
+    Raises OSError, naming standard output, where that fails; stdout's buffer is then discarded,
+    because Python would try to write it again at exit.
+    """
+    try:
+        if text:  # a full disk refuses even an empty write
+            sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+        raise OSError(error.errno, error.strerror, "standard output") from None
+
+
+def write_or_drop(stream: TextIO, text: str) -> None:
+    """Write and flush text; a stream that fails or is closed drops it."""
+    with suppress(OSError, ValueError):
+        stream.write(text)
+        stream.flush()
+
+
+class _LossyFile(io.FileIO):
+    def write(self, data: "ReadableBuffer", /) -> int:
+        written = None
+        with suppress(OSError):
+            written = super().write(data)
+        return len(memoryview(data)) if written is None else written
+
+
+def _occupy_descriptors() -> None:
+    """Open /dev/null as each of the descriptors 0, 1 and 2 that is closed."""
+    null = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    while null <= 2:
+        os.set_inheritable(null, True)
+        null = os.open(os.devnull, os.O_RDWR)
+    os.close(null)
+
+
+def _escape_error(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    pairs = (units[at : at + 2] for at in range(0, len(units), 2))
+    return "".join(f"\\u{pair.hex()}" for pair in pairs), error.end

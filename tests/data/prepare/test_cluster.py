@@ -62,7 +62,7 @@ def test_rounds_are_repeated_until_the_budgets_are_met(config, files, corpus, tm
 
 
 def test_a_locked_folder_is_refused(config):
-    from gnano.utils.file_lock import lock_folder
+    from gnano.utils.files import lock_folder
 
     with lock_folder(Path(config("one").folder)), pytest.raises(ValueError, match="is running in"):
         ClusterPreparation(config("one"), "local").run()

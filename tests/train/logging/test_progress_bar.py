@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from gnano.train.logging.progress_bar import ProgressBar
-from gnano.utils.progress import StatusLine
+from gnano.utils.terminal import StatusLine
 
 METRICS: dict[str, object] = {
     "step": 1,

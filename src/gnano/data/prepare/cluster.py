@@ -27,9 +27,8 @@ from gnano.data.prepare.pipeline import finish_folder, worker_config
 from gnano.data.prepare.source_setup import check_output_folder, open_data_folder
 from gnano.data.prepare.task_scheduler import TaskScheduler
 from gnano.data.source_files import SourceFiles
-from gnano.utils.file_lock import lock_folder
-from gnano.utils.optional_packages import require
-from gnano.utils.platform_support import available_cores
+from gnano.utils.files import lock_folder
+from gnano.utils.platform_support import available_cores, require
 from gnano.utils.validation import Range, check_field_ranges, reject_unused
 
 if TYPE_CHECKING:

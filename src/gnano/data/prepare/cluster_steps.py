@@ -37,8 +37,7 @@ from gnano.data.prepare.worker_pool import (
     serialize_error,
 )
 from gnano.data.source_files import SourceFiles
-from gnano.utils.atomic_io import atomic_write_text
-from gnano.utils.file_lock import lock_folder
+from gnano.utils.files import atomic_write_text, lock_folder
 
 DATATROVE_LOG = "datatrove.log"  # in a round's folder, instead of output on the terminal
 

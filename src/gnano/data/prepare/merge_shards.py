@@ -30,7 +30,7 @@ from gnano.data.shards import (
     open_offsets,
     open_tokens,
 )
-from gnano.utils.atomic_io import atomic_write_bytes
+from gnano.utils.files import atomic_write_bytes
 
 HashKeys = NDArray[np.uint64]
 BoolMask = NDArray[np.bool_]

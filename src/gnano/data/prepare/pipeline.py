@@ -24,9 +24,9 @@ from gnano.data.prepare.task_scheduler import TaskScheduler
 from gnano.data.prepare.tokenize_task import DRAFTS_FOLDER, TaskDraft, draft_folder
 from gnano.data.prepare.worker_pool import TokenizeJob, WorkerEvent, WorkerPool, raise_event_error
 from gnano.data.source_files import SourceFiles, find_files
-from gnano.utils.file_lock import lock_folder
+from gnano.utils.files import lock_folder
+from gnano.utils.formatting import format_clock
 from gnano.utils.platform_support import available_cores
-from gnano.utils.progress import format_clock
 
 
 class Counts(NamedTuple):

@@ -25,7 +25,7 @@ from gnano.data.source_files import (
     find_source_files,
     read_task_documents,
 )
-from gnano.utils.streams import check_output_path
+from gnano.utils.files import check_output_path
 
 if TYPE_CHECKING:
     from gnano.tokenizer.bpe import Tokenizer

@@ -27,7 +27,7 @@ from gnano.data.readers import Document
 from gnano.data.record_errors import BadRecordCounter
 from gnano.data.shards import ShardInfo, ShardWriter, has_all_shard_files
 from gnano.data.source_files import read_task_documents
-from gnano.utils.atomic_io import atomic_write_bytes, atomic_write_text
+from gnano.utils.files import atomic_write_bytes, atomic_write_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

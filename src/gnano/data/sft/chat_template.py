@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from gnano.data.sft.conversations import Conversation, Preference, Turn
 from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer
-from gnano.utils.text import read_text
+from gnano.utils.files import read_text
 from gnano.utils.validation import ConflictingValuesError
 
 JINJA_TEMPLATE_FILE = "chat_template.jinja"

@@ -8,8 +8,8 @@ The most important parts come first: a narrow terminal shows as many as fit.
 import time
 from typing import Any
 
-from gnano.utils.formatting import plural
-from gnano.utils.progress import StatusLine, format_clock
+from gnano.utils.formatting import format_clock, plural
+from gnano.utils.terminal import StatusLine
 
 SPEED_SMOOTHING = 0.05  # weight of the newest step in the speed shown: an average over about 20
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gnano.utils.optional_packages import require
-from gnano.utils.text import dump_json
+from gnano.utils.files import dump_json
+from gnano.utils.platform_support import require
 
 PROCESS_SCRIPT = Path(__file__).with_name("tracker_process.py")
 MAX_PENDING_ROWS = 4_096  # steps that may wait for a slow tracker

@@ -31,7 +31,7 @@ from gnano.train.distributed.context import DistContext
 from gnano.train.heldout_loss import CategoryLoss, HeldoutExamples, eval_mode
 from gnano.train.precision import COMPUTE_DTYPES
 from gnano.train.tasks.training_task import TuningTask
-from gnano.utils.atomic_io import atomic_replace
+from gnano.utils.files import atomic_replace
 
 REFERENCE_FILE = "reference.safetensors"
 

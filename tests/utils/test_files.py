@@ -1,9 +1,11 @@
-"""Text that any editor saved is read the same everywhere, and JSON that is written is strict."""
+"""Any text is read the same everywhere, JSON is strict, and a write is complete or undone."""
 
 import ast
+import errno
 import io
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,8 @@ from gnano.chat.conversation import ConversationHistory
 from gnano.config.recipe import load_recipe
 from gnano.data.sft.chat_template import load_template
 from gnano.model.hf_io import read_json_object
-from gnano.utils.text import decode_text, dump_json, open_stdin, read_stdin, read_text
+from gnano.utils import files
+from gnano.utils.files import decode_text, dump_json, open_stdin, read_stdin, read_text
 
 SOURCE = Path(gnano.__file__).parent
 LINES = lists(text(characters(exclude_characters="\r\n\ufeff", exclude_categories=["Cs"])))
@@ -114,7 +117,7 @@ USES_JSON_DUMPS = {
     "train/distributed/watchdog.py",
     "train/resolve.py",  # in an error message
     "train/run_lock.py",
-    "utils/text.py",
+    "utils/files.py",
 }
 
 
@@ -133,5 +136,66 @@ def test_modules_that_write_metrics_as_json_use_dump_json():
         for node in ast.walk(ast.parse(file.read_text("utf-8")))
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("json.dumps", "json.dump")
     }
-    assert "utils/text.py" in users
+    assert "utils/files.py" in users
     assert users <= USES_JSON_DUMPS, "use dump_json, or list here a module without floats"
+
+
+def test_a_new_and_a_replaced_file_have_their_full_content(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    files.atomic_write_text(path, "é\n")
+    assert path.read_bytes() == "é\n".encode()
+    files.atomic_write_bytes(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_content_is_synced_before_the_rename_and_the_folder_before_the_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, done = tmp_path / "a", []
+    sync = files.fsync_path
+
+    def record(synced: Path) -> None:
+        done.append((synced.is_dir(), path.exists()))
+        sync(synced)
+
+    monkeypatch.setattr(files, "fsync_path", record)
+    files.atomic_write_bytes(path, b"x")
+    assert done == [(False, False), (True, True)]
+
+
+@pytest.mark.parametrize("name", ["fsync", "replace"])
+def test_a_failed_write_keeps_the_old_content_and_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, name, full)
+    with pytest.raises(OSError) as error:
+        files.atomic_write_bytes(path, b"new")
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(path))
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupted_write_keeps_the_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), files.atomic_replace(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_two_processes_use_different_temporary_files(tmp_path: Path) -> None:
+    with files.atomic_replace(tmp_path / "a") as first:
+        first.write_bytes(b"first")
+        if (child := os.fork()) == 0:
+            with files.atomic_replace(tmp_path / "a") as second:
+                second.write_bytes(b"second")
+                os._exit(0 if second != first else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert first.read_bytes() == b"first"
