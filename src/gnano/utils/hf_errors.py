@@ -65,23 +65,42 @@ def request_with_retries(
             ) from None
         except HTTPError as error:
             response = getattr(error, "response", None)
-            status = 500 if response is None else response.status_code
-            if status < 500 and status not in (408, 429):
-                raise explain_http_error(error, repo, url) from None
+            if response is None:
+                reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            else:
+                message = response.headers.get("X-Error-Message") or response.reason_phrase
+                reason = f"{response.status_code} {message}".rstrip(" .")
+                if response.status_code < 500 and response.status_code not in (408, 429):
+                    raise _explain_refusal(response, reason, repo, url) from None
             if (now := progress()) > reached:
                 failures, reached = 0, now
             failures += 1
             if failures >= max_attempts:
-                raise _connection_error(error, url, failures) from None
-            sleep(_retry_delay(error, failures))
+                if type(error).__name__.startswith("Connect"):
+                    sentence = (
+                        f"No connection to the Hub at {hub_endpoint()} for {url} ({reason}): check "
+                        f"the network and HF_ENDPOINT"
+                    )
+                else:
+                    sentence = (
+                        f"{url} failed {failures} times in a row, the last time with {reason}"
+                    )
+                raise ConnectionError(f"{sentence}; {RETRY_HINT}.") from None
+            requested = None if response is None else _retry_after(response.headers)
+            if requested is not None:
+                delay = min(max(requested, 0.0), MAX_RETRY_AFTER_SECONDS)
+                sleep(delay + random.uniform(0, BASE_DELAY_SECONDS))
+            else:
+                bound = min(MAX_DELAY_SECONDS, BASE_DELAY_SECONDS * 2 ** (failures - 1))
+                sleep(random.uniform(0, bound))
 
 
-def explain_http_error(error: Any, repo: str, url: str) -> ValueError:
+def _explain_refusal(response: Any, reason: str, repo: str, url: str) -> ValueError:
     """Return a permanent HTTP error as a sentence: what was refused, and what to do."""
     page, tokens = f"{hub_endpoint()}/datasets/{repo}", f"{hub_endpoint()}/settings/tokens"
-    status = error.response.status_code
-    code = error.response.headers.get("X-Error-Code", "")
-    with_token = "authorization" in error.response.request.headers
+    status = response.status_code
+    code = response.headers.get("X-Error-Code", "")
+    with_token = "authorization" in response.request.headers
     if with_token and status == 401 and code != "GatedRepo":
         return ValueError(
             f"The Hub does not accept the token that was sent (HF_TOKEN, or else the one of "
@@ -109,40 +128,11 @@ def explain_http_error(error: Any, repo: str, url: str) -> ValueError:
         return ValueError(
             f"The Hub has no dataset {repo} ({page}) that you may read: check its name{login}."
         )
-    return ValueError(f"{url} was refused with {_format_reason(error)}.")
-
-
-def _connection_error(error: Any, url: str, failures: int) -> ConnectionError:
-    reason = _format_reason(error)
-    if type(error).__name__.startswith("Connect"):
-        return ConnectionError(
-            f"No connection to the Hub at {hub_endpoint()} for {url} ({reason}): check the "
-            f"network and HF_ENDPOINT; {RETRY_HINT}."
-        )
-    return ConnectionError(
-        f"{url} failed {failures} times in a row, the last time with {reason}; {RETRY_HINT}."
-    )
-
-
-def _format_reason(error: Any) -> str:
-    response = getattr(error, "response", None)
-    if response is None:
-        return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    message = response.headers.get("X-Error-Message") or response.reason_phrase
-    return f"{response.status_code} {message}".rstrip(" .")
-
-
-def _retry_delay(error: Any, failures: int) -> float:
-    """Return the seconds until the next attempt: the server's, else drawn from a doubling range."""
-    response = getattr(error, "response", None)
-    requested = None if response is None else _retry_after(response.headers)
-    if requested is not None:
-        jitter = random.uniform(0, BASE_DELAY_SECONDS)
-        return min(max(requested, 0.0), MAX_RETRY_AFTER_SECONDS) + jitter
-    return random.uniform(0, min(MAX_DELAY_SECONDS, BASE_DELAY_SECONDS * 2 ** (failures - 1)))
+    return ValueError(f"{url} was refused with {reason}.")
 
 
 def _retry_after(headers: Any) -> float | None:
+    """Return the seconds that the server requests, if it does."""
     after = headers.get("Retry-After", "")
     if after.isdecimal():
         return float(after)

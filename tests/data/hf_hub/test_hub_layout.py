@@ -1,9 +1,11 @@
 """The files of a configuration and split, by the card or by their names."""
 
+import re
+
 import pytest
 from tests.data.hf_hub.conftest import names
 
-from gnano.utils.hf_dataset_splits import matches_any
+from gnano.utils.hf_hub import glob_to_regex
 
 LAYOUT = [
     "README.md",
@@ -73,4 +75,4 @@ def test_without_a_card_the_names_determine_the_split(hub, files, split, expecte
     ],
 )
 def test_one_star_stays_in_a_folder_and_two_cross_folders(glob, name, expected):
-    assert matches_any(name, [glob]) is expected
+    assert bool(re.fullmatch(glob_to_regex(glob), name)) is expected
