@@ -46,7 +46,7 @@ class SourceConfig:
         if self.kind == "generator" and not self.max_bytes:
             raise ValueError("A source of kind 'generator' needs max_bytes, the size of its text.")
         if self.kind == "generator":
-            reject_unused(self, "data.sources.*.", ("column",), "kind is 'generator'")
+            reject_unused(self, "data.sources.*", ("column",), "kind is 'generator'")
             if self.max_tokens > 0:
                 raise ValueError("A source of kind 'generator' takes max_bytes, not max_tokens.")
         elif self.max_bytes > 0:
@@ -169,7 +169,7 @@ def _check_source(source: SourceConfig | InstructionSource) -> None:
     }
     for kind, names in names_by_kind.items():
         if source.kind != kind:
-            reject_unused(source, "data.sources.*.", names, f"kind is {source.kind!r}")
+            reject_unused(source, "data.sources.*", names, f"kind is {source.kind!r}")
     if source.kind == "generator":
         check_generator_path(source.generator)
     if source.kind == "hub" and source.repo.count("/") != 1:

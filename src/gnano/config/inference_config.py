@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from gnano.utils.files import expand_path_fields
-from gnano.utils.platform_support import THREAD_RANGE
-from gnano.utils.validation import Range, check_field_ranges, check_number
+from gnano.utils.validation import THREAD_RANGE, Range, check_field_ranges, check_number
 
 InferenceDtype = Literal["auto", "fp32", "bf16", "fp16"]
 Quantization = Literal["", "int8", "int4"]

@@ -192,7 +192,7 @@ class LoraConfig:
         check_field_ranges(self, "train.lora")
         if not self.rank:
             names = ("alpha", "dropout", "target_modules")
-            reject_unused(self, "train.lora.", names, "train.lora.rank is 0 (no adapter)")
+            reject_unused(self, "train.lora", names, "train.lora.rank is 0 (no adapter)")
         if not self.target_modules or not set(self.target_modules) <= set(TARGET_MODULES):
             raise ValueError(
                 f"train.lora.target_modules is {list(self.target_modules)}; name some of "

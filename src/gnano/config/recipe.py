@@ -37,7 +37,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, InstructionConfig) or self.data.kind != "preferences":
-            reject_unused(self.train, "train.", ("dpo_beta",), "data.kind is not 'preferences'")
+            reject_unused(self.train, "train", ("dpo_beta",), "data.kind is not 'preferences'")
 
     @property
     def input_paths(self) -> list[str]:

@@ -14,8 +14,7 @@ from typing import Annotated, Literal
 from gnano.config.model_config import LoraConfig
 from gnano.utils.files import expand_path_fields
 from gnano.utils.formatting import plural
-from gnano.utils.platform_support import THREAD_RANGE
-from gnano.utils.validation import Range, check_field_ranges, reject_unused
+from gnano.utils.validation import THREAD_RANGE, Range, check_field_ranges, reject_unused
 
 BELOW_ONE = Range(0, 1, exclusive_maximum=True)
 MAX_STEPS = 99_999_999  # eight digits, as in the name of a checkpoint
@@ -38,7 +37,7 @@ class LRSchedule:
         check_field_ranges(self, "train.schedule")
         if self.kind != "wsd":
             reason = f"train.schedule.kind is {self.kind!r}"
-            reject_unused(self, "train.schedule.", ("decay",), reason)
+            reject_unused(self, "train.schedule", ("decay",), reason)
         if self.warmup >= 1 and self.warmup != int(self.warmup):
             raise ValueError(
                 f"train.schedule.warmup is {self.warmup}; it must be an integer number of steps, "
@@ -84,7 +83,7 @@ class OptimizerConfig:
         check_field_ranges(self, "train.optimizer")
         if self.kind != "muon":
             reason = f"train.optimizer.kind is {self.kind!r}"
-            reject_unused(self, "train.optimizer.", ("momentum", "ns_steps"), reason)
+            reject_unused(self, "train.optimizer", ("momentum", "ns_steps"), reason)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +103,7 @@ class StabilityConfig:
         check_field_ranges(self, "train.stability")
         if not self.spike_threshold:
             reject_unused(
-                self, "train.stability.", ("spike_window",), "train.stability.spike_threshold is 0"
+                self, "train.stability", ("spike_window",), "train.stability.spike_threshold is 0"
             )
 
 
@@ -160,11 +159,11 @@ class TrainConfig:
         check_field_ranges(self, "train")
         if not self.eval_tasks:
             names = ("eval_tasks_every", "eval_tasks_limit")
-            reject_unused(self, "train.", names, "train.eval_tasks is empty")
+            reject_unused(self, "train", names, "train.eval_tasks is empty")
         if not self.profile_start:
-            reject_unused(self, "train.", ("profile_steps",), "train.profile_start is 0")
+            reject_unused(self, "train", ("profile_steps",), "train.profile_start is 0")
         if not self.eval_every:
-            reject_unused(self, "train.", ("early_stopping_patience",), "train.eval_every is 0")
+            reject_unused(self, "train", ("early_stopping_patience",), "train.eval_every is 0")
         warmup = self.schedule.warmup_steps(self.steps)
         if warmup >= self.steps and warmup:
             raise ValueError(

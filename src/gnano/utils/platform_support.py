@@ -15,9 +15,6 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from gnano.utils.validation import Range
-
-THREAD_RANGE = Range(0, 1_024)  # 0: one per core
 # libgomp and libomp know the first; the others are their own names for the same choice
 WAIT_POLICY_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 

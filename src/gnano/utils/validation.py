@@ -15,11 +15,10 @@ construct the dataclass.
 
 import math
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import cache
 from numbers import Integral, Real
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin
 
 MAX_FLOAT = sys.float_info.max
 
@@ -34,15 +33,15 @@ def require_agreement(fact: str, values_by_place: Mapping[str, Any]) -> Any:
     Readers differ in which statement they use, so a file that contradicts itself would be a
     different model for each of them. Raises ConflictingValuesError, naming two places and values.
     """
-    stated = {place: value for place, value in values_by_place.items() if value is not None}
-    first = next(iter(stated), "")
-    for place, value in stated.items():
-        if value != stated[first]:
+    stated = [(place, value) for place, value in values_by_place.items() if value is not None]
+    for place, value in stated:
+        first, expected = stated[0]
+        if value != expected:
             raise ConflictingValuesError(
-                f"{fact} is stated twice, and differently: {first} is {stated[first]!r}, and "
-                f"{place} is {value!r}; correct the one that is wrong."
+                f"{fact} is stated twice, and differently: {first} is {expected!r}, and {place} is "
+                f"{value!r}; correct the one that is wrong."
             )
-    return stated.get(first)
+    return stated[0][1] if stated else None
 
 
 @dataclass(frozen=True)
@@ -54,26 +53,21 @@ class Range:
     exclusive_minimum: bool = False
     exclusive_maximum: bool = False
 
-    def __contains__(self, value: float) -> bool:
-        low = value > self.minimum if self.exclusive_minimum else value >= self.minimum
-        high = value < self.maximum if self.exclusive_maximum else value <= self.maximum
-        return low and high and abs(value) <= MAX_FLOAT
 
-    def __str__(self) -> str:
-        """Return the end of a sentence "it must be …": "at least 1", "more than 0 and …"."""
-        low = "more than" if self.exclusive_minimum else "at least"
-        high = "less than" if self.exclusive_maximum else "at most"
-        bounds = [f"{low} {self.minimum:,}"] if self.minimum > -math.inf else []
-        bounds += [f"{high} {self.maximum:,}"] if self.maximum < math.inf else []
-        return " and ".join(bounds) or "finite"
+THREAD_RANGE = Range(0, 1_024)  # CPU threads; 0: one per core
 
 
-def check_field_ranges(config: object, prefix: str = "") -> None:
-    """Raise ValueError for the first field outside its range; `prefix`: its table in a recipe."""
-    kind: Hashable = type(config)  # type: ignore[assignment]  # mypy: no class is hashable
-    for name, (allowed, is_integer) in _field_ranges(kind).items():
-        key = f"{prefix}.{name}" if prefix else name
-        check_number(key, getattr(config, name), allowed, is_integer)
+def check_field_ranges(config: object, table: str = "") -> None:
+    """Raise ValueError for the first field outside its range; `table`: its place in a recipe."""
+    assert is_dataclass(config)
+    for field in fields(config):
+        if get_origin(field.type) is Annotated:
+            kind, *marks = get_args(field.type)
+            for allowed in marks:
+                if isinstance(allowed, Range):
+                    key = f"{table}.{field.name}" if table else field.name
+                    is_integer = kind in (int, int | None)
+                    check_number(key, getattr(config, field.name), allowed, is_integer)
 
 
 def check_number(key: str, value: Any, allowed: Range, is_integer: bool = True) -> None:
@@ -83,8 +77,16 @@ def check_number(key: str, value: Any, allowed: Range, is_integer: bool = True) 
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number:
         raise ValueError(f"{key} is {value!r}; it must be a number.")
-    if value not in allowed:
-        expected = allowed if abs(value) <= MAX_FLOAT else "finite"
+    minimum, maximum = allowed.minimum, allowed.maximum
+    is_low = value <= minimum if allowed.exclusive_minimum else value < minimum
+    is_high = value >= maximum if allowed.exclusive_maximum else value > maximum
+    is_finite = abs(value) <= MAX_FLOAT  # NaN is not
+    if is_low or is_high or not is_finite:
+        low = "more than" if allowed.exclusive_minimum else "at least"
+        high = "less than" if allowed.exclusive_maximum else "at most"
+        bounds = [f"{low} {minimum:,}"] if minimum > -math.inf else []
+        bounds += [f"{high} {maximum:,}"] if maximum < math.inf else []
+        expected = " and ".join(bounds) if is_finite else "finite"
         text = str(value)
         text = text if len(text) <= 30 else f"{text[:12]}… ({len(text)} digits)"
         raise ValueError(f"{key} is {text}; it must be {expected}.")
@@ -92,32 +94,19 @@ def check_number(key: str, value: Any, allowed: Range, is_integer: bool = True) 
         raise ValueError(f"{key} is {value}; it must be a whole number.")
 
 
-@cache
-def _field_ranges(kind: Hashable) -> dict[str, tuple[Range, bool]]:
-    """Return the range of each field that has one, and whether the field is an integer."""
-    hints = get_type_hints(kind, include_extras=True)
-    return {
-        name: (item, get_args(hint)[0] in (int, int | None))
-        for name, hint in hints.items()
-        if get_origin(hint) is Annotated
-        for item in get_args(hint)[1:]
-        if isinstance(item, Range)
-    }
-
-
-def reject_unused(config: object, prefix: str, names: Sequence[str], reason: str) -> None:
+def reject_unused(config: object, table: str, names: Sequence[str], reason: str) -> None:
     """Raise ValueError for the first of these fields that is not its default.
 
-    `prefix` precedes the field's name, such as "train."; `reason` is why it has no effect.
+    `table` is the config's place in a recipe; `reason` is why the fields have no effect.
     """
     assert is_dataclass(config)
-    unknown = set(names) - {field.name for field in fields(config)}
-    assert not unknown, unknown  # a field that was renamed would be accepted without effect
-    for field in fields(config):
+    by_name = {field.name: field for field in fields(config)}
+    for name in names:
         # an empty value is not set: JSON has a list for an empty tuple
-        value = getattr(config, field.name) or field.default
-        if field.name in names and field.default is not MISSING and value != field.default:
+        default = by_name[name].default
+        value = getattr(config, name) or default
+        if default is not MISSING and value != default:
             raise ValueError(
-                f"{prefix}{field.name} is {value!r}, but has no effect where {reason}; leave it "
-                f"out, or change the other."
+                f"{table}.{name} is {value!r}, but has no effect where {reason}; leave it out, or "
+                f"change the other."
             )

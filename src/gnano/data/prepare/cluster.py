@@ -70,7 +70,7 @@ class ClusterPreparation:
         check_field_ranges(self)
         if self.executor != "slurm":
             names = [field.name for field in fields(SlurmConfig)]
-            reject_unused(self.slurm, "slurm.", names, f"executor is {self.executor!r}")
+            reject_unused(self.slurm, "slurm", names, f"executor is {self.executor!r}")
         for package in ("datatrove", "ray") if self.executor == "ray" else ("datatrove",):
             require(package, "scale", f"Scaling out needs {package}")
         check_output_folder(self.config)
