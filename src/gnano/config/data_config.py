@@ -14,21 +14,54 @@ from gnano.utils.validation import Range, check_field_ranges, reject_unused
 SourceKind = Literal["files", "hub", "generator"]
 
 MAX_BAD_SHARE = 0.05  # a wrong column, form or encoding spoils nearly all records, not just a few
+FIELDS_BY_KIND: dict[SourceKind, tuple[str, ...]] = {
+    "hub": ("repo", "config", "split", "revision"),
+    "files": ("files",),
+    "generator": ("generator",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceConfig:
+class DataSource:
+    """Where a source's texts or records are; subclasses say what they are."""
+
+    weight: Annotated[float, Range(0, 1e12)] = 1.0
+    kind: SourceKind = "files"  # local files, a Hub data set, or Python code
+    files: tuple[str, ...] = ()
+    repo: str = ""  # hub: the data set, USER/NAME
+    config: str = ""  # hub: its configuration, or a folder in it; empty: all of it
+    split: str = "train"  # hub: its split
+    revision: str = "main"  # hub: branch, tag or commit; the commit found is kept
+    generator: str = ""  # generator: MODULE:OBJECT, a gnano.data.generators.SourceGenerator
+
+    def __post_init__(self) -> None:
+        expand_path_fields(self, ("files",))
+        check_field_ranges(self, "data.sources.*")
+        for kind, names in FIELDS_BY_KIND.items():
+            if self.kind != kind:
+                reject_unused(self, "data.sources.*", names, f"kind is {self.kind!r}")
+        if self.kind == "generator":
+            check_generator_path(self.generator)
+        if self.kind == "hub" and self.repo.count("/") != 1:
+            raise ValueError(
+                f"A source of kind 'hub' needs repo, USER/NAME of a data set; it is {self.repo!r}."
+            )
+
+    @property
+    def location(self) -> str:
+        """Where its texts or records are stored, for messages."""
+        if self.kind == "hub":
+            return f"{self.repo} {self.config}".strip()
+        return ", ".join(self.files) or self.generator or self.kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig(DataSource):
     """A source of texts for pretraining."""
 
     # share of the sequences, relative to the weights of the other sources
     weight: Annotated[float, Range(0, 1e12)] = 1.0
-    kind: SourceKind = "files"  # local files, a Hub data set, or Python code that generates text
     files: tuple[str, ...] = ()  # files: paths, folders, globs; text, JSONL, CSV, Parquet, packed
-    repo: str = ""  # hub: the data set, USER/NAME
-    config: str = ""  # hub: its configuration, or a folder in it; empty: all of it
-    split: str = "train"  # hub: its split
-    revision: str = "main"  # hub: branch, tag or commit; the data folder keeps the commit found
-    generator: str = ""  # generator: MODULE:OBJECT, a gnano.data.generators.SourceGenerator
     column: str = "text"  # column of JSONL, CSV and Parquet files that holds the text
     # files, hub: stop at or within the file that reaches this many tokens; 0: all
     max_tokens: Annotated[int, Range(0)] = 0
@@ -37,25 +70,30 @@ class SourceConfig:
     max_chars: Annotated[int, Range(0)] = 0  # drop documents with more characters; 0: no limit
 
     def __post_init__(self) -> None:
-        _check_source(self)
+        super().__post_init__()
         if 0 < self.max_chars < self.min_chars:
             raise ValueError(
                 f"A source's max_chars {self.max_chars} is below its min_chars {self.min_chars}, "
                 f"so all documents would be dropped."
             )
-        if self.kind == "generator" and not self.max_bytes:
-            raise ValueError("A source of kind 'generator' needs max_bytes, the size of its text.")
         if self.kind == "generator":
+            if not self.max_bytes:
+                raise ValueError("A source of kind 'generator' needs max_bytes, its text's size.")
             reject_unused(self, "data.sources.*", ("column",), "kind is 'generator'")
             if self.max_tokens > 0:
                 raise ValueError("A source of kind 'generator' takes max_bytes, not max_tokens.")
         elif self.max_bytes > 0:
             raise ValueError(f"A source of kind {self.kind!r} takes max_tokens, not max_bytes.")
 
-    @property
-    def location(self) -> str:
-        """Where its text is stored, for messages."""
-        return _source_location(self)
+
+@dataclass(frozen=True, kw_only=True)
+class InstructionSource(DataSource):
+    """A source of records for fine-tuning."""
+
+    # how many times its rows come in an epoch; 0.5: half of them, another half each epoch
+    weight: Annotated[float, Range(0, 1e12)] = 1.0
+    files: tuple[str, ...] = ()  # files: paths, folders or globs; JSONL, a JSON list, CSV, Parquet
+    max_records: Annotated[int, Range(0)] = 0  # use only the first records; 0: all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,30 +140,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstructionSource:
-    """A source of records for fine-tuning."""
-
-    # how many times its rows come in an epoch; 0.5: half of them, another half each epoch
-    weight: Annotated[float, Range(0, 1e12)] = 1.0
-    kind: SourceKind = "files"  # local files, a Hub data set, or Python code that generates records
-    files: tuple[str, ...] = ()  # files: paths, folders or globs; JSONL, a JSON list, CSV, Parquet
-    repo: str = ""  # hub: the data set, USER/NAME
-    config: str = ""  # hub: its configuration, or a folder in it; empty: all of it
-    split: str = "train"  # hub: its split
-    revision: str = "main"  # hub: branch, tag or commit; the run keeps the commit found
-    generator: str = ""  # generator: MODULE:OBJECT, a gnano.data.generators.SourceGenerator
-    max_records: Annotated[int, Range(0)] = 0  # use only the first records; 0: all
-
-    def __post_init__(self) -> None:
-        _check_source(self)
-
-    @property
-    def location(self) -> str:
-        """Where its records are stored, for messages."""
-        return _source_location(self)
-
-
-@dataclass(frozen=True, kw_only=True)
 class InstructionConfig:
     """The records of a fine-tuning run."""
 
@@ -158,32 +172,6 @@ def check_generator_path(path: str) -> None:
         )
 
 
-def _check_source(source: SourceConfig | InstructionSource) -> None:
-    """Raise ValueError for values out of range, and for those that the source's kind excludes."""
-    expand_path_fields(source, ("files",))
-    check_field_ranges(source, "data.sources.*")
-    names_by_kind: dict[SourceKind, tuple[str, ...]] = {
-        "hub": ("repo", "config", "split", "revision"),
-        "files": ("files",),
-        "generator": ("generator",),
-    }
-    for kind, names in names_by_kind.items():
-        if source.kind != kind:
-            reject_unused(source, "data.sources.*", names, f"kind is {source.kind!r}")
-    if source.kind == "generator":
-        check_generator_path(source.generator)
-    if source.kind == "hub" and source.repo.count("/") != 1:
-        raise ValueError(
-            f"A source of kind 'hub' needs repo, USER/NAME of a data set; it is {source.repo!r}."
-        )
-
-
-def _source_location(source: SourceConfig | InstructionSource) -> str:
-    if source.kind == "hub":
-        return f"{source.repo} {source.config}".strip()
-    return ", ".join(source.files) or source.generator or source.kind
-
-
-def _check_weights(sources: Mapping[str, SourceConfig | InstructionSource]) -> None:
-    if sources and not sum(source.weight for source in sources.values()):
+def _check_weights(sources: Mapping[str, DataSource]) -> None:
+    if sources and not any(source.weight for source in sources.values()):
         raise ValueError("All weights of data.sources are 0; give at least one a weight above 0.")

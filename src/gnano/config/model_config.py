@@ -7,7 +7,13 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from gnano.utils.validation import Range, check_field_ranges, reject_unused, require_agreement
+from gnano.utils.validation import (
+    Range,
+    check_field_ranges,
+    check_number,
+    reject_unused,
+    require_agreement,
+)
 
 VOCAB_MULTIPLE = 128  # of the head's rows while running: GPUs are fast with complete tiles
 MAX_DIMENSION, MAX_LAYERS = 2**24, 1_000  # larger values in a file are errors
@@ -102,38 +108,32 @@ class ModelConfig:
                 )
         config = {**config, "rope_theta": _parse_rope_theta(config)}
 
-        def number(key: str, default: float | None = None) -> Any:
-            value: Any = config.get(key)
+        def number(
+            key: str, default: Any = None, maximum: float = MAX_DIMENSION, is_integer: bool = True
+        ) -> Any:
+            value = config.get(key)
             value = default if value is None else value  # null means absent, as in transformers
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not 0 <= value < math.inf:
-                raise ValueError(f"config.json has {key} = {value!r}; it must be a number ≥ 0.")
+            if value is None:
+                raise ValueError(f"config.json has no {key}, a part of the model's shape.")
+            if is_integer and isinstance(value, float) and value.is_integer():
+                value = int(value)
+            check_number(f"config.json: {key}", value, Range(0, maximum), is_integer)
             return value
 
-        def integer(key: str, default: int | None = None, maximum: int = MAX_DIMENSION) -> int:
-            value = number(key, default)
-            if int(value) != value:
-                raise ValueError(f"config.json has {key} = {value!r}; it must be an integer.")
-            if value > maximum:
-                raise ValueError(
-                    f"config.json has {key} = {value:,}; the largest supported is {maximum:,}."
-                )
-            return int(value)
-
-        heads = integer("num_attention_heads")
+        heads = number("num_attention_heads")
         shape = cls(
-            vocab_size=integer("vocab_size"),
-            n_embd=integer("hidden_size"),
-            n_layer=integer("num_hidden_layers", maximum=MAX_LAYERS),
+            vocab_size=number("vocab_size"),
+            n_embd=number("hidden_size"),
+            n_layer=number("num_hidden_layers", maximum=MAX_LAYERS),
             n_head=heads,
-            n_kv_head=integer("num_key_value_heads", heads),
-            ffn_hidden=integer("intermediate_size"),
-            block_size=integer("max_position_embeddings"),
-            dropout=number("attention_dropout", 0.0),
-            rope_theta=number("rope_theta", 10_000.0),
-            norm_eps=number("rms_norm_eps"),
+            n_kv_head=number("num_key_value_heads", heads),
+            ffn_hidden=number("intermediate_size"),
+            block_size=number("max_position_embeddings"),
+            dropout=number("attention_dropout", 0.0, is_integer=False),
+            rope_theta=number("rope_theta", 10_000.0, math.inf, is_integer=False),
+            norm_eps=number("rms_norm_eps", is_integer=False),
         )
-        head_size = integer("head_dim", shape.head_size)
+        head_size = number("head_dim", shape.head_size)
         if head_size != shape.head_size:
             raise ValueError(
                 f"config.json has head_dim {head_size}, but {shape.n_embd} / {shape.n_head} heads "
