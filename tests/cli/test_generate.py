@@ -18,7 +18,7 @@ def generate(
     """Return what is printed for the arguments and the standard input."""
 
     def run_command(*arguments: object, stdin: str = "") -> str:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
         return output(capsys, "generate", run, *arguments)
 
     return run_command
@@ -104,7 +104,7 @@ def test_invalid_arguments_are_one_sentence(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     assert reason in error_sentence(capsys, "generate", run, *arguments)
 
 

@@ -3,8 +3,7 @@
 They are the options of several commands; nothing here needs torch until a text is generated.
 """
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,9 +13,7 @@ from gnano.utils.validation import THREAD_RANGE, Range, check_field_ranges, chec
 InferenceDtype = Literal["auto", "fp32", "bf16", "fp16"]
 Quantization = Literal["", "int8", "int4"]
 MAX_COUNT = 2**31 - 1  # of tokens, token ids and alternatives
-LOGIT_BIAS_RANGE = Range(-100, 100)
 ALL_TASKS = "all"
-MAX_SHOTS, MAX_BATCH_SIZE = 1_000, 65_536
 AddBos = Literal["auto", "yes", "no"]
 ExportFormat = Literal["pt", "safetensors", "folder", "onnx", "gguf"]
 ExportDtype = Literal["auto", "fp32", "bf16", "fp16", "q8_0", "q4_0", "int8", "int4"]
@@ -73,9 +70,8 @@ class SamplingParams:
         check_field_ranges(self)
         for token, bias in self.logit_bias:
             check_number("a token of logit_bias", token, Range(0, MAX_COUNT))
-            check_number(
-                f"the logit_bias of token {token}", bias, LOGIT_BIAS_RANGE, is_integer=False
-            )
+            key = f"the logit_bias of token {token}"
+            check_number(key, bias, Range(-100, 100), is_integer=False)
         if len(dict(self.logit_bias)) < len(self.logit_bias):
             raise ValueError("logit_bias names a token twice; give each token id one bias.")
 
@@ -92,7 +88,7 @@ class SamplingParams:
 
         derived = np.random.SeedSequence(self.seed, spawn_key=(index,))
         seed = int(derived.generate_state(1, np.uint64)[0]) >> 1
-        return dataclasses.replace(self, seed=seed)
+        return replace(self, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +98,7 @@ class EvalConfig:
     tasks: tuple[str, ...] = ()  # names, all or none; default: all, or those of files
     files: tuple[str, ...] = ()  # items that replace the Hub's: TASK….jsonl, or TASK=PATH
     limit: Annotated[int, Range(0)] = 0  # items per task, spread over all of it; 0: all
-    shots: Annotated[int, Range(0, MAX_SHOTS)] = 0  # solved examples before each item
+    shots: Annotated[int, Range(0, 1_000)] = 0  # solved examples before each item
     data: Path | None = None  # data folder whose held-out text is evaluated; default: the run's
     text: tuple[Path, ...] = ()  # text files to evaluate as well
     # most tokens of each source's held-out text; 0: all
@@ -110,7 +106,7 @@ class EvalConfig:
     # search the data's training shards for the items (runs of 13 words)
     check_contamination: bool = False
     # texts computed in one batch; more are faster on a GPU
-    batch_size: Annotated[int, Range(1, MAX_BATCH_SIZE)] = 32
+    batch_size: Annotated[int, Range(1, 65_536)] = 32
     add_bos: AddBos = "auto"  # start texts with end-of-text; auto: as the model was trained
     cache_dir: Path = Path("data/hub")  # folder for the Hub's files
 

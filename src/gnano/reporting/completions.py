@@ -11,7 +11,7 @@ from typing import Any
 from gnano.config.inference_config import LoadConfig, SamplingParams
 from gnano.infer.continuous_batching import Request
 from gnano.infer.engine import Completion, Engine
-from gnano.utils.files import dump_json, read_stdin, read_text
+from gnano.utils.files import dump_json, read_text
 from gnano.utils.terminal import StatusLine
 from gnano.utils.validation import Range, check_number
 
@@ -28,7 +28,7 @@ def read_prompts(arguments: Sequence[str], file: Path | None, lines: bool) -> li
     if file and str(file) != "-":
         text, name = read_text(file), str(file)
     elif file or not sys.stdin.isatty():
-        text, name = read_stdin(), "standard input"
+        text, name = read_text(None), "standard input"
     else:
         raise ValueError('There is no prompt: give one ("" starts a new text), a file, or a pipe.')
     if not lines and text:

@@ -26,6 +26,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,7 +34,6 @@ FOLDER_MARKERS = {
     "data folder": ("manifest.json", "tokenizer.json"),
     "run": ("recipe.toml", "run.lock"),
 }
-LOCK_NAME = ".lock"
 _BUSY = {errno.EWOULDBLOCK, errno.EACCES}
 # file systems without locks (some network ones): work continues without this protection
 _UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
@@ -41,7 +41,10 @@ _UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 def dump_json(value: Any, **options: Any) -> str:
     """Return strict JSON, as `json.dumps` does; NaN and infinities become null."""
-    return json.dumps(_replace_non_finite(value), allow_nan=False, **options)
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:  # one of the numbers is not finite
+        return json.dumps(_replace_non_finite(value), allow_nan=False, **options)
 
 
 def _replace_non_finite(value: Any) -> Any:
@@ -54,23 +57,19 @@ def _replace_non_finite(value: Any) -> Any:
     return value
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a file; raise ValueError, naming file and line, if it is not UTF-8."""
-    return decode_text(path.read_bytes(), str(path))
+def read_text(path: Path | None) -> str:
+    """Return the text of a file, or of standard input (None).
 
-
-def decode_text(content: bytes, name: str) -> str:
-    """Decode the bytes of the file `name`; raise ValueError as `read_text` does."""
+    Raises ValueError, naming file and line, if it is not UTF-8.
+    """
+    name = "standard input" if path is None else str(path)
+    content = sys.stdin.buffer.read() if path is None else path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = normalize_newlines(content[: error.start].decode("latin-1"))
-        raise utf8_error(name, content, before.count("\n") + 1) from None
-    return normalize_newlines(text)
-
-
-def normalize_newlines(text: str) -> str:
-    """Replace CRLF and CR by LF."""
+        before = content[: error.start]
+        line = 1 + before.count(b"\n") + before.count(b"\r") - before.count(b"\r\n")
+        raise utf8_error(name, content, line) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -82,13 +81,6 @@ def utf8_error(name: str, content: bytes, line: int) -> ValueError:
             f"`iconv -f UTF-16 -t UTF-8`, or save it as UTF-8 in an editor."
         )
     return ValueError(f"{name}, line {line:,} is not UTF-8 text: save the file as UTF-8.")
-
-
-def read_stdin() -> str:
-    """Return the text of standard input; raise ValueError as `read_text` does."""
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        return decode_text(sys.stdin.buffer.read(), "standard input")
-    return sys.stdin.read()
 
 
 def open_stdin() -> TextIO:
@@ -192,7 +184,7 @@ def fsync_path(path: Path) -> None:
 def lock_folder(folder: Path) -> Iterator[None]:
     """Hold the lock of a data folder; raise ValueError if another `gnano prepare` has it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_NAME).open("w", encoding="utf-8") as file:
+    with (folder / ".lock").open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -236,21 +228,15 @@ def check_output_path(
                 if kind != allowed_kind:
                     raise ValueError(f"{out} is a {kind}: {advice}.")
     for given in inputs:
-        read, recursive = _input_extent(Path(given).expanduser())
-        if recursive and place.is_relative_to(read):
+        path = Path(given).expanduser()
+        if path.exists():
+            read, reads_all_below = path.resolve(), path.is_dir()
+        else:  # a glob: the parts before its first wildcard are a folder that it reads
+            fixed = takewhile(lambda part: not set(part) & set("*?["), path.parts)
+            read = Path(*fixed).resolve()
+            reads_all_below = "**" in path.parts and fnmatch("manifest.json", path.name)
+        if reads_all_below and place.is_relative_to(read):
             where = "the input itself" if place == read else f"inside the input {given}"
             raise ValueError(f"{out} is {where}: {advice}.")
         if read.is_relative_to(place):
             raise ValueError(f"{out} contains the input {given}: {advice}.")
-
-
-def _input_extent(path: Path) -> tuple[Path, bool]:
-    """Return the fixed start of a path or glob, and whether everything below it is read."""
-    if path.exists():
-        return path.resolve(), path.is_dir()
-    fixed = []
-    for part in path.parts:
-        if set(part) & set("*?["):
-            break
-        fixed.append(part)
-    return Path(*fixed).resolve(), "**" in path.parts and fnmatch("manifest.json", path.name)

@@ -18,6 +18,7 @@ on, and Python's final flush would turn the exit code of finished work into 120.
 
 import codecs
 import io
+import json
 import os
 import shutil
 import sys
@@ -125,11 +126,12 @@ def truncate_parts(line: str, width: int) -> str:
 def prepare_streams() -> None:
     """Open closed standard streams, and let stdout and stderr encode any text."""
     codecs.register_error(ESCAPE_HANDLER, _escape_error)
-    closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
-    if closed:
-        _occupy_descriptors()
-        for name in closed:
-            mode = "r" if name == "stdin" else "w"
+    # a file gets the lowest free descriptor: 0, 1 or 2 where that is closed
+    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(null, True)
+    os.close(null)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -186,17 +188,6 @@ class _LossyFile(io.FileIO):
         return len(memoryview(data)) if written is None else written
 
 
-def _occupy_descriptors() -> None:
-    """Open /dev/null as each of the descriptors 0, 1 and 2 that is closed."""
-    null = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
-    while null <= 2:
-        os.set_inheritable(null, True)
-        null = os.open(os.devnull, os.O_RDWR)
-    os.close(null)
-
-
 def _escape_error(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
-    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
-    pairs = (units[at : at + 2] for at in range(0, len(units), 2))
-    return "".join(f"\\u{pair.hex()}" for pair in pairs), error.end
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
