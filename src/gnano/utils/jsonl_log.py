@@ -89,7 +89,13 @@ class JsonLinesWriter:
         """Write the pending lines; return whether none is left."""
         try:
             if self.file is None:
-                self.file = self._open()
+                # unbuffered: half of a line that failed must not be written again with a later one
+                flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+                file = os.open(self.path, flags, 0o644)
+                size = os.fstat(file).st_size
+                if size and os.pread(file, 1, size - 1) != b"\n":
+                    self.pending = b"\n" + self.pending
+                self.file = file
             while self.pending:
                 self.pending = self.pending[os.write(self.file, self.pending) :]
             self.last_error = None
@@ -103,14 +109,6 @@ class JsonLinesWriter:
         if self.file is not None:
             os.close(self.file)
         return self.pending.count(b"\n")
-
-    def _open(self) -> int:
-        # unbuffered: half of a line that failed must not be written again with a later one
-        file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        end = os.lseek(file, 0, os.SEEK_END)
-        if end > 0 and os.pread(file, 1, end - 1) != b"\n":
-            self.pending = b"\n" + self.pending
-        return file
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -126,8 +124,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     rows: dict[int, dict[str, Any]] = {}
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            if (row := _parse_row(line)) is not None:
-                step = row["step"]
+            # a torn line has no newline, so the resumed run may have appended to it: only the part
+            # after the last start can be complete
+            try:
+                row = json.loads(line[max(line.rfind(ROW_PREFIX), 0) :])
+            except ValueError:
+                continue
+            if isinstance(row, dict) and isinstance(step := row.get("step"), int):
                 # a line without a loss adds to its step (a late evaluation); it replaces nothing
                 rows[step] = row if "loss" in row else {**rows.get(step, {}), **row}
     if not rows:
@@ -135,15 +138,3 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             f"{path} holds no finished step yet: wait for the run's first step, then try again."
         )
     return [rows[step] for step in sorted(rows)]
-
-
-def _parse_row(line: str) -> dict[str, Any] | None:
-    """Return the row of a line, or None if the line is torn."""
-    # a torn line has no newline, so the resumed run may have appended to it: only the part after
-    # the last start can be complete
-    start = line.rfind(ROW_PREFIX)
-    try:
-        row = json.loads(line if start < 0 else line[start:])
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
