@@ -11,8 +11,8 @@ as `recipe.toml`, with a table `[run]` of metadata, which `load_recipe` ignores.
 
 import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
 from types import UnionType
@@ -87,11 +87,9 @@ class Recipe:
 def list_recipes() -> list[str]:
     """Return the names of the package's recipes, smallest model first."""
     files = resources.files("gnano.config").joinpath("recipes").iterdir()
-    names = [file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")]
-    sizes = list(PRESETS)  # from small to large, and most recipes are named after their preset
-    return sorted(
-        names, key=lambda name: (sizes.index(name) if name in sizes else len(sizes), name)
-    )
+    names = sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+    # the presets are in the order of their sizes, and most recipes have the name of one
+    return sorted(names, key=lambda name: [*PRESETS, name].index(name))
 
 
 def load_recipe(name: str) -> Recipe:
@@ -120,56 +118,40 @@ def load_recipe(name: str) -> Recipe:
     content.pop("run", None)
     model = content.get("model", {})
     shape = model.pop("shape", None) if isinstance(model, dict) else None
-    if shape is not None:
-        if shape not in PRESETS:
-            raise ValueError(
-                f"Recipe {name}: model.shape {shape!r} is none of {', '.join(PRESETS)}."
-            )
-        content["model"] = {**asdict(PRESETS[shape]), **model}
-    recipe: Recipe = _parse_value(Recipe, content, f"Recipe {name}: ", "")
+    try:
+        if shape is not None:
+            if shape not in PRESETS:
+                raise ValueError(f"model.shape {shape!r} is none of {', '.join(PRESETS)}.")
+            content["model"] = {**asdict(PRESETS[shape]), **model}
+        recipe: Recipe = _parse_value(Recipe, content, "")
+    except ValueError as error:
+        raise ValueError(f"Recipe {name}: {error}") from None
     return recipe
 
 
-def flatten_recipe(recipe: Recipe) -> dict[str, Any]:
-    """Return every value by its dotted name, such as `train.schedule.peak`."""
-
-    def walk(value: Any, name: str) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            return {name: value}
-        parts = [walk(inner, f"{name}.{key}" if name else key) for key, inner in value.items()]
-        return {key: inner for part in parts for key, inner in part.items()}
-
-    return walk(asdict(recipe), "")
-
-
-def _parse_value(expected_type: Any, value: Any, prefix: str, key: str) -> Any:
-    """Convert a value of TOML to `expected_type`; `prefix` names the recipe in error messages."""
+def _parse_value(expected_type: Any, value: Any, key: str) -> Any:
+    """Convert a value of TOML to `expected_type`."""
+    origin, arguments = get_origin(expected_type), get_args(expected_type)
+    table = f"{key}." if key else ""
     if is_dataclass(expected_type):
         if not isinstance(value, dict):
-            raise ValueError(f"{prefix}{key} must be a table.")
+            raise ValueError(f"{key} must be a table.")
         hints = get_type_hints(expected_type)
-        known = [f.name for f in fields(expected_type)]
         for name in value:
-            if name not in known:
-                raise ValueError(
-                    f"{prefix}unknown key {_join_key(key, name)}{_suggest_name(name, known)}."
-                )
-        values = {k: _parse_value(hints[k], v, prefix, _join_key(key, k)) for k, v in value.items()}
+            if name not in hints:
+                raise ValueError(f"unknown key {table}{name}{_suggest_name(name, hints)}.")
+        values = {k: _parse_value(hints[k], v, f"{table}{k}") for k, v in value.items()}
         try:
             return expected_type(**values)  # type: ignore[operator]
-        except ValueError as error:
-            message = str(error).replace("data.sources.*", key)  # a source does not know its name
-            raise ValueError(f"{prefix}{message}") from None
-    origin, arguments = get_origin(expected_type), get_args(expected_type)
+        except ValueError as error:  # a source does not know its name
+            raise ValueError(str(error).replace("data.sources.*", key)) from None
     if origin is UnionType:  # of `data`, which has a kind in a fine-tuning recipe
         is_tuning = isinstance(value, dict) and "kind" in value
-        return _parse_value(InstructionConfig if is_tuning else DataConfig, value, prefix, key)
-    if origin is dict and isinstance(value, Mapping):
-        return {
-            k: _parse_value(arguments[1], v, prefix, _join_key(key, k)) for k, v in value.items()
-        }
+        return _parse_value(InstructionConfig if is_tuning else DataConfig, value, key)
+    if origin is dict and isinstance(value, dict):
+        return {k: _parse_value(arguments[1], v, f"{table}{k}") for k, v in value.items()}
     if origin is tuple and isinstance(value, list):
-        return tuple(_parse_value(arguments[0], v, prefix, key) for v in value)
+        return tuple(_parse_value(arguments[0], v, key) for v in value)
     if origin is Literal and value in arguments:
         return value
     if expected_type is float and type(value) is int:
@@ -181,13 +163,22 @@ def _parse_value(expected_type: Any, value: Any, prefix: str, key: str) -> Any:
         expected = " or ".join(map(repr, arguments))
     else:
         expected = names.get(expected_type, "a list of texts" if origin is tuple else "a table")
-    raise ValueError(f"{prefix}{key} is {value!r}; it must be {expected}.")
+    raise ValueError(f"{key} is {value!r}; it must be {expected}.")
 
 
-def _join_key(table: str, key: str) -> str:
-    return f"{table}.{key}" if table else key
-
-
-def _suggest_name(name: str, known: list[str]) -> str:
+def _suggest_name(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def flatten_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return every value by its dotted name, such as `train.schedule.peak`."""
+
+    def walk(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from walk(f"{name}.{key}" if name else key, inner)
+        else:
+            yield name, value
+
+    return dict(walk("", asdict(recipe)))

@@ -2,7 +2,7 @@
 
 from gnano.model.flops import flops_per_token, num_parameters, parameters_by_part
 from gnano.reporting.cost_plan import CHINCHILLA_TOKENS_PER_PARAMETER, CostEstimate, CostPlan
-from gnano.utils.formatting import align_columns, format_clock, format_gb
+from gnano.utils.formatting import format_clock, format_gb, format_table
 
 LABEL_WIDTH = 13
 
@@ -108,7 +108,7 @@ def _format_table(plan: CostPlan) -> str:
         ]
         remedy = estimate.remedy or "no known change helps"
         rows.append([*row, "" if estimate.fits else remedy])
-    return "\n".join(align_columns(rows, right={1, 2, *range(4, len(headers))}))
+    return "\n".join(format_table(rows, left=(0, 3)))
 
 
 def _format_known(value: float | None, spec: str) -> str:

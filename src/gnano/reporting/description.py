@@ -34,7 +34,7 @@ from gnano.reporting.run_metrics import (
 )
 from gnano.reporting.run_status import PROBABLY_KILLED, iter_events_reversed, read_run_status
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.utils.formatting import align_columns, format_clock, format_gb, plural
+from gnano.utils.formatting import format_clock, format_gb, format_table, plural
 from gnano.utils.jsonl_log import read_metrics
 
 MAX_EVENTS = 5  # the number of a run's last events that are shown
@@ -99,9 +99,9 @@ def describe_data(folder: Path) -> str:
         )
     lines += [
         "",
-        *align_columns([(*headers, "dropped"), *rows], right=range(1, len(headers))),
+        *format_table([(*headers, "dropped"), *rows], left=(0, len(headers))),
         "",
-        *align_columns(_length_histogram(manifest)),
+        *format_table(_length_histogram(manifest), left=range(len(manifest.sources) + 1)),
         *warn_empty_heldout(folder, manifest),
     ]
     for name, plan in manifest.plan.sources.items():

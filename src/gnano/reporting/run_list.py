@@ -15,7 +15,7 @@ from pathlib import Path
 from gnano.checkpoint.run_checkpoints import checkpoint_step
 from gnano.reporting.run_status import PROBABLY_KILLED, RunStatus, read_run_status
 from gnano.utils.files import dump_json
-from gnano.utils.formatting import align_columns, format_shell_command
+from gnano.utils.formatting import format_shell_command, format_table
 
 COLUMN_HEADERS = ("run", "state", "step", "", "loss", "bits/byte", "checkpoint", "age")
 
@@ -42,7 +42,7 @@ def format_runs_table(folder: Path, runs: Sequence[RunStatus]) -> str:
         return f"{folder} holds no run: {command} begins one."
     now = time.time()
     rows = [COLUMN_HEADERS, *(_table_row(folder, run, now) for run in runs)]
-    head, *aligned = align_columns(rows, right=range(2, len(COLUMN_HEADERS)))
+    head, *aligned = format_table(rows, left=(0, 1))
     lines = [head]
     for line, run in zip(aligned, runs, strict=True):
         lines += [line, *(f"    {to_printable_line(note)}" for note in _run_notes(run))]

@@ -17,12 +17,6 @@ def format_table(rows: Sequence[Sequence[str]], left: Container[int] = (0,)) -> 
     ]
 
 
-def align_columns(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:
-    """Return one line per row, as `format_table` does; only the `right` columns hold numbers."""
-    columns = range(max(map(len, rows), default=0))
-    return format_table(rows, [column for column in columns if column not in right])
-
-
 def plural(count: int, noun: str) -> str:
     """Return "1 step" or "2,000 steps"."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
