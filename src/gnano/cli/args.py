@@ -26,7 +26,6 @@ JsonFlag = Annotated[bool, tyro.conf.arg(name="json")]
 SamplingArgs = Annotated[SamplingParams, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
 EvalArgs = Annotated[EvalConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
 LoadArgs = Annotated[LoadConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
-DEFAULT_SAMPLING, DEFAULT_EVAL, DEFAULT_LOAD = SamplingParams(), EvalConfig(), LoadConfig()
 
 
 @PATH_REGISTRY.primitive_rule

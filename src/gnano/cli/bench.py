@@ -1,6 +1,7 @@
 """The command `gnano bench`: measures how fast a checkpoint generates."""
 
-from gnano.cli.args import DEFAULT_LOAD, JsonFlag, LoadArgs, PathArg
+from gnano.cli.args import JsonFlag, LoadArgs, PathArg
+from gnano.config.inference_config import LoadConfig
 from gnano.utils.terminal import echo
 
 
@@ -10,7 +11,7 @@ def bench(
     prompt: int = 128,
     tokens: int = 64,
     json_: JsonFlag = False,
-    load_config: LoadArgs = DEFAULT_LOAD,
+    load_config: LoadArgs = LoadConfig(),
 ) -> None:
     """Measure how fast a checkpoint reads a prompt and generates, against the memory bandwidth.
 

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import DEFAULT_LOAD, DEFAULT_SAMPLING, LoadArgs, PathArg, SamplingArgs
+from gnano.cli.args import LoadArgs, PathArg, SamplingArgs
+from gnano.config.inference_config import LoadConfig, SamplingParams
 
 
 def chat(
@@ -13,8 +14,8 @@ def chat(
     system: str = "",
     prompt: str | None = None,
     tokens: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256,
-    sampling: SamplingArgs = DEFAULT_SAMPLING,
-    load_config: LoadArgs = DEFAULT_LOAD,
+    sampling: SamplingArgs = SamplingParams(),
+    load_config: LoadArgs = LoadConfig(),
 ) -> int:
     """Chat with a run's newest checkpoint, or with another Llama folder; /help lists commands.
 

@@ -7,18 +7,19 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import DEFAULT_EVAL, DEFAULT_LOAD, EvalArgs, JsonFlag, LoadArgs
+from gnano.cli.args import EvalArgs, JsonFlag, LoadArgs
+from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.utils.terminal import echo, echo_stderr
 
 
 def compare(
     models: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
-    eval_config: EvalArgs = DEFAULT_EVAL,
+    eval_config: EvalArgs = EvalConfig(),
     published: bool = True,
     all_published: bool = False,
     plot: Path | None = None,
     json_: JsonFlag = False,
-    load_config: LoadArgs = DEFAULT_LOAD,
+    load_config: LoadArgs = LoadConfig(),
 ) -> None:
     """Compare models under the same settings, with published scores on the same tasks.
 

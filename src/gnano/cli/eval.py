@@ -3,17 +3,18 @@
 from contextlib import closing
 from pathlib import Path
 
-from gnano.cli.args import DEFAULT_EVAL, DEFAULT_LOAD, EvalArgs, JsonFlag, LoadArgs, PathArg
+from gnano.cli.args import EvalArgs, JsonFlag, LoadArgs, PathArg
+from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.utils.terminal import echo, echo_stderr
 
 
 def eval(
     checkpoint: PathArg,
-    eval_config: EvalArgs = DEFAULT_EVAL,
+    eval_config: EvalArgs = EvalConfig(),
     harness: tuple[str, ...] = (),
     out: Path | None = None,
     json_: JsonFlag = False,
-    load_config: LoadArgs = DEFAULT_LOAD,
+    load_config: LoadArgs = LoadConfig(),
 ) -> None:
     """Evaluate a checkpoint: bits per byte of held-out text, and accuracy on benchmark tasks.
 

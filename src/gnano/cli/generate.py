@@ -5,7 +5,8 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import DEFAULT_LOAD, DEFAULT_SAMPLING, JsonFlag, LoadArgs, PathArg, SamplingArgs
+from gnano.cli.args import JsonFlag, LoadArgs, PathArg, SamplingArgs
+from gnano.config.inference_config import LoadConfig, SamplingParams
 from gnano.utils.terminal import echo
 
 
@@ -13,7 +14,7 @@ def generate(
     checkpoint: PathArg,
     prompt: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
     tokens: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 128,
-    sampling: SamplingArgs = DEFAULT_SAMPLING,
+    sampling: SamplingArgs = SamplingParams(),
     stop: tuple[str, ...] = (),
     samples: int = 1,
     file: Path | None = None,
@@ -21,7 +22,7 @@ def generate(
     context_shift: bool = False,
     json_: JsonFlag = False,
     logprobs: int | None = None,
-    load_config: LoadArgs = DEFAULT_LOAD,
+    load_config: LoadArgs = LoadConfig(),
 ) -> None:
     """Continue texts with a run's newest checkpoint, or with another Llama folder.
 

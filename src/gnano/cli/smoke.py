@@ -6,7 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import DEFAULT_LOAD, JsonFlag, LoadArgs, PathArg
+from gnano.cli.args import JsonFlag, LoadArgs, PathArg
+from gnano.config.inference_config import LoadConfig
 from gnano.utils.files import dump_json
 from gnano.utils.terminal import echo, echo_stderr
 
@@ -19,7 +20,7 @@ def smoke(
     seed: int = 0,
     data: Path | None = None,
     json_: JsonFlag = False,
-    load_config: LoadArgs = DEFAULT_LOAD,
+    load_config: LoadArgs = LoadConfig(),
 ) -> int:
     """Generate twelve texts and grade each: OK, WEAK or FAIL; exit code 1 if one fails.
 
