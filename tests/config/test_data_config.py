@@ -1,17 +1,11 @@
 """Data settings that cannot be used are refused by their key."""
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from gnano.config.data_config import DataConfig, InstructionConfig, InstructionSource, SourceConfig
-
-
-@pytest.mark.parametrize("weight", [-1, -0.001, float("nan"), float("inf")])
-def test_a_weight_must_be_finite_and_not_negative(weight):
-    with pytest.raises(ValueError, match=f"weight is {weight}"):
-        SourceConfig(weight=weight)
 
 
 def test_generated_text_is_limited_in_bytes():
@@ -35,13 +29,6 @@ def test_files_are_limited_in_tokens(kind):
     with pytest.raises(ValueError, match=f"'{kind}' takes max_tokens, not max_bytes"):
         SourceConfig(kind=kind, repo=repo, max_bytes=1)
     assert SourceConfig(kind=kind, repo=repo, max_tokens=1).max_tokens == 1
-
-
-@pytest.mark.parametrize("key", ["max_tokens", "max_bytes", "min_chars", "max_chars"])
-def test_a_negative_limit_is_refused(key):
-    changed: dict[str, Any] = {key: -1}
-    with pytest.raises(ValueError, match=f"{key} is -1"):
-        replace(SourceConfig(), **changed)
 
 
 def test_limits_that_exclude_all_documents_are_refused():
@@ -97,30 +84,10 @@ def test_a_setting_without_effect_for_its_kind_is_refused(make):
     assert refused >= 10
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
 @pytest.mark.parametrize("make", [DataConfig, InstructionConfig])
-def test_a_share_of_bad_records_outside_0_to_1_is_refused(make, share):
-    with pytest.raises(ValueError, match=rf"data\.max_bad_share is {share}"):
-        make(max_bad_share=share)
-
-
-@pytest.mark.parametrize("share", [-0.1, 1, 1.5, float("nan")])
-def test_a_held_out_fraction_outside_0_to_1_is_refused(share):
-    with pytest.raises(ValueError, match=rf"data\.heldout_fraction is {share}"):
-        DataConfig(heldout_fraction=share)
-
-
-@pytest.mark.parametrize("tokens", [0, -5, 2**31])
-def test_an_impossible_shard_size_is_refused(tokens):
-    with pytest.raises(ValueError, match=rf"data\.shard_tokens is {tokens}"):
-        DataConfig(shard_tokens=tokens)
-
-
-@pytest.mark.parametrize("key", ["seed", "workers"])
-def test_a_negative_seed_or_number_of_workers_is_refused(key):
-    changed: dict[str, Any] = {key: -1}
-    with pytest.raises(ValueError, match=rf"data\.{key} is -1"):
-        replace(DataConfig(), **changed)
+def test_not_all_texts_are_held_out(make):
+    with pytest.raises(ValueError, match=r"data\.heldout_fraction is 1; .* less than 1"):
+        make(heldout_fraction=1)
 
 
 def test_weights_that_are_all_0_are_refused():

@@ -89,7 +89,7 @@ def list_recipes() -> list[str]:
     files = resources.files("gnano.config").joinpath("recipes").iterdir()
     names = sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
     # the presets are in the order of their sizes, and most recipes have the name of one
-    return sorted(names, key=lambda name: [*PRESETS, name].index(name))
+    return [name for name in dict.fromkeys([*PRESETS, *names]) if name in names]
 
 
 def load_recipe(name: str) -> Recipe:

@@ -35,7 +35,7 @@ from gnano.reporting.run_metrics import (
 )
 from gnano.utils.files import atomic_write_bytes
 from gnano.utils.platform_support import require
-from gnano.utils.plot_style import LIGHT_PALETTE, Palette, _style_axes
+from gnano.utils.plot_style import LIGHT_PALETTE, Palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -185,7 +185,15 @@ def render_png_plot(metrics: MetricRows, title: str, palette: Palette = LIGHT_PA
     left, right = (figure.add_subplot(grid[0, column]) for column in (0, 1))
     below = [figure.add_subplot(grid[1, :])] if tasks else []
     for axes in (left, right, *below):
-        _style_axes(axes, palette)
+        # a light horizontal grid, one base line and small gray numbers
+        axes.set_facecolor(palette.background)
+        axes.grid(axis="y", color=palette.grid, linewidth=0.8)
+        axes.set_axisbelow(True)
+        for side in ("top", "left", "right"):
+            axes.spines[side].set_visible(False)
+        axes.spines["bottom"].set_color(palette.muted)
+        axes.tick_params(colors=palette.muted, labelsize=9, length=0, pad=6)
+        axes.set_xlabel("step", color=palette.muted, fontsize=9)
         # all panels share the x axis, from 0 to the last step
         axes.set_xlim(0, max(1, metrics[-1]["step"]) * 1.02)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))

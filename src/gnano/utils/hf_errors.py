@@ -24,7 +24,6 @@ MAX_DOWNLOAD_ATTEMPTS = 12  # of a download, without a new byte between them: ab
 BASE_DELAY_SECONDS = 1.0  # bound of the first wait
 MAX_DELAY_SECONDS = 60.0  # bound of every wait
 MAX_RETRY_AFTER_SECONDS = 900.0  # longest wait that a server may request
-RETRY_HINT = "the same command continues where it stopped"
 
 HTTPError: Any = HfHubHTTPError.__bases__[0]  # from httpx or httpx2, by the client's version
 ResponseT = TypeVar("ResponseT")
@@ -85,7 +84,9 @@ def request_with_retries(
                     sentence = (
                         f"{url} failed {failures} times in a row, the last time with {reason}"
                     )
-                raise ConnectionError(f"{sentence}; {RETRY_HINT}.") from None
+                raise ConnectionError(
+                    f"{sentence}; the same command continues where it stopped."
+                ) from None
             requested = None if response is None else _retry_after(response.headers)
             if requested is not None:
                 delay = min(max(requested, 0.0), MAX_RETRY_AFTER_SECONDS)

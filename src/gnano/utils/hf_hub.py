@@ -77,7 +77,7 @@ def resolve_dataset(repo: str, config: str, split: str, revision: str) -> tuple[
         try:
             found = _group_by_split(_list_files(repo, tree, folder), split, folder)
         except NotInRepositoryError:
-            entries = _list_tree(repo, tree, "", recursive=False)
+            entries, _ = _get_json(repo, f"{tree}?recursive=False")
             folders = {entry["path"] for entry in entries if entry["type"] == "directory"}
             names = ", ".join(sorted(configs.keys() | folders)) or "none"
             raise ValueError(
@@ -111,20 +111,16 @@ def _get_json(repo: str, url: str) -> tuple[Any, str]:
         ) from None
 
 
-def _list_tree(repo: str, tree: str, folder: str, recursive: bool) -> list[dict[str, Any]]:
+def _list_files(repo: str, tree: str, folder: str) -> list[HubFile]:
     entries: list[dict[str, Any]] = []
     path = f"/{quote(folder, safe='')}" if folder else ""
-    url = f"{tree}{path}?recursive={recursive}"
+    url = f"{tree}{path}?recursive=True"
     while url:
         page, url = _get_json(repo, url)
         entries += page
-    return entries
-
-
-def _list_files(repo: str, tree: str, folder: str) -> list[HubFile]:
     return sorted(
         HubFile(entry["path"], entry["size"], (entry.get("lfs") or entry)["oid"])
-        for entry in _list_tree(repo, tree, folder, recursive=True)
+        for entry in entries
         if entry["type"] == "file"
     )
 
