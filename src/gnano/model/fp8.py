@@ -25,8 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gnano.model.layers import Linear
-from gnano.model.transformer import GPT
+from gnano.model.transformer import GPT, Linear
 
 FORWARD_DTYPE, GRAD_DTYPE = torch.float8_e4m3fn, torch.float8_e5m2
 DIM_MULTIPLE = 16  # required of every dimension by the kernels

@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gnano.config.model_config import LoraConfig
-from gnano.model.layers import Linear
-from gnano.model.transformer import GPT
+from gnano.model.transformer import GPT, Linear
 
 LORA_A, LORA_B = "lora_A.weight", "lora_B.weight"  # names within a layer
 
@@ -27,9 +26,9 @@ class LoraLinear(Linear):
     """A `Linear` with a frozen weight of unchanged name, and an adapter."""
 
     def __init__(self, base: Linear, config: LoraConfig) -> None:
-        outputs, inputs = base.weight.shape
+        inputs, outputs = base.in_features, base.out_features
         with torch.device("meta"):  # allocates and draws nothing: the weight is the base's
-            super().__init__(inputs, outputs, base.init_std)
+            super().__init__(inputs, outputs)
             self.lora_A, self.lora_B = Linear(inputs, config.rank), Linear(config.rank, outputs)
         self.weight = base.weight
         self.scale, self.dropout = config.scaling, config.dropout
