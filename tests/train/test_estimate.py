@@ -23,7 +23,7 @@ from gnano.config.model_config import PRESETS, TARGET_MODULES, LoraConfig, Model
 from gnano.config.train_config import OptimizerConfig, TrainConfig
 from gnano.model import fused_cross_entropy as head_loss_module
 from gnano.model.attention import Rope, rope_table
-from gnano.model.gpu_specs import get_gpu
+from gnano.model.flops import get_gpu
 from gnano.model.lora import add_lora
 from gnano.model.transformer import GPT
 from gnano.train import estimate as memory_module

@@ -23,7 +23,7 @@ from gnano.config.eval_config import ALL_TASKS, EvalConfig
 from gnano.config.inference_config import LoadConfig
 from gnano.data.manifest import warn_empty_heldout
 from gnano.data.ngram_overlap import NGramIndex
-from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.evals.bits_per_byte import BitsPerByte, mean_bits_per_byte, measure_file, measure_heldout
 from gnano.evals.contamination import ContaminationReport, find_contamination
 from gnano.evals.eval_tasks import TASKS, EvalItem, TaskItems, load_tasks
