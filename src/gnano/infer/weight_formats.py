@@ -108,23 +108,23 @@ class OneDnnLinear(FrozenLinear):
 
     def matmul(self, x_NI: Tensor) -> Tensor:
         """Return x @ Wᵀ, [N, O]."""
-        # the compiler expects constant weights from the raw operator, which it also generates
-        multiply = _packed_matmul_op if torch.compiler.is_compiling() else _packed_matmul
-        y_NO: Tensor = multiply(x_NI, self.packed_weight)
+        y_NO: Tensor
+        if torch.compiler.is_compiling():
+            y_NO = _packed_matmul(x_NI, self.packed_weight)
+        else:
+            packed = self.packed_weight
+            y_NO = torch.ops.mkldnn._linear_pointwise(x_NI, packed, None, "none", [], "")
         return y_NO
 
 
+# the compiler expects constant weights from the raw operator, which it also generates
+@torch.library.custom_op("gnano::packed_product", mutates_args=())
 def _packed_matmul(x_NI: Tensor, packed_OI: Tensor) -> Tensor:
     y_NO: Tensor = torch.ops.mkldnn._linear_pointwise(x_NI, packed_OI, None, "none", [], "")
     return y_NO
 
 
-_packed_matmul_op = torch.library.custom_op(
-    "gnano::packed_product", _packed_matmul, mutates_args=()
-)
-
-
-@_packed_matmul_op.register_fake
+@_packed_matmul.register_fake
 def _(x_NI: Tensor, packed_OI: Tensor) -> Tensor:
     return x_NI.new_empty(len(x_NI), len(packed_OI))
 

@@ -60,21 +60,23 @@ def convert_to_fp8(model: GPT, min_intensity: float = MIN_INTENSITY) -> list[str
 
     Raises ValueError if no layer is large enough.
     """
-    linears = {
-        name: layer
-        for name, layer in model.model.layers.named_modules(prefix="model.layers")
-        if isinstance(layer, Linear)
-    }
-    names = [name for name, layer in linears.items() if _is_convertible(layer, min_intensity)]
+    names = []
+    highest = 0.0
+    for name, layer in model.model.layers.named_modules(prefix="model.layers"):
+        if isinstance(layer, Linear):
+            outputs, inputs = layer.weight.shape
+            intensity = inputs * outputs / (inputs + outputs)  # multiplications per quantized value
+            highest = max(highest, intensity)
+            is_aligned = inputs % DIM_MULTIPLE == outputs % DIM_MULTIPLE == 0
+            if is_aligned and intensity >= min_intensity:
+                layer.__class__ = Fp8Linear
+                names.append(name)
     if not names:
         raise ValueError(
             f"No layer of this model gains from FP8 (train.precision): inputs × outputs / "
             f"(inputs + outputs) must be at least {min_intensity:g}, and both a multiple of "
-            f"{DIM_MULTIPLE}; here it is at most {max(map(_intensity, linears.values())):.0f}. "
-            f'Choose "bf16".'
+            f'{DIM_MULTIPLE}; here it is at most {highest:.0f}. Choose "bf16".'
         )
-    for name in names:
-        linears[name].__class__ = Fp8Linear
     return names
 
 
@@ -84,19 +86,6 @@ class Fp8Linear(Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Return x @ Wᵀ."""
         return fp8_linear(x, self.weight) if self.training else super().forward(x)
-
-
-def _is_convertible(layer: Linear, min_intensity: float) -> bool:
-    return (
-        not any(size % DIM_MULTIPLE for size in layer.weight.shape)
-        and _intensity(layer) >= min_intensity
-    )
-
-
-def _intensity(layer: Linear) -> float:
-    """Return the multiplications per quantized value."""
-    outputs, inputs = layer.weight.shape
-    return inputs * outputs / (inputs + outputs)
 
 
 class _Fp8LinearFunction(torch.autograd.Function):
