@@ -18,9 +18,8 @@ import numpy as np
 import torch
 
 from gnano.config.data_config import DataConfig, SourceConfig
-from gnano.data.packed_dataset import PackedDataset
+from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
-from gnano.data.tokenized_corpus import TokenizedCorpus
 
 REPEATS = 7
 MIX = {"web": 0.40, "synthetic": 0.25, "code": 0.35}

@@ -22,9 +22,8 @@ from pathlib import Path
 import torch
 
 from gnano.config.recipe import Recipe, load_recipe
-from gnano.data.packed_dataset import PackedDataset
+from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
-from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.model.fp8 import convert_to_fp8, fp8_unsupported_reason
 from gnano.model.transformer import GPT
 from gnano.train.distributed.context import DistContext

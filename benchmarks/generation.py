@@ -28,9 +28,8 @@ from gnano.config.model_config import PRESETS
 from gnano.export.formats import export_model
 from gnano.infer.compiled_decode import CompiledDecoder
 from gnano.infer.continuous_batching import ContinuousBatch, Request
-from gnano.infer.cpu_layers import fuse_projections, prepack_onednn
-from gnano.infer.quantize import quantize_model
 from gnano.infer.throughput import NO_EOS_TOKEN, count_weight_bytes, measure_read_bandwidth
+from gnano.infer.weight_formats import fuse_projections, prepack_onednn, quantize_model
 from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer

@@ -37,8 +37,7 @@ from torch import Tensor
 from gnano.config.model_config import PRESETS, ModelConfig
 from gnano.config.recipe import Recipe
 from gnano.config.train_config import LRSchedule, TrainConfig
-from gnano.model.flops import num_parameters
-from gnano.model.gpu_specs import compute_mfu
+from gnano.model.flops import compute_mfu, num_parameters
 from gnano.train.estimate import estimate_memory
 
 WARMUP, TIMEOUT = 3, 1_200  # steps; seconds of a measurement, including compilation

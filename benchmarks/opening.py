@@ -78,8 +78,7 @@ def measure(folder: Path) -> dict[str, float]:
         return peak_resident_bytes() / 2**20
 
     started_at = time.perf_counter()
-    from gnano.data.packed_dataset import PackedDataset
-    from gnano.data.tokenized_corpus import TokenizedCorpus
+    from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
 
     corpus = TokenizedCorpus(folder / "data", verify_checksums=False)
     batches = PackedDataset(corpus, MIX, 0, 1_024)

@@ -26,8 +26,8 @@ import torch
 
 from gnano.config.model_config import PRESETS, ModelConfig
 from gnano.config.recipe import Recipe, load_recipe
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
-from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.model.transformer import GPT
 from gnano.train.logging.progress_bar import ProgressBar
 from gnano.train.precision import COMPUTE_DTYPES, choose_precision

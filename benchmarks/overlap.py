@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from gnano.data.ngram_overlap import NGRAM_WORDS, WORD_PATTERN
-from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.evals.contamination import find_contamination
 from gnano.evals.eval_tasks import load_tasks
 from gnano.evals.memorization import find_longest_copies

@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gnano.config.data_config import DataConfig, SourceConfig
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
 from gnano.data.readers import read_texts
-from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 
 REPEATS = 3

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from gnano.config.inference_config import LoadConfig
-from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.evals.bits_per_byte import measure_heldout
 from gnano.evals.loglikelihood import GPTScorer
 from gnano.evals.model_adapter import load_eval_model

@@ -34,8 +34,8 @@ def serve(shape: str) -> None:
     from gnano.config.inference_config import SamplingParams
     from gnano.config.model_config import PRESETS
     from gnano.infer.continuous_batching import ContinuousBatch, Request
-    from gnano.infer.cpu_layers import fuse_projections
     from gnano.infer.throughput import NO_EOS_TOKEN
+    from gnano.infer.weight_formats import fuse_projections
     from gnano.model.transformer import GPT
     from gnano.train.precision import COMPUTE_DTYPES, choose_precision
 

@@ -28,9 +28,8 @@ import torch
 from gnano.config.data_config import DataConfig, SourceConfig
 from gnano.config.model_config import PRESETS
 from gnano.config.train_config import LRSchedule, OptimizerConfig
-from gnano.data.packed_dataset import PackedDataset
+from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
-from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.model.transformer import GPT
 from gnano.train.heldout_loss import HeldoutSet
 from gnano.train.optim.builder import Optimizer

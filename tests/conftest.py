@@ -115,7 +115,7 @@ def base(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder to fine-tune: random weights, and the tokenizer of the recipe's corpus."""
     import torch
 
-    from gnano.data.tokenized_corpus import TokenizedCorpus
+    from gnano.data.packed_dataset import TokenizedCorpus
     from gnano.model.hf_io import save_model
     from gnano.model.transformer import GPT
 

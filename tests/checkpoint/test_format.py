@@ -16,7 +16,7 @@ from gnano.checkpoint.format import CheckpointAssets, read_checkpoint, write_che
 from gnano.checkpoint.manager import latest_valid_checkpoint
 from gnano.checkpoint.run_checkpoints import find_checkpoint, list_checkpoints
 from gnano.config.recipe import Recipe
-from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.model.hf_io import load_model
 from gnano.train.trainer import train
 

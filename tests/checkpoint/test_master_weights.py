@@ -23,8 +23,7 @@ from gnano.checkpoint.run_checkpoints import CHECKPOINTS_DIR, find_checkpoint
 from gnano.config.model_config import LoraConfig
 from gnano.config.recipe import Recipe
 from gnano.config.train_config import OptimizerConfig
-from gnano.data.packed_dataset import PackedDataset
-from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
 from gnano.train.data_loader import PrefetchLoader
 from gnano.train.distributed.context import DistContext
 from gnano.train.distributed.parallel import gather_full

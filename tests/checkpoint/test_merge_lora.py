@@ -18,8 +18,7 @@ from gnano.config.model_config import LoraConfig, ModelConfig
 from gnano.config.recipe import Recipe
 from gnano.infer.engine import Engine
 from gnano.model.hf_io import load_model, save_model
-from gnano.model.lora import add_lora
-from gnano.model.peft_io import save_adapter
+from gnano.model.lora import add_lora, save_adapter
 from gnano.train.trainer import train
 
 CONFIG = LoraConfig(rank=3, alpha=7.0)

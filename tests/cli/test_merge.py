@@ -12,8 +12,7 @@ from tests.cli.runner import error_sentence, output, run_gnano
 from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.model_config import LoraConfig
 from gnano.model.hf_io import load_model
-from gnano.model.lora import add_lora
-from gnano.model.peft_io import save_adapter
+from gnano.model.lora import add_lora, save_adapter
 
 CONFIG = LoraConfig(rank=2)
 

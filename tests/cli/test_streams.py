@@ -20,8 +20,7 @@ from gnano.cli import COMMANDS, OUTPUT_COMMANDS
 from gnano.config.model_config import LoraConfig
 from gnano.config.recipe import Recipe
 from gnano.model.hf_io import load_model
-from gnano.model.lora import add_lora
-from gnano.model.peft_io import save_adapter
+from gnano.model.lora import add_lora, save_adapter
 from gnano.train.trainer import train
 
 # each command runs in a fork of one process that has imported what is slow to import

@@ -14,9 +14,13 @@ from pathlib import Path
 import pytest
 
 import gnano.model
-from gnano.data.packed_dataset import IGNORE_INDEX, PackedDataset, iter_heldout_batches
+from gnano.data.packed_dataset import (
+    IGNORE_INDEX,
+    PackedDataset,
+    TokenizedCorpus,
+    iter_heldout_batches,
+)
 from gnano.data.prepare.pipeline import prepare
-from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.tokenizer.train_bpe import train_bpe
 
 T = 16
@@ -32,6 +36,12 @@ def corpus(mix):
 @pytest.fixture(scope="module")
 def dataset(corpus):
     return PackedDataset(corpus, WEIGHTS, 7, T)
+
+
+def read_row(dataset, sample):
+    """Return the T + 1 ids of a sample."""
+    inputs, targets, _ = dataset.read_batch([sample])
+    return [*inputs[0].tolist(), targets[0, -1].item()]
 
 
 def cut(tokens, length):
@@ -59,7 +69,7 @@ def test_every_row_occurs_once_per_epoch(mix, dataset):
     i = 0
     while len(finished) < len(NAMES):
         place = dataset.sampler.locate(i)
-        assert dataset.read_sequence(i).tolist() == expected[place.source, place.shard, place.row]
+        assert read_row(dataset, i) == expected[place.source, place.shard, place.row]
         if place.epoch == 0:
             seen[place.source, place.shard, place.row] += 1
         else:
@@ -74,7 +84,7 @@ def test_every_token_but_a_shards_first_is_a_target_in_each_epoch(mix, corpus, l
     targets: Counter[int] = Counter()
     i = 0
     while dataset.sampler.locate(i).epoch == 0:
-        targets.update(dataset.read_sequence(i)[1:].tolist())
+        targets.update(read_row(dataset, i)[1:])
         i += 1
     shards = mix.shards("b")
     once = Counter(chain.from_iterable(tokens[1:].tolist() for tokens in shards))
@@ -123,7 +133,8 @@ def test_the_mix_of_real_batches_is_exact(mix, dataset):
 
 
 def digest(dataset, samples):
-    return hashlib.sha256(b"".join(dataset.read_sequence(i).tobytes() for i in samples)).hexdigest()
+    inputs, targets, _ = dataset.read_batch(samples)
+    return hashlib.sha256(inputs.numpy().tobytes() + targets.numpy().tobytes()).hexdigest()
 
 
 @pytest.mark.slow
@@ -131,12 +142,12 @@ def test_workers_in_other_processes_read_the_same_in_any_order(mix, dataset):
     program = (
         "import hashlib, json, sys\n"
         "from pathlib import Path\n"
-        "from gnano.data.packed_dataset import PackedDataset\n"
-        "from gnano.data.tokenized_corpus import TokenizedCorpus\n"
+        "from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus\n"
         "folder, weights, parts = json.load(sys.stdin)\n"
         "dataset = PackedDataset(TokenizedCorpus(Path(folder)), weights, 7, 16)\n"
         "for samples in parts:\n"
-        "    rows = b''.join(dataset.read_sequence(i).tobytes() for i in samples)\n"
+        "    inputs, targets, _ = dataset.read_batch(samples)\n"
+        "    rows = inputs.numpy().tobytes() + targets.numpy().tobytes()\n"
         "    print(hashlib.sha256(rows).hexdigest())\n"
     )
     forwards = [list(range(first, first + 100)) for first in range(0, 3_000, 100)]
@@ -236,7 +247,7 @@ def test_a_source_just_long_enough_gives_a_sequence(mix, corpus):
     for name in NAMES:
         weights = {other: float(other == name) for other in NAMES}
         dataset = PackedDataset(corpus, weights, 0, longest[name] - 1)
-        assert len(dataset.read_sequence(0)) == longest[name]
+        assert len(read_row(dataset, 0)) == longest[name]
         with pytest.raises(ValueError, match=f"{name!r}.*context {longest[name]:,}"):
             PackedDataset(corpus, weights, 0, longest[name])
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from gnano.data.inspection import inspect_sample
-from gnano.data.packed_dataset import IGNORE_INDEX, PackedDataset
-from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.data.packed_dataset import IGNORE_INDEX, PackedDataset, TokenizedCorpus
 
 T = 48
 WEIGHTS = {"a": 0.0, "b": 1.0, "c": 0.0}

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists
 
-from gnano.data.packed_dataset import PackedDataset
+from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
 from gnano.data.shards import ShardWriter, open_tokens
-from gnano.data.tokenized_corpus import TokenizedCorpus
 
 END = 65_535
 many_documents = lists(lists(integers(0, END - 1), max_size=20), max_size=10)

@@ -123,7 +123,7 @@ def test_the_shares_of_the_recipe_are_printed(folder: Path) -> None:
 
 
 def test_the_xz_figure_is_that_of_the_xz_program(folder: Path) -> None:
-    from gnano.data.tokenized_corpus import TokenizedCorpus
+    from gnano.data.packed_dataset import TokenizedCorpus
     from gnano.demo.demo_run import compute_xz_bits_per_byte
 
     if shutil.which("xz") is None:

@@ -14,9 +14,9 @@ from tests.conftest import WORDS
 
 from gnano.config.data_config import DataConfig, SourceConfig
 from gnano.data.manifest import is_heldout
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
 from gnano.data.readers import Document
-from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.evals import contamination
 from gnano.evals.contamination import ContaminationReport, find_contamination
 

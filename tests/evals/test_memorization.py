@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import data, integers, lists, one_of, sampled_from
 
-from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.evals import memorization
 from gnano.evals.contamination import ShardRef
 from gnano.evals.memorization import MIN_SPAN_TOKENS, CopySearch, find_longest_copies

@@ -17,8 +17,8 @@ from tests.small_models import with_train
 
 from gnano.config.data_config import DataConfig, SourceConfig
 from gnano.config.inference_config import EvalConfig, LoadConfig
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
-from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.evals.eval_tasks import EvalItem, TaskItems
 from gnano.evals.loglikelihood import GPTScorer, compute_loglikelihoods
 from gnano.evals.model_adapter import RequestEncoder, load_eval_model

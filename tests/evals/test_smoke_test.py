@@ -9,8 +9,8 @@ import torch
 from tests.fakes.scripted_model import teach
 
 from gnano.config.inference_config import SamplingParams
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.sft.chat_template import ALPACA, ChatTemplate, save_template
-from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.evals.memorization import find_longest_copies
 from gnano.evals.smoke_test import (
     PROMPTS,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gnano.infer.engine import Engine
-from gnano.infer.sampling import apply_penalties, sample_tokens, truncated_weights
+from gnano.infer.sampling import TokenHistory, apply_penalties, sample_tokens, truncated_weights
 from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT
 from gnano.tokenizer.train_bpe import train_bpe
@@ -26,13 +26,14 @@ def generate_ids(engine, prompt, max_new_tokens, sampling, **options):
 
 def choose(logits_V, sampling, generator, history=None):
     """Sample the token of a single row."""
+    history = history or TokenHistory([], sampling)
     return sample_tokens(logits_V[None], [sampling], [generator], [history])[0]
 
 
 def probabilities(logits_V, sampling, history=None):
     """Return the distribution that a token is drawn from: [V] in fp32, 0 for excluded ids."""
     logits_V = logits_V.float().clone()
-    apply_penalties(logits_V, sampling, history)
+    apply_penalties(logits_V, sampling, history or TokenHistory([], sampling))
     if sampling.temperature == 0:
         return torch.zeros_like(logits_V).index_fill_(0, logits_V.argmax(), 1.0)
     weights, order = truncated_weights(logits_V[None], [sampling])

@@ -8,9 +8,8 @@ from gnano.config.inference_config import SamplingParams
 from gnano.infer import compiled_decode as steps
 from gnano.infer.compiled_decode import CompiledDecoder, DecodeRunner
 from gnano.infer.continuous_batching import Request
-from gnano.infer.cpu_layers import fuse_projections
 from gnano.infer.engine import INFERENCE_DTYPES, Engine
-from gnano.infer.quantize import quantize_model
+from gnano.infer.weight_formats import fuse_projections, quantize_model
 from gnano.model.devices import compile_unsupported_reason
 
 needs_compiler = pytest.mark.skipif(

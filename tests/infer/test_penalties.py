@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.infer.conftest import choose, probabilities
 
 from gnano.config.inference_config import SamplingParams
-from gnano.infer.sampling import TokenHistory, make_generator, needs_history, start_history
+from gnano.infer.sampling import TokenHistory, make_generator
 
 V = 12
 texts = st.lists(st.integers(0, V - 1), max_size=30)
@@ -17,10 +17,9 @@ logit_lists = st.lists(st.integers(-12, 12).map(lambda n: n / 4), min_size=V, ma
 
 
 def history_of(sampling, prompt, answer):
-    history = start_history(prompt, sampling)
-    if history is not None:
-        for token in answer:
-            history.add(token)
+    history = TokenHistory(prompt, sampling)
+    for token in answer:
+        history.add(token)
     return history
 
 
@@ -57,7 +56,7 @@ def test_repetition_no_repeat_and_bias_match_transformers(
     sampling = SamplingParams(
         temperature=1, repetition_penalty=repetition, no_repeat_ngram_size=ngram, logit_bias=pairs
     )
-    history = history_of(sampling, prompt, answer) if needs_history(sampling) else None
+    history = history_of(sampling, prompt, answer)
     theirs = by_transformers(logits, prompt + answer, pairs, repetition, ngram)
     if theirs.isinf().all():  # no token remains
         theirs = by_transformers(logits, prompt + answer, pairs, repetition)
@@ -78,7 +77,7 @@ def test_presence_and_frequency_count_only_the_answer(logits, prompt, answer, pr
     times = Counter(answer)
     expected = [logits[j] - times[j] * frequency - float(times[j] > 0) * presence for j in range(V)]
     sampling = SamplingParams(temperature=1, presence_penalty=presence, frequency_penalty=frequency)
-    history = history_of(sampling, prompt, answer) if needs_history(sampling) else None
+    history = history_of(sampling, prompt, answer)
     ours = probabilities(torch.tensor(logits), sampling, history)
     torch.testing.assert_close(ours, torch.tensor(expected).softmax(-1))
 
@@ -113,7 +112,7 @@ def test_no_n_gram_occurs_twice(temperature, ngram):
     logits = torch.tensor([3.0, 2.0, 1.0, *[-5.0] * 300])
     text = [0, 1, 0, 2, 2]
     sampling = SamplingParams(temperature=temperature, no_repeat_ngram_size=ngram, seed=0)
-    generator, history = make_generator(sampling.seed), TokenHistory(text, ngram)
+    generator, history = make_generator(sampling.seed), TokenHistory(text, sampling)
     for _ in range(200):
         token = choose(logits, sampling, generator, history)
         history.add(token)
@@ -126,7 +125,7 @@ def test_no_n_gram_occurs_twice(temperature, ngram):
 @pytest.mark.parametrize("temperature", [0, 1.0])
 def test_if_every_token_is_banned_one_is_sampled(temperature):
     sampling = SamplingParams(temperature=temperature, no_repeat_ngram_size=1, seed=0)
-    history = start_history([0, 1, 2], sampling)
+    history = TokenHistory([0, 1, 2], sampling)
     logits = torch.tensor([0.0, 50.0, 1.0])
     assert choose(logits, sampling, make_generator(sampling.seed), history) == 1
 
@@ -145,7 +144,7 @@ def test_a_large_bias_forces_or_excludes_a_token(temperature):
 def test_penalties_apply_to_greedy_texts():
     logits = torch.tensor([1.0, 0.8, 0.6, -5.0])
     sampling = SamplingParams(temperature=0, frequency_penalty=0.5)
-    generator, history = make_generator(sampling.seed), TokenHistory([0, 0, 0])
+    generator, history = make_generator(sampling.seed), TokenHistory([0, 0, 0], sampling)
     text = []
     for _ in range(6):
         text.append(choose(logits, sampling, generator, history))
@@ -166,12 +165,3 @@ def test_penalties_do_not_change_the_given_logits():
     history = history_of(sampling, [1, 2], [3])
     choose(logits, sampling, make_generator(sampling.seed), history)
     assert torch.equal(logits, copy)
-
-
-def test_a_bias_for_an_unknown_token_is_refused():
-    sampling = SamplingParams(logit_bias=((3, 1.0), (60_000, 1.0)))
-    with pytest.raises(ValueError) as refusal:
-        choose(torch.zeros(V), sampling, make_generator(sampling.seed))
-    assert str(refusal.value) == (
-        "A token of logit_bias is 60000; it must be at least 0 and at most 11."
-    )

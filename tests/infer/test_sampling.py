@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.infer.conftest import choose, probabilities
 
 from gnano.config.inference_config import SamplingParams
-from gnano.infer.sampling import make_generator, sample_tokens, start_history
+from gnano.infer.sampling import TokenHistory, make_generator, sample_tokens
 
 # multiples of 1/4: equal logits are exactly equal, others differ by more than rounding
 logit_lists = st.lists(st.integers(-40, 40).map(lambda n: n / 4), min_size=1, max_size=20)
@@ -241,7 +241,7 @@ def test_the_ends_of_each_range_are_allowed():
     ):
         sampling = SamplingParams(seed=0, **allowed)
         assert choose(
-            logits, sampling, make_generator(sampling.seed), start_history([0], sampling)
+            logits, sampling, make_generator(sampling.seed), TokenHistory([0], sampling)
         ) in (0, 1)
 
 
@@ -284,8 +284,8 @@ MIXED = [
 
 
 def test_other_rows_of_a_batch_do_not_change_a_token():
-    together = [(make_generator(s.seed), start_history([1, 2, 3], s)) for s in MIXED]
-    separate = [(make_generator(s.seed), start_history([1, 2, 3], s)) for s in MIXED]
+    together = [(make_generator(s.seed), TokenHistory([1, 2, 3], s)) for s in MIXED]
+    separate = [(make_generator(s.seed), TokenHistory([1, 2, 3], s)) for s in MIXED]
     source = torch.Generator().manual_seed(0)
     sampled = set()
     for _ in range(40):
@@ -302,8 +302,7 @@ def test_other_rows_of_a_batch_do_not_change_a_token():
         sampled.update(tokens)
         for token, *states in zip(tokens, together, separate, strict=True):
             for _, history in states:
-                if history is not None:
-                    history.add(token)
+                history.add(token)
     assert len(sampled) > 50, "the tokens must differ"
 
 
@@ -343,9 +342,3 @@ def test_logits_that_are_not_finite_are_one_sentence(settings, damage):
     sampling = SamplingParams(seed=0, **settings)
     with pytest.raises(ValueError, match=r"not finite numbers.*earlier checkpoint\.$"):
         choose(torch.tensor([0.0, damage, 1.0]), sampling, make_generator(sampling.seed))
-
-
-def test_penalties_without_a_history_are_refused():
-    sampling = SamplingParams(temperature=0, frequency_penalty=1.0)
-    with pytest.raises(ValueError, match=r"need a history.*start_history"):
-        choose(torch.tensor([0.0, 1.0]), sampling, make_generator(sampling.seed))

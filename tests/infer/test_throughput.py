@@ -8,8 +8,8 @@ import torch
 
 from gnano.cli import main
 from gnano.infer import throughput
-from gnano.infer.quantize import quantize_model
 from gnano.infer.throughput import count_weight_bytes, measure_throughput
+from gnano.infer.weight_formats import quantize_model
 
 
 @pytest.fixture(autouse=True)

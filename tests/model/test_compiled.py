@@ -4,9 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gnano.model.cpu_attention import cpu_attention
+from gnano.model.attention import KVCache, cpu_attention
 from gnano.model.devices import compile_unsupported_reason
-from gnano.model.kv_cache import KVCache
 
 can_compile = pytest.mark.skipif(
     compile_unsupported_reason(torch.device("cpu")) is not None,

@@ -7,8 +7,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gnano.model.attention import KVCache
 from gnano.model.fused_cross_entropy import IGNORE_INDEX
-from gnano.model.kv_cache import KVCache
 
 LENGTH = 24
 BOUNDARIES = [0, 5, 6, 17, LENGTH]  # four documents, one of a single token

@@ -8,6 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from gnano.config.model_config import PRESETS, ModelConfig
+from gnano.model.attention import KVCache
 from gnano.model.flops import (
     flops_per_token,
     kv_cache_bytes_per_token,
@@ -15,7 +16,6 @@ from gnano.model.flops import (
     num_parameters,
     parameters_by_part,
 )
-from gnano.model.kv_cache import KVCache
 from gnano.model.transformer import GPT
 
 

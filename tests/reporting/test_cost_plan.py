@@ -6,8 +6,7 @@ import pytest
 from gnano.config.model_config import PRESETS
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.config.train_config import TrainConfig
-from gnano.model.flops import flops_per_token
-from gnano.model.gpu_specs import GPUS, get_gpu
+from gnano.model.flops import GPUS, flops_per_token, get_gpu
 from gnano.reporting.cost_plan import CostEstimate, plan_cost
 from gnano.reporting.cost_plan_text import format_plan
 from gnano.train.estimate import estimate_memory, fits_in_memory

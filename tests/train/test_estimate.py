@@ -22,8 +22,8 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from gnano.config.model_config import PRESETS, TARGET_MODULES, LoraConfig, ModelConfig
 from gnano.config.train_config import OptimizerConfig, TrainConfig
 from gnano.model import fused_cross_entropy as head_loss_module
-from gnano.model.gpu_specs import get_gpu
-from gnano.model.layers import Rope, rope_table
+from gnano.model.attention import Rope, rope_table
+from gnano.model.flops import get_gpu
 from gnano.model.lora import add_lora
 from gnano.model.transformer import GPT
 from gnano.train import estimate as memory_module
@@ -188,7 +188,7 @@ def test_estimate_includes_ddp_buckets(micro_steps):
 def test_compiled_activations_match_partitioner(precision, monkeypatch):
     """Inductor's partitioner decides what is kept; no code is generated."""
     # a CPU has a separate path for short rows
-    monkeypatch.setattr("gnano.model.layers.CPU_ATTENTION_MAX_LENGTH", 0)
+    monkeypatch.setattr("gnano.model.attention.CPU_ATTENTION_MAX_LENGTH", 0)
     config = ModelConfig(
         vocab_size=256, n_embd=128, n_layer=1, n_head=4, n_kv_head=2, ffn_hidden=320, block_size=96
     )

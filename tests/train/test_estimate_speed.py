@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from gnano.config.model_config import PRESETS, ModelConfig
 from gnano.config.train_config import TrainConfig
-from gnano.model.flops import flops_per_token
-from gnano.model.gpu_specs import GPUS, Gpu, compute_mfu, get_gpu
+from gnano.model.flops import GPUS, Gpu, compute_mfu, flops_per_token, get_gpu
 from gnano.train.estimate import estimate_tokens_per_s
 
 # of the same width and depth; a feed-forward of 8/3 the width has as many weights

@@ -9,7 +9,7 @@ from transformers import LlamaForCausalLM
 
 from gnano.config.recipe import Recipe
 from gnano.data.manifest import Manifest
-from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT
 from gnano.train.heldout_loss import HeldoutSet

@@ -16,8 +16,8 @@ from tests.small_models import resolve_started, with_train
 from gnano.cli import main
 from gnano.config.data_config import SourceConfig
 from gnano.config.recipe import Recipe
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
-from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.train.distributed.context import DistContext
 from gnano.train.tasks.pretraining import PretrainingTask
 from gnano.train.trainer import train

@@ -15,8 +15,7 @@ from tests.small_models import with_train
 
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.config.train_config import LRSchedule
-from gnano.data.packed_dataset import PackedDataset
-from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
 from gnano.model.devices import compile_unsupported_reason
 from gnano.train.data_loader import PrefetchLoader
 from gnano.train.distributed.context import DistContext

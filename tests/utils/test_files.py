@@ -110,7 +110,7 @@ USES_JSON_DUMPS = {
     "evals/runner.py",  # to compare settings
     "export/formats.py",  # a path as a Python string
     "export/model_card.py",  # a path as a Python string
-    "model/peft_io.py",  # in an error message
+    "model/lora.py",  # in an error message
     "tokenizer/bpe.py",
     "train/distributed/heartbeat.py",
     "train/distributed/watchdog.py",

@@ -28,8 +28,7 @@ from pathlib import Path
 from gnano.checkpoint.checksums import CHECKSUMS_FILE, verify_checksums, write_checksums
 from gnano.checkpoint.run_checkpoints import ADAPTER_DIR, CHECKPOINTS_DIR, find_checkpoint
 from gnano.model.hf_io import load_model, save_tensors
-from gnano.model.lora import merge_lora
-from gnano.model.peft_io import ADAPTER_CONFIG_NAME, check_adapter_shape, load_adapter
+from gnano.model.lora import ADAPTER_CONFIG_NAME, check_adapter_shape, load_adapter, merge_lora
 from gnano.utils.files import check_output_path, create_dir_atomically
 
 CONFIG_FILES = ("config.json", "generation_config.json")

@@ -31,7 +31,7 @@ from gnano.checkpoint.run_checkpoints import ADAPTER_DIR, CHECKPOINTS_DIR, STATE
 from gnano.config.model_config import LoraConfig, ModelConfig
 from gnano.data.sft.chat_template import ChatTemplate, save_template
 from gnano.model.hf_io import load_parameters, save_model
-from gnano.model.peft_io import save_adapter
+from gnano.model.lora import save_adapter
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.utils.files import dump_json, fsync_path

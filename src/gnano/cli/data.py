@@ -42,8 +42,7 @@ def show_sample(
         packing: The recipe's data.packing.
     """
     from gnano.data.inspection import inspect_sample
-    from gnano.data.packed_dataset import PackedDataset
-    from gnano.data.tokenized_corpus import TokenizedCorpus
+    from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
     from gnano.reporting.description import describe_sample
 
     corpus = TokenizedCorpus(folder, verify_checksums=False)

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gnano.data.packed_dataset import PackedDataset
+from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
 from gnano.data.shards import ShardInfo, Tokens, open_offsets, open_tokens
-from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.utils.platform_support import available_cores
 
 CHUNK_TOKENS = 2**24  # tokens checked together

@@ -1,4 +1,6 @@
-"""Batches of tensors from token shards: training samples by number, held-out rows in sequence.
+"""A prepared folder, or one in preparation, and batches of tensors from its token shards.
+
+`TokenizedCorpus` reads the folder; `PackedDataset` returns training samples by number.
 
 A shard's tokens are cut into rows of T + 1 that overlap by one, so that every token but the first
 is predicted exactly once; the last row is moved back to end with the shard, so that no token is
@@ -13,17 +15,21 @@ With `packing` "best-fit", rows hold complete documents instead (see `gnano.data
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from gnano.data.manifest import Manifest
 from gnano.data.packing import BestFitPacking, count_packing, fill_row
 from gnano.data.sampler import BLOCK_SIZE, MixtureSampler, SampleIndex, ShardNotReady
-from gnano.data.shards import Tokens
-from gnano.data.tokenized_corpus import HeldoutRow, TokenizedCorpus
+from gnano.data.shards import Offsets, ShardInfo, Tokens, open_offsets, open_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from gnano.tokenizer.bpe import Tokenizer
 
 IGNORE_INDEX = -100  # a target that does not count; PyTorch's default
 
@@ -47,6 +53,117 @@ class Batch(NamedTuple):
     @property
     def loss_fn(self) -> None:
         """None, for `GPT.loss`: the loss is the unweighted sum of the targets' nats."""
+
+
+class HeldoutRow(NamedTuple):
+    """A row of held-out tokens."""
+
+    ids: Tokens  # [T + 1], or fewer if all held-out tokens of the source are
+    new_targets: int  # how many of the last targets are in no earlier row
+
+
+class TokenizedCorpus:
+    """The shards of a folder, mapped and checked against their checksums on first use.
+
+    `verify_checksums=False` skips the checksums, to look at a single sample.
+    """
+
+    def __init__(self, folder: Path, verify_checksums: bool = True) -> None:
+        self.folder, self.verify_checksums = folder, verify_checksums
+        self.manifest = Manifest.load(folder)
+        self.source_names = list(self.manifest.plan.sources)
+        self._shards = {name: info.shards for name, info in self.manifest.sources.items()}
+        self._tokens: dict[tuple[int, int], Tokens] = {}
+
+    def refresh(self) -> None:
+        """Add what `gnano prepare` has finished since."""
+        if self.manifest.complete:
+            return
+        latest = Manifest.load(self.folder)
+        if latest.fingerprint != self.manifest.fingerprint:
+            raise ValueError(f"{self.folder} was prepared again while it was read; start again.")
+        if latest.complete:
+            self.manifest = latest
+        else:
+            # the list in memory only grows, whereas the markers are deleted at the end
+            self.manifest.refresh(self.folder)
+        self._shards = {name: info.shards for name, info in self.manifest.sources.items()}
+
+    @cached_property
+    def tokenizer(self) -> "Tokenizer":
+        """The folder's tokenizer; raises ValueError if it is not the one of the shards."""
+        from gnano.tokenizer.bpe import Tokenizer
+
+        tokenizer = Tokenizer.load(self.folder)
+        if tokenizer.fingerprint != self.manifest.tokenizer["fingerprint"]:
+            raise ValueError(
+                f"{self.folder / 'tokenizer.json'} is not the tokenizer that made these shards."
+            )
+        return tokenizer
+
+    def ordered_weights(self, weights: dict[str, float]) -> list[float]:
+        """Return a recipe's weights by name in this folder's order of sources."""
+        if set(weights) != set(self.source_names):
+            raise ValueError(
+                f"{self.folder} holds the sources {', '.join(self.source_names)}, but the recipe's "
+                f"data.sources are {', '.join(weights)}; prepare the recipe's data, or name "
+                f"the right folder (data.folder)."
+            )
+        for name in self.source_names:
+            source = self.manifest.sources[name]
+            if weights[name] and source.complete and not source.tokens:
+                raise ValueError(f"Source {name!r} of {self.folder} has no training tokens.")
+        return [weights[name] for name in self.source_names]
+
+    def shard_infos(self, source: int) -> list[ShardInfo]:
+        """Return the prepared training shards of a source, in order."""
+        return self._shards[self.source_names[source]]
+
+    def shard_tokens(self, source: int, shard: int) -> Tokens:
+        """Return the ids of a training shard; its checksum is checked the first time."""
+        if (source, shard) not in self._tokens:
+            name = self.source_names[source]
+            self._tokens[source, shard] = open_tokens(
+                self.folder / name, self._shards[name][shard], self.verify_checksums
+            )
+        return self._tokens[source, shard]
+
+    def document_offsets(self, source: int, shard: int) -> Offsets:
+        """Return where the documents of a training shard start."""
+        name = self.source_names[source]
+        return open_offsets(self.folder / name, self._shards[name][shard], self.verify_checksums)
+
+    def heldout_tokens(self, source: int) -> Tokens:
+        """Return the ids of a source's prepared held-out documents."""
+        name = self.source_names[source]
+        parts = [
+            open_tokens(self.folder / name, shard, self.verify_checksums)
+            for shard in self.manifest.sources[name].heldout
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, np.uint16)
+
+    def heldout_rows(self, source: int, block_size: int) -> list[HeldoutRow]:
+        """Return all held-out rows of a source, with T = `block_size`."""
+        tokens = self.heldout_tokens(source)
+        rows = []
+        seen = 0
+        for start in heldout_row_starts(len(tokens), block_size):
+            end = min(start + block_size + 1, len(tokens))
+            rows.append(HeldoutRow(tokens[start:end], end - 1 - seen))
+            seen = end - 1
+        return rows
+
+    def heldout_text(self, source: int) -> bytes:
+        """Return the joined held-out documents of a source as their original bytes."""
+        return self.tokenizer.decode_bytes(self.heldout_tokens(source).tolist())
+
+
+def heldout_row_starts(tokens: int, block_size: int) -> list[int]:
+    """Return where held-out rows start; fewer tokens than a row are one row."""
+    if tokens < 2:
+        return []
+    last = max(tokens - block_size - 1, 0)
+    return [min(start, last) for start in range(0, tokens - 1, block_size)]
 
 
 class PackingStats(NamedTuple):
@@ -91,37 +208,39 @@ class PackedDataset:
 
     def missing(self, samples: Sequence[int]) -> str | None:
         """Return what these samples wait for while the folder is being prepared, or None."""
-        # another reader may have refreshed the corpus since this sampler was made
-        if all(self.sampler.is_complete) or self._first_missing(samples) is None:
-            return None
-        self.corpus.refresh()
-        self._rebuild_sampler()
-        missing = self._first_missing(samples)
-        if missing is None:
-            return None
+        for is_refreshed in (False, True):
+            if is_refreshed:  # perhaps by another reader of the corpus
+                self.corpus.refresh()
+                self._rebuild_sampler()
+            if all(self.sampler.is_complete):
+                return None
+            try:
+                for sample in samples:
+                    self.sampler.locate(sample)
+                return None
+            except ShardNotReady as error:
+                missing = error
         name = self.corpus.source_names[missing.source]
         return (
             f"waiting for `gnano prepare`: shard {missing.shard + 1} of source {name!r} "
             f"in {self.corpus.folder}"
         )
 
-    def read_sequence(self, sample: int) -> Tokens:
-        """Return the T + 1 ids of a sample, with `packing` "stream"."""
-        index = self.sampler.locate(sample)
-        ((start, stop),) = self.row_spans(index)
-        return self.corpus.shard_tokens(index.source, index.shard)[start:stop]
-
     def read_batch(self, samples: Sequence[int]) -> Batch:
         """Return the batch of these samples."""
+        import torch
+
         B, T = len(samples), self.block_size
         inputs, targets = np.empty((2, B, T), dtype=np.int64)
         segments = np.empty((B, T), dtype=np.int32)
         for b, i in enumerate(samples):
+            index = self.sampler.locate(i)
+            tokens = self.corpus.shard_tokens(index.source, index.shard)
+            spans = self.row_spans(index)
             if self.packing == "best-fit":
-                index = self.sampler.locate(i)
                 fill_row(
-                    self.corpus.shard_tokens(index.source, index.shard),
-                    self.row_spans(index),
+                    tokens,
+                    spans,
                     inputs[b],
                     targets[b],
                     segments[b],
@@ -129,15 +248,12 @@ class PackedDataset:
                     ignore_index=IGNORE_INDEX,
                 )
             else:
-                ids = self.read_sequence(i)
-                inputs[b], targets[b] = ids[:-1], ids[1:]
+                ((start, stop),) = spans
+                inputs[b], targets[b] = tokens[start : stop - 1], tokens[start + 1 : stop]
         if self.document_attention_mask and self.packing == "stream":
             np.cumsum(inputs == self.end_of_text, axis=1, out=segments)
-        return Batch(
-            _to_tensor(inputs),
-            _to_tensor(targets),
-            _to_tensor(segments) if self.document_attention_mask else None,
-        )
+        segments_BT = torch.from_numpy(segments) if self.document_attention_mask else None
+        return Batch(torch.from_numpy(inputs), torch.from_numpy(targets), segments_BT)
 
     def row_spans(self, index: SampleIndex) -> list[tuple[int, int]]:
         """Return the spans [start, stop) of its shard's tokens that make up a row."""
@@ -201,19 +317,13 @@ class PackedDataset:
         tokens = self.corpus.shard_infos(source)[shard].tokens
         return self.corpus.document_offsets(source, shard), tokens, self.block_size
 
-    def _first_missing(self, samples: Sequence[int]) -> ShardNotReady | None:
-        for i in samples:
-            try:
-                self.sampler.locate(i)
-            except ShardNotReady as missing:
-                return missing
-        return None
-
 
 def iter_heldout_batches(
     rows: Sequence[HeldoutRow], block_size: int, batch_size: int
 ) -> Iterator[tuple["Tensor", "Tensor"]]:
     """Yield inputs and targets [B, T], int64; repeated and padding targets are IGNORE_INDEX."""
+    import torch
+
     for first in range(0, len(rows), batch_size):
         batch = rows[first : first + batch_size]
         inputs = np.zeros((len(batch), block_size), dtype=np.int64)
@@ -222,10 +332,4 @@ def iter_heldout_batches(
             n = len(ids) - 1
             inputs[b, :n] = ids[:-1]
             targets[b, n - new_targets : n] = ids[len(ids) - new_targets :]
-        yield _to_tensor(inputs), _to_tensor(targets)
-
-
-def _to_tensor(array: Any) -> "Tensor":
-    import torch
-
-    return torch.from_numpy(array)
+        yield torch.from_numpy(inputs), torch.from_numpy(targets)

@@ -80,11 +80,23 @@ class BestFitPacking:
         """Pack a shard of `tokens` tokens, with end-of-text at `starts`, for T = `block_size`."""
         piece_starts, piece_stops = _split_documents(starts, tokens, block_size)
         sizes = piece_stops - piece_starts
-        assigned, self.row_count = _assign_rows(
-            np.bincount(sizes, minlength=block_size + 2).tolist()
-        )
+        self.row_count = 0
+        open_rows: defaultdict[int, list[int]] = defaultdict(list)  # by their free tokens
+        assigned = [np.empty(0, np.int64)]  # the row of each piece, longest piece first
+        for step in plan_best_fit(np.bincount(sizes, minlength=block_size + 2).tolist()):
+            if step.free_tokens == block_size + 1:
+                rows = list(range(self.row_count, self.row_count + step.row_count))
+                self.row_count += step.row_count
+            else:
+                rows = open_rows[step.free_tokens][-step.row_count :]
+                del open_rows[step.free_tokens][-step.row_count :]
+            repeated = np.repeat(np.array(rows, np.int64), step.pieces_per_row)
+            assigned.append(repeated[: step.piece_count])
+            usual, last = step.free_tokens_after
+            open_rows[usual] += rows[:-1]
+            open_rows[last].append(rows[-1])
         row = np.empty_like(sizes)
-        row[np.argsort(-sizes, kind="stable")] = assigned
+        row[np.argsort(-sizes, kind="stable")] = np.concatenate(assigned)
         # a stable sort keeps the pieces of a row in the shard's order
         order = np.argsort(row, kind="stable")
         self._starts, self._stops = piece_starts[order], piece_stops[order]
@@ -181,26 +193,6 @@ def plan_best_fit(counts: Sequence[int]) -> Iterator[PlacementStep]:
                 if after not in open_rows:
                     insort(free_sizes, after)
                 open_rows[after] = open_rows.get(after, 0) + count
-
-
-def _assign_rows(counts: Sequence[int]) -> tuple[Int64Array, int]:
-    """Return the row of each piece, longest piece first, and the number of rows."""
-    row_count = 0
-    open_rows: defaultdict[int, list[int]] = defaultdict(list)  # by their free tokens
-    assigned = [np.empty(0, np.int64)]
-    for step in plan_best_fit(counts):
-        if step.free_tokens == len(counts) - 1:
-            rows = list(range(row_count, row_count + step.row_count))
-            row_count += step.row_count
-        else:
-            rows = open_rows[step.free_tokens][-step.row_count :]
-            del open_rows[step.free_tokens][-step.row_count :]
-        repeated = np.repeat(np.array(rows, np.int64), step.pieces_per_row)
-        assigned.append(repeated[: step.piece_count])
-        usual, last = step.free_tokens_after
-        open_rows[usual] += rows[:-1]
-        open_rows[last].append(rows[-1])
-    return np.concatenate(assigned), row_count
 
 
 def _document_sizes(starts: NDArray[Any], tokens: int) -> Int64Array:

@@ -12,9 +12,10 @@ import hashlib
 import mmap
 import os
 from array import array
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class ShardInfo:
     sha256_docs: str
 
 
-class ShardWriter:
+class ShardWriter(AbstractContextManager["ShardWriter"]):
     """Writes one shard; its files appear on `finish`."""
 
     def __init__(self, folder: Path, name: str, end_of_text: int) -> None:
@@ -51,9 +52,6 @@ class ShardWriter:
         self.hash = hashlib.sha256()
         self.partial = folder / f"{name}.tokens.partial"
         self.file = self.partial.open("wb")
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.file.close()

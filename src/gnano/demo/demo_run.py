@@ -13,8 +13,8 @@ from pathlib import Path
 from gnano.config.inference_config import SamplingParams
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.data.manifest import Manifest
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
-from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.evals.sft_compare import AnswerComparison
 from gnano.infer.engine import Engine
 from gnano.model.flops import flops_per_token, num_parameters

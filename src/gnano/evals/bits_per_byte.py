@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from gnano.data.packed_dataset import TokenizedCorpus, heldout_row_starts
 from gnano.data.readers import read_texts
-from gnano.data.tokenized_corpus import TokenizedCorpus, heldout_row_starts
 from gnano.evals.loglikelihood import EncodedChoice, EncodedItem, compute_loglikelihoods
 from gnano.evals.model_adapter import EvalModel
 

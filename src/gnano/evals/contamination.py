@@ -27,8 +27,8 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from gnano.data.ngram_overlap import NGramIndex
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.shards import ShardInfo
-from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.utils.formatting import format_clock
 from gnano.utils.platform_support import available_cores
 

@@ -18,9 +18,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gnano.model.attention import KVCache, PrefixTree
 from gnano.model.devices import accumulation_dtype
-from gnano.model.kv_cache import KVCache
-from gnano.model.layers import PrefixTree
 from gnano.model.transformer import GPT
 
 MIN_SHARED_PREFIX = 16  # tokens; a shorter prefix of all items is not cached

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.rolling_hash import HashSet, SpanHasher, WindowIndex
-from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.evals.contamination import ShardRef, format_search_progress, list_shards
 
 MIN_SPAN_TOKENS = 8  # shorter spans are ignored

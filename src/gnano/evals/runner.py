@@ -22,7 +22,7 @@ from gnano.config.data_config import DataConfig
 from gnano.config.inference_config import ALL_TASKS, EvalConfig, LoadConfig
 from gnano.data.manifest import warn_empty_heldout
 from gnano.data.ngram_overlap import NGramIndex
-from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.evals.bits_per_byte import BitsPerByte, mean_bits_per_byte, measure_file, measure_heldout
 from gnano.evals.contamination import ContaminationReport, find_contamination
 from gnano.evals.eval_tasks import TASKS, EvalItem, TaskItems, load_tasks

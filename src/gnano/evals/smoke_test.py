@@ -15,9 +15,9 @@ from typing import Any
 
 from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import MAX_COUNT, LoadConfig, SamplingParams
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.sft.chat_template import ChatTemplate, encode_prompt, load_template, read_template
 from gnano.data.sft.conversations import Turn
-from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.evals.memorization import CopiedSpan, find_longest_copies
 from gnano.evals.sft_compare import template_markers, truncate_prompt
 from gnano.evals.text_checks import Expectation, Grade, TextKind, Verdict, grade_text

@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gnano.infer.cpu_layers import without_onednn_for_one_row
-from gnano.model.kv_cache import KVCache, LayerCache
-from gnano.model.layers import Rope, ragged_causal_mask, rope_table
+from gnano.infer.weight_formats import without_onednn_for_one_row
+from gnano.model.attention import KVCache, LayerCache, Rope, rope_table
 from gnano.model.transformer import GPT
 
 BLOCKS_PER_COMPILE = 4  # more take longer to compile and gain little
@@ -47,7 +46,8 @@ class CompiledDecoder:
         """Return logits [B, V] after these tokens; write their keys and values at the positions."""
         decoder = self.model.model
         rope = rope_table(*self.model.rope_args, ids_B1.device).select(positions_B1)
-        mask_B11T = ragged_causal_mask(positions_B1, buffers[0][0].shape[2])
+        keys_T = torch.arange(buffers[0][0].shape[2], device=ids_B1.device)
+        mask_B11T = (keys_T <= positions_B1[..., None])[:, None]
         torch._dynamo.maybe_mark_dynamic(mask_B11T, 3)
         x_B1D = decoder.embed_tokens(ids_B1)
         for first in range(0, len(buffers), BLOCKS_PER_COMPILE):
@@ -85,23 +85,18 @@ class DecodeRunner:
         inputs[1, :, 0] = torch.from_numpy(cache.lengths[:padded])
         cache.lengths[:rows] += 1
         if (padded, end) not in self.buffers:
-            self.buffers[padded, end] = self._visible_buffers(padded, end)
+            self.buffers[padded, end] = [
+                (layer.k_BKTE[:padded, :, :end], layer.v_BKTE[:padded, :, :end])
+                for layer in cache.layers
+            ]
+            for view in chain.from_iterable(self.buffers[padded, end]):
+                torch._dynamo.maybe_mark_dynamic(view, 2)
         buffers = self.buffers[padded, end]
         if not graphed:
             return self.decoder.decode(inputs[0], inputs[1], buffers)
         if (padded, end) not in self.graphs:
             self.graphs[padded, end] = _CudaGraph(self.decoder, inputs.to(self.device), buffers)
         return self.graphs[padded, end].replay(inputs)[:rows]
-
-    def _visible_buffers(self, rows: int, end: int) -> KVBuffers:
-        """Return views of the first rows and positions of the cache, layer by layer."""
-        views = [
-            (layer.k_BKTE[:rows, :, :end], layer.v_BKTE[:rows, :, :end])
-            for layer in self.cache.layers
-        ]
-        for view in chain.from_iterable(views):
-            torch._dynamo.maybe_mark_dynamic(view, 2)
-        return views
 
 
 class _CudaGraph:
@@ -136,8 +131,7 @@ def _decode_blocks(
     buffers: KVBuffers,
 ) -> Tensor:
     for block, (k_BKTE, v_BKTE) in zip(blocks, buffers, strict=True):
-        cache = LayerCache(k_BKTE, v_BKTE)
-        cache.positions_BT, cache.end = positions_B1, k_BKTE.shape[2]
+        cache = LayerCache(k_BKTE, v_BKTE, end=k_BKTE.shape[2], positions_BT=positions_B1)
         x_B1D = block(x_B1D, rope, cache, mask_B11T)
     return x_B1D
 

@@ -19,15 +19,15 @@ from torch import Tensor
 
 from gnano.config.inference_config import MAX_COUNT, SamplingParams
 from gnano.infer.compiled_decode import CompiledDecoder, DecodeRunner
-from gnano.infer.cpu_layers import without_onednn_for_one_row
 from gnano.infer.sampling import (
+    TokenHistory,
     TokenLogprob,
     compute_logprob,
     make_generator,
     sample_tokens,
-    start_history,
 )
-from gnano.model.kv_cache import KVCache
+from gnano.infer.weight_formats import without_onednn_for_one_row
+from gnano.model.attention import KVCache
 from gnano.model.transformer import GPT
 from gnano.utils.validation import Range, check_field_ranges, check_number
 
@@ -62,7 +62,7 @@ class SequenceState:
         self.finish_reason: FinishReason | None = None  # None while in progress
         self.context_shifted = False
         self.generator = make_generator(request.sampling.seed)
-        self.history = start_history(request.prompt_ids, request.sampling)
+        self.history = TokenHistory(request.prompt_ids, request.sampling)
 
 
 class ContinuousBatch:
@@ -145,8 +145,25 @@ class ContinuousBatch:
     @torch.inference_mode()
     def step(self) -> list[SequenceState]:
         """Add one token to each active sequence, admit waiting ones, and return all of these."""
-        logits = [self._decode()] if self.active else []
-        if new := self._admit():
+        logits = []
+        if self.active:
+            last = [sequence.output_ids[-1] for sequence in self.active]
+            with without_onednn_for_one_row(self.model) if len(last) == 1 else nullcontext():
+                if self.decode_runner:
+                    logits.append(self.decode_runner.step(last))
+                else:
+                    ids_B1 = torch.tensor(last, device=self.device)[:, None]
+                    part = self.cache.slice_rows(0, len(last))
+                    hidden_B1D = self.model.hidden_states(ids_B1, part)
+                    logits.append(self.model.logits(hidden_B1D[:, 0]))
+        new: list[SequenceState] = []
+        longest = 0
+        while self.waiting and len(self.active) + len(new) < len(self.cache.lengths):
+            longest = max(longest, len(self.waiting[0].request.prompt_ids))
+            if new and longest * (len(new) + 1) > MAX_PREFILL_TOKENS:
+                break
+            new.append(self.waiting.popleft())
+        if new:
             logits.append(self._prefill(new))
         if not logits:
             return []
@@ -163,47 +180,6 @@ class ContinuousBatch:
             self._append_token(sequence, token, logits_V)
         return sequences
 
-    def _append_token(self, sequence: SequenceState, token: int, logits_V: Tensor) -> None:
-        request, row = sequence.request, self.active.index(sequence)
-        if token == self.eos_token_id:
-            sequence.finish_reason = "stop"
-        else:
-            sequence.output_ids.append(token)
-            if sequence.history:
-                sequence.history.add(token)
-            if request.logprobs is not None:
-                sequence.logprobs.append(compute_logprob(logits_V, token, request.logprobs))
-            if len(sequence.output_ids) == request.max_new_tokens:
-                sequence.finish_reason = "length"
-            elif self.cache.lengths[row] == self.max_length:
-                if request.context_shift:
-                    self._shift_context(sequence, row)
-                else:
-                    sequence.finish_reason = "context"
-        if sequence.finish_reason:
-            self.cancel(sequence)
-
-    def _decode(self) -> Tensor:
-        """Return logits [B, V] after the last token of each active sequence."""
-        last = [sequence.output_ids[-1] for sequence in self.active]
-        with without_onednn_for_one_row(self.model) if len(last) == 1 else nullcontext():
-            if self.decode_runner:
-                return self.decode_runner.step(last)
-            ids_B1 = torch.tensor(last, device=self.device)[:, None]
-            hidden_B1D = self.model.hidden_states(ids_B1, self.cache.slice_rows(0, len(last)))
-            return self.model.logits(hidden_B1D[:, 0])
-
-    def _admit(self) -> list[SequenceState]:
-        """Return the waiting sequences that start in this step."""
-        new: list[SequenceState] = []
-        longest = 0
-        while self.waiting and len(self.active) + len(new) < len(self.cache.lengths):
-            longest = max(longest, len(self.waiting[0].request.prompt_ids))
-            if new and longest * (len(new) + 1) > MAX_PREFILL_TOKENS:
-                break
-            new.append(self.waiting.popleft())
-        return new
-
     def _prefill(self, new: Sequence[SequenceState]) -> Tensor:
         """Return logits [new, V] after the prompts, each distinct prompt computed once."""
         first = len(self.active)
@@ -214,13 +190,15 @@ class ContinuousBatch:
         part = self.cache.slice_rows(first, first + len(distinct))
         if self.reuse_prefix:
             # at least one token is computed, for its logits
-            known = min(_common_prefix_length(self.cached_ids, distinct[0]), lengths[0] - 1)
+            limit, known = min(len(self.cached_ids), lengths[0] - 1), 0
+            while known < limit and self.cached_ids[known] == distinct[0][known]:
+                known += 1
             part.lengths[:] = known
             padded = [padded[0][known:]]
         hidden_BTD = self.model.hidden_states(torch.tensor(padded, device=self.device), part)
         first_position = part.max_length - hidden_BTD.shape[1]
         last = torch.tensor(lengths, device=self.device) - 1 - first_position
-        part.truncate(lengths)
+        part.lengths[:] = lengths
         logits_BV = self.model.logits(hidden_BTD[torch.arange(len(distinct)), last])
         owners = [distinct.index(sequence.request.prompt_ids) for sequence in new]
         # backwards, so that no row is overwritten before it is copied
@@ -229,20 +207,28 @@ class ContinuousBatch:
                 self.cache.copy_row(first + owners[number], target=first + number)
         return logits_BV[owners]
 
-    def _shift_context(self, sequence: SequenceState, row: int) -> None:
-        """Recompute the cache from the newer half of the sequence, without its last token.
-
-        The cached keys cannot be kept, since they depend on the tokens that are dropped.
-        """
-        text = [*sequence.request.prompt_ids, *sequence.output_ids][
-            -(self.max_length // 2 + 1) : -1
-        ]
-        sequence.context_shifted = True
-        part = self.cache.slice_rows(row, row + 1)
-        part.truncate([0])
-        self.model.hidden_states(torch.tensor([text], device=self.device), part)
-
-
-def _common_prefix_length(a: Sequence[int], b: Sequence[int]) -> int:
-    pairs = zip(a, b, strict=False)
-    return next((n for n, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
+    def _append_token(self, sequence: SequenceState, token: int, logits_V: Tensor) -> None:
+        request, row = sequence.request, self.active.index(sequence)
+        if token == self.eos_token_id:
+            sequence.finish_reason = "stop"
+        else:
+            sequence.output_ids.append(token)
+            sequence.history.add(token)
+            if request.logprobs is not None:
+                sequence.logprobs.append(compute_logprob(logits_V, token, request.logprobs))
+            if len(sequence.output_ids) == request.max_new_tokens:
+                sequence.finish_reason = "length"
+            elif self.cache.lengths[row] == self.max_length:
+                if request.context_shift:
+                    # the cache is recomputed from the newer half of the sequence, without its last
+                    # token: cached keys depend on the tokens that are dropped
+                    ids = [*request.prompt_ids, *sequence.output_ids]
+                    newer = ids[-(self.max_length // 2 + 1) : -1]
+                    sequence.context_shifted = True
+                    part = self.cache.slice_rows(row, row + 1)
+                    part.lengths[:] = 0
+                    self.model.hidden_states(torch.tensor([newer], device=self.device), part)
+                else:
+                    sequence.finish_reason = "context"
+        if sequence.finish_reason:
+            self.cancel(sequence)

@@ -16,9 +16,8 @@ from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import InferenceDtype, Quantization, SamplingParams
 from gnano.infer.compiled_decode import CompiledDecoder
 from gnano.infer.continuous_batching import ContinuousBatch, FinishReason, Request, SequenceState
-from gnano.infer.cpu_layers import fuse_projections, prepack_onednn
-from gnano.infer.quantize import quantize_model
 from gnano.infer.sampling import TokenLogprob
+from gnano.infer.weight_formats import FusedLinear, fuse_projections, prepack_onednn, quantize_model
 from gnano.model.devices import compile_unsupported_reason, resolve_device
 from gnano.model.hf_io import load_model
 from gnano.model.transformer import GPT
@@ -54,7 +53,6 @@ class Engine:
 
     def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
-        self.may_repack = False  # whether weights may be stored in a form that cannot be trained
         self.compiled_decoder: CompiledDecoder | None = None
 
     @property
@@ -85,15 +83,22 @@ class Engine:
         if compile and (reason := compile_unsupported_reason(torch.device(device))):
             raise ValueError(f"{reason} Or load the model without compile.")
         model = load_model(folder, device)
-        if dtype == "auto":
-            dtype = _default_dtype(model)
-        fuse_projections(model.to(INFERENCE_DTYPES[dtype]))
+        if dtype != "auto":
+            torch_dtype = INFERENCE_DTYPES[dtype]
+        elif device.startswith("cuda") or (
+            device.startswith("cpu")
+            and torch.cpu._is_avx512_bf16_supported()
+            and model.num_parameters() >= BF16_MIN_PARAMETERS
+        ):
+            torch_dtype = torch.bfloat16
+        else:
+            torch_dtype = model.lm_head.weight.dtype
+        fuse_projections(model.to(torch_dtype))
         if quant:
             quantize_model(model, quant)
+        if torch_dtype != torch.bfloat16:  # unpacked bf16 is faster for one row
+            prepack_onednn(model)
         engine = cls(model, Tokenizer.load(folder))
-        engine.may_repack = True
-        if INFERENCE_DTYPES[dtype] != torch.bfloat16:  # unpacked bf16 is faster for one row
-            engine.prepare_for_batching()
         if compile:
             engine.compiled_decoder = CompiledDecoder(model)
             engine.compiled_decoder.warm_up()
@@ -118,8 +123,8 @@ class Engine:
         )
 
     def prepare_for_batching(self) -> None:
-        """Repack the matrices for several rows, if permitted and not yet done."""
-        if self.may_repack:
+        """Repack the matrices for several rows, if not yet done; a training model stays as is."""
+        if isinstance(self.model.lm_head, FusedLinear):
             prepack_onednn(self.model)
 
     def stream(
@@ -290,31 +295,12 @@ class IncrementalDetokenizer:
             self.stopped = True
             text, self.pending_text = self.pending_text[: min(found)[1]], ""
             return text
-        end = len(self.pending_text) - (0 if final else self._partial_stop_length())
+        # hold back the longest suffix that is a prefix of a stop string
+        end = len(self.pending_text)
+        longest = 0 if final else max(map(len, self.stop_strings), default=1) - 1
+        for start in range(max(0, end - longest), end):
+            if any(stop.startswith(self.pending_text[start:]) for stop in self.stop_strings):
+                end = start
+                break
         text, self.pending_text = self.pending_text[:end], self.pending_text[end:]
         return text
-
-    def _partial_stop_length(self) -> int:
-        """Return how many characters to hold back.
-
-        They are the longest suffix of the pending text that is a prefix of a stop string.
-        """
-        longest = max(map(len, self.stop_strings), default=0) - 1
-        for length in range(min(longest, len(self.pending_text)), 0, -1):
-            if any(text.startswith(self.pending_text[-length:]) for text in self.stop_strings):
-                return length
-        return 0
-
-
-def _default_dtype(model: GPT) -> InferenceDtype:
-    """Return the dtype that `auto` means for this model."""
-    weight = model.model.embed_tokens.weight
-    if weight.device.type == "cuda":
-        return "bf16"
-    if (
-        weight.device.type == "cpu"
-        and torch.cpu._is_avx512_bf16_supported()
-        and model.num_parameters() >= BF16_MIN_PARAMETERS
-    ):
-        return "bf16"
-    return next(name for name, dtype in INFERENCE_DTYPES.items() if dtype == weight.dtype)

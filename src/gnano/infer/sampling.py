@@ -45,24 +45,33 @@ def truncated_weights(
     if logits_BV.device.type not in ("cpu", "cuda"):
         logits_BV = logits_BV.cpu()  # Apple's GPUs have no fp64
     logits_BV = logits_BV.float()
-    if not any(s.truncates for s in params):
-        return _relative_weights(logits_BV, params), None
-
     V = logits_BV.shape[1]
-    top_ks = [min(s.top_k or V, V) for s in params]
-    top_k_B1 = _to_column(top_ks, logits_BV, torch.int64)
-    # a rounded sum must not reach a top-p of 1
-    shares = [s.top_p if s.top_p < 1 else math.inf for s in params]
-    top_p_B1 = _to_column(shares, logits_BV, torch.float64)
-    min_p_B1 = _to_column([s.min_p for s in params], logits_BV)
+    limits = [
+        # much smaller temperatures are 0 in fp32; a rounded sum must not reach a top-p of 1
+        (max(s.temperature, 1e-30), s.top_k or V, s.top_p if s.top_p < 1 else math.inf, s.min_p)
+        for s in params
+    ]
+    limits_B4 = torch.tensor(limits, dtype=torch.float64, device=logits_BV.device)
+    temperature_B1, top_k_B1, top_p_B1, min_p_B1 = limits_B4.chunk(4, dim=1)
+    temperature_B1, min_p_B1 = temperature_B1.float(), min_p_B1.float()
+    if not any(s.truncates for s in params):
+        return _relative_weights(logits_BV, temperature_B1), None
 
     total_B1: Tensor | None = None
-    if (K := max(top_ks)) == V:  # some row has no top-k
-        weights_BV = _relative_weights(logits_BV, params)
+    if (K := min(V, max(s.top_k or V for s in params))) == V:  # some row has no top-k
+        weights_BV = _relative_weights(logits_BV, temperature_B1)
         total_B1 = weights_BV.sum(-1, keepdim=True, dtype=torch.float64)
-        K = _candidate_count(weights_BV, top_k_B1, top_p_B1 * total_B1, min_p_B1)
+        # as many of the likeliest tokens as include all that any row keeps: mostly 256
+        for K in [n for n in (256, 2_048, 16_384) if n < V]:
+            largest_BK = weights_BV.topk(K, sorted=False).values
+            reached_B1 = largest_BK.sum(-1, keepdim=True, dtype=torch.float64)
+            is_enough_B1 = (top_k_B1 <= K) | (reached_B1 >= top_p_B1 * total_B1)
+            if bool((is_enough_B1 | (largest_BK.amin(-1, keepdim=True) < min_p_B1)).all()):
+                break
+        else:
+            K = V
     ids_BK = top_token_ids(logits_BV, K)
-    weights_BK = _relative_weights(logits_BV.gather(1, ids_BK), params)
+    weights_BK = _relative_weights(logits_BV.gather(1, ids_BK), temperature_B1)
     weights_BK.masked_fill_(torch.arange(K, device=ids_BK.device) >= top_k_B1, 0)
     left_B1 = weights_BK.sum(-1, keepdim=True, dtype=torch.float64)
     if total_B1 is not None:
@@ -70,6 +79,11 @@ def truncated_weights(
     before_BK = weights_BK.cumsum(-1, dtype=torch.float64) - weights_BK
     out_BK = (before_BK >= top_p_B1 * left_B1) | (weights_BK < min_p_B1)
     return weights_BK.masked_fill_(out_BK, 0), ids_BK
+
+
+def _relative_weights(logits_BK: Tensor, temperature_B1: Tensor) -> Tensor:
+    # relative to the largest, so that no temperature causes an overflow
+    return ((logits_BK - logits_BK.amax(-1, keepdim=True)) / temperature_B1).exp()
 
 
 def top_token_ids(logits_BV: Tensor, count: int) -> Tensor:
@@ -86,59 +100,32 @@ def top_token_ids(logits_BV: Tensor, count: int) -> Tensor:
     return ids.gather(-1, order[..., :count])
 
 
-def _candidate_count(
-    weights_BV: Tensor, top_k_B1: Tensor, share_B1: Tensor, min_p_B1: Tensor
-) -> int:
-    """Return how many of the likeliest tokens include all that any row keeps: mostly 256."""
-    V = weights_BV.shape[1]
-    for K in (256, 2_048, 16_384):
-        if K >= V:
-            break
-        largest_BK = weights_BV.topk(K, sorted=False).values
-        reached_B1 = largest_BK.sum(-1, keepdim=True, dtype=torch.float64)
-        last_B1 = largest_BK.amin(-1, keepdim=True)
-        if bool(((top_k_B1 <= K) | (reached_B1 >= share_B1) | (last_B1 < min_p_B1)).all()):
-            return K
-    return V
-
-
-def _relative_weights(logits_BK: Tensor, params: Sequence[SamplingParams]) -> Tensor:
-    # much smaller values are 0 in fp32
-    temperature_B1 = _to_column([max(s.temperature, 1e-30) for s in params], logits_BK)
-    # relative to the largest, so that no temperature causes an overflow
-    return ((logits_BK - logits_BK.amax(-1, keepdim=True)) / temperature_B1).exp()
-
-
-def _to_column(values: Sequence[float], like: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.tensor(values, dtype=dtype, device=like.device)[:, None]
-
-
 class TokenHistory:
     """The ids of a prompt and its answer so far, in the form that penalties need."""
 
-    def __init__(self, prompt: Sequence[int], ngram_size: int = 0) -> None:
+    def __init__(self, prompt: Sequence[int], sampling: SamplingParams) -> None:
+        self.is_needed = bool(
+            sampling.repetition_penalty != 1
+            or sampling.presence_penalty
+            or sampling.frequency_penalty
+            or sampling.no_repeat_ngram_size
+        )
         self.seen_ids: set[int] = set(prompt)
         self.output_counts: dict[int, int] = {}  # id -> its occurrences in the answer
-        self.ngram_size = ngram_size  # 0: no n-grams are recorded
-        self.next_ids_by_prefix: dict[
-            tuple[int, ...], set[int]
-        ] = {}  # first n - 1 ids -> the last ones
-        self.recent_ids: deque[int] = deque(maxlen=max(0, ngram_size - 1))
-        for token in prompt if ngram_size else ():
+        self.ngram_size = sampling.no_repeat_ngram_size  # 0: no n-grams are recorded
+        # first n - 1 ids -> the last ones
+        self.next_ids_by_prefix: dict[tuple[int, ...], set[int]] = {}
+        self.recent_ids: deque[int] = deque(maxlen=max(0, self.ngram_size - 1))
+        for token in prompt if self.ngram_size else ():
             self._record_ngram(token)
 
     def add(self, token: int) -> None:
         """Add a token of the answer."""
-        self.seen_ids.add(token)
-        self.output_counts[token] = self.output_counts.get(token, 0) + 1
-        if self.ngram_size:
-            self._record_ngram(token)
-
-    def repeated_ngram_ids(self) -> set[int]:
-        """Return the ids that would complete an n-gram for the second time."""
-        return (
-            self.next_ids_by_prefix.get(tuple(self.recent_ids), set()) if self.ngram_size else set()
-        )
+        if self.is_needed:
+            self.seen_ids.add(token)
+            self.output_counts[token] = self.output_counts.get(token, 0) + 1
+            if self.ngram_size:
+                self._record_ngram(token)
 
     def _record_ngram(self, token: int) -> None:
         if len(self.recent_ids) == self.ngram_size - 1:
@@ -146,33 +133,12 @@ class TokenHistory:
         self.recent_ids.append(token)
 
 
-def needs_history(sampling: SamplingParams) -> bool:
-    """Return whether the settings depend on the text so far."""
-    return bool(
-        sampling.repetition_penalty != 1
-        or sampling.presence_penalty
-        or sampling.frequency_penalty
-        or sampling.no_repeat_ngram_size
-    )
-
-
-def start_history(prompt: Sequence[int], sampling: SamplingParams) -> TokenHistory | None:
-    """Return a history of the prompt if the settings need one, else None."""
-    return TokenHistory(prompt, sampling.no_repeat_ngram_size) if needs_history(sampling) else None
-
-
-def apply_penalties(
-    logits_V: Tensor, sampling: SamplingParams, history: TokenHistory | None
-) -> None:
+def apply_penalties(logits_V: Tensor, sampling: SamplingParams, history: TokenHistory) -> None:
     """Apply bias, penalties and no-repeat to fp32 logits [V] in place."""
     if sampling.logit_bias:
-        _apply_logit_bias(logits_V, sampling.logit_bias)
-    if not needs_history(sampling):
-        return
-    if history is None:
-        raise ValueError(
-            "Penalties and no-repeat need a history of the text: make one with "
-            "start_history(prompt, sampling), and add every token to it."
+        biased_ids, biases = zip(*sampling.logit_bias, strict=True)
+        logits_V[_index_tensor(biased_ids, logits_V)] += torch.tensor(
+            biases, device=logits_V.device
         )
     if sampling.repetition_penalty != 1 and history.seen_ids:
         ids = _index_tensor(history.seen_ids, logits_V)
@@ -185,18 +151,10 @@ def apply_penalties(
         penalty_N = sampling.frequency_penalty * counts + sampling.presence_penalty
         logits_V[ids] -= penalty_N.to(logits_V.device)
     if sampling.no_repeat_ngram_size:
-        assert history.ngram_size == sampling.no_repeat_ngram_size, "the history has other settings"
-        banned = history.repeated_ngram_ids()
-        # if every token is banned, none is
+        # the ids that would complete an n-gram for the second time; if all would, none is banned
+        banned = history.next_ids_by_prefix.get(tuple(history.recent_ids), set())
         if 0 < len(banned) < len(logits_V):
             logits_V[_index_tensor(banned, logits_V)] = -torch.inf
-
-
-def _apply_logit_bias(logits_V: Tensor, pairs: tuple[tuple[int, float], ...]) -> None:
-    largest = max(token for token, _ in pairs)
-    check_number("A token of logit_bias", largest, Range(0, len(logits_V) - 1))
-    biases = torch.tensor([bias for _, bias in pairs], device=logits_V.device)
-    logits_V[_index_tensor([token for token, _ in pairs], logits_V)] += biases
 
 
 def _index_tensor(tokens: Collection[int], logits_V: Tensor) -> Tensor:
@@ -220,10 +178,8 @@ def compute_logprob(logits_V: Tensor, token_id: int, num_top: int = 0) -> TokenL
     if not num_top:
         return TokenLogprob(token_id, float(log_V[token_id]))
     ids = top_token_ids(log_V, min(num_top, len(log_V)))
-    values = log_V[ids].tolist()
-    return TokenLogprob(
-        token_id, float(log_V[token_id]), tuple(zip(ids.tolist(), values, strict=True))
-    )
+    top_logprobs = tuple(zip(ids.tolist(), log_V[ids].tolist(), strict=True))
+    return TokenLogprob(token_id, float(log_V[token_id]), top_logprobs)
 
 
 def make_generator(seed: int | None) -> torch.Generator:
@@ -240,10 +196,19 @@ def sample_tokens(
     logits_BV: Tensor,
     params: Sequence[SamplingParams],
     generators: Sequence[torch.Generator],
-    histories: Sequence[TokenHistory | None],
+    histories: Sequence[TokenHistory],
 ) -> list[int]:
-    """Draw one token id per row from logits [B, V]; rows do not affect each other."""
-    logits_BV = _penalize_rows(logits_BV, params, histories)
+    """Draw one token id per row from logits [B, V]; rows do not affect each other.
+
+    Raises ValueError where logits are not finite.
+    """
+    pairs = list(zip(params, histories, strict=True))
+    changed = [row for row, (s, history) in enumerate(pairs) if s.logit_bias or history.is_needed]
+    if changed:
+        logits_BV = logits_BV.to(torch.float32, copy=True)
+        for row in changed:
+            apply_penalties(logits_BV[row], *pairs[row])
+
     tokens = [0] * len(params)
     greedy = [row for row, s in enumerate(params) if s.temperature == 0]
     drawn = [row for row, s in enumerate(params) if s.temperature > 0]
@@ -253,41 +218,24 @@ def sample_tokens(
         # a uniform batch is not copied
         logits_RV = logits_BV if len(rows) == len(params) else logits_BV[rows]
         if rows is greedy:
-            ids = logits_RV.argmax(-1).tolist()
+            ids_R = logits_RV.argmax(-1)
         else:
-            weights, order = truncated_weights(logits_RV, [params[row] for row in rows])
-            indices_R1 = _draw_indices(weights, [generators[row] for row in rows])
-            ids_R1 = indices_R1 if order is None else order.gather(1, indices_R1)
-            ids = ids_R1[:, 0].tolist()
-        for row, token in zip(rows, ids, strict=True):
+            weights_RK, order_RK = truncated_weights(logits_RV, [params[row] for row in rows])
+            # torch.multinomial would draw a number for every token of the vocabulary
+            numbers = [torch.rand((), dtype=torch.float64, generator=generators[r]) for r in rows]
+            share_R1 = torch.stack(numbers)[:, None].to(weights_RK.device)
+            reached_RK = weights_RK.cumsum(-1, dtype=torch.float64)
+            total_R1 = reached_RK[:, -1:]
+            if not bool(total_R1.isfinite().all()):
+                raise ValueError(
+                    "No token can be drawn, because the model's logits are not finite numbers: its "
+                    "weights have overflowed or are damaged. Use an earlier checkpoint."
+                )
+            # rounding must not reach the end of the row, where tokens may be excluded
+            below_R1 = total_R1.nextafter(total_R1.new_zeros(()))
+            target_R1 = torch.minimum(share_R1 * total_R1, below_R1)
+            index_R1 = torch.searchsorted(reached_RK, target_R1, right=True)
+            ids_R = (index_R1 if order_RK is None else order_RK.gather(1, index_R1))[:, 0]
+        for row, token in zip(rows, ids_R.tolist(), strict=True):
             tokens[row] = token
     return tokens
-
-
-def _penalize_rows(
-    logits_BV: Tensor, params: Sequence[SamplingParams], histories: Sequence[TokenHistory | None]
-) -> Tensor:
-    rows = [row for row, s in enumerate(params) if needs_history(s) or s.logit_bias]
-    if not rows:
-        return logits_BV
-    logits_BV = logits_BV.to(torch.float32, copy=True)
-    for row in rows:
-        apply_penalties(logits_BV[row], params[row], histories[row])
-    return logits_BV
-
-
-def _draw_indices(weights_BK: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-    """Draw an index per row with probability proportional to its weight: [B, 1]."""
-    # torch.multinomial would draw a number for every token of the vocabulary
-    numbers = [torch.rand((), dtype=torch.float64, generator=g) for g in generators]
-    share_B1 = torch.stack(numbers)[:, None].to(weights_BK.device)
-    reached_BK = weights_BK.cumsum(-1, dtype=torch.float64)
-    total_B1 = reached_BK[:, -1:]
-    if not bool(total_B1.isfinite().all()):
-        raise ValueError(
-            "No token can be drawn, because the model's logits are not finite numbers: its "
-            "weights have overflowed or are damaged. Use an earlier checkpoint."
-        )
-    # rounding must not reach the end of the row, where tokens may be excluded
-    target_B1 = torch.minimum(share_B1 * total_B1, total_B1.nextafter(total_B1.new_zeros(())))
-    return torch.searchsorted(reached_BK, target_B1, right=True)

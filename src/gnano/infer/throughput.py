@@ -15,7 +15,7 @@ from statistics import median
 import torch
 
 from gnano.config.inference_config import MAX_COUNT, SamplingParams
-from gnano.infer.continuous_batching import Request
+from gnano.infer.continuous_batching import ContinuousBatch, Request
 from gnano.infer.engine import Engine
 from gnano.model.flops import kv_cache_bytes_per_token
 from gnano.model.transformer import GPT
@@ -80,7 +80,9 @@ def measure_throughput(
     on_progress("memory bandwidth")
     read = measure_read_bandwidth(engine.device)
     on_progress("prefill")
-    first = median(_measure_first_token(engine, prompt_tokens) for _ in range(NUM_ROUNDS + 1))
+    first = median(
+        _time_step(_start_batch(engine, 1, prompt_tokens, 1)) for _ in range(NUM_ROUNDS + 1)
+    )
     weights = count_weight_bytes(engine.model)
     dtype = engine.model.compute_dtype or engine.model.model.embed_tokens.weight.dtype
     steps = []
@@ -88,10 +90,16 @@ def measure_throughput(
         on_progress(f"{count} texts at a time")
         if count > 1:
             engine.prepare_for_batching()
-        per_s = _measure_tokens_per_s(engine, count, prompt_tokens, new_tokens)
+        batch = _start_batch(engine, count, prompt_tokens, new_tokens)
+        while batch.waiting:
+            batch.step()  # prefill, and the first token of each
+        times = []
+        while batch:
+            rows = len(batch.active)
+            times.append(_time_step(batch) / rows)
         tokens = count * (prompt_tokens + new_tokens // 2)
         cache = tokens * kv_cache_bytes_per_token(config, dtype.itemsize)
-        steps.append(DecodeThroughput(count, per_s, weights + cache))
+        steps.append(DecodeThroughput(count, 1 / median(times), weights + cache))
     return ThroughputReport(prompt_tokens, first, tuple(steps), read, weights)
 
 
@@ -102,35 +110,20 @@ def count_weight_bytes(model: GPT) -> int:
     return sum(t.numel() * t.element_size() for t in tensors if t is not embedding)
 
 
-def _random_prompts(engine: Engine, count: int, length: int) -> list[tuple[int, ...]]:
-    """Return distinct prompts, since equal ones are computed once."""
+def _start_batch(engine: Engine, count: int, prompt: int, tokens: int) -> ContinuousBatch:
+    """Return a batch with distinct random prompts, since equal ones are computed once."""
+    batch = engine.new_batch(count, prompt + tokens, eos_token_id=NO_EOS_TOKEN)
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(engine.tokenizer.vocab_size, (count, length), generator=generator)
-    return [tuple(row) for row in ids.tolist()]
+    ids = torch.randint(engine.tokenizer.vocab_size, (count, prompt), generator=generator)
+    for row in ids.tolist():
+        batch.add(Request(prompt_ids=tuple(row), max_new_tokens=tokens, sampling=GREEDY_SAMPLING))
+    return batch
 
 
-def _measure_first_token(engine: Engine, prompt: int) -> float:
-    batch = engine.new_batch(1, prompt, eos_token_id=NO_EOS_TOKEN)
-    (ids,) = _random_prompts(engine, 1, prompt)
-    batch.add(Request(prompt_ids=ids, max_new_tokens=1, sampling=GREEDY_SAMPLING))
+def _time_step(batch: ContinuousBatch) -> float:
     started = time.perf_counter()
     batch.step()  # it returns ids, and so waits for a GPU
     return time.perf_counter() - started
-
-
-def _measure_tokens_per_s(engine: Engine, count: int, prompt: int, tokens: int) -> float:
-    batch = engine.new_batch(count, prompt + tokens, eos_token_id=NO_EOS_TOKEN)
-    for ids in _random_prompts(engine, count, prompt):
-        batch.add(Request(prompt_ids=ids, max_new_tokens=tokens, sampling=GREEDY_SAMPLING))
-    while batch.waiting:
-        batch.step()  # prefill, and the first token of each
-    times = []
-    while batch:
-        rows = len(batch.active)
-        started = time.perf_counter()
-        batch.step()
-        times.append((time.perf_counter() - started) / rows)
-    return 1 / median(times)
 
 
 def measure_read_bandwidth(device: torch.device) -> float:

@@ -1,6 +1,23 @@
-"""The cost of a model from its shape: parameters, FLOPs and bytes."""
+"""The cost of a model from its shape, and the GPUs that pay it: parameters, FLOPs, bytes, MFU.
+
+    MFU = tokens/s × FLOPs per token / (GPUs × dense bf16 peak)
+
+The peak is that of bf16 products with fp32 accumulation and without sparsity, and it is also the
+reference for fp16 and FP8. In an FP8 step only the products of the blocks run in FP8, so no single
+peak is its limit; relative to bf16, precisions compare only by their tokens/s, and FP8 may exceed
+what bf16 can reach.
+
+A GPU is identified by the exact name that its driver reports. Slices (MIG), laptop GPUs and
+regional variants have similar names and other rates: they are unknown, and so is their MFU.
+"""
+
+import difflib
+import re
+from dataclasses import dataclass
 
 from gnano.config.model_config import ModelConfig
+
+GIB = 2**30
 
 
 def parameters_by_part(config: ModelConfig) -> dict[str, int]:
@@ -40,3 +57,101 @@ def flops_per_token(config: ModelConfig, seq_len: int | None = None) -> int:
 def kv_cache_bytes_per_token(config: ModelConfig, bytes_per_value: int = 2) -> int:
     """Return the bytes of one token's keys and values in all layers; bf16 by default."""
     return 2 * config.n_layer * config.n_kv_head * config.head_size * bytes_per_value
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The specifications of a GPU."""
+
+    name: str  # on the command line
+    name_pattern: str  # full match of torch.cuda.get_device_name()
+    bf16_tflops: float  # TFLOP/s, dense, fp32 accumulation
+    fp8_tflops: float | None  # None: no FP8
+    memory_gib: float  # GiB visible to torch (total_memory), rounded down
+    bandwidth_tb_per_s: float
+    max_watts: int  # maximum board power
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory in bytes."""
+        return int(self.memory_gib * GIB)
+
+
+# The memory is the capacity in PyTorch's out-of-memory messages; the rest is from the vendors'
+# pages, values "with sparsity" halved.
+_GPU_ROWS: tuple[tuple[str, str, float, float | None, float, float, int], ...] = (
+    # nvidia.com/en-us/data-center/a100
+    ("a100-40gb", r"(NVIDIA )?A100-(SXM4|PCIE)-40GB", 312.0, None, 39.3, 1.555, 400),
+    ("a100", r"(NVIDIA )?A100(-SXM4-80GB| 80GB PCIe)", 312.0, None, 79.1, 2.039, 400),
+    # nvidia.com/en-us/data-center/h100
+    ("h100-pcie", "NVIDIA H100 PCIe", 756.5, 1513.0, 79.1, 2.0, 350),
+    ("h100-nvl", "NVIDIA H100 NVL", 835.5, 1671.0, 93.0, 3.9, 400),
+    ("h100", "NVIDIA H100 80GB HBM3", 989.5, 1979.0, 79.1, 3.35, 700),
+    # nvidia.com/en-us/data-center/h200
+    ("h200-nvl", "NVIDIA H200 NVL", 835.5, 1671.0, 139.7, 4.8, 600),
+    ("h200", "NVIDIA H200", 989.5, 1979.0, 139.7, 4.8, 700),
+    # nvidia.com/en-us/data-center/hgx, an eighth of its eight GPUs
+    ("b200", "NVIDIA B200", 2250.0, 4500.0, 178.3, 7.7, 1000),
+    # Ada whitepaper, the rows "with FP32 accumulate":
+    # images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf
+    ("rtx-4090", "NVIDIA GeForce RTX 4090", 165.2, 330.3, 23.5, 1.008, 450),
+    # RTX Blackwell whitepaper, the same rows: images.nvidia.com/aem-dam/Solutions/geforce/
+    # blackwell/nvidia-rtx-blackwell-gpu-architecture.pdf
+    ("rtx-5090", "NVIDIA GeForce RTX 5090", 209.5, 419.0, 31.3, 1.792, 575),
+    # nvidia.com/en-us/products/workstations/professional-desktop-gpus/rtx-pro-6000: eighths of
+    # the 4,030 and 3,511 TFLOP/s of FP4 with sparsity; these cards accumulate in fp32 at full rate
+    ("rtx-pro-6000", r"NVIDIA RTX PRO 6000 Blackwell (Workstation|Server) Edition",
+     503.8, 1007.6, 94.9, 1.792, 600),
+    ("rtx-pro-6000-max-q", r"NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition",
+     438.9, 877.8, 94.9, 1.792, 300),
+    # nvidia.com/en-us/data-center/l40s
+    ("l40s", "NVIDIA L40S", 362.05, 733.0, 44.3, 0.864, 350),
+    # amd.com/en/products/accelerators/instinct/mi300/mi300x.html
+    ("mi300x", "AMD Instinct MI300X", 1307.4, 2614.9, 191.9, 5.3, 750),
+)  # fmt: skip
+GPUS = tuple(Gpu(*row) for row in _GPU_ROWS)
+
+
+def lookup_gpu(device_name: str) -> Gpu | None:
+    """Return the GPU with this `torch.cuda.get_device_name()`; None if it is not in the table."""
+    return next((gpu for gpu in GPUS if re.fullmatch(gpu.name_pattern, device_name)), None)
+
+
+def get_gpu(name: str) -> Gpu:
+    """Return a GPU by its short name (`h200`; spaces and case are ignored) or its driver's.
+
+    Raises ValueError with the closest names.
+    """
+    short = re.sub(r"[\s_]+", "-", name.strip().lower())
+    gpu = next((gpu for gpu in GPUS if gpu.name == short), None) or lookup_gpu(name)
+    if gpu is not None:
+        return gpu
+    names = [gpu.name for gpu in GPUS]
+    close = [known for known in names if short and (known in short or short in known)]
+    close = close or difflib.get_close_matches(short, names, n=3)
+    meant = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+    raise ValueError(f"There is no GPU {name!r}{meant}. Known GPUs: {', '.join(names)}.")
+
+
+def peak_flops(device_name: str, precision: str) -> float | None:
+    """Return the dense peak FLOP/s of a device in bf16, fp16 or fp8.
+
+    None if unknown: other GPUs, and fp32, whose rate depends on whether TF32 is enabled.
+    """
+    gpu = lookup_gpu(device_name)
+    if gpu is None or precision == "fp32":
+        return None
+    # fp16 is as fast as bf16 on every GPU of the table
+    rate = gpu.fp8_tflops if precision == "fp8" else gpu.bf16_tflops
+    return None if rate is None else rate * 1e12
+
+
+def compute_mfu(
+    tokens_per_s: float, config: ModelConfig, num_gpus: int, device_name: str, precision: str
+) -> float | None:
+    """Return the model FLOPs utilization (PaLM, appendix B), a share of the bf16 peak of all GPUs.
+
+    None, shown as "unknown", for GPUs that are not in the table and for fp32.
+    """
+    peak = peak_flops(device_name, "bf16" if precision == "fp8" else precision)
+    return None if peak is None else tokens_per_s * flops_per_token(config) / (num_gpus * peak)

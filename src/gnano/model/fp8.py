@@ -25,8 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gnano.model.layers import Linear
-from gnano.model.transformer import GPT
+from gnano.model.transformer import GPT, Linear
 
 FORWARD_DTYPE, GRAD_DTYPE = torch.float8_e4m3fn, torch.float8_e5m2
 DIM_MULTIPLE = 16  # required of every dimension by the kernels
@@ -61,21 +60,23 @@ def convert_to_fp8(model: GPT, min_intensity: float = MIN_INTENSITY) -> list[str
 
     Raises ValueError if no layer is large enough.
     """
-    linears = {
-        name: layer
-        for name, layer in model.model.layers.named_modules(prefix="model.layers")
-        if isinstance(layer, Linear)
-    }
-    names = [name for name, layer in linears.items() if _is_convertible(layer, min_intensity)]
+    names = []
+    highest = 0.0
+    for name, layer in model.model.layers.named_modules(prefix="model.layers"):
+        if isinstance(layer, Linear):
+            outputs, inputs = layer.weight.shape
+            intensity = inputs * outputs / (inputs + outputs)  # multiplications per quantized value
+            highest = max(highest, intensity)
+            is_aligned = inputs % DIM_MULTIPLE == outputs % DIM_MULTIPLE == 0
+            if is_aligned and intensity >= min_intensity:
+                layer.__class__ = Fp8Linear
+                names.append(name)
     if not names:
         raise ValueError(
             f"No layer of this model gains from FP8 (train.precision): inputs × outputs / "
             f"(inputs + outputs) must be at least {min_intensity:g}, and both a multiple of "
-            f"{DIM_MULTIPLE}; here it is at most {max(map(_intensity, linears.values())):.0f}. "
-            f'Choose "bf16".'
+            f'{DIM_MULTIPLE}; here it is at most {highest:.0f}. Choose "bf16".'
         )
-    for name in names:
-        linears[name].__class__ = Fp8Linear
     return names
 
 
@@ -87,26 +88,11 @@ class Fp8Linear(Linear):
         return fp8_linear(x, self.weight) if self.training else super().forward(x)
 
 
-def _is_convertible(layer: Linear, min_intensity: float) -> bool:
-    return (
-        not any(size % DIM_MULTIPLE for size in layer.weight.shape)
-        and _intensity(layer) >= min_intensity
-    )
-
-
-def _intensity(layer: Linear) -> float:
-    """Return the multiplications per quantized value."""
-    outputs, inputs = layer.weight.shape
-    return inputs * outputs / (inputs + outputs)
-
-
 class _Fp8LinearFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor) -> Tensor:
-        x_scale = _compute_scale(x_NI, FORWARD_DTYPE)
-        w_scale = _compute_scale(weight_OI, FORWARD_DTYPE)
-        x8_NI = _quantize(x_NI, x_scale, FORWARD_DTYPE)
-        w8_OI = _quantize(weight_OI, w_scale, FORWARD_DTYPE)
+        x8_NI, x_scale = _quantize(x_NI, FORWARD_DTYPE)
+        w8_OI, w_scale = _quantize(weight_OI, FORWARD_DTYPE)
         ctx.save_for_backward(x8_NI, x_scale, weight_OI, w_scale)
         # fast: partial sums with fewer bits, which gradients do not tolerate
         return _scaled_mm(x8_NI, w8_OI, x_scale, w_scale, x_NI.dtype, fast_accum=True)
@@ -114,26 +100,24 @@ class _Fp8LinearFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor, Tensor]:
         x8_NI, x_scale, weight_OI, w_scale = ctx.saved_tensors
-        grad_scale = _compute_scale(grad_NO, GRAD_DTYPE)
-        grad8_NO = _quantize(grad_NO, grad_scale, GRAD_DTYPE)
-        w8_OI = _quantize(weight_OI, w_scale, FORWARD_DTYPE)
+        grad8_NO, grad_scale = _quantize(grad_NO, GRAD_DTYPE)
+        w8_OI, _ = _quantize(weight_OI, FORWARD_DTYPE, w_scale)
         grad_x_NI = _scaled_mm(grad8_NO, w8_OI.t(), grad_scale, w_scale, grad_NO.dtype)
         grad_w_OI = _scaled_mm(grad8_NO.t(), x8_NI.t(), grad_scale, x_scale, weight_OI.dtype)
         return grad_x_NI, grad_w_OI
 
 
-def _compute_scale(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the scale that maps the tensor's largest value to the format's."""
-    return tensor.abs().amax().float().clamp_min(MIN_AMAX) / torch.finfo(dtype).max
-
-
-def _quantize(tensor: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the tensor divided by its scale, in 8 bits.
+def _quantize(
+    tensor: Tensor, dtype: torch.dtype, scale: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the tensor in 8 bits, and its scale: that of its largest value if none is given.
 
     Nothing is clipped: a largest value slightly above the format's, due to rounding, is still
     rounded to that, and values that are not finite must remain visible.
     """
-    return (tensor.float() * scale.reciprocal()).to(dtype)
+    if scale is None:
+        scale = tensor.abs().amax().float().clamp_min(MIN_AMAX) / torch.finfo(dtype).max
+    return (tensor.float() * scale.reciprocal()).to(dtype), scale
 
 
 def _scaled_mm(

@@ -47,10 +47,10 @@ def fused_linear_cross_entropy(
     """
     size = _slice_size(x_ND, weight_VD)
     if x_ND.device.type == "cpu":  # on a GPU the count would have to be waited for
-        positions = _valid_positions(targets_N, size)
-        if len(positions) < len(targets_N):
-            x_ND, targets_N = x_ND.index_select(0, positions), targets_N[positions]
-            scale_N = None if scale_N is None else scale_N[positions]
+        kept = _valid_positions(targets_N, size)
+        if len(kept) < len(targets_N):
+            x_ND, targets_N = x_ND.index_select(0, kept), targets_N[kept]
+            scale_N = None if scale_N is None else scale_N[kept]
     if torch.is_grad_enabled() and (x_ND.requires_grad or weight_VD.requires_grad):
         loss: Tensor = _FusedLinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
             x_ND, weight_VD, targets_N, vocab_size, size, use_compiled, scale_N
@@ -58,8 +58,9 @@ def fused_linear_cross_entropy(
         return loss
     total = x_ND.new_zeros((), dtype=torch.float32)
     weight_VD = weight_VD.to(x_ND.dtype)
-    for rows in _row_slices(x_ND, size):
-        scale = _select_rows(scale_N, rows)
+    for start in range(0, len(x_ND), size):
+        rows = slice(start, start + size)
+        scale = None if scale_N is None else scale_N[rows]
         total += _slice_nll(x_ND[rows], weight_VD, targets_N[rows], vocab_size, scale)[1]
     return total
 
@@ -67,11 +68,14 @@ def fused_linear_cross_entropy(
 @torch.no_grad()
 def token_nll(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int) -> Tensor:
     """Return the cross-entropy of each position [N], in nats, fp32, without gradient."""
-    weight_VD = weight_VD.to(x_ND.dtype)
+    weight_VD, size = weight_VD.to(x_ND.dtype), _slice_size(x_ND, weight_VD)
     nats_N = torch.empty_like(targets_N, dtype=torch.float32)
-    for rows in _row_slices(x_ND, _slice_size(x_ND, weight_VD)):
+    for start in range(0, len(x_ND), size):
+        rows = slice(start, start + size)
         log_probs_NV = _log_probs(x_ND[rows], weight_VD, vocab_size)
-        nats_N[rows] = _target_nll(log_probs_NV, targets_N[rows])
+        nats_N[rows] = F.nll_loss(
+            log_probs_NV, targets_N[rows], ignore_index=IGNORE_INDEX, reduction="none"
+        )
     return nats_N
 
 
@@ -94,20 +98,20 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
         grad_weight_VD = None
         if weight_VD.requires_grad:
             # fp32 even for a bf16 weight, as from FSDP, since many slices are summed
-            grad_weight_VD = torch.zeros_like(
-                weight_VD, dtype=torch.promote_types(weight_VD.dtype, torch.float32)
-            )
+            grad_dtype = torch.promote_types(weight_VD.dtype, torch.float32)
+            grad_weight_VD = torch.zeros_like(weight_VD, dtype=grad_dtype)
         step = _compiled_slice_loss_and_grad() if compiled else _slice_loss_and_grad
-        for rows in _row_slices(x_ND, size):
+        for start in range(0, len(x_ND), size):
+            rows = slice(start, start + size)
             step(
                 x_ND[rows],
                 cast_VD,
                 targets_N[rows],
                 vocab_size,
                 total,
-                _select_rows(grad_x_ND, rows),
+                None if grad_x_ND is None else grad_x_ND[rows],
                 grad_weight_VD,
-                _select_rows(scale_N, rows),
+                None if scale_N is None else scale_N[rows],
             )
         ctx.save_for_backward(grad_x_ND, grad_weight_VD)
         ctx.weight_dtype = weight_VD.dtype
@@ -156,13 +160,13 @@ def _compiled_slice_loss_and_grad() -> Callable[..., None]:
 def _slice_nll(
     x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int, scale_N: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities [N, V] and the sum of the nats."""
+    """Return log-probabilities [N, V] in fp32 (-inf for padding) and the sum of the nats."""
     log_probs_NV = _log_probs(x_ND, weight_VD, vocab_size)
     if scale_N is not None:
-        return log_probs_NV, (_target_nll(log_probs_NV, targets_N) * scale_N).sum()
-    return log_probs_NV, F.nll_loss(
-        log_probs_NV, targets_N, ignore_index=IGNORE_INDEX, reduction="sum"
-    )
+        nats_N = F.nll_loss(log_probs_NV, targets_N, ignore_index=IGNORE_INDEX, reduction="none")
+        return log_probs_NV, (nats_N * scale_N).sum()
+    nats = F.nll_loss(log_probs_NV, targets_N, ignore_index=IGNORE_INDEX, reduction="sum")
+    return log_probs_NV, nats
 
 
 def _log_probs(x_ND: Tensor, weight_VD: Tensor, vocab_size: int) -> Tensor:
@@ -174,22 +178,15 @@ def _log_probs(x_ND: Tensor, weight_VD: Tensor, vocab_size: int) -> Tensor:
     return logits_NV.log_softmax(-1)
 
 
-def _target_nll(log_probs_NV: Tensor, targets_N: Tensor) -> Tensor:
-    return F.nll_loss(log_probs_NV, targets_N, ignore_index=IGNORE_INDEX, reduction="none")
-
-
-def _select_rows(tensor: Tensor | None, rows: slice) -> Tensor | None:
-    return None if tensor is None else tensor[rows]
-
-
 def _valid_positions(targets_N: Tensor, slice_size: int) -> Tensor:
     """Return the positions with a loss, and as many others as fill their last slice.
 
     Prompts and padding are more than half of the tokens in fine-tuning, and in a small model the
     head is most of the work. The remaining slices all have the same size.
     """
-    number = -(-int((targets_N != IGNORE_INDEX).sum()) // slice_size)
-    return (targets_N == IGNORE_INDEX).argsort(stable=True)[: number * slice_size]
+    is_ignored_N = targets_N == IGNORE_INDEX
+    number = -(-int((~is_ignored_N).sum()) // slice_size)
+    return is_ignored_N.argsort(stable=True)[: number * slice_size]
 
 
 def _slice_size(x_ND: Tensor, weight_VD: Tensor) -> int:
@@ -197,7 +194,3 @@ def _slice_size(x_ND: Tensor, weight_VD: Tensor) -> int:
     tokens, allowed = len(x_ND), CPU_SLICE_BYTES if x_ND.device.type == "cpu" else GPU_SLICE_BYTES
     number = -(-tokens // max(1, allowed // (4 * len(weight_VD))))
     return max(1, -(-tokens // max(1, number)))
-
-
-def _row_slices(x_ND: Tensor, slice_size: int) -> list[slice]:
-    return [slice(start, start + slice_size) for start in range(0, len(x_ND), slice_size)]

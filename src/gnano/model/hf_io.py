@@ -43,8 +43,12 @@ def save_config(config: ModelConfig, dtype: torch.dtype, folder: Path, eos_token
     named = str(dtype).removeprefix("torch.")
     precision = {"dtype": named, "torch_dtype": named}  # transformers before 4.56 reads the latter
     ends = {"bos_token_id": eos_token_id, "eos_token_id": eos_token_id}
-    _write_json(folder / "config.json", {**config.to_hf(), **ends, **precision})
-    _write_json(folder / "generation_config.json", {**ends, "do_sample": True})
+    contents = {
+        "config.json": {**config.to_hf(), **ends, **precision},
+        "generation_config.json": {**ends, "do_sample": True},
+    }
+    for name, content in contents.items():
+        (folder / name).write_text(dump_json(content, indent=2) + "\n", "utf-8")
 
 
 def save_tensors(
@@ -98,8 +102,10 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> GPT:
 
     Raises FileNotFoundError or ValueError for a folder that is not a complete Llama model.
     """
-    model = _build_meta_model(load_config(folder))
-    weights = load_tensors(folder, model.config, device)
+    config = load_config(folder)
+    with torch.device("meta"):  # without memory for parameters
+        model = GPT.from_config(config)
+    weights = load_tensors(folder, config, device)
     dtype = next(iter(weights.values())).dtype
     model.to_empty(device=device).to(dtype)
     model.load_state_dict(weights)
@@ -116,7 +122,8 @@ def load_parameters(folder: Path, config: ModelConfig) -> dict[str, torch.Tensor
     place = f"that of {folder / 'config.json'}"
     for name, value in vars(config).items():
         require_agreement(f"model.{name}", {"the recipe's": value, place: getattr(stored, name)})
-    model = _build_meta_model(config)
+    with torch.device("meta"):
+        model = GPT.from_config(config)
     model.load_state_dict(load_tensors(folder, config), assign=True)
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
@@ -131,12 +138,9 @@ def load_tensors(
     """
     path = folder / WEIGHTS_NAME
     if not path.is_file():
-        others = (
-            name
-            for name in (PICKLE_WEIGHTS_NAME, *SHARD_INDEX_NAMES.values())
-            if (folder / name).is_file()
-        )
-        other = next((f", but {name}: {_import_advice(folder)}" for name in others), "")
+        names = (PICKLE_WEIGHTS_NAME, *SHARD_INDEX_NAMES.values())
+        others = [f", but {n}: {_import_advice(folder)}" for n in names if (folder / n).is_file()]
+        other = next(iter(others), "")
         raise FileNotFoundError(f"{folder} is not a model folder: it has no {WEIGHTS_NAME}{other}.")
     try:
         tensors = load_file(path)  # memory-mapped: nothing is read yet
@@ -155,8 +159,9 @@ def check_model_tensors(
     tensors: Mapping[str, torch.Tensor], config: ModelConfig, path: Path
 ) -> None:
     """Raise ValueError, naming a tensor, unless these are a floating-point model of this shape."""
-    mismatch = find_shape_mismatch(tensors, _build_meta_model(config).state_dict())
-    if mismatch:
+    with torch.device("meta"):
+        expected = GPT.from_config(config).state_dict()
+    if mismatch := find_shape_mismatch(tensors, expected):
         raise ValueError(f"{path} does not have the shape of its config: {mismatch}.")
     for name, tensor in tensors.items():
         if tensor.dtype not in MODEL_DTYPES:
@@ -176,13 +181,3 @@ def find_shape_mismatch(
         if found != needed:
             return f"tensor {name} is {found} and must be {needed}"
     return ""
-
-
-def _build_meta_model(config: ModelConfig) -> GPT:
-    """Return a model of this shape without memory for its parameters."""
-    with torch.device("meta"):
-        return GPT.from_config(config)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(dump_json(content, indent=2) + "\n", "utf-8")

@@ -32,11 +32,6 @@ _PUBLISHED_TOP_LEVEL_NAMES, _PUBLISHED_BLOCK_NAMES = (
 )
 
 
-def is_published_layout(state_dict: Mapping[str, Tensor]) -> bool:
-    """Return whether the tensors have the published checkpoint's names."""
-    return "token_embedding_table.weight" in state_dict
-
-
 def convert_from_published(
     state_dict: Mapping[str, Tensor], config: ModelConfig
 ) -> dict[str, Tensor]:

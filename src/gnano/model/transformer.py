@@ -1,6 +1,7 @@
 """The transformer: a Llama-style decoder in plain PyTorch.
 
-    ids ─▶ embedding ─▶ [ + attention(norm) ─▶ + feed-forward(norm) ] × layers ─▶ norm ─▶ head
+    GPT      ids ─▶ embedding ─▶ blocks ─▶ norm ─▶ head
+    block    x + attention(norm x), then + feed-forward(norm x)
 
 Modules have the names that Hugging Face's `LlamaForCausalLM` gives its tensors, so the state dict
 is the file on disk.
@@ -13,35 +14,172 @@ Weights keep the dtype they are given (fp32 in training) and are cast where they
 `compute_dtype`, the dtype of the activations, decides the precision of the matrix products.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gnano.config.model_config import ModelConfig
+from gnano.model.attention import KVCache, LayerCache, PrefixTree, Rope, attend, rope_table
 from gnano.model.fused_cross_entropy import LossFn, fused_linear_cross_entropy, token_nll
-from gnano.model.kv_cache import KVCache
-from gnano.model.layers import (
-    Decoder,
-    LMHead,
-    PrefixTree,
-    document_mask,
-    prefix_tree_mask,
-    ragged_causal_mask,
-    rope_table,
-)
-from gnano.model.tensor_names import convert_from_published, is_published_layout
+from gnano.model.tensor_names import convert_from_published
+
+INIT_STD = 0.02
+
+
+class Linear(nn.Module):
+    """A linear layer without bias; its weight may end with rows of padding, which are 0."""
+
+    def __init__(
+        self, in_features: int, out_features: int, init_std: float = INIT_STD, padding: int = 0
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = nn.Parameter(torch.zeros(out_features + padding, in_features))
+        nn.init.normal_(self.weight[:out_features], std=init_std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x @ Wᵀ in the dtype of x."""
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class LMHead(Linear):
+    """The output layer; its weight is padded to full tiles, but not in the state dict."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits [..., V] without padding."""
+        return super().forward(x)[..., : self.out_features]
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "weight"] = destination[prefix + "weight"][: self.out_features]
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        weight = state_dict.get(prefix + "weight")
+        if weight is not None and len(weight) == self.out_features:
+            padding = (0, 0, 0, len(self.weight) - self.out_features)
+            state_dict = {**state_dict, prefix + "weight": F.pad(weight, padding)}
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class RMSNorm(nn.RMSNorm):
+    """RMS normalization: x / root-mean-square(x) × weight (Zhang & Sennrich 2019)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized x in its dtype."""
+        # fp32: in bf16 the mean of 1,792 squares loses the small channels
+        normed = F.rms_norm(x.float(), x.shape[-1:], eps=self.eps)
+        return self.weight.to(x.dtype) * normed.to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention: n_head / n_kv_head query heads share a key/value head."""
+
+    def __init__(self, config: ModelConfig, residual_std: float) -> None:
+        super().__init__()
+        D, E = config.n_embd, config.head_size
+        self.H, self.K = config.n_head, config.n_kv_head
+        self.dropout = config.dropout
+        self.attend = attend  # replaced where the model is exported
+        self.qkv_proj: nn.Module | None = None  # the projections as one, for inference
+        self.q_proj = Linear(D, self.H * E)
+        self.k_proj = Linear(D, self.K * E)
+        self.v_proj = Linear(D, self.K * E)
+        self.o_proj = Linear(self.H * E, D, residual_std)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rope: Rope,
+        cache: LayerCache | None = None,
+        mask_B1TT: Tensor | None = None,
+    ) -> Tensor:
+        """Return the attention output [B, T, D]; a cache is extended."""
+        B, T, _ = x_BTD.shape
+        if self.qkv_proj is None:
+            q_BHTE = rope.rotate(self.q_proj(x_BTD).view(B, T, self.H, -1).transpose(1, 2))
+            k_BKTE = rope.rotate(self.k_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2))
+            v_BKTE = self.v_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2)
+        else:
+            heads_BHTE = self.qkv_proj(x_BTD).view(B, T, self.H + 2 * self.K, -1).transpose(1, 2)
+            rotated, v_BKTE = torch.split(heads_BHTE, [self.H + self.K, self.K], dim=1)
+            q_BHTE, k_BKTE = torch.split(rope.rotate(rotated), [self.H, self.K], dim=1)
+        if cache is not None:
+            k_BKTE, v_BKTE = cache.append(k_BKTE, v_BKTE)
+        dropout = self.dropout if self.training else 0.0
+        y_BHTE = self.attend(q_BHTE, k_BKTE, v_BKTE, dropout, mask_B1TT)
+        y_BTD: Tensor = self.o_proj(y_BHTE.transpose(1, 2).reshape(B, T, -1))
+        return y_BTD
+
+
+class FeedForward(nn.Module):
+    """The SwiGLU feed-forward (Shazeer 2020): down(silu(gate x) × up x)."""
+
+    def __init__(self, config: ModelConfig, residual_std: float) -> None:
+        super().__init__()
+        self.gate_up_proj: nn.Module | None = None  # both as one, for inference
+        self.gate_proj = Linear(config.n_embd, config.ffn_hidden)
+        self.up_proj = Linear(config.n_embd, config.ffn_hidden)
+        self.down_proj = Linear(config.ffn_hidden, config.n_embd, residual_std)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Return the feed-forward output [B, T, D]."""
+        if self.gate_up_proj is None:
+            gate_BTF, up_BTF = self.gate_proj(x_BTD), self.up_proj(x_BTD)
+        else:
+            gate_BTF, up_BTF = self.gate_up_proj(x_BTD).chunk(2, dim=-1)
+        y_BTD: Tensor = self.down_proj(F.silu(gate_BTF) * up_BTF)
+        return y_BTD
+
+
+class Block(nn.Module):
+    """One layer: attention, then feed-forward, each added to the residual stream."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        # each layer adds twice to the residual stream; this keeps its initial variance constant
+        residual_std = INIT_STD / math.sqrt(2 * config.n_layer)
+        self.input_layernorm = RMSNorm(config.n_embd, config.norm_eps)
+        self.self_attn = Attention(config, residual_std)
+        self.post_attention_layernorm = RMSNorm(config.n_embd, config.norm_eps)
+        self.mlp = FeedForward(config, residual_std)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rope: Rope,
+        cache: LayerCache | None = None,
+        mask_B1TT: Tensor | None = None,
+    ) -> Tensor:
+        """Return the residual stream [B, T, D] after this layer."""
+        normed_BTD = self.input_layernorm(x_BTD)
+        x_BTD = x_BTD + self.dropout(self.self_attn(normed_BTD, rope, cache, mask_B1TT))
+        x_BTD = x_BTD + self.dropout(self.mlp(self.post_attention_layernorm(x_BTD)))
+        return x_BTD
+
+
+class Decoder(nn.Module):
+    """Embedding, blocks and final norm; `GPT.hidden_states` runs them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.n_embd)
+        nn.init.normal_(self.embed_tokens.weight, std=INIT_STD)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = RMSNorm(config.n_embd, config.norm_eps)
 
 
 class GPT(nn.Module):
     """The language model: ids in, logits or loss out.
 
-    Signature and defaults are those of the published reference model with 1,050,002,688
-    parameters. `GPT.from_config(PRESETS["124m"])` builds other shapes.
+    Signature and defaults are those of the published model of 1,050,002,688 parameters.
     """
 
     compute_dtype: torch.dtype | None = None  # of the activations; None: that of the weights
@@ -64,7 +202,7 @@ class GPT(nn.Module):
         norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.config = ModelConfig(
+        self.config = config = ModelConfig(
             vocab_size=vocab_size,
             n_embd=n_embd,
             n_layer=n_layer,
@@ -76,9 +214,10 @@ class GPT(nn.Module):
             rope_theta=rope_theta,
             norm_eps=norm_eps,
         )
-        self.rope_args = self.config.head_size, block_size, rope_theta
-        self.model = Decoder(self.config)
-        self.lm_head = LMHead(self.config)
+        self.rope_args = config.head_size, block_size, rope_theta
+        self.model = Decoder(config)
+        padding = config.padded_vocab_size - vocab_size
+        self.lm_head = LMHead(n_embd, vocab_size, padding=padding)
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> "GPT":
@@ -86,10 +225,9 @@ class GPT(nn.Module):
         return cls(**asdict(config))
 
     def compile_blocks(self) -> None:
-        """Compile the blocks and the head's loss in place, for training; before FSDP or DDP.
+        """Compile blocks and the head's loss in place, for training only; before FSDP or DDP.
 
-        All blocks share one compilation, done in the first step. Modules and parameter names do
-        not change; evaluation and generation run uncompiled.
+        All blocks share one compilation, done in the first step. Names do not change.
         """
         for block in self.model.layers:
             # the forward and not the module, so that FSDP's hooks stay outside
@@ -98,8 +236,8 @@ class GPT(nn.Module):
 
     def num_parameters(self) -> int:
         """Return the number of parameters, without the head's padding."""
-        padding = (self.config.padded_vocab_size - self.config.vocab_size) * self.config.n_embd
-        return sum(p.numel() for p in self.parameters()) - padding
+        padding = self.config.padded_vocab_size - self.config.vocab_size
+        return sum(p.numel() for p in self.parameters()) - padding * self.config.n_embd
 
     def hidden_states(
         self,
@@ -111,36 +249,40 @@ class GPT(nn.Module):
     ) -> Tensor:
         """Return the final hidden states [B, T, D]; with a cache, ids continue its contents.
 
-        With `document_ids_BT` (integers) a position attends within its own document only, so
-        that several documents in a row do not affect each other. With `prefix_tree` a row holds
-        several continuations of one prefix, each computed as if it were the only one; with a
-        cache, whose rows must then have equal lengths, they follow its contents. The caller
-        checks that the positions of a prefix tree fit in the context.
+        With `document_ids_BT` (integers) a position attends only within its own document; a cache
+        does not store these. With `prefix_tree` a row holds several continuations of one prefix
+        (or of a cache with rows of equal length), each computed as if it were the only one.
 
-        Raises ValueError where the positions exceed the context (`block_size`), and for document
-        ids together with a cache, which does not store those of its contents.
+        Raises ValueError for positions beyond the context (`block_size`); the caller checks those
+        of a prefix tree.
         """
         if cache is not None and document_ids_BT is not None:
             raise ValueError(
                 "A KV cache holds one document per row; pass document_ids_BT or cache, not both."
             )
-        config = self.config
-        past, tokens = cache.max_length if cache else 0, ids_BT.shape[1]
-        end = past + tokens
-        if end > config.block_size and prefix_tree is None:
+        past = cache.max_length if cache else 0
+        end = past + ids_BT.shape[1]
+        if end > self.config.block_size and prefix_tree is None:
             raise ValueError(
-                f"{end:,} tokens do not fit in the model's context of {config.block_size:,}."
+                f"{end:,} tokens do not fit in the model's context of {self.config.block_size:,}."
             )
-        # positions continue from one document to the next: with RoPE, attention depends only
-        # on distances, and those within a document are right wherever it starts
-        mask_B1TT = None if document_ids_BT is None else document_mask(document_ids_BT)
-        positions_BT = cache.advance(tokens) if cache else None
+        # True where a position attends to a key; see `gnano.model.attention`
+        mask_B1TT: Tensor | None = None
+        if document_ids_BT is not None:
+            # positions continue from one document to the next: with RoPE, attention depends only
+            # on distances, and those within a document are right wherever it starts
+            same_BTT = document_ids_BT[:, :, None] == document_ids_BT[:, None, :]
+            mask_B1TT = same_BTT.tril()[:, None]
+        positions_BT = cache.advance(ids_BT.shape[1]) if cache else None
         if positions_BT is not None:
-            mask_B1TT = ragged_causal_mask(positions_BT, end)
+            keys_T = torch.arange(end, device=ids_BT.device)
+            mask_B1TT = (keys_T <= positions_BT[..., None])[:, None]
         if prefix_tree is not None:
             assert positions_BT is None, "a prefix tree needs cache rows of equal length"
-            positions_BT = prefix_tree.positions_BT
-            mask_B1TT = prefix_tree_mask(prefix_tree.branch_ids_BT, past)
+            branch_ids_BT, positions_BT = prefix_tree
+            key_B1T, query_BT1 = branch_ids_BT[:, None, :], branch_ids_BT[:, :, None]
+            mask_BTT = ((key_B1T == 0) | (key_B1T == query_BT1)).tril()
+            mask_B1TT = F.pad(mask_BTT, (past, 0), value=True)[:, None]
         positions = slice(past, end) if positions_BT is None else positions_BT
         rope = rope_table(*self.rope_args, ids_BT.device).select(positions)
         x_BTD = self.model.embed_tokens(ids_BT)
@@ -153,12 +295,8 @@ class GPT(nn.Module):
                 inputs = (x_BTD, rope, cache.layers[number] if cache else None, mask_B1TT)
                 if trains and self.activation_checkpointing:
                     # the state of the generator is saved only if random numbers are drawn
-                    x_BTD = checkpoint(
-                        block,
-                        *inputs,
-                        use_reentrant=False,
-                        preserve_rng_state=self.uses_rng or config.dropout > 0,
-                    )
+                    rng = self.uses_rng or self.config.dropout > 0
+                    x_BTD = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=rng)
                 else:
                     x_BTD = block(*inputs)
         y_BTD: Tensor = self.model.norm(x_BTD)
@@ -193,8 +331,7 @@ class GPT(nn.Module):
         (fp32, 0 where the target is -100), with the gradient that it also returns.
         """
         x_ND = self.hidden_states(ids_BT, document_ids_BT=document_ids_BT).flatten(0, 1)
-        weight_VD, targets_N = self.lm_head.weight, targets_BT.flatten()
-        head = x_ND, weight_VD, targets_N, self.config.vocab_size
+        head = x_ND, self.lm_head.weight, targets_BT.flatten(), self.config.vocab_size
         if loss_fn is None:
             return fused_linear_cross_entropy(*head, self.is_compiled)
         value, grads_BT = loss_fn(token_nll(*head).view_as(targets_BT))
@@ -208,6 +345,6 @@ class GPT(nn.Module):
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """Load tensors with Hugging Face's names or the published ones (see `tensor_names`)."""
-        if is_published_layout(state_dict):
+        if "token_embedding_table.weight" in state_dict:
             state_dict = convert_from_published(state_dict, self.config)
         return super().load_state_dict(state_dict, strict, assign)

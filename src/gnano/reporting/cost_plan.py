@@ -13,8 +13,14 @@ from typing import Any, Literal
 
 from gnano.config.recipe import Recipe
 from gnano.config.train_config import TrainConfig
-from gnano.model.flops import flops_per_token, num_parameters, parameters_by_part
-from gnano.model.gpu_specs import GPUS, Gpu, get_gpu
+from gnano.model.flops import (
+    GPUS,
+    Gpu,
+    flops_per_token,
+    get_gpu,
+    num_parameters,
+    parameters_by_part,
+)
 from gnano.train.estimate import (
     MemoryEstimate,
     choose_parallelism,

@@ -29,12 +29,12 @@ from typing import Literal
 from gnano.config.model_config import ModelConfig
 from gnano.config.train_config import TrainConfig
 from gnano.model.flops import (
+    Gpu,
     flops_per_token,
     num_active_parameters,
     num_parameters,
     parameters_by_part,
 )
-from gnano.model.gpu_specs import Gpu
 
 SPARE_SHARE = 0.1  # of the device's memory, that `auto` leaves free
 CPU_SLICE_BYTES, GPU_SLICE_BYTES = 16 * 2**20, 512 * 2**20  # of the head's fp32 logits at a time

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from gnano.config.recipe import Recipe
-from gnano.data.packed_dataset import Batch, iter_heldout_batches
-from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.data.packed_dataset import Batch, TokenizedCorpus, iter_heldout_batches
 from gnano.model.devices import accumulation_dtype
 from gnano.model.fused_cross_entropy import IGNORE_INDEX
 from gnano.model.transformer import GPT

@@ -15,8 +15,8 @@ from tests.processes import children, start_prepare, wait_for_end
 
 from gnano.config.data_config import SourceConfig
 from gnano.data.manifest import Manifest, marker_path
+from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
-from gnano.data.tokenized_corpus import TokenizedCorpus
 
 linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc")
 

@@ -20,11 +20,10 @@ from tests.data.conftest import (
 from gnano.config.data_config import DataConfig, SourceConfig
 from gnano.data.generators import SourceGenerator
 from gnano.data.manifest import Manifest
-from gnano.data.packed_dataset import PackedDataset
+from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare, worker_config
 from gnano.data.prepare.worker_pool import TokenizeJob, Worker
 from gnano.data.source_files import find_source_files
-from gnano.data.tokenized_corpus import TokenizedCorpus
 
 
 def identities(folder):

@@ -21,8 +21,7 @@ from tests.small_models import with_train
 from gnano.config.model_config import ModelConfig
 from gnano.config.recipe import Recipe
 from gnano.config.train_config import LRSchedule, OptimizerConfig, TrainConfig
-from gnano.data.packed_dataset import Batch, PackedDataset
-from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.data.packed_dataset import Batch, PackedDataset, TokenizedCorpus
 from gnano.model.transformer import GPT
 from gnano.train.data_loader import PrefetchLoader
 from gnano.train.distributed.context import DistContext

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gnano.config.recipe import Recipe, flatten_recipe
 from gnano.config.train_config import TrainConfig
-from gnano.model.gpu_specs import compute_mfu
+from gnano.model.flops import compute_mfu
 from gnano.train.data_loader import Notify
 from gnano.train.distributed.context import DistContext
 from gnano.train.estimate import estimate_memory

@@ -6,8 +6,7 @@ from pathlib import Path
 from gnano.config.data_config import DataConfig
 from gnano.config.recipe import Recipe
 from gnano.data.manifest import warn_empty_heldout
-from gnano.data.packed_dataset import PackedDataset
-from gnano.data.tokenized_corpus import TokenizedCorpus
+from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
 from gnano.model.hf_io import load_config
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.base_checkpoint import BaseCheckpoint

@@ -1,8 +1,7 @@
 import pytest
 
 from gnano.config.model_config import PRESETS
-from gnano.model.flops import flops_per_token
-from gnano.model.gpu_specs import GPUS, compute_mfu, get_gpu, lookup_gpu, peak_flops
+from gnano.model.flops import GPUS, compute_mfu, flops_per_token, get_gpu, lookup_gpu, peak_flops
 
 # driver names and bf16 TFLOP/s
 KNOWN = {

@@ -10,8 +10,7 @@ from tests.model.conftest import ADAPTER_CONFIG as CONFIG
 
 from gnano.config.model_config import TARGET_MODULES, LoraConfig
 from gnano.model.hf_io import load_model, save_model
-from gnano.model.lora import add_lora, merge_lora
-from gnano.model.peft_io import check_adapter_shape, load_adapter, save_adapter
+from gnano.model.lora import add_lora, check_adapter_shape, load_adapter, merge_lora, save_adapter
 from gnano.model.transformer import GPT
 
 NAME = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"
