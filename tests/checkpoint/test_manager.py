@@ -7,8 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.checkpoint.fake_checkpoint import make_checkpoints
 
-from gnano.checkpoint.manager import apply_retention, best_checkpoint, quarantine, remove_partial
-from gnano.checkpoint.run_checkpoints import checkpoint_step, list_checkpoints
+from gnano.checkpoint.run_checkpoints import (
+    apply_retention,
+    best_checkpoint,
+    checkpoint_step,
+    list_checkpoints,
+    quarantine,
+    remove_partial,
+)
 
 
 def steps(run: Path) -> list[int]:

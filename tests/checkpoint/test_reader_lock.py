@@ -10,9 +10,13 @@ from tests.checkpoint.fake_checkpoint import make_checkpoints
 from tests.ranks import forkserver
 
 from gnano.checkpoint import run_checkpoints
-from gnano.checkpoint.checksums import CHECKSUMS_FILE
-from gnano.checkpoint.manager import apply_retention
-from gnano.checkpoint.run_checkpoints import checkpoint_step, find_checkpoint, list_checkpoints
+from gnano.checkpoint.run_checkpoints import (
+    CHECKSUMS_FILE,
+    apply_retention,
+    checkpoint_step,
+    find_checkpoint,
+    list_checkpoints,
+)
 
 
 def read_until(path: Path, found: Path, finished: Event) -> None:

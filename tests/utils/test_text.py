@@ -94,7 +94,7 @@ def test_the_line_of_bytes_that_are_not_utf_8_is_named(tmp_path):
 
 # their JSON holds only integers and strings, or gnano alone reads or hashes it
 USES_JSON_DUMPS = {
-    "checkpoint/checksums.py",
+    "checkpoint/run_checkpoints.py",
     "checkpoint/export_weights.py",
     "data/manifest.py",
     "data/prepare/cluster_steps.py",

@@ -8,8 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from gnano.checkpoint.manager import best_checkpoint
-from gnano.checkpoint.run_checkpoints import list_checkpoints
+from gnano.checkpoint.run_checkpoints import best_checkpoint, list_checkpoints
 from gnano.config.recipe import Recipe
 from gnano.evals.sft_compare import AnswerComparison, compare_answers
 from gnano.reporting.training import report_run, train_with_progress

@@ -18,8 +18,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
-from gnano.checkpoint.checksums import verify_file_sizes
-from gnano.checkpoint.run_checkpoints import list_checkpoints
+from gnano.checkpoint.run_checkpoints import list_checkpoints, verify_file_sizes
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.reporting.run_metrics import finite_number, heldout_bits_per_byte, task_metrics
 

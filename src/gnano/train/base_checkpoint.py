@@ -7,8 +7,7 @@ starts again with the same weights, even if the folder that its user gave has ch
 from dataclasses import dataclass
 from pathlib import Path
 
-from gnano.checkpoint.checksums import sha256_file
-from gnano.checkpoint.run_checkpoints import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint, sha256_file
 from gnano.model.hf_io import load_parameters
 from gnano.model.transformer import GPT
 from gnano.train.run_dir import RECIPE_FILE, has_started, read_run_metadata

@@ -23,8 +23,7 @@ import torch
 from torch import Tensor
 
 from gnano.checkpoint.async_writer import AsyncCheckpointWriter
-from gnano.checkpoint.format import LORA_PREFIX, Snapshot
-from gnano.checkpoint.manager import latest_valid_checkpoint
+from gnano.checkpoint.format import LORA_PREFIX, Snapshot, latest_valid_checkpoint
 from gnano.checkpoint.run_checkpoints import list_checkpoints
 from gnano.config.recipe import Recipe
 from gnano.data.sft.sft_dataset import AnyBatch
@@ -175,9 +174,7 @@ class TrainState:
             weights = merge_lora(weights, self.recipe.train.lora)
         training = gather_full(self._training_tensors(), self.world)
         if writer:
-            writer.start(
-                Snapshot(step, writer.copy_to_cpu(weights), writer.copy_to_cpu(training), state)
-            )
+            writer.start(Snapshot(step, weights, training, state))
 
     def restore(self, is_acceptable: Callable[[dict[str, Any]], bool] = lambda state: True) -> bool:
         """Load the newest checkpoint with an acceptable state; return whether there is one."""

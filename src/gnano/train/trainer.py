@@ -217,7 +217,7 @@ class Trainer:
         )
         logger = MetricsLogger(self.recipe, self.run, world, self.on_metrics, self.notify)
         self.event_log.log_start(self.step, config.steps, world.world_size)
-        with self.checkpoint_writer, logger, pause_gc(), profiler:
+        with self.checkpoint_writer.end_write_on_error(), logger, pause_gc(), profiler:
             self.data_waiter.wait_until_available(
                 partial(evaluator.heldout.missing, config.eval_tokens)
             )
@@ -304,12 +304,7 @@ class Trainer:
         if self.saved_step != self.step:
             self._save()
         self.world.set_phase("waiting until the checkpoint is written", math.inf)
-        signals = self.signals
-        self.world.run_on_main(
-            lambda: self.checkpoint_writer.wait_until_saved(
-                lambda: signals.received_at if signals.received_signal else None
-            )
-        )
+        self.world.run_on_main(partial(self.checkpoint_writer.wait_until_saved, self.signals))
         return self.run / CHECKPOINTS_DIR / f"step-{self.step:08}"
 
     def _roll_back(self, step: int) -> None:
