@@ -7,7 +7,7 @@ from pathlib import Path
 from gnano.config.recipe import Recipe
 from gnano.train.distributed.context import DistContext
 from gnano.train.resolve import resolve_recipe
-from gnano.train.tasks.training_task import TrainingTask
+from gnano.train.training_task import TrainingTask
 
 
 def with_train(recipe: Recipe, **changes: object) -> Recipe:

@@ -28,7 +28,7 @@ from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.train.data_loader import PrefetchLoader
 from gnano.train.distributed.context import DistContext
 from gnano.train.distributed.parallel import gather_full
-from gnano.train.heldout_loss import eval_mode
+from gnano.train.evaluator import eval_mode
 from gnano.train.train_step import TrainState
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]

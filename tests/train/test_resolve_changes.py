@@ -19,8 +19,8 @@ from gnano.config.recipe import Recipe
 from gnano.data.prepare.pipeline import prepare
 from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.train.distributed.context import DistContext
-from gnano.train.tasks.pretraining import PretrainingTask
 from gnano.train.trainer import train
+from gnano.train.training_task import PretrainingTask
 
 SINGLE = DistContext(torch.device("cpu"))
 

@@ -11,7 +11,7 @@ from tests.small_models import resolve_started
 
 from gnano.config.recipe import Recipe
 from gnano.train.distributed.context import DistContext
-from gnano.train.tasks.pretraining import PretrainingTask
+from gnano.train.training_task import PretrainingTask
 
 SINGLE = DistContext(torch.device("cpu"))
 

@@ -10,7 +10,7 @@ from tests.small_models import with_train
 
 from gnano.config.recipe import Recipe
 from gnano.train.distributed.context import DistContext
-from gnano.train.run_lock import current_owner, run_lock
+from gnano.train.run_dir import current_owner, run_lock
 
 
 @pytest.mark.slow

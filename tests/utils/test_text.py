@@ -113,7 +113,7 @@ USES_JSON_DUMPS = {
     "train/distributed/heartbeat.py",
     "train/distributed/watchdog.py",
     "train/resolve.py",  # in an error message
-    "train/run_lock.py",
+    "train/run_dir.py",
     "utils/text.py",
 }
 

@@ -130,7 +130,7 @@ def _iter_rows_until(step: int, path: Path, containing: str) -> Iterator[dict[st
 
 
 def _read_state(run: Path, has_final_row: bool, problems: list[str]) -> tuple[RunState, str]:
-    from gnano.train.run_lock import current_owner
+    from gnano.train.run_dir import current_owner
 
     if (owner := current_owner(run)) is not None:
         return "running", f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
