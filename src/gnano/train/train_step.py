@@ -216,7 +216,22 @@ class TrainState:
             for name, part in shard_like(weights, parameters, self.world).items():
                 to_local(parameters[name].detach()).copy_(to_local(part))
         self.parallel_model.reshard()
-        self._load_training_tensors(training)
+        extra = self._extra_tensors()
+        if self.world.is_main:
+            # a setting that was switched on, or enlarged, since the checkpoint starts fresh
+            for name, tensor in extra.items():
+                if name not in training or training[name].shape != tensor.shape:
+                    training[name] = tensor
+            moments = {
+                name: tensor
+                for name, tensor in training.items()
+                if name.split("/")[0] not in EXTRA_STATE_PREFIXES
+            }
+            self.optimizer.check_state_dict(moments)
+        parts = shard_like(training, {**self.optimizer.state_dict(), **extra}, self.world)
+        for name, tensor in extra.items():
+            to_local(tensor).copy_(to_local(parts.pop(name)))
+        self.optimizer.load_state_dict(parts)
         return True
 
     def _extra_tensors(self) -> dict[str, Tensor]:
@@ -228,22 +243,3 @@ class TrainState:
             for name, parameter in self.optimizer.parameters.items():
                 tensors[f"{LORA_PREFIX}{name}"] = parameter.detach()
         return tensors
-
-    def _load_training_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Distribute the full tensors, which rank 0 has read."""
-        extra = self._extra_tensors()
-        if self.world.is_main:
-            # a setting that was switched on, or enlarged, since the checkpoint starts fresh
-            for name, tensor in extra.items():
-                if name not in tensors or tensors[name].shape != tensor.shape:
-                    tensors[name] = tensor
-            moments = {
-                name: tensor
-                for name, tensor in tensors.items()
-                if name.split("/")[0] not in EXTRA_STATE_PREFIXES
-            }
-            self.optimizer.check_state_dict(moments)
-        parts = shard_like(tensors, {**self.optimizer.state_dict(), **extra}, self.world)
-        for name, tensor in extra.items():
-            to_local(tensor).copy_(to_local(parts.pop(name)))
-        self.optimizer.load_state_dict(parts)
