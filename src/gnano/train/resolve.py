@@ -59,14 +59,6 @@ AUTO_FIELDS = ("device", "precision", "compile", "threads")  # chosen once for t
 AUTO_VALUES = ("auto", 0)  # values of these fields that let the program choose
 
 
-def resolve_run_device(recipe: Recipe, run: Path) -> str:
-    """Return the device of the run: that of the recipe, else the run's, else the best available."""
-    name = recipe.train.device
-    if name == "auto" and has_started(run):
-        name = read_run_metadata(run / RECIPE_FILE).recipe.train.device
-    return resolve_device(name)
-
-
 def resolve_recipe(
     recipe: Recipe, run: Path, task: TrainingTask, world: DistContext, allowed: Sequence[str] = ()
 ) -> Recipe:
@@ -94,8 +86,13 @@ def resolve_recipe(
             facts |= {"base": str(task.base.folder), "base_sha256": task.base.sha256}
         write_run_metadata(recipe, facts, path)
     elif changes:
-        records = [change.to_record(_count_saved_steps(run)) for change in changes]
-        facts = {**saved.facts, "changes": [*saved.facts.get("changes", ()), *records]}
+        records = list(saved.facts.get("changes", ()))
+        for change in changes:
+            entries: dict[str, Any] = {"step": _count_saved_steps(run), "key": change.key}
+            entries |= {"from": change.before, "to": change.after}
+            # TOML has no null
+            records.append({key: value for key, value in entries.items() if value is not None})
+        facts = {**saved.facts, "changes": records}
         write_run_metadata(recipe, facts, path)
     if world.world_size > 1 and recipe.train.parallel == "auto":
         memory = None
@@ -172,12 +169,6 @@ class RecipeChange:
             return True
         return self.key.startswith("model.") and self.key != "model.dropout"
 
-    @property
-    def allow_name(self) -> str:
-        """Return the name to allow; for an added or removed source, that of its table."""
-        is_changed = self.before is not None and self.after is not None
-        return self.key if is_changed else self.key.rpartition(".")[0]
-
     def __str__(self) -> str:
         if self.key == DATA_KEY:
             return f"fingerprint {self.before[:12]}… → {self.after[:12]}…"
@@ -195,11 +186,6 @@ class RecipeChange:
                 f"{'…' * (start > 0)}{text[start:end]}{'…' * (end < len(text))}" for text in texts
             ]
         return " → ".join(texts)
-
-    def to_record(self, step: int) -> dict[str, Any]:
-        """Return the entry for the run's recipe.toml; TOML has no null, so None is left out."""
-        entries = {"step": step, "key": self.key, "from": self.before, "to": self.after}
-        return {name: value for name, value in entries.items() if value is not None}
 
 
 def _check_changes(
@@ -266,7 +252,10 @@ def _check_allowed(changes: list[RecipeChange], allowed: Sequence[str], run: Pat
             f"{run} was started with {steps.before:,} steps, and {steps.after:,} extend it: add "
             f"--allow train.steps to extend it, {others}"
         )
-    missing = [change.allow_name for change in refused]
+    missing = [  # of an added or removed source, its table
+        change.key.rpartition(".")[0] if None in (change.before, change.after) else change.key
+        for change in refused
+    ]
     if DATA_KEY in by_key and not is_allowed(DATA_KEY):
         missing = [DATA_KEY, *(name for name in missing if not is_allowed(name, [DATA_KEY]))]
     flag = " ".join(dict.fromkeys([*allowed, *missing]))

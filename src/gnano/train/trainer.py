@@ -23,13 +23,14 @@ from gnano.checkpoint.async_writer import AsyncCheckpointWriter
 from gnano.checkpoint.format import CheckpointAssets
 from gnano.checkpoint.run_checkpoints import CHECKPOINTS_DIR
 from gnano.config.recipe import Recipe
+from gnano.model.devices import resolve_device
 from gnano.train.data_loader import Notify, PrefetchLoader
 from gnano.train.distributed.context import DistContext
 from gnano.train.evaluator import Evaluator, TaskEvaluatorFactory
 from gnano.train.logging.metrics_logger import AsyncMetricReader, MetricsCallback, MetricsLogger
 from gnano.train.logging.profiler import StepProfiler
-from gnano.train.resolve import resolve_recipe, resolve_run_device
-from gnano.train.run_dir import run_lock
+from gnano.train.resolve import resolve_recipe
+from gnano.train.run_dir import RECIPE_FILE, has_started, read_run_metadata, run_lock
 from gnano.train.stability import StabilityMonitor
 from gnano.train.train_step import TrainState
 from gnano.train.training_task import TrainingTask
@@ -93,9 +94,11 @@ def open_trainer(
 ) -> Iterator["Trainer"]:
     """Yield the trainer of a run, which is locked until the context ends; arguments as `train`."""
     check_output_path(run, "--out", [*recipe.input_paths], allowed_kind="run")
-    device = resolve_run_device(recipe, run)
+    device = recipe.train.device
+    if device == "auto" and has_started(run):  # a run stays on its device
+        device = read_run_metadata(run / RECIPE_FILE).recipe.train.device
     with (
-        DistContext.init(device, recipe.train.stability.stall_timeout) as world,
+        DistContext.init(resolve_device(device), recipe.train.stability.stall_timeout) as world,
         SignalHandler(world.world_size > 1) as signals,
         run_lock(run, world),
         EventLog(run, world.is_main) as event_log,

@@ -129,7 +129,16 @@ class TuningTask(TrainingTask):
             name: self.pack([part], [1.0], 0, True) for name, part in heldout.items()
         }
         self.fingerprint = _fingerprint_examples([*train.values(), *heldout.values()])
-        self.steps = self._count_steps(recipe, notify)
+        self.steps = recipe.train.steps
+        if epochs := config.epochs:
+            rows = self.dataset.sampler.epoch_size
+            rows_per_step = max(recipe.train.tokens_per_step // self.sequence_length, 1)
+            self.steps = max(math.ceil(epochs * rows / rows_per_step), 1)
+            if self.steps != recipe.train.steps:
+                notify(
+                    f"{epochs:g} epochs of {rows:,} rows are {self.steps:,} steps (data.epochs "
+                    f"sets the number; data.epochs 0 uses train.steps)"
+                )
 
     @abstractmethod
     def pack(self, sources: list[Any], weights: list[float], seed: int, packing: bool) -> Any:
@@ -148,21 +157,6 @@ class TuningTask(TrainingTask):
             f"{self.data_location}: {self.dataset.packing_stats()}; "
             f"{heldout:,} {self.dataset.item_name} held out",
         ]
-
-    def _count_steps(self, recipe: Recipe, notify: Notify) -> int:
-        """Return the steps of `data.epochs` epochs, or those of the recipe where that is 0."""
-        epochs, steps = recipe.tuning_data.epochs, recipe.train.steps
-        if not epochs:
-            return steps
-        rows = self.dataset.sampler.epoch_size
-        rows_per_step = max(recipe.train.tokens_per_step // self.sequence_length, 1)
-        counted = max(math.ceil(epochs * rows / rows_per_step), 1)
-        if counted != steps:
-            notify(
-                f"{epochs:g} epochs of {rows:,} rows are {counted:,} steps (data.epochs sets the "
-                f"number; data.epochs 0 uses train.steps)"
-            )
-        return counted
 
 
 def _fingerprint_examples(parts: Iterable[Iterable[Any]]) -> str:
