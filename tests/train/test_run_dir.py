@@ -16,13 +16,6 @@ from gnano.train.distributed.context import DistContext
 from gnano.train.run_dir import current_owner, run_lock
 from gnano.train.training_task import PretrainingTask
 
-SINGLE = DistContext(torch.device("cpu"))
-
-
-@pytest.fixture
-def task(recipe: Recipe) -> PretrainingTask:
-    return PretrainingTask(recipe.pretraining_data, recipe.model.block_size, base=None)
-
 
 @pytest.mark.parametrize(
     ("pattern", "replacement"),
@@ -40,33 +33,33 @@ def test_damaged_recipe_is_reported_with_advice(
     recipe: Recipe, task: PretrainingTask, tmp_path: Path, pattern: bytes, replacement: bytes
 ) -> None:
     run = tmp_path / "run"
-    resolve_started(recipe, run, task, SINGLE)
+    resolve_started(recipe, run, task)
     file = run / "recipe.toml"
     damaged = re.sub(pattern, lambda _: replacement, file.read_bytes(), count=1)
     assert damaged != file.read_bytes()
     file.write_bytes(damaged)
     with pytest.raises(ValueError) as refused:
-        resolve_started(recipe, run, task, SINGLE)
+        resolve_started(recipe, run, task)
     message = str(refused.value)
     assert message.startswith(f"{file} is damaged") and "delete it" in message
     assert file.read_bytes() == damaged
     assert "\n" not in message and message.endswith(".")
     file.unlink()
-    assert resolve_started(recipe, run, task, SINGLE) == recipe
+    assert resolve_started(recipe, run, task) == recipe
 
 
 def test_flipped_bits_never_give_another_recipe(
     recipe: Recipe, task: PretrainingTask, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    resolve_started(recipe, run, task, SINGLE)
+    resolve_started(recipe, run, task)
     content = (run / "recipe.toml").read_bytes()
     for place in range(0, len(content), 13):
         flipped = bytearray(content)
         flipped[place] ^= 1 << place % 8
         (run / "recipe.toml").write_bytes(flipped)
         try:  # it may have changed a fact, or an unchecked value
-            assert resolve_started(recipe, run, task, SINGLE) == recipe
+            assert resolve_started(recipe, run, task) == recipe
         except ValueError as error:
             assert str(run) in str(error)
 
@@ -76,12 +69,12 @@ def test_run_of_an_older_version_resumes(
 ) -> None:
     """Keys that are missing in its recipe.toml have their defaults."""
     run = tmp_path / "run"
-    resolve_started(recipe, run, task, SINGLE)
+    resolve_started(recipe, run, task)
     old = tomllib.loads((run / "recipe.toml").read_text())
     del old["train"]["stability"], old["train"]["keep_best"]
     del old["data"]["document_attention_mask"]
     (run / "recipe.toml").write_text(tomli_w.dumps(old))
-    assert resolve_started(recipe, run, task, SINGLE) == recipe
+    assert resolve_started(recipe, run, task) == recipe
 
 
 @pytest.mark.slow
