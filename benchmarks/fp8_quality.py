@@ -27,7 +27,7 @@ from gnano.data.prepare.pipeline import prepare
 from gnano.model.fp8 import convert_to_fp8, fp8_unsupported_reason
 from gnano.model.transformer import GPT
 from gnano.train.distributed.context import DistContext
-from gnano.train.heldout_loss import HeldoutSet
+from gnano.train.evaluator import HeldoutSet
 
 LAST_STEPS = 100  # final steps whose mean loss is reported
 
@@ -72,7 +72,7 @@ def run(
     heldout = HeldoutSet(
         corpus, data.weights, length, settings.micro_batch_size, DistContext(device)
     )
-    bits = heldout.evaluate(model).bits_per_byte
+    bits = heldout.evaluate(model).objective
     last = torch.stack(losses[-LAST_STEPS:]).tolist()
     print(
         f"  {'FP8' if fp8 else 'bf16':<4} order {order}: {bits:.4f} held-out bits per byte, "

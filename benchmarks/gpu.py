@@ -83,11 +83,12 @@ class Setup:
 def gnano_step(setup: Setup, shape: ModelConfig, device: torch.device) -> Callable[[int], Tensor]:
     """Return a function that trains one step, given its number, and returns its loss."""
     from gnano.data.packed_dataset import Batch
+    from gnano.model.fp8 import fp8_unsupported_reason
     from gnano.train.distributed.context import DistContext
-    from gnano.train.precision import check_precision
     from gnano.train.train_step import TrainState
 
-    check_precision(setup.precision, device)
+    if setup.precision == "fp8" and (reason := fp8_unsupported_reason(device)):
+        raise ValueError(reason)
     recipe = Recipe(model=shape, train=setup.train_config(shape, str(device)))
     with tempfile.TemporaryDirectory() as empty:
         train_state = TrainState(recipe, Path(empty), DistContext.init(str(device)))

@@ -30,7 +30,8 @@ from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
 from gnano.model.transformer import GPT
 from gnano.train.logging.progress_bar import ProgressBar
-from gnano.train.precision import COMPUTE_DTYPES, choose_precision
+from gnano.train.resolve import choose_precision
+from gnano.train.train_step import COMPUTE_DTYPES
 from gnano.train.trainer import train
 from gnano.utils.terminal import StatusLine
 

@@ -22,8 +22,8 @@ import torch
 
 from gnano.checkpoint import async_writer as saving
 from gnano.checkpoint.async_writer import AsyncCheckpointWriter
-from gnano.checkpoint.checksums import verify_checksums
 from gnano.checkpoint.format import CheckpointAssets, Snapshot, write_checkpoint
+from gnano.checkpoint.run_checkpoints import verify_checksums
 from gnano.config.model_config import PRESETS, ModelConfig
 from gnano.config.recipe import Recipe
 from gnano.config.train_config import TrainConfig
@@ -83,7 +83,6 @@ def measure_pause(name: str, run: Path, tokenizer: Tokenizer) -> None:
             f"{median:.2f} s, written after {took:.1f} s; the {len(during)} steps during it took "
             f"{slower:.1f} s longer"
         )
-    writer.wait_until_saved()
 
 
 def measure_write(name: str, run: Path, tokenizer: Tokenizer) -> None:

@@ -24,7 +24,7 @@ import torch
 from gnano.config.model_config import PRESETS
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.data.prepare.pipeline import prepare
-from gnano.train.precision import choose_precision
+from gnano.train.resolve import choose_precision
 
 Parallel = Literal["auto", "ddp", "fsdp"]
 STEPS, WARMUP, MICRO_BATCH, TOKENS = 20, 4, 8, 4_096

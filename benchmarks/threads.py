@@ -37,7 +37,8 @@ def serve(shape: str) -> None:
     from gnano.infer.throughput import NO_EOS_TOKEN
     from gnano.infer.weight_formats import fuse_projections
     from gnano.model.transformer import GPT
-    from gnano.train.precision import COMPUTE_DTYPES, choose_precision
+    from gnano.train.resolve import choose_precision
+    from gnano.train.train_step import COMPUTE_DTYPES
 
     config = PRESETS[shape]
     model, writer = GPT.from_config(config), GPT.from_config(config).eval()

@@ -31,9 +31,10 @@ from gnano.config.train_config import LRSchedule, OptimizerConfig
 from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
 from gnano.model.transformer import GPT
-from gnano.train.heldout_loss import HeldoutSet
+from gnano.train.evaluator import HeldoutSet
 from gnano.train.optim.builder import Optimizer
-from gnano.train.precision import COMPUTE_DTYPES, choose_precision
+from gnano.train.resolve import choose_precision
+from gnano.train.train_step import COMPUTE_DTYPES
 
 ROWS, LENGTH = 8, 256  # per step
 FINAL_TOKENS, CURVE_TOKENS = 65_536, 8_192  # held-out tokens at the end and in between
@@ -150,10 +151,10 @@ class TrialRunner:
             optimizer_seconds += time.perf_counter() - before
             if (step + 1) % EVAL_EVERY == 0 and step + 1 < trial.steps:
                 curve.append(
-                    (step + 1, round(self.heldout.evaluate(model, CURVE_TOKENS).bits_per_byte, 4))
+                    (step + 1, round(self.heldout.evaluate(model, CURVE_TOKENS).objective, 4))
                 )
         seconds = time.perf_counter() - started
-        end = round(self.heldout.evaluate(model, FINAL_TOKENS).bits_per_byte, 5)
+        end = round(self.heldout.evaluate(model, FINAL_TOKENS).objective, 5)
         return Outcome(end, curve, round(seconds, 1), round(optimizer_seconds, 1))
 
 

@@ -33,7 +33,7 @@ SLOW_PATHS = (
     "checkpoint/test_master_weights.py",
     "train/test_trainer.py",
     "demo/test_demo_run.py",
-    "train/tasks/test_tasks_on_ranks.py",
+    "train/test_tasks_on_ranks.py",
     "chaos/test_disks.py",
     "cli/test_export.py",
     "chaos/",

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from gnano.config.recipe import Recipe
 from gnano.train.distributed.context import DistContext
 from gnano.train.resolve import resolve_recipe
-from gnano.train.tasks.training_task import TrainingTask
+from gnano.train.training_task import TrainingTask
 
 
 def with_train(recipe: Recipe, **changes: object) -> Recipe:
@@ -15,9 +17,14 @@ def with_train(recipe: Recipe, **changes: object) -> Recipe:
 
 
 def resolve_started(
-    recipe: Recipe, run: Path, task: TrainingTask, world: DistContext, allow: Sequence[str] = ()
+    recipe: Recipe,
+    run: Path,
+    task: TrainingTask,
+    allow: Sequence[str] = (),
+    world: DistContext | None = None,
 ) -> Recipe:
     """Resolve the recipe, and let its run have taken a step."""
+    world = world or DistContext(torch.device("cpu"))
     resolved = resolve_recipe(recipe, run, task, world, allow)
     (run / "metrics.jsonl").write_text('{"step": 1, "loss": 5.0}\n')
     return resolved

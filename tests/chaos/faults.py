@@ -37,7 +37,11 @@ MOMENTS = {
         "apply_retention",
         "before",
     ),
-    "while an old checkpoint is removed": ("gnano.checkpoint.manager", "remove_checkpoint", "half"),
+    "while an old checkpoint is removed": (
+        "gnano.checkpoint.run_checkpoints",
+        "remove_checkpoint",
+        "half",
+    ),
     "in a line of the log": ("gnano.utils.jsonl_log", "JsonLinesWriter.write", "half"),
 }
 # a moment that a run reaches only once

@@ -10,8 +10,7 @@ from tests.chaos.runs import history, output, run, start, wait_for_output
 from tests.processes import fingerprint
 from tests.small_models import with_train
 
-from gnano.checkpoint.checksums import verify_checksums
-from gnano.checkpoint.run_checkpoints import find_checkpoint, list_checkpoints
+from gnano.checkpoint.run_checkpoints import find_checkpoint, list_checkpoints, verify_checksums
 from gnano.config.recipe import Recipe
 
 pytestmark = pytest.mark.slow

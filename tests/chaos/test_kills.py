@@ -13,7 +13,7 @@ from tests.small_models import with_train
 from gnano.checkpoint.run_checkpoints import find_checkpoint, list_checkpoints
 from gnano.config.model_config import LoraConfig
 from gnano.config.recipe import Recipe
-from gnano.train.run_lock import current_owner
+from gnano.train.run_dir import current_owner
 
 pytestmark = pytest.mark.slow
 

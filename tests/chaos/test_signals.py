@@ -13,11 +13,10 @@ from tests.chaos.runs import history, output, run
 from tests.processes import fingerprint
 from tests.small_models import with_train
 
-from gnano.checkpoint.checksums import verify_checksums
-from gnano.checkpoint.run_checkpoints import find_checkpoint, list_checkpoints
+from gnano.checkpoint.run_checkpoints import find_checkpoint, list_checkpoints, verify_checksums
 from gnano.config.recipe import Recipe
 from gnano.model.devices import compile_unsupported_reason
-from gnano.train.run_lock import current_owner
+from gnano.train.run_dir import current_owner
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,8 @@ from tests.processes import fingerprint, losses
 from tests.small_models import with_train
 
 from gnano.checkpoint import async_writer
-from gnano.checkpoint.checksums import verify_checksums
 from gnano.checkpoint.format import write_checkpoint
-from gnano.checkpoint.run_checkpoints import checkpoint_step, list_checkpoints
+from gnano.checkpoint.run_checkpoints import checkpoint_step, list_checkpoints, verify_checksums
 from gnano.config.recipe import Recipe
 from gnano.train.trainer import train
 from gnano.utils.stop_request import CHECKPOINT_THREAD_NAME

@@ -10,9 +10,8 @@ import torch
 from tests.small_models import with_train
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gnano.checkpoint.checksums import verify_checksums
 from gnano.checkpoint.export_weights import export_weights
-from gnano.checkpoint.run_checkpoints import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint, verify_checksums
 from gnano.config.recipe import Recipe
 from gnano.infer.engine import Engine
 from gnano.model.hf_io import load_model

@@ -11,10 +11,13 @@ from tests.processes import fingerprint
 from tests.small_models import with_train
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gnano.checkpoint.checksums import verify_checksums
-from gnano.checkpoint.format import CheckpointAssets, read_checkpoint, write_checkpoint
-from gnano.checkpoint.manager import latest_valid_checkpoint
-from gnano.checkpoint.run_checkpoints import find_checkpoint, list_checkpoints
+from gnano.checkpoint.format import (
+    CheckpointAssets,
+    latest_valid_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from gnano.checkpoint.run_checkpoints import find_checkpoint, list_checkpoints, verify_checksums
 from gnano.config.recipe import Recipe
 from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.model.hf_io import load_model

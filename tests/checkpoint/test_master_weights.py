@@ -18,7 +18,7 @@ from tests.processes import fingerprint, losses
 from tests.ranks import on_ranks
 from tests.small_models import with_train
 
-from gnano.checkpoint.format import CheckpointAssets, write_checkpoint
+from gnano.checkpoint.format import CheckpointAssets, Snapshot, write_checkpoint
 from gnano.checkpoint.run_checkpoints import CHECKPOINTS_DIR, find_checkpoint
 from gnano.config.model_config import LoraConfig
 from gnano.config.recipe import Recipe
@@ -27,7 +27,7 @@ from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
 from gnano.train.data_loader import PrefetchLoader
 from gnano.train.distributed.context import DistContext
 from gnano.train.distributed.parallel import gather_full
-from gnano.train.heldout_loss import eval_mode
+from gnano.train.evaluator import eval_mode
 from gnano.train.train_step import TrainState
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
@@ -73,9 +73,12 @@ def _save_and_restore(recipe: Recipe, run: Path, world: DistContext) -> tuple[An
     masters = _clone_all(gather_full(dict(state.model.named_parameters()), world))
     before = evaluate()
     snapshots: list[Any] = []
-    writer = SimpleNamespace(
-        wait_until_idle=lambda: None, copy_to_cpu=_clone_all, start=snapshots.append
-    )
+
+    def keep_copy(snapshot: Snapshot) -> None:
+        weights, training = map(_clone_all, (snapshot.weights, snapshot.training_tensors))
+        snapshots.append(Snapshot(snapshot.step, weights, training, snapshot.state))
+
+    writer = SimpleNamespace(wait_until_idle=lambda: None, start=keep_copy)
     state.save(1, {}, writer if world.is_main else None)  # type: ignore[arg-type]
     if world.is_main:
         (run / CHECKPOINTS_DIR).mkdir(parents=True)

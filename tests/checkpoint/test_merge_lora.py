@@ -11,9 +11,8 @@ from safetensors.torch import load_file
 from tests.small_models import with_train
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gnano.checkpoint.checksums import verify_checksums
 from gnano.checkpoint.export_weights import export_weights, merge_adapter
-from gnano.checkpoint.run_checkpoints import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint, verify_checksums
 from gnano.config.model_config import LoraConfig, ModelConfig
 from gnano.config.recipe import Recipe
 from gnano.infer.engine import Engine

@@ -19,7 +19,7 @@ from gnano.data.sft.record_loading import load_conversations
 from gnano.evals.model_adapter import load_eval_model
 from gnano.evals.runner import evaluate
 from gnano.reporting.description import describe_data
-from gnano.train.tasks.pretraining import PretrainingTask
+from gnano.train.training_task import PretrainingTask
 
 text = any_text(max_size=20)
 fractions = floats(0, 1, exclude_max=True)

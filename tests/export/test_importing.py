@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.model.test_tensor_names import CONFIG, published, reference
 
-from gnano.checkpoint.checksums import verify_checksums
+from gnano.checkpoint.run_checkpoints import verify_checksums
 from gnano.config.inference_config import SamplingParams
 from gnano.export.formats import export_model
 from gnano.export.importing import import_model

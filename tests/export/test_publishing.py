@@ -16,7 +16,7 @@ from tests.data.hf_hub.hub_server import HIDDEN, point_client_to
 from tests.export.fake_hub import Model, ModelHub
 from tests.small_models import with_train
 
-from gnano.checkpoint.checksums import verify_checksums
+from gnano.checkpoint.run_checkpoints import verify_checksums
 from gnano.cli import main
 from gnano.train.trainer import train
 

@@ -17,7 +17,7 @@ from gnano.model import devices
 from gnano.model.devices import compile_unsupported_reason, resolve_device
 from gnano.train.distributed.context import DistContext
 from gnano.train.optim.adamw import AdamW
-from gnano.train.precision import choose_precision
+from gnano.train.resolve import choose_precision
 from gnano.train.trainer import train
 
 MPS = torch.device("mps")

@@ -36,7 +36,7 @@ from gnano.train.estimate import (
     fits_in_memory,
 )
 from gnano.train.optim.builder import Optimizer
-from gnano.train.precision import COMPUTE_DTYPES
+from gnano.train.train_step import COMPUTE_DTYPES
 
 CPU = torch.device("cpu")
 

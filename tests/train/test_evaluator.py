@@ -12,7 +12,7 @@ from gnano.data.manifest import Manifest
 from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT
-from gnano.train.heldout_loss import HeldoutSet
+from gnano.train.evaluator import HeldoutSet
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def test_bits_per_byte_match_transformers(
             bits -= chosen[start - first :].sum().item() / math.log(2)
         size += len(corpus.heldout_text(number))
     ours = HeldoutSet(corpus, recipe.pretraining_data.weights, T, batch_size=8).evaluate(model)
-    assert sum(ours.bytes.values()) == size
-    assert ours.bits_per_byte == pytest.approx(bits / size, abs=1e-4)
+    assert sum(num_bytes for _, num_bytes, _ in ours.sums.values()) == size
+    assert ours.objective == pytest.approx(bits / size, abs=1e-4)
 
 
 def test_bytes_are_those_of_the_held_out_documents(recipe: Recipe, corpus: TokenizedCorpus) -> None:
@@ -57,7 +57,7 @@ def test_bytes_are_those_of_the_held_out_documents(recipe: Recipe, corpus: Token
     loss = HeldoutSet(
         corpus, recipe.pretraining_data.weights, recipe.model.block_size, batch_size=3
     ).evaluate(model)
-    assert loss.bytes == {
+    assert {name: num_bytes for name, (_, num_bytes, _) in loss.sums.items()} == {
         name: sum(shard.bytes for shard in source.heldout)
         for name, source in manifest.sources.items()
     }
@@ -67,8 +67,7 @@ def test_batch_size_does_not_change_the_loss(recipe: Recipe, corpus: TokenizedCo
     model = GPT.from_config(recipe.model)
     weights = recipe.pretraining_data.weights
     results = [
-        HeldoutSet(corpus, weights, 32, batch_size=b).evaluate(model).bits_per_byte
-        for b in (1, 5, 64)
+        HeldoutSet(corpus, weights, 32, batch_size=b).evaluate(model).objective for b in (1, 5, 64)
     ]
     assert results == pytest.approx([results[0]] * 3, rel=1e-5)
 
@@ -78,5 +77,5 @@ def test_token_budget_always_covers_the_same_part(recipe: Recipe, corpus: Tokeni
     heldout = HeldoutSet(corpus, recipe.pretraining_data.weights, 32, batch_size=8)
     part, full = heldout.evaluate(model, tokens=256), heldout.evaluate(model)
     assert heldout.evaluate(model, tokens=256) == part
-    assert sum(part.bytes.values()) < sum(full.bytes.values())
+    assert all(part.sums[name][2] < full.sums[name][2] for name in full.sums)
     assert model.training

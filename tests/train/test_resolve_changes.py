@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import tomli_w
-import torch
 from tests.conftest import write_corpus
 from tests.processes import fingerprint, losses
 from tests.small_models import resolve_started, with_train
@@ -18,16 +17,8 @@ from gnano.config.data_config import SourceConfig
 from gnano.config.recipe import Recipe
 from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
-from gnano.train.distributed.context import DistContext
-from gnano.train.tasks.pretraining import PretrainingTask
 from gnano.train.trainer import train
-
-SINGLE = DistContext(torch.device("cpu"))
-
-
-@pytest.fixture
-def task(recipe: Recipe) -> PretrainingTask:
-    return PretrainingTask(recipe.pretraining_data, recipe.model.block_size, base=None)
+from gnano.train.training_task import PretrainingTask
 
 
 @pytest.mark.parametrize(
@@ -36,10 +27,10 @@ def task(recipe: Recipe) -> PretrainingTask:
 def test_changed_value_is_refused_by_name(
     recipe: Recipe, task: PretrainingTask, tmp_path: Path, change: dict[str, float]
 ) -> None:
-    resolve_started(recipe, tmp_path / "run", task, SINGLE)
+    resolve_started(recipe, tmp_path / "run", task)
     name, value = next(iter(change.items()))
     with pytest.raises(ValueError, match=rf"train\.{name}   .* → {value}$"):
-        resolve_started(with_train(recipe, **change), tmp_path / "run", task, SINGLE)
+        resolve_started(with_train(recipe, **change), tmp_path / "run", task)
 
 
 def with_peak(recipe: Recipe, peak: float) -> Recipe:
@@ -50,7 +41,7 @@ def refusal(recipe: Recipe, run: Path, task: PretrainingTask, *allow: str) -> st
     """Return the error about this recipe, which leaves the run's recipe unchanged."""
     before = (run / "recipe.toml").read_bytes()
     with pytest.raises(ValueError) as refused:
-        resolve_started(recipe, run, task, SINGLE, allow)
+        resolve_started(recipe, run, task, allow)
     assert (run / "recipe.toml").read_bytes() == before
     return str(refused.value)
 
@@ -63,7 +54,7 @@ def test_error_lists_exactly_the_checked_changes(
     recipe: Recipe, task: PretrainingTask, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    resolve_started(recipe, run, task, SINGLE)
+    resolve_started(recipe, run, task)
     sentence, *lines = refusal(
         with_train(with_peak(recipe, 3e-4), steps=99, keep_last=7), run, task
     ).splitlines()
@@ -85,7 +76,7 @@ def test_long_value_is_shown_where_it_differs(
             ),
         )
 
-    resolve_started(with_files("old.parquet"), tmp_path / "run", task, SINGLE)
+    resolve_started(with_files("old.parquet"), tmp_path / "run", task)
     _, line = refusal(with_files("new.parquet"), tmp_path / "run", task).splitlines()
     assert "old.parquet" in line and "new.parquet" in line and len(line) < 200
 
@@ -94,15 +85,15 @@ def test_suggested_flags_allow_and_record_the_changes(
     recipe: Recipe, task: PretrainingTask, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    resolve_started(recipe, run, task, SINGLE)
+    resolve_started(recipe, run, task)
     facts = written(run)["run"]
     changed = with_train(with_peak(recipe, 3e-4), steps=99, tokens_per_step=1024)
     advised = re.search(r"--allow ([^)]*)\)", refusal(changed, run, task, "train.schedule"))
     assert advised
-    assert resolve_started(changed, run, task, SINGLE, advised[1].split()) == changed
-    assert resolve_started(changed, run, task, SINGLE) == changed
+    assert resolve_started(changed, run, task, advised[1].split()) == changed
+    assert resolve_started(changed, run, task) == changed
     assert "train.steps" in refusal(recipe, run, task)
-    resolve_started(with_train(changed, grad_clip=0.5), run, task, SINGLE, ["train.grad_clip"])
+    resolve_started(with_train(changed, grad_clip=0.5), run, task, ["train.grad_clip"])
     assert written(run)["run"] == {
         **facts,
         "changes": [
@@ -118,10 +109,10 @@ def test_table_name_allows_only_its_keys(
     recipe: Recipe, task: PretrainingTask, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    resolve_started(recipe, run, task, SINGLE)
+    resolve_started(recipe, run, task)
     both = with_train(with_peak(recipe, 3e-4), seed=5)
     assert "--allow train.schedule train.seed" in refusal(both, run, task, "train.schedule")
-    assert resolve_started(with_peak(recipe, 3e-4), run, task, SINGLE, ["train.schedule"])
+    assert resolve_started(with_peak(recipe, 3e-4), run, task, ["train.schedule"])
 
 
 @pytest.mark.parametrize(
@@ -137,24 +128,21 @@ def test_unknown_allow_name_is_refused_with_a_suggestion(
     recipe: Recipe, task: PretrainingTask, tmp_path: Path, given: str, suggested: str
 ) -> None:
     with pytest.raises(ValueError, match=rf"--allow {given}: .*mean '{re.escape(suggested)}'"):
-        resolve_started(recipe, tmp_path / "run", task, SINGLE, [given])
+        resolve_started(recipe, tmp_path / "run", task, [given])
     assert not (tmp_path / "run").exists()
 
 
 def test_allow_name_may_use_dashes(recipe: Recipe, task: PretrainingTask, tmp_path: Path) -> None:
-    resolve_started(recipe, tmp_path / "run", task, SINGLE)
+    resolve_started(recipe, tmp_path / "run", task)
     changed = with_train(recipe, tokens_per_step=1024)
-    assert (
-        resolve_started(changed, tmp_path / "run", task, SINGLE, ["train.tokens-per-step"])
-        == changed
-    )
+    assert resolve_started(changed, tmp_path / "run", task, ["train.tokens-per-step"]) == changed
 
 
 def test_fixed_values_can_never_change(
     recipe: Recipe, task: PretrainingTask, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    resolve_started(recipe, run, task, SINGLE)
+    resolve_started(recipe, run, task)
     deeper = replace(recipe, model=replace(recipe.model, n_layer=3))
     muon = with_train(recipe, optimizer=replace(recipe.train.optimizer, kind="muon"))
     narrow = with_train(recipe, precision="fp16")
@@ -165,7 +153,7 @@ def test_fixed_values_can_never_change(
     ]:
         assert f"{key} cannot change" in refusal(changed, run, task, "model", "train")
     softer = replace(recipe, model=replace(recipe.model, dropout=0.2))
-    assert resolve_started(softer, run, task, SINGLE, ["model.dropout"]) == softer
+    assert resolve_started(softer, run, task, ["model.dropout"]) == softer
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from tests.fakes.partial_dataset import PartialDataset
 from tests.processes import fingerprint, losses
 from tests.small_models import with_train
 
-import gnano.train.data_loader
+import gnano.train.trainer
 from gnano.config.recipe import Recipe
 from gnano.data import source_files as inputs_module
 from gnano.data.prepare.pipeline import prepare
@@ -32,7 +32,7 @@ def several(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 @pytest.fixture
 def short_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gnano.train.data_loader, "POLL_INTERVAL", 0.01)
+    monkeypatch.setattr(gnano.train.trainer, "POLL_INTERVAL", 0.01)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The training loop: exact resume, the mean loss of a step, and signals that lose nothing."""
 
+import gc
 import json
 import shutil
 import signal
@@ -20,7 +21,7 @@ from gnano.model.devices import compile_unsupported_reason
 from gnano.train.data_loader import PrefetchLoader
 from gnano.train.distributed.context import DistContext
 from gnano.train.train_step import TrainState
-from gnano.train.trainer import train
+from gnano.train.trainer import pause_gc, train
 
 STEPS = 240  # of a run that is killed: some seconds
 SINGLE = DistContext(torch.device("cpu"))
@@ -260,3 +261,23 @@ def test_compiled_bf16_resume_is_bit_identical(recipe: Recipe, tmp_path: Path) -
     assert (result.start_step, result.step) == (4, 8)
     assert fingerprint(result.checkpoint) == fingerprint(reference_run.checkpoint)
     assert losses(run) == losses(tmp_path / "reference")
+
+
+def test_garbage_is_collected_only_on_request() -> None:
+    collected: list[int] = []
+
+    class Cycle:
+        def __del__(self) -> None:
+            collected.append(1)
+
+    assert gc.isenabled()
+    with pause_gc():
+        assert not gc.isenabled()
+        for _ in range(3_000):  # more than any threshold of the collector
+            cycle = Cycle()
+            cycle.itself = cycle  # type: ignore[attr-defined]
+        del cycle
+        assert collected == []
+        gc.collect()
+        assert len(collected) == 3_000
+    assert gc.isenabled() and gc.get_freeze_count() == 0

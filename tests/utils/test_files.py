@@ -96,7 +96,7 @@ def test_the_line_of_bytes_that_are_not_utf_8_is_named(tmp_path):
 
 # their JSON holds only integers and strings, or gnano alone reads or hashes it
 USES_JSON_DUMPS = {
-    "checkpoint/checksums.py",
+    "checkpoint/run_checkpoints.py",
     "checkpoint/export_weights.py",
     "data/manifest.py",
     "data/prepare/cluster_steps.py",
@@ -115,7 +115,7 @@ USES_JSON_DUMPS = {
     "train/distributed/heartbeat.py",
     "train/distributed/watchdog.py",
     "train/resolve.py",  # in an error message
-    "train/run_lock.py",
+    "train/run_dir.py",
     "utils/files.py",
     "utils/terminal.py",  # to escape a character
 }

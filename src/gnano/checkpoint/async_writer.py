@@ -14,22 +14,26 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from gnano.checkpoint.checksums import verify_checksums
 from gnano.checkpoint.format import CheckpointAssets, Snapshot, write_checkpoint
-from gnano.checkpoint.manager import apply_retention, remove_checkpoint, remove_partial
-from gnano.checkpoint.run_checkpoints import CHECKPOINTS_DIR, list_checkpoints
+from gnano.checkpoint.run_checkpoints import (
+    CHECKPOINTS_DIR,
+    apply_retention,
+    list_checkpoints,
+    remove_checkpoint,
+    remove_partial,
+    verify_checksums,
+)
 from gnano.config.train_config import TrainConfig
 from gnano.utils.formatting import format_gb
-from gnano.utils.stop_request import CHECKPOINT_THREAD_NAME
+from gnano.utils.stop_request import CHECKPOINT_THREAD_NAME, SignalHandler
 
-LogEventFn = Callable[..., None]  # the event's name, then its details by keyword
 RETRY_INTERVAL = 20.0  # seconds until a failed write is tried again
 STOP_RETRY_SECONDS = 10.0  # seconds of retries after the run was requested to stop
 ABORT_JOIN_SECONDS = 2.0  # seconds for the thread to finish a file after a second Ctrl-C
@@ -40,14 +44,17 @@ class _WriteCancelledError(Exception):
 
 
 class AsyncCheckpointWriter:
-    """Writes the checkpoints of a run; on ranks that never call `start`, it does nothing."""
+    """Writes the checkpoints of a run; on ranks that never call `start`, it does nothing.
+
+    `log_event` is called with the name of an event and its details by keyword.
+    """
 
     def __init__(
         self,
         run: Path,
         settings: TrainConfig,
         assets: CheckpointAssets,
-        log_event: LogEventFn,
+        log_event: Callable[..., None],
         notify: Callable[[str], None],
     ) -> None:
         self.run, self.settings, self.assets = run, settings, assets
@@ -92,8 +99,13 @@ class AsyncCheckpointWriter:
             )
 
     @torch.no_grad()
-    def copy_to_cpu(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Copy tensors to the CPU, into buffers that every save reuses."""
+    def start(self, snapshot: Snapshot) -> None:
+        """Copy a snapshot to the CPU, into buffers that every save reuses, and start writing it.
+
+        Call `wait_until_idle()` first: it ends the use of the last copy.
+        """
+        assert self.thread is None
+        tensors = {**snapshot.weights, **snapshot.training_tensors}
         for name, tensor in tensors.items():
             if name not in self.buffers:
                 # pinned: a GPU then copies at the full rate of its bus
@@ -102,24 +114,16 @@ class AsyncCheckpointWriter:
             self.buffers[name].copy_(tensor, non_blocking=True)
         if any(tensor.device.type != "cpu" for tensor in tensors.values()):
             torch.accelerator.synchronize()
-        return {name: self.buffers[name] for name in tensors}
+        weights = {name: self.buffers[name] for name in snapshot.weights}
+        training = {name: self.buffers[name] for name in snapshot.training_tensors}
+        copied = Snapshot(snapshot.step, weights, training, snapshot.state)
 
-    def wait_until_idle(self) -> None:
-        """Wait until the last copy is no longer needed; discard it if it cannot be written."""
-        while self.thread is not None and self.last_error is None:
-            self.thread.join(0.1)
-            self.poll()
-        self._cancel_write()
-
-    def start(self, snapshot: Snapshot) -> None:
-        """Start writing a snapshot that was copied after `wait_until_idle()`."""
-        assert self.thread is None
         self.saved_folder = self.last_error = self.thread_error = self.reported_failure = None
         self.cancelled.clear()
         self.step = snapshot.step
         self.thread = threading.Thread(
             target=self._write_with_retries,
-            args=(snapshot,),
+            args=(copied,),
             name=CHECKPOINT_THREAD_NAME,
             daemon=True,
         )
@@ -146,34 +150,30 @@ class AsyncCheckpointWriter:
                 if self.reported_failure:
                     self.notify(f"The checkpoint of step {self.step:,} is now saved.")
 
-    def wait_until_saved(self, stopped_at: Callable[[], float | None] = lambda: None) -> None:
-        """Wait until a write in progress is done.
-
-        `stopped_at` returns the time.monotonic() of a stop request, or None. A write that fails is
-        retried until `STOP_RETRY_SECONDS` after that, and then raises its error.
-        """
-        while self.thread is not None:
-            since = stopped_at()
-            self.is_stopping = self.is_stopping or since is not None
+    def wait_until_idle(self) -> None:
+        """Wait until the last copy is no longer needed; discard it if it cannot be written."""
+        while self.thread is not None and self.last_error is None:
             self.thread.join(0.1)
             self.poll()
-            is_late = since is not None and time.monotonic() > since + STOP_RETRY_SECONDS
+        self._cancel_write()
+
+    def wait_until_saved(self, signals: SignalHandler) -> None:
+        """Wait until a write in progress is done.
+
+        A write that fails is retried until `STOP_RETRY_SECONDS` after a stop signal, and then
+        raises its error.
+        """
+        while self.thread is not None:
+            stop = signals.should_stop()
+            self.is_stopping = self.is_stopping or stop
+            self.thread.join(0.1)
+            self.poll()
+            is_late = stop and time.monotonic() > signals.received_at + STOP_RETRY_SECONDS
             if self.last_error is not None and is_late:
                 failure = self.last_error
                 self._cancel_write()
                 if self.saved_folder is None:  # the last attempt may have succeeded meanwhile
                     raise failure
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Finish a write after an error in training; abort it when the process must end."""
-        if isinstance(error, Exception):
-            self.wait_until_idle()
-        elif error is not None and self.thread is not None:
-            self.cancelled.set()  # a partial folder is not taken for a checkpoint
-            self.thread.join(ABORT_JOIN_SECONDS)
 
     def _cancel_write(self) -> None:
         if self.thread is not None:
@@ -181,9 +181,30 @@ class AsyncCheckpointWriter:
             self.thread.join()
             self.poll()
 
-    def _write_with_retries(self, snapshot: Snapshot) -> None:
+    @contextmanager
+    def end_write_on_error(self) -> Iterator[None]:
+        """Finish a write after an error in training; abort it when the process must end."""
         try:
-            while not self._attempt_write(snapshot):
+            yield
+        except Exception:
+            self.wait_until_idle()
+            raise
+        except BaseException:
+            if self.thread is not None:
+                self.cancelled.set()  # a partial folder is not taken for a checkpoint
+                self.thread.join(ABORT_JOIN_SECONDS)
+            raise
+
+    def _write_with_retries(self, snapshot: Snapshot) -> None:
+        """Write until it succeeds or is cancelled; the thread runs this."""
+        try:
+            while True:
+                self.last_error = None
+                try:
+                    self.saved_folder = self._write(snapshot)
+                    return
+                except (OSError, ValueError) as error:
+                    self._record_failure(error)
                 if self.cancelled.wait(RETRY_INTERVAL):
                     return
         except _WriteCancelledError:
@@ -191,47 +212,39 @@ class AsyncCheckpointWriter:
         except BaseException as error:  # a bug: training must end with it
             self.thread_error = error
 
-    def _attempt_write(self, snapshot: Snapshot) -> bool:
-        settings = self.settings
-        self.last_error = None
+    def _write(self, snapshot: Snapshot) -> Path:
+        """Write a snapshot, read it back, and remove the checkpoints that need not be kept."""
+        run, settings = self.run, self.settings
+
+        def check_cancelled() -> None:
+            if self.cancelled.is_set():
+                raise _WriteCancelledError
+
+        remove_partial(run)
+        tensors = [*snapshot.weights.values(), *snapshot.training_tensors.values()]
+        num_bytes = sum(tensor.nbytes for tensor in tensors)
+        free = shutil.disk_usage(run / CHECKPOINTS_DIR).free
+        if free < num_bytes:
+            raise OSError(
+                errno.ENOSPC,
+                f"{os.strerror(errno.ENOSPC)}: a checkpoint takes {format_gb(num_bytes, '.3g')}, "
+                f"and {format_gb(free, '.3g')} are free",
+                str(run / CHECKPOINTS_DIR),
+            )
+        folder = write_checkpoint(run, snapshot, self.assets, check_cancelled)
+        if self.is_stopping:
+            return folder
         try:
-            remove_partial(self.run)
-            require_disk_space(self.run, snapshot.num_bytes)
-            folder = write_checkpoint(self.run, snapshot, self.assets, self._raise_if_cancelled)
-            if self.is_stopping:
-                self.saved_folder = folder
-                return True
-            try:
-                verify_checksums(folder, from_disk=True)
-            except ValueError:
-                remove_checkpoint(folder)  # the data read back differs from what was written
-                raise
-        except (OSError, ValueError) as error:
-            self._record_failure(error)
-            return False
+            verify_checksums(folder, from_disk=True)
+        except ValueError:
+            remove_checkpoint(folder)  # the data read back differs from what was written
+            raise
         try:
-            apply_retention(self.run, settings.keep_last, settings.keep_every, settings.keep_best)
+            apply_retention(run, settings.keep_last, settings.keep_every, settings.keep_best)
         except OSError as error:
             self._record_failure(error)  # the new one is complete; keeping an extra one is harmless
-        self.saved_folder = folder
-        return True
+        return folder
 
     def _record_failure(self, error: OSError | ValueError) -> None:
         self.unreported_failures.append(str(error))
         self.last_error = error
-
-    def _raise_if_cancelled(self) -> None:
-        if self.cancelled.is_set():
-            raise _WriteCancelledError
-
-
-def require_disk_space(run: Path, num_bytes: int) -> None:
-    """Raise OSError if the disk has less free space."""
-    free = shutil.disk_usage(run / CHECKPOINTS_DIR).free
-    if free < num_bytes:
-        raise OSError(
-            errno.ENOSPC,
-            f"{os.strerror(errno.ENOSPC)}: a checkpoint takes {format_gb(num_bytes, '.3g')}, and "
-            f"{format_gb(free, '.3g')} are free",
-            str(run / CHECKPOINTS_DIR),
-        )

@@ -23,10 +23,17 @@ Weights keep the dtype of the base; the sum is computed in fp32.
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
-from gnano.checkpoint.checksums import CHECKSUMS_FILE, verify_checksums, write_checksums
-from gnano.checkpoint.run_checkpoints import ADAPTER_DIR, CHECKPOINTS_DIR, find_checkpoint
+from gnano.checkpoint.run_checkpoints import (
+    ADAPTER_DIR,
+    CHECKPOINTS_DIR,
+    CHECKSUMS_FILE,
+    find_checkpoint,
+    verify_checksums,
+    write_checksums,
+)
 from gnano.model.hf_io import load_model, save_tensors
 from gnano.model.lora import ADAPTER_CONFIG_NAME, check_adapter_shape, load_adapter, merge_lora
 from gnano.utils.files import check_output_path, create_dir_atomically
@@ -46,10 +53,27 @@ def export_weights(path: Path, output: Path) -> Path:
     """
     check_output_path(output, "OUT", [path])
     checkpoint = find_checkpoint(path)
-    hashes = _read_model_hashes(checkpoint)
+    list_file = checkpoint / CHECKSUMS_FILE
+    try:
+        listed = dict(json.loads(list_file.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{list_file} cannot be read ({error}), so the model cannot be verified; give a "
+            f"checkpoint that gnano pretrain wrote."
+        ) from None
+    # the model's files are those at the top level
+    hashes = {name: entry for name, entry in listed.items() if Path(name).name == name != ".."}
+    if not {"config.json", "model.safetensors"} <= hashes.keys():
+        raise ValueError(
+            f"{list_file} lists no model (config.json, model.safetensors): it is damaged."
+        )
     with create_dir_atomically(output) as partial:
         for name in hashes:
-            _link_or_copy(checkpoint / name, partial / name)
+            if name.endswith(".safetensors"):
+                with suppress(OSError):  # another file system, or one without links
+                    os.link((checkpoint / name).resolve(), partial / name)
+            if not (partial / name).exists():
+                shutil.copyfile(checkpoint / name, partial / name)
         (partial / CHECKSUMS_FILE).write_text(json.dumps(hashes, indent=2) + "\n", "utf-8")
         try:
             verify_checksums(partial)
@@ -57,32 +81,6 @@ def export_weights(path: Path, output: Path) -> Path:
             problem = str(error).replace(str(partial), str(checkpoint))
             raise ValueError(f"{problem} Nothing was written; export another checkpoint.") from None
     return output
-
-
-def _read_model_hashes(checkpoint: Path) -> dict[str, object]:
-    """Return the checksums of the model's files, those at the top level of the checkpoint."""
-    path = checkpoint / CHECKSUMS_FILE
-    try:
-        listed = dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}), so the model cannot be verified; give a checkpoint "
-            f"that gnano pretrain wrote."
-        ) from None
-    hashes = {name: entry for name, entry in listed.items() if Path(name).name == name != ".."}
-    if not {"config.json", "model.safetensors"} <= hashes.keys():
-        raise ValueError(f"{path} lists no model (config.json, model.safetensors): it is damaged.")
-    return hashes
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        if source.suffix == ".safetensors":
-            os.link(source.resolve(), target)
-            return
-    except OSError:  # another file system, or one without links
-        pass
-    shutil.copyfile(source, target)
 
 
 def merge_adapter(base: Path, adapter: Path, output: Path) -> Path:
@@ -95,8 +93,15 @@ def merge_adapter(base: Path, adapter: Path, output: Path) -> Path:
     base, adapter = find_checkpoint(base), _find_adapter_dir(adapter)
     tokenizer_sources = [adapter, base]
     if adapter.name == ADAPTER_DIR and (adapter.parent / "config.json").is_file():
-        _check_not_merged(base.resolve(), adapter.parent.resolve())
         tokenizer_sources.insert(1, adapter.parent)
+        ours, theirs = base.resolve(), adapter.parent.resolve()
+        is_same_run = ours.parent == theirs.parent and ours.parent.name == CHECKPOINTS_DIR
+        if ours == theirs or is_same_run:
+            raise ValueError(
+                f"{ours} already includes this adapter, which would be merged twice: give the base "
+                f"model that its run started from, or export the checkpoint as it is "
+                f"(gnano weights)."
+            )
     with create_dir_atomically(output) as partial:
         config, changes = load_adapter(adapter)
         model = load_model(base)
@@ -122,16 +127,6 @@ def _find_adapter_dir(path: Path) -> Path:
             f"that contains one; to train one, set train.lora.rank."
         )
     return folder
-
-
-def _check_not_merged(base: Path, checkpoint: Path) -> None:
-    """Raise ValueError if the base is of the adapter's own run, whose weights include it."""
-    is_same_run = base.parent == checkpoint.parent and base.parent.name == CHECKPOINTS_DIR
-    if base == checkpoint or is_same_run:
-        raise ValueError(
-            f"{base} already includes this adapter, which would be merged twice: give the base "
-            f"model that its run started from, or export the checkpoint as it is (gnano weights)."
-        )
 
 
 def copy_tokenizer_files(sources: list[Path], target: Path) -> None:

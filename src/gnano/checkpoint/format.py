@@ -26,8 +26,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gnano.checkpoint.checksums import write_checksums
-from gnano.checkpoint.run_checkpoints import ADAPTER_DIR, CHECKPOINTS_DIR, STATE_FILE, TRAINER_DIR
+from gnano.checkpoint.run_checkpoints import (
+    ADAPTER_DIR,
+    CHECKPOINTS_DIR,
+    STATE_FILE,
+    TRAINER_DIR,
+    list_checkpoints,
+    quarantine,
+    read_state,
+    remove_checkpoint,
+    remove_partial,
+    verify_checksums,
+    write_checksums,
+)
 from gnano.config.model_config import LoraConfig, ModelConfig
 from gnano.data.sft.chat_template import ChatTemplate, save_template
 from gnano.model.hf_io import load_parameters, save_model
@@ -54,12 +65,6 @@ class CheckpointAssets:
     base_model: str = ""  # folder of the weights that an adapter changes
     lora_config: LoraConfig = field(default_factory=LoraConfig)
 
-    def save(self, folder: Path) -> None:
-        """Write the files of tokenizer and chat template."""
-        self.tokenizer.save(folder, max_length=self.model_config.block_size)
-        if self.chat_template is not None:
-            save_template(self.chat_template, folder)
-
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -69,11 +74,6 @@ class Snapshot:
     weights: dict[str, Tensor]  # by parameter
     training_tensors: dict[str, Tensor]  # all other tensors, by name
     state: dict[str, Any]  # everything else, as JSON
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of all tensors."""
-        return sum(t.nbytes for t in [*self.weights.values(), *self.training_tensors.values()])
 
 
 def write_checkpoint(
@@ -99,7 +99,9 @@ def write_checkpoint(
         training = thread.submit(_write_training, snapshot.training_tensors, partial / TRAINER_DIR)
         save_model(model, partial, assets.tokenizer.end_of_text_id)
         check_cancelled()
-        assets.save(partial)
+        assets.tokenizer.save(partial, max_length=assets.model_config.block_size)
+        if assets.chat_template is not None:
+            save_template(assets.chat_template, partial)
         if assets.lora_config.rank:
             lora = {n: t for n, t in snapshot.training_tensors.items() if n.startswith(LORA_PREFIX)}
             adapter = {name.removeprefix(LORA_PREFIX): tensor for name, tensor in lora.items()}
@@ -117,22 +119,6 @@ def write_checkpoint(
     fsync_path(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
     return folder
-
-
-def read_checkpoint(folder: Path, model_config: ModelConfig) -> Snapshot:
-    """Read a checkpoint to the CPU, without verifying its checksums.
-
-    Raises ValueError, naming the file, for a checkpoint that is unreadable or of another shape.
-    """
-    path = folder / TRAINER_DIR / STATE_FILE
-    try:
-        state = dict(json.loads(path.read_text("utf-8")))
-        step = int(state.pop("step"))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}).") from None
-    return Snapshot(
-        step, load_parameters(folder, model_config), _read_training(folder / TRAINER_DIR), state
-    )
 
 
 def _write_training(tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -158,13 +144,62 @@ def _write_training(tensors: Mapping[str, Tensor], folder: Path) -> None:
         raise
 
 
-def _read_training(folder: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
+def read_checkpoint(folder: Path, model_config: ModelConfig) -> Snapshot:
+    """Read a checkpoint to the CPU, without verifying its checksums.
+
+    Raises ValueError, naming the file, for a checkpoint that is unreadable or of another shape.
+    """
+    path = folder / TRAINER_DIR / STATE_FILE
     try:
-        for file in sorted(folder.glob("*.safetensors")):
-            tensors |= load_file(file)
+        state = dict(json.loads(path.read_text("utf-8")))
+        step = int(state.pop("step"))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}).") from None
+    weights = load_parameters(folder, model_config)
+    training_tensors: dict[str, Tensor] = {}
+    try:
+        for file in sorted(path.parent.glob("*.safetensors")):
+            training_tensors |= load_file(file)
     except (SafetensorError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path.parent} cannot be read ({reason}).") from None
+    return Snapshot(step, weights, training_tensors, state)
+
+
+def latest_valid_checkpoint(
+    run: Path,
+    model_config: ModelConfig,
+    on_damaged: Callable[[Path, str], None],
+    is_acceptable: Callable[[dict[str, Any]], bool] = lambda state: True,
+) -> tuple[Path, Snapshot] | None:
+    """Read the newest valid checkpoint whose state `is_acceptable`; return None without one.
+
+    Later ones are removed, so that no run resumes from them; a damaged one is renamed and left to
+    the user, and `on_damaged` is called with its new path and the reason. Raises ValueError if all
+    are damaged: only the user can decide to start again.
+    """
+    remove_partial(run)
+    reasons: dict[Path, str] = {}
+    rejected: list[Path] = []
+    for folder in reversed(list_checkpoints(run)):
+        try:
+            verify_checksums(folder)
+            if not is_acceptable(read_state(folder)):
+                rejected.append(folder)
+                continue
+            snapshot = read_checkpoint(folder, model_config)
+        except ValueError as error:
+            reasons[folder] = str(error)
+            continue
+        for damaged, reason in reasons.items():
+            on_damaged(quarantine(damaged), reason)
+        for later in rejected:
+            remove_checkpoint(later)
+        return folder, snapshot
+    if reasons and not rejected:
+        reason = next(iter(reasons.values()))
         raise ValueError(
-            f"{folder} cannot be read ({str(error).strip().splitlines()[0]})."
-        ) from None
-    return tensors
+            f"{reason} There is no valid checkpoint before it: restore the file, or start again "
+            f"in another folder (--out)."
+        )
+    return None

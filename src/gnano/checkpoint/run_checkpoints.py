@@ -1,25 +1,38 @@
-"""Finds the checkpoints of a run, and locks the one that is read; loads without torch.
+"""The checkpoints of a run on disk: found, locked, verified and removed; loads without torch.
 
-A process that reads a checkpoint holds a shared lock on its files.json until it ends; the run's
-retention skips a locked checkpoint and removes it at a later save.
+A folder's `files.json` lists the size and SHA-256 of each of its files. A process that reads a
+checkpoint holds a shared lock on that list until it ends; retention skips a locked checkpoint and
+removes it at a later save. It keeps the newest few, every n-th and the best:
+
+    keep_last = 2, keep_every = 1,000, keep_best
+        500  1,000  1,500  2,000  2,500  3,000  3,500
+        ×    every  ×      every  best   newest newest
 """
 
 import fcntl
+import hashlib
+import json
 import os
 import re
 import shlex
+import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
+from typing import Any
 
-from gnano.checkpoint.checksums import CHECKSUMS_FILE
-from gnano.utils.files import try_lock
+from gnano.checkpoint.run_checkpoints import CHECKSUMS_FILE
+from gnano.utils.files import fsync_path, try_lock
+from gnano.utils.platform_support import drop_from_page_cache
 
 CHECKPOINTS_DIR = "checkpoints"
+CHECKSUMS_FILE = "files.json"
 TRAINER_DIR = "trainer"  # in a checkpoint: what only training needs
 STATE_FILE = "state.json"  # in TRAINER_DIR
 ADAPTER_DIR = "adapter"  # in a checkpoint of a run with train.lora: the adapter
+HASH_THREADS = 4  # a core hashes 1 to 2 GB/s, a good disk reads more
 _locked_files: dict[Path, int] = {}  # file descriptors of this process's locks, by checkpoint
 
 
@@ -68,30 +81,139 @@ def lock_for_reading(folder: Path) -> bool:
     folder = folder.resolve()
     if folder not in _locked_files:
         try:
-            file = os.open(folder / CHECKSUMS_FILE, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return folder.is_dir()
-        try:
-            try_lock(file, fcntl.LOCK_SH)
+            file = _lock(folder, fcntl.LOCK_SH)
         except BlockingIOError:
-            os.close(file)
             return False
-        _locked_files[folder] = file
+        if file is not None:
+            _locked_files[folder] = file
     return folder.is_dir()
 
 
-@contextmanager
-def try_exclusive_lock(folder: Path) -> Iterator[bool]:
-    """Yield whether no process reads the checkpoint; none can start to before this exits."""
+def _lock(folder: Path, mode: int) -> int | None:
+    """Lock a checkpoint; return the descriptor to close, or None for a folder without files.json.
+
+    Raises BlockingIOError where another process has a lock.
+    """
     try:
         file = os.open(folder / CHECKSUMS_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        yield True
-        return
+        return None
     try:
-        try_lock(file, fcntl.LOCK_EX)
-        yield True
+        try_lock(file, mode)
     except BlockingIOError:
-        yield False
-    finally:
         os.close(file)
+        raise
+    return file
+
+
+def write_checksums(folder: Path) -> None:
+    """Write the checksums of every file of the folder, and force all of it to disk."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    hashes = {
+        str(file.relative_to(folder)): [file.stat().st_size, sha256]
+        for file, sha256 in zip(files, _sha256_files(files), strict=True)
+    }
+    (folder / CHECKSUMS_FILE).write_text(json.dumps(hashes, indent=2) + "\n", "utf-8")
+    for path in [*folder.rglob("*"), folder]:
+        fsync_path(path)
+
+
+def verify_checksums(folder: Path, from_disk: bool = False) -> None:
+    """Compare every file with `files.json`; raise ValueError naming the first that differs.
+
+    `from_disk` drops the files from the page cache first, so that the disk itself is read.
+    """
+    expected = verify_file_sizes(folder)
+    if from_disk:
+        for path in expected:
+            drop_from_page_cache(path)
+    for path, sha256 in zip(expected, _sha256_files(expected), strict=True):
+        if sha256 != expected[path]:
+            raise ValueError(f"{path} does not match its checksum: it is damaged.")
+
+
+def verify_file_sizes(folder: Path) -> dict[Path, str]:
+    """Check only that every file exists and has its size; return the expected hashes."""
+    list_file = folder / CHECKSUMS_FILE
+    try:
+        entries = json.loads(list_file.read_text("utf-8")).items()
+        sizes = {folder / name: (int(size), str(sha256)) for name, (size, sha256) in entries}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{list_file} cannot be read ({error}).") from None
+    for path, (size, _) in sizes.items():
+        if not path.is_file():
+            raise ValueError(f"{path} is missing from the checkpoint.")
+        if path.stat().st_size != size:
+            raise ValueError(
+                f"{path} has {path.stat().st_size:,} bytes, but {size:,} were written: "
+                f"it is truncated or was replaced."
+            )
+    return {path: sha256 for path, (_, sha256) in sizes.items()}
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha256_files(files: Iterable[Path]) -> list[str]:
+    with ThreadPoolExecutor(HASH_THREADS) as threads:
+        return list(threads.map(sha256_file, files))
+
+
+def apply_retention(run: Path, keep_last: int, keep_every: int = 0, keep_best: bool = True) -> None:
+    """Remove the checkpoints that need not be kept; call it after the newest has been verified."""
+    found = list_checkpoints(run)
+    kept = {*found[-keep_last:], *([best_checkpoint(found)] if keep_best else [])}
+    for folder in found:
+        if folder in kept or (keep_every and checkpoint_step(folder) % keep_every == 0):
+            continue
+        try:
+            file = _lock(folder, fcntl.LOCK_EX)
+        except BlockingIOError:  # a process reads it
+            continue
+        try:
+            remove_checkpoint(folder)
+        finally:
+            if file is not None:
+                os.close(file)
+
+
+def best_checkpoint(folders: list[Path]) -> Path | None:
+    """Return the checkpoint with the lowest held-out loss, if any was evaluated."""
+    losses = {folder: read_state(folder).get("heldout") for folder in folders}
+    evaluated = {folder: loss for folder, loss in losses.items() if isinstance(loss, float)}
+    return min(evaluated, key=evaluated.__getitem__, default=None)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read a checkpoint's state.json; return {} if it cannot be read."""
+    try:
+        state = json.loads((folder / TRAINER_DIR / STATE_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def remove_partial(run: Path) -> None:
+    """Remove the partial folders that a kill left during a save or a removal."""
+    for partial in (run / CHECKPOINTS_DIR).glob(".step-*"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a checkpoint; a kill during it leaves no folder that looks like one."""
+    hidden = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.replace(hidden)
+    shutil.rmtree(hidden)
+
+
+def quarantine(folder: Path) -> Path:
+    """Rename a damaged checkpoint so that no reader takes it for one; return its new path."""
+    name = f"damaged-{folder.name}"
+    paths = (folder.with_name(name if n == 1 else f"{name}-{n}") for n in count(1))
+    new_path = next(path for path in paths if not path.exists())
+    folder.rename(new_path)
+    return new_path

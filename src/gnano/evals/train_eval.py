@@ -22,7 +22,7 @@ from gnano.model.devices import accumulation_dtype
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.distributed.context import DistContext
-from gnano.train.heldout_loss import TaskEvaluator, eval_mode, sum_over_ranks
+from gnano.train.evaluator import TaskEvaluator, eval_mode, sum_over_ranks
 
 ItemBatch = tuple[list[int], bool]  # item numbers, and whether they count
 

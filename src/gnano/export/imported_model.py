@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gnano.checkpoint.checksums import write_checksums
 from gnano.checkpoint.export_weights import copy_tokenizer_files
+from gnano.checkpoint.run_checkpoints import write_checksums
 from gnano.config.model_config import ModelConfig
 from gnano.data.sft.chat_template import JINJA_TEMPLATE_FILE, ChatTemplate, save_template
 from gnano.model.hf_io import (

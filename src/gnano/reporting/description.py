@@ -8,9 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gnano.checkpoint.checksums import verify_checksums, verify_file_sizes
-from gnano.checkpoint.manager import best_checkpoint
-from gnano.checkpoint.run_checkpoints import checkpoint_step, list_checkpoints, lock_for_reading
+from gnano.checkpoint.run_checkpoints import (
+    best_checkpoint,
+    checkpoint_step,
+    list_checkpoints,
+    lock_for_reading,
+    verify_checksums,
+    verify_file_sizes,
+)
 from gnano.config.data_config import InstructionConfig
 from gnano.config.model_config import ModelConfig
 from gnano.config.recipe import Recipe, list_recipes, load_recipe

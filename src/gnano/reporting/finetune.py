@@ -8,12 +8,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from gnano.checkpoint.manager import best_checkpoint
-from gnano.checkpoint.run_checkpoints import list_checkpoints
+from gnano.checkpoint.run_checkpoints import best_checkpoint, list_checkpoints
 from gnano.config.recipe import Recipe
 from gnano.evals.sft_compare import AnswerComparison, compare_answers
 from gnano.reporting.training import report_run, train_with_progress
-from gnano.train.base_checkpoint import find_base
+from gnano.train.lineage import find_base
 from gnano.train.trainer import RunResult
 from gnano.utils.jsonl_log import read_metrics
 from gnano.utils.terminal import StatusLine, best_effort, echo

@@ -18,8 +18,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
-from gnano.checkpoint.checksums import verify_file_sizes
-from gnano.checkpoint.run_checkpoints import list_checkpoints
+from gnano.checkpoint.run_checkpoints import list_checkpoints, verify_file_sizes
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.reporting.run_metrics import finite_number, heldout_bits_per_byte, task_metrics
 
@@ -131,7 +130,7 @@ def _iter_rows_until(step: int, path: Path, containing: str) -> Iterator[dict[st
 
 
 def _read_state(run: Path, has_final_row: bool, problems: list[str]) -> tuple[RunState, str]:
-    from gnano.train.run_lock import current_owner
+    from gnano.train.run_dir import current_owner
 
     if (owner := current_owner(run)) is not None:
         return "running", f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"

@@ -2,12 +2,11 @@
 
 On a GPU the batches of the next step are assembled and copied, through pinned memory and on a
 separate stream, while the current step is computed. A batch depends on its step alone, so that
-needs no worker processes. `DataWaiter` waits for data that is still being prepared.
+needs no worker processes.
 """
 
-import math
-import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
@@ -17,9 +16,13 @@ from gnano.config.train_config import TrainConfig
 from gnano.data.sampler import rank_sample_range
 from gnano.data.sft.sft_dataset import AnyBatch, TrainingDataset
 from gnano.train.distributed.context import DistContext
-from gnano.utils.stop_request import SignalHandler
 
-POLL_INTERVAL = 1.0  # seconds
+
+class Notify(Protocol):
+    """Receives messages about the run; those with `waiting` repeat until the wait is over."""
+
+    def __call__(self, text: str, waiting: bool = False) -> None:
+        """Show a message."""
 
 
 class PrefetchLoader:
@@ -67,7 +70,12 @@ class PrefetchLoader:
         return batches
 
     def _load_micro_batches(self, step: int) -> list[AnyBatch]:
-        batches = []
+        def to_device(tensor: Tensor) -> Tensor:
+            if self.copy_stream is None:
+                return tensor.to(self.world.device)
+            return tensor.pin_memory().to(self.world.device, non_blocking=True)
+
+        batches: list[AnyBatch] = []
         for index in range(self.accumulation_steps):
             samples = rank_sample_range(
                 self.data_index(step),
@@ -77,52 +85,7 @@ class PrefetchLoader:
                 micro_batch=self.micro_batch_size,
                 world_size=self.world.world_size,
             )
-            batches.append(self._to_device(self.dataset.read_batch(samples)))
+            batch = self.dataset.read_batch(samples)
+            with self.copy_stream or nullcontext():
+                batches.append(batch.map_tensors(to_device))
         return batches
-
-    def _to_device(self, batch: AnyBatch) -> AnyBatch:
-        device = self.world.device
-        if self.copy_stream is None:
-            return batch.map_tensors(lambda tensor: tensor.to(device))
-
-        def copy_async(tensor: Tensor) -> Tensor:
-            return tensor.pin_memory().to(device, non_blocking=True)
-
-        with self.copy_stream:
-            return batch.map_tensors(copy_async)
-
-
-class Notify(Protocol):
-    """Receives messages about the run; those with `waiting` repeat until the wait is over."""
-
-    def __call__(self, text: str, waiting: bool = False) -> None:
-        """Show a message."""
-
-
-class DataWaiter:
-    """Waits for data on all ranks together: a step starts on all of them or on none."""
-
-    def __init__(
-        self, world: DistContext, signals: SignalHandler, notify: Notify, is_growing: bool
-    ) -> None:
-        self.world, self.signals, self.notify = world, signals, notify
-        # data that is complete from the start needs no agreement between the ranks
-        self.is_growing = bool(world.all_reduce_max(is_growing)[0])
-
-    def wait_until_available(self, find_missing: Callable[[], str | None]) -> bool:
-        """Wait until no rank misses data; return False if the run should stop instead."""
-        if self.is_growing:  # the preparation may take days
-            self.world.set_phase("waiting for data that is being prepared", math.inf)
-        while self.is_growing:
-            missing = find_missing()
-            any_missing, any_stop = self.world.all_reduce_max(
-                missing is not None, self.signals.should_stop()
-            )
-            if any_stop:
-                return False
-            if not any_missing:
-                return True
-            self.notify(missing or "waiting for another rank's data", waiting=True)
-            time.sleep(POLL_INTERVAL)
-        # several ranks agree on a stop in the metrics of a step
-        return self.world.world_size > 1 or not self.signals.should_stop()

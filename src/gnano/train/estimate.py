@@ -7,9 +7,8 @@ Memory: the bytes of one rank by part, at the moment when it holds the most.
     grow         + head's gradient gradients grow          working set
 
 The tensors that a rank holds between two steps are exact arithmetic. The activations follow the
-code of the model line by line (`_block_activation_bytes`); a test runs the real training step on
-fake tensors under PyTorch's memory tracker and compares. The memory of PyTorch and the driver is an
-assumption (`_framework_reserve_bytes`).
+code of the model line by line; a test compares them with PyTorch's memory tracker in a real step on
+fake tensors. The memory of PyTorch and the driver (the framework reserve) is an assumption.
 
 Speed: an expectation from the shape and the GPU's data sheet, not a measurement. The time of a
 micro-step is the larger of the GPU's time and the time the host needs to launch the kernels, which
@@ -87,16 +86,20 @@ def estimate_memory(
     tokens = train_config.micro_batch_size * config.block_size
     value_bytes = 4 if train_config.precision == "fp32" else 2  # of an activation
     block, ends = _count_parameters(config)
-    count = config.n_layer * block + ends
-
-    trainable = _count_trainable(config, train_config)
+    count = trainable = config.n_layer * block + ends
     has_adapter = train_config.lora.rank > 0
+    if has_adapter:
+        D, F, K = config.n_embd, config.ffn_hidden, config.n_kv_head * config.head_size
+        in_plus_out = {"q_proj": 2 * D, "o_proj": 2 * D, "k_proj": D + K, "v_proj": D + K}
+        widths = (in_plus_out.get(layer, D + F) for layer in train_config.lora.target_modules)
+        trainable = config.n_layer * train_config.lora.rank * sum(widths)
     full_grads, own_grads = 4 * trainable, 4 * trainable // shards  # fp32
     # FSDP keeps the full gradients of inner micro-steps; DDP allocates its buckets at the start,
     # and they become the gradients in the last micro-step
     earlier_grads = full_grads if micro_steps > 1 else 0
     buckets = full_grads if world_size > 1 and not sharded else 0
     own_grads = 0 if buckets else own_grads
+    moments, workspace = _optimizer_bytes(config, train_config, trainable, shards)
     copied = _weight_copy_bytes(config, train_config, value_bytes, sharded)
     kept, entering, ending = _activation_bytes(config, train_config, tokens, value_bytes)
     in_head, after_head = _head_bytes(config, train_config, value_bytes, sharded)
@@ -107,7 +110,7 @@ def estimate_memory(
     held = {
         "weights": 4 * (count + (trainable if has_adapter else 0)) // shards,
         "gradients": earlier_grads,
-        "optimizer moments": _optimizer_state_bytes(config, train_config) // shards,
+        "optimizer moments": moments,
         copies: copied,
         "activations": kept,
         "head and logits slice": 0,
@@ -129,13 +132,14 @@ def estimate_memory(
             "gradients": own_grads,
             copies: 0,
             "activations": 0,
-            "optimizer's working set": _optimizer_workspace_bytes(config, train_config, shards),
+            "optimizer's working set": workspace,
         },
     }
     estimates = []
     for phase, changed in phases.items():
         parts = {**held, **changed}
-        parts["framework reserve"] = _framework_reserve_bytes(sum(parts.values()), world_size)
+        driver = CUDA_CONTEXT_BYTES + (NCCL_BUFFER_BYTES if world_size > 1 else 0)
+        parts["framework reserve"] = driver + int(FRAGMENTATION_SHARE * sum(parts.values()))
         estimates.append(MemoryEstimate(phase, parts))
     return max(estimates, key=lambda estimate: estimate.total_bytes)
 
@@ -171,24 +175,20 @@ def _count_parameters(config: ModelConfig) -> tuple[int, int]:
     return block, num_parameters(config) + padding - config.n_layer * block
 
 
-def _count_trainable(config: ModelConfig, settings: TrainConfig) -> int:
-    """Return the number of trainable parameters: all, with padding, or those of the adapter."""
-    if not settings.lora.rank:
-        block, ends = _count_parameters(config)
-        return config.n_layer * block + ends
-    D, F, K = config.n_embd, config.ffn_hidden, config.n_kv_head * config.head_size
-    in_plus_out = {"q_proj": 2 * D, "o_proj": 2 * D, "k_proj": D + K, "v_proj": D + K}
-    widths = (in_plus_out.get(layer, D + F) for layer in settings.lora.target_modules)
-    return config.n_layer * settings.lora.rank * sum(widths)
+def _optimizer_bytes(
+    config: ModelConfig, settings: TrainConfig, trainable: int, shards: int
+) -> tuple[int, int]:
+    """Return the bytes of the fp32 moments, and of the optimizer's working set.
 
-
-def _optimizer_state_bytes(config: ModelConfig, settings: TrainConfig) -> int:
-    """Return the fp32 moments: two per parameter for AdamW, one per layer matrix for Muon."""
-    trainable = _count_trainable(config, settings)
+    AdamW has two moments per parameter and works in place; Muon has one per layer matrix, and needs
+    six fp32 stacks of matrices of a shape.
+    """
     if settings.optimizer.kind == "adamw":
-        return 8 * trainable
+        return 8 * trainable // shards, 0
     block, _ = _count_parameters(config)
-    return 8 * trainable - 4 * config.n_layer * (block - 2 * config.n_embd)
+    moments = 8 * trainable - 4 * config.n_layer * (block - 2 * config.n_embd)
+    elements = 2 * config.n_layer * config.n_embd * max(config.ffn_hidden, config.n_embd)
+    return moments // shards, 6 * 4 * min(MUON_CHUNK_ELEMENTS, elements // shards)
 
 
 def _weight_copy_bytes(
@@ -274,31 +274,24 @@ def _head_bytes(
     return cast + grad + slices + hidden, 2 * grad + hidden
 
 
-def _optimizer_workspace_bytes(config: ModelConfig, settings: TrainConfig, shards: int) -> int:
-    """Return 0 for AdamW, which is in place; Muon needs six fp32 stacks of matrices of a shape."""
-    if settings.optimizer.kind == "adamw":
-        return 0
-    elements = 2 * config.n_layer * config.n_embd * max(config.ffn_hidden, config.n_embd)
-    return 6 * 4 * min(MUON_CHUNK_ELEMENTS, elements // shards)
-
-
-def _framework_reserve_bytes(allocated: int, world_size: int) -> int:
-    """Return the assumed bytes of PyTorch and the driver."""
-    nccl = NCCL_BUFFER_BYTES if world_size > 1 else 0
-    return CUDA_CONTEXT_BYTES + nccl + int(FRAGMENTATION_SHARE * allocated)
-
-
 def estimate_tokens_per_s(
     config: ModelConfig, train_config: TrainConfig, gpu: Gpu, gpu_count: int = 1
 ) -> float:
     """Return tokens per second of all GPUs, with the config's micro-batch and precision."""
+    D, K = config.n_embd, config.n_kv_head * config.head_size
     tokens = train_config.micro_batch_size * config.block_size
     # with activation checkpointing a second forward pass: a third of the work
     recompute = 4 / 3 if train_config.activation_checkpointing else 1.0
     work = flops_per_token(config) * recompute / (gpu.bf16_tflops * 1e12 * MATMUL_UTILIZATION)
-    bytes_moved = _activation_traffic_bytes(config) * recompute + _weight_traffic_bytes(
-        config, train_config, gpu_count
-    )
+    # bytes per token outside matrix products; compiled, 2 bytes per value. In a block two norms,
+    # two residual sums, RoPE, attention's inputs and outputs; silu × up. Backward: twice
+    block = 3 * (13 * D + 4 * K + 3 * config.ffn_hidden) * 2
+    logits = 12 * config.padded_vocab_size  # fp32 and bf16, forward and backward
+    # casts and gradients of each micro-step, and the moves of each step
+    micro_step = 14 * num_active_parameters(config) / tokens
+    step = 32 * num_parameters(config) * gpu_count / train_config.tokens_per_step
+    weight_bytes = micro_step + step
+    bytes_moved = (config.n_layer * block + logits) * recompute + weight_bytes
     seconds = tokens * (
         work + bytes_moved / (gpu.bandwidth_tb_per_s * 1e12 * BANDWIDTH_UTILIZATION)
     )
@@ -306,21 +299,3 @@ def estimate_tokens_per_s(
         seconds /= FP8_SPEEDUP
     host = config.n_layer * KERNELS_PER_BLOCK * KERNEL_LAUNCH_SECONDS * recompute
     return gpu_count * tokens / max(seconds, host)
-
-
-def _activation_traffic_bytes(config: ModelConfig) -> int:
-    """Return the bytes per token moved outside matrix products: compiled, 2 bytes per value."""
-    D, K = config.n_embd, config.n_kv_head * config.head_size
-    # two norms, two residual sums, RoPE, attention's inputs and outputs; silu × up. Backward: twice
-    block = 3 * (13 * D + 4 * K + 3 * config.ffn_hidden) * 2
-    logits = 12 * config.padded_vocab_size  # fp32 and bf16, forward and backward
-    return config.n_layer * block + logits
-
-
-def _weight_traffic_bytes(config: ModelConfig, train_config: TrainConfig, gpu_count: int) -> float:
-    """Return the bytes per token of the moves of each micro-step (casts, gradients) and step."""
-    micro_step = (
-        14 * num_active_parameters(config) / (train_config.micro_batch_size * config.block_size)
-    )
-    step = 32 * num_parameters(config) * gpu_count / train_config.tokens_per_step
-    return micro_step + step

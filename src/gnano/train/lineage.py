@@ -1,4 +1,8 @@
-"""The lineage of a model: the run that a checkpoint is stored in, and those of its bases."""
+"""The lineage of a model: the base that a run starts from, and the runs that trained a checkpoint.
+
+A new run records its base's folder and the hash of its weights, so a run without a checkpoint
+starts again with the same weights, even if the folder that its user gave has changed.
+"""
 
 import json
 import tomllib
@@ -7,11 +11,67 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gnano.checkpoint.run_checkpoints import checkpoint_step
+from gnano.checkpoint.run_checkpoints import (
+    CHECKPOINTS_DIR,
+    CHECKSUMS_FILE,
+    checkpoint_step,
+    find_checkpoint,
+    sha256_file,
+)
 from gnano.config.data_config import InstructionConfig, InstructionSource, SourceConfig
 from gnano.config.recipe import Recipe, load_recipe
+from gnano.model.hf_io import load_parameters
+from gnano.model.transformer import GPT
+from gnano.train.run_dir import METRICS_FILE, RECIPE_FILE, has_started, read_run_metadata
 from gnano.utils.files import read_text
 from gnano.utils.jsonl_log import read_metrics
+
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class BaseCheckpoint:
+    """The checkpoint folder whose weights a run starts with, instead of random ones."""
+
+    folder: Path
+    sha256: str  # of the weights
+
+    @property
+    def missing_message(self) -> str:
+        """The error message for a missing base."""
+        return (
+            f"{self.folder}, the base of the run, is missing, and the run cannot resume without "
+            f"it. Put it back, or start a new run in another folder (--out)."
+        )
+
+    def load_into(self, model: GPT) -> None:
+        """Copy its weights into the model; raise ValueError where they have changed."""
+        path = self.folder / WEIGHTS_FILE
+        if not path.is_file():
+            raise ValueError(self.missing_message)
+        if sha256_file(path) != self.sha256:
+            raise ValueError(
+                f"{path} has changed since the run was started (its hash differs). Restore it, "
+                f"or start a new run in another folder (--out)."
+            )
+        weights = load_parameters(self.folder, model.config)
+        for name, parameter in model.named_parameters():
+            parameter.detach().copy_(weights[name])
+
+
+def find_base(path: str, run: Path) -> BaseCheckpoint:
+    """Return the base of a run in the folder `run`; a started run keeps the one that it recorded.
+
+    `path` is a run, a checkpoint, or any Hugging Face model folder.
+    """
+    if has_started(run):
+        facts = read_run_metadata(run / RECIPE_FILE).facts
+        if isinstance(facts.get("base"), str) and isinstance(facts.get("base_sha256"), str):
+            return BaseCheckpoint(Path(facts["base"]), facts["base_sha256"])
+    folder = find_checkpoint(Path(path)).absolute()
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise FileNotFoundError(f"{folder} is not a model folder: it has no {WEIGHTS_FILE}.")
+    return BaseCheckpoint(folder, sha256_file(folder / WEIGHTS_FILE))
 
 
 @dataclass(frozen=True)
@@ -40,33 +100,26 @@ def training_stages(folder: Path) -> list[TrainingStage]:
 
     The base's runs are included if the base still exists with the same weights.
     """
-    run = folder.resolve().parent.parent
-    if folder.resolve().parent.name != "checkpoints" or not (run / "recipe.toml").is_file():
+    folder = folder.resolve()
+    run = folder.parent.parent
+    if folder.parent.name != CHECKPOINTS_DIR or not (run / RECIPE_FILE).is_file():
         return []
-    recipe = load_recipe(str(run / "recipe.toml"))
-    facts = tomllib.loads(read_text(run / "recipe.toml")).get("run", {})
-    step, rows = checkpoint_step(folder.resolve()), []
+    recipe = load_recipe(str(run / RECIPE_FILE))
+    facts = tomllib.loads(read_text(run / RECIPE_FILE)).get("run", {})
+    step, rows = checkpoint_step(folder), []
     with suppress(OSError, ValueError):  # the log may be missing
-        rows = [row for row in read_metrics(run / "metrics.jsonl") if row["step"] <= step]
-    base = Path(facts.get("base", ""))
-    earlier = (
-        training_stages(base)
-        if _read_weights_sha256(base) == facts.get("base_sha256", "none")
-        else []
-    )
+        rows = [row for row in read_metrics(run / METRICS_FILE) if row["step"] <= step]
+    base, base_sha256 = Path(facts.get("base", "")), ""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        base_sha256 = json.loads((base / CHECKSUMS_FILE).read_text("utf-8"))[WEIGHTS_FILE][1]
+    is_same_base = base_sha256 == facts.get("base_sha256", "none")
+    earlier = training_stages(base) if is_same_base else []
     return [TrainingStage(run.name, step, recipe, facts, rows), *earlier]
 
 
 def format_base_name(stage: TrainingStage) -> str:
     """Return the name of the run or folder that a run was initialized from, without its path."""
     path = Path(stage.run_metadata.get("base") or stage.recipe.train.init_from)
-    if path.parent.name == "checkpoints":
+    if path.parent.name == CHECKPOINTS_DIR:
         return f"{path.parent.parent.name}, step {checkpoint_step(path):,}"
     return path.name
-
-
-def _read_weights_sha256(folder: Path) -> str:
-    """Return the hash that a checkpoint records for its weights, or ""."""
-    with suppress(OSError, ValueError, LookupError, TypeError):
-        return str(json.loads((folder / "files.json").read_text("utf-8"))["model.safetensors"][1])
-    return ""

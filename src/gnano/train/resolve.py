@@ -12,11 +12,12 @@ from those that its user allows to change (`--allow`), which are then recorded:
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -24,11 +25,11 @@ from gnano.checkpoint.run_checkpoints import checkpoint_step, list_checkpoints
 from gnano.config.recipe import Recipe, flatten_recipe
 from gnano.model.devices import compile_unsupported_reason, resolve_device
 from gnano.model.flops import flops_per_token
+from gnano.model.fp8 import fp8_unsupported_reason
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.distributed.context import DistContext
 from gnano.train.estimate import choose_parallelism
 from gnano.train.logging.trackers import check_trackers_installed
-from gnano.train.precision import check_precision, choose_precision
 from gnano.train.run_dir import (
     DATA_KEY,
     RECIPE_FILE,
@@ -38,7 +39,7 @@ from gnano.train.run_dir import (
     read_run_metadata,
     write_run_metadata,
 )
-from gnano.train.tasks.training_task import TrainingTask
+from gnano.train.training_task import TrainingTask
 
 UNCHECKED_KEYS = {
     *("train.eval_every", "train.eval_tokens", "train.early_stopping_patience"),
@@ -53,8 +54,102 @@ UNCHECKED_KEYS = {
 STEPS_KEY = "train.steps"
 MAX_VALUE_CHARS = 60  # characters of a value: of a longer one, the part that differs is shown
 MIN_COMPILE_FLOPS = 1e15  # FLOPs: about an hour on two cores, where compiling takes a minute
+MIN_BF16_SPEEDUP = 1.5  # bf16 rounds more, so it has to be clearly faster
 AUTO_FIELDS = ("device", "precision", "compile", "threads")  # chosen once for the whole run
 AUTO_VALUES = ("auto", 0)  # values of these fields that let the program choose
+
+
+def resolve_recipe(
+    recipe: Recipe, run: Path, task: TrainingTask, world: DistContext, allowed: Sequence[str] = ()
+) -> Recipe:
+    """Return the recipe with `auto` replaced; write it to the run's folder, or compare with it.
+
+    `allowed` names keys and tables of the recipe that may differ from the run's. Raises ValueError
+    where recipe, data and the run so far do not fit together.
+    """
+    recipe = task.resolve(recipe)
+    recipe.train.accumulation_steps(recipe.model.block_size, world.world_size)
+    path, device = run / RECIPE_FILE, world.device
+    if not path.exists() and (run / "config.json").exists():
+        raise ValueError(f"{run} is a model folder, not a run; choose another folder (--out).")
+    saved = read_run_metadata(path) if has_started(run) else None
+    recipe = _replace_auto_values(recipe, saved, device)
+    changes = _check_changes(recipe, saved, run, task, allowed)
+    if recipe.train.precision == "fp8" and (reason := fp8_unsupported_reason(device)):
+        raise ValueError(f'{reason} Choose train.precision = "bf16".')
+    if recipe.train.compile == "yes" and (reason := compile_unsupported_reason(device)):
+        raise ValueError(f'{reason} Or choose train.compile = "no".')
+    check_trackers_installed(recipe.train.trackers)
+    if saved is None:
+        facts = collect_run_facts(recipe, task.fingerprint, world.world_size)
+        if task.base:
+            facts |= {"base": str(task.base.folder), "base_sha256": task.base.sha256}
+        write_run_metadata(recipe, facts, path)
+    elif changes:
+        records = list(saved.facts.get("changes", ()))
+        for change in changes:
+            entries: dict[str, Any] = {"step": _count_saved_steps(run), "key": change.key}
+            entries |= {"from": change.before, "to": change.after}
+            # TOML has no null
+            records.append({key: value for key, value in entries.items() if value is not None})
+        facts = {**saved.facts, "changes": records}
+        write_run_metadata(recipe, facts, path)
+    if world.world_size > 1 and recipe.train.parallel == "auto":
+        memory = None
+        if device.type == "cuda":
+            memory = torch.cuda.get_device_properties(device).total_memory
+        parallel = choose_parallelism(recipe.model, recipe.train, world.world_size, memory)
+        recipe = replace(recipe, train=replace(recipe.train, parallel=parallel))
+    return recipe
+
+
+def _replace_auto_values(recipe: Recipe, saved: RunMetadata | None, device: torch.device) -> Recipe:
+    """Return the recipe with the saved run's values for `auto`, or with chosen ones."""
+    config = recipe.train
+    if saved:  # chosen once: a noisy measurement cannot change them
+        unset = [name for name in AUTO_FIELDS if getattr(config, name) in AUTO_VALUES]
+        values = {name: getattr(saved.recipe.train, name) for name in unset}
+        return replace(recipe, train=replace(config, **values))
+    precision = choose_precision(device) if config.precision == "auto" else config.precision
+    compiled = config.compile
+    if compiled == "auto":
+        tokens = config.steps * config.tokens_per_step
+        pays = device.type == "cuda" or tokens * flops_per_token(recipe.model) > MIN_COMPILE_FLOPS
+        compiled = "yes" if pays and compile_unsupported_reason(device) is None else "no"
+    # the last bits of a sum depend on the number of threads
+    threads = config.threads or (torch.get_num_threads() if device.type == "cpu" else 0)
+    changed = replace(
+        config,
+        device=resolve_device(config.device),
+        precision=precision,
+        compile=compiled,
+        threads=threads,
+    )
+    return replace(recipe, train=changed)
+
+
+def choose_precision(device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """Return bf16 where the device supports it natively, else fp16 on a GPU and fp32 on a CPU.
+
+    A measurement decides on a CPU: bf16 products are 3 to 5 times as fast as fp32 on one with
+    AVX512-BF16 or AMX, and several times slower on others. On Apple's GPUs it is fp32: the others
+    were never measured there. Master weights are fp32 either way.
+    """
+    if device.type == "mps":
+        return "fp32"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    fastest = {}  # seconds of a matrix product; all of them take about 50 ms
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = torch.ones(768, 768, dtype=dtype), torch.ones(768, 768, dtype=dtype)
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            a @ b
+            times.append(time.perf_counter() - start)
+        fastest[dtype] = min(times)
+    is_faster = fastest[torch.float32] >= MIN_BF16_SPEEDUP * fastest[torch.bfloat16]
+    return "bf16" if is_faster else "fp32"
 
 
 @dataclass(frozen=True)
@@ -74,47 +169,107 @@ class RecipeChange:
             return True
         return self.key.startswith("model.") and self.key != "model.dropout"
 
-    @property
-    def allow_name(self) -> str:
-        """Return the name to allow; for an added or removed source, that of its table."""
-        is_changed = self.before is not None and self.after is not None
-        return self.key if is_changed else self.key.rpartition(".")[0]
-
     def __str__(self) -> str:
         if self.key == DATA_KEY:
             return f"fingerprint {self.before[:12]}… → {self.after[:12]}…"
-        before, after = (
+        texts = [
             "nothing" if value is None else json.dumps(value, ensure_ascii=False)
             for value in (self.before, self.after)
-        )
-        if max(len(before), len(after)) > MAX_VALUE_CHARS:
-            pairs = zip(before, after, strict=False)
-            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        ]
+        if max(map(len, texts)) > MAX_VALUE_CHARS:
+            same = sum(
+                1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
+            )
             start = max(same - MAX_VALUE_CHARS // 3, 0)
-            before, after = _excerpt(before, start), _excerpt(after, start)
-        return f"{before} → {after}"
-
-    def to_record(self, step: int) -> dict[str, Any]:
-        """Return the entry for the run's recipe.toml; TOML has no null, so None is left out."""
-        entries = {"step": step, "key": self.key, "from": self.before, "to": self.after}
-        return {name: value for name, value in entries.items() if value is not None}
+            end = start + MAX_VALUE_CHARS
+            texts = [
+                f"{'…' * (start > 0)}{text[start:end]}{'…' * (end < len(text))}" for text in texts
+            ]
+        return " → ".join(texts)
 
 
-def diff_recipes(saved: Mapping[str, Any], requested: Mapping[str, Any]) -> list[RecipeChange]:
-    """Return the differences between two flat recipes, sorted by key."""
-    changes = (
-        RecipeChange(key, saved.get(key), requested.get(key))
-        for key in sorted({*saved, *requested} - UNCHECKED_KEYS)
+def _check_changes(
+    recipe: Recipe,
+    saved: RunMetadata | None,
+    run: Path,
+    task: TrainingTask,
+    allowed: Sequence[str],
+) -> list[RecipeChange]:
+    """Return how the recipe differs from the run's; raise ValueError where that is not allowed."""
+    new = {**flatten_recipe(recipe), DATA_KEY: task.fingerprint}
+    old = new
+    if saved:
+        old = {**flatten_recipe(saved.recipe), DATA_KEY: saved.data_fingerprint}
+    keys = sorted({*new, *old})
+    allowed = _resolve_allowed_names(allowed, keys)
+    pairs = (RecipeChange(key, old.get(key), new.get(key)) for key in keys)
+    changes = [c for c in pairs if c.key not in UNCHECKED_KEYS and c.before != c.after]
+    if not changes:
+        return []
+    _check_allowed(changes, allowed, run)
+    checkpoints = list_checkpoints(run) if old[DATA_KEY] != new[DATA_KEY] else []
+    # other data may be allowed, but not ids that mean other texts
+    if checkpoints and (Tokenizer.load(checkpoints[-1]).fingerprint != task.tokenizer.fingerprint):
+        raise ValueError(
+            f"{task.data_location} was tokenized with another tokenizer than the data of "
+            f"{run}, so its ids mean other texts. Prepare it with the tokenizer of the run "
+            f"(data.tokenizer = {str(checkpoints[-1])!r}), or choose another folder (--out)."
+        )
+    return changes
+
+
+def _check_allowed(changes: list[RecipeChange], allowed: Sequence[str], run: Path) -> None:
+    """Raise ValueError, listing the changes, unless all of them are allowed."""
+
+    def is_allowed(key: str, names: Sequence[str] = allowed) -> bool:
+        return any(key == name or key.startswith(f"{name}.") for name in names)
+
+    by_key = {change.key: change for change in changes}
+    steps = by_key.get(STEPS_KEY)
+    kinds = {"on other data": DATA_KEY in by_key, "with another recipe": set(by_key) != {DATA_KEY}}
+    how = " and ".join(text for text, differs in kinds.items() if differs)
+    count = f"{len(changes)} value{'s differ' if changes[1:] else ' differs'}"
+    difference = f"{run} was started {how} ({count} from its recipe.toml)"
+    width = max(map(len, by_key))
+    lines = "".join(f"\n  {change.key:<{width}}   {change}" for change in changes)
+    others = f"resume with the same values, or choose another folder (--out).{lines}"
+
+    if fixed := [change.key for change in changes if change.is_fixed]:
+        raise ValueError(
+            f"{difference}, and {', '.join(fixed)} cannot change, because the checkpoints would "
+            f"not fit; {others}"
+        )
+    if steps and steps.after < (saved_steps := _count_saved_steps(run)):
+        raise ValueError(
+            f"{run} has completed {saved_steps:,} steps, but train.steps is {steps.after:,}; set "
+            f"it to {saved_steps:,} or more, or choose another folder (--out)."
+        )
+    refused = [change for change in changes if not is_allowed(change.key)]
+    if not refused:
+        return
+    if steps and changes == [steps] and steps.after > steps.before:
+        raise ValueError(
+            f"{run} was started with {steps.before:,} steps, and {steps.after:,} extend it: add "
+            f"--allow train.steps to extend it, {others}"
+        )
+    missing = [  # of an added or removed source, its table
+        change.key.rpartition(".")[0] if None in (change.before, change.after) else change.key
+        for change in refused
+    ]
+    if DATA_KEY in by_key and not is_allowed(DATA_KEY):
+        missing = [DATA_KEY, *(name for name in missing if not is_allowed(name, [DATA_KEY]))]
+    flag = " ".join(dict.fromkeys([*allowed, *missing]))
+    raise ValueError(
+        f"{difference}; allow {'it' if len(changes) == 1 else 'them'} (--allow {flag}), {others}"
     )
-    return [change for change in changes if change.before != change.after]
 
 
-def resolve_allowed_names(allow: Sequence[str], keys: Iterable[str]) -> list[str]:
+def _resolve_allowed_names(allow: Sequence[str], keys: Iterable[str]) -> list[str]:
     """Return the names given to `--allow`, as the recipe spells them.
 
     Raises ValueError where a name is neither a key nor a table.
     """
-    paths = [key.split(".") for key in [*keys, DATA_KEY]]
+    paths = [key.split(".") for key in keys]
     known = sorted({".".join(path[:end]) for path in paths for end in range(1, len(path) + 1)})
     spelled = {name.replace("-", "_"): name for name in known}  # flags are spelled with dashes
     for name in allow:
@@ -127,166 +282,6 @@ def resolve_allowed_names(allow: Sequence[str], keys: Iterable[str]) -> list[str
                 f"train.steps, or a table such as train.schedule for all keys in it."
             )
     return [spelled[name.replace("-", "_")] for name in allow]
-
-
-def check_changes_allowed(
-    changes: list[RecipeChange], allowed: Sequence[str], run: Path, saved_steps: int
-) -> None:
-    """Raise ValueError, listing the changes, unless all of them are allowed."""
-    by_key = {change.key: change for change in changes}
-    steps = by_key.get(STEPS_KEY)
-    others = "resume with the same values, or choose another folder (--out)."
-    if fixed := [change.key for change in changes if change.is_fixed]:
-        raise ValueError(
-            f"{_describe_difference(run, changes)}, and {', '.join(fixed)} cannot change, because "
-            f"the checkpoints would not fit; {others}{_format_changes(changes)}"
-        )
-    if steps and steps.after < saved_steps:
-        raise ValueError(
-            f"{run} has completed {saved_steps:,} steps, but train.steps is {steps.after:,}; set "
-            f"it to {saved_steps:,} or more, or choose another folder (--out)."
-        )
-    refused = [change for change in changes if not _is_allowed(change.key, allowed)]
-    if not refused:
-        return
-    if steps and changes == [steps] and steps.after > steps.before:
-        raise ValueError(
-            f"{run} was started with {steps.before:,} steps, and {steps.after:,} extend it: add "
-            f"--allow train.steps to extend it, {others}{_format_changes(changes)}"
-        )
-    missing = [change.allow_name for change in refused]
-    if DATA_KEY in by_key and not _is_allowed(DATA_KEY, allowed):
-        missing = [DATA_KEY, *(name for name in missing if not _is_allowed(name, [DATA_KEY]))]
-    flag = " ".join(dict.fromkeys([*allowed, *missing]))
-    raise ValueError(
-        f"{_describe_difference(run, changes)}; allow {'it' if len(changes) == 1 else 'them'} "
-        f"(--allow {flag}), {others}{_format_changes(changes)}"
-    )
-
-
-def _describe_difference(run: Path, changes: list[RecipeChange]) -> str:
-    keys = {change.key for change in changes}
-    kinds = {"on other data": DATA_KEY in keys, "with another recipe": bool(keys - {DATA_KEY})}
-    how = " and ".join(text for text, differs in kinds.items() if differs)
-    count = f"{len(changes)} value{'s differ' if changes[1:] else ' differs'}"
-    return f"{run} was started {how} ({count} from its recipe.toml)"
-
-
-def _format_changes(changes: list[RecipeChange]) -> str:
-    width = max(len(change.key) for change in changes)
-    return "".join(f"\n  {change.key:<{width}}   {change}" for change in changes)
-
-
-def _is_allowed(key: str, allowed: Sequence[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in allowed)
-
-
-def _excerpt(text: str, start: int) -> str:
-    end = start + MAX_VALUE_CHARS
-    return f"{'…' * (start > 0)}{text[start:end]}{'…' * (end < len(text))}"
-
-
-def resolve_run_device(recipe: Recipe, run: Path) -> str:
-    """Return the device of the run: that of the recipe, else the run's, else the best available."""
-    name = recipe.train.device
-    if name == "auto" and has_started(run):
-        name = read_run_metadata(run / RECIPE_FILE).recipe.train.device
-    return resolve_device(name)
-
-
-def resolve_recipe(
-    recipe: Recipe, run: Path, task: TrainingTask, world: DistContext, allowed: Sequence[str] = ()
-) -> Recipe:
-    """Return the recipe with `auto` replaced; write it to the run's folder, or compare with it.
-
-    `allowed` names keys and tables of the recipe that may differ from the run's. Raises ValueError
-    where recipe, data and the run so far do not fit together.
-    """
-    recipe = task.resolve(recipe)
-    recipe.train.accumulation_steps(recipe.model.block_size, world.world_size)
-    path = run / RECIPE_FILE
-    if not path.exists() and (run / "config.json").exists():
-        raise ValueError(f"{run} is a model folder, not a run; choose another folder (--out).")
-    saved = read_run_metadata(path) if has_started(run) else None
-    if saved:  # chosen once: a noisy measurement cannot change them
-        unset = [name for name in AUTO_FIELDS if getattr(recipe.train, name) in AUTO_VALUES]
-        recipe = _replace_train(recipe, **{n: getattr(saved.recipe.train, n) for n in unset})
-    else:
-        recipe = _choose_auto_values(recipe, run, world)
-    changes = _check_changes(recipe, saved, run, task, allowed)
-    check_precision(recipe.train.precision, world.device)
-    if recipe.train.compile == "yes" and (reason := compile_unsupported_reason(world.device)):
-        raise ValueError(f'{reason} Or choose train.compile = "no".')
-    check_trackers_installed(recipe.train.trackers)
-    if saved is None:
-        facts = collect_run_facts(recipe, task.fingerprint, world.world_size)
-        base = task.base.run_facts() if task.base else {}
-        write_run_metadata(recipe, {**facts, **base}, path)
-    elif changes:
-        step = _count_saved_steps(run)
-        records = [change.to_record(step) for change in changes]
-        facts = {**saved.facts, "changes": [*saved.facts.get("changes", ()), *records]}
-        write_run_metadata(recipe, facts, path)
-    if world.world_size > 1 and recipe.train.parallel == "auto":
-        memory = None
-        if world.device.type == "cuda":
-            memory = torch.cuda.get_device_properties(world.device).total_memory
-        parallel = choose_parallelism(recipe.model, recipe.train, world.world_size, memory)
-        recipe = _replace_train(recipe, parallel=parallel)
-    return recipe
-
-
-def _choose_auto_values(recipe: Recipe, run: Path, world: DistContext) -> Recipe:
-    """Replace the values that a new run leaves to the program."""
-    config, device = recipe.train, world.device
-    precision, compiled = config.precision, config.compile
-    if precision == "auto":
-        precision = choose_precision(device)
-    if compiled == "auto":
-        tokens = config.steps * config.tokens_per_step
-        pays = device.type == "cuda" or tokens * flops_per_token(recipe.model) > MIN_COMPILE_FLOPS
-        compiled = "yes" if pays and compile_unsupported_reason(device) is None else "no"
-    # the last bits of a sum depend on the number of threads
-    threads = config.threads or (torch.get_num_threads() if device.type == "cpu" else 0)
-    return _replace_train(
-        recipe,
-        device=resolve_run_device(recipe, run),
-        precision=precision,
-        compile=compiled,
-        threads=threads,
-    )
-
-
-def _replace_train(recipe: Recipe, **changes: Any) -> Recipe:
-    return replace(recipe, train=replace(recipe.train, **changes))
-
-
-def _check_changes(
-    recipe: Recipe,
-    metadata: RunMetadata | None,
-    run: Path,
-    task: TrainingTask,
-    allowed: Sequence[str],
-) -> list[RecipeChange]:
-    """Return how the recipe differs from the run's; raise ValueError where that is not allowed."""
-    new = {**flatten_recipe(recipe), DATA_KEY: task.fingerprint}
-    saved = (
-        {**flatten_recipe(metadata.recipe), DATA_KEY: metadata.data_fingerprint}
-        if metadata
-        else new
-    )
-    allowed = resolve_allowed_names(allowed, {*new, *saved})
-    changes = diff_recipes(saved, new)
-    check_changes_allowed(changes, allowed, run, _count_saved_steps(run))
-    checkpoints = list_checkpoints(run) if any(c.key == DATA_KEY for c in changes) else []
-    # other data may be allowed, but not ids that mean other texts
-    if checkpoints and (Tokenizer.load(checkpoints[-1]).fingerprint != task.tokenizer.fingerprint):
-        raise ValueError(
-            f"{task.data_location} was tokenized with another tokenizer than the data of "
-            f"{run}, so its ids mean other texts. Prepare it with the tokenizer of the run "
-            f"(data.tokenizer = {str(checkpoints[-1])!r}), or choose another folder (--out)."
-        )
-    return changes
 
 
 def _count_saved_steps(run: Path) -> int:

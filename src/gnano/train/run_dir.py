@@ -1,28 +1,41 @@
-"""The metadata of a run: its folder's `recipe.toml`, which is written atomically.
+"""The folder of a run: its metadata, `recipe.toml`, and its lock; loads without torch.
 
-[model] [data] [train]    the resolved recipe, as it is now
-[run]                     facts of the start: versions, commit, data
-[[run.changes]]           changes that were allowed since: step, key, from, to
+    [model] [data] [train]    the resolved recipe, as it is now
+    [run]                     facts of the start: versions, commit, data
+    [[run.changes]]           changes that were allowed since: step, key, from, to
+
+Only one process at a time may train in a folder: rank 0 holds a lock on `run.lock`. The kernel
+releases it when the process ends, in whatever way, so a killed run needs no cleanup.
 """
 
+import fcntl
+import json
+import os
 import platform
+import socket
 import subprocess
 import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from gnano import __version__
 from gnano.checkpoint.run_checkpoints import list_checkpoints
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.model.flops import num_parameters
-from gnano.utils.files import atomic_write_text, read_text
+from gnano.utils.files import atomic_write_text, read_text, try_lock
 
-RECIPE_FILE, METRICS_FILE = "recipe.toml", "metrics.jsonl"
+if TYPE_CHECKING:
+    from gnano.train.distributed.context import DistContext
+
+RECIPE_FILE, METRICS_FILE, LOCK_FILE = "recipe.toml", "metrics.jsonl", "run.lock"
 DATA_KEY = "data"  # the key of a change of the prepared data
+LOCK_ATTEMPTS = 3  # `current_owner` in another process may hold the lock for a moment
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"  # UTC
 
 
 @dataclass(frozen=True)
@@ -63,32 +76,93 @@ def write_run_metadata(recipe: Recipe, facts: dict[str, Any], path: Path) -> Non
     """Write a `recipe.toml`."""
     import tomli_w
 
-    content: dict[str, Any] = {**asdict(recipe), "run": facts}
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(path, tomli_w.dumps(content))
+    atomic_write_text(path, tomli_w.dumps({**asdict(recipe), "run": facts}))
 
 
 def collect_run_facts(recipe: Recipe, fingerprint: str, world_size: int) -> dict[str, Any]:
     """Return the facts that a new run records."""
+    import torch
+
+    commit = ""  # of the checkout that contains this package
+    with suppress(OSError):
+        command, here = ["git", "rev-parse", "HEAD"], Path(__file__).parent
+        found = subprocess.run(command, cwd=here, capture_output=True, encoding="utf-8")
+        commit = found.stdout.strip()
     on_gpu = recipe.train.device == "cuda"
     return {
         "gnano": __version__,
-        "git_commit": _git_commit(),
+        "git_commit": commit,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "ranks": world_size,
         **({"gpu": torch.cuda.get_device_name()} if on_gpu else {}),
         "parameters": num_parameters(recipe.model),
         "data_fingerprint": fingerprint,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "started": time.strftime(TIME_FORMAT, time.gmtime()),
     }
 
 
-def _git_commit() -> str:
-    """Return the commit of the checkout that contains this package, or ""."""
-    command, here = ["git", "rev-parse", "HEAD"], Path(__file__).parent
+@contextmanager
+def run_lock(run: Path, world: "DistContext") -> Iterator[None]:
+    """Hold the run's lock; raise ValueError where another process has it."""
+    file = world.run_on_main(partial(_acquire_run_lock, run))
     try:
-        found = subprocess.run(command, cwd=here, capture_output=True, encoding="utf-8")
-        return found.stdout.strip()
+        yield
+    finally:
+        if world.is_main:
+            if not (run / RECIPE_FILE).exists():  # refused before the run was created
+                (run / LOCK_FILE).unlink(missing_ok=True)
+                with suppress(OSError):  # the folder has other files
+                    run.rmdir()
+            os.close(file)
+
+
+def _acquire_run_lock(run: Path) -> int:
+    """Return the descriptor of the locked file, which names this process as its owner."""
+    run.mkdir(parents=True, exist_ok=True)
+    # not inherited by child processes, which may outlive this process
+    file = os.open(run / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    for attempt in range(1, LOCK_ATTEMPTS + 1):
+        try:
+            try_lock(file, fcntl.LOCK_EX)
+            break
+        except BlockingIOError:
+            if attempt < LOCK_ATTEMPTS:
+                time.sleep(0.1)
+                continue
+            owner = _read_lock_owner(file)
+            os.close(file)
+            raise ValueError(
+                f"{run} is being trained by process {owner.get('pid', '?')} on "
+                f"{owner.get('host', '?')} since {owner.get('since', '?')}. Stop it first, or "
+                f"choose another folder (--out)."
+            ) from None
+    since = time.strftime(TIME_FORMAT, time.gmtime())
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+    os.ftruncate(file, 0)
+    os.pwrite(file, json.dumps(owner).encode() + b"\n", 0)
+    return file
+
+
+def current_owner(run: Path) -> dict[str, Any] | None:
+    """Return the process that trains this run now (pid, host, since), or None."""
+    try:
+        file = os.open(run / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return ""
+        return None
+    try:
+        try_lock(file, fcntl.LOCK_SH)
+        return None
+    except BlockingIOError:
+        return _read_lock_owner(file)
+    finally:
+        os.close(file)
+
+
+def _read_lock_owner(file: int) -> dict[str, Any]:
+    try:
+        owner = json.loads(os.pread(file, 4096, 0))
+    except ValueError:
+        return {}
+    return owner if isinstance(owner, dict) else {}

@@ -94,8 +94,8 @@ class StabilityMonitor:
         """
         if not self.consecutive_skips:
             return None
-        why = "their loss or its gradient was infinite or NaN"
-        why += ", or spiked" if self.config.spike_threshold else ""
+        spiked = ", or spiked" if self.config.spike_threshold else ""
+        why = f"their loss or its gradient was infinite or NaN{spiked}"
         advice = f"lower train.schedule.peak (now {self.peak_lr:g}) or check the data"
         if self.consecutive_skips >= step:
             raise ValueError(

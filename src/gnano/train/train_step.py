@@ -14,7 +14,6 @@ while it computes the next step.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,7 @@ import torch
 from torch import Tensor
 
 from gnano.checkpoint.async_writer import AsyncCheckpointWriter
-from gnano.checkpoint.format import LORA_PREFIX, Snapshot
-from gnano.checkpoint.manager import latest_valid_checkpoint
+from gnano.checkpoint.format import LORA_PREFIX, Snapshot, latest_valid_checkpoint
 from gnano.checkpoint.run_checkpoints import list_checkpoints
 from gnano.config.recipe import Recipe
 from gnano.data.sft.sft_dataset import AnyBatch
@@ -32,15 +30,21 @@ from gnano.model.devices import accumulation_dtype
 from gnano.model.fp8 import convert_to_fp8
 from gnano.model.lora import add_lora, merge_lora
 from gnano.model.transformer import GPT
-from gnano.train.base_checkpoint import BaseCheckpoint
 from gnano.train.distributed.context import DistContext
 from gnano.train.distributed.parallel import gather_full, parallelize, shard_like, to_local
+from gnano.train.lineage import BaseCheckpoint
 from gnano.train.optim.builder import Optimizer
 from gnano.train.optim.grad_scaler import GradScaler
-from gnano.train.precision import COMPUTE_DTYPES
 from gnano.train.stability import SpikeDetector
 from gnano.utils.stop_request import StopRequestedError
 
+# of the activations, by precision; fp8 is that of the large matrix products between them
+COMPUTE_DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp8": torch.bfloat16,
+}
 STEP_METRICS = ("loss", "grad_norm", "skipped", "stop")  # of a step, in this order
 SKIPPED_NOT_FINITE, SKIPPED_SPIKE = 1, 2  # why a step was skipped
 # prefixes of saved tensors that do not belong to the optimizer
@@ -68,7 +72,13 @@ class TrainState:
         torch.manual_seed(config.seed)
         self.model = GPT.from_config(recipe.model).to(world.device)
         if base is not None:
-            world.run_on_main(partial(self._load_base_weights, base))
+
+            def load_base() -> None:
+                # a checkpoint of the run has all weights, unless it trains an adapter
+                if config.lora.rank or not list_checkpoints(run):
+                    base.load_into(self.model)
+
+            world.run_on_main(load_base)
         if config.lora.rank:
             add_lora(self.model, config.lora)
         self.model.compute_dtype = dtype
@@ -87,6 +97,7 @@ class TrainState:
             if stability.spike_threshold
             else None
         )
+        self.last_lr = 0.0  # of the last step
         self.completed_steps = 0
         self.loaded_state: dict[str, Any] = {}  # of the checkpoint that was restored
         self.checkpoint: Path | None = None
@@ -149,8 +160,9 @@ class TrainState:
             values = torch.stack([loss_sum / num_targets, norm])
             skipped += SKIPPED_SPIKE * (self.spike_detector.is_spike(values) & finite)
             self.spike_detector.update(values, skipped > 0)
+        self.last_lr = config.schedule.lr_at(step, config.steps)
         self.optimizer.step(
-            config.schedule.lr_at(step, config.steps),
+            self.last_lr,
             1 - step / config.steps,
             torch.where(finite, divisor, 1).float(),
             (skipped > 0).float(),
@@ -163,7 +175,8 @@ class TrainState:
     @property
     def checkpoint_bytes(self) -> int:
         """Return the bytes of the tensors of a checkpoint."""
-        tensors = [*self.parallel_model.parameters.values(), *self._training_tensors().values()]
+        parts = (self.parallel_model.parameters, self.optimizer.state_dict(), self._extra_tensors())
+        tensors = [tensor for part in parts for tensor in part.values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def save(self, step: int, state: dict[str, Any], writer: AsyncCheckpointWriter | None) -> None:
@@ -173,11 +186,9 @@ class TrainState:
         weights = gather_full(self.parallel_model.parameters, self.world)
         if self.recipe.train.lora.rank and writer:
             weights = merge_lora(weights, self.recipe.train.lora)
-        training = gather_full(self._training_tensors(), self.world)
+        training = gather_full({**self.optimizer.state_dict(), **self._extra_tensors()}, self.world)
         if writer:
-            writer.start(
-                Snapshot(step, writer.copy_to_cpu(weights), writer.copy_to_cpu(training), state)
-            )
+            writer.start(Snapshot(step, weights, training, state))
 
     def restore(self, is_acceptable: Callable[[dict[str, Any]], bool] = lambda state: True) -> bool:
         """Load the newest checkpoint with an acceptable state; return whether there is one."""
@@ -205,17 +216,23 @@ class TrainState:
             for name, part in shard_like(weights, parameters, self.world).items():
                 to_local(parameters[name].detach()).copy_(to_local(part))
         self.parallel_model.reshard()
-        self._load_training_tensors(training)
+        extra = self._extra_tensors()
+        if self.world.is_main:
+            # a setting that was switched on, or enlarged, since the checkpoint starts fresh
+            for name, tensor in extra.items():
+                if name not in training or training[name].shape != tensor.shape:
+                    training[name] = tensor
+            moments = {
+                name: tensor
+                for name, tensor in training.items()
+                if name.split("/")[0] not in EXTRA_STATE_PREFIXES
+            }
+            self.optimizer.check_state_dict(moments)
+        parts = shard_like(training, {**self.optimizer.state_dict(), **extra}, self.world)
+        for name, tensor in extra.items():
+            to_local(tensor).copy_(to_local(parts.pop(name)))
+        self.optimizer.load_state_dict(parts)
         return True
-
-    def _load_base_weights(self, base: BaseCheckpoint) -> None:
-        """Load the base on rank 0, unless a checkpoint of the run has all weights."""
-        if self.recipe.train.lora.rank or not list_checkpoints(self.run):
-            base.load_into(self.model)
-
-    def _training_tensors(self) -> dict[str, Tensor]:
-        """Return all tensors to save in addition to the weights."""
-        return {**self.optimizer.state_dict(), **self._extra_tensors()}
 
     def _extra_tensors(self) -> dict[str, Tensor]:
         """Return the state of the loss scale and the spike detector, and the adapter."""
@@ -226,22 +243,3 @@ class TrainState:
             for name, parameter in self.optimizer.parameters.items():
                 tensors[f"{LORA_PREFIX}{name}"] = parameter.detach()
         return tensors
-
-    def _load_training_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Distribute the full tensors, which rank 0 has read."""
-        current, extra = self._training_tensors(), self._extra_tensors()
-        if self.world.is_main:
-            # a setting that was switched on, or enlarged, since the checkpoint starts fresh
-            for name, tensor in extra.items():
-                if name not in tensors or tensors[name].shape != tensor.shape:
-                    tensors[name] = tensor
-            moments = {
-                name: tensor
-                for name, tensor in tensors.items()
-                if name.split("/")[0] not in EXTRA_STATE_PREFIXES
-            }
-            self.optimizer.check_state_dict(moments)
-        parts = shard_like(tensors, current, self.world)
-        for name, tensor in extra.items():
-            to_local(tensor).copy_(to_local(parts.pop(name)))
-        self.optimizer.load_state_dict(parts)

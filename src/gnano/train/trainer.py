@@ -12,7 +12,8 @@ a CPU bit for bit, and any number of ranks trains on the same samples in the sam
 import gc
 import math
 import signal
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,27 +22,25 @@ from pathlib import Path
 from gnano.checkpoint.async_writer import AsyncCheckpointWriter
 from gnano.checkpoint.format import CheckpointAssets
 from gnano.checkpoint.run_checkpoints import CHECKPOINTS_DIR
-from gnano.config.data_config import DataConfig
 from gnano.config.recipe import Recipe
-from gnano.train.base_checkpoint import find_base
-from gnano.train.data_loader import DataWaiter, Notify, PrefetchLoader
+from gnano.model.devices import resolve_device
+from gnano.train.data_loader import Notify, PrefetchLoader
 from gnano.train.distributed.context import DistContext
-from gnano.train.evaluator import Evaluator, is_multiple_of
-from gnano.train.heldout_loss import TaskEvaluatorFactory
+from gnano.train.evaluator import Evaluator, TaskEvaluatorFactory
 from gnano.train.logging.metrics_logger import AsyncMetricReader, MetricsCallback, MetricsLogger
 from gnano.train.logging.profiler import StepProfiler
-from gnano.train.resolve import resolve_recipe, resolve_run_device
-from gnano.train.run_lock import run_lock
+from gnano.train.resolve import resolve_recipe
+from gnano.train.run_dir import RECIPE_FILE, has_started, read_run_metadata, run_lock
 from gnano.train.stability import StabilityMonitor
-from gnano.train.tasks.dpo_task import DPOTask
-from gnano.train.tasks.pretraining import PretrainingTask
-from gnano.train.tasks.sft_task import SFTTask
-from gnano.train.tasks.training_task import TrainingTask
 from gnano.train.train_step import TrainState
+from gnano.train.training_task import TrainingTask
+from gnano.train.tuning_task import build_task
 from gnano.utils.files import check_output_path
 from gnano.utils.jsonl_log import EventLog
 from gnano.utils.platform_support import set_num_threads
 from gnano.utils.stop_request import SignalHandler, StopRequestedError
+
+POLL_INTERVAL = 1.0  # seconds between looks at data in preparation
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,11 @@ def open_trainer(
 ) -> Iterator["Trainer"]:
     """Yield the trainer of a run, which is locked until the context ends; arguments as `train`."""
     check_output_path(run, "--out", [*recipe.input_paths], allowed_kind="run")
-    device = resolve_run_device(recipe, run)
+    device = recipe.train.device
+    if device == "auto" and has_started(run):  # a run stays on its device
+        device = read_run_metadata(run / RECIPE_FILE).recipe.train.device
     with (
-        DistContext.init(device, recipe.train.stability.stall_timeout) as world,
+        DistContext.init(resolve_device(device), recipe.train.stability.stall_timeout) as world,
         SignalHandler(world.world_size > 1) as signals,
         run_lock(run, world),
         EventLog(run, world.is_main) as event_log,
@@ -109,15 +110,6 @@ def open_trainer(
         yield Trainer(
             recipe, run, task, world, signals, event_log, on_metrics, notify, build_task_evaluator
         )
-
-
-def build_task(recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> TrainingTask:
-    """Open the data that the recipe trains on, and its base; raises ValueError or OSError."""
-    base = world.run_on_main(partial(find_base, recipe.train.init_from, run))
-    if isinstance(recipe.data, DataConfig):
-        return PretrainingTask(recipe.pretraining_data, recipe.model.block_size, base)
-    task = DPOTask if recipe.data.kind == "preferences" else SFTTask
-    return task(recipe, base, run, world, notify)
 
 
 @contextmanager
@@ -184,7 +176,8 @@ class Trainer:
             config.stability, config.schedule.peak, loaded.get("stability", {})
         )
         self.data_loader = PrefetchLoader(task.dataset, world, config, self.stability.data_index)
-        self.data_waiter = DataWaiter(world, signals, notify, task.is_growing)
+        # data that is complete from the start needs no agreement between the ranks
+        self.is_growing = bool(world.all_reduce_max(task.is_growing)[0])
         self.evaluator = Evaluator(
             task.build_heldout(recipe, world), task_evaluator, self.train_state, signals
         )
@@ -217,10 +210,8 @@ class Trainer:
         )
         logger = MetricsLogger(self.recipe, self.run, world, self.on_metrics, self.notify)
         self.event_log.log_start(self.step, config.steps, world.world_size)
-        with self.checkpoint_writer, logger, pause_gc(), profiler:
-            self.data_waiter.wait_until_available(
-                partial(evaluator.heldout.missing, config.eval_tokens)
-            )
+        with self.checkpoint_writer.end_write_on_error(), logger, pause_gc(), profiler:
+            self._wait_for_data(partial(evaluator.heldout.missing, config.eval_tokens))
             for text in self.start_messages:
                 self.notify(text)
             if pending := evaluator.run_pending(self.step):
@@ -231,9 +222,7 @@ class Trainer:
             reader.reset_timer()
             while not (self._has_all_steps or reader.stop_requested or evaluator.is_pending):
                 world.set_phase(f"reading the data of step {self.step + 1:,}")
-                if not self.data_waiter.wait_until_available(
-                    partial(self.data_loader.missing, self.step)
-                ):
+                if not self._wait_for_data(partial(self.data_loader.missing, self.step)):
                     break
                 batches = self.data_loader.next_micro_batches(self.step)
                 world.set_phase(f"step {self.step + 1:,}")
@@ -245,14 +234,15 @@ class Trainer:
                         )
                 except StopRequestedError:
                     break
-                reader.push(metrics)
+                reader.push(metrics, self.train_state.last_lr)
                 self.step, is_compiling = self.step + 1, False
                 is_last = self.step == config.steps
                 if not is_last:
                     self.data_loader.prefetch(self.step)  # while the device computes
 
-                is_eval = evaluator.is_due(self.step)
-                is_save = not is_last and is_multiple_of(self.step, config.save_every)
+                is_eval = bool(evaluator.due(self.step))
+                every = config.save_every  # 0 means only at the end
+                is_save = not is_last and every > 0 and self.step % every == 0
                 self._log_steps(logger, drain=is_eval or is_save)
                 self.checkpoint_writer.poll()
                 if self.stability.needs_rollback:
@@ -267,16 +257,38 @@ class Trainer:
                 logger.log(row)
             if self._has_all_steps and (message := self.stability.final_message(self.step)):
                 self.notify(message)
-            self.checkpoint = self._save_final()
+            if self.saved_step != self.step:
+                self._save()
+            world.set_phase("waiting until the checkpoint is written", math.inf)
+            world.run_on_main(partial(self.checkpoint_writer.wait_until_saved, self.signals))
+            self.checkpoint = self.run / CHECKPOINTS_DIR / f"step-{self.step:08}"
         result = self._result()
         self.event_log.log_end(self.step, result.stopped_by)
         return result
+
+    def _wait_for_data(self, find_missing: Callable[[], str | None]) -> bool:
+        """Wait until no rank misses data; return False if the run should stop instead.
+
+        A step starts on all ranks or on none.
+        """
+        if not self.is_growing:  # several ranks agree on a stop in the metrics of a step
+            return self.world.world_size > 1 or not self.signals.should_stop()
+        self.world.set_phase("waiting for data that is being prepared", math.inf)  # maybe for days
+        while True:
+            missing = find_missing()
+            any_missing, any_stop = self.world.all_reduce_max(
+                missing is not None, self.signals.should_stop()
+            )
+            if any_stop or not any_missing:
+                return not any_stop
+            self.notify(missing or "waiting for another rank's data", waiting=True)
+            time.sleep(POLL_INTERVAL)
 
     def _log_steps(self, logger: MetricsLogger, drain: bool) -> None:
         """Log the steps whose metrics have arrived, with the evaluation that is due now."""
         for row in self.metrics_reader.read_rows(drain):
             self.stability.observe(row)
-            is_due = row["step"] == self.step and self.evaluator.is_due(self.step)
+            is_due = row["step"] == self.step and self.evaluator.due(self.step)
             if is_due and not self.stability.needs_rollback:
                 row |= self.evaluator.evaluate(self.step)
                 if self.evaluator.is_pending:
@@ -288,7 +300,7 @@ class Trainer:
                 break
 
     def _save(self) -> None:
-        """Start writing the checkpoint of this step."""
+        """Start writing the checkpoint of this step; rank 0 writes it."""
         self.world.set_phase("saving")
         state = {
             "seconds": self.metrics_reader.elapsed_seconds,
@@ -298,19 +310,6 @@ class Trainer:
         writer = self.checkpoint_writer if self.world.is_main else None
         self.train_state.save(self.step, state, writer)
         self.saved_step = self.step
-
-    def _save_final(self) -> Path:
-        """Write the checkpoint of the step that the run ends on, and return its folder."""
-        if self.saved_step != self.step:
-            self._save()
-        self.world.set_phase("waiting until the checkpoint is written", math.inf)
-        signals = self.signals
-        self.world.run_on_main(
-            lambda: self.checkpoint_writer.wait_until_saved(
-                lambda: signals.received_at if signals.received_signal else None
-            )
-        )
-        return self.run / CHECKPOINTS_DIR / f"step-{self.step:08}"
 
     def _roll_back(self, step: int) -> None:
         """Roll back, and exclude the samples of the failed steps, which end before `step`.

@@ -123,8 +123,8 @@ class AsyncMetricReader:
         # steps that stay unread: a CPU has computed a step when it returns
         self.max_pending = max_pending if max_pending is not None else int(device.type == "cuda")
         self.stop_requested = False  # on any rank
-        # metrics on the host, complete once their event is
-        self.pending: deque[tuple[Tensor, torch.Event | None]] = deque()
+        # metrics on the host, complete once their event is, and the learning rate
+        self.pending: deque[tuple[Tensor, torch.Event | None, float]] = deque()
         self.step_start_time = time.perf_counter()  # of the step that is read next
 
     @property
@@ -132,21 +132,21 @@ class AsyncMetricReader:
         """Seconds of training so far, in all processes of the run."""
         return round(time.monotonic() - self.start_time, 3)
 
-    def push(self, metrics: Tensor) -> None:
-        """Add the metrics of the next step, which has been started."""
+    def push(self, metrics: Tensor, lr: float) -> None:
+        """Add the metrics and the learning rate of the next step, which has been started."""
         arrived = None
         if metrics.device.type == "cuda":
             host = torch.empty(metrics.shape, dtype=metrics.dtype, pin_memory=True)
             metrics = host.copy_(metrics, non_blocking=True)
             arrived = torch.Event("cuda")
             arrived.record()
-        self.pending.append((metrics, arrived))
+        self.pending.append((metrics, arrived, lr))
 
     def read_rows(self, drain: bool = False) -> Iterator[dict[str, Any]]:
         """Yield the rows of the steps that are due, oldest first; wait until they are computed."""
         settings = self.settings
         while len(self.pending) > (0 if drain else self.max_pending):
-            metrics, arrived = self.pending.popleft()
+            metrics, arrived, lr = self.pending.popleft()
             if arrived is not None:
                 arrived.synchronize()
             values = dict(zip(STEP_METRICS, metrics.tolist(), strict=True))
@@ -159,7 +159,7 @@ class AsyncMetricReader:
                 "tokens": self.step * settings.tokens_per_step,
                 "loss": _round_finite(values["loss"]),
                 "grad_norm": _round_finite(values["grad_norm"]),
-                "lr": settings.schedule.lr_at(self.step - 1, settings.steps),
+                "lr": lr,
                 "tokens_per_s": round(settings.tokens_per_step / seconds, 1),
                 "seconds": self.elapsed_seconds,
                 "skipped": bool(values["skipped"]),

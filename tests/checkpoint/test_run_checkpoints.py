@@ -1,14 +1,37 @@
-"""Retention keeps the newest, every n-th and the best checkpoint; partial ones are removed."""
+"""Retention keeps the newest, every n-th and the best checkpoint, and those that are read."""
 
 import json
+import shutil
+import time
+from collections.abc import Mapping
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.checkpoint.fake_checkpoint import make_checkpoints
+from tests.ranks import forkserver
 
-from gnano.checkpoint.manager import apply_retention, best_checkpoint, quarantine, remove_partial
-from gnano.checkpoint.run_checkpoints import checkpoint_step, list_checkpoints
+from gnano.checkpoint import run_checkpoints
+from gnano.checkpoint.run_checkpoints import (
+    CHECKSUMS_FILE,
+    apply_retention,
+    best_checkpoint,
+    checkpoint_step,
+    find_checkpoint,
+    list_checkpoints,
+    quarantine,
+    remove_partial,
+)
+
+
+def make_checkpoints(run: Path, losses: Mapping[int, float | None]) -> None:
+    """Create a checkpoint of each step, with its held-out loss."""
+    for step, loss in losses.items():
+        trainer = run / "checkpoints" / f"step-{step:08}" / "trainer"
+        trainer.mkdir(parents=True, exist_ok=True)
+        state = {"step": step, "heldout": loss}
+        (trainer / "state.json").write_text(json.dumps(state))
 
 
 def steps(run: Path) -> list[int]:
@@ -90,3 +113,52 @@ def test_the_best_has_the_lowest_loss_and_an_unreadable_state_has_none(
     assert best_checkpoint(found) == found[1]
     (found[1] / "trainer" / "state.json").write_text(json.dumps({"heldout": 1.0})[:-3])
     assert best_checkpoint(found) == found[0]
+
+
+def read_until(path: Path, found: Path, finished: Event) -> None:
+    found.write_text(str(find_checkpoint(path)))
+    finished.wait(60)
+
+
+def add_checkpoint(run: Path, step: int) -> None:
+    make_checkpoints(run, {step: None})
+    (run / "checkpoints" / f"step-{step:08}" / CHECKSUMS_FILE).write_text("{}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", ["run", "checkpoint"])
+def test_retention_keeps_what_another_process_reads_until_it_ends(
+    tmp_path: Path, given: str
+) -> None:
+    run, found = tmp_path / "run", tmp_path / "found"
+    add_checkpoint(run, 10)
+    first = list_checkpoints(run)[0]
+    (first / "config.json").write_text("{}")
+    finished = forkserver.Event()
+    arguments = (run if given == "run" else first, found, finished)
+    reader = forkserver.Process(target=read_until, args=arguments, daemon=True)
+    reader.start()
+    while not (found.exists() and found.read_text()):
+        assert reader.is_alive()
+        time.sleep(0.01)
+    assert found.read_text() == str(first)
+    for step in (20, 30):
+        add_checkpoint(run, step)
+        apply_retention(run, keep_last=1)
+    assert steps(run) == [10, 30]
+    finished.set()
+    reader.join(60)
+    apply_retention(run, keep_last=1)
+    assert steps(run) == [30]
+
+
+def test_a_checkpoint_removed_during_the_search_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_checkpoint(tmp_path, 10)
+    add_checkpoint(tmp_path, 20)
+    removed, newest = list_checkpoints(tmp_path)
+    shutil.rmtree(removed)
+    listings = [[removed], [newest]]
+    monkeypatch.setattr(run_checkpoints, "list_checkpoints", lambda run: listings.pop(0))
+    assert find_checkpoint(tmp_path) == newest and not listings

@@ -1,1 +1,0 @@
-"""The training tasks: pretraining, supervised fine-tuning (SFT), preference tuning (DPO)."""
