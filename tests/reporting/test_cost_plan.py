@@ -8,8 +8,7 @@ from gnano.config.recipe import Recipe, load_recipe
 from gnano.config.train_config import TrainConfig
 from gnano.model.flops import flops_per_token
 from gnano.model.gpu_specs import GPUS, get_gpu
-from gnano.reporting.cost_plan import CostEstimate, plan_cost
-from gnano.reporting.cost_plan_text import format_plan
+from gnano.reporting.cost_plan import CostEstimate, format_plan, plan_cost
 from gnano.train.estimate import estimate_memory, fits_in_memory
 
 

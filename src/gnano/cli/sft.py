@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     recipe, options = parse_finetune_recipe(
         "sft", DESCRIPTION, argv, answers=answers, answer_tokens=tokens
     )
-    from gnano.reporting.finetune import finetune
+    from gnano.reporting.run_report import finetune
 
     run = options.out or default_run_dir(argv)
     tuning = finetune(recipe, run, options.allow, options.answers, options.answer_tokens)

@@ -18,9 +18,8 @@ from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.evals.sft_compare import AnswerComparison
 from gnano.infer.engine import Engine
 from gnano.model.flops import flops_per_token, num_parameters
-from gnano.reporting.finetune import finetune
-from gnano.reporting.html_report import write_html_report
 from gnano.reporting.plots import render_terminal_plot, save_png_plot
+from gnano.reporting.run_report import finetune, write_html_report
 from gnano.train.logging.progress_bar import ProgressBar
 from gnano.train.trainer import RunResult, train
 from gnano.utils.jsonl_log import read_metrics

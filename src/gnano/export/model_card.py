@@ -29,7 +29,7 @@ from gnano.evals.result_store import load_valid_results
 from gnano.infer.engine import Engine
 from gnano.model.flops import num_parameters
 from gnano.model.hf_io import load_config, read_json_object
-from gnano.reporting.run_metrics import finite_number
+from gnano.reporting.plots import finite_number
 from gnano.train.lineage import TrainingStage, format_base_name, training_stages
 from gnano.utils.formatting import format_shell_command
 

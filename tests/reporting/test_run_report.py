@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from gnano.reporting.html_report import write_html_report
+from gnano.reporting.run_report import write_html_report
 
 VOID = {"meta", "img", "source", "br"}
 
