@@ -109,12 +109,8 @@ def test_a_run_without_events_is_finished_by_its_final_row(make_run):
 def test_values_are_the_last_ones_of_the_log(make_run):
     rows = [row(1, 6.0), row(2, 5.5, bits=2.5), row(3, 5.1), row(4, None, skipped=True)]
     found = read_run_status(make_run(rows=rows))
-    assert (found.step, found.total_steps, found.loss, found.heldout_bits_per_byte) == (
-        4,
-        40,
-        5.1,
-        2.5,
-    )
+    assert (found.step, found.total_steps) == (4, 40)
+    assert (found.loss, found.heldout_bits_per_byte) == (5.1, 2.5)
 
 
 def test_rolled_back_steps_do_not_count(make_run):
@@ -140,9 +136,8 @@ def test_runs_are_listed_two_levels_deep_last_active_first(make_run, tmp_path):
 
 def test_the_folder_of_a_run_lists_that_run(make_run):
     run = make_run("single", rows=[row(10)])
-    assert "single" in format_runs_table(run, list_runs(run)) and "10/40  25%" in format_runs_table(
-        run, list_runs(run)
-    )
+    table = format_runs_table(run, list_runs(run))
+    assert "single" in table and "10/40  25%" in table
 
 
 @pytest.mark.parametrize("name", ["recipe.toml", "metrics.jsonl", "events.jsonl"])
@@ -188,9 +183,8 @@ def test_a_damaged_checkpoint_is_named_and_skipped(make_run):
 def test_json_has_the_same_values(make_run, tmp_path):
     make_run("a", [row(4, 5.1, bits=2.5)], [STARTED, event("failed", 4, reason="No space.")])
     make_run("b", age=60)
-    first, second = map(
-        json.loads, format_runs_json(tmp_path / "runs", list_runs(tmp_path / "runs")).splitlines()
-    )
+    folder = tmp_path / "runs"
+    first, second = map(json.loads, format_runs_json(folder, list_runs(folder)).splitlines())
     assert {k: first[k] for k in ("name", "state", "reason", "step", "steps")} == {
         "name": "a", "state": "failed", "reason": "No space.", "step": 4, "steps": 40,
     }  # fmt: skip

@@ -29,5 +29,4 @@ def bench(
     """
     from gnano.reporting.completions import run_benchmark
 
-    report = run_benchmark(checkpoint, load_config, texts, prompt, tokens)
-    echo(report.to_json() if json_ else report.format_table())
+    echo(run_benchmark(checkpoint, load_config, texts, prompt, tokens, json_))

@@ -22,4 +22,5 @@ def main(argv: list[str]) -> int:
     from gnano.reporting.run_report import finetune
 
     run = options.out or default_run_dir(argv)
-    return exit_code(finetune(recipe, run, options.allow).result.stopped_by)
+    result, _ = finetune(recipe, run, options.allow)
+    return exit_code(result.stopped_by)

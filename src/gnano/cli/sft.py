@@ -30,5 +30,5 @@ def main(argv: list[str]) -> int:
     from gnano.reporting.run_report import finetune
 
     run = options.out or default_run_dir(argv)
-    tuning = finetune(recipe, run, options.allow, options.answers, options.answer_tokens)
-    return exit_code(tuning.result.stopped_by)
+    result, _ = finetune(recipe, run, options.allow, options.answers, options.answer_tokens)
+    return exit_code(result.stopped_by)

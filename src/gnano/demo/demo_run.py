@@ -165,10 +165,12 @@ def _print_samples(run: Path) -> list[tuple[str, str, str]]:
 def _run_sft(sft_recipe: Recipe, base: Path) -> RunResult:
     echo("\n5. Tuning on questions about Python's standard library")
     out = base.with_name(f"{base.name}-sft")
-    tuned = finetune(sft_recipe, out, answers=NUM_EVAL_QUESTIONS, max_tokens=MAX_ANSWER_TOKENS)
-    if tuned.comparison:
-        _print_answers(tuned.comparison)
-    return tuned.result
+    result, comparison = finetune(
+        sft_recipe, out, answers=NUM_EVAL_QUESTIONS, max_tokens=MAX_ANSWER_TOKENS
+    )
+    if comparison:
+        _print_answers(comparison)
+    return result
 
 
 def _print_answers(comparison: AnswerComparison) -> None:

@@ -7,14 +7,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from gnano.config.inference_config import LoadConfig, SamplingParams
 from gnano.infer.continuous_batching import Request
 from gnano.infer.engine import Engine
-from gnano.infer.throughput import ThroughputReport, measure_throughput
+from gnano.infer.throughput import measure_throughput
 from gnano.train.logging.metrics_logger import peak_memory_bytes
 from gnano.utils.progress import StatusLine
 from gnano.utils.text import dump_json, read_stdin, read_text
@@ -121,55 +121,48 @@ def iter_output(
     yield dump_json(result, ensure_ascii=False) + "\n"
 
 
-@dataclass(frozen=True)
-class BenchmarkReport:
-    """Throughput of a checkpoint, with its loading time and peak memory."""
-
-    throughput: ThroughputReport
-    load_s: float
-    peak_gb: float
-
-    def to_json(self) -> str:
-        """Return all figures as one JSON object."""
-        speed = self.throughput
-        steps = [
-            {**asdict(step), "share_of_memory": speed.bandwidth_share(step)} for step in speed.steps
-        ]
-        more = {"prefill_tokens_per_s": speed.prefill_tokens_per_s, "load_s": self.load_s}
-        return dump_json({**asdict(speed), **more, "steps": steps, "peak_gb": self.peak_gb})
-
-    def format_table(self) -> str:
-        """Return one line per figure, for a terminal."""
-        speed = self.throughput
-        rows = [
-            ("loaded in", f"{self.load_s:8.2f} s"),
-            (f"first token of {speed.prompt_tokens:,} read", f"{speed.first_token_s:8.3f} s"),
-            ("prompt", f"{speed.prefill_tokens_per_s:8,.0f} tokens/s"),
-        ]
-        for step in speed.steps:
-            name = "one text" if step.batch_size == 1 else f"batch of {step.batch_size} texts"
-            share = speed.bandwidth_share(step)
-            rate = f"{step.tokens_per_s:8,.1f} tokens/s   {share:4.0%} of the memory bandwidth"
-            rows.append((name, rate))
-        bandwidth = (
-            f"{speed.read_bytes_per_s / 1e9:8.1f} GB/s, measured with a plain sum; a step reads "
-            f"{speed.weight_bytes / 1e9:.3f} GB of weights"
-        )
-        rows += [("memory bandwidth", bandwidth), ("peak memory", f"{self.peak_gb:8.2f} GB")]
-        return "\n".join(f"{label:<30}{value}" for label, value in rows)
-
-
 def run_benchmark(
     checkpoint: Path,
     load_config: LoadConfig,
     batch_sizes: Sequence[int],
     prompt_tokens: int,
     new_tokens: int,
-) -> BenchmarkReport:
-    """Load the checkpoint and measure it with random prompts, at each batch size."""
+    as_json: bool = False,
+) -> str:
+    """Load the checkpoint, measure it with random prompts at each batch size, and format that.
+
+    The text is a table with a line per figure, or one JSON object.
+    """
     started = time.perf_counter()
     engine = Engine.load(checkpoint, **asdict(load_config))
     load_s = time.perf_counter() - started
     with closing(StatusLine()) as line:
         speed = measure_throughput(engine, batch_sizes, prompt_tokens, new_tokens, line.update)
-    return BenchmarkReport(speed, load_s, peak_memory_bytes(engine.device) / 1e9)
+    peak_gb = peak_memory_bytes(engine.device) / 1e9
+    shares = [speed.bandwidth_share(step) for step in speed.steps]
+    if as_json:
+        figures = asdict(speed) | {
+            "prefill_tokens_per_s": speed.prefill_tokens_per_s,
+            "load_s": load_s,
+            "steps": [
+                {**asdict(step), "share_of_memory": share}
+                for step, share in zip(speed.steps, shares, strict=True)
+            ],
+            "peak_gb": peak_gb,
+        }
+        return dump_json(figures)
+    rows = [
+        ("loaded in", f"{load_s:8.2f} s"),
+        (f"first token of {speed.prompt_tokens:,} read", f"{speed.first_token_s:8.3f} s"),
+        ("prompt", f"{speed.prefill_tokens_per_s:8,.0f} tokens/s"),
+    ]
+    for step, share in zip(speed.steps, shares, strict=True):
+        name = "one text" if step.batch_size == 1 else f"batch of {step.batch_size} texts"
+        rate = f"{step.tokens_per_s:8,.1f} tokens/s   {share:4.0%} of the memory bandwidth"
+        rows.append((name, rate))
+    bandwidth = (
+        f"{speed.read_bytes_per_s / 1e9:8.1f} GB/s, measured with a plain sum; a step reads "
+        f"{speed.weight_bytes / 1e9:.3f} GB of weights"
+    )
+    rows += [("memory bandwidth", bandwidth), ("peak memory", f"{peak_gb:8.2f} GB")]
+    return "\n".join(f"{label:<30}{value}" for label, value in rows)

@@ -9,6 +9,7 @@ GB are 10⁹ bytes, as in the progress line of a run.
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from typing import Any, Literal
 
 from gnano.config.recipe import Recipe
@@ -144,9 +145,8 @@ def _estimate(
     fits = is_supported and fits_in_memory(memory, gpu.memory_bytes)
     remedy, remedy_bytes = None, None
     if not fits:
-        for flags, changed, count in _memory_reductions(
-            replace(train, parallel=parallel), gpus, gpu
-        ):
+        before = replace(train, parallel=parallel)
+        for flags, changed, count in _memory_reductions(before, gpus, gpu):
             try:
                 then = estimate_memory(model, changed, count)
             except ValueError:
@@ -158,7 +158,7 @@ def _estimate(
     flops, peak = flops_per_token(model), gpus * gpu.bf16_tflops * 1e12
     speed = None
     if is_supported and mfu is not None:
-        speed = mfu * peak / flops
+        speed = mfu * gpus * gpu.bf16_tflops * 1e12 / flops
     elif is_supported and train.precision != "fp32":
         # fp32: a third to a thirtieth of bf16, depending on the GPU and its TF32 setting
         speed = estimate_tokens_per_s(model, train, gpu, gpus)
@@ -192,26 +192,25 @@ def _memory_reductions(
     most = max(MAX_SUGGESTED_GPUS, gpus)
     batch, checkpointing = train.micro_batch_size, train.activation_checkpointing
     counts = [gpus << doublings for doublings in range(10) if gpus << doublings <= most]
+    modes: list[Literal["ddp", "fsdp"]] = ["ddp", "fsdp"] if train.parallel == "ddp" else ["fsdp"]
     halved = [batch >> halving for halving in range(batch.bit_length())]  # 8, 4, 2, 1
-    for count in counts:
-        for parallel in ("ddp", "fsdp") if train.parallel == "ddp" else ("fsdp",):
-            if parallel == "fsdp" and count % max(train.hsdp_replicas, 2):
-                continue
-            for recompute in (True,) if checkpointing else (False, True):
-                for micro_batch in halved:
-                    changed = replace(
-                        train,
-                        parallel=parallel,
-                        activation_checkpointing=recompute,
-                        micro_batch_size=micro_batch,
-                    )
-                    changes = [
-                        f"--gpus {count}" * (count != gpus),
-                        f"--train.parallel {parallel}" * (parallel != train.parallel),
-                        "--train.activation-checkpointing" * (recompute != checkpointing),
-                        f"--train.micro-batch-size {micro_batch}" * (micro_batch != batch),
-                    ]
-                    yield " ".join(filter(None, changes)), changed, count
+    combinations = product(counts, modes, sorted({checkpointing, True}), halved)
+    for count, parallel, recompute, micro_batch in combinations:
+        if parallel == "fsdp" and count % max(train.hsdp_replicas, 2):
+            continue
+        changed = replace(
+            train,
+            parallel=parallel,
+            activation_checkpointing=recompute,
+            micro_batch_size=micro_batch,
+        )
+        changes = [
+            f"--gpus {count}" * (count != gpus),
+            f"--train.parallel {parallel}" * (parallel != train.parallel),
+            "--train.activation-checkpointing" * (recompute != checkpointing),
+            f"--train.micro-batch-size {micro_batch}" * (micro_batch != batch),
+        ]
+        yield " ".join(filter(None, changes)), changed, count
 
 
 def format_plan(plan: CostPlan) -> str:

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -39,13 +38,6 @@ from gnano.utils.terminal import best_effort, echo
 SampleTexts = Sequence[tuple[str, str, str]]  # title, prompt, continuation
 
 
-class FinetuneResult(NamedTuple):
-    """Result of a fine-tuning run, with the comparison if the run is complete."""
-
-    result: RunResult
-    comparison: AnswerComparison | None  # on the main rank of a finished run
-
-
 def train_with_progress(recipe: Recipe, run_dir: Path, allow: Sequence[str] = ()) -> RunResult:
     """Start or resume a run with a progress bar, and print on the main rank where it ended."""
     progress = ProgressBar()
@@ -64,20 +56,21 @@ def finetune(
     allow: Sequence[str] = (),
     answers: int = 24,
     max_tokens: int = 128,
-) -> FinetuneResult:
+) -> tuple[RunResult, AnswerComparison | None]:
     """Start or resume a fine-tuning run; once it is complete, compare the model with its base.
 
-    Both models answer `answers` held-out questions, with at most `max_tokens` tokens each.
+    Both models answer `answers` held-out questions, with at most `max_tokens` tokens each. The
+    comparison is None on other ranks than the main one, and if the run is not finished.
     """
     data = recipe.tuning_data  # refuses a recipe of texts before anything starts
     result = train_with_progress(recipe, run_dir, allow)
     if not result.is_main:
-        return FinetuneResult(result, None)
+        return result, None
     if best := best_checkpoint(list_checkpoints(run_dir)):
         name = "the newest" if best == result.checkpoint else str(best)
         echo(f"The checkpoint with the lowest held-out loss: {name}")
     if not result.is_finished or data.kind != "instructions":
-        return FinetuneResult(result, None)
+        return result, None
     with best_effort("comparison with the base"):
         base = find_base(recipe.train.init_from, result.run)
         assert base is not None
@@ -92,8 +85,8 @@ def finetune(
             share = f"data.heldout_fraction is {data.heldout_fraction:.0%}"
             echo(f"Nothing to compare: no question is held out ({share}).")
         report_run(result, comparison.report_samples())
-        return FinetuneResult(result, comparison)
-    return FinetuneResult(result, None)
+        return result, comparison
+    return result, None
 
 
 def report_run(result: RunResult, samples: SampleTexts = ()) -> None:
