@@ -20,7 +20,7 @@ from typing import Any
 TIMEOUT = 120.0  # seconds for all ranks
 forkserver = multiprocessing.get_context("forkserver")
 forkserver.set_forkserver_preload(
-    ["gnano.train.trainer", "gnano.reporting.html_report", "tests.chaos.faults"]
+    ["gnano.train.trainer", "gnano.reporting.run_report", "tests.chaos.faults"]
 )
 
 

@@ -97,7 +97,7 @@ def test_every_file_starts_a_run_that_gnano_accepts(workdir, monkeypatch):
         started.append((recipe, run))
         raise SystemExit
 
-    monkeypatch.setattr("gnano.reporting.training.open_trainer", train)
+    monkeypatch.setattr("gnano.reporting.run_report.train", train)
     for arguments in torchrun_commands(workdir).values():
         parsed = get_args_parser().parse_args(arguments)  # torchrun's own
         command = parsed.training_script_args

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.infer.conftest import TEXTS
 
-from gnano.export.export_source import ExportSource, load_export_source
+from gnano.export.tensor_file import ExportSource, load_export_source
 from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
@@ -22,17 +22,8 @@ def tokenizer() -> Tokenizer:
 def checkpoint(tokenizer, tmp_path_factory) -> Path:
     """A model folder; its queries and keys are large, so that a wrong rotation shows."""
     torch.manual_seed(0)
-    model = GPT(
-        vocab_size=tokenizer.vocab_size,
-        n_embd=64,
-        n_layer=2,
-        n_head=4,
-        n_kv_head=2,
-        ffn_hidden=96,
-        block_size=96,
-        rope_theta=20_000.0,
-        norm_eps=1e-5,
-    )
+    shape = dict(n_embd=64, n_layer=2, n_head=4, n_kv_head=2, ffn_hidden=96, block_size=96)
+    model = GPT(vocab_size=tokenizer.vocab_size, rope_theta=20_000.0, norm_eps=1e-5, **shape)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.mul_(5) if parameter.dim() == 2 else parameter.uniform_(0.5, 1.5)

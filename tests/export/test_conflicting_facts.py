@@ -17,10 +17,9 @@ from safetensors.torch import load_file, save_file
 from gnano.config.inference_config import LoadConfig
 from gnano.data.sft.chat_template import ALPACA, read_template, save_template
 from gnano.evals.model_adapter import load_eval_model
-from gnano.export.export_source import load_export_source
 from gnano.export.formats import export_model
 from gnano.export.importing import import_model
-from gnano.export.tensor_file import TensorFileHints
+from gnano.export.tensor_file import TensorFileHints, load_export_source
 from gnano.infer.engine import Engine
 from gnano.model.hf_io import load_config, load_parameters
 from gnano.tokenizer.bpe import Tokenizer
@@ -31,11 +30,8 @@ READERS: dict[str, Callable[[Path, Path], Any]] = {
     "export": lambda folder, _: load_export_source(folder),
     "import": import_model,
 }
-CONFIG, GENERATION, TOKENIZER_CONFIG = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer_config.json",
-)
+CONFIG, GENERATION = "config.json", "generation_config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 OLD, NEW = "rope_scaling", "rope_parameters"
 # file, changed facts, and words of the error
 CONFLICTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
@@ -52,11 +48,7 @@ CONFLICTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "first token": (CONFIG, {"bos_token_id": 1}, ["bos_token", "config.json is 1"]),
     "last tokens": (GENERATION, {"eos_token_id": [2, 3]}, ["generation_config.json is [2, 3]"]),
     "last token's name": (TOKENIZER_CONFIG, {"eos_token": "</s>"}, ["eos_token", "'</s>'"]),
-    "first token's name": (
-        TOKENIZER_CONFIG,
-        {"bos_token": {"content": "<s>"}},
-        ["bos_token", "'<s>'"],
-    ),
+    "first token's": (TOKENIZER_CONFIG, {"bos_token": {"content": "<s>"}}, ["bos_token", "'<s>'"]),
 }
 
 
@@ -72,9 +64,7 @@ def state(path: Path, statements: dict[str, Any]) -> None:
 @pytest.mark.parametrize("reader", READERS)
 def test_consistent_files_are_opened(folder, reader, tmp_path):
     state(folder / CONFIG, {"eos_token_id": [Tokenizer.load(folder).end_of_text_id]})
-    state(
-        folder / TOKENIZER_CONFIG, {"model_max_length": 10**30}
-    )  # which governs nothing, as elsewhere
+    state(folder / TOKENIZER_CONFIG, {"model_max_length": 10**30})  # governs nothing, as elsewhere
     assert READERS[reader](folder, tmp_path / "out")
 
 

@@ -6,46 +6,9 @@ import pytest
 import torch
 from tests.model.test_tensor_names import reference
 
-from gnano.export.export_source import load_export_source
 from gnano.export.formats import export_model
-from gnano.export.importing import import_model
-from gnano.export.tensor_file import TensorFileHints
 from gnano.model.hf_io import load_model
 from gnano.model.transformer import GPT
-
-TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@pytest.mark.parametrize(
-    ("to", "dtype", "ending"),
-    [
-        *(("pt", dtype, ".pt") for dtype in ("fp32", "bf16")),
-        *(("safetensors", dtype, ".safetensors") for dtype in TORCH),
-        *(("folder", dtype, "") for dtype in TORCH),
-        *(("gguf", dtype, ".gguf") for dtype in TORCH),
-    ],
-)
-def test_export_and_import_lose_no_bit(to, dtype, ending, checkpoint, source, tmp_path):
-    if to == "gguf":
-        pytest.importorskip("gguf")
-    exported = export_model(checkpoint, to, dtype, tmp_path / f"out{ending}")
-    hints: Any = {}
-    if to == "pt":  # it is the published file, and this is not the published shape
-        hints["hints"] = TensorFileHints(
-            n_head=4, block_size=96, rope_theta=20_000.0, norm_eps=1e-5
-        )
-    if to in ("pt", "safetensors"):
-        hints["tokenizer_folder"] = checkpoint
-    import_model(exported.path, tmp_path / "back", **hints)
-    back = load_export_source(tmp_path / "back")
-    assert back.config.n_head == source.config.n_head
-    assert back.config.rope_theta == source.config.rope_theta
-    assert abs(back.config.norm_eps - 1e-5) < 1e-11  # GGUF keeps it in fp32
-    assert back.tokenizer.fingerprint == source.tokenizer.fingerprint
-    assert back.tensors.keys() == source.tensors.keys()
-    for name, tensor in source.tensors.items():
-        assert back.tensors[name].dtype == TORCH[dtype]
-        assert torch.equal(back.tensors[name], tensor.to(TORCH[dtype])), name
 
 
 def test_a_pt_file_computes_like_the_published_model(checkpoint, source, ids, tmp_path):
@@ -79,13 +42,11 @@ def test_transformers_loads_an_exported_folder(checkpoint, source, ids, tmp_path
 
 
 def test_a_bf16_folder_has_half_the_size(checkpoint, tmp_path):
-    sizes = [
-        (
-            export_model(checkpoint, "folder", dtype, tmp_path / dtype).path / "model.safetensors"
-        ).stat()
+    full, half = (
+        export_model(checkpoint, "folder", dtype, tmp_path / dtype).size_bytes
         for dtype in ("fp32", "bf16")
-    ]
-    assert sizes[1].st_size < 0.6 * sizes[0].st_size
+    )
+    assert half < 0.6 * full
 
 
 def test_export_errors_leave_no_files(checkpoint, tmp_path):

@@ -13,20 +13,9 @@ from gnano.model.hf_io import load_model
 
 gguf = pytest.importorskip("gguf", reason="the package gguf (extra gguf) is not installed")
 AWKWARD = [
-    *TEXTS[:3],
-    "",
-    " ",
-    "  two  blanks  ",
-    "\n\n\tx\r\n",
-    "don't, we'll, I'M",
-    "1234567890 ½ ²",
-    "<|endoftext|>",
-    "e\u0301 \u200b \ufeff",
-    "👩‍👩‍👧 🇩🇪",
-    "السلام עליכם",
-    "a" * 300,
-    "\x00\x01",
-]
+    *TEXTS[:3], "", " ", "  two  blanks  ", "\n\n\tx\r\n", "don't, we'll, I'M", "1234567890 ½ ²",
+    "<|endoftext|>", "e\u0301 \u200b \ufeff", "👩‍👩‍👧 🇩🇪", "السلام עליכם", "a" * 300, "\x00\x01",
+]  # fmt: skip
 
 
 def test_the_metadata_is_complete(checkpoint, source, tmp_path):
@@ -45,9 +34,7 @@ def test_the_metadata_is_complete(checkpoint, source, tmp_path):
     assert field("tokenizer.ggml.eos_token_id") == tokenizer.end_of_text_id
     assert field("tokenizer.chat_template") == TEMPLATE
     assert len(field("tokenizer.ggml.tokens")) == config.vocab_size
-    shapes = {
-        tensor.name: (list(tensor.shape), tensor.tensor_type.name) for tensor in reader.tensors
-    }
+    shapes = {t.name: (list(t.shape), t.tensor_type.name) for t in reader.tensors}
     assert shapes["output.weight"] == ([config.n_embd, config.vocab_size], "Q8_0")
     assert shapes["blk.1.attn_norm.weight"] == ([config.n_embd], "F32")
 
@@ -91,9 +78,8 @@ def test_llama_cpp_computes_the_same(llama, checkpoint, source, ids):
         assert encoded == tokenizer.encode(text), text
     greedy = SamplingParams(temperature=0)
     for prompt in ("Once upon a time", "It read"):
-        expected_ids = list(
-            Engine.load(checkpoint, "cpu").generate_batch([prompt], 24, greedy)[0][0].token_ids
-        )
+        engine = Engine.load(checkpoint, "cpu")
+        expected_ids = list(engine.generate_batch([prompt], 24, greedy)[0][0].token_ids)
         prompt_ids = [tokenizer.end_of_text_id, *tokenizer.encode(prompt)]
         model.reset()
         found: list[int] = []

@@ -61,9 +61,8 @@ def test_a_transformers_folder_computes_the_same(hf_folder, tied, shard, ids, tm
         expected, found = model(ids).logits, load_model(tmp_path / "imported")(ids)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     verify_checksums(tmp_path / "imported")
-    assert Engine.load(tmp_path / "imported", "cpu").generate(
-        "Once", 8, SamplingParams(temperature=0)
-    )
+    engine = Engine.load(tmp_path / "imported", "cpu")
+    assert engine.generate("Once", 8, SamplingParams(temperature=0))
 
 
 def test_pytorch_bin_weights_are_read(hf_folder, ids, tmp_path):
@@ -144,9 +143,8 @@ def test_the_published_file_computes_as_described(angles, ending, wrapped, token
 
 
 def test_a_tensor_file_without_heads_names_the_option(checkpoint, tmp_path):
-    state = torch.load(
-        export_model(checkpoint, "pt", out=tmp_path / "m.pt").path, weights_only=True
-    )
+    exported = export_model(checkpoint, "pt", out=tmp_path / "m.pt").path
+    state = torch.load(exported, weights_only=True)
     path = tmp_path / "model.pt"
     torch.save(dict(state), path)  # without the shape in the state dict's metadata
     with pytest.raises(ValueError, match=r"how many heads it has; pass --n-head\.$"):
@@ -202,9 +200,8 @@ def test_mislabeled_files_are_one_sentence(ending, checkpoint, tmp_path):
 
 
 def test_tensors_that_do_not_fit_are_named(checkpoint, tmp_path):
-    state = torch.load(
-        export_model(checkpoint, "pt", out=tmp_path / "m.pt").path, weights_only=True
-    )
+    exported = export_model(checkpoint, "pt", out=tmp_path / "m.pt").path
+    state = torch.load(exported, weights_only=True)
     path = tmp_path / "changed.pt"
     gate = "blocks.1.feed_forward.w1.weight"
     changed: list[tuple[dict[str, Any], str]] = [

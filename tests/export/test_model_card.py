@@ -121,10 +121,8 @@ def test_a_bare_folder_has_no_training_sections(base):
         assert f"## {title}" not in text
     assert "## Architecture" in text and "## Samples" in text
     assert "license" not in front(text) and "from scratch" not in text and "None" not in text
-    assert (
-        front(build_model_card(base, "me/base", license_id="mit", prompts=["the"]))["license"]
-        == "mit"
-    )
+    licensed = build_model_card(base, "me/base", license_id="mit", prompts=["the"])
+    assert front(licensed)["license"] == "mit"
 
 
 def test_a_tuned_model_names_its_base_and_format(tuned, run):
@@ -151,18 +149,14 @@ def test_a_dpo_model_has_all_three_stages(dpo_recipe, tuned, tmp_path):
     results, heldout = section(text, "Results: preferences"), rows(run)[-1]["heldout"]
     assert "nats per pair" in results and "nats per token" not in results
     assert f"| all | {heldout['loss']:.3f} |" in results
-    assert (
-        f"It prefers the same answer as the data in {heldout['accuracy']:.1%} of the pairs"
-        in results
-    )
+    assert f"the same answer as the data in {heldout['accuracy']:.1%} of the pairs" in results
 
 
 def test_a_base_with_other_weights_is_ignored(tuned, run, tmp_path):
     copy = Path(shutil.copytree(tuned, tmp_path / "copy"))
     recipe_text = (copy / "recipe.toml").read_text()
-    (copy / "recipe.toml").write_text(
-        re.sub('base_sha256 = ".{64}"', 'base_sha256 = "0"', recipe_text)
-    )
+    changed = re.sub('base_sha256 = ".{64}"', 'base_sha256 = "0"', recipe_text)
+    (copy / "recipe.toml").write_text(changed)
     assert [stage.run_name for stage in training_stages(find_checkpoint(copy))] == ["copy"]
     text = build_model_card(copy, "me/copy")
     assert "license" not in front(text), "weights of someone else are not ours to license"
@@ -197,9 +191,8 @@ def test_hub_data_sets_are_linked(run, recipe, tmp_path):
 def test_source_names_are_escaped(tuned, sft_recipe, tmp_path):
     sources = {"a|b\n## Bold <b>": InstructionSource(files=("x.jsonl",))}
     copy = edited(tuned, tmp_path / "copy", replace(sft_recipe.tuning_data, sources=sources))
-    assert "| a\\|b ## Bold &lt;b> | files of the author | 1 |" in build_model_card(
-        copy, "me/small"
-    )
+    text = build_model_card(copy, "me/small")
+    assert "| a\\|b ## Bold &lt;b> | files of the author | 1 |" in text
 
 
 def test_a_sample_cannot_close_its_fence(base):

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from gnano.export import onnx_file as onnx_export
-from gnano.export.export_source import load_export_source
 from gnano.export.onnx_file import export_onnx, trace_model
+from gnano.export.tensor_file import load_export_source
 from gnano.model.hf_io import load_model, save_model
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
@@ -58,15 +58,8 @@ def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx") / "checkpoint"
     tokenizer = train_bpe([WORDS], 270)
     torch.manual_seed(0)
-    model = GPT(
-        vocab_size=tokenizer.vocab_size,
-        n_embd=64,
-        n_layer=LAYERS,
-        n_head=4,
-        n_kv_head=K,
-        ffn_hidden=96,
-        block_size=CONTEXT,
-    )
+    shape = dict(n_embd=64, n_layer=LAYERS, n_head=4, n_kv_head=K, ffn_hidden=96)
+    model = GPT(vocab_size=tokenizer.vocab_size, block_size=CONTEXT, **shape)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(5) if parameter.dim() == 2 else parameter.uniform_(0.5, 1.5)
@@ -132,14 +125,10 @@ def test_progress_is_reported_and_logging_is_unchanged(exported, capfd):
 def test_names_match_optimum(runner):
     layers = [f"{n}.{part}" for n in range(LAYERS) for part in ("key", "value")]
     inputs = ["input_ids", "attention_mask", "position_ids"]
-    assert [x.name for x in runner.session.get_inputs()] == [
-        *inputs,
-        *(f"past_key_values.{layer}" for layer in layers),
-    ]
-    assert [x.name for x in runner.session.get_outputs()] == [
-        "logits",
-        *(f"present.{layer}" for layer in layers),
-    ]
+    inputs += [f"past_key_values.{layer}" for layer in layers]
+    outputs = ["logits", *(f"present.{layer}" for layer in layers)]
+    assert [x.name for x in runner.session.get_inputs()] == inputs
+    assert [x.name for x in runner.session.get_outputs()] == outputs
 
 
 def test_batch_length_and_past_are_dynamic(runner):
@@ -261,15 +250,9 @@ def test_fewer_bits_make_smaller_files(exported):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_folder_is_complete(dtype, exported, checkpoint):
     folder = exported(dtype)
-    assert sorted(file.name for file in folder.iterdir()) == [
-        "chat_template.jinja",
-        "config.json",
-        "generation_config.json",
-        "model.onnx",
-        "model.onnx.data",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ]
+    copied = ["generation_config.json", "tokenizer.json", "tokenizer_config.json"]
+    files = ["chat_template.jinja", "config.json", "model.onnx", "model.onnx.data", *copied]
+    assert {file.name for file in folder.iterdir()} == set(files)
     assert json.loads((folder / "config.json").read_text())["vocab_size"] == 270
     assert Tokenizer.load(folder).fingerprint == Tokenizer.load(checkpoint).fingerprint
 

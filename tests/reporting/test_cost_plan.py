@@ -7,8 +7,7 @@ from gnano.config.model_config import PRESETS
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.config.train_config import TrainConfig
 from gnano.model.flops import GPUS, flops_per_token, get_gpu
-from gnano.reporting.cost_plan import CostEstimate, plan_cost
-from gnano.reporting.cost_plan_text import format_plan
+from gnano.reporting.cost_plan import CostEstimate, format_plan, plan_cost
 from gnano.train.estimate import estimate_memory, fits_in_memory
 
 

@@ -51,9 +51,8 @@ def test_the_dark_plot_is_dark(rows):
 
 
 def test_a_title_is_never_a_formula(rows):
-    assert render_png_plot(rows(steps=2), "$5 and $6_{") != render_png_plot(
-        rows(steps=2), "$5 and $6"
-    )
+    first, second = (render_png_plot(rows(steps=2), text) for text in ("$5 and $6_{", "$5 and $6"))
+    assert first != second
 
 
 def test_a_long_source_name_leaves_space_for_the_curves(rows):
@@ -113,6 +112,5 @@ def test_tasks_evaluated_once_are_points(rows_with_tasks, steps, tasks_every):
 
 def test_more_tasks_than_colors_are_drawn(rows_with_tasks):
     names = tuple(f"task-{n}" * (1 + 9 * (n == 3)) for n in range(15))
-    assert (
-        drawn(pixels(render_png_plot(rows_with_tasks(names=names), "")), LIGHT_PALETTE.loss) > 1_000
-    )
+    plot = pixels(render_png_plot(rows_with_tasks(names=names), ""))
+    assert drawn(plot, LIGHT_PALETTE.loss) > 1_000

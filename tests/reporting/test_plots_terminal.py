@@ -25,12 +25,9 @@ def test_the_given_width_overrides_the_terminal(rows, monkeypatch):
 
 
 def test_color_only_adds_escape_codes(rows):
-    plain, coloured = (
-        render_terminal_plot(rows(), color=False),
-        render_terminal_plot(rows(), color=True),
-    )
-    stripped = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
-    assert coloured != stripped
+    plain, colored = (render_terminal_plot(rows(), color=color) for color in (False, True))
+    stripped = re.sub(r"\x1b\[[0-9;]*m", "", colored)
+    assert colored != stripped
     assert [line.rstrip() for line in stripped.split("\n")] == plain.split("\n")
 
 
@@ -81,7 +78,6 @@ def test_tasks_have_a_third_panel_if_it_fits(rows_with_tasks, rows):
 
 
 def test_many_tasks_show_their_range(rows_with_tasks):
-    text = render_terminal_plot(
-        rows_with_tasks(names=tuple(f"task-{n}" for n in range(8))), 100, 20, color=False
-    )
+    metrics = rows_with_tasks(names=tuple(f"task-{n}" for n in range(8)))
+    text = render_terminal_plot(metrics, 100, 20, color=False)
     assert "8 tasks: 0.30 to 0.45" in text

@@ -11,10 +11,10 @@ from tests.small_models import with_train
 
 from gnano.cli.demo import main as demo
 from gnano.config.recipe import Recipe
-from gnano.export.export_source import load_export_source
 from gnano.export.formats import _load_snippet
 from gnano.export.model_card import build_model_card
-from gnano.reporting.run_list import format_runs_table, list_runs
+from gnano.export.tensor_file import load_export_source
+from gnano.reporting.run_status import format_runs_table, list_runs
 from gnano.train.trainer import RunResult, train
 from gnano.utils.formatting import format_shell_command
 

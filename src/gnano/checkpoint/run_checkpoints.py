@@ -23,7 +23,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from gnano.checkpoint.run_checkpoints import CHECKSUMS_FILE
 from gnano.utils.files import fsync_path, try_lock
 from gnano.utils.platform_support import drop_from_page_cache
 

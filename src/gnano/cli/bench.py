@@ -28,7 +28,6 @@ def bench(
         json_: Print JSON.
         load_config: How the weights are loaded.
     """
-    from gnano.reporting.benchmark import run_benchmark
+    from gnano.reporting.completions import run_benchmark
 
-    report = run_benchmark(checkpoint, load_config, texts, prompt, tokens)
-    echo(report.to_json() if json_ else report.format_table())
+    echo(run_benchmark(checkpoint, load_config, texts, prompt, tokens, json_))

@@ -19,7 +19,8 @@ command examples:
 def main(argv: list[str]) -> int:
     """Run the fine-tuning."""
     recipe, options = parse_finetune_recipe("dpo", DESCRIPTION, argv)
-    from gnano.reporting.finetune import finetune
+    from gnano.reporting.run_report import finetune
 
     run = options.out or default_run_dir(argv)
-    return exit_code(finetune(recipe, run, options.allow).result.stopped_by)
+    result, _ = finetune(recipe, run, options.allow)
+    return exit_code(result.stopped_by)

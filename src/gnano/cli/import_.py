@@ -42,7 +42,7 @@ def import_(
     hints = TensorFileHints(
         n_head=n_head, block_size=block_size, rope_theta=rope_theta, norm_eps=norm_eps
     )
-    config = import_model(path, out, hints, tokenizer).config
+    config = import_model(path, out, hints, tokenizer)
     echo(
         f"{out}: {num_parameters(config):,} parameters, {config.n_layer} layers, width "
         f"{config.n_embd:,}, {config.n_head} heads on {config.n_kv_head}, context "

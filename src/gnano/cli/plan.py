@@ -31,8 +31,7 @@ def main(argv: list[str]) -> int:
         mfu=(float | None, None, "share of the bf16 peak to assume, instead of the expected one"),
         json=(bool, False, "print all figures as JSON"),
     )
-    from gnano.reporting.cost_plan import plan_cost
-    from gnano.reporting.cost_plan_text import format_plan
+    from gnano.reporting.cost_plan import format_plan, plan_cost
 
     plan = plan_cost(recipe, options.gpu, options.gpus, options.price, options.mfu)
     echo(dump_json(plan.as_dict(), indent=2) if options.json else format_plan(plan))

@@ -30,9 +30,8 @@ def main(argv: list[str]) -> int:
         refuse_shape_flags(argv)
     else:
         _ = recipe.pretraining_data  # refuses a fine-tuning recipe, which needs a base
-    from gnano.reporting.training import open_training, report_pretraining
+    from gnano.reporting.run_report import report_run, train_with_progress
 
-    with open_training(recipe, options.out or default_run_dir(argv), options.allow) as trainer:
-        result = trainer.fit()
-    report_pretraining(result)
+    result = train_with_progress(recipe, options.out or default_run_dir(argv), options.allow)
+    report_run(result)
     return exit_code(result.stopped_by)

@@ -47,7 +47,7 @@ def publish(
     """
     from gnano.export.publishing import publish
 
-    result = publish(
+    text = publish(
         checkpoint,
         repo,
         private=private,
@@ -59,4 +59,4 @@ def publish(
         allow_update=update,
         dry_run=dry_run,
     )
-    echo(str(result))
+    echo(text)

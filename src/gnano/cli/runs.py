@@ -23,7 +23,7 @@ def runs(folder: PathArg = Path("runs"), json: bool = False) -> None:
         folder: The folder that holds the runs.
         json: Print one JSON object per line; nothing if there is no run.
     """
-    from gnano.reporting.run_list import format_runs_json, format_runs_table, list_runs
+    from gnano.reporting.run_status import format_runs_json, format_runs_table, list_runs
 
     found = list_runs(folder)
     if text := (format_runs_json if json else format_runs_table)(folder, found):

@@ -27,8 +27,8 @@ def main(argv: list[str]) -> int:
     recipe, options = parse_finetune_recipe(
         "sft", DESCRIPTION, argv, answers=answers, answer_tokens=tokens
     )
-    from gnano.reporting.finetune import finetune
+    from gnano.reporting.run_report import finetune
 
     run = options.out or default_run_dir(argv)
-    tuning = finetune(recipe, run, options.allow, options.answers, options.answer_tokens)
-    return exit_code(tuning.result.stopped_by)
+    result, _ = finetune(recipe, run, options.allow, options.answers, options.answer_tokens)
+    return exit_code(result.stopped_by)

@@ -18,9 +18,8 @@ from gnano.data.prepare.pipeline import prepare
 from gnano.evals.sft_compare import AnswerComparison
 from gnano.infer.engine import Engine
 from gnano.model.flops import flops_per_token, num_parameters
-from gnano.reporting.finetune import finetune
-from gnano.reporting.html_report import write_html_report
 from gnano.reporting.plots import render_terminal_plot, save_png_plot
+from gnano.reporting.run_report import finetune, write_html_report
 from gnano.train.logging.progress_bar import ProgressBar
 from gnano.train.trainer import RunResult, train
 from gnano.utils.formatting import format_clock
@@ -165,10 +164,12 @@ def _print_samples(run: Path) -> list[tuple[str, str, str]]:
 def _run_sft(sft_recipe: Recipe, base: Path) -> RunResult:
     echo("\n5. Tuning on questions about Python's standard library")
     out = base.with_name(f"{base.name}-sft")
-    tuned = finetune(sft_recipe, out, answers=NUM_EVAL_QUESTIONS, max_tokens=MAX_ANSWER_TOKENS)
-    if tuned.comparison:
-        _print_answers(tuned.comparison)
-    return tuned.result
+    result, comparison = finetune(
+        sft_recipe, out, answers=NUM_EVAL_QUESTIONS, max_tokens=MAX_ANSWER_TOKENS
+    )
+    if comparison:
+        _print_answers(comparison)
+    return result
 
 
 def _print_answers(comparison: AnswerComparison) -> None:

@@ -19,8 +19,8 @@ import torch
 from gnano.checkpoint.export_weights import copy_tokenizer_files
 from gnano.config.inference_config import ExportDtype, ExportFormat, resolve_export_dtype
 from gnano.config.model_config import PRESETS
-from gnano.export.export_source import TORCH_DTYPES, ExportSource, load_export_source
 from gnano.export.gguf_file import export_gguf
+from gnano.export.tensor_file import CONFIG_METADATA_KEY, ExportSource, load_export_source
 from gnano.model.hf_io import WEIGHTS_NAME, save_config, save_tensors
 from gnano.model.tensor_names import convert_to_published
 from gnano.utils.files import (
@@ -31,9 +31,9 @@ from gnano.utils.files import (
 )
 from gnano.utils.formatting import format_shell_command
 
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PUBLISHED_FILE_NAMES = {"fp32": "model_latest.pt", "bf16": "model_bf16.pt"}
 FORMAT_SUFFIXES = {"safetensors": ".safetensors", "folder": "", "onnx": "-onnx", "gguf": ".gguf"}
-CONFIG_METADATA_KEY = "gnano.shape"  # key of the shape in a tensor file's metadata
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,15 @@ def export_model(
     dtype = resolve_export_dtype(export_format, dtype)
     check_output_path(out or Path("exported"), "--out", [checkpoint])
     source = load_export_source(checkpoint)
-    path = out or _default_path(source.folder, export_format, dtype)
-    create = (
-        create_dir_atomically if export_format in ("folder", "onnx") else create_file_atomically
-    )
+    folder = source.folder.resolve()
+    run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
+    name = f"{run.name}-{dtype}{FORMAT_SUFFIXES.get(export_format, '')}"
+    if export_format == "pt":
+        name = PUBLISHED_FILE_NAMES[dtype]
+    path = out or Path("exported", run.name, name)
+    is_folder = export_format in ("folder", "onnx")
     try:
-        with create(path) as partial:
+        with (create_dir_atomically if is_folder else create_file_atomically)(path) as partial:
             _write_format(source, export_format, dtype, partial, on_progress)
     except OSError as error:
         if error.errno is not None or type(error) is not OSError:  # its message is specific
@@ -74,7 +77,7 @@ def export_model(
             f"{path} could not be written completely ({error}): is the disk full? Free some space "
             f"and run the same command again."
         ) from None
-    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    files = [file for file in path.rglob("*") if file.is_file()] if is_folder else [path]
     size = sum(file.stat().st_size for file in files)
     return ExportResult(path, size, _load_snippet(source, export_format, path))
 
@@ -94,42 +97,28 @@ def _write_format(
 
         export_onnx(source, path, dtype, on_progress)
         return
-    torch_dtype, shape = TORCH_DTYPES[dtype], dump_json(asdict(source.config))
+    torch_dtype = TORCH_DTYPES[dtype]
+    metadata = {CONFIG_METADATA_KEY: dump_json(asdict(source.config))}
     if export_format == "pt":
-        _write_published_pt(source, torch_dtype, path, shape)
+        # a state dict for `load_state_dict` of the published class, with the shape in the
+        # state dict's metadata, where PyTorch keeps what is not a tensor
+        state: Any = OrderedDict()
+        state._metadata = metadata
+        for name, tensor in source.tensors.items():
+            published_name, permuted = convert_to_published(name, tensor, source.config)
+            state[published_name] = permuted.to(torch_dtype)
+        try:
+            torch.save(state, path)
+        except RuntimeError as error:  # from its C++ code, which hides the system's reason
+            raise OSError(str(error).splitlines()[0]) from None
         return
     tensors = {name: tensor.to(torch_dtype) for name, tensor in source.tensors.items()}
     if export_format == "safetensors":
-        save_tensors(tensors, path, {CONFIG_METADATA_KEY: shape})
+        save_tensors(tensors, path, metadata)
         return
-    assert export_format == "folder", export_format
     save_config(source.config, torch_dtype, path, source.tokenizer.end_of_text_id)
     save_tensors(tensors, path / WEIGHTS_NAME)
     copy_tokenizer_files([source.folder], path)
-
-
-def _write_published_pt(source: ExportSource, dtype: torch.dtype, path: Path, shape: str) -> None:
-    """Write a state dict for `load_state_dict` of the published class.
-
-    The shape is in the state dict's metadata, where PyTorch keeps what is not a tensor.
-    """
-    state: Any = OrderedDict()
-    state._metadata = {CONFIG_METADATA_KEY: shape}
-    for name, tensor in source.tensors.items():
-        published_name, permuted = convert_to_published(name, tensor, source.config)
-        state[published_name] = permuted.to(dtype)
-    try:
-        torch.save(state, path)
-    except RuntimeError as error:  # from its C++ code, which hides the system's reason
-        raise OSError(str(error).splitlines()[0]) from None
-
-
-def _default_path(folder: Path, export_format: ExportFormat, dtype: ExportDtype) -> Path:
-    folder = folder.resolve()
-    run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
-    if export_format == "pt":
-        return Path("exported", run.name, PUBLISHED_FILE_NAMES[dtype])
-    return Path("exported", run.name, f"{run.name}-{dtype}{FORMAT_SUFFIXES[export_format]}")
 
 
 def _load_snippet(source: ExportSource, export_format: ExportFormat, path: Path) -> str:

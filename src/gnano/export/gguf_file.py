@@ -5,6 +5,7 @@ are permuted to that order. Norms stay fp32. Models with a tokenizer of GPT-2's 
 BF16 can be read. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,14 @@ from torch import Tensor
 
 from gnano.config.model_config import ModelConfig
 from gnano.data.sft.chat_template import read_jinja_template
-from gnano.export.export_source import ExportSource
-from gnano.export.imported_model import ImportedModel, check_and_unify_tensors, check_vocab_size
+from gnano.export.tensor_file import ExportSource
 from gnano.model.tensor_names import rope_permute, rope_unpermute
 from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer
 from gnano.utils.platform_support import require
 from gnano.utils.validation import require_agreement
 
 QUANTIZATION_TYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
-GGUF_TOP_LEVEL_NAMES = {
+GGUF_NAMES = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
     "lm_head": "output",
@@ -40,6 +40,7 @@ GGUF_BLOCK_NAMES = {
 }
 ROPE_PERMUTED_SUFFIXES = ("self_attn.q_proj.weight", "self_attn.k_proj.weight")
 MAX_BLOCKS = 1_000
+PADDING_TOKEN = "[PAD{}]"  # of an unused embedding row, as llama.cpp's converter names it
 
 
 def export_gguf(source: ExportSource, path: Path, dtype: str) -> None:
@@ -47,75 +48,12 @@ def export_gguf(source: ExportSource, path: Path, dtype: str) -> None:
 
     Raises ValueError for a width that is not a multiple of the quantization's block of 32.
     """
-    gguf = import_gguf()
+    gguf = _import_gguf()
+    config, tokenizer = source.config, source.tokenizer
     matrix_type = getattr(gguf.GGMLQuantizationType, QUANTIZATION_TYPES[dtype])
     writer = gguf.GGUFWriter(path, "llama")
     file_type = "ALL_F32" if dtype == "fp32" else f"MOSTLY_{QUANTIZATION_TYPES[dtype]}"
     writer.add_file_type(getattr(gguf.LlamaFileType, file_type))
-    _write_config_metadata(writer, source)
-    _write_tokenizer_metadata(writer, source, gguf)
-    if template := read_jinja_template(source.folder):
-        writer.add_chat_template(template)
-    pending = []
-    for name, tensor in source.tensors.items():
-        stored = matrix_type if tensor.dim() == 2 else gguf.GGMLQuantizationType.F32
-        block, size = gguf.GGML_QUANT_SIZES[stored]
-        if tensor.shape[-1] % block:
-            raise ValueError(
-                f"{name} is {tensor.shape[-1]} wide, and {dtype} needs a multiple of {block}: "
-                f"export as bf16 (--dtype bf16)."
-            )
-        shape, num_bytes = tuple(tensor.shape), tensor.numel() // block * size
-        # raw_dtype overrides the array's dtype
-        array = np.dtype(np.float32)
-        writer.add_tensor_info(to_gguf_name(name), shape, array, num_bytes, raw_dtype=stored)
-        pending.append((tensor, name, stored))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for tensor, name, stored in pending:
-        values = tensor.float()
-        if name.endswith(ROPE_PERMUTED_SUFFIXES):
-            values = rope_unpermute(values, source.config.head_size)
-        writer.write_tensor_data(gguf.quants.quantize(values.contiguous().numpy(), stored))
-    writer.close()
-
-
-def import_gguf() -> Any:
-    """Return the package `gguf`; raise ValueError if it is not installed."""
-    require("gguf", "gguf", "GGUF files need the package gguf")
-    import gguf
-
-    return gguf
-
-
-def to_gguf_name(name: str) -> str:
-    """Return a tensor's name in GGUF."""
-    module = name.removesuffix(".weight")
-    if module in GGUF_TOP_LEVEL_NAMES:
-        return f"{GGUF_TOP_LEVEL_NAMES[module]}.weight"
-    number, _, part = module.removeprefix("model.layers.").partition(".")
-    return f"blk.{number}.{GGUF_BLOCK_NAMES[part]}.weight"
-
-
-def gguf_to_hf_names(config: ModelConfig) -> dict[str, str]:
-    """Map the tensor names in GGUF to those of Hugging Face."""
-    blocks = [
-        f"model.layers.{n}.{part}" for n in range(config.n_layer) for part in GGUF_BLOCK_NAMES
-    ]
-    return {
-        to_gguf_name(f"{module}.weight"): f"{module}.weight"
-        for module in [*GGUF_TOP_LEVEL_NAMES, *blocks]
-    }
-
-
-def padding_tokens(token_ids: range) -> list[str]:
-    """Return tokens for unused embedding rows, named as llama.cpp's converter names them."""
-    return [f"[PAD{row}]" for row in token_ids]
-
-
-def _write_config_metadata(writer: Any, source: ExportSource) -> None:
-    config = source.config
     writer.add_name(source.folder.resolve().name)
     writer.add_context_length(config.block_size)
     writer.add_embedding_length(config.n_embd)
@@ -128,29 +66,70 @@ def _write_config_metadata(writer: Any, source: ExportSource) -> None:
     writer.add_rope_dimension_count(config.head_size)
     writer.add_vocab_size(config.vocab_size)
 
-
-def _write_tokenizer_metadata(writer: Any, source: ExportSource, gguf: Any) -> None:
-    tokenizer = source.tokenizer
     tokens = sorted(tokenizer.vocab, key=tokenizer.vocab.__getitem__)
-    kinds = [gguf.TokenType.NORMAL] * len(tokens)
     # llama.cpp needs a token for each row
-    unused = padding_tokens(range(len(tokens), source.config.vocab_size))
-    tokens += unused
-    kinds += [gguf.TokenType.UNUSED] * len(unused)
+    unused = [PADDING_TOKEN.format(row) for row in range(len(tokens), config.vocab_size)]
+    kinds = [gguf.TokenType.NORMAL] * len(tokens) + [gguf.TokenType.UNUSED] * len(unused)
     kinds[tokenizer.end_of_text_id] = gguf.TokenType.CONTROL
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokens)
+    writer.add_token_list(tokens + unused)
     writer.add_token_types(kinds)
     writer.add_token_merges([f"{left} {right}" for left, right in tokenizer.merges])
     writer.add_bos_token_id(tokenizer.end_of_text_id)
     writer.add_eos_token_id(tokenizer.end_of_text_id)
     writer.add_add_bos_token(False)
+    if template := read_jinja_template(source.folder):
+        writer.add_chat_template(template)
+
+    names = {ours: theirs for theirs, ours in _hf_names_by_gguf_name(config).items()}
+    stored_types = {}
+    for name, tensor in source.tensors.items():
+        stored = matrix_type if tensor.dim() == 2 else gguf.GGMLQuantizationType.F32
+        block, size = gguf.GGML_QUANT_SIZES[stored]
+        if tensor.shape[-1] % block:
+            raise ValueError(
+                f"{name} is {tensor.shape[-1]} wide, and {dtype} needs a multiple of {block}: "
+                f"export as bf16 (--dtype bf16)."
+            )
+        shape, num_bytes = tuple(tensor.shape), tensor.numel() // block * size
+        # raw_dtype overrides the array's dtype
+        array = np.dtype(np.float32)
+        writer.add_tensor_info(names[name], shape, array, num_bytes, raw_dtype=stored)
+        stored_types[name] = stored
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for name, tensor in source.tensors.items():
+        values = tensor.float()
+        if name.endswith(ROPE_PERMUTED_SUFFIXES):
+            values = rope_unpermute(values, config.head_size)
+        quantized = gguf.quants.quantize(values.contiguous().numpy(), stored_types[name])
+        writer.write_tensor_data(quantized)
+    writer.close()
 
 
-def read_gguf(path: Path) -> ImportedModel:
-    """Read a model; raise ValueError or OSError for a file that cannot be used."""
-    gguf = import_gguf()
+def _import_gguf() -> Any:
+    require("gguf", "gguf", "GGUF files need the package gguf")
+    import gguf
+
+    return gguf
+
+
+def _hf_names_by_gguf_name(config: ModelConfig) -> dict[str, str]:
+    names = {f"{theirs}.weight": f"{ours}.weight" for ours, theirs in GGUF_NAMES.items()}
+    for n in range(config.n_layer):
+        for ours, theirs in GGUF_BLOCK_NAMES.items():
+            names[f"blk.{n}.{theirs}.weight"] = f"model.layers.{n}.{ours}.weight"
+    return names
+
+
+def read_gguf(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Tokenizer, str | None]:
+    """Return a model's shape, tensors, tokenizer and chat template in Jinja.
+
+    Raises ValueError or OSError for a file that cannot be used.
+    """
+    gguf = _import_gguf()
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ValueError(f"{path} is not a GGUF file: it does not start like one.")
@@ -158,73 +137,70 @@ def read_gguf(path: Path) -> ImportedModel:
         reader = gguf.GGUFReader(path, "c")  # memory-mapped, copy on write
     except Exception as error:  # the reader fails in many ways on a damaged file
         raise ValueError(f"{path} is damaged or truncated ({error}).") from None
-    metadata = _GgufMetadata(reader, path)
-    config = _read_gguf_config(metadata)
-    names = gguf_to_hf_names(config)
+
+    def get(key: str, default: Any = None) -> Any:
+        field = reader.get_field(key)
+        return default if field is None else field.contents()
+
+    config = _read_config(get, {tensor.name: tensor for tensor in reader.tensors}, path)
+    names, kinds = _hf_names_by_gguf_name(config), gguf.GGMLQuantizationType
     tensors: dict[str, Tensor] = {}
     for entry in reader.tensors:
         if entry.name not in names:
             raise ValueError(f"{path}: tensor {entry.name} does not belong to a plain Llama.")
-        name, tensor = names[entry.name], _read_gguf_tensor(entry, gguf, path)
-        if name.endswith(ROPE_PERMUTED_SUFFIXES) and tensor.dim() == 2:
+        if entry.tensor_type not in (kinds.F32, kinds.F16, kinds.BF16):
+            raise ValueError(
+                f"{path}: tensor {entry.name} is {entry.tensor_type.name}; only F32, F16 and BF16 "
+                f"can be imported, as the others do not hold the original weights."
+            )
+        tensor = torch.from_numpy(entry.data)
+        if entry.tensor_type == kinds.BF16:
+            tensor = tensor.view(torch.bfloat16)
+        tensor = tensor.reshape([int(size) for size in reversed(entry.shape)])
+        if names[entry.name].endswith(ROPE_PERMUTED_SUFFIXES) and tensor.dim() == 2:
             if tensor.shape[0] % config.head_size:
                 raise ValueError(
                     f"{path}: the rows of tensor {entry.name} are not a multiple of the head size."
                 )
             tensor = rope_permute(tensor, config.head_size)
-        tensors[name] = tensor
-    tokenizer = _read_gguf_tokenizer(metadata)
-    check_vocab_size(tokenizer, config, path)
-    tensors = check_and_unify_tensors(tensors, config, path, path.stat().st_size, None)
-    return ImportedModel(
-        config, tensors, tokenizer, chat_template=metadata.get("tokenizer.chat_template")
-    )
+        tensors[names[entry.name]] = tensor
+    return config, tensors, _read_tokenizer(get, path), get("tokenizer.chat_template")
 
 
-class _GgufMetadata:
-    def __init__(self, reader: Any, path: Path) -> None:
-        self.reader, self.path = reader, path
-
-    def get(self, key: str, default: Any = None) -> Any:
-        field = self.reader.get_field(key)
-        return default if field is None else field.contents()
-
-    def get_number(self, key: str, default: float | None = None) -> Any:
-        value = self.get(f"llama.{key}", default)
+def _read_config(get: Callable[..., Any], tensors: dict[str, Any], path: Path) -> ModelConfig:
+    def get_number(key: str, default: float | None = None) -> Any:
+        value = get(f"llama.{key}", default)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{self.path}: llama.{key} is {value!r}; it must be a number.")
+            raise ValueError(f"{path}: llama.{key} is {value!r}; it must be a number.")
         # it is fp32 in the file: 1e-6, and not 9.999999974752427e-07
         return float(str(np.float32(value))) if isinstance(value, float) else value
 
-
-def _read_gguf_config(metadata: _GgufMetadata) -> ModelConfig:
-    path = metadata.path
-    if (kind := metadata.get("general.architecture")) != "llama":
+    if (kind := get("general.architecture")) != "llama":
         raise ValueError(f"{path} holds a model of the kind {kind!r}; only llama is supported.")
-    if (scaling := metadata.get("llama.rope.scaling.type", "none")) != "none":
+    if (scaling := get("llama.rope.scaling.type", "none")) != "none":
         raise ValueError(f"{path} scales RoPE ({scaling}), which is not supported.")
-    heads, blocks = metadata.get_number("attention.head_count"), metadata.get_number("block_count")
+    heads, blocks = get_number("attention.head_count"), get_number("block_count")
     if not 0 < blocks <= MAX_BLOCKS:
         raise ValueError(f"{path} claims to have {blocks} blocks.")
-    tensors = metadata.reader.tensors
-    embedding = next((t for t in tensors if t.name == "token_embd.weight"), None)
-    if embedding is None:
+    if "token_embd.weight" not in tensors:
         raise ValueError(f"{path} has no tensor token_embd.weight.")
-    rows = {"that of llama.vocab_size": metadata.get("llama.vocab_size")}
-    rows["that of token_embd.weight"] = int(embedding.shape[-1])
+    rows = {
+        "that of llama.vocab_size": get("llama.vocab_size"),
+        "that of token_embd.weight": int(tensors["token_embd.weight"].shape[-1]),
+    }
     config = ModelConfig(
         vocab_size=require_agreement(f"In {path} the number of tokens", rows),
-        n_embd=metadata.get_number("embedding_length"),
+        n_embd=get_number("embedding_length"),
         n_layer=blocks,
         n_head=heads,
-        n_kv_head=metadata.get_number("attention.head_count_kv", heads),
-        ffn_hidden=metadata.get_number("feed_forward_length"),
-        block_size=metadata.get_number("context_length"),
-        rope_theta=metadata.get_number("rope.freq_base", 10_000.0),
-        norm_eps=metadata.get_number("attention.layer_norm_rms_epsilon"),
+        n_kv_head=get_number("attention.head_count_kv", heads),
+        ffn_hidden=get_number("feed_forward_length"),
+        block_size=get_number("context_length"),
+        rope_theta=get_number("rope.freq_base", 10_000.0),
+        norm_eps=get_number("attention.layer_norm_rms_epsilon"),
     )
     for key in ("rope.dimension_count", "attention.key_length", "attention.value_length"):
-        if (size := metadata.get_number(key, config.head_size)) != config.head_size:
+        if (size := get_number(key, config.head_size)) != config.head_size:
             raise ValueError(
                 f"{path}: llama.{key} is {size}, but {config.n_embd} / {heads} heads is "
                 f"{config.head_size}; other head sizes are not supported."
@@ -232,31 +208,17 @@ def _read_gguf_config(metadata: _GgufMetadata) -> ModelConfig:
     return config
 
 
-def _read_gguf_tensor(entry: Any, gguf: Any, path: Path) -> Tensor:
-    kinds = gguf.GGMLQuantizationType
-    if entry.tensor_type not in (kinds.F32, kinds.F16, kinds.BF16):
-        raise ValueError(
-            f"{path}: tensor {entry.name} is {entry.tensor_type.name}; only F32, F16 and BF16 can "
-            f"be imported, as the others do not hold the original weights."
-        )
-    data = torch.from_numpy(entry.data)
-    if entry.tensor_type == kinds.BF16:
-        data = data.view(torch.bfloat16)
-    return data.reshape([int(size) for size in reversed(entry.shape)])
-
-
-def _read_gguf_tokenizer(metadata: _GgufMetadata) -> Tokenizer:
-    path = metadata.path
-    kind, split = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
+def _read_tokenizer(get: Callable[..., Any], path: Path) -> Tokenizer:
+    kind, split = get("tokenizer.ggml.model"), get("tokenizer.ggml.pre")
     if kind != "gpt2" or split != "gpt-2":
         raise ValueError(
             f"{path} has a tokenizer of the kind {kind!r} with the split {split!r}; only GPT-2's "
             f"('gpt2', 'gpt-2') is supported."
         )
-    tokens, merges = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.merges")
+    tokens, merges = get("tokenizer.ggml.tokens"), get("tokenizer.ggml.merges")
     if not isinstance(tokens, list) or not isinstance(merges, list):
         raise ValueError(f"{path} lists no tokens or no merges.")
-    while tokens and tokens[-1:] == padding_tokens(range(len(tokens) - 1, len(tokens))):
+    while tokens and tokens[-1] == PADDING_TOKEN.format(len(tokens) - 1):
         tokens.pop()
     try:
         pairs = [(left, right) for left, right in (merge.split(" ") for merge in merges)]
@@ -265,6 +227,6 @@ def _read_gguf_tokenizer(metadata: _GgufMetadata) -> Tokenizer:
         raise ValueError(f"{path}: its tokenizer cannot be used: {error}.") from None
     for end in ("eos", "bos"):
         key = f"tokenizer.ggml.{end}_token_id"
-        ids = {f"that of {END_OF_TEXT}": tokenizer.end_of_text_id, key: metadata.get(key)}
+        ids = {f"that of {END_OF_TEXT}": tokenizer.end_of_text_id, key: get(key)}
         require_agreement(f"In {path} the id of {end}_token", ids)
     return tokenizer

@@ -29,7 +29,7 @@ from gnano.evals.result_store import load_valid_results
 from gnano.infer.engine import Engine
 from gnano.model.flops import num_parameters
 from gnano.model.hf_io import load_config, read_json_object
-from gnano.reporting.run_metrics import finite_number
+from gnano.reporting.plots import finite_number
 from gnano.train.lineage import TrainingStage, format_base_name, training_stages
 from gnano.utils.formatting import format_shell_command
 
@@ -73,35 +73,54 @@ def build_model_card(
     origin = ", trained from scratch with auto-g-nano" if stages else ""
     if tuning:
         origin = f", tuned from {_escape_markdown(format_base_name(stages[0]))} with auto-g-nano"
-    example = template and template.render_prompt((Turn("user", "Where is the key?"),))
+    sources = [source for stage in stages for source in stage.sources.values()]
+    datasets = list(dict.fromkeys(source.repo for source in sources if source.repo))
+    if not languages and sources and all({s.generator, s.repo} & ENGLISH_SOURCES for s in sources):
+        languages = ["en"]
+    metadata = ModelCardData(
+        license=license_id or None,
+        language=list(languages) or None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["llama", *["gnano"] * bool(stages), *["conversational"] * bool(template)],
+        datasets=datasets or None,
+    )
+    begin = ""  # the token that a prompt must start with if the tokenizer does not add it
+    with suppress(OSError, ValueError):
+        settings = read_json_object(folder / "tokenizer_config.json")
+        if settings.get("add_bos_token") is False and isinstance(settings.get("bos_token"), str):
+            begin = settings["bos_token"]
     pretrained = [stage for stage in stages if not stage.instruction_config and stage.metrics]
-    card = _template_environment().get_template("card.md.j2")
-    return card.render(
-        metadata=_front_matter(stages, license_id, languages, template is not None),
-        repo=repo,
-        config=config,
-        parameters=num_parameters(config),
-        dtype=stored.get("dtype") or stored.get("torch_dtype"),
-        origin=origin,
-        template=template,
-        template_name=Path(tuning.template).stem if tuning else "",
-        template_example=example,
-        prompt=DEFAULT_QUESTIONS[0] if template else DEFAULT_PROMPTS[0],
-        begin=_required_bos_token(folder),
-        files=sorted(files),
-        stages=[_describe_stage(stage, len(stages) > 1) for stage in stages],
-        scores=_eval_score_rows(folder),
-        sampling=SAMPLE_SETTINGS,
-        sample_tokens=SAMPLE_TOKENS,
-        samples=_generate_samples(folder, template, prompts),
-        tokens_read=pretrained[-1].metrics[-1].get("tokens") if pretrained else None,
-        license=license_id,
-        datasets=_dataset_repos(stages),
+    return (
+        _template_environment()
+        .get_template("card.md.j2")
+        .render(
+            metadata=metadata.to_yaml(),
+            repo=repo,
+            config=config,
+            parameters=num_parameters(config),
+            dtype=stored.get("dtype") or stored.get("torch_dtype"),
+            origin=origin,
+            template=template,
+            template_name=Path(tuning.template).stem if tuning else "",
+            template_example=template
+            and template.render_prompt((Turn("user", "Where is the key?"),)),
+            prompt=DEFAULT_QUESTIONS[0] if template else DEFAULT_PROMPTS[0],
+            begin=begin,
+            files=sorted(files),
+            stages=[_describe_stage(stage, len(stages) > 1) for stage in stages],
+            scores=_eval_score_rows(folder),
+            sampling=SAMPLE_SETTINGS,
+            sample_tokens=SAMPLE_TOKENS,
+            samples=_generate_samples(folder, template, prompts),
+            tokens_read=pretrained[-1].metrics[-1].get("tokens") if pretrained else None,
+            license=license_id,
+            datasets=datasets,
+        )
     )
 
 
 def _template_environment() -> Environment:
-    """Return the template's environment; all untrusted text passes one of its filters."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -109,7 +128,7 @@ def _template_environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
+    environment.filters |= {  # all untrusted text passes one of these
         "fenced": _fence_code,
         "table": _markdown_table,
         "plain": _escape_markdown,
@@ -140,58 +159,26 @@ def _fence_code(text: str, language: str = "text") -> str:
     return f"{fence}{language}\n{printable.rstrip()}\n{fence}\n"
 
 
-def _front_matter(
-    stages: Sequence[TrainingStage], license_id: str, languages: Sequence[str], is_chat_model: bool
-) -> str:
-    """Return the front matter, as YAML."""
-    sources = [source for stage in stages for source in stage.sources.values()]
-    if not languages and sources and all({s.generator, s.repo} & ENGLISH_SOURCES for s in sources):
-        languages = ["en"]
-    tags = ["llama", *["gnano"] * bool(stages), *["conversational"] * is_chat_model]
-    data = ModelCardData(
-        license=license_id or None,
-        language=list(languages) or None,
-        library_name="transformers",
-        pipeline_tag="text-generation",
-        tags=tags,
-        datasets=_dataset_repos(stages) or None,
-    )
-    return str(data.to_yaml())
-
-
-def _required_bos_token(folder: Path) -> str:
-    """Return the token that a prompt must start with if the tokenizer does not add it."""
-    with suppress(OSError, ValueError):
-        settings = read_json_object(folder / "tokenizer_config.json")
-        if settings.get("add_bos_token") is False and isinstance(settings.get("bos_token"), str):
-            return str(settings["bos_token"])
-    return ""
-
-
 def _describe_stage(stage: TrainingStage, has_several_stages: bool) -> dict[str, Any]:
     """Return the data, the settings and the results of a run."""
-    kind = stage.instruction_config.kind if stage.instruction_config else "pretraining"
-    share = "times an epoch" if stage.instruction_config else "share of the tokens"
-    return {
-        "suffix": f": {kind}" if has_several_stages else "",
-        "headers": ("source", "content", share),
-        "data": _data_rows(stage),
-        "training": _training_rows(stage),
-        "results": _result_paragraphs(stage),
-    }
-
-
-def _data_rows(stage: TrainingStage) -> list[tuple[str, str, str]]:
+    tuning = stage.instruction_config
     total = sum(source.weight for source in stage.sources.values())
-    rows = []
+    data = []
     for name, source in stage.sources.items():
         content = SOURCE_KIND_DESCRIPTIONS.get(source.generator or source.kind, source.location)
         if source.kind == "hub":
             url = f"https://huggingface.co/datasets/{source.repo}"
             content = f"[{source.repo}]({url}) {source.config}, {source.split}".replace(" ,", ",")
-        share = f"{source.weight:g}" if stage.instruction_config else f"{source.weight / total:.1%}"
-        rows.append((name, content, share))
-    return rows
+        share = f"{source.weight:g}" if tuning else f"{source.weight / total:.1%}"
+        data.append((name, content, share))
+    kind = tuning.kind if tuning else "pretraining"
+    return {
+        "suffix": f": {kind}" if has_several_stages else "",
+        "headers": ("source", "content", "times an epoch" if tuning else "share of the tokens"),
+        "data": data,
+        "training": _training_rows(stage),
+        "results": _result_paragraphs(stage),
+    }
 
 
 def _training_rows(stage: TrainingStage) -> list[tuple[str, str]]:
@@ -204,7 +191,12 @@ def _training_rows(stage: TrainingStage) -> list[tuple[str, str]]:
     device = {"cuda": "GPU", "mps": "GPU", "cpu": "CPU"}.get(train.device)
     memory = finite_number(last.get("memory_gb"))
     seconds, speed = finite_number(last.get("seconds")), finite_number(last.get("tokens_per_s"))
-    time = f"{_format_time(seconds)}, {speed:,.0f} tokens/s at the end" if seconds and speed else ""
+    time = ""
+    if seconds and speed:
+        duration = f"{seconds / 60:.1f} minutes"
+        if seconds >= 7200:
+            duration = f"{seconds / 3600:.1f} hours"
+        time = f"{duration}, {speed:,.0f} tokens/s at the end"
     tokens_per_step = f"{train.tokens_per_step:,} tokens a step"
     peak = f"{schedule.peak:g} after {schedule.warmup_steps(train.steps):,} steps of warm-up"
     is_dpo = stage.instruction_config is not None and stage.instruction_config.kind == "preferences"
@@ -258,52 +250,36 @@ def _result_paragraphs(stage: TrainingStage) -> list[str]:
 
 def _eval_score_rows(folder: Path) -> list[tuple[str, ...]]:
     """Return the newest score of each task that `gnano eval` saved for this checkpoint."""
-    saved = sorted(
-        load_valid_results(folder, LoadConfig()), key=lambda pair: pair[0].stat().st_mtime
-    )
-    newest = {score.task: score for _, result in saved for score in result.scores}
-    return [
-        (
-            score.title,
-            f"{score.items:,}",
-            str(score.shots),
-            str(score.acc),
-            str(score.acc_norm or ""),
-            "" if score.chance is None else f"{score.chance:.3f}",
-        )
-        for score in newest.values()
-    ]
+    saved = load_valid_results(folder, LoadConfig())
+    rows = {}
+    for _, result in sorted(saved, key=lambda pair: pair[0].stat().st_mtime):
+        for score in result.scores:
+            chance = "" if score.chance is None else f"{score.chance:.3f}"
+            accuracies = str(score.acc), str(score.acc_norm or ""), chance
+            rows[score.task] = (score.title, f"{score.items:,}", str(score.shots), *accuracies)
+    return list(rows.values())
 
 
 def _generate_samples(
-    folder: Path, chat_template: ChatTemplate | None, prompts: Sequence[str]
+    folder: Path, template: ChatTemplate | None, prompts: Sequence[str]
 ) -> list[str]:
     """Return each prompt with the model's continuation or answer."""
     engine = Engine.load(folder)
-    titles = prompts or (DEFAULT_QUESTIONS if chat_template else DEFAULT_PROMPTS)
-    inputs: list[tuple[str, str | list[int]]] = [(title, title) for title in titles]
-    if chat_template:
-        turns = [(title, (Turn("user", title),)) for title in titles]
-        inputs = [(t, encode_prompt(turn, chat_template, engine.tokenizer)) for t, turn in turns]
     context = engine.model.config.block_size  # a prompt must leave space for an answer
-    inputs = [(t, prompt) for t, prompt in inputs if len(engine.encode_prompt(prompt)) < context]
+    inputs: list[tuple[str, str | list[int]]] = []
+    for title in prompts or (DEFAULT_QUESTIONS if template else DEFAULT_PROMPTS):
+        prompt: str | list[int] = title
+        if template:
+            prompt = encode_prompt((Turn("user", title),), template, engine.tokenizer)
+        if len(engine.encode_prompt(prompt)) < context:
+            inputs.append((title, prompt))
     if not inputs:
         return []
-    completions = engine.generate_batch(
-        [prompt for _, prompt in inputs], SAMPLE_TOKENS, SAMPLE_SETTINGS
-    )
-    between = "\n\n" if chat_template else ""
+    encoded = [prompt for _, prompt in inputs]
+    completions = engine.generate_batch(encoded, SAMPLE_TOKENS, SAMPLE_SETTINGS)
+    between = "\n\n" if template else ""
     return [t + between + group[0].text for (t, _), group in zip(inputs, completions, strict=True)]
-
-
-def _dataset_repos(stages: Sequence[TrainingStage]) -> list[str]:
-    repos = (source.repo for stage in stages for source in stage.sources.values())
-    return list(dict.fromkeys(repo for repo in repos if repo))
 
 
 def _format_metric(value: Any) -> str:
     return "–" if (number := finite_number(value)) is None else f"{number:.3f}"
-
-
-def _format_time(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds >= 7200 else f"{seconds / 60:.1f} minutes"

@@ -24,6 +24,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ from torch import Tensor, nn
 
 from gnano.checkpoint.export_weights import copy_tokenizer_files
 from gnano.config.model_config import ModelConfig
-from gnano.export.export_source import ExportSource
+from gnano.export.tensor_file import ExportSource
 from gnano.model.attention import LayerCache, Rope, rope_table
 from gnano.model.transformer import GPT, Block, Linear
 from gnano.utils.platform_support import require
@@ -158,7 +159,11 @@ class OnnxModel(nn.Module):
         past: list[tuple[Tensor, Tensor]],
     ) -> tuple[Tensor, ...]:
         """Return logits [B, T, V] in fp32, then keys and values [B, K, past + T, E] per layer."""
-        mask_B1TS = causal_padding_mask(attention_mask, input_ids.shape[1])
+        # causal over the last T of S positions, without padding
+        T, S = input_ids.shape[1], attention_mask.shape[1]
+        key_S, query_T = (torch.arange(n, device=attention_mask.device) for n in (S, T))
+        is_past_TS = key_S <= query_T[:, None] + (S - T)
+        mask_B1TS = is_past_TS & attention_mask.bool()[:, None, None]
         cos_BTE, sin_BTE = (
             F.embedding(position_ids, self.get_buffer(name)) for name in ROPE_TABLES
         )
@@ -172,24 +177,6 @@ class OnnxModel(nn.Module):
         return self.lm_head(self.model.norm(x_BTD)).float(), *present
 
 
-def causal_padding_mask(attention_mask_BS: Tensor, query_tokens: int) -> Tensor:
-    """Return the causal mask of the last `query_tokens` positions without padding, [B, 1, T, S]."""
-    S = attention_mask_BS.shape[1]
-    key_S, query_T = (torch.arange(n, device=attention_mask_BS.device) for n in (S, query_tokens))
-    query_T1 = query_T[:, None] + (S - query_tokens)
-    return (key_S <= query_T1) & attention_mask_BS.bool()[:, None, None]
-
-
-def input_output_names(config: ModelConfig) -> tuple[list[str], list[str]]:
-    """Return the names of inputs and outputs, as in optimum and transformers.js."""
-    layers = [f"{n}.{part}" for n in range(config.n_layer) for part in ("key", "value")]
-    inputs = ["input_ids", "attention_mask", "position_ids"]
-    return (
-        [*inputs, *(f"past_key_values.{layer}" for layer in layers)],
-        ["logits", *(f"present.{layer}" for layer in layers)],
-    )
-
-
 def trace_model(
     config: ModelConfig, activation_dtype: torch.dtype, embedding_dtype: torch.dtype
 ) -> "onnx_ir.Model":
@@ -201,7 +188,8 @@ def trace_model(
     past_length, total_length = Dim("past_sequence_length"), Dim("total_sequence_length")
     ids = {0: batch, 1: length}
     cached = {0: batch, 2: past_length}
-    inputs, outputs = input_output_names(config)
+    layers = [f"{n}.{part}" for n in range(config.n_layer) for part in ("key", "value")]
+    inputs = ["input_ids", "attention_mask", "position_ids"]
     with torch.device("meta"):
         model = OnnxModel(config, activation_dtype, embedding_dtype).eval()
         shape = B, config.n_kv_head, P, config.head_size
@@ -221,8 +209,8 @@ def trace_model(
                 "position_ids": ids,
                 "past": [(cached, cached)] * config.n_layer,
             },
-            input_names=inputs,
-            output_names=outputs,
+            input_names=[*inputs, *(f"past_key_values.{layer}" for layer in layers)],
+            output_names=["logits", *(f"present.{layer}" for layer in layers)],
             opset_version=OPSET,
             dynamo=True,
             optimize=False,  # it reads values, and there are none
@@ -234,6 +222,7 @@ def trace_model(
 
 def _build_onnx_graph(source: ExportSource, dtype: str) -> "onnx_ir.Model":
     """Return the graph; its weights are read from the checkpoint when they are written."""
+    import onnx_ir
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
     from onnxscript.optimizer import optimize_ir
 
@@ -247,32 +236,29 @@ def _build_onnx_graph(source: ExportSource, dtype: str) -> "onnx_ir.Model":
     optimize_ir(graph)
     ClearMetadataAndDocStringPass()(graph)  # paths of this machine's source files
     for name, weight in weights.items():
-        weight.const_value = _lazy_weight_tensor(source, name, weight)
+        shape, weight_dtype = weight.shape, weight.dtype
+        assert shape is not None and weight_dtype is not None
+        read = partial(_read_weight, source, name, shape.numpy(), weight_dtype)
+        weight.const_value = onnx_ir.LazyTensor(read, weight_dtype, shape, name=name)
     return graph
 
 
-def _lazy_weight_tensor(
-    source: ExportSource, name: str, weight: "onnx_ir.Value"
-) -> "onnx_ir.LazyTensor":
+def _read_weight(
+    source: ExportSource, name: str, shape: tuple[int, ...], dtype: "onnx_ir.DataType"
+) -> "onnx_ir.TensorProtocol":
     import onnx_ir
 
-    shape, dtype = weight.shape, weight.dtype
-    assert shape is not None and dtype is not None
-
-    def read() -> "onnx_ir.TensorProtocol":
-        if name in ROPE_TABLES:
-            config, cpu = source.config, torch.device("cpu")
-            table = rope_table(config.head_size, config.block_size, config.rope_theta, cpu)
-            tensor = table[ROPE_TABLES.index(name)]
-        else:
-            tensor = source.tensors[name]
-            if "proj" in name or "lm_head" in name:
-                tensor = tensor.T
-        assert tuple(tensor.shape) == shape.numpy(), name
-        tensor = tensor.to(getattr(torch, dtype.numpy().name))
-        return onnx_ir.tensor(tensor.contiguous().numpy())
-
-    return onnx_ir.LazyTensor(read, dtype, shape, name=name)
+    if name in ROPE_TABLES:
+        config, cpu = source.config, torch.device("cpu")
+        table = rope_table(config.head_size, config.block_size, config.rope_theta, cpu)
+        tensor = table[ROPE_TABLES.index(name)]
+    else:
+        tensor = source.tensors[name]
+        if "proj" in name or "lm_head" in name:
+            tensor = tensor.T
+    assert tuple(tensor.shape) == shape, name
+    tensor = tensor.to(getattr(torch, dtype.numpy().name))
+    return onnx_ir.tensor(tensor.contiguous().numpy())
 
 
 def _write_onnx(graph: "onnx_ir.Model", path: Path, on_progress: Callable[[str], None]) -> None:

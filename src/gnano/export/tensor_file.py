@@ -1,8 +1,9 @@
-"""Reads a bare tensor file: the published checkpoint, or a file that `gnano export` wrote.
+"""Reads tensors: those of a checkpoint to export, or a bare file such as the published checkpoint.
 
-Its tensors do not state the number of heads, nor always the context. The command's options, the
-file's metadata and the rotary angles of the published file (`freqs_cis` [T, E/2]) must agree;
-what none of them states is taken from a preset with the same matrices, or from the reference model.
+A bare file does not state the number of heads, nor always the context. The command's options, the
+metadata that `gnano export` writes and the rotary angles of the published file (`freqs_cis`
+[T, E/2]) must agree; what none of them states is taken from a preset with the same matrices, or
+from the reference model.
 """
 
 import json
@@ -19,15 +20,37 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.model_config import MAX_DIMENSION, PRESETS, ModelConfig
-from gnano.export.formats import CONFIG_METADATA_KEY
-from gnano.export.imported_model import ImportedModel, check_and_unify_tensors, load_tokenizer_for
+from gnano.model.hf_io import load_config, load_tensors
 from gnano.model.tensor_names import convert_from_published
+from gnano.tokenizer.bpe import Tokenizer
 from gnano.utils.validation import Range, check_field_ranges, require_agreement
 
+CONFIG_METADATA_KEY = "gnano.shape"  # key of the shape in a tensor file's metadata
 ROPE_ANGLES_KEY = "freqs_cis"
 STATE_DICT_WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys in a training file
 WRAPPER_PREFIXES = ("_orig_mod.", "module.")  # torch.compile's and DDP's
+
+
+@dataclass(frozen=True)
+class ExportSource:
+    """A model to export: a checkpoint, or the Hugging Face folder of a Llama."""
+
+    folder: Path
+    config: ModelConfig
+    tensors: Mapping[str, Tensor]  # under Hugging Face's names; read from disk when used
+    tokenizer: Tokenizer
+
+
+def load_export_source(path: Path) -> ExportSource:
+    """Open a run's newest checkpoint, a checkpoint, or a model folder.
+
+    Raises FileNotFoundError or ValueError if the path is none of them.
+    """
+    folder = find_checkpoint(path)
+    config = load_config(folder)
+    return ExportSource(folder, config, load_tensors(folder, config), Tokenizer.load(folder))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,48 +68,26 @@ class TensorFileHints:
         check_field_ranges(self)
 
 
-def read_tensor_file_model(
-    path: Path, hints: TensorFileHints, tokenizer_folder: Path | None
-) -> ImportedModel:
-    """Read a model; raise ValueError or OSError for a file that is not one."""
-    tensors, stored = load_tensor_file(path)
-    angles = tensors.pop(ROPE_ANGLES_KEY, None)
-    try:
-        config = _infer_config(tensors, angles, hints, stored)
-        if angles is not None:
-            _check_rope_angles(angles, config)
-        if "token_embedding_table.weight" in tensors:
-            tensors = convert_from_published(tensors, config)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    tensors = check_and_unify_tensors(tensors, config, path, path.stat().st_size, None)
-    return ImportedModel(
-        config, tensors, load_tokenizer_for(config, tokenizer_folder, path), tokenizer_folder
-    )
-
-
 def load_tensor_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors of a .safetensors, .bin or .pt file without running code in it.
 
     Also returns the shape in the metadata that `gnano export` writes, or an empty dict.
     """
-    read = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
-    tensors, text = read(path)
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                text = (file.metadata() or {}).get(CONFIG_METADATA_KEY)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged or truncated ({error}).") from None
+    else:
+        tensors, text = _read_pickle(path)
     try:
         shape = json.loads(text or "{}")
         ModelConfig(**shape)
     except (ValueError, TypeError):
         raise ValueError(f"{path}: the shape in its metadata is not that of a model.") from None
     return tensors, dict(shape)
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, (file.metadata() or {}).get(CONFIG_METADATA_KEY)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or truncated ({error}).") from None
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Any]:
@@ -120,6 +121,32 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Any]:
     return tensors, metadata.get(CONFIG_METADATA_KEY) if isinstance(metadata, dict) else None
 
 
+def read_tensor_file_model(
+    path: Path, hints: TensorFileHints
+) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Return a file's shape and tensors, under Hugging Face's names; ValueError if it has none."""
+    tensors, stored = load_tensor_file(path)
+    angles = tensors.pop(ROPE_ANGLES_KEY, None)
+    try:
+        config = _infer_config(tensors, angles, hints, stored)
+        if angles is not None and angles.is_complex() and angles.dim() == 2 and len(angles) > 1:
+            # position 1 must be rotated by the config's base
+            exponents = torch.arange(0, config.head_size, 2, dtype=torch.float64) / config.head_size
+            found = angles[1].to(torch.complex128).angle()
+            if not torch.allclose(found, config.rope_theta**-exponents, rtol=0.01, atol=0):
+                base = float(found[1:2].pow(-config.head_size / 2).mean())
+                raise ValueError(
+                    f"its {ROPE_ANGLES_KEY} are those of a base of about {base:,.0f}, not "
+                    f"{config.rope_theta:,.0f}; pass the base that it was trained with "
+                    f"(--rope-theta)."
+                )
+        if "token_embedding_table.weight" in tensors:
+            tensors = convert_from_published(tensors, config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return config, tensors
+
+
 def _infer_config(
     tensors: Mapping[str, Tensor],
     rope_angles: Tensor | None,
@@ -137,11 +164,8 @@ def _infer_config(
         "model.layers.0.mlp.gate_proj.weight", "blocks.0.feed_forward.w1.weight"
     )
     keys, _ = matrix_shape("model.layers.0.self_attn.k_proj.weight", "blocks.0.attention.wk.weight")
-    layers = {
-        int(match[1])
-        for name in tensors
-        if (match := re.match(r"(?:model\.layers|blocks)\.(\d{1,6})\.", name))
-    }
+    number = re.compile(r"(?:model\.layers|blocks)\.(\d{1,6})\.")
+    layers = {int(match[1]) for name in tensors if (match := number.match(name))}
     matrices = {
         "vocab_size": vocabulary, "n_embd": width, "n_layer": len(layers), "ffn_hidden": hidden
     }  # fmt: skip
@@ -160,33 +184,16 @@ def _infer_config(
         "that of its matrices": matrices,
         f"that of {ROPE_ANGLES_KEY}": from_angles,
     }
-    known = dict(defaults)
-    for name in (field.name for field in fields(ModelConfig)):
-        stated = {place: values.get(name) for place, values in statements.items()}
-        if (value := require_agreement(name, stated)) is not None:
-            known[name] = value
-    if "n_head" not in known:
+
+    def agreed(name: str) -> Any:
+        stated = require_agreement(name, {place: s.get(name) for place, s in statements.items()})
+        return defaults.get(name) if stated is None else stated
+
+    heads = agreed("n_head")
+    if heads is None:
         raise ValueError("it does not state how many heads it has; pass --n-head.")
-    if not 0 < known["n_head"] <= width or keys % (head := width // known["n_head"]):
-        raise ValueError(
-            f"{known['n_head']} heads do not fit keys of {keys} rows at a width of {width}."
-        )
-    stated = {"the shape in the metadata": stored_config.get("n_kv_head")}
-    known["n_kv_head"] = require_agreement(
-        "n_kv_head", {**stated, "that of its matrices": keys // head}
-    )
-    return ModelConfig(**known)
-
-
-def _check_rope_angles(angles: Tensor, config: ModelConfig) -> None:
-    """Raise ValueError unless position 1 of the angles [T, E/2] is rotated by the config's base."""
-    if not angles.is_complex() or angles.dim() != 2 or len(angles) < 2:
-        return
-    exponents = torch.arange(0, config.head_size, 2, dtype=torch.float64) / config.head_size
-    found = angles[1].to(torch.complex128).angle()
-    if not torch.allclose(found, config.rope_theta**-exponents, rtol=0.01, atol=0):
-        base = float(found[1:2].pow(-config.head_size / 2).mean())
-        raise ValueError(
-            f"its {ROPE_ANGLES_KEY} are those of a base of about {base:,.0f}, not "
-            f"{config.rope_theta:,.0f}; pass the base that it was trained with (--rope-theta)."
-        )
+    if not 0 < heads <= width or keys % (width // heads):
+        raise ValueError(f"{heads} heads do not fit keys of {keys} rows at a width of {width}.")
+    matrices["n_kv_head"] = keys // (width // heads)
+    names = (field.name for field in fields(ModelConfig))
+    return ModelConfig(**{name: x for name in names if (x := agreed(name)) is not None})

@@ -1,4 +1,7 @@
-"""Reads prompts, generates their completions, and formats them for people and programs."""
+"""Completions of prompts (`gnano generate`) and generation speed (`gnano bench`), formatted.
+
+Both load a checkpoint into the engine and return what the command prints, for people or as JSON.
+"""
 
 import sys
 import time
@@ -10,7 +13,9 @@ from typing import Any
 
 from gnano.config.inference_config import LoadConfig, SamplingParams
 from gnano.infer.continuous_batching import Request
-from gnano.infer.engine import Completion, Engine
+from gnano.infer.engine import Engine
+from gnano.infer.throughput import measure_throughput
+from gnano.train.logging.metrics_logger import peak_memory_bytes
 from gnano.utils.files import dump_json, read_text
 from gnano.utils.terminal import StatusLine
 from gnano.utils.validation import Range, check_number
@@ -79,17 +84,11 @@ def iter_output(
         )  # fmt: skip
     seconds = time.perf_counter() - started
     completions = [(p, one) for p, group in zip(prompts, groups, strict=True) for one in group]
-    if as_json:
-        yield dump_json(_completions_as_dict(engine, completions, seconds), ensure_ascii=False)
-        yield "\n"
+    if not as_json:
+        for number, (prompt, completion) in enumerate(completions, 1):
+            yield f"── {number} of {total} {'─' * 40}\n{prompt}{completion.text}\n"
         return
-    for number, (prompt, completion) in enumerate(completions, 1):
-        yield f"── {number} of {total} {'─' * 40}\n{prompt}{completion.text}\n"
 
-
-def _completions_as_dict(
-    engine: Engine, completions: list[tuple[str, Completion]], seconds: float
-) -> dict[str, Any]:
     def decode(token: int) -> str:
         return engine.tokenizer.decode([token])
 
@@ -112,10 +111,58 @@ def _completions_as_dict(
                 for item in completion.logprobs
             ]
         entries.append(entry)
-    tokens = sum(len(entry["token_ids"]) for entry in entries)
-    return {
+    tokens = sum(len(completion.token_ids) for _, completion in completions)
+    result = {
         "completions": entries,
         "tokens": tokens,
         "seconds": round(seconds, 3),
         "tokens_per_s": round(tokens / seconds, 1),
     }
+    yield dump_json(result, ensure_ascii=False) + "\n"
+
+
+def run_benchmark(
+    checkpoint: Path,
+    load_config: LoadConfig,
+    batch_sizes: Sequence[int],
+    prompt_tokens: int,
+    new_tokens: int,
+    as_json: bool = False,
+) -> str:
+    """Load the checkpoint, measure it with random prompts at each batch size, and format that.
+
+    The text is a table with a line per figure, or one JSON object.
+    """
+    started = time.perf_counter()
+    engine = Engine.load(checkpoint, **asdict(load_config))
+    load_s = time.perf_counter() - started
+    with closing(StatusLine()) as line:
+        speed = measure_throughput(engine, batch_sizes, prompt_tokens, new_tokens, line.update)
+    peak_gb = peak_memory_bytes(engine.device) / 1e9
+    shares = [speed.bandwidth_share(step) for step in speed.steps]
+    if as_json:
+        figures = asdict(speed) | {
+            "prefill_tokens_per_s": speed.prefill_tokens_per_s,
+            "load_s": load_s,
+            "steps": [
+                {**asdict(step), "share_of_memory": share}
+                for step, share in zip(speed.steps, shares, strict=True)
+            ],
+            "peak_gb": peak_gb,
+        }
+        return dump_json(figures)
+    rows = [
+        ("loaded in", f"{load_s:8.2f} s"),
+        (f"first token of {speed.prompt_tokens:,} read", f"{speed.first_token_s:8.3f} s"),
+        ("prompt", f"{speed.prefill_tokens_per_s:8,.0f} tokens/s"),
+    ]
+    for step, share in zip(speed.steps, shares, strict=True):
+        name = "one text" if step.batch_size == 1 else f"batch of {step.batch_size} texts"
+        rate = f"{step.tokens_per_s:8,.1f} tokens/s   {share:4.0%} of the memory bandwidth"
+        rows.append((name, rate))
+    bandwidth = (
+        f"{speed.read_bytes_per_s / 1e9:8.1f} GB/s, measured with a plain sum; a step reads "
+        f"{speed.weight_bytes / 1e9:.3f} GB of weights"
+    )
+    rows += [("memory bandwidth", bandwidth), ("peak memory", f"{peak_gb:8.2f} GB")]
+    return "\n".join(f"{label:<30}{value}" for label, value in rows)

@@ -4,11 +4,12 @@
             ├─ memory of a rank (train/estimate.py) ──────▶ predicted; fits? which change helps?
             └─ tokens/s (train/estimate.py, or an MFU) ───▶ expected ─▶ hours, money, energy
 
-GB are 10⁹ bytes, as in the progress line of a run. `cost_plan_text` formats a plan.
+GB are 10⁹ bytes, as in the progress line of a run.
 """
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from typing import Any, Literal
 
 from gnano.config.recipe import Recipe
@@ -28,10 +29,13 @@ from gnano.train.estimate import (
     estimate_tokens_per_s,
     fits_in_memory,
 )
+from gnano.utils.formatting import format_clock, format_gb, format_table
 from gnano.utils.validation import Range, check_number
 
 # tokens per parameter (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
+LABEL_WIDTH = 13  # characters of the labels of the text
+GB = ",.2f"  # the form of sizes in GB
 MAX_SUGGESTED_GPUS = 64  # suggestions go up to this number, in multiples of the planned one
 
 
@@ -78,6 +82,19 @@ class CostPlan:
     def as_dict(self) -> dict[str, Any]:
         """Return all figures, for `--json`."""
         model, count = self.recipe.model, num_parameters(self.recipe.model)
+
+        def figures(estimate: CostEstimate) -> dict[str, Any]:
+            gpu, memory = asdict(estimate.gpu), estimate.memory
+            del gpu["name_pattern"]
+            memory_bytes = {
+                "moment": memory.peak_phase,
+                "parts": memory.parts,
+                "needed": memory.total_bytes,
+                "device": estimate.gpu.memory_bytes,
+            }
+            rest = {key: x for key, x in vars(estimate).items() if key not in ("gpu", "memory")}
+            return {"gpu": gpu, **rest, "memory_bytes": memory_bytes}
+
         return {
             "parameters": {**parameters_by_part(model), "all": count},
             "flops_per_token": flops_per_token(model),
@@ -90,8 +107,8 @@ class CostPlan:
             "micro_steps": self.micro_steps,
             "precision": self.recipe.train.precision,
             "price": self.gpu_hour_price,
-            "chosen": self.selected and _estimate_as_dict(self.selected),
-            "table": [_estimate_as_dict(estimate) for estimate in self.estimates],
+            "chosen": self.selected and figures(self.selected),
+            "table": [figures(estimate) for estimate in self.estimates],
         }
 
 
@@ -126,14 +143,30 @@ def plan_cost(
 def _estimate(
     recipe: Recipe, gpu: Gpu, gpus: int, gpu_hour_price: float | None, mfu: float | None
 ) -> CostEstimate:
-    train = recipe.train
-    parallel = choose_parallelism(recipe.model, train, gpus, gpu.memory_bytes)
-    memory = estimate_memory(recipe.model, train, gpus, parallel)
+    model, train = recipe.model, recipe.train
+    parallel = choose_parallelism(model, train, gpus, gpu.memory_bytes)
+    memory = estimate_memory(model, train, gpus, parallel)
     is_supported = train.precision != "fp8" or gpu.fp8_tflops is not None
     fits = is_supported and fits_in_memory(memory, gpu.memory_bytes)
-    remedy = None if fits else _find_remedy(recipe, gpu, gpus, parallel)
-    speed = _estimate_tokens_per_s(recipe, gpu, gpus, mfu) if is_supported else None
-    peak = gpus * gpu.bf16_tflops * 1e12
+    remedy, remedy_bytes = None, None
+    if not fits:
+        before = replace(train, parallel=parallel)
+        for flags, changed, count in _memory_reductions(before, gpus, gpu):
+            try:
+                then = estimate_memory(model, changed, count)
+            except ValueError:
+                continue  # the step cannot be split this way
+            if fits_in_memory(then, gpu.memory_bytes):
+                remedy, remedy_bytes = flags, then.total_bytes
+                break
+
+    flops, peak = flops_per_token(model), gpus * gpu.bf16_tflops * 1e12
+    speed = None
+    if is_supported and mfu is not None:
+        speed = mfu * gpus * gpu.bf16_tflops * 1e12 / flops
+    elif is_supported and train.precision != "fp32":
+        # fp32: a third to a thirtieth of bf16, depending on the GPU and its TF32 setting
+        speed = estimate_tokens_per_s(model, train, gpu, gpus)
     hours = speed and train.steps * train.tokens_per_step / speed / 3600
     return CostEstimate(
         gpu=gpu,
@@ -141,37 +174,14 @@ def _estimate(
         parallel=parallel,
         memory=memory,
         fits=fits,
-        remedy=remedy and remedy[0],
-        remedy_bytes=remedy and remedy[1],
+        remedy=remedy,
+        remedy_bytes=remedy_bytes,
         tokens_per_s=speed,
-        mfu=speed and speed * flops_per_token(recipe.model) / peak,
+        mfu=speed and speed * flops / peak,
         hours=hours,
         dollars=None if gpu_hour_price is None or hours is None else gpu_hour_price * gpus * hours,
         kwh=hours and hours * gpus * gpu.max_watts / 1000,
     )
-
-
-def _estimate_tokens_per_s(recipe: Recipe, gpu: Gpu, gpus: int, mfu: float | None) -> float | None:
-    if mfu is not None:
-        return mfu * gpus * gpu.bf16_tflops * 1e12 / flops_per_token(recipe.model)
-    if recipe.train.precision == "fp32":
-        return None  # a third to a thirtieth of bf16, depending on the GPU and its TF32 setting
-    return estimate_tokens_per_s(recipe.model, recipe.train, gpu, gpus)
-
-
-def _find_remedy(
-    recipe: Recipe, gpu: Gpu, gpus: int, parallel: Literal["ddp", "fsdp"]
-) -> tuple[str, int] | None:
-    """Return the flags of the first change that makes it fit, and the bytes it then needs."""
-    before = replace(recipe.train, parallel=parallel)
-    for flags, train, count in _memory_reductions(before, gpus, gpu):
-        try:
-            memory = estimate_memory(recipe.model, train, count)
-        except ValueError:
-            continue  # the step cannot be split this way
-        if fits_in_memory(memory, gpu.memory_bytes):
-            return flags, memory.total_bytes
-    return None
 
 
 def _memory_reductions(
@@ -187,35 +197,135 @@ def _memory_reductions(
     most = max(MAX_SUGGESTED_GPUS, gpus)
     batch, checkpointing = train.micro_batch_size, train.activation_checkpointing
     counts = [gpus << doublings for doublings in range(10) if gpus << doublings <= most]
+    modes: list[Literal["ddp", "fsdp"]] = ["ddp", "fsdp"] if train.parallel == "ddp" else ["fsdp"]
     halved = [batch >> halving for halving in range(batch.bit_length())]  # 8, 4, 2, 1
-    for count in counts:
-        for parallel in ("ddp", "fsdp") if train.parallel == "ddp" else ("fsdp",):
-            if parallel == "fsdp" and count % max(train.hsdp_replicas, 2):
-                continue
-            for recompute in (True,) if checkpointing else (False, True):
-                for micro_batch in halved:
-                    changed = replace(
-                        train,
-                        parallel=parallel,
-                        activation_checkpointing=recompute,
-                        micro_batch_size=micro_batch,
-                    )
-                    changes = [
-                        f"--gpus {count}" * (count != gpus),
-                        f"--train.parallel {parallel}" * (parallel != train.parallel),
-                        "--train.activation-checkpointing" * (recompute != checkpointing),
-                        f"--train.micro-batch-size {micro_batch}" * (micro_batch != batch),
-                    ]
-                    yield " ".join(filter(None, changes)), changed, count
+    combinations = product(counts, modes, sorted({checkpointing, True}), halved)
+    for count, parallel, recompute, micro_batch in combinations:
+        if parallel == "fsdp" and count % max(train.hsdp_replicas, 2):
+            continue
+        changed = replace(
+            train,
+            parallel=parallel,
+            activation_checkpointing=recompute,
+            micro_batch_size=micro_batch,
+        )
+        changes = [
+            f"--gpus {count}" * (count != gpus),
+            f"--train.parallel {parallel}" * (parallel != train.parallel),
+            "--train.activation-checkpointing" * (recompute != checkpointing),
+            f"--train.micro-batch-size {micro_batch}" * (micro_batch != batch),
+        ]
+        yield " ".join(filter(None, changes)), changed, count
 
 
-def _estimate_as_dict(estimate: CostEstimate) -> dict[str, Any]:
-    figures = {key: value for key, value in vars(estimate).items() if key not in ("gpu", "memory")}
-    memory = {
-        "moment": estimate.memory.peak_phase,
-        "parts": estimate.memory.parts,
-        "needed": estimate.memory.total_bytes,
-        "device": estimate.gpu.memory_bytes,
+def format_plan(plan: CostPlan) -> str:
+    """Return the text that `gnano plan` prints."""
+    sections = [_format_recipe(plan)]
+    if plan.selected is not None:
+        sections.append(_format_estimate(plan, plan.selected))
+        if not plan.selected.fits:
+            sections.append(_format_warning(plan, plan.selected))
+    has_price = plan.gpu_hour_price is not None
+    headers = ["GPU", "has GB", "needs", "fits", "tokens/s", "MFU", "hours"] + ["$"] * has_price
+    rows = [[*headers, ""]]
+    for estimate in plan.estimates:
+        figures = [(estimate.tokens_per_s, ",.0f"), (estimate.mfu, ".0%"), (estimate.hours, ",.1f")]
+        figures += [(estimate.dollars, ",.0f")] * has_price
+        rows.append(
+            [
+                estimate.gpu.name,
+                f"{estimate.gpu.memory_bytes / 1e9:.0f}",
+                f"{estimate.memory.total_bytes / 1e9:.1f}",
+                ("yes" if estimate.fits else "no") + f", {estimate.parallel}" * (plan.gpus > 1),
+                *("?" if value is None else f"{value:{spec}}" for value, spec in figures),
+                "" if estimate.fits else estimate.remedy or "no known change helps",
+            ]
+        )
+    table = format_table(rows, left=(0, 3, len(headers)))
+    return "\n\n".join([*sections, "\n".join(table)])
+
+
+def _format_recipe(plan: CostPlan) -> str:
+    model, train = plan.recipe.model, plan.recipe.train
+    count = num_parameters(model)
+    balance = CHINCHILLA_TOKENS_PER_PARAMETER * count
+    flops = f"{_format_number(flops_per_token(model))} per token"
+    split = f"{plan.gpus} GPU{'s' * (plan.gpus > 1)} × {train.micro_batch_size}"
+    split += f" × {model.block_size:,} × {plan.micro_steps} micro-batch"
+    rows = {
+        "FLOPs": f"{flops}, {_format_number(plan.flops)} in total",
+        "tokens": f"{_format_number(plan.tokens)}, {plan.tokens / count:.1f} per parameter",
+        "": f"the Chinchilla optimum is about {CHINCHILLA_TOKENS_PER_PARAMETER}: "
+        f"{_format_number(balance)}, {round(balance / train.tokens_per_step):,} steps",
+        "step": f"{train.tokens_per_step:,} tokens = {split}{'es' * (plan.micro_steps > 1)}",
+        "precision": train.precision + ", activations twice" * train.activation_checkpointing,
     }
-    gpu = {key: value for key, value in asdict(estimate.gpu).items() if key != "name_pattern"}
-    return {"gpu": gpu, **figures, "memory_bytes": memory}
+    parts = parameters_by_part(model).items()
+    return "\n".join(
+        [
+            f"{'parameters':<{LABEL_WIDTH}}{count:>15,}",
+            *(f"  {part:<{LABEL_WIDTH + 1}}{number:>12,}" for part, number in parts),
+            *(f"{label:<{LABEL_WIDTH}}{text}" for label, text in rows.items()),
+        ]
+    )
+
+
+def _format_estimate(plan: CostPlan, estimate: CostEstimate) -> str:
+    """Return the memory by part, a blank line, and speed, time, money and energy."""
+    memory, gpu, precision = estimate.memory, estimate.gpu, plan.recipe.train.precision
+    several = f"each of {estimate.gpus} × {gpu.name}, {estimate.parallel}"
+    sizes = f"{format_gb(memory.total_bytes, GB)} of {format_gb(gpu.memory_bytes, GB)}"
+    where = several if estimate.gpus > 1 else f"one {gpu.name}"
+    lines = [f"{'memory':<{LABEL_WIDTH}}{sizes} on {where}, reached {memory.peak_phase}"]
+    parts = ((part, format_gb(size, GB)) for part, size in memory.parts.items() if size)
+    lines += [f"  {part:<26}{size:>10}" for part, size in parts]
+
+    rows: list[tuple[str, str]] = []
+    if estimate.tokens_per_s is None or estimate.hours is None or estimate.mfu is None:
+        advice = "; give a share of the bf16 peak as --mfu" if precision == "fp32" else ""
+        rows.append(("speed", f"unknown in {precision} on {gpu.name}{advice}"))
+    else:
+        source = "given by --mfu"
+        if plan.assumed_mfu is None:
+            source = "expected, not measured (see docs/planning.md)"
+        speed = f"{estimate.tokens_per_s:,.0f} tokens/s, {estimate.mfu:.1%} MFU"
+        rows.append(("speed", f"{speed}: {source}"))
+        if precision == "fp8" and gpu.fp8_tflops is not None:
+            share = estimate.mfu * gpu.bf16_tflops / gpu.fp8_tflops
+            rows.append(("", f"MFU is of the bf16 peak; of the FP8 peak it is {share:.1%}"))
+        hours = estimate.hours
+        duration = f"{hours:,.1f} hours" if hours >= 1 else f"{format_clock(3600 * hours)} minutes"
+        days = f" ({hours / 24:,.1f} days)" if hours > 48 else ""
+        gpu_hours = f"{hours * estimate.gpus:,.1f} GPU-hours"
+        rows.append(("time", f"{duration}{days}, {gpu_hours}"))
+        if estimate.dollars is not None:
+            price = f"${plan.gpu_hour_price:.2f} per GPU-hour"
+            rows.append(("money", f"${estimate.dollars:,.2f} at {price}"))
+        if estimate.kwh is not None:
+            rows.append(("energy", f"{estimate.kwh:,.0f} kWh at most, for the GPUs only"))
+    return "\n".join([*lines, "", *(f"{label:<{LABEL_WIDTH}}{text}" for label, text in rows)])
+
+
+def _format_warning(plan: CostPlan, estimate: CostEstimate) -> str:
+    gpu = estimate.gpu
+    if plan.recipe.train.precision == "fp8" and gpu.fp8_tflops is None:
+        problem = f"{gpu.name} has no FP8"
+    else:
+        problem = (
+            f"{format_gb(estimate.memory.total_bytes, GB)} will not fit {gpu.name}: it has "
+            f"{format_gb(gpu.memory_bytes, GB)}, and a tenth of that should stay free"
+        )
+    remedy = "No known change makes it fit; take a larger GPU or a smaller model"
+    if estimate.remedy is not None:
+        assert estimate.remedy_bytes is not None
+        remedy = f"It fits with {estimate.remedy}: {format_gb(estimate.remedy_bytes, GB)}"
+    return f"WARNING: {problem}. {remedy}."
+
+
+def _format_number(number: float) -> str:
+    """Return a shortened number: 13_107_200_000 -> '13.1 billion'."""
+    for power, word in ((18, "× 10¹⁸"), (9, "billion"), (6, "million")):
+        if number >= 10**power:
+            form = ",.3g" if number < 10 ** (power + 3) else ",.0f"
+            return f"{number / 10**power:{form}} {word}"
+    return f"{number:,}"

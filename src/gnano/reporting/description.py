@@ -4,9 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from gnano.checkpoint.run_checkpoints import (
     best_checkpoint,
@@ -28,16 +26,13 @@ from gnano.model.flops import (
     num_active_parameters,
     parameters_by_part,
 )
-from gnano.reporting.run_list import to_printable_line
-from gnano.reporting.run_metrics import (
-    TaskCurve,
-    finite_number,
-    format_accuracy,
-    heldout_bits_by_source,
-    heldout_bits_per_byte,
-    task_curves,
+from gnano.reporting.plots import finite_number, heldout_bits_per_byte, read_curves
+from gnano.reporting.run_status import (
+    PROBABLY_KILLED,
+    iter_events_reversed,
+    read_run_status,
+    to_printable_line,
 )
-from gnano.reporting.run_status import PROBABLY_KILLED, iter_events_reversed, read_run_status
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.utils.formatting import format_clock, format_gb, format_table, plural
 from gnano.utils.jsonl_log import read_metrics
@@ -60,7 +55,13 @@ def describe(target: str) -> str:
     if (path / "recipe.toml").is_file():
         return _describe_run(path)
     if (path / "config.json").is_file():
-        return _describe_checkpoint(path)
+        from gnano.model.hf_io import load_config  # loads torch
+
+        text = f"{path}\n{_describe_model(load_config(path))}"
+        if (path / "files.json").is_file():
+            verify_file_sizes(path)
+            text += "\n\nEvery file is there and has its size; --verify checks every byte."
+        return text
     if path.exists():
         raise ValueError(
             f"{target} is not a data folder (manifest.json), a run (recipe.toml) or a "
@@ -179,7 +180,15 @@ def verify_checkpoints(
 
 
 def _describe_recipe(recipe: Recipe) -> str:
-    train = recipe.train
+    train, data = recipe.train, recipe.data
+    if isinstance(data, InstructionConfig):
+        epochs = f", {data.epochs:g} epochs" if data.epochs else ""
+        parts = " · ".join(f"{name} ({s.location})" for name, s in data.sources.items())
+        mix = f"{data.kind}{epochs}: {parts or 'none yet'}"
+    else:
+        total = sum(source.weight for source in data.sources.values())
+        parts = " · ".join(f"{name} {s.weight / total:.0%}" for name, s in data.sources.items())
+        mix = f"{data.folder}: {parts}"
     tokens = train.steps * train.tokens_per_step
     flops = tokens * flops_per_token(recipe.model)
     return (
@@ -187,18 +196,8 @@ def _describe_recipe(recipe: Recipe) -> str:
         f"training     {train.steps:,} steps × {train.tokens_per_step:,} tokens"
         f" = {_format_si(tokens)} tokens, {_format_si(flops)} FLOPs\n"
         f"micro-batch  {train.micro_batch_size} × {recipe.model.block_size:,} tokens\n"
-        f"data         {_describe_mix(recipe)}"
+        f"data         {mix}"
     )
-
-
-def _describe_mix(recipe: Recipe) -> str:
-    if isinstance(recipe.data, InstructionConfig):
-        epochs = f", {recipe.data.epochs:g} epochs" if recipe.data.epochs else ""
-        parts = " · ".join(f"{n} ({s.location})" for n, s in recipe.data.sources.items())
-        return f"{recipe.data.kind}{epochs}: {parts or 'none yet'}"
-    total = sum(source.weight for source in recipe.data.sources.values())
-    mix = " · ".join(f"{name} {s.weight / total:.0%}" for name, s in recipe.data.sources.items())
-    return f"{recipe.data.folder}: {mix}"
 
 
 def _describe_run(run: Path) -> str:
@@ -217,43 +216,25 @@ def _describe_run(run: Path) -> str:
         lines.append("             its process ended without logging a reason: killed?")
     elif status.reason:
         lines.append(f"             {to_printable_line(status.reason)}")
-    bits_by_step = {
-        row["step"]: bits for row in rows if (bits := heldout_bits_per_byte(row)) is not None
-    }
+
+    bits_by_step: dict[int, float] = {}
+    for row in rows:
+        bits, sources = heldout_bits_per_byte(row)
+        if bits is not None:
+            bits_by_step[row["step"]] = bits
+            parts = " · ".join(f"{name} {value:.3f}" for name, value in sources.items())
     if bits_by_step:
-        step = max(bits_by_step)
-        lines.append(_describe_heldout(next(row for row in rows if row["step"] == step)))
-    if tasks := task_curves(rows):
-        lines.append(_describe_tasks(tasks))
+        step, bits = list(bits_by_step.items())[-1]
+        lines.append(f"held-out     {bits:.3f} bits per byte at step {step:,} ({parts})")
+    if tasks := read_curves(rows).tasks:
+        last = max(curve.steps[-1] for curve in tasks)
+        accuracies = [f"{c.name} {c.format_point(-1)}" for c in tasks if c.steps[-1] == last]
+        lines.append(f"tasks        {to_printable_line(' · '.join(accuracies))} (step {last:,.0f})")
+    events = list(iter_events_reversed(run))
     skipped = sum(bool(row.get("skipped")) for row in rows)
-    rollbacks = sum(event["event"] == "rolled back" for event in iter_events_reversed(run))
+    rollbacks = sum(event["event"] == "rolled back" for event in events)
     lines.append(f"trouble      {plural(skipped, 'step')} skipped, {plural(rollbacks, 'rollback')}")
-    last_events = list(islice(iter_events_reversed(run), MAX_EVENTS))[::-1]
-    return "\n".join(
-        [
-            *lines,
-            *_describe_checkpoints(run, bits_by_step),
-            *(f"event        {_format_event(**event)}" for event in last_events),
-        ]
-    )
 
-
-def _describe_heldout(row: dict[str, Any]) -> str:
-    parts = " · ".join(f"{name} {bits:.3f}" for name, bits in heldout_bits_by_source(row).items())
-    total = heldout_bits_per_byte(row)
-    return f"held-out     {total:.3f} bits per byte at step {row['step']:,} ({parts})"
-
-
-def _describe_tasks(curves: list[TaskCurve]) -> str:
-    """List the tasks that were evaluated last."""
-    step = max(curve.steps[-1] for curve in curves)
-    last = [curve for curve in curves if curve.steps[-1] == step]
-    parts = " · ".join(f"{curve.name} {format_accuracy(curve, -1)}" for curve in last)
-    return f"tasks        {to_printable_line(parts)} (step {step:,.0f})"
-
-
-def _describe_checkpoints(run: Path, bits_by_step: dict[int, float]) -> list[str]:
-    """List the checkpoints; mark the damaged ones, and the best of the others."""
     marks = dict.fromkeys(list_checkpoints(run), "")
     for folder in marks:
         try:
@@ -261,25 +242,16 @@ def _describe_checkpoints(run: Path, bits_by_step: dict[int, float]) -> list[str
         except (OSError, ValueError) as error:
             marks[folder] = f"   damaged: {error}"
     if best := best_checkpoint([folder for folder, mark in marks.items() if not mark]):
-        bits = bits_by_step.get(checkpoint_step(best))
-        marks[best] = "   best" if bits is None else f"   best: {bits:.3f} bits per byte"
-    return [f"checkpoint   {f}{mark}" for f, mark in marks.items()] or ["checkpoint   none yet"]
-
-
-def _format_event(time: str = "?", event: str = "?", step: int | None = None, **facts: Any) -> str:
-    where = "" if step is None else f", step {step:,}"
-    more = ", ".join(f"{key} {value}" for key, value in facts.items())
-    return to_printable_line(f"{time} {event}{where}{f': {more}' if more else ''}")
-
-
-def _describe_checkpoint(folder: Path) -> str:
-    from gnano.model.hf_io import load_config  # loads torch
-
-    text = f"{folder}\n{_describe_model(load_config(folder))}"
-    if (folder / "files.json").is_file():
-        verify_file_sizes(folder)
-        text += "\n\nEvery file is there and has its size; --verify checks every byte."
-    return text
+        at_best = bits_by_step.get(checkpoint_step(best))
+        marks[best] = "   best" if at_best is None else f"   best: {at_best:.3f} bits per byte"
+    lines += [f"checkpoint   {f}{mark}" for f, mark in marks.items()] or ["checkpoint   none yet"]
+    for event in events[:MAX_EVENTS][::-1]:
+        when, kind, at = (event.pop(key, None) for key in ("time", "event", "step"))
+        where = "" if at is None else f", step {at:,}"
+        facts = ", ".join(f"{key} {value}" for key, value in event.items())
+        text = f"{when or '?'} {kind}{where}{f': {facts}' if facts else ''}"
+        lines.append(f"event        {to_printable_line(text)}")
+    return "\n".join(lines)
 
 
 def _describe_model(config: ModelConfig) -> str:
@@ -316,12 +288,11 @@ def _length_histogram(manifest: Manifest) -> list[tuple[str, ...]]:
     used = [n for counts in lengths.values() for n, count in enumerate(counts) if count]
     rows = [("tokens in a document", *lengths)]
     for n in range(min(used, default=0), max(used, default=-1) + 1):
-        shares = [counts[n] / max(sum(counts), 1) if counts else 0 for counts in lengths.values()]
-        rows.append((f"{2**n:,} – {2 ** (n + 1) - 1:,}", *map(_format_bar, shares)))
+        cells = []
+        for counts in lengths.values():
+            share = counts[n] / max(sum(counts), 1) if counts else 0
+            full, eighths = divmod(round(share * BAR_WIDTH * 8), 8)
+            bar = BAR_BLOCKS[-1] * full + BAR_BLOCKS[eighths].strip()
+            cells.append(f"{share:6.1%} {bar:<{BAR_WIDTH}}")
+        rows.append((f"{2**n:,} – {2 ** (n + 1) - 1:,}", *cells))
     return rows
-
-
-def _format_bar(share: float) -> str:
-    full, eighths = divmod(round(share * BAR_WIDTH * 8), 8)
-    bar = BAR_BLOCKS[-1] * full + BAR_BLOCKS[eighths].strip()
-    return f"{share:6.1%} {bar:<{BAR_WIDTH}}"

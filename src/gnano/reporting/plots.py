@@ -1,4 +1,4 @@
-"""Plots a run's curves as a PNG picture, and in the terminal.
+"""Reads the curves of a run's metrics, and plots them as a PNG picture and in the terminal.
 
     ┌ training loss, nats per token ┐ ┌ held-out bits per byte ┐
     │ every step faint, smoothed    │ │ total, and each source │  legend
@@ -6,6 +6,9 @@
     ┌ accuracy on tasks, if any was evaluated ─────────────────┐
     │ each with its standard error as a band                   │  legend
     └──────────────────────────────────────────────────────────┘
+
+A log may be damaged anywhere, so only finite numbers are taken. A curve holds the steps at which
+a value was measured: held-out text is measured only at some steps, and a loss may be NaN.
 
 The terminal shows the two upper panels in Braille characters, each a grid of 2 × 4 dots, and the
 tasks as a third panel where the terminal is wide enough.
@@ -16,34 +19,129 @@ and needs neither, so this works in a server, in a thread or over ssh.
 
 import io
 import math
-from collections.abc import Sequence
-from itertools import cycle, pairwise
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, cycle, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gnano.reporting.run_metrics import (
-    Curve,
-    MetricRows,
-    TaskCurve,
-    format_accuracy,
-    heldout_curves,
-    loss_curve,
-    smooth_curve,
-    task_curves,
-)
 from gnano.utils.files import atomic_write_bytes
 from gnano.utils.platform_support import require
-from gnano.utils.plot_style import LIGHT_PALETTE, Palette
+from gnano.utils.plot_style import LIGHT_PALETTE, Palette, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
 
+MetricRow = Mapping[str, Any]
+MetricRows = Sequence[MetricRow]  # what read_metrics returns
 
 MIN_PANEL_SIZE = 30, 8  # characters that a panel needs for its ticks and a curve
 FRAME_WIDTH = 8  # characters of a panel's width that its title cannot use
+MAX_POINTS = 1_000  # of a curve in the terminal: more points than dots only cost time
+MAX_NAME_LENGTH = 22  # the end of a name in a legend, which leaves space for the curves
+# a dot on the latest value, the only thing visible in a run of one step
+LAST_POINT: dict[str, Any] = {"marker": "o", "markersize": 5, "markevery": [-1]}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The measured values of a metric, by step."""
+
+    name: str
+    steps: NDArray[np.float64]
+    values: NDArray[np.float64]
+    metric: str = ""  # of a task: acc_norm if the task has it, else acc
+    standard_errors: NDArray[np.float64] | None = None  # of a task; NaN where unknown
+
+    def format_point(self, index: int) -> str:
+        """Format a value: 0.284, or 0.284 ± 0.020 where the standard error is known."""
+        value = f"{self.values[index]:.3f}"
+        error = np.nan if self.standard_errors is None else self.standard_errors[index]
+        return value if np.isnan(error) else f"{value} ± {error:.3f}"
+
+
+class RunCurves(NamedTuple):
+    """The curves of a run."""
+
+    loss: Curve  # in training, nats per token; without a point if no loss was finite
+    heldout: list[Curve]  # bits per byte: the total, then each source; empty if never measured
+    tasks: list[Curve]  # accuracy of each task
+
+
+def finite_number(value: Any) -> float | None:
+    """Return a logged value as a float, or None if it is not a finite number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer of more digits than a float can hold
+        return None
+
+
+def finite_numbers(values: Any) -> dict[str, float]:
+    """Return the entries of a mapping that are finite numbers, unchanged."""
+    named = values if isinstance(values, dict) else {}
+    return {name: value for name, value in named.items() if finite_number(value) is not None}
+
+
+def heldout_bits_per_byte(row: MetricRow) -> tuple[float | None, dict[str, float]]:
+    """Return the held-out loss of a step, None if it was not measured, and that of each source."""
+    heldout = row.get("heldout")
+    heldout = heldout if isinstance(heldout, dict) else {}
+    return finite_number(heldout.get("bits_per_byte")), finite_numbers(heldout.get("sources"))
+
+
+def task_metrics(row: MetricRow) -> dict[str, dict[str, float]]:
+    """Return each task's `acc`, `acc_norm`, `error` and `items`; only tasks with an accuracy."""
+    tasks = row.get("tasks")
+    named = tasks.items() if isinstance(tasks, dict) else ()
+    known = {name: finite_numbers(values) for name, values in named}
+    return {name: task for name, task in known.items() if "acc" in task or "acc_norm" in task}
+
+
+def read_curves(metrics: MetricRows) -> RunCurves:
+    """Return the curves of a run's metrics."""
+    loss = _make_curve("loss", ((row["step"], row.get("loss")) for row in metrics))
+    measured = [(row["step"], *heldout_bits_per_byte(row)) for row in metrics if row.get("heldout")]
+    total = _make_curve("total", ((step, bits) for step, bits, _ in measured))
+    heldout = [total] if len(total.steps) else []
+    for name in sorted({name for *_, sources in measured for name in sources}) if heldout else ():
+        points = ((step, sources.get(name)) for step, _, sources in measured)
+        heldout.append(_make_curve(name, points))
+
+    evaluated = [(row["step"], task_metrics(row)) for row in metrics if row.get("tasks")]
+    tasks = []
+    for name in sorted({name for _, found in evaluated for name in found}):
+        rows = [(step, found[name]) for step, found in evaluated if name in found]
+        # one metric for the curve: acc_norm and acc differ, and a mixed curve would jump
+        metric = "acc_norm" if any("acc_norm" in values for _, values in rows) else "acc"
+        curve = _make_curve(name, ((step, values.get(metric)) for step, values in rows))
+        errors = [values.get("error", math.nan) for _, values in rows if metric in values]
+        tasks.append(Curve(name, curve.steps, curve.values, metric, np.array(errors)))
+    return RunCurves(loss, heldout, tasks)
+
+
+def _make_curve(name: str, points: Iterable[tuple[int, Any]]) -> Curve:
+    finite = [(s, number) for s, value in points if (number := finite_number(value)) is not None]
+    steps, values = np.array(finite, dtype=np.float64).reshape(-1, 2).T
+    return Curve(name, steps, values)
+
+
+def smooth_curve(curve: Curve) -> Curve:
+    """Return the running mean over a twentieth of the run, without lag.
+
+    The window is centered and narrower over the first steps, where the loss falls so fast that
+    the mean of a wide one would be above every point. It ends at the last step.
+    """
+    n = len(curve.steps)
+    center = np.arange(n)
+    half_width = np.minimum(center // 4, max(1, n // 40))
+    start, stop = center - half_width, np.minimum(center + half_width + 1, n)
+    sums = np.concatenate([[0.0], np.cumsum(curve.values)])
+    return Curve(curve.name, curve.steps, (sums[stop] - sums[start]) / (stop - start))
 
 
 def render_terminal_plot(
@@ -57,7 +155,21 @@ def render_terminal_plot(
     require("plotext", "plot", "Plots in the terminal need plotext")
     import plotext
 
-    panels = _build_panels(metrics, width)
+    loss, heldout, tasks = read_curves(metrics)
+    panels: list[tuple[str, str, Sequence[Curve]]] = []  # title, color, curves
+    if len(loss.steps):
+        smoothed = smooth_curve(loss)
+        panels.append((f"training loss: {smoothed.values[-1]:.2f}", "blue+", [smoothed]))
+    for total in heldout[:1]:
+        panels.append((f"held-out bits per byte: {total.values[-1]:.2f}", "orange+", [total]))
+    panel_width = width // (len(panels) + 1)
+    if tasks and panel_width >= MIN_PANEL_SIZE[0]:
+        tasks = sorted(tasks, key=lambda curve: -curve.values[-1])
+        title = ", ".join(f"{curve.name} {curve.values[-1]:.2f}" for curve in tasks)
+        if len(title) > panel_width - FRAME_WIDTH:
+            lowest, highest = tasks[-1].values[-1], tasks[0].values[-1]
+            title = f"{len(tasks)} tasks: {lowest:.2f} to {highest:.2f}"
+        panels.append((title, "green+", tasks))
     if not panels:
         raise ValueError("There is nothing to plot: no step of this run has a finite loss.")
     columns = len(panels) if width >= len(panels) * MIN_PANEL_SIZE[0] else 1
@@ -74,15 +186,18 @@ def render_terminal_plot(
     try:
         figure.plot_size(width, height)
         figure.subplots(rows, columns)
-        last = max(1, metrics[-1]["step"])
         for number, (title, color_name, curves) in enumerate(panels):
             row, column = divmod(number, columns)
             panel = figure.subplot(row + 1, column + 1) if len(panels) > 1 else figure
-            _set_up_panel(panel, title, curves, last)
+            _set_up_axes(panel, curves, max(1, metrics[-1]["step"]))
+            panel.title(title)
             for curve in curves:
+                kept = np.unique(np.linspace(0, len(curve.steps) - 1, MAX_POINTS).round())
+                points = [part[kept.astype(int)].tolist() for part in (curve.steps, curve.values)]
                 # a single Braille dot is easily missed
-                dot = "braille" if len(curve) > 1 else "●"
-                _draw_curve(panel, curve, plotext.marker(dot, plotext.pixel(color_name)))
+                dot = "braille" if len(curve.steps) > 1 else "●"
+                marker = plotext.marker(dot, plotext.pixel(color_name))
+                panel.draw(panel.signal(*points, marker=marker).lines().density("full"))
         text = str(figure.build().string(colorless=not color))
     finally:
         plotext.terminal.limit()
@@ -90,35 +205,8 @@ def render_terminal_plot(
     return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n"))
 
 
-def _build_panels(metrics: MetricRows, width: int) -> list[tuple[str, str, Sequence[Curve]]]:
-    """Return title, color and curves of each panel that has data and fits."""
-    first = ("training loss", "blue+", [smooth_curve(loss_curve(metrics))])
-    second = ("held-out bits per byte", "orange+", heldout_curves(metrics)[:1])
-    panels: list[tuple[str, str, Sequence[Curve]]] = [
-        (f"{name}: {curve.values[-1]:.2f}", color, [curve])
-        for name, color, curves in (first, second)
-        for curve in curves
-        if len(curve)
-    ]
-    tasks = sorted(task_curves(metrics), key=lambda curve: -curve.values[-1])
-    panel_width = width // (len(panels) + 1)
-    if tasks and panel_width >= MIN_PANEL_SIZE[0]:
-        panels.append((_task_title(tasks, panel_width - FRAME_WIDTH), "green+", tasks))
-    return panels
-
-
-def _task_title(tasks: Sequence[Curve], max_width: int) -> str:
-    """List the tasks from the highest to the lowest, or their range if the list is too long."""
-    title = ", ".join(f"{curve.name} {curve.values[-1]:.2f}" for curve in tasks)
-    if len(title) <= max_width:
-        return title
-    lowest, highest = tasks[-1].values[-1], tasks[0].values[-1]
-    return f"{len(tasks)} tasks: {lowest:.2f} to {highest:.2f}"
-
-
-def _set_up_panel(panel: Any, title: str, curves: Sequence[Curve], last: int) -> None:
+def _set_up_axes(panel: Any, curves: Sequence[Curve], last_step: int) -> None:
     panel.theme("simple")  # the terminal's own colors for all but the curve
-    panel.title(title)
     panel.label("step", "x")
     for axis, side in (("x", "upper"), ("y", "right")):
         panel.axes(False, axis=axis, side=side)
@@ -127,17 +215,12 @@ def _set_up_panel(panel: Any, title: str, curves: Sequence[Curve], last: int) ->
     low, high = float(values.min()), float(values.max())
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     # space after the last step keeps the curve off the next panel's ticks
-    for axis, start, stop in (("x", 0.0, 1.06 * last), ("y", low - margin, high + margin)):
+    for axis, start, stop in (("x", 0.0, 1.06 * last_step), ("y", low - margin, high + margin)):
         ticks = round_ticks(start, stop, 5, min_step=1.0 if axis == "x" else 0.0)
-        panel.ruler(axis).lim(start, stop).ticks(ticks, _format_ticks(ticks))
-
-
-def _draw_curve(panel: Any, curve: Curve, marker: Any) -> None:
-    # more points than dots only cost time
-    kept = np.unique(np.linspace(0, len(curve) - 1, 1_000).round().astype(int))
-    steps, values = curve.steps[kept].tolist(), curve.values[kept].tolist()
-    signal = panel.signal(steps, values, marker=marker).lines().density("full")
-    panel.draw(signal)
+        gap = min((b - a for a, b in pairwise(ticks)), default=1.0)
+        decimals = max(0, -math.floor(math.log10(gap) + 1e-9))  # enough to tell them apart
+        labels = [f"{tick:,.{decimals}f}" for tick in ticks]
+        panel.ruler(axis).lim(start, stop).ticks(ticks, labels)
 
 
 def round_ticks(start: float, stop: float, max_ticks: int, min_step: float = 0.0) -> list[float]:
@@ -149,18 +232,8 @@ def round_ticks(start: float, stop: float, max_ticks: int, min_step: float = 0.0
     return [step * k for k in range(first, final + 1)]
 
 
-def _format_ticks(values: list[float]) -> list[str]:
-    """Format ticks with just enough decimals to tell them apart."""
-    gap = min((b - a for a, b in pairwise(values)), default=1.0)
-    decimals = max(0, -math.floor(math.log10(gap) + 1e-9))
-    return [f"{value:,.{decimals}f}" for value in values]
-
-
 def save_png_plot(metrics: MetricRows, path: Path, title: str) -> None:
-    """Write the curves of a run (rows of `read_metrics`) as a PNG of 1,760 × 720 pixels.
-
-    With a panel of tasks it has 1,760 × 1,200 pixels.
-    """
+    """Write the curves of a run as a PNG of 1,760 × 720 pixels, or 1,760 × 1,200 with tasks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_bytes(path, render_png_plot(metrics, title))
 
@@ -172,8 +245,8 @@ def render_png_plot(metrics: MetricRows, title: str, palette: Palette = LIGHT_PA
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    loss, heldout, tasks = read_curves(metrics)
     layout = ConstrainedLayoutEngine(w_pad=0.16, h_pad=0.14, wspace=0.02)  # inches, share
-    tasks = task_curves(metrics)
     size = 11, 7.5 if tasks else 4.5
     figure = Figure(figsize=size, dpi=160, facecolor=palette.background, layout=layout)
     if title:
@@ -183,108 +256,81 @@ def render_png_plot(metrics: MetricRows, title: str, palette: Palette = LIGHT_PA
         heading.set_parse_math(False)  # a "$" in a run's name is a dollar sign
     grid = figure.add_gridspec(2, 2, height_ratios=(5, 4)) if tasks else figure.add_gridspec(1, 2)
     left, right = (figure.add_subplot(grid[0, column]) for column in (0, 1))
-    below = [figure.add_subplot(grid[1, :])] if tasks else []
-    for axes in (left, right, *below):
-        # a light horizontal grid, one base line and small gray numbers
-        axes.set_facecolor(palette.background)
-        axes.grid(axis="y", color=palette.grid, linewidth=0.8)
-        axes.set_axisbelow(True)
-        for side in ("top", "left", "right"):
-            axes.spines[side].set_visible(False)
-        axes.spines["bottom"].set_color(palette.muted)
-        axes.tick_params(colors=palette.muted, labelsize=9, length=0, pad=6)
-        axes.set_xlabel("step", color=palette.muted, fontsize=9)
+    panels = {
+        left: ("Training loss (nats per token)", "" if len(loss.steps) else "no finite loss yet"),
+        right: ("Held-out bits per byte", "" if heldout else "not measured yet"),
+    }
+    if tasks:
+        panels[figure.add_subplot(grid[1, :])] = ("Accuracy on tasks, ± standard error", "")
+    for axes, (name, missing) in panels.items():
+        style_axes(axes, palette)
+        axes.set_title(name, loc="left", fontsize=10.5, color=palette.text, pad=10)
         # all panels share the x axis, from 0 to the last step
         axes.set_xlim(0, max(1, metrics[-1]["step"]) * 1.02)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
         axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
         axes.yaxis.set_major_locator(ticker.MaxNLocator(6))
-    _draw_loss(left, loss_curve(metrics), palette)
-    _draw_heldout(right, heldout_curves(metrics), bool(metrics[-1].get("final")), palette)
-    for axes in below:
-        _draw_tasks(axes, tasks, palette)
+        if missing:
+            place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+            axes.text(0.5, 0.5, missing, color=palette.muted, **place)
+            axes.set_yticks([])
+
+    if len(loss.steps):
+        mean = smooth_curve(loss)
+        left.plot(loss.steps, loss.values, color=palette.loss, alpha=0.3, linewidth=0.8)
+        left.plot(mean.steps, mean.values, color=palette.loss, linewidth=1.8, **LAST_POINT)
+        latest = f"{mean.values[-1]:.2f}, smoothed"
+        left.set_title(latest, loc="right", fontsize=9, color=palette.loss, pad=10)
+    if heldout:
+        total: dict[str, Any] = {"color": palette.text, "linewidth": 2.2, "zorder": 3}
+        sources = cycle({"color": color, "linewidth": 1.4} for color in palette.sources)
+        # the last point of a finished run is of all held-out text
+        legend = "all held-out text" if metrics[-1].get("final") else "so far"
+        _draw_curves(right, heldout, chain([total], sources), legend, palette)
+    if tasks:
+        # lines are dashed where the colors repeat, so all eight known tasks differ
+        styles = cycle(
+            {"color": color, "linestyle": dash, "marker": marker, "linewidth": 1.6, "zorder": 3}
+            for dash, marker in (("-", "o"), ("--", "s"))
+            for color in palette.sources
+        )
+        _draw_curves(axes, tasks, styles, "last measured", palette)
 
     png = io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})  # reproducible bytes
     return png.getvalue()
 
 
-def _draw_loss(axes: "Axes", loss: Curve, palette: Palette) -> None:
-    _set_panel_title(axes, "Training loss (nats per token)", palette)
-    if not len(loss):
-        _draw_placeholder(axes, "no finite loss yet", palette)
-        return
-    mean = smooth_curve(loss)
-    axes.plot(loss.steps, loss.values, color=palette.loss, alpha=0.3, linewidth=0.8)
-    axes.plot(mean.steps, mean.values, color=palette.loss, linewidth=1.8)
-    _mark_last_point(axes.lines[-1])
-    latest = f"{mean.values[-1]:.2f}, smoothed"
-    axes.set_title(latest, loc="right", fontsize=9, color=palette.loss, pad=10)
-
-
-def _draw_heldout(axes: "Axes", curves: list[Curve], is_final: bool, palette: Palette) -> None:
-    """Draw the total and each source; if final, the last point is of all held-out text."""
-    _set_panel_title(axes, "Held-out bits per byte", palette)
-    if not curves:
-        _draw_placeholder(axes, "not measured yet", palette)
-        return
-    total, *sources = curves
-    colors = dict(zip([curve.name for curve in sources], cycle(palette.sources), strict=False))
+def _draw_curves(
+    axes: "Axes",
+    curves: Sequence[Curve],
+    styles: Iterable[dict[str, Any]],
+    legend_title: str,
+    palette: Palette,
+) -> None:
+    """Draw curves in the styles, and a legend beside them: inside, a flat curve would cross it."""
+    labels = []
+    styled = list(zip(curves, styles, strict=False))
     # from the highest curve to the lowest: the legend has the order of the panel
-    curves = sorted(curves, key=lambda curve: -curve.values[-1])
-    for curve in curves:
-        if curve is total:
-            axes.plot(curve.steps, curve.values, color=palette.text, linewidth=2.2, zorder=3)
-        else:
-            axes.plot(curve.steps, curve.values, color=colors[curve.name], linewidth=1.4)
-        _mark_last_point(axes.lines[-1])
-    names = [f"{curve.values[-1]:.2f}  {_shorten_name(curve.name)}" for curve in curves]
-    _add_legend(axes, names, "all held-out text" if is_final else "so far", palette)
-
-
-def _draw_tasks(axes: "Axes", curves: list[TaskCurve], palette: Palette) -> None:
-    _set_panel_title(axes, "Accuracy on tasks, ± standard error", palette)
-    # lines are dashed where the colors repeat, so all eight known tasks differ
-    styles = [(color, *more) for more in (("-", "o"), ("--", "s")) for color in palette.sources]
-    style = dict(zip([curve.name for curve in curves], cycle(styles), strict=False))
-    curves = sorted(curves, key=lambda curve: -curve.values[-1])
-    for curve in curves:
-        color, dash, marker = style[curve.name]
-        low, high = curve.values - curve.standard_errors, curve.values + curve.standard_errors
-        axes.plot(curve.steps, curve.values, dash, color=color, linewidth=1.6, zorder=3)
-        _mark_last_point(axes.lines[-1], marker)
-        if len(curve) > 1:
-            axes.fill_between(curve.steps, low, high, color=color, alpha=0.15, linewidth=0)
-        else:  # a band of one point has no width
-            axes.vlines(curve.steps, low, high, color=color, alpha=0.4, linewidth=1.6)
-    names = [f"{format_accuracy(curve, -1)}  {_shorten_name(curve.name)}" for curve in curves]
-    _add_legend(axes, names, "last measured", palette)
-
-
-def _shorten_name(name: str, max_length: int = 22) -> str:
-    """Keep the end of a long name, so that the legend leaves space for the curves."""
-    return name if len(name) <= max_length else "…" + name[1 - max_length :]
-
-
-def _mark_last_point(line: "Line2D", marker: str = "o") -> None:
-    """Mark the latest value with a dot, the only thing visible in a run of one step."""
-    line.set(marker=marker, markersize=5, markevery=[-1])
-
-
-def _set_panel_title(axes: "Axes", title: str, palette: Palette) -> None:
-    axes.set_title(title, loc="left", fontsize=10.5, color=palette.text, pad=10)
-
-
-def _draw_placeholder(axes: "Axes", text: str, palette: Palette) -> None:
-    middle = axes.text(0.5, 0.5, text, transform=axes.transAxes, color=palette.muted)
-    middle.set(ha="center", va="center")
-    axes.set_yticks([])
-
-
-def _add_legend(axes: "Axes", names: list[str], title: str, palette: Palette) -> None:
-    """Put the legend next to the panel: inside, a flat curve would cross it."""
+    for number in np.argsort([-curve.values[-1] for curve in curves], kind="stable"):
+        curve, style = styled[number]
+        axes.plot(curve.steps, curve.values, **{**LAST_POINT, **style})
+        value = f"{curve.values[-1]:.2f}"
+        if curve.standard_errors is not None:
+            value = curve.format_point(-1)
+            low, high = curve.values - curve.standard_errors, curve.values + curve.standard_errors
+            if len(curve.steps) > 1:
+                axes.fill_between(
+                    curve.steps, low, high, color=style["color"], alpha=0.15, linewidth=0
+                )
+            else:  # a band of one point has no width
+                axes.vlines(curve.steps, low, high, color=style["color"], alpha=0.4, linewidth=1.6)
+        name = curve.name
+        if len(name) > MAX_NAME_LENGTH:
+            name = "…" + name[1 - MAX_NAME_LENGTH :]
+        labels.append(f"{value}  {name}")
     legend = axes.legend(
-        axes.lines, names, title=title, loc="upper left", bbox_to_anchor=(1.01, 1.02),
+        axes.lines, labels, title=legend_title, loc="upper left", bbox_to_anchor=(1.01, 1.02),
         alignment="left", fontsize=9, title_fontsize=9, labelcolor=palette.text,
         handlelength=1.4, frameon=False,
     )  # fmt: skip

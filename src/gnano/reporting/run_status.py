@@ -1,36 +1,41 @@
-"""Reads the status of a run from its folder, quickly and in spite of damaged files.
+"""Reads the status of runs from their folders, quickly and in spite of damaged files; lists them.
 
     run.lock        held by a process ──────────────────▶ running
     events.jsonl    how the last start ended ───────────▶ finished, stopped, failed
     metrics.jsonl   its last lines ─────────────────────▶ step, loss, held-out, tasks
     checkpoints/    the newest whose files have their sizes
 
+    run         state          step          loss   bits/byte  checkpoint  age
+    demo        running   1,240/5,000  24%  3.214       1.102       1,000  3 s
+    big/second  failed      800/5,000  16%  3.401       1.160         500  2 d
+        failed: The loss or its gradient became infinite …
+
 A killed run logs no end: it logged a start, and no process holds its lock. Logs are read backwards
-from their end, so the time does not depend on their length.
+from their end, so the time does not depend on their length. In the list, the run that was active
+last comes first; the problems of a run are below its row.
 """
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
-from gnano.checkpoint.run_checkpoints import list_checkpoints, verify_file_sizes
-from gnano.config.recipe import Recipe, load_recipe
-from gnano.reporting.run_metrics import finite_number, heldout_bits_per_byte, task_metrics
+from gnano.checkpoint.run_checkpoints import checkpoint_step, list_checkpoints, verify_file_sizes
+from gnano.config.recipe import load_recipe
+from gnano.reporting.plots import finite_number, heldout_bits_per_byte, task_metrics
+from gnano.utils.files import dump_json
+from gnano.utils.formatting import format_shell_command, format_table
 
 RunState = Literal["running", "finished", "stopped", "failed", "unknown"]
-END_EVENT_STATES: dict[str, RunState] = {
-    "finished": "finished",
-    "stopped": "stopped",
-    "failed": "failed",
-}
+END_STATES = ("finished", "stopped", "failed")  # the events that end a start
 PROBABLY_KILLED = "killed?"
 LOG_BLOCK_BYTES = 2**16  # bytes of a log read at a time
-TaskMetrics = dict[str, dict[str, float]]  # name -> acc, error and the like
+COLUMN_HEADERS = ("run", "state", "step", "", "loss", "bits/byte", "checkpoint", "age")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +49,7 @@ class RunStatus:
     total_steps: int | None  # None where the recipe cannot be read
     loss: float | None  # the last finite one, nats per token
     heldout_bits_per_byte: float | None  # the last measured
-    tasks: TaskMetrics  # the last evaluated
+    tasks: dict[str, dict[str, float]]  # the last evaluated: acc, error and the like by name
     checkpoint: Path | None  # the newest whose files have their sizes
     last_active: float  # time of the last change, in seconds since 1970
     problems: tuple[str, ...]  # what is damaged or cannot be read, a sentence each
@@ -53,80 +58,71 @@ class RunStatus:
 def read_run_status(run: Path) -> RunStatus:
     """Return the run's status; unreadable files become problems instead of errors."""
     problems: list[str] = []
-    recipe = _try_load_recipe(run, problems)
-    last, loss, heldout, tasks = _read_last_metrics(run, recipe, problems)
+    total_steps, has_tasks = None, True
+    try:
+        train = load_recipe(str(run / "recipe.toml")).train
+        total_steps, has_tasks = train.steps, bool(train.eval_tasks)
+    except (OSError, ValueError) as error:
+        problems.append(f"recipe.toml cannot be read: {error}")
+    last: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    try:
+        last, values = _read_last_metrics(run / "metrics.jsonl", has_tasks, problems)
+    except OSError as error:
+        problems.append(f"metrics.jsonl cannot be read: {error}")
     state, reason = _read_state(run, bool(last.get("final")), problems)
+    checkpoint, last_active = None, 0.0
+    for folder in reversed(list_checkpoints(run)):
+        try:
+            verify_file_sizes(folder)
+            checkpoint = folder
+            break
+        except (OSError, ValueError) as error:
+            if folder.exists():  # else a running process has replaced it by a newer one
+                problems.append(str(error))
+    for name in ("metrics.jsonl", "events.jsonl", "recipe.toml"):
+        with suppress(OSError):  # not written yet
+            last_active = max(last_active, (run / name).stat().st_mtime)
     return RunStatus(
         run_dir=run,
         state=state,
         reason=reason,
         step=last.get("step"),
-        total_steps=recipe.train.steps if recipe else None,
-        loss=loss,
-        heldout_bits_per_byte=heldout,
-        tasks=tasks,
-        checkpoint=_latest_valid_checkpoint(run, problems),
-        last_active=_read_last_activity(run),
+        total_steps=total_steps,
+        loss=values.get("loss"),
+        heldout_bits_per_byte=values.get("heldout"),
+        tasks=values.get("tasks") or {},
+        checkpoint=checkpoint,
+        last_active=last_active,
         problems=tuple(problems),
     )
 
 
-def iter_events_reversed(run: Path) -> Iterator[dict[str, Any]]:
-    """Yield the run's events, newest first."""
-    path = run / "events.jsonl"
-    if path.exists():
-        yield from (e for e in iter_json_objects_reversed(path) if isinstance(e.get("event"), str))
-
-
-def _try_load_recipe(run: Path, problems: list[str]) -> Recipe | None:
-    try:
-        return load_recipe(str(run / "recipe.toml"))
-    except (OSError, ValueError) as error:
-        problems.append(f"recipe.toml cannot be read: {error}")
-        return None
-
-
 def _read_last_metrics(
-    run: Path, recipe: Recipe | None, problems: list[str]
-) -> tuple[dict[str, Any], float | None, float | None, TaskMetrics]:
-    """Return the log's last row, the last loss, the last held-out loss and the last tasks."""
-    path = run / "metrics.jsonl"
-    nothing: tuple[dict[str, Any], None, None, TaskMetrics] = {}, None, None, {}
+    path: Path, has_tasks: bool, problems: list[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the log's last row, and the last known `loss`, `heldout` and `tasks`."""
     if not path.exists():
-        return nothing
-    try:
-        rows = (
-            r for r in iter_json_objects_reversed(path, '"step"') if isinstance(r.get("step"), int)
-        )
-        last = next(rows, None)
-        if last is None:
-            if path.stat().st_size:
-                problems.append("metrics.jsonl cannot be read: it holds no complete row of a step.")
-            return nothing
-        loss = _first_known(finite_number(row.get("loss")) for row in chain([last], rows))
-        heldout = _first_known(
-            map(heldout_bits_per_byte, _iter_rows_until(last["step"], path, '"heldout"'))
-        )
-        # in a run without tasks the search would read the complete log
-        has_tasks = recipe is None or recipe.train.eval_tasks
-        tasks = map(
-            task_metrics, _iter_rows_until(last["step"], path, '"tasks"') if has_tasks else ()
-        )
-        return last, loss, heldout, next(filter(None, tasks), {})
-    except OSError as error:
-        problems.append(f"metrics.jsonl cannot be read: {error}")
-        return nothing
-
-
-def _first_known(values: Iterable[float | None]) -> float | None:
-    return next((value for value in values if value is not None), None)
-
-
-def _iter_rows_until(step: int, path: Path, containing: str) -> Iterator[dict[str, Any]]:
-    """Yield rows of a log, newest first, without the steps that a rollback to `step` undid."""
-    for row in iter_json_objects_reversed(path, containing):
-        if isinstance(row.get("step"), int) and row["step"] <= step:
-            yield row
+        return {}, {}
+    rows = iter_json_objects_reversed(path, '"step"')
+    last = next((row for row in rows if isinstance(row.get("step"), int)), None)
+    if last is None:
+        if path.stat().st_size:
+            problems.append("metrics.jsonl cannot be read: it holds no complete row of a step.")
+        return {}, {}
+    readers: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "loss": lambda row: finite_number(row.get("loss")),
+        "heldout": lambda row: heldout_bits_per_byte(row)[0],
+    }
+    if has_tasks:  # in a run without tasks the search would read the complete log
+        readers["tasks"] = lambda row: task_metrics(row) or None
+    values = {}
+    for key, read in readers.items():
+        rows = iter_json_objects_reversed(path, f'"{key}"')
+        # a rollback to the last step has undone the later ones
+        known = (row for row in rows if isinstance(s := row.get("step"), int) and s <= last["step"])
+        values[key] = next((value for row in known if (value := read(row)) is not None), None)
+    return last, values
 
 
 def _read_state(run: Path, has_final_row: bool, problems: list[str]) -> tuple[RunState, str]:
@@ -136,57 +132,33 @@ def _read_state(run: Path, has_final_row: bool, problems: list[str]) -> tuple[Ru
         return "running", f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
     path = run / "events.jsonl"
     try:
-        changes = [
-            e for e in iter_events_reversed(run) if e["event"] in {"started", *END_EVENT_STATES}
-        ]
+        changes = [e for e in iter_events_reversed(run) if e["event"] in ("started", *END_STATES)]
         damaged = not changes and path.exists() and path.stat().st_size > 0
+        problem = "it holds no complete start or end." if damaged else ""
     except OSError as error:
-        problems.append(f"events.jsonl cannot be read: {error}")
-        return "unknown", ""
-    if damaged:
-        problems.append("events.jsonl cannot be read: it holds no complete start or end.")
+        problem = str(error)
+    if problem:
+        problems.append(f"events.jsonl cannot be read: {problem}")
         return "unknown", ""
     for event, before in zip_longest(changes, changes[1:]):
         if event["event"] == "started":
             break
         # an end without a start before it is a refused command, which changed nothing
         if before is None or before["event"] == "started":
-            return END_EVENT_STATES[event["event"]], str(
-                event.get("signal") or event.get("reason") or ""
-            )
+            return event["event"], str(event.get("signal") or event.get("reason") or "")
     finished = has_final_row and not changes  # a version that logged no events
     return ("finished", "") if finished else ("failed", PROBABLY_KILLED)
 
 
-def _latest_valid_checkpoint(run: Path, problems: list[str]) -> Path | None:
-    for folder in reversed(list_checkpoints(run)):
-        try:
-            verify_file_sizes(folder)
-            return folder
-        except (OSError, ValueError) as error:
-            if folder.exists():  # else a running process has replaced it by a newer one
-                problems.append(str(error))
-    return None
-
-
-def _read_last_activity(run: Path) -> float:
-    last = 0.0
-    for name in ("metrics.jsonl", "events.jsonl", "recipe.toml"):
-        with suppress(OSError):  # not written yet
-            last = max(last, (run / name).stat().st_mtime)
-    return last
+def iter_events_reversed(run: Path) -> Iterator[dict[str, Any]]:
+    """Yield the run's events, newest first."""
+    path = run / "events.jsonl"
+    if path.exists():
+        yield from (e for e in iter_json_objects_reversed(path) if isinstance(e.get("event"), str))
 
 
 def iter_json_objects_reversed(path: Path, containing: str = "") -> Iterator[dict[str, Any]]:
     """Yield the JSON objects on lines that contain a text, newest first; skip torn lines."""
-    for line in _iter_lines_reversed(path):
-        if containing.encode() in line:
-            with suppress(ValueError):
-                if isinstance(found := json.loads(line), dict):
-                    yield found
-
-
-def _iter_lines_reversed(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         rest = b""  # the end of a line that starts in the block before
@@ -194,6 +166,102 @@ def _iter_lines_reversed(path: Path) -> Iterator[bytes]:
             start = max(0, end - LOG_BLOCK_BYTES)
             file.seek(start)
             rest, *lines = (file.read(end - start) + rest).split(b"\n")
-            yield from reversed(lines)
+            for line in reversed(lines if start else [rest, *lines]):
+                if containing.encode() in line:
+                    with suppress(ValueError):
+                        if isinstance(found := json.loads(line), dict):
+                            yield found
             end = start
-        yield rest
+
+
+def list_runs(folder: Path) -> list[RunStatus]:
+    """Return the status of each run in a folder, up to two levels deep, last active first.
+
+    Raises FileNotFoundError if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {folder}: name the one that holds your runs, or start a run "
+            f"with gnano pretrain."
+        )
+    found = [folder / "recipe.toml", *folder.glob("*/recipe.toml"), *folder.glob("*/*/recipe.toml")]
+    runs = [read_run_status(recipe.parent) for recipe in found if recipe.is_file()]
+    return sorted(runs, key=lambda run: (-run.last_active, run.run_dir))
+
+
+def format_runs_table(folder: Path, runs: Sequence[RunStatus]) -> str:
+    """Return the runs as a table for a terminal; a sentence if there are none."""
+    if not runs:
+        command = format_shell_command("gnano", "pretrain", "RECIPE", "--out", folder / "NAME")
+        return f"{folder} holds no run: {command} begins one."
+    now = time.time()
+    rows, notes = [COLUMN_HEADERS], []
+    for run in runs:
+        is_killed = run.reason == PROBABLY_KILLED
+        step, total = run.step, run.total_steps
+        progress = _format_known(step, ",") + ("" if total is None else f"/{total:,}")
+        # rounded down: only a complete run shows 100%
+        percent = f"{100 * step // total}%" if step is not None and total else ""
+        rows.append(
+            (
+                to_printable_line(_run_name(folder, run.run_dir)),
+                f"{run.state}: {PROBABLY_KILLED}" if is_killed else run.state,
+                progress,
+                percent,
+                _format_known(run.loss, ".3f"),
+                _format_known(run.heldout_bits_per_byte, ".3f"),
+                "–" if run.checkpoint is None else f"{checkpoint_step(run.checkpoint):,}",
+                format_age(now - run.last_active),
+            )
+        )
+        has_reason = run.state == "failed" and run.reason and not is_killed
+        notes.append([*([f"failed: {run.reason}"] if has_reason else []), *run.problems])
+    head, *aligned = format_table(rows, left=(0, 1))
+    lines = [head]
+    for line, below in zip(aligned, notes, strict=True):
+        lines += [line, *(f"    {to_printable_line(note)}" for note in below)]
+    return "\n".join(lines)
+
+
+def format_runs_json(folder: Path, runs: Sequence[RunStatus]) -> str:
+    """Return one JSON object per line and run."""
+    lines = []
+    for run in runs:
+        status: dict[str, object] = {
+            "name": _run_name(folder, run.run_dir),
+            "folder": str(run.run_dir),
+            "state": run.state,
+            "reason": run.reason,
+            "step": run.step,
+            "steps": run.total_steps,
+            "loss": run.loss,
+            "bits_per_byte": run.heldout_bits_per_byte,
+            "tasks": run.tasks,
+            "checkpoint": run.checkpoint and str(run.checkpoint),
+            "active": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run.last_active)),
+            "problems": list(run.problems),
+        }
+        lines.append(dump_json(status))
+    return "\n".join(lines)
+
+
+def _run_name(folder: Path, run: Path) -> str:
+    return str(run.relative_to(folder)) if run != folder else run.resolve().name
+
+
+def _format_known(value: float | None, spec: str) -> str:
+    return "–" if value is None else f"{value:{spec}}"
+
+
+def format_age(seconds: float) -> str:
+    """Format an age in one unit: 42 s, 3 min, 2 h, 5 d."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:,.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def to_printable_line(text: str) -> str:
+    """Return untrusted text on one line, without characters that control a terminal."""
+    line = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else "�" for letter in line)

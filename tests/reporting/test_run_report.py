@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from gnano.reporting.html_report import write_html_report
+from gnano.reporting.run_report import write_html_report
 
 VOID = {"meta", "img", "source", "br"}
 
@@ -37,49 +37,45 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
-def test_the_report_shows_the_run(run):
-    path = write_html_report(
-        run(), {"hardware": "1 × H200"}, [("A story", "Once upon", " a time.\nThe end.")]
+@pytest.fixture
+def page(run):
+    """A function that makes a run with these metrics, and returns its report."""
+    return lambda metrics=None, *texts: Page(
+        write_html_report(run(metrics), *texts).read_text("utf-8")
     )
-    assert path.name == "report.html"
-    page = Page(path.read_text("utf-8"))
+
+
+def test_the_report_shows_the_run(page):
+    text = page(
+        None, {"hardware": "1 × H200"}, [("A story", "Once upon", " a time.\nThe end.")]
+    ).text
     for words in (
         "first-try", "finished", "200 steps", "819.2 k tokens", "8,001 tokens per second",
         "100 s training time", "prose", "synthetic", "code", "hardware 1 × H200",
         "A story", "Once upon a time. The end.", 'note = "a < b & c"',
     ):  # fmt: skip
-        assert words in page.text, words
-    assert "not finished" not in page.text
+        assert words in text, words
+    assert "not finished" not in text
 
 
 def test_the_report_loads_nothing(run):
-    path = write_html_report(run())
-    text = path.read_text("utf-8")
+    text = write_html_report(run()).read_text("utf-8")
     assert "http" not in text and "url(" not in text and "@import" not in text
     page = Page(text)
     assert len(page.references) == 2  # the curves, on light and on dark paper
     assert all(reference.startswith("data:image/png;base64,iVBOR") for reference in page.references)
 
 
-def test_untrusted_text_is_escaped(run, without):
+def test_untrusted_text_is_escaped(tmp_path, run, rows_with_tasks, without):
     without("matplotlib")
     attack = "<script>alert(1)</script>\"'&</p></main><img src=x onerror=alert(1)>"
-    folder = run()
+    metrics = rows_with_tasks(steps=50, names=(attack, "<i>"))
+    metrics[-1]["heldout"]["sources"] = {attack: 1.0}
+    folder = run(metrics).rename(tmp_path / "<i>{css}")
     (folder / "recipe.toml").write_text(attack)
     page = Page(write_html_report(folder, {attack: attack}, [(attack,) * 3]).read_text("utf-8"))
-    assert "script" not in page.tags
-    assert "img" not in page.tags
-    assert page.text.count(attack) == 6  # shown as it was written
-
-
-def test_source_and_folder_names_are_escaped(tmp_path, rows, run, without):
-    without("matplotlib")
-    metrics = rows(steps=50)
-    metrics[-1]["heldout"]["sources"] = {"<b>$x$": 1.0}
-    folder = run(metrics).rename(tmp_path / "<i>{css}")
-    page = Page(write_html_report(folder).read_text("utf-8"))
-    assert "<b>$x$" in page.text and "<i>{css}" in page.text
-    assert "b" not in page.tags and "i" not in page.tags
+    assert page.tags.count("script") == page.tags.count("img") == page.tags.count("i") == 0
+    assert page.text.count(attack) == 8 and "<i>{css}" in page.text  # shown as it was written
 
 
 def test_an_unfinished_run_of_one_step_has_a_report(run, rows):
@@ -91,17 +87,17 @@ def test_an_unfinished_run_of_one_step_has_a_report(run, rows):
     assert "table" not in page.tags and "details" not in page.tags
 
 
-def test_without_matplotlib_the_report_has_no_plot(run, without):
+def test_without_matplotlib_the_report_has_no_plot(page, without):
     without("matplotlib")
-    page = Page(write_html_report(run()).read_text("utf-8"))
-    assert page.references == [] and "prose" in page.text
+    found = page()
+    assert found.references == [] and "prose" in found.text
 
 
 def test_a_report_is_replaced_atomically(run, without):
     without("matplotlib")
     folder = run()
-    write_html_report(folder, {"try": "first"})
-    write_html_report(folder, {"try": "second"})
+    for word in ("first", "second"):
+        write_html_report(folder, {"try": word})
     assert "second" in (folder / "report.html").read_text("utf-8")
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["metrics.jsonl", "recipe.toml", "report.html"]
@@ -112,49 +108,40 @@ def test_a_folder_without_a_log_is_an_error(tmp_path):
         write_html_report(tmp_path)
 
 
-def test_the_report_shows_the_tasks(run, rows_with_tasks):
-    page = Page(write_html_report(run(rows_with_tasks())).read_text("utf-8"))
+def test_the_report_shows_the_tasks(page, rows_with_tasks):
+    found = page(rows_with_tasks())
     for words in (
         "task step 50 step 200 metric",
         "hellaswag 0.300 ± 0.020 0.450 ± 0.020 acc_norm",
         "lambada 0.150 ± 0.020 0.300 ± 0.020 acc",
         "source step 50 all held-out text",
     ):
-        assert words in page.text, words
-    assert "accuracy on tasks" in page.alt
+        assert words in found.text, words
+    assert "accuracy on tasks" in found.alt
 
 
-def test_a_report_without_tasks_does_not_mention_them(run):
-    page = Page(write_html_report(run()).read_text("utf-8"))
-    assert "task" not in page.text and page.tags.count("table") == 1
-    assert page.alt == "Training loss and held-out bits per byte against steps"
+def test_a_report_without_tasks_does_not_mention_them(page):
+    found = page()
+    assert "task" not in found.text and found.tags.count("table") == 1
+    assert found.alt == "Training loss and held-out bits per byte against steps"
 
 
-def test_a_task_missing_at_the_end_has_a_dash(run, rows_with_tasks, without):
+def test_a_task_missing_at_the_end_has_a_dash(page, rows_with_tasks, without):
     without("matplotlib")
     metrics = rows_with_tasks()
     del metrics[-1]["tasks"]["lambada"]
-    page = Page(write_html_report(run(metrics)).read_text("utf-8"))
-    assert "lambada 0.150 ± 0.020 – acc" in page.text
+    assert "lambada 0.150 ± 0.020 – acc" in page(metrics).text
 
 
-def test_tasks_evaluated_once_have_one_column(run, rows_with_tasks, without):
+def test_tasks_evaluated_once_have_one_column(page, rows_with_tasks, without):
     without("matplotlib")
-    page = Page(write_html_report(run(rows_with_tasks(tasks_every=1_000))).read_text("utf-8"))
-    assert "task step 200 metric hellaswag 0.450 ± 0.020 acc_norm" in page.text
+    text = page(rows_with_tasks(tasks_every=1_000)).text
+    assert "task step 200 metric hellaswag 0.450 ± 0.020 acc_norm" in text
 
 
-def test_task_names_are_escaped(run, rows_with_tasks, without):
-    without("matplotlib")
-    page = Page(
-        write_html_report(run(rows_with_tasks(names=("<b>mine", "<i>")))).read_text("utf-8")
-    )
-    assert "<b>mine 0.300" in page.text and "b" not in page.tags and "i" not in page.tags
-
-
-def test_damaged_tasks_leave_the_rest_of_the_report(run, rows, damaged, without):
+def test_damaged_tasks_leave_the_rest_of_the_report(page, rows, damaged, without):
     without("matplotlib")
     metrics = rows(steps=20)
     metrics[9]["tasks"] = damaged
-    page = Page(write_html_report(run(metrics)).read_text("utf-8"))
-    assert "prose" in page.text and "Accuracy" not in page.text
+    text = page(metrics).text
+    assert "prose" in text and "Accuracy" not in text
