@@ -33,7 +33,7 @@ from gnano.data.prepare.pipeline import prepare
 from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.model.transformer import GPT
 from gnano.train.heldout_loss import HeldoutSet
-from gnano.train.optim.builder import Optimizer
+from gnano.train.optim.optimizer import Optimizer
 from gnano.train.precision import COMPUTE_DTYPES, choose_precision
 
 ROWS, LENGTH = 8, 256  # per step

@@ -35,8 +35,7 @@ from gnano.model.transformer import GPT
 from gnano.train.base_checkpoint import BaseCheckpoint
 from gnano.train.distributed.context import DistContext
 from gnano.train.distributed.parallel import gather_full, parallelize, shard_like, to_local
-from gnano.train.optim.builder import Optimizer
-from gnano.train.optim.grad_scaler import GradScaler
+from gnano.train.optim.optimizer import GradScaler, Optimizer
 from gnano.train.precision import COMPUTE_DTYPES
 from gnano.train.stability import SpikeDetector
 from gnano.utils.stop_request import StopRequestedError

@@ -11,8 +11,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from gnano.config.train_config import OptimizerConfig
 from gnano.model.transformer import GPT
 from gnano.train.optim import muon as muon_module
-from gnano.train.optim.builder import Optimizer
 from gnano.train.optim.muon import orthogonalize
+from gnano.train.optim.optimizer import Optimizer
 
 # widths that 4 ranks cannot share evenly: 18 rows are 5, 5, 5, 3; of 6 rows the last has none
 SHAPE = dict(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gnano.config.train_config import OptimizerConfig
 from gnano.model.transformer import GPT
-from gnano.train.optim.builder import Optimizer
+from gnano.train.optim.optimizer import Optimizer
 
 SHAPE = dict(
     vocab_size=130, n_embd=16, n_layer=2, n_head=2, n_kv_head=1, ffn_hidden=24, block_size=8
