@@ -111,7 +111,6 @@ USES_JSON_DUMPS = {
     "model/peft_io.py",  # in an error message
     "tokenizer/bpe.py",
     "train/distributed/heartbeat.py",
-    "train/distributed/watchdog.py",
     "train/resolve.py",  # in an error message
     "train/run_lock.py",
     "utils/text.py",
