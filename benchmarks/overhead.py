@@ -29,7 +29,7 @@ from gnano.config.recipe import Recipe, load_recipe
 from gnano.data.prepare.pipeline import prepare
 from gnano.data.tokenized_corpus import TokenizedCorpus
 from gnano.model.transformer import GPT
-from gnano.train.logging.progress_bar import ProgressBar
+from gnano.train.logging.metrics_logger import ProgressBar
 from gnano.train.precision import COMPUTE_DTYPES, choose_precision
 from gnano.train.trainer import train
 from gnano.utils.progress import StatusLine

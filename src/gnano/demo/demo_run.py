@@ -21,7 +21,7 @@ from gnano.model.flops import flops_per_token, num_parameters
 from gnano.reporting.finetune import finetune
 from gnano.reporting.html_report import write_html_report
 from gnano.reporting.plots import render_terminal_plot, save_png_plot
-from gnano.train.logging.progress_bar import ProgressBar
+from gnano.train.logging.metrics_logger import ProgressBar
 from gnano.train.trainer import RunResult, train
 from gnano.utils.jsonl_log import read_metrics
 from gnano.utils.progress import StatusLine, format_clock

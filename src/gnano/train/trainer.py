@@ -13,7 +13,7 @@ import gc
 import math
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -217,7 +217,7 @@ class Trainer:
         )
         logger = MetricsLogger(self.recipe, self.run, world, self.on_metrics, self.notify)
         self.event_log.log_start(self.step, config.steps, world.world_size)
-        with self.checkpoint_writer, logger, pause_gc(), profiler:
+        with self.checkpoint_writer, logger, pause_gc(), closing(profiler):
             self.data_waiter.wait_until_available(
                 partial(evaluator.heldout.missing, config.eval_tokens)
             )

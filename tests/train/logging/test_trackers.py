@@ -182,11 +182,9 @@ def test_wandb_without_a_login_is_reported_once(tmp_path, offline, monkeypatch):
     assert list(curves(tmp_path)["loss"]) == [1, 2, 3, 4, 5]
 
 
-def test_a_tracker_that_is_not_installed_is_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"'no_such_tracker', .* pip install 'auto-g-nano\[track\]"
-    ):
-        Trackers(["no_such_tracker"], tmp_path, RECIPE, print)
+def test_a_tracker_that_is_not_installed_is_refused():
+    with pytest.raises(ValueError, match=r"'no_such', .* pip install 'auto-g-nano\[track\]"):
+        trackers.check_trackers_installed(["no_such"])
 
 
 def test_a_folder_named_wandb_is_not_taken_for_the_library(tmp_path):
