@@ -1,4 +1,10 @@
-"""The command `gnano tokenizer`: trains a tokenizer, downloads GPT-2's, or shows its tokens."""
+"""Train a tokenizer, download GPT-2's, or show how one splits text.
+
+command examples:
+  gnano tokenizer train --files 'corpus/**/*.txt' --vocab-size 8192 --out tok
+  gnano tokenizer gpt2 --out tok
+  gnano tokenizer show tok "The quick brown fox"
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,15 +13,6 @@ import tyro
 
 from gnano.cli.args import PATH_REGISTRY, PathArg
 from gnano.utils.terminal import echo, echo_stderr
-
-DESCRIPTION = """\
-Train a tokenizer, download GPT-2's, or show how one splits text.
-
-command examples:
-  gnano tokenizer train --files 'corpus/**/*.txt' --vocab-size 8192 --out tok
-  gnano tokenizer gpt2 --out tok
-  gnano tokenizer show tok "The quick brown fox"
-"""
 
 
 def train_command(
@@ -93,6 +90,6 @@ def main(argv: list[str]) -> None:
         tyro.extras.subcommand_cli_from_dict(
             {"train": train_command, "gpt2": gpt2_command, "show": show_command},
             prog="gnano tokenizer",
-            description=DESCRIPTION,
+            description=__doc__,
             args=argv,
         )
