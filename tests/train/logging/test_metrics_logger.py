@@ -22,7 +22,7 @@ def step_metrics(
     return torch.tensor([loss, norm, skipped, stop], dtype=torch.float64)
 
 
-def test_a_step_is_read_when_the_next_has_been_started() -> None:
+def test_a_step_is_read_when_the_next_has_been_started():
     reader = AsyncMetricReader(SETTINGS, CUDA)
     steps_read = []
     for step in range(1, 6):
@@ -31,7 +31,7 @@ def test_a_step_is_read_when_the_next_has_been_started() -> None:
     assert steps_read == [[], [1], [2], [3], [4, 5]]
 
 
-def test_a_row_has_the_metrics_and_learning_rate_of_its_step() -> None:
+def test_a_row_has_the_metrics_and_learning_rate_of_its_step():
     reader = AsyncMetricReader(SETTINGS, CUDA, step=1, elapsed=100.0)
     for loss in (0.5, 0.4, 0.3, 0.2):
         reader.push(step_metrics(loss, norm=2 * loss))
@@ -45,20 +45,20 @@ def test_a_row_has_the_metrics_and_learning_rate_of_its_step() -> None:
     assert [row.get("final") for row in rows] == [None, None, None, True]
 
 
-def test_on_a_cpu_a_step_is_read_immediately() -> None:
+def test_on_a_cpu_a_step_is_read_immediately():
     reader = AsyncMetricReader(SETTINGS, CPU)
     reader.push(step_metrics(1.0))
     assert len(list(reader.read_rows())) == 1
 
 
-def test_a_loss_that_is_not_finite_becomes_none_in_a_skipped_step() -> None:
+def test_a_loss_that_is_not_finite_becomes_none_in_a_skipped_step():
     reader = AsyncMetricReader(SETTINGS, CPU)
     reader.push(step_metrics(float("nan"), float("inf"), skipped=1.0))
     (row,) = reader.read_rows()
     assert (row["loss"], row["grad_norm"], row["skipped"]) == (None, None, True)
 
 
-def test_a_stop_request_of_any_rank_is_known_once_the_step_is_read() -> None:
+def test_a_stop_request_of_any_rank_is_known_once_the_step_is_read():
     reader = AsyncMetricReader(SETTINGS, CUDA)
     reader.push(step_metrics(1.0, stop=1.0))
     assert list(reader.read_rows()) == [] and not reader.stop_requested
