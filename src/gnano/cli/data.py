@@ -54,9 +54,6 @@ def show_sample(
 def verify_folder(folder: PathArg) -> int:
     """Verify every shard of a prepared folder against its checksum; exit code 1 for damage.
 
-    command examples:
-      gnano data verify data/1b
-
     Args:
         folder: A folder made by `gnano prepare`.
     """

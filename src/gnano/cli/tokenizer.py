@@ -20,9 +20,6 @@ def train_command(
 ) -> None:
     """Train a byte-level BPE tokenizer on text files.
 
-    command example:
-      gnano tokenizer train --files 'corpus/**/*.txt' --vocab-size 8192 --out tok
-
     Args:
         files: Paths, folders or globs: text, JSONL, CSV or Parquet; .gz and .zst.
         out: Folder for tokenizer.json.
@@ -50,9 +47,6 @@ def train_command(
 def gpt2_command(out: Path, files: Path | None = None) -> None:
     """Write GPT-2's tokenizer as files that transformers reads.
 
-    command example:
-      gnano tokenizer gpt2 --out tok
-
     Args:
         out: Folder for tokenizer.json.
         files: Folder with encoder.json and vocab.bpe; by default found locally or downloaded.
@@ -67,9 +61,6 @@ def gpt2_command(out: Path, files: Path | None = None) -> None:
 
 def show_command(tokenizer: PathArg, text: Annotated[str, tyro.conf.Positional]) -> None:
     """Show how a tokenizer splits a text: one token per line, after its id.
-
-    command example:
-      gnano tokenizer show runs/demo "The quick brown fox"
 
     Args:
         tokenizer: Its folder, or a data folder, a run or a checkpoint that has one.
